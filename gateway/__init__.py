@@ -1,0 +1,4 @@
+"""The gateway: one door between an organisation's programs and its language models.
+
+Read `journey.py` first: it is a request's whole way on one screen.
+"""

@@ -1,0 +1,28 @@
+"""One immutable picture of the configuration, as requests see it: keys and models.
+
+A reload builds a new one and swaps the reference; a request keeps the one that it began with.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from gateway.core.caller import Caller
+from gateway.core.target import Model
+
+
+class Catalogue(msgspec.Struct, frozen=True):
+    """`callers` by the hexadecimal SHA-256 of their key, `models` by name and by alias."""
+
+    callers: dict[str, Caller]
+    models: dict[str, Model]
+
+    def models_of(self, caller: Caller) -> list[Model]:
+        """What this caller may use, each model once, in the order of the configuration."""
+        named = {model.name: model for model in self.models.values()}
+        return [model for model in named.values() if caller.may_use(model.name)]
+
+    def model_for(self, caller: Caller, asked: str) -> Model | None:
+        """The model behind a name or alias, None where it is unknown or not allowed."""
+        model = self.models.get(asked)
+        return model if model is not None and caller.may_use(model.name) else None

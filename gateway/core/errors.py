@@ -1,0 +1,203 @@
+"""Everything that can go wrong with a request, as one tree.
+
+An error knows at birth its status, type, code, whom to blame and whether to try again;
+the door renders it, the journey logs it, nobody else interprets it.
+The table of them all is in docs/errors.md.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, ClassVar
+
+
+class Blame(StrEnum):
+    """Whose doing an error is: it decides which team is woken."""
+
+    CALLER = "caller"
+    POLICY = "policy"
+    UPSTREAM = "upstream"
+    GATEWAY = "gateway"
+
+
+class GatewayError(Exception):
+    """An answer other than the one that was asked for.
+
+    `message` tells a person what to do, `param` names the field at fault, `retry_after_ms`
+    says when another try can succeed, `limit` is the 429's `limit` object.
+    """
+
+    status: ClassVar[int] = 500
+    type: str = "server_error"
+    code: str = "internal_error"
+    blame: ClassVar[Blame] = Blame.GATEWAY
+    should_retry: bool | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_ms: int | None = None,
+        limit: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_ms = retry_after_ms
+        self.limit = limit
+
+
+class InternalError(GatewayError):
+    """A defect of the gateway itself: logged with its traceback, shown without."""
+
+
+# Caller: the request as it stands cannot be served.
+
+
+class CallerError(GatewayError):
+    status = 400
+    type = "invalid_request_error"
+    blame = Blame.CALLER
+
+
+class KeyMissing(CallerError):
+    status = 401
+    code = "missing_api_key"
+
+
+class KeyUnknown(CallerError):
+    """Unknown, malformed, revoked or disabled: the answer does not tell which."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class KeyExpired(CallerError):
+    status = 401
+    code = "expired_api_key"
+
+
+class BodyUnreadable(CallerError):
+    code = "invalid_json"
+
+
+class FieldInvalid(CallerError):
+    code = "invalid_value"
+
+
+class RequestMalformed(CallerError):
+    """Not HTTP as RFC 9112 has it."""
+
+    code = "invalid_request"
+
+
+class TooLarge(CallerError):
+    status = 413
+    code = "request_too_large"
+
+
+class ModelUnknown(CallerError):
+    """Unknown or not allowed: the answer is the same, so that names cannot be probed."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class UrlUnknown(CallerError):
+    status = 404
+    code = "unknown_url"
+
+
+class MethodNotAllowed(CallerError):
+    status = 405
+    code = "method_not_allowed"
+
+
+# Policy: a limit refuses.
+
+
+class LimitRefusal(GatewayError):
+    """A limit binds; `type` is its meter's family: requests, tokens or concurrency."""
+
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+    blame = Blame.POLICY
+
+
+class RateExceeded(LimitRefusal):
+    """A rate is used up, or what is left is held by requests in flight: try again soon."""
+
+
+class LimitTooSmall(LimitRefusal):
+    """The request needs more than the limit ever holds: no retry can succeed."""
+
+    code = "request_exceeds_limit"
+    should_retry = False
+
+
+class QuotaSpent(LimitRefusal):
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    should_retry = False
+
+
+# Upstream: the model server's doing.
+
+
+class UpstreamError(GatewayError):
+    status = 502
+    blame = Blame.UPSTREAM
+
+
+class UpstreamUnreachable(UpstreamError):
+    """Refused the connection, or broke before the first byte of an answer."""
+
+    code = "upstream_unreachable"
+
+
+class UpstreamBroke(UpstreamError):
+    """Broke after the answer began; the client has a part of it."""
+
+    code = "upstream_broke"
+
+
+class UpstreamTimedOut(UpstreamError):
+    status = 504
+    code = "upstream_timeout"
+
+
+class UpstreamAuthFailed(UpstreamError):
+    """The upstream rejects the gateway's own credentials (401 or 403)."""
+
+    code = "upstream_auth_failed"
+
+
+class NoTarget(UpstreamError):
+    status = 503
+    code = "no_upstream_available"
+
+
+# Gateway: its own state.
+
+
+class StoreUnavailable(GatewayError):
+    status = 503
+    code = "store_unavailable"
+
+
+class ShuttingDown(GatewayError):
+    status = 503
+    code = "shutting_down"
+
+
+class ClientGone(GatewayError):
+    """The client left. Nobody reads this answer: it stands in the log and the metrics.
+
+    499 is what nginx logs for it (ngx_http_request.h, NGX_HTTP_CLIENT_CLOSED_REQUEST).
+    """
+
+    status = 499
+    code = "client_gone"
+    blame = Blame.CALLER

@@ -1,0 +1,40 @@
+"""One request and its answer, as far as they have come: what settle charges and record tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gateway.core.arrival import Arrival
+from gateway.core.caller import Caller
+from gateway.core.envelope import Envelope
+from gateway.core.errors import GatewayError
+from gateway.core.target import Target
+from gateway.core.usage import Usage
+
+if TYPE_CHECKING:
+    from gateway.core.reservation import Reservation
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Filled in stage by stage; None means that the journey did not come so far.
+
+    Times are monotonic seconds. `upstream_seconds` is time spent waiting for the upstream, so that
+    `ended - arrival.at - upstream_seconds` is the gateway's own.
+    """
+
+    arrival: Arrival
+    caller: Caller | None = None
+    envelope: Envelope | None = None
+    reservation: Reservation | None = None
+    target: Target | None = None
+    status: int = 0
+    error: GatewayError | None = None
+    usage: Usage | None = None
+    cost: int = 0
+    first_byte_at: float | None = None
+    ended: float = 0.0
+    upstream_seconds: float = 0.0
+    attempts: list[tuple[str, str]] = field(default_factory=list)
+    """(upstream's name, outcome) of each try, in order."""

@@ -1,0 +1,100 @@
+"""What a limit is: a meter, an amount, a window and whom it binds.
+
+Amounts are whole numbers in the meter's unit: requests, tokens, or micro-dollars for `usd`.
+The arithmetic of buckets and quotas is in `core/buckets.py`, of calendar windows in `core/calendar.py`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Meter(StrEnum):
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    INPUT_TOKENS = "input_tokens"
+    OUTPUT_TOKENS = "output_tokens"
+    USD = "usd"
+    CONCURRENT = "concurrent"
+
+    @property
+    def family(self) -> str:
+        """The `type` of a refusal: requests, tokens or concurrency (as OpenAI's 429 names them)."""
+        return _FAMILIES.get(self, "tokens")
+
+
+_FAMILIES = {Meter.REQUESTS: "requests", Meter.CONCURRENT: "concurrency"}
+
+
+class Per(StrEnum):
+    """The window. Rates refill continuously, quotas count over calendar windows."""
+
+    SECOND = "second"
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    TOTAL = "total"
+
+    @property
+    def rate_ms(self) -> int | None:
+        """The period of a rate in milliseconds; None for a quota's window."""
+        return _RATE_MS.get(self)
+
+
+_RATE_MS = {Per.SECOND: 1_000, Per.MINUTE: 60_000, Per.HOUR: 3_600_000}
+
+
+class Scope(StrEnum):
+    ORGANISATION = "organisation"
+    MODEL = "model"
+    TEAM = "team"
+    KEY = "key"
+    USER = "user"
+
+
+class Mode(StrEnum):
+    ENFORCE = "enforce"
+    SHADOW = "shadow"
+
+
+class WhenSpent(StrEnum):
+    FINISH = "finish"
+    STOP = "stop"
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """One limit on one subject.
+
+    `subject` is the team's name, the key's id, the model's name, the end user (for scope user,
+    filled in when a request names one), or "" for the organisation. `team` is set for team, key and
+    user limits: counters of one team live together. `per` is None for `concurrent` alone.
+    `burst` is what a rate's bucket holds; for other kinds it equals `amount`.
+    """
+
+    name: str
+    scope: Scope
+    subject: str
+    meter: Meter
+    per: Per | None
+    amount: int
+    burst: int
+    team: str = ""
+    models: tuple[str, ...] = ()
+    mode: Mode = Mode.ENFORCE
+    when_spent: WhenSpent = WhenSpent.FINISH
+
+    @property
+    def is_rate(self) -> bool:
+        return self.per is not None and self.per.rate_ms is not None
+
+    @property
+    def is_quota(self) -> bool:
+        return self.per is not None and self.per.rate_ms is None
+
+    def for_user(self, user: str) -> Limit:
+        """The same limit for one end user by itself."""
+        return msgspec.structs.replace(self, subject=user)

@@ -1,0 +1,132 @@
+"""What admission reserves and settlement corrects: charges, verdicts, standings, settlements.
+
+These values cross the border to the store, and a settlement may wait in a file: they are plain data.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from gateway.core.limit import Limit
+from gateway.core.usage import Usage
+
+
+class Charge(msgspec.Struct, frozen=True):
+    """What one limit bears for one request: `fixed` plus `per_output` for each token of output.
+
+    `fixed` is in the limit's unit (requests: 1; tokens: the estimated input; usd: the input's
+    micro-dollars). `per_output` is in millionths of that unit a token (tokens: 1_000_000; usd:
+    pico-dollars a token; requests and concurrent: 0).
+    """
+
+    limit: Limit
+    fixed: int
+    per_output: int = 0
+
+    def amount(self, output: int) -> int:
+        """The whole charge for so many tokens of output, rounded up."""
+        return self.fixed - (-output * self.per_output // 1_000_000)
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """One request's question to the store: may it pass, and how much may it produce?
+
+    Outputs are tokens over all choices. Rates hold `likely`; quotas hold `most`, and near their end
+    as much as is left, down to `least`: the verdict says how much was granted.
+    """
+
+    id: str
+    charges: tuple[Charge, ...]
+    likely: int
+    most: int
+    least: int = 1
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a limit stands. `left` is what another request could take now, never negative.
+
+    `resets_ms` is the wall time, by the store's clock, at which the limit is whole again: a bucket
+    full, a window over, 0 for `concurrent`.
+    """
+
+    limit: Limit
+    used: int
+    held: int
+    left: int
+    resets_ms: int
+
+
+class Why(StrEnum):
+    """Why a limit refuses: it is used up; what is left is held; or it never holds so much."""
+
+    SPENT = "spent"
+    HELD = "held"
+    NEVER = "never"
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """What a limit holds for a reservation. `window_ms` is the start of a quota's window, else 0."""
+
+    limit: Limit
+    amount: int
+    window_ms: int = 0
+
+
+class Reservation(msgspec.Struct, frozen=True):
+    """An admitted request: what is held for it, until it is settled or its gateway is dead.
+
+    `granted` is the output that it may produce, in tokens over all choices; `capped` says that this is
+    less than `most`, so that the upstream must be told. `standings` count this request in, in the order of the charges.
+    `would_refuse` names the shadow limits that would have refused.
+    """
+
+    id: str
+    at_ms: int
+    granted: int
+    capped: bool
+    holds: tuple[Hold, ...]
+    standings: tuple[Standing, ...]
+    would_refuse: tuple[Limit, ...] = ()
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A refused request: nothing was charged. `standing` is that of the limit that refuses (the one
+    with the longest wait, where several do), `requested` what it would have had to bear."""
+
+    standing: Standing
+    requested: int
+    why: Why
+    retry_after_ms: int
+    at_ms: int
+    standings: tuple[Standing, ...] = ()
+    would_refuse: tuple[Limit, ...] = ()
+
+
+class LedgerEntry(msgspec.Struct, frozen=True):
+    """One line of the bill. `day` is YYYY-MM-DD in the configured time zone; `cost` micro-dollars."""
+
+    day: str
+    team: str
+    key: str
+    model: str
+    usage: Usage
+    cost: int
+
+
+class Due(msgspec.Struct, frozen=True):
+    """What a limit must bear in truth, beside what it holds."""
+
+    hold: Hold
+    actual: int
+
+
+class Settlement(msgspec.Struct, frozen=True):
+    """The truth about a reservation. Settling it twice is the same as once. `entry` is None where
+    there is nothing to bill: the request never got an answer."""
+
+    id: str
+    at_ms: int
+    dues: tuple[Due, ...]
+    entry: LedgerEntry | None

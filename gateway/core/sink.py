@@ -1,0 +1,51 @@
+"""The client's side of an answer: what the journey writes to. The door keeps the promise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+Headers = Sequence[tuple[str, str]]
+
+
+class Sink(Protocol):
+    """Either `whole` once, or `begin`, any number of `write`, then `end` or `cut`."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether the status line is on its way, after which no other answer can be given."""
+        ...
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has left."""
+        ...
+
+    @property
+    def congested(self) -> bool:
+        """Whether the client reads more slowly than is written: whoever writes pauses its source."""
+        ...
+
+    def on_relief(self, relieved: Callable[[], None]) -> None:
+        """Call `relieved` each time the congestion ends."""
+        ...
+
+    def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """The whole answer at once."""
+        ...
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        """Send the head of an answer whose length is not known."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send a piece now; never waits, never raises (see `congested` and `gone`)."""
+        ...
+
+    def end(self) -> None:
+        """The answer is whole."""
+        ...
+
+    def cut(self) -> None:
+        """The answer is not whole: what was written goes out, then the connection closes without an end."""
+        ...

@@ -1,0 +1,59 @@
+"""Where a request can go: upstreams, the models they serve, and the routes between."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from gateway.core.limit import Limit
+from gateway.core.usage import Price
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """Seconds. `first_byte` runs from the request's last byte, `idle` between two pieces, `total` over all."""
+
+    connect: float = 5.0
+    first_byte: float = 60.0
+    idle: float = 60.0
+    total: float = 900.0
+
+
+class Upstream(msgspec.Struct, frozen=True):
+    """One model server. `headers` carry its credentials and what its operator adds to every request."""
+
+    name: str
+    base_url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    timeouts: Timeouts = Timeouts()
+    max_connections: int = 512
+    stream_options: bool = True
+    """Whether it understands `stream_options` (some servers refuse the field)."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One route of a model: the upstream and the name that the model has there."""
+
+    upstream: Upstream
+    model: str
+    weight: int = 1
+    priority: int = 1
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A model as clients know it. Sizes are tokens; None where the operator does not say."""
+
+    name: str
+    targets: tuple[Target, ...]
+    aliases: tuple[str, ...] = ()
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    price: Price | None = None
+    limits: tuple[Limit, ...] = ()
+    created: int = 0
+    """Seconds since 1970, for `GET /v1/models`: when the configuration that names it was loaded."""
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a model's name fits one of the globs (case counts; `*` crosses slashes)."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

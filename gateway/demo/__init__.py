@@ -1,0 +1,1 @@
+"""The scripted upstream: an OpenAI-compatible server for demonstrations, tests and benchmarks."""

@@ -1,0 +1,1 @@
+"""The wire to counters, holds and the ledger: one contract, several keepers."""

@@ -1,0 +1,82 @@
+"""What a store promises. Every keeper runs the suite in tests/contract/store.
+
+1. `admit` checks every charge and holds all of them or none; a refusal changes nothing.
+2. `settle` is idempotent: it replaces what is held by what was used, once, whatever is retried.
+3. A reservation that nobody renews or settles gives back its holds within HOLD_TTL_MS.
+4. Time is the store's own: callers give none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from gateway.core.limit import Limit
+from gateway.core.reservation import Ask, Refusal, Reservation, Settlement, Standing
+
+HOLD_TTL_MS = 60_000
+"""How long a hold lives that is not renewed."""
+
+LEDGER_DAYS = 400
+"""How long the ledger keeps a day."""
+
+
+class UsageQuery(msgspec.Struct, frozen=True):
+    """Which rows of the ledger, and grouped by what. Days are YYYY-MM-DD, `until` is exclusive;
+    `by` is any of day, team, key, model; empty filters let everything through."""
+
+    by: tuple[str, ...] = ()
+    since: str = ""
+    until: str = ""
+    team: str = ""
+    key: str = ""
+    model: str = ""
+
+
+class UsageRow(msgspec.Struct):
+    """Sums over one group; the fields that are not grouped by are empty. `cost` is in micro-dollars,
+    `estimated` the tokens (input and output) that no upstream reported."""
+
+    day: str = ""
+    team: str = ""
+    key: str = ""
+    model: str = ""
+    requests: int = 0
+    input: int = 0
+    cached_input: int = 0
+    output: int = 0
+    reasoning: int = 0
+    estimated: int = 0
+    cost: int = 0
+
+
+class Counters(Protocol):
+    """Every method raises StoreUnavailable when the store does not answer in time."""
+
+    async def admit(self, ask: Ask) -> Reservation | Refusal: ...
+
+    async def settle(self, settlement: Settlement) -> None: ...
+
+    async def renew(self, ids: Sequence[str]) -> None:
+        """Keep the holds of these reservations for another HOLD_TTL_MS; unknown ids are no error."""
+        ...
+
+    async def standings(self, limits: Sequence[Limit]) -> list[Standing]:
+        """How these limits stand now, in the same order; charges nothing."""
+        ...
+
+
+class Ledger(Protocol):
+    async def usage(self, query: UsageQuery) -> list[UsageRow]:
+        """Sums of what was settled, one row a group, sorted by the group. Raises StoreUnavailable."""
+        ...
+
+
+class Store(Counters, Ledger, Protocol):
+    async def ping(self) -> None:
+        """Return if the store answers. Raises StoreUnavailable."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""The wire to the operators: one log line a request, and metrics."""

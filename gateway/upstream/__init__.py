@@ -1,0 +1,1 @@
+"""The wire to the model servers: connections, pools and the standing of each server."""
