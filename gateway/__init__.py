@@ -2,3 +2,5 @@
 
 Read `journey.py` first: it is a request's whole way on one screen.
 """
+
+__version__ = "0.1.0"
