@@ -1,0 +1,173 @@
+"""What the gateway counts, and how Prometheus reads it.
+
+`Metrics.exchange` records everything about one finished request. Label values come from the
+configuration and from closed lists, never from what a client sends, so that the number of series
+is bounded. Every metric is described in docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import generate_latest
+
+from gateway.core.clock import Clock
+from gateway.core.errors import Blame, ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
+from gateway.core.exchange import Exchange
+from gateway.core.limit import Per, Scope
+from gateway.core.reservation import Standing
+from gateway.core.usage import Usage
+from gateway.telemetry.exposition import CONTENT_TYPE, Series, exposition
+from gateway.telemetry.series import Counter, Gauge, Histogram, Labels
+
+# fmt: off
+DURATION = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 900)
+FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 60)
+OVERHEAD = (0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+# fmt: on
+MICRO = 1_000_000
+
+_MEASURED = frozenset({Scope.ORGANISATION, Scope.TEAM})
+_QUOTAS = frozenset(per for per in Per if per.rate_ms is None)
+
+# The first class that fits says who ended a stream that had begun.
+_ABORTED_BY: tuple[tuple[type[GatewayError], str], ...] = (
+    (ClientGone, "client"),
+    (ShuttingDown, "shutdown"),
+    (UpstreamTimedOut, "timeout"),
+    (UpstreamError, "upstream"),
+)
+
+
+class Metrics:
+    """Every series of this process. A new one is one line here and, if a request feeds it, one below."""
+
+    def __init__(self, clock: Clock, version: str) -> None:
+        self._clock = clock
+        place = ("model", "upstream")
+        limit = ("team", "meter", "per", "scope")
+        self.requests = Counter(
+            "gateway_requests_total", "Finished requests.", ("endpoint", "team", "model", "upstream", "status")
+        )
+        self.errors = Counter(
+            "gateway_errors_total", "Requests that failed, by whose doing.", ("blame", "code", "upstream")
+        )
+        self.duration = Histogram(
+            "gateway_request_duration_seconds", "From a request's head to its answer's end.", place, DURATION
+        )
+        self.first_token = Histogram(
+            "gateway_time_to_first_token_seconds", "From a request's head to a stream's first byte.", place, FIRST_TOKEN
+        )
+        self.overhead = Histogram(
+            "gateway_overhead_seconds", "Time inside the gateway, waiting for the upstream left out.",
+            ("endpoint",), OVERHEAD,
+        )  # fmt: skip
+        self.tokens = Counter("gateway_tokens_total", "Tokens.", ("team", "model", "upstream", "direction", "source"))
+        self.cost = Counter("gateway_cost_usd_total", "Cost in US dollars.", ("team", "model"), MICRO)
+        self.refused = Counter("gateway_refused_total", "Requests that a limit refused.", limit)
+        self.shadow_refused = Counter("gateway_shadow_refused_total", "Refusals that a shadow limit only noted.", limit)
+        self.in_flight = Gauge("gateway_requests_in_flight", "Requests under way.")
+        self.aborted = Counter("gateway_streams_aborted_total", "Streams that ended before their answer did.", ("by",))
+        self.attempts = Counter(
+            "gateway_upstream_attempts_total", "Requests sent to an upstream.", ("upstream", "outcome")
+        )
+        self.build = Gauge("gateway_build_info", "Always 1; the labels say what runs.", ("version", "python"))
+        self.build.set(1, (version, platform.python_version()))
+        for _, by in _ABORTED_BY:
+            self.aborted.add((by,), 0)
+        self._quotas: dict[tuple[Labels, str], tuple[float, int]] = {}
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+
+    def exchange(self, x: Exchange) -> None:
+        """Record one finished request."""
+        team = x.caller.team if x.caller else ""
+        model = x.envelope.model.name if x.envelope else ""
+        upstream = x.target.upstream.name if x.target else ""
+        endpoint = x.arrival.endpoint.name
+        self.requests.add((endpoint, team, model, upstream, str(x.status)))
+        for attempt in x.attempts:
+            self.attempts.add(attempt)
+        self._times(x, endpoint, (model, upstream))
+        if x.usage is not None:
+            self._usage(x.usage, (team, model, upstream))
+            self.cost.add((team, model), x.cost)
+        if x.reservation is not None:
+            self.quotas(x.reservation.standings)
+            for limit in x.reservation.would_refuse:
+                self.shadow_refused.add((team, limit.meter, limit.per or "", limit.scope))
+        if x.error is not None:
+            self._failed(x, x.error, team, upstream)
+        elif x.status >= HTTPStatus.BAD_REQUEST:
+            self.errors.add((_blame_of(x.status), "passed_on", upstream))
+        elif x.tally is not None and x.tally.failed:
+            self.errors.add((Blame.UPSTREAM, "error_event", upstream))
+
+    def quotas(self, standings: Iterable[Standing]) -> None:
+        """Note how much of each quota of a team or of the organisation is used.
+
+        Those of keys and users are left out: their number has no bound that a metric could bear.
+        """
+        for standing in standings:
+            limit = standing.limit
+            if limit.is_quota and limit.scope in _MEASURED and limit.amount:
+                where = ((limit.team, str(limit.meter), limit.per or ""), limit.name)
+                self._quotas[where] = (standing.used / limit.amount, standing.resets_ms)
+
+    def render(self) -> tuple[bytes, str]:
+        """The exposition and its content type."""
+        return exposition(self.every()) + generate_latest(self._process), CONTENT_TYPE
+
+    def _times(self, x: Exchange, endpoint: str, place: Labels) -> None:
+        duration = x.ended - x.arrival.at
+        self.duration.observe(place, duration)
+        self.overhead.observe((endpoint,), max(0.0, duration - x.upstream_seconds))
+        if x.first_byte_at is not None and x.envelope is not None and x.envelope.stream:
+            self.first_token.observe(place, x.first_byte_at - x.arrival.at)
+
+    def _usage(self, usage: Usage, whose: Labels) -> None:
+        self.tokens.add((*whose, "input", usage.source), usage.input)
+        self.tokens.add((*whose, "output", usage.source), usage.output)
+        if usage.cached_input:
+            self.tokens.add((*whose, "cached_input", usage.source), usage.cached_input)
+        if usage.reasoning:
+            self.tokens.add((*whose, "reasoning", usage.source), usage.reasoning)
+
+    def _failed(self, x: Exchange, error: GatewayError, team: str, upstream: str) -> None:
+        self.errors.add((error.blame, error.code, upstream))
+        if error.limit is not None:
+            self._refused(team, error.limit, error.retry_after_ms or 0)
+        if x.first_byte_at is not None and x.envelope is not None and x.envelope.stream:
+            by = next((by for kind, by in _ABORTED_BY if isinstance(error, kind)), "")
+            if by:
+                self.aborted.add((by,))
+
+    def _refused(self, team: str, limit: Mapping[str, Any], retry_after_ms: int) -> None:
+        per = limit["per"] or ""
+        self.refused.add((team, limit["meter"], per, limit["scope"]))
+        if per in _QUOTAS and limit["scope"] in _MEASURED and limit["amount"]:
+            owner = team if limit["scope"] == Scope.TEAM else ""
+            where = ((owner, limit["meter"], per), limit["name"])
+            _, resets_ms = self._quotas.get(where, (0, self._clock.now_ms() + retry_after_ms))
+            self._quotas[where] = (limit["used"] / limit["amount"], resets_ms)
+
+    def _quotas_used(self) -> Gauge:
+        """The fullest quota of each kind. A window that is over counts as unused until a request tells."""
+        shown = Gauge("gateway_quota_used_ratio", "Used part of a quota.", ("team", "meter", "per"))
+        now_ms = self._clock.now_ms()
+        for (labels, _), (used, resets_ms) in self._quotas.items():
+            current = used if resets_ms == 0 or now_ms < resets_ms else 0.0
+            shown.set(max(current, shown.values.get(labels, 0.0)), labels)
+        return shown
+
+    def every(self) -> list[Series]:
+        return [*(each for each in vars(self).values() if isinstance(each, Series)), self._quotas_used()]
+
+
+def _blame_of(status: int) -> Blame:
+    """Whose doing an upstream's own error is: a request that it cannot read is the caller's."""
+    return Blame.CALLER if status < 500 and status not in {408, 429} else Blame.UPSTREAM

@@ -1,0 +1,93 @@
+"""Finished requests for the tests of log and metrics, built as the journey builds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.core.arrival import Arrival
+from gateway.core.caller import Caller
+from gateway.core.endpoints import CHAT
+from gateway.core.envelope import Envelope
+from gateway.core.exchange import Exchange
+from gateway.core.limit import Limit, Meter, Per, Scope
+from gateway.core.members import read_members
+from gateway.core.reservation import Reservation, Standing
+from gateway.core.target import Model, Target, Upstream
+from gateway.core.usage import Usage
+
+NOW_MS = 1_800_000_000_000
+TARGET = Target(Upstream("inducta", "http://upstream.test/v1", (("authorization", "Bearer upstream-secret"),)), "m")
+MODEL = Model("openai/gpt-oss-120b", (TARGET,))
+CALLER = Caller("0123456789ab", "search-prod", "search")
+MONTHLY = Limit("month", Scope.TEAM, "search", Meter.TOKENS, Per.MONTH, 1_000, 1_000, "search")
+
+
+class StoppedClock:
+    def __init__(self) -> None:
+        self.ms = NOW_MS
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+@dataclass
+class SeenTally:
+    """A tally as it stands at a stream's end."""
+
+    failed: bool = False
+    events: int = 3
+    usage: Usage | None = None
+    text_bytes: int = 12
+
+
+def refusal_of(limit: Limit, used: int) -> dict[str, Any]:
+    """The 429's `limit` object."""
+    return {
+        "name": limit.name,
+        "scope": str(limit.scope),
+        "subject": limit.subject,
+        "meter": str(limit.meter),
+        "per": limit.per and str(limit.per),
+        "amount": limit.amount,
+        "used": used,
+        "held": 0,
+        "requested": 10,
+        "resets_at": "2027-02-01T00:00:00Z",
+        "retry_after_ms": 5_000,
+    }
+
+
+def standing(limit: Limit, used: int, resets_ms: int = NOW_MS + 60_000) -> Standing:
+    return Standing(limit, used, 0, limit.amount - used, resets_ms)
+
+
+def unheard(request_id: str = "req-1") -> Exchange:
+    """A request that was refused at the door: no caller, no model, nothing spent."""
+
+    async def body() -> bytes:
+        return b"a prompt"
+
+    arrival = Arrival(request_id, CHAT, {"authorization": "Bearer gw_client-secret"}, body, 100.0)
+    return Exchange("exchange-1", arrival, status=401, ended=100.001)
+
+
+def answered(*, stream: bool = True, user: str = "ann", model: Model = MODEL) -> Exchange:
+    """A request that went well: 0.5 s to the first byte, 2 s in all, 2 ms of them the gateway's."""
+    members = read_members(b'{"model":"m","messages":[{"role":"user","content":"a prompt"}]}')
+    x = unheard()
+    x.caller = CALLER
+    x.envelope = Envelope(CHAT, model, "gpt-oss", stream, False, None, None, 1, user, members, 40)
+    x.reservation = Reservation("id", NOW_MS, 100, False, (), (standing(MONTHLY, 250),))
+    x.target = TARGET
+    x.status = 200
+    x.usage = Usage(input=120, output=300, cached_input=20, reasoning=7)
+    x.cost = 1_234_567
+    x.first_byte_at = 100.5
+    x.ended = 102.0
+    x.upstream_seconds = 1.998
+    x.attempts = [("inducta", "ok")]
+    return x

@@ -1,0 +1,168 @@
+"""What stands in the log, what never does, and that a log that cannot be written hurts nobody."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gateway.core.errors import InternalError, RateExceeded, UpstreamUnreachable
+from gateway.core.exchange import Exchange
+from gateway.core.limit import Limit, Meter, Per, Scope
+from gateway.telemetry.log import SHOWN_CHARACTERS, Log, configure, write_whole
+from tests.unit.telemetry.exchanges import answered, refusal_of, unheard
+
+SECRETS = ("a prompt", "gw_client-secret", "upstream-secret")
+
+
+def lines_of(*exchanges: Exchange, terminal: bool = False) -> list[bytes]:
+    written: list[bytes] = []
+    log = Log(written.append, terminal=terminal)
+    for x in exchanges:
+        log.exchange(x)
+    return written
+
+
+def line_of(x: Exchange) -> dict[str, Any]:
+    (line,) = lines_of(x)
+    told: dict[str, Any] = json.loads(line)
+    return told
+
+
+def test_an_answered_request_tells_everything_in_one_line() -> None:
+    told = line_of(answered())
+    assert told.pop("time").endswith("Z")
+    assert told == {
+        "level": "info",
+        "event": "request",
+        "request_id": "req-1",
+        "endpoint": "chat.completions",
+        "team": "search",
+        "key": "0123456789ab",
+        "model": "openai/gpt-oss-120b",
+        "stream": True,
+        "user": "ann",
+        "upstream": "inducta",
+        "status": 200,
+        "input_tokens": 120,
+        "output_tokens": 300,
+        "cached_input_tokens": 20,
+        "usage_source": "reported",
+        "cost_usd": 1.234567,
+        "duration_s": 2.0,
+        "time_to_first_token_s": 0.5,
+        "overhead_s": 0.002,
+    }
+
+
+def test_a_request_refused_at_the_door_tells_what_is_known() -> None:
+    told = line_of(unheard())
+    assert told["status"] == 401
+    assert not {"team", "key", "model", "upstream", "input_tokens", "time_to_first_token_s"} & told.keys()
+
+
+def test_a_refusal_names_its_limit() -> None:
+    x = answered()
+    limit = Limit("team minute", Scope.TEAM, "search", Meter.TOKENS, Per.MINUTE, 20, 20, "search")
+    x.status, x.error = 429, RateExceeded("Slow down.", limit=refusal_of(limit, 20))
+    told = line_of(x)
+    assert told["code"] == "rate_limit_exceeded"
+    assert told["limit"] == {"name": "team minute", "scope": "team", "meter": "tokens", "per": "minute"}
+
+
+def test_an_upstreams_failure_tells_every_attempt() -> None:
+    x = answered()
+    x.status, x.error = 502, UpstreamUnreachable("Refused.")
+    x.attempts = [("inducta", "unreachable"), ("spare", "unreachable")]
+    told = line_of(x)
+    assert told["attempts"] == ["inducta: unreachable", "spare: unreachable"]
+    assert told["blame"] == "upstream"
+
+
+def test_a_success_at_the_second_attempt_tells_both() -> None:
+    x = answered()
+    x.attempts = [("inducta", "timeout"), ("spare", "ok")]
+    assert line_of(x)["attempts"] == ["inducta: timeout", "spare: ok"]
+
+
+def test_a_defect_tells_its_place_and_not_its_text() -> None:
+    x = answered()
+    try:
+        raise KeyError("a prompt")
+    except KeyError as cause:
+        x.error = InternalError("Try again.")
+        x.error.__cause__ = cause
+    told = line_of(x)
+    assert told["error"] == "KeyError"
+    assert "test_log.py" in told["stack"][0]
+    assert "a prompt" not in json.dumps(told)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_secret_and_no_prompt_stands_in_a_line(terminal: bool) -> None:
+    x = answered()
+    x.error = UpstreamUnreachable("Refused.")
+    text = b"".join(lines_of(x, unheard(), terminal=terminal)).decode()
+    assert not [secret for secret in SECRETS if secret in text]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("user", ['x"}\n{"event":"request"', "x\r\x1b[2K\x1b[31mforged", "\x00\x85\u2028"])
+def test_a_user_cannot_forge_a_line(user: str, terminal: bool) -> None:
+    (line,) = lines_of(answered(user=user), terminal=terminal)
+    assert line.count(b"\n") == 1
+    assert user.encode() not in line
+    if not terminal:
+        assert json.loads(line)["user"] == user
+
+
+def test_a_huge_user_is_cut() -> None:
+    assert line_of(answered(user="u" * 1_000_000))["user"] == "u" * SHOWN_CHARACTERS
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC, errno.EAGAIN, errno.EIO])
+def test_a_line_that_cannot_be_written_is_dropped(number: int) -> None:
+    def refuse(_line: bytes) -> None:
+        raise OSError(number, "no")
+
+    log = Log(refuse)
+    log.exchange(answered())
+    log.error("store out")
+
+
+def test_a_closed_pipe_hurts_nobody() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    Log(lambda line: write_whole(writer, line)).exchange(answered())
+    os.close(writer)
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield root
+    root.handlers = handlers
+    root.setLevel(level)
+
+
+def test_libraries_speak_through_the_same_log(root_logger: logging.Logger) -> None:
+    reader, writer = os.pipe()
+    configure(writer)
+    logging.getLogger("aiohttp.access").info("not this")
+    logging.getLogger("asyncio").warning("slow %s", "callback")
+    try:
+        raise ValueError("a prompt")
+    except ValueError:
+        logging.getLogger("aiohttp.server").exception("Error handling request")
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        first, second = (json.loads(line) for line in pipe)
+    assert (first["level"], first["event"], first["logger"]) == ("warning", "slow callback", "asyncio")
+    assert (second["event"], second["error"]) == ("Error handling request", "ValueError")
+    assert "a prompt" not in json.dumps(second)
