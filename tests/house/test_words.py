@@ -1,0 +1,45 @@
+"""What no file may say: where it was written, or from where a package must come."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.house.tree import ROOT, files, place, under
+
+# Folders of one person's or one machine's file system, but not of a project, a container or a URL.
+MACHINE = re.compile(r"(?<![\w.~}/-])/(root|work|mnt|Users/\w+|home/\w+)/")
+ADDRESS = re.compile(r"://|^\s*(-i|-f|--(extra-)?index-url|--find-links|--trusted-host)\b", re.MULTILINE)
+
+
+def test_no_file_knows_a_path_of_somebodys_machine() -> None:
+    assert [line for path in files() for line in _lines(path, MACHINE)] == []
+
+
+def test_the_locks_name_no_address() -> None:
+    assert [line for path in under("requirements", suffix=".txt") for line in _lines(path, ADDRESS)] == []
+
+
+def test_every_locked_package_is_pinned_and_hashed() -> None:
+    for path in under("requirements", suffix=".txt"):
+        logical = path.read_text(encoding="utf-8").replace("\\\n", "")
+        packages = [line for line in logical.splitlines() if line and not line.lstrip().startswith("#")]
+        assert packages
+        assert [line[:60] for line in packages if "==" not in line or "--hash=sha256:" not in line] == []
+
+
+def test_the_runtime_lock_is_a_part_of_the_development_lock() -> None:
+    runtime, development = (_pins(ROOT / "requirements" / name) for name in ("runtime.txt", "dev.txt"))
+    assert runtime - development == set()
+
+
+def _lines(path: Path, pattern: re.Pattern[str]) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return []
+    return [place(path, number) for number, line in enumerate(text.splitlines(), 1) if pattern.search(line)]
+
+
+def _pins(path: Path) -> set[str]:
+    return set(re.findall(r"^[\w.-]+==[\w.]+", path.read_text(encoding="utf-8"), re.MULTILINE))
