@@ -59,7 +59,7 @@ class ChatFields(msgspec.Struct):
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     stop: str | Annotated[list[str], Meta(max_length=4)] | None = None
-    user: str | None = None
+    user: Annotated[str, Meta(max_length=512)] | None = None
 
     @property
     def streams(self) -> bool:
@@ -88,11 +88,11 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     name: str
     path: str
-    upstream_path: str
-    fields: type[Fields]
-    input_members: tuple[str, ...]
+    upstream_path: str = ""
+    fields: type[Fields] | None = None
+    input_members: tuple[str, ...] = ()
     """Members of the body whose bytes are the model's input, for the estimate."""
-    cap_members: tuple[str, ...]
+    cap_members: tuple[str, ...] = ()
     """Members that cap the output; the first is set where a request has none of them."""
     usage_at: tuple[UsagePath, ...] = (("usage",), ("x_groq", "usage"))
     asks_with_stream_options: bool = True
@@ -107,5 +107,11 @@ CHAT = Endpoint(
     input_members=("messages", "tools", "functions", "response_format"),
     cap_members=("max_completion_tokens", "max_tokens"),
 )
+
+MODELS = Endpoint(name="models", path="/v1/models")
+"""Answered by the gateway itself; nothing is forwarded."""
+
+UNKNOWN = Endpoint(name="", path="")
+"""What stands in the log for a request to no endpoint."""
 
 ENDPOINTS: dict[str, Endpoint] = {row.path: row for row in (CHAT,)}

@@ -110,8 +110,14 @@ class UrlUnknown(CallerError):
 
 
 class MethodNotAllowed(CallerError):
+    """`allow` is the method that the path takes."""
+
     status = 405
     code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
 
 
 # Policy: a limit refuses.

@@ -3,36 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from gateway.core.arrival import Arrival
 from gateway.core.caller import Caller
 from gateway.core.envelope import Envelope
 from gateway.core.errors import GatewayError
+from gateway.core.reservation import Reservation
 from gateway.core.target import Target
 from gateway.core.usage import Usage
 
-if TYPE_CHECKING:
-    from gateway.core.reservation import Reservation
+
+class Tally(Protocol):
+    """What looked on while the answer was relayed."""
+
+    events: int
+    failed: bool
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the upstream reported last, None if nothing."""
+        ...
+
+    @property
+    def text_bytes(self) -> int: ...
 
 
 @dataclass(slots=True)
 class Exchange:
-    """Filled in stage by stage; None means that the journey did not come so far.
+    """Filled in stage by stage; None means that the journey did not come so far. `id` is of the gateway's
+    own making, since settlement is idempotent by it and clients choose their request ids.
 
     Times are monotonic seconds. `upstream_seconds` is time spent waiting for the upstream, so that
     `ended - arrival.at - upstream_seconds` is the gateway's own.
     """
 
+    id: str
     arrival: Arrival
     caller: Caller | None = None
     envelope: Envelope | None = None
     reservation: Reservation | None = None
     target: Target | None = None
+    tally: Tally | None = None
     status: int = 0
     error: GatewayError | None = None
     usage: Usage | None = None
     cost: int = 0
+    whole: bool = False
+    """Whether the client was given the answer to its end."""
     first_byte_at: float | None = None
     ended: float = 0.0
     upstream_seconds: float = 0.0

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from gateway.core.errors import GatewayError
+
 Headers = Sequence[tuple[str, str]]
 
 
 class Sink(Protocol):
-    """Either `whole` once, or `begin`, any number of `write`, then `end` or `cut`."""
+    """Either `whole` once, or `begin`, any number of `write`, then `end`; `refuse` may come at any point."""
 
     @property
     def begun(self) -> bool:
@@ -46,6 +48,7 @@ class Sink(Protocol):
         """The answer is whole."""
         ...
 
-    def cut(self) -> None:
-        """The answer is not whole: what was written goes out, then the connection closes without an end."""
+    def refuse(self, error: GatewayError) -> None:
+        """Tell an error: as the whole answer, or, where one has begun, as the last event of a stream whose
+        connection then closes without an end, so that nobody takes it for a whole answer."""
         ...

@@ -1,0 +1,91 @@
+"""The top-level members of a JSON object: where each stands in the bytes.
+
+Reading them refuses what is not a JSON object, duplicate names and wrong UTF-8. Changing some leaves
+every other byte as it was. Grammar: RFC 8259; duplicate names are refused because two parsers may
+take different ones, which would let a client be metered for one model and served another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from gateway.core.errors import BodyUnreadable
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_OPENING = re.compile(rb"[ \t\r\n]*\{")
+_NAME = re.compile(rb'[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*')
+_COMMA = re.compile(rb"[ \t\r\n]*,")
+_CLOSING = re.compile(rb"[ \t\r\n]*\}[ \t\r\n]*\Z")
+
+
+class Members(msgspec.Struct, frozen=True):
+    """`spans` gives begin and end of each member's value in `body`, in order of appearance."""
+
+    body: bytes
+    spans: dict[str, tuple[int, int]]
+
+    def value(self, name: str) -> bytes | None:
+        """A member's value as JSON text, None where the object has no such member."""
+        span = self.spans.get(name)
+        return self.body[span[0] : span[1]] if span else None
+
+    def changed(self, changes: Mapping[str, bytes]) -> bytes:
+        """The object with some members set to other JSON texts; those it lacks are put first."""
+        added = [b'"%b":%b' % (name.encode(), text) for name, text in changes.items() if name not in self.spans]
+        pieces, position = [], 0
+        if added:
+            position = self.body.index(b"{") + 1
+            pieces = [self.body[:position], b",".join(added), b"," if self.spans else b""]
+        for name, (begin, end) in self.spans.items():
+            if name in changes:
+                pieces += [self.body[position:begin], changes[name]]
+                position = end
+        return b"".join((*pieces, self.body[position:]))
+
+
+def read_members(body: bytes) -> Members:
+    """Where the members of a JSON object stand. Raises BodyUnreadable."""
+    try:
+        if not body.isascii():
+            body.decode()
+        raws = _OBJECT.decode(body)
+    except UnicodeDecodeError as error:
+        raise BodyUnreadable(f"The body is not valid UTF-8 at byte {error.start}. Send JSON in UTF-8.") from None
+    except RecursionError:
+        raise BodyUnreadable("The body is nested too deeply to be read.") from None
+    except msgspec.ValidationError:
+        raise BodyUnreadable("The body must be a JSON object.") from None
+    except msgspec.DecodeError as error:
+        raise BodyUnreadable(f"The body is not valid JSON: {error}.") from None
+    return Members(body, _spans(body, raws))
+
+
+def _spans(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:
+    # The decoder keeps the last of two equal names, at the place of the first: walking the text in
+    # the decoder's order therefore stumbles exactly where a name is repeated.
+    opening = _OPENING.match(body)
+    position = opening.end() if opening else 0
+    spans: dict[str, tuple[int, int]] = {}
+    for name, raw in raws.items():
+        found = _NAME.match(body, position)
+        if found is None or _text(found[1]) != name or not body.startswith(raw, found.end()):
+            raise _repeated(name)
+        end = found.end() + len(memoryview(raw))
+        spans[name] = (found.end(), end)
+        comma = _COMMA.match(body, end)
+        position = comma.end() if comma else end
+    if not _CLOSING.match(body, position):
+        raise _repeated(None)
+    return spans
+
+
+def _text(token: bytes) -> str:
+    return str(msgspec.json.decode(token)) if b"\\" in token else token[1:-1].decode()
+
+
+def _repeated(near: str | None) -> BodyUnreadable:
+    place = f" (near {near!r})" if near is not None and len(near) <= 64 else ""
+    return BodyUnreadable(f"The body names a member twice{place}. Send each member once.")

@@ -1,0 +1,131 @@
+"""How limits are told: the 429's `limit` object, the refusal's message, the rate and quota headers.
+
+Amounts are told in the unit of the configuration: requests, tokens, US dollars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.core.errors import LimitRefusal, LimitTooSmall, QuotaSpent, RateExceeded
+from gateway.core.limit import Limit, Meter, Scope
+from gateway.core.reservation import Refusal, Standing, Why
+
+_UNITS = {Meter.REQUESTS: "requests", Meter.USD: "USD", Meter.CONCURRENT: "requests at a time"}
+_QUOTA_HEADERS = {Meter.REQUESTS: "requests", Meter.USD: "usd"}
+
+
+def refusal_error(refusal: Refusal) -> LimitRefusal:
+    """The error that tells a refusal to its caller."""
+    limit = refusal.standing.limit
+    told = limit_object(refusal.standing) | {
+        "requested": in_unit(limit, refusal.requested),
+        "retry_after_ms": refusal.retry_after_ms,
+    }
+    kind = _kind(refusal)
+    error = kind(_message(refusal), retry_after_ms=refusal.retry_after_ms or None, limit=told)
+    if kind is not QuotaSpent:
+        error.type = limit.meter.family
+    return error
+
+
+def limit_object(standing: Standing) -> dict[str, Any]:
+    """A limit and how it stands, as the API shows it (times in RFC 3339, UTC)."""
+    limit = standing.limit
+    return {
+        "name": limit.name,
+        "scope": limit.scope.value,
+        "subject": limit.subject,
+        "meter": limit.meter.value,
+        "per": limit.per.value if limit.per else None,
+        "amount": in_unit(limit, limit.amount),
+        "used": in_unit(limit, standing.used),
+        "held": in_unit(limit, standing.held),
+        "resets_at": rfc3339(standing.resets_ms) if standing.resets_ms else None,
+    }
+
+
+def limit_headers(standings: Sequence[Standing], now_ms: int) -> list[tuple[str, str]]:
+    """`x-ratelimit-*` for the tightest rates and `x-quota-*` for the tightest quotas: those with the least left."""
+    tightest: dict[tuple[str, str], Standing] = {}
+    for standing in standings:
+        group = _header_group(standing.limit)
+        if group is None:
+            continue
+        rival = tightest.get(group)
+        if rival is None or standing.left < rival.left:
+            tightest[group] = standing
+    headers: list[tuple[str, str]] = []
+    for (prefix, noun), standing in tightest.items():
+        limit = standing.limit
+        headers.append((f"{prefix}-limit-{noun}", str(in_unit(limit, limit.amount))))
+        headers.append((f"{prefix}-remaining-{noun}", str(in_unit(limit, standing.left))))
+        headers.append((f"{prefix}-reset-{noun}", duration_text(max(0, standing.resets_ms - now_ms))))
+    return headers
+
+
+def in_unit(limit: Limit, amount: int) -> int | float:
+    """An amount as the configuration writes it: micro-dollars become dollars."""
+    return round(amount / 1_000_000, 6) if limit.meter is Meter.USD else amount
+
+
+def duration_text(milliseconds: int) -> str:
+    """`120ms`, `1s`, `6m0s`, `72h0m0s`: as OpenAI writes the time until a limit resets."""
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    seconds, rest = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    fraction = f"{rest:03d}".rstrip("0")
+    text = f"{seconds}.{fraction}s" if fraction else f"{seconds}s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text
+
+
+def rfc3339(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _header_group(limit: Limit) -> tuple[str, str] | None:
+    if limit.is_rate and limit.meter is not Meter.USD:
+        return "x-ratelimit", limit.meter.family
+    if limit.is_quota:
+        return "x-quota", _QUOTA_HEADERS.get(limit.meter, "tokens")
+    return None
+
+
+def _kind(refusal: Refusal) -> type[LimitRefusal]:
+    if refusal.why is Why.NEVER:
+        return LimitTooSmall
+    if refusal.why is Why.SPENT and refusal.standing.limit.is_quota:
+        return QuotaSpent
+    return RateExceeded
+
+
+def _message(refusal: Refusal) -> str:
+    standing = refusal.standing
+    limit = standing.limit
+    unit = _UNITS.get(limit.meter, limit.meter.value.replace("_", " "))
+    per = f" per {limit.per.value}" if limit.per else ""
+    what = f"limit {limit.name!r} of {_whose(limit)} ({_figure(limit, limit.amount)} {unit}{per})"
+    needs = f"this request needs {_figure(limit, refusal.requested)}"
+    if refusal.why is Why.NEVER:
+        return (
+            f"The {what} never holds as much as {needs}. Ask for less: fewer or shorter messages, a smaller max_tokens."
+        )
+    figures = f"{_figure(limit, standing.used)} used and {_figure(limit, standing.held)} held by requests in flight"
+    if limit.meter is Meter.CONCURRENT:
+        figures = f"{standing.held} in flight"
+    wait = f" Try again in {duration_text(refusal.retry_after_ms)}." if refusal.retry_after_ms else ""
+    return f"The {what} does not let this request pass: {figures}, {needs}.{wait}"
+
+
+def _whose(limit: Limit) -> str:
+    return "the organisation" if limit.scope is Scope.ORGANISATION else f"{limit.scope.value} {limit.subject!r}"
+
+
+def _figure(limit: Limit, amount: int) -> str:
+    return f"{in_unit(limit, amount):,}"

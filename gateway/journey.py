@@ -1,0 +1,140 @@
+"""Read this first: a request's whole way, one line a stage.
+
+authenticate → read → admit → pick → forward → relay, then always, exactly once: settle → record.
+The stages are in `stages/`, the words they speak in `core/`; docs/life-of-a-request.md tells the story.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+from random import Random
+from typing import Any
+
+from gateway.core.arrival import Arrival
+from gateway.core.caller import Caller
+from gateway.core.catalogue import Catalogue
+from gateway.core.clock import Clock
+from gateway.core.errors import ClientGone, GatewayError, InternalError, ShuttingDown, StoreUnavailable
+from gateway.core.estimate import Estimates
+from gateway.core.exchange import Exchange
+from gateway.core.sink import Sink
+from gateway.stages.admit import admit
+from gateway.stages.authenticate import authenticate
+from gateway.stages.forward import forward
+from gateway.stages.pick import pick
+from gateway.stages.read import read
+from gateway.stages.record import Complain, Recorder, record
+from gateway.stages.relay import relay
+from gateway.stages.settle import settle
+from gateway.store.contract import Counters
+from gateway.upstream.contract import Wire
+
+Page = Callable[[Exchange, Sink], None]
+
+
+@dataclass(slots=True)
+class Rooms:
+    """What the journey passes through. A reload swaps `catalogue`; a request keeps the one it began with."""
+
+    catalogue: Catalogue
+    counters: Counters
+    wire: Wire
+    zone: tzinfo
+    recorders: Sequence[Recorder]
+    complain: Complain
+    clock: Clock
+    dice: Random
+    new_id: Callable[[], str]
+    estimates: Estimates
+
+
+class Journey:
+    """Answers requests, and owns what must still happen after an answer has ended."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self.rooms = rooms
+        self._running: set[asyncio.Task[Any]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._running)
+
+    async def answer(self, arrival: Arrival, sink: Sink) -> None:
+        """Give `sink` an answer, whatever happens. Raises nothing but the cancellation it is given."""
+        exchange = Exchange(self.rooms.new_id(), arrival)
+        task = asyncio.current_task()
+        assert task is not None, "a journey runs in a task"
+        self._running.add(task)
+        try:
+            await self._answer(exchange, sink)
+        except GatewayError as error:
+            self._refuse(exchange, sink, error)
+        except asyncio.CancelledError:
+            left = ClientGone("The client left.") if sink.gone else ShuttingDown("The gateway is shutting down.")
+            self._refuse(exchange, sink, left)
+            raise
+        except Exception as defect:  # noqa: BLE001 # A defect of ours: the client learns that much, the log all of it.
+            self.rooms.complain(f"request {arrival.request_id} failed", defect)
+            self._refuse(
+                exchange, sink, InternalError("The gateway failed. Its operators find the request id in the log.")
+            )
+        finally:
+            self._running.discard(task)
+            # In a task of the process, so that no second cancellation can lose a settlement.
+            self._own(self._close(exchange))
+
+    def answer_here(self, arrival: Arrival, sink: Sink, page: Page) -> None:
+        """Let the door answer by itself, with the same errors and the same record as a journey."""
+        exchange = Exchange(self.rooms.new_id(), arrival, status=200)
+        try:
+            page(exchange, sink)
+        except GatewayError as error:
+            self._refuse(exchange, sink, error)
+        exchange.ended = self.rooms.clock.monotonic()
+        record(exchange, self.rooms.recorders, self.rooms.complain)
+
+    def caller(self, arrival: Arrival) -> Caller:
+        """Whose key the arrival carries. Raises KeyMissing, KeyUnknown, KeyExpired."""
+        return authenticate(arrival.headers, self.rooms.catalogue, self.rooms.clock)
+
+    async def _answer(self, exchange: Exchange, sink: Sink) -> None:
+        rooms, arrival, catalogue = self.rooms, exchange.arrival, self.rooms.catalogue
+        exchange.caller = caller = authenticate(arrival.headers, catalogue, rooms.clock)
+        exchange.envelope = envelope = read(await arrival.body(), arrival.endpoint, caller, catalogue)
+        exchange.reservation = await admit(exchange.id, caller, envelope, rooms.estimates, rooms.counters)
+        targets = pick(envelope, rooms.dice)
+        answer = await forward(exchange, envelope, targets, rooms.wire)
+        await relay(exchange, envelope, answer, sink, rooms.clock)
+
+    async def _close(self, exchange: Exchange) -> None:
+        exchange.ended = self.rooms.clock.monotonic()
+        try:
+            await settle(exchange, self.rooms.estimates, self.rooms.zone, self.rooms.counters)
+        except StoreUnavailable as error:
+            self.rooms.complain(f"request {exchange.arrival.request_id} is not settled", error)
+        record(exchange, self.rooms.recorders, self.rooms.complain)
+
+    def _refuse(self, exchange: Exchange, sink: Sink, error: GatewayError) -> None:
+        exchange.error = error
+        if not sink.begun:
+            exchange.status = error.status
+        sink.refuse(error)
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def cut_short(self) -> None:
+        """Cancel what is still running: its clients are told that the gateway shuts down."""
+        for task in self._running:
+            task.cancel()
+
+    async def closed(self) -> None:
+        """Wait until every answer that has ended is settled and recorded."""
+        while self._closing:
+            await asyncio.wait(self._closing)

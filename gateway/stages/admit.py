@@ -1,0 +1,58 @@
+"""Admit: ask the store, in one atomic step, whether every limit lets the request pass."""
+
+from __future__ import annotations
+
+from gateway.core.caller import Caller
+from gateway.core.envelope import Envelope
+from gateway.core.estimate import Estimates, Estimator
+from gateway.core.limit import Limit, Meter
+from gateway.core.reservation import Ask, Charge, Refusal, Reservation
+from gateway.core.standing import refusal_error
+from gateway.core.usage import Price
+from gateway.store.contract import Counters
+
+MOST_WITHOUT_CAP = 4
+"""How many times what it lately needed an answer may take, where neither client nor model has a maximum."""
+
+_WHOLE = 1_000_000
+
+
+async def admit(
+    request_id: str, caller: Caller, envelope: Envelope, estimates: Estimates, counters: Counters
+) -> Reservation:
+    """A reservation under every limit that binds. Raises a LimitRefusal, StoreUnavailable."""
+    verdict = await counters.admit(ask_for(request_id, caller, envelope, estimates.of(envelope.model.name)))
+    if isinstance(verdict, Refusal):
+        raise refusal_error(verdict)
+    return verdict
+
+
+def ask_for(request_id: str, caller: Caller, envelope: Envelope, estimator: Estimator) -> Ask:
+    """What the request needs: its input and the output that it may produce, at every limit that binds it."""
+    entered = estimator.input_tokens(envelope.input_bytes)
+    expected = estimator.output_tokens()
+    most = envelope.output_cap or expected * MOST_WITHOUT_CAP
+    likely = most if envelope.asked_cap is not None else min(expected, most)
+    limits = caller.limits_on(envelope.model, envelope.user)
+    return Ask(
+        id=request_id,
+        charges=tuple([_charge(limit, entered, envelope.model.price) for limit in limits]),
+        likely=likely * envelope.choices,
+        most=most * envelope.choices,
+        least=envelope.choices,
+    )
+
+
+def _charge(limit: Limit, entered: int, price: Price | None) -> Charge:
+    match limit.meter:
+        case Meter.TOKENS:
+            return Charge(limit, entered, _WHOLE)
+        case Meter.INPUT_TOKENS:
+            return Charge(limit, entered)
+        case Meter.OUTPUT_TOKENS:
+            return Charge(limit, 0, _WHOLE)
+        case Meter.USD:
+            # The configuration refuses a usd limit over a model without a price.
+            return Charge(limit, -(-entered * price.input // _WHOLE), price.output) if price else Charge(limit, 0)
+        case _:
+            return Charge(limit, 1)

@@ -1,0 +1,78 @@
+"""Read: what the gateway must know of a request, and nothing more; the bytes stay as they came."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+import msgspec
+
+from gateway.core.caller import Caller
+from gateway.core.catalogue import Catalogue
+from gateway.core.endpoints import Endpoint, Fields
+from gateway.core.envelope import Envelope
+from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
+from gateway.core.estimate import readable_size
+from gateway.core.members import Members, read_members
+
+_PATH = re.compile(r" - at `\$\.?(.*?)`$")
+_MISSING = re.compile(r"missing required field `(.*?)`")
+
+
+def read(body: bytes, endpoint: Endpoint, caller: Caller, catalogue: Catalogue) -> Envelope:
+    """The envelope of a request. Raises BodyUnreadable, FieldInvalid, ModelUnknown."""
+    members = read_members(body)
+    fields = _fields(body, endpoint)
+    model = catalogue.model_for(caller, fields.model)
+    if model is None:
+        raise ModelUnknown(
+            f"The model {fields.model!r} does not exist, or this key may not use it. GET /v1/models lists what it may.",
+            param="model",
+        )
+    asked = fields.output_cap
+    caps = [cap for cap in (asked, model.max_output_tokens) if cap is not None]
+    return Envelope(
+        endpoint=endpoint,
+        model=model,
+        asked_model=fields.model,
+        stream=fields.streams,
+        asks_usage=fields.asks_usage,
+        asked_cap=asked,
+        output_cap=min(caps, default=None),
+        choices=fields.choices,
+        user=fields.end_user,
+        members=members,
+        input_bytes=_input_bytes(members, endpoint),
+    )
+
+
+def _fields(body: bytes, endpoint: Endpoint) -> Fields:
+    assert endpoint.fields is not None, "only endpoints with a body are read"
+    try:
+        return _decoder(endpoint.fields).decode(body)
+    except msgspec.ValidationError as error:
+        raise _field_error(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BodyUnreadable(f"The body is not valid JSON: {error}.") from None
+
+
+@cache
+def _decoder(fields: type[Fields]) -> msgspec.json.Decoder[Fields]:
+    return msgspec.json.Decoder(fields)
+
+
+def _field_error(explanation: str) -> FieldInvalid:
+    """A msgspec explanation ("Expected `int`, got `str` - at `$.max_tokens`") as an error of ours."""
+    place = _PATH.search(explanation)
+    path = place[1] if place else ""
+    what = explanation[: place.start()] if place else explanation
+    missing = _MISSING.search(what)
+    if missing:
+        path = f"{path}.{missing[1]}" if path else missing[1]
+        return FieldInvalid(f"{path!r} is required and was not sent.", param=path)
+    what = what.replace("`", "'")
+    return FieldInvalid(f"{path!r} is not valid: {what[:1].lower()}{what[1:]}.", param=path or None)
+
+
+def _input_bytes(members: Members, endpoint: Endpoint) -> int:
+    return sum(readable_size(text) for name in endpoint.input_members if (text := members.value(name)) is not None)

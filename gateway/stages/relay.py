@@ -1,0 +1,139 @@
+"""Relay: the upstream's bytes to the client as they come, while the tally looks on.
+
+A piece of a stream goes from socket to socket inside one callback; this coroutine only waits for the
+end. A slow client pauses the upstream's socket, so little is ever held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.core.clock import Clock
+from gateway.core.envelope import Envelope
+from gateway.core.errors import UpstreamError
+from gateway.core.exchange import Exchange
+from gateway.core.sink import Sink
+from gateway.core.standing import limit_headers
+from gateway.core.tally import PlainTally, StreamTally
+from gateway.upstream.contract import Answer
+
+WHOLE_MAX = 128 * 1024
+"""Bytes of a plain answer that are gathered, to be sent as one; a longer one is relayed as it comes."""
+
+PASSED_BACK = ("content-type", "content-language", "retry-after", "openai-processing-ms", "openai-version")
+"""Headers of the upstream that reach the client."""
+
+
+async def relay(exchange: Exchange, envelope: Envelope, answer: Answer, sink: Sink, clock: Clock) -> None:
+    """Give the answer to the client. Raises UpstreamBroke, UpstreamTimedOut once a part was given."""
+    exchange.status = answer.status
+    exchange.first_byte_at = clock.monotonic()
+    headers = answer_headers(exchange, answer)
+    try:
+        if answer.headers.get("content-type", "").startswith("text/event-stream"):
+            tally = StreamTally(envelope.endpoint, merge=not envelope.asks_usage)
+            exchange.tally = tally
+            await sink.begin(answer.status, headers)
+            await _relay_stream(answer, sink, tally)
+        else:
+            plain = exchange.tally = PlainTally(envelope.endpoint)
+            await _relay_plain(answer, sink, plain, headers)
+        exchange.whole = True
+    finally:
+        answer.abandon()
+        exchange.upstream_seconds += clock.monotonic() - exchange.first_byte_at
+
+
+def answer_headers(exchange: Exchange, answer: Answer) -> list[tuple[str, str]]:
+    """The head that the client sees: a few of the upstream's headers and how the caller's limits stand."""
+    headers = [(name, value) for name in PASSED_BACK if (value := answer.headers.get(name)) is not None]
+    reservation = exchange.reservation
+    if reservation is not None:
+        headers += limit_headers(reservation.standings, reservation.at_ms)
+    return headers
+
+
+async def _relay_stream(answer: Answer, sink: Sink, tally: StreamTally) -> None:
+    def take(data: bytes) -> None:
+        passed = tally.feed(data)
+        if passed:
+            sink.write(passed)
+            if sink.congested:
+                answer.pause()
+
+    sink.on_relief(answer.resume)
+    answer.pour(take)
+    try:
+        await answer.finished()
+    except UpstreamError:
+        sink.write(tally.cut())
+        raise
+    sink.write(tally.close())
+    sink.end()
+
+
+async def _relay_plain(answer: Answer, sink: Sink, tally: PlainTally, headers: list[tuple[str, str]]) -> None:
+    gathered = _Gathered(answer, tally)
+    answer.pour(gathered.take)
+    if await gathered.is_whole():
+        sink.whole(answer.status, headers, b"".join(gathered.pieces))
+        return
+    await sink.begin(answer.status, headers)
+    gathered.pass_on_to(sink)
+    await answer.finished()
+    sink.end()
+
+
+class _Gathered:
+    """A plain answer until it is whole, or too long to be kept."""
+
+    def __init__(self, answer: Answer, tally: PlainTally) -> None:
+        self.pieces: list[bytes] = []
+        self._size = 0
+        self._answer = answer
+        self._tally = tally
+        self._too_long: asyncio.Future[None] | None = None
+
+    def take(self, data: bytes) -> None:
+        self._tally.feed(data)
+        self.pieces.append(data)
+        self._size += len(data)
+        if self._size > WHOLE_MAX:
+            self._answer.pause()
+            if self._too_long is not None and not self._too_long.done():
+                self._too_long.set_result(None)
+
+    async def is_whole(self) -> bool:
+        """Wait until the answer has ended, or is longer than WHOLE_MAX."""
+        length = self._answer.headers.get("content-length", "")
+        if length.isdecimal() and int(length) <= WHOLE_MAX:
+            await self._answer.finished()
+            return True
+        if self._size > WHOLE_MAX:
+            return False
+        self._too_long = asyncio.get_running_loop().create_future()
+        finished = asyncio.ensure_future(self._answer.finished())
+        try:
+            await asyncio.wait((finished, self._too_long), return_when=asyncio.FIRST_COMPLETED)
+            if finished.done():
+                finished.result()
+            return finished.done() and self._size <= WHOLE_MAX
+        finally:
+            finished.cancel()
+
+    def pass_on_to(self, sink: Sink) -> None:
+        """Give what was gathered, and from now on each piece as it comes."""
+
+        def take(data: bytes) -> None:
+            self._tally.feed(data)
+            sink.write(data)
+            if sink.congested:
+                self._answer.pause()
+
+        for piece in self.pieces:
+            sink.write(piece)
+        self.pieces.clear()
+        sink.on_relief(self._answer.resume)
+        self._answer.pour(take)
+        if not sink.congested:
+            self._answer.resume()

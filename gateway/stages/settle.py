@@ -1,0 +1,96 @@
+"""Settle: what the request truly used, charged once in place of what was held for it."""
+
+from __future__ import annotations
+
+from datetime import datetime, tzinfo
+
+from gateway.core.envelope import Envelope
+from gateway.core.errors import ClientGone
+from gateway.core.estimate import BYTES_PER_TOKEN, Estimates
+from gateway.core.exchange import Exchange, Tally
+from gateway.core.limit import Meter
+from gateway.core.reservation import Due, Hold, LedgerEntry, Reservation, Settlement
+from gateway.core.usage import Source, Usage
+from gateway.store.contract import Counters
+
+_BYTES_PER_STREAMED_TOKEN = 5
+_FRAME_OF_PLAIN_ANSWER = 400
+"""Bytes of a plain answer that are not its text: ids, names, usage."""
+
+
+async def settle(exchange: Exchange, estimates: Estimates, zone: tzinfo, counters: Counters) -> None:
+    """Reckon the usage into the exchange, and charge it. Raises StoreUnavailable."""
+    if exchange.envelope is None or exchange.caller is None or exchange.reservation is None:
+        return
+    usage = reckon(exchange, exchange.envelope, estimates)
+    if usage is not None:
+        price = exchange.envelope.model.price
+        exchange.usage = usage
+        exchange.cost = price.cost(usage) if price else 0
+        _learn(exchange, exchange.envelope, usage, estimates)
+    await counters.settle(settlement(exchange, exchange.reservation, zone))
+
+
+def reckon(exchange: Exchange, envelope: Envelope, estimates: Estimates) -> Usage | None:
+    """What the request used; None where it failed before anything was delivered: failures are free.
+
+    Reported usage counts where there is any. Else the input is estimated from its bytes and the output
+    from what was delivered. A client that left before the first byte still pays for its prompt.
+    """
+    tally = exchange.tally
+    if tally is None:
+        left = isinstance(exchange.error, ClientGone) and exchange.target is not None
+        return _estimated(envelope, estimates, 0) if left else None
+    if exchange.status >= 400:
+        return None
+    if tally.usage is not None:
+        return tally.usage
+    nothing_came = not tally.events and not tally.text_bytes
+    if nothing_came and (tally.failed or exchange.error is not None) and not isinstance(exchange.error, ClientGone):
+        return None
+    return _estimated(envelope, estimates, _delivered(tally))
+
+
+def settlement(exchange: Exchange, reservation: Reservation, zone: tzinfo) -> Settlement:
+    """The truth about a reservation, as the store takes it."""
+    usage = exchange.usage
+    entry = None
+    if usage is not None and exchange.caller is not None and exchange.envelope is not None:
+        day = datetime.fromtimestamp(reservation.at_ms / 1000, zone).date().isoformat()
+        caller, model = exchange.caller, exchange.envelope.model.name
+        entry = LedgerEntry(day, caller.team, caller.key_id, model, usage, exchange.cost)
+    used = usage or Usage()
+    dues = tuple([Due(hold, _actual(hold, used, exchange.cost)) for hold in reservation.holds])
+    return Settlement(reservation.id, reservation.at_ms, dues, entry)
+
+
+def _actual(hold: Hold, usage: Usage, cost: int) -> int:
+    match hold.limit.meter:
+        case Meter.TOKENS:
+            return usage.total
+        case Meter.INPUT_TOKENS:
+            return usage.input
+        case Meter.OUTPUT_TOKENS:
+            return usage.output
+        case Meter.USD:
+            return cost
+        case _:
+            return 0
+
+
+def _estimated(envelope: Envelope, estimates: Estimates, output: int) -> Usage:
+    entered = estimates.of(envelope.model.name).input_tokens(envelope.input_bytes)
+    return Usage(input=entered, output=output, source=Source.ESTIMATED)
+
+
+def _delivered(tally: Tally) -> int:
+    """Tokens in what was delivered: servers send an event a token, or several tokens in a longer one."""
+    if tally.events:
+        return max(tally.events, tally.text_bytes // _BYTES_PER_STREAMED_TOKEN)
+    return max(0, int((tally.text_bytes - _FRAME_OF_PLAIN_ANSWER) // BYTES_PER_TOKEN))
+
+
+def _learn(exchange: Exchange, envelope: Envelope, usage: Usage, estimates: Estimates) -> None:
+    if exchange.whole and usage.source is Source.REPORTED:
+        output = usage.output // envelope.choices
+        estimates.of(envelope.model.name).learn(envelope.input_bytes, usage.input, output)

@@ -1,0 +1,92 @@
+"""The client's side of an answer over HTTP/1.1: pieces go to the socket in the callback that brought them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from aiohttp import web
+
+from gateway.core.errors import GatewayError, ShuttingDown
+from gateway.core.sink import Headers
+from gateway.core.sse import event_of
+from gateway.web.line import SERVER, Line
+from gateway.web.rendering import error_body, error_headers
+
+_Response = TypeVar("_Response", bound=web.StreamResponse)
+
+
+class ClientSink:
+    """A `gateway.core.sink.Sink`. `response` is what the connection is to end with, once it is set.
+
+    aiohttp writes the head and the end; what is between is framed here (RFC 9112, section 7.1) and
+    written to the transport, since its own `write` is a coroutine and costs a task switch a chunk.
+    """
+
+    def __init__(self, request: web.BaseRequest, request_id: str, *, closing: bool) -> None:
+        self.response: web.StreamResponse | None = None
+        self.begun = False
+        self._request = request
+        self._line: Line = request.protocol  # type: ignore[assignment]  # Listener makes no other.
+        self._request_id = request_id
+        self._closing = closing
+        self._chunked = request.version >= (1, 1)
+        self._streams_events = False
+
+    @property
+    def gone(self) -> bool:
+        transport = self._request.transport
+        return transport is None or transport.is_closing()
+
+    @property
+    def congested(self) -> bool:
+        return self._line.congested
+
+    def on_relief(self, relieved: Callable[[], None]) -> None:
+        self._line.relieved = relieved
+
+    def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        self.begun = True
+        self.response = self._dressed(web.Response(status=status, body=body), headers)
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        self.begun = True
+        self.response = self._dressed(web.StreamResponse(status=status), headers)
+        self._streams_events = dict(headers).get("content-type", "").startswith("text/event-stream")
+        if self._streams_events:
+            self.response.headers["cache-control"] = "no-cache"
+            # nginx and its kin hold streams back unless told not to (ngx_http_proxy_module).
+            self.response.headers["x-accel-buffering"] = "no"
+        if self._chunked:
+            self.response.enable_chunked_encoding()
+        else:
+            self.response.force_close()
+        await self.response.prepare(self._request)
+
+    def write(self, data: bytes) -> None:
+        transport = self._request.transport
+        if data and transport is not None:
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def end(self) -> None:
+        self._line.relieved = None
+
+    def refuse(self, error: GatewayError) -> None:
+        self._line.relieved = None
+        if not self.begun:
+            self._closing = self._closing or isinstance(error, ShuttingDown)
+            self.whole(error.status, error_headers(error), error_body(error))
+            return
+        if self._streams_events:
+            self.write(event_of(error_body(error)))
+        # What was written still goes out; the chunked coding's last chunk never does.
+        self._line.force_close()
+
+    def _dressed(self, response: _Response, headers: Headers) -> _Response:
+        for name, value in headers:
+            response.headers[name] = value
+        response.headers["x-request-id"] = self._request_id
+        response.headers["server"] = SERVER
+        if self._closing:
+            response.force_close()
+        return response
