@@ -1,0 +1,106 @@
+"""The documentation is complete and true as far as a machine can tell."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from gateway.core.errors import GatewayError, LimitRefusal, QuotaSpent
+from gateway.core.limit import Meter
+from tests.house.tree import ROOT, files, parsed, place, under
+
+DOCS = ROOT / "docs"
+METRIC = re.compile(r"gateway_[a-z0-9_]+")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
+VERSION = re.compile(r"^## \[(Unreleased|\d+\.\d+\.\d+)\]", re.MULTILINE)
+
+
+class Row(NamedTuple):
+    status: str
+    type: str
+    code: str
+    whose: str
+
+
+def test_every_error_stands_in_docs_with_status_type_code_and_blame() -> None:
+    documented = {Row(*cells[:4]) for cells in _tables(DOCS / "errors.md") if cells[0].isdigit()}
+    assert {_row(error) for error in _errors(GatewayError)} == documented
+
+
+def test_every_metric_stands_in_docs_and_no_other() -> None:
+    documented = {cells[0].strip("`").partition("{")[0] for cells in _tables(DOCS / "metrics.md")}
+    counted = {name for path in under("gateway") for name in _metrics(path)}
+    assert counted == {name for name in documented if METRIC.fullmatch(name)}
+
+
+def test_every_link_to_a_file_leads_somewhere() -> None:
+    pages = [path for path in files() if path.suffix == ".md"]
+    assert [f"{place(page)} -> {link}" for page in pages for link in _links(page) if not _leads(page, link)] == []
+
+
+def test_the_changelog_says_what_is_coming_or_what_came() -> None:
+    assert VERSION.search((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+
+
+def test_every_decision_says_what_it_costs() -> None:
+    records = sorted((DOCS / "decisions").glob("*.md"))
+    assert records
+    for record in records:
+        text = record.read_text(encoding="utf-8")
+        assert re.fullmatch(r"\d{4}-[a-z0-9-]+", record.stem)
+        assert [part for part in ("## Context", "## Decision", "## What it costs") if part not in text] == [], record
+    numbers = [record.stem[:4] for record in records]
+    assert len(numbers) == len(set(numbers))
+
+
+def _errors(root: type[GatewayError]) -> Iterator[type[GatewayError]]:
+    """Every error that a request can end with: the leaves of the tree."""
+    kinds = root.__subclasses__()
+    for kind in kinds:
+        yield from _errors(kind)
+    if not kinds:
+        yield root
+
+
+def _row(error: type[GatewayError]) -> Row:
+    of_meters = issubclass(error, LimitRefusal) and not issubclass(error, QuotaSpent)
+    families = dict.fromkeys(meter.family for meter in Meter)
+    kind = " or ".join(", ".join(families).rsplit(", ", 1)) if of_meters else error.type
+    return Row(str(error.status), kind, error.code, str(error.blame))
+
+
+def _tables(page: Path) -> Iterator[list[str]]:
+    """The cells of every row of every table of a page."""
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if line.startswith("|"):
+            yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def _metrics(path: Path) -> set[str]:
+    constants = (node.value for node in ast.walk(parsed(path)) if isinstance(node, ast.Constant))
+    return {value for value in constants if isinstance(value, str) and METRIC.fullmatch(value)}
+
+
+def _links(page: Path) -> list[str]:
+    prose = FENCE.sub("", page.read_text(encoding="utf-8"))
+    return [link for link in LINK.findall(prose) if "://" not in link and not link.startswith("mailto:")]
+
+
+def _leads(page: Path, link: str) -> bool:
+    name, _, anchor = unquote(link).partition("#")
+    target = (page.parent / name).resolve() if name else page
+    if not target.exists() or not target.is_relative_to(ROOT):
+        return False
+    return not anchor or target.suffix != ".md" or anchor in _anchors(target)
+
+
+def _anchors(page: Path) -> set[str]:
+    """The headings of a page as its readers' tools make addresses of them."""
+    headings = HEADING.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
