@@ -41,7 +41,7 @@ def _sleeps(path: Path) -> list[str]:
     return [
         place(path, node.lineno)
         for node in ast.walk(parsed(path))
-        if isinstance(node, ast.Call) and _is_sleep(node.func) and any(_is_time(time) for time in node.args)
+        if isinstance(node, ast.Call) and _is_sleep(node.func) and any(_is_time(time) for time in _arguments(node))
     ]
 
 
@@ -52,3 +52,7 @@ def _is_sleep(called: ast.expr) -> bool:
 
 def _is_time(time: ast.expr) -> bool:
     return isinstance(time, ast.Constant) and time.value != 0
+
+
+def _arguments(call: ast.Call) -> list[ast.expr]:
+    return [*call.args, *(keyword.value for keyword in call.keywords)]
