@@ -1,0 +1,180 @@
+"""From a body in pieces to the bytes of an HTTP/1.1 answer (RFC 9112), with every fault that a script asks for.
+
+Pure generators over pieces: halt, compress, cut, frame; in that order, each leaving the rest alone.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Iterable, Iterator
+from http import HTTPStatus
+from itertools import pairwise
+
+from gateway.demo.dialect import Piece
+from gateway.demo.script import Script
+
+NEXT_TURN_S = 1e-6
+"""A wait that is over at once, but not before the event loop has sent what came before."""
+
+PLAIN_PIECE_BYTES = 65_536
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+
+def delivered(
+    body: Iterable[Piece], content_type: str, streams: bool, script: Script, dice: random.Random
+) -> Iterator[Piece]:
+    """The whole answer. The last piece's `then` says what becomes of the connection."""
+    for status in script.informational:
+        yield Piece(_status_line(status, "1.1") + b"\r\n", NEXT_TURN_S)
+    wait_s = script.headers_delay_ms / 1000
+    if script.halts_at("before_headers"):
+        yield Piece(b"", wait_s, then=script.halt)
+        return
+    if script.gzip:
+        body = compressed(body)
+    framing = script.framing or ("chunked" if streams else "length")
+    length = None
+    if framing == "length":
+        body = list(body)
+        length = sum(len(piece.data) for piece in body)
+    head = _head(script, content_type, framing, length)
+    if script.halts_at("after_headers"):
+        yield Piece(head, wait_s, then=script.halt)
+        return
+    yield Piece(head, wait_s)
+    first_delay_s = script.first_delay_ms / 1000
+    for piece in framed(cut(halted(body, script), script, dice), framing, script):
+        yield piece._replace(delay_s=piece.delay_s + first_delay_s) if first_delay_s else piece
+        first_delay_s = 0.0
+
+
+def halted(body: Iterable[Piece], script: Script) -> Iterator[Piece]:
+    """Up to where the script halts; what is whole ends with `then` being "done"."""
+    stop = -1
+    if script.halts_at("between_events", "inside_event", "inside_framing"):
+        stop = script.chunks // 2 if script.halt_after is None else script.halt_after
+    for index, piece in enumerate(body):
+        if index == stop:
+            yield _halt(piece, script)
+            return
+        yield piece
+    yield Piece(b"", then="done")
+
+
+def _halt(piece: Piece, script: Script) -> Piece:
+    if script.halt_at == "between_events":
+        return Piece(b"", piece.delay_s, then=script.halt)
+    return Piece(piece.data[: len(piece.data) // 2], piece.delay_s, then=script.halt)
+
+
+def compressed(body: Iterable[Piece]) -> Iterator[Piece]:
+    """As gzip, each piece decompressible as soon as it is there."""
+    deflate = zlib.compressobj(wbits=31)
+    for piece in body:
+        yield piece._replace(data=deflate.compress(piece.data) + deflate.flush(zlib.Z_SYNC_FLUSH))
+    yield Piece(deflate.flush())
+
+
+def cut(body: Iterable[Piece], script: Script, dice: random.Random) -> Iterator[Piece]:
+    """The same bytes in other pieces. A token counts as delivered with the last byte of its event."""
+    if script.cuts:
+        return _cut_at(_whole(body), script.cuts)
+    if script.pieces == "byte":
+        return _bytewise(body)
+    if script.pieces == "random":
+        return _at_random(body, dice)
+    if script.pieces == "whole":
+        return _whole(body)
+    return iter(body)
+
+
+def _bytewise(body: Iterable[Piece]) -> Iterator[Piece]:
+    for piece in body:
+        delay_s = piece.delay_s or NEXT_TURN_S
+        for index in range(len(piece.data) - 1):
+            yield Piece(piece.data[index : index + 1], delay_s)
+            delay_s = NEXT_TURN_S
+        yield piece._replace(data=piece.data[-1:], delay_s=delay_s)
+
+
+def _at_random(body: Iterable[Piece], dice: random.Random) -> Iterator[Piece]:
+    """Each piece ends inside an event and begins inside the one before."""
+    held = Piece(b"")
+    for piece in body:
+        split = dice.randint(0, len(piece.data))
+        tokens, reports = held.tokens, held.reports
+        ends = split == len(piece.data)
+        yield Piece(
+            held.data + piece.data[:split],
+            piece.delay_s or NEXT_TURN_S,
+            tokens + (piece.tokens if ends else 0),
+            reports or (piece.reports and ends),
+            piece.then if ends else "",
+        )
+        held = Piece(b"") if ends else piece._replace(data=piece.data[split:], delay_s=NEXT_TURN_S)
+    if held.data or held.then:
+        yield held
+
+
+def _whole(body: Iterable[Piece]) -> Iterator[Piece]:
+    pieces = list(body)
+    yield Piece(
+        b"".join(piece.data for piece in pieces),
+        sum(piece.delay_s for piece in pieces),
+        sum(piece.tokens for piece in pieces),
+        any(piece.reports for piece in pieces),
+        pieces[-1].then,
+    )
+
+
+def _cut_at(body: Iterable[Piece], offsets: tuple[int, ...]) -> Iterator[Piece]:
+    (whole,) = body
+    inner = sorted({offset for offset in offsets if 0 < offset < len(whole.data)})
+    bounds = [0, *inner, len(whole.data)]
+    for start, end in pairwise(bounds[:-1]):
+        yield Piece(whole.data[start:end], NEXT_TURN_S)
+    yield whole._replace(data=whole.data[bounds[-2] :], delay_s=whole.delay_s + NEXT_TURN_S)
+
+
+def framed(body: Iterable[Piece], framing: str, script: Script) -> Iterator[Piece]:
+    """With the transfer coding around each piece and at the end, where there is one."""
+    for piece in body:
+        if framing == "chunked":
+            yield piece._replace(data=_chunk(piece, script))
+        elif framing == "close" and piece.then == "done":
+            yield piece._replace(then="close_done")
+        else:
+            yield piece
+
+
+def _chunk(piece: Piece, script: Script) -> bytes:
+    size = len(piece.data)
+    if piece.then not in ("", "done") and script.halt_at == "inside_framing":
+        return b"%x\r\n%b" % (2 * size + 1, piece.data)
+    chunk = b"%x\r\n%b\r\n" % (size, piece.data) if size else b""
+    if piece.then != "done":
+        return chunk
+    return chunk + (b"0\r\nx-demo-trailer: end\r\n\r\n" if script.trailers else b"0\r\n\r\n")
+
+
+def _head(script: Script, content_type: str, framing: str, length: int | None) -> bytes:
+    lines = [_status_line(script.status, "1.0" if framing == "close" else "1.1")]
+    given = {"content-type": content_type, **{name.lower(): value for name, value in script.headers.items()}}
+    if framing == "chunked":
+        given["transfer-encoding"] = "chunked"
+    if length is not None:
+        given["content-length"] = str(length)
+    if script.gzip:
+        given["content-encoding"] = "gzip"
+    if script.trailers:
+        given["trailer"] = "x-demo-trailer"
+    if script.afterwards == "close":
+        given["connection"] = "close"
+    lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in given.items()]
+    return b"".join(lines) + b"\r\n"
+
+
+def _status_line(status: int, version: str) -> bytes:
+    phrase = PHRASES.get(status, "Unknown")
+    return f"HTTP/{version} {status} {phrase}\r\n".encode()

@@ -1,0 +1,137 @@
+"""One question and what is to be answered: the request's fields, the tokens, the counts.
+
+Every API's answers are made from a Turn; the rules of counting are here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import cycle, islice
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gateway.demo.script import Script
+
+BYTES_PER_TOKEN = 4
+
+TEXT = (
+    "Hello! This is the demo upstream: it plays a language model, so that you can watch an answer stream "
+    "through the gateway, word by word, without a key or a GPU. Every request is authenticated, limited and "
+    "metered on its way. Grüße, 你好 🎉 goodbye!"
+)
+WORDS = tuple(word if index == 0 else f" {word}" for index, word in enumerate(TEXT.split()))
+
+
+class Asked(msgspec.Struct):
+    """What the demo upstream reads of a request, whichever API it belongs to."""
+
+    model: str = ""
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
+    n: int | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    system: Any = None
+    instructions: Any = None
+    messages: Any = None
+    prompt: Any = None
+    input: Any = None
+    demo: dict[str, Any] | None = None
+
+
+class Counts(NamedTuple):
+    """What an answer costs. `total` is their sum unless the script says otherwise."""
+
+    prompt: int
+    completion: int
+    total: int
+    cached: int
+    reasoning: int
+
+    @property
+    def output(self) -> int:
+        """What a bill shows: also what `total` has above the sum of its parts."""
+        return max(self.completion, self.total - self.prompt)
+
+
+class Turn(NamedTuple):
+    """`tokens` are the texts of one choice, `tool` the function that they are arguments of, if any."""
+
+    number: int
+    created: int
+    asked: Asked
+    script: Script
+    tokens: tuple[str, ...]
+    capped: bool
+    tool: str
+    prompt_tokens: int
+
+    @property
+    def choices(self) -> int:
+        return self.asked.n or 1
+
+    @property
+    def asks_usage(self) -> bool:
+        options = self.asked.stream_options
+        return options is not None and options.get("include_usage") is True
+
+    def counts(self, delivered: int | None = None) -> Counts:
+        """The usage to report once so many tokens are delivered; None: all of them."""
+        script = self.script
+        completion = len(self.tokens) * self.choices if delivered is None else delivered
+        completion += script.reasoning_tokens
+        if script.completion_tokens is not None:
+            completion = script.completion_tokens
+        total = self.prompt_tokens + completion if script.total_tokens is None else script.total_tokens
+        return Counts(self.prompt_tokens, completion, total, script.cached_tokens, script.reasoning_tokens)
+
+
+def take_turn(number: int, created: int, asked: Asked, script: Script) -> Turn:
+    caps = [cap for cap in (asked.max_tokens, asked.max_completion_tokens, asked.max_output_tokens) if cap is not None]
+    cap = min(caps, default=script.chunks)
+    tool = called_tool(asked)
+    prompt = count_prompt(asked) if script.prompt_tokens is None else script.prompt_tokens
+    tokens = texts(min(cap, script.chunks), script.chunk_bytes, tool != "")
+    return Turn(number, created, asked, script, tokens, cap < script.chunks, tool, prompt)
+
+
+def count_prompt(asked: Asked) -> int:
+    """One token for every four bytes of the text that the model reads, a broken four counts; at least one."""
+    read = (asked.system, asked.instructions, asked.messages, asked.prompt, asked.input)
+    size = sum(len(text.encode()) for part in read for text in _strings(part))
+    return max(1, -(-size // BYTES_PER_TOKEN))
+
+
+def _strings(part: Any) -> Iterator[str]:
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, list):
+        for item in part:
+            yield from _strings(item)
+    elif isinstance(part, dict):
+        for name in ("text", "content", "input"):
+            yield from _strings(part.get(name))
+
+
+def texts(count: int, chunk_bytes: int, arguments: bool) -> tuple[str, ...]:
+    """The texts of so many tokens: words, or the pieces of a JSON object if they are a tool's arguments."""
+    words = WORDS[:count] if count <= len(WORDS) else tuple(islice(cycle(WORDS), count))
+    if chunk_bytes:
+        words = tuple(word + "." * (chunk_bytes - len(word.encode())) for word in words)
+    if arguments and count > 1:
+        words = ('{"text": "', *words[: count - 2], '"}')
+    return words
+
+
+def called_tool(asked: Asked) -> str:
+    """The name of the first tool offered, unless the request forbids a call."""
+    if not asked.tools or asked.tool_choice == "none":
+        return ""
+    tool = asked.tools[0] if isinstance(asked.tools[0], dict) else {}
+    function = tool.get("function")
+    named = function if isinstance(function, dict) else tool
+    return str(named.get("name") or "tool")
