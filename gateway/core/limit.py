@@ -95,6 +95,11 @@ class Limit(msgspec.Struct, frozen=True):
     def is_quota(self) -> bool:
         return self.per is not None and self.per.rate_ms is None
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What its counter is known by: amounts and mode may change without losing the count."""
+        return (self.name, self.scope, self.team, self.subject, self.meter, self.per, self.models)
+
     def for_user(self, user: str) -> Limit:
         """The same limit for one end user by itself."""
         return msgspec.structs.replace(self, subject=user)

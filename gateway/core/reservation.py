@@ -93,7 +93,8 @@ class Reservation(msgspec.Struct, frozen=True):
 
 class Refusal(msgspec.Struct, frozen=True):
     """A refused request: nothing was charged. `standing` is that of the limit that refuses (the one
-    with the longest wait, where several do), `requested` what it would have had to bear."""
+    with the longest wait, where several do), `requested` what it would have had to bear.
+    `retry_after_ms` is 0 where waiting does not help: NEVER, or the quota `total` spent."""
 
     standing: Standing
     requested: int

@@ -17,7 +17,10 @@ from gateway.core.limit import Limit
 from gateway.core.reservation import Ask, Refusal, Reservation, Settlement, Standing
 
 HOLD_TTL_MS = 60_000
-"""How long a hold lives that is not renewed."""
+"""How long a hold lives at most that is not renewed."""
+
+HOLD_STEPS = 6
+"""Holds end together, at whole sixths of HOLD_TTL_MS by the store's clock: each lives for five sixths at least."""
 
 LEDGER_DAYS = 400
 """How long the ledger keeps a day."""

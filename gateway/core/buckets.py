@@ -1,0 +1,189 @@
+"""The arithmetic of limits: buckets for rates, windows for quotas, leases for concurrency.
+
+Whole numbers only and no clock: callers say what time it is. What is used and what is held are kept
+apart; holds do not decay. Numbers stay below 2^53, so that a keeper that counts in doubles agrees.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from gateway.core.calendar import FOREVER_MS, window
+from gateway.core.limit import Limit, Meter, Per
+from gateway.core.reservation import Charge, Standing, Why
+
+HELD_RETRY_MS = 1_000
+"""When to come back where only holds stand in the way: nobody knows when they are settled."""
+
+EXACT = 2**53
+"""Whole numbers below this one are exact in a double."""
+
+
+class Obstacle(msgspec.Struct, frozen=True):
+    """Why a counter cannot bear a need. `retry_after_ms` 0 says that waiting does not help."""
+
+    why: Why
+    retry_after_ms: int
+
+
+def pace(limit: Limit) -> tuple[int, int]:
+    """(flow, scale) of a rate: a unit is `scale` parts, and each millisecond gives back `flow` of them.
+    Reduced by their common divisor, so that a bucket's parts stay exact."""
+    period_ms = limit.per.rate_ms if limit.per is not None else None
+    if period_ms is None:
+        raise ValueError(f"{limit.name} is not a rate")
+    common = gcd(limit.amount, period_ms)
+    return limit.amount // common, period_ms // common
+
+
+def countable(limit: Limit) -> bool:
+    """Whether the limit's numbers stay exact; settings refuse one that does not."""
+    parts = pace(limit)[1] if limit.is_rate else 1
+    return limit.burst * parts * 2 < EXACT
+
+
+def rescaled(debt: int, old: int, new: int) -> int:
+    """A debt in parts of another scale, to the nearest part."""
+    return debt // old * new + (debt % old * new + old // 2) // old
+
+
+class Bucket:
+    """A rate: `debt` is what was used and has not flowed back yet, in parts of a unit."""
+
+    __slots__ = ("capacity", "debt", "flow", "held", "pace_of", "scale", "stamp_ms", "used")
+
+    def __init__(self, limit: Limit, now_ms: int) -> None:
+        self.flow, self.scale = pace(limit)
+        self.pace_of = limit.amount
+        self.capacity = limit.burst
+        self.debt = self.used = self.held = 0
+        self.stamp_ms = now_ms
+
+    start_ms = 0
+    """A bucket has one window, all of time: a hold on it can always be given back."""
+
+    def advance(self, limit: Limit, now_ms: int) -> None:
+        """Let the time since the last call flow back, and take on the limit's present amounts."""
+        elapsed_ms = now_ms - self.stamp_ms
+        if elapsed_ms > 0:
+            self.stamp_ms = now_ms
+            if self.debt:
+                left = self.debt - elapsed_ms * self.flow
+                self.debt = max(0, left)
+        if self.pace_of != limit.amount:
+            flow, scale = pace(limit)
+            self.debt = rescaled(self.debt, self.scale, scale)
+            self.flow, self.scale, self.pace_of = flow, scale, limit.amount
+        self.capacity = limit.burst
+        self.used = -(-self.debt // self.scale)
+
+    def use(self, amount: int) -> None:
+        self.debt += amount * self.scale
+        self.used = -(-self.debt // self.scale)
+
+    def obstacle(self, need: int) -> Obstacle | None:
+        if need <= self.capacity - self.used - self.held:
+            return None
+        if need > self.capacity:
+            return Obstacle(Why.NEVER, 0)
+        room = self.capacity - need - self.held
+        if room >= 0:
+            return Obstacle(Why.SPENT, self._wait_ms(room))
+        return Obstacle(Why.HELD, max(HELD_RETRY_MS, self._wait_ms(self.capacity - need)))
+
+    def _wait_ms(self, room: int) -> int:
+        """Until what is used is at most `room`."""
+        return -((room * self.scale - self.debt) // self.flow)
+
+    def standing(self, limit: Limit) -> Standing:
+        left = self.capacity - self.used - self.held
+        full_ms = self.stamp_ms - (-self.debt // self.flow)
+        return Standing(limit, self.used, self.held, max(0, left), full_ms)
+
+    def is_whole(self, now_ms: int) -> bool:
+        return not self.held and self.debt <= (now_ms - self.stamp_ms) * self.flow
+
+
+class Window:
+    """A quota: what was used and is held since the calendar window around now began."""
+
+    __slots__ = ("capacity", "end_ms", "held", "now_ms", "per", "start_ms", "used", "zone")
+
+    def __init__(self, limit: Limit, zone: ZoneInfo) -> None:
+        self.per, self.zone = limit.per or Per.TOTAL, zone
+        self.capacity = limit.amount
+        self.used = self.held = self.now_ms = self.start_ms = self.end_ms = 0
+
+    def advance(self, limit: Limit, now_ms: int) -> None:
+        """Begin anew where the window is over. Holds on a past window die with it: nobody is bound
+        by it any more."""
+        self.capacity, self.now_ms = limit.amount, now_ms
+        if not self.start_ms <= now_ms < self.end_ms:
+            self.start_ms, self.end_ms = window(self.per, self.zone, now_ms)
+            self.used = self.held = 0
+
+    def use(self, amount: int) -> None:
+        self.used += amount
+
+    def output_left(self, charge: Charge) -> int:
+        """How many tokens of output what is left pays for; negative where it pays not even the input."""
+        return (self.capacity - self.used - self.held - charge.fixed) * 1_000_000 // charge.per_output
+
+    def obstacle(self, need: int) -> Obstacle | None:
+        if need <= self.capacity - self.used - self.held:
+            return None
+        if need > self.capacity:
+            return Obstacle(Why.NEVER, 0)
+        if need <= self.capacity - self.used:
+            return Obstacle(Why.HELD, HELD_RETRY_MS)
+        return Obstacle(Why.SPENT, 0 if self.end_ms == FOREVER_MS else self.end_ms - self.now_ms)
+
+    def standing(self, limit: Limit) -> Standing:
+        left = self.capacity - self.used - self.held
+        resets_ms = 0 if self.end_ms == FOREVER_MS else self.end_ms
+        return Standing(limit, self.used, self.held, max(0, left), resets_ms)
+
+    def is_whole(self, now_ms: int) -> bool:
+        return now_ms >= self.end_ms or not (self.used or self.held)
+
+
+class Leases:
+    """`concurrent`: nothing is ever used, only held."""
+
+    __slots__ = ("capacity", "held")
+
+    used = 0
+    start_ms = 0
+
+    def __init__(self, limit: Limit) -> None:
+        self.capacity = limit.amount
+        self.held = 0
+
+    def advance(self, limit: Limit, now_ms: int) -> None:
+        self.capacity = limit.amount
+
+    def use(self, amount: int) -> None:
+        """A lease that ends leaves nothing behind."""
+
+    def obstacle(self, need: int) -> Obstacle | None:
+        if need <= self.capacity - self.held:
+            return None
+        return Obstacle(Why.NEVER, 0) if need > self.capacity else Obstacle(Why.HELD, HELD_RETRY_MS)
+
+    def standing(self, limit: Limit) -> Standing:
+        return Standing(limit, 0, self.held, max(0, self.capacity - self.held), 0)
+
+    def is_whole(self, now_ms: int) -> bool:
+        return not self.held
+
+
+Counter = Bucket | Window | Leases
+
+
+def new_counter(limit: Limit, zone: ZoneInfo, now_ms: int) -> Counter:
+    if limit.meter is Meter.CONCURRENT:
+        return Leases(limit)
+    return Bucket(limit, now_ms) if limit.is_rate else Window(limit, zone)

@@ -1,0 +1,80 @@
+"""What the suite says to a store: limits, asks and settlements in few words."""
+
+from __future__ import annotations
+
+from itertools import count
+
+from gateway.core.limit import Limit, Meter, Mode, Per, Scope
+from gateway.core.reservation import Ask, Charge, Due, LedgerEntry, Refusal, Reservation, Settlement
+from gateway.core.usage import Source, Usage
+from gateway.store.contract import Store
+
+MILLION = 1_000_000
+
+_numbers = count()
+
+
+def limit(meter: str, per: str | None, amount: int, **other: object) -> Limit:
+    """A limit of team `red`, unless `other` says more."""
+    fields: dict[str, object] = {
+        "name": f"{meter}-{per}",
+        "scope": Scope.TEAM,
+        "subject": "red",
+        "team": "red",
+        "burst": amount,
+        "mode": Mode.ENFORCE,
+    }
+    return Limit(meter=Meter(meter), per=Per(per) if per else None, amount=amount, **(fields | other))  # type: ignore[arg-type]
+
+
+def ask(*limits: Limit, fixed: int = 10, likely: int = 20, most: int = 20, least: int = 1) -> Ask:
+    """A request with so many tokens of input and output; a dollar limit counts a micro-dollar a token."""
+    return Ask(f"r{next(_numbers)}", tuple(charge(one, fixed) for one in limits), likely, most, least)
+
+
+def charge(one: Limit, fixed: int) -> Charge:
+    match one.meter:
+        case Meter.REQUESTS | Meter.CONCURRENT:
+            return Charge(one, 1)
+        case Meter.INPUT_TOKENS:
+            return Charge(one, fixed)
+        case Meter.OUTPUT_TOKENS:
+            return Charge(one, 0, MILLION)
+        case _:
+            return Charge(one, fixed, MILLION)
+
+
+def truth(of: Reservation, used: int, entry: LedgerEntry | None = None) -> Settlement:
+    """Every limit of tokens or money bears `used`, the others nothing more."""
+    without = (Meter.REQUESTS, Meter.CONCURRENT)
+    dues = tuple(Due(hold, 0 if hold.limit.meter in without else used) for hold in of.holds)
+    return Settlement(of.id, of.at_ms, dues, entry)
+
+
+def bill(**other: object) -> LedgerEntry:
+    fields: dict[str, object] = {
+        "day": "2026-11-05",
+        "team": "red",
+        "key": "k1",
+        "model": "m",
+        "usage": Usage(input=10, output=5, cached_input=4, reasoning=2, source=Source.REPORTED),
+        "cost": 7,
+    }
+    return LedgerEntry(**(fields | other))  # type: ignore[arg-type]
+
+
+async def admitted(store: Store, question: Ask) -> Reservation:
+    verdict = await store.admit(question)
+    assert isinstance(verdict, Reservation), verdict
+    return verdict
+
+
+async def refused(store: Store, question: Ask) -> Refusal:
+    verdict = await store.admit(question)
+    assert isinstance(verdict, Refusal), verdict
+    return verdict
+
+
+async def used_and_held(store: Store, one: Limit) -> tuple[int, int]:
+    standing = (await store.standings([one]))[0]
+    return standing.used, standing.held
