@@ -1,0 +1,73 @@
+"""The wire: requests to upstreams and the answers to them, over a pool for each upstream.
+
+A pool belongs to one immutable `Upstream`: when a reload changes a setting, requests get a new pool,
+and the old one empties by itself as its answers end and its idle connections expire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from functools import cached_property
+from time import monotonic
+
+from gateway.core.errors import ShuttingDown, UpstreamUnreachable
+from gateway.core.target import Upstream
+from gateway.upstream.connection import Request, Stale
+from gateway.upstream.contract import Outgoing
+from gateway.upstream.dial import tls_context
+from gateway.upstream.incoming import Incoming
+from gateway.upstream.pool import Pool
+
+
+class HttpWire:
+    """Implements `contract.Wire` with HTTP/1.1."""
+
+    def __init__(self) -> None:
+        self._pools: dict[Upstream, Pool] = {}
+        self._is_closed = False
+
+    async def send(self, upstream: Upstream, outgoing: Outgoing) -> Incoming:
+        """As the contract says; also ValueError for a request or an upstream that cannot be written
+        down safely (see `Origin`). Whoever cancels it closes the connection."""
+        pool = self._pool(upstream)
+        request = Request(
+            head=pool.origin.head(outgoing),
+            body=outgoing.body,
+            timeouts=upstream.timeouts,
+            began=monotonic(),
+            bodiless=outgoing.method == "HEAD",
+        )
+        connection = await pool.acquire()
+        try:
+            return await connection.exchange(request)
+        except Stale:
+            # The server let go of an idle connection just as it was taken. It has not seen the
+            # request, so a new connection may carry it (RFC 9112, 9.3.1).
+            connection = await self._pool(upstream).acquire(fresh=True)
+        try:
+            return await connection.exchange(request)
+        except Stale:
+            raise UpstreamUnreachable(f"Upstream {upstream.name!r} closed the connection before it answered.") from None
+
+    async def close(self) -> None:
+        """Close every connection; answers on their way break."""
+        self._is_closed = True
+        await asyncio.gather(*(pool.close() for pool in list(self._pools.values())))
+
+    def _pool(self, upstream: Upstream) -> Pool:
+        pool = self._pools.get(upstream)
+        if pool is not None:
+            return pool
+        if self._is_closed:
+            raise ShuttingDown("The gateway is shutting down.")
+        pool = self._pools[upstream] = Pool(upstream, lambda: self._tls, lambda: self._forget(upstream))
+        return pool
+
+    def _forget(self, upstream: Upstream) -> None:
+        del self._pools[upstream]
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        # Made when it is first needed: the authorities take time to read and memory to hold.
+        return tls_context()

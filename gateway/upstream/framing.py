@@ -1,0 +1,99 @@
+"""Where an answer's head and body stand in a connection's bytes: llhttp behind a small, pure face.
+
+Interim answers (1xx), trailers and chunk extensions are read and dropped. Whatever leaves doubt
+where the answer ends is a fault; whatever follows its end makes the connection unfit for another.
+"""
+
+from __future__ import annotations
+
+import httptools
+
+BARREN_BYTES = 65_536
+"""What may come in a row without bringing any body: head, trailers, chunk extensions, 1xx."""
+
+_BODILESS = frozenset({204, 304})
+
+
+class Framing:
+    """Reads one answer after another; `expect` begins each. `status` is 0 until the head is whole."""
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._pieces: list[bytes] = []
+        self.expect()
+
+    def expect(self, bodiless: bool = False) -> None:
+        """An answer comes next; `bodiless` if it has no body whatever its head says (HEAD)."""
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.complete = False
+        self.keeps = False
+        self.fault = ""
+        self._is_bodiless = bodiless
+        self._until_close = False
+        self._barren = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """The body that these bytes bring, in one piece. To be followed by a look at `complete` and
+        `fault`."""
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._refuse(str(error) or "it switches to another protocol")
+        pieces = self._pieces
+        if not pieces:
+            self._count_barren(len(data))
+            return b""
+        self._barren = 0
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        return piece
+
+    def close(self) -> bool:
+        """The connection has ended in order; returns whether this ends the answer, too."""
+        self.complete = self.complete or (self._until_close and not self.fault)
+        return self.complete
+
+    def _refuse(self, what: str) -> None:
+        if self.complete:
+            self.keeps = False
+        else:
+            self.fault = self.fault or what
+
+    def _count_barren(self, size: int) -> None:
+        self._barren += size
+        if self._barren > BARREN_BYTES:
+            self._refuse("its head is too large")
+
+    # Called by the parser.
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise ValueError("a message follows that nobody asked for")
+        self.headers = {}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.status:
+            self.headers[name.decode("latin-1").lower()] = value.decode("utf-8", "replace")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            return
+        headers = self.headers
+        coding = headers.get("transfer-encoding")
+        if coding is not None and coding.lower() != "chunked":
+            raise ValueError("the only transfer coding known here is chunked")
+        self.status = status
+        self.keeps = self._parser.should_keep_alive()
+        self._until_close = coding is None and "content-length" not in headers and status not in _BODILESS
+        if self._is_bodiless:
+            self.complete = True
+            self.keeps = False
+
+    def on_body(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+
+    def on_message_complete(self) -> None:
+        if self.status:
+            self.complete = True
