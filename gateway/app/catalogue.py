@@ -1,0 +1,137 @@
+"""Settings to the catalogue that requests see: upstreams, models, callers and the limits that bind them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import NamedTuple
+
+from gateway.core.caller import Caller
+from gateway.core.catalogue import Catalogue
+from gateway.core.limit import Limit, Scope
+from gateway.core.target import Model, Target, Timeouts, Upstream
+from gateway.core.usage import Price
+from gateway.settings.limit import LimitSettings
+from gateway.settings.shape import (
+    KeySettings,
+    Limits,
+    ModelSettings,
+    PriceSettings,
+    Settings,
+    TimeoutSettings,
+    UpstreamSettings,
+)
+
+KEY_ID_DIGITS = 12
+"""A key's id is the beginning of its SHA-256."""
+
+_PICO = 1_000_000
+"""USD per million tokens, times this, is pico-dollars a token."""
+
+
+class _Subject(NamedTuple):
+    """Whom a limit binds."""
+
+    scope: Scope
+    name: str = ""
+    team: str = ""
+
+
+def catalogue(settings: Settings, loaded_at: int = 0) -> Catalogue:
+    """`loaded_at` is in seconds since 1970."""
+    upstreams = {name: _upstream(name, upstream) for name, upstream in settings.upstreams.items()}
+    models: dict[str, Model] = {}
+    for name, written in settings.models.items():
+        model = _model(name, written, upstreams, loaded_at)
+        models.update(dict.fromkeys((name, *model.aliases), model))
+    callers = {
+        key.digest: _caller(settings, team, key)
+        for team in settings.teams
+        for key in settings.teams[team].keys
+        if key.digest
+    }
+    return Catalogue(callers=callers, models=models)
+
+
+def _upstream(name: str, written: UpstreamSettings) -> Upstream:
+    credential = () if written.credential is None else (written.credential,)
+    return Upstream(
+        name=name,
+        base_url=written.base_url,
+        headers=(*credential, *((header.lower(), value) for header, value in written.headers.items())),
+        timeouts=_timeouts(written.timeouts),
+        max_connections=written.max_connections,
+        stream_options=written.stream_options,
+    )
+
+
+def _timeouts(written: TimeoutSettings) -> Timeouts:
+    return Timeouts(
+        connect=written.connect.total_seconds(),
+        first_byte=written.first_byte.total_seconds(),
+        idle=written.idle.total_seconds(),
+        total=written.total.total_seconds(),
+    )
+
+
+def _model(name: str, written: ModelSettings, upstreams: dict[str, Upstream], loaded_at: int) -> Model:
+    return Model(
+        name=name,
+        targets=tuple(
+            Target(upstreams[route.upstream], route.model or name, route.weight, route.priority)
+            for route in written.routes
+        ),
+        aliases=written.aliases,
+        context_window=written.context_window,
+        max_output_tokens=written.max_output_tokens,
+        price=None if written.price is None else _price(written.price),
+        limits=_limits(written.limits, _Subject(Scope.MODEL, name)),
+        created=loaded_at,
+    )
+
+
+def _price(written: PriceSettings) -> Price:
+    cached = written.input if written.cached_input is None else written.cached_input
+    return Price(input=_pico(written.input), output=_pico(written.output), cached_input=_pico(cached))
+
+
+def _pico(dollars_per_million: Decimal) -> int:
+    """Exact: a price has at most six decimals."""
+    return int(dollars_per_million * _PICO)
+
+
+def _caller(settings: Settings, team: str, key: KeySettings) -> Caller:
+    group = settings.teams[team]
+    key_id = key.digest[:KEY_ID_DIGITS]
+    expires = key.expires_at(settings.timezone)
+    return Caller(
+        key_id=key_id,
+        key_name=key.name,
+        team=team,
+        models=tuple(patterns for patterns in (group.models, key.models) if patterns is not None),
+        limits=(
+            *_limits(settings.limits, _Subject(Scope.ORGANISATION)),
+            *_limits(group.limits, _Subject(Scope.TEAM, team, team)),
+            *_limits(key.limits, _Subject(Scope.KEY, key_id, team)),
+        ),
+        user_limits=_limits(group.user_limits, _Subject(Scope.USER, "", team)),
+        expires_ms=None if expires is None else round(expires.timestamp() * 1000),
+        disabled=key.disabled,
+    )
+
+
+def _limits(written: Limits, subject: _Subject) -> tuple[Limit, ...]:
+    return tuple(_limit(limit, subject) for limit in written)
+
+
+def _limit(written: LimitSettings, subject: _Subject) -> Limit:
+    return Limit(
+        name=written.title,
+        scope=subject.scope,
+        subject=subject.name,
+        meter=written.meter,
+        per=written.window,
+        amount=written.amount,
+        burst=written.bucket,
+        team=subject.team,
+        models=written.models or (),
+    )

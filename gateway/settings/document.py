@@ -1,0 +1,209 @@
+"""YAML text in, plain data and the line of every setting out.
+
+A scalar keeps its text, so that the setting's type reads it and YAML's guesses (`no` as false,
+`0123` as octal, `12:30` as 750, a hash as a float) never apply. Only an empty one, `~` and `null`
+are nothing. Tags, merge keys, duplicate keys, more than one document and bombs are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import yaml
+
+from gateway.settings.problems import Finding, Path
+from gateway.settings.replacement import ReferenceBroken, References
+
+MAX_DEPTH = 24
+MAX_VALUES = 1_000_000
+"""How many values a configuration may have once its aliases are written out."""
+
+_NULLS = {"", "~", "null"}
+_MARKS = {"\ue000", "\ue001"}
+
+
+class Place(NamedTuple):
+    """Where a setting stands. `source` names the references that its value came from."""
+
+    line: int
+    source: str = ""
+
+
+class Mapping(dict[str, Any]):
+    """A mapping of the file that knows its path."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+
+class Document(NamedTuple):
+    """`data` is made of Mapping, list, str and None. `places` has every path of it."""
+
+    data: Any
+    places: dict[Path, Place]
+    findings: list[Finding]
+
+
+class NotYaml(Exception):
+    """The text cannot be read at all."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+        self.message = message
+
+
+def read(text: str, references: References) -> Document:
+    """Raises NotYaml."""
+    if not _MARKS.isdisjoint(text):
+        raise NotYaml(0, "contains a character of Unicode's private use area (U+E000, U+E001)")
+    try:
+        root = _Composer(references.hide(text)).document()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise NotYaml(mark.line + 1 if mark else 0, f"not YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError:
+        raise NotYaml(0, "not YAML: it contains a character that YAML does not allow") from None
+    builder = _Builder(references)
+    data = builder.value(root, (), root.line)
+    return Document(data, builder.places, builder.findings)
+
+
+class _Scalar(NamedTuple):
+    line: int
+    text: str | None
+    size: int = 1
+    """How many values it has, aliases written out."""
+
+
+class _List(NamedTuple):
+    line: int
+    items: list[_Node]
+    size: int
+
+
+class _Map(NamedTuple):
+    line: int
+    members: list[tuple[_Node, _Node]]
+    size: int
+
+
+_Node = _Scalar | _List | _Map
+
+
+class _Composer:
+    """Events of the YAML parser to a tree of nodes. An alias is the very node that it names, which is
+    whole before it can be named: a tree can neither contain itself nor be large without being counted."""
+
+    def __init__(self, text: str) -> None:
+        self._events: Iterator[Any] = yaml.parse(text, Loader=yaml.SafeLoader)
+        self._anchors: dict[str, _Node] = {}
+
+    def document(self) -> _Node:
+        next(self._events)
+        if isinstance(next(self._events), yaml.StreamEndEvent):
+            return _Scalar(1, None)
+        root = self._node(next(self._events), 0)
+        next(self._events)
+        if not isinstance(after := next(self._events), yaml.StreamEndEvent):
+            raise NotYaml(_line(after), "a second YAML document begins here; a configuration is one")
+        return root
+
+    def _node(self, event: Any, depth: int) -> _Node:
+        if isinstance(event, yaml.AliasEvent):
+            return self._named(event)
+        if event.tag is not None:
+            raise NotYaml(_line(event), "YAML tags (`!…`) are not supported; write the plain value")
+        if depth > MAX_DEPTH:
+            raise NotYaml(_line(event), f"nested deeper than {MAX_DEPTH} levels")
+        node = self._content(event, depth)
+        if node.size > MAX_VALUES:
+            raise NotYaml(node.line, f"its aliases amount to more than {MAX_VALUES} values")
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        return node
+
+    def _content(self, event: Any, depth: int) -> _Node:
+        if isinstance(event, yaml.ScalarEvent):
+            absent = event.implicit[0] and event.value in _NULLS
+            return _Scalar(_line(event), None if absent else event.value)
+        if isinstance(event, yaml.SequenceStartEvent):
+            items = list(self._until(yaml.SequenceEndEvent, depth))
+            return _List(_line(event), items, 1 + sum(item.size for item in items))
+        nodes = list(self._until(yaml.MappingEndEvent, depth))
+        members = list(zip(nodes[::2], nodes[1::2], strict=True))
+        return _Map(_line(event), members, 1 + sum(node.size for node in nodes))
+
+    def _until(self, end: type, depth: int) -> Iterator[_Node]:
+        while not isinstance(event := next(self._events), end):
+            yield self._node(event, depth + 1)
+
+    def _named(self, event: Any) -> _Node:
+        if event.anchor not in self._anchors:
+            raise NotYaml(_line(event), f"the alias *{event.anchor} names nothing that ends before it")
+        return self._anchors[event.anchor]
+
+
+class _Builder:
+    """A tree of nodes to plain data, with references replaced and the place of every path."""
+
+    def __init__(self, references: References) -> None:
+        self._references = references
+        self.places: dict[Path, Place] = {}
+        self.findings: list[Finding] = []
+
+    def value(self, node: _Node, path: Path, line: int) -> Any:
+        self.places[path] = Place(line)
+        match node:
+            case _Scalar(text=text):
+                return None if text is None else self._scalar(text, path)
+            case _List(items=items):
+                return [self._item(item, (*path, index)) for index, item in enumerate(items)]
+            case _Map():
+                return self._mapping(node, path)
+
+    def _scalar(self, text: str, path: Path) -> str | None:
+        try:
+            filled = self._references.fill(text)
+        except ReferenceBroken as broken:
+            self.findings.append(Finding(path, str(broken)))
+            return None
+        self.places[path] = self.places[path]._replace(source=filled.source)
+        return filled.text
+
+    def _item(self, node: _Node, path: Path) -> Any:
+        if node == _Scalar(node.line, None):
+            self.findings.append(Finding(path, "is empty; write a value or take the dash away"))
+        return self.value(node, path, node.line)
+
+    def _mapping(self, node: _Map, path: Path) -> Mapping:
+        built = Mapping(path)
+        lines: dict[str, int] = {}
+        for key, value in node.members:
+            name = self._key(key, path)
+            if name is None:
+                continue
+            if name in built:
+                self.findings.append(Finding((*path, name), f"is set twice, first on line {lines[name]}", key.line))
+            lines.setdefault(name, key.line)
+            built[name] = self.value(value, (*path, name), key.line)
+        return built
+
+    def _key(self, node: _Node, path: Path) -> str | None:
+        """The name that a key is, or None with a finding about one that is no name."""
+        if not isinstance(node, _Scalar) or node.text is None:
+            why = "a key is not text; write a name before the colon"
+        elif node.text == "<<":
+            why = "merge keys (`<<`) are not supported; name a whole value with & and repeat it with *"
+        elif (written := self._references.as_written(node.text)) != node.text:
+            why = f"a key cannot be a reference ({written}); only values are replaced"
+        else:
+            return node.text
+        self.findings.append(Finding(path, why, node.line))
+        return None
+
+
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1

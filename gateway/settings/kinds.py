@@ -1,0 +1,231 @@
+"""The kinds of values that settings have: durations, sizes, counts, money, addresses, names, dates.
+
+Each is a type that reads the text of the file (or a plain value, for settings built in code), says
+what is allowed when it cannot, never what it was given, and describes itself to JSON Schema.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, NamedTuple
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from pydantic import PlainValidator, SecretStr, WithJsonSchema
+
+MAX_WHOLE = 2**53
+"""Up to here amounts are exact everywhere: a double, which Redis' Lua counts in, holds no more."""
+
+MONEY_DECIMALS = 6
+"""Dollars are kept as whole micro-dollars, prices as whole pico-dollars a token."""
+
+_WHOLE = r"[0-9]{1,16}(_[0-9]{1,16}){0,9}"
+_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+
+class Address(NamedTuple):
+    """Where to listen. `host` is without brackets; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _match(pattern: str, given: Any, allowed: str) -> re.Match[str]:
+    found = re.fullmatch(pattern, given) if isinstance(given, str) else None
+    if found is None:
+        raise ValueError(allowed)
+    return found
+
+
+def _whole(digits: str, allowed: str) -> int:
+    number = int(digits.replace("_", ""))
+    if number > MAX_WHOLE:
+        raise ValueError(allowed)
+    return number
+
+
+def _text(pattern: str, allowed: str) -> tuple[PlainValidator, WithJsonSchema]:
+    """Text that fits a pattern as a whole."""
+
+    def read(given: Any) -> str:
+        return _match(pattern, given, allowed)[0]
+
+    return _kind(read, type="string", pattern=f"^({pattern})$")
+
+
+def _kind(read: Callable[[Any], Any], **schema: Any) -> tuple[PlainValidator, WithJsonSchema]:
+    return PlainValidator(read), WithJsonSchema(schema)
+
+
+def _count(given: Any) -> int:
+    allowed = f"must be a whole number from 1 to {MAX_WHOLE}; digits may be grouped with _"
+    number = given if type(given) is int else _whole(_match(_WHOLE, given, allowed)[0], allowed)
+    if not 1 <= number <= MAX_WHOLE:
+        raise ValueError(allowed)
+    return number
+
+
+def _switch(given: Any) -> bool:
+    if isinstance(given, bool):
+        return given
+    return _match("true|false", given, "must be true or false")[0] == "true"
+
+
+def _duration(given: Any) -> timedelta:
+    if isinstance(given, timedelta):
+        return given
+    allowed = "must be a duration such as 250ms, 5s, 15m, 24h or 90d, and at most 3650d"
+    parts = _match(rf"({_WHOLE})(ms|s|m|h|d)", given, allowed)
+    milliseconds = _whole(parts[1], allowed) * _MS[parts[3]]
+    if milliseconds > 3650 * _MS["d"]:
+        raise ValueError(allowed)
+    return timedelta(milliseconds=milliseconds)
+
+
+def _wait(given: Any) -> timedelta:
+    duration = _duration(given)
+    if not duration:
+        raise ValueError("must be longer than nothing, such as 250ms or 5s")
+    return duration
+
+
+def _size(given: Any) -> int:
+    if type(given) is int and given > 0:
+        return given
+    allowed = "must be a size above nothing such as 512B, 64KiB, 10MiB or 1GiB"
+    parts = _match(rf"({_WHOLE})(B|KiB|MiB|GiB)", given, allowed)
+    size = _whole(parts[1], allowed) * _BYTES[parts[3]]
+    if not 1 <= size <= MAX_WHOLE:
+        raise ValueError(allowed)
+    return size
+
+
+def _decimal(given: Any, allowed: str) -> Decimal:
+    """A number that is not negative, exactly as written: 0.15 is 15 hundredths, not a float near it."""
+    text = str(given) if isinstance(given, int | float | Decimal) and not isinstance(given, bool) else given
+    number = Decimal(_match(rf"{_WHOLE}(\.[0-9]{{1,30}})?", text, allowed)[0].replace("_", ""))
+    if number > MAX_WHOLE or number != round(number, MONEY_DECIMALS):
+        raise ValueError(allowed)
+    return number
+
+
+def _amount(given: Any) -> Decimal:
+    allowed = "must be a number above 0 with at most 6 decimals; digits may be grouped with _"
+    number = _decimal(given, allowed)
+    if not number:
+        raise ValueError(allowed)
+    return number
+
+
+def _price(given: Any) -> Decimal:
+    allowed = "must be USD per million tokens: a number from 0 to 1000000 with at most 6 decimals"
+    number = _decimal(given, allowed)
+    if number > 1_000_000:
+        raise ValueError(allowed)
+    return number
+
+
+def _address(given: Any) -> Address:
+    if isinstance(given, Address):
+        return given
+    allowed = "must be an address and a port from 0 to 65535, such as 0.0.0.0:8080, [::]:8080 or localhost:8080"
+    parts = _match(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", given, allowed)
+    host, port = parts[1].strip("[]"), int(parts[2])
+    if port > 65535 or not _is_host(host):
+        raise ValueError(allowed)
+    return Address(host, port)
+
+
+def _is_host(host: str) -> bool:
+    if ":" not in host and not re.fullmatch(r"[0-9.]+", host):
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _http_url(given: Any) -> str:
+    allowed = "must be an http:// or https:// URL of a host and a path, without user, query or fragment"
+    url = _match(r"https?://[!-~]+", given, allowed)[0]
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or "@" in parts.netloc or "?" in url or "#" in url:
+        raise ValueError(allowed)
+    return url.rstrip("/")
+
+
+def _store_url(given: Any) -> str:
+    return _match("memory://", given, "must be memory://")[0]
+
+
+def _timezone(given: Any) -> ZoneInfo:
+    if isinstance(given, ZoneInfo):
+        return given
+    allowed = "must be a time zone of the IANA database, such as UTC, Europe/Berlin or Asia/Tokyo"
+    try:
+        return ZoneInfo(_match(r"[A-Za-z0-9_+/-]{1,64}", given, allowed)[0])
+    except (KeyError, OSError, ValueError):
+        raise ValueError(allowed) from None
+
+
+def _moment(given: Any) -> date | datetime:
+    if isinstance(given, date):
+        return given
+    allowed = "must be a date such as 2027-01-01 or a time such as 2027-01-01T18:00:00Z (RFC 3339)"
+    written = _match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][0-9:.]+([Zz]|[+-][0-9]{2}:[0-9]{2})?)?", given, allowed)
+    try:
+        return datetime.fromisoformat(written[0].upper()) if written[1] else date.fromisoformat(written[0])
+    except ValueError:
+        raise ValueError(allowed) from None
+
+
+def _secret(given: Any) -> SecretStr:
+    if isinstance(given, SecretStr):
+        return given
+    return SecretStr(_match("[!-~]*", given, "must be printable ASCII without spaces")[0])
+
+
+def _sha256(given: Any) -> str:
+    allowed = 'must be the SHA-256 of a key: 64 hexadecimal digits (printf %s "$KEY" | sha256sum)'
+    return _match("[0-9A-Fa-f]{64}", given, allowed)[0].lower()
+
+
+Count = Annotated[int, *_kind(_count, type="integer", minimum=1, maximum=MAX_WHOLE)]
+Switch = Annotated[bool, *_kind(_switch, type="boolean")]
+Duration = Annotated[timedelta, *_kind(_duration, type="string", pattern=f"^{_WHOLE}(ms|s|m|h|d)$")]
+Wait = Annotated[timedelta, *_kind(_wait, type="string", pattern=f"^{_WHOLE}(ms|s|m|h|d)$")]
+ByteSize = Annotated[int, *_kind(_size, type="string", pattern=f"^{_WHOLE}(B|KiB|MiB|GiB)$")]
+Amount = Annotated[Decimal, *_kind(_amount, type="number", exclusiveMinimum=0)]
+DollarsPerMillion = Annotated[Decimal, *_kind(_price, type="number", minimum=0, maximum=1_000_000)]
+ListenAddress = Annotated[Address, *_kind(_address, type="string", pattern=r"^.+:[0-9]{1,5}$")]
+HttpUrl = Annotated[str, *_kind(_http_url, type="string", pattern="^https?://")]
+StoreUrl = Annotated[str, *_kind(_store_url, type="string", pattern="^memory://$")]
+Timezone = Annotated[ZoneInfo, *_kind(_timezone, type="string")]
+Moment = Annotated[date | datetime, *_kind(_moment, type="string")]
+Secret = Annotated[SecretStr, *_kind(_secret, type="string")]
+Sha256 = Annotated[str, *_kind(_sha256, type="string", pattern="^[0-9A-Fa-f]{64}$")]
+ShortName = Annotated[
+    str,
+    *_text(
+        "[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "must be 1 to 64 letters, digits, dots, dashes and underscores, no dot first"
+    ),
+]
+ModelName = Annotated[
+    str, *_text(r"[!-)+->@-Z^-z|~]{1,256}", r"must be 1 to 256 printable characters, none of space * ? [ ] { } \ ")
+]
+ModelPattern = Annotated[str, *_text("[!-z|~]{1,256}", "must be a model's name or a glob such as openai/*")]
+HeaderName = Annotated[str, *_text("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", "must be the name of an HTTP header")]
+HeaderValue = Annotated[str, *_text("[!-~]([ -~]*[!-~])?", "must be printable ASCII, without spaces at its ends")]

@@ -1,0 +1,76 @@
+"""A limit as it is written: one meter with its amount, a window, and which models it counts."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+
+from gateway.core.limit import Meter, Per
+from gateway.settings.kinds import Amount, Count, ModelPattern, ShortName
+from gateway.settings.section import Section, setting
+
+MICRO = 1_000_000
+
+_ONE_METER: dict[str, Any] = {"oneOf": [{"required": [meter.value]} for meter in Meter]}
+
+
+class LimitSettings(Section):
+    """Exactly one of the meters is set: `gateway.settings.limit_checks` sees to it."""
+
+    model_config = ConfigDict(json_schema_extra=_ONE_METER)
+
+    requests: Count | None = setting(None, "Requests in each window.")
+    tokens: Count | None = setting(None, "Tokens of input and output together in each window.")
+    input_tokens: Count | None = setting(None, "Tokens of input in each window.")
+    output_tokens: Count | None = setting(None, "Tokens of output in each window.")
+    usd: Amount | None = setting(None, "US dollars in each window, by the models' prices.")
+    concurrent: Count | None = setting(None, "Requests in flight at any time; has no `per`.")
+    per: Literal["second", "minute", "hour", "day", "week", "month", "total"] | None = setting(
+        None,
+        "The window: second, minute and hour make a rate that refills continuously; "
+        "day, week, month and total a quota over the calendar window.",
+    )
+    burst: Amount | None = setting(None, "What a rate's bucket holds at most; left out: the amount.")
+    name: ShortName | None = setting(None, "What it is called; left out: made from meter, window and models.")
+    models: tuple[ModelPattern, ...] | None = setting(
+        None, "The models whose requests it counts, as globs; left out: all that its scope may use.", min_length=1
+    )
+
+    @property
+    def meters(self) -> tuple[Meter, ...]:
+        """The meters that are set: exactly one in a limit that is valid."""
+        return tuple(meter for meter in Meter if getattr(self, meter.value) is not None)
+
+    @property
+    def meter(self) -> Meter:
+        return self.meters[0]
+
+    @property
+    def window(self) -> Per | None:
+        return Per(self.per) if self.per else None
+
+    @property
+    def amount(self) -> int:
+        """In the meter's unit: requests, tokens or micro-dollars."""
+        return self._units(getattr(self, self.meter.value))
+
+    @property
+    def bucket(self) -> int:
+        """What a rate's bucket holds, in the meter's unit; the amount for other kinds."""
+        return self.amount if self.burst is None else self._units(self.burst)
+
+    @property
+    def title(self) -> str:
+        """Its name. The one that is made does not depend on the amount: counters are kept under it,
+        and a limit that is raised goes on from what was used."""
+        return self.name or self._made_title()
+
+    def _made_title(self) -> str:
+        meter = self.meter.value.replace("_", "-")
+        kind = {None: meter, Per.TOTAL: f"{meter}-in-total"}.get(self.window, f"{meter}-per-{self.per}")
+        return f"{kind}:{','.join(sorted(set(self.models)))}" if self.models else kind
+
+    def _units(self, written: int | Decimal) -> int:
+        return int(written * MICRO) if self.meter is Meter.USD else int(written)

@@ -1,0 +1,95 @@
+"""`${NAME}`, `${NAME:-default}` and `${file:PATH}` in values; `$${` is a plain `${`.
+
+References are hidden behind marks before the YAML is read and filled in afterwards, value by
+value: what they bring can neither change the structure of the file nor be replaced once more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+MAX_FILE_BYTES = 64 * 1024
+"""A `${file:…}` is a secret or a setting; whatever is larger is a mistake."""
+
+_REFERENCE = re.compile(r"\$?\$\{[^{}\n]*\}|\$\$\{")
+_MARK = re.compile("\ue000([0-9]+)\ue001")
+_NAME = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-.*)?", re.DOTALL)
+_ESCAPED = "$${"
+
+
+class ReferenceBroken(Exception):
+    """A reference that cannot be replaced; the text says why."""
+
+
+class Filled(NamedTuple):
+    """A value with its references replaced. `source` names the variables and files that it came
+    from, as the file has them; it is empty where the value stands in the file itself."""
+
+    text: str
+    source: str
+
+
+class References:
+    """The references of one text, taken out of it by `hide` and put back by `fill`."""
+
+    def __init__(self, environ: Mapping[str, str], folder: Path) -> None:
+        self._environ = environ
+        self._folder = folder
+        self._hidden: list[str] = []
+
+    def hide(self, text: str) -> str:
+        return _REFERENCE.sub(self._mark, text)
+
+    def as_written(self, text: str) -> str:
+        """The text as it stands in the file, nothing replaced."""
+        return _MARK.sub(lambda mark: self._hidden[int(mark[1])], text)
+
+    def fill(self, text: str) -> Filled:
+        """Raises ReferenceBroken."""
+        sources: list[str] = []
+
+        def put(mark: re.Match[str]) -> str:
+            reference = self._hidden[int(mark[1])]
+            if reference.startswith("$$"):
+                return reference[1:]
+            value, source = self._value(reference[2:-1])
+            sources.extend(source)
+            return value
+
+        if "${" in text:
+            raise ReferenceBroken("a `${` is not closed on its line; write `$${` for a plain `${`")
+        return Filled(_MARK.sub(put, text), ", ".join(sources))
+
+    def _mark(self, reference: re.Match[str]) -> str:
+        self._hidden.append(reference[0])
+        return f"\ue000{len(self._hidden) - 1}\ue001"
+
+    def _value(self, inner: str) -> tuple[str, list[str]]:
+        if inner.startswith("file:"):
+            return self._file(inner.removeprefix("file:")), [f"${{{inner}}}"]
+        parts = _NAME.fullmatch(inner)
+        if parts is None:
+            raise ReferenceBroken("a `${…}` is malformed; write ${NAME}, ${NAME:-default} or ${file:PATH}")
+        name, default = parts["name"], parts["default"]
+        if default is not None:
+            return (self._environ[name], [f"${{{name}}}"]) if self._environ.get(name) else (default[2:], [])
+        if name not in self._environ:
+            raise ReferenceBroken(f"the environment has no {name}; set it, or write ${{{name}:-default}}")
+        return self._environ[name], [f"${{{name}}}"]
+
+    def _file(self, name: str) -> str:
+        try:
+            with (self._folder / name).open("rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+            text = content.decode()
+        except UnicodeDecodeError:
+            raise ReferenceBroken(f"the file {name} is not UTF-8 text") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "not a usable path"
+            raise ReferenceBroken(f"the file {name} cannot be read: {reason}") from None
+        if len(content) > MAX_FILE_BYTES:
+            raise ReferenceBroken(f"the file {name} is larger than {MAX_FILE_BYTES} bytes")
+        return text.rstrip("\r\n")

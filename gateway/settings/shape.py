@@ -1,0 +1,162 @@
+"""Every setting that there is: its name, kind, default and meaning. docs/configuration.md explains them.
+
+A new setting is one line here and one there; what must hold between settings is in the checks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import date, datetime
+from typing import Literal
+
+from pydantic import ConfigDict
+
+from gateway.settings.kinds import (
+    ByteSize,
+    Count,
+    DollarsPerMillion,
+    Duration,
+    HeaderName,
+    HeaderValue,
+    HttpUrl,
+    ListenAddress,
+    ModelName,
+    ModelPattern,
+    Moment,
+    Secret,
+    Sha256,
+    ShortName,
+    StoreUrl,
+    Switch,
+    Timezone,
+    Wait,
+)
+from gateway.settings.limit import LimitSettings
+from gateway.settings.section import REQUIRED, Section, setting
+
+Limits = tuple[LimitSettings, ...]
+
+
+class AdminSettings(Section):
+    listen: ListenAddress = setting("127.0.0.1:9090", "Where operators are served: metrics, health, readiness.")
+
+
+class DrainSettings(Section):
+    delay: Duration = setting("5s", "How long to go on serving after SIGTERM, so that load balancers notice.")
+    timeout: Duration = setting("10m", "How long running streams may take to finish after that.")
+
+
+class StoreSettings(Section):
+    url: StoreUrl = setting("memory://", "Where counters and the ledger are kept.", repr=False)
+
+
+class TimeoutSettings(Section):
+    connect: Wait = setting("5s", "For a connection to be made.")
+    first_byte: Wait = setting("60s", "From the end of the request to the first byte of the answer.")
+    idle: Wait = setting("60s", "Between two pieces of the answer.")
+    total: Wait = setting("15m", "For the whole answer.")
+
+
+class UpstreamSettings(Section):
+    base_url: HttpUrl = setting(REQUIRED, "The URL that the paths of the API follow, usually ending in /v1.")
+    api_key: Secret | None = setting(None, "The credential for this server; empty or left out: none is sent.")
+    auth: Literal["bearer", "api-key", "x-api-key", "none"] = setting(
+        "bearer", "How the credential is sent: `Authorization: Bearer`, `api-key` (Azure) or `x-api-key` (Anthropic)."
+    )
+    headers: dict[HeaderName, HeaderValue] = setting({}, "Headers added to every request to this server.", repr=False)
+    timeouts: TimeoutSettings = setting({}, "How long to wait for this server.")
+    max_connections: Count = setting(512, "Connections to this server at any time, for each process.")
+    stream_options: Switch = setting(True, "Whether the server understands `stream_options`; some refuse it.")
+
+    @property
+    def credential(self) -> tuple[str, str] | None:
+        """The header, in lower case, that proves the gateway to this server, and its value in clear."""
+        secret = self.api_key.get_secret_value() if self.api_key is not None else ""
+        if not secret or self.auth == "none":
+            return None
+        return ("authorization", f"Bearer {secret}") if self.auth == "bearer" else (self.auth, secret)
+
+
+class RouteSettings(Section):
+    upstream: ShortName = setting(REQUIRED, "The name of an upstream.")
+    model: ModelName | None = setting(None, "What that upstream calls the model; left out: the same name.")
+    weight: Count = setting(1, "Its share of the requests among routes of the same priority.")
+    priority: Count = setting(1, "Lower numbers are tried first.")
+
+
+class PriceSettings(Section):
+    input: DollarsPerMillion = setting(REQUIRED, "USD per million tokens of input.")
+    output: DollarsPerMillion = setting(REQUIRED, "USD per million tokens of output.")
+    cached_input: DollarsPerMillion | None = setting(
+        None, "USD per million tokens of input that the upstream had cached; left out: as `input`."
+    )
+
+
+class ModelSettings(Section):
+    model_config = ConfigDict(json_schema_extra={"required": ["routes"]})
+
+    aliases: tuple[ModelName, ...] = setting((), "Other names that clients may ask for.")
+    routes: tuple[RouteSettings, ...] = setting((), "Where requests for this model can go; at least one.")
+    context_window: Count | None = setting(None, "Tokens of input and output that the model can take together.")
+    max_output_tokens: Count | None = setting(None, "Tokens that one answer may have; larger wishes are lowered to it.")
+    price: PriceSettings | None = setting(None, "What its tokens cost; left out: it is counted as free.")
+    limits: Limits = setting((), "Limits on this model, shared by everybody.")
+
+
+class KeySettings(Section):
+    """A key is given by `key` or by `sha256`, never both."""
+
+    name: ShortName = setting(REQUIRED, "What people call the key; it stands in logs and reports.")
+    key: Secret | None = setting(None, "The key itself, from the environment or a file.")
+    sha256: Sha256 | None = setting(None, "The SHA-256 of the key, in place of the key itself.")
+    expires: Moment | None = setting(None, "When the key stops working; a date is its first moment in `timezone`.")
+    disabled: Switch = setting(False, "Whether it is refused all the same.")
+    models: tuple[ModelPattern, ...] | None = setting(
+        None, "The models that it may use, as globs; left out: all of its team's.", min_length=1
+    )
+    limits: Limits = setting((), "Limits on this key alone.")
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the key in hexadecimal, empty for a key that nobody can use."""
+        if self.sha256 is not None:
+            return self.sha256
+        secret = "" if self.key is None else self.key.get_secret_value()
+        return hashlib.sha256(secret.encode()).hexdigest() if secret else ""
+
+    def expires_at(self, timezone: Timezone) -> datetime | None:
+        """The moment of its expiry; what names no offset is in `timezone`."""
+        if self.expires is None:
+            return None
+        moment = self.expires if isinstance(self.expires, datetime) else _midnight(self.expires)
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone)
+
+
+class TeamSettings(Section):
+    models: tuple[ModelPattern, ...] | None = setting(
+        None, "The models that the team may use, as globs; left out: every model.", min_length=1
+    )
+    limits: Limits = setting((), "Limits shared by all of the team's keys.")
+    user_limits: Limits = setting((), "Limits on each end user (the request's `user`) by itself.")
+    keys: tuple[KeySettings, ...] = setting((), "The keys of the team.")
+
+
+class Settings(Section):
+    """A whole configuration."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["upstreams", "models"]})
+
+    listen: ListenAddress = setting("0.0.0.0:8080", "Where clients are served.")
+    admin: AdminSettings = setting({}, "What is for operators.")
+    timezone: Timezone = setting("UTC", "Where a day, a week and a month begin.")
+    max_body: ByteSize = setting("10MiB", "The largest body that a request may have.")
+    drain: DrainSettings = setting({}, "What happens at SIGTERM.")
+    store: StoreSettings = setting({}, "Where counters and the ledger are kept.")
+    upstreams: dict[ShortName, UpstreamSettings] = setting({}, "The model servers, by name; at least one.")
+    models: dict[ModelName, ModelSettings] = setting({}, "The models, by the name that clients ask for; at least one.")
+    limits: Limits = setting((), "Limits on the whole organisation.")
+    teams: dict[ShortName, TeamSettings] = setting({}, "Who may use the gateway.")
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day)  # noqa: DTZ001 the caller sets the zone
