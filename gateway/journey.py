@@ -134,6 +134,11 @@ class Journey:
         for task in self._running:
             task.cancel()
 
+    async def idle(self) -> None:
+        """Wait until nothing runs."""
+        while self._running:
+            await asyncio.wait(self._running)
+
     async def closed(self) -> None:
         """Wait until every answer that has ended is settled and recorded."""
         while self._closing:

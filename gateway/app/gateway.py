@@ -1,0 +1,112 @@
+"""A whole gateway: what it is made of, how it starts and how it stops.
+
+`start` opens both listeners; `drain` stops as the contract says, first readiness, then the door,
+then the streams, and ends with nothing unsettled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from random import Random
+
+from aiohttp import web
+
+from gateway.app.catalogue import catalogue
+from gateway.app.clock import SystemClock, new_id
+from gateway.core.estimate import Estimates
+from gateway.journey import Journey, Rooms
+from gateway.settings.kinds import Address
+from gateway.settings.shape import Settings
+from gateway.store.in_memory import InMemoryStore
+from gateway.telemetry.log import Log
+from gateway.telemetry.metrics import Metrics
+from gateway.upstream.client import HttpWire
+from gateway.web.admin_plane import AdminPlane
+from gateway.web.data_plane import DataPlane
+from gateway.web.line import Listener
+
+_BACKLOG = 4096
+"""Connections that may wait to be accepted: enough for every client of a restarted gateway at once."""
+
+
+class Gateway:
+    """Made of settings; to be started in a running event loop."""
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        clock = SystemClock()
+        self._settings = settings
+        self._log = log
+        self._store = InMemoryStore(clock, settings.timezone)
+        self._wire = HttpWire()
+        self._metrics = Metrics(clock, version("inducta-gateway"))
+        self.rooms = Rooms(
+            catalogue=catalogue(settings),
+            counters=self._store,
+            wire=self._wire,
+            zone=settings.timezone,
+            recorders=(self._metrics.exchange, log.exchange),
+            complain=log.defect,
+            clock=clock,
+            dice=Random(),
+            new_id=new_id,
+            estimates=Estimates(),
+        )
+        self._journey = Journey(self.rooms)
+        self._data = DataPlane(self._journey, settings.max_body)
+        self._admin = AdminPlane(self._exposition, self._obstacles)
+        self._draining = False
+        self._doors: list[tuple[asyncio.Server, Listener]] = []
+
+    async def start(self) -> tuple[Address, Address]:
+        """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError."""
+        data = await self._listen(self._data.handle, self._settings.listen)
+        admin = await self._listen(self._admin.handle, self._settings.admin.listen)
+        return data, admin
+
+    async def drain(self, hurry: asyncio.Event) -> None:
+        """Stop: serve on for `delay`, then let what runs finish for `timeout`, then cut it. `hurry` ends either wait."""
+        drain = self._settings.drain
+        self._draining = self._data.closing = True
+        await _first(hurry.wait(), asyncio.sleep(drain.delay.total_seconds()))
+        self._data.refusing = True
+        for server, _ in self._doors[:1]:
+            server.close()
+        await _first(hurry.wait(), self._journey.idle(), asyncio.sleep(drain.timeout.total_seconds()))
+        self._journey.cut_short()
+        await self._journey.idle()
+        await self.close()
+
+    async def close(self) -> None:
+        """Close everything that is open, once what ended is settled and recorded."""
+        for server, listener in self._doors:
+            server.close()
+            await listener.shutdown(timeout=1)
+        self._doors.clear()
+        await self._journey.closed()
+        await self._wire.close()
+        await self._store.close()
+
+    async def _listen(self, handler: web.RequestHandler, address: Address) -> Address:
+        listener = Listener(handler)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(listener, address.host, address.port, backlog=_BACKLOG)
+        self._doors.append((server, listener))
+        return Address(address.host, server.sockets[0].getsockname()[1])
+
+    def _exposition(self) -> tuple[bytes, str]:
+        self._metrics.in_flight.set(self._journey.in_flight)
+        return self._metrics.render()
+
+    def _obstacles(self) -> list[str]:
+        return ["draining"] if self._draining else []
+
+
+async def _first(*waits: object) -> None:
+    """Wait for the first of these, and give up the others."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[arg-type]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

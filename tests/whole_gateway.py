@@ -1,0 +1,155 @@
+"""A whole gateway on loopback ports, in the event loop of a test, as clients and operators see it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import aiohttp
+
+from gateway.app.gateway import Gateway
+from gateway.core.exchange import Exchange
+from gateway.settings.loading import parse
+from gateway.settings.shape import Settings
+from gateway.telemetry.log import Log
+
+KEY = "gw_kNcL5Yz0Gd2mR8sT1vX4bF7hJ3qP6wA9eU0iO5yKc"
+MODEL = "openai/gpt-oss-120b"
+PATIENCE_S = 10.0
+"""After which a test that waits for something gives up."""
+
+Json = dict[str, Any]
+
+
+class Reply(NamedTuple):
+    """An answer as a client has it. `broken` says that it ended before its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    broken: bool = False
+
+    @property
+    def json(self) -> Json:
+        parsed: Json = json.loads(self.body)
+        return parsed
+
+    @property
+    def error(self) -> Json:
+        told: Json = self.json["error"]
+        return told
+
+    @property
+    def events(self) -> list[str]:
+        """The data of each event of a stream."""
+        blocks = self.body.decode().split("\n\n")
+        return [block.removeprefix("data: ") for block in blocks if block.startswith("data: ")]
+
+    @property
+    def chunks(self) -> list[Json]:
+        return [json.loads(data) for data in self.events if data != "[DONE]"]
+
+
+class WholeGateway:
+    """`lines` are what it logged, as parsed JSON; `ended` gives finished exchanges in order."""
+
+    def __init__(self, gateway: Gateway, lines: list[bytes], session: aiohttp.ClientSession) -> None:
+        self.gateway = gateway
+        self.session = session
+        self.port = 0
+        self.admin_port = 0
+        self._lines = lines
+        self._ended: asyncio.Queue[Exchange] = asyncio.Queue()
+        gateway.rooms.recorders = (*gateway.rooms.recorders, self._ended.put_nowait)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def admin_url(self) -> str:
+        return f"http://127.0.0.1:{self.admin_port}"
+
+    @property
+    def lines(self) -> list[Json]:
+        return [json.loads(line) for line in self._lines]
+
+    async def ended(self) -> Exchange:
+        """The next exchange that is settled and recorded."""
+        return await asyncio.wait_for(self._ended.get(), PATIENCE_S)
+
+    async def chat(self, *, key: str = KEY, headers: Mapping[str, str] | None = None, **fields: Any) -> Reply:
+        """POST a chat completion; `fields` change the body."""
+        return await self.post(json.dumps(chat_body(**fields)).encode(), key=key, headers=headers)
+
+    async def post(
+        self,
+        body: bytes,
+        *,
+        path: str = "/v1/chat/completions",
+        key: str = KEY,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        given = {"authorization": f"Bearer {key}", "content-type": "application/json", **(headers or {})}
+        return await self.request("POST", path, data=body, headers=given)
+
+    async def request(self, method: str, path: str, *, admin: bool = False, **options: Any) -> Reply:
+        port = self.admin_port if admin else self.port
+        async with self.session.request(method, f"http://127.0.0.1:{port}{path}", **options) as answer:
+            return await _reply(answer)
+
+    async def metrics(self) -> str:
+        return (await self.request("GET", "/metrics", admin=True)).body.decode()
+
+
+async def _reply(answer: aiohttp.ClientResponse) -> Reply:
+    pieces: list[bytes] = []
+    try:
+        async for piece in answer.content.iter_any():
+            pieces.append(piece)
+    except aiohttp.ClientPayloadError:
+        return Reply(answer.status, answer.headers, b"".join(pieces), broken=True)
+    return Reply(answer.status, answer.headers, b"".join(pieces))
+
+
+def chat_body(**fields: Any) -> Json:
+    return {"model": MODEL, "messages": [{"role": "user", "content": "Say hello."}], **fields}
+
+
+def configuration(*upstream_urls: str, team: Json | None = None, model: Json | None = None, **changes: Any) -> Json:
+    """A configuration with one model, one team `search` and one key, and a route to each upstream in turn."""
+    upstreams = {f"up{number}": {"base_url": url} for number, url in enumerate(upstream_urls, 1)}
+    routes = [{"upstream": name, "priority": number} for number, name in enumerate(upstreams, 1)]
+    key = {"name": "search-test", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
+    return {
+        "listen": "127.0.0.1:0",
+        "admin": {"listen": "127.0.0.1:0"},
+        "drain": {"delay": "0s", "timeout": "5s"},
+        "upstreams": upstreams,
+        "models": {MODEL: {"routes": routes, **(model or {})}},
+        "teams": {"search": {"keys": [key], **(team or {})}},
+        **changes,
+    }
+
+
+def settings_of(told: Json) -> Settings:
+    return parse(json.dumps(told), "test.yaml", {}).settings
+
+
+@asynccontextmanager
+async def whole_gateway(*upstream_urls: str, **changes: Any) -> AsyncIterator[WholeGateway]:
+    """A running gateway before these upstreams; `changes` are those of `configuration`."""
+    lines: list[bytes] = []
+    gateway = Gateway(settings_of(configuration(*upstream_urls, **changes)), Log(lines.append))
+    async with aiohttp.ClientSession(auto_decompress=False) as session:
+        whole = WholeGateway(gateway, lines, session)
+        data, admin = await gateway.start()
+        whole.port, whole.admin_port = data.port, admin.port
+        try:
+            yield whole
+        finally:
+            await gateway.close()
