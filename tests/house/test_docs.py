@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -46,6 +47,13 @@ def test_every_link_to_a_file_leads_somewhere() -> None:
 
 def test_the_changelog_says_what_is_coming_or_what_came() -> None:
     assert VERSION.search((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {name for line in project["dependencies"] for name in re.findall(r"[\w-]+", re.split(r"[>=]", line)[0])}
+    rows = _tables(DOCS / "decisions" / "0001-few-dependencies.md")
+    assert wanted - {name.strip() for cells in rows for name in cells[0].split(",")} == set()
 
 
 def test_every_decision_says_what_it_costs() -> None:
