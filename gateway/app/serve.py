@@ -7,43 +7,46 @@ import gc
 import resource
 import signal
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import uvloop
 
 from gateway.app.gateway import Gateway
+from gateway.settings import Settings
 from gateway.settings.kinds import Address
-from gateway.settings.shape import Settings
 from gateway.telemetry.log import Log, configure
 
-Announce = Callable[[Address, Address], None]
-"""Told once the gateway listens: where clients and where operators are served."""
+Announce = Callable[[Settings, Address], None]
+"""Told once the gateway listens, with the address at which clients are served."""
 
 
-def serve(settings: Settings, announce: Announce) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises OSError where an address cannot be taken."""
+def serve(prepared: AbstractAsyncContextManager[Settings], announce: Announce) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. `prepared` gives the settings, and lasts as long as the
+    gateway. Raises OSError where an address cannot be taken, and what `prepared` raises."""
     _allow_many_connections()
-    uvloop.run(_serve(settings, configure(), announce))
+    uvloop.run(_serve(prepared, configure(), announce))
 
 
-async def _serve(settings: Settings, log: Log, announce: Announce) -> None:
+async def _serve(prepared: AbstractAsyncContextManager[Settings], log: Log, announce: Announce) -> None:
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def on_signal(name: str) -> None:
-        log.info("signal", name=name, effect="drain cut short" if stop.is_set() else "drain")
+        log.info("signal", name=name, effect="the drain is cut short" if stop.is_set() else "drain")
         (hurry if stop.is_set() else stop).set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number.name)
-    gateway = Gateway(settings, log)
-    data, admin = await gateway.start()
-    log.info("serving", listen=str(data), admin=str(admin))
-    announce(data, admin)
-    # What was built to last is left out of every later search for garbage.
-    gc.collect()
-    gc.freeze()
-    await stop.wait()
-    await gateway.drain(hurry)
+    async with prepared as settings:
+        gateway = Gateway(settings, log)
+        data, admin = await gateway.start()
+        log.info("serving", listen=str(data), admin=str(admin))
+        announce(settings, data)
+        # What was built to last is left out of every later search for garbage.
+        gc.collect()
+        gc.freeze()
+        await stop.wait()
+        await gateway.drain(hurry)
     log.info("stopped")
 
 

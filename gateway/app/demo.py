@@ -1,0 +1,45 @@
+"""A gateway without a file: before the demo upstream, or before a server that somebody names."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.core.errors import UpstreamUnreachable
+from gateway.core.target import Upstream
+from gateway.demo.script import Script
+from gateway.demo.upstream import DemoUpstream
+from gateway.settings import Settings, demo_settings
+from gateway.upstream.client import HttpWire
+from gateway.upstream.fetch import models_served
+
+_TOKENS_PER_SECOND = 40
+"""What the demo upstream plays at: fast enough to please, slow enough to be seen streaming."""
+
+
+def new_key() -> str:
+    """A key as the gateway makes them: `gw_` and 32 random bytes in base64url."""
+    return "gw_" + secrets.token_urlsafe(32)
+
+
+@asynccontextmanager
+async def demo(key: str, listen: str) -> AsyncIterator[Settings]:
+    """Settings for a gateway before the built-in upstream, which runs as long as the context."""
+    async with DemoUpstream(Script(chunk_delay_ms=1000 / _TOKENS_PER_SECOND)) as upstream:
+        yield demo_settings(key, upstream.base_url, listen=listen)
+
+
+@asynccontextmanager
+async def before(url: str, api_key: str, key: str, listen: str) -> AsyncIterator[Settings]:
+    """Settings for a gateway before that server, with every model that it lists. Raises an UpstreamError
+    where it cannot be asked, or lists none."""
+    bearer = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+    wire = HttpWire()
+    try:
+        models = await models_served(wire, Upstream("demo", url, headers=bearer))
+    finally:
+        await wire.close()
+    if not models:
+        raise UpstreamUnreachable(f"{url} lists no models.")
+    yield demo_settings(key, url, api_key=api_key, models=models, listen=listen)
