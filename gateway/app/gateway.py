@@ -65,7 +65,7 @@ class Gateway:
         return data, admin
 
     async def drain(self, hurry: asyncio.Event) -> None:
-        """Stop: serve on for `delay`, then let what runs finish for `timeout`, then cut it. `hurry` ends either wait."""
+        """Stop: serve on for `delay`, let what runs finish for `timeout`, then cut it; `hurry` ends either wait."""
         drain = self._settings.drain
         self._draining = self._data.closing = True
         await _first(hurry.wait(), asyncio.sleep(drain.delay.total_seconds()))
