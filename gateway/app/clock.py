@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import time
+from collections.abc import Callable
 
 
 class SystemClock:
@@ -16,6 +18,8 @@ class SystemClock:
         return time.monotonic()
 
 
-def new_id() -> str:
-    """An id that nobody can guess and no two processes share: 96 random bits."""
-    return secrets.token_hex(12)
+def id_maker() -> Callable[[], str]:
+    """A source of ids that no two processes share: 64 random bits for the process, then a count."""
+    process = secrets.token_hex(8)
+    count = itertools.count()
+    return lambda: f"{process}{next(count):08x}"

@@ -13,7 +13,7 @@ from random import Random
 from aiohttp import web
 
 from gateway.app.catalogue import catalogue
-from gateway.app.clock import SystemClock, new_id
+from gateway.app.clock import SystemClock, id_maker
 from gateway.core.estimate import Estimates
 from gateway.journey import Journey, Rooms
 from gateway.settings.kinds import Address
@@ -49,7 +49,7 @@ class Gateway:
             complain=log.defect,
             clock=clock,
             dice=Random(),
-            new_id=new_id,
+            new_id=id_maker(),
             estimates=Estimates(),
         )
         self._journey = Journey(self.rooms)
