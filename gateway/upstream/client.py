@@ -7,15 +7,13 @@ and the old one empties by itself as its answers end and its idle connections ex
 from __future__ import annotations
 
 import asyncio
-import ssl
-from functools import cached_property
 from time import monotonic
 
 from gateway.core.errors import ShuttingDown, UpstreamUnreachable
 from gateway.core.target import Upstream
 from gateway.upstream.connection import Request, Stale
 from gateway.upstream.contract import Outgoing
-from gateway.upstream.dial import tls_context
+from gateway.upstream.dial import Fittings
 from gateway.upstream.incoming import Incoming
 from gateway.upstream.pool import Pool
 
@@ -24,6 +22,7 @@ class HttpWire:
     """Implements `contract.Wire` with HTTP/1.1."""
 
     def __init__(self) -> None:
+        self._fittings = Fittings()
         self._pools: dict[Upstream, Pool] = {}
         self._is_closed = False
 
@@ -61,13 +60,8 @@ class HttpWire:
             return pool
         if self._is_closed:
             raise ShuttingDown("The gateway is shutting down.")
-        pool = self._pools[upstream] = Pool(upstream, lambda: self._tls, lambda: self._forget(upstream))
+        pool = self._pools[upstream] = Pool(upstream, self._fittings, lambda: self._forget(upstream))
         return pool
 
     def _forget(self, upstream: Upstream) -> None:
         del self._pools[upstream]
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        # Made when it is first needed: the authorities take time to read and memory to hold.
-        return tls_context()

@@ -50,15 +50,21 @@ class Keeper(Protocol):
     def lost(self, connection: Connection) -> None: ...
 
 
-class Connection(asyncio.Protocol):
-    """A protocol for `loop.create_connection`; also the `Source` of the answer that it receives."""
+class Connection(asyncio.BufferedProtocol):
+    """A protocol for `loop.create_connection`; also the `Source` of the answer that it receives.
+
+    `inlet` is where the event loop puts what it reads. All connections of a loop can share one, since
+    its bytes are parsed before the loop goes on; its size bounds what one read can bring, and so
+    what a slow reader makes the gateway hold.
+    """
 
     _transport: asyncio.Transport
     _patience: Patience
 
-    def __init__(self, upstream_name: str, keeper: Keeper) -> None:
+    def __init__(self, upstream_name: str, keeper: Keeper, inlet: memoryview) -> None:
         self._name = upstream_name
         self._keeper = keeper
+        self._inlet = inlet
         self._alarm = Alarm(asyncio.get_running_loop(), self._ring)
         self._framing = Framing()
         self._answer: Incoming | None = None
@@ -120,7 +126,10 @@ class Connection(asyncio.Protocol):
         # limit of 0 would not do: asyncio's TLS then pauses a writer that has nothing left, and for good.
         transport.set_write_buffer_limits(high=1, low=0)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._inlet
+
+    def buffer_updated(self, nbytes: int) -> None:
         answer = self._answer
         if answer is None:
             # What a server says unasked (a 408 before it hangs up) answers no request.
@@ -128,7 +137,7 @@ class Connection(asyncio.Protocol):
             return
         self._heard = True
         framing = self._framing
-        piece = framing.feed(data)
+        piece = framing.feed(self._inlet[:nbytes])
         if piece:
             if not self._flowing:
                 self._begin_flow(answer)

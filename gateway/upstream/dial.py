@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from functools import cached_property
 
 import aiohappyeyeballs
 
@@ -21,6 +22,10 @@ HEAD_START_SECONDS = 0.25
 """What the preferred address gets before the next one joins (RFC 8305, section 5)."""
 
 
+READ_BYTES = 65_536
+"""The most that one read takes from a socket."""
+
+
 class CannotConnect(Exception):
     """Why not, in words that reveal no address."""
 
@@ -28,16 +33,31 @@ class CannotConnect(Exception):
 Addresses = list[aiohappyeyeballs.AddrInfoType]
 
 
+class Fittings:
+    """What the connections of one event loop share."""
+
+    def __init__(self) -> None:
+        self.inlet = memoryview(bytearray(READ_BYTES))
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext:
+        """Certificates are verified against the system's authorities, or those in $SSL_CERT_FILE. Made
+        when it is first needed: the authorities take time to read and memory to hold."""
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+
 class Dialler:
-    """Opens connections to one origin. `tls` gives the context, asked for only where it is needed.
+    """Opens connections to one origin.
 
     However many dial at once, one name lookup is on its way: lookups occupy the threads that all
     upstreams share, and a name server that hangs for one upstream must leave some to the others.
     """
 
-    def __init__(self, origin: Origin, tls: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(self, origin: Origin, fittings: Fittings) -> None:
         self._origin = origin
-        self._tls = tls if origin.tls else None
+        self._fittings = fittings
         self._lookup: asyncio.Task[Addresses] | None = None
 
     async def dial(self, make: Callable[[], Connection]) -> Connection:
@@ -54,8 +74,7 @@ class Dialler:
             await self._addresses(), happy_eyeballs_delay=HEAD_START_SECONDS, loop=loop
         )
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        tls = self._tls() if self._tls is not None else None
-        name = self._origin.host if tls is not None else None
+        tls, name = (self._fittings.tls, self._origin.host) if self._origin.tls else (None, None)
         _, connection = await loop.create_connection(make, sock=found, ssl=tls, server_hostname=name)
         return connection
 
@@ -69,13 +88,6 @@ class Dialler:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(self._origin.host, self._origin.port, type=socket.SOCK_STREAM)
         return list(found)
-
-
-def tls_context() -> ssl.SSLContext:
-    """Certificates are verified against the system's authorities, or those in $SSL_CERT_FILE."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def _reason(error: Exception) -> str:

@@ -33,7 +33,7 @@ class Framing:
         self._until_close = False
         self._barren = 0
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes | memoryview) -> bytes:
         """The body that these bytes bring, in one piece. To be followed by a look at `complete` and
         `fault`."""
         try:

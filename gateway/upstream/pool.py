@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections import deque
 from collections.abc import Callable
 
 from gateway.core.errors import UpstreamUnreachable
 from gateway.core.target import Upstream
 from gateway.upstream.connection import Connection
-from gateway.upstream.dial import CannotConnect, Dialler
+from gateway.upstream.dial import CannotConnect, Dialler, Fittings
 from gateway.upstream.origin import Origin
 
 
 class Pool:
     """Keeper of the connections to one upstream. `deserted` is called when the last of them is gone."""
 
-    def __init__(self, upstream: Upstream, tls: Callable[[], ssl.SSLContext], deserted: Callable[[], None]) -> None:
+    def __init__(self, upstream: Upstream, fittings: Fittings, deserted: Callable[[], None]) -> None:
         self.origin = Origin(upstream)
         self._upstream = upstream
-        self._dialler = Dialler(self.origin, tls)
+        self._inlet = fittings.inlet
+        self._dialler = Dialler(self.origin, fittings)
         self._deserted = deserted
         self._connections: set[Connection] = set()
         self._idle: deque[Connection] = deque()
@@ -123,7 +123,7 @@ class Pool:
 
     async def _dial(self) -> Connection:
         try:
-            connection = await self._dialler.dial(lambda: Connection(self._upstream.name, self))
+            connection = await self._dialler.dial(lambda: Connection(self._upstream.name, self, self._inlet))
             if self._is_closed:
                 connection.abort()
             if connection.closed:

@@ -1,0 +1,63 @@
+"""Small questions to an upstream: which models it has, whether it is well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.core.errors import UpstreamAuthFailed, UpstreamBroke, UpstreamUnreachable
+from gateway.core.target import Upstream
+from gateway.upstream.contract import Outgoing, Wire
+
+MAX_BYTES = 4 * 1024 * 1024
+"""OpenRouter's list of models, among the longest there are, is about a tenth of this."""
+
+
+async def fetch_json(wire: Wire, upstream: Upstream, path: str) -> Any:
+    """GET `path` under the upstream's base URL and decode its JSON. Raises UpstreamAuthFailed for 401
+    and 403, UpstreamUnreachable for another status than 200 or no JSON, and what `send` and
+    `finished` raise."""
+    answer = await wire.send(upstream, Outgoing(path=path, headers=(), body=b"", method="GET"))
+    body = bytearray()
+
+    def take(piece: bytes) -> None:
+        body.extend(piece)
+        if len(body) > MAX_BYTES:
+            answer.abandon()
+
+    asked = f"GET {path} of upstream {upstream.name!r}"
+    try:
+        answer.pour(take)
+        await answer.finished()
+    except UpstreamBroke:
+        if len(body) > MAX_BYTES:
+            raise UpstreamUnreachable(f"{asked} was answered with more than {MAX_BYTES} bytes.") from None
+        raise
+    finally:
+        answer.abandon()
+    if answer.status in {401, 403}:
+        raise UpstreamAuthFailed(f"{asked} was answered with {answer.status}: check its api_key.")
+    if answer.status != 200:
+        raise UpstreamUnreachable(f"{asked} was answered with {answer.status}.")
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        raise UpstreamUnreachable(f"{asked} was answered with something that is not JSON.") from None
+
+
+async def models_served(wire: Wire, upstream: Upstream) -> list[str]:
+    """The ids of the models that the upstream lists, in its order. Raises as `fetch_json` does."""
+    listing = await fetch_json(wire, upstream, "/models")
+    try:
+        return [entry.id for entry in msgspec.convert(listing, _Models).data]
+    except msgspec.ValidationError:
+        raise UpstreamUnreachable(f"Upstream {upstream.name!r} lists its models in a shape unknown here.") from None
+
+
+class _Entry(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Entry]
