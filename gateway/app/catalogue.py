@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+import msgspec
 
 from gateway.core.caller import Caller
 from gateway.core.catalogue import Catalogue
@@ -43,12 +47,9 @@ def catalogue(settings: Settings, loaded_at: int = 0) -> Catalogue:
     for name, written in settings.models.items():
         model = _model(name, written, upstreams, loaded_at)
         models.update(dict.fromkeys((name, *model.aliases), model))
-    callers = {
-        key.digest: _caller(settings, team, key)
-        for team in settings.teams
-        for key in settings.teams[team].keys
-        if key.digest
-    }
+    callers: dict[str, Caller] = {}
+    for name in settings.teams:
+        callers.update(_callers(settings, name))
     return Catalogue(callers=callers, models=models)
 
 
@@ -99,21 +100,33 @@ def _pico(dollars_per_million: Decimal) -> int:
     return int(dollars_per_million * _PICO)
 
 
-def _caller(settings: Settings, team: str, key: KeySettings) -> Caller:
-    group = settings.teams[team]
+def _callers(settings: Settings, team: str) -> Iterator[tuple[str, Caller]]:
+    """The team's keys that can be used, by their SHA-256."""
+    written = settings.teams[team]
+    everybodys = _limits(settings.limits, _Subject(Scope.ORGANISATION))
+    shared = Caller(
+        key_id="",
+        key_name="",
+        team=team,
+        models=() if written.models is None else (written.models,),
+        limits=(*everybodys, *_limits(written.limits, _Subject(Scope.TEAM, team, team))),
+        user_limits=_limits(written.user_limits, _Subject(Scope.USER, "", team)),
+    )
+    for key in written.keys:
+        if key.digest:
+            yield key.digest, _caller(shared, key, settings.timezone)
+
+
+def _caller(shared: Caller, key: KeySettings, timezone: ZoneInfo) -> Caller:
+    """One key, with what it has in common with the other keys of its team."""
     key_id = key.digest[:KEY_ID_DIGITS]
-    expires = key.expires_at(settings.timezone)
-    return Caller(
+    expires = key.expires_at(timezone)
+    return msgspec.structs.replace(
+        shared,
         key_id=key_id,
         key_name=key.name,
-        team=team,
-        models=tuple(patterns for patterns in (group.models, key.models) if patterns is not None),
-        limits=(
-            *_limits(settings.limits, _Subject(Scope.ORGANISATION)),
-            *_limits(group.limits, _Subject(Scope.TEAM, team, team)),
-            *_limits(key.limits, _Subject(Scope.KEY, key_id, team)),
-        ),
-        user_limits=_limits(group.user_limits, _Subject(Scope.USER, "", team)),
+        models=shared.models if key.models is None else (*shared.models, key.models),
+        limits=(*shared.limits, *_limits(key.limits, _Subject(Scope.KEY, key_id, shared.team))),
         expires_ms=None if expires is None else round(expires.timestamp() * 1000),
         disabled=key.disabled,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gateway.settings.loading import build
 from gateway.settings.shape import Settings
 
 DEMO_MODEL = "openai/gpt-oss-120b"
@@ -19,9 +20,10 @@ _KNOWN_MODELS: dict[str, dict[str, Any]] = {
 
 
 def demo_settings(
-    key: str, base_url: str, *, api_key: str = "", models: Sequence[str] = (DEMO_MODEL,), listen: str = "127.0.0.1:8080"
+    key: str, base_url: str, *, api_key: str = "", models: Sequence[str] = (DEMO_MODEL,), **changes: Any
 ) -> Settings:
-    """One team `demo` with one key, `key`, in front of one upstream that serves `models`."""
+    """One team `demo` with one key, `key`, in front of one upstream that serves `models`. `changes` are
+    settings of the first level, as in a file. Raises SettingsInvalid."""
     limits: list[dict[str, Any]] = [
         {"requests": 120, "per": "minute"},
         {"tokens": 200_000, "per": "minute"},
@@ -31,11 +33,12 @@ def demo_settings(
     priced = [model for model in models if model in _KNOWN_MODELS]
     if priced:
         limits.append({"usd": 5, "per": "month", "models": priced})
-    return Settings.model_validate(
+    return build(
         {
-            "listen": listen,
+            "listen": "127.0.0.1:8080",
             "upstreams": {"demo": {"base_url": base_url, "api_key": api_key or None}},
             "models": {model: {"routes": [{"upstream": "demo"}], **_KNOWN_MODELS.get(model, {})} for model in models},
             "teams": {"demo": {"limits": limits, "keys": [{"name": "demo", "key": key}]}},
+            **changes,
         }
     )

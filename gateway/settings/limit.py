@@ -17,7 +17,7 @@ _ONE_METER: dict[str, Any] = {"oneOf": [{"required": [meter.value]} for meter in
 
 
 class LimitSettings(Section):
-    """Exactly one of the meters is set: `gateway.settings.limit_checks` sees to it."""
+    """One meter with its amount, a window, and which models it counts."""
 
     model_config = ConfigDict(json_schema_extra=_ONE_METER)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.settings.checks import find_errors, find_warnings
 from gateway.settings.document import NotYaml, Place, read
@@ -43,6 +43,14 @@ def parse(text: str, file: str, environ: Mapping[str, str]) -> Loaded:
     if errors or settings is None:
         raise SettingsInvalid(_located(errors, file, document.places))
     return Loaded(settings, tuple(_located(find_warnings(settings, known), file, document.places)))
+
+
+def build(data: dict[str, Any]) -> Settings:
+    """Settings that are made in code, of the same plain data. Raises SettingsInvalid."""
+    settings, findings = validate(data)
+    if findings or settings is None:
+        raise SettingsInvalid(Problem("", 0, dotted(path), message) for path, message, _ in findings)
+    return settings
 
 
 def _text(path: str | os.PathLike[str]) -> str:

@@ -104,7 +104,7 @@ class ModelSettings(Section):
 
 
 class KeySettings(Section):
-    """A key is given by `key` or by `sha256`, never both."""
+    """A key of a team, given by `key` or by `sha256`, never both."""
 
     name: ShortName = setting(REQUIRED, "What people call the key; it stands in logs and reports.")
     key: Secret | None = setting(None, "The key itself, from the environment or a file.")
@@ -142,7 +142,7 @@ class TeamSettings(Section):
 
 
 class Settings(Section):
-    """A whole configuration."""
+    """The configuration of the gateway."""
 
     model_config = ConfigDict(json_schema_extra={"required": ["upstreams", "models"]})
 

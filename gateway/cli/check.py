@@ -1,0 +1,61 @@
+"""`gateway check`: everything that is wrong with a configuration, at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from gateway.cli.configuration import config_option, tell
+from gateway.settings import Problem, Settings, SettingsInvalid, load
+
+EXIT_INVALID = 2
+
+
+@click.command(epilog="Example: gateway check -c config/gateway.yaml")
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Tell the result on standard output, as JSON.")
+def check(config: str, as_json: bool) -> None:
+    """Validate a configuration. Exit status 0: it can be used; 2: it cannot.
+
+    Each error is one line, FILE:LINE: path.to.key: what is wrong, what is allowed. The environment is
+    that of this command: what ${NAME} needs has to be set here too.
+    """
+    try:
+        loaded = load(config, os.environ)
+    except SettingsInvalid as invalid:
+        if as_json:
+            click.echo(_report(invalid.problems, ()))
+        else:
+            tell(invalid.problems)
+        sys.exit(EXIT_INVALID)
+    if as_json:
+        click.echo(_report((), loaded.warnings))
+    else:
+        tell(loaded.warnings, warning=True)
+        click.echo(f"{config} is valid: {_summary(loaded.settings)}.")
+
+
+def _report(errors: tuple[Problem, ...], warnings: tuple[Problem, ...]) -> str:
+    report: dict[str, Any] = {
+        "valid": not errors,
+        "errors": [problem._asdict() for problem in errors],
+        "warnings": [problem._asdict() for problem in warnings],
+    }
+    return json.dumps(report, indent=2, ensure_ascii=False)
+
+
+def _summary(settings: Settings) -> str:
+    keys = sum(len(team.keys) for team in settings.teams.values())
+    return ", ".join(
+        f"{count} {noun}{'' if count == 1 else 's'}"
+        for count, noun in (
+            (len(settings.upstreams), "upstream"),
+            (len(settings.models), "model"),
+            (len(settings.teams), "team"),
+            (keys, "key"),
+        )
+    )
