@@ -69,8 +69,10 @@ class Wire(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._house.connected(self._transport)
         script = self._house.script
-        if script.halts_at("on_connect") and script.halt != "hang":
+        if script.halts_at("on_connect") and script.halt == "reset":
             reset(self._transport)
+        elif script.halts_at("on_connect") and script.halt == "close":
+            self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         if self._house.script.halts_at("on_connect"):
