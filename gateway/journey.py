@@ -7,7 +7,7 @@ The stages are in `stages/`, the words they speak in `core/`; docs/life-of-a-req
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from random import Random
@@ -29,10 +29,11 @@ from gateway.stages.read import read
 from gateway.stages.record import Complain, Recorder, record
 from gateway.stages.relay import relay
 from gateway.stages.settle import settle
-from gateway.store.contract import Counters
+from gateway.store.contract import Store
 from gateway.upstream.contract import Wire
 
-Page = Callable[[Exchange, Sink], None]
+Page = Callable[[Exchange, Sink], Awaitable[None]]
+"""What the door answers by itself. Raises a GatewayError for what it does not have."""
 
 
 @dataclass(slots=True)
@@ -40,7 +41,7 @@ class Rooms:
     """What the journey passes through. A reload swaps `catalogue`; a request keeps the one it began with."""
 
     catalogue: Catalogue
-    counters: Counters
+    store: Store
     wire: Wire
     zone: tzinfo
     recorders: Sequence[Recorder]
@@ -87,11 +88,11 @@ class Journey:
             # In a task of the process, so that no second cancellation can lose a settlement.
             self._own(self._close(exchange))
 
-    def answer_here(self, arrival: Arrival, sink: Sink, page: Page) -> None:
+    async def answer_here(self, arrival: Arrival, sink: Sink, page: Page) -> None:
         """Let the door answer by itself, with the same errors and the same record as a journey."""
         exchange = Exchange(self.rooms.new_id(), arrival, status=200)
         try:
-            page(exchange, sink)
+            await page(exchange, sink)
         except GatewayError as error:
             self._refuse(exchange, sink, error)
         exchange.ended = self.rooms.clock.monotonic()
@@ -105,7 +106,7 @@ class Journey:
         rooms, arrival, catalogue = self.rooms, exchange.arrival, self.rooms.catalogue
         exchange.caller = caller = authenticate(arrival.headers, catalogue, rooms.clock)
         exchange.envelope = envelope = read(await arrival.body(), arrival.endpoint, caller, catalogue)
-        exchange.reservation = await admit(exchange.id, caller, envelope, rooms.estimates, rooms.counters)
+        exchange.reservation = await admit(exchange.id, caller, envelope, rooms.estimates, rooms.store)
         targets = pick(envelope, rooms.dice)
         answer = await forward(exchange, envelope, targets, rooms.wire)
         await relay(exchange, envelope, answer, sink, rooms.clock)
@@ -113,7 +114,7 @@ class Journey:
     async def _close(self, exchange: Exchange) -> None:
         exchange.ended = self.rooms.clock.monotonic()
         try:
-            await settle(exchange, self.rooms.estimates, self.rooms.zone, self.rooms.counters)
+            await settle(exchange, self.rooms.estimates, self.rooms.zone, self.rooms.store)
         except StoreUnavailable as error:
             self.rooms.complain(f"request {exchange.arrival.request_id} is not settled", error)
         record(exchange, self.rooms.recorders, self.rooms.complain)

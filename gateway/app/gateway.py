@@ -7,13 +7,14 @@ then the streams, and ends with nothing unsettled.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from importlib.metadata import version
 from random import Random
-
-from aiohttp import web
+from typing import Any
 
 from gateway.app.catalogue import catalogue
 from gateway.app.clock import SystemClock, id_maker
+from gateway.core.clock import Clock
 from gateway.core.estimate import Estimates
 from gateway.journey import Journey, Rooms
 from gateway.settings.kinds import Address
@@ -24,25 +25,25 @@ from gateway.telemetry.metrics import Metrics
 from gateway.upstream.client import HttpWire
 from gateway.web.admin_plane import AdminPlane
 from gateway.web.data_plane import DataPlane
-from gateway.web.line import Listener
+from gateway.web.line import Handler, Listener
 
 _BACKLOG = 4096
 """Connections that may wait to be accepted: enough for every client of a restarted gateway at once."""
 
 
 class Gateway:
-    """Made of settings; to be started in a running event loop."""
+    """Made of settings; to be started in a running event loop. Without a clock it takes the system's."""
 
-    def __init__(self, settings: Settings, log: Log) -> None:
-        clock = SystemClock()
+    def __init__(self, settings: Settings, log: Log, clock: Clock | None = None) -> None:
+        clock = clock or SystemClock()
         self._settings = settings
         self._log = log
-        self._store = InMemoryStore(clock, settings.timezone)
+        self.store = InMemoryStore(clock, settings.timezone)
         self._wire = HttpWire()
         self._metrics = Metrics(clock, version("inducta-gateway"))
         self.rooms = Rooms(
             catalogue=catalogue(settings),
-            counters=self._store,
+            store=self.store,
             wire=self._wire,
             zone=settings.timezone,
             recorders=(self._metrics.exchange, log.exchange),
@@ -85,9 +86,9 @@ class Gateway:
         self._doors.clear()
         await self._journey.closed()
         await self._wire.close()
-        await self._store.close()
+        await self.store.close()
 
-    async def _listen(self, handler: web.RequestHandler, address: Address) -> Address:
+    async def _listen(self, handler: Handler, address: Address) -> Address:
         listener = Listener(handler)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(listener, address.host, address.port, backlog=_BACKLOG)
@@ -102,9 +103,9 @@ class Gateway:
         return ["draining"] if self._draining else []
 
 
-async def _first(*waits: object) -> None:
+async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
     """Wait for the first of these, and give up the others."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[arg-type]
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -109,7 +109,8 @@ CHAT = Endpoint(
 )
 
 MODELS = Endpoint(name="models", path="/v1/models")
-"""Answered by the gateway itself; nothing is forwarded."""
+LIMITS = Endpoint(name="limits", path="/v1/limits")
+"""These are answered by the gateway itself; nothing is forwarded."""
 
 UNKNOWN = Endpoint(name="", path="")
 """What stands in the log for a request to no endpoint."""

@@ -47,6 +47,12 @@ def limit_object(standing: Standing) -> dict[str, Any]:
     }
 
 
+def standing_object(standing: Standing) -> dict[str, Any]:
+    """A limit as `GET /v1/limits` and operators see it: beside how it stands, what is left and whether it binds."""
+    limit = standing.limit
+    return {**limit_object(standing), "left": in_unit(limit, standing.left), "mode": limit.mode.value}
+
+
 def limit_headers(standings: Sequence[Standing], now_ms: int) -> list[tuple[str, str]]:
     """`x-ratelimit-*` for the tightest rates and `x-quota-*` for the tightest quotas: those with the least left."""
     tightest: dict[tuple[str, str], Standing] = {}

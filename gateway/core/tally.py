@@ -251,7 +251,7 @@ def _members(text: bytes | msgspec.Raw | None) -> _Members | None:
     if text is None:
         return None
     try:
-        return _MEMBERS.decode(text.removeprefix(BOM) if isinstance(text, bytes) else text)
+        return _MEMBERS.decode(bytes(text).removeprefix(BOM))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
 

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import partial
-from urllib.parse import unquote
 
-import msgspec
 from aiohttp import web
 
 from gateway.core.arrival import Arrival
-from gateway.core.endpoints import ENDPOINTS, MODELS, UNKNOWN, Endpoint
-from gateway.core.errors import MethodNotAllowed, ModelUnknown, ShuttingDown, UrlUnknown
+from gateway.core.endpoints import ENDPOINTS
 from gateway.core.exchange import Exchange
-from gateway.core.target import Model
+from gateway.core.sink import Sink
 from gateway.journey import Journey
 from gateway.web.body import read_body
+from gateway.web.pages import endpoint_at, page_for
 from gateway.web.rendering import JSON
 from gateway.web.sink import ClientSink
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_Page = Callable[[Exchange, ClientSink, str], None]
 
 
 class DataPlane:
@@ -38,54 +34,22 @@ class DataPlane:
         self._max_body_bytes = max_body_bytes
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        rooms = self._journey.rooms
         request_id = request.headers.get("x-request-id", "")
         if not _REQUEST_ID.fullmatch(request_id):
-            request_id = self._journey.rooms.new_id()
-        sink = ClientSink(request, request_id, closing=self.closing)
+            request_id = rooms.new_id()
         path = request.rel_url.raw_path
-        endpoint = ENDPOINTS.get(path)
         body = partial(read_body, request, self._max_body_bytes)
-        at = self._journey.rooms.clock.monotonic()
-        if endpoint is not None and request.method == "POST" and not self.refusing:
-            await self._journey.answer(Arrival(request_id, endpoint, request.headers, body, at), sink)
+        arrival = Arrival(request_id, endpoint_at(path), request.headers, body, rooms.clock.monotonic())
+        sink = ClientSink(request, request_id, closing=self.closing)
+        if request.method == "POST" and path in ENDPOINTS and not self.refusing:
+            await self._journey.answer(arrival, sink)
         else:
-            arrival = Arrival(request_id, endpoint or _page_endpoint(path), request.headers, body, at)
-            self._journey.answer_here(arrival, sink, partial(self._page, request.method, unquote(path)))
+            await self._journey.answer_here(arrival, sink, partial(self._show_page, request.method, path))
         assert sink.response is not None, "a journey ends with an answer"
         return sink.response
 
-    def _page(self, method: str, path: str, exchange: Exchange, sink: ClientSink) -> None:
-        """What the gateway answers by itself. Raises a GatewayError where there is no such page."""
-        raise_unless_served(method, path, refusing=self.refusing)
-        rooms = self._journey.rooms
+    async def _show_page(self, method: str, path: str, exchange: Exchange, sink: Sink) -> None:
+        page = page_for(method, path, refusing=self.refusing)
         exchange.caller = caller = self._journey.caller(exchange.arrival)
-        if path == MODELS.path:
-            listed = [_model_object(model) for model in rooms.catalogue.models_of(caller)]
-            body = msgspec.json.encode({"object": "list", "data": listed})
-        else:
-            asked = path.removeprefix(MODELS.path + "/")
-            model = rooms.catalogue.model_for(caller, asked)
-            if model is None:
-                raise ModelUnknown(f"The model {asked!r} does not exist, or this key may not use it.", param="model")
-            body = msgspec.json.encode(_model_object(model))
-        sink.whole(200, [JSON], body)
-
-
-def raise_unless_served(method: str, path: str, *, refusing: bool) -> None:
-    """Pass for the pages that are answered here. Raises ShuttingDown, UrlUnknown, MethodNotAllowed for the rest."""
-    if refusing:
-        raise ShuttingDown("The gateway is shutting down. Try again: another one will answer.", retry_after_ms=1000)
-    is_page = path == MODELS.path or path.startswith(MODELS.path + "/")
-    if not is_page and path not in ENDPOINTS:
-        raise UrlUnknown(f"There is nothing at {method} {path[:200]!r}. Is the base URL right? It ends in /v1.")
-    if not is_page or method != "GET":
-        allowed = "GET" if is_page else "POST"
-        raise MethodNotAllowed(f"{path[:200]} takes {allowed}, not {method[:20]}.", allow=allowed)
-
-
-def _page_endpoint(path: str) -> Endpoint:
-    return MODELS if path == MODELS.path or path.startswith(MODELS.path + "/") else UNKNOWN
-
-
-def _model_object(model: Model) -> dict[str, object]:
-    return {"id": model.name, "object": "model", "created": model.created, "owned_by": "gateway"}
+        sink.whole(200, [JSON], await page.content(self._journey.rooms, caller, path))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -18,6 +17,9 @@ _HEAD_MAX = 32 * 1024
 
 _KEEPALIVE_S = 75.0
 """How long an idle connection stays, as nginx has it (`keepalive_timeout`)."""
+
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Line(web.RequestHandler):
@@ -58,7 +60,7 @@ class Line(web.RequestHandler):
 class Listener(web.Server):
     """Makes a Line for each connection; a client that leaves cancels its request."""
 
-    def __init__(self, handler: Callable[[web.BaseRequest], Any]) -> None:
+    def __init__(self, handler: Handler) -> None:
         super().__init__(handler, handler_cancellation=True)
         self._event_loop = asyncio.get_running_loop()
 
@@ -66,7 +68,7 @@ class Listener(web.Server):
         return Line(
             self,
             loop=self._event_loop,
-            access_log=None,
+            access_log=None,  # type: ignore[arg-type]  # aiohttp takes None for no log of its own.
             keepalive_timeout=_KEEPALIVE_S,
             max_line_size=_HEAD_MAX,
             max_field_size=_HEAD_MAX,
