@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from gateway.app.gateway import Gateway
+from gateway.core.clock import Clock
 from gateway.core.exchange import Exchange
 from gateway.settings.loading import parse
 from gateway.settings.shape import Settings
+from gateway.store.contract import UsageQuery, UsageRow
 from gateway.telemetry.log import Log
 
 KEY = "gw_kNcL5Yz0Gd2mR8sT1vX4bF7hJ3qP6wA9eU0iO5yKc"
@@ -54,6 +56,26 @@ class Reply(NamedTuple):
         return [json.loads(data) for data in self.events if data != "[DONE]"]
 
 
+class LiveStream:
+    """A streamed answer that is still coming."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self.status = answer.status
+        self.headers: Mapping[str, str] = answer.headers
+        self._answer = answer
+
+    async def event(self) -> bytes:
+        """The next event, with the blank line that ends it. Raises ClientPayloadError where the stream breaks."""
+        return await asyncio.wait_for(self._answer.content.readuntil(b"\n\n"), PATIENCE_S)
+
+    async def rest(self) -> Reply:
+        return await asyncio.wait_for(_reply(self._answer), PATIENCE_S)
+
+    def leave(self) -> None:
+        """Close the connection in the middle of the answer."""
+        self._answer.close()
+
+
 class WholeGateway:
     """`lines` are what it logged, as parsed JSON; `ended` gives finished exchanges in order."""
 
@@ -85,6 +107,19 @@ class WholeGateway:
     async def chat(self, *, key: str = KEY, headers: Mapping[str, str] | None = None, **fields: Any) -> Reply:
         """POST a chat completion; `fields` change the body."""
         return await self.post(json.dumps(chat_body(**fields)).encode(), key=key, headers=headers)
+
+    @asynccontextmanager
+    async def stream(self, *, key: str = KEY, **fields: Any) -> AsyncIterator[LiveStream]:
+        """A streamed chat completion, to be read event by event."""
+        headers = {"authorization": f"Bearer {key}"}
+        body = chat_body(stream=True, **fields)
+        async with self.session.post(f"{self.url}/chat/completions", json=body, headers=headers) as answer:
+            yield LiveStream(answer)
+
+    async def ledger(self) -> UsageRow:
+        """The sum of all that was billed."""
+        rows = await self.gateway.store.usage(UsageQuery())
+        return rows[0] if rows else UsageRow()
 
     async def post(
         self,
@@ -124,16 +159,19 @@ def configuration(*upstream_urls: str, team: Json | None = None, model: Json | N
     """A configuration with one model, one team `search` and one key, and a route to each upstream in turn."""
     upstreams = {f"up{number}": {"base_url": url} for number, url in enumerate(upstream_urls, 1)}
     routes = [{"upstream": name, "priority": number} for number, name in enumerate(upstreams, 1)]
-    key = {"name": "search-test", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
     return {
         "listen": "127.0.0.1:0",
         "admin": {"listen": "127.0.0.1:0"},
         "drain": {"delay": "0s", "timeout": "5s"},
         "upstreams": upstreams,
         "models": {MODEL: {"routes": routes, **(model or {})}},
-        "teams": {"search": {"keys": [key], **(team or {})}},
+        "teams": {"search": {"keys": [key_settings()], **(team or {})}},
         **changes,
     }
+
+
+def key_settings(name: str = "search-test", secret: str = KEY, **changes: Any) -> Json:
+    return {"name": name, "sha256": hashlib.sha256(secret.encode()).hexdigest(), **changes}
 
 
 def settings_of(told: Json) -> Settings:
@@ -141,10 +179,12 @@ def settings_of(told: Json) -> Settings:
 
 
 @asynccontextmanager
-async def whole_gateway(*upstream_urls: str, **changes: Any) -> AsyncIterator[WholeGateway]:
+async def whole_gateway(
+    *upstream_urls: str, clock: Clock | None = None, **changes: Any
+) -> AsyncIterator[WholeGateway]:
     """A running gateway before these upstreams; `changes` are those of `configuration`."""
     lines: list[bytes] = []
-    gateway = Gateway(settings_of(configuration(*upstream_urls, **changes)), Log(lines.append))
+    gateway = Gateway(settings_of(configuration(*upstream_urls, **changes)), Log(lines.append), clock)
     async with aiohttp.ClientSession(auto_decompress=False) as session:
         whole = WholeGateway(gateway, lines, session)
         data, admin = await gateway.start()
