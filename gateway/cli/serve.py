@@ -9,7 +9,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import click
 
-from gateway.app.demo import before, demo, new_key
 from gateway.app.serve import Announce
 from gateway.app.serve import serve as run
 from gateway.core.errors import GatewayError
@@ -30,13 +29,21 @@ def serve(config: str | None, as_demo: bool, upstream: str | None, listen: str) 
         raise click.UsageError("--demo and --upstream exclude one another.")
     if config and (as_demo or upstream):
         raise click.UsageError("--config goes without --demo and --upstream, which need no file.")
-    key = new_key()
-    if as_demo:
-        _run(demo(key, listen), _show_how(key))
-    elif upstream:
-        _run(before(upstream, os.environ.get("UPSTREAM_API_KEY", ""), key, listen), _show_how(key))
+    if as_demo or upstream:
+        _run_without_file(upstream, listen)
     else:
         _run(_from_file(config or os.environ.get("GATEWAY_CONFIG") or DEFAULT_CONFIG), _say_nothing)
+
+
+def _run_without_file(upstream: str | None, listen: str) -> None:
+    # A gateway in production has no use for the demo upstream, and does not load it.
+    from gateway.app.demo import before, demo, new_key
+
+    key = new_key()
+    if upstream:
+        _run(before(upstream, os.environ.get("UPSTREAM_API_KEY", ""), key, listen), _show_how(key))
+    else:
+        _run(demo(key, listen), _show_how(key))
 
 
 def _run(prepared: AbstractAsyncContextManager[Settings], announce: Announce) -> None:

@@ -1,0 +1,43 @@
+"""The command line `gateway`. Each command is a module of `cli/`, loaded when it is called for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+COMMANDS = {
+    "serve": "gateway.cli.serve:serve",
+    "check": "gateway.cli.check:check",
+    "schema": "gateway.cli.schema:schema",
+    "demo-upstream": "gateway.cli.demo_upstream:demo_upstream",
+}
+
+
+class Commands(click.Group):
+    """A running gateway keeps in memory what its own command needs, and nothing of the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command = getattr(import_module(module), name)
+        assert isinstance(command, click.Command), f"{COMMANDS[cmd_name]} is no command"
+        return command
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: gateway serve --demo",
+)
+@click.version_option(package_name="inducta-gateway", prog_name="gateway")
+def main() -> None:
+    """The one door between an organisation's programs and its language models."""
+
+
+if __name__ == "__main__":
+    main()
