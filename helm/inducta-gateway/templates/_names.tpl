@@ -1,0 +1,76 @@
+{{- define "gateway.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "gateway.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else if contains (include "gateway.name" .) .Release.Name }}
+{{- .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "gateway.name" .) | trunc 50 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* What never changes for one release: a Deployment's selector cannot. */}}
+{{- define "gateway.selector" -}}
+app.kubernetes.io/name: {{ include "gateway.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "gateway.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "gateway.selector" . }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "gateway.image" -}}
+{{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else }}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{- define "gateway.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "gateway.fullname" .) }}
+{{- else }}{{ .Values.serviceAccount.name | default "default" }}{{ end }}
+{{- end }}
+
+{{- define "gateway.redisUrl" -}}
+{{- if .Values.redis.bundled.enabled }}redis://:$(REDIS_PASSWORD)@{{ include "gateway.fullname" . }}-redis:6379/0
+{{- else }}{{ .Values.redis.url }}{{ end }}
+{{- end }}
+
+{{- define "gateway.redisSecret" -}}
+{{- if .Values.redis.bundled.enabled }}{{ include "gateway.fullname" . }}-redis
+{{- else }}{{ .Values.redis.passwordSecret.name }}{{ end }}
+{{- end }}
+
+{{/* Whole seconds, rounded up, of a duration such as 250ms, 5s, 10m. */}}
+{{- define "gateway.seconds" -}}
+{{- $number := regexFind "^[0-9_]+" . | replace "_" "" | int64 }}
+{{- $unit := regexFind "[a-z]+$" . }}
+{{- if eq $unit "ms" }}{{ div (add $number 999) 1000 }}
+{{- else }}{{ mul $number (get (dict "s" 1 "m" 60 "h" 3600 "d" 86400) $unit) }}{{ end }}
+{{- end }}
+
+{{/* Long enough for everything that happens between a pod's end being asked for and its streams' end. */}}
+{{- define "gateway.graceSeconds" -}}
+{{- $drain := .Values.config.drain }}
+{{- add (int .Values.preStopSeconds) (include "gateway.seconds" $drain.delay) (include "gateway.seconds" $drain.timeout) 10 }}
+{{- end }}
+
+{{- define "gateway.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{- define "gateway.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
