@@ -122,7 +122,7 @@ def _secrets(settings: Settings, known: Known) -> Iterator[Finding]:
     keys = [((*key.path, "key"), key.key) for team in settings.teams.values() for key in team.keys]
     for path, secret in keys:
         if secret is not None and not secret.get_secret_value():
-            yield Finding(path, "is empty, so nobody can use this key")
+            yield Finding(path, "is empty, so nobody can use this key; set the variable that it is taken from")
     credentials: list[tuple[Path, SecretStr | None]] = [
         (("upstreams", name, "api_key"), upstream.api_key) for name, upstream in settings.upstreams.items()
     ]

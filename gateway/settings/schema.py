@@ -54,6 +54,6 @@ def _member(name: str, value: Any) -> Any:
 
 
 def _or_reference(scalar: dict[str, Any]) -> dict[str, Any]:
-    said = {name: scalar.pop(name) for name in ("description", "default") if name in scalar}
+    said: dict[str, Any] = {name: scalar.pop(name) for name in ("description", "default") if name in scalar}
     grouped = [_GROUPED] if scalar.get("type") in _NUMBERS else []
     return {**said, "anyOf": [scalar, *grouped, _REFERENCE]}
