@@ -21,6 +21,7 @@ from gateway.core.errors import ClientGone, GatewayError, InternalError, Shuttin
 from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
 from gateway.core.sink import Sink
+from gateway.core.standing import limit_headers
 from gateway.stages.admit import admit
 from gateway.stages.authenticate import authenticate
 from gateway.stages.forward import forward
@@ -50,6 +51,7 @@ class Rooms:
     dice: Random
     new_id: Callable[[], str]
     estimates: Estimates
+    keepalive_s: float
 
 
 class Journey:
@@ -106,9 +108,11 @@ class Journey:
         rooms, arrival, catalogue = self.rooms, exchange.arrival, self.rooms.catalogue
         exchange.caller = caller = authenticate(arrival.headers, catalogue, rooms.clock)
         exchange.envelope = envelope = read(await arrival.body(), arrival.endpoint, caller, catalogue)
-        exchange.reservation = await admit(exchange.id, caller, envelope, rooms.estimates, rooms.store)
+        exchange.reservation = reservation = await admit(exchange.id, caller, envelope, rooms.estimates, rooms.store)
+        if envelope.stream:
+            sink.keep_alive(rooms.keepalive_s, limit_headers(reservation.standings, reservation.at_ms))
         targets = pick(envelope, rooms.dice)
-        answer = await forward(exchange, envelope, targets, rooms.wire)
+        answer = await forward(exchange, envelope, targets, rooms.wire, sink)
         await relay(exchange, envelope, answer, sink, rooms.clock)
 
     async def _close(self, exchange: Exchange) -> None:

@@ -52,6 +52,7 @@ class Gateway:
             dice=Random(),
             new_id=id_maker(),
             estimates=Estimates(),
+            keepalive_s=settings.keepalive.total_seconds(),
         )
         self._journey = Journey(self.rooms)
         self._data = DataPlane(self._journey, settings.max_body)

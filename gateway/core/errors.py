@@ -174,6 +174,12 @@ class UpstreamTimedOut(UpstreamError):
     code = "upstream_timeout"
 
 
+class UpstreamRefused(UpstreamError):
+    """The upstream refused after the client's stream had begun with a keep-alive: its status came too late."""
+
+    code = "upstream_refused"
+
+
 class UpstreamAuthFailed(UpstreamError):
     """The upstream rejects the gateway's own credentials (401 or 403)."""
 

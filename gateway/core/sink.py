@@ -32,12 +32,17 @@ class Sink(Protocol):
         """Call `relieved` each time the congestion ends."""
         ...
 
+    def keep_alive(self, every_s: float, headers: Headers) -> None:
+        """From now on, after each `every_s` of silence, say in a comment that more is to come (0: never).
+        The first one begins an event stream with these headers, if no answer has begun."""
+        ...
+
     def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """The whole answer at once."""
         ...
 
     async def begin(self, status: int, headers: Headers) -> None:
-        """Send the head of an answer whose length is not known."""
+        """Send the head of an answer whose length is not known; nothing, if it has begun already."""
         ...
 
     def write(self, data: bytes) -> None:

@@ -204,6 +204,14 @@ class PlainTally:
         return read_usage(msgspec.json.decode(report)) if report is not None else None
 
 
+def error_message(body: bytes) -> str:
+    """What an error body says to a person, as far as it has a usual form."""
+    chunk = _members(body) or {}
+    inner = _members(chunk.get("error")) or chunk
+    said = _decoded(inner["message"]) if "message" in inner else None
+    return said if isinstance(said, str) else "it gave no reason."
+
+
 def find_usage(chunk: _Members, paths: tuple[UsagePath, ...]) -> msgspec.Raw | None:
     """The usage object at the first of the paths that leads to one."""
     for path in paths:

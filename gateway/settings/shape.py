@@ -150,6 +150,7 @@ class Settings(Section):
     admin: AdminSettings = setting({}, "What is for operators.")
     timezone: Timezone = setting("UTC", "Where a day, a week and a month begin.")
     max_body: ByteSize = setting("10MiB", "The largest body that a request may have.")
+    keepalive: Duration = setting("15s", "After how much silence a stream gets a comment; 0s: never.")
     drain: DrainSettings = setting({}, "What happens at SIGTERM.")
     store: StoreSettings = setting({}, "Where counters and the ledger are kept.")
     upstreams: dict[ShortName, UpstreamSettings] = setting({}, "The model servers, by name; at least one.")

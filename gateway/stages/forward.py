@@ -7,6 +7,7 @@ import msgspec
 from gateway.core.envelope import Envelope
 from gateway.core.errors import UpstreamAuthFailed, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
 from gateway.core.exchange import Exchange
+from gateway.core.sink import Sink
 from gateway.core.target import Target
 from gateway.upstream.contract import Answer, Outgoing, Wire
 
@@ -26,11 +27,12 @@ PASSED_ON = (
 """Headers of the client that reach the upstream; `x-request-id` is the gateway's."""
 
 
-async def forward(exchange: Exchange, envelope: Envelope, targets: list[Target], wire: Wire) -> Answer:
+async def forward(exchange: Exchange, envelope: Envelope, targets: list[Target], wire: Wire, sink: Sink) -> Answer:
     """The first answer worth relaying. Raises UpstreamUnreachable, UpstreamTimedOut, UpstreamAuthFailed.
 
     The last failure is what the client sees: an error of ours where the upstream gave no answer, the
-    upstream's own answer where it gave one.
+    upstream's own answer where it gave one. Once the client has a byte, if only a keep-alive, no other
+    target is tried.
     """
     headers = _headers(exchange)
     last = len(targets[: 1 + MORE_TARGETS]) - 1
@@ -41,12 +43,12 @@ async def forward(exchange: Exchange, envelope: Envelope, targets: list[Target],
             answer = await wire.send(target.upstream, outgoing)
         except (UpstreamUnreachable, UpstreamTimedOut) as error:
             exchange.attempts.append((target.upstream.name, error.code))
-            if position == last:
+            if position == last or sink.begun:
                 raise
             continue
         exchange.attempts.append((target.upstream.name, str(answer.status)))
         exchange.upstream_seconds += answer.first_byte_at - answer.sent_at
-        if position == last or not _is_failure(answer.status):
+        if position == last or sink.begun or not _is_failure(answer.status):
             return _presentable(answer, target)
         answer.abandon()
     raise AssertionError("the loop returns or raises at its last target")

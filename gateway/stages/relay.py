@@ -10,11 +10,11 @@ import asyncio
 
 from gateway.core.clock import Clock
 from gateway.core.envelope import Envelope
-from gateway.core.errors import UpstreamError
+from gateway.core.errors import UpstreamError, UpstreamRefused
 from gateway.core.exchange import Exchange
 from gateway.core.sink import Sink
 from gateway.core.standing import limit_headers
-from gateway.core.tally import PlainTally, StreamTally
+from gateway.core.tally import PlainTally, StreamTally, error_message
 from gateway.upstream.contract import Answer
 
 WHOLE_MAX = 128 * 1024
@@ -26,7 +26,7 @@ PASSED_BACK = ("content-type", "content-language", "retry-after", "openai-proces
 
 async def relay(exchange: Exchange, envelope: Envelope, answer: Answer, sink: Sink, clock: Clock) -> None:
     """Give the answer to the client. Raises UpstreamBroke, UpstreamTimedOut once a part was given."""
-    exchange.status = answer.status
+    exchange.status = 200 if sink.begun else answer.status
     exchange.first_byte_at = clock.monotonic()
     headers = answer_headers(exchange, answer)
     try:
@@ -36,7 +36,10 @@ async def relay(exchange: Exchange, envelope: Envelope, answer: Answer, sink: Si
             await sink.begin(answer.status, headers)
             await _relay_stream(answer, sink, tally)
         else:
-            plain = exchange.tally = PlainTally(envelope.endpoint)
+            plain = PlainTally(envelope.endpoint)
+            if sink.begun:
+                await _raise_late(exchange, answer, plain)
+            exchange.tally = plain
             await _relay_plain(answer, sink, plain, headers)
         exchange.whole = True
     finally:
@@ -82,6 +85,16 @@ async def _relay_plain(answer: Answer, sink: Sink, tally: PlainTally, headers: l
     gathered.pass_on_to(sink)
     await answer.finished()
     sink.end()
+
+
+async def _raise_late(exchange: Exchange, answer: Answer, tally: PlainTally) -> None:
+    """A keep-alive has begun a stream, and the upstream answers with something else. Raises UpstreamRefused."""
+    gathered = _Gathered(answer, tally)
+    answer.pour(gathered.take)
+    await gathered.is_whole()
+    name = exchange.target.upstream.name if exchange.target else ""
+    said = error_message(b"".join(gathered.pieces))
+    raise UpstreamRefused(f"The upstream {name!r} answered with status {answer.status} after a while: {said}")
 
 
 class _Gathered:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -12,6 +13,8 @@ from gateway.core.sink import Headers
 from gateway.core.sse import event_of
 from gateway.web.line import SERVER, Line
 from gateway.web.rendering import error_body, error_headers
+
+_COMMENT = b": keep-alive\n\n"
 
 _Response = TypeVar("_Response", bound=web.StreamResponse)
 
@@ -32,6 +35,10 @@ class ClientSink:
         self._closing = closing
         self._chunked = request.version >= (1, 1)
         self._streams_events = False
+        self._loop = asyncio.get_running_loop()
+        self._alive: asyncio.TimerHandle | None = None
+        self._written_at = 0.0
+        self._last_bytes = b""
 
     @property
     def gone(self) -> bool:
@@ -45,11 +52,19 @@ class ClientSink:
     def on_relief(self, relieved: Callable[[], None]) -> None:
         self._line.relieved = relieved
 
+    def keep_alive(self, every_s: float, headers: Headers) -> None:
+        if every_s > 0:
+            self._written_at = self._loop.time()
+            self._alive = self._loop.call_later(every_s, self._stay_alive, every_s, headers)
+
     def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        self._rest()
         self.begun = True
         self.response = self._dressed(web.Response(status=status, body=body), headers)
 
     async def begin(self, status: int, headers: Headers) -> None:
+        if self.begun:
+            return
         self.begun = True
         self.response = self._dressed(web.StreamResponse(status=status), headers)
         self._streams_events = dict(headers).get("content-type", "").startswith("text/event-stream")
@@ -67,20 +82,51 @@ class ClientSink:
         transport = self._request.transport
         if data and transport is not None:
             transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+            self._written_at = self._loop.time()
+            self._last_bytes = data[-4:]
 
     def end(self) -> None:
-        self._line.relieved = None
+        self._rest()
 
     def refuse(self, error: GatewayError) -> None:
-        self._line.relieved = None
+        self._rest()
         if not self.begun:
             self._closing = self._closing or isinstance(error, ShuttingDown)
             self.whole(error.status, error_headers(error), error_body(error))
             return
         if self._streams_events:
-            self.write(event_of(error_body(error)))
+            self.write(event_of(error_body(error)) if self._between_events else b"\n\n" + event_of(error_body(error)))
         # What was written still goes out; the chunked coding's last chunk never does.
         self._line.force_close()
+
+    @property
+    def _between_events(self) -> bool:
+        return not self._last_bytes or self._last_bytes.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+
+    def _stay_alive(self, every_s: float, headers: Headers) -> None:
+        due = self._written_at + every_s
+        now = self._loop.time()
+        if now >= due:
+            due = now + every_s
+            if not self.begun:
+                # aiohttp's `prepare` is a coroutine, but waits for nothing; the reference keeps the task alive.
+                event_stream = (*headers, ("content-type", "text/event-stream; charset=utf-8"))
+                self._beginning = self._loop.create_task(self._begin_with_comment(event_stream))
+            elif self._between_events and not self.congested:
+                self.write(_COMMENT)
+        self._alive = self._loop.call_at(due, self._stay_alive, every_s, headers)
+
+    async def _begin_with_comment(self, headers: Headers) -> None:
+        if not self.begun:
+            await self.begin(200, headers)
+            self.write(_COMMENT)
+
+    def _rest(self) -> None:
+        """Nothing more is written on a timer or on relief."""
+        self._line.relieved = None
+        if self._alive is not None:
+            self._alive.cancel()
+            self._alive = None
 
     def _dressed(self, response: _Response, headers: Headers) -> _Response:
         for name, value in headers:
