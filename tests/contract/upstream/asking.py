@@ -1,0 +1,41 @@
+"""What the tests ask of an upstream, and how they read its answers."""
+
+from __future__ import annotations
+
+from gateway.upstream.contract import Answer, Outgoing, Wire
+
+BODY = b'{"model":"gpt-oss","messages":[]}'
+ASK = Outgoing(path="/chat/completions", headers=(("content-type", "application/json"),), body=BODY)
+
+
+def plain(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
+    lines = b"".join(header + b"\r\n" for header in headers)
+    return b"HTTP/1.1 %s\r\ncontent-length: %d\r\n%s\r\n%s" % (status, len(body), lines, body)
+
+
+def head(*headers: bytes, status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/1.1 %s\r\n%s\r\n" % (status, b"".join(header + b"\r\n" for header in headers))
+
+
+CHUNKED_HEAD = head(b"content-type: text/event-stream", b"transfer-encoding: chunked")
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def chunked(*pieces: bytes) -> bytes:
+    return CHUNKED_HEAD + b"".join(chunk(piece) for piece in pieces) + LAST_CHUNK
+
+
+async def body_of(answer: Answer) -> bytes:
+    pieces: list[bytes] = []
+    answer.pour(pieces.append)
+    await answer.finished()
+    return b"".join(pieces)
+
+
+async def ask(wire: Wire, upstream: object, outgoing: Outgoing = ASK) -> tuple[int, bytes]:
+    answer = await wire.send(upstream, outgoing)  # type: ignore[arg-type]
+    return answer.status, await body_of(answer)
