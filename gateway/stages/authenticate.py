@@ -13,7 +13,7 @@ from gateway.core.errors import KeyExpired, KeyMissing, KeyUnknown
 
 def authenticate(headers: Mapping[str, str], catalogue: Catalogue, clock: Clock) -> Caller:
     """The caller whose key the headers carry. Raises KeyMissing, KeyUnknown, KeyExpired."""
-    caller = catalogue.callers.get(sha256(_key(headers).encode()).hexdigest())
+    caller = catalogue.callers.get(sha256(_key(headers).encode(errors="surrogateescape")).hexdigest())
     if caller is None or caller.disabled:
         raise KeyUnknown(
             "This API key is not valid. Check it for typing errors, or ask your platform team for a new one."
