@@ -1,6 +1,6 @@
 """Read this first: a request's whole way, one line a stage.
 
-authenticate → read → admit → pick → forward → relay, then always, exactly once: settle → record.
+authenticate → read → admit → pick → forward → relay, then always, exactly once: part → settle → record.
 The stages are in `stages/`, the words they speak in `core/`; docs/life-of-a-request.md tells the story.
 """
 
@@ -25,6 +25,7 @@ from gateway.core.standing import limit_headers
 from gateway.stages.admit import admit
 from gateway.stages.authenticate import authenticate
 from gateway.stages.forward import forward
+from gateway.stages.part import Parting
 from gateway.stages.pick import pick
 from gateway.stages.read import read
 from gateway.stages.record import Complain, Recorder, record
@@ -60,6 +61,7 @@ class Journey:
     def __init__(self, rooms: Rooms) -> None:
         self.rooms = rooms
         self._running: set[asyncio.Task[Any]] = set()
+        self._parting = Parting()
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
@@ -112,11 +114,12 @@ class Journey:
         if envelope.stream:
             sink.keep_alive(rooms.keepalive_s, limit_headers(reservation.standings, reservation.at_ms))
         targets = pick(envelope, rooms.dice)
-        answer = await forward(exchange, envelope, targets, rooms.wire, sink)
+        exchange.answer = answer = await forward(exchange, envelope, targets, rooms.wire, sink)
         await relay(exchange, envelope, answer, sink, rooms.clock)
 
     async def _close(self, exchange: Exchange) -> None:
         exchange.ended = self.rooms.clock.monotonic()
+        await self._parting.part(exchange)
         try:
             await settle(exchange, self.rooms.estimates, self.rooms.zone, self.rooms.store)
         except StoreUnavailable as error:
@@ -138,11 +141,13 @@ class Journey:
         """Cancel what is still running: its clients are told that the gateway shuts down."""
         for task in self._running:
             task.cancel()
+        self._parting.cut_short()
 
     async def idle(self) -> None:
-        """Wait until nothing runs."""
+        """Wait until nothing runs, and all that ended is settled and recorded."""
         while self._running:
             await asyncio.wait(self._running)
+        await self.closed()
 
     async def closed(self) -> None:
         """Wait until every answer that has ended is settled and recorded."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.core.answer import Answer
 from gateway.core.arrival import Arrival
 from gateway.core.caller import Caller
 from gateway.core.envelope import Envelope
@@ -19,6 +20,8 @@ class Tally(Protocol):
 
     events: int
     failed: bool
+
+    def feed(self, data: bytes) -> bytes | None: ...
 
     @property
     def usage(self) -> Usage | None:
@@ -44,6 +47,7 @@ class Exchange:
     envelope: Envelope | None = None
     reservation: Reservation | None = None
     target: Target | None = None
+    answer: Answer | None = None
     tally: Tally | None = None
     status: int = 0
     error: GatewayError | None = None

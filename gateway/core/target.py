@@ -29,6 +29,8 @@ class Upstream(msgspec.Struct, frozen=True):
     max_connections: int = 512
     stream_options: bool = True
     """Whether it understands `stream_options` (some servers refuse the field)."""
+    reads_on: bool = False
+    """Whether a stream is read on after its client has left, to learn the true usage."""
 
 
 class Target(msgspec.Struct, frozen=True):

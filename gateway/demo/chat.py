@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gateway.demo.event import Event
@@ -25,23 +25,41 @@ def plain(turn: Turn) -> Json:
 def stream(turn: Turn) -> Iterator[Event]:
     """For each choice a head, the tokens in turn, an end; then usage, as the script has it."""
     policy = turn.script.usage
-    envelope = _envelope(turn, "chat.completion.chunk")
     choices = range(turn.choices)
+    chunk = _chunks(turn)
+    own = {**_envelope(turn, "chat.completion.chunk"), "choices": []}
     delivered = 0
     for index in choices:
-        yield _chunk(turn, envelope, _choice(index, _opening(turn, index)), delivered)
+        yield chunk(_choice(index, _opening(turn, index)), 0, delivered)
     for token in turn.tokens:
         for index in choices:
             delivered += 1
-            yield _chunk(turn, envelope, _choice(index, _delta(turn, token)), delivered)
+            yield chunk(_choice(index, _delta(turn, token)), 1, delivered)
     if policy == "early":
-        yield Event({**envelope, "choices": [], "usage": usage(turn.counts())}, reports=True)
+        yield Event({**own, "usage": usage(turn.counts())}, reports=True)
     for index in choices:
-        choice = _choice(index, {}, finish_reason(turn))
-        last = policy == "last" and index == turn.choices - 1
-        yield _chunk(turn, envelope, choice, None if last else delivered, last)
+        event = chunk(_choice(index, {}, finish_reason(turn)), 0, delivered)
+        if policy == "last" and index == turn.choices - 1:
+            event = Event({**event.payload, "usage": usage(turn.counts())}, reports=True)
+        yield event
     if policy == "always" or (policy in ("asked", "null") and turn.asks_usage):
-        yield Event({**envelope, "choices": [], "usage": usage(turn.counts())}, reports=True)
+        yield Event({**own, "usage": usage(turn.counts())}, reports=True)
+
+
+def _chunks(turn: Turn) -> Callable[[Json, int, int], Event]:
+    """What makes a chunk of one choice, the tokens in it and the tokens delivered so far."""
+    envelope = _envelope(turn, "chat.completion.chunk")
+    policy = turn.script.usage
+
+    def chunk(choice: Json, tokens: int, delivered: int) -> Event:
+        payload = {**envelope, "choices": [choice]}
+        if policy == "null":
+            payload["usage"] = None
+        if policy == "every":
+            payload["usage"] = usage(turn.counts(delivered))
+        return Event(payload, tokens, policy == "every")
+
+    return chunk
 
 
 def usage(counts: Counts) -> Json:
@@ -76,21 +94,6 @@ def _envelope(turn: Turn, kind: str) -> Json:
         "created": turn.created,
         "model": turn.asked.model,
     }
-
-
-def _chunk(turn: Turn, envelope: Json, choice: Json, delivered: int | None, last: bool = False) -> Event:
-    """`delivered` counts the tokens of the answer so far; a choice with text is one of them."""
-    chunk = {**envelope, "choices": [choice]}
-    policy = turn.script.usage
-    if policy == "null":
-        chunk["usage"] = None
-    if policy == "every" or last:
-        chunk["usage"] = usage(turn.counts(delivered))
-    return Event(chunk, 1 if _has_text(choice["delta"]) else 0, "usage" in chunk and chunk["usage"] is not None)
-
-
-def _has_text(delta: Json) -> bool:
-    return bool(delta) and "role" not in delta
 
 
 def _choice(index: int, delta: Json, finish: str | None = None) -> Json:

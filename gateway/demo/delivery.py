@@ -43,17 +43,19 @@ def delivered(
         yield Piece(head, wait_s, then=script.halt)
         return
     yield Piece(head, wait_s)
-    first_delay_s = script.first_delay_ms / 1000
-    for piece in framed(cut(halted(body, script), script, dice), framing, script):
-        yield piece._replace(delay_s=piece.delay_s + first_delay_s) if first_delay_s else piece
-        first_delay_s = 0.0
+    pieces = framed(cut(halted(body, script), script, dice), framing, script)
+    first = next(pieces)
+    yield first._replace(delay_s=first.delay_s + script.first_delay_ms / 1000)
+    yield from pieces
 
 
 def halted(body: Iterable[Piece], script: Script) -> Iterator[Piece]:
     """Up to where the script halts; what is whole ends with `then` being "done"."""
-    stop = -1
-    if script.halts_at("between_events", "inside_event", "inside_framing"):
-        stop = script.chunks // 2 if script.halt_after is None else script.halt_after
+    if not script.halts_at("between_events", "inside_event", "inside_framing"):
+        yield from body
+        yield Piece(b"", then="done")
+        return
+    stop = script.chunks // 2 if script.halt_after is None else script.halt_after
     for index, piece in enumerate(body):
         if index == stop:
             yield _halt(piece, script)
@@ -139,16 +141,20 @@ def _cut_at(body: Iterable[Piece], offsets: tuple[int, ...]) -> Iterator[Piece]:
 
 def framed(body: Iterable[Piece], framing: str, script: Script) -> Iterator[Piece]:
     """With the transfer coding around each piece and at the end, where there is one."""
+    chunked = framing == "chunked"
     for piece in body:
-        if framing == "chunked":
-            yield piece._replace(data=_chunk(piece, script))
-        elif framing == "close" and piece.then == "done":
+        data, delay_s, tokens, reports, then = piece
+        if chunked and data and not then:
+            yield Piece(b"%x\r\n%b\r\n" % (len(data), data), delay_s, tokens, reports)
+        elif chunked:
+            yield piece._replace(data=_last_chunk(piece, script))
+        elif framing == "close" and then == "done":
             yield piece._replace(then="close_done")
         else:
             yield piece
 
 
-def _chunk(piece: Piece, script: Script) -> bytes:
+def _last_chunk(piece: Piece, script: Script) -> bytes:
     size = len(piece.data)
     if piece.then not in ("", "done") and script.halt_at == "inside_framing":
         return b"%x\r\n%b" % (2 * size + 1, piece.data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -33,33 +33,35 @@ def written(payload: Any, script: Script) -> bytes:
 
 
 def spoken(events: Iterable[Event], script: Script, done: bytes) -> Iterator[Piece]:
-    """Each event as the bytes of one piece, each token after its wait, with what surrounds them."""
-    newline = NEWLINES[script.newline]
-    head = BOM if script.bom else b""
+    """Each event as the bytes of one piece, each token but the first after its wait, with what surrounds them."""
     pace_s = script.chunk_delay_ms / 1000
-    waited = False
-    for event in events:
-        payload = written(event.payload, script)
-        text = head + _framed(payload, event.name, script, newline)
+    delay_s = 0.0
+    frame = _framer(script)
+    head = BOM if script.bom else b""
+    for payload, tokens, reports, name in events:
+        text = frame(written(payload, script), name)
+        yield Piece(head + text if head else text, delay_s if tokens else 0.0, tokens, reports)
         head = b""
-        delay_s = pace_s if event.tokens and waited else 0.0
-        waited = waited or event.tokens > 0
-        yield Piece(text, delay_s, event.tokens, event.reports)
+        if tokens:
+            delay_s = pace_s
     if done and not script.no_done:
-        yield Piece(_framed(done, "", script, newline))
+        yield Piece(frame(done, ""))
     if script.after_done:
         yield Piece(script.after_done.encode())
 
 
-def _framed(payload: bytes, name: str, script: Script, newline: bytes) -> bytes:
+def _framer(script: Script) -> Callable[[bytes, str], bytes]:
+    """What makes an event of a payload and the name of its type."""
+    newline = NEWLINES[script.newline]
     field = b"data:" if script.tight else b"data: "
-    if script.multiline and payload.startswith(b"{"):
-        lines = msgspec.json.format(payload, indent=1).split(b"\n")
-        text = b"".join(field + line + newline for line in lines) + newline
-    else:
-        text = field + payload + newline + newline
-    if name:
-        text = b"event: " + name.encode() + newline + text
-    if script.comments:
-        text = b": the next event follows" + newline + newline + text
-    return text
+    before = b": the next event follows" + newline + newline if script.comments else b""
+    after = newline + newline
+
+    def frame(payload: bytes, name: str) -> bytes:
+        if script.multiline and payload.startswith(b"{"):
+            payload = (newline + field).join(msgspec.json.format(payload, indent=1).split(b"\n"))
+        if name:
+            return b"%bevent: %b%b%b%b%b" % (before, name.encode(), newline, field, payload, after)
+        return b"%b%b%b%b" % (before, field, payload, after)
+
+    return frame

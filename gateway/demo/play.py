@@ -93,9 +93,10 @@ class Play:
     def _take(self, piece: Piece, ready: list[bytes]) -> None:
         served = self._served
         ready.append(piece.data)
-        served.completion_tokens += piece.tokens
-        served.reported = served.reported or piece.reports
+        if piece.reports:
+            served.reported = True
         if piece.tokens and self._reply.counts:
+            served.completion_tokens += piece.tokens
             served.prompt_tokens = self._reply.counts.prompt
         if piece.then:
             self._write(ready)
@@ -103,7 +104,7 @@ class Play:
 
     def _write(self, ready: list[bytes]) -> None:
         if ready:
-            self._transport.write(b"".join(ready))
+            self._transport.write(ready[0] if len(ready) == 1 else b"".join(ready))
             ready.clear()
 
     def _finish(self, then: str) -> None:

@@ -74,7 +74,8 @@ class Desk:
             message = f"The demo upstream's script answers with {script.status}."
             return self._verbatim(written(shape.error(script.status, message), script), bool(asked.stream), script)
         if asked.stream:
-            events = spoken(_with_error(shape, turn), script, shape.done)
+            told = shape.stream(turn) if script.error_after is None else _with_error(shape, turn)
+            events = spoken(told, script, shape.done)
             return Reply(delivered(events, EVENT_STREAM, True, script, self._dice), script, turn.counts())
         body = written(shape.plain(turn), script)
         script = _for_plain(script, len(turn.tokens))

@@ -25,7 +25,7 @@ class Served:
 
     method: str
     path: str
-    headers: list[tuple[str, str]]
+    raw_headers: list[tuple[bytes, bytes]]
     body: bytes
     model: str = ""
     bearer: str = ""
@@ -39,13 +39,19 @@ class Served:
     ended_at: float | None = None
     tallies: tuple[Tally, ...] = ()
 
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """As they arrived, in order and in their own case."""
+        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.raw_headers]
+
     def header(self, name: str) -> str | None:
         """The last of that name, in any case."""
         return {key.lower(): value for key, value in self.headers}.get(name.lower())
 
     def as_json(self) -> dict[str, Any]:
-        plain = {row.name: getattr(self, row.name) for row in fields(self) if row.name != "tallies"}
-        return plain | {"body": self.body.decode("utf-8", "replace")}
+        hidden = ("tallies", "raw_headers")
+        plain = {row.name: getattr(self, row.name) for row in fields(self) if row.name not in hidden}
+        return plain | {"headers": self.headers, "body": self.body.decode("utf-8", "replace")}
 
 
 @dataclass(slots=True)

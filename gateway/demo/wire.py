@@ -18,6 +18,9 @@ from gateway.demo.truth import Served, Truth
 from gateway.demo.turn import Asked
 
 
+KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key")
+
+
 class House(Protocol):
     """What a connection needs of the server that it belongs to."""
 
@@ -43,16 +46,22 @@ class House(Protocol):
 
 
 class Request(NamedTuple):
+    """`given` are the headers by name in lower case."""
+
     method: str
     path: str
-    headers: list[tuple[str, str]]
+    headers: list[tuple[bytes, bytes]]
+    given: dict[bytes, bytes]
     body: bytes
     goes_on: bool
 
-    def header(self, *names: str) -> str:
-        """The first that is there, names in lower case; else empty."""
-        given = {name.lower(): value for name, value in self.headers}
-        return next((given[name] for name in names if name in given), "")
+    def header(self, name: bytes) -> str:
+        return self.given.get(name, b"").decode("latin-1")
+
+    @property
+    def bearer(self) -> str:
+        """The key that the request shows, however it shows it."""
+        return next((self.header(name) for name in KEY_HEADERS if name in self.given), "").removeprefix("Bearer ")
 
 
 class Wire(asyncio.Protocol):
@@ -101,21 +110,21 @@ class Wire(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._url = b""
-        self._headers: list[tuple[str, str]] = []
+        self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.decode("latin-1"), value.decode("latin-1")))
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        request = self._request()
-        self._answered_early = self._house.script.early_answer and request.path in SHAPES
+        self._given = {name.lower(): value for name, value in self._headers}
+        self._answered_early = self._house.script.early_answer
         if self._answered_early:
-            self._answer(request)
-        elif request.header("expect") == "100-continue":
+            self._answer(self._request())
+        elif self._given.get(b"expect") == b"100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
@@ -133,7 +142,7 @@ class Wire(asyncio.Protocol):
     def _request(self) -> Request:
         method, keep_alive = self._parser.get_method().decode(), self._parser.should_keep_alive()
         path = self._url.decode("latin-1").partition("?")[0]
-        return Request(method, path, self._headers, b"".join(self._body), keep_alive)
+        return Request(method, path, self._headers, self._given, b"".join(self._body), keep_alive)
 
     # The answers.
 
@@ -147,8 +156,7 @@ class Wire(asyncio.Protocol):
         self._play.start(self._transport)
 
     def _serve(self, request: Request) -> tuple[Served, Reply]:
-        bearer = request.header("authorization", "x-api-key", "api-key").removeprefix("Bearer ")
-        served = Served(request.method, request.path, request.headers, request.body, bearer=bearer)
+        served = Served(request.method, request.path, request.headers, request.body, bearer=request.bearer)
         metered = request.method == "POST" and request.path in SHAPES
         try:
             reply = self._reply(request, served) if metered else self._without_model(request)
@@ -161,7 +169,7 @@ class Wire(asyncio.Protocol):
         script = self._house.take_script()
         asked = Asked()
         if not self._answered_early:
-            asked = self._house.desk.read(request.body, request.header("content-type"))
+            asked = self._house.desk.read(request.body, request.header(b"content-type"))
         served.model, served.stream = asked.model, bool(asked.stream)
         script = self._house.desk.script_for(asked, script)
         return self._house.desk.answer(request.path, asked, script, int(time.time()))

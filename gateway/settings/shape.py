@@ -68,6 +68,10 @@ class UpstreamSettings(Section):
     max_connections: Count = setting(512, "Connections to this server at any time, for each process.")
     stream_options: Switch = setting(True, "Whether the server understands `stream_options`; some refuse it.")
 
+    on_disconnect: Literal["cancel", "drain"] = setting(
+        "cancel", "When a stream's client leaves: leave the server too, or read on to learn the true usage."
+    )
+
     @property
     def credential(self) -> tuple[str, str] | None:
         """The header, in lower case, that proves the gateway to this server, and its value in clear."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
+from gateway.core.answer import Answer
 from gateway.core.envelope import Envelope
 from gateway.core.errors import UpstreamAuthFailed, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
 from gateway.core.exchange import Exchange
 from gateway.core.sink import Sink
 from gateway.core.target import Target
-from gateway.upstream.contract import Answer, Outgoing, Wire
+from gateway.upstream.contract import Outgoing, Wire
 
 MORE_TARGETS = 2
 """How many further targets are tried after the first (contract, section 4)."""

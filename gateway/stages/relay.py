@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
+from gateway.core.answer import Answer
 from gateway.core.clock import Clock
 from gateway.core.envelope import Envelope
 from gateway.core.errors import UpstreamError, UpstreamRefused
@@ -15,7 +16,6 @@ from gateway.core.exchange import Exchange
 from gateway.core.sink import Sink
 from gateway.core.standing import limit_headers
 from gateway.core.tally import PlainTally, StreamTally, error_message
-from gateway.upstream.contract import Answer
 
 WHOLE_MAX = 128 * 1024
 """Bytes of a plain answer that are gathered, to be sent as one; a longer one is relayed as it comes."""
@@ -43,7 +43,6 @@ async def relay(exchange: Exchange, envelope: Envelope, answer: Answer, sink: Si
             await _relay_plain(answer, sink, plain, headers)
         exchange.whole = True
     finally:
-        answer.abandon()
         exchange.upstream_seconds += clock.monotonic() - exchange.first_byte_at
 
 

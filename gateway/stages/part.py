@@ -1,0 +1,59 @@
+"""Part: leave the upstream when the client has left, or read on for a while to learn the true usage."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.core.answer import Answer
+from gateway.core.errors import ClientGone, UpstreamError
+from gateway.core.exchange import Exchange, Tally
+from gateway.core.tally import StreamTally
+
+READ_ON_S = 30.0
+READ_ON_BYTES = 4 * 1024 * 1024
+READ_ON_AT_ONCE = 100
+"""How long, how far and how many streams at once are read on whose client has left."""
+
+
+class Parting:
+    """Ends the upstream's side of exchanges whose answer did not end by itself."""
+
+    def __init__(self) -> None:
+        self._read_on: set[Answer] = set()
+
+    async def part(self, exchange: Exchange) -> None:
+        """Leave the upstream: at once, or where its `reads_on` says so, at the end of a bounded while."""
+        answer, target = exchange.answer, exchange.target
+        if answer is None or target is None or exchange.whole:
+            return
+        streams_on = isinstance(exchange.tally, StreamTally) and isinstance(exchange.error, ClientGone)
+        if streams_on and target.upstream.reads_on and len(self._read_on) < READ_ON_AT_ONCE:
+            assert exchange.tally is not None
+            await self._to_its_end(answer, exchange.tally)
+        answer.abandon()
+
+    def cut_short(self) -> None:
+        """Leave every upstream that is still read."""
+        for answer in self._read_on:
+            answer.abandon()
+
+    async def _to_its_end(self, answer: Answer, tally: Tally) -> None:
+        taken = 0
+
+        def take(data: bytes) -> None:
+            nonlocal taken
+            tally.feed(data)
+            taken += len(data)
+            if taken > READ_ON_BYTES:
+                answer.abandon()
+
+        self._read_on.add(answer)
+        try:
+            answer.pour(take)
+            answer.resume()
+            async with asyncio.timeout(READ_ON_S):
+                await answer.finished()
+        except (TimeoutError, UpstreamError):
+            return  # What was seen so far is what is charged.
+        finally:
+            self._read_on.discard(answer)
