@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from itertools import pairwise
 
+from msgspec.structs import replace
+
 from gateway.demo.dialect import Piece
 from gateway.demo.script import Script
 
@@ -45,7 +47,7 @@ def delivered(
     yield Piece(head, wait_s)
     pieces = framed(cut(halted(body, script), script, dice), framing, script)
     first = next(pieces)
-    yield first._replace(delay_s=first.delay_s + script.first_delay_ms / 1000)
+    yield replace(first, delay_s=first.delay_s + script.first_delay_ms / 1000)
     yield from pieces
 
 
@@ -74,7 +76,7 @@ def compressed(body: Iterable[Piece]) -> Iterator[Piece]:
     """As gzip, each piece decompressible as soon as it is there."""
     deflate = zlib.compressobj(wbits=31)
     for piece in body:
-        yield piece._replace(data=deflate.compress(piece.data) + deflate.flush(zlib.Z_SYNC_FLUSH))
+        yield replace(piece, data=deflate.compress(piece.data) + deflate.flush(zlib.Z_SYNC_FLUSH))
     yield Piece(deflate.flush())
 
 
@@ -97,7 +99,7 @@ def _bytewise(body: Iterable[Piece]) -> Iterator[Piece]:
         for index in range(len(piece.data) - 1):
             yield Piece(piece.data[index : index + 1], delay_s)
             delay_s = NEXT_TURN_S
-        yield piece._replace(data=piece.data[-1:], delay_s=delay_s)
+        yield replace(piece, data=piece.data[-1:], delay_s=delay_s)
 
 
 def _at_random(body: Iterable[Piece], dice: random.Random) -> Iterator[Piece]:
@@ -114,7 +116,7 @@ def _at_random(body: Iterable[Piece], dice: random.Random) -> Iterator[Piece]:
             reports or (piece.reports and ends),
             piece.then if ends else "",
         )
-        held = Piece(b"") if ends else piece._replace(data=piece.data[split:], delay_s=NEXT_TURN_S)
+        held = Piece(b"") if ends else replace(piece, data=piece.data[split:], delay_s=NEXT_TURN_S)
     if held.data or held.then:
         yield held
 
@@ -136,20 +138,20 @@ def _cut_at(body: Iterable[Piece], offsets: tuple[int, ...]) -> Iterator[Piece]:
     bounds = [0, *inner, len(whole.data)]
     for start, end in pairwise(bounds[:-1]):
         yield Piece(whole.data[start:end], NEXT_TURN_S)
-    yield whole._replace(data=whole.data[bounds[-2] :], delay_s=whole.delay_s + NEXT_TURN_S)
+    yield replace(whole, data=whole.data[bounds[-2] :], delay_s=whole.delay_s + NEXT_TURN_S)
 
 
 def framed(body: Iterable[Piece], framing: str, script: Script) -> Iterator[Piece]:
     """With the transfer coding around each piece and at the end, where there is one."""
     chunked = framing == "chunked"
     for piece in body:
-        data, delay_s, tokens, reports, then = piece
-        if chunked and data and not then:
-            yield Piece(b"%x\r\n%b\r\n" % (len(data), data), delay_s, tokens, reports)
+        data = piece.data
+        if chunked and data and not piece.then:
+            yield Piece(b"%x\r\n%b\r\n" % (len(data), data), piece.delay_s, piece.tokens, piece.reports)
         elif chunked:
-            yield piece._replace(data=_last_chunk(piece, script))
-        elif framing == "close" and then == "done":
-            yield piece._replace(then="close_done")
+            yield replace(piece, data=_last_chunk(piece, script))
+        elif framing == "close" and piece.then == "done":
+            yield replace(piece, then="close_done")
         else:
             yield piece
 

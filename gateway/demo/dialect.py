@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -15,7 +15,7 @@ NEWLINES = {"lf": b"\n", "crlf": b"\r\n", "cr": b"\r"}
 BOM = b"\xef\xbb\xbf"
 
 
-class Piece(NamedTuple):
+class Piece(msgspec.Struct, frozen=True, gc=False):
     """Bytes to send after a wait. `then` says that the answer stops with it, and how."""
 
     data: bytes
@@ -38,11 +38,11 @@ def spoken(events: Iterable[Event], script: Script, done: bytes) -> Iterator[Pie
     delay_s = 0.0
     frame = _framer(script)
     head = BOM if script.bom else b""
-    for payload, tokens, reports, name in events:
-        text = frame(written(payload, script), name)
-        yield Piece(head + text if head else text, delay_s if tokens else 0.0, tokens, reports)
+    for event in events:
+        text = frame(written(event.payload, script), event.name)
+        yield Piece(head + text if head else text, delay_s if event.tokens else 0.0, event.tokens, event.reports)
         head = b""
-        if tokens:
+        if event.tokens:
             delay_s = pace_s
     if done and not script.no_done:
         yield Piece(frame(done, ""))

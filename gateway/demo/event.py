@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """`tokens` of output become the client's with it; `reports` says that it carries usage; `name` is its type."""
 
     payload: dict[str, Any]

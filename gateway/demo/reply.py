@@ -55,7 +55,7 @@ class Desk:
             return Asked()
         try:
             return self._decoder.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BadRequest(f"The body is not what this endpoint takes: {error}") from error
 
     def script_for(self, asked: Asked, standing: Script) -> Script:

@@ -17,7 +17,6 @@ from gateway.demo.shapes import SHAPES
 from gateway.demo.truth import Served, Truth
 from gateway.demo.turn import Asked
 
-
 KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key")
 
 
