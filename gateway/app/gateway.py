@@ -83,6 +83,7 @@ class Gateway:
         """Close everything that is open, once what ended is settled and recorded."""
         for server, listener in self._doors:
             server.close()
+            listener.pre_shutdown()  # Idle connections close at once; shutdown would wait for each.
             await listener.shutdown(timeout=1)
         self._doors.clear()
         await self._journey.closed()
@@ -90,7 +91,7 @@ class Gateway:
         await self.store.close()
 
     async def _listen(self, handler: Handler, address: Address) -> Address:
-        listener = Listener(handler)
+        listener = Listener(handler, self.rooms.new_id)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(listener, address.host, address.port, backlog=_BACKLOG)
         self._doors.append((server, listener))

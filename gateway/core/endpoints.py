@@ -11,7 +11,9 @@ from typing import Annotated, Literal, Protocol
 import msgspec
 from msgspec import Meta
 
-Positive = Annotated[int, Meta(ge=1)]
+Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+"""Tokens, as far as model servers count: in 32 bits."""
+
 UsagePath = tuple[str, ...]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestPayloadError
 
 from gateway.core.errors import InternalError, RequestMalformed
 from gateway.web.rendering import error_body, error_headers
@@ -27,6 +29,7 @@ class Line(web.RequestHandler):
 
     congested = False
     relieved: Callable[[], None] | None = None
+    new_id: Callable[[], str]
 
     def pause_writing(self) -> None:
         self.congested = True
@@ -46,26 +49,34 @@ class Line(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """What is not HTTP gets a JSON error too, and no traceback."""
+        # The parser's message goes on with the bytes at fault, on lines of their own.
+        what = (message or "it could not be parsed").partition("\n")[0].rstrip(" :.")
         error = (
-            RequestMalformed(f"The request is not valid HTTP: {message or 'it could not be parsed'}.")
+            RequestMalformed(f"The request is not valid HTTP: {what}.")
             if status < 500
             else InternalError("The gateway failed.")
         )
-        headers = dict(error_headers(error)) | {"server": SERVER}
+        headers = dict(error_headers(error)) | {"server": SERVER, "x-request-id": self.new_id()}
         response = web.Response(status=error.status, body=error_body(error), headers=headers)
         response.force_close()
         return response
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """A body that breaks off is the client's doing, and was told to it: no defect of ours."""
+        if not isinstance(kw.get("exc_info"), RequestPayloadError):
+            super().log_exception(*args, **kw)
 
 
 class Listener(web.Server):
     """Makes a Line for each connection; a client that leaves cancels its request."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, new_id: Callable[[], str]) -> None:
         super().__init__(handler, handler_cancellation=True)
+        self._new_id = new_id
         self._event_loop = asyncio.get_running_loop()
 
     def __call__(self) -> Line:
-        return Line(
+        line = Line(
             self,
             loop=self._event_loop,
             access_log=None,  # type: ignore[arg-type]  # aiohttp takes None for no log of its own.
@@ -73,3 +84,5 @@ class Listener(web.Server):
             max_line_size=_HEAD_MAX,
             max_field_size=_HEAD_MAX,
         )
+        line.new_id = self._new_id
+        return line

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from gateway.core.errors import GatewayError, ShuttingDown
+from gateway.core.errors import GatewayError, RequestMalformed, ShuttingDown
 from gateway.core.sink import Headers
 from gateway.core.sse import event_of
 from gateway.web.line import SERVER, Line
@@ -91,7 +91,8 @@ class ClientSink:
     def refuse(self, error: GatewayError) -> None:
         self._rest()
         if not self.begun:
-            self._closing = self._closing or isinstance(error, ShuttingDown)
+            # After half a body nobody knows where the next request begins.
+            self._closing = self._closing or isinstance(error, ShuttingDown | RequestMalformed)
             self.whole(error.status, error_headers(error), error_body(error))
             return
         if self._streams_events:
