@@ -110,7 +110,7 @@ class Journey:
         rooms, arrival, catalogue = self.rooms, exchange.arrival, self.rooms.catalogue
         exchange.caller = caller = authenticate(arrival.headers, catalogue, rooms.clock)
         exchange.envelope = envelope = read(await arrival.body(), arrival.endpoint, caller, catalogue)
-        exchange.reservation = reservation = await admit(exchange.id, caller, envelope, rooms.estimates, rooms.store)
+        exchange.reservation = reservation = await admit(exchange, caller, envelope, rooms.estimates, rooms.store)
         if envelope.stream:
             sink.keep_alive(rooms.keepalive_s, limit_headers(reservation.standings, reservation.at_ms))
         targets = pick(envelope, rooms.dice)

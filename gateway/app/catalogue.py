@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.core.caller import Caller
 from gateway.core.catalogue import Catalogue
-from gateway.core.limit import Limit, Scope
+from gateway.core.limit import Limit, Mode, Scope, WhenSpent
 from gateway.core.target import Model, Target, Timeouts, Upstream
 from gateway.core.usage import Price
 from gateway.settings.limit import LimitSettings
@@ -148,4 +148,6 @@ def _limit(written: LimitSettings, subject: _Subject) -> Limit:
         burst=written.bucket,
         team=subject.team,
         models=written.models or (),
+        mode=Mode(written.mode),
+        when_spent=WhenSpent(written.when_spent),
     )

@@ -45,6 +45,8 @@ class Exchange:
     arrival: Arrival
     caller: Caller | None = None
     envelope: Envelope | None = None
+    entered: int = 0
+    """Tokens of input, as estimated at admission."""
     reservation: Reservation | None = None
     target: Target | None = None
     answer: Answer | None = None

@@ -96,6 +96,11 @@ class Limit(msgspec.Struct, frozen=True):
         return self.per is not None and self.per.rate_ms is None
 
     @property
+    def stops(self) -> bool:
+        """Whether a running stream ends when this limit is spent."""
+        return self.when_spent is WhenSpent.STOP and self.mode is Mode.ENFORCE
+
+    @property
     def identity(self) -> tuple[object, ...]:
         """What its counter is known by: amounts and mode may change without losing the count."""
         return (self.name, self.scope, self.team, self.subject, self.meter, self.per, self.models)

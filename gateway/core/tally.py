@@ -7,12 +7,20 @@ usage, an error or the end of a choice is. Both tallies answer `usage`, `failed`
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
-from gateway.core.endpoints import Endpoint, UsagePath
-from gateway.core.sse import BOM, EventSplitter, data_of, with_data
+from gateway.core.endpoints import Endpoint
+from gateway.core.report import (
+    ends_choice,
+    find_usage,
+    is_empty_list,
+    members_of,
+    only_null,
+    present,
+    usage_in_tail,
+)
+from gateway.core.sse import EventSplitter, data_of, with_data
+from gateway.core.stopping import Allowance, carries_token, ending
 from gateway.core.usage import Usage, read_usage
 
 HELD_MAX = 64 * 1024
@@ -22,22 +30,24 @@ longer is passed on as it comes."""
 TAIL = 32 * 1024
 """Bytes of a long event or body that are kept, to find the usage at its end."""
 
-_Members = dict[str, msgspec.Raw]
-_MEMBERS = msgspec.json.Decoder(_Members)
 _DONE = b"[DONE]"
 
 
 class StreamTally:
     """One event stream. `merge` says that the client did not ask for usage: the usage chunk is dropped
-    and its content put into the last chunk that ends a choice."""
+    and its content put into the last chunk that ends a choice. With an `allowance`, the stream ends
+    when that is used up: `stopped` tells."""
 
-    def __init__(self, endpoint: Endpoint, *, merge: bool) -> None:
+    def __init__(self, endpoint: Endpoint, *, merge: bool, allowance: Allowance | None = None) -> None:
+        self.stopped = False
         self.usage: Usage | None = None
         self.failed = False
         self.done = False
         self.events = 0
         self._endpoint = endpoint
         self._merge = merge
+        self._allowance = allowance
+        self._tokens = 0
         self._splitter = EventSplitter()
         self._final: bytes | None = None
         self._report: msgspec.Raw | None = None
@@ -59,6 +69,7 @@ class StreamTally:
         """Take in what the upstream sent; give what the client gets now."""
         if (
             self._final is None
+            and self._allowance is None
             and not self._splitter.held
             and not self._long
             and data.endswith(b"\n\n")
@@ -115,8 +126,8 @@ class StreamTally:
         return (
             b'"error"' not in data
             and _DONE not in data
-            and _only_null(data, b'"usage"')
-            and (not self._merge or _only_null(data, b'"finish_reason"'))
+            and only_null(data, b'"usage"')
+            and (not self._merge or only_null(data, b'"finish_reason"'))
         )
 
     def _count(self, data: bytes, events: int) -> None:
@@ -127,27 +138,39 @@ class StreamTally:
 
     def _on_event(self, event: bytes) -> bytes:
         """What the client gets for one event: it, what was held before it, both or nothing."""
+        if self.stopped:
+            return b""
         if self._is_content(event):
             if data_of(event) is None:
                 return event
             self._count(event, 1)
-            return self._release_final() + event
+            return self._release_final() + (event if self._allowance is None else self._within(self._allowance, event))
         return self._on_telling_event(event, data_of(event))
 
+    def _within(self, allowance: Allowance, event: bytes) -> bytes:
+        """The event, or the stream's ending in its place: an upstream that keeps to the cap that it was
+        given ends by itself, with the usage that it knows best."""
+        self._tokens += carries_token(event)
+        if self._tokens <= allowance.output:
+            return event
+        self.stopped = True
+        self.usage = allowance.usage(allowance.output)
+        return ending(event, allowance.choices, self.usage, merge=self._merge)
+
     def _on_telling_event(self, event: bytes, data: bytes | None) -> bytes:
-        chunk = _members(data)
+        chunk = members_of(data)
         if chunk is None:
             self.done = self.done or (data is not None and data.strip() == _DONE)
             return self._release_final() + event
-        self.failed = self.failed or _present(chunk, "error")
+        self.failed = self.failed or present(chunk, "error")
         report = find_usage(chunk, self._endpoint.usage_at)
         if report is not None:
             self._take(report)
-        if self._merge and report is not None and _is_empty_list(chunk, "choices"):
+        if self._merge and report is not None and is_empty_list(chunk, "choices"):
             return b""
         self._count(event, 1)
         before = self._release_final()
-        if self._merge and _ends_choice(chunk) and not _present(chunk, "usage"):
+        if self._merge and ends_choice(chunk) and not present(chunk, "usage"):
             self._final = event
             return before
         return before + event
@@ -162,7 +185,7 @@ class StreamTally:
         event, self._final = self._final, None
         if event is None:
             return b""
-        chunk = _members(data_of(event))
+        chunk = members_of(data_of(event))
         if chunk is None or self._report is None:
             return event
         return with_data(event, msgspec.json.encode({**chunk, "usage": self._report}))
@@ -199,90 +222,6 @@ class PlainTally:
         if self._tail:
             report = usage_in_tail(bytes(self._tail)) or usage_in_tail(bytes(self._head))
         else:
-            chunk = _members(bytes(self._head))
+            chunk = members_of(bytes(self._head))
             report = find_usage(chunk, self._endpoint.usage_at) if chunk else None
         return read_usage(msgspec.json.decode(report)) if report is not None else None
-
-
-def error_message(body: bytes) -> str:
-    """What an error body says to a person, as far as it has a usual form."""
-    chunk = _members(body) or {}
-    inner = _members(chunk.get("error")) or chunk
-    said = _decoded(inner["message"]) if "message" in inner else None
-    return said if isinstance(said, str) else "it gave no reason."
-
-
-def find_usage(chunk: _Members, paths: tuple[UsagePath, ...]) -> msgspec.Raw | None:
-    """The usage object at the first of the paths that leads to one."""
-    for path in paths:
-        inner: _Members | None = chunk
-        for name in path[:-1]:
-            inner = _members(inner.get(name)) if inner else None
-        report = inner.get(path[-1]) if inner else None
-        if report is not None and _members(report):
-            return report
-    return None
-
-
-def usage_in_tail(text: bytes) -> msgspec.Raw | None:
-    """The last usage object in a piece of JSON text whose beginning is missing."""
-    position = text.rfind(b'"usage"')
-    while position >= 0:
-        begin = text.find(b"{", position)
-        if begin >= 0 and text[position + 7 : begin].strip() == b":":
-            return _object_at(text, begin)
-        position = text.rfind(b'"usage"', 0, position)
-    return None
-
-
-def _object_at(text: bytes, begin: int) -> msgspec.Raw | None:
-    # A usage object has objects in it, but none deep: its end is one of the next closing braces.
-    end = text.find(b"}", begin)
-    for _ in range(16):
-        if end < 0:
-            return None
-        candidate = text[begin : end + 1]
-        if _members(candidate) is not None:
-            return msgspec.Raw(candidate)
-        end = text.find(b"}", end + 1)
-    return None
-
-
-def _only_null(data: bytes, name: bytes) -> bool:
-    seen = data.count(name)
-    if not seen:
-        return True
-    return seen == data.count(name + b":null") or seen == data.count(name + b": null")
-
-
-def _members(text: bytes | msgspec.Raw | None) -> _Members | None:
-    if text is None:
-        return None
-    try:
-        return _MEMBERS.decode(bytes(text).removeprefix(BOM))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return None
-
-
-def _present(chunk: _Members, name: str) -> bool:
-    raw = chunk.get(name)
-    return raw is not None and bytes(raw) != b"null"
-
-
-def _is_empty_list(chunk: _Members, name: str) -> bool:
-    raw = chunk.get(name)
-    return raw is not None and _decoded(raw) == []
-
-
-def _ends_choice(chunk: _Members) -> bool:
-    choices = _decoded(chunk["choices"]) if "choices" in chunk else None
-    if not isinstance(choices, list):
-        return False
-    return any(isinstance(choice, dict) and choice.get("finish_reason") is not None for choice in choices)
-
-
-def _decoded(raw: msgspec.Raw) -> Any:
-    try:
-        return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
-        return None

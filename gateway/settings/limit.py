@@ -37,6 +37,10 @@ class LimitSettings(Section):
     models: tuple[ModelPattern, ...] | None = setting(
         None, "The models whose requests it counts, as globs; left out: all that its scope may use.", min_length=1
     )
+    mode: Literal["enforce", "shadow"] = setting("enforce", "`shadow`: it counts and is shown, but refuses nobody.")
+    when_spent: Literal["finish", "stop"] = setting(
+        "finish", "Of quotas: whether a running stream may finish its answer, or is stopped where the quota ends."
+    )
 
     @property
     def meters(self) -> tuple[Meter, ...]:

@@ -85,6 +85,8 @@ def _window(limit: LimitSettings) -> Iterator[Finding]:
     if limit.meter is not Meter.CONCURRENT and limit.per is None:
         yield Finding((*limit.path, "per"), f"is missing; it must be one of {', '.join(Per)}")
     is_rate = limit.window is not None and limit.window.rate_ms is not None
+    if limit.when_spent == "stop" and (is_rate or limit.window is None):
+        yield Finding((*limit.path, "when_spent"), "belongs to quotas alone (per day, week, month or total)")
     if limit.burst is not None and not is_rate:
         yield Finding((*limit.path, "burst"), "belongs to rates alone (per second, minute or hour)")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gateway.core.caller import Caller
 from gateway.core.envelope import Envelope
-from gateway.core.estimate import Estimates, Estimator
+from gateway.core.estimate import Estimates
+from gateway.core.exchange import Exchange
 from gateway.core.limit import Limit, Meter
 from gateway.core.reservation import Ask, Charge, Refusal, Reservation
 from gateway.core.standing import refusal_error
@@ -18,25 +19,25 @@ _WHOLE = 1_000_000
 
 
 async def admit(
-    request_id: str, caller: Caller, envelope: Envelope, estimates: Estimates, counters: Counters
+    exchange: Exchange, caller: Caller, envelope: Envelope, estimates: Estimates, counters: Counters
 ) -> Reservation:
     """A reservation under every limit that binds. Raises a LimitRefusal, StoreUnavailable."""
-    verdict = await counters.admit(ask_for(request_id, caller, envelope, estimates.of(envelope.model.name)))
+    estimator = estimates.of(envelope.model.name)
+    exchange.entered = estimator.input_tokens(envelope.input_bytes)
+    verdict = await counters.admit(ask_for(exchange, caller, envelope, estimator.output_tokens()))
     if isinstance(verdict, Refusal):
         raise refusal_error(verdict)
     return verdict
 
 
-def ask_for(request_id: str, caller: Caller, envelope: Envelope, estimator: Estimator) -> Ask:
+def ask_for(exchange: Exchange, caller: Caller, envelope: Envelope, expected: int) -> Ask:
     """What the request needs: its input and the output that it may produce, at every limit that binds it."""
-    entered = estimator.input_tokens(envelope.input_bytes)
-    expected = estimator.output_tokens()
     most = envelope.output_cap or expected * MOST_WITHOUT_CAP
     likely = most if envelope.asked_cap is not None else min(expected, most)
     limits = caller.limits_on(envelope.model, envelope.user)
     return Ask(
-        id=request_id,
-        charges=tuple([_charge(limit, entered, envelope.model.price) for limit in limits]),
+        id=exchange.id,
+        charges=tuple([_charge(limit, exchange.entered, envelope.model.price) for limit in limits]),
         likely=likely * envelope.choices,
         most=most * envelope.choices,
         least=envelope.choices,

@@ -13,9 +13,11 @@ from gateway.core.clock import Clock
 from gateway.core.envelope import Envelope
 from gateway.core.errors import UpstreamError, UpstreamRefused
 from gateway.core.exchange import Exchange
+from gateway.core.report import error_message
 from gateway.core.sink import Sink
 from gateway.core.standing import limit_headers
-from gateway.core.tally import PlainTally, StreamTally, error_message
+from gateway.core.stopping import Allowance
+from gateway.core.tally import PlainTally, StreamTally
 
 WHOLE_MAX = 128 * 1024
 """Bytes of a plain answer that are gathered, to be sent as one; a longer one is relayed as it comes."""
@@ -31,7 +33,8 @@ async def relay(exchange: Exchange, envelope: Envelope, answer: Answer, sink: Si
     headers = answer_headers(exchange, answer)
     try:
         if answer.headers.get("content-type", "").startswith("text/event-stream"):
-            tally = StreamTally(envelope.endpoint, merge=not envelope.asks_usage)
+            allowance = _allowance(exchange, envelope)
+            tally = StreamTally(envelope.endpoint, merge=not envelope.asks_usage, allowance=allowance)
             exchange.tally = tally
             await sink.begin(answer.status, headers)
             await _relay_stream(answer, sink, tally)
@@ -55,6 +58,14 @@ def answer_headers(exchange: Exchange, answer: Answer) -> list[tuple[str, str]]:
     return headers
 
 
+def _allowance(exchange: Exchange, envelope: Envelope) -> Allowance | None:
+    """What the stream may have where a quota wants it stopped when that is spent."""
+    reservation = exchange.reservation
+    if reservation is None or not any(hold.limit.stops for hold in reservation.holds):
+        return None
+    return Allowance(reservation.granted, exchange.entered, envelope.choices)
+
+
 async def _relay_stream(answer: Answer, sink: Sink, tally: StreamTally) -> None:
     def take(data: bytes) -> None:
         passed = tally.feed(data)
@@ -62,14 +73,17 @@ async def _relay_stream(answer: Answer, sink: Sink, tally: StreamTally) -> None:
             sink.write(passed)
             if sink.congested:
                 answer.pause()
+        if tally.stopped:
+            answer.abandon()
 
     sink.on_relief(answer.resume)
     answer.pour(take)
     try:
         await answer.finished()
     except UpstreamError:
-        sink.write(tally.cut())
-        raise
+        if not tally.stopped:
+            sink.write(tally.cut())
+            raise
     sink.write(tally.close())
     sink.end()
 

@@ -22,7 +22,7 @@ async def settle(exchange: Exchange, estimates: Estimates, zone: tzinfo, counter
     """Reckon the usage into the exchange, and charge it. Raises StoreUnavailable."""
     if exchange.envelope is None or exchange.caller is None or exchange.reservation is None:
         return
-    usage = reckon(exchange, exchange.envelope, estimates)
+    usage = reckon(exchange)
     if usage is not None:
         price = exchange.envelope.model.price
         exchange.usage = usage
@@ -31,7 +31,7 @@ async def settle(exchange: Exchange, estimates: Estimates, zone: tzinfo, counter
     await counters.settle(settlement(exchange, exchange.reservation, zone))
 
 
-def reckon(exchange: Exchange, envelope: Envelope, estimates: Estimates) -> Usage | None:
+def reckon(exchange: Exchange) -> Usage | None:
     """What the request used; None where it failed before anything was delivered: failures are free.
 
     Reported usage counts where there is any. Else the input is estimated from its bytes and the output
@@ -40,7 +40,7 @@ def reckon(exchange: Exchange, envelope: Envelope, estimates: Estimates) -> Usag
     tally = exchange.tally
     if tally is None:
         left = isinstance(exchange.error, ClientGone) and exchange.target is not None
-        return _estimated(envelope, estimates, 0) if left else None
+        return _estimated(exchange, 0) if left else None
     if exchange.status >= 400:
         return None
     if tally.usage is not None:
@@ -48,7 +48,7 @@ def reckon(exchange: Exchange, envelope: Envelope, estimates: Estimates) -> Usag
     nothing_came = not tally.events and not tally.text_bytes
     if nothing_came and (tally.failed or exchange.error is not None) and not isinstance(exchange.error, ClientGone):
         return None
-    return _estimated(envelope, estimates, _delivered(tally))
+    return _estimated(exchange, _delivered(tally))
 
 
 def settlement(exchange: Exchange, reservation: Reservation, zone: tzinfo) -> Settlement:
@@ -78,9 +78,8 @@ def _actual(hold: Hold, usage: Usage, cost: int) -> int:
             return 0
 
 
-def _estimated(envelope: Envelope, estimates: Estimates, output: int) -> Usage:
-    entered = estimates.of(envelope.model.name).input_tokens(envelope.input_bytes)
-    return Usage(input=entered, output=output, source=Source.ESTIMATED)
+def _estimated(exchange: Exchange, output: int) -> Usage:
+    return Usage(input=exchange.entered, output=output, source=Source.ESTIMATED)
 
 
 def _delivered(tally: Tally) -> int:

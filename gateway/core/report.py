@@ -1,0 +1,100 @@
+"""What an upstream reports in a piece of JSON: usage, an error, the end of a choice.
+
+Bytes that are no JSON report nothing; nothing here raises.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.core.endpoints import UsagePath
+from gateway.core.sse import BOM
+
+JsonMembers = dict[str, msgspec.Raw]
+_DECODER = msgspec.json.Decoder(JsonMembers)
+
+
+def error_message(body: bytes) -> str:
+    """What an error body says to a person, as far as it has a usual form."""
+    chunk = members_of(body) or {}
+    inner = members_of(chunk.get("error")) or chunk
+    said = decoded(inner["message"]) if "message" in inner else None
+    return said if isinstance(said, str) else "it gave no reason."
+
+
+def find_usage(chunk: JsonMembers, paths: tuple[UsagePath, ...]) -> msgspec.Raw | None:
+    """The usage object at the first of the paths that leads to one."""
+    for path in paths:
+        inner: JsonMembers | None = chunk
+        for name in path[:-1]:
+            inner = members_of(inner.get(name)) if inner else None
+        report = inner.get(path[-1]) if inner else None
+        if report is not None and members_of(report):
+            return report
+    return None
+
+
+def usage_in_tail(text: bytes) -> msgspec.Raw | None:
+    """The last usage object in a piece of JSON text whose beginning is missing."""
+    position = text.rfind(b'"usage"')
+    while position >= 0:
+        begin = text.find(b"{", position)
+        if begin >= 0 and text[position + 7 : begin].strip() == b":":
+            return _object_at(text, begin)
+        position = text.rfind(b'"usage"', 0, position)
+    return None
+
+
+def _object_at(text: bytes, begin: int) -> msgspec.Raw | None:
+    # A usage object has objects in it, but none deep: its end is one of the next closing braces.
+    end = text.find(b"}", begin)
+    for _ in range(16):
+        if end < 0:
+            return None
+        candidate = text[begin : end + 1]
+        if members_of(candidate) is not None:
+            return msgspec.Raw(candidate)
+        end = text.find(b"}", end + 1)
+    return None
+
+
+def only_null(data: bytes, name: bytes) -> bool:
+    seen = data.count(name)
+    if not seen:
+        return True
+    return seen == data.count(name + b":null") or seen == data.count(name + b": null")
+
+
+def members_of(text: bytes | msgspec.Raw | None) -> JsonMembers | None:
+    if text is None:
+        return None
+    try:
+        return _DECODER.decode(bytes(text).removeprefix(BOM))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def present(chunk: JsonMembers, name: str) -> bool:
+    raw = chunk.get(name)
+    return raw is not None and bytes(raw) != b"null"
+
+
+def is_empty_list(chunk: JsonMembers, name: str) -> bool:
+    raw = chunk.get(name)
+    return raw is not None and decoded(raw) == []
+
+
+def ends_choice(chunk: JsonMembers) -> bool:
+    choices = decoded(chunk["choices"]) if "choices" in chunk else None
+    if not isinstance(choices, list):
+        return False
+    return any(isinstance(choice, dict) and choice.get("finish_reason") is not None for choice in choices)
+
+
+def decoded(raw: msgspec.Raw) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
