@@ -1,0 +1,92 @@
+"""The door asks for a key: who has none, or one that is not good, gets a 401 that says so, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.demo import DemoUpstream
+from tests.contract.store.keepers import FalseClock
+from tests.raw_client import http_chat, raw_client
+from tests.whole_gateway import KEY, key_settings, whole_gateway
+
+OTHER = "gw_another00000000000000000000000000000000000"
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({}, "missing_api_key"),
+        ({"authorization": "Bearer "}, "invalid_api_key"),
+        ({"authorization": "Bearer"}, "invalid_api_key"),
+        ({"authorization": f"Basic {KEY}"}, "invalid_api_key"),
+        ({"authorization": KEY}, "invalid_api_key"),
+        ({"authorization": f"Bearer {KEY}x"}, "invalid_api_key"),
+        ({"authorization": f"Bearer {KEY.lower()}"}, "invalid_api_key"),
+        ({"authorization": "Bearer \udcff\udcfe"}, "invalid_api_key"),
+        ({"authorization": "Bearer ключ"}, "invalid_api_key"),
+        ({"x-api-key": "nonsense"}, "invalid_api_key"),
+        ({"x-api-key": ""}, "missing_api_key"),
+        ({"api-key": "nonsense"}, "invalid_api_key"),
+    ],
+)
+async def test_a_key_that_is_not_good_is_refused_with_its_code(headers: dict[str, str], code: str) -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        async with raw_client(gateway.port) as client:
+            given = http_chat(headers=headers) if "authorization" in headers else _without_key(headers)
+            client.send(given)
+            reply = await client.answer()
+            assert reply.status == 401
+            assert reply.error["code"] == code
+            assert reply.error["type"] == "invalid_request_error"
+            assert reply.error["param"] is None
+            assert reply.headers["www-authenticate"] == "Bearer"
+            assert reply.headers["x-request-id"]
+
+            client.send(http_chat())
+            assert (await client.answer()).status == 200
+        assert upstream.truth.total.requests == 1
+        assert [line["status"] for line in gateway.lines] == [401, 200]
+
+
+@pytest.mark.parametrize("name", ["x-api-key", "api-key", "X-Api-Key"])
+async def test_a_key_may_come_in_the_headers_of_azure_and_anthropic(name: str) -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        async with raw_client(gateway.port) as client:
+            client.send(_without_key({name: KEY}))
+            assert (await client.answer()).status == 200
+        assert KEY not in str(upstream.truth.as_json())
+
+
+async def test_a_key_works_until_the_moment_of_its_expiry() -> None:
+    clock = FalseClock()
+    team = {"keys": [key_settings(expires="2026-11-05T12:00:01Z")]}
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, team=team, clock=clock) as gateway:
+        clock.at_ms += 999
+        assert (await gateway.chat()).status == 200
+        clock.at_ms += 1
+        reply = await gateway.chat()
+        assert (reply.status, reply.error["code"]) == (401, "expired_api_key")
+        assert "search-test" in reply.error["message"]
+
+
+async def test_a_disabled_key_looks_like_an_unknown_one() -> None:
+    team = {"keys": [key_settings(disabled=True), key_settings("other", OTHER)]}
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, team=team) as gateway:
+        disabled, unknown = await gateway.chat(), await gateway.chat(key="nobody's")
+        assert disabled.status == unknown.status == 401
+        assert disabled.body == unknown.body
+        assert (await gateway.chat(key=OTHER)).status == 200
+
+
+async def test_no_key_stands_in_the_log_whether_it_is_good_or_not() -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        await gateway.chat()
+        await gateway.chat(key="gw_mistyped")
+        assert KEY not in str(gateway.lines)
+        assert "gw_mistyped" not in str(gateway.lines)
+        assert "gw_mistyped" not in await gateway.metrics()
+
+
+def _without_key(headers: dict[str, str]) -> bytes:
+    lines = http_chat(headers=headers).split(b"\r\n")
+    return b"\r\n".join(line for line in lines if not line.startswith(b"authorization"))
