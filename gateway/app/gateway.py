@@ -23,7 +23,7 @@ from gateway.store.in_memory import InMemoryStore
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.client import HttpWire
-from gateway.web.admin_plane import AdminPlane
+from gateway.web.admin_plane import AdminPlane, Desk
 from gateway.web.data_plane import DataPlane
 from gateway.web.line import Handler, Listener
 
@@ -56,7 +56,7 @@ class Gateway:
         )
         self._journey = Journey(self.rooms)
         self._data = DataPlane(self._journey, settings.max_body)
-        self._admin = AdminPlane(self._exposition, self._obstacles)
+        self._admin = AdminPlane(Desk(self.rooms, self._exposition, self._obstacles, settings.admin.secret))
         self._draining = False
         self._doors: list[tuple[asyncio.Server, Listener]] = []
 

@@ -104,6 +104,13 @@ class ModelUnknown(CallerError):
     code = "model_not_found"
 
 
+class AdminForbidden(CallerError):
+    """The admin API is closed: no token is configured."""
+
+    status = 403
+    code = "admin_forbidden"
+
+
 class UrlUnknown(CallerError):
     status = 404
     code = "unknown_url"

@@ -39,6 +39,12 @@ Limits = tuple[LimitSettings, ...]
 
 class AdminSettings(Section):
     listen: ListenAddress = setting("127.0.0.1:9090", "Where operators are served: metrics, health, readiness.")
+    token: Secret | None = setting(None, "The bearer token of the admin API; left out or empty: the API is closed.")
+
+    @property
+    def secret(self) -> str:
+        """The token in clear, empty where the admin API is closed."""
+        return "" if self.token is None else self.token.get_secret_value()
 
 
 class DrainSettings(Section):

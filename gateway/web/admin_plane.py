@@ -1,28 +1,36 @@
-"""The operators' routes, on their own listener: metrics, health, readiness."""
+"""The operators' listener: metrics, health, readiness, and the admin API behind its token."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import msgspec
 from aiohttp import web
 
-from gateway.core.errors import GatewayError, MethodNotAllowed, UrlUnknown
+from gateway.core.errors import AdminForbidden, GatewayError, KeyUnknown, MethodNotAllowed, UrlUnknown
+from gateway.journey import Rooms
+from gateway.web.admin_pages import PREFIX, Told, content_of
 from gateway.web.rendering import JSON, error_body, error_headers
 
-Exposition = Callable[[], tuple[bytes, str]]
-"""The metrics as text, and its content type."""
 
-Obstacles = Callable[[], list[str]]
-"""Why the gateway should get no traffic now; nothing if it should."""
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What operators can ask for. `exposition` is the metrics and their content type; `obstacles` says why the
+    gateway should get no traffic now; without a `token` the admin API is closed."""
+
+    rooms: Rooms
+    exposition: Callable[[], tuple[bytes, str]]
+    obstacles: Callable[[], list[str]]
+    token: str = ""
 
 
 class AdminPlane:
-    """`/metrics` for Prometheus, `/healthz` while the process lives, `/readyz` while it wants traffic."""
+    """`/metrics` for Prometheus, `/healthz` while the process lives, `/readyz` while it wants traffic, `/admin/v1`."""
 
-    def __init__(self, exposition: Exposition, obstacles: Obstacles) -> None:
-        self._exposition = exposition
-        self._obstacles = obstacles
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
         self._pages: dict[str, Callable[[], web.Response]] = {
             "/metrics": self._metrics,
             "/healthz": self._health,
@@ -31,28 +39,49 @@ class AdminPlane:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
-            page = self._pages.get(request.rel_url.raw_path)
-            if page is None:
-                raise UrlUnknown(f"The admin listener has {', '.join(self._pages)}.")
-            if request.method not in ("GET", "HEAD"):
-                raise MethodNotAllowed("This page is read with GET.", allow="GET")
-            return page()
+            return await self._answer(request)
         except GatewayError as error:
             return web.Response(status=error.status, body=error_body(error), headers=dict(error_headers(error)))
 
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        path = request.rel_url.raw_path
+        if path.startswith(PREFIX):
+            return await self._administer(request, path)
+        page = self._pages.get(path)
+        if page is None:
+            raise UrlUnknown(f"The admin listener has {', '.join(self._pages)} and {PREFIX}.")
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed("This page is read with GET.", allow="GET")
+        return page()
+
+    async def _administer(self, request: web.BaseRequest, path: str) -> web.Response:
+        check_token(request.headers, self._desk.token)
+        if request.method != "GET":
+            raise MethodNotAllowed("This page is read with GET.", allow="GET")
+        return _json(200, await content_of(path, self._desk.rooms, request.rel_url.query))
+
     def _metrics(self) -> web.Response:
-        text, content_type = self._exposition()
+        text, content_type = self._desk.exposition()
         return web.Response(body=text, headers={"content-type": content_type})
 
     def _health(self) -> web.Response:
         return _json(200, {"status": "alive"})
 
     def _readiness(self) -> web.Response:
-        obstacles = self._obstacles()
+        obstacles = self._desk.obstacles()
         if obstacles:
             return _json(503, {"status": "not ready", "because": obstacles})
         return _json(200, {"status": "ready"})
 
 
-def _json(status: int, told: dict[str, object]) -> web.Response:
+def check_token(headers: Mapping[str, str], token: str) -> None:
+    """Raises AdminForbidden where no token is configured, KeyUnknown for another one than that."""
+    if not token:
+        raise AdminForbidden("The admin API is closed: set admin.token to open it.")
+    given = headers.get("authorization", "").removeprefix("Bearer ")
+    if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode()):
+        raise KeyUnknown("Send the admin token as 'Authorization: Bearer TOKEN'.")
+
+
+def _json(status: int, told: Told) -> web.Response:
     return web.Response(status=status, body=msgspec.json.encode(told), headers=dict([JSON]))

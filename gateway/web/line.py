@@ -56,7 +56,7 @@ class Line(web.RequestHandler):
             if status < 500
             else InternalError("The gateway failed.")
         )
-        headers = dict(error_headers(error)) | {"server": SERVER, "x-request-id": self.new_id()}
+        headers = dict(error_headers(error)) | {"server": SERVER, "x-request-id": self.new_id(), "connection": "close"}
         response = web.Response(status=error.status, body=error_body(error), headers=headers)
         response.force_close()
         return response
