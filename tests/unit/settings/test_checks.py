@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import hashlib
+
+from tests.unit.settings.configurations import SHA256, TEAM, VALID, assert_refused, assert_warned, loaded
+
+
+def test_a_valid_configuration_has_neither_errors_nor_warnings() -> None:
+    assert loaded(VALID + TEAM).warnings == ()
+
+
+def test_operators_and_clients_cannot_be_served_at_one_address() -> None:
+    text = "listen: 127.0.0.1:9090\nadmin:\n  listen: 127.0.0.1:9090 # !\n" + VALID
+    assert_refused(text, "admin.listen: is the address that clients are served on; it needs one of its own")
+    loaded("listen: 127.0.0.1:0\nadmin: {listen: 127.0.0.1:0}\n" + VALID)
+
+
+def test_a_route_leads_to_an_upstream_that_is_there() -> None:
+    text = VALID + "  other:\n    routes:\n      - {upstream: main}\n      - {upstream: spare} # !\n"
+    assert_refused(text, "models.other.routes[1].upstream: is not an upstream of this configuration; known here: main")
+
+
+def test_a_model_has_a_route() -> None:
+    assert_refused(
+        VALID + "  a: {} # !\n  b: {routes: []} # !\n",
+        "models.a.routes: is missing; a model needs at least one route",
+        "models.b.routes: is missing; a model needs at least one route",
+    )
+
+
+def test_an_answer_fits_into_the_context() -> None:
+    text = VALID + "  a: {routes: [{upstream: main}], context_window: 10, max_output_tokens: 11} # !\n"
+    assert_refused(text, "models.a.max_output_tokens: is above the model's `context_window`")
+    loaded(text.replace("11", "10"))
+
+
+def test_an_alias_is_the_name_of_nothing_else() -> None:
+    assert_refused(
+        VALID + "  a: {routes: [{upstream: main}], aliases: [local/free, b, gpt-oss, b]} # !\n",
+        "models.a.aliases[0]: is already the name of a model",
+        "models.a.aliases[2]: is already the name of an alias of openai/gpt-oss-120b",
+        "models.a.aliases[3]: is already the name of an alias of a",
+    )
+
+
+def test_a_credential_is_never_given_for_nothing() -> None:
+    text = VALID.replace("9000/v1}", "9000/v1, auth: none, api_key: ${KEY:-}} # !")
+    assert_refused(text, "upstreams.main.api_key: would never be sent with `auth: none`; leave one of them out")
+
+
+def test_headers_are_not_those_that_the_gateway_sets_itself() -> None:
+    text = VALID.replace("9000/v1}", "9000/v1, api_key: ${KEY}, headers: {X-A: b, Host: b, Authorization: b}} # !")
+    assert_refused(
+        text,
+        "upstreams.main.headers.Host: is a header that the gateway sets itself",
+        "upstreams.main.headers.Authorization: is the header that carries `api_key`; leave one of them out",
+        environ={"KEY": "sk-1"},
+    )
+
+
+def test_a_pattern_of_a_team_or_a_key_matches_a_model_that_it_can_use() -> None:
+    assert_refused(
+        VALID
+        + f"""\
+teams:
+  search:
+    models: ["openai/*", "opneai/*"] # !
+    keys:
+      - name: prod
+        sha256: {SHA256}
+        models:
+          - "openai/*"
+          - "local/*" # !
+          - gpt-oss # !
+""",
+        "teams.search.models[1]: matches no model that can be used here; there are local/free, openai/gpt-oss-120b",
+        "teams.search.keys[0].models[1]: matches no model that can be used here; there are openai/gpt-oss-120b",
+        "teams.search.keys[0].models[2]: matches no model that can be used here; "
+        "it is an alias, name openai/gpt-oss-120b itself",
+    )
+
+
+def test_a_key_is_given_in_exactly_one_way() -> None:
+    assert_refused(
+        VALID
+        + f"""\
+teams:
+  search:
+    keys:
+      - {{name: neither}} # !
+      - {{name: both, key: "${{KEY}}", sha256: {SHA256}}} # !
+""",
+        "teams.search.keys[0]: needs either `key` or `sha256`, and not both",
+        "teams.search.keys[1]: needs either `key` or `sha256`, and not both",
+        environ={"KEY": "gw_1"},
+    )
+
+
+def test_no_two_keys_are_the_same_in_any_team_and_however_they_are_given() -> None:
+    digest = hashlib.sha256(b"gw_secret").hexdigest().upper()
+    assert_refused(
+        VALID
+        + f"""\
+teams:
+  search:
+    keys:
+      - {{name: one, key: "${{KEY}}"}}
+      - {{name: empty, key: "${{NO_KEY:-}}"}}
+      - {{name: empty-too, key: "${{NO_KEY:-}}"}}
+  other:
+    keys:
+      - {{name: one, sha256: {digest}}} # !
+""",
+        "teams.other.keys[0]: is the same key as teams.search.keys[0]",
+        environ={"KEY": "gw_secret"},
+    )
+
+
+def test_a_keys_name_stands_once_in_its_team() -> None:
+    text = VALID + TEAM + f"      - {{name: prod, sha256: {SHA256.replace('0f', 'f0')}}} # !\n"
+    assert_refused(text, "teams.search.keys[1].name: is the name of another key of this team")
+    loaded(text.replace("      - {name: prod, sha256: f0", "  other:\n    keys:\n      - {name: prod, sha256: f0"))
+
+
+def test_who_cannot_use_the_gateway_is_a_warning() -> None:
+    assert_warned(
+        VALID + "teams:\n  search: {} # !\n",
+        "teams.search: has no keys, so nobody can use the gateway in its name",
+    )
+    assert [str(warning) for warning in loaded(VALID).warnings] == [
+        "gateway.yaml:1: teams: is missing, so nobody can use the gateway"
+    ]
+
+
+def test_an_upstream_that_no_route_leads_to_is_a_warning() -> None:
+    text = VALID.replace("models:", "  spare: {base_url: http://127.0.0.1:9001/v1} # !\nmodels:", 1)
+    assert_warned(text + TEAM, "upstreams.spare: has no route that leads to it")
+
+
+def test_a_secret_in_clear_is_a_warning_and_one_from_a_reference_is_not() -> None:
+    text = (
+        VALID.replace("9000/v1}", "9000/v1, api_key: sk-1} # !")
+        + """\
+teams:
+  search:
+    keys:
+      - {name: clear, key: gw_1} # !
+      - {name: default, key: "${NO_KEY:-gw_2}"} # !
+      - {name: environment, key: "${KEY}"}
+"""
+    )
+    clear = "stands in clear in the file; take it from ${NAME} or ${file:PATH}"
+    assert_warned(
+        text,
+        f"upstreams.main.api_key: {clear}",
+        f"teams.search.keys[0].key: {clear}",
+        f"teams.search.keys[1].key: {clear}",
+        environ={"KEY": "gw_3"},
+    )
+
+
+def test_an_empty_key_is_a_warning_and_opens_nothing() -> None:
+    text = VALID + 'teams: {search: {keys: [{name: dev, key: "${KEY:-}"}]}} # !\n'
+    assert_warned(
+        text,
+        "teams.search.keys[0].key: is empty, so nobody can use this key; set the variable that it is taken from",
+    )
+    assert loaded(text).settings.teams["search"].keys[0].digest == ""

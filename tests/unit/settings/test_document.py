@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from gateway.settings.document import MAX_DEPTH, Document, NotYaml, read
+from gateway.settings.replacement import References
+
+
+def document(text: str) -> Document:
+    return read(text, References({"NAME": "value"}, Path()))
+
+
+def refusal(text: str) -> tuple[int, str]:
+    with pytest.raises(NotYaml) as refused:
+        document(text)
+    return refused.value.line, refused.value.message
+
+
+def test_every_path_has_the_line_that_it_stands_on() -> None:
+    places = document("a: 1\nb:\n  c:\n    - x\n    - {d: y}\n").places
+    lines = {(): 1, ("a",): 1, ("b",): 2, ("b", "c"): 3, ("b", "c", 0): 4, ("b", "c", 1): 5, ("b", "c", 1, "d"): 5}
+    assert {path: place.line for path, place in places.items()} == lines
+
+
+def test_a_scalar_keeps_its_text_whatever_yaml_takes_it_for() -> None:
+    data = document("[no, 0123, 12:30, 1_000, 5e88, 2027-01-01, 0x1F, .inf, 'true', 0.10]").data
+    assert data == ["no", "0123", "12:30", "1_000", "5e88", "2027-01-01", "0x1F", ".inf", "true", "0.10"]
+
+
+def test_a_value_that_is_left_out_is_none_and_a_quoted_one_is_not() -> None:
+    assert document("{a: , b: ~, c: null, d: '', e: 'null'}").data == {
+        "a": None,
+        "b": None,
+        "c": None,
+        "d": "",
+        "e": "null",
+    }
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n"])
+def test_an_empty_file_is_none(text: str) -> None:
+    assert document(text).data is None
+
+
+def test_an_alias_repeats_what_it_names_under_its_own_path() -> None:
+    read = document("a: &usual {x: 1}\nb: *usual\n")
+    assert read.data == {"a": {"x": "1"}, "b": {"x": "1"}}
+    assert read.places["b", "x"].line == 1
+    assert read.places["b",].line == 2
+
+
+def test_a_key_that_is_set_twice_names_both_lines() -> None:
+    findings = document("a:\n  b: 1\n  c: 2\n  b: 3\n").findings
+    assert [(finding.path, finding.message, finding.line) for finding in findings] == [
+        (("a", "b"), "is set twice, first on line 2", 4)
+    ]
+
+
+@pytest.mark.parametrize("key", ["? [1, 2]\n", "? {a: 1}\n", "? ~\n"])
+def test_a_key_that_is_not_text_is_refused(key: str) -> None:
+    (finding,) = document(f"x: 1\n{key}: 2\n").findings
+    assert (finding.line, finding.message) == (2, "a key is not text; write a name before the colon")
+
+
+def test_a_merge_key_is_refused_with_what_to_write_instead() -> None:
+    (finding,) = document("a: &a {x: 1}\nb:\n  <<: *a\n").findings
+    assert (finding.path, finding.line) == (("b",), 3)
+    assert finding.message.startswith("merge keys (`<<`) are not supported; name a whole value with &")
+
+
+def test_a_reference_in_a_key_is_refused_and_stands_as_it_was_written() -> None:
+    (finding,) = document("${NAME}: 1\n").findings
+    assert finding.message == "a key cannot be a reference (${NAME}); only values are replaced"
+
+
+def test_a_dash_without_a_value_is_refused() -> None:
+    (finding,) = document("a:\n  - 1\n  -\n").findings
+    assert finding == (("a", 1), "is empty; write a value or take the dash away", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("a: [1\nb: 2\n", 2, "is not YAML: did not find expected ',' or ']'"),
+        ("a: 1\nb: !!int 3\n", 2, "YAML tags (`!…`) are not supported; write the plain value"),
+        ("a: !!python/object/apply:os.system [x]\n", 1, "YAML tags (`!…`) are not supported; write the plain value"),
+        ("a: 1\n--- \nb: 1\n", 2, "a second YAML document begins here; a configuration is one"),
+        ("a: *nothing\n", 1, "an alias names nothing before it; put text that begins with * in quotes"),
+        ("a: &a\n  b: *a\n", 2, "an alias names nothing before it; put text that begins with * in quotes"),
+        ("a: 1\nb: \x07\n", 2, "contains a control or private-use character"),
+        ("a: \ue0000\ue001\n", 1, "contains a control or private-use character"),
+        ("a: 1\nb: \x00\n", 2, "contains a control or private-use character"),
+        ("\n" + "[" * 100, 2, f"nested deeper than {MAX_DEPTH} levels"),
+        ("{a: " * 100_000, 1, f"nested deeper than {MAX_DEPTH} levels"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_its_line(text: str, line: int, message: str) -> None:
+    assert refusal(text) == (line, message)
+
+
+def test_a_bomb_of_aliases_is_refused_before_it_goes_off() -> None:
+    levels = "".join(f"{name}: &{name} [{', '.join([f'*{inner}'] * 10)}]\n" for inner, name in pairwise("abcdefghi"))
+    line, message = refusal("a: &a [x]\n" + levels)
+    assert message == "its aliases amount to more than 1000000 values"
+    assert line == 7

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gateway.settings import json_schema
+from gateway.settings.shape import Settings
+
+SCHEMA = json_schema()
+
+
+def setting(section: str, name: str) -> dict[str, Any]:
+    described: dict[str, Any] = SCHEMA["$defs"][section]["properties"][name]
+    return described
+
+
+def test_the_schema_knows_every_setting_of_the_first_level_and_no_other() -> None:
+    assert set(SCHEMA["properties"]) == set(Settings.model_fields)
+    assert SCHEMA["additionalProperties"] is False
+    assert SCHEMA["required"] == ["upstreams", "models"]
+
+
+def test_every_setting_is_described() -> None:
+    sections = [SCHEMA, *SCHEMA["$defs"].values()]
+    settings = [(name, said) for section in sections for name, said in section.get("properties", {}).items()]
+    assert len(settings) > 40
+    assert [name for name, said in settings if not said.get("description")] == []
+
+
+def test_a_default_is_written_as_one_writes_it_in_the_file() -> None:
+    assert SCHEMA["properties"]["listen"]["default"] == "0.0.0.0:8080"
+    assert setting("DrainSettings", "timeout")["default"] == "10m"
+    assert "default" not in setting("UpstreamSettings", "api_key")
+
+
+def test_a_reference_may_stand_for_every_scalar_and_grouped_digits_for_numbers() -> None:
+    reference, grouped = {"$ref": "#/$defs/Reference"}, {"$ref": "#/$defs/GroupedDigits"}
+    assert reference in setting("DrainSettings", "delay")["anyOf"]
+    assert {reference["$ref"], grouped["$ref"]} < {
+        kind.get("$ref") for kind in setting("LimitSettings", "tokens")["anyOf"]
+    }
+    assert reference in setting("LimitSettings", "per")["anyOf"]
+    assert reference in setting("TeamSettings", "models")["items"]["anyOf"]
+    assert re.search(SCHEMA["$defs"]["Reference"]["pattern"], "a-${NAME:-b}")
+    assert re.search(SCHEMA["$defs"]["GroupedDigits"]["pattern"], "200_000")
+
+
+def test_a_limit_has_one_meter_in_the_schema_too() -> None:
+    meters = [alternative["required"] for alternative in SCHEMA["$defs"]["LimitSettings"]["oneOf"]]
+    assert meters == [["requests"], ["tokens"], ["input_tokens"], ["output_tokens"], ["usd"], ["concurrent"]]
