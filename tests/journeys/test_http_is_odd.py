@@ -1,0 +1,165 @@
+"""Clients that speak HTTP badly, oddly or in an old way: an answer or a closed connection, never a 500."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from gateway.demo import DemoUpstream, Script
+from tests.hand_upstream import hand_upstream
+from tests.raw_client import http_chat, http_head, raw_client
+from tests.whole_gateway import KEY, whole_gateway
+
+HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {KEY}\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"hello\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(64)),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /v1/models HTTP/9.9\r\nhost: gateway\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nhost gateway\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nhost: gateway\r\nna me: x\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nhost: gateway\r\nname: a\x00b\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nhost: gateway\r\nname: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nhost: gateway\r\n\r\n",
+        b"BREW /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\n\r\n",
+        HEAD + b"content-length: -5\r\n\r\n",
+        HEAD + b"content-length: 5\r\ncontent-length: 6\r\n\r\nhello!",
+        HEAD + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
+        HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\nhelloworld\r\n0\r\n\r\n",
+    ],
+)
+async def test_what_is_not_http_gets_a_400_and_a_closed_connection(
+    data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        async with raw_client(gateway.port) as client:
+            client.send(data)
+            reply = await client.answer()
+            assert (reply.status, reply.error["code"]) == (400, "invalid_request")
+            assert reply.error["type"] == "invalid_request_error"
+            assert reply.headers["connection"] == "close"
+            assert reply.headers["x-request-id"]
+            assert await client.rest() == b""
+        assert (await gateway.chat()).status == 200
+        assert upstream.truth.total.requests == 1
+    assert _told(caplog) == []
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST", HEAD, HEAD + b"content-length: 500\r\n\r\n{"])
+async def test_a_client_that_stops_in_the_middle_of_a_request_harms_nobody(
+    sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        async with raw_client(gateway.port) as client:
+            client.send(sent)
+            client.hang_up()
+        assert (await gateway.chat()).status == 200
+        assert upstream.truth.total.requests == 1
+    assert _told(caplog) == []
+
+
+async def test_a_client_that_leaves_within_its_body_is_recorded_as_gone() -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        async with raw_client(gateway.port) as client:
+            client.send(HEAD + b'expect: 100-continue\r\ncontent-length: 500\r\n\r\n{"model":')
+            assert (await client.head())[0] == 100
+            client.hang_up()
+            exchange = await gateway.ended()
+        assert exchange.error is not None
+        assert exchange.error.code == "client_gone"
+        assert exchange.usage is None
+        assert gateway.lines[-1]["status"] == 499
+        assert upstream.truth.total.requests == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_of_http_1_0_gets_an_answer_that_ends_with_the_connection(stream: bool) -> None:
+    async with DemoUpstream(Script(chunks=5)) as upstream, whole_gateway(upstream.base_url) as gateway:
+        async with raw_client(gateway.port) as client:
+            client.send(http_chat(version="1.0", stream=stream))
+            reply = await client.answer()
+            assert reply.status == 200
+            assert "transfer-encoding" not in reply.headers
+            assert await client.rest() == b""
+        assert reply.events[-1] == "[DONE]" if stream else reply.json["usage"]["completion_tokens"] == 5
+        exchange = await gateway.ended()
+        assert exchange.usage is not None
+        assert exchange.usage.output == 5
+
+
+async def test_a_client_of_http_1_0_cannot_take_a_broken_stream_for_a_whole_one() -> None:
+    """Without chunks the end of the connection is the end of the answer: the error event must be there."""
+    script = Script(chunks=6, halt="reset", halt_after=3)
+    async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url) as gateway:
+        async with raw_client(gateway.port) as client:
+            client.send(http_chat(version="1.0", stream=True))
+            reply = await client.answer()
+        assert reply.chunks[-1]["error"]["code"] == "upstream_broke"
+        assert "[DONE]" not in reply.events
+
+
+async def test_requests_in_one_pipeline_are_answered_in_their_order() -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        async with raw_client(gateway.port) as client:
+            client.send(
+                http_chat(max_tokens=1)
+                + http_chat(stream=True, max_tokens=2)
+                + http_chat(model="absent")
+                + http_head("GET /v1/models HTTP/1.1", {"host": "gateway", "authorization": f"Bearer {KEY}"})
+                + http_chat(max_tokens=3)
+            )
+            replies = [await client.answer() for _ in range(5)]
+        assert [reply.status for reply in replies] == [200, 200, 404, 200, 200]
+        assert replies[0].json["usage"]["completion_tokens"] == 1
+        assert replies[1].events[-1] == "[DONE]"
+        assert replies[3].json["object"] == "list"
+        assert replies[4].json["usage"]["completion_tokens"] == 3
+        assert upstream.truth.total.completed == 3
+
+
+async def test_a_client_that_asks_to_close_gets_its_answer_and_the_end() -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        async with raw_client(gateway.port) as client:
+            client.send(http_chat(headers={"connection": "close"}))
+            assert (await client.answer()).status == 200
+            assert await client.rest() == b""
+
+
+async def test_a_client_that_ends_its_sending_is_taken_for_one_that_left() -> None:
+    """As nginx and Envoy have it: from here, half a connection looks like none."""
+    async with hand_upstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        async with raw_client(gateway.port) as client:
+            client.send(http_chat())
+            turn = await upstream.asked()
+            client.end_sending()
+            await turn.left()
+        exchange = await gateway.ended()
+        assert exchange.error is not None
+        assert exchange.error.code == "client_gone"
+
+
+async def test_curl_sends_a_large_body_after_it_was_asked_to_go_on() -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        body = b'{"pad":"' + b"x" * 2_000_000 + b'",' + http_chat().partition(b"\r\n\r\n{")[2]
+        process = await asyncio.create_subprocess_exec(
+            *("curl", "-sS", "-o", "-", "-w", "%{http_code}", "-H", f"authorization: Bearer {KEY}"),
+            *("-H", "content-type: application/json", "-H", "expect: 100-continue"),
+            *("--data-binary", "@-", f"{gateway.url}/chat/completions"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate(body)
+        assert out.endswith(b"}200")
+        assert upstream.truth.requests[0].body == body
+
+
+def _told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What libraries had to say that an operator would be woken by."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
