@@ -31,7 +31,8 @@ class Fields(Protocol):
 
     @property
     def output_cap(self) -> int | None:
-        """Tokens that one choice may produce, as the client asked; None if it did not say."""
+        """Tokens that one choice may produce, as the client asked; None if it did not say. Of two caps
+        the larger, since nobody knows which one the upstream obeys."""
         ...
 
     @property
@@ -74,7 +75,7 @@ class ChatFields(msgspec.Struct):
     @property
     def output_cap(self) -> int | None:
         caps = [cap for cap in (self.max_completion_tokens, self.max_tokens) if cap is not None]
-        return min(caps, default=None)
+        return max(caps, default=None)
 
     @property
     def choices(self) -> int:

@@ -23,7 +23,8 @@ _QUANTILE = 0.95
 _RECOUNT_EVERY = 16
 _RATIO_STEP = 0.05
 _RATIO_BOUNDS = (1.0, 16.0)
-_ATTACHMENT = re.compile(rb'(?:;base64,|"data": ?")([A-Za-z0-9+/=_-]{2048,})')
+_ATTACHMENT = re.compile(rb'(?:;base64,|"data": ?")([A-Za-z0-9+/\\=_-]{2048,})')
+"""Base64 in a JSON string, where some encoders write a backslash before a slash."""
 
 
 class Estimator:

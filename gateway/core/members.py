@@ -16,9 +16,12 @@ from gateway.core.errors import BodyUnreadable
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _OPENING = re.compile(rb"[ \t\r\n]*\{")
-_NAME = re.compile(rb'[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*')
+_NAME = re.compile(rb'[ \t\r\n]*("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*:[ \t\r\n]*')
 _COMMA = re.compile(rb"[ \t\r\n]*,")
 _CLOSING = re.compile(rb"[ \t\r\n]*\}[ \t\r\n]*\Z")
+
+MOST = 1_000
+"""Members of one object: far more than any API has, and few enough to be walked through at once."""
 
 
 class Members(msgspec.Struct, frozen=True):
@@ -33,16 +36,17 @@ class Members(msgspec.Struct, frozen=True):
         return self.body[span[0] : span[1]] if span else None
 
     def changed(self, changes: Mapping[str, bytes]) -> bytes:
-        """The object with some members set to other JSON texts; those it lacks are put first."""
-        added = [b'"%b":%b' % (name.encode(), text) for name, text in changes.items() if name not in self.spans]
+        """The object with some members set to other JSON texts; those it lacks are put last."""
         pieces, position = [], 0
-        if added:
-            position = self.body.index(b"{") + 1
-            pieces = [self.body[:position], b",".join(added), b"," if self.spans else b""]
         for name, (begin, end) in self.spans.items():
             if name in changes:
                 pieces += [self.body[position:begin], changes[name]]
                 position = end
+        added = [b'"%b":%b' % (name.encode(), text) for name, text in changes.items() if name not in self.spans]
+        if added:
+            last = self.body.rindex(b"}")
+            pieces += [self.body[position:last], b"," if self.spans else b"", b",".join(added)]
+            position = last
         return b"".join((*pieces, self.body[position:]))
 
 
@@ -60,6 +64,8 @@ def read_members(body: bytes) -> Members:
         raise BodyUnreadable("The body must be a JSON object.") from None
     except msgspec.DecodeError as error:
         raise BodyUnreadable(f"The body is not valid JSON: {error}.") from None
+    if len(raws) > MOST:
+        raise BodyUnreadable(f"The body has more than {MOST:,} members. Send only those that the API knows.")
     return Members(body, _spans(body, raws))
 
 

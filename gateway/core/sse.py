@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import re
 
-# Atomic groups, or CR LF alone would be taken for two line ends when backtracking.
-_BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+# A blank line after one that is not: line ends before an event belong to it. Atomic groups, or CR LF
+# alone would be taken for two line ends when backtracking.
+_BLANK_LINE = re.compile(rb"(?<=[^\r\n])(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_LINE = re.compile(rb"([^\r\n]*+)(\r\n|\n|\r|\Z)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 BOM = b"\xef\xbb\xbf"
 
 
 class EventSplitter:
-    """Bytes in, whole events out, each with the blank line that ends it."""
+    """Bytes in, whole events out, each with the blank line that ends it. A byte order mark that opens
+    the stream comes out by itself."""
 
     def __init__(self) -> None:
         self._pieces = bytearray()
         self._searched = 0
+        self._begun = False
 
     @property
     def held(self) -> int:
@@ -29,9 +33,11 @@ class EventSplitter:
     def feed(self, data: bytes) -> list[bytes]:
         self._pieces += data
         events, begin = [], 0
-        for blank in _BLANK_LINE.finditer(self._pieces, self._searched):
-            if not self._pieces[begin : blank.start()].strip(b"\r\n"):
-                continue  # Line ends before the first line belong to the event that follows.
+        if not self._begun and len(self._pieces) >= len(BOM):
+            self._begun = True
+            if self._pieces.startswith(BOM):
+                events, begin = [BOM], len(BOM)
+        for blank in _BLANK_LINE.finditer(self._pieces, max(begin, self._searched)):
             events.append(bytes(self._pieces[begin : blank.end()]))
             begin = blank.end()
         del self._pieces[:begin]
@@ -49,28 +55,30 @@ class EventSplitter:
 
 def data_of(event: bytes) -> bytes | None:
     """The data of one event, its lines joined by LF; None for a comment or an event without data."""
-    lines = _LINE_END.split(event.lstrip(b"\r\n").removeprefix(BOM))
-    found = [_field_value(line) for line in lines if line == b"data" or line.startswith(b"data:")]
+    found = [_field_value(line) for line in _LINE_END.split(event) if _is_data(line)]
     return b"\n".join(found) if found else None
 
 
 def with_data(event: bytes, data: bytes) -> bytes:
-    """The same event with other data, in one line at the place of the first; all else stays."""
-    end = _LINE_END.search(event.lstrip(b"\r\n"))
-    line_end = end[0] if end else b"\n"
-    lines, placed = [], False
-    for line in _LINE_END.split(event.strip(b"\r\n")):
-        if line != b"data" and not line.startswith(b"data:"):
-            lines.append(line)
+    """The same event with other data at the place of its own; all else stays as it was."""
+    pieces, placed = [], False
+    for line, end in _LINE.findall(event):
+        if not _is_data(line):
+            pieces.append(line + end)
         elif not placed:
-            lines.append(b"data: " + data)
+            name = b"data: " if line.startswith(b"data: ") else b"data:"
+            pieces += [name + text + end for text in data.split(b"\n")]
             placed = True
-    return line_end.join((*lines, b"", b""))
+    return b"".join(pieces)
 
 
 def event_of(data: bytes, kind: bytes = b"") -> bytes:
     """A new event, of a named kind if one is given."""
     return b"%bdata: %b\n\n" % (b"event: %b\n" % kind if kind else b"", data)
+
+
+def _is_data(line: bytes) -> bool:
+    return line.startswith(b"data:") or line == b"data"
 
 
 def _field_value(line: bytes) -> bytes:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from gateway.core.calendar import FOREVER_MS
 from gateway.core.errors import LimitRefusal, LimitTooSmall, QuotaSpent, RateExceeded
-from gateway.core.limit import Limit, Meter, Scope
+from gateway.core.limit import Limit, Meter, Mode, Scope
 from gateway.core.reservation import Refusal, Standing, Why
 
 _UNITS = {Meter.REQUESTS: "requests", Meter.USD: "USD", Meter.CONCURRENT: "requests at a time"}
@@ -54,11 +55,12 @@ def standing_object(standing: Standing) -> dict[str, Any]:
 
 
 def limit_headers(standings: Sequence[Standing], now_ms: int) -> list[tuple[str, str]]:
-    """`x-ratelimit-*` for the tightest rates and `x-quota-*` for the tightest quotas: those with the least left."""
+    """`x-ratelimit-*` for the tightest rates and `x-quota-*` for the tightest quotas: those with the least left.
+    A limit that is only tried out is not told: nobody is to slow down for it."""
     tightest: dict[tuple[str, str], Standing] = {}
     for standing in standings:
         group = _header_group(standing.limit)
-        if group is None:
+        if group is None or standing.limit.mode is Mode.SHADOW:
             continue
         rival = tightest.get(group)
         if rival is None or standing.left < rival.left:
@@ -66,9 +68,10 @@ def limit_headers(standings: Sequence[Standing], now_ms: int) -> list[tuple[str,
     headers: list[tuple[str, str]] = []
     for (prefix, noun), standing in tightest.items():
         limit = standing.limit
-        headers.append((f"{prefix}-limit-{noun}", str(in_unit(limit, limit.amount))))
-        headers.append((f"{prefix}-remaining-{noun}", str(in_unit(limit, standing.left))))
-        headers.append((f"{prefix}-reset-{noun}", duration_text(max(0, standing.resets_ms - now_ms))))
+        headers.append((f"{prefix}-limit-{noun}", _figure(limit, limit.amount, "")))
+        headers.append((f"{prefix}-remaining-{noun}", _figure(limit, standing.left, "")))
+        if standing.resets_ms:
+            headers.append((f"{prefix}-reset-{noun}", duration_text(max(0, standing.resets_ms - now_ms))))
     return headers
 
 
@@ -78,8 +81,8 @@ def in_unit(limit: Limit, amount: int) -> int | float:
 
 
 def duration_text(milliseconds: int) -> str:
-    """`120ms`, `1s`, `6m0s`, `72h0m0s`: as OpenAI writes the time until a limit resets."""
-    if milliseconds < 1000:
+    """`0s`, `120ms`, `1s`, `6m0s`, `72h0m0s`: as OpenAI writes the time until a limit resets."""
+    if 0 < milliseconds < 1000:
         return f"{milliseconds}ms"
     seconds, rest = divmod(milliseconds, 1000)
     minutes, seconds = divmod(seconds, 60)
@@ -92,7 +95,11 @@ def duration_text(milliseconds: int) -> str:
 
 
 def rfc3339(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(min(ms, FOREVER_MS - 1) / 1000, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def _header_group(limit: Limit) -> tuple[str, str] | None:
@@ -133,5 +140,7 @@ def _whose(limit: Limit) -> str:
     return "the organisation" if limit.scope is Scope.ORGANISATION else f"{limit.scope.value} {limit.subject!r}"
 
 
-def _figure(limit: Limit, amount: int) -> str:
-    return f"{in_unit(limit, amount):,}"
+def _figure(limit: Limit, amount: int, separator: str = ",") -> str:
+    """An amount in decimal digits: a small one in dollars is not `1e-06`."""
+    text = f"{in_unit(limit, amount):{separator}.6f}" if limit.meter is Meter.USD else f"{amount:{separator}}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -13,6 +13,10 @@ from typing import Any
 import msgspec
 
 
+_MOST = 10**12
+"""No answer has as many tokens: a greater count is a defect of who reports it, and is taken for none."""
+
+
 class Source(StrEnum):
     REPORTED = "reported"
     ESTIMATED = "estimated"
@@ -69,7 +73,7 @@ def read_usage(report: Mapping[str, Any]) -> Usage | None:
 def _count(report: Mapping[str, Any], *names: str) -> int | None:
     for name in names:
         value = report.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float) and not isinstance(value, bool) and -_MOST <= value <= _MOST:
             return max(0, int(value))
     return None
 

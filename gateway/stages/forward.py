@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from gateway.core.answer import Answer
 from gateway.core.envelope import Envelope
 from gateway.core.errors import UpstreamAuthFailed, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
 from gateway.core.exchange import Exchange
+from gateway.core.members import read_members
 from gateway.core.sink import Sink
 from gateway.core.target import Target
 from gateway.upstream.contract import Outgoing, Wire
@@ -41,18 +44,31 @@ async def forward(exchange: Exchange, envelope: Envelope, targets: list[Target],
         exchange.target = target
         outgoing = Outgoing(envelope.endpoint.upstream_path, headers, outgoing_body(exchange, envelope, target))
         try:
-            answer = await wire.send(target.upstream, outgoing)
-        except (UpstreamUnreachable, UpstreamTimedOut) as error:
-            exchange.attempts.append((target.upstream.name, error.code))
+            answer = await _ask(exchange, target, outgoing, wire)
+        except (UpstreamUnreachable, UpstreamTimedOut):
             if position == last or sink.begun:
                 raise
             continue
-        exchange.attempts.append((target.upstream.name, str(answer.status)))
-        exchange.upstream_seconds += answer.first_byte_at - answer.sent_at
         if position == last or sink.begun or not _is_failure(answer.status):
             return _presentable(answer, target)
         answer.abandon()
     raise AssertionError("the loop returns or raises at its last target")
+
+
+async def _ask(exchange: Exchange, target: Target, outgoing: Outgoing, wire: Wire) -> Answer:
+    """One try, noted in the exchange with the time that was spent waiting, whatever comes of it."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    try:
+        answer = await wire.send(target.upstream, outgoing)
+    except BaseException as error:
+        exchange.upstream_seconds += clock() - began
+        if isinstance(error, UpstreamError):
+            exchange.attempts.append((target.upstream.name, error.code))
+        raise
+    exchange.upstream_seconds += answer.first_byte_at - answer.sent_at
+    exchange.attempts.append((target.upstream.name, str(answer.status)))
+    return answer
 
 
 def outgoing_body(exchange: Exchange, envelope: Envelope, target: Target) -> bytes:
@@ -60,29 +76,36 @@ def outgoing_body(exchange: Exchange, envelope: Envelope, target: Target) -> byt
     changes: dict[str, bytes] = {}
     if target.model != envelope.asked_model:
         changes["model"] = msgspec.json.encode(target.model)
-    if envelope.stream and envelope.endpoint.asks_with_stream_options and target.upstream.stream_options:
+    if _must_ask_usage(envelope, target):
         changes["stream_options"] = _asking_usage(envelope.members.value("stream_options"))
     changes |= _cap_changes(exchange, envelope)
     return envelope.members.changed(changes) if changes else envelope.members.body
 
 
 def _cap_changes(exchange: Exchange, envelope: Envelope) -> dict[str, bytes]:
-    cap = envelope.output_cap
+    """The caps that are over what the model or the reservation allows; where a quota is nearly spent
+    and the request has no cap, one more."""
     reservation = exchange.reservation
-    if reservation is not None and reservation.capped:
-        cap = reservation.granted // envelope.choices
-    elif cap is None or envelope.asked_cap is None or envelope.asked_cap <= cap:
+    capped = reservation is not None and reservation.capped
+    cap = reservation.granted // envelope.choices if reservation is not None and capped else envelope.output_cap
+    if cap is None:
         return {}
     names = envelope.endpoint.cap_members
-    present = [name for name in names if envelope.members.value(name) not in (None, b"null")]
-    return dict.fromkeys(present or names[:1], b"%d" % cap)
+    given = {name: text for name in names if (text := envelope.members.value(name)) not in (None, b"null")}
+    if capped and not given:
+        return {names[0]: b"%d" % cap}
+    return {name: b"%d" % cap for name, text in given.items() if int(text) > cap}
+
+
+def _must_ask_usage(envelope: Envelope, target: Target) -> bool:
+    asks = envelope.stream and envelope.endpoint.asks_with_stream_options and target.upstream.stream_options
+    return asks and not envelope.asks_usage
 
 
 def _asking_usage(options: bytes | None) -> bytes:
-    given = msgspec.json.decode(options, type=dict[str, msgspec.Raw] | None) if options else None
-    if not given:
+    if options in (None, b"null"):
         return b'{"include_usage":true}'
-    return msgspec.json.encode({**given, "include_usage": msgspec.Raw(b"true")})
+    return read_members(options).changed({"include_usage": b"true"})
 
 
 def _headers(exchange: Exchange) -> tuple[tuple[str, str], ...]:

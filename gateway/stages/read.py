@@ -15,14 +15,16 @@ from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.estimate import readable_size
 from gateway.core.members import Members, read_members
 
-_PATH = re.compile(r" - at `\$\.?(.*?)`$")
-_MISSING = re.compile(r"missing required field `(.*?)`")
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+_EXPLANATION_MAX = 200
+"""Characters of an explanation: it may quote what was sent, however long that is."""
 
 
 def read(body: bytes, endpoint: Endpoint, caller: Caller, catalogue: Catalogue) -> Envelope:
     """The envelope of a request. Raises BodyUnreadable, FieldInvalid, ModelUnknown."""
     members = read_members(body)
     fields = _fields(body, endpoint)
+    _refuse_double_options(members)
     model = catalogue.model_for(caller, fields.model)
     if model is None:
         raise ModelUnknown(
@@ -52,6 +54,8 @@ def _fields(body: bytes, endpoint: Endpoint) -> Fields:
         return _decoder(endpoint.fields).decode(body)
     except msgspec.ValidationError as error:
         raise _field_error(str(error)) from None
+    except RecursionError:
+        raise BodyUnreadable("The body is nested too deeply to be read.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BodyUnreadable(f"The body is not valid JSON: {error}.") from None
 
@@ -63,15 +67,23 @@ def _decoder(fields: type[Fields]) -> msgspec.json.Decoder[Fields]:
 
 def _field_error(explanation: str) -> FieldInvalid:
     """A msgspec explanation ("Expected `int`, got `str` - at `$.max_tokens`") as an error of ours."""
-    place = _PATH.search(explanation)
-    path = place[1] if place else ""
-    what = explanation[: place.start()] if place else explanation
-    missing = _MISSING.search(what)
+    what, _, place = explanation.rpartition(" - at `$")
+    if not what:
+        what, place = explanation, "`"
+    path = place[:-1].removeprefix(".")
+    missing = _MISSING.fullmatch(what)
     if missing:
         path = f"{path}.{missing[1]}" if path else missing[1]
         return FieldInvalid(f"{path!r} is required and was not sent.", param=path)
-    what = what.replace("`", "'")
-    return FieldInvalid(f"{path!r} is not valid: {what[:1].lower()}{what[1:]}.", param=path or None)
+    said = f"{what[:1].lower()}{what[1:_EXPLANATION_MAX]}".replace("`", "'")
+    return FieldInvalid(f"{path!r} is not valid: {said}.", param=path or None)
+
+
+def _refuse_double_options(members: Members) -> None:
+    # The one object within the body that the gateway acts on: two include_usage in it could hide usage.
+    options = members.value("stream_options")
+    if options not in (None, b"null"):
+        read_members(options)
 
 
 def _input_bytes(members: Members, endpoint: Endpoint) -> int:
