@@ -7,7 +7,7 @@ then the streams, and ends with nothing unsettled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from importlib.metadata import version
 from random import Random
 from typing import Any
@@ -42,7 +42,7 @@ class Gateway:
         self._wire = HttpWire()
         self._metrics = Metrics(clock, version("inducta-gateway"))
         self.rooms = Rooms(
-            catalogue=catalogue(settings),
+            catalogue=catalogue(settings, clock.now_ms() // 1000),
             store=self.store,
             wire=self._wire,
             zone=settings.timezone,
@@ -56,7 +56,8 @@ class Gateway:
         )
         self._journey = Journey(self.rooms)
         self._data = DataPlane(self._journey, settings.max_body)
-        self._admin = AdminPlane(Desk(self.rooms, self._exposition, self._obstacles, settings.admin.secret))
+        self._desk = Desk(self.rooms, self._exposition, self._obstacles, settings.admin.secret)
+        self._admin = AdminPlane(self._desk)
         self._draining = False
         self._doors: list[tuple[asyncio.Server, Listener]] = []
 
@@ -65,6 +66,18 @@ class Gateway:
         data = await self._listen(self._data.handle, self._settings.listen)
         admin = await self._listen(self._admin.handle, self._settings.admin.listen)
         return data, admin
+
+    def take_up(self, settings: Settings) -> None:
+        """Serve requests that begin from now on under these settings. What is read at the start alone stays."""
+        self.rooms.keepalive_s = settings.keepalive.total_seconds()
+        self.rooms.catalogue = catalogue(settings, self.rooms.clock.now_ms() // 1000)
+
+    def on_reload(self, reload: Callable[[], Awaitable[list[str]]]) -> None:
+        """What POST /admin/v1/reload does."""
+        self._desk.reload = reload
+
+    def count_reload(self, outcome: str) -> None:
+        self._metrics.config_reloads.add((outcome,))
 
     async def drain(self, hurry: asyncio.Event) -> None:
         """Stop: serve on for `delay`, let what runs finish for `timeout`, then cut it; `hurry` ends either wait."""

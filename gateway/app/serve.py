@@ -8,10 +8,12 @@ import resource
 import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple
 
 import uvloop
 
 from gateway.app.gateway import Gateway
+from gateway.app.reload import Reloader
 from gateway.settings import Settings
 from gateway.settings.kinds import Address
 from gateway.telemetry.log import Log, configure
@@ -20,14 +22,22 @@ Announce = Callable[[Settings, Address], None]
 """Told once the gateway listens, with the address at which clients are served."""
 
 
-def serve(prepared: AbstractAsyncContextManager[Settings], announce: Announce) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. `prepared` gives the settings, and lasts as long as the
-    gateway. Raises OSError where an address cannot be taken, and what `prepared` raises."""
+class Source(NamedTuple):
+    """Where the settings come from: a context that lasts as long as the gateway, and the file to be
+    watched, if there is one."""
+
+    settings: AbstractAsyncContextManager[Settings]
+    path: str | None = None
+
+
+def serve(source: Source, announce: Announce) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises OSError where an address cannot be taken, and what
+    the source raises."""
     _allow_many_connections()
-    uvloop.run(_serve(prepared, configure(), announce))
+    uvloop.run(_serve(source, configure(), announce))
 
 
-async def _serve(prepared: AbstractAsyncContextManager[Settings], log: Log, announce: Announce) -> None:
+async def _serve(source: Source, log: Log, announce: Announce) -> None:
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def on_signal(name: str) -> None:
@@ -37,8 +47,9 @@ async def _serve(prepared: AbstractAsyncContextManager[Settings], log: Log, anno
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number.name)
-    async with prepared as settings:
+    async with source.settings as settings:
         gateway = Gateway(settings, log)
+        watch = _watch(source.path, gateway, log, settings)
         data, admin = await gateway.start()
         log.info("serving", listen=str(data), admin=str(admin))
         announce(settings, data)
@@ -46,8 +57,20 @@ async def _serve(prepared: AbstractAsyncContextManager[Settings], log: Log, anno
         gc.collect()
         gc.freeze()
         await stop.wait()
+        if watch is not None:
+            watch.cancel()
         await gateway.drain(hurry)
     log.info("stopped")
+
+
+def _watch(path: str | None, gateway: Gateway, log: Log, settings: Settings) -> asyncio.Task[None] | None:
+    if path is None:
+        return None
+    reloader = Reloader(path, gateway, log, settings)
+    gateway.on_reload(reloader.reload)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reloader.ask)
+    return loop.create_task(reloader.watch())
 
 
 def _allow_many_connections() -> None:

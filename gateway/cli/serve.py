@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import click
 
-from gateway.app.serve import Announce
+from gateway.app.serve import Announce, Source
 from gateway.app.serve import serve as run
 from gateway.core.errors import GatewayError
 from gateway.settings import Settings, SettingsInvalid, load
@@ -32,7 +32,8 @@ def serve(config: str | None, as_demo: bool, upstream: str | None, listen: str) 
     if as_demo or upstream:
         _run_without_file(upstream, listen)
     else:
-        _run(_from_file(config or os.environ.get("GATEWAY_CONFIG") or DEFAULT_CONFIG), _say_nothing)
+        path = config or os.environ.get("GATEWAY_CONFIG") or DEFAULT_CONFIG
+        _run(Source(_from_file(path), path), _say_nothing)
 
 
 def _run_without_file(upstream: str | None, listen: str) -> None:
@@ -41,14 +42,14 @@ def _run_without_file(upstream: str | None, listen: str) -> None:
 
     key = new_key()
     if upstream:
-        _run(before(upstream, os.environ.get("UPSTREAM_API_KEY", ""), key, listen), _show_how(key))
+        _run(Source(before(upstream, os.environ.get("UPSTREAM_API_KEY", ""), key, listen)), _show_how(key))
     else:
-        _run(demo(key, listen), _show_how(key))
+        _run(Source(demo(key, listen)), _show_how(key))
 
 
-def _run(prepared: AbstractAsyncContextManager[Settings], announce: Announce) -> None:
+def _run(source: Source, announce: Announce) -> None:
     try:
-        run(prepared, announce)
+        run(source, announce)
     except SettingsInvalid as invalid:
         for problem in invalid.problems:
             click.echo(str(problem), err=True)

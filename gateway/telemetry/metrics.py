@@ -75,6 +75,9 @@ class Metrics:
         self.attempts = Counter(
             "gateway_upstream_attempts_total", "Requests sent to an upstream.", ("upstream", "outcome")
         )
+        self.config_reloads = Counter(
+            "gateway_config_reloads_total", "Changed configurations that were taken up or refused.", ("outcome",)
+        )
         self.build = Gauge("gateway_build_info", "Always 1; the labels say what runs.", ("version", "python"))
         self.build.set(1, (version, platform.python_version()))
         for _, by in _ABORTED_BY:

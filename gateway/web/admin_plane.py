@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 from aiohttp import web
 
-from gateway.core.errors import AdminForbidden, GatewayError, KeyUnknown, MethodNotAllowed, UrlUnknown
+from gateway.core.errors import AdminForbidden, FieldInvalid, GatewayError, KeyUnknown, MethodNotAllowed, UrlUnknown
 from gateway.journey import Rooms
 from gateway.web.admin_pages import PREFIX, Told, content_of
 from gateway.web.rendering import JSON, error_body, error_headers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Desk:
     """What operators can ask for. `exposition` is the metrics and their content type; `obstacles` says why the
     gateway should get no traffic now; without a `token` the admin API is closed."""
@@ -24,6 +24,8 @@ class Desk:
     exposition: Callable[[], tuple[bytes, str]]
     obstacles: Callable[[], list[str]]
     token: str = ""
+    reload: Callable[[], Awaitable[list[str]]] | None = None
+    """Takes the configuration's file up anew, and tells what is wrong with it; None where there is no file."""
 
 
 class AdminPlane:
@@ -56,9 +58,19 @@ class AdminPlane:
 
     async def _administer(self, request: web.BaseRequest, path: str) -> web.Response:
         check_token(request.headers, self._desk.token)
+        if path == PREFIX + "reload":
+            return await self._reload(request.method)
         if request.method != "GET":
             raise MethodNotAllowed("This page is read with GET.", allow="GET")
         return _json(200, await content_of(path, self._desk.rooms, request.rel_url.query))
+
+    async def _reload(self, method: str) -> web.Response:
+        if method != "POST":
+            raise MethodNotAllowed("The configuration is taken up anew with POST.", allow="POST")
+        if self._desk.reload is None:
+            raise FieldInvalid("This gateway was started without a configuration file.")
+        problems = await self._desk.reload()
+        return _json(400 if problems else 200, {"taken_up": not problems, "problems": problems})
 
     def _metrics(self) -> web.Response:
         text, content_type = self._desk.exposition()
