@@ -1,0 +1,140 @@
+"""The first look: how much traffic, what fails and by whose doing, how fast, how much it costs."""
+
+from __future__ import annotations
+
+from deploy.dashboards.panel import Dashboard, Panel
+from deploy.dashboards.promql import WINDOW, per_second, quantile, quantiles, share
+
+REQUESTS = per_second("gateway_requests_total")
+FAILED = share(per_second("gateway_errors_total", where={"blame": "upstream|gateway"}), REQUESTS)
+REFUSED = share(per_second("gateway_refused_total"), REQUESTS)
+TTFT = "gateway_time_to_first_token_seconds"
+COST = "gateway_cost_usd_total"
+# Other programs that Prometheus scrapes have process metrics too.
+OURS = "and on (instance) gateway_build_info"
+
+NOW = (
+    Panel("Requests", "reqps", {"": REQUESTS}, "Finished requests a second.", "stat", 4),
+    Panel(
+        "Failed",
+        "percentunit",
+        {"": FAILED},
+        "Share of requests that upstreams or the gateway itself failed.",
+        "stat",
+        4,
+        warn=0.005,
+        alarm=0.05,
+    ),
+    Panel(
+        "Refused",
+        "percentunit",
+        {"": REFUSED},
+        "Share of requests that a limit refused.",
+        "stat",
+        4,
+        warn=0.05,
+        alarm=0.2,
+    ),
+    Panel(
+        "In flight", "short", {"": "sum(gateway_requests_in_flight)"}, "Requests under way, with streams.", "stat", 4
+    ),
+    Panel(
+        "First token, p99",
+        "s",
+        {"": quantile(0.99, TTFT)},
+        "99 of 100 streams begin within this time.",
+        "stat",
+        4,
+        warn=5,
+        alarm=20,
+    ),
+    Panel("Cost", "currencyUSD", {"": f"3600 * {per_second(COST)}"}, "US dollars an hour, as now.", "stat", 4),
+)
+
+TRAFFIC = (
+    Panel(
+        "Requests by model",
+        "reqps",
+        {"{{model}}": per_second("gateway_requests_total", "model")},
+        "Finished requests a second.",
+        stacked=True,
+    ),
+    Panel(
+        "Requests by status",
+        "reqps",
+        {"{{status}}": per_second("gateway_requests_total", "status")},
+        "499 is a client that left before it had an answer.",
+        stacked=True,
+    ),
+    Panel(
+        "Errors by blame",
+        "reqps",
+        {"{{blame}}: {{code}}": per_second("gateway_errors_total", "blame, code")},
+        "Caller: the request. Policy: a limit. Upstream: the model server. Gateway: the gateway itself.",
+        stacked=True,
+    ),
+    Panel(
+        "In flight by process",
+        "short",
+        {"{{instance}}": "sum by (instance) (gateway_requests_in_flight)"},
+        "Requests under way, with streams.",
+    ),
+    Panel(
+        "Streams cut",
+        "cps",
+        {"{{by}}": per_second("gateway_streams_aborted_total", "by")},
+        "Streams that ended before their answer did, and by whose doing.",
+    ),
+    Panel(
+        "Memory",
+        "bytes",
+        {"{{instance}}": f"process_resident_memory_bytes {OURS}"},
+        "Resident memory of each process.",
+    ),
+)
+
+SPEED = (
+    Panel(
+        "Duration",
+        "s",
+        quantiles("gateway_request_duration_seconds"),
+        "From a request's head to the end of its answer.",
+    ),
+    Panel("Time to first token", "s", quantiles(TTFT), "Streams: from a request's head to the first byte."),
+    Panel(
+        "Overhead",
+        "s",
+        quantiles("gateway_overhead_seconds"),
+        "Time inside the gateway: duration less the waiting for the upstream.",
+    ),
+)
+
+USE = (
+    Panel(
+        "Tokens",
+        "short",
+        {"{{direction}}": per_second("gateway_tokens_total", "direction", {"direction": "input|output"})},
+        "Tokens a second, as charged.",
+        stacked=True,
+    ),
+    Panel(
+        "Cost by model",
+        "currencyUSD",
+        {"{{model}}": f"3600 * {per_second(COST, 'model')}"},
+        "US dollars an hour.",
+        stacked=True,
+    ),
+    Panel(
+        "CPU",
+        "short",
+        {"{{instance}}": f"rate(process_cpu_seconds_total{WINDOW}) {OURS}"},
+        "Cores that each process uses.",
+    ),
+)
+
+OVERVIEW = Dashboard(
+    uid="inducta-overview",
+    title="Inducta gateway: overview",
+    about="How much traffic, what fails and by whose doing, how fast, how much it costs.",
+    rows=(("Now", NOW), ("Traffic", TRAFFIC), ("Speed", SPEED), ("Use", USE)),
+)

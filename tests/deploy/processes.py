@@ -1,0 +1,143 @@
+"""Real programs for the tests of what is shipped: found, started, waited for, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import sys
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / ".tools"
+"""Where `make test-deploy` puts what Debian does not have."""
+
+PATIENCE_S = 30.0
+"""After which a test that waits for a program gives up."""
+
+Json = dict[str, Any]
+
+
+def tool(name: str) -> str:
+    """Where a program is. Without it the test is left out, but not under `make test-deploy`, which installs it."""
+    rooms = (TOOLS / "go" / "bin", TOOLS / "venv" / "bin", TOOLS / "npm" / "node_modules" / ".bin", Path("/usr/sbin"))
+    places = os.pathsep.join((os.environ["PATH"], *map(str, rooms)))
+    found = shutil.which(name, path=places)
+    if found:
+        return found
+    missing = f"{name} is not installed; `make test-deploy` installs it"
+    if os.environ.get("DEPLOY_TOOLS") == "required":
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+def gateway_command() -> str:
+    """The `gateway` of the environment that runs the tests."""
+    return str(Path(sys.executable).parent / "gateway")
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+async def run(*command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+    """What a command printed; the test fails if the command does."""
+    code, printed = await outcome(*command, env=env, cwd=cwd)
+    assert code == 0, f"{' '.join(command)} ended with {code}:\n{printed}"
+    return printed
+
+
+async def outcome(*command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> tuple[int, str]:
+    """The exit status of a command, and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=PIPE, stderr=STDOUT, env={**os.environ, **(env or {})}, cwd=cwd
+    )
+    printed, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, printed.decode()
+
+
+class Running:
+    """A program that runs. `lines` are what it has printed."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._more = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+
+    async def line(self, fits: Callable[[str], bool]) -> str:
+        """The first line that fits, waited for."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                for line in self.lines:
+                    if fits(line):
+                        return line
+                assert not self._reading.done(), "the program ended: " + "\n".join(self.lines)
+                self._more.clear()
+                await self._more.wait()
+
+    async def ended(self) -> int:
+        """The exit status of a program that ends by itself, or was told to."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self._reading
+            return await self.process.wait()
+
+    async def end(self) -> None:
+        if self.process.returncode is None:
+            self.process.terminate()
+        try:
+            await self.ended()
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            self.lines.append(line.decode().rstrip("\n"))
+            self._more.set()
+        self._more.set()
+
+
+@asynccontextmanager
+async def running(
+    *command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> AsyncIterator[Running]:
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=PIPE, stderr=STDOUT, env={**os.environ, **(env or {})}, cwd=cwd
+    )
+    program = Running(process)
+    try:
+        yield program
+    finally:
+        await program.end()
+
+
+@asynccontextmanager
+async def demo_upstream(*flags: str) -> AsyncIterator[str]:
+    """The scripted model server; gives its base URL."""
+    async with running(gateway_command(), "demo-upstream", "--port", "0", *flags) as program:
+        line = await program.line(lambda line: "listens on" in line)
+        yield line.rpartition(" ")[2]
+
+
+@asynccontextmanager
+async def gateway(config: Json, folder: Path) -> AsyncIterator[tuple[Running, str, str]]:
+    """A gateway process; gives it, and the addresses of its data plane and its admin listener."""
+    file = folder / f"gateway-{free_port()}.yaml"
+    file.write_text(json.dumps(config), encoding="utf-8")
+    async with running(gateway_command(), "serve", "-c", str(file)) as program:
+        told = json.loads(await program.line(lambda line: '"event":"serving"' in line))
+        yield program, told["listen"], told["admin"]

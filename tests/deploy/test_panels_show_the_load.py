@@ -1,0 +1,45 @@
+"""Each panel's query, asked of a real Prometheus that scraped a real gateway under load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from deploy.dashboards.__main__ import DASHBOARDS, SHIPPED
+from tests.deploy.load import Clients, configuration
+from tests.deploy.processes import demo_upstream, free_port, gateway
+from tests.deploy.prometheus import Prometheus, prometheus
+
+SCRAPES = 12
+"""So many scrapes, one each second, are enough for every rate."""
+
+
+@pytest.mark.slow
+async def test_every_panel_shows_something(tmp_path: Path) -> None:
+    async with (
+        demo_upstream() as upstream,
+        gateway(configuration(upstream, f"http://127.0.0.1:{free_port()}/v1"), tmp_path) as (_, data, admin),
+        prometheus(tmp_path, admin) as watcher,
+        aiohttp.ClientSession() as session,
+    ):
+        clients = Clients(session, data)
+        while await watcher.scraped() < SCRAPES:
+            await clients.everything()
+        assert [query for query in queries() if not await shows(watcher, query)] == []
+
+
+def queries() -> list[tuple[str, str, str]]:
+    """The dashboard, panel and expression of every query that is shipped."""
+    return [
+        (name, panel["title"], target["expr"])
+        for name in DASHBOARDS
+        for panel in json.loads((SHIPPED / f"{name}.json").read_text(encoding="utf-8"))["panels"]
+        for target in panel.get("targets", ())
+    ]
+
+
+async def shows(watcher: Prometheus, query: tuple[str, str, str]) -> bool:
+    return bool(await watcher.ask(query[2]))
