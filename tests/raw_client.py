@@ -50,14 +50,14 @@ class RawClient:
                 body = await self._reader.read()
         return Reply(status, headers, body)
 
-    async def read(self, size: int) -> bytes:
-        """Up to so many bytes, as they stand on the wire."""
-        async with asyncio.timeout(PATIENCE_S):
+    async def read(self, size: int, patience_s: float = PATIENCE_S) -> bytes:
+        """Up to so many bytes, as they stand on the wire. Raises TimeoutError."""
+        async with asyncio.timeout(patience_s):
             return await self._reader.read(size)
 
-    async def rest(self) -> bytes:
-        """All that comes until the gateway closes the connection."""
-        async with asyncio.timeout(PATIENCE_S):
+    async def rest(self, patience_s: float = PATIENCE_S) -> bytes:
+        """All that comes until the gateway closes the connection. Raises TimeoutError."""
+        async with asyncio.timeout(patience_s):
             return await self._reader.read()
 
     async def _chunks(self) -> AsyncIterator[bytes]:

@@ -179,9 +179,7 @@ def settings_of(told: Json) -> Settings:
 
 
 @asynccontextmanager
-async def whole_gateway(
-    *upstream_urls: str, clock: Clock | None = None, **changes: Any
-) -> AsyncIterator[WholeGateway]:
+async def whole_gateway(*upstream_urls: str, clock: Clock | None = None, **changes: Any) -> AsyncIterator[WholeGateway]:
     """A running gateway before these upstreams; `changes` are those of `configuration`."""
     lines: list[bytes] = []
     gateway = Gateway(settings_of(configuration(*upstream_urls, **changes)), Log(lines.append), clock)

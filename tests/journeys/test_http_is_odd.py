@@ -125,11 +125,16 @@ async def test_requests_in_one_pipeline_are_answered_in_their_order() -> None:
 
 
 async def test_a_client_that_asks_to_close_gets_its_answer_and_the_end() -> None:
-    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
-        async with raw_client(gateway.port) as client:
-            client.send(http_chat(headers={"connection": "close"}))
-            assert (await client.answer()).status == 200
-            assert await client.rest() == b""
+    async with (
+        hand_upstream() as upstream,
+        whole_gateway(upstream.base_url) as gateway,
+        raw_client(gateway.port) as client,
+    ):
+        client.send(http_chat(headers={"connection": "close"}))
+        turn = await upstream.asked()
+        turn.say(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        assert (await client.answer()).body == b"{}"
+        assert await client.rest() == b""
 
 
 async def test_a_client_that_ends_its_sending_is_taken_for_one_that_left() -> None:
