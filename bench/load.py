@@ -1,0 +1,120 @@
+"""The load generator: keep-alive connections over bare sockets, so that it costs little of the core it shares.
+
+Times are nanoseconds of the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import httptools
+
+
+class LoadFailed(Exception):
+    """An answer was not 200, or a connection ended: figures would be wrong."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where a load goes: to the upstream itself or through the gateway."""
+
+    name: str
+    port: int
+    key: str
+
+    def request(self, model: str, **fields: Any) -> bytes:
+        messages = [{"role": "user", "content": "Say hello to everyone who measures gateways today, please."}]
+        body = json.dumps({"model": model, "messages": messages, **fields}).encode()
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\n"
+            f"host: 127.0.0.1:{self.port}\r\n"
+            f"authorization: Bearer {self.key}\r\n"
+            "content-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+
+@dataclass
+class Seen:
+    """What came back: durations of whole answers, times to first byte, events counted as they come."""
+
+    durations_ns: list[int] = field(default_factory=list)
+    first_byte_ns: list[int] = field(default_factory=list)
+    events: int = 0
+
+
+class Caller(asyncio.Protocol):
+    """One connection that sends a request, reads the answer, and asks `next_request` for another.
+
+    `next_request` returns None to stop. Whatever goes wrong is the `done` future's exception.
+    """
+
+    def __init__(self, seen: Seen, next_request: Callable[[], bytes | None]) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._seen = seen
+        self._next_request = next_request
+        self._parser = httptools.HttpResponseParser(self)
+        self._sent_ns = 0
+        self._begun = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def start(self) -> None:
+        request = self._next_request()
+        if request is None:
+            self._stop(None)
+            return
+        self._begun = False
+        self._sent_ns = time.monotonic_ns()
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        if not self._begun:
+            self._begun = True
+            self._seen.first_byte_ns.append(time.monotonic_ns() - self._sent_ns)
+        self._seen.events += body.count(b"data: {")
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status != 200:
+            self._stop(LoadFailed(f"The answer's status is {status}."))
+            return
+        self._seen.durations_ns.append(time.monotonic_ns() - self._sent_ns)
+        # The parser is within its own callback: the next answer must not reach it before it has returned.
+        self.start()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self._stop(LoadFailed("A connection ended in the middle of the load."))
+
+    def _stop(self, error: Exception | None) -> None:
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+        self._transport.close()
+
+
+async def connect(door: Door, seen: Seen, next_request: Callable[[], bytes | None]) -> Caller:
+    loop = asyncio.get_running_loop()
+    _, caller = await loop.create_connection(lambda: Caller(seen, next_request), "127.0.0.1", door.port)
+    return caller
+
+
+async def run(callers: list[Caller]) -> None:
+    """Start them all and wait until each has stopped. Raises LoadFailed."""
+    for caller in callers:
+        caller.start()
+    await asyncio.gather(*(caller.done for caller in callers))

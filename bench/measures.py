@@ -1,0 +1,112 @@
+"""What is measured, against one door at a time, so that direct and gateway runs can take turns."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bench.load import Door, Seen, connect, run
+from bench.servers import MODEL, Server
+
+PLAIN_CONNECTIONS = 64
+STREAMS = 500
+CHUNK_INTERVAL_MS = 20
+CHUNKS_PER_STREAM = 250
+RAMP_S = 1.0
+SETTLE_S = 1.0
+"""Between the ramp and the measurement, so that the rush of beginnings is over."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """`cpu_us` is the server's processor time for one request."""
+
+    per_second: float
+    cpu_us: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """`first_token` is the time to it. Of the server: `cpu_us` of processor time for one event, `kib_per_stream` of
+    memory."""
+
+    first_token: Latency
+    events_per_second: float
+    cpu_us: float
+    kib_per_stream: float
+
+
+def latency_of(times_ns: Sequence[int]) -> Latency:
+    ordered = sorted(times_ns)
+    p50, p99 = (ordered[min(len(ordered) - 1, int(share * len(ordered)))] / 1e6 for share in (0.50, 0.99))
+    return Latency(p50, p99)
+
+
+async def plain_rate(door: Door, server: Server, seconds: float) -> Rate:
+    """Plain answers at 64 connections, each asking again as soon as it is answered."""
+    seen = Seen()
+    request = door.request(MODEL)
+    deadline = time.monotonic() + seconds
+    callers = [await connect(door, seen, _until(deadline, request)) for _ in range(PLAIN_CONNECTIONS)]
+    began, cpu_ns = time.monotonic(), server.cpu_ns()
+    await run(callers)
+    took_s, cpu_ns = time.monotonic() - began, server.cpu_ns() - cpu_ns
+    answers = len(seen.durations_ns)
+    return Rate(answers / took_s, cpu_ns / 1000 / answers)
+
+
+async def latencies(doors: Sequence[Door], requests: int, turns: int) -> list[Latency]:
+    """Of plain answers over one connection; the doors take turns, so that they see the same machine."""
+    seen = [Seen() for _ in doors]
+    for _ in range(turns):
+        for door, its in zip(doors, seen, strict=True):
+            await run([await connect(door, its, _times(requests // turns, door.request(MODEL)))])
+    return [latency_of(its.durations_ns) for its in seen]
+
+
+async def streaming(door: Door, server: Server, seconds: float) -> Streaming:
+    """500 streams at once; as one ends the next begins, so that first tokens are asked for all the time."""
+    seen, idle_bytes = Seen(), server.rss_bytes()
+    deadline = time.monotonic() + RAMP_S + SETTLE_S + seconds
+    callers = [await connect(door, seen, _streams(door, index, deadline)) for index in range(STREAMS)]
+    for index, caller in enumerate(callers):
+        asyncio.get_running_loop().call_later(RAMP_S * index / STREAMS, caller.start)
+    await asyncio.sleep(RAMP_S + SETTLE_S)
+    seen.first_byte_ns.clear()
+    began, events, cpu_ns = time.monotonic(), seen.events, server.cpu_ns()
+    await asyncio.sleep(seconds)
+    took_s, events, cpu_ns = time.monotonic() - began, seen.events - events, server.cpu_ns() - cpu_ns
+    first_token, held_bytes = latency_of(seen.first_byte_ns), server.rss_bytes() - idle_bytes
+    await asyncio.gather(*(caller.done for caller in callers))
+    return Streaming(first_token, events / took_s, cpu_ns / 1000 / events, held_bytes / 1024 / STREAMS)
+
+
+def _until(deadline: float, request: bytes) -> Callable[[], bytes | None]:
+    return lambda: request if time.monotonic() < deadline else None
+
+
+def _times(count: int, request: bytes) -> Callable[[], bytes | None]:
+    left = iter([request] * count)
+    return lambda: next(left, None)
+
+
+def _streams(door: Door, index: int, deadline: float) -> Callable[[], bytes | None]:
+    """The first stream of each connection is shorter, by another length each, so that their ends spread out."""
+    lengths = iter([max(1, CHUNKS_PER_STREAM * (index + 1) // STREAMS)])
+
+    def next_request() -> bytes | None:
+        left_ms = 1000 * (deadline - time.monotonic())
+        if left_ms <= CHUNK_INTERVAL_MS:
+            return None
+        chunks = min(next(lengths, CHUNKS_PER_STREAM), int(left_ms / CHUNK_INTERVAL_MS))
+        return door.request(MODEL, stream=True, demo={"chunks": chunks, "chunk_delay_ms": CHUNK_INTERVAL_MS})
+
+    return next_request

@@ -1,0 +1,123 @@
+"""The processes under measurement, each pinned to a core, with what the kernel tells of them (proc(5))."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 20.0
+KIB = 1024
+
+
+class Server:
+    """A process that listens on `port`, from `with` to the end of it. Its output goes to a file, for failures."""
+
+    def __init__(self, command: Sequence[str], port: int, core: int, log: Path) -> None:
+        self.port = port
+        self._command = command
+        self._core = core
+        self._log = log
+
+    def __enter__(self) -> Self:
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        os.sched_setaffinity(self._process.pid, {self._core})
+        self._wait_until_it_listens()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def cpu_ns(self) -> int:
+        """Processor time of all its threads so far."""
+        tasks = Path(f"/proc/{self._process.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+    def rss_bytes(self) -> int:
+        """Memory that it keeps resident now."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        (line,) = [line for line in status if line.startswith("VmRSS:")]
+        return int(line.split()[1]) * KIB
+
+    def _wait_until_it_listens(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not _listens(self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._process.kill()
+                raise RuntimeError(f"{' '.join(self._command)} does not listen:\n{self._log.read_text()[-4000:]}")
+            time.sleep(0.05)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def busy_ns(core: int) -> int:
+    """Time that a core was not idle so far, in the kernel's ticks (proc_stat(5))."""
+    (line,) = [line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} ")]
+    user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = (int(ticks) for ticks in line.split()[1:])
+    return (user + nice + system + irq + softirq + steal) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def demo_upstream(core: int, folder: Path) -> Server:
+    port = free_port()
+    command = [sys.executable, "-m", "gateway", "demo-upstream", "--port", str(port)]
+    return Server(command, port, core, folder / "upstream.log")
+
+
+def gateway(upstream_port: int, key: str, core: int, folder: Path, profile: Path | None = None) -> Server:
+    """A gateway before that upstream, with four limits on every request, none of which ever refuses."""
+    port = free_port()
+    # YAML is a superset of JSON.
+    config = folder / "gateway.yaml"
+    config.write_bytes(msgspec.json.format(msgspec.json.encode(settings(port, upstream_port, key))))
+    module = ["-m", "gateway"] if profile is None else ["-m", "bench.sampled", str(profile)]
+    return Server([sys.executable, *module, "serve", "-c", str(config)], port, core, folder / "gateway.log")
+
+
+def settings(port: int, upstream_port: int, key: str) -> dict[str, object]:
+    return {
+        "listen": f"127.0.0.1:{port}",
+        "admin": {"listen": f"127.0.0.1:{free_port()}"},
+        "drain": {"delay": "0s", "timeout": "5s"},
+        "store": {"url": "memory://"},
+        "upstreams": {"demo": {"base_url": f"http://127.0.0.1:{upstream_port}/v1", "max_connections": 2048}},
+        "models": {
+            MODEL: {"routes": [{"upstream": "demo"}], "price": {"input": 0.15, "output": 0.60}},
+        },
+        "limits": [{"requests": 1_000_000_000, "per": "minute"}],
+        "teams": {
+            "bench": {
+                "limits": [
+                    {"tokens": 100_000_000_000, "per": "minute"},
+                    {"usd": 1_000_000_000, "per": "month"},
+                ],
+                "keys": [{"name": "bench", "key": key, "limits": [{"concurrent": 100_000}]}],
+            }
+        },
+    }
+
+
+MODEL = "openai/gpt-oss-120b"
