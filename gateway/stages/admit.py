@@ -23,7 +23,7 @@ async def admit(
 ) -> Reservation:
     """A reservation under every limit that binds. Raises a LimitRefusal, StoreUnavailable."""
     estimator = estimates.of(envelope.model.name)
-    exchange.entered = estimator.input_tokens(envelope.input_bytes)
+    exchange.entered = estimator.input_tokens(envelope.input_bytes) if envelope.endpoint.estimated else 0
     verdict = await counters.admit(ask_for(exchange, caller, envelope, estimator.output_tokens()))
     if isinstance(verdict, Refusal):
         raise refusal_error(verdict)
@@ -32,6 +32,8 @@ async def admit(
 
 def ask_for(exchange: Exchange, caller: Caller, envelope: Envelope, expected: int) -> Ask:
     """What the request needs: its input and the output that it may produce, at every limit that binds it."""
+    if not envelope.endpoint.cap_members:
+        expected = 0
     most = envelope.output_cap or expected * MOST_WITHOUT_CAP
     likely = most if envelope.asked_cap is not None else min(expected, most)
     limits = caller.limits_on(envelope.model, envelope.user)
@@ -40,7 +42,7 @@ def ask_for(exchange: Exchange, caller: Caller, envelope: Envelope, expected: in
         charges=tuple([_charge(limit, exchange.entered, envelope.model.price) for limit in limits]),
         likely=likely * envelope.choices,
         most=most * envelope.choices,
-        least=envelope.choices,
+        least=min(most, 1) * envelope.choices,
     )
 
 

@@ -9,10 +9,11 @@ import msgspec
 
 from gateway.core.caller import Caller
 from gateway.core.catalogue import Catalogue
-from gateway.core.endpoints import Endpoint, Fields
+from gateway.core.endpoints import Endpoint
 from gateway.core.envelope import Envelope
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.estimate import readable_size
+from gateway.core.fields import Fields
 from gateway.core.members import Members, read_members
 
 _MISSING = re.compile(r"Object missing required field `(.*)`")

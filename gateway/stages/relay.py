@@ -33,8 +33,9 @@ async def relay(exchange: Exchange, envelope: Envelope, answer: Answer, sink: Si
     headers = answer_headers(exchange, answer)
     try:
         if answer.headers.get("content-type", "").startswith("text/event-stream"):
+            merge = envelope.endpoint.asks_with_stream_options and not envelope.asks_usage
             allowance = _allowance(exchange, envelope)
-            tally = StreamTally(envelope.endpoint, merge=not envelope.asks_usage, allowance=allowance)
+            tally = StreamTally(envelope.endpoint, merge=merge, allowance=allowance)
             exchange.tally = tally
             await sink.begin(answer.status, headers)
             await _relay_stream(answer, sink, tally)
@@ -61,7 +62,9 @@ def answer_headers(exchange: Exchange, answer: Answer) -> list[tuple[str, str]]:
 def _allowance(exchange: Exchange, envelope: Envelope) -> Allowance | None:
     """What the stream may have where a quota wants it stopped when that is spent."""
     reservation = exchange.reservation
-    if reservation is None or not any(hold.limit.stops for hold in reservation.holds):
+    if reservation is None or not envelope.endpoint.asks_with_stream_options:
+        return None
+    if not any(hold.limit.stops for hold in reservation.holds):
         return None
     return Allowance(reservation.granted, exchange.entered, envelope.choices)
 

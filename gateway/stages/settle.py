@@ -22,7 +22,7 @@ async def settle(exchange: Exchange, estimates: Estimates, zone: tzinfo, counter
     """Reckon the usage into the exchange, and charge it. Raises StoreUnavailable."""
     if exchange.envelope is None or exchange.caller is None or exchange.reservation is None:
         return
-    usage = reckon(exchange)
+    usage = reckon(exchange, exchange.envelope)
     if usage is not None:
         price = exchange.envelope.model.price
         exchange.usage = usage
@@ -31,7 +31,7 @@ async def settle(exchange: Exchange, estimates: Estimates, zone: tzinfo, counter
     await counters.settle(settlement(exchange, exchange.reservation, zone))
 
 
-def reckon(exchange: Exchange) -> Usage | None:
+def reckon(exchange: Exchange, envelope: Envelope) -> Usage | None:
     """What the request used; None where it failed before anything was delivered: failures are free.
 
     Reported usage counts where there is any. Else the input is estimated from its bytes and the output
@@ -48,7 +48,7 @@ def reckon(exchange: Exchange) -> Usage | None:
     nothing_came = not tally.events and not tally.text_bytes
     if nothing_came and (tally.failed or exchange.error is not None) and not isinstance(exchange.error, ClientGone):
         return None
-    return _estimated(exchange, _delivered(tally))
+    return _estimated(exchange, _delivered(tally) if envelope.endpoint.cap_members else 0)
 
 
 def settlement(exchange: Exchange, reservation: Reservation, zone: tzinfo) -> Settlement:

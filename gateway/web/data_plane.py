@@ -41,7 +41,7 @@ class DataPlane:
         path = request.rel_url.raw_path
         body = partial(read_body, request, self._max_body_bytes)
         arrival = Arrival(request_id, endpoint_at(path), request.headers, body, rooms.clock.monotonic())
-        sink = ClientSink(request, request_id, closing=self.closing)
+        sink = ClientSink(request, request_id, arrival.endpoint.dialect, closing=self.closing)
         if request.method == "POST" and path in ENDPOINTS and not self.refusing:
             await self._journey.answer(arrival, sink)
         else:

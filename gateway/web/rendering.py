@@ -1,4 +1,4 @@
-"""How an error looks to a client: one renderer for every answer and every stream."""
+"""How an error looks to a client: one renderer for every answer and every stream, in the endpoint's dialect."""
 
 from __future__ import annotations
 
@@ -6,20 +6,43 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.endpoints import Dialect
 from gateway.core.errors import GatewayError, MethodNotAllowed
 from gateway.core.sink import Headers
+from gateway.core.sse import event_of
 
 JSON = ("content-type", "application/json")
 
+# The types of Anthropic's API by status (its reference, "Errors"); others are api_error.
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
-def error_body(error: GatewayError) -> bytes:
-    """`{"error": {…}}` as OpenAI's API has it; beside it a 429's `limit` object."""
-    told: dict[str, Any] = {
-        "error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    }
+
+def error_body(error: GatewayError, dialect: Dialect = Dialect.OPENAI) -> bytes:
+    """The error as JSON; beside it a 429's `limit` object."""
+    told: dict[str, Any] = {"error": _plain(error)}
+    if dialect is Dialect.ANTHROPIC:
+        kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
+        told = {"type": "error", "error": {**_plain(error), "type": kind}}
     if error.limit is not None:
         told["limit"] = error.limit
     return msgspec.json.encode(told)
+
+
+def error_event(error: GatewayError, dialect: Dialect) -> bytes:
+    """The error as the last event of a stream."""
+    if dialect is Dialect.RESPONSES:
+        return event_of(msgspec.json.encode({**_plain(error), "type": "error"}), b"error")
+    return event_of(error_body(error, dialect), b"error" if dialect is Dialect.ANTHROPIC else b"")
 
 
 def error_headers(error: GatewayError) -> Headers:
@@ -36,3 +59,7 @@ def error_headers(error: GatewayError) -> Headers:
     if isinstance(error, MethodNotAllowed):
         headers.append(("allow", error.allow))
     return headers
+
+
+def _plain(error: GatewayError) -> dict[str, Any]:
+    return {"message": error.message, "type": error.type, "param": error.param, "code": error.code}

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from gateway.core.endpoints import Dialect
 from gateway.core.errors import GatewayError, RequestMalformed, ShuttingDown
 from gateway.core.sink import Headers
-from gateway.core.sse import event_of
 from gateway.web.line import SERVER, Line
-from gateway.web.rendering import error_body, error_headers
+from gateway.web.rendering import error_body, error_event, error_headers
 
 _COMMENT = b": keep-alive\n\n"
 
@@ -26,12 +26,13 @@ class ClientSink:
     written to the transport, since its own `write` is a coroutine and costs a task switch a chunk.
     """
 
-    def __init__(self, request: web.BaseRequest, request_id: str, *, closing: bool) -> None:
+    def __init__(self, request: web.BaseRequest, request_id: str, dialect: Dialect, *, closing: bool) -> None:
         self.response: web.StreamResponse | None = None
         self.begun = False
         self._request = request
         self._line: Line = request.protocol  # type: ignore[assignment]  # Listener makes no other.
         self._request_id = request_id
+        self._dialect = dialect
         self._closing = closing
         self._chunked = request.version >= (1, 1)
         self._streams_events = False
@@ -93,10 +94,11 @@ class ClientSink:
         if not self.begun:
             # After half a body nobody knows where the next request begins.
             self._closing = self._closing or isinstance(error, ShuttingDown | RequestMalformed)
-            self.whole(error.status, error_headers(error), error_body(error))
+            self.whole(error.status, error_headers(error), error_body(error, self._dialect))
             return
         if self._streams_events:
-            self.write(event_of(error_body(error)) if self._between_events else b"\n\n" + event_of(error_body(error)))
+            event = error_event(error, self._dialect)
+            self.write(event if self._between_events else b"\n\n" + event)
         # What was written still goes out; the chunked coding's last chunk never does.
         self._line.force_close()
 

@@ -1,0 +1,168 @@
+"""What the gateway reads of each endpoint's request; every other member is passed on unread.
+
+Fields and their ranges: the API references of OpenAI, Anthropic and Cohere (rerank), as narrowed by
+the field table in docs/api.md.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+"""As far as model servers count: in 32 bits."""
+
+Text = Annotated[str, Meta(min_length=1, max_length=256)]
+User = Annotated[str, Meta(max_length=512)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Heat = Annotated[float, Meta(ge=0, le=2)]
+Choices = Annotated[int, Meta(ge=1, le=128)]
+
+
+class Fields(msgspec.Struct, kw_only=True):
+    """What every request may say of itself. A subclass says what else it has, and how it caps its output."""
+
+    model: Text
+    user: User | None = None
+    stream: bool | None = None
+
+    @property
+    def streams(self) -> bool:
+        return bool(self.stream)
+
+    @property
+    def asks_usage(self) -> bool:
+        """Whether the client wants the usage chunk of a stream as the upstream sends it."""
+        return False
+
+    @property
+    def output_cap(self) -> int | None:
+        """Tokens that one choice may produce, as the client asked; None if it did not say."""
+        return None
+
+    @property
+    def choices(self) -> int:
+        return 1
+
+    @property
+    def end_user(self) -> str:
+        return self.user or ""
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Sampled(Fields, kw_only=True):
+    """What chat and legacy completions share."""
+
+    max_tokens: Tokens | None = None
+    temperature: Heat | None = None
+    top_p: Share | None = None
+    n: Choices | None = None
+    stop: str | Annotated[list[str], Meta(max_length=4)] | None = None
+    stream_options: _StreamOptions | None = None
+
+    @property
+    def asks_usage(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def output_cap(self) -> int | None:
+        return self.max_tokens
+
+    @property
+    def choices(self) -> int:
+        return self.n or 1
+
+
+class _ChatMessage(msgspec.Struct):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+
+
+class ChatFields(_Sampled, kw_only=True):
+    messages: Annotated[list[_ChatMessage], Meta(min_length=1)]
+    max_completion_tokens: Tokens | None = None
+
+    @property
+    def output_cap(self) -> int | None:
+        """Of two caps the larger, since nobody knows which one the upstream obeys."""
+        caps = [cap for cap in (self.max_completion_tokens, self.max_tokens) if cap is not None]
+        return max(caps, default=None)
+
+
+class CompletionFields(_Sampled, kw_only=True):
+    prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+    best_of: Choices | None = None
+
+    @property
+    def choices(self) -> int:
+        """Choices over all prompts: a list is a list of prompts, unless it is one prompt in tokens."""
+        several = isinstance(self.prompt, list) and not isinstance(self.prompt[0], int)
+        return max(self.n or 1, self.best_of or 1) * (len(self.prompt) if several else 1)
+
+
+class EmbeddingFields(Fields, kw_only=True):
+    input: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+
+
+class ResponseFields(Fields, kw_only=True):
+    input: msgspec.Raw | UnsetType = UNSET
+    max_output_tokens: Tokens | None = None
+    temperature: Heat | None = None
+    top_p: Share | None = None
+    background: Literal[False] | None = None
+    """An answer that is made later could not be metered."""
+    safety_identifier: User | None = None
+
+    @property
+    def output_cap(self) -> int | None:
+        return self.max_output_tokens
+
+    @property
+    def end_user(self) -> str:
+        return self.user or self.safety_identifier or ""
+
+
+class _Turn(msgspec.Struct):
+    role: Literal["user", "assistant", "system"]
+
+
+class _Metadata(msgspec.Struct):
+    user_id: User | None = None
+
+
+class MessageFields(Fields, kw_only=True):
+    messages: Annotated[list[_Turn], Meta(min_length=1)]
+    max_tokens: Tokens
+    temperature: Share | None = None
+    top_p: Share | None = None
+    metadata: _Metadata | None = None
+
+    @property
+    def output_cap(self) -> int | None:
+        return self.max_tokens
+
+    @property
+    def end_user(self) -> str:
+        return (self.metadata and self.metadata.user_id) or ""
+
+
+class ModerationFields(Fields, kw_only=True):
+    input: str | Annotated[list[msgspec.Raw], Meta(min_length=1)]
+
+
+class RerankFields(Fields, kw_only=True):
+    query: str
+    documents: Annotated[list[msgspec.Raw], Meta(min_length=1)]
+
+
+class ImageFields(Fields, kw_only=True):
+    prompt: Annotated[str, Meta(min_length=1)]
+    n: Annotated[int, Meta(ge=1, le=10)] | None = None
+
+
+class SpeechFields(Fields, kw_only=True):
+    input: Annotated[str, Meta(min_length=1)]
