@@ -128,8 +128,11 @@ class Journey:
 
     def _refuse(self, exchange: Exchange, sink: Sink, error: GatewayError) -> None:
         exchange.error = error
+        reservation = exchange.reservation
         if not sink.begun:
             exchange.status = error.status
+        if reservation is not None:
+            error.headers = limit_headers(reservation.standings, reservation.at_ms)
         sink.refuse(error)
 
     def _own(self, work: Coroutine[Any, Any, None]) -> None:

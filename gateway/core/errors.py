@@ -7,6 +7,7 @@ The table of them all is in docs/errors.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -32,6 +33,8 @@ class GatewayError(Exception):
     code: str = "internal_error"
     blame: ClassVar[Blame] = Blame.GATEWAY
     should_retry: bool | None = None
+    headers: Sequence[tuple[str, str]] = ()
+    """What the answer's head tells beside: how the caller's limits stand."""
 
     def __init__(
         self,

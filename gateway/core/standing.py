@@ -29,6 +29,7 @@ def refusal_error(refusal: Refusal) -> LimitRefusal:
     error = kind(_message(refusal), retry_after_ms=refusal.retry_after_ms or None, limit=told)
     if kind is not QuotaSpent:
         error.type = limit.meter.family
+    error.headers = limit_headers(refusal.standings, refusal.at_ms)
     return error
 
 

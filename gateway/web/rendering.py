@@ -47,7 +47,7 @@ def error_event(error: GatewayError, dialect: Dialect) -> bytes:
 
 def error_headers(error: GatewayError) -> Headers:
     """`retry-after` in whole seconds, rounded up, and `retry-after-ms`, where another try can succeed."""
-    headers = [JSON]
+    headers = [JSON, *error.headers]
     if error.retry_after_ms is not None and error.should_retry is not False:
         headers.append(("retry-after-ms", str(error.retry_after_ms)))
     if error.retry_after_ms is not None:
