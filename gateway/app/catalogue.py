@@ -62,6 +62,7 @@ def _upstream(name: str, written: UpstreamSettings) -> Upstream:
         timeouts=_timeouts(written.timeouts),
         max_connections=written.max_connections,
         stream_options=written.stream_options,
+        output_cap=written.output_cap,
         reads_on=written.on_disconnect == "drain",
     )
 

@@ -29,6 +29,8 @@ class Upstream(msgspec.Struct, frozen=True):
     max_connections: int = 512
     stream_options: bool = True
     """Whether it understands `stream_options` (some servers refuse the field)."""
+    output_cap: str = "max_tokens"
+    """The member that caps a chat's output where the gateway must and the client did not."""
     reads_on: bool = False
     """Whether a stream is read on after its client has left, to learn the true usage."""
 

@@ -30,6 +30,11 @@ class Section(BaseModel):
         """Where it stands in the file; empty for settings built in code."""
         return self._path
 
+    @classmethod
+    def filled(cls, written: dict[Any, Any]) -> dict[Any, Any]:
+        """What was written, with defaults that depend on it."""
+        return written
+
     @model_validator(mode="wrap")
     @classmethod
     def _place(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
@@ -37,6 +42,7 @@ class Section(BaseModel):
         if isinstance(written, dict):
             names = cls.model_fields
             written = {name: value for name, value in written.items() if value is not None or name not in names}
+            written = cls.filled(written)
         section = build(written)
         if hasattr(given, "path") and not isinstance(given, cls):
             section._path = given.path

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import date, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict
 
@@ -32,6 +32,7 @@ from gateway.settings.kinds import (
     Wait,
 )
 from gateway.settings.limit import LimitSettings
+from gateway.settings.presets import PRESETS
 from gateway.settings.section import REQUIRED, Section, setting
 
 Limits = tuple[LimitSettings, ...]
@@ -64,6 +65,9 @@ class TimeoutSettings(Section):
 
 
 class UpstreamSettings(Section):
+    preset: Literal[*PRESETS] | None = setting(  # type: ignore[valid-type]
+        None, "A provider or server whose base URL, auth and quirks are known; what stands beside it goes before it."
+    )
     base_url: HttpUrl = setting(REQUIRED, "The URL that the paths of the API follow, usually ending in /v1.")
     api_key: Secret | None = setting(None, "The credential for this server; empty or left out: none is sent.")
     auth: Literal["bearer", "api-key", "x-api-key", "none"] = setting(
@@ -74,9 +78,17 @@ class UpstreamSettings(Section):
     max_connections: Count = setting(512, "Connections to this server at any time, for each process.")
     stream_options: Switch = setting(True, "Whether the server understands `stream_options`; some refuse it.")
 
+    output_cap: Literal["max_tokens", "max_completion_tokens"] = setting(
+        "max_tokens", "The field that caps the output of a chat, where the gateway must and the client did not."
+    )
     on_disconnect: Literal["cancel", "drain"] = setting(
         "cancel", "When a stream's client leaves: leave the server too, or read on to learn the true usage."
     )
+
+    @classmethod
+    def filled(cls, written: dict[Any, Any]) -> dict[Any, Any]:
+        preset = written.get("preset")
+        return {**PRESETS.get(preset, {}), **written} if isinstance(preset, str) else written
 
     @property
     def credential(self) -> tuple[str, str] | None:

@@ -78,11 +78,11 @@ def outgoing_body(exchange: Exchange, envelope: Envelope, target: Target) -> byt
         changes["model"] = msgspec.json.encode(target.model)
     if _must_ask_usage(envelope, target):
         changes["stream_options"] = _asking_usage(envelope.members.value("stream_options"))
-    changes |= _cap_changes(exchange, envelope)
+    changes |= _cap_changes(exchange, envelope, target)
     return envelope.members.changed(changes) if changes else envelope.members.body
 
 
-def _cap_changes(exchange: Exchange, envelope: Envelope) -> dict[str, bytes]:
+def _cap_changes(exchange: Exchange, envelope: Envelope, target: Target) -> dict[str, bytes]:
     """The caps that are over what the model or the reservation allows; where a quota is nearly spent
     and the request has no cap, one more."""
     reservation = exchange.reservation
@@ -93,7 +93,8 @@ def _cap_changes(exchange: Exchange, envelope: Envelope) -> dict[str, bytes]:
     names = envelope.endpoint.cap_members
     given = {name: text for name in names if (text := envelope.members.value(name)) not in (None, b"null")}
     if capped and not given:
-        return {names[0]: b"%d" % cap}
+        usual = target.upstream.output_cap
+        return {usual if usual in names else names[0]: b"%d" % cap}
     return {name: b"%d" % cap for name, text in given.items() if int(text) > cap}
 
 
