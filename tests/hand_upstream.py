@@ -29,6 +29,12 @@ class Turn:
         parsed: Json = json.loads(self.body)
         return parsed
 
+    def answer(self, body: bytes, status: int = 200) -> None:
+        """The whole answer, and the end of the connection."""
+        head = f"HTTP/1.1 {status} Told\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        self.say(head.encode() + b"connection: close\r\n\r\n" + body)
+        self._writer.close()
+
     def begin_stream(self) -> None:
         self.say(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
