@@ -16,6 +16,12 @@ JsonMembers = dict[str, msgspec.Raw]
 _DECODER = msgspec.json.Decoder(JsonMembers)
 
 
+def reports_error(chunk: JsonMembers) -> bool:
+    """Whether an event tells a failure, in the way of any of the APIs served."""
+    kind = decoded(chunk["type"]) if "type" in chunk else None
+    return present(chunk, "error") or kind in ("error", "response.failed")
+
+
 def error_message(body: bytes) -> str:
     """What an error body says to a person, as far as it has a usual form."""
     chunk = members_of(body) or {}
@@ -60,11 +66,18 @@ def _object_at(text: bytes, begin: int) -> msgspec.Raw | None:
     return None
 
 
-def only_null(data: bytes, name: bytes) -> bool:
-    seen = data.count(name)
-    if not seen:
-        return True
-    return seen == data.count(name + b":null") or seen == data.count(name + b": null")
+class Nullable:
+    """Looks in JSON text, without decoding it, whether a member is there with a value."""
+
+    def __init__(self, name: str) -> None:
+        self._name = b'"%b"' % name.encode()
+        self._null = b'"%b":null' % name.encode()
+        self._null_spaced = b'"%b": null' % name.encode()
+
+    def is_null(self, text: bytes) -> bool:
+        """Whether every member of this name, if there is any, is null."""
+        seen = text.count(self._name)
+        return not seen or seen == text.count(self._null) or seen == text.count(self._null_spaced)
 
 
 def members_of(text: bytes | msgspec.Raw | None) -> JsonMembers | None:
@@ -81,20 +94,20 @@ def present(chunk: JsonMembers, name: str) -> bool:
     return raw is not None and bytes(raw) != b"null"
 
 
-def is_empty_list(chunk: JsonMembers, name: str) -> bool:
-    raw = chunk.get(name)
-    return raw is not None and decoded(raw) == []
+def has_choice(chunk: JsonMembers) -> bool:
+    return "choices" in chunk and bool(decoded(chunk["choices"]))
 
 
 def ends_choice(chunk: JsonMembers) -> bool:
+    """Whether a choice says why it ends; some servers say in each chunk that there is no reason yet, with ""."""
     choices = decoded(chunk["choices"]) if "choices" in chunk else None
     if not isinstance(choices, list):
         return False
-    return any(isinstance(choice, dict) and choice.get("finish_reason") is not None for choice in choices)
+    return any(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)
 
 
 def decoded(raw: msgspec.Raw) -> Any:
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None

@@ -10,12 +10,16 @@ from __future__ import annotations
 import msgspec
 
 from gateway.core.endpoints import Endpoint
+from gateway.core.errors import BodyUnreadable
+from gateway.core.members import read_members
 from gateway.core.report import (
+    JsonMembers,
+    Nullable,
+    decoded,
     ends_choice,
     find_usage,
-    is_empty_list,
+    has_choice,
     members_of,
-    only_null,
     present,
     usage_in_tail,
 )
@@ -27,22 +31,29 @@ HELD_MAX = 64 * 1024
 """Bytes of one unfinished event that are held back, so that a cut leaves whole events only. What is
 longer is passed on as it comes."""
 
+KEPT_MAX = 256 * 1024
+"""Bytes of a plain answer that are kept, to be read when it is whole."""
+
 TAIL = 32 * 1024
-"""Bytes of a long event or body that are kept, to find the usage at its end."""
+"""Bytes of a long event or answer that are kept, to find the usage at its end."""
+
+FRAME_MAX = 1024
+"""Bytes of an event, at most, that are not its text."""
 
 _DONE = b"[DONE]"
+_USAGE = Nullable("usage")
+_FINISH_REASON = Nullable("finish_reason")
 
 
 class StreamTally:
     """One event stream. `merge` says that the client did not ask for usage: the usage chunk is dropped
-    and its content put into the last chunk that ends a choice. With an `allowance`, the stream ends
+    and its content put into the last chunk that has a choice. With an `allowance`, the stream ends
     when that is used up: `stopped` tells."""
 
     def __init__(self, endpoint: Endpoint, *, merge: bool, allowance: Allowance | None = None) -> None:
         self.stopped = False
         self.usage: Usage | None = None
         self.failed = False
-        self.done = False
         self.events = 0
         self._endpoint = endpoint
         self._merge = merge
@@ -50,10 +61,12 @@ class StreamTally:
         self._tokens = 0
         self._splitter = EventSplitter()
         self._final: bytes | None = None
+        self._after_final = bytearray()
         self._report: msgspec.Raw | None = None
         self._long = bytearray()
         self._bytes = 0
-        self._smallest = HELD_MAX
+        self._smallest = FRAME_MAX
+        self._opening = self._closing = b""
 
     @property
     def torn(self) -> bool:
@@ -67,27 +80,72 @@ class StreamTally:
 
     def feed(self, data: bytes) -> bytes:
         """Take in what the upstream sent; give what the client gets now."""
+        # Most chunks differ from the one before in a text without quotes alone: they tell nothing new.
         if (
-            self._final is None
-            and self._allowance is None
-            and not self._splitter.held
-            and not self._long
-            and data.endswith(b"\n\n")
-            and self._is_content(data)
+            self._opening
+            and data.startswith(self._opening)
+            and data.endswith(self._closing)
+            and data.find(b'"', len(self._opening), -len(self._closing)) < 0
         ):
-            self._count(data, data.count(b"\n\n"))
+            self._count(data)
             return data
+        if self._is_at_ease() and self._are_content(data):
+            return data
+        self._opening = b""
         return self._feed_events(data)
 
     def close(self) -> bytes:
         """The upstream's stream has ended as it should: give what was held back."""
+        self._end_long()
         rest = self._splitter.release()
-        return (self._on_event(rest) if rest else b"") + self._release_final()
+        return (self._on_event(rest) if rest else b"") + self._release_final(merged=True)
 
     def cut(self) -> bytes:
         """The stream broke: give whole events that were held back, and drop half a one."""
         self._splitter.release()
-        return self._release_final()
+        return self._release_final(merged=True)
+
+    def _is_at_ease(self) -> bool:
+        """Whether nothing is held and nothing must be looked at more closely."""
+        return self._final is None and self._allowance is None and not self._splitter.held and not self._long
+
+    def _are_content(self, data: bytes) -> bool:
+        """Whether these are whole events of content; if so, they are counted."""
+        if not data.startswith(b"data:") or not data.endswith(b"\n\n") or not self._is_content(data):
+            return False
+        if data.find(b"\n\n") == len(data) - 2:
+            self._count(data)
+            self._learn_frame(data)
+            return True
+        events = data[:-2].split(b"\n\n")
+        if data.count(b"\n\ndata:") != len(events) - 1:
+            return False
+        self.events += len(events)
+        self._bytes += len(data)
+        self._smallest = min(self._smallest, min(map(len, events)) + 2)
+        return True
+
+    def _learn_frame(self, event: bytes) -> None:
+        # Not each time: where no chunk is like the one before, it would be for nothing.
+        if self.events % 4 == 1:
+            begin = event.find(b'content":"') + 10
+            end = event.find(b'"', begin)
+            self._opening, self._closing = (event[:begin], event[end:]) if 10 <= begin < end else (b"", b"")
+
+    def _is_content(self, data: bytes) -> bool:
+        """Whether these events, by their bytes alone, have no usage, no error and end no choice."""
+        return (
+            b'"error"' not in data
+            and _DONE not in data
+            and _USAGE.is_null(data)
+            and (not self._merge or _FINISH_REASON.is_null(data))
+        )
+
+    def _count(self, event: bytes) -> None:
+        size = len(event)
+        self.events += 1
+        self._bytes += size
+        self._smallest = min(self._smallest, size)
 
     def _feed_events(self, data: bytes) -> bytes:
         passed = [b""]
@@ -95,133 +153,142 @@ class StreamTally:
             data = self._pass_long(data, passed)
         passed += [self._on_event(event) for event in self._splitter.feed(data)]
         if self._splitter.held > HELD_MAX:
-            passed.append(self._release_final())
-            passed.append(self._splitter.release())
-            self._long += passed[-1]
+            begun = self._splitter.release()
+            if not self.stopped:
+                passed += [self._release_final(merged=True), begun]
+                self._long += begun
+                self._bytes += len(begun)
         return b"".join(passed)
 
     def _pass_long(self, data: bytes, passed: list[bytes]) -> bytes:
         """Pass on the rest of a long event; give what follows it."""
         # The blank line may have begun in what was passed on already.
         overlap = bytes(self._long[-3:])
-        splitter = EventSplitter()
-        events = splitter.feed(b"x" + overlap + data)
+        events = EventSplitter().feed(b"x" + overlap + data)
         end = len(events[0]) - 1 - len(overlap) if events else len(data)
         passed.append(data[:end])
+        self._bytes += end
         self._long += data[:end]
         del self._long[:-TAIL]
         if events:
-            self._see_tail(bytes(self._long))
-            self._long.clear()
-            self.events += 1
+            self._end_long()
         return data[end:]
 
-    def _see_tail(self, tail: bytes) -> None:
-        report = usage_in_tail(tail)
-        if report is not None:
-            self._take(report)
-
-    def _is_content(self, data: bytes) -> bool:
-        """Whether these events, by their bytes alone, have no usage, no error and end no choice."""
-        return (
-            b'"error"' not in data
-            and _DONE not in data
-            and only_null(data, b'"usage"')
-            and (not self._merge or only_null(data, b'"finish_reason"'))
-        )
-
-    def _count(self, data: bytes, events: int) -> None:
-        self.events += events
-        self._bytes += len(data)
-        if events:
-            self._smallest = min(self._smallest, len(data) // events)
+    def _end_long(self) -> None:
+        if not self._long:
+            return
+        self.events += 1
+        self._take(usage_in_tail(bytes(self._long)))
+        self._long.clear()
 
     def _on_event(self, event: bytes) -> bytes:
         """What the client gets for one event: it, what was held before it, both or nothing."""
         if self.stopped:
             return b""
-        if self._is_content(event):
-            if data_of(event) is None:
-                return event
-            self._count(event, 1)
-            return self._release_final() + (event if self._allowance is None else self._within(self._allowance, event))
-        return self._on_telling_event(event, data_of(event))
-
-    def _within(self, allowance: Allowance, event: bytes) -> bytes:
-        """The event, or the stream's ending in its place: an upstream that keeps to the cap that it was
-        given ends by itself, with the usage that it knows best."""
-        self._tokens += carries_token(event)
-        if self._tokens <= allowance.output:
-            return event
-        self.stopped = True
-        self.usage = allowance.usage(allowance.output)
-        return ending(event, allowance.choices, self.usage, merge=self._merge)
-
-    def _on_telling_event(self, event: bytes, data: bytes | None) -> bytes:
+        data = data_of(event)
+        if data is None:
+            return self._pass_behind_final(event)
+        if self._final is None and self._is_content(event):
+            self._count(event)
+            return event + self._ending_if_spent(event)
         chunk = members_of(data)
         if chunk is None:
-            self.done = self.done or (data is not None and data.strip() == _DONE)
-            return self._release_final() + event
-        self.failed = self.failed or present(chunk, "error")
+            if data.strip() != _DONE:
+                self._count(event)
+            return self._release_final(merged=True) + event
+        return self._on_chunk(event, chunk)
+
+    def _on_chunk(self, event: bytes, chunk: JsonMembers) -> bytes:
+        """What the client gets for an event that may tell something."""
         report = find_usage(chunk, self._endpoint.usage_at)
-        if report is not None:
-            self._take(report)
-        if self._merge and report is not None and is_empty_list(chunk, "choices"):
+        self._take(report)
+        chosen = has_choice(chunk)
+        if present(chunk, "error"):
+            self.failed = True
+            return self._release_final(merged=not chosen) + event
+        if not chosen and self._merge and report is not None:
             return b""
-        self._count(event, 1)
-        before = self._release_final()
+        self._count(event)
+        if not chosen:
+            return self._pass_behind_final(event)
+        before = self._release_final(merged=False)
         if self._merge and ends_choice(chunk) and not present(chunk, "usage"):
             self._final = event
             return before
-        return before + event
+        return before + event + self._ending_if_spent(event)
 
-    def _take(self, report: msgspec.Raw) -> None:
-        usage = read_usage(msgspec.json.decode(report))
+    def _ending_if_spent(self, event: bytes) -> bytes:
+        allowance = self._allowance
+        if allowance is None or not self._is_content(event):
+            return b""
+        self._tokens += carries_token(event)
+        if self._tokens < allowance.output:
+            return b""
+        self.stopped = True
+        self.usage = allowance.usage(self._tokens)
+        return ending(event, allowance.choices, self.usage, merge=self._merge)
+
+    def _take(self, report: msgspec.Raw | None) -> None:
+        usage = read_usage(decoded(report) or {}) if report is not None else None
         if usage is not None:
             self.usage = usage
             self._report = report
 
-    def _release_final(self) -> bytes:
-        event, self._final = self._final, None
+    def _pass_behind_final(self, event: bytes) -> bytes:
+        """Events without a choice keep their place: they wait while the final chunk is held."""
+        if self._final is None:
+            return event
+        self._after_final += event
+        return self._release_final(merged=True) if len(self._after_final) > HELD_MAX else b""
+
+    def _release_final(self, *, merged: bool) -> bytes:
+        """What is held: with the usage in it, if it is the last chunk that has a choice."""
+        event, after = self._final, bytes(self._after_final)
         if event is None:
             return b""
-        chunk = members_of(data_of(event))
-        if chunk is None or self._report is None:
-            return event
-        return with_data(event, msgspec.json.encode({**chunk, "usage": self._report}))
+        self._final = None
+        self._after_final.clear()
+        return (_with_usage(event, self._report) if merged and self._report is not None else event) + after
 
 
 class PlainTally:
-    """One answer that is not a stream: a JSON body, of which the beginning and the end are kept."""
+    """One answer that is not a stream: a JSON body, of which the beginning and the end are kept.
+    `failed` says that it tells an error: that has no usage and no text."""
 
     events = 0
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.failed = False
+    def __init__(self, endpoint: Endpoint, *, failed: bool = False) -> None:
+        self.failed = failed
         self._endpoint = endpoint
-        self._head = bytearray()
-        self._tail = bytearray()
+        self._kept = bytearray()
         self._bytes = 0
 
     @property
     def text_bytes(self) -> int:
-        return self._bytes
+        return 0 if self.failed else self._bytes
 
     def feed(self, data: bytes) -> None:
         self._bytes += len(data)
-        if self._bytes <= 4 * HELD_MAX:
-            self._head += data
-        else:
-            self._tail += data
-            del self._tail[:-TAIL]
+        self._kept += data
+        if len(self._kept) > KEPT_MAX:
+            del self._kept[TAIL:-TAIL]
 
     @property
     def usage(self) -> Usage | None:
         """What the body reports; to be asked once it is whole."""
-        report: msgspec.Raw | None
-        if self._tail:
-            report = usage_in_tail(bytes(self._tail)) or usage_in_tail(bytes(self._head))
-        else:
-            chunk = members_of(bytes(self._head))
+        if self.failed:
+            return None
+        if len(self._kept) == self._bytes:
+            chunk = members_of(bytes(self._kept))
             report = find_usage(chunk, self._endpoint.usage_at) if chunk else None
-        return read_usage(msgspec.json.decode(report)) if report is not None else None
+        else:
+            report = usage_in_tail(bytes(self._kept[TAIL:])) or usage_in_tail(bytes(self._kept[:TAIL]))
+        return read_usage(decoded(report) or {}) if report is not None else None
+
+
+def _with_usage(event: bytes, report: msgspec.Raw) -> bytes:
+    try:
+        members = read_members(data_of(event) or b"")
+    except BodyUnreadable:
+        return event  # What is not one plain object is better left as it is.
+    return with_data(event, members.changed({"usage": bytes(report)}))

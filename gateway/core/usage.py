@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-
 _MOST = 10**12
 """No answer has as many tokens: a greater count is a defect of who reports it, and is taken for none."""
 
