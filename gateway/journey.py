@@ -17,7 +17,7 @@ from gateway.core.arrival import Arrival
 from gateway.core.caller import Caller
 from gateway.core.catalogue import Catalogue
 from gateway.core.clock import Clock
-from gateway.core.errors import ClientGone, GatewayError, InternalError, ShuttingDown, StoreUnavailable
+from gateway.core.errors import ClientGone, GatewayError, InternalError, ShuttingDown
 from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
 from gateway.core.sink import Sink
@@ -118,13 +118,17 @@ class Journey:
         await relay(exchange, envelope, answer, sink, rooms.clock)
 
     async def _close(self, exchange: Exchange) -> None:
-        exchange.ended = self.rooms.clock.monotonic()
-        await self._parting.part(exchange)
+        rooms, name = self.rooms, f"request {exchange.arrival.request_id}"
+        exchange.ended = rooms.clock.monotonic()
+        await self._tried(self._parting.part(exchange), f"{name} did not leave its upstream well")
+        await self._tried(settle(exchange, rooms.estimates, rooms.zone, rooms.store), f"{name} is not settled")
+        record(exchange, rooms.recorders, rooms.complain)
+
+    async def _tried(self, work: Coroutine[Any, Any, None], complaint: str) -> None:
         try:
-            await settle(exchange, self.rooms.estimates, self.rooms.zone, self.rooms.store)
-        except StoreUnavailable as error:
-            self.rooms.complain(f"request {exchange.arrival.request_id} is not settled", error)
-        record(exchange, self.rooms.recorders, self.rooms.complain)
+            await work
+        except Exception as error:  # noqa: BLE001 # Whatever it is, what comes after must still be done.
+            self.rooms.complain(complaint, error)
 
     def _refuse(self, exchange: Exchange, sink: Sink, error: GatewayError) -> None:
         exchange.error = error

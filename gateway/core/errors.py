@@ -210,8 +210,13 @@ class StoreUnavailable(GatewayError):
 
 
 class ShuttingDown(GatewayError):
+    """Another gateway answers at once, or this one when it is up again."""
+
     status = 503
     code = "shutting_down"
+
+    def __init__(self, message: str, *, retry_after_ms: int = 1000) -> None:
+        super().__init__(message, retry_after_ms=retry_after_ms)
 
 
 class ClientGone(GatewayError):

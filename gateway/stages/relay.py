@@ -40,7 +40,7 @@ async def relay(exchange: Exchange, envelope: Envelope, answer: Answer, sink: Si
             await sink.begin(answer.status, headers)
             await _relay_stream(answer, sink, tally)
         else:
-            plain = PlainTally(envelope.endpoint)
+            plain = PlainTally(envelope.endpoint, failed=answer.status >= 400)
             if sink.begun:
                 await _raise_late(exchange, answer, plain)
             exchange.tally = plain
@@ -87,6 +87,11 @@ async def _relay_stream(answer: Answer, sink: Sink, tally: StreamTally) -> None:
         if not tally.stopped:
             sink.write(tally.cut())
             raise
+    except asyncio.CancelledError:
+        # A client that has left needs no more, and its stream may still be read on.
+        if not sink.gone:
+            sink.write(tally.cut())
+        raise
     sink.write(tally.close())
     sink.end()
 

@@ -37,16 +37,15 @@ def reckon(exchange: Exchange, envelope: Envelope) -> Usage | None:
     Reported usage counts where there is any. Else the input is estimated from its bytes and the output
     from what was delivered. A client that left before the first byte still pays for its prompt.
     """
-    tally = exchange.tally
+    tally, left = exchange.tally, isinstance(exchange.error, ClientGone)
     if tally is None:
-        left = isinstance(exchange.error, ClientGone) and exchange.target is not None
-        return _estimated(exchange, 0) if left else None
-    if exchange.status >= 400:
+        return _estimated(exchange, 0) if left and exchange.target is not None else None
+    if exchange.status >= 400 and not (left and exchange.status == ClientGone.status):
         return None
     if tally.usage is not None:
         return tally.usage
     nothing_came = not tally.events and not tally.text_bytes
-    if nothing_came and (tally.failed or exchange.error is not None) and not isinstance(exchange.error, ClientGone):
+    if nothing_came and (tally.failed or (exchange.error is not None and not left)):
         return None
     return _estimated(exchange, _delivered(tally) if envelope.endpoint.cap_members else 0)
 
