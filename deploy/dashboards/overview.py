@@ -85,12 +85,6 @@ TRAFFIC = (
         {"{{by}}": per_second("gateway_streams_aborted_total", "by")},
         "Streams that ended before their answer did, and by whose doing.",
     ),
-    Panel(
-        "Memory",
-        "bytes",
-        {"{{instance}}": f"process_resident_memory_bytes {OURS}"},
-        "Resident memory of each process.",
-    ),
 )
 
 SPEED = (
@@ -130,11 +124,23 @@ USE = (
         {"{{instance}}": f"rate(process_cpu_seconds_total{WINDOW}) {OURS}"},
         "Cores that each process uses.",
     ),
+    Panel(
+        "Memory",
+        "bytes",
+        {"{{instance}}": f"process_resident_memory_bytes {OURS}"},
+        "Resident memory of each process.",
+    ),
+    Panel(
+        "Configuration",
+        "short",
+        {"{{outcome}}": f"sum by (outcome) (increase(gateway_config_reloads_total{WINDOW}))"},
+        "Changed configurations that were taken up, or refused while the old one stayed.",
+    ),
 )
 
 OVERVIEW = Dashboard(
     uid="inducta-overview",
     title="Inducta gateway: overview",
     about="How much traffic, what fails and by whose doing, how fast, how much it costs.",
-    rows=(("Now", NOW), ("Traffic", TRAFFIC), ("Speed", SPEED), ("Use", USE)),
+    rows=(("Now", NOW), ("Traffic", TRAFFIC), ("Speed", SPEED), ("Use and processes", USE)),
 )

@@ -80,8 +80,11 @@ class Metrics:
         )
         self.build = Gauge("gateway_build_info", "Always 1; the labels say what runs.", ("version", "python"))
         self.build.set(1, (version, platform.python_version()))
+        # A counter that begins at nothing shows its first step to Prometheus; one that begins at one hides it.
         for _, by in _ABORTED_BY:
             self.aborted.add((by,), 0)
+        for outcome in ("accepted", "refused"):
+            self.config_reloads.add((outcome,), 0)
         self._quotas: dict[tuple[Labels, str], tuple[float, int]] = {}
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)

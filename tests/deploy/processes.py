@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+NPM = Path(__file__).parent / "npm"
 TOOLS = ROOT / ".tools"
 """Where `make test-deploy` puts what Debian does not have."""
 
@@ -28,7 +29,7 @@ Json = dict[str, Any]
 
 def tool(name: str) -> str:
     """Where a program is. Without it the test is left out, but not under `make test-deploy`, which installs it."""
-    rooms = (TOOLS / "go" / "bin", TOOLS / "venv" / "bin", TOOLS / "npm" / "node_modules" / ".bin", Path("/usr/sbin"))
+    rooms = (TOOLS / "go" / "bin", TOOLS / "venv" / "bin", NPM / "node_modules" / ".bin", Path("/usr/sbin"))
     places = os.pathsep.join((os.environ["PATH"], *map(str, rooms)))
     found = shutil.which(name, path=places)
     if found:
@@ -51,19 +52,21 @@ def free_port() -> int:
         return port
 
 
-async def run(*command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
-    """What a command printed; the test fails if the command does."""
-    code, printed = await outcome(*command, env=env, cwd=cwd)
+async def run(*command: str, given: str = "", env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+    """What a command printed; the test fails if the command does. `given` is its standard input."""
+    code, printed = await outcome(*command, given=given, env=env, cwd=cwd)
     assert code == 0, f"{' '.join(command)} ended with {code}:\n{printed}"
     return printed
 
 
-async def outcome(*command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> tuple[int, str]:
+async def outcome(
+    *command: str, given: str = "", env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> tuple[int, str]:
     """The exit status of a command, and what it printed."""
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=PIPE, stderr=STDOUT, env={**os.environ, **(env or {})}, cwd=cwd
+        *command, stdin=PIPE, stdout=PIPE, stderr=STDOUT, env={**os.environ, **(env or {})}, cwd=cwd
     )
-    printed, _ = await process.communicate()
+    printed, _ = await process.communicate(given.encode())
     assert process.returncode is not None
     return process.returncode, printed.decode()
 

@@ -1,0 +1,210 @@
+"""The Helm chart: what it renders is what Kubernetes takes and what the gateway loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy import values_schema
+from tests.deploy.processes import NPM, ROOT, Json, gateway_command, outcome, run, tool
+
+CHART = ROOT / "helm" / "inducta-gateway"
+KUBERNETES = "1.33.0"
+CUSTOM = {"HTTPRoute", "PrometheusRule", "ServiceMonitor"}
+
+# Values beside examples/try.yaml, each a way to install the chart.
+MATRIX: dict[str, tuple[str, ...]] = {
+    "try": (),
+    "redis_on_a_volume": ("redis.bundled.storage=5Gi",),
+    "autoscaled": ("autoscaling.enabled=true", "autoscaling.targetInFlight=200"),
+    "single": ("replicas=1", "podDisruptionBudget.enabled=false", "preStopSeconds=0"),
+    "pinned": (f"image.digest=sha256:{'a' * 64}", "imagePullSecrets[0].name=pull"),
+    "ingress": ("ingress.enabled=true", "ingress.host=llm.example.com"),
+    "route": (
+        "httpRoute.enabled=true",
+        "httpRoute.parentRefs[0].name=public",
+        "httpRoute.hostnames[0]=llm.example.com",
+    ),
+    "fenced": (
+        "networkPolicy.enabled=true",
+        "networkPolicy.clients[0].podSelector.matchLabels.app=search",
+        "networkPolicy.egress[0].ports[0].port=443",
+    ),
+    "watched": ("serviceMonitor.enabled=true", "prometheusRule.enabled=true", "dashboards.enabled=true"),
+    "placed": (
+        "nodeSelector.disk=ssd",
+        "tolerations[0].operator=Exists",
+        "priorityClassName=high",
+        "affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey=zone",
+        "topologySpreadConstraints[0].maxSkew=1",
+        "topologySpreadConstraints[0].topologyKey=zone",
+        "topologySpreadConstraints[0].whenUnsatisfiable=DoNotSchedule",
+    ),
+    "secrets_of_ones_own": (
+        "existingSecret=keys",
+        "redis.bundled.enabled=false",
+        "redis.passwordSecret.name=redis",
+        "serviceAccount.create=false",
+        "extraVolumes[0].name=more",
+        "extraVolumes[0].secret.secretName=more",
+        "extraVolumeMounts[0].name=more",
+        "extraVolumeMounts[0].mountPath=/run/secrets",
+    ),
+}
+
+
+def template_command(example: str = "try") -> tuple[str, ...]:
+    values = CHART / "examples" / f"{example}.yaml"
+    return (tool("helm"), "template", "gw", str(CHART), "--kube-version", KUBERNETES, "-f", str(values))
+
+
+async def template(*sets: str, example: str = "try") -> str:
+    return await run(*template_command(example), *(flag for each in sets for flag in ("--set", each)))
+
+
+async def rendered(*sets: str, example: str = "try") -> list[Json]:
+    return [each for each in yaml.safe_load_all(await template(*sets, example=example)) if each]
+
+
+def one(resources: list[Json], kind: str, name: str = "gateway") -> Json:
+    (found,) = [each for each in resources if each["kind"] == kind and each["metadata"]["name"] == name]
+    return found
+
+
+def container(resources: list[Json]) -> Json:
+    containers: list[Json] = one(resources, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return containers[0]
+
+
+async def valid(resources: list[Json], folder: Path) -> None:
+    """Every resource against Kubernetes' own schemas, the custom ones against theirs."""
+    plain = folder / "plain.yaml"
+    plain.write_text(yaml.safe_dump_all([each for each in resources if each["kind"] not in CUSTOM]))
+    version = KUBERNETES.rpartition(".")[0]
+    await run(tool("kubernetes-validate"), "--strict", "--quiet", "-k", version, str(plain))
+    custom = [each for each in resources if each["kind"] in CUSTOM]
+    if custom:
+        await run(tool("node"), str(NPM / "crds.mjs"), given=json.dumps(custom))
+
+
+def test_the_values_schema_is_the_gateways_own() -> None:
+    assert values_schema.SHIPPED.read_text(encoding="utf-8") == values_schema.text(), (
+        "run `python -m deploy.values_schema`"
+    )
+
+
+async def test_the_chart_has_nothing_to_be_linted() -> None:
+    for example in ("try", "production"):
+        await run(tool("helm"), "lint", "--strict", str(CHART), "-f", str(CHART / "examples" / f"{example}.yaml"))
+
+
+@pytest.mark.parametrize("sets", MATRIX.values(), ids=MATRIX.keys())
+async def test_kubernetes_takes_what_is_rendered(sets: tuple[str, ...], tmp_path: Path) -> None:
+    await valid(await rendered(*sets), tmp_path)
+
+
+async def test_kubernetes_takes_the_production_example(tmp_path: Path) -> None:
+    resources = await rendered(example="production")
+    await valid(resources, tmp_path)
+    assert {"HorizontalPodAutoscaler", "Ingress", "NetworkPolicy", *CUSTOM - {"HTTPRoute"}} <= {
+        each["kind"] for each in resources
+    }
+
+
+@pytest.mark.parametrize("example", ["try", "production"])
+async def test_the_gateway_loads_the_rendered_configuration(example: str, tmp_path: Path) -> None:
+    resources = await rendered(example=example)
+    (config,) = [each for each in resources if each["kind"] == "ConfigMap" and "gateway.yaml" in each["data"]]
+    file = tmp_path / "gateway.yaml"
+    file.write_text(config["data"]["gateway.yaml"], encoding="utf-8")
+    secrets = dict.fromkeys(("DEMO_KEY", "SEARCH_PROD_KEY", "INDUCTA_API_KEY"), "gw_" + "k" * 43)
+    url = next(each["value"] for each in container_env(resources) if each["name"] == "REDIS_URL")
+    env = {**secrets, "REDIS_URL": url.replace("$(REDIS_PASSWORD)", "secret")}
+    await run(gateway_command(), "check", "-c", str(file), env=env)
+
+
+def container_env(resources: list[Json]) -> list[Json]:
+    deployments = [each for each in resources if each["kind"] == "Deployment"]
+    containers = [each for d in deployments for each in d["spec"]["template"]["spec"]["containers"]]
+    return [variable for each in containers for variable in each.get("env", ())]
+
+
+@pytest.mark.parametrize(
+    ("sets", "complaint"),
+    [
+        ("replica=3", "'replica' not allowed"),
+        ("config.drain.delya=3s", "'delya' not allowed"),
+        ("config.drain.delay=soon", "/config/drain/delay"),
+        ("config.teams.demo.limits[0].requests=many", "/config/teams/demo/limits/0/requests"),
+        ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
+        ("config.upstreams=null", "missing property 'upstreams'"),
+    ],
+)
+async def test_a_wrong_value_is_refused_by_its_place(sets: str, complaint: str) -> None:
+    code, printed = await outcome(*template_command(), "--set", sets)
+    assert code != 0
+    assert complaint in printed
+
+
+async def test_a_pod_has_as_long_to_go_as_its_drain_needs() -> None:
+    sets = ("preStopSeconds=3", "config.drain.delay=1500ms", "config.drain.timeout=2m")
+    pod = one(await rendered(*sets), "Deployment")["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] == 3 + 2 + 120 + 10
+
+
+async def test_a_changed_configuration_rolls_the_pods() -> None:
+    def checksum(resources: list[Json]) -> Any:
+        return one(resources, "Deployment")["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
+
+    before, after = await rendered(), await rendered("config.timezone=Europe/Zurich")
+    assert checksum(before) != checksum(after)
+    assert checksum(before) == checksum(await rendered("replicas=5"))
+
+
+async def test_nothing_that_is_exposed_leads_to_the_admin_listener() -> None:
+    exposed = ("service.type=LoadBalancer", "ingress.enabled=true", "ingress.host=llm.example.com",
+               "httpRoute.enabled=true", "httpRoute.parentRefs[0].name=public")  # fmt: skip
+    resources = await rendered(*exposed)
+    assert [port["targetPort"] for port in one(resources, "Service")["spec"]["ports"]] == ["http"]
+    assert one(resources, "Service", "gateway-admin")["spec"]["type"] == "ClusterIP"
+    doors = json.dumps([one(resources, "Ingress"), one(resources, "HTTPRoute")])
+    assert "admin" not in doors
+
+
+async def test_every_container_can_write_nowhere_and_become_nobody_else() -> None:
+    resources = await rendered()
+    pods = [each["spec"]["template"] for each in resources if each["kind"] in {"Deployment", "StatefulSet"}]
+    pods += [each for each in resources if each["kind"] == "Pod"]
+    assert len(pods) == len(("gateway", "redis", "demo upstream", "test"))
+    for pod in pods:
+        assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+        assert pod["spec"]["automountServiceAccountToken"] is False
+        for each in pod["spec"]["containers"]:
+            security = each["securityContext"]
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+async def test_no_secret_stands_in_the_configuration() -> None:
+    text = await template("secret.DEMO_KEY=gw_very-secret")
+    config = next(each for each in yaml.safe_load_all(text) if each and each["kind"] == "ConfigMap")
+    assert "gw_very-secret" not in json.dumps(config)
+    assert container(await rendered())["envFrom"] == [{"secretRef": {"name": "gateway"}}]
+
+
+async def test_large_numbers_stay_whole() -> None:
+    resources = await rendered("config.models.openai/gpt-oss-120b.context_window=50000000")
+    assert "context_window: 50000000" in one(resources, "ConfigMap")["data"]["gateway.yaml"]
+
+
+async def test_the_rules_link_to_where_the_runbooks_are_served() -> None:
+    where = "https://docs.example.com/gateway/runbooks"
+    rule = one(await rendered("prometheusRule.enabled=true", f"prometheusRule.runbooks={where}"), "PrometheusRule")
+    alerts = [each for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each]
+    assert alerts
+    assert {each["annotations"]["runbook_url"].partition("#")[0] for each in alerts} == {where}
