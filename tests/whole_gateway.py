@@ -108,13 +108,11 @@ class WholeGateway:
         """POST a chat completion; `fields` change the body."""
         return await self.post(json.dumps(chat_body(**fields)).encode(), key=key, headers=headers)
 
-    @asynccontextmanager
-    async def stream(self, *, key: str = KEY, **fields: Any) -> AsyncIterator[LiveStream]:
-        """A streamed chat completion, to be read event by event."""
-        headers = {"authorization": f"Bearer {key}"}
+    async def open_stream(self, *, key: str = KEY, **fields: Any) -> LiveStream:
+        """A streamed chat completion, to be read event by event; returns with its head."""
         body = chat_body(stream=True, **fields)
-        async with self.session.post(f"{self.url}/chat/completions", json=body, headers=headers) as answer:
-            yield LiveStream(answer)
+        headers = {"authorization": f"Bearer {key}"}
+        return LiveStream(await self.session.post(f"{self.url}/chat/completions", json=body, headers=headers))
 
     async def ledger(self) -> UsageRow:
         """The sum of all that was billed."""

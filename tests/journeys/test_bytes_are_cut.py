@@ -1,0 +1,122 @@
+"""However the network cuts an upstream's bytes, the client gets the same bytes and the ledger the same usage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from gateway.core.usage import Usage
+from gateway.demo import DemoUpstream, Script
+from tests.whole_gateway import WholeGateway, whole_gateway
+
+ASKING = {"stream_options": {"include_usage": True}}
+DIALECTS: list[dict[str, Any]] = [
+    {},
+    {"newline": "crlf", "comments": True, "bom": True},
+    {"newline": "cr", "usage": "every"},
+    {"multiline": True, "usage": "null"},
+    {"usage": "last", "spaced": True},
+    {"usage": "never", "no_done": True},
+]
+RECORDINGS = Path(__file__).parents[3] / "shared" / "sse"
+"""Streams of real servers lie beside a development checkout; a clone has none."""
+
+CUTS = st.lists(st.integers(1, 1500), max_size=12).map(tuple)
+
+
+class Pair(NamedTuple):
+    upstream: DemoUpstream
+    gateway: WholeGateway
+
+    async def outcome(self, script: Script, **fields: Any) -> tuple[bytes, Usage | None]:
+        self.upstream.script = script
+        reply = await self.gateway.chat(stream=True, **fields)
+        assert (reply.status, reply.broken) == (200, False)
+        return reply.body, (await self.gateway.ended()).usage
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        yield Pair(upstream, gateway)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=str)
+@given(cuts=CUTS)
+@example(cuts=())
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_cuts_of_a_stream_give_the_same_answer(
+    pair: Pair, dialect: dict[str, Any], cuts: tuple[int, ...]
+) -> None:
+    for fields in ({}, ASKING):
+        body = _spoken(pair.upstream, dialect)
+        whole = await pair.outcome(Script(body=body, pieces="whole"), **fields)
+        assert await pair.outcome(Script(body=body, cuts=cuts), **fields) == whole
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=str)
+@pytest.mark.parametrize("fields", [{}, ASKING], ids=["not asking", "asking"])
+async def test_each_byte_alone_gives_the_same_answer(
+    pair: Pair, dialect: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    body = _spoken(pair.upstream, dialect)
+    whole = await pair.outcome(Script(body=body, pieces="whole"), **fields)
+    assert await pair.outcome(Script(body=body, pieces="byte"), **fields) == whole
+    assert await pair.outcome(Script(body=body, pieces="byte", framing="close"), **fields) == whole
+
+
+@pytest.mark.parametrize("pieces", ["byte", "random", "whole"])
+async def test_a_plain_answer_in_any_pieces_is_the_same(pair: Pair, pieces: str) -> None:
+    pair.upstream.script = Script(
+        body=json.dumps({"usage": {"prompt_tokens": 3, "completion_tokens": 9}}), pieces=pieces
+    )
+    reply = await pair.gateway.chat()
+    assert reply.body.decode() == pair.upstream.script.body
+    exchange = await pair.gateway.ended()
+    assert exchange.usage == Usage(input=3, output=9)
+
+
+def _recordings() -> list[dict[str, Any]]:
+    index = RECORDINGS / "index.json"
+    rows = json.loads(index.read_text()) if index.exists() else []
+    return [row for row in rows if row["api"] == "chat"]
+
+
+@pytest.mark.skipif(not RECORDINGS.exists(), reason="needs the recorded streams in ../shared/sse")
+@pytest.mark.parametrize("pieces", ["event", "random", "whole"])
+@pytest.mark.parametrize("row", _recordings(), ids=lambda row: row["file"])
+async def test_a_recorded_stream_passes_and_is_charged_as_it_reports(
+    pair: Pair, row: dict[str, Any], pieces: str
+) -> None:
+    recorded = (RECORDINGS / row["file"]).read_bytes()
+    body, usage = await pair.outcome(Script(body=recorded.decode(), pieces=pieces), **ASKING)
+    assert body == recorded
+    report = row["usage"]
+    if report is None:
+        assert usage is None or usage.source == "estimated"
+        return
+    assert usage is not None
+    assert usage.source == "reported"
+    assert usage.input == report["prompt_tokens"]
+    assert usage.output == max(report["completion_tokens"], report.get("total_tokens", 0) - report["prompt_tokens"])
+
+    merged, same = await pair.outcome(Script(body=recorded.decode(), pieces=pieces))
+    assert same == usage
+    assert await pair.outcome(Script(body=recorded.decode(), pieces="whole")) == (merged, usage)
+
+
+def _spoken(upstream: DemoUpstream, dialect: dict[str, Any]) -> str:
+    """The bytes of one answer in this dialect, to be said again and again."""
+    asked = upstream.desk.read(
+        json.dumps({"stream": True, "stream_options": {"include_usage": True}}).encode(), "application/json"
+    )
+    reply = upstream.desk.answer(
+        "/v1/chat/completions", asked, Script(**{"chunks": 5, "framing": "close", **dialect}), 0
+    )
+    return b"".join(piece.data for piece in reply.pieces).partition(b"\r\n\r\n")[2].decode()
