@@ -67,7 +67,7 @@ def with_data(event: bytes, data: bytes) -> bytes:
             pieces.append(line + end)
         elif not placed:
             name = b"data: " if line.startswith(b"data: ") else b"data:"
-            pieces += [name + text + end for text in data.split(b"\n")]
+            pieces.append((end or b"\n").join([name + text for text in data.split(b"\n")]) + end)
             placed = True
     return b"".join(pieces)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.report import members_of
 from gateway.core.sse import data_of, event_of
 from gateway.core.usage import Source, Usage
 
@@ -32,7 +33,7 @@ def carries_token(event: bytes) -> bool:
 
 def ending(event: bytes, choices: int, usage: Usage, *, merge: bool) -> bytes:
     """The events that end the stream which `event` belongs to."""
-    model: dict[str, Any] = msgspec.json.decode(data_of(event) or b"{}")
+    model: dict[str, Any] = {**(members_of(data_of(event)) or {})}
     told = {"prompt_tokens": usage.input, "completion_tokens": usage.output, "total_tokens": usage.total}
     finish = [{"index": index, "delta": {}, "finish_reason": "length"} for index in range(choices)]
     last = {**model, "choices": finish}

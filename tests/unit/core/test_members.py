@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.errors import BodyUnreadable
+from gateway.core.members import MOST, Members, read_members
+
+spaces = st.text(alphabet=" \t\r\n", max_size=3)
+names = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=8)
+leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | names
+values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3))
+
+
+@st.composite
+def objects(draw: st.DrawFn) -> tuple[bytes, dict[str, str], list[str]]:
+    """A JSON object as text, its members as texts, and the text in pieces: name and value at each third place."""
+    told = draw(st.dictionaries(names, values, max_size=5))
+    pieces, texts = ["{" + draw(spaces)], {}
+    for place, (name, value) in enumerate(told.items()):
+        texts[name] = json.dumps(value, ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, 1])))
+        comma = "," + draw(spaces) if place else ""
+        key = json.dumps(name, ensure_ascii=draw(st.booleans()))
+        pieces += [f"{comma}{key}{draw(spaces)}:{draw(spaces)}", texts[name], draw(spaces)]
+    text = draw(spaces) + "".join(pieces) + "}" + draw(spaces)
+    return text.encode(), texts, pieces
+
+
+def refusal(body: bytes) -> str:
+    with pytest.raises(BodyUnreadable) as refused:
+        read_members(body)
+    return refused.value.message
+
+
+@given(objects())
+def test_each_value_is_found_where_it_stands(made: tuple[bytes, dict[str, str], list[str]]) -> None:
+    body, texts, _ = made
+    members = read_members(body)
+    assert {name: members.value(name) for name in texts} == {name: text.encode() for name, text in texts.items()}
+    assert list(members.spans) == list(texts)
+
+
+@given(objects(), st.data())
+def test_a_change_leaves_every_other_byte_as_it_was(
+    made: tuple[bytes, dict[str, str], list[str]], data: st.DataObject
+) -> None:
+    body, texts, _ = made
+    chosen = data.draw(st.sets(st.sampled_from(sorted(texts)))) if texts else set()
+    added = {"gw_added": b"[1]"} if data.draw(st.booleans()) and "gw_added" not in texts else {}
+    changes = dict.fromkeys(chosen, b'{"new":true}') | added
+    members = read_members(body)
+    changed = members.changed(changes)
+    expected = json.loads(body) | {name: json.loads(text) for name, text in changes.items()}
+    assert json.loads(changed) == expected
+    assert _untouched(read_members(changed), changes) == _untouched(members, changes)
+    assert members.changed({}) == body
+
+
+def _untouched(members: Members, changes: dict[str, bytes]) -> bytes:
+    """The body without the values that change and without what was added at its end."""
+    body = members.body
+    if "gw_added" in members.spans:
+        before = body[: members.spans["gw_added"][0] - len('"gw_added":')]
+        body = before.removesuffix(b",") + body[members.spans["gw_added"][1] :]
+    for name in reversed(members.spans):
+        if name in changes and name != "gw_added":
+            begin, end = members.spans[name]
+            body = body[:begin] + body[end:]
+    return body
+
+
+def test_a_member_is_added_to_an_empty_object() -> None:
+    assert read_members(b"{}").changed({"a": b"1"}) == b'{"a":1}'
+    assert read_members(b" { \n} ").changed({"a": b"1", "b": b"2"}) == b' { \n"a":1,"b":2} '
+
+
+def test_a_brace_in_the_last_string_is_not_the_end() -> None:
+    assert read_members(b'{"a":"}"}').changed({"b": b"2"}) == b'{"a":"}","b":2}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":1,"a":1}',
+        b'{"a":1,"a":2}',
+        b'{"a":12,"a":1}',
+        b'{"a":1,"b":2,"a":1}',
+        b'{"a":1,"b":{"a":1},"a":1}',
+        b'{"model":"x","\\u006dodel":"y"}',
+        b'{"mod\\u0065l":"x","model":"x"}',
+        b'{"":1,"":1}',
+        '{"é":1,"\\u00e9":2}'.encode(),
+        b'{"/":1,"\\/":1}',
+        b'{"a":[1,2],"b":"a","a":[1,2]}',
+    ],
+)
+def test_a_name_that_comes_twice_is_refused_however_it_is_written(body: bytes) -> None:
+    assert "twice" in refusal(body)
+
+
+def test_a_name_within_a_value_is_another_name() -> None:
+    body = b'{"a":{"a":1,"b":"\\"a\\":1"},"b":["a"]}'
+    assert list(read_members(body).spans) == ["a", "b"]
+
+
+def test_an_escaped_name_is_the_name_that_it_means() -> None:
+    members = read_members(b'{"mod\\u0065l":"x"}')
+    assert members.value("model") == b'"x"'
+    assert members.changed({"model": b'"y"'}) == b'{"mod\\u0065l":"y"}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"{",
+        b"}",
+        b'{"a"}',
+        b'{"a":}',
+        b'{"a":1',
+        b'{"a":1,}',
+        b"{,}",
+        b"{'a':1}",
+        b'{"a":01}',
+        b'{"a":+1}',
+        b'{"a":.5}',
+        b'{"a":1.}',
+        b'{"a":NaN}',
+        b'{"a":Infinity}',
+        b'{"a":-Infinity}',
+        b'{"a":tru}',
+        b'{"a":"\x01"}',
+        b'{"a":"\n"}',
+        b'{"a":"\\x"}',
+        b'{"a":"\\ud800"}',
+        b'{"\\ud800":1}',
+        b'{"a":1}{"b":2}',
+        b'{"a":1}x',
+        b'{"a":1}\x00',
+        b'\xef\xbb\xbf{"a":1}',
+        '{"a":1}'.encode("utf-16"),
+        '{"a":1}'.encode("utf-32"),
+        b'{"a":/* no */1}',
+    ],
+)
+def test_what_is_not_json_is_refused(body: bytes) -> None:
+    assert refusal(body).startswith("The body is not valid")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b"1", b'"text"', b"[{}]", b"true"])
+def test_what_is_not_an_object_is_refused(body: bytes) -> None:
+    assert refusal(body) == "The body must be a JSON object."
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [(b"\xff", 6), (b"\xc0\xaf", 6), (b"\xed\xa0\x80", 6), (b"ok \xe2\x82", 9), (b"\xf5\x80\x80\x80", 6)],
+)
+def test_wrong_utf_8_is_refused_with_its_place(text: bytes, at: int) -> None:
+    assert f"not valid UTF-8 at byte {at}." in refusal(b'{"a":"' + text + b'"}')
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+@pytest.mark.parametrize("depth", [2_000, 200_000])
+def test_deep_nesting_is_refused_and_harms_nobody(opening: bytes, depth: int) -> None:
+    assert "nested too deeply" in refusal(b'{"x":' + opening * depth)
+
+
+def test_numbers_of_any_size_pass_as_they_are() -> None:
+    huge = b"9" * 400
+    members = read_members(b'{"seed":' + huge + b',"x":1e999,"y":-1E-999}')
+    assert (members.value("seed"), members.value("x"), members.value("y")) == (huge, b"1e999", b"-1E-999")
+
+
+def test_an_object_of_too_many_members_is_refused() -> None:
+    def of(count: int) -> bytes:
+        return b"{" + b",".join(b'"%d":0' % number for number in range(count)) + b"}"
+
+    assert len(read_members(of(MOST)).spans) == MOST
+    assert "more than 1,000 members" in refusal(of(MOST + 1))
+
+
+@given(st.binary(max_size=40) | st.text(alphabet='{}[]:,"\\ \n01eE.-truefalsn\ud7ff', max_size=40).map(str.encode))
+def test_no_bytes_raise_anything_else(body: bytes) -> None:
+    try:
+        members = read_members(body)
+    except BodyUnreadable:
+        return
+    assert json.loads(body).keys() == members.spans.keys()
