@@ -7,6 +7,8 @@ usage, an error or the end of a choice is. Both tallies answer `usage`, `failed`
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from gateway.core.endpoints import Endpoint
@@ -21,6 +23,7 @@ from gateway.core.report import (
     has_choice,
     members_of,
     present,
+    reports_error,
     usage_in_tail,
 )
 from gateway.core.sse import EventSplitter, data_of, with_data
@@ -63,6 +66,7 @@ class StreamTally:
         self._final: bytes | None = None
         self._after_final = bytearray()
         self._report: msgspec.Raw | None = None
+        self._parts: dict[str, Any] = {}
         self._long = bytearray()
         self._bytes = 0
         self._smallest = FRAME_MAX
@@ -190,7 +194,7 @@ class StreamTally:
             return self._pass_behind_final(event)
         if self._final is None and self._is_content(event):
             self._count(event)
-            return event + self._ending_if_spent(event)
+            return self._within_allowance(event)
         chunk = members_of(data)
         if chunk is None:
             if data.strip() != _DONE:
@@ -203,7 +207,7 @@ class StreamTally:
         report = find_usage(chunk, self._endpoint.usage_at)
         self._take(report)
         chosen = has_choice(chunk)
-        if present(chunk, "error"):
+        if reports_error(chunk):
             self.failed = True
             return self._release_final(merged=not chosen) + event
         if not chosen and self._merge and report is not None:
@@ -215,21 +219,28 @@ class StreamTally:
         if self._merge and ends_choice(chunk) and not present(chunk, "usage"):
             self._final = event
             return before
-        return before + event + self._ending_if_spent(event)
+        return before + self._within_allowance(event)
 
-    def _ending_if_spent(self, event: bytes) -> bytes:
+    def _within_allowance(self, event: bytes) -> bytes:
+        """The event, or the stream's ending in its place. An upstream that keeps to the cap that it was
+        given ends by itself, with the usage that it knows best."""
         allowance = self._allowance
         if allowance is None or not self._is_content(event):
-            return b""
+            return event
         self._tokens += carries_token(event)
-        if self._tokens < allowance.output:
-            return b""
+        if self._tokens <= allowance.output:
+            return event
         self.stopped = True
-        self.usage = allowance.usage(self._tokens)
+        self.usage = allowance.usage(allowance.output)
         return ending(event, allowance.choices, self.usage, merge=self._merge)
 
     def _take(self, report: msgspec.Raw | None) -> None:
-        usage = read_usage(decoded(report) or {}) if report is not None else None
+        told = decoded(report) if report is not None else None
+        if not isinstance(told, dict):
+            return
+        if self._endpoint.usage_in_parts:
+            told = self._parts = self._parts | told
+        usage = read_usage(told)
         if usage is not None:
             self.usage = usage
             self._report = report
