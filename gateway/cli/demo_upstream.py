@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import click
@@ -36,14 +37,26 @@ def _metavar(name: str) -> str:
 
 def script_from(given: dict[str, Any]) -> Script:
     """The script that these flags describe. Raises click.BadParameter."""
-    pace = given.pop("tokens_per_second", None)
+    pace, body = given.pop("tokens_per_second", None), given.pop("body", None)
     changes = {name: _value(text) for name, text in given.items() if text is not None}
+    if body is not None:
+        changes["body"] = _body(body)
     if pace:
         changes["chunk_delay_ms"] = 1000 / pace
     try:
         return msgspec.convert(changes, Script, strict=False)
     except msgspec.ValidationError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def _body(text: str) -> str:
+    """As it stands, or what a file holds, byte for byte."""
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{text[1:]} cannot be read as UTF-8: {error}", param_hint="--body") from error
 
 
 def _value(text: str | bool) -> Any:

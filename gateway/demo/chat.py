@@ -87,6 +87,10 @@ def error(status: int, message: str) -> Json:
     return {"error": {"message": message, "type": "requests" if status == 429 else kind, "param": None, "code": code}}
 
 
+def error_event(status: int, message: str) -> Event:
+    return Event(error(status, message))
+
+
 def _envelope(turn: Turn, kind: str) -> Json:
     return {
         "id": f"chatcmpl-{turn.number:024x}",

@@ -20,6 +20,7 @@ NEXT_TURN_S = 1e-6
 """A wait that is over at once, but not before the event loop has sent what came before."""
 
 PLAIN_PIECE_BYTES = 65_536
+FRAGMENT_BYTES = 100
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -103,22 +104,24 @@ def _bytewise(body: Iterable[Piece]) -> Iterator[Piece]:
 
 
 def _at_random(body: Iterable[Piece], dice: random.Random) -> Iterator[Piece]:
-    """Each piece ends inside an event and begins inside the one before."""
+    """The last bytes of each piece are held, and go out with the first of the next."""
     held = Piece(b"")
     for piece in body:
-        split = dice.randint(0, len(piece.data))
-        tokens, reports = held.tokens, held.reports
-        ends = split == len(piece.data)
-        yield Piece(
-            held.data + piece.data[:split],
-            piece.delay_s or NEXT_TURN_S,
-            tokens + (piece.tokens if ends else 0),
-            reports or (piece.reports and ends),
-            piece.then if ends else "",
-        )
-        held = Piece(b"") if ends else replace(piece, data=piece.data[split:], delay_s=NEXT_TURN_S)
-    if held.data or held.then:
-        yield held
+        first, *others = _fragments(piece.data, dice)
+        held = replace(held, data=held.data + first, delay_s=piece.delay_s or NEXT_TURN_S)
+        for fragment in others:
+            yield held
+            held = Piece(fragment, NEXT_TURN_S)
+        tokens, reports = held.tokens + piece.tokens, held.reports or piece.reports
+        held = Piece(held.data, held.delay_s, tokens, reports, piece.then)
+    yield held
+
+
+def _fragments(data: bytes, dice: random.Random) -> list[bytes]:
+    bounds = [0]
+    while bounds[-1] < len(data):
+        bounds.append(bounds[-1] + dice.randint(1, FRAGMENT_BYTES))
+    return [data[start:end] for start, end in pairwise(bounds)] or [b""]
 
 
 def _whole(body: Iterable[Piece]) -> Iterator[Piece]:

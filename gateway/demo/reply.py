@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import NamedTuple
 
 import msgspec
@@ -13,11 +14,11 @@ from gateway.demo.delivery import PLAIN_PIECE_BYTES, delivered
 from gateway.demo.dialect import Piece, spoken, written
 from gateway.demo.event import Event
 from gateway.demo.script import Script
-from gateway.demo.shapes import SHAPES, Shape
+from gateway.demo.shapes import JSON, SHAPES, Shape
 from gateway.demo.truth import Outcome
 from gateway.demo.turn import Asked, Counts, Turn, take_turn
 
-JSON = "application/json"
+FORM = "multipart/form-data"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 
@@ -50,12 +51,12 @@ class Desk:
         self._made = 0
 
     def read(self, body: bytes, content_type: str) -> Asked:
-        """Raises BadRequest."""
-        if not content_type.startswith(JSON):
-            return Asked()
+        """Of a form only the fields `model` and `demo` are read. Raises BadRequest."""
+        if content_type.startswith(FORM):
+            body = _form_as_json(body)
         try:
             return self._decoder.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise BadRequest(f"The body is not what this endpoint takes: {error}") from error
 
     def script_for(self, asked: Asked, standing: Script) -> Script:
@@ -69,18 +70,18 @@ class Desk:
         """An answer of the model at a path that SHAPES knows."""
         shape = SHAPES[path]
         self._made += 1
-        turn = take_turn(self._made, now_s, asked, script)
+        turn = take_turn(self._made, now_s, asked, script, shape.speaks)
         if script.status != 200 or script.body is not None:
-            message = f"The demo upstream's script answers with {script.status}."
-            return self._verbatim(written(shape.error(script.status, message), script), bool(asked.stream), script)
-        if asked.stream:
-            told = shape.stream(turn) if script.error_after is None else _with_error(shape, turn)
-            events = spoken(told, script, shape.done)
+            return self._verbatim(shape, turn)
+        if asked.stream and shape.stream is not None:
+            events = spoken(_events(shape, turn), script, shape.done)
             return Reply(delivered(events, EVENT_STREAM, True, script, self._dice), script, turn.counts())
-        body = written(shape.plain(turn), script)
+        payload = shape.plain(turn)
+        reports = not isinstance(payload, bytes) and payload.get("usage") is not None
+        body = payload if isinstance(payload, bytes) else written(payload, script)
         script = _for_plain(script, len(turn.tokens))
-        portions = _portions(body, len(turn.tokens) * turn.choices, script)
-        return Reply(delivered(portions, JSON, False, script, self._dice), script, turn.counts())
+        portions = _portions(body, len(turn.tokens) * turn.choices, reports, script)
+        return Reply(delivered(portions, shape.content_type, False, script, self._dice), script, turn.counts())
 
     def models(self, now_s: int) -> Reply:
         rows = [{"id": name, "object": "model", "created": now_s, "owned_by": "demo"} for name in self._models]
@@ -94,20 +95,27 @@ class Desk:
         script = Script(status=status)
         return Reply(delivered([Piece(written(payload, script))], JSON, False, script, self._dice), script)
 
-    def _verbatim(self, otherwise: bytes, streams: bool, script: Script) -> Reply:
-        body = otherwise if script.body is None else script.body.encode()
-        streams = streams and script.status == 200
-        content_type = EVENT_STREAM if streams else JSON
-        script = _for_plain(script, 0)
-        return Reply(delivered(_portions(body, 0, script), content_type, streams, script, self._dice), script)
+    def _verbatim(self, shape: Shape, turn: Turn) -> Reply:
+        """What the script gives as the body, else an error. The script can say, too, which usage the body reports."""
+        script = _for_plain(turn.script, 0)
+        streams = bool(turn.asked.stream) and script.status == 200
+        if script.body is None:
+            message = f"The demo upstream's script answers with {script.status}."
+            body = written(shape.error(script.status, message), script)
+        else:
+            body = script.body.encode()
+        counted = script.status == 200 and script.prompt_tokens is not None and script.completion_tokens is not None
+        portions = _portions(body, 0, counted, script)
+        pieces = delivered(portions, EVENT_STREAM if streams else JSON, streams, script, self._dice)
+        return Reply(pieces, script, turn.counts() if counted else None)
 
 
-def _with_error(shape: Shape, turn: Turn) -> Iterator[Event]:
-    for index, event in enumerate(shape.stream(turn)):
-        if index == turn.script.error_after:
-            yield Event(shape.error(500, "The demo upstream's script breaks here."))
-            return
-        yield event
+def _events(shape: Shape, turn: Turn) -> Iterator[Event]:
+    assert shape.stream is not None
+    if turn.script.error_after is None:
+        return shape.stream(turn)
+    error = shape.error_event(500, "The demo upstream's script breaks here.")
+    return chain(islice(shape.stream(turn), turn.script.error_after), [error])
 
 
 def _for_plain(script: Script, tokens: int) -> Script:
@@ -118,10 +126,22 @@ def _for_plain(script: Script, tokens: int) -> Script:
     return msgspec.structs.replace(script, headers_delay_ms=wait_ms, halt_after=0 if script.halt_after == 0 else 1)
 
 
-def _portions(body: bytes, tokens: int, script: Script) -> Iterator[Piece]:
+def _portions(body: bytes, tokens: int, reports: bool, script: Script) -> Iterator[Piece]:
     """A body given as a whole, in portions that a socket can take; in halves if it is to halt."""
     size = max(1, (len(body) + 1) // 2) if script.halt else PLAIN_PIECE_BYTES
     last = max(0, len(body) - 1) // size * size
     for start in range(0, last, size):
         yield Piece(body[start : start + size])
-    yield Piece(body[last:], 0.0, tokens, tokens > 0 and script.usage != "never")
+    yield Piece(body[last:], 0.0, tokens, reports)
+
+
+def _form_as_json(body: bytes) -> bytes:
+    """The two fields of a form (RFC 7578) that matter here."""
+    fields = {name: _form_field(body, name) for name in ("model", "demo")}
+    demo = msgspec.Raw(fields["demo"] or b"null")
+    return msgspec.json.encode({"model": fields["model"].decode("utf-8", "replace"), "demo": demo})
+
+
+def _form_field(body: bytes, name: str) -> bytes:
+    _, _, rest = body.partition(b'name="%b"' % name.encode())
+    return rest.partition(b"\r\n\r\n")[2].partition(b"\r\n")[0]

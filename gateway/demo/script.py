@@ -12,7 +12,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-Count = Annotated[int, Meta(ge=0)]
+MAX = 1_000_000
+"""Of any count: a request must not make the demo upstream run out of memory."""
+
+Count = Annotated[int, Meta(ge=0, le=MAX)]
 Milliseconds = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -49,7 +52,9 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     status: Annotated[int, Meta(ge=200, le=599, description="Answer with this status.")] = 200
     headers: Annotated[dict[str, str], Meta(description="Headers added to the answer, as JSON.")] = {}
-    body: Annotated[str | None, Meta(description="The answer's body, verbatim.")] = None
+    body: Annotated[
+        str | None, Meta(description="The answer's body, verbatim; on the command line @FILE takes it from a file.")
+    ] = None
 
     halt: Annotated[Halt, Meta(description="Stop before the end: hang, close, or reset the connection.")] = ""
     halt_at: Annotated[HaltAt, Meta(description="Where to stop.")] = "between_events"

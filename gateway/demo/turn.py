@@ -14,6 +14,7 @@ import msgspec
 from gateway.demo.script import Script
 
 BYTES_PER_TOKEN = 4
+MAX_CHOICES = 128
 
 TEXT = (
     "Hello! This is the demo upstream: it plays a language model, so that you can watch an answer stream "
@@ -40,6 +41,10 @@ class Asked(msgspec.Struct):
     messages: Any = None
     prompt: Any = None
     input: Any = None
+    query: Any = None
+    documents: list[Any] | None = None
+    dimensions: int | None = None
+    encoding_format: str | None = None
     demo: dict[str, Any] | None = None
 
 
@@ -72,7 +77,7 @@ class Turn(NamedTuple):
 
     @property
     def choices(self) -> int:
-        return self.asked.n or 1
+        return max(1, min(MAX_CHOICES, self.asked.n or 1))
 
     @property
     def asks_usage(self) -> bool:
@@ -90,7 +95,10 @@ class Turn(NamedTuple):
         return Counts(self.prompt_tokens, completion, total, script.cached_tokens, script.reasoning_tokens)
 
 
-def take_turn(number: int, created: int, asked: Asked, script: Script) -> Turn:
+def take_turn(number: int, created: int, asked: Asked, script: Script, speaks: bool = True) -> Turn:
+    """`speaks` False: the answer has no tokens of its own."""
+    if not speaks:
+        script = msgspec.structs.replace(script, chunks=0)
     caps = [cap for cap in (asked.max_tokens, asked.max_completion_tokens, asked.max_output_tokens) if cap is not None]
     cap = min(caps, default=script.chunks)
     tool = called_tool(asked)
@@ -101,7 +109,7 @@ def take_turn(number: int, created: int, asked: Asked, script: Script) -> Turn:
 
 def count_prompt(asked: Asked) -> int:
     """One token for every four bytes of the text that the model reads, a broken four counts; at least one."""
-    read = (asked.system, asked.instructions, asked.messages, asked.prompt, asked.input)
+    read = (asked.system, asked.instructions, asked.messages, asked.prompt, asked.input, asked.query, asked.documents)
     size = sum(len(text.encode()) for part in read for text in _strings(part))
     return max(1, -(-size // BYTES_PER_TOKEN))
 
@@ -119,9 +127,10 @@ def _strings(part: Any) -> Iterator[str]:
 
 def texts(count: int, chunk_bytes: int, arguments: bool) -> tuple[str, ...]:
     """The texts of so many tokens: words, or the pieces of a JSON object if they are a tool's arguments."""
-    words = WORDS[:count] if count <= len(WORDS) else tuple(islice(cycle(WORDS), count))
+    words = WORDS
     if chunk_bytes:
         words = tuple(word + "." * (chunk_bytes - len(word.encode())) for word in words)
+    words = words[:count] if count <= len(words) else tuple(islice(cycle(words), count))
     if arguments and count > 1:
         words = ('{"text": "', *words[: count - 2], '"}')
     return words

@@ -1,0 +1,217 @@
+"""Each API that the demo upstream speaks beside chat completions: its shapes, and that its usage is the truth."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.core.usage import read_usage
+from gateway.demo import DemoUpstream
+from gateway.demo.reply import Desk, Reply
+from gateway.demo.script import Script
+from gateway.demo.shapes import SHAPES
+from tests.unit.demo.asking import answer, head_and_body, request, unchunked
+
+RECORDINGS = Path(__file__).parents[4] / "shared" / "sse"
+TEXT = "Hello there, model"
+
+
+def reply(path: str, script: Script, **fields: Any) -> Reply:
+    desk = Desk(("m",), random.Random(1))
+    asked = desk.read(json.dumps({"model": "m", **fields}).encode(), "application/json")
+    return desk.answer(path, asked, desk.script_for(asked, script), 1709000000)
+
+
+def plain(path: str, script: Script, **fields: Any) -> Any:
+    return json.loads(head_and_body(b"".join(piece.data for piece in reply(path, script, **fields).pieces))[1])
+
+
+def stream(path: str, script: Script, **fields: Any) -> list[tuple[str, Any]]:
+    """The events as (name, payload)."""
+    pieces = reply(path, script, stream=True, **fields).pieces
+    body = b"".join(unchunked(head_and_body(b"".join(piece.data for piece in pieces))[1])[0])
+    return [named(event) for event in body.decode().split("\n\n") if event]
+
+
+def named(event: str) -> tuple[str, Any]:
+    fields = dict(line.split(": ", 1) for line in event.split("\n"))
+    return fields.get("event", ""), fields["data"] if fields["data"] == "[DONE]" else json.loads(fields["data"])
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "usage"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": TEXT}]}, (5, 3)),
+        ("/v1/completions", {"prompt": TEXT}, (5, 3)),
+        ("/v1/completions", {"prompt": [TEXT], "n": 2}, (5, 6)),
+        ("/v1/responses", {"input": TEXT}, (5, 3)),
+        ("/v1/messages", {"system": TEXT, "messages": [{"role": "user", "content": TEXT}]}, (9, 3)),
+        ("/v1/embeddings", {"input": [TEXT, TEXT]}, (9, 0)),
+        ("/v1/rerank", {"query": TEXT, "documents": [TEXT]}, (9, 0)),
+        ("/v1/images/generations", {"prompt": TEXT}, (5, 0)),
+    ],
+)
+def test_a_plain_answer_reports_what_the_truth_counts(
+    path: str, fields: dict[str, Any], usage: tuple[int, int]
+) -> None:
+    told = read_usage(plain(path, Script(chunks=3), **fields)["usage"])
+    counts = reply(path, Script(chunks=3), **fields).counts
+    assert told is not None
+    assert counts is not None
+    assert (told.input, told.output) == (counts.prompt, counts.output) == usage
+
+
+@pytest.mark.parametrize("path", [path for path in SHAPES if path not in ("/v1/moderations", "/v1/audio/speech")])
+def test_usage_can_be_left_out_everywhere(path: str) -> None:
+    assert not plain(path, Script(usage="never")).get("usage")
+    assert not any(piece.reports for piece in reply(path, Script(usage="never")).pieces)
+
+
+def test_a_legacy_completion_streams_texts() -> None:
+    events = stream("/v1/completions", Script(chunks=2), stream_options={"include_usage": True})
+    payloads = [payload for _, payload in events]
+    assert [payload["choices"][0]["text"] for payload in payloads[:3]] == ["Hello!", " This", ""]
+    assert payloads[2]["choices"][0]["finish_reason"] == "stop"
+    assert (payloads[3]["choices"], payloads[3]["usage"]["completion_tokens"], payloads[4]) == ([], 2, "[DONE]")
+
+
+def test_a_response_streams_typed_events_with_usage_in_the_last() -> None:
+    events = stream("/v1/responses", Script(chunks=2, cached_tokens=1), input=TEXT)
+    assert [name for name, _ in events] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.delta",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    assert all(payload["type"] == name for name, payload in events)
+    assert [payload["sequence_number"] for _, payload in events] == list(range(10))
+    usage = events[-1][1]["response"]["usage"]
+    assert (usage["input_tokens"], usage["output_tokens"], usage["input_tokens_details"]) == (
+        5,
+        2,
+        {"cached_tokens": 1},
+    )
+    assert events[-1][1]["response"]["output"][0]["content"][0]["text"] == "Hello! This"
+
+
+def test_a_capped_response_is_incomplete() -> None:
+    name, payload = stream("/v1/responses", Script(), input=TEXT, max_output_tokens=2)[-1]
+    assert name == "response.incomplete"
+    assert payload["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+
+
+def test_a_response_calls_a_tool() -> None:
+    tools = [{"type": "function", "name": "look", "parameters": {}}]
+    (item,) = plain("/v1/responses", Script(chunks=3), input=TEXT, tools=tools)["output"]
+    assert (item["type"], item["name"], json.loads(item["arguments"])) == ("function_call", "look", {"text": "Hello!"})
+    events = stream("/v1/responses", Script(chunks=3), input=TEXT, tools=tools)
+    deltas = [payload["delta"] for name, payload in events if name == "response.function_call_arguments.delta"]
+    assert "".join(deltas) == item["arguments"]
+
+
+def test_a_message_streams_named_events_with_usage_at_both_ends() -> None:
+    script = Script(chunks=2, cached_tokens=3)
+    events = stream("/v1/messages", script, messages=[{"role": "user", "content": TEXT}])
+    assert [name for name, _ in events] == [
+        "message_start",
+        "content_block_start",
+        "ping",
+        "content_block_delta",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    usage = events[0][1]["message"]["usage"] | events[6][1]["usage"]
+    told = read_usage(usage)
+    assert told is not None
+    assert (told.input, told.cached_input, told.output) == (5, 3, 2)
+
+
+def test_a_message_says_why_it_stopped() -> None:
+    messages = [{"role": "user", "content": TEXT}]
+    assert plain("/v1/messages", Script(), messages=messages)["stop_reason"] == "end_turn"
+    assert plain("/v1/messages", Script(), messages=messages, max_tokens=1)["stop_reason"] == "max_tokens"
+    called = plain("/v1/messages", Script(chunks=3), messages=messages, tools=[{"name": "look"}])
+    assert (called["stop_reason"], called["content"][0]["name"]) == ("tool_use", "look")
+
+
+def test_errors_have_the_shape_of_their_api() -> None:
+    assert plain("/v1/responses", Script(status=500))["error"]["type"] == "server_error"
+    assert plain("/v1/messages", Script(status=529)) == {
+        "type": "error",
+        "error": {"type": "overloaded_error", "message": "The demo upstream's script answers with 529."},
+    }
+    assert stream("/v1/messages", Script(error_after=3))[3][0] == "error"
+    assert stream("/v1/responses", Script(error_after=3))[3][1]["type"] == "error"
+
+
+def test_embeddings_come_as_numbers_or_packed() -> None:
+    path = "/v1/embeddings"
+    rows = plain(path, Script(), input=[TEXT, TEXT], dimensions=2)["data"]
+    assert [row["embedding"] for row in rows] == [[1.0, 0.5], [1.0, 0.5]]
+    (row,) = plain(path, Script(), input=TEXT, dimensions=2, encoding_format="base64")["data"]
+    assert struct.unpack("<2f", base64.b64decode(row["embedding"])) == (1.0, 0.5)
+    assert len(plain(path, Script(), input=[1, 2, 3])["data"]) == 1
+
+
+def test_what_is_never_streamed_is_answered_whole() -> None:
+    assert plain("/v1/moderations", Script(), input=TEXT, stream=True)["results"][0]["flagged"] is False
+
+
+def test_speech_is_bytes_of_sound() -> None:
+    head, body = head_and_body(b"".join(piece.data for piece in reply("/v1/audio/speech", Script()).pieces))
+    assert b"content-type: audio/mpeg" in head
+    assert body.startswith(b"ID3")
+
+
+async def test_a_form_names_its_model_and_its_script() -> None:
+    form = (
+        b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\n\x00\xff\r\n'
+        b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nwhisper\r\n'
+        b'--b\r\ncontent-disposition: form-data; name="demo"\r\n\r\n{"chunks": 2}\r\n--b--\r\n'
+    )
+    head = (
+        b"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+        b"content-type: multipart/form-data; boundary=b\r\ncontent-length: %d\r\n\r\n" % len(form)
+    )
+    async with DemoUpstream() as upstream:
+        told = json.loads(head_and_body(await answer(upstream, head + form))[1])
+        assert (told["text"], told["usage"]["output_tokens"]) == ("Hello! This", 2)
+        assert upstream.truth.tallies["whisper", ""].reported.completion == 2
+
+
+@pytest.mark.parametrize("pieces", ["whole", "byte", "random"])
+async def test_a_recorded_stream_is_replayed_to_the_byte_and_counted_as_told(pieces: str) -> None:
+    recorded = (
+        'data: {"choices":[{"delta":{"content":"Grüße"}}]}\r\n\r\n'
+        'data: {"usage":{"prompt_tokens":7,"completion_tokens":1}}\n\n'
+    )
+    script = Script(body=recorded, prompt_tokens=7, completion_tokens=1).changed({"pieces": pieces})
+    async with DemoUpstream(script) as upstream:
+        chunks, rest = unchunked(head_and_body(await answer(upstream, request(stream=True)))[1])
+        assert b"".join(chunks).decode() == recorded
+        assert rest == b"0\r\n\r\n"
+        reported = upstream.truth.total.reported
+        assert (reported.prompt, reported.completion) == (7, 1)
+
+
+@pytest.mark.skipif(not RECORDINGS.is_dir(), reason="needs the recorded streams of ../shared/sse")
+def test_every_recording_can_be_replayed_in_random_pieces() -> None:
+    for path in sorted(RECORDINGS.rglob("*.sse")):
+        script = Script(body=path.read_bytes().decode(), pieces="random")
+        pieces = list(reply("/v1/chat/completions", script, stream=True).pieces)
+        chunks, _ = unchunked(head_and_body(b"".join(piece.data for piece in pieces))[1])
+        assert b"".join(chunks) == path.read_bytes(), path.name
