@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.core.usage import Usage
@@ -27,7 +27,9 @@ DIALECTS: list[dict[str, Any]] = [
 RECORDINGS = Path(__file__).parents[3] / "shared" / "sse"
 """Streams of real servers lie beside a development checkout; a clone has none."""
 
-CUTS = st.lists(st.integers(1, 1500), max_size=12).map(tuple)
+ANYWHERE = st.lists(st.integers(1, 1500), max_size=12)
+AT_LINE_ENDS = st.lists(st.tuples(st.integers(0, 40), st.integers(-1, 2)), max_size=12)
+"""The number of a line end, and how far from it: where mistakes are likeliest."""
 
 
 class Pair(NamedTuple):
@@ -48,14 +50,15 @@ async def pair() -> AsyncIterator[Pair]:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=str)
-@given(cuts=CUTS)
-@example(cuts=())
+@given(anywhere=ANYWHERE, at_line_ends=AT_LINE_ENDS)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_cuts_of_a_stream_give_the_same_answer(
-    pair: Pair, dialect: dict[str, Any], cuts: tuple[int, ...]
+    pair: Pair, dialect: dict[str, Any], anywhere: list[int], at_line_ends: list[tuple[int, int]]
 ) -> None:
+    body = _spoken(pair.upstream, dialect)
+    ends = [place for place, character in enumerate(body.encode()) if character in b"\r\n"]
+    cuts = (*anywhere, *(ends[number % len(ends)] + shift for number, shift in at_line_ends))
     for fields in ({}, ASKING):
-        body = _spoken(pair.upstream, dialect)
         whole = await pair.outcome(Script(body=body, pieces="whole"), **fields)
         assert await pair.outcome(Script(body=body, cuts=cuts), **fields) == whole
 
