@@ -13,11 +13,12 @@ from gateway.core.clock import Clock
 from gateway.core.envelope import Envelope
 from gateway.core.errors import UpstreamError, UpstreamRefused
 from gateway.core.exchange import Exchange
+from gateway.core.plain_tally import PlainTally
 from gateway.core.report import error_message
 from gateway.core.sink import Sink
 from gateway.core.standing import limit_headers
 from gateway.core.stopping import Allowance
-from gateway.core.tally import PlainTally, StreamTally
+from gateway.core.tally import StreamTally
 
 WHOLE_MAX = 128 * 1024
 """Bytes of a plain answer that are gathered, to be sent as one; a longer one is relayed as it comes."""
