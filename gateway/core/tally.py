@@ -70,6 +70,11 @@ class StreamTally:
         self._opening = self._closing = b""
 
     @property
+    def may_stop(self) -> bool:
+        """Whether the stream may end before its upstream ends it."""
+        return self._allowance is not None
+
+    @property
     def torn(self) -> bool:
         """Whether the client has the beginning of an event whose end has not come."""
         return bool(self._long)

@@ -7,6 +7,7 @@ end. A slow client pauses the upstream's socket, so little is ever held.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from gateway.core.answer import Answer
 from gateway.core.clock import Clock
@@ -70,18 +71,28 @@ def _allowance(exchange: Exchange, envelope: Envelope) -> Allowance | None:
     return Allowance(reservation.granted, exchange.entered, envelope.choices)
 
 
-async def _relay_stream(answer: Answer, sink: Sink, tally: StreamTally) -> None:
+def _pass_on(answer: Answer, sink: Sink, digest: Callable[[bytes], bytes]) -> None:
+    """Give the client what `digest` makes of each piece, at the client's own pace."""
+
     def take(data: bytes) -> None:
-        passed = tally.feed(data)
+        passed = digest(data)
         if passed:
             sink.write(passed)
             if sink.congested:
                 answer.pause()
-        if tally.stopped:
-            answer.abandon()
 
     sink.on_relief(answer.resume)
     answer.pour(take)
+
+
+async def _relay_stream(answer: Answer, sink: Sink, tally: StreamTally) -> None:
+    def feed_to_the_stop(data: bytes) -> bytes:
+        passed = tally.feed(data)
+        if tally.stopped:
+            answer.abandon()
+        return passed
+
+    _pass_on(answer, sink, feed_to_the_stop if tally.may_stop else tally.feed)
     try:
         await answer.finished()
     except UpstreamError:
@@ -159,16 +170,13 @@ class _Gathered:
     def pass_on_to(self, sink: Sink) -> None:
         """Give what was gathered, and from now on each piece as it comes."""
 
-        def take(data: bytes) -> None:
+        def digest(data: bytes) -> bytes:
             self._tally.feed(data)
-            sink.write(data)
-            if sink.congested:
-                self._answer.pause()
+            return data
 
         for piece in self.pieces:
             sink.write(piece)
         self.pieces.clear()
-        sink.on_relief(self._answer.resume)
-        self._answer.pour(take)
+        _pass_on(self._answer, sink, digest)
         if not sink.congested:
             self._answer.resume()
