@@ -41,19 +41,25 @@ class RawClient:
     async def answer(self) -> Reply:
         """The next answer, to its end. Raises IncompleteReadError where there is none."""
         status, headers = await self.head()
+        return Reply(status, headers, await self._body(headers))
+
+    async def _body(self, headers: Mapping[str, str]) -> bytes:
         async with asyncio.timeout(PATIENCE_S):
             if headers.get("transfer-encoding") == "chunked":
-                body = b"".join([piece async for piece in self._chunks()])
-            elif "content-length" in headers:
-                body = await self._reader.readexactly(int(headers["content-length"]))
-            else:
-                body = await self._reader.read()
-        return Reply(status, headers, body)
+                return b"".join([piece async for piece in self._chunks()])
+            if "content-length" in headers:
+                return await self._reader.readexactly(int(headers["content-length"]))
+            return await self._reader.read()
 
     async def read(self, size: int, patience_s: float = PATIENCE_S) -> bytes:
         """Up to so many bytes, as they stand on the wire. Raises TimeoutError."""
         async with asyncio.timeout(patience_s):
             return await self._reader.read(size)
+
+    async def until(self, end: bytes) -> bytes:
+        """What comes up to these bytes, as it stands on the wire."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._reader.readuntil(end)
 
     async def rest(self, patience_s: float = PATIENCE_S) -> bytes:
         """All that comes until the gateway closes the connection. Raises TimeoutError."""

@@ -51,17 +51,19 @@ def upstreams(*servers: DemoUpstream, **changes: Any) -> Json:
 async def test_a_failure_before_the_first_byte_gets_an_answer_of_the_gateway(
     script: dict[str, Any], status: int, code: str, stream: bool
 ) -> None:
-    async with DemoUpstream(Script(**script)) as upstream:
-        async with whole_gateway(upstream.base_url, upstreams=upstreams(upstream, timeouts=IMPATIENT)) as gateway:
-            reply = await gateway.chat(stream=stream)
-            assert (reply.status, reply.error["code"], reply.error["type"]) == (status, code, "server_error")
-            assert reply.headers["content-type"] == "application/json"
-            assert "up1" in reply.error["message"]
-            exchange = await gateway.ended()
-            assert exchange.usage is None
-            assert (await gateway.ledger()).requests == 0
-            upstream.script = Script()
-            assert (await gateway.chat(stream=stream)).status == 200
+    async with (
+        DemoUpstream(Script(**script)) as upstream,
+        whole_gateway(upstream.base_url, upstreams=upstreams(upstream, timeouts=IMPATIENT)) as gateway,
+    ):
+        reply = await gateway.chat(stream=stream)
+        assert (reply.status, reply.error["code"], reply.error["type"]) == (status, code, "server_error")
+        assert reply.headers["content-type"] == "application/json"
+        assert "up1" in reply.error["message"]
+        exchange = await gateway.ended()
+        assert exchange.usage is None
+        assert (await gateway.ledger()).requests == 0
+        upstream.script = Script()
+        assert (await gateway.chat(stream=stream)).status == 200
 
 
 async def test_a_server_that_is_not_there_gets_a_502() -> None:
@@ -118,10 +120,13 @@ async def test_the_next_route_answers_for_one_that_fails(script: dict[str, Any],
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422])
 async def test_what_the_next_route_would_refuse_as_well_is_not_tried_again(status: int) -> None:
-    async with DemoUpstream(Script(status=status)) as first, DemoUpstream() as second:
-        async with whole_gateway(first.base_url, second.base_url) as gateway:
-            assert (await gateway.chat()).status == (502 if status == 401 else status)
-            assert second.truth.total.requests == 0
+    async with (
+        DemoUpstream(Script(status=status)) as first,
+        DemoUpstream() as second,
+        whole_gateway(first.base_url, second.base_url) as gateway,
+    ):
+        assert (await gateway.chat()).status == (502 if status == 401 else status)
+        assert second.truth.total.requests == 0
 
 
 async def test_at_most_two_more_routes_are_tried_and_the_last_failure_is_told() -> None:
@@ -144,11 +149,14 @@ async def test_each_route_gets_the_body_with_its_own_name_of_the_model() -> None
 
 async def test_no_other_route_is_tried_once_a_byte_has_reached_the_client() -> None:
     broken = Script(chunks=6, halt="reset", halt_after=3)
-    async with DemoUpstream(broken) as first, DemoUpstream() as second:
-        async with whole_gateway(first.base_url, second.base_url) as gateway:
-            reply = await gateway.chat(stream=True)
-            assert reply.broken
-            assert second.truth.total.requests == 0
+    async with (
+        DemoUpstream(broken) as first,
+        DemoUpstream() as second,
+        whole_gateway(first.base_url, second.base_url) as gateway,
+    ):
+        reply = await gateway.chat(stream=True)
+        assert reply.broken
+        assert second.truth.total.requests == 0
 
 
 async def test_a_connection_that_the_upstream_closed_meanwhile_is_replaced_unseen() -> None:
