@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.core.buckets import Counter, Obstacle, Window
 from gateway.core.limit import Limit, Meter, Mode
-from gateway.core.reservation import Ask, Charge, Hold, Refusal, Reservation, Why
+from gateway.core.reservation import Ask, Charge, Hold, Refusal, Reservation, Standing, Why
 
 
 class Blocked(msgspec.Struct, frozen=True):
@@ -22,19 +22,33 @@ class Blocked(msgspec.Struct, frozen=True):
     obstacle: Obstacle
 
 
-def decide(ask: Ask, counters: Sequence[Counter], now_ms: int) -> Reservation | Refusal:
-    """`counters` are those of the ask's charges, in order. An admission is written into them.
+class Judgement(msgspec.Struct, frozen=True):
+    """`granted` is the output that the enforced quotas pay for; `blocked` is empty where the request may pass."""
 
-    Rates must bear what the answer likely needs, quotas the least that makes sense; shadow limits
-    are only named where they would refuse.
-    """
-    required = min(ask.least, ask.most)
-    granted = max(required, _granted(ask, counters))
-    likely = min(ask.likely, granted)
+    granted: int
+    blocked: tuple[Blocked, ...]
+    would_refuse: tuple[Limit, ...]
+
+
+def decide(ask: Ask, counters: Sequence[Counter], now_ms: int) -> Reservation | Refusal:
+    """`counters` are those of the ask's charges, in order. An admission is written into them."""
+    judgement = judge(ask, counters)
+    if judgement.blocked:
+        return refusal(ask, counters, judgement, now_ms)
+    granted = judgement.granted
+    holds = tuple([_hold(charge, counter, ask, granted) for charge, counter in zip(ask.charges, counters, strict=True)])
+    standings = _standings(ask, counters)
+    return Reservation(ask.id, now_ms, granted, granted < ask.most, holds, standings, judgement.would_refuse)
+
+
+def judge(ask: Ask, counters: Sequence[Counter]) -> Judgement:
+    """Rates must bear what the answer likely needs, quotas the least that makes sense; shadow limits are
+    only named where they would refuse. Nothing is changed."""
+    granted = max(min(ask.least, ask.most), _granted(ask, counters))
     blocked: list[Blocked] = []
     would_refuse: list[Limit] = []
     for place, (charge, counter) in enumerate(zip(ask.charges, counters, strict=True)):
-        need = charge.amount(required if type(counter) is Window else likely) if charge.per_output else charge.fixed
+        need = need_of(charge, counter, ask, granted)
         obstacle = counter.obstacle(need)
         if obstacle is None:
             continue
@@ -42,17 +56,31 @@ def decide(ask: Ask, counters: Sequence[Counter], now_ms: int) -> Reservation | 
             would_refuse.append(charge.limit)
         else:
             blocked.append(Blocked(place, need, obstacle))
-    if blocked:
-        return _refusal(ask, counters, now_ms, gravest(ask.charges, blocked), tuple(would_refuse))
-    holds = tuple(
-        _hold(charge, counter, granted if type(counter) is Window else likely)
-        for charge, counter in zip(ask.charges, counters, strict=True)
+    return Judgement(granted, tuple(blocked), tuple(would_refuse))
+
+
+def need_of(charge: Charge, counter: Counter, ask: Ask, granted: int) -> int:
+    """What the counter must be able to bear for the request to pass."""
+    if not charge.per_output:
+        return charge.fixed
+    return charge.amount(min(ask.least, ask.most) if type(counter) is Window else min(ask.likely, granted))
+
+
+def refusal(ask: Ask, counters: Sequence[Counter], judgement: Judgement, now_ms: int) -> Refusal:
+    worst = _gravest(ask.charges, judgement.blocked)
+    standings = _standings(ask, counters)
+    return Refusal(
+        standing=standings[worst.place],
+        requested=worst.need,
+        why=worst.obstacle.why,
+        retry_after_ms=worst.obstacle.retry_after_ms,
+        at_ms=now_ms,
+        standings=standings,
+        would_refuse=judgement.would_refuse,
     )
-    standings = tuple([counter.standing(charge.limit) for charge, counter in zip(ask.charges, counters, strict=True)])
-    return Reservation(ask.id, now_ms, granted, granted < ask.most, holds, standings, tuple(would_refuse))
 
 
-def gravest(charges: Sequence[Charge], blocked: Sequence[Blocked]) -> Blocked:
+def _gravest(charges: Sequence[Charge], blocked: Sequence[Blocked]) -> Blocked:
     """The one with the longest wait: never, then a spent quota, then by time; of equals the first."""
 
     def gravity(candidate: Blocked) -> tuple[int, float]:
@@ -75,9 +103,11 @@ def _granted(ask: Ask, counters: Sequence[Counter]) -> int:
     return granted
 
 
-def _hold(charge: Charge, counter: Counter, output: int) -> Hold:
+def _hold(charge: Charge, counter: Counter, ask: Ask, granted: int) -> Hold:
     """Hold the charge; `requests` are used at once, since nothing about them is settled later."""
-    amount = charge.amount(output) if charge.per_output else charge.fixed
+    amount = charge.fixed
+    if charge.per_output:
+        amount = charge.amount(granted if type(counter) is Window else min(ask.likely, granted))
     if charge.limit.meter is Meter.REQUESTS:
         counter.use(amount)
     else:
@@ -85,16 +115,5 @@ def _hold(charge: Charge, counter: Counter, output: int) -> Hold:
     return Hold(charge.limit, amount, counter.start_ms)
 
 
-def _refusal(
-    ask: Ask, counters: Sequence[Counter], now_ms: int, worst: Blocked, would_refuse: tuple[Limit, ...]
-) -> Refusal:
-    standings = tuple([counter.standing(charge.limit) for charge, counter in zip(ask.charges, counters, strict=True)])
-    return Refusal(
-        standing=standings[worst.place],
-        requested=worst.need,
-        why=worst.obstacle.why,
-        retry_after_ms=worst.obstacle.retry_after_ms,
-        at_ms=now_ms,
-        standings=standings,
-        would_refuse=would_refuse,
-    )
+def _standings(ask: Ask, counters: Sequence[Counter]) -> tuple[Standing, ...]:
+    return tuple([counter.standing(charge.limit) for charge, counter in zip(ask.charges, counters, strict=True)])

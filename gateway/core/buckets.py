@@ -67,16 +67,15 @@ class Bucket:
 
     def advance(self, limit: Limit, now_ms: int) -> None:
         """Let the time since the last call flow back, and take on the limit's present amounts."""
-        elapsed_ms = now_ms - self.stamp_ms
-        if elapsed_ms > 0:
-            self.stamp_ms = now_ms
-            if self.debt:
-                left = self.debt - elapsed_ms * self.flow
-                self.debt = max(0, left)
         if self.pace_of != limit.amount:
             flow, scale = pace(limit)
             self.debt = rescaled(self.debt, self.scale, scale)
             self.flow, self.scale, self.pace_of = flow, scale, limit.amount
+        elapsed_ms = now_ms - self.stamp_ms
+        if elapsed_ms > 0:
+            self.stamp_ms = now_ms
+            if self.debt:
+                self.debt = max(0, self.debt - elapsed_ms * self.flow)
         self.capacity = limit.burst
         self.used = -(-self.debt // self.scale)
 
@@ -181,6 +180,28 @@ class Leases:
 
 
 Counter = Bucket | Window | Leases
+
+
+class State(msgspec.Struct, frozen=True):
+    """A counter as another keeper tells it at `now_ms`: what is used (of a rate in parts), what is held, and the
+    window of a quota."""
+
+    now_ms: int
+    spent: int
+    held: int
+    window: tuple[int, int] = (0, 0)
+
+
+def restored(limit: Limit, zone: ZoneInfo, state: State) -> Counter:
+    counter = new_counter(limit, zone, state.now_ms)
+    counter.held = state.held
+    if isinstance(counter, Bucket):
+        counter.debt = state.spent
+        counter.used = -(-state.spent // counter.scale)
+    elif isinstance(counter, Window):
+        counter.used = state.spent
+        counter.now_ms, (counter.start_ms, counter.end_ms) = state.now_ms, state.window
+    return counter
 
 
 def new_counter(limit: Limit, zone: ZoneInfo, now_ms: int) -> Counter:

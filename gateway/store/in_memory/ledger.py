@@ -5,59 +5,33 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 from gateway.core.reservation import LedgerEntry
-from gateway.core.usage import Source
 from gateway.store.contract import LEDGER_DAYS, UsageQuery, UsageRow
+from gateway.store.sums import Sums, figures_of
 
 
 class InMemoryLedger:
     def __init__(self) -> None:
-        self._days: dict[str, dict[tuple[str, str, str], UsageRow]] = {}
+        self._days: dict[str, dict[tuple[str, str, str], list[int]]] = {}
 
     def add(self, entry: LedgerEntry, today: str) -> None:
         rows = self._days.get(entry.day)
         if rows is None:
             rows = self._days[entry.day] = {}
             self._forget_old(today)
-        group = (entry.team, entry.key, entry.model)
-        row = rows.get(group)
-        if row is None:
-            row = rows[group] = UsageRow(day=entry.day, team=entry.team, key=entry.key, model=entry.model)
-        usage = entry.usage
-        row.requests += 1
-        row.input += usage.input
-        row.cached_input += usage.cached_input
-        row.output += usage.output
-        row.reasoning += usage.reasoning
-        row.cost += entry.cost
-        if usage.source is Source.ESTIMATED:
-            row.estimated += usage.total
+        figures = figures_of(entry)
+        row = rows.setdefault((entry.team, entry.key, entry.model), [0] * len(figures))
+        for place, figure in enumerate(figures):
+            row[place] += figure
+
+    def rows(self, query: UsageQuery) -> list[UsageRow]:
+        sums = Sums(query)
+        for day, rows in self._days.items():
+            if sums.covers(day):
+                for (team, key, model), figures in rows.items():
+                    sums.add({"day": day, "team": team, "key": key, "model": model}, figures)
+        return sums.rows()
 
     def _forget_old(self, today: str) -> None:
         oldest = (date.fromisoformat(today) - timedelta(days=LEDGER_DAYS)).isoformat()
         for day in [day for day in self._days if day < oldest]:
             del self._days[day]
-
-    def rows(self, query: UsageQuery) -> list[UsageRow]:
-        sums: dict[tuple[str, ...], UsageRow] = {}
-        for day, rows in self._days.items():
-            if day < query.since or (query.until and day >= query.until):
-                continue
-            for row in rows.values():
-                if all(wanted in ("", value) for wanted, value in _filters(query, row)):
-                    fold(sums, query.by, row)
-        return [sums[group] for group in sorted(sums)]
-
-
-def _filters(query: UsageQuery, row: UsageRow) -> tuple[tuple[str, str], ...]:
-    return (query.team, row.team), (query.key, row.key), (query.model, row.model)
-
-
-def fold(sums: dict[tuple[str, ...], UsageRow], by: tuple[str, ...], row: UsageRow) -> None:
-    """Add a row to the sum of its group."""
-    names = {name: getattr(row, name) for name in by}
-    group = tuple(names.values())
-    total = sums.get(group)
-    if total is None:
-        total = sums[group] = UsageRow(**names)
-    for field in ("requests", "input", "cached_input", "output", "reasoning", "estimated", "cost"):
-        setattr(total, field, getattr(total, field) + getattr(row, field))

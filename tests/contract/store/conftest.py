@@ -1,17 +1,51 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from zoneinfo import ZoneInfo
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from gateway.store.contract import Store
-from tests.contract.store.keepers import Keeper, MemoryKeeper
+from tests.contract.store.keepers import Keeper, MemoryKeeper, RedisKeeper
+from tests.redis_servers import RedisServer, redis_cluster, redis_server
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[list[RedisServer]]:
+    with redis_cluster() as nodes:
+        yield nodes
+
+
+def emptied(*servers: RedisServer) -> None:
+    for server in servers:
+        with contextlib.closing(server.client()) as client:
+            client.flushall()
+
+
+@pytest.fixture
+def redis(shared_redis: RedisServer) -> RedisServer:
+    """A server that has nothing."""
+    emptied(shared_redis)
+    return shared_redis
+
+
+@pytest.fixture(params=["memory", "redis", pytest.param("cluster", marks=pytest.mark.slow)])
 async def keeper(request: pytest.FixtureRequest) -> AsyncIterator[Keeper]:
-    kept = MemoryKeeper(ZoneInfo("UTC"))
+    kept: Keeper
+    if request.param == "memory":
+        kept = MemoryKeeper()
+    elif request.param == "redis":
+        kept = RedisKeeper(request.getfixturevalue("redis").url)
+    else:
+        nodes = request.getfixturevalue("shared_cluster")
+        emptied(*nodes)
+        kept = RedisKeeper(f"redis+cluster://127.0.0.1:{nodes[0].port}")
     yield kept
     await kept.store.close()
 

@@ -1,0 +1,116 @@
+"""Admission: ask slot by slot whether every limit lets the request pass; outside of a cluster that is one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from gateway.core.admission import judge, need_of, refusal
+from gateway.core.buckets import Counter, State, restored
+from gateway.core.errors import StoreUnavailable
+from gateway.core.limit import Limit
+from gateway.core.reservation import Ask, Hold, Refusal, Reservation
+from gateway.store.in_redis.calls import Answer, Figures, Part, admit_answer, admit_call, numbers
+from gateway.store.in_redis.kit import Kit
+from gateway.store.in_redis.records import LONG_MS
+from gateway.store.in_redis.script import ADMIT, GIVE_BACK
+from gateway.store.in_redis.standings import peek
+from gateway.store.in_redis.terms import Terms
+
+_ATTEMPTS = 4
+"""A window ends, or the store's clock is not known yet: one more attempt mends either."""
+
+
+async def admit(kit: Kit, ask: Ask) -> Reservation | Refusal:
+    deadline = kit.courier.deadline()
+    parts = kit.parts([charge.limit for charge in ask.charges])
+    for _ in range(_ATTEMPTS):
+        verdict = await _attempt(kit, ask, parts, deadline)
+        if verdict is not None:
+            return verdict
+    raise StoreUnavailable("The gateway and its store do not agree on the time. Try again soon.", retry_after_ms=1_000)
+
+
+async def _attempt(kit: Kit, ask: Ask, parts: Sequence[Part], deadline: float) -> Reservation | Refusal | None:
+    """None where the store wants to be asked again, at the time that it told."""
+    at_ms = kit.clock.now_ms()
+    admitted: list[Answer] = []
+    asked = ask
+    for part in parts:
+        keys, told = admit_call(asked, part, kit.words, at_ms, kit.timing)
+        reply = await kit.courier.run(ADMIT, [kit.record(part, at_ms), *keys], (ask.id, LONG_MS, told), deadline)
+        kit.clock.learn(reply[1])
+        answer = admit_answer(reply, part)
+        if answer is None or not answer.admitted:
+            for before in admitted:
+                await _give_back(kit, ask.id, before, (at_ms, deadline))
+            return None if answer is None else await _refusal(kit, ask, answer)
+        admitted.append(answer)
+        if len(parts) > 1:
+            # A later slot grants no more than an earlier one, which may so hold more than is granted in the end.
+            asked = msgspec.structs.replace(ask, most=answer.granted)
+    kit.records.begin(at_ms, [kit.record(part, at_ms) for part in parts])
+    return _reservation(kit, ask, admitted, at_ms)
+
+
+async def _give_back(kit: Kit, name: str, answer: Answer, when: tuple[int, float]) -> None:
+    at_ms, deadline = when
+    keys = [kit.record(answer.part, at_ms)]
+    told = [kit.timing.step_ms]
+    for terms, (amount, _, _) in zip(answer.part.terms, answer.figures, strict=True):
+        key, first, second = kit.words.counter(terms, at_ms)
+        keys.append(key)
+        told += (terms.kind, terms.at_once, amount, first, second)
+    await kit.courier.run(GIVE_BACK, keys, (name, numbers(told)), deadline)
+
+
+def _reservation(kit: Kit, ask: Ask, answers: Sequence[Answer], at_ms: int) -> Reservation:
+    told: dict[int, tuple[Counter, Hold]] = {}
+    would_refuse: list[Limit] = []
+    granted = answers[-1].granted
+    for answer in answers:
+        for place, terms, figures in zip(answer.part.places, answer.part.terms, answer.figures, strict=True):
+            counter = _counter(kit, terms, figures, answer.now_ms)
+            told[place] = counter, Hold(terms.limit, figures[0], counter.start_ms)
+            if not terms.enforced and _was_short(ask, place, counter, granted, figures[0]):
+                would_refuse.append(terms.limit)
+    in_order = [told[place] for place in range(len(ask.charges))]
+    standings = tuple([counter.standing(hold.limit) for counter, hold in in_order])
+    holds = tuple([hold for _, hold in in_order])
+    return Reservation(ask.id, at_ms, granted, granted < ask.most, holds, standings, tuple(would_refuse))
+
+
+async def _refusal(kit: Kit, ask: Ask, answer: Answer) -> Refusal:
+    """Judged by the counters that refused; those of other slots are looked at for it, without a charge."""
+    own = dict(zip(answer.part.places, _counters(kit, answer), strict=True))
+    counters = [own.get(place) for place in range(len(ask.charges))]
+    if None in counters:
+        _, seen = await peek(kit, [charge.limit for charge in ask.charges])
+        counters = [own.get(place, counter) for place, counter in enumerate(seen)]
+    known = [counter for counter in counters if counter is not None]
+    judgement = judge(ask, known)
+    if not judgement.blocked:
+        # What the others grant has meanwhile become too little to be refused: then the refusal is told alone.
+        part = answer.part.places
+        ask = msgspec.structs.replace(ask, charges=tuple([ask.charges[place] for place in part]))
+        known = [own[place] for place in part]
+        judgement = judge(ask, known)
+    return refusal(ask, known, judgement, answer.now_ms)
+
+
+def _counters(kit: Kit, answer: Answer) -> list[Counter]:
+    return [
+        _counter(kit, terms, figures, answer.now_ms)
+        for terms, figures in zip(answer.part.terms, answer.figures, strict=True)
+    ]
+
+
+def _counter(kit: Kit, terms: Terms, figures: Figures, now_ms: int) -> Counter:
+    return restored(terms.limit, kit.zone, State(now_ms, figures[1], figures[2], kit.words.window_of(terms, now_ms)))
+
+
+def _was_short(ask: Ask, place: int, counter: Counter, granted: int, borne: int) -> bool:
+    """Whether the counter had too little room before it bore this request."""
+    room = counter.capacity - counter.used - counter.held + borne
+    return need_of(ask.charges[place], counter, ask, granted) > room

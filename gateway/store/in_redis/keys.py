@@ -1,0 +1,75 @@
+"""The names of everything kept in Redis.
+
+`prefix:schema:{home}:…`: what is in braces decides the slot of a cluster, so that the counters of one
+team, its keys and its users live together. Another schema gives other names, never another meaning.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from urllib.parse import quote
+
+from gateway.core.limit import Limit, Scope
+
+SCHEMA = 1
+
+ORGANISATION = "o"
+"""The home of what belongs to nobody in particular."""
+
+_PLAIN = "/.-_@+"
+_LONGEST = 64
+
+
+class Keys:
+    def __init__(self, prefix: str) -> None:
+        self._stem = f"{_plain(prefix)}:{SCHEMA}"
+
+    def counter(self, limit: Limit) -> str:
+        """Of a quota without the beginning of its window: `:` and the milliseconds follow."""
+        subject = _digest(limit.subject) if limit.scope is Scope.USER else _plain(limit.subject)
+        per = limit.per.value if limit.per else "now"
+        which = f":{_digest('|'.join(limit.models))}" if limit.models else ""
+        whose = f"{self._at(home(limit))}:c:{limit.scope.value}:{subject}"
+        return f"{whose}:{limit.meter.value}:{per}:{_plain(limit.name)}{which}"
+
+    def record(self, home: str, process: str, at_ms: int) -> str:
+        """Of the reservations that one process made in one second."""
+        return f"{self._at(home)}:r:{process}:{at_ms // 1000}"
+
+    def ledger(self, team: str, day: str) -> str:
+        return f"{self._at(team_home(team))}:l:{day}"
+
+    def days(self, team: str) -> str:
+        """Of the days that a team's ledger has."""
+        return f"{self._at(team_home(team))}:days"
+
+    def teams(self) -> str:
+        """Of the set of teams that the ledger knows."""
+        return f"{self._at(ORGANISATION)}:teams"
+
+    def journal(self, home: str, journal: str) -> str:
+        """Of how far a journal has been replayed."""
+        return f"{self._at(home)}:j:{journal}"
+
+    def _at(self, home: str) -> str:
+        return f"{self._stem}:{{{home}}}"
+
+
+def home(limit: Limit) -> str:
+    if limit.team:
+        return team_home(limit.team)
+    return f"m/{_plain(limit.subject)}" if limit.scope is Scope.MODEL else ORGANISATION
+
+
+def team_home(team: str) -> str:
+    return f"t/{_plain(team)}"
+
+
+def _plain(text: str) -> str:
+    """Without braces, colons and spaces, and not too long."""
+    spelled = quote(text, safe=_PLAIN)
+    return spelled if len(spelled) <= _LONGEST else _digest(text)
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=12).hexdigest()

@@ -1,0 +1,87 @@
+-- Admits a request to every limit that binds it and holds its charges, or changes nothing.
+--
+-- KEYS[1]    the request's record: a hash of reservation id to the step that ends its holds
+-- KEYS[2..]  the counters, one a charge
+-- ARGV[1]    reservation id
+-- ARGV[2]    how long the record is kept, in milliseconds
+-- ARGV[3]    numbers, six of the request:
+--   the time at which the gateway believes the store to be, in milliseconds
+--   how far that may be off; a call that comes later than this is not answered any more
+--   length of a step of holds, in milliseconds
+--   output that is likely, in tokens: rates hold it
+--   output that is wanted at most: quotas hold as much of it as they still pay for
+--   output that they must pay for at least
+-- then eight a charge:
+--   kind, 1 if it is enforced, 1 if it is used at once and not held, fixed amount, millionths of a unit for a token of
+--   output, capacity, and the two terms of its kind
+--
+-- Returns {-1, now} where the gateway must ask again: its time is off, or a window is over.
+-- Else {1 for admitted or 0 for refused, now, granted output}, then three a charge: the amount that it bears or would
+-- have to bear, what is used (in parts), what is held. Those of a refusal are as they stand, those of an admission
+-- as they are with it.
+
+local at, slack, step_ms, likely, most, least, cursor = struct.unpack('<dddddd', ARGV[3])
+local now = now_ms()
+local step = floor(now / step_ms)
+local last = step + STEPS
+
+if abs(now - at) > slack then
+  return { -1, now }
+end
+
+-- Read and judge.
+local charges, counters, rooms = {}, {}, {}
+local granted = most
+for number = 2, #KEYS do
+  local charge = { struct.unpack('<dddddddd', ARGV[3], cursor) }
+  local kind, enforced, fixed, per_output = charge[1], charge[2], charge[4], charge[5]
+  if not in_window(kind, charge[7], charge[8], now) then
+    return { -1, now }
+  end
+  cursor = charge[9]
+  local counter = read(KEYS[number], kind, charge[7], charge[8], now, step)
+  local room = charge[6] - used(counter) - held(counter)
+  if kind == QUOTA and enforced == 1 and per_output > 0 then
+    granted = min(granted, floor((room - fixed) * 1000000 / per_output))
+  end
+  charges[number], counters[number], rooms[number] = charge, counter, room
+end
+granted = max(granted, least)
+likely = min(likely, granted)
+
+local function amount(charge, of_quota)
+  local output = charge[1] == QUOTA and of_quota or likely
+  return charge[4] + ceil(output * charge[5] / 1000000)
+end
+
+local verdict = { 1, now, granted, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+for number = 2, #KEYS do
+  local charge = charges[number]
+  local need = amount(charge, least)
+  if need > rooms[number] and charge[2] == 1 then
+    verdict[1] = 0
+  end
+  verdict[number * 3 - 2] = need
+end
+
+-- Write.
+if verdict[1] == 1 then
+  for number = 2, #KEYS do
+    local charge, counter = charges[number], counters[number]
+    local borne = amount(charge, granted)
+    if charge[3] == 1 then
+      counter[1] = counter[1] + borne * counter[2]
+    else
+      hold(counter, last, borne)
+    end
+    write(KEYS[number], counter, charge[1], charge[7], charge[8], step_ms)
+    verdict[number * 3 - 2] = borne
+  end
+  redis.call('HSET', KEYS[1], ARGV[1], last)
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+
+for number = 2, #KEYS do
+  verdict[number * 3 - 1], verdict[number * 3] = counters[number][1], held(counters[number])
+end
+return verdict

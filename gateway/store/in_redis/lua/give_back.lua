@@ -1,0 +1,34 @@
+-- Takes an admission back, as if it had never been: another slot of the cluster refused the request.
+--
+-- KEYS[1]    the request's record
+-- KEYS[2..]  the counters, one a hold
+-- ARGV[1]    reservation id
+-- ARGV[2]    numbers: the length of a step of holds in milliseconds; then five a hold: kind, 1 if it was used at once
+--   and not held, amount, and the two terms of its kind
+--
+-- Returns {1, now} where there was something to give back, else {0, now}.
+
+local step_ms, cursor = struct.unpack('<d', ARGV[2])
+local now = now_ms()
+local step = floor(now / step_ms)
+
+local last = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '')
+if not last then
+  return { 0, now }
+end
+redis.call('HDEL', KEYS[1], ARGV[1])
+
+for number = 2, #KEYS do
+  local kind, at_once, amount, first, second
+  kind, at_once, amount, first, second, cursor = struct.unpack('<ddddd', ARGV[2], cursor)
+  if in_window(kind, first, second, now) then
+    local counter = read(KEYS[number], kind, first, second, now, step)
+    if at_once == 1 then
+      counter[1] = max(0, counter[1] - amount * counter[2])
+    else
+      release(counter, last, amount)
+    end
+    write(KEYS[number], counter, kind, first, second, step_ms)
+  end
+end
+return { 1, now }

@@ -1,0 +1,140 @@
+"""Which server keeps a key: the only one there is, or the node of a cluster that has its slot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from redis.crc import key_slot
+from redis.exceptions import AskError, MovedError
+
+from gateway.store.in_redis.address import Address, Node
+from gateway.store.in_redis.line import Command, Line, LineDown
+
+
+class Servers(Protocol):
+    by_slot: bool
+    """Whether one call may only speak of keys of one slot."""
+
+    async def line_of(self, key: str, deadline: float) -> Line:
+        """Raises LineDown where nobody is known to keep it."""
+        ...
+
+    def moved(self, error: AskError) -> Line:
+        """The server that another one points to."""
+        ...
+
+    def trouble(self) -> str | None:
+        """Why the store counts as out, None while it answers."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class OneServer:
+    by_slot = False
+
+    def __init__(self, address: Address, timeout_s: float, greeting: Sequence[Command]) -> None:
+        self._line = Line(address.dial_master(), timeout_s, greeting)
+
+    async def line_of(self, key: str, deadline: float) -> Line:
+        return self._line
+
+    def moved(self, error: AskError) -> Line:
+        raise LineDown(f"is a node of a cluster; its URL must begin with redis+cluster:// ({error})")
+
+    def trouble(self) -> str | None:
+        return self._line.trouble
+
+    async def close(self) -> None:
+        await self._line.close()
+
+
+class Cluster:
+    """The map of slots is asked of any node, and asked again when a node points elsewhere or is lost."""
+
+    by_slot = True
+
+    def __init__(self, address: Address, timeout_s: float, greeting: Sequence[Command]) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._greeting = greeting
+        self._lines: dict[Node, Line] = {}
+        self._owners: list[Node | None] = []
+        self._asking: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def line_of(self, key: str, deadline: float) -> Line:
+        slot = key_slot(key.encode())
+        if not self._owners:
+            await self._survey(deadline)
+        owner = self._owners[slot]
+        if owner is None:
+            raise LineDown(f"has no node for slot {slot}")
+        line = self._line(owner)
+        if line.trouble is not None:
+            self._survey_soon()
+        return line
+
+    def moved(self, error: AskError) -> Line:
+        node = (error.host or "", error.port)
+        if isinstance(error, MovedError):
+            if self._owners:
+                self._owners[error.slot_id] = node
+            self._survey_soon()
+        return self._line(node)
+
+    def trouble(self) -> str | None:
+        owners = [self._line(node).trouble for node in {owner for owner in self._owners if owner}]
+        return next((trouble for trouble in owners if trouble), None)
+
+    async def close(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
+        for line in self._lines.values():
+            await line.close()
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def _line(self, node: Node) -> Line:
+        line = self._lines.get(node)
+        if line is None:
+            line = self._lines[node] = Line(self._address.dial(node), self._timeout_s, self._greeting)
+        return line
+
+    def _survey_soon(self) -> None:
+        """Draw the map anew beside the calls, one at a time."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._resurvey())
+
+    async def _resurvey(self) -> None:
+        try:
+            await self._survey(asyncio.get_running_loop().time() + self._timeout_s)
+        except LineDown:
+            return
+
+    async def _survey(self, deadline: float) -> None:
+        """Ask the nodes, those that answer first, whose slots are whose. Raises LineDown where none tells."""
+        nodes = list(dict.fromkeys((*self._lines, *self._address.nodes)))
+        nodes.sort(key=lambda node: self._line(node).trouble is not None)
+        for node in nodes:
+            try:
+                told = await self._line(node).call(("CLUSTER", "SLOTS"), deadline)
+            except LineDown:
+                continue
+            self._draw(told, node)
+            return
+        raise LineDown("has no node that answers")
+
+    def _draw(self, told: Any, by: Node) -> None:
+        owners: list[Node | None] = [None] * 16384
+        for first, last, master, *_ in told:
+            node = (master[0].decode() or by[0], int(master[1]))
+            owners[first : last + 1] = [node] * (last - first + 1)
+        self._owners = owners
+        for gone in set(self._lines) - set(owners):
+            task = asyncio.get_running_loop().create_task(self._lines.pop(gone).close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
