@@ -87,3 +87,5 @@ redis-server:
 		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server; } \
 	|| { echo "The tests start redis-server and there is none. On Debian and Ubuntu:" \
 		"apt-get install redis-server. On macOS: brew install redis" >&2; exit 1; }
+
+include deploy.mk

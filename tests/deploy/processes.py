@@ -137,10 +137,22 @@ async def demo_upstream(*flags: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def gateway(config: Json, folder: Path) -> AsyncIterator[tuple[Running, str, str]]:
-    """A gateway process; gives it, and the addresses of its data plane and its admin listener."""
-    file = folder / f"gateway-{free_port()}.yaml"
+async def gateway_at(config: Json, folder: Path) -> AsyncIterator[Running]:
+    """A gateway process that serves."""
+    file = folder / f"gateway-{config['listen'].rpartition(':')[2]}.yaml"
     file.write_text(json.dumps(config), encoding="utf-8")
     async with running(gateway_command(), "serve", "-c", str(file)) as program:
-        told = json.loads(await program.line(lambda line: '"event":"serving"' in line))
+        await program.line(_serves)
+        yield program
+
+
+@asynccontextmanager
+async def gateway(config: Json, folder: Path) -> AsyncIterator[tuple[Running, str, str]]:
+    """A gateway process on free ports; gives it, and the addresses of its data plane and its admin listener."""
+    async with gateway_at(config, folder) as program:
+        told = json.loads(await program.line(_serves))
         yield program, told["listen"], told["admin"]
+
+
+def _serves(line: str) -> bool:
+    return '"event":"serving"' in line

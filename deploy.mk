@@ -1,0 +1,46 @@
+# What is shipped to run the gateway: checked by its own checkers and by real programs (docs/deploy.md).
+
+TOOLS := .tools
+HELM_VERSION := v3.22.0
+NPM_CHECKS := tests/deploy/npm
+
+.PHONY: test-deploy deploy-tools debian-tools dashboards lock-deploy
+
+test-deploy: debian-tools deploy-tools $(VENV)/.dev ## image, compose, chart, dashboards, alerts, proxy: with the real programs
+	DEPLOY_TOOLS=required $(BIN)/python -m pytest tests/deploy $(PYTEST_ARGS)
+
+deploy-tools: $(TOOLS)/venv/.done $(NPM_CHECKS)/node_modules/.package-lock.json $(TOOLS)/go/bin/helm
+
+dashboards: $(VENV)/.dev ## write the dashboards and the chart's schema of values anew
+	$(BIN)/python -m deploy.dashboards
+	$(BIN)/python -m deploy.values_schema
+
+lock-deploy: $(VENV)/.dev ## write requirements/deploy.txt anew; UPGRADE=--upgrade takes newer versions
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make lock-deploy" $(UPGRADE) requirements/deploy.in -o requirements/deploy.txt
+
+$(TOOLS)/venv/.done: requirements/deploy.txt | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv $(TOOLS)/venv
+	$(TOOLS)/venv/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements/deploy.txt
+	@touch $@
+
+$(NPM_CHECKS)/node_modules/.package-lock.json: $(NPM_CHECKS)/package-lock.json
+	cd $(NPM_CHECKS) && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+# Without its version numbers stamped in, which Helm then has from its module.
+$(TOOLS)/go/bin/helm:
+	@command -v go >/dev/null || { echo "Helm is built from its Go module, and there is no go: install Go, or put helm" \
+		"into $(TOOLS)/go/bin" >&2; exit 1; }
+	GOBIN=$(abspath $(TOOLS)/go/bin) go install -trimpath helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+
+debian-tools:
+	@missing=""; PATH="$$PATH:/usr/sbin"; \
+	for pair in prometheus:prometheus promtool:prometheus nginx:nginx-light redis-server:redis-server \
+		systemd-analyze:systemd node:nodejs npm:npm; do \
+		command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair##*:}"; \
+	done; \
+	[ -z "$$missing" ] \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } \
+	|| { echo "make test-deploy needs these of Debian's packages:$$missing" >&2; exit 1; }
