@@ -1,0 +1,439 @@
+from __future__ import annotations
+
+import json
+import re
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.endpoints import CHAT, COMPLETIONS, Endpoint
+from gateway.core.sse import data_of
+from gateway.core.tally import HELD_MAX, StreamTally
+from gateway.core.usage import Usage, read_usage
+from tests.unit.core.recordings import needs_recordings, recordings
+
+DONE = b"data: [DONE]\n\n"
+USAGE = {"prompt_tokens": 12, "completion_tokens": 45, "total_tokens": 57}
+REPORT = json.dumps(USAGE).encode()
+NUMBERS = Usage(12, 45)
+
+
+def event(text: str) -> bytes:
+    return f"data: {text}\n\n".encode()
+
+
+def chunk(text: str = "", finish: str = "null", index: int = 0, more: str = "") -> bytes:
+    choice = '{"index":%d,"delta":{"content":"%s"},"finish_reason":%s}' % (index, text, finish)  # noqa: UP031
+    return event(f'{{"id":"c-1", "choices":[{choice}]{more}}}')
+
+
+def usage_chunk(usage: str = REPORT.decode()) -> bytes:
+    return event(f'{{"id":"c-1","choices":[],"usage":{usage}}}')
+
+
+FINISH = chunk(finish='"stop"')
+MERGED = FINISH.replace(b"]}\n", b'],"usage":' + REPORT + b"}\n")
+
+
+def told(
+    stream: bytes, *, merge: bool = True, cuts: list[int] | None = None, endpoint: Endpoint = CHAT
+) -> tuple[bytes, StreamTally]:
+    """What the client gets of a stream cut into pieces at these places, and the tally that looked on."""
+    tally = StreamTally(endpoint, merge=merge)
+    places = [0, *sorted(cuts or []), len(stream)]
+    given = b"".join(tally.feed(stream[begin:end]) for begin, end in pairwise(places))
+    return given + tally.close(), tally
+
+
+def merged_by_hand(stream: bytes) -> bytes:
+    """The contract's rule, over a whole stream at once: drop usage chunks without a choice, put the last
+    usage into the last chunk with a choice, if that says why it ends and has none."""
+    events = [(text, _json(text)) for text in re.split(rb"(?<=\n\n)|(?<=\r\n\r\n)", stream) if text]
+    reports = [usage for _, data in events if (usage := _usage(data))]
+    chosen = [place for place, (_, data) in enumerate(events) if data.get("choices")]
+    given = []
+    for place, (text, data) in enumerate(events):
+        if not data.get("choices") and _usage(data):
+            continue
+        ends = any(choice.get("finish_reason") for choice in data.get("choices") or [])
+        if reports and chosen and place == chosen[-1] and ends and not data.get("usage"):
+            given.append(_with_usage(text, reports[-1]))
+        else:
+            given.append(text)
+    return b"".join(given)
+
+
+def _with_usage(text: bytes, usage: Any) -> bytes:
+    told = json.dumps(usage).encode()
+    if re.search(rb'"usage": ?null', text):
+        return re.sub(rb'("usage": ?)null', lambda found: found[1] + told, text)
+    begin = text.rindex(b"}")
+    return text[:begin] + b',"usage":' + told + text[begin:]
+
+
+def _json(text: bytes) -> dict[str, Any]:
+    data = data_of(text)
+    return json.loads(data) if data and data.startswith(b"{") else {}
+
+
+def _usage(data: dict[str, Any]) -> Any:
+    return data.get("usage") or (data.get("x_groq") or {}).get("usage")
+
+
+needs_chat = pytest.mark.parametrize(("stream", "report"), recordings("chat"))
+
+
+@needs_recordings
+@needs_chat
+def test_a_client_that_asked_for_usage_gets_the_same_bytes(stream: bytes, report: dict[str, Any] | None) -> None:
+    for cuts in ([], list(range(len(stream)))):
+        given, tally = told(stream, merge=False, cuts=cuts)
+        assert given == stream
+        assert tally.usage == (read_usage(report) if report else None)
+
+
+@needs_recordings
+@needs_chat
+def test_a_client_that_did_not_ask_gets_usage_in_the_last_chunk(stream: bytes, report: dict[str, Any] | None) -> None:
+    expected = _lines(merged_by_hand(stream))
+    for cuts in ([], list(range(len(stream)))):
+        given, tally = told(stream, cuts=cuts)
+        assert _lines(given) == expected
+        assert tally.usage == (read_usage(report) if report else None)
+
+
+@needs_recordings
+@pytest.mark.parametrize(("stream", "report"), recordings("legacy"))
+def test_legacy_streams_are_tallied_alike(stream: bytes, report: dict[str, Any] | None) -> None:
+    for merge in (False, True):
+        given, tally = told(stream, merge=merge, cuts=[*range(0, len(stream), 7)], endpoint=COMPLETIONS)
+        assert tally.usage == (read_usage(report) if report else None)
+        assert (given == stream) or merge
+
+
+@needs_recordings
+@given(st.data(), st.sampled_from(recordings("chat", "legacy")), st.booleans())
+def test_any_cutting_gives_the_same_bytes_and_the_same_count(data: st.DataObject, made: Any, merge: bool) -> None:
+    stream, _ = made.values
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=30))
+    whole, tally = told(stream, merge=merge)
+    given, other = told(stream, merge=merge, cuts=cuts)
+    assert given == whole
+    assert (other.usage, other.failed, other.events) == (tally.usage, tally.failed, tally.events)
+    if b"\r\n" not in stream:
+        assert other.text_bytes == tally.text_bytes
+
+
+events = st.sampled_from(
+    [
+        chunk("a"),
+        chunk('say \\"hi\\"'),
+        chunk("b", index=1),
+        chunk("", finish='""'),
+        chunk(more=',"usage":null'),
+        chunk(more=f',"usage":{REPORT.decode()}'),
+        chunk(finish='"stop"'),
+        chunk(finish='"stop"', more=',"usage": null'),
+        chunk(finish='"length"', index=1),
+        chunk(finish='"stop"', more=',"usage":{"prompt_tokens":1,"completion_tokens":2}'),
+        usage_chunk(),
+        usage_chunk('{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}'),
+        usage_chunk("null"),
+        event('{"choices":[],"prompt_filter_results":[]}'),
+        b": still here\n\n",
+        b"event: ping\n\n",
+        b"\n",
+        b"\n\n",
+    ]
+)
+
+
+@given(st.lists(events, max_size=12), st.booleans(), st.data())
+def test_any_stream_becomes_what_the_rule_says(made: list[bytes], ends: bool, data: st.DataObject) -> None:
+    stream = b"".join(made) + (DONE if ends else b"")
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=20))
+    given, tally = told(stream, cuts=cuts)
+    # Blank lines before an event belong to it, also to one that is dropped.
+    assert _lines(given) == _lines(merged_by_hand(stream))
+    reports = [usage for text in made if (usage := _usage(_json(text)))]
+    assert tally.usage == (read_usage(reports[-1]) if reports else None)
+    assert told(stream, merge=False, cuts=cuts)[0] == stream
+
+
+def _lines(stream: bytes) -> list[bytes]:
+    """Usage that is moved keeps its spaces, which json.dumps does not know."""
+    return [line.replace(b" ", b"") if b'"usage"' in line else line for line in stream.split(b"\n") if line]
+
+
+def test_the_usage_goes_into_the_chunk_that_ends_and_all_else_stays() -> None:
+    stream = chunk("a") + FINISH + usage_chunk() + DONE
+    assert told(stream)[0] == chunk("a") + MERGED + DONE
+    assert json.loads(data_of(MERGED) or b"")["usage"] == USAGE
+
+
+def test_a_usage_of_null_gives_way_to_the_usage() -> None:
+    finish = chunk(finish='"stop"', more=', "usage": null, "x":1')
+    expected = finish.replace(b"null, ", REPORT + b", ")
+    assert told(finish + usage_chunk() + DONE)[0] == expected + DONE
+
+
+def test_of_several_choices_the_last_to_end_has_the_usage() -> None:
+    first, last = chunk(finish='"stop"'), chunk(finish='"stop"', index=1)
+    stream = chunk("a") + first + chunk("b", index=1) + last + usage_chunk() + DONE
+    given, _ = told(stream)
+    assert given.startswith(chunk("a") + first + chunk("b", index=1))
+    assert given.count(b'"usage"') == 1
+
+
+def test_usage_of_each_choice_is_given_once_as_reported_last() -> None:
+    later = usage_chunk('{"prompt_tokens":12,"completion_tokens":99}')
+    given, tally = told(FINISH + usage_chunk() + chunk("b", index=1) + FINISH + later + DONE)
+    assert given.count(b'"usage"') == 1
+    assert b'"completion_tokens":99' in given
+    assert tally.usage == Usage(12, 99)
+
+
+def test_usage_in_every_chunk_stays_where_it_is() -> None:
+    counting = [chunk("a", more=f',"usage":{{"prompt_tokens":1,"completion_tokens":{n}}}') for n in range(3)]
+    ending = chunk(finish='"stop"', more=',"usage":{"prompt_tokens":1,"completion_tokens":3}')
+    stream = b"".join(counting) + ending + DONE
+    given, tally = told(stream)
+    assert (given, tally.usage) == (stream, Usage(1, 3))
+
+
+def test_usage_before_the_last_chunk_is_put_into_that() -> None:
+    assert told(chunk("a") + usage_chunk() + FINISH + DONE)[0] == chunk("a") + MERGED + DONE
+
+
+def test_usage_in_a_chunk_with_a_choice_is_not_told_twice() -> None:
+    final = chunk("", more=f',"usage":{REPORT.decode()}')
+    stream = chunk("a") + FINISH + final + DONE
+    assert told(stream)[0] == stream
+
+
+def test_an_explicit_zero_is_zero() -> None:
+    zero = '{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}'
+    given, tally = told(chunk("a") + FINISH + usage_chunk(zero) + DONE)
+    assert tally.usage == Usage(0, 0)
+    assert zero.encode() in given
+
+
+def test_without_usage_the_stream_stays_as_it_is() -> None:
+    stream = chunk("a") + FINISH + DONE
+    given, tally = told(stream)
+    assert (given, tally.usage, tally.events) == (stream, None, 2)
+
+
+def test_a_stream_without_done_gets_its_usage_too() -> None:
+    assert told(chunk("a") + FINISH + usage_chunk())[0] == chunk("a") + MERGED
+    assert told(chunk("a") + FINISH)[0] == chunk("a") + FINISH
+
+
+def test_comments_keep_their_place_behind_the_held_chunk() -> None:
+    comment = b": still here\n\n"
+    assert told(FINISH + comment + usage_chunk() + comment + DONE)[0] == MERGED + comment + comment + DONE
+
+
+def test_a_flood_of_comments_is_not_held() -> None:
+    tally = StreamTally(CHAT, merge=True)
+    tally.feed(FINISH)
+    given = b"".join(tally.feed(b": still here\n\n") for _ in range(10_000))
+    assert len(given) > 10_000 * 13 - HELD_MAX
+
+
+def test_lines_may_end_in_cr_lf() -> None:
+    def crlf(stream: bytes) -> bytes:
+        return stream.replace(b"\n", b"\r\n")
+
+    stream = crlf(chunk("a") + FINISH + usage_chunk() + DONE)
+    for cuts in ([], list(range(len(stream)))):
+        assert told(stream, cuts=cuts)[0] == crlf(chunk("a") + MERGED + DONE)
+
+
+def test_usage_in_json_of_several_lines_is_merged_line_by_line() -> None:
+    finish = b'data: {"choices":[{"finish_reason":"stop"}]\ndata: }\n\n'
+    usage = b'data: {"choices":[],\ndata: "usage":{"prompt_tokens":1,\ndata: "completion_tokens":2}}\n\n'
+    given, tally = told(finish + usage + DONE)
+    assert tally.usage == Usage(1, 2)
+    whole = data_of(given.removesuffix(DONE))
+    assert json.loads(whole or b"") == {
+        "choices": [{"finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2},
+    }
+
+
+def test_content_is_given_in_the_call_that_brings_it() -> None:
+    tally = StreamTally(CHAT, merge=True)
+    assert tally.feed(chunk("a")) == chunk("a")
+    assert tally.feed(FINISH) == b""
+    assert tally.feed(chunk("b", index=1)) == FINISH + chunk("b", index=1)
+    assert tally.feed(FINISH) == b""
+    assert tally.feed(usage_chunk()) == b""
+    assert tally.feed(DONE) == MERGED + DONE
+    assert tally.close() == b""
+
+
+def test_an_empty_finish_reason_ends_nothing() -> None:
+    tally = StreamTally(CHAT, merge=True)
+    unfinished = chunk("a", finish='""')
+    assert [tally.feed(unfinished), tally.feed(unfinished)] == [unfinished, unfinished]
+
+
+def test_the_words_of_a_chunk_in_its_text_are_text() -> None:
+    text = chunk('{\\"usage\\":{\\"prompt_tokens\\":999},\\"error\\":1,\\"finish_reason\\":\\"stop\\"} data: [DONE]')
+    given, tally = told(text + FINISH + usage_chunk() + DONE)
+    assert (given, tally.usage, tally.failed) == (text + MERGED + DONE, NUMBERS, False)
+
+
+def test_what_follows_a_known_frame_is_still_looked_at() -> None:
+    stream = b"".join(chunk(word) for word in ("a", "bb", "ccc", 'd\\"d', "e", "")) * 3 + FINISH + usage_chunk() + DONE
+    pieces = re.split(rb"(?<=\n\n)", stream)
+    tally = StreamTally(CHAT, merge=True)
+    given = b"".join(tally.feed(piece) for piece in pieces) + tally.close()
+    assert given == stream.replace(FINISH + usage_chunk(), MERGED)
+    assert (tally.events, tally.usage) == (19, NUMBERS)
+
+
+def test_an_error_in_a_stream_passes_and_is_no_answer() -> None:
+    error = event('{"error":{"message":"out of memory","code":500}}')
+    given, tally = told(error)
+    assert (given, tally.failed, tally.events, tally.text_bytes) == (error, True, 0, 0)
+
+
+def test_an_error_of_null_is_none() -> None:
+    stream = chunk("a", more=',"error":null') + FINISH + usage_chunk() + DONE
+    assert told(stream)[1].failed is False
+
+
+def test_an_error_after_the_held_chunk_comes_after_it() -> None:
+    error = event('{"error":{"message":"late"}}')
+    given, tally = told(chunk("a") + FINISH + error)
+    assert (given, tally.failed) == (chunk("a") + FINISH + error, True)
+
+
+def test_what_groq_says_beside_counts_where_usage_is_missing() -> None:
+    stream = chunk(finish='"stop"', more=',"x_groq":{"usage":' + REPORT.decode() + "}") + DONE
+    given, tally = told(stream)
+    assert tally.usage == NUMBERS
+    assert json.loads(data_of(given.removesuffix(DONE)) or b"")["usage"] == USAGE
+
+
+absurd = [
+    '{"prompt_tokens":1e999}',
+    '{"prompt_tokens":"1"}',
+    '{"prompt_tokens":' + "9" * 400 + "}",
+    '{"prompt_tokens":' + "9" * 5_000 + "}",
+    '{"a":"\\ud800"}',
+    "{}",
+    "5",
+    "[]",
+    '"x"',
+    "{{{",
+    "[" * 5_000,
+]
+
+
+@pytest.mark.parametrize("usage", absurd, ids=range(len(absurd)))
+def test_a_report_that_makes_no_sense_is_none_and_raises_nothing(usage: str) -> None:
+    stream = chunk("a") + FINISH + usage_chunk(usage) + DONE
+    for merge in (False, True):
+        given, tally = told(stream, merge=merge)
+        assert tally.usage is None
+        assert given.startswith(chunk("a") + FINISH)
+        assert given.endswith(DONE)
+
+
+def test_a_report_in_wrong_utf_8_raises_nothing() -> None:
+    bad = b'data: {"choices":[],"usage":{"prompt_tokens":1,"note":"\xff"}}\n\n'
+    given, _ = told(chunk("a") + FINISH + bad + DONE)
+    assert given.startswith(chunk("a") + FINISH)
+
+
+@given(st.binary(max_size=200), st.integers(1, 5))
+def test_no_bytes_of_an_upstream_raise(noise: bytes, size: int) -> None:
+    for merge in (False, True):
+        for stream in (noise, b"data: " + noise + b"\n\n", b'data: {"usage":' + noise + b"}\n\n"):
+            tally = StreamTally(CHAT, merge=merge)
+            given = b"".join(tally.feed(stream[at : at + size]) for at in range(0, len(stream), size))
+            given += tally.close()
+            assert merge or given == stream
+
+
+def long_event(letters: int, usage: str = "") -> bytes:
+    return chunk("x" * letters, more=usage)
+
+
+@pytest.mark.parametrize("step", [1_000, 65_536, 10_000_000])
+def test_a_long_event_passes_and_the_usage_at_its_end_is_seen(step: int) -> None:
+    long = long_event(3 * HELD_MAX, f',"usage":{REPORT.decode()}')
+    stream = chunk("a") + long + chunk("b") + DONE
+    given, tally = told(stream, cuts=[*range(0, len(stream), step)])
+    assert (given, tally.usage) == (stream, NUMBERS)
+    assert tally.events == 3
+    assert tally.text_bytes > 3 * HELD_MAX - 2_000
+
+
+def test_a_long_event_is_not_held() -> None:
+    tally = StreamTally(CHAT, merge=True)
+    long = long_event(10 * HELD_MAX)
+    held = 0
+    for at in range(0, len(long), 4_096):
+        held += len(long[at : at + 4_096]) - len(tally.feed(long[at : at + 4_096]))
+        assert held <= HELD_MAX + 4_096
+    assert held == 0
+    assert not tally.torn
+
+
+@given(st.integers(HELD_MAX + 1, HELD_MAX + 300), st.sampled_from([b"\n\n", b"\r\n\r\n", b"\r\r"]))
+def test_the_end_of_a_long_event_is_found_wherever_it_is_cut(cut: int, end: bytes) -> None:
+    long = b'data: {"x":"' + b"x" * (HELD_MAX + 100) + b'"}' + end
+    stream = long + b"data: 1" + end + DONE
+    given, tally = told(stream, cuts=[cut, cut + 1, cut + 2, len(long) - 1, len(long)])
+    assert (given, tally.events, tally.torn) == (stream, 2, False)
+
+
+def test_a_cut_leaves_whole_events_only() -> None:
+    stream = chunk("a") + FINISH + usage_chunk()
+    for at in range(len(stream)):
+        tally = StreamTally(CHAT, merge=True)
+        given = tally.feed(stream[:at]) + tally.cut()
+        assert given in {b"", chunk("a"), chunk("a") + FINISH, chunk("a") + MERGED}
+        assert not tally.torn
+
+
+def test_a_cut_within_a_long_event_leaves_it_torn_and_counted() -> None:
+    tally = StreamTally(CHAT, merge=True)
+    half = long_event(2 * HELD_MAX)[:-1_000]
+    assert tally.feed(half) + tally.cut() == half
+    assert tally.torn
+    assert tally.text_bytes > HELD_MAX
+
+
+def test_an_end_without_a_blank_line_loses_nothing() -> None:
+    stream = chunk("a") + FINISH + usage_chunk() + DONE
+    given, tally = told(stream.rstrip(b"\n"))
+    assert given == chunk("a") + MERGED + b"data: [DONE]"
+    assert tally.usage == NUMBERS
+    unfinished, tally = told((chunk("a") + FINISH + usage_chunk()).rstrip(b"\n"))
+    assert (unfinished, tally.usage) == (chunk("a") + MERGED, NUMBERS)
+
+
+def test_text_is_what_events_have_above_their_frame() -> None:
+    _, tally = told(chunk("") + chunk("x" * 100) + chunk("y" * 50) + DONE)
+    assert (tally.events, tally.text_bytes) == (3, 150)
+
+
+def test_a_single_great_event_has_text_too() -> None:
+    _, tally = told(chunk("x" * 50_000) + DONE)
+    assert (tally.events, tally.text_bytes > 48_000) == (1, True)
+
+
+def test_comments_and_the_end_are_no_text() -> None:
+    quiet = b": OPENROUTER PROCESSING\n\n"
+    _, tally = told(quiet * 50 + chunk("a") + quiet + DONE)
+    assert tally.events == 1
+    _, apart = told(quiet + chunk("a") + DONE, cuts=[len(quiet), len(quiet + chunk("a"))])
+    assert apart.events == 1
