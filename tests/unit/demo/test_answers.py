@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.demo.delivery import cut
+from gateway.demo.dialect import Piece
 from gateway.demo.reply import BadRequest, Desk, Reply
 from gateway.demo.script import Script
 from tests.unit.demo.asking import events, head_and_body, unchunked
@@ -92,6 +94,8 @@ def test_usage_stands_where_the_script_puts_it(policy: str, asked: bool, where: 
     *chunks, _ = events(stream(Script(chunks=2).changed({"usage": policy}), **(ASKING_USAGE if asked else {})))
     assert [index for index, chunk in enumerate(chunks) if chunk.get("usage")] == where
     assert all("usage" in chunk for chunk in chunks) == (policy in ("every", "null"))
+    told = reply(Script().changed({"usage": policy}), stream=True, **(ASKING_USAGE if asked else {}))
+    assert any(piece.reports for piece in told.pieces) == (where != [])
 
 
 def test_usage_in_every_chunk_counts_up_to_the_truth() -> None:
@@ -183,13 +187,30 @@ def test_byte_by_byte_each_chunk_is_a_byte() -> None:
     assert {len(chunk) for chunk in chunks} == {1}
 
 
-@given(st.lists(st.integers(0, 2000), max_size=8).map(tuple), st.sampled_from(["event", "byte", "random", "whole"]))
-def test_however_it_is_cut_every_token_is_delivered_once(cuts: tuple[int, ...], pieces: str) -> None:
-    cut = reply(Script(chunks=4, cuts=cuts, usage="always").changed({"pieces": pieces}), stream=True)
-    told = list(cut.pieces)
-    assert sum(piece.tokens for piece in told) == 4
+@given(st.lists(st.integers(0, 2000), min_size=1, max_size=8).map(tuple))
+def test_however_it_is_cut_every_token_is_delivered_once(cuts: tuple[int, ...]) -> None:
+    assert_delivered_once(list(reply(Script(chunks=4, cuts=cuts, usage="always"), stream=True).pieces), 4)
+
+
+@pytest.mark.parametrize("pieces", ["event", "byte", "random", "whole"])
+def test_in_whatever_pieces_every_token_is_delivered_once(pieces: str) -> None:
+    script = Script(chunks=4, usage="always").changed({"pieces": pieces})
+    assert_delivered_once(list(reply(script, stream=True).pieces), 4)
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1), st.integers())
+def test_pieces_at_random_lose_nothing(events: list[bytes], seed: int) -> None:
+    body = [*(Piece(event, 0.0, 1, True) for event in events), Piece(b"", then="done")]
+    told = list(cut(body, Script(pieces="random"), random.Random(seed)))
+    assert b"".join(piece.data for piece in told) == b"".join(events)
+    assert_delivered_once(told, len(events))
+
+
+def assert_delivered_once(told: list[Piece], tokens: int) -> None:
+    assert sum(piece.tokens for piece in told) == tokens
     assert any(piece.reports for piece in told)
     assert [piece.then for piece in told if piece.then] == ["done"]
+    assert told[-1].then == "done"
 
 
 def test_a_length_is_that_of_the_whole_even_if_it_never_comes() -> None:
