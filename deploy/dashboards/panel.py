@@ -166,7 +166,6 @@ def _choice(label: str, metric: str) -> Json:
         "type": "query",
         "datasource": SOURCE,
         "query": {"query": query, "refId": label},
-        "definition": query,
         "refresh": 2,
         "sort": 1,
         "multi": True,

@@ -141,7 +141,7 @@ def container_env(resources: list[Json]) -> list[Json]:
         ("config.drain.delay=soon", "/config/drain/delay"),
         ("config.teams.demo.limits[0].requests=many", "/config/teams/demo/limits/0/requests"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
-        ("config.upstreams=null", "missing property 'upstreams'"),
+        ("config.upstreams=null", "/config/upstreams"),
     ],
 )
 async def test_a_wrong_value_is_refused_by_its_place(sets: str, complaint: str) -> None:
@@ -163,6 +163,8 @@ async def test_a_changed_configuration_rolls_the_pods() -> None:
     before, after = await rendered(), await rendered("config.timezone=Europe/Zurich")
     assert checksum(before) != checksum(after)
     assert checksum(before) == checksum(await rendered("replicas=5"))
+    quiet = one(await rendered("rolloutOnConfigChange=false"), "Deployment")
+    assert "checksum/config" not in quiet["spec"]["template"]["metadata"]["annotations"]
 
 
 async def test_nothing_that_is_exposed_leads_to_the_admin_listener() -> None:

@@ -52,7 +52,7 @@ def test_only_the_data_plane_is_open_to_other_machines() -> None:
 
 async def test_the_gateway_loads_its_configuration() -> None:
     env = {**SECRETS, "UPSTREAM_URL": "http://demo-upstream:8000/v1", "UPSTREAM_API_KEY": ""}
-    await run(gateway_command(), "check", "-c", str(ROOT / "deploy" / "compose" / "gateway.yaml"), env=env)
+    await run(gateway_command(), "check", "-c", str(ROOT / "deploy" / "compose" / "gateway" / "gateway.yaml"), env=env)
 
 
 def test_the_demo_upstream_knows_its_flags() -> None:
