@@ -12,7 +12,6 @@ import re
 # alone would be taken for two line ends when backtracking.
 _BLANK_LINE = re.compile(rb"(?<=[^\r\n])(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE = re.compile(rb"([^\r\n]*+)(\r\n|\n|\r|\Z)")
-_UNSURE = (b"\r\n\r", b"\n\r")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 BOM = b"\xef\xbb\xbf"
 
@@ -39,7 +38,7 @@ class EventSplitter:
             if self._pieces.startswith(BOM):
                 events, begin = [BOM], len(BOM)
         for blank in _BLANK_LINE.finditer(self._pieces, max(begin, self._searched)):
-            if blank.end() == len(self._pieces) and blank[0] in _UNSURE:
+            if blank.end() == len(self._pieces) and blank[0] == b"\r\n\r":
                 break  # Its LF is still on the way, and belongs to this event.
             events.append(bytes(self._pieces[begin : blank.end()]))
             begin = blank.end()
