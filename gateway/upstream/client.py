@@ -13,7 +13,7 @@ from gateway.core.errors import ShuttingDown, UpstreamUnreachable
 from gateway.core.target import Upstream
 from gateway.upstream.connection import Request, Stale
 from gateway.upstream.contract import Outgoing
-from gateway.upstream.dial import Fittings
+from gateway.upstream.fittings import IDLE_SECONDS, Fittings
 from gateway.upstream.incoming import Incoming
 from gateway.upstream.pool import Pool
 
@@ -21,8 +21,8 @@ from gateway.upstream.pool import Pool
 class HttpWire:
     """Implements `contract.Wire` with HTTP/1.1."""
 
-    def __init__(self) -> None:
-        self._fittings = Fittings()
+    def __init__(self, idle_seconds: float = IDLE_SECONDS) -> None:
+        self._fittings = Fittings(idle_seconds)
         self._pools: dict[Upstream, Pool] = {}
         self._is_closed = False
 

@@ -14,14 +14,10 @@ import msgspec
 
 from gateway.core.target import Timeouts
 from gateway.upstream.alarm import Alarm
+from gateway.upstream.fittings import Fittings
 from gateway.upstream.framing import Framing
 from gateway.upstream.incoming import Incoming
 from gateway.upstream.patience import Patience
-
-IDLE_SECONDS = 30.0
-"""How long a connection waits for its next exchange: half of what servers and balancers commonly
-allow (AWS 60 s, nginx 75 s), so that one is seldom closed under a request. Against servers that
-allow less (uvicorn 5 s) the second try helps."""
 
 ONE_WRITE_BYTES = 65_536
 """Up to here head and body go out joined, in one system call; a larger body is not copied for it."""
@@ -51,20 +47,16 @@ class Keeper(Protocol):
 
 
 class Connection(asyncio.BufferedProtocol):
-    """A protocol for `loop.create_connection`; also the `Source` of the answer that it receives.
-
-    `inlet` is where the event loop puts what it reads. All connections of a loop can share one, since
-    its bytes are parsed before the loop goes on; its size bounds what one read can bring, and so
-    what a slow reader makes the gateway hold.
-    """
+    """A protocol for `loop.create_connection`; also the `Source` of the answer that it receives."""
 
     _transport: asyncio.Transport
     _patience: Patience
 
-    def __init__(self, upstream_name: str, keeper: Keeper, inlet: memoryview) -> None:
+    def __init__(self, upstream_name: str, keeper: Keeper, fittings: Fittings) -> None:
         self._name = upstream_name
         self._keeper = keeper
-        self._inlet = inlet
+        self._inlet = fittings.inlet
+        self._idle_seconds = fittings.idle_seconds
         self._alarm = Alarm(asyncio.get_running_loop(), self._ring)
         self._framing = Framing()
         self._answer: Incoming | None = None
@@ -217,7 +209,7 @@ class Connection(asyncio.BufferedProtocol):
             self._held = False
             self._transport.resume_reading()
         self._is_used = True
-        self._idle_until = monotonic() + IDLE_SECONDS
+        self._idle_until = monotonic() + self._idle_seconds
         self._alarm.by(self._idle_until)
         self._keeper.freed(self)
 

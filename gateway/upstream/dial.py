@@ -11,19 +11,15 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
-from functools import cached_property
 
 import aiohappyeyeballs
 
 from gateway.upstream.connection import Connection
+from gateway.upstream.fittings import Fittings
 from gateway.upstream.origin import Origin
 
 HEAD_START_SECONDS = 0.25
 """What the preferred address gets before the next one joins (RFC 8305, section 5)."""
-
-
-READ_BYTES = 65_536
-"""The most that one read takes from a socket."""
 
 
 class CannotConnect(Exception):
@@ -31,21 +27,6 @@ class CannotConnect(Exception):
 
 
 Addresses = list[aiohappyeyeballs.AddrInfoType]
-
-
-class Fittings:
-    """What the connections of one event loop share."""
-
-    def __init__(self) -> None:
-        self.inlet = memoryview(bytearray(READ_BYTES))
-
-    @cached_property
-    def tls(self) -> ssl.SSLContext:
-        """Certificates are verified against the system's authorities, or those in $SSL_CERT_FILE. Made
-        when it is first needed: the authorities take time to read and memory to hold."""
-        context = ssl.create_default_context()
-        context.set_alpn_protocols(["http/1.1"])
-        return context
 
 
 class Dialler:

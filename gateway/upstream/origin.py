@@ -7,7 +7,7 @@ header or request into the first is refused: the operator's when the origin is m
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from gateway.core.target import Upstream
 from gateway.upstream.contract import Outgoing
@@ -41,17 +41,17 @@ class Origin:
     URL or a header that cannot be used; the message never repeats a header's value."""
 
     def __init__(self, upstream: Upstream) -> None:
-        url = urlsplit(upstream.base_url)
-        if url.scheme not in _DEFAULT_PORTS or not url.hostname:
-            raise ValueError(f"base_url of upstream {upstream.name!r} must be http://host… or https://host…")
-        if url.username is not None or url.fragment:
-            raise ValueError(f"base_url of upstream {upstream.name!r} must have no user, password or fragment")
+        try:
+            url = urlsplit(upstream.base_url)
+            host = url.hostname or ""
+            self.host = host if host.isascii() else host.encode("idna").decode()
+            self.port = url.port or _DEFAULT_PORTS.get(url.scheme, 0)
+        except ValueError as error:
+            raise ValueError(f"base_url of upstream {upstream.name!r} is not a URL: {error}") from None
+        _refuse_unsafe(upstream, url)
         self.tls = url.scheme == "https"
-        self.host = url.hostname.encode("idna").decode() if not url.hostname.isascii() else url.hostname
-        self.port = url.port or _DEFAULT_PORTS[url.scheme]
         self._prefix = url.path.rstrip("/")
         self._query = url.query
-        _refuse_unsafe(upstream)
         fixed = {"host": self._authority(url.scheme), "accept-encoding": "identity"}
         fixed.update({name.lower(): value for name, value in upstream.headers})
         self._fixed_names = FRAMING | fixed.keys()
@@ -79,9 +79,12 @@ class Origin:
         return host if self.port == _DEFAULT_PORTS[scheme] else f"{host}:{self.port}"
 
 
-def _refuse_unsafe(upstream: Upstream) -> None:
+def _refuse_unsafe(upstream: Upstream, url: SplitResult) -> None:
     """What an operator can get wrong, in words for the operator."""
-    url = urlsplit(upstream.base_url)
+    if url.scheme not in _DEFAULT_PORTS or not url.hostname:
+        raise ValueError(f"base_url of upstream {upstream.name!r} must be http://host… or https://host…")
+    if url.username is not None or url.fragment:
+        raise ValueError(f"base_url of upstream {upstream.name!r} must have no user, password or fragment")
     if not _TARGET.fullmatch(url.path or "/") or not _TARGET.fullmatch(f"/{url.query}"):
         raise ValueError(f"base_url of upstream {upstream.name!r} must be percent-encoded")
     for name, value in upstream.headers:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from gateway.core.errors import UpstreamUnreachable
 from gateway.core.target import Upstream
 from gateway.upstream.connection import Connection
-from gateway.upstream.dial import CannotConnect, Dialler, Fittings
+from gateway.upstream.dial import CannotConnect, Dialler
+from gateway.upstream.fittings import Fittings
 from gateway.upstream.origin import Origin
 
 
@@ -23,7 +24,7 @@ class Pool:
     def __init__(self, upstream: Upstream, fittings: Fittings, deserted: Callable[[], None]) -> None:
         self.origin = Origin(upstream)
         self._upstream = upstream
-        self._inlet = fittings.inlet
+        self._fittings = fittings
         self._dialler = Dialler(self.origin, fittings)
         self._deserted = deserted
         self._connections: set[Connection] = set()
@@ -123,7 +124,7 @@ class Pool:
 
     async def _dial(self) -> Connection:
         try:
-            connection = await self._dialler.dial(lambda: Connection(self._upstream.name, self, self._inlet))
+            connection = await self._dialler.dial(lambda: Connection(self._upstream.name, self, self._fittings))
             if self._is_closed:
                 connection.abort()
             if connection.closed:

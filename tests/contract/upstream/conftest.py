@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 
 import pytest
 import uvloop
@@ -19,17 +21,15 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 
 @pytest.fixture
 async def play() -> AsyncIterator[Play]:
-    servers: list[Server] = []
+    async with AsyncExitStack() as playing:
 
-    async def start(*scripts: list[Step], tls: object = None, host: str = "127.0.0.1") -> Server:
-        server = Server([tuple(script) for script in scripts], tls)  # type: ignore[arg-type]
-        await server.start(host)
-        servers.append(server)
-        return server
+        async def start(*scripts: list[Step], tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Server:
+            server = Server([tuple(script) for script in scripts], tls)
+            await server.start(host)
+            playing.push_async_callback(server.stop)
+            return server
 
-    yield start
-    for server in servers:
-        await server.stop()
+        yield start
 
 
 @pytest.fixture

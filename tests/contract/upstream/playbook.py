@@ -118,6 +118,15 @@ async def sees_the_client_leave(peer: Peer) -> None:
     peer.gone.set()
 
 
+async def talks_until_the_client_leaves(peer: Peer) -> None:
+    try:
+        while True:
+            peer.writer.write(b"and so on " * 1_000)
+            await peer.writer.drain()
+    except ConnectionError:
+        peer.gone.set()
+
+
 @dataclass
 class Server:
     """What the test knows of it. `gone` is set once a `sees_the_client_leave` has seen it."""
@@ -138,7 +147,6 @@ class Server:
         for task in self._playing:
             task.cancel()
         failures = await asyncio.gather(*self._playing, return_exceptions=True)
-        await self._server.wait_closed()
         # A script that broke is the test's own mistake, or tells what the client did wrong.
         assert [failure for failure in failures if isinstance(failure, Exception)] == []
 
@@ -150,6 +158,9 @@ class Server:
         )
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._server.is_serving():
+            writer.transport.abort()  # It came in as the test ended.
+            return
         script = self.scripts[self.connections] if self.connections < len(self.scripts) else ()
         self.connections += 1
         peer = Peer(reader, writer, self.requests, self.gone)
@@ -160,5 +171,9 @@ class Server:
             for step in script:
                 await step(peer)
             await asyncio.Event().wait()
+        except asyncio.IncompleteReadError as left:
+            # A client may leave before it has asked anything, but not in the middle of it.
+            if left.partial:
+                raise
         finally:
             peer.writer.transport.abort()

@@ -219,3 +219,24 @@ async def test_a_paused_answer_that_ended_leaves_a_connection_that_reads(wire: H
     answer.resume()
     await answer.finished()
     assert await ask(wire, server.upstream()) == (200, b"ok")
+
+
+async def test_an_idle_connection_is_closed_after_a_while(play: Play) -> None:
+    server = await play([hears, says(OK), hears, says(OK), sees_the_client_leave])
+    wire = HttpWire(idle_seconds=0.05)
+    assert await ask(wire, server.upstream()) == (200, b"ok")
+    assert await ask(wire, server.upstream()) == (200, b"ok")
+    await server.gone.wait()
+    assert server.connections == 1
+
+
+async def test_a_connection_in_use_is_not_idle(play: Play) -> None:
+    go = asyncio.Event()
+    server = await play([hears, says(OK), hears, waits_for(go), says(OK)])
+    wire = HttpWire(idle_seconds=0.02)
+    await ask(wire, server.upstream())
+    second = asyncio.create_task(ask(wire, server.upstream()))
+    assert not (await asyncio.wait([second], timeout=0.1))[0]
+    go.set()
+    assert await second == (200, b"ok")
+    await wire.close()
