@@ -69,7 +69,7 @@ class Journey:
         return len(self._running)
 
     async def answer(self, arrival: Arrival, sink: Sink) -> None:
-        """Give `sink` an answer, whatever happens. Raises nothing but the cancellation it is given."""
+        """Give `sink` an answer, whatever happens. Raises nothing but the cancellation by a client that left."""
         exchange = Exchange(self.rooms.new_id(), arrival)
         task = asyncio.current_task()
         assert task is not None, "a journey runs in a task"
@@ -79,9 +79,12 @@ class Journey:
         except GatewayError as error:
             self._refuse(exchange, sink, error)
         except asyncio.CancelledError:
-            left = ClientGone("The client left.") if sink.gone else ShuttingDown("The gateway is shutting down.")
-            self._refuse(exchange, sink, left)
-            raise
+            if sink.gone:
+                self._refuse(exchange, sink, ClientGone("The client left."))
+                raise
+            # `cut_short` cancels the work alone: the door must still be able to send what it is told.
+            task.uncancel()
+            self._refuse(exchange, sink, ShuttingDown("The gateway is shutting down.", retry_after_ms=1000))
         except Exception as defect:  # noqa: BLE001 # A defect of ours: the client learns that much, the log all of it.
             self.rooms.complain(f"request {arrival.request_id} failed", defect)
             self._refuse(

@@ -80,7 +80,11 @@ async def raw_client(port: int, *, receive_bytes: int | None = None) -> AsyncIte
     wire.setblocking(False)
     if receive_bytes is not None:
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-    await asyncio.get_running_loop().sock_connect(wire, ("127.0.0.1", port))
+    try:
+        await asyncio.get_running_loop().sock_connect(wire, ("127.0.0.1", port))
+    except OSError:
+        wire.close()
+        raise
     reader, writer = await asyncio.open_connection(sock=wire, limit=receive_bytes or 2**16)
     try:
         yield RawClient(reader, writer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -99,6 +100,11 @@ class WholeGateway:
     @property
     def lines(self) -> list[Json]:
         return [json.loads(line) for line in self._lines]
+
+    def let_the_kernel_hold_little(self) -> None:
+        """What clients do not read then stays in the gateway's own buffers."""
+        server, _ = self.gateway._doors[0]
+        server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
 
     async def ended(self) -> Exchange:
         """The next exchange that is settled and recorded."""

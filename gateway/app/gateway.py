@@ -96,8 +96,7 @@ class Gateway:
         """Close everything that is open, once what ended is settled and recorded."""
         for server, listener in self._doors:
             server.close()
-            listener.pre_shutdown()  # Idle connections close at once; shutdown would wait for each.
-            await listener.shutdown(timeout=1)
+            await listener.close()
         self._doors.clear()
         await self._journey.closed()
         await self._wire.close()

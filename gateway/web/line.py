@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ _HEAD_MAX = 32 * 1024
 _KEEPALIVE_S = 75.0
 """How long an idle connection stays, as nginx has it (`keepalive_timeout`)."""
 
+_LAST_WRITE_S = 5.0
+"""How long clients may take, when everything closes, to read what was written for them already."""
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -74,6 +77,28 @@ class Listener(web.Server):
         super().__init__(handler, handler_cancellation=True)
         self._new_id = new_id
         self._event_loop = asyncio.get_running_loop()
+        self._open: set[web.RequestHandler] = set()
+        self._deserted = asyncio.Event()
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._open.add(handler)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._open.discard(handler)
+        if not self._open:
+            self._deserted.set()
+
+    async def close(self) -> None:
+        """Close idle connections at once, the others with what is still to be sent on them."""
+        self.pre_shutdown()
+        await self.shutdown(timeout=1)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WRITE_S):
+                while self._open:
+                    self._deserted.clear()
+                    await self._deserted.wait()
 
     def __call__(self) -> Line:
         line = Line(

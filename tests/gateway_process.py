@@ -1,0 +1,73 @@
+"""A gateway as operators run it: a process with a configuration file, signals and a log on standard output."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.whole_gateway import PATIENCE_S, Json
+
+
+class GatewayProcess:
+    """`lines` are what it logged so far."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.lines: list[Json] = []
+        self.port = self.admin_port = 0
+        self._process = process
+
+    async def line(self, event: str) -> Json:
+        """The next line with this event."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            async for text in self._process.stdout:
+                line: Json = json.loads(text)
+                self.lines.append(line)
+                if line["event"] == event:
+                    return line
+        raise AssertionError(f"it ended without a line {event!r}, after {self.lines}")
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    async def exit_status(self) -> int:
+        """Its exit status, once it has ended; what it logged meanwhile is in `lines`."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            self.lines += [json.loads(text) async for text in self._process.stdout]
+            return await self._process.wait()
+
+    def kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+
+
+@asynccontextmanager
+async def gateway_process(
+    *arguments: str, config: Json | None = None, folder: Path, environment: dict[str, str] | None = None
+) -> AsyncIterator[GatewayProcess]:
+    """`gateway serve` with these arguments, or with this configuration; it listens already."""
+    if config is not None:
+        file = folder / "gateway.yaml"
+        file.write_text(json.dumps(config))
+        arguments = ("-c", str(file), *arguments)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "serve", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | (environment or {}),
+    )
+    running = GatewayProcess(process)
+    try:
+        serving = await running.line("serving")
+        running.port = int(serving["listen"].rpartition(":")[2])
+        running.admin_port = int(serving["admin"].rpartition(":")[2])
+        yield running
+    finally:
+        running.kill()
+        await process.wait()
