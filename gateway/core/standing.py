@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.core.calendar import FOREVER_MS
 from gateway.core.errors import LimitRefusal, LimitTooSmall, QuotaSpent, RateExceeded
-from gateway.core.limit import Limit, Meter, Mode, Scope
+from gateway.core.limit import Limit, Meter, Mode, Per, Scope
 from gateway.core.reservation import Refusal, Standing, Why
 
 _UNITS = {Meter.REQUESTS: "requests", Meter.USD: "USD", Meter.CONCURRENT: "requests at a time"}
@@ -123,18 +123,19 @@ def _message(refusal: Refusal) -> str:
     standing = refusal.standing
     limit = standing.limit
     unit = _UNITS.get(limit.meter, limit.meter.value.replace("_", " "))
-    per = f" per {limit.per.value}" if limit.per else ""
+    per = " in total" if limit.per is Per.TOTAL else f" per {limit.per.value}" if limit.per else ""
     what = f"limit {limit.name!r} of {_whose(limit)} ({_figure(limit, limit.amount)} {unit}{per})"
-    needs = f"this request needs {_figure(limit, refusal.requested)}"
+    requested = _figure(limit, refusal.requested)
     if refusal.why is Why.NEVER:
         return (
-            f"The {what} never holds as much as {needs}. Ask for less: fewer or shorter messages, a smaller max_tokens."
+            f"The {what} never holds as much as this request needs: {requested}."
+            " Ask for less: fewer or shorter messages, a smaller max_tokens."
         )
     figures = f"{_figure(limit, standing.used)} used and {_figure(limit, standing.held)} held by requests in flight"
     if limit.meter is Meter.CONCURRENT:
         figures = f"{standing.held} in flight"
     wait = f" Try again in {duration_text(refusal.retry_after_ms)}." if refusal.retry_after_ms else ""
-    return f"The {what} does not let this request pass: {figures}, {needs}.{wait}"
+    return f"The {what} does not let this request pass: {figures}, this request needs {requested}.{wait}"
 
 
 def _whose(limit: Limit) -> str:

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from gateway.core.caller import Caller
+from gateway.core.catalogue import Catalogue
+from gateway.core.target import Model
+
+LARGE = Model("openai/large", (), aliases=("large", "best"))
+SMALL = Model("openai/small", ())
+OTHER = Model("other/large", ())
+NAMES = {"openai/large": LARGE, "large": LARGE, "best": LARGE, "openai/small": SMALL, "other/large": OTHER}
+CATALOGUE = Catalogue({}, NAMES)
+    {}, {"openai/large": LARGE, "large": LARGE, "best": LARGE, "openai/small": SMALL, "other/large": OTHER}
+)
+ANYONE = Caller("1", "anyone", "t")
+NARROW = Caller("2", "narrow", "t", models=(("openai/*",),))
+
+
+def test_a_model_is_found_by_its_name_and_by_each_alias() -> None:
+    assert [CATALOGUE.model_for(ANYONE, name) for name in ("openai/large", "large", "best")] == [LARGE] * 3
+
+
+def test_a_forbidden_model_is_as_unknown_as_one_that_does_not_exist() -> None:
+    assert CATALOGUE.model_for(NARROW, "other/large") is None
+    assert CATALOGUE.model_for(NARROW, "nobody/knows") is None
+
+
+def test_an_alias_is_judged_by_the_name_behind_it() -> None:
+    assert CATALOGUE.model_for(NARROW, "best") is LARGE
+    assert CATALOGUE.model_for(Caller("3", "by alias", "t", models=(("best",),)), "best") is None
+
+
+def test_names_are_taken_to_the_letter() -> None:
+    assert CATALOGUE.model_for(ANYONE, "OpenAI/large") is None
+    assert CATALOGUE.model_for(ANYONE, "openai/large ") is None
+    assert CATALOGUE.model_for(ANYONE, "openai/*") is None
+
+
+def test_each_model_is_listed_once_and_only_to_whom_may_use_it() -> None:
+    assert CATALOGUE.models_of(ANYONE) == [LARGE, SMALL, OTHER]
+    assert CATALOGUE.models_of(NARROW) == [LARGE, SMALL]
