@@ -1,0 +1,196 @@
+"""A connection over a socket that exists only here: what the event loop would say to it, the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from time import monotonic
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.errors import UpstreamBroke
+from gateway.core.target import Timeouts
+from gateway.upstream.connection import Connection, Request
+from gateway.upstream.fittings import Fittings
+from gateway.upstream.incoming import HELD_BYTES, Incoming
+from tests.unit.upstream.splitting import cuts, split
+
+TEXT = b"".join(b'data: {"index":%d}\n\n' % number for number in range(60))
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n"
+
+
+def chunked(body: bytes, *headers: bytes) -> bytes:
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in split(body, list(range(7, 1_000, 31))))
+    return CHUNKED + b"".join(header + b"\r\n" for header in headers) + b"\r\n" + chunks + b"0\r\n\r\n"
+
+
+STREAMS = [
+    chunked(TEXT),
+    chunked(gzip.compress(TEXT), b"content-encoding: gzip"),
+    b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(TEXT), TEXT),
+]
+
+
+class Socket(asyncio.Transport):
+    """Takes every request at once and hands over what the test says, while it is read from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = b""
+        self.is_read = True
+        self.is_open = True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert high == 1
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]
+        self.sent += data
+
+    def pause_reading(self) -> None:
+        assert self.is_read
+        self.is_read = False
+
+    def resume_reading(self) -> None:
+        assert not self.is_read
+        self.is_read = True
+
+    def abort(self) -> None:
+        self.is_open = False
+
+
+class Shelf:
+    """A keeper that notes what comes back to it."""
+
+    def __init__(self) -> None:
+        self.free: list[Connection] = []
+
+    def freed(self, connection: Connection) -> None:
+        self.free.append(connection)
+
+    def lost(self, connection: Connection) -> None:
+        raise AssertionError("the test closes nothing")
+
+
+class Upstream:
+    """One connection, and the server at its other end."""
+
+    def __init__(self) -> None:
+        self.socket = Socket()
+        self.shelf = Shelf()
+        self.connection = Connection("inducta", self.shelf, Fittings(idle_seconds=30))
+        self.connection.connection_made(self.socket)
+
+    async def begins(self, first: bytes) -> Incoming:
+        request = Request(head=b"POST / HTTP/1.1\r\n\r\n", body=b"{}", timeouts=Timeouts(), began=monotonic())
+        exchange = asyncio.create_task(self.connection.exchange(request))
+        await asyncio.sleep(0)
+        self.says(first)
+        return await exchange
+
+    def says(self, data: bytes) -> None:
+        buffer = self.connection.get_buffer(len(data))
+        buffer[: len(data)] = data
+        self.connection.buffer_updated(len(data))
+
+
+def first_of(stream: bytes) -> int:
+    """Where the first byte of the body has been said for certain."""
+    return stream.index(b"\r\n\r\n") + 4 + 10
+
+
+@given(stream=st.sampled_from(STREAMS), at=cuts, rests=st.lists(st.booleans(), min_size=1, max_size=20))
+def test_any_splitting_and_any_pauses_hand_over_the_same_bytes(stream: bytes, at: list[int], rests: list[bool]) -> None:
+    async def scenario() -> None:
+        upstream = Upstream()
+        begin = first_of(stream)
+        answer = await upstream.begins(stream[:begin])
+        pieces: list[bytes] = []
+        paused = False
+
+        def take(piece: bytes) -> None:
+            assert not paused
+            pieces.append(piece)
+
+        answer.pour(take)
+        for turn, piece in enumerate(split(stream[begin:], at)):
+            upstream.says(piece)
+            paused = rests[turn % len(rests)]
+            (answer.pause if paused else answer.resume)()
+        paused = False
+        answer.resume()
+        await answer.finished()
+        assert b"".join(pieces) == TEXT
+        assert upstream.shelf.free == [upstream.connection]
+        assert upstream.socket.is_read
+        assert upstream.socket.is_open
+        upstream.connection.abort()
+
+    asyncio.run(scenario())
+
+
+@given(stream=st.sampled_from(STREAMS), at=cuts, cut=st.integers(1, 10_000))
+def test_wherever_it_is_cut_what_came_is_a_beginning_and_no_end(stream: bytes, at: list[int], cut: int) -> None:
+    async def scenario() -> None:
+        upstream = Upstream()
+        begin = first_of(stream)
+        answer = await upstream.begins(stream[:begin])
+        pieces: list[bytes] = []
+        answer.pour(pieces.append)
+        rest = stream[begin:]
+        for piece in split(rest[: len(rest) - 1 - cut % len(rest)], at):
+            upstream.says(piece)
+        upstream.connection.eof_received()
+        with pytest.raises(UpstreamBroke):
+            await answer.finished()
+        assert TEXT.startswith(b"".join(pieces))
+        assert not upstream.socket.is_open
+        assert upstream.shelf.free == []
+
+    asyncio.run(scenario())
+
+
+async def test_a_piece_reaches_the_reader_before_the_socket_is_read_again() -> None:
+    upstream = Upstream()
+    answer = await upstream.begins(CHUNKED + b"\r\n1\r\na\r\n")
+    pieces: list[bytes] = []
+    answer.pour(pieces.append)
+    assert pieces == [b"a"]
+    upstream.says(b"1\r\nb\r\n1\r\nc\r\n")
+    assert pieces == [b"a", b"bc"]
+    answer.abandon()
+
+
+async def test_a_socket_is_read_no_more_once_enough_waits_for_a_reader() -> None:
+    upstream = Upstream()
+    answer = await upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 60_000)
+    assert upstream.socket.is_read
+    upstream.says(b"x" * (HELD_BYTES - 59_999))
+    assert not upstream.socket.is_read
+    sizes: list[int] = []
+    answer.pour(lambda piece: sizes.append(len(piece)))
+    assert sum(sizes) == HELD_BYTES + 1
+    assert upstream.socket.is_read
+    answer.abandon()
+
+
+async def test_a_reader_that_pauses_within_a_piece_gets_the_next_one_later() -> None:
+    upstream = Upstream()
+    answer = await upstream.begins(CHUNKED + b"\r\n1\r\na\r\n")
+    pieces: list[bytes] = []
+
+    def take(piece: bytes) -> None:
+        pieces.append(piece)
+        answer.pause()
+
+    answer.pour(take)
+    assert not upstream.socket.is_read
+    upstream.says(b"1\r\nb\r\n")
+    assert pieces == [b"a"]
+    answer.resume()
+    assert pieces == [b"a", b"b"]
+    answer.abandon()
