@@ -13,6 +13,7 @@ from tests.whole_gateway import WholeGateway, whole_gateway
 SMALL = 16 * 1024
 HELD_MAX = 256 * 1024
 ASKING = {"stream_options": {"include_usage": True}}
+ENDLESS = 64 * 1024 * 1024
 STALLED_S = 0.3
 """An upstream that could send nothing for so long is being held back."""
 
@@ -108,10 +109,11 @@ async def _slow_streams(
 async def _send_until_stalled(turn: Turn, piece: bytes) -> int:
     """Say this piece again and again for as long as somebody takes it; the bytes that were said."""
     said = 0
-    while True:
+    while said < ENDLESS:
         turn.send(piece)
         said += len(piece)
         try:
             await asyncio.wait_for(turn.taken(), STALLED_S)
         except TimeoutError:
             return said
+    raise AssertionError("nobody holds it back")
