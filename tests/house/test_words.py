@@ -10,6 +10,7 @@ from tests.house.tree import ROOT, files, place, under
 # Folders of one person's or one machine's file system, but not of a project, a container or a URL.
 MACHINE = re.compile(r"(?<![\w.~}/-])/(root|work|mnt|Users/\w+|home/\w+)/")
 ADDRESS = re.compile(r"://|^\s*(-i|-f|--(extra-)?index-url|--find-links|--trusted-host)\b", re.MULTILINE)
+RESOLVED = re.compile(r'"resolved":')
 
 
 def test_no_file_knows_a_path_of_somebodys_machine() -> None:
@@ -18,6 +19,8 @@ def test_no_file_knows_a_path_of_somebodys_machine() -> None:
 
 def test_the_locks_name_no_address() -> None:
     assert [line for path in under("requirements", suffix=".txt") for line in _lines(path, ADDRESS)] == []
+    packages = [path for path in files() if path.name == "package-lock.json"]
+    assert [line for path in packages for line in _lines(path, RESOLVED)] == []
 
 
 def test_every_locked_package_is_pinned_and_hashed() -> None:
