@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,8 +35,11 @@ class RedisServer:
         self.folder = folder
         self.port = port
         self.socket = folder / "redis.sock"
-        self._command = [program, "--port", str(port), "--dir", str(folder), "--unixsocket", str(self.socket)]
-        self._command += ["--save", "", "--bind", "127.0.0.1", *options]
+        given = ["--port", str(port), "--dir", str(folder), "--unixsocket", str(self.socket), "--bind", "127.0.0.1"]
+        if "--sentinel" in options:
+            self._command = [program, options[0], "--sentinel", *given]
+        else:
+            self._command = [program, "--save", "", *given, *options]
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -83,11 +86,11 @@ class RedisServer:
             return "NOAUTH" in str(error)
 
 
-def wait_for(happened: object, what: str, patience_s: float = _PATIENCE_S) -> None:
+def wait_for(happened: Callable[[], object], what: str, patience_s: float = _PATIENCE_S) -> None:
     """Look again and again, for servers that say nothing when they are ready."""
     end = time.monotonic() + patience_s
     pause_s = 0.005
-    while not happened():  # type: ignore[operator]
+    while not happened():
         assert time.monotonic() < end, f"it did not happen that {what}"
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, 0.1)
@@ -105,24 +108,65 @@ def redis_server(*options: str, tcp: bool = False) -> Iterator[RedisServer]:
 
 
 @contextlib.contextmanager
-def redis_servers(count: int, options: Sequence[str]) -> Iterator[list[RedisServer]]:
+def redis_sentinels() -> Iterator[tuple[RedisServer, RedisServer, list[RedisServer]]]:
+    """A master called `main`, its replica, and three sentinels that replace it after half a second."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(redis_server(*options, tcp=True)) for _ in range(count)]
+        master = stack.enter_context(redis_server(tcp=True))
+        replica = stack.enter_context(redis_server("--replicaof", f"127.0.0.1 {master.port}", tcp=True))
+        wait_for(lambda: _is_in_sync(replica), "the replica is in sync")
+        sentinels = [stack.enter_context(_sentinel(master.port)) for _ in range(3)]
+        wait_for(lambda: all(_knows_everybody(one) for one in sentinels), "the sentinels know one another", 30)
+        yield master, replica, sentinels
+
+
+@contextlib.contextmanager
+def _sentinel(master_port: int) -> Iterator[RedisServer]:
+    with tempfile.TemporaryDirectory(prefix="sentinel-") as name:
+        folder = Path(name)
+        (folder / "sentinel.conf").write_text(
+            f"sentinel monitor main 127.0.0.1 {master_port} 2\n"
+            "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n"
+        )
+        server = RedisServer(folder, str(folder / "sentinel.conf"), "--sentinel", port=free_port())
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def _is_in_sync(replica: RedisServer) -> bool:
+    with contextlib.closing(replica.client()) as client:
+        return bool(client.info("replication")["master_link_status"] == "up")
+
+
+def _knows_everybody(sentinel: RedisServer) -> bool:
+    with contextlib.closing(sentinel.client()) as client:
+        told = client.execute_command("SENTINEL", "MASTERS")
+    [master] = told.values() if isinstance(told, dict) else told
+    pairs = master if isinstance(master, dict) else dict(zip(master[::2], master[1::2], strict=True))
+    told = {str(key, "ascii") if isinstance(key, bytes) else key: value for key, value in pairs.items()}
+    return int(told["num-other-sentinels"]) == 2 and int(told["num-slaves"]) == 1
 
 
 @contextlib.contextmanager
 def redis_cluster() -> Iterator[list[RedisServer]]:
     """Three masters that share the slots."""
-    with redis_servers(3, ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]) as nodes:
-        bounds = [0, 5461, 10923, 16384]
+    buses = [free_port() for _ in range(3)]
+    bounds = [0, 5461, 10923, 16384]
+    with contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(redis_server(*_cluster_options(bus), tcp=True)) for bus in buses]
         for place, node in enumerate(nodes):
             with contextlib.closing(node.client()) as client:
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", bounds[place], bounds[place + 1] - 1)
                 client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
-                client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, buses[0])
         for node in nodes:
             wait_for(lambda node=node: _cluster_is_whole(node), "the cluster is whole", 30)
         yield nodes
+
+
+def _cluster_options(bus: int) -> list[str]:
+    return ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", str(bus)]
 
 
 def _cluster_is_whole(node: RedisServer) -> bool:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from redis.exceptions import AskError, MovedError, NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import AskError, MovedError, NoScriptError, ReadOnlyError, RedisError, TryAgainError
 
 from gateway.core.errors import StoreUnavailable
 from gateway.store.in_redis.line import Command, Line, LineDown
@@ -20,7 +20,8 @@ from gateway.store.in_redis.servers import Servers
 Observer = Callable[[str, str, float], None]
 """Told of each call: its name, "ok" or "unavailable", and the seconds that it took."""
 
-_ATTEMPTS = 5
+_ATTEMPTS = 20
+_PAUSE_S = 0.01
 _RETRY_MS = 1_000
 
 
@@ -69,6 +70,10 @@ class Courier:
             except AskError as error:
                 line = self._servers.moved(error)
                 asking = not isinstance(error, MovedError)
+            except TryAgainError:
+                # A slot is on its way to another node, and its keys are on both: it takes a moment.
+                await asyncio.sleep(_PAUSE_S)
+                line, asking = await self._servers.line_of(key, deadline), False
             except ReadOnlyError:
                 # A master that was demoted: whoever is master now is found by connecting anew.
                 line.redial()

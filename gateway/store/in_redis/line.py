@@ -82,7 +82,7 @@ class Line:
                     connection = await self._dial()
                     await self._greet(connection)
             except (RedisError, OSError, TimeoutError) as error:
-                self._fail(f"cannot be reached: {error!r}")
+                self._fail(f"cannot be reached: {str(error) or type(error).__name__}")
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 continue

@@ -78,7 +78,8 @@ async def renew(kit: Kit, reservations: Sequence[Reservation]) -> None:
         for at in range(0, len(held), _RENEWED_AT_ONCE):
             keys, args = renew_call(kit, held[at : at + _RENEWED_AT_ONCE])
             calls.append(kit.courier.run(RENEW, keys, args, deadline))
-    await asyncio.gather(*calls)
+    for reply in await asyncio.gather(*calls):
+        kit.clock.learn(reply[1])
 
 
 def renew_call(kit: Kit, held: Sequence[tuple[Reservation, Part]]) -> tuple[list[str], tuple[str | int | bytes, ...]]:

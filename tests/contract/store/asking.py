@@ -27,9 +27,9 @@ def limit(meter: str, per: str | None, amount: int, **other: object) -> Limit:
     return Limit(meter=Meter(meter), per=Per(per) if per else None, amount=amount, **(fields | other))  # type: ignore[arg-type]
 
 
-def ask(*limits: Limit, fixed: int = 10, likely: int = 20, most: int = 20, least: int = 1) -> Ask:
+def ask(*limits: Limit, fixed: int = 10, likely: int = 20, most: int = 20, least: int = 1, name: str = "") -> Ask:
     """A request with so many tokens of input and output; a dollar limit counts a micro-dollar a token."""
-    return Ask(f"r{next(_numbers)}", tuple(charge(one, fixed) for one in limits), likely, most, least)
+    return Ask(name or f"r{next(_numbers)}", tuple(charge(one, fixed) for one in limits), likely, most, least)
 
 
 def charge(one: Limit, fixed: int) -> Charge:

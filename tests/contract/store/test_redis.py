@@ -1,0 +1,240 @@
+"""What only a store in Redis can get wrong: keys, scripts, other processes, clocks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import time
+from collections.abc import AsyncIterator
+from zoneinfo import ZoneInfo
+
+import pytest
+from redis import Redis
+
+from gateway.core.limit import Limit
+from gateway.core.reservation import Reservation
+from gateway.store.contract import UsageQuery
+from gateway.store.in_redis import RedisStore
+from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
+from tests.contract.store.keepers import HOLD_TTL_MS, UTC, redis_options
+from tests.contract.store.zones import zone_whose_midnight_is_at
+from tests.redis_servers import RedisServer
+
+LIMITS = [
+    limit("requests", "minute", 100),
+    limit("tokens", "minute", 10_000),
+    limit("tokens", "month", 1_000_000),
+    limit("usd", "total", 1_000_000),
+    limit("concurrent", None, 2),
+]
+
+
+@pytest.fixture
+async def store(redis: RedisServer) -> AsyncIterator[RedisStore]:
+    opened = RedisStore(redis_options(redis.url), UTC)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def other(redis: RedisServer) -> AsyncIterator[RedisStore]:
+    """Another gateway on the same Redis."""
+    opened = RedisStore(redis_options(redis.url, "two"), UTC)
+    yield opened
+    await opened.close()
+
+
+def dump(redis: RedisServer) -> dict[bytes, bytes | None]:
+    with contextlib.closing(redis.client()) as client:
+        return {key: client.dump(key) for key in client.scan_iter()}
+
+
+def lives(redis: RedisServer) -> dict[str, int]:
+    with contextlib.closing(redis.client()) as client:
+        return {key.decode(): client.pttl(key) for key in client.scan_iter()}
+
+
+async def test_a_refusal_leaves_every_key_as_it_was(redis: RedisServer, store: RedisStore) -> None:
+    for _ in range(2):
+        await admitted(store, ask(*LIMITS))
+    before = dump(redis)
+    await refused(store, ask(*LIMITS))
+    assert dump(redis) == before
+
+
+async def test_every_key_has_an_expiry_and_a_schema_in_its_name(redis: RedisServer, store: RedisStore) -> None:
+    await admitted(store, ask(*LIMITS))
+    await store.settle(truth(await admitted(store, ask(*LIMITS)), 7, bill()))
+    kept = lives(redis)
+    assert len(kept) == 9
+    assert [key for key, life_ms in kept.items() if life_ms <= 0 or not key.startswith("gw:1:{")] == []
+
+
+async def test_names_cannot_leave_their_place_in_a_key(redis: RedisServer, store: RedisStore) -> None:
+    for name in ("a}b", "{x}", "a:b", "a b", "ü" * 200):
+        await admitted(store, ask(limit("tokens", "minute", 100, team=name, subject=name, name=name)))
+    keys = [key for key in lives(redis) if ":c:" in key]
+    assert len(keys) == 5
+    assert all(key.count("{") == key.count("}") == 1 and key.count(":") == 8 and len(key) < 250 for key in keys)
+
+
+async def test_counters_end_when_they_are_whole_again(redis: RedisServer, store: RedisStore) -> None:
+    await store.settle(truth(await admitted(store, ask(*LIMITS)), 700))
+    kept = {key.split(":")[-1]: life_ms for key, life_ms in lives(redis).items() if ":c:" in key}
+    assert kept["requests-minute"] <= 600 + 1_000
+    assert kept["tokens-minute"] <= 4_200 + 1_000
+    assert kept["concurrent-None"] <= 1_000
+
+
+async def test_records_end_an_hour_after_they_are_settled_and_a_week_after_in_doubt(
+    redis: RedisServer, store: RedisStore
+) -> None:
+    settled = await admitted(store, ask(*LIMITS))
+    await store.settle(truth(settled, 7))
+    store.clock.learn(settled.at_ms + 4_000)
+    left = await admitted(store, ask(*LIMITS))
+    store.clock.learn(left.at_ms + 8_000)
+    await store.renew([])
+    hours = {int(key.split(":")[-1]): round(life_ms / 3_600_000) for key, life_ms in lives(redis).items() if ":r:" in key}
+    assert hours == {settled.at_ms // 1000: 1, left.at_ms // 1000: 168}
+
+
+async def test_a_script_that_redis_forgets_is_brought_again(redis: RedisServer, store: RedisStore) -> None:
+    reservation = await admitted(store, ask(*LIMITS))
+    with contextlib.closing(redis.client()) as client:
+        client.script_flush()
+        await store.settle(truth(reservation, 7))
+        client.script_flush()
+        await asyncio.gather(*[admitted(store, ask(LIMITS[1])) for _ in range(10)])
+    assert await used_and_held(store, LIMITS[1]) == (7, 300)
+
+
+async def test_calls_of_one_turn_leave_together(redis: RedisServer, store: RedisStore) -> None:
+    await store.ping()
+    with contextlib.closing(redis.client()) as client:
+        before = client.info("stats")["total_reads_processed"]
+        await asyncio.gather(*[admitted(store, ask(LIMITS[0])) for _ in range(50)])
+        assert client.info("stats")["total_reads_processed"] - before <= 4
+
+
+async def test_gateways_whose_clocks_are_an_hour_apart_agree(store: RedisStore, other: RedisStore) -> None:
+    store.clock.learn(store.clock.now_ms() - 3_600_000)
+    other.clock.learn(other.clock.now_ms() + 3_600_000)
+    lanes, minute = LIMITS[4], limit("requests", "minute", 3)
+    first = await admitted(store, ask(lanes, minute))
+    second = await admitted(other, ask(lanes, minute))
+    assert abs(first.at_ms - second.at_ms) < 1_000
+    await refused(store, ask(lanes))
+    await refused(other, ask(lanes))
+    await store.settle(truth(first, 0))
+    await admitted(other, ask(lanes, minute))
+    assert (await refused(store, ask(minute))).retry_after_ms <= 20_000
+
+
+async def test_a_quota_begins_anew_at_midnight_by_the_clock_of_redis(redis: RedisServer) -> None:
+    midnight_ms = int(time.time() + 2) * 1000
+    store = RedisStore(redis_options(redis.url), zone_whose_midnight_is_at(midnight_ms))
+    day, week = limit("tokens", "day", 100), limit("tokens", "total", 1_000)
+    straddling = await admitted(store, ask(day, week))
+    await store.settle(truth(await admitted(store, ask(day, week)), 50))
+    assert (await store.standings([day]))[0].resets_ms == midnight_ms
+    refusal = await refused(store, ask(day, fixed=60))
+    assert refusal.at_ms + refusal.retry_after_ms == midnight_ms
+    await asyncio.sleep(refusal.retry_after_ms / 1000)
+    store.clock.learn(store.clock.now_ms() - 100)
+    await store.settle(truth(straddling, 25))
+    assert await used_and_held(store, day) == (0, 0)
+    assert await used_and_held(store, week) == (75, 0)
+    await admitted(store, ask(day, fixed=60))
+    await store.close()
+
+
+async def test_a_call_that_comes_too_late_changes_nothing(redis: RedisServer, store: RedisStore) -> None:
+    """As when Redis was frozen and takes up what it was asked seconds ago."""
+    await store.ping()
+    hasty = RedisStore(redis_options(redis.url, timeout_s=0.05), UTC)
+    await hasty.ping()
+    redis.freeze()
+    answer = await asyncio.gather(hasty.admit(ask(*LIMITS)), return_exceptions=True)
+    assert isinstance(answer[0], Exception)
+    await asyncio.sleep(redis_options(redis.url, timeout_s=0.05).timeout_s)
+    redis.thaw()
+    await store.ping()
+    assert await used_and_held(store, LIMITS[0]) == (0, 0)
+    assert await used_and_held(store, LIMITS[4]) == (0, 0)
+    await hasty.close()
+
+
+async def test_a_renewal_speaks_of_many_reservations(store: RedisStore) -> None:
+    lanes, quota = limit("concurrent", None, 500), limit("tokens", "month", 1_000_000)
+    made = [await admitted(store, ask(lanes, quota)) for _ in range(120)]
+    for _ in range(3):
+        await asyncio.sleep(HOLD_TTL_MS / 2000)
+        await store.renew([one.id for one in made[:110]])
+    assert await used_and_held(store, lanes) == (0, 110)
+    assert await used_and_held(store, quota) == (0, 3_300)
+    for one in made:
+        await store.settle(truth(one, 1))
+    assert await used_and_held(store, lanes) == (0, 0)
+    assert await used_and_held(store, quota) == (120, 0)
+
+
+async def test_a_long_report_is_quick(redis: RedisServer, store: RedisStore) -> None:
+    """A year of 200 keys: written as the script writes it, read in less than a second."""
+    await store.settle(truth(await admitted(store, ask()), 0, bill()))
+    with contextlib.closing(redis.client()) as client:
+        _fill_ledger(client)
+    began = time.perf_counter()
+    rows = await store.usage(UsageQuery(by=("key",), team="red"))
+    assert time.perf_counter() - began < 1
+    assert len(rows) == 200
+    assert sum(row.requests for row in rows) == 365 * 200 + 1
+
+
+def _fill_ledger(client: Redis) -> None:
+    figures = client.hget("gw:1:{t/red}:l:2026-11-05", "k1|m")
+    pipe = client.pipeline(transaction=False)
+    for day in range(365):
+        name = f"2025-{day // 28:02}-{day % 28 + 1:02}"
+        pipe.zadd("gw:1:{t/red}:days", {name: day})
+        pipe.hset(f"gw:1:{{t/red}}:l:{name}", mapping={f"k{key}|m": figures for key in range(1, 201)})
+    pipe.execute()
+
+
+def storm(url: str, one: Limit, process: str, tries: int, results: multiprocessing.Queue[int]) -> None:
+    """A gateway of its own: as many requests at once as it can."""
+
+    async def blow() -> int:
+        store = RedisStore(redis_options(url, process), ZoneInfo("UTC"))
+        verdicts = await asyncio.gather(
+            *[store.admit(ask(one, least=20, name=f"{process}-{number}")) for number in range(tries)]
+        )
+        await store.close()
+        return sum(isinstance(verdict, Reservation) for verdict in verdicts)
+
+    results.put(asyncio.run(blow()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "one",
+    [
+        limit("requests", "hour", 50),
+        limit("requests", "day", 50),
+        limit("concurrent", None, 50),
+        limit("tokens", "month", 1_500),
+        limit("tokens", "hour", 1_500),
+    ],
+    ids=lambda one: one.name,
+)
+def test_a_storm_of_processes_is_admitted_exactly_as_far_as_the_limit_goes(redis: RedisServer, one: Limit) -> None:
+    context = multiprocessing.get_context("spawn")
+    results: multiprocessing.Queue[int] = context.Queue()
+    processes = [context.Process(target=storm, args=(redis.url, one, f"p{n}", 60, results)) for n in range(4)]
+    for process in processes:
+        process.start()
+    counts = [results.get(timeout=30) for _ in processes]
+    for process in processes:
+        process.join()
+    assert sum(counts) == 50, counts

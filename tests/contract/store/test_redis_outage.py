@@ -1,0 +1,149 @@
+"""What an outage of Redis costs: at most one timeout, then nothing, until it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.core.errors import StoreUnavailable
+from gateway.store.contract import UsageQuery
+from gateway.store.in_redis import RedisStore
+from tests.contract.store.asking import admitted, ask, bill, limit, truth, used_and_held
+from tests.contract.store.keepers import UTC, redis_options
+from tests.redis_servers import RedisServer, redis_server
+
+TIMEOUT_S = 0.2
+QUOTA = limit("tokens", "month", 1_000)
+
+
+@pytest.fixture
+def server() -> AsyncIterator[RedisServer]:
+    """A server of its own, that writes down what it did before it says so."""
+    with redis_server("--appendonly", "yes", "--appendfsync", "always") as started:
+        yield started
+
+
+@pytest.fixture
+async def store(server: RedisServer) -> AsyncIterator[RedisStore]:
+    opened = RedisStore(redis_options(server.url, timeout_s=TIMEOUT_S), UTC)
+    yield opened
+    server.thaw()
+    await opened.close()
+
+
+async def seconds_to_fail(store: RedisStore) -> float:
+    began = time.perf_counter()
+    with pytest.raises(StoreUnavailable):
+        await store.admit(ask(QUOTA))
+    return time.perf_counter() - began
+
+
+async def until_it_answers(store: RedisStore) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                return await store.ping()
+            await asyncio.sleep(TIMEOUT_S / 10)
+
+
+async def test_a_frozen_redis_costs_one_timeout_then_nothing(server: RedisServer, store: RedisStore) -> None:
+    await store.ping()
+    server.freeze()
+    waits = await asyncio.gather(*[seconds_to_fail(store) for _ in range(20)])
+    assert TIMEOUT_S * 0.9 < max(waits) < TIMEOUT_S + 0.1
+    assert store.trouble
+    again = await asyncio.gather(*[seconds_to_fail(store) for _ in range(20)])
+    assert max(again) < TIMEOUT_S / 4
+    server.thaw()
+    await until_it_answers(store)
+    assert store.trouble is None
+    await admitted(store, ask(QUOTA))
+
+
+async def test_a_gateway_starts_without_redis_and_takes_it_up_when_it_comes(server: RedisServer) -> None:
+    server.kill()
+    store = RedisStore(redis_options(server.url, timeout_s=TIMEOUT_S), UTC)
+    assert await seconds_to_fail(store) < TIMEOUT_S + 0.1
+    assert await seconds_to_fail(store) < TIMEOUT_S / 4
+    server.start()
+    await until_it_answers(store)
+    await admitted(store, ask(QUOTA))
+    await store.close()
+
+
+async def test_a_redis_that_restarts_remembers_what_it_has_answered(server: RedisServer, store: RedisStore) -> None:
+    reservation = await admitted(store, ask(QUOTA))
+    await store.settle(truth(await admitted(store, ask(QUOTA)), 7, bill()))
+    server.kill()
+    server.start()
+    await until_it_answers(store)
+    await store.settle(truth(reservation, 8, bill()))
+    assert await used_and_held(store, QUOTA) == (15, 0)
+    assert (await store.usage(UsageQuery()))[0].requests == 2
+
+
+async def test_a_connection_that_was_cut_is_made_anew_without_a_failure(
+    server: RedisServer, store: RedisStore
+) -> None:
+    await store.ping()
+    with contextlib.closing(server.client()) as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await asyncio.sleep(TIMEOUT_S / 10)
+        await admitted(store, ask(QUOTA))
+
+
+async def test_what_was_settled_though_nobody_heard_of_it_is_not_settled_again(
+    server: RedisServer, store: RedisStore
+) -> None:
+    settlement = truth(await admitted(store, ask(QUOTA)), 7, bill())
+    server.freeze()
+    with pytest.raises(StoreUnavailable):
+        await store.settle(settlement)
+    server.thaw()
+    await until_it_answers(store)
+    for _ in range(3):
+        await store.settle(settlement)
+    assert await used_and_held(store, QUOTA) == (7, 0)
+    assert (await store.usage(UsageQuery()))[0].requests == 1
+
+
+async def test_an_outage_is_told_with_a_time_to_come_back(server: RedisServer, store: RedisStore) -> None:
+    server.kill()
+    with pytest.raises(StoreUnavailable) as refused:
+        await store.ping()
+    assert refused.value.retry_after_ms == 1_000
+    server.start()
+
+
+async def test_every_call_is_told_to_who_looks(server: RedisServer) -> None:
+    seen: list[tuple[str, str]] = []
+    store = RedisStore(
+        redis_options(server.url, timeout_s=TIMEOUT_S), UTC, lambda call, outcome, seconds: seen.append((call, outcome))
+    )
+    await admitted(store, ask(QUOTA))
+    server.freeze()
+    await seconds_to_fail(store)
+    assert ("admit", "ok") in seen
+    assert seen[-1] == ("admit", "unavailable")
+    server.thaw()
+    await store.close()
+
+
+async def test_replaying_a_journal_twice_charges_once(server: RedisServer, store: RedisStore) -> None:
+    dead = RedisStore(redis_options(server.url, "dead"), UTC)
+    settlements = [truth(await admitted(dead, ask(QUOTA)), 10, bill()) for _ in range(3)]
+    await dead.close()
+    for _ in range(2):
+        for place, settlement in enumerate(settlements, 1):
+            await store.replay("dead", place, settlement)
+    assert await used_and_held(store, QUOTA) == (30, 0)
+    with contextlib.closing(server.client()) as client:
+        for key in client.scan_iter("*:r:*"):
+            client.delete(key)  # As hours later, when the records have ended.
+    await store.replay("dead", 3, settlements[2])
+    assert await used_and_held(store, QUOTA) == (30, 0)
+    assert (await store.usage(UsageQuery()))[0].requests == 3

@@ -1,0 +1,217 @@
+"""Redis behind TLS, behind an ACL, behind sentinels, and as a cluster that moves its slots."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.crc import key_slot
+
+from gateway.core.errors import StoreUnavailable
+from gateway.core.limit import Scope
+from gateway.store.contract import UsageQuery
+from gateway.store.in_redis import RedisStore
+from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
+from tests.contract.store.conftest import emptied
+from tests.contract.store.keepers import UTC, redis_options
+from tests.redis_servers import RedisServer, free_port, redis_sentinels, redis_server
+
+EVERYBODY = {"scope": Scope.ORGANISATION, "subject": "", "team": ""}
+QUOTA = limit("tokens", "month", 1_000)
+
+pytestmark = pytest.mark.slow
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str, timeout_s: float = 5.0) -> AsyncIterator[RedisStore]:
+    store = RedisStore(redis_options(url, timeout_s=timeout_s), UTC)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def works(store: RedisStore) -> None:
+    await store.settle(truth(await admitted(store, ask(QUOTA)), 7, bill()))
+    assert await used_and_held(store, QUOTA) == (7, 0)
+    assert (await store.usage(UsageQuery()))[0].requests == 1
+
+
+async def patiently(store: RedisStore, name: str) -> None:
+    """Admit once the store lets it."""
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await admitted(store, ask(QUOTA, name=name))
+                return
+            await asyncio.sleep(store.clock.told_ms % 7 / 100)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that signs itself, for 127.0.0.1."""
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tls_port(certificates: Path) -> Iterator[int]:
+    port = free_port()
+    with redis_server(
+        "--tls-port", str(port), "--tls-cert-file", f"{certificates}/cert.pem", "--tls-key-file",
+        f"{certificates}/key.pem", "--tls-ca-cert-file", f"{certificates}/cert.pem", "--tls-auth-clients", "no",
+    ):  # fmt: skip
+        yield port
+
+
+async def test_a_store_behind_tls_works(tls_port: int, certificates: Path) -> None:
+    async with opened(f"rediss://127.0.0.1:{tls_port}/0?ssl_ca_certs={certificates}/cert.pem") as store:
+        await works(store)
+
+
+async def test_a_server_that_proves_nothing_is_not_spoken_to(tls_port: int) -> None:
+    async with opened(f"rediss://127.0.0.1:{tls_port}", 2.0) as store:
+        with pytest.raises(StoreUnavailable):
+            await store.ping()
+        assert "certificate verify failed" in (store.trouble or ""), store.trouble
+
+
+ACL = (
+    "user gateway on >se%cret ~gw:* resetchannels -@all +@read +@write +@scripting +time +ping +pexpire +select "
+    "-@dangerous"
+)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[RedisServer]:
+    (tmp_path / "users.acl").write_text(f"user default on nopass ~* +@all\n{ACL}\n")
+    with redis_server("--aclfile", f"{tmp_path}/users.acl", tcp=True) as server:
+        yield server
+
+
+async def test_a_user_with_few_rights_is_enough(guarded: RedisServer) -> None:
+    async with opened(f"redis://gateway:se%25cret@127.0.0.1:{guarded.port}/3") as store:
+        await works(store)
+        reservation = await admitted(store, ask(QUOTA))
+        await store.renew([reservation.id])
+
+
+async def test_a_wrong_password_is_an_outage_that_says_why(guarded: RedisServer) -> None:
+    async with opened(f"redis://gateway:guess@127.0.0.1:{guarded.port}", 1.0) as store:
+        with pytest.raises(StoreUnavailable):
+            await store.ping()
+        assert "invalid username-password pair" in (store.trouble or ""), store.trouble
+        assert "guess" not in (store.trouble or "")
+
+
+async def test_a_failover_costs_nothing_that_was_answered() -> None:
+    with redis_sentinels() as (master, replica, sentinels):
+        hosts = ",".join(f"127.0.0.1:{one.port}" for one in sentinels)
+        async with opened(f"redis+sentinel://{hosts}/main", 0.5) as store:
+            reservation = await admitted(store, ask(QUOTA))
+            await store.settle(truth(await admitted(store, ask(QUOTA)), 7, bill()))
+            with contextlib.closing(master.client()) as client:
+                assert client.wait(1, 5_000) == 1
+            master.kill()
+            await patiently(store, "after")
+            with contextlib.closing(replica.client()) as client:
+                assert client.info("replication")["role"] == "master"
+            await store.settle(truth(reservation, 8, bill()))
+            assert (await store.standings([QUOTA]))[0].used == 15
+            assert (await store.usage(UsageQuery()))[0].requests == 2
+
+
+async def test_a_master_that_is_demoted_is_left() -> None:
+    """It still answers, but takes no writes."""
+    with redis_sentinels() as (master, replica, sentinels):
+        async with opened(f"redis+sentinel://127.0.0.1:{sentinels[0].port}/main", 0.5) as store:
+            await admitted(store, ask(QUOTA))
+            with contextlib.closing(sentinels[0].client()) as client:
+                client.execute_command("SENTINEL", "FAILOVER", "main")
+            for name in ("one", "two"):
+                await patiently(store, name)
+            async with asyncio.timeout(30):
+                while True:
+                    with contextlib.closing(replica.client()) as client:
+                        if client.info("replication")["role"] == "master":
+                            break
+                    await asyncio.sleep(store.clock.told_ms % 7 / 100)
+            await patiently(store, "three")
+
+
+@pytest.fixture
+def cluster(shared_cluster: list[RedisServer]) -> list[RedisServer]:
+    emptied(*shared_cluster)
+    return shared_cluster
+
+
+def url_of(cluster: list[RedisServer]) -> str:
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in cluster)
+
+
+async def test_what_another_slot_refuses_is_given_back_everywhere(cluster: list[RedisServer]) -> None:
+    team, model = limit("requests", "day", 9), limit("tokens", "hour", 900, scope=Scope.MODEL, subject="m", team="")
+    lanes, tight = limit("concurrent", None, 5), limit("requests", "hour", 1, **EVERYBODY)
+    mine = [team, lanes, model, limit("usd", "month", 900), limit("requests", "minute", 5)]
+    async with opened(url_of(cluster)) as store:
+        await admitted(store, ask(tight, *mine))
+        before = [(one.used, one.held) for one in await store.standings([tight, *mine])]
+        refusal = await refused(store, ask(tight, *mine))
+        assert refusal.standing.limit == tight
+        assert [(one.used, one.held) for one in refusal.standings] == before
+        assert [(one.used, one.held) for one in await store.standings([tight, *mine])] == before
+
+
+async def test_a_storm_over_several_slots_admits_no_more_than_any_limit_allows(cluster: list[RedisServer]) -> None:
+    team, everybody = limit("requests", "hour", 40), limit("concurrent", None, 15, **EVERYBODY)
+    async with opened(url_of(cluster)) as store:
+        verdicts = await asyncio.gather(*[store.admit(ask(team, everybody)) for _ in range(60)])
+        count = sum(hasattr(verdict, "holds") for verdict in verdicts)
+        assert count == 15
+        assert await used_and_held(store, everybody) == (0, 15)
+        assert await used_and_held(store, team) == (15, 0)
+
+
+async def test_slots_that_move_are_followed(cluster: list[RedisServer]) -> None:
+    slot = key_slot(b"{t/red}")
+    owner = next(node for place, node in enumerate(cluster) if slot <= [5460, 10922, 16383][place])
+    heir = next(node for node in cluster if node is not owner)
+    async with opened(url_of(cluster)) as store:
+        reservation = await admitted(store, ask(QUOTA))
+        names = {}
+        for node in (owner, heir):
+            with contextlib.closing(node.client()) as client:
+                names[node] = client.execute_command("CLUSTER", "MYID").decode()
+        with contextlib.closing(heir.client()) as to, contextlib.closing(owner.client()) as source:
+            to.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[owner])
+            source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[heir])
+            keys = source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
+            source.execute_command("MIGRATE", "127.0.0.1", heir.port, "", 0, 5_000, "KEYS", *keys)
+            settling = asyncio.create_task(store.settle(truth(reservation, 7, bill())))
+            await asyncio.sleep(store.clock.told_ms % 7 / 100)
+            for client in (to, source):
+                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[heir])
+            await settling
+            await works_on(store)
+            keys = to.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
+            source.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[heir])
+            to.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[owner])
+            to.execute_command("MIGRATE", "127.0.0.1", owner.port, "", 0, 5_000, "KEYS", *keys)
+            for client in (source, to):
+                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[owner])
+        await works_on(store)
+
+
+async def works_on(store: RedisStore) -> None:
+    before, _ = await used_and_held(store, QUOTA)
+    await store.settle(truth(await admitted(store, ask(QUOTA)), 1, bill()))
+    assert await used_and_held(store, QUOTA) == (before + 1, 0)
