@@ -124,7 +124,8 @@ def _secrets(settings: Settings, known: Known) -> Iterator[Finding]:
         if secret is not None and not secret.get_secret_value():
             yield Finding(path, "is empty, so nobody can use this key; set the variable that it is taken from")
     credentials: list[tuple[Path, SecretStr | None]] = [
-        (("upstreams", name, "api_key"), upstream.api_key) for name, upstream in settings.upstreams.items()
+        (("admin", "token"), settings.admin.token),
+        *((("upstreams", name, "api_key"), upstream.api_key) for name, upstream in settings.upstreams.items()),
     ]
     for path, secret in [*keys, *credentials]:
         if secret is not None and secret.get_secret_value() and path not in known.replaced:

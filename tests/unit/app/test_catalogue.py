@@ -95,8 +95,8 @@ def test_a_price_is_pico_dollars_a_token_to_the_last_digit() -> None:
 
     assert price(input="0.15", output="0.60", cached_input="0.07") == Price(150_000, 600_000, 70_000)
     assert price(input="1.1", output="0.000001") == Price(1_100_000, 1, 1_100_000)
-    # As floats, 2.3 and 4.35 times a million fall short of the whole number.
-    assert price(input="2.3", output="4.35", cached_input="0") == Price(2_300_000, 4_350_000, 0)
+    # As floats, 2.01 and 4.02 times a million fall short of the whole number.
+    assert price(input="2.01", output="4.02", cached_input="0") == Price(2_010_000, 4_020_000, 0)
     costly = price(input="0.15", output="0.60")
     assert costly is not None
     assert costly.cost(Usage(input=1_000_000, output=1_000_000)) == 750_000

@@ -139,7 +139,8 @@ def test_an_upstream_that_no_route_leads_to_is_a_warning() -> None:
 
 def test_a_secret_in_clear_is_a_warning_and_one_from_a_reference_is_not() -> None:
     text = (
-        VALID.replace("9000/v1}", "9000/v1, api_key: sk-1} # !")
+        "admin: {token: abc} # !\n"
+        + VALID.replace("9000/v1}", "9000/v1, api_key: sk-1} # !")
         + """\
 teams:
   search:
@@ -152,6 +153,7 @@ teams:
     clear = "stands in clear in the file; take it from ${NAME} or ${file:PATH}"
     assert_warned(
         text,
+        f"admin.token: {clear}",
         f"upstreams.main.api_key: {clear}",
         f"teams.search.keys[0].key: {clear}",
         f"teams.search.keys[1].key: {clear}",

@@ -119,6 +119,16 @@ teams:
     )
 
 
+def test_a_keys_limit_counts_only_what_the_key_may_use() -> None:
+    narrow = 'limits: [{usd: 1, per: day}], models: ["openai/*"]'
+    loaded(VALID + f"teams: {{a: {{keys: [{{name: prod, sha256: {SHA256}, {narrow}}}]}}}}\n")
+    elsewhere = 'limits: [{requests: 1, per: day, models: ["openai/*"]}], models: ["local/*"]'
+    assert_refused(
+        VALID + f"teams: {{a: {{keys: [{{name: prod, sha256: {SHA256}, {elsewhere}}}]}}}} # !\n",
+        "teams.a.keys[0].limits[0].models[0]: matches no model that can be used here; there are local/free",
+    )
+
+
 def test_a_price_that_has_an_error_of_its_own_is_not_taken_for_none() -> None:
     text = VALID.replace("0.60}", "much} # !") + "limits: [{usd: 1, per: day, models: [openai/*]}]\n"
     assert_refused(

@@ -160,6 +160,21 @@ def test_a_file_that_is_no_mapping_is_refused(text: str) -> None:
     assert str(problem) == "gateway.yaml:1: must be a mapping of settings"
 
 
+def test_a_key_that_is_set_twice_is_told_where_it_is_set_again() -> None:
+    text = "listen: localhost:80\n" + VALID + "listen: localhost:81 # !\n"
+    assert_refused(text, "listen: is set twice, first on line 1")
+
+
+def test_a_key_that_is_no_name_is_told_on_its_own_line_and_not_its_sections() -> None:
+    assert_refused(
+        VALID + "drain:\n  delay: 1s\n  ~: 2s # !\n", "drain: a key is not text; write a name before the colon"
+    )
+
+
+def test_an_unknown_setting_is_refused_also_without_a_value() -> None:
+    assert_refused(VALID + "lisen: # !\n", "lisen: is not a known setting; did you mean listen?")
+
+
 def test_a_name_with_a_dot_is_quoted_in_a_path() -> None:
     (problem,) = problems(VALID + "  gpt-4.1: {routes: []}\n")
     assert problem.path == 'models["gpt-4.1"].routes'
