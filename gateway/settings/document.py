@@ -67,7 +67,9 @@ def read(text: str, references: References) -> Document:
         root = _Composer(references.hide(text)).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise NotYaml(mark.line + 1 if mark else 0, f"is not YAML: {error.problem or error.context}") from None
+        # What is missing at the end of the text is missed on the line after it.
+        line = min(mark.line + 1, len(text.splitlines())) if mark else 0
+        raise NotYaml(line, f"is not YAML: {error.problem or error.context}") from None
     builder = _Builder(references)
     data = builder.value(root, (), root.line)
     return Document(data, builder.places, builder.findings)

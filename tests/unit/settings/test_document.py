@@ -85,6 +85,7 @@ def test_a_dash_without_a_value_is_refused() -> None:
     ("text", "line", "message"),
     [
         ("a: [1\nb: 2\n", 2, "is not YAML: did not find expected ',' or ']'"),
+        ("a: 1\nb: [", 2, "is not YAML: did not find expected node content"),
         ("a: 1\nb: !!int 3\n", 2, "YAML tags (`!…`) are not supported; write the plain value"),
         ("a: !!python/object/apply:os.system [x]\n", 1, "YAML tags (`!…`) are not supported; write the plain value"),
         ("a: 1\n--- \nb: 1\n", 2, "a second YAML document begins here; a configuration is one"),
