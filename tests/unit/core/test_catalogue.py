@@ -9,8 +9,6 @@ SMALL = Model("openai/small", ())
 OTHER = Model("other/large", ())
 NAMES = {"openai/large": LARGE, "large": LARGE, "best": LARGE, "openai/small": SMALL, "other/large": OTHER}
 CATALOGUE = Catalogue({}, NAMES)
-    {}, {"openai/large": LARGE, "large": LARGE, "best": LARGE, "openai/small": SMALL, "other/large": OTHER}
-)
 ANYONE = Caller("1", "anyone", "t")
 NARROW = Caller("2", "narrow", "t", models=(("openai/*",),))
 

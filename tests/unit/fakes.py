@@ -1,0 +1,282 @@
+"""Fakes with behaviour for the stages and the journey: a clock that stands, a sink that remembers, a wire that plays
+a script, counters that keep what they admit. And requests, as the stages pass them on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+
+import msgspec
+
+from gateway.core.arrival import Arrival
+from gateway.core.caller import Caller
+from gateway.core.catalogue import Catalogue
+from gateway.core.endpoints import CHAT, Endpoint
+from gateway.core.envelope import Envelope
+from gateway.core.errors import GatewayError, UpstreamBroke
+from gateway.core.exchange import Exchange
+from gateway.core.limit import Limit, Meter, Per, Scope
+from gateway.core.reservation import Ask, Hold, Refusal, Reservation, Settlement, Standing
+from gateway.core.sink import Headers
+from gateway.core.target import Model, Target, Upstream
+from gateway.core.usage import Price
+from gateway.stages.read import read
+from gateway.store.contract import UsageQuery, UsageRow
+from gateway.upstream.contract import Outgoing
+
+NOW_MS = 1_793_880_000_000
+KEY = "gw_a-key-that-works"
+
+
+class StandingClock:
+    """Stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.ms = NOW_MS
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def monotonic(self) -> float:
+        return self.ms / 1000
+
+
+class Client:
+    """A sink: what a client gets. It can leave, or read slowly, after so many bytes."""
+
+    def __init__(self, *, slow_after: int = 10**9) -> None:
+        self.begun = self.gone = self.ended = False
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.pieces: list[bytes] = []
+        self.error: GatewayError | None = None
+        self.keeps_alive_with: Headers | None = None
+        self._slow_after = slow_after
+        self._read = 0
+        self._relieved: Callable[[], None] = lambda: None
+
+    @property
+    def congested(self) -> bool:
+        return len(self.body) - self._read >= self._slow_after
+
+    def on_relief(self, relieved: Callable[[], None]) -> None:
+        self._relieved = relieved
+
+    def keep_alive(self, every_s: float, headers: Headers) -> None:
+        self.keeps_alive_with = headers
+
+    def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        assert not self.begun, "an answer begins once"
+        self._start(status, headers)
+        self.body, self.ended = body, True
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        if not self.begun:
+            self._start(status, headers)
+
+    def write(self, data: bytes) -> None:
+        assert self.begun, "the head comes first"
+        assert not self.ended, "nothing follows the end"
+        if data and not self.gone:
+            self.body += data
+            self.pieces.append(data)
+
+    def end(self) -> None:
+        self.ended = True
+
+    def refuse(self, error: GatewayError) -> None:
+        assert self.error is None, "one request has one error"
+        self.error = error
+        if not self.begun:
+            self._start(error.status, error.headers)
+
+    def read(self) -> None:
+        """Read all that was sent."""
+        self._read = len(self.body)
+        self._relieved()
+
+    def _start(self, status: int, headers: Headers) -> None:
+        self.begun = True
+        self.status, self.headers = status, dict(headers)
+
+
+class ScriptedAnswer:
+    """An upstream's answer, of pieces; it ends well, breaks with `failure`, or, with `hangs`, says no more."""
+
+    def __init__(
+        self,
+        *pieces: bytes,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        failure: GatewayError | None = None,
+        hangs: bool = False,
+    ) -> None:
+        self.status = status
+        self.headers = {"content-type": "application/json"} if headers is None else headers
+        self.sent_at, self.first_byte_at = 10.0, 10.5
+        self.abandoned = self.paused = False
+        self._waiting = list(pieces)
+        self._failure = failure
+        self._hangs = hangs
+        self._into: Callable[[bytes], None] | None = None
+        self._over = asyncio.Event()
+
+    def pour(self, into: Callable[[bytes], None]) -> None:
+        self._into = into
+        self._flow()
+
+    async def finished(self) -> None:
+        await self._over.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+        self._flow()
+
+    def abandon(self) -> None:
+        if not self._over.is_set():
+            self.abandoned = True
+            self._failure = UpstreamBroke("It was abandoned.")
+            self._over.set()
+
+    def say(self, *pieces: bytes) -> None:
+        """More comes from the upstream, which then ends."""
+        self._waiting += pieces
+        self._hangs = False
+        self._flow()
+
+    def _flow(self) -> None:
+        while self._into is not None and self._waiting and not self.paused and not self._over.is_set():
+            self._into(self._waiting.pop(0))
+        if not self._waiting and not self._hangs:
+            self._over.set()
+
+
+def stream(*pieces: bytes, **how: object) -> ScriptedAnswer:
+    headers = {"content-type": "text/event-stream; charset=utf-8"}
+    return ScriptedAnswer(*pieces, headers=headers, **how)  # type: ignore[arg-type]  # the fake's own arguments
+
+
+class ScriptedWire:
+    """Gives one answer or error after another, and remembers what was asked of whom."""
+
+    def __init__(self, *script: ScriptedAnswer | Exception) -> None:
+        self.sent: list[tuple[str, Outgoing]] = []
+        self._script = list(script)
+
+    async def send(self, upstream: Upstream, outgoing: Outgoing) -> ScriptedAnswer:
+        self.sent.append((upstream.name, outgoing))
+        await asyncio.sleep(0)
+        come = self._script.pop(0)
+        if isinstance(come, Exception):
+            raise come
+        return come
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class Ledgers:
+    """A store that admits everything (or answers with `verdict`) and keeps every settlement."""
+
+    def __init__(self, verdict: Refusal | Exception | None = None, outage: Exception | None = None) -> None:
+        self.asked: list[Ask] = []
+        self.settled: list[Settlement] = []
+        self.outage = outage
+        self.settling = asyncio.Event()
+        self.may_settle = asyncio.Event()
+        self.may_settle.set()
+        self._verdict = verdict
+
+    async def admit(self, ask: Ask) -> Reservation | Refusal:
+        self.asked.append(ask)
+        await asyncio.sleep(0)
+        if isinstance(self._verdict, Exception):
+            raise self._verdict
+        return self._verdict or reserved(ask)
+
+    async def settle(self, settlement: Settlement) -> None:
+        self.settling.set()
+        await self.may_settle.wait()
+        if self.outage is not None:
+            raise self.outage
+        self.settled.append(settlement)
+
+    async def renew(self, ids: Sequence[str]) -> None:
+        """Nothing runs out."""
+
+    async def standings(self, limits: Sequence[Limit]) -> list[Standing]:
+        return [Standing(limit, 0, 0, limit.amount, NOW_MS) for limit in limits]
+
+    async def usage(self, query: UsageQuery) -> list[UsageRow]:
+        return []
+
+    async def ping(self) -> None:
+        """It is there."""
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def reserved(ask: Ask) -> Reservation:
+    """The reservation that a store without any use gives."""
+    amounts = [(charge.limit, charge.amount(ask.most)) for charge in ask.charges]
+    standings = tuple([Standing(limit, 0, held, limit.amount - held, NOW_MS) for limit, held in amounts])
+    holds = tuple([Hold(limit, held) for limit, held in amounts])
+    return Reservation(ask.id, NOW_MS, ask.most, False, holds, standings)
+
+
+def limit(meter: Meter = Meter.REQUESTS, per: Per | None = Per.MINUTE, amount: int = 1_000_000) -> Limit:
+    return Limit(f"{meter}-{per}", Scope.TEAM, "search", meter, per, amount, amount, team="search")
+
+
+def target(name: str = "up", *, model: str = "m", weight: int = 1, priority: int = 1, **more: object) -> Target:
+    upstream = Upstream(name, f"http://{name}.test/v1", **more)  # type: ignore[arg-type]  # the struct's own fields
+    return Target(upstream, model, weight, priority)
+
+
+PRICE = Price(input=150_000, output=600_000, cached_input=70_000)
+MODEL = Model("m", (target(),), aliases=("alias",), price=PRICE)
+LIMITS = (limit(), limit(Meter.TOKENS), limit(Meter.USD, Per.DAY))
+CALLER = Caller("0123456789ab", "search-prod", "search", limits=LIMITS)
+
+
+def catalogue_of(*models: Model, caller: Caller = CALLER) -> Catalogue:
+    named = {name: model for model in models for name in (model.name, *model.aliases)}
+    return Catalogue({sha256(KEY.encode()).hexdigest(): caller}, named)
+
+
+def body_of(**members: object) -> bytes:
+    usual = {"model": "m", "messages": [{"role": "user", "content": "Say it."}]}
+    return msgspec.json.encode(usual | members)
+
+
+def arrival_of(body: bytes | Exception, *, endpoint: Endpoint = CHAT, **headers: str) -> Arrival:
+    async def read_it() -> bytes:
+        await asyncio.sleep(0)
+        if isinstance(body, Exception):
+            raise body
+        return body
+
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Arrival("req-1", endpoint, {"authorization": f"Bearer {KEY}"} | named, read_it, NOW_MS / 1000)
+
+
+def exchange_of(
+    body: bytes | None = None, *, model: Model = MODEL, caller: Caller = CALLER, endpoint: Endpoint = CHAT
+) -> tuple[Exchange, Envelope]:
+    """A request that has been read and admitted."""
+    body = body_of() if body is None else body
+    exchange = Exchange("exchange-1", arrival_of(body, endpoint=endpoint), caller=caller)
+    envelope = read(body, endpoint, caller, catalogue_of(model, caller=caller))
+    exchange.envelope = envelope
+    exchange.reservation = reserved(Ask(exchange.id, (), 10, 10))
+    exchange.entered = 7
+    exchange.target = model.targets[0] if model.targets else None
+    return exchange, envelope

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.errors import KeyExpired, KeyMissing, KeyUnknown
+from gateway.stages.authenticate import authenticate
+from tests.unit.fakes import CALLER, KEY, NOW_MS, StandingClock, catalogue_of
+
+CATALOGUE = catalogue_of()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": f"Bearer {KEY}"},
+        {"authorization": f"bearer {KEY}"},
+        {"authorization": f"BEARER   {KEY} "},
+        {"x-api-key": KEY},
+        {"api-key": KEY},
+        {"x-api-key": KEY, "api-key": "another"},
+        {"x-api-key": "", "api-key": KEY},
+        {"authorization": f"Bearer {KEY}", "x-api-key": "another"},
+    ],
+)
+def test_a_key_is_found_where_clients_send_it(headers: dict[str, str]) -> None:
+    assert authenticate(headers, CATALOGUE, StandingClock()) is CALLER
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-api-key": ""}, {"cookie": KEY}, {"x-auth": KEY}])
+def test_no_key_is_told_how_to_send_one(headers: dict[str, str]) -> None:
+    with pytest.raises(KeyMissing, match="Authorization: Bearer KEY"):
+        authenticate(headers, CATALOGUE, StandingClock())
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": ""},
+        {"authorization": "Bearer"},
+        {"authorization": "Bearer  "},
+        {"authorization": KEY},
+        {"authorization": f"Basic {KEY}"},
+        {"authorization": f"Bearer {KEY}x"},
+        {"authorization": f"Bearer {KEY[:-1]}"},
+        {"authorization": f"Bearer {KEY} {KEY}"},
+        {"authorization": f"Bearer {KEY.upper()}"},
+        {"authorization": "Basic eA==", "x-api-key": KEY},
+        {"x-api-key": f" {KEY}"},
+        {"x-api-key": "\udcff\udcfe"},
+        {"authorization": "Bearer \udcff"},
+        {"authorization": "Bearer \x00"},
+    ],
+)
+def test_another_key_is_unknown(headers: dict[str, str]) -> None:
+    with pytest.raises(KeyUnknown) as refused:
+        authenticate(headers, CATALOGUE, StandingClock())
+    assert KEY not in refused.value.message
+
+
+def test_the_hash_of_a_key_is_no_key() -> None:
+    with pytest.raises(KeyUnknown):
+        authenticate({"authorization": f"Bearer {next(iter(CATALOGUE.callers))}"}, CATALOGUE, StandingClock())
+
+
+def test_a_key_works_until_the_millisecond_it_expires() -> None:
+    clock = StandingClock()
+    catalogue = catalogue_of(caller=msgspec.structs.replace(CALLER, expires_ms=NOW_MS + 1))
+    assert authenticate({"x-api-key": KEY}, catalogue, clock).key_name == "search-prod"
+    clock.ms += 1
+    with pytest.raises(KeyExpired, match="search-prod"):
+        authenticate({"x-api-key": KEY}, catalogue, clock)
+
+
+def test_a_disabled_key_looks_unknown_even_when_it_has_expired() -> None:
+    caller = msgspec.structs.replace(CALLER, disabled=True, expires_ms=1)
+    with pytest.raises(KeyUnknown):
+        authenticate({"x-api-key": KEY}, catalogue_of(caller=caller), StandingClock())
+
+
+@given(st.text(max_size=30), st.sampled_from(["authorization", "x-api-key", "api-key"]))
+def test_no_header_raises_anything_else(value: str, name: str) -> None:
+    with pytest.raises((KeyMissing, KeyUnknown)):
+        authenticate({name: value}, CATALOGUE, StandingClock())

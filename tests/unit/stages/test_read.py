@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.caller import Caller
+from gateway.core.endpoints import CHAT, ENDPOINTS, Endpoint
+from gateway.core.envelope import Envelope
+from gateway.core.errors import CallerError, FieldInvalid, ModelUnknown
+from gateway.core.target import Model
+from gateway.stages.read import read
+from tests.unit.fakes import CALLER, body_of, catalogue_of
+
+LARGE = Model("openai/large", (), aliases=("large",), max_output_tokens=1_000)
+SMALL = Model("m", ())
+CATALOGUE = catalogue_of(LARGE, SMALL)
+
+
+def read_body(body: bytes, *, endpoint: Endpoint = CHAT, caller: Caller = CALLER) -> Envelope:
+    return read(body, endpoint, caller, CATALOGUE)
+
+
+def read_with(**members: Any) -> Envelope:
+    return read_body(body_of(**members))
+
+
+def test_what_the_gateway_must_know_is_read_and_the_bytes_stay() -> None:
+    body = body_of(stream=True, stream_options={"include_usage": True}, n=3, user="ann", max_tokens=50)
+    envelope = read_body(body)
+    assert (envelope.model, envelope.asked_model, envelope.endpoint) == (SMALL, "m", CHAT)
+    assert (envelope.stream, envelope.asks_usage, envelope.choices, envelope.user) == (True, True, 3, "ann")
+    assert (envelope.asked_cap, envelope.output_cap) == (50, 50)
+    assert envelope.members.body is body
+
+
+def test_what_is_not_said_has_its_default() -> None:
+    envelope = read_with()
+    assert (envelope.stream, envelope.asks_usage, envelope.choices, envelope.user) == (False, False, 1, "")
+    assert (envelope.asked_cap, envelope.output_cap) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("members", "param"),
+    [
+        ({"model": None}, "model"),
+        ({"model": ""}, "model"),
+        ({"model": 5}, "model"),
+        ({"model": ["m"]}, "model"),
+        ({"model": "x" * 257}, "model"),
+        ({"messages": None}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": "hi"}, "messages"),
+        ({"messages": {}}, "messages"),
+        ({"messages": ["hi"]}, "messages[0]"),
+        ({"messages": [{"role": "user"}, {"content": "hi"}]}, "messages[1].role"),
+        ({"messages": [{"role": "user"}, {"role": "User"}]}, "messages[1].role"),
+        ({"messages": [{"role": None}]}, "messages[0].role"),
+        ({"messages": [{"role": "robot"}]}, "messages[0].role"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"max_tokens": "1"}, "max_tokens"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"max_tokens": 2**31}, "max_tokens"),
+        ({"max_tokens": 10**400}, "max_tokens"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"max_completion_tokens": [1]}, "max_completion_tokens"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": 2.01}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"top_p": -0.1}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"top_p": "all"}, "top_p"),
+        ({"stream": "true"}, "stream"),
+        ({"stream": 1}, "stream"),
+        ({"stream": []}, "stream"),
+        ({"stream_options": True}, "stream_options"),
+        ({"stream_options": {"include_usage": "yes"}}, "stream_options.include_usage"),
+        ({"stop": 5}, "stop"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+        ({"stop": ["a", 5]}, "stop[1]"),
+        ({"stop": {"a": 1}}, "stop"),
+        ({"n": 0}, "n"),
+        ({"n": 10**9}, "n"),
+        ({"user": 5}, "user"),
+        ({"user": "x" * 513}, "user"),
+    ],
+    ids=str,
+)
+def test_a_wrong_field_is_named(members: dict[str, Any], param: str) -> None:
+    with pytest.raises(FieldInvalid) as refused:
+        read_body(json.dumps({"model": "m", "messages": [{"role": "user"}]} | members).encode())
+    assert (refused.value.param, refused.value.status, refused.value.code) == (param, 400, "invalid_value")
+    assert repr(param) in refused.value.message
+    assert len(refused.value.message) < 300
+
+
+@pytest.mark.parametrize("missing", ["model", "messages"])
+def test_a_missing_field_is_named(missing: str) -> None:
+    members = {"model": "m", "messages": [{"role": "user"}]}
+    del members[missing]
+    with pytest.raises(FieldInvalid, match="is required") as refused:
+        read_body(json.dumps(members).encode())
+    assert refused.value.param == missing
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"temperature": 0},
+        {"temperature": 2},
+        {"temperature": 1.5},
+        {"top_p": 0},
+        {"top_p": 1},
+        {"max_tokens": 1},
+        {"max_tokens": 2**31 - 1},
+        {"stop": "end"},
+        {"stop": []},
+        {"stop": ["a", "b", "c", "d"]},
+        {"stream": False},
+        {"messages": [{"role": role} for role in ("system", "developer", "user", "assistant", "tool", "function")]},
+        {"messages": [{"role": "user", "content": None, "name": 5, "anything": {"a": [1]}}]},
+        {"seed": 10**400, "logit_bias": {"50256": -100}, "tools": "whatever", "unheard_of": [None]},
+        {"service_tier": "flex", "metadata": {"role": "robot"}},
+    ],
+    ids=str,
+)
+def test_what_is_right_or_unknown_passes(members: dict[str, Any]) -> None:
+    body = json.dumps({"model": "m", "messages": [{"role": "user"}]} | members).encode()
+    assert read_body(body).members.body == body
+
+
+def test_null_is_as_if_it_were_not_said() -> None:
+    names = ["max_tokens", "max_completion_tokens", "temperature", "top_p", "stream", "stop", "n", "user"]
+    envelope = read_with(**dict.fromkeys([*names, "stream_options"]))
+    assert (envelope.stream, envelope.choices, envelope.output_cap) == (False, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("caps", "model", "asked", "output_cap"),
+    [
+        ({}, "m", None, None),
+        ({}, "large", None, 1_000),
+        ({"max_tokens": 5}, "large", 5, 5),
+        ({"max_tokens": 5_000}, "large", 5_000, 1_000),
+        ({"max_completion_tokens": 5}, "m", 5, 5),
+        ({"max_tokens": 5, "max_completion_tokens": 9}, "m", 9, 9),
+        ({"max_tokens": 9, "max_completion_tokens": 5}, "m", 9, 9),
+        ({"max_tokens": 5, "max_completion_tokens": 5_000}, "large", 5_000, 1_000),
+    ],
+)
+def test_the_output_is_capped_by_client_and_model(
+    caps: dict[str, int], model: str, asked: int | None, output_cap: int | None
+) -> None:
+    envelope = read_with(model=model, **caps)
+    assert (envelope.asked_cap, envelope.output_cap) == (asked, output_cap)
+
+
+def test_an_alias_leads_to_its_model() -> None:
+    envelope = read_with(model="large")
+    assert (envelope.model, envelope.asked_model) == (LARGE, "large")
+
+
+def test_an_escaped_name_of_a_model_is_that_model() -> None:
+    assert read_body(body_of().replace(b'"m"', b'"\\u006d"')).asked_model == "m"
+
+
+def refusal(model: str, caller: Caller) -> tuple[Any, ...]:
+    with pytest.raises(ModelUnknown) as refused:
+        read_body(body_of(model=model), caller=caller)
+    error = refused.value
+    return error.message, error.param, error.status, error.type, error.code, error.retry_after_ms
+
+
+def test_forbidden_and_unknown_models_are_told_alike() -> None:
+    narrow = msgspec.structs.replace(CALLER, models=(("m",),))
+    for name in ("large", "openai/large"):
+        forbidden = refusal(name, narrow)
+        uncaps = ["max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"]
+
+
+inputs = ["messages", "input", "prompt", "system", "tools", "query", "documents"]
+known = [*caps, *inputs, "model", "temperature", "top_p", "stream", "stop", "user", "stream_options", "metadata"]
+endpoints = st.sampled_from([row for row in ENDPOINTS.values() if row.fields is not None])
+
+
+def tried(body: bytes, endpoint: Endpoint) -> None:
+    """Whatever is sent: it is read, or it is an error of the caller that can be shown."""
+    try:
+        envelope = read_body(body, endpoint=endpoint)
+    except CallerError as error:
+        shown = msgspec.json.encode([error.message, error.param])
+    else:
+        assert envelope.choices >= 1
+        assert envelope.output_cap is None or 1 <= envelope.output_cap < 2**31
+        shown = msgspec.json.encode([envelope.user, envelope.asked_model])
+    assert len(shown) < 1_000
+
+
+@given(st.dictionaries(st.sampled_from(known), json_values, max_size=6), endpoints)
+def test_no_values_of_known_fields_raise_anything_else(members: dict[str, Any], endpoint: Endpoint) -> None:
+    tried(json.dumps({"model": "m"} | members).encode(), endpoint)
+
+
+damage = st.binary(max_size=3) | st.sampled_from([b'"', b"[", b"}", b"\\u", b"null", b"1e9"])
+
+
+@given(st.data(), endpoints)
+def test_no_damage_to_a_good_body_raises_anything_else(data: st.DataObject, endpoint: Endpoint) -> None:
+    body = bytearray(body_of(stream=True, stop=["a"], max_tokens=5, stream_options={"include_usage": True}, input="x"))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(body)))
+        body[at : at + data.draw(st.integers(0, 3))] = data.draw(
+            st.binary(max_size=3) | st.sampled_from([b'"', b"[", b"}"])
+        )
+    tried(bytes(body), endpoint)
+
+
+@given(st.binary(max_size=60), endpoints)
+def test_no_bytes_raise_anything_else(body: bytes, endpoint: Endpoint) -> None:
+    tried(body, endpoint)
