@@ -15,23 +15,37 @@ from tests.whole_gateway import PATIENCE_S, Json
 
 
 class GatewayProcess:
-    """`lines` are what it logged so far."""
+    """`lines` are what it logged so far, `said` what it told people."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.lines: list[Json] = []
+        self.said: list[str] = []
         self.port = self.admin_port = 0
         self._process = process
 
     async def line(self, event: str) -> Json:
-        """The next line with this event."""
+        """The next line of the log with this event."""
+        while not self.lines or self.lines[-1]["event"] != event:
+            await self._next()
+        return self.lines[-1]
+
+    async def saying(self, words: str) -> str:
+        """The next line for people with these words in it."""
+        while not self.said or words not in self.said[-1]:
+            await self._next()
+        return self.said[-1]
+
+    async def _next(self) -> None:
         assert self._process.stdout is not None
-        async with asyncio.timeout(PATIENCE_S):
-            async for text in self._process.stdout:
-                line: Json = json.loads(text)
-                self.lines.append(line)
-                if line["event"] == event:
-                    return line
-        raise AssertionError(f"it ended without a line {event!r}, after {self.lines}")
+        text = await asyncio.wait_for(self._process.stdout.readline(), PATIENCE_S)
+        assert text, f"it ended early, after {self.lines}"
+        self._take(text)
+
+    def _take(self, text: bytes) -> None:
+        if text.startswith(b"{"):
+            self.lines.append(json.loads(text))
+        else:
+            self.said.append(text.decode())
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -40,7 +54,8 @@ class GatewayProcess:
         """Its exit status, once it has ended; what it logged meanwhile is in `lines`."""
         assert self._process.stdout is not None
         async with asyncio.timeout(PATIENCE_S):
-            self.lines += [json.loads(text) async for text in self._process.stdout]
+            async for text in self._process.stdout:
+                self._take(text)
             return await self._process.wait()
 
     def kill(self) -> None:

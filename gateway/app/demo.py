@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from gateway.core.errors import UpstreamUnreachable
 from gateway.core.target import Upstream
@@ -27,7 +28,7 @@ def new_key() -> str:
 async def demo(key: str, listen: str) -> AsyncIterator[Settings]:
     """Settings for a gateway before the built-in upstream, which runs as long as the context."""
     async with DemoUpstream(Script(chunk_delay_ms=1000 / _TOKENS_PER_SECOND)) as upstream:
-        yield demo_settings(key, upstream.base_url, listen=listen)
+        yield demo_settings(key, upstream.base_url, **_alone(listen))
 
 
 @asynccontextmanager
@@ -42,4 +43,11 @@ async def before(url: str, api_key: str, key: str, listen: str) -> AsyncIterator
         await wire.close()
     if not models:
         raise UpstreamUnreachable(f"{url} lists no models.")
-    yield demo_settings(key, url, api_key=api_key, models=models, listen=listen)
+    yield demo_settings(key, url, api_key=api_key, models=models, **_alone(listen))
+
+
+def _alone(listen: str) -> dict[str, Any]:
+    """Settings for a gateway that one person tries: Ctrl-C need not wait for load balancers to notice,
+    and where clients get any free port, operators do, too."""
+    admin = {"admin": {"listen": "127.0.0.1:0"}} if listen.endswith(":0") else {}
+    return {"listen": listen, "drain": {"delay": "0s"}, **admin}
