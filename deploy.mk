@@ -4,7 +4,7 @@ TOOLS := .tools
 HELM_VERSION := v3.22.0
 NPM_CHECKS := tests/deploy/npm
 
-.PHONY: test-deploy deploy-tools debian-tools dashboards lock-deploy
+.PHONY: test-deploy deploy-tools debian-tools dashboards lock-deploy pictures
 
 test-deploy: debian-tools deploy-tools $(VENV)/.dev ## image, compose, chart, dashboards, alerts, proxy: with the real programs
 	DEPLOY_TOOLS=required $(BIN)/python -m pytest tests/deploy $(PYTEST_ARGS)
@@ -44,3 +44,6 @@ debian-tools:
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
 		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } \
 	|| { echo "make test-deploy needs these of Debian's packages:$$missing" >&2; exit 1; }
+
+pictures: deploy-tools debian-tools $(VENV)/.dev ## draw docs/pictures/ anew, with two minutes of load
+	DEPLOY_TOOLS=required $(BIN)/python -m tests.deploy.pictures

@@ -78,12 +78,14 @@ TRAFFIC = (
         "short",
         {"{{instance}}": "sum by (instance) (gateway_requests_in_flight)"},
         "Requests under way, with streams.",
+        width=12,
     ),
     Panel(
         "Streams cut",
         "cps",
         {"{{by}}": per_second("gateway_streams_aborted_total", "by")},
         "Streams that ended before their answer did, and by whose doing.",
+        width=12,
     ),
 )
 
@@ -91,8 +93,8 @@ SPEED = (
     Panel(
         "Duration",
         "s",
-        quantiles("gateway_request_duration_seconds"),
-        "From a request's head to the end of its answer.",
+        quantiles("gateway_request_duration_seconds", {"upstream": ".+"}),
+        "Of requests that an upstream answered: from their head to the end of the answer.",
     ),
     Panel("Time to first token", "s", quantiles(TTFT), "Streams: from a request's head to the first byte."),
     Panel(
@@ -109,6 +111,7 @@ USE = (
         "short",
         {"{{direction}}": per_second("gateway_tokens_total", "direction", {"direction": "input|output"})},
         "Tokens a second, as charged.",
+        width=12,
         stacked=True,
     ),
     Panel(
@@ -116,8 +119,12 @@ USE = (
         "currencyUSD",
         {"{{model}}": f"3600 * {per_second(COST, 'model')}"},
         "US dollars an hour.",
+        width=12,
         stacked=True,
     ),
+)
+
+PROCESSES = (
     Panel(
         "CPU",
         "short",
@@ -142,5 +149,5 @@ OVERVIEW = Dashboard(
     uid="inducta-overview",
     title="Inducta gateway: overview",
     about="How much traffic, what fails and by whose doing, how fast, how much it costs.",
-    rows=(("Now", NOW), ("Traffic", TRAFFIC), ("Speed", SPEED), ("Use and processes", USE)),
+    rows=(("Now", NOW), ("Traffic", TRAFFIC), ("Speed", SPEED), ("Use", USE), ("Processes", PROCESSES)),
 )

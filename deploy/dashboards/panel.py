@@ -170,7 +170,7 @@ def _choice(label: str, metric: str) -> Json:
         "sort": 1,
         "multi": True,
         "includeAll": True,
-        "allValue": ".*",
+        "allValue": ".+",
         "current": {"text": ["All"], "value": ["$__all"]},
         "hide": 0,
     }

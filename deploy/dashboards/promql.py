@@ -26,6 +26,6 @@ def quantile(of: float, histogram: str, by: str = "", where: Chosen | None = Non
     return f"histogram_quantile({of}, {per_second(f'{histogram}_bucket', f'le, {by}' if by else 'le', where)})"
 
 
-def quantiles(histogram: str) -> dict[str, str]:
+def quantiles(histogram: str, where: Chosen | None = None) -> dict[str, str]:
     """The legend and query of median, ninetieth and ninety-ninth percentile."""
-    return {f"p{of * 100:g}": quantile(of, histogram) for of in (0.5, 0.9, 0.99)}
+    return {f"p{of * 100:g}": quantile(of, histogram, where=where) for of in (0.5, 0.9, 0.99)}

@@ -6,9 +6,16 @@ from deploy.dashboards.panel import Dashboard, Panel
 from deploy.dashboards.promql import matching, per_second, share
 
 TEAM = {"team": "$team"}
-# The organisation's own quotas have an empty team.
-USED = f"max by (team, meter, per) (gateway_quota_used_ratio{matching({'team': '$team|'})})"
-GROWTH = f"max by (team, meter, per) (deriv(gateway_quota_used_ratio{matching({'team': '$team|'})}[1h]))"
+RATIO = f"gateway_quota_used_ratio{matching({'team': '$team|'})}"
+
+
+def fullest(ratio: str) -> str:
+    """Over replicas; the organisation's own quotas, whose team is empty, are named."""
+    return f'label_replace(max by (team, meter, per) ({ratio}), "team", "organisation", "team", "^$")'
+
+
+USED = fullest(RATIO)
+GROWTH = fullest(f"deriv({RATIO}[1h])")
 QUOTA = "{{team}} {{meter}} a {{per}}"
 LIMIT = "{{team}}: {{scope}} {{meter}} {{per}}"
 REQUESTS = per_second("gateway_requests_total", "team", TEAM)
@@ -20,7 +27,7 @@ QUOTAS = (
         "Quotas",
         "percentunit",
         {QUOTA: USED},
-        "How much of each quota is used; without a team: the organisation's.",
+        "How much of each quota is used.",
         "bargauge",
         warn=0.8,
         alarm=0.95,

@@ -62,22 +62,22 @@ class Clients:
         await asyncio.gather(*(kind() for kind in kinds))
 
     async def plain(self) -> None:
-        await self._ask()
+        await self.ask()
 
     async def streamed(self) -> None:
-        await self._ask(stream=True, demo={"chunk_delay_ms": 2})
+        await self.ask(stream=True, demo={"chunk_delay_ms": 2})
 
     async def cached(self) -> None:
-        await self._ask(demo={"prompt_tokens": 200, "cached_tokens": 150, "reasoning_tokens": 20})
+        await self.ask(demo={"prompt_tokens": 200, "cached_tokens": 150, "reasoning_tokens": 20})
 
     async def unreported(self) -> None:
-        await self._ask(stream=True, demo={"usage": "never"})
+        await self.ask(stream=True, demo={"usage": "never"})
 
     async def elsewhere(self) -> None:
-        await self._ask(model=SPREAD, stream=True)
+        await self.ask(model=SPREAD, stream=True)
 
     async def another_team(self) -> None:
-        await self._ask(team="ads")
+        await self.ask(team="ads")
 
     async def leaving(self) -> None:
         async with self._post(stream=True, demo={"chunk_delay_ms": 100}) as answer:
@@ -85,21 +85,21 @@ class Clients:
             answer.close()
 
     async def broken_off(self) -> None:
-        await self._ask(stream=True, demo={"halt": "reset"})
+        await self.ask(stream=True, demo={"halt": "reset"})
 
     async def fallen_silent(self) -> None:
-        await self._ask(stream=True, demo={"halt": "hang"})
+        await self.ask(stream=True, demo={"halt": "hang"})
 
     async def failed(self) -> None:
-        await self._ask(demo={"status": 500})
+        await self.ask(demo={"status": 500})
 
     async def not_understood(self) -> None:
-        await self._ask(messages="none")
+        await self.ask(messages="none")
 
     async def unknown(self) -> None:
-        await self._ask(model="no-such-model")
+        await self.ask(model="no-such-model")
 
-    async def _ask(self, team: str = "search", **fields: Any) -> None:
+    async def ask(self, team: str = "search", **fields: Any) -> None:
         async with self._post(team, **fields) as answer:
             try:
                 await answer.read()

@@ -12,7 +12,7 @@ import aiohttp
 
 from tests.deploy.processes import Json, free_port, running, tool
 
-VARIABLES = {"$__rate_interval": "6s", "$__range": "10m", "$team": ".*", "$upstream": ".*"}
+VARIABLES = {"$__rate_interval": "6s", "$__range": "10m", "$team": ".+", "$upstream": ".+"}
 """What Grafana puts in for its variables; a rate needs some four scrapes."""
 
 

@@ -51,7 +51,7 @@ def test_only_the_data_plane_is_open_to_other_machines() -> None:
 
 
 async def test_the_gateway_loads_its_configuration() -> None:
-    env = {**SECRETS, "UPSTREAM_URL": "http://demo-upstream:8000/v1", "UPSTREAM_API_KEY": ""}
+    env = {**SECRETS, "UPSTREAM_URL": "http://demo-upstream:8000/v1", "UPSTREAM_API_KEY": "", "GATEWAY_ADMIN_TOKEN": ""}
     await run(gateway_command(), "check", "-c", str(ROOT / "deploy" / "compose" / "gateway" / "gateway.yaml"), env=env)
 
 
