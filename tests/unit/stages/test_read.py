@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.core.caller import Caller
 from gateway.core.endpoints import CHAT, ENDPOINTS, Endpoint
 from gateway.core.envelope import Envelope
-from gateway.core.errors import CallerError, FieldInvalid, ModelUnknown
+from gateway.core.errors import BodyUnreadable, CallerError, FieldInvalid, ModelUnknown
 from gateway.core.target import Model
 from gateway.stages.read import read
 from tests.unit.fakes import CALLER, body_of, catalogue_of
@@ -183,9 +183,63 @@ def test_forbidden_and_unknown_models_are_told_alike() -> None:
     narrow = msgspec.structs.replace(CALLER, models=(("m",),))
     for name in ("large", "openai/large"):
         forbidden = refusal(name, narrow)
-        uncaps = ["max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"]
+        unknown = refusal(name[::-1], narrow)
+        assert forbidden == (unknown[0].replace(name[::-1], name), *unknown[1:])
+        assert forbidden[1:5] == ("model", 404, "invalid_request_error", "model_not_found")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [b'{"include_usage":true,"include_usage":false}', b'{"include_usage":true,"\\u0069nclude_usage":false}'],
+)
+def test_usage_cannot_be_hidden_by_saying_it_twice(options: bytes) -> None:
+    body = body_of(stream=True)[:-1] + b',"stream_options":' + options + b"}"
+    with pytest.raises(BodyUnreadable, match="twice"):
+        read_body(body)
+
+
+def test_the_models_input_is_counted_and_nothing_else() -> None:
+    small, large = read_with(metadata={"x": "y" * 10_000}), read_with(tools=[{"x": "y" * 10_000}])
+    assert small.input_bytes < 100
+    assert large.input_bytes > 10_000
+
+
+def test_a_message_of_a_client_is_not_quoted_at_length() -> None:
+    role = "x' - at `$.model" + "A" * 100_000
+    with pytest.raises(FieldInvalid) as refused:
+        read_with(messages=[{"role": role}])
+    assert refused.value.param == "messages[0].role"
+    assert len(refused.value.message) < 300
+
+
+def test_a_client_cannot_put_words_into_the_explanation() -> None:
+    with pytest.raises(FieldInvalid) as refused:
+        read_with(messages=[{"role": "Object missing required field `model`"}])
+    assert refused.value.param == "messages[0].role"
+
+
+@pytest.mark.parametrize("depth", [*range(985, 1_005), 100_000])
+def test_deep_nesting_is_refused_wherever_it_stands(depth: int) -> None:
+    deep = b"[" * depth + b"]" * depth
+    for body in (
+        body_of()[:-1] + b',"x":' + deep + b"}",
+        b'{"model":"m","messages":[{"role":"user","content":' + deep + b"}]}",
+        b'{"model":"m","messages":' + deep + b"}",
+        b'{"stream_options":{"x":' + deep + b'},"model":"m","messages":[{"role":"user"}]}',
+    ):
+        try:
+            read_body(body)
+        except (BodyUnreadable, FieldInvalid):
+            continue
+        assert depth < 1_000
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+caps = ["max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"]
 inputs = ["messages", "input", "prompt", "system", "tools", "query", "documents"]
 known = [*caps, *inputs, "model", "temperature", "top_p", "stream", "stop", "user", "stream_options", "metadata"]
 endpoints = st.sampled_from([row for row in ENDPOINTS.values() if row.fields is not None])

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.core.endpoints import ENDPOINTS
+from gateway.core.errors import QuotaSpent, RateExceeded, StoreUnavailable
+from gateway.core.estimate import OUTPUT_AT_FIRST, Estimates
+from gateway.core.limit import Limit, Meter, Per
+from gateway.core.reservation import Ask, Refusal, Reservation, Standing, Why
+from gateway.core.target import Model
+from gateway.core.usage import Price
+from gateway.stages.admit import MOST_WITHOUT_CAP, admit, ask_for
+from tests.unit.fakes import CALLER, MODEL, NOW_MS, Ledgers, body_of, exchange_of, limit, target
+
+INPUT = 100
+
+
+def asked(*limits: Limit, model: Model = MODEL, expected: int = OUTPUT_AT_FIRST, **members: Any) -> Ask:
+    """What the store is asked for a request of 100 tokens of input."""
+    caller = msgspec.structs.replace(CALLER, limits=limits)
+    exchange, envelope = exchange_of(body_of(**members), model=model, caller=caller)
+    exchange.entered = INPUT
+    return ask_for(exchange, caller, envelope, expected)
+
+
+def amount(of: Limit, **members: Any) -> int:
+    """What one limit bears, where the request may produce all that it asks for."""
+    ask = asked(of, **members)
+    return ask.charges[0].amount(ask.most)
+
+
+@pytest.mark.parametrize(
+    ("meter", "per", "expected"),
+    [
+        (Meter.REQUESTS, Per.MINUTE, 1),
+        (Meter.CONCURRENT, None, 1),
+        (Meter.TOKENS, Per.MINUTE, 150),
+        (Meter.INPUT_TOKENS, Per.DAY, 100),
+        (Meter.OUTPUT_TOKENS, Per.DAY, 50),
+        (Meter.USD, Per.MONTH, 45),
+    ],
+)
+def test_each_meter_bears_its_own(meter: Meter, per: Per | None, expected: int) -> None:
+    assert amount(limit(meter, per), max_tokens=50) == expected
+
+
+def test_every_choice_may_produce_its_own_output() -> None:
+    ask = asked(limit(Meter.TOKENS), max_tokens=50, n=3)
+    assert (ask.most, ask.likely, ask.least) == (150, 150, 3)
+    assert ask.charges[0].amount(ask.most) == 250
+
+
+def test_a_cost_is_rounded_up() -> None:
+    cheap = msgspec.structs.replace(MODEL, price=Price(input=1, output=1, cached_input=1))
+    ask = asked(limit(Meter.USD, Per.DAY), model=cheap, max_tokens=1)
+    assert (ask.charges[0].fixed, ask.charges[0].amount(1)) == (1, 2)
+
+
+def test_without_a_cap_what_answers_lately_needed_is_likely() -> None:
+    ask = asked(limit(Meter.TOKENS), expected=200)
+    assert (ask.likely, ask.most) == (200, 200 * MOST_WITHOUT_CAP)
+
+
+def test_the_models_maximum_is_the_most_without_a_cap() -> None:
+    capped = msgspec.structs.replace(MODEL, max_output_tokens=500)
+    ask = asked(model=capped, expected=200)
+    assert (ask.likely, ask.most) == (200, 500)
+    short = msgspec.structs.replace(MODEL, max_output_tokens=50)
+    ask = asked(model=short, expected=200)
+    assert (ask.likely, ask.most) == (50, 50)
+
+
+def test_a_cap_above_the_models_maximum_is_that_maximum() -> None:
+    capped = msgspec.structs.replace(MODEL, max_output_tokens=500)
+    ask = asked(model=capped, max_tokens=100_000)
+    assert (ask.likely, ask.most) == (500, 500)
+
+
+def test_a_small_cap_beside_a_large_one_hides_nothing() -> None:
+    assert asked(max_tokens=1, max_completion_tokens=100_000).most == 100_000
+
+
+def test_an_answer_without_tokens_reserves_none() -> None:
+    embeddings = ENDPOINTS["/v1/embeddings"]
+    exchange, envelope = exchange_of(body_of(input="text"), endpoint=embeddings)
+    exchange.entered = INPUT
+    ask = ask_for(exchange, CALLER, envelope, 500)
+    assert (ask.likely, ask.most, ask.least) == (0, 0, 0)
+
+
+def test_limits_on_other_models_are_not_charged() -> None:
+    others = msgspec.structs.replace(limit(), models=("other/*",))
+    assert [charge.limit for charge in asked(others, limit(Meter.TOKENS)).charges] == [limit(Meter.TOKENS)]
+
+
+async def test_an_admitted_request_knows_its_estimate_and_reservation() -> None:
+    exchange, envelope = exchange_of(body_of(messages=[{"role": "user", "content": "x" * 4_000}]))
+    estimates, store = Estimates(), Ledgers()
+    reservation = await admit(exchange, CALLER, envelope, estimates, store)
+    assert isinstance(reservation, Reservation)
+    assert 1_000 < exchange.entered < 1_050
+    assert [ask.id for ask in store.asked] == [exchange.id] != [exchange.arrival.request_id]
+
+
+async def test_what_the_model_taught_is_used() -> None:
+    exchange, envelope = exchange_of()
+    estimates, store = Estimates(), Ledgers()
+    for _ in range(16):
+        estimates.of("m").learn(100, 100, 33)
+    await admit(exchange, CALLER, envelope, estimates, store)
+    assert store.asked[0].likely == 33
+
+
+@pytest.mark.parametrize(
+    ("per", "why", "kind"), [(Per.MINUTE, Why.SPENT, RateExceeded), (Per.MONTH, Why.SPENT, QuotaSpent)]
+)
+async def test_a_refusal_is_raised(per: Per, why: Why, kind: type[Exception]) -> None:
+    exchange, envelope = exchange_of()
+    refused = Refusal(Standing(limit(per=per), 1, 0, 0, NOW_MS + 1), 1, why, 500, NOW_MS)
+    with pytest.raises(kind):
+        await admit(exchange, CALLER, envelope, Estimates(), Ledgers(refused))
+
+
+async def test_a_store_that_is_out_is_told() -> None:
+    exchange, envelope = exchange_of()
+    with pytest.raises(StoreUnavailable):
+        await admit(exchange, CALLER, envelope, Estimates(), Ledgers(StoreUnavailable("It is out.")))
+
+
+def test_a_limit_in_dollars_without_a_price_charges_nothing() -> None:
+    free = Model("m", (target(),))
+    assert amount(limit(Meter.USD, Per.DAY), model=free, max_tokens=50) == 0

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.core.endpoints import ENDPOINTS
+from gateway.core.errors import GatewayError, UpstreamAuthFailed, UpstreamTimedOut, UpstreamUnreachable
+from gateway.core.target import Model, Target
+from gateway.stages.forward import forward, outgoing_body
+from tests.unit.fakes import Client, ScriptedAnswer, ScriptedWire, body_of, exchange_of, target
+
+Come = ScriptedAnswer | Exception
+TARGETS = [target("a"), target("b"), target("c"), target("d")]
+
+
+def answer(status: int) -> ScriptedAnswer:
+    return ScriptedAnswer(b"{}", status=status)
+
+
+def refused() -> UpstreamUnreachable:
+    return UpstreamUnreachable("It refused the connection.")
+
+
+def silent() -> UpstreamTimedOut:
+    return UpstreamTimedOut("It said nothing.")
+
+
+class Try:
+    """One request, sent to targets that answer by a script."""
+
+    def __init__(self, *script: Come, targets: list[Target] | None = None, begun: bool = False) -> None:
+        self.script, self.targets = script, TARGETS if targets is None else targets
+        self.wire, self.client = ScriptedWire(*script), Client()
+        self.client.begun = begun
+        self.exchange, self.envelope = exchange_of()
+
+    async def send(self) -> Any:
+        return await forward(self.exchange, self.envelope, self.targets, self.wire, self.client)
+
+    async def fail(self, kind: type[GatewayError]) -> GatewayError:
+        with pytest.raises(kind) as failed:
+            await self.send()
+        return failed.value
+
+    @property
+    def asked(self) -> list[str]:
+        return [name for name, _ in self.wire.sent]
+
+
+async def test_the_first_target_that_answers_is_the_one() -> None:
+    made = Try(answer(200))
+    assert await made.send() is made.script[0]
+    assert (made.asked, made.exchange.attempts) == (["a"], [("a", "200")])
+    assert made.exchange.target is TARGETS[0]
+
+
+@pytest.mark.parametrize("failure", [refused, silent])
+async def test_a_target_without_an_answer_gives_way_to_the_next(failure: Any) -> None:
+    made = Try(failure(), answer(200))
+    assert await made.send() is made.script[1]
+    assert made.exchange.attempts == [("a", failure().code), ("b", "200")]
+    assert made.exchange.target is TARGETS[1]
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 529])
+async def test_an_overloaded_or_broken_target_gives_way_to_the_next(status: int) -> None:
+    made = Try(answer(status), answer(200))
+    assert await made.send() is made.script[1]
+    assert isinstance(made.script[0], ScriptedAnswer)
+    assert made.script[0].abandoned
+    assert not made.script[1].abandoned  # type: ignore[union-attr]  # an answer, as above
+
+
+@pytest.mark.parametrize("status", [400, 404, 408, 413, 422, 451])
+async def test_a_bad_request_is_bad_everywhere(status: int) -> None:
+    made = Try(answer(status), answer(200))
+    assert (await made.send()).status == status
+    assert made.asked == ["a"]
+
+
+async def test_three_targets_are_tried_at_most() -> None:
+    made = Try(refused(), silent(), answer(503), answer(200))
+    assert (await made.send()).status == 503
+    assert made.asked == ["a", "b", "c"]
+    assert made.exchange.attempts == [("a", "upstream_unreachable"), ("b", "upstream_timeout"), ("c", "503")]
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        ([answer(500), refused()], UpstreamUnreachable),
+        ([answer(500), silent()], UpstreamTimedOut),
+        ([silent(), refused()], UpstreamUnreachable),
+        ([refused(), silent(), refused()], UpstreamUnreachable),
+    ],
+    ids=["500 refused", "500 silent", "silent refused", "three"],
+)
+async def test_the_last_failure_is_what_the_client_sees(script: list[Come], kind: type[GatewayError]) -> None:
+    made = Try(*script, targets=TARGETS[: len(script)])
+    assert await made.fail(kind) is script[-1]
+    assert len(made.asked) == len(script)
+
+
+async def test_the_last_answer_is_relayed_even_if_it_is_an_error() -> None:
+    made = Try(refused(), answer(429), targets=TARGETS[:2])
+    relayed = await made.send()
+    assert (relayed.status, relayed.abandoned) == (429, False)
+
+
+async def test_once_the_client_has_a_byte_no_other_target_is_tried() -> None:
+    made = Try(refused(), answer(200), begun=True)
+    await made.fail(UpstreamUnreachable)
+    assert made.asked == ["a"]
+    made = Try(answer(503), answer(200), begun=True)
+    assert (await made.send()).status == 503
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_an_upstream_that_rejects_the_gateways_key_is_the_gateways_trouble(status: int) -> None:
+    made = Try(answer(status), answer(200))
+    error = await made.fail(UpstreamAuthFailed)
+    assert (error.status, "'a'" in error.message, str(status) in error.message) == (502, True, True)
+    assert made.script[0].abandoned  # type: ignore[union-attr]  # an answer, as above
+
+
+@pytest.mark.parametrize("status", [101, 300, 301, 302, 304, 307, 308])
+async def test_a_redirection_is_not_followed(status: int) -> None:
+    made = Try(answer(status))
+    error = await made.fail(UpstreamUnreachable)
+    assert (error.status, str(status) in error.message) == (502, True)
+    assert made.script[0].abandoned  # type: ignore[union-attr]  # an answer, as above
+
+
+async def test_time_spent_waiting_is_the_upstreams() -> None:
+    made = Try(answer(200))
+    await made.send()
+    assert made.exchange.upstream_seconds == 0.5
+    made = Try(refused(), targets=TARGETS[:1])
+    await made.fail(UpstreamUnreachable)
+    assert 0 < made.exchange.upstream_seconds < 5
+
+
+async def test_a_defect_of_the_wire_is_not_taken_for_a_failed_upstream() -> None:
+    made = Try(RuntimeError("defect"), answer(200))
+    with pytest.raises(RuntimeError):
+        await made.send()
+    assert (made.asked, made.exchange.attempts) == (["a"], [])
+
+
+async def test_headers_reach_the_upstream_by_a_list() -> None:
+    passed = {
+        "content-type": "application/json",
+        "accept": "*/*",
+        "openai-beta": "x",
+        "anthropic-version": "1",
+        "anthropic-beta": "2",
+        "traceparent": "00-1-2-01",
+        "tracestate": "a=b",
+        "user-agent": "curl",
+    }
+    kept_back = {
+        "authorization": "Bearer secret",
+        "x-api-key": "secret",
+        "api-key": "secret",
+        "cookie": "a=b",
+        "x-forwarded-for": "1.2.3.4",
+        "host": "here",
+        "accept-encoding": "gzip",
+        "connection": "x-request-id",
+        "x-request-id": "not the one that counts",
+        "openai-organization": "org",
+    }
+    made = Try(answer(200))
+    made.exchange.arrival = msgspec.structs.replace(made.exchange.arrival, headers=passed | kept_back)
+    await made.send()
+    outgoing = made.wire.sent[0][1]
+    assert dict(outgoing.headers) == passed | {"x-request-id": "req-1"}
+    assert len(outgoing.headers) == len(passed) + 1
+    assert (outgoing.method, outgoing.path) == ("POST", "/chat/completions")
+
+
+def sent(body: bytes, *, granted: int | None = None, model: Model | None = None, **upstream: Any) -> bytes:
+    """The body as the target gets it; `granted` is what a nearly spent quota has left."""
+    to = target(model="m", **upstream)
+    exchange, envelope = exchange_of(body, model=model or Model("m", (to,), aliases=("alias",)))
+    assert exchange.reservation is not None
+    if granted is not None:
+        exchange.reservation = msgspec.structs.replace(exchange.reservation, granted=granted, capped=True)
+    return outgoing_body(exchange, envelope, to)
+
+
+SPACED = b'{ "messages" :[ {"role":"user"} ] ,\n "model"\t:"%b" , "x": 1e2%b }'
+
+
+def test_nothing_is_changed_where_nothing_must_be() -> None:
+    body = SPACED % (b"m", b"")
+    assert sent(body) is body
+
+
+def test_an_alias_becomes_the_name_that_the_target_knows() -> None:
+    assert sent(SPACED % (b"alias", b"")) == SPACED % (b"m", b"")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (b', "stream": true', b', "stream": true ,"stream_options":{"include_usage":true}'),
+        (
+            b', "stream": true, "stream_options": null',
+            b', "stream": true, "stream_options": {"include_usage":true}',
+        ),
+        (
+            b', "stream_options": { "include_usage" : false }, "stream": true',
+            b', "stream_options": { "include_usage" : true }, "stream": true',
+        ),
+        (
+            b', "stream": true, "stream_options": {"chunk": 5 , "include_usage":null}',
+            b', "stream": true, "stream_options": {"chunk": 5 , "include_usage":true}',
+        ),
+        (
+            b', "stream": true, "stream_options": {"chunk": [5, 6] }',
+            b', "stream": true, "stream_options": {"chunk": [5, 6] ,"include_usage":true}',
+        ),
+        (b', "stream": true, "stream_options": {}', b', "stream": true, "stream_options": {"include_usage":true}'),
+    ],
+)
+def test_usage_is_asked_for_whatever_the_client_said(given: bytes, expected: bytes) -> None:
+    changed = sent(SPACED % (b"m", given))
+    # What is added stands behind the space that was the body's last.
+    assert changed.replace(b" ", b"") == (SPACED % (b"m", expected)).replace(b" ", b"")
+    assert len(changed) == len(SPACED % (b"m", expected))
+    assert json.loads(changed)["stream_options"]["include_usage"] is True
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        b"",
+        b', "stream": false, "stream_options": {"include_usage": false}',
+        b', "stream": true, "stream_options": { "include_usage" : true, "chunk": 5 }',
+    ],
+)
+def test_usage_is_not_asked_for_twice_or_of_a_plain_answer(given: bytes) -> None:
+    body = SPACED % (b"m", given)
+    assert sent(body) is body
+
+
+def test_an_upstream_that_does_not_know_the_option_is_not_asked() -> None:
+    body = SPACED % (b"m", b', "stream": true')
+    assert sent(body, stream_options=False) is body
+
+
+@pytest.mark.parametrize(
+    ("members", "granted", "expected"),
+    [
+        ({"max_tokens": 5_000}, None, {"max_tokens": 1_000}),
+        ({"max_tokens": 1_000}, None, {"max_tokens": 1_000}),
+        ({"max_tokens": 1_001}, None, {"max_tokens": 1_000}),
+        ({}, None, {}),
+        ({"max_completion_tokens": 9_999}, None, {"max_completion_tokens": 1_000}),
+        (
+            {"max_tokens": 10, "max_completion_tokens": 9_999},
+            None,
+            {"max_tokens": 10, "max_completion_tokens": 1_000},
+        ),
+        ({"max_tokens": 500}, 70, {"max_tokens": 70}),
+        ({"max_tokens": 50, "max_completion_tokens": 500}, 70, {"max_tokens": 50, "max_completion_tokens": 70}),
+        ({}, 70, {"max_tokens": 70}),
+        ({"max_tokens": None}, 70, {"max_tokens": 70}),
+        ({"max_tokens": 500, "n": 3}, 70, {"max_tokens": 23, "n": 3}),
+        ({"max_completion_tokens": None, "max_tokens": 9_999}, None, {"max_tokens": 1_000}),
+    ],
+)
+def test_the_output_is_capped_where_it_is_over(
+    members: dict[str, Any], granted: int | None, expected: dict[str, int]
+) -> None:
+    model = Model("m", (target(),), max_output_tokens=1_000)
+    told = json.loads(sent(body_of(**members), granted=granted, model=model))
+    named = {"max_tokens", "max_completion_tokens", "n"}
+    assert {name: value for name, value in told.items() if name in named and value is not None} == expected
+
+
+def test_a_cap_is_named_as_the_upstream_names_it() -> None:
+    assert json.loads(sent(body_of(), granted=70, output_cap="max_completion_tokens"))["max_completion_tokens"] == 70
+
+
+def test_a_body_is_made_for_each_target() -> None:
+    exchange, envelope = exchange_of()
+    given = ["m", "other/m", 'q"']
+    names = [
+        json.loads(outgoing_body(exchange, envelope, target(model=name)))["model"] for name in ("m", "other/m", 'q"')
+    ]
+    assert names == ["m", "other/m", 'q"']
+
+
+@pytest.mark.parametrize("path", list(ENDPOINTS))
+def test_every_endpoint_is_forwarded_to_its_own_path(path: str) -> None:
+    assert ENDPOINTS[path].upstream_path == path.removeprefix("/v1")
