@@ -1,0 +1,79 @@
+"""A model that thinks for long: the client gets comments between events, and what follows them stays true."""
+
+from __future__ import annotations
+
+from gateway.demo import DemoUpstream, Script
+from tests.hand_upstream import DONE, content, finish, hand_upstream, usage
+from tests.raw_client import http_chat, raw_client
+from tests.whole_gateway import whole_gateway
+
+COMMENT = b": keep-alive\n\n"
+
+
+async def test_comments_begin_a_stream_whose_upstream_is_silent() -> None:
+    async with (
+        hand_upstream() as upstream,
+        whole_gateway(upstream.base_url, keepalive="20ms") as gateway,
+        raw_client(gateway.port) as client,
+    ):
+        client.send(http_chat(stream=True))
+        turn = await upstream.asked()
+        head = await client.head()
+        assert b"200 OK" in head
+        assert b"text/event-stream" in head
+        await client.until(COMMENT)
+        turn.begin_stream()
+        turn.send(content("at last"))
+        await client.until(content("at last"))
+        await client.until(COMMENT)
+        turn.send(finish() + usage() + DONE)
+        turn.end()
+        await client.until(DONE)
+
+
+async def test_no_comment_stands_inside_an_event() -> None:
+    async with (
+        hand_upstream() as upstream,
+        whole_gateway(upstream.base_url, keepalive="20ms") as gateway,
+        raw_client(gateway.port) as client,
+    ):
+        client.send(http_chat(stream=True))
+        turn = await upstream.asked()
+        await client.until(COMMENT)
+        turn.begin_stream()
+        # Longer than what is held back of an unfinished event: the client has its first part.
+        long = content("x" * 100_000)
+        turn.send(long[:90_000])
+        await client.until(b"x" * 80_000)
+        other = await gateway.chat(stream=True, max_tokens=1) if False else None
+        assert other is None
+        turn.send(long[90_000:] + finish() + usage() + DONE)
+        turn.end()
+        rest = await client.until(DONE)
+        assert COMMENT not in rest.split(b"}]}\n\n")[0]
+
+
+async def test_a_refusal_that_comes_too_late_is_the_streams_last_event() -> None:
+    script = Script(headers_delay_ms=100, status=400)
+    async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url, keepalive="20ms") as gateway:
+        reply = await gateway.chat(stream=True)
+        assert (reply.status, reply.broken) == (200, True)
+        assert reply.chunks[-1]["error"]["code"] == "upstream_refused"
+        assert (await gateway.ended()).usage is None
+
+
+async def test_no_other_route_is_tried_once_the_client_has_a_comment() -> None:
+    async with (
+        DemoUpstream(Script(headers_delay_ms=100, halt="close", halt_at="before_headers")) as sick,
+        DemoUpstream(Script(chunks=2)) as well,
+        whole_gateway(sick.base_url, well.base_url, keepalive="20ms") as gateway,
+    ):
+        reply = await gateway.chat(stream=True)
+        assert reply.chunks[-1]["error"]["code"] == "upstream_unreachable"
+        assert well.truth.total.requests == 0
+
+
+async def test_keepalive_of_nothing_says_nothing() -> None:
+    script = Script(headers_delay_ms=60, chunks=2)
+    async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url, keepalive="0s") as gateway:
+        assert b": keep-alive" not in (await gateway.chat(stream=True)).body
