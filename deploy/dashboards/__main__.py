@@ -7,11 +7,12 @@ from pathlib import Path
 
 from deploy.dashboards.overview import OVERVIEW
 from deploy.dashboards.panel import Dashboard
+from deploy.dashboards.store import STORE
 from deploy.dashboards.teams import TEAMS
 from deploy.dashboards.upstreams import UPSTREAMS
 
 SHIPPED = Path(__file__).parents[2] / "helm" / "inducta-gateway" / "dashboards"
-DASHBOARDS: dict[str, Dashboard] = {"overview": OVERVIEW, "teams": TEAMS, "upstreams": UPSTREAMS}
+DASHBOARDS: dict[str, Dashboard] = {"overview": OVERVIEW, "teams": TEAMS, "upstreams": UPSTREAMS, "store": STORE}
 
 
 def text(dashboard: Dashboard) -> str:

@@ -28,6 +28,7 @@ from gateway.telemetry.series import Counter, Gauge, Histogram, Labels
 DURATION = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 900)
 FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 60)
 OVERHEAD = (0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+STORE_CALL = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 # fmt: on
 MICRO = 1_000_000
 
@@ -78,6 +79,8 @@ class Metrics:
         self.config_reloads = Counter(
             "gateway_config_reloads_total", "Changed configurations that were taken up or refused.", ("outcome",)
         )
+        self.store_calls = Counter("gateway_store_calls_total", "Calls of the store.", ("call", "outcome"))
+        self.store_seconds = Histogram("gateway_store_call_seconds", "How long they took.", ("call",), STORE_CALL)
         self.build = Gauge("gateway_build_info", "Always 1; the labels say what runs.", ("version", "python"))
         self.build.set(1, (version, platform.python_version()))
         # A counter that begins at nothing shows its first step to Prometheus; one that begins at one hides it.
@@ -112,6 +115,11 @@ class Metrics:
             self.errors.add((_blame_of(x.status), "passed_on", upstream))
         elif x.tally is not None and x.tally.failed:
             self.errors.add((Blame.UPSTREAM, "error_event", upstream))
+
+    def store_call(self, call: str, outcome: str, seconds: float) -> None:
+        """Record one call of the store: what for, "ok" or "unavailable", and how long it took."""
+        self.store_calls.add((call, outcome))
+        self.store_seconds.observe((call,), seconds)
 
     def quotas(self, standings: Iterable[Standing]) -> None:
         """Note how much of each quota of a team or of the organisation is used.

@@ -241,6 +241,14 @@ def test_requests_in_flight_rise_and_fall(metrics: Metrics) -> None:
     assert value(metrics, "gateway_requests_in_flight") == 1
 
 
+def test_a_call_of_the_store_is_counted_and_timed(metrics: Metrics) -> None:
+    metrics.store_call("admit", "ok", 0.002)
+    metrics.store_call("admit", "unavailable", 0.25)
+    assert value(metrics, "gateway_store_calls_total", call="admit", outcome="unavailable") == 1
+    assert value(metrics, "gateway_store_call_seconds_sum", call="admit") == 0.252
+    assert value(metrics, "gateway_store_call_seconds_bucket", call="admit", le="0.0025") == 1
+
+
 def test_the_build_is_told(metrics: Metrics) -> None:
     body, content_type = metrics.render()
     assert b'gateway_build_info{version="1.2.3"' in body
