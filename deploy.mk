@@ -4,14 +4,14 @@ TOOLS := .tools
 HELM_VERSION := v3.22.0
 NPM_CHECKS := tests/deploy/npm
 
-.PHONY: test-deploy deploy-tools debian-tools dashboards lock-deploy pictures
+.PHONY: test-deploy deploy-tools debian-tools generate lock-deploy pictures
 
 test-deploy: debian-tools deploy-tools $(VENV)/.dev ## image, compose, chart, dashboards, alerts, proxy: with the real programs
 	DEPLOY_TOOLS=required $(BIN)/python -m pytest tests/deploy $(PYTEST_ARGS)
 
 deploy-tools: $(TOOLS)/venv/.done $(NPM_CHECKS)/node_modules/.package-lock.json $(TOOLS)/go/bin/helm
 
-dashboards: $(VENV)/.dev ## write the dashboards and the chart's schema of values anew
+generate: $(VENV)/.dev ## write the dashboards and the chart's schema of values anew
 	$(BIN)/python -m deploy.dashboards
 	$(BIN)/python -m deploy.values_schema
 

@@ -59,8 +59,8 @@ async def draw(name: str, watcher: Prometheus, since: float, until: float) -> No
     await run(python, "-m", "deploy.dashboards.picture", str(DOCS / f"{name}.png"), given=given, cwd=ROOT)
 
 
-async def drawn(panel: Json, watcher: Prometheus, since: float, until: float) -> list[tuple[str, list[Json]]]:
-    found: list[tuple[str, list[Json]]] = []
+async def drawn(panel: Json, watcher: Prometheus, since: float, until: float) -> list[tuple[str, list[list[float]]]]:
+    found: list[tuple[str, list[list[float]]]] = []
     for target in panel.get("targets", ()):
         for each in await watcher.over_time(target["expr"], since, until):
             points = [[second, float(value)] for second, value in each["values"] if math.isfinite(float(value))]

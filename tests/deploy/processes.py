@@ -28,16 +28,12 @@ Json = dict[str, Any]
 
 
 def tool(name: str) -> str:
-    """Where a program is. Without it the test is left out, but not under `make test-deploy`, which installs it."""
+    """Where a program is. A test that asks for one is left out, but under `make test-deploy`, which installs it."""
+    if os.environ.get("DEPLOY_TOOLS") != "required":
+        pytest.skip("`make test-deploy` runs this")
     rooms = (TOOLS / "go" / "bin", TOOLS / "venv" / "bin", NPM / "node_modules" / ".bin", Path("/usr/sbin"))
-    places = os.pathsep.join((os.environ["PATH"], *map(str, rooms)))
-    found = shutil.which(name, path=places)
-    if found:
-        return found
-    missing = f"{name} is not installed; `make test-deploy` installs it"
-    if os.environ.get("DEPLOY_TOOLS") == "required":
-        pytest.fail(missing)
-    pytest.skip(missing)
+    found = shutil.which(name, path=os.pathsep.join((os.environ["PATH"], *map(str, rooms))))
+    return found or pytest.fail(f"{name} is not installed; `make test-deploy` installs it")
 
 
 def gateway_command() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 import yaml
 
 from deploy import values_schema
-from tests.deploy.processes import NPM, ROOT, Json, gateway_command, outcome, run, tool
+from tests.deploy.load import configuration
+from tests.deploy.processes import NPM, ROOT, Json, gateway, gateway_command, outcome, run, tool
 
 CHART = ROOT / "helm" / "inducta-gateway"
 KUBERNETES = "1.33.0"
+OLDEST = "1.27.0"
 CUSTOM = {"HTTPRoute", "PrometheusRule", "ServiceMonitor"}
 
 # Values beside examples/try.yaml, each a way to install the chart.
@@ -80,11 +83,11 @@ def container(resources: list[Json]) -> Json:
     return containers[0]
 
 
-async def valid(resources: list[Json], folder: Path) -> None:
+async def valid(resources: list[Json], folder: Path, kubernetes: str = KUBERNETES) -> None:
     """Every resource against Kubernetes' own schemas, the custom ones against theirs."""
     plain = folder / "plain.yaml"
     plain.write_text(yaml.safe_dump_all([each for each in resources if each["kind"] not in CUSTOM]))
-    version = KUBERNETES.rpartition(".")[0]
+    version = kubernetes.rpartition(".")[0]
     await run(tool("kubernetes-validate"), "--strict", "--quiet", "-k", version, str(plain))
     custom = [each for each in resources if each["kind"] in CUSTOM]
     if custom:
@@ -92,9 +95,7 @@ async def valid(resources: list[Json], folder: Path) -> None:
 
 
 def test_the_values_schema_is_the_gateways_own() -> None:
-    assert values_schema.SHIPPED.read_text(encoding="utf-8") == values_schema.text(), (
-        "run `python -m deploy.values_schema`"
-    )
+    assert values_schema.SHIPPED.read_text(encoding="utf-8") == values_schema.text(), "run `make generate`"
 
 
 async def test_the_chart_has_nothing_to_be_linted() -> None:
@@ -107,9 +108,10 @@ async def test_kubernetes_takes_what_is_rendered(sets: tuple[str, ...], tmp_path
     await valid(await rendered(*sets), tmp_path)
 
 
-async def test_kubernetes_takes_the_production_example(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kubernetes", [OLDEST, KUBERNETES])
+async def test_kubernetes_takes_the_production_example(kubernetes: str, tmp_path: Path) -> None:
     resources = await rendered(example="production")
-    await valid(resources, tmp_path)
+    await valid(resources, tmp_path, kubernetes)
     assert {"HorizontalPodAutoscaler", "Ingress", "NetworkPolicy", *CUSTOM - {"HTTPRoute"}} <= {
         each["kind"] for each in resources
     }
@@ -190,6 +192,18 @@ async def test_every_container_can_write_nowhere_and_become_nobody_else() -> Non
             assert security["readOnlyRootFilesystem"] is True
             assert security["allowPrivilegeEscalation"] is False
             assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+async def test_the_charts_own_test_tells_a_gateway_that_answers_from_one_that_does_not(tmp_path: Path) -> None:
+    pod = one(await rendered(), "Pod", "gateway-test")
+    interpreter, flag = pod["spec"]["containers"][0]["command"]
+    assert (interpreter, flag) == ("python", "-c")
+    program = pod["spec"]["containers"][0]["args"][0]
+    config = configuration("http://127.0.0.1:9/v1", "http://127.0.0.1:9/v1")
+    async with gateway(config, tmp_path) as (_, data, admin):
+        await run(sys.executable, flag, program, f"http://{admin}", f"http://{data}")
+    code, _ = await outcome(sys.executable, flag, program, f"http://{admin}", f"http://{data}")
+    assert code != 0
 
 
 async def test_no_secret_stands_in_the_configuration() -> None:

@@ -34,9 +34,7 @@ def asked(text: str) -> set[str]:
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_what_is_shipped_is_what_is_written(name: str) -> None:
-    assert (SHIPPED / f"{name}.json").read_text(encoding="utf-8") == text(DASHBOARDS[name]), (
-        "run `python -m deploy.dashboards`"
-    )
+    assert (SHIPPED / f"{name}.json").read_text(encoding="utf-8") == text(DASHBOARDS[name]), "run `make generate`"
 
 
 def test_no_other_dashboard_is_shipped() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import sys
@@ -63,8 +62,7 @@ def test_it_runs_as_nobody_in_particular_and_is_ended_by_a_signal() -> None:
 @pytest.mark.slow
 async def test_its_steps_make_a_gateway_that_serves(tmp_path: Path) -> None:
     """Needs a package registry. The base image and its user stay untried: there is no engine to run them."""
-    if os.environ.get("DEPLOY_TOOLS") != "required":
-        pytest.skip("`make test-deploy` runs this")
+    tool("sh")
     await built(tmp_path)
     made = tmp_path / "opt" / "gateway"
     assert not list(made.glob("lib/python3*/site-packages/pip*"))
