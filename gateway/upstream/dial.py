@@ -54,7 +54,6 @@ class Dialler:
         found = await aiohappyeyeballs.start_connection(
             await self._addresses(), happy_eyeballs_delay=HEAD_START_SECONDS, loop=loop
         )
-        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tls, name = (self._fittings.tls, self._origin.host) if self._origin.tls else (None, None)
         _, connection = await loop.create_connection(make, sock=found, ssl=tls, server_hostname=name)
         return connection

@@ -85,9 +85,6 @@ class Pool:
         if self._slots_taken < self._upstream.max_connections:
             self._slots_taken += 1
             return None
-        if self._idle:
-            # All are open, and a fresh one is wanted: the longest idle makes room.
-            self._idle.popleft().abort()
         waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._line.append(waiter)
         try:

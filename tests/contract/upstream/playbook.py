@@ -14,7 +14,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from gateway.core.target import Timeouts, Upstream
+from gateway.core.target import Upstream
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -152,10 +152,12 @@ class Server:
 
     def upstream(self, name: str = "inducta", path: str = "/v1", **rest: object) -> Upstream:
         scheme = "https" if self.tls else "http"
-        timeouts = Timeouts(connect=5, first_byte=5, idle=5, total=10)
-        return Upstream(
-            **{"name": name, "base_url": f"{scheme}://localhost:{self.port}{path}", "timeouts": timeouts} | rest
-        )
+        return Upstream(**{"name": name, "base_url": f"{scheme}://localhost:{self.port}{path}"} | rest)
+
+    async def sees_the_client_gone(self) -> None:
+        """Wait until a `sees_the_client_leave` has: soon, since no timeout is as short as this."""
+        async with asyncio.timeout(2):
+            await self.gone.wait()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._server.is_serving():

@@ -72,7 +72,7 @@ async def test_a_framing_that_breaks_midway_breaks_the_answer(wire: HttpWire, pl
     answer = await wire.send(server.upstream(), ASK)
     with pytest.raises(UpstreamBroke, match="not an HTTP answer"):
         await body_of(answer)
-    await server.gone.wait()
+    await server.sees_the_client_gone()
 
 
 async def test_endless_trailers_break_the_answer(wire: HttpWire, play: Play) -> None:
@@ -81,7 +81,7 @@ async def test_endless_trailers_break_the_answer(wire: HttpWire, play: Play) -> 
     answer = await wire.send(server.upstream(), ASK)
     with pytest.raises(UpstreamBroke):
         await body_of(answer)
-    await server.gone.wait()
+    await server.sees_the_client_gone()
 
 
 async def test_breaking_while_the_request_is_sent_is_being_unreachable(wire: HttpWire, play: Play) -> None:
@@ -114,7 +114,7 @@ async def test_an_abandoned_answer_closes_the_connection_at_once(wire: HttpWire,
     answer.pour(pieces.append)
     answer.abandon()
     answer.abandon()
-    await server.gone.wait()
+    await server.sees_the_client_gone()
     with pytest.raises(UpstreamBroke, match="abandoned"):
         await answer.finished()
 
@@ -124,11 +124,11 @@ async def test_an_answer_may_be_abandoned_before_or_while_it_is_poured(wire: Htt
     server = await play(begun, begun)
     unread = await wire.send(server.upstream(), ASK)
     unread.abandon()
-    await server.gone.wait()
+    await server.sees_the_client_gone()
     server.gone.clear()
     answer = await wire.send(server.upstream(), ASK)
     answer.pour(lambda piece: answer.abandon())
-    await server.gone.wait()
+    await server.sees_the_client_gone()
 
 
 async def test_whoever_waits_for_an_abandoned_answer_is_told(wire: HttpWire, play: Play) -> None:
@@ -156,7 +156,7 @@ async def test_cancelling_a_request_closes_the_connection_at_once(wire: HttpWire
     sending = asyncio.create_task(wire.send(server.upstream(), ASK))
     await heard.wait()
     sending.cancel()
-    await server.gone.wait()
+    await server.sees_the_client_gone()
     with pytest.raises(asyncio.CancelledError):
         await sending
 
@@ -168,4 +168,4 @@ async def test_closing_the_wire_ends_what_is_on_its_way(play: Play) -> None:
     await wire.close()
     with pytest.raises(UpstreamBroke, match="disconnected by the gateway"):
         await body_of(answer)
-    await server.gone.wait()
+    await server.sees_the_client_gone()

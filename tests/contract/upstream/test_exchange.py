@@ -113,7 +113,15 @@ async def test_an_answer_may_come_before_the_request_is_sent_whole(wire: HttpWir
     server = await play([hears_the_head, says(refusal), sees_the_client_leave])
     outgoing = Outgoing(path="/chat/completions", headers=(), body=b"x" * 50_000_000)
     assert await ask(wire, server.upstream(), outgoing) == (413, b"too large")
-    await server.gone.wait()
+    await server.sees_the_client_gone()
+
+
+async def test_a_connection_with_half_a_request_on_it_is_not_used_again(wire: HttpWire, play: Play) -> None:
+    server = await play([hears_the_head, says(plain(b"early")), sees_the_client_leave], [hears, says(plain(b"ok"))])
+    outgoing = Outgoing(path="/chat/completions", headers=(), body=b"x" * 50_000_000)
+    assert await ask(wire, server.upstream(), outgoing) == (200, b"early")
+    await server.sees_the_client_gone()
+    assert await ask(wire, server.upstream()) == (200, b"ok")
 
 
 async def test_a_large_request_arrives_whole(wire: HttpWire, play: Play) -> None:
@@ -161,7 +169,7 @@ async def test_what_is_no_answer_is_an_unreachable_upstream(wire: HttpWire, play
     server = await play([hears, says(nonsense), sees_the_client_leave])
     with pytest.raises(UpstreamUnreachable, match="'inducta' sent what is not an HTTP answer"):
         await wire.send(server.upstream(), ASK)
-    await server.gone.wait()
+    await server.sees_the_client_gone()
 
 
 async def test_two_framings_of_one_body_read_the_same(wire: HttpWire, play: Play) -> None:

@@ -52,7 +52,7 @@ async def test_an_answer_without_end_is_not_read_without_end(wire: HttpWire, pla
     server = await play([hears, says(head()), talks_until_the_client_leaves])
     with pytest.raises(UpstreamUnreachable, match="more than"):
         await fetch_json(wire, server.upstream(), "/models")
-    await server.gone.wait()
+    await server.sees_the_client_gone()
 
 
 async def test_an_answer_that_breaks_is_told_as_it_is(wire: HttpWire, play: Play) -> None:

@@ -179,4 +179,4 @@ async def test_a_packed_answer_that_broke_closes_the_connection(wire: HttpWire, 
     answer = await wire.send(server.upstream(), ASK)
     with pytest.raises(UpstreamBroke):
         await body_of(answer)
-    await server.gone.wait()
+    await server.sees_the_client_gone()

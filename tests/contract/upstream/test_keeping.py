@@ -49,7 +49,7 @@ async def test_the_connection_used_last_is_used_first(wire: HttpWire, play: Play
 async def test_a_connection_in_doubt_is_not_used_again(wire: HttpWire, play: Play, answer: bytes) -> None:
     server = await play([hears, says(answer), sees_the_client_leave], [hears, says(OK)])
     assert await ask(wire, server.upstream()) == (200, b"ok")
-    await server.gone.wait()
+    await server.sees_the_client_gone()
     assert await ask(wire, server.upstream()) == (200, b"ok")
     assert server.connections == 2
 
@@ -60,7 +60,7 @@ async def test_a_connection_on_which_the_server_speaks_unasked_is_dropped(wire: 
     server = await play([hears, says(OK), waits_for(unasked), says(timeout), sees_the_client_leave], [hears, says(OK)])
     await ask(wire, server.upstream())
     unasked.set()
-    await server.gone.wait()
+    await server.sees_the_client_gone()
     assert await ask(wire, server.upstream()) == (200, b"ok")
 
 
@@ -137,7 +137,7 @@ async def test_waiting_for_a_connection_ends_with_the_time_to_connect(wire: Http
     with pytest.raises(UpstreamUnreachable, match=r"had none of its 1 connections free within 0.05 s"):
         await wire.send(upstream, ASK)
     first.abandon()
-    await server.gone.wait()
+    await server.sees_the_client_gone()
 
 
 async def test_a_broken_connection_makes_room_for_who_waits(wire: HttpWire, play: Play) -> None:
@@ -192,7 +192,7 @@ async def test_closing_the_wire_closes_the_idle_connections(play: Play) -> None:
     wire = HttpWire()
     await ask(wire, server.upstream())
     await wire.close()
-    await server.gone.wait()
+    await server.sees_the_client_gone()
     with pytest.raises(ShuttingDown):
         await ask(wire, server.upstream())
 
@@ -226,7 +226,7 @@ async def test_an_idle_connection_is_closed_after_a_while(play: Play) -> None:
     wire = HttpWire(idle_seconds=0.05)
     assert await ask(wire, server.upstream()) == (200, b"ok")
     assert await ask(wire, server.upstream()) == (200, b"ok")
-    await server.gone.wait()
+    await server.sees_the_client_gone()
     assert server.connections == 1
 
 

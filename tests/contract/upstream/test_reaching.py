@@ -136,7 +136,25 @@ async def test_a_handshake_that_hangs_ends_with_the_time_to_connect(wire: HttpWi
     upstream = Upstream("hung", f"https://localhost:{server.port}", timeouts=Timeouts(connect=0.1))
     with pytest.raises(UpstreamUnreachable, match="did not accept a connection within"):
         await wire.send(upstream, ASK)
-    await server.gone.wait()
+    await server.sees_the_client_gone()
+
+
+async def test_who_gives_up_a_lookup_leaves_it_to_the_others(wire: HttpWire, play: Play) -> None:
+    server = await play([hears, says(OK)])
+    first, second = (asyncio.create_task(ask(wire, server.upstream())) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == (200, b"ok")
+    assert first.cancelled()
+
+
+async def test_who_is_connecting_as_the_wire_closes_is_turned_away(wire: HttpWire, play: Play) -> None:
+    server = await play([hears, says(OK)])
+    sending = asyncio.create_task(ask(wire, server.upstream()))
+    await asyncio.sleep(0)
+    await wire.close()
+    with pytest.raises(UpstreamUnreachable):
+        await sending
 
 
 async def test_giving_up_while_connecting_leaves_no_connection(wire: HttpWire, play: Play) -> None:
@@ -149,6 +167,6 @@ async def test_giving_up_while_connecting_leaves_no_connection(wire: HttpWire, p
     sending = asyncio.create_task(wire.send(Upstream("hung", f"https://localhost:{server.port}"), ASK))
     await reached.wait()
     sending.cancel()
-    await server.gone.wait()
+    await server.sees_the_client_gone()
     await asyncio.wait([sending])
     assert wire._pools == {}

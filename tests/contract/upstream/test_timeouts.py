@@ -23,14 +23,14 @@ async def test_an_upstream_that_says_nothing_times_out(wire: HttpWire, play: Pla
     upstream = server.upstream(timeouts=Timeouts(first_byte=SHORT))
     with pytest.raises(UpstreamTimedOut, match=r"^Upstream 'inducta' sent no byte of an answer for 0.05 s\.$"):
         await wire.send(upstream, ASK)
-    await server.gone.wait()
+    await server.sees_the_client_gone()
 
 
 async def test_a_head_alone_is_no_first_byte(wire: HttpWire, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD), sees_the_client_leave])
     with pytest.raises(UpstreamTimedOut, match="no byte of an answer"):
         await wire.send(server.upstream(timeouts=Timeouts(first_byte=SHORT)), ASK)
-    await server.gone.wait()
+    await server.sees_the_client_gone()
 
 
 async def test_an_answer_that_stops_midway_times_out(wire: HttpWire, play: Play) -> None:
@@ -38,7 +38,7 @@ async def test_an_answer_that_stops_midway_times_out(wire: HttpWire, play: Play)
     answer = await wire.send(server.upstream(timeouts=Timeouts(idle=SHORT)), ASK)
     with pytest.raises(UpstreamTimedOut, match=r"sent nothing more for 0.05 s"):
         await body_of(answer)
-    await server.gone.wait()
+    await server.sees_the_client_gone()
 
 
 async def test_an_answer_that_never_ends_times_out(wire: HttpWire, play: Play) -> None:
@@ -78,7 +78,7 @@ async def test_the_total_time_binds_a_paused_reader_too(wire: HttpWire, play: Pl
     answer.pause()
     with pytest.raises(UpstreamTimedOut, match="in all"):
         await body_of(answer)
-    await server.gone.wait()
+    await server.sees_the_client_gone()
 
 
 async def test_the_time_to_the_first_byte_runs_from_the_end_of_the_request(wire: HttpWire, play: Play) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.errors import UpstreamBroke
+from gateway.core.errors import UpstreamBroke, UpstreamTimedOut
 from gateway.core.target import Timeouts
 from gateway.upstream.connection import Connection, Request
 from gateway.upstream.fittings import Fittings
@@ -34,22 +34,29 @@ STREAMS = [
 
 
 class Socket(asyncio.Transport):
-    """Takes every request at once and hands over what the test says, while it is read from."""
+    """Takes as much of a request as the test says and hands over what the test says."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.sent = b""
+        self.unsent = 0
         self.is_read = True
         self.is_open = True
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         assert high == 1
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._protocol
+
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent
 
     def write(self, data: bytes) -> None:  # type: ignore[override]
-        self.sent += data
+        if self.unsent:
+            self.get_protocol().pause_writing()
 
     def pause_reading(self) -> None:
         assert self.is_read
@@ -83,11 +90,15 @@ class Upstream:
         self.socket = Socket()
         self.shelf = Shelf()
         self.connection = Connection("inducta", self.shelf, Fittings(idle_seconds=30))
+        self.socket.set_protocol(self.connection)
         self.connection.connection_made(self.socket)
 
+    def hears(self, timeouts: Timeouts) -> asyncio.Task[Incoming]:
+        request = Request(head=b"POST / HTTP/1.1\r\n\r\n", body=b"{}", timeouts=timeouts, began=monotonic())
+        return asyncio.create_task(self.connection.exchange(request))
+
     async def begins(self, first: bytes) -> Incoming:
-        request = Request(head=b"POST / HTTP/1.1\r\n\r\n", body=b"{}", timeouts=Timeouts(), began=monotonic())
-        exchange = asyncio.create_task(self.connection.exchange(request))
+        exchange = self.hears(Timeouts())
         await asyncio.sleep(0)
         self.says(first)
         return await exchange
@@ -194,3 +205,29 @@ async def test_a_reader_that_pauses_within_a_piece_gets_the_next_one_later() -> 
     answer.resume()
     assert pieces == [b"a", b"b"]
     answer.abandon()
+
+
+async def test_a_reader_that_abandons_the_last_piece_leaves_nothing_to_keep() -> None:
+    upstream = Upstream()
+    answer = await upstream.begins(CHUNKED + b"\r\n1\r\na\r\n")
+    answer.pour(lambda piece: answer.abandon() if piece == b"b" else None)
+    upstream.says(b"1\r\nb\r\n0\r\n\r\n")
+    assert not upstream.socket.is_open
+    assert upstream.shelf.free == []
+
+
+async def test_a_request_has_time_as_long_as_some_of_it_is_taken() -> None:
+    upstream = Upstream()
+    upstream.socket.unsent = 10
+    loop = asyncio.get_running_loop()
+
+    def takes_some() -> None:
+        upstream.socket.unsent -= 1
+        if upstream.socket.unsent > 5:
+            loop.call_later(0.04, takes_some)
+
+    takes_some()
+    exchange = upstream.hears(Timeouts(idle=0.06))
+    with pytest.raises(UpstreamTimedOut, match="took no byte of the request"):
+        await exchange
+    assert upstream.socket.unsent == 5

@@ -71,6 +71,14 @@ def test_sizes_about_the_bound_unpack_whole(size: int) -> None:
     store.check_whole()
 
 
+def test_what_is_inside_comes_out_though_all_input_is_taken() -> None:
+    packed = gzip.compress(b'data: {"index":1}\n\n' * 8_000)
+    for cut in range(150, 300):
+        store = Inflated()
+        store.put(packed[:cut])
+        assert drained(store) == zlib.decompressobj(31).decompress(packed[:cut])
+
+
 @given(st.binary(min_size=1, max_size=100))
 def test_any_bytes_unpack_or_are_undecodable(junk: bytes) -> None:
     store = Inflated()
