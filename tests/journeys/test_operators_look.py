@@ -1,0 +1,93 @@
+"""What operators see and do while the gateway runs: the admin API behind its token, and a new configuration."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.demo import DemoUpstream, Script
+from gateway.settings import Settings
+from tests.whole_gateway import MODEL, Reply, WholeGateway, configuration, settings_of, whole_gateway
+
+TOKEN = "operators-token"
+ADMIN = {"listen": "127.0.0.1:0", "token": TOKEN}
+TEAM = {"limits": [{"tokens": 2_000, "per": "day"}]}
+
+
+async def ask(gateway: WholeGateway, page: str, *, token: str = TOKEN, method: str = "GET") -> Reply:
+    headers = {"authorization": f"Bearer {token}"}
+    return await gateway.request(method, f"/admin/v1/{page}", admin=True, headers=headers)
+
+
+async def test_usage_tells_what_was_settled_by_what_one_asks() -> None:
+    async with DemoUpstream(Script(chunks=30)) as upstream, whole_gateway(upstream.base_url, admin=ADMIN) as gateway:
+        for _ in range(2):
+            await gateway.chat(stream=True)
+            await gateway.ended()
+        told = (await ask(gateway, "usage?by=team,model")).json
+        assert [(row["team"], row["model"], row["requests"], row["output_tokens"]) for row in told["rows"]] == [
+            ("search", MODEL, 2, 60)
+        ]
+        assert told["total"]["output_tokens"] == 60
+        assert (await ask(gateway, "usage?since=2999-01-01")).json["rows"] == []
+
+
+@pytest.mark.parametrize("query", ["by=colour", "since=yesterday", "until=1", "colour=red"])
+async def test_a_question_that_means_nothing_is_told_so(query: str) -> None:
+    async with whole_gateway("http://127.0.0.1:1/v1", admin=ADMIN) as gateway:
+        reply = await ask(gateway, f"usage?{query}")
+        assert (reply.status, reply.error["code"]) == (400, "invalid_value")
+        assert reply.error["param"] == query.partition("=")[0]
+
+
+async def test_limits_keys_teams_and_upstreams_are_listed_without_secrets() -> None:
+    async with whole_gateway("http://127.0.0.1:1/v1", admin=ADMIN, team=TEAM) as gateway:
+        (limit,) = (await ask(gateway, "limits?team=search")).json["data"]
+        assert (limit["name"], limit["left"], limit["mode"]) == ("tokens-per-day", 2_000, "enforce")
+        (key,) = (await ask(gateway, "keys")).json["data"]
+        assert (key["name"], key["status"], key["source"]) == ("search-test", "active", "config")
+        assert (await ask(gateway, f"keys/{key['id']}")).json == key
+        assert (await ask(gateway, "teams")).json["data"] == [{"name": "search", "keys": [key["id"]]}]
+        (upstream,) = (await ask(gateway, "upstreams")).json["data"]
+        assert (upstream["name"], upstream["models"]) == ("up1", [MODEL])
+
+
+async def test_the_admin_api_is_closed_without_a_token_and_to_another() -> None:
+    async with whole_gateway("http://127.0.0.1:1/v1") as gateway:
+        assert (await ask(gateway, "usage")).status == 403
+        assert (await gateway.request("GET", "/readyz", admin=True)).status == 200
+    async with whole_gateway("http://127.0.0.1:1/v1", admin=ADMIN) as gateway:
+        assert (await ask(gateway, "usage", token="another")).status == 401
+        assert (await gateway.request("GET", "/admin/v1/usage", admin=True)).status == 401
+        assert (await ask(gateway, "nothing")).status == 404
+        assert (await ask(gateway, "usage", method="DELETE")).status == 405
+
+
+def with_limit(url: str, amount: int) -> Settings:
+    return settings_of(configuration(url, team={"limits": [{"requests": amount, "per": "day"}]}))
+
+
+async def test_a_raised_limit_goes_on_from_what_was_used() -> None:
+    async with (
+        DemoUpstream(Script(chunks=1)) as upstream,
+        whole_gateway(upstream.base_url, team={"limits": [{"requests": 1, "per": "day"}]}) as gateway,
+    ):
+        assert (await gateway.chat()).status == 200
+        assert (await gateway.chat()).status == 429
+        gateway.gateway.take_up(with_limit(upstream.base_url, 2))
+        assert (await gateway.chat()).status == 200
+        assert (await gateway.chat()).status == 429
+
+
+async def test_a_stream_goes_on_under_the_configuration_that_it_began_with() -> None:
+    paced = Script(chunks=5, chunk_delay_ms=20)
+    async with (
+        DemoUpstream(paced) as old,
+        DemoUpstream(Script(chunks=5)) as new,
+        whole_gateway(old.base_url) as gateway,
+    ):
+        stream = await gateway.open_stream()
+        await stream.event()
+        gateway.gateway.take_up(settings_of(configuration(new.base_url)))
+        assert (await gateway.chat()).status == 200
+        assert (await stream.rest()).events[-1] == "[DONE]"
+        assert (old.truth.total.requests, new.truth.total.requests) == (1, 1)
