@@ -105,6 +105,19 @@ async def test_a_long_plain_answer_that_breaks_has_no_end() -> None:
         assert exchange.usage.output > 50_000
 
 
+async def test_an_upstream_that_is_lost_after_a_comment_breaks_the_stream() -> None:
+    """The client has a status of 200 by then: only an event can tell it."""
+    async with hand_upstream() as upstream, whole_gateway(upstream.base_url, keepalive="20ms") as gateway:
+        stream = await gateway.open_stream()
+        assert (await stream.event()).startswith(b":")
+        (await upstream.asked()).hang_up()
+        rest = await stream.rest()
+        assert rest.chunks[-1]["error"]["code"] == "upstream_unreachable"
+        assert rest.broken
+        stream.leave()
+        assert (await gateway.ledger()).requests == 0
+
+
 async def test_other_streams_of_the_same_upstream_go_on() -> None:
     async with hand_upstream() as upstream, whole_gateway(upstream.base_url) as gateway:
         dying, living = asyncio.create_task(gateway.chat(stream=True)), asyncio.create_task(gateway.chat(stream=True))
