@@ -10,7 +10,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from redis.exceptions import AskError, MovedError, NoScriptError, ReadOnlyError, RedisError, TryAgainError
+from redis.exceptions import (
+    AskError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)  # fmt: skip
 
 from gateway.core.errors import StoreUnavailable
 from gateway.store.in_redis.line import Command, Line, LineDown
@@ -37,18 +45,22 @@ class Courier:
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int], deadline: float) -> Any:
         """What the script returns. Raises StoreUnavailable."""
-        command = ("EVALSHA", script.sha, len(keys), *keys, *args)
-        return await self._observed(script.name, self._run(script, command, keys[0], deadline))
+        return await self._bring(script, ("EVALSHA", script.sha, len(keys), *keys, *args), keys[0], deadline)
 
     async def ask(self, key: str, command: Command, deadline: float) -> Any:
         """The answer to a plain command about this key. Raises StoreUnavailable."""
-        return await self._observed(str(command[0]).lower(), self._run(None, command, key, deadline))
+        return await self._bring(None, command, key, deadline)
 
-    async def _observed(self, name: str, call: Any) -> Any:
+    async def _bring(self, script: Script | None, command: Command, key: str, deadline: float) -> Any:
+        name = script.name if script else command[0].lower()
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            reply = await call
+            line = await self._servers.line_of(key, deadline)
+            try:
+                reply = await line.call(command, deadline)
+            except ResponseError as error:
+                reply = await self._insist(script, command, (line, error), (key, deadline))
         except (LineDown, RedisError) as error:
             self._observe(name, "unavailable", loop.time() - began)
             raise StoreUnavailable(
@@ -57,27 +69,30 @@ class Courier:
         self._observe(name, "ok", loop.time() - began)
         return reply
 
-    async def _run(self, script: Script | None, command: Command, key: str, deadline: float) -> Any:
-        line = await self._servers.line_of(key, deadline)
-        asking = False
+    async def _insist(
+        self, script: Script | None, command: Command, refused: tuple[Line, ResponseError], what: tuple[str, float]
+    ) -> Any:
+        """Go on where the server answered that it could not carry the call out."""
+        (line, error), (key, deadline) = refused, what
         for _ in range(_ATTEMPTS):
-            try:
-                return await _call(line, command, deadline, asking)
-            except NoScriptError:
-                if script is None:
-                    raise
-                await _call(line, ("SCRIPT", "LOAD", script.text), deadline, False)
-            except AskError as error:
-                line = self._servers.moved(error)
-                asking = not isinstance(error, MovedError)
-            except TryAgainError:
+            asking = False
+            if isinstance(error, NoScriptError) and script is not None:
+                await line.call(("SCRIPT", "LOAD", script.text), deadline)
+            elif isinstance(error, AskError):
+                line, asking = self._servers.moved(error), not isinstance(error, MovedError)
+            elif isinstance(error, TryAgainError):
                 # A slot is on its way to another node, and its keys are on both: it takes a moment.
                 await asyncio.sleep(_PAUSE_S)
-                line, asking = await self._servers.line_of(key, deadline), False
-            except ReadOnlyError:
-                # A master that was demoted: whoever is master now is found by connecting anew.
-                line.redial()
-                raise
+                line = await self._servers.line_of(key, deadline)
+            else:
+                if isinstance(error, ReadOnlyError):
+                    # A master that was demoted: whoever is master now is found by connecting anew.
+                    line.redial()
+                raise error
+            try:
+                return await _call(line, command, deadline, asking)
+            except ResponseError as again:
+                error = again
         raise LineDown("sends calls in a circle")
 
 

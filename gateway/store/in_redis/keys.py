@@ -23,6 +23,7 @@ _LONGEST = 64
 class Keys:
     def __init__(self, prefix: str) -> None:
         self._stem = f"{_plain(prefix)}:{SCHEMA}"
+        self._homes: dict[str, str] = {}
 
     def counter(self, limit: Limit) -> str:
         """Of a quota without the beginning of its window: `:` and the milliseconds follow."""
@@ -37,11 +38,11 @@ class Keys:
         return f"{self._at(home)}:r:{process}:{at_ms // 1000}"
 
     def ledger(self, team: str, day: str) -> str:
-        return f"{self._at(team_home(team))}:l:{day}"
+        return f"{self._of(team)}:l:{day}"
 
     def days(self, team: str) -> str:
         """Of the days that a team's ledger has."""
-        return f"{self._at(team_home(team))}:days"
+        return f"{self._of(team)}:days"
 
     def teams(self) -> str:
         """Of the set of teams that the ledger knows."""
@@ -50,6 +51,13 @@ class Keys:
     def journal(self, home: str, journal: str) -> str:
         """Of how far a journal has been replayed."""
         return f"{self._at(home)}:j:{journal}"
+
+    def _of(self, team: str) -> str:
+        """Where a team's keys begin; there are as many teams as the configuration names."""
+        known = self._homes.get(team)
+        if known is None:
+            known = self._homes[team] = self._at(team_home(team))
+        return known
 
     def _at(self, home: str) -> str:
         return f"{self._stem}:{{{home}}}"

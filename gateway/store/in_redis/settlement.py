@@ -44,7 +44,8 @@ async def settle(kit: Kit, settlement: Settlement, origin: Origin) -> None:
         spoken = settlement if part.home == billing else msgspec.structs.replace(settlement, entry=None)
         keys, args = settle_call(kit, spoken, part, origin)
         calls.append(kit.courier.run(SETTLE, keys, args, deadline))
-    for reply in await asyncio.gather(*calls):
+    # A single call needs no task of its own.
+    for reply in [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls):
         kit.clock.learn(reply[1])
 
 

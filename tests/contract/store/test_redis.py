@@ -96,7 +96,9 @@ async def test_records_end_an_hour_after_they_are_settled_and_a_week_after_in_do
     left = await admitted(store, ask(*LIMITS))
     store.clock.learn(left.at_ms + 8_000)
     await store.renew([])
-    hours = {int(key.split(":")[-1]): round(life_ms / 3_600_000) for key, life_ms in lives(redis).items() if ":r:" in key}
+    hours = {
+        int(key.split(":")[-1]): round(life_ms / 3_600_000) for key, life_ms in lives(redis).items() if ":r:" in key
+    }
     assert hours == {settled.at_ms // 1000: 1, left.at_ms // 1000: 168}
 
 

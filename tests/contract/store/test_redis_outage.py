@@ -86,9 +86,7 @@ async def test_a_redis_that_restarts_remembers_what_it_has_answered(server: Redi
     assert (await store.usage(UsageQuery()))[0].requests == 2
 
 
-async def test_a_connection_that_was_cut_is_made_anew_without_a_failure(
-    server: RedisServer, store: RedisStore
-) -> None:
+async def test_a_connection_that_was_cut_is_made_anew_without_a_failure(server: RedisServer, store: RedisStore) -> None:
     await store.ping()
     with contextlib.closing(server.client()) as client:
         client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")

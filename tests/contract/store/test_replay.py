@@ -154,6 +154,8 @@ def differences(told: object, known: object) -> list[str]:
     found = []
     for name in told.__struct_fields__:
         mine, other = getattr(told, name), getattr(known, name)
-        pairs = zip(mine, other, strict=True) if isinstance(mine, tuple) and len(mine) == len(other) else [(mine, other)]
+        pairs = (
+            zip(mine, other, strict=True) if isinstance(mine, tuple) and len(mine) == len(other) else [(mine, other)]
+        )
         found += [f"{name}: {difference}" for one, another in pairs for difference in differences(one, another)]
     return found

@@ -1,0 +1,214 @@
+"""On disk: what could not be settled yet, until it can be.
+
+A file a process, held by a lock that ends with the process; whoever gets the lock of a dead one may
+replay it. A line is the CRC-32 of its text and the text; lines are synced to the disk in batches, and
+`append` returns when its line is. What is torn at the end was never promised to anyone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+import msgspec
+
+from gateway.core.reservation import Settlement
+
+SUFFIX = ".journal"
+
+LARGEST_BYTES = 1 << 30
+"""A journal takes up to a gibibyte: about a million requests."""
+
+LINES_AT_ONCE = 200
+
+
+class JournalFull(Exception):
+    """The line cannot be kept: it is beyond the bound, or the disk does not take it."""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """Places count from 1 for as long as the process lives, also when its file is emptied."""
+
+    place: int
+    settlement: Settlement
+
+
+class Read(NamedTuple):
+    """A line (None: it is damaged) and where in the file the next one begins."""
+
+    line: Line | None
+    end: int
+
+
+class Journal:
+    """The journal of this process; its file is made with the first line. Raises OSError for a folder that cannot be
+    written to."""
+
+    def __init__(self, folder: Path, process: str, largest_bytes: int = LARGEST_BYTES) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"the folder {folder} cannot be written to")
+        self.process = process
+        self.path = folder / (process + SUFFIX)
+        self._largest_bytes = largest_bytes
+        self._file = -1
+        self._places = 0
+        self._waiting: list[tuple[Settlement, asyncio.Future[None]]] = []
+        self._turn = asyncio.Lock()
+        self._writer: asyncio.Task[None] | None = None
+        self.size = 0
+        """Bytes of whole lines in the file."""
+        self.failing = False
+        """Whether the last line could not be kept."""
+
+    async def append(self, settlement: Settlement) -> None:
+        """Return when the line is on the disk. Raises JournalFull."""
+        loop = asyncio.get_running_loop()
+        kept = loop.create_future()
+        self._waiting.append((settlement, kept))
+        if self._writer is None or self._writer.done():
+            # In a task of its own: who asks may be cancelled, what is half written may not.
+            self._writer = loop.create_task(self._write_what_waits())
+        await kept
+
+    async def empty(self, read_up_to: int) -> bool:
+        """Forget every line, if none has come since this much was read."""
+        async with self._turn:
+            if read_up_to != self.size or self._waiting:
+                return False
+            if self.size:
+                await asyncio.to_thread(os.ftruncate, self._file, 0)
+                self.size = 0
+            return True
+
+    async def close(self) -> None:
+        """Let go of the file: another process may take it up. It is removed if it is empty."""
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
+        if self._file >= 0:
+            if not self.size:
+                self.path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = -1
+
+    async def _write_what_waits(self) -> None:
+        while self._waiting:
+            async with self._turn:
+                batch, self._waiting = self._waiting, []
+                trouble = await asyncio.to_thread(self._write, [settlement for settlement, _ in batch])
+            self.failing = trouble is not None
+            for _, kept in batch:
+                if kept.done():
+                    continue
+                if trouble is None:
+                    kept.set_result(None)
+                else:
+                    kept.set_exception(JournalFull(f"{self.path} cannot be written: {trouble}"))
+
+    def _write(self, settlements: list[Settlement]) -> str | None:
+        """Why it failed, None when the lines are on the disk: all or none of them."""
+        text = b"".join([spelled(Line(self._places + number, one)) for number, one in enumerate(settlements, 1)])
+        if self.size + len(text) > self._largest_bytes:
+            return f"it may not be larger than {self._largest_bytes} bytes"
+        try:
+            if self._file < 0:
+                self._file = _created(self.path)
+            _write_all(self._file, text)
+            os.fdatasync(self._file)
+        except OSError as error:
+            if self._file >= 0:
+                # Half a line would spoil the next one.
+                os.ftruncate(self._file, self.size)
+            return str(error)
+        self._places += len(settlements)
+        self.size += len(text)
+        return None
+
+
+class Orphan:
+    """The journal of a process that is dead, while this one holds its lock."""
+
+    def __init__(self, path: Path, file: int) -> None:
+        self.path = path
+        self.process = path.name.removesuffix(SUFFIX)
+        self._file = file
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.release()
+
+    def release(self) -> None:
+        os.close(self._file)
+
+
+def orphans(folder: Path) -> Iterator[Orphan]:
+    """The journals whose processes are dead, each held until it is removed or released."""
+    for path in sorted(folder.glob("*" + SUFFIX)):
+        try:
+            file = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            continue
+        yield Orphan(path, file)
+
+
+def read(path: Path, start: int) -> list[Read]:
+    """The next lines from here, up to LINES_AT_ONCE; none at the end, and none of a torn tail."""
+    found: list[Read] = []
+    with path.open("rb") as file:
+        file.seek(start)
+        for text in file:
+            if not text.endswith(b"\n") or len(found) == LINES_AT_ONCE:
+                break
+            start += len(text)
+            found.append(Read(_understood(text), start))
+    return found
+
+
+def count(path: Path) -> int:
+    """How many lines there are."""
+    with path.open("rb") as file:
+        return sum(1 for text in file if text.endswith(b"\n"))
+
+
+def spelled(line: Line) -> bytes:
+    text = msgspec.json.encode(line)
+    return b"%08x %s\n" % (crc32(text), text)
+
+
+def _understood(text: bytes) -> Line | None:
+    try:
+        if int(text[:8], 16) != crc32(text[9:-1]):
+            return None
+        return msgspec.json.decode(text[9:], type=Line)
+    except ValueError:
+        return None
+
+
+def _created(path: Path) -> int:
+    """A new file under a lock from its first moment, so that nobody can take it for a dead process's."""
+    unborn = path.with_suffix(".new")
+    file = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    unborn.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return file
+
+
+def _write_all(file: int, text: bytes) -> None:
+    rest = memoryview(text)
+    while rest:
+        rest = rest[os.write(file, rest) :]

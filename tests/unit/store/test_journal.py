@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import asyncio
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.core.reservation import Due, Hold, Settlement
+from gateway.store.journal import Journal, JournalFull, count, orphans, read, spelled
+from tests.contract.store.asking import bill, limit
+
+QUOTA = limit("tokens", "month", 100)
+
+
+def settlement(name: str) -> Settlement:
+    return Settlement(name, 1_793_880_000_000, (Due(Hold(QUOTA, 30, 1_793_491_200_000), 12),), bill())
+
+
+def kept(path: Path) -> list[Settlement | None]:
+    return [line.settlement if line else None for line, _ in read(path, 0)]
+
+
+async def test_what_is_kept_is_read_as_it_was(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "p")
+    await journal.append(settlement("a"))
+    await journal.append(settlement("b"))
+    assert [(line.place, line.settlement) for line, _ in read(journal.path, 0) if line] == [
+        (1, settlement("a")),
+        (2, settlement("b")),
+    ]
+    assert count(journal.path) == 2
+
+
+async def test_lines_that_wait_are_written_together(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "p")
+    await asyncio.gather(*[journal.append(settlement(str(number))) for number in range(500)])
+    names = [one.settlement.id for start in (0,) for one, _ in read(journal.path, start) if one]
+    assert names == [str(number) for number in range(200)]
+    assert count(journal.path) == 500
+
+
+async def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "p")
+    await asyncio.gather(*[journal.append(settlement(str(number))) for number in range(450)])
+    names: list[str] = []
+    start = 0
+    while lines := read(journal.path, start):
+        names += [line.settlement.id for line, _ in lines if line]
+        start = lines[-1].end
+    assert names == [str(number) for number in range(450)]
+    assert start == journal.size
+
+
+@pytest.mark.parametrize("torn", range(1, 120, 7))
+async def test_a_torn_last_line_is_as_if_it_had_not_been(tmp_path: Path, torn: int) -> None:
+    journal = Journal(tmp_path, "p")
+    await journal.append(settlement("a"))
+    whole = journal.path.read_bytes()
+    journal.path.write_bytes(whole + whole[:torn])
+    assert kept(journal.path) == [settlement("a")]
+
+
+async def test_a_damaged_line_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "p")
+    for name in "abc":
+        await journal.append(settlement(name))
+    text = bytearray(journal.path.read_bytes())
+    text[len(text) // 2] ^= 1
+    journal.path.write_bytes(text)
+    assert kept(journal.path) == [settlement("a"), None, settlement("c")]
+
+
+async def test_places_go_on_when_the_file_is_emptied(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "p")
+    await journal.append(settlement("a"))
+    assert await journal.empty(journal.size)
+    assert kept(journal.path) == []
+    await journal.append(settlement("b"))
+    assert [line.place for line, _ in read(journal.path, 0) if line] == [2]
+
+
+async def test_a_file_is_not_emptied_of_lines_that_nobody_has_read(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "p")
+    await journal.append(settlement("a"))
+    read_up_to = journal.size
+    await journal.append(settlement("b"))
+    assert not await journal.empty(read_up_to)
+    assert len(kept(journal.path)) == 2
+
+
+async def test_a_journal_has_a_bound(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "p", largest_bytes=3_000)
+    with pytest.raises(JournalFull, match="larger"):
+        for number in range(100):
+            await journal.append(settlement(str(number)))
+    assert journal.failing
+    assert 0 < journal.size <= 3_000
+    await journal.empty(journal.size)
+    await journal.append(settlement("later"))
+    assert not journal.failing
+
+
+async def test_a_full_disk_leaves_whole_lines_only(tmp_path: Path) -> None:
+    """The system refuses to let a file grow over this size, in the midst of a line."""
+    journal = Journal(tmp_path, "p")
+    await journal.append(settlement("a"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.size + 100, hard))
+    try:
+        with pytest.raises(JournalFull, match="File too large"):
+            await journal.append(settlement("b"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert journal.failing
+    assert journal.path.stat().st_size == journal.size
+    await journal.append(settlement("c"))
+    assert kept(journal.path) == [settlement("a"), settlement("c")]
+
+
+async def test_a_line_is_kept_though_who_asked_is_cancelled(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "p")
+    asking = asyncio.create_task(journal.append(settlement("a")))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await journal.append(settlement("b"))
+    assert kept(journal.path) == [settlement("a"), settlement("b")]
+
+
+async def test_a_folder_that_cannot_be_made_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="Not a directory"):
+        Journal(tmp_path / "file" / "below", "p")
+
+
+async def test_nobody_takes_the_journal_of_a_living_process(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "p")
+    await journal.append(settlement("a"))
+    assert list(orphans(tmp_path)) == []
+    await journal.close()
+    [orphan] = orphans(tmp_path)
+    assert (orphan.process, list(orphans(tmp_path))) == ("p", [])
+    orphan.release()
+
+
+async def test_an_empty_journal_leaves_no_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "p")
+    await journal.append(settlement("a"))
+    await journal.empty(journal.size)
+    await journal.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+DYING = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from gateway.store.journal import Journal
+from tests.unit.store.test_journal import settlement
+
+async def die():
+    journal = Journal(Path(sys.argv[1]), "dead")
+    await journal.append(settlement("a"))
+    os.write(journal._file, b"00000000 {half a line")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(die())
+"""
+
+
+def test_the_journal_of_a_killed_process_can_be_taken_up(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    subprocess.run([sys.executable, "-c", DYING, str(tmp_path)], cwd=root, check=False)
+    [orphan] = orphans(tmp_path)
+    assert orphan.process == "dead"
+    assert kept(orphan.path) == [settlement("a")]
+    orphan.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_can_be_read_by_people() -> None:
+    from gateway.store.journal import Line  # noqa: PLC0415
+
+    text = spelled(Line(7, settlement("a"))).decode()
+    assert '{"place":7,"settlement":{"id":"a"' in text
+    assert len(text) < 1_000
