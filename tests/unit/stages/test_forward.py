@@ -192,7 +192,7 @@ def sent(body: bytes, *, granted: int | None = None, model: Model | None = None,
     return outgoing_body(exchange, envelope, to)
 
 
-SPACED = b'{ "messages" :[ {"role":"user"} ] ,\n "model"\t:"%b" , "x": 1e2%b }'
+SPACED = b'{ "messages" :[ {"role":"user"} ] ,\n "model"\t:"%b" , "x": 1e2%b}'
 
 
 def test_nothing_is_changed_where_nothing_must_be() -> None:
@@ -207,7 +207,7 @@ def test_an_alias_becomes_the_name_that_the_target_knows() -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (b', "stream": true', b', "stream": true ,"stream_options":{"include_usage":true}'),
+        (b', "stream": true', b', "stream": true,"stream_options":{"include_usage":true}'),
         (
             b', "stream": true, "stream_options": null',
             b', "stream": true, "stream_options": {"include_usage":true}',
@@ -229,9 +229,7 @@ def test_an_alias_becomes_the_name_that_the_target_knows() -> None:
 )
 def test_usage_is_asked_for_whatever_the_client_said(given: bytes, expected: bytes) -> None:
     changed = sent(SPACED % (b"m", given))
-    # What is added stands behind the space that was the body's last.
-    assert changed.replace(b" ", b"") == (SPACED % (b"m", expected)).replace(b" ", b"")
-    assert len(changed) == len(SPACED % (b"m", expected))
+    assert changed == SPACED % (b"m", expected)
     assert json.loads(changed)["stream_options"]["include_usage"] is True
 
 
@@ -290,10 +288,8 @@ def test_a_cap_is_named_as_the_upstream_names_it() -> None:
 def test_a_body_is_made_for_each_target() -> None:
     exchange, envelope = exchange_of()
     given = ["m", "other/m", 'q"']
-    names = [
-        json.loads(outgoing_body(exchange, envelope, target(model=name)))["model"] for name in ("m", "other/m", 'q"')
-    ]
-    assert names == ["m", "other/m", 'q"']
+    names = [json.loads(outgoing_body(exchange, envelope, target(model=name)))["model"] for name in given]
+    assert names == given
 
 
 @pytest.mark.parametrize("path", list(ENDPOINTS))

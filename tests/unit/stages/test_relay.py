@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.core.endpoints import ENDPOINTS
+from gateway.core.errors import UpstreamBroke, UpstreamRefused, UpstreamTimedOut
+from gateway.core.limit import Limit, Meter, Per, WhenSpent
+from gateway.core.reservation import Hold, Reservation, Standing
+from gateway.core.tally import HELD_MAX
+from gateway.core.usage import Source, Usage
+from gateway.stages.relay import WHOLE_MAX, relay
+from tests.unit.fakes import NOW_MS, Client, ScriptedAnswer, StandingClock, body_of, exchange_of, limit, stream
+
+CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
+MERGED = FINISH.replace(b"}]}\n", b'}],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n')
+DONE = b"data: [DONE]\n\n"
+NUMBERS = Usage(3, 2)
+
+
+class Relayed:
+    """One answer on its way to one client."""
+
+    def __init__(self, answer: ScriptedAnswer, client: Client | None = None, **members: Any) -> None:
+        self.answer, self.client, self.clock = answer, client or Client(), StandingClock()
+        self.exchange, self.envelope = exchange_of(body_of(**members))
+        self.exchange.answer = answer
+
+    async def run(self) -> Relayed:
+        await relay(self.exchange, self.envelope, self.answer, self.client, self.clock)
+        return self
+
+    async def fail(self, kind: type[Exception]) -> Relayed:
+        with pytest.raises(kind):
+            await self.run()
+        return self
+
+
+async def let_run() -> None:
+    """Let every task go as far as it can."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_stream_is_relayed_with_its_usage_in_the_last_chunk() -> None:
+    relayed = await Relayed(stream(CHUNK, FINISH, USAGE, DONE), stream=True).run()
+    assert relayed.client.body == CHUNK + MERGED + DONE
+    assert (relayed.client.ended, relayed.client.status, relayed.exchange.whole) == (True, 200, True)
+    assert relayed.exchange.tally is not None
+    assert relayed.exchange.tally.usage == NUMBERS
+
+
+async def test_a_client_that_asked_for_usage_gets_the_same_bytes() -> None:
+    pieces = (CHUNK, FINISH, USAGE, DONE)
+    relayed = await Relayed(stream(*pieces), stream=True, stream_options={"include_usage": True}).run()
+    assert relayed.client.pieces == list(pieces)
+
+
+async def test_every_chunk_goes_out_by_itself() -> None:
+    relayed = await Relayed(stream(CHUNK, CHUNK[:9], CHUNK[9:], CHUNK * 2, FINISH, DONE), stream=True).run()
+    assert relayed.client.pieces == [CHUNK, CHUNK, CHUNK * 2, FINISH + DONE]
+
+
+async def test_only_chat_and_completions_are_merged() -> None:
+    exchange, envelope = exchange_of(body_of(input="x", stream=True), endpoint=ENDPOINTS["/v1/responses"])
+    client, answer = Client(), stream(CHUNK, FINISH, USAGE, DONE)
+    await relay(exchange, envelope, answer, client, StandingClock())
+    assert client.body == CHUNK + FINISH + USAGE + DONE
+
+
+@pytest.mark.parametrize("failure", [UpstreamBroke("It broke."), UpstreamTimedOut("It fell silent.")])
+async def test_a_stream_that_breaks_leaves_whole_events_and_no_end(failure: Any) -> None:
+    relayed = await Relayed(stream(CHUNK, FINISH, USAGE, CHUNK[:20], failure=failure), stream=True).fail(type(failure))
+    assert relayed.client.body == CHUNK + MERGED
+    assert (relayed.client.ended, relayed.exchange.whole) == (False, False)
+
+
+async def test_a_stream_that_a_drain_cuts_leaves_whole_events() -> None:
+    relayed = Relayed(stream(CHUNK, FINISH, CHUNK[:20], hangs=True), stream=True)
+    running = asyncio.create_task(relayed.run())
+    await let_run()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert relayed.client.body == CHUNK + FINISH
+
+
+async def test_a_stream_whose_client_left_can_be_read_on() -> None:
+    relayed = Relayed(stream(CHUNK, FINISH, USAGE[:20], hangs=True), stream=True)
+    running = asyncio.create_task(relayed.run())
+    await let_run()
+    relayed.client.gone = True
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    relayed.answer.say(USAGE[20:], DONE)
+    assert relayed.exchange.tally is not None
+    assert relayed.exchange.tally.usage == NUMBERS
+
+
+async def test_a_slow_client_slows_the_upstream_down() -> None:
+    client = Client(slow_after=2 * len(CHUNK))
+    relayed = Relayed(stream(*[CHUNK] * 7, DONE), client, stream=True)
+    running = asyncio.create_task(relayed.run())
+    await let_run()
+    assert (client.pieces, relayed.answer.paused) == ([CHUNK] * 2, True)
+    while not running.done():
+        client.read()
+        await let_run()
+    assert client.body == CHUNK * 7 + DONE
+
+
+async def test_a_long_event_of_a_slow_stream_is_not_kept_back() -> None:
+    long = CHUNK[:-8] + b"x" * (3 * HELD_MAX)
+    relayed = await Relayed(stream(*[long[at : at + 10_000] for at in range(0, len(long), 10_000)], hangs=False)).run()
+    assert relayed.client.body == long
+
+
+ANSWER = b'{"choices":[{"message":{"content":"Hi"}}],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
+
+
+@pytest.mark.parametrize("length", [{}, {"content-length": str(len(ANSWER))}, {"content-length": "nonsense"}])
+async def test_a_plain_answer_is_given_whole(length: dict[str, str]) -> None:
+    headers = {"content-type": "application/json", "openai-version": "1", "set-cookie": "no", "server": "no"} | length
+    relayed = await Relayed(ScriptedAnswer(ANSWER[:30], ANSWER[30:], headers=headers)).run()
+    assert (relayed.client.body, relayed.client.ended, relayed.client.pieces) == (ANSWER, True, [])
+    assert relayed.client.headers == {"content-type": "application/json", "openai-version": "1"}
+    assert relayed.exchange.tally is not None
+    assert relayed.exchange.tally.usage == NUMBERS
+
+
+@pytest.mark.parametrize("size", [WHOLE_MAX - 5, WHOLE_MAX, WHOLE_MAX + 1, 10 * WHOLE_MAX])
+@pytest.mark.parametrize("announced", [False, True])
+async def test_a_plain_answer_of_any_length_arrives_byte_for_byte(size: int, announced: bool) -> None:
+    body = ANSWER[:-1] + b" " * (size - len(ANSWER)) + b"}"
+    pieces = [body[at : at + 16_384] for at in range(0, len(body), 16_384)]
+    headers = {"content-type": "application/json"} | ({"content-length": str(len(body))} if announced else {})
+    client = Client(slow_after=50_000)
+    relayed = Relayed(ScriptedAnswer(*pieces, headers=headers), client)
+    running = asyncio.create_task(relayed.run())
+    await let_run()
+    if size > WHOLE_MAX:
+        assert len(client.body) < 2 * WHOLE_MAX
+    while not running.done():
+        client.read()
+        await let_run()
+    await running
+    assert (client.body == body, client.ended, relayed.exchange.whole) == (True, True, True)
+    assert relayed.exchange.tally is not None
+    assert (relayed.exchange.tally.usage, relayed.exchange.tally.text_bytes) == (NUMBERS, size)
+
+
+async def test_a_plain_answer_that_breaks_early_is_not_begun() -> None:
+    relayed = await Relayed(ScriptedAnswer(ANSWER[:30], failure=UpstreamBroke("It broke."))).fail(UpstreamBroke)
+    assert (relayed.client.begun, relayed.client.body, relayed.exchange.whole) == (False, b"", False)
+
+
+async def test_a_long_plain_answer_that_breaks_does_not_end() -> None:
+    answer = ScriptedAnswer(b"x" * (2 * WHOLE_MAX), failure=UpstreamBroke("It broke."))
+    relayed = await Relayed(answer).fail(UpstreamBroke)
+    assert (relayed.client.begun, relayed.client.ended) == (True, False)
+
+
+async def test_an_upstreams_own_error_is_given_as_it_is() -> None:
+    error = b'{"error":{"message":"context too long"},"usage":{"prompt_tokens":9}}'
+    answer = ScriptedAnswer(error, status=400, headers={"content-type": "application/json", "retry-after": "7"})
+    relayed = await Relayed(answer).run()
+    assert (relayed.client.status, relayed.client.body, relayed.exchange.status) == (400, error, 400)
+    assert relayed.client.headers["retry-after"] == "7"
+    assert relayed.exchange.tally is not None
+    assert (relayed.exchange.tally.usage, relayed.exchange.tally.text_bytes) == (None, 0)
+
+
+async def test_an_error_after_a_keep_alive_has_begun_the_stream_is_told_in_it() -> None:
+    client = Client()
+    await client.begin(200, [("content-type", "text/event-stream")])
+    answer = ScriptedAnswer(b'{"error":{"message":"too long"}}', status=400)
+    relayed = await Relayed(answer, client, stream=True).fail(UpstreamRefused)
+    assert (relayed.exchange.status, relayed.exchange.tally, client.body) == (200, None, b"")
+
+
+async def test_how_limits_stand_is_told_in_the_head() -> None:
+    relayed = Relayed(stream(CHUNK, DONE), stream=True)
+    standing = Standing(limit(amount=600), 1, 0, 599, NOW_MS + 100)
+    relayed.exchange.reservation = Reservation("id", NOW_MS, 10, False, (), (standing,))
+    await relayed.run()
+    assert relayed.client.headers == {
+        "content-type": "text/event-stream; charset=utf-8",
+        "x-ratelimit-limit-requests": "600",
+        "x-ratelimit-remaining-requests": "599",
+        "x-ratelimit-reset-requests": "100ms",
+    }
+
+
+async def test_time_from_the_first_byte_on_is_the_upstreams() -> None:
+    relayed = Relayed(stream(CHUNK, hangs=True), stream=True)
+    running = asyncio.create_task(relayed.run())
+    await let_run()
+    relayed.clock.ms += 2_000
+    relayed.answer.say(DONE)
+    await running
+    assert relayed.exchange.first_byte_at == NOW_MS / 1000
+    assert relayed.exchange.upstream_seconds == pytest.approx(2.0)
+
+
+def stopping(granted: int, when_spent: WhenSpent) -> Reservation:
+    of: Limit = msgspec.structs.replace(limit(Meter.TOKENS, Per.DAY), when_spent=when_spent)
+    return Reservation("id", NOW_MS, granted, True, (Hold(of, granted),), ())
+
+
+async def test_a_stream_ends_where_a_quota_is_spent_that_says_stop() -> None:
+    relayed = Relayed(stream(*[CHUNK] * 10, hangs=True), stream=True)
+    relayed.exchange.reservation = stopping(3, WhenSpent.STOP)
+    await relayed.run()
+    assert relayed.answer.abandoned
+    assert relayed.client.ended
+    assert relayed.client.body.startswith(CHUNK * 3)
+    assert relayed.client.body.endswith(DONE)
+    last = json.loads(relayed.client.body.removesuffix(DONE).rpartition(b"data: ")[2])
+    assert last["choices"][0]["finish_reason"] == "length"
+    assert last["usage"]["completion_tokens"] == 3
+    assert relayed.exchange.tally is not None
+    assert relayed.exchange.tally.usage == Usage(7, 3, source=Source.ESTIMATED)
+
+
+async def test_a_quota_that_says_finish_lets_the_stream_end() -> None:
+    relayed = Relayed(stream(*[CHUNK] * 10, FINISH, USAGE, DONE), stream=True)
+    relayed.exchange.reservation = stopping(3, WhenSpent.FINISH)
+    await relayed.run()
+    assert relayed.client.body == CHUNK * 10 + MERGED + DONE
+
+
+async def test_a_stream_that_is_to_be_stopped_and_is_no_json_raises_nothing() -> None:
+    relayed = Relayed(stream(*[b"data: not json\n\n"] * 10, hangs=True), stream=True)
+    relayed.exchange.reservation = stopping(3, WhenSpent.STOP)
+    await relayed.run()
+    assert relayed.client.body.endswith(DONE)

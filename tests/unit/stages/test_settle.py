@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+
+from gateway.core.endpoints import CHAT, ENDPOINTS
+from gateway.core.errors import (
+    ClientGone,
+    GatewayError,
+    NoTarget,
+    ShuttingDown,
+    StoreUnavailable,
+    UpstreamBroke,
+    UpstreamTimedOut,
+    UpstreamUnreachable,
+)
+from gateway.core.estimate import OUTPUT_AT_FIRST, Estimates
+from gateway.core.exchange import Exchange
+from gateway.core.limit import Meter, Per
+from gateway.core.plain_tally import PlainTally
+from gateway.core.reservation import Hold, Reservation
+from gateway.core.tally import StreamTally
+from gateway.core.usage import Source, Usage
+from gateway.stages.settle import reckon, settle, settlement
+from tests.unit.fakes import NOW_MS, Ledgers, body_of, exchange_of, limit
+
+UTC = ZoneInfo("UTC")
+CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n'
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":45}}\n\n'
+ERROR = b'data: {"error":{"message":"out of memory"}}\n\n'
+ENTERED = 7
+
+
+def estimated(output: int) -> Usage:
+    return Usage(ENTERED, output, source=Source.ESTIMATED)
+
+
+def seen(*pieces: bytes, error: GatewayError | None = None, status: int = 200) -> Exchange:
+    """An exchange whose stream has brought these pieces when it ended."""
+    exchange, _ = exchange_of(body_of(stream=True))
+    tally = exchange.tally = StreamTally(CHAT, merge=True)
+    for piece in pieces:
+        tally.feed(piece)
+    exchange.status, exchange.error, exchange.whole = status, error, error is None
+    return exchange
+
+
+def plain(body: bytes, *, error: GatewayError | None = None, status: int = 200) -> Exchange:
+    exchange, _ = exchange_of()
+    tally = exchange.tally = PlainTally(CHAT, failed=status >= 400)
+    tally.feed(body)
+    exchange.error, exchange.whole = error, error is None
+    exchange.status = status if error is None else error.status
+    return exchange
+
+
+def unanswered(error: GatewayError, *, forwarded: bool = True) -> Exchange:
+    exchange, _ = exchange_of()
+    exchange.status, exchange.error = error.status, error
+    if not forwarded:
+        exchange.target = None
+    return exchange
+
+
+def used(exchange: Exchange) -> Usage | None:
+    assert exchange.envelope is not None
+    return reckon(exchange, exchange.envelope)
+
+
+WORDS = [CHUNK % word for word in (b"Once", b" upon", b" a", b" time", b"")]
+
+
+def test_what_the_upstream_reports_is_what_was_used() -> None:
+    assert used(seen(*WORDS, USAGE)) == Usage(12, 45)
+    assert used(plain(b'{"usage":{"prompt_tokens":12,"completion_tokens":45}}')) == Usage(12, 45)
+
+
+def test_an_explicit_zero_is_zero() -> None:
+    zero = USAGE.replace(b"12", b"0").replace(b"45", b"0")
+    assert used(seen(*WORDS, zero)) == Usage(0, 0)
+    assert used(plain(b'{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0}}')) == Usage(0, 0)
+
+
+def test_a_whole_stream_without_usage_is_estimated() -> None:
+    assert used(seen(*WORDS)) == estimated(5)
+
+
+def test_a_whole_answer_without_usage_is_estimated_from_its_bytes() -> None:
+    assert used(plain(b"x" * 4_400)) == estimated(1_000)
+    assert used(plain(b"{}")) == estimated(0)
+
+
+@pytest.mark.parametrize("k", range(1, len(WORDS)))
+@pytest.mark.parametrize(
+    "error", [ClientGone("It left."), UpstreamBroke("It broke."), UpstreamTimedOut("Silent."), ShuttingDown("Down.")]
+)
+def test_after_k_events_at_least_what_was_delivered_is_charged(k: int, error: GatewayError) -> None:
+    usage = used(seen(*WORDS[:k], WORDS[k][:30], error=error))
+    assert usage == estimated(k)
+
+
+def test_an_event_of_many_words_is_many_tokens() -> None:
+    usage = used(seen(CHUNK % b"", CHUNK % (b"word " * 400), error=ClientGone("It left.")))
+    assert usage == estimated(400)
+
+
+def test_half_a_long_event_is_charged() -> None:
+    half = (CHUNK % (b"x" * 200_000))[:-1_000]
+    usage = used(seen(half, error=UpstreamBroke("It broke.")))
+    assert usage is not None
+    assert usage.output > 30_000
+
+
+def test_usage_in_every_chunk_counts_as_far_as_it_came() -> None:
+    counted = CHUNK.replace(b"}\n", b',"usage":{"prompt_tokens":3,"completion_tokens":2}}\n') % b"a"
+    assert used(seen(counted, error=ClientGone("It left."))) == Usage(3, 2)
+
+
+def test_a_client_that_leaves_before_the_first_byte_pays_for_its_prompt() -> None:
+    gone = ClientGone("It left.")
+    assert used(unanswered(gone)) == estimated(0)
+    assert used(seen(error=gone)) == estimated(0)
+    assert used(seen(b": processing\n\n", error=gone)) == estimated(0)
+
+
+def test_a_client_that_leaves_a_plain_answer_pays_for_what_came() -> None:
+    assert used(plain(b"x" * 4_400, error=ClientGone("It left."))) == estimated(1_000)
+
+
+def test_a_client_that_leaves_before_anything_was_forwarded_pays_nothing() -> None:
+    assert used(unanswered(ClientGone("It left."), forwarded=False)) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UpstreamUnreachable("It refused."),
+        UpstreamTimedOut("It fell silent."),
+        NoTarget("Nobody."),
+        ShuttingDown("Down."),
+        StoreUnavailable("Out."),
+    ],
+)
+def test_a_request_without_an_answer_is_free(error: GatewayError) -> None:
+    assert used(unanswered(error)) is None
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422, 429, 499, 500, 503, 529])
+def test_an_upstreams_error_is_free_even_if_it_reports_usage(status: int) -> None:
+    error = b'{"error":{"message":"%b"},"usage":{"prompt_tokens":5,"completion_tokens":5}}' % (b"x" * 9_000)
+    assert used(plain(error, status=status)) is None
+    assert used(seen(ERROR, status=status)) is None
+    left = plain(error, status=status)
+    left.error, left.status = ClientGone("It left."), 499
+    assert used(left) is None
+
+
+@pytest.mark.parametrize("before", [(), (b": processing\n\n",)])
+@pytest.mark.parametrize("error", [None, UpstreamBroke("It broke.")])
+def test_an_error_event_before_any_content_is_free(before: tuple[bytes, ...], error: GatewayError | None) -> None:
+    assert used(seen(*before, ERROR, error=error)) is None
+
+
+def test_an_error_event_after_content_does_not_make_that_free() -> None:
+    assert used(seen(*WORDS, ERROR)) == estimated(5)
+    assert used(seen(*WORDS, ERROR, error=UpstreamBroke("It broke."))) == estimated(5)
+
+
+@pytest.mark.parametrize("error", [UpstreamBroke("It broke."), UpstreamTimedOut("Silent."), ShuttingDown("Down.")])
+def test_a_stream_that_fails_before_any_content_is_free(error: GatewayError) -> None:
+    assert used(seen(error=error)) is None
+    assert used(seen(b": processing\n\n", WORDS[0][:20], error=error)) is None
+
+
+def test_a_whole_stream_of_nothing_pays_for_its_prompt() -> None:
+    assert used(seen(b"data: [DONE]\n\n")) == estimated(0)
+
+
+def test_a_plain_answer_that_broke_before_the_client_had_any_is_free() -> None:
+    assert used(plain(b"x" * 4_400, error=UpstreamBroke("It broke."))) is None
+
+
+def test_an_endpoint_without_output_has_none_to_estimate() -> None:
+    exchange, envelope = exchange_of(body_of(input="x"), endpoint=ENDPOINTS["/v1/embeddings"])
+    tally = exchange.tally = PlainTally(envelope.endpoint)
+    tally.feed(b'{"data":[%b]}' % (b"0," * 10_000))
+    exchange.status, exchange.whole = 200, True
+    assert reckon(exchange, envelope) == estimated(0)
+
+
+HOLDS = tuple(
+    Hold(limit(meter, per), 999, 5)
+    for meter, per in [
+        (Meter.REQUESTS, Per.MINUTE),
+        (Meter.CONCURRENT, None),
+        (Meter.TOKENS, Per.MINUTE),
+        (Meter.INPUT_TOKENS, Per.DAY),
+        (Meter.OUTPUT_TOKENS, Per.DAY),
+        (Meter.USD, Per.MONTH),
+    ]
+)
+COST = 29
+"""Micro-dollars: 1.8 for the input and 27 for the output, rounded."""
+
+
+def held(exchange: Exchange, at_ms: int = NOW_MS) -> Reservation:
+    reservation = exchange.reservation = Reservation("exchange-1", at_ms, 10, False, HOLDS, ())
+    return reservation
+
+
+async def test_each_limit_is_settled_to_what_was_used_of_it() -> None:
+    exchange, store = seen(*WORDS, USAGE), Ledgers()
+    held(exchange)
+    await settle(exchange, Estimates(), UTC, store)
+    (settled,) = store.settled
+    assert [due.hold for due in settled.dues] == list(HOLDS)
+    assert [due.actual for due in settled.dues][2:] == [57, 12, 45, COST]
+    assert (exchange.usage, exchange.cost) == (Usage(12, 45), COST)
+    assert settled.entry is not None
+    assert (settled.id, settled.entry.usage, settled.entry.cost) == ("exchange-1", Usage(12, 45), COST)
+    assert (settled.entry.team, settled.entry.key, settled.entry.model) == ("search", "0123456789ab", "m")
+
+
+async def test_a_free_request_gives_everything_back_and_has_no_entry() -> None:
+    exchange, store = unanswered(UpstreamUnreachable("It refused.")), Ledgers()
+    held(exchange)
+    await settle(exchange, Estimates(), UTC, store)
+    (settled,) = store.settled
+    assert [due.actual for due in settled.dues][2:] == [0, 0, 0, 0]
+    assert (settled.entry, exchange.usage, exchange.cost) == (None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("zone", "at_ms", "day"),
+    [
+        ("UTC", 1_793_923_199_999, "2026-11-05"),
+        ("UTC", 1_793_923_200_000, "2026-11-06"),
+        ("Pacific/Kiritimati", 1_793_880_000_000, "2026-11-06"),
+        ("America/New_York", 1_793_923_200_000, "2026-11-05"),
+    ],
+)
+def test_the_day_is_that_of_the_admission_in_the_configured_zone(zone: str, at_ms: int, day: str) -> None:
+    exchange = seen(*WORDS, USAGE)
+    exchange.usage = Usage(1, 1)
+    entry = settlement(exchange, held(exchange, at_ms), ZoneInfo(zone)).entry
+    assert entry is not None
+    assert entry.day == day
+
+
+async def test_a_model_without_a_price_costs_nothing() -> None:
+    exchange = seen(*WORDS, USAGE)
+    assert exchange.envelope is not None
+    free = msgspec.structs.replace(exchange.envelope.model, price=None)
+    exchange.envelope = msgspec.structs.replace(exchange.envelope, model=free)
+    await settle(exchange, Estimates(), UTC, Ledgers())
+    assert (exchange.usage, exchange.cost) == (Usage(12, 45), 0)
+
+
+@pytest.mark.parametrize("missing", ["caller", "envelope", "reservation"])
+async def test_what_was_not_admitted_is_not_settled(missing: str) -> None:
+    exchange, store = seen(*WORDS, USAGE), Ledgers()
+    setattr(exchange, missing, None)
+    await settle(exchange, Estimates(), UTC, store)
+    assert store.settled == []
+
+
+async def taught(exchange: Exchange) -> int:
+    """What is expected of the model's output after sixteen exchanges like this one."""
+    estimates = Estimates()
+    for _ in range(16):
+        await settle(exchange, estimates, UTC, Ledgers())
+    return estimates.of("m").output_tokens()
+
+
+async def test_a_whole_answer_with_reported_usage_teaches() -> None:
+    assert await taught(seen(*WORDS, USAGE)) == 45
+
+
+async def test_of_several_choices_each_teaches_its_share() -> None:
+    exchange = seen(*WORDS, USAGE)
+    assert exchange.envelope is not None
+    exchange.envelope = msgspec.structs.replace(exchange.envelope, choices=9)
+    assert await taught(exchange) == 5
+
+
+async def test_estimates_and_halves_teach_nothing() -> None:
+    assert await taught(seen(*WORDS)) == OUTPUT_AT_FIRST
+    assert await taught(seen(*WORDS, USAGE, error=ClientGone("It left."))) == OUTPUT_AT_FIRST
+
+
+async def test_a_store_that_is_out_is_told_and_the_usage_is_known() -> None:
+    exchange = seen(*WORDS, USAGE)
+    with pytest.raises(StoreUnavailable):
+        await settle(exchange, Estimates(), UTC, Ledgers(outage=StoreUnavailable("Out.")))
+    assert exchange.usage == Usage(12, 45)
