@@ -1,70 +1,71 @@
-"""when_spent: stop. A stream that an upstream would carry past a quota's end is ended there, whole and exact."""
+"""A quota that is spent while a stream runs: the stream may finish, or is stopped there, as the limit says."""
 
 from __future__ import annotations
 
-from tests.hand_upstream import content, hand_upstream
-from tests.raw_client import http_chat, raw_client
-from tests.whole_gateway import whole_gateway
+import asyncio
+from typing import Any
 
-QUOTA = 30
-TEAM = {"limits": [{"tokens": QUOTA, "per": "day", "when_spent": "stop"}]}
+import pytest
+
+from gateway.demo import DemoUpstream, Script
+from tests.whole_gateway import Json, whole_gateway
+
+MANY = 5_000
+SCRIPT = Script(chunks=MANY, prompt_tokens=11)
 
 
-async def test_an_upstream_that_ignores_its_cap_is_stopped_where_the_quota_ends() -> None:
-    async with (
-        hand_upstream() as upstream,
-        whole_gateway(upstream.base_url, team=TEAM) as gateway,
-        raw_client(gateway.port) as client,
-    ):
-        client.send(http_chat(stream=True))
-        turn = await upstream.asked()
-        cap = turn.json["max_tokens"]
-        turn.begin_stream()
-        for number in range(cap + 1):
-            turn.send(content(f"word {number}"))
-        reply = await client.answer()
-        await turn.left()
+def _team(when_spent: str) -> Json:
+    return {"limits": [{"tokens": 111, "per": "day", "when_spent": when_spent}]}
 
+
+@pytest.mark.parametrize("asked", [{}, {"stream_options": {"include_usage": True}}], ids=["not asking", "asking"])
+async def test_a_model_that_ignores_its_cap_is_stopped_where_the_quota_ends(asked: dict[str, Any]) -> None:
+    async with _Deaf(SCRIPT) as upstream, whole_gateway(upstream.base_url, team=_team("stop")) as gateway:
+        reply = await gateway.chat(stream=True, **asked)
+        assert not reply.broken
         assert reply.events[-1] == "[DONE]"
-        last = reply.chunks[-1]
-        assert last["choices"] == [{"index": 0, "delta": {}, "finish_reason": "length"}]
-        assert last["usage"]["total_tokens"] == QUOTA
-        assert [chunk["choices"][0]["delta"]["content"] for chunk in reply.chunks[:-1]] == [
-            f"word {number}" for number in range(cap)
-        ]
+        texts = [chunk for chunk in reply.chunks if chunk["choices"] and chunk["choices"][0]["delta"].get("content")]
+        assert len(texts) == 100
+        ends = [chunk for chunk in reply.chunks if chunk["choices"] and chunk["choices"][0].get("finish_reason")]
+        assert [chunk["choices"][0]["finish_reason"] for chunk in ends] == ["length"]
+        told = [chunk["usage"] for chunk in reply.chunks if chunk.get("usage")]
+        assert told == [{"prompt_tokens": 11, "completion_tokens": 100, "total_tokens": 111}]
         exchange = await gateway.ended()
-        assert exchange.error is None
-        assert (await gateway.ledger()).output == cap
+        assert exchange.usage is not None
+        assert (exchange.usage.input, exchange.usage.output) == (11, 100)
+        await upstream.truth.quiet()
+        assert upstream.truth.total.partial.completion < MANY
+        assert (await gateway.chat()).error["code"] == "insufficient_quota"
 
 
-async def test_who_asked_for_usage_gets_it_in_a_chunk_of_its_own() -> None:
-    async with (
-        hand_upstream() as upstream,
-        whole_gateway(upstream.base_url, team=TEAM) as gateway,
-        raw_client(gateway.port) as client,
-    ):
-        client.send(http_chat(stream=True, stream_options={"include_usage": True}))
-        turn = await upstream.asked()
-        turn.begin_stream()
-        for number in range(QUOTA):
-            turn.send(content(f"word {number}"))
-        *_, finish, usage = (await client.answer()).chunks
-        assert finish["choices"][0]["finish_reason"] == "length"
-        assert usage["choices"] == []
-        assert usage["usage"]["total_tokens"] == QUOTA
+async def test_where_the_limit_lets_it_a_stream_finishes_what_it_began() -> None:
+    async with _Deaf(SCRIPT) as upstream, whole_gateway(upstream.base_url, team=_team("finish")) as gateway:
+        reply = await gateway.chat(stream=True)
+        assert reply.chunks[-1]["usage"]["completion_tokens"] == MANY
+        assert (await gateway.ended()).usage is not None
+        assert (await gateway.ledger()).output == MANY
 
 
-async def test_with_finish_the_stream_ends_what_it_began() -> None:
-    team = {"limits": [{"tokens": QUOTA, "per": "day"}]}
-    async with (
-        hand_upstream() as upstream,
-        whole_gateway(upstream.base_url, team=team) as gateway,
-        raw_client(gateway.port) as client,
-    ):
-        client.send(http_chat(stream=True))
-        turn = await upstream.asked()
-        turn.begin_stream()
-        for number in range(QUOTA):
-            turn.send(content(f"word {number}"))
-        turn.end_stream()
-        assert len((await client.answer()).chunks) == QUOTA
+async def test_streams_at_once_share_what_is_left() -> None:
+    team = {"limits": [{"tokens": 400, "per": "day", "when_spent": "stop"}]}
+    async with _Deaf(SCRIPT) as upstream, whole_gateway(upstream.base_url, team=team) as gateway:
+        replies = await asyncio.gather(*(gateway.chat(stream=True, max_tokens=80) for _ in range(10)))
+        for _ in replies:
+            await gateway.ended()
+        row = await gateway.ledger()
+        assert {reply.status for reply in replies} == {200, 429}
+        assert row.input + row.output <= 400
+
+
+class _Deaf(DemoUpstream):
+    """A model server that does not heed `max_tokens`."""
+
+    def __init__(self, script: Script) -> None:
+        super().__init__(script)
+        heeding = self.desk.read
+        self.desk.read = lambda body, kind: _without_cap(heeding(body, kind))  # type: ignore[method-assign]
+
+
+def _without_cap(asked: Any) -> Any:
+    asked.max_tokens = asked.max_completion_tokens = None
+    return asked
