@@ -1,0 +1,365 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+
+from gateway.core.arrival import Arrival
+from gateway.core.errors import (
+    BodyUnreadable,
+    ClientGone,
+    GatewayError,
+    InternalError,
+    KeyMissing,
+    KeyUnknown,
+    ModelUnknown,
+    NoTarget,
+    RateExceeded,
+    ShuttingDown,
+    StoreUnavailable,
+    TooLarge,
+    UpstreamAuthFailed,
+    UpstreamBroke,
+    UpstreamTimedOut,
+    UpstreamUnreachable,
+)
+from gateway.core.estimate import Estimates
+from gateway.core.exchange import Exchange
+from gateway.core.reservation import Ask, Refusal, Reservation, Standing, Why
+from gateway.core.sink import Sink
+from gateway.core.target import Model
+from gateway.core.usage import Source, Usage
+from gateway.journey import Journey, Rooms
+from tests.unit.fakes import (
+    MODEL,
+    NOW_MS,
+    Client,
+    Ledgers,
+    ScriptedAnswer,
+    ScriptedWire,
+    StandingClock,
+    arrival_of,
+    body_of,
+    catalogue_of,
+    limit,
+    stream,
+)
+
+CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
+DONE = b"data: [DONE]\n\n"
+PLAIN = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
+SECRET = "the prompt of a client"
+
+
+class Whole:
+    """A journey over fakes: one client, one store, one wire."""
+
+    def __init__(self, *script: ScriptedAnswer | Exception, store: Ledgers | None = None, model: Model = MODEL) -> None:
+        self.client, self.wire, self.store = Client(), ScriptedWire(*script), store or Ledgers()
+        self.recorded: list[Exchange] = []
+        self.complaints: list[tuple[str, BaseException]] = []
+        self.ids = iter(f"exchange-{number}" for number in range(1, 1_000))
+        self.journey = Journey(
+            Rooms(
+                catalogue=catalogue_of(model, Model("empty", ())),
+                store=self.store,
+                wire=self.wire,
+                zone=ZoneInfo("UTC"),
+                recorders=[self.recorded.append],
+                complain=lambda what, error: self.complaints.append((what, error)),
+                clock=StandingClock(),
+                dice=Random(1),
+                new_id=lambda: next(self.ids),
+                estimates=Estimates(),
+                keepalive_s=15.0,
+            )
+        )
+
+    def start(self, arrival: Arrival | None = None) -> asyncio.Task[None]:
+        return asyncio.create_task(self.journey.answer(arrival or arrival_of(body_of()), self.client))
+
+    async def answer(self, arrival: Arrival | None = None) -> Exchange:
+        await self.start(arrival)
+        await self.journey.closed()
+        (exchange,) = self.recorded
+        return exchange
+
+    @property
+    def charged(self) -> list[Usage | None]:
+        """What the ledger has: an entry a settlement, None for one that gives back only."""
+        return [settled.entry.usage if settled.entry else None for settled in self.store.settled]
+
+
+async def let_run() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_request_goes_its_whole_way() -> None:
+    whole = Whole(ScriptedAnswer(PLAIN))
+    exchange = await whole.answer()
+    assert (whole.client.status, whole.client.body, whole.client.error) == (200, PLAIN, None)
+    assert (exchange.id, exchange.status, exchange.error, exchange.whole) == ("exchange-1", 200, None, True)
+    assert whole.charged == [exchange.usage] == [Usage(3, 2)]
+    assert whole.complaints == []
+    assert whole.journey.in_flight == 0
+
+
+async def test_a_stream_goes_its_whole_way_and_is_kept_alive() -> None:
+    whole = Whole(stream(CHUNK, FINISH, USAGE, DONE))
+    await whole.answer(arrival_of(body_of(stream=True)))
+    assert whole.client.body.endswith(DONE)
+    assert whole.client.keeps_alive_with is not None
+    assert whole.charged == [Usage(3, 2)]
+
+
+async def test_a_plain_answer_is_not_begun_by_a_keep_alive() -> None:
+    whole = Whole(ScriptedAnswer(PLAIN))
+    await whole.answer()
+    assert whole.client.keeps_alive_with is None
+
+
+def refusing() -> Ledgers:
+    of = limit()
+    return Ledgers(Refusal(Standing(of, of.amount, 0, 0, NOW_MS + 500), 1, Why.SPENT, 500, NOW_MS))
+
+
+EARLY: list[tuple[Callable[[], Arrival], type[GatewayError]]] = [
+    (lambda: msgspec.structs.replace(arrival_of(b""), headers={}), KeyMissing),
+    (lambda: arrival_of(b"", authorization="Bearer wrong"), KeyUnknown),
+    (lambda: arrival_of(b"{"), BodyUnreadable),
+    (lambda: arrival_of(TooLarge("Too large.")), TooLarge),
+    (lambda: arrival_of(ClientGone("It left.")), ClientGone),
+    (lambda: arrival_of(body_of(model="none")), ModelUnknown),
+]
+
+
+@pytest.mark.parametrize(("arrival", "kind"), EARLY, ids=[kind.__name__ for _, kind in EARLY])
+async def test_what_is_refused_before_admission_costs_nothing(
+    arrival: Callable[[], Arrival], kind: type[GatewayError]
+) -> None:
+    whole = Whole()
+    exchange = await whole.answer(arrival())
+    assert (type(exchange.error), exchange.status) == (kind, kind.status)
+    assert whole.client.error is exchange.error
+    assert (whole.store.asked, whole.store.settled, whole.wire.sent, whole.complaints) == ([], [], [], [])
+
+
+@pytest.mark.parametrize(
+    ("store", "kind"), [(refusing, RateExceeded), (lambda: Ledgers(StoreUnavailable("Out.")), StoreUnavailable)]
+)
+async def test_what_is_not_admitted_is_not_settled(store: Callable[[], Ledgers], kind: type[GatewayError]) -> None:
+    whole = Whole(store=store())
+    exchange = await whole.answer()
+    assert type(exchange.error) is kind
+    assert (whole.store.settled, whole.wire.sent, exchange.usage) == ([], [], None)
+
+
+async def test_a_refused_client_is_told_how_its_limits_stand() -> None:
+    of = limit()
+    standing = Standing(of, of.amount, 0, 0, NOW_MS + 500)
+    whole = Whole(store=Ledgers(Refusal(standing, 1, Why.SPENT, 500, NOW_MS, (standing,))))
+    await whole.answer()
+    assert whole.client.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (UpstreamUnreachable("It refused."), UpstreamUnreachable),
+        (UpstreamTimedOut("Silent."), UpstreamTimedOut),
+        (ScriptedAnswer(b"{}", status=401), UpstreamAuthFailed),
+        (ScriptedAnswer(b"{}", status=302), UpstreamUnreachable),
+        (ScriptedAnswer(b'{"cho', failure=UpstreamBroke("It broke.")), UpstreamBroke),
+    ],
+)
+async def test_an_admitted_request_that_fails_is_settled_once_and_free(
+    failure: ScriptedAnswer | Exception, kind: type[GatewayError]
+) -> None:
+    whole = Whole(failure)
+    exchange = await whole.answer()
+    assert (type(exchange.error), exchange.status, whole.client.status) == (kind, kind.status, kind.status)
+    assert whole.charged == [None]
+    assert "x-ratelimit-remaining-requests" in whole.client.headers
+
+
+async def test_a_model_that_nobody_serves_is_settled_too() -> None:
+    whole = Whole()
+    exchange = await whole.answer(arrival_of(body_of(model="empty")))
+    assert (type(exchange.error), whole.charged) == (NoTarget, [None])
+
+
+async def test_an_upstreams_error_is_relayed_and_free() -> None:
+    whole = Whole(ScriptedAnswer(b'{"error":{}}', status=422))
+    exchange = await whole.answer()
+    assert (whole.client.status, whole.client.body, exchange.error) == (422, b'{"error":{}}', None)
+    assert whole.charged == [None]
+
+
+async def test_a_stream_that_breaks_is_told_and_charged_for_what_came() -> None:
+    whole = Whole(stream(CHUNK, CHUNK, failure=UpstreamBroke("It broke.")))
+    exchange = await whole.answer(arrival_of(body_of(stream=True)))
+    assert (type(whole.client.error), exchange.status, whole.client.ended) == (UpstreamBroke, 200, False)
+    assert whole.client.body == CHUNK * 2
+    (usage,) = whole.charged
+    assert usage is not None
+    assert (usage.output, usage.source) == (2, Source.ESTIMATED)
+
+
+@pytest.mark.parametrize("cancels", [1, 2, 5])
+async def test_a_client_that_leaves_is_charged_once_however_often_it_is_cancelled(cancels: int) -> None:
+    answer = stream(CHUNK, CHUNK, hangs=True)
+    whole = Whole(answer)
+    whole.store.may_settle.clear()
+    running = whole.start(arrival_of(body_of(stream=True)))
+    await let_run()
+    whole.client.gone = True
+    for _ in range(cancels):
+        running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await whole.store.settling.wait()
+    assert answer.abandoned
+    assert whole.store.settled == []
+    whole.store.may_settle.set()
+    await whole.journey.closed()
+    (usage,) = whole.charged
+    assert usage is not None
+    assert usage.output == 2
+    (exchange,) = whole.recorded
+    assert isinstance(exchange.error, ClientGone)
+
+
+async def test_a_client_that_leaves_before_the_answer_is_charged_for_its_prompt() -> None:
+    class SlowWire(ScriptedWire):
+        async def send(self, *sent: Any) -> Any:
+            await asyncio.Event().wait()
+
+    whole = Whole()
+    whole.journey.rooms.wire = SlowWire()
+    running = whole.start()
+    await let_run()
+    whole.client.gone = True
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await whole.journey.closed()
+    (usage,) = whole.charged
+    assert usage is not None
+    assert (usage.input > 0, usage.output) == (True, 0)
+    assert whole.recorded[0].status == ClientGone.status
+
+
+async def test_a_client_that_leaves_while_it_is_admitted_is_free() -> None:
+    class SlowStore(Ledgers):
+        async def admit(self, ask: Ask) -> Reservation | Refusal:
+            await asyncio.Event().wait()
+            raise AssertionError("it never ends")
+
+    whole = Whole(store=SlowStore())
+    running = whole.start()
+    await let_run()
+    whole.client.gone = True
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await whole.journey.closed()
+    assert (whole.charged, whole.recorded[0].usage) == ([], None)
+
+
+async def test_a_drain_that_is_cut_short_tells_its_clients_and_settles() -> None:
+    whole = Whole(stream(CHUNK, CHUNK, hangs=True))
+    running = whole.start(arrival_of(body_of(stream=True)))
+    await let_run()
+    assert whole.journey.in_flight == 1
+    whole.journey.cut_short()
+    await whole.journey.idle()
+    await running
+    assert isinstance(whole.client.error, ShuttingDown)
+    assert whole.client.error.retry_after_ms == 1000
+    assert whole.journey.in_flight == 0
+    assert [usage and usage.output for usage in whole.charged] == [2]
+
+
+async def test_a_defect_is_an_answer_without_details_and_a_complaint_with_all() -> None:
+    defect = RuntimeError(f"cannot handle {SECRET}")
+    whole = Whole(defect)
+    exchange = await whole.answer()
+    assert isinstance(exchange.error, InternalError)
+    assert (whole.client.status, SECRET in exchange.error.message) == (500, False)
+    assert [error for _, error in whole.complaints] == [defect]
+    assert whole.charged == [None]
+
+
+@pytest.mark.parametrize("what", ["admit", "settle"])
+async def test_a_defect_of_the_store_harms_one_request_only(what: str) -> None:
+    defect = RuntimeError("defect")
+    broken = Ledgers(defect) if what == "admit" else Ledgers(outage=defect)
+    whole = Whole(ScriptedAnswer(PLAIN), store=broken)
+    exchange = await whole.answer()
+    assert whole.client.status == (500 if what == "admit" else 200)
+    assert [error for _, error in whole.complaints] == [defect]
+    assert whole.recorded == [exchange]
+
+
+async def test_what_cannot_be_settled_is_told_and_recorded_with_its_usage() -> None:
+    outage = StoreUnavailable("Out.")
+    whole = Whole(ScriptedAnswer(PLAIN), store=Ledgers(outage=outage))
+    exchange = await whole.answer()
+    assert [error for _, error in whole.complaints] == [outage]
+    assert exchange.usage == Usage(3, 2)
+
+
+async def test_a_recorder_that_fails_harms_nobody() -> None:
+    def failing(exchange: Exchange) -> None:
+        raise OSError("no disk")
+
+    whole = Whole(ScriptedAnswer(PLAIN))
+    whole.journey.rooms.recorders = [failing, whole.recorded.append]
+    await whole.answer()
+    assert (whole.client.body, whole.charged) == (PLAIN, [Usage(3, 2)])
+    assert len(whole.complaints) == 1
+
+
+async def test_a_request_keeps_the_catalogue_that_it_began_with() -> None:
+    whole = Whole(ScriptedAnswer(PLAIN))
+    rooms = whole.journey.rooms
+
+    async def body() -> bytes:
+        rooms.catalogue = catalogue_of()
+        return body_of()
+
+    await whole.answer(msgspec.structs.replace(arrival_of(b""), body=body))
+    assert whole.client.body == PLAIN
+
+
+async def test_ids_of_settlements_are_the_gateways_own() -> None:
+    whole = Whole(ScriptedAnswer(PLAIN), ScriptedAnswer(PLAIN))
+    for client in (Client(), Client()):
+        whole.client = client
+        await whole.start()
+    await whole.journey.closed()
+    assert [settled.id for settled in whole.store.settled] == ["exchange-1", "exchange-2"]
+
+
+async def test_the_door_answers_by_itself_with_the_same_errors_and_record() -> None:
+    whole = Whole()
+
+    async def page(exchange: Exchange, sink: Sink) -> None:
+        sink.whole(200, [], b"here")
+
+    async def nowhere(exchange: Exchange, sink: Sink) -> None:
+        raise ModelUnknown("There is none.", param="model")
+
+    await whole.journey.answer_here(arrival_of(b""), whole.client, page)
+    missed = Client()
+    await whole.journey.answer_here(arrival_of(b""), missed, nowhere)
+    assert (whole.client.body, missed.status) == (b"here", 404)
+    assert [exchange.status for exchange in whole.recorded] == [200, 404]
