@@ -1,4 +1,4 @@
-"""Whether the store in Redis answers, and how fast."""
+"""Whether the store in Redis answers, how fast, and what waits until it does."""
 
 from __future__ import annotations
 
@@ -48,17 +48,25 @@ DETAIL = (
     Panel("Median", "s", {"{{call}}": quantile(0.5, SECONDS, "call")}, "Half of the calls take less.", width=12),
     Panel("p99", "s", {"{{call}}": quantile(0.99, SECONDS, "call")}, "99 of 100 calls take less.", width=12),
     Panel(
+        "Unsettled",
+        "short",
+        {"{{instance}}": "sum by (instance) (gateway_unsettled_requests)"},
+        "Answered requests whose settlement waits on disk until the store is back.",
+        width=12,
+        warn=1,
+    ),
+    Panel(
         "By process",
         "cps",
         {"{{instance}}: {{outcome}}": per_second("gateway_store_calls_total", "instance, outcome")},
         "One process without the store: its network. All of them: the store.",
-        width=24,
+        width=12,
     ),
 )
 
 STORE = Dashboard(
     uid="inducta-store",
     title="Inducta gateway: store",
-    about="Whether the store in Redis answers, and how fast.",
+    about="Whether the store in Redis answers, how fast, and what waits until it does.",
     rows=(("Now", NOW), ("Calls", DETAIL)),
 )
