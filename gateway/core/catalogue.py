@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from gateway.core.caller import Caller
+from gateway.core.limit import Limit
 from gateway.core.target import Model
 
 
@@ -26,3 +27,18 @@ class Catalogue(msgspec.Struct, frozen=True):
         """The model behind a name or alias, None where it is unknown or not allowed."""
         model = self.models.get(asked)
         return model if model is not None and caller.may_use(model.name) else None
+
+    @property
+    def teams(self) -> set[str]:
+        """The teams that have a key."""
+        return {caller.team for caller in self.callers.values()}
+
+    def limits_of(self, team: str = "") -> list[Limit]:
+        """Every limit with one subject, of one team or of all: those on each end user are left out."""
+        found: dict[tuple[object, ...], Limit] = {}
+        for caller in self.callers.values():
+            if team in ("", caller.team):
+                found |= {limit.identity: limit for limit in caller.limits}
+        for model in self.models.values():
+            found |= {limit.identity: limit for limit in model.limits}
+        return list(found.values())

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 from gateway.core.caller import Caller
-from gateway.core.catalogue import Catalogue
 from gateway.core.errors import UrlUnknown
-from gateway.core.limit import Limit
-from gateway.core.standing import rfc3339, standing_object
+from gateway.core.standing import rfc3339
 from gateway.journey import Rooms
-from gateway.store.bill import bill, query_from
+from gateway.store.reports import REPORTS, Report, Told, listed
 
 PREFIX = "/admin/v1/"
-Told = dict[str, Any]
 Content = Callable[[Rooms, Mapping[str, str]], Awaitable[Told]]
 
 
@@ -29,27 +25,24 @@ async def content_of(path: str, rooms: Rooms, query: Mapping[str, str]) -> Told:
     return await content(rooms, query)
 
 
-async def _usage(rooms: Rooms, query: Mapping[str, str]) -> Told:
-    asked = query_from(query)
-    return bill(await rooms.store.usage(asked), asked.by)
+def _reported(report: Report) -> Content:
+    async def content(rooms: Rooms, query: Mapping[str, str]) -> Told:
+        return await report(rooms.store, rooms.catalogue, query)
 
-
-async def _limits(rooms: Rooms, query: Mapping[str, str]) -> Told:
-    limits = limits_of(rooms.catalogue, query.get("team", ""))
-    return _listed([standing_object(standing) for standing in await rooms.store.standings(limits)])
+    return content
 
 
 async def _teams(rooms: Rooms, _query: Mapping[str, str]) -> Told:
     keys: dict[str, list[str]] = {}
     for caller in rooms.catalogue.callers.values():
         keys.setdefault(caller.team, []).append(caller.key_id)
-    return _listed([{"name": team, "keys": ids} for team, ids in keys.items()])
+    return listed([{"name": team, "keys": ids} for team, ids in keys.items()])
 
 
 async def _keys(rooms: Rooms, query: Mapping[str, str]) -> Told:
     team, now_ms = query.get("team", ""), rooms.clock.now_ms()
     callers = rooms.catalogue.callers.values()
-    return _listed([_key_object(caller, now_ms) for caller in callers if team in ("", caller.team)])
+    return listed([_key_object(caller, now_ms) for caller in callers if team in ("", caller.team)])
 
 
 async def _upstreams(rooms: Rooms, _query: Mapping[str, str]) -> Told:
@@ -58,18 +51,7 @@ async def _upstreams(rooms: Rooms, _query: Mapping[str, str]) -> Told:
         for target in model.targets:
             told = served.setdefault(target.upstream.name, {"name": target.upstream.name, "models": []})
             told["models"].append(model.name)
-    return _listed(list(served.values()))
-
-
-def limits_of(catalogue: Catalogue, team: str) -> list[Limit]:
-    """Every limit with one subject, of one team or of all: those on each end user are left out."""
-    found: dict[tuple[object, ...], Limit] = {}
-    for caller in catalogue.callers.values():
-        if team in ("", caller.team):
-            found |= {limit.identity: limit for limit in caller.limits}
-    for model in catalogue.models.values():
-        found |= {limit.identity: limit for limit in model.limits}
-    return list(found.values())
+    return listed(list(served.values()))
 
 
 def _one_key(rooms: Rooms, key_id: str) -> Told:
@@ -93,13 +75,8 @@ def _key_object(caller: Caller, now_ms: int) -> Told:
     }
 
 
-def _listed(data: list[Told]) -> Told:
-    return {"data": data, "next": None}
-
-
 PAGES: dict[str, Content] = {
-    "usage": _usage,
-    "limits": _limits,
+    **{name: _reported(report) for name, report in REPORTS.items()},
     "teams": _teams,
     "keys": _keys,
     "upstreams": _upstreams,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from gateway.core.caller import Caller
 from gateway.core.catalogue import Catalogue
+from gateway.core.limit import Limit, Meter, Per, Scope
 from gateway.core.target import Model
 
 LARGE = Model("openai/large", (), aliases=("large", "best"))
@@ -36,3 +37,24 @@ def test_names_are_taken_to_the_letter() -> None:
 def test_each_model_is_listed_once_and_only_to_whom_may_use_it() -> None:
     assert CATALOGUE.models_of(ANYONE) == [LARGE, SMALL, OTHER]
     assert CATALOGUE.models_of(NARROW) == [LARGE, SMALL]
+
+
+def limit(name: str, scope: Scope, subject: str = "", team: str = "") -> Limit:
+    return Limit(name, scope, subject, Meter.REQUESTS, Per.MINUTE, 10, 10, team)
+
+
+def test_the_limits_of_a_team_are_those_that_can_bind_its_keys_each_once() -> None:
+    everybody = limit("all", Scope.ORGANISATION)
+    teams = {name: limit("team", Scope.TEAM, name, name) for name in ("a", "b")}
+    key = limit("key", Scope.KEY, "1", "a")
+    each_user = limit("user", Scope.USER, "", "a")
+    of_model = limit("model", Scope.MODEL, "m")
+    callers = {
+        "x": Caller("1", "first", "a", limits=(everybody, teams["a"], key), user_limits=(each_user,)),
+        "y": Caller("2", "second", "a", limits=(everybody, teams["a"])),
+        "z": Caller("3", "third", "b", limits=(everybody, teams["b"])),
+    }
+    catalogue = Catalogue(callers, {"m": Model("m", (), limits=(of_model,))})
+    assert catalogue.limits_of("a") == [everybody, teams["a"], key, of_model]
+    assert catalogue.limits_of() == [everybody, teams["a"], key, teams["b"], of_model]
+    assert catalogue.teams == {"a", "b"}
