@@ -11,7 +11,8 @@ from aiohttp import web
 
 from gateway.core.errors import AdminForbidden, FieldInvalid, GatewayError, KeyUnknown, MethodNotAllowed, UrlUnknown
 from gateway.journey import Rooms
-from gateway.web.admin_pages import PREFIX, Told, content_of
+from gateway.store.reports import Told
+from gateway.web.admin_pages import PREFIX, content_of
 from gateway.web.rendering import JSON, error_body, error_headers
 
 
