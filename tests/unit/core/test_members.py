@@ -191,3 +191,20 @@ def test_no_bytes_raise_anything_else(body: bytes) -> None:
     except BodyUnreadable:
         return
     assert json.loads(body).keys() == members.spans.keys()
+
+
+@given(objects(), st.data())
+def test_a_member_said_again_anywhere_is_refused(
+    made: tuple[bytes, dict[str, str], list[str]], data: st.DataObject
+) -> None:
+    _, texts, pieces = made
+    if not texts:
+        return
+    name = data.draw(st.sampled_from(sorted(texts)))
+    value = data.draw(st.sampled_from([texts[name], "1", '"x"', "{}"]))
+    places = list(range(1, len(pieces), 3))
+    again = f"{json.dumps(name)}:{value}"
+    at = data.draw(st.sampled_from([*places, len(pieces)]))
+    body = "".join([*pieces[:at], f",{again}" if at > 1 else f"{again},", *pieces[at:]]) + "}"
+    json.loads(body)
+    assert "twice" in refusal(body.encode())

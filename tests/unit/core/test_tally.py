@@ -276,6 +276,14 @@ def test_content_is_given_in_the_call_that_brings_it() -> None:
     assert tally.close() == b""
 
 
+def test_a_known_frame_does_not_overtake_what_is_held() -> None:
+    tally = StreamTally(CHAT, merge=True)
+    given = [
+        tally.feed(piece) for piece in (chunk("a"), chunk("b"), FINISH, chunk("c"), chunk("d")[:30], chunk("d")[30:])
+    ]
+    assert given == [chunk("a"), chunk("b"), b"", FINISH + chunk("c"), b"", chunk("d")]
+
+
 def test_an_empty_finish_reason_ends_nothing() -> None:
     tally = StreamTally(CHAT, merge=True)
     unfinished = chunk("a", finish='""')
