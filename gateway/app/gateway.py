@@ -14,12 +14,12 @@ from typing import Any
 
 from gateway.app.catalogue import catalogue
 from gateway.app.clock import SystemClock, id_maker
+from gateway.app.store import StoreRoom
 from gateway.core.clock import Clock
 from gateway.core.estimate import Estimates
 from gateway.journey import Journey, Rooms
 from gateway.settings.kinds import Address
 from gateway.settings.shape import Settings
-from gateway.store.in_memory import InMemoryStore
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.client import HttpWire
@@ -38,9 +38,10 @@ class Gateway:
         clock = clock or SystemClock()
         self._settings = settings
         self._log = log
-        self.store = InMemoryStore(clock, settings.timezone)
-        self._wire = HttpWire()
         self._metrics = Metrics(clock, version("inducta-gateway"))
+        self._store = StoreRoom(settings.store, (clock, settings.timezone), self._metrics.store_call, log.error)
+        self.store = self._store.store
+        self._wire = HttpWire()
         self.rooms = Rooms(
             catalogue=catalogue(settings, clock.now_ms() // 1000),
             store=self.store,
@@ -63,6 +64,7 @@ class Gateway:
 
     async def start(self) -> tuple[Address, Address]:
         """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError."""
+        self._store.start()
         data = await self._listen(self._data.handle, self._settings.listen)
         admin = await self._listen(self._admin.handle, self._settings.admin.listen)
         return data, admin
@@ -111,10 +113,12 @@ class Gateway:
 
     def _exposition(self) -> tuple[bytes, str]:
         self._metrics.in_flight.set(self._journey.in_flight)
+        self._metrics.unsettled.set(self._store.unsettled)
         return self._metrics.render()
 
     def _obstacles(self) -> list[str]:
-        return ["draining"] if self._draining else []
+        store = self._store.obstacle
+        return ["draining"] * self._draining + [f"the store {store}"] * bool(store)
 
 
 async def _first(*waits: Coroutine[Any, Any, Any]) -> None:

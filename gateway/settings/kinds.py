@@ -11,11 +11,14 @@ import re
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import PlainValidator, SecretStr, WithJsonSchema
+
+from gateway.core.store_url import SCHEMES, read_store_url
 
 MAX_WHOLE = 2**53
 """Up to here amounts are exact everywhere: a double, which Redis' Lua counts in, holds no more."""
@@ -24,6 +27,7 @@ MONEY_DECIMALS = 6
 """Dollars are kept as whole micro-dollars, prices as whole pico-dollars a token."""
 
 _WHOLE = r"[0-9]{1,16}(_[0-9]{1,16}){0,9}"
+_STORE_SCHEMES = "^(" + "|".join(re.escape(scheme) for scheme in SCHEMES) + ")"
 _MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
@@ -168,7 +172,15 @@ def _http_url(given: Any) -> str:
 
 
 def _store_url(given: Any) -> str:
-    return _match("memory://", given, "must be memory://")[0]
+    read_store_url(given if isinstance(given, str) else "")
+    return str(given)
+
+
+def _folder(given: Any) -> Path:
+    if isinstance(given, Path):
+        return given
+    allowed = "must be the path of a folder that begins with /, such as /var/lib/gateway"
+    return Path(_match(r"/[^\0]{0,1023}", given, allowed)[0])
 
 
 def _timezone(given: Any) -> ZoneInfo:
@@ -212,7 +224,8 @@ Amount = Annotated[Decimal, *_kind(_amount, type="number", exclusiveMinimum=0)]
 DollarsPerMillion = Annotated[Decimal, *_kind(_price, type="number", minimum=0, maximum=1_000_000)]
 ListenAddress = Annotated[Address, *_kind(_address, type="string", pattern=r"^.+:[0-9]{1,5}$")]
 HttpUrl = Annotated[str, *_kind(_http_url, type="string", pattern="^https?://")]
-StoreUrl = Annotated[str, *_kind(_store_url, type="string", pattern="^memory://$")]
+StoreUrl = Annotated[str, *_kind(_store_url, type="string", pattern=_STORE_SCHEMES)]
+Folder = Annotated[Path, *_kind(_folder, type="string", pattern="^/")]
 Timezone = Annotated[ZoneInfo, *_kind(_timezone, type="string")]
 Moment = Annotated[date | datetime, *_kind(_moment, type="string")]
 Secret = Annotated[SecretStr, *_kind(_secret, type="string")]

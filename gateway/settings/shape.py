@@ -16,6 +16,7 @@ from gateway.settings.kinds import (
     Count,
     DollarsPerMillion,
     Duration,
+    Folder,
     HeaderName,
     HeaderValue,
     HttpUrl,
@@ -55,6 +56,14 @@ class DrainSettings(Section):
 
 class StoreSettings(Section):
     url: StoreUrl = setting("memory://", "Where counters and the ledger are kept.", repr=False)
+    timeout: Wait = setting("250ms", "For one call to Redis; past it, the store counts as out.")
+    on_outage: Literal["refuse", "allow"] = setting(
+        "refuse", "While the store is out: refuse requests, or let them through and charge them later."
+    )
+    journal: Folder | None = setting(
+        None, "Where usage waits while the store is out; left out: the user's state directory."
+    )
+    prefix: ShortName = setting("gw", "What the names of all keys in Redis begin with.")
 
 
 class TimeoutSettings(Section):

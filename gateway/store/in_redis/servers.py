@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError
 
-from gateway.store.in_redis.address import Address, Node
+from gateway.core.store_url import Node
+from gateway.store.in_redis.address import Address
 from gateway.store.in_redis.line import Command, Line, LineDown
 
 

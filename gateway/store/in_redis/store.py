@@ -15,8 +15,9 @@ import msgspec
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limit import Limit
 from gateway.core.reservation import Ask, Refusal, Reservation, Settlement, Standing
+from gateway.core.store_url import read_store_url
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, UsageQuery, UsageRow
-from gateway.store.in_redis.address import parse_address
+from gateway.store.in_redis.address import Address
 from gateway.store.in_redis.admission import admit
 from gateway.store.in_redis.calls import Timing
 from gateway.store.in_redis.clock import StoreClock
@@ -50,12 +51,12 @@ def _unobserved(call: str, outcome: str, seconds: float) -> None:
 
 
 class RedisStore:
-    """Connects when it is first asked. Raises ValueError for a URL that leads nowhere."""
+    """Connects when it is first asked. Raises ValueError for a URL that cannot be read."""
 
     def __init__(self, options: RedisOptions, zone: ZoneInfo, observe: Observer = _unobserved) -> None:
-        address = parse_address(options.url)
-        servers = Cluster if address.kind == "cluster" else OneServer
-        self._servers = servers(address, options.timeout_s, _GREETING)
+        url = read_store_url(options.url)
+        servers = Cluster if url.kind == "cluster" else OneServer
+        self._servers = servers(Address(url), options.timeout_s, _GREETING)
         keys = Keys(options.prefix)
         courier = Courier(self._servers, options.timeout_s, observe)
         self.clock = StoreClock()

@@ -132,7 +132,7 @@ async def test_a_failover_costs_nothing_that_was_answered() -> None:
 
 async def test_a_master_that_is_demoted_is_left() -> None:
     """It still answers, but takes no writes."""
-    with redis_sentinels() as (master, replica, sentinels):
+    with redis_sentinels() as (_, replica, sentinels):
         async with opened(f"redis+sentinel://127.0.0.1:{sentinels[0].port}/main", 0.5) as store:
             await admitted(store, ask(QUOTA))
             with contextlib.closing(sentinels[0].client()) as client:

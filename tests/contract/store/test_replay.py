@@ -123,7 +123,7 @@ class Run:
         assert told == await self.memory.standings(self.limits), f"step {number}"
 
     async def reload(self, number: int) -> None:
-        """Change an amount. Not of rates: which of two paces the time since the last charge flowed by is not promised."""
+        """Change an amount. Not of rates: by which of two paces the time before flowed back is not promised."""
         place = self.dice.choice([place for place, one in enumerate(LIMITS) if not one.is_rate])
         one = LIMITS[place]
         factor = self.dice.choice([1, 1, 2, 3])

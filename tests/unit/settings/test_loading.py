@@ -136,7 +136,11 @@ NAME_REFUSED = "teams.a b: its name must be 1 to 64 letters, digits, dots, dashe
         ("teams: {a: {limit: 1}}", "teams.a.limit: is not a known setting; did you mean limits?"),
         ("max_body: [1]", "max_body: must be a size above nothing such as 512B, 64KiB, 10MiB or 1GiB"),
         ("max_body: {a: 1}", "max_body: must be a size above nothing such as 512B, 64KiB, 10MiB or 1GiB"),
-        ("store: {url: redis://x}", "store.url: must be memory://"),
+        (
+            "store: {url: mysql://x}",
+            "store.url: must begin with one of memory://, redis://, rediss://, unix://, redis+sentinel://, "
+            "rediss+sentinel://, redis+cluster://, rediss+cluster://",
+        ),
     ],
 )
 def test_a_value_of_the_wrong_form_says_which_it_must_have(line: str, message: str) -> None:
@@ -194,7 +198,7 @@ SECRETS = {
     "url": ("upstreams: {main: {base_url: ${S}}}", "https://user:hunter2@host/v1"),
     "word": ("upstreams: {main: {base_url: http://a/v1, auth: ${S}}}", "hunter2"),
     "section": ("admin: ${S}", "hunter2"),
-    "store": ("store: {url: ${S}}", "redis://:hunter2@host"),
+    "store": ("store: {url: ${S}}", "redis://:hunter2@host/x"),
     "address": ("listen: ${S}", "hunter2"),
     "duration": ("drain: {delay: ${S}}", "hunter2"),
     "size": ("max_body: ${S}", "hunter2"),

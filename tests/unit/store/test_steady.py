@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -71,16 +72,24 @@ class Stage:
         self.steady = SteadyStore(self.store, self.journal, policy, (self.clock, UTC))
 
     async def until_nothing_waits(self) -> None:
-        async with asyncio.timeout(5):
-            while self.steady.unsettled or self.journal.size:
-                await asyncio.sleep(0)
+        await until(lambda: not (self.steady.unsettled or self.journal.size))
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not happened():
+            await asyncio.sleep(0)
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 async def test_a_store_that_is_well_is_just_asked(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     await stage.steady.settle(truth(await admitted(stage.steady, ask(QUOTA)), 7, bill()))
     assert await used_and_held(stage.steady, QUOTA) == (7, 0)
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 async def test_what_is_settled_in_an_outage_is_charged_afterwards(tmp_path: Path) -> None:
@@ -97,7 +106,7 @@ async def test_what_is_settled_in_an_outage_is_charged_afterwards(tmp_path: Path
     assert await used_and_held(stage.steady, REQUESTS) == (3, 0)
     assert (await stage.steady.usage(UsageQuery()))[0].requests == 3
     await stage.steady.close()
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 async def test_a_settlement_that_was_carried_out_unheard_is_charged_once(tmp_path: Path) -> None:
@@ -153,9 +162,7 @@ async def test_a_start_takes_up_what_a_process_left_behind(tmp_path: Path) -> No
     await before.journal.close()
     after = Stage(tmp_path, "alive")
     after.steady.start()
-    async with asyncio.timeout(5):
-        while list(tmp_path.iterdir()):
-            await asyncio.sleep(0)
+    await until(lambda: not names(tmp_path))
     assert await used_and_held(after.steady, QUOTA) == (7, 0)
     assert after.store.marks == {"dead": 1}
     await after.steady.close()
@@ -170,9 +177,7 @@ async def test_what_was_left_behind_waits_for_the_store_too(tmp_path: Path) -> N
     after = Stage(tmp_path, "alive")
     after.store.go()
     after.steady.start()
-    async with asyncio.timeout(5):
-        while after.steady.unsettled != 3:
-            await asyncio.sleep(0)
+    await until(lambda: after.steady.unsettled == 3)
     after.store.come()
     await after.until_nothing_waits()
     assert (await after.steady.usage(UsageQuery()))[0].requests == 1
@@ -186,9 +191,7 @@ async def test_a_replay_that_breaks_off_goes_on_where_it_was(tmp_path: Path) -> 
         await stage.steady.settle(Settlement(f"s{number}", stage.clock.now_ms(), (), bill()))
     stage.store.come()
     stage.steady.start()
-    async with asyncio.timeout(5):
-        while len(stage.store.replayed) < 2:
-            await asyncio.sleep(0)
+    await until(lambda: len(stage.store.replayed) >= 2)
     stage.store.go()
     await stage.steady.settle(Settlement("s5", stage.clock.now_ms(), (), bill()))
     stage.store.come()

@@ -1,0 +1,82 @@
+"""The store that the settings ask for, with what keeps it steady and its holds alive."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from gateway.core.clock import Clock
+from gateway.core.errors import StoreUnavailable
+from gateway.settings.shape import StoreSettings
+from gateway.store.contract import Store
+from gateway.store.in_memory import InMemoryStore
+from gateway.store.in_redis import Observer, RedisOptions, RedisStore
+from gateway.store.journal import Journal
+from gateway.store.steady import Policy, SteadyStore
+from gateway.store.vigil import Vigil
+
+Complain = Callable[[str], None]
+
+
+class StoreRoom:
+    """`store` is what the journey asks; `start` once the event loop runs. Raises OSError where the journal's folder
+    cannot be written to."""
+
+    def __init__(
+        self,
+        settings: StoreSettings,
+        around: tuple[Clock, ZoneInfo],
+        observe: Observer,
+        complain: Callable[[str], None],
+    ) -> None:
+        clock, zone = around
+        self._steady: SteadyStore | None = None
+        self._refuses = settings.on_outage == "refuse"
+        self._greeting: asyncio.Task[None] | None = None
+        inner: Store
+        if settings.url == "memory://":
+            inner = InMemoryStore(clock, zone)
+        else:
+            process = secrets.token_hex(6)
+            options = RedisOptions(settings.url, process, settings.prefix, settings.timeout.total_seconds())
+            journal = Journal(settings.journal or state_folder(os.environ), process)
+            policy = Policy(complain, lets_through=not self._refuses)
+            inner = self._steady = SteadyStore(RedisStore(options, zone, observe), journal, policy, around)
+        self.store = self._vigil = Vigil(inner)
+
+    def start(self) -> None:
+        self._vigil.start()
+        if self._steady is not None:
+            self._steady.start()
+            # So that readiness knows before the first request comes.
+            self._greeting = asyncio.get_running_loop().create_task(_greet(self._steady))
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why nobody is served: the store is out, and requests are refused meanwhile."""
+        return self._steady.trouble if self._steady is not None and self._refuses else None
+
+    @property
+    def unsettled(self) -> int:
+        """Requests that wait on the disk."""
+        return self._steady.unsettled if self._steady is not None else 0
+
+
+async def _greet(store: Store) -> None:
+    with suppress(StoreUnavailable):
+        await store.ping()
+
+
+def state_folder(environment: Mapping[str, str]) -> Path:
+    """Where a program keeps what must outlive it: as systemd says it (systemd.exec, STATE_DIRECTORY), else as the
+    XDG Base Directory Specification does."""
+    given = environment.get("STATE_DIRECTORY", "").partition(":")[0]
+    if given:
+        return Path(given)
+    home = environment.get("XDG_STATE_HOME", "")
+    return (Path(home) if home.startswith("/") else Path.home() / ".local" / "state") / "inducta-gateway"
