@@ -42,8 +42,9 @@ def reckon(exchange: Exchange, envelope: Envelope) -> Usage | None:
         return _estimated(exchange, 0) if left and exchange.target is not None else None
     if exchange.status >= 400 and not (left and exchange.status == ClientGone.status):
         return None
-    if tally.usage is not None:
-        return tally.usage
+    reported = tally.usage
+    if reported is not None:
+        return reported
     nothing_came = not tally.events and not tally.text_bytes
     if nothing_came and (tally.failed or (exchange.error is not None and not left)):
         return None
