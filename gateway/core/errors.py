@@ -163,8 +163,11 @@ class QuotaSpent(LimitRefusal):
 
 
 class UpstreamError(GatewayError):
+    """`outcome` says more closely than the code how it went, for metrics: one of a closed list."""
+
     status = 502
     blame = Blame.UPSTREAM
+    outcome: str = ""
 
 
 class UpstreamUnreachable(UpstreamError):

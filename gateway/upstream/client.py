@@ -11,7 +11,7 @@ from time import monotonic
 
 from gateway.core.errors import ShuttingDown, UpstreamUnreachable
 from gateway.core.target import Upstream
-from gateway.upstream.connection import Request, Stale
+from gateway.upstream.connection import HUNG_UP, Request, Stale
 from gateway.upstream.contract import Outgoing
 from gateway.upstream.fittings import IDLE_SECONDS, Fittings
 from gateway.upstream.incoming import Incoming
@@ -47,7 +47,7 @@ class HttpWire:
         try:
             return await connection.exchange(request)
         except Stale:
-            raise UpstreamUnreachable(f"Upstream {upstream.name!r} closed the connection before it answered.") from None
+            raise HUNG_UP.about(upstream.name, UpstreamUnreachable) from None
 
     async def close(self) -> None:
         """Close every connection; answers on their way break."""

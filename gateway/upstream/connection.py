@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.core.target import Timeouts
 from gateway.upstream.alarm import Alarm
+from gateway.upstream.complaint import Complaint
 from gateway.upstream.fittings import Fittings
 from gateway.upstream.framing import Framing
 from gateway.upstream.incoming import Incoming
@@ -21,6 +22,9 @@ from gateway.upstream.patience import Patience
 
 ONE_WRITE_BYTES = 65_536
 """Up to here head and body go out joined, in one system call; a larger body is not copied for it."""
+
+
+HUNG_UP = Complaint("hung_up", "closed the connection before it answered")
 
 
 class Stale(Exception):
@@ -92,7 +96,7 @@ class Connection(asyncio.BufferedProtocol):
     def dismiss(self) -> None:
         """Close now; an answer on its way breaks."""
         if self._answer is not None:
-            self._answer.broke("was disconnected by the gateway")
+            self._answer.broke(Complaint("abandoned", "was disconnected by the gateway"))
         self.abort()
 
     # The answer's side.
@@ -189,7 +193,7 @@ class Connection(asyncio.BufferedProtocol):
         if answer is not self._answer:
             return  # The reader abandoned it while it was handed over.
         if not self._framing.complete:
-            answer.broke(f"sent what is not an HTTP answer: {self._framing.fault}")
+            answer.broke(Complaint("malformed", f"sent what is not an HTTP answer: {self._framing.fault}"))
             self.abort()
             return
         self._end(answer)
@@ -222,7 +226,8 @@ class Connection(asyncio.BufferedProtocol):
         elif self._is_used and not self._heard:
             answer.failed(Stale())
         else:
-            answer.broke(f"{how} the connection before {'the end of its answer' if self._flowing else 'it answered'}")
+            missing = "the end of its answer" if self._flowing else "it answered"
+            answer.broke(Complaint(HUNG_UP.outcome, f"{how} the connection before {missing}"))
 
     def _ring(self) -> float | None:
         now = monotonic()

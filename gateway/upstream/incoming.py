@@ -12,10 +12,13 @@ from time import monotonic
 from typing import Protocol
 
 from gateway.core.errors import UpstreamBroke, UpstreamTimedOut, UpstreamUnreachable
+from gateway.upstream.complaint import Complaint
 from gateway.upstream.decoding import Plain, Store, Undecodable, store_for
 
 HELD_BYTES = 65_536
 """What may wait for `pour` before the upstream's socket is left unread."""
+
+_ABANDONED = Complaint("abandoned", "was abandoned before the end of its answer")
 
 
 class Source(Protocol):
@@ -76,15 +79,15 @@ class Incoming:
         self._received = True
         self._deliver()
 
-    def broke(self, what: str) -> None:
-        """The message cannot end well; `what` follows the upstream's name."""
+    def broke(self, complaint: Complaint) -> None:
+        """The message cannot end well."""
         kind = UpstreamBroke if self.first_byte_at else UpstreamUnreachable
-        self.failed(kind(f"Upstream {self._name!r} {what}."))
+        self.failed(complaint.about(self._name, kind))
 
-    def timed_out(self, what: str) -> None:
+    def timed_out(self, complaint: Complaint) -> None:
         # Whoever rests holds pieces back; they must not hold back the end of the time, too.
         self._store = Plain()
-        self.failed(UpstreamTimedOut(f"Upstream {self._name!r} {what}."))
+        self.failed(complaint.about(self._name, UpstreamTimedOut))
 
     def failed(self, failure: Exception) -> None:
         self._source = None
@@ -127,7 +130,7 @@ class Incoming:
         if self._over:
             return
         self._store = Plain()
-        self.failed(UpstreamBroke(f"The answer of upstream {self._name!r} was abandoned."))
+        self.failed(_ABANDONED.about(self._name, UpstreamBroke))
         if source is not None:
             source.abort()
 
@@ -161,7 +164,7 @@ class Incoming:
 
     def _spoil(self, what: str) -> None:
         source, self._store = self._source, Plain()
-        self.broke(f"sent an answer that cannot be decoded: {what}")
+        self.broke(Complaint("malformed", f"sent an answer that cannot be decoded: {what}"))
         if source is not None:
             source.abort()
 

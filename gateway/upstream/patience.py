@@ -9,6 +9,11 @@ from __future__ import annotations
 import math
 
 from gateway.core.target import Timeouts
+from gateway.upstream.complaint import Complaint
+
+_SENDING = Complaint("send_timeout", "took no byte of the request")
+_AWAITING = Complaint("first_byte_timeout", "sent no byte of an answer")
+_FLOWING = Complaint("idle_timeout", "sent nothing more")
 
 
 class Patience:
@@ -25,14 +30,14 @@ class Patience:
 
     def sending(self, now: float) -> None:
         """The request is on its way; to be repeated whenever the upstream takes some of it."""
-        self._wait(now, self._timeouts.idle, "took no byte of the request")
+        self._wait(now, self._timeouts.idle, _SENDING)
 
     def awaiting(self, now: float) -> None:
-        self._wait(now, self._timeouts.first_byte, "sent no byte of an answer")
+        self._wait(now, self._timeouts.first_byte, _AWAITING)
 
     def flowing(self, now: float) -> None:
         """The answer has begun, or is wanted again. Set `since` for each piece from here on."""
-        self._wait(now, self._timeouts.idle, "sent nothing more")
+        self._wait(now, self._timeouts.idle, _FLOWING)
 
     def resting(self) -> None:
         self._allowance = math.inf
@@ -41,13 +46,13 @@ class Patience:
     def deadline(self) -> float:
         return min(self.since + self._allowance, self._total_at)
 
-    def complaint(self, now: float) -> str:
-        """What the upstream failed to do in time, to follow its name."""
+    def complaint(self, now: float) -> Complaint:
         if now >= self._total_at:
-            return f"did not end its answer within {self._timeouts.total:g} s in all"
-        return f"{self._missing} for {self._allowance:g} s"
+            return Complaint("total_timeout", f"did not end its answer within {self._timeouts.total:g} s in all")
+        outcome, text = self._missing
+        return Complaint(outcome, f"{text} for {self._allowance:g} s")
 
-    def _wait(self, now: float, allowance: float, missing: str) -> None:
+    def _wait(self, now: float, allowance: float, missing: Complaint) -> None:
         self.since = now
         self._allowance = allowance
         self._missing = missing

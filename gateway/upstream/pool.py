@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from gateway.core.errors import UpstreamUnreachable
 from gateway.core.target import Upstream
+from gateway.upstream.complaint import Complaint
 from gateway.upstream.connection import Connection
 from gateway.upstream.dial import CannotConnect, Dialler
 from gateway.upstream.fittings import Fittings
@@ -41,16 +42,17 @@ class Pool:
             if not connection.closed:
                 return connection
         timeout = self._upstream.timeouts.connect
-        failing = f"had none of its {self._upstream.max_connections} connections free"
+        failing = Complaint("no_connection_free", f"had none of its {self._upstream.max_connections} connections free")
         try:
             async with asyncio.timeout(timeout):
                 given = await self._slot()
                 if given is not None:
                     return given
-                failing = "did not accept a connection"
+                failing = Complaint("connect_timeout", "did not accept a connection")
                 return await self._dial()
         except TimeoutError:
-            raise self._unreachable(f"{failing} within {timeout:g} s") from None
+            late = Complaint(failing.outcome, f"{failing.text} within {timeout:g} s")
+            raise late.about(self._upstream.name, UpstreamUnreachable) from None
 
     async def close(self) -> None:
         self._is_closed = True
@@ -129,11 +131,9 @@ class Pool:
         except BaseException as error:
             self._give_slot_back()
             if isinstance(error, CannotConnect):
-                raise self._unreachable(f"cannot be reached: {error}") from error
+                complaint = Complaint("not_reached", f"cannot be reached: {error}")
+                raise complaint.about(self._upstream.name, UpstreamUnreachable) from error
             raise
         self._connections.add(connection)
         self._all_gone.clear()
         return connection
-
-    def _unreachable(self, what: str) -> UpstreamUnreachable:
-        return UpstreamUnreachable(f"Upstream {self._upstream.name!r} {what}.")
