@@ -30,8 +30,9 @@ async def test_breaking_before_an_answer_is_being_unreachable(wire: HttpWire, pl
     server = await play([hears, leaves])
     with pytest.raises(
         UpstreamUnreachable, match=r"^Upstream 'inducta' (closed|reset) the connection before it answered"
-    ):
+    ) as caught:
         await wire.send(server.upstream(), ASK)
+    assert caught.value.outcome == "hung_up"
     assert server.connections == 1
 
 
@@ -70,8 +71,9 @@ async def test_a_reset_is_no_end_of_an_answer_that_ends_by_closing(wire: HttpWir
 async def test_a_framing_that_breaks_midway_breaks_the_answer(wire: HttpWire, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half") + b"zz\r\n"), sees_the_client_leave])
     answer = await wire.send(server.upstream(), ASK)
-    with pytest.raises(UpstreamBroke, match="not an HTTP answer"):
+    with pytest.raises(UpstreamBroke, match="not an HTTP answer") as caught:
         await body_of(answer)
+    assert caught.value.outcome == "malformed"
     await server.sees_the_client_gone()
 
 

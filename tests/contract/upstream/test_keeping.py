@@ -77,8 +77,9 @@ async def test_a_kept_connection_that_closes_under_a_request_is_replaced_unseen(
 async def test_it_is_replaced_once_only(wire: HttpWire, play: Play) -> None:
     server = await play([hears, says(OK), hears, hangs_up], [hears, hangs_up], [hears, says(OK)])
     await ask(wire, server.upstream())
-    with pytest.raises(UpstreamUnreachable, match="before it answered"):
+    with pytest.raises(UpstreamUnreachable, match="before it answered") as caught:
         await ask(wire, server.upstream())
+    assert caught.value.outcome == "hung_up"
     assert server.connections == 2
 
 
@@ -134,8 +135,9 @@ async def test_waiting_for_a_connection_ends_with_the_time_to_connect(wire: Http
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
     upstream = server.upstream(max_connections=1, timeouts=Timeouts(connect=0.05))
     first = await wire.send(upstream, ASK)
-    with pytest.raises(UpstreamUnreachable, match=r"had none of its 1 connections free within 0.05 s"):
+    with pytest.raises(UpstreamUnreachable, match=r"had none of its 1 connections free within 0.05 s") as caught:
         await wire.send(upstream, ASK)
+    assert caught.value.outcome == "no_connection_free"
     first.abandon()
     await server.sees_the_client_gone()
 

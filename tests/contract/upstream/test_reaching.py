@@ -42,8 +42,11 @@ async def test_an_upstream_that_listens_nowhere_is_unreachable(wire: HttpWire) -
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         upstream = Upstream("nowhere", f"http://127.0.0.1:{unheard.getsockname()[1]}")
-        with pytest.raises(UpstreamUnreachable, match=r"^Upstream 'nowhere' cannot be reached: connection refused\.$"):
+        with pytest.raises(
+            UpstreamUnreachable, match=r"^Upstream 'nowhere' cannot be reached: connection refused\.$"
+        ) as caught:
             await wire.send(upstream, ASK)
+        assert caught.value.outcome == "not_reached"
 
 
 async def test_a_name_that_nobody_knows_is_unreachable(wire: HttpWire) -> None:

@@ -21,8 +21,11 @@ SHORT = 0.05
 async def test_an_upstream_that_says_nothing_times_out(wire: HttpWire, play: Play) -> None:
     server = await play([hears, sees_the_client_leave])
     upstream = server.upstream(timeouts=Timeouts(first_byte=SHORT))
-    with pytest.raises(UpstreamTimedOut, match=r"^Upstream 'inducta' sent no byte of an answer for 0.05 s\.$"):
+    with pytest.raises(
+        UpstreamTimedOut, match=r"^Upstream 'inducta' sent no byte of an answer for 0.05 s\.$"
+    ) as caught:
         await wire.send(upstream, ASK)
+    assert caught.value.outcome == "first_byte_timeout"
     await server.sees_the_client_gone()
 
 
@@ -110,8 +113,9 @@ async def test_a_server_that_does_not_accept_is_unreachable(wire: HttpWire) -> N
             caller.connect_ex(address)
             waiting.append(caller)
         upstream = Upstream("full", f"http://127.0.0.1:{address[1]}", timeouts=Timeouts(connect=SHORT))
-        with pytest.raises(UpstreamUnreachable, match=r"'full' did not accept a connection within 0.05 s"):
+        with pytest.raises(UpstreamUnreachable, match=r"'full' did not accept a connection within 0.05 s") as caught:
             await wire.send(upstream, ASK)
+        assert caught.value.outcome == "connect_timeout"
         for caller in waiting:
             caller.close()
 
