@@ -9,6 +9,8 @@ import click
 COMMANDS = {
     "serve": "gateway.cli.serve:serve",
     "check": "gateway.cli.check:check",
+    "usage": "gateway.cli.usage:usage",
+    "limits": "gateway.cli.limits:limits",
     "schema": "gateway.cli.schema:schema",
     "demo-upstream": "gateway.cli.demo_upstream:demo_upstream",
 }

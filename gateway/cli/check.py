@@ -9,10 +9,8 @@ from typing import Any
 
 import click
 
-from gateway.cli.configuration import config_option, tell
+from gateway.cli.configuration import EXIT_INVALID, config_option, tell
 from gateway.settings import Problem, Settings, SettingsInvalid, load
-
-EXIT_INVALID = 2
 
 
 @click.command(epilog="Example: gateway check -c config/gateway.yaml")

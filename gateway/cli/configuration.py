@@ -9,6 +9,7 @@ import click
 from gateway.settings import Problem
 
 DEFAULT_CONFIG = "config/gateway.yaml"
+EXIT_INVALID = 2
 
 config_option = click.option(
     "-c",

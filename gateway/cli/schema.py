@@ -11,9 +11,12 @@ from gateway.settings import json_schema
 
 @click.command(epilog="Example: gateway schema > gateway.schema.json")
 def schema() -> None:
-    """Print the JSON Schema of the configuration, for editors and for other programs.
+    """Print the JSON Schema of the configuration.
 
-    An editor with a YAML language server uses it where a configuration begins with the line
+    It is for editors and for other programs. An editor with a YAML language server uses it where a
+    configuration begins with the line
+
+    \b
     # yaml-language-server: $schema=gateway.schema.json
     """
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))

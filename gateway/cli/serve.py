@@ -8,32 +8,37 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import click
+from click.core import ParameterSource
 
 from gateway.app.serve import Announce, Source
 from gateway.app.serve import serve as run
+from gateway.cli.configuration import EXIT_INVALID, config_option, tell
 from gateway.core.errors import GatewayError
 from gateway.settings import Settings, SettingsInvalid, load
 from gateway.settings.kinds import Address
 
-DEFAULT_CONFIG = "config/gateway.yaml"
-
 
 @click.command(epilog="Example: gateway serve -c config/gateway.yaml")
-@click.option("-c", "--config", metavar="FILE", help=f"Default: $GATEWAY_CONFIG, then {DEFAULT_CONFIG}.")
+@config_option
 @click.option("--demo", "as_demo", is_flag=True, help="No file: the built-in upstream, one key, memory only.")
 @click.option("--upstream", metavar="URL", help="No file: that server and its models; its key in $UPSTREAM_API_KEY.")
 @click.option("--listen", default="127.0.0.1:8080", show_default=True, help="Where to serve without a file.")
-def serve(config: str | None, as_demo: bool, upstream: str | None, listen: str) -> None:
-    """Run the gateway until SIGTERM or SIGINT, then let running streams finish."""
+@click.pass_context
+def serve(context: click.Context, config: str, as_demo: bool, upstream: str | None, listen: str) -> None:
+    """Run the gateway until SIGTERM or SIGINT.
+
+    Running streams then finish, as long as drain.timeout allows; a second signal cuts them short. SIGHUP
+    takes the configuration up anew.
+    """
     if as_demo and upstream:
         raise click.UsageError("--demo and --upstream exclude one another.")
-    if config and (as_demo or upstream):
+    named = context.get_parameter_source("config") is ParameterSource.COMMANDLINE
+    if named and (as_demo or upstream):
         raise click.UsageError("--config goes without --demo and --upstream, which need no file.")
     if as_demo or upstream:
         _run_without_file(upstream, listen)
     else:
-        path = config or os.environ.get("GATEWAY_CONFIG") or DEFAULT_CONFIG
-        _run(Source(_from_file(path), path), _say_nothing)
+        _run(Source(_from_file(config), config), _say_nothing)
 
 
 def _run_without_file(upstream: str | None, listen: str) -> None:
@@ -51,9 +56,8 @@ def _run(source: Source, announce: Announce) -> None:
     try:
         run(source, announce)
     except SettingsInvalid as invalid:
-        for problem in invalid.problems:
-            click.echo(str(problem), err=True)
-        sys.exit(2)
+        tell(invalid.problems)
+        sys.exit(EXIT_INVALID)
     except OSError as error:
         raise click.ClickException(f"Cannot listen: {error.strerror or error}. Is another gateway running?") from None
     except GatewayError as error:
@@ -63,8 +67,7 @@ def _run(source: Source, announce: Announce) -> None:
 @asynccontextmanager
 async def _from_file(path: str) -> AsyncIterator[Settings]:
     loaded = load(path, os.environ)
-    for warning in loaded.warnings:
-        click.echo(f"{warning} (warning)", err=True)
+    tell(loaded.warnings, warning=True)
     yield loaded.settings
 
 

@@ -1,0 +1,39 @@
+"""`gateway limits`: how every limit stands now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from gateway.cli.configuration import config_option
+from gateway.cli.reporting import ask, json_option, show_json
+from gateway.cli.tables import Row, table
+
+_HEADINGS = ("limit", "of", "used", "held", "left", "amount", "resets at")
+
+
+@click.command(epilog="Example: gateway limits --team search")
+@config_option
+@click.option("--team", metavar="TEAM", help="Those that bind this team.")
+@json_option
+def limits(config: str, team: str | None, as_json: bool) -> None:
+    """Tell each limit's use, what is left, when it resets.
+
+    Held is what requests in flight may still use. Times are in UTC. A limit on each end user by itself is
+    left out: nobody knows their names.
+    """
+    told = ask("limits", config, {"team": team})
+    if as_json:
+        show_json(told)
+    elif told["data"]:
+        click.echo(table(_HEADINGS, [_row(limit) for limit in told["data"]]))
+    else:
+        click.echo("There are no limits.")
+
+
+def _row(limit: dict[str, Any]) -> Row:
+    name = limit["name"] + (" (shadow)" if limit["mode"] == "shadow" else "")
+    resets_at = (limit["resets_at"] or "").replace("T", " ")
+    figures = [limit[each] for each in ("used", "held", "left", "amount")]
+    return [name, f"{limit['scope']} {limit['subject']}".rstrip(), *figures, resets_at]

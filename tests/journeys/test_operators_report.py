@@ -1,0 +1,159 @@
+"""What `gateway usage` and `gateway limits` tell: from Redis, or from the running gateway that counts in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway.__main__ import main
+from gateway.demo import DemoUpstream, Script
+from tests.redis_servers import RedisServer, free_port, redis_server
+from tests.whole_gateway import MODEL, Json, WholeGateway, configuration, whole_gateway
+
+TOKEN = "operators-token"
+TEAM = {"limits": [{"tokens": 2_000, "per": "day"}, {"requests": 50, "per": "day", "mode": "shadow"}]}
+SHARES_NOTHING = "memory://"
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+class Operator:
+    """Somebody at a terminal, with the gateway's configuration in a file."""
+
+    def __init__(self, file: Path, config: Json) -> None:
+        self._file = file
+        file.write_text(json.dumps(config))
+
+    async def run(self, *arguments: str) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, main, [*arguments, "-c", str(self._file)])
+
+
+def operator_of(gateway: WholeGateway, folder: Path, **changes: object) -> Operator:
+    admin = {"listen": f"127.0.0.1:{gateway.admin_port}", "token": TOKEN}
+    return Operator(folder / "gateway.yaml", configuration("http://127.0.0.1:1/v1", admin=admin, team=TEAM, **changes))
+
+
+def store_at(redis: RedisServer, folder: Path) -> Json:
+    return {"url": redis.url, "journal": str(folder / "journal"), "prefix": folder.name[:40].replace("[", "-")}
+
+
+@pytest.fixture(params=["redis", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Json:
+    return store_at(request.getfixturevalue("redis"), tmp_path) if request.param == "redis" else {"url": SHARES_NOTHING}
+
+
+async def test_people_get_tables_and_programs_what_the_admin_api_gives(store: Json, tmp_path: Path) -> None:
+    admin = {"listen": "127.0.0.1:0", "token": TOKEN}
+    async with (
+        DemoUpstream(Script(chunks=30)) as upstream,
+        whole_gateway(upstream.base_url, admin=admin, team=TEAM, store=store) as gateway,
+    ):
+        operator = operator_of(gateway, tmp_path, store=store)
+        await gateway.chat()
+        await gateway.ended()
+
+        shown = await operator.run("usage")
+        assert shown.exit_code == 0, shown.output
+        heading, row, total = [line.split() for line in shown.stdout.splitlines()]
+        assert heading[:4] == ["team", "model", "requests", "input"]
+        assert (row[:3], row[5]) == (["search", MODEL, "1"], "30")
+        assert (total[0], total[1:]) == ("total", row[2:])
+
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        for page, arguments in (
+            ("usage?by=team,model", ["usage"]),
+            ("limits?team=search", ["limits", "--team", "search"]),
+        ):
+            told = await gateway.request("GET", f"/admin/v1/{page}", admin=True, headers=headers)
+            assert json.loads((await operator.run(*arguments, "--json")).stdout) == told.json
+
+        (row,) = csv.DictReader(io.StringIO((await operator.run("usage", "--by", "team", "--csv")).stdout))
+        assert (row["team"], row["requests"], row["output_tokens"]) == ("search", "1", "30")
+
+        lines = (await operator.run("limits")).stdout.splitlines()
+        assert lines[0].split()[:3] == ["limit", "of", "used"]
+        assert lines[1].startswith("tokens-per-day             team search ")
+        assert lines[2].startswith("requests-per-day (shadow)  team search ")
+
+
+async def test_a_window_in_which_nothing_was_used_is_told_so(redis: RedisServer, tmp_path: Path) -> None:
+    config = configuration("http://127.0.0.1:1/v1", store=store_at(redis, tmp_path))
+    operator = Operator(tmp_path / "gateway.yaml", config)
+    assert (await operator.run("usage", "--since", "2999-01-01")).stdout == "Nothing was used.\n"
+    assert (await operator.run("limits")).stdout == "There are no limits.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("usage", "--by", "colour"), "'by' cannot be 'colour'"),
+        (("usage", "--since", "yesterday"), "'since' must be a day"),
+        (("usage", "--csv", "--json"), "exclude one another"),
+        (("limits", "--team", "nobody"), "There is no team 'nobody'"),
+    ],
+)
+async def test_a_question_that_means_nothing_ends_with_two(
+    arguments: tuple[str, ...], said: str, store: Json, tmp_path: Path
+) -> None:
+    admin = {"listen": "127.0.0.1:0", "token": TOKEN}
+    async with whole_gateway("http://127.0.0.1:1/v1", admin=admin, store=store) as gateway:
+        result = await operator_of(gateway, tmp_path, store=store).run(*arguments)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert said in result.stderr
+
+
+async def test_a_bad_configuration_ends_with_two_and_its_errors(tmp_path: Path) -> None:
+    result = await Operator(tmp_path / "gateway.yaml", {"listn": "x"}).run("usage")
+    assert result.exit_code == 2
+    assert "listn: is not a known setting" in result.stderr
+
+
+async def test_memory_is_asked_of_the_running_gateway_and_that_is_said(tmp_path: Path) -> None:
+    admin = {"listen": "127.0.0.1:0", "token": TOKEN}
+    async with whole_gateway("http://127.0.0.1:1/v1", admin=admin) as gateway:
+        result = await operator_of(gateway, tmp_path).run("limits")
+        assert result.exit_code == 0
+        assert result.stderr == (f"memory:// is in the running gateway: asking it at 127.0.0.1:{gateway.admin_port}.\n")
+
+
+@pytest.mark.parametrize(
+    ("admin", "said"),
+    [
+        ({"listen": "127.0.0.1:9090"}, "Set admin.token"),
+        ({"listen": "127.0.0.1:0", "token": TOKEN}, "Give it a port of its own"),
+        ({"listen": "127.0.0.1:PORT", "token": TOKEN}, "Is it running, with this configuration?"),
+    ],
+)
+async def test_memory_that_cannot_be_asked_ends_with_one_and_what_to_do(admin: Json, said: str, tmp_path: Path) -> None:
+    given = {**admin, "listen": admin["listen"].replace("PORT", str(free_port()))}
+    operator = Operator(tmp_path / "gateway.yaml", configuration("http://127.0.0.1:1/v1", admin=given))
+    result = await operator.run("usage")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert said in result.stderr.splitlines()[-1]
+
+
+async def test_another_token_than_the_gateways_ends_with_one(tmp_path: Path) -> None:
+    admin = {"listen": "127.0.0.1:0", "token": "another-token"}
+    async with whole_gateway("http://127.0.0.1:1/v1", admin=admin) as gateway:
+        result = await operator_of(gateway, tmp_path).run("usage")
+        assert result.exit_code == 1
+        assert "answers 401: Send the admin token" in result.stderr
+
+
+async def test_a_store_that_is_out_ends_with_one(tmp_path: Path) -> None:
+    store = {"url": f"redis://127.0.0.1:{free_port()}", "journal": str(tmp_path)}
+    operator = Operator(tmp_path / "gateway.yaml", configuration("http://127.0.0.1:1/v1", store=store))
+    result = await operator.run("usage")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: The store cannot be reached: ")
