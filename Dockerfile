@@ -39,7 +39,8 @@ RUN apt-get update \
     && useradd --system --uid 10001 --gid gateway --no-create-home --home-dir /var/lib/gateway gateway \
     && install -d -o gateway -g gateway /var/lib/gateway
 COPY --from=build /opt/gateway /opt/gateway
-ENV PATH=/opt/gateway/bin:${PATH} PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 GATEWAY_CONFIG=/etc/gateway/gateway.yaml
+ENV PATH=/opt/gateway/bin:${PATH} PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 GATEWAY_CONFIG=/etc/gateway/gateway.yaml \
+    STATE_DIRECTORY=/var/lib/gateway
 USER 10001:10001
 WORKDIR /var/lib/gateway
 EXPOSE 8080 9090

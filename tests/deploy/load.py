@@ -17,12 +17,13 @@ KEYS = {"search": "gw_search-key-of-the-observed-gateway", "ads": "gw_ads-key-of
 PRICE = {"input": 0.15, "output": 0.60, "cached_input": 0.07}
 
 
-def configuration(upstream: str, dead: str) -> Json:
+def configuration(upstream: str, dead: str, store: str = "memory://") -> Json:
     """Two models: one on a server that works, one that is tried on a dead server first."""
     return {
         "listen": "127.0.0.1:0",
         "admin": {"listen": "127.0.0.1:0"},
         "drain": {"delay": "0s", "timeout": "5s"},
+        "store": {"url": store},
         "upstreams": {
             "inducta": {"base_url": upstream, "timeouts": {"idle": "500ms", "first_byte": "1s"}},
             "spare": {"base_url": dead},

@@ -14,7 +14,7 @@ import aiohttp
 
 from deploy.dashboards.__main__ import DASHBOARDS, SHIPPED
 from tests.deploy.load import SPREAD, Clients, configuration
-from tests.deploy.processes import ROOT, Json, demo_upstream, free_port, gateway, run, tool
+from tests.deploy.processes import ROOT, Json, demo_upstream, free_port, gateway, redis, run, tool
 from tests.deploy.prometheus import Prometheus, prometheus
 
 DOCS = ROOT / "docs" / "pictures"
@@ -24,8 +24,9 @@ SECONDS = 120
 async def main() -> None:
     folder = Path(tempfile.mkdtemp())
     async with (
+        redis(folder) as store,
         demo_upstream("--chunk-delay-ms", "4", "--first-delay-ms", "40") as upstream,
-        gateway(configuration(upstream, f"http://127.0.0.1:{free_port()}/v1"), folder) as (_, data, admin),
+        gateway(configuration(upstream, f"http://127.0.0.1:{free_port()}/v1", store), folder) as (_, data, admin),
         prometheus(folder, admin) as watcher,
         aiohttp.ClientSession() as session,
     ):

@@ -133,6 +133,16 @@ async def demo_upstream(*flags: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
+async def redis(folder: Path) -> AsyncIterator[str]:
+    """A Redis of its own; gives its URL."""
+    port = free_port()
+    flags = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "")
+    async with running(tool("redis-server"), *flags) as program:
+        await program.line(lambda line: "Ready to accept connections" in line)
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@asynccontextmanager
 async def gateway_at(config: Json, folder: Path) -> AsyncIterator[Running]:
     """A gateway process that serves."""
     file = folder / f"gateway-{config['listen'].rpartition(':')[2]}.yaml"

@@ -24,6 +24,10 @@ MATRIX: dict[str, tuple[str, ...]] = {
     "try": (),
     "redis_on_a_volume": ("redis.bundled.storage=5Gi",),
     "autoscaled": ("autoscaling.enabled=true", "autoscaling.targetInFlight=200"),
+    "journal_that_outlives_pods": (
+        "journalVolume.emptyDir=null",
+        "journalVolume.persistentVolumeClaim.claimName=gateway-journal",
+    ),
     "single": ("replicas=1", "podDisruptionBudget.enabled=false", "preStopSeconds=0"),
     "pinned": (f"image.digest=sha256:{'a' * 64}", "imagePullSecrets[0].name=pull"),
     "ingress": ("ingress.enabled=true", "ingress.host=llm.example.com"),

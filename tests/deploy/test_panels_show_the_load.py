@@ -10,9 +10,10 @@ import pytest
 
 from deploy.dashboards.__main__ import DASHBOARDS, SHIPPED
 from tests.deploy.load import Clients, configuration
-from tests.deploy.processes import demo_upstream, free_port, gateway
+from tests.deploy.processes import demo_upstream, free_port, gateway, redis
 from tests.deploy.prometheus import Prometheus, prometheus
 
+NOWHERE = "http://127.0.0.1:{}/v1"
 SCRAPES = 12
 """So many scrapes, one each second, are enough for every rate."""
 
@@ -20,8 +21,9 @@ SCRAPES = 12
 @pytest.mark.slow
 async def test_every_panel_shows_something(tmp_path: Path) -> None:
     async with (
+        redis(tmp_path) as store,
         demo_upstream() as upstream,
-        gateway(configuration(upstream, f"http://127.0.0.1:{free_port()}/v1"), tmp_path) as (_, data, admin),
+        gateway(configuration(upstream, NOWHERE.format(free_port()), store), tmp_path) as (_, data, admin),
         prometheus(tmp_path, admin) as watcher,
         aiohttp.ClientSession() as session,
     ):
