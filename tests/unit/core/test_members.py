@@ -101,6 +101,15 @@ def test_a_name_that_comes_twice_is_refused_however_it_is_written(body: bytes) -
     assert "twice" in refusal(body)
 
 
+def test_a_body_made_to_mislead_the_walk_is_refused() -> None:
+    # Taking the last value's length at the first one's place lands where a member of the last one begins.
+    skipped = b'1,"b":22,"a":'
+    name = b"n" * (len(skipped) - len(b',"":2}'))
+    body = b'{"a":' + skipped + b'{"q":1,"' + name + b'":2}}'
+    assert json.loads(body)["a"]["q"] == 1
+    assert "twice" in refusal(body)
+
+
 def test_a_name_within_a_value_is_another_name() -> None:
     body = b'{"a":{"a":1,"b":"\\"a\\":1"},"b":["a"]}'
     assert list(read_members(body).spans) == ["a", "b"]

@@ -439,6 +439,12 @@ def test_a_single_great_event_has_text_too() -> None:
     assert (tally.events, tally.text_bytes > 48_000) == (1, True)
 
 
+def test_comments_between_chunks_of_one_piece_are_no_text() -> None:
+    stream = chunk("a") + b": OPENROUTER PROCESSING\n\n" * 9 + chunk("bc")
+    together, apart = told(stream)[1], told(stream, cuts=[*range(len(stream))])[1]
+    assert (together.events, together.text_bytes) == (apart.events, apart.text_bytes) == (2, 1)
+
+
 def test_comments_and_the_end_are_no_text() -> None:
     quiet = b": OPENROUTER PROCESSING\n\n"
     _, tally = told(quiet * 50 + chunk("a") + quiet + DONE)
