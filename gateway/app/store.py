@@ -24,8 +24,8 @@ Complain = Callable[[str], None]
 
 
 class StoreRoom:
-    """`store` is what the journey asks; `start` once the event loop runs. Raises OSError where the journal's folder
-    cannot be written to."""
+    """`store` is what the journey asks; `start` once the event loop runs. Raises StoreUnavailable where the journal's
+    folder cannot be written to."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class StoreRoom:
         else:
             process = secrets.token_hex(6)
             options = RedisOptions(settings.url, process, settings.prefix, settings.timeout.total_seconds())
-            journal = Journal(settings.journal or state_folder(os.environ), process)
+            journal = _journal(settings.journal or state_folder(os.environ), process)
             policy = Policy(complain, lets_through=not self._refuses)
             inner = self._steady = SteadyStore(RedisStore(options, zone, observe), journal, policy, around)
         self.store = self._vigil = Vigil(inner)
@@ -65,6 +65,15 @@ class StoreRoom:
     def unsettled(self) -> int:
         """Requests that wait on the disk."""
         return self._steady.unsettled if self._steady is not None else 0
+
+
+def _journal(folder: Path, process: str) -> Journal:
+    try:
+        return Journal(folder, process)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"The journal cannot be kept in {folder}: {error.strerror or error}. Name another folder as store.journal."
+        ) from error
 
 
 async def _greet(store: Store) -> None:
