@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from aiohttp import web
 
 from gateway.core.endpoints import Dialect
-from gateway.core.errors import GatewayError, RequestMalformed, ShuttingDown
+from gateway.core.errors import ClientGone, GatewayError, RequestMalformed, ShuttingDown
 from gateway.core.sink import Headers
 from gateway.web.line import SERVER, Line
 from gateway.web.rendering import error_body, error_event, error_headers
@@ -77,7 +78,10 @@ class ClientSink:
             self.response.enable_chunked_encoding()
         else:
             self.response.force_close()
-        await self.response.prepare(self._request)
+        try:
+            await self.response.prepare(self._request)
+        except ConnectionError:
+            raise ClientGone("The client left before its answer began.") from None
 
     def write(self, data: bytes) -> None:
         transport = self._request.transport
@@ -121,7 +125,8 @@ class ClientSink:
 
     async def _begin_with_comment(self, headers: Headers) -> None:
         if not self.begun:
-            await self.begin(200, headers)
+            with suppress(ClientGone):
+                await self.begin(200, headers)
             self.write(_COMMENT)
 
     def _rest(self) -> None:
