@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 
-from gateway.telemetry.series import Counter, Gauge, Histogram, Labels
+from gateway.telemetry.series import Counter, Gauge, Histogram, Labels, Series
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-Series = Counter | Gauge | Histogram
 
 
 def exposition(every: Iterable[Series]) -> bytes:

@@ -13,7 +13,6 @@ from http import HTTPStatus
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import generate_latest
 
 from gateway.core.clock import Clock
 from gateway.core.errors import Blame, ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
@@ -21,8 +20,9 @@ from gateway.core.exchange import Exchange
 from gateway.core.limit import Per, Scope
 from gateway.core.reservation import Standing
 from gateway.core.usage import Usage
-from gateway.telemetry.exposition import CONTENT_TYPE, Series, exposition
-from gateway.telemetry.series import Counter, Gauge, Histogram, Labels
+from gateway.telemetry.exposition import CONTENT_TYPE, exposition
+from gateway.telemetry.gathering import pack
+from gateway.telemetry.series import Counter, Fold, Gauge, Histogram, Labels, Series
 
 # fmt: off
 DURATION = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 900)
@@ -82,7 +82,7 @@ class Metrics:
         self.store_calls = Counter("gateway_store_calls_total", "Calls of the store.", ("call", "outcome"))
         self.store_seconds = Histogram("gateway_store_call_seconds", "How long they took.", ("call",), STORE_CALL)
         self.unsettled = Gauge("gateway_unsettled_requests", "Answered requests whose settlement waits on disk.")
-        self.build = Gauge("gateway_build_info", "Always 1; the labels say what runs.", ("version", "python"))
+        self.build = Gauge("gateway_build_info", "Always 1; the labels say what runs.", ("version", "python"), "max")
         self.build.set(1, (version, platform.python_version()))
         # A counter that begins at nothing shows its first step to Prometheus; one that begins at one hides it.
         for _, by in _ABORTED_BY:
@@ -90,8 +90,7 @@ class Metrics:
         for outcome in ("accepted", "refused"):
             self.config_reloads.add((outcome,), 0)
         self._quotas: dict[tuple[Labels, str], tuple[float, int]] = {}
-        self._process = CollectorRegistry()
-        ProcessCollector(registry=self._process)
+        self._process = Process()
 
     def exchange(self, x: Exchange) -> None:
         """Record one finished request."""
@@ -135,7 +134,11 @@ class Metrics:
 
     def render(self) -> tuple[bytes, str]:
         """The exposition and its content type."""
-        return exposition(self.every()) + generate_latest(self._process), CONTENT_TYPE
+        return exposition([*self.every(), *self._process.series()]), CONTENT_TYPE
+
+    def packed(self) -> bytes:
+        """The same for whoever adds them to those of other processes."""
+        return pack([*self.every(), *self._process.series()])
 
     def _times(self, x: Exchange, endpoint: str, place: Labels) -> None:
         duration = x.ended - x.arrival.at
@@ -172,7 +175,7 @@ class Metrics:
 
     def _quotas_used(self) -> Gauge:
         """The fullest quota of each kind. A window that is over counts as unused until a request tells."""
-        shown = Gauge("gateway_quota_used_ratio", "Used part of a quota.", ("team", "meter", "per"))
+        shown = Gauge("gateway_quota_used_ratio", "Used part of a quota.", ("team", "meter", "per"), "max")
         now_ms = self._clock.now_ms()
         for (labels, _), (used, resets_ms) in self._quotas.items():
             current = used if resets_ms == 0 or now_ms < resets_ms else 0.0
@@ -181,6 +184,26 @@ class Metrics:
 
     def every(self) -> list[Series]:
         return [*(each for each in vars(self).values() if isinstance(each, Series)), self._quotas_used()]
+
+
+class Process:
+    """CPU, memory and files of this process, under the names that every Prometheus client has for them (Linux only)."""
+
+    def __init__(self) -> None:
+        self._collector = ProcessCollector(registry=CollectorRegistry())
+
+    def series(self) -> list[Series]:
+        found: list[Series] = []
+        for family in self._collector.collect():
+            (sample,) = family.samples
+            if family.type == "counter":
+                counter = Counter(sample.name, family.documentation, divisor=MICRO)
+                counter.add((), round(sample.value * MICRO))
+                found.append(counter)
+            else:
+                fold: Fold = "min" if sample.name == "process_start_time_seconds" else "sum"
+                found.append(Gauge(sample.name, family.documentation, fold=fold, values={(): sample.value}))
+        return found
 
 
 def _blame_of(status: int) -> Blame:
