@@ -15,7 +15,8 @@ from redis import Redis
 
 from gateway.core.limit import Limit
 from gateway.core.reservation import Reservation
-from gateway.store.contract import HOLD_TTL_MS, UsageQuery
+from gateway.store.contract import HOLD_TTL_MS as HOLD_TTL_IN_EARNEST_MS
+from gateway.store.contract import UsageQuery
 from gateway.store.in_redis import RedisStore
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
 from tests.contract.store.keepers import HOLD_TTL_MS, UTC, redis_options
@@ -210,7 +211,7 @@ def storm(url: str, one: Limit, process: str, tries: int, results: multiprocessi
 
     async def blow() -> int:
         # Holds last as in earnest here: a process that starts late must not find them ended.
-        options = msgspec.structs.replace(redis_options(url, process), hold_ttl_ms=HOLD_TTL_MS)
+        options = msgspec.structs.replace(redis_options(url, process), hold_ttl_ms=HOLD_TTL_IN_EARNEST_MS)
         store = RedisStore(options, ZoneInfo("UTC"))
         verdicts = await asyncio.gather(
             *[store.admit(ask(one, least=20, name=f"{process}-{number}")) for number in range(tries)]
