@@ -23,6 +23,7 @@ from gateway.settings.shape import Settings
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.client import HttpWire
+from gateway.web.admin_api import AdminApi
 from gateway.web.admin_plane import AdminPlane, Desk
 from gateway.web.data_plane import DataPlane
 from gateway.web.line import Handler, Listener
@@ -57,8 +58,8 @@ class Gateway:
         )
         self._journey = Journey(self.rooms)
         self._data = DataPlane(self._journey, settings.max_body)
-        self._desk = Desk(self.rooms, self._exposition, self._obstacles, settings.admin.secret)
-        self._admin = AdminPlane(self._desk)
+        self._api = AdminApi(self.rooms, settings.admin.secret)
+        self._admin = AdminPlane(Desk(self._exposition, self._ailments, self._obstacles, self._api.answer))
         self._draining = False
         self._doors: list[tuple[asyncio.Server, Listener]] = []
 
@@ -76,7 +77,7 @@ class Gateway:
 
     def on_reload(self, reload: Callable[[], Awaitable[list[str]]]) -> None:
         """What POST /admin/v1/reload does."""
-        self._desk.reload = reload
+        self._api.reload = reload
 
     def count_reload(self, outcome: str) -> None:
         self._metrics.config_reloads.add((outcome,))
@@ -111,12 +112,15 @@ class Gateway:
         self._doors.append((server, listener))
         return Address(address.host, server.sockets[0].getsockname()[1])
 
-    def _exposition(self) -> tuple[bytes, str]:
+    async def _exposition(self) -> tuple[bytes, str]:
         self._metrics.in_flight.set(self._journey.in_flight)
         self._metrics.unsettled.set(self._store.unsettled)
         return self._metrics.render()
 
-    def _obstacles(self) -> list[str]:
+    async def _ailments(self) -> list[str]:
+        return []  # A process that answers is well.
+
+    async def _obstacles(self) -> list[str]:
         store = self._store.obstacle
         return ["draining"] * self._draining + [f"the store {store}"] * bool(store)
 

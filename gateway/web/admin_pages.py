@@ -9,8 +9,8 @@ from gateway.core.errors import UrlUnknown
 from gateway.core.standing import rfc3339
 from gateway.journey import Rooms
 from gateway.store.reports import REPORTS, Report, Told, listed
+from gateway.web.admin_plane import PREFIX
 
-PREFIX = "/admin/v1/"
 Content = Callable[[Rooms, Mapping[str, str]], Awaitable[Told]]
 
 
