@@ -14,10 +14,9 @@ MAX_BYTES = 4 * 1024 * 1024
 """OpenRouter's list of models, among the longest there are, is about a tenth of this."""
 
 
-async def fetch_json(wire: Wire, upstream: Upstream, path: str) -> Any:
-    """GET `path` under the upstream's base URL and decode its JSON. Raises UpstreamAuthFailed for 401
-    and 403, UpstreamUnreachable for another status than 200 or no JSON, and what `send` and
-    `finished` raise."""
+async def fetch(wire: Wire, upstream: Upstream, path: str) -> tuple[int, bytes]:
+    """GET `path` under the upstream's base URL: status and body. Raises UpstreamUnreachable for more than
+    MAX_BYTES, and what `send` and `finished` raise."""
     answer = await wire.send(upstream, Outgoing(path=path, headers=(), body=b"", method="GET"))
     body = bytearray()
 
@@ -26,20 +25,28 @@ async def fetch_json(wire: Wire, upstream: Upstream, path: str) -> Any:
         if len(body) > MAX_BYTES:
             answer.abandon()
 
-    asked = f"GET {path} of upstream {upstream.name!r}"
     try:
         answer.pour(take)
         await answer.finished()
     except UpstreamBroke:
         if len(body) > MAX_BYTES:
+            asked = _asked(upstream, path)
             raise UpstreamUnreachable(f"{asked} was answered with more than {MAX_BYTES} bytes.") from None
         raise
     finally:
         answer.abandon()
-    if answer.status in {401, 403}:
-        raise UpstreamAuthFailed(f"{asked} was answered with {answer.status}: check its api_key.")
-    if answer.status != 200:
-        raise UpstreamUnreachable(f"{asked} was answered with {answer.status}.")
+    return answer.status, bytes(body)
+
+
+async def fetch_json(wire: Wire, upstream: Upstream, path: str) -> Any:
+    """As `fetch`, decoded. Raises UpstreamAuthFailed for 401 and 403, too, and UpstreamUnreachable for
+    another status than 200 or what is not JSON."""
+    status, body = await fetch(wire, upstream, path)
+    asked = _asked(upstream, path)
+    if status in {401, 403}:
+        raise UpstreamAuthFailed(f"{asked} was answered with {status}: check its api_key.")
+    if status != 200:
+        raise UpstreamUnreachable(f"{asked} was answered with {status}.")
     try:
         return msgspec.json.decode(body)
     except msgspec.DecodeError:
@@ -53,6 +60,10 @@ async def models_served(wire: Wire, upstream: Upstream) -> list[str]:
         return [entry.id for entry in msgspec.convert(listing, _Models).data]
     except msgspec.ValidationError:
         raise UpstreamUnreachable(f"Upstream {upstream.name!r} lists its models in a shape unknown here.") from None
+
+
+def _asked(upstream: Upstream, path: str) -> str:
+    return f"GET {path} of upstream {upstream.name!r}"
 
 
 class _Entry(msgspec.Struct):

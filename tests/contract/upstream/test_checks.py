@@ -1,0 +1,146 @@
+"""Upstreams are asked whether they are well, and `Health` is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from random import Random
+from time import monotonic
+
+import pytest
+
+from gateway.core.health import Change, Health
+from gateway.core.target import Target, Timeouts, Upstream
+from gateway.upstream.checks import Check, Checks
+from gateway.upstream.client import HttpWire
+from tests.contract.upstream.asking import ASK, CHUNKED_HEAD, chunk, plain
+from tests.contract.upstream.conftest import Play
+from tests.contract.upstream.playbook import Step, hears, resets, says, sees_the_client_leave, sets
+
+OFTEN_S = 0.01
+WELL = plain(b"{}")
+SICK = plain(b"{}", status=b"503 Service Unavailable")
+
+
+class RealClock:
+    def now_ms(self) -> int:
+        raise AssertionError("checks need no wall time")
+
+    def monotonic(self) -> float:
+        return monotonic()
+
+
+class Ward:
+    """What is believed of the upstreams, and an event for each change."""
+
+    def __init__(self) -> None:
+        self.health = Health(self._note)
+        self.changed = asyncio.Event()
+        self.changes: list[str] = []
+
+    def _note(self, change: Change) -> None:
+        self.changes.append(change.after)
+        self.changed.set()
+
+    async def changes_to(self, after: str) -> None:
+        async with asyncio.timeout(5):
+            while after not in self.changes:
+                self.changed.clear()
+                await self.changed.wait()
+
+    def share(self, upstream: Upstream) -> float:
+        return self.health.share(Target(upstream, "m"), monotonic())
+
+
+@pytest.fixture
+async def ward() -> Ward:
+    return Ward()
+
+
+@pytest.fixture
+async def checks(wire: HttpWire, ward: Ward) -> AsyncIterator[Checks]:
+    made = Checks(wire, ward.health, RealClock(), Random(1))
+    yield made
+    await made.close()
+
+
+def answering(*answers: bytes) -> list[Step]:
+    return [step for answer in answers for step in (hears, says(answer))]
+
+
+async def test_an_upstream_that_is_sick_goes_down_and_comes_up_again(checks: Checks, ward: Ward, play: Play) -> None:
+    server = await play(answering(WELL, SICK, SICK, SICK, WELL, WELL))
+    upstream = server.upstream()
+    checks.keep([Check(upstream, "/models", OFTEN_S)])
+    await ward.changes_to("down")
+    assert ward.share(upstream) == 0.0
+    await ward.changes_to("up")
+    assert ward.share(upstream) > 0.0
+    assert {request.line for request in server.requests} == {"GET /v1/models HTTP/1.1"}
+
+
+@pytest.mark.parametrize(
+    "sick",
+    [
+        [hears, resets],
+        [hears, says(plain(b"{}", status=b"404 Not Found"))],
+        [hears, says(plain(b"{}", status=b"401 No"))],
+    ],
+    ids=["resets", "no such path", "no such key"],
+)
+async def test_whatever_is_no_good_answer_is_sick(checks: Checks, ward: Ward, play: Play, sick: list[Step]) -> None:
+    server = await play(sick * 20, *[sick] * 20)
+    checks.keep([Check(server.upstream(), "/health", OFTEN_S)])
+    await ward.changes_to("down")
+
+
+async def test_an_upstream_that_does_not_answer_is_sick(checks: Checks, ward: Ward, play: Play) -> None:
+    server = await play(*[[hears, sees_the_client_leave]] * 5)
+    checks.keep([Check(server.upstream(), "/health", OFTEN_S)])
+    await ward.changes_to("down")
+
+
+async def test_a_busy_upstream_is_not_sick(checks: Checks, ward: Ward, play: Play) -> None:
+    enough = asyncio.Event()
+    busy = plain(b"{}", status=b"429 Too Many Requests")
+    server = await play([*answering(*[busy] * 10), sets(enough)])
+    checks.keep([Check(server.upstream(), "/health", OFTEN_S)])
+    await enough.wait()
+    assert ward.changes == []
+
+
+async def test_an_upstream_whose_connections_are_all_in_use_is_not_sick(
+    checks: Checks, ward: Ward, wire: HttpWire, play: Play
+) -> None:
+    server = await play([hears, says(CHUNKED_HEAD + chunk(b"on")), sees_the_client_leave])
+    upstream = server.upstream(max_connections=1, timeouts=Timeouts(connect=OFTEN_S / 4))
+    answer = await wire.send(upstream, ASK)
+    checks.keep([Check(upstream, "/health", OFTEN_S)])
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(10 * OFTEN_S):
+            await ward.changed.wait()
+    assert ward.changes == []
+    answer.abandon()
+
+
+async def test_checks_that_stay_go_on_and_those_that_go_are_forgotten(checks: Checks, ward: Ward, play: Play) -> None:
+    sick, other = await play(answering(*[SICK] * 50)), await play(answering(*[WELL] * 50))
+    check, second = Check(sick.upstream("sick"), "/health", OFTEN_S), Check(other.upstream("well"), "/health", OFTEN_S)
+    checks.keep([check, second])
+    await ward.changes_to("down")
+    checks.keep([check])
+    assert ward.share(check.upstream) == 0.0
+    checks.keep([second])
+    assert ward.share(check.upstream) == 1.0
+    assert sick.connections == 1
+
+
+async def test_closing_ends_every_check(wire: HttpWire, ward: Ward, play: Play) -> None:
+    heard = asyncio.Event()
+    server = await play([hears, sets(heard), sees_the_client_leave])
+    checks = Checks(wire, ward.health, RealClock(), Random(1))
+    checks.keep([Check(server.upstream(), "/health", 60)])
+    await heard.wait()
+    await checks.close()
+    await server.sees_the_client_gone()
+    await checks.close()
