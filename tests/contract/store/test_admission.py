@@ -38,6 +38,15 @@ async def test_a_storm_is_admitted_as_far_as_the_limit_goes(store: Store, one: o
     assert sum(isinstance(verdict, Reservation) for verdict in verdicts) == 3
 
 
+@pytest.mark.parametrize("per", ["day", "total"])
+async def test_a_storm_on_a_cold_quota_is_granted_no_more_than_there_is(store: Store, per: str) -> None:
+    quota = limit("tokens", per, 1_000)
+    verdicts = await asyncio.gather(*[store.admit(ask(quota, fixed=10, likely=30, most=290)) for _ in range(40)])
+    granted = [verdict.granted for verdict in verdicts if isinstance(verdict, Reservation)]
+    assert granted == [290, 290, 290, 90]
+    assert await used_and_held(store, quota) == (0, 1_000)
+
+
 async def test_a_request_without_limits_is_admitted(store: Store) -> None:
     reservation = await admitted(store, ask(most=70))
     assert (reservation.granted, reservation.capped, reservation.holds) == (70, False, ())

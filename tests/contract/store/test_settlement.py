@@ -8,7 +8,7 @@ import pytest
 
 from gateway.core.reservation import Due, Settlement
 from gateway.core.usage import Source, Usage
-from gateway.store.contract import Store, UsageQuery
+from gateway.store.contract import HOLD_STEPS, Store, UsageQuery
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
 from tests.contract.store.keepers import HOLD_TTL_MS, Keeper
 
@@ -106,6 +106,18 @@ async def test_a_hold_that_has_returned_is_not_given_back_twice(keeper: Keeper) 
     late = await admitted(store, ask(QUOTA, LANES))
     await keeper.pass_ms(HOLD_TTL_MS)
     await admitted(store, ask(QUOTA, LANES))
+    await store.settle(truth(late, 12))
+    assert await used_and_held(store, QUOTA) == (12, 30)
+    assert await used_and_held(store, LANES) == (0, 1)
+
+
+async def test_a_hold_that_has_returned_takes_none_from_one_that_is_about_to(keeper: Keeper) -> None:
+    store = keeper.store
+    late = await admitted(store, ask(QUOTA, LANES))
+    await keeper.pass_ms(HOLD_TTL_MS // HOLD_STEPS)
+    await admitted(store, ask(QUOTA, LANES))
+    while (await used_and_held(store, QUOTA))[1] == 60:
+        await keeper.pass_ms(HOLD_TTL_MS // HOLD_STEPS // 5)
     await store.settle(truth(late, 12))
     assert await used_and_held(store, QUOTA) == (12, 30)
     assert await used_and_held(store, LANES) == (0, 1)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from zoneinfo import ZoneInfo
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.admission import decide, judge
+from gateway.core.buckets import Counter, new_counter
+from gateway.core.limit import Limit, Mode
+from gateway.core.reservation import Ask, Charge, Refusal, Reservation
+from tests.contract.store.asking import charge, limit
+
+UTC = ZoneInfo("UTC")
+NOON = 1_793_880_000_000
+
+kinds = st.sampled_from(
+    [("requests", "minute"), ("requests", "day"), ("tokens", "second"), ("tokens", "month"), ("input_tokens", "hour"),
+     ("output_tokens", "day"), ("usd", "week"), ("usd", "hour"), ("tokens", "total"), ("concurrent", None)]
+)  # fmt: skip
+
+
+@st.composite
+def limits(draw: st.DrawFn) -> Limit:
+    meter, per = draw(kinds)
+    amount = draw(st.integers(1, 2_000))
+    mode = draw(st.sampled_from([Mode.ENFORCE, Mode.ENFORCE, Mode.SHADOW]))
+    return limit(meter, per, amount, mode=mode)
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> tuple[Ask, list[Counter]]:
+    chosen = draw(st.lists(limits(), max_size=5))
+    most = draw(st.integers(0, 500))
+    charges: list[Charge] = [charge(one, draw(st.integers(0, 300))) for one in chosen]
+    asked = Ask("r", tuple(charges), draw(st.integers(0, most)), most, draw(st.integers(1, 50)))
+    counters: list[Counter] = []
+    for one in chosen:
+        counter = new_counter(one, UTC, NOON)
+        counter.advance(one, NOON)
+        counter.use(draw(st.integers(0, 2_000)))
+        if one.meter != "requests":
+            counter.held = draw(st.integers(0, 1_000))
+        counters.append(counter)
+    return asked, counters
+
+
+@given(scene=scenes())
+def test_a_refusal_changes_no_counter(scene: tuple[Ask, list[Counter]]) -> None:
+    asked, counters = scene
+    before = [(counter.used, counter.held) for counter in counters]
+    verdict = decide(asked, counters, NOON)
+    if isinstance(verdict, Refusal):
+        assert [(counter.used, counter.held) for counter in counters] == before
+        assert verdict.standing.limit.mode is Mode.ENFORCE
+
+
+@given(scene=scenes())
+def test_an_admission_overdraws_no_enforced_limit(scene: tuple[Ask, list[Counter]]) -> None:
+    asked, counters = scene
+    verdict = decide(asked, counters, NOON)
+    if isinstance(verdict, Reservation):
+        for hold, counter in zip(verdict.holds, counters, strict=True):
+            assert hold.limit.mode is Mode.SHADOW or counter.used + counter.held <= counter.capacity
+        assert min(asked.least, asked.most) <= verdict.granted <= asked.most
+        assert verdict.capped == (verdict.granted < asked.most)
+
+
+@given(scene=scenes())
+def test_only_an_enforced_limit_that_is_short_refuses(scene: tuple[Ask, list[Counter]]) -> None:
+    asked, counters = scene
+    judgement = judge(asked, counters)
+    for blocked in judgement.blocked:
+        counter = counters[blocked.place]
+        assert blocked.need > counter.capacity - counter.used - counter.held
+        assert asked.charges[blocked.place].limit.mode is Mode.ENFORCE
+    assert all(one.mode is Mode.SHADOW for one in judgement.would_refuse)
+
+
+@given(scene=scenes())
+def test_one_token_more_could_not_have_been_granted(scene: tuple[Ask, list[Counter]]) -> None:
+    asked, counters = scene
+    rooms = [counter.capacity - counter.used - counter.held for counter in counters]
+    verdict = decide(asked, counters, NOON)
+    if isinstance(verdict, Reservation) and verdict.capped and verdict.granted > min(asked.least, asked.most):
+        quotas = [place for place, one in enumerate(asked.charges) if one.limit.is_quota and one.per_output]
+        enforced = [place for place in quotas if asked.charges[place].limit.mode is Mode.ENFORCE]
+        assert any(asked.charges[place].amount(verdict.granted + 1) > rooms[place] for place in enforced)
