@@ -78,9 +78,7 @@ class Circuit:
 
     def begin(self, now: float) -> int:
         """An attempt begins; returns its turn. To be called only where there is a share."""
-        if self.state(now) is State.HALF_OPEN:
-            self._turn += 1
-            self._is_probed = True
+        self._is_probed = self.state(now) is State.HALF_OPEN
         return self._turn
 
     def answered(self, turn: int, now: float) -> None:
@@ -134,8 +132,6 @@ class Circuit:
         self._rested_at = now + min(LONGEST_REST_S, FIRST_REST_S * 2 ** min(self._rests, 8))
         self._rests += 1
         self._turn += 1
-        self._failures = 0
-        self._window = _Window()
         self._is_probed = False
 
 

@@ -45,6 +45,11 @@ def test_lower_priorities_come_first_and_the_others_stand_behind() -> None:
     assert names(balance.order(candidates)) == ["b", "a", "spare", "last"]
 
 
+def test_a_spare_route_leaves_the_weights_of_the_first_as_they_are() -> None:
+    candidates = idle(route("a", 3), route("b", 1), route("spare", 9, priority=2))
+    assert Counter(firsts(Balance(3), candidates, 400)) == {"a": 300, "b": 100}
+
+
 def test_who_has_no_share_is_not_tried_at_all() -> None:
     sick, well = Candidate(route("sick"), 0.0, 0), Candidate(route("well", priority=2), 1.0, 0)
     assert names(Balance(2).order([sick, well])) == ["well"]

@@ -88,12 +88,22 @@ def test_a_probe_that_is_answered_begins_the_recovery() -> None:
 
 def test_a_probe_that_fails_doubles_the_rest_up_to_the_longest() -> None:
     circuit, now, rests = opened(), 0.0, []
-    for _ in range(300):
+    for _ in range(1_100):
         rests.append(circuit.wait_s(now))
         now += rests[-1]
         fail(circuit, 1, now)
     assert rests[:5] == [5, 10, 20, 40, LONGEST_REST_S]
     assert set(rests[4:]) == {LONGEST_REST_S}
+
+
+def test_one_failed_probe_is_enough_whatever_opened_it() -> None:
+    circuit = Circuit()
+    for number in range(LEAST_IN_WINDOW):
+        (circuit.failed if number % 2 else circuit.succeeded)(circuit.begin(0), 0)
+    now = WINDOW_S + FIRST_REST_S
+    assert circuit.state(now) is State.HALF_OPEN
+    fail(circuit, 1, now)
+    assert circuit.state(now) is State.OPEN
 
 
 def test_after_a_whole_recovery_the_rest_is_short_again() -> None:
@@ -135,9 +145,31 @@ def test_what_began_before_it_opened_says_nothing_afterwards() -> None:
     now = FIRST_REST_S
     circuit.begin(now)
     circuit.failed(old, now)
+    circuit.answered(old, now)
     circuit.left(old)
     assert circuit.state(now) is State.HALF_OPEN
     assert circuit.share(now) == 0.0
+
+
+def test_an_old_success_does_not_break_a_new_row_of_failures() -> None:
+    circuit = Circuit()
+    old = circuit.begin(0)
+    fail(circuit, FAILURES_IN_A_ROW, now=0)
+    now = FIRST_REST_S
+    circuit.answered(circuit.begin(now), now)
+    fail(circuit, 1, now)
+    circuit.succeeded(old, now)
+    fail(circuit, 1, now)
+    assert circuit.state(now) is State.OPEN
+
+
+def test_recovering_forgets_what_was_before() -> None:
+    circuit = Circuit()
+    for number in range(LEAST_IN_WINDOW - 1):
+        (circuit.succeeded if number % 2 else circuit.failed)(circuit.begin(0), 0)
+    circuit.recover(0)
+    fail(circuit, 1, now=0)
+    assert circuit.state(0) is State.RECOVERING
 
 
 def test_a_cool_down_stops_it_without_opening_it() -> None:

@@ -148,8 +148,8 @@ def test_one_check_between_that_disagrees_begins_the_count_anew(health: Health) 
     for _ in range(10):
         for _ in range(DOWN_AFTER_CHECKS - 1):
             health.checked(HERE, is_well=False, now=0)
+        assert health.share(TARGET, 0) == 1.0
         health.checked(HERE, is_well=True, now=0)
-    assert health.share(TARGET, 0) == 1.0
 
 
 def test_an_upstream_that_is_no_longer_checked_is_not_held_down(health: Health) -> None:
