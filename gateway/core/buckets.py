@@ -18,9 +18,6 @@ from gateway.core.reservation import Charge, Standing, Why
 HELD_RETRY_MS = 1_000
 """When to come back where only holds stand in the way: nobody knows when they are settled."""
 
-EXACT = 2**53
-"""Whole numbers below this one are exact in a double."""
-
 
 class Obstacle(msgspec.Struct, frozen=True):
     """Why a counter cannot bear a need. `retry_after_ms` 0 says that waiting does not help."""
@@ -37,12 +34,6 @@ def pace(limit: Limit) -> tuple[int, int]:
         raise ValueError(f"{limit.name} is not a rate")
     common = gcd(limit.amount, period_ms)
     return limit.amount // common, period_ms // common
-
-
-def countable(limit: Limit) -> bool:
-    """Whether the limit's numbers stay exact; settings refuse one that does not."""
-    parts = pace(limit)[1] if limit.is_rate else 1
-    return limit.burst * parts * 2 < EXACT
 
 
 def rescaled(debt: int, old: int, new: int) -> int:

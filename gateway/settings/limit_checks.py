@@ -5,6 +5,7 @@ of its own in its scope. A limit that silently does nothing is the worst kind.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import gcd
 from typing import NamedTuple
 
 from gateway.core.limit import Meter, Per
@@ -92,11 +93,11 @@ def _window(limit: LimitSettings) -> Iterator[Finding]:
 
 
 def _size(limit: LimitSettings) -> Iterator[Finding]:
-    """Rates are kept in units times milliseconds, quotas in units; both must stay exact."""
+    """Quotas are kept in units, rates in the parts of one that flow back in a millisecond; both must stay exact."""
     if limit.burst is not None and limit.meter is not Meter.USD and limit.burst != int(limit.burst):
         yield Finding((*limit.path, "burst"), f"must be a whole number of {limit.meter}")
     period_ms = (limit.window.rate_ms if limit.window else None) or 1
-    most = MAX_WHOLE // period_ms
+    most = MAX_WHOLE // (period_ms // gcd(int(limit.amount), period_ms))
     unit = "micro-dollars" if limit.meter is Meter.USD else limit.meter.value
     for name, amount in ((limit.meter.value, limit.amount), ("burst", limit.bucket)):
         if amount > most and (name != "burst" or limit.burst is not None):

@@ -14,7 +14,7 @@ import pytest
 from redis import Redis
 
 from gateway.core.limit import Limit
-from gateway.core.reservation import Reservation
+from gateway.core.reservation import Reservation, Settlement
 from gateway.store.contract import HOLD_TTL_MS as HOLD_TTL_IN_EARNEST_MS
 from gateway.store.contract import UsageQuery
 from gateway.store.in_redis import RedisStore
@@ -67,9 +67,11 @@ async def test_a_refusal_leaves_every_key_as_it_was(redis: RedisServer, store: R
 
 async def test_every_key_has_an_expiry_and_a_schema_in_its_name(redis: RedisServer, store: RedisStore) -> None:
     await admitted(store, ask(*LIMITS))
-    await store.settle(truth(await admitted(store, ask(*LIMITS)), 7, bill()))
+    settled = await admitted(store, ask(*LIMITS))
+    await store.settle(truth(settled, 7, bill()))
+    await store.settle(Settlement("unasked", settled.at_ms - 60_000, (), bill()))
     kept = lives(redis)
-    assert len(kept) == 9
+    assert len(kept) == 10
     assert [key for key, life_ms in kept.items() if life_ms <= 0 or not key.startswith("gw:1:{")] == []
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.buckets import EXACT, Bucket, Leases, Obstacle, Window, countable, new_counter, pace, rescaled
+from gateway.core.buckets import Bucket, Leases, Obstacle, Window, new_counter, pace, rescaled
 from gateway.core.limit import Limit, Meter, Per, Scope
 from gateway.core.reservation import Charge, Why
 
@@ -129,12 +129,6 @@ def test_a_pace_gives_back_the_amount_in_one_period(rate: Limit) -> None:
     flow, scale = pace(rate)
     assert rate.per is not None
     assert flow * (rate.per.rate_ms or 0) == rate.amount * scale
-
-
-def test_amounts_that_a_double_cannot_count_are_told() -> None:
-    assert countable(limit(Meter.USD, Per.HOUR, 1_000_000 * 10**6))
-    assert not countable(limit(Meter.USD, Per.HOUR, 10**12 + 1))
-    assert not countable(limit(Meter.USD, Per.MONTH, EXACT))
 
 
 def test_a_quota_spent_says_when_its_window_resets() -> None:

@@ -58,8 +58,8 @@ def test_amounts_are_refused_where_arithmetic_would_not_be_exact() -> None:
         VALID
         + """\
 limits:
-  - {tokens: 2_501_999_792, per: hour}
-  - {input_tokens: 2_501_999_793, per: hour} # !
+  - {tokens: 9_000_000_000_000_000, per: hour}
+  - {input_tokens: 2_501_999_797, per: hour} # !
   - {requests: 1, per: second, burst: 9_007_199_254_741} # !
   - {usd: 9007199254.740992, per: total, models: [openai/*]}
   - {usd: 9007199254.740993, per: month, models: [openai/*]} # !
