@@ -186,6 +186,14 @@ async def test_a_renewal_speaks_of_many_reservations(store: RedisStore) -> None:
     assert await used_and_held(store, quota) == (120, 0)
 
 
+async def test_a_counter_lives_as_long_as_what_it_holds(redis: RedisServer, store: RedisStore) -> None:
+    made = await admitted(store, ask(LIMITS[4]))
+    await asyncio.sleep(HOLD_TTL_MS / 2000)
+    await store.renew([made.id])
+    [life_ms] = [life_ms for key, life_ms in lives(redis).items() if ":c:" in key]
+    assert life_ms > HOLD_TTL_MS + 900
+
+
 async def test_a_long_report_is_quick(redis: RedisServer, store: RedisStore) -> None:
     """A year of 200 keys: written as the script writes it, read in less than a second."""
     await store.settle(truth(await admitted(store, ask()), 0, bill()))

@@ -169,6 +169,17 @@ async def test_what_another_slot_refuses_is_given_back_everywhere(cluster: list[
         assert refusal.standing.limit == tight
         assert [(one.used, one.held) for one in refusal.standings] == before
         assert [(one.used, one.held) for one in await store.standings([tight, *mine])] == before
+    assert sorted(records(cluster)) == ["m/m", "o", "t/red"]
+
+
+def records(cluster: list[RedisServer]) -> list[str]:
+    """The homes of all that was ever admitted, once for each reservation."""
+    homes: list[str] = []
+    for node in cluster:
+        with contextlib.closing(node.client()) as client:
+            for key in client.scan_iter("*:r:*"):
+                homes += [key.decode().split("{")[1].split("}")[0]] * client.hlen(key)
+    return homes
 
 
 async def test_a_storm_over_several_slots_admits_no_more_than_any_limit_allows(cluster: list[RedisServer]) -> None:
