@@ -46,7 +46,6 @@ for number = 2, #KEYS do
   end
   charges[number], counters[number], rooms[number] = charge, counter, room
 end
-granted = max(granted, least)
 likely = min(likely, granted)
 
 local function amount(charge, of_quota)
