@@ -63,6 +63,8 @@ def _upstream(name: str, written: UpstreamSettings) -> Upstream:
         max_connections=written.max_connections,
         stream_options=written.stream_options,
         output_cap=written.output_cap,
+        check_path=written.health.asked if written.health else "",
+        check_every_s=written.health.every.total_seconds() if written.health else 0.0,
         reads_on=written.on_disconnect == "drain",
     )
 
@@ -86,6 +88,7 @@ def _model(name: str, written: ModelSettings, upstreams: dict[str, Upstream], lo
         aliases=written.aliases,
         context_window=written.context_window,
         max_output_tokens=written.max_output_tokens,
+        affinity=written.affinity,
         price=None if written.price is None else _price(written.price),
         limits=_limits(written.limits, _Subject(Scope.MODEL, name)),
         created=loaded_at,

@@ -19,7 +19,7 @@ class Timeouts(msgspec.Struct, frozen=True):
     total: float = 900.0
 
 
-class Upstream(msgspec.Struct, frozen=True):
+class Upstream(msgspec.Struct, frozen=True, cache_hash=True):
     """One model server. `headers` carry its credentials and what its operator adds to every request."""
 
     name: str
@@ -31,11 +31,14 @@ class Upstream(msgspec.Struct, frozen=True):
     """Whether it understands `stream_options` (some servers refuse the field)."""
     output_cap: str = "max_tokens"
     """The member that caps a chat's output where the gateway must and the client did not."""
+    check_path: str = ""
+    """Where it is asked whether it is well, each `check_every_s` seconds; empty: it is not."""
+    check_every_s: float = 0.0
     reads_on: bool = False
     """Whether a stream is read on after its client has left, to learn the true usage."""
 
 
-class Target(msgspec.Struct, frozen=True):
+class Target(msgspec.Struct, frozen=True, cache_hash=True):
     """One route of a model: the upstream and the name that the model has there."""
 
     upstream: Upstream
@@ -52,6 +55,8 @@ class Model(msgspec.Struct, frozen=True):
     aliases: tuple[str, ...] = ()
     context_window: int | None = None
     max_output_tokens: int | None = None
+    affinity: str = "none"
+    """Which requests go to the same target: none, those of one user, or those that begin alike (prefix)."""
     price: Price | None = None
     limits: tuple[Limit, ...] = ()
     created: int = 0

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -22,6 +22,9 @@ from gateway.core.store_url import SCHEMES, read_store_url
 
 MAX_WHOLE = 2**53
 """Up to here amounts are exact everywhere: a double, which Redis' Lua counts in, holds no more."""
+
+MAX_WORKERS = 512
+"""More than any machine has cores for."""
 
 MONEY_DECIMALS = 6
 """Dollars are kept as whole micro-dollars, prices as whole pico-dollars a token."""
@@ -73,6 +76,17 @@ def _count(given: Any) -> int:
     allowed = f"must be a whole number from 1 to {MAX_WHOLE}; digits may be grouped with _"
     number = given if type(given) is int else _whole(_match(_WHOLE, given, allowed)[0], allowed)
     if not 1 <= number <= MAX_WHOLE:
+        raise ValueError(allowed)
+    return number
+
+
+def read_workers(given: Any) -> int | Literal["auto"]:
+    """Raises ValueError: what is allowed."""
+    if given == "auto":
+        return "auto"
+    allowed = f"must be a number of processes from 1 to {MAX_WORKERS}, or auto"
+    number = given if type(given) is int else int(_match("[0-9]{1,3}", given, allowed)[0])
+    if not 1 <= number <= MAX_WORKERS:
         raise ValueError(allowed)
     return number
 
@@ -216,6 +230,10 @@ def _sha256(given: Any) -> str:
 
 
 Count = Annotated[int, *_kind(_count, type="integer", minimum=1, maximum=MAX_WHOLE)]
+Workers = Annotated[
+    int | Literal["auto"],
+    *_kind(read_workers, anyOf=[{"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}, {"const": "auto"}]),
+]
 Switch = Annotated[bool, *_kind(_switch, type="boolean")]
 Duration = Annotated[timedelta, *_kind(_duration, type="string", pattern=f"^{_WHOLE}(ms|s|m|h|d)$")]
 Wait = Annotated[timedelta, *_kind(_wait, type="string", pattern=f"^{_WHOLE}(ms|s|m|h|d)$")]
@@ -240,5 +258,6 @@ ModelName = Annotated[
     str, *_text(r"[!-)+->@-Z^-z|~]{1,256}", r"must be 1 to 256 printable characters, none of space * ? [ ] { } \ ")
 ]
 ModelPattern = Annotated[str, *_text("[!-z|~]{1,256}", "must be a model's name or a glob such as openai/*")]
+CheckPath = Annotated[str, *_text("/[!-~]{0,255}", "must be a path such as /models")]
 HeaderName = Annotated[str, *_text("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", "must be the name of an HTTP header")]
 HeaderValue = Annotated[str, *_text("[!-~]([ -~]*[!-~])?", "must be printable ASCII, without spaces at its ends")]

@@ -13,6 +13,7 @@ from pydantic import ConfigDict
 
 from gateway.settings.kinds import (
     ByteSize,
+    CheckPath,
     Count,
     DollarsPerMillion,
     Duration,
@@ -31,6 +32,7 @@ from gateway.settings.kinds import (
     Switch,
     Timezone,
     Wait,
+    Workers,
 )
 from gateway.settings.limit import LimitSettings
 from gateway.settings.presets import PRESETS
@@ -73,6 +75,13 @@ class TimeoutSettings(Section):
     total: Wait = setting("15m", "For the whole answer.")
 
 
+class HealthSettings(Section):
+    asked: CheckPath = setting(
+        REQUIRED, "What is asked for with GET; it follows the base URL, and 200 to 299 is well.", alias="path"
+    )
+    every: Wait = setting("10s", "How often.")
+
+
 class UpstreamSettings(Section):
     preset: Literal[*PRESETS] | None = setting(  # type: ignore[valid-type]
         None, "A provider or server whose base URL, auth and quirks are known; what stands beside it goes before it."
@@ -87,6 +96,9 @@ class UpstreamSettings(Section):
     max_connections: Count = setting(512, "Connections to this server at any time, for each process.")
     stream_options: Switch = setting(True, "Whether the server understands `stream_options`; some refuse it.")
 
+    health: HealthSettings | None = setting(
+        None, "How the server is asked whether it is well; left out: only its answers to requests tell."
+    )
     output_cap: Literal["max_tokens", "max_completion_tokens"] = setting(
         "max_tokens", "The field that caps the output of a chat, where the gateway must and the client did not."
     )
@@ -130,6 +142,9 @@ class ModelSettings(Section):
     routes: tuple[RouteSettings, ...] = setting((), "Where requests for this model can go; at least one.")
     context_window: Count | None = setting(None, "Tokens of input and output that the model can take together.")
     max_output_tokens: Count | None = setting(None, "Tokens that one answer may have; larger wishes are lowered to it.")
+    affinity: Literal["none", "user", "prefix"] = setting(
+        "none", "Which requests go to the same route while it is well: those of one `user`, or those that begin alike."
+    )
     price: PriceSettings | None = setting(None, "What its tokens cost; left out: it is counted as free.")
     limits: Limits = setting((), "Limits on this model, shared by everybody.")
 
@@ -179,6 +194,7 @@ class Settings(Section):
 
     listen: ListenAddress = setting("0.0.0.0:8080", "Where clients are served.")
     admin: AdminSettings = setting({}, "What is for operators.")
+    workers: Workers = setting(1, "Processes that share the port; auto: one for each core.")
     timezone: Timezone = setting("UTC", "Where a day, a week and a month begin.")
     max_body: ByteSize = setting("10MiB", "The largest body that a request may have.")
     keepalive: Duration = setting("15s", "After how much silence a stream gets a comment; 0s: never.")

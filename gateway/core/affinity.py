@@ -1,0 +1,83 @@
+"""Which target requests that belong together go to: their prompt's beginning is then in its cache.
+
+Rendezvous hashing: each key ranks the targets in an order of its own, so one that comes or goes moves
+only its own keys. Bounded load: a target that has more in flight than its share is passed over
+(Mirrokni et al., "Consistent Hashing with Bounded Loads", 2016).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import StrEnum
+from hashlib import blake2b
+
+import msgspec
+
+from gateway.core.balance import Candidate
+from gateway.core.envelope import Envelope
+from gateway.core.target import Target
+
+LOAD_BOUND = 1.25
+"""How much more than its share of what is in flight a target may have."""
+
+KEY_BYTES = 1024
+"""What is looked at of each message: long enough to tell prompts apart, short enough to cost nothing."""
+
+
+class Affinity(StrEnum):
+    NONE = "none"
+    USER = "user"
+    PREFIX = "prefix"
+
+
+def key_of(envelope: Envelope) -> bytes:
+    """What the request is known by, empty where nothing binds it to a target."""
+    match envelope.model.affinity:
+        case Affinity.USER:
+            return envelope.user.encode("utf-8", "surrogatepass")
+        case Affinity.PREFIX:
+            return _prefix(envelope)
+        case _:
+            return b""
+
+
+def favourite(key: bytes, candidates: Sequence[Candidate]) -> Target | None:
+    """The target that the key prefers, among those of the first priority that are well and not overloaded."""
+    well = [candidate for candidate in candidates if candidate.share >= 1.0]
+    first = min((candidate.target.priority for candidate in well), default=0)
+    group = [candidate for candidate in well if candidate.target.priority == first]
+    in_flight = sum(candidate.in_flight for candidate in group) + 1
+    weights = sum(candidate.target.weight for candidate in group)
+
+    def has_room(candidate: Candidate) -> bool:
+        bound = math.ceil(LOAD_BOUND * in_flight * candidate.target.weight / weights)
+        return candidate.in_flight < min(bound, candidate.target.upstream.max_connections)
+
+    able = [candidate.target for candidate in group if has_room(candidate)]
+    return min(able, key=lambda target: _distance(key, target), default=None)
+
+
+def _distance(key: bytes, target: Target) -> float:
+    """Exponentially distributed, the weight being its rate: each target is nearest as often as its weight says."""
+    name = f"{target.upstream.name}\n{target.model}".encode()
+    drawn = int.from_bytes(blake2b(key, digest_size=8, key=blake2b(name, digest_size=32).digest()).digest())
+    return -math.log((drawn + 1) / (2**64 + 1)) / target.weight
+
+
+def _prefix(envelope: Envelope) -> bytes:
+    """The messages up to the first of the user: they stay the same while a conversation grows."""
+    members = envelope.endpoint.input_members
+    text = members and envelope.members.value(members[0])
+    if not text:
+        return b""
+    try:
+        messages = msgspec.json.decode(text, type=list[msgspec.Raw])
+    except msgspec.DecodeError:
+        return text[:KEY_BYTES]
+    opening: list[bytes] = []
+    for message in messages:
+        opening.append(bytes(message)[:KEY_BYTES])
+        if b'"user"' in opening[-1]:
+            break
+    return b"\n".join(opening)
