@@ -1,6 +1,6 @@
 """Read this first: a request's whole way, one line a stage.
 
-authenticate → read → admit → pick → forward → relay, then always, exactly once: part → settle → record.
+authenticate → receive → read → admit → pick → forward → relay, then always, exactly once: part → settle → record.
 The stages are in `stages/`, the words they speak in `core/`; docs/life-of-a-request.md tells the story.
 """
 
@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
-from random import Random
 from typing import Any
 
 from gateway.core.arrival import Arrival
@@ -24,15 +23,15 @@ from gateway.core.sink import Sink
 from gateway.core.standing import limit_headers
 from gateway.stages.admit import admit
 from gateway.stages.authenticate import authenticate
-from gateway.stages.forward import forward
+from gateway.stages.forward import Way, forward
 from gateway.stages.part import Parting
 from gateway.stages.pick import pick
 from gateway.stages.read import read
+from gateway.stages.receive import receive
 from gateway.stages.record import Complain, Recorder, record
 from gateway.stages.relay import relay
 from gateway.stages.settle import settle
 from gateway.store.contract import Store
-from gateway.upstream.contract import Wire
 
 Page = Callable[[Exchange, Sink], Awaitable[None]]
 """What the door answers by itself. Raises a GatewayError for what it does not have."""
@@ -44,12 +43,11 @@ class Rooms:
 
     catalogue: Catalogue
     store: Store
-    wire: Wire
+    way: Way
     zone: tzinfo
     recorders: Sequence[Recorder]
     complain: Complain
     clock: Clock
-    dice: Random
     new_id: Callable[[], str]
     estimates: Estimates
     keepalive_s: float
@@ -61,7 +59,7 @@ class Journey:
     def __init__(self, rooms: Rooms) -> None:
         self.rooms = rooms
         self._running: set[asyncio.Task[Any]] = set()
-        self._parting = Parting()
+        self._parting = Parting(rooms.clock)
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
@@ -112,12 +110,13 @@ class Journey:
     async def _answer(self, exchange: Exchange, sink: Sink) -> None:
         rooms, arrival, catalogue = self.rooms, exchange.arrival, self.rooms.catalogue
         exchange.caller = caller = authenticate(arrival.headers, catalogue, rooms.clock)
-        exchange.envelope = envelope = read(await arrival.body(), arrival.endpoint, caller, catalogue)
+        body = await receive(arrival)
+        exchange.envelope = envelope = read(body, arrival.endpoint, caller, catalogue)
         exchange.reservation = reservation = await admit(exchange, caller, envelope, rooms.estimates, rooms.store)
         if envelope.stream:
             sink.keep_alive(rooms.keepalive_s, limit_headers(reservation.standings, reservation.at_ms))
-        targets = pick(envelope, rooms.dice)
-        exchange.answer = answer = await forward(exchange, envelope, targets, rooms.wire, sink)
+        targets = pick(envelope, rooms.way.traffic, rooms.clock)
+        exchange.answer = answer = await forward(exchange, envelope, targets, rooms.way, sink)
         await relay(exchange, envelope, answer, sink, rooms.clock)
 
     async def _close(self, exchange: Exchange) -> None:

@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 import msgspec
 
 from gateway.core.endpoints import Endpoint
 
 
+class Rest(Protocol):
+    """What follows the beginning of a body that is not held in memory. It can be taken once."""
+
+    length: int | None
+    """Bytes of all its pieces; None where the client did not say."""
+    taken: bool
+    """Whether some of it was taken, so that the request cannot be sent anew."""
+
+    async def piece(self) -> bytes:
+        """The next piece, empty at the end. Raises as `Body` does, and FormUnreadable."""
+        ...
+
+
+class Body(Protocol):
+    """A request's body: `whole`, or its `beginning` and then piece by piece. All raise TooLarge past the
+    configured size, RequestMalformed and ClientGone."""
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of it all; None where the head does not say."""
+        ...
+
+    async def whole(self) -> bytes: ...
+
+    async def beginning(self, size: int) -> bytes:
+        """The first `size` bytes, or all, where there are fewer."""
+        ...
+
+    async def piece(self) -> bytes:
+        """What has come next, empty at the end."""
+        ...
+
+
 class Arrival(msgspec.Struct, frozen=True):
-    """`headers` compare without regard to case. `body` reads it whole, raising TooLarge past the
-    configured size. `at` is the monotonic second at which the request's head had arrived."""
+    """`headers` compare without regard to case. `at` is the monotonic second at which the request's head had
+    arrived."""
 
     request_id: str
     endpoint: Endpoint
     headers: Mapping[str, str]
-    body: Callable[[], Awaitable[bytes]]
+    body: Body
     at: float

@@ -45,6 +45,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     asks_with_stream_options: bool = False
     """Whether usage of a stream is asked for with `stream_options`, and merged for who did not ask."""
     dialect: Dialect = Dialect.OPENAI
+    takes_form: bool = False
+    """Whether a request may be a form with files, which is relayed as it comes and never held whole."""
 
     @property
     def upstream_path(self) -> str:
@@ -98,6 +100,10 @@ MODERATIONS = Endpoint("moderations", "/v1/moderations", fields.ModerationFields
 RERANK = Endpoint("rerank", "/v1/rerank", fields.RerankFields, ("query", "documents"))
 IMAGES = Endpoint("images.generations", "/v1/images/generations", fields.ImageFields, ("prompt",))
 SPEECH = Endpoint("audio.speech", "/v1/audio/speech", fields.SpeechFields, ("input",))
+TRANSCRIPTIONS = Endpoint("audio.transcriptions", "/v1/audio/transcriptions", fields.FormFields, takes_form=True)
+TRANSLATIONS = Endpoint("audio.translations", "/v1/audio/translations", fields.FormFields, takes_form=True)
+IMAGE_EDITS = Endpoint("images.edits", "/v1/images/edits", fields.FormFields, takes_form=True)
+IMAGE_VARIATIONS = Endpoint("images.variations", "/v1/images/variations", fields.FormFields, takes_form=True)
 
 MODELS = Endpoint(name="models", path="/v1/models")
 LIMITS = Endpoint(name="limits", path="/v1/limits")
@@ -106,6 +112,7 @@ LIMITS = Endpoint(name="limits", path="/v1/limits")
 UNKNOWN = Endpoint(name="", path="")
 """What stands in the log for a request to no endpoint."""
 
-ENDPOINTS: dict[str, Endpoint] = {
-    row.path: row for row in (CHAT, COMPLETIONS, RESPONSES, MESSAGES, EMBEDDINGS, MODERATIONS, RERANK, IMAGES, SPEECH)
-}
+_JSON_ROWS = (CHAT, COMPLETIONS, RESPONSES, MESSAGES, EMBEDDINGS, MODERATIONS, RERANK, IMAGES, SPEECH)
+_FORM_ROWS = (TRANSCRIPTIONS, TRANSLATIONS, IMAGE_EDITS, IMAGE_VARIATIONS)
+
+ENDPOINTS: dict[str, Endpoint] = {row.path: row for row in (*_JSON_ROWS, *_FORM_ROWS)}

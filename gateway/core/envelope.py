@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from gateway.core.arrival import Rest
 from gateway.core.endpoints import Endpoint
 from gateway.core.members import Members
 from gateway.core.target import Model
@@ -24,3 +25,5 @@ class Envelope(msgspec.Struct, frozen=True):
     user: str
     members: Members
     input_bytes: int
+    rest: Rest | None = None
+    """What follows the bytes of `members`, where the body is not held in memory."""

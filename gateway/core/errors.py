@@ -85,6 +85,10 @@ class BodyUnreadable(CallerError):
     code = "invalid_json"
 
 
+class FormUnreadable(CallerError):
+    code = "invalid_form"
+
+
 class FieldInvalid(CallerError):
     code = "invalid_value"
 
@@ -220,6 +224,13 @@ class ShuttingDown(GatewayError):
 
     def __init__(self, message: str, *, retry_after_ms: int = 1000) -> None:
         super().__init__(message, retry_after_ms=retry_after_ms)
+
+
+class NoWorker(GatewayError):
+    """None of the processes of this gateway answers: they start, or die as soon as they have."""
+
+    status = 503
+    code = "no_worker"
 
 
 class ClientGone(GatewayError):

@@ -164,5 +164,11 @@ class ImageFields(Fields, kw_only=True):
     n: Annotated[int, Meta(ge=1, le=10)] | None = None
 
 
+class FormFields(Fields, kw_only=True):
+    """What is read of a form with files: a field that stands behind a file may come too late to be required."""
+
+    n: Annotated[int, Meta(ge=1, le=10)] | None = None
+
+
 class SpeechFields(Fields, kw_only=True):
     input: Annotated[str, Meta(min_length=1)]

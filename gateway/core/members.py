@@ -35,6 +35,10 @@ class Members(msgspec.Struct, frozen=True):
         span = self.spans.get(name)
         return self.body[span[0] : span[1]] if span else None
 
+    def written(self, text: str) -> bytes:
+        """A text as it is written for a value here."""
+        return msgspec.json.encode(text)
+
     def changed(self, changes: Mapping[str, bytes]) -> bytes:
         """The object with some members set to other JSON texts; those it lacks are put last."""
         pieces, position = [], 0

@@ -7,12 +7,16 @@ import asyncio
 import msgspec
 
 from gateway.core.answer import Answer
+from gateway.core.clock import Clock
 from gateway.core.envelope import Envelope
-from gateway.core.errors import UpstreamAuthFailed, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
+from gateway.core.errors import NoTarget, UpstreamAuthFailed, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
 from gateway.core.exchange import Exchange
+from gateway.core.health import Outcome, outcome_of_error, outcome_of_status
 from gateway.core.members import read_members
+from gateway.core.retry_after import read_retry_after
 from gateway.core.sink import Sink
 from gateway.core.target import Target
+from gateway.core.traffic import Traffic
 from gateway.upstream.contract import Outgoing, Wire
 
 MORE_TARGETS = 2
@@ -31,28 +35,67 @@ PASSED_ON = (
 """Headers of the client that reach the upstream; `x-request-id` is the gateway's."""
 
 
-async def forward(exchange: Exchange, envelope: Envelope, targets: list[Target], wire: Wire, sink: Sink) -> Answer:
-    """The first answer worth relaying. Raises UpstreamUnreachable, UpstreamTimedOut, UpstreamAuthFailed.
+class Way(msgspec.Struct, frozen=True):
+    """What leads to the upstreams: the wire, and what is known of the targets."""
+
+    wire: Wire
+    traffic: Traffic
+    clock: Clock
+
+
+async def forward(exchange: Exchange, envelope: Envelope, targets: list[Target], way: Way, sink: Sink) -> Answer:
+    """The first answer worth relaying. Raises UpstreamUnreachable, UpstreamTimedOut, UpstreamAuthFailed, NoTarget.
 
     The last failure is what the client sees: an error of ours where the upstream gave no answer, the
-    upstream's own answer where it gave one. Once the client has a byte, if only a keep-alive, no other
-    target is tried.
+    upstream's own answer where it gave one. Once the client has a byte, if only a keep-alive, or its body was
+    passed on unkept, no other target is tried; nor where too many requests are tried again already.
     """
     headers = _headers(exchange)
-    last = len(targets[: 1 + MORE_TARGETS]) - 1
-    for position, target in enumerate(targets[: last + 1]):
-        exchange.target = target
-        outgoing = Outgoing(envelope.endpoint.upstream_path, headers, outgoing_body(exchange, envelope, target))
+    retries = way.traffic.retries(envelope.model, way.clock.monotonic())
+    retries.request(way.clock.monotonic())
+    left = targets[: 1 + MORE_TARGETS]
+    while left:
+        target = left.pop(0)
+        if way.traffic.health.share(target, way.clock.monotonic()) <= 0:
+            continue  # Since it was picked, its last probe was taken, or it failed.
+        body = outgoing_body(exchange, envelope, target)
+        outgoing = Outgoing(envelope.endpoint.upstream_path, headers, body, rest=envelope.rest)
         try:
-            answer = await _ask(exchange, target, outgoing, wire)
+            answer = await _attempt(exchange, target, outgoing, way)
         except (UpstreamUnreachable, UpstreamTimedOut):
-            if position == last or sink.begun:
+            if not left or not _can_repeat(envelope, sink) or not retries.take():
                 raise
             continue
-        if position == last or sink.begun or not _is_failure(answer.status):
+        if not _is_failure(answer.status) or not left or not _can_repeat(envelope, sink) or not retries.take():
             return _presentable(answer, target)
         answer.abandon()
-    raise AssertionError("the loop returns or raises at its last target")
+    raise NoTarget(f"No upstream of the model {envelope.model.name!r} is well just now.", retry_after_ms=1000)
+
+
+async def _attempt(exchange: Exchange, target: Target, outgoing: Outgoing, way: Way) -> Answer:
+    """One try, of which the target's health is told. The one that is relayed ends with its exchange."""
+    exchange.target = target
+    now = way.clock.monotonic
+    attempt = exchange.attempt = way.traffic.health.begin(target, now())
+    try:
+        answer = await _ask(exchange, target, outgoing, way.wire)
+    except UpstreamError as error:
+        attempt.ended(outcome_of_error(error), now())
+        raise
+    except BaseException:
+        attempt.ended(Outcome.UNTOLD, now())
+        raise
+    outcome = outcome_of_status(answer.status)
+    if outcome is Outcome.WELL:
+        attempt.answered(now())
+    else:
+        attempt.ended(outcome, now(), read_retry_after(answer.headers, way.clock.now_ms()))
+    return answer
+
+
+def _can_repeat(envelope: Envelope, sink: Sink) -> bool:
+    """Whether another target can still be asked: the client has nothing yet, and the gateway the whole request."""
+    return not sink.begun and not (envelope.rest is not None and envelope.rest.taken)
 
 
 async def _ask(exchange: Exchange, target: Target, outgoing: Outgoing, wire: Wire) -> Answer:
@@ -75,7 +118,7 @@ def outgoing_body(exchange: Exchange, envelope: Envelope, target: Target) -> byt
     """The body for this target: the client's bytes, but for what must change."""
     changes: dict[str, bytes] = {}
     if target.model != envelope.asked_model:
-        changes["model"] = msgspec.json.encode(target.model)
+        changes["model"] = envelope.members.written(target.model)
     if _must_ask_usage(envelope, target):
         changes["stream_options"] = _asking_usage(envelope.members.value("stream_options"))
     changes |= _cap_changes(exchange, envelope, target)

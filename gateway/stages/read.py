@@ -14,6 +14,7 @@ from gateway.core.envelope import Envelope
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.estimate import readable_size
 from gateway.core.fields import Fields
+from gateway.core.form import Form
 from gateway.core.members import Members, read_members
 
 _MISSING = re.compile(r"Object missing required field `(.*)`")
@@ -21,11 +22,15 @@ _EXPLANATION_MAX = 200
 """Characters of an explanation: it may quote what was sent, however long that is."""
 
 
-def read(body: bytes, endpoint: Endpoint, caller: Caller, catalogue: Catalogue) -> Envelope:
-    """The envelope of a request. Raises BodyUnreadable, FieldInvalid, ModelUnknown."""
-    members = read_members(body)
-    fields = _fields(body, endpoint)
-    _refuse_double_options(members)
+def read(body: bytes | Form, endpoint: Endpoint, caller: Caller, catalogue: Catalogue) -> Envelope:
+    """The envelope of a request. Raises BodyUnreadable, FormUnreadable, FieldInvalid, ModelUnknown."""
+    if isinstance(body, bytes):
+        members, rest = read_members(body), None
+        fields = _fields(body, endpoint)
+        _refuse_double_options(members)
+    else:
+        members, rest = body.fields, body.rest
+        fields = _fields_of_form(body, endpoint)
     model = catalogue.model_for(caller, fields.model)
     if model is None:
         raise ModelUnknown(
@@ -46,6 +51,7 @@ def read(body: bytes, endpoint: Endpoint, caller: Caller, catalogue: Catalogue) 
         user=fields.end_user,
         members=members,
         input_bytes=_input_bytes(members, endpoint),
+        rest=rest,
     )
 
 
@@ -59,6 +65,20 @@ def _fields(body: bytes, endpoint: Endpoint) -> Fields:
         raise BodyUnreadable("The body is nested too deeply to be read.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BodyUnreadable(f"The body is not valid JSON: {error}.") from None
+
+
+def _fields_of_form(form: Form, endpoint: Endpoint) -> Fields:
+    assert endpoint.fields is not None, "only endpoints with a body are read"
+    if form.rest is not None and "model" not in form.fields.spans:
+        begin = len(form.fields.body) // 1024
+        raise FieldInvalid(
+            f"'model' is not within the form's first {begin} KiB. Send it before the files.", param="model"
+        )
+    told = {name: form.fields.text(name) for name in form.fields.spans}
+    try:
+        return msgspec.convert(told, endpoint.fields, strict=False)
+    except msgspec.ValidationError as error:
+        raise _field_error(str(error)) from None
 
 
 @cache

@@ -16,6 +16,7 @@ from gateway.upstream.contract import Outgoing
 from gateway.upstream.fittings import IDLE_SECONDS, Fittings
 from gateway.upstream.incoming import Incoming
 from gateway.upstream.pool import Pool
+from gateway.upstream.upload import beginning
 
 
 class HttpWire:
@@ -32,15 +33,18 @@ class HttpWire:
         pool = self._pool(upstream)
         request = Request(
             head=pool.origin.head(outgoing),
-            body=outgoing.body,
+            body=beginning(outgoing),
             timeouts=upstream.timeouts,
             began=monotonic(),
             bodiless=outgoing.method == "HEAD",
+            rest=outgoing.rest,
         )
         connection = await pool.acquire()
         try:
             return await connection.exchange(request)
         except Stale:
+            if outgoing.rest is not None and outgoing.rest.taken:
+                raise HUNG_UP.about(upstream.name, UpstreamUnreachable) from None
             # The server let go of an idle connection just as it was taken. It has not seen the
             # request, so a new connection may carry it (RFC 9112, 9.3.1).
             connection = await self._pool(upstream).acquire(fresh=True)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from gateway.core.arrival import Rest
 from gateway.core.target import Timeouts
 from gateway.upstream.alarm import Alarm
 from gateway.upstream.complaint import Complaint
@@ -19,6 +20,7 @@ from gateway.upstream.fittings import Fittings
 from gateway.upstream.framing import Framing
 from gateway.upstream.incoming import Incoming
 from gateway.upstream.patience import Patience
+from gateway.upstream.upload import Upload
 
 ONE_WRITE_BYTES = 65_536
 """Up to here head and body go out joined, in one system call; a larger body is not copied for it."""
@@ -40,6 +42,8 @@ class Request(msgspec.Struct, frozen=True):
     began: float
     bodiless: bool = False
     """Whether the answer has no body whatever its head says (HEAD)."""
+    rest: Rest | None = None
+    """What follows `body`, to be sent while the answer is awaited."""
 
 
 class Keeper(Protocol):
@@ -51,7 +55,8 @@ class Keeper(Protocol):
 
 
 class Connection(asyncio.BufferedProtocol):
-    """A protocol for `loop.create_connection`; also the `Source` of the answer that it receives."""
+    """A protocol for `loop.create_connection`; also the `Source` of the answer that it receives and the
+    `Outlet` of what it sends piece by piece."""
 
     _transport: asyncio.Transport
     _patience: Patience
@@ -64,6 +69,7 @@ class Connection(asyncio.BufferedProtocol):
         self._alarm = Alarm(asyncio.get_running_loop(), self._ring)
         self._framing = Framing()
         self._answer: Incoming | None = None
+        self._upload: Upload | None = None
         self._idle_until = 0.0
         self._unsent = 0
         self._is_used = self._heard = self._flowing = self._writing = self._held = False
@@ -73,13 +79,17 @@ class Connection(asyncio.BufferedProtocol):
 
     async def exchange(self, request: Request) -> Incoming:
         """Send, and wait for the first byte of the answer's body or its end. Raises Stale,
-        UpstreamUnreachable or UpstreamTimedOut; when it raises, the connection is closed."""
+        UpstreamUnreachable, UpstreamTimedOut or what the rest of the request raises; when it
+        raises, the connection is closed."""
         if self.closed:
             raise Stale
         answer = self._answer = Incoming(self._name, self)
         try:
             self._send(answer, request)
-            await answer.begun()
+            if self._upload is None:
+                await answer.begun()
+            else:
+                await self._upload.go_on_until(answer)
         except BaseException:
             self.abort()
             raise
@@ -113,6 +123,26 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
             self._patience.flowing(monotonic())
             self._alarm.by(self._patience.deadline)
+
+    # The upload's side.
+
+    @property
+    def congested(self) -> bool:
+        return self._writing
+
+    def put(self, data: bytes) -> None:
+        self._transport.write(data)
+        if self._writing:
+            self._await_room()
+
+    def lull(self) -> None:
+        if not self._flowing:
+            self._patience.resting()
+            self._alarm.by(self._patience.deadline)
+
+    def sent(self) -> None:
+        if self._answer is not None and not self._flowing:
+            self._await_answer(self._answer)
 
     # The event loop's side.
 
@@ -156,8 +186,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._writing = False
-        if self._answer is not None and not self._flowing:
-            self._await_answer(self._answer)
+        if self._upload is None or self._upload.over:
+            self.sent()
+        else:
+            self._upload.relieved()
 
     # Within.
 
@@ -165,21 +197,31 @@ class Connection(asyncio.BufferedProtocol):
         self._framing.expect(request.bodiless)
         self._heard = self._flowing = False
         self._patience = Patience(request.timeouts, request.began)
+        self._upload = None
+        if request.rest is not None:
+            # Whether the client or the upstream is slow from here on: it is not the gateway.
+            answer.sent_at = monotonic()
+            self._upload = Upload(request.rest, self)
         if len(request.body) <= ONE_WRITE_BYTES:
             self._transport.write(request.head + request.body)
         else:
             self._transport.write(request.head)
             self._transport.write(request.body)
         if self._writing:
+            self._await_room()
+        elif self._upload is None:
+            self._await_answer(answer)
+
+    def _await_room(self) -> None:
+        if not self._flowing:
             self._unsent = self._transport.get_write_buffer_size()
             self._patience.sending(monotonic())
             self._alarm.by(self._patience.deadline)
-        else:
-            self._await_answer(answer)
 
     def _await_answer(self, answer: Incoming) -> None:
-        answer.sent_at = monotonic()
-        self._patience.awaiting(answer.sent_at)
+        now = monotonic()
+        answer.sent_at = answer.sent_at or now
+        self._patience.awaiting(now)
         self._alarm.by(self._patience.deadline)
 
     def _begin_flow(self, answer: Incoming) -> None:
@@ -197,7 +239,8 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
             return
         self._end(answer)
-        if self._framing.keeps and self._transport.get_write_buffer_size() == 0:
+        is_sent = self._upload is None or self._upload.over
+        if self._framing.keeps and is_sent and self._transport.get_write_buffer_size() == 0:
             self._rest()
         else:
             self.abort()

@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from gateway.core.answer import Answer
+from gateway.core.arrival import Rest
 from gateway.core.target import Upstream
 
 __all__ = ["Answer", "Outgoing", "Wire"]
@@ -19,18 +20,22 @@ __all__ = ["Answer", "Outgoing", "Wire"]
 
 class Outgoing(msgspec.Struct, frozen=True):
     """A request to an upstream. `path` follows the upstream's base URL; `headers` are those of the
-    client that are let through; the wire adds the upstream's own, Host, Content-Length and
+    client that are let through; the wire adds the upstream's own, Host, the framing and
     `Accept-Encoding: identity`."""
 
     path: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
     method: str = "POST"
+    rest: Rest | None = None
+    """What follows `body`, where that is only a beginning: taken no faster than the upstream takes it,
+    and no more of it once an answer has begun."""
 
 
 class Wire(Protocol):
     async def send(self, upstream: Upstream, outgoing: Outgoing) -> Answer:
-        """Raises UpstreamUnreachable (refused, broke, or no free connection), UpstreamTimedOut."""
+        """Raises UpstreamUnreachable (refused, broke, or no free connection), UpstreamTimedOut, and what the
+        rest of the request raises."""
         ...
 
     async def close(self) -> None: ...

@@ -64,8 +64,7 @@ class Origin:
         headers = [(name, value) for name, value in outgoing.headers if name.lower() not in self._fixed_names]
         _refuse_smuggling(outgoing.method, target, headers)
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-        length = f"content-length: {len(outgoing.body)}\r\n" if outgoing.body or outgoing.method != "GET" else ""
-        head = f"{outgoing.method} {target} HTTP/1.1\r\n{self._fixed}{lines}{length}\r\n"
+        head = f"{outgoing.method} {target} HTTP/1.1\r\n{self._fixed}{lines}{_framing(outgoing)}\r\n"
         # A header that is not UTF-8 arrives with its bytes as surrogates and leaves as it came.
         return head.encode("utf-8", "surrogateescape")
 
@@ -77,6 +76,16 @@ class Origin:
     def _authority(self, scheme: str) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[scheme] else f"{host}:{self.port}"
+
+
+def _framing(outgoing: Outgoing) -> str:
+    """The line that says where the body ends (RFC 9112, section 6)."""
+    rest = outgoing.rest
+    if rest is None:
+        return f"content-length: {len(outgoing.body)}\r\n" if outgoing.body or outgoing.method != "GET" else ""
+    if rest.length is None:
+        return "transfer-encoding: chunked\r\n"
+    return f"content-length: {len(outgoing.body) + rest.length}\r\n"
 
 
 def _refuse_unsafe(upstream: Upstream, url: SplitResult) -> None:

@@ -12,7 +12,7 @@ from gateway.core.endpoints import ENDPOINTS
 from gateway.core.exchange import Exchange
 from gateway.core.sink import Sink
 from gateway.journey import Journey
-from gateway.web.body import read_body
+from gateway.web.body import ClientBody
 from gateway.web.pages import endpoint_at, page_for
 from gateway.web.rendering import JSON
 from gateway.web.sink import ClientSink
@@ -39,7 +39,7 @@ class DataPlane:
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = rooms.new_id()
         path = request.rel_url.raw_path
-        body = partial(read_body, request, self._max_body_bytes)
+        body = ClientBody(request, self._max_body_bytes)
         arrival = Arrival(request_id, endpoint_at(path), request.headers, body, rooms.clock.monotonic())
         sink = ClientSink(request, request_id, arrival.endpoint.dialect, closing=self.closing)
         if request.method == "POST" and path in ENDPOINTS and not self.refusing:

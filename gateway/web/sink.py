@@ -115,11 +115,12 @@ class ClientSink:
         now = self._loop.time()
         if now >= due:
             due = now + every_s
-            if not self.begun:
-                # aiohttp's `prepare` is a coroutine, but waits for nothing; the reference keeps the task alive.
+            if not self.begun and self._request.content.is_eof():
+                # A client that still sends its body does not wait yet. aiohttp's `prepare` is a coroutine, but
+                # waits for nothing; the reference keeps the task alive.
                 event_stream = (*headers, ("content-type", "text/event-stream; charset=utf-8"))
                 self._beginning = self._loop.create_task(self._begin_with_comment(event_stream))
-            elif self._between_events and not self.congested:
+            elif self.begun and self._between_events and not self.congested:
                 self.write(_COMMENT)
         self._alive = self._loop.call_at(due, self._stay_alive, every_s, headers)
 

@@ -257,15 +257,41 @@ def body_of(**members: object) -> bytes:
     return msgspec.json.encode(usual | members)
 
 
-def arrival_of(body: bytes | Exception, *, endpoint: Endpoint = CHAT, **headers: str) -> Arrival:
-    async def read_it() -> bytes:
-        await asyncio.sleep(0)
-        if isinstance(body, Exception):
-            raise body
-        return body
+class GivenBody:
+    """A request's body that came in these pieces; or breaks with an error, after them."""
 
+    def __init__(self, *pieces: bytes, failure: Exception | None = None, length: int | None = None) -> None:
+        self.length = length
+        self.taken = 0
+        self._pieces = list(pieces)
+        self._failure = failure
+
+    async def whole(self) -> bytes:
+        return await self.beginning(10**9)
+
+    async def beginning(self, size: int) -> bytes:
+        begun = b""
+        while len(begun) < size and (piece := await self.piece()):
+            begun += piece
+        if len(begun) > size:
+            self._pieces.insert(0, begun[size:])
+        return begun[:size]
+
+    async def piece(self) -> bytes:
+        await asyncio.sleep(0)
+        if self._pieces:
+            self.taken += 1
+            return self._pieces.pop(0)
+        if self._failure is not None:
+            raise self._failure
+        return b""
+
+
+def arrival_of(body: bytes | Exception | GivenBody, *, endpoint: Endpoint = CHAT, **headers: str) -> Arrival:
+    if not isinstance(body, GivenBody):
+        body = GivenBody(body) if isinstance(body, bytes) else GivenBody(failure=body)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Arrival("req-1", endpoint, {"authorization": f"Bearer {KEY}"} | named, read_it, NOW_MS / 1000)
+    return Arrival("req-1", endpoint, {"authorization": f"Bearer {KEY}"} | named, body, NOW_MS / 1000)
 
 
 def exchange_of(

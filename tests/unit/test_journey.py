@@ -39,6 +39,7 @@ from tests.unit.fakes import (
     MODEL,
     NOW_MS,
     Client,
+    GivenBody,
     Ledgers,
     ScriptedAnswer,
     ScriptedWire,
@@ -332,11 +333,12 @@ async def test_a_request_keeps_the_catalogue_that_it_began_with() -> None:
     whole = Whole(ScriptedAnswer(PLAIN))
     rooms = whole.journey.rooms
 
-    async def body() -> bytes:
-        rooms.catalogue = catalogue_of()
-        return body_of()
+    class Slow(GivenBody):
+        async def whole(self) -> bytes:
+            rooms.catalogue = catalogue_of()
+            return await super().whole()
 
-    await whole.answer(msgspec.structs.replace(arrival_of(b""), body=body))
+    await whole.answer(arrival_of(Slow(body_of())))
     assert whole.client.body == PLAIN
 
 

@@ -15,6 +15,7 @@ from gateway.core.members import read_members
 from gateway.core.reservation import Reservation, Standing
 from gateway.core.target import Model, Target, Upstream
 from gateway.core.usage import Usage
+from tests.unit.fakes import GivenBody
 
 NOW_MS = 1_800_000_000_000
 TARGET = Target(Upstream("inducta", "http://upstream.test/v1", (("authorization", "Bearer upstream-secret"),)), "m")
@@ -67,10 +68,7 @@ def standing(limit: Limit, used: int, resets_ms: int = NOW_MS + 60_000) -> Stand
 
 def unheard(request_id: str = "req-1") -> Exchange:
     """A request that was refused at the door: no caller, no model, nothing spent."""
-
-    async def body() -> bytes:
-        return b"a prompt"
-
+    body = GivenBody(b"a prompt")
     arrival = Arrival(request_id, CHAT, {"authorization": "Bearer gw_client-secret"}, body, 100.0)
     return Exchange("exchange-1", arrival, status=401, ended=100.001)
 

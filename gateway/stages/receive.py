@@ -1,0 +1,54 @@
+"""Receive: the body whole, as JSON is read; of a form with files only its beginning, however large it is."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import msgspec
+
+from gateway.core.arrival import Arrival, Body
+from gateway.core.fields import Fields
+from gateway.core.form import Form, FormFields, FormReader, is_form
+
+BEGINNING_BYTES = 64 * 1024
+"""Of a form, what is held in memory: the fields that are read must stand in it."""
+
+
+async def receive(arrival: Arrival) -> bytes | Form:
+    """What is to be read. Raises TooLarge, RequestMalformed, FormUnreadable, ClientGone."""
+    if arrival.endpoint.takes_form and is_form(content_type := arrival.headers.get("content-type", "")):
+        return await _receive_form(arrival, content_type)
+    return await arrival.body.whole()
+
+
+async def _receive_form(arrival: Arrival, content_type: str) -> Form:
+    assert arrival.endpoint.fields is not None, "what takes a form says what is read of it"
+    reader = FormReader(content_type, _names(arrival.endpoint.fields))
+    beginning = await arrival.body.beginning(BEGINNING_BYTES)
+    reader.feed(beginning)
+    fields = FormFields(beginning, dict(reader.spans))
+    length = arrival.body.length
+    following = None if length is None else length - len(beginning)
+    is_whole = len(beginning) < BEGINNING_BYTES or following == 0
+    return Form(fields, None if is_whole else _Watched(arrival.body, reader, following))
+
+
+@cache
+def _names(fields: type[Fields]) -> frozenset[str]:
+    return frozenset(field.encode_name for field in msgspec.structs.fields(fields))
+
+
+class _Watched:
+    """Implements `Rest`: what passes is still looked at for fields that come again."""
+
+    def __init__(self, body: Body, reader: FormReader, length: int | None) -> None:
+        self.length = length
+        self.taken = False
+        self._body = body
+        self._reader = reader
+
+    async def piece(self) -> bytes:
+        self.taken = True
+        piece = await self._body.piece()
+        self._reader.feed(piece)
+        return piece

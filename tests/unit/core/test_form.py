@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import HTTP
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.core.errors import FormUnreadable
+from gateway.core.form import HEAD_MAX, FormFields, FormReader, is_form
+from tests.forms import BOUNDARY, FORM_TYPE, field, file, form
+
+WANTED = frozenset({"model", "user"})
+NOISE = st.binary(max_size=60) | st.sampled_from([b"--", b"\r\n--", f"x--{BOUNDARY}\r\n".encode(), b"\r\n\r\n"])
+
+
+def read(body: bytes, *pieces: int, content_type: str = FORM_TYPE) -> dict[str, bytes]:
+    """The values found in a form that comes in pieces, cut at these places."""
+    reader = FormReader(content_type, WANTED)
+    bounds = [0, *sorted(min(place, len(body)) for place in pieces), len(body)]
+    for begin, end in pairwise(bounds):
+        reader.feed(body[begin:end])
+    return {name: body[begin:end] for name, (begin, end) in reader.spans.items()}
+
+
+def refusal(body: bytes, content_type: str = FORM_TYPE) -> str:
+    with pytest.raises(FormUnreadable) as refused:
+        read(body, content_type=content_type)
+    return refused.value.message
+
+
+@given(st.lists(NOISE, min_size=1, max_size=4), st.lists(st.integers(0, 900), max_size=9))
+def test_fields_are_found_however_the_form_is_cut(files: list[bytes], cuts: list[int]) -> None:
+    body = form(field("model", "m"), *(file(data) for data in files), field("n", "2"), field("user", "zoë"))
+    assert read(body, *cuts) == {"model": b"m", "user": "zoë".encode()}
+
+
+def test_fields_are_found_where_each_byte_comes_alone() -> None:
+    body = form(file(b"--\r\n" * 9), field("model", "openai/whisper"), field("user", ""))
+    assert read(body, *range(len(body))) == {"model": b"openai/whisper", "user": b""}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["model", "user", "n", "file"]), st.text("ab -\r\n", max_size=9)), max_size=4)
+)
+@example([("model", "a\r\n")])
+def test_what_is_found_is_what_a_parser_of_mail_finds(told: list[tuple[str, str]]) -> None:
+    body = form(field("x", "y"), *(field(name, value) for name, value in told))
+    names = [name for name, _ in told if name in WANTED]
+    if len(names) > len(set(names)):
+        refusal(body)
+        return
+    mail = BytesParser(EmailMessage, policy=HTTP).parsebytes(f"content-type: {FORM_TYPE}\r\n\r\n".encode() + body)
+    parts = {part.get_param("name", header="content-disposition"): part for part in mail.iter_parts()}
+    assert read(body) == {name: parts[name].get_payload(decode=True) for name in names}
+
+
+def test_only_a_changed_field_is_another() -> None:
+    body = form(field("model", "alias"), file(b"\0\xff" * 40), field("prompt", "alias"))
+    reader = FormReader(FORM_TYPE, WANTED)
+    reader.feed(body)
+    fields = FormFields(body, reader.spans)
+    assert fields.text("model") == "alias"
+    assert fields.changed({"model": fields.written("größe")}) == body.replace(b"alias", "größe".encode(), 1)
+
+
+def test_a_field_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(FormUnreadable):
+        FormFields(b"\xff", {"model": (0, 1)}).text("model")
+
+
+def test_a_field_whose_end_has_not_come_is_not_found_yet() -> None:
+    body = form(field("model", "m"))
+    for size in range(len(body) - 3):
+        assert read(body[:size]) == {}
+    assert read(body[:-2]) == {"model": b"m"}
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        field("model", "other"),
+        file(b"other", name="model"),
+        field("model", "other").replace(b'"model"', b"model"),
+        field("model", "other").replace(b"content-disposition", b"Content-DISPOSITION"),
+        field("model", "other").replace(b"form-data;", b"Form-Data ;"),
+        field("model", "other").replace(b"name=", b"NAME="),
+    ],
+)
+@pytest.mark.parametrize("between", [b"", b"x" * 100_000])
+def test_a_field_that_comes_twice_is_refused_wherever_it_stands(second: bytes, between: bytes) -> None:
+    assert "once" in refusal(form(field("model", "m"), file(between), second))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        file(b"m", name="model"),
+        field("model", "bQ==").replace(b"\r\n\r\n", b"\r\ncontent-transfer-encoding: base64\r\n\r\n"),
+        field("model", "m").replace(b'"model"', b"\"model\"; filename*=utf-8''m"),
+    ],
+)
+def test_a_field_that_is_no_plain_text_is_refused(part: bytes) -> None:
+    assert "plain text" in refusal(form(part))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"content-type: text/plain",
+        b"content-disposition: form-data",
+        b"content-disposition: attachment; name=x",
+        b'content-disposition: form-data; name="x"; name="model"',
+        b'content-disposition: form-data; name="x"\r\ncontent-disposition: form-data; name="model"',
+        b'content-disposition: form-data; name="mod\\el"',
+        b'content-disposition: form-data; name="model\\"',
+        b'content-disposition: form-data; name="x"; filename="a\\";name=model;y="',
+        b'content-disposition: form-data; name="%6dodel"',
+        b"content-disposition: form-data; name*=utf-8''model",
+        b'content-disposition: form-data; name="x";\r\n name="model"',
+        b'content-disposition: form-data; name="x"\nx: y',
+        b'content-disposition: form-data; name="x"\ry',
+        b'content-disposition: form-data; name="x"\0',
+        b'content-disposition : form-data; name="x"',
+        b'content-disposition: form-data; name=""',
+        b'content-disposition: form-data; name="x" name="model"',
+        b'content-disposition: form-data; name="x"\r\n' + b"x: " + b"y" * HEAD_MAX,
+    ],
+)
+def test_a_head_that_two_parsers_could_read_differently_is_refused(head: bytes) -> None:
+    refusal(form(field("model", "m"), head + b"\r\n\r\nvalue"))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b'Content-Disposition: form-data; name="x"; filename="C:\\a\\b.wav"',
+        b'Content-Disposition: form-data; name="x"; filename="a.wav"; filename*=utf-8\'\'%c3%a4.wav',
+        'Content-Disposition: form-data; name="x"; filename="ä;=.wav"'.encode(),
+        b"Content-Disposition: form-data;name=x",
+        b'Content-Disposition: form-data; name="timestamp_granularities[]"\r\nContent-Type: text/plain; charset=utf-8',
+        b'content-disposition: form-data; name="x"\r\ncontent-length: 5\r\ncontent-transfer-encoding: 8bit',
+    ],
+)
+def test_heads_as_client_libraries_write_them_pass(head: bytes) -> None:
+    assert read(form(head + b"\r\n\r\nvalue", field("model", "m"))) == {"model": b"m"}
+
+
+@pytest.mark.parametrize(
+    ("place", "instead"),
+    [
+        (b"\r\n--", b"\n--"),
+        (b"\r\n--", b"\r--"),
+        (b"\r\n--", b"\n\n--"),
+        (BOUNDARY.encode() + b"\r\n", BOUNDARY.encode() + b" \r\n"),
+        (BOUNDARY.encode() + b"\r\n", BOUNDARY.encode() + b"\n"),
+        (BOUNDARY.encode() + b"\r\n", BOUNDARY.encode() + b"x\r\n"),
+    ],
+)
+def test_a_boundary_that_some_take_for_none_is_refused(place: bytes, instead: bytes) -> None:
+    parts = field("model", "m"), file(b"sound"), field("user", "ann")
+    begin, _, rest = form(*parts).partition(b"sound")
+    refusal(begin + b"sound" + rest.replace(place, instead, 1))
+
+
+def test_nothing_may_follow_the_last_boundary_but_an_end_without_one() -> None:
+    assert read(form(field("model", "m")) + b"and so on\r\n") == {"model": b"m"}
+    refusal(form(field("model", "m")) + form(field("user", "ann")))
+
+
+@pytest.mark.parametrize("begin", [b"\r\n", b"a preamble\r\n", b"-"])
+def test_a_form_begins_with_its_boundary(begin: bytes) -> None:
+    assert "begin" in refusal(begin + form(field("model", "m")))
+
+
+def test_a_part_without_an_end_of_its_own_line_is_refused() -> None:
+    head = b'content-disposition: form-data; name="model"\r\n\r\n'
+    body = form(head).replace(b"\r\n\r\n\r\n", b"\r\n\r\n")
+    assert "ends before it begins" in refusal(body)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "multipart/form-data",
+        "multipart/mixed; boundary=x",
+        "multipart/form-data; boundary=",
+        'multipart/form-data; boundary=""',
+        "multipart/form-data; boundary=x; boundary=y",
+        "multipart/form-data; boundary=x; Boundary=y",
+        "multipart/form-data; boundary=x y",
+        'multipart/form-data; boundary="x\\"',
+        'multipart/form-data; boundary="x "',
+        f"multipart/form-data; boundary={'x' * 71}",
+        "multipart/form-data, boundary=x",
+        "multipart/form-data; boundary=ä",
+    ],
+)
+def test_a_content_type_that_does_not_name_one_boundary_is_refused(content_type: str) -> None:
+    assert "boundary" in refusal(form(field("model", "m"), boundary="x"), content_type)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "boundary"),
+    [
+        ('multipart/form-data; boundary="a b:c"', "a b:c"),
+        ("Multipart/Form-Data;charset=utf-8;BOUNDARY=----WebKitFormBoundary7MA4", "----WebKitFormBoundary7MA4"),
+        (f"multipart/form-data; boundary={'x' * 70} ", "x" * 70),
+    ],
+)
+def test_content_types_as_client_libraries_write_them_pass(content_type: str, boundary: str) -> None:
+    assert read(form(field("model", "m"), boundary=boundary), content_type=content_type) == {"model": b"m"}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "expected"),
+    [(FORM_TYPE, True), ("MULTIPART/mixed", True), ("application/json", False), ("", False)],
+)
+def test_a_form_is_known_by_its_content_type(content_type: str, expected: bool) -> None:
+    assert is_form(content_type) is expected

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.core.endpoints import CHAT, ENDPOINTS, TRANSCRIPTIONS, Endpoint
+from gateway.core.envelope import Envelope
+from gateway.core.errors import CallerError, FieldInvalid, FormUnreadable, TooLarge
+from gateway.core.form import Form
+from gateway.stages.read import read
+from gateway.stages.receive import BEGINNING_BYTES, receive
+from tests.forms import FORM_TYPE, field, file, form
+from tests.unit.fakes import CALLER, MODEL, GivenBody, arrival_of, catalogue_of
+
+FORMS = [row for row in ENDPOINTS.values() if row.takes_form]
+LARGE = b"x" * 200_000
+
+
+async def received(body: GivenBody, endpoint: Endpoint = TRANSCRIPTIONS, content_type: str = FORM_TYPE) -> bytes | Form:
+    return await receive(arrival_of(body, endpoint=endpoint, content_type=content_type))
+
+
+async def envelope_of(*parts: bytes, length: int | None = None) -> Envelope:
+    body = form(*parts)
+    given = GivenBody(*(body[begin : begin + 9_000] for begin in range(0, len(body), 9_000)), length=length)
+    return read(await received(given), TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
+
+
+async def rest_of(envelope: Envelope) -> bytes:
+    pieces = []
+    while envelope.rest is not None and (piece := await envelope.rest.piece()):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def test_forms_are_for_sounds_and_images() -> None:
+    assert [row.path for row in FORMS] == [
+        "/v1/audio/transcriptions",
+        "/v1/audio/translations",
+        "/v1/images/edits",
+        "/v1/images/variations",
+    ]
+
+
+async def test_json_is_received_whole() -> None:
+    body = b'{"model": "m"}'
+    assert await received(GivenBody(body[:5], body[5:]), CHAT, "application/json") == body
+    assert await received(GivenBody(body), TRANSCRIPTIONS, "application/json") == body
+    assert await received(GivenBody(body), CHAT) == body
+
+
+async def test_of_a_large_form_the_beginning_is_held_and_the_rest_is_left_where_it_is() -> None:
+    body = form(field("model", "m"), file(LARGE))
+    given = GivenBody(*(body[begin : begin + 10_000] for begin in range(0, len(body), 10_000)), length=len(body))
+    taken = await received(given)
+    assert isinstance(taken, Form)
+    assert taken.fields.body == body[:BEGINNING_BYTES]
+    assert given.taken == 7
+    assert taken.rest is not None
+    assert (taken.rest.length, taken.rest.taken) == (len(body) - BEGINNING_BYTES, False)
+    assert await taken.rest.piece() == body[BEGINNING_BYTES:70_000]
+    assert taken.rest.taken
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_of_a_small_form_nothing_is_left(known: bool) -> None:
+    body = form(field("model", "m"), file(b"sound"))
+    taken = await received(GivenBody(body, length=len(body) if known else None))
+    assert isinstance(taken, Form)
+    assert taken.rest is None
+
+
+async def test_a_form_that_ends_with_its_beginning_has_no_rest() -> None:
+    small = form(field("model", "m"), file(b""))
+    body = form(field("model", "m"), file(b"x" * (BEGINNING_BYTES - len(small))))
+    assert len(body) == BEGINNING_BYTES
+    known = await received(GivenBody(body, length=len(body)))
+    unknown = await received(GivenBody(body))
+    assert isinstance(known, Form)
+    assert isinstance(unknown, Form)
+    assert known.rest is None
+    assert unknown.rest is not None
+    assert (unknown.rest.length, await unknown.rest.piece()) == (None, b"")
+
+
+async def test_what_the_gateway_must_know_of_a_form_is_read_and_the_bytes_stay() -> None:
+    parts = field("n", "2"), field("model", "alias"), field("stream", "true"), field("user", "ann"), file(LARGE)
+    envelope = await envelope_of(*parts)
+    assert (envelope.model, envelope.asked_model) == (MODEL, "alias")
+    assert (envelope.stream, envelope.user) == (True, "ann")
+    assert (envelope.output_cap, envelope.choices, envelope.input_bytes) == (None, 1, 0)
+    assert envelope.members.body + await rest_of(envelope) == form(*parts)
+
+
+async def test_a_field_behind_a_large_file_is_passed_on_unread() -> None:
+    envelope = await envelope_of(field("model", "m"), file(LARGE), field("user", "ann"), field("stream", "true"))
+    assert (envelope.user, envelope.stream) == ("", False)
+    assert b'name="user"\r\n\r\nann' in await rest_of(envelope)
+
+
+async def test_a_field_behind_a_small_file_is_read() -> None:
+    envelope = await envelope_of(file(b"sound"), field("model", "m"), field("user", "ann"))
+    assert (envelope.user, envelope.rest) == ("ann", None)
+
+
+@pytest.mark.parametrize(
+    ("parts", "param", "said"),
+    [
+        ([file(LARGE), field("model", "m")], "model", "before the files"),
+        ([field("model", "m" * 70_000)], "model", "before the files"),
+        ([file(b"sound")], "model", "required"),
+        ([], "model", "required"),
+        ([field("model", "")], "model", "not valid"),
+        ([field("model", "m" * 257)], "model", "not valid"),
+        ([field("model", "m"), field("stream", "perhaps")], "stream", "not valid"),
+        ([field("model", "m"), field("n", "many")], "n", "not valid"),
+        ([field("model", "m"), field("n", "11")], "n", "not valid"),
+        ([field("model", "absent")], "model", "does not exist"),
+    ],
+)
+async def test_what_is_wrong_with_a_form_is_said_of_its_field(parts: list[bytes], param: str, said: str) -> None:
+    with pytest.raises(CallerError) as refused:
+        await envelope_of(*parts)
+    assert refused.value.param == param
+    assert said in refused.value.message
+
+
+async def test_a_field_that_comes_again_in_the_rest_is_refused_before_it_is_passed_on() -> None:
+    envelope = await envelope_of(field("model", "m"), file(LARGE), field("model", "other"))
+    assert envelope.rest is not None
+    passed = [await envelope.rest.piece() for _ in range(15)]
+    with pytest.raises(FormUnreadable):
+        await envelope.rest.piece()
+    assert b"other" not in b"".join(passed)
+    assert b"xxx" in passed[-1]
+
+
+async def test_a_form_that_is_none_is_refused_with_its_beginning() -> None:
+    with pytest.raises(FormUnreadable):
+        await received(GivenBody(b'{"model": "m", "prompt": ""}'))
+    with pytest.raises(FormUnreadable):
+        await received(GivenBody(form(field("model", "m"))), content_type="multipart/form-data")
+    with pytest.raises(FormUnreadable):
+        await envelope_of(field("model", b"\xff"))
+
+
+async def test_what_ends_the_body_ends_the_receiving() -> None:
+    too_large = TooLarge("too large")
+    with pytest.raises(TooLarge):
+        await received(GivenBody(form(field("model", "m"))[:-9], failure=too_large))
+    with pytest.raises(TooLarge):
+        await received(GivenBody(failure=too_large), CHAT, "application/json")
+
+
+async def test_json_at_an_endpoint_of_forms_is_read_as_json() -> None:
+    envelope = read(b'{"model": "m", "user": "ann"}', TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
+    assert (envelope.model, envelope.user, envelope.rest) == (MODEL, "ann", None)
+    with pytest.raises(FieldInvalid):
+        read(b"{}", TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
