@@ -54,6 +54,11 @@ def figures(results: Results) -> list[Figure]:
         _own("CPU for a plain answer", "µs", [pair.gateway.cpu_us for pair in plain]),
         _paired("latency at 1 connection, p50", "ms", latency, lambda seen: seen.p50_ms, _added(0.5)),
         _paired("latency at 1 connection, p99", "ms", latency, lambda seen: seen.p99_ms),
+        _own(
+            "the same beside 200 requests to a silent upstream, p99",
+            "ms",
+            [seen.p99_ms for seen in results.beside_silence],
+        ),
         _paired("events relayed at 500 streams", "/s", streaming, lambda seen: seen.events_per_second),
         _own("CPU for an event at 500 streams", "µs", [pair.gateway.cpu_us for pair in streaming], _most(25)),
         _paired("first token at 500 streams, p50", "ms", streaming, lambda seen: seen.first_token.p50_ms),

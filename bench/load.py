@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -52,10 +53,12 @@ class Seen:
 class Caller(asyncio.Protocol):
     """One connection that sends a request, reads the answer, and asks `next_request` for another.
 
-    `next_request` returns None to stop. Whatever goes wrong is the `done` future's exception.
+    `next_request` returns None to stop. Whatever goes wrong is the `done` future's exception. Between an answer and
+    the next request passes a random time of at most `rest_s`.
     """
 
-    def __init__(self, seen: Seen, next_request: Callable[[], bytes | None]) -> None:
+    def __init__(self, seen: Seen, next_request: Callable[[], bytes | None], rest_s: float = 0.0) -> None:
+        self._rest_s = rest_s
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._seen = seen
         self._next_request = next_request
@@ -90,8 +93,10 @@ class Caller(asyncio.Protocol):
             self._stop(LoadFailed(f"The answer's status is {status}."))
             return
         self._seen.durations_ns.append(time.monotonic_ns() - self._sent_ns)
-        # The parser is within its own callback: the next answer must not reach it before it has returned.
-        self.start()
+        if self._rest_s:
+            asyncio.get_running_loop().call_later(random.uniform(0, self._rest_s), self.start)
+        else:
+            self.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.done.done():
@@ -107,9 +112,9 @@ class Caller(asyncio.Protocol):
         self._transport.close()
 
 
-async def connect(door: Door, seen: Seen, next_request: Callable[[], bytes | None]) -> Caller:
+async def connect(door: Door, seen: Seen, next_request: Callable[[], bytes | None], rest_s: float = 0.0) -> Caller:
     loop = asyncio.get_running_loop()
-    _, caller = await loop.create_connection(lambda: Caller(seen, next_request), "127.0.0.1", door.port)
+    _, caller = await loop.create_connection(lambda: Caller(seen, next_request, rest_s), "127.0.0.1", door.port)
     return caller
 
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from bench.load import Door, Seen, connect, run
-from bench.servers import MODEL, Server
+from bench.servers import MODEL, SILENT_MODEL, Server
 
 PLAIN_CONNECTIONS = 64
+HANGING = 200
 STREAMS = 500
 CHUNK_INTERVAL_MS = 20
 CHUNKS_PER_STREAM = 250
-RAMP_S = 1.0
+RAMP_S = 2.0
 SETTLE_S = 1.0
 """Between the ramp and the measurement, so that the rush of beginnings is over."""
+TAIL_S = 0.5
+"""After the measurement all streams end at once: that rush is not measured either."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +77,30 @@ async def latencies(doors: Sequence[Door], requests: int, turns: int) -> list[La
     return [latency_of(its.durations_ns) for its in seen]
 
 
+@asynccontextmanager
+async def hanging(door: Door) -> AsyncIterator[None]:
+    """200 requests wait for an upstream that never answers, as long as the context lasts."""
+    writers = []
+    for _ in range(HANGING):
+        _, writer = await asyncio.open_connection("127.0.0.1", door.port)
+        writer.write(door.request(SILENT_MODEL))
+        writers.append(writer)
+    await asyncio.sleep(SETTLE_S)
+    yield
+    for writer in writers:
+        writer.close()
+        await writer.wait_closed()
+
+
 async def streaming(door: Door, server: Server, seconds: float) -> Streaming:
     """500 streams at once; as one ends the next begins, so that first tokens are asked for all the time."""
     seen, idle_bytes = Seen(), server.rss_bytes()
-    deadline = time.monotonic() + RAMP_S + SETTLE_S + seconds
-    callers = [await connect(door, seen, _streams(door, index, deadline)) for index in range(STREAMS)]
-    for index, caller in enumerate(callers):
-        asyncio.get_running_loop().call_later(RAMP_S * index / STREAMS, caller.start)
+    deadline = time.monotonic() + RAMP_S + SETTLE_S + seconds + TAIL_S
+    # Without a rest, streams that end together would begin together, and keep step ever after.
+    rest_s = CHUNK_INTERVAL_MS / 1000
+    callers = [await connect(door, seen, _streams(door, index, deadline), rest_s) for index in range(STREAMS)]
+    for caller in callers:
+        asyncio.get_running_loop().call_later(random.uniform(0, RAMP_S), caller.start)
     await asyncio.sleep(RAMP_S + SETTLE_S)
     seen.first_byte_ns.clear()
     began, events, cpu_ns = time.monotonic(), seen.events, server.cpu_ns()

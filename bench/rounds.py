@@ -48,12 +48,14 @@ class Pair(Generic[Measured]):
 
 @dataclass
 class Results:
-    """`disturbed` is the largest share of the gateway's core that other programs took during a run."""
+    """`beside_silence` is latency while many other requests wait for an upstream that never answers; `disturbed` the
+    largest share of the gateway's core that other programs took during a run."""
 
     idle_mib: float = 0.0
     disturbed: float = 0.0
     plain: list[Pair[Rate]] = field(default_factory=list)
     latency: list[Pair[Latency]] = field(default_factory=list)
+    beside_silence: list[Latency] = field(default_factory=list)
     streaming: list[Pair[Streaming]] = field(default_factory=list)
 
 
@@ -73,8 +75,9 @@ class Bench:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             key = f"gw_{secrets.token_urlsafe(32)}"
             self.upstream = stack.enter_context(servers.demo_upstream(load_core, folder))
-            gateway = servers.gateway(self.upstream.port, key, self._gateway_core, folder, self._profile)
-            self.gateway = stack.enter_context(gateway)
+            silent = stack.enter_context(servers.silent_upstream(load_core, folder))
+            before = servers.Before(self.upstream.port, silent.port, key)
+            self.gateway = stack.enter_context(servers.gateway(before, self._gateway_core, folder, self._profile))
             self._stack = stack.pop_all()
         self.direct = Door("direct", self.upstream.port, key)
         self.through = Door("gateway", self.gateway.port, key)
@@ -103,6 +106,9 @@ class Bench:
     async def latency(self, requests: int) -> None:
         both = await self._watched(measures.latencies((self.direct, self.through), requests, TURNS))
         self.results.latency.append(Pair(*both))
+        async with measures.hanging(self.through):
+            (beside,) = await self._watched(measures.latencies((self.through,), requests, TURNS))
+        self.results.beside_silence.append(beside)
 
     async def _watched(self, running: Awaitable[Measured]) -> Measured:
         """Note how much of the gateway's core went to others meanwhile."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +18,9 @@ import msgspec
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 20.0
 KIB = 1024
+MODEL = "openai/gpt-oss-120b"
+SILENT_MODEL = "demo/silent"
+PRICE = {"input": 0.15, "output": 0.60}
 
 
 class Server:
@@ -81,31 +85,49 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def demo_upstream(core: int, folder: Path) -> Server:
+def demo_upstream(core: int, folder: Path, *flags: str) -> Server:
     port = free_port()
-    command = [sys.executable, "-m", "gateway", "demo-upstream", "--port", str(port)]
-    return Server(command, port, core, folder / "upstream.log")
+    command = [sys.executable, "-m", "gateway", "demo-upstream", "--port", str(port), *flags]
+    return Server(command, port, core, folder / f"upstream-{port}.log")
 
 
-def gateway(upstream_port: int, key: str, core: int, folder: Path, profile: Path | None = None) -> Server:
-    """A gateway before that upstream, with four limits on every request, none of which ever refuses."""
+def silent_upstream(core: int, folder: Path) -> Server:
+    """One that takes every request and never says a word."""
+    return demo_upstream(core, folder, "--halt", "hang", "--halt-at", "before_headers")
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a gateway stands before: the ports of its upstreams, and the key that it takes."""
+
+    upstream_port: int
+    silent_port: int
+    key: str
+
+
+def gateway(before: Before, core: int, folder: Path, profile: Path | None = None) -> Server:
+    """A gateway with four limits on every request, none of which ever refuses."""
     port = free_port()
     # YAML is a superset of JSON.
     config = folder / "gateway.yaml"
-    config.write_bytes(msgspec.json.format(msgspec.json.encode(settings(port, upstream_port, key))))
+    config.write_bytes(msgspec.json.format(msgspec.json.encode(settings(port, before))))
     module = ["-m", "gateway"] if profile is None else ["-m", "bench.sampled", str(profile)]
     return Server([sys.executable, *module, "serve", "-c", str(config)], port, core, folder / "gateway.log")
 
 
-def settings(port: int, upstream_port: int, key: str) -> dict[str, object]:
+def settings(port: int, before: Before) -> dict[str, object]:
     return {
         "listen": f"127.0.0.1:{port}",
         "admin": {"listen": f"127.0.0.1:{free_port()}"},
         "drain": {"delay": "0s", "timeout": "5s"},
         "store": {"url": "memory://"},
-        "upstreams": {"demo": {"base_url": f"http://127.0.0.1:{upstream_port}/v1", "max_connections": 2048}},
+        "upstreams": {
+            "demo": {"base_url": f"http://127.0.0.1:{before.upstream_port}/v1", "max_connections": 2048},
+            "silent": {"base_url": f"http://127.0.0.1:{before.silent_port}/v1", "max_connections": 2048},
+        },
         "models": {
-            MODEL: {"routes": [{"upstream": "demo"}], "price": {"input": 0.15, "output": 0.60}},
+            MODEL: {"routes": [{"upstream": "demo"}], "price": PRICE},
+            SILENT_MODEL: {"routes": [{"upstream": "silent"}], "price": PRICE},
         },
         "limits": [{"requests": 1_000_000_000, "per": "minute"}],
         "teams": {
@@ -114,10 +136,7 @@ def settings(port: int, upstream_port: int, key: str) -> dict[str, object]:
                     {"tokens": 100_000_000_000, "per": "minute"},
                     {"usd": 1_000_000_000, "per": "month"},
                 ],
-                "keys": [{"name": "bench", "key": key, "limits": [{"concurrent": 100_000}]}],
+                "keys": [{"name": "bench", "key": before.key, "limits": [{"concurrent": 100_000}]}],
             }
         },
     }
-
-
-MODEL = "openai/gpt-oss-120b"

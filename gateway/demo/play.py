@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 from gateway.demo.dialect import Piece
 from gateway.demo.reply import Reply
@@ -15,19 +16,33 @@ WRITE_BYTES = 65_536
 RESET_DELAY_S = 0.01
 """Time for what was written to leave before a reset throws it away."""
 
+AHEAD = 16
 LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
 class Play:
     """One answer on one connection. `over` is called once, at its end, if the connection can go on."""
 
-    __slots__ = ("_congested", "_due", "_loop", "_next", "_over", "_reply", "_served", "_timer", "_transport", "_truth")
+    __slots__ = (
+        "_congested",
+        "_due",
+        "_loop",
+        "_next",
+        "_over",
+        "_pieces",
+        "_reply",
+        "_served",
+        "_timer",
+        "_transport",
+        "_truth",
+    )
 
     def __init__(self, reply: Reply, served: Served, truth: Truth, over: Callable[[], None]) -> None:
         self._reply = reply
         self._served = served
         self._truth = truth
         self._over = over
+        self._pieces = _ahead(reply.pieces)
         self._next: Piece | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._congested = False
@@ -58,7 +73,7 @@ class Play:
     def _go_on(self, ready: list[bytes]) -> None:
         """Send what is due, up to the next wait or until the peer's buffers are full."""
         size = 0
-        for piece in self._reply.pieces:
+        for piece in self._pieces:
             if piece.delay_s:
                 self._write(ready)
                 self._wait_for(piece)
@@ -129,6 +144,12 @@ class Play:
             self._transport.close()
         else:
             self._over()
+
+
+def _ahead(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """The same, made some at a time: one by one, with other streams' work between, each costs three times as much."""
+    while batch := list(islice(pieces, AHEAD)):
+        yield from batch
 
 
 def reset(transport: asyncio.Transport) -> None:

@@ -17,7 +17,8 @@ def results(disturbed: float = 0.0) -> Results:
         Streaming(Latency(1.0, 2.0), 25_000.0, 20.0, 13.0),
         Streaming(Latency(2.0, 13.0), 25_000.0, 30.0, 40.0),
     )
-    return Results(50.0, disturbed, rates, [Pair(Latency(0.1, 0.2), Latency(0.4, 1.2))], [streams])
+    latency = Pair(Latency(0.1, 0.2), Latency(0.4, 1.2))
+    return Results(50.0, disturbed, rates, [latency], [Latency(0.4, 1.3)], [streams])
 
 
 def figure(name: str) -> Figure:
