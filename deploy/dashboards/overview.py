@@ -130,18 +130,28 @@ PROCESSES = (
         "short",
         {"{{instance}}": f"rate(process_cpu_seconds_total{WINDOW}) {OURS}"},
         "Cores that each process uses.",
+        width=6,
     ),
     Panel(
         "Memory",
         "bytes",
         {"{{instance}}": f"process_resident_memory_bytes {OURS}"},
         "Resident memory of each process.",
+        width=6,
     ),
     Panel(
         "Configuration",
         "short",
         {"{{outcome}}": f"sum by (outcome) (increase(gateway_config_reloads_total{WINDOW}))"},
         "Changed configurations that were taken up, or refused while the old one stayed.",
+        width=6,
+    ),
+    Panel(
+        "Worker restarts",
+        "short",
+        {"died and replaced": f"sum(increase(gateway_worker_restarts_total{WINDOW})) or vector(0)"},
+        "Workers that died and were replaced, where a gateway has more than one.",
+        width=6,
     ),
 )
 

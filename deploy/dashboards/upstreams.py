@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.dashboards.panel import Dashboard, Panel
-from deploy.dashboards.promql import per_second, quantile, share
+from deploy.dashboards.promql import matching, per_second, quantile, share
 
 HERE = {"upstream": "$upstream"}
 BY = "{{upstream}}"
@@ -17,6 +17,22 @@ CACHED = per_second("gateway_tokens_total", "upstream", {**HERE, "direction": "c
 TTFT = "gateway_time_to_first_token_seconds"
 
 HEALTH = (
+    Panel(
+        "Up",
+        "short",
+        {BY: f"max by (upstream) (gateway_upstream_up{matching(HERE)})"},
+        "1 where any process sends requests, 0 where none does.",
+        width=12,
+        most=1,
+    ),
+    Panel(
+        "Processes that keep away",
+        "percentunit",
+        {BY: f"1 - avg by (upstream) (gateway_upstream_up{matching(HERE)})"},
+        "Share of the gateway's processes that send an upstream nothing.",
+        width=12,
+        most=1,
+    ),
     Panel(
         "Failing",
         "percentunit",
