@@ -7,21 +7,27 @@ then the streams, and ends with nothing unsettled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from random import Random
-from typing import Any
 
 from gateway.app.catalogue import catalogue
 from gateway.app.clock import SystemClock, id_maker
+from gateway.app.post import Post
 from gateway.app.store import StoreRoom
+from gateway.app.waiting import first
+from gateway.core.address import Address
 from gateway.core.clock import Clock
 from gateway.core.estimate import Estimates
+from gateway.core.health import Change
+from gateway.core.traffic import Traffic
 from gateway.journey import Journey, Rooms
-from gateway.settings.kinds import Address
 from gateway.settings.shape import Settings
+from gateway.stages.forward import Way
+from gateway.telemetry.gathering import PACKED
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
+from gateway.upstream.checks import Check, Checks
 from gateway.upstream.client import HttpWire
 from gateway.web.admin_api import AdminApi
 from gateway.web.admin_plane import AdminPlane, Desk
@@ -43,15 +49,16 @@ class Gateway:
         self._store = StoreRoom(settings.store, (clock, settings.timezone), self._metrics.store_call, log.error)
         self.store = self._store.store
         self._wire = HttpWire()
+        self._traffic = Traffic(self._note_health)
+        self._checks = Checks(self._wire, self._traffic.health, clock, Random())
         self.rooms = Rooms(
             catalogue=catalogue(settings, clock.now_ms() // 1000),
             store=self.store,
-            wire=self._wire,
+            way=Way(self._wire, self._traffic, clock),
             zone=settings.timezone,
             recorders=(self._metrics.exchange, log.exchange),
             complain=log.defect,
             clock=clock,
-            dice=Random(),
             new_id=id_maker(),
             estimates=Estimates(),
             keepalive_s=settings.keepalive.total_seconds(),
@@ -60,20 +67,31 @@ class Gateway:
         self._data = DataPlane(self._journey, settings.max_body)
         self._api = AdminApi(self.rooms, settings.admin.secret)
         self._admin = AdminPlane(Desk(self._exposition, self._ailments, self._obstacles, self._api.answer))
-        self._draining = False
+        self._draining = self._supervised = False
         self._doors: list[tuple[asyncio.Server, Listener]] = []
 
     async def start(self) -> tuple[Address, Address]:
         """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError."""
-        self._store.start()
+        self._wake()
         data = await self._listen(self._data.handle, self._settings.listen)
         admin = await self._listen(self._admin.handle, self._settings.admin.listen)
         return data, admin
+
+    async def start_at(self, post: Post) -> Address:
+        """Listen as one of several processes: on a port that they share, and to their supervisor. Raises OSError."""
+        self._supervised = True
+        self._wake()
+        data = await self._listen(self._data.handle, Address(self._settings.listen.host, post.port), shared=True)
+        listener = Listener(self._admin.handle, self.rooms.new_id)
+        self._doors.append((await asyncio.get_running_loop().create_unix_server(listener, post.socket), listener))
+        return data
 
     def take_up(self, settings: Settings) -> None:
         """Serve requests that begin from now on under these settings. What is read at the start alone stays."""
         self.rooms.keepalive_s = settings.keepalive.total_seconds()
         self.rooms.catalogue = catalogue(settings, self.rooms.clock.now_ms() // 1000)
+        self._traffic.keep(self.rooms.catalogue.models.values())
+        self._check_upstreams()
 
     def on_reload(self, reload: Callable[[], Awaitable[list[str]]]) -> None:
         """What POST /admin/v1/reload does."""
@@ -86,11 +104,11 @@ class Gateway:
         """Stop: serve on for `delay`, let what runs finish for `timeout`, then cut it; `hurry` ends either wait."""
         drain = self._settings.drain
         self._draining = self._data.closing = True
-        await _first(hurry.wait(), asyncio.sleep(drain.delay.total_seconds()))
+        await first(hurry.wait(), asyncio.sleep(drain.delay.total_seconds()))
         self._data.refusing = True
         for server, _ in self._doors[:1]:
             server.close()
-        await _first(hurry.wait(), self._journey.idle(), asyncio.sleep(drain.timeout.total_seconds()))
+        await first(hurry.wait(), self._journey.idle(), asyncio.sleep(drain.timeout.total_seconds()))
         self._journey.cut_short()
         await self._journey.idle()
         await self.close()
@@ -102,20 +120,38 @@ class Gateway:
             await listener.close()
         self._doors.clear()
         await self._journey.closed()
+        await self._checks.close()
         await self._wire.close()
         await self.store.close()
 
-    async def _listen(self, handler: Handler, address: Address) -> Address:
+    def _wake(self) -> None:
+        """What goes on by itself from now on."""
+        self._store.start()
+        self._check_upstreams()
+
+    def _check_upstreams(self) -> None:
+        asked = [upstream for upstream in self.rooms.catalogue.upstreams() if upstream.check_path]
+        self._checks.keep(Check(upstream, upstream.check_path, upstream.check_every_s) for upstream in asked)
+
+    def _note_health(self, change: Change) -> None:
+        tell = self._log.warning if change.after in ("open", "down") else self._log.info
+        model = {"model": change.model} if change.model else {}
+        tell("upstream health", upstream=change.upstream, **model, before=change.before, after=change.after)
+
+    async def _listen(self, handler: Handler, address: Address, *, shared: bool = False) -> Address:
         listener = Listener(handler, self.rooms.new_id)
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(listener, address.host, address.port, backlog=_BACKLOG)
+        server = await loop.create_server(listener, address.host, address.port, reuse_port=shared, backlog=_BACKLOG)
         self._doors.append((server, listener))
         return Address(address.host, server.sockets[0].getsockname()[1])
 
     async def _exposition(self) -> tuple[bytes, str]:
         self._metrics.in_flight.set(self._journey.in_flight)
+        now = self.rooms.clock.monotonic()
+        for seen in self._traffic.health.view(self.rooms.catalogue.upstreams(), now):
+            self._metrics.upstream_up.set(int(seen.up), (seen.name,))
         self._metrics.unsettled.set(self._store.unsettled)
-        return self._metrics.render()
+        return (self._metrics.packed(), PACKED) if self._supervised else self._metrics.render()
 
     async def _ailments(self) -> list[str]:
         return []  # A process that answers is well.
@@ -123,13 +159,3 @@ class Gateway:
     async def _obstacles(self) -> list[str]:
         store = self._store.obstacle
         return ["draining"] * self._draining + [f"the store {store}"] * bool(store)
-
-
-async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
-    """Wait for the first of these, and give up the others."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.core.caller import Caller
 from gateway.core.limit import Limit
-from gateway.core.target import Model
+from gateway.core.target import Model, Upstream
 
 
 class Catalogue(msgspec.Struct, frozen=True):
@@ -17,6 +17,11 @@ class Catalogue(msgspec.Struct, frozen=True):
 
     callers: dict[str, Caller]
     models: dict[str, Model]
+
+    def upstreams(self) -> list[Upstream]:
+        """Every upstream that a route leads to, each once."""
+        found = {target.upstream: None for model in self.models.values() for target in model.targets}
+        return list(found)
 
     def models_of(self, caller: Caller) -> list[Model]:
         """What this caller may use, each model once, in the order of the configuration."""

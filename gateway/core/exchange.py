@@ -10,6 +10,7 @@ from gateway.core.arrival import Arrival
 from gateway.core.caller import Caller
 from gateway.core.envelope import Envelope
 from gateway.core.errors import GatewayError
+from gateway.core.health import Attempt
 from gateway.core.reservation import Reservation
 from gateway.core.target import Target
 from gateway.core.usage import Usage
@@ -49,6 +50,8 @@ class Exchange:
     """Tokens of input, as estimated at admission."""
     reservation: Reservation | None = None
     target: Target | None = None
+    attempt: Attempt | None = None
+    """The last try: what becomes of its answer tells how well its upstream is."""
     answer: Answer | None = None
     tally: Tally | None = None
     status: int = 0

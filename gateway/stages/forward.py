@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from time import monotonic
 
 import msgspec
 
@@ -100,14 +100,13 @@ def _can_repeat(envelope: Envelope, sink: Sink) -> bool:
 
 async def _ask(exchange: Exchange, target: Target, outgoing: Outgoing, wire: Wire) -> Answer:
     """One try, noted in the exchange with the time that was spent waiting, whatever comes of it."""
-    clock = asyncio.get_running_loop().time
-    began = clock()
+    began = monotonic()
     try:
         answer = await wire.send(target.upstream, outgoing)
     except BaseException as error:
-        exchange.upstream_seconds += clock() - began
+        exchange.upstream_seconds += monotonic() - began
         if isinstance(error, UpstreamError):
-            exchange.attempts.append((target.upstream.name, error.code))
+            exchange.attempts.append((target.upstream.name, error.outcome or error.code))
         raise
     exchange.upstream_seconds += answer.first_byte_at - answer.sent_at
     exchange.attempts.append((target.upstream.name, str(answer.status)))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from gateway.core.answer import Answer
+from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, UpstreamError
 from gateway.core.exchange import Exchange, Tally
+from gateway.core.health import Outcome, outcome_of_error
 from gateway.core.tally import StreamTally
 
 READ_ON_S = 30.0
@@ -18,11 +20,18 @@ READ_ON_AT_ONCE = 100
 class Parting:
     """Ends the upstream's side of exchanges whose answer did not end by itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._read_on: set[Answer] = set()
 
     async def part(self, exchange: Exchange) -> None:
-        """Leave the upstream: at once, or where its `reads_on` says so, at the end of a bounded while."""
+        """Leave the upstream: at once, or where its `reads_on` says so, at the end of a bounded while. How the
+        exchange ended tells how well its upstream is."""
+        await self._leave(exchange)
+        if exchange.attempt is not None:
+            exchange.attempt.ended(outcome_of(exchange), self._clock.monotonic())
+
+    async def _leave(self, exchange: Exchange) -> None:
         answer, target = exchange.answer, exchange.target
         if answer is None or target is None or exchange.whole:
             return
@@ -57,3 +66,14 @@ class Parting:
             return  # What was seen so far is what is charged.
         finally:
             self._read_on.discard(answer)
+
+
+def outcome_of(exchange: Exchange) -> Outcome:
+    """What an exchange says of its upstream. An error event inside a 200 is a failure; a client that leaves
+    says nothing."""
+    if isinstance(exchange.error, UpstreamError):
+        return outcome_of_error(exchange.error)
+    if exchange.error is not None:
+        return Outcome.UNTOLD
+    failed_midway = exchange.tally is not None and exchange.tally.failed and exchange.status < 400
+    return Outcome.FAILED if failed_midway else Outcome.WELL

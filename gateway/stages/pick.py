@@ -1,21 +1,20 @@
-"""Pick: in which order the model's routes are tried. By priority; by weight within one priority."""
+"""Pick: in which order the model's routes are tried: by health, priority, affinity, weight and load."""
 
 from __future__ import annotations
 
-from random import Random
-
+from gateway.core.affinity import key_of
+from gateway.core.clock import Clock
 from gateway.core.envelope import Envelope
 from gateway.core.errors import NoTarget
 from gateway.core.target import Target
+from gateway.core.traffic import Traffic
 
 
-def pick(envelope: Envelope, dice: Random) -> list[Target]:
-    """The targets, best first. Raises NoTarget."""
-    targets = envelope.model.targets
+def pick(envelope: Envelope, traffic: Traffic, clock: Clock) -> list[Target]:
+    """The targets that may be asked, best first. Raises NoTarget where none is well."""
+    model, now = envelope.model, clock.monotonic()
+    targets = traffic.order(model, key_of(envelope), now)
     if not targets:
-        raise NoTarget(f"No upstream serves the model {envelope.model.name!r}.", retry_after_ms=1000)
-    if len(targets) == 1:
-        return [targets[0]]
-    # A weighted shuffle: the exponent makes the chance of coming first proportional to the weight
-    # (Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006).
-    return sorted(targets, key=lambda target: (target.priority, -(dice.random() ** (1 / target.weight))))
+        wait_ms = max(1000, round(traffic.health.wait_s(model.targets, now) * 1000))
+        raise NoTarget(f"No upstream of the model {model.name!r} is well just now.", retry_after_ms=wait_ms)
+    return targets

@@ -82,6 +82,9 @@ class Metrics:
         self.store_calls = Counter("gateway_store_calls_total", "Calls of the store.", ("call", "outcome"))
         self.store_seconds = Histogram("gateway_store_call_seconds", "How long they took.", ("call",), STORE_CALL)
         self.unsettled = Gauge("gateway_unsettled_requests", "Answered requests whose settlement waits on disk.")
+        self.upstream_up = Gauge(
+            "gateway_upstream_up", "1 while an upstream may be asked, else 0.", ("upstream",), "min"
+        )
         self.build = Gauge("gateway_build_info", "Always 1; the labels say what runs.", ("version", "python"), "max")
         self.build.set(1, (version, platform.python_version()))
         # A counter that begins at nothing shows its first step to Prometheus; one that begins at one hides it.

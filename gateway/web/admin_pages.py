@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.core.caller import Caller
+from gateway.core.catalogue import Catalogue
 from gateway.core.errors import UrlUnknown
+from gateway.core.health import UpstreamHealth
 from gateway.core.standing import rfc3339
 from gateway.journey import Rooms
 from gateway.store.reports import REPORTS, Report, Told, listed
@@ -46,12 +48,18 @@ async def _keys(rooms: Rooms, query: Mapping[str, str]) -> Told:
 
 
 async def _upstreams(rooms: Rooms, _query: Mapping[str, str]) -> Told:
-    served: dict[str, Told] = {}
-    for model in {model.name: model for model in rooms.catalogue.models.values()}.values():
-        for target in model.targets:
-            told = served.setdefault(target.upstream.name, {"name": target.upstream.name, "models": []})
-            told["models"].append(model.name)
-    return listed(list(served.values()))
+    seen = rooms.way.traffic.health.view(rooms.catalogue.upstreams(), rooms.clock.monotonic())
+    return listed([_upstream_object(upstream, rooms.catalogue) for upstream in seen])
+
+
+def _upstream_object(seen: UpstreamHealth, catalogue: Catalogue) -> Told:
+    every = {model.name: model for model in catalogue.models.values()}.values()
+    serves = [model.name for model in every if any(target.upstream.name == seen.name for target in model.targets)]
+    circuits = [
+        {"model": case.model, "state": case.state.value, "share": round(case.share, 3), "wait_s": round(case.wait_s, 3)}
+        for case in seen.models
+    ]
+    return {"name": seen.name, "up": seen.up, "in_flight": seen.in_flight, "models": serves, "circuits": circuits}
 
 
 def _one_key(rooms: Rooms, key_id: str) -> Told:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
+from typing import Any
 
 import msgspec
 
@@ -20,7 +21,9 @@ from gateway.core.limit import Limit, Meter, Per, Scope
 from gateway.core.reservation import Ask, Hold, Refusal, Reservation, Settlement, Standing
 from gateway.core.sink import Headers
 from gateway.core.target import Model, Target, Upstream
+from gateway.core.traffic import Traffic
 from gateway.core.usage import Price
+from gateway.stages.forward import Way
 from gateway.stages.read import read
 from gateway.store.contract import UsageQuery, UsageRow
 from gateway.upstream.contract import Outgoing
@@ -306,3 +309,8 @@ def exchange_of(
     exchange.entered = 7
     exchange.target = model.targets[0] if model.targets else None
     return exchange, envelope
+
+
+def way_over(wire: Any) -> Way:
+    """A way to upstreams of which nothing is known yet."""
+    return Way(wire, Traffic(lambda _change: None), StandingClock())

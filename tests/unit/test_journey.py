@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -49,6 +48,7 @@ from tests.unit.fakes import (
     catalogue_of,
     limit,
     stream,
+    way_over,
 )
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
@@ -71,12 +71,11 @@ class Whole:
             Rooms(
                 catalogue=catalogue_of(model, Model("empty", ())),
                 store=self.store,
-                wire=self.wire,
+                way=way_over(self.wire),
                 zone=ZoneInfo("UTC"),
                 recorders=[self.recorded.append],
                 complain=lambda what, error: self.complaints.append((what, error)),
                 clock=StandingClock(),
-                dice=Random(1),
                 new_id=lambda: next(self.ids),
                 estimates=Estimates(),
                 keepalive_s=15.0,
@@ -244,7 +243,7 @@ async def test_a_client_that_leaves_before_the_answer_is_charged_for_its_prompt(
             await asyncio.Event().wait()
 
     whole = Whole()
-    whole.journey.rooms.wire = SlowWire()
+    whole.journey.rooms.way = way_over(SlowWire())
     running = whole.start()
     await let_run()
     whole.client.gone = True

@@ -10,7 +10,7 @@ from gateway.core.endpoints import ENDPOINTS
 from gateway.core.errors import GatewayError, UpstreamAuthFailed, UpstreamTimedOut, UpstreamUnreachable
 from gateway.core.target import Model, Target
 from gateway.stages.forward import forward, outgoing_body
-from tests.unit.fakes import Client, ScriptedAnswer, ScriptedWire, body_of, exchange_of, target
+from tests.unit.fakes import Client, ScriptedAnswer, ScriptedWire, body_of, exchange_of, target, way_over
 
 Come = ScriptedAnswer | Exception
 TARGETS = [target("a"), target("b"), target("c"), target("d")]
@@ -35,10 +35,11 @@ class Try:
         self.script, self.targets = script, TARGETS if targets is None else targets
         self.wire, self.client = ScriptedWire(*script), Client()
         self.client.begun = begun
+        self.way = way_over(self.wire)
         self.exchange, self.envelope = exchange_of()
 
     async def send(self) -> Any:
-        return await forward(self.exchange, self.envelope, self.targets, self.wire, self.client)
+        return await forward(self.exchange, self.envelope, self.targets, self.way, self.client)
 
     async def fail(self, kind: type[GatewayError]) -> GatewayError:
         with pytest.raises(kind) as failed:

@@ -11,7 +11,7 @@ from gateway.core.plain_tally import PlainTally
 from gateway.core.tally import StreamTally
 from gateway.core.usage import Usage
 from gateway.stages.part import READ_ON_AT_ONCE, READ_ON_BYTES, Parting
-from tests.unit.fakes import ScriptedAnswer, exchange_of, stream, target
+from tests.unit.fakes import ScriptedAnswer, StandingClock, exchange_of, stream, target
 
 CHUNK = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
@@ -28,14 +28,14 @@ def left(answer: ScriptedAnswer, *, reads_on: bool = True, error: GatewayError |
 
 async def test_a_client_that_leaves_ends_the_upstreams_work_at_once() -> None:
     answer = stream(CHUNK, hangs=True)
-    await Parting().part(left(answer, reads_on=False))
+    await Parting(StandingClock()).part(left(answer, reads_on=False))
     assert answer.abandoned
 
 
 async def test_where_it_is_wished_the_stream_is_read_on_to_its_usage() -> None:
     answer = stream(CHUNK, USAGE)
     exchange = left(answer)
-    await Parting().part(exchange)
+    await Parting(StandingClock()).part(exchange)
     assert exchange.tally is not None
     assert (exchange.tally.usage, answer.abandoned) == (Usage(3, 2), False)
 
@@ -44,7 +44,7 @@ async def test_an_answer_that_was_paused_for_its_client_flows_again() -> None:
     answer = stream(CHUNK, USAGE)
     answer.pause()
     exchange = left(answer)
-    await Parting().part(exchange)
+    await Parting(StandingClock()).part(exchange)
     assert exchange.tally is not None
     assert exchange.tally.usage == Usage(3, 2)
 
@@ -52,7 +52,7 @@ async def test_an_answer_that_was_paused_for_its_client_flows_again() -> None:
 @pytest.mark.parametrize("error", [UpstreamBroke("It broke.")])
 async def test_only_a_client_that_left_is_read_on_for(error: GatewayError) -> None:
     answer = stream(CHUNK, hangs=True)
-    await Parting().part(left(answer, error=error))
+    await Parting(StandingClock()).part(left(answer, error=error))
     assert answer.abandoned
 
 
@@ -60,26 +60,26 @@ async def test_a_plain_answer_is_not_read_on() -> None:
     answer = ScriptedAnswer(b"{", hangs=True)
     exchange = left(answer)
     exchange.tally = PlainTally(CHAT)
-    await Parting().part(exchange)
+    await Parting(StandingClock()).part(exchange)
     assert answer.abandoned
 
 
 async def test_an_upstream_that_breaks_while_it_is_read_on_is_left() -> None:
     answer = stream(CHUNK, failure=UpstreamBroke("It broke."))
     exchange = left(answer)
-    await Parting().part(exchange)
+    await Parting(StandingClock()).part(exchange)
     assert exchange.tally is not None
     assert exchange.tally.events == 1
 
 
 async def test_reading_on_has_an_end_in_bytes() -> None:
     answer = stream(*[CHUNK * 1_000] * (READ_ON_BYTES // len(CHUNK) // 1_000 + 2), hangs=True)
-    await Parting().part(left(answer))
+    await Parting(StandingClock()).part(left(answer))
     assert answer.abandoned
 
 
 async def test_reading_on_is_for_so_many_at_once() -> None:
-    parting = Parting()
+    parting = Parting(StandingClock())
     running = [asyncio.create_task(parting.part(left(stream(hangs=True)))) for _ in range(READ_ON_AT_ONCE)]
     await asyncio.sleep(0)
     one_more = stream(CHUNK, hangs=True)
@@ -90,7 +90,7 @@ async def test_reading_on_is_for_so_many_at_once() -> None:
 
 
 async def test_a_drain_ends_what_is_read_on() -> None:
-    parting, answer = Parting(), stream(CHUNK, hangs=True)
+    parting, answer = Parting(StandingClock()), stream(CHUNK, hangs=True)
     running = asyncio.create_task(parting.part(left(answer)))
     await asyncio.sleep(0)
     parting.cut_short()
@@ -102,11 +102,11 @@ async def test_a_whole_answer_is_not_parted_from() -> None:
     answer = stream(CHUNK, hangs=True)
     exchange = left(answer)
     exchange.whole = True
-    await Parting().part(exchange)
+    await Parting(StandingClock()).part(exchange)
     assert not answer.abandoned
 
 
 async def test_without_an_answer_there_is_nothing_to_part_from() -> None:
     exchange, _ = exchange_of()
-    await Parting().part(exchange)
+    await Parting(StandingClock()).part(exchange)
     assert exchange.answer is None
