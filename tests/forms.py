@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from tests.raw_client import http_head
+from tests.whole_gateway import KEY
+
 BOUNDARY = "gw-form-0123456789"
 FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
 
@@ -19,3 +22,14 @@ def file(data: bytes, name: str = "file", filename: str = "speech.wav") -> bytes
 def form(*parts: bytes, boundary: str = BOUNDARY) -> bytes:
     dashes = b"--" + boundary.encode()
     return b"".join(dashes + b"\r\n" + part + b"\r\n" for part in parts) + dashes + b"--\r\n"
+
+
+def form_head(size: int | None, path: str = "/v1/audio/transcriptions", **headers: str) -> bytes:
+    """The head of a request with a form of so many bytes, or in chunks."""
+    framing = {"transfer-encoding": "chunked"} if size is None else {"content-length": str(size)}
+    usual = {"host": "gateway", "authorization": f"Bearer {KEY}", "content-type": FORM_TYPE}
+    return http_head(f"POST {path} HTTP/1.1", usual | framing | headers)
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)

@@ -29,6 +29,10 @@ class Turn:
         parsed: Json = json.loads(self.body)
         return parsed
 
+    async def heard(self, size: int) -> bytes:
+        """The next so many bytes of a body that was left unread."""
+        return await asyncio.wait_for(self._reader.readexactly(size), PATIENCE_S)
+
     def answer(self, body: bytes, status: int = 200) -> None:
         """The whole answer, and the end of the connection."""
         head = f"HTTP/1.1 {status} Told\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
@@ -71,8 +75,9 @@ class Turn:
 class HandUpstream:
     """`asked` gives the requests in the order in which they came."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, reads_bodies: bool) -> None:
         self.base_url = ""
+        self._reads_bodies = reads_bodies
         self._turns: asyncio.Queue[Turn] = asyncio.Queue()
         self._writers: list[asyncio.StreamWriter] = []
 
@@ -84,6 +89,9 @@ class HandUpstream:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
+                if not self._reads_bodies:
+                    await self._turns.put(Turn(head, b"", reader, writer))
+                    return
                 length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
                 body = await reader.readexactly(length)
                 await self._turns.put(Turn(head, body, reader, writer))
@@ -98,9 +106,10 @@ class HandUpstream:
 
 
 @asynccontextmanager
-async def hand_upstream(*, send_bytes: int | None = None) -> AsyncIterator[HandUpstream]:
-    """`send_bytes` makes its socket and buffers small, so that it soon feels a reader that does not read."""
-    played = HandUpstream()
+async def hand_upstream(*, send_bytes: int | None = None, reads_bodies: bool = True) -> AsyncIterator[HandUpstream]:
+    """`send_bytes` makes its socket and buffers small, so that it soon feels a reader that does not read. Without
+    `reads_bodies` the test reads the requests' bodies itself (`Turn.heard`)."""
+    played = HandUpstream(reads_bodies=reads_bodies)
     wire = socket.socket()
     if send_bytes is not None:
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)

@@ -23,6 +23,16 @@ class RawClient:
     def send(self, data: bytes) -> None:
         self._writer.write(data)
 
+    async def takes(self, data: bytes, patience_s: float = 0.3) -> bool:
+        """Send, and tell whether the gateway takes nearly all of it in time."""
+        self._writer.write(data)
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._writer.drain()
+        except TimeoutError:
+            return False
+        return True
+
     def hang_up(self) -> None:
         """Leave without a word."""
         self._writer.transport.abort()

@@ -15,8 +15,6 @@ BODY_TIMEOUT_S = 60.0
 """How long a client may take to send its body, or of one that is taken in pieces the beginning and then each
 piece, so that a slow one cannot keep a request for ever."""
 
-PIECE_BYTES = 65_536
-
 
 class ClientBody:
     """A `gateway.core.arrival.Body`."""
@@ -41,7 +39,7 @@ class ClientBody:
         return await self._in_time(self._gather_up_to(size))
 
     async def piece(self) -> bytes:
-        return self._counted(await self._in_time(self._content.read(PIECE_BYTES)))
+        return self._counted(await self._in_time(self._content.readany()))
 
     def _admit(self) -> None:
         """Let the client send, unless it says itself that it sends too much."""

@@ -18,6 +18,9 @@ SERVER = "inducta-gateway"
 _HEAD_MAX = 32 * 1024
 """Bytes of one header: tokens in Authorization are longer than aiohttp's default of 8 KiB allows."""
 
+_UNREAD_BYTES = 64 * 1024
+"""Of a body that is taken more slowly than it comes: from twice as much on, the client is held back."""
+
 _KEEPALIVE_S = 75.0
 """How long an idle connection stays, as nginx has it (`keepalive_timeout`)."""
 
@@ -108,6 +111,7 @@ class Listener(web.Server):
             keepalive_timeout=_KEEPALIVE_S,
             max_line_size=_HEAD_MAX,
             max_field_size=_HEAD_MAX,
+            read_bufsize=_UNREAD_BYTES,
         )
         line.new_id = self._new_id
         return line

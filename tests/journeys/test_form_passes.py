@@ -1,0 +1,225 @@
+"""A form with files goes through piece by piece: the same bytes, at the pace of the slower side, never held whole."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from gateway.core.endpoints import ENDPOINTS
+from gateway.core.usage import Usage
+from gateway.demo import DemoUpstream, Script
+from tests.forms import FORM_TYPE, chunk, field, file, form, form_head
+from tests.hand_upstream import hand_upstream
+from tests.raw_client import raw_client
+from tests.whole_gateway import KEY, MODEL, Reply, WholeGateway, whole_gateway
+
+PATHS = [row.path for row in ENDPOINTS.values() if row.takes_form]
+BEGINNING = 64 * 1024
+SOUND = bytes(range(256)) * 1_200
+SMALL = form(field("model", MODEL), file(b"sound"))
+LARGE = form(field("model", MODEL), field("response_format", "json"), file(SOUND), field("prompt", "Zürich"))
+HELD_MAX = 1536 * 1024
+TRANSCRIPT = (
+    b'data: {"type":"transcript.text.delta","delta":"Say"}\n\n'
+    b'data: {"type":"transcript.text.done","text":"Say","usage":'
+    b'{"type":"tokens","input_tokens":14,"output_tokens":1,"total_tokens":15}}\n\n'
+)
+
+
+async def post(gateway: WholeGateway, body: bytes, path: str = PATHS[0], **headers: str) -> Reply:
+    return await gateway.post(body, path=path, headers={"content-type": FORM_TYPE, **headers})
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
+async def test_a_form_arrives_byte_for_byte_and_its_answer_is_charged(path: str, body: bytes) -> None:
+    async with DemoUpstream(Script(chunks=7)) as upstream, whole_gateway(upstream.base_url) as gateway:
+        reply = await post(gateway, body, path)
+        (asked,) = upstream.truth.requests
+        assert (asked.path, asked.body) == (path, body)
+        headers = {name.lower(): value for name, value in asked.headers}
+        assert headers["content-type"] == FORM_TYPE
+        assert headers["content-length"] == str(len(body))
+        assert "transfer-encoding" not in headers
+        assert reply.status == 200
+        told = reply.json["usage"]
+        assert (await gateway.ended()).usage == Usage(told["input_tokens"], told["output_tokens"])
+        row = await gateway.ledger()
+        assert (row.requests, row.input, row.output) == (1, told["input_tokens"], told["output_tokens"])
+        assert gateway.lines[-1]["endpoint"] == ENDPOINTS[path].name
+
+
+@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
+async def test_only_the_model_is_rewritten_and_the_length_with_it(body: bytes) -> None:
+    aliased = body.replace(MODEL.encode(), b"whisper", 1)
+    model = {"aliases": ["whisper"], "routes": [{"upstream": "up1", "model": "whisper-large-v3-turbo"}]}
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, model=model) as gateway:
+        assert (await post(gateway, aliased)).status == 200
+        (asked,) = upstream.truth.requests
+        assert asked.body == aliased.replace(b"whisper", b"whisper-large-v3-turbo", 1)
+        assert ("content-length", str(len(asked.body))) in asked.headers
+        assert gateway.lines[-1]["model"] == MODEL
+
+
+@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
+async def test_a_form_that_comes_in_chunks_goes_out_in_chunks_where_it_is_large(body: bytes) -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        async with raw_client(gateway.port) as client:
+            client.send(form_head(None))
+            for begin in range(0, len(body), 7_000):
+                client.send(chunk(body[begin : begin + 7_000]))
+            client.send(b"0\r\n\r\n")
+            assert (await client.answer()).status == 200
+        (asked,) = upstream.truth.requests
+        assert asked.body == body
+        headers = {name.lower(): value for name, value in asked.headers}
+        assert ("transfer-encoding" in headers) is (len(body) > BEGINNING)
+        assert ("content-length" in headers) is (len(body) <= BEGINNING)
+
+
+async def test_a_form_that_comes_compressed_goes_out_unpacked_with_no_length_of_the_packed() -> None:
+    packed = gzip.compress(LARGE)
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        assert (await post(gateway, packed, **{"content-encoding": "gzip"})).status == 200
+        (asked,) = upstream.truth.requests
+        assert asked.body == LARGE
+        assert "content-encoding" not in {name.lower() for name, _ in asked.headers}
+
+
+async def test_each_piece_reaches_the_upstream_before_the_client_says_the_next() -> None:
+    async with (
+        hand_upstream(reads_bodies=False) as upstream,
+        whole_gateway(upstream.base_url) as gateway,
+        raw_client(gateway.port) as client,
+    ):
+        client.send(form_head(len(LARGE)) + LARGE[:BEGINNING])
+        turn = await upstream.asked()
+        assert await turn.heard(BEGINNING) == LARGE[:BEGINNING]
+        for begin in range(BEGINNING, len(LARGE), 20_000):
+            piece = LARGE[begin : begin + 20_000]
+            client.send(piece)
+            assert await turn.heard(len(piece)) == piece
+        turn.answer(b'{"text": "Say"}')
+        assert (await client.answer()).json == {"text": "Say"}
+
+
+async def test_a_slow_upstream_slows_the_client_down_and_little_is_held() -> None:
+    endless = 48 * 1024 * 1024
+    async with (
+        hand_upstream(reads_bodies=False) as upstream,
+        whole_gateway(upstream.base_url, max_body="64MiB") as gateway,
+        raw_client(gateway.port) as client,
+    ):
+        client.send(form_head(endless) + LARGE[:BEGINNING])
+        turn = await upstream.asked()
+        piece, sent = b"x" * 65_536, BEGINNING
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        while await client.takes(piece):
+            sent += len(piece)
+            assert sent < endless, "nobody holds the client back"
+        held = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert held < HELD_MAX  # Client and upstream, which hold half of it, are in this process, too.
+        sent += len(piece)
+        assert len(await turn.heard(sent)) == sent
+        assert await client.takes(piece)
+        client.hang_up()
+        await turn.left()
+
+
+async def test_a_client_that_waits_to_be_asked_for_its_form_is_asked() -> None:
+    async with (
+        DemoUpstream() as upstream,
+        whole_gateway(upstream.base_url) as gateway,
+        raw_client(gateway.port) as client,
+    ):
+        client.send(form_head(len(LARGE), expect="100-continue"))
+        assert (await client.head())[0] == 100
+        client.send(LARGE)
+        assert (await client.answer()).status == 200
+        assert upstream.truth.requests[0].body == LARGE
+
+
+@pytest.mark.parametrize("pieces", ["event", "byte", "whole"])
+async def test_a_transcript_that_streams_passes_and_is_charged_as_it_reports(pieces: str) -> None:
+    body = form(field("model", MODEL), field("stream", "true"), file(SOUND))
+    script = Script(body=TRANSCRIPT.decode(), headers={"content-type": "text/event-stream"}, pieces=pieces)
+    async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url) as gateway:
+        reply = await post(gateway, body)
+        assert (reply.status, reply.broken, reply.body) == (200, False, TRANSCRIPT)
+        assert (await gateway.ended()).usage == Usage(14, 1)
+        assert gateway.lines[-1]["stream"] is True
+
+
+async def test_who_still_sends_its_form_gets_no_keep_alive_and_who_waits_does() -> None:
+    body = form(field("model", MODEL), field("stream", "true"), file(SOUND))
+    async with (
+        hand_upstream(reads_bodies=False) as upstream,
+        whole_gateway(upstream.base_url, keepalive="20ms") as gateway,
+        raw_client(gateway.port) as client,
+    ):
+        client.send(form_head(len(body)) + body[:-10])
+        turn = await upstream.asked()
+        await turn.heard(len(body) - 10)
+        with pytest.raises(TimeoutError):
+            await client.read(1, patience_s=0.1)
+        client.send(body[-10:])
+        status, _ = await client.head()
+        assert (status, await client.until(b": keep-alive\n\n")) == (200, b"e\r\n: keep-alive\n\n")
+        await turn.heard(10)
+        turn.begin_stream()
+        turn.send(TRANSCRIPT)
+        turn.end_stream()
+        assert TRANSCRIPT in await client.until(b"0\r\n\r\n")
+
+
+async def test_a_sound_without_reported_tokens_is_charged_as_a_request_alone() -> None:
+    script = Script(body='{"text":"Say","usage":{"type":"duration","seconds":27}}')
+    team: dict[str, Any] = {"limits": [{"requests": 2, "per": "day"}, {"tokens": 100, "per": "day"}]}
+    async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url, team=team) as gateway:
+        first = await post(gateway, LARGE)
+        second = await post(gateway, SMALL)
+        third = await post(gateway, LARGE)
+        assert [first.status, second.status, third.status] == [200, 200, 429]
+        assert first.headers["x-quota-remaining-requests"] == "1"
+        assert second.headers["x-quota-remaining-tokens"] == "100"
+        row = await gateway.ledger()
+        assert (row.requests, row.input, row.output, row.estimated) == (2, 0, 0, 0)
+        assert upstream.truth.total.requests == 2
+
+
+async def test_the_user_of_a_form_is_limited_by_itself() -> None:
+    team: dict[str, Any] = {"user_limits": [{"requests": 1, "per": "day"}]}
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, team=team) as gateway:
+        statuses = [
+            (await post(gateway, form(field("model", MODEL), field("user", user), file(SOUND)))).status
+            for user in ("ann", "bob", "ann")
+        ]
+        assert statuses == [200, 200, 429]
+
+
+async def test_json_at_an_endpoint_of_forms_goes_through_as_json() -> None:
+    body = b'{"model": "%b", "images": [{"file_id": "f-1"}], "prompt": "A cat."}' % MODEL.encode()
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        assert (await gateway.post(body, path="/v1/images/edits")).status == 200
+        assert upstream.truth.requests[0].body == body
+
+
+async def test_no_key_of_the_client_reaches_the_upstream_with_a_form() -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        given = {"x-api-key": KEY, "cookie": "session=1"}
+        assert (await post(gateway, LARGE, **given)).status == 200
+        assert KEY not in str(upstream.truth.requests[0].headers)
+
+
+async def test_a_hundred_forms_at_once_keep_to_themselves() -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        forms = [form(field("model", MODEL), file(b"%d" % number * 50_000)) for number in range(100, 200)]
+        replies = await asyncio.gather(*(post(gateway, body) for body in forms))
+        assert {reply.status for reply in replies} == {200}
+        assert sorted(asked.body for asked in upstream.truth.requests) == sorted(forms)
