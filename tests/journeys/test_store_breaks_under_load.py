@@ -88,15 +88,7 @@ async def test_nothing_is_lost_and_nothing_counted_twice(redis: RedisServer, tmp
         loads = [Load(session, one.port), Load(session, other.port)]
         held = [await _hang(session, one.port) for _ in range(5)]
 
-        await _after_answers(loads, 100)
-        with contextlib.closing(redis.client()) as client:
-            client.script_flush()
-        await _after_answers(loads, 100)
-        redis.freeze()
-        await asyncio.sleep(FROZEN_S)
-        redis.thaw()
-        await _after_answers(loads, 100)
-        redis.kill()
+        await _break(redis, loads)
         await asyncio.gather(*[load.stop() for load in loads])
         one.signal(signal.SIGKILL)
         died = time.monotonic()
@@ -133,6 +125,19 @@ async def test_nothing_is_lost_and_nothing_counted_twice(redis: RedisServer, tmp
             assert time.monotonic() - died < HELD_AT_MOST_S + 1
         month = await _standing(session, heir, "tokens", "month")
         assert (month["used"], month["held"]) == (truth.reported.prompt + truth.reported.completion, 0)
+
+
+async def _break(redis: RedisServer, loads: list[Load]) -> None:
+    """One thing after the other, with answers between."""
+    await _after_answers(loads, 100)
+    with contextlib.closing(redis.client()) as client:
+        client.script_flush()
+    await _after_answers(loads, 100)
+    redis.freeze()
+    await asyncio.sleep(FROZEN_S)
+    redis.thaw()
+    await _after_answers(loads, 100)
+    redis.kill()
 
 
 class _Starter:

@@ -6,6 +6,7 @@ team, its keys and its users live together. Another schema gives other names, ne
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ ORGANISATION = "o"
 
 _PLAIN = "/.-_@+"
 _LONGEST = 64
+_AS_IT_IS = re.compile(r"[A-Za-z0-9/.\-_@+]{0,64}")
 
 
 class Keys:
@@ -28,10 +30,9 @@ class Keys:
     def counter(self, limit: Limit) -> str:
         """Of a quota without the beginning of its window: `:` and the milliseconds follow."""
         subject = _digest(limit.subject) if limit.scope is Scope.USER else _plain(limit.subject)
-        per = limit.per.value if limit.per else "now"
         which = f":{_digest('|'.join(limit.models))}" if limit.models else ""
-        whose = f"{self._at(home(limit))}:c:{limit.scope.value}:{subject}"
-        return f"{whose}:{limit.meter.value}:{per}:{_plain(limit.name)}{which}"
+        whose = f"{self._of(limit.team) if limit.team else self._at(home(limit))}:c:{limit.scope}:{subject}"
+        return f"{whose}:{limit.meter}:{limit.per or 'now'}:{_plain(limit.name)}{which}"
 
     def record(self, home: str, process: str, at_ms: int) -> str:
         """Of the reservations that one process made in one second."""
@@ -75,6 +76,8 @@ def team_home(team: str) -> str:
 
 def _plain(text: str) -> str:
     """Without braces, colons and spaces, and not too long."""
+    if _AS_IT_IS.fullmatch(text):
+        return text
     spelled = quote(text, safe=_PLAIN)
     return spelled if len(spelled) <= _LONGEST else _digest(text)
 

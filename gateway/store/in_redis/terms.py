@@ -12,7 +12,7 @@ from gateway.store.in_redis.keys import Keys, home
 RATE, QUOTA, LEASES = 0, 1, 2
 
 _REMEMBERED = 8_192
-"""Limits whose terms are kept at hand. Those of end users come anew with each request."""
+"""Limits whose terms are kept at hand, in each of two generations. Those of end users come anew with each request."""
 
 
 class Terms:
@@ -26,14 +26,15 @@ class Terms:
         self.stem = keys.counter(limit)
         self.enforced = int(limit.mode is Mode.ENFORCE)
         self.at_once = int(limit.meter is Meter.REQUESTS)
-        self.capacity = limit.burst if limit.is_rate else limit.amount
         self.first = self.second = 0
-        self.kind = LEASES
-        if limit.is_rate:
-            self.kind = RATE
-            self.first, self.second = pace(limit)
-        elif limit.is_quota:
+        self.capacity = limit.amount
+        if limit.per is None:
+            self.kind = LEASES
+        elif limit.per.rate_ms is None:
             self.kind = QUOTA
+        else:
+            self.kind, self.capacity = RATE, limit.burst
+            self.first, self.second = pace(limit)
 
 
 class Terminology:
@@ -43,6 +44,7 @@ class Terminology:
         self._keys = keys
         self._zone = zone
         self._terms: dict[int, Terms] = {}
+        self._terms_before: dict[int, Terms] = {}
         self._windows: dict[Per, tuple[int, int]] = {}
 
     def of(self, limit: Limit) -> Terms:
@@ -50,8 +52,9 @@ class Terminology:
         terms = self._terms.get(id(limit))
         if terms is None:
             if len(self._terms) >= _REMEMBERED:
-                self._terms.clear()
-            terms = self._terms[id(limit)] = Terms(limit, self._keys)
+                self._terms, self._terms_before = {}, self._terms
+            terms = self._terms_before.get(id(limit)) or Terms(limit, self._keys)
+            self._terms[id(limit)] = terms
         return terms
 
     def counter(self, terms: Terms, at_ms: int) -> tuple[str, int, int]:

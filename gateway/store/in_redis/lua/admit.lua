@@ -20,7 +20,7 @@
 -- have to bear, what is used (in parts), what is held. Those of a refusal are as they stand, those of an admission
 -- as they are with it.
 
-local at, slack, step_ms, likely, most, least, cursor = struct.unpack('<dddddd', ARGV[3])
+local at, slack, step_ms, likely, most, least, cursor = unpack_numbers('<dddddd', ARGV[3])
 local now = now_ms()
 local step = floor(now / step_ms)
 local last = step + STEPS
@@ -30,17 +30,18 @@ if abs(now - at) > slack then
 end
 
 -- Read and judge.
-local charges, counters, rooms = {}, {}, {}
+local charges, counters, rooms, holding = {}, {}, {}, {}
 local granted = most
 for number = 2, #KEYS do
-  local charge = { struct.unpack('<dddddddd', ARGV[3], cursor) }
+  local charge = { unpack_numbers('<dddddddd', ARGV[3], cursor) }
   local kind, enforced, fixed, per_output = charge[1], charge[2], charge[4], charge[5]
   if not in_window(kind, charge[7], charge[8], now) then
     return { -1, now }
   end
   cursor = charge[9]
   local counter = read(KEYS[number], kind, charge[7], charge[8], now, step)
-  local room = charge[6] - used(counter) - held(counter)
+  holding[number] = held(counter)
+  local room = charge[6] - used(counter) - holding[number]
   if kind == QUOTA and enforced == 1 and per_output > 0 then
     granted = min(granted, floor((room - fixed) * 1000000 / per_output))
   end
@@ -73,14 +74,14 @@ if verdict[1] == 1 then
     else
       hold(counter, last, borne)
     end
-    write(KEYS[number], counter, charge[1], charge[7], charge[8], step_ms)
+    holding[number] = write(KEYS[number], counter, charge[1], charge[7], charge[8], step_ms)
     verdict[number * 3 - 2] = borne
   end
-  redis.call('HSET', KEYS[1], ARGV[1], last)
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  call('HSET', KEYS[1], ARGV[1], last)
+  call('PEXPIRE', KEYS[1], ARGV[2])
 end
 
 for number = 2, #KEYS do
-  verdict[number * 3 - 1], verdict[number * 3] = counters[number][1], held(counters[number])
+  verdict[number * 3 - 1], verdict[number * 3] = counters[number][1], holding[number]
 end
 return verdict

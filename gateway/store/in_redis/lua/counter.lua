@@ -11,6 +11,7 @@
 -- of a QUOTA's window and the first after it, for LEASES 0 and 0.
 
 local abs, ceil, floor, max, min = math.abs, math.ceil, math.floor, math.max, math.min
+local call, pack, unpack_numbers = redis.call, struct.pack, struct.unpack
 local RATE, QUOTA = 0, 1
 local STEPS = 6
 local LONG, SHORT, SHORT_SIZE = '<dddddddddd', '<ddd', 24
@@ -18,7 +19,7 @@ local TEN_YEARS_MS = 315576000000
 local SETTLED = 's'
 
 local function now_ms()
-  local time = redis.call('TIME')
+  local time = call('TIME')
   return time[1] * 1000 + floor(time[2] / 1000)
 end
 
@@ -47,10 +48,10 @@ local function unpacked(packed, now, step)
     return { 0, 1, now, step, 0, 0, 0, 0, 0, 0 }
   end
   if #packed == SHORT_SIZE then
-    local used, scale, stamp = struct.unpack(SHORT, packed)
+    local used, scale, stamp = unpack_numbers(SHORT, packed)
     return { used, scale, stamp, step, 0, 0, 0, 0, 0, 0 }
   end
-  local counter = { struct.unpack(LONG, packed) }
+  local counter = { unpack_numbers(LONG, packed) }
   age(counter, step)
   return counter
 end
@@ -59,13 +60,16 @@ local function held(counter)
   return counter[5] + counter[6] + counter[7] + counter[8] + counter[9] + counter[10]
 end
 
-local function packed(counter)
-  return struct.pack(held(counter) > 0 and LONG or SHORT, unpack(counter, 1, 10))
+local function packed(counter, holding)
+  if holding > 0 then
+    return pack(LONG, unpack(counter, 1, 10))
+  end
+  return pack(SHORT, counter[1], counter[2], counter[3])
 end
 
 -- The counter at `key`, brought up to now.
 local function read(key, kind, first, second, now, step)
-  local counter = unpacked(redis.call('GET', key), now, step)
+  local counter = unpacked(call('GET', key), now, step)
   if kind == RATE then
     if counter[2] ~= second then
       counter[1] = rescaled(counter[1], counter[2], second)
@@ -76,7 +80,9 @@ local function read(key, kind, first, second, now, step)
       counter[1] = max(0, counter[1] - elapsed * first)
     end
   end
-  counter[3] = max(counter[3], now)
+  if now > counter[3] then
+    counter[3] = now
+  end
   return counter
 end
 
@@ -103,19 +109,15 @@ local function release(counter, last, amount)
   end
 end
 
--- A counter lives until it is whole again, or until its window is over.
+-- A counter lives until it is whole again, or until its window is over. Returns what it holds.
 local function write(key, counter, kind, first, second, step_ms)
-  local life_ms = 0
+  local holding = held(counter)
+  local life_ms
   if kind == QUOTA then
     life_ms = min(second - counter[3], TEN_YEARS_MS)
   else
-    if kind == RATE then
-      life_ms = ceil(counter[1] / first)
-    end
-    if held(counter) > 0 then
-      life_ms = max(life_ms, STEPS * step_ms)
-    end
-    life_ms = life_ms + 1000
+    life_ms = 1000 + max(kind == RATE and ceil(counter[1] / first) or 0, holding > 0 and STEPS * step_ms or 0)
   end
-  redis.call('PSETEX', key, life_ms, packed(counter))
+  call('PSETEX', key, life_ms, packed(counter, holding))
+  return holding
 end

@@ -8,19 +8,19 @@
 --
 -- Returns {1, now} where there was something to give back, else {0, now}.
 
-local step_ms, cursor = struct.unpack('<d', ARGV[2])
+local step_ms, cursor = unpack_numbers('<d', ARGV[2])
 local now = now_ms()
 local step = floor(now / step_ms)
 
-local last = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '')
+local last = tonumber(call('HGET', KEYS[1], ARGV[1]) or '')
 if not last then
   return { 0, now }
 end
-redis.call('HDEL', KEYS[1], ARGV[1])
+call('HDEL', KEYS[1], ARGV[1])
 
 for number = 2, #KEYS do
   local kind, at_once, amount, first, second
-  kind, at_once, amount, first, second, cursor = struct.unpack('<ddddd', ARGV[2], cursor)
+  kind, at_once, amount, first, second, cursor = unpack_numbers('<ddddd', ARGV[2], cursor)
   if in_window(kind, first, second, now) then
     local counter = read(KEYS[number], kind, first, second, now, step)
     if at_once == 1 then

@@ -21,47 +21,47 @@
 -- Returns {1, now} where it settled, {0, now} where that had been done.
 
 local BILL, COLUMNS = '<ddddddd', 7
-local step_ms, place, mark_ms, ledger_ms, cursor = struct.unpack('<dddd', ARGV[5])
+local step_ms, place, mark_ms, ledger_ms, cursor = unpack_numbers('<dddd', ARGV[5])
 local now = now_ms()
 local step = floor(now / step_ms)
 
-if place > 0 and place <= tonumber(redis.call('GET', KEYS[4]) or '0') then
+if place > 0 and place <= tonumber(call('GET', KEYS[4]) or '0') then
   return { 0, now }
 end
-local state = redis.call('HGET', KEYS[1], ARGV[1])
+local state = call('HGET', KEYS[1], ARGV[1])
 
 if place > 0 then
-  redis.call('PSETEX', KEYS[4], mark_ms, string.format('%.0f', place))
+  call('PSETEX', KEYS[4], mark_ms, string.format('%.0f', place))
 end
 if state == SETTLED then
   return { 0, now }
 end
-redis.call('HSET', KEYS[1], ARGV[1], SETTLED)
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+call('HSET', KEYS[1], ARGV[1], SETTLED)
+call('PEXPIRE', KEYS[1], ARGV[2])
 
-local bill = { struct.unpack(BILL, ARGV[5], cursor) }
+local bill = { unpack_numbers(BILL, ARGV[5], cursor) }
 cursor = bill[COLUMNS + 1]
 if ARGV[3] ~= '' then
-  local before = redis.call('HGET', KEYS[2], ARGV[3])
+  local before = call('HGET', KEYS[2], ARGV[3])
   if before then
-    local sums = { struct.unpack(BILL, before) }
+    local sums = { unpack_numbers(BILL, before) }
     for column = 1, COLUMNS do
       bill[column] = bill[column] + sums[column]
     end
   end
-  redis.call('HSET', KEYS[2], ARGV[3], struct.pack(BILL, unpack(bill, 1, COLUMNS)))
-  if not before and redis.call('HLEN', KEYS[2]) == 1 then
-    redis.call('PEXPIRE', KEYS[2], ledger_ms)
-    redis.call('ZADD', KEYS[3], now, ARGV[4])
-    redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ledger_ms)
-    redis.call('PEXPIRE', KEYS[3], ledger_ms)
+  call('HSET', KEYS[2], ARGV[3], pack(BILL, unpack(bill, 1, COLUMNS)))
+  if not before and call('HLEN', KEYS[2]) == 1 then
+    call('PEXPIRE', KEYS[2], ledger_ms)
+    call('ZADD', KEYS[3], now, ARGV[4])
+    call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ledger_ms)
+    call('PEXPIRE', KEYS[3], ledger_ms)
   end
 end
 
 local last = tonumber(state or '0')
 for number = 5, #KEYS do
   local kind, amount, extra, first, second
-  kind, amount, extra, first, second, cursor = struct.unpack('<ddddd', ARGV[5], cursor)
+  kind, amount, extra, first, second, cursor = unpack_numbers('<ddddd', ARGV[5], cursor)
   if in_window(kind, first, second, now) then
     local counter = read(KEYS[number], kind, first, second, now, step)
     release(counter, last, amount)

@@ -1,0 +1,232 @@
+"""`python -m bench.admission`: what admission and settlement in Redis cost the gateway, and Redis.
+
+One core has this process, which is a gateway's store without its doors; the other has redis-server, on a
+unix socket, without persistence. A pair is an admission and the settlement after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import click
+import uvloop
+from redis import Redis
+from redis.exceptions import RedisError
+
+from bench.report import machine
+from gateway.core.limit import Limit, Meter, Per, Scope
+from gateway.core.reservation import Ask, Charge, Due, LedgerEntry, Reservation, Settlement
+from gateway.core.usage import Usage
+from gateway.store.in_redis import RedisOptions, RedisStore
+
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- bench of admission: begin -->", "<!-- bench of admission: end -->"
+CLIENTS = 64
+TURN = 1_000
+KEYS = 10_000
+USED = Usage(input=50, output=40)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a pair, but for the two of Redis: those are of one admission and of one settlement."""
+
+    limits: int
+    keys: int
+    pairs_per_s: float
+    gateway_us: float
+    redis_admit_us: float
+    redis_settle_us: float
+
+
+@contextmanager
+def redis_server(core: int) -> Iterator[Redis]:
+    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
+        path = f"{folder}/redis.sock"
+        program = shutil.which("redis-server") or "redis-server"
+        command = [program, "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        os.sched_setaffinity(process.pid, {core})
+        client = Redis(unix_socket_path=path)
+        try:
+            _wait_until_it_answers(client)
+            yield client
+        finally:
+            client.close()
+            process.terminate()
+            process.wait()
+
+
+def _wait_until_it_answers(client: Redis) -> None:
+    end = time.monotonic() + 10
+    while True:
+        try:
+            client.ping()
+        except RedisError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def limits(count: int, key: str) -> list[Limit]:
+    """Of the organisation, a team and one of its keys; none of them ever refuses."""
+    team = {"scope": Scope.TEAM, "subject": "bench", "team": "bench"}
+    own = {"scope": Scope.KEY, "subject": key, "team": "bench"}
+    whose = {"scope": Scope.ORGANISATION, "subject": "", "team": ""}
+    four = [
+        (Meter.REQUESTS, Per.MINUTE, whose),
+        (Meter.TOKENS, Per.MINUTE, team),
+        (Meter.USD, Per.MONTH, team),
+        (Meter.CONCURRENT, None, own),
+    ]
+    made = [
+        Limit(name=f"{number}", meter=meter, per=per, amount=10**11, burst=10**11, **scope)  # type: ignore[arg-type]
+        for number in range(-(-count // 4))
+        for meter, per, scope in four
+    ]
+    return made[:count]
+
+
+def ask(name: str, bound_by: Sequence[Limit]) -> Ask:
+    whole = (Meter.REQUESTS, Meter.CONCURRENT)
+    charges = [Charge(one, 1) if one.meter in whole else Charge(one, 50, 1_000_000) for one in bound_by]
+    return Ask(name, tuple(charges), likely=100, most=1_000)
+
+
+def truth(reservation: Reservation, key: str) -> Settlement:
+    dues = tuple([Due(hold, USED.total) for hold in reservation.holds])
+    return Settlement(reservation.id, reservation.at_ms, dues, LedgerEntry("2026-11-23", "bench", key, "m", USED, 31))
+
+
+class Run:
+    """Admissions and settlements in turns of a thousand, so that Redis' time for each can be told."""
+
+    def __init__(self, redis: Redis, count: int, keys: int) -> None:
+        self._redis = redis
+        self._store = opened(redis)
+        self._count, self._keys = count, keys
+        self._bound = [(f"{number:012x}", limits(count, f"{number:012x}")) for number in range(keys)]
+
+    async def cost(self, pairs: int) -> Cost:
+        await self._store.ping()
+        # As a gateway does once it serves.
+        gc.collect()
+        gc.freeze()
+        began, cpu_began = time.perf_counter(), time.process_time()
+        redis_s = [_cpu_s(self._redis)]
+        for first in range(0, pairs, TURN):
+            made = await self._admit(first)
+            redis_s.append(_cpu_s(self._redis))
+            await asyncio.gather(*[self._settle(made[client::CLIENTS]) for client in range(CLIENTS)])
+            redis_s.append(_cpu_s(self._redis))
+        elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu_began
+        await self._store.close()
+        steps = [after - before for before, after in pairwise(redis_s)]
+        figures = (pairs / elapsed, *[part * 1e6 / pairs for part in (cpu, sum(steps[::2]), sum(steps[1::2]))])
+        return Cost(self._count, self._keys, *figures)
+
+    async def _admit(self, first: int) -> list[tuple[Reservation, str]]:
+        made: list[tuple[Reservation, str]] = []
+
+        async def client(start: int) -> None:
+            for number in range(first + start, first + TURN, CLIENTS):
+                key, bound_by = self._bound[number % self._keys]
+                verdict = await self._store.admit(ask(f"{self._count:04x}{self._keys:08x}{number:012x}", bound_by))
+                assert isinstance(verdict, Reservation)
+                made.append((verdict, key))
+
+        await asyncio.gather(*[client(start) for start in range(CLIENTS)])
+        return made
+
+    async def _settle(self, made: list[tuple[Reservation, str]]) -> None:
+        for reservation, key in made:
+            await self._store.settle(truth(reservation, key))
+
+
+def opened(redis: Redis) -> RedisStore:
+    path = redis.connection_pool.connection_kwargs["path"]
+    return RedisStore(RedisOptions(url=f"unix://{path}", process="bench", timeout_s=10), ZoneInfo("UTC"))
+
+
+def _cpu_s(redis: Redis) -> float:
+    told = redis.info("cpu")
+    return float(told["used_cpu_user"] + told["used_cpu_sys"])
+
+
+async def memory_mib(redis: Redis) -> float:
+    """What 10,000 keys take, each with five limits of its own and a request under way."""
+    redis.flushall()
+    store = opened(redis)
+    kinds = [(Meter.REQUESTS, Per.HOUR), (Meter.TOKENS, Per.HOUR), (Meter.TOKENS, Per.MONTH), (Meter.USD, Per.MONTH)]
+    before = redis.info("memory")["used_memory"]
+    for first in range(0, KEYS, 200):
+        names = [f"{number:012x}" for number in range(first, first + 200)]
+        asks = [ask(name, [_of_key(name, *kind) for kind in (*kinds, (Meter.CONCURRENT, None))]) for name in names]
+        await asyncio.gather(*[store.admit(one) for one in asks])
+    after = redis.info("memory")["used_memory"]
+    await store.close()
+    return float(after - before) / 2**20
+
+
+def _of_key(key: str, meter: Meter, per: Per | None) -> Limit:
+    return Limit(f"{meter}-{per}", Scope.KEY, key, meter, per, 10**9, 10**9, team="bench")
+
+
+def table(costs: Sequence[Cost], mib: float) -> list[str]:
+    rows = [
+        ("limits", "keys", "pairs a second", "gateway, a pair", "Redis, an admission", "Redis, a settlement"),
+        ("---",) * 6,
+    ]
+    for cost in costs:
+        aims = [" (aim: 80)", " (aim: 25)"] if cost.limits == 4 and cost.keys == 1 else ["", ""]
+        rows.append(
+            (f"{cost.limits}", f"{cost.keys:,}", f"{cost.pairs_per_s:,.0f}", f"{cost.gateway_us:.0f} µs{aims[0]}",
+             f"{cost.redis_admit_us:.0f} µs{aims[1]}", f"{cost.redis_settle_us:.0f} µs")
+        )  # fmt: skip
+    said = f"10,000 keys, each with five limits of its own and a request under way, take {mib:.1f} MiB in Redis."
+    return [*[f"| {' | '.join(row)} |" for row in rows], "", said]
+
+
+@click.command(epilog="Example: python -m bench.admission --pairs 5000")
+@click.option("--pairs", default=20_000, show_default=True, help="Admissions, and settlements, of each run.")
+@click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
+@click.option("--write", is_flag=True, help="Write the table into docs/performance.md.")
+def main(pairs: int, as_json: bool, write: bool) -> None:
+    """Measure admission and settlement in Redis: processor time of the gateway and of Redis."""
+    own, other = sorted(os.sched_getaffinity(0))[:2]
+    os.sched_setaffinity(0, {own})
+    with redis_server(other) as redis:
+        costs = [uvloop.run(Run(redis, count, 1).cost(pairs)) for count in (1, 4, 16)]
+        costs.append(uvloop.run(Run(redis, 4, KEYS).cost(max(pairs, KEYS))))
+        mib = uvloop.run(memory_mib(redis))
+        version = redis.info("server")["redis_version"]
+    if as_json:
+        click.echo(json.dumps({"machine": machine(), "costs": [asdict(cost) for cost in costs], "memory_mib": mib}))
+        return
+    lines = table(costs, mib)
+    click.echo("\n".join(lines))
+    if write:
+        facts = f"Made by `python -m bench.admission` on: {machine()}, Redis {version}."
+        text = PAGE.read_text(encoding="utf-8")
+        before, _, rest = text.partition(BEGIN)
+        _, _, after = rest.partition(END)
+        PAGE.write_text(before + "\n".join([BEGIN, *lines, "", facts, END]) + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
