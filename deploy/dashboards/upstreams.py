@@ -9,7 +9,7 @@ HERE = {"upstream": "$upstream"}
 BY = "{{upstream}}"
 ATTEMPTS = per_second("gateway_upstream_attempts_total", "upstream", HERE)
 # What makes the gateway try the next route: an overloaded server, a broken one, none at all.
-BAD = {**HERE, "outcome": "429|5..|upstream_.*"}
+BAD = {**HERE, "outcome": "429|5..|not_reached|hung_up|malformed|.*_timeout"}
 FAILING = share(per_second("gateway_upstream_attempts_total", "upstream", BAD), ATTEMPTS, f"0 * {ATTEMPTS}")
 SENT_ON = per_second("gateway_requests_total", where={"upstream": ".+"})
 INPUT = per_second("gateway_tokens_total", "upstream", {**HERE, "direction": "input"})

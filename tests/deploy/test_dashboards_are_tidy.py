@@ -11,6 +11,7 @@ import pytest
 
 from deploy.dashboards.__main__ import DASHBOARDS, SHIPPED, text
 from deploy.dashboards.panel import COLUMNS
+from deploy.dashboards.upstreams import BAD
 from tests.deploy.processes import ROOT, Json, run, tool
 
 METRIC = re.compile(r"\bgateway_[a-z_]+")
@@ -50,6 +51,17 @@ def test_every_panel_asks_for_metrics_that_there_are(name: str) -> None:
 def test_every_alert_asks_for_metrics_that_there_are() -> None:
     rules = (ROOT / "helm" / "inducta-gateway" / "alerts.yaml").read_text(encoding="utf-8")
     assert asked(rules) - documented() == set()
+
+
+def test_every_way_to_fail_is_documented_and_counts_against_the_upstream() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "gateway" / "upstream").glob("*.py")]
+    ways = {way for source in sources for way in re.findall(r"Complaint\(\s*\"([a-z_]+)\"", source)}
+    assert len(ways) > 5
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert [way for way in ways if f"`{way}`" not in page] == []
+    no_fault_of_the_upstream = {"abandoned", "no_connection_free"}
+    assert {way for way in ways if not re.fullmatch(BAD["outcome"], way)} == no_fault_of_the_upstream
+    assert BAD["outcome"] in (ROOT / "helm" / "inducta-gateway" / "alerts.yaml").read_text(encoding="utf-8")
 
 
 def test_every_metric_is_shown_somewhere() -> None:
