@@ -8,6 +8,8 @@ import click
 
 COMMANDS = {
     "serve": "gateway.cli.serve:serve",
+    "supervise": "gateway.cli.supervise:command",
+    "worker": "gateway.cli.worker:worker",
     "check": "gateway.cli.check:check",
     "usage": "gateway.cli.usage:usage",
     "limits": "gateway.cli.limits:limits",

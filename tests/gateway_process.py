@@ -29,6 +29,12 @@ class GatewayProcess:
             await self._next()
         return self.lines[-1]
 
+    async def times(self, event: str, count: int) -> list[Json]:
+        """The lines of the log with this event, once there are so many."""
+        while len(found := [line for line in self.lines if line["event"] == event]) < count:
+            await self._next()
+        return found
+
     async def saying(self, words: str) -> str:
         """The next line for people with these words in it."""
         while not self.said or words not in self.said[-1]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from gateway.telemetry.log import Log
 LOOK_EVERY_S = 2.0
 """How often the file is looked at. Kubernetes swaps a link for a changed ConfigMap, which inotify misses."""
 
-_FIXED = ("listen", "admin", "timezone", "max_body", "drain", "store")
+_FIXED = ("listen", "admin", "workers", "timezone", "max_body", "drain", "store")
 """Settings that are read once, at the start."""
 
 
@@ -32,6 +33,13 @@ class Reloader:
         self._settings = settings
         self._seen = _stamp(path)
         self._asked = asyncio.Event()
+
+    def begin(self) -> asyncio.Task[None]:
+        """Listen to SIGHUP and to the admin API, and watch the file for as long as the task runs."""
+        self._gateway.on_reload(self.reload)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self.ask)
+        return loop.create_task(self.watch())
 
     async def reload(self) -> list[str]:
         """Take the file up now; what is wrong with it, where it was refused."""

@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from gateway.core.address import Address
 from gateway.core.errors import FieldInvalid
-from gateway.settings.kinds import Address
 
 _PATIENCE_S = 10.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 # What listens everywhere listens here, too.

@@ -14,9 +14,11 @@ import uvloop
 
 from gateway.app.gateway import Gateway
 from gateway.app.reload import Reloader
+from gateway.core.address import Address
 from gateway.settings import Settings
-from gateway.settings.kinds import Address
 from gateway.telemetry.log import Log, configure
+
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 Announce = Callable[[Settings, Address], None]
 """Told once the gateway listens, with the address at which clients are served."""
@@ -30,50 +32,57 @@ class Source(NamedTuple):
     path: str | None = None
 
 
+class Ending(NamedTuple):
+    """When to stop, and whether to hurry."""
+
+    stop: asyncio.Event
+    hurry: asyncio.Event
+
+
 def serve(source: Source, announce: Announce) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises OSError where an address cannot be taken, and what
     the source raises."""
-    _allow_many_connections()
+    allow_many_connections()
     uvloop.run(_serve(source, configure(), announce))
 
 
 async def _serve(source: Source, log: Log, announce: Announce) -> None:
-    stop, hurry = asyncio.Event(), asyncio.Event()
+    ending = Ending(asyncio.Event(), asyncio.Event())
 
     def on_signal(name: str) -> None:
-        log.info("signal", name=name, effect="the drain is cut short" if stop.is_set() else "drain")
-        (hurry if stop.is_set() else stop).set()
+        again = ending.stop.is_set()
+        log.info("signal", name=name, effect="the drain is cut short" if again else "drain")
+        (ending.hurry if again else ending.stop).set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in END_SIGNALS:
         loop.add_signal_handler(number, on_signal, number.name)
     async with source.settings as settings:
         gateway = Gateway(settings, log)
-        watch = _watch(source.path, gateway, log, settings)
+        watching = _watch(source.path, gateway, log, settings)
         data, admin = await gateway.start()
         log.info("serving", listen=str(data), admin=str(admin))
         announce(settings, data)
-        # What was built to last is left out of every later search for garbage.
-        gc.collect()
-        gc.freeze()
-        await stop.wait()
-        if watch is not None:
-            watch.cancel()
-        await gateway.drain(hurry)
+        await run(gateway, ending, watching)
     log.info("stopped")
 
 
+async def run(gateway: Gateway, ending: Ending, watching: asyncio.Task[None] | None) -> None:
+    """Let a gateway that listens serve until the end, then drain it."""
+    # What was built to last is left out of every later search for garbage.
+    gc.collect()
+    gc.freeze()
+    await ending.stop.wait()
+    if watching is not None:
+        watching.cancel()
+    await gateway.drain(ending.hurry)
+
+
 def _watch(path: str | None, gateway: Gateway, log: Log, settings: Settings) -> asyncio.Task[None] | None:
-    if path is None:
-        return None
-    reloader = Reloader(path, gateway, log, settings)
-    gateway.on_reload(reloader.reload)
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, reloader.ask)
-    return loop.create_task(reloader.watch())
+    return Reloader(path, gateway, log, settings).begin() if path is not None else None
 
 
-def _allow_many_connections() -> None:
+def allow_many_connections() -> None:
     """Each stream takes two file descriptors; the usual soft limit of 1,024 would end at 500 of them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable
+from typing import NoReturn
 
 import click
 
-from gateway.settings import Problem
+from gateway.settings import Loaded, Problem, SettingsInvalid, load
 
 DEFAULT_CONFIG = "config/gateway.yaml"
 EXIT_INVALID = 2
@@ -25,3 +28,16 @@ def tell(problems: Iterable[Problem], *, warning: bool = False) -> None:
     """One line each, on standard error."""
     for problem in problems:
         click.echo(f"{problem} (warning)" if warning else str(problem), err=True)
+
+
+def load_or_end(config: str) -> Loaded:
+    """The configuration. One with errors ends the command."""
+    try:
+        return load(config, os.environ)
+    except SettingsInvalid as invalid:
+        end_with(invalid)
+
+
+def end_with(invalid: SettingsInvalid) -> NoReturn:
+    tell(invalid.problems)
+    sys.exit(EXIT_INVALID)

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from gateway.app.reports import NoReport, lives_in_memory, report
-from gateway.cli.configuration import EXIT_INVALID, tell
+from gateway.cli.configuration import load_or_end
 from gateway.core.errors import FieldInvalid
-from gateway.settings import Settings, SettingsInvalid, load
 
 json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, the same that the admin API gives.")
 
 
 def ask(page: str, config: str, query: Mapping[str, str | None]) -> dict[str, Any]:
     """The report that this configuration's gateway has. Ends the command where there is none."""
-    settings = _settings(config)
+    settings = load_or_end(config).settings
     if lives_in_memory(settings) and settings.admin.secret:
         click.echo(f"memory:// is in the running gateway: asking it at {settings.admin.listen}.", err=True)
     try:
@@ -34,11 +31,3 @@ def ask(page: str, config: str, query: Mapping[str, str | None]) -> dict[str, An
 
 def show_json(told: Mapping[str, Any]) -> None:
     click.echo(json.dumps(told, indent=2, ensure_ascii=False))
-
-
-def _settings(config: str) -> Settings:
-    try:
-        return load(config, os.environ).settings
-    except SettingsInvalid as invalid:
-        tell(invalid.problems)
-        sys.exit(EXIT_INVALID)

@@ -4,46 +4,86 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from gateway.app.serve import Announce, Source
-from gateway.app.serve import serve as run
-from gateway.cli.configuration import EXIT_INVALID, config_option, tell
-from gateway.core.errors import GatewayError
-from gateway.settings import Settings, SettingsInvalid, load
-from gateway.settings.kinds import Address
+from gateway.cli.again import plain, program
+from gateway.cli.configuration import config_option, end_with, load_or_end, tell
+from gateway.cli.starting import told_to_people
+from gateway.core.address import Address
+from gateway.settings import Settings, SettingsInvalid
+from gateway.settings.kinds import Workers, read_workers
+
+if TYPE_CHECKING:
+    from gateway.app.serve import Announce, Source
+
+
+def _workers(_context: click.Context, _option: click.Parameter, given: str | None) -> Workers | None:
+    try:
+        return None if given is None else read_workers(given)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command(epilog="Example: gateway serve -c config/gateway.yaml")
 @config_option
+@click.option("--workers", metavar="N", callback=_workers, help="Processes that share the port, or auto: one a core.")
 @click.option("--demo", "as_demo", is_flag=True, help="No file: the built-in upstream, one key, memory only.")
 @click.option("--upstream", metavar="URL", help="No file: that server and its models; its key in $UPSTREAM_API_KEY.")
 @click.option("--listen", default="127.0.0.1:8080", show_default=True, help="Where to serve without a file.")
 @click.pass_context
-def serve(context: click.Context, config: str, as_demo: bool, upstream: str | None, listen: str) -> None:
+def serve(context: click.Context, /, config: str, workers: Workers | None, **without_file: Any) -> None:
     """Run the gateway until SIGTERM or SIGINT.
 
     Running streams then finish, as long as drain.timeout allows; a second signal cuts them short. SIGHUP
     takes the configuration up anew.
     """
+    as_demo, upstream, listen = (without_file[name] for name in ("as_demo", "upstream", "listen"))
     if as_demo and upstream:
         raise click.UsageError("--demo and --upstream exclude one another.")
-    named = context.get_parameter_source("config") is ParameterSource.COMMANDLINE
-    if named and (as_demo or upstream):
+    if not (as_demo or upstream):
+        _run_from_file(config, workers)
+        return
+    if context.get_parameter_source("config") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--config goes without --demo and --upstream, which need no file.")
-    if as_demo or upstream:
-        _run_without_file(upstream, listen)
-    else:
-        _run(Source(_from_file(config), config), _say_nothing)
+    if workers not in (None, 1):
+        raise click.UsageError(f"--workers goes without --demo and --upstream: {_ALONE}")
+    _run_without_file(upstream, listen)
+
+
+_ALONE = "with memory:// each worker would count for itself."
+
+
+def _run_from_file(config: str, asked: Workers | None) -> None:
+    loaded = load_or_end(config)
+    tell(loaded.warnings, warning=True)
+    settings = loaded.settings
+    workers = asked or settings.workers
+    if workers != 1 and settings.store.url == "memory://":
+        raise click.UsageError(f"--workers needs a shared store, such as store.url: redis://…; {_ALONE}")
+    count = _cores() if workers == "auto" else workers
+    if count > 1:
+        charter = {"config": config, "workers": count, "listen": settings.listen, "admin": settings.admin.listen}
+        # Not a child: whoever signals and watches this process goes on with the one that it becomes.
+        os.execv(sys.executable, [*program(), "supervise", plain(charter)])  # noqa: S606 # No shell is wanted.
+    # As below.
+    from gateway.app.serve import Source
+
+    _run(Source(nullcontext(settings), config), _say_nothing)
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _run_without_file(upstream: str | None, listen: str) -> None:
     # A gateway in production has no use for the demo upstream, and does not load it.
     from gateway.app.demo import before, demo, new_key
+    from gateway.app.serve import Source  # As below.
 
     key = new_key()
     if upstream:
@@ -53,22 +93,14 @@ def _run_without_file(upstream: str | None, listen: str) -> None:
 
 
 def _run(source: Source, announce: Announce) -> None:
+    # What serves is loaded by the process that serves.
+    from gateway.app.serve import serve as run
+
     try:
-        run(source, announce)
+        with told_to_people():
+            run(source, announce)
     except SettingsInvalid as invalid:
-        tell(invalid.problems)
-        sys.exit(EXIT_INVALID)
-    except OSError as error:
-        raise click.ClickException(f"Cannot listen: {error.strerror or error}. Is another gateway running?") from None
-    except GatewayError as error:
-        raise click.ClickException(error.message) from None
-
-
-@asynccontextmanager
-async def _from_file(path: str) -> AsyncIterator[Settings]:
-    loaded = load(path, os.environ)
-    tell(loaded.warnings, warning=True)
-    yield loaded.settings
+        end_with(invalid)
 
 
 def _say_nothing(_settings: Settings, _address: Address) -> None:

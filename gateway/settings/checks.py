@@ -21,6 +21,7 @@ _GATEWAY_HEADERS = {"accept-encoding", "connection", "content-length", "host", "
 
 def find_errors(settings: Settings, known: Known) -> Iterator[Finding]:
     yield from _listeners(settings)
+    yield from _workers(settings)
     yield from _upstreams(settings, known)
     yield from _models(settings, known)
     yield from _aliases(settings, known)
@@ -39,6 +40,12 @@ def find_warnings(settings: Settings, known: Known) -> Iterator[Finding]:
 def _listeners(settings: Settings) -> Iterator[Finding]:
     if settings.listen == settings.admin.listen and settings.listen.port:
         yield Finding(("admin", "listen"), "is the address that clients are served on; it needs one of its own")
+
+
+def _workers(settings: Settings) -> Iterator[Finding]:
+    if settings.workers != 1 and settings.store.url == "memory://":
+        message = "would each count for themselves with memory://; set `store.url` to redis://…, or leave it at 1"
+        yield Finding(("workers",), message)
 
 
 def _upstreams(settings: Settings, known: Known) -> Iterator[Finding]:

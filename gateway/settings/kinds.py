@@ -12,12 +12,13 @@ from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import PlainValidator, SecretStr, WithJsonSchema
 
+from gateway.core.address import Address
 from gateway.core.store_url import SCHEMES, read_store_url
 
 MAX_WHOLE = 2**53
@@ -33,16 +34,6 @@ _WHOLE = r"[0-9]{1,16}(_[0-9]{1,16}){0,9}"
 _STORE_SCHEMES = "^(" + "|".join(re.escape(scheme) for scheme in SCHEMES) + ")"
 _MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
-
-
-class Address(NamedTuple):
-    """Where to listen. `host` is without brackets; port 0 takes a free one."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def _match(pattern: str, given: Any, allowed: str) -> re.Match[str]:

@@ -28,16 +28,17 @@ _LIMIT_FIELDS = ("name", "scope", "meter", "per")
 
 
 class Log:
-    """Events are short and lower case; what varies goes into fields, with the unit in the name."""
+    """Events are short and lower case; what varies goes into fields, with the unit in the name. The fields of
+    `always` stand in every line."""
 
-    def __init__(self, write: Callable[[bytes], None], *, terminal: bool = False) -> None:
+    def __init__(self, write: Callable[[bytes], None], *, terminal: bool = False, **always: Any) -> None:
         self._log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
             _Lines(write),
             processors=_processors(terminal),
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
             context_class=dict,
             cache_logger_on_first_use=True,
-        ).bind()
+        ).bind(**always)
 
     def info(self, event: str, **fields: Any) -> None:
         self._log.info(event, **fields)
@@ -74,11 +75,11 @@ class Log:
         self._log.info("request", **fields)
 
 
-def configure(fd: int | None = None) -> Log:
+def configure(fd: int | None = None, **always: Any) -> Log:
     """The process's log on a file descriptor (standard output if None), and the standard library's
     logging led into it from warnings up, since aiohttp and asyncio speak through that."""
     out = sys.stdout.fileno() if fd is None else fd
-    log = Log(lambda line: write_whole(out, line), terminal=os.isatty(out))
+    log = Log(lambda line: write_whole(out, line), terminal=os.isatty(out), **always)
     root = logging.getLogger()
     root.handlers = [_FromLibraries(log)]
     root.setLevel(logging.WARNING)

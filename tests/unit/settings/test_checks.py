@@ -15,6 +15,14 @@ def test_operators_and_clients_cannot_be_served_at_one_address() -> None:
     loaded("listen: 127.0.0.1:0\nadmin: {listen: 127.0.0.1:0}\n" + VALID)
 
 
+def test_several_workers_need_counters_that_they_share() -> None:
+    said = "workers: would each count for themselves with memory://; set `store.url` to redis://…, or leave it at 1"
+    assert_refused("workers: 2 # !\n" + VALID, said)
+    assert_refused("workers: auto # !\nstore: {url: 'memory://'}\n" + VALID, said)
+    assert loaded("workers: auto\nstore: {url: 'redis://localhost'}\n" + VALID).settings.workers == "auto"
+    assert loaded("workers: 1\n" + VALID).settings.workers == 1
+
+
 def test_a_route_leads_to_an_upstream_that_is_there() -> None:
     text = VALID + "  other:\n    routes:\n      - {upstream: main}\n      - {upstream: spare} # !\n"
     assert_refused(text, "models.other.routes[1].upstream: is not an upstream of this configuration; known here: main")

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.core.address import Address
 from gateway.core.limit import Meter
 from gateway.settings import DEMO_MODEL, SettingsInvalid, demo_settings
-from gateway.settings.kinds import Address
 
 URL = "http://127.0.0.1:9000/v1"
 

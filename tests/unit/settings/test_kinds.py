@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from gateway.core.address import Address
 from gateway.settings import kinds
-from gateway.settings.kinds import MAX_WHOLE, Address
+from gateway.settings.kinds import MAX_WHOLE
 
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 UNITS_BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -238,3 +239,9 @@ def test_header_names_and_values_are_what_rfc_9110_allows() -> None:
         assert refused(kinds.HeaderName, text) == "must be the name of an HTTP header"
     for text in ("", " a", "a ", "a\r\nb", "ü"):
         assert refused(kinds.HeaderValue, text) == "must be printable ASCII, without spaces at its ends"
+
+
+def test_workers_are_a_number_of_processes_or_auto() -> None:
+    assert [value(kinds.Workers, right) for right in (1, "8", "512", "auto")] == [1, 8, 512, "auto"]
+    for wrong in (0, "0", 513, "513", -1, "", "many", "1.5", True, None, 2.0):
+        assert refused(kinds.Workers, wrong) == "must be a number of processes from 1 to 512, or auto"

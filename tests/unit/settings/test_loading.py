@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from gateway.core.address import Address
 from gateway.settings import SettingsInvalid, load
-from gateway.settings.kinds import Address
 from tests.unit.settings.configurations import SHA256, TEAM, VALID, assert_refused, loaded, problems
 
 
@@ -138,8 +138,10 @@ NAME_REFUSED = "teams.a b: its name must be 1 to 64 letters, digits, dots, dashe
         ("max_body: {a: 1}", "max_body: must be a size above nothing such as 512B, 64KiB, 10MiB or 1GiB"),
         (
             "store: {url: mysql://x}",
-            "store.url: must begin with one of memory://, redis://, rediss://, unix://, redis+sentinel://, "
-            "rediss+sentinel://, redis+cluster://, rediss+cluster://",
+            (
+                "store.url: must begin with one of memory://, redis://, rediss://, unix://, redis+sentinel://, "
+                "rediss+sentinel://, redis+cluster://, rediss+cluster://"
+            ),
         ),
     ],
 )

@@ -1,0 +1,23 @@
+"""What keeps a gateway from starting, told in one line that a person can act on."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from gateway.core.errors import GatewayError
+
+
+@contextmanager
+def told_to_people() -> Iterator[None]:
+    """Ends the command with 1 where the system or an upstream does not give what is needed."""
+    try:
+        yield
+    except OSError as error:
+        hint = " Is another gateway running?" if error.errno == errno.EADDRINUSE else ""
+        raise click.ClickException(f"Cannot start: {error.strerror or error}.{hint}") from None
+    except GatewayError as error:
+        raise click.ClickException(error.message) from None
