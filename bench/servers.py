@@ -73,10 +73,13 @@ def _listens(port: int) -> bool:
 
 
 def busy_ns(core: int) -> int:
-    """Time that a core was not idle so far, in the kernel's ticks (proc_stat(5))."""
+    """Time that programs had of a core so far, or another machine took, in the kernel's ticks (proc_stat(5)).
+
+    Interrupts are left out: a good part of them is the load's own network traffic.
+    """
     (line,) = [line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} ")]
-    user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = (int(ticks) for ticks in line.split()[1:])
-    return (user + nice + system + irq + softirq + steal) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    user, nice, system, _idle, _iowait, _irq, _softirq, steal, *_ = (int(ticks) for ticks in line.split()[1:])
+    return (user + nice + system + steal) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
