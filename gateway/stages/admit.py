@@ -32,9 +32,9 @@ async def admit(
 
 def ask_for(exchange: Exchange, caller: Caller, envelope: Envelope, expected: int) -> Ask:
     """What the request needs: its input and the output that it may produce, at every limit that binds it."""
-    if not envelope.endpoint.cap_members:
-        expected = 0
     most = envelope.output_cap or expected * MOST_WITHOUT_CAP
+    if not envelope.endpoint.cap_members:
+        most = 0
     likely = most if envelope.asked_cap is not None else min(expected, most)
     limits = caller.limits_on(envelope.model, envelope.user)
     return Ask(

@@ -85,7 +85,8 @@ def test_a_small_cap_beside_a_large_one_hides_nothing() -> None:
 
 def test_an_answer_without_tokens_reserves_none() -> None:
     embeddings = ENDPOINTS["/v1/embeddings"]
-    exchange, envelope = exchange_of(body_of(input="text"), endpoint=embeddings)
+    talkative = msgspec.structs.replace(MODEL, max_output_tokens=32_768)
+    exchange, envelope = exchange_of(body_of(input="text"), endpoint=embeddings, model=talkative)
     exchange.entered = INPUT
     ask = ask_for(exchange, CALLER, envelope, 500)
     assert (ask.likely, ask.most, ask.least) == (0, 0, 0)
