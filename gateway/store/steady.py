@@ -7,7 +7,7 @@ is out or, if the operator prefers that, let through unasked and charged later.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -17,8 +17,9 @@ from gateway.core.calendar import window
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limit import Limit, Meter
-from gateway.core.reservation import Ask, Due, Hold, Refusal, Reservation, Settlement, Standing
-from gateway.store.contract import Store, UsageQuery, UsageRow
+from gateway.core.reservation import Ask, Due, Hold, Refusal, Reservation, Settlement
+from gateway.store.around import StoreAround
+from gateway.store.contract import Store
 from gateway.store.journal import Journal, JournalFull, Line, Orphan, count, orphans, read
 
 _PAUSE_S = 1.0
@@ -49,11 +50,11 @@ class Policy(msgspec.Struct, frozen=True):
     orphans_s: float = _ORPHANS_S
 
 
-class SteadyStore:
+class SteadyStore(StoreAround[Replayed]):
     """`start` once the event loop runs."""
 
     def __init__(self, store: Replayed, journal: Journal, policy: Policy, around: tuple[Clock, ZoneInfo]) -> None:
-        self._store = store
+        super().__init__(store)
         self._journal = journal
         self._policy = policy
         self._clock, self._zone = around
@@ -102,18 +103,6 @@ class SteadyStore:
                 raise StoreUnavailable(f"A settlement is lost: {full}") from unavailable
             self._own += 1
             self._kept.set()
-
-    async def renew(self, ids: Sequence[str]) -> None:
-        await self._store.renew(ids)
-
-    async def standings(self, limits: Sequence[Limit]) -> list[Standing]:
-        return await self._store.standings(limits)
-
-    async def usage(self, query: UsageQuery) -> list[UsageRow]:
-        return await self._store.usage(query)
-
-    async def ping(self) -> None:
-        await self._store.ping()
 
     async def close(self) -> None:
         """What is still on the disk waits there for the next start."""

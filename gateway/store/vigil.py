@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 from gateway.core.errors import StoreUnavailable
-from gateway.core.limit import Limit
-from gateway.core.reservation import Ask, Refusal, Reservation, Settlement, Standing
-from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, Store, UsageQuery, UsageRow
+from gateway.core.reservation import Ask, Refusal, Reservation, Settlement
+from gateway.store.around import StoreAround
+from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, Store
 
 
-class Vigil:
+class Vigil(StoreAround[Store]):
     """The same store, whose reservations last until they are settled. `start` once the event loop runs."""
 
     def __init__(self, store: Store, hold_ttl_ms: int = HOLD_TTL_MS) -> None:
-        self._store = store
+        super().__init__(store)
         # A hold that is renewed when it is two steps old misses two rounds before it is lost.
         self._round_s = hold_ttl_ms / HOLD_STEPS / 1000
         self._fresh: set[str] = set()
@@ -36,23 +35,11 @@ class Vigil:
         self._held.discard(settlement.id)
         await self._store.settle(settlement)
 
-    async def renew(self, ids: Sequence[str]) -> None:
-        await self._store.renew(ids)
-
-    async def standings(self, limits: Sequence[Limit]) -> list[Standing]:
-        return await self._store.standings(limits)
-
-    async def usage(self, query: UsageQuery) -> list[UsageRow]:
-        return await self._store.usage(query)
-
-    async def ping(self) -> None:
-        await self._store.ping()
-
     async def close(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
-        await self._store.close()
+        await super().close()
 
     async def _watch(self) -> None:
         while True:
