@@ -23,6 +23,10 @@ class GatewayProcess:
         self.port = self.admin_port = 0
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def line(self, event: str) -> Json:
         """The next line of the log with this event."""
         while not self.lines or self.lines[-1]["event"] != event:

@@ -56,6 +56,7 @@ async def test_while_a_killed_worker_is_replaced_the_others_serve_and_no_counter
             assert not any(alive(pid) for pid in pids(gateway).values())
 
 
+@pytest.mark.slow
 async def test_a_worker_that_is_ended_by_itself_drains_and_is_replaced(redis: RedisServer, tmp_path: Path) -> None:
     async with gateway_process(config=shared(NOWHERE, redis, tmp_path), folder=tmp_path) as gateway:
         os.kill(pids(gateway)[2], signal.SIGTERM)
@@ -63,6 +64,7 @@ async def test_a_worker_that_is_ended_by_itself_drains_and_is_replaced(redis: Re
         await until(gateway, "/readyz", lambda reply: reply.status == 200)
 
 
+@pytest.mark.slow
 async def test_a_worker_that_hangs_is_named_and_what_it_counted_still_stands(
     redis: RedisServer, tmp_path: Path
 ) -> None:
@@ -118,6 +120,21 @@ async def test_a_worker_that_cannot_start_ends_the_whole_with_its_status_and_sta
 async def test_a_second_worker_that_cannot_start_takes_the_first_with_it(tmp_path: Path) -> None:
     program = "sys.exit(2) if post['worker'] == 2 else stdin.send(b'serving\\n'); stdin.recv(99)"
     assert await work(crew_of(program, tmp_path, [])) == 2
+
+
+async def test_an_end_that_comes_while_workers_start_ends_them(tmp_path: Path) -> None:
+    program = (
+        f"pathlib.Path({str(tmp_path)!r}, 'born' + str(post['worker'])).touch()\n"
+        "order = stdin.recv(99); stdin.send(b'serving\\n'); sys.exit(order != b'drain\\n')"
+    )
+    crew = crew_of(program, tmp_path, [])
+    working = asyncio.create_task(work(crew))
+    async with asyncio.timeout(PATIENCE_S):
+        while not born(tmp_path):
+            await asyncio.sleep(0)
+    crew.end()
+    assert await working == 0
+    assert born(tmp_path) == ["born1"]
 
 
 async def test_a_worker_that_dies_while_it_starts_is_started_again(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ async def test_operators_find_one_gateway(redis: RedisServer, tmp_path: Path) ->
         config = shared(upstream.base_url, redis, tmp_path)
         async with gateway_process(config=config, folder=tmp_path) as gateway:
             assert next(line for line in gateway.lines if line["event"] == "serving")["workers"] == 2
+            # Ctrl-C on a terminal reaches every process of the group: the supervisor is to be alone in its.
+            assert os.getpgid(gateway.pid) not in {os.getpgid(pid) for pid in pids(gateway).values()}
             assert (await look(gateway, "/healthz")).json == {"status": "alive"}
             assert (await look(gateway, "/readyz")).json == {"status": "ready"}
             await chats(gateway, 4)
@@ -114,6 +116,7 @@ async def test_a_signal_lets_the_streams_of_all_workers_finish(
     assert gateway.lines[-1]["event"] == "stopped"
 
 
+@pytest.mark.slow
 async def test_a_second_signal_cuts_short_but_not_the_same_one_to_every_process(
     redis: RedisServer, tmp_path: Path
 ) -> None:
@@ -134,6 +137,7 @@ async def test_a_second_signal_cuts_short_but_not_the_same_one_to_every_process(
             assert await gateway.exit_status() == 0
 
 
+@pytest.mark.slow
 async def test_an_address_that_is_taken_is_told_before_any_worker_starts(redis: RedisServer, tmp_path: Path) -> None:
     config = shared(NOWHERE, redis, tmp_path)
     async with gateway_process(config=config, folder=tmp_path) as gateway:
@@ -169,6 +173,7 @@ def test_workers_that_could_not_share_their_counters_are_not_started(
     assert said in ended.stderr
 
 
+@pytest.mark.slow
 async def test_the_command_line_says_how_many_and_one_needs_no_supervisor(redis: RedisServer, tmp_path: Path) -> None:
     config = shared(NOWHERE, redis, tmp_path)
     async with gateway_process("--workers", "1", config=config, folder=tmp_path) as gateway:

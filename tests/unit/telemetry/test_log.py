@@ -60,6 +60,14 @@ def test_an_answered_request_tells_everything_in_one_line() -> None:
     }
 
 
+def test_what_always_holds_stands_in_every_line() -> None:
+    written: list[bytes] = []
+    log = Log(written.append, worker=2)
+    log.info("serving")
+    log.exchange(answered())
+    assert [json.loads(line)["worker"] for line in written] == [2, 2]
+
+
 def test_a_request_refused_at_the_door_tells_what_is_known() -> None:
     told = line_of(unheard())
     assert told["status"] == 401
