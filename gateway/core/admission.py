@@ -103,11 +103,16 @@ def _granted(ask: Ask, counters: Sequence[Counter]) -> int:
     return granted
 
 
+def borne_by(charge: Charge, quota: bool, ask: Ask, granted: int) -> int:
+    """What an admitted request puts on the limit: on a quota what it may produce, on a rate what it likely will."""
+    if not charge.per_output:
+        return charge.fixed
+    return charge.amount(granted if quota else min(ask.likely, granted))
+
+
 def _hold(charge: Charge, counter: Counter, ask: Ask, granted: int) -> Hold:
     """Hold the charge; `requests` are used at once, since nothing about them is settled later."""
-    amount = charge.fixed
-    if charge.per_output:
-        amount = charge.amount(granted if type(counter) is Window else min(ask.likely, granted))
+    amount = borne_by(charge, type(counter) is Window, ask, granted)
     if charge.limit.meter is Meter.REQUESTS:
         counter.use(amount)
     else:

@@ -26,6 +26,7 @@ from tests.whole_gateway import KEY, Json, chat_body, configuration
 TIMEOUT_S = 0.25
 FROZEN_S = 5.0
 HELD_AT_MOST_S = 60.0
+CLIENTS = 6
 
 SERVED = Script(prompt_tokens=11, completion_tokens=7, chunks=7, chunk_delay_ms=3)
 HANGING = Script(prompt_tokens=11, chunks=8, halt="hang", halt_after=2)
@@ -48,7 +49,7 @@ def redis() -> Iterator[RedisServer]:
 class Load:
     """Clients that ask one gateway, plain and streamed in turn, until they are told to stop."""
 
-    def __init__(self, session: aiohttp.ClientSession, port: int, clients: int = 6) -> None:
+    def __init__(self, session: aiohttp.ClientSession, port: int, clients: int = CLIENTS) -> None:
         self.statuses: Counter[int] = Counter()
         self.slowest_refusal_s = 0.0
         self._session = session
@@ -118,7 +119,8 @@ async def test_nothing_is_lost_and_nothing_counted_twice(redis: RedisServer, tmp
         assert not [path for path in _listed(tmp_path / "journal") if path.stat().st_size]
 
         lanes = await _standing(session, heir, "concurrent")
-        assert lanes["held"] == 5
+        # And perhaps what Redis admitted in the moment that it died, for the gateway that was killed then.
+        assert 5 <= lanes["held"] <= 5 + CLIENTS
         while lanes["held"]:
             await asyncio.sleep(TIMEOUT_S)
             lanes = await _standing(session, heir, "concurrent")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import msgspec
 
-from gateway.core.admission import judge, need_of, refusal
+from gateway.core.admission import borne_by, judge, need_of, refusal
 from gateway.core.buckets import Counter, State, restored
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limit import Limit
 from gateway.core.reservation import Ask, Hold, Refusal, Reservation
 from gateway.store.in_redis.calls import Answer, Figures, Part, admit_answer, admit_call, numbers
 from gateway.store.in_redis.kit import Kit
+from gateway.store.in_redis.line import LineDown
 from gateway.store.in_redis.records import LONG_MS
 from gateway.store.in_redis.script import ADMIT, GIVE_BACK
 from gateway.store.in_redis.standings import peek
-from gateway.store.in_redis.terms import Terms
+from gateway.store.in_redis.terms import QUOTA, Terms
 
 _ATTEMPTS = 4
 """A window ends, or the store's clock is not known yet: one more attempt mends either."""
@@ -38,10 +40,12 @@ async def _attempt(kit: Kit, ask: Ask, parts: Sequence[Part], deadline: float) -
     admitted: list[Answer] = []
     asked = ask
     for part in parts:
-        keys, told = admit_call(asked, part, kit.words, at_ms, kit.timing)
-        reply = await kit.courier.run(ADMIT, [kit.record(part, at_ms), *keys], (ask.id, LONG_MS, told), deadline)
-        kit.clock.learn(reply[1])
-        answer = admit_answer(reply, part)
+        try:
+            answer = await _ask_part(kit, asked, part, (at_ms, deadline))
+        except (StoreUnavailable, asyncio.CancelledError) as lost:
+            if _may_have_been_heard(lost) or admitted:
+                kit.doubts.add(lambda: _undo(kit, ask, parts[: len(admitted) + 1], at_ms))
+            raise
         if answer is None or not answer.admitted:
             for before in admitted:
                 await _give_back(kit, ask.id, before, (at_ms, deadline))
@@ -52,6 +56,36 @@ async def _attempt(kit: Kit, ask: Ask, parts: Sequence[Part], deadline: float) -
             asked = msgspec.structs.replace(ask, most=answer.granted)
     kit.records.begin(at_ms, [kit.record(part, at_ms) for part in parts])
     return _reservation(kit, ask, admitted, at_ms)
+
+
+async def _ask_part(kit: Kit, ask: Ask, part: Part, when: tuple[int, float]) -> Answer | None:
+    at_ms, deadline = when
+    keys, told = admit_call(ask, part, kit.words, at_ms, kit.timing)
+    reply = await kit.courier.run(ADMIT, [kit.record(part, at_ms), *keys], (ask.id, LONG_MS, told), deadline)
+    kit.clock.learn(reply[1])
+    return admit_answer(reply, part)
+
+
+def _may_have_been_heard(lost: BaseException) -> bool:
+    return isinstance(lost, asyncio.CancelledError) or (isinstance(lost.__cause__, LineDown) and lost.__cause__.sent)
+
+
+async def _undo(kit: Kit, ask: Ask, parts: Sequence[Part], at_ms: int) -> None:
+    """Give back what was admitted without anybody hearing of it. Raises StoreUnavailable."""
+    deadline = kit.courier.deadline()
+    for part in parts:
+        record = kit.record(part, at_ms)
+        told = await kit.courier.ask(record, ("HGET", record, ask.id), deadline)
+        if told is None or b" " not in told:
+            continue
+        granted = int(told.split()[1])
+        figures = tuple(
+            [
+                (borne_by(ask.charges[place], terms.kind == QUOTA, ask, granted), 0, 0)
+                for place, terms in zip(part.places, part.terms, strict=True)
+            ]
+        )
+        await _give_back(kit, ask.id, Answer(part, True, at_ms, granted, figures), (at_ms, deadline))
 
 
 async def _give_back(kit: Kit, name: str, answer: Answer, when: tuple[int, float]) -> None:

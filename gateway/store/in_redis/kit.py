@@ -11,6 +11,7 @@ from gateway.core.limit import Limit
 from gateway.store.in_redis.calls import Part, Timing
 from gateway.store.in_redis.clock import StoreClock
 from gateway.store.in_redis.courier import Courier
+from gateway.store.in_redis.doubts import Doubts
 from gateway.store.in_redis.keys import ORGANISATION, Keys
 from gateway.store.in_redis.ledger import Teams
 from gateway.store.in_redis.records import Records
@@ -29,6 +30,7 @@ class Kit(msgspec.Struct, frozen=True):
     clock: StoreClock
     records: Records
     teams: Teams
+    doubts: Doubts
     zone: ZoneInfo
     process: str
     timing: Timing

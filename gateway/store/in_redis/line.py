@@ -28,7 +28,11 @@ _LONGEST_PAUSE_S = 1.0
 
 
 class LineDown(Exception):
-    """The server does not answer; the call may have been carried out or not."""
+    """The server does not answer. `sent` says that the call may have been carried out all the same."""
+
+    def __init__(self, trouble: str, sent: bool = False) -> None:
+        super().__init__(trouble)
+        self.sent = sent
 
 
 class Line:
@@ -172,4 +176,4 @@ class Line:
         while self._sent:
             answer, _ = self._sent.popleft()
             if not answer.done():
-                answer.set_exception(LineDown(self.trouble or "broke the connection"))
+                answer.set_exception(LineDown(self.trouble or "broke the connection", sent=True))

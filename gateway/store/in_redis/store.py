@@ -22,6 +22,7 @@ from gateway.store.in_redis.admission import admit
 from gateway.store.in_redis.calls import Timing
 from gateway.store.in_redis.clock import StoreClock
 from gateway.store.in_redis.courier import Courier, Observer
+from gateway.store.in_redis.doubts import Doubts
 from gateway.store.in_redis.keys import Keys
 from gateway.store.in_redis.kit import Kit
 from gateway.store.in_redis.ledger import Teams, usage
@@ -67,6 +68,7 @@ class RedisStore:
             clock=self.clock,
             records=Records(),
             teams=Teams(courier, keys),
+            doubts=Doubts(options.timeout_s, options.hold_ttl_ms / 1000),
             zone=zone,
             process=options.process,
             timing=Timing(slack_ms=round(options.timeout_s * 1000), step_ms=options.hold_ttl_ms // HOLD_STEPS),
@@ -113,4 +115,5 @@ class RedisStore:
     async def close(self) -> None:
         with suppress(StoreUnavailable):
             await shorten(self._kit)
+        await self._kit.doubts.close()
         await self._servers.close()

@@ -13,11 +13,13 @@ import msgspec
 import pytest
 from redis import Redis
 
+from gateway.core.errors import StoreUnavailable
 from gateway.core.limit import Limit
 from gateway.core.reservation import Reservation, Settlement
 from gateway.store.contract import HOLD_TTL_MS as HOLD_TTL_IN_EARNEST_MS
 from gateway.store.contract import UsageQuery
 from gateway.store.in_redis import RedisStore
+from gateway.store.in_redis.calls import Timing
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
 from tests.contract.store.keepers import HOLD_TTL_MS, UTC, redis_options
 from tests.contract.store.zones import zone_whose_midnight_is_at
@@ -169,6 +171,46 @@ async def test_a_call_that_comes_too_late_changes_nothing(redis: RedisServer, st
     await store.ping()
     assert await used_and_held(store, LIMITS[0]) == (0, 0)
     assert await used_and_held(store, LIMITS[4]) == (0, 0)
+    await hasty.close()
+
+
+LASTING = [limit("requests", "day", 100), limit("tokens", "hour", 10_000), limit("usd", "month", 10_000), LIMITS[4]]
+"""Nothing of these comes back by itself while a test runs, if holds live as long as they do in earnest."""
+
+
+async def until_nothing_is_counted(store: RedisStore) -> None:
+    async with asyncio.timeout(10):
+        while any(one.used or one.held for one in await store.standings(LASTING)):
+            await asyncio.sleep(HOLD_TTL_MS / 50_000)
+
+
+async def test_an_admission_that_nobody_waits_for_is_taken_back(redis: RedisServer) -> None:
+    options = msgspec.structs.replace(redis_options(redis.url, timeout_s=0.1), hold_ttl_ms=HOLD_TTL_IN_EARNEST_MS)
+    store = RedisStore(options, UTC)
+    await store.ping()
+    for turns in range(1, 8):
+        asking = asyncio.create_task(store.admit(ask(*LASTING)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+    await until_nothing_is_counted(store)
+    await store.close()
+
+
+async def test_an_admission_whose_answer_is_lost_is_taken_back(redis: RedisServer, store: RedisStore) -> None:
+    hasty = RedisStore(redis_options(redis.url, timeout_s=0.1), UTC)
+    # So that what is asked of the frozen server is not too late: it stands for one that answered into a broken line.
+    hasty._kit = msgspec.structs.replace(hasty._kit, timing=Timing(slack_ms=60_000, step_ms=10_000))
+    await hasty.ping()
+    redis.freeze()
+    verdicts = await asyncio.gather(*[hasty.admit(ask(*LASTING[:3])) for _ in range(3)], return_exceptions=True)
+    assert all(isinstance(verdict, StoreUnavailable) for verdict in verdicts)
+    redis.thaw()
+    await store.ping()
+    await until_nothing_is_counted(store)
+    with contextlib.closing(redis.client()) as client:
+        assert client.info("commandstats")["cmdstat_hdel"]["calls"] >= 3
     await hasty.close()
 
 

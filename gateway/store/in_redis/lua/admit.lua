@@ -1,6 +1,6 @@
 -- Admits a request to every limit that binds it and holds its charges, or changes nothing.
 --
--- KEYS[1]    the request's record: a hash of reservation id to the step that ends its holds
+-- KEYS[1]    the request's record: a hash of reservation id to the step that ends its holds, and the output granted
 -- KEYS[2..]  the counters, one a charge
 -- ARGV[1]    reservation id
 -- ARGV[2]    how long the record is kept, in milliseconds
@@ -77,7 +77,7 @@ if verdict[1] == 1 then
     holding[number] = write(KEYS[number], counter, charge[1], charge[7], charge[8], step_ms)
     verdict[number * 3 - 2] = borne
   end
-  call('HSET', KEYS[1], ARGV[1], last)
+  call('HSET', KEYS[1], ARGV[1], last .. ' ' .. granted)
   call('PEXPIRE', KEYS[1], ARGV[2])
 end
 

@@ -91,6 +91,11 @@ local function used(counter)
   return (counter[1] - rest) / counter[2] + (rest > 0 and 1 or 0)
 end
 
+-- A record is "LAST GRANTED" while the reservation is open: its holds end with that step; 0 for any other.
+local function last_of(record)
+  return record and tonumber(string.match(record, '^%d+')) or 0
+end
+
 -- A hold that ends with `last` stands at this place; one that a clock set back would put before the first, at the first.
 local function place_of(counter, last)
   return 4 + max(1, min(STEPS, last - counter[4]))

@@ -1,4 +1,4 @@
--- Takes an admission back, as if it had never been: another slot of the cluster refused the request.
+-- Takes an admission back, as if it had never been: another slot refused the request, or nobody heard of it.
 --
 -- KEYS[1]    the request's record
 -- KEYS[2..]  the counters, one a hold
@@ -12,8 +12,8 @@ local step_ms, cursor = unpack_numbers('<d', ARGV[2])
 local now = now_ms()
 local step = floor(now / step_ms)
 
-local last = tonumber(call('HGET', KEYS[1], ARGV[1]) or '')
-if not last then
+local last = last_of(call('HGET', KEYS[1], ARGV[1]))
+if last == 0 then
   return { 0, now }
 end
 call('HDEL', KEYS[1], ARGV[1])

@@ -24,7 +24,8 @@ end
 for number = 3, #ARGV do
   local record, holds
   record, holds, cursor = unpack_numbers('<dd', ARGV[2], cursor)
-  local last = tonumber(call('HGET', KEYS[record], ARGV[number]) or '') or 0
+  local open = call('HGET', KEYS[record], ARGV[number])
+  local last = last_of(open)
   for _ = 1, holds do
     local place, kind, amount
     place, kind, amount, cursor = unpack_numbers('<ddd', ARGV[2], cursor)
@@ -36,7 +37,7 @@ for number = 3, #ARGV do
     end
   end
   if last > step then
-    call('HSET', KEYS[record], ARGV[number], step + STEPS)
+    call('HSET', KEYS[record], ARGV[number], (string.gsub(open, '^%d+', step + STEPS)))
     call('PEXPIRE', KEYS[record], ARGV[1])
     renewed = renewed + 1
   end

@@ -1,6 +1,6 @@
 -- Replaces what a reservation holds by what was used, and writes the bill, once.
 --
--- KEYS[1]    the request's record: a hash of reservation id to the step that ends its holds, or "s" once settled
+-- KEYS[1]    the request's record: a hash of reservation id to what counter.lua says, or "s" once settled
 -- KEYS[2]    the ledger of the team and the day: a hash of key and model to sums
 -- KEYS[3]    the days that the team's ledger has: a sorted set, scored by when each began
 -- KEYS[4]    how far a journal on disk has been replayed here
@@ -58,7 +58,7 @@ if ARGV[3] ~= '' then
   end
 end
 
-local last = tonumber(state or '0')
+local last = last_of(state)
 for number = 5, #KEYS do
   local kind, amount, extra, first, second
   kind, amount, extra, first, second, cursor = unpack_numbers('<ddddd', ARGV[5], cursor)
