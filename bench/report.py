@@ -87,7 +87,7 @@ def as_json(results: Results, figures: Sequence[Figure]) -> dict[str, Any]:
 
 def markdown(results: Results, figures: Sequence[Figure], command: str) -> str:
     lines = [f"| {' | '.join(line)} |" for line in (HEADS, ("---",) * len(HEADS), *rows(figures))]
-    facts = f"Made by `{command}` ({len(results.plain)} rounds, medians) on: {machine()}."
+    facts = f"Made by `{command}` (rounds: {len(results.plain)}, medians) on: {machine()}."
     doubt = doubts(results)
     return "\n".join([BEGIN, *lines, "", facts, *([doubt] if doubt else []), END])
 
