@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -24,9 +23,6 @@ DIALECTS: list[dict[str, Any]] = [
     {"usage": "last", "spaced": True},
     {"usage": "never", "no_done": True},
 ]
-RECORDINGS = Path(__file__).parents[3] / "shared" / "sse"
-"""Streams of real servers lie beside a development checkout; a clone has none."""
-
 ANYWHERE = st.lists(st.integers(1, 1500), max_size=12)
 AT_LINE_ENDS = st.lists(st.tuples(st.integers(0, 40), st.integers(-1, 2)), max_size=12)
 """The number of a line end, and how far from it: where mistakes are likeliest."""
@@ -83,35 +79,6 @@ async def test_a_plain_answer_in_any_pieces_is_the_same(pair: Pair, pieces: str)
     assert reply.body.decode() == pair.upstream.script.body
     exchange = await pair.gateway.ended()
     assert exchange.usage == Usage(input=3, output=9)
-
-
-def _recordings() -> list[dict[str, Any]]:
-    index = RECORDINGS / "index.json"
-    rows = json.loads(index.read_text()) if index.exists() else []
-    return [row for row in rows if row["api"] == "chat"]
-
-
-@pytest.mark.skipif(not RECORDINGS.exists(), reason="needs the recorded streams in ../shared/sse")
-@pytest.mark.parametrize("pieces", ["event", "random", "whole"])
-@pytest.mark.parametrize("row", _recordings(), ids=lambda row: row["file"])
-async def test_a_recorded_stream_passes_and_is_charged_as_it_reports(
-    pair: Pair, row: dict[str, Any], pieces: str
-) -> None:
-    recorded = (RECORDINGS / row["file"]).read_bytes()
-    body, usage = await pair.outcome(Script(body=recorded.decode(), pieces=pieces), **ASKING)
-    assert body == recorded
-    report = row["usage"]
-    if report is None:
-        assert usage is None or usage.source == "estimated"
-        return
-    assert usage is not None
-    assert usage.source == "reported"
-    assert usage.input == report["prompt_tokens"]
-    assert usage.output == max(report["completion_tokens"], report.get("total_tokens", 0) - report["prompt_tokens"])
-
-    merged, same = await pair.outcome(Script(body=recorded.decode(), pieces=pieces))
-    assert same == usage
-    assert await pair.outcome(Script(body=recorded.decode(), pieces="whole")) == (merged, usage)
 
 
 def _spoken(upstream: DemoUpstream, dialect: dict[str, Any]) -> str:
