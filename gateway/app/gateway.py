@@ -148,8 +148,9 @@ class Gateway:
     async def _exposition(self) -> tuple[bytes, str]:
         self._metrics.in_flight.set(self._journey.in_flight)
         now = self.rooms.clock.monotonic()
-        for seen in self._traffic.health.view(self.rooms.catalogue.upstreams(), now):
-            self._metrics.upstream_up.set(int(seen.up), (seen.name,))
+        seen = self._traffic.health.view(self.rooms.catalogue.upstreams(), now)
+        # Anew each time: an upstream that a reload has removed is not told any more.
+        self._metrics.upstream_up.values = {(each.name,): int(each.up) for each in seen}
         self._metrics.unsettled.set(self._store.unsettled)
         return (self._metrics.packed(), PACKED) if self._supervised else self._metrics.render()
 

@@ -154,6 +154,10 @@ def _asking_usage(options: bytes | None) -> bytes:
 def _headers(exchange: Exchange) -> tuple[tuple[str, str], ...]:
     given = exchange.arrival.headers
     passed = [(name, value) for name in PASSED_ON if (value := given.get(name)) is not None]
+    if not exchange.arrival.endpoint.takes_form and not given.get("content-type", "").startswith("application/json"):
+        # It was read as JSON, whatever it was called: curl's -d, for one, calls everything a form.
+        passed = [(name, value) for name, value in passed if name != "content-type"]
+        passed.append(("content-type", "application/json"))
     return (*passed, ("x-request-id", exchange.arrival.request_id))
 
 
