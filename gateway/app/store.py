@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from gateway.core.clock import Clock
@@ -15,10 +16,12 @@ from gateway.core.errors import StoreUnavailable
 from gateway.settings.shape import StoreSettings
 from gateway.store.contract import Store
 from gateway.store.in_memory import InMemoryStore
-from gateway.store.in_redis import Observer, RedisOptions, RedisStore
 from gateway.store.journal import Journal
 from gateway.store.steady import Policy, SteadyStore
 from gateway.store.vigil import Vigil
+
+if TYPE_CHECKING:
+    from gateway.store.in_redis import Observer
 
 Complain = Callable[[str], None]
 
@@ -42,6 +45,9 @@ class StoreRoom:
         if settings.url == "memory://":
             inner = InMemoryStore(clock, zone)
         else:
+            # A gateway that keeps everything in memory does without these six megabytes.
+            from gateway.store.in_redis import RedisOptions, RedisStore
+
             process = secrets.token_hex(6)
             options = RedisOptions(settings.url, process, settings.prefix, settings.timeout.total_seconds())
             journal = _journal(settings.journal or state_folder(os.environ), process)

@@ -15,7 +15,22 @@ from gateway.core.limit import Limit, Meter, Mode, Per, Scope
 from gateway.core.reservation import Refusal, Standing, Why
 
 _UNITS = {Meter.REQUESTS: "requests", Meter.USD: "USD", Meter.CONCURRENT: "requests at a time"}
-_QUOTA_HEADERS = {Meter.REQUESTS: "requests", Meter.USD: "usd"}
+
+
+def _names(prefix: str, noun: str) -> tuple[str, str, str]:
+    return f"{prefix}-limit-{noun}", f"{prefix}-remaining-{noun}", f"{prefix}-reset-{noun}"
+
+
+_TOKENS = (Meter.TOKENS, Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS)
+_RATE_NAMES = {
+    Meter.REQUESTS: _names("x-ratelimit", "requests"),
+    **dict.fromkeys(_TOKENS, _names("x-ratelimit", "tokens")),
+}
+_QUOTA_NAMES = {
+    Meter.REQUESTS: _names("x-quota", "requests"),
+    Meter.USD: _names("x-quota", "usd"),
+    **dict.fromkeys(_TOKENS, _names("x-quota", "tokens")),
+}
 
 
 def refusal_error(refusal: Refusal) -> LimitRefusal:
@@ -58,21 +73,22 @@ def standing_object(standing: Standing) -> dict[str, Any]:
 def limit_headers(standings: Sequence[Standing], now_ms: int) -> list[tuple[str, str]]:
     """`x-ratelimit-*` for the tightest rates and `x-quota-*` for the tightest quotas: those with the least left.
     A limit that is only tried out is not told: nobody is to slow down for it."""
-    tightest: dict[tuple[str, str], Standing] = {}
+    tightest: dict[tuple[str, str, str], Standing] = {}
     for standing in standings:
-        group = _header_group(standing.limit)
-        if group is None or standing.limit.mode is Mode.SHADOW:
-            continue
-        rival = tightest.get(group)
-        if rival is None or standing.left < rival.left:
-            tightest[group] = standing
-    headers: list[tuple[str, str]] = []
-    for (prefix, noun), standing in tightest.items():
         limit = standing.limit
-        headers.append((f"{prefix}-limit-{noun}", _figure(limit, limit.amount, "")))
-        headers.append((f"{prefix}-remaining-{noun}", _figure(limit, standing.left, "")))
+        names = (_RATE_NAMES if limit.is_rate else _QUOTA_NAMES).get(limit.meter)
+        if names is None or limit.mode is Mode.SHADOW:
+            continue
+        rival = tightest.get(names)
+        if rival is None or standing.left < rival.left:
+            tightest[names] = standing
+    headers: list[tuple[str, str]] = []
+    for (amount, left, reset), standing in tightest.items():
+        limit = standing.limit
+        headers.append((amount, _figure(limit, limit.amount, "")))
+        headers.append((left, _figure(limit, standing.left, "")))
         if standing.resets_ms:
-            headers.append((f"{prefix}-reset-{noun}", duration_text(max(0, standing.resets_ms - now_ms))))
+            headers.append((reset, duration_text(max(0, standing.resets_ms - now_ms))))
     return headers
 
 
@@ -101,14 +117,6 @@ def rfc3339(ms: int) -> str:
         .isoformat(timespec="milliseconds")
         .replace("+00:00", "Z")
     )
-
-
-def _header_group(limit: Limit) -> tuple[str, str] | None:
-    if limit.is_rate and limit.meter is not Meter.USD:
-        return "x-ratelimit", limit.meter.family
-    if limit.is_quota:
-        return "x-quota", _QUOTA_HEADERS.get(limit.meter, "tokens")
-    return None
 
 
 def _kind(refusal: Refusal) -> type[LimitRefusal]:

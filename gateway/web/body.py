@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -32,14 +33,14 @@ class ClientBody:
 
     async def whole(self) -> bytes:
         self._admit()
-        return await self._in_time(self._gather())
+        return await self._in_time(self._gather)
 
     async def beginning(self, size: int) -> bytes:
         self._admit()
-        return await self._in_time(self._gather_up_to(size))
+        return await self._in_time(partial(self._gather_up_to, size))
 
     async def piece(self) -> bytes:
-        return self._counted(await self._in_time(self._content.readany()))
+        return self._counted(await self._in_time(self._content.readany))
 
     def _admit(self) -> None:
         """Let the client send, unless it says itself that it sends too much."""
@@ -49,12 +50,12 @@ class ClientBody:
         if request.headers.get("expect", "").lower() == "100-continue" and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    async def _in_time(self, reading: Awaitable[bytes]) -> bytes:
+    async def _in_time(self, reading: Callable[[], Awaitable[bytes]]) -> bytes:
         try:
             if self._content.is_eof():
-                return await reading
+                return await reading()
             async with asyncio.timeout(BODY_TIMEOUT_S):
-                return await reading
+                return await reading()
         except TimeoutError:
             raise RequestMalformed(f"The body did not arrive within {BODY_TIMEOUT_S:.0f} seconds.") from None
         except ConnectionError:
@@ -63,6 +64,8 @@ class ClientBody:
             raise RequestMalformed(f"The body cannot be read: {error}.") from None
 
     async def _gather(self) -> bytes:
+        if self._content.is_eof():
+            return self._counted(self._content.read_nowait())
         pieces = []
         while piece := await self._content.readany():
             pieces.append(self._counted(piece))
