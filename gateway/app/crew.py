@@ -7,6 +7,7 @@ replaced, after a pause that grows while replacements die too; the others serve 
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,10 @@ _STEADY_S = 60.0
 
 _CANNOT_START = (1, 2)
 """The exit statuses of `gateway serve` for an address that is taken and for a configuration with errors."""
+
+
+_WELL = (0, -signal.SIGTERM)
+"""How a worker may end in a drain: one that is signalled before it hears signals, or after, has nothing under way."""
 
 
 class Plan(NamedTuple):
@@ -59,7 +64,7 @@ class Crew:
         """Keep the workers until `end`. Exit status: 0 where all of them ended well; of one that could not even
         start, its own."""
         statuses = await asyncio.gather(*[self._keep(number) for number in self._numbers()])
-        return self._stillborn or int(any(statuses))
+        return self._stillborn or int(any(status not in _WELL for status in statuses))
 
     def end(self, order: bytes = DRAIN) -> None:
         self._ending.set()

@@ -137,6 +137,17 @@ async def test_an_end_that_comes_while_workers_start_ends_them(tmp_path: Path) -
     assert born(tmp_path) == ["born1"]
 
 
+async def test_a_worker_that_is_born_after_the_end_was_said_hears_it_too(tmp_path: Path) -> None:
+    program = f"pathlib.Path({str(tmp_path)!r}, 'born').touch(); sys.exit(stdin.recv(99) != b'drain\\n')"
+    crew = crew_of(program, tmp_path, [], workers=1)
+    working = asyncio.create_task(crew.work())
+    for _ in range(2):
+        await asyncio.sleep(0)  # The process is being made.
+    crew.end()
+    assert await asyncio.wait_for(working, PATIENCE_S) == 0
+    assert born(tmp_path) == ["born"]
+
+
 async def test_a_worker_that_dies_while_it_starts_is_started_again(tmp_path: Path) -> None:
     program = (
         f"first = pathlib.Path({str(tmp_path)!r}, 'first')\n"
@@ -174,13 +185,18 @@ async def test_a_replacement_that_cannot_start_is_tried_again_while_the_others_s
     assert await working == 0
 
 
-async def test_a_worker_that_ends_badly_in_the_drain_makes_the_whole_end_so(tmp_path: Path) -> None:
-    program = "stdin.send(b'serving\\n'); stdin.recv(99); sys.exit(post['worker'] == 2)"
+@pytest.mark.parametrize(
+    ("ending", "status"), [("sys.exit(1)", 1), ("os.kill(os.getpid(), 9)", 1), ("os.kill(os.getpid(), 15)", 0)]
+)
+async def test_a_worker_that_ends_badly_in_the_drain_makes_the_whole_end_so(
+    ending: str, status: int, tmp_path: Path
+) -> None:
+    program = f"stdin.send(b'serving\\n'); stdin.recv(99)\nif post['worker'] == 2: {ending}"
     crew = crew_of(program, tmp_path, [])
     working = asyncio.create_task(work(crew))
     await asyncio.wait_for(crew.complete.wait(), PATIENCE_S)
     crew.end()
-    assert await working == 1
+    assert await working == status
     assert crew.restarts.values[()] == 0
 
 

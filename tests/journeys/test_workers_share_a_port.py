@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from gateway.demo import DemoUpstream, Script
-from tests.gateway_process import gateway_process
+from tests.gateway_process import GatewayProcess, gateway_process
 from tests.hand_upstream import DONE, HandUpstream, Turn, content, event, finish, hand_upstream, usage
 from tests.raw_client import RawClient, http_chat, raw_client
 from tests.redis_servers import RedisServer, redis_server
-from tests.whole_gateway import MODEL, Json
+from tests.whole_gateway import MODEL, PATIENCE_S, Json
 from tests.workers import alive, chats, look, metric, pids, shared, until, write
 
 NOWHERE = "http://127.0.0.1:1/v1"
@@ -125,7 +126,7 @@ async def test_a_second_signal_cuts_short_but_not_the_same_one_to_every_process(
         async with gateway_process(config=config, folder=tmp_path) as gateway, raw_client(gateway.port) as client:
             turn = await _begun_stream(client, upstream)
             gateway.signal(signal.SIGTERM)
-            await gateway.line("signal")
+            await _until_refused(gateway)
             # systemd signals every process of a unit, unless told otherwise.
             for pid in pids(gateway).values():
                 if alive(pid):
@@ -188,6 +189,17 @@ def _serve(folder: Path, config: Json, *arguments: str) -> subprocess.CompletedP
     file.write_text(json.dumps(config))
     command = [sys.executable, "-m", "gateway", "serve", "-c", str(file), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+async def _until_refused(gateway: GatewayProcess) -> None:
+    """Until every worker has closed its door to new connections."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                async with raw_client(gateway.port):
+                    continue
+            except ConnectionError:
+                return
 
 
 async def _begun_stream(client: RawClient, upstream: HandUpstream) -> Turn:

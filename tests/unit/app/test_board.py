@@ -8,7 +8,7 @@ from gateway.app.board import Board
 from gateway.app.crew import Crew, Plan
 from gateway.core.errors import NoWorker
 from gateway.telemetry.log import Log
-from gateway.web.passing import Asked
+from gateway.web.passing import Asked, Reply
 
 
 def board() -> Board:
@@ -37,3 +37,15 @@ async def test_metrics_of_no_worker_are_those_of_the_supervisor() -> None:
     body, _ = await board().exposition()
     assert b"gateway_worker_restarts_total 0\n" in body
     assert b"gateway_requests_total" not in body
+
+
+class Divided(Crew):
+    """Workers of which the second refuses."""
+
+    async def ask_each(self, asked: Asked) -> dict[int, Reply | None]:
+        return {1: Reply(200, [], b"taken up"), 2: Reply(400, [], b"refused"), 3: None}
+
+
+async def test_a_reload_that_one_worker_refuses_is_told_as_refused() -> None:
+    divided = Board(Divided(Plan(("true",), 3, 0, Path()), Log(lambda line: None)))
+    assert (await divided.administer(Asked("POST", "/admin/v1/reload"))).body == b"refused"
