@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from tests.whole_gateway import PATIENCE_S, Json
 
@@ -61,6 +61,12 @@ class Turn:
 
     def hang_up(self) -> None:
         self._writer.transport.abort()
+
+    async def close(self) -> None:
+        """End the connection once all was sent."""
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
 
     async def left(self) -> None:
         """Wait until the gateway closes the connection."""

@@ -104,7 +104,10 @@ class StreamTally:
         """The upstream's stream has ended as it should: give what was held back."""
         self._end_long()
         rest = self._splitter.release()
-        return (self._on_event(rest) if rest else b"") + self._release_final(merged=True)
+        last = self._on_event(rest) if rest else b""
+        # Some servers tell an error as bare text, with status 200.
+        self.failed = self.failed or not (self.events or self.usage)
+        return last + self._release_final(merged=True)
 
     def cut(self) -> bytes:
         """The stream broke: give whole events that were held back, and drop half a one."""

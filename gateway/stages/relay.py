@@ -34,7 +34,7 @@ async def relay(exchange: Exchange, envelope: Envelope, answer: Answer, sink: Si
     exchange.first_byte_at = clock.monotonic()
     headers = answer_headers(exchange, answer)
     try:
-        if answer.headers.get("content-type", "").startswith("text/event-stream"):
+        if answer.headers.get("content-type", "").lower().startswith("text/event-stream"):
             merge = envelope.endpoint.asks_with_stream_options and not envelope.asks_usage
             allowance = _allowance(exchange, envelope)
             tally = StreamTally(envelope.endpoint, merge=merge, allowance=allowance)
@@ -112,11 +112,13 @@ async def _relay_plain(answer: Answer, sink: Sink, tally: PlainTally, headers: l
     gathered = _Gathered(answer, tally)
     answer.pour(gathered.take)
     if await gathered.is_whole():
+        tally.close()
         sink.whole(answer.status, headers, b"".join(gathered.pieces))
         return
     await sink.begin(answer.status, headers)
     gathered.pass_on_to(sink)
     await answer.finished()
+    tally.close()
     sink.end()
 
 

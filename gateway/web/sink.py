@@ -69,7 +69,7 @@ class ClientSink:
             return
         self.begun = True
         self.response = self._dressed(web.StreamResponse(status=status), headers)
-        self._streams_events = dict(headers).get("content-type", "").startswith("text/event-stream")
+        self._streams_events = dict(headers).get("content-type", "").lower().startswith("text/event-stream")
         if self._streams_events:
             self.response.headers["cache-control"] = "no-cache"
             # nginx and its kin hold streams back unless told not to (ngx_http_proxy_module).
