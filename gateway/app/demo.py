@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gateway.core.errors import UpstreamUnreachable
-from gateway.core.target import Upstream
+from gateway.app.catalogue import catalogue
+from gateway.core.errors import UpstreamError, UpstreamUnreachable
 from gateway.demo.script import Script
 from gateway.demo.upstream import DemoUpstream
 from gateway.settings import Settings, demo_settings
@@ -33,17 +33,25 @@ async def demo(key: str, listen: str) -> AsyncIterator[Settings]:
 
 @asynccontextmanager
 async def before(url: str, api_key: str, key: str, listen: str) -> AsyncIterator[Settings]:
-    """Settings for a gateway before that server, with every model that it lists. Raises an UpstreamError
-    where it cannot be asked, or lists none."""
-    bearer = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+    """Settings for a gateway before that server, with every model that it lists. Raises SettingsInvalid for a URL
+    that cannot be one, and an UpstreamError where the server cannot be asked, or lists none."""
+    unasked = demo_settings(key, url, api_key=api_key, **_alone(listen))
+    models = await _models_of(unasked, url)
+    yield demo_settings(key, url, api_key=api_key, models=models, **_alone(listen))
+
+
+async def _models_of(settings: Settings, url: str) -> list[str]:
     wire = HttpWire()
     try:
-        models = await models_served(wire, Upstream("demo", url, headers=bearer))
+        models = await models_served(wire, catalogue(settings).upstreams()[0])
+    except UpstreamError as error:
+        # Whoever gave the URL knows the server by that, not by the name that it has in the settings.
+        raise UpstreamUnreachable(f"{url} is not served: {error.message}") from None
     finally:
         await wire.close()
     if not models:
-        raise UpstreamUnreachable(f"{url} lists no models.")
-    yield demo_settings(key, url, api_key=api_key, models=models, **_alone(listen))
+        raise UpstreamUnreachable(f"{url} is not served: it lists no models.")
+    return models
 
 
 def _alone(listen: str) -> dict[str, Any]:

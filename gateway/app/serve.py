@@ -20,8 +20,8 @@ from gateway.telemetry.log import Log, configure
 
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-Announce = Callable[[Settings, Address], None]
-"""Told once the gateway listens, with the address at which clients are served."""
+Announce = Callable[[Settings, Address, Address], None]
+"""Told once the gateway listens, with the addresses at which clients and operators are served."""
 
 
 class Source(NamedTuple):
@@ -62,7 +62,7 @@ async def _serve(source: Source, log: Log, announce: Announce) -> None:
         watching = _watch(source.path, gateway, log, settings)
         data, admin = await gateway.start()
         log.info("serving", listen=str(data), admin=str(admin))
-        announce(settings, data)
+        announce(settings, data, admin)
         await run(gateway, ending, watching)
     log.info("stopped")
 

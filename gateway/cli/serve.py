@@ -103,20 +103,20 @@ def _run(source: Source, announce: Announce) -> None:
         end_with(invalid)
 
 
-def _say_nothing(_settings: Settings, _address: Address) -> None:
+def _say_nothing(_settings: Settings, _data: Address, _admin: Address) -> None:
     """The log has told it already."""
 
 
 def _show_how(key: str) -> Announce:
-    def show(settings: Settings, address: Address) -> None:
+    def show(settings: Settings, data: Address, admin: Address) -> None:
         models = list(settings.models)
-        url = f"http://{address}/v1/chat/completions"
+        url = f"http://{data}/v1/chat/completions"
         head = f"curl -sN {url} \\\n  -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n  -d "
         fields = f'"model": "{models[0]}", "messages": [{{"role": "user", "content": "Say hello."}}]'
         more = f" (and {len(models) - 1} more)" if len(models) > 1 else ""
-        click.echo(f"\nThe gateway serves {models[0]}{more} at http://{address}/v1 with the key {key}\n")
+        click.echo(f"\nThe gateway serves {models[0]}{more} at http://{data}/v1 with the key {key}\n")
         click.echo(f"A plain answer:\n\n{head}'{{{fields}}}'\n")
         click.echo(f"A streamed one:\n\n{head}'{{{fields}, \"stream\": true}}'\n")
-        click.echo(f"Metrics: curl -s http://{settings.admin.listen}/metrics    To stop: Ctrl-C\n")
+        click.echo(f"Metrics: curl -s http://{admin}/metrics    To stop: Ctrl-C\n")
 
     return show

@@ -1,0 +1,71 @@
+"""Nothing is configured: `gateway serve --demo`, or `--upstream` with a server's URL, and what they print."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+
+import pytest
+
+from gateway.demo.upstream import DemoUpstream
+
+CURL = re.compile(r"^curl (?:.*\\\n)*.*$", re.MULTILINE)
+
+
+async def test_the_commands_that_the_demo_prints_work_as_they_stand() -> None:
+    process = await _start("--demo")
+    printed = await _printed(process)
+    plain, streamed = [await _shell(command) for command in CURL.findall(printed)]
+    metrics = await _shell(re.findall(r"curl \S+ http\S+/metrics", printed)[0])
+    process.terminate()
+    assert '"finish_reason":"stop"' in plain
+    assert streamed.rstrip().endswith("data: [DONE]")
+    assert 'gateway_requests_total{endpoint="chat.completions",team="demo"' in metrics
+    assert await process.wait() == 0
+
+
+async def test_every_model_that_a_server_lists_is_served() -> None:
+    async with DemoUpstream(models=("one", "two")) as upstream:
+        process = await _start("--upstream", upstream.base_url)
+        printed = await _printed(process)
+        plain = await _shell(CURL.findall(printed)[0])
+        process.terminate()
+        assert await process.wait() == 0
+    assert "The gateway serves one (and 1 more) at" in printed
+    assert '"model":"one"' in plain
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--upstream", "somewhere"], 2, "base_url: must be an http:// or https:// URL"),
+        (["--upstream", "http://127.0.0.1:1/v1"], 1, "http://127.0.0.1:1/v1 is not served: "),
+        (["--demo", "--listen", "somewhere"], 2, "listen: must be an address"),
+    ],
+)
+def test_what_cannot_be_served_is_told_in_one_line(arguments: list[str], status: int, said: str) -> None:
+    command = [sys.executable, "-m", "gateway", "serve", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout) == (status, "")
+    assert said in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+async def _start(*arguments: str) -> asyncio.subprocess.Process:
+    command = (sys.executable, "-m", "gateway", "serve", *arguments, "--listen", "127.0.0.1:0")
+    return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+
+
+async def _printed(process: asyncio.subprocess.Process) -> str:
+    """What is told to people, up to its last line."""
+    assert process.stdout is not None
+    async with asyncio.timeout(30):
+        return (await process.stdout.readuntil(b"Ctrl-C")).decode()
+
+
+async def _shell(command: str) -> str:
+    process = await asyncio.create_subprocess_shell(command, stdout=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(30):
+        return (await process.communicate())[0].decode()
