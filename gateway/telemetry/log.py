@@ -24,7 +24,8 @@ from gateway.core.exchange import Exchange
 SHOWN_CHARACTERS = 200
 """What a client may add to a line: its `user` is cut there."""
 
-_LIMIT_FIELDS = ("name", "scope", "meter", "per")
+_LIMIT_FIELDS = ("name", "scope", "meter", "per", "amount", "used", "held", "requested", "retry_after_ms")
+"""What a line tells of a limit that refuses. Whom it binds stands in the line itself."""
 
 
 class Log:
@@ -70,7 +71,7 @@ class Log:
         _tell_times(fields, x)
         if x.error is not None:
             _tell_error(fields, x.error)
-        if x.error is not None or len(x.attempts) > 1:
+        if x.attempts and (x.error is not None or len(x.attempts) > 1):
             fields["attempts"] = [f"{upstream}: {outcome}" for upstream, outcome in x.attempts]
         self._log.info("request", **fields)
 

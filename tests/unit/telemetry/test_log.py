@@ -74,13 +74,18 @@ def test_a_request_refused_at_the_door_tells_what_is_known() -> None:
     assert not {"team", "key", "model", "upstream", "input_tokens", "time_to_first_token_s"} & told.keys()
 
 
-def test_a_refusal_names_its_limit() -> None:
+def test_a_refusal_names_its_limit_and_how_it_stood() -> None:
     x = answered()
     limit = Limit("team minute", Scope.TEAM, "search", Meter.TOKENS, Per.MINUTE, 20, 20, "search")
+    x.attempts = []
     x.status, x.error = 429, RateExceeded("Slow down.", limit=refusal_of(limit, 20))
     told = line_of(x)
     assert told["code"] == "rate_limit_exceeded"
-    assert told["limit"] == {"name": "team minute", "scope": "team", "meter": "tokens", "per": "minute"}
+    assert told["limit"] == {
+        **{"name": "team minute", "scope": "team", "meter": "tokens", "per": "minute"},
+        **{"amount": 20, "used": 20, "held": 0, "requested": 10, "retry_after_ms": 5_000},
+    }
+    assert "attempts" not in told
 
 
 def test_an_upstreams_failure_tells_every_attempt() -> None:
