@@ -70,7 +70,7 @@ class KeyMissing(CallerError):
 
 
 class KeyUnknown(CallerError):
-    """Unknown, malformed, revoked or disabled: the answer does not tell which."""
+    """Unknown, malformed or disabled: the answer does not tell which."""
 
     status = 401
     code = "invalid_api_key"
