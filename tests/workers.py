@@ -6,14 +6,16 @@ import asyncio
 import json
 import os
 import secrets
+import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.gateway_process import GatewayProcess
+from tests.gateway_process import GatewayProcess, gateway_process
 from tests.redis_servers import RedisServer
 from tests.whole_gateway import KEY, PATIENCE_S, Json, Reply, chat_body, configuration
 
@@ -27,9 +29,41 @@ def shared(upstream_url: str, redis: RedisServer, folder: Path, **changes: objec
     return configuration(upstream_url, **{"store": store, "admin": admin, "workers": 2, **changes})
 
 
+@asynccontextmanager
+async def workers_process(config: Json, folder: Path, *arguments: str) -> AsyncIterator[GatewayProcess]:
+    """`gateway serve` with this configuration; nothing of it is left behind."""
+    async with gateway_process(*arguments, config=config, folder=folder) as gateway:
+        try:
+            yield gateway
+        finally:
+            for pid in pids(gateway).values():
+                if alive(pid):
+                    os.kill(pid, signal.SIGCONT)
+            await _ended(gateway)
+
+
+async def _ended(gateway: GatewayProcess) -> None:
+    """End it without patience, unless it has ended."""
+    with suppress(ProcessLookupError):
+        gateway.signal(signal.SIGTERM)
+        gateway.signal(signal.SIGINT)
+    await gateway.exit_status()
+
+
 def pids(gateway: GatewayProcess) -> dict[int, int]:
     """The process of each worker, as the log has told up to now."""
     return {line["worker"]: line["pid"] for line in gateway.lines if line["event"] == "worker serving"}
+
+
+def private_folder(pid: int) -> Path:
+    """Where this worker has the socket on which its supervisor asks it."""
+    arguments = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    return Path(json.loads(arguments[-1])["socket"]).parent
+
+
+def mode(folder: Path) -> str:
+    """Who may enter a folder, in octal; empty where there is none."""
+    return f"{folder.stat().st_mode & 0o777:o}" if folder.exists() else ""
 
 
 async def chats(gateway: GatewayProcess, count: int) -> Counter[int]:

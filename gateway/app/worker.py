@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
+from pathlib import Path
 
 import uvloop
 
@@ -42,5 +44,13 @@ async def _work(post: Post, path: str, settings: Settings, log: Log) -> None:
     log.info("worker serving", listen=str(data), pid=os.getpid())
     following = loop.create_task(follow({DRAIN: ending.stop.set, HURRY: cut_short, RELOAD: reloader.ask}))
     await run(gateway, ending, watching)
-    following.cancel()
+    if not following.cancel():
+        _leave_nothing(post)
     log.info("worker stopped")
+
+
+def _leave_nothing(post: Post) -> None:
+    """The supervisor is gone, and cannot remove its folder: the last of its workers does."""
+    with suppress(OSError):
+        Path(post.socket).unlink()
+        Path(post.socket).parent.rmdir()

@@ -15,10 +15,9 @@ from gateway.app.crew import Crew, Plan
 from gateway.app.post import RELOAD
 from gateway.demo import DemoUpstream, Script
 from gateway.telemetry.log import Log
-from tests.gateway_process import gateway_process
 from tests.redis_servers import RedisServer, redis_server
 from tests.whole_gateway import PATIENCE_S, Reply
-from tests.workers import alive, chats, look, metric, pids, shared, until
+from tests.workers import alive, chats, look, metric, mode, pids, private_folder, shared, until, workers_process
 
 NOWHERE = "http://127.0.0.1:1/v1"
 
@@ -34,7 +33,7 @@ async def test_while_a_killed_worker_is_replaced_the_others_serve_and_no_counter
 ) -> None:
     async with DemoUpstream(Script(chunks=3)) as upstream:
         config = shared(upstream.base_url, redis, tmp_path)
-        async with gateway_process(config=config, folder=tmp_path) as gateway:
+        async with workers_process(config, tmp_path) as gateway:
             await chats(gateway, 20)
             await gateway.times("request", 20)
             assert await metric(gateway, "gateway_requests_total", status="200") == 20
@@ -58,7 +57,7 @@ async def test_while_a_killed_worker_is_replaced_the_others_serve_and_no_counter
 
 @pytest.mark.slow
 async def test_a_worker_that_is_ended_by_itself_drains_and_is_replaced(redis: RedisServer, tmp_path: Path) -> None:
-    async with gateway_process(config=shared(NOWHERE, redis, tmp_path), folder=tmp_path) as gateway:
+    async with workers_process(shared(NOWHERE, redis, tmp_path), tmp_path) as gateway:
         os.kill(pids(gateway)[2], signal.SIGTERM)
         assert (await gateway.line("worker died"))["status"] == "exit 0"
         await until(gateway, "/readyz", lambda reply: reply.status == 200)
@@ -70,7 +69,7 @@ async def test_a_worker_that_hangs_is_named_and_what_it_counted_still_stands(
 ) -> None:
     async with DemoUpstream(Script(chunks=3)) as upstream:
         config = shared(upstream.base_url, redis, tmp_path)
-        async with gateway_process(config=config, folder=tmp_path) as gateway:
+        async with workers_process(config, tmp_path) as gateway:
             await chats(gateway, 20)
             await gateway.times("request", 20)
             assert await metric(gateway, "gateway_requests_total") == 20
@@ -84,11 +83,16 @@ async def test_a_worker_that_hangs_is_named_and_what_it_counted_still_stands(
             assert (await until(gateway, "/healthz", lambda reply: reply.status == 200)).json == {"status": "alive"}
 
 
-async def test_workers_whose_supervisor_is_killed_drain_and_end(redis: RedisServer, tmp_path: Path) -> None:
-    async with gateway_process(config=shared(NOWHERE, redis, tmp_path), folder=tmp_path) as gateway:
+async def test_workers_whose_supervisor_is_killed_drain_and_end_and_leave_nothing(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    async with workers_process(shared(NOWHERE, redis, tmp_path), tmp_path) as gateway:
+        folder = private_folder(pids(gateway)[1])
+        assert mode(folder) == "700"
         gateway.signal(signal.SIGKILL)
         assert sorted(line["worker"] for line in await gateway.times("worker stopped", 2)) == [1, 2]
         assert await gateway.exit_status() == -signal.SIGKILL
+        assert mode(folder) == ""
 
 
 def crew_of(program: str, folder: Path, lines: list[bytes], workers: int = 2) -> Crew:

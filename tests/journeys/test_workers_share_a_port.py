@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from gateway.demo import DemoUpstream, Script
-from tests.gateway_process import GatewayProcess, gateway_process
+from tests.gateway_process import GatewayProcess
 from tests.hand_upstream import DONE, HandUpstream, Turn, content, event, finish, hand_upstream, usage
 from tests.raw_client import RawClient, http_chat, raw_client
 from tests.redis_servers import RedisServer, redis_server
 from tests.whole_gateway import MODEL, PATIENCE_S, Json
-from tests.workers import alive, chats, look, metric, pids, shared, until, write
+from tests.workers import alive, chats, look, metric, pids, shared, until, workers_process, write
 
 NOWHERE = "http://127.0.0.1:1/v1"
 
@@ -37,7 +37,7 @@ async def test_a_limit_of_n_admits_n_over_all_workers_and_metrics_tell_their_sum
     team = {"limits": [{"requests": 25, "per": "day"}]}
     async with DemoUpstream(Script(chunks=3)) as upstream:
         config = shared(upstream.base_url, redis, tmp_path, team=team)
-        async with gateway_process(config=config, folder=tmp_path) as gateway:
+        async with workers_process(config, tmp_path) as gateway:
             assert await chats(gateway, 60) == {200: 25, 429: 35}
             assert upstream.truth.total.requests == 25
             await gateway.times("request", 60)
@@ -56,7 +56,7 @@ async def test_a_limit_of_n_admits_n_over_all_workers_and_metrics_tell_their_sum
 async def test_operators_find_one_gateway(redis: RedisServer, tmp_path: Path) -> None:
     async with DemoUpstream(Script(chunks=3)) as upstream:
         config = shared(upstream.base_url, redis, tmp_path)
-        async with gateway_process(config=config, folder=tmp_path) as gateway:
+        async with workers_process(config, tmp_path) as gateway:
             assert next(line for line in gateway.lines if line["event"] == "serving")["workers"] == 2
             # Ctrl-C on a terminal reaches every process of the group: the supervisor is to be alone in its.
             assert os.getpgid(gateway.pid) not in {os.getpgid(pid) for pid in pids(gateway).values()}
@@ -74,7 +74,7 @@ async def test_operators_find_one_gateway(redis: RedisServer, tmp_path: Path) ->
 
 async def test_a_new_configuration_reaches_every_worker_whoever_asks_for_it(redis: RedisServer, tmp_path: Path) -> None:
     config = shared(NOWHERE, redis, tmp_path)
-    async with gateway_process(config=config, folder=tmp_path) as gateway:
+    async with workers_process(config, tmp_path) as gateway:
         assert (await look(gateway, "/admin/v1/reload", method="POST")).json == {"taken_up": True, "problems": []}
         assert await metric(gateway, "gateway_config_reloads_total", outcome="accepted") == 2
         gateway.signal(signal.SIGHUP)
@@ -88,7 +88,7 @@ async def test_a_new_configuration_reaches_every_worker_whoever_asks_for_it(redi
 
 async def test_a_store_that_is_out_is_told_for_each_worker(tmp_path: Path) -> None:
     with redis_server() as redis:
-        async with gateway_process(config=shared(NOWHERE, redis, tmp_path), folder=tmp_path) as gateway:
+        async with workers_process(shared(NOWHERE, redis, tmp_path), tmp_path) as gateway:
             redis.kill()
             reply = await until(gateway, "/readyz", lambda reply: len(reply.json.get("because", [])) == 2)
             assert [why.partition(" cannot")[0] for why in reply.json["because"]] == [
@@ -103,7 +103,7 @@ async def test_a_signal_lets_the_streams_of_all_workers_finish(
 ) -> None:
     async with hand_upstream() as upstream:
         config = shared(upstream.base_url, redis, tmp_path, drain={"delay": "0s", "timeout": "60s"})
-        async with gateway_process(config=config, folder=tmp_path) as gateway, raw_client(gateway.port) as client:
+        async with workers_process(config, tmp_path) as gateway, raw_client(gateway.port) as client:
             turn = await _begun_stream(client, upstream)
             gateway.signal(number)
             assert (await gateway.line("signal"))["effect"] == "drain"
@@ -123,7 +123,7 @@ async def test_a_second_signal_cuts_short_but_not_the_same_one_to_every_process(
 ) -> None:
     async with hand_upstream() as upstream:
         config = shared(upstream.base_url, redis, tmp_path, drain={"delay": "0s", "timeout": "60s"})
-        async with gateway_process(config=config, folder=tmp_path) as gateway, raw_client(gateway.port) as client:
+        async with workers_process(config, tmp_path) as gateway, raw_client(gateway.port) as client:
             turn = await _begun_stream(client, upstream)
             gateway.signal(signal.SIGTERM)
             await _until_refused(gateway)
@@ -141,7 +141,7 @@ async def test_a_second_signal_cuts_short_but_not_the_same_one_to_every_process(
 @pytest.mark.slow
 async def test_an_address_that_is_taken_is_told_before_any_worker_starts(redis: RedisServer, tmp_path: Path) -> None:
     config = shared(NOWHERE, redis, tmp_path)
-    async with gateway_process(config=config, folder=tmp_path) as gateway:
+    async with workers_process(config, tmp_path) as gateway:
         taken = f"127.0.0.1:{gateway.port}"
         for changes in ({"listen": taken}, {"admin": {"listen": f"127.0.0.1:{gateway.admin_port}"}}):
             ended = _serve(tmp_path, {**config, **changes})
@@ -177,9 +177,9 @@ def test_workers_that_could_not_share_their_counters_are_not_started(
 @pytest.mark.slow
 async def test_the_command_line_says_how_many_and_one_needs_no_supervisor(redis: RedisServer, tmp_path: Path) -> None:
     config = shared(NOWHERE, redis, tmp_path)
-    async with gateway_process("--workers", "1", config=config, folder=tmp_path) as gateway:
+    async with workers_process(config, tmp_path, "--workers", "1") as gateway:
         assert [line["event"] for line in gateway.lines] == ["serving"]
-    async with gateway_process("--workers", "3", config={**config, "workers": 1}, folder=tmp_path) as gateway:
+    async with workers_process({**config, "workers": 1}, tmp_path, "--workers", "3") as gateway:
         assert sorted(pids(gateway)) == [1, 2, 3]
 
 
