@@ -12,6 +12,7 @@ from typing import Any
 
 from redis.exceptions import (
     AskError,
+    ClusterCrossSlotError,
     MovedError,
     NoScriptError,
     ReadOnlyError,
@@ -38,6 +39,8 @@ class Courier:
         self._servers = servers
         self._timeout_s = timeout_s
         self._observe = observe
+        self.trouble: str | None = None
+        """Why the last call came to nothing; None if it came to something."""
 
     def deadline(self) -> float:
         """For a promise that begins now, however many calls it takes."""
@@ -63,10 +66,12 @@ class Courier:
                 reply = await self._insist(script, command, (line, error), (key, deadline))
         except (LineDown, RedisError) as error:
             self._observe(name, "unavailable", loop.time() - began)
+            self.trouble = str(error) if isinstance(error, LineDown) else f"answers: {error}"
             raise StoreUnavailable(
                 "The gateway's store does not answer. Nothing was forwarded; try again soon.", retry_after_ms=_RETRY_MS
             ) from error
         self._observe(name, "ok", loop.time() - began)
+        self.trouble = None
         return reply
 
     async def _insist(
@@ -78,7 +83,7 @@ class Courier:
             asking = False
             if isinstance(error, NoScriptError) and script is not None:
                 await line.call(("SCRIPT", "LOAD", script.text), deadline)
-            elif isinstance(error, AskError):
+            elif isinstance(error, AskError | ClusterCrossSlotError):
                 line, asking = self._servers.moved(error), not isinstance(error, MovedError)
             elif isinstance(error, TryAgainError):
                 # A slot is on its way to another node, and its keys are on both: it takes a moment.

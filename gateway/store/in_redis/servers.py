@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from redis.crc import key_slot
-from redis.exceptions import AskError, MovedError
+from redis.exceptions import AskError, MovedError, ResponseError
 
 from gateway.core.store_url import Node
 from gateway.store.in_redis.address import Address
@@ -22,8 +22,8 @@ class Servers(Protocol):
         """Raises LineDown where nobody is known to keep it."""
         ...
 
-    def moved(self, error: AskError) -> Line:
-        """The server that another one points to."""
+    def moved(self, error: ResponseError) -> Line:
+        """The server that another one points to. Raises LineDown, or the error where it points nowhere."""
         ...
 
     def trouble(self) -> str | None:
@@ -42,8 +42,8 @@ class OneServer:
     async def line_of(self, key: str, deadline: float) -> Line:
         return self._line
 
-    def moved(self, error: AskError) -> Line:
-        raise LineDown(f"is a node of a cluster; its URL must begin with redis+cluster:// ({error})")
+    def moved(self, error: ResponseError) -> Line:
+        raise LineDown("is a node of a cluster: its URL must begin with redis+cluster://")
 
     def trouble(self) -> str | None:
         return self._line.trouble
@@ -78,7 +78,9 @@ class Cluster:
             self._survey_soon()
         return line
 
-    def moved(self, error: AskError) -> Line:
+    def moved(self, error: ResponseError) -> Line:
+        if not isinstance(error, AskError):
+            raise error
         node = (error.host or "", error.port)
         if isinstance(error, MovedError):
             if self._owners:

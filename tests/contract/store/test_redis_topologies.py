@@ -12,12 +12,14 @@ import pytest
 from redis.crc import key_slot
 
 from gateway.core.errors import StoreUnavailable
-from gateway.core.limit import Scope
+from gateway.core.limit import Limit, Scope
 from gateway.store.contract import UsageQuery
 from gateway.store.in_redis import RedisStore
+from gateway.store.journal import Journal
+from gateway.store.steady import Policy, SteadyStore
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
 from tests.contract.store.conftest import emptied
-from tests.contract.store.keepers import UTC, redis_options
+from tests.contract.store.keepers import UTC, FalseClock, redis_options
 from tests.redis_servers import RedisServer, free_port, redis_sentinels, redis_server
 
 EVERYBODY = {"scope": Scope.ORGANISATION, "subject": "", "team": ""}
@@ -113,6 +115,32 @@ async def test_a_wrong_password_is_an_outage_that_says_why(guarded: RedisServer)
         assert "guess" not in (store.trouble or "")
 
 
+async def test_a_right_that_is_missing_is_named(guarded: RedisServer) -> None:
+    with contextlib.closing(guarded.client()) as client:
+        client.execute_command("ACL", "SETUSER", "gateway", "-psetex")
+        async with opened(f"redis://gateway:se%25cret@127.0.0.1:{guarded.port}") as store:
+            with pytest.raises(StoreUnavailable):
+                await store.admit(ask(QUOTA))
+            assert "can't run this command" in (store.trouble or ""), store.trouble
+            client.execute_command("ACL", "SETUSER", "gateway", "+psetex")
+            await admitted(store, ask(QUOTA))
+            assert store.trouble is None
+
+
+async def test_a_cluster_that_is_taken_for_one_server_is_named(cluster: list[RedisServer]) -> None:
+    async with opened(f"redis://127.0.0.1:{cluster[0].port}") as store:
+        lost = [limit("tokens", "day", 10, team=team, subject=team) for team in "abcdefgh"]
+        assert any(isinstance(one, StoreUnavailable) for one in [await _outcome(store, one) for one in lost])
+
+
+async def _outcome(store: RedisStore, one: Limit) -> object:
+    try:
+        return await store.admit(ask(one))
+    except StoreUnavailable as error:
+        assert "redis+cluster://" in (store.trouble or ""), store.trouble
+        return error
+
+
 async def test_a_failover_costs_nothing_that_was_answered() -> None:
     with redis_sentinels() as (master, replica, sentinels):
         hosts = ",".join(f"127.0.0.1:{one.port}" for one in sentinels)
@@ -128,6 +156,61 @@ async def test_a_failover_costs_nothing_that_was_answered() -> None:
             await store.settle(truth(reservation, 8, bill()))
             assert (await store.standings([QUOTA]))[0].used == 15
             assert (await store.usage(UsageQuery()))[0].requests == 2
+
+
+async def test_a_failover_under_load_loses_no_settlement(tmp_path: Path) -> None:
+    with redis_sentinels() as (master, _, sentinels):
+        hosts = ",".join(f"127.0.0.1:{one.port}" for one in sentinels)
+        inner = RedisStore(redis_options(f"redis+sentinel://{hosts}/main", timeout_s=0.5), UTC)
+        policy = Policy(pytest.fail, pause_s=0.05)
+        store = SteadyStore(inner, Journal(tmp_path, "one"), policy, (FalseClock(), UTC))
+        store.start()
+        stop, settled = asyncio.Event(), Settled()
+        clients = [asyncio.create_task(_use(store, stop, settled)) for _ in range(8)]
+        await settled.reaches(200)
+        master.kill()
+        before = settled.count
+        await settled.reaches(before + 200)
+        stop.set()
+        await asyncio.gather(*clients)
+        async with asyncio.timeout(30):
+            while store.unsettled:
+                await asyncio.sleep(inner.clock.told_ms % 7 / 100)
+        assert settled.refused > 0
+        assert (await store.usage(UsageQuery()))[0].requests == settled.count
+        assert (await store.standings([UNBOUND]))[0].used == settled.count
+        await store.close()
+
+
+UNBOUND = limit("tokens", "month", 1_000_000)
+
+
+class Settled:
+    def __init__(self) -> None:
+        self.count = self.refused = 0
+        self._more = asyncio.Condition()
+
+    async def one_more(self) -> None:
+        async with self._more:
+            self.count += 1
+            self._more.notify_all()
+
+    async def reaches(self, goal: int) -> None:
+        async with asyncio.timeout(60), self._more:
+            await self._more.wait_for(lambda: self.count >= goal)
+
+
+async def _use(store: SteadyStore, stop: asyncio.Event, settled: Settled) -> None:
+    """Ask and settle, one after the other; what is admitted is settled, whatever happens meanwhile."""
+    while not stop.is_set():
+        try:
+            reservation = await admitted(store, ask(UNBOUND))
+        except StoreUnavailable:
+            settled.refused += 1
+            await asyncio.sleep(settled.refused % 7 / 500)
+            continue
+        await store.settle(truth(reservation, 1, bill()))
+        await settled.one_more()
 
 
 async def test_a_master_that_is_demoted_is_left() -> None:
