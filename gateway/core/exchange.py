@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.core.answer import Answer
 from gateway.core.arrival import Arrival
 from gateway.core.caller import Caller
 from gateway.core.envelope import Envelope
-from gateway.core.errors import GatewayError
+from gateway.core.errors import Blame, GatewayError
 from gateway.core.health import Attempt
 from gateway.core.reservation import Reservation
 from gateway.core.target import Target
@@ -31,6 +31,14 @@ class Tally(Protocol):
 
     @property
     def text_bytes(self) -> int: ...
+
+
+class Failure(NamedTuple):
+    """Whose doing it is, and which: the code of an error of the gateway's, or what the upstream itself said:
+    `passed_on` for its answer, `error_event` for an event inside its stream."""
+
+    blame: Blame
+    code: str
 
 
 @dataclass(slots=True)
@@ -65,3 +73,19 @@ class Exchange:
     upstream_seconds: float = 0.0
     attempts: list[tuple[str, str]] = field(default_factory=list)
     """(upstream's name, outcome) of each try, in order."""
+
+    @property
+    def failure(self) -> Failure | None:
+        """None where the client was given what it asked for."""
+        if self.error is not None:
+            return Failure(self.error.blame, self.error.code)
+        if self.status >= 400:
+            return Failure(_blame_of(self.status), "passed_on")
+        if self.tally is not None and self.tally.failed:
+            return Failure(Blame.UPSTREAM, "error_event")
+        return None
+
+
+def _blame_of(status: int) -> Blame:
+    """Whose doing an upstream's own error is: a request that it cannot read is the caller's."""
+    return Blame.CALLER if status < 500 and status not in {408, 429} else Blame.UPSTREAM

@@ -69,9 +69,12 @@ class Log:
         if x.usage is not None:
             _tell_usage(fields, x)
         _tell_times(fields, x)
+        failure = x.failure
+        if failure is not None:
+            fields["code"], fields["blame"] = failure.code, failure.blame
         if x.error is not None:
             _tell_error(fields, x.error)
-        if x.attempts and (x.error is not None or len(x.attempts) > 1):
+        if x.attempts and (failure is not None or len(x.attempts) > 1):
             fields["attempts"] = [f"{upstream}: {outcome}" for upstream, outcome in x.attempts]
         self._log.info("request", **fields)
 
@@ -122,8 +125,6 @@ def _tell_times(fields: dict[str, Any], x: Exchange) -> None:
 
 
 def _tell_error(fields: dict[str, Any], error: GatewayError) -> None:
-    fields["code"] = error.code
-    fields["blame"] = error.blame
     if error.limit is not None:
         fields["limit"] = {name: error.limit[name] for name in _LIMIT_FIELDS}
     if isinstance(error, InternalError):

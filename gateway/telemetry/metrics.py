@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
-from http import HTTPStatus
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from gateway.core.clock import Clock
-from gateway.core.errors import Blame, ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
+from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
 from gateway.core.exchange import Exchange
 from gateway.core.limit import Per, Scope
 from gateway.core.reservation import Standing
@@ -112,12 +111,11 @@ class Metrics:
             self.quotas(x.reservation.standings)
             for limit in x.reservation.would_refuse:
                 self.shadow_refused.add((team, limit.meter, limit.per or "", limit.scope))
+        failure = x.failure
+        if failure is not None:
+            self.errors.add((*failure, upstream))
         if x.error is not None:
-            self._failed(x, x.error, team, upstream)
-        elif x.status >= HTTPStatus.BAD_REQUEST:
-            self.errors.add((_blame_of(x.status), "passed_on", upstream))
-        elif x.tally is not None and x.tally.failed:
-            self.errors.add((Blame.UPSTREAM, "error_event", upstream))
+            self._failed(x, x.error, team)
 
     def store_call(self, call: str, outcome: str, seconds: float) -> None:
         """Record one call of the store: what for, "ok" or "unavailable", and how long it took."""
@@ -158,8 +156,7 @@ class Metrics:
         if usage.reasoning:
             self.tokens.add((*whose, "reasoning", usage.source), usage.reasoning)
 
-    def _failed(self, x: Exchange, error: GatewayError, team: str, upstream: str) -> None:
-        self.errors.add((error.blame, error.code, upstream))
+    def _failed(self, x: Exchange, error: GatewayError, team: str) -> None:
         if error.limit is not None:
             self._refused(team, error.limit, error.retry_after_ms or 0)
         if x.first_byte_at is not None and x.envelope is not None and x.envelope.stream:
@@ -207,8 +204,3 @@ class Process:
                 fold: Fold = "min" if sample.name == "process_start_time_seconds" else "sum"
                 found.append(Gauge(sample.name, family.documentation, fold=fold, values={(): sample.value}))
         return found
-
-
-def _blame_of(status: int) -> Blame:
-    """Whose doing an upstream's own error is: a request that it cannot read is the caller's."""
-    return Blame.CALLER if status < 500 and status not in {408, 429} else Blame.UPSTREAM

@@ -81,10 +81,8 @@ def test_a_refusal_names_its_limit_and_how_it_stood() -> None:
     x.status, x.error = 429, RateExceeded("Slow down.", limit=refusal_of(limit, 20))
     told = line_of(x)
     assert told["code"] == "rate_limit_exceeded"
-    assert told["limit"] == {
-        **{"name": "team minute", "scope": "team", "meter": "tokens", "per": "minute"},
-        **{"amount": 20, "used": 20, "held": 0, "requested": 10, "retry_after_ms": 5_000},
-    }
+    figures = {"amount": 20, "used": 20, "held": 0, "requested": 10, "retry_after_ms": 5_000}
+    assert told["limit"] == {"name": "team minute", "scope": "team", "meter": "tokens", "per": "minute", **figures}
     assert "attempts" not in told
 
 
@@ -95,6 +93,15 @@ def test_an_upstreams_failure_tells_every_attempt() -> None:
     told = line_of(x)
     assert told["attempts"] == ["inducta: unreachable", "spare: unreachable"]
     assert told["blame"] == "upstream"
+
+
+@pytest.mark.parametrize(("status", "blame"), [(400, "caller"), (429, "upstream"), (500, "upstream")])
+def test_an_upstreams_own_error_is_told_as_passed_on(status: int, blame: str) -> None:
+    x = answered()
+    x.status, x.attempts = status, [("inducta", str(status))]
+    told = line_of(x)
+    assert (told["code"], told["blame"]) == ("passed_on", blame)
+    assert told["attempts"] == [f"inducta: {status}"]
 
 
 def test_a_success_at_the_second_attempt_tells_both() -> None:
