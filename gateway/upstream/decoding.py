@@ -1,6 +1,6 @@
 """What stands between the pieces as they arrive and as they are handed over.
 
-A store takes pieces and gives them back in order, decoded, at most PIECE_BYTES at a time where it
+A buffer takes pieces and gives them back in order, decoded, at most PIECE_BYTES at a time where it
 decodes: however small the input of a compression bomb, its output is bounded by who reads.
 """
 
@@ -20,7 +20,7 @@ class Undecodable(Exception):
     """The bytes are not what their Content-Encoding says."""
 
 
-class Store(Protocol):
+class Buffer(Protocol):
     @property
     def size(self) -> int:
         """Bytes taken and not given back, as they arrived; never 0 while `get` would give some."""
@@ -113,7 +113,7 @@ def _format_of(data: bytes) -> int:
     return _GZIP_OR_ZLIB if is_wrapped else _RAW_DEFLATE
 
 
-def store_for(encoding: str) -> Store | None:
+def buffer_for(encoding: str) -> Buffer | None:
     """What decodes this Content-Encoding; None for one that is not known here."""
     if encoding in {"", "identity"}:
         return Plain()

@@ -1,7 +1,7 @@
 """One answer on its way in: what the connection pushes on one side, what the relay sees on the other.
 
 While it flows, a piece goes straight from the parser to the reader. Otherwise pieces wait in the
-store, and past HELD_BYTES the connection is told to hold. The end comes after the last piece.
+buffer, and past HELD_BYTES the connection is told to hold. The end comes after the last piece.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 from gateway.core.errors import UpstreamBroke, UpstreamTimedOut, UpstreamUnreachable
 from gateway.upstream.complaint import Complaint
-from gateway.upstream.decoding import Plain, Store, Undecodable, store_for
+from gateway.upstream.decoding import Buffer, Plain, Undecodable, buffer_for
 
 HELD_BYTES = 65_536
 """What may wait for `pour` before the upstream's socket is left unread."""
@@ -43,7 +43,7 @@ class Incoming:
         self.first_byte_at = 0.0
         self._name = upstream_name
         self._source: Source | None = source
-        self._store: Store = Plain()
+        self._buffer: Buffer = Plain()
         self._sink: Callable[[bytes], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
@@ -55,10 +55,10 @@ class Incoming:
         self.status = status
         self.headers = headers
         encoding = headers.get("content-encoding", "").strip().lower()
-        store = store_for(encoding)
-        if store is not None:
-            self._store = store
-        if store is not None and encoding:
+        buffer = buffer_for(encoding)
+        if buffer is not None:
+            self._buffer = buffer
+        if buffer is not None and encoding:
             headers.pop("content-encoding")
             headers.pop("content-length", None)
 
@@ -68,7 +68,7 @@ class Incoming:
             return
         if not self.first_byte_at:
             self._begin()
-        self._store.put(piece)
+        self._buffer.put(piece)
         self._deliver()
 
     def whole(self) -> None:
@@ -86,7 +86,7 @@ class Incoming:
 
     def timed_out(self, complaint: Complaint) -> None:
         # Whoever rests holds pieces back; they must not hold back the end of the time, too.
-        self._store = Plain()
+        self._buffer = Plain()
         self.failed(complaint.about(self._name, UpstreamTimedOut))
 
     def failed(self, failure: Exception) -> None:
@@ -129,7 +129,7 @@ class Incoming:
         self._direct = False
         if self._over:
             return
-        self._store = Plain()
+        self._buffer = Plain()
         self.failed(_ABANDONED.about(self._name, UpstreamBroke))
         if source is not None:
             source.abort()
@@ -143,27 +143,27 @@ class Incoming:
     def _deliver(self) -> None:
         """Hand over what is held, as far as it is wanted, and see whether that was all."""
         try:
-            while self._sink is not None and not self._paused and (piece := self._store.get()):
+            while self._sink is not None and not self._paused and (piece := self._buffer.get()):
                 self._sink(piece)
-            if self._received and not self._store.size:
+            if self._received and not self._buffer.size:
                 self._end()
         except Undecodable as error:
             self._spoil(str(error))
-        self._direct = self._sink is not None and not self._paused and type(self._store) is Plain
+        self._direct = self._sink is not None and not self._paused and type(self._buffer) is Plain
         if self._source is not None:
-            if self._paused or self._store.size > HELD_BYTES:
+            if self._paused or self._buffer.size > HELD_BYTES:
                 self._source.hold()
             else:
                 self._source.flow()
 
     def _end(self) -> None:
         if self._failure is None:
-            self._store.check_whole()
+            self._buffer.check_whole()
         self._over = True
         self._wake()
 
     def _spoil(self, what: str) -> None:
-        source, self._store = self._source, Plain()
+        source, self._buffer = self._source, Plain()
         self.broke(Complaint("malformed", f"sent an answer that cannot be decoded: {what}"))
         if source is not None:
             source.abort()

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.upstream.decoding import PIECE_BYTES, Inflated, Plain, Store, Undecodable, store_for
+from gateway.upstream.decoding import PIECE_BYTES, Buffer, Inflated, Plain, Undecodable, buffer_for
 from tests.unit.upstream.splitting import cuts, split
 
 
-def drained(store: Store) -> bytes:
+def drained(buffer: Buffer) -> bytes:
     pieces = []
-    while piece := store.get():
+    while piece := buffer.get():
         pieces.append(piece)
-    assert store.size == 0
+    assert buffer.size == 0
     return b"".join(pieces)
 
 
@@ -32,60 +32,60 @@ PACKINGS = ["gzip", "gzip of two members", "deflate", "bare deflate"]
 
 @given(text=st.binary(max_size=400), how=st.sampled_from(PACKINGS), at=cuts)
 def test_any_splitting_unpacks_to_the_same(text: bytes, how: str, at: list[int]) -> None:
-    store = Inflated()
+    buffer = Inflated()
     unpacked = b""
     for piece in split(pack(text, how), at):
-        store.put(piece)
-        unpacked += drained(store)
-    store.check_whole()
+        buffer.put(piece)
+        unpacked += drained(buffer)
+    buffer.check_whole()
     assert unpacked == text
 
 
 @given(text=st.binary(max_size=400), how=st.sampled_from(PACKINGS), data=st.data())
 def test_what_is_cut_is_never_whole(text: bytes, how: str, data: st.DataObject) -> None:
     packed = pack(text, how)
-    store = Inflated()
-    store.put(packed[: data.draw(st.integers(1, len(packed) - 1))])
-    unpacked = drained(store)
+    buffer = Inflated()
+    buffer.put(packed[: data.draw(st.integers(1, len(packed) - 1))])
+    unpacked = drained(buffer)
     assert text.startswith(unpacked)
     # Between two members the first is whole, and what is missing cannot be told.
     if how != "gzip of two members":
         with pytest.raises(Undecodable):
-            store.check_whole()
+            buffer.check_whole()
 
 
 def test_no_piece_is_larger_than_its_bound_however_much_is_packed() -> None:
-    store = Inflated()
-    store.put(gzip.compress(bytes(10 * PIECE_BYTES)))
-    sizes = [len(piece) for piece in iter(store.get, b"")]
+    buffer = Inflated()
+    buffer.put(gzip.compress(bytes(10 * PIECE_BYTES)))
+    sizes = [len(piece) for piece in iter(buffer.get, b"")]
     assert max(sizes) <= PIECE_BYTES
     assert sum(sizes) == 10 * PIECE_BYTES
-    store.check_whole()
+    buffer.check_whole()
 
 
 @pytest.mark.parametrize("size", [PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES])
 def test_sizes_about_the_bound_unpack_whole(size: int) -> None:
-    store = Inflated()
-    store.put(gzip.compress(b"x" * size))
-    assert len(drained(store)) == size
-    store.check_whole()
+    buffer = Inflated()
+    buffer.put(gzip.compress(b"x" * size))
+    assert len(drained(buffer)) == size
+    buffer.check_whole()
 
 
 def test_what_is_inside_comes_out_though_all_input_is_taken() -> None:
     packed = gzip.compress(b'data: {"index":1}\n\n' * 8_000)
     for cut in range(150, 300):
-        store = Inflated()
-        store.put(packed[:cut])
-        assert drained(store) == zlib.decompressobj(31).decompress(packed[:cut])
+        buffer = Inflated()
+        buffer.put(packed[:cut])
+        assert drained(buffer) == zlib.decompressobj(31).decompress(packed[:cut])
 
 
 @given(st.binary(min_size=1, max_size=100))
 def test_any_bytes_unpack_or_are_undecodable(junk: bytes) -> None:
-    store = Inflated()
-    store.put(junk)
+    buffer = Inflated()
+    buffer.put(junk)
     try:
-        drained(store)
-        store.check_whole()
+        drained(buffer)
+        buffer.check_whole()
     except Undecodable:
         pass
 
@@ -95,22 +95,22 @@ def test_an_empty_body_is_whole_whatever_its_encoding() -> None:
 
 
 def test_plain_pieces_come_back_as_they_were() -> None:
-    store = Plain()
-    store.put(b"one")
-    store.put(b"two")
-    assert store.size == 6
-    assert [store.get(), store.get(), store.get()] == [b"one", b"two", b""]
-    assert store.size == 0
+    buffer = Plain()
+    buffer.put(b"one")
+    buffer.put(b"two")
+    assert buffer.size == 6
+    assert [buffer.get(), buffer.get(), buffer.get()] == [b"one", b"two", b""]
+    assert buffer.size == 0
 
 
 @pytest.mark.parametrize(
     ("encoding", "kind"),
     [("", Plain), ("identity", Plain), ("gzip", Inflated), ("x-gzip", Inflated), ("deflate", Inflated)],
 )
-def test_each_known_encoding_has_its_store(encoding: str, kind: type) -> None:
-    assert type(store_for(encoding)) is kind
+def test_each_known_encoding_has_its_buffer(encoding: str, kind: type) -> None:
+    assert type(buffer_for(encoding)) is kind
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br"])
 def test_an_unknown_encoding_has_none(encoding: str) -> None:
-    assert store_for(encoding) is None
+    assert buffer_for(encoding) is None
