@@ -82,7 +82,7 @@ class Journey:
                 raise
             # `cut_short` cancels the work alone: the door must still be able to send what it is told.
             task.uncancel()
-            self._refuse(exchange, sink, ShuttingDown("The gateway is shutting down.", retry_after_ms=1000))
+            self._refuse(exchange, sink, ShuttingDown("The gateway is shutting down."))
         except Exception as defect:  # noqa: BLE001 # A defect of ours: the client learns that much, the log all of it.
             self.rooms.complain(f"request {arrival.request_id} failed", defect)
             self._refuse(

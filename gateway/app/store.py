@@ -23,8 +23,6 @@ from gateway.store.vigil import Vigil
 if TYPE_CHECKING:
     from gateway.store.in_redis import Observer
 
-Complain = Callable[[str], None]
-
 
 class StoreRoom:
     """`store` is what the journey asks; `start` once the event loop runs. Raises StoreUnavailable where the journal's

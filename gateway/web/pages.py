@@ -29,7 +29,7 @@ class Page(msgspec.Struct, frozen=True):
 def page_for(method: str, raw_path: str, *, refusing: bool) -> Page:
     """The page at a path. Raises ShuttingDown, UrlUnknown, MethodNotAllowed."""
     if refusing:
-        raise ShuttingDown("The gateway is shutting down. Try again: another one will answer.", retry_after_ms=1000)
+        raise ShuttingDown("The gateway is shutting down. Try again: another one will answer.")
     page = _ONE if raw_path.startswith(_ONE_MODEL) else _PAGES.get(raw_path)
     if page is None and raw_path not in ENDPOINTS:
         shown = raw_path[:200]
