@@ -1,6 +1,6 @@
 """A whole gateway: what it is made of, how it starts and how it stops.
 
-`start` opens both listeners; `drain` stops as the contract says, first readiness, then the door,
+`start` opens both listeners; `drain` stops in order: first readiness, then the door,
 then the streams, and ends with nothing unsettled.
 """
 
