@@ -7,6 +7,7 @@ nothing is repeated that may have been carried out. Errors of redis end here, as
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ Observer = Callable[[str, str, float], None]
 _ATTEMPTS = 20
 _PAUSE_S = 0.01
 _RETRY_MS = 1_000
+_LATELY_S = 3.0
+"""For so long an objection counts: whoever looks whether the store is well shall see it, and see it pass."""
 
 
 class Courier:
@@ -39,8 +42,14 @@ class Courier:
         self._servers = servers
         self._timeout_s = timeout_s
         self._observe = observe
-        self.trouble: str | None = None
-        """Why the last call came to nothing; None if it came to something."""
+        self._objection = ""
+        self._objected_at = -math.inf
+
+    @property
+    def objection(self) -> str | None:
+        """What a server answered lately in place of carrying a call out, such as a right that is missing."""
+        recent = asyncio.get_running_loop().time() - self._objected_at < _LATELY_S
+        return f"answers: {self._objection}" if recent else None
 
     def deadline(self) -> float:
         """For a promise that begins now, however many calls it takes."""
@@ -66,12 +75,12 @@ class Courier:
                 reply = await self._insist(script, command, (line, error), (key, deadline))
         except (LineDown, RedisError) as error:
             self._observe(name, "unavailable", loop.time() - began)
-            self.trouble = str(error) if isinstance(error, LineDown) else f"answers: {error}"
+            if isinstance(error, ResponseError):
+                self._objection, self._objected_at = str(error), loop.time()
             raise StoreUnavailable(
                 "The gateway's store does not answer. Nothing was forwarded; try again soon.", retry_after_ms=_RETRY_MS
             ) from error
         self._observe(name, "ok", loop.time() - began)
-        self.trouble = None
         return reply
 
     async def _insist(

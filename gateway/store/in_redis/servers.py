@@ -23,7 +23,7 @@ class Servers(Protocol):
         ...
 
     def moved(self, error: ResponseError) -> Line:
-        """The server that another one points to. Raises LineDown, or the error where it points nowhere."""
+        """The server that another one points to. Raises ResponseError where it points nowhere."""
         ...
 
     def trouble(self) -> str | None:
@@ -43,7 +43,7 @@ class OneServer:
         return self._line
 
     def moved(self, error: ResponseError) -> Line:
-        raise LineDown("is a node of a cluster: its URL must begin with redis+cluster://")
+        raise ResponseError("it is a node of a cluster; store.url must begin with redis+cluster://")
 
     def trouble(self) -> str | None:
         return self._line.trouble

@@ -79,7 +79,7 @@ class RedisStore:
     @property
     def trouble(self) -> str | None:
         """Why the store counts as out, for operators; None while it answers."""
-        return self._servers.trouble() or self._kit.courier.trouble
+        return self._servers.trouble() or self._kit.courier.objection
 
     async def admit(self, ask: Ask) -> Reservation | Refusal:
         verdict = await admit(self._kit, ask)
