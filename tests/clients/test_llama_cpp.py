@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +15,8 @@ from tests.gateway_process import gateway_process
 from tests.raw_client import http_chat, raw_client
 from tests.whole_gateway import PATIENCE_S, Json, WholeGateway, whole_gateway
 
-WEIGHTS = Path(__file__).parents[3] / "shared" / "models" / "tiny.gguf"
-"""It lies beside a development checkout; a clone has none."""
-
 SECRET = {"authorization": "Bearer upstream-secret"}
 ASKING = {"stream_options": {"include_usage": True}}
-
-pytestmark = pytest.mark.skipif(not WEIGHTS.exists(), reason="needs the tiny model in ../shared/models")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The base URL of a running server."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    script = Path(__file__).with_name("llama_server.py")
-    command = [sys.executable, str(script), str(WEIGHTS), str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline() == b"serving\n"
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.kill()
 
 
 @pytest.fixture
