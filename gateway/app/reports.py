@@ -35,7 +35,8 @@ async def report(page: str, settings: Settings, query: Mapping[str, str]) -> dic
     try:
         return await REPORTS[page](store, catalogue(settings), query)
     except StoreUnavailable:
-        raise NoReport(f"The store {store.trouble or 'does not answer'}. Is store.url right?") from None
+        trouble = (store.trouble or "does not answer").rstrip(".")  # What the system says often ends in a full stop.
+        raise NoReport(f"The store {trouble}. Is store.url right?") from None
     finally:
         await store.close()
 
