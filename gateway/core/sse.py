@@ -30,6 +30,11 @@ class EventSplitter:
         """Bytes of an event whose end has not come yet."""
         return len(self._pieces)
 
+    @property
+    def rest(self) -> bytes:
+        """What is held, which stays held."""
+        return bytes(self._pieces)
+
     def feed(self, data: bytes) -> list[bytes]:
         self._pieces += data
         events, begin = [], 0

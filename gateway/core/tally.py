@@ -80,6 +80,15 @@ class StreamTally:
         return bool(self._long)
 
     @property
+    def ends_whole(self) -> bool:
+        """Whether the stream can end here. The blank line after its last event many a server leaves out;
+        half an event says that the rest was lost, however orderly the connection was closed."""
+        if self._long:
+            return self._long.rstrip().endswith(b"}")
+        data = data_of(self._splitter.rest)
+        return data is None or data.strip() in (b"", _DONE) or members_of(data) is not None
+
+    @property
     def text_bytes(self) -> int:
         """Bytes of the answer's text, taking the smallest event for the frame of all."""
         return max(0, self._bytes - self.events * self._smallest)
@@ -131,7 +140,8 @@ class StreamTally:
             return False
         self.events += len(events)
         self._bytes += len(data)
-        self._smallest = min(self._smallest, min(map(len, events)) + 2)
+        for each in events:
+            self._size_up(each, len(each) + 2)
         return True
 
     def _learn_frame(self, event: bytes) -> None:
@@ -154,7 +164,12 @@ class StreamTally:
         size = len(event)
         self.events += 1
         self._bytes += size
-        self._smallest = min(self._smallest, size)
+        self._size_up(event, size)
+
+    def _size_up(self, event: bytes, size: int) -> None:
+        """Learn how small an event with text can be: the end of a choice has none, and so a smaller frame."""
+        if size < self._smallest and _FINISH_REASON.is_null(event):
+            self._smallest = size
 
     def _feed_events(self, data: bytes) -> bytes:
         passed = [b""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from time import monotonic
 
 import msgspec
@@ -53,23 +54,30 @@ async def forward(exchange: Exchange, envelope: Envelope, targets: list[Target],
     headers = _headers(exchange)
     retries = way.traffic.retries(envelope.model, way.clock.monotonic())
     retries.request(way.clock.monotonic())
-    left = targets[: 1 + MORE_TARGETS]
-    while left:
-        target = left.pop(0)
-        if way.traffic.health.share(target, way.clock.monotonic()) <= 0:
-            continue  # Since it was picked, its last probe was taken, or it failed.
+    left = iter(targets[: 1 + MORE_TARGETS])
+    following = _next_well(left, way)
+    while following is not None:
+        target = following
         body = outgoing_body(exchange, envelope, target)
         outgoing = Outgoing(envelope.endpoint.upstream_path, headers, body, rest=envelope.rest)
         try:
             answer = await _attempt(exchange, target, outgoing, way)
         except (UpstreamUnreachable, UpstreamTimedOut):
-            if not left or not _can_repeat(envelope, sink) or not retries.take():
+            following = _next_well(left, way)
+            if following is None or not _can_repeat(envelope, sink) or not retries.take():
                 raise
             continue
-        if not _is_failure(answer.status) or not left or not _can_repeat(envelope, sink) or not retries.take():
+        following = _next_well(left, way) if _is_failure(answer.status) else None
+        if following is None or not _can_repeat(envelope, sink) or not retries.take():
             return _presentable(answer, target)
         answer.abandon()
     raise NoTarget(f"No upstream of the model {envelope.model.name!r} is well just now.", retry_after_ms=1000)
+
+
+def _next_well(left: Iterator[Target], way: Way) -> Target | None:
+    """The next that may be asked: since it was picked, its last probe may have been taken, or it may have failed."""
+    now = way.clock.monotonic()
+    return next((target for target in left if way.traffic.health.share(target, now) > 0), None)
 
 
 async def _attempt(exchange: Exchange, target: Target, outgoing: Outgoing, way: Way) -> Answer:

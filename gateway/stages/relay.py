@@ -12,7 +12,7 @@ from collections.abc import Callable
 from gateway.core.answer import Answer
 from gateway.core.clock import Clock
 from gateway.core.envelope import Envelope
-from gateway.core.errors import UpstreamError, UpstreamRefused
+from gateway.core.errors import UpstreamBroke, UpstreamError, UpstreamRefused
 from gateway.core.exchange import Exchange
 from gateway.core.plain_tally import PlainTally
 from gateway.core.report import error_message
@@ -40,7 +40,7 @@ async def relay(exchange: Exchange, envelope: Envelope, answer: Answer, sink: Si
             tally = StreamTally(envelope.endpoint, merge=merge, allowance=allowance)
             exchange.tally = tally
             await sink.begin(answer.status, headers)
-            await _relay_stream(answer, sink, tally)
+            await _relay_stream(exchange, answer, sink, tally)
         else:
             plain = PlainTally(envelope.endpoint, failed=answer.status >= 400)
             if sink.begun:
@@ -85,7 +85,7 @@ def _pass_on(answer: Answer, sink: Sink, digest: Callable[[bytes], bytes]) -> No
     answer.pour(take)
 
 
-async def _relay_stream(answer: Answer, sink: Sink, tally: StreamTally) -> None:
+async def _relay_stream(exchange: Exchange, answer: Answer, sink: Sink, tally: StreamTally) -> None:
     def feed_to_the_stop(data: bytes) -> bytes:
         passed = tally.feed(data)
         if tally.stopped:
@@ -104,6 +104,9 @@ async def _relay_stream(answer: Answer, sink: Sink, tally: StreamTally) -> None:
         if not sink.gone:
             sink.write(tally.cut())
         raise
+    if not tally.stopped and not tally.ends_whole:
+        sink.write(tally.cut())
+        raise UpstreamBroke(f"The upstream {_name(exchange)!r} ended its answer inside an event.")
     sink.write(tally.close())
     sink.end()
 
@@ -127,9 +130,14 @@ async def _raise_late(exchange: Exchange, answer: Answer, tally: PlainTally) -> 
     gathered = _Gathered(answer, tally)
     answer.pour(gathered.take)
     await gathered.is_whole()
-    name = exchange.target.upstream.name if exchange.target else ""
     said = error_message(b"".join(gathered.pieces))
-    raise UpstreamRefused(f"The upstream {name!r} answered with status {answer.status} after a while: {said}")
+    raise UpstreamRefused(
+        f"The upstream {_name(exchange)!r} answered with status {answer.status} after a while: {said}"
+    )
+
+
+def _name(exchange: Exchange) -> str:
+    return exchange.target.upstream.name if exchange.target else ""
 
 
 class _Gathered:

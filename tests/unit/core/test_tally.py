@@ -434,6 +434,14 @@ def test_text_is_what_events_have_above_their_frame() -> None:
     assert (tally.events, tally.text_bytes) == (3, 150)
 
 
+def test_the_end_of_a_choice_has_a_smaller_frame_and_is_no_measure() -> None:
+    end = event('{"id":"c-1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}')
+    for merge in (True, False):
+        for cuts in ([], [len(chunk("abc"))]):
+            _, tally = told(chunk("abc") * 9 + end + DONE, cuts=cuts, merge=merge)
+            assert (tally.events, tally.text_bytes) == (10, 0)
+
+
 def test_a_single_great_event_has_text_too() -> None:
     _, tally = told(chunk("x" * 50_000) + DONE)
     assert (tally.events, tally.text_bytes > 48_000) == (1, True)

@@ -6,8 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.core.circuit import FAILURES_IN_A_ROW
 from gateway.core.endpoints import ENDPOINTS
-from gateway.core.errors import GatewayError, UpstreamAuthFailed, UpstreamTimedOut, UpstreamUnreachable
+from gateway.core.errors import GatewayError, NoTarget, UpstreamAuthFailed, UpstreamTimedOut, UpstreamUnreachable
+from gateway.core.health import Outcome
 from gateway.core.target import Model, Target
 from gateway.stages.forward import forward, outgoing_body
 from tests.unit.fakes import Client, ScriptedAnswer, ScriptedWire, body_of, exchange_of, target, way_over
@@ -46,6 +48,13 @@ class Try:
             await self.send()
         return failed.value
 
+    def break_down(self, *targets: Target) -> None:
+        """Let requests of others open the circuits of these."""
+        now = self.way.clock.monotonic()
+        for each in targets:
+            for _ in range(FAILURES_IN_A_ROW):
+                self.way.traffic.health.begin(each, now).ended(Outcome.FAILED, now)
+
     @property
     def asked(self) -> list[str]:
         return [name for name, _ in self.wire.sent]
@@ -73,6 +82,30 @@ async def test_an_overloaded_or_broken_target_gives_way_to_the_next(status: int)
     assert isinstance(made.script[0], ScriptedAnswer)
     assert made.script[0].abandoned
     assert not made.script[1].abandoned  # type: ignore[union-attr]  # an answer, as above
+
+
+@pytest.mark.parametrize("failure", [429, 503])
+async def test_a_failure_is_told_where_the_others_are_not_well_any_more(failure: int) -> None:
+    made = Try(answer(failure), targets=TARGETS[:3])
+    made.break_down(*TARGETS[1:3])
+    assert await made.send() is made.script[0]
+    assert (made.asked, made.exchange.target) == (["a"], TARGETS[0])
+    assert not made.script[0].abandoned
+
+
+async def test_a_target_that_is_not_well_any_more_is_passed_over() -> None:
+    made = Try(refused(), answer(200), targets=TARGETS[:4])
+    made.break_down(TARGETS[0], TARGETS[2])
+    with pytest.raises(UpstreamUnreachable):
+        await made.send()  # The fourth is not among the three that may be tried.
+    assert made.asked == ["b"]
+
+
+async def test_no_target_is_asked_where_none_is_well_any_more() -> None:
+    made = Try(targets=TARGETS[:2])
+    made.break_down(*TARGETS[:2])
+    assert (await made.fail(NoTarget)).retry_after_ms == 1000
+    assert (made.asked, made.exchange.attempts) == ([], [])
 
 
 @pytest.mark.parametrize("status", [400, 404, 408, 413, 422, 451])

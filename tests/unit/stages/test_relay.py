@@ -62,6 +62,27 @@ async def test_a_client_that_asked_for_usage_gets_the_same_bytes() -> None:
     assert relayed.client.pieces == list(pieces)
 
 
+@pytest.mark.parametrize("half", [CHUNK[:-1], DONE[:-2], b"data: ", b": bye", b"event: message\n" + CHUNK[:-2]])
+async def test_a_stream_may_end_without_its_last_blank_line(half: bytes) -> None:
+    relayed = await Relayed(stream(CHUNK, half), stream=True).run()
+    assert (relayed.client.body, relayed.client.ended) == (CHUNK + half, True)
+
+
+@pytest.mark.parametrize("half", [CHUNK[:-5], DONE[:9], b'data: {"choices":[{"index":0,"delta":{"content":"}'])
+async def test_a_stream_that_ends_inside_an_event_is_broken(half: bytes) -> None:
+    relayed = await Relayed(stream(CHUNK, half), stream=True).fail(UpstreamBroke)
+    assert (relayed.client.body, relayed.client.ended, relayed.exchange.whole) == (CHUNK, False, False)
+    assert relayed.exchange.tally is not None
+    assert relayed.exchange.tally.events == 1
+
+
+async def test_a_stream_that_ends_inside_a_great_event_is_broken() -> None:
+    great = b'data: {"choices":[{"delta":{"content":"' + b"x" * HELD_MAX
+    await Relayed(stream(CHUNK, great), stream=True).fail(UpstreamBroke)
+    whole = await Relayed(stream(CHUNK, great + b'"}}]}'), stream=True).run()
+    assert whole.client.body == CHUNK + great + b'"}}]}'
+
+
 async def test_every_chunk_goes_out_by_itself() -> None:
     relayed = await Relayed(stream(CHUNK, CHUNK[:9], CHUNK[9:], CHUNK * 2, FINISH, DONE), stream=True).run()
     assert relayed.client.pieces == [CHUNK, CHUNK, CHUNK * 2, FINISH + DONE]
@@ -117,7 +138,7 @@ async def test_a_slow_client_slows_the_upstream_down() -> None:
 
 
 async def test_a_long_event_of_a_slow_stream_is_not_kept_back() -> None:
-    long = CHUNK[:-8] + b"x" * (3 * HELD_MAX)
+    long = CHUNK[:-7] + b"x" * (3 * HELD_MAX) + CHUNK[-7:]
     relayed = await Relayed(stream(*[long[at : at + 10_000] for at in range(0, len(long), 10_000)], hangs=False)).run()
     assert relayed.client.body == long
 
