@@ -42,13 +42,13 @@ class BadRequest(Exception):
 
 
 class Desk:
-    """Makes replies. `at` numbers them; `dice` decide about mishaps and random pieces."""
+    """Makes replies. `made` counts them, and so numbers each; `dice` decide about mishaps and random pieces."""
 
     def __init__(self, models: tuple[str, ...], dice: random.Random) -> None:
         self._models = models
         self._dice = dice
         self._decoder = msgspec.json.Decoder(Asked)
-        self._made = 0
+        self.made = 0
 
     def read(self, body: bytes, content_type: str) -> Asked:
         """Of a form only the fields `model` and `demo` are read. Raises BadRequest."""
@@ -69,8 +69,8 @@ class Desk:
     def answer(self, path: str, asked: Asked, script: Script, now_s: int) -> Reply:
         """An answer of the model at a path that SHAPES knows."""
         shape = SHAPES[path]
-        self._made += 1
-        turn = take_turn(self._made, now_s, asked, script, shape.speaks)
+        self.made += 1
+        turn = take_turn(self.made, now_s, asked, script, shape.speaks)
         if script.status != 200 or script.body is not None:
             return self._verbatim(shape, turn)
         if asked.stream and shape.stream is not None:
@@ -119,11 +119,13 @@ def _events(shape: Shape, turn: Turn) -> Iterator[Event]:
 
 
 def _for_plain(script: Script, tokens: int) -> Script:
-    """A plain answer takes the time of all its tokens before its head, and halts after the first of two halves."""
-    if not script.halt and not script.chunk_delay_ms:
+    """A plain answer takes the time of all its tokens before its head, halts after the first of two halves, and has no
+    error event."""
+    if not script.halt and not script.chunk_delay_ms and script.error_after is None:
         return script
     wait_ms = script.headers_delay_ms + script.chunk_delay_ms * tokens
-    return msgspec.structs.replace(script, headers_delay_ms=wait_ms, halt_after=0 if script.halt_after == 0 else 1)
+    halt_after = 0 if script.halt_after == 0 else 1
+    return msgspec.structs.replace(script, headers_delay_ms=wait_ms, halt_after=halt_after, error_after=None)
 
 
 def _portions(body: bytes, tokens: int, reports: bool, script: Script) -> Iterator[Piece]:

@@ -21,7 +21,8 @@ KEEP_BYTES = 64 * 1024 * 1024
 class Served:
     """One request. `prompt_tokens` and `completion_tokens` are what was delivered so far, and once it is
     completed what it costs; `reported` says that the peer was told so. Times are seconds of the monotonic clock.
-    `cancelled`: the peer left first; `halted`: the script stopped it; `failed`: it was answered with an error."""
+    `cancelled`: the peer left first; `halted`: the script stopped it; `failed`: it was answered with an error.
+    `number` is the answer's, which its id ends with; 0 where no model was asked."""
 
     method: str
     path: str
@@ -30,6 +31,7 @@ class Served:
     model: str = ""
     bearer: str = ""
     stream: bool = False
+    number: int = 0
     status: int = 0
     outcome: Outcome = "open"
     prompt_tokens: int = 0
@@ -97,10 +99,12 @@ class Tally:
 
 
 class Truth:
-    """`total` sums up everything, `tallies` by (model, bearer). `requests` are the last ones, bounded in number and
-    bytes; what is no endpoint of a model (GET /v1/models, unknown paths) stands there and in no tally."""
+    """`total` sums up everything, `tallies` by (model, bearer). `requests` are the last ones, bounded in number
+    (`keep_requests`) and bytes; what is no endpoint of a model (GET /v1/models, unknown paths) stands
+    there and in no tally."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
+        self.keep_requests = KEEP_REQUESTS
         self._clock = clock
         self._waiting: list[tuple[Callable[[Truth], bool], asyncio.Future[None]]] = []
         self.connections_open = 0
@@ -126,7 +130,7 @@ class Truth:
     def begin(self, served: Served, metered: bool) -> None:
         self.requests.append(served)
         self._bytes += len(served.body)
-        while len(self.requests) > KEEP_REQUESTS or self._bytes > KEEP_BYTES:
+        while len(self.requests) > self.keep_requests or self._bytes > KEEP_BYTES:
             self._bytes -= len(self.requests.popleft().body)
         served.began_at = self._clock()
         if metered:

@@ -171,7 +171,9 @@ class Wire(asyncio.Protocol):
             asked = self._house.desk.read(request.body, request.header(b"content-type"))
         served.model, served.stream = asked.model, bool(asked.stream)
         script = self._house.desk.script_for(asked, script)
-        return self._house.desk.answer(request.path, asked, script, int(time.time()))
+        reply = self._house.desk.answer(request.path, asked, script, int(time.time()))
+        served.number = self._house.desk.made
+        return reply
 
     def _without_model(self, request: Request) -> Reply:
         if request.path == "/v1/models" and request.method == "GET":

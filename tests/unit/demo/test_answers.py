@@ -42,6 +42,13 @@ def stream(script: Script, **fields: Any) -> bytes:
     return b"".join(chunks)
 
 
+def test_a_plain_answer_has_no_error_event() -> None:
+    assert (reply(Script(error_after=1)).outcome, reply(Script(error_after=1), stream=True).outcome) == (
+        "completed",
+        "halted",
+    )
+
+
 ASKING_USAGE = {"stream_options": {"include_usage": True}}
 
 

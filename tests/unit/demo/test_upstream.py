@@ -33,7 +33,7 @@ async def test_the_request_is_kept_as_it_arrived() -> None:
         sent = request(odd="  spaces  ")
         await answer(upstream, sent)
         (served,) = upstream.truth.requests
-        assert served.body == head_and_body(sent)[1]
+        assert (served.body, served.number) == (head_and_body(sent)[1], 1)
         assert served.header("Authorization") == "Bearer k"
 
 
