@@ -21,7 +21,7 @@ from gateway.core.traffic import Traffic
 from gateway.upstream.contract import Outgoing, Wire
 
 MORE_TARGETS = 2
-"""How many further targets are tried after the first (contract, section 4)."""
+"""How many further targets are tried after the first."""
 
 PASSED_ON = (
     "content-type",
