@@ -45,8 +45,10 @@ class Traffic:
         return budget
 
     def keep(self, models: Iterable[Model]) -> None:
-        """Forget what belongs to no route of these models."""
+        """Forget what belongs to none of these models and their routes."""
         kept = list(models)
         self.health.keep(target.upstream for model in kept for target in model.targets)
         routes = {model.targets for model in kept}
         self._balances = {targets: balance for targets, balance in self._balances.items() if targets in routes}
+        names = {model.name for model in kept}
+        self._budgets = {name: budget for name, budget in self._budgets.items() if name in names}
