@@ -52,7 +52,7 @@ def _counter(kit: Kit, terms: Terms, packed: bytes | None, now_ms: int) -> Count
     window = kit.words.window_of(terms, now_ms)
     if packed is None:
         return restored(limit, kit.zone, State(now_ms, 0, 0, window))
-    spent, scale, stamp_ms, *holding = [int(number) for number in unpack(f"<{len(packed) // 8}d", packed)]
+    spent, scale, stamp_ms, _, *holding = [int(number) for number in unpack(f"<{len(packed) // 8}d", packed)]
     held = 0
     if holding:
         over = now_ms // kit.timing.step_ms - holding[0]

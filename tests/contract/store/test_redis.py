@@ -88,9 +88,9 @@ async def test_names_cannot_leave_their_place_in_a_key(redis: RedisServer, store
 async def test_counters_end_when_they_are_whole_again(redis: RedisServer, store: RedisStore) -> None:
     await store.settle(truth(await admitted(store, ask(*LIMITS)), 700))
     kept = {key.split(":")[-1]: life_ms for key, life_ms in lives(redis).items() if ":c:" in key}
-    assert 600 < kept["requests-minute"] <= 600 + 1_000
-    assert 4_200 < kept["tokens-minute"] <= 4_200 + 1_000
-    assert kept["concurrent-None"] <= 1_000
+    assert 600 < kept["requests-minute"] <= HOLD_TTL_MS + 10_000
+    assert 4_200 < kept["tokens-minute"] <= 4_200 + 10_000
+    assert kept["concurrent-None"] <= HOLD_TTL_MS + 10_000
 
 
 async def test_records_end_an_hour_after_they_are_settled_and_a_week_after_in_doubt(
@@ -233,7 +233,7 @@ async def test_a_counter_lives_as_long_as_what_it_holds(redis: RedisServer, stor
     await asyncio.sleep(HOLD_TTL_MS / 2000)
     await store.renew([made.id])
     [life_ms] = [life_ms for key, life_ms in lives(redis).items() if ":c:" in key]
-    assert life_ms > HOLD_TTL_MS + 900
+    assert life_ms > HOLD_TTL_MS
 
 
 async def test_a_long_report_is_quick(redis: RedisServer, store: RedisStore) -> None:

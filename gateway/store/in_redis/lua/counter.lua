@@ -1,12 +1,13 @@
 -- How every script reads, ages and writes a counter: this text stands before each of them.
 --
 -- Numbers travel and rest as little-endian doubles, whole ones below 2^53, so that none is spelled out and read again.
--- A counter is one string of ten, or of the first three where nothing is held:
+-- A counter is one string of eleven, or of the first four where nothing is held:
 --   1      what is used: units of a quota, parts of a unit of a rate
 --   2      how many parts a unit has: the rate's scale, else 1
 --   3      when it was last brought up to now, in milliseconds
---   4      the last step of the clock that is over; holds end together, at whole steps
---   5..10  what is held until the end of the 1st .. 6th step after that one
+--   4      when its key expires
+--   5      the last step of the clock that is over; holds end together, at whole steps
+--   6..11  what is held until the end of the 1st .. 6th step after that one
 -- Its kind comes with two terms: a RATE's flow (parts given back in a millisecond) and scale, the first millisecond
 -- of a QUOTA's window and the first after it, for LEASES 0 and 0.
 
@@ -14,8 +15,9 @@ local abs, ceil, floor, max, min = math.abs, math.ceil, math.floor, math.max, ma
 local call, pack, unpack_numbers = redis.call, struct.pack, struct.unpack
 local RATE, QUOTA = 0, 1
 local STEPS = 6
-local LONG, SHORT, SHORT_SIZE = '<dddddddddd', '<ddd', 24
-local TEN_YEARS_MS = 315576000000
+local LONG, SHORT, SHORT_SIZE = '<ddddddddddd', '<dddd', 32
+local STAMP, EXPIRY, OVER, FIRST, LAST = 3, 4, 5, 6, 11
+local TEN_YEARS_MS, SPARE_MS = 315576000000, 10000
 local SETTLED = 's'
 
 local function now_ms()
@@ -33,23 +35,23 @@ end
 
 -- Forgets the holds that have ended by now.
 local function age(counter, step)
-  local over = step - counter[4]
+  local over = step - counter[OVER]
   if over > 0 then
-    for place = 5, 10 do
-      counter[place] = place + over <= 10 and counter[place + over] or 0
+    for place = FIRST, LAST do
+      counter[place] = place + over <= LAST and counter[place + over] or 0
     end
-    counter[4] = step
+    counter[OVER] = step
   end
 end
 
 -- The counter in the string, or a whole one where there is none.
 local function unpacked(packed, now, step)
   if not packed then
-    return { 0, 1, now, step, 0, 0, 0, 0, 0, 0 }
+    return { 0, 1, now, 0, step, 0, 0, 0, 0, 0, 0 }
   end
   if #packed == SHORT_SIZE then
-    local used, scale, stamp = unpack_numbers(SHORT, packed)
-    return { used, scale, stamp, step, 0, 0, 0, 0, 0, 0 }
+    local used, scale, stamp, expiry = unpack_numbers(SHORT, packed)
+    return { used, scale, stamp, expiry, step, 0, 0, 0, 0, 0, 0 }
   end
   local counter = { unpack_numbers(LONG, packed) }
   age(counter, step)
@@ -57,14 +59,14 @@ local function unpacked(packed, now, step)
 end
 
 local function held(counter)
-  return counter[5] + counter[6] + counter[7] + counter[8] + counter[9] + counter[10]
+  return counter[6] + counter[7] + counter[8] + counter[9] + counter[10] + counter[11]
 end
 
 local function packed(counter, holding)
   if holding > 0 then
-    return pack(LONG, unpack(counter, 1, 10))
+    return pack(LONG, unpack(counter, 1, LAST))
   end
-  return pack(SHORT, counter[1], counter[2], counter[3])
+  return pack(SHORT, unpack(counter, 1, EXPIRY))
 end
 
 -- The counter at `key`, brought up to now.
@@ -75,13 +77,13 @@ local function read(key, kind, first, second, now, step)
       counter[1] = rescaled(counter[1], counter[2], second)
       counter[2] = second
     end
-    local elapsed = now - counter[3]
+    local elapsed = now - counter[STAMP]
     if elapsed > 0 then
       counter[1] = max(0, counter[1] - elapsed * first)
     end
   end
-  if now > counter[3] then
-    counter[3] = now
+  if now > counter[STAMP] then
+    counter[STAMP] = now
   end
   return counter
 end
@@ -98,7 +100,7 @@ end
 
 -- A hold that ends with `last` stands at this place; one that a clock set back would put before the first, at the first.
 local function place_of(counter, last)
-  return 4 + max(1, min(STEPS, last - counter[4]))
+  return OVER + max(1, min(STEPS, last - counter[OVER]))
 end
 
 local function hold(counter, last, amount)
@@ -108,21 +110,36 @@ end
 
 -- Gives nothing back where the hold has ended by itself.
 local function release(counter, last, amount)
-  if last > counter[4] then
+  if last > counter[OVER] then
     local place = place_of(counter, last)
     counter[place] = max(0, counter[place] - amount)
   end
 end
 
+-- Writes the counter, which lives for so long at least. To set an expiry takes longer than all else about a write, so
+-- it is set with some to spare, and left until it is too early.
+local function keep(key, counter, holding, life_ms, spare_ms)
+  if counter[STAMP] + life_ms <= counter[EXPIRY] then
+    call('SET', key, packed(counter, holding), 'KEEPTTL')
+    return
+  end
+  counter[EXPIRY] = counter[STAMP] + life_ms + spare_ms
+  call('PSETEX', key, life_ms + spare_ms, packed(counter, holding))
+end
+
 -- A counter lives until it is whole again, or until its window is over. Returns what it holds.
 local function write(key, counter, kind, first, second, step_ms)
   local holding = held(counter)
-  local life_ms
   if kind == QUOTA then
-    life_ms = min(second - counter[3], TEN_YEARS_MS)
+    local left_ms = second - counter[STAMP]
+    if left_ms < TEN_YEARS_MS then
+      keep(key, counter, holding, left_ms, 0)
+    else
+      keep(key, counter, holding, TEN_YEARS_MS, SPARE_MS)
+    end
   else
-    life_ms = 1000 + max(kind == RATE and ceil(counter[1] / first) or 0, holding > 0 and STEPS * step_ms or 0)
+    local whole_in_ms = kind == RATE and ceil(counter[1] / first) or 0
+    keep(key, counter, holding, max(whole_in_ms, holding > 0 and STEPS * step_ms or 0), SPARE_MS)
   end
-  call('PSETEX', key, life_ms, packed(counter, holding))
   return holding
 end

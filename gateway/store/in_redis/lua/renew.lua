@@ -44,10 +44,9 @@ for number = 3, #ARGV do
 end
 
 for place, kind in pairs(kinds) do
-  call('SET', KEYS[place], packed(counters[place], held(counters[place])), 'KEEPTTL')
-  local life_ms = STEPS * step_ms + 1000
-  if kind ~= QUOTA and call('PTTL', KEYS[place]) < life_ms then
-    call('PEXPIRE', KEYS[place], life_ms)
-  end
+  -- Nothing flows back here, so the time of its last use stays; a quota keeps the end of its window.
+  local counter = counters[place]
+  local life_ms = kind == QUOTA and 0 or now - counter[STAMP] + STEPS * step_ms
+  keep(KEYS[place], counter, held(counter), life_ms, SPARE_MS)
 end
 return { renewed, now }
