@@ -204,8 +204,10 @@ async def test_embeddings_that_report_nothing_are_estimated_by_their_input_alone
 async def test_what_reports_no_tokens_elsewhere_is_charged_none(api: Api) -> None:
     async with DemoUpstream(Script(usage="never")) as upstream, whole_gateway(upstream.base_url) as gateway:
         assert (await api.ask(gateway)).status == 200
+        assert (await gateway.ended()).usage == Usage()
         row = await gateway.ledger()
         assert (row.requests, row.input, row.output) == (1, 0, 0)
+        assert gateway.lines[-1]["usage_source"] == "reported"
 
 
 @pytest.mark.parametrize("size", [1_024, 3_000_000])
