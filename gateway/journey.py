@@ -68,12 +68,18 @@ class Journey:
 
     async def answer(self, arrival: Arrival, sink: Sink) -> None:
         """Give `sink` an answer, whatever happens. Raises nothing but the cancellation by a client that left."""
-        exchange = Exchange(self.rooms.new_id(), arrival)
+        await self._carry(Exchange(self.rooms.new_id(), arrival), sink, self._answer)
+
+    async def answer_here(self, arrival: Arrival, sink: Sink, page: Page) -> None:
+        """Let the door answer by itself, with the same errors, drain and record as a journey."""
+        await self._carry(Exchange(self.rooms.new_id(), arrival, status=200), sink, page)
+
+    async def _carry(self, exchange: Exchange, sink: Sink, work: Page) -> None:
         task = asyncio.current_task()
         assert task is not None, "a journey runs in a task"
         self._running.add(task)
         try:
-            await self._answer(exchange, sink)
+            await work(exchange, sink)
         except GatewayError as error:
             self._refuse(exchange, sink, error)
         except asyncio.CancelledError:
@@ -84,7 +90,7 @@ class Journey:
             task.uncancel()
             self._refuse(exchange, sink, ShuttingDown("The gateway is shutting down."))
         except Exception as defect:  # noqa: BLE001 # A defect of ours: the client learns that much, the log all of it.
-            self.rooms.complain(f"request {arrival.request_id} failed", defect)
+            self.rooms.complain(f"request {exchange.arrival.request_id} failed", defect)
             self._refuse(
                 exchange, sink, InternalError("The gateway failed. Its operators find the request id in the log.")
             )
@@ -92,16 +98,6 @@ class Journey:
             self._running.discard(task)
             # In a task of the process, so that no second cancellation can lose a settlement.
             self._own(self._close(exchange))
-
-    async def answer_here(self, arrival: Arrival, sink: Sink, page: Page) -> None:
-        """Let the door answer by itself, with the same errors and the same record as a journey."""
-        exchange = Exchange(self.rooms.new_id(), arrival, status=200)
-        try:
-            await page(exchange, sink)
-        except GatewayError as error:
-            self._refuse(exchange, sink, error)
-        exchange.ended = self.rooms.clock.monotonic()
-        record(exchange, self.rooms.recorders, self.rooms.complain)
 
     def caller(self, arrival: Arrival) -> Caller:
         """Whose key the arrival carries. Raises KeyMissing, KeyUnknown, KeyExpired."""

@@ -46,7 +46,7 @@ class Gateway:
         self._settings = settings
         self._log = log
         self._metrics = Metrics(clock, version("inducta-gateway"))
-        self._store = StoreRoom(settings.store, (clock, settings.timezone), self._metrics.store_call, log.error)
+        self._store = StoreRoom(settings.store, (clock, settings.timezone), self._metrics.store_call, log)
         self.store = self._store.store
         self._wire = HttpWire()
         self._traffic = Traffic(self._note_health)
@@ -122,7 +122,7 @@ class Gateway:
         await self._journey.closed()
         await self._checks.close()
         await self._wire.close()
-        await self.store.close()
+        await self._store.close()
 
     def _wake(self) -> None:
         """What goes on by itself from now on."""

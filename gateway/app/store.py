@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +19,13 @@ from gateway.store.in_memory import InMemoryStore
 from gateway.store.journal import Journal
 from gateway.store.steady import Policy, SteadyStore
 from gateway.store.vigil import Vigil
+from gateway.telemetry.log import Log
 
 if TYPE_CHECKING:
     from gateway.store.in_redis import Observer
+
+LOOK_EVERY_S = 1.0
+"""Between two looks whether the store answers."""
 
 
 class StoreRoom:
@@ -33,12 +37,13 @@ class StoreRoom:
         settings: StoreSettings,
         around: tuple[Clock, ZoneInfo],
         observe: Observer,
-        complain: Callable[[str], None],
+        log: Log,
     ) -> None:
         clock, zone = around
         self._steady: SteadyStore | None = None
         self._refuses = settings.on_outage == "refuse"
-        self._greeting: asyncio.Task[None] | None = None
+        self._log = log
+        self._watching: asyncio.Task[None] | None = None
         inner: Store
         if settings.url == "memory://":
             inner = InMemoryStore(clock, zone)
@@ -49,7 +54,7 @@ class StoreRoom:
             process = secrets.token_hex(6)
             options = RedisOptions(settings.url, process, settings.prefix, settings.timeout.total_seconds())
             journal = _journal(settings.journal or state_folder(os.environ), process)
-            policy = Policy(complain, lets_through=not self._refuses)
+            policy = Policy(log.error, lets_through=not self._refuses)
             inner = self._steady = SteadyStore(RedisStore(options, zone, observe), journal, policy, around)
         self.store = self._vigil = Vigil(inner)
 
@@ -57,8 +62,13 @@ class StoreRoom:
         self._vigil.start()
         if self._steady is not None:
             self._steady.start()
-            # So that readiness knows before the first request comes.
-            self._greeting = asyncio.get_running_loop().create_task(_greet(self._steady))
+            self._watching = asyncio.get_running_loop().create_task(self._watch(self._steady))
+
+    async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        await self.store.close()
 
     @property
     def obstacle(self) -> str | None:
@@ -70,6 +80,21 @@ class StoreRoom:
         """Requests that wait on the disk."""
         return self._steady.unsettled if self._steady is not None else 0
 
+    async def _watch(self, steady: SteadyStore) -> None:
+        """Ask the store now and then, so that readiness knows of an outage before a request does, and tell
+        operators when it goes out and when it is back."""
+        was_out = False
+        while True:
+            with suppress(StoreUnavailable):
+                await steady.ping()
+            trouble = steady.trouble
+            if trouble is not None and not was_out:
+                self._log.error("store out", reason=trouble)
+            if trouble is None and was_out:
+                self._log.info("store back")
+            was_out = trouble is not None
+            await asyncio.sleep(LOOK_EVERY_S)
+
 
 def _journal(folder: Path, process: str) -> Journal:
     try:
@@ -78,11 +103,6 @@ def _journal(folder: Path, process: str) -> Journal:
         raise StoreUnavailable(
             f"The journal cannot be kept in {folder}: {error.strerror or error}. Name another folder as store.journal."
         ) from error
-
-
-async def _greet(store: Store) -> None:
-    with suppress(StoreUnavailable):
-        await store.ping()
 
 
 def state_folder(environment: Mapping[str, str]) -> Path:

@@ -150,7 +150,7 @@ class RateExceeded(LimitRefusal):
     """A rate is used up, or what is left is held by requests in flight: try again soon."""
 
 
-class LimitTooSmall(LimitRefusal):
+class RequestExceedsLimit(LimitRefusal):
     """The request needs more than the limit ever holds: no retry can succeed."""
 
     code = "request_exceeds_limit"

@@ -54,8 +54,8 @@ class Exchange:
     arrival: Arrival
     caller: Caller | None = None
     envelope: Envelope | None = None
-    entered: int = 0
-    """Tokens of input, as estimated at admission."""
+    estimated_input: int = 0
+    """Tokens, as estimated at admission."""
     reservation: Reservation | None = None
     target: Target | None = None
     attempt: Attempt | None = None

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.core.calendar import FOREVER_MS
-from gateway.core.errors import LimitRefusal, LimitTooSmall, QuotaSpent, RateExceeded
+from gateway.core.errors import LimitRefusal, QuotaSpent, RateExceeded, RequestExceedsLimit
 from gateway.core.limit import Limit, Meter, Mode, Per, Scope
 from gateway.core.reservation import Refusal, Standing, Why
 
@@ -121,7 +121,7 @@ def rfc3339(ms: int) -> str:
 
 def _kind(refusal: Refusal) -> type[LimitRefusal]:
     if refusal.why is Why.NEVER:
-        return LimitTooSmall
+        return RequestExceedsLimit
     if refusal.why is Why.SPENT and refusal.standing.limit.is_quota:
         return QuotaSpent
     return RateExceeded

@@ -23,7 +23,7 @@ async def admit(
 ) -> Reservation:
     """A reservation under every limit that binds. Raises a LimitRefusal, StoreUnavailable."""
     estimator = estimates.of(envelope.model.name)
-    exchange.entered = estimator.input_tokens(envelope.input_bytes) if envelope.endpoint.estimated else 0
+    exchange.estimated_input = estimator.input_tokens(envelope.input_bytes) if envelope.endpoint.estimated else 0
     verdict = await counters.admit(ask_for(exchange, caller, envelope, estimator.output_tokens()))
     if isinstance(verdict, Refusal):
         raise refusal_error(verdict)
@@ -39,7 +39,7 @@ def ask_for(exchange: Exchange, caller: Caller, envelope: Envelope, expected: in
     limits = caller.limits_on(envelope.model, envelope.user)
     return Ask(
         id=exchange.id,
-        charges=tuple([_charge(limit, exchange.entered, envelope.model.price) for limit in limits]),
+        charges=tuple([_charge(limit, exchange.estimated_input, envelope.model.price) for limit in limits]),
         likely=likely * envelope.choices,
         most=most * envelope.choices,
         least=min(most, 1) * envelope.choices,

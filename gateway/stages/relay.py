@@ -68,7 +68,7 @@ def _allowance(exchange: Exchange, envelope: Envelope) -> Allowance | None:
         return None
     if not any(hold.limit.stops for hold in reservation.holds):
         return None
-    return Allowance(reservation.granted, exchange.entered, envelope.choices)
+    return Allowance(reservation.granted, exchange.estimated_input, envelope.choices)
 
 
 def _pass_on(answer: Answer, sink: Sink, digest: Callable[[bytes], bytes]) -> None:

@@ -81,7 +81,7 @@ def _actual(hold: Hold, usage: Usage, cost: int) -> int:
 def _estimated(exchange: Exchange, output: int) -> Usage:
     if exchange.envelope is not None and not exchange.envelope.endpoint.estimated:
         return Usage()  # Where tokens are not the measure, those that are not reported are none.
-    return Usage(input=exchange.entered, output=output, source=Source.ESTIMATED)
+    return Usage(input=exchange.estimated_input, output=output, source=Source.ESTIMATED)
 
 
 def _delivered(tally: Tally) -> int:

@@ -77,6 +77,21 @@ async def test_a_gateway_starts_without_its_store(redis: RedisServer, tmp_path: 
         assert (await gateway.chat()).status == 200
 
 
+async def test_operators_are_told_of_an_outage_without_any_request(redis: RedisServer, tmp_path: Path) -> None:
+    async with whole_gateway("http://127.0.0.1:1/v1", store=store(redis, tmp_path)) as gateway:
+        await until_ready(gateway)
+        redis.freeze()
+        async with asyncio.timeout(10):
+            while (await gateway.request("GET", "/readyz", admin=True)).status == 200:
+                await asyncio.sleep(TIMEOUT_S / 10)
+        redis.thaw()
+        async with asyncio.timeout(10):
+            while len(gateway.lines) < 2:
+                await asyncio.sleep(TIMEOUT_S / 10)
+        told = [(line["event"], bool(line.get("reason"))) for line in gateway.lines]
+        assert told == [("store out", True), ("store back", False)]
+
+
 async def test_a_stream_that_outlives_the_store_is_charged_when_it_is_back(redis: RedisServer, tmp_path: Path) -> None:
     limits: Json = {"limits": [{"tokens": 1_000, "per": "month"}, {"concurrent": 1}]}
     model = {"max_output_tokens": 100}

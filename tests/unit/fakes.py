@@ -306,7 +306,7 @@ def exchange_of(
     envelope = read(body, endpoint, caller, catalogue_of(model, caller=caller))
     exchange.envelope = envelope
     exchange.reservation = reserved(Ask(exchange.id, (), 10, 10))
-    exchange.entered = 7
+    exchange.estimated_input = 7
     exchange.target = model.targets[0] if model.targets else None
     return exchange, envelope
 

@@ -350,6 +350,20 @@ async def test_ids_of_settlements_are_the_gateways_own() -> None:
     assert [settled.id for settled in whole.store.settled] == ["exchange-1", "exchange-2"]
 
 
+async def test_a_defect_of_a_page_is_answered_and_recorded_too() -> None:
+    whole = Whole()
+
+    async def broken(exchange: Exchange, sink: Sink) -> None:
+        raise RuntimeError(SECRET)
+
+    await whole.journey.answer_here(arrival_of(b""), whole.client, broken)
+    await whole.journey.closed()
+    assert whole.client.status == 500
+    assert SECRET.encode() not in whole.client.body
+    assert [exchange.status for exchange in whole.recorded] == [500]
+    assert len(whole.complaints) == 1
+
+
 async def test_the_door_answers_by_itself_with_the_same_errors_and_record() -> None:
     whole = Whole()
 
@@ -363,4 +377,5 @@ async def test_the_door_answers_by_itself_with_the_same_errors_and_record() -> N
     missed = Client()
     await whole.journey.answer_here(arrival_of(b""), missed, nowhere)
     assert (whole.client.body, missed.status) == (b"here", 404)
+    await whole.journey.closed()
     assert [exchange.status for exchange in whole.recorded] == [200, 404]

@@ -30,7 +30,7 @@ leaves = [kind for kind in every_error() if not kind.__subclasses__() and kind._
         ("UrlUnknown", 404, "invalid_request_error", "unknown_url"),
         ("MethodNotAllowed", 405, "invalid_request_error", "method_not_allowed"),
         ("RateExceeded", 429, "requests", "rate_limit_exceeded"),
-        ("LimitTooSmall", 429, "requests", "request_exceeds_limit"),
+        ("RequestExceedsLimit", 429, "requests", "request_exceeds_limit"),
         ("QuotaSpent", 429, "insufficient_quota", "insufficient_quota"),
         ("StoreUnavailable", 503, "server_error", "store_unavailable"),
         ("NoTarget", 503, "server_error", "no_upstream_available"),
@@ -52,7 +52,7 @@ def test_codes_tell_errors_apart() -> None:
 
 
 def test_only_hopeless_refusals_tell_clients_not_to_retry() -> None:
-    assert {kind.__name__ for kind in leaves if kind.should_retry is False} == {"LimitTooSmall", "QuotaSpent"}
+    assert {kind.__name__ for kind in leaves if kind.should_retry is False} == {"RequestExceedsLimit", "QuotaSpent"}
 
 
 def test_a_gateway_that_shuts_down_says_when_another_answers() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.errors import LimitTooSmall, QuotaSpent, RateExceeded
+from gateway.core.errors import QuotaSpent, RateExceeded, RequestExceedsLimit
 from gateway.core.limit import Limit, Meter, Mode, Per, Scope
 from gateway.core.reservation import Refusal, Standing, Why
 from gateway.core.standing import duration_text, limit_headers, limit_object, refusal_error, rfc3339, standing_object
@@ -126,8 +126,8 @@ def test_durations_are_written_as_openai_writes_them(milliseconds: int, text: st
         (Meter.TOKENS, Per.MINUTE, Why.SPENT, RateExceeded, "tokens", "rate_limit_exceeded"),
         (Meter.USD, Per.HOUR, Why.SPENT, RateExceeded, "tokens", "rate_limit_exceeded"),
         (Meter.CONCURRENT, None, Why.HELD, RateExceeded, "concurrency", "rate_limit_exceeded"),
-        (Meter.TOKENS, Per.MINUTE, Why.NEVER, LimitTooSmall, "tokens", "request_exceeds_limit"),
-        (Meter.REQUESTS, Per.MONTH, Why.NEVER, LimitTooSmall, "requests", "request_exceeds_limit"),
+        (Meter.TOKENS, Per.MINUTE, Why.NEVER, RequestExceedsLimit, "tokens", "request_exceeds_limit"),
+        (Meter.REQUESTS, Per.MONTH, Why.NEVER, RequestExceedsLimit, "requests", "request_exceeds_limit"),
         (Meter.TOKENS, Per.MONTH, Why.SPENT, QuotaSpent, "insufficient_quota", "insufficient_quota"),
         (Meter.USD, Per.TOTAL, Why.SPENT, QuotaSpent, "insufficient_quota", "insufficient_quota"),
         (Meter.TOKENS, Per.MONTH, Why.HELD, RateExceeded, "tokens", "rate_limit_exceeded"),

@@ -22,7 +22,7 @@ def asked(*limits: Limit, model: Model = MODEL, expected: int = OUTPUT_AT_FIRST,
     """What the store is asked for a request of 100 tokens of input."""
     caller = msgspec.structs.replace(CALLER, limits=limits)
     exchange, envelope = exchange_of(body_of(**members), model=model, caller=caller)
-    exchange.entered = INPUT
+    exchange.estimated_input = INPUT
     return ask_for(exchange, caller, envelope, expected)
 
 
@@ -87,7 +87,7 @@ def test_an_answer_without_tokens_reserves_none() -> None:
     embeddings = ENDPOINTS["/v1/embeddings"]
     talkative = msgspec.structs.replace(MODEL, max_output_tokens=32_768)
     exchange, envelope = exchange_of(body_of(input="text"), endpoint=embeddings, model=talkative)
-    exchange.entered = INPUT
+    exchange.estimated_input = INPUT
     ask = ask_for(exchange, CALLER, envelope, 500)
     assert (ask.likely, ask.most, ask.least) == (0, 0, 0)
 
@@ -102,7 +102,7 @@ async def test_an_admitted_request_knows_its_estimate_and_reservation() -> None:
     estimates, store = Estimates(), Ledgers()
     reservation = await admit(exchange, CALLER, envelope, estimates, store)
     assert isinstance(reservation, Reservation)
-    assert 1_000 < exchange.entered < 1_050
+    assert 1_000 < exchange.estimated_input < 1_050
     assert [ask.id for ask in store.asked] == [exchange.id] != [exchange.arrival.request_id]
 
 
