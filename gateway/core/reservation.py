@@ -124,8 +124,9 @@ class Due(msgspec.Struct, frozen=True):
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """The truth about a reservation. Settling it twice is the same as once. `entry` is None where
-    there is nothing to bill: the request never got an answer."""
+    """The truth about a reservation, whose `id` and `at_ms` it repeats: by both of them its holds are found.
+    Settling it twice is the same as once. `entry` is None where there is nothing to bill: the request
+    never got an answer."""
 
     id: str
     at_ms: int

@@ -23,6 +23,10 @@ Command = tuple[Any, ...]
 Dial = Callable[[], Awaitable[AbstractConnection]]
 """Gives a connection that is ready for use. Raises RedisError, OSError."""
 
+_DIAL_S = 2.0
+"""For a connection, its TLS and its greeting: several turns over a long way. Calls do not wait for it any longer
+than for an answer."""
+
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 
@@ -82,7 +86,7 @@ class Line:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(max(_DIAL_S, self._timeout_s)):
                     connection = await self._dial()
                     await self._greet(connection)
             except (RedisError, OSError, TimeoutError) as error:

@@ -75,6 +75,8 @@ class RedisStore:
             by_slot=servers.by_slot,
         )
         self._open: dict[str, Reservation] = {}
+        self._in_doubt: dict[str, Reservation] = {}
+        """Settled, but nobody knows whether Redis heard of it: their records stay until a replay has made sure."""
 
     @property
     def trouble(self) -> str | None:
@@ -89,7 +91,12 @@ class RedisStore:
 
     async def settle(self, settlement: Settlement) -> None:
         reservation = self._open.pop(settlement.id, None)
-        await settle(self._kit, settlement, Origin(self._kit.process))
+        try:
+            await settle(self._kit, settlement, Origin(self._kit.process))
+        except StoreUnavailable:
+            if reservation is not None:
+                self._in_doubt[settlement.id] = reservation
+            raise
         if reservation is not None:
             self._kit.records.end(reservation.at_ms)
 
@@ -97,6 +104,9 @@ class RedisStore:
         """Settle what stands at this place of a process's journal, once, however often it is replayed. The
         places of a journal are to be replayed in their order, one after the other."""
         await settle(self._kit, settlement, Origin(process, place))
+        reservation = self._in_doubt.pop(settlement.id, None)
+        if reservation is not None:
+            self._kit.records.end(reservation.at_ms)
 
     async def renew(self, ids: Sequence[str]) -> None:
         await renew(self._kit, [self._open[name] for name in ids if name in self._open])
