@@ -80,7 +80,7 @@ class Connection(asyncio.BufferedProtocol):
     async def exchange(self, request: Request) -> Incoming:
         """Send, and wait for the first byte of the answer's body or its end. Raises Stale,
         UpstreamUnreachable, UpstreamTimedOut or what the rest of the request raises; when it
-        raises, the connection is closed."""
+        raises, the connection is closed, unless the answer has ended: it may serve another by then."""
         if self.closed:
             raise Stale
         answer = self._answer = Incoming(self._name, self)
@@ -91,7 +91,9 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 await self._upload.go_on_until(answer)
         except BaseException:
-            self.abort()
+            # A cancellation may arrive after the whole answer, when the connection carries another's request.
+            if self._answer is answer:
+                self.abort()
             raise
         return answer
 

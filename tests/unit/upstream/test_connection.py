@@ -216,6 +216,21 @@ async def test_a_reader_that_abandons_the_last_piece_leaves_nothing_to_keep() ->
     assert upstream.shelf.free == []
 
 
+async def test_who_is_cancelled_as_its_answer_ends_leaves_the_next_request_alone() -> None:
+    upstream = Upstream()
+    first = upstream.hears(Timeouts())
+    await asyncio.sleep(0)
+    second = upstream.hears(Timeouts())  # Begins before the first is woken.
+    upstream.says(CHUNKED + b"\r\n0\r\n\r\n")
+    assert upstream.shelf.free == [upstream.connection]
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    upstream.says(b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n")
+    assert (await asyncio.wait_for(second, 1)).status == 201
+    assert upstream.socket.is_open
+
+
 async def test_a_request_has_time_as_long_as_some_of_it_is_taken() -> None:
     upstream = Upstream()
     upstream.socket.unsent = 10
