@@ -36,6 +36,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- bench of admission: begin -->", "<!-- bench of admission: end -->"
 CLIENTS = 64
 TURN = 1_000
+ROUNDS = 3
 KEYS = 10_000
 USED = Usage(input=50, output=40)
 
@@ -158,6 +159,19 @@ class Run:
             await self._store.settle(truth(reservation, key))
 
 
+def least_disturbed(redis: Redis, count: int, keys: int, pairs: int) -> Cost:
+    """Each figure the best of three rounds: what others do on the machine only ever adds."""
+    rounds = [uvloop.run(Run(redis, count, keys).cost(pairs)) for _ in range(ROUNDS)]
+    return Cost(
+        count,
+        keys,
+        max(one.pairs_per_s for one in rounds),
+        min(one.gateway_us for one in rounds),
+        min(one.redis_admit_us for one in rounds),
+        min(one.redis_settle_us for one in rounds),
+    )
+
+
 def opened(redis: Redis) -> RedisStore:
     path = redis.connection_pool.connection_kwargs["path"]
     return RedisStore(RedisOptions(url=f"unix://{path}", process="bench", timeout_s=10), ZoneInfo("UTC"))
@@ -166,6 +180,18 @@ def opened(redis: Redis) -> RedisStore:
 def _cpu_s(redis: Redis) -> float:
     told = redis.info("cpu")
     return float(told["used_cpu_user"] + told["used_cpu_sys"])
+
+
+async def get_us(redis: Redis, calls: int = 20_000) -> float:
+    """What Redis takes for a GET that comes the same way: a yardstick, since machines differ."""
+    store = opened(redis)
+    courier = store._kit.courier
+    began = _cpu_s(redis)
+    for _ in range(0, calls, CLIENTS):
+        await asyncio.gather(*[courier.ask("gw", ("GET", "gw"), courier.deadline()) for _ in range(CLIENTS)])
+    took = _cpu_s(redis) - began
+    await store.close()
+    return took * 1e6 / calls
 
 
 async def memory_mib(redis: Redis) -> float:
@@ -187,7 +213,7 @@ def _of_key(key: str, meter: Meter, per: Per | None) -> Limit:
     return Limit(f"{meter}-{per}", Scope.KEY, key, meter, per, 10**9, 10**9, team="bench")
 
 
-def table(costs: Sequence[Cost], mib: float) -> list[str]:
+def table(costs: Sequence[Cost], mib: float, yardstick_us: float) -> list[str]:
     rows = [
         ("limits", "keys", "pairs a second", "gateway, a pair", "Redis, an admission", "Redis, a settlement"),
         ("---",) * 6,
@@ -198,12 +224,18 @@ def table(costs: Sequence[Cost], mib: float) -> list[str]:
             (f"{cost.limits}", f"{cost.keys:,}", f"{cost.pairs_per_s:,.0f}", f"{cost.gateway_us:.0f} µs{aims[0]}",
              f"{cost.redis_admit_us:.0f} µs{aims[1]}", f"{cost.redis_settle_us:.0f} µs")
         )  # fmt: skip
-    said = f"10,000 keys, each with five limits of its own and a request under way, take {mib:.1f} MiB in Redis."
-    return [*[f"| {' | '.join(row)} |" for row in rows], "", said]
+    return [
+        *[f"| {' | '.join(row)} |" for row in rows],
+        "",
+        (
+            f"A GET that comes the same way took Redis {yardstick_us:.1f} µs meanwhile. 10,000 keys, each with five limits "
+            f"of its own and a request under way, take {mib:.1f} MiB there."
+        ),
+    ]
 
 
 @click.command(epilog="Example: python -m bench.admission --pairs 5000")
-@click.option("--pairs", default=20_000, show_default=True, help="Admissions, and settlements, of each run.")
+@click.option("--pairs", default=10_000, show_default=True, help="Admissions, and settlements, of each run.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
 @click.option("--write", is_flag=True, help="Write the table into docs/performance.md.")
 def main(pairs: int, as_json: bool, write: bool) -> None:
@@ -211,14 +243,16 @@ def main(pairs: int, as_json: bool, write: bool) -> None:
     own, other = sorted(os.sched_getaffinity(0))[:2]
     os.sched_setaffinity(0, {own})
     with redis_server(other) as redis:
-        costs = [uvloop.run(Run(redis, count, 1).cost(pairs)) for count in (1, 4, 16)]
-        costs.append(uvloop.run(Run(redis, 4, KEYS).cost(max(pairs, KEYS))))
+        costs = [least_disturbed(redis, count, 1, pairs) for count in (1, 4, 16)]
+        costs.append(least_disturbed(redis, 4, KEYS, max(pairs, KEYS)))
+        yardstick_us = min(uvloop.run(get_us(redis)) for _ in range(ROUNDS))
         mib = uvloop.run(memory_mib(redis))
         version = redis.info("server")["redis_version"]
     if as_json:
-        click.echo(json.dumps({"machine": machine(), "costs": [asdict(cost) for cost in costs], "memory_mib": mib}))
+        told = {"machine": machine(), "costs": [asdict(cost) for cost in costs], "get_us": yardstick_us}
+        click.echo(json.dumps(told | {"memory_mib": mib}))
         return
-    lines = table(costs, mib)
+    lines = table(costs, mib, yardstick_us)
     click.echo("\n".join(lines))
     if write:
         facts = f"Made by `python -m bench.admission` on: {machine()}, Redis {version}."
