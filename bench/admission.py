@@ -228,8 +228,8 @@ def table(costs: Sequence[Cost], mib: float, yardstick_us: float) -> list[str]:
         *[f"| {' | '.join(row)} |" for row in rows],
         "",
         (
-            f"A GET that comes the same way took Redis {yardstick_us:.1f} µs meanwhile. 10,000 keys, each with five limits "
-            f"of its own and a request under way, take {mib:.1f} MiB there."
+            f"A GET that comes the same way took Redis {yardstick_us:.1f} µs meanwhile. 10,000 keys, each with five "
+            f"limits of its own and a request under way, take {mib:.1f} MiB there."
         ),
     ]
 
