@@ -269,9 +269,11 @@ async def test_a_long_report_is_quick(redis: RedisServer, store: RedisStore) -> 
         client.config_resetstat()
         began = time.process_time()
         rows = await store.usage(UsageQuery(by=("key",), team="red"))
-        took = client.info("commandstats")["cmdstat_hscan"]
+        asked = client.info("commandstats")
+    took = asked["cmdstat_hscan"]
     assert time.process_time() - began + took["usec"] / 1e6 < 1
-    assert (took["calls"], "cmdstat_hgetall" in took) == (366, False)
+    assert set(asked) <= {"cmdstat_hscan", "cmdstat_zscan", "cmdstat_info", "cmdstat_config|resetstat"}
+    assert took["calls"] == 366
     assert took["usec_per_call"] < 5_000
     assert len(rows) == 200
     assert sum(row.requests for row in rows) == 365 * 200 + 1
