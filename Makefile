@@ -48,8 +48,9 @@ format: $(VENV)/.dev ## write the format and the fixes that ruff is sure of
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## measure speed and memory (docs/performance.md); BENCH_ARGS= passes on
+bench: $(VENV)/.dev redis-server ## measure speed and memory (docs/performance.md); BENCH_ARGS= passes on
 	$(BIN)/python -m bench $(BENCH_ARGS)
+	$(BIN)/python -m bench.admission $(filter --json --write,$(BENCH_ARGS))
 
 lock: $(VENV)/.dev ## write requirements/*.txt anew after a change of pyproject.toml; UPGRADE=--upgrade takes newer versions
 	$(COMPILE) requirements/build.in -o requirements/build.txt
