@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, tzinfo
 
+import msgspec
+
 from gateway.core.envelope import Envelope
 from gateway.core.errors import ClientGone
 from gateway.core.estimate import BYTES_PER_TOKEN, Estimates
@@ -44,11 +46,18 @@ def reckon(exchange: Exchange, envelope: Envelope) -> Usage | None:
         return None
     reported = tally.usage
     if reported is not None:
-        return reported
+        return reported if exchange.whole else _at_least_delivered(reported, envelope, tally)
     nothing_came = not tally.events and not tally.text_bytes
     if nothing_came and (tally.failed or (exchange.error is not None and not left)):
         return None
     return _estimated(exchange, _delivered(tally) if envelope.endpoint.cap_members else 0)
+
+
+def _at_least_delivered(reported: Usage, envelope: Envelope, tally: Tally) -> Usage:
+    """A stream that was cut, where reports come in parts: the first one knows the input, and no output yet."""
+    if not envelope.endpoint.usage_in_parts or tally.events <= reported.output:
+        return reported
+    return msgspec.structs.replace(reported, output=tally.events, source=Source.ESTIMATED)
 
 
 def settlement(exchange: Exchange, reservation: Reservation, zone: tzinfo) -> Settlement:

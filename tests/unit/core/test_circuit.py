@@ -116,14 +116,14 @@ def test_after_a_whole_recovery_the_rest_is_short_again() -> None:
     assert circuit.wait_s(now) == FIRST_REST_S
 
 
-def test_one_failure_does_not_end_a_recovery_but_two_in_a_row_do() -> None:
+def test_some_failures_do_not_end_a_recovery_but_a_row_of_them_does() -> None:
     circuit = opened()
     now = FIRST_REST_S
     circuit.succeeded(circuit.begin(now), now)
-    fail(circuit, 1, now)
+    fail(circuit, FAILURES_IN_A_ROW - 1, now)
     assert circuit.state(now) is State.RECOVERING
     circuit.succeeded(circuit.begin(now), now)
-    fail(circuit, 2, now)
+    fail(circuit, FAILURES_IN_A_ROW, now)
     assert circuit.state(now) is State.OPEN
 
 
@@ -157,7 +157,7 @@ def test_an_old_success_does_not_break_a_new_row_of_failures() -> None:
     fail(circuit, FAILURES_IN_A_ROW, now=0)
     now = FIRST_REST_S
     circuit.answered(circuit.begin(now), now)
-    fail(circuit, 1, now)
+    fail(circuit, FAILURES_IN_A_ROW - 1, now)
     circuit.succeeded(old, now)
     fail(circuit, 1, now)
     assert circuit.state(now) is State.OPEN

@@ -295,3 +295,21 @@ async def test_a_store_that_is_out_is_told_and_the_usage_is_known() -> None:
     with pytest.raises(StoreUnavailable):
         await settle(exchange, Estimates(), UTC, Ledgers(outage=StoreUnavailable("Out.")))
     assert exchange.usage == Usage(12, 45)
+
+
+MESSAGE_START = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":1}}}\n\n'
+)
+MESSAGE_DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"word"}}\n\n'
+
+
+def test_a_cut_stream_whose_usage_comes_in_parts_pays_for_what_was_delivered() -> None:
+    messages = ENDPOINTS["/v1/messages"]
+    exchange, envelope = exchange_of(body_of(max_tokens=500), endpoint=messages)
+    tally = exchange.tally = StreamTally(messages, merge=False)
+    exchange.status, exchange.error = 200, ClientGone("It left.")
+    tally.feed(MESSAGE_START + MESSAGE_DELTA * 200)
+    usage = reckon(exchange, envelope)
+    assert usage is not None
+    assert (usage.input, usage.source) == (9, Source.ESTIMATED)
+    assert 200 <= usage.output <= 202
