@@ -27,8 +27,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from bench.report import machine
-from gateway.core.limit import Limit, Meter, Per, Scope
-from gateway.core.reservation import Ask, Charge, Due, LedgerEntry, Reservation, Settlement
+from gateway.core.limits import Limit, Meter, Per, Scope
+from gateway.core.reservation import AdmissionRequest, Charge, LedgerEntry, Reservation, Settlement, SettlementLine
 from gateway.core.usage import Usage
 from gateway.store.in_redis import RedisOptions, RedisStore
 
@@ -103,14 +103,14 @@ def limits(count: int, key: str) -> list[Limit]:
     return made[:count]
 
 
-def ask(name: str, bound_by: Sequence[Limit]) -> Ask:
+def ask(name: str, bound_by: Sequence[Limit]) -> AdmissionRequest:
     whole = (Meter.REQUESTS, Meter.CONCURRENT)
     charges = [Charge(one, 1) if one.meter in whole else Charge(one, 50, 1_000_000) for one in bound_by]
-    return Ask(name, tuple(charges), likely=100, most=1_000)
+    return AdmissionRequest(name, tuple(charges), likely=100, most=1_000)
 
 
 def truth(reservation: Reservation, key: str) -> Settlement:
-    dues = tuple([Due(hold, USED.total) for hold in reservation.holds])
+    dues = tuple([SettlementLine(hold, USED.total) for hold in reservation.holds])
     return Settlement(reservation.id, reservation.at_ms, dues, LedgerEntry("2026-11-23", "bench", key, "m", USED, 31))
 
 

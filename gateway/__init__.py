@@ -1,6 +1,6 @@
 """The gateway: one door between an organisation's programs and its language models.
 
-Read `journey.py` first: it is a request's whole way on one screen.
+Read `pipeline.py` first: it is a request's whole way on one screen.
 """
 
 __version__ = "0.1.0"

@@ -87,7 +87,7 @@ class WholeGateway:
         self.admin_port = 0
         self._lines = lines
         self._ended: asyncio.Queue[Exchange] = asyncio.Queue()
-        gateway.rooms.recorders = (*gateway.rooms.recorders, self._ended.put_nowait)
+        gateway.services.recorders = (*gateway.services.recorders, self._ended.put_nowait)
 
     @property
     def url(self) -> str:

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gateway.app.catalogue import catalogue
+from gateway.app.snapshot_builder import snapshot
 from gateway.core.errors import UpstreamError, UpstreamUnreachable
 from gateway.demo.script import Script
 from gateway.demo.upstream import DemoUpstream
 from gateway.settings import Settings, demo_settings
-from gateway.upstream.client import HttpWire
+from gateway.upstream.client import HttpClient
 from gateway.upstream.fetch import models_served
 
 _TOKENS_PER_SECOND = 40
@@ -41,9 +41,9 @@ async def before(url: str, api_key: str, key: str, listen: str) -> AsyncIterator
 
 
 async def _models_of(settings: Settings, url: str) -> list[str]:
-    wire = HttpWire()
+    wire = HttpClient()
     try:
-        models = await models_served(wire, catalogue(settings).upstreams()[0])
+        models = await models_served(wire, snapshot(settings).upstreams()[0])
     except UpstreamError as error:
         # Whoever gave the URL knows the server by that, not by the name that it has in the settings.
         raise UpstreamUnreachable(f"{url} is not served: {error.message}") from None

@@ -11,24 +11,24 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from random import Random
 
-from gateway.app.catalogue import catalogue
 from gateway.app.clock import SystemClock, id_maker
 from gateway.app.post import Post
+from gateway.app.snapshot_builder import snapshot
 from gateway.app.store import StoreRoom
 from gateway.app.waiting import first
 from gateway.core.address import Address
 from gateway.core.clock import Clock
 from gateway.core.estimate import Estimates
 from gateway.core.health import Change
-from gateway.core.traffic import Traffic
-from gateway.journey import Journey, Rooms
+from gateway.core.routing import RoutingState
+from gateway.pipeline import Pipeline, Services
 from gateway.settings.shape import Settings
-from gateway.stages.forward import Way
+from gateway.stages.forward import UpstreamServices
 from gateway.telemetry.gathering import PACKED
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.checks import Check, Checks
-from gateway.upstream.client import HttpWire
+from gateway.upstream.client import HttpClient
 from gateway.web.admin_api import AdminApi
 from gateway.web.admin_plane import AdminPlane, Desk
 from gateway.web.data_plane import DataPlane
@@ -48,24 +48,24 @@ class Gateway:
         self._metrics = Metrics(clock, version("inducta-gateway"))
         self._store = StoreRoom(settings.store, (clock, settings.timezone), self._metrics.store_call, log)
         self.store = self._store.store
-        self._wire = HttpWire()
-        self._traffic = Traffic(self._note_health)
-        self._checks = Checks(self._wire, self._traffic.health, clock, Random())
-        self.rooms = Rooms(
-            catalogue=catalogue(settings, clock.now_ms() // 1000),
+        self._client = HttpClient()
+        self._routing = RoutingState(self._note_health)
+        self._checks = Checks(self._client, self._routing.health, clock, Random())
+        self.services = Services(
+            snapshot=snapshot(settings, clock.now_ms() // 1000),
             store=self.store,
-            way=Way(self._wire, self._traffic, clock),
+            upstream=UpstreamServices(self._client, self._routing, clock),
             zone=settings.timezone,
             recorders=(self._metrics.exchange, log.exchange),
-            complain=log.defect,
+            log_error=log.defect,
             clock=clock,
             new_id=id_maker(),
             estimates=Estimates(),
             keepalive_s=settings.keepalive.total_seconds(),
         )
-        self._journey = Journey(self.rooms)
-        self._data = DataPlane(self._journey, settings.max_body)
-        self._api = AdminApi(self.rooms, settings.admin.secret)
+        self._pipeline = Pipeline(self.services)
+        self._data = DataPlane(self._pipeline, settings.max_body)
+        self._api = AdminApi(self.services, settings.admin.secret)
         self._admin = AdminPlane(Desk(self._exposition, self._ailments, self._obstacles, self._api.answer))
         self._draining = self._supervised = False
         self._doors: list[tuple[asyncio.Server, Listener]] = []
@@ -82,15 +82,15 @@ class Gateway:
         self._supervised = True
         self._wake()
         data = await self._listen(self._data.handle, Address(self._settings.listen.host, post.port), shared=True)
-        listener = Listener(self._admin.handle, self.rooms.new_id)
+        listener = Listener(self._admin.handle, self.services.new_id)
         self._doors.append((await asyncio.get_running_loop().create_unix_server(listener, post.socket), listener))
         return data
 
     def take_up(self, settings: Settings) -> None:
         """Serve requests that begin from now on under these settings. What is read at the start alone stays."""
-        self.rooms.keepalive_s = settings.keepalive.total_seconds()
-        self.rooms.catalogue = catalogue(settings, self.rooms.clock.now_ms() // 1000)
-        self._traffic.keep(self.rooms.catalogue.models.values())
+        self.services.keepalive_s = settings.keepalive.total_seconds()
+        self.services.snapshot = snapshot(settings, self.services.clock.now_ms() // 1000)
+        self._routing.keep(self.services.snapshot.models.values())
         self._check_upstreams()
 
     def on_reload(self, reload: Callable[[], Awaitable[list[str]]]) -> None:
@@ -108,9 +108,9 @@ class Gateway:
         self._data.refusing = True
         for server, _ in self._doors[:1]:
             server.close()
-        await first(hurry.wait(), self._journey.idle(), asyncio.sleep(drain.timeout.total_seconds()))
-        self._journey.cut_short()
-        await self._journey.idle()
+        await first(hurry.wait(), self._pipeline.idle(), asyncio.sleep(drain.timeout.total_seconds()))
+        self._pipeline.cut_short()
+        await self._pipeline.idle()
         await self.close()
 
     async def close(self) -> None:
@@ -119,9 +119,9 @@ class Gateway:
             server.close()
             await listener.close()
         self._doors.clear()
-        await self._journey.closed()
+        await self._pipeline.closed()
         await self._checks.close()
-        await self._wire.close()
+        await self._client.close()
         await self._store.close()
 
     def _wake(self) -> None:
@@ -130,7 +130,7 @@ class Gateway:
         self._check_upstreams()
 
     def _check_upstreams(self) -> None:
-        asked = [upstream for upstream in self.rooms.catalogue.upstreams() if upstream.check_path]
+        asked = [upstream for upstream in self.services.snapshot.upstreams() if upstream.check_path]
         self._checks.keep(Check(upstream, upstream.check_path, upstream.check_every_s) for upstream in asked)
 
     def _note_health(self, change: Change) -> None:
@@ -139,16 +139,16 @@ class Gateway:
         tell("upstream health", upstream=change.upstream, **model, before=change.before, after=change.after)
 
     async def _listen(self, handler: Handler, address: Address, *, shared: bool = False) -> Address:
-        listener = Listener(handler, self.rooms.new_id)
+        listener = Listener(handler, self.services.new_id)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(listener, address.host, address.port, reuse_port=shared, backlog=_BACKLOG)
         self._doors.append((server, listener))
         return Address(address.host, server.sockets[0].getsockname()[1])
 
     async def _exposition(self) -> tuple[bytes, str]:
-        self._metrics.in_flight.set(self._journey.in_flight)
-        now = self.rooms.clock.monotonic()
-        seen = self._traffic.health.view(self.rooms.catalogue.upstreams(), now)
+        self._metrics.in_flight.set(self._pipeline.in_flight)
+        now = self.services.clock.monotonic()
+        seen = self._routing.health.view(self.services.snapshot.upstreams(), now)
         # Anew each time: an upstream that a reload has removed is not told any more.
         self._metrics.upstream_up.values = {(each.name,): int(each.up) for each in seen}
         self._metrics.unsettled.set(self._store.unsettled)
@@ -158,5 +158,5 @@ class Gateway:
         return []  # A process that answers is well.
 
     async def _obstacles(self) -> list[str]:
-        store = self._store.obstacle
+        store = self._store.denial
         return ["draining"] * self._draining + [f"the store {store}"] * bool(store)

@@ -7,8 +7,8 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.app.catalogue import catalogue
 from gateway.app.running import NotAnswered, ask_running
+from gateway.app.snapshot_builder import snapshot
 from gateway.core.errors import StoreUnavailable
 from gateway.settings import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
@@ -33,7 +33,7 @@ async def report(page: str, settings: Settings, query: Mapping[str, str]) -> dic
     options = RedisOptions(settings.store.url, secrets.token_hex(6), settings.store.prefix, _PATIENCE_S)
     store = RedisStore(options, settings.timezone)
     try:
-        return await REPORTS[page](store, catalogue(settings), query)
+        return await REPORTS[page](store, snapshot(settings), query)
     except StoreUnavailable:
         trouble = (store.trouble or "does not answer").rstrip(".")  # What the system says often ends in a full stop.
         raise NoReport(f"The store {trouble}. Is store.url right?") from None

@@ -17,8 +17,8 @@ from gateway.settings.shape import StoreSettings
 from gateway.store.contract import Store
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.journal import Journal
-from gateway.store.steady import Policy, SteadyStore
-from gateway.store.vigil import Vigil
+from gateway.store.leases import LeaseRenewer
+from gateway.store.outbox import OutboxStore, Policy
 from gateway.telemetry.log import Log
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class StoreRoom:
         log: Log,
     ) -> None:
         clock, zone = around
-        self._steady: SteadyStore | None = None
+        self._steady: OutboxStore | None = None
         self._refuses = settings.on_outage == "refuse"
         self._log = log
         self._watching: asyncio.Task[None] | None = None
@@ -55,8 +55,8 @@ class StoreRoom:
             options = RedisOptions(settings.url, process, settings.prefix, settings.timeout.total_seconds())
             journal = _journal(settings.journal or state_folder(os.environ), process)
             policy = Policy(log.error, lets_through=not self._refuses)
-            inner = self._steady = SteadyStore(RedisStore(options, zone, observe), journal, policy, around)
-        self.store = self._vigil = Vigil(inner)
+            inner = self._steady = OutboxStore(RedisStore(options, zone, observe), journal, policy, around)
+        self.store = self._vigil = LeaseRenewer(inner)
 
     def start(self) -> None:
         self._vigil.start()
@@ -71,7 +71,7 @@ class StoreRoom:
         await self.store.close()
 
     @property
-    def obstacle(self) -> str | None:
+    def denial(self) -> str | None:
         """Why nobody is served: the store is out, and requests are refused meanwhile."""
         return self._steady.trouble if self._steady is not None and self._refuses else None
 
@@ -80,7 +80,7 @@ class StoreRoom:
         """Requests that wait on the disk."""
         return self._steady.unsettled if self._steady is not None else 0
 
-    async def _watch(self, steady: SteadyStore) -> None:
+    async def _watch(self, steady: OutboxStore) -> None:
         """Ask the store now and then, so that readiness knows of an outage before a request does, and tell
         operators when it goes out and when it is back."""
         was_out = False

@@ -15,7 +15,7 @@ from hashlib import blake2b
 import msgspec
 
 from gateway.core.balance import Candidate
-from gateway.core.envelope import Envelope
+from gateway.core.request import ParsedRequest
 from gateway.core.target import Target
 
 LOAD_BOUND = 1.25
@@ -31,13 +31,13 @@ class Affinity(StrEnum):
     PREFIX = "prefix"
 
 
-def key_of(envelope: Envelope) -> bytes:
+def key_of(parsed: ParsedRequest) -> bytes:
     """What the request is known by, empty where nothing binds it to a target."""
-    match envelope.model.affinity:
+    match parsed.model.affinity:
         case Affinity.USER:
-            return envelope.user.encode("utf-8", "surrogatepass")
+            return parsed.user.encode("utf-8", "surrogatepass")
         case Affinity.PREFIX:
-            return _prefix(envelope)
+            return _prefix(parsed)
         case _:
             return b""
 
@@ -65,10 +65,10 @@ def _distance(key: bytes, target: Target) -> float:
     return -math.log((drawn + 1) / (2**64 + 1)) / target.weight
 
 
-def _prefix(envelope: Envelope) -> bytes:
+def _prefix(parsed: ParsedRequest) -> bytes:
     """The messages up to the first of the user: they stay the same while a conversation grows."""
-    members = envelope.endpoint.input_members
-    text = members and envelope.members.value(members[0])
+    members = parsed.endpoint.input_members
+    text = members and parsed.members.value(members[0])
     if not text:
         return b""
     try:

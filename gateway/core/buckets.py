@@ -12,17 +12,17 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway.core.calendar import FOREVER_MS, window
-from gateway.core.limit import Limit, Meter, Per
-from gateway.core.reservation import Charge, Standing, Why
+from gateway.core.limits import Limit, Meter, Per
+from gateway.core.reservation import Charge, LimitStatus, RefusalReason
 
 HELD_RETRY_MS = 1_000
 """When to come back where only holds stand in the way: nobody knows when they are settled."""
 
 
-class Obstacle(msgspec.Struct, frozen=True):
+class Denial(msgspec.Struct, frozen=True):
     """Why a counter cannot bear a need. `retry_after_ms` 0 says that waiting does not help."""
 
-    why: Why
+    why: RefusalReason
     retry_after_ms: int
 
 
@@ -74,24 +74,24 @@ class Bucket:
         self.debt += amount * self.scale
         self.used = -(-self.debt // self.scale)
 
-    def obstacle(self, need: int) -> Obstacle | None:
+    def denial(self, need: int) -> Denial | None:
         if need <= self.capacity - self.used - self.held:
             return None
         if need > self.capacity:
-            return Obstacle(Why.NEVER, 0)
+            return Denial(RefusalReason.NEVER, 0)
         room = self.capacity - need - self.held
         if room >= 0:
-            return Obstacle(Why.SPENT, self._wait_ms(room))
-        return Obstacle(Why.HELD, max(HELD_RETRY_MS, self._wait_ms(self.capacity - need)))
+            return Denial(RefusalReason.SPENT, self._wait_ms(room))
+        return Denial(RefusalReason.HELD, max(HELD_RETRY_MS, self._wait_ms(self.capacity - need)))
 
     def _wait_ms(self, room: int) -> int:
         """Until what is used is at most `room`."""
         return -((room * self.scale - self.debt) // self.flow)
 
-    def standing(self, limit: Limit) -> Standing:
+    def limit_status(self, limit: Limit) -> LimitStatus:
         left = self.capacity - self.used - self.held
         full_ms = self.stamp_ms - (-self.debt // self.flow)
-        return Standing(limit, self.used, self.held, max(0, left), full_ms)
+        return LimitStatus(limit, self.used, self.held, max(0, left), full_ms)
 
     def is_whole(self, now_ms: int) -> bool:
         return not self.held and self.debt <= (now_ms - self.stamp_ms) * self.flow
@@ -122,19 +122,19 @@ class Window:
         """How many tokens of output what is left pays for; negative where it pays not even the input."""
         return (self.capacity - self.used - self.held - charge.fixed) * 1_000_000 // charge.per_output
 
-    def obstacle(self, need: int) -> Obstacle | None:
+    def denial(self, need: int) -> Denial | None:
         if need <= self.capacity - self.used - self.held:
             return None
         if need > self.capacity:
-            return Obstacle(Why.NEVER, 0)
+            return Denial(RefusalReason.NEVER, 0)
         if need <= self.capacity - self.used:
-            return Obstacle(Why.HELD, HELD_RETRY_MS)
-        return Obstacle(Why.SPENT, 0 if self.end_ms == FOREVER_MS else self.end_ms - self.now_ms)
+            return Denial(RefusalReason.HELD, HELD_RETRY_MS)
+        return Denial(RefusalReason.SPENT, 0 if self.end_ms == FOREVER_MS else self.end_ms - self.now_ms)
 
-    def standing(self, limit: Limit) -> Standing:
+    def limit_status(self, limit: Limit) -> LimitStatus:
         left = self.capacity - self.used - self.held
         resets_ms = 0 if self.end_ms == FOREVER_MS else self.end_ms
-        return Standing(limit, self.used, self.held, max(0, left), resets_ms)
+        return LimitStatus(limit, self.used, self.held, max(0, left), resets_ms)
 
     def is_whole(self, now_ms: int) -> bool:
         return now_ms >= self.end_ms or not (self.used or self.held)
@@ -158,13 +158,13 @@ class Leases:
     def use(self, amount: int) -> None:
         """A lease that ends leaves nothing behind."""
 
-    def obstacle(self, need: int) -> Obstacle | None:
+    def denial(self, need: int) -> Denial | None:
         if need <= self.capacity - self.held:
             return None
-        return Obstacle(Why.NEVER, 0) if need > self.capacity else Obstacle(Why.HELD, HELD_RETRY_MS)
+        return Denial(RefusalReason.NEVER, 0) if need > self.capacity else Denial(RefusalReason.HELD, HELD_RETRY_MS)
 
-    def standing(self, limit: Limit) -> Standing:
-        return Standing(limit, 0, self.held, max(0, self.capacity - self.held), 0)
+    def limit_status(self, limit: Limit) -> LimitStatus:
+        return LimitStatus(limit, 0, self.held, max(0, self.capacity - self.held), 0)
 
     def is_whole(self, now_ms: int) -> bool:
         return not self.held
@@ -173,7 +173,7 @@ class Leases:
 Counter = Bucket | Window | Leases
 
 
-class State(msgspec.Struct, frozen=True):
+class CounterState(msgspec.Struct, frozen=True):
     """A counter as another keeper tells it at `now_ms`: what is used (of a rate in parts), what is held, and the
     window of a quota."""
 
@@ -183,7 +183,7 @@ class State(msgspec.Struct, frozen=True):
     window: tuple[int, int] = (0, 0)
 
 
-def restored(limit: Limit, zone: ZoneInfo, state: State) -> Counter:
+def restored(limit: Limit, zone: ZoneInfo, state: CounterState) -> Counter:
     counter = new_counter(limit, zone, state.now_ms)
     counter.held = state.held
     if isinstance(counter, Bucket):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from gateway.core.limit import Per
+from gateway.core.limits import Per
 
 FOREVER_MS = 253_402_300_800_000
 """The end of the window `total`: the first instant of the year 10000."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.core.limit import Limit
+from gateway.core.limits import Limit
 from gateway.core.target import Model, matches
 
 

@@ -26,7 +26,7 @@ LONGEST_COOL_DOWN_S = 300.0
 """A Retry-After beyond this is not believed: quotas are raised and servers mended before their time."""
 
 
-class State(StrEnum):
+class CircuitState(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
@@ -37,7 +37,7 @@ class Circuit:
     """`begin` gives each attempt a turn; what an attempt of an earlier turn says is out of date."""
 
     def __init__(self) -> None:
-        self._state = State.CLOSED
+        self._state = CircuitState.CLOSED
         self._turn = 0
         self._failures = 0
         self._window = _Window()
@@ -47,11 +47,11 @@ class Circuit:
         self._cool_at = 0.0
         self._is_probed = False
 
-    def state(self, now: float) -> State:
-        if self._state is State.OPEN and now >= self._rested_at:
-            return State.HALF_OPEN
-        if self._state is State.RECOVERING and now >= self._recovered_at:
-            return State.CLOSED
+    def state(self, now: float) -> CircuitState:
+        if self._state is CircuitState.OPEN and now >= self._rested_at:
+            return CircuitState.HALF_OPEN
+        if self._state is CircuitState.RECOVERING and now >= self._recovered_at:
+            return CircuitState.CLOSED
         return self._state
 
     def share(self, now: float) -> float:
@@ -59,25 +59,25 @@ class Circuit:
         if now < self._cool_at:
             return 0.0
         match self.state(now):
-            case State.OPEN:
+            case CircuitState.OPEN:
                 return 0.0
-            case State.HALF_OPEN:
+            case CircuitState.HALF_OPEN:
                 return 0.0 if self._is_probed else 1.0
-            case State.RECOVERING:
+            case CircuitState.RECOVERING:
                 return 1.0 - (1.0 - FIRST_SHARE) * (self._recovered_at - now) / RECOVERY_S
-            case State.CLOSED:
+            case CircuitState.CLOSED:
                 return 1.0
 
     def wait_s(self, now: float) -> float:
         """Seconds until it may be asked, as far as that is known; 0 if it may now."""
-        rest = self._rested_at - now if self._state is State.OPEN else 0.0
+        rest = self._rested_at - now if self._state is CircuitState.OPEN else 0.0
         if self._is_probed and rest <= 0:
             rest = 1.0  # The probe's answer is awaited.
         return max(0.0, rest, self._cool_at - now)
 
     def begin(self, now: float) -> int:
         """An attempt begins; returns its turn. To be called only where there is a share."""
-        self._is_probed = self.state(now) is State.HALF_OPEN
+        self._is_probed = self.state(now) is CircuitState.HALF_OPEN
         return self._turn
 
     def answered(self, turn: int, now: float) -> None:
@@ -98,7 +98,7 @@ class Circuit:
         self._failures += 1
         self._window.add(now, failed=True)
         state = self.state(now)
-        if state is State.CLOSED:
+        if state is CircuitState.CLOSED:
             self._rests = 0
         if self._has_enough(state, now):
             self._open(now)
@@ -114,19 +114,19 @@ class Circuit:
 
     def recover(self, now: float) -> None:
         """It is well again: its share grows from here."""
-        self._state = State.RECOVERING
+        self._state = CircuitState.RECOVERING
         self._recovered_at = now + RECOVERY_S
         self._failures = 0
         self._window = _Window()
         self._is_probed = False
 
-    def _has_enough(self, state: State, now: float) -> bool:
-        if state is State.HALF_OPEN:
+    def _has_enough(self, state: CircuitState, now: float) -> bool:
+        if state is CircuitState.HALF_OPEN:
             return True
         return self._failures >= FAILURES_IN_A_ROW or self._window.rate(now) >= FAILURE_RATE
 
     def _open(self, now: float) -> None:
-        self._state = State.OPEN
+        self._state = CircuitState.OPEN
         self._rested_at = now + min(LONGEST_REST_S, FIRST_REST_S * 2 ** min(self._rests, 8))
         self._rests += 1
         self._turn += 1

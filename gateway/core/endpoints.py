@@ -9,8 +9,8 @@ from enum import StrEnum
 
 import msgspec
 
-from gateway.core import fields
-from gateway.core.fields import Fields
+from gateway.core import request_fields
+from gateway.core.request_fields import Fields
 
 UsagePath = tuple[str, ...]
 
@@ -59,7 +59,7 @@ _CHAT_INPUT = ("messages", "tools", "functions", "response_format")
 CHAT = Endpoint(
     name="chat.completions",
     path="/v1/chat/completions",
-    fields=fields.ChatFields,
+    fields=request_fields.ChatFields,
     input_members=_CHAT_INPUT,
     cap_members=("max_completion_tokens", "max_tokens"),
     estimated=True,
@@ -68,7 +68,7 @@ CHAT = Endpoint(
 COMPLETIONS = Endpoint(
     name="completions",
     path="/v1/completions",
-    fields=fields.CompletionFields,
+    fields=request_fields.CompletionFields,
     input_members=("prompt", "suffix"),
     cap_members=("max_tokens",),
     estimated=True,
@@ -77,7 +77,7 @@ COMPLETIONS = Endpoint(
 RESPONSES = Endpoint(
     name="responses",
     path="/v1/responses",
-    fields=fields.ResponseFields,
+    fields=request_fields.ResponseFields,
     input_members=("input", "instructions", "tools", "text"),
     cap_members=("max_output_tokens",),
     estimated=True,
@@ -87,7 +87,7 @@ RESPONSES = Endpoint(
 MESSAGES = Endpoint(
     name="messages",
     path="/v1/messages",
-    fields=fields.MessageFields,
+    fields=request_fields.MessageFields,
     input_members=("messages", "system", "tools"),
     cap_members=("max_tokens",),
     estimated=True,
@@ -95,15 +95,17 @@ MESSAGES = Endpoint(
     usage_in_parts=True,
     dialect=Dialect.ANTHROPIC,
 )
-EMBEDDINGS = Endpoint("embeddings", "/v1/embeddings", fields.EmbeddingFields, ("input",), estimated=True)
-MODERATIONS = Endpoint("moderations", "/v1/moderations", fields.ModerationFields, ("input",))
-RERANK = Endpoint("rerank", "/v1/rerank", fields.RerankFields, ("query", "documents"))
-IMAGES = Endpoint("images.generations", "/v1/images/generations", fields.ImageFields, ("prompt",))
-SPEECH = Endpoint("audio.speech", "/v1/audio/speech", fields.SpeechFields, ("input",))
-TRANSCRIPTIONS = Endpoint("audio.transcriptions", "/v1/audio/transcriptions", fields.FormFields, takes_form=True)
-TRANSLATIONS = Endpoint("audio.translations", "/v1/audio/translations", fields.FormFields, takes_form=True)
-IMAGE_EDITS = Endpoint("images.edits", "/v1/images/edits", fields.FormFields, takes_form=True)
-IMAGE_VARIATIONS = Endpoint("images.variations", "/v1/images/variations", fields.FormFields, takes_form=True)
+EMBEDDINGS = Endpoint("embeddings", "/v1/embeddings", request_fields.EmbeddingFields, ("input",), estimated=True)
+MODERATIONS = Endpoint("moderations", "/v1/moderations", request_fields.ModerationFields, ("input",))
+RERANK = Endpoint("rerank", "/v1/rerank", request_fields.RerankFields, ("query", "documents"))
+IMAGES = Endpoint("images.generations", "/v1/images/generations", request_fields.ImageFields, ("prompt",))
+SPEECH = Endpoint("audio.speech", "/v1/audio/speech", request_fields.SpeechFields, ("input",))
+TRANSCRIPTIONS = Endpoint(
+    "audio.transcriptions", "/v1/audio/transcriptions", request_fields.FormFields, takes_form=True
+)
+TRANSLATIONS = Endpoint("audio.translations", "/v1/audio/translations", request_fields.FormFields, takes_form=True)
+IMAGE_EDITS = Endpoint("images.edits", "/v1/images/edits", request_fields.FormFields, takes_form=True)
+IMAGE_VARIATIONS = Endpoint("images.variations", "/v1/images/variations", request_fields.FormFields, takes_form=True)
 
 MODELS = Endpoint(name="models", path="/v1/models")
 LIMITS = Endpoint(name="limits", path="/v1/limits")

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from gateway.core.answer import Answer
-from gateway.core.arrival import Arrival
 from gateway.core.caller import Caller
-from gateway.core.envelope import Envelope
 from gateway.core.errors import Blame, GatewayError
 from gateway.core.health import Attempt
+from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.reservation import Reservation
+from gateway.core.response import UpstreamResponse
 from gateway.core.target import Target
 from gateway.core.usage import Usage
 
@@ -51,16 +50,16 @@ class Exchange:
     """
 
     id: str
-    arrival: Arrival
+    request: IncomingRequest
     caller: Caller | None = None
-    envelope: Envelope | None = None
+    parsed: ParsedRequest | None = None
     estimated_input: int = 0
     """Tokens, as estimated at admission."""
     reservation: Reservation | None = None
     target: Target | None = None
     attempt: Attempt | None = None
     """The last try: what becomes of its answer tells how well its upstream is."""
-    answer: Answer | None = None
+    response: UpstreamResponse | None = None
     tally: Tally | None = None
     status: int = 0
     error: GatewayError | None = None

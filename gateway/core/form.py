@@ -11,9 +11,9 @@ from collections.abc import Container
 
 import msgspec
 
-from gateway.core.arrival import Rest
 from gateway.core.errors import FormUnreadable
-from gateway.core.members import Members
+from gateway.core.json_spans import JsonSpans
+from gateway.core.request import BodyTail
 
 HEAD_MAX = 8 * 1024
 """Bytes of one part's head, which names a field and a file."""
@@ -29,8 +29,8 @@ _NAME = re.compile(r"[\w.\[\]-]+", re.ASCII)
 _PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
 
 
-class FormFields(Members, frozen=True):
-    """The fields found in a form's beginning, as `Members` are those of an object: values are plain text."""
+class FormFields(JsonSpans, frozen=True):
+    """The fields found in a form's beginning, as `JsonSpans` are those of an object: values are plain text."""
 
     def text(self, name: str) -> str:
         """Raises FormUnreadable."""
@@ -47,7 +47,7 @@ class Form(msgspec.Struct, frozen=True):
     """A form whose beginning has been read. `rest` is None where nothing follows."""
 
     fields: FormFields
-    rest: Rest | None
+    rest: BodyTail | None
 
 
 class FormReader:

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
-from gateway.core.limit import Limit
+from gateway.core.limits import Limit
 from gateway.core.usage import Usage
 
 
@@ -30,7 +30,7 @@ class Charge(msgspec.Struct, frozen=True):
         return self.fixed - (-output * self.per_output // 1_000_000)
 
 
-class Ask(msgspec.Struct, frozen=True):
+class AdmissionRequest(msgspec.Struct, frozen=True):
     """One request's question to the store: may it pass, and how much may it produce?
 
     Outputs are tokens over all choices. Rates hold `likely`; quotas hold `most`, and near their end
@@ -44,7 +44,7 @@ class Ask(msgspec.Struct, frozen=True):
     least: int = 1
 
 
-class Standing(msgspec.Struct, frozen=True):
+class LimitStatus(msgspec.Struct, frozen=True):
     """How a limit stands. `left` is what another request could take now, never negative.
 
     `resets_ms` is the wall time, by the store's clock, at which the limit is whole again: a bucket
@@ -58,7 +58,7 @@ class Standing(msgspec.Struct, frozen=True):
     resets_ms: int
 
 
-class Why(StrEnum):
+class RefusalReason(StrEnum):
     """Why a limit refuses: it is used up; what is left is held; or it never holds so much."""
 
     SPENT = "spent"
@@ -78,7 +78,8 @@ class Reservation(msgspec.Struct, frozen=True):
     """An admitted request: what is held for it, until it is settled or its gateway is dead.
 
     `granted` is the output that it may produce, in tokens over all choices; `capped` says that this is
-    less than `most`, so that the upstream must be told. `standings` count this request in, in the order of the charges.
+    less than `most`, so that the upstream must be told. `limit_statuses` count this request in, in the order
+    of the charges.
     `would_refuse` names the shadow limits that would have refused.
     """
 
@@ -87,21 +88,21 @@ class Reservation(msgspec.Struct, frozen=True):
     granted: int
     capped: bool
     holds: tuple[Hold, ...]
-    standings: tuple[Standing, ...]
+    limit_statuses: tuple[LimitStatus, ...]
     would_refuse: tuple[Limit, ...] = ()
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """A refused request: nothing was charged. `standing` is that of the limit that refuses (the one
+    """A refused request: nothing was charged. `limit_status` is that of the limit that refuses (the one
     with the longest wait, where several do), `requested` what it would have had to bear.
     `retry_after_ms` is 0 where waiting does not help: NEVER, or the quota `total` spent."""
 
-    standing: Standing
+    limit_status: LimitStatus
     requested: int
-    why: Why
+    why: RefusalReason
     retry_after_ms: int
     at_ms: int
-    standings: tuple[Standing, ...] = ()
+    limit_statuses: tuple[LimitStatus, ...] = ()
     would_refuse: tuple[Limit, ...] = ()
 
 
@@ -116,7 +117,7 @@ class LedgerEntry(msgspec.Struct, frozen=True):
     cost: int
 
 
-class Due(msgspec.Struct, frozen=True):
+class SettlementLine(msgspec.Struct, frozen=True):
     """What a limit must bear in truth, beside what it holds."""
 
     hold: Hold
@@ -130,5 +131,5 @@ class Settlement(msgspec.Struct, frozen=True):
 
     id: str
     at_ms: int
-    dues: tuple[Due, ...]
+    dues: tuple[SettlementLine, ...]
     entry: LedgerEntry | None

@@ -13,8 +13,10 @@ import msgspec
 
 from gateway.core.endpoints import Endpoint
 from gateway.core.errors import BodyUnreadable
-from gateway.core.members import read_members
-from gateway.core.report import (
+from gateway.core.json_spans import read_json_spans
+from gateway.core.output_budget import OutputBudget, carries_token, ending
+from gateway.core.sse import EventSplitter, data_of, with_data
+from gateway.core.upstream_json import (
     JsonMembers,
     Nullable,
     decoded,
@@ -26,8 +28,6 @@ from gateway.core.report import (
     reports_error,
     usage_in_tail,
 )
-from gateway.core.sse import EventSplitter, data_of, with_data
-from gateway.core.stopping import Allowance, carries_token, ending
 from gateway.core.usage import Usage, read_usage
 
 HELD_MAX = 64 * 1024
@@ -47,17 +47,17 @@ _FINISH_REASON = Nullable("finish_reason")
 
 class StreamTally:
     """One event stream. `merge` says that the client did not ask for usage: the usage chunk is dropped
-    and its content put into the last chunk that has a choice. With an `allowance`, the stream ends
+    and its content put into the last chunk that has a choice. With an `budget`, the stream ends
     when that is used up: `stopped` tells."""
 
-    def __init__(self, endpoint: Endpoint, *, merge: bool, allowance: Allowance | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, *, merge: bool, budget: OutputBudget | None = None) -> None:
         self.stopped = False
         self.usage: Usage | None = None
         self.failed = False
         self.events = 0
         self._endpoint = endpoint
         self._merge = merge
-        self._allowance = allowance
+        self._output_budget = budget
         self._tokens = 0
         self._splitter = EventSplitter()
         self._final: bytes | None = None
@@ -72,7 +72,7 @@ class StreamTally:
     @property
     def may_stop(self) -> bool:
         """Whether the stream may end before its upstream ends it."""
-        return self._allowance is not None
+        return self._output_budget is not None
 
     @property
     def torn(self) -> bool:
@@ -125,7 +125,7 @@ class StreamTally:
 
     def _is_at_ease(self) -> bool:
         """Whether nothing is held and nothing must be looked at more closely."""
-        return self._final is None and self._allowance is None and not self._splitter.held and not self._long
+        return self._final is None and self._output_budget is None and not self._splitter.held and not self._long
 
     def _are_content(self, data: bytes) -> bool:
         """Whether these are whole events of content; if so, they are counted."""
@@ -244,15 +244,15 @@ class StreamTally:
     def _within_allowance(self, event: bytes) -> bytes:
         """The event, or the stream's ending in its place. An upstream that keeps to the cap that it was
         given ends by itself, with the usage that it knows best."""
-        allowance = self._allowance
-        if allowance is None or not self._is_content(event):
+        budget = self._output_budget
+        if budget is None or not self._is_content(event):
             return event
         self._tokens += carries_token(event)
-        if self._tokens <= allowance.output:
+        if self._tokens <= budget.output:
             return event
         self.stopped = True
-        self.usage = allowance.usage(allowance.output)
-        return ending(event, allowance.choices, self.usage, merge=self._merge)
+        self.usage = budget.usage(budget.output)
+        return ending(event, budget.choices, self.usage, merge=self._merge)
 
     def _take(self, report: msgspec.Raw | None) -> None:
         told = decoded(report) if report is not None else None
@@ -284,7 +284,7 @@ class StreamTally:
 
 def _with_usage(event: bytes, report: msgspec.Raw) -> bytes:
     try:
-        members = read_members(data_of(event) or b"")
+        members = read_json_spans(data_of(event) or b"")
     except BodyUnreadable:
         return event  # What is not one plain object is better left as it is.
     return with_data(event, members.changed({"usage": bytes(report)}))

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from gateway.core.limit import Limit
+from gateway.core.limits import Limit
 from gateway.core.usage import Price
 
 

@@ -16,7 +16,7 @@ _MOST = 10**12
 """No answer has as many tokens: a greater count is a defect of who reports it, and is taken for none."""
 
 
-class Source(StrEnum):
+class UsageSource(StrEnum):
     REPORTED = "reported"
     ESTIMATED = "estimated"
 
@@ -28,7 +28,7 @@ class Usage(msgspec.Struct, frozen=True):
     output: int = 0
     cached_input: int = 0
     reasoning: int = 0
-    source: Source = Source.REPORTED
+    source: UsageSource = UsageSource.REPORTED
 
     @property
     def total(self) -> int:

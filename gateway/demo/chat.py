@@ -48,11 +48,11 @@ def stream(turn: Turn) -> Iterator[Event]:
 
 def _chunks(turn: Turn) -> Callable[[Json, int, int], Event]:
     """What makes a chunk of one choice, the tokens in it and the tokens delivered so far."""
-    envelope = _envelope(turn, "chat.completion.chunk")
+    parsed = _envelope(turn, "chat.completion.chunk")
     policy = turn.script.usage
 
     def chunk(choice: Json, tokens: int, delivered: int) -> Event:
-        payload = {**envelope, "choices": [choice]}
+        payload = {**parsed, "choices": [choice]}
         if policy == "null":
             payload["usage"] = None
         if policy == "every":

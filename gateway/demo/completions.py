@@ -23,15 +23,15 @@ def plain(turn: Turn) -> Json:
 
 def stream(turn: Turn) -> Iterator[Event]:
     """For each token an event, an end for each choice, and usage if the request asks for it."""
-    envelope = _envelope(turn)
+    parsed = _envelope(turn)
     choices = range(turn.choices)
     for token in turn.tokens:
         for index in choices:
-            yield Event({**envelope, "choices": [_choice(index, token)]}, tokens=1)
+            yield Event({**parsed, "choices": [_choice(index, token)]}, tokens=1)
     for index in choices:
-        yield Event({**envelope, "choices": [_choice(index, "", _finish(turn))]})
+        yield Event({**parsed, "choices": [_choice(index, "", _finish(turn))]})
     if turn.script.usage == "always" or (turn.script.usage == "asked" and turn.asks_usage):
-        yield Event({**envelope, "choices": [], "usage": usage(turn.counts())}, reports=True)
+        yield Event({**parsed, "choices": [], "usage": usage(turn.counts())}, reports=True)
 
 
 def _envelope(turn: Turn) -> Json:

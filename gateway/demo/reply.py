@@ -59,10 +59,10 @@ class Desk:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise BadRequest(f"The body is not what this endpoint takes: {error}") from error
 
-    def script_for(self, asked: Asked, standing: Script) -> Script:
+    def script_for(self, asked: Asked, limit_status: Script) -> Script:
         """Raises BadRequest if the request's own changes make no sense."""
         try:
-            return (standing.changed(asked.demo) if asked.demo else standing).rolled(self._dice)
+            return (limit_status.changed(asked.demo) if asked.demo else limit_status).rolled(self._dice)
         except msgspec.ValidationError as error:
             raise BadRequest(f"demo: {error}") from error
 

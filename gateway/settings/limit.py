@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from gateway.core.limit import Meter, Per
+from gateway.core.limits import Meter, Per
 from gateway.settings.kinds import Amount, Count, ModelPattern, ShortName
 from gateway.settings.section import Section, setting
 

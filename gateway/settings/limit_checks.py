@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from math import gcd
 from typing import NamedTuple
 
-from gateway.core.limit import Meter, Per
+from gateway.core.limits import Meter, Per
 from gateway.settings.kinds import MAX_WHOLE
 from gateway.settings.known import Known
 from gateway.settings.limit import LimitSettings

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from gateway.core.caller import Caller
-from gateway.core.envelope import Envelope
 from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
-from gateway.core.limit import Limit, Meter
-from gateway.core.reservation import Ask, Charge, Refusal, Reservation
-from gateway.core.standing import refusal_error
+from gateway.core.limit_status import refusal_error
+from gateway.core.limits import Limit, Meter
+from gateway.core.request import ParsedRequest
+from gateway.core.reservation import AdmissionRequest, Charge, Refusal, Reservation
 from gateway.core.usage import Price
 from gateway.store.contract import Counters
 
@@ -19,30 +19,30 @@ _WHOLE = 1_000_000
 
 
 async def admit(
-    exchange: Exchange, caller: Caller, envelope: Envelope, estimates: Estimates, counters: Counters
+    exchange: Exchange, caller: Caller, parsed: ParsedRequest, estimates: Estimates, counters: Counters
 ) -> Reservation:
     """A reservation under every limit that binds. Raises a LimitRefusal, StoreUnavailable."""
-    estimator = estimates.of(envelope.model.name)
-    exchange.estimated_input = estimator.input_tokens(envelope.input_bytes) if envelope.endpoint.estimated else 0
-    verdict = await counters.admit(ask_for(exchange, caller, envelope, estimator.output_tokens()))
+    estimator = estimates.of(parsed.model.name)
+    exchange.estimated_input = estimator.input_tokens(parsed.input_bytes) if parsed.endpoint.estimated else 0
+    verdict = await counters.admit(ask_for(exchange, caller, parsed, estimator.output_tokens()))
     if isinstance(verdict, Refusal):
         raise refusal_error(verdict)
     return verdict
 
 
-def ask_for(exchange: Exchange, caller: Caller, envelope: Envelope, expected: int) -> Ask:
+def ask_for(exchange: Exchange, caller: Caller, parsed: ParsedRequest, expected: int) -> AdmissionRequest:
     """What the request needs: its input and the output that it may produce, at every limit that binds it."""
-    most = envelope.output_cap or expected * MOST_WITHOUT_CAP
-    if not envelope.endpoint.cap_members:
+    most = parsed.output_cap or expected * MOST_WITHOUT_CAP
+    if not parsed.endpoint.cap_members:
         most = 0
-    likely = most if envelope.asked_cap is not None else min(expected, most)
-    limits = caller.limits_on(envelope.model, envelope.user)
-    return Ask(
+    likely = most if parsed.asked_cap is not None else min(expected, most)
+    limits = caller.limits_on(parsed.model, parsed.user)
+    return AdmissionRequest(
         id=exchange.id,
-        charges=tuple([_charge(limit, exchange.estimated_input, envelope.model.price) for limit in limits]),
-        likely=likely * envelope.choices,
-        most=most * envelope.choices,
-        least=min(most, 1) * envelope.choices,
+        charges=tuple([_charge(limit, exchange.estimated_input, parsed.model.price) for limit in limits]),
+        likely=likely * parsed.choices,
+        most=most * parsed.choices,
+        least=min(most, 1) * parsed.choices,
     )
 
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from hashlib import sha256
 
 from gateway.core.caller import Caller
-from gateway.core.catalogue import Catalogue
 from gateway.core.clock import Clock
 from gateway.core.errors import KeyExpired, KeyMissing, KeyUnknown
+from gateway.core.snapshot import ConfigSnapshot
 
 
-def authenticate(headers: Mapping[str, str], catalogue: Catalogue, clock: Clock) -> Caller:
+def authenticate(headers: Mapping[str, str], snapshot: ConfigSnapshot, clock: Clock) -> Caller:
     """The caller whose key the headers carry. Raises KeyMissing, KeyUnknown, KeyExpired."""
-    caller = catalogue.callers.get(sha256(_key(headers).encode(errors="surrogateescape")).hexdigest())
+    caller = snapshot.callers.get(sha256(_key(headers).encode(errors="surrogateescape")).hexdigest())
     if caller is None or caller.disabled:
         raise KeyUnknown(
             "This API key is not valid. Check it for typing errors, or ask your platform team for a new one."

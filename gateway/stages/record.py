@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from gateway.core.exchange import Exchange
 
 Recorder = Callable[[Exchange], None]
-Complain = Callable[[str, BaseException], None]
+LogError = Callable[[str, BaseException], None]
 """Tells operators of a defect: what happened, and the error with its traceback."""
 
 
-def record(exchange: Exchange, recorders: Sequence[Recorder], complain: Complain) -> None:
+def record(exchange: Exchange, recorders: Sequence[Recorder], log_error: LogError) -> None:
     """Hand the exchange to each recorder; one that fails is complained of and harms nobody."""
     for recorder in recorders:
         try:
             recorder(exchange)
         except Exception as defect:  # noqa: BLE001 # Whatever it is, the request it tells about is over and right.
-            complain("a recorder failed", defect)
+            log_error("a recorder failed", defect)

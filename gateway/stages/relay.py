@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from gateway.core.answer import Answer
 from gateway.core.clock import Clock
-from gateway.core.envelope import Envelope
 from gateway.core.errors import UpstreamBroke, UpstreamError, UpstreamRefused
 from gateway.core.exchange import Exchange
+from gateway.core.limit_status import limit_headers
+from gateway.core.output_budget import OutputBudget
 from gateway.core.plain_tally import PlainTally
-from gateway.core.report import error_message
-from gateway.core.sink import Sink
-from gateway.core.standing import limit_headers
-from gateway.core.stopping import Allowance
+from gateway.core.request import ParsedRequest
+from gateway.core.response import ResponseWriter, UpstreamResponse
 from gateway.core.tally import StreamTally
+from gateway.core.upstream_json import error_message
 
 WHOLE_MAX = 128 * 1024
 """Bytes of a plain answer that are gathered, to be sent as one; a longer one is relayed as it comes."""
@@ -28,111 +27,117 @@ PASSED_BACK = ("content-type", "content-language", "retry-after", "openai-proces
 """Headers of the upstream that reach the client."""
 
 
-async def relay(exchange: Exchange, envelope: Envelope, answer: Answer, sink: Sink, clock: Clock) -> None:
+async def relay(
+    exchange: Exchange, parsed: ParsedRequest, response: UpstreamResponse, writer: ResponseWriter, clock: Clock
+) -> None:
     """Give the answer to the client. Raises UpstreamBroke, UpstreamTimedOut once a part was given."""
-    exchange.status = 200 if sink.begun else answer.status
+    exchange.status = 200 if writer.started else response.status
     exchange.first_byte_at = clock.monotonic()
-    headers = answer_headers(exchange, answer)
+    headers = answer_headers(exchange, response)
     try:
-        if answer.headers.get("content-type", "").lower().startswith("text/event-stream"):
-            merge = envelope.endpoint.asks_with_stream_options and not envelope.asks_usage
-            allowance = _allowance(exchange, envelope)
-            tally = StreamTally(envelope.endpoint, merge=merge, allowance=allowance)
+        if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
+            merge = parsed.endpoint.asks_with_stream_options and not parsed.asks_usage
+            budget = _output_budget(exchange, parsed)
+            tally = StreamTally(parsed.endpoint, merge=merge, budget=budget)
             exchange.tally = tally
-            await sink.begin(answer.status, headers)
-            await _relay_stream(exchange, answer, sink, tally)
+            await writer.start(response.status, headers)
+            await _relay_stream(exchange, response, writer, tally)
         else:
-            plain = PlainTally(envelope.endpoint, failed=answer.status >= 400)
-            if sink.begun:
-                await _raise_late(exchange, answer, plain)
+            plain = PlainTally(parsed.endpoint, failed=response.status >= 400)
+            if writer.started:
+                await _raise_late(exchange, response, plain)
             exchange.tally = plain
-            await _relay_plain(answer, sink, plain, headers)
+            await _relay_plain(response, writer, plain, headers)
         exchange.whole = True
     finally:
         exchange.upstream_seconds += clock.monotonic() - exchange.first_byte_at
 
 
-def answer_headers(exchange: Exchange, answer: Answer) -> list[tuple[str, str]]:
+def answer_headers(exchange: Exchange, response: UpstreamResponse) -> list[tuple[str, str]]:
     """The head that the client sees: a few of the upstream's headers and how the caller's limits stand."""
-    headers = [(name, value) for name in PASSED_BACK if (value := answer.headers.get(name)) is not None]
+    headers = [(name, value) for name in PASSED_BACK if (value := response.headers.get(name)) is not None]
     reservation = exchange.reservation
     if reservation is not None:
-        headers += limit_headers(reservation.standings, reservation.at_ms)
+        headers += limit_headers(reservation.limit_statuses, reservation.at_ms)
     return headers
 
 
-def _allowance(exchange: Exchange, envelope: Envelope) -> Allowance | None:
+def _output_budget(exchange: Exchange, parsed: ParsedRequest) -> OutputBudget | None:
     """What the stream may have where a quota wants it stopped when that is spent."""
     reservation = exchange.reservation
-    if reservation is None or not envelope.endpoint.asks_with_stream_options:
+    if reservation is None or not parsed.endpoint.asks_with_stream_options:
         return None
     if not any(hold.limit.stops for hold in reservation.holds):
         return None
-    return Allowance(reservation.granted, exchange.estimated_input, envelope.choices)
+    return OutputBudget(reservation.granted, exchange.estimated_input, parsed.choices)
 
 
-def _pass_on(answer: Answer, sink: Sink, digest: Callable[[bytes], bytes]) -> None:
+def _pass_on(response: UpstreamResponse, writer: ResponseWriter, digest: Callable[[bytes], bytes]) -> None:
     """Give the client what `digest` makes of each piece, at the client's own pace."""
 
     def take(data: bytes) -> None:
         passed = digest(data)
         if passed:
-            sink.write(passed)
-            if sink.congested:
-                answer.pause()
+            writer.write(passed)
+            if writer.congested:
+                response.pause()
 
-    sink.on_relief(answer.resume)
-    answer.pour(take)
+    writer.on_writable(response.resume)
+    response.deliver_to(take)
 
 
-async def _relay_stream(exchange: Exchange, answer: Answer, sink: Sink, tally: StreamTally) -> None:
+async def _relay_stream(
+    exchange: Exchange, response: UpstreamResponse, writer: ResponseWriter, tally: StreamTally
+) -> None:
     def feed_to_the_stop(data: bytes) -> bytes:
         passed = tally.feed(data)
         if tally.stopped:
-            answer.abandon()
+            response.abandon()
         return passed
 
-    _pass_on(answer, sink, feed_to_the_stop if tally.may_stop else tally.feed)
+    _pass_on(response, writer, feed_to_the_stop if tally.may_stop else tally.feed)
     try:
-        await answer.finished()
+        await response.finished()
     except UpstreamError:
         if not tally.stopped:
-            sink.write(tally.cut())
+            writer.write(tally.cut())
             raise
     except asyncio.CancelledError:
         # A client that has left needs no more, and its stream may still be read on.
-        if not sink.gone:
-            sink.write(tally.cut())
+        if not writer.gone:
+            writer.write(tally.cut())
         raise
     if not tally.stopped and not tally.ends_whole:
-        sink.write(tally.cut())
+        writer.write(tally.cut())
         raise UpstreamBroke(f"The upstream {_name(exchange)!r} ended its answer inside an event.")
-    sink.write(tally.close())
-    sink.end()
+    writer.write(tally.close())
+    writer.finish()
 
 
-async def _relay_plain(answer: Answer, sink: Sink, tally: PlainTally, headers: list[tuple[str, str]]) -> None:
-    gathered = _Gathered(answer, tally)
-    answer.pour(gathered.take)
+async def _relay_plain(
+    response: UpstreamResponse, writer: ResponseWriter, tally: PlainTally, headers: list[tuple[str, str]]
+) -> None:
+    gathered = _Gathered(response, tally)
+    response.deliver_to(gathered.take)
     if await gathered.is_whole():
         tally.close()
-        sink.whole(answer.status, headers, b"".join(gathered.pieces))
+        writer.send(response.status, headers, b"".join(gathered.pieces))
         return
-    await sink.begin(answer.status, headers)
-    gathered.pass_on_to(sink)
-    await answer.finished()
+    await writer.start(response.status, headers)
+    gathered.pass_on_to(writer)
+    await response.finished()
     tally.close()
-    sink.end()
+    writer.finish()
 
 
-async def _raise_late(exchange: Exchange, answer: Answer, tally: PlainTally) -> None:
+async def _raise_late(exchange: Exchange, response: UpstreamResponse, tally: PlainTally) -> None:
     """A keep-alive has begun a stream, and the upstream answers with something else. Raises UpstreamRefused."""
-    gathered = _Gathered(answer, tally)
-    answer.pour(gathered.take)
+    gathered = _Gathered(response, tally)
+    response.deliver_to(gathered.take)
     await gathered.is_whole()
     said = error_message(b"".join(gathered.pieces))
     raise UpstreamRefused(
-        f"The upstream {_name(exchange)!r} answered with status {answer.status} after a while: {said}"
+        f"The upstream {_name(exchange)!r} answered with status {response.status} after a while: {said}"
     )
 
 
@@ -143,10 +148,10 @@ def _name(exchange: Exchange) -> str:
 class _Gathered:
     """A plain answer until it is whole, or too long to be kept."""
 
-    def __init__(self, answer: Answer, tally: PlainTally) -> None:
+    def __init__(self, response: UpstreamResponse, tally: PlainTally) -> None:
         self.pieces: list[bytes] = []
         self._size = 0
-        self._answer = answer
+        self._answer = response
         self._tally = tally
         self._too_long: asyncio.Future[None] | None = None
 
@@ -177,7 +182,7 @@ class _Gathered:
         finally:
             finished.cancel()
 
-    def pass_on_to(self, sink: Sink) -> None:
+    def pass_on_to(self, writer: ResponseWriter) -> None:
         """Give what was gathered, and from now on each piece as it comes."""
 
         def digest(data: bytes) -> bytes:
@@ -185,8 +190,8 @@ class _Gathered:
             return data
 
         for piece in self.pieces:
-            sink.write(piece)
+            writer.write(piece)
         self.pieces.clear()
-        _pass_on(self._answer, sink, digest)
-        if not sink.congested:
+        _pass_on(self._answer, writer, digest)
+        if not writer.congested:
             self._answer.resume()

@@ -6,13 +6,13 @@ from datetime import datetime, tzinfo
 
 import msgspec
 
-from gateway.core.envelope import Envelope
 from gateway.core.errors import ClientGone
 from gateway.core.estimate import BYTES_PER_TOKEN, Estimates
 from gateway.core.exchange import Exchange, Tally
-from gateway.core.limit import Meter
-from gateway.core.reservation import Due, Hold, LedgerEntry, Reservation, Settlement
-from gateway.core.usage import Source, Usage
+from gateway.core.limits import Meter
+from gateway.core.request import ParsedRequest
+from gateway.core.reservation import Hold, LedgerEntry, Reservation, Settlement, SettlementLine
+from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import Counters
 
 _BYTES_PER_STREAMED_TOKEN = 5
@@ -22,18 +22,18 @@ _FRAME_OF_PLAIN_ANSWER = 400
 
 async def settle(exchange: Exchange, estimates: Estimates, zone: tzinfo, counters: Counters) -> None:
     """Reckon the usage into the exchange, and charge it. Raises StoreUnavailable."""
-    if exchange.envelope is None or exchange.caller is None or exchange.reservation is None:
+    if exchange.parsed is None or exchange.caller is None or exchange.reservation is None:
         return
-    usage = reckon(exchange, exchange.envelope)
+    usage = reckon(exchange, exchange.parsed)
     if usage is not None:
-        price = exchange.envelope.model.price
+        price = exchange.parsed.model.price
         exchange.usage = usage
         exchange.cost = price.cost(usage) if price else 0
-        _learn(exchange, exchange.envelope, usage, estimates)
+        _learn(exchange, exchange.parsed, usage, estimates)
     await counters.settle(settlement(exchange, exchange.reservation, zone))
 
 
-def reckon(exchange: Exchange, envelope: Envelope) -> Usage | None:
+def reckon(exchange: Exchange, parsed: ParsedRequest) -> Usage | None:
     """What the request used; None where it failed before anything was delivered: failures are free.
 
     Reported usage counts where there is any. Else the input is estimated from its bytes and the output
@@ -46,30 +46,30 @@ def reckon(exchange: Exchange, envelope: Envelope) -> Usage | None:
         return None
     reported = tally.usage
     if reported is not None:
-        return reported if exchange.whole else _at_least_delivered(reported, envelope, tally)
+        return reported if exchange.whole else _at_least_delivered(reported, parsed, tally)
     nothing_came = not tally.events and not tally.text_bytes
     if nothing_came and (tally.failed or (exchange.error is not None and not left)):
         return None
-    return _estimated(exchange, _delivered(tally) if envelope.endpoint.cap_members else 0)
+    return _estimated(exchange, _delivered(tally) if parsed.endpoint.cap_members else 0)
 
 
-def _at_least_delivered(reported: Usage, envelope: Envelope, tally: Tally) -> Usage:
+def _at_least_delivered(reported: Usage, parsed: ParsedRequest, tally: Tally) -> Usage:
     """A stream that was cut, where reports come in parts: the first one knows the input, and no output yet."""
-    if not envelope.endpoint.usage_in_parts or tally.events <= reported.output:
+    if not parsed.endpoint.usage_in_parts or tally.events <= reported.output:
         return reported
-    return msgspec.structs.replace(reported, output=tally.events, source=Source.ESTIMATED)
+    return msgspec.structs.replace(reported, output=tally.events, source=UsageSource.ESTIMATED)
 
 
 def settlement(exchange: Exchange, reservation: Reservation, zone: tzinfo) -> Settlement:
     """The truth about a reservation, as the store takes it."""
     usage = exchange.usage
     entry = None
-    if usage is not None and exchange.caller is not None and exchange.envelope is not None:
+    if usage is not None and exchange.caller is not None and exchange.parsed is not None:
         day = datetime.fromtimestamp(reservation.at_ms / 1000, zone).date().isoformat()
-        caller, model = exchange.caller, exchange.envelope.model.name
+        caller, model = exchange.caller, exchange.parsed.model.name
         entry = LedgerEntry(day, caller.team, caller.key_id, model, usage, exchange.cost)
     used = usage or Usage()
-    dues = tuple([Due(hold, _actual(hold, used, exchange.cost)) for hold in reservation.holds])
+    dues = tuple([SettlementLine(hold, _actual(hold, used, exchange.cost)) for hold in reservation.holds])
     return Settlement(reservation.id, reservation.at_ms, dues, entry)
 
 
@@ -88,9 +88,9 @@ def _actual(hold: Hold, usage: Usage, cost: int) -> int:
 
 
 def _estimated(exchange: Exchange, output: int) -> Usage:
-    if exchange.envelope is not None and not exchange.envelope.endpoint.estimated:
+    if exchange.parsed is not None and not exchange.parsed.endpoint.estimated:
         return Usage()  # Where tokens are not the measure, those that are not reported are none.
-    return Usage(input=exchange.estimated_input, output=output, source=Source.ESTIMATED)
+    return Usage(input=exchange.estimated_input, output=output, source=UsageSource.ESTIMATED)
 
 
 def _delivered(tally: Tally) -> int:
@@ -100,7 +100,7 @@ def _delivered(tally: Tally) -> int:
     return max(0, int((tally.text_bytes - _FRAME_OF_PLAIN_ANSWER) // BYTES_PER_TOKEN))
 
 
-def _learn(exchange: Exchange, envelope: Envelope, usage: Usage, estimates: Estimates) -> None:
-    if exchange.whole and usage.source is Source.REPORTED:
-        output = usage.output // envelope.choices
-        estimates.of(envelope.model.name).learn(envelope.input_bytes, usage.input, output)
+def _learn(exchange: Exchange, parsed: ParsedRequest, usage: Usage, estimates: Estimates) -> None:
+    if exchange.whole and usage.source is UsageSource.REPORTED:
+        output = usage.output // parsed.choices
+        estimates.of(parsed.model.name).learn(parsed.input_bytes, usage.input, output)

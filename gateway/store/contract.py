@@ -13,8 +13,8 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.core.limit import Limit
-from gateway.core.reservation import Ask, Refusal, Reservation, Settlement, Standing
+from gateway.core.limits import Limit
+from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 
 HOLD_TTL_MS = 60_000
 """How long a hold lives at most that is not renewed."""
@@ -58,7 +58,7 @@ class UsageRow(msgspec.Struct):
 class Counters(Protocol):
     """Every method raises StoreUnavailable when the store does not answer in time."""
 
-    async def admit(self, ask: Ask) -> Reservation | Refusal: ...
+    async def admit(self, request: AdmissionRequest) -> Reservation | Refusal: ...
 
     async def settle(self, settlement: Settlement) -> None: ...
 
@@ -66,7 +66,7 @@ class Counters(Protocol):
         """Keep the holds of these reservations for another HOLD_TTL_MS; unknown ids are no error."""
         ...
 
-    async def standings(self, limits: Sequence[Limit]) -> list[Standing]:
+    async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
         """How these limits stand now, in the same order; charges nothing."""
         ...
 

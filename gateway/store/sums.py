@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.core.reservation import LedgerEntry
-from gateway.core.usage import Source
+from gateway.core.usage import UsageSource
 from gateway.store.contract import UsageQuery, UsageRow
 
 COLUMNS = ("requests", "input", "cached_input", "output", "reasoning", "estimated", "cost")
@@ -15,7 +15,7 @@ COLUMNS = ("requests", "input", "cached_input", "output", "reasoning", "estimate
 
 def figures_of(entry: LedgerEntry) -> tuple[int, ...]:
     usage = entry.usage
-    estimated = usage.total if usage.source is Source.ESTIMATED else 0
+    estimated = usage.total if usage.source is UsageSource.ESTIMATED else 0
     return (1, usage.input, usage.cached_input, usage.output, usage.reasoning, estimated, entry.cost)
 
 

@@ -57,11 +57,11 @@ class Log:
 
     def exchange(self, x: Exchange) -> None:
         """The canonical line of a request. Fields that the request never came to have are left out."""
-        fields: dict[str, Any] = {"request_id": x.arrival.request_id, "endpoint": x.arrival.endpoint.name}
+        fields: dict[str, Any] = {"request_id": x.request.request_id, "endpoint": x.request.endpoint.name}
         if x.caller is not None:
             fields["team"] = x.caller.team
             fields["key"] = x.caller.key_id
-        if x.envelope is not None:
+        if x.parsed is not None:
             _tell_envelope(fields, x)
         if x.target is not None:
             fields["upstream"] = x.target.upstream.name
@@ -96,13 +96,13 @@ def write_whole(fd: int, line: bytes) -> None:
 
 
 def _tell_envelope(fields: dict[str, Any], x: Exchange) -> None:
-    envelope = x.envelope
-    if envelope is None:
+    parsed = x.parsed
+    if parsed is None:
         return
-    fields["model"] = envelope.model.name
-    fields["stream"] = envelope.stream
-    if envelope.user:
-        fields["user"] = envelope.user[:SHOWN_CHARACTERS]
+    fields["model"] = parsed.model.name
+    fields["stream"] = parsed.stream
+    if parsed.user:
+        fields["user"] = parsed.user[:SHOWN_CHARACTERS]
 
 
 def _tell_usage(fields: dict[str, Any], x: Exchange) -> None:
@@ -117,10 +117,10 @@ def _tell_usage(fields: dict[str, Any], x: Exchange) -> None:
 
 
 def _tell_times(fields: dict[str, Any], x: Exchange) -> None:
-    duration = x.ended - x.arrival.at
+    duration = x.ended - x.request.at
     fields["duration_s"] = round(duration, 6)
     if x.first_byte_at is not None:
-        fields["time_to_first_token_s"] = round(x.first_byte_at - x.arrival.at, 6)
+        fields["time_to_first_token_s"] = round(x.first_byte_at - x.request.at, 6)
     fields["overhead_s"] = round(max(0.0, duration - x.upstream_seconds), 6)
 
 

@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
 from gateway.core.exchange import Exchange
-from gateway.core.limit import Per, Scope
-from gateway.core.reservation import Standing
+from gateway.core.limits import Per, Scope
+from gateway.core.reservation import LimitStatus
 from gateway.core.usage import Usage
 from gateway.telemetry.exposition import CONTENT_TYPE, exposition
 from gateway.telemetry.gathering import pack
@@ -97,9 +97,9 @@ class Metrics:
     def exchange(self, x: Exchange) -> None:
         """Record one finished request."""
         team = x.caller.team if x.caller else ""
-        model = x.envelope.model.name if x.envelope else ""
+        model = x.parsed.model.name if x.parsed else ""
         upstream = x.target.upstream.name if x.target else ""
-        endpoint = x.arrival.endpoint.name
+        endpoint = x.request.endpoint.name
         self.requests.add((endpoint, team, model, upstream, str(x.status)))
         for attempt in x.attempts:
             self.attempts.add(attempt)
@@ -108,7 +108,7 @@ class Metrics:
             self._usage(x.usage, (team, model, upstream))
             self.cost.add((team, model), x.cost)
         if x.reservation is not None:
-            self.quotas(x.reservation.standings)
+            self.quotas(x.reservation.limit_statuses)
             for limit in x.reservation.would_refuse:
                 self.shadow_refused.add((team, limit.meter, limit.per or "", limit.scope))
         failure = x.failure
@@ -122,16 +122,16 @@ class Metrics:
         self.store_calls.add((call, outcome))
         self.store_seconds.observe((call,), seconds)
 
-    def quotas(self, standings: Iterable[Standing]) -> None:
+    def quotas(self, limit_statuses: Iterable[LimitStatus]) -> None:
         """Note how much of each quota of a team or of the organisation is used.
 
         Those of keys and users are left out: their number has no bound that a metric could bear.
         """
-        for standing in standings:
-            limit = standing.limit
+        for limit_status in limit_statuses:
+            limit = limit_status.limit
             if limit.is_quota and limit.scope in _MEASURED and limit.amount:
                 where = ((limit.team, str(limit.meter), limit.per or ""), limit.name)
-                self._quotas[where] = (standing.used / limit.amount, standing.resets_ms)
+                self._quotas[where] = (limit_status.used / limit.amount, limit_status.resets_ms)
 
     def render(self) -> tuple[bytes, str]:
         """The exposition and its content type."""
@@ -142,11 +142,11 @@ class Metrics:
         return pack([*self.every(), *self._process.series()])
 
     def _times(self, x: Exchange, endpoint: str, place: Labels) -> None:
-        duration = x.ended - x.arrival.at
+        duration = x.ended - x.request.at
         self.duration.observe(place, duration)
         self.overhead.observe((endpoint,), max(0.0, duration - x.upstream_seconds))
-        if x.first_byte_at is not None and x.envelope is not None and x.envelope.stream:
-            self.first_token.observe(place, x.first_byte_at - x.arrival.at)
+        if x.first_byte_at is not None and x.parsed is not None and x.parsed.stream:
+            self.first_token.observe(place, x.first_byte_at - x.request.at)
 
     def _usage(self, usage: Usage, whose: Labels) -> None:
         self.tokens.add((*whose, "input", usage.source), usage.input)
@@ -159,7 +159,7 @@ class Metrics:
     def _failed(self, x: Exchange, error: GatewayError, team: str) -> None:
         if error.limit is not None:
             self._refused(team, error.limit, error.retry_after_ms or 0)
-        if x.first_byte_at is not None and x.envelope is not None and x.envelope.stream:
+        if x.first_byte_at is not None and x.parsed is not None and x.parsed.stream:
             by = next((by for kind, by in _ABORTED_BY if isinstance(error, kind)), "")
             if by:
                 self.aborted.add((by,))

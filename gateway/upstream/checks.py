@@ -15,7 +15,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import UpstreamError
 from gateway.core.health import Health, Outcome, outcome_of_error
 from gateway.core.target import Upstream
-from gateway.upstream.contract import Wire
+from gateway.upstream.contract import UpstreamClient
 from gateway.upstream.fetch import fetch
 
 ANSWER_S = 5.0
@@ -35,8 +35,8 @@ class Check(msgspec.Struct, frozen=True):
 class Checks:
     """Runs one task for each check. To be closed before the wire is."""
 
-    def __init__(self, wire: Wire, health: Health, clock: Clock, dice: Random) -> None:
-        self._wire = wire
+    def __init__(self, client: UpstreamClient, health: Health, clock: Clock, dice: Random) -> None:
+        self._wire = client
         self._health = health
         self._clock = clock
         self._dice = dice
@@ -73,5 +73,5 @@ class Checks:
             return False
         except UpstreamError as error:
             # All connections in use by requests is no sign of sickness.
-            return None if outcome_of_error(error) is Outcome.UNTOLD else False
+            return None if outcome_of_error(error) is Outcome.NEUTRAL else False
         return None if status == 429 else 200 <= status < 300

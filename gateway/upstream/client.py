@@ -19,8 +19,8 @@ from gateway.upstream.pool import Pool
 from gateway.upstream.upload import beginning
 
 
-class HttpWire:
-    """Implements `contract.Wire` with HTTP/1.1."""
+class HttpClient:
+    """Implements `contract.UpstreamClient` with HTTP/1.1."""
 
     def __init__(self, idle_seconds: float = IDLE_SECONDS) -> None:
         self._fittings = Fittings(idle_seconds)

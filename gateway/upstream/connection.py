@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.core.arrival import Rest
+from gateway.core.request import BodyTail
 from gateway.core.target import Timeouts
 from gateway.upstream.alarm import Alarm
 from gateway.upstream.complaint import Complaint
@@ -42,7 +42,7 @@ class Request(msgspec.Struct, frozen=True):
     began: float
     bodiless: bool = False
     """Whether the answer has no body whatever its head says (HEAD)."""
-    rest: Rest | None = None
+    rest: BodyTail | None = None
     """What follows `body`, to be sent while the answer is awaited."""
 
 

@@ -11,11 +11,11 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.core.answer import Answer
-from gateway.core.arrival import Rest
+from gateway.core.request import BodyTail
+from gateway.core.response import UpstreamResponse
 from gateway.core.target import Upstream
 
-__all__ = ["Answer", "Outgoing", "Wire"]
+__all__ = ["Outgoing", "UpstreamClient", "UpstreamResponse"]
 
 
 class Outgoing(msgspec.Struct, frozen=True):
@@ -27,13 +27,13 @@ class Outgoing(msgspec.Struct, frozen=True):
     headers: tuple[tuple[str, str], ...]
     body: bytes
     method: str = "POST"
-    rest: Rest | None = None
+    rest: BodyTail | None = None
     """What follows `body`, where that is only a beginning: taken no faster than the upstream takes it,
     and no more of it once an answer has begun."""
 
 
-class Wire(Protocol):
-    async def send(self, upstream: Upstream, outgoing: Outgoing) -> Answer:
+class UpstreamClient(Protocol):
+    async def send(self, upstream: Upstream, outgoing: Outgoing) -> UpstreamResponse:
         """Raises UpstreamUnreachable (refused, broke, or no free connection), UpstreamTimedOut, and what the
         rest of the request raises."""
         ...

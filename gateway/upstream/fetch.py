@@ -8,16 +8,16 @@ import msgspec
 
 from gateway.core.errors import UpstreamAuthFailed, UpstreamBroke, UpstreamUnreachable
 from gateway.core.target import Upstream
-from gateway.upstream.contract import Outgoing, Wire
+from gateway.upstream.contract import Outgoing, UpstreamClient
 
 MAX_BYTES = 4 * 1024 * 1024
 """OpenRouter's list of models, among the longest there are, is about a tenth of this."""
 
 
-async def fetch(wire: Wire, upstream: Upstream, path: str) -> tuple[int, bytes]:
+async def fetch(client: UpstreamClient, upstream: Upstream, path: str) -> tuple[int, bytes]:
     """GET `path` under the upstream's base URL: status and body. Raises UpstreamUnreachable for more than
     MAX_BYTES, and what `send` and `finished` raise."""
-    answer = await wire.send(upstream, Outgoing(path=path, headers=(), body=b"", method="GET"))
+    answer = await client.send(upstream, Outgoing(path=path, headers=(), body=b"", method="GET"))
     body = bytearray()
 
     def take(piece: bytes) -> None:
@@ -26,7 +26,7 @@ async def fetch(wire: Wire, upstream: Upstream, path: str) -> tuple[int, bytes]:
             answer.abandon()
 
     try:
-        answer.pour(take)
+        answer.deliver_to(take)
         await answer.finished()
     except UpstreamBroke:
         if len(body) > MAX_BYTES:
@@ -38,10 +38,10 @@ async def fetch(wire: Wire, upstream: Upstream, path: str) -> tuple[int, bytes]:
     return answer.status, bytes(body)
 
 
-async def fetch_json(wire: Wire, upstream: Upstream, path: str) -> Any:
+async def fetch_json(client: UpstreamClient, upstream: Upstream, path: str) -> Any:
     """As `fetch`, decoded. Raises UpstreamAuthFailed for 401 and 403, too, and UpstreamUnreachable for
     another status than 200 or what is not JSON."""
-    status, body = await fetch(wire, upstream, path)
+    status, body = await fetch(client, upstream, path)
     asked = _asked(upstream, path)
     if status in {401, 403}:
         raise UpstreamAuthFailed(f"{asked} was answered with {status}: check its api_key.")
@@ -53,9 +53,9 @@ async def fetch_json(wire: Wire, upstream: Upstream, path: str) -> Any:
         raise UpstreamUnreachable(f"{asked} was answered with something that is not JSON.") from None
 
 
-async def models_served(wire: Wire, upstream: Upstream) -> list[str]:
+async def models_served(client: UpstreamClient, upstream: Upstream) -> list[str]:
     """The ids of the models that the upstream lists, in its order. Raises as `fetch_json` does."""
-    listing = await fetch_json(wire, upstream, "/models")
+    listing = await fetch_json(client, upstream, "/models")
     try:
         return [entry.id for entry in msgspec.convert(listing, _Models).data]
     except msgspec.ValidationError:

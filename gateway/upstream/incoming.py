@@ -16,7 +16,7 @@ from gateway.upstream.complaint import Complaint
 from gateway.upstream.decoding import Buffer, Plain, Undecodable, buffer_for
 
 HELD_BYTES = 65_536
-"""What may wait for `pour` before the upstream's socket is left unread."""
+"""What may wait for `deliver_to` before the upstream's socket is left unread."""
 
 _ABANDONED = Complaint("abandoned", "was abandoned before the end of its answer")
 
@@ -34,7 +34,7 @@ class Source(Protocol):
 
 
 class Incoming:
-    """Implements `contract.Answer`. The connection calls `head`, `arrived`, then `whole` or `failed`."""
+    """Implements `contract.UpstreamResponse`. The connection calls `head`, `arrived`, then `whole` or `failed`."""
 
     def __init__(self, upstream_name: str, source: Source) -> None:
         self.status = 0
@@ -104,7 +104,7 @@ class Incoming:
 
     # The reader's side.
 
-    def pour(self, into: Callable[[bytes], None]) -> None:
+    def deliver_to(self, into: Callable[[bytes], None]) -> None:
         self._sink = into
         self._deliver()
 

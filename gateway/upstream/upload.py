@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from gateway.core.arrival import Rest
+from gateway.core.request import BodyTail
 from gateway.upstream.contract import Outgoing
 from gateway.upstream.incoming import Incoming
 
@@ -37,7 +37,7 @@ class Outlet(Protocol):
 class Upload:
     """`over` says that the request is sent to its end."""
 
-    def __init__(self, rest: Rest, outlet: Outlet) -> None:
+    def __init__(self, rest: BodyTail, outlet: Outlet) -> None:
         self.over = False
         self._rest = rest
         self._outlet = outlet

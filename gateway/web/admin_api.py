@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.core.errors import AdminForbidden, FieldInvalid, KeyUnknown, MethodNotAllowed
-from gateway.journey import Rooms
+from gateway.pipeline import Services
 from gateway.store.reports import Told
 from gateway.web.admin_pages import content_of
 from gateway.web.admin_plane import PREFIX
@@ -19,10 +19,10 @@ from gateway.web.rendering import JSON
 class AdminApi:
     """Everything under PREFIX. Without a token it is closed."""
 
-    def __init__(self, rooms: Rooms, token: str) -> None:
+    def __init__(self, services: Services, token: str) -> None:
         self.reload: Callable[[], Awaitable[list[str]]] | None = None
         """Takes the configuration's file up anew, and tells what is wrong with it; None where there is no file."""
-        self._rooms = rooms
+        self._rooms = services
         self._token = token
 
     async def answer(self, request: web.BaseRequest) -> web.Response:

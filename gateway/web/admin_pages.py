@@ -5,55 +5,55 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.core.caller import Caller
-from gateway.core.catalogue import Catalogue
 from gateway.core.errors import UrlUnknown
-from gateway.core.health import UpstreamHealth
-from gateway.core.standing import rfc3339
-from gateway.journey import Rooms
+from gateway.core.health import UpstreamStatus
+from gateway.core.limit_status import rfc3339
+from gateway.core.snapshot import ConfigSnapshot
+from gateway.pipeline import Services
 from gateway.store.reports import REPORTS, Report, Told, listed
 from gateway.web.admin_plane import PREFIX
 
-Content = Callable[[Rooms, Mapping[str, str]], Awaitable[Told]]
+Content = Callable[[Services, Mapping[str, str]], Awaitable[Told]]
 
 
-async def content_of(path: str, rooms: Rooms, query: Mapping[str, str]) -> Told:
+async def content_of(path: str, services: Services, query: Mapping[str, str]) -> Told:
     """The JSON at a path. Raises UrlUnknown, FieldInvalid, StoreUnavailable."""
     name, _, rest = path.removeprefix(PREFIX).partition("/")
     if name == "keys" and rest:
-        return _one_key(rooms, rest)
+        return _one_key(services, rest)
     content = PAGES.get(name)
     if content is None or rest:
         raise UrlUnknown(f"There is nothing at {path[:200]!r}; there are {', '.join(PREFIX + page for page in PAGES)}.")
-    return await content(rooms, query)
+    return await content(services, query)
 
 
 def _reported(report: Report) -> Content:
-    async def content(rooms: Rooms, query: Mapping[str, str]) -> Told:
-        return await report(rooms.store, rooms.catalogue, query)
+    async def content(services: Services, query: Mapping[str, str]) -> Told:
+        return await report(services.store, services.snapshot, query)
 
     return content
 
 
-async def _teams(rooms: Rooms, _query: Mapping[str, str]) -> Told:
+async def _teams(services: Services, _query: Mapping[str, str]) -> Told:
     keys: dict[str, list[str]] = {}
-    for caller in rooms.catalogue.callers.values():
+    for caller in services.snapshot.callers.values():
         keys.setdefault(caller.team, []).append(caller.key_id)
     return listed([{"name": team, "keys": ids} for team, ids in keys.items()])
 
 
-async def _keys(rooms: Rooms, query: Mapping[str, str]) -> Told:
-    team, now_ms = query.get("team", ""), rooms.clock.now_ms()
-    callers = rooms.catalogue.callers.values()
+async def _keys(services: Services, query: Mapping[str, str]) -> Told:
+    team, now_ms = query.get("team", ""), services.clock.now_ms()
+    callers = services.snapshot.callers.values()
     return listed([_key_object(caller, now_ms) for caller in callers if team in ("", caller.team)])
 
 
-async def _upstreams(rooms: Rooms, _query: Mapping[str, str]) -> Told:
-    seen = rooms.way.traffic.health.view(rooms.catalogue.upstreams(), rooms.clock.monotonic())
-    return listed([_upstream_object(upstream, rooms.catalogue) for upstream in seen])
+async def _upstreams(services: Services, _query: Mapping[str, str]) -> Told:
+    seen = services.upstream.routing.health.view(services.snapshot.upstreams(), services.clock.monotonic())
+    return listed([_upstream_object(upstream, services.snapshot) for upstream in seen])
 
 
-def _upstream_object(seen: UpstreamHealth, catalogue: Catalogue) -> Told:
-    every = {model.name: model for model in catalogue.models.values()}.values()
+def _upstream_object(seen: UpstreamStatus, snapshot: ConfigSnapshot) -> Told:
+    every = {model.name: model for model in snapshot.models.values()}.values()
     serves = [model.name for model in every if any(target.upstream.name == seen.name for target in model.targets)]
     circuits = [
         {"model": case.model, "state": case.state.value, "share": round(case.share, 3), "wait_s": round(case.wait_s, 3)}
@@ -62,10 +62,10 @@ def _upstream_object(seen: UpstreamHealth, catalogue: Catalogue) -> Told:
     return {"name": seen.name, "up": seen.up, "in_flight": seen.in_flight, "models": serves, "circuits": circuits}
 
 
-def _one_key(rooms: Rooms, key_id: str) -> Told:
-    for caller in rooms.catalogue.callers.values():
+def _one_key(services: Services, key_id: str) -> Told:
+    for caller in services.snapshot.callers.values():
         if caller.key_id == key_id:
-            return _key_object(caller, rooms.clock.now_ms())
+            return _key_object(caller, services.clock.now_ms())
     raise UrlUnknown(f"There is no key with the id {key_id[:64]!r}.")
 
 

@@ -18,7 +18,7 @@ piece, so that a slow one cannot keep a request for ever."""
 
 
 class ClientBody:
-    """A `gateway.core.arrival.Body`."""
+    """A `gateway.core.request.Body`."""
 
     def __init__(self, request: web.BaseRequest, max_bytes: int) -> None:
         self._request = request

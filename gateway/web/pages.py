@@ -10,12 +10,12 @@ import msgspec
 from gateway.core.caller import Caller
 from gateway.core.endpoints import ENDPOINTS, LIMITS, MODELS, UNKNOWN, Endpoint
 from gateway.core.errors import MethodNotAllowed, ModelUnknown, ShuttingDown, UrlUnknown
-from gateway.core.limit import Limit
-from gateway.core.standing import standing_object
+from gateway.core.limit_status import limit_status_object
+from gateway.core.limits import Limit
 from gateway.core.target import Model
-from gateway.journey import Rooms
+from gateway.pipeline import Services
 
-Content = Callable[[Rooms, Caller, str], Awaitable[bytes]]
+Content = Callable[[Services, Caller, str], Awaitable[bytes]]
 _ONE_MODEL = MODELS.path + "/"
 
 
@@ -46,26 +46,26 @@ def endpoint_at(raw_path: str) -> Endpoint:
     return page.endpoint if page else ENDPOINTS.get(raw_path, UNKNOWN)
 
 
-async def _models(rooms: Rooms, caller: Caller, _raw_path: str) -> bytes:
-    listed = [_model_object(model) for model in rooms.catalogue.models_of(caller)]
+async def _models(services: Services, caller: Caller, _raw_path: str) -> bytes:
+    listed = [_model_object(model) for model in services.snapshot.models_of(caller)]
     return msgspec.json.encode({"object": "list", "data": listed})
 
 
-async def _model(rooms: Rooms, caller: Caller, raw_path: str) -> bytes:
+async def _model(services: Services, caller: Caller, raw_path: str) -> bytes:
     asked = unquote(raw_path.removeprefix(_ONE_MODEL))
-    model = rooms.catalogue.model_for(caller, asked)
+    model = services.snapshot.model_for(caller, asked)
     if model is None:
         raise ModelUnknown(f"The model {asked[:256]!r} does not exist, or this key may not use it.", param="model")
     return msgspec.json.encode(_model_object(model))
 
 
-async def _limits(rooms: Rooms, caller: Caller, _raw_path: str) -> bytes:
-    models = rooms.catalogue.models_of(caller)
+async def _limits(services: Services, caller: Caller, _raw_path: str) -> bytes:
+    models = services.snapshot.models_of(caller)
     binding: dict[tuple[object, ...], Limit] = {}
     for model in models:
         binding |= {limit.identity: limit for limit in caller.limits_on(model, "")}
-    standings = await rooms.store.standings(list(binding.values()))
-    return msgspec.json.encode({"data": [standing_object(standing) for standing in standings]})
+    limit_statuses = await services.store.limit_statuses(list(binding.values()))
+    return msgspec.json.encode({"data": [limit_status_object(limit_status) for limit_status in limit_statuses]})
 
 
 def _model_object(model: Model) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from gateway.core.sink import Headers
+from gateway.core.response import Headers
 
 _ASKED = {"authorization", "content-type", "accept"}
 _NOT_SHOWN = {"connection", "content-length", "date", "server"}

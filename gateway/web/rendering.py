@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.core.endpoints import Dialect
 from gateway.core.errors import GatewayError, MethodNotAllowed
-from gateway.core.sink import Headers
+from gateway.core.response import Headers
 from gateway.core.sse import event_of
 
 JSON = ("content-type", "application/json")

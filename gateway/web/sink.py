@@ -11,7 +11,7 @@ from aiohttp import web
 
 from gateway.core.endpoints import Dialect
 from gateway.core.errors import ClientGone, GatewayError, RequestMalformed, ShuttingDown
-from gateway.core.sink import Headers
+from gateway.core.response import Headers
 from gateway.web.line import SERVER, Line
 from gateway.web.rendering import error_body, error_event, error_headers
 
@@ -21,7 +21,7 @@ _Response = TypeVar("_Response", bound=web.StreamResponse)
 
 
 class ClientSink:
-    """A `gateway.core.sink.Sink`. `response` is what the connection is to end with, once it is set.
+    """A `gateway.core.response.ResponseWriter`. `response` is what the connection is to end with, once it is set.
 
     aiohttp writes the head and the end; what is between is framed here (RFC 9112, section 7.1) and
     written to the transport, since its own `write` is a coroutine and costs a task switch a chunk.
@@ -29,7 +29,7 @@ class ClientSink:
 
     def __init__(self, request: web.BaseRequest, request_id: str, dialect: Dialect, *, closing: bool) -> None:
         self.response: web.StreamResponse | None = None
-        self.begun = False
+        self.started = False
         self._request = request
         self._line: Line = request.protocol  # type: ignore[assignment]  # Listener makes no other.
         self._request_id = request_id
@@ -51,7 +51,7 @@ class ClientSink:
     def congested(self) -> bool:
         return self._line.congested
 
-    def on_relief(self, relieved: Callable[[], None]) -> None:
+    def on_writable(self, relieved: Callable[[], None]) -> None:
         self._line.relieved = relieved
 
     def keep_alive(self, every_s: float, headers: Headers) -> None:
@@ -59,15 +59,15 @@ class ClientSink:
             self._written_at = self._loop.time()
             self._alive = self._loop.call_later(every_s, self._stay_alive, every_s, headers)
 
-    def whole(self, status: int, headers: Headers, body: bytes) -> None:
+    def send(self, status: int, headers: Headers, body: bytes) -> None:
         self._rest()
-        self.begun = True
+        self.started = True
         self.response = self._dressed(web.Response(status=status, body=body), headers)
 
-    async def begin(self, status: int, headers: Headers) -> None:
-        if self.begun:
+    async def start(self, status: int, headers: Headers) -> None:
+        if self.started:
             return
-        self.begun = True
+        self.started = True
         self.response = self._dressed(web.StreamResponse(status=status), headers)
         self._streams_events = dict(headers).get("content-type", "").lower().startswith("text/event-stream")
         if self._streams_events:
@@ -90,15 +90,15 @@ class ClientSink:
             self._written_at = self._loop.time()
             self._last_bytes = data[-4:]
 
-    def end(self) -> None:
+    def finish(self) -> None:
         self._rest()
 
-    def refuse(self, error: GatewayError) -> None:
+    def fail(self, error: GatewayError) -> None:
         self._rest()
-        if not self.begun:
+        if not self.started:
             # After half a body nobody knows where the next request begins.
             self._closing = self._closing or isinstance(error, ShuttingDown | RequestMalformed)
-            self.whole(error.status, error_headers(error), error_body(error, self._dialect))
+            self.send(error.status, error_headers(error), error_body(error, self._dialect))
             return
         if self._streams_events:
             event = error_event(error, self._dialect)
@@ -115,19 +115,19 @@ class ClientSink:
         now = self._loop.time()
         if now >= due:
             due = now + every_s
-            if not self.begun and self._request.content.is_eof():
+            if not self.started and self._request.content.is_eof():
                 # A client that still sends its body does not wait yet. aiohttp's `prepare` is a coroutine, but
                 # waits for nothing; the reference keeps the task alive.
                 event_stream = (*headers, ("content-type", "text/event-stream; charset=utf-8"))
                 self._beginning = self._loop.create_task(self._begin_with_comment(event_stream))
-            elif self.begun and self._between_events and not self.congested:
+            elif self.started and self._between_events and not self.congested:
                 self.write(_COMMENT)
         self._alive = self._loop.call_at(due, self._stay_alive, every_s, headers)
 
     async def _begin_with_comment(self, headers: Headers) -> None:
-        if not self.begun:
+        if not self.started:
             with suppress(ClientGone):
-                await self.begin(200, headers)
+                await self.start(200, headers)
             self.write(_COMMENT)
 
     def _rest(self) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from gateway.core.errors import GatewayError, LimitRefusal, QuotaSpent
-from gateway.core.limit import Meter
+from gateway.core.limits import Meter
 from tests.house.tree import ROOT, files, parsed, place, under
 
 DOCS = ROOT / "docs"

@@ -96,9 +96,9 @@ async def test_what_a_client_held_is_free_once_it_left() -> None:
             client.hang_up()
             await turn.left()
             await gateway.ended()
-        standings = (await gateway.request("GET", "/v1/limits", headers={"authorization": f"Bearer {KEY}"})).json
-        assert [row["held"] for row in standings["data"]] == [0, 0]
-        assert 0 < standings["data"][1]["used"] < 50
+        limit_statuses = (await gateway.request("GET", "/v1/limits", headers={"authorization": f"Bearer {KEY}"})).json
+        assert [row["held"] for row in limit_statuses["data"]] == [0, 0]
+        assert 0 < limit_statuses["data"][1]["used"] < 50
 
 
 async def test_a_client_that_leaves_the_line_for_a_connection_lets_the_next_one_in() -> None:
@@ -111,7 +111,7 @@ async def test_a_client_that_leaves_the_line_for_a_connection_lets_the_next_one_
             third = asyncio.create_task(gateway.chat(headers={"x-request-id": "patient"}))
             await _until_in_flight(gateway, 3)
             client.hang_up()
-            assert (await gateway.ended()).arrival.request_id == "impatient"
+            assert (await gateway.ended()).request.request_id == "impatient"
             turn.answer(b"{}")
             turn = await upstream.asked()
             assert ("x-request-id", "patient") in turn.headers

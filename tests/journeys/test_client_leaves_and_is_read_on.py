@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.stages.part import READ_ON_BYTES
+from gateway.stages.release_upstream import READ_ON_BYTES
 from tests.hand_upstream import DONE, HandUpstream, content, event, finish, hand_upstream, usage
 from tests.raw_client import http_chat, raw_client
 from tests.whole_gateway import PATIENCE_S, WholeGateway, configuration, whole_gateway

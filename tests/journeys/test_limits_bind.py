@@ -249,9 +249,9 @@ async def test_a_refusal_charges_nothing_to_any_limit() -> None:
     async with DemoUpstream(TEN_TOKENS) as upstream, whole_gateway(upstream.base_url, **changes) as gateway:
         assert (await gateway.chat()).status == 200
         await gateway.ended()
-        before = await _standings(gateway)
+        before = await _limit_statuses(gateway)
         assert [(await gateway.chat()).status for _ in range(20)] == [429] * 20
-        assert await _standings(gateway) == before
+        assert await _limit_statuses(gateway) == before
         assert (await gateway.ledger()).requests == 1
 
 
@@ -275,7 +275,7 @@ async def test_an_admitted_request_that_fails_tells_its_limits_and_costs_no_toke
         await upstream.stop()
         assert (await gateway.chat(max_tokens=10)).headers["x-ratelimit-remaining-requests"] == "8"
         await gateway.ended()
-        assert [(row["meter"], row["used"], row["held"]) for row in await _standings(gateway)] == [
+        assert [(row["meter"], row["used"], row["held"]) for row in await _limit_statuses(gateway)] == [
             ("requests", 2, 0),
             ("tokens", 0, 0),
         ]
@@ -314,7 +314,7 @@ async def test_a_limit_in_shadow_counts_and_refuses_nobody() -> None:
         replies = [await gateway.chat() for _ in range(3)]
         assert [reply.status for reply in replies] == [200, 200, 200]
         assert not any(name.lower().startswith("x-ratelimit") for reply in replies for name in reply.headers)
-        (row,) = await _standings(gateway)
+        (row,) = await _limit_statuses(gateway)
         assert (row["used"], row["mode"]) == (3, "shadow")
 
 
@@ -336,7 +336,7 @@ async def test_a_storm_of_streams_never_has_more_in_flight_than_allowed() -> Non
             turn.answer(b"{}")
         replies = await asyncio.gather(*storm)
         assert sorted(reply.status for reply in replies) == [200] * 5 + [429] * 55
-        (row,) = await _standings(gateway)
+        (row,) = await _limit_statuses(gateway)
         assert row["held"] == 0
 
 
@@ -351,8 +351,8 @@ async def test_a_storm_on_a_token_quota_spends_at_most_what_it_holds() -> None:
         row = await gateway.ledger()
         assert row.input + row.output == upstream.truth.total.reported.prompt + upstream.truth.total.reported.completion
         assert row.input + row.output <= 600
-        (standing,) = await _standings(gateway)
-        assert (standing["used"], standing["held"]) == (row.input + row.output, 0)
+        (limit_status,) = await _limit_statuses(gateway)
+        assert (limit_status["used"], limit_status["held"]) == (row.input + row.output, 0)
 
 
 async def _spend(gateway: Any, times: int) -> None:
@@ -361,7 +361,7 @@ async def _spend(gateway: Any, times: int) -> None:
         await gateway.ended()
 
 
-async def _standings(gateway: Any) -> list[Json]:
+async def _limit_statuses(gateway: Any) -> list[Json]:
     reply = await gateway.request("GET", "/v1/limits", headers={"authorization": f"Bearer {KEY}"})
     await gateway.ended()
     rows: list[Json] = reply.json["data"]

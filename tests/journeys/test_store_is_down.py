@@ -118,9 +118,9 @@ async def test_a_stream_that_outlives_the_store_is_charged_when_it_is_back(redis
         billed = await gateway.ledger()
         assert (billed.requests, billed.input, billed.output) == (1, 30, 12)
         told = await gateway.request("GET", "/v1/limits", headers={"authorization": f"Bearer {KEY}"})
-        standing = {limit["meter"]: limit for limit in told.json["data"]}
-        assert (standing["tokens"]["used"], standing["tokens"]["held"]) == (42, 0)
-        assert standing["concurrent"]["held"] == 0
+        limit_status = {limit["meter"]: limit for limit in told.json["data"]}
+        assert (limit_status["tokens"]["used"], limit_status["tokens"]["held"]) == (42, 0)
+        assert limit_status["concurrent"]["held"] == 0
 
 
 async def test_requests_can_be_let_through_and_charged_later(redis: RedisServer, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.core.errors import StoreUnavailable
-from gateway.core.reservation import Ask, Refusal, Reservation
+from gateway.core.reservation import AdmissionRequest, Refusal, Reservation
 from gateway.core.target import Model
 from gateway.demo import DemoUpstream, Script
 from tests.hand_upstream import hand_upstream
@@ -180,7 +180,7 @@ async def test_who_finds_no_connection_free_in_time_is_told() -> None:
 
 async def test_a_model_without_a_target_gets_a_503() -> None:
     async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
-        gateway.gateway.rooms.catalogue.models[MODEL] = Model(MODEL, ())
+        gateway.gateway.services.snapshot.models[MODEL] = Model(MODEL, ())
         reply = await gateway.chat()
         assert (reply.status, reply.error["code"]) == (503, "no_upstream_available")
         assert reply.headers["retry-after"] == "1"
@@ -188,7 +188,7 @@ async def test_a_model_without_a_target_gets_a_503() -> None:
 
 async def test_while_the_store_is_out_nothing_is_forwarded() -> None:
     async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
-        gateway.gateway.rooms.store = _Out()  # type: ignore[assignment]
+        gateway.gateway.services.store = _Out()  # type: ignore[assignment]
         reply = await gateway.chat()
         assert (reply.status, reply.error["code"]) == (503, "store_unavailable")
         assert (reply.headers["retry-after"], reply.headers["retry-after-ms"]) == ("1", "1000")
@@ -199,5 +199,5 @@ async def test_while_the_store_is_out_nothing_is_forwarded() -> None:
 class _Out:
     """A store that does not answer."""
 
-    async def admit(self, _ask: Ask) -> Reservation | Refusal:
+    async def admit(self, _ask: AdmissionRequest) -> Reservation | Refusal:
         raise StoreUnavailable("The store does not answer.", retry_after_ms=1000)

@@ -20,7 +20,7 @@ import pytest
 
 from gateway.core.errors import ClientGone
 from gateway.core.exchange import Exchange
-from gateway.core.usage import Source, Usage
+from gateway.core.usage import Usage, UsageSource
 from gateway.demo import DemoUpstream, Script
 from gateway.demo.truth import Served
 from gateway.demo.turn import texts
@@ -255,7 +255,7 @@ def _check_left(case: Case) -> str:
     usage, last = case.usage, case.last
     if usage is None:
         assert not case.left or last is None or last.status >= 400
-    elif usage.source is Source.REPORTED:
+    elif usage.source is UsageSource.REPORTED:
         assert last is not None
         assert last.reported
         assert last.prompt_tokens in {0, usage.input}
@@ -305,7 +305,7 @@ def _check_whole(case: Case) -> str:
     if last.reported:
         assert usage == Usage(last.prompt_tokens, last.completion_tokens)
         return "whole"
-    assert usage.source is Source.ESTIMATED
+    assert usage.source is UsageSource.ESTIMATED
     _check_estimate(case, usage, last)
     return "whole, estimated"
 
@@ -329,7 +329,7 @@ def _check_cut(case: Case) -> str:
         assert case.usage is None
         return "cut before anything"
     assert case.usage is not None
-    if case.usage.source is Source.REPORTED:
+    if case.usage.source is UsageSource.REPORTED:
         assert case.last.reported
         assert case.last.prompt_tokens in {0, case.usage.input}
         assert _contents(case) <= case.usage.output <= case.last.completion_tokens
@@ -366,7 +366,7 @@ async def _check_ledger(gateway: WholeGateway, cases: list[Case]) -> None:
         is_told = last is not None and last.outcome == "completed" and last.reported and not case.left
         told = (last.prompt_tokens, last.completion_tokens) if is_told and last else (usage.input, usage.output)
         row.update(requests=1, input=told[0], output=told[1])
-        row.update(estimated=usage.total if usage.source is Source.ESTIMATED else 0)
+        row.update(estimated=usage.total if usage.source is UsageSource.ESTIMATED else 0)
     rows = await gateway.gateway.store.usage(UsageQuery(by=("team", "key", "model")))
     billed = {
         (row.team, row.key, row.model): Counter(
@@ -413,17 +413,17 @@ async def test_the_ledger_agrees_with_the_upstreams_and_no_client_sees_an_answer
         for upstream in upstreams:
             upstream.truth.keep_requests = 2 * REQUESTS
         exchanges: list[Exchange] = []
-        gateway.gateway.rooms.recorders = (*gateway.gateway.rooms.recorders, exchanges.append)
+        gateway.gateway.services.recorders = (*gateway.gateway.services.recorders, exchanges.append)
 
         seen = await _run(gateway, outage=upstreams[2])
-        await gateway.gateway._journey.idle()
+        await gateway.gateway._pipeline.idle()
         for upstream in upstreams:
             await upstream.truth.quiet()
 
         plans = {plan.id: plan for plan in _plans()}
         cases: dict[str, Case] = {}
         for exchange in exchanges:
-            name = exchange.arrival.request_id
+            name = exchange.request.request_id
             assert name not in cases
             cases[name] = Case(plans[name], seen[name], exchange)
         assert {name for name, reply in seen.items() if reply is not None} <= set(cases)

@@ -10,21 +10,20 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.arrival import Arrival
 from gateway.core.caller import Caller
-from gateway.core.catalogue import Catalogue
 from gateway.core.endpoints import CHAT, Endpoint
-from gateway.core.envelope import Envelope
 from gateway.core.errors import GatewayError, UpstreamBroke
 from gateway.core.exchange import Exchange
-from gateway.core.limit import Limit, Meter, Per, Scope
-from gateway.core.reservation import Ask, Hold, Refusal, Reservation, Settlement, Standing
-from gateway.core.sink import Headers
+from gateway.core.limits import Limit, Meter, Per, Scope
+from gateway.core.request import IncomingRequest, ParsedRequest
+from gateway.core.reservation import AdmissionRequest, Hold, LimitStatus, Refusal, Reservation, Settlement
+from gateway.core.response import Headers
+from gateway.core.routing import RoutingState
+from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.target import Model, Target, Upstream
-from gateway.core.traffic import Traffic
 from gateway.core.usage import Price
-from gateway.stages.forward import Way
-from gateway.stages.read import read
+from gateway.stages.forward import UpstreamServices
+from gateway.stages.parse_request import parse_request
 from gateway.store.contract import UsageQuery, UsageRow
 from gateway.upstream.contract import Outgoing
 
@@ -49,7 +48,7 @@ class Client:
     """A sink: what a client gets. It can leave, or read slowly, after so many bytes."""
 
     def __init__(self, *, slow_after: int = 10**9) -> None:
-        self.begun = self.gone = self.ended = False
+        self.started = self.gone = self.ended = False
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
@@ -64,44 +63,44 @@ class Client:
     def congested(self) -> bool:
         return len(self.body) - self._read >= self._slow_after
 
-    def on_relief(self, relieved: Callable[[], None]) -> None:
+    def on_writable(self, relieved: Callable[[], None]) -> None:
         self._relieved = relieved
 
     def keep_alive(self, every_s: float, headers: Headers) -> None:
         self.keeps_alive_with = headers
 
-    def whole(self, status: int, headers: Headers, body: bytes) -> None:
-        assert not self.begun, "an answer begins once"
-        self._start(status, headers)
+    def send(self, status: int, headers: Headers, body: bytes) -> None:
+        assert not self.started, "an answer begins once"
+        self._begin(status, headers)
         self.body, self.ended = body, True
 
-    async def begin(self, status: int, headers: Headers) -> None:
-        if not self.begun:
-            self._start(status, headers)
+    async def start(self, status: int, headers: Headers) -> None:
+        if not self.started:
+            self._begin(status, headers)
 
     def write(self, data: bytes) -> None:
-        assert self.begun, "the head comes first"
+        assert self.started, "the head comes first"
         assert not self.ended, "nothing follows the end"
         if data and not self.gone:
             self.body += data
             self.pieces.append(data)
 
-    def end(self) -> None:
+    def finish(self) -> None:
         self.ended = True
 
-    def refuse(self, error: GatewayError) -> None:
+    def fail(self, error: GatewayError) -> None:
         assert self.error is None, "one request has one error"
         self.error = error
-        if not self.begun:
-            self._start(error.status, error.headers)
+        if not self.started:
+            self._begin(error.status, error.headers)
 
     def read(self) -> None:
         """Read all that was sent."""
         self._read = len(self.body)
         self._relieved()
 
-    def _start(self, status: int, headers: Headers) -> None:
-        self.begun = True
+    def _begin(self, status: int, headers: Headers) -> None:
+        self.started = True
         self.status, self.headers = status, dict(headers)
 
 
@@ -126,7 +125,7 @@ class ScriptedAnswer:
         self._into: Callable[[bytes], None] | None = None
         self._over = asyncio.Event()
 
-    def pour(self, into: Callable[[bytes], None]) -> None:
+    def deliver_to(self, into: Callable[[bytes], None]) -> None:
         self._into = into
         self._flow()
 
@@ -189,7 +188,7 @@ class Ledgers:
     """A store that admits everything (or answers with `verdict`) and keeps every settlement."""
 
     def __init__(self, verdict: Refusal | Exception | None = None, outage: Exception | None = None) -> None:
-        self.asked: list[Ask] = []
+        self.asked: list[AdmissionRequest] = []
         self.settled: list[Settlement] = []
         self.outage = outage
         self.settling = asyncio.Event()
@@ -197,7 +196,7 @@ class Ledgers:
         self.may_settle.set()
         self._verdict = verdict
 
-    async def admit(self, ask: Ask) -> Reservation | Refusal:
+    async def admit(self, ask: AdmissionRequest) -> Reservation | Refusal:
         self.asked.append(ask)
         await asyncio.sleep(0)
         if isinstance(self._verdict, Exception):
@@ -214,8 +213,8 @@ class Ledgers:
     async def renew(self, ids: Sequence[str]) -> None:
         """Nothing runs out."""
 
-    async def standings(self, limits: Sequence[Limit]) -> list[Standing]:
-        return [Standing(limit, 0, 0, limit.amount, NOW_MS) for limit in limits]
+    async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
+        return [LimitStatus(limit, 0, 0, limit.amount, NOW_MS) for limit in limits]
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return []
@@ -227,12 +226,12 @@ class Ledgers:
         """Nothing is open."""
 
 
-def reserved(ask: Ask) -> Reservation:
+def reserved(ask: AdmissionRequest) -> Reservation:
     """The reservation that a store without any use gives."""
     amounts = [(charge.limit, charge.amount(ask.most)) for charge in ask.charges]
-    standings = tuple([Standing(limit, 0, held, limit.amount - held, NOW_MS) for limit, held in amounts])
+    limit_statuses = tuple([LimitStatus(limit, 0, held, limit.amount - held, NOW_MS) for limit, held in amounts])
     holds = tuple([Hold(limit, held) for limit, held in amounts])
-    return Reservation(ask.id, NOW_MS, ask.most, False, holds, standings)
+    return Reservation(ask.id, NOW_MS, ask.most, False, holds, limit_statuses)
 
 
 def limit(meter: Meter = Meter.REQUESTS, per: Per | None = Per.MINUTE, amount: int = 1_000_000) -> Limit:
@@ -250,9 +249,9 @@ LIMITS = (limit(), limit(Meter.TOKENS), limit(Meter.USD, Per.DAY))
 CALLER = Caller("0123456789ab", "search-prod", "search", limits=LIMITS)
 
 
-def catalogue_of(*models: Model, caller: Caller = CALLER) -> Catalogue:
+def catalogue_of(*models: Model, caller: Caller = CALLER) -> ConfigSnapshot:
     named = {name: model for model in models for name in (model.name, *model.aliases)}
-    return Catalogue({sha256(KEY.encode()).hexdigest(): caller}, named)
+    return ConfigSnapshot({sha256(KEY.encode()).hexdigest(): caller}, named)
 
 
 def body_of(**members: object) -> bytes:
@@ -290,27 +289,27 @@ class GivenBody:
         return b""
 
 
-def arrival_of(body: bytes | Exception | GivenBody, *, endpoint: Endpoint = CHAT, **headers: str) -> Arrival:
+def arrival_of(body: bytes | Exception | GivenBody, *, endpoint: Endpoint = CHAT, **headers: str) -> IncomingRequest:
     if not isinstance(body, GivenBody):
         body = GivenBody(body) if isinstance(body, bytes) else GivenBody(failure=body)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Arrival("req-1", endpoint, {"authorization": f"Bearer {KEY}"} | named, body, NOW_MS / 1000)
+    return IncomingRequest("req-1", endpoint, {"authorization": f"Bearer {KEY}"} | named, body, NOW_MS / 1000)
 
 
 def exchange_of(
     body: bytes | None = None, *, model: Model = MODEL, caller: Caller = CALLER, endpoint: Endpoint = CHAT
-) -> tuple[Exchange, Envelope]:
+) -> tuple[Exchange, ParsedRequest]:
     """A request that has been read and admitted."""
     body = body_of() if body is None else body
     exchange = Exchange("exchange-1", arrival_of(body, endpoint=endpoint), caller=caller)
-    envelope = read(body, endpoint, caller, catalogue_of(model, caller=caller))
-    exchange.envelope = envelope
-    exchange.reservation = reserved(Ask(exchange.id, (), 10, 10))
+    parsed = parse_request(body, endpoint, caller, catalogue_of(model, caller=caller))
+    exchange.parsed = parsed
+    exchange.reservation = reserved(AdmissionRequest(exchange.id, (), 10, 10))
     exchange.estimated_input = 7
     exchange.target = model.targets[0] if model.targets else None
-    return exchange, envelope
+    return exchange, parsed
 
 
-def way_over(wire: Any) -> Way:
+def way_over(wire: Any) -> UpstreamServices:
     """A way to upstreams of which nothing is known yet."""
-    return Way(wire, Traffic(lambda _change: None), StandingClock())
+    return UpstreamServices(wire, RoutingState(lambda _change: None), StandingClock())

@@ -14,8 +14,16 @@ from gateway.core.admission import decide
 from gateway.core.buckets import Counter, new_counter
 from gateway.core.calendar import day_of
 from gateway.core.clock import Clock
-from gateway.core.limit import Limit, Meter
-from gateway.core.reservation import Ask, Due, Hold, Refusal, Reservation, Settlement, Standing
+from gateway.core.limits import Limit, Meter
+from gateway.core.reservation import (
+    AdmissionRequest,
+    Hold,
+    LimitStatus,
+    Refusal,
+    Reservation,
+    Settlement,
+    SettlementLine,
+)
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, UsageQuery, UsageRow
 from gateway.store.in_memory.ledger import InMemoryLedger
 
@@ -52,15 +60,15 @@ class InMemoryStore:
         self._settled_before: set[str] = set()
         self._ledger = InMemoryLedger()
 
-    async def admit(self, ask: Ask) -> Reservation | Refusal:
+    async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
         now_ms = self._clock.now_ms()
         self._reap(now_ms)
         if self._newcomers:
             self._forget_whole(now_ms)
-        counters = [self._counter(charge.limit, now_ms) for charge in ask.charges]
-        verdict = decide(ask, counters, now_ms)
+        counters = [self._counter(charge.limit, now_ms) for charge in request.charges]
+        verdict = decide(request, counters, now_ms)
         if isinstance(verdict, Reservation):
-            self._held[ask.id] = _Held(verdict.holds, counters, self._expiry_ms(now_ms))
+            self._held[request.id] = _Held(verdict.holds, counters, self._expiry_ms(now_ms))
         return verdict
 
     async def settle(self, settlement: Settlement) -> None:
@@ -78,7 +86,7 @@ class InMemoryStore:
         if settlement.entry is not None:
             self._ledger.add(settlement.entry, day_of(self._zone, now_ms))
 
-    def _charge(self, due: Due, now_ms: int) -> None:
+    def _charge(self, due: SettlementLine, now_ms: int) -> None:
         limit = due.hold.limit
         amount = due.actual
         if limit.meter is Meter.REQUESTS:
@@ -97,10 +105,10 @@ class InMemoryStore:
                 held.expires_ms = self._expiry_ms(now_ms)
                 self._held[name] = held
 
-    async def standings(self, limits: Sequence[Limit]) -> list[Standing]:
+    async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
         now_ms = self._clock.now_ms()
         self._reap(now_ms)
-        return [self._seen(limit, now_ms).standing(limit) for limit in limits]
+        return [self._seen(limit, now_ms).limit_status(limit) for limit in limits]
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return self._ledger.rows(query)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.core.admission import borne_by, judge, need_of, refusal
-from gateway.core.buckets import Counter, State, restored
+from gateway.core.buckets import Counter, CounterState, restored
 from gateway.core.errors import StoreUnavailable
-from gateway.core.limit import Limit
-from gateway.core.reservation import Ask, Hold, Refusal, Reservation
+from gateway.core.limits import Limit
+from gateway.core.reservation import AdmissionRequest, Hold, Refusal, Reservation
 from gateway.store.in_redis.calls import Answer, Figures, Part, admit_answer, admit_call, numbers
 from gateway.store.in_redis.kit import Kit
 from gateway.store.in_redis.line import LineDown
@@ -24,44 +24,46 @@ _ATTEMPTS = 4
 """A window ends, or the store's clock is not known yet: one more attempt mends either."""
 
 
-async def admit(kit: Kit, ask: Ask) -> Reservation | Refusal:
+async def admit(kit: Kit, request: AdmissionRequest) -> Reservation | Refusal:
     deadline = kit.courier.deadline()
-    parts = kit.parts([charge.limit for charge in ask.charges])
+    parts = kit.parts([charge.limit for charge in request.charges])
     for _ in range(_ATTEMPTS):
-        verdict = await _attempt(kit, ask, parts, deadline)
+        verdict = await _attempt(kit, request, parts, deadline)
         if verdict is not None:
             return verdict
     raise StoreUnavailable("The gateway and its store do not agree on the time. Try again soon.", retry_after_ms=1_000)
 
 
-async def _attempt(kit: Kit, ask: Ask, parts: Sequence[Part], deadline: float) -> Reservation | Refusal | None:
+async def _attempt(
+    kit: Kit, request: AdmissionRequest, parts: Sequence[Part], deadline: float
+) -> Reservation | Refusal | None:
     """None where the store wants to be asked again, at the time that it told."""
     at_ms = kit.clock.now_ms()
     admitted: list[Answer] = []
-    asked = ask
+    asked = request
     for part in parts:
         try:
             answer = await _ask_part(kit, asked, part, (at_ms, deadline))
         except (StoreUnavailable, asyncio.CancelledError) as lost:
             if _may_have_been_heard(lost) or admitted:
-                kit.doubts.add(lambda: _undo(kit, ask, parts[: len(admitted) + 1], at_ms))
+                kit.doubts.add(lambda: _undo(kit, request, parts[: len(admitted) + 1], at_ms))
             raise
         if answer is None or not answer.admitted:
             for before in admitted:
-                await _give_back(kit, ask.id, before, (at_ms, deadline))
-            return None if answer is None else await _refusal(kit, ask, answer)
+                await _give_back(kit, request.id, before, (at_ms, deadline))
+            return None if answer is None else await _refusal(kit, request, answer)
         admitted.append(answer)
         if len(parts) > 1:
             # A later slot grants no more than an earlier one, which may so hold more than is granted in the end.
-            asked = msgspec.structs.replace(ask, most=answer.granted)
+            asked = msgspec.structs.replace(request, most=answer.granted)
     kit.records.begin(at_ms, [kit.record(part, at_ms) for part in parts])
-    return _reservation(kit, ask, admitted, at_ms)
+    return _reservation(kit, request, admitted, at_ms)
 
 
-async def _ask_part(kit: Kit, ask: Ask, part: Part, when: tuple[int, float]) -> Answer | None:
+async def _ask_part(kit: Kit, request: AdmissionRequest, part: Part, when: tuple[int, float]) -> Answer | None:
     at_ms, deadline = when
-    keys, told = admit_call(ask, part, kit.words, at_ms, kit.timing)
-    reply = await kit.courier.run(ADMIT, [kit.record(part, at_ms), *keys], (ask.id, LONG_MS, told), deadline)
+    keys, told = admit_call(request, part, kit.words, at_ms, kit.timing)
+    reply = await kit.courier.run(ADMIT, [kit.record(part, at_ms), *keys], (request.id, LONG_MS, told), deadline)
     kit.clock.learn(reply[1])
     return admit_answer(reply, part)
 
@@ -70,22 +72,22 @@ def _may_have_been_heard(lost: BaseException) -> bool:
     return isinstance(lost, asyncio.CancelledError) or (isinstance(lost.__cause__, LineDown) and lost.__cause__.sent)
 
 
-async def _undo(kit: Kit, ask: Ask, parts: Sequence[Part], at_ms: int) -> None:
+async def _undo(kit: Kit, request: AdmissionRequest, parts: Sequence[Part], at_ms: int) -> None:
     """Give back what was admitted without anybody hearing of it. Raises StoreUnavailable."""
     deadline = kit.courier.deadline()
     for part in parts:
         record = kit.record(part, at_ms)
-        told = await kit.courier.ask(record, ("HGET", record, ask.id), deadline)
+        told = await kit.courier.ask(record, ("HGET", record, request.id), deadline)
         if told is None or b" " not in told:
             continue
         granted = int(told.split()[1])
         figures = tuple(
             [
-                (borne_by(ask.charges[place], terms.kind == QUOTA, ask, granted), 0, 0)
+                (borne_by(request.charges[place], terms.kind == QUOTA, request, granted), 0, 0)
                 for place, terms in zip(part.places, part.terms, strict=True)
             ]
         )
-        await _give_back(kit, ask.id, Answer(part, True, at_ms, granted, figures), (at_ms, deadline))
+        await _give_back(kit, request.id, Answer(part, True, at_ms, granted, figures), (at_ms, deadline))
 
 
 async def _give_back(kit: Kit, name: str, answer: Answer, when: tuple[int, float]) -> None:
@@ -99,7 +101,7 @@ async def _give_back(kit: Kit, name: str, answer: Answer, when: tuple[int, float
     await kit.courier.run(GIVE_BACK, keys, (name, numbers(told)), deadline)
 
 
-def _reservation(kit: Kit, ask: Ask, answers: Sequence[Answer], at_ms: int) -> Reservation:
+def _reservation(kit: Kit, request: AdmissionRequest, answers: Sequence[Answer], at_ms: int) -> Reservation:
     told: dict[int, tuple[Counter, Hold]] = {}
     would_refuse: list[Limit] = []
     granted = answers[-1].granted
@@ -107,30 +109,30 @@ def _reservation(kit: Kit, ask: Ask, answers: Sequence[Answer], at_ms: int) -> R
         for place, terms, figures in zip(answer.part.places, answer.part.terms, answer.figures, strict=True):
             counter = _counter(kit, terms, figures, answer.now_ms)
             told[place] = counter, Hold(terms.limit, figures[0], counter.start_ms)
-            if not terms.enforced and _was_short(ask, place, counter, granted, figures[0]):
+            if not terms.enforced and _was_short(request, place, counter, granted, figures[0]):
                 would_refuse.append(terms.limit)
-    in_order = [told[place] for place in range(len(ask.charges))]
-    standings = tuple([counter.standing(hold.limit) for counter, hold in in_order])
+    in_order = [told[place] for place in range(len(request.charges))]
+    limit_statuses = tuple([counter.limit_status(hold.limit) for counter, hold in in_order])
     holds = tuple([hold for _, hold in in_order])
-    return Reservation(ask.id, at_ms, granted, granted < ask.most, holds, standings, tuple(would_refuse))
+    return Reservation(request.id, at_ms, granted, granted < request.most, holds, limit_statuses, tuple(would_refuse))
 
 
-async def _refusal(kit: Kit, ask: Ask, answer: Answer) -> Refusal:
+async def _refusal(kit: Kit, request: AdmissionRequest, answer: Answer) -> Refusal:
     """Judged by the counters that refused; those of other slots are looked at for it, without a charge."""
     own = dict(zip(answer.part.places, _counters(kit, answer), strict=True))
-    counters = [own.get(place) for place in range(len(ask.charges))]
+    counters = [own.get(place) for place in range(len(request.charges))]
     if None in counters:
-        _, seen = await peek(kit, [charge.limit for charge in ask.charges])
+        _, seen = await peek(kit, [charge.limit for charge in request.charges])
         counters = [own.get(place, counter) for place, counter in enumerate(seen)]
     known = [counter for counter in counters if counter is not None]
-    judgement = judge(ask, known)
+    judgement = judge(request, known)
     if not judgement.blocked:
         # What the others grant has meanwhile become too little to be refused: then the refusal is told alone.
         part = answer.part.places
-        ask = msgspec.structs.replace(ask, charges=tuple([ask.charges[place] for place in part]))
+        request = msgspec.structs.replace(request, charges=tuple([request.charges[place] for place in part]))
         known = [own[place] for place in part]
-        judgement = judge(ask, known)
-    return refusal(ask, known, judgement, answer.now_ms)
+        judgement = judge(request, known)
+    return refusal(request, known, judgement, answer.now_ms)
 
 
 def _counters(kit: Kit, answer: Answer) -> list[Counter]:
@@ -141,10 +143,12 @@ def _counters(kit: Kit, answer: Answer) -> list[Counter]:
 
 
 def _counter(kit: Kit, terms: Terms, figures: Figures, now_ms: int) -> Counter:
-    return restored(terms.limit, kit.zone, State(now_ms, figures[1], figures[2], kit.words.window_of(terms, now_ms)))
+    return restored(
+        terms.limit, kit.zone, CounterState(now_ms, figures[1], figures[2], kit.words.window_of(terms, now_ms))
+    )
 
 
-def _was_short(ask: Ask, place: int, counter: Counter, granted: int, borne: int) -> bool:
+def _was_short(request: AdmissionRequest, place: int, counter: Counter, granted: int, borne: int) -> bool:
     """Whether the counter had too little room before it bore this request."""
     room = counter.capacity - counter.used - counter.held + borne
-    return need_of(ask.charges[place], counter, ask, granted) > room
+    return need_of(request.charges[place], counter, request, granted) > room

@@ -7,7 +7,7 @@ from struct import pack
 
 import msgspec
 
-from gateway.core.reservation import Ask, Due, LedgerEntry
+from gateway.core.reservation import AdmissionRequest, LedgerEntry, SettlementLine
 from gateway.store.in_redis.terms import LEASES, Terminology, Terms
 from gateway.store.sums import COLUMNS, figures_of
 
@@ -45,12 +45,14 @@ def numbers(values: Sequence[int]) -> bytes:
     return pack(f"<{len(values)}d", *values)
 
 
-def admit_call(ask: Ask, part: Part, words: Terminology, at_ms: int, timing: Timing) -> tuple[list[str], bytes]:
+def admit_call(
+    request: AdmissionRequest, part: Part, words: Terminology, at_ms: int, timing: Timing
+) -> tuple[list[str], bytes]:
     """The counters' keys, and the numbers."""
     keys: list[str] = []
-    told = [at_ms, timing.slack_ms, timing.step_ms, ask.likely, ask.most, min(ask.least, ask.most)]
+    told = [at_ms, timing.slack_ms, timing.step_ms, request.likely, request.most, min(request.least, request.most)]
     for place, terms in zip(part.places, part.terms, strict=True):
-        charge = ask.charges[place]
+        charge = request.charges[place]
         key, first, second = words.counter(terms, at_ms)
         keys.append(key)
         told += (
@@ -72,7 +74,7 @@ def bill_of(entry: LedgerEntry | None) -> tuple[str, tuple[int, ...]]:
     return (f"{entry.key}|{entry.model}", figures_of(entry)) if entry else ("", (0,) * len(COLUMNS))
 
 
-def due_numbers(due: Due, terms: Terms) -> tuple[int, int]:
+def due_numbers(due: SettlementLine, terms: Terms) -> tuple[int, int]:
     """(held, extra): what admission charged at once is not held, and only what goes beyond it is added."""
     if terms.at_once:
         return 0, max(0, due.actual - due.hold.amount)

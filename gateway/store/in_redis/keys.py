@@ -10,7 +10,7 @@ import re
 from hashlib import blake2b
 from urllib.parse import quote
 
-from gateway.core.limit import Limit, Scope
+from gateway.core.limits import Limit, Scope
 
 SCHEMA = 1
 

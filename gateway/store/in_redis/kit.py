@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from gateway.core.limit import Limit
+from gateway.core.limits import Limit
 from gateway.store.in_redis.calls import Part, Timing
 from gateway.store.in_redis.clock import StoreClock
 from gateway.store.in_redis.courier import Courier

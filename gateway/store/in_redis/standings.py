@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from struct import unpack
 
-from gateway.core.buckets import Bucket, Counter, State, rescaled, restored
-from gateway.core.limit import Limit
+from gateway.core.buckets import Bucket, Counter, CounterState, rescaled, restored
+from gateway.core.limits import Limit
 from gateway.store.contract import HOLD_STEPS
 from gateway.store.in_redis.calls import Part
 from gateway.store.in_redis.kit import Kit
@@ -51,13 +51,13 @@ def _counter(kit: Kit, terms: Terms, packed: bytes | None, now_ms: int) -> Count
     limit = terms.limit
     window = kit.words.window_of(terms, now_ms)
     if packed is None:
-        return restored(limit, kit.zone, State(now_ms, 0, 0, window))
+        return restored(limit, kit.zone, CounterState(now_ms, 0, 0, window))
     spent, scale, stamp_ms, _, *holding = [int(number) for number in unpack(f"<{len(packed) // 8}d", packed)]
     held = 0
     if holding:
         over = now_ms // kit.timing.step_ms - holding[0]
         held = sum(holding[1 + min(max(over, 0), HOLD_STEPS) :])
-    counter = restored(limit, kit.zone, State(now_ms, spent, held, window))
+    counter = restored(limit, kit.zone, CounterState(now_ms, spent, held, window))
     if isinstance(counter, Bucket):
         counter.debt, counter.stamp_ms = rescaled(spent, scale, counter.scale), stamp_ms
         counter.advance(limit, now_ms)

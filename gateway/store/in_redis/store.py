@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway.core.errors import StoreUnavailable
-from gateway.core.limit import Limit
-from gateway.core.reservation import Ask, Refusal, Reservation, Settlement, Standing
+from gateway.core.limits import Limit
+from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 from gateway.core.store_url import read_store_url
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, UsageQuery, UsageRow
 from gateway.store.in_redis.address import Address
@@ -83,10 +83,10 @@ class RedisStore:
         """Why the store counts as out, for operators; None while it answers."""
         return self._servers.trouble() or self._kit.courier.objection
 
-    async def admit(self, ask: Ask) -> Reservation | Refusal:
-        verdict = await admit(self._kit, ask)
+    async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
+        verdict = await admit(self._kit, request)
         if isinstance(verdict, Reservation):
-            self._open[ask.id] = verdict
+            self._open[request.id] = verdict
         return verdict
 
     async def settle(self, settlement: Settlement) -> None:
@@ -112,9 +112,9 @@ class RedisStore:
         await renew(self._kit, [self._open[name] for name in ids if name in self._open])
         await shorten(self._kit)
 
-    async def standings(self, limits: Sequence[Limit]) -> list[Standing]:
+    async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
         _, counters = await peek(self._kit, limits)
-        return [counter.standing(limit) for counter, limit in zip(counters, limits, strict=True)]
+        return [counter.limit_status(limit) for counter, limit in zip(counters, limits, strict=True)]
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await usage(self._kit, query)

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.core.buckets import pace
 from gateway.core.calendar import window
-from gateway.core.limit import Limit, Meter, Mode, Per
+from gateway.core.limits import Limit, Meter, Mode, Per
 from gateway.store.in_redis.keys import Keys, home
 
 RATE, QUOTA, LEASES = 0, 1, 2

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from itertools import count
 
-from gateway.core.limit import Limit, Meter, Mode, Per, Scope
-from gateway.core.reservation import Ask, Charge, Due, LedgerEntry, Refusal, Reservation, Settlement
-from gateway.core.usage import Source, Usage
+from gateway.core.limits import Limit, Meter, Mode, Per, Scope
+from gateway.core.reservation import (
+    AdmissionRequest,
+    Charge,
+    LedgerEntry,
+    Refusal,
+    Reservation,
+    Settlement,
+    SettlementLine,
+)
+from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import Store
 
 MILLION = 1_000_000
@@ -27,9 +35,13 @@ def limit(meter: str, per: str | None, amount: int, **other: object) -> Limit:
     return Limit(meter=Meter(meter), per=Per(per) if per else None, amount=amount, **(fields | other))  # type: ignore[arg-type]
 
 
-def ask(*limits: Limit, fixed: int = 10, likely: int = 20, most: int = 20, least: int = 1, name: str = "") -> Ask:
+def ask(
+    *limits: Limit, fixed: int = 10, likely: int = 20, most: int = 20, least: int = 1, name: str = ""
+) -> AdmissionRequest:
     """A request with so many tokens of input and output; a dollar limit counts a micro-dollar a token."""
-    return Ask(name or f"r{next(_numbers)}", tuple(charge(one, fixed) for one in limits), likely, most, least)
+    return AdmissionRequest(
+        name or f"r{next(_numbers)}", tuple(charge(one, fixed) for one in limits), likely, most, least
+    )
 
 
 def charge(one: Limit, fixed: int) -> Charge:
@@ -47,7 +59,7 @@ def charge(one: Limit, fixed: int) -> Charge:
 def truth(of: Reservation, used: int, entry: LedgerEntry | None = None) -> Settlement:
     """Every limit of tokens or money bears `used`, the others nothing more."""
     without = (Meter.REQUESTS, Meter.CONCURRENT)
-    dues = tuple(Due(hold, 0 if hold.limit.meter in without else used) for hold in of.holds)
+    dues = tuple(SettlementLine(hold, 0 if hold.limit.meter in without else used) for hold in of.holds)
     return Settlement(of.id, of.at_ms, dues, entry)
 
 
@@ -57,24 +69,24 @@ def bill(**other: object) -> LedgerEntry:
         "team": "red",
         "key": "k1",
         "model": "m",
-        "usage": Usage(input=10, output=5, cached_input=4, reasoning=2, source=Source.REPORTED),
+        "usage": Usage(input=10, output=5, cached_input=4, reasoning=2, source=UsageSource.REPORTED),
         "cost": 7,
     }
     return LedgerEntry(**(fields | other))  # type: ignore[arg-type]
 
 
-async def admitted(store: Store, question: Ask) -> Reservation:
+async def admitted(store: Store, question: AdmissionRequest) -> Reservation:
     verdict = await store.admit(question)
     assert isinstance(verdict, Reservation), verdict
     return verdict
 
 
-async def refused(store: Store, question: Ask) -> Refusal:
+async def refused(store: Store, question: AdmissionRequest) -> Refusal:
     verdict = await store.admit(question)
     assert isinstance(verdict, Refusal), verdict
     return verdict
 
 
 async def used_and_held(store: Store, one: Limit) -> tuple[int, int]:
-    standing = (await store.standings([one]))[0]
-    return standing.used, standing.held
+    limit_status = (await store.limit_statuses([one]))[0]
+    return limit_status.used, limit_status.held

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from gateway.core.limit import Mode, Scope
-from gateway.core.reservation import Refusal, Reservation, Why
+from gateway.core.limits import Mode, Scope
+from gateway.core.reservation import Refusal, RefusalReason, Reservation
 from gateway.store.contract import Store
 from tests.contract.store.asking import MILLION, admitted, ask, limit, refused, truth, used_and_held
 from tests.contract.store.keepers import Keeper
@@ -55,17 +55,21 @@ async def test_a_request_without_limits_is_admitted(store: Store) -> None:
 async def test_a_refusal_charges_nothing(store: Store) -> None:
     tight = limit("concurrent", None, 1)
     await admitted(store, ask(tight))
-    before = await store.standings(EVERY_LIMIT)
+    before = await store.limit_statuses(EVERY_LIMIT)
     await refused(store, ask(*EVERY_LIMIT[:-1], tight))
-    after = await store.standings(EVERY_LIMIT)
+    after = await store.limit_statuses(EVERY_LIMIT)
     assert [(one.used, one.held) for one in after] == [(one.used, one.held) for one in before]
 
 
 async def test_standings_count_the_admitted_request_in(store: Store) -> None:
     requests, tokens, month = limit("requests", "hour", 5), limit("tokens", "hour", 500), limit("tokens", "month", 900)
     reservation = await admitted(store, ask(requests, tokens, month, fixed=10, likely=20, most=80))
-    assert [(one.used, one.held, one.left) for one in reservation.standings] == [(1, 0, 4), (0, 30, 470), (0, 90, 810)]
-    assert [one.limit for one in reservation.standings] == [requests, tokens, month]
+    assert [(one.used, one.held, one.left) for one in reservation.limit_statuses] == [
+        (1, 0, 4),
+        (0, 30, 470),
+        (0, 90, 810),
+    ]
+    assert [one.limit for one in reservation.limit_statuses] == [requests, tokens, month]
 
 
 async def test_rates_hold_what_is_likely_and_quotas_what_is_possible(store: Store) -> None:
@@ -93,7 +97,7 @@ async def test_a_quota_that_does_not_pay_for_the_least_refuses(store: Store) -> 
     quota = limit("tokens", "day", 100)
     await store.settle(truth(await admitted(store, ask(quota)), 80))
     refusal = await refused(store, ask(quota, fixed=10, most=300, least=11))
-    assert (refusal.why, refusal.requested) == (Why.SPENT, 21)
+    assert (refusal.why, refusal.requested) == (RefusalReason.SPENT, 21)
     assert (await admitted(store, ask(quota, fixed=10, most=300, least=10))).granted == 10
 
 
@@ -106,23 +110,23 @@ async def test_a_spent_quota_tells_when_its_window_resets(store: Store) -> None:
     quota = limit("tokens", "day", 30)
     await store.settle(truth(await admitted(store, ask(quota)), 30))
     refusal = await refused(store, ask(quota))
-    assert refusal.why is Why.SPENT
-    assert refusal.at_ms + refusal.retry_after_ms == refusal.standing.resets_ms
-    assert (refusal.standing.used, refusal.standing.held, refusal.standing.left) == (30, 0, 0)
+    assert refusal.why is RefusalReason.SPENT
+    assert refusal.at_ms + refusal.retry_after_ms == refusal.limit_status.resets_ms
+    assert (refusal.limit_status.used, refusal.limit_status.held, refusal.limit_status.left) == (30, 0, 0)
 
 
 async def test_a_quota_that_is_only_held_says_so(store: Store) -> None:
     quota = limit("tokens", "day", 30)
     await admitted(store, ask(quota))
     refusal = await refused(store, ask(quota))
-    assert (refusal.why, refusal.retry_after_ms) == (Why.HELD, 1_000)
+    assert (refusal.why, refusal.retry_after_ms) == (RefusalReason.HELD, 1_000)
 
 
 @pytest.mark.parametrize("per", ["minute", "day"])
 async def test_what_never_fits_is_told_at_once(store: Store, per: str) -> None:
     small = limit("tokens", per, 30)
     refusal = await refused(store, ask(small, fixed=40, likely=0, most=0))
-    assert (refusal.why, refusal.requested, refusal.retry_after_ms) == (Why.NEVER, 40, 0)
+    assert (refusal.why, refusal.requested, refusal.retry_after_ms) == (RefusalReason.NEVER, 40, 0)
 
 
 async def test_a_client_that_obeys_the_wait_passes_at_the_first_try(keeper: Keeper) -> None:
@@ -130,7 +134,7 @@ async def test_a_client_that_obeys_the_wait_passes_at_the_first_try(keeper: Keep
     for _ in range(5):
         await admitted(store, ask(rate))
     refusal = await refused(store, ask(rate))
-    assert refusal.why is Why.SPENT
+    assert refusal.why is RefusalReason.SPENT
     assert 0 < refusal.retry_after_ms <= 200
     await keeper.pass_ms(refusal.retry_after_ms)
     await admitted(store, ask(rate))
@@ -149,16 +153,16 @@ async def test_of_several_refusals_the_longest_wait_is_told(store: Store) -> Non
     spent = limit("requests", "month", 1)
     never = limit("tokens", "minute", 5)
     await admitted(store, ask(soon, later, spent))
-    assert (await refused(store, ask(soon, later))).standing.limit == later
-    assert (await refused(store, ask(soon, later, spent))).standing.limit == spent
-    assert (await refused(store, ask(spent, soon, never))).standing.limit == never
+    assert (await refused(store, ask(soon, later))).limit_status.limit == later
+    assert (await refused(store, ask(soon, later, spent))).limit_status.limit == spent
+    assert (await refused(store, ask(spent, soon, never))).limit_status.limit == never
 
 
 async def test_a_refusal_tells_how_every_limit_stands(store: Store) -> None:
     one, other = limit("requests", "hour", 1), limit("tokens", "hour", 100)
     await admitted(store, ask(one, other))
     refusal = await refused(store, ask(one, other))
-    assert [(seen.limit, seen.used, seen.held) for seen in refusal.standings] == [(one, 1, 0), (other, 0, 30)]
+    assert [(seen.limit, seen.used, seen.held) for seen in refusal.limit_statuses] == [(one, 1, 0), (other, 0, 30)]
 
 
 async def test_a_shadow_limit_counts_and_refuses_nobody(store: Store) -> None:
@@ -193,9 +197,9 @@ async def test_teams_models_and_the_organisation_bind_one_request_together(store
     red, blue = limit("requests", "day", 2), limit("requests", "day", 2, subject="blue", team="blue")
     for _ in range(2):
         await admitted(store, ask(everybody, model, red))
-    assert (await refused(store, ask(everybody, model, red))).standing.limit == red
+    assert (await refused(store, ask(everybody, model, red))).limit_status.limit == red
     await admitted(store, ask(everybody, model, blue))
-    assert (await refused(store, ask(everybody, model, blue))).standing.limit == everybody
+    assert (await refused(store, ask(everybody, model, blue))).limit_status.limit == everybody
     assert await used_and_held(store, everybody) == (3, 0)
     assert await used_and_held(store, model) == (0, 90)
 
@@ -227,6 +231,6 @@ async def test_large_amounts_are_counted_exactly(store: Store) -> None:
 
 
 async def test_a_limit_nobody_has_used_is_whole(store: Store) -> None:
-    standings = await store.standings(EVERY_LIMIT)
-    assert [one.limit for one in standings] == EVERY_LIMIT
-    assert [(one.used, one.held, one.left) for one in standings] == [(0, 0, one.amount) for one in EVERY_LIMIT]
+    limit_statuses = await store.limit_statuses(EVERY_LIMIT)
+    assert [one.limit for one in limit_statuses] == EVERY_LIMIT
+    assert [(one.used, one.held, one.left) for one in limit_statuses] == [(0, 0, one.amount) for one in EVERY_LIMIT]

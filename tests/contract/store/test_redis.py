@@ -14,7 +14,7 @@ import pytest
 from redis import Redis
 
 from gateway.core.errors import StoreUnavailable
-from gateway.core.limit import Limit
+from gateway.core.limits import Limit
 from gateway.core.reservation import Reservation, Settlement
 from gateway.store.contract import HOLD_TTL_MS as HOLD_TTL_IN_EARNEST_MS
 from gateway.store.contract import UsageQuery
@@ -170,7 +170,7 @@ async def test_a_quota_begins_anew_at_midnight_by_the_clock_of_redis(redis: Redi
     day, week = limit("tokens", "day", 100), limit("tokens", "total", 1_000)
     straddling = await admitted(store, ask(day, week))
     await store.settle(truth(await admitted(store, ask(day, week)), 50))
-    assert (await store.standings([day]))[0].resets_ms == midnight_ms
+    assert (await store.limit_statuses([day]))[0].resets_ms == midnight_ms
     refusal = await refused(store, ask(day, fixed=60))
     assert refusal.at_ms + refusal.retry_after_ms == midnight_ms
     await asyncio.sleep(refusal.retry_after_ms / 1000)
@@ -204,7 +204,7 @@ LASTING = [limit("requests", "day", 100), limit("tokens", "hour", 10_000), limit
 
 async def until_nothing_is_counted(store: RedisStore) -> None:
     async with asyncio.timeout(10):
-        while any(one.used or one.held for one in await store.standings(LASTING)):
+        while any(one.used or one.held for one in await store.limit_statuses(LASTING)):
             await asyncio.sleep(HOLD_TTL_MS / 50_000)
 
 

@@ -12,11 +12,11 @@ import pytest
 from redis.crc import key_slot
 
 from gateway.core.errors import StoreUnavailable
-from gateway.core.limit import Limit, Scope
+from gateway.core.limits import Limit, Scope
 from gateway.store.contract import UsageQuery
 from gateway.store.in_redis import RedisStore
 from gateway.store.journal import Journal
-from gateway.store.steady import Policy, SteadyStore
+from gateway.store.outbox import OutboxStore, Policy
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
 from tests.contract.store.conftest import emptied
 from tests.contract.store.keepers import UTC, FalseClock, redis_options
@@ -156,7 +156,7 @@ async def test_a_failover_costs_nothing_that_was_answered() -> None:
             with contextlib.closing(replica.client()) as client:
                 assert client.info("replication")["role"] == "master"
             await store.settle(truth(reservation, 8, bill()))
-            assert (await store.standings([QUOTA]))[0].used == 15
+            assert (await store.limit_statuses([QUOTA]))[0].used == 15
             assert (await store.usage(UsageQuery()))[0].requests == 2
 
 
@@ -165,7 +165,7 @@ async def test_a_failover_under_load_loses_no_settlement(tmp_path: Path) -> None
         hosts = ",".join(f"127.0.0.1:{one.port}" for one in sentinels)
         inner = RedisStore(redis_options(f"redis+sentinel://{hosts}/main", timeout_s=0.5), UTC)
         policy = Policy(pytest.fail, pause_s=0.05)
-        store = SteadyStore(inner, Journal(tmp_path, "one"), policy, (FalseClock(), UTC))
+        store = OutboxStore(inner, Journal(tmp_path, "one"), policy, (FalseClock(), UTC))
         store.start()
         stop, settled = asyncio.Event(), Settled()
         clients = [asyncio.create_task(_use(store, stop, settled)) for _ in range(8)]
@@ -180,7 +180,7 @@ async def test_a_failover_under_load_loses_no_settlement(tmp_path: Path) -> None
                 await asyncio.sleep(inner.clock.told_ms % 7 / 100)
         assert settled.refused > 0
         assert (await store.usage(UsageQuery()))[0].requests == settled.count
-        assert (await store.standings([UNBOUND]))[0].used == settled.count
+        assert (await store.limit_statuses([UNBOUND]))[0].used == settled.count
         await store.close()
 
 
@@ -202,7 +202,7 @@ class Settled:
             await self._more.wait_for(lambda: self.count >= goal)
 
 
-async def _use(store: SteadyStore, stop: asyncio.Event, settled: Settled) -> None:
+async def _use(store: OutboxStore, stop: asyncio.Event, settled: Settled) -> None:
     """Ask and settle, one after the other; what is admitted is settled, whatever happens meanwhile."""
     while not stop.is_set():
         try:
@@ -249,11 +249,11 @@ async def test_what_another_slot_refuses_is_given_back_everywhere(cluster: list[
     mine = [team, lanes, model, limit("usd", "month", 900), limit("requests", "minute", 5)]
     async with opened(url_of(cluster)) as store:
         await admitted(store, ask(tight, *mine))
-        before = [(one.used, one.held) for one in await store.standings([tight, *mine])]
+        before = [(one.used, one.held) for one in await store.limit_statuses([tight, *mine])]
         refusal = await refused(store, ask(tight, *mine))
-        assert refusal.standing.limit == tight
-        assert [(one.used, one.held) for one in refusal.standings] == before
-        assert [(one.used, one.held) for one in await store.standings([tight, *mine])] == before
+        assert refusal.limit_status.limit == tight
+        assert [(one.used, one.held) for one in refusal.limit_statuses] == before
+        assert [(one.used, one.held) for one in await store.limit_statuses([tight, *mine])] == before
     assert sorted(records(cluster)) == ["m/m", "o", "t/red"]
 
 

@@ -15,8 +15,8 @@ from random import Random
 import msgspec
 import pytest
 
-from gateway.core.limit import Limit, Mode, Scope
-from gateway.core.reservation import Ask, Refusal, Reservation, Settlement
+from gateway.core.limits import Limit, Mode, Scope
+from gateway.core.reservation import AdmissionRequest, Refusal, Reservation, Settlement
 from gateway.store.contract import UsageQuery
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.in_redis import RedisStore
@@ -76,7 +76,7 @@ class Run:
         charges = tuple(charge(one, fixed) for one in chosen)
         if dice.random() < 0.2:
             charges = tuple(msgspec.structs.replace(one, per_output=one.per_output // 7) for one in charges)
-        question = Ask(f"r{number}", charges, dice.randint(0, most), most, dice.choice([1, 1, 10]))
+        question = AdmissionRequest(f"r{number}", charges, dice.randint(0, most), most, dice.choice([1, 1, 10]))
         told = await self.redis.admit(question)
         self.same_time()
         known = await self.memory.admit(question)
@@ -88,7 +88,9 @@ class Run:
             self.seen["capped" if told.capped else "admitted"] += 1
             self.seen["shadow"] += bool(told.would_refuse)
         elif isinstance(told, Refusal):
-            self.seen[f"{told.why} {'quota' if told.standing.limit.is_quota else told.standing.limit.meter}"] += 1
+            self.seen[
+                f"{told.why} {'quota' if told.limit_status.limit.is_quota else told.limit_status.limit.meter}"
+            ] += 1
         assert differences(told, known) == [], f"step {number}"
 
     async def settle(self, number: int) -> None:
@@ -120,9 +122,9 @@ class Run:
             del self.open[:30]
 
     async def look(self, number: int) -> None:
-        told = await self.redis.standings(self.limits)
+        told = await self.redis.limit_statuses(self.limits)
         self.same_time()
-        assert told == await self.memory.standings(self.limits), f"step {number}"
+        assert told == await self.memory.limit_statuses(self.limits), f"step {number}"
 
     async def reload(self, number: int) -> None:
         """Change an amount. Not of rates: by which of two paces the time before flowed back is not promised."""

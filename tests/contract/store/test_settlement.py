@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from gateway.core.reservation import Due, Settlement
-from gateway.core.usage import Source, Usage
+from gateway.core.reservation import Settlement, SettlementLine
+from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import HOLD_STEPS, Store, UsageQuery
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
 from tests.contract.store.keepers import HOLD_TTL_MS, Keeper
@@ -22,16 +22,16 @@ LANES = limit("concurrent", None, 2)
 async def test_what_was_used_replaces_what_was_held(store: Store, used: int) -> None:
     reservation = await admitted(store, ask(REQUESTS, RATE, QUOTA, LANES))
     await store.settle(truth(reservation, used))
-    standings = await store.standings([REQUESTS, RATE, QUOTA, LANES])
-    assert [(one.used, one.held) for one in standings] == [(1, 0), (used, 0), (used, 0), (0, 0)]
+    limit_statuses = await store.limit_statuses([REQUESTS, RATE, QUOTA, LANES])
+    assert [(one.used, one.held) for one in limit_statuses] == [(1, 0), (used, 0), (used, 0), (0, 0)]
 
 
 async def test_settling_again_changes_nothing(store: Store) -> None:
     settlement = truth(await admitted(store, ask(REQUESTS, RATE, QUOTA, LANES)), 7, bill())
     await asyncio.gather(*[store.settle(settlement) for _ in range(5)])
     await store.settle(settlement)
-    standings = await store.standings([REQUESTS, RATE, QUOTA, LANES])
-    assert [(one.used, one.held) for one in standings] == [(1, 0), (7, 0), (7, 0), (0, 0)]
+    limit_statuses = await store.limit_statuses([REQUESTS, RATE, QUOTA, LANES])
+    assert [(one.used, one.held) for one in limit_statuses] == [(1, 0), (7, 0), (7, 0), (0, 0)]
     assert (await store.usage(UsageQuery()))[0].requests == 1
 
 
@@ -55,7 +55,7 @@ async def test_more_used_than_a_bucket_holds_is_paid_off_in_time(store: Store) -
     bucket = limit("tokens", "hour", 100)
     await store.settle(truth(await admitted(store, ask(bucket)), 300))
     refusal = await refused(store, ask(bucket))
-    assert (refusal.standing.used, refusal.standing.left) == (300, 0)
+    assert (refusal.limit_status.used, refusal.limit_status.left) == (300, 0)
     assert 8_200_000 < refusal.retry_after_ms <= 8_280_000
 
 
@@ -70,7 +70,7 @@ async def test_a_request_that_was_let_through_unasked_is_charged_all_the_same(st
     reservation = await admitted(store, ask(REQUESTS, QUOTA))
     await store.settle(truth(reservation, 0))
     unasked = tuple(
-        Due(hold.__class__(hold.limit, 0, hold.window_ms), actual)
+        SettlementLine(hold.__class__(hold.limit, 0, hold.window_ms), actual)
         for hold, actual in zip(reservation.holds, (1, 9), strict=True)
     )
     await store.settle(Settlement("unasked", reservation.at_ms, unasked, None))
@@ -82,8 +82,8 @@ async def test_a_hold_that_nobody_renews_returns_by_itself(keeper: Keeper) -> No
     store = keeper.store
     await admitted(store, ask(RATE, QUOTA, LANES))
     await keeper.pass_ms(HOLD_TTL_MS)
-    standings = await store.standings([RATE, QUOTA, LANES])
-    assert [(one.used, one.held) for one in standings] == [(0, 0)] * 3
+    limit_statuses = await store.limit_statuses([RATE, QUOTA, LANES])
+    assert [(one.used, one.held) for one in limit_statuses] == [(0, 0)] * 3
 
 
 async def test_a_hold_that_is_renewed_stays(keeper: Keeper) -> None:
@@ -93,12 +93,12 @@ async def test_a_hold_that_is_renewed_stays(keeper: Keeper) -> None:
     for _ in range(3):
         await keeper.pass_ms(HOLD_TTL_MS // 2)
         await store.renew([reservation.id, "unknown"])
-    standings = await store.standings([RATE, QUOTA, LANES])
-    assert [(one.used, one.held) for one in standings] == [(0, 30), (0, 30), (0, 1)]
+    limit_statuses = await store.limit_statuses([RATE, QUOTA, LANES])
+    assert [(one.used, one.held) for one in limit_statuses] == [(0, 30), (0, 30), (0, 1)]
     await store.settle(truth(reservation, 7))
     await store.settle(truth(left, 8))
-    standings = await store.standings([RATE, QUOTA, LANES])
-    assert [(one.used, one.held) for one in standings] == [(15, 0), (15, 0), (0, 0)]
+    limit_statuses = await store.limit_statuses([RATE, QUOTA, LANES])
+    assert [(one.used, one.held) for one in limit_statuses] == [(15, 0), (15, 0), (0, 0)]
 
 
 async def test_a_hold_that_has_returned_is_not_given_back_twice(keeper: Keeper) -> None:
@@ -133,13 +133,13 @@ async def test_renewing_what_is_settled_brings_nothing_back(store: Store) -> Non
 
 async def test_what_began_in_a_past_window_does_not_burden_the_present_one(store: Store) -> None:
     reservation = await admitted(store, ask(QUOTA))
-    due = Due(reservation.holds[0].__class__(QUOTA, 30, reservation.holds[0].window_ms - 86_400_000), 12)
+    due = SettlementLine(reservation.holds[0].__class__(QUOTA, 30, reservation.holds[0].window_ms - 86_400_000), 12)
     await store.settle(Settlement("old", reservation.at_ms, (due,), None))
     assert await used_and_held(store, QUOTA) == (0, 30)
 
 
 async def test_the_ledger_sums_what_was_settled(store: Store) -> None:
-    guess = Usage(input=3, output=4, source=Source.ESTIMATED)
+    guess = Usage(input=3, output=4, source=UsageSource.ESTIMATED)
     for entry in (bill(), bill(), bill(usage=guess, cost=1), bill(key="k2"), bill(day="2026-11-06", model="n")):
         await store.settle(truth(await admitted(store, ask(QUOTA)), 15, entry))
     total = (await store.usage(UsageQuery()))[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.upstream.contract import Answer, Outgoing, Wire
+from gateway.upstream.contract import Outgoing, UpstreamClient, UpstreamResponse
 
 BODY = b'{"model":"gpt-oss","messages":[]}'
 ASK = Outgoing(path="/chat/completions", headers=(("content-type", "application/json"),), body=BODY)
@@ -29,13 +29,13 @@ def chunked(*pieces: bytes) -> bytes:
     return CHUNKED_HEAD + b"".join(chunk(piece) for piece in pieces) + LAST_CHUNK
 
 
-async def body_of(answer: Answer) -> bytes:
+async def body_of(answer: UpstreamResponse) -> bytes:
     pieces: list[bytes] = []
-    answer.pour(pieces.append)
+    answer.deliver_to(pieces.append)
     await answer.finished()
     return b"".join(pieces)
 
 
-async def ask(wire: Wire, upstream: object, outgoing: Outgoing = ASK) -> tuple[int, bytes]:
+async def ask(wire: UpstreamClient, upstream: object, outgoing: Outgoing = ASK) -> tuple[int, bytes]:
     answer = await wire.send(upstream, outgoing)  # type: ignore[arg-type]
     return answer.status, await body_of(answer)

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 import uvloop
 
-from gateway.upstream.client import HttpWire
+from gateway.upstream.client import HttpClient
 from tests.contract.upstream.playbook import Server, Step
 
 Play = Callable[..., Awaitable[Server]]
@@ -33,7 +33,7 @@ async def play() -> AsyncIterator[Play]:
 
 
 @pytest.fixture
-async def wire() -> AsyncIterator[HttpWire]:
-    made = HttpWire()
+async def wire() -> AsyncIterator[HttpClient]:
+    made = HttpClient()
     yield made
     await made.close()

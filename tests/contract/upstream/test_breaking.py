@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gateway.core.errors import UpstreamBroke, UpstreamUnreachable
-from gateway.upstream.client import HttpWire
+from gateway.upstream.client import HttpClient
 from gateway.upstream.contract import Outgoing
 from tests.contract.upstream.asking import ASK, CHUNKED_HEAD, ask, body_of, chunk, head, plain
 from tests.contract.upstream.conftest import Play
@@ -26,7 +26,7 @@ LEAVES: list[Step] = [hangs_up, resets]
 
 
 @pytest.mark.parametrize("leaves", LEAVES)
-async def test_breaking_before_an_answer_is_being_unreachable(wire: HttpWire, play: Play, leaves: Step) -> None:
+async def test_breaking_before_an_answer_is_being_unreachable(wire: HttpClient, play: Play, leaves: Step) -> None:
     server = await play([hears, leaves])
     with pytest.raises(
         UpstreamUnreachable, match=r"^Upstream 'inducta' (closed|reset) the connection before it answered"
@@ -37,7 +37,7 @@ async def test_breaking_before_an_answer_is_being_unreachable(wire: HttpWire, pl
 
 
 @pytest.mark.parametrize("leaves", LEAVES)
-async def test_breaking_between_head_and_body_is_being_unreachable(wire: HttpWire, play: Play, leaves: Step) -> None:
+async def test_breaking_between_head_and_body_is_being_unreachable(wire: HttpClient, play: Play, leaves: Step) -> None:
     server = await play([hears, says(CHUNKED_HEAD), leaves])
     with pytest.raises(UpstreamUnreachable):
         await wire.send(server.upstream(), ASK)
@@ -50,25 +50,25 @@ async def test_breaking_between_head_and_body_is_being_unreachable(wire: HttpWir
     ids=["between chunks", "inside a chunk", "short of its length"],
 )
 async def test_breaking_midway_keeps_what_came_and_is_no_end(
-    wire: HttpWire, play: Play, begun: bytes, leaves: Step
+    wire: HttpClient, play: Play, begun: bytes, leaves: Step
 ) -> None:
     server = await play([hears, says(begun), leaves])
     answer = await wire.send(server.upstream(), ASK)
     pieces: list[bytes] = []
-    answer.pour(pieces.append)
+    answer.deliver_to(pieces.append)
     with pytest.raises(UpstreamBroke, match="before the end of its answer"):
         await answer.finished()
     assert b"".join(pieces) == b"half"
 
 
-async def test_a_reset_is_no_end_of_an_answer_that_ends_by_closing(wire: HttpWire, play: Play) -> None:
+async def test_a_reset_is_no_end_of_an_answer_that_ends_by_closing(wire: HttpClient, play: Play) -> None:
     server = await play([hears, says(head() + b"half"), resets])
     answer = await wire.send(server.upstream(), ASK)
     with pytest.raises(UpstreamBroke, match="reset the connection"):
         await body_of(answer)
 
 
-async def test_a_framing_that_breaks_midway_breaks_the_answer(wire: HttpWire, play: Play) -> None:
+async def test_a_framing_that_breaks_midway_breaks_the_answer(wire: HttpClient, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half") + b"zz\r\n"), sees_the_client_leave])
     answer = await wire.send(server.upstream(), ASK)
     with pytest.raises(UpstreamBroke, match="not an HTTP answer") as caught:
@@ -77,7 +77,7 @@ async def test_a_framing_that_breaks_midway_breaks_the_answer(wire: HttpWire, pl
     await server.sees_the_client_gone()
 
 
-async def test_endless_trailers_break_the_answer(wire: HttpWire, play: Play) -> None:
+async def test_endless_trailers_break_the_answer(wire: HttpClient, play: Play) -> None:
     trailers = b"".join(b"x-%d: y\r\n" % number for number in range(20_000))
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), says(b"0\r\n" + trailers), sees_the_client_leave])
     answer = await wire.send(server.upstream(), ASK)
@@ -86,13 +86,13 @@ async def test_endless_trailers_break_the_answer(wire: HttpWire, play: Play) -> 
     await server.sees_the_client_gone()
 
 
-async def test_breaking_while_the_request_is_sent_is_being_unreachable(wire: HttpWire, play: Play) -> None:
+async def test_breaking_while_the_request_is_sent_is_being_unreachable(wire: HttpClient, play: Play) -> None:
     server = await play([hears_the_head, resets])
     with pytest.raises(UpstreamUnreachable):
         await wire.send(server.upstream(), Outgoing(path="/x", headers=(), body=b"x" * 50_000_000))
 
 
-async def test_what_breaks_one_answer_leaves_the_others_alone(wire: HttpWire, play: Play) -> None:
+async def test_what_breaks_one_answer_leaves_the_others_alone(wire: HttpClient, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), resets], [hears, says(plain(b"ok"))])
     broken = await wire.send(server.upstream(), ASK)
     with pytest.raises(UpstreamBroke):
@@ -100,7 +100,7 @@ async def test_what_breaks_one_answer_leaves_the_others_alone(wire: HttpWire, pl
     assert await ask(wire, server.upstream()) == (200, b"ok")
 
 
-async def test_messages_name_the_upstream_and_no_secret(wire: HttpWire, play: Play) -> None:
+async def test_messages_name_the_upstream_and_no_secret(wire: HttpClient, play: Play) -> None:
     server = await play([hears, hangs_up])
     upstream = server.upstream(headers=(("authorization", "Bearer s3cret"),), path="/v1?key=s3cret")
     with pytest.raises(UpstreamUnreachable) as caught:
@@ -109,11 +109,11 @@ async def test_messages_name_the_upstream_and_no_secret(wire: HttpWire, play: Pl
     assert "s3cret" not in caught.value.message
 
 
-async def test_an_abandoned_answer_closes_the_connection_at_once(wire: HttpWire, play: Play) -> None:
+async def test_an_abandoned_answer_closes_the_connection_at_once(wire: HttpClient, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
     answer = await wire.send(server.upstream(), ASK)
     pieces: list[bytes] = []
-    answer.pour(pieces.append)
+    answer.deliver_to(pieces.append)
     answer.abandon()
     answer.abandon()
     await server.sees_the_client_gone()
@@ -121,7 +121,7 @@ async def test_an_abandoned_answer_closes_the_connection_at_once(wire: HttpWire,
         await answer.finished()
 
 
-async def test_an_answer_may_be_abandoned_before_or_while_it_is_poured(wire: HttpWire, play: Play) -> None:
+async def test_an_answer_may_be_abandoned_before_or_while_it_is_poured(wire: HttpClient, play: Play) -> None:
     begun = [hears, says(CHUNKED_HEAD + chunk(b"a") + chunk(b"b")), sees_the_client_leave]
     server = await play(begun, begun)
     unread = await wire.send(server.upstream(), ASK)
@@ -129,11 +129,11 @@ async def test_an_answer_may_be_abandoned_before_or_while_it_is_poured(wire: Htt
     await server.sees_the_client_gone()
     server.gone.clear()
     answer = await wire.send(server.upstream(), ASK)
-    answer.pour(lambda piece: answer.abandon())
+    answer.deliver_to(lambda piece: answer.abandon())
     await server.sees_the_client_gone()
 
 
-async def test_whoever_waits_for_an_abandoned_answer_is_told(wire: HttpWire, play: Play) -> None:
+async def test_whoever_waits_for_an_abandoned_answer_is_told(wire: HttpClient, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half"))])
     answer = await wire.send(server.upstream(), ASK)
     reading = asyncio.create_task(body_of(answer))
@@ -142,7 +142,7 @@ async def test_whoever_waits_for_an_abandoned_answer_is_told(wire: HttpWire, pla
         await reading
 
 
-async def test_abandoning_a_whole_answer_keeps_the_connection(wire: HttpWire, play: Play) -> None:
+async def test_abandoning_a_whole_answer_keeps_the_connection(wire: HttpClient, play: Play) -> None:
     server = await play([hears, says(plain(b"one")), hears, says(plain(b"two"))])
     answer = await wire.send(server.upstream(), ASK)
     assert await body_of(answer) == b"one"
@@ -152,7 +152,7 @@ async def test_abandoning_a_whole_answer_keeps_the_connection(wire: HttpWire, pl
     assert server.connections == 1
 
 
-async def test_cancelling_a_request_closes_the_connection_at_once(wire: HttpWire, play: Play) -> None:
+async def test_cancelling_a_request_closes_the_connection_at_once(wire: HttpClient, play: Play) -> None:
     heard = asyncio.Event()
     server = await play([hears, sets(heard), sees_the_client_leave])
     sending = asyncio.create_task(wire.send(server.upstream(), ASK))
@@ -165,7 +165,7 @@ async def test_cancelling_a_request_closes_the_connection_at_once(wire: HttpWire
 
 async def test_closing_the_wire_ends_what_is_on_its_way(play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
-    wire = HttpWire()
+    wire = HttpClient()
     answer = await wire.send(server.upstream(), ASK)
     await wire.close()
     with pytest.raises(UpstreamBroke, match="disconnected by the gateway"):

@@ -12,14 +12,14 @@ import pytest
 from gateway.core.health import Change, Health
 from gateway.core.target import Target, Timeouts, Upstream
 from gateway.upstream.checks import Check, Checks
-from gateway.upstream.client import HttpWire
+from gateway.upstream.client import HttpClient
 from tests.contract.upstream.asking import ASK, CHUNKED_HEAD, chunk, plain
 from tests.contract.upstream.conftest import Play
 from tests.contract.upstream.playbook import Step, hears, resets, says, sees_the_client_leave, sets
 
 OFTEN_S = 0.05
 SELDOM_S = 0.4
-WELL = plain(b"{}")
+SUCCEEDED = plain(b"{}")
 SICK = plain(b"{}", status=b"503 Service Unavailable")
 
 
@@ -59,7 +59,7 @@ async def ward() -> Ward:
 
 
 @pytest.fixture
-async def checks(wire: HttpWire, ward: Ward) -> AsyncIterator[Checks]:
+async def checks(wire: HttpClient, ward: Ward) -> AsyncIterator[Checks]:
     made = Checks(wire, ward.health, RealClock(), Random(1))
     yield made
     await made.close()
@@ -70,7 +70,7 @@ def answering(*answers: bytes) -> list[Step]:
 
 
 async def test_an_upstream_that_is_sick_goes_down_and_comes_up_again(checks: Checks, ward: Ward, play: Play) -> None:
-    server = await play(answering(WELL, SICK, SICK, SICK, WELL, WELL))
+    server = await play(answering(SUCCEEDED, SICK, SICK, SICK, SUCCEEDED, SUCCEEDED))
     upstream = server.upstream()
     checks.keep([Check(upstream, "/models", OFTEN_S)])
     await ward.changes_to("down")
@@ -111,7 +111,7 @@ async def test_a_busy_upstream_is_not_sick(checks: Checks, ward: Ward, play: Pla
 
 
 async def test_an_upstream_whose_connections_are_all_in_use_is_not_sick(
-    checks: Checks, ward: Ward, wire: HttpWire, play: Play
+    checks: Checks, ward: Ward, wire: HttpClient, play: Play
 ) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"on")), sees_the_client_leave])
     # A check waits for a connection as long as one may take to be made, which must be enough on a busy machine.
@@ -126,7 +126,7 @@ async def test_an_upstream_whose_connections_are_all_in_use_is_not_sick(
 
 
 async def test_checks_that_stay_go_on_and_those_that_go_are_forgotten(checks: Checks, ward: Ward, play: Play) -> None:
-    sick, other = await play(answering(*[SICK] * 50)), await play(answering(*[WELL] * 50))
+    sick, other = await play(answering(*[SICK] * 50)), await play(answering(*[SUCCEEDED] * 50))
     check, second = Check(sick.upstream("sick"), "/health", OFTEN_S), Check(other.upstream("well"), "/health", OFTEN_S)
     checks.keep([check, second])
     await ward.changes_to("down")
@@ -137,7 +137,7 @@ async def test_checks_that_stay_go_on_and_those_that_go_are_forgotten(checks: Ch
     assert sick.connections == 1
 
 
-async def test_closing_ends_every_check(wire: HttpWire, ward: Ward, play: Play) -> None:
+async def test_closing_ends_every_check(wire: HttpClient, ward: Ward, play: Play) -> None:
     heard = asyncio.Event()
     server = await play([hears, sets(heard), sees_the_client_leave])
     checks = Checks(wire, ward.health, RealClock(), Random(1))

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.core.errors import UpstreamTimedOut, UpstreamUnreachable
 from gateway.core.target import Timeouts, Upstream
-from gateway.upstream.client import HttpWire
+from gateway.upstream.client import HttpClient
 from gateway.upstream.contract import Outgoing
 from tests.contract.upstream.asking import ASK, CHUNKED_HEAD, ask, body_of, chunk, plain
 from tests.contract.upstream.conftest import Play
@@ -18,7 +18,7 @@ from tests.contract.upstream.playbook import Peer, hears, hears_the_head, says, 
 SHORT = 0.05
 
 
-async def test_an_upstream_that_says_nothing_times_out(wire: HttpWire, play: Play) -> None:
+async def test_an_upstream_that_says_nothing_times_out(wire: HttpClient, play: Play) -> None:
     server = await play([hears, sees_the_client_leave])
     upstream = server.upstream(timeouts=Timeouts(first_byte=SHORT))
     with pytest.raises(
@@ -29,14 +29,14 @@ async def test_an_upstream_that_says_nothing_times_out(wire: HttpWire, play: Pla
     await server.sees_the_client_gone()
 
 
-async def test_a_head_alone_is_no_first_byte(wire: HttpWire, play: Play) -> None:
+async def test_a_head_alone_is_no_first_byte(wire: HttpClient, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD), sees_the_client_leave])
     with pytest.raises(UpstreamTimedOut, match="no byte of an answer"):
         await wire.send(server.upstream(timeouts=Timeouts(first_byte=SHORT)), ASK)
     await server.sees_the_client_gone()
 
 
-async def test_an_answer_that_stops_midway_times_out(wire: HttpWire, play: Play) -> None:
+async def test_an_answer_that_stops_midway_times_out(wire: HttpClient, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
     answer = await wire.send(server.upstream(timeouts=Timeouts(idle=SHORT)), ASK)
     with pytest.raises(UpstreamTimedOut, match=r"sent nothing more for 0.05 s"):
@@ -44,7 +44,7 @@ async def test_an_answer_that_stops_midway_times_out(wire: HttpWire, play: Play)
     await server.sees_the_client_gone()
 
 
-async def test_an_answer_that_never_ends_times_out(wire: HttpWire, play: Play) -> None:
+async def test_an_answer_that_never_ends_times_out(wire: HttpClient, play: Play) -> None:
     async def talks_on(peer: Peer) -> None:
         while True:
             peer.writer.write(chunk(b"on and on"))
@@ -57,14 +57,14 @@ async def test_an_answer_that_never_ends_times_out(wire: HttpWire, play: Play) -
         await body_of(answer)
 
 
-async def test_an_upstream_that_takes_no_request_times_out(wire: HttpWire, play: Play) -> None:
+async def test_an_upstream_that_takes_no_request_times_out(wire: HttpClient, play: Play) -> None:
     server = await play([hears_the_head])
     endless = Outgoing(path="/x", headers=(), body=b"x" * 100_000_000)
     with pytest.raises(UpstreamTimedOut, match="took no byte of the request"):
         await wire.send(server.upstream(timeouts=Timeouts(idle=SHORT, first_byte=9)), endless)
 
 
-async def test_a_pause_of_the_reader_is_not_the_upstream_being_idle(wire: HttpWire, play: Play) -> None:
+async def test_a_pause_of_the_reader_is_not_the_upstream_being_idle(wire: HttpClient, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
     answer = await wire.send(server.upstream(timeouts=Timeouts(idle=SHORT)), ASK)
     reading = asyncio.create_task(body_of(answer))
@@ -75,7 +75,7 @@ async def test_a_pause_of_the_reader_is_not_the_upstream_being_idle(wire: HttpWi
         await reading
 
 
-async def test_the_total_time_binds_a_paused_reader_too(wire: HttpWire, play: Play) -> None:
+async def test_the_total_time_binds_a_paused_reader_too(wire: HttpClient, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
     answer = await wire.send(server.upstream(timeouts=Timeouts(total=SHORT)), ASK)
     answer.pause()
@@ -84,7 +84,7 @@ async def test_the_total_time_binds_a_paused_reader_too(wire: HttpWire, play: Pl
     await server.sees_the_client_gone()
 
 
-async def test_the_time_to_the_first_byte_runs_from_the_end_of_the_request(wire: HttpWire, play: Play) -> None:
+async def test_the_time_to_the_first_byte_runs_from_the_end_of_the_request(wire: HttpClient, play: Play) -> None:
     read_on = asyncio.Event()
 
     async def reads_late(peer: Peer) -> None:
@@ -100,7 +100,7 @@ async def test_the_time_to_the_first_byte_runs_from_the_end_of_the_request(wire:
     assert await body_of(await sending) == b"ok"
 
 
-async def test_a_server_that_does_not_accept_is_unreachable(wire: HttpWire) -> None:
+async def test_a_server_that_does_not_accept_is_unreachable(wire: HttpClient) -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -120,7 +120,7 @@ async def test_a_server_that_does_not_accept_is_unreachable(wire: HttpWire) -> N
             caller.close()
 
 
-async def test_one_that_hangs_holds_up_nobody_else(wire: HttpWire, play: Play) -> None:
+async def test_one_that_hangs_holds_up_nobody_else(wire: HttpClient, play: Play) -> None:
     never = asyncio.Event()
     hung = await play(*[[hears, waits_for(never)]] * 4)
     well = await play([hears, says(plain(b"ok"))])

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.core.errors import TooLarge, UpstreamTimedOut, UpstreamUnreachable
 from gateway.core.target import Timeouts, Upstream
-from gateway.upstream.client import HttpWire
+from gateway.upstream.client import HttpClient
 from gateway.upstream.contract import Outgoing
 from tests.contract.upstream.asking import ask, body_of, chunk, plain
 from tests.contract.upstream.conftest import Play
@@ -70,7 +70,7 @@ def hears_so_much(size: int, into: list[bytes]) -> Step:
     return step
 
 
-async def test_beginning_and_rest_arrive_as_one_body_of_the_length_that_was_told(wire: HttpWire, play: Play) -> None:
+async def test_beginning_and_rest_arrive_as_one_body_of_the_length_that_was_told(wire: HttpClient, play: Play) -> None:
     server = await play([hears, says(OK), hears, says(OK)])
     for _ in range(2):
         assert await ask(wire, server.upstream(), uploading(Pieces(PIECE, b"-", PIECE))) == (200, b"heard")
@@ -82,7 +82,7 @@ async def test_beginning_and_rest_arrive_as_one_body_of_the_length_that_was_told
 
 
 @pytest.mark.parametrize("beginning", [b"begun ", b""])
-async def test_a_body_of_unknown_length_goes_out_in_chunks(wire: HttpWire, play: Play, beginning: bytes) -> None:
+async def test_a_body_of_unknown_length_goes_out_in_chunks(wire: HttpClient, play: Play, beginning: bytes) -> None:
     said: list[bytes] = []
     expected = (chunk(beginning) if beginning else b"") + chunk(PIECE) + chunk(b"-") + b"0\r\n\r\n"
     server = await play([hears_the_head, hears_so_much(len(expected), said), says(OK), hears, says(OK)])
@@ -93,7 +93,7 @@ async def test_a_body_of_unknown_length_goes_out_in_chunks(wire: HttpWire, play:
     assert server.connections == 1
 
 
-async def test_no_more_is_taken_than_the_upstream_takes(wire: HttpWire, play: Play) -> None:
+async def test_no_more_is_taken_than_the_upstream_takes(wire: HttpClient, play: Play) -> None:
     goes_on = asyncio.Event()
     server = await play([hears_the_head, waits_for(goes_on), sees_the_client_leave])
     rest = Pieces(*[PIECE] * 1_000)
@@ -110,7 +110,7 @@ async def test_no_more_is_taken_than_the_upstream_takes(wire: HttpWire, play: Pl
     await server.sees_the_client_gone()
 
 
-async def test_an_answer_before_the_end_is_handed_over_and_ends_the_sending(wire: HttpWire, play: Play) -> None:
+async def test_an_answer_before_the_end_is_handed_over_and_ends_the_sending(wire: HttpClient, play: Play) -> None:
     refusal = plain(b"too much", status=b"413 Content Too Large")
     server = await play([hears_the_head, says(refusal), sees_the_client_leave], [hears, says(OK)])
     rest = Pieces(PIECE, hangs=True)
@@ -122,7 +122,7 @@ async def test_an_answer_before_the_end_is_handed_over_and_ends_the_sending(wire
     assert server.connections == 2
 
 
-async def test_an_answer_that_begins_early_is_read_to_its_end(wire: HttpWire, play: Play) -> None:
+async def test_an_answer_that_begins_early_is_read_to_its_end(wire: HttpClient, play: Play) -> None:
     ends = asyncio.Event()
     begun = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello"
     server = await play([hears_the_head, says(begun), waits_for(ends), says(b"world"), sees_the_client_leave])
@@ -133,14 +133,14 @@ async def test_an_answer_that_begins_early_is_read_to_its_end(wire: HttpWire, pl
 
 
 @pytest.mark.parametrize("failure", [TooLarge("Too large."), ValueError("a defect")])
-async def test_what_ends_the_source_ends_the_request(wire: HttpWire, play: Play, failure: Exception) -> None:
+async def test_what_ends_the_source_ends_the_request(wire: HttpClient, play: Play, failure: Exception) -> None:
     server = await play([sees_the_client_leave])
     with pytest.raises(type(failure)):
         await wire.send(server.upstream(), uploading(Pieces(PIECE, failure=failure)))
     await server.sees_the_client_gone()
 
 
-async def test_who_is_cancelled_takes_no_more_and_closes_the_connection(wire: HttpWire, play: Play) -> None:
+async def test_who_is_cancelled_takes_no_more_and_closes_the_connection(wire: HttpClient, play: Play) -> None:
     heard = asyncio.Event()
     server = await play([hears_the_head, sets(heard), sees_the_client_leave])
     rest = Pieces(PIECE, hangs=True)
@@ -153,13 +153,13 @@ async def test_who_is_cancelled_takes_no_more_and_closes_the_connection(wire: Ht
     await asyncio.wait_for(rest.gone.wait(), 2)
 
 
-async def test_an_upstream_that_hangs_up_midway_is_unreachable(wire: HttpWire, play: Play) -> None:
+async def test_an_upstream_that_hangs_up_midway_is_unreachable(wire: HttpClient, play: Play) -> None:
     server = await play([hears_the_head, hangs_up])
     with pytest.raises(UpstreamUnreachable):
         await wire.send(server.upstream(), uploading(Pieces(PIECE, hangs=True)))
 
 
-async def test_a_slow_source_is_not_held_against_the_upstream(wire: HttpWire, play: Play) -> None:
+async def test_a_slow_source_is_not_held_against_the_upstream(wire: HttpClient, play: Play) -> None:
     """Only the time in all binds while it is the client that is waited for."""
     server = await play([sees_the_client_leave])
     impatient = Timeouts(first_byte=0.02, idle=0.02, total=0.3)
@@ -167,27 +167,27 @@ async def test_a_slow_source_is_not_held_against_the_upstream(wire: HttpWire, pl
         await wire.send(server.upstream(timeouts=impatient), uploading(Pieces(PIECE, hangs=True)))
 
 
-async def test_an_upstream_that_takes_nothing_is_given_up(wire: HttpWire, play: Play) -> None:
+async def test_an_upstream_that_takes_nothing_is_given_up(wire: HttpClient, play: Play) -> None:
     server = await play([waits_for(asyncio.Event())])
     impatient = Timeouts(idle=0.1)
     with pytest.raises(UpstreamTimedOut, match="took no byte of the request"):
         await wire.send(server.upstream(timeouts=impatient), uploading(Pieces(*[PIECE] * 1_000)))
 
 
-async def test_an_upstream_that_took_all_and_says_nothing_is_given_up(wire: HttpWire, play: Play) -> None:
+async def test_an_upstream_that_took_all_and_says_nothing_is_given_up(wire: HttpClient, play: Play) -> None:
     server = await play([hears, sees_the_client_leave])
     with pytest.raises(UpstreamTimedOut, match="sent no byte of an answer"):
         await wire.send(server.upstream(timeouts=Timeouts(first_byte=0.05)), uploading(Pieces(PIECE)))
 
 
-async def test_a_refused_connection_takes_nothing_of_the_source(wire: HttpWire) -> None:
+async def test_a_refused_connection_takes_nothing_of_the_source(wire: HttpClient) -> None:
     rest = Pieces(PIECE)
     with pytest.raises(UpstreamUnreachable):
         await wire.send(Upstream("gone", "http://127.0.0.1:9/v1"), uploading(rest))
     assert not rest.taken
 
 
-async def test_a_request_of_which_a_piece_was_taken_is_not_sent_twice(wire: HttpWire, play: Play) -> None:
+async def test_a_request_of_which_a_piece_was_taken_is_not_sent_twice(wire: HttpClient, play: Play) -> None:
     """A used connection may have been closed while it was idle, which only the next request on it notices."""
     server = await play([hears, says(OK), hears_the_head, hangs_up], [hears, says(OK)])
     assert await ask(wire, server.upstream(), uploading(Pieces(b"."))) == (200, b"heard")
@@ -197,7 +197,7 @@ async def test_a_request_of_which_a_piece_was_taken_is_not_sent_twice(wire: Http
     assert await ask(wire, server.upstream(), uploading(Pieces(b"."))) == (200, b"heard")
 
 
-async def test_the_time_of_an_upload_is_not_the_gateways(wire: HttpWire, play: Play) -> None:
+async def test_the_time_of_an_upload_is_not_the_gateways(wire: HttpClient, play: Play) -> None:
     server = await play([hears, says(OK)])
     began = asyncio.get_running_loop().time()
     answer = await wire.send(server.upstream(), uploading(Pieces(*[b"."] * 100)))

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from gateway.core.admission import decide, judge
 from gateway.core.buckets import Counter, new_counter
-from gateway.core.limit import Limit, Mode
-from gateway.core.reservation import Ask, Charge, Refusal, Reservation
+from gateway.core.limits import Limit, Mode
+from gateway.core.reservation import AdmissionRequest, Charge, Refusal, Reservation
 from tests.contract.store.asking import charge, limit
 
 UTC = ZoneInfo("UTC")
@@ -29,11 +29,11 @@ def limits(draw: st.DrawFn) -> Limit:
 
 
 @st.composite
-def scenes(draw: st.DrawFn) -> tuple[Ask, list[Counter]]:
+def scenes(draw: st.DrawFn) -> tuple[AdmissionRequest, list[Counter]]:
     chosen = draw(st.lists(limits(), max_size=5))
     most = draw(st.integers(0, 500))
     charges: list[Charge] = [charge(one, draw(st.integers(0, 300))) for one in chosen]
-    asked = Ask("r", tuple(charges), draw(st.integers(0, most)), most, draw(st.integers(1, 50)))
+    asked = AdmissionRequest("r", tuple(charges), draw(st.integers(0, most)), most, draw(st.integers(1, 50)))
     counters: list[Counter] = []
     for one in chosen:
         counter = new_counter(one, UTC, NOON)
@@ -46,17 +46,17 @@ def scenes(draw: st.DrawFn) -> tuple[Ask, list[Counter]]:
 
 
 @given(scene=scenes())
-def test_a_refusal_changes_no_counter(scene: tuple[Ask, list[Counter]]) -> None:
+def test_a_refusal_changes_no_counter(scene: tuple[AdmissionRequest, list[Counter]]) -> None:
     asked, counters = scene
     before = [(counter.used, counter.held) for counter in counters]
     verdict = decide(asked, counters, NOON)
     if isinstance(verdict, Refusal):
         assert [(counter.used, counter.held) for counter in counters] == before
-        assert verdict.standing.limit.mode is Mode.ENFORCE
+        assert verdict.limit_status.limit.mode is Mode.ENFORCE
 
 
 @given(scene=scenes())
-def test_an_admission_overdraws_no_enforced_limit(scene: tuple[Ask, list[Counter]]) -> None:
+def test_an_admission_overdraws_no_enforced_limit(scene: tuple[AdmissionRequest, list[Counter]]) -> None:
     asked, counters = scene
     verdict = decide(asked, counters, NOON)
     if isinstance(verdict, Reservation):
@@ -67,7 +67,7 @@ def test_an_admission_overdraws_no_enforced_limit(scene: tuple[Ask, list[Counter
 
 
 @given(scene=scenes())
-def test_only_an_enforced_limit_that_is_short_refuses(scene: tuple[Ask, list[Counter]]) -> None:
+def test_only_an_enforced_limit_that_is_short_refuses(scene: tuple[AdmissionRequest, list[Counter]]) -> None:
     asked, counters = scene
     judgement = judge(asked, counters)
     for blocked in judgement.blocked:
@@ -78,11 +78,11 @@ def test_only_an_enforced_limit_that_is_short_refuses(scene: tuple[Ask, list[Cou
 
 
 @given(scene=scenes())
-def test_one_token_more_could_not_have_been_granted(scene: tuple[Ask, list[Counter]]) -> None:
+def test_one_token_more_could_not_have_been_granted(scene: tuple[AdmissionRequest, list[Counter]]) -> None:
     asked, counters = scene
-    rooms = [counter.capacity - counter.used - counter.held for counter in counters]
+    services = [counter.capacity - counter.used - counter.held for counter in counters]
     verdict = decide(asked, counters, NOON)
     if isinstance(verdict, Reservation) and verdict.capped and verdict.granted > min(asked.least, asked.most):
         quotas = [place for place, one in enumerate(asked.charges) if one.limit.is_quota and one.per_output]
         enforced = [place for place in quotas if asked.charges[place].limit.mode is Mode.ENFORCE]
-        assert any(asked.charges[place].amount(verdict.granted + 1) > rooms[place] for place in enforced)
+        assert any(asked.charges[place].amount(verdict.granted + 1) > services[place] for place in enforced)

@@ -9,8 +9,8 @@ from typing import Any
 from gateway.core.affinity import favourite, key_of
 from gateway.core.balance import Candidate
 from gateway.core.endpoints import CHAT
-from gateway.core.envelope import Envelope
-from gateway.core.members import read_members
+from gateway.core.json_spans import read_json_spans
+from gateway.core.request import ParsedRequest
 from gateway.core.target import Model, Target, Upstream
 
 
@@ -18,10 +18,10 @@ def candidate(name: str, *, weight: int = 1, priority: int = 1, share: float = 1
     return Candidate(Target(Upstream(name, f"http://{name}/v1"), "m", weight, priority), share, in_flight)
 
 
-def envelope(messages: list[dict[str, Any]], *, affinity: str = "prefix", user: str = "") -> Envelope:
+def parsed(messages: list[dict[str, Any]], *, affinity: str = "prefix", user: str = "") -> ParsedRequest:
     body = json.dumps({"model": "m", "messages": messages}).encode()
     model = Model("m", (), affinity=affinity)
-    return Envelope(
+    return ParsedRequest(
         endpoint=CHAT,
         model=model,
         asked_model="m",
@@ -31,7 +31,7 @@ def envelope(messages: list[dict[str, Any]], *, affinity: str = "prefix", user: 
         output_cap=None,
         choices=1,
         user=user,
-        members=read_members(body),
+        members=read_json_spans(body),
         input_bytes=len(body),
     )
 
@@ -87,11 +87,11 @@ def test_a_conversation_keeps_its_key_while_it_grows() -> None:
     opening = [{"role": "system", "content": "Be kind. " * 500}, {"role": "user", "content": "Hello"}]
     later = [*opening, {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "And now?"}]
     other = [opening[0], {"role": "user", "content": "Good day"}]
-    assert key_of(envelope(opening)) == key_of(envelope(later)) != key_of(envelope(other))
+    assert key_of(parsed(opening)) == key_of(parsed(later)) != key_of(parsed(other))
 
 
 def test_a_users_requests_share_a_key() -> None:
-    one = envelope([{"role": "user", "content": "a"}], affinity="user", user="anna")
-    two = envelope([{"role": "user", "content": "b"}], affinity="user", user="anna")
+    one = parsed([{"role": "user", "content": "a"}], affinity="user", user="anna")
+    two = parsed([{"role": "user", "content": "b"}], affinity="user", user="anna")
     assert key_of(one) == key_of(two) == b"anna"
-    assert key_of(envelope([{"role": "user", "content": "b"}], affinity="none")) == b""
+    assert key_of(parsed([{"role": "user", "content": "b"}], affinity="none")) == b""

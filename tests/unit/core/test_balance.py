@@ -107,8 +107,8 @@ def test_under_load_the_weights_still_hold() -> None:
 def test_every_route_that_may_be_tried_stands_in_the_order_once(rounds: list[list[tuple[float, int]]]) -> None:
     routes = [route("a", 3, most=8), route("b", 1), route("c", 2, priority=2), route("d", 1, priority=2, most=4)]
     balance = Balance(4)
-    for standing in rounds:
-        candidates = [Candidate(target, *each) for target, each in zip(routes, standing, strict=True)]
+    for limit_status in rounds:
+        candidates = [Candidate(target, *each) for target, each in zip(routes, limit_status, strict=True)]
         able = {candidate.target.upstream.name for candidate in candidates if candidate.share > 0}
         order = names(balance.order(candidates))
         assert len(order) == len(able)

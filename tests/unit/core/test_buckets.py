@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.buckets import Bucket, Leases, Obstacle, Window, new_counter, pace, rescaled
-from gateway.core.limit import Limit, Meter, Per, Scope
-from gateway.core.reservation import Charge, Why
+from gateway.core.buckets import Bucket, Denial, Leases, Window, new_counter, pace, rescaled
+from gateway.core.limits import Limit, Meter, Per, Scope
+from gateway.core.reservation import Charge, RefusalReason
 
 UTC = ZoneInfo("UTC")
 NOON = 1_793_880_000_000
@@ -74,20 +74,20 @@ def test_looking_often_refills_no_more_than_looking_once(rate: Limit, used: int,
 @given(rate=rates, used=st.integers(0, 10**10), held=st.integers(0, 10**9), need=st.integers(0, 10**9))
 def test_the_wait_is_the_smallest_after_which_the_need_passes(rate: Limit, used: int, held: int, need: int) -> None:
     counter = bucket(rate, used=used, held=held)
-    obstacle = counter.obstacle(need)
-    if obstacle is None:
+    denial = counter.denial(need)
+    if denial is None:
         assert counter.used + held + need <= rate.burst
-    elif obstacle.why is Why.SPENT:
-        counter.advance(rate, NOON + obstacle.retry_after_ms - 1)
-        assert counter.obstacle(need) is not None
-        counter.advance(rate, NOON + obstacle.retry_after_ms)
-        assert counter.obstacle(need) is None
-    elif obstacle.why is Why.HELD:
+    elif denial.why is RefusalReason.SPENT:
+        counter.advance(rate, NOON + denial.retry_after_ms - 1)
+        assert counter.denial(need) is not None
+        counter.advance(rate, NOON + denial.retry_after_ms)
+        assert counter.denial(need) is None
+    elif denial.why is RefusalReason.HELD:
         assert held + need > rate.burst >= need
-        assert obstacle.retry_after_ms >= 1_000
+        assert denial.retry_after_ms >= 1_000
         counter.held = 0
-        counter.advance(rate, NOON + obstacle.retry_after_ms)
-        assert counter.obstacle(need) is None
+        counter.advance(rate, NOON + denial.retry_after_ms)
+        assert counter.denial(need) is None
     else:
         assert need > rate.burst
 
@@ -96,18 +96,23 @@ def test_holds_do_not_decay() -> None:
     rate = limit(Meter.TOKENS, Per.SECOND, 100)
     counter = bucket(rate, held=80)
     counter.advance(rate, NOON + DAY_MS)
-    assert counter.obstacle(21) == Obstacle(Why.HELD, 1_000)
+    assert counter.denial(21) == Denial(RefusalReason.HELD, 1_000)
 
 
 def test_a_bucket_says_when_it_is_full() -> None:
     rate = limit(Meter.TOKENS, Per.MINUTE, 600, burst=100)
-    standing = bucket(rate, used=50, held=20).standing(rate)
-    assert (standing.used, standing.held, standing.left, standing.resets_ms) == (50, 20, 30, NOON + 5_000)
+    limit_status = bucket(rate, used=50, held=20).limit_status(rate)
+    assert (limit_status.used, limit_status.held, limit_status.left, limit_status.resets_ms) == (
+        50,
+        20,
+        30,
+        NOON + 5_000,
+    )
 
 
 def test_an_overdrawn_bucket_has_nothing_left_not_less() -> None:
     rate = limit(Meter.TOKENS, Per.MINUTE, 600)
-    assert bucket(rate, used=900).standing(rate).left == 0
+    assert bucket(rate, used=900).limit_status(rate).left == 0
 
 
 @given(debt=st.integers(0, 10**15), old=st.integers(1, 3_600_000), new=st.integers(1, 3_600_000))
@@ -136,9 +141,9 @@ def test_a_quota_spent_says_when_its_window_resets() -> None:
     counter = Window(quota, UTC)
     counter.advance(quota, NOON)
     counter.use(95)
-    assert counter.obstacle(5) is None
-    assert counter.obstacle(6) == Obstacle(Why.SPENT, counter.end_ms - NOON)
-    assert counter.obstacle(101) == Obstacle(Why.NEVER, 0)
+    assert counter.denial(5) is None
+    assert counter.denial(6) == Denial(RefusalReason.SPENT, counter.end_ms - NOON)
+    assert counter.denial(101) == Denial(RefusalReason.NEVER, 0)
 
 
 def test_a_quota_that_only_holds_forbid_says_come_back_soon() -> None:
@@ -147,7 +152,7 @@ def test_a_quota_that_only_holds_forbid_says_come_back_soon() -> None:
     counter.advance(quota, NOON)
     counter.use(50)
     counter.held = 40
-    assert counter.obstacle(11) == Obstacle(Why.HELD, 1_000)
+    assert counter.denial(11) == Denial(RefusalReason.HELD, 1_000)
 
 
 def test_a_new_window_begins_empty() -> None:
@@ -165,8 +170,8 @@ def test_waiting_does_not_help_where_a_total_is_spent() -> None:
     counter = Window(quota, UTC)
     counter.advance(quota, NOON)
     counter.use(100)
-    assert counter.obstacle(1) == Obstacle(Why.SPENT, 0)
-    assert counter.standing(quota).resets_ms == 0
+    assert counter.denial(1) == Denial(RefusalReason.SPENT, 0)
+    assert counter.limit_status(quota).resets_ms == 0
 
 
 @given(
@@ -191,9 +196,9 @@ def test_leases_are_all_held_and_none_used() -> None:
     lanes = limit(Meter.CONCURRENT, None, 2)
     counter = Leases(lanes)
     counter.held = 2
-    assert counter.obstacle(1) == Obstacle(Why.HELD, 1_000)
+    assert counter.denial(1) == Denial(RefusalReason.HELD, 1_000)
     counter.use(7)
-    assert counter.standing(lanes).used == 0
+    assert counter.limit_status(lanes).used == 0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.calendar import FOREVER_MS, day_of, window
-from gateway.core.limit import Per
+from gateway.core.limits import Per
 
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Asia/Beirut", "Pacific/Apia", "America/Havana"]
 CALENDAR = [Per.DAY, Per.WEEK, Per.MONTH]

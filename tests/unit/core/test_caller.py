@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.caller import Caller
-from gateway.core.limit import Limit, Meter, Per, Scope
+from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.target import Model
 
 

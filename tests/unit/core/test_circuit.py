@@ -14,7 +14,7 @@ from gateway.core.circuit import (
     RECOVERY_S,
     WINDOW_S,
     Circuit,
-    State,
+    CircuitState,
 )
 
 
@@ -26,16 +26,16 @@ def fail(circuit: Circuit, times: int, now: float) -> None:
 def opened(now: float = 0.0) -> Circuit:
     circuit = Circuit()
     fail(circuit, FAILURES_IN_A_ROW, now)
-    assert circuit.state(now) is State.OPEN
+    assert circuit.state(now) is CircuitState.OPEN
     return circuit
 
 
 def test_failures_in_a_row_open_it() -> None:
     circuit = Circuit()
     fail(circuit, FAILURES_IN_A_ROW - 1, now=0)
-    assert (circuit.state(0), circuit.share(0)) == (State.CLOSED, 1.0)
+    assert (circuit.state(0), circuit.share(0)) == (CircuitState.CLOSED, 1.0)
     fail(circuit, 1, now=0)
-    assert (circuit.state(0), circuit.share(0)) == (State.OPEN, 0.0)
+    assert (circuit.state(0), circuit.share(0)) == (CircuitState.OPEN, 0.0)
 
 
 def test_a_success_breaks_the_row() -> None:
@@ -43,16 +43,16 @@ def test_a_success_breaks_the_row() -> None:
     for _ in range(3):
         fail(circuit, FAILURES_IN_A_ROW - 1, now=0)
         circuit.succeeded(circuit.begin(0), 0)
-    assert circuit.state(0) is State.CLOSED
+    assert circuit.state(0) is CircuitState.CLOSED
 
 
 def test_failing_half_of_the_time_opens_it_once_enough_is_seen() -> None:
     circuit = Circuit()
     for number in range(LEAST_IN_WINDOW - 1):
         (circuit.failed if number % 2 else circuit.succeeded)(circuit.begin(number), number)
-    assert circuit.state(WINDOW_S - 1) is State.CLOSED
+    assert circuit.state(WINDOW_S - 1) is CircuitState.CLOSED
     fail(circuit, 1, LEAST_IN_WINDOW)
-    assert circuit.state(LEAST_IN_WINDOW) is State.OPEN
+    assert circuit.state(LEAST_IN_WINDOW) is CircuitState.OPEN
 
 
 def test_failures_of_long_ago_do_not_count() -> None:
@@ -60,13 +60,13 @@ def test_failures_of_long_ago_do_not_count() -> None:
     for second in range(100 * LEAST_IN_WINDOW):
         now = second * WINDOW_S / 4
         (circuit.failed if second % 2 else circuit.succeeded)(circuit.begin(now), now)
-        assert circuit.state(now) is State.CLOSED
+        assert circuit.state(now) is CircuitState.CLOSED
 
 
 def test_when_it_has_rested_one_probe_at_a_time_may_pass() -> None:
     circuit = opened()
     assert circuit.wait_s(1) == FIRST_REST_S - 1
-    assert circuit.state(FIRST_REST_S) is State.HALF_OPEN
+    assert circuit.state(FIRST_REST_S) is CircuitState.HALF_OPEN
     assert circuit.share(FIRST_REST_S) == 1.0
     circuit.begin(FIRST_REST_S)
     assert circuit.share(FIRST_REST_S) == 0.0
@@ -77,12 +77,12 @@ def test_a_probe_that_is_answered_begins_the_recovery() -> None:
     circuit = opened()
     now = FIRST_REST_S
     circuit.answered(circuit.begin(now), now)
-    assert circuit.state(now) is State.RECOVERING
+    assert circuit.state(now) is CircuitState.RECOVERING
     shares = [circuit.share(now + part * RECOVERY_S / 10) for part in range(11)]
     assert shares[0] == pytest.approx(FIRST_SHARE)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
-    assert circuit.state(now + RECOVERY_S) is State.CLOSED
+    assert circuit.state(now + RECOVERY_S) is CircuitState.CLOSED
     assert circuit.wait_s(now) == 0.0
 
 
@@ -101,9 +101,9 @@ def test_one_failed_probe_is_enough_whatever_opened_it() -> None:
     for number in range(LEAST_IN_WINDOW):
         (circuit.failed if number % 2 else circuit.succeeded)(circuit.begin(0), 0)
     now = WINDOW_S + FIRST_REST_S
-    assert circuit.state(now) is State.HALF_OPEN
+    assert circuit.state(now) is CircuitState.HALF_OPEN
     fail(circuit, 1, now)
-    assert circuit.state(now) is State.OPEN
+    assert circuit.state(now) is CircuitState.OPEN
 
 
 def test_after_a_whole_recovery_the_rest_is_short_again() -> None:
@@ -121,17 +121,17 @@ def test_some_failures_do_not_end_a_recovery_but_a_row_of_them_does() -> None:
     now = FIRST_REST_S
     circuit.succeeded(circuit.begin(now), now)
     fail(circuit, FAILURES_IN_A_ROW - 1, now)
-    assert circuit.state(now) is State.RECOVERING
+    assert circuit.state(now) is CircuitState.RECOVERING
     circuit.succeeded(circuit.begin(now), now)
     fail(circuit, FAILURES_IN_A_ROW, now)
-    assert circuit.state(now) is State.OPEN
+    assert circuit.state(now) is CircuitState.OPEN
 
 
 def test_a_probe_whose_client_left_makes_room_for_another() -> None:
     circuit = opened()
     now = FIRST_REST_S
     circuit.left(circuit.begin(now))
-    assert circuit.state(now) is State.HALF_OPEN
+    assert circuit.state(now) is CircuitState.HALF_OPEN
     assert circuit.share(now) == 1.0
 
 
@@ -141,13 +141,13 @@ def test_what_began_before_it_opened_says_nothing_afterwards() -> None:
     fail(circuit, FAILURES_IN_A_ROW, now=0)
     circuit.succeeded(old, 1)
     circuit.answered(old, 1)
-    assert circuit.state(1) is State.OPEN
+    assert circuit.state(1) is CircuitState.OPEN
     now = FIRST_REST_S
     circuit.begin(now)
     circuit.failed(old, now)
     circuit.answered(old, now)
     circuit.left(old)
-    assert circuit.state(now) is State.HALF_OPEN
+    assert circuit.state(now) is CircuitState.HALF_OPEN
     assert circuit.share(now) == 0.0
 
 
@@ -160,7 +160,7 @@ def test_an_old_success_does_not_break_a_new_row_of_failures() -> None:
     fail(circuit, FAILURES_IN_A_ROW - 1, now)
     circuit.succeeded(old, now)
     fail(circuit, 1, now)
-    assert circuit.state(now) is State.OPEN
+    assert circuit.state(now) is CircuitState.OPEN
 
 
 def test_recovering_forgets_what_was_before() -> None:
@@ -169,14 +169,14 @@ def test_recovering_forgets_what_was_before() -> None:
         (circuit.succeeded if number % 2 else circuit.failed)(circuit.begin(0), 0)
     circuit.recover(0)
     fail(circuit, 1, now=0)
-    assert circuit.state(0) is State.RECOVERING
+    assert circuit.state(0) is CircuitState.RECOVERING
 
 
 def test_a_cool_down_stops_it_without_opening_it() -> None:
     circuit = Circuit()
     circuit.cool_down(20, now=0)
     circuit.cool_down(10, now=0)
-    assert (circuit.state(0), circuit.share(19), circuit.wait_s(5)) == (State.CLOSED, 0.0, 15)
+    assert (circuit.state(0), circuit.share(19), circuit.wait_s(5)) == (CircuitState.CLOSED, 0.0, 15)
     assert circuit.share(20) == 1.0
 
 

@@ -65,9 +65,9 @@ def test_each_change_is_told_once(health: Health, told: Told) -> None:
     now = FIRST_REST_S
     probe = health.begin(TARGET, now)
     probe.answered(now)
-    probe.ended(Outcome.WELL, now)
+    probe.ended(Outcome.SUCCEEDED, now)
     now += RECOVERY_S
-    health.begin(TARGET, now).ended(Outcome.WELL, now)
+    health.begin(TARGET, now).ended(Outcome.SUCCEEDED, now)
     assert told.steps == [
         ("here", "gpt-oss", "closed", "open"),
         ("here", "gpt-oss", "open", "half_open"),
@@ -81,10 +81,10 @@ def test_an_attempt_counts_until_it_has_ended_and_once(health: Health) -> None:
     assert (health.in_flight(HERE), health.in_flight(THERE)) == (2, 0)
     first.answered(1)
     assert health.in_flight(HERE) == 2
-    first.ended(Outcome.WELL, 1)
+    first.ended(Outcome.SUCCEEDED, 1)
     first.ended(Outcome.FAILED, 1)
     assert health.in_flight(HERE) == 1
-    second.ended(Outcome.UNTOLD, 1)
+    second.ended(Outcome.NEUTRAL, 1)
     assert health.in_flight(HERE) == 0
 
 
@@ -96,7 +96,7 @@ def test_an_answer_that_breaks_midway_counts_as_a_failure(health: Health) -> Non
     assert health.share(TARGET, 0) == 0.0
 
 
-@pytest.mark.parametrize("outcome", [Outcome.WELL, Outcome.BUSY, Outcome.UNTOLD])
+@pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, Outcome.BUSY, Outcome.NEUTRAL])
 def test_nothing_but_failures_opens_a_circuit(health: Health, outcome: Outcome) -> None:
     for _ in range(100):
         health.begin(TARGET, 0).ended(outcome, 0)
@@ -126,7 +126,7 @@ def test_the_wait_is_that_of_the_first_that_may_be_asked(health: Health) -> None
 
 
 def test_checks_that_agree_take_a_whole_upstream_down_and_up_again(health: Health, told: Told) -> None:
-    health.begin(TARGET, 0).ended(Outcome.WELL, 0)
+    health.begin(TARGET, 0).ended(Outcome.SUCCEEDED, 0)
     for _ in range(DOWN_AFTER_CHECKS - 1):
         health.checked(HERE, is_well=False, now=0)
     assert health.share(TARGET, 0) == 1.0
@@ -166,8 +166,8 @@ def test_the_view_tells_who_is_up(health: Health) -> None:
     assert (here.name, here.up, here.in_flight) == ("here", False, 0)
     assert (here.models[0].model, here.models[0].state, here.models[0].wait_s) == ("gpt-oss", "open", FIRST_REST_S - 1)
     assert (there.name, there.up, there.in_flight) == ("there", True, 1)
-    attempt.ended(Outcome.WELL, 1)
-    health.begin(OTHER_MODEL, 1).ended(Outcome.WELL, 1)
+    attempt.ended(Outcome.SUCCEEDED, 1)
+    health.begin(OTHER_MODEL, 1).ended(Outcome.SUCCEEDED, 1)
     assert health.view([HERE], 1)[0].up
 
 
@@ -177,7 +177,7 @@ def test_what_is_no_longer_configured_is_forgotten_once_it_is_idle(health: Healt
     health.keep([])
     assert health.share(TARGET, 0) == 1.0
     assert health.in_flight(THERE) == 1
-    attempt.ended(Outcome.WELL, 0)
+    attempt.ended(Outcome.SUCCEEDED, 0)
     health.keep([])
     assert health.in_flight(THERE) == 0
 
@@ -185,10 +185,10 @@ def test_what_is_no_longer_configured_is_forgotten_once_it_is_idle(health: Healt
 @pytest.mark.parametrize(
     ("status", "outcome"),
     [
-        (200, Outcome.WELL),
-        (400, Outcome.WELL),
-        (404, Outcome.WELL),
-        (422, Outcome.WELL),
+        (200, Outcome.SUCCEEDED),
+        (400, Outcome.SUCCEEDED),
+        (404, Outcome.SUCCEEDED),
+        (422, Outcome.SUCCEEDED),
         (401, Outcome.FAILED),
         (403, Outcome.FAILED),
         (429, Outcome.BUSY),
@@ -204,7 +204,7 @@ def test_a_callers_mistake_is_no_failure_of_the_upstream(status: int, outcome: O
 def test_what_was_never_sent_says_nothing_of_the_upstream() -> None:
     full, refused, silent = UpstreamUnreachable("x"), UpstreamUnreachable("x"), UpstreamTimedOut("x")
     full.outcome, refused.outcome = "no_connection_free", "not_reached"
-    assert outcome_of_error(full) is Outcome.UNTOLD
+    assert outcome_of_error(full) is Outcome.NEUTRAL
     assert outcome_of_error(refused) is Outcome.FAILED
     assert outcome_of_error(silent) is Outcome.FAILED
 

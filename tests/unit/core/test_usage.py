@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.usage import Price, Source, Usage, read_usage
+from gateway.core.usage import Price, Usage, UsageSource, read_usage
 from tests.unit.core.recordings import needs_recordings, recordings
 
 anything = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just(10**400)
@@ -107,7 +107,7 @@ def test_no_report_raises_or_gives_what_cannot_be(report: dict[str, Any]) -> Non
         assert 0 <= usage.cached_input <= usage.input < 10**14
         assert 0 <= usage.reasoning <= usage.output < 10**14
         assert all(isinstance(count, int) for count in msgspec.structs.astuple(usage)[:4])
-        assert usage.source is Source.REPORTED
+        assert usage.source is UsageSource.REPORTED
 
 
 @needs_recordings

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.address import Address
-from gateway.core.limit import Meter
+from gateway.core.limits import Meter
 from gateway.settings import DEMO_MODEL, SettingsInvalid, demo_settings
 
 URL = "http://127.0.0.1:9000/v1"

@@ -8,8 +8,8 @@ import pytest
 from gateway.core.endpoints import ENDPOINTS
 from gateway.core.errors import QuotaSpent, RateExceeded, StoreUnavailable
 from gateway.core.estimate import OUTPUT_AT_FIRST, Estimates
-from gateway.core.limit import Limit, Meter, Per
-from gateway.core.reservation import Ask, Refusal, Reservation, Standing, Why
+from gateway.core.limits import Limit, Meter, Per
+from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
 from gateway.core.target import Model
 from gateway.core.usage import Price
 from gateway.stages.admit import MOST_WITHOUT_CAP, admit, ask_for
@@ -18,12 +18,12 @@ from tests.unit.fakes import CALLER, MODEL, NOW_MS, Ledgers, body_of, exchange_o
 INPUT = 100
 
 
-def asked(*limits: Limit, model: Model = MODEL, expected: int = OUTPUT_AT_FIRST, **members: Any) -> Ask:
+def asked(*limits: Limit, model: Model = MODEL, expected: int = OUTPUT_AT_FIRST, **members: Any) -> AdmissionRequest:
     """What the store is asked for a request of 100 tokens of input."""
     caller = msgspec.structs.replace(CALLER, limits=limits)
-    exchange, envelope = exchange_of(body_of(**members), model=model, caller=caller)
+    exchange, parsed = exchange_of(body_of(**members), model=model, caller=caller)
     exchange.estimated_input = INPUT
-    return ask_for(exchange, caller, envelope, expected)
+    return ask_for(exchange, caller, parsed, expected)
 
 
 def amount(of: Limit, **members: Any) -> int:
@@ -86,9 +86,9 @@ def test_a_small_cap_beside_a_large_one_hides_nothing() -> None:
 def test_an_answer_without_tokens_reserves_none() -> None:
     embeddings = ENDPOINTS["/v1/embeddings"]
     talkative = msgspec.structs.replace(MODEL, max_output_tokens=32_768)
-    exchange, envelope = exchange_of(body_of(input="text"), endpoint=embeddings, model=talkative)
+    exchange, parsed = exchange_of(body_of(input="text"), endpoint=embeddings, model=talkative)
     exchange.estimated_input = INPUT
-    ask = ask_for(exchange, CALLER, envelope, 500)
+    ask = ask_for(exchange, CALLER, parsed, 500)
     assert (ask.likely, ask.most, ask.least) == (0, 0, 0)
 
 
@@ -98,37 +98,38 @@ def test_limits_on_other_models_are_not_charged() -> None:
 
 
 async def test_an_admitted_request_knows_its_estimate_and_reservation() -> None:
-    exchange, envelope = exchange_of(body_of(messages=[{"role": "user", "content": "x" * 4_000}]))
+    exchange, parsed = exchange_of(body_of(messages=[{"role": "user", "content": "x" * 4_000}]))
     estimates, store = Estimates(), Ledgers()
-    reservation = await admit(exchange, CALLER, envelope, estimates, store)
+    reservation = await admit(exchange, CALLER, parsed, estimates, store)
     assert isinstance(reservation, Reservation)
     assert 1_000 < exchange.estimated_input < 1_050
-    assert [ask.id for ask in store.asked] == [exchange.id] != [exchange.arrival.request_id]
+    assert [ask.id for ask in store.asked] == [exchange.id] != [exchange.request.request_id]
 
 
 async def test_what_the_model_taught_is_used() -> None:
-    exchange, envelope = exchange_of()
+    exchange, parsed = exchange_of()
     estimates, store = Estimates(), Ledgers()
     for _ in range(16):
         estimates.of("m").learn(100, 100, 33)
-    await admit(exchange, CALLER, envelope, estimates, store)
+    await admit(exchange, CALLER, parsed, estimates, store)
     assert store.asked[0].likely == 33
 
 
 @pytest.mark.parametrize(
-    ("per", "why", "kind"), [(Per.MINUTE, Why.SPENT, RateExceeded), (Per.MONTH, Why.SPENT, QuotaSpent)]
+    ("per", "why", "kind"),
+    [(Per.MINUTE, RefusalReason.SPENT, RateExceeded), (Per.MONTH, RefusalReason.SPENT, QuotaSpent)],
 )
-async def test_a_refusal_is_raised(per: Per, why: Why, kind: type[Exception]) -> None:
-    exchange, envelope = exchange_of()
-    refused = Refusal(Standing(limit(per=per), 1, 0, 0, NOW_MS + 1), 1, why, 500, NOW_MS)
+async def test_a_refusal_is_raised(per: Per, why: RefusalReason, kind: type[Exception]) -> None:
+    exchange, parsed = exchange_of()
+    refused = Refusal(LimitStatus(limit(per=per), 1, 0, 0, NOW_MS + 1), 1, why, 500, NOW_MS)
     with pytest.raises(kind):
-        await admit(exchange, CALLER, envelope, Estimates(), Ledgers(refused))
+        await admit(exchange, CALLER, parsed, Estimates(), Ledgers(refused))
 
 
 async def test_a_store_that_is_out_is_told() -> None:
-    exchange, envelope = exchange_of()
+    exchange, parsed = exchange_of()
     with pytest.raises(StoreUnavailable):
-        await admit(exchange, CALLER, envelope, Estimates(), Ledgers(StoreUnavailable("It is out.")))
+        await admit(exchange, CALLER, parsed, Estimates(), Ledgers(StoreUnavailable("It is out.")))
 
 
 def test_a_limit_in_dollars_without_a_price_charges_nothing() -> None:

@@ -67,11 +67,11 @@ def test_the_hash_of_a_key_is_no_key() -> None:
 
 def test_a_key_works_until_the_millisecond_it_expires() -> None:
     clock = StandingClock()
-    catalogue = catalogue_of(caller=msgspec.structs.replace(CALLER, expires_ms=NOW_MS + 1))
-    assert authenticate({"x-api-key": KEY}, catalogue, clock).key_name == "search-prod"
+    snapshot = catalogue_of(caller=msgspec.structs.replace(CALLER, expires_ms=NOW_MS + 1))
+    assert authenticate({"x-api-key": KEY}, snapshot, clock).key_name == "search-prod"
     clock.ms += 1
     with pytest.raises(KeyExpired, match="search-prod"):
-        authenticate({"x-api-key": KEY}, catalogue, clock)
+        authenticate({"x-api-key": KEY}, snapshot, clock)
 
 
 def test_a_disabled_key_looks_unknown_even_when_it_has_expired() -> None:

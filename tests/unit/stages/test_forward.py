@@ -36,12 +36,12 @@ class Try:
     def __init__(self, *script: Come, targets: list[Target] | None = None, begun: bool = False) -> None:
         self.script, self.targets = script, TARGETS if targets is None else targets
         self.wire, self.client = ScriptedWire(*script), Client()
-        self.client.begun = begun
-        self.way = way_over(self.wire)
-        self.exchange, self.envelope = exchange_of()
+        self.client.started = begun
+        self.services = way_over(self.wire)
+        self.exchange, self.parsed = exchange_of()
 
     async def send(self) -> Any:
-        return await forward(self.exchange, self.envelope, self.targets, self.way, self.client)
+        return await forward(self.exchange, self.parsed, self.targets, self.services, self.client)
 
     async def fail(self, kind: type[GatewayError]) -> GatewayError:
         with pytest.raises(kind) as failed:
@@ -50,10 +50,10 @@ class Try:
 
     def break_down(self, *targets: Target) -> None:
         """Let requests of others open the circuits of these."""
-        now = self.way.clock.monotonic()
+        now = self.services.clock.monotonic()
         for each in targets:
             for _ in range(FAILURES_IN_A_ROW):
-                self.way.traffic.health.begin(each, now).ended(Outcome.FAILED, now)
+                self.services.routing.health.begin(each, now).ended(Outcome.FAILED, now)
 
     @property
     def asked(self) -> list[str]:
@@ -208,7 +208,7 @@ async def test_headers_reach_the_upstream_by_a_list() -> None:
         "openai-organization": "org",
     }
     made = Try(answer(200))
-    made.exchange.arrival = msgspec.structs.replace(made.exchange.arrival, headers=passed | kept_back)
+    made.exchange.request = msgspec.structs.replace(made.exchange.request, headers=passed | kept_back)
     await made.send()
     outgoing = made.wire.sent[0][1]
     assert dict(outgoing.headers) == passed | {"x-request-id": "req-1"}
@@ -219,11 +219,11 @@ async def test_headers_reach_the_upstream_by_a_list() -> None:
 def sent(body: bytes, *, granted: int | None = None, model: Model | None = None, **upstream: Any) -> bytes:
     """The body as the target gets it; `granted` is what a nearly spent quota has left."""
     to = target(model="m", **upstream)
-    exchange, envelope = exchange_of(body, model=model or Model("m", (to,), aliases=("alias",)))
+    exchange, parsed = exchange_of(body, model=model or Model("m", (to,), aliases=("alias",)))
     assert exchange.reservation is not None
     if granted is not None:
         exchange.reservation = msgspec.structs.replace(exchange.reservation, granted=granted, capped=True)
-    return outgoing_body(exchange, envelope, to)
+    return outgoing_body(exchange, parsed, to)
 
 
 SPACED = b'{ "messages" :[ {"role":"user"} ] ,\n "model"\t:"%b" , "x": 1e2%b}'
@@ -320,9 +320,9 @@ def test_a_cap_is_named_as_the_upstream_names_it() -> None:
 
 
 def test_a_body_is_made_for_each_target() -> None:
-    exchange, envelope = exchange_of()
+    exchange, parsed = exchange_of()
     given = ["m", "other/m", 'q"']
-    names = [json.loads(outgoing_body(exchange, envelope, target(model=name)))["model"] for name in given]
+    names = [json.loads(outgoing_body(exchange, parsed, target(model=name)))["model"] for name in given]
     assert names == given
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from gateway.core.endpoints import ENDPOINTS
 from gateway.core.errors import UpstreamBroke, UpstreamRefused, UpstreamTimedOut
-from gateway.core.limit import Limit, Meter, Per, WhenSpent
-from gateway.core.reservation import Hold, Reservation, Standing
+from gateway.core.limits import Limit, Meter, Per, WhenSpent
+from gateway.core.reservation import Hold, LimitStatus, Reservation
 from gateway.core.tally import HELD_MAX
-from gateway.core.usage import Source, Usage
+from gateway.core.usage import Usage, UsageSource
 from gateway.stages.relay import WHOLE_MAX, relay
 from tests.unit.fakes import NOW_MS, Client, ScriptedAnswer, StandingClock, body_of, exchange_of, limit, stream
 
@@ -28,12 +28,12 @@ class Relayed:
     """One answer on its way to one client."""
 
     def __init__(self, answer: ScriptedAnswer, client: Client | None = None, **members: Any) -> None:
-        self.answer, self.client, self.clock = answer, client or Client(), StandingClock()
-        self.exchange, self.envelope = exchange_of(body_of(**members))
-        self.exchange.answer = answer
+        self.response, self.client, self.clock = answer, client or Client(), StandingClock()
+        self.exchange, self.parsed = exchange_of(body_of(**members))
+        self.exchange.response = answer
 
     async def run(self) -> Relayed:
-        await relay(self.exchange, self.envelope, self.answer, self.client, self.clock)
+        await relay(self.exchange, self.parsed, self.response, self.client, self.clock)
         return self
 
     async def fail(self, kind: type[Exception]) -> Relayed:
@@ -89,9 +89,9 @@ async def test_every_chunk_goes_out_by_itself() -> None:
 
 
 async def test_only_chat_and_completions_are_merged() -> None:
-    exchange, envelope = exchange_of(body_of(input="x", stream=True), endpoint=ENDPOINTS["/v1/responses"])
+    exchange, parsed = exchange_of(body_of(input="x", stream=True), endpoint=ENDPOINTS["/v1/responses"])
     client, answer = Client(), stream(CHUNK, FINISH, USAGE, DONE)
-    await relay(exchange, envelope, answer, client, StandingClock())
+    await relay(exchange, parsed, answer, client, StandingClock())
     assert client.body == CHUNK + FINISH + USAGE + DONE
 
 
@@ -120,7 +120,7 @@ async def test_a_stream_whose_client_left_can_be_read_on() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    relayed.answer.say(USAGE[20:], DONE)
+    relayed.response.say(USAGE[20:], DONE)
     assert relayed.exchange.tally is not None
     assert relayed.exchange.tally.usage == NUMBERS
 
@@ -130,7 +130,7 @@ async def test_a_slow_client_slows_the_upstream_down() -> None:
     relayed = Relayed(stream(*[CHUNK] * 7, DONE), client, stream=True)
     running = asyncio.create_task(relayed.run())
     await let_run()
-    assert (client.pieces, relayed.answer.paused) == ([CHUNK] * 2, True)
+    assert (client.pieces, relayed.response.paused) == ([CHUNK] * 2, True)
     while not running.done():
         client.read()
         await let_run()
@@ -179,13 +179,13 @@ async def test_a_plain_answer_of_any_length_arrives_byte_for_byte(size: int, ann
 
 async def test_a_plain_answer_that_breaks_early_is_not_begun() -> None:
     relayed = await Relayed(ScriptedAnswer(ANSWER[:30], failure=UpstreamBroke("It broke."))).fail(UpstreamBroke)
-    assert (relayed.client.begun, relayed.client.body, relayed.exchange.whole) == (False, b"", False)
+    assert (relayed.client.started, relayed.client.body, relayed.exchange.whole) == (False, b"", False)
 
 
 async def test_a_long_plain_answer_that_breaks_does_not_end() -> None:
     answer = ScriptedAnswer(b"x" * (2 * WHOLE_MAX), failure=UpstreamBroke("It broke."))
     relayed = await Relayed(answer).fail(UpstreamBroke)
-    assert (relayed.client.begun, relayed.client.ended) == (True, False)
+    assert (relayed.client.started, relayed.client.ended) == (True, False)
 
 
 async def test_an_upstreams_own_error_is_given_as_it_is() -> None:
@@ -200,7 +200,7 @@ async def test_an_upstreams_own_error_is_given_as_it_is() -> None:
 
 async def test_an_error_after_a_keep_alive_has_begun_the_stream_is_told_in_it() -> None:
     client = Client()
-    await client.begin(200, [("content-type", "text/event-stream")])
+    await client.start(200, [("content-type", "text/event-stream")])
     answer = ScriptedAnswer(b'{"error":{"message":"too long"}}', status=400)
     relayed = await Relayed(answer, client, stream=True).fail(UpstreamRefused)
     assert (relayed.exchange.status, relayed.exchange.tally, client.body) == (200, None, b"")
@@ -208,8 +208,8 @@ async def test_an_error_after_a_keep_alive_has_begun_the_stream_is_told_in_it() 
 
 async def test_how_limits_stand_is_told_in_the_head() -> None:
     relayed = Relayed(stream(CHUNK, DONE), stream=True)
-    standing = Standing(limit(amount=600), 1, 0, 599, NOW_MS + 100)
-    relayed.exchange.reservation = Reservation("id", NOW_MS, 10, False, (), (standing,))
+    limit_status = LimitStatus(limit(amount=600), 1, 0, 599, NOW_MS + 100)
+    relayed.exchange.reservation = Reservation("id", NOW_MS, 10, False, (), (limit_status,))
     await relayed.run()
     assert relayed.client.headers == {
         "content-type": "text/event-stream; charset=utf-8",
@@ -224,7 +224,7 @@ async def test_time_from_the_first_byte_on_is_the_upstreams() -> None:
     running = asyncio.create_task(relayed.run())
     await let_run()
     relayed.clock.ms += 2_000
-    relayed.answer.say(DONE)
+    relayed.response.say(DONE)
     await running
     assert relayed.exchange.first_byte_at == NOW_MS / 1000
     assert relayed.exchange.upstream_seconds == pytest.approx(2.0)
@@ -239,7 +239,7 @@ async def test_a_stream_ends_where_a_quota_is_spent_that_says_stop() -> None:
     relayed = Relayed(stream(*[CHUNK] * 10, hangs=True), stream=True)
     relayed.exchange.reservation = stopping(3, WhenSpent.STOP)
     await relayed.run()
-    assert relayed.answer.abandoned
+    assert relayed.response.abandoned
     assert relayed.client.ended
     assert relayed.client.body.startswith(CHUNK * 3)
     assert relayed.client.body.endswith(DONE)
@@ -247,7 +247,7 @@ async def test_a_stream_ends_where_a_quota_is_spent_that_says_stop() -> None:
     assert last["choices"][0]["finish_reason"] == "length"
     assert last["usage"]["completion_tokens"] == 3
     assert relayed.exchange.tally is not None
-    assert relayed.exchange.tally.usage == Usage(7, 3, source=Source.ESTIMATED)
+    assert relayed.exchange.tally.usage == Usage(7, 3, source=UsageSource.ESTIMATED)
 
 
 async def test_a_quota_that_says_finish_lets_the_stream_end() -> None:

@@ -18,11 +18,11 @@ from gateway.core.errors import (
 )
 from gateway.core.estimate import OUTPUT_AT_FIRST, Estimates
 from gateway.core.exchange import Exchange
-from gateway.core.limit import Meter, Per
+from gateway.core.limits import Meter, Per
 from gateway.core.plain_tally import PlainTally
 from gateway.core.reservation import Hold, Reservation
 from gateway.core.tally import StreamTally
-from gateway.core.usage import Source, Usage
+from gateway.core.usage import Usage, UsageSource
 from gateway.stages.settle import reckon, settle, settlement
 from tests.unit.fakes import NOW_MS, Ledgers, body_of, exchange_of, limit
 
@@ -34,7 +34,7 @@ ENTERED = 7
 
 
 def estimated(output: int) -> Usage:
-    return Usage(ENTERED, output, source=Source.ESTIMATED)
+    return Usage(ENTERED, output, source=UsageSource.ESTIMATED)
 
 
 def seen(*pieces: bytes, error: GatewayError | None = None, status: int = 200) -> Exchange:
@@ -65,8 +65,8 @@ def unanswered(error: GatewayError, *, forwarded: bool = True) -> Exchange:
 
 
 def used(exchange: Exchange) -> Usage | None:
-    assert exchange.envelope is not None
-    return reckon(exchange, exchange.envelope)
+    assert exchange.parsed is not None
+    return reckon(exchange, exchange.parsed)
 
 
 WORDS = [CHUNK % word for word in (b"Once", b" upon", b" a", b" time", b"")]
@@ -183,11 +183,11 @@ def test_a_plain_answer_that_broke_before_the_client_had_any_is_free() -> None:
 
 
 def test_an_endpoint_without_output_has_none_to_estimate() -> None:
-    exchange, envelope = exchange_of(body_of(input="x"), endpoint=ENDPOINTS["/v1/embeddings"])
-    tally = exchange.tally = PlainTally(envelope.endpoint)
+    exchange, parsed = exchange_of(body_of(input="x"), endpoint=ENDPOINTS["/v1/embeddings"])
+    tally = exchange.tally = PlainTally(parsed.endpoint)
     tally.feed(b'{"data":[%b]}' % (b"0," * 10_000))
     exchange.status, exchange.whole = 200, True
-    assert reckon(exchange, envelope) == estimated(0)
+    assert reckon(exchange, parsed) == estimated(0)
 
 
 HOLDS = tuple(
@@ -251,14 +251,14 @@ def test_the_day_is_that_of_the_admission_in_the_configured_zone(zone: str, at_m
 
 async def test_a_model_without_a_price_costs_nothing() -> None:
     exchange = seen(*WORDS, USAGE)
-    assert exchange.envelope is not None
-    free = msgspec.structs.replace(exchange.envelope.model, price=None)
-    exchange.envelope = msgspec.structs.replace(exchange.envelope, model=free)
+    assert exchange.parsed is not None
+    free = msgspec.structs.replace(exchange.parsed.model, price=None)
+    exchange.parsed = msgspec.structs.replace(exchange.parsed, model=free)
     await settle(exchange, Estimates(), UTC, Ledgers())
     assert (exchange.usage, exchange.cost) == (Usage(12, 45), 0)
 
 
-@pytest.mark.parametrize("missing", ["caller", "envelope", "reservation"])
+@pytest.mark.parametrize("missing", ["caller", "parsed", "reservation"])
 async def test_what_was_not_admitted_is_not_settled(missing: str) -> None:
     exchange, store = seen(*WORDS, USAGE), Ledgers()
     setattr(exchange, missing, None)
@@ -280,8 +280,8 @@ async def test_a_whole_answer_with_reported_usage_teaches() -> None:
 
 async def test_of_several_choices_each_teaches_its_share() -> None:
     exchange = seen(*WORDS, USAGE)
-    assert exchange.envelope is not None
-    exchange.envelope = msgspec.structs.replace(exchange.envelope, choices=9)
+    assert exchange.parsed is not None
+    exchange.parsed = msgspec.structs.replace(exchange.parsed, choices=9)
     assert await taught(exchange) == 5
 
 
@@ -305,11 +305,11 @@ MESSAGE_DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta
 
 def test_a_cut_stream_whose_usage_comes_in_parts_pays_for_what_was_delivered() -> None:
     messages = ENDPOINTS["/v1/messages"]
-    exchange, envelope = exchange_of(body_of(max_tokens=500), endpoint=messages)
+    exchange, parsed = exchange_of(body_of(max_tokens=500), endpoint=messages)
     tally = exchange.tally = StreamTally(messages, merge=False)
     exchange.status, exchange.error = 200, ClientGone("It left.")
     tally.feed(MESSAGE_START + MESSAGE_DELTA * 200)
-    usage = reckon(exchange, envelope)
+    usage = reckon(exchange, parsed)
     assert usage is not None
-    assert (usage.input, usage.source) == (9, Source.ESTIMATED)
+    assert (usage.input, usage.source) == (9, UsageSource.ESTIMATED)
     assert 200 <= usage.output <= 202

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.reservation import Due, Hold, Settlement
+from gateway.core.reservation import Hold, Settlement, SettlementLine
 from gateway.store.journal import Journal, JournalFull, Line, count, orphans, read, spelled
 from tests.contract.store.asking import bill, limit
 
@@ -16,7 +16,7 @@ QUOTA = limit("tokens", "month", 100)
 
 
 def settlement(name: str) -> Settlement:
-    return Settlement(name, 1_793_880_000_000, (Due(Hold(QUOTA, 30, 1_793_491_200_000), 12),), bill())
+    return Settlement(name, 1_793_880_000_000, (SettlementLine(Hold(QUOTA, 30, 1_793_491_200_000), 12),), bill())
 
 
 def names(folder: Path) -> list[str]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.core.arrival import Arrival
 from gateway.core.caller import Caller
 from gateway.core.endpoints import CHAT
-from gateway.core.envelope import Envelope
 from gateway.core.exchange import Exchange
-from gateway.core.limit import Limit, Meter, Per, Scope
-from gateway.core.members import read_members
-from gateway.core.reservation import Reservation, Standing
+from gateway.core.json_spans import read_json_spans
+from gateway.core.limits import Limit, Meter, Per, Scope
+from gateway.core.request import IncomingRequest, ParsedRequest
+from gateway.core.reservation import LimitStatus, Reservation
 from gateway.core.target import Model, Target, Upstream
 from gateway.core.usage import Usage
 from tests.unit.fakes import GivenBody
@@ -62,24 +61,24 @@ def refusal_of(limit: Limit, used: int) -> dict[str, Any]:
     }
 
 
-def standing(limit: Limit, used: int, resets_ms: int = NOW_MS + 60_000) -> Standing:
-    return Standing(limit, used, 0, limit.amount - used, resets_ms)
+def limit_status(limit: Limit, used: int, resets_ms: int = NOW_MS + 60_000) -> LimitStatus:
+    return LimitStatus(limit, used, 0, limit.amount - used, resets_ms)
 
 
 def unheard(request_id: str = "req-1") -> Exchange:
     """A request that was refused at the door: no caller, no model, nothing spent."""
     body = GivenBody(b"a prompt")
-    arrival = Arrival(request_id, CHAT, {"authorization": "Bearer gw_client-secret"}, body, 100.0)
-    return Exchange("exchange-1", arrival, status=401, ended=100.001)
+    request = IncomingRequest(request_id, CHAT, {"authorization": "Bearer gw_client-secret"}, body, 100.0)
+    return Exchange("exchange-1", request, status=401, ended=100.001)
 
 
 def answered(*, stream: bool = True, user: str = "ann", model: Model = MODEL) -> Exchange:
     """A request that went well: 0.5 s to the first byte, 2 s in all, 2 ms of them the gateway's."""
-    members = read_members(b'{"model":"m","messages":[{"role":"user","content":"a prompt"}]}')
+    members = read_json_spans(b'{"model":"m","messages":[{"role":"user","content":"a prompt"}]}')
     x = unheard()
     x.caller = CALLER
-    x.envelope = Envelope(CHAT, model, "gpt-oss", stream, False, None, None, 1, user, members, 40)
-    x.reservation = Reservation("id", NOW_MS, 100, False, (), (standing(MONTHLY, 250),))
+    x.parsed = ParsedRequest(CHAT, model, "gpt-oss", stream, False, None, None, 1, user, members, 40)
+    x.reservation = Reservation("id", NOW_MS, 100, False, (), (limit_status(MONTHLY, 250),))
     x.target = TARGET
     x.status = 200
     x.usage = Usage(input=120, output=300, cached_input=20, reasoning=7)

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.core.errors import InternalError, RateExceeded, UpstreamUnreachable
 from gateway.core.exchange import Exchange
-from gateway.core.limit import Limit, Meter, Per, Scope
+from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.telemetry.log import SHOWN_CHARACTERS, Log, configure, write_whole
 from tests.unit.telemetry.exchanges import answered, refusal_of, unheard
 

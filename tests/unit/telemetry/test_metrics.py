@@ -17,10 +17,10 @@ from gateway.core.errors import (
     UpstreamBroke,
     UpstreamTimedOut,
 )
-from gateway.core.limit import Limit, Meter, Per, Scope
+from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.reservation import Reservation
 from gateway.core.target import Model
-from gateway.core.usage import Source, Usage
+from gateway.core.usage import Usage, UsageSource
 from gateway.telemetry.exposition import exposition
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.series import Counter, Histogram
@@ -30,8 +30,8 @@ from tests.unit.telemetry.exchanges import (
     SeenTally,
     StoppedClock,
     answered,
+    limit_status,
     refusal_of,
-    standing,
     unheard,
 )
 
@@ -83,7 +83,7 @@ def test_tokens_and_cost_are_exact(metrics: Metrics) -> None:
 
 def test_estimated_tokens_stand_apart_from_reported_ones(metrics: Metrics) -> None:
     x = answered()
-    x.usage = Usage(input=5, output=6, source=Source.ESTIMATED)
+    x.usage = Usage(input=5, output=6, source=UsageSource.ESTIMATED)
     metrics.exchange(x)
     assert value(metrics, "gateway_tokens_total", direction="output", source="estimated", **SEARCH) == 6
     assert value(metrics, "gateway_tokens_total", direction="output", source="reported", **SEARCH) is None
@@ -207,14 +207,14 @@ def test_a_quotas_used_part_is_shown_until_its_window_is_over(metrics: Metrics, 
 
 def test_a_quota_over_all_time_never_resets(metrics: Metrics, clock: StoppedClock) -> None:
     total = Limit("all", Scope.ORGANISATION, "", Meter.USD, Per.TOTAL, 1_000, 1_000)
-    metrics.quotas([standing(total, 500, resets_ms=0)])
+    metrics.quotas([limit_status(total, 500, resets_ms=0)])
     clock.ms += 10**12
     assert value(metrics, "gateway_quota_used_ratio", team="", meter="usd", per="total") == 0.5
 
 
 def test_of_several_quotas_of_one_kind_the_fullest_is_shown(metrics: Metrics) -> None:
     other = Limit("month of one model", Scope.TEAM, "search", Meter.TOKENS, Per.MONTH, 100, 100, "search")
-    metrics.quotas([standing(MONTHLY, 900), standing(other, 30)])
+    metrics.quotas([limit_status(MONTHLY, 900), limit_status(other, 30)])
     assert value(metrics, "gateway_quota_used_ratio", team="search", meter="tokens", per="month") == 0.9
 
 
@@ -230,7 +230,7 @@ def test_quotas_of_keys_and_users_make_no_series(metrics: Metrics) -> None:
     before = series(metrics)
     of_key = Limit("key", Scope.KEY, "0123456789ab", Meter.TOKENS, Per.MONTH, 100, 100, "search")
     of_user = Limit("user", Scope.USER, "ann", Meter.TOKENS, Per.MONTH, 100, 100, "search")
-    metrics.quotas([standing(of_key, 10), standing(of_user, 10)])
+    metrics.quotas([limit_status(of_key, 10), limit_status(of_user, 10)])
     assert series(metrics) == before
 
 

@@ -127,7 +127,7 @@ def test_any_splitting_and_any_pauses_hand_over_the_same_bytes(stream: bytes, at
             assert not paused
             pieces.append(piece)
 
-        answer.pour(take)
+        answer.deliver_to(take)
         for turn, piece in enumerate(split(stream[begin:], at)):
             upstream.says(piece)
             paused = rests[turn % len(rests)]
@@ -151,7 +151,7 @@ def test_wherever_it_is_cut_what_came_is_a_beginning_and_no_end(stream: bytes, a
         begin = first_of(stream)
         answer = await upstream.begins(stream[:begin])
         pieces: list[bytes] = []
-        answer.pour(pieces.append)
+        answer.deliver_to(pieces.append)
         rest = stream[begin:]
         for piece in split(rest[: len(rest) - 1 - cut % len(rest)], at):
             upstream.says(piece)
@@ -169,7 +169,7 @@ async def test_a_piece_reaches_the_reader_before_the_socket_is_read_again() -> N
     upstream = Upstream()
     answer = await upstream.begins(CHUNKED + b"\r\n1\r\na\r\n")
     pieces: list[bytes] = []
-    answer.pour(pieces.append)
+    answer.deliver_to(pieces.append)
     assert pieces == [b"a"]
     upstream.says(b"1\r\nb\r\n1\r\nc\r\n")
     assert pieces == [b"a", b"bc"]
@@ -183,7 +183,7 @@ async def test_a_socket_is_read_no_more_once_enough_waits_for_a_reader() -> None
     upstream.says(b"x" * (HELD_BYTES - 59_999))
     assert not upstream.socket.is_read
     sizes: list[int] = []
-    answer.pour(lambda piece: sizes.append(len(piece)))
+    answer.deliver_to(lambda piece: sizes.append(len(piece)))
     assert sum(sizes) == HELD_BYTES + 1
     assert upstream.socket.is_read
     answer.abandon()
@@ -198,7 +198,7 @@ async def test_a_reader_that_pauses_within_a_piece_gets_the_next_one_later() -> 
         pieces.append(piece)
         answer.pause()
 
-    answer.pour(take)
+    answer.deliver_to(take)
     assert not upstream.socket.is_read
     upstream.says(b"1\r\nb\r\n")
     assert pieces == [b"a"]
@@ -210,7 +210,7 @@ async def test_a_reader_that_pauses_within_a_piece_gets_the_next_one_later() -> 
 async def test_a_reader_that_abandons_the_last_piece_leaves_nothing_to_keep() -> None:
     upstream = Upstream()
     answer = await upstream.begins(CHUNKED + b"\r\n1\r\na\r\n")
-    answer.pour(lambda piece: answer.abandon() if piece == b"b" else None)
+    answer.deliver_to(lambda piece: answer.abandon() if piece == b"b" else None)
     upstream.says(b"1\r\nb\r\n0\r\n\r\n")
     assert not upstream.socket.is_open
     assert upstream.shelf.free == []

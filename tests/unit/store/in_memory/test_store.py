@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from zoneinfo import ZoneInfo
 
-from gateway.core.limit import Scope
+from gateway.core.limits import Scope
 from gateway.store.contract import HOLD_TTL_MS, UsageQuery
 from gateway.store.in_memory import InMemoryStore
 from tests.contract.store.asking import admitted, ask, bill, limit, truth, used_and_held
@@ -42,7 +42,7 @@ async def test_a_counter_that_is_charged_beside_a_new_one_is_kept() -> None:
 
 async def test_looking_at_limits_keeps_nothing() -> None:
     store = InMemoryStore(FalseClock(), UTC)
-    await store.standings([limit("tokens", "minute", 60, subject=str(number)) for number in range(100)])
+    await store.limit_statuses([limit("tokens", "minute", 60, subject=str(number)) for number in range(100)])
     assert store._counters == {}
 
 

@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.limit import Scope
+from gateway.core.limits import Scope
 from gateway.store.in_redis.keys import Keys, home
 from tests.contract.store.asking import limit
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import msgspec
 
 from gateway.core.caller import Caller
-from gateway.core.limit import Limit
+from gateway.core.limits import Limit
 from gateway.core.target import Model, Upstream
 
 
-class Catalogue(msgspec.Struct, frozen=True):
+class ConfigSnapshot(msgspec.Struct, frozen=True):
     """`callers` by the hexadecimal SHA-256 of their key, `models` by name and by alias."""
 
     callers: dict[str, Caller]

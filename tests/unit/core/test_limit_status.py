@@ -5,9 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import QuotaSpent, RateExceeded, RequestExceedsLimit
-from gateway.core.limit import Limit, Meter, Mode, Per, Scope
-from gateway.core.reservation import Refusal, Standing, Why
-from gateway.core.standing import duration_text, limit_headers, limit_object, refusal_error, rfc3339, standing_object
+from gateway.core.limit_status import (
+    duration_text,
+    limit_headers,
+    limit_object,
+    limit_status_object,
+    refusal_error,
+    rfc3339,
+)
+from gateway.core.limits import Limit, Meter, Mode, Per, Scope
+from gateway.core.reservation import LimitStatus, Refusal, RefusalReason
 
 NOW = 1_793_880_000_000
 
@@ -19,23 +26,23 @@ def limit(
     return Limit(f"{meter}-{per}", scope, subject, meter, per, amount, amount, team="search", mode=mode)
 
 
-def standing(of: Limit, left: int, resets_ms: int = NOW + 6_000, held: int = 0) -> Standing:
-    return Standing(of, of.amount - left - held, held, left, resets_ms)
+def limit_status(of: Limit, left: int, resets_ms: int = NOW + 6_000, held: int = 0) -> LimitStatus:
+    return LimitStatus(of, of.amount - left - held, held, left, resets_ms)
 
 
-def refusal(of: Limit, why: Why, retry_after_ms: int = 1_500, requested: int = 1) -> Refusal:
-    shown = standing(of, 0, held=of.amount // 4)
+def refusal(of: Limit, why: RefusalReason, retry_after_ms: int = 1_500, requested: int = 1) -> Refusal:
+    shown = limit_status(of, 0, held=of.amount // 4)
     return Refusal(shown, requested, why, retry_after_ms, NOW, (shown,))
 
 
-def headers(*standings: Standing) -> dict[str, str]:
-    told = limit_headers(standings, NOW)
+def headers(*limit_statuses: LimitStatus) -> dict[str, str]:
+    told = limit_headers(limit_statuses, NOW)
     assert len(dict(told)) == len(told)
     return dict(told)
 
 
 def test_a_rate_is_told_in_the_headers_of_openai() -> None:
-    assert headers(standing(limit(Meter.REQUESTS, Per.MINUTE, 600), 599, NOW + 100)) == {
+    assert headers(limit_status(limit(Meter.REQUESTS, Per.MINUTE, 600), 599, NOW + 100)) == {
         "x-ratelimit-limit-requests": "600",
         "x-ratelimit-remaining-requests": "599",
         "x-ratelimit-reset-requests": "100ms",
@@ -43,7 +50,7 @@ def test_a_rate_is_told_in_the_headers_of_openai() -> None:
 
 
 def test_a_quota_in_dollars_is_told_in_dollars() -> None:
-    assert headers(standing(limit(Meter.USD, Per.MONTH, 500_000_000), 499_999_999)) == {
+    assert headers(limit_status(limit(Meter.USD, Per.MONTH, 500_000_000), 499_999_999)) == {
         "x-quota-limit-usd": "500",
         "x-quota-remaining-usd": "499.999999",
         "x-quota-reset-usd": "6s",
@@ -51,12 +58,12 @@ def test_a_quota_in_dollars_is_told_in_dollars() -> None:
 
 
 def test_a_millionth_of_a_dollar_is_no_exponent() -> None:
-    assert headers(standing(limit(Meter.USD, Per.DAY, 1_000_000), 1))["x-quota-remaining-usd"] == "0.000001"
+    assert headers(limit_status(limit(Meter.USD, Per.DAY, 1_000_000), 1))["x-quota-remaining-usd"] == "0.000001"
 
 
 def test_the_tightest_of_a_kind_is_told() -> None:
-    loose = standing(limit(Meter.TOKENS, Per.MINUTE, 1_000), 900)
-    tight = standing(limit(Meter.OUTPUT_TOKENS, Per.SECOND, 500), 20)
+    loose = limit_status(limit(Meter.TOKENS, Per.MINUTE, 1_000), 900)
+    tight = limit_status(limit(Meter.OUTPUT_TOKENS, Per.SECOND, 500), 20)
     for order in ((loose, tight), (tight, loose)):
         assert headers(*order)["x-ratelimit-limit-tokens"] == "500"
         assert headers(*order)["x-ratelimit-remaining-tokens"] == "20"
@@ -64,11 +71,11 @@ def test_the_tightest_of_a_kind_is_told() -> None:
 
 def test_rates_and_quotas_requests_and_tokens_are_told_apart() -> None:
     told = headers(
-        standing(limit(Meter.REQUESTS, Per.MINUTE), 1),
-        standing(limit(Meter.TOKENS, Per.MINUTE), 2),
-        standing(limit(Meter.REQUESTS, Per.DAY), 3),
-        standing(limit(Meter.INPUT_TOKENS, Per.MONTH), 4),
-        standing(limit(Meter.USD, Per.MONTH), 5),
+        limit_status(limit(Meter.REQUESTS, Per.MINUTE), 1),
+        limit_status(limit(Meter.TOKENS, Per.MINUTE), 2),
+        limit_status(limit(Meter.REQUESTS, Per.DAY), 3),
+        limit_status(limit(Meter.INPUT_TOKENS, Per.MONTH), 4),
+        limit_status(limit(Meter.USD, Per.MONTH), 5),
     )
     assert {name: value for name, value in told.items() if "remaining" in name} == {
         "x-ratelimit-remaining-requests": "1",
@@ -81,19 +88,19 @@ def test_rates_and_quotas_requests_and_tokens_are_told_apart() -> None:
 
 def test_what_has_no_header_is_not_told() -> None:
     silent = [
-        standing(limit(Meter.CONCURRENT, None), 0),
-        standing(limit(Meter.USD, Per.MINUTE), 0),
-        standing(limit(Meter.REQUESTS, Per.MINUTE, mode=Mode.SHADOW), 0),
+        limit_status(limit(Meter.CONCURRENT, None), 0),
+        limit_status(limit(Meter.USD, Per.MINUTE), 0),
+        limit_status(limit(Meter.REQUESTS, Per.MINUTE, mode=Mode.SHADOW), 0),
     ]
     assert headers(*silent) == {}
 
 
 def test_a_quota_for_ever_has_no_reset() -> None:
-    assert "x-quota-reset-tokens" not in headers(standing(limit(Meter.TOKENS, Per.TOTAL), 5, resets_ms=0))
+    assert "x-quota-reset-tokens" not in headers(limit_status(limit(Meter.TOKENS, Per.TOTAL), 5, resets_ms=0))
 
 
 def test_a_reset_in_the_past_is_now() -> None:
-    assert headers(standing(limit(Meter.REQUESTS, Per.SECOND), 5, NOW - 1))["x-ratelimit-reset-requests"] == "0s"
+    assert headers(limit_status(limit(Meter.REQUESTS, Per.SECOND), 5, NOW - 1))["x-ratelimit-reset-requests"] == "0s"
 
 
 @pytest.mark.parametrize(
@@ -121,35 +128,37 @@ def test_durations_are_written_as_openai_writes_them(milliseconds: int, text: st
 @pytest.mark.parametrize(
     ("meter", "per", "why", "kind", "type_", "code"),
     [
-        (Meter.REQUESTS, Per.MINUTE, Why.SPENT, RateExceeded, "requests", "rate_limit_exceeded"),
-        (Meter.REQUESTS, Per.MINUTE, Why.HELD, RateExceeded, "requests", "rate_limit_exceeded"),
-        (Meter.TOKENS, Per.MINUTE, Why.SPENT, RateExceeded, "tokens", "rate_limit_exceeded"),
-        (Meter.USD, Per.HOUR, Why.SPENT, RateExceeded, "tokens", "rate_limit_exceeded"),
-        (Meter.CONCURRENT, None, Why.HELD, RateExceeded, "concurrency", "rate_limit_exceeded"),
-        (Meter.TOKENS, Per.MINUTE, Why.NEVER, RequestExceedsLimit, "tokens", "request_exceeds_limit"),
-        (Meter.REQUESTS, Per.MONTH, Why.NEVER, RequestExceedsLimit, "requests", "request_exceeds_limit"),
-        (Meter.TOKENS, Per.MONTH, Why.SPENT, QuotaSpent, "insufficient_quota", "insufficient_quota"),
-        (Meter.USD, Per.TOTAL, Why.SPENT, QuotaSpent, "insufficient_quota", "insufficient_quota"),
-        (Meter.TOKENS, Per.MONTH, Why.HELD, RateExceeded, "tokens", "rate_limit_exceeded"),
+        (Meter.REQUESTS, Per.MINUTE, RefusalReason.SPENT, RateExceeded, "requests", "rate_limit_exceeded"),
+        (Meter.REQUESTS, Per.MINUTE, RefusalReason.HELD, RateExceeded, "requests", "rate_limit_exceeded"),
+        (Meter.TOKENS, Per.MINUTE, RefusalReason.SPENT, RateExceeded, "tokens", "rate_limit_exceeded"),
+        (Meter.USD, Per.HOUR, RefusalReason.SPENT, RateExceeded, "tokens", "rate_limit_exceeded"),
+        (Meter.CONCURRENT, None, RefusalReason.HELD, RateExceeded, "concurrency", "rate_limit_exceeded"),
+        (Meter.TOKENS, Per.MINUTE, RefusalReason.NEVER, RequestExceedsLimit, "tokens", "request_exceeds_limit"),
+        (Meter.REQUESTS, Per.MONTH, RefusalReason.NEVER, RequestExceedsLimit, "requests", "request_exceeds_limit"),
+        (Meter.TOKENS, Per.MONTH, RefusalReason.SPENT, QuotaSpent, "insufficient_quota", "insufficient_quota"),
+        (Meter.USD, Per.TOTAL, RefusalReason.SPENT, QuotaSpent, "insufficient_quota", "insufficient_quota"),
+        (Meter.TOKENS, Per.MONTH, RefusalReason.HELD, RateExceeded, "tokens", "rate_limit_exceeded"),
     ],
 )
 def test_a_refusal_is_an_error_of_its_kind(
-    meter: Meter, per: Per | None, why: Why, kind: type, type_: str, code: str
+    meter: Meter, per: Per | None, why: RefusalReason, kind: type, type_: str, code: str
 ) -> None:
-    error = refusal_error(refusal(limit(meter, per), why, 0 if why is Why.NEVER else 1_500))
+    error = refusal_error(refusal(limit(meter, per), why, 0 if why is RefusalReason.NEVER else 1_500))
     assert (type(error), error.status, error.type, error.code) == (kind, 429, type_, code)
-    assert error.retry_after_ms == (None if why is Why.NEVER else 1_500)
+    assert error.retry_after_ms == (None if why is RefusalReason.NEVER else 1_500)
     assert error.should_retry is (None if kind is RateExceeded else False)
 
 
 def test_a_refusal_does_not_change_what_its_kind_is_for_others() -> None:
-    refusal_error(refusal(limit(Meter.TOKENS, Per.MINUTE), Why.SPENT))
-    assert refusal_error(refusal(limit(Meter.REQUESTS, Per.MINUTE), Why.SPENT)).type == "requests"
+    refusal_error(refusal(limit(Meter.TOKENS, Per.MINUTE), RefusalReason.SPENT))
+    assert refusal_error(refusal(limit(Meter.REQUESTS, Per.MINUTE), RefusalReason.SPENT)).type == "requests"
     assert RateExceeded.type == "requests"
 
 
 def test_a_refusal_names_the_limit_for_programs() -> None:
-    error = refusal_error(refusal(limit(Meter.USD, Per.MONTH, 2_000_000), Why.SPENT, 5_000, requested=1_500_000))
+    error = refusal_error(
+        refusal(limit(Meter.USD, Per.MONTH, 2_000_000), RefusalReason.SPENT, 5_000, requested=1_500_000)
+    )
     assert error.limit == {
         "name": "usd-month",
         "scope": "team",
@@ -166,52 +175,52 @@ def test_a_refusal_names_the_limit_for_programs() -> None:
 
 
 def test_a_refusal_carries_the_headers_of_its_limits() -> None:
-    assert dict(refusal_error(refusal(limit(Meter.REQUESTS, Per.MINUTE), Why.SPENT)).headers) == {
+    assert dict(refusal_error(refusal(limit(Meter.REQUESTS, Per.MINUTE), RefusalReason.SPENT)).headers) == {
         "x-ratelimit-limit-requests": "100",
         "x-ratelimit-remaining-requests": "0",
         "x-ratelimit-reset-requests": "6s",
     }
 
 
-def words(of: Limit, why: Why, retry_after_ms: int) -> str:
+def words(of: Limit, why: RefusalReason, retry_after_ms: int) -> str:
     return refusal_error(refusal(of, why, retry_after_ms, requested=12_000)).message
 
 
 def test_a_refusal_says_what_stands_in_the_way_and_when_to_try_again() -> None:
-    assert words(limit(Meter.TOKENS, Per.MINUTE, 200_000), Why.SPENT, 1_500) == (
+    assert words(limit(Meter.TOKENS, Per.MINUTE, 200_000), RefusalReason.SPENT, 1_500) == (
         "The limit 'tokens-minute' of team 'search' (200,000 tokens per minute) does not let this request pass:"
         " 150,000 used and 50,000 held by requests in flight, this request needs 12,000. Try again in 1.5s."
     )
 
 
 def test_a_refusal_by_concurrency_says_how_many_are_in_flight() -> None:
-    assert words(limit(Meter.CONCURRENT, None, 64), Why.HELD, 1_000) == (
+    assert words(limit(Meter.CONCURRENT, None, 64), RefusalReason.HELD, 1_000) == (
         "The limit 'concurrent-None' of team 'search' (64 requests at a time) does not let this request pass:"
         " 16 in flight, this request needs 12,000. Try again in 1s."
     )
 
 
 def test_a_refusal_for_ever_does_not_say_to_try_again() -> None:
-    assert words(limit(Meter.OUTPUT_TOKENS, Per.TOTAL, 4, scope=Scope.ORGANISATION), Why.SPENT, 0) == (
+    assert words(limit(Meter.OUTPUT_TOKENS, Per.TOTAL, 4, scope=Scope.ORGANISATION), RefusalReason.SPENT, 0) == (
         "The limit 'output_tokens-total' of the organisation (4 output tokens in total) does not let this request"
         " pass: 3 used and 1 held by requests in flight, this request needs 12,000."
     )
 
 
 def test_a_refusal_of_too_much_says_to_ask_for_less() -> None:
-    assert words(limit(Meter.INPUT_TOKENS, Per.HOUR, 1_000), Why.NEVER, 0) == (
+    assert words(limit(Meter.INPUT_TOKENS, Per.HOUR, 1_000), RefusalReason.NEVER, 0) == (
         "The limit 'input_tokens-hour' of team 'search' (1,000 input tokens per hour) never holds as much as this"
         " request needs: 12,000. Ask for less: fewer or shorter messages, a smaller max_tokens."
     )
 
 
 def test_a_standing_for_people_says_what_is_left_and_whether_it_binds() -> None:
-    shown = standing_object(standing(limit(Meter.REQUESTS, Per.DAY, mode=Mode.SHADOW), 40))
+    shown = limit_status_object(limit_status(limit(Meter.REQUESTS, Per.DAY, mode=Mode.SHADOW), 40))
     assert (shown["used"], shown["left"], shown["mode"]) == (60, 40, "shadow")
 
 
 def test_what_never_resets_has_no_time() -> None:
-    assert limit_object(standing(limit(Meter.CONCURRENT, None), 1, resets_ms=0))["resets_at"] is None
+    assert limit_object(limit_status(limit(Meter.CONCURRENT, None), 1, resets_ms=0))["resets_at"] is None
 
 
 @given(st.integers(0, 10**18))
@@ -223,11 +232,13 @@ def test_every_time_can_be_written(ms: int) -> None:
 @given(
     st.sampled_from(Meter),
     st.sampled_from([None, *Per]),
-    st.sampled_from(Why),
+    st.sampled_from(RefusalReason),
     st.integers(0, 2**53),
     st.integers(0, 2**53),
 )
-def test_every_refusal_can_be_told(meter: Meter, per: Per | None, why: Why, amount: int, wait_ms: int) -> None:
+def test_every_refusal_can_be_told(
+    meter: Meter, per: Per | None, why: RefusalReason, amount: int, wait_ms: int
+) -> None:
     error = refusal_error(refusal(limit(meter, per, amount), why, wait_ms, requested=2**53))
     assert error.message
     assert error.limit is not None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from gateway.core.errors import StoreUnavailable
-from gateway.core.reservation import Ask, Refusal, Reservation, Settlement
-from gateway.store.around import StoreAround
+from gateway.core.reservation import AdmissionRequest, Refusal, Reservation, Settlement
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, Store
+from gateway.store.wrapper import StoreWrapper
 
 
-class Vigil(StoreAround[Store]):
+class LeaseRenewer(StoreWrapper[Store]):
     """The same store, whose reservations last until they are settled. `start` once the event loop runs."""
 
     def __init__(self, store: Store, hold_ttl_ms: int = HOLD_TTL_MS) -> None:
@@ -24,10 +24,10 @@ class Vigil(StoreAround[Store]):
     def start(self) -> None:
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
-    async def admit(self, ask: Ask) -> Reservation | Refusal:
-        verdict = await self._store.admit(ask)
+    async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
+        verdict = await self._store.admit(request)
         if isinstance(verdict, Reservation):
-            self._fresh.add(ask.id)
+            self._fresh.add(request.id)
         return verdict
 
     async def settle(self, settlement: Settlement) -> None:

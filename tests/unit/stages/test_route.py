@@ -6,9 +6,9 @@ import pytest
 
 from gateway.core.errors import NoTarget
 from gateway.core.health import Outcome
+from gateway.core.routing import RoutingState
 from gateway.core.target import Model, Target
-from gateway.core.traffic import Traffic
-from gateway.stages.pick import pick
+from gateway.stages.route import route
 from tests.unit.fakes import StandingClock, exchange_of, target
 
 
@@ -17,15 +17,15 @@ class Picking:
 
     def __init__(self, *targets: Target) -> None:
         self.clock = StandingClock()
-        self.traffic = Traffic(lambda _change: None)
-        _, self.envelope = exchange_of(model=Model("m", targets))
+        self.routing = RoutingState(lambda _change: None)
+        _, self.parsed = exchange_of(model=Model("m", targets))
 
     def picked(self) -> list[str]:
-        return [each.upstream.name for each in pick(self.envelope, self.traffic, self.clock)]
+        return [each.upstream.name for each in route(self.parsed, self.routing, self.clock)]
 
     def fail(self, one: Target, times: int = 5) -> None:
         for _ in range(times):
-            self.traffic.health.begin(one, self.clock.monotonic()).ended(Outcome.FAILED, self.clock.monotonic())
+            self.routing.health.begin(one, self.clock.monotonic()).ended(Outcome.FAILED, self.clock.monotonic())
 
 
 def test_one_target_is_taken() -> None:

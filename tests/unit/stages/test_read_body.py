@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.endpoints import CHAT, ENDPOINTS, TRANSCRIPTIONS, Endpoint
-from gateway.core.envelope import Envelope
 from gateway.core.errors import CallerError, FieldInvalid, FormUnreadable, TooLarge
 from gateway.core.form import Form
-from gateway.stages.read import read
-from gateway.stages.receive import BEGINNING_BYTES, receive
+from gateway.core.request import ParsedRequest
+from gateway.stages.parse_request import parse_request
+from gateway.stages.read_body import BEGINNING_BYTES, read_body
 from tests.forms import FORM_TYPE, field, file, form
 from tests.unit.fakes import CALLER, MODEL, GivenBody, arrival_of, catalogue_of
 
@@ -16,18 +16,18 @@ LARGE = b"x" * 200_000
 
 
 async def received(body: GivenBody, endpoint: Endpoint = TRANSCRIPTIONS, content_type: str = FORM_TYPE) -> bytes | Form:
-    return await receive(arrival_of(body, endpoint=endpoint, content_type=content_type))
+    return await read_body(arrival_of(body, endpoint=endpoint, content_type=content_type))
 
 
-async def envelope_of(*parts: bytes, length: int | None = None) -> Envelope:
+async def envelope_of(*parts: bytes, length: int | None = None) -> ParsedRequest:
     body = form(*parts)
     given = GivenBody(*(body[begin : begin + 9_000] for begin in range(0, len(body), 9_000)), length=length)
-    return read(await received(given), TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
+    return parse_request(await received(given), TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
 
 
-async def rest_of(envelope: Envelope) -> bytes:
+async def rest_of(parsed: ParsedRequest) -> bytes:
     pieces = []
-    while envelope.rest is not None and (piece := await envelope.rest.piece()):
+    while parsed.rest is not None and (piece := await parsed.rest.piece()):
         pieces.append(piece)
     return b"".join(pieces)
 
@@ -84,22 +84,22 @@ async def test_a_form_that_ends_with_its_beginning_has_no_rest() -> None:
 
 async def test_what_the_gateway_must_know_of_a_form_is_read_and_the_bytes_stay() -> None:
     parts = field("n", "2"), field("model", "alias"), field("stream", "true"), field("user", "ann"), file(LARGE)
-    envelope = await envelope_of(*parts)
-    assert (envelope.model, envelope.asked_model) == (MODEL, "alias")
-    assert (envelope.stream, envelope.user) == (True, "ann")
-    assert (envelope.output_cap, envelope.choices, envelope.input_bytes) == (None, 1, 0)
-    assert envelope.members.body + await rest_of(envelope) == form(*parts)
+    parsed = await envelope_of(*parts)
+    assert (parsed.model, parsed.asked_model) == (MODEL, "alias")
+    assert (parsed.stream, parsed.user) == (True, "ann")
+    assert (parsed.output_cap, parsed.choices, parsed.input_bytes) == (None, 1, 0)
+    assert parsed.members.body + await rest_of(parsed) == form(*parts)
 
 
 async def test_a_field_behind_a_large_file_is_passed_on_unread() -> None:
-    envelope = await envelope_of(field("model", "m"), file(LARGE), field("user", "ann"), field("stream", "true"))
-    assert (envelope.user, envelope.stream) == ("", False)
-    assert b'name="user"\r\n\r\nann' in await rest_of(envelope)
+    parsed = await envelope_of(field("model", "m"), file(LARGE), field("user", "ann"), field("stream", "true"))
+    assert (parsed.user, parsed.stream) == ("", False)
+    assert b'name="user"\r\n\r\nann' in await rest_of(parsed)
 
 
 async def test_a_field_behind_a_small_file_is_read() -> None:
-    envelope = await envelope_of(file(b"sound"), field("model", "m"), field("user", "ann"))
-    assert (envelope.user, envelope.rest) == ("ann", None)
+    parsed = await envelope_of(file(b"sound"), field("model", "m"), field("user", "ann"))
+    assert (parsed.user, parsed.rest) == ("ann", None)
 
 
 @pytest.mark.parametrize(
@@ -125,11 +125,11 @@ async def test_what_is_wrong_with_a_form_is_said_of_its_field(parts: list[bytes]
 
 
 async def test_a_field_that_comes_again_in_the_rest_is_refused_before_it_is_passed_on() -> None:
-    envelope = await envelope_of(field("model", "m"), file(LARGE), field("model", "other"))
-    assert envelope.rest is not None
-    passed = [await envelope.rest.piece() for _ in range(15)]
+    parsed = await envelope_of(field("model", "m"), file(LARGE), field("model", "other"))
+    assert parsed.rest is not None
+    passed = [await parsed.rest.piece() for _ in range(15)]
     with pytest.raises(FormUnreadable):
-        await envelope.rest.piece()
+        await parsed.rest.piece()
     assert b"other" not in b"".join(passed)
     assert b"xxx" in passed[-1]
 
@@ -152,7 +152,7 @@ async def test_what_ends_the_body_ends_the_receiving() -> None:
 
 
 async def test_json_at_an_endpoint_of_forms_is_read_as_json() -> None:
-    envelope = read(b'{"model": "m", "user": "ann"}', TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
-    assert (envelope.model, envelope.user, envelope.rest) == (MODEL, "ann", None)
+    parsed = parse_request(b'{"model": "m", "user": "ann"}', TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
+    assert (parsed.model, parsed.user, parsed.rest) == (MODEL, "ann", None)
     with pytest.raises(FieldInvalid):
-        read(b"{}", TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
+        parse_request(b"{}", TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 from gateway.core.caller import Caller
-from gateway.core.catalogue import Catalogue
-from gateway.core.limit import Limit, Meter, Per, Scope
+from gateway.core.limits import Limit, Meter, Per, Scope
+from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.target import Model
 
 LARGE = Model("openai/large", (), aliases=("large", "best"))
 SMALL = Model("openai/small", ())
 OTHER = Model("other/large", ())
 NAMES = {"openai/large": LARGE, "large": LARGE, "best": LARGE, "openai/small": SMALL, "other/large": OTHER}
-CATALOGUE = Catalogue({}, NAMES)
+CATALOGUE = ConfigSnapshot({}, NAMES)
 ANYONE = Caller("1", "anyone", "t")
 NARROW = Caller("2", "narrow", "t", models=(("openai/*",),))
 
@@ -54,7 +54,7 @@ def test_the_limits_of_a_team_are_those_that_can_bind_its_keys_each_once() -> No
         "y": Caller("2", "second", "a", limits=(everybody, teams["a"])),
         "z": Caller("3", "third", "b", limits=(everybody, teams["b"])),
     }
-    catalogue = Catalogue(callers, {"m": Model("m", (), limits=(of_model,))})
-    assert catalogue.limits_of("a") == [everybody, teams["a"], key, of_model]
-    assert catalogue.limits_of() == [everybody, teams["a"], key, teams["b"], of_model]
-    assert catalogue.teams == {"a", "b"}
+    snapshot = ConfigSnapshot(callers, {"m": Model("m", (), limits=(of_model,))})
+    assert snapshot.limits_of("a") == [everybody, teams["a"], key, of_model]
+    assert snapshot.limits_of() == [everybody, teams["a"], key, teams["b"], of_model]
+    assert snapshot.teams == {"a", "b"}

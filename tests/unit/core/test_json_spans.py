@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import BodyUnreadable
-from gateway.core.members import MOST, Members, read_members
+from gateway.core.json_spans import MOST, JsonSpans, read_json_spans
 
 spaces = st.text(alphabet=" \t\r\n", max_size=3)
 names = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -31,14 +31,14 @@ def objects(draw: st.DrawFn) -> tuple[bytes, dict[str, str], list[str]]:
 
 def refusal(body: bytes) -> str:
     with pytest.raises(BodyUnreadable) as refused:
-        read_members(body)
+        read_json_spans(body)
     return refused.value.message
 
 
 @given(objects())
 def test_each_value_is_found_where_it_stands(made: tuple[bytes, dict[str, str], list[str]]) -> None:
     body, texts, _ = made
-    members = read_members(body)
+    members = read_json_spans(body)
     assert {name: members.value(name) for name in texts} == {name: text.encode() for name, text in texts.items()}
     assert list(members.spans) == list(texts)
 
@@ -51,15 +51,15 @@ def test_a_change_leaves_every_other_byte_as_it_was(
     chosen = data.draw(st.sets(st.sampled_from(sorted(texts)))) if texts else set()
     added = {"gw_added": b"[1]"} if data.draw(st.booleans()) and "gw_added" not in texts else {}
     changes = dict.fromkeys(chosen, b'{"new":true}') | added
-    members = read_members(body)
+    members = read_json_spans(body)
     changed = members.changed(changes)
     expected = json.loads(body) | {name: json.loads(text) for name, text in changes.items()}
     assert json.loads(changed) == expected
-    assert _untouched(read_members(changed), changes) == _untouched(members, changes)
+    assert _untouched(read_json_spans(changed), changes) == _untouched(members, changes)
     assert members.changed({}) == body
 
 
-def _untouched(members: Members, changes: dict[str, bytes]) -> bytes:
+def _untouched(members: JsonSpans, changes: dict[str, bytes]) -> bytes:
     """The body without the values that change and without what was added at its end."""
     body = members.body
     if "gw_added" in members.spans:
@@ -73,12 +73,12 @@ def _untouched(members: Members, changes: dict[str, bytes]) -> bytes:
 
 
 def test_a_member_is_added_to_an_empty_object() -> None:
-    assert read_members(b"{}").changed({"a": b"1"}) == b'{"a":1}'
-    assert read_members(b" { \n} ").changed({"a": b"1", "b": b"2"}) == b' { \n"a":1,"b":2} '
+    assert read_json_spans(b"{}").changed({"a": b"1"}) == b'{"a":1}'
+    assert read_json_spans(b" { \n} ").changed({"a": b"1", "b": b"2"}) == b' { \n"a":1,"b":2} '
 
 
 def test_a_brace_in_the_last_string_is_not_the_end() -> None:
-    assert read_members(b'{"a":"}"}').changed({"b": b"2"}) == b'{"a":"}","b":2}'
+    assert read_json_spans(b'{"a":"}"}').changed({"b": b"2"}) == b'{"a":"}","b":2}'
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,11 @@ def test_a_body_made_to_mislead_the_walk_is_refused() -> None:
 
 def test_a_name_within_a_value_is_another_name() -> None:
     body = b'{"a":{"a":1,"b":"\\"a\\":1"},"b":["a"]}'
-    assert list(read_members(body).spans) == ["a", "b"]
+    assert list(read_json_spans(body).spans) == ["a", "b"]
 
 
 def test_an_escaped_name_is_the_name_that_it_means() -> None:
-    members = read_members(b'{"mod\\u0065l":"x"}')
+    members = read_json_spans(b'{"mod\\u0065l":"x"}')
     assert members.value("model") == b'"x"'
     assert members.changed({"model": b'"y"'}) == b'{"mod\\u0065l":"y"}'
 
@@ -181,7 +181,7 @@ def test_deep_nesting_is_refused_and_harms_nobody(opening: bytes, depth: int) ->
 
 def test_numbers_of_any_size_pass_as_they_are() -> None:
     huge = b"9" * 400
-    members = read_members(b'{"seed":' + huge + b',"x":1e999,"y":-1E-999}')
+    members = read_json_spans(b'{"seed":' + huge + b',"x":1e999,"y":-1E-999}')
     assert (members.value("seed"), members.value("x"), members.value("y")) == (huge, b"1e999", b"-1E-999")
 
 
@@ -189,14 +189,14 @@ def test_an_object_of_too_many_members_is_refused() -> None:
     def of(count: int) -> bytes:
         return b"{" + b",".join(b'"%d":0' % number for number in range(count)) + b"}"
 
-    assert len(read_members(of(MOST)).spans) == MOST
+    assert len(read_json_spans(of(MOST)).spans) == MOST
     assert "more than 1,000 members" in refusal(of(MOST + 1))
 
 
 @given(st.binary(max_size=40) | st.text(alphabet='{}[]:,"\\ \n01eE.-truefalsn\ud7ff', max_size=40).map(str.encode))
 def test_no_bytes_raise_anything_else(body: bytes) -> None:
     try:
-        members = read_members(body)
+        members = read_json_spans(body)
     except BodyUnreadable:
         return
     assert json.loads(body).keys() == members.spans.keys()

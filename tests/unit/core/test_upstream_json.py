@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.report import (
+from gateway.core.upstream_json import (
     Nullable,
     decoded,
     ends_choice,

@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.report import members_of
 from gateway.core.sse import data_of, event_of
-from gateway.core.usage import Source, Usage
+from gateway.core.upstream_json import members_of
+from gateway.core.usage import Usage, UsageSource
 
 
-class Allowance(msgspec.Struct, frozen=True):
+class OutputBudget(msgspec.Struct, frozen=True):
     """Tokens of output that a stream may have, over all its choices, and the estimate of its input."""
 
     output: int
@@ -23,7 +23,7 @@ class Allowance(msgspec.Struct, frozen=True):
     choices: int = 1
 
     def usage(self, delivered: int) -> Usage:
-        return Usage(input=self.input, output=delivered, source=Source.ESTIMATED)
+        return Usage(input=self.input, output=delivered, source=UsageSource.ESTIMATED)
 
 
 def carries_token(event: bytes) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 
 from gateway.core.calendar import FOREVER_MS
 from gateway.core.errors import LimitRefusal, QuotaSpent, RateExceeded, RequestExceedsLimit
-from gateway.core.limit import Limit, Meter, Mode, Per, Scope
-from gateway.core.reservation import Refusal, Standing, Why
+from gateway.core.limits import Limit, Meter, Mode, Per, Scope
+from gateway.core.reservation import LimitStatus, Refusal, RefusalReason
 
 _UNITS = {Meter.REQUESTS: "requests", Meter.USD: "USD", Meter.CONCURRENT: "requests at a time"}
 
@@ -35,8 +35,8 @@ _QUOTA_NAMES = {
 
 def refusal_error(refusal: Refusal) -> LimitRefusal:
     """The error that tells a refusal to its caller."""
-    limit = refusal.standing.limit
-    told = limit_object(refusal.standing) | {
+    limit = refusal.limit_status.limit
+    told = limit_object(refusal.limit_status) | {
         "requested": in_unit(limit, refusal.requested),
         "retry_after_ms": refusal.retry_after_ms,
     }
@@ -44,13 +44,13 @@ def refusal_error(refusal: Refusal) -> LimitRefusal:
     error = kind(_message(refusal), retry_after_ms=refusal.retry_after_ms or None, limit=told)
     if kind is not QuotaSpent:
         error.type = limit.meter.family
-    error.headers = limit_headers(refusal.standings, refusal.at_ms)
+    error.headers = limit_headers(refusal.limit_statuses, refusal.at_ms)
     return error
 
 
-def limit_object(standing: Standing) -> dict[str, Any]:
+def limit_object(limit_status: LimitStatus) -> dict[str, Any]:
     """A limit and how it stands, as the API shows it (times in RFC 3339, UTC)."""
-    limit = standing.limit
+    limit = limit_status.limit
     return {
         "name": limit.name,
         "scope": limit.scope.value,
@@ -58,37 +58,37 @@ def limit_object(standing: Standing) -> dict[str, Any]:
         "meter": limit.meter.value,
         "per": limit.per.value if limit.per else None,
         "amount": in_unit(limit, limit.amount),
-        "used": in_unit(limit, standing.used),
-        "held": in_unit(limit, standing.held),
-        "resets_at": rfc3339(standing.resets_ms) if standing.resets_ms else None,
+        "used": in_unit(limit, limit_status.used),
+        "held": in_unit(limit, limit_status.held),
+        "resets_at": rfc3339(limit_status.resets_ms) if limit_status.resets_ms else None,
     }
 
 
-def standing_object(standing: Standing) -> dict[str, Any]:
+def limit_status_object(limit_status: LimitStatus) -> dict[str, Any]:
     """A limit as `GET /v1/limits` and operators see it: beside how it stands, what is left and whether it binds."""
-    limit = standing.limit
-    return {**limit_object(standing), "left": in_unit(limit, standing.left), "mode": limit.mode.value}
+    limit = limit_status.limit
+    return {**limit_object(limit_status), "left": in_unit(limit, limit_status.left), "mode": limit.mode.value}
 
 
-def limit_headers(standings: Sequence[Standing], now_ms: int) -> list[tuple[str, str]]:
+def limit_headers(limit_statuses: Sequence[LimitStatus], now_ms: int) -> list[tuple[str, str]]:
     """`x-ratelimit-*` for the tightest rates and `x-quota-*` for the tightest quotas: those with the least left.
     A limit that is only tried out is not told: nobody is to slow down for it."""
-    tightest: dict[tuple[str, str, str], Standing] = {}
-    for standing in standings:
-        limit = standing.limit
+    tightest: dict[tuple[str, str, str], LimitStatus] = {}
+    for limit_status in limit_statuses:
+        limit = limit_status.limit
         names = (_RATE_NAMES if limit.is_rate else _QUOTA_NAMES).get(limit.meter)
         if names is None or limit.mode is Mode.SHADOW:
             continue
         rival = tightest.get(names)
-        if rival is None or standing.left < rival.left:
-            tightest[names] = standing
+        if rival is None or limit_status.left < rival.left:
+            tightest[names] = limit_status
     headers: list[tuple[str, str]] = []
-    for (amount, left, reset), standing in tightest.items():
-        limit = standing.limit
+    for (amount, left, reset), limit_status in tightest.items():
+        limit = limit_status.limit
         headers.append((amount, _figure(limit, limit.amount, "")))
-        headers.append((left, _figure(limit, standing.left, "")))
-        if standing.resets_ms:
-            headers.append((reset, duration_text(max(0, standing.resets_ms - now_ms))))
+        headers.append((left, _figure(limit, limit_status.left, "")))
+        if limit_status.resets_ms:
+            headers.append((reset, duration_text(max(0, limit_status.resets_ms - now_ms))))
     return headers
 
 
@@ -120,28 +120,30 @@ def rfc3339(ms: int) -> str:
 
 
 def _kind(refusal: Refusal) -> type[LimitRefusal]:
-    if refusal.why is Why.NEVER:
+    if refusal.why is RefusalReason.NEVER:
         return RequestExceedsLimit
-    if refusal.why is Why.SPENT and refusal.standing.limit.is_quota:
+    if refusal.why is RefusalReason.SPENT and refusal.limit_status.limit.is_quota:
         return QuotaSpent
     return RateExceeded
 
 
 def _message(refusal: Refusal) -> str:
-    standing = refusal.standing
-    limit = standing.limit
+    limit_status = refusal.limit_status
+    limit = limit_status.limit
     unit = _UNITS.get(limit.meter, limit.meter.value.replace("_", " "))
     per = " in total" if limit.per is Per.TOTAL else f" per {limit.per.value}" if limit.per else ""
     what = f"limit {limit.name!r} of {_whose(limit)} ({_figure(limit, limit.amount)} {unit}{per})"
     requested = _figure(limit, refusal.requested)
-    if refusal.why is Why.NEVER:
+    if refusal.why is RefusalReason.NEVER:
         return (
             f"The {what} never holds as much as this request needs: {requested}."
             " Ask for less: fewer or shorter messages, a smaller max_tokens."
         )
-    figures = f"{_figure(limit, standing.used)} used and {_figure(limit, standing.held)} held by requests in flight"
+    figures = (
+        f"{_figure(limit, limit_status.used)} used and {_figure(limit, limit_status.held)} held by requests in flight"
+    )
     if limit.meter is Meter.CONCURRENT:
-        figures = f"{standing.held} in flight"
+        figures = f"{limit_status.held} in flight"
     wait = f" Try again in {duration_text(refusal.retry_after_ms)}." if refusal.retry_after_ms else ""
     return f"The {what} does not let this request pass: {figures}, this request needs {requested}.{wait}"
 

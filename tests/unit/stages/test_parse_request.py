@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from gateway.core.caller import Caller
 from gateway.core.endpoints import CHAT, ENDPOINTS, Endpoint
-from gateway.core.envelope import Envelope
 from gateway.core.errors import BodyUnreadable, CallerError, FieldInvalid, ModelUnknown
+from gateway.core.request import ParsedRequest
 from gateway.core.target import Model
-from gateway.stages.read import read
+from gateway.stages.parse_request import parse_request
 from tests.unit.fakes import CALLER, body_of, catalogue_of
 
 LARGE = Model("openai/large", (), aliases=("large",), max_output_tokens=1_000)
@@ -21,27 +21,27 @@ SMALL = Model("m", ())
 CATALOGUE = catalogue_of(LARGE, SMALL)
 
 
-def read_body(body: bytes, *, endpoint: Endpoint = CHAT, caller: Caller = CALLER) -> Envelope:
-    return read(body, endpoint, caller, CATALOGUE)
+def read_body(body: bytes, *, endpoint: Endpoint = CHAT, caller: Caller = CALLER) -> ParsedRequest:
+    return parse_request(body, endpoint, caller, CATALOGUE)
 
 
-def read_with(**members: Any) -> Envelope:
+def read_with(**members: Any) -> ParsedRequest:
     return read_body(body_of(**members))
 
 
 def test_what_the_gateway_must_know_is_read_and_the_bytes_stay() -> None:
     body = body_of(stream=True, stream_options={"include_usage": True}, n=3, user="ann", max_tokens=50)
-    envelope = read_body(body)
-    assert (envelope.model, envelope.asked_model, envelope.endpoint) == (SMALL, "m", CHAT)
-    assert (envelope.stream, envelope.asks_usage, envelope.choices, envelope.user) == (True, True, 3, "ann")
-    assert (envelope.asked_cap, envelope.output_cap) == (50, 50)
-    assert envelope.members.body is body
+    parsed = read_body(body)
+    assert (parsed.model, parsed.asked_model, parsed.endpoint) == (SMALL, "m", CHAT)
+    assert (parsed.stream, parsed.asks_usage, parsed.choices, parsed.user) == (True, True, 3, "ann")
+    assert (parsed.asked_cap, parsed.output_cap) == (50, 50)
+    assert parsed.members.body is body
 
 
 def test_what_is_not_said_has_its_default() -> None:
-    envelope = read_with()
-    assert (envelope.stream, envelope.asks_usage, envelope.choices, envelope.user) == (False, False, 1, "")
-    assert (envelope.asked_cap, envelope.output_cap) == (None, None)
+    parsed = read_with()
+    assert (parsed.stream, parsed.asks_usage, parsed.choices, parsed.user) == (False, False, 1, "")
+    assert (parsed.asked_cap, parsed.output_cap) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ def test_what_is_right_or_unknown_passes(members: dict[str, Any]) -> None:
 
 def test_null_is_as_if_it_were_not_said() -> None:
     names = ["max_tokens", "max_completion_tokens", "temperature", "top_p", "stream", "stop", "n", "user"]
-    envelope = read_with(**dict.fromkeys([*names, "stream_options"]))
-    assert (envelope.stream, envelope.choices, envelope.output_cap) == (False, 1, None)
+    parsed = read_with(**dict.fromkeys([*names, "stream_options"]))
+    assert (parsed.stream, parsed.choices, parsed.output_cap) == (False, 1, None)
 
 
 @pytest.mark.parametrize(
@@ -159,13 +159,13 @@ def test_null_is_as_if_it_were_not_said() -> None:
 def test_the_output_is_capped_by_client_and_model(
     caps: dict[str, int], model: str, asked: int | None, output_cap: int | None
 ) -> None:
-    envelope = read_with(model=model, **caps)
-    assert (envelope.asked_cap, envelope.output_cap) == (asked, output_cap)
+    parsed = read_with(model=model, **caps)
+    assert (parsed.asked_cap, parsed.output_cap) == (asked, output_cap)
 
 
 def test_an_alias_leads_to_its_model() -> None:
-    envelope = read_with(model="large")
-    assert (envelope.model, envelope.asked_model) == (LARGE, "large")
+    parsed = read_with(model="large")
+    assert (parsed.model, parsed.asked_model) == (LARGE, "large")
 
 
 def test_an_escaped_name_of_a_model_is_that_model() -> None:
@@ -248,13 +248,13 @@ endpoints = st.sampled_from([row for row in ENDPOINTS.values() if row.fields is 
 def tried(body: bytes, endpoint: Endpoint) -> None:
     """Whatever is sent: it is read, or it is an error of the caller that can be shown."""
     try:
-        envelope = read_body(body, endpoint=endpoint)
+        parsed = read_body(body, endpoint=endpoint)
     except CallerError as error:
         shown = msgspec.json.encode([error.message, error.param])
     else:
-        assert envelope.choices >= 1
-        assert envelope.output_cap is None or 1 <= envelope.output_cap < 2**31
-        shown = msgspec.json.encode([envelope.user, envelope.asked_model])
+        assert parsed.choices >= 1
+        assert parsed.output_cap is None or 1 <= parsed.output_cap < 2**31
+        shown = msgspec.json.encode([parsed.user, parsed.asked_model])
     assert len(shown) < 1_000
 
 

@@ -11,7 +11,7 @@ from gateway.core.retries import RetryBudget
 from gateway.core.target import Model, Target
 
 
-class Traffic:
+class RoutingState:
     """`notice` is told of each change of an upstream's health. Times are monotonic seconds."""
 
     def __init__(self, notice: Callable[[Change], None]) -> None:

@@ -1,4 +1,4 @@
-"""Receive: the body whole, as JSON is read; of a form with files only its beginning, however large it is."""
+"""Read the body: whole, as JSON is read; of a form with files only its beginning, however large it is."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from functools import cache
 
 import msgspec
 
-from gateway.core.arrival import Arrival, Body
-from gateway.core.fields import Fields
 from gateway.core.form import Form, FormFields, FormReader, is_form
+from gateway.core.request import Body, IncomingRequest
+from gateway.core.request_fields import Fields
 
 BEGINNING_BYTES = 64 * 1024
 """Of a form, what is held in memory: the fields that are read must stand in it."""
 
 
-async def receive(arrival: Arrival) -> bytes | Form:
+async def read_body(request: IncomingRequest) -> bytes | Form:
     """What is to be read. Raises TooLarge, RequestMalformed, FormUnreadable, ClientGone."""
-    if arrival.endpoint.takes_form and is_form(content_type := arrival.headers.get("content-type", "")):
-        return await _receive_form(arrival, content_type)
-    return await arrival.body.whole()
+    if request.endpoint.takes_form and is_form(content_type := request.headers.get("content-type", "")):
+        return await _receive_form(request, content_type)
+    return await request.body.whole()
 
 
-async def _receive_form(arrival: Arrival, content_type: str) -> Form:
-    assert arrival.endpoint.fields is not None, "what takes a form says what is read of it"
-    reader = FormReader(content_type, _names(arrival.endpoint.fields))
-    beginning = await arrival.body.beginning(BEGINNING_BYTES)
+async def _receive_form(request: IncomingRequest, content_type: str) -> Form:
+    assert request.endpoint.fields is not None, "what takes a form says what is read of it"
+    reader = FormReader(content_type, _names(request.endpoint.fields))
+    beginning = await request.body.beginning(BEGINNING_BYTES)
     reader.feed(beginning)
     fields = FormFields(beginning, dict(reader.spans))
-    length = arrival.body.length
+    length = request.body.length
     following = None if length is None else length - len(beginning)
     is_whole = len(beginning) < BEGINNING_BYTES or following == 0
-    return Form(fields, None if is_whole else _Watched(arrival.body, reader, following))
+    return Form(fields, None if is_whole else _Watched(request.body, reader, following))
 
 
 @cache
@@ -39,7 +39,7 @@ def _names(fields: type[Fields]) -> frozenset[str]:
 
 
 class _Watched:
-    """Implements `Rest`: what passes is still looked at for fields that come again."""
+    """Implements `BodyTail`: what passes is still looked at for fields that come again."""
 
     def __init__(self, body: Body, reader: FormReader, length: int | None) -> None:
         self.length = length

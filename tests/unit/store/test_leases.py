@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.core.errors import StoreUnavailable
 from gateway.store.in_memory import InMemoryStore
-from gateway.store.vigil import Vigil
+from gateway.store.leases import LeaseRenewer
 from tests.contract.store.asking import admitted, ask, limit, truth
 from tests.contract.store.keepers import FalseClock
 
@@ -30,7 +30,7 @@ class CountingStore(InMemoryStore):
 
 async def test_what_runs_for_long_is_renewed_until_it_is_settled() -> None:
     store = CountingStore()
-    vigil = Vigil(store, hold_ttl_ms=60)
+    vigil = LeaseRenewer(store, hold_ttl_ms=60)
     first = await admitted(vigil, ask(LANES, name="a"))
     vigil.start()
     assert [await store.rounds.get() for _ in range(3)] == [[], ["a"], ["a"]]
@@ -52,7 +52,7 @@ async def test_what_runs_for_long_is_renewed_until_it_is_settled() -> None:
 
 async def test_a_refusal_is_not_renewed() -> None:
     store = CountingStore()
-    vigil = Vigil(store, hold_ttl_ms=60)
+    vigil = LeaseRenewer(store, hold_ttl_ms=60)
     await vigil.admit(ask(limit("concurrent", None, 0), name="a"))
     vigil.start()
     assert [await store.rounds.get() for _ in range(3)] == [[], [], []]

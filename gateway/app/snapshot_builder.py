@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway.core.caller import Caller
-from gateway.core.catalogue import Catalogue
-from gateway.core.limit import Limit, Mode, Scope, WhenSpent
+from gateway.core.limits import Limit, Mode, Scope, WhenSpent
+from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.target import Model, Target, Timeouts, Upstream
 from gateway.core.usage import Price
 from gateway.settings.limit import LimitSettings
@@ -40,7 +40,7 @@ class _Subject(NamedTuple):
     team: str = ""
 
 
-def catalogue(settings: Settings, loaded_at: int = 0) -> Catalogue:
+def snapshot(settings: Settings, loaded_at: int = 0) -> ConfigSnapshot:
     """`loaded_at` is in seconds since 1970."""
     upstreams = {name: _upstream(name, upstream) for name, upstream in settings.upstreams.items()}
     models: dict[str, Model] = {}
@@ -50,7 +50,7 @@ def catalogue(settings: Settings, loaded_at: int = 0) -> Catalogue:
     callers: dict[str, Caller] = {}
     for name in settings.teams:
         callers.update(_callers(settings, name))
-    return Catalogue(callers=callers, models=models)
+    return ConfigSnapshot(callers=callers, models=models)
 
 
 def _upstream(name: str, written: UpstreamSettings) -> Upstream:

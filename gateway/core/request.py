@@ -1,4 +1,4 @@
-"""A request as it arrives at the door, before anything about it is known or believed."""
+"""A request: as it arrives at a listener, and what the gateway reads of it, without touching its bytes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Protocol
 import msgspec
 
 from gateway.core.endpoints import Endpoint
+from gateway.core.json_spans import JsonSpans
+from gateway.core.target import Model
 
 
-class Rest(Protocol):
+class BodyTail(Protocol):
     """What follows the beginning of a body that is not held in memory. It can be taken once."""
 
     length: int | None
@@ -43,7 +45,7 @@ class Body(Protocol):
         ...
 
 
-class Arrival(msgspec.Struct, frozen=True):
+class IncomingRequest(msgspec.Struct, frozen=True):
     """`headers` compare without regard to case. `at` is the monotonic second at which the request's head had
     arrived."""
 
@@ -52,3 +54,22 @@ class Arrival(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     body: Body
     at: float
+
+
+class ParsedRequest(msgspec.Struct, frozen=True):
+    """`output_cap` is what one choice may produce (client's wish under the model's maximum), None if
+    neither says. `input_bytes` are the bytes that the model reads, for the estimate."""
+
+    endpoint: Endpoint
+    model: Model
+    asked_model: str
+    stream: bool
+    asks_usage: bool
+    asked_cap: int | None
+    output_cap: int | None
+    choices: int
+    user: str
+    members: JsonSpans
+    input_bytes: int
+    rest: BodyTail | None = None
+    """What follows the bytes of `members`, where the body is not held in memory."""

@@ -16,11 +16,11 @@ import msgspec
 from gateway.core.calendar import window
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
-from gateway.core.limit import Limit, Meter
-from gateway.core.reservation import Ask, Due, Hold, Refusal, Reservation, Settlement
-from gateway.store.around import StoreAround
+from gateway.core.limits import Limit, Meter
+from gateway.core.reservation import AdmissionRequest, Hold, Refusal, Reservation, Settlement, SettlementLine
 from gateway.store.contract import Store
 from gateway.store.journal import Journal, JournalFull, Line, Orphan, count, orphans, read
+from gateway.store.wrapper import StoreWrapper
 
 _PAUSE_S = 1.0
 """Between two looks whether the store is back."""
@@ -42,15 +42,15 @@ class Replayed(Store, Protocol):
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """`lets_through`: whether requests pass unasked while the store is out. `complain` is told what is lost."""
+    """`lets_through`: whether requests pass unasked while the store is out. `log_error` is told what is lost."""
 
-    complain: Callable[[str], None]
+    log_error: Callable[[str], None]
     lets_through: bool = False
     pause_s: float = _PAUSE_S
     orphans_s: float = _ORPHANS_S
 
 
-class SteadyStore(StoreAround[Replayed]):
+class OutboxStore(StoreWrapper[Replayed]):
     """`start` once the event loop runs."""
 
     def __init__(self, store: Replayed, journal: Journal, policy: Policy, around: tuple[Clock, ZoneInfo]) -> None:
@@ -77,17 +77,17 @@ class SteadyStore(StoreAround[Replayed]):
     def start(self) -> None:
         self._replaying = asyncio.get_running_loop().create_task(self._replay_for_good())
 
-    async def admit(self, ask: Ask) -> Reservation | Refusal:
+    async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
         try:
-            return await self._store.admit(ask)
+            return await self._store.admit(request)
         except StoreUnavailable:
             # What could not be written down must not be let through: it would be free.
             if not self._policy.lets_through or self._journal.failing:
                 raise
-        self._unasked.add(ask.id)
+        self._unasked.add(request.id)
         now_ms = self._clock.now_ms()
-        holds = tuple([Hold(charge.limit, 0, self._window(charge.limit, now_ms)) for charge in ask.charges])
-        return Reservation(ask.id, now_ms, ask.most, False, holds, ())
+        holds = tuple([Hold(charge.limit, 0, self._window(charge.limit, now_ms)) for charge in request.charges])
+        return Reservation(request.id, now_ms, request.most, False, holds, ())
 
     async def settle(self, settlement: Settlement) -> None:
         """Raises StoreUnavailable only where neither the store nor the disk takes it."""
@@ -128,7 +128,7 @@ class SteadyStore(StoreAround[Replayed]):
                 await asyncio.sleep(self._policy.pause_s)
                 continue
             except OSError as error:
-                self._policy.complain(f"the journal cannot be read: {error}")
+                self._policy.log_error(f"the journal cannot be read: {error}")
                 await asyncio.sleep(self._policy.orphans_s)
                 continue
             try:
@@ -167,12 +167,14 @@ class SteadyStore(StoreAround[Replayed]):
 
     async def _replay(self, process: str, line: Line | None) -> None:
         if line is None:
-            self._policy.complain(f"a line of the journal of {process} is damaged: one request is not charged")
+            self._policy.log_error(f"a line of the journal of {process} is damaged: one request is not charged")
         else:
             await self._store.replay(process, line.place, line.settlement)
 
 
 def _with_requests(settlement: Settlement) -> Settlement:
     """Nobody has counted a request that was let through unasked."""
-    dues = tuple([Due(due.hold, 1) if due.hold.limit.meter is Meter.REQUESTS else due for due in settlement.dues])
+    dues = tuple(
+        [SettlementLine(due.hold, 1) if due.hold.limit.meter is Meter.REQUESTS else due for due in settlement.dues]
+    )
     return msgspec.structs.replace(settlement, dues=dues)

@@ -8,11 +8,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gateway.core.errors import StoreUnavailable
-from gateway.core.reservation import Ask, Refusal, Reservation, Settlement
+from gateway.core.reservation import AdmissionRequest, Refusal, Reservation, Settlement
 from gateway.store.contract import UsageQuery
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.journal import Journal
-from gateway.store.steady import Policy, SteadyStore
+from gateway.store.outbox import OutboxStore, Policy
 from tests.contract.store.asking import admitted, ask, bill, limit, truth, used_and_held
 from tests.contract.store.keepers import FalseClock
 
@@ -37,7 +37,7 @@ class FlakyStore(InMemoryStore):
     def come(self) -> None:
         self.trouble, self.frozen = None, False
 
-    async def admit(self, ask: Ask) -> Reservation | Refusal:
+    async def admit(self, ask: AdmissionRequest) -> Reservation | Refusal:
         self._check()
         return await super().admit(ask)
 
@@ -69,7 +69,7 @@ class Stage:
         self.complaints: list[str] = []
         policy = Policy(self.complaints.append, lets_through, pause_s=0.001, orphans_s=0.02)
         self.journal = Journal(folder, process)
-        self.steady = SteadyStore(self.store, self.journal, policy, (self.clock, UTC))
+        self.steady = OutboxStore(self.store, self.journal, policy, (self.clock, UTC))
 
     async def until_nothing_waits(self) -> None:
         await until(lambda: not (self.steady.unsettled or self.journal.size))

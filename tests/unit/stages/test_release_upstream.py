@@ -10,7 +10,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.plain_tally import PlainTally
 from gateway.core.tally import StreamTally
 from gateway.core.usage import Usage
-from gateway.stages.part import READ_ON_AT_ONCE, READ_ON_BYTES, Parting
+from gateway.stages.release_upstream import READ_ON_AT_ONCE, READ_ON_BYTES, UpstreamReleaser
 from tests.unit.fakes import ScriptedAnswer, StandingClock, exchange_of, stream, target
 
 CHUNK = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
@@ -20,7 +20,7 @@ USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}
 def left(answer: ScriptedAnswer, *, reads_on: bool = True, error: GatewayError | None = None) -> Exchange:
     """An exchange whose client left in the midst of this answer."""
     exchange, _ = exchange_of()
-    exchange.answer, exchange.target = answer, target(reads_on=reads_on)
+    exchange.response, exchange.target = answer, target(reads_on=reads_on)
     exchange.tally = StreamTally(CHAT, merge=True)
     exchange.error = error or ClientGone("It left.")
     return exchange
@@ -28,14 +28,14 @@ def left(answer: ScriptedAnswer, *, reads_on: bool = True, error: GatewayError |
 
 async def test_a_client_that_leaves_ends_the_upstreams_work_at_once() -> None:
     answer = stream(CHUNK, hangs=True)
-    await Parting(StandingClock()).part(left(answer, reads_on=False))
+    await UpstreamReleaser(StandingClock()).release(left(answer, reads_on=False))
     assert answer.abandoned
 
 
 async def test_where_it_is_wished_the_stream_is_read_on_to_its_usage() -> None:
     answer = stream(CHUNK, USAGE)
     exchange = left(answer)
-    await Parting(StandingClock()).part(exchange)
+    await UpstreamReleaser(StandingClock()).release(exchange)
     assert exchange.tally is not None
     assert (exchange.tally.usage, answer.abandoned) == (Usage(3, 2), False)
 
@@ -44,7 +44,7 @@ async def test_an_answer_that_was_paused_for_its_client_flows_again() -> None:
     answer = stream(CHUNK, USAGE)
     answer.pause()
     exchange = left(answer)
-    await Parting(StandingClock()).part(exchange)
+    await UpstreamReleaser(StandingClock()).release(exchange)
     assert exchange.tally is not None
     assert exchange.tally.usage == Usage(3, 2)
 
@@ -52,7 +52,7 @@ async def test_an_answer_that_was_paused_for_its_client_flows_again() -> None:
 @pytest.mark.parametrize("error", [UpstreamBroke("It broke.")])
 async def test_only_a_client_that_left_is_read_on_for(error: GatewayError) -> None:
     answer = stream(CHUNK, hangs=True)
-    await Parting(StandingClock()).part(left(answer, error=error))
+    await UpstreamReleaser(StandingClock()).release(left(answer, error=error))
     assert answer.abandoned
 
 
@@ -60,40 +60,40 @@ async def test_a_plain_answer_is_not_read_on() -> None:
     answer = ScriptedAnswer(b"{", hangs=True)
     exchange = left(answer)
     exchange.tally = PlainTally(CHAT)
-    await Parting(StandingClock()).part(exchange)
+    await UpstreamReleaser(StandingClock()).release(exchange)
     assert answer.abandoned
 
 
 async def test_an_upstream_that_breaks_while_it_is_read_on_is_left() -> None:
     answer = stream(CHUNK, failure=UpstreamBroke("It broke."))
     exchange = left(answer)
-    await Parting(StandingClock()).part(exchange)
+    await UpstreamReleaser(StandingClock()).release(exchange)
     assert exchange.tally is not None
     assert exchange.tally.events == 1
 
 
 async def test_reading_on_has_an_end_in_bytes() -> None:
     answer = stream(*[CHUNK * 1_000] * (READ_ON_BYTES // len(CHUNK) // 1_000 + 2), hangs=True)
-    await Parting(StandingClock()).part(left(answer))
+    await UpstreamReleaser(StandingClock()).release(left(answer))
     assert answer.abandoned
 
 
 async def test_reading_on_is_for_so_many_at_once() -> None:
-    parting = Parting(StandingClock())
-    running = [asyncio.create_task(parting.part(left(stream(hangs=True)))) for _ in range(READ_ON_AT_ONCE)]
+    releaser = UpstreamReleaser(StandingClock())
+    running = [asyncio.create_task(releaser.release(left(stream(hangs=True)))) for _ in range(READ_ON_AT_ONCE)]
     await asyncio.sleep(0)
     one_more = stream(CHUNK, hangs=True)
-    await parting.part(left(one_more))
+    await releaser.release(left(one_more))
     assert one_more.abandoned
-    parting.cut_short()
+    releaser.cut_short()
     await asyncio.gather(*running)
 
 
 async def test_a_drain_ends_what_is_read_on() -> None:
-    parting, answer = Parting(StandingClock()), stream(CHUNK, hangs=True)
-    running = asyncio.create_task(parting.part(left(answer)))
+    releaser, answer = UpstreamReleaser(StandingClock()), stream(CHUNK, hangs=True)
+    running = asyncio.create_task(releaser.release(left(answer)))
     await asyncio.sleep(0)
-    parting.cut_short()
+    releaser.cut_short()
     await running
     assert answer.abandoned
 
@@ -102,11 +102,11 @@ async def test_a_whole_answer_is_not_parted_from() -> None:
     answer = stream(CHUNK, hangs=True)
     exchange = left(answer)
     exchange.whole = True
-    await Parting(StandingClock()).part(exchange)
+    await UpstreamReleaser(StandingClock()).release(exchange)
     assert not answer.abandoned
 
 
 async def test_without_an_answer_there_is_nothing_to_part_from() -> None:
     exchange, _ = exchange_of()
-    await Parting(StandingClock()).part(exchange)
-    assert exchange.answer is None
+    await UpstreamReleaser(StandingClock()).release(exchange)
+    assert exchange.response is None

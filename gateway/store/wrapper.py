@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from gateway.core.limit import Limit
-from gateway.core.reservation import Ask, Refusal, Reservation, Settlement, Standing
+from gateway.core.limits import Limit
+from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 from gateway.store.contract import Store, UsageQuery, UsageRow
 
 Inner = TypeVar("Inner", bound=Store)
 
 
-class StoreAround(Generic[Inner]):
+class StoreWrapper(Generic[Inner]):
     """Implements `contract.Store` by the store within."""
 
     def __init__(self, store: Inner) -> None:
         self._store = store
 
-    async def admit(self, ask: Ask) -> Reservation | Refusal:
-        return await self._store.admit(ask)
+    async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
+        return await self._store.admit(request)
 
     async def settle(self, settlement: Settlement) -> None:
         await self._store.settle(settlement)
@@ -27,8 +27,8 @@ class StoreAround(Generic[Inner]):
     async def renew(self, ids: Sequence[str]) -> None:
         await self._store.renew(ids)
 
-    async def standings(self, limits: Sequence[Limit]) -> list[Standing]:
-        return await self._store.standings(limits)
+    async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
+        return await self._store.limit_statuses(limits)
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._store.usage(query)

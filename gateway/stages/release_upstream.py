@@ -1,14 +1,14 @@
-"""Part: leave the upstream when the client has left, or read on for a while to learn the true usage."""
+"""Release the upstream: leave the upstream when the client has left, or read on for a while to learn the true usage."""
 
 from __future__ import annotations
 
 import asyncio
 
-from gateway.core.answer import Answer
 from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, UpstreamError
 from gateway.core.exchange import Exchange, Tally
 from gateway.core.health import Outcome, outcome_of_error
+from gateway.core.response import UpstreamResponse
 from gateway.core.tally import StreamTally
 
 READ_ON_S = 30.0
@@ -17,14 +17,14 @@ READ_ON_AT_ONCE = 100
 """How long, how far and how many streams at once are read on whose client has left."""
 
 
-class Parting:
+class UpstreamReleaser:
     """Ends the upstream's side of exchanges whose answer did not end by itself."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._read_on: set[Answer] = set()
+        self._read_on: set[UpstreamResponse] = set()
 
-    async def part(self, exchange: Exchange) -> None:
+    async def release(self, exchange: Exchange) -> None:
         """Leave the upstream: at once, or where its `reads_on` says so, at the end of a bounded while. How the
         exchange ended tells how well its upstream is."""
         await self._leave(exchange)
@@ -32,21 +32,21 @@ class Parting:
             exchange.attempt.ended(outcome_of(exchange), self._clock.monotonic())
 
     async def _leave(self, exchange: Exchange) -> None:
-        answer, target = exchange.answer, exchange.target
-        if answer is None or target is None or exchange.whole:
+        response, target = exchange.response, exchange.target
+        if response is None or target is None or exchange.whole:
             return
         streams_on = isinstance(exchange.tally, StreamTally) and isinstance(exchange.error, ClientGone)
         if streams_on and target.upstream.reads_on and len(self._read_on) < READ_ON_AT_ONCE:
             assert exchange.tally is not None
-            await self._to_its_end(answer, exchange.tally)
-        answer.abandon()
+            await self._to_its_end(response, exchange.tally)
+        response.abandon()
 
     def cut_short(self) -> None:
         """Leave every upstream that is still read."""
-        for answer in self._read_on:
-            answer.abandon()
+        for response in self._read_on:
+            response.abandon()
 
-    async def _to_its_end(self, answer: Answer, tally: Tally) -> None:
+    async def _to_its_end(self, response: UpstreamResponse, tally: Tally) -> None:
         taken = 0
 
         def take(data: bytes) -> None:
@@ -54,18 +54,18 @@ class Parting:
             tally.feed(data)
             taken += len(data)
             if taken > READ_ON_BYTES:
-                answer.abandon()
+                response.abandon()
 
-        self._read_on.add(answer)
+        self._read_on.add(response)
         try:
-            answer.pour(take)
-            answer.resume()
+            response.deliver_to(take)
+            response.resume()
             async with asyncio.timeout(READ_ON_S):
-                await answer.finished()
+                await response.finished()
         except (TimeoutError, UpstreamError):
             return  # What was seen so far is what is charged.
         finally:
-            self._read_on.discard(answer)
+            self._read_on.discard(response)
 
 
 def outcome_of(exchange: Exchange) -> Outcome:
@@ -74,6 +74,6 @@ def outcome_of(exchange: Exchange) -> Outcome:
     if isinstance(exchange.error, UpstreamError):
         return outcome_of_error(exchange.error)
     if exchange.error is not None:
-        return Outcome.UNTOLD
+        return Outcome.NEUTRAL
     failed_midway = exchange.tally is not None and exchange.tally.failed and exchange.status < 400
-    return Outcome.FAILED if failed_midway else Outcome.WELL
+    return Outcome.FAILED if failed_midway else Outcome.SUCCEEDED

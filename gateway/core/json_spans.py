@@ -24,7 +24,7 @@ MOST = 1_000
 """Members of one object: far more than any API has, and few enough to be walked through at once."""
 
 
-class Members(msgspec.Struct, frozen=True):
+class JsonSpans(msgspec.Struct, frozen=True):
     """`spans` gives begin and end of each member's value in `body`, in order of appearance."""
 
     body: bytes
@@ -54,7 +54,7 @@ class Members(msgspec.Struct, frozen=True):
         return b"".join((*pieces, self.body[position:]))
 
 
-def read_members(body: bytes) -> Members:
+def read_json_spans(body: bytes) -> JsonSpans:
     """Where the members of a JSON object stand. Raises BodyUnreadable."""
     try:
         if not body.isascii():
@@ -70,7 +70,7 @@ def read_members(body: bytes) -> Members:
         raise BodyUnreadable(f"The body is not valid JSON: {error}.") from None
     if len(raws) > MOST:
         raise BodyUnreadable(f"The body has more than {MOST:,} members. Send only those that the API knows.")
-    return Members(body, _spans(body, raws))
+    return JsonSpans(body, _spans(body, raws))
 
 
 def _spans(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:

@@ -7,10 +7,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gateway.app.catalogue import catalogue
+from gateway.app.snapshot_builder import snapshot
 from gateway.core.caller import Caller
-from gateway.core.catalogue import Catalogue
-from gateway.core.limit import Limit, Meter, Per, Scope
+from gateway.core.limits import Limit, Meter, Per, Scope
+from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.target import Timeouts
 from gateway.core.usage import Price, Usage
 from gateway.settings.loading import build
@@ -19,13 +19,13 @@ KEY = "gw_secret"
 DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
 
 
-def of(**changes: Any) -> Catalogue:
+def of(**changes: Any) -> ConfigSnapshot:
     told: dict[str, Any] = {
         "upstreams": {"main": {"base_url": "http://127.0.0.1:9000/v1"}},
         "models": {"a/b": {"routes": [{"upstream": "main"}], "aliases": ["b"]}},
         "teams": {"search": {"keys": [{"name": "prod", "key": KEY}]}},
     }
-    return catalogue(build(told | changes), loaded_at=1_700_000_000)
+    return snapshot(build(told | changes), loaded_at=1_700_000_000)
 
 
 def caller_of(team: dict[str, Any], **changes: Any) -> Caller:

@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from gateway.core.arrival import Arrival
 from gateway.core.errors import (
     BodyUnreadable,
     ClientGone,
@@ -29,11 +28,12 @@ from gateway.core.errors import (
 )
 from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
-from gateway.core.reservation import Ask, Refusal, Reservation, Standing, Why
-from gateway.core.sink import Sink
+from gateway.core.request import IncomingRequest
+from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
+from gateway.core.response import ResponseWriter
 from gateway.core.target import Model
-from gateway.core.usage import Source, Usage
-from gateway.journey import Journey, Rooms
+from gateway.core.usage import Usage, UsageSource
+from gateway.pipeline import Pipeline, Services
 from tests.unit.fakes import (
     MODEL,
     NOW_MS,
@@ -67,14 +67,14 @@ class Whole:
         self.recorded: list[Exchange] = []
         self.complaints: list[tuple[str, BaseException]] = []
         self.ids = iter(f"exchange-{number}" for number in range(1, 1_000))
-        self.journey = Journey(
-            Rooms(
-                catalogue=catalogue_of(model, Model("empty", ())),
+        self.pipeline = Pipeline(
+            Services(
+                snapshot=catalogue_of(model, Model("empty", ())),
                 store=self.store,
-                way=way_over(self.wire),
+                upstream=way_over(self.wire),
                 zone=ZoneInfo("UTC"),
                 recorders=[self.recorded.append],
-                complain=lambda what, error: self.complaints.append((what, error)),
+                log_error=lambda what, error: self.complaints.append((what, error)),
                 clock=StandingClock(),
                 new_id=lambda: next(self.ids),
                 estimates=Estimates(),
@@ -82,12 +82,12 @@ class Whole:
             )
         )
 
-    def start(self, arrival: Arrival | None = None) -> asyncio.Task[None]:
-        return asyncio.create_task(self.journey.answer(arrival or arrival_of(body_of()), self.client))
+    def start(self, request: IncomingRequest | None = None) -> asyncio.Task[None]:
+        return asyncio.create_task(self.pipeline.answer(request or arrival_of(body_of()), self.client))
 
-    async def answer(self, arrival: Arrival | None = None) -> Exchange:
-        await self.start(arrival)
-        await self.journey.closed()
+    async def answer(self, request: IncomingRequest | None = None) -> Exchange:
+        await self.start(request)
+        await self.pipeline.closed()
         (exchange,) = self.recorded
         return exchange
 
@@ -109,7 +109,7 @@ async def test_a_request_goes_its_whole_way() -> None:
     assert (exchange.id, exchange.status, exchange.error, exchange.whole) == ("exchange-1", 200, None, True)
     assert whole.charged == [exchange.usage] == [Usage(3, 2)]
     assert whole.complaints == []
-    assert whole.journey.in_flight == 0
+    assert whole.pipeline.in_flight == 0
 
 
 async def test_a_stream_goes_its_whole_way_and_is_kept_alive() -> None:
@@ -128,10 +128,10 @@ async def test_a_plain_answer_is_not_begun_by_a_keep_alive() -> None:
 
 def refusing() -> Ledgers:
     of = limit()
-    return Ledgers(Refusal(Standing(of, of.amount, 0, 0, NOW_MS + 500), 1, Why.SPENT, 500, NOW_MS))
+    return Ledgers(Refusal(LimitStatus(of, of.amount, 0, 0, NOW_MS + 500), 1, RefusalReason.SPENT, 500, NOW_MS))
 
 
-EARLY: list[tuple[Callable[[], Arrival], type[GatewayError]]] = [
+EARLY: list[tuple[Callable[[], IncomingRequest], type[GatewayError]]] = [
     (lambda: msgspec.structs.replace(arrival_of(b""), headers={}), KeyMissing),
     (lambda: arrival_of(b"", authorization="Bearer wrong"), KeyUnknown),
     (lambda: arrival_of(b"{"), BodyUnreadable),
@@ -141,12 +141,12 @@ EARLY: list[tuple[Callable[[], Arrival], type[GatewayError]]] = [
 ]
 
 
-@pytest.mark.parametrize(("arrival", "kind"), EARLY, ids=[kind.__name__ for _, kind in EARLY])
+@pytest.mark.parametrize(("incoming", "kind"), EARLY, ids=[kind.__name__ for _, kind in EARLY])
 async def test_what_is_refused_before_admission_costs_nothing(
-    arrival: Callable[[], Arrival], kind: type[GatewayError]
+    incoming: Callable[[], IncomingRequest], kind: type[GatewayError]
 ) -> None:
     whole = Whole()
-    exchange = await whole.answer(arrival())
+    exchange = await whole.answer(incoming())
     assert (type(exchange.error), exchange.status) == (kind, kind.status)
     assert whole.client.error is exchange.error
     assert (whole.store.asked, whole.store.settled, whole.wire.sent, whole.complaints) == ([], [], [], [])
@@ -164,8 +164,8 @@ async def test_what_is_not_admitted_is_not_settled(store: Callable[[], Ledgers],
 
 async def test_a_refused_client_is_told_how_its_limits_stand() -> None:
     of = limit()
-    standing = Standing(of, of.amount, 0, 0, NOW_MS + 500)
-    whole = Whole(store=Ledgers(Refusal(standing, 1, Why.SPENT, 500, NOW_MS, (standing,))))
+    limit_status = LimitStatus(of, of.amount, 0, 0, NOW_MS + 500)
+    whole = Whole(store=Ledgers(Refusal(limit_status, 1, RefusalReason.SPENT, 500, NOW_MS, (limit_status,))))
     await whole.answer()
     assert whole.client.headers["x-ratelimit-remaining-requests"] == "0"
 
@@ -210,7 +210,7 @@ async def test_a_stream_that_breaks_is_told_and_charged_for_what_came() -> None:
     assert whole.client.body == CHUNK * 2
     (usage,) = whole.charged
     assert usage is not None
-    assert (usage.output, usage.source) == (2, Source.ESTIMATED)
+    assert (usage.output, usage.source) == (2, UsageSource.ESTIMATED)
 
 
 @pytest.mark.parametrize("cancels", [1, 2, 5])
@@ -229,7 +229,7 @@ async def test_a_client_that_leaves_is_charged_once_however_often_it_is_cancelle
     assert answer.abandoned
     assert whole.store.settled == []
     whole.store.may_settle.set()
-    await whole.journey.closed()
+    await whole.pipeline.closed()
     (usage,) = whole.charged
     assert usage is not None
     assert usage.output == 2
@@ -243,14 +243,14 @@ async def test_a_client_that_leaves_before_the_answer_is_charged_for_its_prompt(
             await asyncio.Event().wait()
 
     whole = Whole()
-    whole.journey.rooms.way = way_over(SlowWire())
+    whole.pipeline.services.upstream = way_over(SlowWire())
     running = whole.start()
     await let_run()
     whole.client.gone = True
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await whole.journey.closed()
+    await whole.pipeline.closed()
     (usage,) = whole.charged
     assert usage is not None
     assert (usage.input > 0, usage.output) == (True, 0)
@@ -259,7 +259,7 @@ async def test_a_client_that_leaves_before_the_answer_is_charged_for_its_prompt(
 
 async def test_a_client_that_leaves_while_it_is_admitted_is_free() -> None:
     class SlowStore(Ledgers):
-        async def admit(self, ask: Ask) -> Reservation | Refusal:
+        async def admit(self, ask: AdmissionRequest) -> Reservation | Refusal:
             await asyncio.Event().wait()
             raise AssertionError("it never ends")
 
@@ -270,7 +270,7 @@ async def test_a_client_that_leaves_while_it_is_admitted_is_free() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await whole.journey.closed()
+    await whole.pipeline.closed()
     assert (whole.charged, whole.recorded[0].usage) == ([], None)
 
 
@@ -278,13 +278,13 @@ async def test_a_drain_that_is_cut_short_tells_its_clients_and_settles() -> None
     whole = Whole(stream(CHUNK, CHUNK, hangs=True))
     running = whole.start(arrival_of(body_of(stream=True)))
     await let_run()
-    assert whole.journey.in_flight == 1
-    whole.journey.cut_short()
-    await whole.journey.idle()
+    assert whole.pipeline.in_flight == 1
+    whole.pipeline.cut_short()
+    await whole.pipeline.idle()
     await running
     assert isinstance(whole.client.error, ShuttingDown)
     assert whole.client.error.retry_after_ms == 1000
-    assert whole.journey.in_flight == 0
+    assert whole.pipeline.in_flight == 0
     assert [usage and usage.output for usage in whole.charged] == [2]
 
 
@@ -322,7 +322,7 @@ async def test_a_recorder_that_fails_harms_nobody() -> None:
         raise OSError("no disk")
 
     whole = Whole(ScriptedAnswer(PLAIN))
-    whole.journey.rooms.recorders = [failing, whole.recorded.append]
+    whole.pipeline.services.recorders = [failing, whole.recorded.append]
     await whole.answer()
     assert (whole.client.body, whole.charged) == (PLAIN, [Usage(3, 2)])
     assert len(whole.complaints) == 1
@@ -330,11 +330,11 @@ async def test_a_recorder_that_fails_harms_nobody() -> None:
 
 async def test_a_request_keeps_the_catalogue_that_it_began_with() -> None:
     whole = Whole(ScriptedAnswer(PLAIN))
-    rooms = whole.journey.rooms
+    services = whole.pipeline.services
 
     class Slow(GivenBody):
         async def whole(self) -> bytes:
-            rooms.catalogue = catalogue_of()
+            services.snapshot = catalogue_of()
             return await super().whole()
 
     await whole.answer(arrival_of(Slow(body_of())))
@@ -346,18 +346,18 @@ async def test_ids_of_settlements_are_the_gateways_own() -> None:
     for client in (Client(), Client()):
         whole.client = client
         await whole.start()
-    await whole.journey.closed()
+    await whole.pipeline.closed()
     assert [settled.id for settled in whole.store.settled] == ["exchange-1", "exchange-2"]
 
 
 async def test_a_defect_of_a_page_is_answered_and_recorded_too() -> None:
     whole = Whole()
 
-    async def broken(exchange: Exchange, sink: Sink) -> None:
+    async def broken(exchange: Exchange, writer: ResponseWriter) -> None:
         raise RuntimeError(SECRET)
 
-    await whole.journey.answer_here(arrival_of(b""), whole.client, broken)
-    await whole.journey.closed()
+    await whole.pipeline.answer_here(arrival_of(b""), whole.client, broken)
+    await whole.pipeline.closed()
     assert whole.client.status == 500
     assert SECRET.encode() not in whole.client.body
     assert [exchange.status for exchange in whole.recorded] == [500]
@@ -367,15 +367,15 @@ async def test_a_defect_of_a_page_is_answered_and_recorded_too() -> None:
 async def test_the_door_answers_by_itself_with_the_same_errors_and_record() -> None:
     whole = Whole()
 
-    async def page(exchange: Exchange, sink: Sink) -> None:
-        sink.whole(200, [], b"here")
+    async def page(exchange: Exchange, writer: ResponseWriter) -> None:
+        writer.send(200, [], b"here")
 
-    async def nowhere(exchange: Exchange, sink: Sink) -> None:
+    async def nowhere(exchange: Exchange, writer: ResponseWriter) -> None:
         raise ModelUnknown("There is none.", param="model")
 
-    await whole.journey.answer_here(arrival_of(b""), whole.client, page)
+    await whole.pipeline.answer_here(arrival_of(b""), whole.client, page)
     missed = Client()
-    await whole.journey.answer_here(arrival_of(b""), missed, nowhere)
+    await whole.pipeline.answer_here(arrival_of(b""), missed, nowhere)
     assert (whole.client.body, missed.status) == (b"here", 404)
-    await whole.journey.closed()
+    await whole.pipeline.closed()
     assert [exchange.status for exchange in whole.recorded] == [200, 404]

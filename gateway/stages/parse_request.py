@@ -1,4 +1,4 @@
-"""Read: what the gateway must know of a request, and nothing more; the bytes stay as they came."""
+"""Parse the request: what the gateway must know of a request, and nothing more; the bytes stay as they came."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from functools import cache
 import msgspec
 
 from gateway.core.caller import Caller
-from gateway.core.catalogue import Catalogue
 from gateway.core.endpoints import Endpoint
-from gateway.core.envelope import Envelope
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.estimate import readable_size
-from gateway.core.fields import Fields
 from gateway.core.form import Form
-from gateway.core.members import Members, read_members
+from gateway.core.json_spans import JsonSpans, read_json_spans
+from gateway.core.request import ParsedRequest
+from gateway.core.request_fields import Fields
+from gateway.core.snapshot import ConfigSnapshot
 
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _EXPLANATION_MAX = 200
 """Characters of an explanation: it may quote what was sent, however long that is."""
 
 
-def read(body: bytes | Form, endpoint: Endpoint, caller: Caller, catalogue: Catalogue) -> Envelope:
-    """The envelope of a request. Raises BodyUnreadable, FormUnreadable, FieldInvalid, ModelUnknown."""
+def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapshot: ConfigSnapshot) -> ParsedRequest:
+    """What the gateway must know of a request. Raises BodyUnreadable, FormUnreadable, FieldInvalid, ModelUnknown."""
     if isinstance(body, bytes):
-        members, rest = read_members(body), None
+        members, rest = read_json_spans(body), None
         fields = _fields(body, endpoint)
         _refuse_double_options(members)
     else:
         members, rest = body.fields, body.rest
         fields = _fields_of_form(body, endpoint)
-    model = catalogue.model_for(caller, fields.model)
+    model = snapshot.model_for(caller, fields.model)
     if model is None:
         raise ModelUnknown(
             f"The model {fields.model!r} does not exist, or this key may not use it. GET /v1/models lists what it may.",
@@ -39,7 +39,7 @@ def read(body: bytes | Form, endpoint: Endpoint, caller: Caller, catalogue: Cata
         )
     asked = fields.output_cap
     caps = [cap for cap in (asked, model.max_output_tokens) if cap is not None]
-    return Envelope(
+    return ParsedRequest(
         endpoint=endpoint,
         model=model,
         asked_model=fields.model,
@@ -100,12 +100,12 @@ def _field_error(explanation: str) -> FieldInvalid:
     return FieldInvalid(f"{path!r} is not valid: {said}.", param=path or None)
 
 
-def _refuse_double_options(members: Members) -> None:
+def _refuse_double_options(members: JsonSpans) -> None:
     # The one object within the body that the gateway acts on: two include_usage in it could hide usage.
     options = members.value("stream_options")
     if options not in (None, b"null"):
-        read_members(options)
+        read_json_spans(options)
 
 
-def _input_bytes(members: Members, endpoint: Endpoint) -> int:
+def _input_bytes(members: JsonSpans, endpoint: Endpoint) -> int:
     return sum(readable_size(text) for name in endpoint.input_members if (text := members.value(name)) is not None)

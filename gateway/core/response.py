@@ -1,0 +1,91 @@
+"""Both ends of an answer as the stages see them: the response of the upstream, and the writer to the client.
+
+`upstream/client.py` implements the one, `web/` the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from gateway.core.errors import GatewayError
+
+Headers = Sequence[tuple[str, str]]
+
+
+class UpstreamResponse(Protocol):
+    """An answer that has begun. Times are monotonic seconds of the event loop."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case; of repeated ones the last."""
+    sent_at: float
+    first_byte_at: float
+
+    def deliver_to(self, into: Callable[[bytes], None]) -> None:
+        """Hand over what has arrived and, from now on, each piece as it comes. Pieces are decoded of
+        the transfer coding and of gzip or deflate, if the upstream used them unasked."""
+        ...
+
+    async def finished(self) -> None:
+        """Wait for the end. Raises UpstreamBroke or UpstreamTimedOut. To be called after `deliver_to`."""
+        ...
+
+    def pause(self) -> None:
+        """Take no more from the upstream's socket until `resume`; idle time does not count meanwhile."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def abandon(self) -> None:
+        """Close the connection, whatever the answer's state; harmless after its end."""
+        ...
+
+
+class ResponseWriter(Protocol):
+    """Either `send` once, or `start`, any number of `write`, then `finish`; `fail` may come at any point."""
+
+    @property
+    def started(self) -> bool:
+        """Whether the status line is on its way, after which no other answer can be given."""
+        ...
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has left."""
+        ...
+
+    @property
+    def congested(self) -> bool:
+        """Whether the client reads more slowly than is written: whoever writes pauses its source."""
+        ...
+
+    def on_writable(self, relieved: Callable[[], None]) -> None:
+        """Call `relieved` each time the congestion ends."""
+        ...
+
+    def keep_alive(self, every_s: float, headers: Headers) -> None:
+        """From now on, after each `every_s` of silence, say in a comment that more is to come (0: never).
+        The first one begins an event stream with these headers, if no answer has begun."""
+        ...
+
+    def send(self, status: int, headers: Headers, body: bytes) -> None:
+        """The whole answer at once."""
+        ...
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the head of an answer whose length is not known; nothing, if it has begun already."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send a piece now; never waits, never raises (see `congested` and `gone`)."""
+        ...
+
+    def finish(self) -> None:
+        """The answer is whole."""
+        ...
+
+    def fail(self, error: GatewayError) -> None:
+        """Tell an error: as the whole answer, or, where one has begun, as the last event of a stream whose
+        connection then closes without an end, so that nobody takes it for a whole answer."""
+        ...

@@ -1,0 +1,161 @@
+"""Read this first: a request's whole way, one line a stage.
+
+authenticate → read_body → parse_request → admit → route → forward → relay, then always, exactly once:
+release_upstream → settle → record. The stages are in `stages/`, the values they pass on in `core/`;
+docs/life-of-a-request.md has the details.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import Any
+
+from gateway.core.caller import Caller
+from gateway.core.clock import Clock
+from gateway.core.errors import ClientGone, GatewayError, InternalError, ShuttingDown
+from gateway.core.estimate import Estimates
+from gateway.core.exchange import Exchange
+from gateway.core.limit_status import limit_headers
+from gateway.core.request import IncomingRequest
+from gateway.core.response import ResponseWriter
+from gateway.core.snapshot import ConfigSnapshot
+from gateway.stages.admit import admit
+from gateway.stages.authenticate import authenticate
+from gateway.stages.forward import UpstreamServices, forward
+from gateway.stages.parse_request import parse_request
+from gateway.stages.read_body import read_body
+from gateway.stages.record import LogError, Recorder, record
+from gateway.stages.relay import relay
+from gateway.stages.release_upstream import UpstreamReleaser
+from gateway.stages.route import route
+from gateway.stages.settle import settle
+from gateway.store.contract import Store
+
+Page = Callable[[Exchange, ResponseWriter], Awaitable[None]]
+"""What a listener answers by itself. Raises a GatewayError for what it does not have."""
+
+
+@dataclass(slots=True)
+class Services:
+    """What the pipeline works with. A reload swaps `snapshot`; a request keeps the one it began with."""
+
+    snapshot: ConfigSnapshot
+    store: Store
+    upstream: UpstreamServices
+    zone: tzinfo
+    recorders: Sequence[Recorder]
+    log_error: LogError
+    clock: Clock
+    new_id: Callable[[], str]
+    estimates: Estimates
+    keepalive_s: float
+
+
+class Pipeline:
+    """Answers requests, and owns what must still happen after an answer has ended."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self._running: set[asyncio.Task[Any]] = set()
+        self._releaser = UpstreamReleaser(services.clock)
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._running)
+
+    async def answer(self, request: IncomingRequest, writer: ResponseWriter) -> None:
+        """Give `writer` an answer, whatever happens. Raises nothing but the cancellation by a client that left."""
+        await self._run(Exchange(self.services.new_id(), request), writer, self._answer)
+
+    async def answer_here(self, request: IncomingRequest, writer: ResponseWriter, page: Page) -> None:
+        """Let the listener answer by itself, with the same errors, drain and record as a forwarded request."""
+        await self._run(Exchange(self.services.new_id(), request, status=200), writer, page)
+
+    async def _run(self, exchange: Exchange, writer: ResponseWriter, work: Page) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "a request runs in a task"
+        self._running.add(task)
+        try:
+            await work(exchange, writer)
+        except GatewayError as error:
+            self._refuse(exchange, writer, error)
+        except asyncio.CancelledError:
+            if writer.gone:
+                self._refuse(exchange, writer, ClientGone("The client left."))
+                raise
+            # `cut_short` cancels the work alone: the listener must still be able to send the error.
+            task.uncancel()
+            self._refuse(exchange, writer, ShuttingDown("The gateway is shutting down."))
+        except Exception as defect:  # noqa: BLE001 # A defect of ours: the client learns that much, the log all of it.
+            self.services.log_error(f"request {exchange.request.request_id} failed", defect)
+            self._refuse(
+                exchange, writer, InternalError("The gateway failed. Its operators find the request id in the log.")
+            )
+        finally:
+            self._running.discard(task)
+            # In a task of the process, so that no second cancellation can lose a settlement.
+            self._own(self._close(exchange))
+
+    def caller(self, request: IncomingRequest) -> Caller:
+        """Whose key the request carries. Raises KeyMissing, KeyUnknown, KeyExpired."""
+        return authenticate(request.headers, self.services.snapshot, self.services.clock)
+
+    async def _answer(self, exchange: Exchange, writer: ResponseWriter) -> None:
+        services, request, snapshot = self.services, exchange.request, self.services.snapshot
+        exchange.caller = caller = authenticate(request.headers, snapshot, services.clock)
+        body = await read_body(request)
+        exchange.parsed = parsed = parse_request(body, request.endpoint, caller, snapshot)
+        exchange.reservation = reservation = await admit(exchange, caller, parsed, services.estimates, services.store)
+        if parsed.stream:
+            writer.keep_alive(services.keepalive_s, limit_headers(reservation.limit_statuses, reservation.at_ms))
+        targets = route(parsed, services.upstream.routing, services.clock)
+        exchange.response = response = await forward(exchange, parsed, targets, services.upstream, writer)
+        await relay(exchange, parsed, response, writer, services.clock)
+
+    async def _close(self, exchange: Exchange) -> None:
+        services, name = self.services, f"request {exchange.request.request_id}"
+        exchange.ended = services.clock.monotonic()
+        await self._tried(self._releaser.release(exchange), f"{name} did not leave its upstream well")
+        await self._tried(settle(exchange, services.estimates, services.zone, services.store), f"{name} is not settled")
+        record(exchange, services.recorders, services.log_error)
+
+    async def _tried(self, work: Coroutine[Any, Any, None], complaint: str) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 # Whatever it is, what comes after must still be done.
+            self.services.log_error(complaint, error)
+
+    def _refuse(self, exchange: Exchange, writer: ResponseWriter, error: GatewayError) -> None:
+        exchange.error = error
+        reservation = exchange.reservation
+        if not writer.started:
+            exchange.status = error.status
+        if reservation is not None:
+            error.headers = limit_headers(reservation.limit_statuses, reservation.at_ms)
+        writer.fail(error)
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def cut_short(self) -> None:
+        """Cancel what is still running: its clients are told that the gateway shuts down."""
+        for task in self._running:
+            task.cancel()
+        self._releaser.cut_short()
+
+    async def idle(self) -> None:
+        """Wait until nothing runs, and all that ended is settled and recorded."""
+        while self._running:
+            await asyncio.wait(self._running)
+        await self.closed()
+
+    async def closed(self) -> None:
+        """Wait until every answer that has ended is settled and recorded."""
+        while self._closing:
+            await asyncio.wait(self._closing)
