@@ -78,6 +78,9 @@ class Metrics:
         self.config_reloads = Counter(
             "gateway_config_reloads_total", "Changed configurations that were taken up or refused.", ("outcome",)
         )
+        self.task_failures = Counter(
+            "gateway_task_failures_total", "Background tasks that failed and were started again.", ("task",)
+        )
         self.store_calls = Counter("gateway_store_calls_total", "Calls of the store.", ("call", "outcome"))
         self.store_seconds = Histogram("gateway_store_call_seconds", "How long they took.", ("call",), STORE_CALL)
         self.unsettled = Gauge("gateway_unsettled_requests", "Answered requests whose settlement waits on disk.")

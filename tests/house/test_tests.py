@@ -1,4 +1,4 @@
-"""Rules for the tests themselves: no patching, no sleeping, names that are sentences."""
+"""Rules for the tests themselves: no patching, no sleeping."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from tests.house.tree import functions, parsed, place, under
 
 PATCHING = {"mock", "mocker", "unittest.mock"}
-WORDS_OF_A_SENTENCE = 3
 
 
 def test_nothing_is_patched() -> None:
@@ -17,12 +16,6 @@ def test_nothing_is_patched() -> None:
 
 def test_no_test_sleeps() -> None:
     assert [line for path in under("tests") for line in _sleeps(path)] == []
-
-
-def test_the_name_of_every_test_is_a_sentence() -> None:
-    named = {place(path, test.lineno): test.name for path in under("tests") for test in functions(path)}
-    tests = {where: name.removeprefix("test_") for where, name in named.items() if name.startswith("test_")}
-    assert {where: name for where, name in tests.items() if len(name.split("_")) < WORDS_OF_A_SENTENCE} == {}
 
 
 def _patches(path: Path) -> list[str]:

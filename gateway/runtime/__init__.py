@@ -1,0 +1,1 @@
+"""The process: background tasks, worker processes and their control channel, signals, shutdown."""

@@ -1,0 +1,112 @@
+"""Every task that outlives the call which starts it, so that no loop ends unseen.
+
+A plain `asyncio` task keeps its exception to itself until somebody asks for it: a loop that renews
+leases or watches a file could end on one unexpected error, and the process would go on without it.
+Here an owner has a `BackgroundTasks` for what it starts:
+
+* `keep_running` is for loops. One that raises is logged, counted and started again after a pause,
+  which doubles while it goes on failing. One that returns is over.
+* `start` is for work that ends. An exception is logged and counted; nobody has to ask for it.
+* `close` cancels both and waits for their end; `idle` waits for the work and cancels nothing.
+
+`asyncio.create_task` and its kin are called in this package alone; a house test looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+"""Between a failure and the next start: doubled while the loop fails within `STEADY_S`."""
+
+STEADY_S = 60.0
+"""A loop that ran for so long starts with the first pause again."""
+
+LogError = Callable[[str, BaseException], None]
+"""Logs an unexpected exception with its traceback, and what was being done."""
+
+T = TypeVar("T")
+
+
+def _not_counted(_task: str) -> None:
+    """Where nobody counts."""
+
+
+class BackgroundTasks:
+    """The tasks of one owner. `count_failure` gets the name of a task each time that one fails; names are few and
+    fixed, since they become a label of a metric."""
+
+    def __init__(
+        self,
+        log_error: LogError,
+        count_failure: Callable[[str], None] = _not_counted,
+        first_pause_s: float = FIRST_PAUSE_S,
+    ) -> None:
+        self._log_error = log_error
+        self._count_failure = count_failure
+        self._first_pause_s = first_pause_s
+        self._loops: set[asyncio.Task[None]] = set()
+        self._work: set[asyncio.Task[Any]] = set()
+
+    def keep_running(self, name: str, loop: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        """Run what `loop()` gives until it returns, or the task is cancelled; again after each failure."""
+        task = asyncio.get_running_loop().create_task(self._supervised(name, loop), name=name)
+        self._loops.add(task)
+        task.add_done_callback(self._loops.discard)
+        return task
+
+    def start(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run this once."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._work.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def idle(self) -> None:
+        """Wait until all work that was started has ended, that which it started meanwhile, too."""
+        while self._work:
+            await asyncio.wait(self._work)
+
+    async def close(self) -> None:
+        """Cancel everything and wait for its end."""
+        while tasks := {*self._loops, *self._work}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _supervised(self, name: str, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        clock = asyncio.get_running_loop().time
+        pause_s = self._first_pause_s
+        while True:
+            began = clock()
+            try:
+                return await loop()
+            except Exception as error:  # noqa: BLE001 # Whatever it is, the loop has to go on.
+                self._failed(name, error)
+            if clock() - began >= STEADY_S:
+                pause_s = self._first_pause_s
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._work.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._failed(task.get_name(), error)
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        self._count_failure(name)
+        self._log_error(f"background task {name} failed", error)
+
+
+async def wait_first(*waits: Coroutine[Any, Any, Any]) -> None:
+    """Wait for the first of these, and cancel the others."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
