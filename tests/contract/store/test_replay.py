@@ -31,6 +31,7 @@ EVERYBODY = {"scope": Scope.ORGANISATION, "subject": "", "team": ""}
 LIMITS = [
     limit("requests", "second", 300, burst=40),
     limit("requests", "day", 900),
+    limit("requests", "total", 60, name="few"),
     limit("tokens", "second", 30_000, burst=9_000),
     limit("tokens", "minute", 900_000, burst=19_000, **EVERYBODY),
     limit("tokens", "day", 70_000),
