@@ -96,13 +96,18 @@ class OutboxStore(StoreWrapper[Replayed]):
             settlement = _with_requests(settlement)
         try:
             await self._store.settle(settlement)
-        except StoreUnavailable as unavailable:
-            try:
-                await self._journal.append(settlement)
-            except JournalFull as full:
-                raise StoreUnavailable(f"A settlement is lost: {full}") from unavailable
-            self._own += 1
-            self._kept.set()
+        except Exception as error:  # noqa: BLE001 # Whatever it is, a request that was answered must be charged.
+            if not isinstance(error, StoreUnavailable):
+                self._policy.log_error(f"request {settlement.id} cannot be settled and waits in the journal: {error!r}")
+            await self._keep(settlement, error)
+
+    async def _keep(self, settlement: Settlement, because: Exception) -> None:
+        try:
+            await self._journal.append(settlement)
+        except JournalFull as full:
+            raise StoreUnavailable(f"A settlement is lost: {full}") from because
+        self._own += 1
+        self._kept.set()
 
     async def close(self) -> None:
         """What is still on the disk waits there for the next start."""
@@ -130,6 +135,10 @@ class OutboxStore(StoreWrapper[Replayed]):
             except OSError as error:
                 self._policy.log_error(f"the journal cannot be read: {error}")
                 await asyncio.sleep(self._policy.orphans_s)
+                continue
+            except Exception as error:  # noqa: BLE001 # A defect in one entry must not end the replay of all.
+                self._policy.log_error(f"the journal cannot be replayed: {error!r}")
+                await asyncio.sleep(self._policy.pause_s)
                 continue
             try:
                 async with asyncio.timeout_at(look_at):

@@ -50,6 +50,8 @@ class Line:
         self._sent: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._mail = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
+        # Not asked of the handle: uvloop gives one without `when` for a time that is due at once.
+        self._alarm_at = math.inf
         self._life: asyncio.Task[None] | None = None
         self._talk: asyncio.Task[None] | None = None
         self.trouble: str | None = None
@@ -63,7 +65,7 @@ class Line:
             return answer
         self._outbox.append((pack_command(command), answer, deadline))
         self._mail.set()
-        if self._alarm is None or deadline < self._alarm.when():
+        if deadline < self._alarm_at:
             self._ring_at(deadline)
         if self._life is None:
             self._life = asyncio.get_running_loop().create_task(self._live())
@@ -150,11 +152,12 @@ class Line:
     def _ring_at(self, deadline: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
+        self._alarm_at = deadline
         self._alarm = asyncio.get_running_loop().call_at(deadline, self._ring)
 
     def _ring(self) -> None:
         """Look whether somebody's time is over."""
-        self._alarm = None
+        self._alarm, self._alarm_at = None, math.inf
         waiting = [deadline for _, answer, deadline in self._outbox if not answer.done()]
         waiting += [deadline for answer, deadline in self._sent if not answer.done()]
         if not waiting:

@@ -93,7 +93,7 @@ class RedisStore:
         reservation = self._open.pop(settlement.id, None)
         try:
             await settle(self._kit, settlement, Origin(self._kit.process))
-        except StoreUnavailable:
+        except Exception:
             if reservation is not None:
                 self._in_doubt[settlement.id] = reservation
             raise

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import pytest
+import uvloop
 
 from gateway.store.contract import Store
 from tests.contract.store.keepers import Keeper, MemoryKeeper, RedisKeeper
 from tests.redis_servers import RedisServer, redis_cluster, redis_server
+
+ON_BOTH_LOOPS = {"test_redis_line.py", "test_redis_outage.py"}
+"""What is about timers and sockets holds on the loop that the gateway runs on and on Python's own."""
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    pythons: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    return {"uvloop": uvloop.new_event_loop} | pythons if item.path.name in ON_BOTH_LOOPS else pythons
 
 
 @pytest.fixture(scope="session")

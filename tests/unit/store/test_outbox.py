@@ -27,6 +27,7 @@ class FlakyStore(InMemoryStore):
         super().__init__(clock, UTC)
         self.trouble: str | None = None
         self.frozen = False
+        self.defect: Exception | None = None
         self.marks: dict[str, int] = {}
         self.replayed: list[str] = []
         self.back = asyncio.Event()
@@ -44,6 +45,8 @@ class FlakyStore(InMemoryStore):
     async def settle(self, settlement: Settlement) -> None:
         if self.frozen:
             await super().settle(settlement)
+        if self.defect:
+            raise self.defect
         self._check()
         await super().settle(settlement)
 
@@ -116,6 +119,20 @@ async def test_a_settlement_that_was_carried_out_unheard_is_charged_once(tmp_pat
     stage.store.frozen = True
     await stage.steady.settle(truth(reservation, 7, bill()))
     stage.store.come()
+    stage.steady.start()
+    await stage.until_nothing_waits()
+    assert await used_and_held(stage.steady, QUOTA) == (7, 0)
+    await stage.steady.close()
+
+
+async def test_a_settlement_is_kept_whatever_stops_it(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    reservation = await admitted(stage.steady, ask(QUOTA))
+    stage.store.defect = AttributeError("a defect of ours")
+    await stage.steady.settle(truth(reservation, 7, bill()))
+    assert stage.steady.unsettled == 1
+    assert "a defect of ours" in stage.complaints[0]
+    stage.store.defect = None
     stage.steady.start()
     await stage.until_nothing_waits()
     assert await used_and_held(stage.steady, QUOTA) == (7, 0)
