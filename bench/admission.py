@@ -188,7 +188,7 @@ async def get_us(redis: Redis, calls: int = 20_000) -> float:
     courier = store._kit.courier
     began = _cpu_s(redis)
     for _ in range(0, calls, CLIENTS):
-        await asyncio.gather(*[courier.ask("gw", ("GET", "gw"), courier.deadline()) for _ in range(CLIENTS)])
+        await asyncio.gather(*[courier.ask("gw", ("GET", "gw")) for _ in range(CLIENTS)])
     took = _cpu_s(redis) - began
     await store.close()
     return took * 1e6 / calls

@@ -20,37 +20,35 @@ from gateway.store.in_redis.script import ADMIT, GIVE_BACK
 from gateway.store.in_redis.standings import peek
 from gateway.store.in_redis.terms import QUOTA, Terms
 
-_ATTEMPTS = 4
-"""A window ends, or the store's clock is not known yet: one more attempt mends either."""
+_ATTEMPTS = 8
+"""A window ends, or the store's clock is not known yet: one more attempt mends either. A burst that keeps Redis busy
+for longer than a call may be late takes one for each such stretch."""
 
 
 async def admit(kit: Kit, request: AdmissionRequest) -> Reservation | Refusal:
-    deadline = kit.courier.deadline()
     parts = kit.parts([charge.limit for charge in request.charges])
     for _ in range(_ATTEMPTS):
-        verdict = await _attempt(kit, request, parts, deadline)
+        verdict = await _attempt(kit, request, parts)
         if verdict is not None:
             return verdict
     raise StoreUnavailable("The gateway and its store do not agree on the time. Try again soon.", retry_after_ms=1_000)
 
 
-async def _attempt(
-    kit: Kit, request: AdmissionRequest, parts: Sequence[Part], deadline: float
-) -> Reservation | Refusal | None:
+async def _attempt(kit: Kit, request: AdmissionRequest, parts: Sequence[Part]) -> Reservation | Refusal | None:
     """None where the store wants to be asked again, at the time that it told."""
     at_ms = kit.clock.now_ms()
     admitted: list[Answer] = []
     asked = request
     for part in parts:
         try:
-            answer = await _ask_part(kit, asked, part, (at_ms, deadline))
+            answer = await _ask_part(kit, asked, part, at_ms)
         except (StoreUnavailable, asyncio.CancelledError) as lost:
             if _may_have_been_heard(lost) or admitted:
                 kit.doubts.add(lambda: _undo(kit, request, parts[: len(admitted) + 1], at_ms))
             raise
         if answer is None or not answer.admitted:
             for before in admitted:
-                await _give_back(kit, request.id, before, (at_ms, deadline))
+                await _give_back(kit, request.id, before, at_ms)
             return None if answer is None else await _refusal(kit, request, answer)
         admitted.append(answer)
         if len(parts) > 1:
@@ -60,11 +58,16 @@ async def _attempt(
     return _reservation(kit, request, admitted, at_ms)
 
 
-async def _ask_part(kit: Kit, request: AdmissionRequest, part: Part, when: tuple[int, float]) -> Answer | None:
-    at_ms, deadline = when
+async def _ask_part(kit: Kit, request: AdmissionRequest, part: Part, at_ms: int) -> Answer | None:
+    asked = kit.clock.moment()
     keys, told = admit_call(request, part, kit.words, at_ms, kit.timing)
-    reply = await kit.courier.run(ADMIT, [kit.record(part, at_ms), *keys], (request.id, LONG_MS, told), deadline)
-    kit.clock.learn(reply[1])
+
+    def args() -> tuple[str, int, bytes]:
+        # The time is told when the call leaves: what a busy gateway lets lie is not late to Redis.
+        return request.id, LONG_MS, numbers([kit.clock.now_ms()]) + told
+
+    reply = await kit.courier.run(ADMIT, [kit.record(part, at_ms), *keys], args)
+    kit.clock.learn(reply[1], asked)
     return admit_answer(reply, part)
 
 
@@ -74,10 +77,9 @@ def _may_have_been_heard(lost: BaseException) -> bool:
 
 async def _undo(kit: Kit, request: AdmissionRequest, parts: Sequence[Part], at_ms: int) -> None:
     """Give back what was admitted without anybody hearing of it. Raises StoreUnavailable."""
-    deadline = kit.courier.deadline()
     for part in parts:
         record = kit.record(part, at_ms)
-        told = await kit.courier.ask(record, ("HGET", record, request.id), deadline)
+        told = await kit.courier.ask(record, ("HGET", record, request.id))
         if told is None or b" " not in told:
             continue
         granted = int(told.split()[1])
@@ -87,18 +89,17 @@ async def _undo(kit: Kit, request: AdmissionRequest, parts: Sequence[Part], at_m
                 for place, terms in zip(part.places, part.terms, strict=True)
             ]
         )
-        await _give_back(kit, request.id, Answer(part, True, at_ms, granted, figures), (at_ms, deadline))
+        await _give_back(kit, request.id, Answer(part, True, at_ms, granted, figures), at_ms)
 
 
-async def _give_back(kit: Kit, name: str, answer: Answer, when: tuple[int, float]) -> None:
-    at_ms, deadline = when
+async def _give_back(kit: Kit, name: str, answer: Answer, at_ms: int) -> None:
     keys = [kit.record(answer.part, at_ms)]
     told = [kit.timing.step_ms]
     for terms, (amount, _, _) in zip(answer.part.terms, answer.figures, strict=True):
         key, first, second = kit.words.counter(terms, at_ms)
         keys.append(key)
         told += (terms.kind, terms.at_once, amount, first, second)
-    await kit.courier.run(GIVE_BACK, keys, (name, numbers(told)), deadline)
+    await kit.courier.run(GIVE_BACK, keys, (name, numbers(told)))
 
 
 def _reservation(kit: Kit, request: AdmissionRequest, answers: Sequence[Answer], at_ms: int) -> Reservation:

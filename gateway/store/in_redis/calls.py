@@ -48,9 +48,9 @@ def numbers(values: Sequence[int]) -> bytes:
 def admit_call(
     request: AdmissionRequest, part: Part, words: Terminology, at_ms: int, timing: Timing
 ) -> tuple[list[str], bytes]:
-    """The counters' keys, and the numbers."""
+    """The counters' keys, and the numbers but for the first, which is the time of the call."""
     keys: list[str] = []
-    told = [at_ms, timing.slack_ms, timing.step_ms, request.likely, request.most, min(request.least, request.most)]
+    told = [timing.slack_ms, timing.step_ms, request.likely, request.most, min(request.least, request.most)]
     for place, terms in zip(part.places, part.terms, strict=True):
         charge = request.charges[place]
         key, first, second = words.counter(terms, at_ms)

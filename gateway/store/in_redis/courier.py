@@ -23,7 +23,7 @@ from redis.exceptions import (
 )  # fmt: skip
 
 from gateway.core.errors import StoreUnavailable
-from gateway.store.in_redis.line import Command, Line, LineDown
+from gateway.store.in_redis.line import Command, Line, LineDown, Spoken
 from gateway.store.in_redis.script import Script
 from gateway.store.in_redis.servers import Servers
 
@@ -37,10 +37,12 @@ _LATELY_S = 3.0
 """For so long an objection counts: whoever looks whether the store is well shall see it, and see it pass."""
 
 
+Args = Sequence[str | bytes | int]
+
+
 class Courier:
-    def __init__(self, servers: Servers, timeout_s: float, observe: Observer) -> None:
+    def __init__(self, servers: Servers, observe: Observer) -> None:
         self._servers = servers
-        self._timeout_s = timeout_s
         self._observe = observe
         self._objection = ""
         self._objected_at = -math.inf
@@ -51,28 +53,25 @@ class Courier:
         recent = asyncio.get_running_loop().time() - self._objected_at < _LATELY_S
         return f"answers: {self._objection}" if recent else None
 
-    def deadline(self) -> float:
-        """For a promise that begins now, however many calls it takes."""
-        return asyncio.get_running_loop().time() + self._timeout_s
+    async def run(self, script: Script, keys: Sequence[str], args: Args | Callable[[], Args]) -> Any:
+        """What the script returns. `args` may be made when the call leaves. Raises StoreUnavailable."""
+        head = ("EVALSHA", script.sha, len(keys), *keys)
+        command: Spoken = (lambda: (*head, *args())) if callable(args) else (*head, *args)
+        return await self._bring(script.name, script, command, keys[0])
 
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int], deadline: float) -> Any:
-        """What the script returns. Raises StoreUnavailable."""
-        return await self._bring(script, ("EVALSHA", script.sha, len(keys), *keys, *args), keys[0], deadline)
-
-    async def ask(self, key: str, command: Command, deadline: float) -> Any:
+    async def ask(self, key: str, command: Command) -> Any:
         """The answer to a plain command about this key. Raises StoreUnavailable."""
-        return await self._bring(None, command, key, deadline)
+        return await self._bring(command[0].lower(), None, command, key)
 
-    async def _bring(self, script: Script | None, command: Command, key: str, deadline: float) -> Any:
-        name = script.name if script else command[0].lower()
+    async def _bring(self, name: str, script: Script | None, command: Spoken, key: str) -> Any:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            line = await self._servers.line_of(key, deadline)
+            line = await self._servers.line_of(key)
             try:
-                reply = await line.call(command, deadline)
+                reply = await line.call(command)
             except ResponseError as error:
-                reply = await self._insist(script, command, (line, error), (key, deadline))
+                reply = await self._insist(script, command, (line, error), key)
         except (LineDown, RedisError) as error:
             self._observe(name, "unavailable", loop.time() - began)
             if isinstance(error, ResponseError):
@@ -84,34 +83,34 @@ class Courier:
         return reply
 
     async def _insist(
-        self, script: Script | None, command: Command, refused: tuple[Line, ResponseError], what: tuple[str, float]
+        self, script: Script | None, command: Spoken, refused: tuple[Line, ResponseError], key: str
     ) -> Any:
         """Go on where the server answered that it could not carry the call out."""
-        (line, error), (key, deadline) = refused, what
+        line, error = refused
         for _ in range(_ATTEMPTS):
             asking = False
             if isinstance(error, NoScriptError) and script is not None:
-                await line.call(("SCRIPT", "LOAD", script.text), deadline)
+                await line.call(("SCRIPT", "LOAD", script.text))
             elif isinstance(error, AskError | ClusterCrossSlotError):
                 line, asking = self._servers.moved(error), not isinstance(error, MovedError)
             elif isinstance(error, TryAgainError):
                 # A slot is on its way to another node, and its keys are on both: it takes a moment.
                 await asyncio.sleep(_PAUSE_S)
-                line = await self._servers.line_of(key, deadline)
+                line = await self._servers.line_of(key)
             else:
                 if isinstance(error, ReadOnlyError):
                     # A master that was demoted: whoever is master now is found by connecting anew.
                     line.redial()
                 raise error
             try:
-                return await _call(line, command, deadline, asking)
+                return await _call(line, command, asking)
             except ResponseError as again:
                 error = again
         raise LineDown("sends calls in a circle")
 
 
-async def _call(line: Line, command: Command, deadline: float, asking: bool) -> Any:
+async def _call(line: Line, command: Spoken, asking: bool) -> Any:
     if not asking:
-        return await line.call(command, deadline)
-    _, reply = await asyncio.gather(line.call(("ASKING",), deadline), line.call(command, deadline))
+        return await line.call(command)
+    _, reply = await asyncio.gather(line.call(("ASKING",)), line.call(command))
     return reply

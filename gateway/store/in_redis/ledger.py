@@ -35,14 +35,14 @@ class Teams:
         self._key = keys.teams()
         self._known: dict[str, float] = {}
 
-    async def know(self, team: str, deadline: float) -> None:
+    async def know(self, team: str) -> None:
         now_s = asyncio.get_running_loop().time()
         if self._known.get(team, 0) > now_s:
             return
         life_ms = LEDGER_DAYS * _DAY_MS
         await asyncio.gather(
-            self._courier.ask(self._key, ("SADD", self._key, team), deadline),
-            self._courier.ask(self._key, ("PEXPIRE", self._key, life_ms), deadline),
+            self._courier.ask(self._key, ("SADD", self._key, team)),
+            self._courier.ask(self._key, ("PEXPIRE", self._key, life_ms)),
         )
         self._known[team] = now_s + _DAY_MS / 1000
 
@@ -73,7 +73,7 @@ async def scan(courier: Courier, command: str, key: str) -> AsyncIterator[Sequen
     """What a set, a sorted set or a hash has, piece by piece."""
     cursor = b"0"
     while True:
-        cursor, batch = await courier.ask(key, (command, key, cursor, "COUNT", _ROWS), courier.deadline())
+        cursor, batch = await courier.ask(key, (command, key, cursor, "COUNT", _ROWS))
         yield batch
         if cursor == b"0":
             return

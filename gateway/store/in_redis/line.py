@@ -1,8 +1,8 @@
 """One connection to one Redis server, kept up for good.
 
-Calls of one turn of the event loop leave together, answers come in their order. A call that is not
-answered by its deadline breaks the line: every call that waits fails, and from then on calls fail at
-once, until the server has answered again. Nobody waits for a server that is known to be out.
+Calls of one turn of the event loop leave together, answers come in their order. A server that is silent for too long
+while calls wait breaks the line: every call that waits fails, and from then on calls fail at once, until the server
+has answered again. Nobody waits for a server that is known to be out.
 """
 
 from __future__ import annotations
@@ -11,17 +11,28 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
+from gateway.store.in_redis.loop_time import LoopTime
+
 Command = tuple[Any, ...]
 """A command and its arguments: strings, bytes and numbers."""
 
+Spoken = Command | Callable[[], Command]
+"""A command, or what makes it in the moment in which it is sent."""
+
 Dial = Callable[[], Awaitable[AbstractConnection]]
 """Gives a connection that is ready for use. Raises RedisError, OSError."""
+
+_STEPS = 10
+"""A time-out is counted in so many steps."""
+
+_SLOWEST = 10
+"""A server that answers others, but not a call, is out after so many time-outs: whatever it does, it is not serving."""
 
 _DIAL_S = 2.0
 """For a connection, its TLS and its greeting: several turns over a long way. Calls do not wait for it any longer
@@ -39,6 +50,14 @@ class LineDown(Exception):
         self.sent = sent
 
 
+class _Call(NamedTuple):
+    """`made` is when, in steps of the line's time."""
+
+    command: bytes | Callable[[], Command]
+    answer: asyncio.Future[Any]
+    made: float
+
+
 class Line:
     """`greeting` are commands that each new connection begins with; it is in use once they are answered."""
 
@@ -46,27 +65,28 @@ class Line:
         self._dial = dial
         self._timeout_s = timeout_s
         self._greeting = greeting
-        self._outbox: list[tuple[bytes, asyncio.Future[Any], float]] = []
-        self._sent: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._outbox: list[_Call] = []
+        self._sent: deque[_Call] = deque()
         self._mail = asyncio.Event()
-        self._alarm: asyncio.TimerHandle | None = None
-        # Not asked of the handle: uvloop gives one without `when` for a time that is due at once.
-        self._alarm_at = math.inf
+        self._time = LoopTime(timeout_s / _STEPS, self._look)
+        self._heard = 0.0
+        """When the server last gave a sign of life, in steps."""
+        self._dialling: tuple[asyncio.Timeout, float] | None = None
+        """What ends an attempt to connect, and the step at which it does."""
         self._life: asyncio.Task[None] | None = None
         self._talk: asyncio.Task[None] | None = None
         self.trouble: str | None = None
         """Why calls fail at once; None while they do not."""
 
-    def call(self, command: Command, deadline: float) -> asyncio.Future[Any]:
+    def call(self, command: Spoken) -> asyncio.Future[Any]:
         """The answer to come. Fails with LineDown, or with the ResponseError that the server gives."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.trouble is not None:
             answer.set_exception(LineDown(self.trouble))
             return answer
-        self._outbox.append((pack_command(command), answer, deadline))
+        self._outbox.append(_Call(command if callable(command) else pack_command(command), answer, self._time.steps))
         self._mail.set()
-        if deadline < self._alarm_at:
-            self._ring_at(deadline)
+        self._time.run()
         if self._life is None:
             self._life = asyncio.get_running_loop().create_task(self._live())
         return answer
@@ -77,8 +97,7 @@ class Line:
             self._talk.cancel()
 
     async def close(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._time.stop()
         if self._life is not None:
             self._life.cancel()
             await asyncio.wait([self._life])
@@ -88,9 +107,7 @@ class Line:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                async with asyncio.timeout(max(_DIAL_S, self._timeout_s)):
-                    connection = await self._dial()
-                    await self._greet(connection)
+                connection = await self._connect()
             except (RedisError, OSError, TimeoutError) as error:
                 self._fail(f"cannot be reached: {str(error) or type(error).__name__}")
                 await asyncio.sleep(pause_s)
@@ -106,6 +123,20 @@ class Line:
                 await asyncio.wait([self._talk])
                 await connection.disconnect(nowait=True)
             self._lose_sent()
+
+    async def _connect(self) -> AbstractConnection:
+        """A connection that has been greeted. Raises RedisError, OSError, TimeoutError."""
+        async with asyncio.timeout(None) as limit:
+            self._dialling = limit, self._time.steps + _STEPS * max(_DIAL_S / self._timeout_s, 1)
+            self._time.run()
+            try:
+                connection = await self._dial()
+                self._heard = self._time.steps
+                await self._greet(connection)
+                self._heard = self._time.steps
+            finally:
+                self._dialling = None
+        return connection
 
     async def _greet(self, connection: AbstractConnection) -> None:
         try:
@@ -131,9 +162,9 @@ class Line:
         while True:
             await self._mail.wait()
             self._mail.clear()
-            letters, self._outbox = self._outbox, []
-            self._sent.extend([(answer, deadline) for _, answer, deadline in letters])
-            await connection.send_packed_command([b"".join([command for command, _, _ in letters])], check_health=False)
+            calls, self._outbox = self._outbox, []
+            self._sent.extend(calls)
+            await connection.send_packed_command([b"".join([_packed(call) for call in calls])], check_health=False)
 
     async def _listen(self, connection: AbstractConnection) -> None:
         while True:
@@ -141,7 +172,8 @@ class Line:
                 reply: Any = await connection.read_response(timeout=math.inf)
             except ResponseError as error:
                 reply = error
-            answer, _ = self._sent.popleft()
+            self._heard = self._time.steps
+            answer = self._sent.popleft().answer
             if answer.done():
                 continue
             if isinstance(reply, ResponseError):
@@ -149,38 +181,38 @@ class Line:
             else:
                 answer.set_result(reply)
 
-    def _ring_at(self, deadline: float) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm_at = deadline
-        self._alarm = asyncio.get_running_loop().call_at(deadline, self._ring)
-
-    def _ring(self) -> None:
-        """Look whether somebody's time is over."""
-        self._alarm, self._alarm_at = None, math.inf
-        waiting = [deadline for _, answer, deadline in self._outbox if not answer.done()]
-        waiting += [deadline for answer, deadline in self._sent if not answer.done()]
-        if not waiting:
-            return
-        earliest = min(waiting)
-        if earliest > asyncio.get_running_loop().time():
-            self._ring_at(earliest)
-            return
-        self._fail("does not answer")
-        self.redial()
+    def _look(self) -> bool:
+        """Judge the server, and say whether anything is still to come from it."""
+        now = self._time.steps
+        waiting = self._sent or self._outbox
+        if waiting:
+            # Answers come in their order, so no call waits for longer than the first.
+            made = waiting[0].made
+            if now - max(made, self._heard) > _STEPS or now - made > _SLOWEST * _STEPS:
+                self._fail("does not answer")
+                self.redial()
+        if self._dialling is not None and now > self._dialling[1]:
+            self._dialling[0].reschedule(asyncio.get_running_loop().time())
+            self._dialling = None
+        return bool(self._sent or self._outbox or self._dialling)
 
     def _fail(self, trouble: str) -> None:
         """From now on every call fails at once, as do those that wait."""
         self.trouble = trouble
-        letters, self._outbox = self._outbox, []
+        calls, self._outbox = self._outbox, []
         self._lose_sent()
-        for _, answer, _ in letters:
-            if not answer.done():
-                answer.set_exception(LineDown(trouble))
+        for call in calls:
+            if not call.answer.done():
+                call.answer.set_exception(LineDown(trouble))
 
     def _lose_sent(self) -> None:
         """What was sent and not answered is lost; what still lies in the outbox goes out on the next connection."""
         while self._sent:
-            answer, _ = self._sent.popleft()
+            answer = self._sent.popleft().answer
             if not answer.done():
                 answer.set_exception(LineDown(self.trouble or "broke the connection", sent=True))
+
+
+def _packed(call: _Call) -> bytes:
+    packed: bytes = pack_command(call.command()) if callable(call.command) else call.command
+    return packed

@@ -18,7 +18,7 @@ class Servers(Protocol):
     by_slot: bool
     """Whether one call may only speak of keys of one slot."""
 
-    async def line_of(self, key: str, deadline: float) -> Line:
+    async def line_of(self, key: str) -> Line:
         """Raises LineDown where nobody is known to keep it."""
         ...
 
@@ -39,7 +39,7 @@ class OneServer:
     def __init__(self, address: Address, timeout_s: float, greeting: Sequence[Command]) -> None:
         self._line = Line(address.dial_master(), timeout_s, greeting)
 
-    async def line_of(self, key: str, deadline: float) -> Line:
+    async def line_of(self, key: str) -> Line:
         return self._line
 
     def moved(self, error: ResponseError) -> Line:
@@ -66,10 +66,10 @@ class Cluster:
         self._asking: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def line_of(self, key: str, deadline: float) -> Line:
+    async def line_of(self, key: str) -> Line:
         slot = key_slot(key.encode())
         if not self._owners:
-            await self._survey(deadline)
+            await self._survey()
         owner = self._owners[slot]
         if owner is None:
             raise LineDown(f"has no node for slot {slot}")
@@ -114,17 +114,17 @@ class Cluster:
 
     async def _resurvey(self) -> None:
         try:
-            await self._survey(asyncio.get_running_loop().time() + self._timeout_s)
+            await self._survey()
         except LineDown:
             return
 
-    async def _survey(self, deadline: float) -> None:
+    async def _survey(self) -> None:
         """Ask the nodes, those that answer first, whose slots are whose. Raises LineDown where none tells."""
         nodes = list(dict.fromkeys((*self._lines, *self._address.nodes)))
         nodes.sort(key=lambda node: self._line(node).trouble is not None)
         for node in nodes:
             try:
-                told = await self._line(node).call(("CLUSTER", "SLOTS"), deadline)
+                told = await self._line(node).call(("CLUSTER", "SLOTS"))
             except LineDown:
                 continue
             self._draw(told, node)

@@ -30,12 +30,12 @@ class Origin(msgspec.Struct, frozen=True):
 
 async def settle(kit: Kit, settlement: Settlement, origin: Origin) -> None:
     """In every slot that the settlement speaks of. What fails in one is repeated in all: each settles it once."""
-    deadline = kit.courier.deadline()
+    asked = kit.clock.moment()
     entry = settlement.entry
     billing = ""
     if entry is not None:
         billing = team_home(entry.team) if kit.by_slot else ORGANISATION
-        await kit.teams.know(entry.team, deadline)
+        await kit.teams.know(entry.team)
     parts = [part for part in kit.parts([due.hold.limit for due in settlement.dues]) if part.places]
     if billing and all(part.home != billing for part in parts):
         parts.append(Part(billing, (), ()))
@@ -43,10 +43,10 @@ async def settle(kit: Kit, settlement: Settlement, origin: Origin) -> None:
     for part in parts:
         spoken = settlement if part.home == billing else msgspec.structs.replace(settlement, entry=None)
         keys, args = settle_call(kit, spoken, part, origin)
-        calls.append(kit.courier.run(SETTLE, keys, args, deadline))
+        calls.append(kit.courier.run(SETTLE, keys, args))
     # A single call needs no task of its own.
     for reply in [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls):
-        kit.clock.learn(reply[1])
+        kit.clock.learn(reply[1], asked)
 
 
 def settle_call(
@@ -69,7 +69,7 @@ def settle_call(
 
 async def renew(kit: Kit, reservations: Sequence[Reservation]) -> None:
     """Each in every slot that holds something for it."""
-    deadline = kit.courier.deadline()
+    asked = kit.clock.moment()
     by_home: dict[str, list[tuple[Reservation, Part]]] = {}
     for reservation in reservations:
         for part in kit.parts([hold.limit for hold in reservation.holds]):
@@ -78,9 +78,9 @@ async def renew(kit: Kit, reservations: Sequence[Reservation]) -> None:
     for held in by_home.values():
         for at in range(0, len(held), _RENEWED_AT_ONCE):
             keys, args = renew_call(kit, held[at : at + _RENEWED_AT_ONCE])
-            calls.append(kit.courier.run(RENEW, keys, args, deadline))
+            calls.append(kit.courier.run(RENEW, keys, args))
     for reply in await asyncio.gather(*calls):
-        kit.clock.learn(reply[1])
+        kit.clock.learn(reply[1], asked)
 
 
 def renew_call(kit: Kit, held: Sequence[tuple[Reservation, Part]]) -> tuple[list[str], tuple[str | int | bytes, ...]]:
@@ -100,6 +100,5 @@ def renew_call(kit: Kit, held: Sequence[tuple[Reservation, Part]]) -> tuple[list
 
 async def shorten(kit: Kit) -> None:
     """Let the records end in an hour of which everything is known."""
-    deadline = kit.courier.deadline()
     done = kit.records.done(kit.clock.now_ms())
-    await asyncio.gather(*[kit.courier.ask(key, ("PEXPIRE", key, SHORT_MS), deadline) for key in done])
+    await asyncio.gather(*[kit.courier.ask(key, ("PEXPIRE", key, SHORT_MS)) for key in done])

@@ -19,10 +19,9 @@ _AT_ONCE = 200
 
 async def peek(kit: Kit, limits: Sequence[Limit]) -> tuple[int, list[Counter]]:
     """The store's time, and the limits' counters at it, in the same order."""
-    deadline = kit.courier.deadline()
     parts = [chunk for part in kit.parts(limits) for chunk in _chunks(part)]
-    now_ms = await _time(kit, parts, deadline)
-    replies = await asyncio.gather(*[_read(kit, part, now_ms, deadline) for part in parts])
+    now_ms = await _time(kit, parts)
+    replies = await asyncio.gather(*[_read(kit, part, now_ms) for part in parts])
     found: list[Counter | None] = [None] * len(limits)
     for part, counters in zip(parts, replies, strict=True):
         for place, counter in zip(part.places, counters, strict=True):
@@ -30,20 +29,21 @@ async def peek(kit: Kit, limits: Sequence[Limit]) -> tuple[int, list[Counter]]:
     return now_ms, [counter for counter in found if counter is not None]
 
 
-async def _time(kit: Kit, parts: Sequence[Part], deadline: float) -> int:
+async def _time(kit: Kit, parts: Sequence[Part]) -> int:
     """Of the server that keeps the first of them; those of a cluster keep nearly the same."""
     key = parts[0].terms[0].stem if parts and parts[0].terms else kit.keys.teams()
-    seconds, microseconds = await kit.courier.ask(key, ("TIME",), deadline)
+    asked = kit.clock.moment()
+    seconds, microseconds = await kit.courier.ask(key, ("TIME",))
     now_ms = int(seconds) * 1000 + int(microseconds) // 1000
-    kit.clock.learn(now_ms)
+    kit.clock.learn(now_ms, asked)
     return now_ms
 
 
-async def _read(kit: Kit, part: Part, now_ms: int, deadline: float) -> list[Counter]:
+async def _read(kit: Kit, part: Part, now_ms: int) -> list[Counter]:
     if not part.terms:
         return []
     keys = [kit.words.counter(terms, now_ms)[0] for terms in part.terms]
-    packed = await kit.courier.ask(keys[0], ("MGET", *keys), deadline)
+    packed = await kit.courier.ask(keys[0], ("MGET", *keys))
     return [_counter(kit, terms, string, now_ms) for terms, string in zip(part.terms, packed, strict=True)]
 
 

@@ -59,7 +59,7 @@ class RedisStore:
         servers = Cluster if url.kind == "cluster" else OneServer
         self._servers = servers(Address(url), options.timeout_s, _GREETING)
         keys = Keys(options.prefix)
-        courier = Courier(self._servers, options.timeout_s, observe)
+        courier = Courier(self._servers, observe)
         self.clock = StoreClock()
         self._kit = Kit(
             courier=courier,

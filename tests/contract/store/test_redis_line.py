@@ -1,24 +1,125 @@
-"""One connection to one server: what it makes of time."""
+"""A busy event loop is no outage of Redis: its pauses are not the server's, however often they come."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
 
-from gateway.core.store_url import read_store_url
-from gateway.store.in_redis.address import Address
-from gateway.store.in_redis.line import Line, LineDown
-from tests.contract.store.keepers import PATIENCE_S
+import pytest
+
+from gateway.core.errors import StoreUnavailable
+from gateway.core.reservation import Reservation
+from gateway.store.in_redis import RedisStore
+from tests.contract.store.asking import admitted, ask, bill, limit, truth, used_and_held
+from tests.contract.store.keepers import UTC, redis_options
 from tests.redis_servers import RedisServer
 
+TIMEOUT_S = 0.25
+STALL_S = 1.0
+LONG_TURN_S = 1.5 * TIMEOUT_S
+MANY = 2_000
+QUOTA = limit("requests", "day", 100)
 
-def line_to(server: RedisServer) -> Line:
-    return Line(Address(read_store_url(server.url)).dial_master(), PATIENCE_S)
+
+@pytest.fixture
+async def store(redis: RedisServer) -> AsyncIterator[RedisStore]:
+    opened = RedisStore(redis_options(redis.url, timeout_s=TIMEOUT_S), UTC)
+    yield opened
+    redis.thaw()
+    await opened.close()
 
 
-async def test_calls_whose_time_is_over_when_they_are_made_fail_like_any_other(redis: RedisServer) -> None:
-    line = line_to(redis)
-    await line.call(("PING",), asyncio.get_running_loop().time() + PATIENCE_S)
-    over = asyncio.get_running_loop().time()
-    told = await asyncio.gather(*[line.call(("PING",), over) for _ in range(3)], return_exceptions=True)
-    assert all(one == b"PONG" or isinstance(one, LineDown) for one in told)
-    await line.close()
+async def after_turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def every_turn_takes_long() -> AsyncIterator[None]:
+    """Other work holds the loop up for longer than the time-out, in each of its turns."""
+
+    async def work() -> None:
+        while True:
+            time.sleep(LONG_TURN_S)  # noqa: ASYNC251 # This is what is tried.
+            await asyncio.sleep(0)
+
+    working = asyncio.create_task(work())
+    try:
+        yield
+    finally:
+        working.cancel()
+        await asyncio.wait([working])
+
+
+async def counts_of(store: RedisStore, requests: int) -> tuple[int, int]:
+    """How many were admitted and how many refused, of so many at once."""
+    verdicts = await asyncio.gather(*[store.admit(ask(QUOTA)) for _ in range(requests)])
+    admitted = sum(isinstance(verdict, Reservation) for verdict in verdicts)
+    return admitted, requests - admitted
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_answers_that_came_while_the_loop_was_busy_are_read(store: RedisStore, turns: int) -> None:
+    await store.ping()
+    asking = asyncio.create_task(counts_of(store, 300))
+    await after_turns(turns)
+    time.sleep(STALL_S)  # noqa: ASYNC251 # This is what is tried.
+    assert await asking == (100, 200)
+    assert store.trouble is None
+
+
+async def test_what_is_settled_while_the_loop_is_busy_is_settled(store: RedisStore) -> None:
+    tokens = limit("tokens", "month", 10_000)
+    made = [await admitted(store, ask(tokens)) for _ in range(100)]
+    settling = asyncio.gather(*[store.settle(truth(one, 7, bill())) for one in made])
+    await after_turns(2)
+    time.sleep(STALL_S)  # noqa: ASYNC251 # This is what is tried.
+    await settling
+    assert await used_and_held(store, tokens) == (700, 0)
+
+
+@pytest.mark.slow
+async def test_a_burst_in_which_every_turn_takes_long_is_judged_by_the_limits(store: RedisStore) -> None:
+    await store.ping()
+    async with every_turn_takes_long():
+        assert await counts_of(store, MANY) == (100, MANY - 100)
+    assert store.trouble is None
+
+
+@pytest.mark.slow
+async def test_so_is_a_burst_that_must_connect_first(store: RedisStore) -> None:
+    async with every_turn_takes_long():
+        assert await counts_of(store, MANY) == (100, MANY - 100)
+    assert store.trouble is None
+
+
+async def test_a_frozen_redis_is_noticed_though_the_loop_pauses(redis: RedisServer, store: RedisStore) -> None:
+    await store.ping()
+    redis.freeze()
+    asking = asyncio.gather(*[store.admit(ask(QUOTA)) for _ in range(100)], return_exceptions=True)
+    for _ in range(3):
+        await after_turns(5)
+        time.sleep(LONG_TURN_S)  # noqa: ASYNC251 # This is what is tried.
+    began = time.perf_counter()
+    assert all(isinstance(one, StoreUnavailable) for one in await asking)
+    assert time.perf_counter() - began < 2 * TIMEOUT_S
+    assert store.trouble
+
+
+async def test_a_redis_that_answers_slowly_is_not_out(redis: RedisServer, store: RedisStore) -> None:
+    """Together the calls take longer than the time-out, but some are answered all the while."""
+    await store.ping()
+    with contextlib.closing(redis.client()) as client:
+        busy = client.register_script(
+            "local t = redis.call('TIME')[2] + 0; while (redis.call('TIME')[2] - t) % 1000000 < 2000 do end return 1"
+        )
+        busy()
+    began = time.perf_counter()
+    # As long as an admission, of which Redis reads a few dozen before it answers any.
+    call = ("EVALSHA", busy.sha, 0, b"x" * 1_000)
+    calls = [store._kit.courier.ask("gw", call) for _ in range(300)]
+    assert await asyncio.gather(*calls) == [1] * 300
+    assert time.perf_counter() - began > 2 * TIMEOUT_S
+    assert store.trouble is None
