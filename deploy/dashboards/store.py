@@ -51,9 +51,16 @@ DETAIL = (
         "Unsettled",
         "short",
         {"{{instance}}": "sum by (instance) (gateway_unsettled_requests)"},
-        "Answered requests whose settlement waits on disk until the store is back.",
+        "Answered requests whose settlement waits, on disk or in memory, until the store is back.",
         width=12,
         warn=1,
+    ),
+    Panel(
+        "Journal",
+        "short",
+        {"{{outcome}}": "sum by (outcome) (increase(gateway_journal_entries_total[$__rate_interval]))"},
+        "Settlements that had to wait, and what became of them. Parked and lost ones are not charged.",
+        width=12,
     ),
     Panel(
         "By process",

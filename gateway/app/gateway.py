@@ -46,7 +46,13 @@ class Gateway:
         self._settings = settings
         self._log = log
         self._metrics = Metrics(clock, version("inducta-gateway"))
-        self._store = StoreRoom(settings.store, (clock, settings.timezone), self._metrics.store_call, log)
+        self._store = StoreRoom(
+            settings.store,
+            (clock, settings.timezone),
+            self._metrics.store_call,
+            log,
+            self._metrics.journal_entries_were,
+        )
         self.store = self._store.store
         self._client = HttpClient()
         self._routing = RoutingState(self._note_health)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +14,12 @@ from zoneinfo import ZoneInfo
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
 from gateway.settings.shape import StoreSettings
+from gateway.store.backlog import Policy
 from gateway.store.contract import Store
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.journal import Journal
 from gateway.store.leases import LeaseRenewer
-from gateway.store.outbox import OutboxStore, Policy
+from gateway.store.outbox import OutboxStore
 from gateway.telemetry.log import Log
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class StoreRoom:
         around: tuple[Clock, ZoneInfo],
         observe: Observer,
         log: Log,
+        count: Callable[[str, int], None],
     ) -> None:
         clock, zone = around
         self._steady: OutboxStore | None = None
@@ -54,7 +56,7 @@ class StoreRoom:
             process = secrets.token_hex(6)
             options = RedisOptions(settings.url, process, settings.prefix, settings.timeout.total_seconds())
             journal = _journal(settings.journal or state_folder(os.environ), process)
-            policy = Policy(log.error, lets_through=not self._refuses)
+            policy = Policy(log.error, lets_through=not self._refuses, count=count)
             inner = self._steady = OutboxStore(RedisStore(options, zone, observe), journal, policy, around)
         self.store = self._vigil = LeaseRenewer(inner)
 
@@ -77,7 +79,7 @@ class StoreRoom:
 
     @property
     def unsettled(self) -> int:
-        """Requests that wait on the disk."""
+        """Requests that wait to be settled, on the disk or in memory."""
         return self._steady.unsettled if self._steady is not None else 0
 
     async def _watch(self, steady: OutboxStore) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 
@@ -24,6 +25,10 @@ HOLD_STEPS = 6
 
 LEDGER_DAYS = 400
 """How long the ledger keeps a day."""
+
+
+class CallRefused(StoreUnavailable):
+    """The store answers, and refuses this call; it may take others."""
 
 
 class UsageQuery(msgspec.Struct, frozen=True):

@@ -2,7 +2,8 @@
 
 A file a process, held by a lock that ends with the process; whoever gets the lock of a dead one may
 replay it. A line is the CRC-32 of its text and the text; lines are synced to the disk in batches, and
-`append` returns when its line is. What is torn at the end was never promised to anyone.
+`append` returns when its line is. What is torn at the end was never promised to anyone. An entry that can
+never be charged is moved to a `.parked` file beside it, which has the same form.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -20,11 +23,14 @@ import msgspec
 from gateway.core.reservation import Settlement
 
 SUFFIX = ".journal"
+PARKED = ".parked"
 
 LARGEST_BYTES = 1 << 30
 """A journal takes up to a gibibyte: about a million requests."""
 
 LINES_AT_ONCE = 200
+
+_PROBE = b"\n" * 4096
 
 
 class JournalFull(Exception):
@@ -39,10 +45,11 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Read(NamedTuple):
-    """A line (None: it is damaged) and where in the file the next one begins."""
+    """A line (None: it is damaged), where in the file the next one begins, and the text as it stands there."""
 
     line: Line | None
     end: int
+    text: bytes
 
 
 class Journal:
@@ -63,8 +70,10 @@ class Journal:
         self._writer: asyncio.Task[None] | None = None
         self.size = 0
         """Bytes of whole lines in the file."""
+        self._spoiled = False
+        """Whether something that was refused may still lie in the file behind them."""
         self.failing = False
-        """Whether the last line could not be kept."""
+        """Whether the disk did not take what it was last given."""
 
     async def append(self, settlement: Settlement) -> None:
         """Return when the line is on the disk. Raises JournalFull."""
@@ -75,6 +84,11 @@ class Journal:
             # In a task of its own: who asks may be cancelled, what is half written may not.
             self._writer = loop.create_task(self._write_what_waits())
         await kept
+
+    async def probe(self) -> None:
+        """Find out whether the disk takes lines again: `failing` says so afterwards."""
+        async with self._turn:
+            self.failing = await asyncio.to_thread(self._write_and_cut) is not None
 
     async def empty(self, read_up_to: int) -> bool:
         """Forget every line, if none has come since this much was read."""
@@ -98,36 +112,65 @@ class Journal:
 
     async def _write_what_waits(self) -> None:
         while self._waiting:
-            async with self._turn:
-                batch, self._waiting = self._waiting, []
-                trouble = await asyncio.to_thread(self._write, [settlement for settlement, _ in batch])
-            self.failing = trouble is not None
-            for _, kept in batch:
-                if kept.done():
-                    continue
-                if trouble is None:
-                    kept.set_result(None)
-                else:
-                    kept.set_exception(JournalFull(f"{self.path} cannot be written: {trouble}"))
+            batch: list[tuple[Settlement, asyncio.Future[None]]] = []
+            trouble: str | None = "its writer was stopped"
+            try:
+                async with self._turn:
+                    batch, self._waiting = self._waiting, []
+                    trouble = await asyncio.to_thread(self._write, [settlement for settlement, _ in batch])
+            except Exception as error:  # noqa: BLE001 # Whatever it is, somebody waits for each line of the batch.
+                trouble = repr(error)
+            finally:
+                self.failing = trouble is not None
+                self._answer([kept for _, kept in batch], trouble)
+
+    def _answer(self, batch: list[asyncio.Future[None]], trouble: str | None) -> None:
+        for kept in batch:
+            if kept.done():
+                continue
+            if trouble is None:
+                kept.set_result(None)
+            else:
+                kept.set_exception(JournalFull(f"{self.path} cannot be written: {trouble}"))
 
     def _write(self, settlements: list[Settlement]) -> str | None:
         """Why it failed, None when the lines are on the disk: all or none of them."""
         text = b"".join([spelled(Line(self._places + number, one)) for number, one in enumerate(settlements, 1)])
+        trouble = self._put(text)
+        if trouble is None:
+            self._spoiled = False
+            self._places += len(settlements)
+            self.size += len(text)
+        return trouble
+
+    def _write_and_cut(self) -> str | None:
+        trouble = self._put(_PROBE)
+        self._cut()
+        return trouble
+
+    def _put(self, text: bytes) -> str | None:
+        """Bring the text to the disk, behind the lines that are there; it counts only once `size` does."""
         if self.size + len(text) > self._largest_bytes:
             return f"it may not be larger than {self._largest_bytes} bytes"
         try:
             if self._file < 0:
                 self._file = _created(self.path)
+            if self._spoiled:
+                os.ftruncate(self._file, self.size)
+            self._spoiled = True
             _write_all(self._file, text)
             os.fdatasync(self._file)
         except OSError as error:
-            if self._file >= 0:
-                # Half a line would spoil the next one.
-                os.ftruncate(self._file, self.size)
+            self._cut()
             return str(error)
-        self._places += len(settlements)
-        self.size += len(text)
         return None
+
+    def _cut(self) -> None:
+        """Half a line would spoil the next one. A disk that refuses this, too, is asked again before that one."""
+        if self._spoiled:
+            with suppress(OSError):
+                os.ftruncate(self._file, self.size)
+                self._spoiled = False
 
 
 class Orphan:
@@ -143,26 +186,53 @@ class Orphan:
         self.release()
 
     def release(self) -> None:
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
-def orphans(folder: Path) -> Iterator[Orphan]:
-    """The journals whose processes are dead, each held until it is removed or released."""
+def orphans(folder: Path, log_error: Callable[[str], None]) -> Iterator[Orphan]:
+    """The journals whose processes are dead, each held until it is removed or released; what looks like one and
+    cannot be read is complained of."""
     for path in sorted(folder.glob("*" + SUFFIX)):
         try:
             file = os.open(path, os.O_RDWR)
         except FileNotFoundError:
+            continue
+        except OSError as error:
+            log_error(f"{path} cannot be read, so what it holds is not charged: {error.strerror}")
             continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(file)
             continue
-        yield Orphan(path, file)
+        if _is_still_at(path, os.fstat(file)):
+            yield Orphan(path, file)
+        else:
+            os.close(file)
 
 
-def read(path: Path, start: int) -> list[Read]:
-    """The next lines from here, up to LINES_AT_ONCE; none at the end, and none of a torn tail."""
+def _is_still_at(path: Path, opened: os.stat_result) -> bool:
+    """Not if somebody else has replayed and removed it before it was locked, or if it is no file at all."""
+    try:
+        return stat.S_ISREG(opened.st_mode) and path.stat().st_ino == opened.st_ino
+    except FileNotFoundError:
+        return False
+
+
+def park(journal: Path, text: bytes) -> None:
+    """Move a line out of the way of the others, to be looked at by people. Raises OSError."""
+    file = os.open(journal.with_suffix(PARKED), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        _write_all(file, text)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def read(path: Path, start: int, end: int | None = None) -> list[Read]:
+    """The next lines from here to `end`, up to LINES_AT_ONCE; none at the end, and none of a torn tail."""
     found: list[Read] = []
     with path.open("rb") as file:
         file.seek(start)
@@ -170,13 +240,16 @@ def read(path: Path, start: int) -> list[Read]:
             if not text.endswith(b"\n") or len(found) == LINES_AT_ONCE:
                 break
             start += len(text)
-            found.append(Read(_understood(text), start))
+            if end is not None and start > end:
+                break
+            found.append(Read(_understood(text), start, text))
     return found
 
 
-def count(path: Path) -> int:
-    """How many lines there are."""
+def count(path: Path, start: int = 0) -> int:
+    """How many lines there are from here."""
     with path.open("rb") as file:
+        file.seek(start)
         return sum(1 for text in file if text.endswith(b"\n"))
 
 
@@ -198,13 +271,21 @@ def _created(path: Path) -> int:
     """A new file under a lock from its first moment, so that nobody can take it for a dead process's."""
     unborn = path.with_suffix(".new")
     file = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    unborn.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unborn.rename(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError:
+        # Before the lock is let go, so that nobody takes it for a dead process's.
+        for name in (unborn, path):
+            with suppress(OSError):
+                name.unlink(missing_ok=True)
+        os.close(file)
+        raise
     return file
 
 

@@ -83,19 +83,27 @@ class Metrics:
         )
         self.store_calls = Counter("gateway_store_calls_total", "Calls of the store.", ("call", "outcome"))
         self.store_seconds = Histogram("gateway_store_call_seconds", "How long they took.", ("call",), STORE_CALL)
-        self.unsettled = Gauge("gateway_unsettled_requests", "Answered requests whose settlement waits on disk.")
+        self.unsettled = Gauge("gateway_unsettled_requests", "Answered requests whose settlement waits.")
+        self.journal_entries = Counter(
+            "gateway_journal_entries_total", "Settlements that could not be made at once.", ("outcome",)
+        )
         self.upstream_up = Gauge(
             "gateway_upstream_up", "1 while an upstream may be asked, else 0.", ("upstream",), "min"
         )
         self.build = Gauge("gateway_build_info", "Always 1; the labels say what runs.", ("version", "python"), "max")
         self.build.set(1, (version, platform.python_version()))
-        # A counter that begins at nothing shows its first step to Prometheus; one that begins at one hides it.
+        self._begin_at_nothing()
+        self._quotas: dict[tuple[Labels, str], tuple[float, int]] = {}
+        self._process = Process()
+
+    def _begin_at_nothing(self) -> None:
+        """A counter that begins at nothing shows its first step to Prometheus; one that begins at one hides it."""
         for _, by in _ABORTED_BY:
             self.aborted.add((by,), 0)
         for outcome in ("accepted", "refused"):
             self.config_reloads.add((outcome,), 0)
-        self._quotas: dict[tuple[Labels, str], tuple[float, int]] = {}
-        self._process = Process()
+        for outcome in ("written", "replayed", "parked", "lost"):
+            self.journal_entries.add((outcome,), 0)
 
     def exchange(self, x: Exchange) -> None:
         """Record one finished request."""
@@ -124,6 +132,10 @@ class Metrics:
         """Record one call of the store: what for, "ok" or "unavailable", and how long it took."""
         self.store_calls.add((call, outcome))
         self.store_seconds.observe((call,), seconds)
+
+    def journal_entries_were(self, outcome: str, entries: int) -> None:
+        """Record what became of settlements that could not be made at once: "written", "replayed", "parked", "lost"."""
+        self.journal_entries.add((outcome,), entries)
 
     def quotas(self, limit_statuses: Iterable[LimitStatus]) -> None:
         """Note how much of each quota of a team or of the organisation is used.

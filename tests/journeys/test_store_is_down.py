@@ -143,6 +143,41 @@ async def test_requests_can_be_let_through_and_charged_later(redis: RedisServer,
         assert (refused.status, refused.json["limit"]["used"]) == (429, 5)
 
 
+async def test_what_the_disk_refuses_is_charged_all_the_same(redis: RedisServer, tmp_path: Path) -> None:
+    folder = tmp_path / "journal"
+    allowed = store(redis, folder, on_outage="allow")
+    async with DemoUpstream(TEN_TOKENS) as upstream, whole_gateway(upstream.base_url, store=allowed) as gateway:
+        redis.kill()
+        take_away(folder)
+        assert (await gateway.chat()).status == 200
+        await gateway.ended()
+        assert (await gateway.chat()).status == 503
+        assert "gateway_unsettled_requests 1" in await gateway.metrics()
+
+        redis.start()
+        await until_settled(gateway)
+        assert (await gateway.ledger()).requests == 1
+        assert 'gateway_journal_entries_total{outcome="replayed"} 1' in await gateway.metrics()
+
+        give_back(folder)
+        redis.kill()
+        async with asyncio.timeout(10):
+            while (await gateway.chat()).status != 200:
+                await asyncio.sleep(TIMEOUT_S / 10)
+        redis.start()
+        await until_settled(gateway)
+        assert (await gateway.ledger()).requests == 2
+        assert 'gateway_journal_entries_total{outcome="lost"} 0' in await gateway.metrics()
+
+
+def take_away(folder: Path) -> None:
+    folder.rmdir()
+
+
+def give_back(folder: Path) -> None:
+    folder.mkdir()
+
+
 async def test_the_next_start_takes_up_what_waits_on_the_disk(redis: RedisServer, tmp_path: Path) -> None:
     allowed = store(redis, tmp_path, on_outage="allow")
     async with DemoUpstream(TEN_TOKENS) as upstream:

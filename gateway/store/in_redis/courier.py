@@ -23,6 +23,7 @@ from redis.exceptions import (
 )  # fmt: skip
 
 from gateway.core.errors import StoreUnavailable
+from gateway.store.contract import CallRefused
 from gateway.store.in_redis.line import Command, Line, LineDown, Spoken
 from gateway.store.in_redis.script import Script
 from gateway.store.in_redis.servers import Servers
@@ -76,7 +77,9 @@ class Courier:
             self._observe(name, "unavailable", loop.time() - began)
             if isinstance(error, ResponseError):
                 self._objection, self._objected_at = str(error), loop.time()
-            raise StoreUnavailable(
+            # What is no fault of the call itself has a class of its own: no memory, no rights, no master.
+            kind = CallRefused if type(error) is ResponseError else StoreUnavailable
+            raise kind(
                 "The gateway's store does not answer. Nothing was forwarded; try again soon.", retry_after_ms=_RETRY_MS
             ) from error
         self._observe(name, "ok", loop.time() - began)

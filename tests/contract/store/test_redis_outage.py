@@ -6,14 +6,18 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from gateway.core.errors import StoreUnavailable
+from gateway.store.backlog import Policy
 from gateway.store.contract import UsageQuery
 from gateway.store.in_redis import RedisStore
+from gateway.store.journal import Journal
+from gateway.store.outbox import OutboxStore
 from tests.contract.store.asking import admitted, ask, bill, limit, truth, used_and_held
-from tests.contract.store.keepers import UTC, redis_options
+from tests.contract.store.keepers import UTC, FalseClock, redis_options
 from tests.redis_servers import RedisServer, redis_server
 
 TIMEOUT_S = 0.2
@@ -129,6 +133,31 @@ async def test_every_call_is_told_to_who_looks(server: RedisServer) -> None:
     assert seen[-1] == ("admit", "unavailable")
     server.thaw()
     await store.close()
+
+
+async def test_what_redis_refuses_for_ever_holds_up_no_other(
+    server: RedisServer, store: RedisStore, tmp_path: Path
+) -> None:
+    """Somebody else has written to the ledger's key of one team."""
+    complaints: list[str] = []
+    steady = OutboxStore(store, Journal(tmp_path, "one"), Policy(complaints.append, pause_s=0.01), (FalseClock(), UTC))
+    made = [await admitted(steady, ask(QUOTA)) for _ in range(3)]
+    with contextlib.closing(server.client()) as client:
+        client.set("gw:1:{t/blue}:l:2026-11-05", "not a hash")
+    server.freeze()
+    for one, team in zip(made, ("blue", "red", "red"), strict=True):
+        await steady.settle(truth(one, 7, bill(team=team)))
+    assert steady.unsettled == 3
+    server.thaw()
+    steady.start()
+    async with asyncio.timeout(10):
+        while steady.unsettled:
+            await asyncio.sleep(TIMEOUT_S / 10)
+    [row] = await steady.usage(UsageQuery(by=("team",)))
+    assert (row.team, row.requests) == ("red", 2)
+    assert len(complaints) == 1
+    assert "WRONGTYPE" in complaints[0]
+    await steady.close()
 
 
 async def test_replaying_a_journal_twice_charges_once(server: RedisServer, store: RedisStore) -> None:

@@ -13,10 +13,11 @@ from redis.crc import key_slot
 
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit, Scope
+from gateway.store.backlog import Policy
 from gateway.store.contract import UsageQuery
 from gateway.store.in_redis import RedisStore
 from gateway.store.journal import Journal
-from gateway.store.outbox import OutboxStore, Policy
+from gateway.store.outbox import OutboxStore
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
 from tests.contract.store.conftest import emptied
 from tests.contract.store.keepers import UTC, FalseClock, redis_options

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,14 +27,14 @@ def names(folder: Path) -> list[str]:
 
 
 def kept(path: Path) -> list[Settlement | None]:
-    return [line.settlement if line else None for line, _ in read(path, 0)]
+    return [line.settlement if line else None for line, *_ in read(path, 0)]
 
 
 async def test_what_is_kept_is_read_as_it_was(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "p")
     await journal.append(settlement("a"))
     await journal.append(settlement("b"))
-    assert [(line.place, line.settlement) for line, _ in read(journal.path, 0) if line] == [
+    assert [(line.place, line.settlement) for line, *_ in read(journal.path, 0) if line] == [
         (1, settlement("a")),
         (2, settlement("b")),
     ]
@@ -41,7 +44,7 @@ async def test_what_is_kept_is_read_as_it_was(tmp_path: Path) -> None:
 async def test_lines_that_wait_are_written_together(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "p")
     await asyncio.gather(*[journal.append(settlement(str(number))) for number in range(500)])
-    names = [one.settlement.id for start in (0,) for one, _ in read(journal.path, start) if one]
+    names = [one.settlement.id for start in (0,) for one, *_ in read(journal.path, start) if one]
     assert names == [str(number) for number in range(200)]
     assert count(journal.path) == 500
 
@@ -52,7 +55,7 @@ async def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
     names: list[str] = []
     start = 0
     while lines := read(journal.path, start):
-        names += [line.settlement.id for line, _ in lines if line]
+        names += [line.settlement.id for line, *_ in lines if line]
         start = lines[-1].end
     assert names == [str(number) for number in range(450)]
     assert start == journal.size
@@ -83,7 +86,7 @@ async def test_places_go_on_when_the_file_is_emptied(tmp_path: Path) -> None:
     assert await journal.empty(journal.size)
     assert kept(journal.path) == []
     await journal.append(settlement("b"))
-    assert [line.place for line, _ in read(journal.path, 0) if line] == [2]
+    assert [line.place for line, *_ in read(journal.path, 0) if line] == [2]
 
 
 async def test_a_file_is_not_emptied_of_lines_that_nobody_has_read(tmp_path: Path) -> None:
@@ -125,6 +128,73 @@ async def test_a_full_disk_leaves_whole_lines_only(tmp_path: Path) -> None:
     assert kept(journal.path) == [settlement("a"), settlement("c")]
 
 
+@contextlib.contextmanager
+def full_disk(journal: Journal) -> Iterator[None]:
+    """In place of the journal's file, a device that takes nothing and cannot be cut either."""
+    whole, full = os.dup(journal._file), os.open("/dev/full", os.O_RDWR)
+    os.dup2(full, journal._file)
+    try:
+        yield
+    finally:
+        os.dup2(whole, journal._file)
+        os.close(whole)
+        os.close(full)
+
+
+async def test_who_waits_is_told_though_the_disk_refuses_even_to_cut(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "p")
+    await journal.append(settlement("a"))
+    with full_disk(journal):
+        async with asyncio.timeout(5):
+            told = await asyncio.gather(*[journal.append(settlement(name)) for name in "bcd"], return_exceptions=True)
+        assert all(isinstance(one, JournalFull) for one in told)
+    assert journal.failing
+    os.write(journal._file, b"00000000 {half a line")
+    await journal.append(settlement("e"))
+    assert kept(journal.path) == [settlement("a"), settlement("e")]
+    assert [read_.line.place for read_ in read(journal.path, 0) if read_.line] == [1, 2]
+
+
+async def test_a_probe_finds_out_that_there_is_room_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "p")
+    await journal.append(settlement("a"))
+    size = journal.size
+    with full_disk(journal):
+        with pytest.raises(JournalFull):
+            await journal.append(settlement("b"))
+        await journal.probe()
+        assert journal.failing
+    await journal.probe()
+    assert not journal.failing
+    assert journal.path.stat().st_size == journal.size == size
+    assert kept(journal.path) == [settlement("a")]
+
+
+async def test_a_file_that_cannot_be_made_leaves_nothing_open(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "p")
+    (journal.path / "in the way").mkdir(parents=True)
+    open_before = len(names(Path("/proc/self/fd")))
+    for name in "abc":
+        with pytest.raises(JournalFull):
+            await journal.append(settlement(name))
+    assert len(names(Path("/proc/self/fd"))) == open_before
+    assert names(tmp_path) == ["p.journal"]
+
+
+async def test_what_is_no_file_is_complained_of_and_the_others_are_found(tmp_path: Path) -> None:
+    (tmp_path / "a.journal").mkdir()
+    (tmp_path / "b.journal").symlink_to("b.journal")
+    os.mkfifo(tmp_path / "c.journal")
+    journal = Journal(tmp_path, "d")
+    await journal.append(settlement("a"))
+    await journal.close()
+    complaints: list[str] = []
+    [orphan] = orphans(tmp_path, complaints.append)
+    assert orphan.process == "d"
+    assert [complaint.split(".journal")[0][-1] for complaint in complaints] == ["a", "b"]
+    orphan.release()
+
+
 async def test_a_line_is_kept_though_who_asked_is_cancelled(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "p")
     asking = asyncio.create_task(journal.append(settlement("a")))
@@ -143,10 +213,10 @@ async def test_a_folder_that_cannot_be_made_is_told_at_once(tmp_path: Path) -> N
 async def test_nobody_takes_the_journal_of_a_living_process(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "p")
     await journal.append(settlement("a"))
-    assert list(orphans(tmp_path)) == []
+    assert list(orphans(tmp_path, print)) == []
     await journal.close()
-    [orphan] = orphans(tmp_path)
-    assert (orphan.process, list(orphans(tmp_path))) == ("p", [])
+    [orphan] = orphans(tmp_path, print)
+    assert (orphan.process, list(orphans(tmp_path, print))) == ("p", [])
     orphan.release()
 
 
@@ -177,7 +247,7 @@ asyncio.run(die())
 def test_the_journal_of_a_killed_process_can_be_taken_up(tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
     subprocess.run([sys.executable, "-c", DYING, str(tmp_path)], cwd=root, check=False)
-    [orphan] = orphans(tmp_path)
+    [orphan] = orphans(tmp_path, print)
     assert orphan.process == "dead"
     assert kept(orphan.path) == [settlement("a")]
     orphan.remove()

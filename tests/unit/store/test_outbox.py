@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -9,10 +10,11 @@ import pytest
 
 from gateway.core.errors import StoreUnavailable
 from gateway.core.reservation import AdmissionRequest, Refusal, Reservation, Settlement
-from gateway.store.contract import UsageQuery
+from gateway.store.backlog import Policy
+from gateway.store.contract import CallRefused, UsageQuery
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.journal import Journal
-from gateway.store.outbox import OutboxStore, Policy
+from gateway.store.outbox import OutboxStore
 from tests.contract.store.asking import admitted, ask, bill, limit, truth, used_and_held
 from tests.contract.store.keepers import FalseClock
 
@@ -28,6 +30,7 @@ class FlakyStore(InMemoryStore):
         self.trouble: str | None = None
         self.frozen = False
         self.defect: Exception | None = None
+        self.poison: set[str] = set()
         self.marks: dict[str, int] = {}
         self.replayed: list[str] = []
         self.back = asyncio.Event()
@@ -47,32 +50,55 @@ class FlakyStore(InMemoryStore):
             await super().settle(settlement)
         if self.defect:
             raise self.defect
-        self._check()
+        self._check(settlement.id)
         await super().settle(settlement)
 
     async def replay(self, process: str, place: int, settlement: Settlement) -> None:
-        self._check()
-        assert place == self.marks.get(process, place - 1) + 1 or place <= self.marks[process]
+        self._check(settlement.id)
         if place > self.marks.get(process, 0):
             await super().settle(settlement)
         self.marks[process] = max(place, self.marks.get(process, 0))
         self.replayed.append(settlement.id)
 
-    def _check(self) -> None:
+    def _check(self, name: str = "") -> None:
         if self.trouble:
             raise StoreUnavailable("away")
+        if name in self.poison:
+            raise CallRefused("not this one")
 
 
 class Stage:
     """A store, a journal in a folder, and a steady store over both."""
 
-    def __init__(self, folder: Path, process: str = "p", lets_through: bool = False) -> None:
+    def __init__(self, folder: Path, process: str = "p", lets_through: bool = False, in_memory: int = 10) -> None:
         self.clock = FalseClock()
         self.store = FlakyStore(self.clock)
         self.complaints: list[str] = []
-        policy = Policy(self.complaints.append, lets_through, pause_s=0.001, orphans_s=0.02)
+        self.counts: Counter[str] = Counter()
+        policy = Policy(
+            self.complaints.append,
+            lets_through,
+            pause_s=0.001,
+            orphans_s=0.02,
+            in_memory=in_memory,
+            count=lambda outcome, entries: self.counts.update({outcome: entries}),
+        )
         self.journal = Journal(folder, process)
         self.steady = OutboxStore(self.store, self.journal, policy, (self.clock, UTC))
+
+    def fill_disk(self) -> None:
+        self.journal._largest_bytes = 10
+
+    def free_disk(self) -> None:
+        self.journal._largest_bytes = 1 << 20
+
+    async def settle(self, *ids: str) -> None:
+        for name in ids:
+            await self.steady.settle(Settlement(name, self.clock.now_ms(), (), bill()))
+
+    async def billed(self) -> int:
+        rows = await self.steady.usage(UsageQuery())
+        return rows[0].requests if rows else 0
 
     async def until_nothing_waits(self) -> None:
         await until(lambda: not (self.steady.unsettled or self.journal.size))
@@ -160,15 +186,155 @@ async def test_or_it_is_let_through_and_charged_later(tmp_path: Path) -> None:
     await stage.steady.close()
 
 
-async def test_nobody_is_let_through_whose_charge_could_not_be_kept(tmp_path: Path) -> None:
+async def test_nobody_is_let_through_while_the_disk_refuses(tmp_path: Path) -> None:
     stage = Stage(tmp_path, lets_through=True)
-    stage.journal._largest_bytes = 10
+    stage.fill_disk()
     stage.store.go()
     reservation = await admitted(stage.steady, ask(QUOTA))
-    with pytest.raises(StoreUnavailable, match="lost"):
-        await stage.steady.settle(truth(reservation, 7))
+    await stage.steady.settle(truth(reservation, 7))
     with pytest.raises(StoreUnavailable):
         await stage.steady.admit(ask(QUOTA))
+
+
+async def test_somebody_is_again_once_the_disk_has_room(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, lets_through=True)
+    stage.fill_disk()
+    stage.store.go()
+    await stage.settle("a")
+    stage.steady.start()
+    stage.store.come()
+    await until(lambda: stage.steady.unsettled == 0)
+    stage.free_disk()
+    await until(lambda: not stage.journal.failing)
+    stage.store.go()
+    await admitted(stage.steady, ask(QUOTA))
+    await stage.steady.close()
+
+
+async def test_what_the_disk_refuses_is_settled_when_the_store_is_back(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.fill_disk()
+    stage.store.go()
+    stage.steady.start()
+    await stage.settle("a", "b", "c")
+    assert stage.steady.unsettled == 3
+    stage.store.come()
+    await stage.until_nothing_waits()
+    assert (await stage.billed(), stage.counts) == (3, {"replayed": 3})
+    await stage.steady.close()
+
+
+async def test_or_it_goes_to_the_disk_when_there_is_room(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.fill_disk()
+    stage.store.go()
+    stage.steady.start()
+    await stage.settle("a", "b", "c")
+    stage.free_disk()
+    await until(lambda: stage.journal.size > 0)
+    await stage.steady.close()
+    assert stage.counts == {"written": 3}
+    after = Stage(tmp_path, "next")
+    after.steady.start()
+    await until(lambda: not names(tmp_path))
+    assert (await after.billed(), after.counts) == (3, {"replayed": 3})
+    await after.steady.close()
+
+
+async def test_what_memory_has_no_room_for_is_lost_and_counted(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, in_memory=2)
+    stage.fill_disk()
+    stage.store.go()
+    await stage.settle("a", "b")
+    with pytest.raises(StoreUnavailable, match="lost"):
+        await stage.settle("c")
+    assert (stage.steady.unsettled, stage.counts) == (2, {"lost": 1})
+    stage.store.come()
+    stage.steady.start()
+    await stage.until_nothing_waits()
+    assert await stage.billed() == 2
+    await stage.steady.close()
+
+
+async def test_what_neither_takes_until_the_end_is_lost_and_counted(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.fill_disk()
+    stage.store.go()
+    await stage.settle("a", "b")
+    await stage.steady.close()
+    assert stage.counts == {"lost": 2}
+    assert "2 settlements are lost" in stage.complaints[-1]
+
+
+async def test_what_is_in_memory_is_settled_at_the_end_if_the_store_is_back(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.fill_disk()
+    stage.store.go()
+    await stage.settle("a", "b")
+    stage.store.come()
+    await stage.steady.close()
+    assert (await stage.billed(), stage.counts) == (2, {"replayed": 2})
+
+
+@pytest.mark.parametrize("poison", ["s0", "s1", "s2"])
+async def test_an_entry_that_the_store_always_refuses_holds_up_no_other(tmp_path: Path, poison: str) -> None:
+    stage = Stage(tmp_path)
+    stage.store.go()
+    await stage.settle("s0", "s1", "s2", "s3")
+    stage.store.come()
+    stage.store.poison = {poison}
+    stage.steady.start()
+    await stage.until_nothing_waits()
+    assert await stage.billed() == 3
+    assert stage.counts == {"written": 4, "parked": 1, "replayed": 3}
+    assert len(stage.complaints) == 1
+    await stage.steady.close()
+    assert names(tmp_path) == ["p.parked"]
+    (tmp_path / "p.parked").rename(tmp_path / "p-again.journal")
+    after = Stage(tmp_path, "next")
+    after.steady.start()
+    await until(lambda: not names(tmp_path))
+    assert after.store.replayed == [poison]
+    await after.steady.close()
+
+
+async def test_a_store_that_refuses_every_entry_parks_none(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.store.go()
+    await stage.settle("s0", "s1", "s2")
+    stage.store.come()
+    stage.store.poison = {"s0", "s1", "s2"}
+    stage.steady.start()
+    await until(lambda: len(stage.complaints) == 1)
+    assert (stage.steady.unsettled, names(tmp_path)) == (3, ["p.journal"])
+    stage.store.poison = set()
+    await stage.until_nothing_waits()
+    assert (await stage.billed(), stage.counts) == (3, {"written": 3, "replayed": 3})
+    await stage.steady.close()
+
+
+async def test_files_that_cannot_be_read_hold_up_no_other(tmp_path: Path) -> None:
+    before = Stage(tmp_path, "m-dead")
+    before.store.go()
+    await before.settle("of the dead")
+    await before.steady.close()
+    (tmp_path / "a.journal").mkdir()
+    (tmp_path / "z.journal").symlink_to("z.journal")
+    (tmp_path / "garbage.journal").write_bytes(b"\x00\xff\n" * 1_000)
+    stage = Stage(tmp_path)
+    stage.store.go()
+    await stage.settle("own")
+    stage.store.come()
+    stage.steady.start()
+    await stage.until_nothing_waits()
+    await until(lambda: "m-dead.journal" not in names(tmp_path))
+    assert stage.store.replayed == ["own", "of the dead"]
+    assert stage.counts["parked"] == 1_000
+    await stage.settle("later")
+    assert await stage.billed() == 3
+    assert len(stage.complaints) == 3
+    await stage.steady.close()
+    assert sorted(names(tmp_path)) == ["a.journal", "garbage.parked", "z.journal"]
 
 
 async def test_a_start_takes_up_what_a_process_left_behind(tmp_path: Path) -> None:

@@ -30,6 +30,24 @@ if place > 0 and place <= tonumber(call('GET', KEYS[4]) or '0') then
 end
 local state = call('HGET', KEYS[1], ARGV[1])
 
+-- Read all before anything is written: where somebody else has written to one of the keys, Redis ends the script with
+-- an error, and half a settlement would count as a whole one.
+local bill = { unpack_numbers(BILL, ARGV[5], cursor) }
+cursor = bill[COLUMNS + 1]
+local billed = state ~= SETTLED and ARGV[3] ~= '' and call('HGET', KEYS[2], ARGV[3])
+local last = last_of(state)
+local counters = {}
+for number = 5, #KEYS do
+  local kind, amount, extra, first, second
+  kind, amount, extra, first, second, cursor = unpack_numbers('<ddddd', ARGV[5], cursor)
+  if state ~= SETTLED and in_window(kind, first, second, now) then
+    local counter = read(KEYS[number], kind, first, second, now, step)
+    release(counter, last, amount)
+    counter[1] = counter[1] + extra * counter[2]
+    counters[#counters + 1] = { KEYS[number], counter, kind, first, second }
+  end
+end
+
 if place > 0 then
   call('PSETEX', KEYS[4], mark_ms, string.format('%.0f', place))
 end
@@ -39,18 +57,15 @@ end
 call('HSET', KEYS[1], ARGV[1], SETTLED)
 call('PEXPIRE', KEYS[1], ARGV[2])
 
-local bill = { unpack_numbers(BILL, ARGV[5], cursor) }
-cursor = bill[COLUMNS + 1]
 if ARGV[3] ~= '' then
-  local before = call('HGET', KEYS[2], ARGV[3])
-  if before then
-    local sums = { unpack_numbers(BILL, before) }
+  if billed then
+    local sums = { unpack_numbers(BILL, billed) }
     for column = 1, COLUMNS do
       bill[column] = bill[column] + sums[column]
     end
   end
   call('HSET', KEYS[2], ARGV[3], pack(BILL, unpack(bill, 1, COLUMNS)))
-  if not before and call('HLEN', KEYS[2]) == 1 then
+  if not billed and call('HLEN', KEYS[2]) == 1 then
     call('PEXPIRE', KEYS[2], ledger_ms)
     call('ZADD', KEYS[3], now, ARGV[4])
     call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ledger_ms)
@@ -58,15 +73,7 @@ if ARGV[3] ~= '' then
   end
 end
 
-local last = last_of(state)
-for number = 5, #KEYS do
-  local kind, amount, extra, first, second
-  kind, amount, extra, first, second, cursor = unpack_numbers('<ddddd', ARGV[5], cursor)
-  if in_window(kind, first, second, now) then
-    local counter = read(KEYS[number], kind, first, second, now, step)
-    release(counter, last, amount)
-    counter[1] = counter[1] + extra * counter[2]
-    write(KEYS[number], counter, kind, first, second, step_ms)
-  end
+for _, one in ipairs(counters) do
+  write(one[1], one[2], one[3], one[4], one[5], step_ms)
 end
 return { 1, now }
