@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,9 +12,10 @@ from gateway.app.snapshot_builder import snapshot
 from gateway.core.errors import UpstreamError, UpstreamUnreachable
 from gateway.demo.script import Script
 from gateway.demo.upstream import DemoUpstream
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings, demo_settings
 from gateway.upstream.client import HttpClient
-from gateway.upstream.fetch import models_served
+from gateway.upstream.health_checks import models_served
 
 _TOKENS_PER_SECOND = 40
 """What the demo upstream plays at: fast enough to please, slow enough to be seen streaming."""
@@ -41,14 +43,14 @@ async def before(url: str, api_key: str, key: str, listen: str) -> AsyncIterator
 
 
 async def _models_of(settings: Settings, url: str) -> list[str]:
-    wire = HttpClient()
+    client = HttpClient(BackgroundTasks(lambda _doing, error: traceback.print_exception(error)))
     try:
-        models = await models_served(wire, snapshot(settings).upstreams()[0])
+        models = await models_served(client, snapshot(settings).upstreams()[0])
     except UpstreamError as error:
         # Whoever gave the URL knows the server by that, not by the name that it has in the settings.
         raise UpstreamUnreachable(f"{url} is not served: {error.message}") from None
     finally:
-        await wire.close()
+        await client.close()
     if not models:
         raise UpstreamUnreachable(f"{url} is not served: it lists no models.")
     return models

@@ -22,13 +22,14 @@ from gateway.core.estimate import Estimates
 from gateway.core.health import Change
 from gateway.core.routing import RoutingState
 from gateway.pipeline import Pipeline, Services
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings.shape import Settings
 from gateway.stages.forward import UpstreamServices
 from gateway.telemetry.gathering import PACKED
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
-from gateway.upstream.checks import Check, Checks
 from gateway.upstream.client import HttpClient
+from gateway.upstream.health_checks import HealthCheck, HealthChecks
 from gateway.web.admin_api import AdminApi
 from gateway.web.admin_plane import AdminPlane, Desk
 from gateway.web.data_plane import DataPlane
@@ -54,9 +55,9 @@ class Gateway:
             self._metrics.journal_entries_were,
         )
         self.store = self._store.store
-        self._client = HttpClient()
+        self._client = HttpClient(self._background_tasks())
         self._routing = RoutingState(self._note_health)
-        self._checks = Checks(self._client, self._routing.health, clock, Random())
+        self._health_checks = HealthChecks(self._client, self._routing.health, clock, Random())
         self.services = Services(
             snapshot=snapshot(settings, clock.now_ms() // 1000),
             store=self.store,
@@ -126,7 +127,7 @@ class Gateway:
             await listener.close()
         self._doors.clear()
         await self._pipeline.closed()
-        await self._checks.close()
+        await self._health_checks.close()
         await self._client.close()
         await self._store.close()
 
@@ -135,9 +136,14 @@ class Gateway:
         self._store.start()
         self._check_upstreams()
 
+    def _background_tasks(self) -> BackgroundTasks:
+        return BackgroundTasks(self._log.defect, lambda task: self._metrics.task_failures.add((task,)))
+
     def _check_upstreams(self) -> None:
         asked = [upstream for upstream in self.services.snapshot.upstreams() if upstream.check_path]
-        self._checks.keep(Check(upstream, upstream.check_path, upstream.check_every_s) for upstream in asked)
+        self._health_checks.keep(
+            HealthCheck(upstream, upstream.check_path, upstream.check_every_s) for upstream in asked
+        )
 
     def _note_health(self, change: Change) -> None:
         tell = self._log.warning if change.after in ("open", "down") else self._log.info

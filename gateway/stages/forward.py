@@ -17,7 +17,7 @@ from gateway.core.response import ResponseWriter, UpstreamResponse
 from gateway.core.retry_after import read_retry_after
 from gateway.core.routing import RoutingState
 from gateway.core.target import Target
-from gateway.upstream.contract import Outgoing, UpstreamClient
+from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 
 MORE_TARGETS = 2
 """How many further targets are tried after the first."""
@@ -60,7 +60,7 @@ async def forward(
     while following is not None:
         target = following
         body = outgoing_body(exchange, parsed, target)
-        outgoing = Outgoing(parsed.endpoint.upstream_path, headers, body, rest=parsed.rest)
+        outgoing = UpstreamRequest(parsed.endpoint.upstream_path, headers, body, rest=parsed.rest)
         try:
             response = await _attempt(exchange, target, outgoing, services)
         except (UpstreamUnreachable, UpstreamTimedOut):
@@ -82,7 +82,7 @@ def _next_well(left: Iterator[Target], services: UpstreamServices) -> Target | N
 
 
 async def _attempt(
-    exchange: Exchange, target: Target, outgoing: Outgoing, services: UpstreamServices
+    exchange: Exchange, target: Target, outgoing: UpstreamRequest, services: UpstreamServices
 ) -> UpstreamResponse:
     """One try, of which the target's health is told. The one that is relayed ends with its exchange."""
     exchange.target = target
@@ -109,7 +109,9 @@ def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:
     return not writer.started and not (parsed.rest is not None and parsed.rest.taken)
 
 
-async def _ask(exchange: Exchange, target: Target, outgoing: Outgoing, client: UpstreamClient) -> UpstreamResponse:
+async def _ask(
+    exchange: Exchange, target: Target, outgoing: UpstreamRequest, client: UpstreamClient
+) -> UpstreamResponse:
     """One try, noted in the exchange with the time that was spent waiting, whatever comes of it."""
     began = monotonic()
     try:

@@ -1,1 +1,1 @@
-"""The wire to the model servers: connections, pools and the standing of each server."""
+"""The HTTP client of the model servers: its connections, its pools, and the health checks."""

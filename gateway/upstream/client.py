@@ -1,7 +1,7 @@
-"""The wire: requests to upstreams and the answers to them, over a pool for each upstream.
+"""The HTTP client of the gateway: requests to upstreams and their responses, over a pool for each upstream.
 
 A pool belongs to one immutable `Upstream`: when a reload changes a setting, requests get a new pool,
-and the old one empties by itself as its answers end and its idle connections expire.
+and the old one empties by itself as its responses end and its idle connections expire.
 """
 
 from __future__ import annotations
@@ -11,52 +11,52 @@ from time import monotonic
 
 from gateway.core.errors import ShuttingDown, UpstreamUnreachable
 from gateway.core.target import Upstream
-from gateway.upstream.connection import HUNG_UP, Request, Stale
-from gateway.upstream.contract import Outgoing
-from gateway.upstream.fittings import IDLE_SECONDS, Fittings
-from gateway.upstream.incoming import Incoming
+from gateway.runtime.tasks import BackgroundTasks
+from gateway.upstream.connection import HUNG_UP, IDLE_SECONDS, ClientOptions, EncodedRequest, StaleConnection
+from gateway.upstream.contract import UpstreamRequest
 from gateway.upstream.pool import Pool
+from gateway.upstream.response_stream import ResponseStream
 from gateway.upstream.upload import beginning
 
 
 class HttpClient:
     """Implements `contract.UpstreamClient` with HTTP/1.1."""
 
-    def __init__(self, idle_seconds: float = IDLE_SECONDS) -> None:
-        self._fittings = Fittings(idle_seconds)
+    def __init__(self, tasks: BackgroundTasks, idle_seconds: float = IDLE_SECONDS) -> None:
+        self._options = ClientOptions(tasks, idle_seconds)
         self._pools: dict[Upstream, Pool] = {}
         self._is_closed = False
 
-    async def send(self, upstream: Upstream, outgoing: Outgoing) -> Incoming:
+    async def send(self, upstream: Upstream, request: UpstreamRequest) -> ResponseStream:
         """As the contract says; also ValueError for a request or an upstream that cannot be written
         down safely (see `Origin`). Whoever cancels it closes the connection."""
         pool = self._pool(upstream)
-        request = Request(
-            head=pool.origin.head(outgoing),
-            body=beginning(outgoing),
+        encoded = EncodedRequest(
+            head=pool.origin.head(request),
+            body=beginning(request),
             timeouts=upstream.timeouts,
             began=monotonic(),
-            bodiless=outgoing.method == "HEAD",
-            rest=outgoing.rest,
+            rest=request.rest,
         )
         connection = await pool.acquire()
         try:
-            return await connection.exchange(request)
-        except Stale:
-            if outgoing.rest is not None and outgoing.rest.taken:
-                raise HUNG_UP.about(upstream.name, UpstreamUnreachable) from None
+            return await connection.exchange(encoded)
+        except StaleConnection:
+            if request.rest is not None and request.rest.taken:
+                raise HUNG_UP.error(upstream.name, UpstreamUnreachable) from None
             # The server let go of an idle connection just as it was taken. It has not seen the
             # request, so a new connection may carry it (RFC 9112, 9.3.1).
             connection = await self._pool(upstream).acquire(fresh=True)
         try:
-            return await connection.exchange(request)
-        except Stale:
-            raise HUNG_UP.about(upstream.name, UpstreamUnreachable) from None
+            return await connection.exchange(encoded)
+        except StaleConnection:
+            raise HUNG_UP.error(upstream.name, UpstreamUnreachable) from None
 
     async def close(self) -> None:
-        """Close every connection; answers on their way break."""
+        """Close every connection; responses on their way break."""
         self._is_closed = True
         await asyncio.gather(*(pool.close() for pool in list(self._pools.values())))
+        await self._options.tasks.close()
 
     def _pool(self, upstream: Upstream) -> Pool:
         pool = self._pools.get(upstream)
@@ -64,7 +64,7 @@ class HttpClient:
             return pool
         if self._is_closed:
             raise ShuttingDown("The gateway is shutting down.")
-        pool = self._pools[upstream] = Pool(upstream, self._fittings, lambda: self._forget(upstream))
+        pool = self._pools[upstream] = Pool(upstream, self._options, lambda: self._forget(upstream))
         return pool
 
     def _forget(self, upstream: Upstream) -> None:

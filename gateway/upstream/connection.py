@@ -1,12 +1,33 @@
-"""One connection to an upstream, one exchange at a time.
+"""One connection to an upstream: one exchange at a time.
 
-Bytes go from the socket through the framing to the answer without a task switch. After a message
-that ended cleanly the connection goes back to its keeper; after anything else it is closed.
+Bytes go from the socket through the framing to the response without a task switch. What a connection
+is doing is its state:
+
+    IDLE       No exchange: new, or back at its owner after a response that ended cleanly. Bytes that
+               arrive answer no request and close it; so does the end of its idle time.
+    SENDING    `exchange` has begun. Some of the request is still to be written, or still to be taken by
+               the upstream. The limit is `timeouts.idle` for each part that the upstream takes; while an
+               upload waits for its source, only `timeouts.total`.
+    AWAITING   The request is flushed. The limit is `timeouts.first_byte`.
+    RECEIVING  The first byte of the body has come, and `exchange` returns. The limit is `timeouts.idle`
+               between two pieces; while the reader has paused, only `timeouts.total`. The upstream need
+               not have taken the whole request: an early answer ends an upload.
+    CLOSED     For good.
+
+    IDLE --exchange--> SENDING --flushed--> AWAITING --first piece--> RECEIVING --end--> IDLE
+                          \\------------first piece------------------^
+
+A response without a body, or one that fails before its body, goes from SENDING or AWAITING straight to
+its end. A response whose framing ended it, on a connection that may be kept and whose request is sent,
+returns the connection to its owner; every other end closes it. `abort` closes from any state.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
+from enum import Enum, auto
+from functools import cached_property
 from time import monotonic
 from typing import Protocol
 
@@ -14,137 +35,176 @@ import msgspec
 
 from gateway.core.request import BodyTail
 from gateway.core.target import Timeouts
-from gateway.upstream.alarm import Alarm
-from gateway.upstream.complaint import Complaint
-from gateway.upstream.fittings import Fittings
+from gateway.runtime.tasks import BackgroundTasks
+from gateway.upstream.contract import FailureReason
+from gateway.upstream.deadlines import Deadlines, DeadlineTimer
 from gateway.upstream.framing import Framing
-from gateway.upstream.incoming import Incoming
-from gateway.upstream.patience import Patience
+from gateway.upstream.response_stream import ResponseStream
 from gateway.upstream.upload import Upload
 
 ONE_WRITE_BYTES = 65_536
 """Up to here head and body go out joined, in one system call; a larger body is not copied for it."""
 
+READ_BYTES = 65_536
+"""The most that one read takes from a socket, and so by how much a pause comes late."""
 
-HUNG_UP = Complaint("hung_up", "closed the connection before it answered")
+IDLE_SECONDS = 30.0
+"""How long a connection waits for its next exchange: half of what servers and balancers commonly
+allow (AWS 60 s, nginx 75 s), so that one is seldom closed under a request. Against servers that
+allow less (uvicorn 5 s) sending again helps."""
+
+HUNG_UP = FailureReason("hung_up", "closed the connection before it answered")
 
 
-class Stale(Exception):
-    """A reused connection was closed before a byte of the answer came: the request may be sent again."""
+class ConnectionState(Enum):
+    IDLE = auto()
+    SENDING = auto()
+    AWAITING = auto()
+    RECEIVING = auto()
+    CLOSED = auto()
 
 
-class Request(msgspec.Struct, frozen=True):
-    """A request as it is written. `began` is when its total time began, in monotonic seconds."""
+class StaleConnection(Exception):
+    """A reused connection was closed before a byte of the response came: the request may be sent again."""
+
+
+class ClientOptions:
+    """What all connections of one event loop share, whichever upstream they lead to. `read_buffer` is where
+    the event loop puts what it reads: one serves every connection, since its bytes are parsed before the
+    loop goes on to the next."""
+
+    def __init__(self, tasks: BackgroundTasks, idle_seconds: float) -> None:
+        self.tasks = tasks
+        self.idle_seconds = idle_seconds
+        self.read_buffer = memoryview(bytearray(READ_BYTES))
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext:
+        """Certificates are verified against the system's authorities, or those in $SSL_CERT_FILE. Made
+        when it is first needed: the authorities take time to read and memory to hold."""
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+
+class EncodedRequest(msgspec.Struct, frozen=True):
+    """A request as it is written. `began` is when its total time began, in monotonic seconds; `rest` follows
+    `body` and is sent while the response is awaited."""
 
     head: bytes
     body: bytes
     timeouts: Timeouts
     began: float
-    bodiless: bool = False
-    """Whether the answer has no body whatever its head says (HEAD)."""
     rest: BodyTail | None = None
-    """What follows `body`, to be sent while the answer is awaited."""
 
 
-class Keeper(Protocol):
-    """Who owns the connection between exchanges."""
+class ConnectionOwner(Protocol):
+    """Whoever has the connection between exchanges."""
 
-    def freed(self, connection: Connection) -> None: ...
+    def released(self, connection: Connection) -> None:
+        """The exchange has ended, and the connection can carry another."""
+        ...
 
-    def lost(self, connection: Connection) -> None: ...
+    def lost(self, connection: Connection) -> None:
+        """The connection is closed."""
+        ...
 
 
 class Connection(asyncio.BufferedProtocol):
-    """A protocol for `loop.create_connection`; also the `Source` of the answer that it receives and the
-    `Outlet` of what it sends piece by piece."""
+    """A protocol for `loop.create_connection`."""
 
     _transport: asyncio.Transport
-    _patience: Patience
+    _deadlines: Deadlines
 
-    def __init__(self, upstream_name: str, keeper: Keeper, fittings: Fittings) -> None:
+    def __init__(self, upstream_name: str, owner: ConnectionOwner, options: ClientOptions) -> None:
         self._name = upstream_name
-        self._keeper = keeper
-        self._inlet = fittings.inlet
-        self._idle_seconds = fittings.idle_seconds
-        self._alarm = Alarm(asyncio.get_running_loop(), self._ring)
+        self._owner = owner
+        self._options = options
+        self._read_buffer = options.read_buffer
+        self._timer = DeadlineTimer(asyncio.get_running_loop(), self._timer_expired)
         self._framing = Framing()
-        self._answer: Incoming | None = None
+        self._state = ConnectionState.IDLE
+        self._response: ResponseStream | None = None
         self._upload: Upload | None = None
         self._idle_until = 0.0
         self._unsent = 0
-        self._is_used = self._heard = self._flowing = self._writing = self._held = False
-        self.closed = False
+        self._is_reused = False
+        self._is_reading_paused = False
+        self.congested = False
+        """Whether the upstream has not taken all that was written."""
 
-    # The keeper's side.
+    @property
+    def closed(self) -> bool:
+        return self._state is ConnectionState.CLOSED
 
-    async def exchange(self, request: Request) -> Incoming:
-        """Send, and wait for the first byte of the answer's body or its end. Raises Stale,
+    # The owner's side.
+
+    async def exchange(self, request: EncodedRequest) -> ResponseStream:
+        """Send, and wait for the first byte of the response's body or its end. Raises StaleConnection,
         UpstreamUnreachable, UpstreamTimedOut or what the rest of the request raises; when it
-        raises, the connection is closed, unless the answer has ended: it may serve another by then."""
+        raises, the connection is closed, unless the response has ended: it may serve another by then."""
         if self.closed:
-            raise Stale
-        answer = self._answer = Incoming(self._name, self)
+            raise StaleConnection
+        response = self._response = ResponseStream(self._name, self)
         try:
-            self._send(answer, request)
+            self._send(response, request)
             if self._upload is None:
-                await answer.begun()
+                await response.begun()
             else:
-                await self._upload.go_on_until(answer)
+                await self._upload.send_until_response(response)
         except BaseException:
-            # A cancellation may arrive after the whole answer, when the connection carries another's request.
-            if self._answer is answer:
+            # A cancellation may arrive after the whole response, when the connection carries another's request.
+            if self._response is response:
                 self.abort()
             raise
-        return answer
+        return response
 
     def abort(self) -> None:
         """Close now, whatever is not sent or not read. Harmless when closed."""
-        self._answer = None
-        self._alarm.silence()
-        if not self.closed:
-            self.closed = True
+        self._response = None
+        self._timer.cancel()
+        if self._state is not ConnectionState.CLOSED:
+            self._state = ConnectionState.CLOSED
             self._transport.abort()
 
-    def dismiss(self) -> None:
-        """Close now; an answer on its way breaks."""
-        if self._answer is not None:
-            self._answer.broke(Complaint("abandoned", "was disconnected by the gateway"))
+    def disconnect(self) -> None:
+        """Close now; a response on its way breaks."""
+        if self._response is not None:
+            self._response.fail(FailureReason("abandoned", "was disconnected by the gateway"))
         self.abort()
 
-    # The answer's side.
+    # The response stream's side.
 
-    def hold(self) -> None:
-        if not self._held:
-            self._held = True
+    def pause_reading(self) -> None:
+        if not self._is_reading_paused:
+            self._is_reading_paused = True
             self._transport.pause_reading()
-            self._patience.resting()
+            self._deadlines.paused()
 
-    def flow(self) -> None:
-        if self._held:
-            self._held = False
+    def resume_reading(self) -> None:
+        if self._is_reading_paused:
+            self._is_reading_paused = False
             self._transport.resume_reading()
-            self._patience.flowing(monotonic())
-            self._alarm.by(self._patience.deadline)
+            self._deadlines.receiving(monotonic())
+            self._timer.arm(self._deadlines.next)
 
     # The upload's side.
 
-    @property
-    def congested(self) -> bool:
-        return self._writing
-
-    def put(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         self._transport.write(data)
-        if self._writing:
-            self._await_room()
+        if self.congested:
+            self._await_flush()
 
-    def lull(self) -> None:
-        if not self._flowing:
-            self._patience.resting()
-            self._alarm.by(self._patience.deadline)
+    def waiting_for_client(self) -> None:
+        """All that was at hand is taken: the source is waited for."""
+        if self._state is ConnectionState.SENDING:
+            self._deadlines.paused()
+            self._timer.arm(self._deadlines.next)
 
-    def sent(self) -> None:
-        if self._answer is not None and not self._flowing:
-            self._await_answer(self._answer)
+    def flushed(self) -> None:
+        """The upstream has taken the whole request."""
+        if self._response is not None and self._state is ConnectionState.SENDING:
+            self._await_response(self._response)
 
     # The event loop's side.
 
@@ -155,24 +215,23 @@ class Connection(asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(high=1, low=0)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._inlet
+        return self._read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        answer = self._answer
-        if answer is None:
-            # What a server says unasked (a 408 before it hangs up) answers no request.
+        response = self._response
+        if response is None:
+            # What a server sends unrequested (a 408 before it hangs up) answers no request.
             self.abort()
             return
-        self._heard = True
         framing = self._framing
-        piece = framing.feed(self._inlet[:nbytes])
+        piece = framing.feed(self._read_buffer[:nbytes])
         if piece:
-            if not self._flowing:
-                self._begin_flow(answer)
-            self._patience.since = monotonic()
-            answer.arrived(piece)
+            if self._state is not ConnectionState.RECEIVING:
+                self._begin_receiving(response)
+            self._deadlines.since = monotonic()
+            response.feed(piece)
         if framing.complete or framing.fault:
-            self._conclude(answer)
+            self._conclude(response)
 
     def eof_received(self) -> None:
         self._hung_up("closed")
@@ -181,117 +240,120 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._hung_up("reset" if error is not None else "closed")
         self.abort()
-        self._keeper.lost(self)
+        self._owner.lost(self)
 
     def pause_writing(self) -> None:
-        self._writing = True
+        self.congested = True
 
     def resume_writing(self) -> None:
-        self._writing = False
+        self.congested = False
         if self._upload is None or self._upload.over:
-            self.sent()
+            self.flushed()
         else:
-            self._upload.relieved()
+            self._upload.writable()
 
     # Within.
 
-    def _send(self, answer: Incoming, request: Request) -> None:
-        self._framing.expect(request.bodiless)
-        self._heard = self._flowing = False
-        self._patience = Patience(request.timeouts, request.began)
+    def _send(self, response: ResponseStream, request: EncodedRequest) -> None:
+        self._state = ConnectionState.SENDING
+        self._framing.expect_response()
+        self._deadlines = Deadlines(request.timeouts, request.began)
         self._upload = None
         if request.rest is not None:
             # Whether the client or the upstream is slow from here on: it is not the gateway.
-            answer.sent_at = monotonic()
-            self._upload = Upload(request.rest, self)
+            response.sent_at = monotonic()
+            self._upload = Upload(request.rest, self, self._options.tasks)
         if len(request.body) <= ONE_WRITE_BYTES:
             self._transport.write(request.head + request.body)
         else:
             self._transport.write(request.head)
             self._transport.write(request.body)
-        if self._writing:
-            self._await_room()
+        if self.congested:
+            self._await_flush()
         elif self._upload is None:
-            self._await_answer(answer)
+            self._await_response(response)
 
-    def _await_room(self) -> None:
-        if not self._flowing:
+    def _await_flush(self) -> None:
+        if self._state is ConnectionState.SENDING:
             self._unsent = self._transport.get_write_buffer_size()
-            self._patience.sending(monotonic())
-            self._alarm.by(self._patience.deadline)
+            self._deadlines.sending(monotonic())
+            self._timer.arm(self._deadlines.next)
 
-    def _await_answer(self, answer: Incoming) -> None:
+    def _await_response(self, response: ResponseStream) -> None:
+        self._state = ConnectionState.AWAITING
         now = monotonic()
-        answer.sent_at = answer.sent_at or now
-        self._patience.awaiting(now)
-        self._alarm.by(self._patience.deadline)
+        response.sent_at = response.sent_at or now
+        self._deadlines.awaiting_response(now)
+        self._timer.arm(self._deadlines.next)
 
-    def _begin_flow(self, answer: Incoming) -> None:
-        self._flowing = True
-        answer.head(self._framing.status, self._framing.headers)
-        self._patience.flowing(monotonic())
-        self._alarm.by(self._patience.deadline)
+    def _begin_receiving(self, response: ResponseStream) -> None:
+        self._state = ConnectionState.RECEIVING
+        response.head(self._framing.status, self._framing.headers)
+        self._deadlines.receiving(monotonic())
+        self._timer.arm(self._deadlines.next)
 
-    def _conclude(self, answer: Incoming) -> None:
-        """The answer is whole, or can never be."""
-        if answer is not self._answer:
+    def _conclude(self, response: ResponseStream) -> None:
+        """The response is whole, or can never be."""
+        if response is not self._response:
             return  # The reader abandoned it while it was handed over.
         if not self._framing.complete:
-            answer.broke(Complaint("malformed", f"sent what is not an HTTP answer: {self._framing.fault}"))
+            response.fail(FailureReason("malformed", f"sent what is not an HTTP answer: {self._framing.fault}"))
             self.abort()
             return
-        self._end(answer)
+        self._complete(response)
         is_sent = self._upload is None or self._upload.over
-        if self._framing.keeps and is_sent and self._transport.get_write_buffer_size() == 0:
-            self._rest()
+        if self._framing.keeps_alive and is_sent and self._transport.get_write_buffer_size() == 0:
+            self._become_idle()
         else:
             self.abort()
 
-    def _end(self, answer: Incoming) -> None:
-        if not self._flowing:
-            answer.head(self._framing.status, self._framing.headers)
-        self._answer = None
-        answer.whole()
+    def _complete(self, response: ResponseStream) -> None:
+        if self._state is not ConnectionState.RECEIVING:
+            response.head(self._framing.status, self._framing.headers)
+        self._response = None
+        response.complete()
 
-    def _rest(self) -> None:
-        if self._held:
-            self._held = False
+    def _become_idle(self) -> None:
+        if self._is_reading_paused:
+            self._is_reading_paused = False
             self._transport.resume_reading()
-        self._is_used = True
-        self._idle_until = monotonic() + self._idle_seconds
-        self._alarm.by(self._idle_until)
-        self._keeper.freed(self)
+        self._state = ConnectionState.IDLE
+        self._is_reused = True
+        self._idle_until = monotonic() + self._options.idle_seconds
+        self._timer.arm(self._idle_until)
+        self._owner.released(self)
 
     def _hung_up(self, how: str) -> None:
-        answer = self._answer
-        if answer is None:
+        response = self._response
+        if response is None:
             return
+        is_receiving = self._state is ConnectionState.RECEIVING
         if how == "closed" and self._framing.close():
-            self._end(answer)
-        elif self._is_used and not self._heard:
-            answer.failed(Stale())
+            self._complete(response)
+        elif self._is_reused and not is_receiving and not self._framing.has_begun:
+            response.fail_with(StaleConnection())
         else:
-            missing = "the end of its answer" if self._flowing else "it answered"
-            answer.broke(Complaint(HUNG_UP.outcome, f"{how} the connection before {missing}"))
+            missing = "the end of its answer" if is_receiving else "it answered"
+            response.fail(FailureReason(HUNG_UP.outcome, f"{how} the connection before {missing}"))
 
-    def _ring(self) -> float | None:
+    def _timer_expired(self) -> float | None:
         now = monotonic()
-        answer = self._answer
-        if answer is None:
+        response = self._response
+        if response is None:
             if now < self._idle_until:
                 return self._idle_until
             self.abort()
             return None
-        if self._writing:
+        if self.congested:
             self._note_progress(now)
-        if now < self._patience.deadline:
-            return self._patience.deadline
-        answer.timed_out(self._patience.complaint(now))
+        if now < self._deadlines.next:
+            return self._deadlines.next
+        response.time_out(self._deadlines.reason(now))
         self.abort()
         return None
 
     def _note_progress(self, now: float) -> None:
         unsent = self._transport.get_write_buffer_size()
-        if unsent < self._unsent and not self._flowing:
+        if unsent < self._unsent and self._state is ConnectionState.SENDING:
             self._unsent = unsent
-            self._patience.sending(now)
+            self._deadlines.sending(now)

@@ -1,26 +1,29 @@
-"""What the wire to the model servers promises. Its one keeper is `upstream/client.py`.
+"""What the client of the model servers promises to the stages, and how its failures are named.
 
-`send` returns once the answer's first body byte (or its end) is there, so that nothing is promised
-to the client for an upstream that only says hello. From then on bytes are pushed, not pulled:
-no task is switched for a chunk.
+`send` returns once the first byte of the response's body (or its end) has arrived, so that nothing is
+promised to the caller for an upstream that sends a head and then fails. From then on bytes are pushed,
+not pulled: no task is switched for a chunk.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from gateway.core.errors import UpstreamError
 from gateway.core.request import BodyTail
 from gateway.core.response import UpstreamResponse
 from gateway.core.target import Upstream
 
-__all__ = ["Outgoing", "UpstreamClient", "UpstreamResponse"]
+__all__ = ["FailureReason", "UpstreamClient", "UpstreamRequest", "UpstreamResponse"]
+
+E = TypeVar("E", bound=UpstreamError)
 
 
-class Outgoing(msgspec.Struct, frozen=True):
+class UpstreamRequest(msgspec.Struct, frozen=True):
     """A request to an upstream. `path` follows the upstream's base URL; `headers` are those of the
-    client that are let through; the wire adds the upstream's own, Host, the framing and
+    caller that are let through. The client adds the upstream's own headers, Host, the framing and
     `Accept-Encoding: identity`."""
 
     path: str
@@ -28,14 +31,27 @@ class Outgoing(msgspec.Struct, frozen=True):
     body: bytes
     method: str = "POST"
     rest: BodyTail | None = None
-    """What follows `body`, where that is only a beginning: taken no faster than the upstream takes it,
-    and no more of it once an answer has begun."""
+    """What follows `body`, where that is only the beginning: read no faster than the upstream takes it,
+    and no further once a response has begun."""
 
 
 class UpstreamClient(Protocol):
-    async def send(self, upstream: Upstream, outgoing: Outgoing) -> UpstreamResponse:
-        """Raises UpstreamUnreachable (refused, broke, or no free connection), UpstreamTimedOut, and what the
-        rest of the request raises."""
+    async def send(self, upstream: Upstream, request: UpstreamRequest) -> UpstreamResponse:
+        """Raises UpstreamUnreachable (refused, broke, or no free connection), UpstreamTimedOut, and what
+        reading the rest of the request raises."""
         ...
 
     async def close(self) -> None: ...
+
+
+class FailureReason(NamedTuple):
+    """What an upstream did wrong. `outcome` is a label of metrics, one of the closed list in
+    docs/metrics.md; `text` follows the upstream's name in the message."""
+
+    outcome: str
+    text: str
+
+    def error(self, upstream_name: str, kind: type[E]) -> E:
+        error = kind(f"Upstream {upstream_name!r} {self.text}.")
+        error.outcome = self.outcome
+        return error

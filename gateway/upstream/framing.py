@@ -1,37 +1,40 @@
-"""Where an answer's head and body stand in a connection's bytes: llhttp behind a small, pure face.
+"""Where a response's head and body are in a connection's bytes: llhttp behind a small, pure interface.
 
-Interim answers (1xx), trailers and chunk extensions are read and dropped. Whatever leaves doubt
-where the answer ends is a fault; whatever follows its end makes the connection unfit for another.
+Interim responses (1xx), trailers and chunk extensions are read and dropped. Whatever leaves doubt
+where the response ends is a fault; whatever follows its end makes the connection unfit for another.
 """
 
 from __future__ import annotations
 
 import httptools
 
-BARREN_BYTES = 65_536
+BODILESS_BYTES = 65_536
 """What may come in a row without bringing any body: head, trailers, chunk extensions, 1xx."""
 
-_BODILESS = frozenset({204, 304})
+_BODILESS_STATUSES = frozenset({204, 304})
 
 
 class Framing:
-    """Reads one answer after another; `expect` begins each. `status` is 0 until the head is whole."""
+    """Reads one response after another; `expect_response` begins each. `status` is 0 until the head is whole."""
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
-        self.expect()
+        self.expect_response()
 
-    def expect(self, bodiless: bool = False) -> None:
-        """An answer comes next; `bodiless` if it has no body whatever its head says (HEAD)."""
+    def expect_response(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.complete = False
-        self.keeps = False
+        self.keeps_alive = False
         self.fault = ""
-        self._is_bodiless = bodiless
         self._until_close = False
-        self._barren = 0
+        self._bodiless = 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any byte of the response has come that brought no body yet."""
+        return self.status != 0 or self._bodiless != 0
 
     def feed(self, data: bytes | memoryview) -> bytes:
         """The body that these bytes bring, in one piece. To be followed by a look at `complete` and
@@ -42,34 +45,34 @@ class Framing:
             self._refuse(str(error) or "it switches to another protocol")
         pieces = self._pieces
         if not pieces:
-            self._count_barren(len(data))
+            self._count_bodiless(len(data))
             return b""
-        self._barren = 0
+        self._bodiless = 0
         piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         return piece
 
     def close(self) -> bool:
-        """The connection has ended in order; returns whether this ends the answer, too."""
+        """The connection has ended in order; returns whether this ends the response, too."""
         self.complete = self.complete or (self._until_close and not self.fault)
         return self.complete
 
     def _refuse(self, what: str) -> None:
         if self.complete:
-            self.keeps = False
+            self.keeps_alive = False
         else:
             self.fault = self.fault or what
 
-    def _count_barren(self, size: int) -> None:
-        self._barren += size
-        if self._barren > BARREN_BYTES:
+    def _count_bodiless(self, size: int) -> None:
+        self._bodiless += size
+        if self._bodiless > BODILESS_BYTES:
             self._refuse("its head is too large")
 
     # Called by the parser.
 
     def on_message_begin(self) -> None:
         if self.complete:
-            raise ValueError("a message follows that nobody asked for")
+            raise ValueError("a message follows that answers no request")
         self.headers = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -85,11 +88,8 @@ class Framing:
         if coding is not None and coding.lower() != "chunked":
             raise ValueError("the only transfer coding known here is chunked")
         self.status = status
-        self.keeps = self._parser.should_keep_alive()
-        self._until_close = coding is None and "content-length" not in headers and status not in _BODILESS
-        if self._is_bodiless:
-            self.complete = True
-            self.keeps = False
+        self.keeps_alive = self._parser.should_keep_alive()
+        self._until_close = coding is None and "content-length" not in headers and status not in _BODILESS_STATUSES
 
     def on_body(self, piece: bytes) -> None:
         self._pieces.append(piece)

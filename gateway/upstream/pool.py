@@ -1,6 +1,6 @@
-"""The connections to one upstream: the last used is the first used again, and there are never too many.
+"""The connections to one upstream: the one used last is used first, and there are never too many.
 
-Whoever finds none free waits in line; the line and the dialling share the connect timeout.
+Whoever finds none free waits in line; the line and the connecting share the connect timeout.
 """
 
 from __future__ import annotations
@@ -12,22 +12,20 @@ from collections.abc import Callable
 
 from gateway.core.errors import UpstreamUnreachable
 from gateway.core.target import Upstream
-from gateway.upstream.complaint import Complaint
-from gateway.upstream.connection import Connection
-from gateway.upstream.dial import CannotConnect, Dialler
-from gateway.upstream.fittings import Fittings
-from gateway.upstream.origin import Origin
+from gateway.upstream.connect import CannotConnect, Connector, Origin
+from gateway.upstream.connection import ClientOptions, Connection
+from gateway.upstream.contract import FailureReason
 
 
 class Pool:
-    """Keeper of the connections to one upstream. `deserted` is called when the last of them is gone."""
+    """Owner of the connections to one upstream. `emptied` is called when the last of them is gone."""
 
-    def __init__(self, upstream: Upstream, fittings: Fittings, deserted: Callable[[], None]) -> None:
+    def __init__(self, upstream: Upstream, options: ClientOptions, emptied: Callable[[], None]) -> None:
         self.origin = Origin(upstream)
         self._upstream = upstream
-        self._fittings = fittings
-        self._dialler = Dialler(self.origin, fittings)
-        self._deserted = deserted
+        self._options = options
+        self._connector = Connector(self.origin, lambda: options.tls, options.tasks)
+        self._emptied = emptied
         self._connections: set[Connection] = set()
         self._idle: deque[Connection] = deque()
         self._line: deque[asyncio.Future[Connection | None]] = deque()
@@ -42,28 +40,30 @@ class Pool:
             if not connection.closed:
                 return connection
         timeout = self._upstream.timeouts.connect
-        failing = Complaint("no_connection_free", f"had none of its {self._upstream.max_connections} connections free")
+        failing = FailureReason(
+            "no_connection_free", f"had none of its {self._upstream.max_connections} connections free"
+        )
         try:
             async with asyncio.timeout(timeout):
                 given = await self._slot()
                 if given is not None:
                     return given
-                failing = Complaint("connect_timeout", "did not accept a connection")
-                return await self._dial()
+                failing = FailureReason("connect_timeout", "did not accept a connection")
+                return await self._connect()
         except TimeoutError:
-            late = Complaint(failing.outcome, f"{failing.text} within {timeout:g} s")
-            raise late.about(self._upstream.name, UpstreamUnreachable) from None
+            late = FailureReason(failing.outcome, f"{failing.text} within {timeout:g} s")
+            raise late.error(self._upstream.name, UpstreamUnreachable) from None
 
     async def close(self) -> None:
         self._is_closed = True
         for connection in list(self._connections):
-            connection.dismiss()
+            connection.disconnect()
         if self._connections:
             await self._all_gone.wait()
 
     # The connections' side.
 
-    def freed(self, connection: Connection) -> None:
+    def released(self, connection: Connection) -> None:
         waiter = self._next_in_line()
         if waiter is not None:
             waiter.set_result(connection)
@@ -72,7 +72,7 @@ class Pool:
 
     def lost(self, connection: Connection) -> None:
         if connection not in self._connections:
-            return  # It never came to be used: whoever dialled it gives the slot back.
+            return  # It never came to be used: whoever opened it gives the slot back.
         self._connections.remove(connection)
         if connection in self._idle:
             self._idle.remove(connection)
@@ -103,7 +103,7 @@ class Pool:
         elif (given := waiter.result()) is None:
             self._give_slot_back()
         elif not given.closed:
-            self.freed(given)
+            self.released(given)
 
     def _next_in_line(self) -> asyncio.Future[Connection | None] | None:
         while self._line:
@@ -119,11 +119,11 @@ class Pool:
             return
         self._slots_taken -= 1
         if not self._slots_taken:
-            self._deserted()
+            self._emptied()
 
-    async def _dial(self) -> Connection:
+    async def _connect(self) -> Connection:
         try:
-            connection = await self._dialler.dial(lambda: Connection(self._upstream.name, self, self._fittings))
+            connection = await self._connector.connect(lambda: Connection(self._upstream.name, self, self._options))
             if self._is_closed:
                 connection.abort()
             if connection.closed:
@@ -131,8 +131,8 @@ class Pool:
         except BaseException as error:
             self._give_slot_back()
             if isinstance(error, CannotConnect):
-                complaint = Complaint("not_reached", f"cannot be reached: {error}")
-                raise complaint.about(self._upstream.name, UpstreamUnreachable) from error
+                reason = FailureReason("not_reached", f"cannot be reached: {error}")
+                raise reason.error(self._upstream.name, UpstreamUnreachable) from error
             raise
         self._connections.add(connection)
         self._all_gone.clear()

@@ -25,7 +25,7 @@ from gateway.core.usage import Price
 from gateway.stages.forward import UpstreamServices
 from gateway.stages.parse_request import parse_request
 from gateway.store.contract import UsageQuery, UsageRow
-from gateway.upstream.contract import Outgoing
+from gateway.upstream.contract import UpstreamRequest
 
 NOW_MS = 1_793_880_000_000
 KEY = "gw_a-key-that-works"
@@ -169,10 +169,10 @@ class ScriptedWire:
     """Gives one answer or error after another, and remembers what was asked of whom."""
 
     def __init__(self, *script: ScriptedAnswer | Exception) -> None:
-        self.sent: list[tuple[str, Outgoing]] = []
+        self.sent: list[tuple[str, UpstreamRequest]] = []
         self._script = list(script)
 
-    async def send(self, upstream: Upstream, outgoing: Outgoing) -> ScriptedAnswer:
+    async def send(self, upstream: Upstream, outgoing: UpstreamRequest) -> ScriptedAnswer:
         self.sent.append((upstream.name, outgoing))
         await asyncio.sleep(0)
         come = self._script.pop(0)

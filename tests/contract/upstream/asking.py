@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from gateway.upstream.contract import Outgoing, UpstreamClient, UpstreamResponse
+from gateway.runtime.tasks import BackgroundTasks
+from gateway.upstream.client import HttpClient
+from gateway.upstream.connection import IDLE_SECONDS
+from gateway.upstream.contract import UpstreamClient, UpstreamRequest, UpstreamResponse
 
 BODY = b'{"model":"gpt-oss","messages":[]}'
-ASK = Outgoing(path="/chat/completions", headers=(("content-type", "application/json"),), body=BODY)
+ASK = UpstreamRequest(path="/chat/completions", headers=(("content-type", "application/json"),), body=BODY)
+
+
+def unexpected(doing: str, error: BaseException) -> None:
+    raise AssertionError(doing) from error
+
+
+def new_client(idle_seconds: float = IDLE_SECONDS) -> HttpClient:
+    return HttpClient(BackgroundTasks(unexpected), idle_seconds)
 
 
 def plain(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
@@ -36,6 +47,6 @@ async def body_of(answer: UpstreamResponse) -> bytes:
     return b"".join(pieces)
 
 
-async def ask(wire: UpstreamClient, upstream: object, outgoing: Outgoing = ASK) -> tuple[int, bytes]:
-    answer = await wire.send(upstream, outgoing)  # type: ignore[arg-type]
+async def ask(client: UpstreamClient, upstream: object, outgoing: UpstreamRequest = ASK) -> tuple[int, bytes]:
+    answer = await client.send(upstream, outgoing)  # type: ignore[arg-type]
     return answer.status, await body_of(answer)

@@ -9,6 +9,7 @@ import pytest
 import uvloop
 
 from gateway.upstream.client import HttpClient
+from tests.contract.upstream.asking import new_client
 from tests.contract.upstream.playbook import Server, Step
 
 Play = Callable[..., Awaitable[Server]]
@@ -33,7 +34,7 @@ async def play() -> AsyncIterator[Play]:
 
 
 @pytest.fixture
-async def wire() -> AsyncIterator[HttpClient]:
-    made = HttpClient()
+async def client() -> AsyncIterator[HttpClient]:
+    made = new_client()
     yield made
     await made.close()

@@ -21,7 +21,7 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 @dataclass
 class Heard:
-    """One request, as it came over the wire."""
+    """One request, as it came."""
 
     line: str
     headers: list[tuple[str, str]]

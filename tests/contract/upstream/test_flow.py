@@ -26,18 +26,18 @@ EVENTS = b"".join(b'data: {"index":%d}\n\n' % number for number in range(40))
 MUCH = bytes(50_000_000)
 
 
-async def test_an_answer_sent_byte_by_byte_is_the_same(wire: HttpClient, play: Play) -> None:
+async def test_an_answer_sent_byte_by_byte_is_the_same(client: HttpClient, play: Play) -> None:
     stream = chunked(*EVENTS.splitlines(keepends=True))
     server = await play([hears, says_in(*(stream[i : i + 1] for i in range(len(stream)))), hears, says(stream)])
-    assert await ask(wire, server.upstream()) == (200, EVENTS)
-    assert await ask(wire, server.upstream()) == (200, EVENTS)
+    assert await ask(client, server.upstream()) == (200, EVENTS)
+    assert await ask(client, server.upstream()) == (200, EVENTS)
     assert server.connections == 1
 
 
-async def test_a_paused_answer_takes_no_more_from_the_upstream(wire: HttpClient, play: Play) -> None:
+async def test_a_paused_answer_takes_no_more_from_the_upstream(client: HttpClient, play: Play) -> None:
     said = asyncio.Event()
     server = await play([hears, says(head(b"content-length: %d" % len(MUCH))), says(MUCH), sets(said)])
-    answer = await wire.send(server.upstream(), ASK)
+    answer = await client.send(server.upstream(), ASK)
     sizes: list[int] = []
     answer.pause()
     answer.deliver_to(lambda piece: sizes.append(len(piece)))
@@ -50,9 +50,9 @@ async def test_a_paused_answer_takes_no_more_from_the_upstream(wire: HttpClient,
     assert sum(sizes) == len(MUCH)
 
 
-async def test_a_reader_that_pauses_midway_gets_no_piece_until_it_resumes(wire: HttpClient, play: Play) -> None:
+async def test_a_reader_that_pauses_midway_gets_no_piece_until_it_resumes(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(head(b"content-length: %d" % len(MUCH))), says(MUCH)])
-    answer = await wire.send(server.upstream(), ASK)
+    answer = await client.send(server.upstream(), ASK)
     sizes: list[int] = []
 
     def take(piece: bytes) -> None:
@@ -72,18 +72,18 @@ async def test_a_reader_that_pauses_midway_gets_no_piece_until_it_resumes(wire: 
     assert max(sizes) <= 65_536
 
 
-async def test_an_answer_that_nobody_pours_is_not_taken_whole(wire: HttpClient, play: Play) -> None:
+async def test_an_answer_that_nobody_pours_is_not_taken_whole(client: HttpClient, play: Play) -> None:
     said = asyncio.Event()
     server = await play([hears, says(head(b"content-length: %d" % len(MUCH))), says(MUCH), sets(said)])
-    answer = await wire.send(server.upstream(), ASK)
+    answer = await client.send(server.upstream(), ASK)
     await asyncio.wait([asyncio.create_task(said.wait())], timeout=0.1)
     assert not said.is_set()
     assert await body_of(answer) == MUCH
 
 
-async def test_what_is_held_is_handed_over_before_the_end_is_told(wire: HttpClient, play: Play) -> None:
+async def test_what_is_held_is_handed_over_before_the_end_is_told(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"first")), says(chunk(b"last")), hangs_up])
-    answer = await wire.send(server.upstream(), ASK)
+    answer = await client.send(server.upstream(), ASK)
     answer.pause()
     pieces: list[bytes] = []
     answer.deliver_to(pieces.append)
@@ -105,24 +105,24 @@ async def test_what_is_held_is_handed_over_before_the_end_is_told(wire: HttpClie
     ],
     ids=["gzip", "gzip of two members", "deflate", "bare deflate"],
 )
-async def test_a_packed_answer_is_unpacked(wire: HttpClient, play: Play, encoding: bytes, packed: bytes) -> None:
+async def test_a_packed_answer_is_unpacked(client: HttpClient, play: Play, encoding: bytes, packed: bytes) -> None:
     server = await play([hears, says(plain(packed, b"content-encoding: " + encoding)), hears, says(plain(b"next"))])
-    answer = await wire.send(server.upstream(), ASK)
+    answer = await client.send(server.upstream(), ASK)
     assert "content-encoding" not in answer.headers
     assert "content-length" not in answer.headers
     assert await body_of(answer) == EVENTS
-    assert await ask(wire, server.upstream()) == (200, b"next")
+    assert await ask(client, server.upstream()) == (200, b"next")
     assert server.connections == 1
 
 
-async def test_a_packed_stream_is_unpacked_as_it_comes(wire: HttpClient, play: Play) -> None:
+async def test_a_packed_stream_is_unpacked_as_it_comes(client: HttpClient, play: Play) -> None:
     packer = zlib.compressobj(wbits=31)
     first = packer.compress(b"data: 1\n\n") + packer.flush(zlib.Z_SYNC_FLUSH)
     rest = packer.compress(b"data: 2\n\n") + packer.flush()
     came, go = asyncio.Event(), asyncio.Event()
     begun = head(b"transfer-encoding: chunked", b"content-encoding: gzip") + chunk(first)
     server = await play([hears, says(begun), waits_for(go), says(chunk(rest) + LAST_CHUNK)])
-    answer = await wire.send(server.upstream(), ASK)
+    answer = await client.send(server.upstream(), ASK)
     pieces: list[bytes] = []
     answer.deliver_to(lambda piece: (pieces.append(piece), came.set()))
     await came.wait()
@@ -137,24 +137,24 @@ async def test_a_packed_stream_is_unpacked_as_it_comes(wire: HttpClient, play: P
     [gzip.compress(EVENTS)[:-9], b"not packed at all", gzip.compress(EVENTS) + b"tail", gzip.compress(EVENTS)[:12]],
     ids=["cut", "not packed", "tail", "head only"],
 )
-async def test_what_cannot_be_unpacked_breaks_the_answer(wire: HttpClient, play: Play, packed: bytes) -> None:
+async def test_what_cannot_be_unpacked_breaks_the_answer(client: HttpClient, play: Play, packed: bytes) -> None:
     server = await play([hears, says(plain(packed, b"content-encoding: gzip"))])
-    answer = await wire.send(server.upstream(), ASK)
+    answer = await client.send(server.upstream(), ASK)
     with pytest.raises(UpstreamBroke, match="'inducta' sent an answer that cannot be decoded"):
         await body_of(answer)
 
 
-async def test_an_encoding_unknown_here_is_passed_on_as_it_is(wire: HttpClient, play: Play) -> None:
+async def test_an_encoding_unknown_here_is_passed_on_as_it_is(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(plain(b"\x0b\x02\x80ok\x03", b"content-encoding: br"))])
-    answer = await wire.send(server.upstream(), ASK)
+    answer = await client.send(server.upstream(), ASK)
     assert answer.headers["content-encoding"] == "br"
     assert await body_of(answer) == b"\x0b\x02\x80ok\x03"
 
 
-async def test_a_small_answer_that_unpacks_to_much_is_taken_in_small_pieces(wire: HttpClient, play: Play) -> None:
+async def test_a_small_answer_that_unpacks_to_much_is_taken_in_small_pieces(client: HttpClient, play: Play) -> None:
     bomb = gzip.compress(bytes(200_000_000), compresslevel=1)
     server = await play([hears, says(plain(bomb, b"content-encoding: gzip"))])
-    answer = await wire.send(server.upstream(), ASK)
+    answer = await client.send(server.upstream(), ASK)
     taken, largest = 0, 0
 
     def take(piece: bytes) -> None:
@@ -173,10 +173,10 @@ async def test_a_small_answer_that_unpacks_to_much_is_taken_in_small_pieces(wire
         await reading
 
 
-async def test_a_packed_answer_that_broke_closes_the_connection(wire: HttpClient, play: Play) -> None:
+async def test_a_packed_answer_that_broke_closes_the_connection(client: HttpClient, play: Play) -> None:
     begun = head(b"transfer-encoding: chunked", b"content-encoding: gzip") + chunk(b"not packed")
     server = await play([hears, says(begun), sees_the_client_leave])
-    answer = await wire.send(server.upstream(), ASK)
+    answer = await client.send(server.upstream(), ASK)
     with pytest.raises(UpstreamBroke):
         await body_of(answer)
     await server.sees_the_client_gone()

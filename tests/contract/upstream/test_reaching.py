@@ -38,31 +38,31 @@ def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATES / "authority.pem"))
 
 
-async def test_an_upstream_that_listens_nowhere_is_unreachable(wire: HttpClient) -> None:
+async def test_an_upstream_that_listens_nowhere_is_unreachable(client: HttpClient) -> None:
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         upstream = Upstream("nowhere", f"http://127.0.0.1:{unheard.getsockname()[1]}")
         with pytest.raises(
             UpstreamUnreachable, match=r"^Upstream 'nowhere' cannot be reached: connection refused\.$"
         ) as caught:
-            await wire.send(upstream, ASK)
+            await client.send(upstream, ASK)
         assert caught.value.outcome == "not_reached"
 
 
-async def test_a_name_that_nobody_knows_is_unreachable(wire: HttpClient) -> None:
+async def test_a_name_that_nobody_knows_is_unreachable(client: HttpClient) -> None:
     with pytest.raises(UpstreamUnreachable, match="its name cannot be resolved"):
-        await wire.send(Upstream("unknown", "http://no-such-host.invalid"), ASK)
+        await client.send(Upstream("unknown", "http://no-such-host.invalid"), ASK)
 
 
-async def test_a_name_that_dns_cannot_carry_is_unreachable(wire: HttpClient) -> None:
+async def test_a_name_that_dns_cannot_carry_is_unreachable(client: HttpClient) -> None:
     with pytest.raises(UpstreamUnreachable, match="its name cannot be resolved"):
-        await wire.send(Upstream("endless", f"http://{'x' * 70}.example"), ASK)
+        await client.send(Upstream("endless", f"http://{'x' * 70}.example"), ASK)
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
-async def test_an_address_of_ipv6_is_reached(wire: HttpClient, play: Play) -> None:
+async def test_an_address_of_ipv6_is_reached(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(OK)], host="::1")
-    assert await ask(wire, server.upstream(base_url=f"http://[::1]:{server.port}")) == (200, b"ok")
+    assert await ask(client, server.upstream(base_url=f"http://[::1]:{server.port}")) == (200, b"ok")
     assert server.requests[0].header("host") == f"[::1]:{server.port}"
 
 
@@ -70,19 +70,19 @@ async def test_an_address_of_ipv6_is_reached(wire: HttpClient, play: Play) -> No
     "host", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6"))]
 )
 async def test_a_name_with_addresses_of_both_families_is_reached_by_either(
-    wire: HttpClient, play: Play, host: str
+    client: HttpClient, play: Play, host: str
 ) -> None:
     server = await play([hears, says(OK)], host=host)
     both = {address[4][0] for address in socket.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)}
     if host not in both:
         pytest.skip(f"localhost is not {host} here")
-    assert await ask(wire, server.upstream()) == (200, b"ok")
+    assert await ask(client, server.upstream()) == (200, b"ok")
 
 
-async def test_connections_send_small_pieces_at_once(wire: HttpClient, play: Play) -> None:
+async def test_connections_send_small_pieces_at_once(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(OK)])
-    answer = await wire.send(server.upstream(), ASK)
-    [connection] = next(iter(wire._pools.values()))._connections
+    answer = await client.send(server.upstream(), ASK)
+    [connection] = next(iter(client._pools.values()))._connections
     used = connection._transport.get_extra_info("socket")
     assert used.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
     answer.abandon()
@@ -90,88 +90,88 @@ async def test_connections_send_small_pieces_at_once(wire: HttpClient, play: Pla
 
 @pytest.mark.usefixtures("trusted")
 async def test_tls_is_spoken_with_the_name_of_the_host(
-    wire: HttpClient, play: Play, server_tls: ssl.SSLContext
+    client: HttpClient, play: Play, server_tls: ssl.SSLContext
 ) -> None:
     names: list[str | None] = []
     server_tls.sni_callback = lambda connection, name, context: names.append(name)
     server = await play([hears, says(OK), hears, says(OK)], tls=server_tls)
-    assert await ask(wire, server.upstream()) == (200, b"ok")
-    assert await ask(wire, server.upstream()) == (200, b"ok")
+    assert await ask(client, server.upstream()) == (200, b"ok")
+    assert await ask(client, server.upstream()) == (200, b"ok")
     assert names == ["localhost"]
 
 
 @pytest.mark.usefixtures("trusted")
 async def test_a_large_request_and_answer_pass_through_tls(
-    wire: HttpClient, play: Play, server_tls: ssl.SSLContext
+    client: HttpClient, play: Play, server_tls: ssl.SSLContext
 ) -> None:
     much = bytes(range(256)) * 20_000
     server = await play([hears, says(plain(much)), hears, says(OK)], tls=server_tls)
     large = type(ASK)(path="/x", headers=(), body=much)
-    assert await ask(wire, server.upstream(), large) == (200, much)
+    assert await ask(client, server.upstream(), large) == (200, much)
     assert server.requests[0].body == much
-    assert await ask(wire, server.upstream()) == (200, b"ok")
+    assert await ask(client, server.upstream()) == (200, b"ok")
     assert server.connections == 1
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_refused(
-    wire: HttpClient, play: Play, server_tls: ssl.SSLContext
+    client: HttpClient, play: Play, server_tls: ssl.SSLContext
 ) -> None:
     server = await play([], tls=server_tls)
     with pytest.raises(UpstreamUnreachable, match="its certificate is not trusted"):
-        await wire.send(server.upstream(), ASK)
+        await client.send(server.upstream(), ASK)
 
 
 @pytest.mark.usefixtures("trusted")
 async def test_a_certificate_for_another_host_is_refused(
-    wire: HttpClient, play: Play, server_tls: ssl.SSLContext
+    client: HttpClient, play: Play, server_tls: ssl.SSLContext
 ) -> None:
     server = await play([], tls=server_tls)
     with pytest.raises(UpstreamUnreachable, match="its certificate is not trusted"):
-        await wire.send(server.upstream(base_url=f"https://127.0.0.1:{server.port}"), ASK)
+        await client.send(server.upstream(base_url=f"https://127.0.0.1:{server.port}"), ASK)
 
 
-async def test_tls_asked_of_a_server_without_it_is_unreachable(wire: HttpClient, play: Play) -> None:
+async def test_tls_asked_of_a_server_without_it_is_unreachable(client: HttpClient, play: Play) -> None:
     server = await play([says(b"HTTP/1.1 400 Bad Request\r\n\r\n")])
     with pytest.raises(UpstreamUnreachable, match="TLS failed"):
-        await wire.send(server.upstream(base_url=f"https://localhost:{server.port}"), ASK)
+        await client.send(server.upstream(base_url=f"https://localhost:{server.port}"), ASK)
 
 
-async def test_a_handshake_that_hangs_ends_with_the_time_to_connect(wire: HttpClient, play: Play) -> None:
+async def test_a_handshake_that_hangs_ends_with_the_time_to_connect(client: HttpClient, play: Play) -> None:
     server = await play([sees_the_client_leave])
     upstream = Upstream("hung", f"https://localhost:{server.port}", timeouts=Timeouts(connect=0.1))
     with pytest.raises(UpstreamUnreachable, match="did not accept a connection within"):
-        await wire.send(upstream, ASK)
+        await client.send(upstream, ASK)
     await server.sees_the_client_gone()
 
 
-async def test_who_gives_up_a_lookup_leaves_it_to_the_others(wire: HttpClient, play: Play) -> None:
+async def test_who_gives_up_a_lookup_leaves_it_to_the_others(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(OK)])
-    first, second = (asyncio.create_task(ask(wire, server.upstream())) for _ in range(2))
+    first, second = (asyncio.create_task(ask(client, server.upstream())) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     assert await second == (200, b"ok")
     assert first.cancelled()
 
 
-async def test_who_is_connecting_as_the_wire_closes_is_turned_away(wire: HttpClient, play: Play) -> None:
+async def test_who_is_connecting_as_the_wire_closes_is_turned_away(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(OK)])
-    sending = asyncio.create_task(ask(wire, server.upstream()))
+    sending = asyncio.create_task(ask(client, server.upstream()))
     await asyncio.sleep(0)
-    await wire.close()
+    await client.close()
     with pytest.raises(UpstreamUnreachable):
         await sending
 
 
-async def test_giving_up_while_connecting_leaves_no_connection(wire: HttpClient, play: Play) -> None:
+async def test_giving_up_while_connecting_leaves_no_connection(client: HttpClient, play: Play) -> None:
     reached = asyncio.Event()
 
     async def notes(peer: Peer) -> None:
         reached.set()
 
     server = await play([notes, sees_the_client_leave])
-    sending = asyncio.create_task(wire.send(Upstream("hung", f"https://localhost:{server.port}"), ASK))
+    sending = asyncio.create_task(client.send(Upstream("hung", f"https://localhost:{server.port}"), ASK))
     await reached.wait()
     sending.cancel()
     await server.sees_the_client_gone()
     await asyncio.wait([sending])
-    assert wire._pools == {}
+    assert client._pools == {}

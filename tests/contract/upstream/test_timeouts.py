@@ -10,7 +10,7 @@ import pytest
 from gateway.core.errors import UpstreamTimedOut, UpstreamUnreachable
 from gateway.core.target import Timeouts, Upstream
 from gateway.upstream.client import HttpClient
-from gateway.upstream.contract import Outgoing
+from gateway.upstream.contract import UpstreamRequest
 from tests.contract.upstream.asking import ASK, CHUNKED_HEAD, ask, body_of, chunk, plain
 from tests.contract.upstream.conftest import Play
 from tests.contract.upstream.playbook import Peer, hears, hears_the_head, says, sees_the_client_leave, waits_for
@@ -18,33 +18,33 @@ from tests.contract.upstream.playbook import Peer, hears, hears_the_head, says, 
 SHORT = 0.05
 
 
-async def test_an_upstream_that_says_nothing_times_out(wire: HttpClient, play: Play) -> None:
+async def test_an_upstream_that_says_nothing_times_out(client: HttpClient, play: Play) -> None:
     server = await play([hears, sees_the_client_leave])
     upstream = server.upstream(timeouts=Timeouts(first_byte=SHORT))
     with pytest.raises(
         UpstreamTimedOut, match=r"^Upstream 'inducta' sent no byte of an answer for 0.05 s\.$"
     ) as caught:
-        await wire.send(upstream, ASK)
+        await client.send(upstream, ASK)
     assert caught.value.outcome == "first_byte_timeout"
     await server.sees_the_client_gone()
 
 
-async def test_a_head_alone_is_no_first_byte(wire: HttpClient, play: Play) -> None:
+async def test_a_head_alone_is_no_first_byte(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD), sees_the_client_leave])
     with pytest.raises(UpstreamTimedOut, match="no byte of an answer"):
-        await wire.send(server.upstream(timeouts=Timeouts(first_byte=SHORT)), ASK)
+        await client.send(server.upstream(timeouts=Timeouts(first_byte=SHORT)), ASK)
     await server.sees_the_client_gone()
 
 
-async def test_an_answer_that_stops_midway_times_out(wire: HttpClient, play: Play) -> None:
+async def test_an_answer_that_stops_midway_times_out(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
-    answer = await wire.send(server.upstream(timeouts=Timeouts(idle=SHORT)), ASK)
+    answer = await client.send(server.upstream(timeouts=Timeouts(idle=SHORT)), ASK)
     with pytest.raises(UpstreamTimedOut, match=r"sent nothing more for 0.05 s"):
         await body_of(answer)
     await server.sees_the_client_gone()
 
 
-async def test_an_answer_that_never_ends_times_out(wire: HttpClient, play: Play) -> None:
+async def test_an_answer_that_never_ends_times_out(client: HttpClient, play: Play) -> None:
     async def talks_on(peer: Peer) -> None:
         while True:
             peer.writer.write(chunk(b"on and on"))
@@ -52,21 +52,21 @@ async def test_an_answer_that_never_ends_times_out(wire: HttpClient, play: Play)
             await asyncio.sleep(SHORT / 10)
 
     server = await play([hears, says(CHUNKED_HEAD), talks_on])
-    answer = await wire.send(server.upstream(timeouts=Timeouts(total=4 * SHORT, idle=3 * SHORT)), ASK)
+    answer = await client.send(server.upstream(timeouts=Timeouts(total=4 * SHORT, idle=3 * SHORT)), ASK)
     with pytest.raises(UpstreamTimedOut, match=r"did not end its answer within 0.2 s in all"):
         await body_of(answer)
 
 
-async def test_an_upstream_that_takes_no_request_times_out(wire: HttpClient, play: Play) -> None:
+async def test_an_upstream_that_takes_no_request_times_out(client: HttpClient, play: Play) -> None:
     server = await play([hears_the_head])
-    endless = Outgoing(path="/x", headers=(), body=b"x" * 100_000_000)
+    endless = UpstreamRequest(path="/x", headers=(), body=b"x" * 100_000_000)
     with pytest.raises(UpstreamTimedOut, match="took no byte of the request"):
-        await wire.send(server.upstream(timeouts=Timeouts(idle=SHORT, first_byte=9)), endless)
+        await client.send(server.upstream(timeouts=Timeouts(idle=SHORT, first_byte=9)), endless)
 
 
-async def test_a_pause_of_the_reader_is_not_the_upstream_being_idle(wire: HttpClient, play: Play) -> None:
+async def test_a_pause_of_the_reader_is_not_the_upstream_being_idle(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
-    answer = await wire.send(server.upstream(timeouts=Timeouts(idle=SHORT)), ASK)
+    answer = await client.send(server.upstream(timeouts=Timeouts(idle=SHORT)), ASK)
     reading = asyncio.create_task(body_of(answer))
     answer.pause()
     assert not (await asyncio.wait([reading], timeout=4 * SHORT))[0]
@@ -75,16 +75,16 @@ async def test_a_pause_of_the_reader_is_not_the_upstream_being_idle(wire: HttpCl
         await reading
 
 
-async def test_the_total_time_binds_a_paused_reader_too(wire: HttpClient, play: Play) -> None:
+async def test_the_total_time_binds_a_paused_reader_too(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
-    answer = await wire.send(server.upstream(timeouts=Timeouts(total=SHORT)), ASK)
+    answer = await client.send(server.upstream(timeouts=Timeouts(total=SHORT)), ASK)
     answer.pause()
     with pytest.raises(UpstreamTimedOut, match="in all"):
         await body_of(answer)
     await server.sees_the_client_gone()
 
 
-async def test_the_time_to_the_first_byte_runs_from_the_end_of_the_request(wire: HttpClient, play: Play) -> None:
+async def test_the_time_to_the_first_byte_runs_from_the_end_of_the_request(client: HttpClient, play: Play) -> None:
     read_on = asyncio.Event()
 
     async def reads_late(peer: Peer) -> None:
@@ -93,14 +93,14 @@ async def test_the_time_to_the_first_byte_runs_from_the_end_of_the_request(wire:
 
     server = await play([reads_late, says(plain(b"ok"))])
     upstream = server.upstream(timeouts=Timeouts(first_byte=2 * SHORT))
-    large = Outgoing(path="/x", headers=(), body=b"x" * 30_000_000)
-    sending = asyncio.create_task(wire.send(upstream, large))
+    large = UpstreamRequest(path="/x", headers=(), body=b"x" * 30_000_000)
+    sending = asyncio.create_task(client.send(upstream, large))
     assert not (await asyncio.wait([sending], timeout=6 * SHORT))[0]
     read_on.set()
     assert await body_of(await sending) == b"ok"
 
 
-async def test_a_server_that_does_not_accept_is_unreachable(wire: HttpClient) -> None:
+async def test_a_server_that_does_not_accept_is_unreachable(client: HttpClient) -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -114,18 +114,18 @@ async def test_a_server_that_does_not_accept_is_unreachable(wire: HttpClient) ->
             waiting.append(caller)
         upstream = Upstream("full", f"http://127.0.0.1:{address[1]}", timeouts=Timeouts(connect=SHORT))
         with pytest.raises(UpstreamUnreachable, match=r"'full' did not accept a connection within 0.05 s") as caught:
-            await wire.send(upstream, ASK)
+            await client.send(upstream, ASK)
         assert caught.value.outcome == "connect_timeout"
         for caller in waiting:
             caller.close()
 
 
-async def test_one_that_hangs_holds_up_nobody_else(wire: HttpClient, play: Play) -> None:
+async def test_one_that_hangs_holds_up_nobody_else(client: HttpClient, play: Play) -> None:
     never = asyncio.Event()
     hung = await play(*[[hears, waits_for(never)]] * 4)
     well = await play([hears, says(plain(b"ok"))])
-    stuck = [asyncio.create_task(wire.send(hung.upstream("hung", max_connections=2), ASK)) for _ in range(4)]
-    assert await ask(wire, well.upstream()) == (200, b"ok")
+    stuck = [asyncio.create_task(client.send(hung.upstream("hung", max_connections=2), ASK)) for _ in range(4)]
+    assert await ask(client, well.upstream()) == (200, b"ok")
     for task in stuck:
         task.cancel()
     await asyncio.wait(stuck)

@@ -10,7 +10,7 @@ import pytest
 from gateway.core.errors import TooLarge, UpstreamTimedOut, UpstreamUnreachable
 from gateway.core.target import Timeouts, Upstream
 from gateway.upstream.client import HttpClient
-from gateway.upstream.contract import Outgoing
+from gateway.upstream.contract import UpstreamRequest
 from tests.contract.upstream.asking import ask, body_of, chunk, plain
 from tests.contract.upstream.conftest import Play
 from tests.contract.upstream.playbook import (
@@ -59,8 +59,8 @@ class Pieces:
             raise failure
 
 
-def uploading(rest: Pieces, beginning: bytes = b"begun ") -> Outgoing:
-    return Outgoing("/audio/transcriptions", (("content-type", "multipart/form-data"),), beginning, rest=rest)
+def uploading(rest: Pieces, beginning: bytes = b"begun ") -> UpstreamRequest:
+    return UpstreamRequest("/audio/transcriptions", (("content-type", "multipart/form-data"),), beginning, rest=rest)
 
 
 def hears_so_much(size: int, into: list[bytes]) -> Step:
@@ -70,10 +70,12 @@ def hears_so_much(size: int, into: list[bytes]) -> Step:
     return step
 
 
-async def test_beginning_and_rest_arrive_as_one_body_of_the_length_that_was_told(wire: HttpClient, play: Play) -> None:
+async def test_beginning_and_rest_arrive_as_one_body_of_the_length_that_was_told(
+    client: HttpClient, play: Play
+) -> None:
     server = await play([hears, says(OK), hears, says(OK)])
     for _ in range(2):
-        assert await ask(wire, server.upstream(), uploading(Pieces(PIECE, b"-", PIECE))) == (200, b"heard")
+        assert await ask(client, server.upstream(), uploading(Pieces(PIECE, b"-", PIECE))) == (200, b"heard")
     assert server.connections == 1
     for heard in server.requests:
         assert heard.body == b"begun " + PIECE + b"-" + PIECE
@@ -82,22 +84,22 @@ async def test_beginning_and_rest_arrive_as_one_body_of_the_length_that_was_told
 
 
 @pytest.mark.parametrize("beginning", [b"begun ", b""])
-async def test_a_body_of_unknown_length_goes_out_in_chunks(wire: HttpClient, play: Play, beginning: bytes) -> None:
+async def test_a_body_of_unknown_length_goes_out_in_chunks(client: HttpClient, play: Play, beginning: bytes) -> None:
     said: list[bytes] = []
     expected = (chunk(beginning) if beginning else b"") + chunk(PIECE) + chunk(b"-") + b"0\r\n\r\n"
     server = await play([hears_the_head, hears_so_much(len(expected), said), says(OK), hears, says(OK)])
     rest = Pieces(PIECE, b"-", known=False)
-    assert await ask(wire, server.upstream(), uploading(rest, beginning)) == (200, b"heard")
+    assert await ask(client, server.upstream(), uploading(rest, beginning)) == (200, b"heard")
     assert said == [expected]
-    assert await ask(wire, server.upstream(), uploading(Pieces(b""))) == (200, b"heard")
+    assert await ask(client, server.upstream(), uploading(Pieces(b""))) == (200, b"heard")
     assert server.connections == 1
 
 
-async def test_no_more_is_taken_than_the_upstream_takes(wire: HttpClient, play: Play) -> None:
+async def test_no_more_is_taken_than_the_upstream_takes(client: HttpClient, play: Play) -> None:
     goes_on = asyncio.Event()
     server = await play([hears_the_head, waits_for(goes_on), sees_the_client_leave])
     rest = Pieces(*[PIECE] * 1_000)
-    sending = asyncio.create_task(wire.send(server.upstream(), uploading(rest)))
+    sending = asyncio.create_task(client.send(server.upstream(), uploading(rest)))
     await asyncio.wait([sending], timeout=0.2)
     assert 0 < rest.asked < 400  # What two sockets hold of 1,000 pieces.
     stopped_at = rest.asked
@@ -110,41 +112,41 @@ async def test_no_more_is_taken_than_the_upstream_takes(wire: HttpClient, play: 
     await server.sees_the_client_gone()
 
 
-async def test_an_answer_before_the_end_is_handed_over_and_ends_the_sending(wire: HttpClient, play: Play) -> None:
+async def test_an_answer_before_the_end_is_handed_over_and_ends_the_sending(client: HttpClient, play: Play) -> None:
     refusal = plain(b"too much", status=b"413 Content Too Large")
     server = await play([hears_the_head, says(refusal), sees_the_client_leave], [hears, says(OK)])
     rest = Pieces(PIECE, hangs=True)
-    answer = await wire.send(server.upstream(), uploading(rest))
+    answer = await client.send(server.upstream(), uploading(rest))
     assert (answer.status, await body_of(answer)) == (413, b"too much")
     await asyncio.wait_for(rest.gone.wait(), 2)
     await server.sees_the_client_gone()  # After half a request the connection serves no other.
-    assert await ask(wire, server.upstream(), uploading(Pieces(b"."))) == (200, b"heard")
+    assert await ask(client, server.upstream(), uploading(Pieces(b"."))) == (200, b"heard")
     assert server.connections == 2
 
 
-async def test_an_answer_that_begins_early_is_read_to_its_end(wire: HttpClient, play: Play) -> None:
+async def test_an_answer_that_begins_early_is_read_to_its_end(client: HttpClient, play: Play) -> None:
     ends = asyncio.Event()
     begun = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello"
     server = await play([hears_the_head, says(begun), waits_for(ends), says(b"world"), sees_the_client_leave])
-    answer = await wire.send(server.upstream(), uploading(Pieces(PIECE, hangs=True)))
+    answer = await client.send(server.upstream(), uploading(Pieces(PIECE, hangs=True)))
     ends.set()
     assert await body_of(answer) == b"helloworld"
     await server.sees_the_client_gone()
 
 
 @pytest.mark.parametrize("failure", [TooLarge("Too large."), ValueError("a defect")])
-async def test_what_ends_the_source_ends_the_request(wire: HttpClient, play: Play, failure: Exception) -> None:
+async def test_what_ends_the_source_ends_the_request(client: HttpClient, play: Play, failure: Exception) -> None:
     server = await play([sees_the_client_leave])
     with pytest.raises(type(failure)):
-        await wire.send(server.upstream(), uploading(Pieces(PIECE, failure=failure)))
+        await client.send(server.upstream(), uploading(Pieces(PIECE, failure=failure)))
     await server.sees_the_client_gone()
 
 
-async def test_who_is_cancelled_takes_no_more_and_closes_the_connection(wire: HttpClient, play: Play) -> None:
+async def test_who_is_cancelled_takes_no_more_and_closes_the_connection(client: HttpClient, play: Play) -> None:
     heard = asyncio.Event()
     server = await play([hears_the_head, sets(heard), sees_the_client_leave])
     rest = Pieces(PIECE, hangs=True)
-    sending = asyncio.create_task(wire.send(server.upstream(), uploading(rest)))
+    sending = asyncio.create_task(client.send(server.upstream(), uploading(rest)))
     await heard.wait()
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -153,53 +155,53 @@ async def test_who_is_cancelled_takes_no_more_and_closes_the_connection(wire: Ht
     await asyncio.wait_for(rest.gone.wait(), 2)
 
 
-async def test_an_upstream_that_hangs_up_midway_is_unreachable(wire: HttpClient, play: Play) -> None:
+async def test_an_upstream_that_hangs_up_midway_is_unreachable(client: HttpClient, play: Play) -> None:
     server = await play([hears_the_head, hangs_up])
     with pytest.raises(UpstreamUnreachable):
-        await wire.send(server.upstream(), uploading(Pieces(PIECE, hangs=True)))
+        await client.send(server.upstream(), uploading(Pieces(PIECE, hangs=True)))
 
 
-async def test_a_slow_source_is_not_held_against_the_upstream(wire: HttpClient, play: Play) -> None:
+async def test_a_slow_source_is_not_held_against_the_upstream(client: HttpClient, play: Play) -> None:
     """Only the time in all binds while it is the client that is waited for."""
     server = await play([sees_the_client_leave])
     impatient = Timeouts(first_byte=0.02, idle=0.02, total=0.3)
     with pytest.raises(UpstreamTimedOut, match=r"within 0\.3 s in all"):
-        await wire.send(server.upstream(timeouts=impatient), uploading(Pieces(PIECE, hangs=True)))
+        await client.send(server.upstream(timeouts=impatient), uploading(Pieces(PIECE, hangs=True)))
 
 
-async def test_an_upstream_that_takes_nothing_is_given_up(wire: HttpClient, play: Play) -> None:
+async def test_an_upstream_that_takes_nothing_is_given_up(client: HttpClient, play: Play) -> None:
     server = await play([waits_for(asyncio.Event())])
     impatient = Timeouts(idle=0.1)
     with pytest.raises(UpstreamTimedOut, match="took no byte of the request"):
-        await wire.send(server.upstream(timeouts=impatient), uploading(Pieces(*[PIECE] * 1_000)))
+        await client.send(server.upstream(timeouts=impatient), uploading(Pieces(*[PIECE] * 1_000)))
 
 
-async def test_an_upstream_that_took_all_and_says_nothing_is_given_up(wire: HttpClient, play: Play) -> None:
+async def test_an_upstream_that_took_all_and_says_nothing_is_given_up(client: HttpClient, play: Play) -> None:
     server = await play([hears, sees_the_client_leave])
     with pytest.raises(UpstreamTimedOut, match="sent no byte of an answer"):
-        await wire.send(server.upstream(timeouts=Timeouts(first_byte=0.05)), uploading(Pieces(PIECE)))
+        await client.send(server.upstream(timeouts=Timeouts(first_byte=0.05)), uploading(Pieces(PIECE)))
 
 
-async def test_a_refused_connection_takes_nothing_of_the_source(wire: HttpClient) -> None:
+async def test_a_refused_connection_takes_nothing_of_the_source(client: HttpClient) -> None:
     rest = Pieces(PIECE)
     with pytest.raises(UpstreamUnreachable):
-        await wire.send(Upstream("gone", "http://127.0.0.1:9/v1"), uploading(rest))
+        await client.send(Upstream("gone", "http://127.0.0.1:9/v1"), uploading(rest))
     assert not rest.taken
 
 
-async def test_a_request_of_which_a_piece_was_taken_is_not_sent_twice(wire: HttpClient, play: Play) -> None:
+async def test_a_request_of_which_a_piece_was_taken_is_not_sent_twice(client: HttpClient, play: Play) -> None:
     """A used connection may have been closed while it was idle, which only the next request on it notices."""
     server = await play([hears, says(OK), hears_the_head, hangs_up], [hears, says(OK)])
-    assert await ask(wire, server.upstream(), uploading(Pieces(b"."))) == (200, b"heard")
+    assert await ask(client, server.upstream(), uploading(Pieces(b"."))) == (200, b"heard")
     with pytest.raises(UpstreamUnreachable):
-        await wire.send(server.upstream(), uploading(Pieces(PIECE, hangs=True)))
+        await client.send(server.upstream(), uploading(Pieces(PIECE, hangs=True)))
     assert server.connections == 1
-    assert await ask(wire, server.upstream(), uploading(Pieces(b"."))) == (200, b"heard")
+    assert await ask(client, server.upstream(), uploading(Pieces(b"."))) == (200, b"heard")
 
 
-async def test_the_time_of_an_upload_is_not_the_gateways(wire: HttpClient, play: Play) -> None:
+async def test_the_time_of_an_upload_is_not_the_gateways(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(OK)])
     began = asyncio.get_running_loop().time()
-    answer = await wire.send(server.upstream(), uploading(Pieces(*[b"."] * 100)))
+    answer = await client.send(server.upstream(), uploading(Pieces(*[b"."] * 100)))
     assert began <= answer.sent_at
     assert answer.first_byte_at - answer.sent_at > 0.9 * (answer.first_byte_at - began) - 0.01

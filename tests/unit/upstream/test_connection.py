@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import UpstreamBroke, UpstreamTimedOut
 from gateway.core.target import Timeouts
-from gateway.upstream.connection import Connection, Request
-from gateway.upstream.fittings import Fittings
-from gateway.upstream.incoming import HELD_BYTES, Incoming
+from gateway.runtime.tasks import BackgroundTasks
+from gateway.upstream.connection import ClientOptions, Connection, EncodedRequest
+from gateway.upstream.response_stream import HELD_BYTES, ResponseStream
 from tests.unit.upstream.splitting import cuts, split
 
 TEXT = b"".join(b'data: {"index":%d}\n\n' % number for number in range(60))
@@ -31,6 +31,10 @@ STREAMS = [
     chunked(gzip.compress(TEXT), b"content-encoding: gzip"),
     b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(TEXT), TEXT),
 ]
+
+
+def unexpected(doing: str, error: BaseException) -> None:
+    raise AssertionError(doing) from error
 
 
 class Socket(asyncio.Transport):
@@ -71,12 +75,12 @@ class Socket(asyncio.Transport):
 
 
 class Shelf:
-    """A keeper that notes what comes back to it."""
+    """An owner that notes what comes back to it."""
 
     def __init__(self) -> None:
         self.free: list[Connection] = []
 
-    def freed(self, connection: Connection) -> None:
+    def released(self, connection: Connection) -> None:
         self.free.append(connection)
 
     def lost(self, connection: Connection) -> None:
@@ -89,15 +93,15 @@ class Upstream:
     def __init__(self) -> None:
         self.socket = Socket()
         self.shelf = Shelf()
-        self.connection = Connection("inducta", self.shelf, Fittings(idle_seconds=30))
+        self.connection = Connection("inducta", self.shelf, ClientOptions(BackgroundTasks(unexpected), idle_seconds=30))
         self.socket.set_protocol(self.connection)
         self.connection.connection_made(self.socket)
 
-    def hears(self, timeouts: Timeouts) -> asyncio.Task[Incoming]:
-        request = Request(head=b"POST / HTTP/1.1\r\n\r\n", body=b"{}", timeouts=timeouts, began=monotonic())
+    def hears(self, timeouts: Timeouts) -> asyncio.Task[ResponseStream]:
+        request = EncodedRequest(head=b"POST / HTTP/1.1\r\n\r\n", body=b"{}", timeouts=timeouts, began=monotonic())
         return asyncio.create_task(self.connection.exchange(request))
 
-    async def begins(self, first: bytes) -> Incoming:
+    async def begins(self, first: bytes) -> ResponseStream:
         exchange = self.hears(Timeouts())
         await asyncio.sleep(0)
         self.says(first)

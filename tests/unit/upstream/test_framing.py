@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.upstream.framing import BARREN_BYTES, Framing
+from gateway.upstream.framing import BODILESS_BYTES, Framing
 from tests.unit.upstream.splitting import cuts, split
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -22,7 +22,7 @@ def read(stream: bytes, at: list[int]) -> tuple[Framing, bytes]:
 def test_any_splitting_reads_the_same(at: list[int], stream: bytes) -> None:
     framing, body = read(stream, at)
     assert body == b"hello world"
-    assert (framing.status, framing.complete, framing.keeps, framing.fault) == (200, True, True, "")
+    assert (framing.status, framing.complete, framing.keeps_alive, framing.fault) == (200, True, True, "")
     assert framing.headers["content-type"] == "text/event-stream"
     assert "link" not in framing.headers
 
@@ -48,21 +48,21 @@ def test_bytes_after_the_end_are_no_body_and_spoil_the_connection(at: list[int],
 
 def test_an_answer_glued_to_the_end_spoils_the_connection() -> None:
     framing, body = read(LENGTH + LENGTH, [])
-    assert (body, framing.complete, framing.keeps) == (b"hello world", True, False)
+    assert (body, framing.complete, framing.keeps_alive) == (b"hello world", True, False)
 
 
 def test_one_answer_after_another_is_read() -> None:
     framing = Framing()
     for stream in (CHUNKS, LENGTH, CHUNKS):
-        framing.expect()
+        framing.expect_response()
         assert framing.status == 0
         assert framing.feed(stream) == b"hello world"
-        assert framing.keeps
+        assert framing.keeps_alive
 
 
 def test_an_answer_without_framing_ends_with_the_connection() -> None:
     framing, body = read(HEAD + b"\r\nhello", [])
-    assert (body, framing.complete, framing.keeps) == (b"hello", False, False)
+    assert (body, framing.complete, framing.keeps_alive) == (b"hello", False, False)
     assert framing.close()
 
 
@@ -85,14 +85,7 @@ def test_a_closed_connection_ends_no_answer_that_never_began() -> None:
 )
 def test_a_connection_is_kept_as_its_head_says(head: bytes, keeps: bool) -> None:
     framing, body = read(head, [])
-    assert (body, framing.complete, framing.keeps) == (b"", True, keeps)
-
-
-def test_an_answer_to_head_ends_with_its_head() -> None:
-    framing = Framing()
-    framing.expect(bodiless=True)
-    assert framing.feed(HEAD + b"content-length: 11\r\n\r\n") == b""
-    assert framing.complete
+    assert (body, framing.complete, framing.keeps_alive) == (b"", True, keeps)
 
 
 def test_of_repeated_headers_the_last_counts() -> None:
@@ -109,7 +102,7 @@ def test_no_bytes_raise(junk: bytes, at: list[int]) -> None:
 def test_bytes_without_a_body_are_not_taken_for_ever() -> None:
     framing = Framing()
     framing.feed(HEAD + b"x: ")
-    for _ in range(BARREN_BYTES // 1_000 + 1):
+    for _ in range(BODILESS_BYTES // 1_000 + 1):
         framing.feed(b"y" * 1_000)
     assert framing.fault == "its head is too large"
 
@@ -117,7 +110,7 @@ def test_bytes_without_a_body_are_not_taken_for_ever() -> None:
 def test_a_long_stream_in_small_chunks_is_no_barren_one() -> None:
     framing = Framing()
     framing.feed(HEAD + b"transfer-encoding: chunked\r\n\r\n")
-    for _ in range(BARREN_BYTES // 2):
+    for _ in range(BODILESS_BYTES // 2):
         framing.feed(b"1\r\n")
         assert framing.feed(b"x\r\n") == b"x"
     assert framing.fault == ""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.upstream.decoding import PIECE_BYTES, Buffer, Inflated, Plain, Undecodable, buffer_for
+from gateway.upstream.response_stream import PIECE_BYTES, Buffer, InflatingBuffer, PlainBuffer, Undecodable, buffer_for
 from tests.unit.upstream.splitting import cuts, split
 
 
@@ -32,7 +32,7 @@ PACKINGS = ["gzip", "gzip of two members", "deflate", "bare deflate"]
 
 @given(text=st.binary(max_size=400), how=st.sampled_from(PACKINGS), at=cuts)
 def test_any_splitting_unpacks_to_the_same(text: bytes, how: str, at: list[int]) -> None:
-    buffer = Inflated()
+    buffer = InflatingBuffer()
     unpacked = b""
     for piece in split(pack(text, how), at):
         buffer.put(piece)
@@ -44,7 +44,7 @@ def test_any_splitting_unpacks_to_the_same(text: bytes, how: str, at: list[int])
 @given(text=st.binary(max_size=400), how=st.sampled_from(PACKINGS), data=st.data())
 def test_what_is_cut_is_never_whole(text: bytes, how: str, data: st.DataObject) -> None:
     packed = pack(text, how)
-    buffer = Inflated()
+    buffer = InflatingBuffer()
     buffer.put(packed[: data.draw(st.integers(1, len(packed) - 1))])
     unpacked = drained(buffer)
     assert text.startswith(unpacked)
@@ -55,7 +55,7 @@ def test_what_is_cut_is_never_whole(text: bytes, how: str, data: st.DataObject) 
 
 
 def test_no_piece_is_larger_than_its_bound_however_much_is_packed() -> None:
-    buffer = Inflated()
+    buffer = InflatingBuffer()
     buffer.put(gzip.compress(bytes(10 * PIECE_BYTES)))
     sizes = [len(piece) for piece in iter(buffer.get, b"")]
     assert max(sizes) <= PIECE_BYTES
@@ -65,7 +65,7 @@ def test_no_piece_is_larger_than_its_bound_however_much_is_packed() -> None:
 
 @pytest.mark.parametrize("size", [PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES])
 def test_sizes_about_the_bound_unpack_whole(size: int) -> None:
-    buffer = Inflated()
+    buffer = InflatingBuffer()
     buffer.put(gzip.compress(b"x" * size))
     assert len(drained(buffer)) == size
     buffer.check_whole()
@@ -74,14 +74,14 @@ def test_sizes_about_the_bound_unpack_whole(size: int) -> None:
 def test_what_is_inside_comes_out_though_all_input_is_taken() -> None:
     packed = gzip.compress(b'data: {"index":1}\n\n' * 8_000)
     for cut in range(150, 300):
-        buffer = Inflated()
+        buffer = InflatingBuffer()
         buffer.put(packed[:cut])
         assert drained(buffer) == zlib.decompressobj(31).decompress(packed[:cut])
 
 
 @given(st.binary(min_size=1, max_size=100))
 def test_any_bytes_unpack_or_are_undecodable(junk: bytes) -> None:
-    buffer = Inflated()
+    buffer = InflatingBuffer()
     buffer.put(junk)
     try:
         drained(buffer)
@@ -91,11 +91,11 @@ def test_any_bytes_unpack_or_are_undecodable(junk: bytes) -> None:
 
 
 def test_an_empty_body_is_whole_whatever_its_encoding() -> None:
-    Inflated().check_whole()
+    InflatingBuffer().check_whole()
 
 
 def test_plain_pieces_come_back_as_they_were() -> None:
-    buffer = Plain()
+    buffer = PlainBuffer()
     buffer.put(b"one")
     buffer.put(b"two")
     assert buffer.size == 6
@@ -105,7 +105,13 @@ def test_plain_pieces_come_back_as_they_were() -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "kind"),
-    [("", Plain), ("identity", Plain), ("gzip", Inflated), ("x-gzip", Inflated), ("deflate", Inflated)],
+    [
+        ("", PlainBuffer),
+        ("identity", PlainBuffer),
+        ("gzip", InflatingBuffer),
+        ("x-gzip", InflatingBuffer),
+        ("deflate", InflatingBuffer),
+    ],
 )
 def test_each_known_encoding_has_its_buffer(encoding: str, kind: type) -> None:
     assert type(buffer_for(encoding)) is kind

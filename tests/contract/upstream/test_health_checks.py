@@ -11,8 +11,8 @@ import pytest
 
 from gateway.core.health import Change, Health
 from gateway.core.target import Target, Timeouts, Upstream
-from gateway.upstream.checks import Check, Checks
 from gateway.upstream.client import HttpClient
+from gateway.upstream.health_checks import HealthCheck, HealthChecks
 from tests.contract.upstream.asking import ASK, CHUNKED_HEAD, chunk, plain
 from tests.contract.upstream.conftest import Play
 from tests.contract.upstream.playbook import Step, hears, resets, says, sees_the_client_leave, sets
@@ -59,8 +59,8 @@ async def ward() -> Ward:
 
 
 @pytest.fixture
-async def checks(wire: HttpClient, ward: Ward) -> AsyncIterator[Checks]:
-    made = Checks(wire, ward.health, RealClock(), Random(1))
+async def checks(client: HttpClient, ward: Ward) -> AsyncIterator[HealthChecks]:
+    made = HealthChecks(client, ward.health, RealClock(), Random(1))
     yield made
     await made.close()
 
@@ -69,10 +69,12 @@ def answering(*answers: bytes) -> list[Step]:
     return [step for answer in answers for step in (hears, says(answer))]
 
 
-async def test_an_upstream_that_is_sick_goes_down_and_comes_up_again(checks: Checks, ward: Ward, play: Play) -> None:
+async def test_an_upstream_that_is_sick_goes_down_and_comes_up_again(
+    checks: HealthChecks, ward: Ward, play: Play
+) -> None:
     server = await play(answering(SUCCEEDED, SICK, SICK, SICK, SUCCEEDED, SUCCEEDED))
     upstream = server.upstream()
-    checks.keep([Check(upstream, "/models", OFTEN_S)])
+    checks.keep([HealthCheck(upstream, "/models", OFTEN_S)])
     await ward.changes_to("down")
     assert ward.share(upstream) == 0.0
     await ward.changes_to("up")
@@ -89,35 +91,37 @@ async def test_an_upstream_that_is_sick_goes_down_and_comes_up_again(checks: Che
     ],
     ids=["resets", "no such path", "no such key"],
 )
-async def test_whatever_is_no_good_answer_is_sick(checks: Checks, ward: Ward, play: Play, sick: list[Step]) -> None:
+async def test_whatever_is_no_good_answer_is_sick(
+    checks: HealthChecks, ward: Ward, play: Play, sick: list[Step]
+) -> None:
     server = await play(sick * 20, *[sick] * 20)
-    checks.keep([Check(server.upstream(), "/health", OFTEN_S)])
+    checks.keep([HealthCheck(server.upstream(), "/health", OFTEN_S)])
     await ward.changes_to("down")
 
 
-async def test_an_upstream_that_does_not_answer_is_sick(checks: Checks, ward: Ward, play: Play) -> None:
+async def test_an_upstream_that_does_not_answer_is_sick(checks: HealthChecks, ward: Ward, play: Play) -> None:
     server = await play(*[[hears, sees_the_client_leave]] * 5)
-    checks.keep([Check(server.upstream(), "/health", OFTEN_S)])
+    checks.keep([HealthCheck(server.upstream(), "/health", OFTEN_S)])
     await ward.changes_to("down")
 
 
-async def test_a_busy_upstream_is_not_sick(checks: Checks, ward: Ward, play: Play) -> None:
+async def test_a_busy_upstream_is_not_sick(checks: HealthChecks, ward: Ward, play: Play) -> None:
     enough = asyncio.Event()
     busy = plain(b"{}", status=b"429 Too Many Requests")
     server = await play([*answering(*[busy] * 10), sets(enough)])
-    checks.keep([Check(server.upstream(), "/health", OFTEN_S)])
+    checks.keep([HealthCheck(server.upstream(), "/health", OFTEN_S)])
     await enough.wait()
     assert ward.changes == []
 
 
 async def test_an_upstream_whose_connections_are_all_in_use_is_not_sick(
-    checks: Checks, ward: Ward, wire: HttpClient, play: Play
+    checks: HealthChecks, ward: Ward, client: HttpClient, play: Play
 ) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"on")), sees_the_client_leave])
     # A check waits for a connection as long as one may take to be made, which must be enough on a busy machine.
     upstream = server.upstream(max_connections=1, timeouts=Timeouts(connect=SELDOM_S / 2))
-    answer = await wire.send(upstream, ASK)
-    checks.keep([Check(upstream, "/health", SELDOM_S)])
+    answer = await client.send(upstream, ASK)
+    checks.keep([HealthCheck(upstream, "/health", SELDOM_S)])
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(4 * SELDOM_S):
             await ward.changed.wait()
@@ -125,9 +129,14 @@ async def test_an_upstream_whose_connections_are_all_in_use_is_not_sick(
     answer.abandon()
 
 
-async def test_checks_that_stay_go_on_and_those_that_go_are_forgotten(checks: Checks, ward: Ward, play: Play) -> None:
+async def test_checks_that_stay_go_on_and_those_that_go_are_forgotten(
+    checks: HealthChecks, ward: Ward, play: Play
+) -> None:
     sick, other = await play(answering(*[SICK] * 50)), await play(answering(*[SUCCEEDED] * 50))
-    check, second = Check(sick.upstream("sick"), "/health", OFTEN_S), Check(other.upstream("well"), "/health", OFTEN_S)
+    check, second = (
+        HealthCheck(sick.upstream("sick"), "/health", OFTEN_S),
+        HealthCheck(other.upstream("well"), "/health", OFTEN_S),
+    )
     checks.keep([check, second])
     await ward.changes_to("down")
     checks.keep([check])
@@ -137,11 +146,11 @@ async def test_checks_that_stay_go_on_and_those_that_go_are_forgotten(checks: Ch
     assert sick.connections == 1
 
 
-async def test_closing_ends_every_check(wire: HttpClient, ward: Ward, play: Play) -> None:
+async def test_closing_ends_every_check(client: HttpClient, ward: Ward, play: Play) -> None:
     heard = asyncio.Event()
     server = await play([hears, sets(heard), sees_the_client_leave])
-    checks = Checks(wire, ward.health, RealClock(), Random(1))
-    checks.keep([Check(server.upstream(), "/health", 60)])
+    checks = HealthChecks(client, ward.health, RealClock(), Random(1))
+    checks.keep([HealthCheck(server.upstream(), "/health", 60)])
     await heard.wait()
     await checks.close()
     await server.sees_the_client_gone()

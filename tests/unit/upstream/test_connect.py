@@ -5,16 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.target import Upstream
-from gateway.upstream.contract import Outgoing
-from gateway.upstream.origin import FRAMING, Origin
+from gateway.upstream.connect import FRAMING, Origin
+from gateway.upstream.contract import UpstreamRequest
 
 
 def origin(base_url: str = "https://api.example/v1", *headers: tuple[str, str]) -> Origin:
     return Origin(Upstream("inducta", base_url, headers=headers))
 
 
-def outgoing(*headers: tuple[str, str], path: str = "/chat/completions", body: bytes = b"{}") -> Outgoing:
-    return Outgoing(path=path, headers=headers, body=body)
+def outgoing(*headers: tuple[str, str], path: str = "/chat/completions", body: bytes = b"{}") -> UpstreamRequest:
+    return UpstreamRequest(path=path, headers=headers, body=body)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_no_header_and_no_path_can_add_a_line(name: str, value: str, path: str) 
 
 
 def test_a_get_without_a_body_has_no_length() -> None:
-    head = origin().head(Outgoing(path="/models", headers=(), body=b"", method="GET"))
+    head = origin().head(UpstreamRequest(path="/models", headers=(), body=b"", method="GET"))
     assert b"content-length" not in head
 
 

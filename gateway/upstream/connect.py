@@ -1,0 +1,201 @@
+"""Where an upstream is, how a request to it begins, and how a connection to it is opened: name, address, TCP, TLS.
+
+What does not change between requests is worked out once, in `Origin`. What could smuggle a second header
+or request into the first is refused: the operator's when the origin is made, a caller's for each request.
+
+Addresses of both families race (RFC 8305, by aiohappyeyeballs: uvloop's own connector tries one
+after the other, so that a dead IPv6 route would cost the whole connect timeout).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import ssl
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+import aiohappyeyeballs
+
+from gateway.core.target import Upstream
+from gateway.runtime.tasks import BackgroundTasks
+from gateway.upstream.contract import UpstreamRequest
+
+HEAD_START_SECONDS = 0.25
+"""What the preferred address gets before the next one joins (RFC 8305, section 5)."""
+
+FRAMING = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Headers that belong to one connection (RFC 9110, 7.6.1) or delimit a message: set by the client alone."""
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_METHOD = re.compile(r"[A-Z]+")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_TARGET = re.compile(r"/[!-~]*")
+
+
+class Origin:
+    """An upstream's address and the fixed part of every request to it. Raises ValueError for a base
+    URL or a header that cannot be used; the message never repeats a header's value."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        try:
+            url = urlsplit(upstream.base_url)
+            host = url.hostname or ""
+            self.host = host if host.isascii() else host.encode("idna").decode()
+            self.port = url.port or _DEFAULT_PORTS.get(url.scheme, 0)
+        except ValueError as error:
+            raise ValueError(f"base_url of upstream {upstream.name!r} is not a URL: {error}") from None
+        _refuse_unsafe(upstream, url)
+        self.tls = url.scheme == "https"
+        self._prefix = url.path.rstrip("/")
+        self._query = url.query
+        fixed = {"host": self._authority(url.scheme), "accept-encoding": "identity"}
+        fixed.update({name.lower(): value for name, value in upstream.headers})
+        self._fixed_names = FRAMING | fixed.keys()
+        self._fixed = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
+
+    def head(self, request: UpstreamRequest) -> bytes:
+        """The request's head, to its empty line. The operator's headers replace the client's of the
+        same name. Raises ValueError for what could be read as more than one header or request."""
+        target = self._target(request.path)
+        headers = [(name, value) for name, value in request.headers if name.lower() not in self._fixed_names]
+        _refuse_smuggling(request.method, target, headers)
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        head = f"{request.method} {target} HTTP/1.1\r\n{self._fixed}{lines}{_framing(request)}\r\n"
+        # A header that is not UTF-8 arrives with its bytes as surrogates and leaves as it came.
+        return head.encode("utf-8", "surrogateescape")
+
+    def _target(self, path: str) -> str:
+        if not self._query:
+            return self._prefix + path
+        return f"{self._prefix}{path}{'&' if '?' in path else '?'}{self._query}"
+
+    def _authority(self, scheme: str) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[scheme] else f"{host}:{self.port}"
+
+
+def _framing(request: UpstreamRequest) -> str:
+    """The line that says where the body ends (RFC 9112, section 6)."""
+    rest = request.rest
+    if rest is None:
+        return f"content-length: {len(request.body)}\r\n" if request.body or request.method != "GET" else ""
+    if rest.length is None:
+        return "transfer-encoding: chunked\r\n"
+    return f"content-length: {len(request.body) + rest.length}\r\n"
+
+
+def _refuse_unsafe(upstream: Upstream, url: SplitResult) -> None:
+    """What an operator can get wrong, in words for the operator."""
+    if url.scheme not in _DEFAULT_PORTS or not url.hostname:
+        raise ValueError(f"base_url of upstream {upstream.name!r} must be http://host… or https://host…")
+    if url.username is not None or url.fragment:
+        raise ValueError(f"base_url of upstream {upstream.name!r} must have no user, password or fragment")
+    if not _TARGET.fullmatch(url.path or "/") or not _TARGET.fullmatch(f"/{url.query}"):
+        raise ValueError(f"base_url of upstream {upstream.name!r} must be percent-encoded")
+    for name, value in upstream.headers:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"upstream {upstream.name!r} has a header whose name is not valid: {name!r}")
+        if name.lower() in FRAMING:
+            raise ValueError(f"upstream {upstream.name!r} must not set the header {name!r}: the gateway does")
+        if _CONTROL.search(value):
+            raise ValueError(
+                f"header {name!r} of upstream {upstream.name!r} contains a line break or control character"
+            )
+
+
+def _refuse_smuggling(method: str, target: str, headers: list[tuple[str, str]]) -> None:
+    if not _METHOD.fullmatch(method) or not _TARGET.fullmatch(target):
+        raise ValueError(f"{method!r} {target!r} is not a request line")
+    for name, value in headers:
+        if not _NAME.fullmatch(name) or _CONTROL.search(value):
+            raise ValueError(f"the request's header {name!r} contains a line break or control character")
+
+
+class CannotConnect(Exception):
+    """Why not, in words that reveal no address."""
+
+
+Addresses = list[aiohappyeyeballs.AddrInfoType]
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+
+class Connector:
+    """Opens connections to one origin.
+
+    However many connect at once, one name lookup is on its way: lookups occupy the threads that all
+    upstreams share, and a name server that hangs for one upstream must leave some to the others.
+    """
+
+    def __init__(self, origin: Origin, tls: Callable[[], ssl.SSLContext], tasks: BackgroundTasks) -> None:
+        self._origin = origin
+        self._tls = tls
+        self._tasks = tasks
+        self._lookup: asyncio.Task[Addresses | CannotConnect] | None = None
+
+    async def connect(self, make: Callable[[], P]) -> P:
+        """Raises CannotConnect."""
+        try:
+            return await self._connect(make)
+        # uvloop has a RuntimeError for some addresses.
+        except (OSError, RuntimeError) as error:
+            raise CannotConnect(_reason(error)) from error
+
+    async def _connect(self, make: Callable[[], P]) -> P:
+        loop = asyncio.get_running_loop()
+        connected = await aiohappyeyeballs.start_connection(
+            await self._addresses(), happy_eyeballs_delay=HEAD_START_SECONDS, loop=loop
+        )
+        tls, name = (self._tls(), self._origin.host) if self._origin.tls else (None, None)
+        _, connection = await loop.create_connection(make, sock=connected, ssl=tls, server_hostname=name)
+        return connection
+
+    async def _addresses(self) -> Addresses:
+        lookup = self._lookup
+        if lookup is None or lookup.done():
+            lookup = self._lookup = self._tasks.start("name_lookup", self._look_up())
+        # Whoever gives up waiting leaves the lookup to the others.
+        await asyncio.wait([lookup])
+        if lookup.cancelled():
+            raise CannotConnect("the gateway is shutting down")
+        found = lookup.result()
+        if isinstance(found, CannotConnect):
+            raise CannotConnect(str(found))
+        return found
+
+    async def _look_up(self) -> Addresses | CannotConnect:
+        """A failure is a result: when all who asked have given up, nobody is there to take an exception."""
+        loop = asyncio.get_running_loop()
+        try:
+            return list(await loop.getaddrinfo(self._origin.host, self._origin.port, type=socket.SOCK_STREAM))
+        # A name that DNS cannot carry is a UnicodeError.
+        except (OSError, UnicodeError) as error:
+            return CannotConnect(_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message})"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason})"
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return "its name cannot be resolved"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return "the connection failed"

@@ -1,0 +1,96 @@
+"""Time limits of an exchange: one timer for each connection, and what the exchange waits for.
+
+Nothing is armed or cancelled for a chunk. A chunk moves `Deadlines.since`; the timer, armed once for
+the earliest deadline, asks again when it expires.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from time import monotonic
+
+from gateway.core.target import Timeouts
+from gateway.upstream.contract import FailureReason
+
+_SENDING = FailureReason("send_timeout", "took no byte of the request")
+_AWAITING = FailureReason("first_byte_timeout", "sent no byte of an answer")
+_RECEIVING = FailureReason("idle_timeout", "sent nothing more")
+
+
+class DeadlineTimer:
+    """A timer that is cheap to postpone. `expired` is called when the time has come and returns when to
+    call again, or None. Times are monotonic seconds."""
+
+    __slots__ = ("_expired", "_handle", "_loop", "_when")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, expired: Callable[[], float | None]) -> None:
+        self._loop = loop
+        self._expired = expired
+        self._handle: asyncio.TimerHandle | None = None
+        self._when = 0.0
+
+    def arm(self, when: float) -> None:
+        """Expire no later than `when`; free where it would anyhow."""
+        if self._handle is not None:
+            if self._when <= when:
+                return
+            self._handle.cancel()
+        self._when = when
+        self._handle = self._loop.call_later(when - monotonic(), self._due)
+
+    def cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _due(self) -> None:
+        self._handle = None
+        when = self._expired()
+        if when is not None:
+            self.arm(when)
+
+
+class Deadlines:
+    """How long one exchange waits for its upstream, and for what. Pure: times are monotonic seconds of
+    the caller. An exchange sends, waits for the first byte, then receives; while its reader has paused
+    it, only `total` binds."""
+
+    __slots__ = ("_allowed_s", "_missing", "_timeouts", "_total_at", "since")
+
+    def __init__(self, timeouts: Timeouts, began: float) -> None:
+        self._timeouts = timeouts
+        self._total_at = began + timeouts.total
+        self.since = began
+        self.sending(began)
+
+    def sending(self, now: float) -> None:
+        """The request is on its way; to be called again whenever the upstream takes some of it."""
+        self._wait(now, self._timeouts.idle, _SENDING)
+
+    def awaiting_response(self, now: float) -> None:
+        self._wait(now, self._timeouts.first_byte, _AWAITING)
+
+    def receiving(self, now: float) -> None:
+        """The response has begun, or is wanted again. Set `since` for each piece from here on."""
+        self._wait(now, self._timeouts.idle, _RECEIVING)
+
+    def paused(self) -> None:
+        self._allowed_s = math.inf
+
+    @property
+    def next(self) -> float:
+        return min(self.since + self._allowed_s, self._total_at)
+
+    def reason(self, now: float) -> FailureReason:
+        """Which limit has passed."""
+        if now >= self._total_at:
+            return FailureReason("total_timeout", f"did not end its answer within {self._timeouts.total:g} s in all")
+        outcome, text = self._missing
+        return FailureReason(outcome, f"{text} for {self._allowed_s:g} s")
+
+    def _wait(self, now: float, allowed_s: float, missing: FailureReason) -> None:
+        self.since = now
+        self._allowed_s = allowed_s
+        self._missing = missing

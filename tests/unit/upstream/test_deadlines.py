@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+from gateway.core.target import Timeouts
+from gateway.upstream.deadlines import Deadlines, DeadlineTimer
+
+TIMEOUTS = Timeouts(connect=1, first_byte=20, idle=5, total=100)
+
+
+class Expirations:
+    """Counts, and asks for the next time as it was told."""
+
+    def __init__(self, *again: float | None) -> None:
+        self.again = list(again)
+        self.happened = asyncio.Event()
+        self.times = 0
+
+    def expired(self) -> float | None:
+        self.times += 1
+        self.happened.set()
+        return self.again.pop(0) if self.again else None
+
+
+async def test_a_timer_expires_at_the_earliest_time_asked_for() -> None:
+    expirations = Expirations()
+    timer = DeadlineTimer(asyncio.get_running_loop(), expirations.expired)
+    timer.arm(monotonic() + 60)
+    timer.arm(monotonic() + 0.01)
+    timer.arm(monotonic() + 60)
+    async with asyncio.timeout(5):
+        await expirations.happened.wait()
+    assert expirations.times == 1
+
+
+async def test_a_timer_expires_again_when_it_is_told() -> None:
+    expirations = Expirations(monotonic(), monotonic())
+    timer = DeadlineTimer(asyncio.get_running_loop(), expirations.expired)
+    timer.arm(monotonic())
+    async with asyncio.timeout(5):
+        while expirations.times < 3:
+            expirations.happened.clear()
+            await expirations.happened.wait()
+    assert expirations.times == 3
+
+
+async def test_a_cancelled_timer_does_not_expire() -> None:
+    expirations, other = Expirations(), Expirations()
+    loop = asyncio.get_running_loop()
+    timer = DeadlineTimer(loop, expirations.expired)
+    timer.arm(monotonic())
+    timer.cancel()
+    DeadlineTimer(loop, other.expired).arm(monotonic() + 0.02)
+    await other.happened.wait()
+    assert expirations.times == 0
+
+
+async def test_asking_for_a_later_time_costs_no_timer() -> None:
+    class CountingLoop:
+        armed = 0
+
+        def call_later(self, delay: float, callback: object) -> None:
+            self.armed += 1
+            return asyncio.get_running_loop().call_later(60, print)  # type: ignore[return-value]
+
+    loop = CountingLoop()
+    timer = DeadlineTimer(loop, lambda: None)  # type: ignore[arg-type]
+    for later in range(100):
+        timer.arm(monotonic() + 60 + later)
+    assert loop.armed == 1
+    timer.cancel()
+
+
+def test_a_request_that_is_not_taken_has_the_idle_time() -> None:
+    deadlines = Deadlines(TIMEOUTS, began=1000)
+    assert deadlines.next == 1005
+    deadlines.sending(1003)
+    assert deadlines.next == 1008
+    assert deadlines.reason(1008) == ("send_timeout", "took no byte of the request for 5 s")
+
+
+def test_the_first_byte_has_its_time_from_the_end_of_the_request() -> None:
+    deadlines = Deadlines(TIMEOUTS, began=1000)
+    deadlines.awaiting_response(1010)
+    assert deadlines.next == 1030
+    assert deadlines.reason(1030) == ("first_byte_timeout", "sent no byte of an answer for 20 s")
+
+
+def test_each_piece_starts_the_idle_time_again() -> None:
+    deadlines = Deadlines(TIMEOUTS, began=1000)
+    deadlines.receiving(1001)
+    assert deadlines.next == 1006
+    deadlines.since = 1004
+    assert deadlines.next == 1009
+    assert deadlines.reason(1009) == ("idle_timeout", "sent nothing more for 5 s")
+
+
+def test_the_total_time_binds_whatever_else_happens() -> None:
+    deadlines = Deadlines(TIMEOUTS, began=1000)
+    deadlines.receiving(1099)
+    assert deadlines.next == 1100
+    assert deadlines.reason(1100) == ("total_timeout", "did not end its answer within 100 s in all")
+
+
+def test_while_the_reader_has_paused_only_the_total_time_runs() -> None:
+    deadlines = Deadlines(TIMEOUTS, began=1000)
+    deadlines.receiving(1001)
+    deadlines.paused()
+    assert deadlines.next == 1100
+    deadlines.receiving(1050)
+    assert deadlines.next == 1055
