@@ -10,13 +10,11 @@ from collections.abc import Iterator
 
 from pydantic import SecretStr
 
+from gateway.core.http_syntax import operator_header_fault, read_base_url
 from gateway.settings.known import Known
 from gateway.settings.limit_checks import idle_patterns, limit_errors, limit_warnings
 from gateway.settings.problems import Finding, Path, dotted, nearest
-from gateway.settings.shape import KeySettings, Settings
-
-_GATEWAY_HEADERS = {"accept-encoding", "connection", "content-length", "host", "te", "trailer", "transfer-encoding"}
-"""Headers that are the wire's own."""
+from gateway.settings.shape import KeySettings, Settings, UpstreamSettings
 
 
 def find_errors(settings: Settings, known: Known) -> Iterator[Finding]:
@@ -52,16 +50,25 @@ def _upstreams(settings: Settings, known: Known) -> Iterator[Finding]:
     if not known.upstreams:
         yield Finding(("upstreams",), "is missing; name at least one upstream")
     for name, upstream in settings.upstreams.items():
-        if upstream.auth == "none" and upstream.api_key is not None:
-            yield Finding(
-                ("upstreams", name, "api_key"), "would never be sent with `auth: none`; leave one of them out"
-            )
-        for header in upstream.headers:
-            path: Path = ("upstreams", name, "headers", header)
-            if header.lower() in _GATEWAY_HEADERS:
-                yield Finding(path, "is a header that the gateway sets itself")
-            if upstream.credential is not None and header.lower() == upstream.credential[0]:
-                yield Finding(path, "is the header that carries `api_key`; leave one of them out")
+        yield from _upstream(("upstreams", name), upstream)
+
+
+def _upstream(path: Path, upstream: UpstreamSettings) -> Iterator[Finding]:
+    """Whatever keeps requests to it from being written, too."""
+    try:
+        read_base_url(upstream.base_url)
+    except ValueError as error:
+        yield Finding((*path, "base_url"), str(error))
+    if upstream.auth == "none" and upstream.api_key is not None:
+        yield Finding((*path, "api_key"), "would never be sent with `auth: none`; leave one of them out")
+    credential = upstream.credential
+    if credential is not None and (fault := operator_header_fault(*credential)):
+        yield Finding((*path, "api_key"), fault)
+    for header, value in upstream.headers.items():
+        if fault := operator_header_fault(header, value):
+            yield Finding((*path, "headers", header), fault)
+        if credential is not None and header.lower() == credential[0]:
+            yield Finding((*path, "headers", header), "is the header that carries `api_key`; leave one of them out")
 
 
 def _models(settings: Settings, known: Known) -> Iterator[Finding]:

@@ -12,8 +12,9 @@ from time import monotonic
 from gateway.core.errors import ShuttingDown, UpstreamUnreachable
 from gateway.core.target import Upstream
 from gateway.runtime.tasks import BackgroundTasks
+from gateway.upstream.connect import Origin
 from gateway.upstream.connection import HUNG_UP, IDLE_SECONDS, ClientOptions, EncodedRequest, StaleConnection
-from gateway.upstream.contract import UpstreamRequest
+from gateway.upstream.contract import FailureReason, UpstreamRequest
 from gateway.upstream.pool import Pool
 from gateway.upstream.response_stream import ResponseStream
 from gateway.upstream.upload import beginning
@@ -28,8 +29,8 @@ class HttpClient:
         self._is_closed = False
 
     async def send(self, upstream: Upstream, request: UpstreamRequest) -> ResponseStream:
-        """As the contract says; also ValueError for a request or an upstream that cannot be written
-        down safely (see `Origin`). Whoever cancels it closes the connection."""
+        """As the contract says; also ValueError for a request that cannot be written safely (see
+        `Origin.head`). Whoever cancels it closes the connection."""
         pool = self._pool(upstream)
         encoded = EncodedRequest(
             head=pool.origin.head(request),
@@ -64,7 +65,14 @@ class HttpClient:
             return pool
         if self._is_closed:
             raise ShuttingDown("The gateway is shutting down.")
-        pool = self._pools[upstream] = Pool(upstream, self._options, lambda: self._forget(upstream))
+        try:
+            origin = Origin(upstream)
+        except ValueError as error:
+            # `gateway check` finds it first. Here it is this upstream that fails, and never the request.
+            raise FailureReason("not_reached", f"is misconfigured: {error}").error(
+                upstream.name, UpstreamUnreachable
+            ) from None
+        pool = self._pools[upstream] = Pool(upstream, origin, self._options, lambda: self._forget(upstream))
         return pool
 
     def _forget(self, upstream: Upstream) -> None:

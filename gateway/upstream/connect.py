@@ -11,42 +11,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import socket
 import ssl
 from collections.abc import Callable
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit
 
 import aiohappyeyeballs
 
+from gateway.core.http_syntax import (
+    RESERVED_HEADERS,
+    header_fault,
+    is_request_line,
+    operator_header_fault,
+    read_base_url,
+)
 from gateway.core.target import Upstream
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.contract import UpstreamRequest
 
 HEAD_START_SECONDS = 0.25
 """What the preferred address gets before the next one joins (RFC 8305, section 5)."""
-
-FRAMING = frozenset(
-    {
-        "connection",
-        "content-length",
-        "expect",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""Headers that belong to one connection (RFC 9110, 7.6.1) or delimit a message: set by the client alone."""
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-_METHOD = re.compile(r"[A-Z]+")
-_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_TARGET = re.compile(r"/[!-~]*")
 
 
 class Origin:
@@ -55,23 +39,24 @@ class Origin:
 
     def __init__(self, upstream: Upstream) -> None:
         try:
-            url = urlsplit(upstream.base_url)
-            host = url.hostname or ""
-            self.host = host if host.isascii() else host.encode("idna").decode()
-            self.port = url.port or _DEFAULT_PORTS.get(url.scheme, 0)
+            url = read_base_url(upstream.base_url)
         except ValueError as error:
-            raise ValueError(f"base_url of upstream {upstream.name!r} is not a URL: {error}") from None
-        _refuse_unsafe(upstream, url)
-        self.tls = url.scheme == "https"
-        self._prefix = url.path.rstrip("/")
+            raise ValueError(f"base_url of upstream {upstream.name!r} {error}") from None
+        for name, value in upstream.headers:
+            if fault := operator_header_fault(name, value):
+                raise ValueError(f"header {name!r} of upstream {upstream.name!r} {fault}")
+        self.host = url.host
+        self.port = url.port
+        self.tls = url.tls
+        self._prefix = url.path
         self._query = url.query
-        fixed = {"host": self._authority(url.scheme), "accept-encoding": "identity"}
+        fixed = {"host": url.authority, "accept-encoding": "identity"}
         fixed.update({name.lower(): value for name, value in upstream.headers})
-        self._fixed_names = FRAMING | fixed.keys()
+        self._fixed_names = RESERVED_HEADERS | fixed.keys()
         self._fixed = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
 
     def head(self, request: UpstreamRequest) -> bytes:
-        """The request's head, to its empty line. The operator's headers replace the client's of the
+        """The request's head, to its empty line. The operator's headers replace the caller's of the
         same name. Raises ValueError for what could be read as more than one header or request."""
         target = self._target(request.path)
         headers = [(name, value) for name, value in request.headers if name.lower() not in self._fixed_names]
@@ -86,10 +71,6 @@ class Origin:
             return self._prefix + path
         return f"{self._prefix}{path}{'&' if '?' in path else '?'}{self._query}"
 
-    def _authority(self, scheme: str) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _DEFAULT_PORTS[scheme] else f"{host}:{self.port}"
-
 
 def _framing(request: UpstreamRequest) -> str:
     """The line that says where the body ends (RFC 9112, section 6)."""
@@ -101,31 +82,12 @@ def _framing(request: UpstreamRequest) -> str:
     return f"content-length: {len(request.body) + rest.length}\r\n"
 
 
-def _refuse_unsafe(upstream: Upstream, url: SplitResult) -> None:
-    """What an operator can get wrong, in words for the operator."""
-    if url.scheme not in _DEFAULT_PORTS or not url.hostname:
-        raise ValueError(f"base_url of upstream {upstream.name!r} must be http://host… or https://host…")
-    if url.username is not None or url.fragment:
-        raise ValueError(f"base_url of upstream {upstream.name!r} must have no user, password or fragment")
-    if not _TARGET.fullmatch(url.path or "/") or not _TARGET.fullmatch(f"/{url.query}"):
-        raise ValueError(f"base_url of upstream {upstream.name!r} must be percent-encoded")
-    for name, value in upstream.headers:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"upstream {upstream.name!r} has a header whose name is not valid: {name!r}")
-        if name.lower() in FRAMING:
-            raise ValueError(f"upstream {upstream.name!r} must not set the header {name!r}: the gateway does")
-        if _CONTROL.search(value):
-            raise ValueError(
-                f"header {name!r} of upstream {upstream.name!r} contains a line break or control character"
-            )
-
-
 def _refuse_smuggling(method: str, target: str, headers: list[tuple[str, str]]) -> None:
-    if not _METHOD.fullmatch(method) or not _TARGET.fullmatch(target):
+    if not is_request_line(method, target):
         raise ValueError(f"{method!r} {target!r} is not a request line")
     for name, value in headers:
-        if not _NAME.fullmatch(name) or _CONTROL.search(value):
-            raise ValueError(f"the request's header {name!r} contains a line break or control character")
+        if fault := header_fault(name, value):
+            raise ValueError(f"the request's header {name!r} {fault}")
 
 
 class CannotConnect(Exception):

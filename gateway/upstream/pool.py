@@ -20,11 +20,11 @@ from gateway.upstream.contract import FailureReason
 class Pool:
     """Owner of the connections to one upstream. `emptied` is called when the last of them is gone."""
 
-    def __init__(self, upstream: Upstream, options: ClientOptions, emptied: Callable[[], None]) -> None:
-        self.origin = Origin(upstream)
+    def __init__(self, upstream: Upstream, origin: Origin, options: ClientOptions, emptied: Callable[[], None]) -> None:
+        self.origin = origin
         self._upstream = upstream
         self._options = options
-        self._connector = Connector(self.origin, lambda: options.tls, options.tasks)
+        self._connector = Connector(origin, lambda: options.tls, options.tasks)
         self._emptied = emptied
         self._connections: set[Connection] = set()
         self._idle: deque[Connection] = deque()

@@ -49,6 +49,13 @@ async def test_an_upstream_that_listens_nowhere_is_unreachable(client: HttpClien
         assert caught.value.outcome == "not_reached"
 
 
+async def test_an_upstream_that_no_request_can_be_written_for_is_unreachable(client: HttpClient) -> None:
+    upstream = Upstream("odd", "http://localhost", headers=(("upgrade", "h2c"),))
+    with pytest.raises(UpstreamUnreachable, match="'odd' is misconfigured: header 'upgrade'") as caught:
+        await client.send(upstream, ASK)
+    assert caught.value.outcome == "not_reached"
+
+
 async def test_a_name_that_nobody_knows_is_unreachable(client: HttpClient) -> None:
     with pytest.raises(UpstreamUnreachable, match="its name cannot be resolved"):
         await client.send(Upstream("unknown", "http://no-such-host.invalid"), ASK)

@@ -1,7 +1,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.app.snapshot_builder import snapshot
+from gateway.core.http_syntax import RESERVED_HEADERS
+from gateway.settings import SettingsInvalid
+from gateway.upstream.connect import Origin
 from tests.unit.settings.configurations import SHA256, TEAM, VALID, assert_refused, assert_warned, loaded
 
 
@@ -54,6 +63,26 @@ def test_an_alias_is_the_name_of_nothing_else() -> None:
 def test_a_credential_is_never_given_for_nothing() -> None:
     text = VALID.replace("9000/v1}", "9000/v1, auth: none, api_key: ${KEY:-}} # !")
     assert_refused(text, "upstreams.main.api_key: would never be sent with `auth: none`; leave one of them out")
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED_HEADERS))
+def test_no_header_that_the_client_of_the_upstreams_refuses_is_accepted(name: str) -> None:
+    text = VALID.replace("9000/v1}", f"9000/v1, headers: {{{name.title()}: b}}}} # !")
+    assert_refused(text, f"upstreams.main.headers.{name.title()}: is a header that the gateway sets itself")
+
+
+@given(
+    host=st.from_regex(r"[!-~]{1,12}", fullmatch=True),
+    header=st.tuples(st.from_regex(r"[!-~]{1,4}", fullmatch=True), st.text(min_size=1, max_size=4)),
+)
+def test_requests_can_be_written_to_every_upstream_that_is_accepted(host: str, header: tuple[str, str]) -> None:
+    written = json.dumps({"base_url": f"http://{host}/v1", "headers": dict([header])})
+    try:
+        accepted = loaded(VALID.replace("{base_url: http://127.0.0.1:9000/v1}", written))
+    except SettingsInvalid:
+        return
+    for upstream in snapshot(accepted.settings).upstreams():
+        Origin(upstream)
 
 
 def test_headers_are_not_those_that_the_gateway_sets_itself() -> None:

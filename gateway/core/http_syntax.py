@@ -1,0 +1,82 @@
+"""What may stand in an HTTP/1.1 request (RFC 9110, RFC 9112): one reading for the check of a configuration and for
+the client that sends. What the one lets through the other can write."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+RESERVED_HEADERS = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Headers that belong to one connection (RFC 9110, 7.6.1), delimit a message or name its target: the gateway's own."""
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_METHOD = re.compile(r"[A-Z]+")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_TARGET = re.compile(r"/[!-~]*")
+
+
+class BaseUrl(NamedTuple):
+    """Where an upstream is. `host` is ASCII; `authority` is host and port as the Host header has them; `path` has no
+    slash at its end."""
+
+    tls: bool
+    host: str
+    port: int
+    authority: str
+    path: str
+    query: str
+
+
+def read_base_url(text: str) -> BaseUrl:
+    """Raises ValueError, with what follows the setting's name."""
+    try:
+        url = urlsplit(text)
+        host = url.hostname or ""
+        host = host if host.isascii() else host.encode("idna").decode()
+        port = url.port or _DEFAULT_PORTS.get(url.scheme, 0)
+    except ValueError as error:
+        raise ValueError(f"is not a URL: {error}") from None
+    if url.scheme not in _DEFAULT_PORTS or not host:
+        raise ValueError("must be http://host… or https://host…")
+    if url.username is not None or url.fragment:
+        raise ValueError("must have no user, password or fragment")
+    if not all(_TARGET.fullmatch(part) for part in (f"/{host}", url.path or "/", f"/{url.query}")):
+        raise ValueError("must be percent-encoded")
+    bracketed = f"[{host}]" if ":" in host else host
+    authority = bracketed if port == _DEFAULT_PORTS[url.scheme] else f"{bracketed}:{port}"
+    return BaseUrl(url.scheme == "https", host, port, authority, url.path.rstrip("/"), url.query)
+
+
+def operator_header_fault(name: str, value: str) -> str:
+    """Why an operator cannot have this header sent, as what follows its name; empty: it can. The value is never
+    repeated."""
+    if name.lower() in RESERVED_HEADERS:
+        return "is a header that the gateway sets itself"
+    return header_fault(name, value)
+
+
+def header_fault(name: str, value: str) -> str:
+    """Why this could be read as anything but one header; empty: it cannot."""
+    if not _NAME.fullmatch(name):
+        return "is not a valid name of a header"
+    return "contains a line break or control character" if _CONTROL.search(value) else ""
+
+
+def is_request_line(method: str, target: str) -> bool:
+    return bool(_METHOD.fullmatch(method) and _TARGET.fullmatch(target))
