@@ -57,7 +57,9 @@ class Gateway:
         self.store = self._store.store
         self._client = HttpClient(self._background_tasks())
         self._routing = RoutingState(self._note_health)
-        self._health_checks = HealthChecks(self._client, self._routing.health, clock, Random())
+        self._health_checks = HealthChecks(
+            self._client, self._routing.health, clock, Random(), self._background_tasks()
+        )
         self.services = Services(
             snapshot=snapshot(settings, clock.now_ms() // 1000),
             store=self.store,

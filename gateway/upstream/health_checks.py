@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -17,6 +18,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import UpstreamAuthFailed, UpstreamBroke, UpstreamError, UpstreamUnreachable
 from gateway.core.health import Health, Outcome, outcome_of_error
 from gateway.core.target import Upstream
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 
 TIMEOUT_S = 5.0
@@ -37,13 +39,16 @@ class HealthCheck(msgspec.Struct, frozen=True):
 
 
 class HealthChecks:
-    """Runs one task for each check. To be closed before the client is."""
+    """Runs one loop for each check, among `tasks` that are its own. To be closed before the client is."""
 
-    def __init__(self, client: UpstreamClient, health: Health, clock: Clock, dice: Random) -> None:
+    def __init__(
+        self, client: UpstreamClient, health: Health, clock: Clock, dice: Random, tasks: BackgroundTasks
+    ) -> None:
         self._client = client
         self._health = health
         self._clock = clock
         self._dice = dice
+        self._tasks = tasks
         self._running: dict[HealthCheck, asyncio.Task[None]] = {}
 
     def keep(self, checks: Iterable[HealthCheck]) -> None:
@@ -53,13 +58,11 @@ class HealthChecks:
             self._running.pop(check).cancel()
             self._health.unchecked(check.upstream)
         for check in wanted - self._running.keys():
-            self._running[check] = asyncio.get_running_loop().create_task(self._repeat(check))
+            self._running[check] = self._tasks.keep_running("health_check", partial(self._repeat, check))
 
     async def close(self) -> None:
-        tasks = list(self._running.values())
         self.keep(())
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._tasks.close()
 
     async def _repeat(self, check: HealthCheck) -> None:
         while True:

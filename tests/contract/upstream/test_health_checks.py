@@ -11,9 +11,10 @@ import pytest
 
 from gateway.core.health import Change, Health
 from gateway.core.target import Target, Timeouts, Upstream
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import HealthCheck, HealthChecks
-from tests.contract.upstream.asking import ASK, CHUNKED_HEAD, chunk, plain
+from tests.contract.upstream.asking import ASK, CHUNKED_HEAD, chunk, plain, unexpected
 from tests.contract.upstream.conftest import Play
 from tests.contract.upstream.playbook import Step, hears, resets, says, sees_the_client_leave, sets
 
@@ -60,7 +61,7 @@ async def ward() -> Ward:
 
 @pytest.fixture
 async def checks(client: HttpClient, ward: Ward) -> AsyncIterator[HealthChecks]:
-    made = HealthChecks(client, ward.health, RealClock(), Random(1))
+    made = HealthChecks(client, ward.health, RealClock(), Random(1), BackgroundTasks(unexpected))
     yield made
     await made.close()
 
@@ -146,10 +147,39 @@ async def test_checks_that_stay_go_on_and_those_that_go_are_forgotten(
     assert sick.connections == 1
 
 
+class FailingHealth(Health):
+    """Raises at the first result that it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda change: None)
+        self.results: list[bool] = []
+        self.told_again = asyncio.Event()
+
+    def checked(self, upstream: Upstream, is_well: bool, now: float) -> None:
+        self.results.append(is_well)
+        if len(self.results) == 1:
+            raise KeyError(upstream)
+        self.told_again.set()
+
+
+async def test_a_check_that_fails_of_itself_is_logged_counted_and_made_again(client: HttpClient, play: Play) -> None:
+    logged: list[str] = []
+    counted: list[str] = []
+    health = FailingHealth()
+    tasks = BackgroundTasks(lambda doing, error: logged.append(doing), counted.append, first_pause_s=0.001)
+    server = await play(answering(*[SUCCEEDED] * 20))
+    checks = HealthChecks(client, health, RealClock(), Random(1), tasks)
+    checks.keep([HealthCheck(server.upstream(), "/health", OFTEN_S)])
+    await asyncio.wait_for(health.told_again.wait(), 5)
+    assert logged == ["background task health_check failed"]
+    assert counted == ["health_check"]
+    await checks.close()
+
+
 async def test_closing_ends_every_check(client: HttpClient, ward: Ward, play: Play) -> None:
     heard = asyncio.Event()
     server = await play([hears, sets(heard), sees_the_client_leave])
-    checks = HealthChecks(client, ward.health, RealClock(), Random(1))
+    checks = HealthChecks(client, ward.health, RealClock(), Random(1), BackgroundTasks(unexpected))
     checks.keep([HealthCheck(server.upstream(), "/health", 60)])
     await heard.wait()
     await checks.close()
