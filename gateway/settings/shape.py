@@ -71,7 +71,7 @@ class StoreSettings(Section):
 class TimeoutSettings(Section):
     connect: Wait = setting("5s", "For a connection to be made.")
     first_byte: Wait = setting("60s", "From the end of the request to the first byte of the answer.")
-    idle: Wait = setting("60s", "Between two pieces of the answer.")
+    idle: Wait = setting("60s", "Between two pieces of the answer, or of a body that is sent on as it arrives.")
     total: Wait = setting("15m", "For the whole answer.")
 
 

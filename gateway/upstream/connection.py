@@ -6,8 +6,8 @@ is doing is its state:
     IDLE       No exchange: new, or back at its owner after a response that ended cleanly. Bytes that
                arrive answer no request and close it; so does the end of its idle time.
     SENDING    `exchange` has begun. Some of the request is still to be written, or still to be taken by
-               the upstream. The limit is `timeouts.idle` for each part that the upstream takes; while an
-               upload waits for its source, only `timeouts.total`.
+               the upstream. The limit is `timeouts.idle` for each part that the upstream takes, and for
+               each part that an upload waits for.
     AWAITING   The request is flushed. The limit is `timeouts.first_byte`.
     RECEIVING  The first byte of the body has come, and `exchange` returns. The limit is `timeouts.idle`
                between two pieces; while the reader has paused, only `timeouts.total`. The upstream need
@@ -198,7 +198,7 @@ class Connection(asyncio.BufferedProtocol):
     def waiting_for_client(self) -> None:
         """All that was at hand is taken: the source is waited for."""
         if self._state is ConnectionState.SENDING:
-            self._deadlines.paused()
+            self._deadlines.waiting_for_client(monotonic())
             self._timer.arm(self._deadlines.next)
 
     def flushed(self) -> None:
@@ -348,7 +348,7 @@ class Connection(asyncio.BufferedProtocol):
             self._note_progress(now)
         if now < self._deadlines.next:
             return self._deadlines.next
-        response.time_out(self._deadlines.reason(now))
+        response.time_out(self._deadlines.error(now, self._name))
         self.abort()
         return None
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from time import monotonic
 
+from gateway.core.errors import RequestMalformed, UpstreamTimedOut
 from gateway.core.target import Timeouts
 from gateway.upstream.contract import FailureReason
 
@@ -54,10 +55,13 @@ class DeadlineTimer:
 
 class Deadlines:
     """How long one exchange waits for its upstream, and for what. Pure: times are monotonic seconds of
-    the caller. An exchange sends, waits for the first byte, then receives; while its reader has paused
-    it, only `total` binds."""
+    the caller. An exchange sends (or waits for the client to send more), waits for the first byte, then
+    receives; while its reader has paused it, only `total` binds."""
 
     __slots__ = ("_allowed_s", "_missing", "_timeouts", "_total_at", "since")
+
+    _missing: FailureReason | None
+    """What the upstream did not do; None while it is the client that is waited for."""
 
     def __init__(self, timeouts: Timeouts, began: float) -> None:
         self._timeouts = timeouts
@@ -68,6 +72,11 @@ class Deadlines:
     def sending(self, now: float) -> None:
         """The request is on its way; to be called again whenever the upstream takes some of it."""
         self._wait(now, self._timeouts.idle, _SENDING)
+
+    def waiting_for_client(self, now: float) -> None:
+        """The upstream has taken all that there is, and the client has not sent more. It has as long as the
+        upstream would: a silent client must not keep a connection that others wait for."""
+        self._wait(now, self._timeouts.idle, None)
 
     def awaiting_response(self, now: float) -> None:
         self._wait(now, self._timeouts.first_byte, _AWAITING)
@@ -83,14 +92,17 @@ class Deadlines:
     def next(self) -> float:
         return min(self.since + self._allowed_s, self._total_at)
 
-    def reason(self, now: float) -> FailureReason:
-        """Which limit has passed."""
+    def error(self, now: float, upstream_name: str) -> UpstreamTimedOut | RequestMalformed:
+        """Which limit has passed, and by whose doing."""
         if now >= self._total_at:
-            return FailureReason("total_timeout", f"did not end its answer within {self._timeouts.total:g} s in all")
+            text = f"did not end its answer within {self._timeouts.total:g} s in all"
+            return FailureReason("total_timeout", text).error(upstream_name, UpstreamTimedOut)
+        if self._missing is None:
+            return RequestMalformed(f"No more of the body arrived for {self._allowed_s:g} seconds.")
         outcome, text = self._missing
-        return FailureReason(outcome, f"{text} for {self._allowed_s:g} s")
+        return FailureReason(outcome, f"{text} for {self._allowed_s:g} s").error(upstream_name, UpstreamTimedOut)
 
-    def _wait(self, now: float, allowed_s: float, missing: FailureReason) -> None:
+    def _wait(self, now: float, allowed_s: float, missing: FailureReason | None) -> None:
         self.since = now
         self._allowed_s = allowed_s
         self._missing = missing

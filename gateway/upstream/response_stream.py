@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.core.errors import UpstreamBroke, UpstreamTimedOut, UpstreamUnreachable
+from gateway.core.errors import UpstreamBroke, UpstreamUnreachable
 from gateway.upstream.contract import FailureReason
 
 if TYPE_CHECKING:  # A connection makes its response stream, which controls it in turn.
@@ -85,10 +85,10 @@ class ResponseStream:
         kind = UpstreamBroke if self.first_byte_at else UpstreamUnreachable
         self.fail_with(reason.error(self._name, kind))
 
-    def time_out(self, reason: FailureReason) -> None:
+    def time_out(self, error: Exception) -> None:
         # A reader that has paused holds pieces back; they must not hold back the end of the time, too.
         self._buffer = PlainBuffer()
-        self.fail_with(reason.error(self._name, UpstreamTimedOut))
+        self.fail_with(error)
 
     def fail_with(self, failure: Exception) -> None:
         self._connection = None

@@ -3,10 +3,17 @@ from __future__ import annotations
 import asyncio
 from time import monotonic
 
+from gateway.core.errors import RequestMalformed, UpstreamTimedOut
 from gateway.core.target import Timeouts
 from gateway.upstream.deadlines import Deadlines, DeadlineTimer
 
 TIMEOUTS = Timeouts(connect=1, first_byte=20, idle=5, total=100)
+
+
+def failure(deadlines: Deadlines, now: float) -> tuple[str, str]:
+    error = deadlines.error(now, "inducta")
+    assert isinstance(error, UpstreamTimedOut)
+    return error.outcome, error.message.removeprefix("Upstream 'inducta' ")
 
 
 class Expirations:
@@ -77,14 +84,14 @@ def test_a_request_that_is_not_taken_has_the_idle_time() -> None:
     assert deadlines.next == 1005
     deadlines.sending(1003)
     assert deadlines.next == 1008
-    assert deadlines.reason(1008) == ("send_timeout", "took no byte of the request for 5 s")
+    assert failure(deadlines, 1008) == ("send_timeout", "took no byte of the request for 5 s.")
 
 
 def test_the_first_byte_has_its_time_from_the_end_of_the_request() -> None:
     deadlines = Deadlines(TIMEOUTS, began=1000)
     deadlines.awaiting_response(1010)
     assert deadlines.next == 1030
-    assert deadlines.reason(1030) == ("first_byte_timeout", "sent no byte of an answer for 20 s")
+    assert failure(deadlines, 1030) == ("first_byte_timeout", "sent no byte of an answer for 20 s.")
 
 
 def test_each_piece_starts_the_idle_time_again() -> None:
@@ -93,14 +100,17 @@ def test_each_piece_starts_the_idle_time_again() -> None:
     assert deadlines.next == 1006
     deadlines.since = 1004
     assert deadlines.next == 1009
-    assert deadlines.reason(1009) == ("idle_timeout", "sent nothing more for 5 s")
+    assert failure(deadlines, 1009) == ("idle_timeout", "sent nothing more for 5 s.")
 
 
 def test_the_total_time_binds_whatever_else_happens() -> None:
     deadlines = Deadlines(TIMEOUTS, began=1000)
     deadlines.receiving(1099)
     assert deadlines.next == 1100
-    assert deadlines.reason(1100) == ("total_timeout", "did not end its answer within 100 s in all")
+    assert failure(deadlines, 1100) == (
+        "total_timeout",
+        "did not end its answer within 100 s in all.",
+    )
 
 
 def test_while_the_reader_has_paused_only_the_total_time_runs() -> None:
@@ -110,3 +120,12 @@ def test_while_the_reader_has_paused_only_the_total_time_runs() -> None:
     assert deadlines.next == 1100
     deadlines.receiving(1050)
     assert deadlines.next == 1055
+
+
+def test_a_client_that_sends_no_more_has_the_idle_time_and_the_blame() -> None:
+    deadlines = Deadlines(TIMEOUTS, began=1000)
+    deadlines.waiting_for_client(1010)
+    assert deadlines.next == 1015
+    error = deadlines.error(1015, "inducta")
+    assert isinstance(error, RequestMalformed)
+    assert error.message == "No more of the body arrived for 5 seconds."
