@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from time import monotonic
 
 import msgspec
@@ -60,7 +61,13 @@ async def forward(
     while following is not None:
         target = following
         body = outgoing_body(exchange, parsed, target)
-        outgoing = UpstreamRequest(parsed.endpoint.upstream_path, headers, body, rest=parsed.rest)
+        outgoing = UpstreamRequest(
+            parsed.endpoint.upstream_path,
+            headers,
+            body,
+            rest=parsed.rest,
+            note_attempt=partial(_note_attempt, exchange, target),
+        )
         try:
             response = await _attempt(exchange, target, outgoing, services)
         except (UpstreamUnreachable, UpstreamTimedOut):
@@ -119,11 +126,15 @@ async def _ask(
     except BaseException as error:
         exchange.upstream_seconds += monotonic() - began
         if isinstance(error, UpstreamError):
-            exchange.attempts.append((target.upstream.name, error.outcome or error.code))
+            _note_attempt(exchange, target, error.outcome or error.code)
         raise
     exchange.upstream_seconds += response.first_byte_at - response.sent_at
-    exchange.attempts.append((target.upstream.name, str(response.status)))
+    _note_attempt(exchange, target, str(response.status))
     return response
+
+
+def _note_attempt(exchange: Exchange, target: Target, outcome: str) -> None:
+    exchange.attempts.append((target.upstream.name, outcome))
 
 
 def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> bytes:

@@ -45,8 +45,8 @@ class HttpClient:
         except StaleConnection:
             if request.rest is not None and request.rest.taken:
                 raise HUNG_UP.error(upstream.name, UpstreamUnreachable) from None
-            # The server let go of an idle connection just as it was taken. It has not seen the
-            # request, so a new connection may carry it (RFC 9112, 9.3.1).
+            # Not a retry, which would be the caller's to decide: the server has not received the request.
+            request.note_attempt("stale_connection")
             connection = await self._pool(upstream).acquire(fresh=True)
         try:
             return await connection.exchange(encoded)

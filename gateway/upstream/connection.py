@@ -20,12 +20,19 @@ is doing is its state:
 A response without a body, or one that fails before its body, goes from SENDING or AWAITING straight to
 its end. A response whose framing ended it, on a connection that may be kept and whose request is sent,
 returns the connection to its owner; every other end closes it. `abort` closes from any state.
+
+A server may close an idle connection in the moment in which it is used again. Whoever sends is told so by
+StaleConnection, if the server cannot have received the whole request; any other close before the response
+is a failure of the upstream, which may have worked on the request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import ssl
+import sys
+import termios
 from enum import Enum, auto
 from functools import cached_property
 from time import monotonic
@@ -65,7 +72,8 @@ class ConnectionState(Enum):
 
 
 class StaleConnection(Exception):
-    """A reused connection was closed before a byte of the response came: the request may be sent again."""
+    """A reused connection was closed before the server can have received the whole request: it may be sent
+    again, whatever its method (RFC 9110, 9.2.2; RFC 9112, 9.3.1)."""
 
 
 class ClientOptions:
@@ -114,6 +122,7 @@ class Connection(asyncio.BufferedProtocol):
     """A protocol for `loop.create_connection`."""
 
     _transport: asyncio.Transport
+    _fileno: int
     _deadlines: Deadlines
 
     def __init__(self, upstream_name: str, owner: ConnectionOwner, options: ClientOptions) -> None:
@@ -210,6 +219,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # only sockets come
         self._transport = transport
+        self._fileno = transport.get_extra_info("socket").fileno()
         # With these limits the loop says when a request is wholly sent, from when `first_byte` runs. An upper
         # limit of 0 would not do: asyncio's TLS then pauses a writer that has nothing left, and for good.
         transport.set_write_buffer_limits(high=1, low=0)
@@ -330,11 +340,23 @@ class Connection(asyncio.BufferedProtocol):
         is_receiving = self._state is ConnectionState.RECEIVING
         if how == "closed" and self._framing.close():
             self._complete(response)
-        elif self._is_reused and not is_receiving and not self._framing.has_begun:
+        elif self._is_stale(how):
             response.fail_with(StaleConnection())
         else:
             missing = "the end of its answer" if is_receiving else "it answered"
             response.fail(FailureReason(HUNG_UP.outcome, f"{how} the connection before {missing}"))
+
+    def _is_stale(self, how: str) -> bool:
+        """Whether the server cannot have received the whole request, on a connection that it may have found idle.
+
+        The end of the server's stream acknowledges every byte that had arrived before it. What the system still
+        holds then arrived at a closed connection, if at all: that is certain however long the way is and however
+        late this process looks, and no time limit would be. A reset may leave out the acknowledgement, so then
+        only bytes that are still in this process count.
+        """
+        if not self._is_reused or self._state is ConnectionState.RECEIVING or self._framing.has_begun:
+            return False
+        return self._state is ConnectionState.SENDING or (how == "closed" and _unacknowledged_bytes(self._fileno) > 0)
 
     def _timer_expired(self) -> float | None:
         now = monotonic()
@@ -357,3 +379,12 @@ class Connection(asyncio.BufferedProtocol):
         if unsent < self._unsent and self._state is ConnectionState.SENDING:
             self._unsent = unsent
             self._deadlines.sending(now)
+
+
+def _unacknowledged_bytes(fileno: int) -> int:
+    """What was written to a TCP socket and is not acknowledged (tcp(7), SIOCOUTQ); 0 where that cannot be told."""
+    try:
+        answer = fcntl.ioctl(fileno, termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return 0
+    return int.from_bytes(answer, sys.byteorder)

@@ -7,6 +7,7 @@ not pulled: no task is switched for a chunk.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -21,6 +22,10 @@ __all__ = ["FailureReason", "UpstreamClient", "UpstreamRequest", "UpstreamRespon
 E = TypeVar("E", bound=UpstreamError)
 
 
+def _not_noted(_outcome: str) -> None:
+    """Where attempts are of no interest."""
+
+
 class UpstreamRequest(msgspec.Struct, frozen=True):
     """A request to an upstream. `path` follows the upstream's base URL; `headers` are those of the
     caller that are let through. The client adds the upstream's own headers, Host, the framing and
@@ -33,6 +38,8 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     rest: BodyTail | None = None
     """What follows `body`, where that is only the beginning: read no faster than the upstream takes it,
     and no further once a response has begun."""
+    note_attempt: Callable[[str], None] = _not_noted
+    """Called with the outcome of an attempt that is followed by another: `stale_connection`."""
 
 
 class UpstreamClient(Protocol):

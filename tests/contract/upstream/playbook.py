@@ -8,6 +8,7 @@ A connection whose steps are done stays open until the test is over.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import struct
@@ -85,6 +86,13 @@ def says_in(*pieces: bytes) -> Step:
     return step
 
 
+def notes(peers: list[Peer]) -> Step:
+    async def step(peer: Peer) -> None:
+        peers.append(peer)
+
+    return step
+
+
 def sets(event: asyncio.Event) -> Step:
     async def step(peer: Peer) -> None:
         event.set()
@@ -106,6 +114,12 @@ async def hangs_up(peer: Peer) -> None:
 async def resets(peer: Peer) -> None:
     peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     peer.writer.transport.abort()
+
+
+def closes_under_a_request(peer: Peer) -> None:
+    """Close at once, with no turn of the event loop in which the client could see it before it sends."""
+    with socket.socket(fileno=os.dup(peer.socket.fileno())) as own:
+        own.shutdown(socket.SHUT_RDWR)
 
 
 async def sees_the_client_leave(peer: Peer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from gateway.core.errors import ShuttingDown, UpstreamTimedOut, UpstreamUnreachable
@@ -22,7 +23,20 @@ from tests.contract.upstream.asking import (
     plain,
 )
 from tests.contract.upstream.conftest import Play
-from tests.contract.upstream.playbook import Peer, hangs_up, hears, resets, says, sees_the_client_leave, sets, waits_for
+from tests.contract.upstream.playbook import (
+    Peer,
+    Step,
+    closes_under_a_request,
+    hangs_up,
+    hears,
+    hears_the_head,
+    notes,
+    resets,
+    says,
+    sees_the_client_leave,
+    sets,
+    waits_for,
+)
 
 OK = plain(b"ok")
 
@@ -75,19 +89,49 @@ async def test_a_connection_on_which_the_server_speaks_unasked_is_dropped(client
     assert await ask(client, server.upstream()) == (200, b"ok")
 
 
-@pytest.mark.parametrize("leaves", [hangs_up, resets])
-async def test_a_kept_connection_that_closes_under_a_request_is_replaced_unseen(
-    client: HttpClient, play: Play, leaves: object
+async def test_a_kept_connection_that_closed_before_the_request_arrived_is_replaced(
+    client: HttpClient, play: Play
 ) -> None:
-    server = await play([hears, says(OK), hears, leaves], [hears, says(plain(b"second"))])
+    peers: list[Peer] = []
+    attempts: list[str] = []
+    server = await play([hears, says(OK), notes(peers)], [hears, says(plain(b"second"))])
     assert await ask(client, server.upstream()) == (200, b"ok")
-    assert await ask(client, server.upstream()) == (200, b"second")
-    assert server.requests[1] == server.requests[2]
+    closes_under_a_request(peers[0])
+    request = msgspec.structs.replace(ASK, note_attempt=attempts.append)
+    assert await ask(client, server.upstream(), request) == (200, b"second")
+    assert attempts == ["stale_connection"]
+    assert server.requests[0] == server.requests[1]
+
+
+async def test_a_kept_connection_that_closes_before_it_has_the_whole_request_is_replaced(
+    client: HttpClient, play: Play
+) -> None:
+    server = await play([hears, says(OK), hears_the_head, hangs_up], [hears, says(plain(b"second"))])
+    assert await ask(client, server.upstream()) == (200, b"ok")
+    large = msgspec.structs.replace(ASK, body=bytes(30_000_000))
+    assert await ask(client, server.upstream(), large) == (200, b"second")
+
+
+@pytest.mark.parametrize("leaves", [hangs_up, resets])
+async def test_a_server_that_heard_the_whole_request_is_not_asked_again(
+    client: HttpClient, play: Play, leaves: Step
+) -> None:
+    attempts: list[str] = []
+    server = await play([hears, says(OK), hears, leaves], [hears, says(OK)])
+    assert await ask(client, server.upstream()) == (200, b"ok")
+    with pytest.raises(UpstreamUnreachable, match="before it answered") as caught:
+        await ask(client, server.upstream(), msgspec.structs.replace(ASK, note_attempt=attempts.append))
+    assert caught.value.outcome == "hung_up"
+    assert attempts == []
+    assert len(server.requests) == 2
+    assert server.connections == 1
 
 
 async def test_it_is_replaced_once_only(client: HttpClient, play: Play) -> None:
-    server = await play([hears, says(OK), hears, hangs_up], [hears, hangs_up], [hears, says(OK)])
+    peers: list[Peer] = []
+    server = await play([hears, says(OK), notes(peers)], [hears, hangs_up], [hears, says(OK)])
     await ask(client, server.upstream())
+    closes_under_a_request(peers[0])
     with pytest.raises(UpstreamUnreachable, match="before it answered") as caught:
         await ask(client, server.upstream())
     assert caught.value.outcome == "hung_up"
@@ -182,9 +226,11 @@ async def test_who_gives_up_as_it_is_served_passes_the_connection_on(client: Htt
 
 
 async def test_a_new_connection_is_made_though_all_are_idle_and_stale(client: HttpClient, play: Play) -> None:
-    server = await play([hears, says(OK), hears, hangs_up], [hears, says(OK)])
+    peers: list[Peer] = []
+    server = await play([hears, says(OK), notes(peers)], [hears, says(OK)])
     upstream = server.upstream(max_connections=1)
     await ask(client, upstream)
+    closes_under_a_request(peers[0])
     assert await ask(client, upstream) == (200, b"ok")
 
 

@@ -67,6 +67,14 @@ async def test_the_first_target_that_answers_is_the_one() -> None:
     assert made.exchange.target is TARGETS[0]
 
 
+async def test_what_the_client_sends_again_by_itself_is_an_attempt_of_the_target() -> None:
+    made = Try(refused(), answer(200))
+    await made.send()
+    for _, request in made.wire.sent:
+        request.note_attempt("stale_connection")
+    assert made.exchange.attempts[2:] == [("a", "stale_connection"), ("b", "stale_connection")]
+
+
 @pytest.mark.parametrize("failure", [refused, silent])
 async def test_a_target_without_an_answer_gives_way_to_the_next(failure: Any) -> None:
     made = Try(failure(), answer(200))

@@ -37,11 +37,18 @@ def unexpected(doing: str, error: BaseException) -> None:
     raise AssertionError(doing) from error
 
 
+class Descriptor:
+    """Of no socket, so that the system can tell nothing about it."""
+
+    def fileno(self) -> int:
+        return -1
+
+
 class Socket(asyncio.Transport):
     """Takes as much of a request as the test says and hands over what the test says."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__({"socket": Descriptor()})
         self.unsent = 0
         self.is_read = True
         self.is_open = True
