@@ -100,7 +100,7 @@ class Gateway:
         self.services.keepalive_s = settings.keepalive.total_seconds()
         self.services.snapshot = snapshot(settings, self.services.clock.now_ms() // 1000)
         self._routing.keep(self.services.snapshot.models.values())
-        self._check_upstreams()
+        self._follow_upstreams()
 
     def on_reload(self, reload: Callable[[], Awaitable[list[str]]]) -> None:
         """What POST /admin/v1/reload does."""
@@ -136,12 +136,14 @@ class Gateway:
     def _wake(self) -> None:
         """What goes on by itself from now on."""
         self._store.start()
-        self._check_upstreams()
+        self._follow_upstreams()
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, lambda task: self._metrics.task_failures.add((task,)))
 
-    def _check_upstreams(self) -> None:
+    def _follow_upstreams(self) -> None:
+        """Share and check the upstreams of the snapshot in force."""
+        self._client.keep(self.services.snapshot.models.values())
         asked = [upstream for upstream in self.services.snapshot.upstreams() if upstream.check_path]
         self._health_checks.keep(
             HealthCheck(upstream, upstream.check_path, upstream.check_every_s) for upstream in asked

@@ -65,6 +65,7 @@ async def forward(
             parsed.endpoint.upstream_path,
             headers,
             body,
+            model=target.model,
             rest=parsed.rest,
             note_attempt=partial(_note_attempt, exchange, target),
         )

@@ -7,10 +7,11 @@ and the old one empties by itself as its responses end and its idle connections 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from time import monotonic
 
 from gateway.core.errors import ShuttingDown, UpstreamUnreachable
-from gateway.core.target import Upstream
+from gateway.core.target import Model, Upstream
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.connect import Origin
 from gateway.upstream.connection import HUNG_UP, IDLE_SECONDS, ClientOptions, EncodedRequest, StaleConnection
@@ -26,6 +27,7 @@ class HttpClient:
     def __init__(self, tasks: BackgroundTasks, idle_seconds: float = IDLE_SECONDS) -> None:
         self._options = ClientOptions(tasks, idle_seconds)
         self._pools: dict[Upstream, Pool] = {}
+        self._models: dict[Upstream, set[str]] = {}
         self._is_closed = False
 
     async def send(self, upstream: Upstream, request: UpstreamRequest) -> ResponseStream:
@@ -39,7 +41,7 @@ class HttpClient:
             began=monotonic(),
             rest=request.rest,
         )
-        connection = await pool.acquire()
+        connection = await pool.acquire(request.model)
         try:
             return await connection.exchange(encoded)
         except StaleConnection:
@@ -47,11 +49,19 @@ class HttpClient:
                 raise HUNG_UP.error(upstream.name, UpstreamUnreachable) from None
             # Not a retry, which would be the caller's to decide: the server has not received the request.
             request.note_attempt("stale_connection")
-            connection = await self._pool(upstream).acquire(fresh=True)
+            connection = await self._pool(upstream).acquire(request.model, fresh=True)
         try:
             return await connection.exchange(encoded)
         except StaleConnection:
             raise HUNG_UP.error(upstream.name, UpstreamUnreachable) from None
+
+    def keep(self, models: Iterable[Model]) -> None:
+        """Which models there are from now on, so that those of one upstream can share its connections."""
+        self._models = {}
+        for target in (target for model in models for target in model.targets):
+            self._models.setdefault(target.upstream, set()).add(target.model)
+        for upstream, pool in self._pools.items():
+            pool.shares.models = self._models.get(upstream, ())
 
     async def close(self) -> None:
         """Close every connection; responses on their way break."""
@@ -73,6 +83,7 @@ class HttpClient:
                 upstream.name, UpstreamUnreachable
             ) from None
         pool = self._pools[upstream] = Pool(upstream, origin, self._options, lambda: self._forget(upstream))
+        pool.shares.models = self._models.get(upstream, ())
         return pool
 
     def _forget(self, upstream: Upstream) -> None:

@@ -35,6 +35,8 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     headers: tuple[tuple[str, str], ...]
     body: bytes
     method: str = "POST"
+    model: str = ""
+    """The model's name at the upstream, whose models share its connections; empty: the gateway's own request."""
     rest: BodyTail | None = None
     """What follows `body`, where that is only the beginning: read no faster than the upstream takes it,
     and no further once a response has begun."""

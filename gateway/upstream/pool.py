@@ -1,14 +1,22 @@
 """The connections to one upstream: the one used last is used first, and there are never too many.
 
-Whoever finds none free waits in line; the line and the connecting share the connect timeout.
+A request that may not have one waits in line; the line and the connecting share the connect timeout.
+
+Models share the connections of their upstream. One that hangs keeps each connection for minutes, and
+would soon have them all; so a model may only take another while it holds less than HELD_PER_FREE times
+what is free. This is the dynamic threshold by which switches share a packet buffer (Choudhury and Hahne,
+1998): a single model gets three quarters of the connections, two get three sevenths each, and whoever
+comes next finds some free. A model that holds no more than any other of its upstream may always take
+one: what is kept free is kept for those that hold less, and for nobody where there is no such model.
+From the line, who holds least is served first, then who has waited longest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Collection
 
 from gateway.core.errors import UpstreamUnreachable
 from gateway.core.target import Upstream
@@ -16,112 +24,162 @@ from gateway.upstream.connect import CannotConnect, Connector, Origin
 from gateway.upstream.connection import ClientOptions, Connection
 from gateway.upstream.contract import FailureReason
 
+HELD_PER_FREE = 3
+
+Waiter = asyncio.Future[Connection | None]
+"""Gets a connection, or leave to open one (None). Either is counted for its model already."""
+
+
+class ConnectionShares:
+    """How many connections each model holds, used or being opened, and who may take one more. `models` are
+    all that the upstream serves; requests of the gateway's own count as a model without a name."""
+
+    def __init__(self, total: int) -> None:
+        self.models: Collection[str] = ()
+        self.free = total
+        self._held: Counter[str] = Counter()
+
+    def held(self, model: str) -> int:
+        return self._held[model]
+
+    def may_take(self, model: str) -> bool:
+        held = self._held[model]
+        if not self.free or held < HELD_PER_FREE * self.free:
+            return self.free > 0
+        return all(held <= self._held[other] for other in self.models)
+
+    def take(self, model: str) -> None:
+        self.free -= 1
+        self._held[model] += 1
+
+    def give_back(self, model: str) -> None:
+        self.free += 1
+        self._held[model] -= 1
+        if not self._held[model]:
+            del self._held[model]
+
 
 class Pool:
     """Owner of the connections to one upstream. `emptied` is called when the last of them is gone."""
 
     def __init__(self, upstream: Upstream, origin: Origin, options: ClientOptions, emptied: Callable[[], None]) -> None:
         self.origin = origin
+        self.shares = ConnectionShares(upstream.max_connections)
         self._upstream = upstream
         self._options = options
         self._connector = Connector(origin, lambda: options.tls, options.tasks)
         self._emptied = emptied
-        self._connections: set[Connection] = set()
         self._idle: deque[Connection] = deque()
-        self._line: deque[asyncio.Future[Connection | None]] = deque()
-        self._slots_taken = 0
+        self._in_use: dict[Connection, str] = {}
+        self._lines: dict[str, deque[Waiter]] = {}
         self._is_closed = False
         self._all_gone = asyncio.Event()
 
-    async def acquire(self, fresh: bool = False) -> Connection:
-        """A connection for one exchange, a new one if `fresh`. Raises UpstreamUnreachable."""
-        while self._idle and not fresh:
-            connection = self._idle.pop()
-            if not connection.closed:
+    async def acquire(self, model: str, fresh: bool = False) -> Connection:
+        """A connection for one exchange of this model, a new one if `fresh`. Raises UpstreamUnreachable."""
+        may_take = self.shares.may_take(model)
+        if may_take:
+            self.shares.take(model)
+            connection = None if fresh else self._pop_idle(model)
+            if connection is not None:
                 return connection
         timeout = self._upstream.timeouts.connect
-        failing = FailureReason(
-            "no_connection_free", f"had none of its {self._upstream.max_connections} connections free"
-        )
+        missing = f"had none of its {self._upstream.max_connections} connections free"
+        failing = FailureReason("no_connection_free", f"{missing} for the model {model!r}" if model else missing)
         try:
             async with asyncio.timeout(timeout):
-                given = await self._slot()
-                if given is not None:
+                given = None if may_take else await self._wait_in_line(model)
+                if given is not None and not fresh:
                     return given
                 failing = FailureReason("connect_timeout", "did not accept a connection")
-                return await self._connect()
+                return await self._connect(model, instead_of=given)
         except TimeoutError:
             late = FailureReason(failing.outcome, f"{failing.text} within {timeout:g} s")
             raise late.error(self._upstream.name, UpstreamUnreachable) from None
 
     async def close(self) -> None:
         self._is_closed = True
-        for connection in list(self._connections):
+        for connection in [*self._idle, *self._in_use]:
             connection.disconnect()
-        if self._connections:
+        if self._idle or self._in_use:
             await self._all_gone.wait()
 
     # The connections' side.
 
     def released(self, connection: Connection) -> None:
-        waiter = self._next_in_line()
-        if waiter is not None:
-            waiter.set_result(connection)
-        else:
-            self._idle.append(connection)
+        self._idle.append(connection)
+        self._give_back(self._in_use.pop(connection))
 
     def lost(self, connection: Connection) -> None:
-        if connection not in self._connections:
-            return  # It never came to be used: whoever opened it gives the slot back.
-        self._connections.remove(connection)
-        if connection in self._idle:
+        model = self._in_use.pop(connection, None)
+        if model is None and connection not in self._idle:
+            return  # It never came to be used, or was replaced: whoever did that has its place.
+        if model is None:
             self._idle.remove(connection)
-        self._give_slot_back()
-        if not self._connections:
+        if not self._idle and not self._in_use:
             self._all_gone.set()
+        self._give_back(model)
 
     # Within.
 
-    async def _slot(self) -> Connection | None:
-        """Leave to open a connection (None), or one that became free meanwhile."""
-        if self._slots_taken < self._upstream.max_connections:
-            self._slots_taken += 1
-            return None
-        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
-        self._line.append(waiter)
+    def _pop_idle(self, model: str) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed:
+                self._in_use[connection] = model
+                return connection
+        return None
+
+    async def _wait_in_line(self, model: str) -> Connection | None:
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        self._lines.setdefault(model, deque()).append(waiter)
         try:
             return await waiter
         except BaseException:
-            self._leave_line(waiter)
+            self._leave_line(model, waiter)
             raise
 
-    def _leave_line(self, waiter: asyncio.Future[Connection | None]) -> None:
+    def _leave_line(self, model: str, waiter: Waiter) -> None:
         """Whoever gives up waiting passes on what it was given in the same moment."""
         if waiter.cancelled():
+            line = self._lines.get(model, deque())
             with contextlib.suppress(ValueError):  # It may have been skipped and dropped already.
-                self._line.remove(waiter)
+                line.remove(waiter)
+            if not line:
+                self._lines.pop(model, None)
         elif (given := waiter.result()) is None:
-            self._give_slot_back()
+            self._give_back(model)
         elif not given.closed:
             self.released(given)
 
-    def _next_in_line(self) -> asyncio.Future[Connection | None] | None:
-        while self._line:
-            waiter = self._line.popleft()
-            if not waiter.done():
-                return waiter
-        return None
-
-    def _give_slot_back(self) -> None:
-        waiter = self._next_in_line()
-        if waiter is not None:
-            waiter.set_result(None)
-            return
-        self._slots_taken -= 1
-        if not self._slots_taken:
+    def _give_back(self, model: str | None) -> None:
+        """A model has one less (None: an idle connection has gone)."""
+        if model is not None:
+            self.shares.give_back(model)
+        while (served := self._next_in_line()) is not None:
+            model, waiter = served
+            self.shares.take(model)
+            waiter.set_result(self._pop_idle(model))
+        if not self._idle and self.shares.free == self._upstream.max_connections:
             self._emptied()
 
-    async def _connect(self) -> Connection:
+    def _next_in_line(self) -> tuple[str, Waiter] | None:
+        while eligible := [model for model in self._lines if self.shares.may_take(model)]:
+            model = min(eligible, key=self.shares.held)
+            line = self._lines.pop(model)
+            waiter = line.popleft()
+            if line:
+                self._lines[model] = line  # Behind the others that hold as many.
+            if not waiter.done():
+                return model, waiter
+        return None
+
+    async def _connect(self, model: str, instead_of: Connection | None) -> Connection:
+        if instead_of is not None:
+            del self._in_use[instead_of]
+            instead_of.abort()
+        elif self._idle and len(self._idle) > self.shares.free:
+            self._idle.popleft().abort()
         try:
             connection = await self._connector.connect(lambda: Connection(self._upstream.name, self, self._options))
             if self._is_closed:
@@ -129,11 +187,11 @@ class Pool:
             if connection.closed:
                 raise CannotConnect("it closed the connection at once")
         except BaseException as error:
-            self._give_slot_back()
+            self._give_back(model)
             if isinstance(error, CannotConnect):
                 reason = FailureReason("not_reached", f"cannot be reached: {error}")
                 raise reason.error(self._upstream.name, UpstreamUnreachable) from error
             raise
-        self._connections.add(connection)
+        self._in_use[connection] = model
         self._all_gone.clear()
         return connection

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from gateway.core.errors import ShuttingDown, UpstreamTimedOut, UpstreamUnreachable
-from gateway.core.target import Timeouts
+from gateway.core.target import Model, Target, Timeouts, Upstream
 from gateway.upstream.client import HttpClient
+from gateway.upstream.contract import UpstreamRequest
 from tests.contract.upstream.asking import (
     ASK,
     CHUNKED_HEAD,
@@ -184,6 +185,63 @@ async def test_whoever_waits_longest_is_served_first(client: HttpClient, play: P
     go.set()
     await asyncio.gather(*tasks)
     assert served == [0, 1, 2, 3]
+
+
+def of_model(name: str) -> UpstreamRequest:
+    return msgspec.structs.replace(ASK, model=name)
+
+
+def models_at(upstream: Upstream, *names: str) -> list[Model]:
+    return [Model(name, (Target(upstream, name),)) for name in names]
+
+
+async def test_a_model_that_hangs_leaves_connections_to_the_others_of_its_upstream(
+    client: HttpClient, play: Play
+) -> None:
+    hangs, serves = [hears, sees_the_client_leave], [hears, says(OK)] * 20
+    server = await play(*[hangs] * 6, serves, serves)
+    upstream = server.upstream(max_connections=8)
+    client.keep(models_at(upstream, "hangs", "works"))
+    hanging = [asyncio.create_task(ask(client, upstream, of_model("hangs"))) for _ in range(50)]
+    await asyncio.wait(hanging, timeout=0.1)
+    assert server.connections == 6
+    async with asyncio.timeout(2):
+        for _ in range(20):
+            assert await ask(client, upstream, of_model("works")) == (200, b"ok")
+    assert server.connections == 7
+    for task in hanging:
+        task.cancel()
+    await asyncio.wait(hanging)
+
+
+async def test_who_holds_fewer_connections_is_served_before_who_waits_longer(client: HttpClient, play: Play) -> None:
+    go = asyncio.Event()
+    server = await play([hears, waits_for(go), says(OK), *[hears, says(OK)] * 5], [hears, sees_the_client_leave])
+    upstream = server.upstream(max_connections=2)
+    client.keep(models_at(upstream, "busy", "rare"))
+    served: list[str] = []
+
+    async def one(model: str) -> None:
+        await ask(client, upstream, of_model(model))
+        served.append(model)
+
+    holding = [asyncio.create_task(one("busy")) for _ in range(2)]
+    await asyncio.wait(holding, timeout=0.05)
+    waiting = [asyncio.create_task(one(model)) for model in ("busy", "rare", "busy")]
+    await asyncio.wait(waiting, timeout=0.05)
+    go.set()
+    await asyncio.gather(*waiting)
+    assert served == ["busy", "rare", "busy", "busy"]
+    holding[1].cancel()
+
+
+async def test_a_model_is_told_that_it_had_no_connection_free(client: HttpClient, play: Play) -> None:
+    server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
+    upstream = server.upstream(max_connections=1, timeouts=Timeouts(connect=0.05))
+    first = await client.send(upstream, of_model("m"))
+    with pytest.raises(UpstreamUnreachable, match=r"had none of its 1 connections free for the model 'm' within"):
+        await client.send(upstream, of_model("m"))
+    first.abandon()
 
 
 async def test_waiting_for_a_connection_ends_with_the_time_to_connect(client: HttpClient, play: Play) -> None:

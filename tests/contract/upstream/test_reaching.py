@@ -89,7 +89,7 @@ async def test_a_name_with_addresses_of_both_families_is_reached_by_either(
 async def test_connections_send_small_pieces_at_once(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(OK)])
     answer = await client.send(server.upstream(), ASK)
-    [connection] = next(iter(client._pools.values()))._connections
+    [connection] = next(iter(client._pools.values()))._idle
     used = connection._transport.get_extra_info("socket")
     assert used.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
     answer.abandon()

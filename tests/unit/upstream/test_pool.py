@@ -1,0 +1,74 @@
+"""How the models of an upstream share its connections."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.upstream.pool import ConnectionShares
+
+
+def shares_of(total: int, *models: str) -> ConnectionShares:
+    shares = ConnectionShares(total)
+    shares.models = models
+    return shares
+
+
+def take_all(shares: ConnectionShares, model: str) -> int:
+    """As many as this model gets."""
+    while shares.may_take(model):
+        shares.take(model)
+    return shares.held(model)
+
+
+@pytest.mark.parametrize(("total", "most"), [(1, 1), (2, 2), (3, 3), (4, 3), (8, 6), (64, 48), (512, 384)])
+def test_a_model_among_others_takes_three_quarters_at_most(total: int, most: int) -> None:
+    assert take_all(shares_of(total, "hangs", "other"), "hangs") == most
+
+
+def test_a_model_that_is_alone_takes_all() -> None:
+    assert take_all(shares_of(64, "alone"), "alone") == 64
+    assert take_all(shares_of(64), "not configured yet") == 64
+
+
+def test_several_that_hang_leave_some_to_the_next() -> None:
+    shares = shares_of(64, "first", "second", "third", "fourth")
+    for hanging in ("first", "second", "third"):
+        take_all(shares, hanging)
+    assert shares.free > 0
+    assert shares.may_take("fourth")
+    assert shares.may_take("")  # The gateway's own request, such as a health check.
+
+
+def test_nothing_is_kept_free_for_models_that_hold_as_many() -> None:
+    shares = shares_of(10, "a", "b")
+    while shares.free:
+        before = shares.free
+        for model in ("a", "b"):
+            if shares.may_take(model):
+                shares.take(model)
+        assert shares.free < before
+    assert (shares.held("a"), shares.held("b")) == (5, 5)
+
+
+def test_what_is_given_back_can_be_taken_again() -> None:
+    shares = shares_of(4, "hangs", "other")
+    take_all(shares, "hangs")
+    assert not shares.may_take("hangs")
+    shares.give_back("hangs")
+    assert shares.may_take("hangs")
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=200))
+def test_there_are_never_more_taken_than_there_are_and_who_holds_none_gets_what_is_free(
+    steps: list[tuple[str, bool]],
+) -> None:
+    shares = shares_of(12, "a", "b", "c")
+    for model, takes in steps:
+        if takes and shares.may_take(model):
+            shares.take(model)
+        elif not takes and shares.held(model):
+            shares.give_back(model)
+        assert shares.free + sum(shares.held(each) for each in "abc") == 12
+        assert all(shares.may_take(each) for each in "abc" if not shares.held(each)) or not shares.free
