@@ -55,7 +55,7 @@ class Gateway:
             self._metrics.journal_entries_were,
         )
         self.store = self._store.store
-        self._client = HttpClient(self._background_tasks())
+        self._client = HttpClient(self._background_tasks(), self._note_unrequested_bytes)
         self._routing = RoutingState(self._note_health)
         self._health_checks = HealthChecks(
             self._client, self._routing.health, clock, Random(), self._background_tasks()
@@ -153,6 +153,10 @@ class Gateway:
         tell = self._log.warning if change.after in ("open", "down") else self._log.info
         model = {"model": change.model} if change.model else {}
         tell("upstream health", upstream=change.upstream, **model, before=change.before, after=change.after)
+
+    def _note_unrequested_bytes(self, upstream: str) -> None:
+        self._metrics.attempts.add((upstream, "unrequested_bytes"))
+        self._log.warning("upstream sent bytes that answer no request", upstream=upstream)
 
     async def _listen(self, handler: Handler, address: Address, *, shared: bool = False) -> Address:
         listener = Listener(handler, self.services.new_id)

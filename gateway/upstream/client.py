@@ -7,7 +7,7 @@ and the old one empties by itself as its responses end and its idle connections 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import monotonic
 
 from gateway.core.errors import ShuttingDown, UpstreamUnreachable
@@ -21,11 +21,21 @@ from gateway.upstream.response_stream import ResponseStream
 from gateway.upstream.upload import beginning
 
 
-class HttpClient:
-    """Implements `contract.UpstreamClient` with HTTP/1.1."""
+def _not_reported(_upstream: str) -> None:
+    """Where it is of no interest."""
 
-    def __init__(self, tasks: BackgroundTasks, idle_seconds: float = IDLE_SECONDS) -> None:
-        self._options = ClientOptions(tasks, idle_seconds)
+
+class HttpClient:
+    """Implements `contract.UpstreamClient` with HTTP/1.1. `report_unrequested_bytes` gets the name of an upstream
+    each time that it sends what answers no request."""
+
+    def __init__(
+        self,
+        tasks: BackgroundTasks,
+        report_unrequested_bytes: Callable[[str], None] = _not_reported,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        self._options = ClientOptions(tasks, idle_seconds, report_unrequested_bytes)
         self._pools: dict[Upstream, Pool] = {}
         self._models: dict[Upstream, set[str]] = {}
         self._is_closed = False

@@ -4,7 +4,8 @@ Bytes go from the socket through the framing to the response without a task swit
 is doing is its state:
 
     IDLE       No exchange: new, or back at its owner after a response that ended cleanly. Bytes that
-               arrive answer no request and close it; so does the end of its idle time.
+               arrive answer no request: they close it, and its owner closes the other idle connections,
+               since the next answer there could be another request's. The end of its idle time closes it, too.
     SENDING    `exchange` has begun. Some of the request is still to be written, or still to be taken by
                the upstream. The limit is `timeouts.idle` for each part that the upstream takes, and for
                each part that an upload waits for.
@@ -33,6 +34,7 @@ import fcntl
 import ssl
 import sys
 import termios
+from collections.abc import Callable
 from enum import Enum, auto
 from functools import cached_property
 from time import monotonic
@@ -79,10 +81,13 @@ class StaleConnection(Exception):
 class ClientOptions:
     """What all connections of one event loop share, whichever upstream they lead to. `read_buffer` is where
     the event loop puts what it reads: one serves every connection, since its bytes are parsed before the
-    loop goes on to the next."""
+    loop goes on to the next. `report_unrequested_bytes` gets the name of an upstream that sent some."""
 
-    def __init__(self, tasks: BackgroundTasks, idle_seconds: float) -> None:
+    def __init__(
+        self, tasks: BackgroundTasks, idle_seconds: float, report_unrequested_bytes: Callable[[str], None]
+    ) -> None:
         self.tasks = tasks
+        self.report_unrequested_bytes = report_unrequested_bytes
         self.idle_seconds = idle_seconds
         self.read_buffer = memoryview(bytearray(READ_BYTES))
 
@@ -117,12 +122,17 @@ class ConnectionOwner(Protocol):
         """The connection is closed."""
         ...
 
+    def unrequested_bytes(self) -> None:
+        """The upstream has sent what answers no request. The connection where that was found is closed."""
+        ...
+
 
 class Connection(asyncio.BufferedProtocol):
     """A protocol for `loop.create_connection`."""
 
     _transport: asyncio.Transport
     _fileno: int
+    _is_tls: bool
     _deadlines: Deadlines
 
     def __init__(self, upstream_name: str, owner: ConnectionOwner, options: ClientOptions) -> None:
@@ -167,6 +177,11 @@ class Connection(asyncio.BufferedProtocol):
                 self.abort()
             raise
         return response
+
+    def has_unread_bytes(self) -> bool:
+        """Whether the system holds bytes of the upstream already: while idle, they answer no request. Under TLS
+        they can be a message of TLS itself."""
+        return not self._is_tls and _queued_bytes(self._fileno, termios.FIONREAD) > 0
 
     def abort(self) -> None:
         """Close now, whatever is not sent or not read. Harmless when closed."""
@@ -219,6 +234,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # only sockets come
         self._transport = transport
+        self._is_tls = transport.get_extra_info("ssl_object") is not None
         self._fileno = transport.get_extra_info("socket").fileno()
         # With these limits the loop says when a request is wholly sent, from when `first_byte` runs. An upper
         # limit of 0 would not do: asyncio's TLS then pauses a writer that has nothing left, and for good.
@@ -230,8 +246,8 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         response = self._response
         if response is None:
-            # What a server sends unrequested (a 408 before it hangs up) answers no request.
-            self.abort()
+            if self._state is ConnectionState.IDLE:
+                self._refuse_unrequested()
             return
         framing = self._framing
         piece = framing.feed(self._read_buffer[:nbytes])
@@ -311,6 +327,9 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
             return
         self._complete(response)
+        if self._framing.excess:
+            self._refuse_unrequested()
+            return
         is_sent = self._upload is None or self._upload.over
         if self._framing.keeps_alive and is_sent and self._transport.get_write_buffer_size() == 0:
             self._become_idle()
@@ -322,6 +341,10 @@ class Connection(asyncio.BufferedProtocol):
             response.head(self._framing.status, self._framing.headers)
         self._response = None
         response.complete()
+
+    def _refuse_unrequested(self) -> None:
+        self.abort()
+        self._owner.unrequested_bytes()
 
     def _become_idle(self) -> None:
         if self._is_reading_paused:
@@ -356,7 +379,9 @@ class Connection(asyncio.BufferedProtocol):
         """
         if not self._is_reused or self._state is ConnectionState.RECEIVING or self._framing.has_begun:
             return False
-        return self._state is ConnectionState.SENDING or (how == "closed" and _unacknowledged_bytes(self._fileno) > 0)
+        return self._state is ConnectionState.SENDING or (
+            how == "closed" and _queued_bytes(self._fileno, termios.TIOCOUTQ) > 0
+        )
 
     def _timer_expired(self) -> float | None:
         now = monotonic()
@@ -381,10 +406,11 @@ class Connection(asyncio.BufferedProtocol):
             self._deadlines.sending(now)
 
 
-def _unacknowledged_bytes(fileno: int) -> int:
-    """What was written to a TCP socket and is not acknowledged (tcp(7), SIOCOUTQ); 0 where that cannot be told."""
+def _queued_bytes(fileno: int, queue: int) -> int:
+    """What the system holds of a TCP socket (tcp(7)): FIONREAD, received and not read; TIOCOUTQ, written and not
+    acknowledged. 0 where that cannot be told."""
     try:
-        answer = fcntl.ioctl(fileno, termios.TIOCOUTQ, bytes(4))
+        answer = fcntl.ioctl(fileno, queue, bytes(4))
     except OSError:
         return 0
     return int.from_bytes(answer, sys.byteorder)

@@ -1,7 +1,7 @@
 """Where a response's head and body are in a connection's bytes: llhttp behind a small, pure interface.
 
 Interim responses (1xx), trailers and chunk extensions are read and dropped. Whatever leaves doubt
-where the response ends is a fault; whatever follows its end makes the connection unfit for another.
+where the response ends is a fault; whatever follows its end is `excess` and makes the connection unfit for another.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Framing:
         self.headers: dict[str, str] = {}
         self.complete = False
         self.keeps_alive = False
+        self.excess = False
         self.fault = ""
         self._until_close = False
         self._bodiless = 0
@@ -60,6 +61,7 @@ class Framing:
     def _refuse(self, what: str) -> None:
         if self.complete:
             self.keeps_alive = False
+            self.excess = True
         else:
             self.fault = self.fault or what
 

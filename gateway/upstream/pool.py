@@ -120,11 +120,20 @@ class Pool:
             self._all_gone.set()
         self._give_back(model)
 
+    def unrequested_bytes(self) -> None:
+        """No idle connection of such an upstream is trusted: a second answer may be on its way there."""
+        self._options.report_unrequested_bytes(self._upstream.name)
+        for connection in self._idle:
+            connection.abort()
+
     # Within.
 
     def _pop_idle(self, model: str) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
+            if not connection.closed and connection.has_unread_bytes():
+                connection.abort()
+                self.unrequested_bytes()
             if not connection.closed:
                 self._in_use[connection] = model
                 return connection

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.client import HttpClient
 from gateway.upstream.connection import IDLE_SECONDS
@@ -15,8 +17,10 @@ def unexpected(doing: str, error: BaseException) -> None:
     raise AssertionError(doing) from error
 
 
-def new_client(idle_seconds: float = IDLE_SECONDS) -> HttpClient:
-    return HttpClient(BackgroundTasks(unexpected), idle_seconds)
+def new_client(
+    idle_seconds: float = IDLE_SECONDS, report_unrequested_bytes: Callable[[str], None] = lambda upstream: None
+) -> HttpClient:
+    return HttpClient(BackgroundTasks(unexpected), report_unrequested_bytes, idle_seconds)
 
 
 def plain(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:

@@ -122,6 +122,12 @@ def closes_under_a_request(peer: Peer) -> None:
         own.shutdown(socket.SHUT_RDWR)
 
 
+def speaks_under_a_request(peer: Peer, data: bytes) -> None:
+    """Send at once, with no turn of the event loop in which the client could read it before it sends."""
+    with socket.socket(fileno=os.dup(peer.socket.fileno())) as own:
+        own.sendall(data)
+
+
 async def sees_the_client_leave(peer: Peer) -> None:
     """Ends with the connection. What else the client may say is dropped."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -36,6 +37,7 @@ from tests.contract.upstream.playbook import (
     says,
     sees_the_client_leave,
     sets,
+    speaks_under_a_request,
     waits_for,
 )
 
@@ -80,14 +82,61 @@ async def test_a_connection_in_doubt_is_not_used_again(client: HttpClient, play:
     assert server.connections == 2
 
 
-async def test_a_connection_on_which_the_server_speaks_unasked_is_dropped(client: HttpClient, play: Play) -> None:
-    unasked = asyncio.Event()
-    timeout = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n"
-    server = await play([hears, says(OK), waits_for(unasked), says(timeout), sees_the_client_leave], [hears, says(OK)])
-    await ask(client, server.upstream())
-    unasked.set()
+@pytest.fixture
+async def unrequested() -> list[str]:
+    """The upstreams that sent bytes that answer no request."""
+    return []
+
+
+@pytest.fixture
+async def noting(unrequested: list[str]) -> AsyncIterator[HttpClient]:
+    made = new_client(report_unrequested_bytes=unrequested.append)
+    yield made
+    await made.close()
+
+
+TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n"
+
+
+async def test_a_server_that_speaks_unasked_loses_all_its_idle_connections(
+    noting: HttpClient, unrequested: list[str], play: Play
+) -> None:
+    heard, both, speaks = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    server = await play(
+        [hears, sets(heard), waits_for(both), says(OK), waits_for(speaks), says(TIMEOUT)],
+        [hears, says(OK), sees_the_client_leave],
+        [hears, says(plain(b"new"))],
+    )
+    first = asyncio.create_task(ask(noting, server.upstream()))
+    await heard.wait()
+    assert await ask(noting, server.upstream()) == (200, b"ok")
+    both.set()
+    await first
+    speaks.set()
     await server.sees_the_client_gone()
-    assert await ask(client, server.upstream()) == (200, b"ok")
+    assert await ask(noting, server.upstream()) == (200, b"new")
+    assert unrequested == ["inducta"]
+
+
+async def test_bytes_that_wait_on_an_idle_connection_answer_no_request(
+    noting: HttpClient, unrequested: list[str], play: Play
+) -> None:
+    peers: list[Peer] = []
+    server = await play([hears, says(OK), notes(peers)], [hears, says(plain(b"right"))])
+    assert await ask(noting, server.upstream()) == (200, b"ok")
+    speaks_under_a_request(peers[0], plain(b"another caller's"))
+    assert await ask(noting, server.upstream()) == (200, b"right")
+    assert unrequested == ["inducta"]
+
+
+@pytest.mark.parametrize("answer", [OK + b"more", OK + OK, chunked(b"ok") + OK])
+async def test_bytes_behind_an_answer_are_reported(
+    noting: HttpClient, unrequested: list[str], play: Play, answer: bytes
+) -> None:
+    server = await play([hears, says(answer)], [hears, says(plain(b"new"))])
+    assert await ask(noting, server.upstream()) == (200, b"ok")
+    assert await ask(noting, server.upstream()) == (200, b"new")
+    assert unrequested == ["inducta"]
 
 
 async def test_a_kept_connection_that_closed_before_the_request_arrived_is_replaced(

@@ -90,6 +90,9 @@ class Shelf:
     def released(self, connection: Connection) -> None:
         self.free.append(connection)
 
+    def unrequested_bytes(self) -> None:
+        raise AssertionError("the test sends nothing unrequested")
+
     def lost(self, connection: Connection) -> None:
         raise AssertionError("the test closes nothing")
 
@@ -100,7 +103,9 @@ class Upstream:
     def __init__(self) -> None:
         self.socket = Socket()
         self.shelf = Shelf()
-        self.connection = Connection("inducta", self.shelf, ClientOptions(BackgroundTasks(unexpected), idle_seconds=30))
+        self.connection = Connection(
+            "inducta", self.shelf, ClientOptions(BackgroundTasks(unexpected), 30, lambda upstream: None)
+        )
         self.socket.set_protocol(self.connection)
         self.connection.connection_made(self.socket)
 
