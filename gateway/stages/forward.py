@@ -37,7 +37,7 @@ PASSED_ON = (
 
 
 class UpstreamServices(msgspec.Struct, frozen=True):
-    """What leads to the upstreams: the wire, and what is known of the targets."""
+    """What leads to the upstreams: their client, and what is known of the targets."""
 
     client: UpstreamClient
     routing: RoutingState
