@@ -13,7 +13,7 @@ from time import monotonic
 from gateway.core.errors import ShuttingDown, UpstreamUnreachable
 from gateway.core.target import Model, Upstream
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.upstream.connect import Origin
+from gateway.upstream.connect import UpstreamOrigin
 from gateway.upstream.connection import HUNG_UP, IDLE_SECONDS, ClientOptions, EncodedRequest, StaleConnection
 from gateway.upstream.contract import FailureReason, UpstreamRequest
 from gateway.upstream.pool import Pool
@@ -42,7 +42,7 @@ class HttpClient:
 
     async def send(self, upstream: Upstream, request: UpstreamRequest) -> ResponseStream:
         """As the contract says; also ValueError for a request that cannot be written safely (see
-        `Origin.head`). Whoever cancels it closes the connection."""
+        `UpstreamOrigin.head`). Whoever cancels it closes the connection."""
         pool = self._pool(upstream)
         encoded = EncodedRequest(
             head=pool.origin.head(request),
@@ -86,7 +86,7 @@ class HttpClient:
         if self._is_closed:
             raise ShuttingDown("The gateway is shutting down.")
         try:
-            origin = Origin(upstream)
+            origin = UpstreamOrigin(upstream)
         except ValueError as error:
             # `gateway check` finds it first. Here it is this upstream that fails, and never the request.
             raise FailureReason("not_reached", f"is misconfigured: {error}").error(

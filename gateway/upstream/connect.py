@@ -1,6 +1,6 @@
 """Where an upstream is, how a request to it begins, and how a connection to it is opened: name, address, TCP, TLS.
 
-What does not change between requests is worked out once, in `Origin`. What could smuggle a second header
+What does not change between requests is worked out once, in `UpstreamOrigin`. What could smuggle a second header
 or request into the first is refused: the operator's when the origin is made, a caller's for each request.
 
 Addresses of both families race (RFC 8305, by aiohappyeyeballs: uvloop's own connector tries one
@@ -33,7 +33,7 @@ HEAD_START_SECONDS = 0.25
 """What the preferred address gets before the next one joins (RFC 8305, section 5)."""
 
 
-class Origin:
+class UpstreamOrigin:
     """An upstream's address and the fixed part of every request to it. Raises ValueError for a base
     URL or a header that cannot be used; the message never repeats a header's value."""
 
@@ -105,7 +105,7 @@ class Connector:
     upstreams share, and a name server that hangs for one upstream must leave some to the others.
     """
 
-    def __init__(self, origin: Origin, tls: Callable[[], ssl.SSLContext], tasks: BackgroundTasks) -> None:
+    def __init__(self, origin: UpstreamOrigin, tls: Callable[[], ssl.SSLContext], tasks: BackgroundTasks) -> None:
         self._origin = origin
         self._tls = tls
         self._tasks = tasks

@@ -263,7 +263,8 @@ class Connection(asyncio.BufferedProtocol):
             self._conclude(response)
 
     def eof_received(self) -> None:
-        self._hung_up("closed")
+        # To be asked here alone: when `connection_lost` comes, the descriptor can be another socket's.
+        self._hung_up("closed", unacknowledged=_queued_bytes(self._fileno, termios.TIOCOUTQ))
         self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -359,32 +360,30 @@ class Connection(asyncio.BufferedProtocol):
         self._timer.arm(self._idle_until)
         self._owner.released(self)
 
-    def _hung_up(self, how: str) -> None:
+    def _hung_up(self, how: str, unacknowledged: int = 0) -> None:
         response = self._response
         if response is None:
             return
         is_receiving = self._state is ConnectionState.RECEIVING
         if how == "closed" and self._framing.close():
             self._complete(response)
-        elif self._is_stale(how):
+        elif self._is_stale(unacknowledged):
             response.fail_with(StaleConnection())
         else:
             missing = "the end of its answer" if is_receiving else "it answered"
             response.fail(FailureReason(HUNG_UP.outcome, f"{how} the connection before {missing}"))
 
-    def _is_stale(self, how: str) -> bool:
+    def _is_stale(self, unacknowledged: int) -> bool:
         """Whether the server cannot have received the whole request, on a connection that it may have found idle.
 
         The end of the server's stream acknowledges every byte that had arrived before it. What the system still
         holds then arrived at a closed connection, if at all: that is certain however long the way is and however
-        late this process looks, and no time limit would be. A reset may leave out the acknowledgement, so then
-        only bytes that are still in this process count.
+        late this process looks, and no time limit would be. A reset may leave out the acknowledgement, and TLS that
+        is cut without a word does not say when it ended, so then only bytes that are still in this process count.
         """
         if not self._is_reused or self._state is ConnectionState.RECEIVING or self._framing.has_begun:
             return False
-        return self._state is ConnectionState.SENDING or (
-            how == "closed" and _queued_bytes(self._fileno, termios.TIOCOUTQ) > 0
-        )
+        return self._state is ConnectionState.SENDING or unacknowledged > 0
 
     def _timer_expired(self) -> float | None:
         now = monotonic()

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection
 
 from gateway.core.errors import UpstreamUnreachable
 from gateway.core.target import Upstream
-from gateway.upstream.connect import CannotConnect, Connector, Origin
+from gateway.upstream.connect import CannotConnect, Connector, UpstreamOrigin
 from gateway.upstream.connection import ClientOptions, Connection
 from gateway.upstream.contract import FailureReason
 
@@ -62,7 +62,9 @@ class ConnectionShares:
 class Pool:
     """Owner of the connections to one upstream. `emptied` is called when the last of them is gone."""
 
-    def __init__(self, upstream: Upstream, origin: Origin, options: ClientOptions, emptied: Callable[[], None]) -> None:
+    def __init__(
+        self, upstream: Upstream, origin: UpstreamOrigin, options: ClientOptions, emptied: Callable[[], None]
+    ) -> None:
         self.origin = origin
         self.shares = ConnectionShares(upstream.max_connections)
         self._upstream = upstream

@@ -15,7 +15,14 @@ from gateway.core.target import Timeouts, Upstream
 from gateway.upstream.client import HttpClient
 from tests.contract.upstream.asking import ASK, ask, plain
 from tests.contract.upstream.conftest import Play
-from tests.contract.upstream.playbook import Peer, hears, says, sees_the_client_leave
+from tests.contract.upstream.playbook import (
+    Peer,
+    hangs_up,
+    hears,
+    notes,
+    says,
+    sees_the_client_leave,
+)
 
 CERTIFICATES = Path(__file__).parent / "certificates"
 OK = plain(b"ok")
@@ -117,6 +124,28 @@ async def test_a_large_request_and_answer_pass_through_tls(
     assert await ask(client, server.upstream(), large) == (200, much)
     assert server.requests[0].body == much
     assert await ask(client, server.upstream()) == (200, b"ok")
+    assert server.connections == 1
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_a_kept_connection_under_tls_that_closed_before_the_request_arrived_is_replaced(
+    client: HttpClient, play: Play, server_tls: ssl.SSLContext
+) -> None:
+    peers: list[Peer] = []
+    server = await play([hears, says(OK), notes(peers)], [hears, says(plain(b"second"))], tls=server_tls)
+    assert await ask(client, server.upstream()) == (200, b"ok")
+    peers[0].writer.close()
+    assert await ask(client, server.upstream()) == (200, b"second")
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_a_server_under_tls_that_heard_the_whole_request_is_not_asked_again(
+    client: HttpClient, play: Play, server_tls: ssl.SSLContext
+) -> None:
+    server = await play([hears, says(OK), hears, hangs_up], [hears, says(OK)], tls=server_tls)
+    assert await ask(client, server.upstream()) == (200, b"ok")
+    with pytest.raises(UpstreamUnreachable, match="before it answered"):
+        await ask(client, server.upstream())
     assert server.connections == 1
 
 

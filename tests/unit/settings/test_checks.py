@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.app.snapshot_builder import snapshot
 from gateway.core.http_syntax import RESERVED_HEADERS
 from gateway.settings import SettingsInvalid
-from gateway.upstream.connect import Origin
+from gateway.upstream.connect import UpstreamOrigin
 from tests.unit.settings.configurations import SHA256, TEAM, VALID, assert_refused, assert_warned, loaded
 
 
@@ -82,7 +82,7 @@ def test_requests_can_be_written_to_every_upstream_that_is_accepted(host: str, h
     except SettingsInvalid:
         return
     for upstream in snapshot(accepted.settings).upstreams():
-        Origin(upstream)
+        UpstreamOrigin(upstream)
 
 
 def test_headers_are_not_those_that_the_gateway_sets_itself() -> None:

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from gateway.core.http_syntax import RESERVED_HEADERS
 from gateway.core.target import Upstream
-from gateway.upstream.connect import Origin
+from gateway.upstream.connect import UpstreamOrigin
 from gateway.upstream.contract import UpstreamRequest
 
 
-def origin(base_url: str = "https://api.example/v1", *headers: tuple[str, str]) -> Origin:
-    return Origin(Upstream("inducta", base_url, headers=headers))
+def origin(base_url: str = "https://api.example/v1", *headers: tuple[str, str]) -> UpstreamOrigin:
+    return UpstreamOrigin(Upstream("inducta", base_url, headers=headers))
 
 
 def outgoing(*headers: tuple[str, str], path: str = "/chat/completions", body: bytes = b"{}") -> UpstreamRequest:

@@ -38,10 +38,10 @@ def unexpected(doing: str, error: BaseException) -> None:
 
 
 class Descriptor:
-    """Of no socket, so that the system can tell nothing about it."""
+    """Of no open file, so that the system can tell nothing about it."""
 
     def fileno(self) -> int:
-        return -1
+        return 1_000_000
 
 
 class Socket(asyncio.Transport):
