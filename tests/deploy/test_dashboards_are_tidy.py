@@ -55,7 +55,7 @@ def test_every_alert_asks_for_metrics_that_there_are() -> None:
 
 def test_every_way_to_fail_is_documented_and_counts_against_the_upstream() -> None:
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "gateway" / "upstream").glob("*.py")]
-    ways = {way for source in sources for way in re.findall(r"Complaint\(\s*\"([a-z_]+)\"", source)}
+    ways = {way for source in sources for way in re.findall(r"FailureReason\(\s*\"([a-z_]+)\"", source)}
     assert len(ways) > 5
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     assert [way for way in ways if f"`{way}`" not in page] == []
