@@ -6,8 +6,9 @@ text's length. It goes by tokens: a string is one token, so that nothing inside 
 a member. The time is linear in the text.
 
 It reads what servers really send: byte order marks, lone surrogates, control characters in strings, NaN
-and infinities, comments, trailing commas, text before the object, a tail that is missing. It raises
-nothing. What cannot be understood is left out.
+and infinities, comments, trailing commas, a tail that is missing. It raises nothing. What cannot be
+understood is left out. Text that begins with anything else than an object, an array, or comments in front
+of one is no JSON: nothing in it is read, since it may be a model's own words.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _TOKEN = re.compile(
 _SKIPPED = re.compile(
     rb'(?P<plain>[^"/\#]++|/(?=[^/*]))|(?P<string>%b)|(?P<comment>%b)' % (_STRING, _COMMENT), re.DOTALL
 )
+_BEFORE = re.compile(rb"(?P<blank>[\s\xef\xbb\xbf]++)|(?P<mark>[{\[])|(?P<comment>:[^\n]*+\n|%b)" % _COMMENT, re.DOTALL)
+_COMMENT_BEGINNINGS = (b":", b"#", b"/")
 _MARK = re.compile(rb"[{}\[\]]")
 _STRING_BODY = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _INTEGER = re.compile(rb"-?[0-9]{1,40}\Z")
@@ -101,6 +104,7 @@ class JsonScanner:
         self._values = 0
         self._carry = b""
         self._discarding = b""
+        self._is_json = True
 
     def feed(self, data: bytes) -> None:
         self._scan(self._carry + data, ended=False)
@@ -117,25 +121,34 @@ class JsonScanner:
     def _scan(self, text: bytes, *, ended: bool) -> None:
         self._carry = b""
         position, end = 0, len(text)
-        while position < end:
+        while position < end and self._is_json:
             if self._discarding:
                 position = self._discard(text, position)
                 continue
-            found = (_SKIPPED if self._skipped else _TOKEN).match(text, position)
+            found = self._next(text, position)
             cut = found is None or (found.lastgroup == "literal" and found.end() == end)
-            if cut and not ended and end - position <= TOKEN_MAX:
+            if found is None and not self._can_begin(text, position):
+                self._is_json = False
+            elif cut and not ended and end - position <= TOKEN_MAX:
                 self._carry = text[position:]
                 return
-            if found is None:
+            elif found is None:
                 # A string or a comment that is too long to be kept, or whose end is missing.
                 self._discarding = text[position : position + 2]
-                position += 1 if self._discarding.startswith(b'"') else 2
-                continue
-            if found.lastgroup == "plain":
+                position += 2 if self._discarding == b"/*" else 1
+            elif found.lastgroup == "plain":
                 position += self._skip(found[0])
             else:
                 self._take(found.lastgroup, found[0])
                 position = found.end()
+
+    def _next(self, text: bytes, position: int) -> re.Match[bytes] | None:
+        pattern = _SKIPPED if self._skipped else _TOKEN if self._frames else _BEFORE
+        return pattern.match(text, position)
+
+    def _can_begin(self, text: bytes, position: int) -> bool:
+        """Whether a text that is no token so far may become one: in front of an object, only a comment may."""
+        return bool(self._frames) or text.startswith(_COMMENT_BEGINNINGS, position)
 
     def _discard(self, text: bytes, position: int) -> int:
         """Pass over the rest of a string or comment; give where it ends."""

@@ -46,3 +46,7 @@ class Usage(msgspec.Struct, frozen=True):
     @property
     def total(self) -> int:
         return self.input + self.output
+
+    @property
+    def cache_writes(self) -> int:
+        return self.cache_write + self.cache_write_1h

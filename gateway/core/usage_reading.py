@@ -8,6 +8,7 @@ far as they can be (tolerant_json.py); nothing here raises.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,8 @@ from gateway.core.tolerant_json import JsonScanner, Wanted, wanted_members
 from gateway.core.usage import Usage
 from gateway.core.usage_report import Members, Reading, milliseconds, read_report, tier_name, value_at
 from gateway.core.usage_tables import CountedItems, Path, UsagePlace, UsageTable
+
+_DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,24})?\Z", re.ASCII)
 
 
 class UsageReader:
@@ -109,7 +112,7 @@ class UsageReader:
             number = _number_of(value_at(members, items.path), items)
             self._counted[items.count] = number or self._counted.get(items.count, 0)
         if self._table.duration_path:
-            length = milliseconds(value_at(members, self._table.duration_path)) or 0
+            length = milliseconds(_seconds(value_at(members, self._table.duration_path))) or 0
             self._duration_ms = -(-length // 1000) * 1000 or self._duration_ms
 
 
@@ -151,6 +154,11 @@ def _completed(parts: Members, report: Members) -> dict[str, Any]:
         elif value is not None:
             merged[name] = value
     return merged
+
+
+def _seconds(value: Any) -> Any:
+    # OpenAI's reference has had the duration as a text, too.
+    return float(value) if isinstance(value, str) and _DECIMAL.match(value) else value
 
 
 def _number_of(value: Any, items: CountedItems) -> int:

@@ -223,6 +223,7 @@ def _bounded(counts: _Counts, entered: int, output: int, output_medium: str, tie
         image_input=min(counts.get("image_input"), entered - audio_input),
         audio_output=audio_output,
         image_output=image_output,
+        images=counts.get("images"),
         searches=counts.get("searches"),
         audio_ms=counts.get("audio_seconds"),
         characters=counts.get("characters"),

@@ -35,6 +35,7 @@ DEEPSEEK = "https://api-docs.deepseek.com/api/create-chat-completion"
 GROQ = "https://console.groq.com/docs/api-reference"
 JINA = "https://api.jina.ai/redoc"
 COHERE = "https://docs.cohere.com/reference/rerank"
+COHERE_CHAT = "https://docs.cohere.com/reference/chat"
 COHERE_EMBED = "https://docs.cohere.com/reference/embed"
 LITELLM = "https://docs.litellm.ai/docs/completion/prompt_caching"
 MISTRAL = "https://docs.mistral.ai/api"
@@ -47,6 +48,7 @@ PERPLEXITY = "https://docs.perplexity.ai/models/models/sonar-deep-research"
 SGLANG = "https://github.com/sgl-project/sglang/blob/main/python/sglang/srt/entrypoints/openai/protocol.py"
 SILICONFLOW = "https://docs.siliconflow.cn/en/api-reference/rerank/create-rerank"
 TOGETHER = "https://docs.together.ai/reference/chat-completions-1"
+VOLCENGINE = "https://www.volcengine.com/docs/82379/1541523"
 XAI = "https://docs.x.ai/docs/api-reference"
 
 
@@ -152,6 +154,7 @@ _UNIT_FIELDS = (
     _field("searches", "num_sources_used", XAI),
     _field("searches", "num_search_queries", PERPLEXITY),
     _field("searches", "search_units", OPENROUTER_RERANK),
+    _field("images", "generated_images", VOLCENGINE),
 )
 _OPENAI_WHOLES = (
     _field("input", "prompt_tokens", OPENAI_CHAT),
@@ -279,6 +282,7 @@ CHAT_USAGE = UsageTable(
         _USAGE,
         UsagePlace(("x_groq", "usage"), GROQ),
         UsagePlace(("choices", "*", "usage"), MOONSHOT),
+        UsagePlace(("usage", "billed_units"), COHERE_CHAT, COHERE_WORDS),
         UsagePlace((), OLLAMA, OLLAMA_WORDS),
     ),
 )

@@ -71,9 +71,9 @@ def test_no_text_makes_it_raise_and_pieces_change_nothing(text: bytes, size: int
     [
         pytest.param(b"\xef\xbb\xbf" + PLAIN, id="byte order mark"),
         pytest.param(b": OPENROUTER PROCESSING\n\n: OPENROUTER PROCESSING\n\n" + PLAIN, id="comment lines of a stream"),
+        pytest.param(b': an "open quote and a {\n' + PLAIN, id="a comment line with marks in it"),
         pytest.param(b'// "usage": {"prompt_tokens": 1}\n# {\n/* [ " */' + PLAIN, id="comments before"),
         pytest.param(PLAIN.replace(b"{", b'{ /* } " */ "x": 1, // }\n', 1), id="comments within"),
-        pytest.param(b'"a string" 12 ' + PLAIN, id="other values before"),
         pytest.param(PLAIN.replace(b"{", b'{"t": "caf\\ud83d", ', 1), id="lone surrogate"),
         pytest.param(PLAIN.replace(b"{", b'{"t": "\xff\xfe", ', 1), id="wrong UTF-8"),
         pytest.param(PLAIN.replace(b"{", b'{"t": "a\tb\x00\n", ', 1), id="control characters in a string"),
@@ -104,6 +104,12 @@ def test_what_a_strict_parser_refuses_is_read(text: bytes) -> None:
 def test_no_usage_inside_a_string_or_at_another_path_is_taken(text: bytes) -> None:
     for found in (scan(text, WANTED), in_pieces(text, 1)):
         assert all("usage" not in each and "usage" not in each.get("response", {}) for each in found)
+
+
+@pytest.mark.parametrize("before", [b"He said: ", b'"', b'"a string" ', b"12 ", b"<html>", b"x\n", b"\x00", b"/ "])
+def test_text_in_front_of_an_object_makes_it_no_json(before: bytes) -> None:
+    assert scan(before + PLAIN, WANTED) == in_pieces(before + PLAIN, 1) == []
+    assert scan(PLAIN + before + PLAIN, WANTED) == in_pieces(PLAIN + before + PLAIN, 1) == [USAGE]
 
 
 def test_the_last_of_two_equal_names_counts() -> None:

@@ -93,6 +93,7 @@ def test_usage_is_found_at_each_place_of_an_api(table: UsageTable, members: dict
             Usage(38),
             id="SiliconFlow",
         ),
+        pytest.param(TRANSCRIPTIONS_USAGE, {"duration": "8.47"}, Usage(audio_ms=9_000), id="a duration as a text"),
         pytest.param(RERANK_USAGE, {"meta": {"tokens": {"input_tokens": 38}}}, Usage(38), id="tokens alone"),
         pytest.param(
             TRANSCRIPTIONS_USAGE, {"usage": {"type": "duration", "seconds": 7.25}}, Usage(audio_ms=7_250), id="seconds"
@@ -103,7 +104,7 @@ def test_usage_is_found_at_each_place_of_an_api(table: UsageTable, members: dict
             Usage(audio_ms=9_000),
             id="duration",
         ),
-        pytest.param(TRANSCRIPTIONS_USAGE, {"duration": "8.47"}, Usage(), id="a duration that is no number"),
+        pytest.param(TRANSCRIPTIONS_USAGE, {"duration": "8.47s"}, Usage(), id="a duration that is no number"),
         pytest.param(
             TRANSCRIPTIONS_USAGE,
             {"duration": 36.7, "usage": {"type": "duration", "seconds": 37}},
@@ -325,6 +326,28 @@ def test_a_scanner_can_give_other_members_beside() -> None:
     assert scan(b'{"error": {"code": 1}, "usage": {"a": 2}, "b": 3}', wanted) == [
         {"error": {"code": 1}, "usage": {"a": 2}}
     ]
+
+
+attacks = st.lists(
+    st.sampled_from(['"', "\\", "{", "}", "[", "]", ",", ":", "/*", "*/", "//", "\n", "x", "\u2028", '"usage":'])
+    | st.sampled_from([json.dumps({"usage": RESPONSE | CHAT}), '"usage": {"prompt_tokens": 1}', '"}}], "usage": {']),
+    max_size=8,
+).map("".join)
+
+
+@given(attacks, st.booleans(), st.integers(0, 120), st.sampled_from([CHAT_USAGE, RESPONSES_USAGE, MESSAGES_USAGE]))
+def test_no_text_in_an_answer_is_taken_for_its_usage(text: str, behind: bool, cut: int, table: UsageTable) -> None:
+    said = {"content": text, text: [text], "choices": [{"message": {"content": text}}], "message": {"content": text}}
+    report = {"usage": {"prompt_tokens": 900, "input_tokens": 900, "completion_tokens": 90, "output_tokens": 90}}
+    answer = json.dumps({**said, **report} if behind else {**report, **said}).encode()
+    for body in (answer, answer[: len(answer) - cut], answer.replace(b"{", b'{"n": -Infinity, ', 1)):
+        reader = read(table, body)
+        assert not reader.reported or reader.usage.input == 900
+        scanned = UsageReader(table)
+        scanner = scanned.scanner()
+        scanner.feed(body)
+        scanner.close()
+        assert not scanned.reported or scanned.usage.input == 900
 
 
 names = (
