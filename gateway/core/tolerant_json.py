@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -86,6 +87,7 @@ class _Frame:
         if isinstance(self.container, list):
             self.container.append(value)
         elif self.name is not None:
+            self.container.pop(self.name, None)  # The last of equal names counts, and is the last member.
             self.container[self.name] = value
 
     @property
@@ -110,13 +112,23 @@ class JsonScanner:
         self._scan(self._carry + data, ended=False)
 
     def close(self) -> None:
-        """The text has ended: what is read of an object whose end is missing counts, too."""
+        """The text has ended. Of an object whose end is missing the wanted values that are whole count."""
         self._scan(self._carry, ended=True)
+        self._drop_unfinished()
         for frame in self._frames[:2]:
             if isinstance(frame.container, dict):
                 self._on_object(frame.container)
                 break
         self._frames.clear()
+
+    def _drop_unfinished(self) -> None:
+        for parent, frame in pairwise(self._frames):
+            if frame.wanted is None:
+                if isinstance(parent.container, list):
+                    parent.container.pop()
+                else:
+                    parent.container.popitem()
+                return
 
     def _scan(self, text: bytes, *, ended: bool) -> None:
         self._carry = b""
@@ -139,7 +151,8 @@ class JsonScanner:
             elif found.lastgroup == "plain":
                 position += self._skip(found[0])
             else:
-                self._take(found.lastgroup, found[0])
+                if not cut:  # A number at the text's end may have lost its last digits.
+                    self._take(found.lastgroup, found[0])
                 position = found.end()
 
     def _next(self, text: bytes, position: int) -> re.Match[bytes] | None:

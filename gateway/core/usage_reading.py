@@ -46,7 +46,7 @@ class UsageReader:
     @property
     def usage(self) -> Usage:
         usage = self._reported or Usage(audio_ms=self._duration_ms)
-        changes: dict[str, Any] = {name: n for name, n in self._counted.items() if n and not getattr(usage, name)}
+        changes: dict[str, Any] = {name: n for name, n in self._counted.items() if not getattr(usage, name)}
         if self._tier and not usage.service_tier:
             changes["service_tier"] = self._tier
         return msgspec.structs.replace(usage, **changes) if changes else usage
@@ -76,12 +76,14 @@ class UsageReader:
         """One decoded object. Whether it reports usage."""
         kind = members.get("type")
         event = kind if isinstance(kind, str) else event
-        places = [place for place in self._table.places if not place.events or event in place.events]
-        if not places:
+        believed = [place for place in self._table.places if not place.events or event in place.events]
+        if not believed:
             return False
-        self._tier = self._tier_of(members) or self._tier
-        self._count_units(members, event)
-        return any(self._read_place(members, place) for place in places)
+        for path in self._table.tier_paths:
+            self._tier = tier_name(value_at(members, path)) or self._tier
+        if self._table.items or self._table.duration_path:
+            self._count_units(members, event)
+        return any(self._read_place(members, place) for place in believed)
 
     def _read_tolerantly(self, text: bytes, event: str) -> bool:
         found: list[Members] = []
@@ -102,15 +104,13 @@ class UsageReader:
         self.final = place.final and reading.complete
         return True
 
-    def _tier_of(self, members: Members) -> str:
-        return next(filter(None, (tier_name(value_at(members, path)) for path in self._table.tier_paths)), "")
-
     def _count_units(self, members: Members, event: str) -> None:
         if event in self._table.image_events:
             self._counted["images"] = self._counted.get("images", 0) + 1
         for items in self._table.items:
             number = _number_of(value_at(members, items.path), items)
-            self._counted[items.count] = number or self._counted.get(items.count, 0)
+            if number:
+                self._counted[items.count] = number
         if self._table.duration_path:
             length = milliseconds(_seconds(value_at(members, self._table.duration_path))) or 0
             self._duration_ms = -(-length // 1000) * 1000 or self._duration_ms

@@ -84,6 +84,8 @@ def value_at(value: Any, path: Path) -> Any:
     for position, name in enumerate(path):
         if isinstance(value, dict):
             value = value.get(name)
+            if value is None:
+                return None
         elif isinstance(value, list) and name == "*":
             found = (value_at(each, path[position + 1 :]) for each in reversed(value))
             return next((each for each in found if each is not None), None)
@@ -278,6 +280,8 @@ def _number(value: Any) -> int | float | None:
 
 
 def _count(value: Any) -> int | None:
+    if type(value) is int and 0 <= value <= COUNT_MAX:
+        return value  # As nearly every count is.
     number = _number(value)
     return max(0, int(number)) if number is not None else None
 

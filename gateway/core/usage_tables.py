@@ -95,6 +95,9 @@ class Vocabulary(msgspec.Struct, frozen=True):
             branch.fields.append((rank, field))
         msgspec.structs.force_setattr(self, "tree", tree)
 
+    def __repr__(self) -> str:
+        return f"<Vocabulary of {len(self.fields)} fields>"
+
 
 def _field(
     count: str, path: str, source: str, *, added: bool = False, beside: str = "", beside_with: str = ""

@@ -82,6 +82,7 @@ def test_no_text_makes_it_raise_and_pieces_change_nothing(text: bytes, size: int
         pytest.param(PLAIN.replace(b"{", b'{"t": , "u" "v", ', 1), id="missing value and colon"),
         pytest.param(PLAIN.replace(b"7}}", b"7,},}"), id="trailing commas"),
         pytest.param(PLAIN[:-1], id="last brace missing"),
+        pytest.param(PLAIN[:-1] + b', "response": {"usage": {"a": 1}, "x": [', id="cut in another member"),
         pytest.param(PLAIN[:-1] + b', "choices": [{"message": {"content": "and th', id="cut in a string"),
         pytest.param(PLAIN + b"\n\nserver: bye", id="text behind"),
         pytest.param(PLAIN.replace(b'"usage"', b'"\\u0075sage"'), id="escaped name"),
@@ -110,6 +111,14 @@ def test_no_usage_inside_a_string_or_at_another_path_is_taken(text: bytes) -> No
 def test_text_in_front_of_an_object_makes_it_no_json(before: bytes) -> None:
     assert scan(before + PLAIN, WANTED) == in_pieces(before + PLAIN, 1) == []
     assert scan(PLAIN + before + PLAIN, WANTED) == in_pieces(PLAIN + before + PLAIN, 1) == [USAGE]
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_a_wanted_value_that_is_cut_is_not_taken(size: int) -> None:
+    for cut in range(2, len(PLAIN) - len(b'{"usage": ')):
+        assert in_pieces(b'{"type": "t", ' + PLAIN[1:-cut], size) in ([{"type": "t"}], [{"type": "t", "usage": None}])
+    assert in_pieces(b'{"usage": 12', size) == [{}]
+    assert in_pieces(b'{"choices": [{"usage": 1}, {"usage": {"a": [1, 2', size) == [{"choices": [{"usage": 1}, {}]}]
 
 
 def test_the_last_of_two_equal_names_counts() -> None:

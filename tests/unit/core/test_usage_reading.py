@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.tolerant_json import JsonScanner, scan
@@ -335,8 +335,9 @@ attacks = st.lists(
 ).map("".join)
 
 
-@given(attacks, st.booleans(), st.integers(0, 120), st.sampled_from([CHAT_USAGE, RESPONSES_USAGE, MESSAGES_USAGE]))
-def test_no_text_in_an_answer_is_taken_for_its_usage(text: str, behind: bool, cut: int, table: UsageTable) -> None:
+@pytest.mark.parametrize("table", [CHAT_USAGE, RESPONSES_USAGE, MESSAGES_USAGE], ids=lambda table: table.name)
+@given(attacks, st.booleans(), st.integers(0, 120))
+def test_no_text_in_an_answer_is_taken_for_its_usage(table: UsageTable, text: str, behind: bool, cut: int) -> None:
     said = {"content": text, text: [text], "choices": [{"message": {"content": text}}], "message": {"content": text}}
     report = {"usage": {"prompt_tokens": 900, "input_tokens": 900, "completion_tokens": 90, "output_tokens": 90}}
     answer = json.dumps({**said, **report} if behind else {**report, **said}).encode()
@@ -368,8 +369,10 @@ values = st.recursive(
 )
 
 
-@given(st.lists(values, max_size=3), st.sampled_from(TABLES), st.integers(0, 60))
-def test_no_answer_makes_it_raise(answers: list[Any], table: UsageTable, cut: int) -> None:
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+@settings(max_examples=30)
+@given(st.lists(values, max_size=3), st.integers(0, 60))
+def test_no_answer_makes_it_raise(table: UsageTable, answers: list[Any], cut: int) -> None:
     reader = UsageReader(table)
     for answer in answers:
         text = json.dumps(answer).encode()
