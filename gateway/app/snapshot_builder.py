@@ -11,9 +11,9 @@ import msgspec
 
 from gateway.core.caller import Caller
 from gateway.core.limits import Limit, Mode, Scope, WhenSpent
+from gateway.core.pricing import Price
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.target import Model, Target, Timeouts, Upstream
-from gateway.core.usage import Price
 from gateway.settings.limit import LimitSettings
 from gateway.settings.shape import (
     KeySettings,

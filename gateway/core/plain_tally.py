@@ -5,7 +5,8 @@ from __future__ import annotations
 from gateway.core.endpoints import Endpoint
 from gateway.core.tally import TAIL
 from gateway.core.upstream_json import JsonMembers, decoded, find_usage, members_of, reports_error, usage_in_tail
-from gateway.core.usage import Usage, read_usage
+from gateway.core.usage import Usage
+from gateway.core.usage_report import read_usage
 
 KEPT_MAX = 256 * 1024
 """Bytes of a plain answer that are kept, to be read when it is whole."""

@@ -28,7 +28,8 @@ from gateway.core.upstream_json import (
     reports_error,
     usage_in_tail,
 )
-from gateway.core.usage import Usage, read_usage
+from gateway.core.usage import Usage
+from gateway.core.usage_report import read_usage
 
 HELD_MAX = 64 * 1024
 """Bytes of one unfinished event that are held back, so that a cut leaves whole events only. What is

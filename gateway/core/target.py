@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from gateway.core.limits import Limit
-from gateway.core.usage import Price
+from gateway.core.pricing import Price
 
 
 class Timeouts(msgspec.Struct, frozen=True):

@@ -7,9 +7,9 @@ from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
 from gateway.core.limit_status import refusal_error
 from gateway.core.limits import Limit, Meter
+from gateway.core.pricing import Price
 from gateway.core.request import ParsedRequest
 from gateway.core.reservation import AdmissionRequest, Charge, Refusal, Reservation
-from gateway.core.usage import Price
 from gateway.store.contract import Counters
 
 MOST_WITHOUT_CAP = 4

@@ -15,13 +15,13 @@ from gateway.core.endpoints import CHAT, Endpoint
 from gateway.core.errors import GatewayError, UpstreamBroke
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Limit, Meter, Per, Scope
+from gateway.core.pricing import Price
 from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.reservation import AdmissionRequest, Hold, LimitStatus, Refusal, Reservation, Settlement
 from gateway.core.response import Headers
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.target import Model, Target, Upstream
-from gateway.core.usage import Price
 from gateway.stages.forward import UpstreamServices
 from gateway.stages.parse_request import parse_request
 from gateway.store.contract import UsageQuery, UsageRow

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from gateway.core.endpoints import CHAT, COMPLETIONS, Endpoint
 from gateway.core.sse import data_of
 from gateway.core.tally import HELD_MAX, StreamTally
-from gateway.core.usage import Usage, read_usage
+from gateway.core.usage import Usage
+from gateway.core.usage_report import read_usage
 from tests.unit.core.recordings import needs_recordings, recordings
 
 DONE = b"data: [DONE]\n\n"

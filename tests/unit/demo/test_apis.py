@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.usage import read_usage
+from gateway.core.usage_report import read_usage
 from gateway.demo import DemoUpstream
 from gateway.demo.reply import Desk, Reply
 from gateway.demo.script import Script

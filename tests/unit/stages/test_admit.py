@@ -9,9 +9,9 @@ from gateway.core.endpoints import ENDPOINTS
 from gateway.core.errors import QuotaSpent, RateExceeded, StoreUnavailable
 from gateway.core.estimate import OUTPUT_AT_FIRST, Estimates
 from gateway.core.limits import Limit, Meter, Per
+from gateway.core.pricing import Price
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
 from gateway.core.target import Model
-from gateway.core.usage import Price
 from gateway.stages.admit import MOST_WITHOUT_CAP, admit, ask_for
 from tests.unit.fakes import CALLER, MODEL, NOW_MS, Ledgers, body_of, exchange_of, limit, target
 

@@ -1,0 +1,174 @@
+"""Reads what an answer used, from its body or from the events of its stream, by an API's `UsageTable`.
+
+What is reported last counts; where an API reports in parts, later parts complete the earlier ones, and a
+null leaves what was told. Usage is believed only at the API's places: whatever a request's text put into
+an answer is inside a string, or at another path, and is never read. Bytes that are no JSON are read as
+far as they can be (tolerant_json.py); nothing here raises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from gateway.core.tolerant_json import JsonScanner, Wanted, wanted_members
+from gateway.core.usage import Usage
+from gateway.core.usage_report import Members, Reading, milliseconds, read_report, tier_name, value_at
+from gateway.core.usage_tables import CountedItems, Path, UsagePlace, UsageTable
+
+_DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,24})?\Z", re.ASCII)
+
+
+class UsageReader:
+    """Reads one answer.
+
+    `usage` is what has been read so far, `reported` whether the answer reports any of it: units that are
+    only counted (the images in `data`) are no report. `final` is false while the output is not told yet,
+    as after Anthropic's `message_start`: of a stream that ends there the output is estimated.
+    """
+
+    def __init__(self, table: UsageTable) -> None:
+        self.final = False
+        self._table = table
+        self._reported: Usage | None = None
+        self._parts: dict[str, Any] = {}
+        self._tier = ""
+        self._counted: dict[str, int] = {}
+        self._duration_ms = 0
+
+    @property
+    def reported(self) -> bool:
+        return self._reported is not None
+
+    @property
+    def usage(self) -> Usage:
+        usage = self._reported or Usage(audio_ms=self._duration_ms)
+        changes: dict[str, Any] = {name: n for name, n in self._counted.items() if not getattr(usage, name)}
+        if self._tier and not usage.service_tier:
+            changes["service_tier"] = self._tier
+        return msgspec.structs.replace(usage, **changes) if changes else usage
+
+    def read(self, text: bytes, event: str = "") -> bool:
+        """One JSON text: a body, or an event's data. `event` is the name that the event's own line gives.
+        Whether it reports usage."""
+        try:
+            value = msgspec.json.decode(text)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return self._read_tolerantly(text, event)
+        found = False
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, dict):
+                found = self.read_members(each, event) or found
+        return found
+
+    def scanner(self, event: str = "") -> JsonScanner:
+        """Reads a text that is too long to be held: feed it piece by piece, and close it at its end."""
+
+        def read(members: Members) -> None:
+            self.read_members(members, event)
+
+        return JsonScanner(wanted_of(self._table), read)
+
+    def read_members(self, members: Members, event: str = "") -> bool:
+        """One decoded object. Whether it reports usage."""
+        kind = members.get("type")
+        event = kind if isinstance(kind, str) else event
+        believed = [place for place in self._table.places if not place.events or event in place.events]
+        if not believed:
+            return False
+        for path in self._table.tier_paths:
+            self._tier = tier_name(value_at(members, path)) or self._tier
+        if self._table.items or self._table.duration_path:
+            self._count_units(members, event)
+        return any(self._read_place(members, place) for place in believed)
+
+    def _read_tolerantly(self, text: bytes, event: str) -> bool:
+        found: list[Members] = []
+        scanner = JsonScanner(wanted_of(self._table), found.append)
+        scanner.feed(text)
+        scanner.close()
+        return sum(self.read_members(members, event) for members in found) > 0
+
+    def _read_place(self, members: Members, place: UsagePlace) -> bool:
+        report = value_at(members, place.path)
+        reading = _read_at(place, report, self._table)
+        if reading is None:
+            return False
+        if self._table.in_parts:
+            self._parts = _completed(self._parts, report)
+            reading = _read_at(place, self._parts, self._table) or reading
+        self._reported = reading.usage
+        self.final = place.final and reading.complete
+        return True
+
+    def _count_units(self, members: Members, event: str) -> None:
+        if event in self._table.image_events:
+            self._counted["images"] = self._counted.get("images", 0) + 1
+        for items in self._table.items:
+            number = _number_of(value_at(members, items.path), items)
+            if number:
+                self._counted[items.count] = number
+        if self._table.duration_path:
+            length = milliseconds(_seconds(value_at(members, self._table.duration_path))) or 0
+            self._duration_ms = -(-length // 1000) * 1000 or self._duration_ms
+
+
+def wanted_of(table: UsageTable, also: Iterable[Path] = ()) -> Wanted:
+    """The members that a `JsonScanner` must give to read usage by this table, and others beside."""
+    paths: list[Path] = [("type",), *table.tier_paths, *also]
+    for place in table.places:
+        paths += [place.path] if place.path else [field.path for field in place.words.fields]
+    for items in table.items:
+        inner: list[Path] = [("type",), ("action", "type")] if items.kind else [("",)]
+        paths += [(*items.path, "*", *path) for path in inner]
+    if table.duration_path:
+        paths.append(table.duration_path)
+    return wanted_members(paths)
+
+
+def report_in(members: Members, table: UsageTable) -> Members | None:
+    """The usage object that counts of one decoded object, as it stands there."""
+    for place in table.places:
+        report = value_at(members, place.path)
+        if _read_at(place, report, table) is not None:
+            return dict(report)
+    return None
+
+
+def _read_at(place: UsagePlace, report: Any, table: UsageTable) -> Reading | None:
+    if not isinstance(report, dict):
+        return None
+    return read_report(report, place.words, has_output=table.has_output, output_medium=table.output_medium)
+
+
+def _completed(parts: Members, report: Members) -> dict[str, Any]:
+    """The parts so far, completed by a later report: a null leaves what an earlier one told."""
+    merged = dict(parts)
+    for name, value in report.items():
+        before = merged.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            merged[name] = _completed(before, value)
+        elif value is not None:
+            merged[name] = value
+    return merged
+
+
+def _seconds(value: Any) -> Any:
+    # OpenAI's reference has had the duration as a text, too.
+    return float(value) if isinstance(value, str) and _DECIMAL.match(value) else value
+
+
+def _number_of(value: Any, items: CountedItems) -> int:
+    if not isinstance(value, list):
+        return 0
+    return sum(1 for each in value if not items.kind or _is_counted(each, items))
+
+
+def _is_counted(item: Any, items: CountedItems) -> bool:
+    if not isinstance(item, dict) or item.get("type") != items.kind:
+        return False
+    action = item.get("action")
+    return not items.actions or not isinstance(action, dict) or action.get("type") in items.actions

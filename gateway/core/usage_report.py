@@ -1,0 +1,295 @@
+"""Reads one usage object, as the tables of usage_tables.py name its fields.
+
+The rules, for every API: an explicit zero is zero, a null is absent. A count that cannot be (text, NaN, a
+number without end) is absent, and a negative one is zero. Parts are never more than their whole. What the
+total has above the sum of input and output belongs to the part that it equals; else it is output that is
+named nowhere: reasoning. Nothing here raises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from gateway.core.usage import Usage
+from gateway.core.usage_tables import (
+    MODALITIES,
+    OPENAI_WORDS,
+    TOP_LEVEL_ITERATIONS,
+    TRAFFIC_TYPES,
+    Branch,
+    Path,
+    UsageField,
+    Vocabulary,
+)
+
+COUNT_MAX = 10**12
+"""No answer has as many tokens: a greater count is a defect of who reports it, and is absent."""
+
+Members = Mapping[str, Any]
+"""A decoded JSON object."""
+
+_TIER = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
+_WHOLES = frozenset({"input", "output", "total"})
+_ENOUGH = frozenset({"input", "output", "audio_seconds", "characters"})
+_ENOUGH_WITHOUT_OUTPUT = _ENOUGH | {"total", "searches"}
+_COMPLETE = (_ENOUGH | {"total"}) - {"input"}
+_ZERO_COUNTS = _WHOLES | _ENOUGH_WITHOUT_OUTPUT | {"image_output"}
+"""Of these a zero is told apart from nothing."""
+_LIFETIMES = frozenset({"cache_write", "cache_write_1h"})
+
+
+class _Placement(Enum):
+    """Where a part is counted: inside its whole, beside it, or beside it unless the total says otherwise."""
+
+    INSIDE = 1
+    BESIDE = 2
+    UNLESS_TOTAL = 3
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What one usage object says. `complete` is false where it tells of the input alone."""
+
+    usage: Usage
+    complete: bool
+
+
+def read_usage(report: Members, words: Vocabulary = OPENAI_WORDS) -> Usage | None:
+    """Usage from one usage object of an answer with output; None if it has no count that can be believed."""
+    reading = read_report(report, words)
+    return reading.usage if reading else None
+
+
+def read_report(
+    report: Members, words: Vocabulary, *, has_output: bool = True, output_medium: str = ""
+) -> Reading | None:
+    """What one usage object says; None if it has no count that can be believed. `has_output` and
+    `output_medium` are the API's, as in `UsageTable`."""
+    counts = _Counts(report, words)
+    if (_ENOUGH if has_output else _ENOUGH_WITHOUT_OUTPUT).isdisjoint(counts.of):
+        return None
+    entered, output = _wholes(counts, has_output=has_output)
+    usage = _bounded(counts, entered, output, output_medium, _tier_in(report))
+    if "iterations" in report:
+        usage = _with_iterations(usage, report, words)
+    return Reading(usage, not has_output or not _COMPLETE.isdisjoint(counts.of))
+
+
+def value_at(value: Any, path: Path) -> Any:
+    """The value at a path; of an array's elements the last that has one."""
+    for position, name in enumerate(path):
+        if isinstance(value, dict):
+            value = value.get(name)
+            if value is None:
+                return None
+        elif isinstance(value, list) and name == "*":
+            found = (value_at(each, path[position + 1 :]) for each in reversed(value))
+            return next((each for each in found if each is not None), None)
+        else:
+            return None
+    return value
+
+
+def milliseconds(seconds: Any) -> int | None:
+    """A number of seconds as it is reported, None for what is none."""
+    number = _number(seconds)
+    return round(number * 1000) if number is not None and number >= 0 else None
+
+
+def tier_name(value: Any) -> str:
+    """A service tier as it is reported, empty for what is none."""
+    return value if isinstance(value, str) and _TIER.match(value) else ""
+
+
+class _Counts:
+    """The counts of one report, by the names of the vocabulary."""
+
+    def __init__(self, report: Members, words: Vocabulary) -> None:
+        self.of: dict[str, int] = {}
+        self._fields: dict[str, UsageField] = {}
+        self._ranks: dict[str, int] = {}
+        self._added: dict[str, int] = {}
+        self._report = report
+        self._walk(report, words.tree)
+        for name, count in self._added.items():
+            self.of[name] = self.get(name) + count
+        # Cache writes are reported as a sum, by their lifetime, or both.
+        by_lifetime = self.get("cache_write") + self.get("cache_write_1h")
+        if by_lifetime:
+            self.of["cache_writes"] = max(self.get("cache_writes"), by_lifetime)
+
+    def get(self, name: str) -> int:
+        return self.of.get(name, 0)
+
+    def parts(self, placement: _Placement, *names: str) -> int:
+        """The sum of those of these parts that have this placement."""
+        return sum(self.of[name] for name in names if name in self._fields and self._placement(name) is placement)
+
+    def _walk(self, members: Members, tree: Mapping[str, Branch]) -> None:
+        for name, value in members.items():
+            branch = tree.get(name)
+            if branch is None or value is None:
+                continue
+            for rank, field in branch.fields:
+                self._take(rank, field, value)
+            if branch.below and isinstance(value, dict):
+                self._walk(value, branch.below)
+            elif branch.below and isinstance(value, list):
+                self._walk(_by_modality(value), branch.below)
+
+    def _take(self, rank: int, field: UsageField, value: Any) -> None:
+        name = field.count
+        count = milliseconds(value) if name.endswith("_seconds") else _count(value)
+        if count is None or (not count and name not in _ZERO_COUNTS):
+            return
+        if field.added:
+            self._added[name] = self._added.get(name, 0) + count
+        elif name in _WHOLES:
+            if rank < self._ranks.get(name, 1_000):
+                self.of[name], self._fields[name], self._ranks[name] = count, field, rank
+        elif count > self.of.get(name, -1) or (count == self.of[name] and rank < self._ranks[name]):
+            self.of[name], self._ranks[name] = count, rank
+            self._fields["cache_writes" if name in _LIFETIMES else name] = field
+
+    def _placement(self, name: str) -> _Placement:
+        field = self._fields[name]
+        if field.beside == "*" or (field.beside_with and _count(self._report.get(field.beside_with)) is not None):
+            return _Placement.BESIDE
+        whole = self._fields.get("input")
+        beside = bool(field.beside) and whole is not None and field.beside == whole.path[-1]
+        return _Placement.UNLESS_TOTAL if beside else _Placement.INSIDE
+
+
+def _wholes(counts: _Counts, *, has_output: bool) -> tuple[int, int]:
+    """All input and all output; the counts of parts that are known from the total alone are completed."""
+    entered = counts.get("input") + counts.parts(_Placement.BESIDE, "cached_input", "cache_writes", "image_input")
+    output = counts.get("output") + counts.parts(_Placement.BESIDE, "reasoning")
+    total = counts.of.get("total")
+    if total is None or total != entered + output:
+        entered += counts.parts(_Placement.UNLESS_TOTAL, "cached_input", "cache_writes")
+    if total is None:
+        return _without_total(counts, entered, output)
+    surplus = total - entered - output
+    if surplus <= 0:
+        return entered, output
+    if _is_input(counts, surplus, has_output=has_output):
+        return entered + surplus, output
+    reasoning = counts.get("reasoning")
+    if reasoning and surplus == reasoning + counts.get("audio_input"):
+        return entered + counts.get("audio_input"), output + reasoning
+    counts.of["reasoning"] = max(reasoning, surplus)
+    return entered, output + surplus
+
+
+def _is_input(counts: _Counts, surplus: int, *, has_output: bool) -> bool:
+    """Whether what the total has above the sum is input that the report counts beside its input, or not at all."""
+    if not has_output or ("input" not in counts.of and "output" in counts.of):
+        return True
+    if surplus == counts.get("reasoning"):
+        return False
+    if counts.get("sound_seconds") and not counts.get("audio_input"):
+        counts.of["audio_input"] = surplus
+        return True
+    cached = counts.get("cached_input") + counts.get("cache_writes")
+    return surplus in (counts.get("audio_input"), cached)
+
+
+def _without_total(counts: _Counts, entered: int, output: int) -> tuple[int, int]:
+    # A part that is more than its whole is counted beside it.
+    audio, reasoning = counts.get("audio_input"), counts.get("reasoning")
+    return entered + (audio if audio > entered else 0), output + (reasoning if reasoning > output else 0)
+
+
+def _bounded(counts: _Counts, entered: int, output: int, output_medium: str, tier: str) -> Usage:
+    """The usage, no part of which is more than what the others leave of its whole."""
+    cached = min(counts.get("cached_input"), entered)
+    writes = min(counts.get("cache_writes"), entered - cached)
+    for_an_hour = min(counts.get("cache_write_1h"), writes)
+    audio_input = min(counts.get("audio_input"), entered)
+    audio_output = output if output_medium == "audio" else min(counts.get("audio_output"), output)
+    image_output = min(counts.get("image_output"), output - audio_output)
+    if output_medium == "image" and "image_output" not in counts.of:
+        image_output = output - audio_output
+    return Usage(
+        input=entered,
+        output=output,
+        cached_input=cached,
+        reasoning=min(counts.get("reasoning"), output),
+        cache_write=writes - for_an_hour,
+        cache_write_1h=for_an_hour,
+        audio_input=audio_input,
+        image_input=min(counts.get("image_input"), entered - audio_input),
+        audio_output=audio_output,
+        image_output=image_output,
+        images=counts.get("images"),
+        searches=counts.get("searches"),
+        audio_ms=counts.get("audio_seconds"),
+        characters=counts.get("characters"),
+        service_tier=tier,
+    )
+
+
+def _with_iterations(usage: Usage, report: Members, words: Vocabulary) -> Usage:
+    """The usage with those of Anthropic's iterations that its counts leave out."""
+    iterations = report.get("iterations")
+    for iteration in iterations if isinstance(iterations, list) else ():
+        if not isinstance(iteration, dict) or iteration.get("type", "message") in TOP_LEVEL_ITERATIONS:
+            continue
+        more = read_usage({**iteration, "iterations": None}, words)
+        if more is not None:
+            usage = _sum(usage, more)
+    return usage
+
+
+_SUMMED = (
+    "input",
+    "output",
+    "cached_input",
+    "reasoning",
+    "cache_write",
+    "cache_write_1h",
+    "audio_input",
+    "image_input",
+)
+
+
+def _sum(usage: Usage, more: Usage) -> Usage:
+    return msgspec.structs.replace(usage, **{name: getattr(usage, name) + getattr(more, name) for name in _SUMMED})
+
+
+def _by_modality(details: list[Any]) -> dict[str, int]:
+    """Gemini's details, which are a list, as members: the tokens of each modality."""
+    found: dict[str, int] = {}
+    for each in details:
+        modality = each.get("modality") if isinstance(each, dict) else None
+        name = MODALITIES.get(modality, modality) if isinstance(modality, str | int) else None
+        if isinstance(name, str):
+            found[name] = found.get(name, 0) + (_count(each.get("tokenCount")) or 0)
+    return found
+
+
+def _number(value: Any) -> int | float | None:
+    # NaN compares with nothing, and so is out of every range.
+    if isinstance(value, int | float) and not isinstance(value, bool) and -COUNT_MAX <= value <= COUNT_MAX:
+        return value
+    return None
+
+
+def _count(value: Any) -> int | None:
+    if type(value) is int and 0 <= value <= COUNT_MAX:
+        return value  # As nearly every count is.
+    number = _number(value)
+    return max(0, int(number)) if number is not None else None
+
+
+def _tier_in(report: Members) -> str:
+    # Anthropic prices its fast mode apart from the tiers, and names it beside them.
+    if report.get("speed") == "fast":
+        return "fast"
+    traffic = report.get("trafficType")
+    named = TRAFFIC_TYPES.get(traffic, "") if isinstance(traffic, str) else ""
+    return tier_name(report.get("service_tier")) or tier_name(report.get("serviceTier")) or named

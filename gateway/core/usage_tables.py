@@ -1,0 +1,368 @@
+"""Where each API reports usage, and what its fields are called, as data. usage_reading.py reads by it.
+
+A `UsageTable` describes one API of the gateway's endpoints: the places of a usage object in an answer
+or in an event, the events that may carry it, and what is counted from the answer itself. A place is
+believed only at its path and in its events: the echo of a request in `response.created`, or text in a
+message, is never usage.
+
+A `Vocabulary` names the fields of a usage object. Providers of one API differ in names, and in whether
+a part is counted inside a whole (`prompt_tokens` has the cached ones) or beside it (Anthropic's
+`input_tokens` has not). `source` is the page or file that documents a field.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+Path = tuple[str, ...]
+"""Names from member to member; `*` is any element of an array."""
+
+OPENAI_CHAT = "https://platform.openai.com/docs/api-reference/chat/object"
+OPENAI_COMPLETIONS = "https://platform.openai.com/docs/api-reference/completions/object"
+OPENAI_RESPONSES = "https://platform.openai.com/docs/api-reference/responses/object"
+OPENAI_RESPONSES_STREAM = "https://platform.openai.com/docs/api-reference/responses-streaming"
+OPENAI_EMBEDDINGS = "https://platform.openai.com/docs/api-reference/embeddings"
+OPENAI_IMAGES = "https://platform.openai.com/docs/api-reference/images/object"
+OPENAI_AUDIO = "https://platform.openai.com/docs/api-reference/audio"
+ANTHROPIC = "https://docs.claude.com/en/api/messages"
+ANTHROPIC_STREAM = "https://docs.claude.com/en/docs/build-with-claude/streaming"
+ANTHROPIC_CACHE = "https://docs.claude.com/en/docs/build-with-claude/prompt-caching"
+GEMINI = "https://ai.google.dev/api/generate-content#UsageMetadata"
+GEMINI_EMBEDDINGS = "https://ai.google.dev/api/embeddings"
+DASHSCOPE_CACHE = "https://help.aliyun.com/zh/model-studio/context-cache"
+DASHSCOPE_SPEECH = "https://help.aliyun.com/zh/model-studio/qwen-tts-api"
+DEEPSEEK = "https://api-docs.deepseek.com/api/create-chat-completion"
+GROQ = "https://console.groq.com/docs/api-reference"
+JINA = "https://api.jina.ai/redoc"
+COHERE = "https://docs.cohere.com/reference/rerank"
+COHERE_CHAT = "https://docs.cohere.com/reference/chat"
+COHERE_EMBED = "https://docs.cohere.com/reference/embed"
+LITELLM = "https://docs.litellm.ai/docs/completion/prompt_caching"
+MISTRAL = "https://docs.mistral.ai/api"
+MOONSHOT = "https://platform.moonshot.ai/docs/api/chat"
+NEW_API = "https://github.com/QuantumNous/new-api/blob/main/dto/openai_response.go"
+OLLAMA = "https://docs.ollama.com/api/usage"
+OPENROUTER = "https://openrouter.ai/docs/use-cases/usage-accounting"
+OPENROUTER_RERANK = "https://openrouter.ai/docs/api/api-reference/rerank"
+PERPLEXITY = "https://docs.perplexity.ai/models/models/sonar-deep-research"
+SGLANG = "https://github.com/sgl-project/sglang/blob/main/python/sglang/srt/entrypoints/openai/protocol.py"
+SILICONFLOW = "https://docs.siliconflow.cn/en/api-reference/rerank/create-rerank"
+TOGETHER = "https://docs.together.ai/reference/chat-completions-1"
+VOLCENGINE = "https://www.volcengine.com/docs/82379/1541523"
+XAI = "https://docs.x.ai/docs/api-reference"
+
+
+class UsageField(msgspec.Struct, frozen=True):
+    """One name of one count.
+
+    Of several fields of `input`, `output` and `total` the first that is there counts, of other counts the
+    greatest, since they name the same tokens. `added` ones are added to that.
+
+    A part counts inside its whole, but for these: `beside` is the field of the whole beside which it
+    stands (`*`: beside any), `beside_with` a member whose presence says so.
+    """
+
+    count: str
+    path: Path
+    source: str
+    added: bool = False
+    beside: str = ""
+    beside_with: str = ""
+
+
+class Branch(msgspec.Struct, frozen=True):
+    """One name within a usage object: the fields that it is, with their ranks in the vocabulary, and what is
+    below it."""
+
+    fields: list[tuple[int, UsageField]]
+    below: dict[str, Branch]
+
+
+class Vocabulary(msgspec.Struct, frozen=True):
+    """The names of one family of APIs, in order of rank. `tree` has them by member, since a report has few of
+    them."""
+
+    fields: tuple[UsageField, ...]
+    tree: dict[str, Branch] = {}
+
+    def __post_init__(self) -> None:
+        tree: dict[str, Branch] = {}
+        for rank, field in enumerate(self.fields):
+            below, branch = tree, Branch([], {})
+            for name in field.path:
+                branch = below.setdefault(name, Branch([], {}))
+                below = branch.below
+            branch.fields.append((rank, field))
+        msgspec.structs.force_setattr(self, "tree", tree)
+
+    def __repr__(self) -> str:
+        return f"<Vocabulary of {len(self.fields)} fields>"
+
+
+def _field(
+    count: str, path: str, source: str, *, added: bool = False, beside: str = "", beside_with: str = ""
+) -> UsageField:
+    return UsageField(count, tuple(path.split(".")), source, added, beside, beside_with)
+
+
+_CACHE_FIELDS = (
+    _field("cached_input", "prompt_tokens_details.cached_tokens", OPENAI_CHAT),
+    _field("cached_input", "input_tokens_details.cached_tokens", OPENAI_RESPONSES),
+    _field("cached_input", "prompt_token_details.cached_tokens", MISTRAL),
+    _field("cached_input", "input_token_details.cached_tokens", OPENAI_AUDIO),
+    _field("cached_input", "prompt_cache_hit_tokens", DEEPSEEK),
+    _field("cached_input", "cached_tokens", MOONSHOT),
+    _field("cached_input", "num_cached_tokens", MISTRAL),
+    _field("cached_input", "cache_read_input_tokens", ANTHROPIC_CACHE, beside="input_tokens"),
+    _field("cache_writes", "prompt_tokens_details.cache_write_tokens", OPENROUTER),
+    _field("cache_writes", "input_tokens_details.cache_write_tokens", OPENAI_RESPONSES),
+    _field("cache_writes", "prompt_tokens_details.cache_creation_input_tokens", DASHSCOPE_CACHE),
+    _field("cache_writes", "prompt_tokens_details.cache_creation_tokens", LITELLM),
+    _field("cache_writes", "prompt_tokens_details.cached_creation_tokens", NEW_API),
+    _field("cache_writes", "cache_creation_input_tokens", ANTHROPIC_CACHE, beside="input_tokens"),
+    _field("cache_write", "cache_creation.ephemeral_5m_input_tokens", ANTHROPIC_CACHE, beside="input_tokens"),
+    _field("cache_write_1h", "cache_creation.ephemeral_1h_input_tokens", ANTHROPIC_CACHE, beside="input_tokens"),
+    _field("cache_write", "prompt_tokens_details.cache_creation.ephemeral_5m_input_tokens", DASHSCOPE_CACHE),
+    _field("cache_write_1h", "prompt_tokens_details.cache_creation.ephemeral_1h_input_tokens", DASHSCOPE_CACHE),
+    _field("cache_write", "prompt_tokens_details.cache_creation_token_details.ephemeral_5m_input_tokens", LITELLM),
+    _field("cache_write_1h", "prompt_tokens_details.cache_creation_token_details.ephemeral_1h_input_tokens", LITELLM),
+    _field("cache_write", "claude_cache_creation_5_m_tokens", NEW_API),
+    _field("cache_write_1h", "claude_cache_creation_1_h_tokens", NEW_API),
+)
+_MEDIA_FIELDS = tuple(
+    _field(f"{medium}_{side}", f"{group}.{medium}_tokens", source)
+    for side, group, source in (
+        ("input", "prompt_tokens_details", OPENAI_CHAT),
+        ("input", "input_tokens_details", OPENAI_IMAGES),
+        ("input", "input_token_details", OPENAI_AUDIO),
+        ("input", "prompt_token_details", MISTRAL),
+        ("output", "completion_tokens_details", OPENAI_CHAT),
+        ("output", "output_tokens_details", OPENAI_IMAGES),
+        ("output", "output_token_details", OPENAI_AUDIO),
+    )
+    for medium in ("audio", "image")
+)
+_REASONING_FIELDS = (
+    _field("reasoning", "completion_tokens_details.reasoning_tokens", OPENAI_CHAT),
+    _field("reasoning", "output_tokens_details.reasoning_tokens", OPENAI_RESPONSES),
+    _field("reasoning", "output_tokens_details.thinking_tokens", ANTHROPIC),
+    # Perplexity's deep research counts it beside completion_tokens and leaves it out of total_tokens.
+    _field("reasoning", "reasoning_tokens", SGLANG, beside_with="citation_tokens"),
+)
+_UNIT_FIELDS = (
+    _field("searches", "server_tool_use.web_search_requests", ANTHROPIC),
+    _field("searches", "server_tool_use_details.web_search_requests", OPENROUTER),
+    _field("searches", "server_side_tool_usage_details.web_search_calls", XAI),
+    _field("searches", "server_side_tool_usage_details.x_search_calls", XAI, added=True),
+    _field("searches", "num_sources_used", XAI),
+    _field("searches", "num_search_queries", PERPLEXITY),
+    _field("searches", "search_units", OPENROUTER_RERANK),
+    _field("images", "generated_images", VOLCENGINE),
+)
+_OPENAI_WHOLES = (
+    _field("input", "prompt_tokens", OPENAI_CHAT),
+    _field("input", "input_tokens", OPENAI_RESPONSES),
+    _field("input", "citation_tokens", PERPLEXITY, added=True),
+    _field("output", "completion_tokens", OPENAI_CHAT),
+    _field("output", "output_tokens", OPENAI_RESPONSES),
+    _field("total", "total_tokens", OPENAI_CHAT),
+    # Mistral counts sound beside prompt_tokens; where its tokens are not named, total_tokens has them.
+    _field("sound_seconds", "prompt_audio_seconds", MISTRAL),
+)
+OPENAI_WORDS = Vocabulary(_OPENAI_WHOLES + _CACHE_FIELDS + _MEDIA_FIELDS + _REASONING_FIELDS + _UNIT_FIELDS)
+"""OpenAI's names, and those of all who offer its APIs."""
+
+AUDIO_WORDS = Vocabulary(
+    (
+        *OPENAI_WORDS.fields,
+        _field("audio_seconds", "seconds", OPENAI_AUDIO),
+        _field("audio_seconds", "prompt_audio_seconds", MISTRAL),
+        _field("characters", "characters", DASHSCOPE_SPEECH),
+    )
+)
+ANTHROPIC_WORDS = Vocabulary(
+    (
+        _field("input", "input_tokens", ANTHROPIC),
+        _field("output", "output_tokens", ANTHROPIC),
+        *OPENAI_WORDS.fields,
+    )
+)
+GEMINI_WORDS = Vocabulary(
+    (
+        _field("input", "promptTokenCount", GEMINI),
+        _field("input", "toolUsePromptTokenCount", GEMINI, added=True),
+        _field("output", "candidatesTokenCount", GEMINI),
+        _field("reasoning", "thoughtsTokenCount", GEMINI, beside="*"),
+        _field("total", "totalTokenCount", GEMINI),
+        _field("cached_input", "cachedContentTokenCount", GEMINI),
+        _field("audio_input", "promptTokensDetails.AUDIO", GEMINI),
+        _field("audio_input", "toolUsePromptTokensDetails.AUDIO", GEMINI, added=True),
+        _field("image_input", "promptTokensDetails.IMAGE", GEMINI),
+        _field("image_input", "toolUsePromptTokensDetails.IMAGE", GEMINI, added=True),
+        _field("audio_output", "candidatesTokensDetails.AUDIO", GEMINI),
+        _field("image_output", "candidatesTokensDetails.IMAGE", GEMINI),
+    )
+)
+COHERE_WORDS = Vocabulary(
+    (
+        _field("input", "input_tokens", COHERE_EMBED),
+        _field("image_input", "image_tokens", COHERE_EMBED, beside="*"),
+        _field("output", "output_tokens", COHERE_EMBED),
+        _field("total", "total_tokens", LITELLM),
+        _field("searches", "search_units", COHERE),
+    )
+)
+OLLAMA_WORDS = Vocabulary(
+    (
+        _field("input", "prompt_eval_count", OLLAMA),
+        _field("output", "eval_count", OLLAMA),
+    )
+)
+
+MODALITIES: dict[str | int, str] = {2: "IMAGE", 4: "AUDIO"}
+"""Vertex AI writes modalities as names or as the numbers of its enumeration
+(https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/Modality)."""
+
+TRAFFIC_TYPES = {"ON_DEMAND_FLEX": "flex", "ON_DEMAND_PRIORITY": "priority"}
+"""Vertex AI's words for the tiers (https://cloud.google.com/vertex-ai/generative-ai/docs/flex-paygo)."""
+
+TOP_LEVEL_ITERATIONS = ("message", "fallback_message")
+"""The kinds of Anthropic's `usage.iterations` that the counts above them include. Others (compaction, advisor) are
+billed beside (https://docs.claude.com/en/docs/build-with-claude/compaction)."""
+
+
+class UsagePlace(msgspec.Struct, frozen=True):
+    """One place of a usage object. `events` are the values of `type` with which it is believed: "" is an
+    answer, or an event, without one; empty is any. `final` says that the output it tells is the last."""
+
+    path: Path
+    source: str
+    words: Vocabulary = OPENAI_WORDS
+    events: frozenset[str] = frozenset()
+    final: bool = True
+
+
+class CountedItems(msgspec.Struct, frozen=True):
+    """Units counted from the answer itself: elements of an array, of a `kind` if one is given. Of a call with
+    an `action` only those with one of `actions` count."""
+
+    count: str
+    path: Path
+    source: str
+    kind: str = ""
+    actions: tuple[str, ...] = ()
+
+
+class UsageTable(msgspec.Struct, frozen=True):
+    """One API. The first of its places that has a believable count is read."""
+
+    name: str
+    places: tuple[UsagePlace, ...] = ()
+    has_output: bool = True
+    """Whether answers have output tokens; where not, `total_tokens` is input."""
+    output_medium: str = ""
+    """What output is made of where the usage object does not say: audio or image."""
+    in_parts: bool = False
+    """Whether a stream's later reports complete the earlier ones, rather than replace them."""
+    tier_paths: tuple[Path, ...] = (("service_tier",),)
+    items: tuple[CountedItems, ...] = ()
+    image_events: frozenset[str] = frozenset()
+    """Events each of which carries one finished image."""
+    duration_path: Path = ()
+    """The sound's length in seconds, which is billed where no usage is reported: whole seconds, begun ones too."""
+
+
+def _events(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+_USAGE = UsagePlace(("usage",), OPENAI_CHAT)
+_COHERE_UNITS = UsagePlace(("meta", "billed_units"), COHERE, COHERE_WORDS)
+
+CHAT_USAGE = UsageTable(
+    "chat completions",
+    (
+        _USAGE,
+        UsagePlace(("x_groq", "usage"), GROQ),
+        UsagePlace(("choices", "*", "usage"), MOONSHOT),
+        UsagePlace(("usage", "billed_units"), COHERE_CHAT, COHERE_WORDS),
+        UsagePlace((), OLLAMA, OLLAMA_WORDS),
+    ),
+)
+_ENDED = _events("response.completed", "response.incomplete", "response.failed")
+RESPONSES_USAGE = UsageTable(
+    "responses",
+    (
+        UsagePlace(("response", "usage"), OPENAI_RESPONSES_STREAM, events=_ENDED),
+        UsagePlace(("usage",), OPENAI_RESPONSES, events=_ENDED | {""}),
+    ),
+    tier_paths=(("response", "service_tier"), ("service_tier",)),
+    items=tuple(
+        CountedItems(count, path, OPENAI_RESPONSES, kind, actions)
+        for path in (("response", "output"), ("output",))
+        for count, kind, actions in (
+            ("images", "image_generation_call", ()),
+            ("searches", "web_search_call", ("search",)),
+        )
+    ),
+)
+MESSAGES_USAGE = UsageTable(
+    "messages",
+    (
+        UsagePlace(("usage",), ANTHROPIC_STREAM, ANTHROPIC_WORDS, events=_events("message_delta", "message", "")),
+        UsagePlace(
+            ("message", "usage"), ANTHROPIC_STREAM, ANTHROPIC_WORDS, events=_events("message_start"), final=False
+        ),
+    ),
+    in_parts=True,
+)
+EMBEDDINGS_USAGE = UsageTable(
+    "embeddings",
+    (
+        UsagePlace(("usage",), OPENAI_EMBEDDINGS),
+        _COHERE_UNITS,
+        UsagePlace((), OLLAMA, OLLAMA_WORDS),
+    ),
+    has_output=False,
+)
+RERANK_USAGE = UsageTable(
+    "rerank",
+    (
+        UsagePlace(("usage",), JINA),
+        _COHERE_UNITS,
+        UsagePlace(("meta", "tokens"), SILICONFLOW, COHERE_WORDS),
+        UsagePlace(("tokens",), SILICONFLOW, COHERE_WORDS),
+    ),
+    has_output=False,
+)
+MODERATIONS_USAGE = UsageTable("moderations", (UsagePlace(("usage",), MISTRAL),), has_output=False)
+_IMAGES_MADE = _events("image_generation.completed", "image_edit.completed")
+IMAGES_USAGE = UsageTable(
+    "images",
+    (UsagePlace(("usage",), OPENAI_IMAGES, events=_IMAGES_MADE | {""}),),
+    output_medium="image",
+    items=(CountedItems("images", ("data",), OPENAI_IMAGES), CountedItems("images", ("images",), SILICONFLOW)),
+    image_events=_IMAGES_MADE,
+)
+TRANSCRIPTIONS_USAGE = UsageTable(
+    "transcriptions",
+    (
+        UsagePlace(
+            ("usage",), OPENAI_AUDIO, AUDIO_WORDS, events=_events("transcript.text.done", "transcription.done", "")
+        ),
+    ),
+    duration_path=("duration",),
+)
+SPEECH_USAGE = UsageTable(
+    "speech",
+    (UsagePlace(("usage",), OPENAI_AUDIO, AUDIO_WORDS, events=_events("speech.audio.done", "")),),
+    output_medium="audio",
+)
+GEMINI_USAGE = UsageTable(
+    "generateContent", (UsagePlace(("usageMetadata",), GEMINI, GEMINI_WORDS),), tier_paths=(("serviceTier",),)
+)
+GEMINI_EMBEDDINGS_USAGE = UsageTable(
+    "embedContent", (UsagePlace(("usageMetadata",), GEMINI_EMBEDDINGS, GEMINI_WORDS),), has_output=False
+)
+NO_USAGE = UsageTable("counting")
+"""Endpoints that cost nothing: what they count is their result."""

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from fractions import Fraction
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.pricing import FEMTO_PER_MICRO, PRICE_NAMES, Price, PriceTerms
+from gateway.core.usage import Usage
+from tests.unit.fakes import PRICE
+
+MILLION = 1_000_000
+DOLLAR = 10**12
+"""Of a unit, in pico-dollars. A dollar for a million tokens is a million pico-dollars for one."""
+
+WRITTEN = PriceTerms(
+    {"input": 1_250_000, "output": 10_000_000, "cached_input": 125_000, "audio_input": 40_000_000},
+    above={200_000: {"input": 2_500_000, "output": 15_000_000}, 1_000_000: {"input": 4_000_000}},
+    tiers={
+        "flex": PriceTerms({"input": 625_000, "output": 5_000_000}),
+        "priority": PriceTerms({"input": 2_000_000}, above={100: {"output": 30_000_000}}),
+    },
+)
+
+
+def test_cost_is_by_the_token_and_cached_input_costs_less() -> None:
+    assert PRICE.cost(Usage(MILLION, 0)) == 150_000
+    assert PRICE.cost(Usage(0, MILLION)) == 600_000
+    assert PRICE.cost(Usage(MILLION, MILLION, cached_input=MILLION)) == 670_000
+    assert PRICE.cost(Usage()) == 0
+
+
+@pytest.mark.parametrize(
+    ("usage", "cost"),
+    [
+        (Usage(MILLION, 0, cache_write=400_000), 1_000_000),
+        (Usage(MILLION, 0, cache_write_1h=400_000), 1_000_000),
+        (Usage(MILLION, 0, audio_input=400_000), 1_000_000),
+        (Usage(MILLION, 0, image_input=400_000), 1_000_000),
+        (Usage(MILLION, 0, cached_input=400_000), 1_000_000),
+        (Usage(0, MILLION, audio_output=400_000, image_output=100_000, reasoning=500_000), 2_000_000),
+        (Usage(images=3, searches=2, audio_ms=1, characters=9), 0),
+    ],
+)
+def test_what_has_no_price_of_its_own_costs_what_text_costs(usage: Usage, cost: int) -> None:
+    assert Price(MILLION, 2 * MILLION).cost(usage) == cost
+
+
+@pytest.mark.parametrize(
+    ("prices", "usage", "cost"),
+    [
+        ({"cache_write": 1_250_000, "cache_write_1h": 2_000_000}, Usage(30, 0, cache_write=10, cache_write_1h=10), 43),
+        ({"audio_input": 40 * MILLION, "image_input": 5 * MILLION}, Usage(30, 0, audio_input=10, image_input=10), 460),
+        (
+            {"audio_output": 80 * MILLION, "image_output": 9 * MILLION},
+            Usage(0, 30, audio_output=9, image_output=9),
+            825,
+        ),
+        ({"request": 5_000_000_000}, Usage(), 5_000),
+        ({"image": DOLLAR // 25}, Usage(images=3), 120_000),
+        ({"search": DOLLAR // 100}, Usage(searches=2), 20_000),
+        ({"second": DOLLAR // 10_000}, Usage(audio_ms=9_200), 920),
+        ({"second": 1_000_000}, Usage(audio_ms=499), 0),
+        ({"second": 1_000_000}, Usage(audio_ms=500), 1),
+        ({"character": 15 * MILLION}, Usage(characters=1_000), 15_000),
+    ],
+)
+def test_each_kind_has_its_price(prices: dict[str, int], usage: Usage, cost: int) -> None:
+    assert Price.of(PriceTerms({"input": MILLION, "output": 2 * MILLION, **prices})).cost(usage) == cost
+
+
+def test_a_cached_token_of_sound_is_charged_once() -> None:
+    price = Price(MILLION, 0, cached_input=100_000, audio_input=10 * MILLION)
+    # 100 tokens, of which 90 are sound and 80 cached: at most 20 can be sound that was not cached.
+    assert price.cost(Usage(100, 0, cached_input=80, audio_input=90)) == 8 + 200
+
+
+@pytest.mark.parametrize(
+    ("tokens", "tier", "input_price", "output_price"),
+    [
+        (200_000, "", 1_250_000, 10_000_000),
+        (200_001, "", 2_500_000, 15_000_000),
+        (1_000_001, "", 4_000_000, 10_000_000),
+        (200_001, "unheard-of", 2_500_000, 15_000_000),
+        (300_000, "flex", 625_000, 5_000_000),
+        (100, "priority", 2_000_000, 10_000_000),
+        (101, "priority", 2_000_000, 30_000_000),
+    ],
+)
+def test_one_list_prices_the_whole_request(tokens: int, tier: str, input_price: int, output_price: int) -> None:
+    found = Price.of(WRITTEN).list_for(Usage(tokens, 1, service_tier=tier))
+    assert (found.input, found.output) == (input_price, output_price)
+
+
+def test_a_list_takes_what_it_leaves_out_from_the_one_that_it_belongs_to() -> None:
+    flex = Price.of(WRITTEN).tiers["flex"]
+    assert (flex.cached_input, flex.audio_input, flex.cache_write, flex.image_output) == (
+        125_000,
+        40_000_000,
+        625_000,
+        5_000_000,
+    )
+    step = Price.of(PriceTerms({"input": 1, "output": 2}, above={10: {"input": 3}})).above[0].price
+    assert (step.cached_input, step.cache_write, step.audio_output) == (3, 3, 2)
+
+
+def test_a_free_part_is_free() -> None:
+    assert Price(MILLION, MILLION, cached_input=0).cost(Usage(10, 0, cached_input=10)) == 0
+
+
+def test_the_lines_say_what_the_cost_consists_of() -> None:
+    usage = Usage(300_000, 1_000, cached_input=100_000, searches=1)
+    lines = {line.name: line for line in Price.of(WRITTEN).lines(usage)}
+    assert sorted(lines) == ["cached_input", "input", "output"]
+    assert (lines["input"].quantity, lines["input"].price, lines["input"].unit) == (200_000, 2_500_000, "token")
+    assert lines["input"].amount == 500_000 * FEMTO_PER_MICRO
+
+
+def random_terms(dice: random.Random, depth: int = 0) -> PriceTerms:
+    def prices(names: list[str]) -> dict[str, int]:
+        return {
+            name: dice.choice([0, 1, dice.randrange(10**3), dice.randrange(10**9), dice.randrange(10**12)])
+            for name in names
+        }
+
+    base = prices(["input", "output"] if not depth else dice.sample(["input", "output"], dice.randrange(3)))
+    base |= prices(dice.sample(PRICE_NAMES[2:], dice.randrange(len(PRICE_NAMES) - 1)))
+    above = {
+        dice.randrange(10**6): prices(dice.sample(PRICE_NAMES, dice.randrange(4))) for _ in range(dice.randrange(3))
+    }
+    tiers = {name: random_terms(dice, 1) for name in ("flex", "priority") if not depth and dice.random() < 0.5}
+    return PriceTerms(base, above, tiers)
+
+
+def random_usage(dice: random.Random) -> Usage:
+    entered, output = (
+        dice.choice([0, dice.randrange(10), dice.randrange(10**4), dice.randrange(2 * 10**6)]) for _ in range(2)
+    )
+    cached = dice.randrange(entered + 1) * dice.randrange(2)
+    write = dice.randrange(entered - cached + 1) * dice.randrange(2)
+    audio, image = dice.randrange(entered + 1) * dice.randrange(2), dice.randrange(entered + 1) * dice.randrange(2)
+    return Usage(
+        entered,
+        output,
+        cached,
+        cache_write=write,
+        cache_write_1h=dice.randrange(entered - cached - write + 1) * dice.randrange(2),
+        audio_input=audio,
+        image_input=image,
+        audio_output=dice.randrange(output + 1),
+        image_output=dice.randrange(output + 1),
+        images=dice.randrange(4),
+        searches=dice.randrange(4),
+        audio_ms=dice.randrange(10**5),
+        characters=dice.randrange(10**4),
+        service_tier=dice.choice(["", "flex", "priority", "default"]),
+    )
+
+
+def exact_cost(terms: PriceTerms, usage: Usage) -> Fraction:
+    """The cost in micro-dollars by the contract's words, computed in another way: from the written terms, token
+    kind by token kind, in fractions of a dollar."""
+    tier = terms.tiers.get(usage.service_tier)
+    given: Mapping[str, int] = {**terms.prices, **tier.prices} if tier else terms.prices
+    reached = [tokens for tokens in (tier or terms).above if tokens < usage.input]
+    if reached:
+        given = {**given, **(tier or terms).above[max(reached)]}
+
+    def usd(name: str, *fallbacks: str) -> Fraction:
+        return Fraction(next((given[each] for each in (name, *fallbacks) if each in given), 0), DOLLAR)
+
+    left = usage.input
+    total = Fraction(0)
+    for name in ("cached_input", "cache_write", "cache_write_1h", "audio_input", "image_input"):
+        taken = min(getattr(usage, name), left)
+        left -= taken
+        total += taken * usd(name, "input")
+    total += left * usd("input")
+    left = usage.output
+    for name in ("audio_output", "image_output"):
+        taken = min(getattr(usage, name), left)
+        left -= taken
+        total += taken * usd(name, "output")
+    total += left * usd("output")
+    total += usd("request") + usage.images * usd("image") + usage.searches * usd("search")
+    total += usage.characters * usd("character") + Fraction(usage.audio_ms, 1000) * usd("second")
+    return total * MILLION
+
+
+def test_ten_thousand_costs_are_exact_to_the_micro_dollar() -> None:
+    dice = random.Random(20_261)
+    for _ in range(10_000):
+        terms, usage = random_terms(dice), random_usage(dice)
+        price, exact = Price.of(terms), exact_cost(terms, usage)
+        assert price.cost(usage) == (exact + Fraction(1, 2)).__floor__(), (terms, usage)
+        assert sum(line.amount for line in price.lines(usage)) == exact * FEMTO_PER_MICRO
+
+
+def test_no_request_costs_more_than_its_ceiling() -> None:
+    dice = random.Random(7)
+    for _ in range(2_000):
+        price, most = Price.of(random_terms(dice)), random_usage(dice)
+        ceiling = price.ceiling(most)
+        usage = msgspec.structs.replace(
+            random_usage(dice),
+            images=dice.randint(0, most.images),
+            searches=dice.randint(0, most.searches),
+            audio_ms=dice.randint(0, most.audio_ms),
+            characters=dice.randint(0, most.characters),
+        )
+        if usage.input <= most.input:
+            charge = ceiling.fixed - (-usage.output * ceiling.per_output // 1_000_000)
+            assert price.cost(usage) <= charge
+
+
+@given(st.integers(0, 2 * 10**6), st.integers(0, 10**6))
+def test_a_ceiling_of_text_alone_is_the_cost_rounded_up(entered: int, output: int) -> None:
+    price = Price(150_000, 600_000)
+    ceiling = price.ceiling(Usage(entered), tiers=(), parts=())
+    assert ceiling.per_output == 600_000
+    assert 0 <= ceiling.fixed - price.cost(Usage(entered)) <= 1
+
+
+def test_a_ceiling_counts_the_tiers_and_parts_that_may_come() -> None:
+    price = Price.of(WRITTEN)
+    assert price.ceiling(Usage(1_000), tiers=(), parts=()).fixed == 1_250
+    assert price.ceiling(Usage(1_000), tiers=("flex",), parts=()).fixed == 1_250
+    assert price.ceiling(Usage(1_000), tiers=("priority",), parts=()).fixed == 2_000
+    assert price.ceiling(Usage(1_000), tiers=(), parts=("audio_input",)).fixed == 40_000
+    assert price.ceiling(Usage(1_000)).per_output == 30_000_000
+    assert price.ceiling(Usage(200_000), tiers=(), parts=()).per_output == 10_000_000
+    assert price.ceiling(Usage(200_001), tiers=(), parts=()).per_output == 15_000_000

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.refusals import FAULT_PATHS, Fault, fault_of
+from gateway.core.tolerant_json import scan, wanted_members
+
+
+@pytest.mark.parametrize(
+    ("status", "fault"),
+    [
+        *((status, Fault.CALLER) for status in (400, 404, 405, 409, 413, 415, 422, 451)),
+        *((status, Fault.CREDENTIALS) for status in (401, 403)),
+        *((status, Fault.PROVIDER) for status in (402, 412, 424, 429, 498, 500, 502, 503, 504, 524, 529)),
+        *((status, Fault.UNKNOWN) for status in (408, 418, 425, 499)),
+    ],
+)
+def test_without_a_code_the_status_decides(status: int, fault: Fault) -> None:
+    assert fault_of(status, None) is fault
+    assert fault_of(status, {}) is fault
+    assert fault_of(status, {"error": {"message": "m", "type": None, "code": None}}) is fault
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 500])
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        ({"code": "content_policy_violation"}, Fault.CALLER),
+        ({"code": "content_filter"}, Fault.CALLER),
+        ({"type": "content_filter", "code": "421"}, Fault.CALLER),
+        ({"type": "image_generation_user_error"}, Fault.CALLER),
+        ({"code": None, "innererror": {"code": "ResponsibleAIPolicyViolation"}}, Fault.CALLER),
+        ({"code": "DataInspectionFailed"}, Fault.CALLER),
+        ({"metadata": {"flagged_input": "x"}}, Fault.CALLER),
+        ({"code": None, "moderation_details": {"moderation_stage": "input"}}, Fault.CALLER),
+        ({"code": "insufficient_quota", "type": "insufficient_quota"}, Fault.PROVIDER),
+        ({"type": "overloaded_error"}, Fault.PROVIDER),
+        ({"code": "invalid_api_key", "type": "invalid_request_error"}, Fault.CREDENTIALS),
+        ({"type": "authentication_error"}, Fault.CREDENTIALS),
+        ({"status": "INVALID_ARGUMENT", "details": [{"reason": "API_KEY_INVALID"}, {}]}, Fault.CREDENTIALS),
+    ],
+)
+def test_a_code_that_decides_does_so_whatever_the_status_is(status: int, error: dict[str, Any], fault: Fault) -> None:
+    assert fault_of(status, {"error": error}) is fault
+    assert fault_of(status, {"type": "response.failed", "response": {"error": error}}) is fault
+
+
+@pytest.mark.parametrize(
+    ("event", "fault"),
+    [
+        ({"error": {"code": 400}}, Fault.CALLER),
+        ({"error": {"code": "500"}}, Fault.PROVIDER),
+        ({"error": {"code": 502, "message": "Provider returned error"}}, Fault.PROVIDER),
+        ({"error": {"type": "invalid_request_error"}}, Fault.CALLER),
+        ({"error": {"type": "server_error"}}, Fault.PROVIDER),
+        ({"error": {"status": "UNAVAILABLE"}}, Fault.PROVIDER),
+        ({"error": {"status": "INVALID_ARGUMENT"}}, Fault.CALLER),
+        ({"error": {"message": "m"}}, Fault.UNKNOWN),
+        ({"error": "m"}, Fault.UNKNOWN),
+        ({"error": "m", "error_type": "overloaded"}, Fault.PROVIDER),
+        ({"type": "error", "code": "rate_limit_exceeded", "message": "m"}, Fault.PROVIDER),
+        ({"object": "error", "type": "BadRequestError", "code": 400}, Fault.CALLER),
+        ({"type": "response.failed", "response": {"error": None}}, Fault.UNKNOWN),
+        ({"status": "failed", "error": {"code": "server_error"}}, Fault.PROVIDER),
+        ({"promptFeedback": {"blockReason": "SAFETY"}}, Fault.CALLER),
+        ({"base_resp": {"status_code": 1008}}, Fault.PROVIDER),
+        ({"base_resp": {"status_code": 77}}, Fault.UNKNOWN),
+    ],
+)
+def test_an_answer_with_status_200_can_have_failed(event: dict[str, Any], fault: Fault) -> None:
+    assert fault_of(200, event) is fault
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        {},
+        {"error": None, "status": "completed"},
+        {"error": {}},
+        {"type": "message", "stop_reason": "refusal"},
+        {"choices": [{"finish_reason": "content_filter"}]},
+        {"status": "incomplete", "error": None, "incomplete_details": {"reason": "content_filter"}},
+        {"promptFeedback": {}},
+        {"base_resp": {"status_code": 0}},
+        {"type": "response.completed", "response": {"error": None}},
+    ],
+)
+def test_what_did_not_fail_is_nobodys_fault(answer: dict[str, Any] | None) -> None:
+    assert fault_of(200, answer) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "fault"),
+    [
+        (
+            400,
+            {"error": {"type": "invalid_request_error", "message": "Your credit balance is too low to"}},
+            Fault.PROVIDER,
+        ),
+        (
+            400,
+            {"error": {"type": "invalid_request_error", "message": "say: your credit balance is too low"}},
+            Fault.CALLER,
+        ),
+        (400, {"code": "invalid-argument", "error": "Incorrect API key provided: x"}, Fault.CREDENTIALS),
+        (403, {"code": "forbidden", "error": "Content violates usage guidelines."}, Fault.CALLER),
+        (404, {"error": {"message": "Incorrect API key provided"}}, Fault.CALLER),
+    ],
+)
+def test_words_decide_only_where_a_provider_has_no_code(status: int, answer: dict[str, Any], fault: Fault) -> None:
+    assert fault_of(status, answer) is fault
+
+
+def test_an_error_picked_out_of_broken_json_is_judged_alike() -> None:
+    text = b'{"x": NaN, "error": {"code": "content_filter", "innererror": {"code": "z"}}, "choices": ['
+    (found,) = scan(text, wanted_members(FAULT_PATHS))
+    assert fault_of(200, found) is Fault.CALLER
+
+
+names = (
+    st.sampled_from(["error", "response", "code", "type", "status", "message"])
+    | st.sampled_from(["details", "metadata", "reasons", "innererror", "promptFeedback", "blockReason"])
+    | st.sampled_from(["base_resp", "status_code", "object", "error_type", "reason"])
+)
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["error", "500", "1301", "\ud83d", "٤٠٤"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5),
+    max_leaves=25,
+)
+
+
+@given(st.sampled_from([200, 400, 403, 429, 500]), st.dictionaries(names, values, max_size=6))
+def test_no_answer_makes_it_raise(status: int, answer: dict[str, Any]) -> None:
+    fault = fault_of(status, json.loads(json.dumps(answer)))
+    assert fault is None or isinstance(fault, Fault)

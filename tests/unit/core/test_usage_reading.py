@@ -1,0 +1,384 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.core.tolerant_json import JsonScanner, scan
+from gateway.core.usage import Usage
+from gateway.core.usage_reading import UsageReader, report_in, wanted_of
+from gateway.core.usage_tables import (
+    CHAT_USAGE,
+    EMBEDDINGS_USAGE,
+    GEMINI_EMBEDDINGS_USAGE,
+    GEMINI_USAGE,
+    IMAGES_USAGE,
+    MESSAGES_USAGE,
+    MODERATIONS_USAGE,
+    NO_USAGE,
+    RERANK_USAGE,
+    RESPONSES_USAGE,
+    SPEECH_USAGE,
+    TRANSCRIPTIONS_USAGE,
+    UsageTable,
+)
+
+TABLES = [
+    *(CHAT_USAGE, RESPONSES_USAGE, MESSAGES_USAGE, EMBEDDINGS_USAGE, RERANK_USAGE, MODERATIONS_USAGE, IMAGES_USAGE),
+    *(TRANSCRIPTIONS_USAGE, SPEECH_USAGE, GEMINI_USAGE, GEMINI_EMBEDDINGS_USAGE, NO_USAGE),
+]
+CHAT = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+RESPONSE = {"input_tokens": 11, "output_tokens": 7, "total_tokens": 18}
+
+
+def read(table: UsageTable, *events: dict[str, Any] | bytes) -> UsageReader:
+    reader = UsageReader(table)
+    for event in events:
+        reader.read(event if isinstance(event, bytes) else json.dumps(event).encode())
+    return reader
+
+
+@pytest.mark.parametrize(
+    ("table", "members"),
+    [
+        pytest.param(CHAT_USAGE, {"usage": CHAT}, id="usage"),
+        pytest.param(CHAT_USAGE, {"usage": None, "x_groq": {"usage": CHAT}}, id="Groq"),
+        pytest.param(CHAT_USAGE, {"usage": {}, "choices": [{"index": 0, "usage": CHAT}]}, id="Moonshot"),
+        pytest.param(CHAT_USAGE, {"choices": [{"usage": None}, {"usage": CHAT}, {"usage": None}]}, id="of a choice"),
+        pytest.param(CHAT_USAGE, {"prompt_eval_count": 11, "eval_count": 7, "done": True}, id="Ollama"),
+        pytest.param(CHAT_USAGE, {"usage": {"cost": 1}, "x_groq": {"usage": CHAT}}, id="a usage without counts"),
+        pytest.param(RESPONSES_USAGE, {"type": "response.completed", "response": {"usage": RESPONSE}}, id="completed"),
+        pytest.param(
+            RESPONSES_USAGE, {"type": "response.incomplete", "response": {"usage": RESPONSE}}, id="incomplete"
+        ),
+        pytest.param(RESPONSES_USAGE, {"response": {"usage": RESPONSE}, "type": "response.failed"}, id="failed"),
+        pytest.param(RESPONSES_USAGE, {"object": "response", "usage": RESPONSE}, id="a response"),
+        pytest.param(MESSAGES_USAGE, {"type": "message", "usage": RESPONSE}, id="a message"),
+        pytest.param(MESSAGES_USAGE, {"type": "message_delta", "usage": RESPONSE}, id="message_delta"),
+        pytest.param(GEMINI_USAGE, {"usageMetadata": {"promptTokenCount": 11, "candidatesTokenCount": 7}}, id="Gemini"),
+    ],
+)
+def test_usage_is_found_at_each_place_of_an_api(table: UsageTable, members: dict[str, Any]) -> None:
+    reader = read(table, members)
+    assert (reader.usage.input, reader.usage.output) == (11, 7)
+    assert reader.reported
+    assert reader.final
+
+
+@pytest.mark.parametrize(
+    ("table", "members", "usage"),
+    [
+        pytest.param(EMBEDDINGS_USAGE, {"usage": {"total_tokens": 3}}, Usage(3), id="Voyage"),
+        pytest.param(
+            EMBEDDINGS_USAGE,
+            {"meta": {"billed_units": {"input_tokens": 7, "image_tokens": 4}}},
+            Usage(11, image_input=4),
+            id="Cohere",
+        ),
+        pytest.param(EMBEDDINGS_USAGE, {"prompt_eval_count": 5}, Usage(5), id="Ollama"),
+        pytest.param(
+            RERANK_USAGE, {"meta": {"billed_units": {"search_units": 2}}}, Usage(searches=2), id="Cohere's searches"
+        ),
+        pytest.param(
+            RERANK_USAGE,
+            {
+                "meta": {
+                    "billed_units": {"input_tokens": 38, "output_tokens": 0, "search_units": 0},
+                    "tokens": {"input_tokens": 38},
+                }
+            },
+            Usage(38),
+            id="SiliconFlow",
+        ),
+        pytest.param(TRANSCRIPTIONS_USAGE, {"duration": "8.47"}, Usage(audio_ms=9_000), id="a duration as a text"),
+        pytest.param(RERANK_USAGE, {"meta": {"tokens": {"input_tokens": 38}}}, Usage(38), id="tokens alone"),
+        pytest.param(
+            TRANSCRIPTIONS_USAGE, {"usage": {"type": "duration", "seconds": 7.25}}, Usage(audio_ms=7_250), id="seconds"
+        ),
+        pytest.param(
+            TRANSCRIPTIONS_USAGE,
+            {"duration": 8.47, "segments": [{"tokens": [1, 2]}]},
+            Usage(audio_ms=9_000),
+            id="duration",
+        ),
+        pytest.param(TRANSCRIPTIONS_USAGE, {"duration": "8.47s"}, Usage(), id="a duration that is no number"),
+        pytest.param(
+            TRANSCRIPTIONS_USAGE,
+            {"duration": 36.7, "usage": {"type": "duration", "seconds": 37}},
+            Usage(audio_ms=37_000),
+            id="both",
+        ),
+        pytest.param(
+            TRANSCRIPTIONS_USAGE,
+            {
+                "duration": 36.7,
+                "usage": {"input_tokens": 14, "output_tokens": 45, "input_token_details": {"audio_tokens": 14}},
+            },
+            Usage(14, 45, audio_input=14),
+            id="tokens",
+        ),
+        pytest.param(
+            TRANSCRIPTIONS_USAGE,
+            {"type": "transcript.text.done", "usage": RESPONSE},
+            Usage(11, 7),
+            id="transcript's end",
+        ),
+        pytest.param(
+            TRANSCRIPTIONS_USAGE,
+            {
+                "usage": {
+                    "prompt_audio_seconds": 203,
+                    "prompt_tokens": 4,
+                    "completion_tokens": 635,
+                    "total_tokens": 3264,
+                }
+            },
+            Usage(2_629, 635, audio_input=2_625, audio_ms=203_000),
+            id="Mistral",
+        ),
+        pytest.param(
+            SPEECH_USAGE, {"type": "speech.audio.done", "usage": RESPONSE}, Usage(11, 7, audio_output=7), id="speech"
+        ),
+        pytest.param(SPEECH_USAGE, {"usage": {"characters": 15}}, Usage(characters=15), id="characters"),
+        pytest.param(IMAGES_USAGE, {"data": [{"url": "a"}, {"url": "b"}]}, Usage(images=2), id="pictures"),
+        pytest.param(IMAGES_USAGE, {"images": [{"url": "a"}]}, Usage(images=1), id="SiliconFlow's pictures"),
+        pytest.param(
+            IMAGES_USAGE,
+            {
+                "data": [{"b64_json": "A"}],
+                "usage": {**RESPONSE, "input_tokens_details": {"image_tokens": 4, "text_tokens": 7}},
+            },
+            Usage(11, 7, image_input=4, image_output=7, images=1),
+            id="pictures and tokens",
+        ),
+        pytest.param(
+            IMAGES_USAGE,
+            {"data": [{}], "usage": {**RESPONSE, "output_tokens_details": {"image_tokens": 0, "text_tokens": 7}}},
+            Usage(11, 7, images=1),
+            id="text",
+        ),
+        pytest.param(
+            RESPONSES_USAGE,
+            {
+                "usage": RESPONSE,
+                "output": [
+                    {"type": "web_search_call", "action": {"type": kind}} for kind in ("search", "open_page", "search")
+                ]
+                + [{"type": "image_generation_call"}, None],
+            },
+            Usage(11, 7, searches=2, images=1),
+            id="tools",
+        ),
+        pytest.param(
+            RESPONSES_USAGE,
+            {
+                "usage": {**RESPONSE, "server_side_tool_usage_details": {"web_search_calls": 2, "x_search_calls": 3}},
+                "output": [{"type": "web_search_call"}],
+            },
+            Usage(11, 7, searches=5),
+            id="xAI's tools",
+        ),
+        pytest.param(
+            RESPONSES_USAGE,
+            {"usage": RESPONSE, "output": [{"type": "web_search_call", "action": {"type": ["search"]}}]},
+            Usage(11, 7),
+            id="an action that is no name",
+        ),
+        pytest.param(RESPONSES_USAGE, {"usage": None, "service_tier": "auto"}, Usage(service_tier="auto"), id="queued"),
+        pytest.param(CHAT_USAGE, {"usage": CHAT, "service_tier": "flex"}, Usage(11, 7, service_tier="flex"), id="tier"),
+        pytest.param(
+            CHAT_USAGE,
+            {"usage": {**CHAT, "service_tier": "batch"}, "service_tier": None},
+            Usage(11, 7, service_tier="batch"),
+            id="tier in usage",
+        ),
+        pytest.param(NO_USAGE, {"input_tokens": 16, "usage": RESPONSE}, Usage(), id="counting costs nothing"),
+    ],
+)
+def test_units_tiers_and_input_alone_are_read(table: UsageTable, members: dict[str, Any], usage: Usage) -> None:
+    assert read(table, members).usage == usage
+    # What is too long to be held is read piece by piece to the same end.
+    reader = UsageReader(table)
+    scanner = reader.scanner()
+    for byte in json.dumps(members).encode():
+        scanner.feed(bytes([byte]))
+    scanner.close()
+    assert reader.usage == usage
+
+
+@pytest.mark.parametrize(
+    ("table", "members"),
+    [
+        (
+            RESPONSES_USAGE,
+            {
+                "type": "response.created",
+                "response": {"tools": [{"parameters": {"usage": RESPONSE}}], "usage": RESPONSE},
+            },
+        ),
+        (RESPONSES_USAGE, {"response": {"usage": RESPONSE}, "usage": RESPONSE, "type": "response.in_progress"}),
+        (RESPONSES_USAGE, {"type": "response.output_text.delta", "usage": RESPONSE}),
+        (
+            RESPONSES_USAGE,
+            {"object": "response", "tools": [{"parameters": {"usage": RESPONSE}}], "metadata": {"usage": RESPONSE}},
+        ),
+        (MESSAGES_USAGE, {"type": "content_block_delta", "usage": RESPONSE}),
+        (MESSAGES_USAGE, {"type": "message_delta", "message": {"usage": RESPONSE}}),
+        (CHAT_USAGE, {"choices": [{"message": {"content": json.dumps({"usage": CHAT}), "usage": CHAT}}]}),
+        (CHAT_USAGE, {"metadata": {"usage": CHAT}, "response": {"usage": CHAT}}),
+        (TRANSCRIPTIONS_USAGE, {"type": "transcript.text.delta", "usage": RESPONSE}),
+        (GEMINI_USAGE, {"candidates": [{"usageMetadata": {"promptTokenCount": 1}}]}),
+        (EMBEDDINGS_USAGE, {"data": [{"usage": CHAT}], "meta": {"usage": CHAT}}),
+    ],
+)
+def test_usage_is_believed_only_where_the_api_reports_it(table: UsageTable, members: dict[str, Any]) -> None:
+    assert not read(table, members).reported
+    text = json.dumps(members).encode()
+    for broken in (text[:-1], b"// x\n" + text, text.replace(b"{", b'{"bad": NaN, ', 1)):
+        assert not read(table, broken).reported
+
+
+def test_the_name_in_the_events_own_line_counts_where_the_data_has_none() -> None:
+    reader = UsageReader(RESPONSES_USAGE)
+    data = json.dumps({"response": {"usage": RESPONSE}}).encode()
+    assert not reader.read(data, "response.created")
+    assert reader.read(data, "response.completed")
+
+
+def test_the_last_report_of_a_stream_counts() -> None:
+    reader = read(
+        CHAT_USAGE, {"usage": {"prompt_tokens": 11, "completion_tokens": 1}}, {"usage": None}, {"usage": CHAT}
+    )
+    assert reader.usage == Usage(11, 7)
+
+
+def test_a_later_part_completes_an_earlier_one() -> None:
+    start = {
+        "type": "message_start",
+        "message": {
+            "usage": {
+                "input_tokens": 1_500,
+                "cache_read_input_tokens": 500,
+                "cache_creation_input_tokens": 30,
+                "cache_creation": {"ephemeral_1h_input_tokens": 30},
+                "output_tokens": 1,
+                "service_tier": "priority",
+            }
+        },
+    }
+    reader = read(MESSAGES_USAGE, start)
+    assert reader.usage.input == 2_030
+    assert not reader.final
+    nulls = dict.fromkeys(("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation"))
+    reader.read(json.dumps({"type": "message_delta", "usage": {**nulls, "output_tokens": 12}}).encode())
+    assert reader.usage == Usage(2_030, 12, cached_input=500, cache_write_1h=30, service_tier="priority")
+    assert reader.final
+    reader.read(json.dumps({"type": "message_delta", "usage": {"input_tokens": 0, "output_tokens": 0}}).encode())
+    assert (reader.usage.input, reader.usage.output) == (530, 0)
+    assert not reader.read(b'{"type": "message_stop"}')
+
+
+def test_every_finished_picture_of_a_stream_counts() -> None:
+    done = {"type": "image_generation.completed", "b64_json": "A", "usage": RESPONSE}
+    partial = {"type": "image_generation.partial_image", "b64_json": "A"}
+    assert read(IMAGES_USAGE, partial, partial, done).usage == Usage(11, 7, image_output=7, images=1)
+    assert read(IMAGES_USAGE, done, done).usage.images == 2
+
+
+def test_a_stream_that_is_one_array_is_read_to_its_last_element() -> None:
+    elements = [{"usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": n}} for n in (1, 9)] + [{"x": 1}]
+    text = json.dumps(elements).encode()
+    for body in (text, text[:-1], text.replace(b"[", b"[ // a comment\n", 1)):
+        assert read(GEMINI_USAGE, body).usage == Usage(5, 9)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"choices": [{"message": {"content": "caf\\ud83d"}}], "usage": %b}',
+        b'{"choices": [{"logprobs": {"content": [{"logprob": -Infinity}]}}], "usage": %b}',
+        b'{"choices": [{"message": {"content": "a\tb"}}], "usage": %b}',
+        b": OPENROUTER PROCESSING\n\n : OPENROUTER PROCESSING\n" + b'{"choices": [], "usage": %b}',
+        b'\xef\xbb\xbf{"usage": %b, "choices": [{"message": {"content": "the rest is los',
+        b'{"usage": %b,}',
+    ],
+)
+def test_an_answer_that_a_strict_parser_refuses_is_read(body: bytes) -> None:
+    assert read(CHAT_USAGE, body % json.dumps(CHAT).encode()).usage == Usage(11, 7)
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"3", b'"usage"', b"[]", b"[1]", b"<html>", b"\xff\xfe", b"{" * 5_000])
+def test_what_is_no_answer_reports_nothing(body: bytes) -> None:
+    for table in TABLES:
+        assert not read(table, body).reported
+
+
+def test_the_report_itself_can_be_asked_for() -> None:
+    assert report_in({"usage": None, "x_groq": {"usage": CHAT}}, CHAT_USAGE) == CHAT
+    assert report_in({"usage": {"cost": 1}}, CHAT_USAGE) is None
+
+
+def test_a_scanner_can_give_other_members_beside() -> None:
+    wanted = wanted_of(CHAT_USAGE, also=[("error",)])
+    assert scan(b'{"error": {"code": 1}, "usage": {"a": 2}, "b": 3}', wanted) == [
+        {"error": {"code": 1}, "usage": {"a": 2}}
+    ]
+
+
+attacks = st.lists(
+    st.sampled_from(['"', "\\", "{", "}", "[", "]", ",", ":", "/*", "*/", "//", "\n", "x", "\u2028", '"usage":'])
+    | st.sampled_from([json.dumps({"usage": RESPONSE | CHAT}), '"usage": {"prompt_tokens": 1}', '"}}], "usage": {']),
+    max_size=8,
+).map("".join)
+
+
+@pytest.mark.parametrize("table", [CHAT_USAGE, RESPONSES_USAGE, MESSAGES_USAGE], ids=lambda table: table.name)
+@given(attacks, st.booleans(), st.integers(0, 120))
+def test_no_text_in_an_answer_is_taken_for_its_usage(table: UsageTable, text: str, behind: bool, cut: int) -> None:
+    said = {"content": text, text: [text], "choices": [{"message": {"content": text}}], "message": {"content": text}}
+    report = {"usage": {"prompt_tokens": 900, "input_tokens": 900, "completion_tokens": 90, "output_tokens": 90}}
+    answer = json.dumps({**said, **report} if behind else {**report, **said}).encode()
+    for body in (answer, answer[: len(answer) - cut], answer.replace(b"{", b'{"n": -Infinity, ', 1)):
+        reader = read(table, body)
+        assert not reader.reported or reader.usage.input == 900
+        scanned = UsageReader(table)
+        scanner = scanned.scanner()
+        scanner.feed(body)
+        scanner.close()
+        assert not scanned.reported or scanned.usage.input == 900
+
+
+names = (
+    st.sampled_from(["usage", "type", "response", "message", "choices", "output", "data"])
+    | st.sampled_from(
+        ["x_groq", "usageMetadata", "meta", "billed_units", "prompt_tokens", "completion_tokens", "total_tokens"]
+    )
+    | st.sampled_from(["input_tokens", "output_tokens", "action", "duration", "*", "images"])
+)
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["message", "response.completed", "search", "\ud83d"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5),
+    max_leaves=25,
+)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+@settings(max_examples=30)
+@given(st.lists(values, max_size=3), st.integers(0, 60))
+def test_no_answer_makes_it_raise(table: UsageTable, answers: list[Any], cut: int) -> None:
+    reader = UsageReader(table)
+    for answer in answers:
+        text = json.dumps(answer).encode()
+        reader.read(text)
+        reader.read(text[: len(text) - cut])
+        scanner: JsonScanner = reader.scanner()
+        scanner.feed(text)
+        scanner.close()
+    assert reader.usage.input >= 0
