@@ -13,6 +13,7 @@ COMMANDS = {
     "check": "gateway.cli.check:check",
     "usage": "gateway.cli.usage:usage",
     "limits": "gateway.cli.limits:limits",
+    "prices": "gateway.cli.prices:prices",
     "schema": "gateway.cli.schema:schema",
     "demo-upstream": "gateway.cli.demo_upstream:demo_upstream",
 }
