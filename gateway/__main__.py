@@ -14,6 +14,7 @@ COMMANDS = {
     "usage": "gateway.cli.usage:usage",
     "limits": "gateway.cli.limits:limits",
     "prices": "gateway.cli.prices:prices",
+    "reconcile": "gateway.cli.reconcile:reconcile",
     "schema": "gateway.cli.schema:schema",
     "demo-upstream": "gateway.cli.demo_upstream:demo_upstream",
 }
