@@ -13,6 +13,8 @@ COMMANDS = {
     "check": "gateway.cli.check:check",
     "usage": "gateway.cli.usage:usage",
     "limits": "gateway.cli.limits:limits",
+    "prices": "gateway.cli.prices:prices",
+    "reconcile": "gateway.cli.reconcile:reconcile",
     "schema": "gateway.cli.schema:schema",
     "demo-upstream": "gateway.cli.demo_upstream:demo_upstream",
 }

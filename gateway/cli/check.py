@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from gateway.cli.configuration import EXIT_INVALID, config_option, tell
+from gateway.finance.price_catalogue import CatalogueMissing, load_catalogue
+from gateway.finance.price_comparison import warnings
 from gateway.settings import Problem, Settings, SettingsInvalid, load
+from gateway.settings.problems import dotted
 
 
 @click.command(epilog="Example: gateway check -c config/gateway.yaml")
@@ -30,11 +35,22 @@ def check(config: str, as_json: bool) -> None:
         else:
             tell(invalid.problems)
         sys.exit(EXIT_INVALID)
+    found = (*loaded.warnings, *_price_warnings(config, loaded.settings))
     if as_json:
-        click.echo(_report((), loaded.warnings))
+        click.echo(_report((), found))
     else:
-        tell(loaded.warnings, warning=True)
+        tell(found, warning=True)
         click.echo(f"{config} is valid: {_summary(loaded.settings)}.")
+
+
+def _price_warnings(config: str, settings: Settings) -> list[Problem]:
+    """Prices that are not the catalogue's, where the extra `prices` is installed."""
+    if not any(model.price for model in settings.models.values()):
+        return []
+    with suppress(CatalogueMissing):
+        catalogue = load_catalogue(datetime.now(UTC))
+        return [Problem(config, 0, dotted(path), message) for path, message in warnings(settings, catalogue)]
+    return []
 
 
 def _report(errors: tuple[Problem, ...], warnings: tuple[Problem, ...]) -> str:

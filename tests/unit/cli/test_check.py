@@ -70,3 +70,20 @@ def test_every_command_shows_an_example() -> None:
 
 def test_the_schema_is_printed_as_json() -> None:
     assert json.loads(CliRunner().invoke(schema).stdout) == json_schema()
+
+
+def test_a_price_that_is_not_the_catalogues_is_a_warning_and_no_error(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        "upstreams: {main: {preset: openai}}\n"
+        "models: {gpt-4o: {routes: [{upstream: main}], price: {input: 999999, output: 999999}}}\n"
+        "teams: {search: {}}\n"
+    )
+    result = run("-c", str(file), "--json")
+    assert result.exit_code == 0
+    warnings = [warning for warning in json.loads(result.stdout)["warnings"] if "price" in warning["path"]]
+    assert [warning["path"] for warning in warnings] == [
+        "models.gpt-4o.price.input",
+        "models.gpt-4o.price.output",
+    ]
+    assert "% higher than the" in warnings[0]["message"]

@@ -1,0 +1,230 @@
+"""What providers charge, from the maintained catalogue of the package genai-prices (extra `prices`).
+
+A price is a flat mapping from a field to USD. A field is named as in the configuration: `input`, `cached_input`,
+`search` …; `above.200000.input` is `input` for a request whose input is longer than 200,000 tokens,
+`tiers.priority.input` is `input` for an answer of that service tier. `nested` gives the shape of the configuration.
+
+A route leads to a model of the catalogue by its upstream and the upstream's name of the model. The upstream's base
+URL decides which provider it is, since any server may speak a provider's API; where no provider of the catalogue has
+this URL, the preset decides. What is unknown or ambiguous has no price: a wrong price is worse than none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from genai_prices.data_snapshot import DataSnapshot
+    from genai_prices.types import ModelInfo, ModelPrice, Provider
+
+PriceFields = Mapping[str, Decimal]
+
+UNITS: Mapping[str, tuple[str, int]] = {
+    "input_mtok": ("input", 1),
+    "output_mtok": ("output", 1),
+    "cache_read_mtok": ("cached_input", 1),
+    "cache_write_mtok": ("cache_write", 1),
+    "cache_write_5m_mtok": ("cache_write", 1),
+    "cache_write_1h_mtok": ("cache_write_1h", 1),
+    "input_audio_mtok": ("audio_input", 1),
+    "output_audio_mtok": ("audio_output", 1),
+    "input_image_mtok": ("image_input", 1),
+    "output_image_mtok": ("image_output", 1),
+    "requests_kcount": ("request", 1_000),
+    "web_searches_kcount": ("search", 1_000),
+    "rerank_searches_kcount": ("search", 1_000),
+    "audio_hours": ("second", 3_600),
+    "input_audio_hours": ("second", 3_600),
+    "input_mchars": ("million_characters", 1),
+}
+"""The catalogue's keys: the configuration's field, and how many of its units the catalogue's price is for."""
+
+FALLBACKS: Mapping[str, str] = {
+    "cached_input": "input",
+    "cache_write": "input",
+    "cache_write_1h": "input",
+    "audio_input": "input",
+    "image_input": "input",
+    "audio_output": "output",
+    "image_output": "output",
+}
+"""Where a field is left out, the one that is charged in its place."""
+
+_PROVIDERS = {"gemini": "google"}
+"""Presets whose provider has another name in the catalogue."""
+
+_NO_PROVIDER = {"vllm", "ollama", "llamacpp"}
+"""Presets of servers that people run themselves."""
+
+_SMALLEST = Decimal("0.000000001")
+"""Prices of units are rounded to this many USD; a price of a million tokens is exact."""
+
+
+class CatalogueMissing(Exception):
+    """The extra `prices` is not installed."""
+
+
+class CatalogueEntry(NamedTuple):
+    """A model of the catalogue, such as `openai gpt-4o`. `unsupported` are prices that the configuration cannot say."""
+
+    name: str
+    price: PriceFields
+    unsupported: tuple[str, ...] = ()
+
+
+class NotFound(NamedTuple):
+    """Why a route has no model in the catalogue."""
+
+    reason: str
+
+
+class PriceCatalogue:
+    """The prices at one moment: some begin at a date."""
+
+    def __init__(self, snapshot: DataSnapshot, version: str, now: datetime) -> None:
+        self.title = f"genai-prices {version}"
+        self._snapshot = snapshot
+        self._now = now
+
+    def look_up(self, settings: Settings, upstream: str, model: str) -> CatalogueEntry | NotFound:
+        """The price of what this upstream calls `model`."""
+        server = settings.upstreams[upstream]
+        provider = self._provider(server.base_url, server.preset)
+        if provider is None:
+            return NotFound("no provider of the catalogue has the upstream's preset or base URL")
+        try:
+            _, found = self._snapshot.find_provider_model(model, provider, None, None)
+        except LookupError:
+            return NotFound(f"the catalogue has no such model of {provider.id}")
+        if self._is_ambiguous(provider, model):
+            return NotFound(f"several models of {provider.id} have this name, with different prices")
+        if _changes_with_the_hour(found):
+            return NotFound(f"{provider.id} charges by the time of day")
+        return self._entry(provider, found)
+
+    def _provider(self, base_url: str, preset: str | None) -> Provider | None:
+        with suppress(LookupError):
+            return self._snapshot.find_provider(None, None, base_url)
+        if preset is None or preset in _NO_PROVIDER:
+            return None
+        with suppress(LookupError):
+            return self._snapshot.find_provider(None, _PROVIDERS.get(preset, preset), None)
+        return None
+
+    def _is_ambiguous(self, provider: Provider, model: str) -> bool:
+        matching = [entry.get_prices(self._now) for entry in provider.models if entry.is_match(model)]
+        return any(price != matching[0] for price in matching[1:])
+
+    def _entry(self, provider: Provider, model: ModelInfo) -> CatalogueEntry:
+        standard = _fields(model.get_prices(self._now))
+        price = dict(standard.price)
+        # Who serves another provider's models at its prices need not have its service tiers.
+        own = any(model is each for each in provider.models)
+        for tier in _tiers(model) if own else ():
+            of_tier = _fields(model.get_prices(self._now, {"service_tier": tier})).price
+            differing = {field: usd for field, usd in of_tier.items() if usd != standard.price.get(field)}
+            price.update({f"tiers.{tier}.{field}": usd for field, usd in differing.items() if "." not in field})
+        return CatalogueEntry(f"{provider.id} {model.id}", price, standard.unsupported)
+
+
+def load_catalogue(now: datetime) -> PriceCatalogue:
+    """The catalogue that is installed; nothing is fetched. Raises CatalogueMissing."""
+    try:
+        # The package is an extra, and its data are 1.5 MB that only these commands need.
+        from genai_prices import __version__, data, data_snapshot
+    except ImportError:
+        message = "The price catalogue is not installed. Run: pip install 'inducta-gateway[prices]'"
+        raise CatalogueMissing(message) from None
+    return PriceCatalogue(data_snapshot.DataSnapshot(data.providers, from_auto_update=False), __version__, now)
+
+
+def flat(price: Mapping[str, Any]) -> dict[str, Decimal]:
+    """The fields of a price as the configuration has it; what is None is left out."""
+    fields: dict[str, Decimal] = {}
+    for name, value in price.items():
+        if name == "above":
+            for step in value or ():
+                fields.update(_under(f"above.{step['tokens']}", step))
+        elif name == "tiers":
+            for tier, prices in (value or {}).items():
+                fields.update(_under(f"tiers.{tier}", prices))
+        elif value is not None:
+            fields[name] = Decimal(value)
+    return fields
+
+
+def nested(fields: PriceFields) -> dict[str, Any]:
+    """The price as the configuration has it."""
+    price: dict[str, Any] = {name: usd for name, usd in fields.items() if "." not in name}
+    steps: dict[int, dict[str, Any]] = {}
+    tiers: dict[str, dict[str, Decimal]] = {}
+    for name, usd in fields.items():
+        kind, _, rest = name.partition(".")
+        group, _, field = rest.rpartition(".")
+        if kind == "above":
+            steps.setdefault(int(group), {"tokens": int(group)})[field] = usd
+        elif kind == "tiers":
+            tiers.setdefault(group, {})[field] = usd
+    return (
+        price
+        | ({"above": [steps[start] for start in sorted(steps)]} if steps else {})
+        | ({"tiers": tiers} if tiers else {})
+    )
+
+
+def charged(fields: PriceFields, field: str) -> Decimal | None:
+    """What this field costs: its own price, or that of the field it falls back to; None where neither has one."""
+    if field in fields:
+        return fields[field]
+    group, _, name = field.rpartition(".")
+    if group:
+        # A step or a tier changes what it names; the rest is as in the price itself.
+        own = FALLBACKS.get(name)
+        return charged(fields, name) if own is None or name in fields else charged(fields, f"{group}.{own}")
+    return fields.get(FALLBACKS.get(field, ""))
+
+
+def _under(prefix: str, prices: Mapping[str, Any]) -> Iterator[tuple[str, Decimal]]:
+    for name, usd in prices.items():
+        if name != "tokens" and usd is not None:
+            yield f"{prefix}.{name}", Decimal(usd)
+
+
+def _tiers(model: ModelInfo) -> list[str]:
+    """Service tiers that have prices of their own."""
+    keys = [variant.when for variant in model.price_variants or ()]
+    return list(dict.fromkeys(when["service_tier"] for when in keys if set(when) == {"service_tier"}))
+
+
+def _changes_with_the_hour(model: ModelInfo) -> bool:
+    return isinstance(model.prices, list) and any(hasattr(price.constraint, "start_time") for price in model.prices)
+
+
+def _fields(price: ModelPrice) -> CatalogueEntry:
+    """The catalogue's own shape: a Decimal, or a base with prices above some lengths of input, for each of its keys."""
+    fields: dict[str, Decimal] = {}
+    unsupported = []
+    for key, value in vars(price).items():
+        if value is None:
+            continue
+        if key not in UNITS:
+            unsupported.append(key)
+            continue
+        field, units = UNITS[key]
+        fields.setdefault(field, _per_unit(getattr(value, "base", value), units))
+        for step in getattr(value, "tiers", ()):
+            fields.setdefault(f"above.{step.start}.{field}", _per_unit(step.price, units))
+    order = [field for field, _ in UNITS.values()]
+    ordered = dict(sorted(fields.items(), key=lambda item: ("." in item[0], order.index(item[0].rpartition(".")[2]))))
+    return CatalogueEntry("", ordered, tuple(unsupported))
+
+
+def _per_unit(usd: Decimal, units: int) -> Decimal:
+    exact = usd / units
+    return exact if units == 1 else exact.quantize(_SMALLEST)

@@ -1,0 +1,198 @@
+"""The configured prices beside the catalogue's, and the catalogue's as a text for the configuration.
+
+A row is a field of a model's price on one of its routes. Compared is what a request is charged: a field that the
+configuration leaves out falls back to another one, on both sides by the same rule. Only a field that is written down
+can be wrong in the configuration (`differs`); one that is left out is `left out` where its fall-back is another price.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from gateway.finance.price_catalogue import CatalogueEntry, NotFound, PriceCatalogue, PriceFields, charged, flat, nested
+from gateway.settings import Settings
+
+TOLERANCE = Decimal("0.01")
+"""The part of the catalogue's price up to which two prices count as the same."""
+
+FILE_HEADER = "# Prices from the catalogue "
+"""How a prices file begins."""
+
+
+class PriceStatus(StrEnum):
+    SAME = "same"
+    DIFFERS = "differs"
+    LEFT_OUT = "left out"
+    NOT_CONFIGURED = "not configured"
+    NOT_IN_CATALOGUE = "not in the catalogue"
+    UNKNOWN = "unknown"
+
+
+DIFFERENT = frozenset({PriceStatus.DIFFERS, PriceStatus.LEFT_OUT, PriceStatus.NOT_CONFIGURED})
+"""What `gateway prices diff` lists: the ledger's money is not the provider's."""
+
+
+class PriceRow(NamedTuple):
+    """Prices are in USD, `difference` is in percent of the catalogue's price. `written` tells whether the
+    configuration names this field, `entry` the catalogue's model, `reason` why there is none."""
+
+    model: str
+    upstream: str
+    route_model: str
+    entry: str
+    field: str
+    status: PriceStatus
+    configured: Decimal | None = None
+    catalogue: Decimal | None = None
+    written: bool = False
+    reason: str = ""
+
+    @property
+    def difference(self) -> Decimal | None:
+        if self.configured is None or not self.catalogue:
+            return None
+        return (self.configured - self.catalogue) / self.catalogue * 100
+
+    def as_json(self) -> dict[str, Any]:
+        row = self._asdict() | {"difference_percent": self.difference}
+        return {name: float(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+
+
+class PriceWarning(NamedTuple):
+    """Something about the setting at `path`."""
+
+    path: tuple[str | int, ...]
+    message: str
+
+
+class _Route(NamedTuple):
+    """`price_path` is where the price stands that its requests cost: the route's own, or the model's."""
+
+    model: str
+    upstream: str
+    route_model: str
+    found: CatalogueEntry | NotFound
+    configured: PriceFields | None
+    price_path: tuple[str | int, ...]
+
+
+def compare(settings: Settings, catalogue: PriceCatalogue) -> list[PriceRow]:
+    """A row for each field that either side has, in the configuration's order."""
+    return [row for route in _routes(settings, catalogue) for row in _rows(route)]
+
+
+def warnings(settings: Settings, catalogue: PriceCatalogue) -> list[PriceWarning]:
+    """One for each price in the configuration that is not the catalogue's."""
+    found: dict[PriceWarning, None] = {}
+    for route in _routes(settings, catalogue):
+        for row in _rows(route):
+            if row.status is PriceStatus.DIFFERS and row.catalogue is not None:
+                message = (
+                    f"is {_signed(row)} than the {usd(row.catalogue)} USD of the price catalogue"
+                    f" ({row.entry}, {catalogue.title}); see `gateway prices diff`"
+                )
+                found[PriceWarning((*route.price_path, *row.field.split(".")), message)] = None
+    return list(found)
+
+
+def prices_file(settings: Settings, catalogue: PriceCatalogue) -> str:
+    """The catalogue's prices as YAML: each `price` goes into its model of the configuration."""
+    lines = [
+        f"{FILE_HEADER}{catalogue.title}, in USD per million tokens, or per unit.",
+        "# Nothing reads this file: paste each `price` into its model, after a look at the provider's own page.",
+        "models:",
+    ]
+    for name in settings.models:
+        routes = [route for route in _routes(settings, catalogue) if route.model == name]
+        lines += _lines(name, routes)
+    return "\n".join(lines) + "\n"
+
+
+def usd(amount: Decimal) -> str:
+    """Without an exponent and without zeros at its end."""
+    text = f"{amount:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _routes(settings: Settings, catalogue: PriceCatalogue) -> Iterator[_Route]:
+    """Each place that a model's requests go to, once."""
+    for name, model in settings.models.items():
+        places: dict[tuple[str, str], _Route] = {}
+        for index, route in enumerate(model.routes):
+            place = (route.upstream, route.model or name)
+            own = getattr(route, "price", None)
+            price, path = (model.price, ()) if own is None else (own, ("routes", index))
+            configured = None if price is None else flat(price.model_dump(exclude_none=True))
+            found = catalogue.look_up(settings, *place)
+            places.setdefault(place, _Route(name, *place, found, configured, ("models", name, *path, "price")))
+        yield from places.values()
+
+
+def _rows(route: _Route) -> Iterator[PriceRow]:
+    if isinstance(route.found, NotFound):
+        yield PriceRow(*route[:3], "", "", PriceStatus.UNKNOWN, reason=route.found.reason)
+        return
+    entry, price = route.found.name, route.found.price
+    written = route.configured or {}
+    for field in dict.fromkeys((*price, *written)):
+        configured, known = charged(written, field), charged(price, field)
+        status = _status(route.configured, field, configured, known)
+        yield PriceRow(*route[:3], entry, field, status, configured, known, field in written)
+
+
+def _status(
+    written: PriceFields | None, field: str, configured: Decimal | None, catalogue: Decimal | None
+) -> PriceStatus:
+    if written is None:
+        return PriceStatus.NOT_CONFIGURED
+    if catalogue is None:
+        return PriceStatus.NOT_IN_CATALOGUE
+    if abs((configured or 0) - catalogue) <= TOLERANCE * catalogue:
+        return PriceStatus.SAME
+    return PriceStatus.DIFFERS if field in written else PriceStatus.LEFT_OUT
+
+
+def _signed(row: PriceRow) -> str:
+    difference = row.difference
+    if difference is None:
+        return "higher"
+    return f"{abs(difference):.1f} % {'higher' if difference > 0 else 'lower'}"
+
+
+def _lines(name: str, routes: list[_Route]) -> Iterator[str]:
+    """A model's price is that of its first route that the catalogue knows; those of the others are comments."""
+    known = [route for route in routes if isinstance(route.found, CatalogueEntry)]
+    yield f"  {_scalar(name)}:" if known else f"  # {_scalar(name)}:"
+    first: PriceFields | None = None
+    for route in routes:
+        place = f"{route.upstream}: {route.route_model}"
+        if isinstance(route.found, NotFound):
+            yield f"    # {place}: {route.found.reason}"
+            continue
+        lead = "    price:" if first is None else "    # the price of this route:"
+        yield f"    # {place}: {_origin(route.found)}"
+        if first is None or route.found.price != first:
+            yield f"{lead} {_flow(nested(route.found.price))}"
+        first = first or route.found.price
+
+
+def _origin(entry: CatalogueEntry) -> str:
+    left_out = f"; it also has {', '.join(entry.unsupported)}" if entry.unsupported else ""
+    return f"{entry.name}{left_out}"
+
+
+def _flow(value: Any) -> str:
+    """YAML in one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {_flow(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_flow(inner) for inner in value) + "]"
+    return usd(value) if isinstance(value, Decimal) else str(value)
+
+
+def _scalar(text: str) -> str:
+    """A model's name has neither a backslash nor a space, so that a quote is all that must be escaped."""
+    return "'" + text.replace("'", "''") + "'"

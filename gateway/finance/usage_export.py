@@ -1,0 +1,345 @@
+"""A provider's usage export, summed by day and model.
+
+Eight formats, known by what is in them:
+
+- OpenAI's usage API (`/v1/organization/usage/completions`, `embeddings` …) and costs API (`/v1/organization/costs`),
+  and the CSV of its usage and cost dashboards, which have the same fields as columns;
+- Anthropic's usage API (`/v1/organizations/usage_report/messages`) and cost API (`/v1/organizations/cost_report`),
+  and the CSV of its Console's usage and cost pages.
+
+A JSON file holds one page of the API, or a list of pages. Days are the provider's: both count them in UTC.
+
+OpenAI's `input_tokens` have the cached and the written ones in them, as the ledger's have; Anthropic's are apart and
+are added. Anthropic's API gives money in cents, its Console in dollars, rounded to cents in each row.
+
+Sources: OpenAI's API reference (Usage, Costs), Anthropic's Admin API reference (Usage Report, Cost Report), headers of
+downloaded files.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from io import StringIO
+from typing import Any, NamedTuple
+
+Figures = Mapping[str, Decimal]
+"""By the names of the ledger's report: requests, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens,
+usd. What a format does not tell is left out."""
+
+_CENT = Decimal("0.01")
+_MOST_DIGITS = 18
+
+
+class ExportBroken(Exception):
+    """The file is not a usage export; the text names the line or the element, and what is wrong there."""
+
+
+@dataclass
+class ExportCell:
+    """One day of one model. `rounding` is by how many dollars the file's rounding may have changed the money."""
+
+    figures: dict[str, Decimal] = field(default_factory=dict)
+    rounding: Decimal = Decimal(0)
+
+    def add(self, figures: Figures, rounding: Decimal) -> None:
+        for name, amount in figures.items():
+            self.figures[name] = self.figures.get(name, Decimal(0)) + amount
+        self.rounding += rounding
+
+
+@dataclass
+class UsageExport:
+    """`cells` by day and by the provider's name of the model, empty where the file names none. `days` are all that
+    the file covers, those without usage, too. `is_complete`: the API says that there are no more pages."""
+
+    title: str
+    cells: dict[tuple[date, str], ExportCell] = field(default_factory=dict)
+    days: set[date] = field(default_factory=set)
+    is_complete: bool = True
+
+    @property
+    def names_models(self) -> bool:
+        return any(model for _, model in self.cells)
+
+    @property
+    def figures(self) -> frozenset[str]:
+        """What the file tells of any cell."""
+        return frozenset(name for cell in self.cells.values() for name in cell.figures)
+
+    def add(self, day: date, line: _Line, rounding: Decimal) -> None:
+        self.days.add(day)
+        self.cells.setdefault((day, line.model), ExportCell()).add(line.figures, rounding)
+
+    @property
+    def span(self) -> list[date]:
+        """Every day from the first to the last."""
+        first, last = min(self.days), max(self.days)
+        return [first + timedelta(days=index) for index in range((last - first).days + 1)]
+
+
+class _Line(NamedTuple):
+    model: str
+    figures: Figures
+
+
+class _Fields:
+    """A result of an API or a row of a CSV. Reads what it has; raises ExportBroken with its place."""
+
+    def __init__(self, place: str, values: Mapping[str, Any]) -> None:
+        self.place = place
+        self._values = values
+
+    def __contains__(self, name: str) -> bool:
+        return self._values.get(name) not in (None, "")
+
+    def text(self, name: str) -> str:
+        value = self._values.get(name)
+        if value is not None and not isinstance(value, str):
+            raise self.wrong(name, "must be text")
+        return (value or "").strip()
+
+    def number(self, name: str) -> Decimal:
+        """0 where it is left out."""
+        value = self._values.get(name)
+        if value is None or value == "":
+            return Decimal(0)
+        if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
+            raise self.wrong(name, "must be a number")
+        try:
+            number = Decimal(value)
+        except InvalidOperation:
+            raise self.wrong(name, "must be a number") from None
+        if not number.is_finite() or number.adjusted() > _MOST_DIGITS:
+            raise self.wrong(name, "must be a number")
+        return number
+
+    def count(self, *names: str) -> Decimal:
+        """The sum of these counts."""
+        for name in names:
+            number = self.number(name)
+            if number < 0 or number % 1:
+                raise self.wrong(name, "must be a whole number from 0")
+        return sum((self.number(name) for name in names), Decimal(0))
+
+    def inner(self, name: str) -> _Fields:
+        value = self._values.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise self.wrong(name, "must be an object")
+        return _Fields(f"{self.place}.{name}", value or {})
+
+    def dollars(self, amount: str, currency: str) -> Decimal:
+        if self.text(currency).lower() not in ("", "usd"):
+            raise self.wrong(currency, "must be USD; no other currency can be compared")
+        return self.number(amount)
+
+    def wrong(self, name: str, what: str) -> ExportBroken:
+        return ExportBroken(f"{self.place}: {name} {what}")
+
+
+class _Format(NamedTuple):
+    """`marks` are the fields by which a result or a header is known, `starts` the field with a row's or bucket's
+    beginning, `read` takes one result or row; None for one without usage."""
+
+    title: str
+    marks: frozenset[str]
+    starts: str
+    read: Callable[[_Fields], _Line | None]
+    rounding: Decimal = Decimal(0)
+
+
+def _openai_usage(fields: _Fields) -> _Line | None:
+    if "num_model_requests" not in fields:
+        return None
+    figures = {"requests": fields.count("num_model_requests")}
+    # Images, speech and transcription count other units than tokens.
+    for name, theirs in (
+        ("input_tokens", "input_tokens"),
+        ("cached_input_tokens", "input_cached_tokens"),
+        ("cache_write_tokens", "input_cache_write_tokens"),
+        ("output_tokens", "output_tokens"),
+    ):
+        if theirs in fields:
+            figures[name] = fields.count(theirs)
+    return _Line(fields.text("model"), figures)
+
+
+def _openai_costs(fields: _Fields) -> _Line | None:
+    amount = fields.inner("amount")
+    return _Line(_model_of_line_item(fields.text("line_item")), {"usd": amount.dollars("value", "currency")})
+
+
+def _openai_costs_csv(fields: _Fields) -> _Line | None:
+    if "amount_value" not in fields:
+        return None
+    usd = fields.dollars("amount_value", "amount_currency")
+    return _Line(_model_of_line_item(fields.text("line_item")), {"usd": usd})
+
+
+def _model_of_line_item(line_item: str) -> str:
+    """`gpt-5-mini-2025-08-07, cached input` names its model; `web search tool calls` names none."""
+    model, comma, _ = line_item.rpartition(", ")
+    return model if comma else ""
+
+
+def _anthropic_usage(fields: _Fields) -> _Line | None:
+    writes = fields.inner("cache_creation").count("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
+    cached = fields.count("cache_read_input_tokens")
+    return _anthropic_line(fields, fields.text("model"), "uncached_input_tokens", cached, writes, "output_tokens")
+
+
+def _anthropic_usage_csv(fields: _Fields) -> _Line | None:
+    writes = fields.count("usage_input_tokens_cache_write_5m", "usage_input_tokens_cache_write_1h")
+    cached = fields.count("usage_input_tokens_cache_read")
+    model = fields.text("model_version")
+    return _anthropic_line(fields, model, "usage_input_tokens_no_cache", cached, writes, "usage_output_tokens")
+
+
+def _anthropic_line(fields: _Fields, model: str, uncached: str, cached: Decimal, writes: Decimal, output: str) -> _Line:
+    return _Line(
+        model,
+        {
+            "input_tokens": fields.count(uncached) + cached + writes,
+            "cached_input_tokens": cached,
+            "cache_write_tokens": writes,
+            "output_tokens": fields.count(output),
+        },
+    )
+
+
+def _anthropic_costs(fields: _Fields) -> _Line | None:
+    return _Line(fields.text("model"), {"usd": fields.dollars("amount", "currency") * _CENT})
+
+
+def _anthropic_costs_csv(fields: _Fields) -> _Line | None:
+    return _Line(fields.text("model"), {"usd": fields.number("cost_usd")})
+
+
+_APIS = (
+    _Format("OpenAI usage API", frozenset({"num_model_requests"}), "start_time", _openai_usage),
+    _Format("OpenAI costs API", frozenset({"amount"}), "start_time", _openai_costs),
+    _Format("Anthropic usage API", frozenset({"uncached_input_tokens"}), "starting_at", _anthropic_usage),
+    _Format("Anthropic cost API", frozenset({"amount", "currency"}), "starting_at", _anthropic_costs),
+)
+_CSVS = (
+    _Format("OpenAI cost CSV", frozenset({"start_time", "amount_value"}), "start_time", _openai_costs_csv),
+    _Format("OpenAI usage CSV", frozenset({"start_time", "num_model_requests"}), "start_time", _openai_usage),
+    _Format(
+        "Anthropic Console usage CSV",
+        frozenset({"usage_date_utc", "usage_input_tokens_no_cache"}),
+        "usage_date_utc",
+        _anthropic_usage_csv,
+    ),
+    _Format(
+        "Anthropic Console cost CSV",
+        frozenset({"usage_date_utc", "cost_usd"}),
+        "usage_date_utc",
+        _anthropic_costs_csv,
+        rounding=_CENT / 2,
+    ),
+)
+
+
+def read_export(text: str) -> UsageExport:
+    """Raises ExportBroken."""
+    body = text.removeprefix("\ufeff")
+    export = _read_json(body) if body.lstrip()[:1] in ("{", "[") else _read_csv(body)
+    if not export.days:
+        raise ExportBroken("it has no usage at all; export days on which the key was used")
+    return export
+
+
+def _read_json(text: str) -> UsageExport:
+    try:
+        document = json.loads(text, parse_float=Decimal, parse_constant=_no_number)
+    except json.JSONDecodeError as error:
+        raise ExportBroken(f"line {error.lineno}: it is not JSON: {error.msg}") from None
+    except (RecursionError, ValueError):
+        raise ExportBroken("it is not JSON: a number or its nesting has no sensible size") from None
+    pages = document if isinstance(document, list) else [document]
+    export = UsageExport("")  # The first result tells of which API the file is.
+    for number, page in enumerate(pages):
+        place = f"[{number}].data" if isinstance(document, list) else "data"
+        if not isinstance(page, dict) or not isinstance(page.get("data"), list):
+            raise ExportBroken(f"{place} must be a list of buckets, as the usage APIs give it")
+        export.is_complete = not page.get("has_more")
+        for index, bucket in enumerate(page["data"]):
+            _add_bucket(export, f"{place}[{index}]", bucket)
+    return export
+
+
+def _add_bucket(export: UsageExport, place: str, bucket: Any) -> None:
+    results = bucket.get("results") if isinstance(bucket, dict) else None
+    if not isinstance(results, list):
+        raise ExportBroken(f"{place} must be a bucket with `results`")
+    starts = "start_time" if "start_time" in bucket else "starting_at"
+    day = _day(_Fields(place, bucket), starts)
+    export.days.add(day)
+    for index, result in enumerate(results):
+        names = frozenset(result) if isinstance(result, dict) else frozenset()
+        fields = _Fields(f"{place}.results[{index}]", result if names else {})
+        api = next((api for api in _APIS if api.starts == starts and api.marks <= names), None)
+        if api is None:
+            raise ExportBroken(f"{fields.place} is neither usage nor cost, as OpenAI's or Anthropic's APIs give them")
+        if export.title and export.title != api.title:
+            raise ExportBroken(f"{fields.place} is of the {api.title}, what precedes it of the {export.title}")
+        export.title = api.title
+        line = api.read(fields)
+        if line is not None:
+            export.add(day, line, api.rounding)
+
+
+def _read_csv(text: str) -> UsageExport:
+    header, _, _ = text.partition("\n")
+    rows = csv.DictReader(StringIO(text, newline=""), delimiter="\t" if "\t" in header else ",", strict=True)
+    columns = frozenset(name.strip() for name in rows.fieldnames or ())
+    kind = next((kind for kind in _CSVS if kind.marks <= columns), None)
+    if kind is None:
+        raise ExportBroken(
+            "line 1: it is neither JSON nor a CSV with the columns of OpenAI's usage and cost exports or of Anthropic's"
+        )
+    export = UsageExport(kind.title)
+    for place, row in _csv_rows(rows):
+        fields = _Fields(place, row)
+        day = _day(fields, kind.starts)
+        export.days.add(day)
+        line = kind.read(fields)
+        if line is not None:
+            export.add(day, line, kind.rounding)
+    return export
+
+
+def _csv_rows(rows: csv.DictReader[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        for row in rows:
+            place = f"line {rows.line_num}"
+            if None in row or None in row.values():
+                raise ExportBroken(f"{place}: it has {'more' if None in row else 'fewer'} columns than the header")
+            yield place, {name.strip(): value for name, value in row.items()}
+    except csv.Error as error:
+        raise ExportBroken(f"line {rows.line_num}: it is not CSV: {error}") from None
+
+
+def _day(fields: _Fields, name: str) -> date:
+    """Seconds since 1970, or a day or time of RFC 3339; in UTC."""
+    if name not in fields:
+        raise fields.wrong(name, "is missing")
+    try:
+        if name == "start_time":
+            return datetime.fromtimestamp(int(fields.number(name)), UTC).date()
+        text = fields.text(name)
+        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+            return date.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).date()
+    except (ValueError, OverflowError, OSError):
+        raise fields.wrong(name, "must be a time, as the provider writes it") from None
+
+
+def _no_number(text: str) -> Decimal:
+    raise ValueError(text)
