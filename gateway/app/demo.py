@@ -1,4 +1,4 @@
-"""A gateway without a file: before the demo upstream, or before a server that somebody names."""
+"""A gateway without a file: in front of the demo upstream, or of a server that somebody names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.upstream.client import HttpClient
 from gateway.upstream.fetch import models_served
 
 _TOKENS_PER_SECOND = 40
-"""What the demo upstream plays at: fast enough to please, slow enough to be seen streaming."""
+"""Of the demo upstream: fast enough to please, slow enough to be seen streaming."""
 
 
 def new_key() -> str:
@@ -26,14 +26,14 @@ def new_key() -> str:
 
 @asynccontextmanager
 async def demo(key: str, listen: str) -> AsyncIterator[Settings]:
-    """Settings for a gateway before the built-in upstream, which runs as long as the context."""
+    """Settings for a gateway in front of the built-in upstream, which runs as long as the context."""
     async with DemoUpstream(Script(chunk_delay_ms=1000 / _TOKENS_PER_SECOND)) as upstream:
         yield demo_settings(key, upstream.base_url, **_alone(listen))
 
 
 @asynccontextmanager
-async def before(url: str, api_key: str, key: str, listen: str) -> AsyncIterator[Settings]:
-    """Settings for a gateway before that server, with every model that it lists. Raises SettingsInvalid for a URL
+async def in_front_of(url: str, api_key: str, key: str, listen: str) -> AsyncIterator[Settings]:
+    """Settings for a gateway in front of that server, with every model that it lists. Raises SettingsInvalid for a URL
     that cannot be one, and an UpstreamError where the server cannot be asked, or lists none."""
     unasked = demo_settings(key, url, api_key=api_key, **_alone(listen))
     models = await _models_of(unasked, url)
@@ -41,14 +41,14 @@ async def before(url: str, api_key: str, key: str, listen: str) -> AsyncIterator
 
 
 async def _models_of(settings: Settings, url: str) -> list[str]:
-    wire = HttpClient()
+    client = HttpClient()
     try:
-        models = await models_served(wire, snapshot(settings).upstreams()[0])
+        models = await models_served(client, snapshot(settings).upstreams()[0])
     except UpstreamError as error:
         # Whoever gave the URL knows the server by that, not by the name that it has in the settings.
         raise UpstreamUnreachable(f"{url} is not served: {error.message}") from None
     finally:
-        await wire.close()
+        await client.close()
     if not models:
         raise UpstreamUnreachable(f"{url} is not served: it lists no models.")
     return models

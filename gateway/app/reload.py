@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gateway.app.gateway import Gateway
+from gateway.app.snapshot_builder import snapshot
 from gateway.settings import Settings, SettingsInvalid, load
 from gateway.telemetry.log import Log
 
@@ -34,12 +35,11 @@ class Reloader:
         self._seen = _stamp(path)
         self._asked = asyncio.Event()
 
-    def begin(self) -> asyncio.Task[None]:
-        """Listen to SIGHUP and to the admin API, and watch the file for as long as the task runs."""
+    def start(self) -> None:
+        """Listen to SIGHUP and to the admin API, and watch the file, until the gateway's tasks are closed."""
         self._gateway.on_reload(self.reload)
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self.ask)
-        return loop.create_task(self.watch())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.ask)
+        self._gateway.tasks.keep_running("watch the configuration", self.watch)
 
     async def reload(self) -> list[str]:
         """Take the file up now; what is wrong with it, where it was refused."""
@@ -53,9 +53,10 @@ class Reloader:
             self._gateway.count_reload("refused")
             return problems
         fixed = [name for name in _FIXED if getattr(settings, name) != getattr(self._settings, name)]
-        self._gateway.take_up(settings)
+        loaded_at = self._gateway.services.clock.now_ms() // 1000
+        self._gateway.swap(snapshot(settings, loaded_at), settings.keepalive.total_seconds())
         self._gateway.count_reload("accepted")
-        self._log.info("configuration taken up", needs_restart=fixed)
+        self._log.info("configuration reloaded", needs_restart=fixed)
         return []
 
     async def watch(self) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from gateway.cli.configuration import EXIT_INVALID, config_option, tell
+from gateway.cli.configuration import EXIT_INVALID, config_option, print_problems
 from gateway.settings import Problem, Settings, SettingsInvalid, load
 
 
 @click.command(epilog="Example: gateway check -c config/gateway.yaml")
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Tell the result on standard output, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result on standard output, as JSON.")
 def check(config: str, as_json: bool) -> None:
     """Validate a configuration. Exit status 0: it can be used; 2: it cannot.
 
@@ -28,12 +28,12 @@ def check(config: str, as_json: bool) -> None:
         if as_json:
             click.echo(_report(invalid.problems, ()))
         else:
-            tell(invalid.problems)
+            print_problems(invalid.problems)
         sys.exit(EXIT_INVALID)
     if as_json:
         click.echo(_report((), loaded.warnings))
     else:
-        tell(loaded.warnings, warning=True)
+        print_problems(loaded.warnings, warning=True)
         click.echo(f"{config} is valid: {_summary(loaded.settings)}.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.app.snapshot_builder import snapshot
 from gateway.demo import DemoUpstream, Script
 from gateway.settings import Settings
 from tests.whole_gateway import MODEL, Reply, WholeGateway, configuration, settings_of, whole_gateway
@@ -73,7 +74,7 @@ async def test_a_raised_limit_goes_on_from_what_was_used() -> None:
     ):
         assert (await gateway.chat()).status == 200
         assert (await gateway.chat()).status == 429
-        gateway.gateway.take_up(with_limit(upstream.base_url, 2))
+        gateway.gateway.swap(snapshot(with_limit(upstream.base_url, 2)), 15.0)
         assert (await gateway.chat()).status == 200
         assert (await gateway.chat()).status == 429
 
@@ -87,7 +88,7 @@ async def test_a_stream_goes_on_under_the_configuration_that_it_began_with() -> 
     ):
         stream = await gateway.open_stream()
         await stream.event()
-        gateway.gateway.take_up(settings_of(configuration(new.base_url)))
+        gateway.gateway.swap(snapshot(settings_of(configuration(new.base_url))), 15.0)
         assert (await gateway.chat()).status == 200
         assert (await stream.rest()).events[-1] == "[DONE]"
         assert (old.truth.total.requests, new.truth.total.requests) == (1, 1)
