@@ -123,10 +123,11 @@ class Gateway:
             await listener.close()
         self._listeners.clear()
         await self._pipeline.closed()
+        # A reload that ended later would start health checks again.
+        await self.tasks.close()
         await self._checks.close()
         await self._client.close()
         await self._store.close()
-        await self.tasks.close()
 
     def packed_metrics(self) -> bytes:
         """For whoever sums those of several processes."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 import pytest
 
 from gateway.app.snapshot_builder import snapshot
 from gateway.demo import DemoUpstream, Script
 from gateway.settings import Settings
+from tests.raw_client import raw_client
 from tests.whole_gateway import MODEL, Reply, WholeGateway, configuration, settings_of, whole_gateway
 
 TOKEN = "operators-token"
@@ -61,6 +64,14 @@ async def test_the_admin_api_is_closed_without_a_token_and_to_another() -> None:
         assert (await gateway.request("GET", "/admin/v1/usage", admin=True)).status == 401
         assert (await ask(gateway, "nothing")).status == 404
         assert (await ask(gateway, "usage", method="DELETE")).status == 405
+
+
+async def test_what_is_no_text_or_too_long_is_refused_like_anything_else() -> None:
+    async with whole_gateway("http://127.0.0.1:1/v1", admin=ADMIN) as gateway, raw_client(gateway.admin_port) as client:
+        client.send(b"GET /admin/v1/keys?team=%ff HTTP/1.1\r\nhost: g\r\nauthorization: Bearer \xff\r\n\r\n")
+        assert (await client.until(b'"invalid_api_key"')).startswith(b"HTTP/1.1 401")
+        large = await gateway.request("POST", "/admin/v1/reload", admin=True, data=BytesIO(bytes(2**20 + 1)))
+        assert (large.status, large.error["code"]) == (413, "request_too_large")
 
 
 def with_limit(url: str, amount: int) -> Settings:
