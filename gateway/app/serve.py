@@ -1,4 +1,4 @@
-"""Run one gateway in this process until it is told to stop: by itself, or as one of several workers.
+"""Run one gateway in this process until it is asked to stop: by itself, or as one of several workers.
 
 By itself it opens both listeners and follows signals. A worker shares the port, is asked by operators through its
 supervisor, and drains when the supervisor orders it, or is gone.
@@ -107,7 +107,7 @@ def control_handlers(gateway: Gateway) -> Mapping[str, Handler]:
 
 
 async def _until(shutdown: Shutdown, gateway: Gateway) -> None:
-    """Let a gateway that listens serve until it is told to stop, then drain it."""
+    """Let a gateway that listens serve until it is asked to stop, then drain it."""
     # What was built to last is left out of every later search for garbage.
     gc.collect()
     gc.freeze()

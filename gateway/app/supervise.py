@@ -79,7 +79,7 @@ async def _supervise(config: SupervisorConfig, command: Sequence[str], log: Log)
 async def _reserve(address: Address) -> asyncio.Server:
     """Sockets that have the port and take no connection; workers share it (SO_REUSEPORT). Raises OSError."""
     loop = asyncio.get_running_loop()
-    # One that shares with nobody comes first: another gateway that has the port is noticed, not joined.
+    # One that does not share comes first: another gateway that has the port is noticed, not joined.
     alone = await loop.create_server(asyncio.Protocol, *address)
     port = alone.sockets[0].getsockname()[1]
     alone.close()

@@ -1,4 +1,4 @@
-"""`gateway limits`: how every limit stands now."""
+"""`gateway limits`: the use of every limit now."""
 
 from __future__ import annotations
 

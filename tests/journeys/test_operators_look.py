@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from io import BytesIO
 
 import pytest
@@ -10,7 +11,7 @@ from gateway.app.snapshot_builder import snapshot
 from gateway.demo import DemoUpstream, Script
 from gateway.settings import Settings
 from tests.raw_client import raw_client
-from tests.whole_gateway import MODEL, Reply, WholeGateway, configuration, settings_of, whole_gateway
+from tests.whole_gateway import MODEL, PATIENCE_S, Reply, WholeGateway, configuration, settings_of, whole_gateway
 
 TOKEN = "operators-token"
 ADMIN = {"listen": "127.0.0.1:0", "token": TOKEN}
@@ -72,6 +73,12 @@ async def test_what_is_no_text_or_too_long_is_refused_like_anything_else() -> No
         assert (await client.until(b'"invalid_api_key"')).startswith(b"HTTP/1.1 401")
         large = await gateway.request("POST", "/admin/v1/reload", admin=True, data=BytesIO(bytes(2**20 + 1)))
         assert (large.status, large.error["code"]) == (413, "request_too_large")
+
+
+async def test_metrics_say_how_late_the_event_loop_was() -> None:
+    async with whole_gateway("http://127.0.0.1:1/v1") as gateway, asyncio.timeout(PATIENCE_S):
+        while "gateway_loop_lag_seconds_count" not in await gateway.metrics():
+            continue
 
 
 def with_limit(url: str, amount: int) -> Settings:
