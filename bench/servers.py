@@ -1,4 +1,4 @@
-"""The processes under measurement, each pinned to a core, with what the kernel tells of them (proc(5))."""
+"""The processes under measurement, each pinned to its cores, with what the kernel tells of them (proc(5))."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Self
 
 import msgspec
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 KIB = 1024
 MODEL = "openai/gpt-oss-120b"
@@ -26,16 +26,16 @@ PRICE = {"input": 0.15, "output": 0.60}
 class Server:
     """A process that listens on `port`, from `with` to the end of it. Its output goes to a file, for failures."""
 
-    def __init__(self, command: Sequence[str], port: int, core: int, log: Path) -> None:
+    def __init__(self, command: Sequence[str], port: int, cores: set[int], log: Path) -> None:
         self.port = port
         self._command = command
-        self._core = core
+        self._cores = cores
         self._log = log
 
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        os.sched_setaffinity(self._process.pid, {self._core})
+        os.sched_setaffinity(self._process.pid, self._cores)
         self._wait_until_it_listens()
         return self
 
@@ -91,7 +91,7 @@ def free_port() -> int:
 def demo_upstream(core: int, folder: Path, *flags: str) -> Server:
     port = free_port()
     command = [sys.executable, "-m", "gateway", "demo-upstream", "--port", str(port), *flags]
-    return Server(command, port, core, folder / f"upstream-{port}.log")
+    return Server(command, port, {core}, folder / f"upstream-{port}.log")
 
 
 def silent_upstream(core: int, folder: Path) -> Server:
@@ -115,7 +115,7 @@ def gateway(before: Before, core: int, folder: Path, profile: Path | None = None
     config = folder / "gateway.yaml"
     config.write_bytes(msgspec.json.format(msgspec.json.encode(settings(port, before))))
     module = ["-m", "gateway"] if profile is None else ["-m", "bench.sampled", str(profile)]
-    return Server([sys.executable, *module, "serve", "-c", str(config)], port, core, folder / "gateway.log")
+    return Server([sys.executable, *module, "serve", "-c", str(config)], port, {core}, folder / "gateway.log")
 
 
 def settings(port: int, before: Before) -> dict[str, object]:

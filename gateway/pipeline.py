@@ -22,6 +22,7 @@ from gateway.core.limit_status import limit_headers
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import ConfigSnapshot
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.stages.admit import admit
 from gateway.stages.authenticate import authenticate
 from gateway.stages.forward import UpstreamServices, forward
@@ -57,11 +58,12 @@ class Services:
 class Pipeline:
     """Answers requests, and owns what must still happen after an answer has ended."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, tasks: BackgroundTasks) -> None:
+        """`tasks` are the pipeline's own: `idle` waits for all of them."""
         self.services = services
+        self._tasks = tasks
         self._running: set[asyncio.Task[Any]] = set()
         self._releaser = UpstreamReleaser(services.clock)
-        self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def in_flight(self) -> int:
@@ -98,7 +100,7 @@ class Pipeline:
         finally:
             self._running.discard(task)
             # In a task of the process, so that no second cancellation can lose a settlement.
-            self._own(self._close(exchange))
+            self._tasks.start("close a request", self._close(exchange))
 
     def caller(self, request: IncomingRequest) -> Caller:
         """Whose key the request carries. Raises KeyMissing, KeyUnknown, KeyExpired."""
@@ -138,11 +140,6 @@ class Pipeline:
             error.headers = limit_headers(reservation.limit_statuses, reservation.at_ms)
         writer.fail(error)
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
     def cut_short(self) -> None:
         """Cancel what is still running: its clients are told that the gateway shuts down."""
         for task in self._running:
@@ -157,5 +154,4 @@ class Pipeline:
 
     async def closed(self) -> None:
         """Wait until every answer that has ended is settled and recorded."""
-        while self._closing:
-            await asyncio.wait(self._closing)
+        await self._tasks.idle()

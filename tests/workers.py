@@ -55,17 +55,6 @@ def pids(gateway: GatewayProcess) -> dict[int, int]:
     return {line["worker"]: line["pid"] for line in gateway.lines if line["event"] == "worker serving"}
 
 
-def private_folder(pid: int) -> Path:
-    """Where this worker has the socket on which its supervisor asks it."""
-    arguments = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-    return Path(json.loads(arguments[-1])["socket"]).parent
-
-
-def mode(folder: Path) -> str:
-    """Who may enter a folder, in octal; empty where there is none."""
-    return f"{folder.stat().st_mode & 0o777:o}" if folder.exists() else ""
-
-
 async def chats(gateway: GatewayProcess, count: int) -> Counter[int]:
     """So many requests at once, each on a connection of its own: how many got which status."""
     connector = aiohttp.TCPConnector(limit=0, force_close=True)

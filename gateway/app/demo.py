@@ -1,4 +1,4 @@
-"""A gateway without a file: before the demo upstream, or before a server that somebody names."""
+"""A gateway without a file: in front of the demo upstream, or of a server that somebody names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import models_served
 
 _TOKENS_PER_SECOND = 40
-"""What the demo upstream plays at: fast enough to please, slow enough to be seen streaming."""
+"""Of the demo upstream: fast enough to please, slow enough to be seen streaming."""
 
 
 def new_key() -> str:
@@ -28,14 +28,14 @@ def new_key() -> str:
 
 @asynccontextmanager
 async def demo(key: str, listen: str) -> AsyncIterator[Settings]:
-    """Settings for a gateway before the built-in upstream, which runs as long as the context."""
+    """Settings for a gateway in front of the built-in upstream, which runs as long as the context."""
     async with DemoUpstream(Script(chunk_delay_ms=1000 / _TOKENS_PER_SECOND)) as upstream:
         yield demo_settings(key, upstream.base_url, **_alone(listen))
 
 
 @asynccontextmanager
-async def before(url: str, api_key: str, key: str, listen: str) -> AsyncIterator[Settings]:
-    """Settings for a gateway before that server, with every model that it lists. Raises SettingsInvalid for a URL
+async def in_front_of(url: str, api_key: str, key: str, listen: str) -> AsyncIterator[Settings]:
+    """Settings for a gateway in front of that server, with every model that it lists. Raises SettingsInvalid for a URL
     that cannot be one, and an UpstreamError where the server cannot be asked, or lists none."""
     unasked = demo_settings(key, url, api_key=api_key, **_alone(listen))
     models = await _models_of(unasked, url)

@@ -1,6 +1,6 @@
 """A whole gateway: what it is made of, how it starts and how it stops.
 
-`start` opens both listeners; `drain` stops in order: first readiness, then the door,
+`start` opens both listeners; `drain` stops in order: first readiness, then the public listener,
 then the streams, and ends with nothing unsettled.
 """
 
@@ -8,30 +8,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib.metadata import version
 from random import Random
 
-from gateway.app.clock import SystemClock, id_maker
-from gateway.app.post import Post
 from gateway.app.snapshot_builder import snapshot
-from gateway.app.store import StoreRoom
-from gateway.app.waiting import first
+from gateway.app.store_lifecycle import StoreLifecycle
 from gateway.core.address import Address
 from gateway.core.clock import Clock
 from gateway.core.estimate import Estimates
 from gateway.core.health import Change
 from gateway.core.routing import RoutingState
+from gateway.core.snapshot import ConfigSnapshot
 from gateway.pipeline import Pipeline, Services
-from gateway.runtime.tasks import BackgroundTasks
+from gateway.runtime.loop_lag import watch_loop_lag
+from gateway.runtime.system_clock import SystemClock, id_maker
+from gateway.runtime.tasks import BackgroundTasks, wait_first
 from gateway.settings.shape import Settings
 from gateway.stages.forward import UpstreamServices
-from gateway.telemetry.gathering import PACKED
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import HealthCheck, HealthChecks
 from gateway.web.admin_api import AdminApi
-from gateway.web.admin_plane import AdminPlane, Desk
+from gateway.web.admin_routes import AdminHandlers, AdminRoutes
 from gateway.web.data_plane import DataPlane
 from gateway.web.line import Handler, Listener
 
@@ -47,12 +47,15 @@ class Gateway:
         self._settings = settings
         self._log = log
         self._metrics = Metrics(clock, version("inducta-gateway"))
-        self._store = StoreRoom(
+        self.tasks = BackgroundTasks(log.defect, self._metrics.task_failed)
+        self._store = StoreLifecycle(
             settings.store,
-            (clock, settings.timezone),
-            self._metrics.store_call,
+            clock,
+            settings.timezone,
             log,
-            self._metrics.journal_entries_were,
+            self.tasks,
+            observe=self._metrics.store_call,
+            count_entries=self._metrics.journal_entries_were,
         )
         self.store = self._store.store
         self._client = HttpClient(self._background_tasks(), self._note_unrequested_bytes)
@@ -72,35 +75,34 @@ class Gateway:
             estimates=Estimates(),
             keepalive_s=settings.keepalive.total_seconds(),
         )
-        self._pipeline = Pipeline(self.services)
+        self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
         self._data = DataPlane(self._pipeline, settings.max_body)
         self._api = AdminApi(self.services, settings.admin.secret)
-        self._admin = AdminPlane(Desk(self._exposition, self._ailments, self._obstacles, self._api.answer))
-        self._draining = self._supervised = False
-        self._doors: list[tuple[asyncio.Server, Listener]] = []
+        self.admin = AdminHandlers(
+            self._exposition, self._liveness_problems, self._readiness_problems, self._api.answer
+        )
+        self._draining = False
+        self._listeners: list[tuple[asyncio.Server, Listener]] = []
 
     async def start(self) -> tuple[Address, Address]:
         """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError."""
-        self._wake()
+        self._start_tasks()
         data = await self._listen(self._data.handle, self._settings.listen)
-        admin = await self._listen(self._admin.handle, self._settings.admin.listen)
+        admin = await self._listen(AdminRoutes(self.admin).handle, self._settings.admin.listen)
         return data, admin
 
-    async def start_at(self, post: Post) -> Address:
-        """Listen as one of several processes: on a port that they share, and to their supervisor. Raises OSError."""
-        self._supervised = True
-        self._wake()
-        data = await self._listen(self._data.handle, Address(self._settings.listen.host, post.port), shared=True)
-        listener = Listener(self._admin.handle, self.services.new_id)
-        self._doors.append((await asyncio.get_running_loop().create_unix_server(listener, post.socket), listener))
-        return data
+    async def start_on_shared_port(self, port: int) -> Address:
+        """Listen for clients as one of several processes; operators ask the supervisor. Raises OSError."""
+        self._start_tasks()
+        return await self._listen(self._data.handle, Address(self._settings.listen.host, port), shared=True)
 
-    def take_up(self, settings: Settings) -> None:
-        """Serve requests that begin from now on under these settings. What is read at the start alone stays."""
-        self.services.keepalive_s = settings.keepalive.total_seconds()
-        self.services.snapshot = snapshot(settings, self.services.clock.now_ms() // 1000)
-        self._routing.keep(self.services.snapshot.models.values())
+    def swap(self, snapshot: ConfigSnapshot, keepalive_s: float) -> ConfigSnapshot:
+        """Serve requests that begin from now on under this configuration. Gives the one before."""
+        before, self.services.snapshot = self.services.snapshot, snapshot
+        self.services.keepalive_s = keepalive_s
+        self._routing.keep(snapshot.models.values())
         self._follow_upstreams()
+        return before
 
     def on_reload(self, reload: Callable[[], Awaitable[list[str]]]) -> None:
         """What POST /admin/v1/reload does."""
@@ -113,33 +115,41 @@ class Gateway:
         """Stop: serve on for `delay`, let what runs finish for `timeout`, then cut it; `hurry` ends either wait."""
         drain = self._settings.drain
         self._draining = self._data.closing = True
-        await first(hurry.wait(), asyncio.sleep(drain.delay.total_seconds()))
+        await wait_first(hurry.wait(), asyncio.sleep(drain.delay.total_seconds()))
         self._data.refusing = True
-        for server, _ in self._doors[:1]:
+        for server, _ in self._listeners[:1]:
             server.close()
-        await first(hurry.wait(), self._pipeline.idle(), asyncio.sleep(drain.timeout.total_seconds()))
+        await wait_first(hurry.wait(), self._pipeline.idle(), asyncio.sleep(drain.timeout.total_seconds()))
         self._pipeline.cut_short()
         await self._pipeline.idle()
         await self.close()
 
     async def close(self) -> None:
         """Close everything that is open, once what ended is settled and recorded."""
-        for server, listener in self._doors:
+        for server, listener in self._listeners:
             server.close()
             await listener.close()
-        self._doors.clear()
+        self._listeners.clear()
         await self._pipeline.closed()
+        # A reload that ended later would start health checks again.
+        await self.tasks.close()
         await self._health_checks.close()
         await self._client.close()
         await self._store.close()
 
-    def _wake(self) -> None:
-        """What goes on by itself from now on."""
+    def packed_metrics(self) -> bytes:
+        """For whoever sums those of several processes."""
+        self._observe()
+        return self._metrics.packed()
+
+    def _start_tasks(self) -> None:
         self._store.start()
         self._follow_upstreams()
+        lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
+        self.tasks.keep_running("watch the loop's lag", lag)
 
     def _background_tasks(self) -> BackgroundTasks:
-        return BackgroundTasks(self._log.defect, lambda task: self._metrics.task_failures.add((task,)))
+        return BackgroundTasks(self._log.defect, self._metrics.task_failed)
 
     def _follow_upstreams(self) -> None:
         """Share and check the upstreams of the snapshot in force."""
@@ -150,9 +160,9 @@ class Gateway:
         )
 
     def _note_health(self, change: Change) -> None:
-        tell = self._log.warning if change.after in ("open", "down") else self._log.info
+        write = self._log.warning if change.after in ("open", "down") else self._log.info
         model = {"model": change.model} if change.model else {}
-        tell("upstream health", upstream=change.upstream, **model, before=change.before, after=change.after)
+        write("upstream health", upstream=change.upstream, **model, before=change.before, after=change.after)
 
     def _note_unrequested_bytes(self, upstream: str) -> None:
         self._metrics.attempts.add((upstream, "unrequested_bytes"))
@@ -162,21 +172,24 @@ class Gateway:
         listener = Listener(handler, self.services.new_id)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(listener, address.host, address.port, reuse_port=shared, backlog=_BACKLOG)
-        self._doors.append((server, listener))
+        self._listeners.append((server, listener))
         return Address(address.host, server.sockets[0].getsockname()[1])
 
-    async def _exposition(self) -> tuple[bytes, str]:
+    def _observe(self) -> None:
         self._metrics.in_flight.set(self._pipeline.in_flight)
         now = self.services.clock.monotonic()
         seen = self._routing.health.view(self.services.snapshot.upstreams(), now)
-        # Anew each time: an upstream that a reload has removed is not told any more.
+        # From scratch each time: an upstream that a reload has removed is not reported any more.
         self._metrics.upstream_up.values = {(each.name,): int(each.up) for each in seen}
         self._metrics.unsettled.set(self._store.unsettled)
-        return (self._metrics.packed(), PACKED) if self._supervised else self._metrics.render()
 
-    async def _ailments(self) -> list[str]:
-        return []  # A process that answers is well.
+    async def _exposition(self) -> tuple[bytes, str]:
+        self._observe()
+        return self._metrics.render()
 
-    async def _obstacles(self) -> list[str]:
-        store = self._store.denial
-        return ["draining"] * self._draining + [f"the store {store}"] * bool(store)
+    async def _liveness_problems(self) -> list[str]:
+        return []  # A process that answers is healthy.
+
+    async def _readiness_problems(self) -> list[str]:
+        refusal = self._store.refusal
+        return ["draining"] * self._draining + [f"the store {refusal}"] * bool(refusal)

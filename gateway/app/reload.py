@@ -1,65 +1,79 @@
-"""A changed configuration, taken up while the gateway runs: whole, or not at all.
+"""A changed configuration, loaded while the gateway runs: whole, or not at all.
 
 SIGHUP, a change of the file and POST /admin/v1/reload lead here. Requests under way go on under the
 configuration that they began with.
+
+One reload runs at a time. Who asks for one meanwhile gets the result of the next, which all of them share: the one that
+runs may have read the file before they asked. A file that changes while it is read is read again, so that the newest
+one is in force at the end, however long each took.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
+import weakref
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
 from gateway.app.gateway import Gateway
-from gateway.settings import Settings, SettingsInvalid, load
+from gateway.app.snapshot_process import LoadedSnapshot, LoadFailed, load_in_child, release_in_parts
+from gateway.core.caller import Caller
+from gateway.core.snapshot import ConfigSnapshot
+from gateway.runtime.tasks import BackgroundTasks
+from gateway.settings import Settings
 from gateway.telemetry.log import Log
 
 LOOK_EVERY_S = 2.0
 """How often the file is looked at. Kubernetes swaps a link for a changed ConfigMap, which inotify misses."""
 
+READINGS = 5
+"""Of a file that changes during each of them, the last reading is taken; the next look finds what came after."""
+
 _FIXED = ("listen", "admin", "workers", "timezone", "max_body", "drain", "store")
 """Settings that are read once, at the start."""
+
+Load = Callable[[str, int], Awaitable[LoadedSnapshot]]
+"""Reads a file, at a time in seconds since 1970. Raises LoadFailed."""
 
 
 class Reloader:
     """Keeps a gateway to a file."""
 
-    def __init__(self, path: str, gateway: Gateway, log: Log, settings: Settings) -> None:
+    def __init__(self, path: str, gateway: Gateway, log: Log, settings: Settings, load: Load = load_in_child) -> None:
         self._path = path
+        self._load = load
         self._gateway = gateway
         self._log = log
         self._settings = settings
         self._seen = _stamp(path)
         self._asked = asyncio.Event()
+        self._running: asyncio.Task[list[str]] | None = None
+        self._next: asyncio.Task[list[str]] | None = None
 
-    def begin(self) -> asyncio.Task[None]:
-        """Listen to SIGHUP and to the admin API, and watch the file for as long as the task runs."""
+    def start(self) -> None:
+        """Listen to SIGHUP and to the admin API, and watch the file, until the gateway's tasks are closed."""
         self._gateway.on_reload(self.reload)
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self.ask)
-        return loop.create_task(self.watch())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.ask)
+        self._tasks.keep_running("watch the configuration", self.watch)
+
+    @property
+    def _tasks(self) -> BackgroundTasks:
+        return self._gateway.tasks
 
     async def reload(self) -> list[str]:
-        """Take the file up now; what is wrong with it, where it was refused."""
-        self._seen = _stamp(self._path)
-        try:
-            # In a thread: a large file takes long enough to make running streams stutter.
-            settings = (await asyncio.to_thread(load, self._path, os.environ)).settings
-        except SettingsInvalid as invalid:
-            problems = [str(problem) for problem in invalid.problems]
-            self._log.error("configuration refused", problems=problems)
-            self._gateway.count_reload("refused")
-            return problems
-        fixed = [name for name in _FIXED if getattr(settings, name) != getattr(self._settings, name)]
-        self._gateway.take_up(settings)
-        self._gateway.count_reload("accepted")
-        self._log.info("configuration taken up", needs_restart=fixed)
-        return []
+        """Load the file as it is now, or newer; what is wrong with it, where it was refused."""
+        if self._next is not None:
+            reloading = self._next
+        elif self._running is not None and not self._running.done():
+            reloading = self._next = self._tasks.start("reload", self._reload_after(self._running))
+        else:
+            reloading = self._running = self._tasks.start("reload", self._reload())
+        return await asyncio.shield(reloading)
 
     async def watch(self) -> None:
-        """Take the file up whenever it has changed, for as long as this is awaited."""
+        """Reload whenever the file has changed, for as long as this is awaited."""
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), LOOK_EVERY_S)
@@ -68,8 +82,56 @@ class Reloader:
                 await self.reload()
 
     def ask(self) -> None:
-        """Have `watch` take the file up now, changed or not."""
+        """Have `watch` reload the file now, changed or not."""
         self._asked.set()
+
+    async def _reload_after(self, running: asyncio.Task[list[str]]) -> list[str]:
+        await asyncio.wait([running])
+        self._running, self._next = self._next, None
+        return await self._reload()
+
+    async def _reload(self) -> list[str]:
+        try:
+            loaded = await self._newest()
+        except LoadFailed as failed:
+            self._log.error("configuration refused", problems=failed.problems)
+            self._gateway.count_reload("refused")
+            return failed.problems
+        settings = loaded.settings
+        fixed = [name for name in _FIXED if getattr(settings, name) != getattr(self._settings, name)]
+        self._retire(self._gateway.swap(loaded.snapshot, settings.keepalive.total_seconds()))
+        self._gateway.count_reload("accepted")
+        self._log.info("configuration reloaded", needs_restart=fixed)
+        return []
+
+    async def _newest(self) -> LoadedSnapshot:
+        """Raises LoadFailed."""
+        for _ in range(READINGS - 1):
+            self._seen = _stamp(self._path)
+            try:
+                loaded = await self._read()
+            except LoadFailed:
+                if _stamp(self._path) == self._seen:
+                    raise
+            else:
+                if _stamp(self._path) == self._seen:
+                    return loaded
+        self._seen = _stamp(self._path)
+        return await self._read()
+
+    async def _read(self) -> LoadedSnapshot:
+        return await self._load(self._path, self._gateway.services.clock.now_ms() // 1000)
+
+    def _retire(self, snapshot: ConfigSnapshot) -> None:
+        """Free the callers of a snapshot little by little, once the last request under it has ended."""
+        callers = list(snapshot.callers.values())
+        weakref.finalize(snapshot, self._release, callers).atexit = False
+
+    def _release(self, callers: list[Caller]) -> None:
+        # Where the loop has ended, nothing is left to delay.
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            self._tasks.start("release a snapshot", release_in_parts(callers))
 
 
 def _stamp(path: str) -> tuple[int, int, int] | None:

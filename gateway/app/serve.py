@@ -1,27 +1,37 @@
-"""Run one gateway in this process until a signal ends it. A second signal cuts the drain short."""
+"""Run one gateway in this process until it is asked to stop: by itself, or as one of several workers.
+
+By itself it opens both listeners and follows signals. A worker shares the port, is asked by operators through its
+supervisor, and drains when the supervisor orders it, or is gone.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import gc
+import os
 import resource
-import signal
-from collections.abc import Callable
+import socket
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple
 
+import msgspec
 import uvloop
 
 from gateway.app.gateway import Gateway
 from gateway.app.reload import Reloader
 from gateway.core.address import Address
+from gateway.runtime.control_channel import ControlChannel, ControlServer, Handler, Order
+from gateway.runtime.shutdown import Shutdown
+from gateway.runtime.workers import WorkerSpec
 from gateway.settings import Settings
 from gateway.telemetry.log import Log, configure
-
-END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from gateway.web.admin_routes import AdminRequest
 
 Announce = Callable[[Settings, Address, Address], None]
-"""Told once the gateway listens, with the addresses at which clients and operators are served."""
+"""Called once the gateway listens, with the addresses at which clients and operators are served."""
+
+_STDIN = 0
+"""A worker's end of the control channel."""
 
 
 class Source(NamedTuple):
@@ -32,13 +42,6 @@ class Source(NamedTuple):
     path: str | None = None
 
 
-class Ending(NamedTuple):
-    """When to stop, and whether to hurry."""
-
-    stop: asyncio.Event
-    hurry: asyncio.Event
-
-
 def serve(source: Source, announce: Announce) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises OSError where an address cannot be taken, and what
     the source raises."""
@@ -46,40 +49,70 @@ def serve(source: Source, announce: Announce) -> None:
     uvloop.run(_serve(source, configure(), announce))
 
 
+def serve_as_worker(spec: WorkerSpec, path: str, settings: Settings) -> None:
+    """`path` is the file that the settings come from. Raises OSError where the port cannot be listened on."""
+    allow_many_connections()
+    uvloop.run(_serve_as_worker(spec, path, settings, configure(worker=spec.worker)))
+
+
 async def _serve(source: Source, log: Log, announce: Announce) -> None:
-    ending = Ending(asyncio.Event(), asyncio.Event())
-
-    def on_signal(name: str) -> None:
-        again = ending.stop.is_set()
-        log.info("signal", name=name, effect="the drain is cut short" if again else "drain")
-        (ending.hurry if again else ending.stop).set()
-
-    loop = asyncio.get_running_loop()
-    for number in END_SIGNALS:
-        loop.add_signal_handler(number, on_signal, number.name)
+    shutdown = Shutdown()
+    shutdown.on_signals(lambda name, effect: log.info("signal", name=name, effect=effect))
     async with source.settings as settings:
         gateway = Gateway(settings, log)
-        watching = _watch(source.path, gateway, log, settings)
+        if source.path is not None:
+            Reloader(source.path, gateway, log, settings).start()
         data, admin = await gateway.start()
         log.info("serving", listen=str(data), admin=str(admin))
         announce(settings, data, admin)
-        await run(gateway, ending, watching)
+        await _until(shutdown, gateway)
     log.info("stopped")
 
 
-async def run(gateway: Gateway, ending: Ending, watching: asyncio.Task[None] | None) -> None:
-    """Let a gateway that listens serve until the end, then drain it."""
+async def _serve_as_worker(spec: WorkerSpec, path: str, settings: Settings, log: Log) -> None:
+    shutdown = Shutdown()
+    shutdown.on_signals_of_a_group()
+    gateway = Gateway(settings, log)
+    reloader = Reloader(path, gateway, log, settings)
+    reloader.start()
+    channel = await ControlChannel.over(socket.socket(fileno=_STDIN))
+    orders = {Order.DRAIN: shutdown.request, Order.HURRY: shutdown.hurry, Order.RELOAD: reloader.ask}
+    control = ControlServer(channel, orders, control_handlers(gateway), gateway.tasks, log.defect)
+    data = await gateway.start_on_shared_port(spec.port)
+    log.info("worker serving", listen=str(data), pid=os.getpid())
+    control.ready()
+    gateway.tasks.keep_running("follow the supervisor", control.run)
+    await _until(shutdown, gateway)
+    log.info("worker stopped")
+
+
+def control_handlers(gateway: Gateway) -> Mapping[str, Handler]:
+    """What a worker answers to its supervisor: AdminHandlers, encoded."""
+    admin = gateway.admin
+
+    async def metrics(_body: bytes) -> bytes:
+        return gateway.packed_metrics()
+
+    async def admin_api(body: bytes) -> bytes:
+        return _ENCODER.encode(await admin.admin_api(msgspec.msgpack.decode(body, type=AdminRequest)))
+
+    def encoded(problems: Callable[[], Awaitable[list[str]]]) -> Handler:
+        async def handle(_body: bytes) -> bytes:
+            return _ENCODER.encode(await problems())
+
+        return handle
+
+    liveness, readiness = encoded(admin.liveness_problems), encoded(admin.readiness_problems)
+    return {"metrics": metrics, "liveness": liveness, "readiness": readiness, "admin": admin_api}
+
+
+async def _until(shutdown: Shutdown, gateway: Gateway) -> None:
+    """Let a gateway that listens serve until it is asked to stop, then drain it."""
     # What was built to last is left out of every later search for garbage.
     gc.collect()
     gc.freeze()
-    await ending.stop.wait()
-    if watching is not None:
-        watching.cancel()
-    await gateway.drain(ending.hurry)
-
-
-def _watch(path: str | None, gateway: Gateway, log: Log, settings: Settings) -> asyncio.Task[None] | None:
-    return Reloader(path, gateway, log, settings).begin() if path is not None else None
+    await shutdown.requested.wait()
+    await gateway.drain(shutdown.hurried)
 
 
 def allow_many_connections() -> None:
@@ -87,3 +120,6 @@ def allow_many_connections() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+_ENCODER = msgspec.msgpack.Encoder()

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.configuration import EXIT_INVALID, config_option, tell
+from gateway.cli.configuration import EXIT_INVALID, config_option, print_problems
 from gateway.finance.price_catalogue import CatalogueMissing, load_catalogue
 from gateway.finance.price_comparison import warnings
 from gateway.settings import Problem, Settings, SettingsInvalid, load
@@ -20,7 +20,7 @@ from gateway.settings.problems import dotted
 
 @click.command(epilog="Example: gateway check -c config/gateway.yaml")
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Tell the result on standard output, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result on standard output, as JSON.")
 def check(config: str, as_json: bool) -> None:
     """Validate a configuration. Exit status 0: it can be used; 2: it cannot.
 
@@ -33,13 +33,13 @@ def check(config: str, as_json: bool) -> None:
         if as_json:
             click.echo(_report(invalid.problems, ()))
         else:
-            tell(invalid.problems)
+            print_problems(invalid.problems)
         sys.exit(EXIT_INVALID)
     found = (*loaded.warnings, *_price_warnings(config, loaded.settings))
     if as_json:
         click.echo(_report((), found))
     else:
-        tell(found, warning=True)
+        print_problems(found, warning=True)
         click.echo(f"{config} is valid: {_summary(loaded.settings)}.")
 
 

@@ -1,4 +1,4 @@
-"""What commands that read a configuration share: the option that names it, and how its problems are told."""
+"""What commands that read a configuration share: the option that names it, and how its problems are printed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ config_option = click.option(
 )
 
 
-def tell(problems: Iterable[Problem], *, warning: bool = False) -> None:
+def print_problems(problems: Iterable[Problem], *, warning: bool = False) -> None:
     """One line each, on standard error."""
     for problem in problems:
         click.echo(f"{problem} (warning)" if warning else str(problem), err=True)
@@ -39,5 +39,5 @@ def load_or_end(config: str) -> Loaded:
 
 
 def end_with(invalid: SettingsInvalid) -> NoReturn:
-    tell(invalid.problems)
+    print_problems(invalid.problems)
     sys.exit(EXIT_INVALID)

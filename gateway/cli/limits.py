@@ -1,4 +1,4 @@
-"""`gateway limits`: how every limit stands now."""
+"""`gateway limits`: the use of every limit now."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from gateway.cli.configuration import config_option
-from gateway.cli.reporting import ask, json_option, show_json
-from gateway.cli.tables import Row, table
+from gateway.cli.output import Row, json_option, show_json, table
+from gateway.cli.reports import report_or_end
 
 _HEADINGS = ("limit", "of", "used", "held", "left", "amount", "resets at")
 
@@ -18,16 +18,16 @@ _HEADINGS = ("limit", "of", "used", "held", "left", "amount", "resets at")
 @click.option("--team", metavar="TEAM", help="Those that bind this team.")
 @json_option
 def limits(config: str, team: str | None, as_json: bool) -> None:
-    """Tell each limit's use, what is left, when it resets.
+    """Show each limit's use, what is left, when it resets.
 
     Held is what requests in flight may still use. Times are in UTC. A limit on each end user by itself is
-    left out: nobody knows their names.
+    left out: their names are not known.
     """
-    told = ask("limits", config, {"team": team})
+    report = report_or_end("limits", config, {"team": team})
     if as_json:
-        show_json(told)
-    elif told["data"]:
-        click.echo(table(_HEADINGS, [_row(limit) for limit in told["data"]]))
+        show_json(report)
+    elif report["data"]:
+        click.echo(table(_HEADINGS, [_row(limit) for limit in report["data"]]))
     else:
         click.echo("There are no limits.")
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import click
 
 from gateway.cli.configuration import config_option, load_or_end
-from gateway.cli.reporting import show_json
-from gateway.cli.tables import table
+from gateway.cli.output import show_json, table
 from gateway.finance.price_catalogue import CatalogueMissing, load_catalogue
 from gateway.finance.price_comparison import DIFFERENT, FILE_HEADER, PriceRow, compare, prices_file
 

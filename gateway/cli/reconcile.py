@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 import click
 
 from gateway.cli.configuration import EXIT_INVALID, config_option, load_or_end
-from gateway.cli.reporting import ask, show_json
-from gateway.cli.tables import Row, table
+from gateway.cli.output import Row, show_json, table
+from gateway.cli.reports import report_or_end
 from gateway.finance.reconcile import FigureDifference, ReconciledCell, Reconciliation, ledger_query
 from gateway.finance.reconcile import reconcile as compare
 from gateway.finance.usage_export import ExportBroken, UsageExport, read_export
@@ -73,7 +73,7 @@ def reconcile(
 def _reconciled(
     settings: Settings, upstream: str, export: UsageExport, config: str, tolerance: Decimal
 ) -> Reconciliation:
-    report = ask("usage", config, ledger_query(export, GROUPS))
+    report = report_or_end("usage", config, ledger_query(export, GROUPS))
     today = datetime.now(UTC).date()
     return compare(settings, upstream, export, report, tolerance=tolerance, today=today)
 

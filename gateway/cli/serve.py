@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from gateway.cli.again import plain, program
-from gateway.cli.configuration import config_option, end_with, load_or_end, tell
-from gateway.cli.starting import told_to_people
+from gateway.cli.configuration import config_option, end_with, load_or_end, print_problems
+from gateway.cli.errors import errors_in_one_line
+from gateway.cli.reexec import json_argument, program
 from gateway.core.address import Address
 from gateway.settings import Settings, SettingsInvalid
 from gateway.settings.kinds import Workers, read_workers
@@ -39,7 +39,7 @@ def serve(context: click.Context, /, config: str, workers: Workers | None, **wit
     """Run the gateway until SIGTERM or SIGINT.
 
     Running streams then finish, as long as drain.timeout allows; a second signal cuts them short. SIGHUP
-    takes the configuration up anew.
+    reloads the configuration.
     """
     as_demo, upstream, listen = (without_file[name] for name in ("as_demo", "upstream", "listen"))
     if as_demo and upstream:
@@ -59,16 +59,17 @@ _ALONE = "with memory:// each worker would count for itself."
 
 def _run_from_file(config: str, asked: Workers | None) -> None:
     loaded = load_or_end(config)
-    tell(loaded.warnings, warning=True)
+    print_problems(loaded.warnings, warning=True)
     settings = loaded.settings
     workers = asked or settings.workers
     if workers != 1 and settings.store.url == "memory://":
         raise click.UsageError(f"--workers needs a shared store, such as store.url: redis://…; {_ALONE}")
     count = _cores() if workers == "auto" else workers
     if count > 1:
-        charter = {"config": config, "workers": count, "listen": settings.listen, "admin": settings.admin.listen}
+        listeners = {"listen": settings.listen, "admin": settings.admin.listen}
+        supervisor_config = json_argument({"config": config, "workers": count, **listeners})
         # Not a child: whoever signals and watches this process goes on with the one that it becomes.
-        os.execv(sys.executable, [*program(), "supervise", plain(charter)])  # noqa: S606 # No shell is wanted.
+        os.execv(sys.executable, [*program(), "supervise", supervisor_config])  # noqa: S606 # No shell is wanted.
     # As below.
     from gateway.app.serve import Source
 
@@ -82,12 +83,12 @@ def _cores() -> int:
 
 def _run_without_file(upstream: str | None, listen: str) -> None:
     # A gateway in production has no use for the demo upstream, and does not load it.
-    from gateway.app.demo import before, demo, new_key
+    from gateway.app.demo import demo, in_front_of, new_key
     from gateway.app.serve import Source  # As below.
 
     key = new_key()
     if upstream:
-        _run(Source(before(upstream, os.environ.get("UPSTREAM_API_KEY", ""), key, listen)), _show_how(key))
+        _run(Source(in_front_of(upstream, os.environ.get("UPSTREAM_API_KEY", ""), key, listen)), _show_how(key))
     else:
         _run(Source(demo(key, listen)), _show_how(key))
 
@@ -97,14 +98,14 @@ def _run(source: Source, announce: Announce) -> None:
     from gateway.app.serve import serve as run
 
     try:
-        with told_to_people():
+        with errors_in_one_line():
             run(source, announce)
     except SettingsInvalid as invalid:
         end_with(invalid)
 
 
 def _say_nothing(_settings: Settings, _data: Address, _admin: Address) -> None:
-    """The log has told it already."""
+    """The log says it already."""
 
 
 def _show_how(key: str) -> Announce:

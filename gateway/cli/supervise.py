@@ -10,9 +10,9 @@ import sys
 
 import click
 
-from gateway.app.supervisor import Charter, supervise
-from gateway.cli.again import Plain, program
-from gateway.cli.starting import told_to_people
+from gateway.app.supervise import SupervisorConfig, supervise
+from gateway.cli.errors import errors_in_one_line
+from gateway.cli.reexec import JsonArgument, program
 
 EXAMPLE = (
     """Example: gateway supervise '{"config":"config/gateway.yaml","workers":2,"""
@@ -21,11 +21,11 @@ EXAMPLE = (
 
 
 @click.command("supervise", hidden=True, epilog=EXAMPLE)
-@click.argument("charter", type=Plain(Charter))
-def command(charter: Charter) -> None:
+@click.argument("workers", type=JsonArgument(SupervisorConfig))
+def command(workers: SupervisorConfig) -> None:
     """Keep several workers.
 
     gateway serve becomes this where the configuration asks for more than one.
     """
-    with told_to_people():
-        sys.exit(supervise(charter, [*program(), "worker", "-c", charter.config]))
+    with errors_in_one_line():
+        sys.exit(supervise(workers, [*program(), "worker", "-c", workers.config]))

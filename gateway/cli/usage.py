@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from gateway.cli.configuration import config_option
-from gateway.cli.reporting import ask, json_option, show_json
-from gateway.cli.tables import Row, table
+from gateway.cli.output import Row, json_option, show_json, table
+from gateway.cli.reports import report_or_end
 
 _HEADINGS = {
     "requests": "requests",
@@ -35,35 +35,35 @@ _HEADINGS = {
 @click.option("--csv", "as_csv", is_flag=True, help="As CSV, for spreadsheets.")
 @json_option
 def usage(config: str, as_csv: bool, as_json: bool, **query: str | None) -> None:
-    """Tell tokens, requests and cost from the ledger.
+    """Show tokens, requests and cost from the ledger.
 
     Cached tokens are a part of the input, reasoning of the output; estimated are those of both that no
     model server reported. Days begin in the configuration's time zone.
     """
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude one another.")
-    told = ask("usage", config, query)
+    report = report_or_end("usage", config, query)
     groups = [name for name in (query["by"] or "").split(",") if name]
     if as_json:
-        show_json(told)
+        show_json(report)
     elif as_csv:
-        _show_csv(told, groups)
+        _show_csv(report, groups)
     else:
-        _show_table(told, groups)
+        _show_table(report, groups)
 
 
-def _show_csv(told: dict[str, Any], groups: list[str]) -> None:
+def _show_csv(report: dict[str, Any], groups: list[str]) -> None:
     writer = csv.DictWriter(sys.stdout, [*groups, *_HEADINGS], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(told["rows"])
+    writer.writerows(report["rows"])
 
 
-def _show_table(told: dict[str, Any], groups: list[str]) -> None:
-    if not told["rows"]:
+def _show_table(report: dict[str, Any], groups: list[str]) -> None:
+    if not report["rows"]:
         click.echo("Nothing was used.")
         return
-    rows = [_row(row, groups) for row in told["rows"]] if groups else []
-    total = ["total", *[""] * (len(groups) - 1), *_figures(told["total"])] if groups else _figures(told["total"])
+    rows = [_row(row, groups) for row in report["rows"]] if groups else []
+    total = ["total", *[""] * (len(groups) - 1), *_figures(report["total"])] if groups else _figures(report["total"])
     click.echo(table([*groups, *_HEADINGS.values()], [*rows, total]))
 
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import click
 
-from gateway.app.post import Post
-from gateway.app.worker import work
-from gateway.cli.again import Plain
+from gateway.app.serve import serve_as_worker
 from gateway.cli.configuration import config_option, load_or_end
-from gateway.cli.starting import told_to_people
+from gateway.cli.errors import errors_in_one_line
+from gateway.cli.reexec import JsonArgument
+from gateway.runtime.workers import WorkerSpec
 
-EXAMPLE = """Example: gateway worker -c config/gateway.yaml '{"worker":1,"port":8080,"socket":"/tmp/1.sock"}'"""
+EXAMPLE = """Example: gateway worker -c config/gateway.yaml '{"worker":1,"port":8080}'"""
 
 
 @click.command(hidden=True, epilog=EXAMPLE)
 @config_option
-@click.argument("post", type=Plain(Post))
-def worker(config: str, post: Post) -> None:
+@click.argument("spec", type=JsonArgument(WorkerSpec))
+def worker(config: str, spec: WorkerSpec) -> None:
     """Serve as one of several processes.
 
-    The supervisor starts it, with a socket for its orders as standard input.
+    The supervisor starts it, with the control channel as standard input.
     """
     settings = load_or_end(config).settings
-    with told_to_people():
-        work(post, config, settings)
+    with errors_in_one_line():
+        serve_as_worker(spec, config, settings)

@@ -8,7 +8,7 @@ from gateway.core.limits import Limit
 from gateway.core.target import Model, matches
 
 
-class Caller(msgspec.Struct, frozen=True):
+class Caller(msgspec.Struct, frozen=True, gc=False):
     """A key as the journey sees it. `limits` are those of organisation, team and key;
     `user_limits` bind each end user of the team by itself. `models` None: every model."""
 

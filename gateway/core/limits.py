@@ -66,7 +66,7 @@ class WhenSpent(StrEnum):
     STOP = "stop"
 
 
-class Limit(msgspec.Struct, frozen=True):
+class Limit(msgspec.Struct, frozen=True, gc=False):
     """One limit on one subject.
 
     `subject` is the team's name, the key's id, the model's name, the end user (for scope user,

@@ -12,7 +12,7 @@ from gateway.core.limits import Limit
 from gateway.core.target import Model, Upstream
 
 
-class ConfigSnapshot(msgspec.Struct, frozen=True):
+class ConfigSnapshot(msgspec.Struct, frozen=True, weakref=True):
     """`callers` by the hexadecimal SHA-256 of their key, `models` by name and by alias."""
 
     callers: dict[str, Caller]

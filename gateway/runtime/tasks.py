@@ -6,7 +6,7 @@ Here an owner has a `BackgroundTasks` for what it starts:
 
 * `keep_running` is for loops. One that raises is logged, counted and started again after a pause,
   which doubles while it goes on failing. One that returns is over.
-* `start` is for work that ends. An exception is logged and counted; nobody has to ask for it.
+* `start` is for work that ends. An exception is logged and counted, whether or not the result is awaited.
 * `close` cancels both and waits for their end; `idle` waits for the work and cancels nothing.
 
 `asyncio.create_task` and its kin are called in this package alone; a house test looks.
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def _not_counted(_task: str) -> None:
-    """Where nobody counts."""
+    """The default: failures are logged alone."""
 
 
 class BackgroundTasks:

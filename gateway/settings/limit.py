@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import ConfigDict
@@ -13,11 +14,16 @@ from gateway.settings.section import Section, setting
 
 MICRO = 1_000_000
 
+_METERS = tuple((meter, meter.value) for meter in Meter)
+
 _ONE_METER: dict[str, Any] = {"oneOf": [{"required": [meter.value]} for meter in Meter]}
 
 
 class LimitSettings(Section):
-    """One meter with its amount, a window, and which models it counts."""
+    """One meter with its amount, a window, and which models it counts.
+
+    What follows from the settings is computed once: a configuration may have 50,000 limits, and checks ask often.
+    """
 
     model_config = ConfigDict(json_schema_extra=_ONE_METER)
 
@@ -42,20 +48,20 @@ class LimitSettings(Section):
         "finish", "Of quotas: whether a running stream may finish its answer, or is stopped where the quota ends."
     )
 
-    @property
+    @cached_property
     def meters(self) -> tuple[Meter, ...]:
         """The meters that are set: exactly one in a limit that is valid."""
-        return tuple(meter for meter in Meter if getattr(self, meter.value) is not None)
+        return tuple([meter for meter, name in _METERS if getattr(self, name) is not None])
 
     @property
     def meter(self) -> Meter:
         return self.meters[0]
 
-    @property
+    @cached_property
     def window(self) -> Per | None:
         return Per(self.per) if self.per else None
 
-    @property
+    @cached_property
     def amount(self) -> int:
         """In the meter's unit: requests, tokens or micro-dollars."""
         return self._units(getattr(self, self.meter.value))
@@ -65,7 +71,7 @@ class LimitSettings(Section):
         """What a rate's bucket holds, in the meter's unit; the amount for other kinds."""
         return self.amount if self.burst is None else self._units(self.burst)
 
-    @property
+    @cached_property
     def title(self) -> str:
         """Its name. The one that is made does not depend on the amount: counters are kept under it,
         and a limit that is raised goes on from what was used."""

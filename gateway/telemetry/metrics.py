@@ -27,6 +27,7 @@ from gateway.telemetry.series import Counter, Fold, Gauge, Histogram, Labels, Se
 DURATION = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 900)
 FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 60)
 OVERHEAD = (0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+LOOP_LAG = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 STORE_CALL = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 # fmt: on
 MICRO = 1_000_000
@@ -48,8 +49,7 @@ class Metrics:
 
     def __init__(self, clock: Clock, version: str) -> None:
         self._clock = clock
-        place = ("model", "upstream")
-        limit = ("team", "meter", "per", "scope")
+        place, limit = ("model", "upstream"), ("team", "meter", "per", "scope")
         self.requests = Counter(
             "gateway_requests_total", "Finished requests.", ("endpoint", "team", "model", "upstream", "status")
         )
@@ -76,11 +76,12 @@ class Metrics:
             "gateway_upstream_attempts_total", "Requests sent to an upstream.", ("upstream", "outcome")
         )
         self.config_reloads = Counter(
-            "gateway_config_reloads_total", "Changed configurations that were taken up or refused.", ("outcome",)
+            "gateway_config_reloads_total", "Changed configurations that were loaded or refused.", ("outcome",)
         )
         self.task_failures = Counter(
             "gateway_task_failures_total", "Background tasks that failed and were started again.", ("task",)
         )
+        self.loop_lag = Histogram("gateway_loop_lag_seconds", "How late the event loop was.", (), LOOP_LAG)
         self.store_calls = Counter("gateway_store_calls_total", "Calls of the store.", ("call", "outcome"))
         self.store_seconds = Histogram("gateway_store_call_seconds", "How long they took.", ("call",), STORE_CALL)
         self.unsettled = Gauge("gateway_unsettled_requests", "Answered requests whose settlement waits.")
@@ -136,6 +137,12 @@ class Metrics:
     def journal_entries_were(self, outcome: str, entries: int) -> None:
         """Record what became of settlements that could not be made at once: "written", "replayed", "parked", "lost"."""
         self.journal_entries.add((outcome,), entries)
+
+    def task_failed(self, task: str) -> None:
+        self.task_failures.add((task,))
+
+    def loop_lagged(self, seconds: float) -> None:
+        self.loop_lag.observe((), seconds)
 
     def quotas(self, limit_statuses: Iterable[LimitStatus]) -> None:
         """Note how much of each quota of a team or of the organisation is used.

@@ -1,47 +1,63 @@
-"""The admin API's door: who may ask, what is read and what is done."""
+"""The admin API under /admin/v1: its token, what operators may know of a running gateway as JSON, and the reload."""
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 
-import msgspec
-from aiohttp import web
-
-from gateway.core.errors import AdminForbidden, FieldInvalid, KeyUnknown, MethodNotAllowed
+from gateway.core.caller import Caller
+from gateway.core.errors import (
+    AdminForbidden,
+    FieldInvalid,
+    GatewayError,
+    KeyUnknown,
+    MethodNotAllowed,
+    UrlUnknown,
+)
+from gateway.core.health import UpstreamStatus
+from gateway.core.limit_status import rfc3339
+from gateway.core.snapshot import ConfigSnapshot
 from gateway.pipeline import Services
-from gateway.store.reports import Told
-from gateway.web.admin_pages import content_of
-from gateway.web.admin_plane import PREFIX
-from gateway.web.rendering import JSON
+from gateway.store.reports import REPORTS, Report, Told, listed
+from gateway.web.admin_routes import PREFIX, AdminRequest, AdminResponse, error_response, json_response
+
+Reload = Callable[[], Awaitable[list[str]]]
+"""Reloads the configuration's file, and gives what is wrong with it."""
+
+Content = Callable[[Services, Mapping[str, str]], Awaitable[Told]]
 
 
 class AdminApi:
     """Everything under PREFIX. Without a token it is closed."""
 
     def __init__(self, services: Services, token: str) -> None:
-        self.reload: Callable[[], Awaitable[list[str]]] | None = None
-        """Takes the configuration's file up anew, and tells what is wrong with it; None where there is no file."""
-        self._rooms = services
+        self.reload: Reload | None = None
+        """None where there is no file."""
+
+        self._services = services
         self._token = token
 
-    async def answer(self, request: web.BaseRequest) -> web.Response:
-        """Raises a GatewayError for what it does not give."""
+    async def answer(self, request: AdminRequest) -> AdminResponse:
+        try:
+            return await self._answer(request)
+        except GatewayError as error:
+            return error_response(error)
+
+    async def _answer(self, request: AdminRequest) -> AdminResponse:
         check_token(request.headers, self._token)
-        path = request.rel_url.raw_path
-        if path == PREFIX + "reload":
+        if request.path == PREFIX + "reload":
             return await self._reload(request.method)
         if request.method != "GET":
-            raise MethodNotAllowed("This page is read with GET.", allow="GET")
-        return _json(200, await content_of(path, self._rooms, request.rel_url.query))
+            raise MethodNotAllowed("Use GET to read this page.", allow="GET")
+        return json_response(200, await content_of(request.path, self._services, request.query))
 
-    async def _reload(self, method: str) -> web.Response:
+    async def _reload(self, method: str) -> AdminResponse:
         if method != "POST":
-            raise MethodNotAllowed("The configuration is taken up anew with POST.", allow="POST")
+            raise MethodNotAllowed("Use POST to reload the configuration.", allow="POST")
         if self.reload is None:
             raise FieldInvalid("This gateway was started without a configuration file.")
         problems = await self.reload()
-        return _json(400 if problems else 200, {"taken_up": not problems, "problems": problems})
+        return json_response(400 if problems else 200, {"taken_up": not problems, "problems": problems})
 
 
 def check_token(headers: Mapping[str, str], token: str) -> None:
@@ -49,9 +65,80 @@ def check_token(headers: Mapping[str, str], token: str) -> None:
     if not token:
         raise AdminForbidden("The admin API is closed: set admin.token to open it.")
     given = headers.get("authorization", "").removeprefix("Bearer ")
-    if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode()):
+    if not hmac.compare_digest(given.encode(), token.encode()):
         raise KeyUnknown("Send the admin token as 'Authorization: Bearer TOKEN'.")
 
 
-def _json(status: int, told: Told) -> web.Response:
-    return web.Response(status=status, body=msgspec.json.encode(told), headers=dict([JSON]))
+async def content_of(path: str, services: Services, query: Mapping[str, str]) -> Told:
+    """The JSON at a path. Raises UrlUnknown, FieldInvalid, StoreUnavailable."""
+    name, _, rest = path.removeprefix(PREFIX).partition("/")
+    if name == "keys" and rest:
+        return _one_key(services, rest)
+    content = PAGES.get(name)
+    if content is None or rest:
+        raise UrlUnknown(f"There is nothing at {path[:200]!r}; there are {', '.join(PREFIX + page for page in PAGES)}.")
+    return await content(services, query)
+
+
+def _reported(report: Report) -> Content:
+    async def content(services: Services, query: Mapping[str, str]) -> Told:
+        return await report(services.store, services.snapshot, query)
+
+    return content
+
+
+async def _teams(services: Services, _query: Mapping[str, str]) -> Told:
+    keys: dict[str, list[str]] = {}
+    for caller in services.snapshot.callers.values():
+        keys.setdefault(caller.team, []).append(caller.key_id)
+    return listed([{"name": team, "keys": ids} for team, ids in keys.items()])
+
+
+async def _keys(services: Services, query: Mapping[str, str]) -> Told:
+    team, now_ms = query.get("team", ""), services.clock.now_ms()
+    callers = services.snapshot.callers.values()
+    return listed([_key_object(caller, now_ms) for caller in callers if team in ("", caller.team)])
+
+
+async def _upstreams(services: Services, _query: Mapping[str, str]) -> Told:
+    seen = services.upstream.routing.health.view(services.snapshot.upstreams(), services.clock.monotonic())
+    return listed([_upstream_object(upstream, services.snapshot) for upstream in seen])
+
+
+def _upstream_object(seen: UpstreamStatus, snapshot: ConfigSnapshot) -> Told:
+    every = {model.name: model for model in snapshot.models.values()}.values()
+    serves = [model.name for model in every if any(target.upstream.name == seen.name for target in model.targets)]
+    circuits = [
+        {"model": case.model, "state": case.state.value, "share": round(case.share, 3), "wait_s": round(case.wait_s, 3)}
+        for case in seen.models
+    ]
+    return {"name": seen.name, "up": seen.up, "in_flight": seen.in_flight, "models": serves, "circuits": circuits}
+
+
+def _one_key(services: Services, key_id: str) -> Told:
+    for caller in services.snapshot.callers.values():
+        if caller.key_id == key_id:
+            return _key_object(caller, services.clock.now_ms())
+    raise UrlUnknown(f"There is no key with the id {key_id[:64]!r}.")
+
+
+def _key_object(caller: Caller, now_ms: int) -> Told:
+    expired = caller.expires_ms is not None and caller.expires_ms <= now_ms
+    return {
+        "id": caller.key_id,
+        "name": caller.key_name,
+        "team": caller.team,
+        "models": sorted({pattern for patterns in caller.models for pattern in patterns}),
+        "limits": [limit.name for limit in caller.limits if limit.subject == caller.key_id],
+        "expires_at": rfc3339(caller.expires_ms) if caller.expires_ms is not None else None,
+        "status": "disabled" if caller.disabled else "expired" if expired else "active",
+        "source": "config",
+    }
+
+
+PAGES: dict[str, Content] = {
+    **{name: _reported(report) for name, report in REPORTS.items()},
+    "teams": _teams,
+    "keys": _keys,
+    "upstreams": _upstreams,
+}

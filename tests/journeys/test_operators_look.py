@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from io import BytesIO
+
 import pytest
 
+from gateway.app.snapshot_builder import snapshot
 from gateway.demo import DemoUpstream, Script
 from gateway.settings import Settings
-from tests.whole_gateway import MODEL, Reply, WholeGateway, configuration, settings_of, whole_gateway
+from tests.raw_client import raw_client
+from tests.whole_gateway import MODEL, PATIENCE_S, Reply, WholeGateway, configuration, settings_of, whole_gateway
 
 TOKEN = "operators-token"
 ADMIN = {"listen": "127.0.0.1:0", "token": TOKEN}
@@ -62,6 +67,20 @@ async def test_the_admin_api_is_closed_without_a_token_and_to_another() -> None:
         assert (await ask(gateway, "usage", method="DELETE")).status == 405
 
 
+async def test_what_is_no_text_or_too_long_is_refused_like_anything_else() -> None:
+    async with whole_gateway("http://127.0.0.1:1/v1", admin=ADMIN) as gateway, raw_client(gateway.admin_port) as client:
+        client.send(b"GET /admin/v1/keys?team=%ff HTTP/1.1\r\nhost: g\r\nauthorization: Bearer \xff\r\n\r\n")
+        assert (await client.until(b'"invalid_api_key"')).startswith(b"HTTP/1.1 401")
+        large = await gateway.request("POST", "/admin/v1/reload", admin=True, data=BytesIO(bytes(2**20 + 1)))
+        assert (large.status, large.error["code"]) == (413, "request_too_large")
+
+
+async def test_metrics_say_how_late_the_event_loop_was() -> None:
+    async with whole_gateway("http://127.0.0.1:1/v1") as gateway, asyncio.timeout(PATIENCE_S):
+        while "gateway_loop_lag_seconds_count" not in await gateway.metrics():
+            continue
+
+
 def with_limit(url: str, amount: int) -> Settings:
     return settings_of(configuration(url, team={"limits": [{"requests": amount, "per": "day"}]}))
 
@@ -73,7 +92,7 @@ async def test_a_raised_limit_goes_on_from_what_was_used() -> None:
     ):
         assert (await gateway.chat()).status == 200
         assert (await gateway.chat()).status == 429
-        gateway.gateway.take_up(with_limit(upstream.base_url, 2))
+        gateway.gateway.swap(snapshot(with_limit(upstream.base_url, 2)), 15.0)
         assert (await gateway.chat()).status == 200
         assert (await gateway.chat()).status == 429
 
@@ -87,7 +106,7 @@ async def test_a_stream_goes_on_under_the_configuration_that_it_began_with() -> 
     ):
         stream = await gateway.open_stream()
         await stream.event()
-        gateway.gateway.take_up(settings_of(configuration(new.base_url)))
+        gateway.gateway.swap(snapshot(settings_of(configuration(new.base_url))), 15.0)
         assert (await gateway.chat()).status == 200
         assert (await stream.rest()).events[-1] == "[DONE]"
         assert (old.truth.total.requests, new.truth.total.requests) == (1, 1)

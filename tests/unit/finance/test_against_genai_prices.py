@@ -9,7 +9,8 @@ from genai_prices.data import providers
 from genai_prices.types import ModelInfo, ModelPrice, Provider
 from genai_prices.types import Usage as TheirUsage
 
-from gateway.core.usage import Price, Usage
+from gateway.core.pricing import Price
+from gateway.core.usage import Usage
 from tests.unit.finance.catalogues import NOW
 
 PICO_DOLLARS = 1_000_000

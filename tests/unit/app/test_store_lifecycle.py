@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app.store import state_folder
+from gateway.app.store_lifecycle import state_folder
 
 
 @pytest.mark.parametrize(

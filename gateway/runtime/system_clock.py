@@ -1,4 +1,4 @@
-"""The real clock, dice and ids. Tests give false ones, so that they never sleep."""
+"""The system's clock and ids. Tests inject others, so that they never sleep."""
 
 from __future__ import annotations
 

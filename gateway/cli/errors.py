@@ -1,4 +1,4 @@
-"""What keeps a gateway from starting, told in one line that a person can act on."""
+"""What keeps a gateway from starting, in one line that a person can act on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.core.errors import GatewayError
 
 
 @contextmanager
-def told_to_people() -> Iterator[None]:
+def errors_in_one_line() -> Iterator[None]:
     """Ends the command with 1 where the system or an upstream does not give what is needed."""
     try:
         yield

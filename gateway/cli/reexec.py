@@ -1,4 +1,4 @@
-"""How one process of the gateway starts another: the same program, with a plain value as its last argument."""
+"""How one process of the gateway starts another: the same program, with a value as JSON for its last argument."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def program() -> list[str]:
     return [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]]
 
 
-class Plain(click.ParamType[Any]):
+class JsonArgument(click.ParamType[Any]):
     """An argument that is a value of this kind, as JSON."""
 
     name = "json"
@@ -29,5 +29,5 @@ class Plain(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
-def plain(value: Any) -> str:
+def json_argument(value: Any) -> str:
     return msgspec.json.encode(value).decode()

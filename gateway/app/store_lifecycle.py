@@ -1,4 +1,8 @@
-"""The store that the settings ask for, with what keeps it steady and its holds alive."""
+"""The store that the settings ask for: made, started, watched and closed.
+
+In front of the backend are the outbox, which keeps on disk what an outage would lose (Redis alone), and the renewer
+of leases.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,14 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from zoneinfo import ZoneInfo
 
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings.shape import StoreSettings
 from gateway.store.backlog import Policy
 from gateway.store.contract import Store
@@ -26,25 +32,27 @@ if TYPE_CHECKING:
     from gateway.store.in_redis import Observer
 
 LOOK_EVERY_S = 1.0
-"""Between two looks whether the store answers."""
+"""Between two pings of the store."""
 
 
-class StoreRoom:
-    """`store` is what the journey asks; `start` once the event loop runs. Raises StoreUnavailable where the journal's
+class StoreLifecycle:
+    """`store` is what requests use; `start` once the event loop runs. Raises StoreUnavailable where the journal's
     folder cannot be written to."""
 
     def __init__(
         self,
         settings: StoreSettings,
-        around: tuple[Clock, ZoneInfo],
-        observe: Observer,
+        clock: Clock,
+        zone: ZoneInfo,
         log: Log,
-        count: Callable[[str, int], None],
+        tasks: BackgroundTasks,
+        observe: Observer,
+        count_entries: Callable[[str, int], None],
     ) -> None:
-        clock, zone = around
-        self._steady: OutboxStore | None = None
+        self._outbox: OutboxStore | None = None
         self._refuses = settings.on_outage == "refuse"
         self._log = log
+        self._tasks = tasks
         self._watching: asyncio.Task[None] | None = None
         inner: Store
         if settings.url == "memory://":
@@ -56,15 +64,17 @@ class StoreRoom:
             process = secrets.token_hex(6)
             options = RedisOptions(settings.url, process, settings.prefix, settings.timeout.total_seconds())
             journal = _journal(settings.journal or state_folder(os.environ), process)
-            policy = Policy(log.error, lets_through=not self._refuses, count=count)
-            inner = self._steady = OutboxStore(RedisStore(options, zone, observe), journal, policy, around)
-        self.store = self._vigil = LeaseRenewer(inner)
+            policy = Policy(log.error, lets_through=not self._refuses, count=count_entries)
+            backend = RedisStore(options, zone, observe)
+            inner = self._outbox = OutboxStore(backend, journal, policy, (clock, zone))
+        self.store = self._renewer = LeaseRenewer(inner)
 
     def start(self) -> None:
-        self._vigil.start()
-        if self._steady is not None:
-            self._steady.start()
-            self._watching = asyncio.get_running_loop().create_task(self._watch(self._steady))
+        self._renewer.start()
+        if self._outbox is not None:
+            self._outbox.start()
+            watch = partial(watch_store, self._outbox, self._log)
+            self._watching = self._tasks.keep_running("watch the store", watch)
 
     async def close(self) -> None:
         if self._watching is not None:
@@ -73,29 +83,37 @@ class StoreRoom:
         await self.store.close()
 
     @property
-    def denial(self) -> str | None:
-        """Why nobody is served: the store is out, and requests are refused meanwhile."""
-        return self._steady.trouble if self._steady is not None and self._refuses else None
+    def refusal(self) -> str | None:
+        """Why requests are refused: the store does not answer, and the settings want it so."""
+        return self._outbox.trouble if self._outbox is not None and self._refuses else None
 
     @property
     def unsettled(self) -> int:
         """Requests that wait to be settled, on the disk or in memory."""
-        return self._steady.unsettled if self._steady is not None else 0
+        return self._outbox.unsettled if self._outbox is not None else 0
 
-    async def _watch(self, steady: OutboxStore) -> None:
-        """Ask the store now and then, so that readiness knows of an outage before a request does, and tell
-        operators when it goes out and when it is back."""
-        was_out = False
-        while True:
-            with suppress(StoreUnavailable):
-                await steady.ping()
-            trouble = steady.trouble
-            if trouble is not None and not was_out:
-                self._log.error("store out", reason=trouble)
-            if trouble is None and was_out:
-                self._log.info("store back")
-            was_out = trouble is not None
-            await asyncio.sleep(LOOK_EVERY_S)
+
+class WatchedStore(Protocol):
+    @property
+    def trouble(self) -> str | None: ...
+
+    async def ping(self) -> None: ...
+
+
+async def watch_store(store: WatchedStore, log: Log) -> None:
+    """Ping the store now and then, so that readiness knows of an outage before a request does, and log when it goes
+    out and when it is back."""
+    was_out = False
+    while True:
+        with suppress(StoreUnavailable):
+            await store.ping()
+        trouble = store.trouble
+        if trouble is not None and not was_out:
+            log.error("store out", reason=trouble)
+        if trouble is None and was_out:
+            log.info("store back")
+        was_out = trouble is not None
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 def _journal(folder: Path, process: str) -> Journal:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gateway.cli.tables import figure, table
+from gateway.cli.output import figure, table
 
 
 def test_words_stand_to_the_left_and_figures_to_the_right() -> None:

@@ -1,15 +1,25 @@
-"""Tables for people: columns in line, figures to the right."""
+"""What reading commands print: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from typing import Any
+
+import click
 
 Row = Sequence[str | int | float]
 
+json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, the same that the admin API gives.")
+
+
+def show_json(report: Mapping[str, Any]) -> None:
+    click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+
 
 def table(headings: Sequence[str], rows: Sequence[Row]) -> str:
-    """One line a row below its headings. Numbers stand to the right, with their digits grouped."""
+    """One line a row below its headings. Numbers are right-aligned, with their digits grouped."""
     shown = [headings, *([figure(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip_longest(*shown, fillvalue="")]
     right = [any(isinstance(row[place], int | float) for row in rows) for place in range(len(headings))]

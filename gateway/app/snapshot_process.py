@@ -1,0 +1,129 @@
+"""A configuration read in a process of its own, so that a reload does not delay requests.
+
+Reading 10,000 keys takes seconds of pure Python. In a thread it would hold the interpreter lock for most of that time,
+and every request would wait for it again and again. So a reload starts this module as a child:
+
+    child:  read the file → check it → build the snapshot → pickle it to standard output, in parts
+    parent: collect the bytes → unpickle a part in each turn of the event loop → swap the snapshot
+
+All parts are of one pickler, so that callers go on sharing what they share (a team's limits, say), and each takes a
+fraction of a millisecond. docs/decisions/0008-reloads-in-a-child-process.md has the figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import os
+import pickle
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from contextlib import suppress
+from typing import Any, BinaryIO, NamedTuple
+
+import msgspec
+
+from gateway.app.snapshot_builder import snapshot
+from gateway.core.caller import Caller
+from gateway.core.snapshot import ConfigSnapshot
+from gateway.runtime.workers import status_text
+from gateway.settings import Settings, SettingsInvalid, load
+
+CALLERS_A_PART = 50
+
+NICENESS = 10
+"""Requests go before the reading of a configuration."""
+
+
+class LoadedSnapshot(NamedTuple):
+    """`settings` without what the snapshot holds: teams, models, upstreams and limits."""
+
+    settings: Settings
+    snapshot: ConfigSnapshot
+
+
+class LoadFailed(Exception):
+    """`problems` are what is wrong with the configuration, or why it could not be read."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class _Head(NamedTuple):
+    """The first part. `snapshot` has no callers yet."""
+
+    problems: list[str]
+    settings: Settings | None = None
+    snapshot: ConfigSnapshot | None = None
+
+
+async def load_in_child(path: str, loaded_at: int) -> LoadedSnapshot:
+    """`loaded_at` is in seconds since 1970. Raises LoadFailed."""
+    command = (sys.executable, "-m", __name__, path, str(loaded_at))
+    try:
+        # A session of its own: Ctrl-C on a terminal is not for it.
+        process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, start_new_session=True)
+    except OSError as error:
+        raise LoadFailed([f"{path} cannot be read: no process can be started: {error.strerror}"]) from None
+    try:
+        written, _ = await process.communicate()
+    except asyncio.CancelledError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        raise
+    if process.returncode != 0:
+        raise LoadFailed([f"{path} cannot be read: the process that reads it ended with {_status(process.returncode)}"])
+    return await _unpickled(written)
+
+
+async def _unpickled(written: bytes) -> LoadedSnapshot:
+    parts = pickle.Unpickler(io.BytesIO(written))  # noqa: S301 # Our own child wrote it.
+    head: _Head = parts.load()
+    if head.settings is None or head.snapshot is None:
+        raise LoadFailed(head.problems)
+    callers: dict[str, Caller] = {}
+    while part := parts.load():
+        callers.update(part)
+        await asyncio.sleep(0)
+    return LoadedSnapshot(head.settings, msgspec.structs.replace(head.snapshot, callers=callers))
+
+
+def write_snapshot(path: str, loaded_at: int, out: BinaryIO) -> None:
+    """The child's work."""
+    pickler = pickle.Pickler(out, pickle.HIGHEST_PROTOCOL)
+    try:
+        settings = load(path, os.environ).settings
+    except SettingsInvalid as invalid:
+        pickler.dump(_Head([str(problem) for problem in invalid.problems]))
+        return
+    built = snapshot(settings, loaded_at)
+    rest: dict[str, Any] = {"teams": {}, "models": {}, "upstreams": {}, "limits": ()}
+    head = _Head([], settings.model_copy(update=rest), msgspec.structs.replace(built, callers={}))
+    pickler.dump(head)
+    callers = list(built.callers.items())
+    for start in range(0, len(callers), CALLERS_A_PART):
+        pickler.dump(callers[start : start + CALLERS_A_PART])
+    pickler.dump([])
+
+
+async def release_in_parts(callers: list[Caller]) -> None:
+    """Let go of these a few in each turn of the event loop: all at once would take it milliseconds."""
+    while callers:
+        del callers[-CALLERS_A_PART:]
+        await asyncio.sleep(0)
+
+
+def _status(returncode: int | None) -> str:
+    return status_text(returncode or 0)
+
+
+if __name__ == "__main__":
+    os.nice(NICENESS)
+    gc.disable()
+    # Under this name, not as __main__, the parent finds the classes that are pickled.
+    from gateway.app.snapshot_process import write_snapshot as write
+
+    write(sys.argv[1], int(sys.argv[2]), sys.stdout.buffer)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,60 @@
+"""The HTTP client of commands that ask a running gateway, at its admin listener."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from gateway.core.address import Address
+from gateway.core.errors import FieldInvalid
+from gateway.settings import Settings
+
+_TIMEOUT_S = 10.0
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 # What listens everywhere listens here, too.
+
+
+class AdminUnavailable(Exception):
+    """The running gateway cannot be asked, or refuses; the text says why, and what to do."""
+
+
+class AdminClient:
+    def __init__(self, admin: Address, token: str) -> None:
+        self._address = Address(_EVERYWHERE.get(admin.host, admin.host), admin.port)
+        self._token = token
+
+    @classmethod
+    def for_settings(cls, settings: Settings) -> AdminClient:
+        """Of the gateway that runs with these settings. Raises AdminUnavailable."""
+        if not settings.admin.secret:
+            raise AdminUnavailable("The admin API is closed. Set admin.token, so that the gateway can be asked.")
+        if not settings.admin.listen.port:
+            raise AdminUnavailable(
+                "admin.listen has port 0, so the running gateway cannot be found. Give it a port of its own."
+            )
+        return cls(settings.admin.listen, settings.admin.secret)
+
+    def get(self, page: str, query: Mapping[str, str]) -> dict[str, Any]:
+        """What GET /admin/v1/PAGE gives. Raises AdminUnavailable, FieldInvalid."""
+        url = f"http://{self._address}/admin/v1/{page}"
+        connection = HTTPConnection(self._address.host, self._address.port, timeout=_TIMEOUT_S)
+        try:
+            path = f"/admin/v1/{page}?{urlencode(query)}"
+            connection.request("GET", path, headers={"authorization": f"Bearer {self._token}"})
+            response = connection.getresponse()
+            body: dict[str, Any] = msgspec.json.decode(response.read())
+        except (OSError, HTTPException, msgspec.DecodeError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            message = f"No gateway answers at {url}: {why}. Is it running, with this configuration?"
+            raise AdminUnavailable(message) from None
+        finally:
+            connection.close()
+        if response.status == 200:
+            return body
+        message = str(body["error"]["message"])
+        if response.status == 400:
+            raise FieldInvalid(message)
+        raise AdminUnavailable(f"{url} answers {response.status}: {message}")

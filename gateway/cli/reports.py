@@ -1,0 +1,61 @@
+"""Reports for `gateway usage` and `gateway limits`: from the shared store, or from the running gateway that keeps it
+in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from gateway.app.snapshot_builder import snapshot
+from gateway.cli.admin_client import AdminClient, AdminUnavailable
+from gateway.cli.configuration import load_or_end
+from gateway.core.errors import FieldInvalid, StoreUnavailable
+from gateway.settings import Settings
+from gateway.store.in_redis import RedisOptions, RedisStore
+from gateway.store.reports import REPORTS
+
+_TIMEOUT_S = 5.0
+"""For one call: no request waits for it, and an operator's machine may be far from the store."""
+
+
+def report_or_end(page: str, config: str, query: Mapping[str, str | None]) -> dict[str, Any]:
+    """The report that this configuration's gateway has. Ends the command where there is none."""
+    settings = load_or_end(config).settings
+    given = {name: text for name, text in query.items() if text}
+    try:
+        if settings.store.url == "memory://":
+            return _of_running(page, settings, given)
+        return asyncio.run(_of_store(page, settings, given))
+    except FieldInvalid as invalid:
+        raise click.UsageError(invalid.message) from None
+    except AdminUnavailable as reason:
+        raise click.ClickException(str(reason)) from None
+
+
+def _of_running(page: str, settings: Settings, query: Mapping[str, str]) -> dict[str, Any]:
+    """Raises FieldInvalid, AdminUnavailable."""
+    if not settings.admin.secret:
+        raise AdminUnavailable(
+            "store.url is memory://, so only the running gateway knows. Set admin.token, so that it can be asked, or"
+            " share the counters: store.url: redis://…"
+        )
+    click.echo(f"memory:// is in the running gateway: asking it at {settings.admin.listen}.", err=True)
+    return AdminClient.for_settings(settings).get(page, query)
+
+
+async def _of_store(page: str, settings: Settings, query: Mapping[str, str]) -> dict[str, Any]:
+    """Raises FieldInvalid; ends the command where the store does not answer."""
+    options = RedisOptions(settings.store.url, secrets.token_hex(6), settings.store.prefix, _TIMEOUT_S)
+    store = RedisStore(options, settings.timezone)
+    try:
+        return await REPORTS[page](store, snapshot(settings), query)
+    except StoreUnavailable:
+        trouble = (store.trouble or "does not answer").rstrip(".")  # What the system says often ends in a full stop.
+        raise click.ClickException(f"The store {trouble}. Is store.url right?") from None
+    finally:
+        await store.close()

@@ -1,0 +1,124 @@
+"""The operators' listener: metrics, health, readiness, and the admin API behind its token.
+
+What it answers comes from `AdminHandlers`: those of this process, or of several workers together. Requests to the
+admin API are plain values, so that a supervisor can pass them to a worker. A supervisor loads this module, so it
+imports nothing that serves clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import msgspec
+from aiohttp import web
+
+from gateway.core.errors import GatewayError, MethodNotAllowed, TooLarge, UrlUnknown
+from gateway.web.rendering import JSON, error_body, error_headers
+
+PREFIX = "/admin/v1/"
+
+
+class AdminRequest(msgspec.Struct, frozen=True):
+    """`path` as it was sent, `query` decoded: of a parameter that is given twice, the first. Names of headers are in
+    lower case."""
+
+    method: str
+    path: str
+    query: dict[str, str] = {}
+    headers: dict[str, str] = {}
+    body: bytes = b""
+
+
+class AdminResponse(msgspec.Struct, frozen=True):
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+class AdminHandlers(NamedTuple):
+    """What operators can ask for."""
+
+    metrics: Callable[[], Awaitable[tuple[bytes, str]]]
+    """The exposition and its content type."""
+
+    liveness_problems: Callable[[], Awaitable[list[str]]]
+    """Why the gateway has to be restarted."""
+
+    readiness_problems: Callable[[], Awaitable[list[str]]]
+    """Why the gateway should get no traffic now."""
+
+    admin_api: Callable[[AdminRequest], Awaitable[AdminResponse]]
+    """Answers what comes to the admin API. Raises a GatewayError where it cannot be asked."""
+
+
+class AdminRoutes:
+    """`/metrics` for Prometheus, `/healthz` while the gateway lives, `/readyz` while it wants traffic, `/admin/v1`."""
+
+    def __init__(self, handlers: AdminHandlers) -> None:
+        self._handlers = handlers
+        self._pages: dict[str, Callable[[], Awaitable[AdminResponse]]] = {
+            "/metrics": self._metrics,
+            "/healthz": self._health,
+            "/readyz": self._readiness,
+        }
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            response = await self._answer(request)
+        except GatewayError as error:
+            response = error_response(error)
+        return web.Response(status=response.status, headers=dict(response.headers), body=response.body)
+
+    async def _answer(self, request: web.BaseRequest) -> AdminResponse:
+        path = request.rel_url.raw_path
+        if path.startswith(PREFIX):
+            return await self._handlers.admin_api(await _plain(request))
+        page = self._pages.get(path)
+        if page is None:
+            raise UrlUnknown(f"The admin listener has {', '.join(self._pages)} and {PREFIX}.")
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed("Use GET to read this page.", allow="GET")
+        return await page()
+
+    async def _metrics(self) -> AdminResponse:
+        text, content_type = await self._handlers.metrics()
+        return AdminResponse(200, [("content-type", content_type)], text)
+
+    async def _health(self) -> AdminResponse:
+        return _state("alive", "not alive", await self._handlers.liveness_problems())
+
+    async def _readiness(self) -> AdminResponse:
+        return _state("ready", "not ready", await self._handlers.readiness_problems())
+
+
+def json_response(status: int, body: object) -> AdminResponse:
+    return AdminResponse(status, [JSON], msgspec.json.encode(body))
+
+
+def error_response(error: GatewayError) -> AdminResponse:
+    return AdminResponse(error.status, list(error_headers(error)), error_body(error))
+
+
+def _state(good: str, bad: str, problems: list[str]) -> AdminResponse:
+    body = {"status": bad, "because": problems} if problems else {"status": good}
+    return json_response(503 if problems else 200, body)
+
+
+async def _plain(request: web.BaseRequest) -> AdminRequest:
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise TooLarge(error.text or "The body is too large.") from None
+    return AdminRequest(
+        method=_text(request.method),
+        path=_text(request.rel_url.raw_path),
+        query={_text(name): _text(request.rel_url.query[name]) for name in request.rel_url.query},
+        headers={name.lower(): _text(request.headers[name]) for name in request.headers},
+        body=body,
+    )
+
+
+def _text(received: str) -> str:
+    """With bytes that are not UTF-8 replaced: no other process could be sent them as text."""
+    return received.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,133 @@
+"""A file is read by a process of its own: what comes back is what reading it here gives, and requests do not wait."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import stat
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gateway.app.gateway import Gateway
+from gateway.app.reload import Reloader
+from gateway.app.snapshot_builder import snapshot
+from gateway.app.snapshot_process import CALLERS_A_PART, LoadFailed, load_in_child
+from gateway.settings import load
+from gateway.telemetry.log import Log
+from tests.whole_gateway import PATIENCE_S, Json, configuration
+
+NOWHERE = "http://127.0.0.1:1/v1"
+
+
+def teams(count: int) -> Json:
+    limits = [{"requests": 5, "per": "minute"}, {"usd": "0.25", "per": "month"}]
+    keys = [
+        {"name": f"k{number}", "sha256": hashlib.sha256(b"%d" % number).hexdigest(), "limits": limits}
+        for number in range(count)
+    ]
+    return {"search": {"keys": keys, "limits": [{"concurrent": 7}]}}
+
+
+def written(folder: Path, config: Json) -> str:
+    file = folder / "gateway.yaml"
+    file.write_text(json.dumps(config))
+    return str(file)
+
+
+@pytest.mark.parametrize("keys", [0, 1, CALLERS_A_PART, 3 * CALLERS_A_PART + 1])
+async def test_the_snapshot_is_the_same_as_one_that_is_built_here(keys: int, tmp_path: Path) -> None:
+    price = {"price": {"input": "0.15", "output": "0.60"}}
+    path = written(tmp_path, configuration(NOWHERE, model=price, teams=teams(keys), keepalive="3s"))
+    loaded = await asyncio.wait_for(load_in_child(path, 1_700_000_000), PATIENCE_S)
+    settings = load(path, os.environ).settings
+    assert loaded.snapshot == snapshot(settings, 1_700_000_000)
+    assert (loaded.settings.keepalive, loaded.settings.store) == (settings.keepalive, settings.store)
+    assert loaded.settings.teams == {}
+
+
+async def test_callers_share_what_they_have_in_common(tmp_path: Path) -> None:
+    path = written(tmp_path, configuration(NOWHERE, model={"price": {"input": 1, "output": 1}}, teams=teams(200)))
+    loaded = await asyncio.wait_for(load_in_child(path, 0), PATIENCE_S)
+    assert len({id(caller.limits[0]) for caller in loaded.snapshot.callers.values()}) == 1
+
+
+async def test_a_file_with_errors_is_told_with_its_lines(tmp_path: Path) -> None:
+    path = written(tmp_path, {**configuration(NOWHERE), "listn": "x"})
+    with pytest.raises(LoadFailed) as failed:
+        await asyncio.wait_for(load_in_child(path, 0), PATIENCE_S)
+    (problem,) = failed.value.problems
+    assert problem.startswith(f"{path}:1: listn: is not a known setting")
+
+
+async def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(LoadFailed, match="cannot be read"):
+        await asyncio.wait_for(load_in_child(str(tmp_path / "none.yaml"), 0), PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [("#!/bin/sh\nkill -9 $$", "SIGKILL"), ("#!/bin/sh\nexit 3", "exit 3"), ("not a program", "no process can be")],
+)
+async def test_a_reading_that_dies_leaves_the_old_configuration_in_force(
+    program: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interpreter = tmp_path / "python"
+    interpreter.write_text(program)
+    interpreter.chmod(stat.S_IRWXU)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    with pytest.raises(LoadFailed, match=why):
+        await asyncio.wait_for(load_in_child("gateway.yaml", 0), PATIENCE_S)
+
+
+async def test_a_reading_that_is_no_longer_wanted_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interpreter = tmp_path / "python"
+    told = tmp_path / "pid"
+    interpreter.write_text(f"#!/bin/sh\necho $$ > {told}.new && mv {told}.new {told}\nexec sleep 3600")
+    interpreter.chmod(stat.S_IRWXU)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    loading = asyncio.ensure_future(load_in_child("gateway.yaml", 0))
+    async with asyncio.timeout(PATIENCE_S):
+        while not told.exists():
+            await asyncio.sleep(0)
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    pid = int(told.read_text())
+    async with asyncio.timeout(PATIENCE_S):
+        while _runs(pid):
+            await asyncio.sleep(0)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIG_DFL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+async def test_a_reload_of_many_keys_does_not_hold_the_event_loop(tmp_path: Path) -> None:
+    """In processor time of the loop's thread: what other programs take meanwhile is not counted."""
+    config = configuration(NOWHERE, model={"price": {"input": 1, "output": 1}}, teams=teams(3_000))
+    path = written(tmp_path, config)
+    settings = load(path, os.environ).settings
+    gateway = Gateway(settings, Log(lambda line: None))
+    reloading = asyncio.ensure_future(Reloader(path, gateway, Log(lambda line: None), settings).reload())
+    turns_s, before = [], time.thread_time()
+    async with asyncio.timeout(6 * PATIENCE_S):
+        while not reloading.done():
+            await asyncio.sleep(0)
+            now = time.thread_time()
+            turns_s.append(now - before)
+            before = now
+    assert await reloading == []
+    assert len(gateway.services.snapshot.callers) == 3_000
+    assert max(turns_s) < 0.05
+    await gateway.close()

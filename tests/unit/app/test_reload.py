@@ -1,0 +1,189 @@
+"""Reloads that overlap: one runs at a time, nobody gets a file older than the ask, and the newest file wins."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.app.gateway import Gateway
+from gateway.app.reload import READINGS, Reloader
+from gateway.app.snapshot_builder import snapshot
+from gateway.app.snapshot_process import CALLERS_A_PART, LoadedSnapshot, LoadFailed, release_in_parts
+from gateway.core.caller import Caller
+from gateway.telemetry.log import Log
+from tests.whole_gateway import configuration, settings_of
+
+PATIENCE_S = 10.0
+NOWHERE = "http://127.0.0.1:1/v1"
+
+
+class SlowFile:
+    """A file whose reading takes until the test says so; what is read is what it held when the reading began."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.readings: list[str] = []
+        self._begun = asyncio.Condition()
+        self._gates: list[asyncio.Event] = []
+
+    def write(self, name: str) -> None:
+        changed = self.path.with_suffix(".new")
+        changed.write_text(name)
+        changed.replace(self.path)
+
+    async def load(self, path: str, loaded_at: int) -> LoadedSnapshot:
+        name = self.path.read_text()
+        gate = asyncio.Event()
+        self._gates.append(gate)
+        self.readings.append(name)
+        async with self._begun:
+            self._begun.notify_all()
+        await gate.wait()
+        if name == "invalid":
+            raise LoadFailed(["invalid"])
+        if name == "defect":
+            raise KeyError(name)
+        settings = settings_of(configuration(NOWHERE, teams={name: {"keys": [{"name": "k", "key": "gw_k"}]}}))
+        return LoadedSnapshot(settings, snapshot(settings, loaded_at))
+
+    async def reading(self, number: int) -> None:
+        """Wait until this reading has begun."""
+        async with asyncio.timeout(PATIENCE_S), self._begun:
+            await self._begun.wait_for(lambda: len(self._gates) >= number)
+
+    async def finish(self, number: int) -> None:
+        await self.reading(number)
+        self._gates[number - 1].set()
+
+
+class Reloading:
+    def __init__(self, folder: Path) -> None:
+        self.file = SlowFile(folder / "gateway.yaml")
+        self.file.write("first")
+        self.lines: list[bytes] = []
+        settings = settings_of(configuration(NOWHERE))
+        self.gateway = Gateway(settings, Log(self.lines.append))
+        self.reloader = Reloader(
+            str(self.file.path), self.gateway, Log(self.lines.append), settings, load=self.file.load
+        )
+
+    @property
+    def in_force(self) -> set[str]:
+        return self.gateway.services.snapshot.teams
+
+    def ask(self) -> asyncio.Future[list[str]]:
+        return asyncio.ensure_future(self.reloader.reload())
+
+    @property
+    def events(self) -> list[str]:
+        return [json.loads(line)["event"] for line in self.lines]
+
+
+@pytest.fixture
+async def reloading(tmp_path: Path) -> AsyncIterator[Reloading]:
+    reloading = Reloading(tmp_path)
+    yield reloading
+    await reloading.gateway.close()
+
+
+async def test_a_reload_that_was_asked_for_later_is_in_force_though_the_earlier_reads_longer(
+    reloading: Reloading,
+) -> None:
+    file = reloading.file
+    file.write("second")
+    earlier = reloading.ask()
+    await file.reading(1)
+    file.write("third")
+    later = reloading.ask()
+    await file.finish(1)
+    await file.finish(2)
+    assert await earlier == []
+    await file.finish(3)
+    assert await later == []
+    assert reloading.in_force == {"third"}
+    assert file.readings == ["second", "third", "third"]
+
+
+async def test_those_who_ask_while_one_runs_share_the_next(reloading: Reloading) -> None:
+    file = reloading.file
+    running = reloading.ask()
+    await file.reading(1)
+    waiting = [reloading.ask() for _ in range(5)]
+    await asyncio.sleep(0)
+    await file.finish(1)
+    assert await running == []
+    assert not any(each.done() for each in waiting)
+    latest = reloading.ask()
+    await file.finish(2)
+    assert await asyncio.gather(*waiting) == [[]] * 5
+    await file.reading(2)
+    if not latest.done():
+        await file.finish(len(file.readings))
+    assert await latest == []
+    assert len(file.readings) <= 3
+
+
+async def test_a_file_that_changes_while_it_is_read_is_read_again(reloading: Reloading) -> None:
+    file = reloading.file
+    file.write("invalid")
+    asked = reloading.ask()
+    await file.reading(1)
+    file.write("mended")
+    await file.finish(1)
+    await file.finish(2)
+    assert await asked == []
+    assert reloading.in_force == {"mended"}
+    assert reloading.events == ["configuration reloaded"]
+
+
+async def test_a_file_that_changes_all_the_time_is_loaded_all_the_same(reloading: Reloading) -> None:
+    file = reloading.file
+    asked = reloading.ask()
+    for number in range(1, READINGS + 1):
+        await file.reading(number)
+        file.write(f"v{number}")
+        await file.finish(number)
+    assert await asked == []
+    assert reloading.in_force == {f"v{READINGS - 1}"}
+
+
+async def test_a_file_with_errors_leaves_the_old_one_in_force(reloading: Reloading) -> None:
+    before = reloading.gateway.services.snapshot
+    reloading.file.write("invalid")
+    asked = reloading.ask()
+    await reloading.file.finish(1)
+    assert await asked == ["invalid"]
+    assert reloading.gateway.services.snapshot is before
+    assert reloading.events == ["configuration refused"]
+
+
+async def test_the_watch_of_the_file_comes_back_after_a_defect(reloading: Reloading) -> None:
+    file, counted = reloading.file, reloading.gateway._metrics.task_failures.values
+    reloading.gateway.tasks._first_pause_s = 0.001
+    reloading.gateway.tasks.keep_running("watch the configuration", reloading.reloader.watch)
+    file.write("defect")
+    reloading.reloader.ask()
+    await file.finish(1)
+    file.write("mended")
+    reloading.reloader.ask()
+    await file.finish(2)
+    async with asyncio.timeout(PATIENCE_S):
+        while reloading.in_force != {"mended"}:
+            await asyncio.sleep(0)
+    assert counted[("watch the configuration",)] == 1
+    assert "background task watch the configuration failed" in reloading.events
+
+
+async def test_callers_are_let_go_of_a_few_in_each_turn_of_the_loop() -> None:
+    callers = [Caller(f"{number}", "k", "team") for number in range(5 * CALLERS_A_PART)]
+    releasing = asyncio.ensure_future(release_in_parts(callers))
+    sizes = []
+    while not releasing.done():
+        await asyncio.sleep(0)
+        sizes.append(len(callers))
+    assert max(before - after for before, after in zip([250, *sizes], sizes, strict=False)) <= 2 * CALLERS_A_PART
+    assert sizes[-1] == 0
