@@ -90,6 +90,10 @@ class Histogram(msgspec.Struct, tag="histogram"):
     bounds: tuple[float, ...]
     cells: dict[Labels, Cell] = {}
 
+    def __post_init__(self) -> None:
+        if not self.labels:
+            self._cell(())
+
     def observe(self, labels: Labels, value: float) -> None:
         cell = self._cell(labels)
         cell.counts[bisect_left(self.bounds, value)] += 1

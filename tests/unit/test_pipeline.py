@@ -34,6 +34,7 @@ from gateway.core.response import ResponseWriter
 from gateway.core.target import Model
 from gateway.core.usage import Usage, UsageSource
 from gateway.pipeline import Pipeline, Services
+from gateway.runtime.tasks import BackgroundTasks
 from tests.unit.fakes import (
     MODEL,
     NOW_MS,
@@ -68,7 +69,8 @@ class Whole:
         self.complaints: list[tuple[str, BaseException]] = []
         self.ids = iter(f"exchange-{number}" for number in range(1, 1_000))
         self.pipeline = Pipeline(
-            Services(
+            tasks=BackgroundTasks(lambda what, error: self.complaints.append((what, error))),
+            services=Services(
                 snapshot=catalogue_of(model, Model("empty", ())),
                 store=self.store,
                 upstream=way_over(self.wire),
@@ -79,7 +81,7 @@ class Whole:
                 new_id=lambda: next(self.ids),
                 estimates=Estimates(),
                 keepalive_s=15.0,
-            )
+            ),
         )
 
     def start(self, request: IncomingRequest | None = None) -> asyncio.Task[None]:
