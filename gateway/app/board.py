@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.app.crew import Crew
 from gateway.core.errors import NoWorker
-from gateway.telemetry.metrics import Process
+from gateway.telemetry.metrics import ProcessMetrics
 from gateway.web.admin_plane import PREFIX, Desk
 from gateway.web.passing import Asked, Reply, passed_to
 
@@ -18,7 +18,7 @@ class Board:
     def __init__(self, crew: Crew) -> None:
         self.draining = False
         self._crew = crew
-        self._process = Process()
+        self._process = ProcessMetrics()
         self._scraping = asyncio.Lock()
 
     @property
@@ -33,7 +33,7 @@ class Board:
             replies = await self._crew.ask_each(Asked("GET", "/metrics"))
             for worker, reply in replies.items():
                 if reply is not None:
-                    gathering.note(worker, reply.body)
+                    gathering.update(worker, reply.body)
             return gathering.render([self._crew.restarts, *self._process.series()])
 
     async def ailments(self) -> list[str]:

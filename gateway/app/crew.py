@@ -16,7 +16,7 @@ from gateway.app.asking import NoReply
 from gateway.app.life import Life, status_text
 from gateway.app.post import DRAIN, Post
 from gateway.app.waiting import first
-from gateway.telemetry.gathering import Gathering
+from gateway.telemetry.exposition import MetricsAggregator
 from gateway.telemetry.log import Log
 from gateway.telemetry.series import Counter
 from gateway.web.passing import Asked, Reply
@@ -51,7 +51,7 @@ class Crew:
 
         self.restarts = Counter("gateway_worker_restarts_total", "Workers that died and were replaced.")
         self.restarts.add((), 0)
-        self.gathering = Gathering()
+        self.gathering = MetricsAggregator()
         self._plan = plan
         self._log = log
         self._lives: dict[int, Life] = {}

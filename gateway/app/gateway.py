@@ -24,7 +24,7 @@ from gateway.core.routing import RoutingState
 from gateway.pipeline import Pipeline, Services
 from gateway.settings.shape import Settings
 from gateway.stages.forward import UpstreamServices
-from gateway.telemetry.gathering import PACKED
+from gateway.telemetry.exposition import PACKED
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.checks import Check, Checks
@@ -63,6 +63,7 @@ class Gateway:
             estimates=Estimates(),
             keepalive_s=settings.keepalive.total_seconds(),
         )
+        self._metrics.keep(self.services.snapshot, settings.teams)
         self._pipeline = Pipeline(self.services)
         self._data = DataPlane(self._pipeline, settings.max_body)
         self._api = AdminApi(self.services, settings.admin.secret)
@@ -90,6 +91,7 @@ class Gateway:
         """Serve requests that begin from now on under these settings. What is read at the start alone stays."""
         self.services.keepalive_s = settings.keepalive.total_seconds()
         self.services.snapshot = snapshot(settings, self.services.clock.now_ms() // 1000)
+        self._metrics.keep(self.services.snapshot, settings.teams)
         self._routing.keep(self.services.snapshot.models.values())
         self._check_upstreams()
 
@@ -152,6 +154,7 @@ class Gateway:
         # Anew each time: an upstream that a reload has removed is not told any more.
         self._metrics.upstream_up.values = {(each.name,): int(each.up) for each in seen}
         self._metrics.unsettled.set(self._store.unsettled)
+        self._metrics.log_lines_dropped.values[()] = self._log.dropped()
         return (self._metrics.packed(), PACKED) if self._supervised else self._metrics.render()
 
     async def _ailments(self) -> list[str]:

@@ -49,13 +49,13 @@ class Reloader:
             settings = (await asyncio.to_thread(load, self._path, os.environ)).settings
         except SettingsInvalid as invalid:
             problems = [str(problem) for problem in invalid.problems]
-            self._log.error("configuration refused", problems=problems)
+            self._log.error("configuration rejected", problems=problems)
             self._gateway.count_reload("refused")
             return problems
         fixed = [name for name in _FIXED if getattr(settings, name) != getattr(self._settings, name)]
         self._gateway.take_up(settings)
         self._gateway.count_reload("accepted")
-        self._log.info("configuration taken up", needs_restart=fixed)
+        self._log.info("configuration reloaded", needs_restart=fixed)
         return []
 
     async def watch(self) -> None:

@@ -89,9 +89,9 @@ class StoreRoom:
                 await steady.ping()
             trouble = steady.trouble
             if trouble is not None and not was_out:
-                self._log.error("store out", reason=trouble)
+                self._log.error("store unavailable", reason=trouble)
             if trouble is None and was_out:
-                self._log.info("store back")
+                self._log.info("store available")
             was_out = trouble is not None
             await asyncio.sleep(LOOK_EVERY_S)
 

@@ -91,3 +91,13 @@ async def test_a_stream_goes_on_under_the_configuration_that_it_began_with() -> 
         assert (await gateway.chat()).status == 200
         assert (await stream.rest()).events[-1] == "[DONE]"
         assert (old.truth.total.requests, new.truth.total.requests) == (1, 1)
+
+
+async def test_a_quota_that_a_reload_removes_is_no_metric_any_more() -> None:
+    async with DemoUpstream(Script(chunks=30)) as upstream, whole_gateway(upstream.base_url, team=TEAM) as gateway:
+        await gateway.chat()
+        await gateway.ended()
+        series = b'gateway_quota_used_ratio{team="search",limit="tokens-per-day",meter="tokens",per="day"}'
+        assert series in (await gateway.request("GET", "/metrics", admin=True)).body
+        gateway.gateway.take_up(settings_of(configuration(upstream.base_url)))
+        assert series not in (await gateway.request("GET", "/metrics", admin=True)).body

@@ -78,7 +78,7 @@ async def test_a_new_configuration_reaches_every_worker_whoever_asks_for_it(redi
         assert (await look(gateway, "/admin/v1/reload", method="POST")).json == {"taken_up": True, "problems": []}
         assert await metric(gateway, "gateway_config_reloads_total", outcome="accepted") == 2
         gateway.signal(signal.SIGHUP)
-        assert sorted(line["worker"] for line in await gateway.times("configuration taken up", 4)) == [1, 1, 2, 2]
+        assert sorted(line["worker"] for line in await gateway.times("configuration reloaded", 4)) == [1, 1, 2, 2]
         await write(tmp_path, {**config, "listn": "x"})
         refused = await look(gateway, "/admin/v1/reload", method="POST")
         assert (refused.status, refused.json["taken_up"]) == (400, False)
