@@ -22,7 +22,7 @@ from gateway.core.estimate import Estimates
 from gateway.core.health import Change
 from gateway.core.routing import RoutingState
 from gateway.pipeline import Pipeline, Services
-from gateway.settings.shape import Settings
+from gateway.settings.models import Settings
 from gateway.stages.forward import UpstreamServices
 from gateway.telemetry.exposition import PACKED
 from gateway.telemetry.log import Log

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
-from gateway.settings.shape import StoreSettings
+from gateway.settings.models import StoreSettings
 from gateway.store.contract import Store
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.journal import Journal

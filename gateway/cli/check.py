@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gateway.cli.configuration import EXIT_INVALID, config_option, tell
-from gateway.settings import Problem, Settings, SettingsInvalid, load
+from gateway.settings import Diagnostic, Settings, SettingsInvalid, load
 
 
 @click.command(epilog="Example: gateway check -c config/gateway.yaml")
@@ -37,11 +37,11 @@ def check(config: str, as_json: bool) -> None:
         click.echo(f"{config} is valid: {_summary(loaded.settings)}.")
 
 
-def _report(errors: tuple[Problem, ...], warnings: tuple[Problem, ...]) -> str:
+def _report(errors: tuple[Diagnostic, ...], warnings: tuple[Diagnostic, ...]) -> str:
     report: dict[str, Any] = {
         "valid": not errors,
-        "errors": [problem._asdict() for problem in errors],
-        "warnings": [problem._asdict() for problem in warnings],
+        "errors": [problem.as_json() for problem in errors],
+        "warnings": [problem.as_json() for problem in warnings],
     }
     return json.dumps(report, indent=2, ensure_ascii=False)
 

@@ -15,7 +15,7 @@ from gateway.cli.configuration import config_option, end_with, load_or_end, tell
 from gateway.cli.starting import told_to_people
 from gateway.core.address import Address
 from gateway.settings import Settings, SettingsInvalid
-from gateway.settings.kinds import Workers, read_workers
+from gateway.settings.types import Workers, read_workers
 
 if TYPE_CHECKING:
     from gateway.app.serve import Announce, Source

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from gateway.settings.problems import Finding, Path
-from gateway.settings.replacement import ReferenceBroken, References
+from gateway.settings.diagnostics import Diagnostic, Path
+from gateway.settings.interpolation import ReferenceBroken, References
 
 MAX_DEPTH = 24
 MAX_VALUES = 1_000_000
@@ -34,7 +34,7 @@ class Place(NamedTuple):
     source: str = ""
 
 
-class Mapping(dict[str, Any]):
+class DocumentMapping(dict[str, Any]):
     """A mapping of the file that knows its path."""
 
     def __init__(self, path: Path) -> None:
@@ -43,11 +43,11 @@ class Mapping(dict[str, Any]):
 
 
 class Document(NamedTuple):
-    """`data` is made of Mapping, list, str and None. `places` has every path of it."""
+    """`data` is made of DocumentMapping, list, str and None. `places` has every path of it."""
 
     data: Any
     places: dict[Path, Place]
-    findings: list[Finding]
+    diagnostics: list[Diagnostic]
 
 
 class NotYaml(Exception):
@@ -72,7 +72,7 @@ def read(text: str, references: References) -> Document:
         raise NotYaml(line, f"is not YAML: {error.problem or error.context}") from None
     builder = _Builder(references)
     data = builder.value(root, (), root.line)
-    return Document(data, builder.places, builder.findings)
+    return Document(data, builder.places, builder.diagnostics)
 
 
 class _Scalar(NamedTuple):
@@ -82,7 +82,7 @@ class _Scalar(NamedTuple):
     """How many values it has, aliases written out."""
 
 
-class _List(NamedTuple):
+class _Sequence(NamedTuple):
     line: int
     items: list[_Node]
     size: int
@@ -94,7 +94,7 @@ class _Map(NamedTuple):
     size: int
 
 
-_Node = _Scalar | _List | _Map
+_Node = _Scalar | _Sequence | _Map
 
 
 class _Composer:
@@ -135,7 +135,7 @@ class _Composer:
             return _Scalar(_line(event), None if absent else event.value)
         if isinstance(event, yaml.SequenceStartEvent):
             items = list(self._until(yaml.SequenceEndEvent, depth))
-            return _List(_line(event), items, 1 + sum(item.size for item in items))
+            return _Sequence(_line(event), items, 1 + sum(item.size for item in items))
         nodes = list(self._until(yaml.MappingEndEvent, depth))
         members = list(zip(nodes[::2], nodes[1::2], strict=True))
         return _Map(_line(event), members, 1 + sum(node.size for node in nodes))
@@ -156,14 +156,14 @@ class _Builder:
     def __init__(self, references: References) -> None:
         self._references = references
         self.places: dict[Path, Place] = {}
-        self.findings: list[Finding] = []
+        self.diagnostics: list[Diagnostic] = []
 
     def value(self, node: _Node, path: Path, line: int) -> Any:
         self.places[path] = Place(line)
         match node:
             case _Scalar(text=text):
                 return None if text is None else self._scalar(text, path)
-            case _List(items=items):
+            case _Sequence(items=items):
                 return [self._item(item, (*path, index)) for index, item in enumerate(items)]
             case _Map():
                 return self._mapping(node, path)
@@ -172,40 +172,42 @@ class _Builder:
         try:
             filled = self._references.fill(text)
         except ReferenceBroken as broken:
-            self.findings.append(Finding(path, str(broken)))
+            self.diagnostics.append(Diagnostic(path, str(broken)))
             return None
         self.places[path] = self.places[path]._replace(source=filled.source)
         return filled.text
 
     def _item(self, node: _Node, path: Path) -> Any:
         if node == _Scalar(node.line, None):
-            self.findings.append(Finding(path, "is empty; write a value or take the dash away"))
+            self.diagnostics.append(Diagnostic(path, "is empty; write a value or take the dash away"))
         return self.value(node, path, node.line)
 
-    def _mapping(self, node: _Map, path: Path) -> Mapping:
-        built = Mapping(path)
+    def _mapping(self, node: _Map, path: Path) -> DocumentMapping:
+        built = DocumentMapping(path)
         lines: dict[str, int] = {}
         for key, value in node.members:
             name = self._key(key, path)
             if name is None:
                 continue
             if name in built:
-                self.findings.append(Finding((*path, name), f"is set twice, first on line {lines[name]}", key.line))
+                self.diagnostics.append(
+                    Diagnostic((*path, name), f"is set twice, first on line {lines[name]}", key.line)
+                )
             lines.setdefault(name, key.line)
             built[name] = self.value(value, (*path, name), key.line)
         return built
 
     def _key(self, node: _Node, path: Path) -> str | None:
-        """The name that a key is, or None with a finding about one that is no name."""
+        """The name that a key is, or None with a diagnostic about one that is no name."""
         if not isinstance(node, _Scalar) or node.text is None:
             why = "a key is not text; write a name before the colon"
         elif node.text == "<<":
             why = "merge keys (`<<`) are not supported; name a whole value with & and repeat it with *"
-        elif (written := self._references.as_written(node.text)) != node.text:
-            why = f"a key cannot be a reference ({written}); only values are replaced"
+        elif self._references.as_written(node.text) != node.text:
+            why = "a key cannot be a reference such as ${NAME}; only values are replaced"
         else:
             return node.text
-        self.findings.append(Finding(path, why, node.line))
+        self.diagnostics.append(Diagnostic(path, why, node.line))
         return None
 
 

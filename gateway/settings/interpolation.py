@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.settings.diagnostics import looks_like_secret
+
 MAX_FILE_BYTES = 64 * 1024
 """A `${file:…}` is a secret or a setting; whatever is larger is a mistake."""
 
@@ -77,6 +79,8 @@ class References:
         if default is not None:
             return (self._environ[name], [f"${{{name}}}"]) if self._environ.get(name) else (default[2:], [])
         if name not in self._environ:
+            if looks_like_secret(name):
+                raise ReferenceBroken("the environment has no variable of this name, which looks like a secret")
             raise ReferenceBroken(f"the environment has no {name}; set it, or write ${{{name}:-default}}")
         return self._environ[name], [f"${{{name}}}"]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.settings.replacement import MAX_FILE_BYTES, ReferenceBroken, References
+from gateway.settings.interpolation import MAX_FILE_BYTES, ReferenceBroken, References
 
 ENVIRON = {"NAME": "value", "EMPTY": "", "TRICKY": "}: [*a, ${NAME}] # x"}
 
