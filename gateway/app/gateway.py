@@ -64,6 +64,7 @@ class Gateway:
             keepalive_s=settings.keepalive.total_seconds(),
         )
         self._metrics.keep(self.services.snapshot, settings.teams)
+        self._metrics.config_loaded(settings.file_hash, clock.now_ms() / 1000)
         self._pipeline = Pipeline(self.services)
         self._data = DataPlane(self._pipeline, settings.max_body)
         self._api = AdminApi(self.services, settings.admin.secret)
@@ -92,6 +93,7 @@ class Gateway:
         self.services.keepalive_s = settings.keepalive.total_seconds()
         self.services.snapshot = snapshot(settings, self.services.clock.now_ms() // 1000)
         self._metrics.keep(self.services.snapshot, settings.teams)
+        self._metrics.config_loaded(settings.file_hash, self.services.clock.now_ms() / 1000)
         self._routing.keep(self.services.snapshot.models.values())
         self._check_upstreams()
 

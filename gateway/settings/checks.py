@@ -30,32 +30,26 @@ _UNCERTAIN = {Meter.TOKENS, Meter.OUTPUT_TOKENS, Meter.USD}
 """Meters of quotas that one answer without a maximum can overrun."""
 
 
-class NameIndex(NamedTuple):
-    """`models` by name: whether each has a price. `aliases` by alias: its model.
-    `replaced`: the paths whose value came from the environment or a file."""
+class NameIndex:
+    """`models` by name: whether each has a price. `aliases` by alias: its model. `replaced`: the paths whose value came
+    from the environment or a file."""
 
-    upstreams: frozenset[str]
-    models: dict[str, bool]
-    aliases: dict[str, str]
-    replaced: frozenset[Path]
+    def __init__(self, document: Document) -> None:
+        data = _mapping(document.data)
+        models = {name: _mapping(model) for name, model in _mapping(data.get("models")).items()}
+        self.upstreams = frozenset(_mapping(data.get("upstreams")))
+        self.models = {name: model.get("price") is not None for name, model in models.items()}
+        self.aliases = {alias: name for name, model in models.items() for alias in _list(model.get("aliases"))}
+        self.replaced = frozenset(document.sources)
+        self._fitting: dict[tuple[str, ...] | None, frozenset[str]] = {None: frozenset(self.models)}
 
     def fitting(self, patterns: Iterable[str] | None) -> frozenset[str]:
         """The models that fit any of the patterns; None lets every one through."""
-        if patterns is None:
-            return frozenset(self.models)
-        globs = tuple(patterns)
-        return frozenset(name for name in self.models if matches(name, globs))
-
-
-def index_of(document: Document) -> NameIndex:
-    data = _mapping(document.data)
-    models = {name: _mapping(model) for name, model in _mapping(data.get("models")).items()}
-    return NameIndex(
-        upstreams=frozenset(_mapping(data.get("upstreams"))),
-        models={name: model.get("price") is not None for name, model in models.items()},
-        aliases={alias: name for name, model in models.items() for alias in _list(model.get("aliases"))},
-        replaced=frozenset(path for path, place in document.places.items() if place.source),
-    )
+        globs = None if patterns is None else tuple(patterns)
+        found = self._fitting.get(globs)
+        if found is None:
+            found = self._fitting[globs] = frozenset(name for name in self.models if matches(name, globs or ()))
+        return found
 
 
 def find_errors(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
@@ -202,12 +196,12 @@ def _limit_errors(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
 
 def _limit_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
     """Models under a quota whose answers have no maximum."""
-    quotas = [
+    quotas = {
         index.fitting(limit.models) & models
         for limits, models in _scopes(settings, index)
         for limit in limits
         if limit.meter in _UNCERTAIN and limit.window is not None and limit.window.rate_ms is None
-    ]
+    }
     covered: frozenset[str] = frozenset().union(*quotas)
     for name, model in settings.models.items():
         if name in covered and model.max_output_tokens is None:
@@ -265,8 +259,10 @@ def _size(limit: LimitSettings) -> Iterator[Diagnostic]:
 
 def _reach(limit: LimitSettings, models: frozenset[str], index: NameIndex) -> Iterator[Diagnostic]:
     yield from _idle_patterns((*limit.path, "models"), limit.models, models, index)
+    if limit.meter is not Meter.USD:
+        return
     unpriced = sorted(name for name in models & index.fitting(limit.models) if not index.models[name])
-    if limit.meter is Meter.USD and unpriced:
+    if unpriced:
         yield Diagnostic(
             (*limit.path, "usd"), f"counts models without a price: {_names(unpriced)}; give them one or narrow `models`"
         )

@@ -22,6 +22,11 @@ _NAME = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-.*)?", re.DOT
 _ESCAPED = "$${"
 
 
+def has_reference(text: str) -> bool:
+    """Whether a text that `References.hide` has seen holds one, or the beginning of one."""
+    return "\ue000" in text or "${" in text
+
+
 class ReferenceBroken(Exception):
     """A reference that cannot be replaced; the text says why."""
 
@@ -44,10 +49,6 @@ class References:
 
     def hide(self, text: str) -> str:
         return _REFERENCE.sub(self._mark, text)
-
-    def as_written(self, text: str) -> str:
-        """The text as it stands in the file, nothing replaced."""
-        return _MARK.sub(lambda mark: self._hidden[int(mark[1])], text)
 
     def fill(self, text: str) -> Filled:
         """Raises ReferenceBroken."""

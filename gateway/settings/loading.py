@@ -9,20 +9,25 @@ checks run in the same go: whoever fixes a configuration sees all of its errors 
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import os
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path as FilePath
 from types import NoneType
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from gateway.settings.checks import find_errors, find_warnings, index_of
+from gateway.settings.checks import NameIndex, find_errors, find_warnings
 from gateway.settings.diagnostics import Diagnostic, Path, SettingsInvalid, unknown_name
-from gateway.settings.document import DocumentMapping, NotYaml, Place, read
+from gateway.settings.document import Document, DocumentMapping, NotYaml, read
 from gateway.settings.interpolation import References
 from gateway.settings.models import BaseSection, Settings
+
+HASH_DIGITS = 12
 
 DEMO_MODEL = "openai/gpt-oss-120b"
 
@@ -55,7 +60,8 @@ class Loaded(NamedTuple):
 def load(path: str | os.PathLike[str], environ: Mapping[str, str]) -> Loaded:
     """Read a configuration. `${NAME}` comes from `environ`, `${file:PATH}` is seen from the
     configuration's own folder. Raises SettingsInvalid."""
-    return parse(_text(path), os.fspath(path), environ)
+    with _without_collections():
+        return parse(_text(path), os.fspath(path), environ)
 
 
 def parse(text: str, file: str, environ: Mapping[str, str]) -> Loaded:
@@ -66,12 +72,13 @@ def parse(text: str, file: str, environ: Mapping[str, str]) -> Loaded:
         raise SettingsInvalid([Diagnostic((), broken.message, broken.line, file)]) from None
     settings, found = validate(document.data)
     errors = _with(document.diagnostics, found)
-    index = index_of(document)
+    index = NameIndex(document)
     if settings is not None:
         errors = _with(errors, find_errors(settings, index))
     if errors or settings is None:
-        raise SettingsInvalid(_located(errors, file, document.places))
-    return Loaded(settings, tuple(_located(find_warnings(settings, index), file, document.places)))
+        raise SettingsInvalid(_located(errors, file, document))
+    settings.__dict__["file_hash"] = hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+    return Loaded(settings, tuple(_located(find_warnings(settings, index), file, document)))
 
 
 def build(data: dict[str, Any]) -> Settings:
@@ -178,6 +185,19 @@ def _without(data: Any, path: Path, cuts: set[Path]) -> Any:
     return data
 
 
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """A large file makes millions of objects, none of them in a cycle. The garbage collector would search them again
+    and again, a third of the time of a load, and would stop every thread of a gateway that serves meanwhile."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _text(path: str | os.PathLike[str]) -> str:
     file = os.fspath(path)
     try:
@@ -198,17 +218,10 @@ def _is_in(path: Path, whole: Path) -> bool:
     return path[: len(whole)] == whole
 
 
-def _located(diagnostics: Iterable[Diagnostic], file: str, places: dict[Path, Place]) -> list[Diagnostic]:
+def _located(diagnostics: Iterable[Diagnostic], file: str, document: Document) -> list[Diagnostic]:
     located = []
     for found in diagnostics:
-        place = _place(found.path, places)
+        place = document.place(found.path)
         note = f" (the value comes from {place.source})" if place.source else ""
         located.append(found._replace(message=found.message + note, line=found.line or place.line, file=file))
     return sorted(located, key=lambda found: found.line)
-
-
-def _place(path: Path, places: dict[Path, Place]) -> Place:
-    """Where a setting stands, or, if it stands nowhere, what it belongs to."""
-    while path not in places and path:
-        path = path[:-1]
-    return places.get(path, Place(0))

@@ -14,10 +14,11 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from gateway.core.limits import Meter, Per
 from gateway.settings.diagnostics import Path
+from gateway.settings.document import DocumentMapping
 from gateway.settings.presets import PRESETS
 from gateway.settings.types import (
     Amount,
@@ -57,12 +58,10 @@ class BaseSection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
-    _path: Path = PrivateAttr(default=())
-
-    @property
+    @cached_property
     def path(self) -> Path:
         """Its path in the file; empty for settings built in code."""
-        return self._path
+        return ()
 
     @classmethod
     def filled(cls, written: dict[Any, Any]) -> dict[Any, Any]:
@@ -74,12 +73,14 @@ class BaseSection(BaseModel):
     def _place(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
         written = {} if given is None else given
         if isinstance(written, dict):
-            names = cls.model_fields
-            written = {name: value for name, value in written.items() if value is not None or name not in names}
+            if None in written.values():
+                names = cls.model_fields
+                written = {name: value for name, value in written.items() if value is not None or name not in names}
             written = cls.filled(written)
         section = build(written)
-        if hasattr(given, "path") and not isinstance(given, cls):
-            section._path = given.path
+        if isinstance(given, DocumentMapping):
+            # As if it were computed already: a private attribute of pydantic's costs ten times as much.
+            section.__dict__["path"] = given.path
         return section
 
 
@@ -319,6 +320,11 @@ class Settings(BaseSection):
     models: dict[ModelName, ModelSettings] = setting({}, "The models, by the name that clients ask for; at least one.")
     limits: Limits = setting((), "Limits on the whole organisation.")
     teams: dict[ShortName, TeamSettings] = setting({}, "Who may use the gateway.")
+
+    @cached_property
+    def file_hash(self) -> str:
+        """The beginning of the SHA-256 of the file that they were read from; empty for settings built in code."""
+        return ""
 
 
 def _midnight(day: date) -> datetime:

@@ -101,3 +101,11 @@ async def test_a_quota_that_a_reload_removes_is_no_metric_any_more() -> None:
         assert series in (await gateway.request("GET", "/metrics", admin=True)).body
         gateway.gateway.take_up(settings_of(configuration(upstream.base_url)))
         assert series not in (await gateway.request("GET", "/metrics", admin=True)).body
+
+
+async def test_the_configuration_in_use_is_a_metric_from_the_start() -> None:
+    async with whole_gateway("http://127.0.0.1:1/v1") as gateway:
+        text = (await gateway.request("GET", "/metrics", admin=True)).body.decode()
+        hashes = [line for line in text.splitlines() if line.startswith("gateway_config_info{")]
+        assert [len(line.split('"')[1]) for line in hashes] == [12]
+        assert "gateway_config_last_reload_success_timestamp_seconds 1" in text

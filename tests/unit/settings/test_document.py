@@ -20,9 +20,15 @@ def refusal(text: str) -> tuple[int, str]:
 
 
 def test_every_path_has_the_line_that_it_stands_on() -> None:
-    places = document("a: 1\nb:\n  c:\n    - x\n    - {d: y}\n").places
+    read = document("a: 1\nb:\n  c:\n    - x\n    - {d: y}\n")
     lines = {(): 1, ("a",): 1, ("b",): 2, ("b", "c"): 3, ("b", "c", 0): 4, ("b", "c", 1): 5, ("b", "c", 1, "d"): 5}
-    assert {path: place.line for path, place in places.items()} == lines
+    assert {path: read.place(path).line for path in lines} == lines
+
+
+def test_a_path_that_is_not_written_has_the_line_of_what_it_belongs_to() -> None:
+    read = document("a: 1\nb:\n  c:\n    - x\n")
+    missing = {("z",): 1, ("b", "z"): 2, ("b", "c", 7): 3, ("b", "c", 0, "z"): 4, ("a", 0): 1}
+    assert {path: read.place(path).line for path in missing} == missing
 
 
 def test_a_scalar_keeps_its_text_whatever_yaml_takes_it_for() -> None:
@@ -48,8 +54,8 @@ def test_an_empty_file_is_none(text: str) -> None:
 def test_an_alias_repeats_what_it_names_under_its_own_path() -> None:
     read = document("a: &usual {x: 1}\nb: *usual\n")
     assert read.data == {"a": {"x": "1"}, "b": {"x": "1"}}
-    assert read.places["b", "x"].line == 1
-    assert read.places["b",].line == 2
+    assert read.place(("b", "x")).line == 1
+    assert read.place(("b",)).line == 2
 
 
 def test_a_key_that_is_set_twice_names_both_lines() -> None:

@@ -78,12 +78,6 @@ def test_a_file_that_is_too_large_or_not_text_is_refused(tmp_path: Path) -> None
     assert len(fill("${file:full}", tmp_path)[0]) == MAX_FILE_BYTES
 
 
-@given(st.text(st.characters(exclude_characters="\ue000\ue001")))
-def test_hidden_text_is_given_back_as_it_was_written(text: str) -> None:
-    references = References({}, Path())
-    assert references.as_written(references.hide(text)) == text
-
-
 @given(st.text(st.characters(exclude_characters="\ue000\ue001$")))
 def test_text_without_a_dollar_sign_is_left_alone(text: str) -> None:
     assert fill(text) == (text, "")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import hashlib
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -311,6 +314,22 @@ def test_a_file_is_loaded_with_its_own_name_and_folder(tmp_path: Path) -> None:
     file.write_text(VALID + "lisen: x\n")
     with pytest.raises(SettingsInvalid, match=rf"^{file}:12: lisen: is not a known setting; did you mean listen\?$"):
         load(file, {})
+
+
+def test_settings_know_the_hash_of_their_file() -> None:
+    one, other = loaded(VALID).settings.file_hash, loaded(VALID + "workers: 1\n").settings.file_hash
+    assert one == loaded(VALID).settings.file_hash == hashlib.sha256(VALID.encode()).hexdigest()[:12]
+    assert one != other
+    assert demo_settings("gw_1", URL).file_hash == ""
+
+
+def test_a_load_leaves_the_garbage_collector_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    for text in (VALID, "lisen: x"):
+        file.write_text(text)
+        with suppress(SettingsInvalid):
+            load(file, {})
+        assert gc.isenabled()
 
 
 def test_a_file_that_cannot_be_read_says_how_to_name_another(tmp_path: Path) -> None:
