@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from gateway.settings import Settings
 from tests.whole_gateway import MODEL, Reply, WholeGateway, configuration, settings_of, whole_gateway
 
@@ -19,7 +19,10 @@ async def ask(gateway: WholeGateway, page: str, *, token: str = TOKEN, method: s
 
 
 async def test_usage_tells_what_was_settled_by_what_one_asks() -> None:
-    async with DemoUpstream(Script(chunks=30)) as upstream, whole_gateway(upstream.base_url, admin=ADMIN) as gateway:
+    async with (
+        DemoUpstream(DemoScript(chunks=30)) as upstream,
+        whole_gateway(upstream.base_url, admin=ADMIN) as gateway,
+    ):
         for _ in range(2):
             await gateway.chat(stream=True)
             await gateway.ended()
@@ -68,7 +71,7 @@ def with_limit(url: str, amount: int) -> Settings:
 
 async def test_a_raised_limit_goes_on_from_what_was_used() -> None:
     async with (
-        DemoUpstream(Script(chunks=1)) as upstream,
+        DemoUpstream(DemoScript(chunks=1)) as upstream,
         whole_gateway(upstream.base_url, team={"limits": [{"requests": 1, "per": "day"}]}) as gateway,
     ):
         assert (await gateway.chat()).status == 200
@@ -79,10 +82,10 @@ async def test_a_raised_limit_goes_on_from_what_was_used() -> None:
 
 
 async def test_a_stream_goes_on_under_the_configuration_that_it_began_with() -> None:
-    paced = Script(chunks=5, chunk_delay_ms=20)
+    paced = DemoScript(chunks=5, chunk_delay_ms=20)
     async with (
         DemoUpstream(paced) as old,
-        DemoUpstream(Script(chunks=5)) as new,
+        DemoUpstream(DemoScript(chunks=5)) as new,
         whole_gateway(old.base_url) as gateway,
     ):
         stream = await gateway.open_stream()
@@ -94,7 +97,7 @@ async def test_a_stream_goes_on_under_the_configuration_that_it_began_with() -> 
 
 
 async def test_a_quota_that_a_reload_removes_is_no_metric_any_more() -> None:
-    async with DemoUpstream(Script(chunks=30)) as upstream, whole_gateway(upstream.base_url, team=TEAM) as gateway:
+    async with DemoUpstream(DemoScript(chunks=30)) as upstream, whole_gateway(upstream.base_url, team=TEAM) as gateway:
         await gateway.chat()
         await gateway.ended()
         series = b'gateway_quota_used_ratio{team="search",limit="tokens-per-day",meter="tokens",per="day"}'

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import DONE, content, event, finish, hand_upstream, usage
 from tests.redis_servers import RedisServer, redis_server
 from tests.whole_gateway import KEY, Json, WholeGateway, whole_gateway
 
 TIMEOUT_S = 0.2
-TEN_TOKENS = Script(prompt_tokens=6, completion_tokens=4, chunks=4)
+TEN_TOKENS = DemoScript(prompt_tokens=6, completion_tokens=4, chunks=4)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.app.crew import Crew, Plan
 from gateway.app.post import RELOAD
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from gateway.telemetry.log import Log
 from tests.redis_servers import RedisServer, redis_server
 from tests.whole_gateway import PATIENCE_S, Reply
@@ -31,7 +31,7 @@ def redis() -> Iterator[RedisServer]:
 async def test_while_a_killed_worker_is_replaced_the_others_serve_and_no_counter_falls(
     redis: RedisServer, tmp_path: Path
 ) -> None:
-    async with DemoUpstream(Script(chunks=3)) as upstream:
+    async with DemoUpstream(DemoScript(chunks=3)) as upstream:
         config = shared(upstream.base_url, redis, tmp_path)
         async with workers_process(config, tmp_path) as gateway:
             await chats(gateway, 20)
@@ -67,7 +67,7 @@ async def test_a_worker_that_is_ended_by_itself_drains_and_is_replaced(redis: Re
 async def test_a_worker_that_hangs_is_named_and_what_it_counted_still_stands(
     redis: RedisServer, tmp_path: Path
 ) -> None:
-    async with DemoUpstream(Script(chunks=3)) as upstream:
+    async with DemoUpstream(DemoScript(chunks=3)) as upstream:
         config = shared(upstream.base_url, redis, tmp_path)
         async with workers_process(config, tmp_path) as gateway:
             await chats(gateway, 20)
