@@ -169,7 +169,7 @@ def _secrets(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
     ]
     for path, secret in [*keys, *credentials]:
         if secret is not None and secret.get_secret_value() and path not in index.replaced:
-            yield Diagnostic(path, "stands in clear in the file; take it from ${NAME} or ${file:PATH}")
+            yield Diagnostic(path, "is in clear text in the file; take it from ${NAME} or ${file:PATH}")
 
 
 class _Scoped(NamedTuple):

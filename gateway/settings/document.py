@@ -42,26 +42,40 @@ class DocumentMapping(dict[str, Any]):
         self.path = path
 
 
-class Document(NamedTuple):
+class Document:
     """`data` is made of DocumentMapping, list, str and None. `sources` has the paths whose values came from references,
     and what these are."""
 
-    data: Any
-    root: Node
-    sources: dict[Path, str]
-    diagnostics: list[Diagnostic]
+    def __init__(self, root: Node, builder: _Builder) -> None:
+        self.data = builder.value(root, (), root.line)
+        self.sources = builder.sources
+        self.diagnostics = builder.diagnostics
+        self._root = root
+        self._members: dict[int, dict[str, tuple[Node, int]]] = {}
 
     def place(self, path: Path) -> Place:
         """Where a setting is written, or, if it is not, what it belongs to. Found by walking down from the root: a
         file of 10,000 keys has 200,000 places, and hardly one is asked for."""
-        node, line = self.root, self.root.line
+        node, line = self._root, self._root.line
         for depth, step in enumerate(path):
-            below = _below(node, step)
+            below = self._below(node, step)
             if below is None:
                 path = path[:depth]
                 break
             node, line = below
         return Place(line, self.sources.get(path, ""))
+
+    def _below(self, node: Node, step: str | int) -> tuple[Node, int] | None:
+        """What is at this step below a node, and on which line. Of two with the same name, the last one counts."""
+        if isinstance(node, _Sequence) and isinstance(step, int):
+            return (node.items[step], node.items[step].line) if step < len(node.items) else None
+        if not isinstance(node, _Map) or not isinstance(step, str):
+            return None
+        members = self._members.get(id(node))
+        if members is None:
+            named = [(key, value) for key, value in node.members if isinstance(key, _Scalar)]
+            members = self._members[id(node)] = {key.text or "": (value, key.line) for key, value in named}
+        return members.get(step)
 
 
 class NotYaml(Exception):
@@ -84,9 +98,7 @@ def read(text: str, references: References) -> Document:
         # What is missing at the end of the text is missed on the line after it.
         line = min(mark.line + 1, len(text.splitlines())) if mark else 0
         raise NotYaml(line, f"is not YAML: {error.problem or error.context}") from None
-    builder = _Builder(references)
-    data = builder.value(root, (), root.line)
-    return Document(data, root, builder.sources, builder.diagnostics)
+    return Document(root, _Builder(references))
 
 
 class _Scalar(NamedTuple):
@@ -109,17 +121,6 @@ class _Map(NamedTuple):
 
 
 Node = _Scalar | _Sequence | _Map
-
-
-def _below(node: Node, step: str | int) -> tuple[Node, int] | None:
-    """What is at this step below a node, and on which line. Of two with the same name, the last one counts."""
-    if isinstance(node, _Sequence) and isinstance(step, int):
-        return (node.items[step], node.items[step].line) if step < len(node.items) else None
-    if isinstance(node, _Map):
-        for key, value in reversed(node.members):
-            if isinstance(key, _Scalar) and key.text == step:
-                return value, key.line
-    return None
 
 
 class _Composer:

@@ -158,7 +158,7 @@ Limits = tuple[LimitSettings, ...]
 
 
 class AdminSettings(BaseSection):
-    listen: ListenAddress = setting("127.0.0.1:9090", "Where operators are served: metrics, health, readiness.")
+    listen: ListenAddress = setting("127.0.0.1:9090", "The listener for operators: metrics, health, readiness.")
     token: Secret | None = setting(None, "The bearer token of the admin API; left out or empty: the API is closed.")
 
     @property
@@ -174,12 +174,12 @@ class DrainSettings(BaseSection):
 
 class StoreSettings(BaseSection):
     url: StoreUrl = setting("memory://", "Where counters and the ledger are kept.", repr=False)
-    timeout: Wait = setting("250ms", "For one call to Redis; past it, the store counts as out.")
+    timeout: Wait = setting("250ms", "For one call to Redis; past it, the store counts as unavailable.")
     on_outage: Literal["refuse", "allow"] = setting(
-        "refuse", "While the store is out: refuse requests, or let them through and charge them later."
+        "refuse", "While the store is unavailable: refuse requests, or let them through and charge them later."
     )
     journal: Folder | None = setting(
-        None, "Where usage waits while the store is out; left out: the user's state directory."
+        None, "Where usage waits while the store is unavailable; left out: the user's state directory."
     )
     prefix: ShortName = setting("gw", "What the names of all keys in Redis begin with.")
 
@@ -193,14 +193,14 @@ class TimeoutSettings(BaseSection):
 
 class HealthSettings(BaseSection):
     asked: CheckPath = setting(
-        REQUIRED, "What is asked for with GET; it follows the base URL, and 200 to 299 is well.", alias="path"
+        REQUIRED, "The path requested with GET, after the base URL; a status of 200 to 299 means healthy.", alias="path"
     )
-    every: Wait = setting("10s", "How often.")
+    every: Wait = setting("10s", "The interval between two checks.")
 
 
 class UpstreamSettings(BaseSection):
     preset: Literal[*PRESETS] | None = setting(  # type: ignore[valid-type]
-        None, "A provider or server whose base URL, auth and quirks are known; what stands beside it goes before it."
+        None, "A provider or server whose base URL, auth and quirks are known; settings beside it override it."
     )
     base_url: HttpUrl = setting(REQUIRED, "The URL that the paths of the API follow, usually ending in /v1.")
     api_key: Secret | None = setting(None, "The credential for this server; empty or left out: none is sent.")
@@ -213,7 +213,7 @@ class UpstreamSettings(BaseSection):
     stream_options: Switch = setting(True, "Whether the server understands `stream_options`; some refuse it.")
 
     health: HealthSettings | None = setting(
-        None, "How the server is asked whether it is well; left out: only its answers to requests tell."
+        None, "How the server's health is checked; left out: only its answers to requests count."
     )
     output_cap: Literal["max_tokens", "max_completion_tokens"] = setting(
         "max_tokens", "The field that caps the output of a chat, where the gateway must and the client did not."
@@ -257,9 +257,12 @@ class ModelSettings(BaseSection):
     aliases: tuple[ModelName, ...] = setting((), "Other names that clients may ask for.")
     routes: tuple[RouteSettings, ...] = setting((), "Where requests for this model can go; at least one.")
     context_window: Count | None = setting(None, "Tokens of input and output that the model can take together.")
-    max_output_tokens: Count | None = setting(None, "Tokens that one answer may have; larger wishes are lowered to it.")
+    max_output_tokens: Count | None = setting(
+        None, "Tokens that one answer may have; larger requests are lowered to it."
+    )
     affinity: Literal["none", "user", "prefix"] = setting(
-        "none", "Which requests go to the same route while it is well: those of one `user`, or those that begin alike."
+        "none",
+        "Which requests go to the same route while it is healthy: those of one `user`, or those that begin alike.",
     )
     price: PriceSettings | None = setting(None, "What its tokens cost; left out: it is counted as free.")
     limits: Limits = setting((), "Limits on this model, shared by everybody.")
@@ -268,11 +271,11 @@ class ModelSettings(BaseSection):
 class KeySettings(BaseSection):
     """A key of a team, given by `key` or by `sha256`, never both."""
 
-    name: ShortName = setting(REQUIRED, "What people call the key; it stands in logs and reports.")
+    name: ShortName = setting(REQUIRED, "The key's name in logs and reports.")
     key: Secret | None = setting(None, "The key itself, from the environment or a file.")
     sha256: Sha256 | None = setting(None, "The SHA-256 of the key, in place of the key itself.")
     expires: Moment | None = setting(None, "When the key stops working; a date is its first moment in `timezone`.")
-    disabled: Switch = setting(False, "Whether it is refused all the same.")
+    disabled: Switch = setting(False, "Whether it is refused.")
     models: tuple[ModelPattern, ...] | None = setting(
         None, "The models that it may use, as globs; left out: all of its team's.", min_length=1
     )
@@ -308,7 +311,7 @@ class Settings(BaseSection):
 
     model_config = ConfigDict(json_schema_extra={"required": ["upstreams", "models"]})
 
-    listen: ListenAddress = setting("0.0.0.0:8080", "Where clients are served.")
+    listen: ListenAddress = setting("0.0.0.0:8080", "The listener for clients.")
     admin: AdminSettings = setting({}, "What is for operators.")
     workers: Workers = setting(1, "Processes that share the port; auto: one for each core.")
     timezone: Timezone = setting("UTC", "Where a day, a week and a month begin.")

@@ -161,7 +161,7 @@ teams:
       - {name: environment, key: "${KEY}"}
 """
     )
-    clear = "stands in clear in the file; take it from ${NAME} or ${file:PATH}"
+    clear = "is in clear text in the file; take it from ${NAME} or ${file:PATH}"
     assert_warned(
         text,
         f"admin.token: {clear}",
