@@ -241,12 +241,10 @@ SECRET_NAMES = (
 
 @pytest.mark.parametrize("secret", SECRET_NAMES)
 @pytest.mark.parametrize(
-    "text",
-    ["SECRET: x # !\n", "admin:\n  SECRET: x # !\n", "upstreams:\n  a:\n    base_url: http://a\n    SECRET: # !\n"],
+    "text", ["SECRET: x\n", "admin:\n  SECRET: x\n", "upstreams:\n  a:\n    base_url: http://a\n    SECRET:\n"]
 )
 def test_an_unknown_setting_that_may_be_a_secret_is_not_shown(secret: str, text: str) -> None:
     text = text.replace("SECRET", secret)
-    text = text + VALID if "upstreams" not in text else text.replace(" # !", "")
     told = [found for found in problems(text) if "not shown" in found.message]
     assert len(told) == 1
     assert text.splitlines()[told[0].line - 1].strip().startswith(secret)
