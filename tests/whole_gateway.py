@@ -16,7 +16,7 @@ from gateway.app.gateway import Gateway
 from gateway.core.clock import Clock
 from gateway.core.exchange import Exchange
 from gateway.settings.loading import parse
-from gateway.settings.shape import Settings
+from gateway.settings.models import Settings
 from gateway.store.contract import UsageQuery, UsageRow
 from gateway.telemetry.log import Log
 

@@ -34,6 +34,9 @@ async def workers_process(config: Json, folder: Path, *arguments: str) -> AsyncI
     """`gateway serve` with this configuration; nothing of it is left behind."""
     async with gateway_process(*arguments, config=config, folder=folder) as gateway:
         try:
+            # Each process writes its own lines: the supervisor's "serving" can come before a worker's.
+            if not arguments:
+                await gateway.times("worker serving", config["workers"])
             yield gateway
         finally:
             for pid in pids(gateway).values():

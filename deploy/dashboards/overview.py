@@ -143,7 +143,7 @@ PROCESSES = (
         "Configuration",
         "short",
         {"{{outcome}}": f"sum by (outcome) (increase(gateway_config_reloads_total{WINDOW}))"},
-        "Changed configurations that were loaded, or refused while the old one stayed.",
+        "Configuration reloads, accepted or refused (the old configuration then stays).",
         width=6,
     ),
     Panel(

@@ -11,9 +11,9 @@ import msgspec
 
 from gateway.core.errors import NoWorker
 from gateway.runtime.workers import WorkerPool
-from gateway.telemetry.gathering import Gathering, unpack
+from gateway.telemetry.exposition import MetricsAggregator, unpack
 from gateway.telemetry.log import Log
-from gateway.telemetry.metrics import Process
+from gateway.telemetry.metrics import ProcessMetrics
 from gateway.telemetry.series import Counter
 from gateway.web.admin_routes import PREFIX, AdminHandlers, AdminRequest, AdminResponse
 
@@ -34,7 +34,7 @@ class WorkerEvents:
         self.task_failures = Counter(
             "gateway_task_failures_total", "Background tasks that failed and were started again.", ("task",)
         )
-        self.gathering = Gathering()
+        self.aggregator = MetricsAggregator()
         self._log = log
 
     def task_failed(self, task: str) -> None:
@@ -48,7 +48,7 @@ class WorkerEvents:
         self._log.error("worker cannot be started", worker=worker, error=str(error))
 
     def worker_ended(self, worker: int) -> None:
-        self.gathering.retire(worker)
+        self.aggregator.retire(worker)
 
 
 class AdminAggregator:
@@ -60,7 +60,7 @@ class AdminAggregator:
         self._workers = workers
         self._events = events
         self._log = log
-        self._process = Process()
+        self._process = ProcessMetrics()
         self._scraping = asyncio.Lock()
 
     @property
@@ -75,8 +75,8 @@ class AdminAggregator:
             replies = await self._pool.request_each("metrics", b"", PROBE_TIMEOUT_S)
             for worker, packed in replies.items():
                 if packed is not None and self._is_readable(worker, packed):
-                    events.gathering.note(worker, packed)
-            return events.gathering.render([events.restarts, events.task_failures, *self._process.series()])
+                    events.aggregator.update(worker, packed)
+            return events.aggregator.render([events.restarts, events.task_failures, *self._process.series()])
 
     def _is_readable(self, worker: int, packed: bytes) -> bool:
         try:

@@ -10,8 +10,8 @@ from typing import Any
 
 from gateway.app.snapshot_builder import snapshot
 from gateway.core.errors import UpstreamError, UpstreamUnreachable
-from gateway.demo.script import Script
-from gateway.demo.upstream import DemoUpstream
+from gateway.demo.script import DemoScript
+from gateway.demo.server import DemoUpstream
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings, demo_settings
 from gateway.upstream.client import HttpClient
@@ -29,7 +29,7 @@ def new_key() -> str:
 @asynccontextmanager
 async def demo(key: str, listen: str) -> AsyncIterator[Settings]:
     """Settings for a gateway in front of the built-in upstream, which runs as long as the context."""
-    async with DemoUpstream(Script(chunk_delay_ms=1000 / _TOKENS_PER_SECOND)) as upstream:
+    async with DemoUpstream(DemoScript(chunk_delay_ms=1000 / _TOKENS_PER_SECOND)) as upstream:
         yield demo_settings(key, upstream.base_url, **_alone(listen))
 
 

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from random import Random
 
 from gateway.app.snapshot_builder import snapshot
+from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.app.store_lifecycle import StoreLifecycle
 from gateway.core.address import Address
 from gateway.core.clock import Clock
@@ -24,7 +25,7 @@ from gateway.pipeline import Pipeline, Services
 from gateway.runtime.loop_lag import watch_loop_lag
 from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
-from gateway.settings.shape import Settings
+from gateway.settings.models import Settings
 from gateway.stages.forward import UpstreamServices
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
@@ -75,6 +76,8 @@ class Gateway:
             estimates=Estimates(),
             keepalive_s=settings.keepalive.total_seconds(),
         )
+        self._metrics.keep(self.services.snapshot, settings.teams)
+        self._metrics.config_loaded(settings.file_hash, clock.now_ms() / 1000)
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
         self._data = DataPlane(self._pipeline, settings.max_body)
         self._api = AdminApi(self.services, settings.admin.secret)
@@ -96,11 +99,13 @@ class Gateway:
         self._start_tasks()
         return await self._listen(self._data.handle, Address(self._settings.listen.host, port), shared=True)
 
-    def swap(self, snapshot: ConfigSnapshot, keepalive_s: float) -> ConfigSnapshot:
+    def swap(self, loaded: LoadedSnapshot) -> ConfigSnapshot:
         """Serve requests that begin from now on under this configuration. Gives the one before."""
-        before, self.services.snapshot = self.services.snapshot, snapshot
-        self.services.keepalive_s = keepalive_s
-        self._routing.keep(snapshot.models.values())
+        before, self.services.snapshot = self.services.snapshot, loaded.snapshot
+        self.services.keepalive_s = loaded.settings.keepalive.total_seconds()
+        self._metrics.keep(loaded.snapshot, loaded.teams)
+        self._metrics.config_loaded(loaded.settings.file_hash, self.services.clock.now_ms() / 1000)
+        self._routing.keep(loaded.snapshot.models.values())
         self._follow_upstreams()
         return before
 
@@ -182,6 +187,7 @@ class Gateway:
         # From scratch each time: an upstream that a reload has removed is not reported any more.
         self._metrics.upstream_up.values = {(each.name,): int(each.up) for each in seen}
         self._metrics.unsettled.set(self._store.unsettled)
+        self._metrics.log_lines_dropped.values[()] = self._log.dropped()
 
     async def _exposition(self) -> tuple[bytes, str]:
         self._observe()

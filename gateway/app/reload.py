@@ -94,12 +94,12 @@ class Reloader:
         try:
             loaded = await self._newest()
         except LoadFailed as failed:
-            self._log.error("configuration refused", problems=failed.problems)
+            self._log.error("configuration rejected", problems=failed.problems)
             self._gateway.count_reload("refused")
             return failed.problems
         settings = loaded.settings
         fixed = [name for name in _FIXED if getattr(settings, name) != getattr(self._settings, name)]
-        self._retire(self._gateway.swap(loaded.snapshot, settings.keepalive.total_seconds()))
+        self._retire(self._gateway.swap(loaded))
         self._gateway.count_reload("accepted")
         self._log.info("configuration reloaded", needs_restart=fixed)
         return []

@@ -14,10 +14,10 @@ from gateway.core.limits import Limit, Mode, Scope, WhenSpent
 from gateway.core.pricing import Price
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.target import Model, Target, Timeouts, Upstream
-from gateway.settings.limit import LimitSettings
-from gateway.settings.shape import (
+from gateway.settings.models import (
     KeySettings,
     Limits,
+    LimitSettings,
     ModelSettings,
     PriceSettings,
     Settings,

@@ -37,10 +37,17 @@ NICENESS = 10
 
 
 class LoadedSnapshot(NamedTuple):
-    """`settings` without what the snapshot holds: teams, models, upstreams and limits."""
+    """`settings` without what the snapshot holds: teams, models, upstreams and limits. `teams` are the names of all
+    that are configured."""
 
     settings: Settings
     snapshot: ConfigSnapshot
+    teams: tuple[str, ...]
+
+    @classmethod
+    def of(cls, settings: Settings, loaded_at: int = 0) -> LoadedSnapshot:
+        """Built in this process. `loaded_at` is in seconds since 1970."""
+        return cls(settings, snapshot(settings, loaded_at), tuple(settings.teams))
 
 
 class LoadFailed(Exception):
@@ -57,6 +64,7 @@ class _Head(NamedTuple):
     problems: list[str]
     settings: Settings | None = None
     snapshot: ConfigSnapshot | None = None
+    teams: tuple[str, ...] = ()
 
 
 async def load_in_child(path: str, loaded_at: int) -> LoadedSnapshot:
@@ -87,7 +95,7 @@ async def _unpickled(written: bytes) -> LoadedSnapshot:
     while part := parts.load():
         callers.update(part)
         await asyncio.sleep(0)
-    return LoadedSnapshot(head.settings, msgspec.structs.replace(head.snapshot, callers=callers))
+    return LoadedSnapshot(head.settings, msgspec.structs.replace(head.snapshot, callers=callers), head.teams)
 
 
 def write_snapshot(path: str, loaded_at: int, out: BinaryIO) -> None:
@@ -100,7 +108,8 @@ def write_snapshot(path: str, loaded_at: int, out: BinaryIO) -> None:
         return
     built = snapshot(settings, loaded_at)
     rest: dict[str, Any] = {"teams": {}, "models": {}, "upstreams": {}, "limits": ()}
-    head = _Head([], settings.model_copy(update=rest), msgspec.structs.replace(built, callers={}))
+    bare = msgspec.structs.replace(built, callers={})
+    head = _Head([], settings.model_copy(update=rest), bare, tuple(settings.teams))
     pickler.dump(head)
     callers = list(built.callers.items())
     for start in range(0, len(callers), CALLERS_A_PART):

@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.settings.shape import StoreSettings
+from gateway.settings.models import StoreSettings
 from gateway.store.backlog import Policy
 from gateway.store.contract import Store
 from gateway.store.in_memory import InMemoryStore
@@ -109,9 +109,9 @@ async def watch_store(store: WatchedStore, log: Log) -> None:
             await store.ping()
         trouble = store.trouble
         if trouble is not None and not was_out:
-            log.error("store out", reason=trouble)
+            log.error("store unavailable", reason=trouble)
         if trouble is None and was_out:
-            log.info("store back")
+            log.info("store available")
         was_out = trouble is not None
         await asyncio.sleep(LOOK_EVERY_S)
 

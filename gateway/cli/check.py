@@ -14,8 +14,7 @@ import click
 from gateway.cli.configuration import EXIT_INVALID, config_option, print_problems
 from gateway.finance.price_catalogue import CatalogueMissing, load_catalogue
 from gateway.finance.price_comparison import warnings
-from gateway.settings import Problem, Settings, SettingsInvalid, load
-from gateway.settings.problems import dotted
+from gateway.settings import Diagnostic, Settings, SettingsInvalid, load
 
 
 @click.command(epilog="Example: gateway check -c config/gateway.yaml")
@@ -35,7 +34,7 @@ def check(config: str, as_json: bool) -> None:
         else:
             print_problems(invalid.problems)
         sys.exit(EXIT_INVALID)
-    found = (*loaded.warnings, *_price_warnings(config, loaded.settings))
+    found = (*loaded.warnings, *_price_warnings(loaded.settings))
     if as_json:
         click.echo(_report((), found))
     else:
@@ -43,21 +42,21 @@ def check(config: str, as_json: bool) -> None:
         click.echo(f"{config} is valid: {_summary(loaded.settings)}.")
 
 
-def _price_warnings(config: str, settings: Settings) -> list[Problem]:
+def _price_warnings(settings: Settings) -> list[Diagnostic]:
     """Prices that are not the catalogue's, where the extra `prices` is installed."""
     if not any(model.price for model in settings.models.values()):
         return []
     with suppress(CatalogueMissing):
         catalogue = load_catalogue(datetime.now(UTC))
-        return [Problem(config, 0, dotted(path), message) for path, message in warnings(settings, catalogue)]
+        return [Diagnostic(path, message) for path, message in warnings(settings, catalogue)]
     return []
 
 
-def _report(errors: tuple[Problem, ...], warnings: tuple[Problem, ...]) -> str:
+def _report(errors: tuple[Diagnostic, ...], warnings: tuple[Diagnostic, ...]) -> str:
     report: dict[str, Any] = {
         "valid": not errors,
-        "errors": [problem._asdict() for problem in errors],
-        "warnings": [problem._asdict() for problem in warnings],
+        "errors": [problem.as_json() for problem in errors],
+        "warnings": [problem.as_json() for problem in warnings],
     }
     return json.dumps(report, indent=2, ensure_ascii=False)
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from gateway.settings import Loaded, Problem, SettingsInvalid, load
+from gateway.settings import Diagnostic, Loaded, SettingsInvalid, load
 
 DEFAULT_CONFIG = "config/gateway.yaml"
 EXIT_INVALID = 2
@@ -24,7 +24,7 @@ config_option = click.option(
 )
 
 
-def print_problems(problems: Iterable[Problem], *, warning: bool = False) -> None:
+def print_problems(problems: Iterable[Diagnostic], *, warning: bool = False) -> None:
     """One line each, on standard error."""
     for problem in problems:
         click.echo(f"{problem} (warning)" if warning else str(problem), err=True)

@@ -11,16 +11,16 @@ import click
 import msgspec
 import uvloop
 
-from gateway.demo.script import Script
-from gateway.demo.upstream import DEFAULT_MODEL, DemoUpstream
+from gateway.demo.script import DemoScript
+from gateway.demo.server import DEFAULT_MODEL, DemoUpstream
 
 EXAMPLE = "Example: gateway demo-upstream --port 9000 --tokens-per-second 50 --usage never"
 
 
 def _flags() -> list[click.Option]:
     """One flag for each field of the script, with the field's description as its help."""
-    described = get_type_hints(Script, include_extras=True)
-    return [_flag(field, described[field.name]) for field in msgspec.structs.fields(Script)]
+    described = get_type_hints(DemoScript, include_extras=True)
+    return [_flag(field, described[field.name]) for field in msgspec.structs.fields(DemoScript)]
 
 
 def _flag(field: msgspec.structs.FieldInfo, described: Any) -> click.Option:
@@ -35,7 +35,7 @@ def _metavar(name: str) -> str:
     return name.rpartition("_")[2].upper()
 
 
-def script_from(given: dict[str, Any]) -> Script:
+def script_from(given: dict[str, Any]) -> DemoScript:
     """The script that these flags describe. Raises click.BadParameter."""
     pace, body = given.pop("tokens_per_second", None), given.pop("body", None)
     changes = {name: _value(text) for name, text in given.items() if text is not None}
@@ -44,7 +44,7 @@ def script_from(given: dict[str, Any]) -> Script:
     if pace:
         changes["chunk_delay_ms"] = 1000 / pace
     try:
-        return msgspec.convert(changes, Script, strict=False)
+        return msgspec.convert(changes, DemoScript, strict=False)
     except msgspec.ValidationError as error:
         raise click.BadParameter(str(error)) from error
 

@@ -15,7 +15,7 @@ from gateway.cli.errors import errors_in_one_line
 from gateway.cli.reexec import json_argument, program
 from gateway.core.address import Address
 from gateway.settings import Settings, SettingsInvalid
-from gateway.settings.kinds import Workers, read_workers
+from gateway.settings.types import Workers, read_workers
 
 if TYPE_CHECKING:
     from gateway.app.serve import Announce, Source

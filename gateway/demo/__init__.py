@@ -1,10 +1,10 @@
 """The scripted upstream: an OpenAI-compatible server for demonstrations, tests and benchmarks.
 
-It answers as told (`Script`) and keeps account of what it served (`Truth`).
+It answers by a `DemoScript` and counts what it served (`Truth`).
 """
 
-from gateway.demo.script import Script
+from gateway.demo.script import DemoScript
+from gateway.demo.server import DemoUpstream
 from gateway.demo.truth import Truth
-from gateway.demo.upstream import DemoUpstream
 
-__all__ = ["DemoUpstream", "Script", "Truth"]
+__all__ = ["DemoScript", "DemoUpstream", "Truth"]

@@ -1,68 +1,89 @@
-"""Chat completions, plain and streamed, as in OpenAI's API reference."""
+"""Chat completions and legacy completions, plain and streamed, as in OpenAI's API reference."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gateway.demo.event import Event
-from gateway.demo.turn import Counts, Turn
+from gateway.demo.script import DemoEvent, PlannedAnswer, TokenCounts
 
 Json = dict[str, Any]
 
 
-def plain(turn: Turn) -> Json:
-    answer = _envelope(turn, "chat.completion")
-    answer["choices"] = [
-        {"index": index, "message": _message(turn, index), "finish_reason": finish_reason(turn)}
-        for index in range(turn.choices)
+def plain(answer: PlannedAnswer) -> Json:
+    body = _envelope(answer, "chat.completion")
+    body["choices"] = [
+        {"index": index, "message": _message(answer, index), "finish_reason": finish_reason(answer)}
+        for index in range(answer.choices)
     ]
-    if turn.script.usage != "never":
-        answer["usage"] = usage(turn.counts())
-    return answer
+    if answer.script.usage != "never":
+        body["usage"] = usage(answer.counts())
+    return body
 
 
-def stream(turn: Turn) -> Iterator[Event]:
-    """For each choice a head, the tokens in turn, an end; then usage, as the script has it."""
-    policy = turn.script.usage
-    choices = range(turn.choices)
-    chunk = _chunks(turn)
-    own = {**_envelope(turn, "chat.completion.chunk"), "choices": []}
+def stream(answer: PlannedAnswer) -> Iterator[DemoEvent]:
+    """For each choice a head, the tokens in answer, an end; then usage, as the script has it."""
+    policy = answer.script.usage
+    choices = range(answer.choices)
+    chunk = _chunks(answer)
+    own = {**_envelope(answer, "chat.completion.chunk"), "choices": []}
     delivered = 0
     for index in choices:
-        yield chunk(_choice(index, _opening(turn, index)), 0, delivered)
-    for token in turn.tokens:
+        yield chunk(_choice(index, _opening(answer, index)), 0, delivered)
+    for token in answer.tokens:
         for index in choices:
             delivered += 1
-            yield chunk(_choice(index, _delta(turn, token)), 1, delivered)
+            yield chunk(_choice(index, _delta(answer, token)), 1, delivered)
     if policy == "early":
-        yield Event({**own, "usage": usage(turn.counts())}, reports=True)
+        yield DemoEvent({**own, "usage": usage(answer.counts())}, reports=True)
     for index in choices:
-        event = chunk(_choice(index, {}, finish_reason(turn)), 0, delivered)
-        if policy == "last" and index == turn.choices - 1:
-            event = Event({**event.payload, "usage": usage(turn.counts())}, reports=True)
+        event = chunk(_choice(index, {}, finish_reason(answer)), 0, delivered)
+        if policy == "last" and index == answer.choices - 1:
+            event = DemoEvent({**event.payload, "usage": usage(answer.counts())}, reports=True)
         yield event
-    if policy == "always" or (policy in ("asked", "null") and turn.asks_usage):
-        yield Event({**own, "usage": usage(turn.counts())}, reports=True)
+    if policy == "always" or (policy in ("asked", "null") and answer.asks_usage):
+        yield DemoEvent({**own, "usage": usage(answer.counts())}, reports=True)
 
 
-def _chunks(turn: Turn) -> Callable[[Json, int, int], Event]:
-    """What makes a chunk of one choice, the tokens in it and the tokens delivered so far."""
-    parsed = _envelope(turn, "chat.completion.chunk")
-    policy = turn.script.usage
+def legacy_plain(answer: PlannedAnswer) -> Json:
+    text, reason = "".join(answer.tokens), _legacy_finish_reason(answer)
+    body = _envelope(answer, "text_completion", "cmpl")
+    body["choices"] = [_legacy_choice(index, text, reason) for index in range(answer.choices)]
+    if answer.script.usage != "never":
+        body["usage"] = usage(answer.counts())
+    return body
 
-    def chunk(choice: Json, tokens: int, delivered: int) -> Event:
-        payload = {**parsed, "choices": [choice]}
+
+def legacy_stream(answer: PlannedAnswer) -> Iterator[DemoEvent]:
+    """For each token an event, an end for each choice, and usage if the request asks for it."""
+    own = _envelope(answer, "text_completion", "cmpl")
+    choices = range(answer.choices)
+    for token in answer.tokens:
+        for index in choices:
+            yield DemoEvent({**own, "choices": [_legacy_choice(index, token)]}, tokens=1)
+    for index in choices:
+        yield DemoEvent({**own, "choices": [_legacy_choice(index, "", _legacy_finish_reason(answer))]})
+    if answer.script.usage == "always" or (answer.script.usage == "asked" and answer.asks_usage):
+        yield DemoEvent({**own, "choices": [], "usage": usage(answer.counts())}, reports=True)
+
+
+def _chunks(answer: PlannedAnswer) -> Callable[[Json, int, int], DemoEvent]:
+    """A function that makes a chunk of one choice, the tokens in it and the tokens delivered so far."""
+    own = _envelope(answer, "chat.completion.chunk")
+    policy = answer.script.usage
+
+    def chunk(choice: Json, tokens: int, delivered: int) -> DemoEvent:
+        payload = {**own, "choices": [choice]}
         if policy == "null":
             payload["usage"] = None
         if policy == "every":
-            payload["usage"] = usage(turn.counts(delivered))
-        return Event(payload, tokens, policy == "every")
+            payload["usage"] = usage(answer.counts(delivered))
+        return DemoEvent(payload, tokens, policy == "every")
 
     return chunk
 
 
-def usage(counts: Counts) -> Json:
+def usage(counts: TokenCounts) -> Json:
     report: Json = {
         "prompt_tokens": counts.prompt,
         "completion_tokens": counts.completion,
@@ -75,10 +96,10 @@ def usage(counts: Counts) -> Json:
     return report
 
 
-def finish_reason(turn: Turn) -> str:
-    if turn.capped:
+def finish_reason(answer: PlannedAnswer) -> str:
+    if answer.capped:
         return "length"
-    return "tool_calls" if turn.tool else "stop"
+    return "tool_calls" if answer.tool else "stop"
 
 
 def error(status: int, message: str) -> Json:
@@ -87,16 +108,16 @@ def error(status: int, message: str) -> Json:
     return {"error": {"message": message, "type": "requests" if status == 429 else kind, "param": None, "code": code}}
 
 
-def error_event(status: int, message: str) -> Event:
-    return Event(error(status, message))
+def error_event(status: int, message: str) -> DemoEvent:
+    return DemoEvent(error(status, message))
 
 
-def _envelope(turn: Turn, kind: str) -> Json:
+def _envelope(answer: PlannedAnswer, kind: str, prefix: str = "chatcmpl") -> Json:
     return {
-        "id": f"chatcmpl-{turn.number:024x}",
+        "id": f"{prefix}-{answer.number:024x}",
         "object": kind,
-        "created": turn.created,
-        "model": turn.asked.model,
+        "created": answer.created,
+        "model": answer.request.model,
     }
 
 
@@ -104,25 +125,33 @@ def _choice(index: int, delta: Json, finish: str | None = None) -> Json:
     return {"index": index, "delta": delta, "finish_reason": finish}
 
 
-def _opening(turn: Turn, index: int) -> Json:
-    if not turn.tool:
+def _opening(answer: PlannedAnswer, index: int) -> Json:
+    if not answer.tool:
         return {"role": "assistant", "content": ""}
-    return {"role": "assistant", "content": None, "tool_calls": [{"index": 0, **_call(turn, index, "")}]}
+    return {"role": "assistant", "content": None, "tool_calls": [{"index": 0, **_call(answer, index, "")}]}
 
 
-def _delta(turn: Turn, token: str) -> Json:
-    if not turn.tool:
+def _delta(answer: PlannedAnswer, token: str) -> Json:
+    if not answer.tool:
         return {"content": token}
     return {"tool_calls": [{"index": 0, "function": {"arguments": token}}]}
 
 
-def _call(turn: Turn, index: int, arguments: str) -> Json:
-    call_id = f"call_{turn.number:x}_{index}"
-    return {"id": call_id, "type": "function", "function": {"name": turn.tool, "arguments": arguments}}
+def _call(answer: PlannedAnswer, index: int, arguments: str) -> Json:
+    call_id = f"call_{answer.number:x}_{index}"
+    return {"id": call_id, "type": "function", "function": {"name": answer.tool, "arguments": arguments}}
 
 
-def _message(turn: Turn, index: int) -> Json:
-    text = "".join(turn.tokens)
-    if not turn.tool:
+def _message(answer: PlannedAnswer, index: int) -> Json:
+    text = "".join(answer.tokens)
+    if not answer.tool:
         return {"role": "assistant", "content": text}
-    return {"role": "assistant", "content": None, "tool_calls": [_call(turn, index, text)]}
+    return {"role": "assistant", "content": None, "tool_calls": [_call(answer, index, text)]}
+
+
+def _legacy_choice(index: int, text: str, finish: str | None = None) -> Json:
+    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
+
+
+def _legacy_finish_reason(answer: PlannedAnswer) -> str:
+    return "length" if answer.capped else "stop"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.demo.event import Event
-from gateway.demo.turn import Turn
+from gateway.demo.script import DemoEvent, PlannedAnswer
 
 Json = dict[str, Any]
 
@@ -21,31 +20,31 @@ ERROR_TYPES = {
 }
 
 
-def plain(turn: Turn) -> Json:
-    message = _message(turn)
-    message["content"] = [_block(turn, "".join(turn.tokens))]
-    message["stop_reason"] = _stop_reason(turn)
-    if turn.script.usage != "never":
-        message["usage"] = _input_usage(turn) | {"output_tokens": turn.counts().completion}
+def plain(answer: PlannedAnswer) -> Json:
+    message = _message(answer)
+    message["content"] = [_block(answer, "".join(answer.tokens))]
+    message["stop_reason"] = _stop_reason(answer)
+    if answer.script.usage != "never":
+        message["usage"] = _input_usage(answer) | {"output_tokens": answer.counts().completion}
     return message
 
 
-def stream(turn: Turn) -> Iterator[Event]:
+def stream(answer: PlannedAnswer) -> Iterator[DemoEvent]:
     """Input tokens are reported at the beginning, output tokens at the end."""
-    told = turn.script.usage != "never"
-    message = _message(turn)
-    if told:
-        message["usage"] = _input_usage(turn) | {"output_tokens": 1}
+    reports = answer.script.usage != "never"
+    message = _message(answer)
+    if reports:
+        message["usage"] = _input_usage(answer) | {"output_tokens": 1}
     yield _event("message_start", {"message": message})
-    yield _event("content_block_start", {"index": 0, "content_block": _block(turn, "")})
+    yield _event("content_block_start", {"index": 0, "content_block": _block(answer, "")})
     yield _event("ping", {})
-    for token in turn.tokens:
-        yield _event("content_block_delta", {"index": 0, "delta": _delta(turn, token)}, tokens=1)
+    for token in answer.tokens:
+        yield _event("content_block_delta", {"index": 0, "delta": _delta(answer, token)}, tokens=1)
     yield _event("content_block_stop", {"index": 0})
-    end: Json = {"delta": {"stop_reason": _stop_reason(turn), "stop_sequence": None}}
-    if told:
-        end["usage"] = {"output_tokens": turn.counts().completion}
-    yield _event("message_delta", end, reports=told)
+    end: Json = {"delta": {"stop_reason": _stop_reason(answer), "stop_sequence": None}}
+    if reports:
+        end["usage"] = {"output_tokens": answer.counts().completion}
+    yield _event("message_delta", end, reports=reports)
     yield _event("message_stop", {})
 
 
@@ -53,29 +52,29 @@ def error(status: int, message: str) -> Json:
     return {"type": "error", "error": {"type": ERROR_TYPES.get(status, "api_error"), "message": message}}
 
 
-def error_event(status: int, message: str) -> Event:
-    return Event(error(status, message), name="error")
+def error_event(status: int, message: str) -> DemoEvent:
+    return DemoEvent(error(status, message), name="error")
 
 
-def _event(kind: str, fields: Json, tokens: int = 0, reports: bool = False) -> Event:
-    return Event({"type": kind, **fields}, tokens, reports, kind)
+def _event(kind: str, fields: Json, tokens: int = 0, reports: bool = False) -> DemoEvent:
+    return DemoEvent({"type": kind, **fields}, tokens, reports, kind)
 
 
-def _message(turn: Turn) -> Json:
+def _message(answer: PlannedAnswer) -> Json:
     return {
-        "id": f"msg_{turn.number:024x}",
+        "id": f"msg_{answer.number:024x}",
         "type": "message",
         "role": "assistant",
-        "model": turn.asked.model,
+        "model": answer.request.model,
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
     }
 
 
-def _input_usage(turn: Turn) -> Json:
+def _input_usage(answer: PlannedAnswer) -> Json:
     """Cached tokens stand beside the input here, not within it."""
-    counts = turn.counts()
+    counts = answer.counts()
     return {
         "input_tokens": max(0, counts.prompt - counts.cached),
         "cache_creation_input_tokens": 0,
@@ -83,20 +82,20 @@ def _input_usage(turn: Turn) -> Json:
     }
 
 
-def _block(turn: Turn, text: str) -> Json:
-    if not turn.tool:
+def _block(answer: PlannedAnswer, text: str) -> Json:
+    if not answer.tool:
         return {"type": "text", "text": text}
     given = {"text": text} if text else {}
-    return {"type": "tool_use", "id": f"toolu_{turn.number:x}", "name": turn.tool, "input": given}
+    return {"type": "tool_use", "id": f"toolu_{answer.number:x}", "name": answer.tool, "input": given}
 
 
-def _delta(turn: Turn, token: str) -> Json:
-    if turn.tool:
+def _delta(answer: PlannedAnswer, token: str) -> Json:
+    if answer.tool:
         return {"type": "input_json_delta", "partial_json": token}
     return {"type": "text_delta", "text": token}
 
 
-def _stop_reason(turn: Turn) -> str:
-    if turn.capped:
+def _stop_reason(answer: PlannedAnswer) -> str:
+    if answer.capped:
         return "max_tokens"
-    return "tool_use" if turn.tool else "end_turn"
+    return "tool_use" if answer.tool else "end_turn"

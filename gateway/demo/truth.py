@@ -1,6 +1,6 @@
 """What the demo upstream really served: the other side of every bill, for tests to compare with.
 
-An answer counts as completed once all its bytes are handed to the socket. Tokens of an answer that
+An answer counts as completed once all its bytes are handed to the socket. TokenSums of an answer that
 stopped or whose reader left count as partial, as far as their events were sent whole.
 """
 
@@ -18,9 +18,9 @@ KEEP_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(slots=True)
-class Served:
+class ServedRequest:
     """One request. `prompt_tokens` and `completion_tokens` are what was delivered so far, and once it is
-    completed what it costs; `reported` says that the peer was told so. Times are seconds of the monotonic clock.
+    completed what it costs; `reported` says that the peer was sent them. Times are seconds of the monotonic clock.
     `cancelled`: the peer left first; `halted`: the script stopped it; `failed`: it was answered with an error.
     `number` is the answer's, which its id ends with; 0 where no model was asked."""
 
@@ -39,7 +39,7 @@ class Served:
     reported: bool = False
     began_at: float = 0.0
     ended_at: float | None = None
-    tallies: tuple[Tally, ...] = ()
+    tallies: tuple[DemoTally, ...] = ()
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -57,20 +57,20 @@ class Served:
 
 
 @dataclass(slots=True)
-class Tokens:
+class TokenSums:
     answers: int = 0
     prompt: int = 0
     completion: int = 0
 
-    def add(self, served: Served) -> None:
+    def add(self, served: ServedRequest) -> None:
         self.answers += 1
         self.prompt += served.prompt_tokens
         self.completion += served.completion_tokens
 
 
 @dataclass(slots=True)
-class Tally:
-    """Sums over requests. Tokens stand under `reported` or `unreported` if their answer was completed, else
+class DemoTally:
+    """Sums over requests. TokenSums stand under `reported` or `unreported` if their answer was completed, else
     under `partial`."""
 
     requests: int = 0
@@ -78,15 +78,15 @@ class Tally:
     failed: int = 0
     halted: int = 0
     cancelled: int = 0
-    reported: Tokens = field(default_factory=Tokens)
-    unreported: Tokens = field(default_factory=Tokens)
-    partial: Tokens = field(default_factory=Tokens)
+    reported: TokenSums = field(default_factory=TokenSums)
+    unreported: TokenSums = field(default_factory=TokenSums)
+    partial: TokenSums = field(default_factory=TokenSums)
 
     @property
     def open(self) -> int:
         return self.requests - self.completed - self.failed - self.halted - self.cancelled
 
-    def end(self, served: Served) -> None:
+    def end(self, served: ServedRequest) -> None:
         if served.outcome == "completed":
             self.completed += 1
             (self.reported if served.reported else self.unreported).add(served)
@@ -113,9 +113,9 @@ class Truth:
 
     def reset(self) -> None:
         """Forget every request; those that are running leave no trace when they end."""
-        self.total = Tally()
-        self.tallies: dict[tuple[str, str], Tally] = {}
-        self.requests: deque[Served] = deque()
+        self.total = DemoTally()
+        self.tallies: dict[tuple[str, str], DemoTally] = {}
+        self.requests: deque[ServedRequest] = deque()
         self._bytes = 0
 
     def connected(self) -> None:
@@ -127,19 +127,19 @@ class Truth:
         self.connections_open -= 1
         self._changed()
 
-    def begin(self, served: Served, metered: bool) -> None:
+    def begin(self, served: ServedRequest, metered: bool) -> None:
         self.requests.append(served)
         self._bytes += len(served.body)
         while len(self.requests) > self.keep_requests or self._bytes > KEEP_BYTES:
             self._bytes -= len(self.requests.popleft().body)
         served.began_at = self._clock()
         if metered:
-            served.tallies = self.total, self.tallies.setdefault((served.model, served.bearer), Tally())
+            served.tallies = self.total, self.tallies.setdefault((served.model, served.bearer), DemoTally())
         for tally in served.tallies:
             tally.requests += 1
         self._changed()
 
-    def end(self, served: Served, outcome: Outcome) -> None:
+    def end(self, served: ServedRequest, outcome: Outcome) -> None:
         """Note how a request ended; only the first end counts."""
         if served.outcome != "open":
             return

@@ -1,15 +1,14 @@
 """YAML and environment in, frozen and validated values out; every error with file and line."""
 
-from gateway.settings.demo import DEMO_MODEL, demo_settings
-from gateway.settings.loading import Loaded, load, parse
-from gateway.settings.problems import Problem, SettingsInvalid
+from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
+from gateway.settings.loading import DEMO_MODEL, Loaded, demo_settings, load, parse
+from gateway.settings.models import Settings
 from gateway.settings.schema import json_schema
-from gateway.settings.shape import Settings
 
 __all__ = [
     "DEMO_MODEL",
+    "Diagnostic",
     "Loaded",
-    "Problem",
     "Settings",
     "SettingsInvalid",
     "demo_settings",

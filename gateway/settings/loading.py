@@ -1,32 +1,67 @@
-"""A configuration file in; frozen, validated settings out, or everything that is wrong with them."""
+"""Settings from a file, from a text or from plain data, or everything that is wrong with them.
+
+A text becomes plain data with a line for each path (document.py), the data becomes frozen, validated settings, and the
+settings are checked against each other (checks.py). What is invalid is cut away until the rest is valid, so that the
+checks run in the same go: whoever fixes a configuration sees all of its errors at once.
+
+`demo_settings` is the configuration of `gateway serve --demo` and `--upstream URL`, which have no file.
+"""
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import os
-from collections.abc import Iterable, Mapping
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path as FilePath
+from types import NoneType
 from typing import Any, NamedTuple
 
-from gateway.settings.checks import find_errors, find_warnings
-from gateway.settings.document import NotYaml, Place, read
-from gateway.settings.known import known_in
-from gateway.settings.problems import Finding, Path, Problem, SettingsInvalid, dotted
-from gateway.settings.replacement import References
-from gateway.settings.shape import Settings
-from gateway.settings.validation import validate
+from pydantic import ValidationError
+
+from gateway.settings.checks import NameIndex, find_errors, find_warnings
+from gateway.settings.diagnostics import Diagnostic, Path, SettingsInvalid, unknown_name
+from gateway.settings.document import Document, DocumentMapping, NotYaml, read
+from gateway.settings.interpolation import References
+from gateway.settings.models import BaseSection, Settings
+
+HASH_DIGITS = 12
+
+DEMO_MODEL = "openai/gpt-oss-120b"
+
+_KNOWN_MODELS: dict[str, dict[str, Any]] = {
+    DEMO_MODEL: {
+        "context_window": 131_072,
+        "max_output_tokens": 32_768,
+        "price": {"input": "0.15", "output": "0.60", "cached_input": "0.07"},
+    }
+}
+
+_MESSAGES = {
+    "missing": "is missing; it is required",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping, from names to settings",
+    "model_type": "must be a mapping of settings",
+    "too_short": "must not be empty; leave it out to mean all",
+}
+_KEY = "[key]"
+"""What pydantic appends to the path of a mapping's key that is wrong."""
 
 
 class Loaded(NamedTuple):
     """`warnings` are what works, but hardly as it was meant."""
 
     settings: Settings
-    warnings: tuple[Problem, ...] = ()
+    warnings: tuple[Diagnostic, ...] = ()
 
 
 def load(path: str | os.PathLike[str], environ: Mapping[str, str]) -> Loaded:
     """Read a configuration. `${NAME}` comes from `environ`, `${file:PATH}` is seen from the
     configuration's own folder. Raises SettingsInvalid."""
-    return parse(_text(path), os.fspath(path), environ)
+    with _without_collections():
+        return parse(_text(path), os.fspath(path), environ)
 
 
 def parse(text: str, file: str, environ: Mapping[str, str]) -> Loaded:
@@ -34,23 +69,133 @@ def parse(text: str, file: str, environ: Mapping[str, str]) -> Loaded:
     try:
         document = read(text, References(environ, FilePath(file).parent))
     except NotYaml as broken:
-        raise SettingsInvalid([Problem(file, broken.line, "", broken.message)]) from None
-    settings, findings = validate(document.data)
-    errors = _with(document.findings, findings)
-    known = known_in(document)
+        raise SettingsInvalid([Diagnostic((), broken.message, broken.line, file)]) from None
+    settings, found = validate(document.data)
+    errors = _with(document.diagnostics, found)
+    index = NameIndex(document)
     if settings is not None:
-        errors = _with(errors, find_errors(settings, known))
+        errors = _with(errors, find_errors(settings, index))
     if errors or settings is None:
-        raise SettingsInvalid(_located(errors, file, document.places))
-    return Loaded(settings, tuple(_located(find_warnings(settings, known), file, document.places)))
+        raise SettingsInvalid(_located(errors, file, document))
+    settings.__dict__["file_hash"] = hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+    return Loaded(settings, tuple(_located(find_warnings(settings, index), file, document)))
 
 
 def build(data: dict[str, Any]) -> Settings:
     """Settings that are made in code, of the same plain data. Raises SettingsInvalid."""
-    settings, findings = validate(data)
-    if findings or settings is None:
-        raise SettingsInvalid(Problem("", 0, dotted(path), message) for path, message, _ in findings)
+    settings, found = validate(data)
+    if found or settings is None:
+        raise SettingsInvalid(found)
     return settings
+
+
+def demo_settings(
+    key: str, base_url: str, *, api_key: str = "", models: Sequence[str] = (DEMO_MODEL,), **changes: Any
+) -> Settings:
+    """One team `demo` with one key, `key`, in front of one upstream that serves `models`. `changes` are
+    settings of the first level, as in a file. Raises SettingsInvalid."""
+    limits: list[dict[str, Any]] = [
+        {"requests": 120, "per": "minute"},
+        {"tokens": 200_000, "per": "minute"},
+        {"tokens": 5_000_000, "per": "day"},
+        {"concurrent": 16},
+    ]
+    priced = [model for model in models if model in _KNOWN_MODELS]
+    if priced:
+        limits.append({"usd": 5, "per": "month", "models": priced})
+    return build(
+        {
+            "listen": "127.0.0.1:8080",
+            "upstreams": {"demo": {"base_url": base_url, "api_key": api_key or None}},
+            "models": {model: {"routes": [{"upstream": "demo"}], **_KNOWN_MODELS.get(model, {})} for model in models},
+            "teams": {"demo": {"limits": limits, "keys": [{"name": "demo", "key": key}]}},
+            **changes,
+        }
+    )
+
+
+class Validated(NamedTuple):
+    """`settings` is what is valid of the data; None where nothing is."""
+
+    settings: Settings | None
+    found: list[Diagnostic]
+
+
+def validate(data: Any) -> Validated:
+    found: list[Diagnostic] = []
+    while True:
+        try:
+            return Validated(Settings.model_validate(data), found)
+        except ValidationError as invalid:
+            errors: list[Any] = invalid.errors(include_url=False, include_input=False)
+        # Later rounds only find what the cutting broke.
+        found = found or [_diagnostic(error) for error in errors]
+        cuts = {_cut(error) for error in errors}
+        if () in cuts:
+            return Validated(None, found)
+        data = _without(data, (), cuts)
+
+
+def _diagnostic(error: Any) -> Diagnostic:
+    path = tuple(step for step in error["loc"] if step != _KEY)
+    if error["type"] == "extra_forbidden":
+        return unknown_name(path, _settings_at(path[:-1]))
+    if error["type"] == "value_error":
+        allowed = str(error["ctx"]["error"])
+        return Diagnostic(path, f"its name {allowed}" if _KEY in error["loc"] else allowed)
+    if error["type"] == "literal_error":
+        return Diagnostic(path, f"must be {error['ctx']['expected']}")
+    return Diagnostic(path, _MESSAGES.get(error["type"], "has the wrong form"))
+
+
+def _settings_at(path: Path) -> list[str]:
+    """The names of the settings that a path may have below it."""
+    kind: Any = Settings
+    for step in path:
+        if _is_section(kind):
+            kind = kind.model_fields[step].annotation
+        else:
+            key_or_item, *rest = typing.get_args(kind)
+            kind = rest[0] if typing.get_origin(kind) is dict else key_or_item
+        if NoneType in typing.get_args(kind):
+            kind = typing.get_args(kind)[0]
+    return list(kind.model_fields)
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseSection)
+
+
+def _cut(error: Any) -> Path:
+    """What has to go for the rest to be valid: what is wrong, or what something is missing from."""
+    path: Path = tuple(step for step in error["loc"] if step != _KEY)
+    return path[:-1] if error["type"] == "missing" else path
+
+
+def _without(data: Any, path: Path, cuts: set[Path]) -> Any:
+    if isinstance(data, dict):
+        kept = DocumentMapping(getattr(data, "path", ()))
+        for name, value in data.items():
+            if (*path, name) not in cuts:
+                kept[name] = _without(value, (*path, name), cuts)
+        return kept
+    if isinstance(data, list):
+        numbered = [((*path, index), item) for index, item in enumerate(data)]
+        return [_without(item, place, cuts) for place, item in numbered if place not in cuts]
+    return data
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """A large file makes millions of objects, none of them in a cycle. The garbage collector would search them again
+    and again, a third of the time of a load, and would stop every thread of a gateway that serves meanwhile."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _text(path: str | os.PathLike[str]) -> str:
@@ -58,32 +203,25 @@ def _text(path: str | os.PathLike[str]) -> str:
     try:
         return FilePath(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise SettingsInvalid([Problem(file, 0, "", "is not UTF-8 text")]) from None
+        raise SettingsInvalid([Diagnostic((), "is not UTF-8 text", 0, file)]) from None
     except OSError as error:
         hint = "name a configuration with -c FILE or in $GATEWAY_CONFIG"
-        raise SettingsInvalid([Problem(file, 0, "", f"cannot be read: {error.strerror}; {hint}")]) from None
+        raise SettingsInvalid([Diagnostic((), f"cannot be read: {error.strerror}; {hint}", 0, file)]) from None
 
 
-def _with(earlier: list[Finding], later: Iterable[Finding]) -> list[Finding]:
-    """Both, but what has an error in it is not judged once more as a whole."""
-    return [*earlier, *(finding for finding in later if not any(_is_in(one.path, finding.path) for one in earlier))]
+def _with(earlier: list[Diagnostic], later: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """Both, but what has an error in it is not checked once more as a whole."""
+    return [*earlier, *(found for found in later if not any(_is_in(one.path, found.path) for one in earlier))]
 
 
 def _is_in(path: Path, whole: Path) -> bool:
     return path[: len(whole)] == whole
 
 
-def _located(findings: Iterable[Finding], file: str, places: dict[Path, Place]) -> list[Problem]:
-    problems = []
-    for finding in findings:
-        place = _place(finding.path, places)
+def _located(diagnostics: Iterable[Diagnostic], file: str, document: Document) -> list[Diagnostic]:
+    located = []
+    for found in diagnostics:
+        place = document.place(found.path)
         note = f" (the value comes from {place.source})" if place.source else ""
-        problems.append(Problem(file, finding.line or place.line, dotted(finding.path), finding.message + note))
-    return sorted(problems, key=lambda problem: problem.line)
-
-
-def _place(path: Path, places: dict[Path, Place]) -> Place:
-    """Where a setting stands, or, if it stands nowhere, what it belongs to."""
-    while path not in places and path:
-        path = path[:-1]
-    return places.get(path, Place(0))
+        located.append(found._replace(message=found.message + note, line=found.line or place.line, file=file))
+    return sorted(located, key=lambda found: found.line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.settings.shape import Settings
+from gateway.settings.models import Settings
 
 _NULL = {"type": "null"}
 _REFERENCE = {"$ref": "#/$defs/Reference"}
@@ -54,6 +54,6 @@ def _member(name: str, value: Any) -> Any:
 
 
 def _or_reference(scalar: dict[str, Any]) -> dict[str, Any]:
-    said: dict[str, Any] = {name: scalar.pop(name) for name in ("description", "default") if name in scalar}
+    kept: dict[str, Any] = {name: scalar.pop(name) for name in ("description", "default") if name in scalar}
     grouped = [_GROUPED] if scalar.get("type") in _NUMBERS else []
-    return {**said, "anyOf": [scalar, *grouped, _REFERENCE]}
+    return {**kept, "anyOf": [scalar, *grouped, _REFERENCE]}

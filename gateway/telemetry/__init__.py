@@ -1,1 +1,1 @@
-"""The wire to the operators: one log line a request, and metrics."""
+"""What operators see: one log line a request, and metrics."""

@@ -1,17 +1,86 @@
-"""Series written as Prometheus reads them: the text exposition format, version 0.0.4.
+"""Series written as Prometheus reads them, those of several processes as one.
 
-Written here since a scrape holds the event loop, and with it every stream, five times as long when
-prometheus_client renders it: docs/decisions/0005-metrics-in-plain-dictionaries.md.
+A process alone renders what it has counted: the text exposition format, version 0.0.4. It is written here since a
+scrape holds the event loop, and with it every stream, five times as long when prometheus_client renders it:
+docs/decisions/0005-metrics-in-plain-dictionaries.md.
+
+A worker packs its series into a report instead. The supervisor keeps the last report of each worker and adds them
+up at a scrape, together with what workers that have ended had counted: no total falls because a worker was
+replaced. What a reload removed goes from those sums as soon as no worker has it configured any more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import reduce
 from itertools import accumulate
 
-from gateway.telemetry.series import Counter, Gauge, Histogram, Labels, Series
+import msgspec
+
+from gateway.telemetry.series import ConfiguredNames, Counter, Gauge, Histogram, Labels, Series, prune
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PACKED = "application/vnd.msgpack"
+
+
+class ProcessReport(msgspec.Struct):
+    """What a process has counted, and what it has configured: None where it does not know."""
+
+    series: list[Series]
+    names: ConfiguredNames | None = None
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(ProcessReport)
+
+
+def pack(report: ProcessReport) -> bytes:
+    return _ENCODER.encode(report)
+
+
+def unpack(packed: bytes) -> ProcessReport:
+    return _DECODER.decode(packed)
+
+
+def aggregate(processes: Iterable[list[Series]]) -> list[Series]:
+    """The series of all of them, each once. The first of a name takes in the others."""
+    found: dict[str, Series] = {}
+    for every in processes:
+        for series in every:
+            known = found.setdefault(series.name, series)
+            if known is not series:
+                known.merge(series)  # type: ignore[arg-type] # A name has one kind.
+    return list(found.values())
+
+
+class MetricsAggregator:
+    """What workers, by their numbers, have counted."""
+
+    def __init__(self) -> None:
+        self._latest: dict[int, bytes] = {}
+        self._ended = pack(ProcessReport([]))
+
+    def update(self, worker: int, packed: bytes) -> None:
+        """Take in what the worker has counted up to now."""
+        self._latest[worker] = packed
+
+    def retire(self, worker: int) -> None:
+        """The worker has ended: its counters and histograms stay, its gauges go."""
+        last = self._latest.pop(worker, None)
+        if last is not None:
+            both = aggregate([unpack(self._ended).series, unpack(last).series])
+            self._ended = pack(ProcessReport([series for series in both if not isinstance(series, Gauge)]))
+
+    def render(self, own: Iterable[Series]) -> tuple[bytes, str]:
+        """The exposition of all of them and of `own`, and its content type."""
+        reports = [unpack(packed) for packed in self._latest.values()]
+        ended = unpack(self._ended).series
+        configured = [report.names for report in reports if report.names is not None]
+        if configured:
+            prune(ended, reduce(ConfiguredNames.united, configured))
+            self._ended = pack(ProcessReport(ended))
+        own_copy = unpack(pack(ProcessReport(list(own)))).series
+        return exposition(aggregate([ended, *(report.series for report in reports), own_copy])), CONTENT_TYPE
 
 
 def exposition(every: Iterable[Series]) -> bytes:
@@ -34,13 +103,14 @@ def _lines(series: Series) -> Iterator[str]:
 
 def _buckets(series: Histogram) -> Iterator[str]:
     bounds = (*(str(float(bound)) for bound in series.bounds), "+Inf")
-    for labels, cell in series.cells.items():
+    for labels, observations in series.values.items():
         pairs = _pairs(series.labels, labels)
         opening = f'{series.name}_bucket{{{pairs}{"," if pairs else ""}le="'
-        for bound, count in zip(bounds, accumulate(cell.counts), strict=True):
+        for bound, count in zip(bounds, accumulate(observations.counts), strict=True):
             yield f'{opening}{bound}"}} {count}\n'
         braces = _braces(series.labels, labels)
-        yield f"{series.name}_sum{braces} {cell.total}\n{series.name}_count{braces} {sum(cell.counts)}\n"
+        yield f"{series.name}_sum{braces} {observations.total}\n"
+        yield f"{series.name}_count{braces} {sum(observations.counts)}\n"
 
 
 def _braces(names: Labels, values: Labels) -> str:

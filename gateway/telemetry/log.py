@@ -1,12 +1,13 @@
 """The log: one line for each request at its end, and what else an operator should know.
 
 JSON lines in production, coloured lines on a terminal, both through structlog. Never in it: a prompt,
-an answer, a key, an upstream's secret. Writing never raises: a line that cannot be written is dropped.
+a response, a key, an upstream's secret. Logging neither raises nor waits: line_writer.py writes the lines, and drops
+what cannot be written.
 """
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import logging
 import os
 import sys
@@ -20,21 +21,34 @@ from structlog.typing import EventDict, Processor
 
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
+from gateway.telemetry.line_writer import LineWriter
 
 SHOWN_CHARACTERS = 200
 """What a client may add to a line: its `user` is cut there."""
 
 _LIMIT_FIELDS = ("name", "scope", "meter", "per", "amount", "used", "held", "requested", "retry_after_ms")
-"""What a line tells of a limit that refuses. Whom it binds stands in the line itself."""
+"""The fields of a limit that refused. The team and the key are fields of the line itself."""
+
+
+def _none_dropped() -> int:
+    return 0
 
 
 class Log:
     """Events are short and lower case; what varies goes into fields, with the unit in the name. The fields of
-    `always` stand in every line."""
+    `always` are in every line. `dropped` counts the lines that could not be written."""
 
-    def __init__(self, write: Callable[[bytes], None], *, terminal: bool = False, **always: Any) -> None:
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        *,
+        terminal: bool = False,
+        dropped: Callable[[], int] = _none_dropped,
+        **always: Any,
+    ) -> None:
+        self.dropped = dropped
         self._log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-            _Lines(write),
+            _LineEncoder(write),
             processors=_processors(terminal),
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
             context_class=dict,
@@ -51,51 +65,50 @@ class Log:
         self._log.error(event, **fields)
 
     def defect(self, event: str, error: BaseException, **fields: Any) -> None:
-        """An exception that nobody expects: its class and where it arose. Its text is left out,
-        since the text of a foreign exception can quote what a client sent."""
+        """An unexpected exception: its class and where it was raised. Its text is left out, since the text of a
+        library's exception can quote what a client sent."""
         self._log.error(event, error=type(error).__qualname__, stack=_stack(error), **fields)
 
     def exchange(self, x: Exchange) -> None:
-        """The canonical line of a request. Fields that the request never came to have are left out."""
+        """The line of a request. Fields that the request never came to have are left out."""
         fields: dict[str, Any] = {"request_id": x.request.request_id, "endpoint": x.request.endpoint.name}
         if x.caller is not None:
             fields["team"] = x.caller.team
             fields["key"] = x.caller.key_id
         if x.parsed is not None:
-            _tell_envelope(fields, x)
+            _add_request(fields, x)
         if x.target is not None:
             fields["upstream"] = x.target.upstream.name
         fields["status"] = x.status
         if x.usage is not None:
-            _tell_usage(fields, x)
-        _tell_times(fields, x)
+            _add_usage(fields, x)
+        _add_times(fields, x)
         failure = x.failure
         if failure is not None:
             fields["code"], fields["blame"] = failure.code, failure.blame
         if x.error is not None:
-            _tell_error(fields, x.error)
+            _add_error(fields, x.error)
         if x.attempts and (failure is not None or len(x.attempts) > 1):
             fields["attempts"] = [f"{upstream}: {outcome}" for upstream, outcome in x.attempts]
         self._log.info("request", **fields)
 
 
 def configure(fd: int | None = None, **always: Any) -> Log:
-    """The process's log on a file descriptor (standard output if None), and the standard library's
-    logging led into it from warnings up, since aiohttp and asyncio speak through that."""
+    """The process's log on a file descriptor (standard output if None). The standard library's logging goes into it
+    from warnings up, since aiohttp and asyncio log there. To be called once in a process."""
     out = sys.stdout.fileno() if fd is None else fd
-    log = Log(lambda line: write_whole(out, line), terminal=os.isatty(out), **always)
+    writer = LineWriter(out)
+    log = Log(writer.write, terminal=os.isatty(out), dropped=lambda: writer.dropped, **always)
+    writer.on_recovered = lambda dropped: log.warning("log lines dropped", lines=dropped)
+    atexit.register(writer.close)
+    os.register_at_fork(after_in_child=writer.restart)
     root = logging.getLogger()
-    root.handlers = [_FromLibraries(log)]
+    root.handlers = [_LibraryHandler(log)]
     root.setLevel(logging.WARNING)
     return log
 
 
-def write_whole(fd: int, line: bytes) -> None:
-    while line:
-        line = line[os.write(fd, line) :]
-
-
-def _tell_envelope(fields: dict[str, Any], x: Exchange) -> None:
+def _add_request(fields: dict[str, Any], x: Exchange) -> None:
     parsed = x.parsed
     if parsed is None:
         return
@@ -105,7 +118,7 @@ def _tell_envelope(fields: dict[str, Any], x: Exchange) -> None:
         fields["user"] = parsed.user[:SHOWN_CHARACTERS]
 
 
-def _tell_usage(fields: dict[str, Any], x: Exchange) -> None:
+def _add_usage(fields: dict[str, Any], x: Exchange) -> None:
     usage = x.usage
     if usage is None:
         return
@@ -116,7 +129,7 @@ def _tell_usage(fields: dict[str, Any], x: Exchange) -> None:
     fields["cost_usd"] = x.cost / 1_000_000
 
 
-def _tell_times(fields: dict[str, Any], x: Exchange) -> None:
+def _add_times(fields: dict[str, Any], x: Exchange) -> None:
     duration = x.ended - x.request.at
     fields["duration_s"] = round(duration, 6)
     if x.first_byte_at is not None:
@@ -124,7 +137,7 @@ def _tell_times(fields: dict[str, Any], x: Exchange) -> None:
     fields["overhead_s"] = round(max(0.0, duration - x.upstream_seconds), 6)
 
 
-def _tell_error(fields: dict[str, Any], error: GatewayError) -> None:
+def _add_error(fields: dict[str, Any], error: GatewayError) -> None:
     if error.limit is not None:
         fields["limit"] = {name: error.limit[name] for name in _LIMIT_FIELDS}
     if isinstance(error, InternalError):
@@ -154,7 +167,7 @@ _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
 
 def _printable(_logger: Any, _method: str, fields: EventDict) -> EventDict:
-    """On a terminal a control character acts: it is shown, not sent."""
+    """A terminal would obey control characters: they are escaped."""
     return {name: _shown(value) for name, value in fields.items()}
 
 
@@ -164,23 +177,21 @@ def _shown(value: Any) -> Any:
     return value
 
 
-class _Lines:
-    """The end of the pipeline: a rendered line becomes bytes and leaves. What cannot leave is dropped,
-    since a full disk or a closed pipe is no reason to fail a request."""
+class _LineEncoder:
+    """The end of structlog's pipeline: a rendered line becomes bytes, with its newline."""
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self._write = write
 
     def info(self, line: bytes | str) -> None:
         whole = line if isinstance(line, bytes) else line.encode(errors="backslashreplace")
-        with contextlib.suppress(OSError):
-            self._write(whole + b"\n")
+        self._write(whole + b"\n")
 
     warning = error = info
 
 
-class _FromLibraries(logging.Handler):
-    """What aiohttp and asyncio say, as lines of this log."""
+class _LibraryHandler(logging.Handler):
+    """Records of aiohttp and asyncio, as lines of this log."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)

@@ -1,8 +1,9 @@
-"""What the gateway counts, and how Prometheus reads it.
+"""What the gateway counts.
 
-`Metrics.exchange` records everything about one finished request. Label values come from the
-configuration and from closed lists, never from what a client sends, so that the number of series
-is bounded. Every metric is described in docs/metrics.md.
+`Metrics.exchange` records everything about one finished request. Label values come from the configuration and from
+closed lists, never from what a client sends, so that the number of series is bounded. What a reload removes from the
+configuration (a team, a model, an upstream, a limit) loses its series: `keep` is told what is configured, and whatever
+else is there goes at the next scrape. Every metric is described in docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -11,29 +12,42 @@ import platform
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
 from gateway.core.exchange import Exchange
-from gateway.core.limits import Per, Scope
+from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.reservation import LimitStatus
+from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.usage import Usage
-from gateway.telemetry.exposition import CONTENT_TYPE, exposition
-from gateway.telemetry.gathering import pack
-from gateway.telemetry.series import Counter, Fold, Gauge, Histogram, Labels, Series
+from gateway.telemetry.exposition import CONTENT_TYPE, ProcessReport, exposition, pack
+from gateway.telemetry.series import (
+    Aggregation,
+    ConfiguredNames,
+    Counter,
+    Gauge,
+    Histogram,
+    Labels,
+    Series,
+    prune,
+)
 
 # fmt: off
 DURATION = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 900)
 FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 60)
 OVERHEAD = (0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 LOOP_LAG = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
-STORE_CALL = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+STORE_CALL = (
+    0.00005, 0.000075, 0.0001, 0.00015, 0.0002, 0.00025, 0.0005, 0.00075, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
+    0.25, 0.5, 1, 2.5,
+)
 # fmt: on
 MICRO = 1_000_000
 
-_MEASURED = frozenset({Scope.ORGANISATION, Scope.TEAM})
-_QUOTAS = frozenset(per for per in Per if per.rate_ms is None)
+_QUOTA_SCOPES = frozenset({Scope.ORGANISATION, Scope.TEAM})
+_QUOTA_WINDOWS = frozenset(per for per in Per if per.rate_ms is None)
 
 # The first class that fits says who ended a stream that had begun.
 _ABORTED_BY: tuple[tuple[type[GatewayError], str], ...] = (
@@ -44,58 +58,31 @@ _ABORTED_BY: tuple[tuple[type[GatewayError], str], ...] = (
 )
 
 
+class QuotaUse(msgspec.Struct):
+    """What was last seen of a quota, in its meter's unit. `resets_ms` is 0 where it never resets."""
+
+    used: float
+    amount: float
+    resets_ms: int
+
+    def ratio(self, now_ms: int) -> float:
+        """A window that is over counts as unused until a request reports more."""
+        return self.used / self.amount if self.resets_ms == 0 or now_ms < self.resets_ms else 0.0
+
+
 class Metrics:
     """Every series of this process. A new one is one line here and, if a request feeds it, one below."""
 
     def __init__(self, clock: Clock, version: str) -> None:
         self._clock = clock
-        place, limit = ("model", "upstream"), ("team", "meter", "per", "scope")
-        self.requests = Counter(
-            "gateway_requests_total", "Finished requests.", ("endpoint", "team", "model", "upstream", "status")
-        )
-        self.errors = Counter(
-            "gateway_errors_total", "Requests that failed, by whose doing.", ("blame", "code", "upstream")
-        )
-        self.duration = Histogram(
-            "gateway_request_duration_seconds", "From a request's head to its answer's end.", place, DURATION
-        )
-        self.first_token = Histogram(
-            "gateway_time_to_first_token_seconds", "From a request's head to a stream's first byte.", place, FIRST_TOKEN
-        )
-        self.overhead = Histogram(
-            "gateway_overhead_seconds", "Time inside the gateway, waiting for the upstream left out.",
-            ("endpoint",), OVERHEAD,
-        )  # fmt: skip
-        self.tokens = Counter("gateway_tokens_total", "Tokens.", ("team", "model", "upstream", "direction", "source"))
-        self.cost = Counter("gateway_cost_usd_total", "Cost in US dollars.", ("team", "model"), MICRO)
-        self.refused = Counter("gateway_refused_total", "Requests that a limit refused.", limit)
-        self.shadow_refused = Counter("gateway_shadow_refused_total", "Refusals that a shadow limit only noted.", limit)
-        self.in_flight = Gauge("gateway_requests_in_flight", "Requests under way.")
-        self.aborted = Counter("gateway_streams_aborted_total", "Streams that ended before their answer did.", ("by",))
-        self.attempts = Counter(
-            "gateway_upstream_attempts_total", "Requests sent to an upstream.", ("upstream", "outcome")
-        )
-        self.config_reloads = Counter(
-            "gateway_config_reloads_total", "Changed configurations that were loaded or refused.", ("outcome",)
-        )
-        self.task_failures = Counter(
-            "gateway_task_failures_total", "Background tasks that failed and were started again.", ("task",)
-        )
-        self.loop_lag = Histogram("gateway_loop_lag_seconds", "How late the event loop was.", (), LOOP_LAG)
-        self.store_calls = Counter("gateway_store_calls_total", "Calls of the store.", ("call", "outcome"))
-        self.store_seconds = Histogram("gateway_store_call_seconds", "How long they took.", ("call",), STORE_CALL)
-        self.unsettled = Gauge("gateway_unsettled_requests", "Answered requests whose settlement waits.")
-        self.journal_entries = Counter(
-            "gateway_journal_entries_total", "Settlements that could not be made at once.", ("outcome",)
-        )
-        self.upstream_up = Gauge(
-            "gateway_upstream_up", "1 while an upstream may be asked, else 0.", ("upstream",), "min"
-        )
-        self.build = Gauge("gateway_build_info", "Always 1; the labels say what runs.", ("version", "python"), "max")
+        self._define_series_of_requests()
+        self._define_series_of_the_process()
         self.build.set(1, (version, platform.python_version()))
         self._begin_at_nothing()
-        self._quotas: dict[tuple[Labels, str], tuple[float, int]] = {}
-        self._process = Process()
+        self._names: ConfiguredNames | None = None
+        self._quotas: dict[Labels, QuotaUse] = {}
+        self._configured_quotas: dict[Labels, Limit] = {}
+        self._process = ProcessMetrics()
 
     def _begin_at_nothing(self) -> None:
         """A counter that begins at nothing shows its first step to Prometheus; one that begins at one hides it."""
@@ -105,6 +92,77 @@ class Metrics:
             self.config_reloads.add((outcome,), 0)
         for outcome in ("written", "replayed", "parked", "lost"):
             self.journal_entries.add((outcome,), 0)
+
+    def _define_series_of_requests(self) -> None:
+        place = ("model", "upstream")
+        limit = ("team", "limit", "meter", "per", "scope")
+        self.requests = Counter(
+            "gateway_requests_total", "Finished requests.", ("endpoint", "team", "model", "upstream", "status")
+        )
+        self.errors = Counter(
+            "gateway_errors_total", "Failed requests by responsible party.", ("blame", "code", "upstream")
+        )
+        self.duration = Histogram(
+            "gateway_request_duration_seconds",
+            "Time from a request's head to the end of its response.", place, DURATION,
+        )  # fmt: skip
+        self.first_token = Histogram(
+            "gateway_time_to_first_token_seconds",
+            "Time from a request's head to the first byte of a stream.", place, FIRST_TOKEN,
+        )  # fmt: skip
+        self.overhead = Histogram(
+            "gateway_overhead_seconds", "Time inside the gateway, without waiting for the upstream.",
+            ("endpoint",), OVERHEAD,
+        )  # fmt: skip
+        self.tokens = Counter(
+            "gateway_tokens_total", "Tokens charged.", ("team", "model", "upstream", "direction", "source")
+        )
+        self.cost = Counter("gateway_cost_usd_total", "Cost in US dollars.", ("team", "model"), MICRO)
+        self.refused = Counter("gateway_refused_total", "Requests refused by a limit.", limit)
+        self.shadow_refused = Counter(
+            "gateway_shadow_refused_total", "Requests that a limit in shadow mode would have refused.", limit
+        )
+        self.quota_used = Gauge(
+            "gateway_quota_used_ratio", "Used part of a quota.", ("team", "limit", "meter", "per"), "max"
+        )
+        self.in_flight = Gauge("gateway_requests_in_flight", "Requests in flight.", values={(): 0})
+        self.aborted = Counter("gateway_streams_aborted_total", "Streams that ended before completion.", ("by",))
+        self.attempts = Counter(
+            "gateway_upstream_attempts_total", "Requests sent to an upstream.", ("upstream", "outcome")
+        )
+
+    def _define_series_of_the_process(self) -> None:
+        self.config_reloads = Counter("gateway_config_reloads_total", "Configuration reloads.", ("outcome",))
+        self.config_info = Gauge(
+            "gateway_config_info", "Always 1; the label identifies the configuration in use.", ("hash",), "max"
+        )
+        self.config_loaded_at = Gauge(
+            "gateway_config_last_reload_success_timestamp_seconds",
+            "When the configuration in use was loaded.", aggregation="min",
+        )  # fmt: skip
+        self.task_failures = Counter(
+            "gateway_task_failures_total", "Background tasks that failed and were restarted.", ("task",)
+        )
+        self.log_lines_dropped = Counter(
+            "gateway_log_lines_dropped_total", "Log lines that could not be written.", values={(): 0}
+        )
+        self.loop_lag = Histogram("gateway_loop_lag_seconds", "How late the event loop was.", (), LOOP_LAG)
+        self.journal_entries = Counter(
+            "gateway_journal_entries_total", "Settlements that could not be made at once.", ("outcome",)
+        )
+        self.store_calls = Counter("gateway_store_calls_total", "Store calls.", ("call", "outcome"))
+        self.store_seconds = Histogram("gateway_store_call_seconds", "Duration of store calls.", ("call",), STORE_CALL)
+        self.unsettled = Gauge(
+            "gateway_unsettled_requests",
+            "Finished requests whose settlement waits, on disk or in memory.",
+            values={(): 0},
+        )
+        self.upstream_up = Gauge(
+            "gateway_upstream_up", "1 while an upstream is available, else 0.", ("upstream",), "min"
+        )
+        self.build = Gauge(
+            "gateway_build_info", "Always 1; the labels identify the build.", ("version", "python"), "max"
+        )
 
     def exchange(self, x: Exchange) -> None:
         """Record one finished request."""
@@ -122,7 +180,7 @@ class Metrics:
         if x.reservation is not None:
             self.quotas(x.reservation.limit_statuses)
             for limit in x.reservation.would_refuse:
-                self.shadow_refused.add((team, limit.meter, limit.per or "", limit.scope))
+                self.shadow_refused.add((team, limit.name, limit.meter, limit.per or "", limit.scope))
         failure = x.failure
         if failure is not None:
             self.errors.add((*failure, upstream))
@@ -149,19 +207,55 @@ class Metrics:
 
         Those of keys and users are left out: their number has no bound that a metric could bear.
         """
-        for limit_status in limit_statuses:
-            limit = limit_status.limit
-            if limit.is_quota and limit.scope in _MEASURED and limit.amount:
-                where = ((limit.team, str(limit.meter), limit.per or ""), limit.name)
-                self._quotas[where] = (limit_status.used / limit.amount, limit_status.resets_ms)
+        for status in limit_statuses:
+            limit = status.limit
+            if limit.is_quota and limit.scope in _QUOTA_SCOPES and limit.amount:
+                self._quotas[_quota_labels(limit)] = QuotaUse(status.used, limit.amount, status.resets_ms)
+
+    def config_loaded(self, config_hash: str, at_s: float) -> None:
+        """A configuration is in use from now on. `at_s` is in seconds since 1970."""
+        self.config_info.values = {(config_hash,): 1}
+        self.config_loaded_at.set(at_s)
+
+    def keep(self, snapshot: ConfigSnapshot, teams: Iterable[str]) -> None:
+        """Show series of this configuration alone from now on. `teams` are all that are configured, with or without
+        a key of their own.
+
+        The used part of a quota whose amount has changed is computed with the new amount. A quota that counts other
+        models than before is another one to the store, and begins again.
+        """
+        before, self._configured_quotas = self._configured_quotas, _quotas_of(snapshot)
+        for labels in list(self._quotas):
+            limit, old = self._configured_quotas.get(labels), before.get(labels)
+            if limit is None or (old is not None and old.models != limit.models):
+                del self._quotas[labels]
+            else:
+                self._quotas[labels].amount = limit.amount
+        limits = {limit.name for caller in snapshot.callers.values() for limit in (*caller.limits, *caller.user_limits)}
+        limits.update(limit.name for model in snapshot.models.values() for limit in model.limits)
+        self._names = ConfiguredNames(
+            team=frozenset(teams),
+            model=frozenset(model.name for model in snapshot.models.values()),
+            upstream=frozenset(upstream.name for upstream in snapshot.upstreams()),
+            limit=frozenset(limits),
+        )
 
     def render(self) -> tuple[bytes, str]:
         """The exposition and its content type."""
         return exposition([*self.every(), *self._process.series()]), CONTENT_TYPE
 
     def packed(self) -> bytes:
-        """The same for whoever adds them to those of other processes."""
-        return pack([*self.every(), *self._process.series()])
+        """The same for a supervisor, which adds it to that of other workers."""
+        return pack(ProcessReport([*self.every(), *self._process.series()], self._names))
+
+    def every(self) -> list[Series]:
+        """Every series but those of the process, without what is no longer configured."""
+        now_ms = self._clock.now_ms()
+        self.quota_used.values = {labels: quota.ratio(now_ms) for labels, quota in self._quotas.items()}
+        found = [each for each in vars(self).values() if isinstance(each, Series)]
+        if self._names is not None:
+            prune(found, self._names)
+        return found
 
     def _times(self, x: Exchange, endpoint: str, place: Labels) -> None:
         duration = x.ended - x.request.at
@@ -188,27 +282,32 @@ class Metrics:
 
     def _refused(self, team: str, limit: Mapping[str, Any], retry_after_ms: int) -> None:
         per = limit["per"] or ""
-        self.refused.add((team, limit["meter"], per, limit["scope"]))
-        if per in _QUOTAS and limit["scope"] in _MEASURED and limit["amount"]:
-            owner = team if limit["scope"] == Scope.TEAM else ""
-            where = ((owner, limit["meter"], per), limit["name"])
-            _, resets_ms = self._quotas.get(where, (0, self._clock.now_ms() + retry_after_ms))
-            self._quotas[where] = (limit["used"] / limit["amount"], resets_ms)
-
-    def _quotas_used(self) -> Gauge:
-        """The fullest quota of each kind. A window that is over counts as unused until a request tells."""
-        shown = Gauge("gateway_quota_used_ratio", "Used part of a quota.", ("team", "meter", "per"), "max")
-        now_ms = self._clock.now_ms()
-        for (labels, _), (used, resets_ms) in self._quotas.items():
-            current = used if resets_ms == 0 or now_ms < resets_ms else 0.0
-            shown.set(max(current, shown.values.get(labels, 0.0)), labels)
-        return shown
-
-    def every(self) -> list[Series]:
-        return [*(each for each in vars(self).values() if isinstance(each, Series)), self._quotas_used()]
+        self.refused.add((team, limit["name"], limit["meter"], per, limit["scope"]))
+        if per in _QUOTA_WINDOWS and limit["scope"] in _QUOTA_SCOPES and limit["amount"]:
+            labels = (team if limit["scope"] == Scope.TEAM else "", limit["name"], limit["meter"], per)
+            known = self._quotas.get(labels)
+            # A total quota has no time to retry after: it never resets.
+            resets_ms = known.resets_ms if known else retry_after_ms and self._clock.now_ms() + retry_after_ms
+            unit = MICRO if limit["meter"] == Meter.USD else 1
+            self._quotas[labels] = QuotaUse(limit["used"] * unit, limit["amount"] * unit, resets_ms)
 
 
-class Process:
+def _quota_labels(limit: Limit) -> Labels:
+    return (limit.team, limit.name, str(limit.meter), limit.per or "")
+
+
+def _quotas_of(snapshot: ConfigSnapshot) -> dict[Labels, Limit]:
+    """The quotas of teams and of the organisation. Keys of one team share them, so one key of each is asked."""
+    one_of_each = {caller.team: caller for caller in snapshot.callers.values()}
+    return {
+        _quota_labels(limit): limit
+        for caller in one_of_each.values()
+        for limit in caller.limits
+        if limit.is_quota and limit.scope in _QUOTA_SCOPES
+    }
+
+
+class ProcessMetrics:
     """CPU, memory and files of this process, under the names that every Prometheus client has for them (Linux only)."""
 
     def __init__(self) -> None:
@@ -223,6 +322,6 @@ class Process:
                 counter.add((), round(sample.value * MICRO))
                 found.append(counter)
             else:
-                fold: Fold = "min" if sample.name == "process_start_time_seconds" else "sum"
-                found.append(Gauge(sample.name, family.documentation, fold=fold, values={(): sample.value}))
+                how: Aggregation = "min" if sample.name == "process_start_time_seconds" else "sum"
+                found.append(Gauge(sample.name, family.documentation, aggregation=how, values={(): sample.value}))
         return found

@@ -1,14 +1,16 @@
 """Numbers that grow while requests pass: counters, gauges and histograms by label values.
 
-Plain dictionaries for one thread, the event loop's: an increment costs a fraction of a microsecond.
-As structs they also pass between processes, and those of several processes fold into one.
-metrics.py names them; exposition.py writes them out.
+Plain dictionaries for one thread, the event loop's: an increment costs a fraction of a microsecond. As structs
+they also pass between processes: `merge` adds the series of one process to those of another.
+
+A label set stays until its process ends, unless `prune` removes it: a reload that removes a team, a model, an
+upstream or a limit removes their series too. `ConfiguredNames` says what there is.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import add
 from typing import ClassVar, Literal
 
@@ -16,9 +18,9 @@ import msgspec
 
 Labels = tuple[str, ...]
 
-Fold = Literal["sum", "max", "min"]
+Aggregation = Literal["sum", "max", "min"]
 
-_FOLDS: dict[Fold, Callable[[float, float], float]] = {"sum": add, "max": max, "min": min}
+_AGGREGATIONS: dict[Aggregation, Callable[[float, float], float]] = {"sum": add, "max": max, "min": min}
 
 
 class Counter(msgspec.Struct, tag="counter"):
@@ -36,44 +38,34 @@ class Counter(msgspec.Struct, tag="counter"):
         values = self.values
         values[labels] = values.get(labels, 0) + amount
 
-    def absorb(self, other: Counter) -> None:
+    def merge(self, other: Counter) -> None:
         for labels, amount in other.values.items():
             self.add(labels, amount)
 
 
 class Gauge(msgspec.Struct, tag="gauge"):
-    """Goes up and down. `fold` says what those of several processes are together."""
+    """Goes up and down. `aggregation` says what those of several processes are together."""
 
     kind: ClassVar[str] = "gauge"
 
     name: str
     about: str
     labels: Labels = ()
-    fold: Fold = "sum"
+    aggregation: Aggregation = "sum"
     values: dict[Labels, float] = {}
-
-    def __post_init__(self) -> None:
-        if not self.labels and not self.values:
-            self.values[()] = 0
 
     def set(self, value: float, labels: Labels = ()) -> None:
         self.values[labels] = value
 
-    def inc(self) -> None:
-        self.values[()] += 1
-
-    def dec(self) -> None:
-        self.values[()] -= 1
-
-    def absorb(self, other: Gauge) -> None:
-        fold = _FOLDS[self.fold]
+    def merge(self, other: Gauge) -> None:
+        aggregate = _AGGREGATIONS[self.aggregation]
         for labels, value in other.values.items():
             known = self.values.get(labels)
-            self.values[labels] = value if known is None else fold(known, value)
+            self.values[labels] = value if known is None else aggregate(known, value)
 
 
-class Cell(msgspec.Struct):
-    """One histogram's observations for one set of label values; the last count is what is above every bound."""
+class Observations(msgspec.Struct):
+    """What a histogram has observed for one label set; the last count is what is above every bound."""
 
     counts: list[int]
     total: float = 0.0
@@ -88,28 +80,58 @@ class Histogram(msgspec.Struct, tag="histogram"):
     about: str
     labels: Labels
     bounds: tuple[float, ...]
-    cells: dict[Labels, Cell] = {}
+    values: dict[Labels, Observations] = {}
 
     def __post_init__(self) -> None:
         if not self.labels:
-            self._cell(())
+            self._observations(())
 
     def observe(self, labels: Labels, value: float) -> None:
-        cell = self._cell(labels)
-        cell.counts[bisect_left(self.bounds, value)] += 1
-        cell.total += value
+        observations = self._observations(labels)
+        observations.counts[bisect_left(self.bounds, value)] += 1
+        observations.total += value
 
-    def absorb(self, other: Histogram) -> None:
-        for labels, more in other.cells.items():
-            cell = self._cell(labels)
-            cell.counts = list(map(add, cell.counts, more.counts))
-            cell.total += more.total
+    def merge(self, other: Histogram) -> None:
+        for labels, more in other.values.items():
+            observations = self._observations(labels)
+            observations.counts = list(map(add, observations.counts, more.counts))
+            observations.total += more.total
 
-    def _cell(self, labels: Labels) -> Cell:
-        cell = self.cells.get(labels)
-        if cell is None:
-            cell = self.cells[labels] = Cell([0] * (len(self.bounds) + 1))
-        return cell
+    def _observations(self, labels: Labels) -> Observations:
+        found = self.values.get(labels)
+        if found is None:
+            found = self.values[labels] = Observations([0] * (len(self.bounds) + 1))
+        return found
 
 
 Series = Counter | Gauge | Histogram
+
+
+class ConfiguredNames(msgspec.Struct, frozen=True):
+    """The names in the present configuration, by the label that shows them."""
+
+    team: frozenset[str]
+    model: frozenset[str]
+    upstream: frozenset[str]
+    limit: frozenset[str]
+
+    def united(self, other: ConfiguredNames) -> ConfiguredNames:
+        return ConfiguredNames(*[getattr(self, label) | getattr(other, label) for label in self.__struct_fields__])
+
+
+def prune(every: Iterable[Series], names: ConfiguredNames) -> None:
+    """Remove the label sets of what is not configured. An empty label names nothing, and stays."""
+    for series in every:
+        checks = [
+            (place, getattr(names, label))
+            for place, label in enumerate(series.labels)
+            if label in ConfiguredNames.__struct_fields__
+        ]
+        values = series.values
+        gone = [
+            labels
+            for labels in values
+            if any(labels[place] and labels[place] not in configured for place, configured in checks)
+        ]
+        for labels in gone:
+            del values[labels]

@@ -12,7 +12,7 @@ import pytest
 from anthropic import Anthropic, AsyncAnthropic
 
 from gateway.core.usage import Usage
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.whole_gateway import KEY, MODEL, WholeGateway, key_settings, whole_gateway
 
 ASKED: dict[str, Any] = {
@@ -26,7 +26,7 @@ SAID = "Hello! This is the demo"
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[DemoUpstream]:
-    async with DemoUpstream(Script(chunks=5)) as running:
+    async with DemoUpstream(DemoScript(chunks=5)) as running:
         yield running
 
 
@@ -58,7 +58,7 @@ async def test_a_message_is_parsed_and_charged(client: AsyncAnthropic, gateway: 
 async def test_tokens_from_the_cache_are_charged_as_input(
     client: AsyncAnthropic, gateway: WholeGateway, upstream: DemoUpstream
 ) -> None:
-    upstream.script = Script(chunks=5, prompt_tokens=100, cached_tokens=60)
+    upstream.script = DemoScript(chunks=5, prompt_tokens=100, cached_tokens=60)
     message = await client.messages.create(**ASKED)
     assert (message.usage.input_tokens, message.usage.cache_read_input_tokens) == (40, 60)
     assert (await gateway.ended()).usage == Usage(input=100, output=5, cached_input=60)
@@ -152,7 +152,7 @@ async def test_a_rate_is_waited_for_as_it_says(upstream: DemoUpstream) -> None:
 
 
 async def test_a_model_server_that_is_lost_is_a_server_error(client: AsyncAnthropic, upstream: DemoUpstream) -> None:
-    upstream.script = Script(halt="reset", halt_at="before_headers")
+    upstream.script = DemoScript(halt="reset", halt_at="before_headers")
     with pytest.raises(anthropic.InternalServerError) as refused:
         await client.messages.create(**ASKED)
     _assert_told(refused.value, 502, "api_error", "upstream_unreachable")
@@ -161,7 +161,7 @@ async def test_a_model_server_that_is_lost_is_a_server_error(client: AsyncAnthro
 async def test_a_stream_that_breaks_raises_and_never_looks_whole(
     client: AsyncAnthropic, upstream: DemoUpstream
 ) -> None:
-    upstream.script = Script(chunks=6, halt="reset", halt_after=5)
+    upstream.script = DemoScript(chunks=6, halt="reset", halt_after=5)
     texts: list[str] = []
     with pytest.raises(anthropic.APIStatusError) as broken:
         await _read(client, texts)
@@ -171,14 +171,14 @@ async def test_a_stream_that_breaks_raises_and_never_looks_whole(
 
 
 async def test_an_error_event_of_the_upstream_raises(client: AsyncAnthropic, upstream: DemoUpstream) -> None:
-    upstream.script = Script(chunks=6, error_after=5)
+    upstream.script = DemoScript(chunks=6, error_after=5)
     with pytest.raises(anthropic.APIStatusError) as broken:
         await _read(client, [])
     assert "The demo upstream's script breaks here." in json.dumps(broken.value.body)
 
 
 async def test_a_stream_that_is_closed_early_ends_the_upstreams(client: AsyncAnthropic, upstream: DemoUpstream) -> None:
-    upstream.script = Script(chunks=1000, chunk_delay_ms=5)
+    upstream.script = DemoScript(chunks=1000, chunk_delay_ms=5)
     async with client.messages.stream(**{**ASKED, "max_tokens": 2_000}) as stream:
         async for _ in stream.text_stream:
             break

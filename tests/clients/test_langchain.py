@@ -5,7 +5,7 @@ from __future__ import annotations
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.whole_gateway import KEY, MODEL, WholeGateway, whole_gateway
 
 SAID = "Hello! This is the demo"
@@ -16,7 +16,7 @@ def _model(gateway: WholeGateway) -> ChatOpenAI:
 
 
 async def test_an_answer_comes_with_its_usage() -> None:
-    async with DemoUpstream(Script(chunks=5)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(chunks=5)) as upstream, whole_gateway(upstream.base_url) as gateway:
         message = await _model(gateway).ainvoke("Say hello.")
         assert message.content == SAID
         assert message.usage_metadata is not None
@@ -24,7 +24,7 @@ async def test_an_answer_comes_with_its_usage() -> None:
 
 
 async def test_a_stream_adds_up_to_the_answer_and_its_usage_is_counted_once() -> None:
-    async with DemoUpstream(Script(chunks=5)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(chunks=5)) as upstream, whole_gateway(upstream.base_url) as gateway:
         for asks in (True, False):
             chunks = [chunk async for chunk in _model(gateway).astream("Say hello.", stream_usage=asks)]
             whole = chunks[0]
@@ -40,7 +40,7 @@ async def test_tools_that_are_bound_are_called() -> None:
         """Look something up."""
         return text
 
-    async with DemoUpstream(Script(chunks=5)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(chunks=5)) as upstream, whole_gateway(upstream.base_url) as gateway:
         message = await _model(gateway).bind_tools([look_up]).ainvoke("Say hello.")
         assert [call["name"] for call in message.tool_calls] == ["look_up"]
         assert set(message.tool_calls[0]["args"]) == {"text"}

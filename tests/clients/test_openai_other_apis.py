@@ -11,7 +11,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.whole_gateway import KEY, MODEL, WholeGateway, whole_gateway
 
 SAID = "Hello! This is the demo"
@@ -21,7 +21,7 @@ PIXELS = b"\x89PNG\r\n\x1a\n" + bytes(300_000)
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[DemoUpstream]:
-    async with DemoUpstream(Script(chunks=5)) as running:
+    async with DemoUpstream(DemoScript(chunks=5)) as running:
         yield running
 
 
@@ -83,7 +83,7 @@ async def test_a_response_is_parsed_and_charged(client: AsyncOpenAI, gateway: Wh
 
 
 async def test_a_response_over_the_models_most_is_cut_and_says_so(client: AsyncOpenAI, upstream: DemoUpstream) -> None:
-    upstream.script = Script(chunks=1_000)
+    upstream.script = DemoScript(chunks=1_000)
     answer = await client.responses.create(model=MODEL, input="Say hello.", max_output_tokens=5_000)
     assert answer.status == "incomplete"
     assert answer.incomplete_details is not None
@@ -112,7 +112,7 @@ async def test_the_librarys_own_accumulation_of_a_response_works(client: AsyncOp
 
 
 async def test_a_response_that_breaks_raises_and_never_looks_whole(client: AsyncOpenAI, upstream: DemoUpstream) -> None:
-    upstream.script = Script(chunks=6, halt="reset", halt_after=6)
+    upstream.script = DemoScript(chunks=6, halt="reset", halt_after=6)
     stream = await client.responses.create(model=MODEL, input="Say hello.", stream=True)
     seen: list[Any] = []
     with pytest.raises(openai.APIConnectionError):
@@ -162,7 +162,7 @@ async def test_a_transcript_streams(client: AsyncOpenAI, gateway: WholeGateway, 
         'data: {"type":"transcript.text.done","text":"Say","logprobs":[],"usage":'
         '{"type":"tokens","input_tokens":14,"output_tokens":1,"total_tokens":15}}\n\n'
     )
-    upstream.script = Script(body=body, headers={"content-type": "text/event-stream"})
+    upstream.script = DemoScript(body=body, headers={"content-type": "text/event-stream"})
     stream = await client.audio.transcriptions.create(model=MODEL, file=("speech.wav", SOUND), stream=True)
     assert [event.type async for event in stream] == ["transcript.text.delta", "transcript.text.done"]
     assert await _used(gateway) == (14, 1)

@@ -11,7 +11,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.contract.store.keepers import FalseClock
 from tests.whole_gateway import KEY, MODEL, WholeGateway, key_settings, whole_gateway
 
@@ -22,7 +22,7 @@ SAID = "Hello! This is the demo"
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[DemoUpstream]:
-    async with DemoUpstream(Script(chunks=5)) as running:
+    async with DemoUpstream(DemoScript(chunks=5)) as running:
         yield running
 
 
@@ -159,7 +159,7 @@ async def test_the_library_does_not_retry_where_no_retry_can_help(upstream: Demo
 
 
 async def test_a_stream_that_breaks_raises_and_never_looks_whole(client: AsyncOpenAI, upstream: DemoUpstream) -> None:
-    upstream.script = Script(chunks=6, halt="reset", halt_after=3)
+    upstream.script = DemoScript(chunks=6, halt="reset", halt_after=3)
     stream = await client.chat.completions.create(**ASKED, stream=True)
     texts = [(await anext(stream)).choices[0].delta.content for _ in range(3)]
     assert texts == ["", "Hello!", " This"]
@@ -170,7 +170,7 @@ async def test_a_stream_that_breaks_raises_and_never_looks_whole(client: AsyncOp
 
 
 async def test_a_stream_that_is_closed_early_ends_the_upstreams(client: AsyncOpenAI, upstream: DemoUpstream) -> None:
-    upstream.script = Script(chunks=1000, chunk_delay_ms=5)
+    upstream.script = DemoScript(chunks=1000, chunk_delay_ms=5)
     async with await client.chat.completions.create(**ASKED, stream=True) as stream:
         async for chunk in stream:
             if chunk.choices[0].delta.content:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import DONE, content, event, finish, usage
 from tests.whole_gateway import whole_gateway
 
@@ -27,7 +27,7 @@ async def test_hundreds_of_strange_answers_make_no_error_of_ours(seed: int, capl
         for _ in range(150):
             streams = dice.random() < 0.7
             body = _strange_stream(dice) if streams else _strange_body(dice)
-            upstream.script = Script(
+            upstream.script = DemoScript(
                 body=body.decode("utf-8", "replace"), pieces=dice.choice(("byte", "random", "whole"))
             )
             before = await gateway.ledger()
@@ -41,7 +41,7 @@ async def test_hundreds_of_strange_answers_make_no_error_of_ours(seed: int, capl
             assert after.input >= before.input, body
             assert after.output >= before.output, body
             assert after.cost >= before.cost, body
-        upstream.script = Script(chunks=3)
+        upstream.script = DemoScript(chunks=3)
         before = await gateway.ledger()
         assert (await gateway.chat(stream=True)).status == 200
         assert (await gateway.ended()).usage is not None

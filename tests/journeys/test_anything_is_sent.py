@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.core.endpoints import ENDPOINTS
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.raw_client import http_chat, http_head, raw_client
 from tests.whole_gateway import KEY, WholeGateway, chat_body, whole_gateway
 
@@ -75,7 +75,7 @@ async def test_hundreds_of_strange_requests_make_no_error_of_ours(seed: int, cap
     limits = [{"tokens": 10**9, "per": "month"}, {"requests": 10**6, "per": "minute"}, {"usd": 1000, "per": "day"}]
     model = {"price": {"input": 1, "output": 2}, "max_output_tokens": 1000}
     async with (
-        DemoUpstream(Script(chunks=3)) as upstream,
+        DemoUpstream(DemoScript(chunks=3)) as upstream,
         whole_gateway(upstream.base_url, team={"limits": limits}, model=model) as gateway,
     ):
         for _ in range(150):

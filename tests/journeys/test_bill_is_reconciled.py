@@ -14,12 +14,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.__main__ import main
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.redis_servers import RedisServer, redis_server
 from tests.whole_gateway import MODEL, Json, WholeGateway, configuration, whole_gateway
 
 TOKEN = "operators-token"
-SCRIPT = Script(chunks=30, prompt_tokens=100, cached_tokens=40)
+SCRIPT = DemoScript(chunks=30, prompt_tokens=100, cached_tokens=40)
 
 
 @pytest.fixture(scope="module")

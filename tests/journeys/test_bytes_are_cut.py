@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.core.usage import Usage
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.whole_gateway import WholeGateway, whole_gateway
 
 ASKING = {"stream_options": {"include_usage": True}}
@@ -32,7 +32,7 @@ class Pair(NamedTuple):
     upstream: DemoUpstream
     gateway: WholeGateway
 
-    async def outcome(self, script: Script, **fields: Any) -> tuple[bytes, Usage | None]:
+    async def outcome(self, script: DemoScript, **fields: Any) -> tuple[bytes, Usage | None]:
         self.upstream.script = script
         reply = await self.gateway.chat(stream=True, **fields)
         assert (reply.status, reply.broken) == (200, False)
@@ -55,8 +55,8 @@ async def test_any_cuts_of_a_stream_give_the_same_answer(
     ends = [place for place, character in enumerate(body.encode()) if character in b"\r\n"]
     cuts = (*anywhere, *(ends[number % len(ends)] + shift for number, shift in at_line_ends))
     for fields in ({}, ASKING):
-        whole = await pair.outcome(Script(body=body, pieces="whole"), **fields)
-        assert await pair.outcome(Script(body=body, cuts=cuts), **fields) == whole
+        whole = await pair.outcome(DemoScript(body=body, pieces="whole"), **fields)
+        assert await pair.outcome(DemoScript(body=body, cuts=cuts), **fields) == whole
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=str)
@@ -65,14 +65,14 @@ async def test_each_byte_alone_gives_the_same_answer(
     pair: Pair, dialect: dict[str, Any], fields: dict[str, Any]
 ) -> None:
     body = _spoken(pair.upstream, dialect)
-    whole = await pair.outcome(Script(body=body, pieces="whole"), **fields)
-    assert await pair.outcome(Script(body=body, pieces="byte"), **fields) == whole
-    assert await pair.outcome(Script(body=body, pieces="byte", framing="close"), **fields) == whole
+    whole = await pair.outcome(DemoScript(body=body, pieces="whole"), **fields)
+    assert await pair.outcome(DemoScript(body=body, pieces="byte"), **fields) == whole
+    assert await pair.outcome(DemoScript(body=body, pieces="byte", framing="close"), **fields) == whole
 
 
 @pytest.mark.parametrize("pieces", ["byte", "random", "whole"])
 async def test_a_plain_answer_in_any_pieces_is_the_same(pair: Pair, pieces: str) -> None:
-    pair.upstream.script = Script(
+    pair.upstream.script = DemoScript(
         body=json.dumps({"usage": {"prompt_tokens": 3, "completion_tokens": 9}}), pieces=pieces
     )
     reply = await pair.gateway.chat()
@@ -83,10 +83,10 @@ async def test_a_plain_answer_in_any_pieces_is_the_same(pair: Pair, pieces: str)
 
 def _spoken(upstream: DemoUpstream, dialect: dict[str, Any]) -> str:
     """The bytes of one answer in this dialect, to be said again and again."""
-    asked = upstream.desk.read(
+    asked = upstream.responder.read(
         json.dumps({"stream": True, "stream_options": {"include_usage": True}}).encode(), "application/json"
     )
-    reply = upstream.desk.answer(
-        "/v1/chat/completions", asked, Script(**{"chunks": 5, "framing": "close", **dialect}), 0
+    reply = upstream.responder.answer(
+        "/v1/chat/completions", asked, DemoScript(**{"chunks": 5, "framing": "close", **dialect}), 0
     )
     return b"".join(piece.data for piece in reply.pieces).partition(b"\r\n\r\n")[2].decode()

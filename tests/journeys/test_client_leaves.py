@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 
 import pytest
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import DONE, content, event, finish, hand_upstream, usage
 from tests.raw_client import http_chat, raw_client
 from tests.whole_gateway import KEY, WholeGateway, whole_gateway
@@ -141,7 +141,7 @@ async def test_where_the_operator_reads_on_the_true_usage_is_charged() -> None:
 async def test_a_crowd_that_leaves_leaves_nothing_open() -> None:
     limits = [{"concurrent": 100}]
     async with (
-        DemoUpstream(Script(chunks=1000, chunk_delay_ms=5)) as upstream,
+        DemoUpstream(DemoScript(chunks=1000, chunk_delay_ms=5)) as upstream,
         whole_gateway(upstream.base_url, team={"limits": limits}) as gateway,
     ):
         streams = await asyncio.gather(*(gateway.open_stream() for _ in range(40)))

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from gateway.demo.upstream import DemoUpstream
+from gateway.demo.server import DemoUpstream
 
 CURL = re.compile(r"^curl (?:.*\\\n)*.*$", re.MULTILINE)
 

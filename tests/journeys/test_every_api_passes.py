@@ -9,7 +9,7 @@ import pytest
 from aiohttp import ClientSession
 
 from gateway.core.usage import Usage
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.apis import (
     APIS,
     COMPLETIONS,
@@ -38,9 +38,9 @@ REPORTED: dict[str, tuple[int, int]] = {
 
 @pytest.mark.parametrize("api", APIS, ids=name_of)
 async def test_a_plain_answer_passes_byte_for_byte_and_is_charged_as_it_reports(api: Api) -> None:
-    async with DemoUpstream(Script(chunks=7)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(chunks=7)) as upstream, whole_gateway(upstream.base_url) as gateway:
         body = await _direct(upstream, api)
-        upstream.script = Script(body=body.decode()) if api is not SPEECH else Script()
+        upstream.script = DemoScript(body=body.decode()) if api is not SPEECH else DemoScript()
         reply = await api.ask(gateway)
         assert (reply.status, reply.body) == (200, body)
         assert reply.headers["content-type"] == ("audio/mpeg" if api is SPEECH else "application/json")
@@ -63,7 +63,7 @@ async def test_a_plain_answer_passes_byte_for_byte_and_is_charged_as_it_reports(
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 async def test_what_an_answer_reports_is_what_limits_and_ledger_have(api: Api, stream: bool) -> None:
     """Cached input, reasoning and cost are the same, whichever API and whether it streams."""
-    script = Script(chunks=40, prompt_tokens=100, cached_tokens=60, completion_tokens=50, reasoning_tokens=10)
+    script = DemoScript(chunks=40, prompt_tokens=100, cached_tokens=60, completion_tokens=50, reasoning_tokens=10)
     model = {"price": {"input": 1, "output": 10, "cached_input": 0.5}}
     team: Json = {"limits": [{"tokens": 1000, "per": "day"}, {"usd": 1, "per": "day"}, {"requests": 9, "per": "day"}]}
     async with (
@@ -89,12 +89,12 @@ async def test_what_an_answer_reports_is_what_limits_and_ledger_have(api: Api, s
 @pytest.mark.parametrize("dialect", [{}, {"pieces": "byte"}, {"newline": "crlf", "comments": True}, {"gzip": True}])
 async def test_a_stream_of_typed_events_passes_byte_for_byte(api: Api, dialect: dict[str, Any]) -> None:
     async with (
-        DemoUpstream(Script(**{"chunks": 7, **dialect})) as upstream,
+        DemoUpstream(DemoScript(**{"chunks": 7, **dialect})) as upstream,
         whole_gateway(upstream.base_url) as gateway,
     ):
-        upstream.script = Script(**{"chunks": 7, **dialect, "gzip": False})
+        upstream.script = DemoScript(**{"chunks": 7, **dialect, "gzip": False})
         body = await _direct(upstream, api, stream=True)
-        upstream.script = Script(**{**dialect, "body": body.decode()})
+        upstream.script = DemoScript(**{**dialect, "body": body.decode()})
         reply = await api.ask(gateway, stream=True)
         assert (reply.status, reply.broken, reply.body) == (200, False, body)
         assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -105,7 +105,7 @@ async def test_a_stream_of_typed_events_passes_byte_for_byte(api: Api, dialect: 
 
 @pytest.mark.parametrize("asked", [{}, {"stream_options": {"include_usage": True}}], ids=["not asking", "asking"])
 async def test_a_stream_of_completions_has_its_usage_where_a_client_expects_it(asked: dict[str, Any]) -> None:
-    async with DemoUpstream(Script(chunks=5)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(chunks=5)) as upstream, whole_gateway(upstream.base_url) as gateway:
         reply = await COMPLETIONS.ask(gateway, stream=True, n=2, **asked)
         assert reply.events[-1] == "[DONE]"
         assert json.loads(upstream.truth.requests[0].body)["stream_options"] == {"include_usage": True}
@@ -130,7 +130,7 @@ async def test_of_a_body_only_the_name_of_the_model_is_rewritten(api: Api) -> No
 @pytest.mark.parametrize("api", SPEAKING, ids=name_of)
 async def test_an_output_over_the_models_most_is_lowered(api: Api) -> None:
     async with (
-        DemoUpstream(Script(chunks=40)) as upstream,
+        DemoUpstream(DemoScript(chunks=40)) as upstream,
         whole_gateway(upstream.base_url, model={"max_output_tokens": 9}) as gateway,
     ):
         for asked, sent in ((5, 5), (9, 9), (10_000, 9)):
@@ -143,7 +143,7 @@ async def test_an_output_over_the_models_most_is_lowered(api: Api) -> None:
 async def test_near_its_end_a_quota_caps_what_is_asked_for(api: Api) -> None:
     team: Json = {"limits": [{"output_tokens": 20, "per": "day"}]}
     async with (
-        DemoUpstream(Script(chunks=40)) as upstream,
+        DemoUpstream(DemoScript(chunks=40)) as upstream,
         whole_gateway(upstream.base_url, team=team) as gateway,
     ):
         cap = {api.cap: 12}
@@ -192,7 +192,7 @@ async def test_embeddings_of_texts_and_of_tokens_pass(given: Any) -> None:
 
 
 async def test_embeddings_that_report_nothing_are_estimated_by_their_input_alone() -> None:
-    async with DemoUpstream(Script(usage="never")) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(usage="never")) as upstream, whole_gateway(upstream.base_url) as gateway:
         await EMBEDDINGS.ask(gateway, input="x" * 4_000)
         usage = (await gateway.ended()).usage
         assert usage is not None
@@ -202,7 +202,7 @@ async def test_embeddings_that_report_nothing_are_estimated_by_their_input_alone
 
 @pytest.mark.parametrize("api", [MODERATIONS, RERANK, IMAGES, SPEECH], ids=name_of)
 async def test_what_reports_no_tokens_elsewhere_is_charged_none(api: Api) -> None:
-    async with DemoUpstream(Script(usage="never")) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(usage="never")) as upstream, whole_gateway(upstream.base_url) as gateway:
         assert (await api.ask(gateway)).status == 200
         assert (await gateway.ended()).usage == Usage()
         row = await gateway.ledger()
@@ -213,7 +213,7 @@ async def test_what_reports_no_tokens_elsewhere_is_charged_none(api: Api) -> Non
 @pytest.mark.parametrize("size", [1_024, 3_000_000])
 async def test_sound_passes_byte_for_byte_with_the_type_that_the_upstream_gives(size: int) -> None:
     sound = bytes(range(128)) * (size // 128)
-    script = Script(body=sound.decode("ascii"), headers={"content-type": "audio/ogg"}, framing="chunked")
+    script = DemoScript(body=sound.decode("ascii"), headers={"content-type": "audio/ogg"}, framing="chunked")
     async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url) as gateway:
         reply = await SPEECH.ask(gateway, response_format="opus")
         assert (reply.status, reply.broken, reply.body) == (200, False, sound)
@@ -232,7 +232,7 @@ async def test_images_that_stream_pass_and_are_charged_as_they_report() -> None:
         '"input_tokens_details":{"text_tokens":10,"image_tokens":20}}}\n\n'
     )
     async with (
-        DemoUpstream(Script(body=body, pieces="random")) as upstream,
+        DemoUpstream(DemoScript(body=body, pieces="random")) as upstream,
         whole_gateway(upstream.base_url) as gateway,
     ):
         reply = await IMAGES.ask(gateway, stream=True, partial_images=1)

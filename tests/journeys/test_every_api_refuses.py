@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.core.endpoints import ENDPOINTS
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.apis import (
     APIS,
     COMPLETIONS,
@@ -167,7 +167,7 @@ async def test_a_refusal_has_the_types_of_its_api(api: Api) -> None:
 async def test_a_failure_of_the_upstream_has_the_shape_of_its_api(
     api: Api, script: dict[str, Any], status: int, code: str, kind: str
 ) -> None:
-    async with DemoUpstream(Script(**script)) as upstream:
+    async with DemoUpstream(DemoScript(**script)) as upstream:
         upstreams = {"up1": {"base_url": upstream.base_url, "timeouts": {"first_byte": "50ms"}}}
         async with whole_gateway(upstream.base_url, upstreams=upstreams) as gateway:
             reply = await api.ask(gateway)
@@ -180,7 +180,7 @@ async def test_a_failure_of_the_upstream_has_the_shape_of_its_api(
 @pytest.mark.parametrize("api", APIS, ids=name_of)
 @pytest.mark.parametrize("status", [400, 422, 500, 529])
 async def test_an_error_of_the_upstream_passes_as_it_is(api: Api, status: int) -> None:
-    async with DemoUpstream(Script(status=status)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(status=status)) as upstream, whole_gateway(upstream.base_url) as gateway:
         reply = await api.ask(gateway)
         assert reply.status == status
         assert f"answers with {status}" in reply.json["error"]["message"]
@@ -196,7 +196,7 @@ async def test_an_error_of_the_upstream_passes_as_it_is(api: Api, status: int) -
 async def test_a_stream_that_breaks_ends_with_the_error_event_of_its_api(
     api: Api, halt_at: str, halt: str, code: str, kind: str
 ) -> None:
-    script = Script(chunks=7, halt=halt, halt_at=halt_at, halt_after=4)  # type: ignore[arg-type]
+    script = DemoScript(chunks=7, halt=halt, halt_at=halt_at, halt_after=4)  # type: ignore[arg-type]
     async with DemoUpstream(script) as upstream:
         upstreams = {"up1": {"base_url": upstream.base_url, "timeouts": {"idle": "50ms"}}}
         async with whole_gateway(upstream.base_url, upstreams=upstreams) as gateway:
@@ -216,7 +216,10 @@ async def test_a_stream_that_breaks_ends_with_the_error_event_of_its_api(
 
 @pytest.mark.parametrize("api", SPEAKING, ids=name_of)
 async def test_an_error_event_of_the_upstream_passes_and_counts_as_a_failure(api: Api) -> None:
-    async with DemoUpstream(Script(chunks=8, error_after=5)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with (
+        DemoUpstream(DemoScript(chunks=8, error_after=5)) as upstream,
+        whole_gateway(upstream.base_url) as gateway,
+    ):
         reply = await api.ask(gateway, stream=True)
         assert (reply.status, reply.broken) == (200, False)
         assert b"The demo upstream's script breaks here." in reply.body
@@ -231,7 +234,7 @@ async def test_a_response_that_fails_is_no_answer_and_counts_as_a_failure() -> N
         'event: response.failed\ndata: {"type":"response.failed","response":{"status":"failed","error":'
         '{"code":"server_error","message":"no"},"usage":null}}\n\n'
     )
-    async with DemoUpstream(Script(body=created + failed)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(body=created + failed)) as upstream, whole_gateway(upstream.base_url) as gateway:
         reply = await RESPONSES.ask(gateway, stream=True)
         assert reply.body.decode() == created + failed
         exchange = await gateway.ended()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.forms import FORM_TYPE, chunk, field, file, form, form_head
 from tests.hand_upstream import HandUpstream, Turn, hand_upstream
 from tests.raw_client import RawClient, raw_client
@@ -105,12 +105,12 @@ async def test_an_answer_before_the_forms_end_reaches_the_client_and_ends_the_se
 @pytest.mark.parametrize("early", [{"status": 413}, {"status": 500}, {"chunks": 3}])
 async def test_a_client_that_never_stops_sending_gets_the_early_answer(early: dict[str, Any]) -> None:
     async with (
-        DemoUpstream(Script(early_answer=True, **early)) as upstream,
+        DemoUpstream(DemoScript(early_answer=True, **early)) as upstream,
         whole_gateway(upstream.base_url) as gateway,
     ):
         reply = await post(gateway, LARGE)
         assert reply.status == early.get("status", 200)
-        upstream.script = Script()
+        upstream.script = DemoScript()
         assert (await post(gateway, LARGE)).status == 200
 
 
@@ -134,7 +134,7 @@ async def test_nothing_else_is_tried_once_a_piece_was_passed_on() -> None:
 
 async def test_a_failure_that_the_first_upstream_tells_midway_is_what_the_client_sees() -> None:
     async with (
-        DemoUpstream(Script(status=503, early_answer=True)) as upstream,
+        DemoUpstream(DemoScript(status=503, early_answer=True)) as upstream,
         DemoUpstream() as spare,
         whole_gateway(upstream.base_url, spare.base_url) as gateway,
     ):
@@ -152,7 +152,7 @@ async def test_where_the_first_connection_is_refused_the_next_upstream_gets_the_
 @pytest.mark.parametrize("failing", [{"status": 503}, {"halt": "reset", "halt_at": "before_headers"}])
 async def test_a_small_form_is_tried_again_like_any_request(failing: dict[str, Any]) -> None:
     async with (
-        DemoUpstream(Script(**failing)) as upstream,
+        DemoUpstream(DemoScript(**failing)) as upstream,
         DemoUpstream() as spare,
         whole_gateway(upstream.base_url, spare.base_url) as gateway,
     ):

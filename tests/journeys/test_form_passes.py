@@ -11,7 +11,7 @@ import pytest
 
 from gateway.core.endpoints import ENDPOINTS
 from gateway.core.usage import Usage
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.forms import FORM_TYPE, chunk, field, file, form, form_head
 from tests.hand_upstream import hand_upstream
 from tests.raw_client import raw_client
@@ -37,7 +37,7 @@ async def post(gateway: WholeGateway, body: bytes, path: str = PATHS[0], **heade
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
 async def test_a_form_arrives_byte_for_byte_and_its_answer_is_charged(path: str, body: bytes) -> None:
-    async with DemoUpstream(Script(chunks=7)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(chunks=7)) as upstream, whole_gateway(upstream.base_url) as gateway:
         reply = await post(gateway, body, path)
         (asked,) = upstream.truth.requests
         assert (asked.path, asked.body) == (path, body)
@@ -148,7 +148,7 @@ async def test_a_client_that_waits_to_be_asked_for_its_form_is_asked() -> None:
 @pytest.mark.parametrize("pieces", ["event", "byte", "whole"])
 async def test_a_transcript_that_streams_passes_and_is_charged_as_it_reports(pieces: str) -> None:
     body = form(field("model", MODEL), field("stream", "true"), file(SOUND))
-    script = Script(body=TRANSCRIPT.decode(), headers={"content-type": "text/event-stream"}, pieces=pieces)
+    script = DemoScript(body=TRANSCRIPT.decode(), headers={"content-type": "text/event-stream"}, pieces=pieces)
     async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url) as gateway:
         reply = await post(gateway, body)
         assert (reply.status, reply.broken, reply.body) == (200, False, TRANSCRIPT)
@@ -179,7 +179,7 @@ async def test_who_still_sends_its_form_gets_no_keep_alive_and_who_waits_does() 
 
 
 async def test_a_sound_without_reported_tokens_is_charged_as_a_request_alone() -> None:
-    script = Script(body='{"text":"Say","usage":{"type":"duration","seconds":27}}')
+    script = DemoScript(body='{"text":"Say","usage":{"type":"duration","seconds":27}}')
     team: dict[str, Any] = {"limits": [{"requests": 2, "per": "day"}, {"tokens": 100, "per": "day"}]}
     async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url, team=team) as gateway:
         first = await post(gateway, LARGE)

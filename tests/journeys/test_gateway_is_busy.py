@@ -13,14 +13,14 @@ import aiohttp
 import pytest
 import uvloop
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.gateway_process import GatewayProcess, gateway_process
 from tests.redis_servers import RedisServer, redis_server
 from tests.whole_gateway import KEY, Json, chat_body, configuration, whole_gateway
 
 TIMEOUT_S = 0.25
 STALL_S = 1.0
-SERVED = Script(prompt_tokens=6, completion_tokens=4, chunks=4)
+SERVED = DemoScript(prompt_tokens=6, completion_tokens=4, chunks=4)
 LIMIT = 100
 REQUESTS = 400
 BURST = 2_000
@@ -101,7 +101,7 @@ async def test_a_process_that_is_paused_under_load_refuses_nobody_and_lets_nobod
             assert await gateway.exit_status() == 0
         assert upstream.truth.total.requests == LIMIT
         assert journals(tmp_path / "journal") == []
-        assert not [line for line in gateway.lines if line["event"] == "store out"]
+        assert not [line for line in gateway.lines if line["event"] == "store unavailable"]
 
 
 async def pause(gateway: GatewayProcess) -> None:

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import hand_upstream
 from tests.raw_client import http_chat, http_head, raw_client
 from tests.whole_gateway import KEY, whole_gateway
@@ -81,7 +81,7 @@ async def test_a_client_that_leaves_within_its_body_is_recorded_as_gone() -> Non
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_of_http_1_0_gets_an_answer_that_ends_with_the_connection(stream: bool) -> None:
-    async with DemoUpstream(Script(chunks=5)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(chunks=5)) as upstream, whole_gateway(upstream.base_url) as gateway:
         async with raw_client(gateway.port) as client:
             client.send(http_chat(version="1.0", stream=stream))
             reply = await client.answer()
@@ -96,7 +96,7 @@ async def test_a_client_of_http_1_0_gets_an_answer_that_ends_with_the_connection
 
 async def test_a_client_of_http_1_0_cannot_take_a_broken_stream_for_a_whole_one() -> None:
     """Without chunks the end of the connection is the end of the answer: the error event must be there."""
-    script = Script(chunks=6, halt="reset", halt_after=3)
+    script = DemoScript(chunks=6, halt="reset", halt_after=3)
     async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url) as gateway:
         async with raw_client(gateway.port) as client:
             client.send(http_chat(version="1.0", stream=True))

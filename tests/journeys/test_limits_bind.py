@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.contract.store.keepers import FalseClock
 from tests.hand_upstream import hand_upstream
 from tests.whole_gateway import KEY, MODEL, Json, Reply, chat_body, key_settings, whole_gateway
@@ -17,7 +17,7 @@ from tests.whole_gateway import KEY, MODEL, Json, Reply, chat_body, key_settings
 SECOND_KEY = "gw_second0000000000000000000000000000000000000"
 OTHER_TEAM_KEY = "gw_other000000000000000000000000000000000000000"
 OTHER_MODEL = "mistral/small"
-TEN_TOKENS = Script(prompt_tokens=6, completion_tokens=4, chunks=4)
+TEN_TOKENS = DemoScript(prompt_tokens=6, completion_tokens=4, chunks=4)
 NOON_TO_MIDNIGHT_MS = 12 * 3_600_000
 
 
@@ -265,7 +265,7 @@ async def test_of_several_limits_that_refuse_the_one_with_the_longest_wait_is_to
 async def test_an_admitted_request_that_fails_tells_its_limits_and_costs_no_tokens() -> None:
     limits = [{"requests": 10, "per": "hour"}, {"tokens": 1000, "per": "month"}]
     async with (
-        DemoUpstream(Script(status=500)) as upstream,
+        DemoUpstream(DemoScript(status=500)) as upstream,
         whole_gateway(upstream.base_url, **_team(*limits)) as gateway,
     ):
         failed = await gateway.chat(max_tokens=10)
@@ -297,7 +297,7 @@ async def test_the_tightest_limit_of_a_kind_is_the_one_in_the_headers() -> None:
 
 async def test_near_its_end_a_quota_caps_the_output_that_is_asked_for() -> None:
     limits = [{"tokens": 60, "per": "day"}]
-    script, changes = Script(chunks=500, prompt_tokens=11), {"model": {"max_output_tokens": 1000}, **_team(*limits)}
+    script, changes = DemoScript(chunks=500, prompt_tokens=11), {"model": {"max_output_tokens": 1000}, **_team(*limits)}
     async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url, **changes) as gateway:
         reply = await gateway.chat()
         assert json.loads(upstream.truth.requests[0].body) == chat_body(max_tokens=49)
@@ -341,7 +341,7 @@ async def test_a_storm_of_streams_never_has_more_in_flight_than_allowed() -> Non
 
 
 async def test_a_storm_on_a_token_quota_spends_at_most_what_it_holds() -> None:
-    script = Script(chunks=40, prompt_tokens=11)
+    script = DemoScript(chunks=40, prompt_tokens=11)
     changes = {**_team({"tokens": 600, "per": "day"}), "model": {"max_output_tokens": 100}}
     async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url, **changes) as gateway:
         replies = await asyncio.gather(*(gateway.chat() for _ in range(60)))

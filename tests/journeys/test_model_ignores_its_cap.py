@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.whole_gateway import Json, whole_gateway
 
 MANY = 5_000
-SCRIPT = Script(chunks=MANY, prompt_tokens=11)
+SCRIPT = DemoScript(chunks=MANY, prompt_tokens=11)
 
 
 def _team(when_spent: str) -> Json:
@@ -60,10 +60,10 @@ async def test_streams_at_once_share_what_is_left() -> None:
 class _Deaf(DemoUpstream):
     """A model server that does not heed `max_tokens`."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: DemoScript) -> None:
         super().__init__(script)
-        heeding = self.desk.read
-        self.desk.read = lambda body, kind: _without_cap(heeding(body, kind))  # type: ignore[method-assign]
+        heeding = self.responder.read
+        self.responder.read = lambda body, kind: _without_cap(heeding(body, kind))  # type: ignore[method-assign]
 
 
 def _without_cap(asked: Any) -> Any:

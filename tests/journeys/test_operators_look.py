@@ -7,8 +7,8 @@ from io import BytesIO
 
 import pytest
 
-from gateway.app.snapshot_builder import snapshot
-from gateway.demo import DemoUpstream, Script
+from gateway.app.snapshot_process import LoadedSnapshot
+from gateway.demo import DemoScript, DemoUpstream
 from gateway.settings import Settings
 from tests.raw_client import raw_client
 from tests.whole_gateway import MODEL, PATIENCE_S, Reply, WholeGateway, configuration, settings_of, whole_gateway
@@ -24,7 +24,10 @@ async def ask(gateway: WholeGateway, page: str, *, token: str = TOKEN, method: s
 
 
 async def test_usage_tells_what_was_settled_by_what_one_asks() -> None:
-    async with DemoUpstream(Script(chunks=30)) as upstream, whole_gateway(upstream.base_url, admin=ADMIN) as gateway:
+    async with (
+        DemoUpstream(DemoScript(chunks=30)) as upstream,
+        whole_gateway(upstream.base_url, admin=ADMIN) as gateway,
+    ):
         for _ in range(2):
             await gateway.chat(stream=True)
             await gateway.ended()
@@ -88,26 +91,44 @@ def with_limit(url: str, amount: int) -> Settings:
 
 async def test_a_raised_limit_goes_on_from_what_was_used() -> None:
     async with (
-        DemoUpstream(Script(chunks=1)) as upstream,
+        DemoUpstream(DemoScript(chunks=1)) as upstream,
         whole_gateway(upstream.base_url, team={"limits": [{"requests": 1, "per": "day"}]}) as gateway,
     ):
         assert (await gateway.chat()).status == 200
         assert (await gateway.chat()).status == 429
-        gateway.gateway.swap(snapshot(with_limit(upstream.base_url, 2)), 15.0)
+        gateway.gateway.swap(LoadedSnapshot.of(with_limit(upstream.base_url, 2)))
         assert (await gateway.chat()).status == 200
         assert (await gateway.chat()).status == 429
 
 
 async def test_a_stream_goes_on_under_the_configuration_that_it_began_with() -> None:
-    paced = Script(chunks=5, chunk_delay_ms=20)
+    paced = DemoScript(chunks=5, chunk_delay_ms=20)
     async with (
         DemoUpstream(paced) as old,
-        DemoUpstream(Script(chunks=5)) as new,
+        DemoUpstream(DemoScript(chunks=5)) as new,
         whole_gateway(old.base_url) as gateway,
     ):
         stream = await gateway.open_stream()
         await stream.event()
-        gateway.gateway.swap(snapshot(settings_of(configuration(new.base_url))), 15.0)
+        gateway.gateway.swap(LoadedSnapshot.of(settings_of(configuration(new.base_url))))
         assert (await gateway.chat()).status == 200
         assert (await stream.rest()).events[-1] == "[DONE]"
         assert (old.truth.total.requests, new.truth.total.requests) == (1, 1)
+
+
+async def test_a_quota_that_a_reload_removes_is_no_metric_any_more() -> None:
+    async with DemoUpstream(DemoScript(chunks=30)) as upstream, whole_gateway(upstream.base_url, team=TEAM) as gateway:
+        await gateway.chat()
+        await gateway.ended()
+        series = b'gateway_quota_used_ratio{team="search",limit="tokens-per-day",meter="tokens",per="day"}'
+        assert series in (await gateway.request("GET", "/metrics", admin=True)).body
+        gateway.gateway.swap(LoadedSnapshot.of(settings_of(configuration(upstream.base_url))))
+        assert series not in (await gateway.request("GET", "/metrics", admin=True)).body
+
+
+async def test_the_configuration_in_use_is_a_metric_from_the_start() -> None:
+    async with whole_gateway("http://127.0.0.1:1/v1") as gateway:
+        text = (await gateway.request("GET", "/metrics", admin=True)).body.decode()
+        hashes = [line for line in text.splitlines() if line.startswith("gateway_config_info{")]
+        assert [len(line.split('"')[1]) for line in hashes] == [12]
+        assert "gateway_config_last_reload_success_timestamp_seconds 1" in text

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.__main__ import main
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.redis_servers import RedisServer, free_port, redis_server
 from tests.whole_gateway import MODEL, Json, WholeGateway, configuration, whole_gateway
 
@@ -56,7 +56,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Json:
 async def test_people_get_tables_and_programs_what_the_admin_api_gives(store: Json, tmp_path: Path) -> None:
     admin = {"listen": "127.0.0.1:0", "token": TOKEN}
     async with (
-        DemoUpstream(Script(chunks=30)) as upstream,
+        DemoUpstream(DemoScript(chunks=30)) as upstream,
         whole_gateway(upstream.base_url, admin=admin, team=TEAM, store=store) as gateway,
     ):
         operator = operator_of(gateway, tmp_path, store=store)

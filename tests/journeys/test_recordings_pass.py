@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.apis import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Api
 from tests.unit.core.recordings import needs_recordings, recordings
 from tests.whole_gateway import Json, WholeGateway, whole_gateway
@@ -65,7 +65,7 @@ async def test_who_did_not_ask_for_usage_gets_the_same_events_and_no_chunk_of_us
     async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
         said = []
         for times, pieces in enumerate(("whole", "random", "event"), 1):
-            upstream.script = Script(body=stream.decode(), pieces=pieces)
+            upstream.script = DemoScript(body=stream.decode(), pieces=pieces)
             reply = await api.ask(gateway, stream=True)
             assert (reply.status, reply.broken) == (200, False)
             await _assert_charged(gateway, report, times)
@@ -77,7 +77,7 @@ async def test_who_did_not_ask_for_usage_gets_the_same_events_and_no_chunk_of_us
 
 
 async def _assert_passes(api: Api, stream: bytes, report: Json | None, pieces: str) -> None:
-    script = Script(body=stream.decode(), pieces=pieces)  # type: ignore[arg-type]
+    script = DemoScript(body=stream.decode(), pieces=pieces)  # type: ignore[arg-type]
     asking = ASKING if api in (CHAT, COMPLETIONS) else {}
     async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url) as gateway:
         reply = await api.ask(gateway, stream=True, **asking)

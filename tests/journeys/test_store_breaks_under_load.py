@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.gateway_process import GatewayProcess, gateway_process
 from tests.redis_servers import RedisServer, redis_server
 from tests.whole_gateway import KEY, Json, chat_body, configuration
@@ -28,8 +28,8 @@ FROZEN_S = 5.0
 HELD_AT_MOST_S = 60.0
 CLIENTS = 6
 
-SERVED = Script(prompt_tokens=11, completion_tokens=7, chunks=7, chunk_delay_ms=3)
-HANGING = Script(prompt_tokens=11, chunks=8, halt="hang", halt_after=2)
+SERVED = DemoScript(prompt_tokens=11, completion_tokens=7, chunks=7, chunk_delay_ms=3)
+HANGING = DemoScript(prompt_tokens=11, chunks=8, halt="hang", halt_after=2)
 HANGING_MODEL = "org/hangs"
 LIMITS = [
     {"requests": 1_000_000, "per": "day"},

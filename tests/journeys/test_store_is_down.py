@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import DONE, content, event, finish, hand_upstream, usage
 from tests.redis_servers import RedisServer, redis_server
 from tests.whole_gateway import KEY, Json, WholeGateway, whole_gateway
 
 TIMEOUT_S = 0.2
-TEN_TOKENS = Script(prompt_tokens=6, completion_tokens=4, chunks=4)
+TEN_TOKENS = DemoScript(prompt_tokens=6, completion_tokens=4, chunks=4)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ async def test_operators_are_told_of_an_outage_without_any_request(redis: RedisS
             while len(gateway.lines) < 2:
                 await asyncio.sleep(TIMEOUT_S / 10)
         told = [(line["event"], bool(line.get("reason"))) for line in gateway.lines]
-        assert told == [("store out", True), ("store back", False)]
+        assert told == [("store unavailable", True), ("store available", False)]
 
 
 async def test_a_stream_that_outlives_the_store_is_charged_when_it_is_back(redis: RedisServer, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import DONE, content, finish, hand_upstream
 from tests.raw_client import http_chat, raw_client
 from tests.whole_gateway import whole_gateway
@@ -57,7 +57,7 @@ async def test_no_comment_stands_inside_an_event() -> None:
 
 
 async def test_a_refusal_that_comes_too_late_is_the_streams_last_event() -> None:
-    script = Script(headers_delay_ms=100, status=400)
+    script = DemoScript(headers_delay_ms=100, status=400)
     async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url, keepalive="20ms") as gateway:
         reply = await gateway.chat(stream=True)
         assert (reply.status, reply.broken) == (200, True)
@@ -67,8 +67,8 @@ async def test_a_refusal_that_comes_too_late_is_the_streams_last_event() -> None
 
 async def test_no_other_route_is_tried_once_the_client_has_a_comment() -> None:
     async with (
-        DemoUpstream(Script(headers_delay_ms=100, halt="close", halt_at="before_headers")) as sick,
-        DemoUpstream(Script(chunks=2)) as well,
+        DemoUpstream(DemoScript(headers_delay_ms=100, halt="close", halt_at="before_headers")) as sick,
+        DemoUpstream(DemoScript(chunks=2)) as well,
         whole_gateway(sick.base_url, well.base_url, keepalive="20ms") as gateway,
     ):
         reply = await gateway.chat(stream=True)
@@ -77,6 +77,6 @@ async def test_no_other_route_is_tried_once_the_client_has_a_comment() -> None:
 
 
 async def test_keepalive_of_nothing_says_nothing() -> None:
-    script = Script(headers_delay_ms=60, chunks=2)
+    script = DemoScript(headers_delay_ms=60, chunks=2)
     async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url, keepalive="0s") as gateway:
         assert b": keep-alive" not in (await gateway.chat(stream=True)).body

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import DONE, content, event, finish, hand_upstream, usage
 from tests.whole_gateway import KEY, LiveStream, WholeGateway, chat_body, whole_gateway
 
@@ -85,7 +85,7 @@ async def test_the_final_chunk_waits_for_usage_but_never_delays_content() -> Non
 @pytest.mark.parametrize("dialect", DIALECTS, ids=str)
 async def test_who_asks_for_usage_gets_the_bytes_of_the_upstream(dialect: dict[str, Any]) -> None:
     recorded = await _recorded(dialect, **ASKING)
-    replay = Script(body=recorded.decode(), pieces=dialect.get("pieces", "event"))
+    replay = DemoScript(body=recorded.decode(), pieces=dialect.get("pieces", "event"))
     async with DemoUpstream(replay) as upstream, whole_gateway(upstream.base_url) as gateway:
         reply = await gateway.chat(stream=True, **ASKING)
         assert reply.body == recorded
@@ -99,7 +99,7 @@ async def test_the_ledger_has_what_the_upstream_served_whatever_its_dialect(
     dialect: dict[str, Any], asked: dict[str, Any]
 ) -> None:
     async with (
-        DemoUpstream(Script(**{"chunks": 7, **dialect})) as upstream,
+        DemoUpstream(DemoScript(**{"chunks": 7, **dialect})) as upstream,
         whole_gateway(upstream.base_url) as gateway,
     ):
         reply = await gateway.chat(stream=True, **asked)
@@ -119,7 +119,7 @@ async def test_the_ledger_has_what_the_upstream_served_whatever_its_dialect(
 
 
 async def test_who_did_not_ask_gets_usage_in_the_last_chunk_and_none_with_empty_choices() -> None:
-    async with DemoUpstream(Script(chunks=5)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(chunks=5)) as upstream, whole_gateway(upstream.base_url) as gateway:
         reply = await gateway.chat(stream=True)
         assert reply.events[-1] == "[DONE]"
         assert all(chunk["choices"] for chunk in reply.chunks)
@@ -133,7 +133,7 @@ async def test_who_did_not_ask_gets_usage_in_the_last_chunk_and_none_with_empty_
 
 
 async def test_who_says_false_is_metered_all_the_same() -> None:
-    async with DemoUpstream(Script(chunks=5)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(chunks=5)) as upstream, whole_gateway(upstream.base_url) as gateway:
         options = {"include_usage": False, "include_obfuscation": False}
         await gateway.chat(stream=True, stream_options=options)
         asked = json.loads(upstream.truth.requests[0].body)["stream_options"]
@@ -142,7 +142,7 @@ async def test_who_says_false_is_metered_all_the_same() -> None:
 
 
 async def test_tool_calls_pass_unchanged_in_their_pieces() -> None:
-    async with DemoUpstream(Script(chunks=6)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(chunks=6)) as upstream, whole_gateway(upstream.base_url) as gateway:
         reply = await gateway.chat(stream=True, tools=TOOLS, n=2)
         calls = [choice["delta"] for chunk in reply.chunks for choice in chunk["choices"] if choice["index"] == 1]
         pieces = [call["function"] for delta in calls for call in delta.get("tool_calls", [])]
@@ -156,7 +156,7 @@ async def test_tool_calls_pass_unchanged_in_their_pieces() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_explicit_zero_is_zero(stream: bool) -> None:
-    script = Script(chunks=5, prompt_tokens=0, completion_tokens=0)
+    script = DemoScript(chunks=5, prompt_tokens=0, completion_tokens=0)
     async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url) as gateway:
         await gateway.chat(stream=stream)
         exchange = await gateway.ended()
@@ -166,7 +166,7 @@ async def test_an_explicit_zero_is_zero(stream: bool) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_streamed_and_plain_answers_cost_the_same_to_the_micro_dollar(stream: bool) -> None:
-    script = Script(
+    script = DemoScript(
         prompt_tokens=1000, completion_tokens=500, total_tokens=1800, cached_tokens=400, reasoning_tokens=10
     )
     model = {"price": {"input": 0.15, "output": 0.6, "cached_input": 0.07}}
@@ -183,7 +183,10 @@ async def test_streamed_and_plain_answers_cost_the_same_to_the_micro_dollar(stre
 
 @pytest.mark.parametrize("asked", [{}, ASKING])
 async def test_an_error_event_inside_a_stream_passes_and_counts_as_failure(asked: dict[str, Any]) -> None:
-    async with DemoUpstream(Script(chunks=8, error_after=4)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with (
+        DemoUpstream(DemoScript(chunks=8, error_after=4)) as upstream,
+        whole_gateway(upstream.base_url) as gateway,
+    ):
         reply = await gateway.chat(stream=True, **asked)
         assert reply.status == 200
         told = [chunk for chunk in reply.chunks if "error" in chunk]
@@ -197,7 +200,7 @@ async def test_an_error_event_inside_a_stream_passes_and_counts_as_failure(asked
 
 
 async def test_an_error_as_the_first_event_costs_nothing() -> None:
-    async with DemoUpstream(Script(error_after=0)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(error_after=0)) as upstream, whole_gateway(upstream.base_url) as gateway:
         await gateway.chat(stream=True)
         assert (await gateway.ended()).usage is None
         assert (await gateway.ledger()).requests == 0
@@ -207,9 +210,9 @@ async def test_an_error_as_the_first_event_costs_nothing() -> None:
     "script", [{"chunks": 3}, {"chunks": 30_000}, {"chunks": 3, "gzip": True}, {"framing": "chunked"}]
 )
 async def test_a_plain_answer_passes_byte_for_byte(script: dict[str, Any]) -> None:
-    async with DemoUpstream(Script(**script)) as upstream:
+    async with DemoUpstream(DemoScript(**script)) as upstream:
         direct = await _recorded(script, stream=False)
-        replay = Script(**{**script, "body": direct.decode()})
+        replay = DemoScript(**{**script, "body": direct.decode()})
         upstream.script = replay
         async with whole_gateway(upstream.base_url) as gateway:
             reply = await gateway.chat()
@@ -299,6 +302,9 @@ async def _first_event(gateway: WholeGateway, **fields: Any) -> tuple[LiveStream
 async def _recorded(script: dict[str, Any], **fields: Any) -> bytes:
     """What the scripted upstream says without a gateway, unpacked."""
     body = chat_body(**{"stream": True, **fields})
-    async with DemoUpstream(Script(**{"chunks": 7, **script, "gzip": False})) as upstream, ClientSession() as session:
+    async with (
+        DemoUpstream(DemoScript(**{"chunks": 7, **script, "gzip": False})) as upstream,
+        ClientSession() as session,
+    ):
         answer = await session.post(f"{upstream.base_url}/chat/completions", json=body)
         return await answer.read()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import content, finish, hand_upstream
 from tests.whole_gateway import whole_gateway
 
@@ -25,7 +25,7 @@ SHORT = {"first_byte": "5s", "idle": "50ms", "total": "10s"}
 async def test_the_client_gets_whole_events_then_an_error_and_no_end(
     halt: str, code: str, halt_at: str, halt_after: int, asked: dict[str, Any]
 ) -> None:
-    script = Script(chunks=7, halt=halt, halt_at=halt_at, halt_after=halt_after)  # type: ignore[arg-type]
+    script = DemoScript(chunks=7, halt=halt, halt_at=halt_at, halt_after=halt_after)  # type: ignore[arg-type]
     async with DemoUpstream(script) as upstream:
         told = {"up1": {"base_url": upstream.base_url, "timeouts": SHORT}}
         async with whole_gateway(upstream.base_url, upstreams=told) as gateway:
@@ -84,7 +84,7 @@ async def test_an_event_cut_by_the_break_never_glues_to_the_error() -> None:
 @pytest.mark.parametrize("framing", ["chunked", "length"])
 @pytest.mark.parametrize("halt", ["reset", "close"])
 async def test_a_plain_answer_that_breaks_is_an_error_as_long_as_none_of_it_was_given(halt: str, framing: str) -> None:
-    script = Script(halt=halt, halt_at="inside_event", framing=framing)  # type: ignore[arg-type]
+    script = DemoScript(halt=halt, halt_at="inside_event", framing=framing)  # type: ignore[arg-type]
     async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url) as gateway:
         reply = await gateway.chat()
         assert (reply.status, reply.error["code"]) == (502, "upstream_broke")
@@ -93,7 +93,7 @@ async def test_a_plain_answer_that_breaks_is_an_error_as_long_as_none_of_it_was_
 
 
 async def test_a_long_plain_answer_that_breaks_has_no_end() -> None:
-    script = Script(chunks=200_000, halt="reset", halt_at="inside_event")
+    script = DemoScript(chunks=200_000, halt="reset", halt_at="inside_event")
     async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url) as gateway:
         reply = await gateway.chat()
         assert reply.status == 200

@@ -12,7 +12,7 @@ import pytest
 from gateway.core.errors import StoreUnavailable
 from gateway.core.reservation import AdmissionRequest, Refusal, Reservation
 from gateway.core.target import Model
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import hand_upstream
 from tests.whole_gateway import MODEL, Json, whole_gateway
 
@@ -52,7 +52,7 @@ async def test_a_failure_before_the_first_byte_gets_an_answer_of_the_gateway(
     script: dict[str, Any], status: int, code: str, stream: bool
 ) -> None:
     async with (
-        DemoUpstream(Script(**script)) as upstream,
+        DemoUpstream(DemoScript(**script)) as upstream,
         whole_gateway(upstream.base_url, upstreams=upstreams(upstream, timeouts=IMPATIENT)) as gateway,
     ):
         reply = await gateway.chat(stream=stream)
@@ -62,7 +62,7 @@ async def test_a_failure_before_the_first_byte_gets_an_answer_of_the_gateway(
         exchange = await gateway.ended()
         assert exchange.usage is None
         assert (await gateway.ledger()).requests == 0
-        upstream.script = Script()
+        upstream.script = DemoScript()
         assert (await gateway.chat(stream=stream)).status == 200
 
 
@@ -93,7 +93,7 @@ async def test_a_whole_answer_that_takes_too_long_gets_a_504() -> None:
 @pytest.mark.parametrize("status", [400, 404, 409, 413, 422, 429, 500, 503, 529])
 async def test_an_error_of_the_only_upstream_reaches_the_client_as_it_is(status: int, stream: bool) -> None:
     body = '{"error":{"message":"context too long","type":"x","code":"own"},"and":  "more"}'
-    script = Script(status=status, body=body, headers={"retry-after": "7", "x-internal": "1"})
+    script = DemoScript(status=status, body=body, headers={"retry-after": "7", "x-internal": "1"})
     async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url) as gateway:
         reply = await gateway.chat(stream=stream)
         assert (reply.status, reply.body.decode()) == (status, body)
@@ -105,7 +105,7 @@ async def test_an_error_of_the_only_upstream_reaches_the_client_as_it_is(status:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("script", FAILURES, ids=str)
 async def test_the_next_route_answers_for_one_that_fails(script: dict[str, Any], stream: bool) -> None:
-    async with DemoUpstream(Script(**script)) as first, DemoUpstream(Script(chunks=4)) as second:
+    async with DemoUpstream(DemoScript(**script)) as first, DemoUpstream(DemoScript(chunks=4)) as second:
         told = upstreams(first, second, timeouts=IMPATIENT)
         async with whole_gateway(first.base_url, second.base_url, upstreams=told) as gateway:
             reply = await gateway.chat(stream=stream)
@@ -121,7 +121,7 @@ async def test_the_next_route_answers_for_one_that_fails(script: dict[str, Any],
 @pytest.mark.parametrize("status", [400, 401, 404, 422])
 async def test_what_the_next_route_would_refuse_as_well_is_not_tried_again(status: int) -> None:
     async with (
-        DemoUpstream(Script(status=status)) as first,
+        DemoUpstream(DemoScript(status=status)) as first,
         DemoUpstream() as second,
         whole_gateway(first.base_url, second.base_url) as gateway,
     ):
@@ -131,7 +131,9 @@ async def test_what_the_next_route_would_refuse_as_well_is_not_tried_again(statu
 
 async def test_at_most_two_more_routes_are_tried_and_the_last_failure_is_told() -> None:
     async with AsyncExitStack() as stack:
-        servers = [await stack.enter_async_context(DemoUpstream(Script(status=500 + number))) for number in range(5)]
+        servers = [
+            await stack.enter_async_context(DemoUpstream(DemoScript(status=500 + number))) for number in range(5)
+        ]
         gateway = await stack.enter_async_context(whole_gateway(*(server.base_url for server in servers)))
         assert (await gateway.chat()).status == 502
         assert [server.truth.total.requests for server in servers] == [1, 1, 1, 0, 0]
@@ -139,7 +141,7 @@ async def test_at_most_two_more_routes_are_tried_and_the_last_failure_is_told() 
 
 async def test_each_route_gets_the_body_with_its_own_name_of_the_model() -> None:
     routes = [{"upstream": "up1", "model": "first-name"}, {"upstream": "up2", "priority": 2}]
-    async with DemoUpstream(Script(status=503)) as first, DemoUpstream() as second:
+    async with DemoUpstream(DemoScript(status=503)) as first, DemoUpstream() as second:
         changes = {"model": {"routes": routes}, "upstreams": upstreams(first, second)}
         async with whole_gateway(first.base_url, second.base_url, **changes) as gateway:
             assert (await gateway.chat()).status == 200
@@ -148,7 +150,7 @@ async def test_each_route_gets_the_body_with_its_own_name_of_the_model() -> None
 
 
 async def test_no_other_route_is_tried_once_a_byte_has_reached_the_client() -> None:
-    broken = Script(chunks=6, halt="reset", halt_after=3)
+    broken = DemoScript(chunks=6, halt="reset", halt_after=3)
     async with (
         DemoUpstream(broken) as first,
         DemoUpstream() as second,
@@ -160,7 +162,7 @@ async def test_no_other_route_is_tried_once_a_byte_has_reached_the_client() -> N
 
 
 async def test_a_connection_that_the_upstream_closed_meanwhile_is_replaced_unseen() -> None:
-    async with DemoUpstream(Script(afterwards="vanish")) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(afterwards="vanish")) as upstream, whole_gateway(upstream.base_url) as gateway:
         assert [(await gateway.chat()).status for _ in range(5)] == [200] * 5
         assert upstream.truth.total.requests == 5
 

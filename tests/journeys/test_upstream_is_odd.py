@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.core.usage import Usage
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.apis import CHAT, COMPLETIONS, MESSAGES, RESPONSES, SPEAKING, Api, name_of
 from tests.hand_upstream import DONE, content, event, finish, hand_upstream, usage
 from tests.raw_client import http_chat, raw_client
@@ -70,9 +70,9 @@ async def test_whatever_the_framing_a_stream_passes_whole(said: bytes, closes: b
 async def test_what_comes_packed_though_identity_was_asked_is_unpacked(
     api: Api, stream: bool, script: dict[str, Any]
 ) -> None:
-    async with DemoUpstream(Script(chunks=6)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(chunks=6)) as upstream, whole_gateway(upstream.base_url) as gateway:
         as_it_should_be = await api.ask(gateway, stream=stream)
-        upstream.script = Script(**{"chunks": 6, **script})
+        upstream.script = DemoScript(**{"chunks": 6, **script})
         reply = await api.ask(gateway, stream=stream)
         assert ("accept-encoding", "identity") in upstream.truth.requests[-1].headers
         assert "content-encoding" not in reply.headers
@@ -122,7 +122,7 @@ async def test_usage_before_the_last_chunk_counts_and_the_last_one_of_several(fi
 @pytest.mark.parametrize("api", SPEAKING, ids=name_of)
 async def test_bare_text_in_place_of_a_stream_is_free_and_a_failure(api: Api, body: str, framing: Any) -> None:
     async with (
-        DemoUpstream(Script(body=body, framing=framing)) as upstream,
+        DemoUpstream(DemoScript(body=body, framing=framing)) as upstream,
         whole_gateway(upstream.base_url) as gateway,
     ):
         reply = await api.ask(gateway, stream=True)
@@ -144,7 +144,7 @@ async def test_bare_text_in_place_of_a_stream_is_free_and_a_failure(api: Api, bo
 )
 @pytest.mark.parametrize("api", SPEAKING, ids=name_of)
 async def test_an_error_told_with_status_200_is_free_and_a_failure(api: Api, body: str) -> None:
-    async with DemoUpstream(Script(body=body)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(body=body)) as upstream, whole_gateway(upstream.base_url) as gateway:
         reply = await api.ask(gateway)
         assert (reply.status, reply.body.decode()) == (200, body)
         await _assert_free_and_a_failure(gateway)
@@ -160,16 +160,16 @@ async def _assert_free_and_a_failure(gateway: WholeGateway) -> None:
 
 async def test_an_answer_that_says_that_it_has_no_error_is_charged() -> None:
     body = '{"id":"resp_1","status":"completed","error":null,"usage":{"input_tokens":3,"output_tokens":2}}'
-    async with DemoUpstream(Script(body=body)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(body=body)) as upstream, whole_gateway(upstream.base_url) as gateway:
         await RESPONSES.ask(gateway)
         assert (await gateway.ended()).usage == Usage(3, 2)
 
 
 @pytest.mark.parametrize("api", SPEAKING, ids=name_of)
 async def test_an_upstream_that_does_not_stream_though_it_was_asked_gives_its_plain_answer(api: Api) -> None:
-    async with DemoUpstream(Script(chunks=6)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(chunks=6)) as upstream, whole_gateway(upstream.base_url) as gateway:
         plain = await api.ask(gateway)
-        upstream.script = Script(body=plain.body.decode(), headers={"content-type": "application/json"})
+        upstream.script = DemoScript(body=plain.body.decode(), headers={"content-type": "application/json"})
         reply = await api.ask(gateway, stream=True)
         assert (reply.headers["content-type"], reply.body) == ("application/json", plain.body)
         assert (await gateway.ended()).usage == (await gateway.ended()).usage == Usage(6, 6)
@@ -232,7 +232,7 @@ async def test_reports_in_parts_are_put_together() -> None:
     )
     body = "".join(f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n" for kind, fields in events)
     async with (
-        DemoUpstream(Script(body=body, pieces="random")) as upstream,
+        DemoUpstream(DemoScript(body=body, pieces="random")) as upstream,
         whole_gateway(upstream.base_url) as gateway,
     ):
         assert (await MESSAGES.ask(gateway, stream=True)).body.decode() == body
@@ -241,6 +241,6 @@ async def test_reports_in_parts_are_put_together() -> None:
 
 async def test_a_completion_that_echoes_its_prompt_is_charged_as_it_reports() -> None:
     body = json.dumps({"choices": [{"text": '{"usage": {"prompt_tokens": 999}}'}], "usage": usage(3, 2)})
-    async with DemoUpstream(Script(body=body)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(body=body)) as upstream, whole_gateway(upstream.base_url) as gateway:
         await COMPLETIONS.ask(gateway, echo=True)
         assert (await gateway.ended()).usage == Usage(3, 2)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gateway.core.circuit import FAILURES_IN_A_ROW
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.whole_gateway import MODEL, Json, WholeGateway, whole_gateway
 
-SICK = Script(status=500)
+SICK = DemoScript(status=500)
 ADMIN = {"listen": "127.0.0.1:0", "token": "t"}
 
 
@@ -18,7 +18,7 @@ async def upstreams_seen(gateway: WholeGateway) -> dict[str, Json]:
 async def test_a_sick_upstream_is_asked_no_more_until_it_has_rested() -> None:
     async with (
         DemoUpstream(SICK) as sick,
-        DemoUpstream(Script(chunks=2)) as well,
+        DemoUpstream(DemoScript(chunks=2)) as well,
         whole_gateway(sick.base_url, well.base_url, admin=ADMIN) as gateway,
     ):
         for _ in range(FAILURES_IN_A_ROW + 10):
@@ -37,7 +37,7 @@ async def test_a_sick_upstream_is_asked_no_more_until_it_has_rested() -> None:
 
 async def test_an_error_event_inside_a_stream_counts_as_a_failure() -> None:
     async with (
-        DemoUpstream(Script(chunks=4, error_after=1)) as sick,
+        DemoUpstream(DemoScript(chunks=4, error_after=1)) as sick,
         whole_gateway(sick.base_url, admin=ADMIN) as gateway,
     ):
         for _ in range(FAILURES_IN_A_ROW):
@@ -47,10 +47,10 @@ async def test_an_error_event_inside_a_stream_counts_as_a_failure() -> None:
 
 
 async def test_a_callers_mistake_never_counts_as_a_failure() -> None:
-    async with DemoUpstream(Script(status=400)) as upstream, whole_gateway(upstream.base_url) as gateway:
+    async with DemoUpstream(DemoScript(status=400)) as upstream, whole_gateway(upstream.base_url) as gateway:
         for _ in range(FAILURES_IN_A_ROW * 4):
             assert (await gateway.chat()).status == 400
-        upstream.script = Script(chunks=1)
+        upstream.script = DemoScript(chunks=1)
         assert (await gateway.chat()).status == 200
 
 
@@ -64,10 +64,10 @@ async def test_where_nobody_is_well_the_answer_says_when_to_come_back() -> None:
 
 
 async def test_an_upstream_that_asks_to_be_left_alone_is_left_alone() -> None:
-    busy = Script(status=429, headers={"retry-after": "30"})
+    busy = DemoScript(status=429, headers={"retry-after": "30"})
     async with (
         DemoUpstream(busy) as one,
-        DemoUpstream(Script(chunks=1)) as other,
+        DemoUpstream(DemoScript(chunks=1)) as other,
         whole_gateway(one.base_url, other.base_url) as gateway,
     ):
         for _ in range(5):
@@ -77,8 +77,8 @@ async def test_an_upstream_that_asks_to_be_left_alone_is_left_alone() -> None:
 
 async def test_checks_find_a_sick_upstream_before_a_request_does() -> None:
     async with (
-        DemoUpstream(Script(chunks=1)) as sick,
-        DemoUpstream(Script(chunks=1)) as well,
+        DemoUpstream(DemoScript(chunks=1)) as sick,
+        DemoUpstream(DemoScript(chunks=1)) as well,
     ):
         check = {"path": "/none-such", "every": "10ms"}
         upstreams = {
@@ -93,7 +93,7 @@ async def test_checks_find_a_sick_upstream_before_a_request_does() -> None:
 
 
 async def test_equal_routes_take_turns_and_one_users_requests_stay_together() -> None:
-    async with DemoUpstream(Script(chunks=1)) as one, DemoUpstream(Script(chunks=1)) as other:
+    async with DemoUpstream(DemoScript(chunks=1)) as one, DemoUpstream(DemoScript(chunks=1)) as other:
         routes = [{"upstream": "up1"}, {"upstream": "up2"}]
         async with whole_gateway(one.base_url, other.base_url, model={"routes": routes}) as gateway:
             for _ in range(10):

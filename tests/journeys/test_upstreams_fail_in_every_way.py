@@ -21,9 +21,9 @@ import pytest
 from gateway.core.errors import ClientGone
 from gateway.core.exchange import Exchange
 from gateway.core.usage import Usage, UsageSource
-from gateway.demo import DemoUpstream, Script
-from gateway.demo.truth import Served
-from gateway.demo.turn import texts
+from gateway.demo import DemoScript, DemoUpstream
+from gateway.demo.script import texts
+from gateway.demo.truth import ServedRequest
 from gateway.store.contract import UsageQuery
 from tests.whole_gateway import Json, LiveStream, Reply, WholeGateway, chat_body, key_settings, whole_gateway
 
@@ -112,10 +112,10 @@ class Case:
     plan: Plan
     seen: Reply | None
     exchange: Exchange
-    served: list[Served] = field(default_factory=list)
+    served: list[ServedRequest] = field(default_factory=list)
 
     @property
-    def last(self) -> Served | None:
+    def last(self) -> ServedRequest | None:
         """What the last route served, if the request reached it."""
         target = self.exchange.target
         return next((one for one in reversed(self.served) if target and one.model == target.model), None)
@@ -338,14 +338,14 @@ def _check_cut(case: Case) -> str:
     return "told by upstream" if told_by_upstream else "cut"
 
 
-def _check_estimate(case: Case, usage: Usage, last: Served) -> None:
+def _check_estimate(case: Case, usage: Usage, last: ServedRequest) -> None:
     """At least what the client has, at most what the upstream made and its frame; the input within a factor of two."""
     assert last.prompt_tokens == 0 or last.prompt_tokens / 2 <= usage.input <= last.prompt_tokens * 2 + 12
     assert usage.output <= _most_estimated(last)
     assert not case.plan.stream or usage.output >= _contents(case)
 
 
-def _most_estimated(last: Served) -> int:
+def _most_estimated(last: ServedRequest) -> int:
     return last.completion_tokens + 4
 
 
@@ -407,7 +407,7 @@ def _check_that_all_happened(kinds: Counter[str], tries: Counter[int], outcomes:
 @pytest.mark.slow
 async def test_the_ledger_agrees_with_the_upstreams_and_no_client_sees_an_answer_made_of_two() -> None:
     async with contextlib.AsyncExitStack() as stack:
-        script = Script(mishap_share=MISHAP_SHARE, mishaps=MISHAPS)
+        script = DemoScript(mishap_share=MISHAP_SHARE, mishaps=MISHAPS)
         upstreams = [await stack.enter_async_context(DemoUpstream(script, seed=SEED + each)) for each in range(3)]
         gateway = await stack.enter_async_context(_gateway(upstreams))
         for upstream in upstreams:

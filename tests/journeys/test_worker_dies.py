@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.app.admin_aggregator import WorkerEvents
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from gateway.runtime.control_channel import Order
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.runtime.workers import PoolConfig, WorkerPool
@@ -33,7 +33,7 @@ def redis() -> Iterator[RedisServer]:
 async def test_while_a_killed_worker_is_replaced_the_others_serve_and_no_counter_falls(
     redis: RedisServer, tmp_path: Path
 ) -> None:
-    async with DemoUpstream(Script(chunks=3)) as upstream:
+    async with DemoUpstream(DemoScript(chunks=3)) as upstream:
         config = shared(upstream.base_url, redis, tmp_path)
         async with workers_process(config, tmp_path) as gateway:
             await chats(gateway, 20)
@@ -69,7 +69,7 @@ async def test_a_worker_that_is_ended_by_itself_drains_and_is_replaced(redis: Re
 async def test_a_worker_that_hangs_is_named_and_what_it_counted_still_stands(
     redis: RedisServer, tmp_path: Path
 ) -> None:
-    async with DemoUpstream(Script(chunks=3)) as upstream:
+    async with DemoUpstream(DemoScript(chunks=3)) as upstream:
         config = shared(upstream.base_url, redis, tmp_path)
         async with workers_process(config, tmp_path) as gateway:
             await chats(gateway, 20)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 from tests.gateway_process import GatewayProcess
 from tests.hand_upstream import DONE, HandUpstream, Turn, content, event, finish, hand_upstream, usage
 from tests.raw_client import RawClient, http_chat, raw_client
@@ -35,7 +35,7 @@ async def test_a_limit_of_n_admits_n_over_all_workers_and_metrics_tell_their_sum
     redis: RedisServer, tmp_path: Path
 ) -> None:
     team = {"limits": [{"requests": 25, "per": "day"}]}
-    async with DemoUpstream(Script(chunks=3)) as upstream:
+    async with DemoUpstream(DemoScript(chunks=3)) as upstream:
         config = shared(upstream.base_url, redis, tmp_path, team=team)
         async with workers_process(config, tmp_path) as gateway:
             assert await chats(gateway, 60) == {200: 25, 429: 35}
@@ -54,7 +54,7 @@ async def test_a_limit_of_n_admits_n_over_all_workers_and_metrics_tell_their_sum
 
 
 async def test_operators_find_one_gateway(redis: RedisServer, tmp_path: Path) -> None:
-    async with DemoUpstream(Script(chunks=3)) as upstream:
+    async with DemoUpstream(DemoScript(chunks=3)) as upstream:
         config = shared(upstream.base_url, redis, tmp_path)
         async with workers_process(config, tmp_path) as gateway:
             assert next(line for line in gateway.lines if line["event"] == "serving")["workers"] == 2

@@ -7,7 +7,7 @@ from gateway.app.admin_aggregator import AdminAggregator, WorkerEvents
 from gateway.core.errors import NoWorker
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.runtime.workers import PoolConfig, WorkerPool
-from gateway.telemetry.gathering import pack
+from gateway.telemetry.exposition import pack
 from gateway.telemetry.log import Log
 from gateway.telemetry.series import Counter
 from gateway.web.admin_routes import AdminRequest, AdminResponse

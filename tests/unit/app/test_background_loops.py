@@ -54,7 +54,7 @@ async def test_the_watch_of_the_store() -> None:
     await asyncio.wait_for(store.pinged_again.wait(), PATIENCE_S)
     await asyncio.sleep(0)
     assert process.failures("watch the store") == (1, 1)
-    assert b'"store out"' in process.lines[-1]
+    assert b'"store unavailable"' in process.lines[-1]
     await process.tasks.close()
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from gateway.app.gateway import Gateway
 from gateway.app.reload import READINGS, Reloader
-from gateway.app.snapshot_builder import snapshot
 from gateway.app.snapshot_process import CALLERS_A_PART, LoadedSnapshot, LoadFailed, release_in_parts
 from gateway.core.caller import Caller
 from gateway.telemetry.log import Log
@@ -48,7 +47,7 @@ class SlowFile:
         if name == "defect":
             raise KeyError(name)
         settings = settings_of(configuration(NOWHERE, teams={name: {"keys": [{"name": "k", "key": "gw_k"}]}}))
-        return LoadedSnapshot(settings, snapshot(settings, loaded_at))
+        return LoadedSnapshot.of(settings, loaded_at)
 
     async def reading(self, number: int) -> None:
         """Wait until this reading has begun."""
@@ -158,7 +157,7 @@ async def test_a_file_with_errors_leaves_the_old_one_in_force(reloading: Reloadi
     await reloading.file.finish(1)
     assert await asked == ["invalid"]
     assert reloading.gateway.services.snapshot is before
-    assert reloading.events == ["configuration refused"]
+    assert reloading.events == ["configuration rejected"]
 
 
 async def test_the_watch_of_the_file_comes_back_after_a_defect(reloading: Reloading) -> None:

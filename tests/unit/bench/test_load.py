@@ -4,11 +4,11 @@ import pytest
 
 from bench.load import Door, LoadFailed, Seen, connect, run
 from bench.measures import latency_of
-from gateway.demo import DemoUpstream, Script
+from gateway.demo import DemoScript, DemoUpstream
 
 
 async def test_a_connection_asks_until_it_is_told_to_stop() -> None:
-    async with DemoUpstream(Script(chunks=3)) as upstream:
+    async with DemoUpstream(DemoScript(chunks=3)) as upstream:
         door, seen = Door("direct", upstream.port, "k"), Seen()
         left = iter([door.request("m"), door.request("m", stream=True)])
         await run([await connect(door, seen, lambda: next(left, None))])
@@ -17,8 +17,8 @@ async def test_a_connection_asks_until_it_is_told_to_stop() -> None:
         assert upstream.truth.tallies["m", "k"].completed == 2
 
 
-@pytest.mark.parametrize("script", [Script(status=503), Script(halt="close")])
-async def test_a_load_that_is_not_answered_in_full_fails(script: Script) -> None:
+@pytest.mark.parametrize("script", [DemoScript(status=503), DemoScript(halt="close")])
+async def test_a_load_that_is_not_answered_in_full_fails(script: DemoScript) -> None:
     async with DemoUpstream(script) as upstream:
         door = Door("direct", upstream.port, "k")
         with pytest.raises(LoadFailed):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from gateway.settings import Loaded, Problem, SettingsInvalid, parse
+from gateway.settings import Diagnostic, Loaded, SettingsInvalid, parse
 
 FILE = "gateway.yaml"
 NOTHING: Mapping[str, str] = {}
@@ -38,7 +38,7 @@ def loaded(text: str, environ: Mapping[str, str] = NOTHING) -> Loaded:
     return parse(text, FILE, environ)
 
 
-def problems(text: str, environ: Mapping[str, str] = NOTHING) -> tuple[Problem, ...]:
+def problems(text: str, environ: Mapping[str, str] = NOTHING) -> tuple[Diagnostic, ...]:
     with pytest.raises(SettingsInvalid) as invalid:
         parse(text, FILE, environ)
     return invalid.value.problems
@@ -54,8 +54,8 @@ def assert_warned(text: str, *messages: str, environ: Mapping[str, str] = NOTHIN
     _assert_told(loaded(text, environ).warnings, text, messages)
 
 
-def _assert_told(told: tuple[Problem, ...], text: str, messages: tuple[str, ...]) -> None:
+def _assert_told(told: tuple[Diagnostic, ...], text: str, messages: tuple[str, ...]) -> None:
     marked = [number for number, line in enumerate(text.splitlines(), 1) if line.endswith("# !")]
-    assert [f"{problem.path}: {problem.message}".removeprefix(": ") for problem in told] == list(messages)
+    assert [f"{problem.setting}: {problem.message}".removeprefix(": ") for problem in told] == list(messages)
     assert sorted({problem.line for problem in told}) == marked
     assert all(str(problem).startswith(f"{FILE}:{problem.line}: ") for problem in told)

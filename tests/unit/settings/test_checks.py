@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gateway.app.snapshot_builder import snapshot
 from gateway.core.http_syntax import RESERVED_HEADERS
 from gateway.settings import SettingsInvalid
+from gateway.settings.models import LimitSettings
 from gateway.upstream.connect import UpstreamOrigin
 from tests.unit.settings.configurations import SHA256, TEAM, VALID, assert_refused, assert_warned, loaded
 
@@ -187,7 +188,7 @@ teams:
       - {name: environment, key: "${KEY}"}
 """
     )
-    clear = "stands in clear in the file; take it from ${NAME} or ${file:PATH}"
+    clear = "is in clear text in the file; take it from ${NAME} or ${file:PATH}"
     assert_warned(
         text,
         f"admin.token: {clear}",
@@ -205,3 +206,188 @@ def test_an_empty_key_is_a_warning_and_opens_nothing() -> None:
         "teams.search.keys[0].key: is empty, so nobody can use this key; set the variable that it is taken from",
     )
     assert loaded(text).settings.teams["search"].keys[0].digest == ""
+
+
+PLACES = {
+    "organisation": "limits:\n  - LIMIT\n",
+    "team": "teams:\n  search:\n    limits:\n      - LIMIT\n",
+    "user": "teams:\n  search:\n    user_limits:\n      - LIMIT\n",
+    "key": f"teams: {{search: {{keys: [{{name: prod, sha256: {SHA256}, limits: [\n  LIMIT\n]}}]}}}}\n",
+    "model": "  third:\n    routes: [{upstream: main}]\n    limits:\n      - LIMIT\n",
+}
+AT = {
+    "organisation": "limits[0]",
+    "team": "teams.search.limits[0]",
+    "user": "teams.search.user_limits[0]",
+    "key": "teams.search.keys[0].limits[0]",
+    "model": "models.third.limits[0]",
+}
+ONE_METER = "needs exactly one meter of requests, tokens, input_tokens, output_tokens, usd, concurrent"
+COUNT = "must be a whole number from 1 to 9007199254740992; digits may be grouped with _"
+AMOUNT = "must be a number above 0 with at most 6 decimals; digits may be grouped with _"
+PER = "must be 'second', 'minute', 'hour', 'day', 'week', 'month' or 'total'"
+NO_PER = "is missing; it must be one of second, minute, hour, day, week, month, total"
+RATES_ALONE = "belongs to rates alone (per second, minute or hour)"
+QUOTAS_ALONE = "belongs to quotas alone (per day, week, month or total)"
+WRONG = [
+    ("{per: minute}", "", ONE_METER),
+    ("{requests: 1, tokens: 1, per: minute}", "", ONE_METER),
+    ("{requests: 0, per: minute}", ".requests", COUNT),
+    ("{usd: 0, per: month}", ".usd", AMOUNT),
+    ("{requests: 1, per: minute, burst: 0}", ".burst", AMOUNT),
+    ("{requests: 1, per: minute, burst: 1.5}", ".burst", "must be a whole number of requests"),
+    ("{requests: 1}", ".per", NO_PER),
+    ("{requests: 1, per: year}", ".per", PER),
+    ("{concurrent: 1, per: minute}", ".per", "has no meaning for `concurrent`, which counts requests in flight"),
+    ("{requests: 1, per: day, burst: 2}", ".burst", RATES_ALONE),
+    ("{concurrent: 1, burst: 2}", ".burst", RATES_ALONE),
+    ("{requests: 1, per: hour, when_spent: stop}", ".when_spent", QUOTAS_ALONE),
+    ("{requests: 1, per: day, prr: day}", ".prr", "is not a known setting; did you mean per?"),
+    ("{requests: 1, per: day, models: []}", ".models", "must not be empty; leave it out to mean all"),
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("limit", "below", "message"), WRONG)
+def test_a_limit_that_cannot_be_kept_is_refused_wherever_it_stands(
+    place: str, limit: str, below: str, message: str
+) -> None:
+    text = VALID + PLACES[place].replace("LIMIT", f"{limit} # !")
+    assert_refused(text, f"{AT[place]}{below}: {message}")
+
+
+def test_amounts_are_refused_where_arithmetic_would_not_be_exact() -> None:
+    assert_refused(
+        VALID
+        + """\
+limits:
+  - {tokens: 9_000_000_000_000_000, per: hour}
+  - {input_tokens: 2_501_999_797, per: hour} # !
+  - {requests: 1, per: second, burst: 9_007_199_254_741} # !
+  - {usd: 9007199254.740992, per: total, models: [openai/*]}
+  - {usd: 9007199254.740993, per: month, models: [openai/*]} # !
+""",
+        "limits[1].input_tokens: is too large to be kept exactly; at most 2501999792 input_tokens",
+        "limits[2].burst: is too large to be kept exactly; at most 9007199254740 requests",
+        "limits[4].usd: is too large to be kept exactly; at most 9007199254740992 micro-dollars",
+    )
+
+
+def test_a_limit_counts_at_least_one_model_that_its_place_may_use() -> None:
+    assert_refused(
+        VALID
+        + f"""\
+    limits:
+      - {{requests: 1, per: day, models: ["openai/*"]}} # !
+limits:
+  - {{requests: 1, per: day, models: ["openai/*", "mistral/*"]}} # !
+teams:
+  search:
+    models: ["openai/*"]
+    limits: [{{requests: 1, per: day, models: ["local/*"]}}] # !
+    user_limits: [{{requests: 1, per: day, models: [gpt-oss]}}] # !
+    keys:
+      - {{name: prod, sha256: {SHA256}, limits: [{{requests: 1, per: day, models: [local/free]}}]}} # !
+""",
+        "models.local/free.limits[0].models[0]: matches no model that can be used here; there are local/free",
+        "limits[0].models[1]: matches no model that can be used here; there are local/free, openai/gpt-oss-120b",
+        "teams.search.limits[0].models[0]: matches no model that can be used here; there are openai/gpt-oss-120b",
+        "teams.search.user_limits[0].models[0]: matches no model that can be used here; "
+        "it is an alias, name openai/gpt-oss-120b itself",
+        "teams.search.keys[0].limits[0].models[0]: matches no model that can be used here; "
+        "there are openai/gpt-oss-120b",
+    )
+
+
+def test_a_limit_of_money_needs_a_price_on_every_model_that_it_counts() -> None:
+    unpriced = "counts models without a price: local/free; give them one or narrow `models`"
+    assert_refused(
+        VALID
+        + f"""\
+    limits: [{{usd: 1, per: day}}] # !
+limits:
+  - {{usd: 1, per: day}} # !
+  - {{usd: 1, per: month, models: ["openai/*"]}}
+teams:
+  priced:
+    models: ["openai/*"]
+    limits: [{{usd: 1, per: day}}]
+    keys: [{{name: prod, sha256: {SHA256}, limits: [{{usd: 1, per: day}}]}}]
+  every:
+    user_limits: [{{usd: 1, per: day}}] # !
+""",
+        f"models.local/free.limits[0].usd: {unpriced}",
+        f"limits[0].usd: {unpriced}",
+        f"teams.every.user_limits[0].usd: {unpriced}",
+    )
+
+
+def test_a_keys_limit_counts_only_what_the_key_may_use() -> None:
+    narrow = 'limits: [{usd: 1, per: day}], models: ["openai/*"]'
+    loaded(VALID + f"teams: {{a: {{keys: [{{name: prod, sha256: {SHA256}, {narrow}}}]}}}}\n")
+    elsewhere = 'limits: [{requests: 1, per: day, models: ["openai/*"]}], models: ["local/*"]'
+    assert_refused(
+        VALID + f"teams: {{a: {{keys: [{{name: prod, sha256: {SHA256}, {elsewhere}}}]}}}} # !\n",
+        "teams.a.keys[0].limits[0].models[0]: matches no model that can be used here; there are local/free",
+    )
+
+
+def test_a_price_that_has_an_error_of_its_own_is_not_taken_for_none() -> None:
+    text = VALID.replace("0.60}", "much} # !") + "limits: [{usd: 1, per: day, models: [openai/*]}]\n"
+    assert_refused(
+        text,
+        "models.openai/gpt-oss-120b.price.output: must be USD per million tokens: "
+        "a number from 0 to 1000000 with at most 6 decimals",
+    )
+
+
+def test_two_limits_of_one_place_cannot_have_one_name() -> None:
+    assert_refused(
+        VALID
+        + """\
+limits:
+  - {requests: 1, per: minute}
+  - {requests: 2, per: minute} # !
+  - {requests: 2, per: minute, models: ["openai/*"]}
+  - {requests: 3, per: minute, name: third}
+  - {tokens: 3, per: minute, name: third} # !
+""",
+        "limits[1]: has the same name as another one here, requests-per-minute; give one a `name`",
+        "limits[4]: has the same name as another one here, third; give one a `name`",
+    )
+    loaded(VALID + "limits: [{requests: 1, per: day}]\nteams: {a: {limits: [{requests: 1, per: day}]}}\n")
+
+
+def test_a_model_under_a_quota_without_a_longest_answer_is_a_warning() -> None:
+    text = VALID.replace("    max_output_tokens: 1000\n", "").replace("local/free:", "local/free: # !")
+    message = "is under a quota but has no `max_output_tokens`: one long answer may overrun it"
+    quota = "limits: [{output_tokens: 1, per: day, models: [local/*]}]\n"
+    assert_warned(text + quota + TEAM, f"models.local/free: {message}")
+    for harmless in (
+        "{input_tokens: 1, per: day}",
+        "{requests: 1, per: day}",
+        "{tokens: 1, per: hour}",
+        "{concurrent: 1}",
+    ):
+        assert loaded(text + f"limits: [{harmless}]\n" + TEAM).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ({"tokens": 5, "per": "minute"}, "tokens-per-minute"),
+        ({"input_tokens": 5, "per": "second", "burst": 9}, "input-tokens-per-second"),
+        ({"usd": "0.5", "per": "total"}, "usd-in-total"),
+        ({"concurrent": 5}, "concurrent"),
+        ({"usd": 5, "per": "month", "models": ["openai/*"]}, "usd-per-month:openai/*"),
+        ({"requests": 5, "per": "week", "models": ["b", "a", "b"]}, "requests-per-week:a,b"),
+        ({"requests": 5, "per": "week", "models": ["b"], "name": "weekly"}, "weekly"),
+    ],
+)
+def test_a_limit_without_a_name_is_called_after_meter_window_and_models(written: dict[str, object], name: str) -> None:
+    assert LimitSettings.model_validate(written).title == name
+
+
+def test_a_limit_keeps_its_name_when_its_amount_changes() -> None:
+    names = {LimitSettings.model_validate({"usd": usd, "per": "month"}).title for usd in ("1", "2.5", 3)}
+    assert len(names) == 1

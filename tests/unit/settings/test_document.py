@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.settings.document import MAX_DEPTH, Document, NotYaml, read
-from gateway.settings.replacement import References
+from gateway.settings.interpolation import References
 
 
 def document(text: str) -> Document:
@@ -20,9 +20,15 @@ def refusal(text: str) -> tuple[int, str]:
 
 
 def test_every_path_has_the_line_that_it_stands_on() -> None:
-    places = document("a: 1\nb:\n  c:\n    - x\n    - {d: y}\n").places
+    read = document("a: 1\nb:\n  c:\n    - x\n    - {d: y}\n")
     lines = {(): 1, ("a",): 1, ("b",): 2, ("b", "c"): 3, ("b", "c", 0): 4, ("b", "c", 1): 5, ("b", "c", 1, "d"): 5}
-    assert {path: place.line for path, place in places.items()} == lines
+    assert {path: read.place(path).line for path in lines} == lines
+
+
+def test_a_path_that_is_not_written_has_the_line_of_what_it_belongs_to() -> None:
+    read = document("a: 1\nb:\n  c:\n    - x\n")
+    missing = {("z",): 1, ("b", "z"): 2, ("b", "c", 7): 3, ("b", "c", 0, "z"): 4, ("a", 0): 1}
+    assert {path: read.place(path).line for path in missing} == missing
 
 
 def test_a_scalar_keeps_its_text_whatever_yaml_takes_it_for() -> None:
@@ -48,37 +54,37 @@ def test_an_empty_file_is_none(text: str) -> None:
 def test_an_alias_repeats_what_it_names_under_its_own_path() -> None:
     read = document("a: &usual {x: 1}\nb: *usual\n")
     assert read.data == {"a": {"x": "1"}, "b": {"x": "1"}}
-    assert read.places["b", "x"].line == 1
-    assert read.places["b",].line == 2
+    assert read.place(("b", "x")).line == 1
+    assert read.place(("b",)).line == 2
 
 
 def test_a_key_that_is_set_twice_names_both_lines() -> None:
-    findings = document("a:\n  b: 1\n  c: 2\n  b: 3\n").findings
-    assert [(finding.path, finding.message, finding.line) for finding in findings] == [
+    diagnostics = document("a:\n  b: 1\n  c: 2\n  b: 3\n").diagnostics
+    assert [(diagnostic.path, diagnostic.message, diagnostic.line) for diagnostic in diagnostics] == [
         (("a", "b"), "is set twice, first on line 2", 4)
     ]
 
 
 @pytest.mark.parametrize("key", ["? [1, 2]\n", "? {a: 1}\n", "? ~\n"])
 def test_a_key_that_is_not_text_is_refused(key: str) -> None:
-    (finding,) = document(f"x: 1\n{key}: 2\n").findings
-    assert (finding.line, finding.message) == (2, "a key is not text; write a name before the colon")
+    (diagnostic,) = document(f"x: 1\n{key}: 2\n").diagnostics
+    assert (diagnostic.line, diagnostic.message) == (2, "a key is not text; write a name before the colon")
 
 
 def test_a_merge_key_is_refused_with_what_to_write_instead() -> None:
-    (finding,) = document("a: &a {x: 1}\nb:\n  <<: *a\n").findings
-    assert (finding.path, finding.line) == (("b",), 3)
-    assert finding.message.startswith("merge keys (`<<`) are not supported; name a whole value with &")
+    (diagnostic,) = document("a: &a {x: 1}\nb:\n  <<: *a\n").diagnostics
+    assert (diagnostic.path, diagnostic.line) == (("b",), 3)
+    assert diagnostic.message.startswith("merge keys (`<<`) are not supported; name a whole value with &")
 
 
-def test_a_reference_in_a_key_is_refused_and_stands_as_it_was_written() -> None:
-    (finding,) = document("${NAME}: 1\n").findings
-    assert finding.message == "a key cannot be a reference (${NAME}); only values are replaced"
+def test_a_reference_in_a_key_is_refused() -> None:
+    (diagnostic,) = document("${NAME}: 1\n").diagnostics
+    assert diagnostic.message == "a key cannot be a reference such as ${NAME}; only values are replaced"
 
 
 def test_a_dash_without_a_value_is_refused() -> None:
-    (finding,) = document("a:\n  - 1\n  -\n").findings
-    assert finding == (("a", 1), "is empty; write a value or take the dash away", 0)
+    (diagnostic,) = document("a:\n  - 1\n  -\n").diagnostics
+    assert diagnostic[:2] == (("a", 1), "is empty; write a value or take the dash away")
 
 
 @pytest.mark.parametrize(

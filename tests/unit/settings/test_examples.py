@@ -9,8 +9,8 @@ import pytest
 
 from gateway.settings import load
 from gateway.settings.document import read
-from gateway.settings.replacement import References
-from gateway.settings.validation import validate
+from gateway.settings.interpolation import References
+from gateway.settings.loading import validate
 from tests.unit.settings.configurations import loaded
 
 ROOT = Path(__file__).parents[3]
@@ -28,11 +28,11 @@ def test_every_example_of_the_page_has_known_settings_of_the_right_form(example:
     (tmp_path / "azure").write_text("sk-2")
     text = example.replace("/run/secrets/azure", "azure")
     document = read(text, References(ENVIRON, tmp_path))
-    assert document.findings == []
-    assert validate(document.data).findings == []
+    assert document.diagnostics == []
+    assert validate(document.data).found == []
 
 
 def test_the_example_configuration_loads_with_nothing_set_and_warns_of_the_empty_key_alone() -> None:
     (warning,) = load(ROOT / "config" / "gateway.yaml", {}).warnings
-    assert warning.path == "teams.search.keys[0].key"
+    assert warning.setting == "teams.search.keys[0].key"
     assert load(ROOT / "config" / "gateway.yaml", {"INDUCTA_API_KEY": "gw_1"}).warnings == ()

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import hashlib
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -7,7 +10,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gateway.core.address import Address
-from gateway.settings import SettingsInvalid, load
+from gateway.core.limits import Meter
+from gateway.settings import DEMO_MODEL, SettingsInvalid, demo_settings, load
 from tests.unit.settings.configurations import SHA256, TEAM, VALID, assert_refused, loaded, problems
 
 
@@ -147,13 +151,13 @@ NAME_REFUSED = "teams.a b: its name must be 1 to 64 letters, digits, dots, dashe
 )
 def test_a_value_of_the_wrong_form_says_which_it_must_have(line: str, message: str) -> None:
     told = problems(VALID + line + "\n")
-    assert message in {f"{problem.path}: {problem.message}" for problem in told}
+    assert message in {f"{problem.setting}: {problem.message}" for problem in told}
     assert {problem.line for problem in told} == {VALID.count("\n") + 1}
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "~\n", "{}\n"])
 def test_an_empty_file_says_what_is_missing(text: str) -> None:
-    told = [f"{problem.path}: {problem.message}" for problem in problems(text)]
+    told = [f"{problem.setting}: {problem.message}" for problem in problems(text)]
     assert told == [
         "upstreams: is missing; name at least one upstream",
         "models: is missing; name at least one model",
@@ -183,12 +187,12 @@ def test_an_unknown_setting_is_refused_also_without_a_value() -> None:
 
 def test_a_name_with_a_dot_is_quoted_in_a_path() -> None:
     (problem,) = problems(VALID + "  gpt-4.1: {routes: []}\n")
-    assert problem.path == 'models["gpt-4.1"].routes'
+    assert problem.setting == 'models["gpt-4.1"].routes'
 
 
 def test_the_line_of_a_value_below_its_key_is_the_keys() -> None:
     (problem,) = problems("max_body:\n  - 1\n" + VALID)
-    assert (problem.line, problem.path) == (1, "max_body")
+    assert (problem.line, problem.setting) == (1, "max_body")
 
 
 SECRETS = {
@@ -224,6 +228,60 @@ def test_a_message_never_contains_a_value(text: str, secret: str) -> None:
     assert "hunter2" not in str(invalid.value)
 
 
+SECRET_NAMES = (
+    "sk-proj-abcdefghijklmnop",
+    "gw_kNcL5Yz0Gd2mR8sT1vX4bF7hJ3qP6wA9eU0iO5yKc",
+    "gw_aaaaaaaaaaaaaaaaaaaaaaaa",
+    "AKIAIOSFODNN7EXAMPLE",
+    "hunter2",
+    "Bearer sk-abcdefghijklmnop",
+    "0f" * 32,
+)
+
+
+@pytest.mark.parametrize("secret", SECRET_NAMES)
+@pytest.mark.parametrize(
+    "text", ["SECRET: x\n", "admin:\n  SECRET: x\n", "upstreams:\n  a:\n    base_url: http://a\n    SECRET:\n"]
+)
+def test_an_unknown_setting_that_may_be_a_secret_is_not_shown(secret: str, text: str) -> None:
+    text = text.replace("SECRET", secret)
+    told = [found for found in problems(text) if "not shown" in found.message]
+    assert len(told) == 1
+    assert text.splitlines()[told[0].line - 1].strip().startswith(secret)
+    assert secret not in f"{told[0]} {told[0].as_json()}"
+    assert told[0].setting.endswith('["…"]')
+
+
+@pytest.mark.parametrize("secret", [name for name in SECRET_NAMES if name != "hunter2"])
+def test_a_secret_in_place_of_a_name_is_not_shown_in_a_path(secret: str) -> None:
+    told = problems(f"teams:\n  '{secret}': {{limits: [{{}}]}}\n")
+    assert told
+    assert secret not in "".join(map(str, told))
+
+
+def test_a_secret_in_place_of_a_variable_is_not_shown() -> None:
+    assert "gw_kNc" not in "".join(map(str, problems(f"listen: ${{{SECRET_NAMES[1]}}}\n" + VALID)))
+
+
+@pytest.mark.parametrize("name", ["lisen", "max_connection", "shiny-new-setting", "keepalive2", "KeepAlive"])
+def test_a_misspelt_setting_is_shown(name: str) -> None:
+    assert any(found.setting == name for found in problems(f"{name}: x\n" + VALID))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "openai/gpt-4o-2024-08-06",
+        "meta-llama/Llama-3.3-70B-Instruct-Turbo",
+        "mistralai/Mixtral-8x22B-Instruct-v0.1",
+        "accounts/fireworks/models/deepseek-v3p1-terminus",
+        "Qwen/Qwen3-235B-A22B-Thinking-2507-FP8",
+    ],
+)
+def test_the_name_of_a_model_is_shown(name: str) -> None:
+    assert name in str(problems(VALID + f"  {name}: {{routes: []}}\n")[0])
+
+
 def test_text_that_is_not_yaml_does_not_show_in_the_message() -> None:
     for text in (
         "key: *hunter2",
@@ -256,6 +314,22 @@ def test_a_file_is_loaded_with_its_own_name_and_folder(tmp_path: Path) -> None:
         load(file, {})
 
 
+def test_settings_know_the_hash_of_their_file() -> None:
+    one, other = loaded(VALID).settings.file_hash, loaded(VALID + "workers: 1\n").settings.file_hash
+    assert one == loaded(VALID).settings.file_hash == hashlib.sha256(VALID.encode()).hexdigest()[:12]
+    assert one != other
+    assert demo_settings("gw_1", URL).file_hash == ""
+
+
+def test_a_load_leaves_the_garbage_collector_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    for text in (VALID, "lisen: x"):
+        file.write_text(text)
+        with suppress(SettingsInvalid):
+            load(file, {})
+        assert gc.isenabled()
+
+
 def test_a_file_that_cannot_be_read_says_how_to_name_another(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "none.yaml", "No such file or directory"), (tmp_path, "Is a directory")):
         with pytest.raises(SettingsInvalid) as invalid:
@@ -269,3 +343,32 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     file.write_bytes("listen: ü".encode("latin-1"))
     with pytest.raises(SettingsInvalid, match="is not UTF-8 text"):
         load(file, {})
+
+
+URL = "http://127.0.0.1:9000/v1"
+
+
+def test_the_demo_has_one_key_one_model_and_limits_to_be_seen() -> None:
+    settings = demo_settings("gw_1", URL)
+    assert list(settings.models) == [DEMO_MODEL]
+    assert settings.models[DEMO_MODEL].price is not None
+    (team,) = settings.teams.values()
+    (key,) = team.keys
+    assert key.key is not None
+    assert key.key.get_secret_value() == "gw_1"
+    assert {limit.meter for limit in team.limits} >= {Meter.REQUESTS, Meter.TOKENS, Meter.CONCURRENT, Meter.USD}
+    assert settings.upstreams["demo"].credential is None
+    assert settings.listen == Address("127.0.0.1", 8080)
+
+
+def test_a_named_server_gets_its_key_and_every_model_that_it_lists() -> None:
+    settings = demo_settings("gw_1", URL, api_key="sk-1", models=["tiny.gguf", "a/b"], listen="127.0.0.1:0")
+    assert list(settings.models) == ["tiny.gguf", "a/b"]
+    assert settings.upstreams["demo"].credential == ("authorization", "Bearer sk-1")
+    assert settings.listen.port == 0
+    assert all(limit.meter is not Meter.USD for limit in settings.teams["demo"].limits)
+
+
+def test_what_cannot_be_used_is_told_like_any_configuration() -> None:
+    with pytest.raises(SettingsInvalid, match=r"^upstreams\.demo\.base_url: must be an http:// or https:// URL"):
+        demo_settings("gw_1", "localhost:9000")

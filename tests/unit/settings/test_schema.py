@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from gateway.settings import json_schema
-from gateway.settings.shape import Settings
+from gateway.settings.models import Settings
 
 SCHEMA = json_schema()
 

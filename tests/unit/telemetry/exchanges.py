@@ -1,4 +1,4 @@
-"""Finished requests for the tests of log and metrics, built as the journey builds them."""
+"""Finished requests for the tests of log and metrics, built as the pipeline builds them."""
 
 from __future__ import annotations
 
@@ -66,18 +66,18 @@ def limit_status(limit: Limit, used: int, resets_ms: int = NOW_MS + 60_000) -> L
 
 
 def unheard(request_id: str = "req-1") -> Exchange:
-    """A request that was refused at the door: no caller, no model, nothing spent."""
+    """A request that was refused at once: no caller, no model, nothing spent."""
     body = GivenBody(b"a prompt")
     request = IncomingRequest(request_id, CHAT, {"authorization": "Bearer gw_client-secret"}, body, 100.0)
     return Exchange("exchange-1", request, status=401, ended=100.001)
 
 
-def answered(*, stream: bool = True, user: str = "ann", model: Model = MODEL) -> Exchange:
+def answered(*, stream: bool = True, user: str = "ann", model: Model = MODEL, asked: str = "gpt-oss") -> Exchange:
     """A request that went well: 0.5 s to the first byte, 2 s in all, 2 ms of them the gateway's."""
     members = read_json_spans(b'{"model":"m","messages":[{"role":"user","content":"a prompt"}]}')
     x = unheard()
     x.caller = CALLER
-    x.parsed = ParsedRequest(CHAT, model, "gpt-oss", stream, False, None, None, 1, user, members, 40)
+    x.parsed = ParsedRequest(CHAT, model, asked, stream, False, None, None, 1, user, members, 40)
     x.reservation = Reservation("id", NOW_MS, 100, False, (), (limit_status(MONTHLY, 250),))
     x.target = TARGET
     x.status = 200

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from gateway.core.errors import InternalError, RateExceeded, UpstreamUnreachable
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Limit, Meter, Per, Scope
-from gateway.telemetry.log import SHOWN_CHARACTERS, Log, configure, write_whole
+from gateway.telemetry.log import SHOWN_CHARACTERS, Log, configure
 from tests.unit.telemetry.exchanges import answered, refusal_of, unheard
 
 SECRETS = ("a prompt", "gw_client-secret", "upstream-secret")
@@ -145,23 +146,6 @@ def test_a_huge_user_is_cut() -> None:
     assert line_of(answered(user="u" * 1_000_000))["user"] == "u" * SHOWN_CHARACTERS
 
 
-@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC, errno.EAGAIN, errno.EIO])
-def test_a_line_that_cannot_be_written_is_dropped(number: int) -> None:
-    def refuse(_line: bytes) -> None:
-        raise OSError(number, "no")
-
-    log = Log(refuse)
-    log.exchange(answered())
-    log.error("store out")
-
-
-def test_a_closed_pipe_hurts_nobody() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    Log(lambda line: write_whole(writer, line)).exchange(answered())
-    os.close(writer)
-
-
 @pytest.fixture
 def root_logger() -> Iterator[logging.Logger]:
     root = logging.getLogger()
@@ -171,7 +155,7 @@ def root_logger() -> Iterator[logging.Logger]:
     root.setLevel(level)
 
 
-def test_libraries_speak_through_the_same_log(root_logger: logging.Logger) -> None:
+def test_libraries_log_through_the_same_log(root_logger: logging.Logger) -> None:
     reader, writer = os.pipe()
     configure(writer)
     logging.getLogger("aiohttp.access").info("not this")
@@ -180,9 +164,40 @@ def test_libraries_speak_through_the_same_log(root_logger: logging.Logger) -> No
         raise ValueError("a prompt")
     except ValueError:
         logging.getLogger("aiohttp.server").exception("Error handling request")
-    os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
-        first, second = (json.loads(line) for line in pipe)
+        first, second = (json.loads(pipe.readline()) for _ in range(2))
     assert (first["level"], first["event"], first["logger"]) == ("warning", "slow callback", "asyncio")
     assert (second["event"], second["error"]) == ("Error handling request", "ValueError")
     assert "a prompt" not in json.dumps(second)
+
+
+LOGS_AND_ENDS = """
+import os
+from gateway.telemetry.log import configure
+
+log = configure()
+for number in range(5_000):
+    log.info("line", number=number)
+if os.fork() == 0:
+    log.info("child")
+"""
+
+
+def test_a_process_that_ends_writes_what_it_has_logged_and_so_does_its_fork() -> None:
+    ended = subprocess.run([sys.executable, "-c", LOGS_AND_ENDS], capture_output=True, check=True, timeout=60)
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [line["number"] for line in lines if line["event"] == "line"] == list(range(5_000))
+    assert [line["event"] for line in lines].count("child") == 1
+    assert ended.stderr == b""
+
+
+def test_dropped_lines_are_reported_once_the_log_works_again(root_logger: logging.Logger) -> None:
+    reader, writer = os.pipe()
+    log = configure(writer)
+    while not log.dropped():
+        log.info("line", text="x" * 10_000)
+    with os.fdopen(reader, "rb") as pipe:
+        lines = (json.loads(line) for line in pipe)
+        report = next(line for line in lines if line["event"] != "line")
+    assert (report["level"], report["event"]) == ("warning", "log lines dropped")
+    assert report["lines"] == log.dropped()

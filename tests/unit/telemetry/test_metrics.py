@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -19,12 +20,14 @@ from gateway.core.errors import (
 )
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.reservation import Reservation
-from gateway.core.target import Model
+from gateway.core.snapshot import ConfigSnapshot
+from gateway.core.target import Model, Target, Upstream
 from gateway.core.usage import Usage, UsageSource
-from gateway.telemetry.exposition import exposition
+from gateway.telemetry.exposition import MetricsAggregator
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.series import Counter, Histogram
 from tests.unit.telemetry.exchanges import (
+    CALLER,
+    MODEL,
     MONTHLY,
     NOW_MS,
     SeenTally,
@@ -56,6 +59,11 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
             if sample.name == name and sample.labels == labels:
                 return sample.value
     return None
+
+
+def quota_used(metrics: Metrics, **changes: str) -> float | None:
+    labels = {"team": "search", "limit": "month", "meter": "tokens", "per": "month", **changes}
+    return value(metrics, "gateway_quota_used_ratio", **labels)
 
 
 def series(metrics: Metrics) -> int:
@@ -102,7 +110,7 @@ def test_a_plain_answer_has_no_time_to_first_token(metrics: Metrics) -> None:
     assert value(metrics, "gateway_time_to_first_token_seconds_count", **PLACE) is None
 
 
-def test_a_request_refused_at_the_door_has_empty_labels(metrics: Metrics) -> None:
+def test_a_request_refused_at_once_has_empty_labels(metrics: Metrics) -> None:
     x = unheard()
     x.error = ModelUnknown("No such model.")
     x.status = 404
@@ -112,18 +120,20 @@ def test_a_request_refused_at_the_door_has_empty_labels(metrics: Metrics) -> Non
     assert value(metrics, "gateway_errors_total", blame="caller", code="model_not_found", upstream="") == 1
 
 
-def test_junk_from_clients_adds_no_series(metrics: Metrics) -> None:
+def test_nothing_that_a_client_sends_becomes_a_label(metrics: Metrics) -> None:
     metrics.exchange(answered())
-    x = unheard()
-    x.error, x.status = ModelUnknown("No such model."), 404
-    metrics.exchange(x)
+    unknown = unheard()
+    unknown.error, unknown.status = ModelUnknown("No such model."), 404
+    metrics.exchange(unknown)
     before = series(metrics)
-    for number in range(10_000):
-        junk = unheard(f"request-{number}")
+    for number in range(1_000):
+        junk = unheard(f"junk-{number}")
+        junk.request.headers["user-agent"] = f"junk-{number}"
         junk.error, junk.status = ModelUnknown(f"No model junk-{number}."), 404
         metrics.exchange(junk)
-        metrics.exchange(answered(user=f"user-{number}"))
+        metrics.exchange(answered(user=f"junk-{number}", asked=f"junk-{number}"))
     assert series(metrics) == before
+    assert b"junk" not in metrics.render()[0]
 
 
 def test_a_refusal_names_its_limit(metrics: Metrics) -> None:
@@ -132,7 +142,8 @@ def test_a_refusal_names_its_limit(metrics: Metrics) -> None:
     x.reservation, x.usage, x.status = None, None, 429
     x.error = RateExceeded("Slow down.", limit=refusal_of(limit, 20))
     metrics.exchange(x)
-    assert value(metrics, "gateway_refused_total", team="search", meter="requests", per="minute", scope="user") == 1
+    labels = {"team": "search", "limit": "minute", "meter": "requests", "per": "minute", "scope": "user"}
+    assert value(metrics, "gateway_refused_total", **labels) == 1
 
 
 def test_a_refusal_by_concurrency_has_an_empty_window(metrics: Metrics) -> None:
@@ -140,7 +151,8 @@ def test_a_refusal_by_concurrency_has_an_empty_window(metrics: Metrics) -> None:
     x = unheard()
     x.error = RateExceeded("Wait.", limit=refusal_of(limit, 4))
     metrics.exchange(x)
-    assert value(metrics, "gateway_refused_total", team="", meter="concurrent", per="", scope="team") == 1
+    labels = {"team": "", "limit": "slots", "meter": "concurrent", "per": "", "scope": "team"}
+    assert value(metrics, "gateway_refused_total", **labels) == 1
 
 
 def test_a_shadow_limit_is_counted_apart(metrics: Metrics) -> None:
@@ -148,7 +160,7 @@ def test_a_shadow_limit_is_counted_apart(metrics: Metrics) -> None:
     shadow = Limit("try", Scope.TEAM, "search", Meter.TOKENS, Per.DAY, 10, 10, "search")
     x.reservation = Reservation("id", NOW_MS, 100, False, (), (), (shadow,))
     metrics.exchange(x)
-    labels = {"team": "search", "meter": "tokens", "per": "day", "scope": "team"}
+    labels = {"team": "search", "limit": "try", "meter": "tokens", "per": "day", "scope": "team"}
     assert value(metrics, "gateway_shadow_refused_total", **labels) == 1
     assert value(metrics, "gateway_refused_total", **labels) is None
 
@@ -199,23 +211,22 @@ def test_an_error_inside_a_stream_counts_against_the_upstream(metrics: Metrics) 
 
 def test_a_quotas_used_part_is_shown_until_its_window_is_over(metrics: Metrics, clock: StoppedClock) -> None:
     metrics.exchange(answered())
-    where = {"team": "search", "meter": "tokens", "per": "month"}
-    assert value(metrics, "gateway_quota_used_ratio", **where) == 0.25
+    assert quota_used(metrics) == 0.25
     clock.ms += 60_000
-    assert value(metrics, "gateway_quota_used_ratio", **where) == 0
+    assert quota_used(metrics) == 0
 
 
 def test_a_quota_over_all_time_never_resets(metrics: Metrics, clock: StoppedClock) -> None:
     total = Limit("all", Scope.ORGANISATION, "", Meter.USD, Per.TOTAL, 1_000, 1_000)
     metrics.quotas([limit_status(total, 500, resets_ms=0)])
     clock.ms += 10**12
-    assert value(metrics, "gateway_quota_used_ratio", team="", meter="usd", per="total") == 0.5
+    assert quota_used(metrics, team="", limit="all", meter="usd", per="total") == 0.5
 
 
-def test_of_several_quotas_of_one_kind_the_fullest_is_shown(metrics: Metrics) -> None:
+def test_several_quotas_of_one_kind_are_shown_apart(metrics: Metrics) -> None:
     other = Limit("month of one model", Scope.TEAM, "search", Meter.TOKENS, Per.MONTH, 100, 100, "search")
     metrics.quotas([limit_status(MONTHLY, 900), limit_status(other, 30)])
-    assert value(metrics, "gateway_quota_used_ratio", team="search", meter="tokens", per="month") == 0.9
+    assert (quota_used(metrics), quota_used(metrics, limit="month of one model")) == (0.9, 0.3)
 
 
 def test_a_refusal_keeps_the_used_part_current(metrics: Metrics) -> None:
@@ -223,7 +234,7 @@ def test_a_refusal_keeps_the_used_part_current(metrics: Metrics) -> None:
     x.reservation, x.usage, x.status = None, None, 429
     x.error = QuotaSpent("Spent.", retry_after_ms=5_000, limit=refusal_of(MONTHLY, 1_000))
     metrics.exchange(x)
-    assert value(metrics, "gateway_quota_used_ratio", team="search", meter="tokens", per="month") == 1
+    assert quota_used(metrics) == 1
 
 
 def test_quotas_of_keys_and_users_make_no_series(metrics: Metrics) -> None:
@@ -234,13 +245,6 @@ def test_quotas_of_keys_and_users_make_no_series(metrics: Metrics) -> None:
     assert series(metrics) == before
 
 
-def test_requests_in_flight_rise_and_fall(metrics: Metrics) -> None:
-    metrics.in_flight.inc()
-    metrics.in_flight.inc()
-    metrics.in_flight.dec()
-    assert value(metrics, "gateway_requests_in_flight") == 1
-
-
 def test_a_call_of_the_store_is_counted_and_timed(metrics: Metrics) -> None:
     metrics.store_call("admit", "ok", 0.002)
     metrics.store_call("admit", "unavailable", 0.25)
@@ -249,7 +253,7 @@ def test_a_call_of_the_store_is_counted_and_timed(metrics: Metrics) -> None:
     assert value(metrics, "gateway_store_call_seconds_bucket", call="admit", le="0.0025") == 1
 
 
-def test_the_build_is_told(metrics: Metrics) -> None:
+def test_the_build_is_shown(metrics: Metrics) -> None:
     body, content_type = metrics.render()
     assert b'gateway_build_info{version="1.2.3"' in body
     assert content_type.startswith("text/plain; version=0.0.4")
@@ -270,22 +274,104 @@ def test_names_from_the_configuration_are_escaped(metrics: Metrics) -> None:
     assert value(metrics, "gateway_cost_usd_total", team="search", model=name) == 1.234567
 
 
-def test_a_histograms_bounds_are_inclusive_and_its_buckets_cumulative() -> None:
-    histogram = Histogram("h", "H.", (), (0.1, 1))
-    for seconds in (0.1, 0.5, 1, 7):
-        histogram.observe((), seconds)
-    lines = exposition([histogram]).decode().splitlines()
-    assert lines[2:] == [
-        'h_bucket{le="0.1"} 1',
-        'h_bucket{le="1.0"} 3',
-        'h_bucket{le="+Inf"} 4',
-        "h_sum 8.6",
-        "h_count 4",
-    ]
+def configuration(*limits: Limit, model: Model = MODEL) -> ConfigSnapshot:
+    caller = msgspec.structs.replace(CALLER, limits=limits)
+    return ConfigSnapshot(callers={"digest": caller}, models={model.name: model, "alias": model})
 
 
-def test_a_counter_in_millionths_shows_whole_units() -> None:
-    counter = Counter("c_total", "C.", (), 1_000_000)
-    for _ in range(10):
-        counter.add((), 100_000)
-    assert exposition([counter]).decode().splitlines()[-1] == "c_total 1.0"
+def raised(amount: int) -> Limit:
+    return msgspec.structs.replace(MONTHLY, amount=amount, burst=amount)
+
+
+def test_a_quota_that_a_reload_removes_is_shown_no_longer(metrics: Metrics) -> None:
+    metrics.keep(configuration(MONTHLY), ["search"])
+    metrics.exchange(answered())
+    assert quota_used(metrics) == 0.25
+    metrics.keep(configuration(), ["search"])
+    assert quota_used(metrics) is None
+
+
+def test_a_quota_that_a_reload_raises_shows_its_new_ratio_at_once(metrics: Metrics) -> None:
+    metrics.keep(configuration(MONTHLY), ["search"])
+    metrics.quotas([limit_status(MONTHLY, 1_000)])
+    metrics.keep(configuration(raised(4_000)), ["search"])
+    assert quota_used(metrics) == 0.25
+
+
+def test_a_raised_quota_that_refused_a_request_shows_its_new_ratio_in_dollars_too(metrics: Metrics) -> None:
+    spend = Limit("spend", Scope.TEAM, "search", Meter.USD, Per.MONTH, 5_000_000, 5_000_000, "search")
+    labels = {"limit": "spend", "meter": "usd"}
+    metrics.keep(configuration(spend), ["search"])
+    x = answered()
+    x.reservation, x.usage, x.status = None, None, 429
+    x.error = QuotaSpent("Spent.", retry_after_ms=5_000, limit={**refusal_of(spend, 5), "amount": 5})
+    metrics.exchange(x)
+    assert quota_used(metrics, **labels) == 1
+    metrics.keep(configuration(msgspec.structs.replace(spend, amount=20_000_000)), ["search"])
+    assert quota_used(metrics, **labels) == 0.25
+
+
+def test_after_a_raise_the_workers_together_show_the_new_ratio() -> None:
+    aggregator = MetricsAggregator()
+    for number, used in enumerate((1_000, 900)):
+        worker = Metrics(StoppedClock(), "1.2.3")
+        worker.keep(configuration(MONTHLY), ["search"])
+        worker.quotas([limit_status(MONTHLY, used)])
+        worker.keep(configuration(raised(4_000)), ["search"])
+        aggregator.update(number, worker.packed())
+    labels = 'team="search",limit="month",meter="tokens",per="month"'
+    assert f"gateway_quota_used_ratio{{{labels}}} 0.25\n" in aggregator.render([])[0].decode()
+
+
+def test_a_quota_over_other_models_than_before_begins_again(metrics: Metrics) -> None:
+    metrics.keep(configuration(MONTHLY), ["search"])
+    metrics.quotas([limit_status(MONTHLY, 1_000)])
+    metrics.keep(configuration(msgspec.structs.replace(MONTHLY, models=("other",))), ["search"])
+    assert quota_used(metrics) is None
+
+
+def test_series_of_a_team_and_a_model_that_a_reload_removes_go(metrics: Metrics) -> None:
+    metrics.exchange(answered())
+    metrics.store_call("admit", "ok", 0.002)
+    model = Model("other", (Target(Upstream("spare", "http://spare.test/v1", ()), "m"),))
+    metrics.keep(configuration(model=model), ["ops"])
+    text = metrics.render()[0].decode()
+    assert [name for name in ("search", MODEL.name, "inducta") if f'"{name}"' in text] == []
+    assert value(metrics, "gateway_store_calls_total", call="admit", outcome="ok") == 1
+    assert value(metrics, "gateway_overhead_seconds_count", endpoint="chat.completions") == 1
+
+
+def test_a_request_that_outlives_its_team_brings_no_series_back(metrics: Metrics) -> None:
+    metrics.keep(configuration(), ["ops"])
+    metrics.exchange(answered())
+    assert b'team="search"' not in metrics.render()[0]
+
+
+def test_a_counter_of_what_stays_configured_never_falls(metrics: Metrics) -> None:
+    for count in range(1, 4):
+        metrics.exchange(answered())
+        metrics.keep(configuration(MONTHLY), ["search", f"team-{count}"])
+        labels = {"endpoint": "chat.completions", "status": "200", **SEARCH}
+        assert value(metrics, "gateway_requests_total", **labels) == count
+
+
+def test_a_team_without_a_key_in_the_configuration_keeps_its_series(metrics: Metrics) -> None:
+    metrics.exchange(answered())
+    metrics.keep(ConfigSnapshot(callers={}, models={MODEL.name: MODEL}), ["search"])
+    assert value(metrics, "gateway_cost_usd_total", team="search", model=MODEL.name) == 1.234567
+
+
+def test_the_configuration_in_use_is_shown_with_the_time_of_its_load(metrics: Metrics) -> None:
+    assert value(metrics, "gateway_config_last_reload_success_timestamp_seconds") is None
+    metrics.config_loaded("0123abcd", 1_800_000_000.0)
+    metrics.config_loaded("4567cdef", 1_800_000_060.0)
+    assert value(metrics, "gateway_config_info", hash="0123abcd") is None
+    assert value(metrics, "gateway_config_info", hash="4567cdef") == 1
+    assert value(metrics, "gateway_config_last_reload_success_timestamp_seconds") == 1_800_000_060
+
+
+def test_a_store_call_is_told_apart_from_one_that_is_50_microseconds_longer(metrics: Metrics) -> None:
+    for seconds in (0.00004, 0.00009, 0.00014):
+        metrics.store_call("admit", "ok", seconds)
+    bounds = ("5e-05", "0.0001", "0.00015")
+    assert [value(metrics, "gateway_store_call_seconds_bucket", call="admit", le=le) for le in bounds] == [1, 2, 3]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.core.address import Address
-from gateway.settings import kinds
-from gateway.settings.kinds import MAX_WHOLE
+from gateway.settings import types
+from gateway.settings.types import MAX_WHOLE
 
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 UNITS_BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -33,30 +33,30 @@ def refused(kind: Any, given: Any) -> str:
 @given(st.integers(0, 3650), st.sampled_from(sorted(UNITS_MS)))
 def test_a_duration_is_its_number_of_its_unit(number: int, unit: str) -> None:
     expected = timedelta(milliseconds=number * UNITS_MS[unit])
-    assert value(kinds.Duration, f"{number}{unit}") == expected
-    assert value(kinds.Duration, f"{number:_}{unit}") == expected
+    assert value(types.Duration, f"{number}{unit}") == expected
+    assert value(types.Duration, f"{number:_}{unit}") == expected
 
 
 @given(st.integers(1, 2**20), st.sampled_from(sorted(UNITS_BYTES)))
 def test_a_size_is_its_number_of_its_unit_in_bytes(number: int, unit: str) -> None:
-    assert value(kinds.ByteSize, f"{number}{unit}") == number * UNITS_BYTES[unit]
-    assert value(kinds.ByteSize, f"{number:_}{unit}") == number * UNITS_BYTES[unit]
+    assert value(types.ByteSize, f"{number}{unit}") == number * UNITS_BYTES[unit]
+    assert value(types.ByteSize, f"{number:_}{unit}") == number * UNITS_BYTES[unit]
 
 
 @given(st.integers(1, MAX_WHOLE))
 def test_a_count_is_its_digits_however_they_are_grouped(number: int) -> None:
-    assert value(kinds.Count, str(number)) == value(kinds.Count, f"{number:_}") == value(kinds.Count, number) == number
+    assert value(types.Count, str(number)) == value(types.Count, f"{number:_}") == value(types.Count, number) == number
 
 
 @given(st.integers(0, 10**12))
 def test_a_price_is_exactly_what_is_written(millionths: int) -> None:
     written = f"{millionths // 10**6}.{millionths % 10**6:06}"
-    assert value(kinds.DollarsPerMillion, written) * 10**6 == millionths
+    assert value(types.DollarsPerMillion, written) * 10**6 == millionths
 
 
 @given(st.text(max_size=20))
 def test_text_of_any_kind_is_read_or_refused_with_what_is_allowed(text: str) -> None:
-    for kind in (kinds.Duration, kinds.ByteSize, kinds.Count, kinds.Amount, kinds.ListenAddress, kinds.Moment):
+    for kind in (types.Duration, types.ByteSize, types.Count, types.Amount, types.ListenAddress, types.Moment):
         with suppress(ValidationError):
             assert value(kind, text) is not None
             continue
@@ -85,39 +85,39 @@ def test_text_of_any_kind_is_read_or_refused_with_what_is_allowed(text: str) -> 
     ],
 )
 def test_what_is_no_duration_is_refused(text: str) -> None:
-    assert refused(kinds.Duration, text) == "must be a duration such as 250ms, 5s, 15m, 24h or 90d, and at most 3650d"
+    assert refused(types.Duration, text) == "must be a duration such as 250ms, 5s, 15m, 24h or 90d, and at most 3650d"
 
 
 def test_a_wait_is_never_nothing() -> None:
-    assert value(kinds.Wait, "1ms") == timedelta(milliseconds=1)
-    assert value(kinds.Duration, "0s") == timedelta()
-    assert refused(kinds.Wait, "0s") == "must be longer than nothing, such as 250ms or 5s"
+    assert value(types.Wait, "1ms") == timedelta(milliseconds=1)
+    assert value(types.Duration, "0s") == timedelta()
+    assert refused(types.Wait, "0s") == "must be longer than nothing, such as 250ms or 5s"
 
 
 @pytest.mark.parametrize("text", ["", "10", "10MB", "10mib", "0B", "1.5MiB", "-1MiB", "10 MiB", "9999999999GiB", True])
 def test_what_is_no_size_is_refused(text: Any) -> None:
-    assert refused(kinds.ByteSize, text) == "must be a size above nothing such as 512B, 64KiB, 10MiB or 1GiB"
+    assert refused(types.ByteSize, text) == "must be a size above nothing such as 512B, 64KiB, 10MiB or 1GiB"
 
 
 @pytest.mark.parametrize(
     "text", ["", "0", "-1", "+1", "1.0", "1e3", "0x10", "1,000", "many", 0, 1.0, True, str(MAX_WHOLE + 1)]
 )
 def test_what_is_no_count_is_refused(text: Any) -> None:
-    assert refused(kinds.Count, text).startswith("must be a whole number from 1 to 9007199254740992")
+    assert refused(types.Count, text).startswith("must be a whole number from 1 to 9007199254740992")
 
 
 @pytest.mark.parametrize("text", ["", "0", "0.0", "-1", "1e3", ".5", "1.", "0.0000001", "nan", "inf", True, "9" * 17])
 def test_what_is_no_amount_is_refused(text: Any) -> None:
-    assert refused(kinds.Amount, text).startswith("must be a number above 0 with at most 6 decimals")
+    assert refused(types.Amount, text).startswith("must be a number above 0 with at most 6 decimals")
 
 
 def test_a_price_has_at_most_six_decimals_that_say_something() -> None:
-    assert value(kinds.DollarsPerMillion, "0.15") == Decimal("0.15")
-    assert value(kinds.DollarsPerMillion, 0.1) == Decimal("0.1")
-    assert value(kinds.DollarsPerMillion, "0.1234560") == Decimal("0.123456")
-    assert value(kinds.DollarsPerMillion, "0") == 0
+    assert value(types.DollarsPerMillion, "0.15") == Decimal("0.15")
+    assert value(types.DollarsPerMillion, 0.1) == Decimal("0.1")
+    assert value(types.DollarsPerMillion, "0.1234560") == Decimal("0.123456")
+    assert value(types.DollarsPerMillion, "0") == 0
     for text in ("0.1234567", "-0.1", "1000001", "free"):
-        assert refused(kinds.DollarsPerMillion, text).startswith("must be USD per million tokens: a number from 0 to")
+        assert refused(types.DollarsPerMillion, text).startswith("must be USD per million tokens: a number from 0 to")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_price_has_at_most_six_decimals_that_say_something() -> None:
     ],
 )
 def test_an_address_is_a_host_and_a_port_and_reads_as_it_is_written(text: str, address: Address) -> None:
-    assert value(kinds.ListenAddress, text) == address
+    assert value(types.ListenAddress, text) == address
     assert str(address) == text
 
 
@@ -154,7 +154,7 @@ def test_an_address_is_a_host_and_a_port_and_reads_as_it_is_written(text: str, a
     ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
-    assert refused(kinds.ListenAddress, text).startswith("must be an address and a port from 0 to 65535, such as")
+    assert refused(types.ListenAddress, text).startswith("must be an address and a port from 0 to 65535, such as")
 
 
 @pytest.mark.parametrize(
@@ -177,24 +177,24 @@ def test_what_is_no_address_is_refused(text: str) -> None:
     ],
 )
 def test_what_is_no_http_url_is_refused(text: str) -> None:
-    assert refused(kinds.HttpUrl, text).startswith("must be an http:// or https:// URL of a host and a path")
+    assert refused(types.HttpUrl, text).startswith("must be an http:// or https:// URL of a host and a path")
 
 
 def test_a_base_url_loses_its_last_slashes() -> None:
-    assert value(kinds.HttpUrl, "https://[::1]:8000/v1//") == "https://[::1]:8000/v1"
+    assert value(types.HttpUrl, "https://[::1]:8000/v1//") == "https://[::1]:8000/v1"
 
 
 def test_a_time_zone_is_one_of_the_iana_database() -> None:
-    assert value(kinds.Timezone, "Europe/Berlin") == ZoneInfo("Europe/Berlin")
+    assert value(types.Timezone, "Europe/Berlin") == ZoneInfo("Europe/Berlin")
     for text in ("", "Europe/Berlyn", "Europe", "../UTC", "/etc/passwd", "CEST", "UTC+1"):
-        assert refused(kinds.Timezone, text).startswith("must be a time zone of the IANA database, such as UTC")
+        assert refused(types.Timezone, text).startswith("must be a time zone of the IANA database, such as UTC")
 
 
 def test_a_moment_is_a_date_or_a_time_of_rfc_3339() -> None:
-    assert value(kinds.Moment, "2027-01-01") == date(2027, 1, 1)
-    assert value(kinds.Moment, "2027-01-01T18:00:00Z") == datetime(2027, 1, 1, 18, tzinfo=UTC)
-    assert value(kinds.Moment, "2027-01-01t18:00:00.5+01:00").utcoffset() == timedelta(hours=1)
-    assert value(kinds.Moment, "2027-01-01 18:00:00").tzinfo is None
+    assert value(types.Moment, "2027-01-01") == date(2027, 1, 1)
+    assert value(types.Moment, "2027-01-01T18:00:00Z") == datetime(2027, 1, 1, 18, tzinfo=UTC)
+    assert value(types.Moment, "2027-01-01t18:00:00.5+01:00").utcoffset() == timedelta(hours=1)
+    assert value(types.Moment, "2027-01-01 18:00:00").tzinfo is None
 
 
 @pytest.mark.parametrize(
@@ -202,46 +202,46 @@ def test_a_moment_is_a_date_or_a_time_of_rfc_3339() -> None:
     ["", "2027", "2027-02-30", "2027-1-1", "20270101", "2027-W01-1", "01.01.2027", "2027-01-01T25:00:00Z", "soon"],
 )
 def test_what_is_no_moment_is_refused(text: str) -> None:
-    assert refused(kinds.Moment, text).startswith("must be a date such as 2027-01-01 or a time such as")
+    assert refused(types.Moment, text).startswith("must be a date such as 2027-01-01 or a time such as")
 
 
 @pytest.mark.parametrize("text", ["true", "false", True, False])
 def test_a_switch_is_true_or_false(text: Any) -> None:
-    assert value(kinds.Switch, text) is (text in {"true", True})
+    assert value(types.Switch, text) is (text in {"true", True})
 
 
 @pytest.mark.parametrize("text", ["", "yes", "on", "1", 1, "TRUE"])
 def test_what_is_no_switch_is_refused(text: Any) -> None:
-    assert refused(kinds.Switch, text) == "must be true or false"
+    assert refused(types.Switch, text) == "must be true or false"
 
 
 def test_secrets_cannot_smuggle_a_header_and_do_not_show() -> None:
-    assert refused(kinds.Secret, "key\r\nX-Evil: 1") == "must be printable ASCII without spaces"
-    assert refused(kinds.Secret, "schlüssel") == "must be printable ASCII without spaces"
-    secret = value(kinds.Secret, "sk-1234")
+    assert refused(types.Secret, "key\r\nX-Evil: 1") == "must be printable ASCII without spaces"
+    assert refused(types.Secret, "schlüssel") == "must be printable ASCII without spaces"
+    secret = value(types.Secret, "sk-1234")
     assert "1234" not in f"{secret} {secret!r}"
     assert secret.get_secret_value() == "sk-1234"
 
 
 def test_names_have_no_character_that_a_counter_a_label_or_a_glob_minds() -> None:
-    assert value(kinds.ModelName, "openai/gpt-oss-120b") == "openai/gpt-oss-120b"
-    assert value(kinds.ModelName, "/models/tiny.gguf:Q4,x=1") == "/models/tiny.gguf:Q4,x=1"
+    assert value(types.ModelName, "openai/gpt-oss-120b") == "openai/gpt-oss-120b"
+    assert value(types.ModelName, "/models/tiny.gguf:Q4,x=1") == "/models/tiny.gguf:Q4,x=1"
     for text in ("", "a b", "a*", "a?", "a[1]", "{a}", "a\\b", "ä", "x" * 257):
-        assert refused(kinds.ModelName, text).startswith("must be 1 to 256 printable characters")
+        assert refused(types.ModelName, text).startswith("must be 1 to 256 printable characters")
     for text in ("", ".a", "-a", "a/b", "a b", "ä", "x" * 65, "a\n"):
-        assert refused(kinds.ShortName, text).startswith("must be 1 to 64 letters")
+        assert refused(types.ShortName, text).startswith("must be 1 to 64 letters")
 
 
 def test_header_names_and_values_are_what_rfc_9110_allows() -> None:
-    assert value(kinds.HeaderName, "X-Org") == "X-Org"
-    assert value(kinds.HeaderValue, "a b") == "a b"
+    assert value(types.HeaderName, "X-Org") == "X-Org"
+    assert value(types.HeaderValue, "a b") == "a b"
     for text in ("", "X Org", "X:", "X\n"):
-        assert refused(kinds.HeaderName, text) == "must be the name of an HTTP header"
+        assert refused(types.HeaderName, text) == "must be the name of an HTTP header"
     for text in ("", " a", "a ", "a\r\nb", "ü"):
-        assert refused(kinds.HeaderValue, text) == "must be printable ASCII, without spaces at its ends"
+        assert refused(types.HeaderValue, text) == "must be printable ASCII, without spaces at its ends"
 
 
 def test_workers_are_a_number_of_processes_or_auto() -> None:
-    assert [value(kinds.Workers, right) for right in (1, "8", "512", "auto")] == [1, 8, 512, "auto"]
+    assert [value(types.Workers, right) for right in (1, "8", "512", "auto")] == [1, 8, 512, "auto"]
     for wrong in (0, "0", 513, "513", -1, "", "many", "1.5", True, None, 2.0):
-        assert refused(kinds.Workers, wrong) == "must be a number of processes from 1 to 512, or auto"
+        assert refused(types.Workers, wrong) == "must be a number of processes from 1 to 512, or auto"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.settings.replacement import MAX_FILE_BYTES, ReferenceBroken, References
+from gateway.settings.interpolation import MAX_FILE_BYTES, ReferenceBroken, References
 
 ENVIRON = {"NAME": "value", "EMPTY": "", "TRICKY": "}: [*a, ${NAME}] # x"}
 
@@ -76,12 +76,6 @@ def test_a_file_that_is_too_large_or_not_text_is_refused(tmp_path: Path) -> None
     assert refusal("${file:large}", tmp_path) == "the file large is larger than 65536 bytes"
     assert refusal("${file:binary}", tmp_path) == "the file binary is not UTF-8 text"
     assert len(fill("${file:full}", tmp_path)[0]) == MAX_FILE_BYTES
-
-
-@given(st.text(st.characters(exclude_characters="\ue000\ue001")))
-def test_hidden_text_is_given_back_as_it_was_written(text: str) -> None:
-    references = References({}, Path())
-    assert references.as_written(references.hide(text)) == text
 
 
 @given(st.text(st.characters(exclude_characters="\ue000\ue001$")))

@@ -1,20 +1,27 @@
-"""From a body in pieces to the bytes of an HTTP/1.1 answer (RFC 9112), with every fault that a script asks for.
+"""From the events or the body of an answer to the bytes of an HTTP/1.1 response, with the faults of a script.
 
-Pure generators over pieces: halt, compress, cut, frame; in that order, each leaving the rest alone.
+Pure generators over pieces, no I/O. Events become server-sent events (WHATWG HTML, section 9.2) in the script's
+dialect. A body is then cut short, compressed, cut into pieces and framed (RFC 9112), in that order, each step leaving
+the rest alone.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from itertools import pairwise
+from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
-from gateway.demo.dialect import Piece
-from gateway.demo.script import Script
+from gateway.demo.script import DemoEvent, DemoScript
+
+NEWLINES = {"lf": b"\n", "crlf": b"\r\n", "cr": b"\r"}
+BOM = b"\xef\xbb\xbf"
 
 NEXT_TURN_S = 1e-6
 """A wait that is over at once, but not before the event loop has sent what came before."""
@@ -24,8 +31,60 @@ FRAGMENT_BYTES = 100
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
-def delivered(
-    body: Iterable[Piece], content_type: str, streams: bool, script: Script, dice: random.Random
+class Piece(msgspec.Struct, frozen=True, gc=False):
+    """Bytes to send after a wait. `then` says that the answer stops with it, and how."""
+
+    data: bytes
+    delay_s: float = 0.0
+    tokens: int = 0
+    reports: bool = False
+    then: str = ""
+
+
+def encoded(payload: Any, script: DemoScript) -> bytes:
+    """A value as JSON, compact or as Python's own library writes it."""
+    if script.spaced:
+        return json.dumps(payload).encode()
+    return msgspec.json.encode(payload)
+
+
+def encoded_events(events: Iterable[DemoEvent], script: DemoScript, done: bytes) -> Iterator[Piece]:
+    """Each event as the bytes of one piece, each token but the first after its wait, with what surrounds them."""
+    pace_s = script.chunk_delay_ms / 1000
+    delay_s = 0.0
+    frame = _framer(script)
+    head = BOM if script.bom else b""
+    for event in events:
+        text = frame(encoded(event.payload, script), event.name)
+        yield Piece(head + text if head else text, delay_s if event.tokens else 0.0, event.tokens, event.reports)
+        head = b""
+        if event.tokens:
+            delay_s = pace_s
+    if done and not script.no_done:
+        yield Piece(frame(done, ""))
+    if script.after_done:
+        yield Piece(script.after_done.encode())
+
+
+def _framer(script: DemoScript) -> Callable[[bytes, str], bytes]:
+    """What makes an event of a payload and the name of its type."""
+    newline = NEWLINES[script.newline]
+    field = b"data:" if script.tight else b"data: "
+    before = b": the next event follows" + newline + newline if script.comments else b""
+    after = newline + newline
+
+    def frame(payload: bytes, name: str) -> bytes:
+        if script.multiline and payload.startswith(b"{"):
+            payload = (newline + field).join(msgspec.json.format(payload, indent=1).split(b"\n"))
+        if name:
+            return b"%bevent: %b%b%b%b%b" % (before, name.encode(), newline, field, payload, after)
+        return b"%b%b%b%b" % (before, field, payload, after)
+
+    return frame
+
+
+def encoded_response(
+    body: Iterable[Piece], content_type: str, streams: bool, script: DemoScript, dice: random.Random
 ) -> Iterator[Piece]:
     """The whole answer. The last piece's `then` says what becomes of the connection."""
     for status in script.informational:
@@ -52,7 +111,7 @@ def delivered(
     yield from pieces
 
 
-def halted(body: Iterable[Piece], script: Script) -> Iterator[Piece]:
+def halted(body: Iterable[Piece], script: DemoScript) -> Iterator[Piece]:
     """Up to where the script halts; what is whole ends with `then` being "done"."""
     if not script.halts_at("between_events", "inside_event", "inside_framing"):
         yield from body
@@ -67,7 +126,7 @@ def halted(body: Iterable[Piece], script: Script) -> Iterator[Piece]:
     yield Piece(b"", then="done")
 
 
-def _halt(piece: Piece, script: Script) -> Piece:
+def _halt(piece: Piece, script: DemoScript) -> Piece:
     if script.halt_at == "between_events":
         return Piece(b"", piece.delay_s, then=script.halt)
     return Piece(piece.data[: len(piece.data) // 2], piece.delay_s, then=script.halt)
@@ -81,7 +140,7 @@ def compressed(body: Iterable[Piece]) -> Iterator[Piece]:
     yield Piece(deflate.flush())
 
 
-def cut(body: Iterable[Piece], script: Script, dice: random.Random) -> Iterator[Piece]:
+def cut(body: Iterable[Piece], script: DemoScript, dice: random.Random) -> Iterator[Piece]:
     """The same bytes in other pieces. A token counts as delivered with the last byte of its event."""
     if script.cuts:
         return _cut_at(_whole(body), script.cuts)
@@ -144,7 +203,7 @@ def _cut_at(body: Iterable[Piece], offsets: tuple[int, ...]) -> Iterator[Piece]:
     yield replace(whole, data=whole.data[bounds[-2] :], delay_s=whole.delay_s + NEXT_TURN_S)
 
 
-def framed(body: Iterable[Piece], framing: str, script: Script) -> Iterator[Piece]:
+def framed(body: Iterable[Piece], framing: str, script: DemoScript) -> Iterator[Piece]:
     """With the transfer coding around each piece and at the end, where there is one."""
     chunked = framing == "chunked"
     for piece in body:
@@ -159,7 +218,7 @@ def framed(body: Iterable[Piece], framing: str, script: Script) -> Iterator[Piec
             yield piece
 
 
-def _last_chunk(piece: Piece, script: Script) -> bytes:
+def _last_chunk(piece: Piece, script: DemoScript) -> bytes:
     size = len(piece.data)
     if piece.then not in ("", "done") and script.halt_at == "inside_framing":
         return b"%x\r\n%b" % (2 * size + 1, piece.data)
@@ -169,7 +228,7 @@ def _last_chunk(piece: Piece, script: Script) -> bytes:
     return chunk + (b"0\r\nx-demo-trailer: end\r\n\r\n" if script.trailers else b"0\r\n\r\n")
 
 
-def _head(script: Script, content_type: str, framing: str, length: int | None) -> bytes:
+def _head(script: DemoScript, content_type: str, framing: str, length: int | None) -> bytes:
     lines = [_status_line(script.status, "1.0" if framing == "close" else "1.1")]
     given = {"content-type": content_type, **{name.lower(): value for name, value in script.headers.items()}}
     if framing == "chunked":

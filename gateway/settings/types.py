@@ -1,4 +1,4 @@
-"""The kinds of values that settings have: durations, sizes, counts, money, addresses, names, dates.
+"""The types of values that settings have: durations, sizes, counts, money, addresses, names, dates.
 
 Each is a type that reads the text of the file (or a plain value, for settings built in code), says
 what is allowed when it cannot, never what it was given, and describes itself to JSON Schema.
@@ -56,10 +56,10 @@ def _text(pattern: str, allowed: str) -> tuple[PlainValidator, WithJsonSchema]:
     def read(given: Any) -> str:
         return _match(pattern, given, allowed)[0]
 
-    return _kind(read, type="string", pattern=f"^({pattern})$")
+    return _type(read, type="string", pattern=f"^({pattern})$")
 
 
-def _kind(read: Callable[[Any], Any], **schema: Any) -> tuple[PlainValidator, WithJsonSchema]:
+def _type(read: Callable[[Any], Any], **schema: Any) -> tuple[PlainValidator, WithJsonSchema]:
     return PlainValidator(read), WithJsonSchema(schema)
 
 
@@ -220,25 +220,25 @@ def _sha256(given: Any) -> str:
     return _match("[0-9A-Fa-f]{64}", given, allowed)[0].lower()
 
 
-Count = Annotated[int, *_kind(_count, type="integer", minimum=1, maximum=MAX_WHOLE)]
+Count = Annotated[int, *_type(_count, type="integer", minimum=1, maximum=MAX_WHOLE)]
 Workers = Annotated[
     int | Literal["auto"],
-    *_kind(read_workers, anyOf=[{"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}, {"const": "auto"}]),
+    *_type(read_workers, anyOf=[{"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}, {"const": "auto"}]),
 ]
-Switch = Annotated[bool, *_kind(_switch, type="boolean")]
-Duration = Annotated[timedelta, *_kind(_duration, type="string", pattern=f"^{_WHOLE}(ms|s|m|h|d)$")]
-Wait = Annotated[timedelta, *_kind(_wait, type="string", pattern=f"^{_WHOLE}(ms|s|m|h|d)$")]
-ByteSize = Annotated[int, *_kind(_size, type="string", pattern=f"^{_WHOLE}(B|KiB|MiB|GiB)$")]
-Amount = Annotated[Decimal, *_kind(_amount, type="number", exclusiveMinimum=0)]
-DollarsPerMillion = Annotated[Decimal, *_kind(_price, type="number", minimum=0, maximum=1_000_000)]
-ListenAddress = Annotated[Address, *_kind(_address, type="string", pattern=r"^.+:[0-9]{1,5}$")]
-HttpUrl = Annotated[str, *_kind(_http_url, type="string", pattern="^https?://")]
-StoreUrl = Annotated[str, *_kind(_store_url, type="string", pattern=_STORE_SCHEMES)]
-Folder = Annotated[Path, *_kind(_folder, type="string", pattern="^/")]
-Timezone = Annotated[ZoneInfo, *_kind(_timezone, type="string")]
-Moment = Annotated[date | datetime, *_kind(_moment, type="string")]
-Secret = Annotated[SecretStr, *_kind(_secret, type="string")]
-Sha256 = Annotated[str, *_kind(_sha256, type="string", pattern="^[0-9A-Fa-f]{64}$")]
+Switch = Annotated[bool, *_type(_switch, type="boolean")]
+Duration = Annotated[timedelta, *_type(_duration, type="string", pattern=f"^{_WHOLE}(ms|s|m|h|d)$")]
+Wait = Annotated[timedelta, *_type(_wait, type="string", pattern=f"^{_WHOLE}(ms|s|m|h|d)$")]
+ByteSize = Annotated[int, *_type(_size, type="string", pattern=f"^{_WHOLE}(B|KiB|MiB|GiB)$")]
+Amount = Annotated[Decimal, *_type(_amount, type="number", exclusiveMinimum=0)]
+DollarsPerMillion = Annotated[Decimal, *_type(_price, type="number", minimum=0, maximum=1_000_000)]
+ListenAddress = Annotated[Address, *_type(_address, type="string", pattern=r"^.+:[0-9]{1,5}$")]
+HttpUrl = Annotated[str, *_type(_http_url, type="string", pattern="^https?://")]
+StoreUrl = Annotated[str, *_type(_store_url, type="string", pattern=_STORE_SCHEMES)]
+Folder = Annotated[Path, *_type(_folder, type="string", pattern="^/")]
+Timezone = Annotated[ZoneInfo, *_type(_timezone, type="string")]
+Moment = Annotated[date | datetime, *_type(_moment, type="string")]
+Secret = Annotated[SecretStr, *_type(_secret, type="string")]
+Sha256 = Annotated[str, *_type(_sha256, type="string", pattern="^[0-9A-Fa-f]{64}$")]
 ShortName = Annotated[
     str,
     *_text(

@@ -13,26 +13,25 @@ import pytest
 
 from gateway.core.usage_report import read_usage
 from gateway.demo import DemoUpstream
-from gateway.demo.reply import Desk, Reply
-from gateway.demo.script import Script
-from gateway.demo.shapes import SHAPES
+from gateway.demo.response import DEMO_APIS, DemoResponse, Responder
+from gateway.demo.script import DemoScript
 from tests.unit.demo.asking import answer, head_and_body, request, unchunked
 
 RECORDINGS = Path(__file__).parents[4] / "shared" / "sse"
 TEXT = "Hello there, model"
 
 
-def reply(path: str, script: Script, **fields: Any) -> Reply:
-    desk = Desk(("m",), random.Random(1))
-    asked = desk.read(json.dumps({"model": "m", **fields}).encode(), "application/json")
-    return desk.answer(path, asked, desk.script_for(asked, script), 1709000000)
+def reply(path: str, script: DemoScript, **fields: Any) -> DemoResponse:
+    responder = Responder(("m",), random.Random(1))
+    asked = responder.read(json.dumps({"model": "m", **fields}).encode(), "application/json")
+    return responder.answer(path, asked, responder.script_for(asked, script), 1709000000)
 
 
-def plain(path: str, script: Script, **fields: Any) -> Any:
+def plain(path: str, script: DemoScript, **fields: Any) -> Any:
     return json.loads(head_and_body(b"".join(piece.data for piece in reply(path, script, **fields).pieces))[1])
 
 
-def stream(path: str, script: Script, **fields: Any) -> list[tuple[str, Any]]:
+def stream(path: str, script: DemoScript, **fields: Any) -> list[tuple[str, Any]]:
     """The events as (name, payload)."""
     pieces = reply(path, script, stream=True, **fields).pieces
     body = b"".join(unchunked(head_and_body(b"".join(piece.data for piece in pieces))[1])[0])
@@ -60,21 +59,21 @@ def named(event: str) -> tuple[str, Any]:
 def test_a_plain_answer_reports_what_the_truth_counts(
     path: str, fields: dict[str, Any], usage: tuple[int, int]
 ) -> None:
-    told = read_usage(plain(path, Script(chunks=3), **fields)["usage"])
-    counts = reply(path, Script(chunks=3), **fields).counts
+    told = read_usage(plain(path, DemoScript(chunks=3), **fields)["usage"])
+    counts = reply(path, DemoScript(chunks=3), **fields).counts
     assert told is not None
     assert counts is not None
     assert (told.input, told.output) == (counts.prompt, counts.output) == usage
 
 
-@pytest.mark.parametrize("path", [path for path in SHAPES if path not in ("/v1/moderations", "/v1/audio/speech")])
+@pytest.mark.parametrize("path", [path for path in DEMO_APIS if path not in ("/v1/moderations", "/v1/audio/speech")])
 def test_usage_can_be_left_out_everywhere(path: str) -> None:
-    assert not plain(path, Script(usage="never")).get("usage")
-    assert not any(piece.reports for piece in reply(path, Script(usage="never")).pieces)
+    assert not plain(path, DemoScript(usage="never")).get("usage")
+    assert not any(piece.reports for piece in reply(path, DemoScript(usage="never")).pieces)
 
 
 def test_a_legacy_completion_streams_texts() -> None:
-    events = stream("/v1/completions", Script(chunks=2), stream_options={"include_usage": True})
+    events = stream("/v1/completions", DemoScript(chunks=2), stream_options={"include_usage": True})
     payloads = [payload for _, payload in events]
     assert [payload["choices"][0]["text"] for payload in payloads[:3]] == ["Hello!", " This", ""]
     assert payloads[2]["choices"][0]["finish_reason"] == "stop"
@@ -82,7 +81,7 @@ def test_a_legacy_completion_streams_texts() -> None:
 
 
 def test_a_response_streams_typed_events_with_usage_in_the_last() -> None:
-    events = stream("/v1/responses", Script(chunks=2, cached_tokens=1), input=TEXT)
+    events = stream("/v1/responses", DemoScript(chunks=2, cached_tokens=1), input=TEXT)
     assert [name for name, _ in events] == [
         "response.created",
         "response.in_progress",
@@ -107,22 +106,22 @@ def test_a_response_streams_typed_events_with_usage_in_the_last() -> None:
 
 
 def test_a_capped_response_is_incomplete() -> None:
-    name, payload = stream("/v1/responses", Script(), input=TEXT, max_output_tokens=2)[-1]
+    name, payload = stream("/v1/responses", DemoScript(), input=TEXT, max_output_tokens=2)[-1]
     assert name == "response.incomplete"
     assert payload["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
 
 
 def test_a_response_calls_a_tool() -> None:
     tools = [{"type": "function", "name": "look", "parameters": {}}]
-    (item,) = plain("/v1/responses", Script(chunks=3), input=TEXT, tools=tools)["output"]
+    (item,) = plain("/v1/responses", DemoScript(chunks=3), input=TEXT, tools=tools)["output"]
     assert (item["type"], item["name"], json.loads(item["arguments"])) == ("function_call", "look", {"text": "Hello!"})
-    events = stream("/v1/responses", Script(chunks=3), input=TEXT, tools=tools)
+    events = stream("/v1/responses", DemoScript(chunks=3), input=TEXT, tools=tools)
     deltas = [payload["delta"] for name, payload in events if name == "response.function_call_arguments.delta"]
     assert "".join(deltas) == item["arguments"]
 
 
 def test_a_message_streams_named_events_with_usage_at_both_ends() -> None:
-    script = Script(chunks=2, cached_tokens=3)
+    script = DemoScript(chunks=2, cached_tokens=3)
     events = stream("/v1/messages", script, messages=[{"role": "user", "content": TEXT}])
     assert [name for name, _ in events] == [
         "message_start",
@@ -142,37 +141,37 @@ def test_a_message_streams_named_events_with_usage_at_both_ends() -> None:
 
 def test_a_message_says_why_it_stopped() -> None:
     messages = [{"role": "user", "content": TEXT}]
-    assert plain("/v1/messages", Script(), messages=messages)["stop_reason"] == "end_turn"
-    assert plain("/v1/messages", Script(), messages=messages, max_tokens=1)["stop_reason"] == "max_tokens"
-    called = plain("/v1/messages", Script(chunks=3), messages=messages, tools=[{"name": "look"}])
+    assert plain("/v1/messages", DemoScript(), messages=messages)["stop_reason"] == "end_turn"
+    assert plain("/v1/messages", DemoScript(), messages=messages, max_tokens=1)["stop_reason"] == "max_tokens"
+    called = plain("/v1/messages", DemoScript(chunks=3), messages=messages, tools=[{"name": "look"}])
     assert (called["stop_reason"], called["content"][0]["name"]) == ("tool_use", "look")
 
 
 def test_errors_have_the_shape_of_their_api() -> None:
-    assert plain("/v1/responses", Script(status=500))["error"]["type"] == "server_error"
-    assert plain("/v1/messages", Script(status=529)) == {
+    assert plain("/v1/responses", DemoScript(status=500))["error"]["type"] == "server_error"
+    assert plain("/v1/messages", DemoScript(status=529)) == {
         "type": "error",
         "error": {"type": "overloaded_error", "message": "The demo upstream's script answers with 529."},
     }
-    assert stream("/v1/messages", Script(error_after=3))[3][0] == "error"
-    assert stream("/v1/responses", Script(error_after=3))[3][1]["type"] == "error"
+    assert stream("/v1/messages", DemoScript(error_after=3))[3][0] == "error"
+    assert stream("/v1/responses", DemoScript(error_after=3))[3][1]["type"] == "error"
 
 
 def test_embeddings_come_as_numbers_or_packed() -> None:
     path = "/v1/embeddings"
-    rows = plain(path, Script(), input=[TEXT, TEXT], dimensions=2)["data"]
+    rows = plain(path, DemoScript(), input=[TEXT, TEXT], dimensions=2)["data"]
     assert [row["embedding"] for row in rows] == [[1.0, 0.5], [1.0, 0.5]]
-    (row,) = plain(path, Script(), input=TEXT, dimensions=2, encoding_format="base64")["data"]
+    (row,) = plain(path, DemoScript(), input=TEXT, dimensions=2, encoding_format="base64")["data"]
     assert struct.unpack("<2f", base64.b64decode(row["embedding"])) == (1.0, 0.5)
-    assert len(plain(path, Script(), input=[1, 2, 3])["data"]) == 1
+    assert len(plain(path, DemoScript(), input=[1, 2, 3])["data"]) == 1
 
 
 def test_what_is_never_streamed_is_answered_whole() -> None:
-    assert plain("/v1/moderations", Script(), input=TEXT, stream=True)["results"][0]["flagged"] is False
+    assert plain("/v1/moderations", DemoScript(), input=TEXT, stream=True)["results"][0]["flagged"] is False
 
 
 def test_speech_is_bytes_of_sound() -> None:
-    head, body = head_and_body(b"".join(piece.data for piece in reply("/v1/audio/speech", Script()).pieces))
+    head, body = head_and_body(b"".join(piece.data for piece in reply("/v1/audio/speech", DemoScript()).pieces))
     assert b"content-type: audio/mpeg" in head
     assert body.startswith(b"ID3")
 
@@ -199,7 +198,7 @@ async def test_a_recorded_stream_is_replayed_to_the_byte_and_counted_as_told(pie
         'data: {"choices":[{"delta":{"content":"Grüße"}}]}\r\n\r\n'
         'data: {"usage":{"prompt_tokens":7,"completion_tokens":1}}\n\n'
     )
-    script = Script(body=recorded, prompt_tokens=7, completion_tokens=1).changed({"pieces": pieces})
+    script = DemoScript(body=recorded, prompt_tokens=7, completion_tokens=1).changed({"pieces": pieces})
     async with DemoUpstream(script) as upstream:
         chunks, rest = unchunked(head_and_body(await answer(upstream, request(stream=True)))[1])
         assert b"".join(chunks).decode() == recorded
@@ -211,7 +210,7 @@ async def test_a_recorded_stream_is_replayed_to_the_byte_and_counted_as_told(pie
 @pytest.mark.skipif(not RECORDINGS.is_dir(), reason="needs the recorded streams of ../shared/sse")
 def test_every_recording_can_be_replayed_in_random_pieces() -> None:
     for path in sorted(RECORDINGS.rglob("*.sse")):
-        script = Script(body=path.read_bytes().decode(), pieces="random")
+        script = DemoScript(body=path.read_bytes().decode(), pieces="random")
         pieces = list(reply("/v1/chat/completions", script, stream=True).pieces)
         chunks, _ = unchunked(head_and_body(b"".join(piece.data for piece in pieces))[1])
         assert b"".join(chunks) == path.read_bytes(), path.name

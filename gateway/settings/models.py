@@ -1,17 +1,27 @@
-"""Every setting that there is: its name, kind, default and meaning. docs/configuration.md explains them.
+"""Every setting that there is: its name, type, default and meaning. docs/configuration.md explains them.
 
-A new setting is one line here and one there; what must hold between settings is in the checks.
+A new setting is one line here and one there; what must hold between settings is in the checks. `BaseSection` is what
+every group of settings has in common: it is frozen, refuses unknown names, describes each of its settings, and knows
+its path in the file, so that checks across groups can name a line too. A limit (`LimitSettings`) is written as one
+meter with its amount, a window, and which models it counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 from datetime import date, datetime
-from typing import Any, Literal
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, Literal, Self
 
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
-from gateway.settings.kinds import (
+from gateway.core.limits import Meter, Per
+from gateway.settings.diagnostics import Path
+from gateway.settings.document import DocumentMapping
+from gateway.settings.presets import PRESETS
+from gateway.settings.types import (
+    Amount,
     ByteSize,
     CheckPath,
     Count,
@@ -34,15 +44,121 @@ from gateway.settings.kinds import (
     Wait,
     Workers,
 )
-from gateway.settings.limit import LimitSettings
-from gateway.settings.presets import PRESETS
-from gateway.settings.section import REQUIRED, Section, setting
+
+REQUIRED: Any = ...
+
+
+def setting(default: Any, means: str, **constraints: Any) -> Any:
+    """A setting: its default as one would write it in the file, and what it means."""
+    return Field(default=default, description=means, **constraints)
+
+
+class BaseSection(BaseModel):
+    """A setting that is nothing (`limits:` and no more) counts as left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+
+    @cached_property
+    def path(self) -> Path:
+        """Its path in the file; empty for settings built in code."""
+        return ()
+
+    @classmethod
+    def filled(cls, written: dict[Any, Any]) -> dict[Any, Any]:
+        """What was written, with defaults that depend on it."""
+        return written
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _place(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
+        written = {} if given is None else given
+        if isinstance(written, dict):
+            if None in written.values():
+                names = cls.model_fields
+                written = {name: value for name, value in written.items() if value is not None or name not in names}
+            written = cls.filled(written)
+        section = build(written)
+        if isinstance(given, DocumentMapping):
+            # As if it were computed already: a private attribute of pydantic's costs ten times as much.
+            section.__dict__["path"] = given.path
+        return section
+
+
+MICRO = 1_000_000
+
+_METERS = tuple(Meter)
+_ONE_METER: dict[str, Any] = {"oneOf": [{"required": [meter.value]} for meter in Meter]}
+
+
+class LimitSettings(BaseSection):
+    """One meter with its amount, a window, and which models it counts."""
+
+    model_config = ConfigDict(json_schema_extra=_ONE_METER)
+
+    requests: Count | None = setting(None, "Requests in each window.")
+    tokens: Count | None = setting(None, "Tokens of input and output together in each window.")
+    input_tokens: Count | None = setting(None, "Tokens of input in each window.")
+    output_tokens: Count | None = setting(None, "Tokens of output in each window.")
+    usd: Amount | None = setting(None, "US dollars in each window, by the models' prices.")
+    concurrent: Count | None = setting(None, "Requests in flight at any time; has no `per`.")
+    per: Literal["second", "minute", "hour", "day", "week", "month", "total"] | None = setting(
+        None,
+        "The window: second, minute and hour make a rate that refills continuously; "
+        "day, week, month and total a quota over the calendar window.",
+    )
+    burst: Amount | None = setting(None, "What a rate's bucket holds at most; left out: the amount.")
+    name: ShortName | None = setting(None, "What it is called; left out: generated from meter, window and models.")
+    models: tuple[ModelPattern, ...] | None = setting(
+        None, "The models whose requests it counts, as globs; left out: all that its scope may use.", min_length=1
+    )
+    mode: Literal["enforce", "shadow"] = setting("enforce", "`shadow`: it counts and is shown, but refuses nobody.")
+    when_spent: Literal["finish", "stop"] = setting(
+        "finish", "Of quotas: whether a running stream may finish its answer, or is stopped where the quota ends."
+    )
+
+    @property
+    def meters(self) -> tuple[Meter, ...]:
+        """The meters that are set: exactly one in a limit that is valid."""
+        return tuple(meter for meter in _METERS if getattr(self, meter) is not None)
+
+    @cached_property
+    def meter(self) -> Meter:
+        return self.meters[0]
+
+    @cached_property
+    def window(self) -> Per | None:
+        return Per(self.per) if self.per else None
+
+    @cached_property
+    def amount(self) -> int:
+        """In the meter's unit: requests, tokens or micro-dollars."""
+        return self._units(getattr(self, self.meter))
+
+    @property
+    def bucket(self) -> int:
+        """What a rate's bucket holds, in the meter's unit; the amount for other kinds."""
+        return self.amount if self.burst is None else self._units(self.burst)
+
+    @cached_property
+    def title(self) -> str:
+        """Its name. A generated one does not depend on the amount: counters are kept under it, and a limit that is
+        raised goes on from what was used."""
+        return self.name or self._generated_title()
+
+    def _generated_title(self) -> str:
+        meter = self.meter.replace("_", "-")
+        kind = {None: meter, Per.TOTAL: f"{meter}-in-total"}.get(self.window, f"{meter}-per-{self.per}")
+        return f"{kind}:{','.join(sorted(set(self.models)))}" if self.models else kind
+
+    def _units(self, written: int | Decimal) -> int:
+        return int(written * MICRO) if self.meter is Meter.USD else int(written)
+
 
 Limits = tuple[LimitSettings, ...]
 
 
-class AdminSettings(Section):
-    listen: ListenAddress = setting("127.0.0.1:9090", "Where operators are served: metrics, health, readiness.")
+class AdminSettings(BaseSection):
+    listen: ListenAddress = setting("127.0.0.1:9090", "The listener for operators: metrics, health, readiness.")
     token: Secret | None = setting(None, "The bearer token of the admin API; left out or empty: the API is closed.")
 
     @property
@@ -51,40 +167,40 @@ class AdminSettings(Section):
         return "" if self.token is None else self.token.get_secret_value()
 
 
-class DrainSettings(Section):
+class DrainSettings(BaseSection):
     delay: Duration = setting("5s", "How long to go on serving after SIGTERM, so that load balancers notice.")
     timeout: Duration = setting("10m", "How long running streams may take to finish after that.")
 
 
-class StoreSettings(Section):
+class StoreSettings(BaseSection):
     url: StoreUrl = setting("memory://", "Where counters and the ledger are kept.", repr=False)
-    timeout: Wait = setting("250ms", "For one call to Redis; past it, the store counts as out.")
+    timeout: Wait = setting("250ms", "For one call to Redis; past it, the store counts as unavailable.")
     on_outage: Literal["refuse", "allow"] = setting(
-        "refuse", "While the store is out: refuse requests, or let them through and charge them later."
+        "refuse", "While the store is unavailable: refuse requests, or let them through and charge them later."
     )
     journal: Folder | None = setting(
-        None, "Where usage waits while the store is out; left out: the user's state directory."
+        None, "Where usage waits while the store is unavailable; left out: the user's state directory."
     )
     prefix: ShortName = setting("gw", "What the names of all keys in Redis begin with.")
 
 
-class TimeoutSettings(Section):
+class TimeoutSettings(BaseSection):
     connect: Wait = setting("5s", "For a connection to be made.")
     first_byte: Wait = setting("60s", "From the end of the request to the first byte of the answer.")
     idle: Wait = setting("60s", "Between two pieces of the answer, or of a body that is sent on as it arrives.")
     total: Wait = setting("15m", "For the whole answer.")
 
 
-class HealthSettings(Section):
+class HealthSettings(BaseSection):
     asked: CheckPath = setting(
-        REQUIRED, "What is asked for with GET; it follows the base URL, and 200 to 299 is well.", alias="path"
+        REQUIRED, "The path requested with GET, after the base URL; a status of 200 to 299 means healthy.", alias="path"
     )
-    every: Wait = setting("10s", "How often.")
+    every: Wait = setting("10s", "The interval between two checks.")
 
 
-class UpstreamSettings(Section):
+class UpstreamSettings(BaseSection):
     preset: Literal[*PRESETS] | None = setting(  # type: ignore[valid-type]
-        None, "A provider or server whose base URL, auth and quirks are known; what stands beside it goes before it."
+        None, "A provider or server whose base URL, auth and quirks are known; settings beside it override it."
     )
     base_url: HttpUrl = setting(REQUIRED, "The URL that the paths of the API follow, usually ending in /v1.")
     api_key: Secret | None = setting(None, "The credential for this server; empty or left out: none is sent.")
@@ -97,7 +213,7 @@ class UpstreamSettings(Section):
     stream_options: Switch = setting(True, "Whether the server understands `stream_options`; some refuse it.")
 
     health: HealthSettings | None = setting(
-        None, "How the server is asked whether it is well; left out: only its answers to requests tell."
+        None, "How the server's health is checked; left out: only its answers to requests count."
     )
     output_cap: Literal["max_tokens", "max_completion_tokens"] = setting(
         "max_tokens", "The field that caps the output of a chat, where the gateway must and the client did not."
@@ -120,14 +236,14 @@ class UpstreamSettings(Section):
         return ("authorization", f"Bearer {secret}") if self.auth == "bearer" else (self.auth, secret)
 
 
-class RouteSettings(Section):
+class RouteSettings(BaseSection):
     upstream: ShortName = setting(REQUIRED, "The name of an upstream.")
     model: ModelName | None = setting(None, "What that upstream calls the model; left out: the same name.")
     weight: Count = setting(1, "Its share of the requests among routes of the same priority.")
     priority: Count = setting(1, "Lower numbers are tried first.")
 
 
-class PriceSettings(Section):
+class PriceSettings(BaseSection):
     input: DollarsPerMillion = setting(REQUIRED, "USD per million tokens of input.")
     output: DollarsPerMillion = setting(REQUIRED, "USD per million tokens of output.")
     cached_input: DollarsPerMillion | None = setting(
@@ -135,28 +251,31 @@ class PriceSettings(Section):
     )
 
 
-class ModelSettings(Section):
+class ModelSettings(BaseSection):
     model_config = ConfigDict(json_schema_extra={"required": ["routes"]})
 
     aliases: tuple[ModelName, ...] = setting((), "Other names that clients may ask for.")
     routes: tuple[RouteSettings, ...] = setting((), "Where requests for this model can go; at least one.")
     context_window: Count | None = setting(None, "Tokens of input and output that the model can take together.")
-    max_output_tokens: Count | None = setting(None, "Tokens that one answer may have; larger wishes are lowered to it.")
+    max_output_tokens: Count | None = setting(
+        None, "Tokens that one answer may have; larger requests are lowered to it."
+    )
     affinity: Literal["none", "user", "prefix"] = setting(
-        "none", "Which requests go to the same route while it is well: those of one `user`, or those that begin alike."
+        "none",
+        "Which requests go to the same route while it is healthy: those of one `user`, or those that begin alike.",
     )
     price: PriceSettings | None = setting(None, "What its tokens cost; left out: it is counted as free.")
     limits: Limits = setting((), "Limits on this model, shared by everybody.")
 
 
-class KeySettings(Section):
+class KeySettings(BaseSection):
     """A key of a team, given by `key` or by `sha256`, never both."""
 
-    name: ShortName = setting(REQUIRED, "What people call the key; it stands in logs and reports.")
+    name: ShortName = setting(REQUIRED, "The key's name in logs and reports.")
     key: Secret | None = setting(None, "The key itself, from the environment or a file.")
     sha256: Sha256 | None = setting(None, "The SHA-256 of the key, in place of the key itself.")
     expires: Moment | None = setting(None, "When the key stops working; a date is its first moment in `timezone`.")
-    disabled: Switch = setting(False, "Whether it is refused all the same.")
+    disabled: Switch = setting(False, "Whether it is refused.")
     models: tuple[ModelPattern, ...] | None = setting(
         None, "The models that it may use, as globs; left out: all of its team's.", min_length=1
     )
@@ -178,7 +297,7 @@ class KeySettings(Section):
         return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone)
 
 
-class TeamSettings(Section):
+class TeamSettings(BaseSection):
     models: tuple[ModelPattern, ...] | None = setting(
         None, "The models that the team may use, as globs; left out: every model.", min_length=1
     )
@@ -187,12 +306,12 @@ class TeamSettings(Section):
     keys: tuple[KeySettings, ...] = setting((), "The keys of the team.")
 
 
-class Settings(Section):
+class Settings(BaseSection):
     """The configuration of the gateway."""
 
     model_config = ConfigDict(json_schema_extra={"required": ["upstreams", "models"]})
 
-    listen: ListenAddress = setting("0.0.0.0:8080", "Where clients are served.")
+    listen: ListenAddress = setting("0.0.0.0:8080", "The listener for clients.")
     admin: AdminSettings = setting({}, "What is for operators.")
     workers: Workers = setting(1, "Processes that share the port; auto: one for each core.")
     timezone: Timezone = setting("UTC", "Where a day, a week and a month begin.")
@@ -204,6 +323,11 @@ class Settings(Section):
     models: dict[ModelName, ModelSettings] = setting({}, "The models, by the name that clients ask for; at least one.")
     limits: Limits = setting((), "Limits on the whole organisation.")
     teams: dict[ShortName, TeamSettings] = setting({}, "Who may use the gateway.")
+
+    @cached_property
+    def file_hash(self) -> str:
+        """The beginning of the SHA-256 of the file that they were read from; empty for settings built in code."""
+        return ""
 
 
 def _midnight(day: date) -> datetime:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.settings.diagnostics import looks_like_secret
+
 MAX_FILE_BYTES = 64 * 1024
 """A `${file:…}` is a secret or a setting; whatever is larger is a mistake."""
 
@@ -18,6 +20,11 @@ _REFERENCE = re.compile(r"\$?\$\{[^{}\n]*\}|\$\$\{")
 _MARK = re.compile("\ue000([0-9]+)\ue001")
 _NAME = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-.*)?", re.DOTALL)
 _ESCAPED = "$${"
+
+
+def has_reference(text: str) -> bool:
+    """Whether a text that `References.hide` has seen holds one, or the beginning of one."""
+    return "\ue000" in text or "${" in text
 
 
 class ReferenceBroken(Exception):
@@ -42,10 +49,6 @@ class References:
 
     def hide(self, text: str) -> str:
         return _REFERENCE.sub(self._mark, text)
-
-    def as_written(self, text: str) -> str:
-        """The text as it stands in the file, nothing replaced."""
-        return _MARK.sub(lambda mark: self._hidden[int(mark[1])], text)
 
     def fill(self, text: str) -> Filled:
         """Raises ReferenceBroken."""
@@ -77,6 +80,8 @@ class References:
         if default is not None:
             return (self._environ[name], [f"${{{name}}}"]) if self._environ.get(name) else (default[2:], [])
         if name not in self._environ:
+            if looks_like_secret(name):
+                raise ReferenceBroken("the environment has no variable of this name, which looks like a secret")
             raise ReferenceBroken(f"the environment has no {name}; set it, or write ${{{name}:-default}}")
         return self._environ[name], [f"${{{name}}}"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.demo import DemoUpstream, Script
-from gateway.demo.truth import KEEP_REQUESTS, Served, Truth
+from gateway.demo import DemoScript, DemoUpstream
+from gateway.demo.truth import KEEP_REQUESTS, ServedRequest, Truth
 from tests.unit.demo.asking import answer, events, head_and_body, request, unchunked
 
 
@@ -19,7 +19,7 @@ async def told(upstream: DemoUpstream, sent: bytes) -> Any:
 
 
 async def test_an_answer_is_accounted_for_by_model_and_bearer() -> None:
-    async with DemoUpstream(Script(chunks=4)) as upstream:
+    async with DemoUpstream(DemoScript(chunks=4)) as upstream:
         await answer(upstream, request())
         await answer(upstream, request(stream=True))
         tally = upstream.truth.tallies["m", "k"]
@@ -39,7 +39,7 @@ async def test_the_request_is_kept_as_it_arrived() -> None:
 
 @pytest.mark.parametrize("delay_ms", [0, 5])
 async def test_one_connection_serves_one_request_after_the_other_even_if_they_come_together(delay_ms: int) -> None:
-    async with DemoUpstream(Script(chunks=2, first_delay_ms=delay_ms)) as upstream:
+    async with DemoUpstream(DemoScript(chunks=2, first_delay_ms=delay_ms)) as upstream:
         raw = await answer(upstream, request(close=False) + request(close=False, stream=True) + request())
         plain, stream, last = raw.split(b"HTTP/1.1 200 OK")[1:]
         assert json.loads(head_and_body(plain)[1])["id"].endswith("1")
@@ -49,7 +49,7 @@ async def test_one_connection_serves_one_request_after_the_other_even_if_they_co
 
 
 async def test_a_peer_that_leaves_is_noticed_with_what_it_got() -> None:
-    async with DemoUpstream(Script(chunks=100, halt="hang", halt_after=4)) as upstream:
+    async with DemoUpstream(DemoScript(chunks=100, halt="hang", halt_after=4)) as upstream:
         reader, writer = await asyncio.open_connection(upstream.host, upstream.port)
         writer.write(request(stream=True))
         await reader.readuntil(b' is"},')
@@ -65,7 +65,7 @@ async def test_a_peer_that_leaves_is_noticed_with_what_it_got() -> None:
 
 @pytest.mark.parametrize("place", ["before_headers", "after_headers", "between_events", "inside_event"])
 async def test_a_close_ends_the_connection_where_the_script_says(place: str) -> None:
-    async with DemoUpstream(Script(halt="close").changed({"halt_at": place})) as upstream:
+    async with DemoUpstream(DemoScript(halt="close").changed({"halt_at": place})) as upstream:
         raw = await answer(upstream, request(stream=True))
         assert (raw == b"") == (place == "before_headers")
         assert b"[DONE]" not in raw
@@ -74,14 +74,14 @@ async def test_a_close_ends_the_connection_where_the_script_says(place: str) -> 
 
 
 async def test_a_reset_is_a_reset() -> None:
-    async with DemoUpstream(Script(halt="reset")) as upstream:
+    async with DemoUpstream(DemoScript(halt="reset")) as upstream:
         with pytest.raises(ConnectionResetError):
             await answer(upstream, request(stream=True))
 
 
 @pytest.mark.parametrize("halt", ["close", "reset"])
 async def test_a_connection_can_end_as_soon_as_it_is_made(halt: str) -> None:
-    async with DemoUpstream(Script(halt_at="on_connect").changed({"halt": halt})) as upstream:
+    async with DemoUpstream(DemoScript(halt_at="on_connect").changed({"halt": halt})) as upstream:
         reader, writer = await asyncio.open_connection(upstream.host, upstream.port)
         if halt == "reset":
             with pytest.raises(ConnectionResetError):
@@ -108,14 +108,14 @@ async def test_a_stopped_upstream_refuses_and_comes_back_on_its_port() -> None:
 
 async def test_scripts_in_line_serve_one_request_each_and_the_last_one_stands() -> None:
     async with DemoUpstream() as upstream:
-        upstream.line_up([Script(status=503), Script(status=429), Script(chunks=1)])
+        upstream.queue_scripts([DemoScript(status=503), DemoScript(status=429), DemoScript(chunks=1)])
         statuses = [(await answer(upstream, request())).split(b" ")[1] for _ in range(4)]
         assert statuses == [b"503", b"429", b"200", b"200"]
         assert upstream.truth.total.failed == 2
 
 
 async def test_tokens_come_at_their_pace() -> None:
-    async with DemoUpstream(Script(chunks=5, chunk_delay_ms=20)) as upstream:
+    async with DemoUpstream(DemoScript(chunks=5, chunk_delay_ms=20)) as upstream:
         began = time.monotonic()
         await answer(upstream, request(stream=True))
         assert 0.08 <= time.monotonic() - began < 1
@@ -123,7 +123,7 @@ async def test_tokens_come_at_their_pace() -> None:
 
 @pytest.mark.parametrize("delay_ms", [0, 0.001])
 async def test_a_slow_reader_holds_the_answer_back(delay_ms: float) -> None:
-    script = Script(chunks=1_000, chunk_bytes=20_000, chunk_delay_ms=delay_ms)
+    script = DemoScript(chunks=1_000, chunk_bytes=20_000, chunk_delay_ms=delay_ms)
     async with DemoUpstream(script) as upstream:
         reader, writer = await asyncio.open_connection(upstream.host, upstream.port)
         writer.write(request(stream=True))
@@ -139,7 +139,7 @@ async def test_a_slow_reader_holds_the_answer_back(delay_ms: float) -> None:
 
 
 async def test_an_early_answer_comes_before_the_body() -> None:
-    async with DemoUpstream(Script(status=413, early_answer=True)) as upstream:
+    async with DemoUpstream(DemoScript(status=413, early_answer=True)) as upstream:
         reader, writer = await asyncio.open_connection(upstream.host, upstream.port)
         head, body = head_and_body(request())
         writer.write(head + b"\r\n\r\n")
@@ -149,14 +149,14 @@ async def test_an_early_answer_comes_before_the_body() -> None:
 
 
 async def test_after_an_early_answer_the_body_is_no_request_of_its_own() -> None:
-    async with DemoUpstream(Script(chunks=1, early_answer=True)) as upstream:
+    async with DemoUpstream(DemoScript(chunks=1, early_answer=True)) as upstream:
         raw = await answer(upstream, request(close=False) + request())
         assert raw.count(b"HTTP/1.1 200 OK") == 2
         assert upstream.truth.total.completed == 2
 
 
 async def test_a_peer_that_waits_for_leave_to_send_its_body_gets_it() -> None:
-    async with DemoUpstream(Script(chunks=1)) as upstream:
+    async with DemoUpstream(DemoScript(chunks=1)) as upstream:
         head, body = head_and_body(request())
         raw = await answer(upstream, head + b"\r\nexpect: 100-continue\r\n\r\n" + body)
         assert raw.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
@@ -164,7 +164,7 @@ async def test_a_peer_that_waits_for_leave_to_send_its_body_gets_it() -> None:
 
 @pytest.mark.parametrize("afterwards", ["close", "vanish"])
 async def test_a_connection_can_end_with_the_answer(afterwards: str) -> None:
-    async with DemoUpstream(Script(chunks=1).changed({"afterwards": afterwards})) as upstream:
+    async with DemoUpstream(DemoScript(chunks=1).changed({"afterwards": afterwards})) as upstream:
         head, body = head_and_body(await answer(upstream, request(close=False)))
         assert json.loads(body)["object"] == "chat.completion"
         assert (b"connection: close" in head) == (afterwards == "close")
@@ -206,13 +206,13 @@ async def test_truth_and_script_can_be_had_over_http() -> None:
 
 
 async def test_a_script_that_makes_no_sense_is_refused_and_the_old_one_stays() -> None:
-    async with DemoUpstream(Script(chunks=2)) as upstream:
+    async with DemoUpstream(DemoScript(chunks=2)) as upstream:
         assert (await answer(upstream, request("/__script", demo={}))).startswith(b"HTTP/1.1 400 ")
         assert upstream.script.chunks == 2
 
 
 async def test_a_reset_of_the_truth_forgets_what_is_running() -> None:
-    async with DemoUpstream(Script(halt="hang")) as upstream:
+    async with DemoUpstream(DemoScript(halt="hang")) as upstream:
         _, writer = await asyncio.open_connection(upstream.host, upstream.port)
         writer.write(request())
         await upstream.truth.when(lambda truth: truth.total.open == 1)
@@ -230,7 +230,7 @@ async def test_waiting_for_what_never_comes_times_out() -> None:
 def test_only_the_last_requests_are_kept() -> None:
     truth = Truth(time.monotonic)
     for index in range(KEEP_REQUESTS + 5):
-        truth.begin(Served("POST", str(index), [], b""), metered=True)
+        truth.begin(ServedRequest("POST", str(index), [], b""), metered=True)
     assert (len(truth.requests), truth.requests[0].path, truth.total.requests) == (
         KEEP_REQUESTS,
         "5",
@@ -239,7 +239,7 @@ def test_only_the_last_requests_are_kept() -> None:
 
 
 async def test_a_stream_over_a_socket_is_what_the_script_says() -> None:
-    async with DemoUpstream(Script(chunks=3, pieces="byte")) as upstream:
+    async with DemoUpstream(DemoScript(chunks=3, pieces="byte")) as upstream:
         chunks, rest = unchunked(head_and_body(await answer(upstream, request(stream=True)))[1])
         assert len(events(b"".join(chunks))) == 6
         assert rest == b"0\r\n\r\n"

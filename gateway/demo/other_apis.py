@@ -1,0 +1,76 @@
+"""The APIs whose answers are no text: embeddings, moderations, rerank, images, speech, transcriptions.
+
+OpenAI's API reference, but for rerank, which is Jina's and vLLM's.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from typing import Any
+
+from gateway.demo.script import PlannedAnswer
+
+Json = dict[str, Any]
+
+DIMENSIONS = 8
+MAX_DIMENSIONS = 4_096
+PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
+SPEECH = b"ID3\x04" + bytes(1_020)
+
+
+def embeddings(answer: PlannedAnswer) -> Json:
+    """A vector for each input; as base64 of little-endian floats if that is request for."""
+    vector = [1.0 / (1 + place) for place in range(min(MAX_DIMENSIONS, answer.request.dimensions or DIMENSIONS))]
+    packed = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+    embedding = packed if answer.request.encoding_format == "base64" else vector
+    rows = [{"object": "embedding", "index": index, "embedding": embedding} for index in range(_inputs(answer))]
+    return _reporting(answer, {"object": "list", "data": rows, "model": answer.request.model}, _prompt_usage(answer))
+
+
+def moderations(answer: PlannedAnswer) -> Json:
+    verdict = {"flagged": False, "categories": {"violence": False}, "category_scores": {"violence": 0.0}}
+    return {"id": f"modr-{answer.number:024x}", "model": answer.request.model, "results": [verdict] * _inputs(answer)}
+
+
+def rerank(answer: PlannedAnswer) -> Json:
+    documents = answer.request.documents or []
+    results = [
+        {"index": index, "document": {"text": text}, "relevance_score": 1.0 / (1 + index)}
+        for index, text in enumerate(documents)
+    ]
+    body = {"id": f"rerank-{answer.number:024x}", "model": answer.request.model, "results": results}
+    return _reporting(answer, body, _prompt_usage(answer))
+
+
+def images(answer: PlannedAnswer) -> Json:
+    body = {"created": answer.created, "data": [{"b64_json": PIXEL}] * answer.choices}
+    return _reporting(answer, body, _typed_usage(answer))
+
+
+def speech(_turn: PlannedAnswer) -> bytes:
+    return SPEECH
+
+
+def transcription(answer: PlannedAnswer) -> Json:
+    return _reporting(answer, {"text": "".join(answer.tokens)}, {"type": "tokens", **_typed_usage(answer)})
+
+
+def _reporting(answer: PlannedAnswer, body: Json, usage: Json) -> Json:
+    return body if answer.script.usage == "never" else body | {"usage": usage}
+
+
+def _prompt_usage(answer: PlannedAnswer) -> Json:
+    counts = answer.counts()
+    return {"prompt_tokens": counts.prompt, "total_tokens": counts.total}
+
+
+def _typed_usage(answer: PlannedAnswer) -> Json:
+    counts = answer.counts()
+    return {"input_tokens": counts.prompt, "output_tokens": counts.completion, "total_tokens": counts.total}
+
+
+def _inputs(answer: PlannedAnswer) -> int:
+    """How many texts were request about; a list of token numbers is one."""
+    given = answer.request.input
+    return len(given) if isinstance(given, list) and given and not isinstance(given[0], int) else 1

@@ -1,0 +1,96 @@
+"""What is wrong with a configuration: diagnostics with their place, all reported at once.
+
+A message never contains a value of the configuration, since any value may be a secret: it names the place, says what
+is wrong there and what is allowed. A name may be a secret, too, where somebody pasted one in front of a colon: names
+that look like one are not shown.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple
+
+Path = tuple[str | int, ...]
+
+HIDDEN = "…"
+
+_PREFIXED = re.compile(
+    r"(sk|pk|rk|gw|gsk|hf|csk|xai|tgp|r8|nvapi|pplx|gh[opsu]|github_pat|xox[a-z])[-_].{12,}|(AKIA|AIza|eyJ).{12,}",
+    re.IGNORECASE,
+)
+"""How keys of well-known services begin."""
+
+_RUN = re.compile(r"[A-Za-z0-9+=]{20,}")
+_PLAIN_WORDS = re.compile(r"[A-Za-z_-]{1,40}")
+
+
+class Diagnostic(NamedTuple):
+    """Something that is wrong with the setting at `path`, or noteworthy. `line` counts from 1; 0 where the file has no
+    such line, or before it is located. `hides_name`: the last name of the path may be a secret."""
+
+    path: Path
+    message: str
+    line: int = 0
+    file: str = ""
+    hides_name: bool = False
+
+    @property
+    def setting(self) -> str:
+        """The path as people write it, without what may be a secret."""
+        return dotted((*self.path[:-1], HIDDEN) if self.hides_name else self.path)
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (place, self.setting, self.message) if part)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"file": self.file, "line": self.line, "path": self.setting, "message": self.message}
+
+
+class SettingsInvalid(Exception):
+    """The configuration cannot be used. `problems` holds everything that is wrong with it."""
+
+    def __init__(self, problems: Iterable[Diagnostic]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def dotted(path: Path) -> str:
+    """A path as people write it: `teams.search.keys[0].name`, `models["gpt-4.1"].price`."""
+    parts = [_step(step) for step in path]
+    return "".join(parts).removeprefix(".")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """A hint at what was meant, to end a sentence with."""
+    close = _closest(name, known)
+    return f"did you mean {close}?" if close else f"known here: {', '.join(known)}"
+
+
+def unknown_name(path: Path, known: Collection[str]) -> Diagnostic:
+    """For a setting that there is not. Its name is shown where it can be a misspelt name."""
+    name = str(path[-1])
+    if _closest(name, known) or (_PLAIN_WORDS.fullmatch(name) and not looks_like_secret(name)):
+        return Diagnostic(path, f"is not a known setting; {nearest(name, known)}")
+    message = f"is not a known setting, and not shown, since it may be a secret; known here: {', '.join(known)}"
+    return Diagnostic(path, message, hides_name=True)
+
+
+def looks_like_secret(name: str) -> bool:
+    """A key of a well-known service, or a long run of letters and digits, which no name of a model has."""
+    runs = _RUN.findall(name)
+    mixed = any(re.search("[0-9]", run) and re.search("[A-Za-z]", run) for run in runs)
+    return mixed or _PREFIXED.match(name.removeprefix("Bearer ")) is not None
+
+
+def _closest(name: str, known: Collection[str]) -> str:
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), "")
+
+
+def _step(step: str | int) -> str:
+    if isinstance(step, int):
+        return f"[{step}]"
+    shown = HIDDEN if looks_like_secret(step) else step
+    return f'["{shown}"]' if "." in shown or not shown.isprintable() or shown == HIDDEN else f".{shown}"

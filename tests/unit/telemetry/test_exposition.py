@@ -1,0 +1,171 @@
+"""Series as text, and those of several processes as one."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.telemetry.exposition import MetricsAggregator, ProcessReport, aggregate, exposition, pack, unpack
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.series import ConfiguredNames, Counter, Gauge, Histogram, Series
+from tests.unit.telemetry.exchanges import StoppedClock, answered
+
+SPENT = ("search", "openai/gpt-oss-120b")
+
+
+def counter(amount: int, team: str = "search") -> Counter:
+    counted = Counter("c_total", "C.", ("team",))
+    counted.add((team,), amount)
+    return counted
+
+
+def gauge(value: float, aggregation: str, name: str = "g") -> Gauge:
+    return Gauge(name, "G.", aggregation=aggregation, values={(): value})  # type: ignore[arg-type]
+
+
+def report(*series: Series) -> bytes:
+    return pack(ProcessReport(list(series)))
+
+
+def aggregated(*processes: list[Series]) -> dict[str, Series]:
+    return {series.name: series for series in aggregate(processes)}
+
+
+def shown(aggregator: MetricsAggregator, own: list[Series] | None = None) -> dict[str, float]:
+    text = aggregator.render(own or [])[0].decode()
+    return {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
+
+
+def test_what_is_packed_comes_out_as_it_was() -> None:
+    metrics = Metrics(StoppedClock(), "1.2.3")
+    metrics.exchange(answered())
+    assert unpack(pack(ProcessReport(metrics.every()))).series == metrics.every()
+
+
+def test_counters_add_up_by_their_labels() -> None:
+    both = aggregated([counter(2)], [counter(3), counter(0)], [counter(4, "ops")])["c_total"]
+    assert isinstance(both, Counter)
+    assert both.values == {("search",): 5, ("ops",): 4}
+
+
+def test_histograms_add_up_bucket_by_bucket() -> None:
+    one, other = (Histogram("h", "H.", (), (1, 2)) for _ in range(2))
+    one.observe((), 0.5)
+    other.observe((), 0.5)
+    other.observe((), 7)
+    both = aggregated([one], [other])["h"]
+    assert isinstance(both, Histogram)
+    assert (both.values[()].counts, both.values[()].total) == ([2, 0, 1], 8.0)
+
+
+def test_a_gauge_adds_up_or_is_the_most_or_the_least() -> None:
+    for how, expected in (("sum", 5), ("max", 3), ("min", 2)):
+        both = aggregated([gauge(3, how)], [gauge(2, how)])["g"]
+        assert isinstance(both, Gauge)
+        assert both.values[()] == expected
+
+
+def test_the_build_is_shown_once_and_requests_in_flight_are_those_of_all() -> None:
+    processes = [Metrics(StoppedClock(), "1.2.3") for _ in range(2)]
+    for metrics in processes:
+        metrics.in_flight.set(2)
+    aggregator = MetricsAggregator()
+    for number, metrics in enumerate(processes):
+        aggregator.update(number, metrics.packed())
+    assert shown(aggregator)["gateway_build_info"] == 1
+    assert shown(aggregator)["gateway_requests_in_flight"] == 4
+
+
+def test_several_processes_show_what_one_would() -> None:
+    alone = Metrics(StoppedClock(), "1.2.3")
+    aggregator = MetricsAggregator()
+    for number in range(3):
+        worker = Metrics(StoppedClock(), "1.2.3")
+        for metrics in (alone, worker):
+            metrics.exchange(answered())
+        aggregator.update(number, report(*worker.every()))
+    text = aggregator.render([])[0].decode()
+    assert sorted(text.splitlines()) == sorted(MetricsAggregator().render(alone.every())[0].decode().splitlines())
+
+
+def test_counters_of_a_dead_worker_stay_and_its_gauges_go() -> None:
+    aggregator = MetricsAggregator()
+    aggregator.update(0, report(counter(5), gauge(3, "sum")))
+    aggregator.update(1, report(counter(1), gauge(1, "sum")))
+    aggregator.retire(0)
+    assert shown(aggregator) == {"c_total": 6, "g": 1}
+    aggregator.update(0, report(counter(2), gauge(0, "sum")))
+    aggregator.retire(0)
+    assert shown(aggregator) == {"c_total": 8, "g": 1}
+
+
+def test_a_worker_that_ends_before_it_was_asked_takes_nothing_with_it() -> None:
+    aggregator = MetricsAggregator()
+    aggregator.update(1, report(counter(1)))
+    aggregator.retire(0)
+    assert shown(aggregator) == {"c_total": 1}
+
+
+def test_what_the_supervisor_counts_itself_is_added() -> None:
+    aggregator = MetricsAggregator()
+    aggregator.update(0, report(counter(5)))
+    restarts = Counter("r_total", "R.")
+    restarts.add(())
+    assert shown(aggregator, [restarts]) == {"c_total": 5, "r_total": 1}
+
+
+def test_cpu_and_memory_of_several_processes_add_up_and_the_oldest_start_counts() -> None:
+    process = {series.name: series for series in unpack(Metrics(StoppedClock(), "1.2.3").packed()).series}
+    cpu, start = process["process_cpu_seconds_total"], process["process_start_time_seconds"]
+    resident = process["process_resident_memory_bytes"]
+    assert isinstance(cpu, Counter)
+    assert isinstance(start, Gauge)
+    assert isinstance(resident, Gauge)
+    assert cpu.values[()] > 0
+    assert (start.aggregation, resident.aggregation) == ("min", "sum")
+
+
+def configured(*teams: str) -> ConfiguredNames:
+    none: frozenset[str] = frozenset()
+    return ConfiguredNames(team=frozenset(teams), model=none, upstream=none, limit=none)
+
+
+def test_what_a_dead_worker_counted_goes_once_no_worker_has_it_configured() -> None:
+    aggregator = MetricsAggregator()
+    both = Counter("c_total", "C.", ("team",), values={("search",): 5, ("ops",): 7, ("",): 1})
+    aggregator.update(0, pack(ProcessReport([both], configured("search", "ops"))))
+    aggregator.retire(0)
+    aggregator.update(1, pack(ProcessReport([], configured("search"))))
+    aggregator.update(2, pack(ProcessReport([], configured("search", "ops"))))
+    assert b'team="ops"' in aggregator.render([])[0]
+    aggregator.update(2, pack(ProcessReport([], configured("search"))))
+    for _ in range(2):
+        lines = aggregator.render([])[0].decode().splitlines()
+        assert lines[2:] == ['c_total{team="search"} 5', 'c_total{team=""} 1']
+
+
+def test_a_scrape_changes_no_series_of_the_supervisors_own() -> None:
+    own = Counter("c_total", "C.", values={(): 1})
+    aggregator = MetricsAggregator()
+    aggregator.update(0, report(Counter("c_total", "C.", values={(): 2})))
+    assert [shown(aggregator, [own]) for _ in range(2)] == [{"c_total": 3}] * 2
+
+
+def test_a_histograms_bounds_are_inclusive_and_its_buckets_cumulative() -> None:
+    histogram = Histogram("h", "H.", (), (0.1, 1))
+    for seconds in (0.1, 0.5, 1, 7):
+        histogram.observe((), seconds)
+    lines = exposition([histogram]).decode().splitlines()
+    assert lines[2:] == [
+        'h_bucket{le="0.1"} 1',
+        'h_bucket{le="1.0"} 3',
+        'h_bucket{le="+Inf"} 4',
+        "h_sum 8.6",
+        "h_count 4",
+    ]
+
+
+def test_a_counter_in_millionths_shows_whole_units() -> None:
+    counter = Counter("c_total", "C.", (), 1_000_000)
+    for _ in range(10):
+        counter.add((), 100_000)
+    assert exposition([counter]).decode().splitlines()[-1] == "c_total 1.0"
