@@ -31,8 +31,8 @@ from gateway.upstream.checks import Check, Checks
 from gateway.upstream.client import HttpClient
 from gateway.web.admin_api import AdminApi
 from gateway.web.admin_plane import AdminPlane, Desk
-from gateway.web.data_plane import DataPlane
-from gateway.web.line import Handler, Listener
+from gateway.web.http_connection import Handler, Listener
+from gateway.web.public_routes import PublicRoutes
 
 _BACKLOG = 4096
 """Connections that may wait to be accepted: enough for every client of a restarted gateway at once."""
@@ -64,7 +64,7 @@ class Gateway:
             keepalive_s=settings.keepalive.total_seconds(),
         )
         self._pipeline = Pipeline(self.services)
-        self._data = DataPlane(self._pipeline, settings.max_body)
+        self._data = PublicRoutes(self._pipeline, settings.max_body)
         self._api = AdminApi(self.services, settings.admin.secret)
         self._admin = AdminPlane(Desk(self._exposition, self._ailments, self._obstacles, self._api.answer))
         self._draining = self._supervised = False

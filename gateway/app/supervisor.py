@@ -22,7 +22,7 @@ from gateway.app.waiting import first
 from gateway.core.address import Address
 from gateway.telemetry.log import Log, configure
 from gateway.web.admin_plane import AdminPlane
-from gateway.web.line import Listener
+from gateway.web.http_connection import Listener
 
 
 class Charter(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""A form with files (multipart/form-data: RFC 7578, RFC 2046) as it passes: where the fields that are read stand.
+"""A form with files (multipart/form-data: RFC 7578, RFC 2046) as it passes: where the fields are that are read.
 
 A field that comes twice is refused wherever it stands, and so is what two parsers could take
 differently: else a client could be metered for one model and served another.
@@ -29,7 +29,7 @@ _NAME = re.compile(r"[\w.\[\]-]+", re.ASCII)
 _PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
 
 
-class FormFields(JsonSpans, frozen=True):
+class FormSpans(JsonSpans, frozen=True):
     """The fields found in a form's beginning, as `JsonSpans` are those of an object: values are plain text."""
 
     def text(self, name: str) -> str:
@@ -46,7 +46,7 @@ class FormFields(JsonSpans, frozen=True):
 class Form(msgspec.Struct, frozen=True):
     """A form whose beginning has been read. `rest` is None where nothing follows."""
 
-    fields: FormFields
+    fields: FormSpans
     rest: BodyTail | None
 
 

@@ -1,4 +1,4 @@
-"""What an upstream reports in a piece of JSON: usage, an error, the end of a choice.
+"""What an upstream reports in a piece of JSON: an error, the end of a choice. Usage is read in `core/usage.py`.
 
 Bytes that are no JSON report nothing; nothing here raises.
 """
@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.endpoints import UsagePath
 from gateway.core.sse import BOM
 
 JsonMembers = dict[str, msgspec.Raw]
@@ -17,53 +16,17 @@ _DECODER = msgspec.json.Decoder(JsonMembers)
 
 
 def reports_error(chunk: JsonMembers) -> bool:
-    """Whether an event tells a failure, in the way of any of the APIs served."""
+    """Whether an event reports a failure, in the form of any of the APIs served."""
     kind = decoded(chunk["type"]) if "type" in chunk else None
     return present(chunk, "error") or kind in ("error", "response.failed")
 
 
 def error_message(body: bytes) -> str:
-    """What an error body says to a person, as far as it has a usual form."""
+    """The message of an error body, as far as it has one of the usual forms."""
     chunk = members_of(body) or {}
     inner = members_of(chunk.get("error")) or chunk
-    said = decoded(inner["message"]) if "message" in inner else None
-    return said if isinstance(said, str) else "it gave no reason."
-
-
-def find_usage(chunk: JsonMembers, paths: tuple[UsagePath, ...]) -> msgspec.Raw | None:
-    """The usage object at the first of the paths that leads to one."""
-    for path in paths:
-        inner: JsonMembers | None = chunk
-        for name in path[:-1]:
-            inner = members_of(inner.get(name)) if inner else None
-        report = inner.get(path[-1]) if inner else None
-        if report is not None and members_of(report):
-            return report
-    return None
-
-
-def usage_in_tail(text: bytes) -> msgspec.Raw | None:
-    """The last usage object in a piece of JSON text whose beginning is missing."""
-    position = text.rfind(b'"usage"')
-    while position >= 0:
-        begin = text.find(b"{", position)
-        if begin >= 0 and text[position + 7 : begin].strip() == b":":
-            return _object_at(text, begin)
-        position = text.rfind(b'"usage"', 0, position)
-    return None
-
-
-def _object_at(text: bytes, begin: int) -> msgspec.Raw | None:
-    # A usage object has objects in it, but none deep: its end is one of the next closing braces.
-    end = text.find(b"}", begin)
-    for _ in range(16):
-        if end < 0:
-            return None
-        candidate = text[begin : end + 1]
-        if members_of(candidate) is not None:
-            return msgspec.Raw(candidate)
-        end = text.find(b"}", end + 1)
-    return None
+    message = decoded(inner["message"]) if "message" in inner else None
+    return message if isinstance(message, str) else "it gave no reason."
 
 
 class Nullable:
@@ -106,7 +69,7 @@ def ends_choice(chunk: JsonMembers) -> bool:
     return any(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)
 
 
-def decoded(raw: msgspec.Raw) -> Any:
+def decoded(raw: msgspec.Raw | bytes) -> Any:
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""What a request used, in tokens and money, and how to read it from what an upstream reports.
+"""What a request used, in tokens, and how to read it from what an upstream reports.
 
 The rules: the last report counts, an explicit zero is zero, what `total_tokens` has above the sum
 of its parts is output. Names of the fields: OpenAI's and Anthropic's API references.
@@ -12,8 +12,11 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.endpoints import UsagePath
+from gateway.core.upstream_json import JsonMembers, members_of
+
 _MOST = 10**12
-"""No answer has as many tokens: a greater count is a defect of who reports it, and is taken for none."""
+"""No answer has as many tokens: a greater count is a defect of its upstream, and is ignored."""
 
 
 class UsageSource(StrEnum):
@@ -35,20 +38,6 @@ class Usage(msgspec.Struct, frozen=True):
         return self.input + self.output
 
 
-class Price(msgspec.Struct, frozen=True):
-    """What tokens cost, in pico-dollars a token (USD per million tokens times 10^6)."""
-
-    input: int
-    output: int
-    cached_input: int
-
-    def cost(self, usage: Usage) -> int:
-        """Whole micro-dollars, rounded half up."""
-        fresh = usage.input - usage.cached_input
-        pico = fresh * self.input + usage.cached_input * self.cached_input + usage.output * self.output
-        return (pico + 500_000) // 1_000_000
-
-
 def read_usage(report: Mapping[str, Any]) -> Usage | None:
     """Usage from a `usage` object of any of the APIs served; None if it names no token count."""
     given_input = _count(report, "prompt_tokens", "input_tokens")
@@ -67,6 +56,42 @@ def read_usage(report: Mapping[str, Any]) -> Usage | None:
     return Usage(
         input=entered, output=output, cached_input=min(cached, entered), reasoning=min(max(reasoning, surplus), output)
     )
+
+
+def find_usage(chunk: JsonMembers, paths: tuple[UsagePath, ...]) -> msgspec.Raw | None:
+    """The usage object at the first of the paths that leads to one."""
+    for path in paths:
+        inner: JsonMembers | None = chunk
+        for name in path[:-1]:
+            inner = members_of(inner.get(name)) if inner else None
+        report = inner.get(path[-1]) if inner else None
+        if report is not None and members_of(report):
+            return report
+    return None
+
+
+def usage_in_tail(text: bytes) -> msgspec.Raw | None:
+    """The last usage object in a piece of JSON text whose beginning is missing."""
+    position = text.rfind(b'"usage"')
+    while position >= 0:
+        begin = text.find(b"{", position)
+        if begin >= 0 and text[position + 7 : begin].strip() == b":":
+            return _object_at(text, begin)
+        position = text.rfind(b'"usage"', 0, position)
+    return None
+
+
+def _object_at(text: bytes, begin: int) -> msgspec.Raw | None:
+    # A usage object has objects in it, but none deep: its end is one of the next closing braces.
+    end = text.find(b"}", begin)
+    for _ in range(16):
+        if end < 0:
+            return None
+        candidate = text[begin : end + 1]
+        if members_of(candidate) is not None:
+            return msgspec.Raw(candidate)
+        end = text.find(b"}", end + 1)
+    return None
 
 
 def _count(report: Mapping[str, Any], *names: str) -> int | None:

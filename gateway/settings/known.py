@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from gateway.core.target import matches
+from gateway.core.snapshot import matches
 from gateway.settings.document import Document
 from gateway.settings.problems import Path
 

@@ -14,7 +14,7 @@ import msgspec
 from gateway.core.clock import Clock
 from gateway.core.errors import UpstreamError
 from gateway.core.health import Health, Outcome, outcome_of_error
-from gateway.core.target import Upstream
+from gateway.core.snapshot import Upstream
 from gateway.upstream.contract import UpstreamClient
 from gateway.upstream.fetch import fetch
 

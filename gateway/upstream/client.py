@@ -10,7 +10,7 @@ import asyncio
 from time import monotonic
 
 from gateway.core.errors import ShuttingDown, UpstreamUnreachable
-from gateway.core.target import Upstream
+from gateway.core.snapshot import Upstream
 from gateway.upstream.connection import HUNG_UP, Request, Stale
 from gateway.upstream.contract import Outgoing
 from gateway.upstream.fittings import IDLE_SECONDS, Fittings

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from gateway.core.request import BodyTail
-from gateway.core.target import Timeouts
+from gateway.core.snapshot import Timeouts
 from gateway.upstream.alarm import Alarm
 from gateway.upstream.complaint import Complaint
 from gateway.upstream.fittings import Fittings

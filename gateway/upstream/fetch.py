@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.errors import UpstreamAuthFailed, UpstreamBroke, UpstreamUnreachable
-from gateway.core.target import Upstream
+from gateway.core.snapshot import Upstream
 from gateway.upstream.contract import Outgoing, UpstreamClient
 
 MAX_BYTES = 4 * 1024 * 1024

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, urlsplit
 
-from gateway.core.target import Upstream
+from gateway.core.snapshot import Upstream
 from gateway.upstream.contract import Outgoing
 
 Pairs = tuple[tuple[str, str], ...]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from gateway.core.target import Timeouts
+from gateway.core.snapshot import Timeouts
 from gateway.upstream.complaint import Complaint
 
 _SENDING = Complaint("send_timeout", "took no byte of the request")

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from gateway.core.errors import UpstreamUnreachable
-from gateway.core.target import Upstream
+from gateway.core.snapshot import Upstream
 from gateway.upstream.complaint import Complaint
 from gateway.upstream.connection import Connection
 from gateway.upstream.dial import CannotConnect, Dialler

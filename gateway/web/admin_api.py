@@ -13,7 +13,7 @@ from gateway.pipeline import Services
 from gateway.store.reports import Told
 from gateway.web.admin_pages import content_of
 from gateway.web.admin_plane import PREFIX
-from gateway.web.rendering import JSON
+from gateway.web.errors import JSON
 
 
 class AdminApi:

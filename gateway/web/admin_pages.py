@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from gateway.core.caller import Caller
 from gateway.core.errors import UrlUnknown
 from gateway.core.health import UpstreamStatus
 from gateway.core.limit_status import rfc3339
-from gateway.core.snapshot import ConfigSnapshot
+from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.pipeline import Services
 from gateway.store.reports import REPORTS, Report, Told, listed
 from gateway.web.admin_plane import PREFIX

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.core.circuit import FAILURES_IN_A_ROW
+from gateway.core.health import FAILURES_IN_A_ROW
 from gateway.demo import DemoUpstream, Script
 from tests.whole_gateway import MODEL, Json, WholeGateway, whole_gateway
 

@@ -31,7 +31,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
 from gateway.core.response import ResponseWriter
-from gateway.core.target import Model
+from gateway.core.snapshot import Model
 from gateway.core.usage import Usage, UsageSource
 from gateway.pipeline import Pipeline, Services
 from tests.unit.fakes import (

@@ -10,7 +10,7 @@ from time import monotonic
 import pytest
 
 from gateway.core.health import Change, Health
-from gateway.core.target import Target, Timeouts, Upstream
+from gateway.core.snapshot import Target, Timeouts, Upstream
 from gateway.upstream.checks import Check, Checks
 from gateway.upstream.client import HttpClient
 from tests.contract.upstream.asking import ASK, CHUNKED_HEAD, chunk, plain

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gateway.core.errors import ShuttingDown, UpstreamTimedOut, UpstreamUnreachable
-from gateway.core.target import Timeouts
+from gateway.core.snapshot import Timeouts
 from gateway.upstream.client import HttpClient
 from tests.contract.upstream.asking import ASK, CHUNKED_HEAD, LAST_CHUNK, ask, body_of, chunk, chunked, head, plain
 from tests.contract.upstream.conftest import Play

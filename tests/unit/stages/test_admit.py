@@ -9,10 +9,10 @@ from gateway.core.endpoints import ENDPOINTS
 from gateway.core.errors import QuotaSpent, RateExceeded, StoreUnavailable
 from gateway.core.estimate import OUTPUT_AT_FIRST, Estimates
 from gateway.core.limits import Limit, Meter, Per
+from gateway.core.pricing import Price
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
-from gateway.core.target import Model
-from gateway.core.usage import Price
-from gateway.stages.admit import MOST_WITHOUT_CAP, admit, ask_for
+from gateway.core.snapshot import Model
+from gateway.stages.admit import MOST_WITHOUT_CAP, admission_request, admit
 from tests.unit.fakes import CALLER, MODEL, NOW_MS, Ledgers, body_of, exchange_of, limit, target
 
 INPUT = 100
@@ -23,7 +23,7 @@ def asked(*limits: Limit, model: Model = MODEL, expected: int = OUTPUT_AT_FIRST,
     caller = msgspec.structs.replace(CALLER, limits=limits)
     exchange, parsed = exchange_of(body_of(**members), model=model, caller=caller)
     exchange.estimated_input = INPUT
-    return ask_for(exchange, caller, parsed, expected)
+    return admission_request(exchange, parsed, expected)
 
 
 def amount(of: Limit, **members: Any) -> int:
@@ -88,7 +88,7 @@ def test_an_answer_without_tokens_reserves_none() -> None:
     talkative = msgspec.structs.replace(MODEL, max_output_tokens=32_768)
     exchange, parsed = exchange_of(body_of(input="text"), endpoint=embeddings, model=talkative)
     exchange.estimated_input = INPUT
-    ask = ask_for(exchange, CALLER, parsed, 500)
+    ask = admission_request(exchange, parsed, 500)
     assert (ask.likely, ask.most, ask.least) == (0, 0, 0)
 
 
@@ -100,7 +100,7 @@ def test_limits_on_other_models_are_not_charged() -> None:
 async def test_an_admitted_request_knows_its_estimate_and_reservation() -> None:
     exchange, parsed = exchange_of(body_of(messages=[{"role": "user", "content": "x" * 4_000}]))
     estimates, store = Estimates(), Ledgers()
-    reservation = await admit(exchange, CALLER, parsed, estimates, store)
+    reservation = await admit(exchange, parsed, estimates, store)
     assert isinstance(reservation, Reservation)
     assert 1_000 < exchange.estimated_input < 1_050
     assert [ask.id for ask in store.asked] == [exchange.id] != [exchange.request.request_id]
@@ -111,7 +111,7 @@ async def test_what_the_model_taught_is_used() -> None:
     estimates, store = Estimates(), Ledgers()
     for _ in range(16):
         estimates.of("m").learn(100, 100, 33)
-    await admit(exchange, CALLER, parsed, estimates, store)
+    await admit(exchange, parsed, estimates, store)
     assert store.asked[0].likely == 33
 
 
@@ -123,13 +123,13 @@ async def test_a_refusal_is_raised(per: Per, why: RefusalReason, kind: type[Exce
     exchange, parsed = exchange_of()
     refused = Refusal(LimitStatus(limit(per=per), 1, 0, 0, NOW_MS + 1), 1, why, 500, NOW_MS)
     with pytest.raises(kind):
-        await admit(exchange, CALLER, parsed, Estimates(), Ledgers(refused))
+        await admit(exchange, parsed, Estimates(), Ledgers(refused))
 
 
 async def test_a_store_that_is_out_is_told() -> None:
     exchange, parsed = exchange_of()
     with pytest.raises(StoreUnavailable):
-        await admit(exchange, CALLER, parsed, Estimates(), Ledgers(StoreUnavailable("It is out.")))
+        await admit(exchange, parsed, Estimates(), Ledgers(StoreUnavailable("It is out.")))
 
 
 def test_a_limit_in_dollars_without_a_price_charges_nothing() -> None:

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.caller import Caller
 from gateway.core.endpoints import CHAT, ENDPOINTS, Endpoint
 from gateway.core.errors import BodyUnreadable, CallerError, FieldInvalid, ModelUnknown
 from gateway.core.request import ParsedRequest
-from gateway.core.target import Model
+from gateway.core.snapshot import Caller, Model
 from gateway.stages.parse_request import parse_request
 from tests.unit.fakes import CALLER, body_of, catalogue_of
 

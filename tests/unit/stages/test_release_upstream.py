@@ -7,8 +7,7 @@ import pytest
 from gateway.core.endpoints import CHAT
 from gateway.core.errors import ClientGone, GatewayError, UpstreamBroke
 from gateway.core.exchange import Exchange
-from gateway.core.plain_tally import PlainTally
-from gateway.core.tally import StreamTally
+from gateway.core.tally import PlainTally, StreamTally
 from gateway.core.usage import Usage
 from gateway.stages.release_upstream import READ_ON_AT_ONCE, READ_ON_BYTES, UpstreamReleaser
 from tests.unit.fakes import ScriptedAnswer, StandingClock, exchange_of, stream, target

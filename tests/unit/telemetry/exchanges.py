@@ -1,18 +1,17 @@
-"""Finished requests for the tests of log and metrics, built as the journey builds them."""
+"""Finished requests for the tests of log and metrics, built as the pipeline builds them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.core.caller import Caller
 from gateway.core.endpoints import CHAT
 from gateway.core.exchange import Exchange
 from gateway.core.json_spans import read_json_spans
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.reservation import LimitStatus, Reservation
-from gateway.core.target import Model, Target, Upstream
+from gateway.core.snapshot import Caller, Model, Target, Upstream, bind
 from gateway.core.usage import Usage
 from tests.unit.fakes import GivenBody
 
@@ -66,7 +65,7 @@ def limit_status(limit: Limit, used: int, resets_ms: int = NOW_MS + 60_000) -> L
 
 
 def unheard(request_id: str = "req-1") -> Exchange:
-    """A request that was refused at the door: no caller, no model, nothing spent."""
+    """A request that was refused at once: no caller, no model, nothing spent."""
     body = GivenBody(b"a prompt")
     request = IncomingRequest(request_id, CHAT, {"authorization": "Bearer gw_client-secret"}, body, 100.0)
     return Exchange("exchange-1", request, status=401, ended=100.001)
@@ -77,7 +76,7 @@ def answered(*, stream: bool = True, user: str = "ann", model: Model = MODEL) ->
     members = read_json_spans(b'{"model":"m","messages":[{"role":"user","content":"a prompt"}]}')
     x = unheard()
     x.caller = CALLER
-    x.parsed = ParsedRequest(CHAT, model, "gpt-oss", stream, False, None, None, 1, user, members, 40)
+    x.parsed = ParsedRequest(CHAT, bind(CALLER, model), "gpt-oss", stream, False, None, None, 1, user, members, 40)
     x.reservation = Reservation("id", NOW_MS, 100, False, (), (limit_status(MONTHLY, 250),))
     x.target = TARGET
     x.status = 200

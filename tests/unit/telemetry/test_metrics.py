@@ -19,7 +19,7 @@ from gateway.core.errors import (
 )
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.reservation import Reservation
-from gateway.core.target import Model
+from gateway.core.snapshot import Model
 from gateway.core.usage import Usage, UsageSource
 from gateway.telemetry.exposition import exposition
 from gateway.telemetry.metrics import Metrics

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import UpstreamBroke, UpstreamTimedOut
-from gateway.core.target import Timeouts
+from gateway.core.snapshot import Timeouts
 from gateway.upstream.connection import Connection, Request
 from gateway.upstream.fittings import Fittings
 from gateway.upstream.incoming import HELD_BYTES, Incoming

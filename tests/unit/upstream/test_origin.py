@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.target import Upstream
+from gateway.core.snapshot import Upstream
 from gateway.upstream.contract import Outgoing
 from gateway.upstream.origin import FRAMING, Origin
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gateway.core.target import Timeouts
+from gateway.core.snapshot import Timeouts
 from gateway.upstream.patience import Patience
 
 TIMEOUTS = Timeouts(connect=1, first_byte=20, idle=5, total=100)
