@@ -27,7 +27,7 @@ async def admit(exchange: Exchange, parsed: ParsedRequest, estimates: Estimates,
 def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int) -> AdmissionRequest:
     """What the request needs: its input and the output that it may produce, at every limit that binds it."""
     binding, entered = parsed.binding, exchange.estimated_input
-    most = most_output(parsed, expected)
+    most = most_output(parsed, entered, expected)
     likely = most if parsed.asked_cap is not None else min(expected, most)
     limits = binding.limits_for(parsed.user)
     return AdmissionRequest(
@@ -45,6 +45,12 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int) 
     )
 
 
-def most_output(parsed: ParsedRequest, expected: int) -> int:
-    """Tokens that one choice may produce."""
-    return (parsed.output_cap or expected * MOST_WITHOUT_CAP) if parsed.endpoint.cap_members else 0
+def most_output(parsed: ParsedRequest, entered: int, expected: int) -> int:
+    """Tokens that one choice may produce: within its caps, or else within what the context leaves of its input."""
+    model = parsed.model
+    if not parsed.endpoint.cap_members:
+        return 0
+    most = parsed.output_cap or expected * MOST_WITHOUT_CAP
+    if model.context_window is None or model.max_output_tokens is not None:
+        return most
+    return min(most, max(1, model.context_window - entered))

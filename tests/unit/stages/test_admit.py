@@ -79,6 +79,22 @@ def test_a_cap_above_the_models_maximum_is_that_maximum() -> None:
     assert (ask.likely, ask.most) == (500, 500)
 
 
+@pytest.mark.parametrize(
+    ("window", "cap", "most"), [(1_000, None, 800), (350, None, 250), (350, 10_000, 250), (350, 40, 40), (50, None, 1)]
+)
+def test_without_a_maximum_the_context_leaves_what_the_input_does_not_take(
+    window: int, cap: int | None, most: int
+) -> None:
+    model = msgspec.structs.replace(MODEL, context_window=window)
+    members = {} if cap is None else {"max_tokens": cap}
+    assert asked(model=model, expected=200, **members).most == most
+
+
+def test_a_maximum_is_taken_as_it_is_whatever_the_context() -> None:
+    model = msgspec.structs.replace(MODEL, context_window=150, max_output_tokens=120)
+    assert asked(model=model, expected=200).most == 120
+
+
 def test_a_small_cap_beside_a_large_one_hides_nothing() -> None:
     assert asked(max_tokens=1, max_completion_tokens=100_000).most == 100_000
 
