@@ -26,7 +26,8 @@ def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapsh
     if isinstance(body, bytes):
         members, rest = read_json_spans(body), None
         fields = _fields(body, endpoint)
-        _refuse_double_options(members)
+        if endpoint.asks_with_stream_options:
+            _refuse_double_options(members)
     else:
         members, rest = body.fields, body.rest
         fields = _fields_of_form(body, endpoint)
