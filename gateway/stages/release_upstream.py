@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from gateway.core.clock import Clock
-from gateway.core.errors import ClientGone, UpstreamError
+from gateway.core.errors import ClientGone, UpstreamError, UpstreamRefused
 from gateway.core.exchange import Exchange
-from gateway.core.health import Outcome, outcome_of_error
+from gateway.core.health import Outcome, outcome_of_error, outcome_of_status
 from gateway.core.response import UpstreamResponse
 from gateway.core.tally import StreamTally
 
@@ -69,7 +69,9 @@ class UpstreamReleaser:
 
 def outcome_of(exchange: Exchange) -> Outcome:
     """What an exchange says of its upstream. An error event inside a 200 is a failure; a client that leaves
-    says nothing."""
+    says nothing; an answer that came too late for its status is judged by its status."""
+    if isinstance(exchange.error, UpstreamRefused) and exchange.response is not None:
+        return outcome_of_status(exchange.response.status)
     if isinstance(exchange.error, UpstreamError):
         return outcome_of_error(exchange.error)
     if exchange.error is not None:
