@@ -15,7 +15,7 @@ from gateway.core.snapshot import Caller, Target
 from gateway.core.usage import Usage
 
 
-class Tally(Protocol):
+class AnswerTally(Protocol):
     """What watched while the answer was relayed."""
 
     events: int
@@ -58,7 +58,7 @@ class Exchange:
     attempt: Attempt | None = None
     """The last try: what becomes of its answer shows how healthy its upstream is."""
     response: UpstreamResponse | None = None
-    tally: Tally | None = None
+    tally: AnswerTally | None = None
     status: int = 0
     error: GatewayError | None = None
     usage: Usage | None = None

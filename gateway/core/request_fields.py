@@ -126,7 +126,7 @@ class ResponseFields(Fields, kw_only=True):
         return self.user or self.safety_identifier or ""
 
 
-class _Turn(msgspec.Struct):
+class _AnthropicMessage(msgspec.Struct):
     role: Literal["user", "assistant", "system"]
 
 
@@ -135,7 +135,7 @@ class _Metadata(msgspec.Struct):
 
 
 class MessageFields(Fields, kw_only=True):
-    messages: Annotated[list[_Turn], Meta(min_length=1)]
+    messages: Annotated[list[_AnthropicMessage], Meta(min_length=1)]
     max_tokens: Tokens
     temperature: Share | None = None
     top_p: Share | None = None

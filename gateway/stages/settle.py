@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.core.errors import ClientGone
 from gateway.core.estimate import BYTES_PER_TOKEN, Estimates, streamed_tokens
-from gateway.core.exchange import Exchange, Tally
+from gateway.core.exchange import AnswerTally, Exchange
 from gateway.core.limits import Meter
 from gateway.core.request import ParsedRequest
 from gateway.core.reservation import Hold, LedgerEntry, Reservation, Settlement, SettlementLine
@@ -52,7 +52,7 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest) -> Usage | None:
     return _estimated(exchange, _delivered(tally) if parsed.endpoint.cap_members else 0)
 
 
-def _at_least_delivered(reported: Usage, parsed: ParsedRequest, tally: Tally) -> Usage:
+def _at_least_delivered(reported: Usage, parsed: ParsedRequest, tally: AnswerTally) -> Usage:
     """A stream that was cut, where reports come in parts: the first one knows the input, and no output yet."""
     if not parsed.endpoint.usage_in_parts or tally.events <= reported.output:
         return reported
@@ -92,7 +92,7 @@ def _estimated(exchange: Exchange, output: int) -> Usage:
     return Usage(input=exchange.estimated_input, output=output, source=UsageSource.ESTIMATED)
 
 
-def _delivered(tally: Tally) -> int:
+def _delivered(tally: AnswerTally) -> int:
     """Tokens in what was delivered."""
     if tally.events:
         return streamed_tokens(tally.events, tally.text_bytes)
