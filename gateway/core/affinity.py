@@ -22,7 +22,7 @@ LOAD_BOUND = 1.25
 """How much more than its share of what is in flight a target may have."""
 
 KEY_BYTES = 1024
-"""What is looked at of each message: long enough to tell prompts apart, short enough to cost nothing."""
+"""How much of each message counts: long enough to tell prompts apart, short enough to cost nothing."""
 
 
 class Affinity(StrEnum):
@@ -32,7 +32,7 @@ class Affinity(StrEnum):
 
 
 def key_of(parsed: ParsedRequest) -> bytes:
-    """What the request is known by, empty where nothing binds it to a target."""
+    """What requests that belong together share; empty where nothing binds it to a target."""
     match parsed.model.affinity:
         case Affinity.USER:
             return parsed.user.encode("utf-8", "surrogatepass")

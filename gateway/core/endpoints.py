@@ -48,7 +48,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     estimated: bool = False
     """Whether usage that is not reported is estimated; elsewhere only reported tokens count."""
     usage_at: tuple[UsagePath, ...] = _OPENAI_USAGE
-    """Where a usage object can stand; the first that is there counts."""
+    """Where a usage object can be; the first that is there counts."""
     usage_in_parts: bool = False
     """Whether a stream's later reports complete the earlier ones, rather than replace them."""
     asks_with_stream_options: bool = False

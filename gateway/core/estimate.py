@@ -31,7 +31,7 @@ _ATTACHMENT = re.compile(rb'(?:;base64,|"data": ?")([A-Za-z0-9+/\\=_-]{2048,})')
 
 
 class Estimator:
-    """What is known of one model."""
+    """What one model's requests have needed."""
 
     def __init__(self) -> None:
         self._bytes_per_token = BYTES_PER_TOKEN

@@ -73,7 +73,7 @@ class Exchange:
     _limit_headers: Headers | None = None
 
     def limit_headers(self) -> Headers:
-        """How the caller's limits stand, as the answer's head shows it; nothing before admission."""
+        """The headers that report the caller's limits, made once; none before admission."""
         if self._limit_headers is None and self.reservation is not None and self.parsed is not None:
             headers, reservation = self.parsed.binding.headers, self.reservation
             self._limit_headers = limit_headers(headers, reservation.limit_statuses, reservation.at_ms)

@@ -33,7 +33,7 @@ class LimitHeader(msgspec.Struct, frozen=True):
 
 
 def header_of(limit: Limit) -> LimitHeader | None:
-    """None for a limit without headers: `concurrent`, a rate of dollars, and a shadow limit, for which nobody is
+    """None for a limit without headers: `concurrent`, a rate of dollars, and a shadow limit, for which no client is
     to slow down."""
     noun = _NOUNS.get(limit.meter)
     if noun is None or limit.mode is Mode.SHADOW or (limit.is_rate and limit.meter is Meter.USD):
@@ -67,7 +67,7 @@ def refusal_error(refusal: Refusal) -> LimitRefusal:
 
 
 def limit_object(limit_status: LimitStatus) -> dict[str, Any]:
-    """A limit and how it stands, as the API shows it (times in RFC 3339, UTC)."""
+    """A limit and its state, as the API shows it (times in RFC 3339, UTC)."""
     limit = limit_status.limit
     return {
         "name": limit.name,
@@ -83,7 +83,7 @@ def limit_object(limit_status: LimitStatus) -> dict[str, Any]:
 
 
 def limit_status_object(limit_status: LimitStatus) -> dict[str, Any]:
-    """A limit as `GET /v1/limits` and operators see it: beside how it stands, what is left and whether it binds."""
+    """A limit as `GET /v1/limits` and operators see it: with its state, what is left and whether it binds."""
     limit = limit_status.limit
     return {**limit_object(limit_status), "left": in_unit(limit, limit_status.left), "mode": limit.mode.value}
 

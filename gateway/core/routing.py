@@ -1,4 +1,4 @@
-"""In which order a model's routes are tried, and what is known for it.
+"""In which order a model's routes are tried.
 
 Three questions decide, in this order:
 

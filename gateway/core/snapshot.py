@@ -139,7 +139,7 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
     _by_user: dict[str, tuple[Limit, ...]] = msgspec.field(default_factory=dict)
 
     def limits_for(self, user: str) -> tuple[Limit, ...]:
-        """Every limit that binds a request of this end user; of nobody, where `user` is empty."""
+        """Every limit that binds a request of this end user, or of one that names none."""
         if not user or not self.user_limits:
             return self.limits
         known = self._by_user.pop(user, None)

@@ -435,7 +435,7 @@ class PlainTally:
 
     @property
     def usage(self) -> Usage | None:
-        """What the body reports; to be asked once it is whole."""
+        """What the body reports; to be read once it is whole."""
         if self._refused:
             return None
         if self._is_kept:

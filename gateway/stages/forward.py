@@ -36,7 +36,7 @@ PASSED_ON = (
 
 
 class UpstreamServices(msgspec.Struct, frozen=True):
-    """The client to the upstreams, and what is known of their health."""
+    """The client to the upstreams, and their state."""
 
     client: UpstreamClient
     routing: RoutingState

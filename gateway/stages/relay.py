@@ -51,7 +51,7 @@ async def relay(
 
 
 def answer_headers(exchange: Exchange, response: UpstreamResponse) -> Headers:
-    """The head that the client sees: a few of the upstream's headers and how the caller's limits stand."""
+    """The head that the client sees: a few of the upstream's headers and the state of the caller's limits."""
     passed = [(name, value) for name in PASSED_BACK if (value := response.headers.get(name)) is not None]
     return [*passed, *exchange.limit_headers()]
 
