@@ -108,7 +108,7 @@ class Window:
         self.used = self.held = self.now_ms = self.start_ms = self.end_ms = 0
 
     def advance(self, limit: Limit, now_ms: int) -> None:
-        """Start from zero where the window is over. Holds on a past window end with it: it binds no request any more."""
+        """Start from zero where the window is over. Holds on a past window end with it: it binds nothing any more."""
         self.capacity, self.now_ms = limit.amount, now_ms
         if not self.start_ms <= now_ms < self.end_ms:
             self.start_ms, self.end_ms = window(self.per, self.zone, now_ms)

@@ -64,14 +64,22 @@ def ending(shape: StreamFormat, opening: bytes, data: bytes, usage: Usage, *, ch
 def stream_of_plain(shape: StreamFormat | None, body: bytes, *, merge: bool) -> bytes | None:
     """A plain answer as the stream that was asked for; None where there is no way to write it as one."""
     answer = _object(body)
-    choices = _choices(answer)
-    if shape not in {StreamFormat.CHAT, StreamFormat.COMPLETIONS} or not choices:
-        return None
+    match shape:
+        case StreamFormat.CHAT | StreamFormat.COMPLETIONS if _choices(answer):
+            return _stream_of_choices(shape, answer, merge=merge)
+        case StreamFormat.RESPONSES if answer.get("object") == "response":
+            return _stream_of_response(answer)
+        case StreamFormat.MESSAGES if answer.get("type") == "message" and isinstance(answer.get("content"), list):
+            return _stream_of_message(answer)
+    return None
+
+
+def _stream_of_choices(shape: StreamFormat, answer: Json, *, merge: bool) -> bytes:
     common = {name: value for name, value in answer.items() if name not in {"choices", "usage"}}
     if shape is StreamFormat.CHAT:
         common["object"] = "chat.completion.chunk"
     events, finish = [], []
-    for place, choice in enumerate(choices):
+    for place, choice in enumerate(_choices(answer)):
         index, reason = choice.get("index", place), choice.get("finish_reason") or "stop"
         begun = {**choice, "index": index, "finish_reason": None}
         empty: Json = {"text": "", "logprobs": None}
@@ -80,6 +88,59 @@ def stream_of_plain(shape: StreamFormat | None, body: bytes, *, merge: bool) -> 
         events.append(_chunk({**common, "choices": [begun]}))
         finish.append({"index": index, **empty, "finish_reason": reason})
     return b"".join(events) + _final_chunks(common, finish, answer.get("usage"), merge=merge)
+
+
+def _stream_of_response(answer: Json) -> bytes:
+    output = answer.get("output")
+    items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
+    events: list[Json] = [
+        {"type": "response.created", "response": {**answer, "status": "in_progress", "output": [], "usage": None}}
+    ]
+    for place, item in enumerate(items):
+        events.append({"type": "response.output_item.added", "output_index": place, "item": {**item, "content": []}})
+        for index, part in enumerate(_parts(item)):
+            where = {"item_id": item.get("id"), "output_index": place, "content_index": index}
+            if isinstance(part.get("text"), str):
+                events.append({"type": "response.output_text.delta", **where, "delta": part["text"], "logprobs": []})
+        events.append({"type": "response.output_item.done", "output_index": place, "item": item})
+    end = "response.incomplete" if answer.get("status") == "incomplete" else "response.completed"
+    events.append({"type": end, "response": answer})
+    return b"".join([_chunk({**each, "sequence_number": n}, each["type"]) for n, each in enumerate(events)])
+
+
+def _stream_of_message(answer: Json) -> bytes:
+    message = {**answer, "content": [], "stop_reason": None, "stop_sequence": None}
+    events: list[Json] = [{"type": "message_start", "message": message}]
+    for index, block in enumerate(_parts(answer)):
+        begun, deltas = _as_block(block)
+        events.append({"type": "content_block_start", "index": index, "content_block": begun})
+        events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+        events.append({"type": "content_block_stop", "index": index})
+    stop = {name: answer.get(name) for name in ("stop_reason", "stop_sequence")}
+    events.append({"type": "message_delta", "delta": stop, "usage": answer.get("usage") or {}})
+    events.append({"type": "message_stop"})
+    return b"".join([_chunk(each, each["type"]) for each in events])
+
+
+def _as_block(block: Json) -> tuple[Json, list[Json]]:
+    """A block of content as it begins, and what is added to it. A kind without deltas begins as it is."""
+    match block.get("type"):
+        case "text":
+            return {**block, "text": ""}, [{"type": "text_delta", "text": block.get("text")}]
+        case "thinking":
+            signature = {"type": "signature_delta", "signature": block.get("signature", "")}
+            begun = {**block, "thinking": "", "signature": ""}
+            return begun, [{"type": "thinking_delta", "thinking": block.get("thinking")}, signature]
+        case "tool_use":
+            arguments = msgspec.json.encode(block.get("input")).decode()
+            return {**block, "input": {}}, [{"type": "input_json_delta", "partial_json": arguments}]
+        case _:
+            return block, []
+
+
+def _parts(holder: Json) -> list[Json]:
+    content = holder.get("content")
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
 
 
 def _final_chunks(common: Json, finish: list[Json], report: Any, *, merge: bool) -> bytes:

@@ -11,7 +11,7 @@ from gateway.core.endpoints import CHAT, COMPLETIONS, ENDPOINTS, Endpoint
 from gateway.core.errors import UpstreamBroke, UpstreamRefused, UpstreamTimedOut
 from gateway.core.limits import Limit, Meter, Per, WhenSpent
 from gateway.core.reservation import Hold, LimitStatus, Reservation
-from gateway.core.tally import HELD_MAX
+from gateway.core.tally import HELD_MAX, StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.relay import WHOLE_MAX, relay
 from tests.unit.fakes import CALLER, NOW_MS, Client, ScriptedAnswer, StandingClock, body_of, exchange_of, limit, stream
@@ -267,6 +267,68 @@ async def test_a_plain_legacy_answer_after_a_keep_alive_keeps_its_shape() -> Non
     _, (content, last) = await late(answer, COMPLETIONS, prompt="Say it.")
     assert (content["object"], content["choices"][0]["text"]) == ("text_completion", "Hi")
     assert (last["choices"][0]["text"], last["choices"][0]["finish_reason"]) == ("", "stop")
+
+
+PLAIN_MESSAGE: dict[str, Any] = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "content": [
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "text", "text": "Hello"},
+        {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}},
+    ],
+    "stop_reason": "tool_use",
+    "usage": {"input_tokens": 12, "output_tokens": 45},
+}
+PLAIN_RESPONSE: dict[str, Any] = {
+    "id": "resp_1",
+    "object": "response",
+    "status": "completed",
+    "output": [{"id": "i", "type": "message", "content": [{"type": "output_text", "text": "Hello"}]}],
+    "usage": {"input_tokens": 12, "output_tokens": 45},
+}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "answer", "kinds"),
+    [
+        (
+            ENDPOINTS["/v1/messages"],
+            PLAIN_MESSAGE,
+            ["message_start"]
+            + ["content_block_start", "content_block_delta", "content_block_delta", "content_block_stop"]
+            + ["content_block_start", "content_block_delta", "content_block_stop"] * 2
+            + ["message_delta", "message_stop"],
+        ),
+        (
+            ENDPOINTS["/v1/responses"],
+            PLAIN_RESPONSE,
+            [
+                "response.created",
+                "response.output_item.added",
+                "response.output_text.delta",
+                "response.output_item.done",
+                "response.completed",
+            ],
+        ),
+    ],
+)
+async def test_a_plain_answer_of_the_other_apis_after_a_keep_alive_is_a_stream_of_their_events(
+    endpoint: Endpoint, answer: dict[str, Any], kinds: list[str]
+) -> None:
+    client = Client()
+    await client.start(200, [("content-type", "text/event-stream")])
+    body = json.dumps(answer).encode()
+    members = {"input": "text", "max_tokens": 50}
+    relayed = await Relayed(ScriptedAnswer(body), client, endpoint=endpoint, stream=True, **members).run()
+    events = [event.partition("\ndata: ") for event in client.body.decode().split("\n\n")[:-1]]
+    assert [head.removeprefix("event: ") for head, _, _ in events] == kinds
+    assert [json.loads(data)["type"] for _, _, data in events] == kinds
+    tally = StreamTally(endpoint, merge=False)
+    tally.feed(client.body)
+    assert relayed.exchange.tally is not None
+    assert tally.usage == relayed.exchange.tally.usage == Usage(12, 45)
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'{"object":"list"}', b'{"choices":[]}'])
