@@ -171,5 +171,6 @@ def _whose(limit: Limit) -> str:
 
 def _figure(limit: Limit, amount: int, separator: str = ",") -> str:
     """An amount in decimal digits: a small one in dollars is not `1e-06`."""
-    text = f"{in_unit(limit, amount):{separator}.6f}" if limit.meter is Meter.USD else f"{amount:{separator}}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    if limit.meter is not Meter.USD:
+        return f"{amount:{separator}}" if separator else str(amount)
+    return f"{in_unit(limit, amount):{separator}.6f}".rstrip("0").rstrip(".")

@@ -160,7 +160,7 @@ class _CollectedAnswer:
         self._max_bytes = max_bytes
         self._pieces: list[bytes] = []
         self._size = 0
-        self._too_long = asyncio.Event()
+        self._grown_too_long: asyncio.Event | None = None
         response.deliver_to(self._take)
 
     @property
@@ -172,9 +172,10 @@ class _CollectedAnswer:
         length = self._response.headers.get("content-length", "")
         if length.isdecimal() and int(length) <= self._max_bytes:
             await self._response.finished()
-        elif not self._too_long.is_set():
-            await wait_first(self._response.finished(), self._too_long.wait())
-        return not self._too_long.is_set()
+        elif self._size <= self._max_bytes:
+            self._grown_too_long = asyncio.Event()
+            await wait_first(self._response.finished(), self._grown_too_long.wait())
+        return self._size <= self._max_bytes
 
     def pass_on_to(self, writer: ResponseWriter) -> None:
         """Give what was collected, and from now on each piece as it comes."""
@@ -196,4 +197,5 @@ class _CollectedAnswer:
         self._size += len(data)
         if self._size > self._max_bytes:
             self._response.pause()
-            self._too_long.set()
+            if self._grown_too_long is not None:
+                self._grown_too_long.set()
