@@ -28,7 +28,7 @@ _THOUGHTS = ("reasoning", "reasoning_content", "reasoning_details")
 _DONE = event_of(b"[DONE]")
 
 
-def text_bytes(shape: StreamFormat, data: bytes) -> int:
+def event_text_bytes(shape: StreamFormat, data: bytes) -> int:
     """How many bytes of the answer an event delivers: text, thoughts, refusals and arguments of tools. What is no JSON
     is taken for text."""
     event = decoded(data)

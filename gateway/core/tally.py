@@ -40,7 +40,7 @@ from gateway.core.errors import BodyUnreadable
 from gateway.core.estimate import streamed_tokens
 from gateway.core.json_spans import read_json_spans
 from gateway.core.sse import EventSplitter, data_of, with_data
-from gateway.core.stream_format import ending, text_bytes
+from gateway.core.stream_format import ending, event_text_bytes
 from gateway.core.upstream_json import (
     JsonMembers,
     Nullable,
@@ -96,7 +96,7 @@ class OutputBudget:
         """Whether the event with this data may be delivered; if so, it is counted."""
         if self._opening is None:
             self._opening = data
-        size = text_bytes(self._shape, data)
+        size = event_text_bytes(self._shape, data)
         if not size:
             return True
         if streamed_tokens(self._events + 1, self._text_bytes + size) > self._output:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.core.endpoints import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Endpoint, StreamFormat
 from gateway.core.estimate import BYTES_PER_STREAMED_TOKEN
-from gateway.core.stream_format import stream_of_plain, text_bytes
+from gateway.core.stream_format import event_text_bytes, stream_of_plain
 from gateway.core.tally import OutputBudget, StreamTally
 from gateway.core.usage import Usage, UsageSource
 
@@ -75,7 +75,7 @@ MESSAGE_START: Json = {"type": "message_start", "message": {"id": "msg_1", "usag
     ],
 )
 def test_an_event_delivers_text_thoughts_refusals_and_arguments(shape: StreamFormat, data: Json, size: int) -> None:
-    assert text_bytes(shape, json.dumps(data).encode()) == size
+    assert event_text_bytes(shape, json.dumps(data).encode()) == size
 
 
 @given(
@@ -93,7 +93,7 @@ def test_an_event_delivers_text_thoughts_refusals_and_arguments(shape: StreamFor
 )
 def test_no_json_of_an_upstream_raises(shape: StreamFormat, value: Any) -> None:
     data = json.dumps(value).encode()
-    assert text_bytes(shape, data) >= 0
+    assert event_text_bytes(shape, data) >= 0
     stream_of_plain(shape, data, merge=True)
     budget = OutputBudget(shape, output=0, input_tokens=1)
     budget.ending(data, budget.usage(None), merge=True)
