@@ -97,11 +97,16 @@ def _stream_of_response(answer: Json) -> bytes:
         {"type": "response.created", "response": {**answer, "status": "in_progress", "output": [], "usage": None}}
     ]
     for place, item in enumerate(items):
-        events.append({"type": "response.output_item.added", "output_index": place, "item": {**item, "content": []}})
+        begun = {**item, "content": []} if "content" in item else item
+        events.append({"type": "response.output_item.added", "output_index": place, "item": begun})
         for index, part in enumerate(_parts(item)):
             where = {"item_id": item.get("id"), "output_index": place, "content_index": index}
-            if isinstance(part.get("text"), str):
-                events.append({"type": "response.output_text.delta", **where, "delta": part["text"], "logprobs": []})
+            text = part.get("text")
+            added = part if text is None else {**part, "text": ""}
+            events.append({"type": "response.content_part.added", **where, "part": added})
+            if text is not None:
+                events.append({"type": "response.output_text.delta", **where, "delta": text, "logprobs": []})
+            events.append({"type": "response.content_part.done", **where, "part": part})
         events.append({"type": "response.output_item.done", "output_index": place, "item": item})
     end = "response.incomplete" if answer.get("status") == "incomplete" else "response.completed"
     events.append({"type": end, "response": answer})

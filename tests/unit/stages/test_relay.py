@@ -307,7 +307,9 @@ PLAIN_RESPONSE: dict[str, Any] = {
             [
                 "response.created",
                 "response.output_item.added",
+                "response.content_part.added",
                 "response.output_text.delta",
+                "response.content_part.done",
                 "response.output_item.done",
                 "response.completed",
             ],
