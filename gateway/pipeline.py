@@ -1,4 +1,4 @@
-"""Read this first: a request's whole way, one line a stage.
+"""Read this first: the way of a request, one line a stage.
 
 authenticate → read_body → parse_request → admit → route → forward → relay, then always, exactly once:
 release_upstream → settle → record. The stages are in `stages/`, the values they pass on in `core/`;
@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any
 
-from gateway.core.caller import Caller
 from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, GatewayError, InternalError, ShuttingDown
 from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
-from gateway.core.limit_status import limit_headers
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter
-from gateway.core.snapshot import ConfigSnapshot
+from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.stages.admit import admit
 from gateway.stages.authenticate import authenticate
@@ -92,7 +90,7 @@ class Pipeline:
             # `cut_short` cancels the work alone: the listener must still be able to send the error.
             task.uncancel()
             self._refuse(exchange, writer, ShuttingDown("The gateway is shutting down."))
-        except Exception as defect:  # noqa: BLE001 # A defect of ours: the client learns that much, the log all of it.
+        except Exception as defect:  # noqa: BLE001 # A defect of ours: its details belong into the log alone.
             self.services.log_error(f"request {exchange.request.request_id} failed", defect)
             self._refuse(
                 exchange, writer, InternalError("The gateway failed. Its operators find the request id in the log.")
@@ -103,7 +101,7 @@ class Pipeline:
             self._tasks.start("close a request", self._close(exchange))
 
     def caller(self, request: IncomingRequest) -> Caller:
-        """Whose key the request carries. Raises KeyMissing, KeyUnknown, KeyExpired."""
+        """The caller whose key the request carries. Raises KeyMissing, KeyUnknown, KeyExpired."""
         return authenticate(request.headers, self.services.snapshot, self.services.clock)
 
     async def _answer(self, exchange: Exchange, writer: ResponseWriter) -> None:
@@ -111,9 +109,9 @@ class Pipeline:
         exchange.caller = caller = authenticate(request.headers, snapshot, services.clock)
         body = await read_body(request)
         exchange.parsed = parsed = parse_request(body, request.endpoint, caller, snapshot)
-        exchange.reservation = reservation = await admit(exchange, caller, parsed, services.estimates, services.store)
+        exchange.reservation = await admit(exchange, parsed, services.estimates, services.store)
         if parsed.stream:
-            writer.keep_alive(services.keepalive_s, limit_headers(reservation.limit_statuses, reservation.at_ms))
+            writer.keep_alive(services.keepalive_s, exchange.limit_headers)
         targets = route(parsed, services.upstream.routing, services.clock)
         exchange.response = response = await forward(exchange, parsed, targets, services.upstream, writer)
         await relay(exchange, parsed, response, writer, services.clock)
@@ -121,27 +119,25 @@ class Pipeline:
     async def _close(self, exchange: Exchange) -> None:
         services, name = self.services, f"request {exchange.request.request_id}"
         exchange.ended = services.clock.monotonic()
-        await self._tried(self._releaser.release(exchange), f"{name} did not leave its upstream well")
+        await self._tried(self._releaser.release(exchange), f"{name} has not released its upstream")
         await self._tried(settle(exchange, services.estimates, services.zone, services.store), f"{name} is not settled")
         record(exchange, services.recorders, services.log_error)
 
-    async def _tried(self, work: Coroutine[Any, Any, None], complaint: str) -> None:
+    async def _tried(self, work: Coroutine[Any, Any, None], failure: str) -> None:
         try:
             await work
         except Exception as error:  # noqa: BLE001 # Whatever it is, what comes after must still be done.
-            self.services.log_error(complaint, error)
+            self.services.log_error(failure, error)
 
     def _refuse(self, exchange: Exchange, writer: ResponseWriter, error: GatewayError) -> None:
         exchange.error = error
-        reservation = exchange.reservation
         if not writer.started:
             exchange.status = error.status
-        if reservation is not None:
-            error.headers = limit_headers(reservation.limit_statuses, reservation.at_ms)
+        error.headers = exchange.limit_headers() or error.headers
         writer.fail(error)
 
     def cut_short(self) -> None:
-        """Cancel what is still running: its clients are told that the gateway shuts down."""
+        """Cancel what is still running: its clients get the error that the gateway shuts down."""
         for task in self._running:
             task.cancel()
         self._releaser.cut_short()

@@ -33,8 +33,8 @@ from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import HealthCheck, HealthChecks
 from gateway.web.admin_api import AdminApi
 from gateway.web.admin_routes import AdminHandlers, AdminRoutes
-from gateway.web.data_plane import DataPlane
-from gateway.web.line import Handler, Listener
+from gateway.web.http_connection import Handler, Listener
+from gateway.web.public_routes import PublicRoutes
 
 _BACKLOG = 4096
 """Connections that may wait to be accepted: enough for every client of a restarted gateway at once."""
@@ -79,7 +79,7 @@ class Gateway:
         self._metrics.keep(self.services.snapshot, settings.teams)
         self._metrics.config_loaded(settings.file_hash, clock.now_ms() / 1000)
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
-        self._data = DataPlane(self._pipeline, settings.max_body)
+        self._data = PublicRoutes(self._pipeline, settings.max_body)
         self._api = AdminApi(self.services, settings.admin.secret)
         self.admin = AdminHandlers(
             self._exposition, self._liveness_problems, self._readiness_problems, self._api.answer

@@ -19,8 +19,7 @@ from pathlib import Path
 
 from gateway.app.gateway import Gateway
 from gateway.app.snapshot_process import LoadedSnapshot, LoadFailed, load_in_child, release_in_parts
-from gateway.core.caller import Caller
-from gateway.core.snapshot import ConfigSnapshot
+from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings
 from gateway.telemetry.log import Log

@@ -9,11 +9,9 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from gateway.core.caller import Caller
 from gateway.core.limits import Limit, Mode, Scope, WhenSpent
 from gateway.core.pricing import Price
-from gateway.core.snapshot import ConfigSnapshot
-from gateway.core.target import Model, Target, Timeouts, Upstream
+from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Timeouts, Upstream
 from gateway.settings.models import (
     KeySettings,
     Limits,

@@ -25,8 +25,7 @@ from typing import Any, BinaryIO, NamedTuple
 import msgspec
 
 from gateway.app.snapshot_builder import snapshot
-from gateway.core.caller import Caller
-from gateway.core.snapshot import ConfigSnapshot
+from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.runtime.workers import status_text
 from gateway.settings import Settings, SettingsInvalid, load
 

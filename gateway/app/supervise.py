@@ -21,7 +21,7 @@ from gateway.runtime.tasks import BackgroundTasks, wait_first
 from gateway.runtime.workers import PoolConfig, WorkerPool
 from gateway.telemetry.log import Log, configure
 from gateway.web.admin_routes import AdminRoutes
-from gateway.web.line import Listener
+from gateway.web.http_connection import Listener
 
 
 class SupervisorConfig(msgspec.Struct, frozen=True):

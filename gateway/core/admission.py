@@ -31,7 +31,7 @@ class Judgement(msgspec.Struct, frozen=True):
 
 
 def decide(request: AdmissionRequest, counters: Sequence[Counter], now_ms: int) -> Reservation | Refusal:
-    """`counters` are those of the ask's charges, in order. An admission is written into them."""
+    """`counters` are those of the request's charges, in order. An admission is written into them."""
     judgement = judge(request, counters)
     if judgement.blocked:
         return refusal(request, counters, judgement, now_ms)
@@ -46,8 +46,8 @@ def decide(request: AdmissionRequest, counters: Sequence[Counter], now_ms: int) 
 
 
 def judge(request: AdmissionRequest, counters: Sequence[Counter]) -> Judgement:
-    """Rates must bear what the answer likely needs, quotas the least that makes sense; shadow limits are
-    only named where they would refuse. Nothing is changed."""
+    """A rate must have room for what the answer likely needs, a quota for the least that makes sense; shadow limits
+    are only named where they would refuse. Nothing is changed."""
     granted = max(min(request.least, request.most), _granted(request, counters))
     blocked: list[DeniedCharge] = []
     would_refuse: list[Limit] = []
@@ -64,7 +64,7 @@ def judge(request: AdmissionRequest, counters: Sequence[Counter]) -> Judgement:
 
 
 def need_of(charge: Charge, counter: Counter, request: AdmissionRequest, granted: int) -> int:
-    """What the counter must be able to bear for the request to pass."""
+    """The room that the counter must have for the request to pass."""
     if not charge.per_output:
         return charge.fixed
     return charge.amount(min(request.least, request.most) if type(counter) is Window else min(request.likely, granted))
@@ -107,8 +107,8 @@ def _granted(request: AdmissionRequest, counters: Sequence[Counter]) -> int:
     return granted
 
 
-def borne_by(charge: Charge, quota: bool, request: AdmissionRequest, granted: int) -> int:
-    """What an admitted request puts on the limit: on a quota what it may produce, on a rate what it likely will."""
+def held_amount(charge: Charge, quota: bool, request: AdmissionRequest, granted: int) -> int:
+    """What an admitted request holds of the limit: of a quota what it may produce, of a rate what it likely will."""
     if not charge.per_output:
         return charge.fixed
     return charge.amount(granted if quota else min(request.likely, granted))
@@ -116,7 +116,7 @@ def borne_by(charge: Charge, quota: bool, request: AdmissionRequest, granted: in
 
 def _hold(charge: Charge, counter: Counter, request: AdmissionRequest, granted: int) -> Hold:
     """Hold the charge; `requests` are used at once, since nothing about them is settled later."""
-    amount = borne_by(charge, type(counter) is Window, request, granted)
+    amount = held_amount(charge, type(counter) is Window, request, granted)
     if charge.limit.meter is Meter.REQUESTS:
         counter.use(amount)
     else:

@@ -14,15 +14,15 @@ from hashlib import blake2b
 
 import msgspec
 
-from gateway.core.balance import Candidate
+from gateway.core.health import Candidate
 from gateway.core.request import ParsedRequest
-from gateway.core.target import Target
+from gateway.core.snapshot import Target
 
 LOAD_BOUND = 1.25
 """How much more than its share of what is in flight a target may have."""
 
 KEY_BYTES = 1024
-"""What is looked at of each message: long enough to tell prompts apart, short enough to cost nothing."""
+"""How much of each message counts: long enough to tell prompts apart, short enough to cost nothing."""
 
 
 class Affinity(StrEnum):
@@ -32,7 +32,7 @@ class Affinity(StrEnum):
 
 
 def key_of(parsed: ParsedRequest) -> bytes:
-    """What the request is known by, empty where nothing binds it to a target."""
+    """What requests that belong together share; empty where nothing binds it to a target."""
     match parsed.model.affinity:
         case Affinity.USER:
             return parsed.user.encode("utf-8", "surrogatepass")
@@ -43,10 +43,10 @@ def key_of(parsed: ParsedRequest) -> bytes:
 
 
 def favourite(key: bytes, candidates: Sequence[Candidate]) -> Target | None:
-    """The target that the key prefers, among those of the first priority that are well and not overloaded."""
-    well = [candidate for candidate in candidates if candidate.share >= 1.0]
-    first = min((candidate.target.priority for candidate in well), default=0)
-    group = [candidate for candidate in well if candidate.target.priority == first]
+    """The target that the key prefers, among those of the first priority that are healthy and not overloaded."""
+    healthy = [candidate for candidate in candidates if candidate.share >= 1.0]
+    first = min((candidate.target.priority for candidate in healthy), default=0)
+    group = [candidate for candidate in healthy if candidate.target.priority == first]
     in_flight = sum(candidate.in_flight for candidate in group) + 1
     weights = sum(candidate.target.weight for candidate in group)
 

@@ -1,7 +1,7 @@
 """The arithmetic of limits: buckets for rates, windows for quotas, leases for concurrency.
 
 Whole numbers only and no clock: callers say what time it is. What is used and what is held are kept
-apart; holds do not decay. Numbers stay below 2^53, so that a keeper that counts in doubles agrees.
+apart; holds do not decay. Numbers stay below 2^53, so that a store that counts in doubles agrees.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from gateway.core.limits import Limit, Meter, Per
 from gateway.core.reservation import Charge, LimitStatus, RefusalReason
 
 HELD_RETRY_MS = 1_000
-"""When to come back where only holds stand in the way: nobody knows when they are settled."""
+"""When to come back where only holds are in the way: it is not known when they are settled."""
 
 
 class Denial(msgspec.Struct, frozen=True):
-    """Why a counter cannot bear a need. `retry_after_ms` 0 says that waiting does not help."""
+    """Why a counter has no room for a need. `retry_after_ms` 0 says that waiting does not help."""
 
     why: RefusalReason
     retry_after_ms: int
@@ -108,8 +108,7 @@ class Window:
         self.used = self.held = self.now_ms = self.start_ms = self.end_ms = 0
 
     def advance(self, limit: Limit, now_ms: int) -> None:
-        """Begin anew where the window is over. Holds on a past window die with it: nobody is bound
-        by it any more."""
+        """Start from zero where the window is over. Holds on a past window end with it: it binds nothing any more."""
         self.capacity, self.now_ms = limit.amount, now_ms
         if not self.start_ms <= now_ms < self.end_ms:
             self.start_ms, self.end_ms = window(self.per, self.zone, now_ms)
@@ -174,7 +173,7 @@ Counter = Bucket | Window | Leases
 
 
 class CounterState(msgspec.Struct, frozen=True):
-    """A counter as another keeper tells it at `now_ms`: what is used (of a rate in parts), what is held, and the
+    """A counter as a store reports it at `now_ms`: what is used (of a rate in parts), what is held, and the
     window of a quota."""
 
     now_ms: int

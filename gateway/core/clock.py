@@ -1,4 +1,4 @@
-"""What the gateway asks of a clock. The core only names it; `app` gives a real one, tests a false one."""
+"""What the gateway needs of a clock. `app` has the system's, tests have one that they move."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The endpoints served, as one table: a row says how to read a request, where usage stands in its
+"""The endpoints served, as one table: a row says how to read a request, where usage is in its
 answers, which field caps its output, and how an error looks. There is no handler per endpoint;
 there is a row.
 """
@@ -25,6 +25,15 @@ class Dialect(StrEnum):
     ANTHROPIC = "anthropic"
 
 
+class StreamFormat(StrEnum):
+    """Whose events a stream of generated text consists of."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+
+
 class Endpoint(msgspec.Struct, frozen=True):
     """One row."""
 
@@ -39,12 +48,14 @@ class Endpoint(msgspec.Struct, frozen=True):
     estimated: bool = False
     """Whether usage that is not reported is estimated; elsewhere only reported tokens count."""
     usage_at: tuple[UsagePath, ...] = _OPENAI_USAGE
-    """Where a usage object can stand; the first that is there counts."""
+    """Where a usage object can be; the first that is there counts."""
     usage_in_parts: bool = False
     """Whether a stream's later reports complete the earlier ones, rather than replace them."""
     asks_with_stream_options: bool = False
     """Whether usage of a stream is asked for with `stream_options`, and merged for who did not ask."""
     dialect: Dialect = Dialect.OPENAI
+    stream_format: StreamFormat | None = None
+    """None where streams have no text of a model, or there are none."""
     takes_form: bool = False
     """Whether a request may be a form with files, which is relayed as it comes and never held whole."""
 
@@ -64,6 +75,7 @@ CHAT = Endpoint(
     cap_members=("max_completion_tokens", "max_tokens"),
     estimated=True,
     asks_with_stream_options=True,
+    stream_format=StreamFormat.CHAT,
 )
 COMPLETIONS = Endpoint(
     name="completions",
@@ -73,6 +85,7 @@ COMPLETIONS = Endpoint(
     cap_members=("max_tokens",),
     estimated=True,
     asks_with_stream_options=True,
+    stream_format=StreamFormat.COMPLETIONS,
 )
 RESPONSES = Endpoint(
     name="responses",
@@ -83,6 +96,7 @@ RESPONSES = Endpoint(
     estimated=True,
     usage_at=(("response", "usage"), ("usage",)),
     dialect=Dialect.RESPONSES,
+    stream_format=StreamFormat.RESPONSES,
 )
 MESSAGES = Endpoint(
     name="messages",
@@ -94,6 +108,7 @@ MESSAGES = Endpoint(
     usage_at=(("usage",), ("message", "usage")),
     usage_in_parts=True,
     dialect=Dialect.ANTHROPIC,
+    stream_format=StreamFormat.MESSAGES,
 )
 EMBEDDINGS = Endpoint("embeddings", "/v1/embeddings", request_fields.EmbeddingFields, ("input",), estimated=True)
 MODERATIONS = Endpoint("moderations", "/v1/moderations", request_fields.ModerationFields, ("input",))
@@ -112,7 +127,7 @@ LIMITS = Endpoint(name="limits", path="/v1/limits")
 """These are answered by the gateway itself; nothing is forwarded."""
 
 UNKNOWN = Endpoint(name="", path="")
-"""What stands in the log for a request to no endpoint."""
+"""What the log shows for a request to no endpoint."""
 
 _JSON_ROWS = (CHAT, COMPLETIONS, RESPONSES, MESSAGES, EMBEDDINGS, MODERATIONS, RERANK, IMAGES, SPEECH)
 _FORM_ROWS = (TRANSCRIPTIONS, TRANSLATIONS, IMAGE_EDITS, IMAGE_VARIATIONS)

@@ -1,7 +1,7 @@
 """Everything that can go wrong with a request, as one tree.
 
-An error knows at birth its status, type, code, whom to blame and whether to try again;
-the door renders it, the journey logs it, nobody else interprets it.
+An error knows from the start its status, type, code, who is responsible and whether to try again;
+`web/errors.py` renders it, the pipeline logs it, nothing else interprets it.
 The table of them all is in docs/errors.md.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 
 class Blame(StrEnum):
-    """Whose doing an error is: it decides which team is woken."""
+    """Who is responsible for an error: it decides which team is woken."""
 
     CALLER = "caller"
     POLICY = "policy"
@@ -24,7 +24,7 @@ class Blame(StrEnum):
 class GatewayError(Exception):
     """An answer other than the one that was asked for.
 
-    `message` tells a person what to do, `param` names the field at fault, `retry_after_ms`
+    `message` says what to do, `param` names the field at fault, `retry_after_ms`
     says when another try can succeed, `limit` is the 429's `limit` object.
     """
 
@@ -34,7 +34,7 @@ class GatewayError(Exception):
     blame: ClassVar[Blame] = Blame.GATEWAY
     should_retry: bool | None = None
     headers: Sequence[tuple[str, str]] = ()
-    """What the answer's head tells beside: how the caller's limits stand."""
+    """More headers of the answer: the state of the caller's limits."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class InternalError(GatewayError):
     """A defect of the gateway itself: logged with its traceback, shown without."""
 
 
-# Caller: the request as it stands cannot be served.
+# Caller: the request cannot be served as it is.
 
 
 class CallerError(GatewayError):
@@ -70,7 +70,7 @@ class KeyMissing(CallerError):
 
 
 class KeyUnknown(CallerError):
-    """Unknown, malformed or disabled: the answer does not tell which."""
+    """Unknown, malformed or disabled: the answer does not say which."""
 
     status = 401
     code = "invalid_api_key"
@@ -163,7 +163,7 @@ class QuotaSpent(LimitRefusal):
     should_retry = False
 
 
-# Upstream: the model server's doing.
+# Upstream: the model server is responsible.
 
 
 class UpstreamError(GatewayError):
@@ -234,7 +234,7 @@ class NoWorker(GatewayError):
 
 
 class ClientGone(GatewayError):
-    """The client left. Nobody reads this answer: it stands in the log and the metrics.
+    """The client left. This answer is not read: it is in the log and the metrics.
 
     499 is what nginx logs for it (ngx_http_request.h, NGX_HTTP_CLIENT_CLOSED_REQUEST).
     """

@@ -18,6 +18,9 @@ OUTPUT_AT_FIRST = 1024
 ATTACHMENT_TOKENS = 1_000
 """What an image or a sound in base64 counts for, whatever its bytes (OpenAI's vision guide: 85 to 1,445 an image)."""
 
+BYTES_PER_STREAMED_TOKEN = 5
+"""Of text alone. English in recent tokenizers has a little less, other languages and code have fewer."""
+
 _RECENT = 200
 _QUANTILE = 0.95
 _RECOUNT_EVERY = 16
@@ -28,7 +31,7 @@ _ATTACHMENT = re.compile(rb'(?:;base64,|"data": ?")([A-Za-z0-9+/\\=_-]{2048,})')
 
 
 class Estimator:
-    """What is known of one model."""
+    """What one model's requests have needed."""
 
     def __init__(self) -> None:
         self._bytes_per_token = BYTES_PER_TOKEN
@@ -73,6 +76,12 @@ class Estimates:
         if estimator is None:
             estimator = self._models[model] = Estimator()
         return estimator
+
+
+def streamed_tokens(events: int, text_bytes: int) -> int:
+    """Tokens in what a stream delivered: servers send an event a token, or several tokens in a longer one, as with
+    speculative decoding."""
+    return max(events, text_bytes // BYTES_PER_STREAMED_TOKEN)
 
 
 def readable_size(text: bytes) -> int:

@@ -1,27 +1,25 @@
-"""One request and its answer, as far as they have come: what settle charges and record tells."""
+"""One request and its answer, as far as they have come: what settle charges and record reports."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from gateway.core.caller import Caller
 from gateway.core.errors import Blame, GatewayError
 from gateway.core.health import Attempt
+from gateway.core.limit_status import limit_headers
 from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.reservation import Reservation
-from gateway.core.response import UpstreamResponse
-from gateway.core.target import Target
+from gateway.core.response import Headers, UpstreamResponse
+from gateway.core.snapshot import Caller, Target
 from gateway.core.usage import Usage
 
 
-class Tally(Protocol):
-    """What looked on while the answer was relayed."""
+class AnswerTally(Protocol):
+    """What watched while the answer was relayed."""
 
     events: int
     failed: bool
-
-    def feed(self, data: bytes) -> bytes | None: ...
 
     @property
     def usage(self) -> Usage | None:
@@ -33,7 +31,7 @@ class Tally(Protocol):
 
 
 class Failure(NamedTuple):
-    """Whose doing it is, and which: the code of an error of the gateway's, or what the upstream itself said:
+    """Who is responsible, and for what: the code of an error of the gateway's, or what the upstream itself sent:
     `passed_on` for its answer, `error_event` for an event inside its stream."""
 
     blame: Blame
@@ -42,11 +40,11 @@ class Failure(NamedTuple):
 
 @dataclass(slots=True)
 class Exchange:
-    """Filled in stage by stage; None means that the journey did not come so far. `id` is of the gateway's
+    """Filled in stage by stage; None means that the request did not come so far. `id` is of the gateway's
     own making, since settlement is idempotent by it and clients choose their request ids.
 
     Times are monotonic seconds. `upstream_seconds` is time spent waiting for the upstream, so that
-    `ended - arrival.at - upstream_seconds` is the gateway's own.
+    `ended - request.at - upstream_seconds` is the gateway's own.
     """
 
     id: str
@@ -58,9 +56,9 @@ class Exchange:
     reservation: Reservation | None = None
     target: Target | None = None
     attempt: Attempt | None = None
-    """The last try: what becomes of its answer tells how well its upstream is."""
+    """The last try: what becomes of its answer shows how healthy its upstream is."""
     response: UpstreamResponse | None = None
-    tally: Tally | None = None
+    tally: AnswerTally | None = None
     status: int = 0
     error: GatewayError | None = None
     usage: Usage | None = None
@@ -72,6 +70,14 @@ class Exchange:
     upstream_seconds: float = 0.0
     attempts: list[tuple[str, str]] = field(default_factory=list)
     """(upstream's name, outcome) of each try, in order."""
+    _limit_headers: Headers | None = None
+
+    def limit_headers(self) -> Headers:
+        """The headers that report the caller's limits, made once; none before admission."""
+        if self._limit_headers is None and self.reservation is not None and self.parsed is not None:
+            headers, reservation = self.parsed.binding.headers, self.reservation
+            self._limit_headers = limit_headers(headers, reservation.limit_statuses, reservation.at_ms)
+        return self._limit_headers or ()
 
     @property
     def failure(self) -> Failure | None:
@@ -86,5 +92,5 @@ class Exchange:
 
 
 def _blame_of(status: int) -> Blame:
-    """Whose doing an upstream's own error is: a request that it cannot read is the caller's."""
+    """Who is responsible for an upstream's own error: the caller for a request that cannot be read."""
     return Blame.CALLER if status < 500 and status not in {408, 429} else Blame.UPSTREAM

@@ -1,6 +1,6 @@
-"""A form with files (multipart/form-data: RFC 7578, RFC 2046) as it passes: where the fields that are read stand.
+"""A form with files (multipart/form-data: RFC 7578, RFC 2046) as it passes: where the fields are that are read.
 
-A field that comes twice is refused wherever it stands, and so is what two parsers could take
+A field that comes twice is refused wherever it is, and so is what two parsers could take
 differently: else a client could be metered for one model and served another.
 """
 
@@ -29,7 +29,7 @@ _NAME = re.compile(r"[\w.\[\]-]+", re.ASCII)
 _PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
 
 
-class FormFields(JsonSpans, frozen=True):
+class FormSpans(JsonSpans, frozen=True):
     """The fields found in a form's beginning, as `JsonSpans` are those of an object: values are plain text."""
 
     def text(self, name: str) -> str:
@@ -46,7 +46,7 @@ class FormFields(JsonSpans, frozen=True):
 class Form(msgspec.Struct, frozen=True):
     """A form whose beginning has been read. `rest` is None where nothing follows."""
 
-    fields: FormFields
+    fields: FormSpans
     rest: BodyTail | None
 
 
@@ -88,7 +88,7 @@ class FormReader:
         if len(behind) < 2:
             return False
         if self._over or held[place - 2 : place] != _LINE_END or behind not in (_LINE_END, b"--"):
-            raise FormUnreadable("The form's boundary stands where it is no boundary: choose one that is in no part.")
+            raise FormUnreadable("The form's boundary also occurs inside a part: choose another one.")
         self._end_part(self._at + place - len(_LINE_END))
         self._drop(place + size)
         self._over, self._in_head = behind == b"--", behind == _LINE_END
@@ -131,7 +131,7 @@ def is_form(content_type: str) -> bool:
 
 
 def _boundary(content_type: str) -> bytes:
-    """What stands between the parts. Raises FormUnreadable."""
+    """The line between the parts. Raises FormUnreadable."""
     kind, parameters = _parsed(content_type)
     boundary = parameters.get("boundary", "")
     if kind.lower() != "multipart/form-data" or not _BOUNDARY.fullmatch(boundary):

@@ -1,4 +1,4 @@
-"""The top-level members of a JSON object: where each stands in the bytes.
+"""The top-level members of a JSON object: where each is in the bytes.
 
 Reading them refuses what is not a JSON object, duplicate names and wrong UTF-8. Changing some leaves
 every other byte as it was. Grammar: RFC 8259; duplicate names are refused because two parsers may
@@ -55,7 +55,7 @@ class JsonSpans(msgspec.Struct, frozen=True):
 
 
 def read_json_spans(body: bytes) -> JsonSpans:
-    """Where the members of a JSON object stand. Raises BodyUnreadable."""
+    """Where the members of a JSON object are. Raises BodyUnreadable."""
     try:
         if not body.isascii():
             body.decode()

@@ -1,6 +1,6 @@
-"""How limits are told: the 429's `limit` object, the refusal's message, the rate and quota headers.
+"""How limits are reported: the 429's `limit` object, the refusal's message, the rate and quota headers.
 
-Amounts are told in the unit of the configuration: requests, tokens, US dollars.
+Amounts are in the unit of the configuration: requests, tokens, US dollars.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
 
 from gateway.core.calendar import FOREVER_MS
 from gateway.core.errors import LimitRefusal, QuotaSpent, RateExceeded, RequestExceedsLimit
@@ -17,39 +19,55 @@ from gateway.core.reservation import LimitStatus, Refusal, RefusalReason
 _UNITS = {Meter.REQUESTS: "requests", Meter.USD: "USD", Meter.CONCURRENT: "requests at a time"}
 
 
-def _names(prefix: str, noun: str) -> tuple[str, str, str]:
-    return f"{prefix}-limit-{noun}", f"{prefix}-remaining-{noun}", f"{prefix}-reset-{noun}"
-
-
 _TOKENS = (Meter.TOKENS, Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS)
-_RATE_NAMES = {
-    Meter.REQUESTS: _names("x-ratelimit", "requests"),
-    **dict.fromkeys(_TOKENS, _names("x-ratelimit", "tokens")),
-}
-_QUOTA_NAMES = {
-    Meter.REQUESTS: _names("x-quota", "requests"),
-    Meter.USD: _names("x-quota", "usd"),
-    **dict.fromkeys(_TOKENS, _names("x-quota", "tokens")),
-}
+_NOUNS = {Meter.REQUESTS: "requests", Meter.USD: "usd", **dict.fromkeys(_TOKENS, "tokens")}
+
+
+class LimitHeader(msgspec.Struct, frozen=True):
+    """How a limit appears in the head of an answer. Of limits that share `limit_name` the tightest is shown."""
+
+    limit_name: str
+    remaining_name: str
+    reset_name: str
+    amount: str
+
+
+def header_of(limit: Limit) -> LimitHeader | None:
+    """None for a limit without headers: `concurrent`, a rate of dollars, and a shadow limit, for which no client is
+    to slow down."""
+    noun = _NOUNS.get(limit.meter)
+    if noun is None or limit.mode is Mode.SHADOW or (limit.is_rate and limit.meter is Meter.USD):
+        return None
+    prefix = "x-ratelimit" if limit.is_rate else "x-quota"
+    return LimitHeader(
+        limit_name=f"{prefix}-limit-{noun}",
+        remaining_name=f"{prefix}-remaining-{noun}",
+        reset_name=f"{prefix}-reset-{noun}",
+        amount=_figure(limit, limit.amount, ""),
+    )
 
 
 def refusal_error(refusal: Refusal) -> LimitRefusal:
-    """The error that tells a refusal to its caller."""
+    """A refusal as the error that its caller gets."""
     limit = refusal.limit_status.limit
-    told = limit_object(refusal.limit_status) | {
+    shown = limit_object(refusal.limit_status) | {
         "requested": in_unit(limit, refusal.requested),
         "retry_after_ms": refusal.retry_after_ms,
     }
     kind = _kind(refusal)
-    error = kind(_message(refusal), retry_after_ms=refusal.retry_after_ms or None, limit=told)
+    error = kind(_message(refusal), retry_after_ms=refusal.retry_after_ms or None, limit=shown)
     if kind is not QuotaSpent:
         error.type = limit.meter.family
-    error.headers = limit_headers(refusal.limit_statuses, refusal.at_ms)
+    error.headers = limit_headers(
+        [header_of(limit_status.limit) for limit_status in refusal.limit_statuses],
+        refusal.limit_statuses,
+        refusal.at_ms,
+    )
     return error
 
 
 def limit_object(limit_status: LimitStatus) -> dict[str, Any]:
-    """A limit and how it stands, as the API shows it (times in RFC 3339, UTC)."""
+    """A limit and its state, as the API shows it (times in RFC 3339, UTC)."""
     limit = limit_status.limit
     return {
         "name": limit.name,
@@ -65,31 +83,30 @@ def limit_object(limit_status: LimitStatus) -> dict[str, Any]:
 
 
 def limit_status_object(limit_status: LimitStatus) -> dict[str, Any]:
-    """A limit as `GET /v1/limits` and operators see it: beside how it stands, what is left and whether it binds."""
+    """A limit as `GET /v1/limits` and operators see it: with its state, what is left and whether it binds."""
     limit = limit_status.limit
     return {**limit_object(limit_status), "left": in_unit(limit, limit_status.left), "mode": limit.mode.value}
 
 
-def limit_headers(limit_statuses: Sequence[LimitStatus], now_ms: int) -> list[tuple[str, str]]:
+def limit_headers(
+    headers: Sequence[LimitHeader | None], limit_statuses: Sequence[LimitStatus], now_ms: int
+) -> list[tuple[str, str]]:
     """`x-ratelimit-*` for the tightest rates and `x-quota-*` for the tightest quotas: those with the least left.
-    A limit that is only tried out is not told: nobody is to slow down for it."""
-    tightest: dict[tuple[str, str, str], LimitStatus] = {}
-    for limit_status in limit_statuses:
-        limit = limit_status.limit
-        names = (_RATE_NAMES if limit.is_rate else _QUOTA_NAMES).get(limit.meter)
-        if names is None or limit.mode is Mode.SHADOW:
+    `headers` are those of the limits, in the same order."""
+    tightest: dict[str, tuple[LimitHeader, LimitStatus]] = {}
+    for header, limit_status in zip(headers, limit_statuses, strict=False):
+        if header is None:
             continue
-        rival = tightest.get(names)
-        if rival is None or limit_status.left < rival.left:
-            tightest[names] = limit_status
-    headers: list[tuple[str, str]] = []
-    for (amount, left, reset), limit_status in tightest.items():
-        limit = limit_status.limit
-        headers.append((amount, _figure(limit, limit.amount, "")))
-        headers.append((left, _figure(limit, limit_status.left, "")))
+        rival = tightest.get(header.limit_name)
+        if rival is None or limit_status.left < rival[1].left:
+            tightest[header.limit_name] = header, limit_status
+    written: list[tuple[str, str]] = []
+    for header, limit_status in tightest.values():
+        written.append((header.limit_name, header.amount))
+        written.append((header.remaining_name, _figure(limit_status.limit, limit_status.left, "")))
         if limit_status.resets_ms:
-            headers.append((reset, duration_text(max(0, limit_status.resets_ms - now_ms))))
-    return headers
+            written.append((header.reset_name, duration_text(max(0, limit_status.resets_ms - now_ms))))
+    return written
 
 
 def in_unit(limit: Limit, amount: int) -> int | float:
@@ -154,5 +171,6 @@ def _whose(limit: Limit) -> str:
 
 def _figure(limit: Limit, amount: int, separator: str = ",") -> str:
     """An amount in decimal digits: a small one in dollars is not `1e-06`."""
-    text = f"{in_unit(limit, amount):{separator}.6f}" if limit.meter is Meter.USD else f"{amount:{separator}}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    if limit.meter is not Meter.USD:
+        return f"{amount:{separator}}" if separator else str(amount)
+    return f"{in_unit(limit, amount):{separator}.6f}".rstrip("0").rstrip(".")

@@ -102,7 +102,7 @@ class Limit(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What its counter is known by: amounts and mode may change without losing the count."""
+        """What identifies its counter: amounts and mode may change without losing the count."""
         return (self.name, self.scope, self.team, self.subject, self.meter, self.per, self.models)
 
     def for_user(self, user: str) -> Limit:

@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.core.endpoints import Endpoint
 from gateway.core.json_spans import JsonSpans
-from gateway.core.target import Model
+from gateway.core.snapshot import Binding, Model
 
 
 class BodyTail(Protocol):
@@ -18,7 +18,7 @@ class BodyTail(Protocol):
     length: int | None
     """Bytes of all its pieces; None where the client did not say."""
     taken: bool
-    """Whether some of it was taken, so that the request cannot be sent anew."""
+    """Whether some of it was taken, so that the request cannot be sent again."""
 
     async def piece(self) -> bytes:
         """The next piece, empty at the end. Raises as `Body` does, and FormUnreadable."""
@@ -61,7 +61,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     neither says. `input_bytes` are the bytes that the model reads, for the estimate."""
 
     endpoint: Endpoint
-    model: Model
+    binding: Binding
     asked_model: str
     stream: bool
     asks_usage: bool
@@ -73,3 +73,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     input_bytes: int
     rest: BodyTail | None = None
     """What follows the bytes of `members`, where the body is not held in memory."""
+
+    @property
+    def model(self) -> Model:
+        return self.binding.model

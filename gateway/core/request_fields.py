@@ -22,7 +22,7 @@ Choices = Annotated[int, Meta(ge=1, le=128)]
 
 
 class Fields(msgspec.Struct, kw_only=True):
-    """What every request may say of itself. A subclass says what else it has, and how it caps its output."""
+    """What every request may have. A subclass adds its own fields, and says how its output is capped."""
 
     model: Text
     user: User | None = None
@@ -88,7 +88,7 @@ class ChatFields(_Sampled, kw_only=True):
 
     @property
     def output_cap(self) -> int | None:
-        """Of two caps the larger, since nobody knows which one the upstream obeys."""
+        """Of two caps the larger, since it is not known which one the upstream obeys."""
         caps = [cap for cap in (self.max_completion_tokens, self.max_tokens) if cap is not None]
         return max(caps, default=None)
 
@@ -126,7 +126,7 @@ class ResponseFields(Fields, kw_only=True):
         return self.user or self.safety_identifier or ""
 
 
-class _Turn(msgspec.Struct):
+class _AnthropicMessage(msgspec.Struct):
     role: Literal["user", "assistant", "system"]
 
 
@@ -135,7 +135,7 @@ class _Metadata(msgspec.Struct):
 
 
 class MessageFields(Fields, kw_only=True):
-    messages: Annotated[list[_Turn], Meta(min_length=1)]
+    messages: Annotated[list[_AnthropicMessage], Meta(min_length=1)]
     max_tokens: Tokens
     temperature: Share | None = None
     top_p: Share | None = None
@@ -165,7 +165,7 @@ class ImageFields(Fields, kw_only=True):
 
 
 class FormFields(Fields, kw_only=True):
-    """What is read of a form with files: a field that stands behind a file may come too late to be required."""
+    """What is read of a form with files: a field that comes after a file may come too late to be required."""
 
     n: Annotated[int, Meta(ge=1, le=10)] | None = None
 

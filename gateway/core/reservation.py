@@ -1,4 +1,4 @@
-"""What admission reserves and settlement corrects: charges, verdicts, standings, settlements.
+"""What admission reserves and settlement corrects: charges, verdicts, limit statuses, settlements.
 
 These values cross the border to the store, and a settlement may wait in a file: they are plain data.
 """
@@ -14,7 +14,7 @@ from gateway.core.usage import Usage
 
 
 class Charge(msgspec.Struct, frozen=True):
-    """What one limit bears for one request: `fixed` plus `per_output` for each token of output.
+    """What one limit is charged for one request: `fixed` plus `per_output` for each token of output.
 
     `fixed` is in the limit's unit (requests: 1; tokens: the estimated input; usd: the input's
     micro-dollars). `per_output` is in millionths of that unit a token (tokens: 1_000_000; usd:
@@ -42,10 +42,13 @@ class AdmissionRequest(msgspec.Struct, frozen=True):
     likely: int
     most: int
     least: int = 1
+    limits: tuple[Limit, ...] = ()
+    """Those of the charges, in their order: the same tuple for each request that they bind, so that a store can keep
+    by its identity what it has prepared for them. Empty where the request was made without one."""
 
 
 class LimitStatus(msgspec.Struct, frozen=True):
-    """How a limit stands. `left` is what another request could take now, never negative.
+    """A limit at one moment. `left` is what another request could take now, never negative.
 
     `resets_ms` is the wall time, by the store's clock, at which the limit is whole again: a bucket
     full, a window over, 0 for `concurrent`.
@@ -78,7 +81,7 @@ class Reservation(msgspec.Struct, frozen=True):
     """An admitted request: what is held for it, until it is settled or its gateway is dead.
 
     `granted` is the output that it may produce, in tokens over all choices; `capped` says that this is
-    less than `most`, so that the upstream must be told. `limit_statuses` count this request in, in the order
+    less than `most`, so that the upstream must be given the cap. `limit_statuses` count this request in, in the order
     of the charges.
     `would_refuse` names the shadow limits that would have refused.
     """
@@ -94,7 +97,7 @@ class Reservation(msgspec.Struct, frozen=True):
 
 class Refusal(msgspec.Struct, frozen=True):
     """A refused request: nothing was charged. `limit_status` is that of the limit that refuses (the one
-    with the longest wait, where several do), `requested` what it would have had to bear.
+    with the longest wait, where several do), `requested` what it would have been charged.
     `retry_after_ms` is 0 where waiting does not help: NEVER, or the quota `total` spent."""
 
     limit_status: LimitStatus
@@ -118,7 +121,7 @@ class LedgerEntry(msgspec.Struct, frozen=True):
 
 
 class SettlementLine(msgspec.Struct, frozen=True):
-    """What a limit must bear in truth, beside what it holds."""
+    """What a limit is charged in the end, and what it holds until then."""
 
     hold: Hold
     actual: int

@@ -57,16 +57,16 @@ class ResponseWriter(Protocol):
 
     @property
     def congested(self) -> bool:
-        """Whether the client reads more slowly than is written: whoever writes pauses its source."""
+        """Whether the client reads more slowly than is written: its source has to be paused."""
         ...
 
-    def on_writable(self, relieved: Callable[[], None]) -> None:
-        """Call `relieved` each time the congestion ends."""
+    def on_writable(self, resume: Callable[[], None]) -> None:
+        """Call `resume` each time the congestion ends."""
         ...
 
-    def keep_alive(self, every_s: float, headers: Headers) -> None:
-        """From now on, after each `every_s` of silence, say in a comment that more is to come (0: never).
-        The first one begins an event stream with these headers, if no answer has begun."""
+    def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
+        """From now on, after each `every_s` of silence, send a comment (0: never). The first one begins an event
+        stream with what `headers` gives, if no answer has begun."""
         ...
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
@@ -86,6 +86,6 @@ class ResponseWriter(Protocol):
         ...
 
     def fail(self, error: GatewayError) -> None:
-        """Tell an error: as the whole answer, or, where one has begun, as the last event of a stream whose
-        connection then closes without an end, so that nobody takes it for a whole answer."""
+        """Send an error: as the whole answer, or, where one has begun, as the last event of a stream whose
+        connection then closes without an end, so that it is not taken for a whole answer."""
         ...

@@ -1,22 +1,193 @@
-"""One immutable picture of the configuration, as requests see it: keys and models.
+"""The configuration as requests see it: keys, models, upstreams, and what binds a key that uses a model.
 
-A reload builds a new one and swaps the reference; a request keeps the one that it began with.
+A `ConfigSnapshot` is immutable. A reload builds a new one beside it and swaps one reference; a request keeps the
+one that it began with.
+
+What a request needs to know of its key and its model together is a `Binding`: the limits that apply to both, what
+each of them is charged, and the names of the headers that report it. Globs are matched and limits are put together
+once, when a key first uses a model, and not for each request. Bindings are made one at a time, as they are needed:
+there can be as many as keys times models, which are too many to make at a reload, and too many to keep without a
+bound.
 """
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 import msgspec
 
-from gateway.core.caller import Caller
-from gateway.core.limits import Limit
-from gateway.core.target import Model, Upstream
+from gateway.core.limit_status import LimitHeader, header_of
+from gateway.core.limits import Limit, Meter
+from gateway.core.pricing import Price
+
+BINDINGS_MAX = 65_536
+"""Bindings that a snapshot keeps; the oldest goes first, and is made again when it is needed."""
+
+USERS_MAX = 256
+"""End users of one binding whose limits are kept; the least recently seen goes first."""
+
+MILLION = 1_000_000
 
 
-class ConfigSnapshot(msgspec.Struct, frozen=True, weakref=True):
+class Timeouts(msgspec.Struct, frozen=True):
+    """Seconds. `first_byte` runs from the request's last byte, `idle` between two pieces, `total` over all."""
+
+    connect: float = 5.0
+    first_byte: float = 60.0
+    idle: float = 60.0
+    total: float = 900.0
+
+
+class Upstream(msgspec.Struct, frozen=True, cache_hash=True):
+    """One model server. `headers` carry its credentials and what its operator adds to every request."""
+
+    name: str
+    base_url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    timeouts: Timeouts = Timeouts()
+    max_connections: int = 512
+    stream_options: bool = True
+    """Whether it understands `stream_options` (some servers refuse the field)."""
+    output_cap: str = "max_tokens"
+    """The member that caps a chat's output where the gateway must and the client did not."""
+    check_path: str = ""
+    """The path of its health check, made each `check_every_s` seconds; empty: none is made."""
+    check_every_s: float = 0.0
+    reads_on: bool = False
+    """Whether a stream is read on after its client has left, to learn the true usage."""
+
+
+class Target(msgspec.Struct, frozen=True, cache_hash=True):
+    """One route of a model: the upstream and the name that the model has there."""
+
+    upstream: Upstream
+    model: str
+    weight: int = 1
+    priority: int = 1
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A model as clients know it. Sizes are tokens; None where the operator does not say."""
+
+    name: str
+    targets: tuple[Target, ...]
+    aliases: tuple[str, ...] = ()
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    affinity: str = "none"
+    """Which requests go to the same target: none, those of one user, or those that begin alike (prefix)."""
+    price: Price | None = None
+    limits: tuple[Limit, ...] = ()
+    created: int = 0
+    """Seconds since 1970, for `GET /v1/models`: when the configuration that names it was loaded."""
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a model's name fits one of the globs (case counts; `*` crosses slashes)."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+class Caller(msgspec.Struct, frozen=True, gc=False):
+    """A key as the pipeline sees it. `limits` are those of organisation, team and key; `user_limits` bind each end
+    user of the team separately. `models` empty: every model."""
+
+    key_id: str
+    key_name: str
+    team: str
+    models: tuple[tuple[str, ...], ...] = ()
+    """Each entry is a list of globs that must admit the model: the team's, then the key's own."""
+    limits: tuple[Limit, ...] = ()
+    user_limits: tuple[Limit, ...] = ()
+    expires_ms: int | None = None
+    disabled: bool = False
+
+    def may_use(self, model: str) -> bool:
+        return all(matches(model, patterns) for patterns in self.models)
+
+
+class ChargeRule(msgspec.Struct, frozen=True):
+    """What one limit is charged for one request: so much each, and so many millionths of its unit a token."""
+
+    each: int
+    per_input: int
+    per_output: int
+
+
+_CHARGE_RULES = {
+    Meter.TOKENS: ChargeRule(0, MILLION, MILLION),
+    Meter.INPUT_TOKENS: ChargeRule(0, MILLION, 0),
+    Meter.OUTPUT_TOKENS: ChargeRule(0, 0, MILLION),
+    Meter.REQUESTS: ChargeRule(1, 0, 0),
+    Meter.CONCURRENT: ChargeRule(1, 0, 0),
+}
+
+
+class Binding(msgspec.Struct, frozen=True, eq=False):
+    """What binds one key that uses one model.
+
+    `limits` is the same tuple for every request that names no end user, so that a store can keep by its identity
+    what it has prepared for it; `limits_for` gives the same tuple for the same user, while the user is remembered.
+    `charge_rules` and `headers` belong to `limits` followed by the limits of a user, place by place.
+    """
+
+    caller: Caller
+    model: Model
+    limits: tuple[Limit, ...]
+    user_limits: tuple[Limit, ...]
+    charge_rules: tuple[ChargeRule, ...]
+    headers: tuple[LimitHeader | None, ...]
+    _by_user: dict[str, tuple[Limit, ...]] = msgspec.field(default_factory=dict)
+
+    def limits_for(self, user: str) -> tuple[Limit, ...]:
+        """Every limit that binds a request of this end user, or of one that names none."""
+        if not user or not self.user_limits:
+            return self.limits
+        known = self._by_user.pop(user, None)
+        if known is None:
+            known = (*self.limits, *[limit.for_user(user) for limit in self.user_limits])
+            if len(self._by_user) >= USERS_MAX:
+                del self._by_user[next(iter(self._by_user))]
+        self._by_user[user] = known
+        return known
+
+
+def bind(caller: Caller, model: Model) -> Binding:
+    """Put together what applies to this key and this model."""
+    limits = tuple([limit for limit in (*caller.limits, *model.limits) if _applies(limit, model)])
+    user_limits = tuple([limit for limit in caller.user_limits if _applies(limit, model)])
+    every = (*limits, *user_limits)
+    return Binding(
+        caller=caller,
+        model=model,
+        limits=limits,
+        user_limits=user_limits,
+        charge_rules=tuple([_charge_rule(limit, model.price) for limit in every]),
+        headers=tuple([header_of(limit) for limit in every]),
+    )
+
+
+class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
     """`callers` by the hexadecimal SHA-256 of their key, `models` by name and by alias."""
 
     callers: dict[str, Caller]
     models: dict[str, Model]
+    _bindings: dict[tuple[str, str], Binding] = msgspec.field(default_factory=dict)
+
+    def binding(self, caller: Caller, asked: str) -> Binding | None:
+        """What binds a caller that asks for this model or alias; None where it is unknown or not allowed."""
+        known = self._bindings.get((caller.key_id, asked))
+        if known is not None and known.caller is caller:
+            return known
+        model = self.models.get(asked)
+        if model is None or not caller.may_use(model.name):
+            return None
+        # A model and its aliases have one binding.
+        named = self.binding(caller, model.name) if asked != model.name else None
+        made = named or bind(caller, model)
+        if len(self._bindings) >= BINDINGS_MAX:
+            del self._bindings[next(iter(self._bindings))]
+        self._bindings[caller.key_id, asked] = made
+        return made
 
     def upstreams(self) -> list[Upstream]:
         """Every upstream that a route leads to, each once."""
@@ -27,11 +198,6 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, weakref=True):
         """What this caller may use, each model once, in the order of the configuration."""
         named = {model.name: model for model in self.models.values()}
         return [model for model in named.values() if caller.may_use(model.name)]
-
-    def model_for(self, caller: Caller, asked: str) -> Model | None:
-        """The model behind a name or alias, None where it is unknown or not allowed."""
-        model = self.models.get(asked)
-        return model if model is not None and caller.may_use(model.name) else None
 
     @property
     def teams(self) -> set[str]:
@@ -47,3 +213,14 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, weakref=True):
         for model in self.models.values():
             found |= {limit.identity: limit for limit in model.limits}
         return list(found.values())
+
+
+def _applies(limit: Limit, model: Model) -> bool:
+    return not limit.models or matches(model.name, limit.models)
+
+
+def _charge_rule(limit: Limit, price: Price | None) -> ChargeRule:
+    if limit.meter is Meter.USD:
+        # The configuration refuses a usd limit over a model without a price.
+        return ChargeRule(0, price.input, price.output) if price else ChargeRule(0, 0, 0)
+    return _CHARGE_RULES[limit.meter]

@@ -50,7 +50,7 @@ class StoreUrl(msgspec.Struct, frozen=True):
 
 
 def read_store_url(url: str) -> StoreUrl:
-    """Raises ValueError: what is wrong, never what stands in it."""
+    """Raises ValueError: what is wrong, never its contents."""
     scheme, separator, rest = url.partition("://")
     kind = _KINDS.get(scheme)
     if kind is None or not separator:

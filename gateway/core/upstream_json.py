@@ -17,17 +17,17 @@ _DECODER = msgspec.json.Decoder(JsonMembers)
 
 
 def reports_error(chunk: JsonMembers) -> bool:
-    """Whether an event tells a failure, in the way of any of the APIs served."""
+    """Whether an event reports a failure, in the form of any of the APIs served."""
     kind = decoded(chunk["type"]) if "type" in chunk else None
     return present(chunk, "error") or kind in ("error", "response.failed")
 
 
 def error_message(body: bytes) -> str:
-    """What an error body says to a person, as far as it has a usual form."""
+    """The message of an error body, as far as it has one of the usual forms."""
     chunk = members_of(body) or {}
     inner = members_of(chunk.get("error")) or chunk
-    said = decoded(inner["message"]) if "message" in inner else None
-    return said if isinstance(said, str) else "it gave no reason."
+    message = decoded(inner["message"]) if "message" in inner else None
+    return message if isinstance(message, str) else "it gave no reason."
 
 
 def find_usage(chunk: JsonMembers, paths: tuple[UsagePath, ...]) -> msgspec.Raw | None:
@@ -106,7 +106,7 @@ def ends_choice(chunk: JsonMembers) -> bool:
     return any(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)
 
 
-def decoded(raw: msgspec.Raw) -> Any:
+def decoded(raw: msgspec.Raw | bytes) -> Any:
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

@@ -126,7 +126,7 @@ class Reconciliation:
         }
 
 
-class _Ledger:
+class _LedgerFigures:
     """The ledger's rows of one upstream, summed by day and group of models."""
 
     def __init__(self, report: Row, upstream: str, groups: Sequence[ModelGroup]) -> None:
@@ -166,7 +166,7 @@ def reconcile(
 ) -> Reconciliation:
     """`report` is the usage report of `ledger_query`, `today` the day in UTC."""
     groups = model_groups(settings, upstream)
-    ledger = _Ledger(report, upstream, groups)
+    ledger = _LedgerFigures(report, upstream, groups)
     cells = [
         cell
         for day in export.span
@@ -217,7 +217,9 @@ def _without_version(name: str) -> str:
     return _VERSION.sub("", _canonical(name))
 
 
-def _cells(day: date, export: UsageExport, ledger: _Ledger, groups: Sequence[ModelGroup]) -> Iterator[ReconciledCell]:
+def _cells(
+    day: date, export: UsageExport, ledger: _LedgerFigures, groups: Sequence[ModelGroup]
+) -> Iterator[ReconciledCell]:
     provider: dict[str, ExportCell] = {}
     names: dict[str, list[str]] = {}
     unrouted: set[str] = set()
@@ -235,14 +237,16 @@ def _cells(day: date, export: UsageExport, ledger: _Ledger, groups: Sequence[Mod
         yield replace(found, provider_models=names.get(title, []), is_routed=title not in unrouted)
 
 
-def _cells_of_all(day: date, export: UsageExport, ledger: _Ledger) -> Iterator[ReconciledCell]:
+def _cells_of_all(day: date, export: UsageExport, ledger: _LedgerFigures) -> Iterator[ReconciledCell]:
     """For an export that names no models."""
     cell = export.cells.get((day, ""))
     if cell is not None or ledger.titles(day.isoformat()):
         yield _cell(day, ALL_MODELS, cell, export, ledger)
 
 
-def _cell(day: date, title: str, cell: ExportCell | None, export: UsageExport, ledger: _Ledger) -> ReconciledCell:
+def _cell(
+    day: date, title: str, cell: ExportCell | None, export: UsageExport, ledger: _LedgerFigures
+) -> ReconciledCell:
     provider = cell.figures if cell is not None else dict.fromkeys(export.figures, _ZERO)
     rounding = cell.rounding if cell is not None else _ZERO
     ours = ledger.of(day.isoformat(), title)
@@ -267,7 +271,13 @@ class _Reasons:
     """Why a cell may differ, the likeliest first."""
 
     def __init__(
-        self, upstream: str, export: UsageExport, ledger: _Ledger, shared: frozenset[str], timezone: str, today: date
+        self,
+        upstream: str,
+        export: UsageExport,
+        ledger: _LedgerFigures,
+        shared: frozenset[str],
+        timezone: str,
+        today: date,
     ) -> None:
         self._upstream = upstream
         self._export = export

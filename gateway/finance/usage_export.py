@@ -72,7 +72,7 @@ class UsageExport:
         """What the file tells of any cell."""
         return frozenset(name for cell in self.cells.values() for name in cell.figures)
 
-    def add(self, day: date, line: _Line, rounding: Decimal) -> None:
+    def add(self, day: date, line: _ExportLine, rounding: Decimal) -> None:
         self.days.add(day)
         self.cells.setdefault((day, line.model), ExportCell()).add(line.figures, rounding)
 
@@ -83,12 +83,12 @@ class UsageExport:
         return [first + timedelta(days=index) for index in range((last - first).days + 1)]
 
 
-class _Line(NamedTuple):
+class _ExportLine(NamedTuple):
     model: str
     figures: Figures
 
 
-class _Fields:
+class _ExportFields:
     """A result of an API or a row of a CSV. Reads what it has; raises ExportBroken with its place."""
 
     def __init__(self, place: str, values: Mapping[str, Any]) -> None:
@@ -127,11 +127,11 @@ class _Fields:
                 raise self.wrong(name, "must be a whole number from 0")
         return sum((self.number(name) for name in names), Decimal(0))
 
-    def inner(self, name: str) -> _Fields:
+    def inner(self, name: str) -> _ExportFields:
         value = self._values.get(name)
         if value is not None and not isinstance(value, dict):
             raise self.wrong(name, "must be an object")
-        return _Fields(f"{self.place}.{name}", value or {})
+        return _ExportFields(f"{self.place}.{name}", value or {})
 
     def dollars(self, amount: str, currency: str) -> Decimal:
         if self.text(currency).lower() not in ("", "usd"):
@@ -149,11 +149,11 @@ class _Format(NamedTuple):
     title: str
     marks: frozenset[str]
     starts: str
-    read: Callable[[_Fields], _Line | None]
+    read: Callable[[_ExportFields], _ExportLine | None]
     rounding: Decimal = Decimal(0)
 
 
-def _openai_usage(fields: _Fields) -> _Line | None:
+def _openai_usage(fields: _ExportFields) -> _ExportLine | None:
     if "num_model_requests" not in fields:
         return None
     figures = {"requests": fields.count("num_model_requests")}
@@ -166,19 +166,19 @@ def _openai_usage(fields: _Fields) -> _Line | None:
     ):
         if theirs in fields:
             figures[name] = fields.count(theirs)
-    return _Line(fields.text("model"), figures)
+    return _ExportLine(fields.text("model"), figures)
 
 
-def _openai_costs(fields: _Fields) -> _Line | None:
+def _openai_costs(fields: _ExportFields) -> _ExportLine | None:
     amount = fields.inner("amount")
-    return _Line(_model_of_line_item(fields.text("line_item")), {"usd": amount.dollars("value", "currency")})
+    return _ExportLine(_model_of_line_item(fields.text("line_item")), {"usd": amount.dollars("value", "currency")})
 
 
-def _openai_costs_csv(fields: _Fields) -> _Line | None:
+def _openai_costs_csv(fields: _ExportFields) -> _ExportLine | None:
     if "amount_value" not in fields:
         return None
     usd = fields.dollars("amount_value", "amount_currency")
-    return _Line(_model_of_line_item(fields.text("line_item")), {"usd": usd})
+    return _ExportLine(_model_of_line_item(fields.text("line_item")), {"usd": usd})
 
 
 def _model_of_line_item(line_item: str) -> str:
@@ -187,21 +187,23 @@ def _model_of_line_item(line_item: str) -> str:
     return model if comma else ""
 
 
-def _anthropic_usage(fields: _Fields) -> _Line | None:
+def _anthropic_usage(fields: _ExportFields) -> _ExportLine | None:
     writes = fields.inner("cache_creation").count("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
     cached = fields.count("cache_read_input_tokens")
     return _anthropic_line(fields, fields.text("model"), "uncached_input_tokens", cached, writes, "output_tokens")
 
 
-def _anthropic_usage_csv(fields: _Fields) -> _Line | None:
+def _anthropic_usage_csv(fields: _ExportFields) -> _ExportLine | None:
     writes = fields.count("usage_input_tokens_cache_write_5m", "usage_input_tokens_cache_write_1h")
     cached = fields.count("usage_input_tokens_cache_read")
     model = fields.text("model_version")
     return _anthropic_line(fields, model, "usage_input_tokens_no_cache", cached, writes, "usage_output_tokens")
 
 
-def _anthropic_line(fields: _Fields, model: str, uncached: str, cached: Decimal, writes: Decimal, output: str) -> _Line:
-    return _Line(
+def _anthropic_line(
+    fields: _ExportFields, model: str, uncached: str, cached: Decimal, writes: Decimal, output: str
+) -> _ExportLine:
+    return _ExportLine(
         model,
         {
             "input_tokens": fields.count(uncached) + cached + writes,
@@ -212,12 +214,12 @@ def _anthropic_line(fields: _Fields, model: str, uncached: str, cached: Decimal,
     )
 
 
-def _anthropic_costs(fields: _Fields) -> _Line | None:
-    return _Line(fields.text("model"), {"usd": fields.dollars("amount", "currency") * _CENT})
+def _anthropic_costs(fields: _ExportFields) -> _ExportLine | None:
+    return _ExportLine(fields.text("model"), {"usd": fields.dollars("amount", "currency") * _CENT})
 
 
-def _anthropic_costs_csv(fields: _Fields) -> _Line | None:
-    return _Line(fields.text("model"), {"usd": fields.number("cost_usd")})
+def _anthropic_costs_csv(fields: _ExportFields) -> _ExportLine | None:
+    return _ExportLine(fields.text("model"), {"usd": fields.number("cost_usd")})
 
 
 _APIS = (
@@ -278,11 +280,11 @@ def _add_bucket(export: UsageExport, place: str, bucket: Any) -> None:
     if not isinstance(results, list):
         raise ExportBroken(f"{place} must be a bucket with `results`")
     starts = "start_time" if "start_time" in bucket else "starting_at"
-    day = _day(_Fields(place, bucket), starts)
+    day = _day(_ExportFields(place, bucket), starts)
     export.days.add(day)
     for index, result in enumerate(results):
         names = frozenset(result) if isinstance(result, dict) else frozenset()
-        fields = _Fields(f"{place}.results[{index}]", result if names else {})
+        fields = _ExportFields(f"{place}.results[{index}]", result if names else {})
         api = next((api for api in _APIS if api.starts == starts and api.marks <= names), None)
         if api is None:
             raise ExportBroken(f"{fields.place} is neither usage nor cost, as OpenAI's or Anthropic's APIs give them")
@@ -305,7 +307,7 @@ def _read_csv(text: str) -> UsageExport:
         )
     export = UsageExport(kind.title)
     for place, row in _csv_rows(rows):
-        fields = _Fields(place, row)
+        fields = _ExportFields(place, row)
         day = _day(fields, kind.starts)
         export.days.add(day)
         line = kind.read(fields)
@@ -325,7 +327,7 @@ def _csv_rows(rows: csv.DictReader[str]) -> Iterator[tuple[str, Mapping[str, Any
         raise ExportBroken(f"line {rows.line_num}: it is not CSV: {error}") from None
 
 
-def _day(fields: _Fields, name: str) -> date:
+def _day(fields: _ExportFields, name: str) -> date:
     """Seconds since 1970, or a day or time of RFC 3339; in UTC."""
     if name not in fields:
         raise fields.wrong(name, "is missing")

@@ -103,10 +103,12 @@ class BackgroundTasks:
 
 
 async def wait_first(*waits: Coroutine[Any, Any, Any]) -> None:
-    """Wait for the first of these, and cancel the others."""
+    """Wait for the first of these, and cancel the others. Raises what that one raises."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
     finally:
         for task in tasks:
             task.cancel()

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from gateway.core.http_syntax import operator_header_fault, read_base_url
 from gateway.core.limits import Meter, Per
-from gateway.core.target import matches
+from gateway.core.snapshot import matches
 from gateway.settings.diagnostics import Diagnostic, Path, dotted, nearest
 from gateway.settings.document import Document
 from gateway.settings.models import KeySettings, LimitSettings, Settings, UpstreamSettings

@@ -1,1 +1,1 @@
-"""Verbs: one module for each step of the journey; none of them knows another."""
+"""The steps of a request, a module each; none of them knows another."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hashlib import sha256
 
-from gateway.core.caller import Caller
 from gateway.core.clock import Clock
 from gateway.core.errors import KeyExpired, KeyMissing, KeyUnknown
-from gateway.core.snapshot import ConfigSnapshot
+from gateway.core.snapshot import Caller, ConfigSnapshot
 
 
 def authenticate(headers: Mapping[str, str], snapshot: ConfigSnapshot, clock: Clock) -> Caller:

@@ -15,9 +15,9 @@ from gateway.core.health import Outcome, outcome_of_error, outcome_of_status
 from gateway.core.json_spans import read_json_spans
 from gateway.core.request import ParsedRequest
 from gateway.core.response import ResponseWriter, UpstreamResponse
-from gateway.core.retry_after import read_retry_after
+from gateway.core.retry import read_retry_after
 from gateway.core.routing import RoutingState
-from gateway.core.target import Target
+from gateway.core.snapshot import Target
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 
 MORE_TARGETS = 2
@@ -51,13 +51,14 @@ async def forward(
 
     The last failure is what the client sees: an error of ours where the upstream gave no answer, the
     upstream's own answer where it gave one. Once the client has a byte, if only a keep-alive, or its body was
-    passed on unkept, no other target is tried; nor where too many requests are tried again already.
+    passed on without being kept, no other target is tried; nor where too many requests are tried again already.
     """
-    headers = _headers(exchange)
-    retries = services.routing.retries(parsed.model, services.clock.monotonic())
-    retries.request(services.clock.monotonic())
+    headers, clock = _headers(exchange), services.clock
+    retries = services.routing.retries(parsed.model, clock.monotonic())
+    retries.request(clock.monotonic())
     left = iter(targets[: 1 + MORE_TARGETS])
-    following = _next_well(left, services)
+    # The first was routed just now; whether the others may still be asked is seen when it is their turn.
+    following: Target | None = next(left, None)
     while following is not None:
         target = following
         body = outgoing_body(exchange, parsed, target)
@@ -72,19 +73,19 @@ async def forward(
         try:
             response = await _attempt(exchange, target, outgoing, services)
         except (UpstreamUnreachable, UpstreamTimedOut):
-            following = _next_well(left, services)
+            following = _next_healthy(left, services)
             if following is None or not _can_repeat(parsed, writer) or not retries.take():
                 raise
             continue
-        following = _next_well(left, services) if _is_failure(response.status) else None
+        following = _next_healthy(left, services) if _is_failure(response.status) else None
         if following is None or not _can_repeat(parsed, writer) or not retries.take():
             return _presentable(response, target)
         response.abandon()
-    raise NoTarget(f"No upstream of the model {parsed.model.name!r} is well just now.", retry_after_ms=1000)
+    raise NoTarget(f"No upstream of the model {parsed.model.name!r} can take a request now.", retry_after_ms=1000)
 
 
-def _next_well(left: Iterator[Target], services: UpstreamServices) -> Target | None:
-    """The next that may be asked: since it was picked, its last probe may have been taken, or it may have failed."""
+def _next_healthy(left: Iterator[Target], services: UpstreamServices) -> Target | None:
+    """The next that may be asked: since they were routed, its last probe may have been taken, or it may have failed."""
     now = services.clock.monotonic()
     return next((target for target in left if services.routing.health.share(target, now) > 0), None)
 
@@ -92,7 +93,7 @@ def _next_well(left: Iterator[Target], services: UpstreamServices) -> Target | N
 async def _attempt(
     exchange: Exchange, target: Target, outgoing: UpstreamRequest, services: UpstreamServices
 ) -> UpstreamResponse:
-    """One try, of which the target's health is told. The one that is relayed ends with its exchange."""
+    """One try, which counts for the target's health. The one that is relayed ends with its exchange."""
     exchange.target = target
     now = services.clock.monotonic
     attempt = exchange.attempt = services.routing.health.begin(target, now())

@@ -7,7 +7,6 @@ from functools import cache
 
 import msgspec
 
-from gateway.core.caller import Caller
 from gateway.core.endpoints import Endpoint
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.estimate import readable_size
@@ -15,7 +14,7 @@ from gateway.core.form import Form
 from gateway.core.json_spans import JsonSpans, read_json_spans
 from gateway.core.request import ParsedRequest
 from gateway.core.request_fields import Fields
-from gateway.core.snapshot import ConfigSnapshot
+from gateway.core.snapshot import Caller, ConfigSnapshot
 
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _EXPLANATION_MAX = 200
@@ -27,21 +26,22 @@ def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapsh
     if isinstance(body, bytes):
         members, rest = read_json_spans(body), None
         fields = _fields(body, endpoint)
-        _refuse_double_options(members)
+        if endpoint.asks_with_stream_options:
+            _refuse_double_options(members)
     else:
         members, rest = body.fields, body.rest
         fields = _fields_of_form(body, endpoint)
-    model = snapshot.model_for(caller, fields.model)
-    if model is None:
+    binding = snapshot.binding(caller, fields.model)
+    if binding is None:
         raise ModelUnknown(
             f"The model {fields.model!r} does not exist, or this key may not use it. GET /v1/models lists what it may.",
             param="model",
         )
     asked = fields.output_cap
-    caps = [cap for cap in (asked, model.max_output_tokens) if cap is not None]
+    caps = [cap for cap in (asked, binding.model.max_output_tokens) if cap is not None]
     return ParsedRequest(
         endpoint=endpoint,
-        model=model,
+        binding=binding,
         asked_model=fields.model,
         stream=fields.streams,
         asks_usage=fields.asks_usage,
@@ -74,9 +74,9 @@ def _fields_of_form(form: Form, endpoint: Endpoint) -> Fields:
         raise FieldInvalid(
             f"'model' is not within the form's first {begin} KiB. Send it before the files.", param="model"
         )
-    told = {name: form.fields.text(name) for name in form.fields.spans}
+    sent = {name: form.fields.text(name) for name in form.fields.spans}
     try:
-        return msgspec.convert(told, endpoint.fields, strict=False)
+        return msgspec.convert(sent, endpoint.fields, strict=False)
     except msgspec.ValidationError as error:
         raise _field_error(str(error)) from None
 
@@ -96,8 +96,8 @@ def _field_error(explanation: str) -> FieldInvalid:
     if missing:
         path = f"{path}.{missing[1]}" if path else missing[1]
         return FieldInvalid(f"{path!r} is required and was not sent.", param=path)
-    said = f"{what[:1].lower()}{what[1:_EXPLANATION_MAX]}".replace("`", "'")
-    return FieldInvalid(f"{path!r} is not valid: {said}.", param=path or None)
+    reason = f"{what[:1].lower()}{what[1:_EXPLANATION_MAX]}".replace("`", "'")
+    return FieldInvalid(f"{path!r} is not valid: {reason}.", param=path or None)
 
 
 def _refuse_double_options(members: JsonSpans) -> None:

@@ -6,31 +6,31 @@ from functools import cache
 
 import msgspec
 
-from gateway.core.form import Form, FormFields, FormReader, is_form
+from gateway.core.form import Form, FormReader, FormSpans, is_form
 from gateway.core.request import Body, IncomingRequest
 from gateway.core.request_fields import Fields
 
 BEGINNING_BYTES = 64 * 1024
-"""Of a form, what is held in memory: the fields that are read must stand in it."""
+"""Of a form, what is held in memory: the fields that are read must be in it."""
 
 
 async def read_body(request: IncomingRequest) -> bytes | Form:
-    """What is to be read. Raises TooLarge, RequestMalformed, FormUnreadable, ClientGone."""
+    """The bytes of JSON, or a form. Raises TooLarge, RequestMalformed, FormUnreadable, ClientGone."""
     if request.endpoint.takes_form and is_form(content_type := request.headers.get("content-type", "")):
-        return await _receive_form(request, content_type)
+        return await _read_form(request, content_type)
     return await request.body.whole()
 
 
-async def _receive_form(request: IncomingRequest, content_type: str) -> Form:
+async def _read_form(request: IncomingRequest, content_type: str) -> Form:
     assert request.endpoint.fields is not None, "what takes a form says what is read of it"
     reader = FormReader(content_type, _names(request.endpoint.fields))
     beginning = await request.body.beginning(BEGINNING_BYTES)
     reader.feed(beginning)
-    fields = FormFields(beginning, dict(reader.spans))
+    fields = FormSpans(beginning, dict(reader.spans))
     length = request.body.length
     following = None if length is None else length - len(beginning)
     is_whole = len(beginning) < BEGINNING_BYTES or following == 0
-    return Form(fields, None if is_whole else _Watched(request.body, reader, following))
+    return Form(fields, None if is_whole else _WatchedTail(request.body, reader, following))
 
 
 @cache
@@ -38,7 +38,7 @@ def _names(fields: type[Fields]) -> frozenset[str]:
     return frozenset(field.encode_name for field in msgspec.structs.fields(fields))
 
 
-class _Watched:
+class _WatchedTail:
     """Implements `BodyTail`: what passes is still looked at for fields that come again."""
 
     def __init__(self, body: Body, reader: FormReader, length: int | None) -> None:

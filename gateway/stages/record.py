@@ -8,13 +8,13 @@ from gateway.core.exchange import Exchange
 
 Recorder = Callable[[Exchange], None]
 LogError = Callable[[str, BaseException], None]
-"""Tells operators of a defect: what happened, and the error with its traceback."""
+"""Logs an unexpected exception with its traceback, and what was being done."""
 
 
 def record(exchange: Exchange, recorders: Sequence[Recorder], log_error: LogError) -> None:
-    """Hand the exchange to each recorder; one that fails is complained of and harms nobody."""
+    """Hand the exchange to each recorder; one that fails is logged and does no harm."""
     for recorder in recorders:
         try:
             recorder(exchange)
-        except Exception as defect:  # noqa: BLE001 # Whatever it is, the request it tells about is over and right.
+        except Exception as defect:  # noqa: BLE001 # Whatever it is, the request itself has ended as it should.
             log_error("a recorder failed", defect)

@@ -1,4 +1,4 @@
-"""Relay: the upstream's bytes to the client as they come, while the tally looks on.
+"""Relay: the upstream's bytes to the client as they come, while a tally watches.
 
 A piece of a stream goes from socket to socket inside one callback; this coroutine only waits for the
 end. A slow client pauses the upstream's socket, so little is ever held.
@@ -12,16 +12,15 @@ from collections.abc import Callable
 from gateway.core.clock import Clock
 from gateway.core.errors import UpstreamBroke, UpstreamError, UpstreamRefused
 from gateway.core.exchange import Exchange
-from gateway.core.limit_status import limit_headers
-from gateway.core.output_budget import OutputBudget
-from gateway.core.plain_tally import PlainTally
 from gateway.core.request import ParsedRequest
-from gateway.core.response import ResponseWriter, UpstreamResponse
-from gateway.core.tally import StreamTally
+from gateway.core.response import Headers, ResponseWriter, UpstreamResponse
+from gateway.core.stream_format import stream_of_plain
+from gateway.core.tally import KEPT_MAX, OutputBudget, PlainTally, StreamTally
 from gateway.core.upstream_json import error_message
+from gateway.runtime.tasks import wait_first
 
 WHOLE_MAX = 128 * 1024
-"""Bytes of a plain answer that are gathered, to be sent as one; a longer one is relayed as it comes."""
+"""Bytes of a plain answer that are collected, to be sent as one; a longer one is relayed as it comes."""
 
 PASSED_BACK = ("content-type", "content-language", "retry-after", "openai-processing-ms", "openai-version")
 """Headers of the upstream that reach the client."""
@@ -33,43 +32,38 @@ async def relay(
     """Give the answer to the client. Raises UpstreamBroke, UpstreamTimedOut once a part was given."""
     exchange.status = 200 if writer.started else response.status
     exchange.first_byte_at = clock.monotonic()
-    headers = answer_headers(exchange, response)
+    merge = parsed.endpoint.asks_with_stream_options and not parsed.asks_usage
     try:
         if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
-            merge = parsed.endpoint.asks_with_stream_options and not parsed.asks_usage
-            budget = _output_budget(exchange, parsed)
-            tally = StreamTally(parsed.endpoint, merge=merge, budget=budget)
-            exchange.tally = tally
-            await writer.start(response.status, headers)
-            await _relay_stream(exchange, response, writer, tally)
+            exchange.tally = stream = StreamTally(parsed.endpoint, merge=merge, budget=_output_budget(exchange, parsed))
+            await writer.start(response.status, answer_headers(exchange, response))
+            await _relay_stream(exchange, response, writer, stream)
         else:
             plain = PlainTally(parsed.endpoint, failed=response.status >= 400)
             if writer.started:
-                await _raise_late(exchange, response, plain)
-            exchange.tally = plain
-            await _relay_plain(response, writer, plain, headers)
+                await _relay_late(exchange, parsed, response, writer, plain)
+            else:
+                exchange.tally = plain
+                await _relay_plain(response, writer, plain, answer_headers(exchange, response))
         exchange.whole = True
     finally:
         exchange.upstream_seconds += clock.monotonic() - exchange.first_byte_at
 
 
-def answer_headers(exchange: Exchange, response: UpstreamResponse) -> list[tuple[str, str]]:
-    """The head that the client sees: a few of the upstream's headers and how the caller's limits stand."""
-    headers = [(name, value) for name in PASSED_BACK if (value := response.headers.get(name)) is not None]
-    reservation = exchange.reservation
-    if reservation is not None:
-        headers += limit_headers(reservation.limit_statuses, reservation.at_ms)
-    return headers
+def answer_headers(exchange: Exchange, response: UpstreamResponse) -> Headers:
+    """The head that the client sees: a few of the upstream's headers and the state of the caller's limits."""
+    passed = [(name, value) for name in PASSED_BACK if (value := response.headers.get(name)) is not None]
+    return [*passed, *exchange.limit_headers()]
 
 
 def _output_budget(exchange: Exchange, parsed: ParsedRequest) -> OutputBudget | None:
-    """What the stream may have where a quota wants it stopped when that is spent."""
-    reservation = exchange.reservation
-    if reservation is None or not parsed.endpoint.asks_with_stream_options:
+    """What the stream may deliver where a quota wants it stopped when that is spent."""
+    reservation, shape = exchange.reservation, parsed.endpoint.stream_format
+    if reservation is None or shape is None or not any(hold.limit.stops for hold in reservation.holds):
         return None
-    if not any(hold.limit.stops for hold in reservation.holds):
-        return None
-    return OutputBudget(reservation.granted, exchange.estimated_input, parsed.choices)
+    return OutputBudget(
+        shape, output=reservation.granted, input_tokens=exchange.estimated_input, choices=parsed.choices
+    )
 
 
 def _pass_on(response: UpstreamResponse, writer: ResponseWriter, digest: Callable[[bytes], bytes]) -> None:
@@ -114,84 +108,94 @@ async def _relay_stream(
     writer.finish()
 
 
-async def _relay_plain(
-    response: UpstreamResponse, writer: ResponseWriter, tally: PlainTally, headers: list[tuple[str, str]]
-) -> None:
-    gathered = _Gathered(response, tally)
-    response.deliver_to(gathered.take)
-    if await gathered.is_whole():
+async def _relay_plain(response: UpstreamResponse, writer: ResponseWriter, tally: PlainTally, headers: Headers) -> None:
+    collected = _CollectedAnswer(response, tally, WHOLE_MAX)
+    if await collected.is_whole():
         tally.close()
-        writer.send(response.status, headers, b"".join(gathered.pieces))
+        writer.send(response.status, headers, collected.body)
         return
     await writer.start(response.status, headers)
-    gathered.pass_on_to(writer)
+    collected.pass_on_to(writer)
     await response.finished()
     tally.close()
     writer.finish()
 
 
-async def _raise_late(exchange: Exchange, response: UpstreamResponse, tally: PlainTally) -> None:
-    """A keep-alive has begun a stream, and the upstream answers with something else. Raises UpstreamRefused."""
-    gathered = _Gathered(response, tally)
-    response.deliver_to(gathered.take)
-    await gathered.is_whole()
-    said = error_message(b"".join(gathered.pieces))
-    raise UpstreamRefused(
-        f"The upstream {_name(exchange)!r} answered with status {response.status} after a while: {said}"
-    )
+async def _relay_late(
+    exchange: Exchange, parsed: ParsedRequest, response: UpstreamResponse, writer: ResponseWriter, tally: PlainTally
+) -> None:
+    """A keep-alive has begun a stream, and the upstream answers with something else: an error, or the whole answer
+    at once. Raises UpstreamRefused for what cannot be written as the stream that was asked for."""
+    collected = _CollectedAnswer(response, tally, KEPT_MAX)
+    is_whole = await collected.is_whole()
+    # Only now: of an answer that breaks before its end the client gets nothing, and pays nothing.
+    exchange.tally = tally
+    tally.close()
+    merge = not parsed.asks_usage
+    events = None
+    if is_whole and not tally.failed:
+        events = stream_of_plain(parsed.endpoint.stream_format, collected.body, merge=merge)
+    if events is not None:
+        writer.write(events)
+        writer.finish()
+    elif response.status < 400 and not tally.failed:
+        raise UpstreamRefused(f"The upstream {_name(exchange)!r} did not stream its answer, as the request asks.")
+    else:
+        reason = error_message(collected.body)
+        raise UpstreamRefused(
+            f"The upstream {_name(exchange)!r} answered with status {response.status} after a while: {reason}"
+        )
 
 
 def _name(exchange: Exchange) -> str:
     return exchange.target.upstream.name if exchange.target else ""
 
 
-class _Gathered:
-    """A plain answer until it is whole, or too long to be kept."""
+class _CollectedAnswer:
+    """A plain answer until it is whole, or longer than `max_bytes`."""
 
-    def __init__(self, response: UpstreamResponse, tally: PlainTally) -> None:
-        self.pieces: list[bytes] = []
-        self._size = 0
-        self._answer = response
+    def __init__(self, response: UpstreamResponse, tally: PlainTally, max_bytes: int) -> None:
+        self._response = response
         self._tally = tally
-        self._too_long: asyncio.Future[None] | None = None
+        self._max_bytes = max_bytes
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._grown_too_long: asyncio.Event | None = None
+        response.deliver_to(self._take)
 
-    def take(self, data: bytes) -> None:
-        self._tally.feed(data)
-        self.pieces.append(data)
-        self._size += len(data)
-        if self._size > WHOLE_MAX:
-            self._answer.pause()
-            if self._too_long is not None and not self._too_long.done():
-                self._too_long.set_result(None)
+    @property
+    def body(self) -> bytes:
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
     async def is_whole(self) -> bool:
-        """Wait until the answer has ended, or is longer than WHOLE_MAX."""
-        length = self._answer.headers.get("content-length", "")
-        if length.isdecimal() and int(length) <= WHOLE_MAX:
-            await self._answer.finished()
-            return True
-        if self._size > WHOLE_MAX:
-            return False
-        self._too_long = asyncio.get_running_loop().create_future()
-        finished = asyncio.ensure_future(self._answer.finished())
-        try:
-            await asyncio.wait((finished, self._too_long), return_when=asyncio.FIRST_COMPLETED)
-            if finished.done():
-                finished.result()
-            return finished.done() and self._size <= WHOLE_MAX
-        finally:
-            finished.cancel()
+        """Wait until the answer has ended, or is longer than `max_bytes`."""
+        length = self._response.headers.get("content-length", "")
+        if length.isdecimal() and int(length) <= self._max_bytes:
+            await self._response.finished()
+        elif self._size <= self._max_bytes:
+            self._grown_too_long = asyncio.Event()
+            await wait_first(self._response.finished(), self._grown_too_long.wait())
+        return self._size <= self._max_bytes
 
     def pass_on_to(self, writer: ResponseWriter) -> None:
-        """Give what was gathered, and from now on each piece as it comes."""
+        """Give what was collected, and from now on each piece as it comes."""
 
         def digest(data: bytes) -> bytes:
             self._tally.feed(data)
             return data
 
-        for piece in self.pieces:
+        for piece in self._pieces:
             writer.write(piece)
-        self.pieces.clear()
-        _pass_on(self._answer, writer, digest)
+        self._pieces.clear()
+        _pass_on(self._response, writer, digest)
         if not writer.congested:
-            self._answer.resume()
+            self._response.resume()
+
+    def _take(self, data: bytes) -> None:
+        self._tally.feed(data)
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > self._max_bytes:
+            self._response.pause()
+            if self._grown_too_long is not None:
+                self._grown_too_long.set()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from gateway.core.clock import Clock
-from gateway.core.errors import ClientGone, UpstreamError
-from gateway.core.exchange import Exchange, Tally
-from gateway.core.health import Outcome, outcome_of_error
+from gateway.core.errors import ClientGone, UpstreamError, UpstreamRefused
+from gateway.core.exchange import Exchange
+from gateway.core.health import Outcome, outcome_of_error, outcome_of_status
 from gateway.core.response import UpstreamResponse
 from gateway.core.tally import StreamTally
 
@@ -26,7 +26,7 @@ class UpstreamReleaser:
 
     async def release(self, exchange: Exchange) -> None:
         """Leave the upstream: at once, or where its `reads_on` says so, at the end of a bounded while. How the
-        exchange ended tells how well its upstream is."""
+        exchange ended counts for its upstream's health."""
         await self._leave(exchange)
         if exchange.attempt is not None:
             exchange.attempt.ended(outcome_of(exchange), self._clock.monotonic())
@@ -35,10 +35,9 @@ class UpstreamReleaser:
         response, target = exchange.response, exchange.target
         if response is None or target is None or exchange.whole:
             return
-        streams_on = isinstance(exchange.tally, StreamTally) and isinstance(exchange.error, ClientGone)
-        if streams_on and target.upstream.reads_on and len(self._read_on) < READ_ON_AT_ONCE:
-            assert exchange.tally is not None
-            await self._to_its_end(response, exchange.tally)
+        tally = exchange.tally if isinstance(exchange.error, ClientGone) and target.upstream.reads_on else None
+        if isinstance(tally, StreamTally) and len(self._read_on) < READ_ON_AT_ONCE:
+            await self._to_its_end(response, tally)
         response.abandon()
 
     def cut_short(self) -> None:
@@ -46,7 +45,7 @@ class UpstreamReleaser:
         for response in self._read_on:
             response.abandon()
 
-    async def _to_its_end(self, response: UpstreamResponse, tally: Tally) -> None:
+    async def _to_its_end(self, response: UpstreamResponse, tally: StreamTally) -> None:
         taken = 0
 
         def take(data: bytes) -> None:
@@ -70,7 +69,9 @@ class UpstreamReleaser:
 
 def outcome_of(exchange: Exchange) -> Outcome:
     """What an exchange says of its upstream. An error event inside a 200 is a failure; a client that leaves
-    says nothing."""
+    says nothing; an answer that came too late for its status is judged by its status."""
+    if isinstance(exchange.error, UpstreamRefused) and exchange.response is not None:
+        return outcome_of_status(exchange.response.status)
     if isinstance(exchange.error, UpstreamError):
         return outcome_of_error(exchange.error)
     if exchange.error is not None:

@@ -7,24 +7,23 @@ from datetime import datetime, tzinfo
 import msgspec
 
 from gateway.core.errors import ClientGone
-from gateway.core.estimate import BYTES_PER_TOKEN, Estimates
-from gateway.core.exchange import Exchange, Tally
+from gateway.core.estimate import BYTES_PER_TOKEN, Estimates, streamed_tokens
+from gateway.core.exchange import AnswerTally, Exchange
 from gateway.core.limits import Meter
 from gateway.core.request import ParsedRequest
 from gateway.core.reservation import Hold, LedgerEntry, Reservation, Settlement, SettlementLine
 from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import Counters
 
-_BYTES_PER_STREAMED_TOKEN = 5
 _FRAME_OF_PLAIN_ANSWER = 400
 """Bytes of a plain answer that are not its text: ids, names, usage."""
 
 
 async def settle(exchange: Exchange, estimates: Estimates, zone: tzinfo, counters: Counters) -> None:
-    """Reckon the usage into the exchange, and charge it. Raises StoreUnavailable."""
+    """Note what was used in the exchange, and charge it. Raises StoreUnavailable."""
     if exchange.parsed is None or exchange.caller is None or exchange.reservation is None:
         return
-    usage = reckon(exchange, exchange.parsed)
+    usage = usage_of(exchange, exchange.parsed)
     if usage is not None:
         price = exchange.parsed.model.price
         exchange.usage = usage
@@ -33,7 +32,7 @@ async def settle(exchange: Exchange, estimates: Estimates, zone: tzinfo, counter
     await counters.settle(settlement(exchange, exchange.reservation, zone))
 
 
-def reckon(exchange: Exchange, parsed: ParsedRequest) -> Usage | None:
+def usage_of(exchange: Exchange, parsed: ParsedRequest) -> Usage | None:
     """What the request used; None where it failed before anything was delivered: failures are free.
 
     Reported usage counts where there is any. Else the input is estimated from its bytes and the output
@@ -53,7 +52,7 @@ def reckon(exchange: Exchange, parsed: ParsedRequest) -> Usage | None:
     return _estimated(exchange, _delivered(tally) if parsed.endpoint.cap_members else 0)
 
 
-def _at_least_delivered(reported: Usage, parsed: ParsedRequest, tally: Tally) -> Usage:
+def _at_least_delivered(reported: Usage, parsed: ParsedRequest, tally: AnswerTally) -> Usage:
     """A stream that was cut, where reports come in parts: the first one knows the input, and no output yet."""
     if not parsed.endpoint.usage_in_parts or tally.events <= reported.output:
         return reported
@@ -93,10 +92,10 @@ def _estimated(exchange: Exchange, output: int) -> Usage:
     return Usage(input=exchange.estimated_input, output=output, source=UsageSource.ESTIMATED)
 
 
-def _delivered(tally: Tally) -> int:
-    """Tokens in what was delivered: servers send an event a token, or several tokens in a longer one."""
+def _delivered(tally: AnswerTally) -> int:
+    """Tokens in what was delivered."""
     if tally.events:
-        return max(tally.events, tally.text_bytes // _BYTES_PER_STREAMED_TOKEN)
+        return streamed_tokens(tally.events, tally.text_bytes)
     return max(0, int((tally.text_bytes - _FRAME_OF_PLAIN_ANSWER) // BYTES_PER_TOKEN))
 
 

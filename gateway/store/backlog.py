@@ -61,7 +61,7 @@ class Policy(msgspec.Struct, frozen=True):
     count: Callable[[str, int], None] = _uncounted
 
 
-class _Held(Exception):
+class _KeptSettlement(Exception):
     """The store refuses an entry, and none stands behind it that would show whether it refuses all."""
 
 
@@ -182,7 +182,7 @@ class Backlog:
                 async for end in self._replay(journal.process, journal.path, before, journal.size):
                     self._read_up_to = end
                     self._own -= 1
-            except (OSError, _Held) as error:
+            except (OSError, _KeptSettlement) as error:
                 self._complain_once(f"the journal {journal.path} waits: {error}")
                 return
             if self._read_up_to == before:
@@ -217,11 +217,11 @@ class Backlog:
                 self._orphaned -= 1
             orphan.remove()
             self._orphans_read.pop(orphan.process, None)
-        except (OSError, _Held) as error:
+        except (OSError, _KeptSettlement) as error:
             self._complain_once(f"the journal {orphan.path} waits: {error}")
 
     async def _replay(self, process: str, path: Path, start: int, end: int | None) -> AsyncIterator[int]:
-        """Gives the end of each line that is dealt with. Raises StoreUnavailable, OSError, _Held."""
+        """Gives the end of each line that is dealt with. Raises StoreUnavailable, OSError, _KeptSettlement."""
         while lines := await asyncio.to_thread(read, path, start, end):
             for number, one in enumerate(lines):
                 if one.line is None:
@@ -244,7 +244,7 @@ class Backlog:
                 if attempt:
                     return str(error.__cause__ or error)
                 if not await self._takes_any(behind):
-                    raise _Held(f"the store refuses its next entry: {error.__cause__ or error}") from error
+                    raise _KeptSettlement(f"the store refuses its next entry: {error.__cause__ or error}") from error
             else:
                 return None
         return None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 
 from gateway.core.errors import ShuttingDown, UpstreamUnreachable
-from gateway.core.target import Model, Upstream
+from gateway.core.snapshot import Model, Upstream
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.connect import UpstreamOrigin
 from gateway.upstream.connection import HUNG_UP, IDLE_SECONDS, ClientOptions, EncodedRequest, StaleConnection

@@ -25,7 +25,7 @@ from gateway.core.http_syntax import (
     operator_header_fault,
     read_base_url,
 )
-from gateway.core.target import Upstream
+from gateway.core.snapshot import Upstream
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.contract import UpstreamRequest
 

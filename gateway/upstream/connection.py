@@ -43,7 +43,7 @@ from typing import Protocol
 import msgspec
 
 from gateway.core.request import BodyTail
-from gateway.core.target import Timeouts
+from gateway.core.snapshot import Timeouts
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.contract import FailureReason
 from gateway.upstream.deadlines import Deadlines, DeadlineTimer

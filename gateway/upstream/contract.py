@@ -15,7 +15,7 @@ import msgspec
 from gateway.core.errors import UpstreamError
 from gateway.core.request import BodyTail
 from gateway.core.response import UpstreamResponse
-from gateway.core.target import Upstream
+from gateway.core.snapshot import Upstream
 
 __all__ = ["FailureReason", "UpstreamClient", "UpstreamRequest", "UpstreamResponse"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from gateway.core.errors import RequestMalformed, UpstreamTimedOut
-from gateway.core.target import Timeouts
+from gateway.core.snapshot import Timeouts
 from gateway.upstream.contract import FailureReason
 
 _SENDING = FailureReason("send_timeout", "took no byte of the request")

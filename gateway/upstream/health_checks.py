@@ -17,7 +17,7 @@ import msgspec
 from gateway.core.clock import Clock
 from gateway.core.errors import UpstreamAuthFailed, UpstreamBroke, UpstreamError, UpstreamUnreachable
 from gateway.core.health import Health, Outcome, outcome_of_error
-from gateway.core.target import Upstream
+from gateway.core.snapshot import Upstream
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 

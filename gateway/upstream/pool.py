@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection
 
 from gateway.core.errors import UpstreamUnreachable
-from gateway.core.target import Upstream
+from gateway.core.snapshot import Upstream
 from gateway.upstream.connect import CannotConnect, Connector, UpstreamOrigin
 from gateway.upstream.connection import ClientOptions, Connection
 from gateway.upstream.contract import FailureReason

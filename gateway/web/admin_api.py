@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 
-from gateway.core.caller import Caller
 from gateway.core.errors import (
     AdminForbidden,
     FieldInvalid,
@@ -16,7 +15,7 @@ from gateway.core.errors import (
 )
 from gateway.core.health import UpstreamStatus
 from gateway.core.limit_status import rfc3339
-from gateway.core.snapshot import ConfigSnapshot
+from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.pipeline import Services
 from gateway.store.reports import REPORTS, Report, Told, listed
 from gateway.web.admin_routes import PREFIX, AdminRequest, AdminResponse, error_response, json_response

@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.core.errors import GatewayError, MethodNotAllowed, TooLarge, UrlUnknown
-from gateway.web.rendering import JSON, error_body, error_headers
+from gateway.web.errors import JSON, error_body, error_headers
 
 PREFIX = "/admin/v1/"
 

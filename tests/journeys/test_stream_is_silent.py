@@ -80,3 +80,24 @@ async def test_keepalive_of_nothing_says_nothing() -> None:
     script = DemoScript(headers_delay_ms=60, chunks=2)
     async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url, keepalive="0s") as gateway:
         assert b": keep-alive" not in (await gateway.chat(stream=True)).body
+
+
+async def test_an_upstream_that_ignores_stream_and_is_slow_is_heard_as_a_stream_and_charged() -> None:
+    async with (
+        hand_upstream() as upstream,
+        whole_gateway(upstream.base_url, keepalive="20ms") as gateway,
+        raw_client(gateway.port) as client,
+    ):
+        client.send(http_chat(stream=True))
+        turn = await upstream.asked()
+        await client.head()
+        await client.until(COMMENT)
+        turn.answer(
+            b'{"id":"c","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant",'
+            b'"content":"at last"},"finish_reason":"stop"}],"usage":{"prompt_tokens":4,"completion_tokens":2}}'
+        )
+        seen = await client.until(DONE)
+        assert b'"content":"at last"' in seen
+        assert b'"chat.completion.chunk"' in seen
+        exchange = await gateway.ended()
+        assert (exchange.usage and (exchange.usage.input, exchange.usage.output), exchange.error) == ((4, 2), None)

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.core.errors import StoreUnavailable
 from gateway.core.reservation import AdmissionRequest, Refusal, Reservation
-from gateway.core.target import Model
+from gateway.core.snapshot import Model
 from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import hand_upstream
 from tests.whole_gateway import MODEL, Json, whole_gateway

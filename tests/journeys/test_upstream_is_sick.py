@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.core.circuit import FAILURES_IN_A_ROW
+from gateway.core.health import FAILURES_IN_A_ROW
 from gateway.demo import DemoScript, DemoUpstream
 from tests.whole_gateway import MODEL, Json, WholeGateway, whole_gateway
 
@@ -43,6 +43,8 @@ async def test_an_error_event_inside_a_stream_counts_as_a_failure() -> None:
         for _ in range(FAILURES_IN_A_ROW):
             await gateway.chat(stream=True)
             await gateway.ended()
+        trickle = await gateway.chat(stream=True)
+        assert trickle.status == 200
         assert (await gateway.chat(stream=True)).error["code"] == "no_upstream_available"
 
 
@@ -58,6 +60,8 @@ async def test_where_nobody_is_well_the_answer_says_when_to_come_back() -> None:
     async with DemoUpstream(SICK) as sick, whole_gateway(sick.base_url) as gateway:
         for _ in range(FAILURES_IN_A_ROW):
             assert (await gateway.chat()).status == 500
+        trickle = await gateway.chat()
+        assert trickle.status == 500
         refused = await gateway.chat()
         assert (refused.status, refused.error["code"]) == (503, "no_upstream_available")
         assert 1 <= int(refused.headers["retry-after"]) <= 5

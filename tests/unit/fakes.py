@@ -1,5 +1,5 @@
-"""Fakes with behaviour for the stages and the journey: a clock that stands, a sink that remembers, a wire that plays
-a script, counters that keep what they admit. And requests, as the stages pass them on."""
+"""Fakes with behaviour for the stages and the pipeline: a clock that stands, a writer that remembers, an upstream that
+plays a script, counters that keep what they admit. And requests, as the stages pass them on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.caller import Caller
 from gateway.core.endpoints import CHAT, Endpoint
 from gateway.core.errors import GatewayError, UpstreamBroke
 from gateway.core.exchange import Exchange
@@ -20,8 +19,7 @@ from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.reservation import AdmissionRequest, Hold, LimitStatus, Refusal, Reservation, Settlement
 from gateway.core.response import Headers
 from gateway.core.routing import RoutingState
-from gateway.core.snapshot import ConfigSnapshot
-from gateway.core.target import Model, Target, Upstream
+from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Upstream
 from gateway.stages.forward import UpstreamServices
 from gateway.stages.parse_request import parse_request
 from gateway.store.contract import UsageQuery, UsageRow
@@ -45,7 +43,7 @@ class StandingClock:
 
 
 class Client:
-    """A sink: what a client gets. It can leave, or read slowly, after so many bytes."""
+    """A response writer: what a client gets. It can leave, or read slowly, after so many bytes."""
 
     def __init__(self, *, slow_after: int = 10**9) -> None:
         self.started = self.gone = self.ended = False
@@ -54,7 +52,7 @@ class Client:
         self.body = b""
         self.pieces: list[bytes] = []
         self.error: GatewayError | None = None
-        self.keeps_alive_with: Headers | None = None
+        self.keeps_alive_with: Callable[[], Headers] | None = None
         self._slow_after = slow_after
         self._read = 0
         self._relieved: Callable[[], None] = lambda: None
@@ -66,7 +64,7 @@ class Client:
     def on_writable(self, relieved: Callable[[], None]) -> None:
         self._relieved = relieved
 
-    def keep_alive(self, every_s: float, headers: Headers) -> None:
+    def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
         self.keeps_alive_with = headers
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:

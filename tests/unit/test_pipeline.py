@@ -23,6 +23,7 @@ from gateway.core.errors import (
     TooLarge,
     UpstreamAuthFailed,
     UpstreamBroke,
+    UpstreamRefused,
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
@@ -31,7 +32,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
 from gateway.core.response import ResponseWriter
-from gateway.core.target import Model
+from gateway.core.snapshot import Model
 from gateway.core.usage import Usage, UsageSource
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.tasks import BackgroundTasks
@@ -381,3 +382,35 @@ async def test_the_door_answers_by_itself_with_the_same_errors_and_record() -> N
     assert (whole.client.body, missed.status) == (b"here", 404)
     await whole.pipeline.closed()
     assert [exchange.status for exchange in whole.recorded] == [200, 404]
+
+
+async def test_the_headers_of_limits_are_made_once_for_an_answer_and_only_when_needed() -> None:
+    whole = Whole(stream(CHUNK, FINISH, USAGE, DONE))
+    exchange = await whole.answer(arrival_of(body_of(stream=True)))
+    assert whole.client.keeps_alive_with is not None
+    assert whole.client.keeps_alive_with() is exchange.limit_headers()
+    assert (
+        dict(exchange.limit_headers())["x-ratelimit-limit-requests"]
+        == whole.client.headers["x-ratelimit-limit-requests"]
+    )
+
+
+async def test_requests_of_one_key_for_one_model_are_admitted_under_the_same_tuple_of_limits() -> None:
+    whole = Whole(*[ScriptedAnswer(PLAIN) for _ in range(4)])
+    for user in (None, None, "ann", "ann"):
+        whole.client = Client()
+        await whole.start(arrival_of(body_of(**({"user": user} if user else {}))))
+    first, second, *of_ann = [ask.limits for ask in whole.store.asked]
+    assert first is second
+    assert of_ann[0] is of_ann[1]
+    assert [charge.limit for charge in whole.store.asked[0].charges] == list(first)
+    await whole.pipeline.closed()
+
+
+async def test_a_plain_answer_after_a_keep_alive_is_in_the_ledger_also_where_it_cannot_be_given() -> None:
+    odd = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
+    whole = Whole(ScriptedAnswer(odd))
+    await whole.client.start(200, [("content-type", "text/event-stream")])
+    exchange = await whole.answer(arrival_of(body_of(stream=True)))
+    assert isinstance(exchange.error, UpstreamRefused)
+    assert whole.charged == [Usage(3, 2)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gateway.core.admission import borne_by, judge, need_of, refusal
+from gateway.core.admission import held_amount, judge, need_of, refusal
 from gateway.core.buckets import Counter, CounterState, restored
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit
@@ -85,7 +85,7 @@ async def _undo(kit: Kit, request: AdmissionRequest, parts: Sequence[Part], at_m
         granted = int(told.split()[1])
         figures = tuple(
             [
-                (borne_by(request.charges[place], terms.kind == QUOTA, request, granted), 0, 0)
+                (held_amount(request.charges[place], terms.kind == QUOTA, request, granted), 0, 0)
                 for place, terms in zip(part.places, part.terms, strict=True)
             ]
         )

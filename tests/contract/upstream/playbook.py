@@ -15,7 +15,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from gateway.core.target import Upstream
+from gateway.core.snapshot import Upstream
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 

@@ -10,7 +10,7 @@ from time import monotonic
 import pytest
 
 from gateway.core.health import Change, Health
-from gateway.core.target import Target, Timeouts, Upstream
+from gateway.core.snapshot import Target, Timeouts, Upstream
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import HealthCheck, HealthChecks

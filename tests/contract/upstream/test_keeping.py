@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gateway.core.errors import ShuttingDown, UpstreamTimedOut, UpstreamUnreachable
-from gateway.core.target import Model, Target, Timeouts, Upstream
+from gateway.core.snapshot import Model, Target, Timeouts, Upstream
 from gateway.upstream.client import HttpClient
 from gateway.upstream.contract import UpstreamRequest
 from tests.contract.upstream.asking import (

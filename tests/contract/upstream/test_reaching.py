@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.errors import UpstreamUnreachable
-from gateway.core.target import Timeouts, Upstream
+from gateway.core.snapshot import Timeouts, Upstream
 from gateway.upstream.client import HttpClient
 from tests.contract.upstream.asking import ASK, ask, plain
 from tests.contract.upstream.conftest import Play

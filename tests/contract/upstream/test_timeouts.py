@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from gateway.core.errors import UpstreamTimedOut, UpstreamUnreachable
-from gateway.core.target import Timeouts, Upstream
+from gateway.core.snapshot import Timeouts, Upstream
 from gateway.upstream.client import HttpClient
 from gateway.upstream.contract import UpstreamRequest
 from tests.contract.upstream.asking import ASK, CHUNKED_HEAD, ask, body_of, chunk, plain

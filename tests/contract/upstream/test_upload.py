@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.core.errors import RequestMalformed, TooLarge, UpstreamTimedOut, UpstreamUnreachable
-from gateway.core.target import Timeouts, Upstream
+from gateway.core.snapshot import Timeouts, Upstream
 from gateway.upstream.client import HttpClient
 from gateway.upstream.contract import UpstreamRequest
 from tests.contract.upstream.asking import ask, body_of, chunk, plain

@@ -7,7 +7,7 @@ from gateway.app.admin_aggregator import AdminAggregator, WorkerEvents
 from gateway.core.errors import NoWorker
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.runtime.workers import PoolConfig, WorkerPool
-from gateway.telemetry.exposition import pack
+from gateway.telemetry.exposition import ProcessReport, pack
 from gateway.telemetry.log import Log
 from gateway.telemetry.series import Counter
 from gateway.web.admin_routes import AdminRequest, AdminResponse
@@ -48,7 +48,7 @@ def response(status: int, body: bytes) -> bytes:
 
 
 def counted(amount: int) -> bytes:
-    return pack([Counter("gateway_x_total", "X.", values={(): amount})])
+    return pack(ProcessReport([Counter("gateway_x_total", "X.", values={(): amount})]))
 
 
 async def test_before_any_worker_serves_the_gateway_is_neither_ready_nor_alive() -> None:

@@ -12,7 +12,7 @@ import pytest
 from gateway.app.gateway import Gateway
 from gateway.app.reload import READINGS, Reloader
 from gateway.app.snapshot_process import CALLERS_A_PART, LoadedSnapshot, LoadFailed, release_in_parts
-from gateway.core.caller import Caller
+from gateway.core.snapshot import Caller
 from gateway.telemetry.log import Log
 from tests.whole_gateway import configuration, settings_of
 

@@ -8,11 +8,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gateway.app.snapshot_builder import snapshot
-from gateway.core.caller import Caller
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.pricing import Price
-from gateway.core.snapshot import ConfigSnapshot
-from gateway.core.target import Timeouts
+from gateway.core.snapshot import Caller, ConfigSnapshot, Timeouts
 from gateway.core.usage import Usage
 from gateway.settings.loading import build
 

@@ -7,11 +7,11 @@ from collections import Counter
 from typing import Any
 
 from gateway.core.affinity import favourite, key_of
-from gateway.core.balance import Candidate
 from gateway.core.endpoints import CHAT
+from gateway.core.health import Candidate
 from gateway.core.json_spans import read_json_spans
 from gateway.core.request import ParsedRequest
-from gateway.core.target import Model, Target, Upstream
+from gateway.core.snapshot import Caller, Model, Target, Upstream, bind
 
 
 def candidate(name: str, *, weight: int = 1, priority: int = 1, share: float = 1.0, in_flight: int = 0) -> Candidate:
@@ -23,7 +23,7 @@ def parsed(messages: list[dict[str, Any]], *, affinity: str = "prefix", user: st
     model = Model("m", (), affinity=affinity)
     return ParsedRequest(
         endpoint=CHAT,
-        model=model,
+        binding=bind(Caller("1", "key", "team"), model),
         asked_model="m",
         stream=False,
         asks_usage=False,

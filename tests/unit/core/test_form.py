@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.core.errors import FormUnreadable
-from gateway.core.form import HEAD_MAX, FormFields, FormReader, is_form
+from gateway.core.form import HEAD_MAX, FormReader, FormSpans, is_form
 from tests.forms import BOUNDARY, FORM_TYPE, field, file, form
 
 WANTED = frozenset({"model", "user"})
@@ -62,14 +62,14 @@ def test_only_a_changed_field_is_another() -> None:
     body = form(field("model", "alias"), file(b"\0\xff" * 40), field("prompt", "alias"))
     reader = FormReader(FORM_TYPE, WANTED)
     reader.feed(body)
-    fields = FormFields(body, reader.spans)
+    fields = FormSpans(body, reader.spans)
     assert fields.text("model") == "alias"
     assert fields.changed({"model": fields.written("größe")}) == body.replace(b"alias", "größe".encode(), 1)
 
 
 def test_a_field_that_is_not_utf8_is_refused() -> None:
     with pytest.raises(FormUnreadable):
-        FormFields(b"\xff", {"model": (0, 1)}).text("model")
+        FormSpans(b"\xff", {"model": (0, 1)}).text("model")
 
 
 def test_a_field_whose_end_has_not_come_is_not_found_yet() -> None:

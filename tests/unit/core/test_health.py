@@ -4,18 +4,222 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.circuit import FAILURES_IN_A_ROW, FIRST_REST_S, FIRST_SHARE, RECOVERY_S
 from gateway.core.errors import UpstreamTimedOut, UpstreamUnreachable
 from gateway.core.health import (
     DOWN_AFTER_CHECKS,
+    FAILURES_IN_A_ROW,
+    FIRST_REST_S,
+    FIRST_SHARE,
+    LEAST_IN_WINDOW,
+    LONGEST_COOL_DOWN_S,
+    LONGEST_REST_S,
+    RECOVERY_S,
     UP_AFTER_CHECKS,
+    WINDOW_S,
     Change,
+    Circuit,
+    CircuitState,
     Health,
     Outcome,
     outcome_of_error,
     outcome_of_status,
 )
-from gateway.core.target import Target, Upstream
+from gateway.core.snapshot import Target, Upstream
+
+
+def fail_circuit(circuit: Circuit, times: int, now: float) -> None:
+    for _ in range(times):
+        circuit.failed(circuit.begin(now), now)
+
+
+def opened(now: float = 0.0) -> Circuit:
+    circuit = Circuit()
+    fail_circuit(circuit, FAILURES_IN_A_ROW, now)
+    assert circuit.state(now) is CircuitState.OPEN
+    return circuit
+
+
+def test_failures_in_a_row_open_it() -> None:
+    circuit = Circuit()
+    fail_circuit(circuit, FAILURES_IN_A_ROW - 1, now=0)
+    assert (circuit.state(0), circuit.share(0)) == (CircuitState.CLOSED, 1.0)
+    fail_circuit(circuit, 1, now=0)
+    assert (circuit.state(0), circuit.share(0)) == (CircuitState.OPEN, 0.0)
+
+
+def test_a_success_breaks_the_row() -> None:
+    circuit = Circuit()
+    for _ in range(3):
+        fail_circuit(circuit, FAILURES_IN_A_ROW - 1, now=0)
+        circuit.succeeded(circuit.begin(0), 0)
+    assert circuit.state(0) is CircuitState.CLOSED
+
+
+def test_failing_half_of_the_time_opens_it_once_enough_is_seen() -> None:
+    circuit = Circuit()
+    for number in range(LEAST_IN_WINDOW - 1):
+        (circuit.failed if number % 2 else circuit.succeeded)(circuit.begin(number), number)
+    assert circuit.state(WINDOW_S - 1) is CircuitState.CLOSED
+    fail_circuit(circuit, 1, LEAST_IN_WINDOW)
+    assert circuit.state(LEAST_IN_WINDOW) is CircuitState.OPEN
+
+
+def test_failures_of_long_ago_do_not_count() -> None:
+    circuit = Circuit()
+    for second in range(100 * LEAST_IN_WINDOW):
+        now = second * WINDOW_S / 4
+        (circuit.failed if second % 2 else circuit.succeeded)(circuit.begin(now), now)
+        assert circuit.state(now) is CircuitState.CLOSED
+
+
+def test_when_it_has_rested_one_probe_at_a_time_may_pass() -> None:
+    circuit = opened()
+    assert circuit.wait_s(1) == FIRST_REST_S - 1
+    assert circuit.state(FIRST_REST_S) is CircuitState.HALF_OPEN
+    assert circuit.share(FIRST_REST_S) == 1.0
+    circuit.begin(FIRST_REST_S)
+    assert circuit.share(FIRST_REST_S) == 0.0
+    assert circuit.wait_s(FIRST_REST_S) == 1.0
+
+
+def test_a_probe_that_is_answered_begins_the_recovery() -> None:
+    circuit = opened()
+    now = FIRST_REST_S
+    circuit.answered(circuit.begin(now), now)
+    assert circuit.state(now) is CircuitState.RECOVERING
+    shares = [circuit.share(now + part * RECOVERY_S / 10) for part in range(11)]
+    assert shares[0] == pytest.approx(FIRST_SHARE)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert circuit.state(now + RECOVERY_S) is CircuitState.CLOSED
+    assert circuit.wait_s(now) == 0.0
+
+
+def test_a_probe_that_fails_doubles_the_rest_up_to_the_longest() -> None:
+    circuit, now, rests = opened(), 0.0, []
+    for _ in range(1_100):
+        rests.append(circuit.wait_s(now))
+        now += rests[-1]
+        fail_circuit(circuit, 1, now)
+    assert rests[:5] == [5, 10, 20, 40, LONGEST_REST_S]
+    assert set(rests[4:]) == {LONGEST_REST_S}
+
+
+def test_one_failed_probe_is_enough_whatever_opened_it() -> None:
+    circuit = Circuit()
+    for number in range(LEAST_IN_WINDOW):
+        (circuit.failed if number % 2 else circuit.succeeded)(circuit.begin(0), 0)
+    now = WINDOW_S + FIRST_REST_S
+    assert circuit.state(now) is CircuitState.HALF_OPEN
+    fail_circuit(circuit, 1, now)
+    assert circuit.state(now) is CircuitState.OPEN
+
+
+def test_after_a_whole_recovery_the_rest_is_short_again() -> None:
+    circuit = opened()
+    fail_circuit(circuit, 1, now=FIRST_REST_S)
+    now = 3 * FIRST_REST_S
+    circuit.succeeded(circuit.begin(now), now)
+    now += RECOVERY_S
+    fail_circuit(circuit, FAILURES_IN_A_ROW, now)
+    assert circuit.wait_s(now) == FIRST_REST_S
+
+
+def test_some_failures_do_not_end_a_recovery_but_a_row_of_them_does() -> None:
+    circuit = opened()
+    now = FIRST_REST_S
+    circuit.succeeded(circuit.begin(now), now)
+    fail_circuit(circuit, FAILURES_IN_A_ROW - 1, now)
+    assert circuit.state(now) is CircuitState.RECOVERING
+    circuit.succeeded(circuit.begin(now), now)
+    fail_circuit(circuit, FAILURES_IN_A_ROW, now)
+    assert circuit.state(now) is CircuitState.OPEN
+
+
+def test_a_probe_whose_client_left_makes_room_for_another() -> None:
+    circuit = opened()
+    now = FIRST_REST_S
+    circuit.left(circuit.begin(now))
+    assert circuit.state(now) is CircuitState.HALF_OPEN
+    assert circuit.share(now) == 1.0
+
+
+def test_what_began_before_it_opened_says_nothing_afterwards() -> None:
+    circuit = Circuit()
+    old = circuit.begin(0)
+    fail_circuit(circuit, FAILURES_IN_A_ROW, now=0)
+    circuit.succeeded(old, 1)
+    circuit.answered(old, 1)
+    assert circuit.state(1) is CircuitState.OPEN
+    now = FIRST_REST_S
+    circuit.begin(now)
+    circuit.failed(old, now)
+    circuit.answered(old, now)
+    circuit.left(old)
+    assert circuit.state(now) is CircuitState.HALF_OPEN
+    assert circuit.share(now) == 0.0
+
+
+def test_an_old_success_does_not_break_a_new_row_of_failures() -> None:
+    circuit = Circuit()
+    old = circuit.begin(0)
+    fail_circuit(circuit, FAILURES_IN_A_ROW, now=0)
+    now = FIRST_REST_S
+    circuit.answered(circuit.begin(now), now)
+    fail_circuit(circuit, FAILURES_IN_A_ROW - 1, now)
+    circuit.succeeded(old, now)
+    fail_circuit(circuit, 1, now)
+    assert circuit.state(now) is CircuitState.OPEN
+
+
+def test_recovering_forgets_what_was_before() -> None:
+    circuit = Circuit()
+    for number in range(LEAST_IN_WINDOW - 1):
+        (circuit.succeeded if number % 2 else circuit.failed)(circuit.begin(0), 0)
+    circuit.recover(0)
+    fail_circuit(circuit, 1, now=0)
+    assert circuit.state(0) is CircuitState.RECOVERING
+
+
+def test_a_cool_down_stops_it_without_opening_it() -> None:
+    circuit = Circuit()
+    circuit.cool_down(20, now=0)
+    circuit.cool_down(10, now=0)
+    assert (circuit.state(0), circuit.share(19), circuit.wait_s(5)) == (CircuitState.CLOSED, 0.0, 15)
+    assert circuit.share(20) == 1.0
+
+
+def test_a_cool_down_of_a_day_is_not_believed() -> None:
+    circuit = Circuit()
+    circuit.cool_down(86_400, now=0)
+    assert circuit.wait_s(0) == LONGEST_COOL_DOWN_S
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["begin", "answered", "succeeded", "failed", "left", "cool"]), st.floats(0, 20)),
+    max_size=80,
+)
+
+
+@given(steps)
+def test_whatever_happens_it_can_be_asked_again_once_its_wait_is_over(happenings: list[tuple[str, float]]) -> None:
+    circuit, now, turns = Circuit(), 0.0, []
+    for step, seconds in happenings:
+        now += seconds
+        assert 0.0 <= circuit.share(now) <= 1.0
+        assert (circuit.wait_s(now) == 0) == (circuit.share(now) > 0)
+        if step == "begin" and circuit.share(now) > 0:
+            turns.append(circuit.begin(now))
+        elif step == "cool":
+            circuit.cool_down(seconds, now)
+        elif step == "left" and turns:
+            circuit.left(turns.pop())
+        elif step in {"answered", "succeeded", "failed"} and turns:
+            getattr(circuit, step)(turns[-1], now)
+    for turn in turns:
+        circuit.left(turn)
+    assert circuit.share(now + circuit.wait_s(now)) > 0
+
 
 HERE = Upstream("here", "http://here")
 THERE = Upstream("there", "http://there")
@@ -24,8 +228,8 @@ OTHER_MODEL = Target(HERE, "llama")
 ELSEWHERE = Target(THERE, "gpt-oss")
 
 
-class Told(list[Change]):
-    """The changes that somebody was told of."""
+class Noticed(list[Change]):
+    """The changes that somebody was noticed of."""
 
     @property
     def steps(self) -> list[tuple[str, str, str, str]]:
@@ -33,13 +237,13 @@ class Told(list[Change]):
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def noticed() -> Noticed:
+    return Noticed()
 
 
 @pytest.fixture
-def health(told: Told) -> Health:
-    return Health(told.append)
+def health(noticed: Noticed) -> Health:
+    return Health(noticed.append)
 
 
 def fail(health: Health, target: Target, now: float = 0.0, times: int = FAILURES_IN_A_ROW) -> None:
@@ -60,7 +264,7 @@ def test_an_upstream_whose_settings_change_begins_anew(health: Health) -> None:
     assert health.share(mended, 0) == 1.0
 
 
-def test_each_change_is_told_once(health: Health, told: Told) -> None:
+def test_each_change_is_noticed_once(health: Health, noticed: Noticed) -> None:
     fail(health, TARGET)
     now = FIRST_REST_S
     probe = health.begin(TARGET, now)
@@ -68,7 +272,7 @@ def test_each_change_is_told_once(health: Health, told: Told) -> None:
     probe.ended(Outcome.SUCCEEDED, now)
     now += RECOVERY_S
     health.begin(TARGET, now).ended(Outcome.SUCCEEDED, now)
-    assert told.steps == [
+    assert noticed.steps == [
         ("here", "gpt-oss", "closed", "open"),
         ("here", "gpt-oss", "open", "half_open"),
         ("here", "gpt-oss", "half_open", "recovering"),
@@ -103,12 +307,12 @@ def test_nothing_but_failures_opens_a_circuit(health: Health, outcome: Outcome) 
     assert health.share(TARGET, 0) == 1.0
 
 
-def test_a_busy_upstream_is_left_alone_for_as_long_as_it_asks(health: Health, told: Told) -> None:
+def test_a_busy_upstream_is_left_alone_for_as_long_as_it_asks(health: Health, noticed: Noticed) -> None:
     health.begin(TARGET, 0).ended(Outcome.BUSY, 0, cool_down_s=7)
     assert health.share(TARGET, 6) == 0.0
     assert health.wait_s([TARGET], 6) == 1.0
     assert health.share(TARGET, 7) == 1.0
-    assert told == []
+    assert noticed == []
 
 
 def test_a_probe_that_finds_it_busy_finds_it_alive(health: Health) -> None:
@@ -125,19 +329,19 @@ def test_the_wait_is_that_of_the_first_that_may_be_asked(health: Health) -> None
     assert health.wait_s([TARGET, OTHER_MODEL], 3) == 0.0
 
 
-def test_checks_that_agree_take_a_whole_upstream_down_and_up_again(health: Health, told: Told) -> None:
+def test_checks_that_agree_take_a_whole_upstream_down_and_up_again(health: Health, noticed: Noticed) -> None:
     health.begin(TARGET, 0).ended(Outcome.SUCCEEDED, 0)
     for _ in range(DOWN_AFTER_CHECKS - 1):
-        health.checked(HERE, is_well=False, now=0)
+        health.checked(HERE, is_healthy=False, now=0)
     assert health.share(TARGET, 0) == 1.0
-    health.checked(HERE, is_well=False, now=0)
+    health.checked(HERE, is_healthy=False, now=0)
     assert (health.share(TARGET, 0), health.share(OTHER_MODEL, 0)) == (0.0, 0.0)
     assert health.share(ELSEWHERE, 0) == 1.0
     assert health.wait_s([TARGET], 0) == 1.0
     for _ in range(UP_AFTER_CHECKS):
-        health.checked(HERE, is_well=True, now=0)
+        health.checked(HERE, is_healthy=True, now=0)
     assert health.share(TARGET, 0) == pytest.approx(FIRST_SHARE)
-    assert told.steps == [
+    assert noticed.steps == [
         ("here", "", "up", "down"),
         ("here", "", "down", "up"),
         ("here", "gpt-oss", "closed", "recovering"),
@@ -147,14 +351,14 @@ def test_checks_that_agree_take_a_whole_upstream_down_and_up_again(health: Healt
 def test_one_check_between_that_disagrees_begins_the_count_anew(health: Health) -> None:
     for _ in range(10):
         for _ in range(DOWN_AFTER_CHECKS - 1):
-            health.checked(HERE, is_well=False, now=0)
+            health.checked(HERE, is_healthy=False, now=0)
         assert health.share(TARGET, 0) == 1.0
-        health.checked(HERE, is_well=True, now=0)
+        health.checked(HERE, is_healthy=True, now=0)
 
 
 def test_an_upstream_that_is_no_longer_checked_is_not_held_down(health: Health) -> None:
     for _ in range(DOWN_AFTER_CHECKS):
-        health.checked(HERE, is_well=False, now=0)
+        health.checked(HERE, is_healthy=False, now=0)
     health.unchecked(HERE)
     assert health.share(TARGET, 0) == 1.0
 

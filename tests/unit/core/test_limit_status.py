@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from gateway.core.errors import QuotaSpent, RateExceeded, RequestExceedsLimit
 from gateway.core.limit_status import (
     duration_text,
+    header_of,
     limit_headers,
     limit_object,
     limit_status_object,
@@ -36,7 +37,7 @@ def refusal(of: Limit, why: RefusalReason, retry_after_ms: int = 1_500, requeste
 
 
 def headers(*limit_statuses: LimitStatus) -> dict[str, str]:
-    told = limit_headers(limit_statuses, NOW)
+    told = limit_headers([header_of(each.limit) for each in limit_statuses], limit_statuses, NOW)
     assert len(dict(told)) == len(told)
     return dict(told)
 

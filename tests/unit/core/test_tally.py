@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.core.endpoints import CHAT, COMPLETIONS, Endpoint
 from gateway.core.sse import data_of
-from gateway.core.tally import HELD_MAX, StreamTally
+from gateway.core.tally import HELD_MAX, KEPT_MAX, PlainTally, StreamTally
 from gateway.core.usage import Usage
 from gateway.core.usage_report import read_usage
 from tests.unit.core.recordings import needs_recordings, recordings
@@ -393,7 +393,6 @@ def test_a_long_event_is_not_held() -> None:
         held += len(long[at : at + 4_096]) - len(tally.feed(long[at : at + 4_096]))
         assert held <= HELD_MAX + 4_096
     assert held == 0
-    assert not tally.torn
 
 
 @given(st.integers(HELD_MAX + 1, HELD_MAX + 300), st.sampled_from([b"\n\n", b"\r\n\r\n", b"\r\r"]))
@@ -401,7 +400,7 @@ def test_the_end_of_a_long_event_is_found_wherever_it_is_cut(cut: int, end: byte
     long = b'data: {"x":"' + b"x" * (HELD_MAX + 100) + b'"}' + end
     stream = long + b"data: 1" + end + DONE
     given, tally = told(stream, cuts=[cut, cut + 1, cut + 2, len(long) - 1, len(long)])
-    assert (given, tally.events, tally.torn) == (stream, 2, False)
+    assert (given, tally.events) == (stream, 2)
 
 
 def test_a_cut_leaves_whole_events_only() -> None:
@@ -410,14 +409,13 @@ def test_a_cut_leaves_whole_events_only() -> None:
         tally = StreamTally(CHAT, merge=True)
         given = tally.feed(stream[:at]) + tally.cut()
         assert given in {b"", chunk("a"), chunk("a") + FINISH, chunk("a") + MERGED}
-        assert not tally.torn
 
 
-def test_a_cut_within_a_long_event_leaves_it_torn_and_counted() -> None:
+def test_a_cut_within_a_long_event_leaves_it_open_and_counted() -> None:
     tally = StreamTally(CHAT, merge=True)
     half = long_event(2 * HELD_MAX)[:-1_000]
     assert tally.feed(half) + tally.cut() == half
-    assert tally.torn
+    assert not tally.ends_whole
     assert tally.text_bytes > HELD_MAX
 
 
@@ -460,3 +458,55 @@ def test_comments_and_the_end_are_no_text() -> None:
     assert tally.events == 1
     _, apart = told(quiet + chunk("a") + DONE, cuts=[len(quiet), len(quiet + chunk("a"))])
     assert apart.events == 1
+
+
+PLAIN_REPORT = json.dumps({"prompt_tokens": 12, "completion_tokens": 45, "total_tokens": 57}).encode()
+PLAIN_NUMBERS = Usage(12, 45)
+
+
+def plain(body: bytes, step: int = 10**9, *, failed: bool = False) -> PlainTally:
+    tally = PlainTally(CHAT, failed=failed)
+    for at in range(0, len(body), step):
+        tally.feed(body[at : at + step])
+    return tally
+
+
+def body_of(size: int, *, first: bool = False) -> bytes:
+    """A body of about this size, of which no middle can be left out unseen."""
+    content = '"choices":[{"message":{"content":"\\"usage\\": {}"}},[' + "[1.5]," * (size // 6) + "0]]"
+    usage = f'"usage":{PLAIN_REPORT.decode()}'
+    return ("{" + (f"{usage},{content}" if first else f"{content},{usage}") + "}\n").encode()
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("size", [0, 1_000, KEPT_MAX - 200, KEPT_MAX - 10, KEPT_MAX, 5 * KEPT_MAX])
+@pytest.mark.parametrize("step", [997, 65_536, 10**9])
+def test_the_usage_of_a_plain_answer_is_found_at_either_end(size: int, first: bool, step: int) -> None:
+    body = body_of(size, first=first)
+    tally = plain(body, step)
+    assert (tally.usage, tally.text_bytes) == (PLAIN_NUMBERS, len(body))
+
+
+@given(st.integers(-400, 400), st.integers(1, 400))
+def test_usage_at_the_border_of_what_is_kept_is_found(offset: int, last: int) -> None:
+    body = body_of(KEPT_MAX + offset)
+    tally = PlainTally(CHAT)
+    tally.feed(body[:-last])
+    tally.feed(body[-last:])
+    assert tally.usage == PLAIN_NUMBERS
+
+
+@pytest.mark.parametrize("body", [b"", b"not json", b"[]", b'{"usage":null}', b'{"usage":{"a":1e999}}', b"\xff"])
+def test_a_plain_answer_without_usage_has_none(body: bytes) -> None:
+    assert plain(body).usage is None
+
+
+def test_an_error_body_has_neither_usage_nor_text() -> None:
+    tally = plain(b'{"error":{"message":"bad"},"usage":' + PLAIN_REPORT + b"}", failed=True)
+    assert (tally.usage, tally.text_bytes, tally.failed) == (None, 0, True)
+
+
+@given(st.binary(max_size=100))
+def test_no_plain_body_raises(body: bytes) -> None:
+    for wrapped in (body, b'{"usage":' + body + b"}", b"x" * KEPT_MAX + b'"usage":' + body + b"}"):
+        plain(wrapped).usage  # noqa: B018

@@ -146,3 +146,21 @@ async def test_no_kind_of_exception_ends_a_loop(error: type[Exception]) -> None:
     tasks.keep_running("any", loop)
     await until(lambda: starts == 2)
     await tasks.close()
+
+
+async def test_what_the_first_raises_is_raised_and_the_others_are_cancelled() -> None:
+    cancelled = asyncio.Event()
+
+    async def for_ever() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async def failing() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("at once")
+
+    with pytest.raises(ValueError, match="at once"):
+        await wait_first(for_ever(), failing())
+    await cancelled.wait()

@@ -11,8 +11,8 @@ from gateway.core.estimate import OUTPUT_AT_FIRST, Estimates
 from gateway.core.limits import Limit, Meter, Per
 from gateway.core.pricing import Price
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
-from gateway.core.target import Model
-from gateway.stages.admit import MOST_WITHOUT_CAP, admit, ask_for
+from gateway.core.snapshot import Model
+from gateway.stages.admit import MOST_WITHOUT_CAP, admission_request, admit
 from tests.unit.fakes import CALLER, MODEL, NOW_MS, Ledgers, body_of, exchange_of, limit, target
 
 INPUT = 100
@@ -23,7 +23,7 @@ def asked(*limits: Limit, model: Model = MODEL, expected: int = OUTPUT_AT_FIRST,
     caller = msgspec.structs.replace(CALLER, limits=limits)
     exchange, parsed = exchange_of(body_of(**members), model=model, caller=caller)
     exchange.estimated_input = INPUT
-    return ask_for(exchange, caller, parsed, expected)
+    return admission_request(exchange, parsed, expected)
 
 
 def amount(of: Limit, **members: Any) -> int:
@@ -79,6 +79,22 @@ def test_a_cap_above_the_models_maximum_is_that_maximum() -> None:
     assert (ask.likely, ask.most) == (500, 500)
 
 
+@pytest.mark.parametrize(
+    ("window", "cap", "most"), [(1_000, None, 800), (350, None, 250), (350, 10_000, 250), (350, 40, 40), (50, None, 1)]
+)
+def test_without_a_maximum_the_context_leaves_what_the_input_does_not_take(
+    window: int, cap: int | None, most: int
+) -> None:
+    model = msgspec.structs.replace(MODEL, context_window=window)
+    members = {} if cap is None else {"max_tokens": cap}
+    assert asked(model=model, expected=200, **members).most == most
+
+
+def test_a_maximum_is_taken_as_it_is_whatever_the_context() -> None:
+    model = msgspec.structs.replace(MODEL, context_window=150, max_output_tokens=120)
+    assert asked(model=model, expected=200).most == 120
+
+
 def test_a_small_cap_beside_a_large_one_hides_nothing() -> None:
     assert asked(max_tokens=1, max_completion_tokens=100_000).most == 100_000
 
@@ -88,7 +104,7 @@ def test_an_answer_without_tokens_reserves_none() -> None:
     talkative = msgspec.structs.replace(MODEL, max_output_tokens=32_768)
     exchange, parsed = exchange_of(body_of(input="text"), endpoint=embeddings, model=talkative)
     exchange.estimated_input = INPUT
-    ask = ask_for(exchange, CALLER, parsed, 500)
+    ask = admission_request(exchange, parsed, 500)
     assert (ask.likely, ask.most, ask.least) == (0, 0, 0)
 
 
@@ -100,7 +116,7 @@ def test_limits_on_other_models_are_not_charged() -> None:
 async def test_an_admitted_request_knows_its_estimate_and_reservation() -> None:
     exchange, parsed = exchange_of(body_of(messages=[{"role": "user", "content": "x" * 4_000}]))
     estimates, store = Estimates(), Ledgers()
-    reservation = await admit(exchange, CALLER, parsed, estimates, store)
+    reservation = await admit(exchange, parsed, estimates, store)
     assert isinstance(reservation, Reservation)
     assert 1_000 < exchange.estimated_input < 1_050
     assert [ask.id for ask in store.asked] == [exchange.id] != [exchange.request.request_id]
@@ -111,7 +127,7 @@ async def test_what_the_model_taught_is_used() -> None:
     estimates, store = Estimates(), Ledgers()
     for _ in range(16):
         estimates.of("m").learn(100, 100, 33)
-    await admit(exchange, CALLER, parsed, estimates, store)
+    await admit(exchange, parsed, estimates, store)
     assert store.asked[0].likely == 33
 
 
@@ -123,13 +139,13 @@ async def test_a_refusal_is_raised(per: Per, why: RefusalReason, kind: type[Exce
     exchange, parsed = exchange_of()
     refused = Refusal(LimitStatus(limit(per=per), 1, 0, 0, NOW_MS + 1), 1, why, 500, NOW_MS)
     with pytest.raises(kind):
-        await admit(exchange, CALLER, parsed, Estimates(), Ledgers(refused))
+        await admit(exchange, parsed, Estimates(), Ledgers(refused))
 
 
 async def test_a_store_that_is_out_is_told() -> None:
     exchange, parsed = exchange_of()
     with pytest.raises(StoreUnavailable):
-        await admit(exchange, CALLER, parsed, Estimates(), Ledgers(StoreUnavailable("It is out.")))
+        await admit(exchange, parsed, Estimates(), Ledgers(StoreUnavailable("It is out.")))
 
 
 def test_a_limit_in_dollars_without_a_price_charges_nothing() -> None:

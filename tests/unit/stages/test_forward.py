@@ -6,11 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.circuit import FAILURES_IN_A_ROW
 from gateway.core.endpoints import ENDPOINTS
 from gateway.core.errors import GatewayError, NoTarget, UpstreamAuthFailed, UpstreamTimedOut, UpstreamUnreachable
-from gateway.core.health import Outcome
-from gateway.core.target import Model, Target
+from gateway.core.health import FAILURES_IN_A_ROW, Outcome
+from gateway.core.snapshot import Model, Target
 from gateway.stages.forward import forward, outgoing_body
 from tests.unit.fakes import Client, ScriptedAnswer, ScriptedWire, body_of, exchange_of, target, way_over
 
@@ -101,17 +100,23 @@ async def test_a_failure_is_told_where_the_others_are_not_well_any_more(failure:
     assert not made.script[0].abandoned
 
 
-async def test_a_target_that_is_not_well_any_more_is_passed_over() -> None:
-    made = Try(refused(), answer(200), targets=TARGETS[:4])
-    made.break_down(TARGETS[0], TARGETS[2])
+async def test_a_target_that_is_not_healthy_any_more_is_passed_over() -> None:
+    made = Try(refused(), refused(), targets=TARGETS[:4])
+    made.break_down(TARGETS[1])
     with pytest.raises(UpstreamUnreachable):
         await made.send()  # The fourth is not among the three that may be tried.
-    assert made.asked == ["b"]
+    assert made.asked == ["a", "c"]
 
 
-async def test_no_target_is_asked_where_none_is_well_any_more() -> None:
-    made = Try(targets=TARGETS[:2])
-    made.break_down(*TARGETS[:2])
+async def test_the_first_target_is_asked_as_it_was_routed() -> None:
+    """It may be the trickle to an open circuit, which health alone would not let through."""
+    made = Try(answer(200), targets=TARGETS[:1])
+    made.break_down(*TARGETS[:1])
+    assert (await made.send()).status == 200
+
+
+async def test_no_target_is_asked_where_there_is_none() -> None:
+    made = Try(targets=())
     assert (await made.fail(NoTarget)).retry_after_ms == 1000
     assert (made.asked, made.exchange.attempts) == ([], [])
 

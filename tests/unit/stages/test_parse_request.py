@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.caller import Caller
 from gateway.core.endpoints import CHAT, ENDPOINTS, Endpoint
 from gateway.core.errors import BodyUnreadable, CallerError, FieldInvalid, ModelUnknown
 from gateway.core.request import ParsedRequest
-from gateway.core.target import Model
+from gateway.core.snapshot import Caller, Model
 from gateway.stages.parse_request import parse_request
 from tests.unit.fakes import CALLER, body_of, catalogue_of
 
@@ -280,3 +279,11 @@ def test_no_damage_to_a_good_body_raises_anything_else(data: st.DataObject, endp
 @given(st.binary(max_size=60), endpoints)
 def test_no_bytes_raise_anything_else(body: bytes, endpoint: Endpoint) -> None:
     tried(body, endpoint)
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/embeddings"])
+@pytest.mark.parametrize("options", ["yes", [], 1])
+def test_an_endpoint_without_stream_options_passes_them_on_unread(path: str, options: Any) -> None:
+    members = {"input": "text", "max_tokens": 5, "stream_options": options}
+    parsed = read_body(body_of(**members), endpoint=ENDPOINTS[path])
+    assert parsed.members.value("stream_options") == msgspec.json.encode(options)

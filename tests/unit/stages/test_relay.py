@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.endpoints import ENDPOINTS
+from gateway.core.endpoints import CHAT, COMPLETIONS, ENDPOINTS, Endpoint
 from gateway.core.errors import UpstreamBroke, UpstreamRefused, UpstreamTimedOut
 from gateway.core.limits import Limit, Meter, Per, WhenSpent
 from gateway.core.reservation import Hold, LimitStatus, Reservation
-from gateway.core.tally import HELD_MAX
+from gateway.core.tally import HELD_MAX, StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.relay import WHOLE_MAX, relay
-from tests.unit.fakes import NOW_MS, Client, ScriptedAnswer, StandingClock, body_of, exchange_of, limit, stream
+from tests.unit.fakes import CALLER, NOW_MS, Client, ScriptedAnswer, StandingClock, body_of, exchange_of, limit, stream
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
 FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
@@ -27,9 +27,11 @@ NUMBERS = Usage(3, 2)
 class Relayed:
     """One answer on its way to one client."""
 
-    def __init__(self, answer: ScriptedAnswer, client: Client | None = None, **members: Any) -> None:
+    def __init__(
+        self, answer: ScriptedAnswer, client: Client | None = None, *, endpoint: Endpoint = CHAT, **members: Any
+    ) -> None:
         self.response, self.client, self.clock = answer, client or Client(), StandingClock()
-        self.exchange, self.parsed = exchange_of(body_of(**members))
+        self.exchange, self.parsed = exchange_of(body_of(**members), endpoint=endpoint)
         self.exchange.response = answer
 
     async def run(self) -> Relayed:
@@ -203,17 +205,151 @@ async def test_an_error_after_a_keep_alive_has_begun_the_stream_is_told_in_it() 
     await client.start(200, [("content-type", "text/event-stream")])
     answer = ScriptedAnswer(b'{"error":{"message":"too long"}}', status=400)
     relayed = await Relayed(answer, client, stream=True).fail(UpstreamRefused)
-    assert (relayed.exchange.status, relayed.exchange.tally, client.body) == (200, None, b"")
+    tally = relayed.exchange.tally
+    assert (relayed.exchange.status, tally and tally.usage, tally and tally.failed, client.body) == (
+        200,
+        None,
+        True,
+        b"",
+    )
+
+
+PLAIN_CHAT: dict[str, Any] = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "model": "m",
+    "choices": [
+        {
+            "index": 0,
+            "message": {
+                "role": "assistant",
+                "content": "Hello",
+                "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+            },
+            "finish_reason": "tool_calls",
+        }
+    ],
+    "usage": {"prompt_tokens": 12, "completion_tokens": 45, "total_tokens": 57},
+}
+
+
+async def late(answer: dict[str, Any], endpoint: Endpoint = CHAT, **members: Any) -> tuple[Relayed, list[Any]]:
+    """A plain answer after a keep-alive has begun the client's stream, and the events that the client gets."""
+    client = Client()
+    await client.start(200, [("content-type", "text/event-stream")])
+    relayed = Relayed(ScriptedAnswer(json.dumps(answer).encode()), client, endpoint=endpoint, stream=True, **members)
+    await relayed.run()
+    events = client.body.decode().split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""]
+    return relayed, [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
+
+
+async def test_a_plain_answer_after_a_keep_alive_is_given_as_a_stream_and_charged() -> None:
+    relayed, (content, last) = await late(PLAIN_CHAT)
+    assert content["object"] == last["object"] == "chat.completion.chunk"
+    delta = content["choices"][0]["delta"]
+    assert (delta["content"], delta["tool_calls"][0]["index"]) == ("Hello", 0)
+    assert content["choices"][0]["finish_reason"] is None
+    assert (last["choices"][0]["delta"], last["choices"][0]["finish_reason"]) == ({}, "tool_calls")
+    assert last["usage"] == PLAIN_CHAT["usage"]
+    assert (relayed.client.ended, relayed.exchange.whole) == (True, True)
+    assert relayed.exchange.tally is not None
+    assert relayed.exchange.tally.usage == Usage(12, 45)
+
+
+async def test_who_asked_for_usage_gets_it_in_a_chunk_of_its_own_then_too() -> None:
+    _, (_, last, usage) = await late(PLAIN_CHAT, stream_options={"include_usage": True})
+    assert ("usage" in last, usage["choices"], usage["usage"]) == (False, [], PLAIN_CHAT["usage"])
+
+
+async def test_a_plain_legacy_answer_after_a_keep_alive_keeps_its_shape() -> None:
+    answer = {**PLAIN_CHAT, "object": "text_completion", "choices": [{"text": "Hi", "index": 0, "finish_reason": None}]}
+    _, (content, last) = await late(answer, COMPLETIONS, prompt="Say it.")
+    assert (content["object"], content["choices"][0]["text"]) == ("text_completion", "Hi")
+    assert (last["choices"][0]["text"], last["choices"][0]["finish_reason"]) == ("", "stop")
+
+
+PLAIN_MESSAGE: dict[str, Any] = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "content": [
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "text", "text": "Hello"},
+        {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}},
+    ],
+    "stop_reason": "tool_use",
+    "usage": {"input_tokens": 12, "output_tokens": 45},
+}
+PLAIN_RESPONSE: dict[str, Any] = {
+    "id": "resp_1",
+    "object": "response",
+    "status": "completed",
+    "output": [{"id": "i", "type": "message", "content": [{"type": "output_text", "text": "Hello"}]}],
+    "usage": {"input_tokens": 12, "output_tokens": 45},
+}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "answer", "kinds"),
+    [
+        (
+            ENDPOINTS["/v1/messages"],
+            PLAIN_MESSAGE,
+            ["message_start"]
+            + ["content_block_start", "content_block_delta", "content_block_delta", "content_block_stop"]
+            + ["content_block_start", "content_block_delta", "content_block_stop"] * 2
+            + ["message_delta", "message_stop"],
+        ),
+        (
+            ENDPOINTS["/v1/responses"],
+            PLAIN_RESPONSE,
+            [
+                "response.created",
+                "response.output_item.added",
+                "response.content_part.added",
+                "response.output_text.delta",
+                "response.content_part.done",
+                "response.output_item.done",
+                "response.completed",
+            ],
+        ),
+    ],
+)
+async def test_a_plain_answer_of_the_other_apis_after_a_keep_alive_is_a_stream_of_their_events(
+    endpoint: Endpoint, answer: dict[str, Any], kinds: list[str]
+) -> None:
+    client = Client()
+    await client.start(200, [("content-type", "text/event-stream")])
+    body = json.dumps(answer).encode()
+    members = {"input": "text", "max_tokens": 50}
+    relayed = await Relayed(ScriptedAnswer(body), client, endpoint=endpoint, stream=True, **members).run()
+    events = [event.partition("\ndata: ") for event in client.body.decode().split("\n\n")[:-1]]
+    assert [head.removeprefix("event: ") for head, _, _ in events] == kinds
+    assert [json.loads(data)["type"] for _, _, data in events] == kinds
+    tally = StreamTally(endpoint, merge=False)
+    tally.feed(client.body)
+    assert relayed.exchange.tally is not None
+    assert tally.usage == relayed.exchange.tally.usage == Usage(12, 45)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b'{"object":"list"}', b'{"choices":[]}'])
+async def test_what_cannot_be_a_stream_after_a_keep_alive_is_an_error_and_charged_as_reported(body: bytes) -> None:
+    client = Client()
+    await client.start(200, [("content-type", "text/event-stream")])
+    relayed = await Relayed(ScriptedAnswer(body), client, stream=True).fail(UpstreamRefused)
+    assert relayed.exchange.tally is not None
+    assert relayed.exchange.whole is False
 
 
 async def test_how_limits_stand_is_told_in_the_head() -> None:
     relayed = Relayed(stream(CHUNK, DONE), stream=True)
-    limit_status = LimitStatus(limit(amount=600), 1, 0, 599, NOW_MS + 100)
+    limit_status = LimitStatus(CALLER.limits[0], 1, 0, 599, NOW_MS + 100)
     relayed.exchange.reservation = Reservation("id", NOW_MS, 10, False, (), (limit_status,))
     await relayed.run()
     assert relayed.client.headers == {
         "content-type": "text/event-stream; charset=utf-8",
-        "x-ratelimit-limit-requests": "600",
+        "x-ratelimit-limit-requests": "1000000",
         "x-ratelimit-remaining-requests": "599",
         "x-ratelimit-reset-requests": "100ms",
     }

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from gateway.core.endpoints import CHAT
-from gateway.core.errors import ClientGone, GatewayError, UpstreamBroke
+from gateway.core.errors import ClientGone, GatewayError, UpstreamBroke, UpstreamRefused
 from gateway.core.exchange import Exchange
-from gateway.core.plain_tally import PlainTally
-from gateway.core.tally import StreamTally
+from gateway.core.health import Outcome
+from gateway.core.tally import PlainTally, StreamTally
 from gateway.core.usage import Usage
-from gateway.stages.release_upstream import READ_ON_AT_ONCE, READ_ON_BYTES, UpstreamReleaser
+from gateway.stages.release_upstream import READ_ON_AT_ONCE, READ_ON_BYTES, UpstreamReleaser, outcome_of
 from tests.unit.fakes import ScriptedAnswer, StandingClock, exchange_of, stream, target
 
 CHUNK = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
@@ -110,3 +110,12 @@ async def test_without_an_answer_there_is_nothing_to_part_from() -> None:
     exchange, _ = exchange_of()
     await UpstreamReleaser(StandingClock()).release(exchange)
     assert exchange.response is None
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [(200, Outcome.SUCCEEDED), (400, Outcome.SUCCEEDED), (429, Outcome.BUSY), (500, Outcome.FAILED)],
+)
+def test_an_answer_that_came_after_a_keep_alive_is_judged_by_its_status(status: int, outcome: Outcome) -> None:
+    exchange = left(ScriptedAnswer(b"{}", status=status), error=UpstreamRefused("It came too late."))
+    assert outcome_of(exchange) is outcome

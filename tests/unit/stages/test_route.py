@@ -7,7 +7,7 @@ import pytest
 from gateway.core.errors import NoTarget
 from gateway.core.health import Outcome
 from gateway.core.routing import RoutingState
-from gateway.core.target import Model, Target
+from gateway.core.snapshot import Model, Target
 from gateway.stages.route import route
 from tests.unit.fakes import StandingClock, exchange_of, target
 
@@ -68,6 +68,7 @@ def test_where_none_is_well_the_answer_says_when_to_come_back() -> None:
     only = target("only")
     picking = Picking(only)
     picking.fail(only)
+    assert picking.picked() == ["only"]
     with pytest.raises(NoTarget) as refused:
         picking.picked()
     assert refused.value.retry_after_ms == 5_000

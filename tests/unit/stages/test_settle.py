@@ -19,12 +19,12 @@ from gateway.core.errors import (
 from gateway.core.estimate import OUTPUT_AT_FIRST, Estimates
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Meter, Per
-from gateway.core.plain_tally import PlainTally
 from gateway.core.reservation import Hold, Reservation
-from gateway.core.tally import StreamTally
+from gateway.core.snapshot import bind
+from gateway.core.tally import PlainTally, StreamTally
 from gateway.core.usage import Usage, UsageSource
-from gateway.stages.settle import reckon, settle, settlement
-from tests.unit.fakes import NOW_MS, Ledgers, body_of, exchange_of, limit
+from gateway.stages.settle import settle, settlement, usage_of
+from tests.unit.fakes import CALLER, NOW_MS, Ledgers, body_of, exchange_of, limit
 
 UTC = ZoneInfo("UTC")
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n'
@@ -66,7 +66,7 @@ def unanswered(error: GatewayError, *, forwarded: bool = True) -> Exchange:
 
 def used(exchange: Exchange) -> Usage | None:
     assert exchange.parsed is not None
-    return reckon(exchange, exchange.parsed)
+    return usage_of(exchange, exchange.parsed)
 
 
 WORDS = [CHUNK % word for word in (b"Once", b" upon", b" a", b" time", b"")]
@@ -187,7 +187,7 @@ def test_an_endpoint_without_output_has_none_to_estimate() -> None:
     tally = exchange.tally = PlainTally(parsed.endpoint)
     tally.feed(b'{"data":[%b]}' % (b"0," * 10_000))
     exchange.status, exchange.whole = 200, True
-    assert reckon(exchange, parsed) == estimated(0)
+    assert usage_of(exchange, parsed) == estimated(0)
 
 
 HOLDS = tuple(
@@ -253,7 +253,7 @@ async def test_a_model_without_a_price_costs_nothing() -> None:
     exchange = seen(*WORDS, USAGE)
     assert exchange.parsed is not None
     free = msgspec.structs.replace(exchange.parsed.model, price=None)
-    exchange.parsed = msgspec.structs.replace(exchange.parsed, model=free)
+    exchange.parsed = msgspec.structs.replace(exchange.parsed, binding=bind(CALLER, free))
     await settle(exchange, Estimates(), UTC, Ledgers())
     assert (exchange.usage, exchange.cost) == (Usage(12, 45), 0)
 
@@ -309,7 +309,7 @@ def test_a_cut_stream_whose_usage_comes_in_parts_pays_for_what_was_delivered() -
     tally = exchange.tally = StreamTally(messages, merge=False)
     exchange.status, exchange.error = 200, ClientGone("It left.")
     tally.feed(MESSAGE_START + MESSAGE_DELTA * 200)
-    usage = reckon(exchange, parsed)
+    usage = usage_of(exchange, parsed)
     assert usage is not None
     assert (usage.input, usage.source) == (9, UsageSource.ESTIMATED)
     assert 200 <= usage.output <= 202

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.core.caller import Caller
 from gateway.core.endpoints import CHAT
 from gateway.core.exchange import Exchange
 from gateway.core.json_spans import read_json_spans
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.reservation import LimitStatus, Reservation
-from gateway.core.target import Model, Target, Upstream
+from gateway.core.snapshot import Caller, Model, Target, Upstream, bind
 from gateway.core.usage import Usage
 from tests.unit.fakes import GivenBody
 
@@ -77,7 +76,7 @@ def answered(*, stream: bool = True, user: str = "ann", model: Model = MODEL, as
     members = read_json_spans(b'{"model":"m","messages":[{"role":"user","content":"a prompt"}]}')
     x = unheard()
     x.caller = CALLER
-    x.parsed = ParsedRequest(CHAT, model, asked, stream, False, None, None, 1, user, members, 40)
+    x.parsed = ParsedRequest(CHAT, bind(CALLER, model), asked, stream, False, None, None, 1, user, members, 40)
     x.reservation = Reservation("id", NOW_MS, 100, False, (), (limit_status(MONTHLY, 250),))
     x.target = TARGET
     x.status = 200

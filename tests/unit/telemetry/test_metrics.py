@@ -20,8 +20,7 @@ from gateway.core.errors import (
 )
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.reservation import Reservation
-from gateway.core.snapshot import ConfigSnapshot
-from gateway.core.target import Model, Target, Upstream
+from gateway.core.snapshot import ConfigSnapshot, Model, Target, Upstream
 from gateway.core.usage import Usage, UsageSource
 from gateway.telemetry.exposition import MetricsAggregator
 from gateway.telemetry.metrics import Metrics

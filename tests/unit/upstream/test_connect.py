@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.http_syntax import RESERVED_HEADERS
-from gateway.core.target import Upstream
+from gateway.core.snapshot import Upstream
 from gateway.upstream.connect import UpstreamOrigin
 from gateway.upstream.contract import UpstreamRequest
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import UpstreamBroke, UpstreamTimedOut
-from gateway.core.target import Timeouts
+from gateway.core.snapshot import Timeouts
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.connection import ClientOptions, Connection, EncodedRequest
 from gateway.upstream.response_stream import HELD_BYTES, ResponseStream

@@ -4,7 +4,7 @@ import asyncio
 from time import monotonic
 
 from gateway.core.errors import RequestMalformed, UpstreamTimedOut
-from gateway.core.target import Timeouts
+from gateway.core.snapshot import Timeouts
 from gateway.upstream.deadlines import Deadlines, DeadlineTimer
 
 TIMEOUTS = Timeouts(connect=1, first_byte=20, idle=5, total=100)

@@ -1,4 +1,5 @@
-"""One client's connection. It tells the sink when the client reads too slowly, and when it reads again."""
+"""The connections of clients. One tells its response writer when the client reads too slowly, and when it reads
+again."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
 from gateway.core.errors import InternalError, RequestMalformed
-from gateway.web.rendering import error_body, error_headers
+from gateway.web.errors import error_body, error_headers
 
 SERVER = "inducta-gateway"
 
@@ -30,11 +31,11 @@ _LAST_WRITE_S = 5.0
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-class Line(web.RequestHandler):
+class HttpConnection(web.RequestHandler):
     """aiohttp's connection, with the write side's pauses made known at once, without a task."""
 
     congested = False
-    relieved: Callable[[], None] | None = None
+    resume: Callable[[], None] | None = None
     new_id: Callable[[], str]
 
     def pause_writing(self) -> None:
@@ -44,8 +45,8 @@ class Line(web.RequestHandler):
     def resume_writing(self) -> None:
         self.congested = False
         super().resume_writing()
-        if self.relieved is not None:
-            self.relieved()
+        if self.resume is not None:
+            self.resume()
 
     def handle_error(
         self,
@@ -55,7 +56,7 @@ class Line(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """What is not HTTP gets a JSON error too, and no traceback."""
-        # The parser's message goes on with the bytes at fault, on lines of their own.
+        # Behind its first line the parser's message has the bytes at fault.
         what = (message or "it could not be parsed").partition("\n")[0].rstrip(" :.")
         error = (
             RequestMalformed(f"The request is not valid HTTP: {what}.")
@@ -68,20 +69,20 @@ class Line(web.RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """A body that breaks off is the client's doing, and was told to it: no defect of ours."""
+        """A body that breaks off is the client's fault, and it got an error: no defect of ours."""
         if not isinstance(kw.get("exc_info"), RequestPayloadError):
             super().log_exception(*args, **kw)
 
 
 class Listener(web.Server):
-    """Makes a Line for each connection; a client that leaves cancels its request."""
+    """Makes a HttpConnection for each connection; a client that leaves cancels its request."""
 
     def __init__(self, handler: Handler, new_id: Callable[[], str]) -> None:
         super().__init__(handler, handler_cancellation=True)
         self._new_id = new_id
         self._event_loop = asyncio.get_running_loop()
         self._open: set[web.RequestHandler] = set()
-        self._deserted = asyncio.Event()
+        self._empty = asyncio.Event()
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -91,7 +92,7 @@ class Listener(web.Server):
         super().connection_lost(handler, exc)
         self._open.discard(handler)
         if not self._open:
-            self._deserted.set()
+            self._empty.set()
 
     async def close(self) -> None:
         """Close idle connections at once, the others with what is still to be sent on them."""
@@ -100,11 +101,11 @@ class Listener(web.Server):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WRITE_S):
                 while self._open:
-                    self._deserted.clear()
-                    await self._deserted.wait()
+                    self._empty.clear()
+                    await self._empty.wait()
 
-    def __call__(self) -> Line:
-        line = Line(
+    def __call__(self) -> HttpConnection:
+        connection = HttpConnection(
             self,
             loop=self._event_loop,
             access_log=None,  # type: ignore[arg-type]  # aiohttp takes None for no log of its own.
@@ -113,5 +114,5 @@ class Listener(web.Server):
             max_field_size=_HEAD_MAX,
             read_bufsize=_UNREAD_BYTES,
         )
-        line.new_id = self._new_id
-        return line
+        connection.new_id = self._new_id
+        return connection

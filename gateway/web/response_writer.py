@@ -12,28 +12,32 @@ from aiohttp import web
 from gateway.core.endpoints import Dialect
 from gateway.core.errors import ClientGone, GatewayError, RequestMalformed, ShuttingDown
 from gateway.core.response import Headers
-from gateway.web.line import SERVER, Line
-from gateway.web.rendering import error_body, error_event, error_headers
+from gateway.runtime.tasks import BackgroundTasks
+from gateway.web.errors import error_body, error_event, error_headers
+from gateway.web.http_connection import SERVER, HttpConnection
 
 _COMMENT = b": keep-alive\n\n"
 
 _Response = TypeVar("_Response", bound=web.StreamResponse)
 
 
-class ClientSink:
+class HttpResponseWriter:
     """A `gateway.core.response.ResponseWriter`. `response` is what the connection is to end with, once it is set.
 
     aiohttp writes the head and the end; what is between is framed here (RFC 9112, section 7.1) and
     written to the transport, since its own `write` is a coroutine and costs a task switch a chunk.
     """
 
-    def __init__(self, request: web.BaseRequest, request_id: str, dialect: Dialect, *, closing: bool) -> None:
+    def __init__(
+        self, request: web.BaseRequest, request_id: str, dialect: Dialect, tasks: BackgroundTasks, *, closing: bool
+    ) -> None:
         self.response: web.StreamResponse | None = None
         self.started = False
         self._request = request
-        self._line: Line = request.protocol  # type: ignore[assignment]  # Listener makes no other.
+        self._connection: HttpConnection = request.protocol  # type: ignore[assignment]  # Listener makes no other.
         self._request_id = request_id
         self._dialect = dialect
+        self._tasks = tasks
         self._closing = closing
         self._chunked = request.version >= (1, 1)
         self._streams_events = False
@@ -49,30 +53,30 @@ class ClientSink:
 
     @property
     def congested(self) -> bool:
-        return self._line.congested
+        return self._connection.congested
 
-    def on_writable(self, relieved: Callable[[], None]) -> None:
-        self._line.relieved = relieved
+    def on_writable(self, resume: Callable[[], None]) -> None:
+        self._connection.resume = resume
 
-    def keep_alive(self, every_s: float, headers: Headers) -> None:
+    def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
         if every_s > 0:
             self._written_at = self._loop.time()
             self._alive = self._loop.call_later(every_s, self._stay_alive, every_s, headers)
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
-        self._rest()
+        self._stop_timers()
         self.started = True
-        self.response = self._dressed(web.Response(status=status, body=body), headers)
+        self.response = self._with_head(web.Response(status=status, body=body), headers)
 
     async def start(self, status: int, headers: Headers) -> None:
         if self.started:
             return
         self.started = True
-        self.response = self._dressed(web.StreamResponse(status=status), headers)
+        self.response = self._with_head(web.StreamResponse(status=status), headers)
         self._streams_events = dict(headers).get("content-type", "").lower().startswith("text/event-stream")
         if self._streams_events:
             self.response.headers["cache-control"] = "no-cache"
-            # nginx and its kin hold streams back unless told not to (ngx_http_proxy_module).
+            # nginx buffers streams unless this header forbids it (ngx_http_proxy_module).
             self.response.headers["x-accel-buffering"] = "no"
         if self._chunked:
             self.response.enable_chunked_encoding()
@@ -91,12 +95,12 @@ class ClientSink:
             self._last_bytes = data[-4:]
 
     def finish(self) -> None:
-        self._rest()
+        self._stop_timers()
 
     def fail(self, error: GatewayError) -> None:
-        self._rest()
+        self._stop_timers()
         if not self.started:
-            # After half a body nobody knows where the next request begins.
+            # After half a body it is not known where the next request begins.
             self._closing = self._closing or isinstance(error, ShuttingDown | RequestMalformed)
             self.send(error.status, error_headers(error), error_body(error, self._dialect))
             return
@@ -104,22 +108,22 @@ class ClientSink:
             event = error_event(error, self._dialect)
             self.write(event if self._between_events else b"\n\n" + event)
         # What was written still goes out; the chunked coding's last chunk never does.
-        self._line.force_close()
+        self._connection.force_close()
 
     @property
     def _between_events(self) -> bool:
         return not self._last_bytes or self._last_bytes.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
 
-    def _stay_alive(self, every_s: float, headers: Headers) -> None:
+    def _stay_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
         due = self._written_at + every_s
         now = self._loop.time()
         if now >= due:
             due = now + every_s
             if not self.started and self._request.content.is_eof():
-                # A client that still sends its body does not wait yet. aiohttp's `prepare` is a coroutine, but
-                # waits for nothing; the reference keeps the task alive.
-                event_stream = (*headers, ("content-type", "text/event-stream; charset=utf-8"))
-                self._beginning = self._loop.create_task(self._begin_with_comment(event_stream))
+                # A client that still sends its body does not wait yet. The task ends at once: aiohttp's `prepare` is a
+                # coroutine, but waits for nothing.
+                event_stream = (*headers(), ("content-type", "text/event-stream; charset=utf-8"))
+                self._tasks.start("keep-alive", self._begin_with_comment(event_stream))
             elif self.started and self._between_events and not self.congested:
                 self.write(_COMMENT)
         self._alive = self._loop.call_at(due, self._stay_alive, every_s, headers)
@@ -130,14 +134,14 @@ class ClientSink:
                 await self.start(200, headers)
             self.write(_COMMENT)
 
-    def _rest(self) -> None:
-        """Nothing more is written on a timer or on relief."""
-        self._line.relieved = None
+    def _stop_timers(self) -> None:
+        """Nothing more is written on a timer, and the source is not resumed any more."""
+        self._connection.resume = None
         if self._alive is not None:
             self._alive.cancel()
             self._alive = None
 
-    def _dressed(self, response: _Response, headers: Headers) -> _Response:
+    def _with_head(self, response: _Response, headers: Headers) -> _Response:
         for name, value in headers:
             response.headers[name] = value
         response.headers["x-request-id"] = self._request_id

@@ -43,7 +43,7 @@ class ClientBody:
         return self._counted(await self._in_time(self._content.readany))
 
     def _admit(self) -> None:
-        """Let the client send, unless it says itself that it sends too much."""
+        """Let the client send, unless its head announces too much."""
         request = self._request
         if request.content_length is not None and request.content_length > self._max_bytes:
             raise self._too_large()

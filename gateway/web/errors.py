@@ -29,13 +29,13 @@ _ANTHROPIC_TYPES = {
 
 def error_body(error: GatewayError, dialect: Dialect = Dialect.OPENAI) -> bytes:
     """The error as JSON; beside it a 429's `limit` object."""
-    told: dict[str, Any] = {"error": _plain(error)}
+    body: dict[str, Any] = {"error": _plain(error)}
     if dialect is Dialect.ANTHROPIC:
         kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
-        told = {"type": "error", "error": {**_plain(error), "type": kind}}
+        body = {"type": "error", "error": {**_plain(error), "type": kind}}
     if error.limit is not None:
-        told["limit"] = error.limit
-    return msgspec.json.encode(told)
+        body["limit"] = error.limit
+    return msgspec.json.encode(body)
 
 
 def error_event(error: GatewayError, dialect: Dialect) -> bytes:

@@ -1,0 +1,66 @@
+"""When a request may be sent again: how much of the load may be retries, and what a server's Retry-After says.
+
+Retries are limited to a part of the requests that come: when every upstream of a model fails, they would multiply
+the load just when there is too much.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+PER_REQUEST = 0.2
+"""Each request adds this much of a retry: over time, at most one request in five is tried again."""
+PER_SECOND = 0.5
+"""Where requests are rare a fifth of them is nothing: so much is added anyhow."""
+MOST = 20.0
+"""What can be saved up. It is also what there is to begin with."""
+
+
+class RetryBudget:
+    """One for each model, so that the retries of one cannot use up another's. Times are monotonic seconds."""
+
+    def __init__(self, now: float) -> None:
+        self._left = MOST
+        self._at = now
+
+    def request(self, now: float) -> None:
+        """A request is sent for the first time."""
+        self._left = min(MOST, self._left + PER_REQUEST + (now - self._at) * PER_SECOND)
+        self._at = now
+
+    def take(self) -> bool:
+        """Whether one may be sent again now; if so, that is one less."""
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
+def read_retry_after(headers: Mapping[str, str], now_ms: int) -> float:
+    """Seconds, 0 where there is none or it cannot be read. Names are in lower case. RFC 9110, 10.2.3;
+    `retry-after-ms` is OpenAI's, and finer."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    written = headers.get("retry-after")
+    if written is None:
+        return 0.0
+    seconds = _number(written)
+    return seconds if seconds is not None else _until(written, now_ms)
+
+
+def _number(written: str | None) -> float | None:
+    try:
+        number = float(written or "")
+    except ValueError:
+        return None
+    return max(0.0, number) if math.isfinite(number) else None
+
+
+def _until(date: str, now_ms: int) -> float:
+    try:
+        return max(0.0, parsedate_to_datetime(date).timestamp() - now_ms / 1000)
+    except (ValueError, OverflowError):
+        return 0.0

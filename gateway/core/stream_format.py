@@ -1,0 +1,218 @@
+"""What a stream of each API looks like, for where the gateway writes or measures a part of one itself.
+
+Streams are relayed as they come. Three things need more than that: a quota with `when_spent: stop` counts what each
+event delivers, ends the stream when that is used up, and an upstream that ignores `stream` gives a plain answer to a
+client whose stream a keep-alive has already begun.
+
+Shapes of events: the API references of OpenAI (chat, completions, responses) and Anthropic (messages); `reasoning`
+and `reasoning_content` are what vLLM, OpenRouter and DeepSeek call a model's thoughts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.core.endpoints import StreamFormat
+from gateway.core.sse import event_of
+from gateway.core.upstream_json import decoded
+from gateway.core.usage import Usage
+
+Json = dict[str, Any]
+
+_NO_TEXT = {"type", "id", "role", "index"}
+_THOUGHTS = ("reasoning", "reasoning_content", "reasoning_details")
+"""Servers send the same thoughts under several of these names."""
+
+_DONE = event_of(b"[DONE]")
+
+
+def event_text_bytes(shape: StreamFormat, data: bytes) -> int:
+    """How many bytes of the answer an event delivers: text, thoughts, refusals and arguments of tools. What is no JSON
+    is taken for text."""
+    event = decoded(data)
+    if not isinstance(event, dict):
+        return len(data)
+    match shape:
+        case StreamFormat.CHAT:
+            return sum(_delta_bytes(choice.get("delta")) for choice in _choices(event))
+        case StreamFormat.COMPLETIONS:
+            return sum(_bytes(choice.get("text")) for choice in _choices(event))
+        case StreamFormat.RESPONSES:
+            return _bytes(event.get("delta")) if str(event.get("type")).endswith(".delta") else 0
+        case StreamFormat.MESSAGES:
+            delta = event.get("delta") if event.get("type") == "content_block_delta" else None
+            return _bytes({**delta, "signature": ""}) if isinstance(delta, dict) else 0
+
+
+def ending(shape: StreamFormat, opening: bytes, data: bytes, usage: Usage, *, choices: int, merge: bool) -> bytes:
+    """The events that end a stream as if it had run into its `max_tokens`, in place of the event with this `data`.
+    `opening` is the data of the stream's first event. `merge` puts the usage into the last chunk with a choice."""
+    event = _object(data)
+    match shape:
+        case StreamFormat.RESPONSES:
+            return _response_ending(_object(opening), event, usage)
+        case StreamFormat.MESSAGES:
+            return _message_ending(event, usage)
+    text: Json = {"delta": {}} if shape is StreamFormat.CHAT else {"text": "", "logprobs": None}
+    finish = [{"index": index, **text, "finish_reason": "length"} for index in range(choices)]
+    report = {"prompt_tokens": usage.input, "completion_tokens": usage.output, "total_tokens": usage.total}
+    return _final_chunks(event, finish, report, merge=merge)
+
+
+def stream_of_plain(shape: StreamFormat | None, body: bytes, *, merge: bool) -> bytes | None:
+    """A plain answer as the stream that was asked for; None where there is no way to write it as one."""
+    answer = _object(body)
+    match shape:
+        case StreamFormat.CHAT | StreamFormat.COMPLETIONS if _choices(answer):
+            return _stream_of_choices(shape, answer, merge=merge)
+        case StreamFormat.RESPONSES if answer.get("object") == "response":
+            return _stream_of_response(answer)
+        case StreamFormat.MESSAGES if answer.get("type") == "message" and isinstance(answer.get("content"), list):
+            return _stream_of_message(answer)
+    return None
+
+
+def _stream_of_choices(shape: StreamFormat, answer: Json, *, merge: bool) -> bytes:
+    common = {name: value for name, value in answer.items() if name not in {"choices", "usage"}}
+    if shape is StreamFormat.CHAT:
+        common["object"] = "chat.completion.chunk"
+    events, finish = [], []
+    for place, choice in enumerate(_choices(answer)):
+        index, reason = choice.get("index", place), choice.get("finish_reason") or "stop"
+        begun = {**choice, "index": index, "finish_reason": None}
+        empty: Json = {"text": "", "logprobs": None}
+        if shape is StreamFormat.CHAT:
+            begun["delta"], empty = _as_delta(begun.pop("message", None)), {"delta": {}}
+        events.append(_chunk({**common, "choices": [begun]}))
+        finish.append({"index": index, **empty, "finish_reason": reason})
+    return b"".join(events) + _final_chunks(common, finish, answer.get("usage"), merge=merge)
+
+
+def _stream_of_response(answer: Json) -> bytes:
+    output = answer.get("output")
+    items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
+    events: list[Json] = [
+        {"type": "response.created", "response": {**answer, "status": "in_progress", "output": [], "usage": None}}
+    ]
+    for place, item in enumerate(items):
+        begun = {**item, "content": []} if "content" in item else item
+        events.append({"type": "response.output_item.added", "output_index": place, "item": begun})
+        for index, part in enumerate(_parts(item)):
+            where = {"item_id": item.get("id"), "output_index": place, "content_index": index}
+            text = part.get("text")
+            added = part if text is None else {**part, "text": ""}
+            events.append({"type": "response.content_part.added", **where, "part": added})
+            if text is not None:
+                events.append({"type": "response.output_text.delta", **where, "delta": text, "logprobs": []})
+            events.append({"type": "response.content_part.done", **where, "part": part})
+        events.append({"type": "response.output_item.done", "output_index": place, "item": item})
+    end = "response.incomplete" if answer.get("status") == "incomplete" else "response.completed"
+    events.append({"type": end, "response": answer})
+    return b"".join([_chunk({**each, "sequence_number": n}, each["type"]) for n, each in enumerate(events)])
+
+
+def _stream_of_message(answer: Json) -> bytes:
+    message = {**answer, "content": [], "stop_reason": None, "stop_sequence": None}
+    events: list[Json] = [{"type": "message_start", "message": message}]
+    for index, block in enumerate(_parts(answer)):
+        begun, deltas = _as_block(block)
+        events.append({"type": "content_block_start", "index": index, "content_block": begun})
+        events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+        events.append({"type": "content_block_stop", "index": index})
+    stop = {name: answer.get(name) for name in ("stop_reason", "stop_sequence")}
+    events.append({"type": "message_delta", "delta": stop, "usage": answer.get("usage") or {}})
+    events.append({"type": "message_stop"})
+    return b"".join([_chunk(each, each["type"]) for each in events])
+
+
+def _as_block(block: Json) -> tuple[Json, list[Json]]:
+    """A block of content as it begins, and what is added to it. A kind without deltas begins as it is."""
+    match block.get("type"):
+        case "text":
+            return {**block, "text": ""}, [{"type": "text_delta", "text": block.get("text")}]
+        case "thinking":
+            signature = {"type": "signature_delta", "signature": block.get("signature", "")}
+            begun = {**block, "thinking": "", "signature": ""}
+            return begun, [{"type": "thinking_delta", "thinking": block.get("thinking")}, signature]
+        case "tool_use":
+            arguments = msgspec.json.encode(block.get("input")).decode()
+            return {**block, "input": {}}, [{"type": "input_json_delta", "partial_json": arguments}]
+        case _:
+            return block, []
+
+
+def _parts(holder: Json) -> list[Json]:
+    content = holder.get("content")
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+
+
+def _final_chunks(common: Json, finish: list[Json], report: Any, *, merge: bool) -> bytes:
+    last = {**common, "choices": finish}
+    if report is None:
+        return _chunk(last) + _DONE
+    if merge:
+        return _chunk({**last, "usage": report}) + _DONE
+    return _chunk(last) + _chunk({**common, "choices": [], "usage": report}) + _DONE
+
+
+def _response_ending(opening: Json, event: Json, usage: Usage) -> bytes:
+    begun = opening.get("response")
+    response = {
+        **(begun if isinstance(begun, dict) else {}),
+        "status": "incomplete",
+        "incomplete_details": {"reason": "max_output_tokens"},
+        "usage": {"input_tokens": usage.input, "output_tokens": usage.output, "total_tokens": usage.total},
+    }
+    kind = "response.incomplete"
+    last = {"type": kind, "sequence_number": event.get("sequence_number", 0), "response": response}
+    return _chunk(last, kind)
+
+
+def _message_ending(event: Json, usage: Usage) -> bytes:
+    stop = {"stop_reason": "max_tokens", "stop_sequence": None}
+    events: list[Json] = [
+        {"type": "content_block_stop", "index": event.get("index", 0)},
+        {"type": "message_delta", "delta": stop, "usage": {"output_tokens": usage.output}},
+        {"type": "message_stop"},
+    ]
+    return b"".join([_chunk(each, each["type"]) for each in events])
+
+
+def _as_delta(message: Any) -> Json:
+    delta = {**message} if isinstance(message, dict) else {}
+    calls = delta.get("tool_calls")
+    if isinstance(calls, list):
+        delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(calls) if isinstance(call, dict)]
+    return delta
+
+
+def _delta_bytes(delta: Any) -> int:
+    if not isinstance(delta, dict):
+        return 0
+    said = sum(_bytes(delta.get(name)) for name in ("content", "refusal", "tool_calls", "function_call"))
+    return said + max(_bytes(delta.get(name)) for name in _THOUGHTS)
+
+
+def _bytes(value: Any) -> int:
+    """The texts in a value, in UTF-8."""
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "surrogatepass"))
+    if isinstance(value, dict):
+        return sum(_bytes(inner) for name, inner in value.items() if name not in _NO_TEXT)
+    return sum(_bytes(inner) for inner in value) if isinstance(value, list) else 0
+
+
+def _choices(answer: Json) -> list[Json]:
+    choices = answer.get("choices")
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+
+
+def _object(data: bytes) -> Json:
+    value = decoded(data)
+    return value if isinstance(value, dict) else {}
+
+
+def _chunk(chunk: Json, kind: str = "") -> bytes:
+    return event_of(msgspec.json.encode(chunk), kind.encode())
