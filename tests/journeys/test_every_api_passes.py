@@ -237,7 +237,7 @@ async def test_images_that_stream_pass_and_are_charged_as_they_report() -> None:
     ):
         reply = await IMAGES.ask(gateway, stream=True, partial_images=1)
         assert (reply.broken, reply.body) == (False, body.encode())
-        assert (await gateway.ended()).usage == Usage(30, 70)
+        assert (await gateway.ended()).usage == Usage(30, 70, image_input=20)
 
 
 @pytest.mark.parametrize("api", APIS, ids=name_of)
