@@ -12,7 +12,7 @@ from gateway.app.snapshot_builder import snapshot
 from gateway.core.errors import StoreUnavailable
 from gateway.settings import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
-from gateway.store.reports import REPORTS
+from gateway.store.usage_report import REPORTS
 
 _PATIENCE_S = 5.0
 """For one call: nobody's request waits for it, and an operator's machine may be far from the store."""

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings.shape import StoreSettings
 from gateway.store.contract import Store
 from gateway.store.in_memory import InMemoryStore
@@ -55,11 +56,11 @@ class StoreRoom:
             options = RedisOptions(settings.url, process, settings.prefix, settings.timeout.total_seconds())
             journal = _journal(settings.journal or state_folder(os.environ), process)
             policy = Policy(log.error, lets_through=not self._refuses)
-            inner = self._steady = OutboxStore(RedisStore(options, zone, observe), journal, policy, around)
-        self.store = self._vigil = LeaseRenewer(inner)
+            inner = self._steady = OutboxStore(RedisStore(options, zone, observe, log.defect), journal, policy, around)
+        self.store = self._leases = LeaseRenewer(inner, BackgroundTasks(log.defect))
 
     def start(self) -> None:
-        self._vigil.start()
+        self._leases.start()
         if self._steady is not None:
             self._steady.start()
             self._watching = asyncio.get_running_loop().create_task(self._watch(self._steady))

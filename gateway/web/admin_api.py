@@ -10,7 +10,7 @@ from aiohttp import web
 
 from gateway.core.errors import AdminForbidden, FieldInvalid, KeyUnknown, MethodNotAllowed
 from gateway.pipeline import Services
-from gateway.store.reports import Told
+from gateway.store.usage_report import JsonObject
 from gateway.web.admin_pages import content_of
 from gateway.web.admin_plane import PREFIX
 from gateway.web.rendering import JSON
@@ -53,5 +53,5 @@ def check_token(headers: Mapping[str, str], token: str) -> None:
         raise KeyUnknown("Send the admin token as 'Authorization: Bearer TOKEN'.")
 
 
-def _json(status: int, told: Told) -> web.Response:
+def _json(status: int, told: JsonObject) -> web.Response:
     return web.Response(status=status, body=msgspec.json.encode(told), headers=dict([JSON]))

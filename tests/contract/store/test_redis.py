@@ -19,7 +19,6 @@ from gateway.core.reservation import Reservation, Settlement
 from gateway.store.contract import HOLD_TTL_MS as HOLD_TTL_IN_EARNEST_MS
 from gateway.store.contract import UsageQuery
 from gateway.store.in_redis import RedisStore
-from gateway.store.in_redis.calls import Timing
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
 from tests.contract.store.keepers import HOLD_TTL_MS, UTC, redis_options
 from tests.contract.store.zones import zone_whose_midnight_is_at
@@ -138,8 +137,8 @@ async def test_a_script_that_redis_forgets_is_brought_again(redis: RedisServer, 
         client.script_flush()
         await store.settle(truth(reservation, 7))
         client.script_flush()
-        await asyncio.gather(*[admitted(store, ask(LIMITS[1])) for _ in range(10)])
-    assert await used_and_held(store, LIMITS[1]) == (7, 300)
+        await asyncio.gather(*[admitted(store, ask(LIMITS[2])) for _ in range(10)])
+    assert await used_and_held(store, LIMITS[2]) == (7, 300)
 
 
 async def test_calls_of_one_turn_leave_together(redis: RedisServer, store: RedisStore) -> None:
@@ -223,10 +222,10 @@ async def test_an_admission_that_nobody_waits_for_is_taken_back(redis: RedisServ
 
 
 async def test_an_admission_whose_answer_is_lost_is_taken_back(redis: RedisServer, store: RedisStore) -> None:
-    hasty = RedisStore(redis_options(redis.url, timeout_s=0.1), UTC)
-    # So that what is asked of the frozen server is not too late: it stands for one that answered into a broken line.
-    hasty._kit = msgspec.structs.replace(hasty._kit, timing=Timing(slack_ms=60_000, step_ms=10_000))
+    hasty = RedisStore(redis_options(redis.url, timeout_s=0.5), UTC)
     await hasty.ping()
+    # So that what is asked of the frozen server is not too late: it is one that answered into a broken connection.
+    hasty.clock.learn(hasty.now_ms() + 450)
     redis.freeze()
     verdicts = await asyncio.gather(*[hasty.admit(ask(*LASTING[:3])) for _ in range(3)], return_exceptions=True)
     assert all(isinstance(verdict, StoreUnavailable) for verdict in verdicts)

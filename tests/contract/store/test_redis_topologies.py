@@ -50,7 +50,7 @@ async def patiently(store: RedisStore, name: str) -> None:
             with contextlib.suppress(StoreUnavailable):
                 await admitted(store, ask(QUOTA, name=name))
                 return
-            await asyncio.sleep(store.clock.told_ms % 7 / 100)
+            await asyncio.sleep(store.now_ms() % 7 / 100)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ async def test_a_right_that_is_missing_is_named(guarded: RedisServer) -> None:
             await admitted(store, ask(QUOTA))
             async with asyncio.timeout(10):
                 while store.trouble:
-                    await asyncio.sleep(store.clock.told_ms % 7 / 10)
+                    await asyncio.sleep(store.now_ms() % 7 / 10)
 
 
 async def test_a_cluster_that_is_taken_for_one_server_is_named(cluster: list[RedisServer]) -> None:
@@ -177,7 +177,7 @@ async def test_a_failover_under_load_loses_no_settlement(tmp_path: Path) -> None
         await asyncio.gather(*clients)
         async with asyncio.timeout(30):
             while store.unsettled:
-                await asyncio.sleep(inner.clock.told_ms % 7 / 100)
+                await asyncio.sleep(inner.now_ms() % 7 / 100)
         assert settled.refused > 0
         assert (await store.usage(UsageQuery()))[0].requests == settled.count
         assert (await store.limit_statuses([UNBOUND]))[0].used == settled.count
@@ -229,7 +229,7 @@ async def test_a_master_that_is_demoted_is_left() -> None:
                     with contextlib.closing(replica.client()) as client:
                         if client.info("replication")["role"] == "master":
                             break
-                    await asyncio.sleep(store.clock.told_ms % 7 / 100)
+                    await asyncio.sleep(store.now_ms() % 7 / 100)
             await patiently(store, "three")
 
 
@@ -293,7 +293,7 @@ async def test_slots_that_move_are_followed(cluster: list[RedisServer]) -> None:
             keys = source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
             source.execute_command("MIGRATE", "127.0.0.1", heir.port, "", 0, 5_000, "KEYS", *keys)
             settling = asyncio.create_task(store.settle(truth(reservation, 7, bill())))
-            await asyncio.sleep(store.clock.told_ms % 7 / 100)
+            await asyncio.sleep(store.now_ms() % 7 / 100)
             for client in (to, source):
                 client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[heir])
             await settling

@@ -1,6 +1,6 @@
--- How every script reads, ages and writes a counter: this text stands before each of them.
+-- How every script reads, ages and writes a counter: this text is put in front of each of them.
 --
--- Numbers travel and rest as little-endian doubles, whole ones below 2^53, so that none is spelled out and read again.
+-- Numbers are sent and stored as little-endian doubles, whole ones below 2^53, so that none is spelled out and read again.
 -- A counter is one string of eleven, or of the first four where nothing is held:
 --   1      what is used: units of a quota, parts of a unit of a rate
 --   2      how many parts a unit has: the rate's scale, else 1
@@ -33,12 +33,20 @@ local function rescaled(used, old, new)
   return floor(used / old) * new + floor((used % old * new + floor(old / 2)) / old)
 end
 
--- Forgets the holds that have ended by now.
+-- Forgets the holds that have ended by now. Where the clock was set back, holds that would end later than any hold can
+-- end with the last step instead.
 local function age(counter, step)
   local over = step - counter[OVER]
   if over > 0 then
     for place = FIRST, LAST do
       counter[place] = place + over <= LAST and counter[place + over] or 0
+    end
+    counter[OVER] = step
+  elseif over < 0 then
+    for place = LAST - 1, FIRST, -1 do
+      local amount, later = counter[place], min(LAST, place - over)
+      counter[place] = 0
+      counter[later] = counter[later] + amount
     end
     counter[OVER] = step
   end
@@ -82,9 +90,8 @@ local function read(key, kind, first, second, now, step)
       counter[1] = max(0, counter[1] - elapsed * first)
     end
   end
-  if now > counter[STAMP] then
-    counter[STAMP] = now
-  end
+  -- A clock that was set back counts from its new time: else nothing would refill until it reaches the old one.
+  counter[STAMP] = now
   return counter
 end
 
@@ -93,12 +100,14 @@ local function used(counter)
   return (counter[1] - rest) / counter[2] + (rest > 0 and 1 or 0)
 end
 
--- A record is "LAST GRANTED" while the reservation is open: its holds end with that step; 0 for any other.
+-- A record is "LAST GRANTED" while the reservation is open: its holds end with that step. For each shadow limit that
+-- bears something else than an enforced one would, " NUMBER AMOUNT" follows: its key, and what it bears, -1 for nothing.
+-- 0 for any other record.
 local function last_of(record)
   return record and tonumber(string.match(record, '^%d+')) or 0
 end
 
--- A hold that ends with `last` stands at this place; one that a clock set back would put before the first, at the first.
+-- A hold that ends with `last` is in this sum: in the last one where the clock was set back since.
 local function place_of(counter, last)
   return OVER + max(1, min(STEPS, last - counter[OVER]))
 end
@@ -108,11 +117,18 @@ local function hold(counter, last, amount)
   counter[place] = counter[place] + amount
 end
 
--- Gives nothing back where the hold has ended by itself.
+-- Gives nothing back where the hold has ended by itself. What its sum does not have is in an earlier one: a clock that
+-- was set back had moved it.
 local function release(counter, last, amount)
   if last > counter[OVER] then
-    local place = place_of(counter, last)
-    counter[place] = max(0, counter[place] - amount)
+    for place = place_of(counter, last), FIRST, -1 do
+      local taken = min(amount, counter[place])
+      counter[place] = counter[place] - taken
+      amount = amount - taken
+      if amount == 0 then
+        return
+      end
+    end
   end
 end
 
