@@ -77,21 +77,21 @@ local function packed(counter, holding)
   return pack(SHORT, unpack(counter, 1, EXPIRY))
 end
 
--- The counter at `key`, brought up to now.
+-- The counter at `key`, brought up to now. Where the clock was set back it is written at once, as a refusal writes
+-- nothing: it counts from the new time on, or else it would neither refill nor let holds end until the old one is back.
 local function read(key, kind, first, second, now, step)
   local counter = unpacked(call('GET', key), now, step)
-  if kind == RATE then
-    if counter[2] ~= second then
-      counter[1] = rescaled(counter[1], counter[2], second)
-      counter[2] = second
-    end
-    local elapsed = now - counter[STAMP]
-    if elapsed > 0 then
-      counter[1] = max(0, counter[1] - elapsed * first)
-    end
+  if kind == RATE and counter[2] ~= second then
+    counter[1] = rescaled(counter[1], counter[2], second)
+    counter[2] = second
   end
-  -- A clock that was set back counts from its new time: else nothing would refill until it reaches the old one.
+  local elapsed = now - counter[STAMP]
   counter[STAMP] = now
+  if elapsed < 0 then
+    call('SET', key, packed(counter, held(counter)), 'KEEPTTL')
+  elseif kind == RATE and elapsed > 0 then
+    counter[1] = max(0, counter[1] - elapsed * first)
+  end
   return counter
 end
 
