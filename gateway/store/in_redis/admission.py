@@ -206,7 +206,8 @@ class Admissions:
         replies: list[AdmissionReply] = []
         remaining = request
         for batch in batches:
-            now_ms = self._client.clock_of(batch.records).now_ms()
+            clock = self._client.clock_of(batch.records)
+            now_ms = clock.now_ms()
             call = SlotCall(batch, batch.at(now_ms), batch.record(at_ms))
             asked.append(call)
             numbers = call.window.admission(remaining, batch.places, now_ms, self._timing)
@@ -218,7 +219,7 @@ class Admissions:
                 if replies or _may_have_been_carried_out(lost):
                     self._uncertain.add(partial(self._undo, request, asked))
                 raise
-            self._client.clock_of(batch.records).learn(answer[1])
+            clock.learn(answer[1])
             if answer[0] < 0:
                 given_back = await self._give_all_back(request.id, replies, deadline)
                 if not given_back:

@@ -73,7 +73,8 @@ class RedisStore:
         self._process = options.process
         self._tasks = BackgroundTasks(log_error)
         self._records = RecordLifetimes()
-        self._keys = keys = StoreKeys(options.prefix)
+        keys = StoreKeys(options.prefix)
+        self._teams = keys.teams()
         timing = Timing(slack_ms=round(options.timeout_s * 1000), step_ms=options.hold_ttl_ms // HOLD_STEPS)
         arguments = ScriptArguments(keys, zone, options.process, servers.by_slot)
         uncertain = UncertainCalls(self._tasks, options.timeout_s)
@@ -88,7 +89,7 @@ class RedisStore:
     @property
     def clock(self) -> ServerClock:
         """Of the server that has the set of teams: it names the time of every reservation."""
-        return self.client.admissions.clock_of(self._keys.teams())
+        return self.client.admissions.clock_of(self._teams)
 
     @property
     def trouble(self) -> str | None:

@@ -317,6 +317,9 @@ async def test_records_that_could_not_be_shortened_are_shortened_later(redis: Re
     made = await admitted(hasty, ask(*LIMITS))
     await hasty.settle(truth(made, 7))
     redis.freeze()
+    # After this nothing more is sent, so that nothing is carried out late.
+    with pytest.raises(StoreUnavailable):
+        await hasty.ping()
     hasty.clock.learn(made.at_ms + 4_000)
     with pytest.raises(StoreUnavailable):
         await hasty.renew([])

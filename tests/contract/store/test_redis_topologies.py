@@ -243,6 +243,19 @@ def url_of(cluster: list[RedisServer]) -> str:
     return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in cluster)
 
 
+async def test_every_node_of_a_cluster_has_a_clock_of_its_own(cluster: list[RedisServer]) -> None:
+    async with opened(url_of(cluster)) as store:
+        await store.ping()
+        client = store.client.admissions
+        clocks = {id(client.clock_of(f"{{t/{number}}}")): client.clock_of(f"{{t/{number}}}") for number in range(50)}
+        assert len(clocks) == 3
+        for hours, clock in enumerate(clocks.values()):
+            clock.learn(clock.last_ms + hours * 3_600_000)
+        teams = [limit("requests", "day", 9, team=name, subject=name) for name in "abcdef"]
+        for one in teams:
+            await admitted(store, ask(one, limit("concurrent", None, 50, **EVERYBODY)))
+
+
 async def test_what_another_slot_refuses_is_given_back_everywhere(cluster: list[RedisServer]) -> None:
     team, model = limit("requests", "day", 9), limit("tokens", "hour", 900, scope=Scope.MODEL, subject="m", team="")
     lanes, tight = limit("concurrent", None, 5), limit("requests", "hour", 1, **EVERYBODY)
