@@ -120,16 +120,16 @@ end
 -- Gives nothing back where the hold has ended by itself. What its sum does not have is in an earlier one: a clock that
 -- was set back had moved it.
 local function release(counter, last, amount)
-  if last > counter[OVER] then
-    for place = place_of(counter, last), FIRST, -1 do
-      local taken = min(amount, counter[place])
-      counter[place] = counter[place] - taken
-      amount = amount - taken
-      if amount == 0 then
-        return
-      end
-    end
+  if last <= counter[OVER] then
+    return
   end
+  local place = place_of(counter, last)
+  while amount > counter[place] and place > FIRST do
+    amount = amount - counter[place]
+    counter[place] = 0
+    place = place - 1
+  end
+  counter[place] = max(0, counter[place] - amount)
 end
 
 -- Writes the counter, which lives for so long at least. To set an expiry takes longer than all else about a write, so
