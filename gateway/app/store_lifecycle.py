@@ -65,9 +65,9 @@ class StoreLifecycle:
             options = RedisOptions(settings.url, process, settings.prefix, settings.timeout.total_seconds())
             journal = _journal(settings.journal or state_folder(os.environ), process)
             policy = Policy(log.error, lets_through=not self._refuses, count=count_entries)
-            backend = RedisStore(options, zone, observe)
-            inner = self._outbox = OutboxStore(backend, journal, policy, (clock, zone))
-        self.store = self._renewer = LeaseRenewer(inner)
+            backend = RedisStore(options, zone, observe, log.defect)
+            inner = self._outbox = OutboxStore(backend, journal, policy, zone)
+        self.store = self._renewer = LeaseRenewer(inner, BackgroundTasks(log.defect))
 
     def start(self) -> None:
         self._renewer.start()

@@ -37,7 +37,11 @@ def decide(request: AdmissionRequest, counters: Sequence[Counter], now_ms: int) 
         return refusal(request, counters, judgement, now_ms)
     granted = judgement.granted
     holds = tuple(
-        [_hold(charge, counter, request, granted) for charge, counter in zip(request.charges, counters, strict=True)]
+        [
+            _hold(charge, counter, request, granted)
+            for charge, counter in zip(request.charges, counters, strict=True)
+            if charge.limit not in judgement.would_refuse
+        ]
     )
     limit_statuses = _limit_statuses(request, counters)
     return Reservation(
@@ -115,13 +119,18 @@ def held_amount(charge: Charge, quota: bool, request: AdmissionRequest, granted:
 
 
 def _hold(charge: Charge, counter: Counter, request: AdmissionRequest, granted: int) -> Hold:
-    """Hold the charge; `requests` are used at once, since nothing about them is settled later."""
+    """Hold the charge; `requests` are used at once, since nothing about them is settled later. A shadow quota holds
+    what it would if it were enforced."""
+    capped = False
+    if type(counter) is Window and charge.per_output and charge.limit.mode is Mode.SHADOW:
+        own = counter.output_left(charge)
+        capped, granted = own < granted, min(own, granted)
     amount = held_amount(charge, type(counter) is Window, request, granted)
     if charge.limit.meter is Meter.REQUESTS:
         counter.use(amount)
     else:
         counter.held += amount
-    return Hold(charge.limit, amount, counter.start_ms)
+    return Hold(charge.limit, amount, counter.start_ms, capped)
 
 
 def _limit_statuses(request: AdmissionRequest, counters: Sequence[Counter]) -> tuple[LimitStatus, ...]:

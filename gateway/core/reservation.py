@@ -70,11 +70,13 @@ class RefusalReason(StrEnum):
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """What a limit holds for a reservation. `window_ms` is the start of a quota's window, else 0."""
+    """What a limit holds for a reservation. `window_ms` is the start of a quota's window, else 0. `capped`: a shadow
+    quota would have granted less output than the request got, and holds no more than that."""
 
     limit: Limit
     amount: int
     window_ms: int = 0
+    capped: bool = False
 
 
 class Reservation(msgspec.Struct, frozen=True):
@@ -82,8 +84,8 @@ class Reservation(msgspec.Struct, frozen=True):
 
     `granted` is the output that it may produce, in tokens over all choices; `capped` says that this is
     less than `most`, so that the upstream must be given the cap. `limit_statuses` count this request in, in the order
-    of the charges.
-    `would_refuse` names the shadow limits that would have refused.
+    of the charges. `would_refuse` names the shadow limits that would have refused: as if they had, they hold nothing,
+    so `holds` leaves them out.
     """
 
     id: str
@@ -126,6 +128,11 @@ class SettlementLine(msgspec.Struct, frozen=True):
     hold: Hold
     actual: int
 
+    @property
+    def charged(self) -> int:
+        """What the limit's counter gets: a shadow quota would have cut the answer to what it held."""
+        return min(self.actual, self.hold.amount) if self.hold.capped else self.actual
+
 
 class Settlement(msgspec.Struct, frozen=True):
     """The truth about a reservation, whose `id` and `at_ms` it repeats: by both of them its holds are found.
@@ -136,3 +143,9 @@ class Settlement(msgspec.Struct, frozen=True):
     at_ms: int
     dues: tuple[SettlementLine, ...]
     entry: LedgerEntry | None
+
+
+def unasked_id(request_id: str) -> str:
+    """The id under which a request is settled that was let through without an answer of the store. It is another one,
+    since the store may have admitted the request all the same: that is taken back under the request's own id."""
+    return f"{request_id}/unasked"

@@ -39,8 +39,12 @@ class Replayed(Store, Protocol):
         """Why it counts as out, for operators; None while it answers."""
         ...
 
+    def now_ms(self) -> int:
+        """The store's time, as far as it is known while the store is out."""
+        ...
+
     async def replay(self, process: str, place: int, settlement: Settlement) -> None:
-        """Settle what stands at this place of a process's journal, once, however often it is replayed.
+        """Settle what is at this place of a process's journal, once, however often it is replayed.
         Raises StoreUnavailable."""
         ...
 

@@ -17,13 +17,13 @@ from gateway.core.health import UpstreamStatus
 from gateway.core.limit_status import rfc3339
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.pipeline import Services
-from gateway.store.reports import REPORTS, Report, Told, listed
+from gateway.store.usage_report import REPORTS, JsonObject, Report, json_list
 from gateway.web.admin_routes import PREFIX, AdminRequest, AdminResponse, error_response, json_response
 
 Reload = Callable[[], Awaitable[list[str]]]
 """Reloads the configuration's file, and gives what is wrong with it."""
 
-Content = Callable[[Services, Mapping[str, str]], Awaitable[Told]]
+Content = Callable[[Services, Mapping[str, str]], Awaitable[JsonObject]]
 
 
 class AdminApi:
@@ -68,7 +68,7 @@ def check_token(headers: Mapping[str, str], token: str) -> None:
         raise KeyUnknown("Send the admin token as 'Authorization: Bearer TOKEN'.")
 
 
-async def content_of(path: str, services: Services, query: Mapping[str, str]) -> Told:
+async def content_of(path: str, services: Services, query: Mapping[str, str]) -> JsonObject:
     """The JSON at a path. Raises UrlUnknown, FieldInvalid, StoreUnavailable."""
     name, _, rest = path.removeprefix(PREFIX).partition("/")
     if name == "keys" and rest:
@@ -80,31 +80,31 @@ async def content_of(path: str, services: Services, query: Mapping[str, str]) ->
 
 
 def _reported(report: Report) -> Content:
-    async def content(services: Services, query: Mapping[str, str]) -> Told:
+    async def content(services: Services, query: Mapping[str, str]) -> JsonObject:
         return await report(services.store, services.snapshot, query)
 
     return content
 
 
-async def _teams(services: Services, _query: Mapping[str, str]) -> Told:
+async def _teams(services: Services, _query: Mapping[str, str]) -> JsonObject:
     keys: dict[str, list[str]] = {}
     for caller in services.snapshot.callers.values():
         keys.setdefault(caller.team, []).append(caller.key_id)
-    return listed([{"name": team, "keys": ids} for team, ids in keys.items()])
+    return json_list([{"name": team, "keys": ids} for team, ids in keys.items()])
 
 
-async def _keys(services: Services, query: Mapping[str, str]) -> Told:
+async def _keys(services: Services, query: Mapping[str, str]) -> JsonObject:
     team, now_ms = query.get("team", ""), services.clock.now_ms()
     callers = services.snapshot.callers.values()
-    return listed([_key_object(caller, now_ms) for caller in callers if team in ("", caller.team)])
+    return json_list([_key_object(caller, now_ms) for caller in callers if team in ("", caller.team)])
 
 
-async def _upstreams(services: Services, _query: Mapping[str, str]) -> Told:
+async def _upstreams(services: Services, _query: Mapping[str, str]) -> JsonObject:
     seen = services.upstream.routing.health.view(services.snapshot.upstreams(), services.clock.monotonic())
-    return listed([_upstream_object(upstream, services.snapshot) for upstream in seen])
+    return json_list([_upstream_object(upstream, services.snapshot) for upstream in seen])
 
 
-def _upstream_object(seen: UpstreamStatus, snapshot: ConfigSnapshot) -> Told:
+def _upstream_object(seen: UpstreamStatus, snapshot: ConfigSnapshot) -> JsonObject:
     every = {model.name: model for model in snapshot.models.values()}.values()
     serves = [model.name for model in every if any(target.upstream.name == seen.name for target in model.targets)]
     circuits = [
@@ -114,14 +114,14 @@ def _upstream_object(seen: UpstreamStatus, snapshot: ConfigSnapshot) -> Told:
     return {"name": seen.name, "up": seen.up, "in_flight": seen.in_flight, "models": serves, "circuits": circuits}
 
 
-def _one_key(services: Services, key_id: str) -> Told:
+def _one_key(services: Services, key_id: str) -> JsonObject:
     for caller in services.snapshot.callers.values():
         if caller.key_id == key_id:
             return _key_object(caller, services.clock.now_ms())
     raise UrlUnknown(f"There is no key with the id {key_id[:64]!r}.")
 
 
-def _key_object(caller: Caller, now_ms: int) -> Told:
+def _key_object(caller: Caller, now_ms: int) -> JsonObject:
     expired = caller.expires_ms is not None and caller.expires_ms <= now_ms
     return {
         "id": caller.key_id,

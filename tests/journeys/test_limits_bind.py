@@ -308,14 +308,16 @@ async def test_near_its_end_a_quota_caps_the_output_that_is_asked_for() -> None:
         assert (await gateway.chat(max_tokens=1)).error["code"] == "insufficient_quota"
 
 
-async def test_a_limit_in_shadow_counts_and_refuses_nobody() -> None:
+async def test_a_limit_in_shadow_refuses_nobody_and_counts_what_it_would_have_refused() -> None:
     limit = {"requests": 1, "per": "hour", "mode": "shadow"}
     async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, **_team(limit)) as gateway:
         replies = [await gateway.chat() for _ in range(3)]
         assert [reply.status for reply in replies] == [200, 200, 200]
         assert not any(name.lower().startswith("x-ratelimit") for reply in replies for name in reply.headers)
         (row,) = await _limit_statuses(gateway)
-        assert (row["used"], row["mode"]) == (3, "shadow")
+        assert (row["used"], row["mode"]) == (1, "shadow")
+        counted = [line for line in (await gateway.metrics()).splitlines() if "gateway_shadow_refused_total{" in line]
+        assert [line.split()[-1] for line in counted] == ["2"]
 
 
 async def test_a_storm_on_a_cold_limit_admits_exactly_as_many_as_it_holds() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,8 +26,8 @@ from redis.exceptions import (
 from gateway.core.errors import StoreUnavailable
 from gateway.store.contract import CallRefused
 from gateway.store.in_redis.line import Command, Line, LineDown, Spoken
-from gateway.store.in_redis.script import Script
-from gateway.store.in_redis.servers import Servers
+from gateway.store.in_redis.scripts import LuaScript
+from gateway.store.in_redis.servers import ServerClock, Servers
 
 Observer = Callable[[str, str, float], None]
 """Told of each call: its name, "ok" or "unavailable", and the seconds that it took."""
@@ -54,7 +55,11 @@ class Courier:
         recent = asyncio.get_running_loop().time() - self._objected_at < _LATELY_S
         return f"answers: {self._objection}" if recent else None
 
-    async def run(self, script: Script, keys: Sequence[str], args: Args | Callable[[], Args]) -> Any:
+    def clock_of(self, key: str) -> ServerClock:
+        """Of the server that keeps this key."""
+        return self._servers.clock_of(key)
+
+    async def run(self, script: LuaScript, keys: Sequence[str], args: Args | Callable[[], Args]) -> Any:
         """What the script returns. `args` may be made when the call leaves. Raises StoreUnavailable."""
         head = ("EVALSHA", script.sha, len(keys), *keys)
         command: Spoken = (lambda: (*head, *args())) if callable(args) else (*head, *args)
@@ -64,9 +69,9 @@ class Courier:
         """The answer to a plain command about this key. Raises StoreUnavailable."""
         return await self._bring(command[0].lower(), None, command, key)
 
-    async def _bring(self, name: str, script: Script | None, command: Spoken, key: str) -> Any:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+    async def _bring(self, name: str, script: LuaScript | None, command: Spoken, key: str) -> Any:
+        # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.
+        began = time.perf_counter()
         try:
             line = await self._servers.line_of(key)
             try:
@@ -74,19 +79,19 @@ class Courier:
             except ResponseError as error:
                 reply = await self._insist(script, command, (line, error), key)
         except (LineDown, RedisError) as error:
-            self._observe(name, "unavailable", loop.time() - began)
+            self._observe(name, "unavailable", time.perf_counter() - began)
             if isinstance(error, ResponseError):
-                self._objection, self._objected_at = str(error), loop.time()
+                self._objection, self._objected_at = str(error), asyncio.get_running_loop().time()
             # What is no fault of the call itself has a class of its own: no memory, no rights, no master.
             kind = CallRefused if type(error) is ResponseError else StoreUnavailable
             raise kind(
                 "The gateway's store does not answer. Nothing was forwarded; try again soon.", retry_after_ms=_RETRY_MS
             ) from error
-        self._observe(name, "ok", loop.time() - began)
+        self._observe(name, "ok", time.perf_counter() - began)
         return reply
 
     async def _insist(
-        self, script: Script | None, command: Spoken, refused: tuple[Line, ResponseError], key: str
+        self, script: LuaScript | None, command: Spoken, refused: tuple[Line, ResponseError], key: str
     ) -> Any:
         """Go on where the server answered that it could not carry the call out."""
         line, error = refused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -14,12 +15,46 @@ from gateway.store.in_redis.address import Address
 from gateway.store.in_redis.line import Command, Line, LineDown
 
 
+class ServerClock:
+    """One server's time as this process knows it: its own monotonic clock, set by each reply.
+
+    It only says at what time to ask: every decision is made by the server, by its own clock."""
+
+    def __init__(self) -> None:
+        self.last_ms = round(time.time() * 1000)
+        """The latest time that the server gave."""
+        self._ahead_ms = self.last_ms - time.monotonic() * 1000
+
+    @staticmethod
+    def moment() -> float:
+        """Now, for `learn`."""
+        return time.monotonic()
+
+    def now_ms(self) -> int:
+        return round(time.monotonic() * 1000 + self._ahead_ms)
+
+    def learn(self, now_ms: int, asked_at: float | None = None) -> None:
+        """The server gave this time in reply to a call of the moment `asked_at`, or just now.
+
+        The reply may have waited for a busy event loop to read it. So the server's clock showed `now_ms` at some
+        moment since `asked_at`, and what is believed of it changes only where it cannot be true.
+        """
+        self.last_ms = now_ms
+        read_at = time.monotonic()
+        least, most = now_ms - read_at * 1000, now_ms - (read_at if asked_at is None else asked_at) * 1000
+        self._ahead_ms = min(max(self._ahead_ms, least), most)
+
+
 class Servers(Protocol):
     by_slot: bool
     """Whether one call may only speak of keys of one slot."""
 
     async def line_of(self, key: str) -> Line:
         """Raises LineDown where nobody is known to keep it."""
+        ...
+
+    def clock_of(self, key: str) -> ServerClock:
+        """Of the server that keeps it, as far as that is known."""
         ...
 
     def moved(self, error: ResponseError) -> Line:
@@ -38,9 +73,13 @@ class OneServer:
 
     def __init__(self, address: Address, timeout_s: float, greeting: Sequence[Command]) -> None:
         self._line = Line(address.dial_master(), timeout_s, greeting)
+        self._clock = ServerClock()
 
     async def line_of(self, key: str) -> Line:
         return self._line
+
+    def clock_of(self, key: str) -> ServerClock:
+        return self._clock
 
     def moved(self, error: ResponseError) -> Line:
         raise ResponseError("it is a node of a cluster; store.url must begin with redis+cluster://")
@@ -62,6 +101,7 @@ class Cluster:
         self._timeout_s = timeout_s
         self._greeting = greeting
         self._lines: dict[Node, Line] = {}
+        self._clocks: dict[Node | None, ServerClock] = {}
         self._owners: list[Node | None] = []
         self._asking: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -77,6 +117,13 @@ class Cluster:
         if line.trouble is not None:
             self._survey_soon()
         return line
+
+    def clock_of(self, key: str) -> ServerClock:
+        owner = self._owners[key_slot(key.encode())] if self._owners else None
+        clock = self._clocks.get(owner)
+        if clock is None:
+            clock = self._clocks[owner] = ServerClock()
+        return clock
 
     def moved(self, error: ResponseError) -> Line:
         if not isinstance(error, AskError):
@@ -138,6 +185,7 @@ class Cluster:
             owners[first : last + 1] = [node] * (last - first + 1)
         self._owners = owners
         for gone in set(self._lines) - set(owners):
+            self._clocks.pop(gone, None)
             task = asyncio.get_running_loop().create_task(self._lines.pop(gone).close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)

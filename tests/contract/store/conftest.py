@@ -51,11 +51,12 @@ async def keeper(request: pytest.FixtureRequest) -> AsyncIterator[Keeper]:
     if request.param == "memory":
         kept = MemoryKeeper()
     elif request.param == "redis":
-        kept = RedisKeeper(request.getfixturevalue("redis").url)
+        server = request.getfixturevalue("redis")
+        kept = RedisKeeper(server.url, [server])
     else:
         nodes = request.getfixturevalue("shared_cluster")
         emptied(*nodes)
-        kept = RedisKeeper(f"redis+cluster://127.0.0.1:{nodes[0].port}")
+        kept = RedisKeeper(f"redis+cluster://127.0.0.1:{nodes[0].port}", nodes)
     yield kept
     await kept.store.close()
 

@@ -119,7 +119,7 @@ async def test_a_redis_that_answers_slowly_is_not_out(redis: RedisServer, store:
     began = time.perf_counter()
     # As long as an admission, of which Redis reads a few dozen before it answers any.
     call = ("EVALSHA", busy.sha, 0, b"x" * 1_000)
-    calls = [store._kit.courier.ask("gw", call) for _ in range(300)]
+    calls = [store.client.admissions.ask("gw", call) for _ in range(300)]
     assert await asyncio.gather(*calls) == [1] * 300
     assert time.perf_counter() - began > 2 * TIMEOUT_S
     assert store.trouble is None

@@ -20,7 +20,7 @@ from gateway.store.journal import Journal
 from gateway.store.outbox import OutboxStore
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
 from tests.contract.store.conftest import emptied
-from tests.contract.store.keepers import UTC, FalseClock, redis_options
+from tests.contract.store.keepers import UTC, redis_options
 from tests.redis_servers import RedisServer, free_port, redis_sentinels, redis_server
 
 EVERYBODY = {"scope": Scope.ORGANISATION, "subject": "", "team": ""}
@@ -51,7 +51,7 @@ async def patiently(store: RedisStore, name: str) -> None:
             with contextlib.suppress(StoreUnavailable):
                 await admitted(store, ask(QUOTA, name=name))
                 return
-            await asyncio.sleep(store.clock.told_ms % 7 / 100)
+            await asyncio.sleep(store.now_ms() % 7 / 100)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ async def test_a_right_that_is_missing_is_named(guarded: RedisServer) -> None:
             await admitted(store, ask(QUOTA))
             async with asyncio.timeout(10):
                 while store.trouble:
-                    await asyncio.sleep(store.clock.told_ms % 7 / 10)
+                    await asyncio.sleep(store.now_ms() % 7 / 10)
 
 
 async def test_a_cluster_that_is_taken_for_one_server_is_named(cluster: list[RedisServer]) -> None:
@@ -166,7 +166,7 @@ async def test_a_failover_under_load_loses_no_settlement(tmp_path: Path) -> None
         hosts = ",".join(f"127.0.0.1:{one.port}" for one in sentinels)
         inner = RedisStore(redis_options(f"redis+sentinel://{hosts}/main", timeout_s=0.5), UTC)
         policy = Policy(pytest.fail, pause_s=0.05)
-        store = OutboxStore(inner, Journal(tmp_path, "one"), policy, (FalseClock(), UTC))
+        store = OutboxStore(inner, Journal(tmp_path, "one"), policy, UTC)
         store.start()
         stop, settled = asyncio.Event(), Settled()
         clients = [asyncio.create_task(_use(store, stop, settled)) for _ in range(8)]
@@ -178,7 +178,7 @@ async def test_a_failover_under_load_loses_no_settlement(tmp_path: Path) -> None
         await asyncio.gather(*clients)
         async with asyncio.timeout(30):
             while store.unsettled:
-                await asyncio.sleep(inner.clock.told_ms % 7 / 100)
+                await asyncio.sleep(inner.now_ms() % 7 / 100)
         assert settled.refused > 0
         assert (await store.usage(UsageQuery()))[0].requests == settled.count
         assert (await store.limit_statuses([UNBOUND]))[0].used == settled.count
@@ -230,7 +230,7 @@ async def test_a_master_that_is_demoted_is_left() -> None:
                     with contextlib.closing(replica.client()) as client:
                         if client.info("replication")["role"] == "master":
                             break
-                    await asyncio.sleep(store.clock.told_ms % 7 / 100)
+                    await asyncio.sleep(store.now_ms() % 7 / 100)
             await patiently(store, "three")
 
 
@@ -242,6 +242,19 @@ def cluster(shared_cluster: list[RedisServer]) -> list[RedisServer]:
 
 def url_of(cluster: list[RedisServer]) -> str:
     return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in cluster)
+
+
+async def test_every_node_of_a_cluster_has_a_clock_of_its_own(cluster: list[RedisServer]) -> None:
+    async with opened(url_of(cluster)) as store:
+        await store.ping()
+        client = store.client.admissions
+        clocks = {id(client.clock_of(f"{{t/{number}}}")): client.clock_of(f"{{t/{number}}}") for number in range(50)}
+        assert len(clocks) == 3
+        for hours, clock in enumerate(clocks.values()):
+            clock.learn(clock.last_ms + hours * 3_600_000)
+        teams = [limit("requests", "day", 9, team=name, subject=name) for name in "abcdef"]
+        for one in teams:
+            await admitted(store, ask(one, limit("concurrent", None, 50, **EVERYBODY)))
 
 
 async def test_what_another_slot_refuses_is_given_back_everywhere(cluster: list[RedisServer]) -> None:
@@ -294,7 +307,7 @@ async def test_slots_that_move_are_followed(cluster: list[RedisServer]) -> None:
             keys = source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
             source.execute_command("MIGRATE", "127.0.0.1", heir.port, "", 0, 5_000, "KEYS", *keys)
             settling = asyncio.create_task(store.settle(truth(reservation, 7, bill())))
-            await asyncio.sleep(store.clock.told_ms % 7 / 100)
+            await asyncio.sleep(store.now_ms() % 7 / 100)
             for client in (to, source):
                 client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[heir])
             await settling

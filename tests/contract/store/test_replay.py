@@ -68,7 +68,7 @@ class Run:
             await asyncio.sleep(self.dice.random() * 0.004)
 
     def same_time(self) -> None:
-        self.clock.at_ms = self.redis.clock.told_ms
+        self.clock.at_ms = self.redis.clock.last_ms
 
     async def admit(self, number: int) -> None:
         dice = self.dice

@@ -60,8 +60,8 @@ def test_an_admission_overdraws_no_enforced_limit(scene: tuple[AdmissionRequest,
     asked, counters = scene
     verdict = decide(asked, counters, NOON)
     if isinstance(verdict, Reservation):
-        for hold, counter in zip(verdict.holds, counters, strict=True):
-            assert hold.limit.mode is Mode.SHADOW or counter.used + counter.held <= counter.capacity
+        for charge, counter in zip(asked.charges, counters, strict=True):
+            assert charge.limit.mode is Mode.SHADOW or counter.used + counter.held <= counter.capacity
         assert min(asked.least, asked.most) <= verdict.granted <= asked.most
         assert verdict.capped == (verdict.granted < asked.most)
 

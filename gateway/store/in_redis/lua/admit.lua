@@ -1,11 +1,11 @@
 -- Admits a request to every limit that binds it and holds its charges, or changes nothing.
 --
--- KEYS[1]    the request's record: a hash of reservation id to the step that ends its holds, and the output granted
+-- KEYS[1]    the request's record: a hash of reservation id to what counter.lua says
 -- KEYS[2..]  the counters, one a charge
 -- ARGV[1]    reservation id
 -- ARGV[2]    how long the record is kept, in milliseconds
 -- ARGV[3]    numbers, six of the request:
---   the time at which the gateway believes the store to be, in milliseconds
+--   the store's time as the gateway knows it, in milliseconds
 --   how far that may be off; a call that comes later than this is not answered any more
 --   length of a step of holds, in milliseconds
 --   output that is likely, in tokens: rates hold it
@@ -17,8 +17,9 @@
 --
 -- Returns {-1, now} where the gateway must ask again: its time is off, or a window is over.
 -- Else {1 for admitted or 0 for refused, now, granted output}, then three a charge: the amount that it bears or would
--- have to bear, what is used (in parts), what is held. Those of a refusal are as they stand, those of an admission
--- as they are with it.
+-- have to bear, what is used (in parts), what is held. Those of a refusal are as they are, those of an admission as
+-- they are with it. A shadow limit bears what it would bear if it were enforced: -1 says that it would have refused and
+-- bears nothing, and of a quota it bears no more than is left.
 
 local at, slack, step_ms, likely, most, least, cursor = unpack_numbers('<dddddd', ARGV[3])
 local now = now_ms()
@@ -66,19 +67,32 @@ end
 
 -- Write.
 if verdict[1] == 1 then
+  local record = last .. ' ' .. granted
   for number = 2, #KEYS do
     local charge, counter = charges[number], counters[number]
     local borne = amount(charge, granted)
-    if charge[3] == 1 then
-      counter[1] = counter[1] + borne * counter[2]
-    else
-      hold(counter, last, borne)
+    if charge[2] == 0 and borne > rooms[number] then
+      if verdict[number * 3 - 2] > rooms[number] then
+        borne = -1
+      else
+        borne = amount(charge, floor((rooms[number] - charge[4]) * 1000000 / charge[5]))
+      end
+      record = record .. ' ' .. number .. ' ' .. borne
     end
-    holding[number] = write(KEYS[number], counter, charge[1], charge[7], charge[8], step_ms)
+    if borne >= 0 then
+      if charge[3] == 1 then
+        counter[1] = counter[1] + borne * counter[2]
+      else
+        hold(counter, last, borne)
+      end
+      holding[number] = write(KEYS[number], counter, charge[1], charge[7], charge[8], step_ms)
+    end
     verdict[number * 3 - 2] = borne
   end
-  call('HSET', KEYS[1], ARGV[1], last .. ' ' .. granted)
-  call('PEXPIRE', KEYS[1], ARGV[2])
+  call('HSET', KEYS[1], ARGV[1], record)
+  if call('HLEN', KEYS[1]) == 1 then
+    call('PEXPIRE', KEYS[1], ARGV[2])
+  end
 end
 
 for number = 2, #KEYS do
