@@ -51,6 +51,8 @@ def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapsh
         user=fields.end_user,
         members=members,
         input_bytes=_input_bytes(members, endpoint),
+        tier=fields.tier,
+        units=fields.units,
         rest=rest,
     )
 
