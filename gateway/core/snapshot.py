@@ -87,6 +87,11 @@ class Model(msgspec.Struct, frozen=True):
         """Those of its routes, without routes that have none."""
         return [target.price for target in self.targets if target.price is not None]
 
+    def knows_price_of(self, tier: str) -> bool:
+        """Whether an answer of this service tier can be charged: one of the prices names it, or there are none."""
+        prices = self.prices
+        return not prices or any(tier in price.tiers for price in prices)
+
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a model's name fits one of the globs (case counts; `*` crosses slashes)."""
