@@ -146,8 +146,8 @@ class Price(msgspec.Struct, frozen=True):
 
 
 def ceiling(prices: Collection[Price], asked_tier: str) -> tuple[CeilingRates, ...]:
-    """The dearest of these prices for a request that asks for this service tier, or for none: those of the longest
-    input first. The rates of a request are the first whose `above` its input exceeds; the last are everybody's."""
+    """The dearest of these prices for a request that asks for this service tier, or for none: the rates of the longest
+    input first, those of any last."""
     lists = list(prices)
     lists += [tier for price in prices for name, tier in price.tiers.items() if _may_serve(name, asked_tier)]
     steps = [step for price in lists for step in price.above]
@@ -155,6 +155,14 @@ def ceiling(prices: Collection[Price], asked_tier: str) -> tuple[CeilingRates, .
         _dearest(above, [*lists, *(step.price for step in steps if step.tokens <= above)])
         for above in sorted({-1, *(step.tokens for step in steps)}, reverse=True)
     )
+
+
+def rates_at(steps: tuple[CeilingRates, ...], input_tokens: int) -> CeilingRates:
+    """The rates of a ceiling for a request with so much input."""
+    for rates in steps:
+        if input_tokens > rates.above:
+            return rates
+    return steps[-1]
 
 
 def _may_serve(tier: str, asked: str) -> bool:

@@ -18,7 +18,7 @@ import msgspec
 
 from gateway.core.limit_status import LimitHeader, header_of
 from gateway.core.limits import Limit, Meter
-from gateway.core.pricing import CeilingRates, Price, ceiling
+from gateway.core.pricing import CeilingRates, Price, ceiling, rates_at
 from gateway.core.usage import Usage
 
 BINDINGS_MAX = 65_536
@@ -81,6 +81,14 @@ class Model(msgspec.Struct, frozen=True):
     limits: tuple[Limit, ...] = ()
     created: int = 0
     """Seconds since 1970, for `GET /v1/models`: when the configuration that names it was loaded."""
+    ceilings: dict[str, tuple[CeilingRates, ...]] = {}
+    """The most that a request may cost, by the service tier that it asks for; "default" has that of any other. Made
+    of the prices."""
+
+    def __post_init__(self) -> None:
+        prices = self.prices
+        tiers = {"", "auto", "default", *(tier for price in prices for tier in price.tiers)}
+        msgspec.structs.force_setattr(self, "ceilings", {tier: ceiling(prices, tier) for tier in tiers})
 
     @property
     def prices(self) -> list[Price]:
@@ -152,17 +160,16 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
     user_limits: tuple[Limit, ...]
     charge_rules: tuple[ChargeRule, ...]
     headers: tuple[LimitHeader | None, ...]
-    _ceilings: dict[str, tuple[CeilingRates, ...]] = {}
-    """By the tier that is asked for; "default" has those of any other. Empty without a `usd` limit."""
+    _counts_dollars: bool
     _by_user: dict[str, tuple[Limit, ...]] = msgspec.field(default_factory=dict)
 
     def rules_for(self, tier: str, input_tokens: int, units: Usage) -> tuple[ChargeRule, ...]:
         """`charge_rules`, where a `usd` limit is charged what a request with this input and these units can cost at
         most, whichever route serves it, at whichever tier it may get when it asks for this one."""
-        if not self._ceilings:
+        if not self._counts_dollars:
             return self.charge_rules
-        steps = self._ceilings.get(tier) or self._ceilings["default"]
-        rates = next(rates for rates in steps if input_tokens > rates.above)
+        ceilings = self.model.ceilings
+        rates = rates_at(ceilings.get(tier) or ceilings["default"], input_tokens)
         dollars = ChargeRule(rates.without_output(input_tokens, units), 0, rates.output)
         return tuple([dollars if rule is _BY_PRICE else rule for rule in self.charge_rules])
 
@@ -191,7 +198,7 @@ def bind(caller: Caller, model: Model) -> Binding:
         user_limits=user_limits,
         charge_rules=tuple([_CHARGE_RULES[limit.meter] for limit in every]),
         headers=tuple([header_of(limit) for limit in every]),
-        _ceilings=_ceilings(model.prices) if any(limit.meter is Meter.USD for limit in every) else {},
+        _counts_dollars=any(limit.meter is Meter.USD for limit in every),
     )
 
 
@@ -246,8 +253,3 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
 
 def _applies(limit: Limit, model: Model) -> bool:
     return not limit.models or matches(model.name, limit.models)
-
-
-def _ceilings(prices: list[Price]) -> dict[str, tuple[CeilingRates, ...]]:
-    tiers = {"", "auto", "default", *(tier for price in prices for tier in price.tiers)}
-    return {tier: ceiling(prices, tier) for tier in tiers}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.pricing import FEMTO_PER_MICRO, PRICE_NAMES, Price, PriceTerms, ceiling
+from gateway.core.pricing import FEMTO_PER_MICRO, PRICE_NAMES, Price, PriceTerms, ceiling, rates_at
 from gateway.core.usage import Usage
 from tests.unit.fakes import PRICE
 
@@ -202,7 +202,7 @@ def test_ten_thousand_costs_are_exact_to_the_micro_dollar() -> None:
 
 def reserved(prices: list[Price], asked: str, expected: Usage, output: int) -> int:
     """What is held for a request with these units and so much output, in micro-dollars."""
-    rates = next(rates for rates in ceiling(prices, asked) if expected.input > rates.above)
+    rates = rates_at(ceiling(prices, asked), expected.input)
     return rates.without_output(expected.input, expected) - (-output * rates.output // MILLION)
 
 
@@ -262,7 +262,7 @@ def test_for_text_alone_the_cost_is_reserved_and_no_more(entered: int, output: i
 def test_the_ceiling_is_the_dearest_list_that_may_be_reached(
     asked: str, entered: int, input_price: int, output_price: int
 ) -> None:
-    rates = next(rates for rates in ceiling([Price.of(WRITTEN)], asked) if entered > rates.above)
+    rates = rates_at(ceiling([Price.of(WRITTEN)], asked), entered)
     assert (rates.input, rates.output) == (input_price, output_price)
 
 
