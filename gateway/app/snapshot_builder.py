@@ -104,6 +104,7 @@ def _model(name: str, written: ModelSettings, upstreams: dict[str, Upstream], lo
 
 
 def price_of(written: PriceSettings | None) -> Price | None:
+    """The price as requests are charged by it, in pico-dollars."""
     if written is None:
         return None
     tiers = {name: _terms(tier) for name, tier in written.tiers.items()}

@@ -27,6 +27,7 @@ from gateway.settings.models import (
     LimitSettings,
     PriceSettings,
     PriceStepSettings,
+    RouteSettings,
     Settings,
     UpstreamSettings,
 )
@@ -35,6 +36,8 @@ from gateway.settings.types import MAX_WHOLE
 _UNCERTAIN = {Meter.TOKENS, Meter.OUTPUT_TOKENS, Meter.USD}
 """Meters of quotas that one answer without a maximum can overrun."""
 
+
+_EMPTY = "is empty; name at least one price, or leave it out"
 
 _SEARCHING_PRESETS = {"openai", "azure", "anthropic", "openrouter"}
 """Whose answers report searches, which are charged apart from tokens."""
@@ -133,15 +136,34 @@ def _models(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
             yield Diagnostic(("models", name, "max_output_tokens"), "is above the model's `context_window`")
 
 
+class _WrittenPrice(NamedTuple):
+    """A price of a model or of a route, and the routes that it prices."""
+
+    path: Path
+    price: PriceSettings
+    model: str
+    routes: Sequence[RouteSettings]
+
+
+def _written_prices(settings: Settings) -> Iterator[_WrittenPrice]:
+    for name, model in settings.models.items():
+        if model.price is not None:
+            routes = [route for route in model.routes if route.price is None]
+            yield _WrittenPrice(("models", name, "price"), model.price, name, routes)
+        for place, route in enumerate(model.routes):
+            if route.price is not None:
+                yield _WrittenPrice(("models", name, "routes", place, "price"), route.price, name, [route])
+
+
 def _prices(settings: Settings) -> Iterator[Diagnostic]:
     """Prices that say nothing, or say something twice."""
-    for path, price in _written_prices(settings):
+    for path, price, _, _ in _written_prices(settings):
         if not price.prices and not price.above and not price.tiers:
-            yield Diagnostic(path, "is empty; name at least one price, or leave it out")
+            yield Diagnostic(path, _EMPTY)
         yield from _steps((*path, "above"), price.above)
         for name, tier in price.tiers.items():
             if not tier.prices and not tier.above:
-                yield Diagnostic((*path, "tiers", name), "is empty; name at least one price, or leave it out")
+                yield Diagnostic((*path, "tiers", name), _EMPTY)
             yield from _steps((*path, "tiers", name, "above"), tier.above)
 
 
@@ -149,54 +171,36 @@ def _steps(path: Path, steps: Sequence[PriceStepSettings]) -> Iterator[Diagnosti
     seen: set[int] = set()
     for place, step in enumerate(steps):
         if not step.prices:
-            yield Diagnostic((*path, place), "is empty; name at least one price, or leave it out")
+            yield Diagnostic((*path, place), _EMPTY)
         if step.tokens in seen:
             yield Diagnostic((*path, place, "tokens"), "is the same as of another step; put their prices into one")
         seen.add(step.tokens)
 
 
 def _price_warnings(settings: Settings) -> Iterator[Diagnostic]:
-    for path, price in _written_prices(settings):
-        model = settings.models[str(path[1])]
-        if "input" in price.prices and "output" not in price.prices and model.max_output_tokens:
+    for path, price, name, _ in _written_prices(settings):
+        if "input" in price.prices and "output" not in price.prices and settings.models[name].max_output_tokens:
             yield Diagnostic(path, "has no `output`, so that the output is free; write `output: 0` if it is")
-        for name in price.tiers:
-            if name not in SERVICE_TIERS:
-                known = ", ".join(sorted(SERVICE_TIERS))
-                yield Diagnostic((*path, "tiers", name), f"is not a service tier of a known API: {known}")
+        for tier in sorted(price.tiers.keys() - SERVICE_TIERS):
+            known = ", ".join(sorted(SERVICE_TIERS))
+            yield Diagnostic((*path, "tiers", tier), f"is not a service tier of a known API: {known}")
     for name, model in settings.models.items():
-        priced = [route for route in model.routes if (route.price or model.price) is not None]
-        for place, route in enumerate(model.routes):
-            if priced and route.price is None and model.price is None:
-                yield Diagnostic(("models", name, "routes", place), "has no price, so that what it serves is free")
+        free = [place for place, route in enumerate(model.routes) if route.price is None and model.price is None]
+        for place in free if len(free) < len(model.routes) else ():
+            yield Diagnostic(("models", name, "routes", place), "has no price, so that what it serves is free")
 
 
 def _search_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
     """Models under a `usd` limit whose provider searches the web for them, and whose searches have no price."""
-    counted: frozenset[str] = frozenset().union(
-        *(
-            index.fitting(limit.models) & models
-            for limits, models in _scopes(settings, index)
-            for limit in limits
-            if limit.meter is Meter.USD
-        )
-    )
-    for path, price in _written_prices(settings):
-        model = settings.models[str(path[1])]
-        routes = [model.routes[int(path[3])]] if len(path) > 3 else [route for route in model.routes if not route.price]
+    counted: set[str] = set()
+    for limits, models in _scopes(settings, index):
+        for limit in limits:
+            if limit.meter is Meter.USD:
+                counted |= index.fitting(limit.models) & models
+    for path, price, name, routes in _written_prices(settings):
         searching = any(settings.upstreams[route.upstream].preset in _SEARCHING_PRESETS for route in routes)
-        if path[1] in counted and searching and price.output and price.search is None:
+        if name in counted and searching and price.output and price.search is None:
             yield Diagnostic(path, "has no `search`, so that web searches are free; name their price, or `search: 0`")
-
-
-def _written_prices(settings: Settings) -> Iterator[tuple[Path, PriceSettings]]:
-    """Every price, of a model or of a route, with its path."""
-    for name, model in settings.models.items():
-        if model.price is not None:
-            yield ("models", name, "price"), model.price
-        for place, route in enumerate(model.routes):
-            if route.price is not None:
-                yield ("models", name, "routes", place, "price"), route.price
 
 
 def _aliases(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
