@@ -64,16 +64,10 @@ class CeilingRates(msgspec.Struct, frozen=True):
     search: int
     character: int
 
-    def without_output(self, input_tokens: int, units: Usage) -> int:
-        """Whole micro-dollars, rounded up, for so much input and the units of `units`."""
-        pico = (
-            self.request
-            + input_tokens * self.input
-            + units.images * self.image
-            + units.searches * self.search
-            + units.characters * self.character
-        )
-        return -(-pico // PICO_PER_MICRO)
+    def without_tokens(self, units: Usage) -> int:
+        """Whole micro-dollars, rounded up, for a request and the units of `units`."""
+        pieces = units.images * self.image + units.searches * self.search + units.characters * self.character
+        return -(-(self.request + pieces) // PICO_PER_MICRO)
 
 
 class PriceStep(msgspec.Struct, frozen=True):

@@ -170,7 +170,7 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
             return self.charge_rules
         ceilings = self.model.ceilings
         rates = rates_at(ceilings.get(tier) or ceilings["default"], input_tokens)
-        dollars = ChargeRule(rates.without_output(input_tokens, units), 0, rates.output)
+        dollars = ChargeRule(rates.without_tokens(units), rates.input, rates.output)
         return tuple([dollars if rule is _BY_PRICE else rule for rule in self.charge_rules])
 
     def limits_for(self, user: str) -> tuple[Limit, ...]:

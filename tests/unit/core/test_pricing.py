@@ -203,7 +203,8 @@ def test_ten_thousand_costs_are_exact_to_the_micro_dollar() -> None:
 def reserved(prices: list[Price], asked: str, expected: Usage, output: int) -> int:
     """What is held for a request with these units and so much output, in micro-dollars."""
     rates = rates_at(ceiling(prices, asked), expected.input)
-    return rates.without_output(expected.input, expected) - (-output * rates.output // MILLION)
+    tokens = (expected.input * rates.input, output * rates.output)
+    return rates.without_tokens(expected) - sum(-pico // MILLION for pico in tokens)
 
 
 SERVED = {
