@@ -10,6 +10,7 @@ import msgspec
 from gateway.core.endpoints import Endpoint
 from gateway.core.json_spans import JsonSpans
 from gateway.core.snapshot import Binding, Model
+from gateway.core.usage import Usage
 
 
 class BodyTail(Protocol):
@@ -71,6 +72,10 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     user: str
     members: JsonSpans
     input_bytes: int
+    tier: str = ""
+    """The service tier that the client asks for, empty for none."""
+    units: Usage = Usage()
+    """What it asks for and is billed by the piece: images, searches, characters."""
     rest: BodyTail | None = None
     """What follows the bytes of `members`, where the body is not held in memory."""
 

@@ -11,14 +11,20 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from gateway.core.pricing import FAST
+from gateway.core.usage import Usage
+
 Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 """As far as model servers count: in 32 bits."""
 
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
+Tier = Annotated[str, Meta(max_length=256)]
 User = Annotated[str, Meta(max_length=512)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Heat = Annotated[float, Meta(ge=0, le=2)]
 Choices = Annotated[int, Meta(ge=1, le=128)]
+
+_NO_UNITS = Usage()
 
 
 class Fields(msgspec.Struct, kw_only=True):
@@ -27,6 +33,7 @@ class Fields(msgspec.Struct, kw_only=True):
     model: Text
     user: User | None = None
     stream: bool | None = None
+    service_tier: Tier | None = None
 
     @property
     def streams(self) -> bool:
@@ -49,6 +56,16 @@ class Fields(msgspec.Struct, kw_only=True):
     @property
     def end_user(self) -> str:
         return self.user or ""
+
+    @property
+    def tier(self) -> str:
+        """The service tier that it asks for, empty for none."""
+        return (self.service_tier or "").lower()
+
+    @property
+    def units(self) -> Usage:
+        """What it asks for and is billed by the piece."""
+        return _NO_UNITS
 
 
 class _StreamOptions(msgspec.Struct):
@@ -140,6 +157,11 @@ class MessageFields(Fields, kw_only=True):
     temperature: Share | None = None
     top_p: Share | None = None
     metadata: _Metadata | None = None
+    speed: Tier | None = None
+
+    @property
+    def tier(self) -> str:
+        return FAST if (self.speed or "").lower() == FAST else super().tier
 
     @property
     def output_cap(self) -> int | None:
@@ -158,10 +180,19 @@ class RerankFields(Fields, kw_only=True):
     query: str
     documents: Annotated[list[msgspec.Raw], Meta(min_length=1)]
 
+    @property
+    def units(self) -> Usage:
+        """A search has up to 100 documents (https://docs.cohere.com/docs/rerank-overview)."""
+        return Usage(searches=-(-len(self.documents) // 100))
+
 
 class ImageFields(Fields, kw_only=True):
     prompt: Annotated[str, Meta(min_length=1)]
     n: Annotated[int, Meta(ge=1, le=10)] | None = None
+
+    @property
+    def units(self) -> Usage:
+        return Usage(images=self.n or 1)
 
 
 class FormFields(Fields, kw_only=True):
@@ -169,6 +200,15 @@ class FormFields(Fields, kw_only=True):
 
     n: Annotated[int, Meta(ge=1, le=10)] | None = None
 
+    @property
+    def units(self) -> Usage:
+        """Where nothing is drawn, an image has no price."""
+        return Usage(images=self.n or 1)
+
 
 class SpeechFields(Fields, kw_only=True):
     input: Annotated[str, Meta(min_length=1)]
+
+    @property
+    def units(self) -> Usage:
+        return Usage(characters=len(self.input))

@@ -30,12 +30,13 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int) 
     most = most_output(parsed, entered, expected)
     likely = most if parsed.asked_cap is not None else min(expected, most)
     limits = binding.limits_for(parsed.user)
+    rules = binding.rules_for(parsed.tier, entered, parsed.units)
     return AdmissionRequest(
         id=exchange.id,
         charges=tuple(
             [
                 Charge(limit, rule.each - (-entered * rule.per_input // MILLION), rule.per_output)
-                for limit, rule in zip(limits, binding.charge_rules, strict=False)
+                for limit, rule in zip(limits, rules, strict=False)
             ]
         ),
         likely=likely * parsed.choices,

@@ -12,6 +12,7 @@ from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.estimate import readable_size
 from gateway.core.form import Form
 from gateway.core.json_spans import JsonSpans, read_json_spans
+from gateway.core.pricing import DEARER_TIERS
 from gateway.core.request import ParsedRequest
 from gateway.core.request_fields import Fields
 from gateway.core.snapshot import Caller, ConfigSnapshot
@@ -37,6 +38,8 @@ def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapsh
             f"The model {fields.model!r} does not exist, or this key may not use it. GET /v1/models lists what it may.",
             param="model",
         )
+    if fields.tier in DEARER_TIERS and not binding.model.knows_price_of(fields.tier):
+        raise _tier_without_price(fields, binding.model.name)
     asked = fields.output_cap
     caps = [cap for cap in (asked, binding.model.max_output_tokens) if cap is not None]
     return ParsedRequest(
@@ -51,7 +54,20 @@ def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapsh
         user=fields.end_user,
         members=members,
         input_bytes=_input_bytes(members, endpoint),
+        tier=fields.tier,
+        units=fields.units,
         rest=rest,
+    )
+
+
+def _tier_without_price(fields: Fields, model: str) -> FieldInvalid:
+    """It costs more than the prices that are known, so that what it costs could not be charged."""
+    tier = fields.tier
+    member = "service_tier" if tier == (fields.service_tier or "").lower() else "speed"
+    return FieldInvalid(
+        f"'{member}' is not valid: the model {model!r} has no price for the service tier {tier!r} here. Leave it out."
+        f" Operators: set the model's price.tiers.{tier}.",
+        param=member,
     )
 
 

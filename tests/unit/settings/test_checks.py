@@ -341,6 +341,100 @@ def test_a_price_that_has_an_error_of_its_own_is_not_taken_for_none() -> None:
     )
 
 
+def priced(price: str, *, tail: str = "") -> str:
+    """The first model with this price, on a line of its own; the price of its route is left out."""
+    return VALID.replace("price: {input: 0.15, output: 0.60}", f"price: {price}") + tail
+
+
+@pytest.mark.parametrize(
+    ("price", "message"),
+    [
+        ("{}", "price: is empty; name at least one price, or leave it out"),
+        ("{above: [], tiers: {}}", "price: is empty; name at least one price, or leave it out"),
+        ("{input: 1, tiers: {flex: {}}}", "price.tiers.flex: is empty; name at least one price, or leave it out"),
+        ("{input: 1, above: [{tokens: 9}]}", "price.above[0]: is empty; name at least one price, or leave it out"),
+        ("{above: [{input: 9}]}", "price.above[0].tokens: is missing; it is required"),
+        (
+            "{above: [{tokens: 9, input: 1}, {tokens: 9, output: 1}]}",
+            "price.above[1].tokens: is the same as of another step; put their prices into one",
+        ),
+        ("{cached_imput: 1}", "price.cached_imput: is not a known setting; did you mean cached_input?"),
+        (
+            "{tiers: {flex: {above: [{tokens: 9, outputs: 1}]}}}",
+            "price.tiers.flex.above[0].outputs: is not a known setting; did you mean output?",
+        ),
+        (
+            "{second: 0.0000000001}",
+            "price.second: must be USD per unit: a number from 0 to 1000000 with at most 9 decimals",
+        ),
+        (
+            "{million_characters: 0.0000001}",
+            (
+                "price.million_characters: must be USD per million characters: "
+                "a number from 0 to 1000000 with at most 6 decimals"
+            ),
+        ),
+        (
+            "{tiers: {PRIORITY: {input: 1}}}",
+            "price.tiers.PRIORITY: its name must be 1 to 64 small letters, digits, dashes and underscores",
+        ),
+    ],
+)
+def test_a_price_that_says_nothing_or_cannot_be_kept_is_refused(price: str, message: str) -> None:
+    assert_refused(priced(price + " # !"), f"models.openai/gpt-oss-120b.{message}")
+
+
+def test_no_price_is_required_by_itself() -> None:
+    assert loaded(priced("{second: 0.000030833}") + TEAM).warnings == ()
+    assert loaded(priced("{image: 0.04, tiers: {flex: {image: 0.02}}}") + TEAM).warnings == ()
+
+
+def test_a_route_may_have_the_price_that_a_limit_of_money_needs() -> None:
+    usd = "limits: [{usd: 1, per: day, models: [local/free]}]\n"
+    free = "  local/free:\n    routes: [{upstream: main}]\n"
+    assert_refused(
+        (VALID + usd).replace("[local/free]}]", "[local/free]}] # !"),
+        "limits[0].usd: counts models without a price: local/free; give them one or narrow `models`",
+    )
+    own = free.replace("main}]", "main, price: {output: 1}}]")
+    assert loaded(VALID.replace(free, own) + usd + TEAM).warnings == ()
+    half = free.replace("main}]", "main, price: {output: 1}}, {upstream: main, model: other}]")
+    assert_refused(
+        VALID.replace(free, half) + usd.replace("]}]", "]}] # !"),
+        "limits[0].usd: counts models without a price: local/free; give them one or narrow `models`",
+    )
+    routes = "    routes:\n      - {upstream: main, price: {output: 1}}\n      - {upstream: main, model: other} # !\n"
+    assert_warned(
+        VALID.replace(free, "  local/free:\n" + routes) + TEAM,
+        "models.local/free.routes[1]: has no price, so that what it serves is free",
+    )
+
+
+def test_output_that_is_free_is_a_warning_where_the_model_answers_in_text() -> None:
+    message = (
+        "models.openai/gpt-oss-120b.price: has no `output`, so that the output is free; write `output: 0` if it is"
+    )
+    assert_warned(priced("{input: 1} # !") + TEAM, message)
+    assert loaded(priced("{input: 1, output: 0}") + TEAM).warnings == ()
+    assert loaded(priced("{input: 1}").replace("    max_output_tokens: 1000\n", "") + TEAM).warnings == ()
+
+
+def test_a_service_tier_that_no_api_names_is_a_warning() -> None:
+    (warning,) = loaded(priced("{output: 1, tiers: {prioritty: {output: 2}}}") + TEAM).warnings
+    assert warning.setting == "models.openai/gpt-oss-120b.price.tiers.prioritty"
+    assert loaded(priced("{output: 1, tiers: {priority: {output: 2}, fast: {output: 2}}}") + TEAM).warnings == ()
+
+
+def test_searches_that_are_free_are_a_warning_under_a_limit_of_money() -> None:
+    usd = "limits: [{usd: 1, per: day, models: [openai/*]}]\n"
+    searching = priced("{output: 1} # !").replace("base_url: http://127.0.0.1:9000/v1", "preset: openai")
+    message = "has no `search`, so that web searches are free; name their price, or `search: 0`"
+    assert_warned(searching + usd + TEAM, f"models.openai/gpt-oss-120b.price: {message}")
+    assert loaded(searching + TEAM).warnings == ()
+    assert loaded(priced("{output: 1}") + usd + TEAM).warnings == ()
+    assert loaded(searching.replace("output: 1", "output: 1, search: 0") + usd + TEAM).warnings == ()
+
+
 def test_two_limits_of_one_place_cannot_have_one_name() -> None:
     assert_refused(
         VALID

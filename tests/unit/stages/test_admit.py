@@ -9,7 +9,7 @@ from gateway.core.endpoints import ENDPOINTS
 from gateway.core.errors import QuotaSpent, RateExceeded, StoreUnavailable
 from gateway.core.estimate import OUTPUT_AT_FIRST, Estimates
 from gateway.core.limits import Limit, Meter, Per
-from gateway.core.pricing import Price
+from gateway.core.pricing import Price, PriceTerms
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
 from gateway.core.snapshot import Model
 from gateway.stages.admit import MOST_WITHOUT_CAP, admission_request, admit
@@ -54,9 +54,52 @@ def test_every_choice_may_produce_its_own_output() -> None:
 
 
 def test_a_cost_is_rounded_up() -> None:
-    cheap = msgspec.structs.replace(MODEL, price=Price(input=1, output=1, cached_input=1))
+    cheap = Model("m", (target(price=Price(input=1, output=1)),))
     ask = asked(limit(Meter.USD, Per.DAY), model=cheap, max_tokens=1)
     assert (ask.charges[0].fixed, ask.charges[0].amount(1)) == (1, 2)
+
+
+PRIORITY = {"priority": PriceTerms({"input": 6_000_000, "output": 24_000_000})}
+CHEAP = Price.of(PriceTerms({"input": 1_000_000, "output": 4_000_000}))
+DEAR = Price.of(PriceTerms({"input": 3_000_000, "output": 12_000_000}, {50: {"input": 5_000_000}}, tiers=PRIORITY))
+
+
+@pytest.mark.parametrize(
+    ("prices", "members", "fixed", "per_output"),
+    [
+        ([CHEAP], {}, 100, 4_000_000),
+        ([CHEAP, None], {}, 100, 4_000_000),
+        ([CHEAP, DEAR], {"service_tier": "default"}, 500, 12_000_000),
+        ([CHEAP, DEAR], {"service_tier": "priority"}, 600, 24_000_000),
+        ([CHEAP, DEAR], {"service_tier": "auto"}, 600, 24_000_000),
+        ([CHEAP, DEAR], {}, 600, 24_000_000),
+    ],
+)
+def test_dollars_are_reserved_at_the_dearest_route_and_tier_that_may_serve(
+    prices: list[Price | None], members: dict[str, Any], fixed: int, per_output: int
+) -> None:
+    model = Model("m", tuple(target(str(number), price=price) for number, price in enumerate(prices)))
+    (charge,) = asked(limit(Meter.USD, Per.DAY), model=model, **members).charges
+    assert (charge.fixed, charge.per_output) == (fixed, per_output)
+
+
+@pytest.mark.parametrize(
+    ("path", "members", "micro_dollars"),
+    [
+        ("/v1/images/generations", {"prompt": "A cat", "n": 3}, 120_000),
+        ("/v1/images/generations", {"prompt": "A cat"}, 40_000),
+        ("/v1/audio/speech", {"input": "Grüße"}, 75),
+        ("/v1/rerank", {"query": "q", "documents": ["d"] * 101}, 4_000),
+    ],
+)
+def test_units_that_a_request_asks_for_are_reserved(path: str, members: dict[str, Any], micro_dollars: int) -> None:
+    prices = {"image": 40_000_000_000, "character": 15_000_000, "search": 2_000_000_000}
+    model = Model("m", (target(price=Price.of(PriceTerms(prices))),))
+    caller = msgspec.structs.replace(CALLER, limits=(limit(Meter.USD, Per.DAY),))
+    exchange, parsed = exchange_of(body_of(**members), model=model, caller=caller, endpoint=ENDPOINTS[path])
+    exchange.estimated_input = 0
+    (charge,) = admission_request(exchange, parsed, 0).charges
+    assert (charge.fixed, charge.per_output) == (micro_dollars, 0)
 
 
 def test_without_a_cap_what_answers_lately_needed_is_likely() -> None:

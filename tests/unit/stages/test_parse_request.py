@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from gateway.core.endpoints import CHAT, ENDPOINTS, Endpoint
 from gateway.core.errors import BodyUnreadable, CallerError, FieldInvalid, ModelUnknown
+from gateway.core.pricing import Price, PriceTerms
 from gateway.core.request import ParsedRequest
 from gateway.core.snapshot import Caller, Model
 from gateway.stages.parse_request import parse_request
-from tests.unit.fakes import CALLER, body_of, catalogue_of
+from tests.unit.fakes import CALLER, PRICE, body_of, catalogue_of, target
 
 LARGE = Model("openai/large", (), aliases=("large",), max_output_tokens=1_000)
 SMALL = Model("m", ())
@@ -35,6 +36,45 @@ def test_what_the_gateway_must_know_is_read_and_the_bytes_stay() -> None:
     assert (parsed.stream, parsed.asks_usage, parsed.choices, parsed.user) == (True, True, 3, "ann")
     assert (parsed.asked_cap, parsed.output_cap) == (50, 50)
     assert parsed.members.body is body
+
+
+PRICED = Model("m", (target(price=PRICE),))
+DEARER = Price.of(PriceTerms({"output": 1}, tiers={"priority": PriceTerms({"output": 2})}))
+WITH_PRIORITY = Model("m", (target(price=PRICE), target("second", price=DEARER)))
+
+
+@pytest.mark.parametrize(
+    ("path", "members", "member"),
+    [
+        ("/v1/chat/completions", {"service_tier": "priority"}, "service_tier"),
+        ("/v1/chat/completions", {"service_tier": "Priority"}, "service_tier"),
+        ("/v1/responses", {"service_tier": "fast"}, "service_tier"),
+        ("/v1/messages", {"service_tier": "priority", "max_tokens": 9}, "service_tier"),
+        ("/v1/messages", {"speed": "fast", "max_tokens": 9}, "speed"),
+        ("/v1/embeddings", {"input": "text", "service_tier": "priority"}, "service_tier"),
+    ],
+)
+def test_a_dearer_tier_without_a_price_is_refused_where_the_model_has_a_price(
+    path: str, members: dict[str, Any], member: str
+) -> None:
+    def read_for(model: Model) -> ParsedRequest:
+        return parse_request(body_of(**members), ENDPOINTS[path], CALLER, catalogue_of(model))
+
+    with pytest.raises(FieldInvalid) as refused:
+        read_for(PRICED)
+    assert (refused.value.code, refused.value.param) == ("invalid_value", member)
+    assert "price.tiers." in str(refused.value)
+    assert read_for(SMALL).tier in {"priority", "fast"}
+
+
+@pytest.mark.parametrize("tier", ["auto", "default", "standard_only", "flex", "scale", None])
+def test_a_tier_that_costs_no_more_than_the_usual_one_needs_no_price(tier: str | None) -> None:
+    assert parse_request(body_of(service_tier=tier), CHAT, CALLER, catalogue_of(PRICED)).tier == (tier or "")
+
+
+def test_a_tier_is_accepted_where_one_route_has_a_price_for_it() -> None:
+    parsed = parse_request(body_of(service_tier="priority"), CHAT, CALLER, catalogue_of(WITH_PRIORITY))
+    assert parsed.tier == "priority"
 
 
 def test_what_is_not_said_has_its_default() -> None:
