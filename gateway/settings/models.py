@@ -35,6 +35,8 @@ from gateway.settings.types import (
     ModelName,
     ModelPattern,
     Moment,
+    QueryName,
+    QueryValue,
     Secret,
     Sha256,
     ShortName,
@@ -208,6 +210,10 @@ class UpstreamSettings(BaseSection):
         "bearer", "How the credential is sent: `Authorization: Bearer`, `api-key` (Azure) or `x-api-key` (Anthropic)."
     )
     headers: dict[HeaderName, HeaderValue] = setting({}, "Headers added to every request to this server.", repr=False)
+    query: dict[QueryName, QueryValue] = setting(
+        {}, "Query parameters added to every request to this server.", repr=False
+    )
+    pass_headers: tuple[HeaderName, ...] = setting((), "Further headers of clients that may reach this server.")
     timeouts: TimeoutSettings = setting({}, "How long to wait for this server.")
     max_connections: Count = setting(512, "Connections to this server at any time, for each process.")
     stream_options: Switch = setting(True, "Whether the server understands `stream_options`; some refuse it.")
