@@ -44,11 +44,11 @@ class HeaderRule(NamedTuple):
 
 SESSION_HEADERS = (
     "session-id",
-    "session_id",
     "x-claude-code-session-id",
     "x-session-id",
-    "x-session-affinity",
     "x-opencode-session",
+    "x-session-affinity",
+    "session_id",
     "thread-id",
 )
 """Where agents name the conversation that a request belongs to; the first that is there counts."""

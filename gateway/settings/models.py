@@ -35,6 +35,7 @@ from gateway.settings.types import (
     ModelName,
     ModelPattern,
     Moment,
+    Origin,
     QueryName,
     QueryValue,
     Secret,
@@ -167,6 +168,12 @@ class AdminSettings(BaseSection):
     def secret(self) -> str:
         """The token in clear, empty where the admin API is closed."""
         return "" if self.token is None else self.token.get_secret_value()
+
+
+class CorsSettings(BaseSection):
+    origins: tuple[Origin, ...] = setting(
+        (), "The origins whose pages may call the gateway from a browser; `*`: every origin. Left out: none."
+    )
 
 
 class DrainSettings(BaseSection):
@@ -319,6 +326,7 @@ class Settings(BaseSection):
 
     listen: ListenAddress = setting("0.0.0.0:8080", "The listener for clients.")
     admin: AdminSettings = setting({}, "What is for operators.")
+    cors: CorsSettings = setting({}, "Which web pages may call the gateway.")
     workers: Workers = setting(1, "Processes that share the port; auto: one for each core.")
     timezone: Timezone = setting("UTC", "Where a day, a week and a month begin.")
     max_body: ByteSize = setting("10MiB", "The largest body that a request may have.")

@@ -255,6 +255,13 @@ ModelName = Annotated[str, *_text(_MODEL, "must be 1 to 256 characters, none of 
 ModelPattern = Annotated[str, *_text(_MODEL, "must be a model's name or a glob such as openai/*")]
 CheckPath = Annotated[str, *_text("/[!-~]{0,255}", "must be a path such as /models")]
 HeaderName = Annotated[str, *_text("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", "must be the name of an HTTP header")]
+Origin = Annotated[
+    str,
+    *_text(
+        r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+|\*",
+        "must be an origin in lower case, such as https://chat.example.com, without a path, or *",
+    ),
+]
 QueryName = Annotated[str, *_text("[!-~]{1,128}", "must be the name of a query parameter: printable ASCII")]
 QueryValue = Annotated[
     str, *_text("[ -~]{0,1024}", "must be text of printable ASCII; put a number or a date in quotes")

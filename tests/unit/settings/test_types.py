@@ -237,6 +237,20 @@ def test_a_model_has_whatever_name_its_server_gives_it() -> None:
         assert refused(types.ModelName, text).startswith("must be 1 to 256 characters")
 
 
+def test_an_origin_is_scheme_host_and_port_as_a_browser_sends_it() -> None:
+    for text in ("https://chat.example.com", "http://localhost:3000", "http://[::1]:8080", "app://obsidian.md", "*"):
+        assert value(types.Origin, text) == text
+    for text in (
+        "",
+        "chat.example.com",
+        "https://Chat.example.com",
+        "https://a.example/",
+        "https://a,https://b",
+        "null",
+    ):
+        assert refused(types.Origin, text).startswith("must be an origin in lower case")
+
+
 def test_names_have_no_character_that_a_counter_or_a_label_minds() -> None:
     for text in ("", ".a", "-a", "a/b", "a b", "ä", "x" * 65, "a\n"):
         assert refused(types.ShortName, text).startswith("must be 1 to 64 letters")
