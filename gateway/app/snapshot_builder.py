@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
+from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -67,6 +68,8 @@ def _upstream(name: str, written: UpstreamSettings) -> Upstream:
         output_cap=written.output_cap,
         check_path=written.health.asked if written.health else "",
         check_every_s=written.health.every.total_seconds() if written.health else 0.0,
+        query=urlencode(written.query, quote_via=quote),
+        pass_headers=frozenset(header.lower() for header in written.pass_headers),
         reads_on=written.on_disconnect == "drain",
     )
 

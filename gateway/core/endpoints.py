@@ -23,6 +23,7 @@ class Dialect(StrEnum):
     OPENAI = "openai"
     RESPONSES = "responses"
     ANTHROPIC = "anthropic"
+    GEMINI = "gemini"
 
 
 class StreamFormat(StrEnum):
@@ -123,7 +124,9 @@ IMAGE_EDITS = Endpoint("images.edits", "/v1/images/edits", request_fields.FormFi
 IMAGE_VARIATIONS = Endpoint("images.variations", "/v1/images/variations", request_fields.FormFields, takes_form=True)
 
 MODELS = Endpoint(name="models", path="/v1/models")
+MODEL = Endpoint(name="models", path="/v1/models/{model}")
 LIMITS = Endpoint(name="limits", path="/v1/limits")
+ROOT = Endpoint(name="root", path="/")
 """These are answered by the gateway itself; nothing is forwarded."""
 
 UNKNOWN = Endpoint(name="", path="")

@@ -123,8 +123,15 @@ class UrlUnknown(CallerError):
     code = "unknown_url"
 
 
+class UpgradeRequired(CallerError):
+    """The client asks for a WebSocket: agents that learn it from this status go on over HTTP at once."""
+
+    status = 426
+    code = "upgrade_required"
+
+
 class MethodNotAllowed(CallerError):
-    """`allow` is the method that the path takes."""
+    """`allow` names the methods that the path takes."""
 
     status = 405
     code = "method_not_allowed"

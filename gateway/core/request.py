@@ -28,7 +28,9 @@ class BodyTail(Protocol):
 
 class Body(Protocol):
     """A request's body: `whole`, or its `beginning` and then piece by piece. All raise TooLarge past the
-    configured size, RequestMalformed and ClientGone."""
+    configured size, RequestMalformed and ClientGone. `size` counts the bytes that were taken so far."""
+
+    size: int
 
     @property
     def length(self) -> int | None:
@@ -48,13 +50,18 @@ class Body(Protocol):
 
 class IncomingRequest(msgspec.Struct, frozen=True):
     """`headers` compare without regard to case. `at` is the monotonic second at which the request's head had
-    arrived."""
+    arrived. `path` is as it was sent, without the query; `path_model` is the model that it names, which counts
+    in place of the body's."""
 
     request_id: str
     endpoint: Endpoint
     headers: Mapping[str, str]
     body: Body
     at: float
+    method: str = "POST"
+    path: str = ""
+    path_model: str = ""
+    client_ip: str = ""
 
 
 class ParsedRequest(msgspec.Struct, frozen=True):

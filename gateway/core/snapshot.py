@@ -54,6 +54,10 @@ class Upstream(msgspec.Struct, frozen=True, cache_hash=True):
     check_path: str = ""
     """The path of its health check, made each `check_every_s` seconds; empty: none is made."""
     check_every_s: float = 0.0
+    query: str = ""
+    """Added to the target of every request, percent-encoded."""
+    pass_headers: frozenset[str] = frozenset()
+    """Names, in lower case, of further headers of clients that reach it."""
     reads_on: bool = False
     """Whether a stream is read on after its client has left, to learn the true usage."""
 

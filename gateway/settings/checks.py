@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from math import gcd
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import SecretStr
 
+from gateway.core.header_rules import pass_header_fault
 from gateway.core.http_syntax import operator_header_fault, read_base_url
 from gateway.core.limits import Meter, Per
 from gateway.core.pricing import SERVICE_TIERS
@@ -32,6 +34,8 @@ from gateway.settings.models import (
     UpstreamSettings,
 )
 from gateway.settings.types import MAX_WHOLE
+
+_GLOB = frozenset("*?[]")
 
 _UNCERTAIN = {Meter.TOKENS, Meter.OUTPUT_TOKENS, Meter.USD}
 """Meters of quotas that one answer without a maximum can overrun."""
@@ -102,6 +106,7 @@ def _upstreams(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
         yield Diagnostic(("upstreams",), "is missing; name at least one upstream")
     for name, upstream in settings.upstreams.items():
         yield from _upstream(("upstreams", name), upstream)
+        yield from _query_and_pass_headers(("upstreams", name), upstream)
 
 
 def _upstream(path: Path, upstream: UpstreamSettings) -> Iterator[Diagnostic]:
@@ -122,10 +127,23 @@ def _upstream(path: Path, upstream: UpstreamSettings) -> Iterator[Diagnostic]:
             yield Diagnostic((*path, "headers", header), "is the header that carries `api_key`; leave one of them out")
 
 
+def _query_and_pass_headers(path: Path, upstream: UpstreamSettings) -> Iterator[Diagnostic]:
+    given = {name for name, _ in parse_qsl(urlsplit(upstream.base_url).query, keep_blank_values=True)}
+    for name in upstream.query:
+        if name in given:
+            yield Diagnostic((*path, "query", name), "is in the query of `base_url` too; leave one of them out")
+    for place, header in enumerate(upstream.pass_headers):
+        if fault := pass_header_fault(header):
+            yield Diagnostic((*path, "pass_headers", place), fault)
+
+
 def _models(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
     if not index.models:
         yield Diagnostic(("models",), "is missing; name at least one model")
     for name, model in settings.models.items():
+        if _GLOB.intersection(name):
+            message = "is read as it is, and not as a pattern, but has one of * ? [ ]; write each model by its name"
+            yield Diagnostic(("models", name), message)
         if not model.routes:
             yield Diagnostic(("models", name, "routes"), "is missing; a model needs at least one route")
         for route in model.routes:

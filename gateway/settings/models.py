@@ -37,6 +37,9 @@ from gateway.settings.types import (
     ModelName,
     ModelPattern,
     Moment,
+    Origin,
+    QueryName,
+    QueryValue,
     Secret,
     Sha256,
     ShortName,
@@ -170,6 +173,12 @@ class AdminSettings(BaseSection):
         return "" if self.token is None else self.token.get_secret_value()
 
 
+class CorsSettings(BaseSection):
+    origins: tuple[Origin, ...] = setting(
+        (), "The origins whose pages may call the gateway from a browser; `*`: every origin. Left out: none."
+    )
+
+
 class DrainSettings(BaseSection):
     delay: Duration = setting("5s", "How long to go on serving after SIGTERM, so that load balancers notice.")
     timeout: Duration = setting("10m", "How long running streams may take to finish after that.")
@@ -211,6 +220,10 @@ class UpstreamSettings(BaseSection):
         "bearer", "How the credential is sent: `Authorization: Bearer`, `api-key` (Azure) or `x-api-key` (Anthropic)."
     )
     headers: dict[HeaderName, HeaderValue] = setting({}, "Headers added to every request to this server.", repr=False)
+    query: dict[QueryName, QueryValue] = setting(
+        {}, "Query parameters added to every request to this server.", repr=False
+    )
+    pass_headers: tuple[HeaderName, ...] = setting((), "Further headers of clients that may reach this server.")
     timeouts: TimeoutSettings = setting({}, "How long to wait for this server.")
     max_connections: Count = setting(512, "Connections to this server at any time, for each process.")
     stream_options: Switch = setting(True, "Whether the server understands `stream_options`; some refuse it.")
@@ -366,6 +379,7 @@ class Settings(BaseSection):
 
     listen: ListenAddress = setting("0.0.0.0:8080", "The listener for clients.")
     admin: AdminSettings = setting({}, "What is for operators.")
+    cors: CorsSettings = setting({}, "Which web pages may call the gateway.")
     workers: Workers = setting(1, "Processes that share the port; auto: one for each core.")
     timezone: Timezone = setting("UTC", "Where a day, a week and a month begin.")
     max_body: ByteSize = setting("10MiB", "The largest body that a request may have.")

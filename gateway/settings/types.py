@@ -36,10 +36,15 @@ UNIT_PRICE_DECIMALS = 9
 PRICE_MAX = 1_000_000
 """USD for a million tokens, or for one unit."""
 
+_MODEL = r"[^\x00-\x1f\x7f-\x9f]{1,256}"
 _WHOLE = r"[0-9]{1,16}(_[0-9]{1,16}){0,9}"
 _STORE_SCHEMES = "^(" + "|".join(re.escape(scheme) for scheme in SCHEMES) + ")"
 _MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+
+def is_model_name(text: str) -> bool:
+    return re.fullmatch(_MODEL, text) is not None
 
 
 def _match(pattern: str, given: Any, allowed: str) -> re.Match[str]:
@@ -177,16 +182,17 @@ def _is_host(host: str) -> bool:
 
 
 def _http_url(given: Any) -> str:
-    allowed = "must be an http:// or https:// URL of a host and a path, without user, query or fragment"
+    allowed = "must be an http:// or https:// URL of a host, a path and perhaps a query, without user or fragment"
     url = _match(r"https?://[!-~]+", given, allowed)[0]
     try:
         parts = urlsplit(url)
         usable = bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
-    if not usable or "@" in parts.netloc or "?" in url or "#" in url:
+    if not usable or "@" in parts.netloc or "#" in url:
         raise ValueError(allowed)
-    return url.rstrip("/")
+    address, mark, query = url.partition("?")
+    return address.rstrip("/") + (mark + query if query else "")
 
 
 def _store_url(given: Any) -> str:
@@ -261,10 +267,19 @@ ShortName = Annotated[
     ),
 ]
 TierName = Annotated[str, *_text("[a-z0-9_-]{1,64}", "must be 1 to 64 small letters, digits, dashes and underscores")]
-ModelName = Annotated[
-    str, *_text(r"[!-)+->@-Z^-z|~]{1,256}", r"must be 1 to 256 printable characters, none of space * ? [ ] { } \ ")
-]
-ModelPattern = Annotated[str, *_text("[!-z|~]{1,256}", "must be a model's name or a glob such as openai/*")]
+ModelName = Annotated[str, *_text(_MODEL, "must be 1 to 256 characters, none of them a control character")]
+ModelPattern = Annotated[str, *_text(_MODEL, "must be a model's name or a glob such as openai/*")]
 CheckPath = Annotated[str, *_text("/[!-~]{0,255}", "must be a path such as /models")]
 HeaderName = Annotated[str, *_text("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", "must be the name of an HTTP header")]
+Origin = Annotated[
+    str,
+    *_text(
+        r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+|\*",
+        "must be an origin in lower case, such as https://chat.example.com, without a path, or *",
+    ),
+]
+QueryName = Annotated[str, *_text("[!-~]{1,128}", "must be the name of a query parameter: printable ASCII")]
+QueryValue = Annotated[
+    str, *_text("[ -~]{0,1024}", "must be text of printable ASCII; put a number or a date in quotes")
+]
 HeaderValue = Annotated[str, *_text("[!-~]([ -~]*[!-~])?", "must be printable ASCII, without spaces at its ends")]

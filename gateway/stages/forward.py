@@ -11,6 +11,7 @@ import msgspec
 from gateway.core.clock import Clock
 from gateway.core.errors import NoTarget, UpstreamAuthFailed, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
 from gateway.core.exchange import Exchange
+from gateway.core.header_rules import TO_UPSTREAM
 from gateway.core.health import Outcome, outcome_of_error, outcome_of_status
 from gateway.core.json_spans import read_json_spans
 from gateway.core.request import ParsedRequest
@@ -22,18 +23,6 @@ from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 
 MORE_TARGETS = 2
 """How many further targets are tried after the first."""
-
-PASSED_ON = (
-    "content-type",
-    "accept",
-    "openai-beta",
-    "anthropic-version",
-    "anthropic-beta",
-    "traceparent",
-    "tracestate",
-    "user-agent",
-)
-"""Headers of the client that reach the upstream; `x-request-id` is the gateway's."""
 
 
 class UpstreamServices(msgspec.Struct, frozen=True):
@@ -64,7 +53,7 @@ async def forward(
         body = outgoing_body(exchange, parsed, target)
         outgoing = UpstreamRequest(
             parsed.endpoint.upstream_path,
-            headers,
+            (*headers, *_more_headers(exchange, target)),
             body,
             model=target.model,
             rest=parsed.rest,
@@ -178,13 +167,23 @@ def _asking_usage(options: bytes | None) -> bytes:
 
 
 def _headers(exchange: Exchange) -> tuple[tuple[str, str], ...]:
-    given = exchange.request.headers
-    passed = [(name, value) for name in PASSED_ON if (value := given.get(name)) is not None]
-    if not exchange.request.endpoint.takes_form and not given.get("content-type", "").startswith("application/json"):
+    """What every target gets; `content-type` and `x-request-id` are the gateway's to say."""
+    request = exchange.request
+    kind = request.headers.get("content-type", "")
+    if not request.endpoint.takes_form and not kind.startswith("application/json"):
         # It was read as JSON, whatever it was called: curl's -d, for one, calls everything a form.
-        passed = [(name, value) for name, value in passed if name != "content-type"]
-        passed.append(("content-type", "application/json"))
-    return (*passed, ("x-request-id", exchange.request.request_id))
+        kind = "application/json"
+    own = (("content-type", kind),) if kind else ()
+    return (*own, *TO_UPSTREAM.passed(request.headers), ("x-request-id", request.request_id))
+
+
+def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:
+    """What this upstream's operator lets through besides."""
+    names = target.upstream.pass_headers
+    if not names:
+        return []
+    given = [(name.lower(), value) for name, value in exchange.request.headers.items()]
+    return [line for line in given if line[0] in names and not TO_UPSTREAM.admits(line[0])]
 
 
 def _is_failure(status: int) -> bool:

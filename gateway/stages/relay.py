@@ -12,6 +12,7 @@ from collections.abc import Callable
 from gateway.core.clock import Clock
 from gateway.core.errors import UpstreamBroke, UpstreamError, UpstreamRefused
 from gateway.core.exchange import Exchange
+from gateway.core.header_rules import TO_CLIENT
 from gateway.core.request import ParsedRequest
 from gateway.core.response import Headers, ResponseWriter, UpstreamResponse
 from gateway.core.stream_format import stream_of_plain
@@ -21,9 +22,6 @@ from gateway.runtime.tasks import wait_first
 
 WHOLE_MAX = 128 * 1024
 """Bytes of a plain answer that are collected, to be sent as one; a longer one is relayed as it comes."""
-
-PASSED_BACK = ("content-type", "content-language", "retry-after", "openai-processing-ms", "openai-version")
-"""Headers of the upstream that reach the client."""
 
 
 async def relay(
@@ -52,8 +50,7 @@ async def relay(
 
 def answer_headers(exchange: Exchange, response: UpstreamResponse) -> Headers:
     """The head that the client sees: a few of the upstream's headers and the state of the caller's limits."""
-    passed = [(name, value) for name in PASSED_BACK if (value := response.headers.get(name)) is not None]
-    return [*passed, *exchange.limit_headers()]
+    return [*TO_CLIENT.passed(response.headers), *exchange.limit_headers()]
 
 
 def _output_budget(exchange: Exchange, parsed: ParsedRequest) -> OutputBudget | None:

@@ -63,8 +63,8 @@ def check_token(headers: Mapping[str, str], token: str) -> None:
     """Raises AdminForbidden where no token is configured, KeyUnknown for another one than that."""
     if not token:
         raise AdminForbidden("The admin API is closed: set admin.token to open it.")
-    given = headers.get("authorization", "").removeprefix("Bearer ")
-    if not hmac.compare_digest(given.encode(), token.encode()):
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
         raise KeyUnknown("Send the admin token as 'Authorization: Bearer TOKEN'.")
 
 

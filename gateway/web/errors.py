@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.endpoints import Dialect
-from gateway.core.errors import GatewayError, MethodNotAllowed
+from gateway.core.errors import GatewayError, MethodNotAllowed, UpgradeRequired
 from gateway.core.response import Headers
 from gateway.core.sse import event_of
 
@@ -21,9 +21,25 @@ _ANTHROPIC_TYPES = {
     404: "not_found_error",
     405: "invalid_request_error",
     413: "request_too_large",
+    426: "invalid_request_error",
     429: "rate_limit_error",
     503: "overloaded_error",
     504: "timeout_error",
+}
+
+
+# The statuses of Gemini's API (google.rpc.Code); of others, below 500 INVALID_ARGUMENT, else INTERNAL.
+_GEMINI_STATUSES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    426: "FAILED_PRECONDITION",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
 }
 
 
@@ -33,6 +49,8 @@ def error_body(error: GatewayError, dialect: Dialect = Dialect.OPENAI) -> bytes:
     if dialect is Dialect.ANTHROPIC:
         kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
         body = {"type": "error", "error": {**_plain(error), "type": kind}}
+    if dialect is Dialect.GEMINI:
+        body = {"error": _gemini_error(error)}
     if error.limit is not None:
         body["limit"] = error.limit
     return msgspec.json.encode(body)
@@ -58,7 +76,19 @@ def error_headers(error: GatewayError) -> Headers:
         headers.append(("www-authenticate", "Bearer"))  # RFC 9110, section 15.5.2.
     if isinstance(error, MethodNotAllowed):
         headers.append(("allow", error.allow))
+    if isinstance(error, UpgradeRequired):
+        headers += [("upgrade", "HTTP/1.1"), ("connection", "upgrade, close")]  # RFC 9110, sections 7.8 and 15.5.22.
     return headers
+
+
+def _gemini_error(error: GatewayError) -> dict[str, Any]:
+    status = _GEMINI_STATUSES.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
+    reason = {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": error.code,
+        "metadata": {"param": error.param} if error.param else {},
+    }
+    return {"code": error.status, "message": error.message, "status": status, "details": [reason]}
 
 
 def _plain(error: GatewayError) -> dict[str, Any]:

@@ -270,7 +270,7 @@ class GivenBody:
 
     def __init__(self, *pieces: bytes, failure: Exception | None = None, length: int | None = None) -> None:
         self.length = length
-        self.taken = 0
+        self.taken = self.size = 0
         self._pieces = list(pieces)
         self._failure = failure
 

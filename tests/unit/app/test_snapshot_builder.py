@@ -81,6 +81,13 @@ def test_an_upstream_gets_its_credential_as_it_wants_it(
     assert target.upstream.headers == (*([header] if header else []), ("x-org", "platform"))
 
 
+def test_an_upstream_gets_its_query_and_the_headers_that_it_is_open_for() -> None:
+    written = {"query": {"api-version": "2024-10-21", "q": "a b&c"}, "pass_headers": ["X-My-Header"]}
+    (target,) = of(upstreams={"main": {"base_url": "http://a/v1", **written}}).models["a/b"].targets
+    assert target.upstream.query == "api-version=2024-10-21&q=a%20b%26c"
+    assert target.upstream.pass_headers == {"x-my-header"}
+
+
 def test_an_upstreams_waits_are_seconds() -> None:
     timeouts = {"connect": "250ms", "first_byte": "2m", "idle": "1s", "total": "1h"}
     upstreams = {

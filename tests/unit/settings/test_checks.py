@@ -96,6 +96,31 @@ def test_headers_are_not_those_that_the_gateway_sets_itself() -> None:
     )
 
 
+PRIVATE = "can carry a credential of the client, which no upstream may see"
+NO_PATTERN = (
+    "models.openai/*: is read as it is, and not as a pattern, but has one of * ? [ ]; write each model by its name"
+)
+
+
+def test_a_header_that_never_passes_cannot_be_let_through() -> None:
+    text = VALID.replace("9000/v1}", "9000/v1, pass_headers: [x-my-header, Cookie]} # !")
+    assert_refused(text, "upstreams.main.pass_headers[1]: " + PRIVATE)
+    upstream = loaded(text.replace(", Cookie", "")).settings.upstreams["main"]
+    assert upstream.pass_headers == ("x-my-header",)
+
+
+def test_a_parameter_of_the_query_is_given_once() -> None:
+    text = VALID.replace("9000/v1}", "9000/v1?api-version=1, query: {api-version: 2}} # !")
+    assert_refused(text, "upstreams.main.query.api-version: is in the query of `base_url` too; leave one of them out")
+    upstream = loaded(text.replace("?api-version=1", "?tenant=1")).settings.upstreams["main"]
+    assert (upstream.base_url, upstream.query) == ("http://127.0.0.1:9000/v1?tenant=1", {"api-version": "2"})
+
+
+def test_a_models_name_is_not_a_pattern() -> None:
+    assert_refused(VALID + "  'openai/*': {routes: [{upstream: main}]} # !\n", NO_PATTERN)
+    assert "My Model.gguf" in loaded(VALID + "  My Model.gguf: {routes: [{upstream: main}]}\n").settings.models
+
+
 def test_a_pattern_of_a_team_or_a_key_matches_a_model_that_it_can_use() -> None:
     assert_refused(
         VALID

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from multidict import CIMultiDict
 
 from gateway.core.endpoints import ENDPOINTS
 from gateway.core.errors import GatewayError, NoTarget, UpstreamAuthFailed, UpstreamTimedOut, UpstreamUnreachable
@@ -218,7 +219,7 @@ async def test_headers_reach_the_upstream_by_a_list() -> None:
         "accept-encoding": "gzip",
         "connection": "x-request-id",
         "x-request-id": "not the one that counts",
-        "openai-organization": "org",
+        "x-my-header": "mine",
     }
     made = Try(answer(200))
     made.exchange.request = msgspec.structs.replace(made.exchange.request, headers=passed | kept_back)
@@ -227,6 +228,17 @@ async def test_headers_reach_the_upstream_by_a_list() -> None:
     assert dict(outgoing.headers) == passed | {"x-request-id": "req-1"}
     assert len(outgoing.headers) == len(passed) + 1
     assert (outgoing.method, outgoing.path) == ("POST", "/chat/completions")
+
+
+async def test_an_upstream_gets_the_further_headers_that_its_operator_lets_through() -> None:
+    open_minded, other = target("a", pass_headers=frozenset({"x-my-header", "accept"})), target("b")
+    made = Try(answer(503), answer(200), targets=[open_minded, other])
+    lines = [("X-My-Header", "1"), ("Accept", "*/*"), ("x-my-header", "2"), ("X-Other", "3")]
+    made.exchange.request = msgspec.structs.replace(made.exchange.request, headers=CIMultiDict(lines))
+    await made.send()
+    first, second = (request.headers for _, request in made.wire.sent)
+    assert [line for line in first if line not in second] == [("x-my-header", "1"), ("x-my-header", "2")]
+    assert [name for name, _ in second] == ["content-type", "accept", "x-request-id"]
 
 
 def sent(body: bytes, *, granted: int | None = None, model: Model | None = None, **upstream: Any) -> bytes:
