@@ -17,8 +17,20 @@ import msgspec
 
 from gateway.core.errors import StoreUnavailable
 from gateway.core.reservation import Settlement
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import CallRefused, Store
-from gateway.store.journal import LINES_AT_ONCE, Journal, JournalFull, Line, Orphan, Read, count, orphans, park, read
+from gateway.store.journal import (
+    LINES_AT_ONCE,
+    Journal,
+    JournalFull,
+    JournalLine,
+    Orphan,
+    Read,
+    count,
+    orphans,
+    park,
+    read,
+)
 
 _PAUSE_S = 1.0
 """Between two looks whether the store is back."""
@@ -70,10 +82,11 @@ class _KeptSettlement(Exception):
 
 
 class Backlog:
-    def __init__(self, store: Replayed, journal: Journal, policy: Policy) -> None:
+    def __init__(self, store: Replayed, journal: Journal, policy: Policy, tasks: BackgroundTasks) -> None:
         self._store = store
         self._journal = journal
         self._policy = policy
+        self._tasks = tasks
         self._memory: deque[Settlement] = deque()
         self._own = 0
         self._orphaned = 0
@@ -150,7 +163,7 @@ class Backlog:
     async def _empty_memory(self) -> None:
         await self._offer_to_store()
         # In a task of its own: what is stopped half-way would be written once more.
-        self._moving = asyncio.get_running_loop().create_task(self._offer_to_disk())
+        self._moving = self._tasks.start("keep settlements", self._offer_to_disk())
         await asyncio.shield(self._moving)
         if self._journal.failing:
             await self._journal.probe()
@@ -237,7 +250,7 @@ class Backlog:
                 start = one.end
                 yield start
 
-    async def _refusal(self, process: str, line: Line, behind: Sequence[Read]) -> str | None:
+    async def _refusal(self, process: str, line: JournalLine, behind: Sequence[Read]) -> str | None:
         """Why the store refuses this line and no other; None where it is settled."""
         for attempt in range(2):
             try:
