@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Protocol
 
@@ -240,11 +240,16 @@ class Backlog:
     async def _replay(self, process: str, path: Path, start: int, end: int | None) -> AsyncIterator[int]:
         """Gives the end of each line that is dealt with. Raises StoreUnavailable, OSError, _KeptSettlement."""
         while lines := await asyncio.to_thread(read, path, start, end):
+            parked = 0
             for number, one in enumerate(lines):
                 if one.line is None:
-                    await self._park(path, one, "is damaged")
+                    if number >= parked:
+                        # All that are damaged in a row, in one write, before any of them counts as dealt with.
+                        damaged = [other.text for other in takewhile(_is_damaged, lines[number:])]
+                        await self._park(path, damaged, "is damaged")
+                        parked = number + len(damaged)
                 elif why := await self._refusal(process, one.line, lines[number + 1 :]):
-                    await self._park(path, one, f"is refused by the store ({why})")
+                    await self._park(path, [one.text], f"is refused by the store ({why})")
                 else:
                     self._policy.count("replayed", 1)
                 start = one.end
@@ -278,9 +283,9 @@ class Backlog:
                 return True
         return False
 
-    async def _park(self, path: Path, one: Read, why: str) -> None:
-        await asyncio.to_thread(park, path, one.text)
-        self._policy.count("parked", 1)
+    async def _park(self, path: Path, lines: Sequence[bytes], why: str) -> None:
+        await asyncio.to_thread(park, path, lines)
+        self._policy.count("parked", len(lines))
         # Once for each file: one that is garbage has a great many lines.
         self._complain_once(f"an entry of {path.name} {why}: it is not charged, and kept in {path.stem}.parked", path)
 
@@ -289,6 +294,10 @@ class Backlog:
         if key not in self._complained:
             self._complained.add(key)
             self._policy.log_error(complaint)
+
+
+def _is_damaged(one: Read) -> bool:
+    return one.line is None
 
 
 def _is_refused(error: Exception) -> bool:

@@ -12,7 +12,7 @@ import asyncio
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -222,11 +222,11 @@ def _is_still_at(path: Path, opened: os.stat_result) -> bool:
         return False
 
 
-def park(journal: Path, text: bytes) -> None:
-    """Move a line out of the way of the others, to be looked at by people. Raises OSError."""
+def park(journal: Path, lines: Sequence[bytes]) -> None:
+    """Move lines out of the way of the others, to be looked at by people. Raises OSError."""
     file = os.open(journal.with_suffix(PARKED), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        _write_all(file, text)
+        _write_all(file, b"".join(lines))
         os.fsync(file)
     finally:
         os.close(file)
