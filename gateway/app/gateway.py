@@ -55,7 +55,7 @@ class Gateway:
             clock,
             settings.timezone,
             log,
-            self.tasks,
+            self._background_tasks,
             observe=self._metrics.store_call,
             count_entries=self._metrics.journal_entries_were,
         )

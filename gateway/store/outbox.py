@@ -22,19 +22,23 @@ from gateway.core.reservation import (
     SettlementLine,
     unasked_id,
 )
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.backlog import Backlog, Policy, Replayed
 from gateway.store.journal import Journal
 from gateway.store.wrapper import StoreWrapper
 
 
 class OutboxStore(StoreWrapper[Replayed]):
-    """`start` once the event loop runs."""
+    """`start` once the event loop runs; `tasks` are closed with it."""
 
-    def __init__(self, store: Replayed, journal: Journal, policy: Policy, zone: ZoneInfo) -> None:
+    def __init__(
+        self, store: Replayed, journal: Journal, policy: Policy, zone: ZoneInfo, tasks: BackgroundTasks
+    ) -> None:
         super().__init__(store)
         self._policy = policy
-        self._backlog = Backlog(store, journal, policy)
+        self._backlog = Backlog(store, journal, policy, tasks)
         self._zone = zone
+        self._tasks = tasks
         self._unasked: set[str] = set()
         self._working: asyncio.Task[None] | None = None
 
@@ -48,7 +52,7 @@ class OutboxStore(StoreWrapper[Replayed]):
         return self._store.trouble
 
     def start(self) -> None:
-        self._working = asyncio.get_running_loop().create_task(self._backlog.work())
+        self._working = self._tasks.keep_running("replay the journal", self._backlog.work)
 
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
         try:
@@ -81,6 +85,7 @@ class OutboxStore(StoreWrapper[Replayed]):
             self._working.cancel()
             await asyncio.wait([self._working])
         await self._backlog.close()
+        await self._tasks.close()
         await self._store.close()
 
     def _window(self, limit: Limit, now_ms: int) -> int:

@@ -20,10 +20,9 @@ from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, Hold, LimitStatus, Refusal, Reservation
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.in_redis.arguments import LONG_MS, QUOTA, ScriptArguments, SlotBatch, Timing, WindowArguments, packed
-from gateway.store.in_redis.courier import Courier
-from gateway.store.in_redis.line import LineDown
+from gateway.store.in_redis.client import Router, ServerClock
+from gateway.store.in_redis.connection import ConnectionDown
 from gateway.store.in_redis.scripts import ADMIT, GIVE_BACK
-from gateway.store.in_redis.servers import ServerClock
 
 _ATTEMPTS = 8
 """A window ends, or a server's clock is not known yet: one more attempt is enough for either. A burst that keeps Redis
@@ -152,7 +151,7 @@ class Admissions:
 
     def __init__(
         self,
-        client: Courier,
+        client: Router,
         arguments: ScriptArguments,
         timing: Timing,
         uncertain: UncertainCalls,
@@ -278,7 +277,9 @@ class Admissions:
 
 
 def _may_have_been_carried_out(lost: BaseException) -> bool:
-    return isinstance(lost, asyncio.CancelledError) or (isinstance(lost.__cause__, LineDown) and lost.__cause__.sent)
+    return isinstance(lost, asyncio.CancelledError) or (
+        isinstance(lost.__cause__, ConnectionDown) and lost.__cause__.sent
+    )
 
 
 def _amounts_of(record: bytes, request: AdmissionRequest, batch: SlotBatch) -> list[int]:

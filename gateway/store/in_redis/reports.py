@@ -27,7 +27,7 @@ from gateway.store.in_redis.arguments import (
     SlotBatch,
     Timing,
 )
-from gateway.store.in_redis.courier import Courier
+from gateway.store.in_redis.client import Router
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.usage_report import COLUMNS, UsageSums
 
@@ -54,7 +54,7 @@ class CounterReading(msgspec.Struct, frozen=True):
 
 
 class Reports:
-    def __init__(self, client: Courier, arguments: ScriptArguments, keys: StoreKeys, timing: Timing) -> None:
+    def __init__(self, client: Router, arguments: ScriptArguments, keys: StoreKeys, timing: Timing) -> None:
         self._client = client
         self._arguments = arguments
         self._keys = keys

@@ -21,7 +21,7 @@ from gateway.store.in_redis.arguments import (
     counter_key,
     packed,
 )
-from gateway.store.in_redis.courier import Courier
+from gateway.store.in_redis.client import Router
 from gateway.store.in_redis.keys import StoreKeys, team_tag
 from gateway.store.in_redis.scripts import RENEW, SETTLE
 from gateway.store.usage_report import COLUMNS, figures_of
@@ -56,7 +56,7 @@ class SlotHolds(msgspec.Struct, frozen=True):
 class Settlements:
     """Carries out settle.lua."""
 
-    def __init__(self, client: Courier, arguments: ScriptArguments, keys: StoreKeys, timing: Timing) -> None:
+    def __init__(self, client: Router, arguments: ScriptArguments, keys: StoreKeys, timing: Timing) -> None:
         self._client = client
         self._arguments = arguments
         self._keys = keys
@@ -136,7 +136,7 @@ class Settlements:
 class Renewals:
     """Carries out renew.lua, and lets records end."""
 
-    def __init__(self, client: Courier, arguments: ScriptArguments, timing: Timing) -> None:
+    def __init__(self, client: Router, arguments: ScriptArguments, timing: Timing) -> None:
         self._client = client
         self._arguments = arguments
         self._timing = timing

@@ -6,6 +6,7 @@ it is one script a slot: admission goes from slot to slot and is given back wher
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from zoneinfo import ZoneInfo
@@ -17,16 +18,14 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 from gateway.core.store_url import read_store_url
-from gateway.runtime.tasks import BackgroundTasks, LogError
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, UsageQuery, UsageRow
-from gateway.store.in_redis.address import Address
 from gateway.store.in_redis.admission import AdmissionReply, Admissions, RecordLifetimes, UncertainCalls
 from gateway.store.in_redis.arguments import ScriptArguments, Timing
-from gateway.store.in_redis.courier import Courier, Observer
+from gateway.store.in_redis.client import Observer, Router, ServerClock
+from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.in_redis.reports import Reports
-from gateway.store.in_redis.scripts import LOADING
-from gateway.store.in_redis.servers import Cluster, OneServer, ServerClock
 from gateway.store.in_redis.settlement import JournalPosition, Renewals, Settlements
 
 
@@ -41,10 +40,10 @@ class RedisOptions(msgspec.Struct, frozen=True):
 
 
 class RedisClient(msgspec.Struct, frozen=True):
-    """`admissions` carries what a request waits for, `background` everything else."""
+    """`admissions` carries what a request waits for, `background` everything else, on connections of its own."""
 
-    admissions: Courier
-    background: Courier
+    admissions: Router
+    background: Router
 
 
 def _unobserved(call: str, outcome: str, seconds: float) -> None:
@@ -56,30 +55,28 @@ def _unlogged(what: str, error: BaseException) -> None:
 
 
 class RedisStore:
-    """Connects when it is first asked. Raises ValueError for a URL that cannot be read."""
+    """Connects when it is first asked; `tasks` are closed with it. Raises ValueError for a URL that cannot be read."""
 
     def __init__(
         self,
         options: RedisOptions,
         zone: ZoneInfo,
         observe: Observer = _unobserved,
-        log_error: LogError = _unlogged,
+        tasks: BackgroundTasks | None = None,
     ) -> None:
-        url = read_store_url(options.url)
-        servers = Cluster if url.kind == "cluster" else OneServer
-        self._servers = servers(Address(url), options.timeout_s, LOADING)
-        courier = Courier(self._servers, observe)
-        self.client = RedisClient(admissions=courier, background=courier)
+        self._tasks = tasks or BackgroundTasks(_unlogged)
+        self._servers = servers_of(read_store_url(options.url), options.timeout_s, self._tasks)
+        self.client = RedisClient(Router(self._servers, observe), Router(self._servers, observe, background=True))
         self._process = options.process
-        self._tasks = BackgroundTasks(log_error)
         self._records = RecordLifetimes()
         keys = StoreKeys(options.prefix)
         self._teams = keys.teams()
         timing = Timing(slack_ms=round(options.timeout_s * 1000), step_ms=options.hold_ttl_ms // HOLD_STEPS)
-        arguments = ScriptArguments(keys, zone, options.process, servers.by_slot)
+        arguments = ScriptArguments(keys, zone, options.process, self._servers.by_slot)
         uncertain = UncertainCalls(self._tasks, options.timeout_s)
         self._admissions = Admissions(self.client.admissions, arguments, timing, uncertain, self._records, self.now_ms)
         self._settlements = Settlements(self.client.admissions, arguments, keys, timing)
+        self._replays = Settlements(self.client.background, arguments, keys, timing)
         self._renewals = Renewals(self.client.background, arguments, timing)
         self._reports = Reports(self.client.background, arguments, keys, timing)
         self._open: dict[str, Reservation] = {}
@@ -94,7 +91,7 @@ class RedisStore:
     @property
     def trouble(self) -> str | None:
         """Why the store counts as out, for operators; None while it answers."""
-        return self._servers.trouble() or self.client.admissions.objection
+        return self._servers.trouble() or self.client.admissions.refusal or self.client.background.refusal
 
     def now_ms(self) -> int:
         """The store's time: what it gave last, and what has passed since. Also while it is out."""
@@ -121,7 +118,7 @@ class RedisStore:
     async def replay(self, process: str, place: int, settlement: Settlement) -> None:
         """Settle what is at this place of a process's journal, once, however often it is replayed. The
         places of a journal are to be replayed in their order, one after the other."""
-        await self._settlements.settle(settlement, JournalPosition(process, place))
+        await self._replays.settle(settlement, JournalPosition(process, place))
         reservation = self._in_doubt.pop(settlement.id, None)
         if reservation is not None:
             self._records.end(reservation.at_ms)
@@ -137,13 +134,14 @@ class RedisStore:
         return await self._reports.usage(query)
 
     async def ping(self) -> None:
-        await self._reports.time()
+        # On both connections, so that a broken one is found before a request needs it.
+        await asyncio.gather(self._reports.time(), self.client.admissions.ask(self._teams, ("TIME",)))
 
     async def close(self) -> None:
         with suppress(StoreUnavailable):
             await self._shorten_records()
+        self._servers.close()
         await self._tasks.close()
-        await self._servers.close()
 
     async def _shorten_records(self) -> None:
         """A second after the other; one that fails is done with the next renewal."""

@@ -11,7 +11,7 @@ from gateway.store.contract import Store
 from tests.contract.store.keepers import Keeper, MemoryKeeper, RedisKeeper
 from tests.redis_servers import RedisServer, redis_cluster, redis_server
 
-ON_BOTH_LOOPS = {"test_redis_line.py", "test_redis_outage.py"}
+ON_BOTH_LOOPS = {"test_redis_client.py", "test_redis_outage.py"}
 """What is about timers and sockets holds on the loop that the gateway runs on and on Python's own."""
 
 

@@ -9,8 +9,10 @@ from struct import pack, unpack
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
+import pytest
 from redis import Redis
 
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import HOLD_STEPS, Store
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.in_redis import RedisOptions, RedisStore
@@ -24,6 +26,15 @@ STEP_MS = HOLD_TTL_MS // HOLD_STEPS
 UTC = ZoneInfo("UTC")
 PATIENCE_S = 5.0
 """For a call to Redis in a test that is not about time: the machine may be busy."""
+
+
+def sure_tasks() -> BackgroundTasks:
+    """For loops that are not to fail."""
+    return BackgroundTasks(_unexpected)
+
+
+def _unexpected(doing: str, error: BaseException) -> None:
+    pytest.fail(f"{doing}: {error!r}")
 
 
 class Keeper(Protocol):

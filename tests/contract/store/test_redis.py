@@ -32,7 +32,7 @@ from gateway.store.in_redis import RedisStore
 from gateway.store.journal import Journal
 from gateway.store.outbox import OutboxStore
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
-from tests.contract.store.keepers import HOLD_TTL_MS, UTC, redis_options
+from tests.contract.store.keepers import HOLD_TTL_MS, UTC, redis_options, sure_tasks
 from tests.contract.store.zones import zone_whose_midnight_is_at
 from tests.redis_servers import RedisServer
 
@@ -307,7 +307,9 @@ async def test_an_outage_counts_an_unheard_admission_that_was_let_through_once(
 ) -> None:
     limits = [limit("requests", "total", 100), limit("tokens", "total", 1_000), LIMITS[4]]
     hasty = RedisStore(redis_options(redis.url, "hasty", timeout_s=0.5), UTC)
-    outbox = OutboxStore(hasty, Journal(tmp_path, "hasty"), Policy(pytest.fail, True, pause_s=0.01), UTC)
+    outbox = OutboxStore(
+        hasty, Journal(tmp_path, "hasty", sure_tasks()), Policy(pytest.fail, True, pause_s=0.01), UTC, sure_tasks()
+    )
     outbox.start()
     await hasty.ping()
     with contextlib.closing(redis.client()) as client:
@@ -440,6 +442,7 @@ async def test_a_long_report_is_quick(redis: RedisServer, store: RedisStore) -> 
     """A year of 200 keys: written as the script writes it, read in less than a second of everybody's own time, in
     small pieces."""
     await store.settle(truth(await admitted(store, ask()), 0, bill()))
+    await store.ping()
     with contextlib.closing(redis.client()) as client:
         _fill_ledger(client)
         client.config_resetstat()

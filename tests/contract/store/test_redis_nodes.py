@@ -16,7 +16,7 @@ from gateway.store.in_redis import RedisStore
 from gateway.store.in_redis.admission import AdmissionReply
 from gateway.store.in_redis.scripts import ADMIT, GIVE_BACK
 from tests.contract.store.asking import ask, limit
-from tests.contract.store.keepers import UTC, redis_options
+from tests.contract.store.keepers import UTC, redis_options, sure_tasks
 from tests.contract.store.nodes import FakeNodes, admissions_over
 from tests.redis_servers import RedisServer
 
@@ -26,15 +26,15 @@ TIGHT = limit("requests", "day", 1, scope=Scope.ORGANISATION, subject="", team="
 
 
 @pytest.fixture
-async def nodes(redis: RedisServer) -> AsyncIterator[FakeNodes]:
-    made = FakeNodes(redis.url)
+async def nodes(redis: RedisServer, tasks: BackgroundTasks) -> AsyncIterator[FakeNodes]:
+    made = FakeNodes(redis.url, tasks)
     yield made
-    await made.close()
+    made.close()
 
 
 @pytest.fixture
 async def tasks() -> AsyncIterator[BackgroundTasks]:
-    made = BackgroundTasks(lambda _what, error: pytest.fail(repr(error)))
+    made = sure_tasks()
     yield made
     await made.close()
 

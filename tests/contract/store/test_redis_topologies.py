@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from gateway.store.journal import Journal
 from gateway.store.outbox import OutboxStore
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
 from tests.contract.store.conftest import emptied
-from tests.contract.store.keepers import UTC, redis_options
+from tests.contract.store.keepers import UTC, redis_options, sure_tasks
 from tests.redis_servers import RedisServer, free_port, redis_sentinels, redis_server
 
 EVERYBODY = {"scope": Scope.ORGANISATION, "subject": "", "team": ""}
@@ -86,6 +88,8 @@ async def test_a_server_that_proves_nothing_is_not_spoken_to(tls_port: int) -> N
         with pytest.raises(StoreUnavailable):
             await store.ping()
         assert "certificate verify failed" in (store.trouble or ""), store.trouble
+    # A transport that was left behind is complained of when it is collected.
+    gc.collect()
 
 
 ACL = (
@@ -166,7 +170,7 @@ async def test_a_failover_under_load_loses_no_settlement(tmp_path: Path) -> None
         hosts = ",".join(f"127.0.0.1:{one.port}" for one in sentinels)
         inner = RedisStore(redis_options(f"redis+sentinel://{hosts}/main", timeout_s=0.5), UTC)
         policy = Policy(pytest.fail, pause_s=0.05)
-        store = OutboxStore(inner, Journal(tmp_path, "one"), policy, UTC)
+        store = OutboxStore(inner, Journal(tmp_path, "one", sure_tasks()), policy, UTC, sure_tasks())
         store.start()
         stop, settled = asyncio.Event(), Settled()
         clients = [asyncio.create_task(_use(store, stop, settled)) for _ in range(8)]
@@ -214,6 +218,43 @@ async def _use(store: OutboxStore, stop: asyncio.Event, settled: Settled) -> Non
             continue
         await store.settle(truth(reservation, 1, bill()))
         await settled.one_more()
+
+
+async def test_a_planned_failover_under_load_loses_little(tmp_path: Path) -> None:
+    """The old master takes writes until it is made a replica, and forgets them then. Who listens to the sentinels has
+    left it before."""
+    with redis_sentinels() as (_, replica, sentinels):
+        hosts = ",".join(f"127.0.0.1:{one.port}" for one in sentinels)
+        inner = RedisStore(redis_options(f"redis+sentinel://{hosts}/main", timeout_s=0.5), UTC)
+        journal, policy = Journal(tmp_path, "one", sure_tasks()), Policy(pytest.fail, pause_s=0.05)
+        store = OutboxStore(inner, journal, policy, UTC, sure_tasks())
+        store.start()
+        stop, settled = asyncio.Event(), Settled()
+        clients = [asyncio.create_task(_use(store, stop, settled)) for _ in range(2)]
+        await settled.reaches(500)
+        began, before = time.monotonic(), settled.count
+        with contextlib.closing(sentinels[1].client()) as client:
+            client.execute_command("SENTINEL", "FAILOVER", "main")
+        while await asyncio.to_thread(_role, replica) != "master":
+            await asyncio.sleep(0)
+        # For longer than the sentinels leave the old master a master.
+        while time.monotonic() - began < 12:
+            await settled.reaches(settled.count + 50)
+        took_s, after = time.monotonic() - began, settled.count
+        stop.set()
+        await asyncio.gather(*clients)
+        async with asyncio.timeout(30):
+            while store.unsettled:
+                await asyncio.sleep(inner.now_ms() % 7 / 100)
+        lost = settled.count - (await store.usage(UsageQuery()))[0].requests
+        lost_s = lost / (after - before) * took_s
+        assert lost_s < 2.5, f"{lost} of {settled.count} settlements: those of {lost_s:.2f} s"
+        await store.close()
+
+
+def _role(server: RedisServer) -> str:
+    with contextlib.closing(server.client()) as client:
+        return str(client.info("replication")["role"])
 
 
 async def test_a_master_that_is_demoted_is_left() -> None:

@@ -18,7 +18,7 @@ from gateway.store.in_memory import InMemoryStore
 from gateway.store.journal import Journal
 from gateway.store.outbox import OutboxStore
 from tests.contract.store.asking import admitted, ask, bill, limit, truth, used_and_held
-from tests.contract.store.keepers import FalseClock
+from tests.contract.store.keepers import FalseClock, sure_tasks
 
 UTC = ZoneInfo("UTC")
 REQUESTS, QUOTA = limit("requests", "day", 100), limit("tokens", "month", 1_000)
@@ -89,8 +89,8 @@ class Stage:
             in_memory=in_memory,
             count=lambda outcome, entries: self.counts.update({outcome: entries}),
         )
-        self.journal = Journal(folder, process)
-        self.steady = OutboxStore(self.store, self.journal, policy, UTC)
+        self.journal = Journal(folder, process, sure_tasks())
+        self.steady = OutboxStore(self.store, self.journal, policy, UTC, sure_tasks())
 
     def fill_disk(self) -> None:
         self.journal._largest_bytes = 10
