@@ -10,6 +10,12 @@ rests, each time longer. Then one request at a time is let through as a probe; a
 a model has no other route, the router still sends an open circuit a trickle of requests (`core/routing.py`); one of
 these that is answered begins the recovery as a probe does, and one that fails changes nothing.
 
+A server that is dead fails everyone; one that answers a request with an error may have failed because of that request
+alone. So an error that an answer reports counts for the key that got it: while only one key gets errors, the circuit
+opens for this key alone, and the others do not notice. It opens for everyone once OTHERS_AT_LEAST of the failures do
+not come from the key that has most of them. What is no answer (refused, silent, broken) counts for everyone at once.
+In the same way a Retry-After cools the target down for the team that got it, and for no other.
+
 An `Attempt` is one request to one target, from before it is sent until its answer has ended. What it says of its
 circuit counts only while the circuit is in the same turn: opening begins a new turn, so that slow failures of
 requests sent before do not open it again.
@@ -21,19 +27,22 @@ Pure: times are monotonic seconds of the caller's clock, and each change of a st
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
 
 from gateway.core.errors import UpstreamError
-from gateway.core.snapshot import Target, Upstream
+from gateway.core.refusals import Fault
+from gateway.core.snapshot import Caller, Target, Upstream
 
 FAILURES_IN_A_ROW = 5
 """What opens it, also while it recovers: with fewer, a server that fails one request in five would hardly ever be
 asked. Envoy's outlier detection has the same default."""
+OTHERS_AT_LEAST = 2
+"""One failure of another key can be by chance, while one key alone keeps failing; a second one is hardly."""
 FAILURE_RATE = 0.5
 WINDOW_S = 30.0
 LEAST_IN_WINDOW = 20
@@ -47,9 +56,21 @@ FIRST_SHARE = 0.1
 LONGEST_COOL_DOWN_S = 300.0
 """A Retry-After beyond this is not believed: quotas are raised and servers fixed before their time."""
 
+KEYS_IN_SLOT = 64
+"""Keys that a sixth of the window tells apart; those of further ones count for everyone."""
+TEAMS_COOLING = 256
+"""Teams that a target is cooling down for, at most; the one with the shortest time left goes first."""
+REASONS_KEPT = 20
+"""Failures whose reason is kept, to say why a circuit opened."""
+
 DOWN_AFTER_CHECKS = 3
 UP_AFTER_CHECKS = 2
 """So many checks in a row must agree before they are believed."""
+
+ANYONE = Caller("", "", "")
+"""Nobody in particular. What happens to it counts for everyone."""
+EVERYONE = ""
+"""In place of a key's id: every key."""
 
 
 class CircuitState(StrEnum):
@@ -59,18 +80,36 @@ class CircuitState(StrEnum):
     RECOVERING = "recovering"
 
 
+class Opening(msgspec.Struct, frozen=True):
+    """Why and when a circuit opened: how many of the last failures had which reason. `key` is the id of the key that it
+    is open for alone; empty: for everyone."""
+
+    at: float
+    reasons: Mapping[str, int]
+    key: str = EVERYONE
+
+
 class Circuit:
     """One model of one upstream. `begin` gives each attempt a turn; what one of an earlier turn says is out of date."""
 
     def __init__(self) -> None:
+        self.opening: Opening | None = None
+        """When it opened last."""
+
         self._state = CircuitState.CLOSED
+        self._key = EVERYONE
+        """Whom the state binds, unless it is closed: one key, or everyone."""
+
         self._turn = 0
-        self._failures = 0
+        self._row: Counter[str] = Counter()
+        """Failures since the last success, by key; those of no key in particular under EVERYONE."""
+
         self._window = _FailureWindow()
+        self._last: deque[_LastFailure] = deque(maxlen=REASONS_KEPT)
         self._rests = 0
         self._rested_at = 0.0
         self._recovered_at = 0.0
-        self._cool_at = 0.0
+        self._cooling: dict[str, float] = {}
         self._is_probed = False
 
     def state(self, now: float) -> CircuitState:
@@ -80,10 +119,21 @@ class Circuit:
             return CircuitState.CLOSED
         return self._state
 
-    def share(self, now: float) -> float:
-        """The part of its usual requests that it may get: 0 none, 1 all."""
-        if self.is_cooling_down(now):
+    def key(self, now: float) -> str:
+        """The only key that the state binds; EVERYONE where there is no such key."""
+        return EVERYONE if self.state(now) is CircuitState.CLOSED else self._key
+
+    def is_open_for_all(self, now: float) -> bool:
+        """Whether nobody may ask: also where the only key that it is open for is the only one that asked lately."""
+        is_bound = self._key == EVERYONE or not self._window.has_others(self._key, now)
+        return self.state(now) is CircuitState.OPEN and is_bound
+
+    def share(self, now: float, caller: Caller = ANYONE) -> float:
+        """The part of the caller's usual requests that it may get: 0 none, 1 all."""
+        if self.is_cooling_down(now, caller):
             return 0.0
+        if not self._binds(caller):
+            return 1.0
         match self.state(now):
             case CircuitState.OPEN:
                 return 0.0
@@ -94,114 +144,193 @@ class Circuit:
             case CircuitState.CLOSED:
                 return 1.0
 
-    def is_cooling_down(self, now: float) -> bool:
-        """Whether the upstream asked for time without requests."""
-        return now < self._cool_at
+    def is_cooling_down(self, now: float, caller: Caller = ANYONE) -> bool:
+        """Whether the upstream asked for time without requests of the caller's team."""
+        return bool(self._cooling) and now < self._cooling.get(caller.team, 0.0)
 
-    def wait_s(self, now: float) -> float:
-        """Seconds until it may be asked, as far as that is known; 0 if it may now."""
+    def cooling(self, now: float) -> dict[str, float]:
+        """The teams whose requests it asked to be spared, and for how many more seconds."""
+        return {team: until - now for team, until in self._cooling.items() if until > now}
+
+    def wait_s(self, now: float, caller: Caller = ANYONE) -> float:
+        """Seconds until the caller may ask, as far as that is known; 0 if it may now."""
+        cooling_s = self._cooling.get(caller.team, 0.0) - now
+        if not self._binds(caller):
+            return max(0.0, cooling_s)
         rest = self._rested_at - now if self._state is CircuitState.OPEN else 0.0
         if self._is_probed and rest <= 0:
             rest = 1.0  # The probe's answer is awaited.
-        return max(0.0, rest, self._cool_at - now)
+        return max(0.0, rest, cooling_s)
 
-    def begin(self, now: float) -> int:
+    def begin(self, now: float, caller: Caller = ANYONE) -> int:
         """An attempt begins; returns its turn."""
-        self._is_probed = self.state(now) in {CircuitState.OPEN, CircuitState.HALF_OPEN}
+        if self._binds(caller):
+            self._is_probed = self.state(now) in {CircuitState.OPEN, CircuitState.HALF_OPEN}
         return self._turn
 
-    def answered(self, turn: int, now: float) -> None:
+    def answered(self, turn: int, now: float, caller: Caller = ANYONE) -> None:
         """The first byte of an answer came that is no failure."""
-        if turn == self._turn and self._is_probed:
+        if turn == self._turn and self._is_probed and self._binds(caller):
             self.recover(now)
 
-    def succeeded(self, turn: int, now: float) -> None:
+    def succeeded(self, turn: int, now: float, caller: Caller = ANYONE) -> None:
         if turn != self._turn:
             return
-        self.answered(turn, now)
-        self._failures = 0
-        self._window.add(now, failed=False)
+        self.answered(turn, now, caller)
+        self._row.clear()
+        self._window.add(now, caller.key_id, failed=False)
 
-    def failed(self, turn: int, now: float) -> None:
+    def failed(
+        self, turn: int, now: float, caller: Caller = ANYONE, reason: str = "", *, for_everyone: bool = False
+    ) -> None:
+        """The attempt failed: as any other would have, or, unless `for_everyone`, perhaps for what the caller asked."""
         if turn != self._turn:
             return
-        state = self.state(now)
-        if state is CircuitState.OPEN:
+        state, is_bound = self.state(now), self._binds(caller)
+        if state is CircuitState.OPEN and is_bound:
             self._is_probed = False
             return
-        self._failures += 1
-        self._window.add(now, failed=True)
+        key = EVERYONE if for_everyone else caller.key_id
+        self._row[key] += 1
+        self._window.add(now, key, failed=True)
+        self._last.append(_LastFailure(now, caller.key_id, reason))
         if state is CircuitState.CLOSED:
             self._rests = 0
-        if self._has_enough(state, now):
-            self._open(now)
+        failing = self._key if state is CircuitState.HALF_OPEN and is_bound else self._failing(now)
+        if failing is not None:
+            self._open(now, failing)
 
-    def left(self, turn: int) -> None:
+    def left(self, turn: int, caller: Caller = ANYONE) -> None:
         """The attempt ended and says nothing about the upstream: its client left."""
-        if turn == self._turn:
+        if turn == self._turn and self._binds(caller):
             self._is_probed = False
 
-    def cool_down(self, seconds: float, now: float) -> None:
-        """The upstream asked to be left alone for a while."""
-        self._cool_at = max(self._cool_at, now + min(seconds, LONGEST_COOL_DOWN_S))
+    def cool_down(self, seconds: float, now: float, caller: Caller = ANYONE) -> None:
+        """The upstream asked to be spared the requests of the caller's team for a while."""
+        until = max(self._cooling.get(caller.team, 0.0), now + min(seconds, LONGEST_COOL_DOWN_S))
+        self._cooling[caller.team] = until
+        if len(self._cooling) > TEAMS_COOLING:
+            del self._cooling[min(self._cooling, key=self._cooling.__getitem__)]
 
     def recover(self, now: float) -> None:
         """It is healthy again: its share grows from here."""
         self._state = CircuitState.RECOVERING
         self._recovered_at = now + RECOVERY_S
-        self._failures = 0
+        self._row.clear()
         self._window = _FailureWindow()
+        self._last.clear()
         self._is_probed = False
 
-    def _has_enough(self, state: CircuitState, now: float) -> bool:
-        if state is CircuitState.HALF_OPEN:
-            return True
-        return self._failures >= FAILURES_IN_A_ROW or self._window.rate(now) >= FAILURE_RATE
+    def _binds(self, caller: Caller) -> bool:
+        return self._state is CircuitState.CLOSED or self._key in (EVERYONE, caller.key_id)
 
-    def _open(self, now: float) -> None:
+    def _failing(self, now: float) -> str | None:
+        """The key for which enough has failed, EVERYONE, or None where it is not enough for either."""
+        total = self._row.total()
+        if total >= FAILURES_IN_A_ROW:
+            key, most = _most(self._row)
+            if total - most >= OTHERS_AT_LEAST:
+                return EVERYONE
+            if most >= FAILURES_IN_A_ROW:
+                return key
+        return self._window.failing(now)
+
+    def _open(self, now: float, key: str) -> None:
+        if key != self._key:
+            self._rests = 0
+        last = [each for each in self._last if key in (EVERYONE, each.key)]
+        reasons = Counter(each.reason for each in last if each.reason and each.at > now - WINDOW_S)
+        self.opening = Opening(now, dict(reasons.most_common()), key)
         self._state = CircuitState.OPEN
+        self._key = key
         self._rested_at = now + min(LONGEST_REST_S, FIRST_REST_S * 2 ** min(self._rests, 8))
         self._rests += 1
         self._turn += 1
         self._is_probed = False
 
 
+class _LastFailure(NamedTuple):
+    at: float
+    key: str
+    reason: str
+
+
+class _Count(msgspec.Struct):
+    ended: int = 0
+    failed: int = 0
+
+
 class _FailureWindow:
-    """How many attempts ended in the last WINDOW_S seconds, and how many of them failed."""
+    """How many attempts ended in the last WINDOW_S seconds, and how many of them failed, by key."""
 
     def __init__(self) -> None:
-        self._slots: deque[list[float]] = deque()
+        self._slots: deque[tuple[float, dict[str, _Count]]] = deque()
 
-    def add(self, now: float, *, failed: bool) -> None:
+    def add(self, now: float, key: str, *, failed: bool) -> None:
         if not self._slots or now >= self._slots[-1][0] + WINDOW_S / 6:
-            self._slots.append([now, 0, 0])
-        slot = self._slots[-1]
-        slot[1] += 1
-        slot[2] += failed
+            self._slots.append((now, {}))
+            self._forget(now)
+        counts = self._slots[-1][1]
+        count = counts.get(key)
+        if count is None:
+            key = key if len(counts) < KEYS_IN_SLOT else EVERYONE
+            count = counts.setdefault(key, _Count())
+        count.ended += 1
+        count.failed += failed
 
-    def rate(self, now: float) -> float:
-        """The part that failed; 0 while there are too few to tell."""
+    def has_others(self, key: str, now: float) -> bool:
+        """Whether an attempt of another key has ended."""
+        self._forget(now)
+        return any(other not in (EVERYONE, key) for _, counts in self._slots for other in counts)
+
+    def failing(self, now: float) -> str | None:
+        """The key whose attempts fail at FAILURE_RATE, EVERYONE where the others do so without it, or None; also while
+        there are too few to tell."""
+        self._forget(now)
+        ended: Counter[str] = Counter()
+        failed: Counter[str] = Counter()
+        for _, counts in self._slots:
+            for key, count in counts.items():
+                ended[key] += count.ended
+                failed[key] += count.failed
+        if ended.total() < LEAST_IN_WINDOW or failed.total() < FAILURE_RATE * ended.total():
+            return None
+        key, most = _most(failed)
+        others = failed.total() - most
+        others_ended = ended.total() - (ended[key] if most else 0)
+        return EVERYONE if others >= max(OTHERS_AT_LEAST, FAILURE_RATE * others_ended) else key
+
+    def _forget(self, now: float) -> None:
         while self._slots and self._slots[0][0] <= now - WINDOW_S:
             self._slots.popleft()
-        ended = sum(slot[1] for slot in self._slots)
-        return sum(slot[2] for slot in self._slots) / ended if ended >= LEAST_IN_WINDOW else 0.0
+
+
+def _most(failures: Counter[str]) -> tuple[str, int]:
+    """The key that has most of the failures, and how many; what counts for everyone is of no key."""
+    ranked = ((key, number) for key, number in failures.items() if key != EVERYONE)
+    return max(ranked, key=lambda each: each[1], default=(EVERYONE, 0))
 
 
 class Outcome(StrEnum):
-    """What an attempt says of its upstream. SUCCEEDED includes that it refused a caller's mistake; BUSY is too many
-    requests for now; NEUTRAL says nothing, as when the client left."""
+    """What an attempt says of its upstream. SUCCEEDED includes that it refused what the caller must not ask; FAILED
+    that no whole answer came; ERROR that the answer was an error, by its status or an event; BUSY is too many requests
+    for now; NEUTRAL says nothing, as when the client left."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    ERROR = "error"
     BUSY = "busy"
     NEUTRAL = "neutral"
 
 
-def outcome_of_status(status: int) -> Outcome:
+def outcome_of_answer(status: int, fault: Fault | None) -> Outcome:
+    """`fault` is that of the answer's failure, None if it has none."""
+    if fault is None or fault is Fault.CALLER:
+        return Outcome.SUCCEEDED
     if status == 429:
         return Outcome.BUSY
-    # 401 and 403 reject the gateway's own credentials: every request there would fail.
-    return Outcome.FAILED if status >= 500 or status in {401, 403} else Outcome.SUCCEEDED
+    # A status that says little, as 408, is no reason to leave the upstream; an error inside a 200 is.
+    return Outcome.SUCCEEDED if fault is Fault.UNKNOWN and status >= 400 else Outcome.ERROR
 
 
 def outcome_of_error(error: UpstreamError) -> Outcome:
@@ -210,12 +339,14 @@ def outcome_of_error(error: UpstreamError) -> Outcome:
 
 
 class Change(msgspec.Struct, frozen=True):
-    """A step from one state to another. `model` is empty where checks found the whole upstream `up` or `down`."""
+    """A step from one state to another. `model` is empty where checks found the whole upstream `up` or `down`;
+    `opening` says why a circuit opened."""
 
     upstream: str
     model: str
     before: str
     after: str
+    opening: Opening | None = None
 
 
 class Candidate(NamedTuple):
@@ -230,7 +361,14 @@ class ModelStatus(msgspec.Struct, frozen=True):
     model: str
     state: CircuitState
     share: float
+    """Of the usual requests; of those of `key`, where there is one."""
     wait_s: float
+    key: str = EVERYONE
+    """The id of the only key that the state binds."""
+    opening: Opening | None = None
+    """When it opened last."""
+    cooling: Mapping[str, float] = {}
+    """The teams that are to send nothing, and for how many seconds."""
 
 
 class UpstreamStatus(msgspec.Struct, frozen=True):
@@ -245,36 +383,40 @@ class UpstreamStatus(msgspec.Struct, frozen=True):
 class Attempt:
     """Whoever began it ends it, whatever happens; only the first end counts."""
 
-    __slots__ = ("_has_ended", "_model", "_turn")
+    __slots__ = ("_caller", "_has_ended", "_model", "_turn")
 
-    def __init__(self, model_health: _ModelHealth, turn: int) -> None:
+    def __init__(self, model_health: _ModelHealth, caller: Caller, turn: int) -> None:
         self._model = model_health
+        self._caller = caller
         self._turn = turn
         self._has_ended = False
 
     def answered(self, now: float) -> None:
         """The first byte of an answer came that is no failure: a probe has succeeded as soon as this."""
-        self._model.circuit.answered(self._turn, now)
+        self._model.circuit.answered(self._turn, now, self._caller)
         self._model.report(now)
 
-    def ended(self, outcome: Outcome, now: float, cool_down_s: float = 0.0) -> None:
-        """`cool_down_s` is for how long the upstream asked to be left alone, 0 if it did not."""
+    def ended(self, outcome: Outcome, now: float, cool_down_s: float = 0.0, reason: str = "") -> None:
+        """`cool_down_s` is for how long the upstream asked to be left alone, 0 if it did not; `reason` is one of a
+        closed list that says how it failed."""
         if self._has_ended:
             return
         self._has_ended = True
         self._model.upstream_health.in_flight -= 1
-        circuit, turn = self._model.circuit, self._turn
+        circuit, caller, turn = self._model.circuit, self._caller, self._turn
         match outcome:
             case Outcome.SUCCEEDED:
-                circuit.succeeded(turn, now)
+                circuit.succeeded(turn, now, caller)
             case Outcome.FAILED:
-                circuit.failed(turn, now)
+                circuit.failed(turn, now, caller, reason, for_everyone=True)
+            case Outcome.ERROR:
+                circuit.failed(turn, now, caller, reason)
             case Outcome.BUSY:
-                circuit.answered(turn, now)
+                circuit.answered(turn, now, caller)
             case Outcome.NEUTRAL:
-                circuit.left(turn)
+                circuit.left(turn, caller)
         if cool_down_s > 0:
-            circuit.cool_down(cool_down_s, now)
+            circuit.cool_down(cool_down_s, now, caller)
         self._model.report(now)
 
 
@@ -286,22 +428,24 @@ class Health:
         self._notice = notice
         self._upstreams: dict[Upstream, _UpstreamHealth] = {}
 
-    def candidate(self, target: Target, now: float) -> Candidate:
-        return Candidate(target, self.share(target, now), self.in_flight(target.upstream))
+    def candidate(self, target: Target, now: float, caller: Caller = ANYONE) -> Candidate:
+        return Candidate(target, self.share(target, now, caller), self.in_flight(target.upstream))
 
-    def share(self, target: Target, now: float) -> float:
-        """The part of its usual requests that the target may get: 0 none, 1 all."""
+    def share(self, target: Target, now: float, caller: Caller = ANYONE) -> float:
+        """The part of the caller's usual requests that the target may get: 0 none, 1 all."""
         upstream_health = self._upstreams.get(target.upstream)
         if upstream_health is None:
             return 1.0
+        if upstream_health.is_down:
+            return 0.0
         model_health = upstream_health.models.get(target.model)
-        return 0.0 if upstream_health.is_down else model_health.circuit.share(now) if model_health is not None else 1.0
+        return model_health.circuit.share(now, caller) if model_health is not None else 1.0
 
     def in_flight(self, upstream: Upstream) -> int:
         upstream_health = self._upstreams.get(upstream)
         return upstream_health.in_flight if upstream_health is not None else 0
 
-    def begin(self, target: Target, now: float) -> Attempt:
+    def begin(self, target: Target, now: float, caller: Caller = ANYONE) -> Attempt:
         upstream_health = self._health_of(target.upstream)
         model_health = upstream_health.models.get(target.model)
         if model_health is None:
@@ -309,18 +453,18 @@ class Health:
                 upstream_health, target.model, self._notice
             )
         upstream_health.in_flight += 1
-        attempt = Attempt(model_health, model_health.circuit.begin(now))
+        attempt = Attempt(model_health, caller, model_health.circuit.begin(now, caller))
         model_health.report(now)
         return attempt
 
-    def wait_s(self, targets: Iterable[Target], now: float) -> float:
-        """Seconds until the first of these may be asked, as far as that is known."""
-        return min((self._wait_s(target, now) for target in targets), default=0.0)
+    def wait_s(self, targets: Iterable[Target], now: float, caller: Caller = ANYONE) -> float:
+        """Seconds until the caller may ask the first of these, as far as that is known."""
+        return min((self._wait_s(target, now, caller) for target in targets), default=0.0)
 
-    def least_bad(self, targets: Iterable[Target], now: float) -> Target | None:
+    def least_bad(self, targets: Iterable[Target], now: float, caller: Caller = ANYONE) -> Target | None:
         """Of targets without a share the one that may be asked soonest; None where every one asked for time."""
-        waiting = [target for target in targets if not self._is_cooling_down(target, now)]
-        return min(waiting, key=lambda target: (self._wait_s(target, now), target.priority), default=None)
+        waiting = [target for target in targets if not self._is_cooling_down(target, now, caller)]
+        return min(waiting, key=lambda target: (self._wait_s(target, now, caller), target.priority), default=None)
 
     def checked(self, upstream: Upstream, is_healthy: bool, now: float) -> None:
         """What a check found. The circuits of an upstream that is up again recover as slowly as after a probe."""
@@ -362,15 +506,15 @@ class Health:
             upstream_health = self._upstreams[upstream] = _UpstreamHealth(upstream.name)
         return upstream_health
 
-    def _wait_s(self, target: Target, now: float) -> float:
+    def _wait_s(self, target: Target, now: float, caller: Caller) -> float:
         circuit = self._circuit(target)
-        wait_s = circuit.wait_s(now) if circuit is not None else 0.0
+        wait_s = circuit.wait_s(now, caller) if circuit is not None else 0.0
         upstream_health = self._upstreams.get(target.upstream)
         return max(wait_s, 1.0) if upstream_health is not None and upstream_health.is_down else wait_s
 
-    def _is_cooling_down(self, target: Target, now: float) -> bool:
+    def _is_cooling_down(self, target: Target, now: float, caller: Caller) -> bool:
         circuit = self._circuit(target)
-        return circuit is not None and circuit.is_cooling_down(now)
+        return circuit is not None and circuit.is_cooling_down(now, caller)
 
     def _circuit(self, target: Target) -> Circuit | None:
         upstream_health = self._upstreams.get(target.upstream)
@@ -401,8 +545,9 @@ class _UpstreamHealth:
         return True
 
     def view(self, now: float) -> UpstreamStatus:
+        circuits = [model_health.circuit for model_health in self.models.values()]
+        asked = not circuits or any(not circuit.is_open_for_all(now) for circuit in circuits)
         models = tuple([model_health.view(now) for model_health in self.models.values()])
-        asked = not models or any(each.state is not CircuitState.OPEN for each in models)
         return UpstreamStatus(self.name, asked and not self.is_down, self.in_flight, models)
 
 
@@ -419,10 +564,13 @@ class _ModelHealth:
     def report(self, now: float) -> None:
         state = self.circuit.state(now)
         if state is not self._reported:
-            change = Change(self.upstream_health.name, self._model, self._reported, state)
+            opening = self.circuit.opening if state is CircuitState.OPEN else None
+            change = Change(self.upstream_health.name, self._model, self._reported, state, opening)
             self._reported = state
             self._notice(change)
 
     def view(self, now: float) -> ModelStatus:
-        circuit = self.circuit
-        return ModelStatus(self._model, circuit.state(now), circuit.share(now), circuit.wait_s(now))
+        circuit, key = self.circuit, self.circuit.key(now)
+        whose = msgspec.structs.replace(ANYONE, key_id=key)
+        share, wait_s = circuit.share(now, whose), circuit.wait_s(now, whose)
+        return ModelStatus(self._model, circuit.state(now), share, wait_s, key, circuit.opening, circuit.cooling(now))

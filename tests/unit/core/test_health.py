@@ -10,21 +10,25 @@ from gateway.core.health import (
     FAILURES_IN_A_ROW,
     FIRST_REST_S,
     FIRST_SHARE,
+    KEYS_IN_SLOT,
     LEAST_IN_WINDOW,
     LONGEST_COOL_DOWN_S,
     LONGEST_REST_S,
     RECOVERY_S,
+    TEAMS_COOLING,
     UP_AFTER_CHECKS,
     WINDOW_S,
     Change,
     Circuit,
     CircuitState,
     Health,
+    Opening,
     Outcome,
+    outcome_of_answer,
     outcome_of_error,
-    outcome_of_status,
 )
-from gateway.core.snapshot import Target, Upstream
+from gateway.core.refusals import Fault
+from gateway.core.snapshot import Caller, Target, Upstream
 
 
 def fail_circuit(circuit: Circuit, times: int, now: float) -> None:
@@ -258,6 +262,126 @@ def test_one_model_of_an_upstream_that_fails_leaves_the_others_alone(health: Hea
     assert health.share(ELSEWHERE, 0) == 1.0
 
 
+ANN, BEN, EVE = (Caller(key, key, f"team-{key}") for key in ("ann", "ben", "eve"))
+CALLERS = {"a": ANN, "b": BEN, "e": EVE}
+
+
+def play(health: Health, steps: str, now: float = 0.0) -> None:
+    """Attempts one after the other, as pairs: whose it is, and whether it was answered (+), got an error (-), or the
+    server was not reached (x). Those that the circuit does not let through are left out."""
+    outcomes = {"+": Outcome.SUCCEEDED, "-": Outcome.ERROR, "x": Outcome.FAILED}
+    for step in steps.split():
+        whose, how = step
+        if not health.share(TARGET, now, CALLERS[whose]):
+            continue
+        health.begin(TARGET, now, CALLERS[whose]).ended(
+            outcomes[how], now, reason={"-": "500", "x": "refused"}.get(how, "")
+        )
+
+
+@pytest.mark.parametrize(
+    ("steps", "shares"),
+    [
+        # One key gets errors: only that key is kept away, whether or not others have asked.
+        ("a- a- a- a-", "abe"),
+        ("a- a- a- a- a-", "be"),
+        ("b+ a- a- a- a- a-", "be"),
+        # Another key's success is in between, as in traffic of several.
+        ("a- a- a- a- b+ a-", "abe"),
+        # One failure of another may be by chance, two are the server's.
+        ("a- a- a- a- a- b-", "be"),
+        ("a- a- a- a- b- a-", "be"),
+        ("a- a- a- a- a- b- b-", ""),
+        ("a- b- a- b- a-", ""),
+        ("a- b- e- a- a-", ""),
+        # Who is not answered at all is not the cause.
+        ("ax ax ax ax", "abe"),
+        ("ax ax ax ax ax", ""),
+        ("a- a- a- ax ax", ""),
+        # What others get after it has opened for one.
+        ("a- a- a- a- a- b+ b+ e+", "be"),
+        ("a- a- a- a- a- b+ e- b- e-", "be"),
+        ("a- a- a- a- a- bx bx", ""),
+    ],
+)
+def test_errors_that_one_key_alone_gets_take_the_target_away_from_that_key_alone(
+    health: Health, steps: str, shares: str
+) -> None:
+    play(health, steps)
+    assert "".join(name for name, caller in CALLERS.items() if health.share(TARGET, 0, caller) > 0) == shares
+
+
+@pytest.mark.parametrize(
+    ("steps", "shares"),
+    [
+        ("a- b+ " * 20, "be"),
+        ("a- a- a- b+ " * 10, "be"),
+        ("a- b- e+ e+ a- b- b+ " * 8, ""),
+        ("a- a- b+ " * 9 + "e- b+ " + "a- b+ " * 5, "be"),
+        ("a+ a- " * 12, "be"),
+        ("a+ b+ b+ a- " * 10, "abe"),
+        ("ax b+ " * 12, ""),
+    ],
+)
+def test_a_rate_of_errors_that_comes_from_one_key_counts_for_that_key_alone(
+    health: Health, steps: str, shares: str
+) -> None:
+    play(health, steps)
+    assert "".join(name for name, caller in CALLERS.items() if health.share(TARGET, 0, caller) > 0) == shares
+
+
+def test_a_circuit_that_is_open_for_one_key_is_probed_by_that_key_alone(health: Health) -> None:
+    play(health, "a- a- a- a- a-")
+    play(health, "b+ e+", FIRST_REST_S)
+    assert (health.share(TARGET, FIRST_REST_S, ANN), health.share(TARGET, FIRST_REST_S, BEN)) == (1.0, 1.0)
+    probe = health.begin(TARGET, FIRST_REST_S, ANN)
+    assert (health.share(TARGET, FIRST_REST_S, ANN), health.share(TARGET, FIRST_REST_S, BEN)) == (0.0, 1.0)
+    probe.ended(Outcome.ERROR, FIRST_REST_S)
+    assert health.wait_s([TARGET], FIRST_REST_S, ANN) == 2 * FIRST_REST_S
+    now = 3 * FIRST_REST_S
+    health.begin(TARGET, now, ANN).ended(Outcome.SUCCEEDED, now)
+    assert health.share(TARGET, now, ANN) == pytest.approx(FIRST_SHARE)
+    assert (health.share(TARGET, now, BEN), health.wait_s([TARGET], now, BEN)) == (1.0, 0.0)
+
+
+def test_an_upstream_is_down_where_its_only_key_gets_errors_until_another_key_is_answered(health: Health) -> None:
+    play(health, "a- a- a- a- a-")
+    assert not health.view([HERE], 0)[0].up
+    play(health, "b+")
+    (seen,) = health.view([HERE], 0)
+    assert (seen.up, seen.models[0].state, seen.models[0].key, seen.models[0].share) == (True, "open", "ann", 0.0)
+
+
+def test_who_is_told_to_wait_waits_and_no_other_team(health: Health) -> None:
+    health.begin(TARGET, 0, ANN).ended(Outcome.BUSY, 0, cool_down_s=300)
+    assert (health.share(TARGET, 299, ANN), health.wait_s([TARGET], 0, ANN)) == (0.0, 300)
+    assert (health.share(TARGET, 0, BEN), health.wait_s([TARGET], 0, BEN)) == (1.0, 0.0)
+    assert health.least_bad([TARGET], 0, ANN) is None
+    assert health.view([HERE], 100)[0].models[0].cooling == {"team-ann": 200}
+
+
+def test_what_is_kept_of_callers_is_bounded() -> None:
+    circuit = Circuit()
+    for number in range(10_000):
+        caller = Caller(f"key-{number}", "", f"team-{number}")
+        circuit.cool_down(1 + number / 100, 0, caller)
+        circuit.succeeded(circuit.begin(0, caller), 0, caller)
+    assert len(circuit.cooling(0)) == TEAMS_COOLING
+    assert circuit.is_cooling_down(0, caller)
+    assert sum(len(counts) for _, counts in circuit._window._slots) <= KEYS_IN_SLOT + 1
+
+
+def test_a_circuit_says_why_it_opened(health: Health, noticed: Noticed) -> None:
+    play(health, "a- b- ax", now=1.0)
+    play(health, "a- bx", now=2.0)
+    assert noticed[-1].opening == Opening(2.0, {"500": 3, "refused": 2})
+    play(health, "ax", now=3.0)
+    assert health.view([HERE], 3)[0].models[0].opening == noticed[-1].opening
+    now = 2 + FIRST_REST_S
+    health.begin(TARGET, now, ANN).ended(Outcome.FAILED, now, reason="upstream_timeout")
+    assert noticed[-1].opening == Opening(now, {"500": 3, "refused": 2, "upstream_timeout": 1})
+
+
 def test_an_upstream_whose_settings_change_begins_anew(health: Health) -> None:
     fail(health, TARGET)
     mended = Target(Upstream("here", "http://here:8000"), "gpt-oss")
@@ -387,22 +511,29 @@ def test_what_is_no_longer_configured_is_forgotten_once_it_is_idle(health: Healt
 
 
 @pytest.mark.parametrize(
-    ("status", "outcome"),
+    ("status", "fault", "outcome"),
     [
-        (200, Outcome.SUCCEEDED),
-        (400, Outcome.SUCCEEDED),
-        (404, Outcome.SUCCEEDED),
-        (422, Outcome.SUCCEEDED),
-        (401, Outcome.FAILED),
-        (403, Outcome.FAILED),
-        (429, Outcome.BUSY),
-        (500, Outcome.FAILED),
-        (503, Outcome.FAILED),
-        (529, Outcome.FAILED),
+        (200, None, Outcome.SUCCEEDED),
+        (400, Fault.CALLER, Outcome.SUCCEEDED),
+        (403, Fault.CALLER, Outcome.SUCCEEDED),
+        (429, Fault.CALLER, Outcome.SUCCEEDED),
+        (500, Fault.CALLER, Outcome.SUCCEEDED),
+        (200, Fault.CALLER, Outcome.SUCCEEDED),
+        (408, Fault.UNKNOWN, Outcome.SUCCEEDED),
+        (200, Fault.UNKNOWN, Outcome.ERROR),
+        (400, Fault.CREDENTIALS, Outcome.ERROR),
+        (401, Fault.CREDENTIALS, Outcome.ERROR),
+        (429, Fault.PROVIDER, Outcome.BUSY),
+        (400, Fault.PROVIDER, Outcome.ERROR),
+        (402, Fault.PROVIDER, Outcome.ERROR),
+        (503, Fault.PROVIDER, Outcome.ERROR),
+        (200, Fault.PROVIDER, Outcome.ERROR),
     ],
 )
-def test_a_callers_mistake_is_no_failure_of_the_upstream(status: int, outcome: Outcome) -> None:
-    assert outcome_of_status(status) is outcome
+def test_what_the_caller_caused_is_no_failure_of_the_upstream(
+    status: int, fault: Fault | None, outcome: Outcome
+) -> None:
+    assert outcome_of_answer(status, fault) is outcome
 
 
 def test_what_was_never_sent_says_nothing_of_the_upstream() -> None:
