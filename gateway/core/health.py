@@ -198,7 +198,8 @@ class Circuit:
             self._rests = 0
         failing = self._key if state is CircuitState.HALF_OPEN and is_bound else self._failing(now)
         if failing is not None:
-            self._open(now, failing)
+            is_second = state in {CircuitState.OPEN, CircuitState.HALF_OPEN} and failing != self._key
+            self._open(now, EVERYONE if is_second else failing)
 
     def left(self, turn: int, caller: Caller = ANYONE) -> None:
         """The attempt ended and says nothing about the upstream: its client left."""

@@ -302,6 +302,7 @@ def play(health: Health, steps: str, now: float = 0.0) -> None:
         ("a- a- a- a- a- b+ b+ e+", "be"),
         ("a- a- a- a- a- b+ e- b- e-", "be"),
         ("a- a- a- a- a- bx bx", ""),
+        ("a- a- a- a- a- e+ b- b- b- b- b-", ""),
     ],
 )
 def test_errors_that_one_key_alone_gets_take_the_target_away_from_that_key_alone(
