@@ -248,6 +248,8 @@ class Circuit:
         self._rests += 1
         self._turn += 1
         self._is_probed = False
+        if key == EVERYONE:
+            self._row.clear()  # It is open whoever fails next.
 
 
 class _LastFailure(NamedTuple):

@@ -174,7 +174,9 @@ async def _collected(
         pass  # Its status has to do.
     except BaseException as error:
         response.abandon()
-        if isinstance(error, asyncio.CancelledError) and response.status < 400:
+        if isinstance(error, UpstreamError):
+            exchange.first_byte_at = None
+        elif isinstance(error, asyncio.CancelledError) and response.status < 400:
             # A client that leaves pays for what has come.
             exchange.tally = PlainTally(parsed.endpoint)
             exchange.tally.feed(collected.body)

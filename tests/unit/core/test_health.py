@@ -337,6 +337,8 @@ def test_a_circuit_that_is_open_for_one_key_is_probed_by_that_key_alone(health: 
     assert (health.share(TARGET, FIRST_REST_S, ANN), health.share(TARGET, FIRST_REST_S, BEN)) == (1.0, 1.0)
     probe = health.begin(TARGET, FIRST_REST_S, ANN)
     assert (health.share(TARGET, FIRST_REST_S, ANN), health.share(TARGET, FIRST_REST_S, BEN)) == (0.0, 1.0)
+    play(health, "b+", FIRST_REST_S)
+    assert health.share(TARGET, FIRST_REST_S, ANN) == 0.0
     probe.ended(Outcome.ERROR, FIRST_REST_S)
     assert health.wait_s([TARGET], FIRST_REST_S, ANN) == 2 * FIRST_REST_S
     now = 3 * FIRST_REST_S
@@ -370,6 +372,10 @@ def test_what_is_kept_of_callers_is_bounded() -> None:
     assert len(circuit.cooling(0)) == TEAMS_COOLING
     assert circuit.is_cooling_down(0, caller)
     assert sum(len(counts) for _, counts in circuit._window._slots) <= KEYS_IN_SLOT + 1
+    for number in range(10_000):
+        caller = Caller(f"key-{number}", "", "")
+        circuit.failed(circuit.begin(number, caller), number, caller)
+    assert len(circuit._row) <= FAILURES_IN_A_ROW
 
 
 def test_a_circuit_says_why_it_opened(health: Health, noticed: Noticed) -> None:

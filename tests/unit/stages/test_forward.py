@@ -259,6 +259,7 @@ async def test_a_plain_answer_that_breaks_gives_way_to_the_next(status: int, fai
     assert await made.fail(type(failure)) is failure
     made = Try(ScriptedAnswer(b'{"cho', status=status, failure=failure), targets=TARGETS[:1])
     assert await made.fail(type(failure)) is failure
+    assert made.exchange.first_byte_at is None
 
 
 async def test_a_plain_answer_that_breaks_is_tried_again_within_the_retry_budget() -> None:

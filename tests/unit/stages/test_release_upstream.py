@@ -143,6 +143,7 @@ INSPECTED = b'data: {"error":{"code":"data_inspection_failed","message":"x"}}\n\
         (POLICY, Outcome.SUCCEEDED),
         (INSPECTED, Outcome.SUCCEEDED),
         (FAILED, Outcome.ERROR),
+        (FAILED.replace(b"server_error", b"invalid_prompt"), Outcome.SUCCEEDED),
         (b'data: {"error":{"message":"it broke"}}\n\n', Outcome.ERROR),
         (b'data: {"error":null,"choices":[]}\n\n', Outcome.SUCCEEDED),
     ],
