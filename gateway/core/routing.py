@@ -20,7 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from gateway.core.affinity import favourite
-from gateway.core.health import ANYONE, Candidate, Change, Health
+from gateway.core.circuit import ANYONE
+from gateway.core.health import Candidate, Change, Health
 from gateway.core.retry import RetryBudget
 from gateway.core.snapshot import Caller, Model, Target
 

@@ -18,6 +18,7 @@ from time import monotonic
 
 import msgspec
 
+from gateway.core.circuit import ANYONE
 from gateway.core.clock import Clock
 from gateway.core.collected_response import CollectedResponse
 from gateway.core.errors import (
@@ -29,7 +30,7 @@ from gateway.core.errors import (
     UpstreamUnreachable,
 )
 from gateway.core.exchange import Exchange
-from gateway.core.health import ANYONE, Outcome, outcome_of_answer, outcome_of_error
+from gateway.core.health import Outcome, outcome_of_answer, outcome_of_error
 from gateway.core.json_spans import read_json_spans
 from gateway.core.refusals import Fault
 from gateway.core.request import ParsedRequest

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.__main__ import main
-from gateway.core.health import FAILURES_IN_A_ROW
+from gateway.core.circuit import FAILURES_IN_A_ROW
 from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import HandUpstream, hand_upstream
 from tests.whole_gateway import KEY, MODEL, PATIENCE_S, Json, WholeGateway, configuration, key_settings, whole_gateway

@@ -7,16 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.health import (
-    FAILURES_IN_A_ROW,
-    FIRST_REST_S,
-    FIRST_SHARE,
-    RECOVERY_S,
-    Candidate,
-    Change,
-    Opening,
-    Outcome,
-)
+from gateway.core.circuit import FAILURES_IN_A_ROW, FIRST_REST_S, FIRST_SHARE, RECOVERY_S, Opening
+from gateway.core.health import Candidate, Change, Outcome
 from gateway.core.retry import MOST
 from gateway.core.routing import Balance, RoutingState
 from gateway.core.snapshot import Model, Target, Upstream

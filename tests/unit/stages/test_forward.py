@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.core.circuit import FAILURES_IN_A_ROW
 from gateway.core.endpoints import ENDPOINTS
 from gateway.core.errors import (
     GatewayError,
@@ -16,7 +17,7 @@ from gateway.core.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
-from gateway.core.health import FAILURES_IN_A_ROW, Outcome
+from gateway.core.health import Outcome
 from gateway.core.snapshot import Model, Target
 from gateway.stages.forward import WHOLE_MAX, forward, outgoing_body
 from tests.unit.fakes import Client, ScriptedAnswer, ScriptedWire, body_of, exchange_of, stream, target, way_over
