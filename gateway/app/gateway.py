@@ -168,8 +168,12 @@ class Gateway:
 
     def _note_health(self, change: Change) -> None:
         write = self._log.warning if change.after in ("open", "down") else self._log.info
-        model = {"model": change.model} if change.model else {}
-        write("upstream health", upstream=change.upstream, **model, before=change.before, after=change.after)
+        more: dict[str, object] = {"model": change.model} if change.model else {}
+        if change.opening is not None:
+            more["why"] = dict(change.opening.reasons)
+            if change.opening.key:
+                more["only_key"] = change.opening.key
+        write("upstream health", upstream=change.upstream, before=change.before, after=change.after, **more)
 
     def _note_unrequested_bytes(self, upstream: str) -> None:
         self._metrics.attempts.add((upstream, "unrequested_bytes"))

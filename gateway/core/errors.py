@@ -180,6 +180,11 @@ class UpstreamError(GatewayError):
     blame = Blame.UPSTREAM
     outcome: str = ""
 
+    @property
+    def reason(self) -> str:
+        """The outcome, or the code where there is none."""
+        return self.outcome or self.code
+
 
 class UpstreamUnreachable(UpstreamError):
     """Refused the connection, or broke before the first byte of an answer."""
@@ -205,9 +210,10 @@ class UpstreamRefused(UpstreamError):
 
 
 class UpstreamAuthFailed(UpstreamError):
-    """The upstream rejects the gateway's own credentials (401 or 403)."""
+    """The upstream rejects the gateway's own credentials, by whatever status: trying again does not help."""
 
     code = "upstream_auth_failed"
+    should_retry = False
 
 
 class NoTarget(UpstreamError):

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from gateway.core.errors import Blame, GatewayError
 from gateway.core.health import Attempt
 from gateway.core.limit_status import limit_headers
+from gateway.core.refusals import Fault
 from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.reservation import Reservation
 from gateway.core.response import Headers, UpstreamResponse
@@ -19,7 +20,11 @@ class AnswerTally(Protocol):
     """What watched while the answer was relayed."""
 
     events: int
-    failed: bool
+    fault: Fault | None
+    """Whose fault the failure is that the upstream reported; None where it reported none."""
+
+    @property
+    def failed(self) -> bool: ...
 
     @property
     def usage(self) -> Usage | None:
@@ -84,13 +89,8 @@ class Exchange:
         """None where the client was given what it asked for."""
         if self.error is not None:
             return Failure(self.error.blame, self.error.code)
-        if self.status >= 400:
-            return Failure(_blame_of(self.status), "passed_on")
-        if self.tally is not None and self.tally.failed:
-            return Failure(Blame.UPSTREAM, "error_event")
-        return None
-
-
-def _blame_of(status: int) -> Blame:
-    """Who is responsible for an upstream's own error: the caller for a request that cannot be read."""
-    return Blame.CALLER if status < 500 and status not in {408, 429} else Blame.UPSTREAM
+        fault = self.tally.fault if self.tally is not None else None
+        if fault is None and self.status < 400:
+            return None
+        blame = Blame.CALLER if fault is Fault.CALLER else Blame.UPSTREAM
+        return Failure(blame, "passed_on" if self.status >= 400 else "error_event")

@@ -26,7 +26,7 @@ States of a stream:
 
 At ease, levels 1 and 2 apply, in every other state and with a budget 3 and 4.
 
-Every tally answers `usage`, `failed`, `events` and `text_bytes`.
+Every tally answers `usage`, `fault`, `failed`, `events` and `text_bytes`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from gateway.core.endpoints import Endpoint, StreamFormat
 from gateway.core.errors import BodyUnreadable
 from gateway.core.estimate import streamed_tokens
 from gateway.core.json_spans import read_json_spans
+from gateway.core.refusals import Fault
 from gateway.core.sse import EventSplitter, data_of, with_data
 from gateway.core.stream_format import ending, event_text_bytes
 from gateway.core.upstream_json import (
@@ -50,7 +51,7 @@ from gateway.core.upstream_json import (
     has_choice,
     members_of,
     present,
-    reports_error,
+    reported_fault,
     usage_in_tail,
 )
 from gateway.core.usage import Usage, UsageSource
@@ -125,7 +126,9 @@ class StreamTally:
     def __init__(self, endpoint: Endpoint, *, merge: bool, budget: OutputBudget | None = None) -> None:
         self.stopped = False
         self.usage: Usage | None = None
-        self.failed = False
+        self.fault: Fault | None = None
+        """Whose fault the failure is that the upstream reported first."""
+
         self.events = 0
         self._endpoint = endpoint
         self._merge = merge
@@ -138,6 +141,10 @@ class StreamTally:
         self._parts: dict[str, Any] = {}
         self._bytes = 0
         self._smallest = FRAME_MAX
+
+    @property
+    def failed(self) -> bool:
+        return self.fault is not None
 
     @property
     def may_stop(self) -> bool:
@@ -174,7 +181,8 @@ class StreamTally:
         rest = self._splitter.release()
         last = self._on_event(rest) if rest else b""
         # Some servers report an error as bare text, with status 200.
-        self.failed = self.failed or not (self.events or self.usage)
+        if not (self.events or self.usage):
+            self.fault = self.fault or Fault.UNKNOWN
         return last + self._final.release(self._report)
 
     def cut(self) -> bytes:
@@ -270,8 +278,9 @@ class StreamTally:
         report = find_usage(chunk, self._endpoint.usage_at)
         self._take(report)
         chosen = has_choice(chunk)
-        if reports_error(chunk):
-            self.failed = True
+        fault = reported_fault(chunk)
+        if fault is not None:
+            self.fault = self.fault or fault
             return self._final.release(None if chosen else self._report) + event
         if not chosen and self._merge and report is not None:
             return b""
@@ -412,12 +421,16 @@ class PlainTally:
     events = 0
 
     def __init__(self, endpoint: Endpoint, *, failed: bool = False) -> None:
-        self.failed = failed
+        self.fault = Fault.UNKNOWN if failed else None
         self._refused = failed
         self._endpoint = endpoint
         self._kept = bytearray()
         self._chunk: JsonMembers | None = None
         self._bytes = 0
+
+    @property
+    def failed(self) -> bool:
+        return self.fault is not None
 
     @property
     def text_bytes(self) -> int:
@@ -433,8 +446,10 @@ class PlainTally:
         """The answer is whole. Some servers report an error with status 200: as JSON, or in place of it."""
         if self._is_kept:
             chunk = self._chunk = members_of(bytes(self._kept))
-            speaks = bool(self._endpoint.cap_members)
-            self.failed = self.failed or (speaks if chunk is None else reports_error(chunk))
+            if chunk is not None:
+                self.fault = self.fault or reported_fault(chunk)
+            elif self._endpoint.cap_members:
+                self.fault = self.fault or Fault.UNKNOWN
 
     @property
     def usage(self) -> Usage | None:

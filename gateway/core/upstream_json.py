@@ -1,4 +1,4 @@
-"""What an upstream reports in a piece of JSON: usage, an error, the end of a choice.
+"""What an upstream reports in a piece of JSON: usage, a failure, the end of a choice.
 
 Bytes that are no JSON report nothing; nothing here raises.
 """
@@ -10,16 +10,56 @@ from typing import Any
 import msgspec
 
 from gateway.core.endpoints import UsagePath
+from gateway.core.refusals import FAULT_PATHS, Fault, fault_of
 from gateway.core.sse import BOM
+from gateway.core.tolerant_json import JsonScanner, wanted_members
 
 JsonMembers = dict[str, msgspec.Raw]
 _DECODER = msgspec.json.Decoder(JsonMembers)
 
 
-def reports_error(chunk: JsonMembers) -> bool:
-    """Whether an event reports a failure, in the form of any of the APIs served."""
-    kind = decoded(chunk["type"]) if "type" in chunk else None
-    return present(chunk, "error") or kind in ("error", "response.failed")
+SCANNED_MAX = 8 * 1024
+"""Bytes of an error that are looked through where it is not strict JSON, as one that is cut: this is slow."""
+
+_WANTED_OF_FAILURE = wanted_members(FAULT_PATHS)
+_FAILED_TYPES = (b'"error"', b'"response.failed"')
+
+
+def fault_of_body(status: int, body: bytes) -> Fault | None:
+    """Whose fault the failure is that an answer reports by its status and its body, whole or not; None where nothing
+    failed."""
+    answer = decoded(body.removeprefix(BOM))
+    if isinstance(answer, list) and answer:
+        answer = answer[-1]  # Google's servers put it into an array where a stream was asked for.
+    if isinstance(answer, dict):
+        return fault_of(status, answer)
+    objects: list[dict[str, Any]] = []
+    scanner = JsonScanner(_WANTED_OF_FAILURE, objects.append)
+    scanner.feed(body[:SCANNED_MAX])
+    scanner.close()
+    return fault_of(status, objects[-1] if objects else None)
+
+
+def reported_fault(chunk: JsonMembers) -> Fault | None:
+    """Whose fault the failure is that an event reports, or an answer with status 200; None where nothing failed."""
+    if not _may_report_failure(chunk):
+        return None
+    answer = {path[0]: decoded(chunk[path[0]]) for path in FAULT_PATHS if len(path) == 1 and path[0] in chunk}
+    response = members_of(chunk.get("response"))
+    if response and "error" in response:  # The rest of it can be long, and says nothing of a failure.
+        answer["response"] = {"error": decoded(response["error"])}
+    return fault_of(200, answer)
+
+
+def _may_report_failure(chunk: JsonMembers) -> bool:
+    """Whether it is worth decoding: most are not."""
+    return (
+        present(chunk, "error")
+        or "promptFeedback" in chunk
+        or "base_resp" in chunk
+        or bytes(chunk.get("type", b"")) in _FAILED_TYPES
+        or bytes(chunk.get("object", b"")) == b'"error"'
+    )
 
 
 def error_message(body: bytes) -> str:

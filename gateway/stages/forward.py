@@ -1,28 +1,60 @@
-"""Forward: send the request to the first target that answers; the next only before the first byte."""
+"""Forward: send the request to the first target that answers; the next only before the client has a byte.
+
+A stream is given on as soon as it begins. Any other answer is collected first, up to WHOLE_MAX: one that breaks
+meanwhile gives way to the next target, and the body of an error says whose fault it is (`core/refusals.py`), which
+decides what follows:
+
+- the caller's: it would be refused everywhere, and a moderation must not be shopped around. It is passed on as it is.
+- the gateway's credentials: UpstreamAuthFailed. Later requests go to other targets, once the circuit has opened.
+- the provider's: the next target is asked.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from functools import partial
 from time import monotonic
 
 import msgspec
 
+from gateway.core.circuit import ANYONE
 from gateway.core.clock import Clock
-from gateway.core.errors import NoTarget, UpstreamAuthFailed, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
+from gateway.core.collected_response import CollectedResponse
+from gateway.core.errors import (
+    NoTarget,
+    UpstreamAuthFailed,
+    UpstreamBroke,
+    UpstreamError,
+    UpstreamTimedOut,
+    UpstreamUnreachable,
+)
 from gateway.core.exchange import Exchange
 from gateway.core.header_rules import TO_UPSTREAM
-from gateway.core.health import Outcome, outcome_of_error, outcome_of_status
+from gateway.core.health import Outcome, outcome_of_answer, outcome_of_error
 from gateway.core.json_spans import read_json_spans
+from gateway.core.refusals import Fault
 from gateway.core.request import ParsedRequest
 from gateway.core.response import ResponseWriter, UpstreamResponse
 from gateway.core.retry import read_retry_after
 from gateway.core.routing import RoutingState
-from gateway.core.snapshot import Target
+from gateway.core.snapshot import Caller, Target
+from gateway.core.tally import PlainTally
+from gateway.core.upstream_json import fault_of_body
+from gateway.runtime.tasks import wait_first
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 
 MORE_TARGETS = 2
 """How many further targets are tried after the first."""
+
+WHOLE_MAX = 128 * 1024
+"""Bytes of an answer that are collected, to be sent as one; of a longer one the rest is relayed as it comes."""
+
+LATE_MAX = 256 * 1024
+"""The same where a stream was asked for: a keep-alive may begin it, and then only a whole answer can be given."""
+
+ERROR_BODY_S = 2.0
+"""For so long the body of an error is waited for. After that its status decides, and what comes is relayed."""
 
 
 class UpstreamServices(msgspec.Struct, frozen=True):
@@ -36,13 +68,14 @@ class UpstreamServices(msgspec.Struct, frozen=True):
 async def forward(
     exchange: Exchange, parsed: ParsedRequest, targets: list[Target], services: UpstreamServices, writer: ResponseWriter
 ) -> UpstreamResponse:
-    """The first answer worth relaying. Raises UpstreamUnreachable, UpstreamTimedOut, UpstreamAuthFailed, NoTarget.
+    """The first answer worth relaying: a `CollectedResponse`, unless it is a stream. Raises UpstreamUnreachable,
+    UpstreamTimedOut, UpstreamBroke, UpstreamAuthFailed, NoTarget.
 
     The last failure is what the client sees: an error of ours where the upstream gave no answer, the
     upstream's own answer where it gave one. Once the client has a byte, if only a keep-alive, or its body was
     passed on without being kept, no other target is tried; nor where too many requests are tried again already.
     """
-    headers, clock = _headers(exchange), services.clock
+    headers, clock, caller = _headers(exchange), services.clock, exchange.caller or ANYONE
     retries = services.routing.retries(parsed.model, clock.monotonic())
     retries.request(clock.monotonic())
     left = iter(targets[: 1 + MORE_TARGETS])
@@ -60,46 +93,102 @@ async def forward(
             note_attempt=partial(_note_attempt, exchange, target),
         )
         try:
-            response = await _attempt(exchange, target, outgoing, services)
-        except (UpstreamUnreachable, UpstreamTimedOut):
-            following = _next_healthy(left, services)
+            response = await _attempt(exchange, parsed, target, outgoing, services)
+        except (UpstreamUnreachable, UpstreamTimedOut, UpstreamBroke):
+            following = _next_healthy(left, caller, services)
             if following is None or not _can_repeat(parsed, writer) or not retries.take():
                 raise
             continue
-        following = _next_healthy(left, services) if _is_failure(response.status) else None
+        following = _next_healthy(left, caller, services) if _fault(response) is Fault.PROVIDER else None
         if following is None or not _can_repeat(parsed, writer) or not retries.take():
             return _presentable(response, target)
         response.abandon()
     raise NoTarget(f"No upstream of the model {parsed.model.name!r} can take a request now.", retry_after_ms=1000)
 
 
-def _next_healthy(left: Iterator[Target], services: UpstreamServices) -> Target | None:
+def _next_healthy(left: Iterator[Target], caller: Caller, services: UpstreamServices) -> Target | None:
     """The next that may be asked: since they were routed, its last probe may have been taken, or it may have failed."""
     now = services.clock.monotonic()
-    return next((target for target in left if services.routing.health.share(target, now) > 0), None)
+    return next((target for target in left if services.routing.health.share(target, now, caller) > 0), None)
 
 
 async def _attempt(
-    exchange: Exchange, target: Target, outgoing: UpstreamRequest, services: UpstreamServices
+    exchange: Exchange, parsed: ParsedRequest, target: Target, outgoing: UpstreamRequest, services: UpstreamServices
 ) -> UpstreamResponse:
-    """One try, which counts for the target's health. The one that is relayed ends with its exchange."""
+    """One try, which is noted in the exchange and counts for the target's health. The one that is relayed ends with its
+    exchange."""
     exchange.target = target
     now = services.clock.monotonic
-    attempt = exchange.attempt = services.routing.health.begin(target, now())
+    attempt = exchange.attempt = services.routing.health.begin(target, now(), exchange.caller or ANYONE)
     try:
         response = await _ask(exchange, target, outgoing, services.client)
+        if response.status < 400:
+            attempt.answered(now())
+        if response.status >= 400 or not _is_stream(response):
+            response = await _collected(exchange, parsed, response, services.clock)
     except UpstreamError as error:
-        attempt.ended(outcome_of_error(error), now())
+        _note_attempt(exchange, target, error.reason)
+        attempt.ended(outcome_of_error(error), now(), reason=error.reason)
         raise
     except BaseException:
         attempt.ended(Outcome.NEUTRAL, now())
         raise
-    outcome = outcome_of_status(response.status)
-    if outcome is Outcome.SUCCEEDED:
+    _note_attempt(exchange, target, str(response.status))
+    outcome = outcome_of_answer(response.status, _fault(response))
+    if outcome is not Outcome.SUCCEEDED:
+        retry_after_s = read_retry_after(response.headers, services.clock.now_ms())
+        attempt.ended(outcome, now(), retry_after_s, reason=str(response.status))
+    elif response.status >= 400:
         attempt.answered(now())
-    else:
-        attempt.ended(outcome, now(), read_retry_after(response.headers, services.clock.now_ms()))
     return response
+
+
+def _is_stream(response: UpstreamResponse) -> bool:
+    return response.headers.get("content-type", "").lower().startswith("text/event-stream")
+
+
+async def _collected(
+    exchange: Exchange, parsed: ParsedRequest, response: UpstreamResponse, clock: Clock
+) -> CollectedResponse:
+    """The answer, collected as far as it goes. The time that this takes is the upstream's. Raises what `finished`
+    raises."""
+    exchange.first_byte_at = began = clock.monotonic()
+    max_bytes = LATE_MAX if parsed.stream else WHOLE_MAX
+    grown_too_long = asyncio.Event()
+    collected = CollectedResponse(response, max_bytes, grown_too_long.set)
+    try:
+        async with asyncio.timeout(ERROR_BODY_S if response.status >= 400 else None):
+            await _all_or_too_much(collected, max_bytes, grown_too_long)
+        collected.is_whole = not collected.is_too_long
+    except TimeoutError:
+        pass  # Its status has to do.
+    except BaseException as error:
+        response.abandon()
+        if isinstance(error, UpstreamError):
+            exchange.first_byte_at = None
+        elif isinstance(error, asyncio.CancelledError) and response.status < 400:
+            # A client that leaves pays for what has come.
+            exchange.tally = PlainTally(parsed.endpoint)
+            exchange.tally.feed(collected.body)
+        raise
+    finally:
+        exchange.upstream_seconds += clock.monotonic() - began
+    if response.status >= 400:
+        collected.fault = fault_of_body(response.status, collected.body)
+    return collected
+
+
+async def _all_or_too_much(collected: CollectedResponse, max_bytes: int, grown_too_long: asyncio.Event) -> None:
+    announced = collected.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) <= max_bytes:
+        await collected.finished()  # It cannot grow too long: one wait is enough.
+    elif not collected.is_too_long:
+        await wait_first(collected.finished(), grown_too_long.wait())
+
+
+def _fault(response: UpstreamResponse) -> Fault | None:
+    """Whose fault a failure is that the status reports."""
+    return response.fault if isinstance(response, CollectedResponse) else None
 
 
 def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:
@@ -110,17 +199,14 @@ def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:
 async def _ask(
     exchange: Exchange, target: Target, outgoing: UpstreamRequest, client: UpstreamClient
 ) -> UpstreamResponse:
-    """One try, noted in the exchange with the time that was spent waiting, whatever comes of it."""
+    """One try, with the time that was spent waiting, whatever comes of it."""
     began = monotonic()
     try:
         response = await client.send(target.upstream, outgoing)
-    except BaseException as error:
+    except BaseException:
         exchange.upstream_seconds += monotonic() - began
-        if isinstance(error, UpstreamError):
-            _note_attempt(exchange, target, error.outcome or error.code)
         raise
     exchange.upstream_seconds += response.first_byte_at - response.sent_at
-    _note_attempt(exchange, target, str(response.status))
     return response
 
 
@@ -186,14 +272,9 @@ def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:
     return [line for line in given if line[0] in names and not TO_UPSTREAM.admits(line[0])]
 
 
-def _is_failure(status: int) -> bool:
-    """Whether another target may do better: the upstream is overloaded or broken, not the request."""
-    return status == 429 or status >= 500
-
-
 def _presentable(response: UpstreamResponse, target: Target) -> UpstreamResponse:
     name = target.upstream.name
-    if response.status in (401, 403):
+    if _fault(response) is Fault.CREDENTIALS:
         response.abandon()
         raise UpstreamAuthFailed(
             f"The upstream {name!r} rejects the gateway's credentials ({response.status})."

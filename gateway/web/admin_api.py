@@ -13,7 +13,7 @@ from gateway.core.errors import (
     MethodNotAllowed,
     UrlUnknown,
 )
-from gateway.core.health import UpstreamStatus
+from gateway.core.health import ModelStatus, UpstreamStatus
 from gateway.core.limit_status import rfc3339
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.pipeline import Services
@@ -100,18 +100,37 @@ async def _keys(services: Services, query: Mapping[str, str]) -> JsonObject:
 
 
 async def _upstreams(services: Services, _query: Mapping[str, str]) -> JsonObject:
-    seen = services.upstream.routing.health.view(services.snapshot.upstreams(), services.clock.monotonic())
-    return json_list([_upstream_object(upstream, services.snapshot) for upstream in seen])
+    now = services.clock.monotonic()
+    began_ms = services.clock.now_ms() - now * 1000
+    seen = services.upstream.routing.health.view(services.snapshot.upstreams(), now)
+    return json_list([_upstream_object(upstream, services.snapshot, now, began_ms) for upstream in seen])
 
 
-def _upstream_object(seen: UpstreamStatus, snapshot: ConfigSnapshot) -> JsonObject:
+def _upstream_object(seen: UpstreamStatus, snapshot: ConfigSnapshot, now: float, began_ms: float) -> JsonObject:
     every = {model.name: model for model in snapshot.models.values()}.values()
     serves = [model.name for model in every if any(target.upstream.name == seen.name for target in model.targets)]
-    circuits = [
-        {"model": case.model, "state": case.state.value, "share": round(case.share, 3), "wait_s": round(case.wait_s, 3)}
-        for case in seen.models
-    ]
+    circuits = [_circuit_object(each, now, began_ms) for each in seen.models]
     return {"name": seen.name, "up": seen.up, "in_flight": seen.in_flight, "models": serves, "circuits": circuits}
+
+
+def _circuit_object(seen: ModelStatus, now: float, began_ms: float) -> JsonObject:
+    """`began_ms` is the wall clock's time when `now` was 0."""
+
+    def at(monotonic: float) -> str:
+        return rfc3339(round(began_ms + monotonic * 1000))
+
+    opening = seen.opening
+    return {
+        "model": seen.model,
+        "state": seen.state.value,
+        "key": seen.key or None,
+        "share": round(seen.share, 3),
+        "wait_s": round(seen.wait_s, 3),
+        "next_try_at": at(now + seen.wait_s) if seen.wait_s else None,
+        "opened_at": at(opening.at) if opening is not None else None,
+        "why": dict(opening.reasons) if opening is not None else {},
+        "cooling": [{"team": team, "until": at(now + rest_s)} for team, rest_s in seen.cooling.items()],
+    }
 
 
 def _one_key(services: Services, key_id: str) -> JsonObject:

@@ -13,8 +13,22 @@ from gateway.core.limits import Limit, Meter, Per, WhenSpent
 from gateway.core.reservation import Hold, LimitStatus, Reservation
 from gateway.core.tally import HELD_MAX, StreamTally
 from gateway.core.usage import Usage, UsageSource
-from gateway.stages.relay import WHOLE_MAX, relay
-from tests.unit.fakes import CALLER, NOW_MS, Client, ScriptedAnswer, StandingClock, body_of, exchange_of, limit, stream
+from gateway.stages.forward import WHOLE_MAX, forward
+from gateway.stages.relay import relay
+from tests.unit.fakes import (
+    CALLER,
+    NOW_MS,
+    Client,
+    ScriptedAnswer,
+    ScriptedWire,
+    StandingClock,
+    body_of,
+    exchange_of,
+    limit,
+    stream,
+    target,
+    way_over,
+)
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
 FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
@@ -32,10 +46,13 @@ class Relayed:
     ) -> None:
         self.response, self.client, self.clock = answer, client or Client(), StandingClock()
         self.exchange, self.parsed = exchange_of(body_of(**members), endpoint=endpoint)
-        self.exchange.response = answer
 
     async def run(self) -> Relayed:
-        await relay(self.exchange, self.parsed, self.response, self.client, self.clock)
+        """As `forward` gives it."""
+        targets, services = [target()], way_over(ScriptedWire(self.response))
+        response = await forward(self.exchange, self.parsed, targets, services, self.client)
+        self.exchange.response = response
+        await relay(self.exchange, self.parsed, response, self.client, self.clock)
         return self
 
     async def fail(self, kind: type[Exception]) -> Relayed:
@@ -369,7 +386,7 @@ async def test_time_from_the_first_byte_on_is_the_upstreams() -> None:
     relayed.response.say(DONE)
     await running
     assert relayed.exchange.first_byte_at == NOW_MS / 1000
-    assert relayed.exchange.upstream_seconds == pytest.approx(2.0)
+    assert relayed.exchange.upstream_seconds == pytest.approx(0.5 + 2.0)  # Half a second to the first byte.
 
 
 def stopping(granted: int, when_spent: WhenSpent) -> Reservation:

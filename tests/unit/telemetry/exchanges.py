@@ -9,6 +9,7 @@ from gateway.core.endpoints import CHAT
 from gateway.core.exchange import Exchange
 from gateway.core.json_spans import read_json_spans
 from gateway.core.limits import Limit, Meter, Per, Scope
+from gateway.core.refusals import Fault
 from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.reservation import LimitStatus, Reservation
 from gateway.core.snapshot import Caller, Model, Target, Upstream, bind
@@ -37,10 +38,14 @@ class StoppedClock:
 class SeenTally:
     """A tally as it stands at a stream's end."""
 
-    failed: bool = False
+    fault: Fault | None = None
     events: int = 3
     usage: Usage | None = None
     text_bytes: int = 12
+
+    @property
+    def failed(self) -> bool:
+        return self.fault is not None
 
 
 def refusal_of(limit: Limit, used: int) -> dict[str, Any]:

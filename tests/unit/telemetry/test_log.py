@@ -17,9 +17,10 @@ from gateway.core.endpoints import UNKNOWN
 from gateway.core.errors import InternalError, RateExceeded, UpstreamUnreachable
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Limit, Meter, Per, Scope
+from gateway.core.refusals import Fault
 from gateway.telemetry.log import SHOWN_CHARACTERS, Log, configure
 from tests.unit.fakes import ScriptedAnswer
-from tests.unit.telemetry.exchanges import answered, refusal_of, unheard
+from tests.unit.telemetry.exchanges import SeenTally, answered, refusal_of, unheard
 
 SECRETS = ("a prompt", "gw_client-secret", "upstream-secret")
 
@@ -124,9 +125,13 @@ def test_an_upstreams_failure_tells_every_attempt() -> None:
     assert told["blame"] == "upstream"
 
 
-@pytest.mark.parametrize(("status", "blame"), [(400, "caller"), (429, "upstream"), (500, "upstream")])
-def test_an_upstreams_own_error_is_told_as_passed_on(status: int, blame: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "fault", "blame"),
+    [(400, Fault.CALLER, "caller"), (429, Fault.PROVIDER, "upstream"), (500, Fault.PROVIDER, "upstream")],
+)
+def test_an_upstreams_own_error_is_told_as_passed_on(status: int, fault: Fault, blame: str) -> None:
     x = answered()
+    x.tally = SeenTally(fault)
     x.status, x.attempts = status, [("inducta", str(status))]
     told = line_of(x)
     assert (told["code"], told["blame"]) == ("passed_on", blame)
