@@ -14,32 +14,48 @@ Claude Code, Codex, opencode and pi send; W3C Trace Context.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from functools import lru_cache
 
 from gateway.core.http_syntax import RESERVED_HEADERS
 
+_REMEMBERED_NAMES = 256
+"""Of each rule. Clients send the same few dozen names with every request; what is remembered must stay bounded."""
 
-class HeaderRule(NamedTuple):
+
+class HeaderRule:
     """All in lower case. `names` pass whatever else holds; of what begins with one of `prefixes`, what begins or ends
     as one of `kept_prefixes` or `kept_endings` is kept back."""
 
-    names: frozenset[str]
-    prefixes: tuple[str, ...]
-    kept_prefixes: tuple[str, ...] = ()
-    kept_endings: tuple[str, ...] = ()
+    def __init__(
+        self,
+        names: frozenset[str],
+        prefixes: tuple[str, ...],
+        *,
+        kept_endings: tuple[str, ...],
+        kept_prefixes: tuple[str, ...] = (),
+    ) -> None:
+        self._names = names
+        self._prefixes = prefixes
+        self._kept_endings = kept_endings
+        self._kept_prefixes = kept_prefixes
+        self._passing = lru_cache(_REMEMBERED_NAMES)(self._passing_name)
 
     def admits(self, name: str) -> bool:
-        """`name` is in lower case."""
-        if name in self.names:
-            return True
-        if not name.startswith(self.prefixes):
-            return False
-        return not (name.startswith(self.kept_prefixes) or name.endswith(self.kept_endings))
+        return bool(self._passing(name))
 
     def passed(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
         """The lines that pass, names in lower case."""
-        named = [(name.lower(), value) for name, value in headers.items()]
-        return [line for line in named if self.admits(line[0])]
+        passing = self._passing
+        return [(lower, value) for name, value in headers.items() if (lower := passing(name))]
+
+    def _passing_name(self, name: str) -> str:
+        """In lower case; empty where it is kept back."""
+        lower = name.lower()
+        if lower in self._names:
+            return lower
+        if not lower.startswith(self._prefixes) or lower.startswith(self._kept_prefixes):
+            return ""
+        return "" if lower.endswith(self._kept_endings) else lower
 
 
 SESSION_HEADERS = (

@@ -9,7 +9,8 @@ import pytest
 
 from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.demo import DemoScript, DemoUpstream
-from tests.raw_client import http_head, raw_client
+from tests.hand_upstream import hand_upstream
+from tests.raw_client import http_chat, http_head, raw_client
 from tests.whole_gateway import KEY, MODEL, chat_body, configuration, key_settings, settings_of, whole_gateway
 
 BEARER = {"authorization": f"Bearer {KEY}"}
@@ -210,3 +211,16 @@ async def test_origins_are_reloaded() -> None:
         gateway.gateway.swap(LoadedSnapshot.of(settings))
         reply = await gateway.request("GET", "/v1/models", headers={**BEARER, "origin": PAGE})
         assert reply.headers["access-control-allow-origin"] == PAGE
+
+
+async def test_a_coding_that_the_gateway_cannot_decode_passes_with_its_header() -> None:
+    async with (
+        hand_upstream() as upstream,
+        whole_gateway(upstream.base_url) as gateway,
+        raw_client(gateway.port) as client,
+    ):
+        client.send(http_chat())
+        turn = await upstream.asked()
+        turn.say(b"HTTP/1.1 200 OK\r\ncontent-encoding: x-odd\r\ncontent-length: 5\r\n\r\n\x00\x01\x02\x03\x04")
+        reply = await client.answer()
+        assert (reply.headers["content-encoding"], reply.body) == ("x-odd", b"\x00\x01\x02\x03\x04")
