@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.core.errors import InternalError, RateExceeded, UpstreamUnreachable
@@ -59,6 +60,13 @@ def test_an_answered_request_tells_everything_in_one_line() -> None:
         "time_to_first_token_s": 0.5,
         "overhead_s": 0.002,
     }
+
+
+def test_an_output_that_a_quota_capped_is_reported() -> None:
+    x = answered()
+    assert x.reservation is not None
+    x.reservation = msgspec.structs.replace(x.reservation, granted=70, capped=True)
+    assert line_of(x)["output_cap"] == 70
 
 
 def test_what_always_holds_stands_in_every_line() -> None:
