@@ -46,6 +46,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     cap_members: tuple[str, ...] = ()
     """Members that cap the output, the first of which is set where a request has none of them. An endpoint
     without has no output to be reserved."""
+    least_output: int = 1
+    """The smallest cap that the API takes (https://platform.openai.com/docs/api-reference/responses/create)."""
     estimated: bool = False
     """Whether usage that is not reported is estimated; elsewhere only reported tokens count."""
     usage_at: tuple[UsagePath, ...] = _OPENAI_USAGE
@@ -94,6 +96,7 @@ RESPONSES = Endpoint(
     fields=request_fields.ResponseFields,
     input_members=("input", "instructions", "tools", "text"),
     cap_members=("max_output_tokens",),
+    least_output=16,
     estimated=True,
     usage_at=(("response", "usage"), ("usage",)),
     dialect=Dialect.RESPONSES,

@@ -75,13 +75,22 @@ class Exchange:
     upstream_seconds: float = 0.0
     attempts: list[tuple[str, str]] = field(default_factory=list)
     """(upstream's name, outcome) of each try, in order."""
-    _limit_headers: Headers | None = None
+    _limit_headers: list[tuple[str, str]] | None = None
+
+    @property
+    def quota_output_cap(self) -> int | None:
+        """Tokens that one choice may have, where a quota grants less than the request may produce."""
+        if self.reservation is None or self.parsed is None or not self.reservation.capped:
+            return None
+        return self.reservation.granted // self.parsed.choices
 
     def limit_headers(self) -> Headers:
         """The headers that report the caller's limits, made once; none before admission."""
         if self._limit_headers is None and self.reservation is not None and self.parsed is not None:
             headers, reservation = self.parsed.binding.headers, self.reservation
             self._limit_headers = limit_headers(headers, reservation.limit_statuses, reservation.at_ms)
+            if (cap := self.quota_output_cap) is not None:
+                self._limit_headers.append(("x-quota-output-cap", str(cap)))
         return self._limit_headers or ()
 
     @property

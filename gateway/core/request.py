@@ -66,14 +66,14 @@ class IncomingRequest(msgspec.Struct, frozen=True):
 
 class ParsedRequest(msgspec.Struct, frozen=True):
     """`output_cap` is what one choice may produce (client's wish under the model's maximum), None if
-    neither says. `input_bytes` are the bytes that the model reads, for the estimate."""
+    neither says. `least_output` is the smallest cap under which the request still works; above the `thinking_budget`,
+    where it names one. `input_bytes` are the bytes that the model reads, for the estimate."""
 
     endpoint: Endpoint
     binding: Binding
     asked_model: str
     stream: bool
     asks_usage: bool
-    asked_cap: int | None
     output_cap: int | None
     choices: int
     user: str
@@ -83,6 +83,8 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     """The service tier that the client asks for, empty for none."""
     units: Usage = Usage()
     """What it asks for and is billed by the piece: images, searches, characters."""
+    least_output: int = 1
+    thinking_budget: int = 0
     rest: BodyTail | None = None
     """What follows the bytes of `members`, where the body is not held in memory."""
 

@@ -6,7 +6,7 @@ the field table in docs/api.md.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -14,8 +14,10 @@ from msgspec import UNSET, Meta, UnsetType
 from gateway.core.pricing import FAST
 from gateway.core.usage import Usage
 
-Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+TOKENS_MAX = 2**31 - 1
 """As far as model servers count: in 32 bits."""
+
+Tokens = Annotated[int, Meta(ge=1, le=TOKENS_MAX)]
 
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
 Tier = Annotated[str, Meta(max_length=256)]
@@ -29,6 +31,9 @@ _NO_UNITS = Usage()
 
 class Fields(msgspec.Struct, kw_only=True):
     """What every request may have. A subclass adds its own fields, and says how its output is capped."""
+
+    thinking_budgets: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Where a request can name how many tokens the model may think; the cap on its output must be above that."""
 
     model: Text
     user: User | None = None
@@ -100,6 +105,14 @@ class _ChatMessage(msgspec.Struct):
 
 
 class ChatFields(_Sampled, kw_only=True):
+    thinking_budgets = (
+        # Anthropic's and LiteLLM's member, Qwen's (DashScope, SiliconFlow), OpenRouter's, and Google's.
+        ("thinking", "budget_tokens"),
+        ("thinking_budget",),
+        ("reasoning", "max_tokens"),
+        ("extra_body", "google", "thinking_config", "thinking_budget"),
+    )
+
     messages: Annotated[list[_ChatMessage], Meta(min_length=1)]
     max_completion_tokens: Tokens | None = None
 
@@ -152,6 +165,8 @@ class _Metadata(msgspec.Struct):
 
 
 class MessageFields(Fields, kw_only=True):
+    thinking_budgets = (("thinking", "budget_tokens"),)
+
     messages: Annotated[list[_AnthropicMessage], Meta(min_length=1)]
     max_tokens: Tokens
     temperature: Share | None = None

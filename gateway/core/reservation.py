@@ -12,6 +12,17 @@ import msgspec
 from gateway.core.limits import Limit
 from gateway.core.usage import Usage
 
+OUTPUT_SHARE_FLOOR = 2_048
+"""Tokens of output that a quota grants in any case, as far as so much is asked for and left."""
+
+_OUTPUT_SHARE = 8
+
+
+def output_share(left: int, enough: int) -> int:
+    """What one request may produce at most, where a quota pays for `left` tokens of output: an eighth, so that requests
+    at one time do not exhaust a quota of which little is used, but not less than `enough`."""
+    return min(left, max(enough, left // _OUTPUT_SHARE))
+
 
 class Charge(msgspec.Struct, frozen=True):
     """What one limit is charged for one request: `fixed` plus `per_output` for each token of output.
@@ -33,8 +44,8 @@ class Charge(msgspec.Struct, frozen=True):
 class AdmissionRequest(msgspec.Struct, frozen=True):
     """One request's question to the store: may it pass, and how much may it produce?
 
-    Outputs are tokens over all choices. Rates hold `likely`; quotas hold `most`, and near their end
-    as much as is left, down to `least`: the verdict says how much was granted.
+    Outputs are tokens over all choices. Rates hold `likely`. A quota grants of `most` what `output_share` says, and
+    refuses where it has less than `least` left: the verdict says how much was granted.
     """
 
     id: str
@@ -42,6 +53,8 @@ class AdmissionRequest(msgspec.Struct, frozen=True):
     likely: int
     most: int
     least: int = 1
+    enough: int = OUTPUT_SHARE_FLOOR
+    """What a quota grants, as far as so much is left, where an eighth of it is less. Not less than `least`."""
     limits: tuple[Limit, ...] = ()
     """Those of the charges, in their order: the same tuple for each request that they bind, so that a store can keep
     by its identity what it has prepared for them. Empty where the request was made without one."""

@@ -21,12 +21,14 @@ from gateway.core.header_rules import pass_header_fault
 from gateway.core.http_syntax import operator_header_fault, read_base_url
 from gateway.core.limits import Meter, Per
 from gateway.core.pricing import SERVICE_TIERS
+from gateway.core.reservation import OUTPUT_SHARE_FLOOR, output_share
 from gateway.core.snapshot import matches
 from gateway.settings.diagnostics import Diagnostic, Path, dotted, nearest
 from gateway.settings.document import Document
 from gateway.settings.models import (
     KeySettings,
     LimitSettings,
+    ModelSettings,
     PriceSettings,
     PriceStepSettings,
     RouteSettings,
@@ -45,6 +47,8 @@ _EMPTY = "is empty; name at least one price, or leave it out"
 
 _SEARCHING_PRESETS = {"openai", "azure", "anthropic", "openrouter"}
 """Whose answers report searches, which are charged apart from tokens."""
+_CROWD = 32
+"""A quota that fewer requests at one time hold whole is worth a warning: a few coding agents send as many."""
 
 
 class NameIndex:
@@ -305,19 +309,47 @@ def _limit_errors(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
 
 
 def _limit_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
-    """Models under a quota whose answers have no maximum."""
-    quotas = {
-        index.fitting(limit.models) & models
-        for limits, models in _scopes(settings, index)
-        for limit in limits
-        if limit.meter in _UNCERTAIN and limit.window is not None and limit.window.rate_ms is None
-    }
-    covered: frozenset[str] = frozenset().union(*quotas)
+    """Models under a quota whose answers have no maximum, and quotas that few requests hold whole."""
+    covered: set[str] = set()
+    for limits, models in _scopes(settings, index):
+        for limit in limits:
+            if limit.meter in _UNCERTAIN and limit.window is not None and limit.window.rate_ms is None:
+                reach = index.fitting(limit.models) & models
+                covered |= reach
+                yield from _crowded(limit, {name: settings.models[name] for name in reach})
     for name, model in settings.models.items():
         if name in covered and model.max_output_tokens is None:
             yield Diagnostic(
                 ("models", name), "is under a quota but has no `max_output_tokens`: one long answer may overrun it"
             )
+
+
+def _crowded(limit: LimitSettings, models: dict[str, ModelSettings]) -> Iterator[Diagnostic]:
+    """A model without a maximum has a warning of its own."""
+    held = {name: _requests_held(limit, model) for name, model in models.items() if model.max_output_tokens}
+    name = min(held, key=lambda name: (held[name], name), default="")
+    if held and held[name] < _CROWD:
+        yield Diagnostic(
+            (*limit.path, limit.meter.value),
+            f"would be exhausted by {held[name]} parallel requests without `max_tokens` to {name}: each reserves up to"
+            f" an eighth of what is left, or {OUTPUT_SHARE_FLOOR:,} tokens; raise it, or send `max_tokens`",
+        )
+
+
+def _requests_held(limit: LimitSettings, model: ModelSettings) -> int:
+    """How many requests, of little input, hold the whole quota; at most _CROWD."""
+    left, most = limit.amount, model.max_output_tokens or 0
+    if limit.meter is Meter.USD:
+        price = model.price.output if model.price else 0
+        if not price:
+            return _CROWD
+        # Dollars for a million tokens are micro-dollars for one.
+        left = int(limit.amount / price)
+    for count in range(_CROWD):
+        if left <= 0:
+            return count
+        left -= min(most, output_share(left, OUTPUT_SHARE_FLOOR))
+    return _CROWD
 
 
 def _idle_patterns(

@@ -226,16 +226,15 @@ def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> 
 
 
 def _cap_changes(exchange: Exchange, parsed: ParsedRequest, target: Target) -> dict[str, bytes]:
-    """The caps that are over what the model or the reservation allows; where a quota is nearly spent
-    and the request has no cap, one more."""
-    reservation = exchange.reservation
-    capped = reservation is not None and reservation.capped
-    cap = reservation.granted // parsed.choices if reservation is not None and capped else parsed.output_cap
+    """The caps that are over what the model allows or a quota grants; where a quota grants less than the request may
+    produce and that has no cap, one more."""
+    granted = exchange.quota_output_cap
+    cap = parsed.output_cap if granted is None else granted
     if cap is None:
         return {}
     names = parsed.endpoint.cap_members
     given = {name: text for name in names if (text := parsed.members.value(name)) not in (None, b"null")}
-    if capped and not given:
+    if granted is not None and not given:
         usual = target.upstream.output_cap
         return {usual if usual in names else names[0]: b"%d" % cap}
     return {name: b"%d" % cap for name, text in given.items() if int(text) > cap}

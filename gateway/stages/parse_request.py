@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 
 import msgspec
@@ -14,8 +15,10 @@ from gateway.core.form import Form
 from gateway.core.json_spans import JsonSpans, read_json_spans
 from gateway.core.pricing import DEARER_TIERS
 from gateway.core.request import ParsedRequest
-from gateway.core.request_fields import Fields
-from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.core.request_fields import TOKENS_MAX, Fields
+from gateway.core.snapshot import Caller, ConfigSnapshot, Model
+from gateway.core.usage_report import value_at
+from gateway.core.usage_tables import Path
 
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _EXPLANATION_MAX = 200
@@ -42,14 +45,21 @@ def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapsh
         raise _tier_without_price(fields, binding.model.name)
     asked = fields.output_cap
     caps = [cap for cap in (asked, binding.model.max_output_tokens) if cap is not None]
+    budget = _thinking_budget(members, fields.thinking_budgets)
+    least = endpoint.least_output
+    if asked is None or asked > budget:
+        # A cap that is not above the budget is the client's own affair: Anthropic's interleaved thinking may exceed it.
+        least = max(least, budget + 1)
+    _refuse_broken_cap(asked, least, endpoint, binding.model)
     return ParsedRequest(
         endpoint=endpoint,
         binding=binding,
         asked_model=fields.model,
         stream=fields.streams,
         asks_usage=fields.asks_usage,
-        asked_cap=asked,
         output_cap=min(caps, default=None),
+        least_output=least,
+        thinking_budget=budget,
         choices=fields.choices,
         user=fields.end_user,
         members=members,
@@ -121,6 +131,34 @@ def _refuse_double_options(members: JsonSpans) -> None:
     options = members.value("stream_options")
     if options not in (None, b"null"):
         read_json_spans(options)
+
+
+def _thinking_budget(members: JsonSpans, paths: Sequence[Path]) -> int:
+    """Tokens that the model may think, 0 where the request names no number: whether it is sound, the upstream says."""
+    for name, *inner in paths:
+        text = members.value(name)
+        if text is None:
+            continue
+        try:
+            value = value_at(msgspec.json.decode(text), tuple(inner))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue
+        if type(value) is int and 0 < value < TOKENS_MAX:
+            return value
+    return 0
+
+
+def _refuse_broken_cap(asked: int | None, least: int, endpoint: Endpoint, model: Model) -> None:
+    """Raise FieldInvalid where the model's maximum lowers the client's cap below what the request needs to work."""
+    most = model.max_output_tokens
+    if asked is None or most is None or not most < least <= asked:
+        return
+    cap = endpoint.cap_members[-1]
+    raise FieldInvalid(
+        f"The model {model.name!r} may produce {most:,} tokens at most here (its max_output_tokens), and this request"
+        f" needs at least {least:,}: more than its thinking budget. Lower the thinking budget, and {cap} with it.",
+        param=cap,
+    )
 
 
 def _input_bytes(members: JsonSpans, endpoint: Endpoint) -> int:

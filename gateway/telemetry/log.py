@@ -145,6 +145,8 @@ def _add_request(fields: dict[str, Any], x: Exchange) -> None:
         return
     fields["model"] = parsed.model.name
     fields["stream"] = parsed.stream
+    if (cap := x.quota_output_cap) is not None:
+        fields["output_cap"] = cap
     if parsed.user:
         fields["user"] = parsed.user[:SHOWN_CHARACTERS]
 

@@ -7,11 +7,14 @@ from typing import Any
 import msgspec
 
 from gateway.core.endpoints import Dialect
-from gateway.core.errors import GatewayError, MethodNotAllowed, UpgradeRequired
+from gateway.core.errors import GatewayError, MethodNotAllowed, QuotaSpent, UpgradeRequired
 from gateway.core.response import Headers
 from gateway.core.sse import event_of
 
 JSON = ("content-type", "application/json")
+
+_SHOWN_WAIT_MAX_MS = 60_000
+"""Of an error that is not to be tried again: agents wait in silence for as long as `retry-after` says."""
 
 # The types of Anthropic's API by status (its reference, "Errors"); others are api_error.
 _ANTHROPIC_TYPES = {
@@ -47,7 +50,8 @@ def error_body(error: GatewayError, dialect: Dialect = Dialect.OPENAI) -> bytes:
     """The error as JSON; beside it a 429's `limit` object."""
     body: dict[str, Any] = {"error": _plain(error)}
     if dialect is Dialect.ANTHROPIC:
-        kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
+        spent = isinstance(error, QuotaSpent)
+        kind = "billing_error" if spent else _ANTHROPIC_TYPES.get(error.status, "api_error")
         body = {"type": "error", "error": {**_plain(error), "type": kind}}
     if dialect is Dialect.GEMINI:
         body = {"error": _gemini_error(error)}
@@ -64,13 +68,15 @@ def error_event(error: GatewayError, dialect: Dialect) -> bytes:
 
 
 def error_headers(error: GatewayError) -> Headers:
-    """`retry-after` in whole seconds, rounded up, and `retry-after-ms`, where another try can succeed."""
+    """`retry-after` in whole seconds, rounded up, and `retry-after-ms`, where another try can succeed. An error that is
+    not to be tried again has `retry-after` alone, and only where the wait is short."""
     headers = [JSON, *error.headers]
-    if error.retry_after_ms is not None and error.should_retry is not False:
-        headers.append(("retry-after-ms", str(error.retry_after_ms)))
-    if error.retry_after_ms is not None:
-        headers.append(("retry-after", str(-(-error.retry_after_ms // 1000))))
-    if error.should_retry is False:
+    wait_ms, final = error.retry_after_ms, error.should_retry is False
+    if wait_ms is not None and not final:
+        headers.append(("retry-after-ms", str(wait_ms)))
+    if wait_ms is not None and (not final or wait_ms <= _SHOWN_WAIT_MAX_MS):
+        headers.append(("retry-after", str(-(-wait_ms // 1000))))
+    if final:
         headers.append(("x-should-retry", "false"))
     if error.status == 401:
         headers.append(("www-authenticate", "Bearer"))  # RFC 9110, section 15.5.2.

@@ -137,7 +137,7 @@ async def test_a_spent_quota_is_a_rate_limit_error_that_is_not_tried_again(upstr
         await client.messages.create(**ASKED)
         with pytest.raises(anthropic.RateLimitError) as refused:
             await client.messages.create(**ASKED)
-        _assert_told(refused.value, 429, "rate_limit_error", "insufficient_quota")
+        _assert_told(refused.value, 429, "billing_error", "insufficient_quota")
         assert isinstance(refused.value.body, dict)
         assert refused.value.body["limit"]["meter"] == "requests"
         assert len(gateway.lines) == 2

@@ -149,7 +149,7 @@ async def test_a_refusal_has_the_types_of_its_api(api: Api) -> None:
         404: ("model_not_found", "not_found_error" if anthropic else NOT_THE_TYPE),
         405: ("method_not_allowed", NOT_THE_TYPE),
         413: ("request_too_large", "request_too_large" if anthropic else NOT_THE_TYPE),
-        429: ("insufficient_quota", "rate_limit_error" if anthropic else "insufficient_quota"),
+        429: ("insufficient_quota", "billing_error" if anthropic else "insufficient_quota"),
     }
     assert told[429].json["limit"]["meter"] == "requests"
     assert told[429].headers["x-should-retry"] == "false"

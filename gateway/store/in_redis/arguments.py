@@ -37,7 +37,7 @@ _RECENT_LIMITS = 8_192
 _RECENT_SETS = 4_096
 """Sets of limits that bind a request together, likewise."""
 
-_REQUEST = Struct("<6d")
+_REQUEST = Struct("<7d")
 _CHARGE = Struct("<8d")
 _BEFORE_AMOUNTS = Struct("<3d")
 _AMOUNTS = Struct("<2d")
@@ -149,7 +149,8 @@ class WindowArguments:
         numbers = bytearray(self._numbers)
         _REQUEST.pack_into(
             numbers, 0,
-            now_ms, timing.slack_ms, timing.step_ms, request.likely, request.most, min(request.least, request.most),
+            now_ms, timing.slack_ms, timing.step_ms,
+            request.likely, request.most, min(request.least, request.most), request.enough,
         )  # fmt: skip
         at = _REQUEST.size + _BEFORE_AMOUNTS.size
         charges = request.charges

@@ -492,6 +492,34 @@ def test_a_model_under_a_quota_without_a_longest_answer_is_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
+    ("limit", "longest", "requests"),
+    [
+        # Fourteen shares from 12,500 down to 2,203, then 2,048 each.
+        ("{tokens: 100_000, per: month}", 128_000, 22),
+        ("{output_tokens: 100_000, per: day}", 10_000, 22),
+        ("{tokens: 31_000, per: day, models: [openai/*]}", 1_000, 31),
+        ("{tokens: 31_001, per: day}", 1_000, None),
+        ("{tokens: 31_000, per: hour}", 1_000, None),
+        ("{input_tokens: 10, per: day}", 1_000, None),
+        ("{usd: 0.06, per: day, models: [openai/*]}", 128_000, 22),
+        ("{usd: 0.06, per: day, mode: shadow, models: [openai/*]}", 128_000, 22),
+        ("{usd: 500, per: month, models: [openai/*]}", 128_000, None),
+    ],
+)
+def test_a_quota_that_few_parallel_requests_exhaust_is_a_warning(
+    limit: str, longest: int, requests: int | None
+) -> None:
+    text = VALID.replace("1000", str(longest), 1) + TEAM + f"limits:\n  - {limit}"
+    if requests is None:
+        assert loaded(text).warnings == ()
+        return
+    (warning,) = loaded(text).warnings
+    assert warning.setting == f"limits[0].{limit[1:].partition(':')[0]}"
+    message = f"would be exhausted by {requests} parallel requests without `max_tokens` to openai/gpt-oss-120b: "
+    assert warning.message.startswith(message)
+
+
+@pytest.mark.parametrize(
     ("written", "name"),
     [
         ({"tokens": 5, "per": "minute"}, "tokens-per-minute"),

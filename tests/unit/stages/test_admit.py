@@ -138,6 +138,42 @@ def test_a_maximum_is_taken_as_it_is_whatever_the_context() -> None:
     assert asked(model=model, expected=200).most == 120
 
 
+def test_a_large_cap_makes_no_answer_likelier() -> None:
+    ask = asked(limit(Meter.TOKENS), expected=200, max_tokens=128_000)
+    assert (ask.likely, ask.most) == (200, 128_000)
+
+
+@pytest.mark.parametrize(
+    ("members", "expected", "enough"),
+    [
+        ({}, 200, 2_048),
+        ({}, 5_000, 10_000),
+        ({"n": 2}, 5_000, 20_000),
+        ({"thinking_budget": 10_000}, 200, 11_024),
+        ({"thinking_budget": 10_000, "max_tokens": 10_500}, 200, 11_024),
+    ],
+)
+def test_a_quota_grants_what_answers_need_twice_over_and_room_to_think(
+    members: dict[str, Any], expected: int, enough: int
+) -> None:
+    assert asked(limit(Meter.TOKENS, Per.MONTH), expected=expected, **members).enough == enough
+
+
+def test_a_quota_must_pay_for_more_than_a_thinking_budget() -> None:
+    ask = asked(expected=200, thinking_budget=10_000, max_tokens=16_000)
+    assert (ask.least, ask.most) == (10_001, 16_000)
+    # Where nothing caps the answer, it may at least do what it was asked for.
+    assert asked(expected=200, thinking_budget=10_000).most == 10_001
+    assert asked(expected=200, thinking_budget=10_000, max_tokens=9_000).least == 1
+
+
+async def test_a_quota_that_does_not_pay_for_a_thinking_budget_says_so() -> None:
+    exchange, parsed = exchange_of(body_of(thinking_budget=10_000, max_tokens=16_000))
+    spent = Refusal(LimitStatus(limit(Meter.TOKENS, Per.MONTH), 1, 0, 0, NOW_MS + 1), 1, RefusalReason.SPENT, 5, NOW_MS)
+    with pytest.raises(QuotaSpent, match=r"thinking budget of 10,000 tokens"):
+        await admit(exchange, parsed, Estimates(), Ledgers(spent))
+
+
 def test_a_small_cap_beside_a_large_one_hides_nothing() -> None:
     assert asked(max_tokens=1, max_completion_tokens=100_000).most == 100_000
 

@@ -81,7 +81,7 @@ def answered(*, stream: bool = True, user: str = "ann", model: Model = MODEL, as
     members = read_json_spans(b'{"model":"m","messages":[{"role":"user","content":"a prompt"}]}')
     x = unheard()
     x.caller = CALLER
-    x.parsed = ParsedRequest(CHAT, bind(CALLER, model), asked, stream, False, None, None, 1, user, members, 40)
+    x.parsed = ParsedRequest(CHAT, bind(CALLER, model), asked, stream, False, None, 1, user, members, 40)
     x.reservation = Reservation("id", NOW_MS, 100, False, (), (limit_status(MONTHLY, 250),))
     x.target = TARGET
     x.status = 200

@@ -90,6 +90,13 @@ def test_a_request_to_no_endpoint_tells_its_method_and_path() -> None:
     assert (told["method"], told["path"]) == ("GET", ("/nothing" + "/x" * 500)[:SHOWN_CHARACTERS])
 
 
+def test_an_output_that_a_quota_capped_is_reported() -> None:
+    x = answered()
+    assert x.reservation is not None
+    x.reservation = msgspec.structs.replace(x.reservation, granted=70, capped=True)
+    assert line_of(x)["output_cap"] == 70
+
+
 def test_what_always_holds_stands_in_every_line() -> None:
     written: list[bytes] = []
     log = Log(written.append, worker=2)
