@@ -24,7 +24,6 @@ MORE_TARGETS = 2
 """How many further targets are tried after the first."""
 
 PASSED_ON = (
-    "content-type",
     "accept",
     "openai-beta",
     "anthropic-version",
@@ -53,7 +52,7 @@ async def forward(
     upstream's own answer where it gave one. Once the client has a byte, if only a keep-alive, or its body was
     passed on without being kept, no other target is tried; nor where too many requests are tried again already.
     """
-    headers, clock = _headers(exchange), services.clock
+    headers, clock = _headers(exchange, parsed), services.clock
     retries = services.routing.retries(parsed.model, clock.monotonic())
     retries.request(clock.monotonic())
     left = iter(targets[: 1 + MORE_TARGETS])
@@ -177,14 +176,10 @@ def _asking_usage(options: bytes | None) -> bytes:
     return read_json_spans(options).changed({"include_usage": b"true"})
 
 
-def _headers(exchange: Exchange) -> tuple[tuple[str, str], ...]:
+def _headers(exchange: Exchange, parsed: ParsedRequest) -> tuple[tuple[str, str], ...]:
     given = exchange.request.headers
     passed = [(name, value) for name in PASSED_ON if (value := given.get(name)) is not None]
-    if not exchange.request.endpoint.takes_form and not given.get("content-type", "").startswith("application/json"):
-        # It was read as JSON, whatever it was called: curl's -d, for one, calls everything a form.
-        passed = [(name, value) for name, value in passed if name != "content-type"]
-        passed.append(("content-type", "application/json"))
-    return (*passed, ("x-request-id", exchange.request.request_id))
+    return (*passed, ("content-type", parsed.content_type), ("x-request-id", exchange.request.request_id))
 
 
 def _is_failure(status: int) -> bool:
