@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 
 from gateway.core.endpoints import Dialect
-from gateway.core.errors import GatewayError, MethodNotAllowed
+from gateway.core.errors import EncodingUnsupported, GatewayError, MethodNotAllowed
 from gateway.core.response import Headers
 from gateway.core.sse import event_of
 
 JSON = ("content-type", "application/json")
+CODINGS = "gzip, deflate, br, zstd"
+"""Content codings in which a request's body may come."""
 
 # The types of Anthropic's API by status (its reference, "Errors"); others are api_error.
 _ANTHROPIC_TYPES = {
@@ -21,6 +23,7 @@ _ANTHROPIC_TYPES = {
     404: "not_found_error",
     405: "invalid_request_error",
     413: "request_too_large",
+    415: "invalid_request_error",
     429: "rate_limit_error",
     503: "overloaded_error",
     504: "timeout_error",
@@ -58,6 +61,8 @@ def error_headers(error: GatewayError) -> Headers:
         headers.append(("www-authenticate", "Bearer"))  # RFC 9110, section 15.5.2.
     if isinstance(error, MethodNotAllowed):
         headers.append(("allow", error.allow))
+    if isinstance(error, EncodingUnsupported):
+        headers.append(("accept-encoding", CODINGS))  # RFC 9110, section 15.5.16.
     return headers
 
 

@@ -24,6 +24,7 @@ from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import Caller, Model
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.tasks import BackgroundTasks
+from gateway.web.body_memory import BodyMemory
 from gateway.web.errors import JSON
 from gateway.web.request_body import ClientBody
 from gateway.web.response_writer import HttpResponseWriter
@@ -39,11 +40,12 @@ class PublicRoutes:
     away. Both belong to the drain.
     """
 
-    def __init__(self, pipeline: Pipeline, max_body_bytes: int) -> None:
+    def __init__(self, pipeline: Pipeline, max_body_bytes: int, memory: BodyMemory) -> None:
         self.closing = False
         self.refusing = False
         self._pipeline = pipeline
         self._max_body_bytes = max_body_bytes
+        self._memory = memory
         self._tasks = BackgroundTasks(pipeline.services.log_error)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -52,14 +54,17 @@ class PublicRoutes:
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = services.new_id()
         path = request.rel_url.raw_path
-        body = ClientBody(request, self._max_body_bytes)
+        body = ClientBody(request, self._max_body_bytes, self._memory)
         endpoint = _endpoint_at(path)
         incoming = IncomingRequest(request_id, endpoint, request.headers, body, services.clock.monotonic())
         writer = HttpResponseWriter(request, request_id, endpoint.dialect, self._tasks, closing=self.closing)
-        if request.method == "POST" and path in ENDPOINTS and not self.refusing:
-            await self._pipeline.answer(incoming, writer)
-        else:
-            await self._pipeline.answer_here(incoming, writer, partial(self._show_page, request.method, path))
+        try:
+            if request.method == "POST" and path in ENDPOINTS and not self.refusing:
+                await self._pipeline.answer(incoming, writer)
+            else:
+                await self._pipeline.answer_here(incoming, writer, partial(self._show_page, request.method, path))
+        finally:
+            body.release()
         assert writer.response is not None, "the pipeline always gives an answer"
         return writer.response
 
