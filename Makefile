@@ -14,9 +14,10 @@ INSTALL := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock" $(UPGRADE)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+PARSERS := tests/parsers/npm
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint types layers unit bench format lock redis-server clean distclean
+.PHONY: help demo test test-parsers quick lint types layers unit bench format lock redis-server clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,10 +27,13 @@ demo: $(VENV)/.runtime ## run the gateway with a demo upstream, or before a real
 	else exec $(BIN)/gateway serve --demo; fi
 
 test: lint types layers redis-server ## lint, types, layers and every test; PYTEST_ARGS= passes on
-	$(PYTEST) $(PYTEST_ARGS)
+	$(PYTEST) --ignore=tests/parsers $(PYTEST_ARGS)
 
 quick: redis-server $(VENV)/.dev ## every test but the slow ones
-	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" --ignore=tests/parsers $(PYTEST_ARGS)
+
+test-parsers: $(PARSERS)/node_modules/.package-lock.json $(VENV)/.dev ## what the gateway judges is what servers in Python, Go and Node.js read
+	PARSERS=required $(PYTEST) tests/parsers $(PYTEST_ARGS)
 
 unit: $(VENV)/.dev ## the tests without network or processes
 	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
@@ -80,6 +84,10 @@ $(VENV)/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 	$(INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(PARSERS)/node_modules/.package-lock.json: $(PARSERS)/package-lock.json
+	cd $(PARSERS) && npm ci --silent --no-audit --no-fund
 	@touch $@
 
 redis-server:

@@ -49,6 +49,8 @@ class Services:
     log_error: LogError
     clock: Clock
     new_id: Callable[[], str]
+    new_boundary: Callable[[], str]
+    """Makes what no client can know or guess, to write a form with."""
     estimates: Estimates
     keepalive_s: float
 
@@ -107,7 +109,7 @@ class Pipeline:
     async def _answer(self, exchange: Exchange, writer: ResponseWriter) -> None:
         services, request, snapshot = self.services, exchange.request, self.services.snapshot
         exchange.caller = caller = authenticate(request.headers, snapshot, services.clock)
-        body = await read_body(request)
+        body = await read_body(request, services.new_boundary)
         exchange.parsed = parsed = parse_request(body, request.endpoint, caller, snapshot)
         exchange.reservation = await admit(exchange, parsed, services.estimates, services.store)
         if parsed.stream:

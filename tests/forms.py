@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from gateway.demo.truth import ServedRequest
 from tests.raw_client import http_head
 from tests.whole_gateway import KEY
 
@@ -22,6 +25,33 @@ def file(data: bytes, name: str = "file", filename: str = "speech.wav") -> bytes
 def form(*parts: bytes, boundary: str = BOUNDARY) -> bytes:
     dashes = b"--" + boundary.encode()
     return b"".join(dashes + b"\r\n" + part + b"\r\n" for part in parts) + dashes + b"--\r\n"
+
+
+def sent_parts(asked: ServedRequest) -> list[tuple[str, str | None, bytes]]:
+    """The parts of a form that a demo upstream got."""
+    content_type = asked.header("content-type")
+    assert content_type is not None
+    return parts_of(asked.body, content_type)
+
+
+def parts_of(body: bytes, content_type: str) -> list[tuple[str, str | None, bytes]]:
+    """Name, file name and content of each part of a form that the gateway wrote, in order."""
+    boundary = content_type.removeprefix("multipart/form-data; boundary=")
+    assert re.fullmatch(r"[0-9a-f]{64}", boundary), content_type
+    begin, *parts, end = body.split(f"--{boundary}".encode())
+    assert (begin, end) == (b"", b"--\r\n")
+    return [_part_of(part) for part in parts]
+
+
+def _part_of(part: bytes) -> tuple[str, str | None, bytes]:
+    head, _, content = part.partition(b"\r\n\r\n")
+    found = re.fullmatch(
+        r'\r\nContent-Disposition: form-data; name="([^"]+)"(?:; filename="([^"]*)")?(?:\r\nContent-Type: \S+)?',
+        head.decode(),
+    )
+    assert found is not None, head
+    assert content.endswith(b"\r\n")
+    return found[1], found[2], content[:-2]
 
 
 def form_head(size: int | None, path: str = "/v1/audio/transcriptions", **headers: str) -> bytes:

@@ -65,7 +65,9 @@ class AdminAggregator:
 
     @property
     def handlers(self) -> AdminHandlers:
-        return AdminHandlers(self.metrics, self.liveness_problems, self.readiness_problems, self.admin_api)
+        return AdminHandlers(
+            self.metrics, self.liveness_problems, self.readiness_problems, self.admin_api, self.refuse_stranger
+        )
 
     async def metrics(self) -> tuple[bytes, str]:
         """Of a worker that does not answer, what it had counted when it last did."""
@@ -110,6 +112,12 @@ class AdminAggregator:
             return _worst(await self._pool.request_each("admin", body, RELOAD_TIMEOUT_S))
         reply = await self._pool.request_any("admin", body, PAGE_TIMEOUT_S)
         return _worst({} if reply is None else {0: reply})
+
+    async def refuse_stranger(self, request: AdminRequest) -> AdminResponse | None:
+        reply = await self._pool.request_any("refuse_stranger", msgspec.msgpack.encode(request), PAGE_TIMEOUT_S)
+        if reply is None:
+            return _worst({})
+        return msgspec.msgpack.decode(reply, type=AdminResponse | None)
 
 
 def _worst(replies: dict[int, bytes | None]) -> AdminResponse:

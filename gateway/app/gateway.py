@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.metadata import version
 from random import Random
+from secrets import token_hex
 
 from gateway.app.snapshot_builder import snapshot
 from gateway.app.snapshot_process import LoadedSnapshot
@@ -33,6 +34,7 @@ from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import HealthCheck, HealthChecks
 from gateway.web.admin_api import AdminApi
 from gateway.web.admin_routes import AdminHandlers, AdminRoutes
+from gateway.web.body_memory import BodyMemory
 from gateway.web.cors import CorsPolicy
 from gateway.web.http_connection import Handler, Listener
 from gateway.web.public_routes import PublicRoutes
@@ -74,16 +76,23 @@ class Gateway:
             log_error=log.defect,
             clock=clock,
             new_id=id_maker(),
+            new_boundary=token_hex,
             estimates=Estimates(),
             keepalive_s=settings.keepalive.total_seconds(),
         )
         self._metrics.keep(self.services.snapshot, settings.teams)
         self._metrics.config_loaded(settings.file_hash, clock.now_ms() / 1000)
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
-        self._data = PublicRoutes(self._pipeline, settings.max_body, CorsPolicy(settings.cors.origins))
+        self._data = PublicRoutes(
+            self._pipeline, settings.max_body, BodyMemory(settings.max_body_memory), CorsPolicy(settings.cors.origins)
+        )
         self._api = AdminApi(self.services, settings.admin.secret)
         self.admin = AdminHandlers(
-            self._exposition, self._liveness_problems, self._readiness_problems, self._api.answer
+            self._exposition,
+            self._liveness_problems,
+            self._readiness_problems,
+            self._api.answer,
+            self._api.refuse_stranger,
         )
         self._draining = False
         self._listeners: list[tuple[asyncio.Server, Listener]] = []

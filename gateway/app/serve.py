@@ -103,7 +103,18 @@ def control_handlers(gateway: Gateway) -> Mapping[str, Handler]:
         return handle
 
     liveness, readiness = encoded(admin.liveness_problems), encoded(admin.readiness_problems)
-    return {"metrics": metrics, "liveness": liveness, "readiness": readiness, "admin": admin_api}
+
+    async def refuse_stranger(body: bytes) -> bytes:
+        refusal = await admin.refuse_stranger(msgspec.msgpack.decode(body, type=AdminRequest))
+        return _ENCODER.encode(refusal)
+
+    return {
+        "metrics": metrics,
+        "liveness": liveness,
+        "readiness": readiness,
+        "admin": admin_api,
+        "refuse_stranger": refuse_stranger,
+    }
 
 
 async def _until(shutdown: Shutdown, gateway: Gateway) -> None:

@@ -104,6 +104,27 @@ class TooLarge(CallerError):
     code = "request_too_large"
 
 
+class EncodingUnsupported(CallerError):
+    """A content coding of the body that the gateway does not decode."""
+
+    status = 415
+    code = "unsupported_encoding"
+
+
+class TransferCodingUnsupported(CallerError):
+    """A transfer coding other than chunked (RFC 9112, section 6.1)."""
+
+    status = 501
+    code = "unsupported_transfer_coding"
+
+
+class VersionUnsupported(CallerError):
+    """Another version of HTTP than 1.0 and 1.1."""
+
+    status = 505
+    code = "unsupported_http_version"
+
+
 class ModelUnknown(CallerError):
     """Unknown or not allowed: the answer is the same, so that names cannot be probed."""
 
@@ -237,6 +258,13 @@ class ShuttingDown(GatewayError):
 
     def __init__(self, message: str, *, retry_after_ms: int = 1000) -> None:
         super().__init__(message, retry_after_ms=retry_after_ms)
+
+
+class Overloaded(GatewayError):
+    """The bodies of other requests take all the memory that they may, or there is no room on disk."""
+
+    status = 503
+    code = "overloaded"
 
 
 class NoWorker(GatewayError):

@@ -2,17 +2,21 @@
 
 Reading them refuses what is not a JSON object, duplicate names and wrong UTF-8. Changing some leaves
 every other byte as it was. Grammar: RFC 8259; duplicate names are refused because two parsers may
-take different ones, which would let a client be metered for one model and served another.
+take different ones, which would let a client be metered for one model and served another. For the same
+reason `refuse_lookalikes` refuses a name that only some parsers take for one that is read.
+
+Half of a surrogate pair (`\\ud83d` alone) is JSON by RFC 8259, section 8.2, but no Unicode text; programs send it when
+they cut a prompt within an emoji. It is read as U+FFFD, whose escape is as long, and passed on as it is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import msgspec
 
-from gateway.core.errors import BodyUnreadable
+from gateway.core.errors import BodyUnreadable, FieldInvalid
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _OPENING = re.compile(rb"[ \t\r\n]*\{")
@@ -20,15 +24,28 @@ _NAME = re.compile(rb'[ \t\r\n]*"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r\n]*:[ \t\r\n]*
 _COMMA = re.compile(rb"[ \t\r\n]*,")
 _CLOSING = re.compile(rb"[ \t\r\n]*\}[ \t\r\n]*\Z")
 
+_LONE_SURROGATE = re.compile(
+    rb"(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2})*+"
+    rb"(\\u[dD][89a-fA-F][\da-fA-F]{2})",
+    re.DOTALL,
+)
+
 MOST = 1_000
-"""Members of one object: far more than any API has, and few enough to be walked through at once."""
+"""Members of one object: far more than any API has, and few enough to be walked through at once. As many lone
+surrogates are read."""
+
+_SMALL_BYTES = 16 * 1024
+"""An object of so few bytes has few members. In a larger one they are counted before each is decoded: a million of
+them would take 170 MB and the better part of a second."""
 
 
 class JsonSpans(msgspec.Struct, frozen=True):
-    """`spans` gives begin and end of each member's value in `body`, in order of appearance."""
+    """`spans` gives begin and end of each member's value in `body`, in order of appearance. `readable` is the body
+    with lone surrogates replaced."""
 
     body: bytes
     spans: dict[str, tuple[int, int]]
+    readable: bytes = b""
 
     def value(self, name: str) -> bytes | None:
         """A member's value as JSON text, None where the object has no such member."""
@@ -59,7 +76,7 @@ def read_json_spans(body: bytes) -> JsonSpans:
     try:
         if not body.isascii():
             body.decode()
-        raws = _OBJECT.decode(body)
+        readable, raws = _decoded(body)
     except UnicodeDecodeError as error:
         raise BodyUnreadable(f"The body is not valid UTF-8 at byte {error.start}. Send JSON in UTF-8.") from None
     except RecursionError:
@@ -68,9 +85,93 @@ def read_json_spans(body: bytes) -> JsonSpans:
         raise BodyUnreadable("The body must be a JSON object.") from None
     except msgspec.DecodeError as error:
         raise BodyUnreadable(f"The body is not valid JSON: {error}.") from None
-    if len(raws) > MOST:
-        raise BodyUnreadable(f"The body has more than {MOST:,} members. Send only those that the API knows.")
-    return JsonSpans(body, _spans(body, raws))
+    return JsonSpans(body, _spans(readable, raws), readable)
+
+
+def refuse_lookalikes(names: Iterable[str], read: Container[str]) -> None:
+    """Refuse names that some parsers take for one that is read: Go's encoding/json, among others, compares without
+    regard to case, in Unicode. `read` has names in lower case. Raises FieldInvalid."""
+    for name in names:
+        if not (name.isascii() and name.islower()) and name not in read and (meant := folded(name)) in read:
+            raise FieldInvalid(
+                f"{name!r} can be taken for {meant!r}. Send it as {meant!r}, or not at all.", param=meant
+            )
+
+
+def folded(name: str) -> str:
+    """Equal for names that differ by case alone, in whichever direction a parser folds it: the long s and the Kelvin
+    sign are s and k, and so is the i without a dot an i."""
+    return name.upper().casefold()
+
+
+def _decoded(body: bytes) -> tuple[bytes, dict[str, msgspec.Raw]]:
+    """The body as it is read, and its members. Raises BodyUnreadable, and what msgspec raises."""
+    try:
+        return body, _members(body)
+    except msgspec.DecodeError:
+        readable = _without_lone_surrogates(body)
+        if readable is body:
+            raise
+    members = _members(readable)
+    if any("\ufffd" in name for name in members):
+        raise BodyUnreadable("The name of a member has half of a surrogate pair. Send whole characters.")
+    return readable, members
+
+
+def _members(body: bytes) -> dict[str, msgspec.Raw]:
+    if len(body) > _SMALL_BYTES:
+        return _MemberCount().decode(body)
+    members = _OBJECT.decode(body)
+    if len(members) > MOST:
+        raise _too_many()
+    return members
+
+
+class _Name(str):
+    """The name of a member that is counted."""
+
+    __slots__ = ()
+
+
+class _MemberCount:
+    """Decodes an object, and stops at the first member that is one too many."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def decode(self, body: bytes) -> dict[str, msgspec.Raw]:
+        decoder = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=self._named)
+        try:
+            return {str(name): raw for name, raw in decoder.decode(body).items()}
+        except msgspec.ValidationError:
+            if self._count > MOST:
+                raise _too_many() from None
+            raise
+
+    def _named(self, _kind: type, name: str) -> _Name:
+        self._count += 1
+        if self._count > MOST:
+            raise ValueError
+        return _Name(name)
+
+
+def _without_lone_surrogates(body: bytes) -> bytes:
+    """The same object if it has none."""
+    # `match` goes on where the last one ended; a search would also begin in the middle of a pair.
+    found = _LONE_SURROGATE.match(body)
+    if found is None:
+        return body
+    readable = bytearray(body)
+    for _ in range(MOST):
+        readable[found.start(1) : found.end(1)] = rb"\ufffd"
+        found = _LONE_SURROGATE.match(body, found.end())
+        if found is None:
+            return bytes(readable)
+    raise BodyUnreadable(f"The body has more than {MOST:,} halves of surrogate pairs. Send whole characters.")
+
+
+def _too_many() -> BodyUnreadable:
+    return BodyUnreadable(f"The body has more than {MOST:,} members. Send only those that the API knows.")
 
 
 def _spans(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:

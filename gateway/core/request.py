@@ -26,25 +26,35 @@ class BodyTail(Protocol):
         ...
 
 
+class Spool(Protocol):
+    """Where a body waits that is too large for memory, and cannot be passed on yet. Raises as `Body` does."""
+
+    async def write(self, data: bytes) -> None: ...
+
+    def tail(self) -> BodyTail:
+        """What was written, from its beginning."""
+        ...
+
+
 class Body(Protocol):
-    """A request's body: `whole`, or its `beginning` and then piece by piece. All raise TooLarge past the
-    configured size, RequestMalformed and ClientGone. `size` counts the bytes that were taken so far."""
+    """A request's body, decoded: `whole`, or its `beginning` and then piece by piece. All raise TooLarge past the
+    configured size, EncodingUnsupported, RequestMalformed, ClientGone, and Overloaded where bodies that are held take
+    all the memory that they may. `size` counts the bytes that were taken so far."""
 
     size: int
-
-    @property
-    def length(self) -> int | None:
-        """Bytes of it all; None where the head does not say."""
-        ...
 
     async def whole(self) -> bytes: ...
 
     async def beginning(self, size: int) -> bytes:
-        """The first `size` bytes, or all, where there are fewer."""
+        """The first `size` bytes or some more, or all, where there are fewer."""
         ...
 
     async def piece(self) -> bytes:
         """What has come next, empty at the end."""
+        ...
+
+    def spool(self) -> Spool:
+        """An empty one, which lasts as long as the request."""
         ...
 
 
@@ -87,6 +97,8 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     thinking_budget: int = 0
     rest: BodyTail | None = None
     """What follows the bytes of `members`, where the body is not held in memory."""
+    content_type: str = "application/json"
+    """What the upstream is told to read the body as: what it was read as here, whatever the client called it."""
 
     @property
     def model(self) -> Model:

@@ -75,6 +75,7 @@ class NameIndex:
 
 def find_errors(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
     yield from _listeners(settings)
+    yield from _sizes(settings)
     yield from _workers(settings)
     yield from _upstreams(settings, index)
     yield from _models(settings, index)
@@ -97,6 +98,11 @@ def find_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
 def _listeners(settings: Settings) -> Iterator[Diagnostic]:
     if settings.listen == settings.admin.listen and settings.listen.port:
         yield Diagnostic(("admin", "listen"), "is the address that clients are served on; it needs one of its own")
+
+
+def _sizes(settings: Settings) -> Iterator[Diagnostic]:
+    if settings.max_body_memory < settings.max_body:
+        yield Diagnostic(("max_body_memory",), "is below `max_body`, so a body of that size could never be taken")
 
 
 def _workers(settings: Settings) -> Iterator[Diagnostic]:

@@ -382,7 +382,10 @@ class Settings(BaseSection):
     cors: CorsSettings = setting({}, "Which web pages may call the gateway.")
     workers: Workers = setting(1, "Processes that share the port; auto: one for each core.")
     timezone: Timezone = setting("UTC", "Where a day, a week and a month begin.")
-    max_body: ByteSize = setting("10MiB", "The largest body that a request may have.")
+    max_body: ByteSize = setting("32MiB", "The largest body that a request may have, after decompression.")
+    max_body_memory: ByteSize = setting(
+        "256MiB", "What the bodies of all requests may take together in a process; beyond it requests wait."
+    )
     keepalive: Duration = setting("15s", "After how much silence a stream gets a comment; 0s: never.")
     drain: DrainSettings = setting({}, "What happens at SIGTERM.")
     store: StoreSettings = setting({}, "Where counters and the ledger are kept.")

@@ -9,6 +9,9 @@ from gateway.core.clock import Clock
 from gateway.core.errors import KeyExpired, KeyMissing, KeyUnknown
 from gateway.core.snapshot import Caller, ConfigSnapshot
 
+KEY_HEADERS = frozenset(("x-api-key", "api-key", "x-goog-api-key"))
+"""Where Anthropic's, Azure's and Google's clients send a key; OpenAI's send a bearer."""
+
 
 def authenticate(headers: Mapping[str, str], snapshot: ConfigSnapshot, clock: Clock) -> Caller:
     """The caller whose key the headers carry. Raises KeyMissing, KeyUnknown, KeyExpired."""
@@ -23,13 +26,25 @@ def authenticate(headers: Mapping[str, str], snapshot: ConfigSnapshot, clock: Cl
 
 
 def _key(headers: Mapping[str, str]) -> str:
-    authorization = headers.get("authorization")
-    if authorization is not None:
-        scheme, _, key = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
-            raise KeyUnknown("The Authorization header must read 'Bearer KEY'.")
-        return key.strip()
-    key = headers.get("x-api-key") or headers.get("api-key") or ""
-    if not key:
+    """The one key that the headers carry, however often. Two that differ are refused: a proxy in front of the gateway
+    may look at the other one, and log or limit another caller."""
+    keys = set()
+    for name, value in headers.items():
+        kind = name.lower()
+        if kind == "authorization":
+            keys.add(_bearer(value))
+        elif kind in KEY_HEADERS and value:
+            keys.add(value)
+    if len(keys) > 1:
+        raise KeyUnknown("Several API keys were sent, and they differ. Send one.")
+    if not keys:
         raise KeyMissing("No API key was sent. Send it as 'Authorization: Bearer KEY'.")
+    return keys.pop()
+
+
+def _bearer(authorization: str) -> str:
+    scheme, _, key = authorization.partition(" ")
+    key = key.strip(" ")
+    if scheme.lower() != "bearer" or not key:
+        raise KeyUnknown("The Authorization header must read 'Bearer KEY'.")
     return key

@@ -75,7 +75,7 @@ async def forward(
     upstream's own answer where it gave one. Once the client has a byte, if only a keep-alive, or its body was
     passed on without being kept, no other target is tried; nor where too many requests are tried again already.
     """
-    headers, clock, caller = _headers(exchange), services.clock, exchange.caller or ANYONE
+    headers, clock, caller = _headers(exchange, parsed), services.clock, exchange.caller or ANYONE
     retries = services.routing.retries(parsed.model, clock.monotonic())
     retries.request(clock.monotonic())
     left = iter(targets[: 1 + MORE_TARGETS])
@@ -251,15 +251,11 @@ def _asking_usage(options: bytes | None) -> bytes:
     return read_json_spans(options).changed({"include_usage": b"true"})
 
 
-def _headers(exchange: Exchange) -> tuple[tuple[str, str], ...]:
+def _headers(exchange: Exchange, parsed: ParsedRequest) -> tuple[tuple[str, str], ...]:
     """What every target gets; `content-type` and `x-request-id` are the gateway's to say."""
     request = exchange.request
-    kind = request.headers.get("content-type", "")
-    if not request.endpoint.takes_form and not kind.startswith("application/json"):
-        # It was read as JSON, whatever it was called: curl's -d, for one, calls everything a form.
-        kind = "application/json"
-    own = (("content-type", kind),) if kind else ()
-    return (*own, *TO_UPSTREAM.passed(request.headers), ("x-request-id", request.request_id))
+    passed = TO_UPSTREAM.passed(request.headers)
+    return (("content-type", parsed.content_type), *passed, ("x-request-id", request.request_id))
 
 
 def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:

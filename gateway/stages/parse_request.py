@@ -12,7 +12,7 @@ from gateway.core.endpoints import Endpoint
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.estimate import readable_size
 from gateway.core.form import Form
-from gateway.core.json_spans import JsonSpans, read_json_spans
+from gateway.core.json_spans import JsonSpans, read_json_spans, refuse_lookalikes
 from gateway.core.pricing import DEARER_TIERS
 from gateway.core.request import ParsedRequest
 from gateway.core.request_fields import TOKENS_MAX, Fields
@@ -28,12 +28,11 @@ _EXPLANATION_MAX = 200
 def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapshot: ConfigSnapshot) -> ParsedRequest:
     """What the gateway must know of a request. Raises BodyUnreadable, FormUnreadable, FieldInvalid, ModelUnknown."""
     if isinstance(body, bytes):
-        members, rest = read_json_spans(body), None
-        fields = _fields(body, endpoint)
-        if endpoint.asks_with_stream_options:
-            _refuse_double_options(members)
+        members, rest, content_type = read_json_spans(body), None, "application/json"
+        fields = _fields(members.readable, endpoint)
+        _refuse_second_readings(members, endpoint)
     else:
-        members, rest = body.fields, body.rest
+        members, rest, content_type = body.fields, body.rest, body.content_type
         fields = _fields_of_form(body, endpoint)
     binding = snapshot.binding(caller, fields.model)
     if binding is None:
@@ -67,6 +66,7 @@ def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapsh
         tier=fields.tier,
         units=fields.units,
         rest=rest,
+        content_type=content_type,
     )
 
 
@@ -95,11 +95,6 @@ def _fields(body: bytes, endpoint: Endpoint) -> Fields:
 
 def _fields_of_form(form: Form, endpoint: Endpoint) -> Fields:
     assert endpoint.fields is not None, "only endpoints with a body are read"
-    if form.rest is not None and "model" not in form.fields.spans:
-        begin = len(form.fields.body) // 1024
-        raise FieldInvalid(
-            f"'model' is not within the form's first {begin} KiB. Send it before the files.", param="model"
-        )
     sent = {name: form.fields.text(name) for name in form.fields.spans}
     try:
         return msgspec.convert(sent, endpoint.fields, strict=False)
@@ -126,11 +121,32 @@ def _field_error(explanation: str) -> FieldInvalid:
     return FieldInvalid(f"{path!r} is not valid: {reason}.", param=path or None)
 
 
-def _refuse_double_options(members: JsonSpans) -> None:
-    # The one object within the body that the gateway acts on: two include_usage in it could hide usage.
-    options = members.value("stream_options")
-    if options not in (None, b"null"):
-        read_json_spans(options)
+def _refuse_second_readings(members: JsonSpans, endpoint: Endpoint) -> None:
+    """Refuse names, of members and of members of objects that are read, in which an upstream could see another request
+    than the gateway did."""
+    assert endpoint.fields is not None, "only endpoints with a body are read"
+    refuse_lookalikes(members.spans, _names_read(endpoint.fields, endpoint.input_members + endpoint.cap_members))
+    for member, names in _names_within(endpoint.fields).items():
+        inner = members.value(member)
+        if inner is not None and inner != b"null":
+            refuse_lookalikes(read_json_spans(inner).spans, names)
+
+
+@cache
+def _names_read(fields: type[Fields], more: tuple[str, ...]) -> frozenset[str]:
+    return frozenset((*(field.encode_name for field in msgspec.structs.fields(fields)), *more))
+
+
+@cache
+def _names_within(fields: type[Fields]) -> dict[str, frozenset[str]]:
+    """The names that are read in members that are objects themselves."""
+    within = {}
+    for field in msgspec.inspect.type_info(fields).fields:  # type: ignore[attr-defined]  # Of a struct it has some.
+        choices = field.type.types if isinstance(field.type, msgspec.inspect.UnionType) else (field.type,)
+        for choice in choices:
+            if isinstance(choice, msgspec.inspect.StructType):
+                within[field.encode_name] = frozenset(each.encode_name for each in choice.fields)
+    return within
 
 
 def _thinking_budget(members: JsonSpans, paths: Sequence[Path]) -> int:

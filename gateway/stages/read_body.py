@@ -1,4 +1,8 @@
-"""Read the body: whole, as JSON is read; of a form with files only its beginning, however large it is.
+"""Read the body: whole, as JSON is read; of a form with files, at least the fields that the gateway judges.
+
+A form is written again (`core/form.py`). One that is longer than its beginning is passed on as it comes where `model`
+is within the beginning, and no other field that is read may follow. Where the files come first, as in OpenAI's own
+curl example, they wait on disk until the whole form has been read.
 
 Where the path names the model (Azure's deployments), it is written into the body, in place of another one or of none:
 whatever is judged later, and whatever the upstream reads, is the path's.
@@ -6,46 +10,56 @@ whatever is judged later, and whatever the upstream reads, is the path's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import msgspec
 
-from gateway.core.form import Form, FormReader, FormSpans, is_form, model_part
+from gateway.core.form import Form, FormRewriter, FormSpans, form_type, is_form
 from gateway.core.json_spans import JsonSpans, read_json_spans
-from gateway.core.request import Body, IncomingRequest
+from gateway.core.request import Body, BodyTail, IncomingRequest
 from gateway.core.request_fields import Fields
 
 BEGINNING_BYTES = 64 * 1024
-"""Of a form, what is held in memory: the fields that are read must be in it."""
+"""Of a form, what is held in memory."""
 
 
-async def read_body(request: IncomingRequest) -> bytes | Form:
-    """The bytes of JSON, or a form. Raises TooLarge, RequestMalformed, FormUnreadable, ClientGone."""
+async def read_body(request: IncomingRequest, new_boundary: Callable[[], str]) -> bytes | Form:
+    """The bytes of JSON, or a form, written with a new boundary, which the client must not know.
+
+    Raises what `Body` raises, and FormUnreadable.
+    """
     if request.endpoint.takes_form and is_form(content_type := request.headers.get("content-type", "")):
-        return await _read_form(request, content_type)
+        assert request.endpoint.fields is not None, "what takes a form says what is read of it"
+        boundary = new_boundary()
+        form = FormRewriter(content_type, _names(request.endpoint.fields), boundary, model=request.path_model)
+        return await _read_form(request.body, form, form_type(boundary))
     body = await request.body.whole()
     return _with_model(read_json_spans(body), request.path_model) if request.path_model else body
 
 
-async def _read_form(request: IncomingRequest, content_type: str) -> Form:
-    assert request.endpoint.fields is not None, "what takes a form says what is read of it"
-    reader = FormReader(content_type, _names(request.endpoint.fields))
-    beginning = await request.body.beginning(BEGINNING_BYTES)
-    reader.feed(beginning)
-    fields = FormSpans(beginning, dict(reader.spans))
-    length = request.body.length
-    following = None if length is None else length - len(beginning)
-    is_whole = len(beginning) < BEGINNING_BYTES or following == 0
-    if request.path_model:
-        beginning = (
-            _with_model(fields, request.path_model)
-            if "model" in fields.spans
-            else (model_part(content_type, request.path_model) + beginning)
-        )
-        reader = FormReader(content_type, _names(request.endpoint.fields))
-        reader.feed(beginning)
-        fields = FormSpans(beginning, dict(reader.spans))
-    return Form(fields, None if is_whole else _WatchedTail(request.body, reader, following))
+async def _read_form(body: Body, form: FormRewriter, content_type: str) -> Form:
+    beginning = await body.beginning(BEGINNING_BYTES)
+    files = form.feed(beginning)
+    if len(beginning) < BEGINNING_BYTES:
+        rest: BodyTail | None = None
+        files += form.end()
+    elif "model" in form.spans and not form.in_field:
+        form.refuse_fields()
+        rest = _PassingTail(body, form)
+    else:
+        rest = await _spooled(body, form, files)
+        files = b""
+    return Form(FormSpans(bytes(form.fields) + files, dict(form.spans)), rest, content_type)
+
+
+async def _spooled(body: Body, form: FormRewriter, files: bytes) -> BodyTail:
+    spool = body.spool()
+    await spool.write(files)
+    while piece := await body.piece():
+        await spool.write(form.feed(piece))
+    await spool.write(form.end())
+    return spool.tail()
 
 
 def _with_model(members: JsonSpans, model: str) -> bytes:
@@ -57,17 +71,21 @@ def _names(fields: type[Fields]) -> frozenset[str]:
     return frozenset(field.encode_name for field in msgspec.structs.fields(fields))
 
 
-class _WatchedTail:
-    """Implements `BodyTail`: what passes is still looked at for fields that come again."""
+class _PassingTail:
+    """Implements `BodyTail`: each piece is written again as it comes."""
 
-    def __init__(self, body: Body, reader: FormReader, length: int | None) -> None:
-        self.length = length
+    def __init__(self, body: Body, form: FormRewriter) -> None:
+        self.length: int | None = None
         self.taken = False
         self._body = body
-        self._reader = reader
+        self._form = form
+        self._over = False
 
     async def piece(self) -> bytes:
         self.taken = True
-        piece = await self._body.piece()
-        self._reader.feed(piece)
-        return piece
+        while not self._over:
+            piece = await self._body.piece()
+            self._over = not piece
+            if written := self._form.feed(piece) if piece else self._form.end():
+                return written
+        return b""

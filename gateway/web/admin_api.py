@@ -42,6 +42,14 @@ class AdminApi:
         except GatewayError as error:
             return error_response(error)
 
+    async def refuse_stranger(self, request: AdminRequest) -> AdminResponse | None:
+        """What the token alone decides, so that it is asked before a body is read."""
+        try:
+            check_token(request.headers, self._token)
+        except GatewayError as error:
+            return error_response(error)
+        return None
+
     async def _answer(self, request: AdminRequest) -> AdminResponse:
         check_token(request.headers, self._token)
         if request.path == PREFIX + "reload":

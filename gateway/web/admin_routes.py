@@ -51,6 +51,9 @@ class AdminHandlers(NamedTuple):
     admin_api: Callable[[AdminRequest], Awaitable[AdminResponse]]
     """Answers what comes to the admin API. Raises a GatewayError where it cannot be asked."""
 
+    refuse_stranger: Callable[[AdminRequest], Awaitable[AdminResponse | None]]
+    """Of a request whose body has not been read: the answer to one without the token, None to one that has it."""
+
 
 class AdminRoutes:
     """`/metrics` for Prometheus, `/healthz` while the gateway lives, `/readyz` while it wants traffic, `/admin/v1`."""
@@ -68,18 +71,30 @@ class AdminRoutes:
             response = await self._answer(request)
         except GatewayError as error:
             response = error_response(error)
-        return web.Response(status=response.status, headers=dict(response.headers), body=response.body)
+        answer = web.Response(status=response.status, headers=dict(response.headers), body=response.body)
+        if not request.content.is_eof():
+            answer.force_close()
+        return answer
 
     async def _answer(self, request: web.BaseRequest) -> AdminResponse:
         path = request.rel_url.raw_path
         if path.startswith(PREFIX):
-            return await self._handlers.admin_api(await _plain(request))
+            return await self._admin_api(request)
         page = self._pages.get(path)
         if page is None:
             raise UrlUnknown(f"The admin listener has {', '.join(self._pages)} and {PREFIX}.")
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed("Use GET to read this page.", allow="GET")
         return await page()
+
+    async def _admin_api(self, request: web.BaseRequest) -> AdminResponse:
+        """The body is read once it is known whose it is; most have none."""
+        plain = _without_body(request)
+        if request.can_read_body:
+            if refusal := await self._handlers.refuse_stranger(plain):
+                return refusal
+            plain = msgspec.structs.replace(plain, body=await _body(request))
+        return await self._handlers.admin_api(plain)
 
     async def _metrics(self) -> AdminResponse:
         text, content_type = await self._handlers.metrics()
@@ -105,17 +120,19 @@ def _state(good: str, bad: str, problems: list[str]) -> AdminResponse:
     return json_response(503 if problems else 200, body)
 
 
-async def _plain(request: web.BaseRequest) -> AdminRequest:
+async def _body(request: web.BaseRequest) -> bytes:
     try:
-        body = await request.read()
+        return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise TooLarge(error.text or "The body is too large.") from None
+
+
+def _without_body(request: web.BaseRequest) -> AdminRequest:
     return AdminRequest(
         method=_text(request.method),
         path=_text(request.rel_url.raw_path),
         query={_text(name): _text(request.rel_url.query[name]) for name in request.rel_url.query},
         headers={name.lower(): _text(request.headers[name]) for name in request.headers},
-        body=body,
     )
 
 

@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 
 from gateway.core.endpoints import Dialect
-from gateway.core.errors import GatewayError, MethodNotAllowed, QuotaSpent, UpgradeRequired
+from gateway.core.errors import EncodingUnsupported, GatewayError, MethodNotAllowed, QuotaSpent, UpgradeRequired
 from gateway.core.response import Headers
 from gateway.core.sse import event_of
 
 JSON = ("content-type", "application/json")
+CODINGS = "gzip, deflate, br, zstd"
+"""Content codings in which a request's body may come."""
 
 _SHOWN_WAIT_MAX_MS = 60_000
 """Of an error that is not to be tried again: agents wait in silence for as long as `retry-after` says."""
@@ -24,6 +26,7 @@ _ANTHROPIC_TYPES = {
     404: "not_found_error",
     405: "invalid_request_error",
     413: "request_too_large",
+    415: "invalid_request_error",
     426: "invalid_request_error",
     429: "rate_limit_error",
     503: "overloaded_error",
@@ -84,6 +87,8 @@ def error_headers(error: GatewayError) -> Headers:
         headers.append(("allow", error.allow))
     if isinstance(error, UpgradeRequired):
         headers += [("upgrade", "HTTP/1.1"), ("connection", "upgrade, close")]  # RFC 9110, sections 7.8 and 15.5.22.
+    if isinstance(error, EncodingUnsupported):
+        headers.append(("accept-encoding", CODINGS))  # RFC 9110, section 15.5.16.
     return headers
 
 

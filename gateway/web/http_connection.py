@@ -1,5 +1,9 @@
 """The connections of clients. One tells its response writer when the client reads too slowly, and when it reads
-again."""
+again.
+
+aiohttp's parser takes more than RFC 9112 lets a server take; what it lets through in error is refused here, before a
+handler sees it. Bodies arrive as they were sent: whoever reads one decodes it, once the sender is known.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,18 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestPayloadError
 
-from gateway.core.errors import InternalError, RequestMalformed
+from gateway.core.errors import (
+    GatewayError,
+    InternalError,
+    RequestMalformed,
+    TransferCodingUnsupported,
+    VersionUnsupported,
+)
 from gateway.web.errors import error_body, error_headers
 
 SERVER = "inducta-gateway"
@@ -21,6 +33,15 @@ _HEAD_MAX = 32 * 1024
 
 _UNREAD_BYTES = 64 * 1024
 """Of a body that is taken more slowly than it comes: from twice as much on, the client is held back."""
+
+_FRAMING_BYTES = 64 * 1024
+_FRAMING_SHARE = 16
+"""What the framing of a chunked body may take: so many bytes, and so many more for each byte of content. A chunk of one
+byte takes 6; extensions of chunks (RFC 9112, section 7.1.1) have no use here, and no bound of their own."""
+
+_LINGER_S = 5.0
+"""How long a client that is refused within its body may send on, so that it reads why before the connection is closed:
+as nginx has it (`lingering_timeout`). What it sends is dropped unread."""
 
 _KEEPALIVE_S = 75.0
 """How long an idle connection stays, as nginx has it (`keepalive_timeout`)."""
@@ -37,6 +58,24 @@ class HttpConnection(web.RequestHandler):
     congested = False
     resume: Callable[[], None] | None = None
     new_id: Callable[[], str]
+    _chunked_body: web.BaseRequest | None = None
+    """The request whose chunked body is coming."""
+    _bytes_of_it = 0
+
+    def request_began(self, request: web.BaseRequest) -> None:
+        is_chunked = "transfer-encoding" in request.headers and not request.content.is_eof()
+        self._chunked_body, self._bytes_of_it = request if is_chunked else None, 0
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._chunked_body is not None:
+            content = self._chunked_body.content
+            self._bytes_of_it += len(data)
+            if content.is_eof():
+                self._chunked_body = None
+            elif self._bytes_of_it > _FRAMING_BYTES + _FRAMING_SHARE * content.total_bytes:
+                self._chunked_body = None
+                content.set_exception(RequestPayloadError("its chunks are mostly framing"))
 
     def pause_writing(self) -> None:
         self.congested = True
@@ -58,11 +97,12 @@ class HttpConnection(web.RequestHandler):
         """What is not HTTP gets a JSON error too, and no traceback."""
         # Behind its first line the parser's message has the bytes at fault.
         what = (message or "it could not be parsed").partition("\n")[0].rstrip(" :.")
-        error = (
-            RequestMalformed(f"The request is not valid HTTP: {what}.")
-            if status < 500
-            else InternalError("The gateway failed.")
-        )
+        if status < 500:
+            return self.refusal(RequestMalformed(f"The request is not valid HTTP: {what}."))
+        return self.refusal(InternalError("The gateway failed."))
+
+    def refusal(self, error: GatewayError) -> web.Response:
+        """Ends the connection, too."""
         headers = dict(error_headers(error)) | {"server": SERVER, "x-request-id": self.new_id(), "connection": "close"}
         response = web.Response(status=error.status, body=error_body(error), headers=headers)
         response.force_close()
@@ -74,15 +114,62 @@ class HttpConnection(web.RequestHandler):
             super().log_exception(*args, **kw)
 
 
+class _Request(web.BaseRequest):
+    """`fault` is why it is refused at once."""
+
+    fault: GatewayError | None = None
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> _Request:
+    fault = _fault_of(message)
+    if fault is not None:
+        # An answer in a version that is not understood would be wrong, too.
+        message = message._replace(version=HttpVersion11)
+    request = _Request(message, payload, protocol, writer, task, asyncio.get_running_loop())
+    request.fault = fault
+    return request
+
+
+def _fault_of(message: RawRequestMessage) -> GatewayError | None:
+    """Why a request that the parser let through cannot be served."""
+    if message.version[0] != 1:
+        return VersionUnsupported(f"HTTP/{message.version[0]}.{message.version[1]} is not served. Send HTTP/1.1.")
+    if "#" in message.path:
+        return RequestMalformed("The request is not valid HTTP: its target has a fragment ('#').")
+    # What could not be parsed has headers of no kind.
+    if "transfer-encoding" not in message.headers:
+        return None
+    codings = message.headers.getall("transfer-encoding")
+    if len(codings) > 1 or codings[0].lower() != "chunked":
+        named = ", ".join(codings)[:100]
+        return TransferCodingUnsupported(f"The transfer-encoding {named!r} is not supported. Send chunked alone.")
+    return None
+
+
 class Listener(web.Server):
     """Makes a HttpConnection for each connection; a client that leaves cancels its request."""
 
     def __init__(self, handler: Handler, new_id: Callable[[], str]) -> None:
-        super().__init__(handler, handler_cancellation=True)
+        super().__init__(self._handle, request_factory=_request, handler_cancellation=True)
+        self._handler = handler
         self._new_id = new_id
         self._event_loop = asyncio.get_running_loop()
         self._open: set[web.RequestHandler] = set()
         self._empty = asyncio.Event()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        assert isinstance(request, _Request), "the factory makes no other"
+        connection: HttpConnection = request.protocol  # type: ignore[assignment]  # This listener makes no other.
+        if request.fault is not None:
+            return connection.refusal(request.fault)
+        connection.request_began(request)
+        return await self._handler(request)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -113,6 +200,8 @@ class Listener(web.Server):
             max_line_size=_HEAD_MAX,
             max_field_size=_HEAD_MAX,
             read_bufsize=_UNREAD_BYTES,
+            auto_decompress=False,
+            lingering_time=_LINGER_S,
         )
         connection.new_id = self._new_id
         return connection

@@ -23,6 +23,7 @@ from gateway.core.response import ResponseWriter
 from gateway.core.url_paths import PathTable
 from gateway.pipeline import Pipeline
 from gateway.runtime.tasks import BackgroundTasks
+from gateway.web.body_memory import BodyMemory
 from gateway.web.client_hints import CLIENT_APIS, UnservedRequest, api_of, unknown_url
 from gateway.web.cors import CorsPolicy
 from gateway.web.errors import JSON
@@ -73,12 +74,13 @@ class PublicRoutes:
     away. Both belong to the drain. `cors` may be replaced at any time.
     """
 
-    def __init__(self, pipeline: Pipeline, max_body_bytes: int, cors: CorsPolicy) -> None:
+    def __init__(self, pipeline: Pipeline, max_body_bytes: int, memory: BodyMemory, cors: CorsPolicy) -> None:
         self.closing = False
         self.refusing = False
         self.cors = cors
         self._pipeline = pipeline
         self._max_body_bytes = max_body_bytes
+        self._memory = memory
         self._tasks = BackgroundTasks(pipeline.services.log_error)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -99,23 +101,32 @@ class PublicRoutes:
         if path == HEALTH_PATH and request.method in ("GET", "HEAD"):
             self._show_health(writer)
         else:
-            incoming = IncomingRequest(
-                request_id=request_id,
-                endpoint=route.endpoint,
-                headers=request.headers,
-                body=ClientBody(request, self._max_body_bytes),
-                at=services.clock.monotonic(),
-                method=request.method,
-                path=path,
-                path_model=route.parameters.get("model", ""),
-                client_ip=request.remote or "",
-            )
-            if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(request):
-                await self._pipeline.answer(incoming, writer)
-            else:
-                await self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
+            body = ClientBody(request, self._max_body_bytes, self._memory)
+            try:
+                incoming = IncomingRequest(
+                    request_id=request_id,
+                    endpoint=route.endpoint,
+                    headers=request.headers,
+                    body=body,
+                    at=services.clock.monotonic(),
+                    method=request.method,
+                    path=path,
+                    path_model=route.parameters.get("model", ""),
+                    client_ip=request.remote or "",
+                )
+                await self._answer(request, route, incoming, writer)
+            finally:
+                body.release()
         assert writer.response is not None, "the pipeline always gives an answer"
         return writer.response
+
+    async def _answer(
+        self, request: web.BaseRequest, route: _Destination, incoming: IncomingRequest, writer: HttpResponseWriter
+    ) -> None:
+        if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(request):
+            await self._pipeline.answer(incoming, writer)
+        else:
+            await self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
 
     async def _answer_here(
         self, request: web.BaseRequest, route: _Destination, exchange: Exchange, writer: ResponseWriter

@@ -1,53 +1,94 @@
-"""The body of a request, up to the size that the operator allows: whole, or as it comes."""
+"""The body of a request, decoded, up to the size that the operator allows: whole, or as it comes.
+
+Nothing is read before somebody asks for it, and no one asks before the key is known to be good: until then a body costs
+what the kernel and the parser hold of it, whatever it would decode to.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Awaitable, Callable
 from functools import partial
+from threading import Lock
+from typing import IO
 
 from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
 
-from gateway.core.errors import ClientGone, RequestMalformed, TooLarge
+from gateway.core.errors import ClientGone, EncodingUnsupported, Overloaded, RequestMalformed, TooLarge
+from gateway.core.request import BodyTail
+from gateway.web.body_memory import BodyMemory, HeldBytes
+from gateway.web.content_coding import (
+    CodingDamaged,
+    CodingUnknown,
+    ContentDecoder,
+    DecodedTooLarge,
+    codings_of,
+)
+from gateway.web.errors import CODINGS
 
 BODY_TIMEOUT_S = 60.0
 """How long a client may take to send its body, or of one that is taken in pieces the beginning and then each
 piece, so that a slow one cannot keep a request for ever."""
 
+_SPOOLED_PIECE_BYTES = 64 * 1024
+
 
 class ClientBody:
-    """A `gateway.core.request.Body`."""
+    """A `gateway.core.request.Body`. Whoever made it calls `release` when the request is over."""
 
-    def __init__(self, request: web.BaseRequest, max_bytes: int) -> None:
+    def __init__(self, request: web.BaseRequest, max_bytes: int, memory: BodyMemory) -> None:
         self._request = request
         self._content = request.content
         self._max_bytes = max_bytes
+        self._held = HeldBytes(memory)
         self.size = 0
-
-    @property
-    def length(self) -> int | None:
-        # What was compressed is unpacked on its way in, and then has another length.
-        return None if "content-encoding" in self._request.headers else self._request.content_length
+        self._decoder: ContentDecoder | None = None
+        self._turns = 0
+        self._spools: list[DiskSpool] = []
 
     async def whole(self) -> bytes:
         self._admit()
-        return await self._in_time(self._gather)
+        body = await self._in_time(partial(self._gather, self._max_bytes + 1))
+        self._held.trim()
+        return body
 
     async def beginning(self, size: int) -> bytes:
         self._admit()
-        return await self._in_time(partial(self._gather_up_to, size))
+        return await self._in_time(partial(self._gather, size))
 
     async def piece(self) -> bytes:
-        return self._counted(await self._in_time(self._content.readany))
+        return await self._in_time(self._next)
+
+    def spool(self) -> DiskSpool:
+        spool = DiskSpool(self._held)
+        self._spools.append(spool)
+        return spool
+
+    def release(self) -> None:
+        """Give back what is held of memory and disk."""
+        for spool in self._spools:
+            spool.close()
+        self._held.release()
 
     def _admit(self) -> None:
-        """Let the client send, unless its head announces too much."""
+        """Let the client send, unless its head announces too much or a coding that is not known."""
         request = self._request
         if request.content_length is not None and request.content_length > self._max_bytes:
             raise self._too_large()
-        if request.headers.get("expect", "").lower() == "100-continue" and request.transport is not None:
+        if codings := codings_of(", ".join(request.headers.getall("content-encoding", ()))):
+            try:
+                self._decoder = ContentDecoder(codings, self._max_bytes)
+            except CodingUnknown:
+                named = ", ".join(codings)[:100]
+                raise EncodingUnsupported(
+                    f"The content-encoding {named!r} is not supported. Send the body plain or in one of {CODINGS}."
+                ) from None
+        expects = request.headers.get("expect", "").lower() == "100-continue"
+        # A client of HTTP/1.0 does not know what an interim answer is (RFC 9110, section 10.1.1).
+        if expects and request.version >= (1, 1) and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     async def _in_time(self, reading: Callable[[], Awaitable[bytes]]) -> bytes:
@@ -60,29 +101,125 @@ class ClientBody:
             raise RequestMalformed(f"The body did not arrive within {BODY_TIMEOUT_S:.0f} seconds.") from None
         except ConnectionError:
             raise ClientGone("The client left before its request was whole.") from None
+        except CodingDamaged as error:
+            raise RequestMalformed(f"The body cannot be decoded: it is {error}.") from None
+        except DecodedTooLarge:
+            raise self._too_large() from None
         except (RequestPayloadError, HttpProcessingError, ClientError) as error:
             raise RequestMalformed(f"The body cannot be read: {error}.") from None
 
-    async def _gather(self) -> bytes:
-        if self._content.is_eof():
-            return self._counted(self._content.read_nowait())
+    async def _gather(self, size: int) -> bytes:
+        """So many bytes or some more, or all, where there are fewer."""
         pieces = []
-        while piece := await self._content.readany():
-            pieces.append(self._counted(piece))
+        begun = self.size
+        while self.size - begun < size and (piece := await self._next(size - self.size + begun)):
+            pieces.append(piece)
+            await self._held.add(len(piece))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    async def _gather_up_to(self, size: int) -> bytes:
-        pieces = []
-        while self.size < size and (piece := await self._content.read(size - self.size)):
-            pieces.append(self._counted(piece))
-        return b"".join(pieces)
-
-    def _counted(self, piece: bytes) -> bytes:
+    async def _next(self, most: int = -1) -> bytes:
+        """What has come next, empty at the end. `most` bounds what is not decoded."""
+        if self._decoder is None:
+            piece = await (self._content.readany() if most < 0 else self._content.read(most))
+        else:
+            piece = await self._decoded(self._decoder)
         self.size += len(piece)
         if self.size > self._max_bytes:
             raise self._too_large()
         return piece
 
+    async def _decoded(self, decoder: ContentDecoder) -> bytes:
+        while True:
+            if decoder.needs_input:
+                packed = await self._content.readany()
+                if not packed:
+                    decoder.end()
+                    return b""
+                decoder.feed(packed)
+            if self._turns:
+                await asyncio.sleep(0)  # Others run between two turns.
+            self._turns += 1
+            if piece := decoder.read():
+                return piece
+
     def _too_large(self) -> TooLarge:
         most = f"{self._max_bytes:,} bytes"
         return TooLarge(f"The body is larger than the {most} that this gateway takes. Send a smaller request.")
+
+
+class DiskSpool:
+    """A `gateway.core.request.Spool`: a file without a name, in the folder for temporary files. Its bytes count as
+    held, so that all files together have a bound."""
+
+    def __init__(self, held: HeldBytes) -> None:
+        self._held = held
+        self._size = 0
+        self._file: IO[bytes] | None = None
+        self._closed = False
+        self._lock = Lock()
+
+    async def write(self, data: bytes) -> None:
+        await self._held.add(len(data))
+        self._size += len(data)
+        try:
+            await asyncio.to_thread(self._append, data)
+        except OSError as error:
+            raise Overloaded(
+                f"The gateway has no room on disk for a form whose files come first ({error.strerror}). Send the fields"
+                " first.",
+                retry_after_ms=1000,
+            ) from None
+
+    def tail(self) -> BodyTail:
+        return _SpooledTail(self)
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    async def read(self, begin: int) -> bytes:
+        return await asyncio.to_thread(self._read, begin)
+
+    def close(self) -> None:
+        # Whoever was cancelled may have left a thread at work: its descriptor must not become another file's.
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+            self._closed = True
+
+    def _append(self, data: bytes) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            if self._file is None:
+                # Without a buffer, so that it never writes when it is closed.
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 # `close` ends it.
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+
+    def _read(self, begin: int) -> bytes:
+        with self._lock:
+            if self._closed or self._file is None:
+                return b""
+            self._file.seek(begin)
+            return self._file.read(_SPOOLED_PIECE_BYTES)
+
+
+class _SpooledTail:
+    """Implements `BodyTail`."""
+
+    def __init__(self, spool: DiskSpool) -> None:
+        self.length: int | None = spool.size
+        self.taken = False
+        self._size = spool.size
+        self._spool = spool
+        self._position = 0
+
+    async def piece(self) -> bytes:
+        self.taken = True
+        if self._position >= self._size:
+            return b""
+        piece = await self._spool.read(self._position)
+        self._position += len(piece)
+        return piece

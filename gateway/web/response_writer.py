@@ -109,8 +109,11 @@ class HttpResponseWriter:
     def fail(self, error: GatewayError) -> None:
         self._stop_timers()
         if not self.started:
-            # After half a body it is not known where the next request begins.
-            self._closing = self._closing or isinstance(error, ShuttingDown | RequestMalformed | UpgradeRequired)
+            # A body that has not come whole is not waited for, and after a broken one it is not known where the next
+            # request begins.
+            is_unread = not self._request.content.is_eof()
+            closes = isinstance(error, ShuttingDown | RequestMalformed | UpgradeRequired)
+            self._closing = self._closing or is_unread or closes
             self.send(error.status, error_headers(error), error_body(error, self._dialect))
             return
         if self._streams_events:

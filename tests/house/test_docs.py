@@ -51,7 +51,7 @@ def test_the_changelog_says_what_is_coming_or_what_came() -> None:
 
 def test_every_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = {name for line in project["dependencies"] for name in re.findall(r"[\w-]+", re.split(r"[>=]", line)[0])}
+    wanted = {name for line in project["dependencies"] for name in re.findall(r"[\w.-]+", re.split(r"[>=]", line)[0])}
     rows = _tables(DOCS / "decisions" / "0001-few-dependencies.md")
     assert wanted - {name.strip() for cells in rows for name in cells[0].split(",")} == set()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import hand_upstream
 from tests.raw_client import http_chat, http_head, raw_client
-from tests.whole_gateway import KEY, whole_gateway
+from tests.whole_gateway import KEY, chat_body, whole_gateway
 
 HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {KEY}\r\n".encode()
 
@@ -50,6 +51,77 @@ async def test_what_is_not_http_gets_a_400_and_a_closed_connection(
         assert (await gateway.chat()).status == 200
         assert upstream.truth.total.requests == 1
     assert _told(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("coding", "status"),
+    [
+        ("gzip, chunked", 501),
+        ("identity, chunked", 501),
+        (", chunked", 501),
+        ("chunked\r\ntransfer-encoding: chunked", 501),
+        ("gzip\r\ntransfer-encoding: chunked", 501),
+        ("CHUNKED", 200),
+    ],
+)
+async def test_a_transfer_coding_other_than_chunked_is_not_implemented(coding: str, status: int) -> None:
+    body = http_chat().partition(b"\r\n\r\n")[2]
+    sent = HEAD + f"transfer-encoding: {coding}\r\n\r\n".encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        async with raw_client(gateway.port) as client:
+            client.send(sent)
+            reply = await client.answer()
+            # Some of these are stopped by aiohttp's parser already.
+            assert reply.status in ({status} if status == 200 else {status, 400})
+            assert status == 200 or await client.rest() == b""
+        assert upstream.truth.total.requests == (status == 200)
+
+
+@pytest.mark.parametrize("admin", [False, True])
+async def test_another_version_of_http_is_refused_in_one_that_is_spoken(admin: bool) -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        async with raw_client(gateway.admin_port if admin else gateway.port) as client:
+            client.send(http_head("GET /v1/models HTTP/2.0", {"host": "g", "authorization": f"Bearer {KEY}"}))
+            head = await client.until(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 505")
+            assert b'"unsupported_http_version"' in await client.rest()
+        assert upstream.truth.total.requests == 0
+
+
+async def test_a_target_with_a_fragment_is_refused() -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        async with raw_client(gateway.port) as client:
+            client.send(http_chat().replace(b"/v1/chat/completions", b"/v1/chat/completions#x", 1))
+            reply = await client.answer()
+            assert (reply.status, reply.error["code"]) == (400, "invalid_request")
+        assert upstream.truth.total.requests == 0
+
+
+async def test_a_client_of_http_1_0_is_not_asked_to_go_on() -> None:
+    async with (
+        DemoUpstream() as upstream,
+        whole_gateway(upstream.base_url) as gateway,
+        raw_client(gateway.port) as client,
+    ):
+        client.send(http_chat(version="1.0", headers={"expect": "100-continue"}))
+        assert (await client.head())[0] == 200
+
+
+async def test_chunks_that_are_mostly_framing_are_refused() -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        async with raw_client(gateway.port) as client:
+            client.send(HEAD + b"transfer-encoding: chunked\r\n\r\n1;" + b"x" * 30_000)
+            for _ in range(100):
+                if not await client.takes(b"x" * 30_000):
+                    break
+            reply = await client.answer()
+            assert (reply.status, reply.error["code"]) == (400, "invalid_request")
+            assert "framing" in reply.error["message"]
+        async with raw_client(gateway.port) as client:
+            body = json.dumps(chat_body(pad="x" * 100_000)).encode()
+            pieces = b"".join(b"1;a=b\r\n%c\r\n" % byte for byte in body)
+            client.send(HEAD + b"transfer-encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n")
+            assert (await client.answer()).status == 200
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST", HEAD, HEAD + b"content-length: 500\r\n\r\n{"])

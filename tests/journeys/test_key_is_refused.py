@@ -48,7 +48,25 @@ async def test_a_key_that_is_not_good_is_refused_with_its_code(headers: dict[str
         assert [line["status"] for line in gateway.lines] == [401, 200]
 
 
-@pytest.mark.parametrize("name", ["x-api-key", "api-key", "X-Api-Key"])
+@pytest.mark.parametrize(
+    "lines", [f"authorization: Bearer {OTHER}", f"Authorization: bearer {OTHER}", f"x-api-key: {OTHER}", "api-key: x"]
+)
+async def test_a_second_key_that_differs_is_refused(lines: str) -> None:
+    team = {"keys": [key_settings(), key_settings("other", OTHER)]}
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, team=team) as gateway:
+        async with raw_client(gateway.port) as client:
+            for sent in (
+                http_chat().replace(b"host:", lines.encode() + b"\r\nhost:", 1),
+                http_chat().replace(b"content-type:", lines.encode() + b"\r\ncontent-type:", 1),
+            ):
+                client.send(sent)
+                reply = await client.answer()
+                assert (reply.status, reply.error["code"]) == (401, "invalid_api_key")
+                assert "differ" in reply.error["message"]
+        assert upstream.truth.total.requests == 0
+
+
+@pytest.mark.parametrize("name", ["x-api-key", "api-key", "X-Api-Key", "x-goog-api-key"])
 async def test_a_key_may_come_in_the_headers_of_azure_and_anthropic(name: str) -> None:
     async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
         async with raw_client(gateway.port) as client:

@@ -74,7 +74,9 @@ async def test_what_is_no_text_or_too_long_is_refused_like_anything_else() -> No
     async with whole_gateway("http://127.0.0.1:1/v1", admin=ADMIN) as gateway, raw_client(gateway.admin_port) as client:
         client.send(b"GET /admin/v1/keys?team=%ff HTTP/1.1\r\nhost: g\r\nauthorization: Bearer \xff\r\n\r\n")
         assert (await client.until(b'"invalid_api_key"')).startswith(b"HTTP/1.1 401")
-        large = await gateway.request("POST", "/admin/v1/reload", admin=True, data=BytesIO(bytes(2**20 + 1)))
+        given = {"authorization": f"Bearer {TOKEN}"}
+        body = BytesIO(bytes(2**20 + 1))
+        large = await gateway.request("POST", "/admin/v1/reload", admin=True, data=body, headers=given)
         assert (large.status, large.error["code"]) == (413, "request_too_large")
 
 

@@ -106,7 +106,7 @@ async def test_a_field_at_the_edge_of_its_rule_passes(fields: dict[str, Any]) ->
         f'{{"model":"{MODEL}",{MESSAGES},"x":1,"x":1}}'.encode(),
         f'{{"model":"{MODEL}",{MESSAGES},"x":"'.encode() + b'\xff\xfe"}',
         f'{{"model":"{MODEL}",{MESSAGES},"x":"'.encode() + b'\xed\xa0\x80"}',
-        f'{{"model":"{MODEL}",{MESSAGES},"x":"\\ud800"}}'.encode(),
+        f'{{"model":"{MODEL}",{MESSAGES},"x\\ud800":1}}'.encode(),
         json.dumps(chat_body()).encode("utf-16"),
     ],
 )

@@ -268,9 +268,9 @@ def body_of(**members: object) -> bytes:
 class GivenBody:
     """A request's body that came in these pieces; or breaks with an error, after them."""
 
-    def __init__(self, *pieces: bytes, failure: Exception | None = None, length: int | None = None) -> None:
-        self.length = length
+    def __init__(self, *pieces: bytes, failure: Exception | None = None) -> None:
         self.taken = self.size = 0
+        self.spools: list[MemorySpool] = []
         self._pieces = list(pieces)
         self._failure = failure
 
@@ -293,6 +293,31 @@ class GivenBody:
         if self._failure is not None:
             raise self._failure
         return b""
+
+    def spool(self) -> MemorySpool:
+        self.spools.append(MemorySpool())
+        return self.spools[-1]
+
+
+class MemorySpool:
+    """A spool, and the tail of what was written into it."""
+
+    def __init__(self) -> None:
+        self.taken = False
+        self.length: int | None = 0
+        self.written = b""
+
+    async def write(self, data: bytes) -> None:
+        self.written += data
+        self.length = len(self.written)
+
+    def tail(self) -> MemorySpool:
+        return self
+
+    async def piece(self) -> bytes:
+        self.taken = True
+        piece, self.written = self.written[:50_000], self.written[50_000:]
+        return piece
 
 
 def arrival_of(body: bytes | Exception | GivenBody, *, endpoint: Endpoint = CHAT, **headers: str) -> IncomingRequest:

@@ -80,6 +80,7 @@ class Whole:
                 log_error=lambda what, error: self.complaints.append((what, error)),
                 clock=StandingClock(),
                 new_id=lambda: next(self.ids),
+                new_boundary=lambda: "b",
                 estimates=Estimates(),
                 keepalive_s=15.0,
             ),

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.errors import BodyUnreadable
-from gateway.core.json_spans import MOST, JsonSpans, read_json_spans
+from gateway.core.errors import BodyUnreadable, FieldInvalid
+from gateway.core.json_spans import MOST, JsonSpans, read_json_spans, refuse_lookalikes
 
 spaces = st.text(alphabet=" \t\r\n", max_size=3)
 names = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -145,8 +146,6 @@ def test_an_escaped_name_is_the_name_that_it_means() -> None:
         b'{"a":"\x01"}',
         b'{"a":"\n"}',
         b'{"a":"\\x"}',
-        b'{"a":"\\ud800"}',
-        b'{"\\ud800":1}',
         b'{"a":1}{"b":2}',
         b'{"a":1}x',
         b'{"a":1}\x00',
@@ -191,6 +190,47 @@ def test_an_object_of_too_many_members_is_refused() -> None:
 
     assert len(read_json_spans(of(MOST)).spans) == MOST
     assert "more than 1,000 members" in refusal(of(MOST + 1))
+
+
+@pytest.mark.parametrize("name", ["k%d", "k"])
+def test_a_million_members_are_refused_before_they_are_decoded(name: str) -> None:
+    body = b"{" + b",".join(b'"%b":1' % (name.replace("%d", str(number))).encode() for number in range(10**6)) + b"}"
+    tracemalloc.start()
+    try:
+        assert "more than 1,000 members" in refusal(body)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("text", ["\\ud83d", "wave \\uDE00!", "\\ud83d\\ud83d\\ude00", "\\\\\\udfff"])
+def test_half_a_surrogate_pair_is_read_as_a_replacement_and_passed_on(text: str) -> None:
+    body = f'{{"model":"m","prompt":"{text}","n":1}}'.encode()
+    members = read_json_spans(body)
+    assert (members.body, members.value("prompt"), members.value("n")) == (body, f'"{text}"'.encode(), b"1")
+    assert json.loads(members.readable).keys() == {"model", "prompt", "n"}
+    json.loads(members.readable)["prompt"].encode()
+
+
+@pytest.mark.parametrize("text", ["\\ud83d\\ude00", "\\\\ud83d", "\\ufffd"])
+def test_whole_pairs_and_what_only_looks_like_half_of_one_stay(text: str) -> None:
+    body = f'{{"a":"{text}"}}'.encode()
+    assert read_json_spans(body).readable is body
+
+
+def test_halves_of_surrogate_pairs_are_refused_in_names_and_in_great_numbers() -> None:
+    assert "surrogate" in refusal(b'{"mode\\ud800l":1}')
+    assert "surrogate" in refusal(b'{"a":"' + b"\\ud800" * (MOST + 1) + b'"}')
+
+
+@pytest.mark.parametrize("name", ["MODEL", "Model", "\u017ftream", "toKen", "to\u212aen", "l\u0131mit", "lIMIT"])
+def test_a_name_that_differs_from_one_that_is_read_by_case_alone_is_refused(name: str) -> None:
+    with pytest.raises(FieldInvalid, match="can be taken for"):
+        refuse_lookalikes(["other", name], {"model", "stream", "token", "limit"})
+
+
+def test_names_that_nobody_could_mistake_pass() -> None:
+    refuse_lookalikes(["model", "models", "Modell", "größe", "", "Größe", "N1"], {"model", "n"})
 
 
 @given(st.binary(max_size=40) | st.text(alphabet='{}[]:,"\\ \n01eE.-truefalsn\ud7ff', max_size=40).map(str.encode))

@@ -25,6 +25,12 @@ def test_operators_and_clients_cannot_be_served_at_one_address() -> None:
     loaded("listen: 127.0.0.1:0\nadmin: {listen: 127.0.0.1:0}\n" + VALID)
 
 
+def test_the_largest_body_fits_into_the_memory_of_all() -> None:
+    said = "max_body_memory: is below `max_body`, so a body of that size could never be taken"
+    assert_refused("max_body: 2MiB\nmax_body_memory: 1MiB # !\n" + VALID, said)
+    loaded("max_body: 2MiB\nmax_body_memory: 2MiB\n" + VALID)
+
+
 def test_several_workers_need_counters_that_they_share() -> None:
     said = "workers: would each count for themselves with memory://; set `store.url` to redis://…, or leave it at 1"
     assert_refused("workers: 2 # !\n" + VALID, said)

@@ -20,7 +20,7 @@ def test_what_is_left_out_has_its_default() -> None:
     assert settings.listen == Address("0.0.0.0", 8080)
     assert settings.admin.listen == Address("127.0.0.1", 9090)
     assert settings.timezone == ZoneInfo("UTC")
-    assert settings.max_body == 10 * 2**20
+    assert settings.max_body == 32 * 2**20
     assert (settings.drain.delay, settings.drain.timeout) == (timedelta(seconds=5), timedelta(minutes=10))
     assert settings.store.url == "memory://"
     upstream = settings.upstreams["main"]

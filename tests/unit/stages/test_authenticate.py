@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from gateway.core.errors import KeyExpired, KeyMissing, KeyUnknown
 from gateway.stages.authenticate import authenticate
@@ -20,12 +23,14 @@ CATALOGUE = catalogue_of()
         {"authorization": f"BEARER   {KEY} "},
         {"x-api-key": KEY},
         {"api-key": KEY},
-        {"x-api-key": KEY, "api-key": "another"},
+        {"x-goog-api-key": KEY},
+        {"X-API-Key": KEY, "api-key": KEY},
         {"x-api-key": "", "api-key": KEY},
-        {"authorization": f"Bearer {KEY}", "x-api-key": "another"},
+        {"authorization": f"Bearer {KEY}", "x-api-key": KEY},
+        CIMultiDict([("authorization", f"Bearer {KEY}"), ("Authorization", f"bearer {KEY}")]),
     ],
 )
-def test_a_key_is_found_where_clients_send_it(headers: dict[str, str]) -> None:
+def test_a_key_is_found_where_clients_send_it(headers: Mapping[str, str]) -> None:
     assert authenticate(headers, CATALOGUE, StandingClock()) is CALLER
 
 
@@ -48,6 +53,8 @@ def test_no_key_is_told_how_to_send_one(headers: dict[str, str]) -> None:
         {"authorization": f"Bearer {KEY} {KEY}"},
         {"authorization": f"Bearer {KEY.upper()}"},
         {"authorization": "Basic eA==", "x-api-key": KEY},
+        {"authorization": f"Bearer \u3000{KEY}"},
+        {"authorization": f"Bearer {KEY}\xa0"},
         {"x-api-key": f" {KEY}"},
         {"x-api-key": "\udcff\udcfe"},
         {"authorization": "Bearer \udcff"},
@@ -58,6 +65,22 @@ def test_another_key_is_unknown(headers: dict[str, str]) -> None:
     with pytest.raises(KeyUnknown) as refused:
         authenticate(headers, CATALOGUE, StandingClock())
     assert KEY not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": f"Bearer {KEY}", "x-api-key": "another"},
+        {"authorization": "Bearer another", "x-api-key": KEY},
+        {"x-api-key": KEY, "api-key": "another"},
+        {"x-goog-api-key": KEY, "api-key": "another"},
+        CIMultiDict([("authorization", f"Bearer {KEY}"), ("authorization", "Bearer another")]),
+        CIMultiDict([("x-api-key", KEY), ("x-api-key", "another")]),
+    ],
+)
+def test_keys_that_differ_are_refused_in_words_of_their_own(headers: Mapping[str, str]) -> None:
+    with pytest.raises(KeyUnknown, match="differ"):
+        authenticate(headers, CATALOGUE, StandingClock())
 
 
 def test_the_hash_of_a_key_is_no_key() -> None:

@@ -363,3 +363,25 @@ def test_an_endpoint_without_stream_options_passes_them_on_unread(path: str, opt
     members = {"input": "text", "max_tokens": 5, "stream_options": options}
     parsed = read_body(body_of(**members), endpoint=ENDPOINTS[path])
     assert parsed.members.value("stream_options") == msgspec.json.encode(options)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","MODEL":"openai/large","messages":[{"role":"user"}]}',
+        b'{"Model":"openai/large","model":"m","messages":[{"role":"user"}]}',
+        b'{"model":"m","\\u017ftream":true,"messages":[{"role":"user"}]}',
+        b'{"model":"m","max_to\\u212aens":5,"messages":[{"role":"user"}]}',
+        b'{"model":"m","Tools":[],"messages":[{"role":"user"}]}',
+        b'{"model":"m","messages":[{"role":"user"}],"stream_options":{"include_usage":true,"Include_Usage":false}}',
+    ],
+)
+def test_a_name_that_an_upstream_may_take_for_one_that_is_read_is_refused(body: bytes) -> None:
+    with pytest.raises(FieldInvalid, match="can be taken for"):
+        read_body(body)
+
+
+def test_a_prompt_that_ends_within_a_character_is_read_and_passed_on() -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"wave \\ud83d"}],"max_tokens":7}'
+    parsed = read_body(body)
+    assert (parsed.members.body, parsed.output_cap, parsed.content_type) == (body, 7, "application/json")

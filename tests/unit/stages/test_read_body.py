@@ -9,24 +9,33 @@ from gateway.core.form import Form
 from gateway.core.request import BodyTail, ParsedRequest
 from gateway.stages.parse_request import parse_request
 from gateway.stages.read_body import BEGINNING_BYTES, read_body
-from tests.forms import FORM_TYPE, field, file, form
+from tests.forms import FORM_TYPE, field, file, form, parts_of
 from tests.unit.fakes import CALLER, MODEL, GivenBody, arrival_of, catalogue_of
 
 FORMS = [row for row in ENDPOINTS.values() if row.takes_form]
 LARGE = b"x" * 200_000
+WRITTEN = "0" * 64
+"""The boundary that the gateway writes."""
 
 
 async def received(
     body: GivenBody, endpoint: Endpoint = TRANSCRIPTIONS, content_type: str = FORM_TYPE, path_model: str = ""
 ) -> bytes | Form:
     request = arrival_of(body, endpoint=endpoint, content_type=content_type)
-    return await read_body(msgspec.structs.replace(request, path_model=path_model))
+    return await read_body(msgspec.structs.replace(request, path_model=path_model), lambda: WRITTEN)
 
 
-async def envelope_of(*parts: bytes, length: int | None = None) -> ParsedRequest:
+def given_form(*parts: bytes) -> GivenBody:
     body = form(*parts)
-    given = GivenBody(*(body[begin : begin + 9_000] for begin in range(0, len(body), 9_000)), length=length)
-    return parse_request(await received(given), TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
+    return GivenBody(*(body[begin : begin + 9_000] for begin in range(0, len(body), 9_000)))
+
+
+async def envelope_of(*parts: bytes) -> ParsedRequest:
+    return parse_request(await received(given_form(*parts)), TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
+
+
+async def sent_by(parsed: ParsedRequest) -> list[tuple[str, str | None, bytes]]:
+    return parts_of(parsed.members.body + await rest_of(parsed), parsed.content_type)
 
 
 async def rest_of(parsed: ParsedRequest) -> bytes:
@@ -70,75 +79,77 @@ async def test_the_paths_model_is_written_into_json(sent: bytes, written: bytes)
         await received(GivenBody(b'{"model": "x", "model": "y"}'), CHAT, "application/json", "m/1")
 
 
-@pytest.mark.parametrize("sent", [[], [field("model", "x")], [field("model", "m/1")]])
-async def test_the_paths_model_is_written_into_a_form_of_any_size(sent: list[bytes]) -> None:
-    body, written = form(*sent, file(LARGE)), form(field("model", "m/1"), file(LARGE))
-    given = GivenBody(*(body[begin : begin + 10_000] for begin in range(0, len(body), 10_000)), length=len(body))
-    taken = await received(given, path_model="m/1")
+@pytest.mark.parametrize("content", [b"sound", LARGE])
+@pytest.mark.parametrize("around", [([], []), ([field("model", "x")], []), ([], [field("model", "x")])])
+async def test_the_paths_model_takes_the_place_of_the_forms(
+    around: tuple[list[bytes], list[bytes]], content: bytes
+) -> None:
+    before, behind = around
+    taken = await received(given_form(*before, file(content), *behind), path_model="m/1")
     assert isinstance(taken, Form)
     assert taken.fields.text("model") == "m/1"
-    assert taken.rest is not None
-    assert taken.rest.length == len(written) - len(taken.fields.body)
-    assert taken.fields.body + await _to_the_end(taken.rest) == written
-
-
-async def test_a_model_behind_the_files_does_not_count_beside_the_paths() -> None:
-    body = form(file(LARGE), field("model", "x"))
-    given = GivenBody(*(body[begin : begin + 10_000] for begin in range(0, len(body), 10_000)), length=len(body))
-    taken = await received(given, path_model="m")
-    assert isinstance(taken, Form)
-    assert taken.rest is not None
-    with pytest.raises(FormUnreadable):
-        await _to_the_end(taken.rest)
+    written = taken.fields.body + (await _to_the_end(taken.rest) if taken.rest is not None else b"")
+    assert written.count(b'name="model"') == 1
+    assert b'name="model"\r\n\r\nm/1\r\n' in written
+    assert content in written
 
 
 async def test_of_a_large_form_the_beginning_is_held_and_the_rest_is_left_where_it_is() -> None:
-    body = form(field("model", "m"), file(LARGE))
-    given = GivenBody(*(body[begin : begin + 10_000] for begin in range(0, len(body), 10_000)), length=len(body))
+    given = given_form(field("model", "m"), file(LARGE))
     taken = await received(given)
     assert isinstance(taken, Form)
-    assert taken.fields.body == body[:BEGINNING_BYTES]
-    assert given.taken == 7
+    assert BEGINNING_BYTES - 200 < len(taken.fields.body) < BEGINNING_BYTES + 200
+    assert given.taken == 8
     assert taken.rest is not None
-    assert (taken.rest.length, taken.rest.taken) == (len(body) - BEGINNING_BYTES, False)
-    assert await taken.rest.piece() == body[BEGINNING_BYTES:70_000]
+    assert (taken.rest.length, taken.rest.taken) == (None, False)
+    assert 5_000 < len(await taken.rest.piece()) < 10_000
     assert taken.rest.taken
+    assert given.spools == []
 
 
-@pytest.mark.parametrize("known", [True, False])
-async def test_of_a_small_form_nothing_is_left(known: bool) -> None:
-    body = form(field("model", "m"), file(b"sound"))
-    taken = await received(GivenBody(body, length=len(body) if known else None))
+async def test_of_a_small_form_nothing_is_left() -> None:
+    taken = await received(given_form(field("model", "m"), file(b"sound")))
     assert isinstance(taken, Form)
     assert taken.rest is None
 
 
-async def test_a_form_that_ends_with_its_beginning_has_no_rest() -> None:
+async def test_a_form_that_ends_with_its_beginning_has_an_end_all_the_same() -> None:
     small = form(field("model", "m"), file(b""))
     body = form(field("model", "m"), file(b"x" * (BEGINNING_BYTES - len(small))))
     assert len(body) == BEGINNING_BYTES
-    known = await received(GivenBody(body, length=len(body)))
-    unknown = await received(GivenBody(body))
-    assert isinstance(known, Form)
-    assert isinstance(unknown, Form)
-    assert known.rest is None
-    assert unknown.rest is not None
-    assert (unknown.rest.length, await unknown.rest.piece()) == (None, b"")
+    taken = await received(GivenBody(body))
+    assert isinstance(taken, Form)
+    assert taken.rest is not None
+    assert await taken.rest.piece() == f"--{WRITTEN}--\r\n".encode()
+    assert await taken.rest.piece() == b""
 
 
-async def test_what_the_gateway_must_know_of_a_form_is_read_and_the_bytes_stay() -> None:
-    parts = field("n", "2"), field("model", "alias"), field("stream", "true"), field("user", "ann"), file(LARGE)
-    parsed = await envelope_of(*parts)
+async def test_what_the_gateway_must_know_of_a_form_is_read_and_comes_first() -> None:
+    parts = (
+        field("prompt", "p"),
+        field("n", "2"),
+        field("model", "alias"),
+        field("stream", "true"),
+        field("user", "ann"),
+    )
+    parsed = await envelope_of(*parts, file(LARGE))
     assert (parsed.model, parsed.asked_model) == (MODEL, "alias")
     assert (parsed.stream, parsed.user) == (True, "ann")
     assert (parsed.output_cap, parsed.choices, parsed.input_bytes) == (None, 1, 0)
-    assert parsed.members.body + await rest_of(parsed) == form(*parts)
+    assert [(name, value) for name, _, value in await sent_by(parsed)] == [
+        ("n", b"2"),
+        ("model", b"alias"),
+        ("stream", b"true"),
+        ("user", b"ann"),
+        ("prompt", b"p"),
+        ("file", LARGE),
+    ]
 
 
-async def test_a_field_behind_a_large_file_is_passed_on_unread() -> None:
-    parsed = await envelope_of(field("model", "m"), file(LARGE), field("user", "ann"), field("stream", "true"))
-    assert (parsed.user, parsed.stream) == ("", False)
-    assert b'name="user"\r\n\r\nann' in await rest_of(parsed)
+async def test_a_field_that_is_read_may_not_follow_what_has_been_passed_on() -> None:
+    parsed = await envelope_of(field("model", "m"), file(LARGE), field("user", "ann"))
+    with pytest.raises(FormUnreadable, match="in front of the files"):
+        await rest_of(parsed)
 
 
 async def test_a_field_behind_a_small_file_is_read() -> None:
@@ -146,11 +157,30 @@ async def test_a_field_behind_a_small_file_is_read() -> None:
     assert (parsed.user, parsed.rest) == ("ann", None)
 
 
+@pytest.mark.parametrize("before", [(), (field("user", "ann"),)])
+async def test_files_that_come_first_wait_for_the_fields(before: tuple[bytes, ...]) -> None:
+    given = given_form(*before, file(LARGE), field("model", "m"), field("stream", "true"), field("prompt", "p"))
+    parsed = parse_request(await received(given), TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
+    assert (parsed.model, parsed.stream) == (MODEL, True)
+    assert parsed.rest is not None
+    (spool,) = given.spools
+    assert parsed.rest.length == spool.length == len(spool.written)
+    assert len(parsed.members.body) < 500
+    sent = {name: value for name, _, value in await sent_by(parsed)}
+    assert sent.pop("user", b"ann") == b"ann"
+    assert sent == {"model": b"m", "stream": b"true", "file": LARGE, "prompt": b"p"}
+
+
+async def test_a_field_that_is_cut_at_the_end_of_the_beginning_is_waited_for() -> None:
+    parts = field("model", "m"), field("pad", "x" * (BEGINNING_BYTES - 250)), field("user", "a" * 300)
+    parsed = await envelope_of(*parts)
+    assert parsed.user == "a" * 300
+
+
 @pytest.mark.parametrize(
     ("parts", "param", "said"),
     [
-        ([file(LARGE), field("model", "m")], "model", "before the files"),
-        ([field("model", "m" * 70_000)], "model", "before the files"),
+        ([file(LARGE)], "model", "required"),
         ([file(b"sound")], "model", "required"),
         ([], "model", "required"),
         ([field("model", "")], "model", "not valid"),

@@ -1,0 +1,200 @@
+"""Content codings of a request's body (RFC 9110, section 8.4): decoded a slice at a time.
+
+A megabyte of any of them can hold a gigabyte. So a decoder is fed and read in turns: one turn of each coding gives at
+most SLICE_BYTES, and whoever reads counts them and lets others run between. Where a body has several codings, each is
+counted: between two of them, too, a body is never larger than is allowed.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import brotli
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+SLICE_BYTES = 256 * 1024
+"""What one turn gives at most, or little more."""
+
+MOST_CODINGS = 4
+"""In a row: programs use one."""
+
+_BROTLI_SLICE_BYTES = SLICE_BYTES // 2
+"""Its decoder gives up to twice as much as it is asked for."""
+
+_ZSTD_WINDOW_LOG = 23
+"""8 MiB, the most that RFC 9659 lets a content coding ask for."""
+_GZIP = 16 + zlib.MAX_WBITS
+_ZLIB = zlib.MAX_WBITS
+_RAW_DEFLATE = -zlib.MAX_WBITS
+
+
+class CodingUnknown(Exception):
+    """There is no decoder for a coding of that name."""
+
+
+class CodingDamaged(Exception):
+    """The body is not what its coding says, or ends too early."""
+
+
+class DecodedTooLarge(Exception):
+    """More than the body may have."""
+
+
+class _Decoder(Protocol):
+    """One coding. `needs_input` says that it gives nothing before it is fed; `whole`, that it may end here."""
+
+    needs_input: bool
+    whole: bool
+
+    def decode(self, data: bytes) -> bytes:
+        """One turn. `data` is empty unless input was needed."""
+        ...
+
+
+class ContentDecoder:
+    """Decodes a body in every coding that its `content-encoding` names."""
+
+    def __init__(self, names: list[str], max_bytes: int) -> None:
+        """Raises CodingUnknown."""
+        if len(names) > MOST_CODINGS or any(name not in _DECODERS for name in names):
+            raise CodingUnknown
+        # The last one that is named was put on last.
+        self._names = names[::-1]
+        self._decoders = [_DECODERS[name]() for name in self._names]
+        self._left = [max_bytes] * len(names)
+        self._input = b""
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._input and all(decoder.needs_input for decoder in self._decoders)
+
+    def feed(self, data: bytes) -> None:
+        """What came, once input is needed."""
+        self._input = data
+
+    def read(self) -> bytes:
+        """What one turn of each coding gives; it may be nothing. Raises CodingDamaged, DecodedTooLarge."""
+        return self._turn(len(self._decoders) - 1)
+
+    def end(self) -> None:
+        """Nothing more will be fed. Raises CodingDamaged."""
+        for name, decoder in zip(self._names, self._decoders, strict=True):
+            if not decoder.whole:
+                raise CodingDamaged(f"{name} that ends too early")
+
+    def _turn(self, place: int) -> bytes:
+        if place < 0:
+            data, self._input = self._input, b""
+            return data
+        decoder, data = self._decoders[place], b""
+        if decoder.needs_input and not (data := self._turn(place - 1)):
+            return b""
+        try:
+            output = decoder.decode(data)
+        except (zlib.error, brotli.error, zstd.ZstdError, _TrailingBytes):
+            raise CodingDamaged(f"not valid {self._names[place]}") from None
+        self._left[place] -= len(output)
+        if self._left[place] < 0:
+            raise DecodedTooLarge
+        return output
+
+
+def codings_of(content_encoding: str) -> list[str]:
+    """The names in a `content-encoding`, in the order in which they were put on."""
+    names = (name.strip(" \t").lower() for name in content_encoding.split(","))
+    return [name for name in names if name not in ("", "identity")]
+
+
+class _TrailingBytes(Exception):
+    """Something follows the end."""
+
+
+class _Zlib:
+    """gzip, of one member or many, and deflate.
+
+    `deflate` means the zlib format (RFC 9110, section 8.4.1.2), but some programs send the raw one: the first byte
+    tells, since the low half of a zlib stream's is always 8.
+    """
+
+    def __init__(self, *, is_gzip: bool) -> None:
+        self.needs_input, self.whole = True, False
+        self._is_gzip = is_gzip
+        self._member: zlib._Decompress | None = None
+        self._rest = b""
+
+    def decode(self, data: bytes) -> bytes:
+        data = self._rest + data
+        if self._member is None:
+            if self.whole and not self._is_gzip:
+                raise _TrailingBytes
+            self._member = zlib.decompressobj(self._format(data))
+        member = self._member
+        output = member.decompress(data, SLICE_BYTES)
+        self.whole = member.eof
+        self._rest = member.unused_data if member.eof else member.unconsumed_tail
+        # Where it stopped for the size alone, there may be more although all input is taken.
+        self.needs_input = not self._rest and (member.eof or len(output) < SLICE_BYTES)
+        if member.eof:
+            self._member = None
+        return output
+
+    def _format(self, data: bytes) -> int:
+        if self._is_gzip:
+            return _GZIP
+        return _ZLIB if data[0] & 0x0F == zlib.DEFLATED else _RAW_DEFLATE
+
+
+class _Brotli:
+    """br: RFC 7932."""
+
+    def __init__(self) -> None:
+        self.needs_input, self.whole = True, False
+        self._decompressor = brotli.Decompressor()
+
+    def decode(self, data: bytes) -> bytes:
+        if self.whole:
+            raise _TrailingBytes
+        output: bytes = self._decompressor.process(data, output_buffer_limit=_BROTLI_SLICE_BYTES)
+        self.whole = self._decompressor.is_finished()
+        is_stopped = len(output) >= _BROTLI_SLICE_BYTES or not self._decompressor.can_accept_more_data()
+        self.needs_input = self.whole or not is_stopped
+        return output
+
+
+class _Zstd:
+    """zstd, of one frame or many: RFC 8878."""
+
+    def __init__(self) -> None:
+        self.needs_input, self.whole = True, False
+        self._frame = _new_frame()
+        self._rest = b""
+
+    def decode(self, data: bytes) -> bytes:
+        output = self._frame.decompress(self._rest + data, SLICE_BYTES)
+        self.whole = self._frame.eof
+        self._rest = self._frame.unused_data if self.whole else b""
+        self.needs_input = not self._rest if self.whole else self._frame.needs_input
+        if self.whole:
+            self._frame = _new_frame()
+        return output
+
+
+def _new_frame() -> zstd.ZstdDecompressor:
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
+
+
+_DECODERS: dict[str, Callable[[], _Decoder]] = {
+    "gzip": partial(_Zlib, is_gzip=True),
+    "x-gzip": partial(_Zlib, is_gzip=True),
+    "deflate": partial(_Zlib, is_gzip=False),
+    "br": _Brotli,
+    "zstd": _Zstd,
+}
