@@ -49,7 +49,7 @@ def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapsh
     if asked is None or asked > budget:
         # A cap that is not above the budget is the client's own affair: Anthropic's interleaved thinking may exceed it.
         least = max(least, budget + 1)
-    _refuse_broken_cap(asked, least, endpoint, binding.model)
+    _refuse_cap_within_thinking(asked, budget, endpoint, binding.model)
     return ParsedRequest(
         endpoint=endpoint,
         binding=binding,
@@ -164,15 +164,15 @@ def _thinking_budget(members: JsonSpans, paths: Sequence[Path]) -> int:
     return 0
 
 
-def _refuse_broken_cap(asked: int | None, least: int, endpoint: Endpoint, model: Model) -> None:
-    """Raise FieldInvalid where the model's maximum lowers the client's cap below what the request needs to work."""
+def _refuse_cap_within_thinking(asked: int | None, budget: int, endpoint: Endpoint, model: Model) -> None:
+    """Raise FieldInvalid where the model's maximum lowers the client's cap to its thinking budget or below."""
     most = model.max_output_tokens
-    if asked is None or most is None or not most < least <= asked:
+    if asked is None or most is None or not most <= budget < asked:
         return
     cap = endpoint.cap_members[-1]
     raise FieldInvalid(
         f"The model {model.name!r} may produce {most:,} tokens at most here (its max_output_tokens), and this request"
-        f" needs at least {least:,}: more than its thinking budget. Lower the thinking budget, and {cap} with it.",
+        f" needs more than its thinking budget of {budget:,}. Lower the thinking budget.",
         param=cap,
     )
 
