@@ -81,6 +81,10 @@ async def test_people_get_tables_and_programs_what_the_admin_api_gives(store: Js
         (row,) = csv.DictReader(io.StringIO((await operator.run("usage", "--by", "team", "--csv")).stdout))
         assert (row["team"], row["requests"], row["output_tokens"]) == ("search", "1", "30")
 
+        shown = await operator.run("usage", "--by", "upstream,month", "--since", "7d", "--sort", "usd", "--top", "3")
+        heading, row, _ = [line.split() for line in shown.stdout.splitlines()]
+        assert (heading[:3], row[0], row[2]) == (["upstream", "month", "requests"], "up1", "1")
+
         lines = (await operator.run("limits")).stdout.splitlines()
         assert lines[0].split()[:3] == ["limit", "of", "used"]
         assert lines[1].startswith("tokens-per-day             team search ")
