@@ -39,6 +39,9 @@ _ALWAYS = {
 }
 """The others are in a table where they are not zero."""
 
+_FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that spreadsheets compute (OWASP, CSV Injection)."""
+
 
 @click.command(epilog="Example: gateway usage --since month --by user,model --team search --sort usd --top 10")
 @config_option
@@ -76,7 +79,12 @@ def usage(config: str, as_csv: bool, as_json: bool, **query: str | None) -> None
 def _show_csv(report: dict[str, Any], groups: list[str]) -> None:
     writer = csv.DictWriter(sys.stdout, [*groups, *_HEADINGS], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(report["rows"])
+    writer.writerows(row | {name: _as_text(row[name]) for name in groups} for row in report["rows"])
+
+
+def _as_text(name: str) -> str:
+    """Clients choose the names of users: no spreadsheet may take one for a formula."""
+    return f"'{name}" if name.startswith(_FORMULA_MARKS) else name
 
 
 def _show_table(report: dict[str, Any], groups: list[str]) -> None:
