@@ -111,7 +111,8 @@ def ask(name: str, bound_by: Sequence[Limit]) -> AdmissionRequest:
 
 def truth(reservation: Reservation, key: str) -> Settlement:
     dues = tuple([SettlementLine(hold, USED.total) for hold in reservation.holds])
-    return Settlement(reservation.id, reservation.at_ms, dues, LedgerEntry("2026-11-23", "bench", key, "m", USED, 31))
+    entry = LedgerEntry("2026-11-23", "bench", key, "m", USED, 31, upstream="up1")
+    return Settlement(reservation.id, reservation.at_ms, dues, entry)
 
 
 class Run:

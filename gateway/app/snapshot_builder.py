@@ -137,6 +137,7 @@ def _callers(settings: Settings, team: str) -> Iterator[tuple[str, Caller]]:
         models=() if written.models is None else (written.models,),
         limits=(*everybodys, *_limits(written.limits, _Subject(Scope.TEAM, team, team))),
         user_limits=_limits(written.user_limits, _Subject(Scope.USER, "", team)),
+        cost_center=written.cost_center,
     )
     for key in written.keys:
         if key.digest:

@@ -27,11 +27,16 @@ def table(headings: Sequence[str], rows: Sequence[Row]) -> str:
 
 
 def figure(cell: str | int | float) -> str:
-    """Whole numbers as 1,234,567, others with what they have of six decimals."""
+    """Whole numbers as 1,234,567, others with what they have of six decimals. What clients chose may have characters
+    that a terminal obeys: they are spelled out."""
     if isinstance(cell, str):
-        return cell
+        return cell if cell.isprintable() else "".join(map(_printable, cell))
     text = f"{cell:,}" if isinstance(cell, int) else f"{cell:,.6f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:

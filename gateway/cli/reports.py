@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import click
@@ -53,7 +54,8 @@ async def _of_store(page: str, settings: Settings, query: Mapping[str, str]) -> 
     options = RedisOptions(settings.store.url, secrets.token_hex(6), settings.store.prefix, _TIMEOUT_S)
     store = RedisStore(options, settings.timezone)
     try:
-        return await REPORTS[page](store, snapshot(settings), query)
+        today = datetime.now(settings.timezone).date()
+        return await REPORTS[page](store, snapshot(settings), query, today)
     except StoreUnavailable:
         trouble = (store.trouble or "does not answer").rstrip(".")  # What the system says often ends in a full stop.
         raise click.ClickException(f"The store {trouble}. Is store.url right?") from None

@@ -11,39 +11,63 @@ import click
 from gateway.cli.configuration import config_option
 from gateway.cli.output import Row, json_option, show_json, table
 from gateway.cli.reports import report_or_end
+from gateway.store.ledger import GROUPS
 
 _HEADINGS = {
     "requests": "requests",
     "input_tokens": "input",
     "cached_input_tokens": "cached",
+    "cache_write_tokens": "cache writes",
+    "cache_write_1h_tokens": "for 1 h",
     "output_tokens": "output",
     "reasoning_tokens": "reasoning",
     "estimated_tokens": "estimated",
+    "audio_input_tokens": "audio in",
+    "image_input_tokens": "image in",
+    "audio_output_tokens": "audio out",
+    "image_output_tokens": "image out",
+    "images": "images",
+    "searches": "searches",
+    "audio_ms": "audio ms",
+    "characters": "characters",
     "usd": "USD",
 }
 """The figures of a row by their names in JSON, and what people read."""
 
+_ALWAYS = {
+    *("requests", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "estimated_tokens", "usd")
+}
+"""The others are in a table where they are not zero."""
 
-@click.command(epilog="Example: gateway usage --since 2026-11-01 --by day,model --team search")
+_FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that spreadsheets compute (OWASP, CSV Injection)."""
+
+
+@click.command(epilog="Example: gateway usage --since month --by user,model --team search --sort usd --top 10")
 @config_option
 @click.option("--team", metavar="TEAM", help="Of this team alone.")
 @click.option("--key", metavar="ID", help="Of this key alone.")
 @click.option("--model", metavar="MODEL", help="Of this model alone.")
-@click.option("--since", metavar="DAY", help="From this day on, such as 2026-11-01.")
+@click.option("--user", metavar="NAME", help="Of this end user alone.")
+@click.option("--upstream", metavar="NAME", help="Of this upstream alone.")
+@click.option("--since", metavar="DAY", help="From this day on: 2026-11-01, 7d (seven days with today) or month.")
 @click.option("--until", metavar="DAY", help="Up to this day, which is left out.")
-@click.option("--by", default="team,model", show_default=True, help="A row for each: any of day, team, key, model.")
+@click.option("--by", default="team,model", show_default=True, help=f"A row for each: any of {', '.join(GROUPS)}.")
+@click.option("--sort", metavar="FIGURE", help="The largest first: usd, or another figure by its name in JSON.")
+@click.option("--top", metavar="N", help="The first N rows; by usd where --sort does not say more.")
 @click.option("--csv", "as_csv", is_flag=True, help="As CSV, for spreadsheets.")
 @json_option
 def usage(config: str, as_csv: bool, as_json: bool, **query: str | None) -> None:
     """Show tokens, requests and cost from the ledger.
 
-    Cached tokens are a part of the input, reasoning of the output; estimated are those of both that no
-    model server reported. Days begin in the configuration's time zone.
+    Cached tokens and cache writes are parts of the input, reasoning of the output; estimated are those of both that
+    no model server reported. Days begin in the configuration's time zone. The total is of all rows, however many are
+    shown.
     """
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude one another.")
     report = report_or_end("usage", config, query)
-    groups = [name for name in (query["by"] or "").split(",") if name]
+    groups = list(dict.fromkeys(name for name in (query["by"] or "").split(",") if name))
     if as_json:
         show_json(report)
     elif as_csv:
@@ -55,21 +79,21 @@ def usage(config: str, as_csv: bool, as_json: bool, **query: str | None) -> None
 def _show_csv(report: dict[str, Any], groups: list[str]) -> None:
     writer = csv.DictWriter(sys.stdout, [*groups, *_HEADINGS], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(report["rows"])
+    writer.writerows(row | {name: _as_text(row[name]) for name in groups} for row in report["rows"])
+
+
+def _as_text(name: str) -> str:
+    """Clients choose the names of users: no spreadsheet may take one for a formula."""
+    return f"'{name}" if name.startswith(_FORMULA_MARKS) else name
 
 
 def _show_table(report: dict[str, Any], groups: list[str]) -> None:
     if not report["rows"]:
         click.echo("Nothing was used.")
         return
-    rows = [_row(row, groups) for row in report["rows"]] if groups else []
-    total = ["total", *[""] * (len(groups) - 1), *_figures(report["total"])] if groups else _figures(report["total"])
-    click.echo(table([*groups, *_HEADINGS.values()], [*rows, total]))
-
-
-def _row(row: dict[str, Any], groups: list[str]) -> Row:
-    return [*(row[name] for name in groups), *_figures(row)]
-
-
-def _figures(row: dict[str, Any]) -> list[int | float]:
-    return [row[name] for name in _HEADINGS]
+    total = report["total"]
+    shown = [name for name in _HEADINGS if name in _ALWAYS or total[name]]
+    rows: list[Row] = [[row[name] for name in (*groups, *shown)] for row in report["rows"]] if groups else []
+    blanks = ["total", *[""] * (len(groups) - 1)] if groups else []
+    rows.append([*blanks, *(total[name] for name in shown)])
+    click.echo(table([*groups, *(_HEADINGS[name] for name in shown)], rows))

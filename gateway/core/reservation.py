@@ -125,7 +125,9 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class LedgerEntry(msgspec.Struct, frozen=True):
-    """One line of the bill. `day` is YYYY-MM-DD in the configured time zone; `cost` micro-dollars."""
+    """One line of the bill. `day` is YYYY-MM-DD in the configured time zone; `cost` micro-dollars. `upstream` is empty
+    where none was chosen, `user` where the request names no end user. `cost_center` is the team's at that time, so that
+    a later change of it leaves the past as it was."""
 
     day: str
     team: str
@@ -133,6 +135,9 @@ class LedgerEntry(msgspec.Struct, frozen=True):
     model: str
     usage: Usage
     cost: int
+    upstream: str = ""
+    user: str = ""
+    cost_center: str = ""
 
 
 class SettlementLine(msgspec.Struct, frozen=True):

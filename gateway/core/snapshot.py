@@ -123,6 +123,8 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     user_limits: tuple[Limit, ...] = ()
     expires_ms: int | None = None
     disabled: bool = False
+    cost_center: str = ""
+    """Its team's."""
 
     def may_use(self, model: str) -> bool:
         return all(matches(model, patterns) for patterns in self.models)

@@ -4,8 +4,8 @@ A cell is a day and the models of the configuration whose routes to the upstream
 The provider names snapshots (`gpt-4o-2024-08-06`) where a route names the model (`gpt-4o`), or the reverse: the
 ending that is a date or `latest` is left out where that makes the match certain.
 
-The export's days are in UTC, the ledger's in the configuration's time zone. While the ledger's rows have no upstream,
-they are those of the models that have a route to it, whichever upstream served them.
+The export's days are in UTC, the ledger's in the configuration's time zone. Rows of the ledger that have no upstream,
+as those of older gateways, are counted where their model has a route to it, whichever upstream served them.
 """
 
 from __future__ import annotations
@@ -131,12 +131,12 @@ class _LedgerFigures:
 
     def __init__(self, report: Row, upstream: str, groups: Sequence[ModelGroup]) -> None:
         rows: list[Row] = report["rows"]
-        self.knows_upstreams = any("upstream" in row for row in rows)
+        self.knows_upstreams = all(row.get("upstream") for row in rows)
         self.figures = frozenset(FIGURES) & frozenset(report["total"])
         self._sums: dict[tuple[str, str], dict[str, Decimal]] = {}
         titles = {model: group.title for group in groups for model in group.models}
         for row in rows:
-            if row["model"] in titles and row.get("upstream", upstream) == upstream:
+            if row["model"] in titles and (row.get("upstream") or upstream) == upstream:
                 for title in (titles[row["model"]], ALL_MODELS):
                     self._add((row["day"], title), row)
 
@@ -312,7 +312,7 @@ class _Reasons:
         if len(cell.provider_models) > 1:
             yield f"{', '.join(cell.provider_models)} are counted as one model"
         if cell.model in self._shared:
-            yield "the model has routes to other upstreams, too, and the ledger's rows do not tell which one served"
+            yield "the model has routes to other upstreams, too, and not all of the ledger's rows tell which one served"
         estimated = self._ledger.of(cell.day, cell.model).get("estimated_tokens", _ZERO)
         if estimated:
             yield f"{estimated:,} tokens of the ledger are estimated, since the upstream did not report them"

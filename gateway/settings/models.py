@@ -367,6 +367,7 @@ class TeamSettings(BaseSection):
     models: tuple[ModelPattern, ...] | None = setting(
         None, "The models that the team may use, as globs; left out: every model.", min_length=1
     )
+    cost_center: str = setting("", "What reports of usage can group the team by.", max_length=64)
     limits: Limits = setting((), "Limits shared by all of the team's keys.")
     user_limits: Limits = setting((), "Limits on each end user (the request's `user`) by itself.")
     keys: tuple[KeySettings, ...] = setting((), "The keys of the team.")

@@ -65,8 +65,18 @@ def settlement(exchange: Exchange, reservation: Reservation, zone: tzinfo) -> Se
     entry = None
     if usage is not None and exchange.caller is not None and exchange.parsed is not None:
         day = datetime.fromtimestamp(reservation.at_ms / 1000, zone).date().isoformat()
-        caller, model = exchange.caller, exchange.parsed.model.name
-        entry = LedgerEntry(day, caller.team, caller.key_id, model, usage, exchange.cost)
+        caller, parsed, target = exchange.caller, exchange.parsed, exchange.target
+        entry = LedgerEntry(
+            day=day,
+            team=caller.team,
+            key=caller.key_id,
+            model=parsed.model.name,
+            usage=usage,
+            cost=exchange.cost,
+            upstream=target.upstream.name if target else "",
+            user=parsed.user,
+            cost_center=caller.cost_center,
+        )
     used = usage or Usage()
     dues = tuple([SettlementLine(hold, _actual(hold, used, exchange.cost)) for hold in reservation.holds])
     return Settlement(reservation.id, reservation.at_ms, dues, entry)

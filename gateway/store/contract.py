@@ -33,8 +33,8 @@ class CallRefused(StoreUnavailable):
 
 
 class UsageQuery(msgspec.Struct, frozen=True):
-    """Which rows of the ledger, and grouped by what. Days are YYYY-MM-DD, `until` is exclusive;
-    `by` is any of day, team, key, model; empty filters let everything through."""
+    """Which rows of the ledger, and grouped by what. Days are YYYY-MM-DD, `until` is exclusive; `by` is any of the
+    first fields of a UsageRow; empty filters let everything through."""
 
     by: tuple[str, ...] = ()
     since: str = ""
@@ -42,16 +42,26 @@ class UsageQuery(msgspec.Struct, frozen=True):
     team: str = ""
     key: str = ""
     model: str = ""
+    upstream: str = ""
+    user: str = ""
+
+    @property
+    def is_about_users(self) -> bool:
+        return bool(self.user) or "user" in self.by
 
 
 class UsageRow(msgspec.Struct):
     """Sums over one group; the fields that are not grouped by are empty. `cost` is in micro-dollars,
-    `estimated` the tokens (input and output) that no upstream reported."""
+    `estimated` the tokens (input and output) that no upstream reported. The other figures are those of `Usage`."""
 
     day: str = ""
+    month: str = ""
     team: str = ""
     key: str = ""
     model: str = ""
+    upstream: str = ""
+    cost_center: str = ""
+    user: str = ""
     requests: int = 0
     input: int = 0
     cached_input: int = 0
@@ -59,6 +69,16 @@ class UsageRow(msgspec.Struct):
     reasoning: int = 0
     estimated: int = 0
     cost: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    audio_input: int = 0
+    image_input: int = 0
+    audio_output: int = 0
+    image_output: int = 0
+    images: int = 0
+    searches: int = 0
+    audio_ms: int = 0
+    characters: int = 0
 
 
 class Counters(Protocol):

@@ -1,88 +1,83 @@
 """What operators ask of a store: the ledger by group, and how limits are; the same from the admin API and from the
 command line.
 
-A row of the ledger is a list of figures (`COLUMNS`), which both backends add up with `UsageSums`. Reports are JSON
-objects, made piece by piece, so that a long one leaves the event loop to others in between.
+Reports are JSON objects, made piece by piece, so that a long one leaves the event loop to others in between.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import date
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import date, timedelta
 from typing import Any
+
+import msgspec
 
 from gateway.core.errors import FieldInvalid
 from gateway.core.limit_status import limit_status_object
-from gateway.core.reservation import LedgerEntry
 from gateway.core.snapshot import ConfigSnapshot
-from gateway.core.usage import UsageSource
 from gateway.store.contract import Store, UsageQuery, UsageRow
+from gateway.store.ledger import GROUPS
 
-COLUMNS = ("requests", "input", "cached_input", "output", "reasoning", "estimated", "cost")
-"""The figures of a row, in the order in which they are kept."""
+FIGURES: Mapping[str, Callable[[UsageRow], int | float]] = {
+    "requests": lambda row: row.requests,
+    "input_tokens": lambda row: row.input,
+    "cached_input_tokens": lambda row: row.cached_input,
+    "cache_write_tokens": lambda row: row.cache_write + row.cache_write_1h,
+    "cache_write_1h_tokens": lambda row: row.cache_write_1h,
+    "output_tokens": lambda row: row.output,
+    "reasoning_tokens": lambda row: row.reasoning,
+    "estimated_tokens": lambda row: row.estimated,
+    "audio_input_tokens": lambda row: row.audio_input,
+    "image_input_tokens": lambda row: row.image_input,
+    "audio_output_tokens": lambda row: row.audio_output,
+    "image_output_tokens": lambda row: row.image_output,
+    "images": lambda row: row.images,
+    "searches": lambda row: row.searches,
+    "audio_ms": lambda row: row.audio_ms,
+    "characters": lambda row: row.characters,
+    "usd": lambda row: row.cost / 1_000_000,
+}
+"""The figures of a row of the report by their names in JSON."""
 
-GROUPS = ("day", "team", "key", "model")
-
+_PARAMETERS = ("by", "since", "until", "team", "key", "model", "user", "upstream", "sort", "top")
 _LIMITS_AT_ONCE = 200
+_LAST_DAYS = re.compile(r"([1-9]\d{0,3})d")
 
 JsonObject = dict[str, Any]
 
-Report = Callable[[Store, ConfigSnapshot, Mapping[str, str]], Awaitable[JsonObject]]
-"""Answers a query as written in a URL. Raises FieldInvalid, StoreUnavailable."""
+Report = Callable[[Store, ConfigSnapshot, Mapping[str, str], date], Awaitable[JsonObject]]
+"""Answers a query as written in a URL; the date is today in the configured time zone. Raises FieldInvalid,
+StoreUnavailable."""
 
 
-class UsageSums:
-    """Add rows in any order; `rows` are sorted by their group."""
+class UsageOrder(msgspec.Struct, frozen=True):
+    """By which figure the rows of a report are sorted, the largest first, and how many are shown; by their group where
+    there is no figure, all where there is no number."""
 
-    def __init__(self, query: UsageQuery) -> None:
-        self._query = query
-        self._sums: dict[tuple[str, ...], list[int]] = {}
-
-    def add(self, names: dict[str, str], figures: Sequence[int]) -> None:
-        """`names` are the row's day, team, key and model."""
-        query = self._query
-        asked = (query.team or names["team"], query.key or names["key"], query.model or names["model"])
-        if asked != (names["team"], names["key"], names["model"]):
-            return
-        group = tuple([names[name] for name in query.by])
-        total = self._sums.get(group)
-        if total is None:
-            self._sums[group] = list(figures)
-            return
-        for place, figure in enumerate(figures):
-            total[place] += figure
-
-    def covers(self, day: str) -> bool:
-        return day >= self._query.since and (not self._query.until or day < self._query.until)
-
-    def rows(self) -> list[UsageRow]:
-        rows = []
-        for group, total in sorted(self._sums.items()):
-            fields: dict[str, Any] = dict(zip(self._query.by, group, strict=True))
-            rows.append(UsageRow(**fields | dict(zip(COLUMNS, total, strict=True))))
-        return rows
-
-
-def figures_of(entry: LedgerEntry) -> tuple[int, ...]:
-    usage = entry.usage
-    estimated = usage.total if usage.source is UsageSource.ESTIMATED else 0
-    return (1, usage.input, usage.cached_input, usage.output, usage.reasoning, estimated, entry.cost)
+    figure: str = ""
+    top: int | None = None
 
 
 def json_list(data: list[JsonObject]) -> JsonObject:
     return {"data": data, "next": None}
 
 
-async def _usage(store: Store, _snapshot: ConfigSnapshot, query: Mapping[str, str]) -> JsonObject:
-    """`{"rows": […], "total": {…}}`; a row has the fields that it is grouped by, and its sums."""
-    asked = _usage_query(query)
+async def _usage(store: Store, _snapshot: ConfigSnapshot, query: Mapping[str, str], today: date) -> JsonObject:
+    """`{"rows": […], "total": {…}}`; a row has the fields that it is grouped by, and its sums. The total is of all
+    rows, however many are shown."""
+    asked, order = _usage_query(query, today), _usage_order(query)
     rows = await store.usage(asked)
-    grouped = [{name: getattr(row, name) for name in asked.by} | _totals((row,)) for row in rows]
-    return {"rows": grouped, "total": _totals(rows)}
+    total = _totals(rows)
+    if order.figure:
+        rows.sort(key=FIGURES[order.figure], reverse=True)
+    grouped = [{name: getattr(row, name) for name in asked.by} | _totals((row,)) for row in rows[: order.top]]
+    return {"rows": grouped, "total": total}
 
 
-async def _limits(store: Store, snapshot: ConfigSnapshot, query: Mapping[str, str]) -> JsonObject:
+async def _limits(store: Store, snapshot: ConfigSnapshot, query: Mapping[str, str], _today: date) -> JsonObject:
+    _refuse_unknown(query, ("team",))
     team = query.get("team", "")
     if team and team not in snapshot.teams:
         known = ", ".join(sorted(snapshot.teams)) or "none"
@@ -100,38 +95,51 @@ async def _limits(store: Store, snapshot: ConfigSnapshot, query: Mapping[str, st
 REPORTS: Mapping[str, Report] = {"usage": _usage, "limits": _limits}
 
 
-def _usage_query(given: Mapping[str, str]) -> UsageQuery:
-    """A query as written: `by` a list with commas, days as YYYY-MM-DD. Raises FieldInvalid."""
-    unknown = [name for name in given if name not in ("by", "since", "until", "team", "key", "model")]
-    if unknown:
-        raise FieldInvalid(
-            f"{unknown[0]!r} is not known here; there are by, since, until, team, key, model.", param=unknown[0]
-        )
-    by = tuple(part for part in given.get("by", "").split(",") if part)
+def _usage_query(given: Mapping[str, str], today: date) -> UsageQuery:
+    """A query as written: `by` a list with commas. Raises FieldInvalid."""
+    _refuse_unknown(given, _PARAMETERS)
+    by = tuple(dict.fromkeys(part for part in given.get("by", "").split(",") if part))
     for part in by:
         if part not in GROUPS:
-            raise FieldInvalid(f"'by' cannot be {part!r}; it is made of {', '.join(GROUPS)}.", param="by")
-    for name in ("since", "until"):
-        _check_day(name, given.get(name, ""))
-    return UsageQuery(by=by, **{name: given[name] for name in given if name != "by"})
+            raise FieldInvalid(f"'by' cannot be {part[:64]!r}; it is made of {', '.join(GROUPS)}.", param="by")
+    days = {name: _day(name, given[name], today) for name in ("since", "until") if given.get(name)}
+    filters = {name: given[name] for name in ("team", "key", "model", "user", "upstream") if name in given}
+    return UsageQuery(by=by, **days, **filters)
+
+
+def _usage_order(given: Mapping[str, str]) -> UsageOrder:
+    """Raises FieldInvalid."""
+    figure, top = given.get("sort", ""), given.get("top", "")
+    if figure and figure not in FIGURES:
+        raise FieldInvalid(f"'sort' cannot be {figure[:64]!r}; it is one of {', '.join(FIGURES)}.", param="sort")
+    if not top:
+        return UsageOrder(figure)
+    if not re.fullmatch(r"[1-9]\d{0,8}", top, re.ASCII):
+        raise FieldInvalid("'top' must be a number of rows, such as 10.", param="top")
+    return UsageOrder(figure or "usd", int(top))
+
+
+def _refuse_unknown(given: Mapping[str, str], known: Iterable[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise FieldInvalid(f"{name[:64]!r} is not known here; there are {', '.join(known)}.", param=name[:64])
 
 
 def _totals(rows: Iterable[UsageRow]) -> JsonObject:
     every = list(rows)
-    return {
-        "requests": sum(row.requests for row in every),
-        "input_tokens": sum(row.input for row in every),
-        "cached_input_tokens": sum(row.cached_input for row in every),
-        "output_tokens": sum(row.output for row in every),
-        "reasoning_tokens": sum(row.reasoning for row in every),
-        "estimated_tokens": sum(row.estimated for row in every),
-        "usd": sum(row.cost for row in every) / 1_000_000,
-    }
+    totals = {name: sum(map(figure, every)) for name, figure in FIGURES.items()}
+    # Summed in whole micro-dollars.
+    return totals | {"usd": sum(row.cost for row in every) / 1_000_000}
 
 
-def _check_day(name: str, text: str) -> None:
+def _day(name: str, text: str, today: date) -> str:
+    """A day as the ledger writes it: of `2026-11-01`, `month` (its first day) or `7d` (today is the last of seven)."""
+    if text == "month":
+        return today.replace(day=1).isoformat()
+    last_days = _LAST_DAYS.fullmatch(text)
+    if last_days:
+        return (today - timedelta(days=int(last_days[1]) - 1)).isoformat()
     try:
-        if text:
-            date.fromisoformat(text)
+        return date.fromisoformat(text).isoformat()
     except ValueError:
-        raise FieldInvalid(f"{name!r} must be a day such as 2026-11-01.", param=name) from None
+        raise FieldInvalid(f"{name!r} must be a day such as 2026-11-01, or 7d, or month.", param=name) from None

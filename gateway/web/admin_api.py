@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 
 from gateway.core.errors import (
     AdminForbidden,
@@ -89,7 +90,8 @@ async def content_of(path: str, services: Services, query: Mapping[str, str]) ->
 
 def _reported(report: Report) -> Content:
     async def content(services: Services, query: Mapping[str, str]) -> JsonObject:
-        return await report(services.store, services.snapshot, query)
+        today = datetime.fromtimestamp(services.clock.now_ms() / 1000, services.zone).date()
+        return await report(services.store, services.snapshot, query, today)
 
     return content
 

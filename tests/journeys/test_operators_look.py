@@ -37,9 +37,11 @@ async def test_usage_tells_what_was_settled_by_what_one_asks() -> None:
         ]
         assert told["total"]["output_tokens"] == 60
         assert (await ask(gateway, "usage?since=2999-01-01")).json["rows"] == []
+        told = (await ask(gateway, "usage?by=upstream,user,cost_center&since=month&sort=usd&top=1&upstream=up1")).json
+        assert [(row["upstream"], row["user"], row["requests"]) for row in told["rows"]] == [("up1", "", 2)]
 
 
-@pytest.mark.parametrize("query", ["by=colour", "since=yesterday", "until=1", "colour=red"])
+@pytest.mark.parametrize("query", ["by=colour", "since=yesterday", "until=1", "sort=colour", "top=no", "colour=red"])
 async def test_a_question_that_means_nothing_is_told_so(query: str) -> None:
     async with whole_gateway("http://127.0.0.1:1/v1", admin=ADMIN) as gateway:
         reply = await ask(gateway, f"usage?{query}")

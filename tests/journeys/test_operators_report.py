@@ -81,10 +81,37 @@ async def test_people_get_tables_and_programs_what_the_admin_api_gives(store: Js
         (row,) = csv.DictReader(io.StringIO((await operator.run("usage", "--by", "team", "--csv")).stdout))
         assert (row["team"], row["requests"], row["output_tokens"]) == ("search", "1", "30")
 
+        shown = await operator.run("usage", "--by", "upstream,month", "--since", "7d", "--sort", "usd", "--top", "3")
+        heading, row, _ = [line.split() for line in shown.stdout.splitlines()]
+        assert (heading[:3], row[0], row[2]) == (["upstream", "month", "requests"], "up1", "1")
+
         lines = (await operator.run("limits")).stdout.splitlines()
         assert lines[0].split()[:3] == ["limit", "of", "used"]
         assert lines[1].startswith("tokens-per-day             team search ")
         assert lines[2].startswith("requests-per-day (shadow)  team search ")
+
+
+async def test_users_are_told_though_their_names_are_meant_to_harm(store: Json, tmp_path: Path) -> None:
+    admin = {"listen": "127.0.0.1:0", "token": TOKEN}
+    async with (
+        DemoUpstream(DemoScript(chunks=30, cached_tokens=4)) as upstream,
+        whole_gateway(upstream.base_url, admin=admin, team=TEAM | {"cost_center": "4711"}, store=store) as gateway,
+    ):
+        operator = operator_of(gateway, tmp_path, store=store)
+        for user in ("ann", "ann", "=1+1\x1b[2J"):
+            await gateway.chat(user=user)
+            await gateway.ended()
+        query = ("usage", "--by", "user,cost_center", "--sort", "requests")
+        told = json.loads((await operator.run(*query, "--json")).stdout)["rows"]
+        assert [(row["user"], row["cost_center"], row["requests"]) for row in told] == [
+            ("ann", "4711", 2),
+            ("=1+1\x1b[2J", "4711", 1),
+        ]
+        lines = (await operator.run(*query, "--top", "1")).stdout.splitlines()
+        assert [line.split()[:3] for line in lines[1:]] == [["ann", "4711", "2"], ["total", "3", lines[2].split()[2]]]
+        assert "=1+1\\x1b[2J" in (await operator.run(*query)).stdout
+        (row,) = csv.DictReader(io.StringIO((await operator.run(*query, "--user", "=1+1\x1b[2J", "--csv")).stdout))
+        assert (row["user"], row["requests"]) == ("'=1+1\x1b[2J", "1")
 
 
 async def test_a_window_in_which_nothing_was_used_is_told_so(redis: RedisServer, tmp_path: Path) -> None:

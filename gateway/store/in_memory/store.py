@@ -1,7 +1,8 @@
 """Counters, holds and ledger in memory. Promises what store/contract.py says, for one process.
 
-Nothing here awaits: each call is atomic. Memory is bounded by what is not whole: counters that are
-whole again are forgotten, a few with each new one, and settled ids are remembered by generations.
+Nothing here awaits but a report of the ledger: every other call is atomic. Memory is bounded by what is
+not whole: counters that are whole again are forgotten, a few with each new one, and settled ids are
+remembered by generations.
 Holds end as they do in Redis: together at whole steps of the clock. A reservation whose holds have
 ended takes them again when it is renewed.
 """
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from datetime import date, timedelta
 from zoneinfo import ZoneInfo
 
 from gateway.core.admission import decide
@@ -21,51 +21,21 @@ from gateway.core.limits import Limit, Meter
 from gateway.core.reservation import (
     AdmissionRequest,
     Hold,
-    LedgerEntry,
     LimitStatus,
     Refusal,
     Reservation,
     Settlement,
     SettlementLine,
 )
-from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, LEDGER_DAYS, UsageQuery, UsageRow
-from gateway.store.usage_report import UsageSums, figures_of
+from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, UsageQuery, UsageRow
+from gateway.store.in_memory.ledger import InMemoryLedger
+from gateway.store.ledger import USER_ROWS
 
 _MARKS = 32_768
 """Settled ids in one generation; two are kept."""
 
 _LAPSED = 32_768
 """Reservations whose holds have ended, and that are not settled yet."""
-
-
-class InMemoryLedger:
-    """Sums by day, team, key and model, kept for LEDGER_DAYS."""
-
-    def __init__(self) -> None:
-        self._days: dict[str, dict[tuple[str, str, str], list[int]]] = {}
-
-    def add(self, entry: LedgerEntry, today: str) -> None:
-        rows = self._days.get(entry.day)
-        if rows is None:
-            rows = self._days[entry.day] = {}
-            self._forget_old(today)
-        figures = figures_of(entry)
-        row = rows.setdefault((entry.team, entry.key, entry.model), [0] * len(figures))
-        for place, figure in enumerate(figures):
-            row[place] += figure
-
-    def rows(self, query: UsageQuery) -> list[UsageRow]:
-        sums = UsageSums(query)
-        for day, rows in self._days.items():
-            if sums.covers(day):
-                for (team, key, model), figures in rows.items():
-                    sums.add({"day": day, "team": team, "key": key, "model": model}, figures)
-        return sums.rows()
-
-    def _forget_old(self, today: str) -> None:
-        oldest = (date.fromisoformat(today) - timedelta(days=LEDGER_DAYS)).isoformat()
-        for day in [day for day in self._days if day < oldest]:
-            del self._days[day]
 
 
 class _Held:
@@ -91,7 +61,9 @@ class _Held:
 
 
 class InMemoryStore:
-    def __init__(self, clock: Clock, zone: ZoneInfo, hold_ttl_ms: int = HOLD_TTL_MS) -> None:
+    def __init__(
+        self, clock: Clock, zone: ZoneInfo, hold_ttl_ms: int = HOLD_TTL_MS, user_rows: int = USER_ROWS
+    ) -> None:
         self._clock = clock
         self._zone = zone
         self._hold_step_ms = hold_ttl_ms // HOLD_STEPS
@@ -103,7 +75,7 @@ class InMemoryStore:
         self._now_ms = 0
         self._settled: set[str] = set()
         self._settled_before: set[str] = set()
-        self._ledger = InMemoryLedger()
+        self._ledger = InMemoryLedger(user_rows)
 
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
         now_ms = self._reap()
@@ -158,7 +130,7 @@ class InMemoryStore:
         return [self._seen(limit, now_ms).limit_status(limit) for limit in limits]
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
-        return self._ledger.rows(query)
+        return await self._ledger.rows(query)
 
     async def ping(self) -> None:
         return

@@ -293,5 +293,5 @@ def counter_key(arguments: LimitArguments, terms: CounterTerms) -> str:
     return f"{arguments.stem}:{terms.first}" if arguments.kind == QUOTA else arguments.stem
 
 
-def packed(numbers: Sequence[int]) -> bytes:
+def packed(numbers: Sequence[float]) -> bytes:
     return pack(f"<{len(numbers)}d", *numbers)

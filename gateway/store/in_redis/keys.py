@@ -13,6 +13,10 @@ from urllib.parse import quote
 from gateway.core.limits import Limit, Scope
 
 SCHEMA = 1
+"""Of counters, records and the ledger's first rows."""
+
+LEDGER_SCHEMA = 2
+"""Of the ledger's details; ledger.py says what each of the two has."""
 
 ORGANISATION = "o"
 """The hash tag of what belongs to no team and no model."""
@@ -24,7 +28,8 @@ _AS_IT_IS = re.compile(r"[A-Za-z0-9/.\-_@+]{0,64}")
 
 class StoreKeys:
     def __init__(self, prefix: str) -> None:
-        self._stem = f"{_plain(prefix)}:{SCHEMA}"
+        self._prefix = _plain(prefix)
+        self._stem = f"{self._prefix}:{SCHEMA}"
         self._tags: dict[str, str] = {}
 
     def counter(self, limit: Limit) -> str:
@@ -40,6 +45,18 @@ class StoreKeys:
 
     def ledger(self, team: str, day: str) -> str:
         return f"{self._of(team)}:l:{day}"
+
+    def details(self, team: str, day: str) -> str:
+        """Of the ledger's rows with upstream and cost centre."""
+        return f"{self._prefix}:{LEDGER_SCHEMA}:{{{team_tag(team)}}}:l:{day}"
+
+    def users(self, team: str, day: str) -> str:
+        """Of the ledger's rows with end users."""
+        return f"{self._prefix}:{LEDGER_SCHEMA}:{{{team_tag(team)}}}:u:{day}"
+
+    def user_scores(self, team: str, day: str) -> str:
+        """Of the scores by which rows of end users displace one another."""
+        return f"{self._prefix}:{LEDGER_SCHEMA}:{{{team_tag(team)}}}:s:{day}"
 
     def days(self, team: str) -> str:
         """Of the days that a team's ledger has."""

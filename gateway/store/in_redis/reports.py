@@ -1,7 +1,7 @@
 """What is read without a script: how limits are, and the ledger.
 
-A counter is one string, and its arithmetic is the core's. The ledger is a hash for each team and day, found by a
-set of teams and one of days for each team. Both are read in small pieces, one after the other, so that
+A counter is one string, and its arithmetic is the core's. The ledger is some hashes for each team and day, found by
+a set of teams and one of days for each team. Both are read in small pieces, one after the other, so that
 neither Redis nor the event loop is held up by a long report.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from struct import unpack
 
 import msgspec
@@ -29,7 +30,18 @@ from gateway.store.in_redis.arguments import (
 )
 from gateway.store.in_redis.client import Router
 from gateway.store.in_redis.keys import StoreKeys
-from gateway.store.usage_report import COLUMNS, UsageSums
+from gateway.store.in_redis.ledger import (
+    BY_MODEL,
+    BY_UPSTREAM,
+    NameReader,
+    RowTaker,
+    Unexplained,
+    details_name,
+    figures_in,
+    ledger_name,
+    user_name,
+)
+from gateway.store.ledger import UsageSums
 
 _LIMITS_AT_ONCE = 200
 _ROWS = 500
@@ -37,7 +49,6 @@ _ROWS = 500
 
 _DAYS_AT_ONCE = 8
 _ATTEMPTS = 4
-_FIGURES = f"<{len(COLUMNS)}d"
 
 
 class CounterReading(msgspec.Struct, frozen=True):
@@ -81,7 +92,8 @@ class Reports:
             days = [name async for name in self._names("ZSCAN", self._keys.days(team), 2)]
             asked = sorted(day for day in days if sums.covers(day))
             for at in range(0, len(asked), _DAYS_AT_ONCE):
-                await asyncio.gather(*[self._add(sums, team, day) for day in asked[at : at + _DAYS_AT_ONCE]])
+                days_now = asked[at : at + _DAYS_AT_ONCE]
+                await asyncio.gather(*[self._add(sums, team, day, query.is_about_users) for day in days_now])
         return sums.rows()
 
     async def _readings(self, limits: Sequence[Limit]) -> AsyncIterator[list[CounterReading]]:
@@ -138,12 +150,30 @@ class Reports:
         state = CounterState(reading.now_ms, reading.spent, reading.held, window)
         return restored(reading.arguments.limit, self._arguments.windows.zone, state)
 
-    async def _add(self, sums: UsageSums, team: str, day: str) -> None:
-        async for batch in self._scan("HSCAN", self._keys.ledger(team, day)):
-            for field, figures in zip(batch[::2], batch[1::2], strict=True):
-                key, _, model = field.decode().partition("|")
-                names = {"day": day, "team": team, "key": key, "model": model}
-                sums.add(names, [int(figure) for figure in unpack(_FIGURES, figures)])
+    async def _add(self, sums: UsageSums, team: str, day: str, by_user: bool) -> None:
+        """The coarsest rows are read first: they never have what the finer ones do not have yet."""
+        keys, add = self._keys, partial(sums.add, day, team)
+        ledger, details = Unexplained(BY_MODEL), Unexplained(BY_UPSTREAM)
+        await self._each_row(keys.ledger(team, day), ledger_name, ledger.add)
+        if by_user:
+            await self._each_row(keys.details(team, day), details_name, ledger.explain, details.add)
+            await self._each_row(keys.users(team, day), user_name, details.explain, add)
+        else:
+            await self._each_row(keys.details(team, day), details_name, ledger.explain, add)
+        for rest in (ledger, details):
+            for name, figures in rest.rows():
+                add(name, figures)
+
+    async def _each_row(self, key: str, named: NameReader, *takers: RowTaker) -> None:
+        """Give each row of a hash to each of these, once, though Redis may show one again while the hash grows."""
+        seen: set[bytes] = set()
+        async for batch in self._scan("HSCAN", key):
+            for field, row in zip(batch[::2], batch[1::2], strict=True):
+                if field not in seen:
+                    seen.add(field)
+                    name, figures = named(field), figures_in(row)
+                    for take in takers:
+                        take(name, figures)
 
     async def _names(self, command: str, key: str, every: int = 1) -> AsyncIterator[str]:
         async for batch in self._scan(command, key):

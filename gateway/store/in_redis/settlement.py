@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from gateway.core.reservation import LedgerEntry, Reservation, Settlement, SettlementLine
-from gateway.store.contract import LEDGER_DAYS
 from gateway.store.in_redis.arguments import (
     LEASES,
     LONG_MS,
@@ -23,13 +22,10 @@ from gateway.store.in_redis.arguments import (
 )
 from gateway.store.in_redis.client import Router
 from gateway.store.in_redis.keys import StoreKeys, team_tag
+from gateway.store.in_redis.ledger import LEDGER_MS, NO_BILL, bill_arguments
 from gateway.store.in_redis.scripts import RENEW, SETTLE
-from gateway.store.usage_report import COLUMNS, figures_of
-
-LEDGER_MS = LEDGER_DAYS * 86_400_000
 
 _DAY_S = 86_400
-_NOTHING_BILLED = (0,) * len(COLUMNS)
 _RENEWED_AT_ONCE = 50
 """Reservations in one call: Redis does nothing else meanwhile."""
 
@@ -56,11 +52,14 @@ class SlotHolds(msgspec.Struct, frozen=True):
 class Settlements:
     """Carries out settle.lua."""
 
-    def __init__(self, client: Router, arguments: ScriptArguments, keys: StoreKeys, timing: Timing) -> None:
+    def __init__(
+        self, client: Router, arguments: ScriptArguments, keys: StoreKeys, timing: Timing, user_rows: int
+    ) -> None:
         self._client = client
         self._arguments = arguments
         self._keys = keys
         self._timing = timing
+        self._user_rows = user_rows
         self._teams: dict[str, float] = {}
 
     async def settle(self, settlement: Settlement, position: JournalPosition) -> None:
@@ -99,14 +98,10 @@ class Settlements:
         self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
     ) -> ScriptCall:
         record = f"{self._keys.records(batch.tag, position.process)}{settlement.at_ms // 1000}"
-        ledger = days = record
-        field, day, figures = "", "", _NOTHING_BILLED
-        if entry is not None:
-            ledger, days = self._keys.ledger(entry.team, entry.day), self._keys.days(entry.team)
-            field, day, figures = f"{entry.key}|{entry.model}", entry.day, figures_of(entry)
-        keys = [record, ledger, days, self._keys.journal(batch.tag, position.process)]
+        bill = NO_BILL if entry is None else bill_arguments(entry, self._keys, self._user_rows)
+        keys = [record, self._keys.journal(batch.tag, position.process), *bill.keys]
         # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
-        numbers = [self._timing.step_ms, position.place, LEDGER_MS, LEDGER_MS, *figures]
+        numbers = [self._timing.step_ms, position.place, LEDGER_MS, *bill.numbers]
         window = batch.at(settlement.at_ms)
         for number, place in enumerate(batch.places):
             one, line = batch.limits[number], settlement.dues[place]
@@ -117,7 +112,7 @@ class Settlements:
             keys.append(key)
             held, used = _corrections(line, one)
             numbers += (one.kind, held, used, terms.first, terms.second)
-        return ScriptCall(keys, (settlement.id, LONG_MS, field, day, packed(numbers)))
+        return ScriptCall(keys, (settlement.id, LONG_MS, packed(numbers), *bill.names))
 
     async def _know(self, team: str) -> None:
         """Put the team into the set of teams that the ledger knows, once a day. That is in a slot of its own, so no

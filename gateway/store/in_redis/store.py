@@ -27,6 +27,7 @@ from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.in_redis.reports import Reports
 from gateway.store.in_redis.settlement import JournalPosition, Renewals, Settlements
+from gateway.store.ledger import USER_ROWS
 
 
 class RedisOptions(msgspec.Struct, frozen=True):
@@ -37,6 +38,7 @@ class RedisOptions(msgspec.Struct, frozen=True):
     prefix: str = "gw"
     timeout_s: float = 0.25
     hold_ttl_ms: int = HOLD_TTL_MS
+    user_rows: int = USER_ROWS
 
 
 class RedisClient(msgspec.Struct, frozen=True):
@@ -75,8 +77,8 @@ class RedisStore:
         arguments = ScriptArguments(keys, zone, options.process, self._servers.by_slot)
         uncertain = UncertainCalls(self._tasks, options.timeout_s)
         self._admissions = Admissions(self.client.admissions, arguments, timing, uncertain, self._records, self.now_ms)
-        self._settlements = Settlements(self.client.admissions, arguments, keys, timing)
-        self._replays = Settlements(self.client.background, arguments, keys, timing)
+        self._settlements = Settlements(self.client.admissions, arguments, keys, timing, options.user_rows)
+        self._replays = Settlements(self.client.background, arguments, keys, timing, options.user_rows)
         self._renewals = Renewals(self.client.background, arguments, timing)
         self._reports = Reports(self.client.background, arguments, keys, timing)
         self._open: dict[str, Reservation] = {}

@@ -78,6 +78,8 @@ def bill(**other: object) -> LedgerEntry:
         "model": "m",
         "usage": Usage(input=10, output=5, cached_input=4, reasoning=2, source=UsageSource.REPORTED),
         "cost": 7,
+        "upstream": "up1",
+        "cost_center": "4711",
     }
     return LedgerEntry(**(fields | other))  # type: ignore[arg-type]
 

@@ -82,10 +82,10 @@ async def test_every_key_has_an_expiry_and_a_schema_in_its_name(redis: RedisServ
     await admitted(store, ask(*LIMITS))
     settled = await admitted(store, ask(*LIMITS))
     await store.settle(truth(settled, 7, bill()))
-    await store.settle(Settlement("unasked", settled.at_ms - 60_000, (), bill()))
+    await store.settle(Settlement("unasked", settled.at_ms - 60_000, (), bill(user="ann")))
     kept = lives(redis)
-    assert len(kept) == 10
-    assert [key for key, life_ms in kept.items() if life_ms <= 0 or not key.startswith("gw:1:{")] == []
+    assert len(kept) == 13
+    assert [key for key, life_ms in kept.items() if life_ms <= 0 or key[:6] not in ("gw:1:{", "gw:2:{")] == []
 
 
 async def test_names_cannot_leave_their_place_in_a_key(redis: RedisServer, store: RedisStore) -> None:
@@ -439,7 +439,7 @@ async def test_a_counter_lives_as_long_as_what_it_holds(redis: RedisServer, stor
 
 
 async def test_a_long_report_is_quick(redis: RedisServer, store: RedisStore) -> None:
-    """A year of 200 keys: written as the script writes it, read in less than a second of everybody's own time, in
+    """A year of 200 keys: written as the script writes it, read in less than two seconds of everybody's own time, in
     small pieces."""
     await store.settle(truth(await admitted(store, ask()), 0, bill()))
     await store.ping()
@@ -450,9 +450,9 @@ async def test_a_long_report_is_quick(redis: RedisServer, store: RedisStore) -> 
         rows = await store.usage(UsageQuery(by=("key",), team="red"))
         asked = client.info("commandstats")
     took = asked["cmdstat_hscan"]
-    assert time.process_time() - began + took["usec"] / 1e6 < 1
+    assert time.process_time() - began + took["usec"] / 1e6 < 2
     assert set(asked) <= {"cmdstat_hscan", "cmdstat_zscan", "cmdstat_info", "cmdstat_config|resetstat"}
-    assert took["calls"] == 366
+    assert took["calls"] == 2 * 366
     assert took["usec_per_call"] < 5_000
     assert len(rows) == 200
     assert sum(row.requests for row in rows) == 365 * 200 + 1
@@ -460,11 +460,14 @@ async def test_a_long_report_is_quick(redis: RedisServer, store: RedisStore) -> 
 
 def _fill_ledger(client: Redis) -> None:
     figures = client.hget("gw:1:{t/red}:l:2026-11-05", "k1|m")
+    [(name, details)] = client.hgetall("gw:2:{t/red}:l:2026-11-05").items()
     pipe = client.pipeline(transaction=False)
     for day in range(365):
-        name = f"2025-{day // 28:02}-{day % 28 + 1:02}"
-        pipe.zadd("gw:1:{t/red}:days", {name: day})
-        pipe.hset(f"gw:1:{{t/red}}:l:{name}", mapping={f"k{key}|m": figures for key in range(1, 201)})
+        day_name = f"2025-{day // 28:02}-{day % 28 + 1:02}"
+        pipe.zadd("gw:1:{t/red}:days", {day_name: day})
+        pipe.hset(f"gw:1:{{t/red}}:l:{day_name}", mapping={f"k{key}|m": figures for key in range(1, 201)})
+        names = [name.replace(b"k1", b"k%d" % key) for key in range(1, 201)]
+        pipe.hset(f"gw:2:{{t/red}}:l:{day_name}", mapping=dict.fromkeys(names, details))
     pipe.execute()
 
 

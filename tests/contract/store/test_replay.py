@@ -16,16 +16,20 @@ import msgspec
 import pytest
 
 from gateway.core.limits import Limit, Mode, Scope
-from gateway.core.reservation import AdmissionRequest, Refusal, Reservation, Settlement
+from gateway.core.reservation import AdmissionRequest, LedgerEntry, Refusal, Reservation, Settlement
+from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import UsageQuery
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.in_redis import RedisStore
+from gateway.store.ledger import GROUPS, OTHER_USERS
 from tests.contract.store.asking import bill, charge, limit, truth
 from tests.contract.store.keepers import HOLD_TTL_MS, FalseClock, redis_options
 from tests.contract.store.zones import zone_whose_midnight_is_at
 from tests.redis_servers import RedisServer
 
 STEPS = 6_000
+USER_ROWS = 40
+USERS = [f"user {number}" for number in range(12)]
 
 EVERYBODY = {"scope": Scope.ORGANISATION, "subject": "", "team": ""}
 LIMITS = [
@@ -58,6 +62,7 @@ class Run:
     open: list[Reservation] = field(default_factory=list)
     over: list[Settlement] = field(default_factory=list)
     seen: Tally[str] = field(default_factory=Tally)
+    billed: int = 0
 
     async def step(self, number: int) -> None:
         deeds = [self.admit, self.settle, self.settle_again, self.renew, self.look, self.reload, self.abandon]
@@ -97,8 +102,32 @@ class Run:
 
     async def settle(self, number: int) -> None:
         reservation = self.open.pop(self.dice.randrange(len(self.open)))
-        entry = bill(key=self.dice.choice("ab")) if self.dice.random() < 0.8 else None
+        entry = self.bill() if self.dice.random() < 0.8 else None
         await self.both(truth(reservation, self.dice.choice([0, 1, 60, 450, 2_000]), entry))
+
+    def bill(self) -> LedgerEntry:
+        dice = self.dice
+        usage = Usage(
+            input=dice.choice([0, 9, 400]),
+            output=dice.choice([0, 7]),
+            cache_write=dice.choice([0, 0, 3]),
+            cache_write_1h=dice.choice([0, 0, 2]),
+            images=dice.choice([0, 0, 0, 1]),
+            characters=dice.choice([0, 0, 0, 50]),
+            source=dice.choice(list(UsageSource)),
+        )
+        # No two costs are equal: which of two rows with equal scores goes first is not promised.
+        self.billed += 1
+        return bill(
+            key=dice.choice("ab"),
+            model=dice.choice(["m", "a|b", 'q"]']),
+            day=dice.choice(["2026-10-31", "2026-11-05"]),
+            upstream=dice.choice(["", "up1", "up2"]),
+            user=dice.choice(["", "", *USERS]),
+            cost_center=dice.choice(["", "4711"]),
+            usage=usage,
+            cost=2**self.billed % 1_000_003,
+        )
 
     async def settle_again(self, number: int) -> None:
         if self.over:
@@ -141,13 +170,15 @@ class Run:
 async def test_random_steps_have_equal_verdicts(redis: RedisServer, seed: int) -> None:
     zone = zone_whose_midnight_is_at(int(time.time() * 1000) + 4_000)
     clock = FalseClock()
-    store = RedisStore(redis_options(redis.url), zone)
-    run = Run(store, InMemoryStore(clock, zone, HOLD_TTL_MS), clock, Random(seed))
+    store = RedisStore(msgspec.structs.replace(redis_options(redis.url), user_rows=USER_ROWS), zone)
+    run = Run(store, InMemoryStore(clock, zone, HOLD_TTL_MS, USER_ROWS), clock, Random(seed))
     try:
         for number in range(STEPS // 2):
             await run.step(number)
-        told, known = [await one.usage(UsageQuery(by=("key", "day"))) for one in (run.redis, run.memory)]
-        assert told == known
+        for query in (UsageQuery(by=GROUPS), UsageQuery(by=GROUPS[:-1]), UsageQuery(by=("month",))):
+            told, known = [await one.usage(query) for one in (run.redis, run.memory)]
+            assert told == known
+        assert OTHER_USERS in [row.user for row in await run.redis.usage(UsageQuery(by=("user",)))]
     finally:
         await store.close()
     assert {"admitted", "capped", "shadow", "spent quota", "held quota", "held concurrent"} <= set(run.seen), run.seen

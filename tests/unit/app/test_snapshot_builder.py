@@ -270,6 +270,11 @@ def test_a_callers_limits_are_those_of_organisation_team_and_key() -> None:
     )
 
 
+def test_a_caller_has_the_cost_center_of_its_team() -> None:
+    assert caller_of({"keys": key()}).cost_center == ""
+    assert caller_of({"cost_center": "4711", "keys": key()}).cost_center == "4711"
+
+
 def test_a_models_limits_are_on_the_model() -> None:
     limits = [{"output_tokens": 10, "per": "total"}]
     model = of(models={"a/b": {"routes": [{"upstream": "main"}], "limits": limits}}).models["a/b"]

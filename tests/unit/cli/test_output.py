@@ -22,5 +22,10 @@ def test_a_figure_has_the_decimals_that_it_needs_and_no_exponent() -> None:
     ]
 
 
+def test_what_a_terminal_obeys_is_spelled_out() -> None:
+    assert figure("Jürgen 日本") == "Jürgen 日本"
+    assert figure("\x1b[2Ja\nb\u202e") == r"\x1b[2Ja\nb\u202e"
+
+
 def test_a_table_without_rows_is_its_headings() -> None:
     assert table(["a", "b"], []) == "a  b"

@@ -165,8 +165,12 @@ def test_the_ledgers_upstream_is_used_where_it_has_one() -> None:
     export = export_of((DAY, "gpt-4o", {"requests": 1}))
     ledger = ledger_of(row(requests=1, upstream="openai"), row(requests=5, upstream="other"))
     assert result(export, ledger, settings).is_within
-    without = result(export, ledger_of(row(requests=6)), settings)
-    assert any("routes to other upstreams" in reason for reason in without.cells[0].reasons)
+    for unknown in (row(requests=6), row(requests=6, upstream="")):
+        without = result(export, ledger_of(unknown), settings)
+        assert without.cells[0].figures["requests"].ledger == 6
+        assert any("routes to other upstreams" in reason for reason in without.cells[0].reasons)
+    certain = result(export, ledger_of(row(requests=6, upstream="openai")), settings)
+    assert not any("routes to other upstreams" in reason for reason in certain.cells[0].reasons)
 
 
 def test_the_query_covers_the_days_of_the_file_and_asks_for_what_is_known() -> None:

@@ -223,6 +223,21 @@ async def test_each_limit_is_settled_to_what_was_used_of_it() -> None:
     assert (settled.entry.team, settled.entry.key, settled.entry.model) == ("search", "0123456789ab", "m")
 
 
+@pytest.mark.parametrize("user", ["", "ann"])
+async def test_the_bill_says_where_and_for_whom_a_request_was_served(user: str) -> None:
+    exchange, store = seen(*WORDS, USAGE), Ledgers()
+    held(exchange)
+    assert exchange.parsed is not None
+    assert exchange.caller is not None
+    exchange.parsed = msgspec.structs.replace(exchange.parsed, user=user)
+    exchange.caller = msgspec.structs.replace(exchange.caller, cost_center="4711")
+    exchange.target = exchange.parsed.model.targets[0]
+    await settle(exchange, Estimates(), UTC, store)
+    entry = store.settled[0].entry
+    assert entry is not None
+    assert (entry.upstream, entry.user, entry.cost_center) == (exchange.target.upstream.name, user, "4711")
+
+
 async def test_a_free_request_gives_everything_back_and_has_no_entry() -> None:
     exchange, store = unanswered(UpstreamUnreachable("It refused.")), Ledgers()
     held(exchange)

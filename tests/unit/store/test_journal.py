@@ -9,9 +9,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.core.reservation import Hold, Settlement, SettlementLine
+from gateway.core.usage import Usage
 from gateway.store.journal import Journal, JournalFull, JournalLine, count, orphans, read, spelled
 from tests.contract.store.asking import bill, limit
 from tests.contract.store.keepers import sure_tasks
@@ -40,6 +42,39 @@ async def test_what_is_kept_is_read_as_it_was(tmp_path: Path) -> None:
         (2, settlement("b")),
     ]
     assert count(journal.path) == 2
+
+
+class OlderEntry(msgspec.Struct, frozen=True):
+    """The entry of the version that knew neither upstreams nor users."""
+
+    day: str
+    team: str
+    key: str
+    model: str
+    usage: Usage
+    cost: int
+
+
+class OlderSettlement(msgspec.Struct, frozen=True):
+    id: str
+    at_ms: int
+    dues: tuple[SettlementLine, ...]
+    entry: OlderEntry | None
+
+
+class OlderLine(msgspec.Struct, frozen=True):
+    place: int
+    settlement: OlderSettlement
+
+
+def test_a_line_of_the_version_before_is_read_and_it_reads_one_of_this() -> None:
+    usage = Usage(input=10, output=5, cache_write=3)
+    entry = bill(usage=usage, upstream="up1", user="ann", cost_center="4711")
+    new = msgspec.json.encode(JournalLine(1, Settlement("a", 2, (), entry)))
+    older = msgspec.json.decode(new, type=OlderLine)
+    assert older.settlement.entry == OlderEntry(entry.day, entry.team, entry.key, entry.model, usage, entry.cost)
+    read_again = msgspec.json.decode(msgspec.json.encode(older), type=JournalLine).settlement.entry
+    assert read_again == msgspec.structs.replace(entry, upstream="", user="", cost_center="")
 
 
 async def test_lines_that_wait_are_written_together(tmp_path: Path) -> None:

@@ -1,38 +1,104 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import date
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gateway.core.errors import FieldInvalid
 from gateway.core.limits import Scope
+from gateway.core.reservation import LedgerEntry
 from gateway.core.snapshot import Caller, ConfigSnapshot
-from gateway.store.contract import UsageQuery
+from gateway.core.usage import Usage
 from gateway.store.in_memory import InMemoryStore
-from gateway.store.usage_report import COLUMNS, REPORTS, UsageSums
-from tests.contract.store.asking import limit
+from gateway.store.usage_report import REPORTS
+from tests.contract.store.asking import admitted, ask, bill, limit, truth
 from tests.contract.store.keepers import UTC, FalseClock
 
-FIGURES = [1, 10, 4, 5, 2, 0, 7]
+TODAY = date(2026, 11, 5)
+NOBODY = ConfigSnapshot({}, {})
 
 
-@given(rows=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy")), max_size=20))
-def test_rows_add_up_whatever_their_order(rows: list[tuple[str, str]]) -> None:
-    one, other = (UsageSums(UsageQuery(by=("team",), model="x")) for _ in range(2))
-    for sums, given_rows in ((one, rows), (other, rows[::-1])):
-        for team, model in given_rows:
-            sums.add({"day": "2026-11-05", "team": team, "key": "k", "model": model}, FIGURES)
-    assert one.rows() == other.rows()
-    assert sum(row.requests for row in one.rows()) == sum(model == "x" for _, model in rows)
-    assert len(COLUMNS) == len(FIGURES)
+async def store_with(*entries: LedgerEntry) -> InMemoryStore:
+    store = InMemoryStore(FalseClock(), UTC)
+    for entry in entries:
+        await store.settle(truth(await admitted(store, ask()), 0, entry))
+    return store
 
 
-@pytest.mark.parametrize("query", [{"by": "hour"}, {"since": "yesterday"}, {"colour": "red"}])
-async def test_a_query_that_says_nothing_known_is_refused(query: dict[str, str]) -> None:
+async def report(store: InMemoryStore, **query: str) -> dict[str, Any]:
+    return await REPORTS["usage"](store, NOBODY, query, TODAY)
+
+
+async def test_a_row_has_its_group_and_the_names_of_the_contract() -> None:
+    usage = Usage(input=30, output=5, cached_input=4, reasoning=2, cache_write=6, cache_write_1h=1, images=3)
+    given = await report(await store_with(bill(usage=usage, cost=1_500_000)), by="team,month")
+    [row] = given["rows"]
+    assert {name: figure for name, figure in row.items() if figure} == {
+        "team": "red",
+        "month": "2026-11",
+        "requests": 1,
+        "input_tokens": 30,
+        "cached_input_tokens": 4,
+        "cache_write_tokens": 7,
+        "cache_write_1h_tokens": 1,
+        "output_tokens": 5,
+        "reasoning_tokens": 2,
+        "images": 3,
+        "usd": 1.5,
+    }
+    assert row == {"team": "red", "month": "2026-11"} | given["total"]
+
+
+async def test_rows_are_sorted_by_a_figure_and_cut_but_the_total_is_of_all() -> None:
+    costs = {"a": 1, "b": 5, "c": 3}
+    store = await store_with(*[bill(model=model, cost=cost) for model, cost in costs.items()])
+    assert [row["model"] for row in (await report(store, by="model"))["rows"]] == ["a", "b", "c"]
+    assert [row["model"] for row in (await report(store, by="model", sort="usd"))["rows"]] == ["b", "c", "a"]
+    cut = await report(store, by="model", top="2")
+    assert [row["model"] for row in cut["rows"]] == ["b", "c"]
+    assert (cut["total"]["requests"], cut["total"]["usd"]) == (3, 9 / 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("query", "days"),
+    [
+        ({"since": "7d"}, ["2026-10-30", "2026-11-01", "2026-11-05"]),
+        ({"since": "1d"}, ["2026-11-05"]),
+        ({"since": "month"}, ["2026-11-01", "2026-11-05"]),
+        ({"since": "2026-10-01", "until": "month"}, ["2026-10-29", "2026-10-30"]),
+        ({"since": "2026-10-30", "until": "2026-11-05"}, ["2026-10-30", "2026-11-01"]),
+    ],
+)
+async def test_days_can_be_named_from_today(query: dict[str, str], days: list[str]) -> None:
+    store = await store_with(*[bill(day=day) for day in ("2026-10-29", "2026-10-30", "2026-11-01", "2026-11-05")])
+    assert [row["day"] for row in (await report(store, by="day", **query))["rows"]] == days
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"by": "hour"},
+        {"since": "yesterday"},
+        {"since": "0d"},
+        {"until": "2026-02-30"},
+        {"sort": "cost"},
+        {"top": "0"},
+        {"top": "ten"},
+        {"colour": "red"},
+    ],
+    ids=str,
+)
+async def test_a_query_that_means_nothing_is_refused(query: dict[str, str]) -> None:
+    with pytest.raises(FieldInvalid) as refusal:
+        await report(InMemoryStore(FalseClock(), UTC), **query)
+    assert refusal.value.param == next(iter(query))
+
+
+async def test_a_report_of_limits_refuses_what_it_does_not_know() -> None:
     with pytest.raises(FieldInvalid):
-        await REPORTS["usage"](InMemoryStore(FalseClock(), UTC), snapshot_of(0), query)
+        await REPORTS["limits"](InMemoryStore(FalseClock(), UTC), NOBODY, {"by": "team"}, TODAY)
 
 
 async def test_a_report_of_many_limits_leaves_the_loop_to_others() -> None:
@@ -45,7 +111,7 @@ async def test_a_report_of_many_limits_leaves_the_loop_to_others() -> None:
             await asyncio.sleep(0)
 
     running = asyncio.create_task(others())
-    report = await REPORTS["limits"](InMemoryStore(FalseClock(), UTC), snapshot_of(2_000), {})
+    report = await REPORTS["limits"](InMemoryStore(FalseClock(), UTC), snapshot_of(2_000), {}, TODAY)
     running.cancel()
     assert len(report["data"]) == 2_000
     assert turns >= 10

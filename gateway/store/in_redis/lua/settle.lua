@@ -1,45 +1,156 @@
 -- Replaces what a reservation holds by what was used, and writes the bill, once.
 --
--- KEYS[1]    the request's record: a hash of reservation id to what counter.lua says, or "s" once settled
--- KEYS[2]    the ledger of the team and the day: a hash of key and model to sums
--- KEYS[3]    the days that the team's ledger has: a sorted set, scored by when each began
--- KEYS[4]    how far a journal on disk has been replayed here
--- KEYS[5..]  the counters, one a due
--- ARGV[1]    reservation id
--- ARGV[2]    how long the record is kept, in milliseconds
--- ARGV[3]    the ledger's field, "" where there is nothing to bill
--- ARGV[4]    the day of the bill
--- ARGV[5]    numbers, eleven of the settlement:
+-- KEYS[1]  the request's record: a hash of reservation id to what counter.lua says, or "s" once settled
+-- KEYS[2]  how far a journal on disk has been replayed here
+-- where there is something to bill:
+--   KEYS[3]  the ledger of the team and the day: a hash of key and model to sums of the first seven figures
+--   KEYS[4]  its details: a hash of key, model, upstream and cost centre to sums of all figures
+--   KEYS[5]  the days that the team's ledger has: a sorted set, scored by when each began
+-- and where an end user is named:
+--   KEYS[6]  the details by user: a hash
+--   KEYS[7]  the scores of its rows: a sorted set
+-- then the counters, one a due
+--
+-- ARGV[1]  reservation id
+-- ARGV[2]  how long the record is kept, in milliseconds
+-- ARGV[3]  numbers
+-- where there is something to bill:
+--   ARGV[4]  the day of the bill
+--   ARGV[5]  the field in the ledger
+--   ARGV[6]  the field in the details
+-- and where an end user is named:
+--   ARGV[7]  the user
+--
+-- The numbers are three of the settlement:
 --   length of a step of holds, in milliseconds
 --   its place in the journal, 0 where it comes from none
 --   how long the journal's mark is kept, in milliseconds
+-- where there is something to bill:
 --   how long the ledger keeps a day, in milliseconds
---   what to bill: requests, input, cached input, output, reasoning and estimated tokens, micro-dollars
+--   how many figures follow, and the figures
+-- and where an end user is named:
+--   what is added to the score of the row, and how many rows a day has
 -- then five a due:
 --   kind, amount held, amount used beyond what admission charged, and the two terms of its kind
 --
 -- Returns {1, now} where it settled, {0, now} where that had been done.
 
-local BILL, COLUMNS = '<ddddddd', 7
-local step_ms, place, mark_ms, ledger_ms, cursor = unpack_numbers('<dddd', ARGV[5])
+local FIRST_SCHEMA = 7
+-- Scores are needed while new rows come: later, where there is no room, a new user is added to the others.
+local SCORES_MS = 8 * 86400000
+local USUAL = '<ddddddd'
+
+local function columns(count)
+  return count == FIRST_SCHEMA and USUAL or '<' .. string.rep('d', count)
+end
+
+-- The stored row with `count` of the figures added to it.
+local function added(row, figures, count)
+  if not row then
+    return pack(columns(count), unpack(figures, 1, count))
+  end
+  local size = #row / 8
+  local sums = { unpack_numbers(columns(size), row) }
+  for column = 1, count do
+    sums[column] = (column <= size and sums[column] or 0) + figures[column]
+  end
+  size = max(size, count)
+  return pack(columns(size), unpack(sums, 1, size))
+end
+
+-- The row with the lowest score where there is no room for another: it is to be added to the others of its details.
+local function displaced(users, scores, most)
+  if call('HLEN', users) < most then
+    return nil
+  end
+  local lowest = call('ZRANGE', scores, 0, 0, 'WITHSCORES')
+  local field = lowest[1]
+  local row = field and call('HGET', users, field)
+  if not row then
+    return {}
+  end
+  local count, others = #row / 8, string.match(field, '^[^\n]*\n')
+  local figures = { unpack_numbers(columns(count), row) }
+  return { field = field, score = lowest[2], others = others, row = added(call('HGET', users, others), figures, count) }
+end
+
+local function user_bill(users, scores, details, user, bill, count, weight, most)
+  local field = details .. '\n' .. user
+  local row = call('HGET', users, field)
+  local least = not row and displaced(users, scores, most) or nil
+  if least and not least.field then
+    field = details .. '\n'
+    row = call('HGET', users, field)
+    weight = nil
+  end
+  return { field = field, is_new = not row, row = added(row, bill, count), weight = weight, least = least }
+end
+
+local function write_user(users, scores, bill, life_ms)
+  local least, weight = bill.least, bill.weight
+  if least and least.field then
+    call('HDEL', users, least.field)
+    call('ZREM', scores, least.field)
+    call('HSET', users, least.others, least.row)
+    weight = weight + least.score
+  end
+  call('HSET', users, bill.field, bill.row)
+  if not bill.is_new then
+    if weight then
+      call('ZADD', scores, 'XX', 'INCR', weight, bill.field)
+    end
+    return
+  end
+  if call('HLEN', users) == 1 then
+    call('PEXPIRE', users, life_ms)
+  end
+  if weight then
+    call('ZADD', scores, weight, bill.field)
+    if call('ZCARD', scores) == 1 then
+      call('PEXPIRE', scores, SCORES_MS)
+    end
+  end
+end
+
+local step_ms, place, mark_ms, cursor = unpack_numbers('<ddd', ARGV[3])
 local now = now_ms()
 local step = floor(now / step_ms)
 
-if place > 0 and place <= tonumber(call('GET', KEYS[4]) or '0') then
+if place > 0 and place <= tonumber(call('GET', KEYS[2]) or '0') then
   return { 0, now }
 end
 local state = call('HGET', KEYS[1], ARGV[1])
 
 -- Read all before anything is written: where somebody else has written to one of the keys, Redis ends the script with
 -- an error, and half a settlement would count as a whole one.
-local bill = { unpack_numbers(BILL, ARGV[5], cursor) }
-cursor = bill[COLUMNS + 1]
-local billed = state ~= SETTLED and ARGV[3] ~= '' and call('HGET', KEYS[2], ARGV[3])
+local first_counter = 3
+local ledger_ms, billed, ledger_row, details, details_row, for_user
+if #ARGV > 3 then
+  local count, bill
+  first_counter = 6
+  ledger_ms, count, cursor = unpack_numbers('<dd', ARGV[3], cursor)
+  bill = { unpack_numbers(columns(count), ARGV[3], cursor) }
+  cursor = bill[count + 1]
+  if state ~= SETTLED then
+    billed = call('HGET', KEYS[3], ARGV[5])
+    ledger_row = added(billed, bill, FIRST_SCHEMA)
+    details = call('HGET', KEYS[4], ARGV[6])
+    details_row = added(details, bill, count)
+  end
+  if #ARGV > 6 then
+    first_counter = 8
+    local weight, most
+    weight, most, cursor = unpack_numbers('<dd', ARGV[3], cursor)
+    if state ~= SETTLED then
+      for_user = user_bill(KEYS[6], KEYS[7], ARGV[6], ARGV[7], bill, count, weight, most)
+    end
+  end
+end
 local last = last_of(state)
 local counters = {}
-for number = 5, #KEYS do
+for number = first_counter, #KEYS do
   local kind, amount, extra, first, second
-  kind, amount, extra, first, second, cursor = unpack_numbers('<ddddd', ARGV[5], cursor)
+  kind, amount, extra, first, second, cursor = unpack_numbers('<ddddd', ARGV[3], cursor)
   if state ~= SETTLED and in_window(kind, first, second, now) then
     local counter = read(KEYS[number], kind, first, second, now, step)
     release(counter, last, amount)
@@ -49,7 +160,7 @@ for number = 5, #KEYS do
 end
 
 if place > 0 then
-  call('PSETEX', KEYS[4], mark_ms, string.format('%.0f', place))
+  call('PSETEX', KEYS[2], mark_ms, string.format('%.0f', place))
 end
 if state == SETTLED then
   return { 0, now }
@@ -60,20 +171,21 @@ if not state then
   call('PEXPIRE', KEYS[1], ARGV[2])
 end
 
-if ARGV[3] ~= '' then
-  if billed then
-    local sums = { unpack_numbers(BILL, billed) }
-    for column = 1, COLUMNS do
-      bill[column] = bill[column] + sums[column]
-    end
-  end
-  call('HSET', KEYS[2], ARGV[3], pack(BILL, unpack(bill, 1, COLUMNS)))
-  if not billed and call('HLEN', KEYS[2]) == 1 then
-    call('PEXPIRE', KEYS[2], ledger_ms)
-    call('ZADD', KEYS[3], now, ARGV[4])
-    call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ledger_ms)
+if ledger_row then
+  call('HSET', KEYS[3], ARGV[5], ledger_row)
+  if not billed and call('HLEN', KEYS[3]) == 1 then
     call('PEXPIRE', KEYS[3], ledger_ms)
+    call('ZADD', KEYS[5], now, ARGV[4])
+    call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - ledger_ms)
+    call('PEXPIRE', KEYS[5], ledger_ms)
   end
+  call('HSET', KEYS[4], ARGV[6], details_row)
+  if not details and call('HLEN', KEYS[4]) == 1 then
+    call('PEXPIRE', KEYS[4], ledger_ms)
+  end
+end
+if for_user then
+  write_user(KEYS[6], KEYS[7], for_user, ledger_ms)
 end
 
 for _, one in ipairs(counters) do

@@ -1,0 +1,86 @@
+"""The ledger in memory: what store/ledger.py says, for one process."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import date, timedelta
+from heapq import heappop, heappush, heapreplace
+
+from gateway.core.reservation import LedgerEntry
+from gateway.store.contract import LEDGER_DAYS, UsageQuery, UsageRow
+from gateway.store.ledger import OTHER_USERS, RowName, UsageSums, add_figures, figures_of, name_of, weight_of
+
+
+class _UserRows:
+    """The rows with a user of a team and day. `_heap` orders them by a score that they had once; it is corrected when
+    it matters."""
+
+    def __init__(self, most: int) -> None:
+        self.rows: dict[RowName, list[float]] = {}
+        self._most = most
+        self._scores: dict[RowName, float] = {}
+        self._heap: list[tuple[float, RowName]] = []
+
+    def add(self, entry: LedgerEntry) -> None:
+        name = name_of(entry)
+        if name in self._scores:
+            self._scores[name] += weight_of(entry)
+        else:
+            displaced = self._displace() if len(self.rows) >= self._most else 0.0
+            self._scores[name] = displaced + weight_of(entry)
+            heappush(self._heap, (self._scores[name], name))
+        add_figures(self.rows, name, figures_of(entry))
+
+    def _displace(self) -> float:
+        """Add the row with the lowest score to those of the other users. Returns that score."""
+        while self._heap[0][0] < self._scores[self._heap[0][1]]:
+            name = self._heap[0][1]
+            heapreplace(self._heap, (self._scores[name], name))
+        score, name = heappop(self._heap)
+        del self._scores[name]
+        add_figures(self.rows, name._replace(user=""), self.rows.pop(name))
+        return score
+
+
+class _TeamDay:
+    def __init__(self, user_rows: int) -> None:
+        self.rows: dict[RowName, list[float]] = {}
+        self.users = _UserRows(user_rows)
+
+
+class InMemoryLedger:
+    """Days are kept for LEDGER_DAYS."""
+
+    def __init__(self, user_rows: int) -> None:
+        self._user_rows = user_rows
+        self._days: dict[str, dict[str, _TeamDay]] = {}
+
+    def add(self, entry: LedgerEntry, today: str) -> None:
+        teams = self._days.get(entry.day)
+        if teams is None:
+            teams = self._days[entry.day] = {}
+            self._forget_old(today)
+        kept = teams.get(entry.team)
+        if kept is None:
+            kept = teams[entry.team] = _TeamDay(self._user_rows)
+        if entry.user:
+            kept.users.add(entry)
+        else:
+            add_figures(kept.rows, name_of(entry), figures_of(entry))
+
+    async def rows(self, query: UsageQuery) -> list[UsageRow]:
+        sums = UsageSums(query)
+        days = [(day, team, kept) for day, teams in self._days.items() for team, kept in teams.items()]
+        for day, team, kept in days:
+            if sums.covers(day):
+                for name, figures in kept.rows.items():
+                    sums.add(day, team, name, figures)
+                for name, figures in kept.users.rows.items():
+                    sums.add(day, team, name if name.user else name._replace(user=OTHER_USERS), figures)
+                await asyncio.sleep(0)
+        return sums.rows()
+
+    def _forget_old(self, today: str) -> None:
+        oldest = (date.fromisoformat(today) - timedelta(days=LEDGER_DAYS)).isoformat()
+        for day in [day for day in self._days if day < oldest]:
+            del self._days[day]

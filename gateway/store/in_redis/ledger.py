@@ -1,0 +1,104 @@
+"""The ledger in Redis: how its rows are written, and what rows of several hashes say together.
+
+A team and day have three hashes, each finer than the one before:
+
+1. `ledger`: by key and model, the first seven columns. This is the first schema, which older gateways read and write.
+2. `details`: by key, model, upstream and cost centre, all columns.
+3. `users`: the same by end user. A request that names none is not in it.
+
+settle.lua adds to all that apply in one step. A report adds the rows of the finest hash that it needs and, of each
+coarser one, what the finer does not explain. What an older gateway has settled is in the first alone, so it has a row
+without upstream; a request that named no end user has one without user. So gateways of both schemas can share a Redis,
+while one replaces the other or is put back: all of them see all requests. The scores that decide which user rows are
+kept are a sorted set.
+
+A row is a string of little-endian doubles. The name of a row of details is a JSON array; a row of users has this name,
+a line feed and the user, nothing where it is the sum of other users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from struct import unpack
+
+import msgspec
+
+from gateway.core.reservation import LedgerEntry
+from gateway.store.contract import LEDGER_DAYS
+from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.ledger import OTHER_USERS, RowName, add_figures, figures_of, name_of, weight_of
+
+LEDGER_MS = LEDGER_DAYS * 86_400_000
+
+BY_MODEL, BY_UPSTREAM = 2, 4
+"""How many parts the names of rows have in `ledger` and in `details`."""
+
+_DETAILS_NAME = msgspec.json.Decoder(tuple[str, str, str, str])
+
+NameReader = Callable[[bytes], RowName]
+RowTaker = Callable[[RowName, Sequence[float]], None]
+
+
+class BillArguments(msgspec.Struct, frozen=True):
+    """What settle.lua is given to write an entry."""
+
+    keys: tuple[str, ...]
+    names: tuple[str | bytes, ...]
+    numbers: tuple[float, ...]
+
+
+NO_BILL = BillArguments((), (), ())
+
+
+def bill_arguments(entry: LedgerEntry, keys: StoreKeys, user_rows: int) -> BillArguments:
+    team, day = entry.team, entry.day
+    hashes = (keys.ledger(team, day), keys.details(team, day), keys.days(team))
+    name, figures = name_of(entry), figures_of(entry)
+    names = (day, f"{name.key}|{name.model}", msgspec.json.encode(name[:BY_UPSTREAM]))
+    numbers = (LEDGER_MS, len(figures), *figures)
+    if not entry.user:
+        return BillArguments(hashes, names, numbers)
+    user_keys = (keys.users(team, day), keys.user_scores(team, day))
+    return BillArguments((*hashes, *user_keys), (*names, entry.user), (*numbers, weight_of(entry), user_rows))
+
+
+class Unexplained:
+    """Rows of a hash, less those of the finer one."""
+
+    def __init__(self, parts: int) -> None:
+        """`parts`: how many its names have."""
+        self._parts = parts
+        self._rows: dict[tuple[str, ...], list[float]] = {}
+
+    def add(self, name: RowName, figures: Sequence[float]) -> None:
+        add_figures(self._rows, name[: self._parts], figures)
+
+    def explain(self, name: RowName, figures: Sequence[float]) -> None:
+        row = self._rows.get(name[: self._parts])
+        if row is not None:
+            for place in range(min(len(row), len(figures))):
+                row[place] -= figures[place]
+
+    def rows(self) -> Iterator[tuple[RowName, list[float]]]:
+        """What is settled between the reading of the two hashes is in the finer one alone, so it may be negative."""
+        for name, row in self._rows.items():
+            if row[0] > 0:
+                yield RowName(*name), [max(0, figure) for figure in row]
+
+
+def ledger_name(field: bytes) -> RowName:
+    key, _, model = field.decode().partition("|")
+    return RowName(key, model)
+
+
+def details_name(field: bytes) -> RowName:
+    return RowName(*_DETAILS_NAME.decode(field))
+
+
+def user_name(field: bytes) -> RowName:
+    details, _, user = field.partition(b"\n")
+    return RowName(*_DETAILS_NAME.decode(details), user.decode() or OTHER_USERS)
+
+
+def figures_in(row: bytes) -> tuple[float, ...]:
+    return unpack(f"<{len(row) // 8}d", row)

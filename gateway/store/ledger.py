@@ -1,0 +1,110 @@
+"""The rows of the ledger, as both backends keep them and add them up.
+
+A team has rows for each day. A row is a name (`RowName`) and its figures (`COLUMNS`). The columns after the first
+seven are zero for most requests: a row has either these seven or all.
+
+End users are chosen by clients, so there can be any number of them. A team and day keep `USER_ROWS` rows with a user;
+where they are full, a new one takes the place of the one with the lowest score, whose figures are added to a row with
+the same key, model, upstream and cost centre and the user `OTHER_USERS`. The score of a row is what it cost and the
+score of the one that it displaced. This is the Space-Saving algorithm (Metwally, Agrawal, El Abbadi, 2005): with N the
+cost of all requests that name a user, every row of more than N / USER_ROWS is kept, and lacks at most N / USER_ROWS
+that was counted before it took its place. Sums over all users are exact, and so are all other groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from gateway.core.reservation import LedgerEntry
+from gateway.core.usage import UsageSource
+from gateway.store.contract import UsageQuery, UsageRow
+
+COLUMNS = (
+    *("requests", "input", "cached_input", "output", "reasoning", "estimated", "cost"),
+    *("cache_write", "cache_write_1h", "audio_input", "image_input", "audio_output", "image_output"),
+    *("images", "searches", "audio_ms", "characters"),
+)
+"""The figures of a row, in the order in which they are kept; others may be added at the end."""
+
+GROUPS = ("day", "month", "team", "key", "model", "upstream", "cost_center", "user")
+
+USER_ROWS = 10_000
+"""Rows with a user that a team and day have, besides those of `OTHER_USERS`."""
+
+OTHER_USERS = "(others)"
+
+
+class RowName(NamedTuple):
+    """What the requests of a row have in common, in a team and on a day; `user` is empty where none is named."""
+
+    key: str
+    model: str
+    upstream: str = ""
+    cost_center: str = ""
+    user: str = ""
+
+
+class UsageSums:
+    """Add rows in any order; `rows` are sorted by their group."""
+
+    def __init__(self, query: UsageQuery) -> None:
+        self._query = query
+        self._places = [GROUPS.index(name) for name in query.by]
+        filters = {name: getattr(query, name) for name in ("team", "key", "model", "upstream", "user")}
+        self._filters = [(GROUPS.index(name), wanted) for name, wanted in filters.items() if wanted]
+        self._sums: dict[tuple[str, ...], list[float]] = {}
+
+    def add(self, day: str, team: str, name: RowName, figures: Sequence[float]) -> None:
+        """`figures` are whole numbers, of the first columns at least."""
+        row = (day, day[:7], team, *name)
+        for place, wanted in self._filters:
+            if row[place] != wanted:
+                return
+        add_figures(self._sums, tuple([row[place] for place in self._places]), figures)
+
+    def covers(self, day: str) -> bool:
+        return day >= self._query.since and (not self._query.until or day < self._query.until)
+
+    def rows(self) -> list[UsageRow]:
+        rows = []
+        for group, total in sorted(self._sums.items()):
+            fields: dict[str, Any] = dict(zip(self._query.by, group, strict=True))
+            # Rows may have fewer figures than there are columns.
+            rows.append(UsageRow(**fields | dict(zip(COLUMNS, map(int, total), strict=False))))
+        return rows
+
+
+def add_figures(rows: dict[Any, list[float]], name: Any, figures: Sequence[float]) -> None:
+    """Add to the row of this name."""
+    row = rows.get(name)
+    if row is None:
+        rows[name] = list(figures)
+        return
+    if len(figures) > len(row):
+        row += [0] * (len(figures) - len(row))
+    for place, figure in enumerate(figures):
+        row[place] += figure
+
+
+def name_of(entry: LedgerEntry) -> RowName:
+    return RowName(entry.key, entry.model, entry.upstream, entry.cost_center, entry.user)
+
+
+def figures_of(entry: LedgerEntry) -> tuple[int, ...]:
+    """Of the first seven columns where the others are zero."""
+    usage = entry.usage
+    estimated = usage.total if usage.source is UsageSource.ESTIMATED else 0
+    figures = (1, usage.input, usage.cached_input, usage.output, usage.reasoning, estimated, entry.cost)
+    more = (
+        *(usage.cache_write, usage.cache_write_1h),
+        *(usage.audio_input, usage.image_input, usage.audio_output, usage.image_output),
+        *(usage.images, usage.searches, usage.audio_ms, usage.characters),
+    )
+    return (*figures, *more) if any(more) else figures
+
+
+def weight_of(entry: LedgerEntry) -> float:
+    """What an entry adds to the score of its row: micro-dollars, and millionths of tokens, by which rows are ordered
+    that cost nothing."""
+    return entry.cost + (1 + entry.usage.total) / 1_000_000

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.usage import Usage
+from gateway.store.contract import UsageQuery, UsageRow
+from gateway.store.ledger import COLUMNS, GROUPS, RowName, UsageSums, figures_of, weight_of
+from tests.contract.store.asking import bill
+
+FIGURES = [1, 10, 4, 5, 2, 0, 7]
+LONG = [*FIGURES, 3, 2, 0, 0, 0, 0, 1, 0, 0, 9]
+
+
+@given(rows=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.booleans()), max_size=20))
+def test_rows_add_up_whatever_their_order(rows: list[tuple[str, str, bool]]) -> None:
+    one, other = (UsageSums(UsageQuery(by=("team",), model="x")) for _ in range(2))
+    for sums, given_rows in ((one, rows), (other, rows[::-1])):
+        for team, model, is_long in given_rows:
+            sums.add("2026-11-05", team, RowName("k", model), LONG if is_long else FIGURES)
+    assert one.rows() == other.rows()
+    assert sum(row.requests for row in one.rows()) == sum(model == "x" for _, model, _ in rows)
+    assert sum(row.characters for row in one.rows()) == 9 * sum(model == "x" and is_long for _, model, is_long in rows)
+
+
+def test_a_row_has_every_group_and_every_column() -> None:
+    assert UsageRow.__struct_fields__ == (*GROUPS, *COLUMNS)
+    assert RowName._fields == GROUPS[3:]
+
+
+def test_every_count_of_an_answer_is_in_the_ledger() -> None:
+    counts = [name for name in Usage.__struct_fields__ if name not in ("source", "service_tier")]
+    usage = msgspec.structs.replace(Usage(), **{name: place for place, name in enumerate(counts, 2)})
+    figures = dict(zip(COLUMNS, figures_of(bill(usage=usage)), strict=True))
+    assert {name: figures[name] for name in counts} == {name: getattr(usage, name) for name in counts}
+
+
+def test_what_costs_nothing_is_weighed_by_its_tokens() -> None:
+    free, longer = (bill(cost=0, usage=Usage(input=tokens)) for tokens in (10, 11))
+    assert 0 < weight_of(free) < weight_of(longer) < weight_of(bill(cost=1))
