@@ -249,8 +249,8 @@ async def test_only_what_must_change_in_a_body_is_changed() -> None:
 
 async def test_only_listed_headers_reach_the_upstream_and_no_key_of_the_client() -> None:
     given = {
-        "x-api-key": "client-key",
-        "api-key": "client-key",
+        "x-api-key": KEY,
+        "api-key": KEY,
         "cookie": "session=1",
         "x-forwarded-for": "10.0.0.1",
         "openai-organization": "org",
