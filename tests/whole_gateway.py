@@ -49,7 +49,8 @@ class Reply(NamedTuple):
     @property
     def events(self) -> list[str]:
         """The data of each event of a stream."""
-        blocks = self.body.decode().split("\n\n")
+        lines = [line for line in self.body.decode().split("\n") if not line.startswith(":")]
+        blocks = "\n".join(lines).split("\n\n")
         return [block.removeprefix("data: ") for block in blocks if block.startswith("data: ")]
 
     @property

@@ -18,8 +18,12 @@ from gateway.core.usage import Usage
 class AnswerTally(Protocol):
     """What watched while the answer was relayed."""
 
-    events: int
     failed: bool
+    """Whether it reports a failure, or is none of the API's answers."""
+    ended: bool
+    """Whether the client was given the last event of a stream."""
+
+    def feed(self, data: bytes) -> object: ...
 
     @property
     def usage(self) -> Usage | None:
@@ -27,7 +31,24 @@ class AnswerTally(Protocol):
         ...
 
     @property
-    def text_bytes(self) -> int: ...
+    def is_final(self) -> bool:
+        """Whether the reported usage has the output."""
+        ...
+
+    @property
+    def counted(self) -> Usage:
+        """Units that were counted in an answer without reported usage, such as images."""
+        ...
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of an answer has come."""
+        ...
+
+    @property
+    def delivered(self) -> int:
+        """An estimate of the tokens in the text that was delivered."""
+        ...
 
 
 class Failure(NamedTuple):

@@ -19,6 +19,11 @@ _OPENING = re.compile(rb"[ \t\r\n]*\{")
 _NAME = re.compile(rb'[ \t\r\n]*"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r\n]*:[ \t\r\n]*')
 _COMMA = re.compile(rb"[ \t\r\n]*,")
 _CLOSING = re.compile(rb"[ \t\r\n]*\}[ \t\r\n]*\Z")
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
+    re.DOTALL,
+)
+_REPLACEMENT = rb"\ufffd"
 
 MOST = 1_000
 """Members of one object: far more than any API has, and few enough to be walked through at once."""
@@ -56,10 +61,17 @@ class JsonSpans(msgspec.Struct, frozen=True):
 
 def read_json_spans(body: bytes) -> JsonSpans:
     """Where the members of a JSON object are. Raises BodyUnreadable."""
+    readable = body
     try:
         if not body.isascii():
             body.decode()
-        raws = _OBJECT.decode(body)
+        try:
+            raws = _OBJECT.decode(body)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            readable = with_whole_characters(body)
+            raws = _OBJECT.decode(readable)
     except UnicodeDecodeError as error:
         raise BodyUnreadable(f"The body is not valid UTF-8 at byte {error.start}. Send JSON in UTF-8.") from None
     except RecursionError:
@@ -70,7 +82,13 @@ def read_json_spans(body: bytes) -> JsonSpans:
         raise BodyUnreadable(f"The body is not valid JSON: {error}.") from None
     if len(raws) > MOST:
         raise BodyUnreadable(f"The body has more than {MOST:,} members. Send only those that the API knows.")
-    return JsonSpans(body, _spans(body, raws))
+    return JsonSpans(body, _spans(readable, raws))
+
+
+def with_whole_characters(body: bytes) -> bytes:
+    """JSON text with U+FFFD for each escape that is half a character: a text that a program has cut in the middle of an
+    emoji is JSON still (RFC 8259, section 8.2), but no parser of Unicode takes it. Nothing changes its place."""
+    return _ESCAPE.sub(lambda found: _REPLACEMENT if found["half"] else found[0], body)
 
 
 def _spans(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:

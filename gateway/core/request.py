@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from gateway.core.endpoints import Endpoint
+from gateway.core.input_size import InputSize
 from gateway.core.json_spans import JsonSpans
 from gateway.core.snapshot import Binding, Model
 
@@ -58,7 +59,7 @@ class IncomingRequest(msgspec.Struct, frozen=True):
 
 class ParsedRequest(msgspec.Struct, frozen=True):
     """`output_cap` is what one choice may produce (client's wish under the model's maximum), None if
-    neither says. `input_bytes` are the bytes that the model reads, for the estimate."""
+    neither says. `input_size` is that of what the model reads, for the estimate."""
 
     endpoint: Endpoint
     binding: Binding
@@ -70,7 +71,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     choices: int
     user: str
     members: JsonSpans
-    input_bytes: int
+    input_size: InputSize
     rest: BodyTail | None = None
     """What follows the bytes of `members`, where the body is not held in memory."""
 

@@ -1,69 +1,30 @@
-"""What an upstream reports in a piece of JSON: usage, an error, the end of a choice.
+"""What an upstream says in a piece of JSON: an error, the end of a choice.
 
-Bytes that are no JSON report nothing; nothing here raises.
+Bytes that are no JSON say nothing; nothing here raises. Usage is read by usage_reading.py.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
 
-from gateway.core.endpoints import UsagePath
 from gateway.core.sse import BOM
-
-JsonMembers = dict[str, msgspec.Raw]
-_DECODER = msgspec.json.Decoder(JsonMembers)
+from gateway.core.usage_report import Members
 
 
-def reports_error(chunk: JsonMembers) -> bool:
+def reports_error(chunk: Members) -> bool:
     """Whether an event reports a failure, in the form of any of the APIs served."""
-    kind = decoded(chunk["type"]) if "type" in chunk else None
-    return present(chunk, "error") or kind in ("error", "response.failed")
+    return chunk.get("error") is not None or chunk.get("type") in ("error", "response.failed")
 
 
 def error_message(body: bytes) -> str:
     """The message of an error body, as far as it has one of the usual forms."""
-    chunk = members_of(body) or {}
-    inner = members_of(chunk.get("error")) or chunk
-    message = decoded(inner["message"]) if "message" in inner else None
+    chunk = object_of(body) or {}
+    inner = chunk.get("error")
+    message = (inner if isinstance(inner, dict) else chunk).get("message")
     return message if isinstance(message, str) else "it gave no reason."
-
-
-def find_usage(chunk: JsonMembers, paths: tuple[UsagePath, ...]) -> msgspec.Raw | None:
-    """The usage object at the first of the paths that leads to one."""
-    for path in paths:
-        inner: JsonMembers | None = chunk
-        for name in path[:-1]:
-            inner = members_of(inner.get(name)) if inner else None
-        report = inner.get(path[-1]) if inner else None
-        if report is not None and members_of(report):
-            return report
-    return None
-
-
-def usage_in_tail(text: bytes) -> msgspec.Raw | None:
-    """The last usage object in a piece of JSON text whose beginning is missing."""
-    position = text.rfind(b'"usage"')
-    while position >= 0:
-        begin = text.find(b"{", position)
-        if begin >= 0 and text[position + 7 : begin].strip() == b":":
-            return _object_at(text, begin)
-        position = text.rfind(b'"usage"', 0, position)
-    return None
-
-
-def _object_at(text: bytes, begin: int) -> msgspec.Raw | None:
-    # A usage object has objects in it, but none deep: its end is one of the next closing braces.
-    end = text.find(b"}", begin)
-    for _ in range(16):
-        if end < 0:
-            return None
-        candidate = text[begin : end + 1]
-        if members_of(candidate) is not None:
-            return msgspec.Raw(candidate)
-        end = text.find(b"}", end + 1)
-    return None
 
 
 class Nullable:
@@ -80,34 +41,31 @@ class Nullable:
         return not seen or seen == text.count(self._null) or seen == text.count(self._null_spaced)
 
 
-def members_of(text: bytes | msgspec.Raw | None) -> JsonMembers | None:
-    if text is None:
-        return None
-    try:
-        return _DECODER.decode(bytes(text).removeprefix(BOM))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return None
+def has_choice(chunk: Members) -> bool:
+    return bool(chunk.get("choices"))
 
 
-def present(chunk: JsonMembers, name: str) -> bool:
-    raw = chunk.get(name)
-    return raw is not None and bytes(raw) != b"null"
-
-
-def has_choice(chunk: JsonMembers) -> bool:
-    return "choices" in chunk and bool(decoded(chunk["choices"]))
-
-
-def ends_choice(chunk: JsonMembers) -> bool:
+def ends_choice(chunk: Members) -> bool:
     """Whether a choice says why it ends; some servers say in each chunk that there is no reason yet, with ""."""
-    choices = decoded(chunk["choices"]) if "choices" in chunk else None
+    choices = chunk.get("choices")
     if not isinstance(choices, list):
         return False
     return any(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices)
 
 
-def decoded(raw: msgspec.Raw | bytes) -> Any:
+def object_of(text: bytes) -> dict[str, Any] | None:
+    value = decoded(text)
+    return value if isinstance(value, dict) else None
+
+
+def decoded(text: bytes | msgspec.Raw) -> Any:
+    """A JSON value, None for what is none. Lone surrogates, control characters in strings, NaN and infinities, which
+    servers send, are read."""
     try:
-        return msgspec.json.decode(raw)
+        return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        pass
+    try:
+        return json.loads(bytes(text).removeprefix(BOM).decode(errors="replace"), strict=False)
+    except (ValueError, RecursionError):
         return None

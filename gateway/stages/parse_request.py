@@ -9,9 +9,9 @@ import msgspec
 
 from gateway.core.endpoints import Endpoint
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
-from gateway.core.estimate import readable_size
 from gateway.core.form import Form
-from gateway.core.json_spans import JsonSpans, read_json_spans
+from gateway.core.input_size import InputSize, input_size
+from gateway.core.json_spans import JsonSpans, read_json_spans, with_whole_characters
 from gateway.core.request import ParsedRequest
 from gateway.core.request_fields import Fields
 from gateway.core.snapshot import Caller, ConfigSnapshot
@@ -50,15 +50,21 @@ def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapsh
         choices=fields.choices,
         user=fields.end_user,
         members=members,
-        input_bytes=_input_bytes(members, endpoint),
+        input_size=input_size(members) if endpoint.estimated else InputSize(),
         rest=rest,
     )
 
 
 def _fields(body: bytes, endpoint: Endpoint) -> Fields:
     assert endpoint.fields is not None, "only endpoints with a body are read"
+    decode = _decoder(endpoint.fields).decode
     try:
-        return _decoder(endpoint.fields).decode(body)
+        try:
+            return decode(body)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            return decode(with_whole_characters(body))
     except msgspec.ValidationError as error:
         raise _field_error(str(error)) from None
     except RecursionError:
@@ -105,7 +111,3 @@ def _refuse_double_options(members: JsonSpans) -> None:
     options = members.value("stream_options")
     if options not in (None, b"null"):
         read_json_spans(options)
-
-
-def _input_bytes(members: JsonSpans, endpoint: Endpoint) -> int:
-    return sum(readable_size(text) for name in endpoint.input_members if (text := members.value(name)) is not None)

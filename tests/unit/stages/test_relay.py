@@ -176,7 +176,7 @@ async def test_a_plain_answer_of_any_length_arrives_byte_for_byte(size: int, ann
     await running
     assert (client.body == body, client.ended, relayed.exchange.whole) == (True, True, True)
     assert relayed.exchange.tally is not None
-    assert (relayed.exchange.tally.usage, relayed.exchange.tally.text_bytes) == (NUMBERS, size)
+    assert relayed.exchange.tally.usage == NUMBERS
 
 
 async def test_a_plain_answer_that_breaks_early_is_not_begun() -> None:
@@ -185,7 +185,7 @@ async def test_a_plain_answer_that_breaks_early_is_not_begun() -> None:
 
 
 async def test_a_long_plain_answer_that_breaks_does_not_end() -> None:
-    answer = ScriptedAnswer(b"x" * (2 * WHOLE_MAX), failure=UpstreamBroke("It broke."))
+    answer = ScriptedAnswer(b"x" * WHOLE_MAX, b"x" * WHOLE_MAX, failure=UpstreamBroke("It broke."))
     relayed = await Relayed(answer).fail(UpstreamBroke)
     assert (relayed.client.started, relayed.client.ended) == (True, False)
 
@@ -197,7 +197,7 @@ async def test_an_upstreams_own_error_is_given_as_it_is() -> None:
     assert (relayed.client.status, relayed.client.body, relayed.exchange.status) == (400, error, 400)
     assert relayed.client.headers["retry-after"] == "7"
     assert relayed.exchange.tally is not None
-    assert (relayed.exchange.tally.usage, relayed.exchange.tally.text_bytes) == (None, 0)
+    assert (relayed.exchange.tally.usage, relayed.exchange.tally.delivered) == (None, 0)
 
 
 async def test_an_error_after_a_keep_alive_has_begun_the_stream_is_told_in_it() -> None:
