@@ -13,6 +13,7 @@ COMMANDS = {
     "check": "gateway.cli.check:check",
     "usage": "gateway.cli.usage:usage",
     "limits": "gateway.cli.limits:limits",
+    "upstreams": "gateway.cli.upstreams:upstreams",
     "prices": "gateway.cli.prices:prices",
     "reconcile": "gateway.cli.reconcile:reconcile",
     "schema": "gateway.cli.schema:schema",

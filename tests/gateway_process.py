@@ -40,10 +40,10 @@ class GatewayProcess:
         return found
 
     async def saying(self, words: str) -> str:
-        """The next line for people with these words in it."""
-        while not self.said or words not in self.said[-1]:
+        """The first line for people with these words in it."""
+        while not (found := [line for line in self.said if words in line]):
             await self._next()
-        return self.said[-1]
+        return found[0]
 
     async def _next(self) -> None:
         assert self._process.stdout is not None

@@ -70,6 +70,10 @@ class LiveStream:
         """The next event, with the blank line that ends it. Raises ClientPayloadError where the stream breaks."""
         return await asyncio.wait_for(self._answer.content.readuntil(b"\n\n"), PATIENCE_S)
 
+    async def comment(self) -> bytes:
+        """The next line, which is a comment's."""
+        return await asyncio.wait_for(self._answer.content.readuntil(b"\n"), PATIENCE_S)
+
     async def rest(self) -> Reply:
         return await asyncio.wait_for(_reply(self._answer), PATIENCE_S)
 

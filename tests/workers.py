@@ -35,8 +35,8 @@ async def workers_process(config: Json, folder: Path, *arguments: str) -> AsyncI
     async with gateway_process(*arguments, config=config, folder=folder) as gateway:
         try:
             # Each process writes its own lines: the supervisor's "serving" can come before a worker's.
-            if not arguments:
-                await gateway.times("worker serving", config["workers"])
+            workers = int(arguments[arguments.index("--workers") + 1]) if arguments else config["workers"]
+            await gateway.times("worker serving", workers if workers > 1 else 0)
             yield gateway
         finally:
             for pid in pids(gateway).values():

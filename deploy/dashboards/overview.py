@@ -153,6 +153,37 @@ PROCESSES = (
         "Workers that died and were replaced, where a gateway has more than one.",
         width=6,
     ),
+    Panel(
+        "Event loop lag",
+        "s",
+        quantiles("gateway_loop_lag_seconds"),
+        "How late the event loop of a process is: every stream of it waits as long.",
+        width=6,
+    ),
+    Panel(
+        "Failed background tasks",
+        "short",
+        {"{{task}}": f"sum by (task) (increase(gateway_task_failures_total{WINDOW})) or vector(0)"},
+        "Background tasks that failed with an unexpected exception and were started again: see the log.",
+        width=6,
+    ),
+    Panel(
+        "Log lines dropped",
+        "short",
+        {"{{instance}}": f"sum by (instance) (increase(gateway_log_lines_dropped_total{WINDOW}))"},
+        "Log lines that could not be written: a full disk, a closed pipe or a slow reader.",
+        width=6,
+    ),
+    Panel(
+        "Configuration in use",
+        "dateTimeAsIso",
+        {
+            "{{instance}}: {{hash}}": "1000 * gateway_config_last_reload_success_timestamp_seconds"
+            " * on (instance) group_right () gateway_config_info"
+        },
+        "When the configuration in use was loaded. Replicas with the same file show the same hash.",
+        width=6,
+    ),
 )
 
 OVERVIEW = Dashboard(

@@ -14,6 +14,7 @@ from gateway.demo.script import DemoScript
 from gateway.demo.server import DemoUpstream
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings, demo_settings
+from gateway.settings.types import is_model_name
 from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import models_served
 
@@ -35,8 +36,9 @@ async def demo(key: str, listen: str) -> AsyncIterator[Settings]:
 
 @asynccontextmanager
 async def in_front_of(url: str, api_key: str, key: str, listen: str) -> AsyncIterator[Settings]:
-    """Settings for a gateway in front of that server, with every model that it lists. Raises SettingsInvalid for a URL
-    that cannot be one, and an UpstreamError where the server cannot be asked, or lists none."""
+    """Settings for a gateway in front of that server, with every model that it lists; only what no request could name,
+    an empty or endless id or one with control characters, is left out. Raises SettingsInvalid for a URL that cannot be
+    one, and an UpstreamError where the server cannot be asked, or lists none."""
     unasked = demo_settings(key, url, api_key=api_key, **_alone(listen))
     models = await _models_of(unasked, url)
     yield demo_settings(key, url, api_key=api_key, models=models, **_alone(listen))
@@ -45,12 +47,13 @@ async def in_front_of(url: str, api_key: str, key: str, listen: str) -> AsyncIte
 async def _models_of(settings: Settings, url: str) -> list[str]:
     client = HttpClient(BackgroundTasks(lambda _doing, error: traceback.print_exception(error)))
     try:
-        models = await models_served(client, snapshot(settings).upstreams()[0])
+        listed = await models_served(client, snapshot(settings).upstreams()[0])
     except UpstreamError as error:
         # Whoever gave the URL knows the server by that, not by the name that it has in the settings.
         raise UpstreamUnreachable(f"{url} is not served: {error.message}") from None
     finally:
         await client.close()
+    models = [model for model in listed if is_model_name(model)]
     if not models:
         raise UpstreamUnreachable(f"{url} is not served: it lists no models.")
     return models

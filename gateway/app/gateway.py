@@ -33,6 +33,7 @@ from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import HealthCheck, HealthChecks
 from gateway.web.admin_api import AdminApi
 from gateway.web.admin_routes import AdminHandlers, AdminRoutes
+from gateway.web.cors import CorsPolicy
 from gateway.web.http_connection import Handler, Listener
 from gateway.web.public_routes import PublicRoutes
 
@@ -54,7 +55,7 @@ class Gateway:
             clock,
             settings.timezone,
             log,
-            self.tasks,
+            self._background_tasks,
             observe=self._metrics.store_call,
             count_entries=self._metrics.journal_entries_were,
         )
@@ -79,7 +80,7 @@ class Gateway:
         self._metrics.keep(self.services.snapshot, settings.teams)
         self._metrics.config_loaded(settings.file_hash, clock.now_ms() / 1000)
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
-        self._data = PublicRoutes(self._pipeline, settings.max_body)
+        self._data = PublicRoutes(self._pipeline, settings.max_body, CorsPolicy(settings.cors.origins))
         self._api = AdminApi(self.services, settings.admin.secret)
         self.admin = AdminHandlers(
             self._exposition, self._liveness_problems, self._readiness_problems, self._api.answer
@@ -103,6 +104,7 @@ class Gateway:
         """Serve requests that begin from now on under this configuration. Gives the one before."""
         before, self.services.snapshot = self.services.snapshot, loaded.snapshot
         self.services.keepalive_s = loaded.settings.keepalive.total_seconds()
+        self._data.cors = CorsPolicy(loaded.settings.cors.origins)
         self._metrics.keep(loaded.snapshot, loaded.teams)
         self._metrics.config_loaded(loaded.settings.file_hash, self.services.clock.now_ms() / 1000)
         self._routing.keep(loaded.snapshot.models.values())
@@ -166,8 +168,12 @@ class Gateway:
 
     def _note_health(self, change: Change) -> None:
         write = self._log.warning if change.after in ("open", "down") else self._log.info
-        model = {"model": change.model} if change.model else {}
-        write("upstream health", upstream=change.upstream, **model, before=change.before, after=change.after)
+        more: dict[str, object] = {"model": change.model} if change.model else {}
+        if change.opening is not None:
+            more["why"] = dict(change.opening.reasons)
+            if change.opening.key:
+                more["only_key"] = change.opening.key
+        write("upstream health", upstream=change.upstream, before=change.before, after=change.after, **more)
 
     def _note_unrequested_bytes(self, upstream: str) -> None:
         self._metrics.attempts.add((upstream, "unrequested_bytes"))

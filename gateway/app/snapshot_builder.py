@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import NamedTuple
+from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from gateway.core.limits import Limit, Mode, Scope, WhenSpent
-from gateway.core.pricing import Price
+from gateway.core.pricing import Price, PriceTerms
 from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Timeouts, Upstream
 from gateway.settings.models import (
     KeySettings,
     Limits,
     LimitSettings,
     ModelSettings,
+    PriceListSettings,
     PriceSettings,
     Settings,
+    TierPriceSettings,
     TimeoutSettings,
     UpstreamSettings,
 )
@@ -26,8 +28,11 @@ from gateway.settings.models import (
 KEY_ID_DIGITS = 12
 """A key's id is the beginning of its SHA-256."""
 
-_PICO = 1_000_000
-"""USD per million tokens, times this, is pico-dollars a token."""
+_MILLION_PARTS = 1_000_000
+"""USD per million tokens or characters, times this, is pico-dollars for one."""
+
+_UNIT_PARTS = dict.fromkeys(("request", "image", "search", "second"), 10**12)
+"""USD per unit, times this, is pico-dollars."""
 
 
 class _Subject(NamedTuple):
@@ -63,6 +68,8 @@ def _upstream(name: str, written: UpstreamSettings) -> Upstream:
         output_cap=written.output_cap,
         check_path=written.health.asked if written.health else "",
         check_every_s=written.health.every.total_seconds() if written.health else 0.0,
+        query=urlencode(written.query, quote_via=quote),
+        pass_headers=frozenset(header.lower() for header in written.pass_headers),
         reads_on=written.on_disconnect == "drain",
     )
 
@@ -77,30 +84,46 @@ def _timeouts(written: TimeoutSettings) -> Timeouts:
 
 
 def _model(name: str, written: ModelSettings, upstreams: dict[str, Upstream], loaded_at: int) -> Model:
+    price = price_of(written.price)
     return Model(
         name=name,
         targets=tuple(
-            Target(upstreams[route.upstream], route.model or name, route.weight, route.priority)
+            Target(
+                upstream=upstreams[route.upstream],
+                model=route.model or name,
+                weight=route.weight,
+                priority=route.priority,
+                price=price_of(route.price) or price,
+            )
             for route in written.routes
         ),
         aliases=written.aliases,
         context_window=written.context_window,
         max_output_tokens=written.max_output_tokens,
         affinity=written.affinity,
-        price=None if written.price is None else _price(written.price),
         limits=_limits(written.limits, _Subject(Scope.MODEL, name)),
         created=loaded_at,
     )
 
 
-def _price(written: PriceSettings) -> Price:
-    cached = written.input if written.cached_input is None else written.cached_input
-    return Price(input=_pico(written.input), output=_pico(written.output), cached_input=_pico(cached))
+def price_of(written: PriceSettings | None) -> Price | None:
+    """The price as requests are charged by it, in pico-dollars."""
+    if written is None:
+        return None
+    tiers = {name: _terms(tier) for name, tier in written.tiers.items()}
+    return Price.of(msgspec.structs.replace(_terms(written), tiers=tiers))
 
 
-def _pico(dollars_per_million: Decimal) -> int:
-    """Exact: a price has at most six decimals."""
-    return int(dollars_per_million * _PICO)
+def _terms(written: TierPriceSettings) -> PriceTerms:
+    return PriceTerms(_pico_dollars(written), {step.tokens: _pico_dollars(step) for step in written.above})
+
+
+def _pico_dollars(written: PriceListSettings) -> dict[str, int]:
+    """Exact: a price of a million has at most six decimals, that of a unit at most nine."""
+    return {
+        "character" if name == "million_characters" else name: int(usd * _UNIT_PARTS.get(name, _MILLION_PARTS))
+        for name, usd in written.prices.items()
+    }
 
 
 def _callers(settings: Settings, team: str) -> Iterator[tuple[str, Caller]]:

@@ -45,15 +45,14 @@ class StoreLifecycle:
         clock: Clock,
         zone: ZoneInfo,
         log: Log,
-        tasks: BackgroundTasks,
+        new_tasks: Callable[[], BackgroundTasks],
         observe: Observer,
         count_entries: Callable[[str, int], None],
     ) -> None:
         self._outbox: OutboxStore | None = None
         self._refuses = settings.on_outage == "refuse"
         self._log = log
-        self._tasks = tasks
-        self._watching: asyncio.Task[None] | None = None
+        self._tasks = new_tasks()
         inner: Store
         if settings.url == "memory://":
             inner = InMemoryStore(clock, zone)
@@ -63,23 +62,21 @@ class StoreLifecycle:
 
             process = secrets.token_hex(6)
             options = RedisOptions(settings.url, process, settings.prefix, settings.timeout.total_seconds())
-            journal = _journal(settings.journal or state_folder(os.environ), process)
+            journal = _journal(settings.journal or state_folder(os.environ), process, new_tasks())
             policy = Policy(log.error, lets_through=not self._refuses, count=count_entries)
-            backend = RedisStore(options, zone, observe)
-            inner = self._outbox = OutboxStore(backend, journal, policy, (clock, zone))
-        self.store = self._renewer = LeaseRenewer(inner)
+            backend = RedisStore(options, zone, observe, new_tasks())
+            inner = self._outbox = OutboxStore(backend, journal, policy, zone, new_tasks())
+        self.store = self._renewer = LeaseRenewer(inner, new_tasks())
 
     def start(self) -> None:
         self._renewer.start()
         if self._outbox is not None:
             self._outbox.start()
             watch = partial(watch_store, self._outbox, self._log)
-            self._watching = self._tasks.keep_running("watch the store", watch)
+            self._tasks.keep_running("watch the store", watch)
 
     async def close(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        await self._tasks.close()
         await self.store.close()
 
     @property
@@ -116,9 +113,9 @@ async def watch_store(store: WatchedStore, log: Log) -> None:
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-def _journal(folder: Path, process: str) -> Journal:
+def _journal(folder: Path, process: str, tasks: BackgroundTasks) -> Journal:
     try:
-        return Journal(folder, process)
+        return Journal(folder, process, tasks)
     except OSError as error:
         raise StoreUnavailable(
             f"The journal cannot be kept in {folder}: {error.strerror or error}. Name another folder as store.journal."

@@ -19,7 +19,7 @@ from gateway.finance.reconcile import FigureDifference, ReconciledCell, Reconcil
 from gateway.finance.reconcile import reconcile as compare
 from gateway.finance.usage_export import ExportBroken, UsageExport, read_export
 from gateway.settings import Settings
-from gateway.store.bill import GROUPS
+from gateway.store.usage_report import GROUPS
 
 _HEADINGS = ("day", "model", "figure", "ledger", "provider", "difference", "%")
 _COLUMNS = (

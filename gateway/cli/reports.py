@@ -17,7 +17,7 @@ from gateway.cli.configuration import load_or_end
 from gateway.core.errors import FieldInvalid, StoreUnavailable
 from gateway.settings import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
-from gateway.store.reports import REPORTS
+from gateway.store.usage_report import REPORTS
 
 _TIMEOUT_S = 5.0
 """For one call: no request waits for it, and an operator's machine may be far from the store."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -112,12 +114,17 @@ def _show_how(key: str) -> Announce:
     def show(settings: Settings, data: Address, admin: Address) -> None:
         models = list(settings.models)
         url = f"http://{data}/v1/chat/completions"
+        asked = {"model": models[0], "messages": [{"role": "user", "content": "Say hello."}]}
         head = f"curl -sN {url} \\\n  -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n  -d "
-        fields = f'"model": "{models[0]}", "messages": [{{"role": "user", "content": "Say hello."}}]'
         more = f" (and {len(models) - 1} more)" if len(models) > 1 else ""
         click.echo(f"\nThe gateway serves {models[0]}{more} at http://{data}/v1 with the key {key}\n")
-        click.echo(f"A plain answer:\n\n{head}'{{{fields}}}'\n")
-        click.echo(f"A streamed one:\n\n{head}'{{{fields}, \"stream\": true}}'\n")
+        click.echo(f"A plain answer:\n\n{head}{_quoted(asked)}\n")
+        click.echo(f"A streamed one:\n\n{head}{_quoted(asked | {'stream': True})}\n")
         click.echo(f"Metrics: curl -s http://{admin}/metrics    To stop: Ctrl-C\n")
 
     return show
+
+
+def _quoted(body: dict[str, Any]) -> str:
+    """As a shell takes it."""
+    return shlex.quote(json.dumps(body, ensure_ascii=False))

@@ -1,5 +1,10 @@
 """The decision: may this request pass all of its limits, and how much may it produce?
 
+A rate must have room for the input and what the answer likely needs. It never asks for more than a full bucket, so
+only an input that is larger than the bucket is refused for good; what an answer takes beyond its hold is debt, which
+flows back. A quota must not be overrun: it must pay for the least output that makes sense, grants a share of what is
+left, and the answer is capped to that. So what requests in flight hold bounds what they can use.
+
 Pure over counters that were brought up to now. All charges or none: a refusal changes no counter.
 """
 
@@ -11,7 +16,16 @@ import msgspec
 
 from gateway.core.buckets import Counter, Denial, Window
 from gateway.core.limits import Limit, Meter, Mode
-from gateway.core.reservation import AdmissionRequest, Charge, Hold, LimitStatus, Refusal, RefusalReason, Reservation
+from gateway.core.reservation import (
+    AdmissionRequest,
+    Charge,
+    Hold,
+    LimitStatus,
+    Refusal,
+    RefusalReason,
+    Reservation,
+    output_share,
+)
 
 
 class DeniedCharge(msgspec.Struct, frozen=True):
@@ -37,7 +51,11 @@ def decide(request: AdmissionRequest, counters: Sequence[Counter], now_ms: int) 
         return refusal(request, counters, judgement, now_ms)
     granted = judgement.granted
     holds = tuple(
-        [_hold(charge, counter, request, granted) for charge, counter in zip(request.charges, counters, strict=True)]
+        [
+            _hold(charge, counter, request, granted)
+            for charge, counter in zip(request.charges, counters, strict=True)
+            if charge.limit not in judgement.would_refuse
+        ]
     )
     limit_statuses = _limit_statuses(request, counters)
     return Reservation(
@@ -46,8 +64,8 @@ def decide(request: AdmissionRequest, counters: Sequence[Counter], now_ms: int) 
 
 
 def judge(request: AdmissionRequest, counters: Sequence[Counter]) -> Judgement:
-    """A rate must have room for what the answer likely needs, a quota for the least that makes sense; shadow limits
-    are only named where they would refuse. Nothing is changed."""
+    """Which limits have no room for the request; shadow limits are only named where they would refuse. Nothing is
+    changed."""
     granted = max(min(request.least, request.most), _granted(request, counters))
     blocked: list[DeniedCharge] = []
     would_refuse: list[Limit] = []
@@ -65,9 +83,9 @@ def judge(request: AdmissionRequest, counters: Sequence[Counter]) -> Judgement:
 
 def need_of(charge: Charge, counter: Counter, request: AdmissionRequest, granted: int) -> int:
     """The room that the counter must have for the request to pass."""
-    if not charge.per_output:
-        return charge.fixed
-    return charge.amount(min(request.least, request.most) if type(counter) is Window else min(request.likely, granted))
+    if type(counter) is Window:
+        return charge.amount(min(request.least, request.most))
+    return held_amount(charge, False, request, granted)
 
 
 def refusal(request: AdmissionRequest, counters: Sequence[Counter], judgement: Judgement, now_ms: int) -> Refusal:
@@ -99,29 +117,37 @@ def _gravest(charges: Sequence[Charge], blocked: Sequence[DeniedCharge]) -> Deni
 
 
 def _granted(request: AdmissionRequest, counters: Sequence[Counter]) -> int:
-    """As much output as is asked for, or as the tightest enforced quota still pays for."""
+    """As much output as is asked for, or as the tightest enforced quota grants."""
     granted = request.most
     for charge, counter in zip(request.charges, counters, strict=True):
         if type(counter) is Window and charge.per_output and charge.limit.mode is Mode.ENFORCE:
-            granted = min(granted, counter.output_left(charge))
+            granted = min(granted, output_share(counter.output_left(charge), request.enough))
     return granted
 
 
 def held_amount(charge: Charge, quota: bool, request: AdmissionRequest, granted: int) -> int:
-    """What an admitted request holds of the limit: of a quota what it may produce, of a rate what it likely will."""
+    """What an admitted request holds of the limit: of a quota what it may produce, of a rate what it likely will, up
+    to a full bucket."""
     if not charge.per_output:
         return charge.fixed
-    return charge.amount(granted if quota else min(request.likely, granted))
+    if quota:
+        return charge.amount(granted)
+    return max(charge.fixed, min(charge.limit.burst, charge.amount(min(request.likely, granted))))
 
 
 def _hold(charge: Charge, counter: Counter, request: AdmissionRequest, granted: int) -> Hold:
-    """Hold the charge; `requests` are used at once, since nothing about them is settled later."""
+    """Hold the charge; `requests` are used at once, since nothing about them is settled later. A shadow quota holds
+    what it would if it were enforced."""
+    capped = False
+    if type(counter) is Window and charge.per_output and charge.limit.mode is Mode.SHADOW:
+        own = output_share(counter.output_left(charge), request.enough)
+        capped, granted = own < granted, min(own, granted)
     amount = held_amount(charge, type(counter) is Window, request, granted)
     if charge.limit.meter is Meter.REQUESTS:
         counter.use(amount)
     else:
         counter.held += amount
-    return Hold(charge.limit, amount, counter.start_ms)
+    return Hold(charge.limit, amount, counter.start_ms, capped)
 
 
 def _limit_statuses(request: AdmissionRequest, counters: Sequence[Counter]) -> tuple[LimitStatus, ...]:

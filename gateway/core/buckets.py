@@ -63,10 +63,10 @@ class Bucket:
             self.debt = rescaled(self.debt, self.scale, scale)
             self.flow, self.scale, self.pace_of = flow, scale, limit.amount
         elapsed_ms = now_ms - self.stamp_ms
-        if elapsed_ms > 0:
-            self.stamp_ms = now_ms
-            if self.debt:
-                self.debt = max(0, self.debt - elapsed_ms * self.flow)
+        # A clock that was set back counts from its new time: else nothing would refill until it reaches the old one.
+        self.stamp_ms = now_ms
+        if elapsed_ms > 0 and self.debt:
+            self.debt = max(0, self.debt - elapsed_ms * self.flow)
         self.capacity = limit.burst
         self.used = -(-self.debt // self.scale)
 

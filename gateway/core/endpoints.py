@@ -20,6 +20,7 @@ class Dialect(StrEnum):
     OPENAI = "openai"
     RESPONSES = "responses"
     ANTHROPIC = "anthropic"
+    GEMINI = "gemini"
 
 
 class StreamFormat(StrEnum):
@@ -42,6 +43,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     cap_members: tuple[str, ...] = ()
     """Members that cap the output, the first of which is set where a request has none of them. An endpoint
     without has no output to be reserved."""
+    least_output: int = 1
+    """The smallest cap that the API takes (https://platform.openai.com/docs/api-reference/responses/create)."""
     estimated: bool = False
     """Whether usage that is not reported is estimated; elsewhere only reported tokens count."""
     usage: UsageTable = usage_tables.CHAT_USAGE
@@ -90,6 +93,7 @@ RESPONSES = Endpoint(
     fields=request_fields.ResponseFields,
     input_members=("input", "instructions", "tools", "text"),
     cap_members=("max_output_tokens",),
+    least_output=16,
     estimated=True,
     usage=usage_tables.RESPONSES_USAGE,
     terminal_events=("response.completed", "response.incomplete", "response.failed"),
@@ -161,7 +165,9 @@ IMAGE_EDITS = _form("images.edits", "/v1/images/edits", usage_tables.IMAGES_USAG
 IMAGE_VARIATIONS = _form("images.variations", "/v1/images/variations", usage_tables.IMAGES_USAGE)
 
 MODELS = Endpoint(name="models", path="/v1/models")
+MODEL = Endpoint(name="models", path="/v1/models/{model}")
 LIMITS = Endpoint(name="limits", path="/v1/limits")
+ROOT = Endpoint(name="root", path="/")
 """These are answered by the gateway itself; nothing is forwarded."""
 
 UNKNOWN = Endpoint(name="", path="")

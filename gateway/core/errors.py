@@ -123,8 +123,15 @@ class UrlUnknown(CallerError):
     code = "unknown_url"
 
 
+class UpgradeRequired(CallerError):
+    """The client asks for a WebSocket: agents that learn it from this status go on over HTTP at once."""
+
+    status = 426
+    code = "upgrade_required"
+
+
 class MethodNotAllowed(CallerError):
-    """`allow` is the method that the path takes."""
+    """`allow` names the methods that the path takes."""
 
     status = 405
     code = "method_not_allowed"
@@ -173,6 +180,11 @@ class UpstreamError(GatewayError):
     blame = Blame.UPSTREAM
     outcome: str = ""
 
+    @property
+    def reason(self) -> str:
+        """The outcome, or the code where there is none."""
+        return self.outcome or self.code
+
 
 class UpstreamUnreachable(UpstreamError):
     """Refused the connection, or broke before the first byte of an answer."""
@@ -198,9 +210,10 @@ class UpstreamRefused(UpstreamError):
 
 
 class UpstreamAuthFailed(UpstreamError):
-    """The upstream rejects the gateway's own credentials (401 or 403)."""
+    """The upstream rejects the gateway's own credentials, by whatever status: trying again does not help."""
 
     code = "upstream_auth_failed"
+    should_retry = False
 
 
 class NoTarget(UpstreamError):

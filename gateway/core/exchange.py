@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from gateway.core.errors import Blame, GatewayError
 from gateway.core.health import Attempt
 from gateway.core.limit_status import limit_headers
+from gateway.core.refusals import Fault
 from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.reservation import Reservation
 from gateway.core.response import Headers, UpstreamResponse
@@ -18,10 +19,13 @@ from gateway.core.usage import Usage
 class AnswerTally(Protocol):
     """What watched while the answer was relayed."""
 
-    failed: bool
-    """Whether it reports a failure, or is none of the API's answers."""
+    fault: Fault | None
+    """Whose fault the failure is that the upstream reported; None where it reported none."""
     ended: bool
     """Whether the client was given the last event of a stream."""
+
+    @property
+    def failed(self) -> bool: ...
 
     def feed(self, data: bytes) -> object: ...
 
@@ -91,13 +95,22 @@ class Exchange:
     upstream_seconds: float = 0.0
     attempts: list[tuple[str, str]] = field(default_factory=list)
     """(upstream's name, outcome) of each try, in order."""
-    _limit_headers: Headers | None = None
+    _limit_headers: list[tuple[str, str]] | None = None
+
+    @property
+    def quota_output_cap(self) -> int | None:
+        """Tokens that one choice may have, where a quota grants less than the request may produce."""
+        if self.reservation is None or self.parsed is None or not self.reservation.capped:
+            return None
+        return self.reservation.granted // self.parsed.choices
 
     def limit_headers(self) -> Headers:
         """The headers that report the caller's limits, made once; none before admission."""
         if self._limit_headers is None and self.reservation is not None and self.parsed is not None:
             headers, reservation = self.parsed.binding.headers, self.reservation
             self._limit_headers = limit_headers(headers, reservation.limit_statuses, reservation.at_ms)
+            if (cap := self.quota_output_cap) is not None:
+                self._limit_headers.append(("x-quota-output-cap", str(cap)))
         return self._limit_headers or ()
 
     @property
@@ -105,13 +118,8 @@ class Exchange:
         """None where the client was given what it asked for."""
         if self.error is not None:
             return Failure(self.error.blame, self.error.code)
-        if self.status >= 400:
-            return Failure(_blame_of(self.status), "passed_on")
-        if self.tally is not None and self.tally.failed:
-            return Failure(Blame.UPSTREAM, "error_event")
-        return None
-
-
-def _blame_of(status: int) -> Blame:
-    """Who is responsible for an upstream's own error: the caller for a request that cannot be read."""
-    return Blame.CALLER if status < 500 and status not in {408, 429} else Blame.UPSTREAM
+        fault = self.tally.fault if self.tally is not None else None
+        if fault is None and self.status < 400:
+            return None
+        blame = Blame.CALLER if fault is Fault.CALLER else Blame.UPSTREAM
+        return Failure(blame, "passed_on" if self.status >= 400 else "error_event")

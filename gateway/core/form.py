@@ -130,6 +130,12 @@ def is_form(content_type: str) -> bool:
     return content_type.lower().startswith("multipart/")
 
 
+def model_part(content_type: str, model: str) -> bytes:
+    """A part that names the model, to be put in front of a form that does not. Raises FormUnreadable."""
+    head = b'content-disposition: form-data; name="model"'
+    return b"--%b\r\n%b\r\n\r\n%b\r\n" % (_boundary(content_type), head, model.encode())
+
+
 def _boundary(content_type: str) -> bytes:
     """The line between the parts. Raises FormUnreadable."""
     kind, parameters = _parsed(content_type)

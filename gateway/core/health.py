@@ -1,18 +1,8 @@
 """How healthy the upstreams are, as far as requests and checks have shown.
 
-Each model of each upstream has a `Circuit`, which says what share of its usual requests it may get:
-
-    closed ──failures──► open ──rest is over──► half open ──a probe is answered──► recovering ──► closed
-      all                 none ◄──the probe fails──  one at a time                  10 % growing to all
-
-A circuit opens after FAILURES_IN_A_ROW, or where half of LEAST_IN_WINDOW requests or more failed in WINDOW_S. It
-rests, each time longer. Then one request at a time is let through as a probe; an answer begins the recovery. Where
-a model has no other route, the router still sends an open circuit a trickle of requests (`core/routing.py`); one of
-these that is answered begins the recovery as a probe does, and one that fails changes nothing.
-
-An `Attempt` is one request to one target, from before it is sent until its answer has ended. What it says of its
-circuit counts only while the circuit is in the same turn: opening begins a new turn, so that slow failures of
-requests sent before do not open it again.
+Each model of each upstream has a `Circuit` (`core/circuit.py`), which says what share of a caller's usual requests it
+may get. An `Attempt` is one request to one target, from before it is sent until its answer has ended; its `Outcome` is
+what it says of its circuit.
 
 Beside the circuits, a configured check can find a whole upstream down; then none of its models has a share.
 
@@ -21,187 +11,42 @@ Pure: times are monotonic seconds of the caller's clock, and each change of a st
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
 
+from gateway.core.circuit import ANYONE, EVERYONE, Circuit, CircuitState, Opening
 from gateway.core.errors import UpstreamError
-from gateway.core.snapshot import Target, Upstream
-
-FAILURES_IN_A_ROW = 5
-"""What opens it, also while it recovers: with fewer, a server that fails one request in five would hardly ever be
-asked. Envoy's outlier detection has the same default."""
-FAILURE_RATE = 0.5
-WINDOW_S = 30.0
-LEAST_IN_WINDOW = 20
-"""The rate counts over this window, and only once so many requests have ended in it."""
-FIRST_REST_S = 5.0
-LONGEST_REST_S = 60.0
-"""How long an open circuit rests: doubled each time that a probe fails, up to the longest."""
-RECOVERY_S = 30.0
-FIRST_SHARE = 0.1
-"""A recovering server gets this share of what it had, growing to all of it over RECOVERY_S."""
-LONGEST_COOL_DOWN_S = 300.0
-"""A Retry-After beyond this is not believed: quotas are raised and servers fixed before their time."""
+from gateway.core.refusals import Fault
+from gateway.core.snapshot import Caller, Target, Upstream
 
 DOWN_AFTER_CHECKS = 3
 UP_AFTER_CHECKS = 2
 """So many checks in a row must agree before they are believed."""
 
 
-class CircuitState(StrEnum):
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-    RECOVERING = "recovering"
-
-
-class Circuit:
-    """One model of one upstream. `begin` gives each attempt a turn; what one of an earlier turn says is out of date."""
-
-    def __init__(self) -> None:
-        self._state = CircuitState.CLOSED
-        self._turn = 0
-        self._failures = 0
-        self._window = _FailureWindow()
-        self._rests = 0
-        self._rested_at = 0.0
-        self._recovered_at = 0.0
-        self._cool_at = 0.0
-        self._is_probed = False
-
-    def state(self, now: float) -> CircuitState:
-        if self._state is CircuitState.OPEN and now >= self._rested_at:
-            return CircuitState.HALF_OPEN
-        if self._state is CircuitState.RECOVERING and now >= self._recovered_at:
-            return CircuitState.CLOSED
-        return self._state
-
-    def share(self, now: float) -> float:
-        """The part of its usual requests that it may get: 0 none, 1 all."""
-        if self.is_cooling_down(now):
-            return 0.0
-        match self.state(now):
-            case CircuitState.OPEN:
-                return 0.0
-            case CircuitState.HALF_OPEN:
-                return 0.0 if self._is_probed else 1.0
-            case CircuitState.RECOVERING:
-                return 1.0 - (1.0 - FIRST_SHARE) * (self._recovered_at - now) / RECOVERY_S
-            case CircuitState.CLOSED:
-                return 1.0
-
-    def is_cooling_down(self, now: float) -> bool:
-        """Whether the upstream asked for time without requests."""
-        return now < self._cool_at
-
-    def wait_s(self, now: float) -> float:
-        """Seconds until it may be asked, as far as that is known; 0 if it may now."""
-        rest = self._rested_at - now if self._state is CircuitState.OPEN else 0.0
-        if self._is_probed and rest <= 0:
-            rest = 1.0  # The probe's answer is awaited.
-        return max(0.0, rest, self._cool_at - now)
-
-    def begin(self, now: float) -> int:
-        """An attempt begins; returns its turn."""
-        self._is_probed = self.state(now) in {CircuitState.OPEN, CircuitState.HALF_OPEN}
-        return self._turn
-
-    def answered(self, turn: int, now: float) -> None:
-        """The first byte of an answer came that is no failure."""
-        if turn == self._turn and self._is_probed:
-            self.recover(now)
-
-    def succeeded(self, turn: int, now: float) -> None:
-        if turn != self._turn:
-            return
-        self.answered(turn, now)
-        self._failures = 0
-        self._window.add(now, failed=False)
-
-    def failed(self, turn: int, now: float) -> None:
-        if turn != self._turn:
-            return
-        state = self.state(now)
-        if state is CircuitState.OPEN:
-            self._is_probed = False
-            return
-        self._failures += 1
-        self._window.add(now, failed=True)
-        if state is CircuitState.CLOSED:
-            self._rests = 0
-        if self._has_enough(state, now):
-            self._open(now)
-
-    def left(self, turn: int) -> None:
-        """The attempt ended and says nothing about the upstream: its client left."""
-        if turn == self._turn:
-            self._is_probed = False
-
-    def cool_down(self, seconds: float, now: float) -> None:
-        """The upstream asked to be left alone for a while."""
-        self._cool_at = max(self._cool_at, now + min(seconds, LONGEST_COOL_DOWN_S))
-
-    def recover(self, now: float) -> None:
-        """It is healthy again: its share grows from here."""
-        self._state = CircuitState.RECOVERING
-        self._recovered_at = now + RECOVERY_S
-        self._failures = 0
-        self._window = _FailureWindow()
-        self._is_probed = False
-
-    def _has_enough(self, state: CircuitState, now: float) -> bool:
-        if state is CircuitState.HALF_OPEN:
-            return True
-        return self._failures >= FAILURES_IN_A_ROW or self._window.rate(now) >= FAILURE_RATE
-
-    def _open(self, now: float) -> None:
-        self._state = CircuitState.OPEN
-        self._rested_at = now + min(LONGEST_REST_S, FIRST_REST_S * 2 ** min(self._rests, 8))
-        self._rests += 1
-        self._turn += 1
-        self._is_probed = False
-
-
-class _FailureWindow:
-    """How many attempts ended in the last WINDOW_S seconds, and how many of them failed."""
-
-    def __init__(self) -> None:
-        self._slots: deque[list[float]] = deque()
-
-    def add(self, now: float, *, failed: bool) -> None:
-        if not self._slots or now >= self._slots[-1][0] + WINDOW_S / 6:
-            self._slots.append([now, 0, 0])
-        slot = self._slots[-1]
-        slot[1] += 1
-        slot[2] += failed
-
-    def rate(self, now: float) -> float:
-        """The part that failed; 0 while there are too few to tell."""
-        while self._slots and self._slots[0][0] <= now - WINDOW_S:
-            self._slots.popleft()
-        ended = sum(slot[1] for slot in self._slots)
-        return sum(slot[2] for slot in self._slots) / ended if ended >= LEAST_IN_WINDOW else 0.0
-
-
 class Outcome(StrEnum):
-    """What an attempt says of its upstream. SUCCEEDED includes that it refused a caller's mistake; BUSY is too many
-    requests for now; NEUTRAL says nothing, as when the client left."""
+    """What an attempt says of its upstream. SUCCEEDED includes that it refused what the caller must not ask; FAILED
+    that no whole answer came; ERROR that the answer was an error, by its status or an event; BUSY is too many requests
+    for now; NEUTRAL says nothing, as when the client left."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    ERROR = "error"
     BUSY = "busy"
     NEUTRAL = "neutral"
 
 
-def outcome_of_status(status: int) -> Outcome:
+def outcome_of_answer(status: int, fault: Fault | None) -> Outcome:
+    """`fault` is that of the answer's failure, None if it has none."""
+    if fault is None or fault is Fault.CALLER:
+        return Outcome.SUCCEEDED
     if status == 429:
         return Outcome.BUSY
-    # 401 and 403 reject the gateway's own credentials: every request there would fail.
-    return Outcome.FAILED if status >= 500 or status in {401, 403} else Outcome.SUCCEEDED
+    # A status that says little, as 408, is no reason to leave the upstream; an error inside a 200 is.
+    return Outcome.SUCCEEDED if fault is Fault.UNKNOWN and status >= 400 else Outcome.ERROR
 
 
 def outcome_of_error(error: UpstreamError) -> Outcome:
@@ -210,12 +55,14 @@ def outcome_of_error(error: UpstreamError) -> Outcome:
 
 
 class Change(msgspec.Struct, frozen=True):
-    """A step from one state to another. `model` is empty where checks found the whole upstream `up` or `down`."""
+    """A step from one state to another. `model` is empty where checks found the whole upstream `up` or `down`;
+    `opening` says why a circuit opened."""
 
     upstream: str
     model: str
     before: str
     after: str
+    opening: Opening | None = None
 
 
 class Candidate(NamedTuple):
@@ -230,7 +77,14 @@ class ModelStatus(msgspec.Struct, frozen=True):
     model: str
     state: CircuitState
     share: float
+    """Of the usual requests; of those of `key`, where there is one."""
     wait_s: float
+    key: str = EVERYONE
+    """The id of the only key that the state binds."""
+    opening: Opening | None = None
+    """When it opened last."""
+    cooling: Mapping[str, float] = {}
+    """The teams that are to send nothing, and for how many seconds."""
 
 
 class UpstreamStatus(msgspec.Struct, frozen=True):
@@ -245,36 +99,40 @@ class UpstreamStatus(msgspec.Struct, frozen=True):
 class Attempt:
     """Whoever began it ends it, whatever happens; only the first end counts."""
 
-    __slots__ = ("_has_ended", "_model", "_turn")
+    __slots__ = ("_caller", "_has_ended", "_model", "_turn")
 
-    def __init__(self, model_health: _ModelHealth, turn: int) -> None:
+    def __init__(self, model_health: _ModelHealth, caller: Caller, turn: int) -> None:
         self._model = model_health
+        self._caller = caller
         self._turn = turn
         self._has_ended = False
 
     def answered(self, now: float) -> None:
         """The first byte of an answer came that is no failure: a probe has succeeded as soon as this."""
-        self._model.circuit.answered(self._turn, now)
+        self._model.circuit.answered(self._turn, now, self._caller)
         self._model.report(now)
 
-    def ended(self, outcome: Outcome, now: float, cool_down_s: float = 0.0) -> None:
-        """`cool_down_s` is for how long the upstream asked to be left alone, 0 if it did not."""
+    def ended(self, outcome: Outcome, now: float, cool_down_s: float = 0.0, reason: str = "") -> None:
+        """`cool_down_s` is for how long the upstream asked to be left alone, 0 if it did not; `reason` is one of a
+        closed list that says how it failed."""
         if self._has_ended:
             return
         self._has_ended = True
         self._model.upstream_health.in_flight -= 1
-        circuit, turn = self._model.circuit, self._turn
+        circuit, caller, turn = self._model.circuit, self._caller, self._turn
         match outcome:
             case Outcome.SUCCEEDED:
-                circuit.succeeded(turn, now)
+                circuit.succeeded(turn, now, caller)
             case Outcome.FAILED:
-                circuit.failed(turn, now)
+                circuit.failed(turn, now, caller, reason, for_everyone=True)
+            case Outcome.ERROR:
+                circuit.failed(turn, now, caller, reason)
             case Outcome.BUSY:
-                circuit.answered(turn, now)
+                circuit.answered(turn, now, caller)
             case Outcome.NEUTRAL:
-                circuit.left(turn)
+                circuit.left(turn, caller)
         if cool_down_s > 0:
-            circuit.cool_down(cool_down_s, now)
+            circuit.cool_down(cool_down_s, now, caller)
         self._model.report(now)
 
 
@@ -286,22 +144,24 @@ class Health:
         self._notice = notice
         self._upstreams: dict[Upstream, _UpstreamHealth] = {}
 
-    def candidate(self, target: Target, now: float) -> Candidate:
-        return Candidate(target, self.share(target, now), self.in_flight(target.upstream))
+    def candidate(self, target: Target, now: float, caller: Caller = ANYONE) -> Candidate:
+        return Candidate(target, self.share(target, now, caller), self.in_flight(target.upstream))
 
-    def share(self, target: Target, now: float) -> float:
-        """The part of its usual requests that the target may get: 0 none, 1 all."""
+    def share(self, target: Target, now: float, caller: Caller = ANYONE) -> float:
+        """The part of the caller's usual requests that the target may get: 0 none, 1 all."""
         upstream_health = self._upstreams.get(target.upstream)
         if upstream_health is None:
             return 1.0
+        if upstream_health.is_down:
+            return 0.0
         model_health = upstream_health.models.get(target.model)
-        return 0.0 if upstream_health.is_down else model_health.circuit.share(now) if model_health is not None else 1.0
+        return model_health.circuit.share(now, caller) if model_health is not None else 1.0
 
     def in_flight(self, upstream: Upstream) -> int:
         upstream_health = self._upstreams.get(upstream)
         return upstream_health.in_flight if upstream_health is not None else 0
 
-    def begin(self, target: Target, now: float) -> Attempt:
+    def begin(self, target: Target, now: float, caller: Caller = ANYONE) -> Attempt:
         upstream_health = self._health_of(target.upstream)
         model_health = upstream_health.models.get(target.model)
         if model_health is None:
@@ -309,18 +169,18 @@ class Health:
                 upstream_health, target.model, self._notice
             )
         upstream_health.in_flight += 1
-        attempt = Attempt(model_health, model_health.circuit.begin(now))
+        attempt = Attempt(model_health, caller, model_health.circuit.begin(now, caller))
         model_health.report(now)
         return attempt
 
-    def wait_s(self, targets: Iterable[Target], now: float) -> float:
-        """Seconds until the first of these may be asked, as far as that is known."""
-        return min((self._wait_s(target, now) for target in targets), default=0.0)
+    def wait_s(self, targets: Iterable[Target], now: float, caller: Caller = ANYONE) -> float:
+        """Seconds until the caller may ask the first of these, as far as that is known."""
+        return min((self._wait_s(target, now, caller) for target in targets), default=0.0)
 
-    def least_bad(self, targets: Iterable[Target], now: float) -> Target | None:
+    def least_bad(self, targets: Iterable[Target], now: float, caller: Caller = ANYONE) -> Target | None:
         """Of targets without a share the one that may be asked soonest; None where every one asked for time."""
-        waiting = [target for target in targets if not self._is_cooling_down(target, now)]
-        return min(waiting, key=lambda target: (self._wait_s(target, now), target.priority), default=None)
+        waiting = [target for target in targets if not self._is_cooling_down(target, now, caller)]
+        return min(waiting, key=lambda target: (self._wait_s(target, now, caller), target.priority), default=None)
 
     def checked(self, upstream: Upstream, is_healthy: bool, now: float) -> None:
         """What a check found. The circuits of an upstream that is up again recover as slowly as after a probe."""
@@ -362,15 +222,15 @@ class Health:
             upstream_health = self._upstreams[upstream] = _UpstreamHealth(upstream.name)
         return upstream_health
 
-    def _wait_s(self, target: Target, now: float) -> float:
+    def _wait_s(self, target: Target, now: float, caller: Caller) -> float:
         circuit = self._circuit(target)
-        wait_s = circuit.wait_s(now) if circuit is not None else 0.0
+        wait_s = circuit.wait_s(now, caller) if circuit is not None else 0.0
         upstream_health = self._upstreams.get(target.upstream)
         return max(wait_s, 1.0) if upstream_health is not None and upstream_health.is_down else wait_s
 
-    def _is_cooling_down(self, target: Target, now: float) -> bool:
+    def _is_cooling_down(self, target: Target, now: float, caller: Caller) -> bool:
         circuit = self._circuit(target)
-        return circuit is not None and circuit.is_cooling_down(now)
+        return circuit is not None and circuit.is_cooling_down(now, caller)
 
     def _circuit(self, target: Target) -> Circuit | None:
         upstream_health = self._upstreams.get(target.upstream)
@@ -401,8 +261,9 @@ class _UpstreamHealth:
         return True
 
     def view(self, now: float) -> UpstreamStatus:
+        circuits = [model_health.circuit for model_health in self.models.values()]
+        asked = not circuits or any(not circuit.is_open_for_all(now) for circuit in circuits)
         models = tuple([model_health.view(now) for model_health in self.models.values()])
-        asked = not models or any(each.state is not CircuitState.OPEN for each in models)
         return UpstreamStatus(self.name, asked and not self.is_down, self.in_flight, models)
 
 
@@ -419,10 +280,13 @@ class _ModelHealth:
     def report(self, now: float) -> None:
         state = self.circuit.state(now)
         if state is not self._reported:
-            change = Change(self.upstream_health.name, self._model, self._reported, state)
+            opening = self.circuit.opening if state is CircuitState.OPEN else None
+            change = Change(self.upstream_health.name, self._model, self._reported, state, opening)
             self._reported = state
             self._notice(change)
 
     def view(self, now: float) -> ModelStatus:
-        circuit = self.circuit
-        return ModelStatus(self._model, circuit.state(now), circuit.share(now), circuit.wait_s(now))
+        circuit, key = self.circuit, self.circuit.key(now)
+        whose = msgspec.structs.replace(ANYONE, key_id=key)
+        share, wait_s = circuit.share(now, whose), circuit.wait_s(now, whose)
+        return ModelStatus(self._model, circuit.state(now), share, wait_s, key, circuit.opening, circuit.cooling(now))

@@ -20,6 +20,7 @@ _UNITS = {Meter.REQUESTS: "requests", Meter.USD: "USD", Meter.CONCURRENT: "reque
 
 
 _TOKENS = (Meter.TOKENS, Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS)
+_OF_OUTPUT = (Meter.TOKENS, Meter.OUTPUT_TOKENS, Meter.USD)
 _NOUNS = {Meter.REQUESTS: "requests", Meter.USD: "usd", **dict.fromkeys(_TOKENS, "tokens")}
 
 
@@ -47,15 +48,18 @@ def header_of(limit: Limit) -> LimitHeader | None:
     )
 
 
-def refusal_error(refusal: Refusal) -> LimitRefusal:
-    """A refusal as the error that its caller gets."""
+def refusal_error(refusal: Refusal, thinking_budget: int = 0) -> LimitRefusal:
+    """A refusal as the error that its caller gets. `thinking_budget`: tokens that a quota must pay for, and more."""
     limit = refusal.limit_status.limit
     shown = limit_object(refusal.limit_status) | {
         "requested": in_unit(limit, refusal.requested),
         "retry_after_ms": refusal.retry_after_ms,
     }
     kind = _kind(refusal)
-    error = kind(_message(refusal), retry_after_ms=refusal.retry_after_ms or None, limit=shown)
+    message = _message(refusal)
+    if thinking_budget and limit.is_quota and limit.meter in _OF_OUTPUT:
+        message += f" The need has a thinking budget of {thinking_budget:,} tokens in it: lower that to need less."
+    error = kind(message, retry_after_ms=refusal.retry_after_ms or None, limit=shown)
     if kind is not QuotaSpent:
         error.type = limit.meter.family
     error.headers = limit_headers(
@@ -154,7 +158,7 @@ def _message(refusal: Refusal) -> str:
     if refusal.why is RefusalReason.NEVER:
         return (
             f"The {what} never holds as much as this request needs: {requested}."
-            " Ask for less: fewer or shorter messages, a smaller max_tokens."
+            " Ask for less: fewer or shorter messages."
         )
     figures = (
         f"{_figure(limit, limit_status.used)} used and {_figure(limit, limit_status.held)} held by requests in flight"

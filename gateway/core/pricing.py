@@ -10,11 +10,16 @@ its input reaches. A list may leave prices out. A step or a tier takes what it l
 it belongs to; a tier has its own steps or none. What is still left out falls back: cached input and cache
 writes cost what input costs, sound and pictures what text costs, units nothing. A token counts once: as
 cached or written, else as a medium, else as text.
+
+What a request will cost is known only when it has been answered: by which route, at which tier, how much of its input
+was written to a cache. `ceiling` has the dearest of all that may happen, as rates by which admission reserves: a
+request that stays within its estimated input, its reserved output and the units that it asks for never costs more.
+Searches of a model and seconds of sound cannot be foreseen, and are not reserved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from operator import mul
 
 import msgspec
@@ -23,6 +28,7 @@ from gateway.core.usage import Usage
 
 FEMTO_PER_PICO = 1_000
 FEMTO_PER_MICRO = 1_000_000_000
+PICO_PER_MICRO = 1_000_000
 AS_TEXT = -1
 """A price that is left out, and falls back."""
 
@@ -47,12 +53,21 @@ class PriceLine(msgspec.Struct, frozen=True):
     amount: int
 
 
-class PriceCeiling(msgspec.Struct, frozen=True):
-    """The most that a request may cost: `fixed` micro-dollars, and `per_output` pico-dollars for each token of
-    output, as a `Charge` has them."""
+class CeilingRates(msgspec.Struct, frozen=True):
+    """The most that requests with more than `above` tokens of input may cost, in pico-dollars for each unit."""
 
-    fixed: int
-    per_output: int
+    above: int
+    input: int
+    output: int
+    request: int
+    image: int
+    search: int
+    character: int
+
+    def without_tokens(self, units: Usage) -> int:
+        """Whole micro-dollars, rounded up, for a request and the units of `units`."""
+        pieces = units.images * self.image + units.searches * self.search + units.characters * self.character
+        return -(-(self.request + pieces) // PICO_PER_MICRO)
 
 
 class PriceStep(msgspec.Struct, frozen=True):
@@ -88,6 +103,10 @@ class Price(msgspec.Struct, frozen=True):
                 if getattr(self, name) == AS_TEXT:
                     msgspec.structs.force_setattr(self, name, text)
 
+    def __hash__(self) -> int:
+        # A mapping has no hash, and equal lists have equal prices for text.
+        return hash((self.input, self.output))
+
     @classmethod
     def of(cls, terms: PriceTerms) -> Price:
         """The list that these terms make."""
@@ -119,32 +138,55 @@ class Price(msgspec.Struct, frozen=True):
         price = self.tiers.get(usage.service_tier, self) if self.tiers else self
         return next((step.price for step in price.above if usage.input > step.tokens), price)
 
-    def ceiling(
-        self, expected: Usage, *, tiers: Collection[str] | None = None, parts: Collection[str] | None = None
-    ) -> PriceCeiling:
-        """The most that a request may cost with the input and the units of `expected`, whatever its output; with
-        less of them it never costs more.
 
-        `tiers` are those that it may be served at, beside none; `parts` the kinds of tokens that it may have
-        beside text (`cache_write`, `audio_output` …). None is all.
-        """
-        lists = list(self._lists(expected.input, tiers))
-        entered = max(_dearest(price, "input", _INPUT_PARTS, parts) for price in lists)
-        output = max(_dearest(price, "output", _OUTPUT_PARTS, parts) for price in lists)
-        quantities = dict(zip(PRICE_NAMES, _quantities(expected), strict=True))
-        units = sum(
-            max(_line(name, quantities[name], getattr(price, name)).amount for price in lists) for name in _UNITS
-        )
-        femto = expected.input * entered * FEMTO_PER_PICO + units
-        return PriceCeiling(-(-femto // FEMTO_PER_MICRO), output)
-
-    def _lists(self, input_tokens: int, tiers: Collection[str] | None) -> Iterator[Price]:
-        served = [price for name, price in self.tiers.items() if tiers is None or name in tiers]
-        for price in (self, *served):
-            yield price
-            yield from (step.price for step in price.above if input_tokens > step.tokens)
+def ceiling(prices: Collection[Price], asked_tier: str) -> tuple[CeilingRates, ...]:
+    """The dearest of these prices for a request that asks for this service tier, or for none: the rates of the longest
+    input first, those of any last."""
+    lists = list(prices)
+    lists += [tier for price in prices for name, tier in price.tiers.items() if _may_serve(name, asked_tier)]
+    steps = [step for price in lists for step in price.above]
+    return tuple(
+        _dearest(above, [*lists, *(step.price for step in steps if step.tokens <= above)])
+        for above in sorted({-1, *(step.tokens for step in steps)}, reverse=True)
+    )
 
 
+def rates_at(steps: tuple[CeilingRates, ...], input_tokens: int) -> CeilingRates:
+    """The rates of a ceiling for a request with so much input."""
+    for rates in steps:
+        if input_tokens > rates.above:
+            return rates
+    return steps[-1]
+
+
+def _may_serve(tier: str, asked: str) -> bool:
+    """Whether a request that asks for one tier may be answered at another. What asks for none is served at the tier
+    that its project has at the provider, but for the fast mode, which must be asked for."""
+    if asked in _ANY_TIER:
+        return tier != FAST
+    return tier == asked or tier in _ORDINARY_TIERS
+
+
+def _dearest(above: int, lists: Collection[Price]) -> CeilingRates:
+    def most(*names: str) -> int:
+        rates: list[int] = [getattr(price, name) for price in lists for name in names]
+        return max(rates, default=0)
+
+    units = (most("request"), most("image"), most("search"), most("character"))
+    return CeilingRates(above, most("input", *_INPUT_PARTS), most("output", *_OUTPUT_PARTS), *units)
+
+
+FAST = "fast"
+"""Anthropic's fast mode, which is asked for with `speed` and priced like a tier."""
+
+DEARER_TIERS = frozenset({"priority", FAST})
+"""Tiers that cost more than the default one wherever they are sold. Others cost less, or the same."""
+
+SERVICE_TIERS = DEARER_TIERS | {"default", "standard", "on_demand", "flex", "batch", "performance", "scale", "reserved"}
+"""What the APIs of OpenAI, Anthropic, Google, Groq and Amazon name in their answers."""
+
+_ANY_TIER = frozenset({"", "auto"})
+_ORDINARY_TIERS = frozenset({"default", "standard", "on_demand"})
 PRICE_NAMES = tuple(name for name in Price.__struct_fields__ if name not in {"above", "tiers"})
 _INPUT_PARTS = ("cached_input", "cache_write", "cache_write_1h", "audio_input", "image_input")
 _OUTPUT_PARTS = ("audio_output", "image_output")
@@ -172,12 +214,6 @@ def _line(name: str, quantity: int, price: int) -> PriceLine:
     # A millisecond costs in femto-dollars what a second costs in pico-dollars.
     amount = quantity * price * (1 if name == "second" else FEMTO_PER_PICO)
     return PriceLine(name, quantity, _UNITS.get(name, "token"), price, amount)
-
-
-def _dearest(price: Price, text: str, media: tuple[str, ...], parts: Collection[str] | None) -> int:
-    names = [text, *(name for name in media if parts is None or name in parts)]
-    prices: list[int] = [getattr(price, name) for name in names]
-    return max(prices)
 
 
 def _complete(prices: Mapping[str, int]) -> Price:

@@ -11,6 +11,7 @@ from gateway.core.endpoints import Endpoint
 from gateway.core.input_size import InputSize
 from gateway.core.json_spans import JsonSpans
 from gateway.core.snapshot import Binding, Model
+from gateway.core.usage import Usage
 
 
 class BodyTail(Protocol):
@@ -28,7 +29,9 @@ class BodyTail(Protocol):
 
 class Body(Protocol):
     """A request's body: `whole`, or its `beginning` and then piece by piece. All raise TooLarge past the
-    configured size, RequestMalformed and ClientGone."""
+    configured size, RequestMalformed and ClientGone. `size` counts the bytes that were taken so far."""
+
+    size: int
 
     @property
     def length(self) -> int | None:
@@ -48,30 +51,43 @@ class Body(Protocol):
 
 class IncomingRequest(msgspec.Struct, frozen=True):
     """`headers` compare without regard to case. `at` is the monotonic second at which the request's head had
-    arrived."""
+    arrived. `path` is as it was sent, without the query; `path_model` is the model that it names, which counts
+    in place of the body's."""
 
     request_id: str
     endpoint: Endpoint
     headers: Mapping[str, str]
     body: Body
     at: float
+    method: str = "POST"
+    path: str = ""
+    path_model: str = ""
+    client_ip: str = ""
 
 
 class ParsedRequest(msgspec.Struct, frozen=True):
     """`output_cap` is what one choice may produce (client's wish under the model's maximum), None if
-    neither says. `input_size` is that of what the model reads, for the estimate."""
+    neither says. `least_output` is the smallest cap under which the request still works; above the `thinking_budget`,
+    where it names one. `input_size` is that of what the model reads, for the estimate."""
 
     endpoint: Endpoint
     binding: Binding
     asked_model: str
     stream: bool
     asks_usage: bool
-    asked_cap: int | None
     output_cap: int | None
     choices: int
     user: str
     members: JsonSpans
     input_size: InputSize
+    tier: str = ""
+    """The service tier that the client asks for, empty for none."""
+    units: Usage = Usage()
+    """What it asks for and is billed by the piece: images, searches, characters."""
+    asked_cap: int | None = None
+    """What the client itself asked for, None if it did not say."""
+    least_output: int = 1
+    thinking_budget: int = 0
     rest: BodyTail | None = None
     """What follows the bytes of `members`, where the body is not held in memory."""
 

@@ -6,29 +6,40 @@ the field table in docs/api.md.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+from gateway.core.pricing import FAST
+from gateway.core.usage import Usage
+
+TOKENS_MAX = 2**31 - 1
 """As far as model servers count: in 32 bits."""
 
-TokensOrNone = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Tokens = Annotated[int, Meta(ge=1, le=TOKENS_MAX)]
+TokensOrNone = Annotated[int, Meta(ge=0, le=TOKENS_MAX)]
 
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
+Tier = Annotated[str, Meta(max_length=256)]
 User = Annotated[str, Meta(max_length=512)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Heat = Annotated[float, Meta(ge=0, le=2)]
 Choices = Annotated[int, Meta(ge=1, le=128)]
 
+_NO_UNITS = Usage()
+
 
 class Fields(msgspec.Struct, kw_only=True):
     """What every request may have. A subclass adds its own fields, and says how its output is capped."""
 
+    thinking_budgets: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Where a request can name how many tokens the model may think; the cap on its output must be above that."""
+
     model: Text
     user: User | None = None
     stream: bool | None = None
+    service_tier: Tier | None = None
 
     @property
     def streams(self) -> bool:
@@ -51,6 +62,16 @@ class Fields(msgspec.Struct, kw_only=True):
     @property
     def end_user(self) -> str:
         return self.user or ""
+
+    @property
+    def tier(self) -> str:
+        """The service tier that it asks for, empty for none."""
+        return (self.service_tier or "").lower()
+
+    @property
+    def units(self) -> Usage:
+        """What it asks for and is billed by the piece."""
+        return _NO_UNITS
 
 
 class _StreamOptions(msgspec.Struct):
@@ -85,6 +106,14 @@ class _ChatMessage(msgspec.Struct):
 
 
 class ChatFields(_Sampled, kw_only=True):
+    thinking_budgets = (
+        # Anthropic's and LiteLLM's member, Qwen's (DashScope, SiliconFlow), OpenRouter's, and Google's.
+        ("thinking", "budget_tokens"),
+        ("thinking_budget",),
+        ("reasoning", "max_tokens"),
+        ("extra_body", "google", "thinking_config", "thinking_budget"),
+    )
+
     messages: Annotated[list[_ChatMessage], Meta(min_length=1)]
     max_completion_tokens: Tokens | None = None
 
@@ -151,11 +180,18 @@ class _Metadata(msgspec.Struct):
 
 
 class MessageFields(Fields, kw_only=True):
+    thinking_budgets = (("thinking", "budget_tokens"),)
+
     messages: Annotated[list[_AnthropicMessage], Meta(min_length=1)]
     max_tokens: Tokens
     temperature: Share | None = None
     top_p: Share | None = None
     metadata: _Metadata | None = None
+    speed: Tier | None = None
+
+    @property
+    def tier(self) -> str:
+        return FAST if (self.speed or "").lower() == FAST else super().tier
 
     @property
     def output_cap(self) -> int | None:
@@ -174,16 +210,31 @@ class RerankFields(Fields, kw_only=True):
     query: Items
     documents: Items
 
+    @property
+    def units(self) -> Usage:
+        """A search has up to 100 documents (https://docs.cohere.com/docs/rerank-overview)."""
+        documents = len(self.documents) if isinstance(self.documents, list) else 1
+        return Usage(searches=-(-documents // 100))
+
 
 class ImageFields(Fields, kw_only=True):
     prompt: Annotated[str, Meta(min_length=1)]
     n: Annotated[int, Meta(ge=1, le=10)] | None = None
+
+    @property
+    def units(self) -> Usage:
+        return Usage(images=self.n or 1)
 
 
 class FormFields(Fields, kw_only=True):
     """What is read of a form with files: a field that comes after a file may come too late to be required."""
 
     n: Annotated[int, Meta(ge=1, le=10)] | None = None
+
+    @property
+    def units(self) -> Usage:
+        """Where nothing is drawn, an image has no price."""
+        return Usage(images=self.n or 1)
 
 
 class SpeechFields(Fields, kw_only=True):
@@ -193,3 +244,7 @@ class SpeechFields(Fields, kw_only=True):
     @property
     def streams(self) -> bool:
         return self.stream_format == "sse"
+
+    @property
+    def units(self) -> Usage:
+        return Usage(characters=len(self.input))

@@ -12,6 +12,17 @@ import msgspec
 from gateway.core.limits import Limit
 from gateway.core.usage import Usage
 
+OUTPUT_SHARE_FLOOR = 2_048
+"""Tokens of output that a quota grants in any case, as far as so much is asked for and left."""
+
+_OUTPUT_SHARE = 8
+
+
+def output_share(left: int, enough: int) -> int:
+    """What one request may produce at most, where a quota pays for `left` tokens of output: an eighth, so that requests
+    at one time do not exhaust a quota of which little is used, but not less than `enough`."""
+    return min(left, max(enough, left // _OUTPUT_SHARE))
+
 
 class Charge(msgspec.Struct, frozen=True):
     """What one limit is charged for one request: `fixed` plus `per_output` for each token of output.
@@ -33,8 +44,8 @@ class Charge(msgspec.Struct, frozen=True):
 class AdmissionRequest(msgspec.Struct, frozen=True):
     """One request's question to the store: may it pass, and how much may it produce?
 
-    Outputs are tokens over all choices. Rates hold `likely`; quotas hold `most`, and near their end
-    as much as is left, down to `least`: the verdict says how much was granted.
+    Outputs are tokens over all choices. Rates hold `likely`. A quota grants of `most` what `output_share` says, and
+    refuses where it has less than `least` left: the verdict says how much was granted.
     """
 
     id: str
@@ -42,6 +53,8 @@ class AdmissionRequest(msgspec.Struct, frozen=True):
     likely: int
     most: int
     least: int = 1
+    enough: int = OUTPUT_SHARE_FLOOR
+    """What a quota grants, as far as so much is left, where an eighth of it is less. Not less than `least`."""
     limits: tuple[Limit, ...] = ()
     """Those of the charges, in their order: the same tuple for each request that they bind, so that a store can keep
     by its identity what it has prepared for them. Empty where the request was made without one."""
@@ -70,11 +83,13 @@ class RefusalReason(StrEnum):
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """What a limit holds for a reservation. `window_ms` is the start of a quota's window, else 0."""
+    """What a limit holds for a reservation. `window_ms` is the start of a quota's window, else 0. `capped`: a shadow
+    quota would have granted less output than the request got, and holds no more than that."""
 
     limit: Limit
     amount: int
     window_ms: int = 0
+    capped: bool = False
 
 
 class Reservation(msgspec.Struct, frozen=True):
@@ -82,8 +97,8 @@ class Reservation(msgspec.Struct, frozen=True):
 
     `granted` is the output that it may produce, in tokens over all choices; `capped` says that this is
     less than `most`, so that the upstream must be given the cap. `limit_statuses` count this request in, in the order
-    of the charges.
-    `would_refuse` names the shadow limits that would have refused.
+    of the charges. `would_refuse` names the shadow limits that would have refused: as if they had, they hold nothing,
+    so `holds` leaves them out.
     """
 
     id: str
@@ -126,6 +141,11 @@ class SettlementLine(msgspec.Struct, frozen=True):
     hold: Hold
     actual: int
 
+    @property
+    def charged(self) -> int:
+        """What the limit's counter gets: a shadow quota would have cut the answer to what it held."""
+        return min(self.actual, self.hold.amount) if self.hold.capped else self.actual
+
 
 class Settlement(msgspec.Struct, frozen=True):
     """The truth about a reservation, whose `id` and `at_ms` it repeats: by both of them its holds are found.
@@ -136,3 +156,9 @@ class Settlement(msgspec.Struct, frozen=True):
     at_ms: int
     dues: tuple[SettlementLine, ...]
     entry: LedgerEntry | None
+
+
+def unasked_id(request_id: str) -> str:
+    """The id under which a request is settled that was let through without an answer of the store. It is another one,
+    since the store may have admitted the request all the same: that is taken back under the request's own id."""
+    return f"{request_id}/unasked"

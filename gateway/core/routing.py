@@ -20,9 +20,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from gateway.core.affinity import favourite
+from gateway.core.circuit import ANYONE
 from gateway.core.health import Candidate, Change, Health
 from gateway.core.retry import RetryBudget
-from gateway.core.snapshot import Model, Target
+from gateway.core.snapshot import Caller, Model, Target
 
 TRICKLE_S = 1.0
 """Seconds between two requests of a model in this process to a route that is not due, where none is."""
@@ -36,19 +37,19 @@ class RoutingState:
         self._balances: dict[tuple[Target, ...], Balance] = {}
         self._budgets: dict[str, RetryBudget] = {}
 
-    def order(self, model: Model, key: bytes, now: float) -> list[Target]:
-        """The targets that may be asked, best first: the key's favourite, then by turns; none where the request is to
-        be refused. The first one may be asked now without asking `health` again."""
+    def order(self, model: Model, key: bytes, now: float, caller: Caller = ANYONE) -> list[Target]:
+        """The targets that the caller may ask, best first: the key's favourite, then by turns; none where the request
+        is to be refused. The first one may be asked now without asking `health` again."""
         health, targets = self.health, model.targets
-        if len(targets) == 1 and health.share(targets[0], now) >= 1.0:
+        if len(targets) == 1 and health.share(targets[0], now, caller) >= 1.0:
             return [targets[0]]
-        candidates = [health.candidate(target, now) for target in targets]
+        candidates = [health.candidate(target, now, caller) for target in targets]
         balance = self._balances.get(targets)
         if balance is None:
             balance = self._balances[targets] = Balance(len(targets))
         ordered = balance.order(candidates)
         if not ordered:
-            least_bad = health.least_bad(targets, now)
+            least_bad = health.least_bad(targets, now, caller)
             return [least_bad] if least_bad is not None and balance.may_trickle(now) else []
         first = favourite(key, candidates) if key else None
         if first is not None:

@@ -18,7 +18,8 @@ import msgspec
 
 from gateway.core.limit_status import LimitHeader, header_of
 from gateway.core.limits import Limit, Meter
-from gateway.core.pricing import Price
+from gateway.core.pricing import CeilingRates, Price, ceiling, rates_at
+from gateway.core.usage import Usage
 
 BINDINGS_MAX = 65_536
 """Bindings that a snapshot keeps; the oldest goes first, and is made again when it is needed."""
@@ -53,17 +54,22 @@ class Upstream(msgspec.Struct, frozen=True, cache_hash=True):
     check_path: str = ""
     """The path of its health check, made each `check_every_s` seconds; empty: none is made."""
     check_every_s: float = 0.0
+    query: str = ""
+    """Added to the target of every request, percent-encoded."""
+    pass_headers: frozenset[str] = frozenset()
+    """Names, in lower case, of further headers of clients that reach it."""
     reads_on: bool = False
     """Whether a stream is read on after its client has left, to learn the true usage."""
 
 
 class Target(msgspec.Struct, frozen=True, cache_hash=True):
-    """One route of a model: the upstream and the name that the model has there."""
+    """One route of a model: the upstream, the name that the model has there, and what it charges; None: nothing."""
 
     upstream: Upstream
     model: str
     weight: int = 1
     priority: int = 1
+    price: Price | None = None
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -76,10 +82,27 @@ class Model(msgspec.Struct, frozen=True):
     max_output_tokens: int | None = None
     affinity: str = "none"
     """Which requests go to the same target: none, those of one user, or those that begin alike (prefix)."""
-    price: Price | None = None
     limits: tuple[Limit, ...] = ()
     created: int = 0
     """Seconds since 1970, for `GET /v1/models`: when the configuration that names it was loaded."""
+    ceilings: dict[str, tuple[CeilingRates, ...]] = {}
+    """The most that a request may cost, by the service tier that it asks for; "default" has that of any other. Made
+    of the prices."""
+
+    def __post_init__(self) -> None:
+        prices = self.prices
+        tiers = {"", "auto", "default", *(tier for price in prices for tier in price.tiers)}
+        msgspec.structs.force_setattr(self, "ceilings", {tier: ceiling(prices, tier) for tier in tiers})
+
+    @property
+    def prices(self) -> list[Price]:
+        """Those of its routes, without routes that have none."""
+        return [target.price for target in self.targets if target.price is not None]
+
+    def knows_price_of(self, tier: str) -> bool:
+        """Whether an answer of this service tier can be charged: one of the prices names it, or there are none."""
+        prices = self.prices
+        return not prices or any(tier in price.tiers for price in prices)
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -113,7 +136,11 @@ class ChargeRule(msgspec.Struct, frozen=True):
     per_output: int
 
 
+_BY_PRICE = ChargeRule(0, 0, 0)
+"""In the place of the rule of a `usd` limit."""
+
 _CHARGE_RULES = {
+    Meter.USD: _BY_PRICE,
     Meter.TOKENS: ChargeRule(0, MILLION, MILLION),
     Meter.INPUT_TOKENS: ChargeRule(0, MILLION, 0),
     Meter.OUTPUT_TOKENS: ChargeRule(0, 0, MILLION),
@@ -127,7 +154,8 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
 
     `limits` is the same tuple for every request that names no end user, so that a store can keep by its identity
     what it has prepared for it; `limits_for` gives the same tuple for the same user, while the user is remembered.
-    `charge_rules` and `headers` belong to `limits` followed by the limits of a user, place by place.
+    `charge_rules` and `headers` belong to `limits` followed by the limits of a user, place by place; `rules_for` has
+    the rules of `usd` limits for one request.
     """
 
     caller: Caller
@@ -136,7 +164,18 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
     user_limits: tuple[Limit, ...]
     charge_rules: tuple[ChargeRule, ...]
     headers: tuple[LimitHeader | None, ...]
+    _counts_dollars: bool
     _by_user: dict[str, tuple[Limit, ...]] = msgspec.field(default_factory=dict)
+
+    def rules_for(self, tier: str, input_tokens: int, units: Usage) -> tuple[ChargeRule, ...]:
+        """`charge_rules`, where a `usd` limit is charged what a request with this input and these units can cost at
+        most, whichever route serves it, at whichever tier it may get when it asks for this one."""
+        if not self._counts_dollars:
+            return self.charge_rules
+        ceilings = self.model.ceilings
+        rates = rates_at(ceilings.get(tier) or ceilings["default"], input_tokens)
+        dollars = ChargeRule(rates.without_tokens(units), rates.input, rates.output)
+        return tuple([dollars if rule is _BY_PRICE else rule for rule in self.charge_rules])
 
     def limits_for(self, user: str) -> tuple[Limit, ...]:
         """Every limit that binds a request of this end user, or of one that names none."""
@@ -161,8 +200,9 @@ def bind(caller: Caller, model: Model) -> Binding:
         model=model,
         limits=limits,
         user_limits=user_limits,
-        charge_rules=tuple([_charge_rule(limit, model.price) for limit in every]),
+        charge_rules=tuple([_CHARGE_RULES[limit.meter] for limit in every]),
         headers=tuple([header_of(limit) for limit in every]),
+        _counts_dollars=any(limit.meter is Meter.USD for limit in every),
     )
 
 
@@ -217,10 +257,3 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
 
 def _applies(limit: Limit, model: Model) -> bool:
     return not limit.models or matches(model.name, limit.models)
-
-
-def _charge_rule(limit: Limit, price: Price | None) -> ChargeRule:
-    if limit.meter is Meter.USD:
-        # The configuration refuses a usd limit over a model without a price.
-        return ChargeRule(0, price.input, price.output) if price else ChargeRule(0, 0, 0)
-    return _CHARGE_RULES[limit.meter]

@@ -42,11 +42,20 @@ from gateway.core.endpoints import Endpoint, StreamFormat
 from gateway.core.errors import BodyUnreadable
 from gateway.core.estimate import CHARACTERS_PER_TOKEN, streamed_tokens
 from gateway.core.json_spans import read_json_spans
+from gateway.core.refusals import FAULT_PATHS, Fault
 from gateway.core.sse import EventSplitter, data_of, type_of, with_data
 from gateway.core.stream_format import answer_weight, empty_choice, ending, event_weight
 from gateway.core.text_weight import weight_of, weight_of_json
 from gateway.core.tolerant_json import JsonScanner
-from gateway.core.upstream_json import Nullable, ends_choice, has_choice, object_of, reports_error
+from gateway.core.upstream_json import (
+    Nullable,
+    decoded,
+    ends_choice,
+    fault_of_body,
+    has_choice,
+    object_of,
+    reported_fault,
+)
 from gateway.core.usage import Usage, UsageSource
 from gateway.core.usage_reading import UsageReader, report_in, wanted_of
 from gateway.core.usage_report import Members
@@ -130,7 +139,10 @@ class StreamTally:
     its upstream ends it: `stopped` says so. `ended` says that the API's last event was passed on."""
 
     def __init__(self, endpoint: Endpoint, *, merge: bool, budget: OutputBudget | None = None) -> None:
-        self.stopped = self.ended = self.failed = False
+        self.stopped = self.ended = False
+        self.fault: Fault | None = None
+        """Whose fault the failure is that the upstream reported first."""
+
         self.events = 0
         self._endpoint = endpoint
         self._shape = endpoint.stream_format
@@ -144,6 +156,10 @@ class StreamTally:
         self._reader = UsageReader(endpoint.usage)
         self._stopped_usage: Usage | None = None
         self._text_events = self._weight = 0
+
+    @property
+    def failed(self) -> bool:
+        return self.fault is not None
 
     @property
     def usage(self) -> Usage | None:
@@ -202,7 +218,8 @@ class StreamTally:
         rest = self._splitter.release()
         last = self._on_event(rest) if rest else b""
         # Some servers report an error as bare text, with status 200.
-        self.failed = self.failed or not (self.events or self.usage)
+        if not (self.events or self.usage):
+            self.fault = self.fault or Fault.UNKNOWN
         return last + self._final.end()
 
     def cut(self) -> bytes:
@@ -272,9 +289,9 @@ class StreamTally:
         kind = type_of(begun)
 
         def note(chunk: Members) -> None:
-            self._note(chunk, kind)
+            self._note(chunk, kind, reported_fault(chunk))
 
-        scanner = JsonScanner(wanted_of(self._endpoint.usage, [("error",)]), note)
+        scanner = JsonScanner(wanted_of(self._endpoint.usage, FAULT_PATHS), note)
         self._long = _LongEvent(begun, scanner, self._shape)
         self._weigh_long(self._long, begun)
 
@@ -321,8 +338,9 @@ class StreamTally:
 
     def _on_chunk(self, event: bytes, data: bytes, chunk: dict[str, Any]) -> bytes:
         """What the client gets for an event that was decoded."""
-        reports, chosen = self._note(chunk, type_of(event)), has_choice(chunk)
-        if reports_error(chunk):
+        fault, chosen = reported_fault(chunk), has_choice(chunk)
+        reports = self._note(chunk, type_of(event), fault)
+        if fault is not None:
             return (self._final.pass_by() if chosen else self._final.end()) + event
         if not chosen and self._merge and reports:
             self._final.keep_usage(event)
@@ -340,9 +358,9 @@ class StreamTally:
                 return before
         return before + passed
 
-    def _note(self, chunk: Members, kind: str) -> bool:
+    def _note(self, chunk: Members, kind: str, fault: Fault | None) -> bool:
         """Take in what a chunk says of the stream. Whether it reports usage."""
-        self.failed = self.failed or reports_error(chunk)
+        self.fault = self.fault or fault
         self.ended = self.ended or chunk.get("type", kind) in self._endpoint.terminal_events
         reports = self._reader.read_members(chunk, kind)
         if reports and self._merge:
@@ -479,15 +497,15 @@ class _LongEvent:
 
 class PlainTally:
     """One answer that is not a stream. JSON up to KEPT_MAX is kept and read when it is whole; of what is longer, the
-    reports are picked out as it passes. `failed` says that it is no answer: its status said so from the beginning, it
+    reports are picked out as it passes. `fault` says that it is no answer: its status said so from the beginning, it
     reports an error, or there is an error page in its place. With `is_opaque` the bytes cannot be read at all."""
 
     events = 0
     ended = False
 
-    def __init__(self, endpoint: Endpoint, *, failed: bool = False, is_opaque: bool = False) -> None:
-        self.failed = failed
-        self._refused = failed
+    def __init__(self, endpoint: Endpoint, *, fault: Fault | None = None, is_opaque: bool = False) -> None:
+        self.fault = fault
+        self._refused = fault is not None
         self._is_opaque = is_opaque
         self._endpoint = endpoint
         self._reader = UsageReader(endpoint.usage)
@@ -497,6 +515,10 @@ class PlainTally:
         self._weight = 0
         self._is_read = False
         self._is_json = True
+
+    @property
+    def failed(self) -> bool:
+        return self.fault is not None
 
     @property
     def usage(self) -> Usage | None:
@@ -542,7 +564,8 @@ class PlainTally:
     def close(self) -> None:
         """The answer is whole. Some servers report an error with status 200: as JSON, or in place of it."""
         self._read()
-        self.failed = self.failed or (bool(self._endpoint.cap_members) and not self._is_json)
+        if self._endpoint.cap_members and not self._is_json:
+            self.fault = self.fault or Fault.UNKNOWN
 
     def _read(self) -> None:
         """Read what was kept, once: what comes later of an answer that was cut is of no interest."""
@@ -560,11 +583,13 @@ class PlainTally:
     def _read_kept(self, body: bytes) -> None:
         answer, shape = object_of(body), self._endpoint.stream_format
         if answer is None:
+            self.fault = self.fault or fault_of_body(200, body)
             self._reader.read(body)
-            self._is_json = self._reader.reported or kind_of(body) is BodyKind.JSON
+            # JSON that no parser reads to its end may still be an answer.
+            self._is_json = self._reader.reported or (kind_of(body) is BodyKind.JSON and decoded(body) is None)
             self._weight = max(0, weight_of_json(body) - _FRAME_OF_PLAIN_ANSWER)
             return
-        self.failed = self.failed or reports_error(answer)
+        self.fault = self.fault or reported_fault(answer)
         self._reader.read_members(answer)
         self._weight = answer_weight(shape, answer) if shape is not None else 0
 

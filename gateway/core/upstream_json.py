@@ -1,6 +1,6 @@
-"""What an upstream says in a piece of JSON: an error, the end of a choice.
+"""What an upstream reports in a piece of JSON: a failure, the end of a choice.
 
-Bytes that are no JSON say nothing; nothing here raises. Usage is read by usage_reading.py.
+Bytes that are no JSON report nothing; nothing here raises. Usage is read by usage_reading.py.
 """
 
 from __future__ import annotations
@@ -10,13 +10,35 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.refusals import FAULT_PATHS, Fault, fault_of
 from gateway.core.sse import BOM
+from gateway.core.tolerant_json import JsonScanner, wanted_members
 from gateway.core.usage_report import Members
 
+SCANNED_MAX = 8 * 1024
+"""Bytes of an error that are looked through where it is no JSON, as one that is cut: this is slow."""
 
-def reports_error(chunk: Members) -> bool:
-    """Whether an event reports a failure, in the form of any of the APIs served."""
-    return chunk.get("error") is not None or chunk.get("type") in ("error", "response.failed")
+_WANTED_OF_FAILURE = wanted_members(FAULT_PATHS)
+
+
+def fault_of_body(status: int, body: bytes) -> Fault | None:
+    """Whose fault the failure is that an answer reports by its status and its body, whole or not; None where nothing
+    failed."""
+    answer = decoded(body)
+    if isinstance(answer, list) and answer:
+        answer = answer[-1]  # Google's servers put it into an array where a stream was asked for.
+    if isinstance(answer, dict):
+        return fault_of(status, answer)
+    objects: list[Members] = []
+    scanner = JsonScanner(_WANTED_OF_FAILURE, objects.append)
+    scanner.feed(body[:SCANNED_MAX])
+    scanner.close()
+    return fault_of(status, objects[-1] if objects else None)
+
+
+def reported_fault(chunk: Members) -> Fault | None:
+    """Whose fault the failure is that an event reports, or an answer with status 200; None where nothing failed."""
+    return fault_of(200, chunk)
 
 
 def error_message(body: bytes) -> str:

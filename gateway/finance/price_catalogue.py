@@ -11,13 +11,14 @@ this URL, the preset decides. What is unknown or ambiguous has no price: a wrong
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.settings import Settings
+from gateway.settings.types import MONEY_DECIMALS, UNIT_PRICE_DECIMALS
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
@@ -62,8 +63,11 @@ _PROVIDERS = {"gemini": "google"}
 _NO_PROVIDER = {"vllm", "ollama", "llamacpp"}
 """Presets of servers that people run themselves."""
 
-_SMALLEST = Decimal("0.000000001")
-"""Prices of units are rounded to this many USD; a price of a million tokens is exact."""
+_TIER_KEYS = {"service_tier", "speed"}
+
+_SMALLEST_OF_MILLION = Decimal(1).scaleb(-MONEY_DECIMALS)
+_SMALLEST_OF_UNIT = Decimal(1).scaleb(-UNIT_PRICE_DECIMALS)
+"""Prices are rounded to what the configuration takes: some of the catalogue are quotients with endless digits."""
 
 
 class CatalogueMissing(Exception):
@@ -106,7 +110,7 @@ class PriceCatalogue:
             return NotFound(f"several models of {provider.id} have this name, with different prices")
         if _changes_with_the_hour(found):
             return NotFound(f"{provider.id} charges by the time of day")
-        return self._entry(provider, found)
+        return self.entry(provider, found)
 
     def _provider(self, base_url: str, preset: str | None) -> Provider | None:
         with suppress(LookupError):
@@ -121,15 +125,20 @@ class PriceCatalogue:
         matching = [entry.get_prices(self._now) for entry in provider.models if entry.is_match(model)]
         return any(price != matching[0] for price in matching[1:])
 
-    def _entry(self, provider: Provider, model: ModelInfo) -> CatalogueEntry:
+    def entry(self, provider: Provider, model: ModelInfo) -> CatalogueEntry:
+        """The price of a model at the provider that serves it."""
         standard = _fields(model.get_prices(self._now))
         price = dict(standard.price)
         # Who serves another provider's models at its prices need not have its service tiers.
         own = any(model is each for each in provider.models)
-        for tier in _tiers(model) if own else ():
-            of_tier = _fields(model.get_prices(self._now, {"service_tier": tier})).price
-            differing = {field: usd for field, usd in of_tier.items() if usd != standard.price.get(field)}
-            price.update({f"tiers.{tier}.{field}": usd for field, usd in differing.items() if "." not in field})
+        for tier, context in _tiers(model).items() if own else ():
+            of_tier = _fields(model.get_prices(self._now, context)).price
+            if of_tier == standard.price:
+                continue
+            # A tier has its own steps or none, so that it has to name those that it shares, too.
+            for field, usd in of_tier.items():
+                if "." in field or usd != standard.price.get(field):
+                    price[f"tiers.{tier}.{field}"] = usd
         return CatalogueEntry(f"{provider.id} {model.id}", price, standard.unsupported)
 
 
@@ -144,62 +153,64 @@ def load_catalogue(now: datetime) -> PriceCatalogue:
     return PriceCatalogue(data_snapshot.DataSnapshot(data.providers, from_auto_update=False), __version__, now)
 
 
-def flat(price: Mapping[str, Any]) -> dict[str, Decimal]:
+def flat(price: Mapping[str, Any], prefix: str = "") -> dict[str, Decimal]:
     """The fields of a price as the configuration has it; what is None is left out."""
     fields: dict[str, Decimal] = {}
     for name, value in price.items():
         if name == "above":
             for step in value or ():
-                fields.update(_under(f"above.{step['tokens']}", step))
+                fields |= flat(step, f"{prefix}above.{step['tokens']}.")
         elif name == "tiers":
             for tier, prices in (value or {}).items():
-                fields.update(_under(f"tiers.{tier}", prices))
-        elif value is not None:
-            fields[name] = Decimal(value)
+                fields |= flat(prices, f"{prefix}tiers.{tier}.")
+        elif name != "tokens" and value is not None:
+            fields[prefix + name] = Decimal(value)
     return fields
 
 
 def nested(fields: PriceFields) -> dict[str, Any]:
     """The price as the configuration has it."""
-    price: dict[str, Any] = {name: usd for name, usd in fields.items() if "." not in name}
-    steps: dict[int, dict[str, Any]] = {}
+    price: dict[str, Any] = {}
+    steps: dict[int, dict[str, Decimal]] = {}
     tiers: dict[str, dict[str, Decimal]] = {}
     for name, usd in fields.items():
         kind, _, rest = name.partition(".")
-        group, _, field = rest.rpartition(".")
+        group, _, field = rest.partition(".")
         if kind == "above":
-            steps.setdefault(int(group), {"tokens": int(group)})[field] = usd
+            steps.setdefault(int(group), {})[field] = usd
         elif kind == "tiers":
             tiers.setdefault(group, {})[field] = usd
+        else:
+            price[name] = usd
     return (
         price
-        | ({"above": [steps[start] for start in sorted(steps)]} if steps else {})
-        | ({"tiers": tiers} if tiers else {})
+        | ({"above": [{"tokens": start, **steps[start]} for start in sorted(steps)]} if steps else {})
+        | ({"tiers": {tier: nested(inner) for tier, inner in tiers.items()}} if tiers else {})
     )
 
 
 def charged(fields: PriceFields, field: str) -> Decimal | None:
     """What this field costs: its own price, or that of the field it falls back to; None where neither has one."""
-    if field in fields:
-        return fields[field]
     group, _, name = field.rpartition(".")
-    if group:
-        # A step or a tier changes what it names; the rest is as in the price itself.
-        own = FALLBACKS.get(name)
-        return charged(fields, name) if own is None or name in fields else charged(fields, f"{group}.{own}")
-    return fields.get(FALLBACKS.get(field, ""))
+    # A step or a tier changes what it names; the rest is as in the list that it belongs to.
+    place = group
+    while place and f"{place}.{name}" not in fields:
+        place = place.rpartition(".")[0].rpartition(".")[0]
+    found = fields.get(f"{place}.{name}" if place else name)
+    own = FALLBACKS.get(name)
+    if found is not None or own is None:
+        return found
+    return charged(fields, f"{group}.{own}" if group else own)
 
 
-def _under(prefix: str, prices: Mapping[str, Any]) -> Iterator[tuple[str, Decimal]]:
-    for name, usd in prices.items():
-        if name != "tokens" and usd is not None:
-            yield f"{prefix}.{name}", Decimal(usd)
-
-
-def _tiers(model: ModelInfo) -> list[str]:
-    """Service tiers that have prices of their own."""
-    keys = [variant.when for variant in model.price_variants or ()]
-    return list(dict.fromkeys(when["service_tier"] for when in keys if set(when) == {"service_tier"}))
+def _tiers(model: ModelInfo) -> dict[str, dict[str, str]]:
+    """Service tiers that have prices of their own, and what the catalogue knows them by. Anthropic's fast mode is one,
+    as in what answers report."""
+    found: dict[str, dict[str, str]] = {}
+    for variant in model.price_variants or ():
+        if len(variant.when) == 1 and (key := next(iter(variant.when))) in _TIER_KEYS:
+            found.setdefault(variant.when[key], dict(variant.when))
+    return found
 
 
 def _changes_with_the_hour(model: ModelInfo) -> bool:
@@ -209,6 +220,7 @@ def _changes_with_the_hour(model: ModelInfo) -> bool:
 def _fields(price: ModelPrice) -> CatalogueEntry:
     """The catalogue's own shape: a Decimal, or a base with prices above some lengths of input, for each of its keys."""
     fields: dict[str, Decimal] = {}
+    steps: dict[str, dict[int, Decimal]] = {}
     unsupported = []
     for key, value in vars(price).items():
         if value is None:
@@ -217,14 +229,20 @@ def _fields(price: ModelPrice) -> CatalogueEntry:
             unsupported.append(key)
             continue
         field, units = UNITS[key]
-        fields.setdefault(field, _per_unit(getattr(value, "base", value), units))
-        for step in getattr(value, "tiers", ()):
-            fields.setdefault(f"above.{step.start}.{field}", _per_unit(step.price, units))
+        if field not in fields:
+            fields[field] = _per_unit(getattr(value, "base", value), units)
+            steps[field] = {step.start: _per_unit(step.price, units) for step in getattr(value, "tiers", ())}
+    for start in {start for of_field in steps.values() for start in of_field}:
+        for field, of_field in steps.items():
+            # One step prices a request: where this field has none here, its last one before holds.
+            reached = [each for each in of_field if each <= start]
+            if reached:
+                fields[f"above.{start}.{field}"] = of_field[max(reached)]
     order = [field for field, _ in UNITS.values()]
     ordered = dict(sorted(fields.items(), key=lambda item: ("." in item[0], order.index(item[0].rpartition(".")[2]))))
     return CatalogueEntry("", ordered, tuple(unsupported))
 
 
 def _per_unit(usd: Decimal, units: int) -> Decimal:
-    exact = usd / units
-    return exact if units == 1 else exact.quantize(_SMALLEST)
+    smallest = _SMALLEST_OF_MILLION if units == 1 else _SMALLEST_OF_UNIT
+    return (usd / units).quantize(smallest).normalize()

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from gateway.finance.price_catalogue import CatalogueEntry, NotFound, PriceCatalogue, PriceFields, charged, flat, nested
 from gateway.settings import Settings
+from gateway.settings.models import PriceSettings, TierPriceSettings
 
 TOLERANCE = Decimal("0.01")
 """The part of the catalogue's price up to which two prices count as the same."""
@@ -75,8 +76,26 @@ class _Route(NamedTuple):
     upstream: str
     route_model: str
     found: CatalogueEntry | NotFound
-    configured: PriceFields | None
+    price: PriceSettings | None
     price_path: tuple[str | int, ...]
+
+    @property
+    def configured(self) -> PriceFields | None:
+        return None if self.price is None else flat(self.price.model_dump(exclude_none=True))
+
+    def path_of(self, field: str) -> tuple[str | int, ...]:
+        """Where the configuration has a field that it writes down."""
+        assert self.price is not None, "only fields that are written down have a path"
+        *kinds, name = field.split(".")
+        place: TierPriceSettings = self.price
+        steps: list[str | int] = []
+        for kind, group in zip(kinds[::2], kinds[1::2], strict=True):
+            if kind == "tiers":
+                place = self.price.tiers[group]
+                steps += [kind, group]
+            else:
+                steps += [kind, [step.tokens for step in place.above].index(int(group))]
+        return (*self.price_path, *steps, name)
 
 
 def compare(settings: Settings, catalogue: PriceCatalogue) -> list[PriceRow]:
@@ -94,7 +113,7 @@ def warnings(settings: Settings, catalogue: PriceCatalogue) -> list[PriceWarning
                     f"is {_signed(row)} than the {usd(row.catalogue)} USD of the price catalogue"
                     f" ({row.entry}, {catalogue.title}); see `gateway prices diff`"
                 )
-                found[PriceWarning((*route.price_path, *row.field.split(".")), message)] = None
+                found[PriceWarning(route.path_of(row.field), message)] = None
     return list(found)
 
 
@@ -123,11 +142,10 @@ def _routes(settings: Settings, catalogue: PriceCatalogue) -> Iterator[_Route]:
         places: dict[tuple[str, str], _Route] = {}
         for index, route in enumerate(model.routes):
             place = (route.upstream, route.model or name)
-            own = getattr(route, "price", None)
-            price, path = (model.price, ()) if own is None else (own, ("routes", index))
-            configured = None if price is None else flat(price.model_dump(exclude_none=True))
+            path = () if route.price is None else ("routes", index)
             found = catalogue.look_up(settings, *place)
-            places.setdefault(place, _Route(name, *place, found, configured, ("models", name, *path, "price")))
+            price = route.price or model.price
+            places.setdefault(place, _Route(name, *place, found, price, ("models", name, *path, "price")))
         yield from places.values()
 
 
@@ -136,10 +154,11 @@ def _rows(route: _Route) -> Iterator[PriceRow]:
         yield PriceRow(*route[:3], "", "", PriceStatus.UNKNOWN, reason=route.found.reason)
         return
     entry, price = route.found.name, route.found.price
-    written = route.configured or {}
+    configuration = route.configured
+    written = configuration or {}
     for field in dict.fromkeys((*price, *written)):
         configured, known = charged(written, field), charged(price, field)
-        status = _status(route.configured, field, configured, known)
+        status = _status(configuration, field, configured, known)
         yield PriceRow(*route[:3], entry, field, status, configured, known, field in written)
 
 

@@ -299,7 +299,10 @@ def _add_bucket(export: UsageExport, place: str, bucket: Any) -> None:
 def _read_csv(text: str) -> UsageExport:
     header, _, _ = text.partition("\n")
     rows = csv.DictReader(StringIO(text, newline=""), delimiter="\t" if "\t" in header else ",", strict=True)
-    columns = frozenset(name.strip() for name in rows.fieldnames or ())
+    try:
+        columns = frozenset(name.strip() for name in rows.fieldnames or ())
+    except csv.Error as error:
+        raise ExportBroken(f"line 1: it is not CSV: {error}") from None
     kind = next((kind for kind in _CSVS if kind.marks <= columns), None)
     if kind is None:
         raise ExportBroken(

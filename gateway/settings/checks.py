@@ -13,30 +13,53 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from math import gcd
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import SecretStr
 
+from gateway.core.header_rules import pass_header_fault
 from gateway.core.http_syntax import operator_header_fault, read_base_url
 from gateway.core.limits import Meter, Per
+from gateway.core.pricing import SERVICE_TIERS
+from gateway.core.reservation import OUTPUT_SHARE_FLOOR, output_share
 from gateway.core.snapshot import matches
 from gateway.settings.diagnostics import Diagnostic, Path, dotted, nearest
 from gateway.settings.document import Document
-from gateway.settings.models import KeySettings, LimitSettings, Settings, UpstreamSettings
+from gateway.settings.models import (
+    KeySettings,
+    LimitSettings,
+    ModelSettings,
+    PriceSettings,
+    PriceStepSettings,
+    RouteSettings,
+    Settings,
+    UpstreamSettings,
+)
 from gateway.settings.types import MAX_WHOLE
+
+_GLOB = frozenset("*?[]")
 
 _UNCERTAIN = {Meter.TOKENS, Meter.OUTPUT_TOKENS, Meter.USD}
 """Meters of quotas that one answer without a maximum can overrun."""
 
 
+_EMPTY = "is empty; name at least one price, or leave it out"
+
+_SEARCHING_PRESETS = {"openai", "azure", "anthropic", "openrouter"}
+"""Whose answers report searches, which are charged apart from tokens."""
+_CROWD = 32
+"""A quota that fewer requests at one time hold whole is worth a warning: a few coding agents send as many."""
+
+
 class NameIndex:
-    """`models` by name: whether each has a price. `aliases` by alias: its model. `replaced`: the paths whose value came
-    from the environment or a file."""
+    """`models` by name: whether each of its routes has a price. `aliases` by alias: its model. `replaced`: the paths
+    whose value came from the environment or a file."""
 
     def __init__(self, document: Document) -> None:
         data = _mapping(document.data)
         models = {name: _mapping(model) for name, model in _mapping(data.get("models")).items()}
         self.upstreams = frozenset(_mapping(data.get("upstreams")))
-        self.models = {name: model.get("price") is not None for name, model in models.items()}
+        self.models = {name: _is_priced(model) for name, model in models.items()}
         self.aliases = {alias: name for name, model in models.items() for alias in _list(model.get("aliases"))}
         self.replaced = frozenset(document.sources)
         self._fitting: dict[tuple[str, ...] | None, frozenset[str]] = {None: frozenset(self.models)}
@@ -55,6 +78,7 @@ def find_errors(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
     yield from _workers(settings)
     yield from _upstreams(settings, index)
     yield from _models(settings, index)
+    yield from _prices(settings)
     yield from _aliases(settings, index)
     yield from _access(settings, index)
     yield from _keys(settings)
@@ -65,6 +89,8 @@ def find_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
     """For settings without errors."""
     yield from _idle(settings)
     yield from _secrets(settings, index)
+    yield from _price_warnings(settings)
+    yield from _search_warnings(settings, index)
     yield from _limit_warnings(settings, index)
 
 
@@ -84,6 +110,7 @@ def _upstreams(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
         yield Diagnostic(("upstreams",), "is missing; name at least one upstream")
     for name, upstream in settings.upstreams.items():
         yield from _upstream(("upstreams", name), upstream)
+        yield from _query_and_pass_headers(("upstreams", name), upstream)
 
 
 def _upstream(path: Path, upstream: UpstreamSettings) -> Iterator[Diagnostic]:
@@ -104,10 +131,23 @@ def _upstream(path: Path, upstream: UpstreamSettings) -> Iterator[Diagnostic]:
             yield Diagnostic((*path, "headers", header), "is the header that carries `api_key`; leave one of them out")
 
 
+def _query_and_pass_headers(path: Path, upstream: UpstreamSettings) -> Iterator[Diagnostic]:
+    given = {name for name, _ in parse_qsl(urlsplit(upstream.base_url).query, keep_blank_values=True)}
+    for name in upstream.query:
+        if name in given:
+            yield Diagnostic((*path, "query", name), "is in the query of `base_url` too; leave one of them out")
+    for place, header in enumerate(upstream.pass_headers):
+        if fault := pass_header_fault(header):
+            yield Diagnostic((*path, "pass_headers", place), fault)
+
+
 def _models(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
     if not index.models:
         yield Diagnostic(("models",), "is missing; name at least one model")
     for name, model in settings.models.items():
+        if _GLOB.intersection(name):
+            message = "is read as it is, and not as a pattern, but has one of * ? [ ]; write each model by its name"
+            yield Diagnostic(("models", name), message)
         if not model.routes:
             yield Diagnostic(("models", name, "routes"), "is missing; a model needs at least one route")
         for route in model.routes:
@@ -116,6 +156,73 @@ def _models(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
                 yield Diagnostic((*route.path, "upstream"), f"is not an upstream of this configuration; {hint}")
         if model.max_output_tokens and model.context_window and model.max_output_tokens > model.context_window:
             yield Diagnostic(("models", name, "max_output_tokens"), "is above the model's `context_window`")
+
+
+class _WrittenPrice(NamedTuple):
+    """A price of a model or of a route, and the routes that it prices."""
+
+    path: Path
+    price: PriceSettings
+    model: str
+    routes: Sequence[RouteSettings]
+
+
+def _written_prices(settings: Settings) -> Iterator[_WrittenPrice]:
+    for name, model in settings.models.items():
+        if model.price is not None:
+            routes = [route for route in model.routes if route.price is None]
+            yield _WrittenPrice(("models", name, "price"), model.price, name, routes)
+        for place, route in enumerate(model.routes):
+            if route.price is not None:
+                yield _WrittenPrice(("models", name, "routes", place, "price"), route.price, name, [route])
+
+
+def _prices(settings: Settings) -> Iterator[Diagnostic]:
+    """Prices that say nothing, or say something twice."""
+    for path, price, _, _ in _written_prices(settings):
+        if not price.prices and not price.above and not price.tiers:
+            yield Diagnostic(path, _EMPTY)
+        yield from _steps((*path, "above"), price.above)
+        for name, tier in price.tiers.items():
+            if not tier.prices and not tier.above:
+                yield Diagnostic((*path, "tiers", name), _EMPTY)
+            yield from _steps((*path, "tiers", name, "above"), tier.above)
+
+
+def _steps(path: Path, steps: Sequence[PriceStepSettings]) -> Iterator[Diagnostic]:
+    seen: set[int] = set()
+    for place, step in enumerate(steps):
+        if not step.prices:
+            yield Diagnostic((*path, place), _EMPTY)
+        if step.tokens in seen:
+            yield Diagnostic((*path, place, "tokens"), "is the same as of another step; put their prices into one")
+        seen.add(step.tokens)
+
+
+def _price_warnings(settings: Settings) -> Iterator[Diagnostic]:
+    for path, price, name, _ in _written_prices(settings):
+        if "input" in price.prices and "output" not in price.prices and settings.models[name].max_output_tokens:
+            yield Diagnostic(path, "has no `output`, so that the output is free; write `output: 0` if it is")
+        for tier in sorted(price.tiers.keys() - SERVICE_TIERS):
+            known = ", ".join(sorted(SERVICE_TIERS))
+            yield Diagnostic((*path, "tiers", tier), f"is not a service tier of a known API: {known}")
+    for name, model in settings.models.items():
+        free = [place for place, route in enumerate(model.routes) if route.price is None and model.price is None]
+        for place in free if len(free) < len(model.routes) else ():
+            yield Diagnostic(("models", name, "routes", place), "has no price, so that what it serves is free")
+
+
+def _search_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
+    """Models under a `usd` limit whose provider searches the web for them, and whose searches have no price."""
+    counted: set[str] = set()
+    for limits, models in _scopes(settings, index):
+        for limit in limits:
+            if limit.meter is Meter.USD:
+                counted |= index.fitting(limit.models) & models
+    for path, price, name, routes in _written_prices(settings):
+        searching = any(settings.upstreams[route.upstream].preset in _SEARCHING_PRESETS for route in routes)
+        if name in counted and searching and price.output and price.search is None:
+            yield Diagnostic(path, "has no `search`, so that web searches are free; name their price, or `search: 0`")
 
 
 def _aliases(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
@@ -202,19 +309,47 @@ def _limit_errors(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
 
 
 def _limit_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
-    """Models under a quota whose answers have no maximum."""
-    quotas = {
-        index.fitting(limit.models) & models
-        for limits, models in _scopes(settings, index)
-        for limit in limits
-        if limit.meter in _UNCERTAIN and limit.window is not None and limit.window.rate_ms is None
-    }
-    covered: frozenset[str] = frozenset().union(*quotas)
+    """Models under a quota whose answers have no maximum, and quotas that few requests hold whole."""
+    covered: set[str] = set()
+    for limits, models in _scopes(settings, index):
+        for limit in limits:
+            if limit.meter in _UNCERTAIN and limit.window is not None and limit.window.rate_ms is None:
+                reach = index.fitting(limit.models) & models
+                covered |= reach
+                yield from _crowded(limit, {name: settings.models[name] for name in reach})
     for name, model in settings.models.items():
         if name in covered and model.max_output_tokens is None:
             yield Diagnostic(
                 ("models", name), "is under a quota but has no `max_output_tokens`: one long answer may overrun it"
             )
+
+
+def _crowded(limit: LimitSettings, models: dict[str, ModelSettings]) -> Iterator[Diagnostic]:
+    """A model without a maximum has a warning of its own."""
+    held = {name: _requests_held(limit, model) for name, model in models.items() if model.max_output_tokens}
+    name = min(held, key=lambda name: (held[name], name), default="")
+    if held and held[name] < _CROWD:
+        yield Diagnostic(
+            (*limit.path, limit.meter.value),
+            f"would be exhausted by {held[name]} parallel requests without `max_tokens` to {name}: each reserves up to"
+            f" an eighth of what is left, or {OUTPUT_SHARE_FLOOR:,} tokens; raise it, or send `max_tokens`",
+        )
+
+
+def _requests_held(limit: LimitSettings, model: ModelSettings) -> int:
+    """How many requests, of little input, hold the whole quota; at most _CROWD."""
+    left, most = limit.amount, model.max_output_tokens or 0
+    if limit.meter is Meter.USD:
+        price = model.price.output if model.price else 0
+        if not price:
+            return _CROWD
+        # Dollars for a million tokens are micro-dollars for one.
+        left = int(limit.amount / price)
+    for count in range(_CROWD):
+        if left <= 0:
+            return count
+        left -= min(most, output_share(left, OUTPUT_SHARE_FLOOR))
+    return _CROWD
 
 
 def _idle_patterns(
@@ -278,6 +413,12 @@ def _reach(limit: LimitSettings, models: frozenset[str], index: NameIndex) -> It
 def _names(models: frozenset[str] | list[str]) -> str:
     first = sorted(models)[:5]
     return ", ".join(first) + (f" and {len(models) - 5} more" if len(models) > 5 else "")
+
+
+def _is_priced(model: dict[str, Any]) -> bool:
+    routes = model.get("routes")
+    own = [_mapping(route).get("price") is not None for route in routes] if isinstance(routes, list) else []
+    return model.get("price") is not None or (bool(own) and all(own))
 
 
 def _mapping(data: Any) -> dict[str, Any]:

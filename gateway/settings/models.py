@@ -26,6 +26,8 @@ from gateway.settings.types import (
     CheckPath,
     Count,
     DollarsPerMillion,
+    DollarsPerMillionCharacters,
+    DollarsPerUnit,
     Duration,
     Folder,
     HeaderName,
@@ -35,11 +37,15 @@ from gateway.settings.types import (
     ModelName,
     ModelPattern,
     Moment,
+    Origin,
+    QueryName,
+    QueryValue,
     Secret,
     Sha256,
     ShortName,
     StoreUrl,
     Switch,
+    TierName,
     Timezone,
     Wait,
     Workers,
@@ -167,6 +173,12 @@ class AdminSettings(BaseSection):
         return "" if self.token is None else self.token.get_secret_value()
 
 
+class CorsSettings(BaseSection):
+    origins: tuple[Origin, ...] = setting(
+        (), "The origins whose pages may call the gateway from a browser; `*`: every origin. Left out: none."
+    )
+
+
 class DrainSettings(BaseSection):
     delay: Duration = setting("5s", "How long to go on serving after SIGTERM, so that load balancers notice.")
     timeout: Duration = setting("10m", "How long running streams may take to finish after that.")
@@ -208,6 +220,10 @@ class UpstreamSettings(BaseSection):
         "bearer", "How the credential is sent: `Authorization: Bearer`, `api-key` (Azure) or `x-api-key` (Anthropic)."
     )
     headers: dict[HeaderName, HeaderValue] = setting({}, "Headers added to every request to this server.", repr=False)
+    query: dict[QueryName, QueryValue] = setting(
+        {}, "Query parameters added to every request to this server.", repr=False
+    )
+    pass_headers: tuple[HeaderName, ...] = setting((), "Further headers of clients that may reach this server.")
     timeouts: TimeoutSettings = setting({}, "How long to wait for this server.")
     max_connections: Count = setting(512, "Connections to this server at any time, for each process.")
     stream_options: Switch = setting(True, "Whether the server understands `stream_options`; some refuse it.")
@@ -236,19 +252,69 @@ class UpstreamSettings(BaseSection):
         return ("authorization", f"Bearer {secret}") if self.auth == "bearer" else (self.auth, secret)
 
 
+class PriceListSettings(BaseSection):
+    """Prices, each of which may be left out."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    input: DollarsPerMillion | None = setting(None, "USD per million tokens of input; left out: it is free.")
+    output: DollarsPerMillion | None = setting(None, "USD per million tokens of output; left out: it is free.")
+    cached_input: DollarsPerMillion | None = setting(
+        None, "USD per million tokens of input that the upstream had cached; left out: as `input`."
+    )
+    cache_write: DollarsPerMillion | None = setting(
+        None, "USD per million tokens of input that the upstream cached for five minutes; left out: as `input`."
+    )
+    cache_write_1h: DollarsPerMillion | None = setting(
+        None, "USD per million tokens of input that the upstream cached for an hour; left out: as `input`."
+    )
+    audio_input: DollarsPerMillion | None = setting(
+        None, "USD per million tokens of audio in the input; left out: as `input`."
+    )
+    audio_output: DollarsPerMillion | None = setting(
+        None, "USD per million tokens of audio in the output; left out: as `output`."
+    )
+    image_input: DollarsPerMillion | None = setting(
+        None, "USD per million tokens of images in the input; left out: as `input`."
+    )
+    image_output: DollarsPerMillion | None = setting(
+        None, "USD per million tokens of images in the output; left out: as `output`."
+    )
+    request: DollarsPerUnit | None = setting(None, "USD per request; left out: it is free.")
+    image: DollarsPerUnit | None = setting(None, "USD per image that is made; left out: it is free.")
+    search: DollarsPerUnit | None = setting(None, "USD per search of the upstream's; left out: it is free.")
+    second: DollarsPerUnit | None = setting(None, "USD per second of audio; left out: it is free.")
+    million_characters: DollarsPerMillionCharacters | None = setting(
+        None, "USD per million characters that are spoken; left out: they are free."
+    )
+
+    @property
+    def prices(self) -> dict[str, Decimal]:
+        """Those that are written down, by their names."""
+        names = PriceListSettings.model_fields
+        return {name: usd for name in names if (usd := getattr(self, name)) is not None}
+
+
+class PriceStepSettings(PriceListSettings):
+    model_config = ConfigDict(json_schema_extra={"minProperties": 2})
+
+    tokens: Count = setting(REQUIRED, "The prices hold for requests whose input has more tokens than this.")
+
+
+class TierPriceSettings(PriceListSettings):
+    above: tuple[PriceStepSettings, ...] = setting((), "Other prices of requests with a long input.")
+
+
+class PriceSettings(TierPriceSettings):
+    tiers: dict[TierName, TierPriceSettings] = setting({}, "Other prices of answers that name a service tier.")
+
+
 class RouteSettings(BaseSection):
     upstream: ShortName = setting(REQUIRED, "The name of an upstream.")
     model: ModelName | None = setting(None, "What that upstream calls the model; left out: the same name.")
     weight: Count = setting(1, "Its share of the requests among routes of the same priority.")
     priority: Count = setting(1, "Lower numbers are tried first.")
-
-
-class PriceSettings(BaseSection):
-    input: DollarsPerMillion = setting(REQUIRED, "USD per million tokens of input.")
-    output: DollarsPerMillion = setting(REQUIRED, "USD per million tokens of output.")
-    cached_input: DollarsPerMillion | None = setting(
-        None, "USD per million tokens of input that the upstream had cached; left out: as `input`."
-    )
+    price: PriceSettings | None = setting(None, "What its requests cost; left out: the model's `price`.")
 
 
 class ModelSettings(BaseSection):
@@ -264,7 +330,7 @@ class ModelSettings(BaseSection):
         "none",
         "Which requests go to the same route while it is healthy: those of one `user`, or those that begin alike.",
     )
-    price: PriceSettings | None = setting(None, "What its tokens cost; left out: it is counted as free.")
+    price: PriceSettings | None = setting(None, "What its requests cost; left out: they are counted as free.")
     limits: Limits = setting((), "Limits on this model, shared by everybody.")
 
 
@@ -313,6 +379,7 @@ class Settings(BaseSection):
 
     listen: ListenAddress = setting("0.0.0.0:8080", "The listener for clients.")
     admin: AdminSettings = setting({}, "What is for operators.")
+    cors: CorsSettings = setting({}, "Which web pages may call the gateway.")
     workers: Workers = setting(1, "Processes that share the port; auto: one for each core.")
     timezone: Timezone = setting("UTC", "Where a day, a week and a month begin.")
     max_body: ByteSize = setting("10MiB", "The largest body that a request may have.")

@@ -30,10 +30,21 @@ MAX_WORKERS = 512
 MONEY_DECIMALS = 6
 """Dollars are kept as whole micro-dollars, prices as whole pico-dollars a token."""
 
+UNIT_PRICE_DECIMALS = 9
+"""Of the price of one search or one second of audio: 0.36 USD an hour is 0.0001 USD a second."""
+
+PRICE_MAX = 1_000_000
+"""USD for a million tokens, or for one unit."""
+
+_MODEL = r"[^\x00-\x1f\x7f-\x9f]{1,256}"
 _WHOLE = r"[0-9]{1,16}(_[0-9]{1,16}){0,9}"
 _STORE_SCHEMES = "^(" + "|".join(re.escape(scheme) for scheme in SCHEMES) + ")"
 _MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+
+def is_model_name(text: str) -> bool:
+    return re.fullmatch(_MODEL, text) is not None
 
 
 def _match(pattern: str, given: Any, allowed: str) -> re.Match[str]:
@@ -117,11 +128,13 @@ def _size(given: Any) -> int:
     return size
 
 
-def _decimal(given: Any, allowed: str) -> Decimal:
+def _decimal(given: Any, allowed: str, decimals: int = MONEY_DECIMALS) -> Decimal:
     """A number that is not negative, exactly as written: 0.15 is 15 hundredths, not a float near it."""
-    text = str(given) if isinstance(given, int | float | Decimal) and not isinstance(given, bool) else given
+    is_number = isinstance(given, int | float | Decimal) and not isinstance(given, bool)
+    # In digits alone: Python writes 0.0000001 as 1e-07.
+    text = f"{Decimal(str(given)):f}" if is_number else given
     number = Decimal(_match(rf"{_WHOLE}(\.[0-9]{{1,30}})?", text, allowed)[0].replace("_", ""))
-    if number > MAX_WHOLE or number != round(number, MONEY_DECIMALS):
+    if number > MAX_WHOLE or number != round(number, decimals):
         raise ValueError(allowed)
     return number
 
@@ -134,12 +147,17 @@ def _amount(given: Any) -> Decimal:
     return number
 
 
-def _price(given: Any) -> Decimal:
-    allowed = "must be USD per million tokens: a number from 0 to 1000000 with at most 6 decimals"
-    number = _decimal(given, allowed)
-    if number > 1_000_000:
-        raise ValueError(allowed)
-    return number
+def _price_of(units: str, decimals: int) -> tuple[PlainValidator, WithJsonSchema]:
+    """USD for one of these units."""
+    allowed = f"must be USD per {units}: a number from 0 to {PRICE_MAX} with at most {decimals} decimals"
+
+    def read(given: Any) -> Decimal:
+        number = _decimal(given, allowed, decimals)
+        if number > PRICE_MAX:
+            raise ValueError(allowed)
+        return number
+
+    return _type(read, type="number", minimum=0, maximum=PRICE_MAX)
 
 
 def _address(given: Any) -> Address:
@@ -164,16 +182,17 @@ def _is_host(host: str) -> bool:
 
 
 def _http_url(given: Any) -> str:
-    allowed = "must be an http:// or https:// URL of a host and a path, without user, query or fragment"
+    allowed = "must be an http:// or https:// URL of a host, a path and perhaps a query, without user or fragment"
     url = _match(r"https?://[!-~]+", given, allowed)[0]
     try:
         parts = urlsplit(url)
         usable = bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
-    if not usable or "@" in parts.netloc or "?" in url or "#" in url:
+    if not usable or "@" in parts.netloc or "#" in url:
         raise ValueError(allowed)
-    return url.rstrip("/")
+    address, mark, query = url.partition("?")
+    return address.rstrip("/") + (mark + query if query else "")
 
 
 def _store_url(given: Any) -> str:
@@ -230,7 +249,9 @@ Duration = Annotated[timedelta, *_type(_duration, type="string", pattern=f"^{_WH
 Wait = Annotated[timedelta, *_type(_wait, type="string", pattern=f"^{_WHOLE}(ms|s|m|h|d)$")]
 ByteSize = Annotated[int, *_type(_size, type="string", pattern=f"^{_WHOLE}(B|KiB|MiB|GiB)$")]
 Amount = Annotated[Decimal, *_type(_amount, type="number", exclusiveMinimum=0)]
-DollarsPerMillion = Annotated[Decimal, *_type(_price, type="number", minimum=0, maximum=1_000_000)]
+DollarsPerMillion = Annotated[Decimal, *_price_of("million tokens", MONEY_DECIMALS)]
+DollarsPerMillionCharacters = Annotated[Decimal, *_price_of("million characters", MONEY_DECIMALS)]
+DollarsPerUnit = Annotated[Decimal, *_price_of("unit", UNIT_PRICE_DECIMALS)]
 ListenAddress = Annotated[Address, *_type(_address, type="string", pattern=r"^.+:[0-9]{1,5}$")]
 HttpUrl = Annotated[str, *_type(_http_url, type="string", pattern="^https?://")]
 StoreUrl = Annotated[str, *_type(_store_url, type="string", pattern=_STORE_SCHEMES)]
@@ -245,10 +266,20 @@ ShortName = Annotated[
         "[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "must be 1 to 64 letters, digits, dots, dashes and underscores, no dot first"
     ),
 ]
-ModelName = Annotated[
-    str, *_text(r"[!-)+->@-Z^-z|~]{1,256}", r"must be 1 to 256 printable characters, none of space * ? [ ] { } \ ")
-]
-ModelPattern = Annotated[str, *_text("[!-z|~]{1,256}", "must be a model's name or a glob such as openai/*")]
+TierName = Annotated[str, *_text("[a-z0-9_-]{1,64}", "must be 1 to 64 small letters, digits, dashes and underscores")]
+ModelName = Annotated[str, *_text(_MODEL, "must be 1 to 256 characters, none of them a control character")]
+ModelPattern = Annotated[str, *_text(_MODEL, "must be a model's name or a glob such as openai/*")]
 CheckPath = Annotated[str, *_text("/[!-~]{0,255}", "must be a path such as /models")]
 HeaderName = Annotated[str, *_text("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", "must be the name of an HTTP header")]
+Origin = Annotated[
+    str,
+    *_text(
+        r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+|\*",
+        "must be an origin in lower case, such as https://chat.example.com, without a path, or *",
+    ),
+]
+QueryName = Annotated[str, *_text("[!-~]{1,128}", "must be the name of a query parameter: printable ASCII")]
+QueryValue = Annotated[
+    str, *_text("[ -~]{0,1024}", "must be text of printable ASCII; put a number or a date in quotes")
+]
 HeaderValue = Annotated[str, *_text("[!-~]([ -~]*[!-~])?", "must be printable ASCII, without spaces at its ends")]

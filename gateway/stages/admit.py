@@ -7,12 +7,15 @@ from gateway.core.exchange import Exchange
 from gateway.core.limit_status import refusal_error
 from gateway.core.limits import Limit
 from gateway.core.request import ParsedRequest
-from gateway.core.reservation import AdmissionRequest, Charge, Refusal, Reservation
+from gateway.core.reservation import OUTPUT_SHARE_FLOOR, AdmissionRequest, Charge, Refusal, Reservation
 from gateway.core.snapshot import MILLION, ChargeRule
 from gateway.store.contract import Counters
 
 MOST_WITHOUT_CAP = 4
 """How many times what it lately needed an answer may take, where neither client nor model has a maximum."""
+
+ANSWER_AFTER_THINKING = 1_024
+"""Tokens that a quota grants beyond a thinking budget, as far as so much is asked for and left."""
 
 
 async def admit(exchange: Exchange, parsed: ParsedRequest, estimates: Estimates, counters: Counters) -> Reservation:
@@ -21,7 +24,8 @@ async def admit(exchange: Exchange, parsed: ParsedRequest, estimates: Estimates,
     exchange.estimated_input = estimator.input_tokens(parsed.input_size)
     verdict = await counters.admit(admission_request(exchange, parsed, estimator.output_tokens()))
     if isinstance(verdict, Refusal):
-        raise refusal_error(verdict)
+        needs_budget = parsed.least_output > parsed.thinking_budget
+        raise refusal_error(verdict, thinking_budget=parsed.thinking_budget if needs_budget else 0)
     return verdict
 
 
@@ -29,20 +33,23 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int) 
     """What the request needs: its input and the output that it may produce, at every limit that binds it."""
     binding, entered = parsed.binding, exchange.estimated_input
     most = most_output(parsed, entered, expected)
-    likely = most if parsed.asked_cap is not None else min(expected, most)
+    least = min(parsed.least_output, most)
+    thinking = parsed.thinking_budget + ANSWER_AFTER_THINKING if parsed.thinking_budget else 0
+    enough = max(2 * expected, OUTPUT_SHARE_FLOOR, thinking, least)
     limits = binding.limits_for(parsed.user)
-    least = least_tokens(parsed.input_size)
-    charges = tuple(
-        [_charge(limit, rule, entered, least) for limit, rule in zip(limits, binding.charge_rules, strict=False)]
-    )
+    rules = binding.rules_for(parsed.tier, entered, parsed.units)
+    certain = least_tokens(parsed.input_size)
+    charges = tuple([_charge(limit, rule, entered, certain) for limit, rule in zip(limits, rules, strict=False)])
+    likely = min(expected, most) * parsed.choices
     if parsed.asked_cap is None:
-        likely = _likely_within(charges, likely * parsed.choices) // parsed.choices
+        likely = _likely_within(charges, likely)
     return AdmissionRequest(
         id=exchange.id,
         charges=charges,
-        likely=likely * parsed.choices,
+        likely=likely,
         most=most * parsed.choices,
-        least=min(most, 1) * parsed.choices,
+        least=least * parsed.choices,
+        enough=enough * parsed.choices,
         limits=limits,
     )
 
@@ -69,7 +76,7 @@ def most_output(parsed: ParsedRequest, entered: int, expected: int) -> int:
     model = parsed.model
     if not parsed.endpoint.cap_members:
         return 0
-    most = parsed.output_cap if parsed.output_cap is not None else expected * MOST_WITHOUT_CAP
+    most = parsed.output_cap if parsed.output_cap is not None else max(expected * MOST_WITHOUT_CAP, parsed.least_output)
     if model.context_window is None or model.max_output_tokens is not None:
         return most
     return min(most, max(1, model.context_window - entered))

@@ -1,39 +1,62 @@
-"""Forward: send the request to the first target that answers; the next only before the first byte."""
+"""Forward: send the request to the first target that answers; the next only before the client has a byte.
+
+What an answer is, its first bytes say (`core/body_kind.py`). A stream is passed on as soon as it begins, and so is a
+body that is not JSON (speech, images, files). JSON and errors are collected first, up to WHOLE_MAX: what breaks
+meanwhile gives way to the next target, and the body of an error says whose fault it is (`core/refusals.py`), which
+decides what follows:
+
+- the caller's: it would be refused everywhere, and a moderation must not be shopped around. It is passed on as it is.
+- the gateway's credentials: UpstreamAuthFailed. Later requests go to other targets, once the circuit has opened.
+- the provider's: the next target is asked.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from functools import partial
 from time import monotonic
 
 import msgspec
 
+from gateway.core.body_kind import BodyKind
+from gateway.core.circuit import ANYONE
 from gateway.core.clock import Clock
-from gateway.core.errors import NoTarget, UpstreamAuthFailed, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
+from gateway.core.collected_response import CollectedResponse
+from gateway.core.errors import (
+    NoTarget,
+    UpstreamAuthFailed,
+    UpstreamBroke,
+    UpstreamError,
+    UpstreamTimedOut,
+    UpstreamUnreachable,
+)
 from gateway.core.exchange import Exchange
-from gateway.core.health import Outcome, outcome_of_error, outcome_of_status
+from gateway.core.header_rules import TO_UPSTREAM
+from gateway.core.health import Outcome, outcome_of_answer, outcome_of_error
 from gateway.core.json_spans import read_json_spans
+from gateway.core.refusals import Fault
 from gateway.core.request import ParsedRequest
 from gateway.core.response import ResponseWriter, UpstreamResponse
 from gateway.core.retry import read_retry_after
 from gateway.core.routing import RoutingState
-from gateway.core.snapshot import Target
+from gateway.core.snapshot import Caller, Target
+from gateway.core.tally import PlainTally
+from gateway.core.upstream_json import fault_of_body
+from gateway.runtime.tasks import wait_first
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 
 MORE_TARGETS = 2
 """How many further targets are tried after the first."""
 
-PASSED_ON = (
-    "content-type",
-    "accept",
-    "openai-beta",
-    "anthropic-version",
-    "anthropic-beta",
-    "traceparent",
-    "tracestate",
-    "user-agent",
-)
-"""Headers of the client that reach the upstream; `x-request-id` is the gateway's."""
+WHOLE_MAX = 128 * 1024
+"""Bytes of an answer that are collected, to be sent as one; of a longer one the rest is relayed as it comes."""
+
+LATE_MAX = 256 * 1024
+"""The same where a stream was asked for: a keep-alive may begin it, and then only a whole answer can be given."""
+
+ERROR_BODY_S = 2.0
+"""For so long the body of an error is waited for. After that its status decides, and what comes is relayed."""
 
 
 class UpstreamServices(msgspec.Struct, frozen=True):
@@ -46,14 +69,15 @@ class UpstreamServices(msgspec.Struct, frozen=True):
 
 async def forward(
     exchange: Exchange, parsed: ParsedRequest, targets: list[Target], services: UpstreamServices, writer: ResponseWriter
-) -> UpstreamResponse:
-    """The first answer worth relaying. Raises UpstreamUnreachable, UpstreamTimedOut, UpstreamAuthFailed, NoTarget.
+) -> CollectedResponse:
+    """The first answer worth relaying. Raises UpstreamUnreachable, UpstreamTimedOut, UpstreamBroke, UpstreamAuthFailed,
+    NoTarget.
 
     The last failure is what the client sees: an error of ours where the upstream gave no answer, the
     upstream's own answer where it gave one. Once the client has a byte, if only a keep-alive, or its body was
     passed on without being kept, no other target is tried; nor where too many requests are tried again already.
     """
-    headers, clock = _headers(exchange), services.clock
+    headers, clock, caller = _headers(exchange), services.clock, exchange.caller or ANYONE
     retries = services.routing.retries(parsed.model, clock.monotonic())
     retries.request(clock.monotonic())
     left = iter(targets[: 1 + MORE_TARGETS])
@@ -64,53 +88,114 @@ async def forward(
         body = outgoing_body(exchange, parsed, target)
         outgoing = UpstreamRequest(
             parsed.endpoint.upstream_path,
-            headers,
+            (*headers, *_more_headers(exchange, target)),
             body,
             model=target.model,
             rest=parsed.rest,
             note_attempt=partial(_note_attempt, exchange, target),
         )
         try:
-            response = await _attempt(exchange, target, outgoing, services)
-        except (UpstreamUnreachable, UpstreamTimedOut):
-            following = _next_healthy(left, services)
+            response = await _attempt(exchange, parsed, target, outgoing, services)
+        except (UpstreamUnreachable, UpstreamTimedOut, UpstreamBroke):
+            following = _next_healthy(left, caller, services)
             if following is None or not _can_repeat(parsed, writer) or not retries.take():
                 raise
             continue
-        following = _next_healthy(left, services) if _is_failure(response.status) else None
+        following = _next_healthy(left, caller, services) if response.fault is Fault.PROVIDER else None
         if following is None or not _can_repeat(parsed, writer) or not retries.take():
             return _presentable(response, target)
         response.abandon()
     raise NoTarget(f"No upstream of the model {parsed.model.name!r} can take a request now.", retry_after_ms=1000)
 
 
-def _next_healthy(left: Iterator[Target], services: UpstreamServices) -> Target | None:
+def _next_healthy(left: Iterator[Target], caller: Caller, services: UpstreamServices) -> Target | None:
     """The next that may be asked: since they were routed, its last probe may have been taken, or it may have failed."""
     now = services.clock.monotonic()
-    return next((target for target in left if services.routing.health.share(target, now) > 0), None)
+    return next((target for target in left if services.routing.health.share(target, now, caller) > 0), None)
 
 
 async def _attempt(
-    exchange: Exchange, target: Target, outgoing: UpstreamRequest, services: UpstreamServices
-) -> UpstreamResponse:
-    """One try, which counts for the target's health. The one that is relayed ends with its exchange."""
+    exchange: Exchange, parsed: ParsedRequest, target: Target, outgoing: UpstreamRequest, services: UpstreamServices
+) -> CollectedResponse:
+    """One try, which is noted in the exchange and counts for the target's health. The one that is relayed ends with its
+    exchange."""
     exchange.target = target
     now = services.clock.monotonic
-    attempt = exchange.attempt = services.routing.health.begin(target, now())
+    attempt = exchange.attempt = services.routing.health.begin(target, now(), exchange.caller or ANYONE)
     try:
-        response = await _ask(exchange, target, outgoing, services.client)
+        begun = await _ask(exchange, target, outgoing, services.client)
+        if begun.status < 400:
+            attempt.answered(now())
+        response = await _collected(exchange, parsed, begun, services.clock)
     except UpstreamError as error:
-        attempt.ended(outcome_of_error(error), now())
+        _note_attempt(exchange, target, error.reason)
+        attempt.ended(outcome_of_error(error), now(), reason=error.reason)
         raise
     except BaseException:
         attempt.ended(Outcome.NEUTRAL, now())
         raise
-    outcome = outcome_of_status(response.status)
-    if outcome is Outcome.SUCCEEDED:
+    _note_attempt(exchange, target, str(response.status))
+    outcome = outcome_of_answer(response.status, response.fault)
+    if outcome is not Outcome.SUCCEEDED:
+        retry_after_s = read_retry_after(response.headers, services.clock.now_ms())
+        attempt.ended(outcome, now(), retry_after_s, reason=str(response.status))
+    elif response.status >= 400:
         attempt.answered(now())
-    else:
-        attempt.ended(outcome, now(), read_retry_after(response.headers, services.clock.now_ms()))
     return response
+
+
+async def _collected(
+    exchange: Exchange, parsed: ParsedRequest, response: UpstreamResponse, clock: Clock
+) -> CollectedResponse:
+    """The answer, collected as far as it goes. The time that this takes is the upstream's. Raises what `finished`
+    raises."""
+    exchange.first_byte_at = began = clock.monotonic()
+    max_bytes = LATE_MAX if parsed.stream else WHOLE_MAX
+    changed = asyncio.Event()
+    collected = CollectedResponse(response, max_bytes, changed.set)
+    try:
+        async with asyncio.timeout(ERROR_BODY_S if response.status >= 400 else None):
+            await _collect(collected, parsed, max_bytes, changed)
+        collected.is_whole = collected.is_over and not collected.is_too_long
+    except TimeoutError:
+        pass  # Its status has to do.
+    except BaseException as error:
+        response.abandon()
+        if isinstance(error, UpstreamError):
+            exchange.first_byte_at = None
+        elif isinstance(error, asyncio.CancelledError) and response.status < 400:
+            # A client that leaves pays for what has come.
+            exchange.tally = PlainTally(parsed.endpoint, is_opaque=collected.is_opaque)
+            exchange.tally.feed(collected.body)
+        raise
+    finally:
+        exchange.upstream_seconds += clock.monotonic() - began
+    if response.status >= 400:
+        collected.fault = fault_of_body(response.status, collected.body)
+    return collected
+
+
+async def _collect(collected: CollectedResponse, parsed: ParsedRequest, max_bytes: int, changed: asyncio.Event) -> None:
+    """Wait until it is known what the answer is; and for JSON and errors, until all of it has come, or too much."""
+    if collected.kind is None and not collected.is_over:
+        await wait_first(collected.finished(), changed.wait())
+    collected.is_stream = collected.status < 400 and _is_stream(collected, parsed)
+    if collected.is_stream or (collected.kind is BodyKind.OTHER and collected.status < 400 and not collected.is_over):
+        return
+    changed.clear()
+    announced = collected.headers.get("content-length", "")
+    if collected.is_over or (announced.isdecimal() and int(announced) <= max_bytes):
+        await collected.finished()  # It cannot grow too long: one wait is enough.
+    elif not collected.is_too_long:
+        await wait_first(collected.finished(), changed.wait())
+
+
+def _is_stream(response: CollectedResponse, parsed: ParsedRequest) -> bool:
+    """Whether the answer is an event stream: by what it is, where the request asks for one, whatever its content type
+    says. Where its first bytes do not show what it is, its content type does."""
+    if response.kind is BodyKind.JSON or response.is_opaque:
+        return False
+    return response.is_called_stream or (parsed.stream and response.kind is BodyKind.EVENTS)
 
 
 def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:
@@ -121,17 +206,14 @@ def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:
 async def _ask(
     exchange: Exchange, target: Target, outgoing: UpstreamRequest, client: UpstreamClient
 ) -> UpstreamResponse:
-    """One try, noted in the exchange with the time that was spent waiting, whatever comes of it."""
+    """One try, with the time that was spent waiting, whatever comes of it."""
     began = monotonic()
     try:
         response = await client.send(target.upstream, outgoing)
-    except BaseException as error:
+    except BaseException:
         exchange.upstream_seconds += monotonic() - began
-        if isinstance(error, UpstreamError):
-            _note_attempt(exchange, target, error.outcome or error.code)
         raise
     exchange.upstream_seconds += response.first_byte_at - response.sent_at
-    _note_attempt(exchange, target, str(response.status))
     return response
 
 
@@ -151,16 +233,15 @@ def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> 
 
 
 def _cap_changes(exchange: Exchange, parsed: ParsedRequest, target: Target) -> dict[str, bytes]:
-    """The caps that are over what the model or the reservation allows; where a quota is nearly spent
-    and the request has no cap, one more."""
-    reservation = exchange.reservation
-    capped = reservation is not None and reservation.capped
-    cap = reservation.granted // parsed.choices if reservation is not None and capped else parsed.output_cap
+    """The caps that are over what the model allows or a quota grants; where a quota grants less than the request may
+    produce and that has no cap, one more."""
+    granted = exchange.quota_output_cap
+    cap = parsed.output_cap if granted is None else granted
     if cap is None:
         return {}
     names = parsed.endpoint.cap_members
     given = {name: text for name in names if (text := parsed.members.value(name)) not in (None, b"null")}
-    if capped and not given:
+    if granted is not None and not given:
         usual = target.upstream.output_cap
         return {usual if usual in names else names[0]: b"%d" % cap}
     return {name: b"%d" % cap for name, text in given.items() if int(text) > cap}
@@ -178,23 +259,28 @@ def _asking_usage(options: bytes | None) -> bytes:
 
 
 def _headers(exchange: Exchange) -> tuple[tuple[str, str], ...]:
-    given = exchange.request.headers
-    passed = [(name, value) for name in PASSED_ON if (value := given.get(name)) is not None]
-    if not exchange.request.endpoint.takes_form and not given.get("content-type", "").startswith("application/json"):
+    """What every target gets; `content-type` and `x-request-id` are the gateway's to say."""
+    request = exchange.request
+    kind = request.headers.get("content-type", "")
+    if not request.endpoint.takes_form and not kind.startswith("application/json"):
         # It was read as JSON, whatever it was called: curl's -d, for one, calls everything a form.
-        passed = [(name, value) for name, value in passed if name != "content-type"]
-        passed.append(("content-type", "application/json"))
-    return (*passed, ("x-request-id", exchange.request.request_id))
+        kind = "application/json"
+    own = (("content-type", kind),) if kind else ()
+    return (*own, *TO_UPSTREAM.passed(request.headers), ("x-request-id", request.request_id))
 
 
-def _is_failure(status: int) -> bool:
-    """Whether another target may do better: the upstream is overloaded or broken, not the request."""
-    return status == 429 or status >= 500
+def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:
+    """What this upstream's operator lets through besides."""
+    names = target.upstream.pass_headers
+    if not names:
+        return []
+    given = [(name.lower(), value) for name, value in exchange.request.headers.items()]
+    return [line for line in given if line[0] in names and not TO_UPSTREAM.admits(line[0])]
 
 
-def _presentable(response: UpstreamResponse, target: Target) -> UpstreamResponse:
+def _presentable(response: CollectedResponse, target: Target) -> CollectedResponse:
     name = target.upstream.name
-    if response.status in (401, 403):
+    if response.fault is Fault.CREDENTIALS:
         response.abandon()
         raise UpstreamAuthFailed(
             f"The upstream {name!r} rejects the gateway's credentials ({response.status})."

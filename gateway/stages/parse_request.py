@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 
 import msgspec
@@ -12,9 +13,12 @@ from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.form import Form
 from gateway.core.input_size import InputSize, input_size
 from gateway.core.json_spans import JsonSpans, read_json_spans, with_whole_characters
+from gateway.core.pricing import DEARER_TIERS
 from gateway.core.request import ParsedRequest
-from gateway.core.request_fields import Fields
-from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.core.request_fields import TOKENS_MAX, Fields
+from gateway.core.snapshot import Caller, ConfigSnapshot, Model
+from gateway.core.usage_report import value_at
+from gateway.core.usage_tables import Path
 
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _EXPLANATION_MAX = 200
@@ -37,8 +41,16 @@ def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapsh
             f"The model {fields.model!r} does not exist, or this key may not use it. GET /v1/models lists what it may.",
             param="model",
         )
+    if fields.tier in DEARER_TIERS and not binding.model.knows_price_of(fields.tier):
+        raise _tier_without_price(fields, binding.model.name)
     asked = fields.output_cap
     caps = [cap for cap in (asked, binding.model.max_output_tokens) if cap is not None]
+    budget = _thinking_budget(members, fields.thinking_budgets)
+    least = endpoint.least_output
+    if asked is None or asked > budget:
+        # A cap that is not above the budget is the client's own affair: Anthropic's interleaved thinking may exceed it.
+        least = max(least, budget + 1)
+    _refuse_cap_within_thinking(asked, budget, endpoint, binding.model)
     return ParsedRequest(
         endpoint=endpoint,
         binding=binding,
@@ -47,11 +59,26 @@ def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapsh
         asks_usage=fields.asks_usage,
         asked_cap=asked,
         output_cap=min(caps, default=None),
+        least_output=least,
+        thinking_budget=budget,
         choices=fields.choices,
         user=fields.end_user,
         members=members,
         input_size=input_size(members) if endpoint.estimated else InputSize(),
+        tier=fields.tier,
+        units=fields.units,
         rest=rest,
+    )
+
+
+def _tier_without_price(fields: Fields, model: str) -> FieldInvalid:
+    """It costs more than the prices that are known, so that what it costs could not be charged."""
+    tier = fields.tier
+    member = "service_tier" if tier == (fields.service_tier or "").lower() else "speed"
+    return FieldInvalid(
+        f"'{member}' is not valid: the model {model!r} has no price for the service tier {tier!r} here. Leave it out."
+        f" Operators: set the model's price.tiers.{tier}.",
+        param=member,
     )
 
 
@@ -111,3 +138,31 @@ def _refuse_double_options(members: JsonSpans) -> None:
     options = members.value("stream_options")
     if options not in (None, b"null"):
         read_json_spans(options)
+
+
+def _thinking_budget(members: JsonSpans, paths: Sequence[Path]) -> int:
+    """Tokens that the model may think, 0 where the request names no number: whether it is sound, the upstream says."""
+    for name, *inner in paths:
+        text = members.value(name)
+        if text is None:
+            continue
+        try:
+            value = value_at(msgspec.json.decode(text), tuple(inner))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue
+        if type(value) is int and 0 < value < TOKENS_MAX:
+            return value
+    return 0
+
+
+def _refuse_cap_within_thinking(asked: int | None, budget: int, endpoint: Endpoint, model: Model) -> None:
+    """Raise FieldInvalid where the model's maximum lowers the client's cap to its thinking budget or below."""
+    most = model.max_output_tokens
+    if asked is None or most is None or not most <= budget < asked:
+        return
+    cap = endpoint.cap_members[-1]
+    raise FieldInvalid(
+        f"The model {model.name!r} may produce {most:,} tokens at most here (its max_output_tokens), and this request"
+        f" needs more than its thinking budget of {budget:,}. Lower the thinking budget.",
+        param=cap,
+    )

@@ -1,4 +1,8 @@
-"""Read the body: whole, as JSON is read; of a form with files only its beginning, however large it is."""
+"""Read the body: whole, as JSON is read; of a form with files only its beginning, however large it is.
+
+Where the path names the model (Azure's deployments), it is written into the body, in place of another one or of none:
+whatever is judged later, and whatever the upstream reads, is the path's.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ from functools import cache
 
 import msgspec
 
-from gateway.core.form import Form, FormReader, FormSpans, is_form
+from gateway.core.form import Form, FormReader, FormSpans, is_form, model_part
+from gateway.core.json_spans import JsonSpans, read_json_spans
 from gateway.core.request import Body, IncomingRequest
 from gateway.core.request_fields import Fields
 
@@ -18,7 +23,8 @@ async def read_body(request: IncomingRequest) -> bytes | Form:
     """The bytes of JSON, or a form. Raises TooLarge, RequestMalformed, FormUnreadable, ClientGone."""
     if request.endpoint.takes_form and is_form(content_type := request.headers.get("content-type", "")):
         return await _read_form(request, content_type)
-    return await request.body.whole()
+    body = await request.body.whole()
+    return _with_model(read_json_spans(body), request.path_model) if request.path_model else body
 
 
 async def _read_form(request: IncomingRequest, content_type: str) -> Form:
@@ -30,7 +36,20 @@ async def _read_form(request: IncomingRequest, content_type: str) -> Form:
     length = request.body.length
     following = None if length is None else length - len(beginning)
     is_whole = len(beginning) < BEGINNING_BYTES or following == 0
+    if request.path_model:
+        beginning = (
+            _with_model(fields, request.path_model)
+            if "model" in fields.spans
+            else (model_part(content_type, request.path_model) + beginning)
+        )
+        reader = FormReader(content_type, _names(request.endpoint.fields))
+        reader.feed(beginning)
+        fields = FormSpans(beginning, dict(reader.spans))
     return Form(fields, None if is_whole else _WatchedTail(request.body, reader, following))
+
+
+def _with_model(members: JsonSpans, model: str) -> bytes:
+    return members.changed({"model": members.written(model)})
 
 
 @cache

@@ -7,7 +7,7 @@ import asyncio
 from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, UpstreamError, UpstreamRefused
 from gateway.core.exchange import AnswerTally, Exchange
-from gateway.core.health import Outcome, outcome_of_error, outcome_of_status
+from gateway.core.health import Outcome, outcome_of_answer, outcome_of_error
 from gateway.core.response import UpstreamResponse
 
 END_S = 5.0
@@ -32,7 +32,7 @@ class UpstreamReleaser:
         exchange ended counts for its upstream's health."""
         await self._leave(exchange)
         if exchange.attempt is not None:
-            exchange.attempt.ended(outcome_of(exchange), self._clock.monotonic())
+            exchange.attempt.ended(outcome_of(exchange), self._clock.monotonic(), reason=_reason_of(exchange))
 
     async def _leave(self, exchange: Exchange) -> None:
         response, target = exchange.response, exchange.target
@@ -76,13 +76,16 @@ class UpstreamReleaser:
 
 
 def outcome_of(exchange: Exchange) -> Outcome:
-    """What an exchange says of its upstream. An error event inside a 200 is a failure; a client that leaves
-    says nothing; an answer that came too late for its status is judged by its status."""
-    if isinstance(exchange.error, UpstreamRefused) and exchange.response is not None:
-        return outcome_of_status(exchange.response.status)
-    if isinstance(exchange.error, UpstreamError):
-        return outcome_of_error(exchange.error)
-    if exchange.error is not None:
-        return Outcome.NEUTRAL
-    failed_midway = exchange.tally is not None and exchange.tally.failed and exchange.status < 400
-    return Outcome.FAILED if failed_midway else Outcome.SUCCEEDED
+    """What an exchange says of its upstream. An error event inside a 200 says whose fault it is; a client that leaves
+    says nothing; an answer that came too late for its status is judged by it all the same."""
+    error = exchange.error
+    if error is not None and not isinstance(error, UpstreamRefused):
+        return outcome_of_error(error) if isinstance(error, UpstreamError) else Outcome.NEUTRAL
+    fault = exchange.tally.fault if exchange.tally is not None else None
+    return outcome_of_answer(exchange.response.status if exchange.response is not None else exchange.status, fault)
+
+
+def _reason_of(exchange: Exchange) -> str:
+    """One of a closed list: how the answer failed, if it did."""
+    error = exchange.error
+    return error.reason if isinstance(error, UpstreamError) else "error_event"

@@ -7,14 +7,14 @@ from gateway.core.clock import Clock
 from gateway.core.errors import NoTarget
 from gateway.core.request import ParsedRequest
 from gateway.core.routing import RoutingState
-from gateway.core.snapshot import Target
+from gateway.core.snapshot import Caller, Target
 
 
-def route(parsed: ParsedRequest, routing: RoutingState, clock: Clock) -> list[Target]:
-    """The targets that may be asked, best first. Raises NoTarget where none can take a request now."""
+def route(parsed: ParsedRequest, caller: Caller, routing: RoutingState, clock: Clock) -> list[Target]:
+    """The targets that the caller may ask, best first. Raises NoTarget where none can take its request now."""
     model, now = parsed.model, clock.monotonic()
-    targets = routing.order(model, key_of(parsed), now)
+    targets = routing.order(model, key_of(parsed), now, caller)
     if not targets:
-        wait_ms = max(1000, round(routing.health.wait_s(model.targets, now) * 1000))
+        wait_ms = max(1000, round(routing.health.wait_s(model.targets, now, caller) * 1000))
         raise NoTarget(f"No upstream of the model {model.name!r} can take a request now.", retry_after_ms=wait_ms)
     return targets

@@ -25,7 +25,7 @@ async def settle(exchange: Exchange, estimates: Estimates, zone: tzinfo, counter
     estimator = estimates.of(exchange.caller.team, exchange.parsed.model.name)
     usage = usage_of(exchange, exchange.parsed, estimator)
     if usage is not None:
-        price = exchange.parsed.model.price
+        price = exchange.target.price if exchange.target is not None else None
         exchange.usage = usage
         exchange.cost = price.cost(usage) if price else 0
         _learn(exchange, exchange.parsed, usage, estimator)

@@ -1,1 +1,1 @@
-"""The wire to counters, holds and the ledger: one contract, several keepers."""
+"""Counters, holds and the ledger: one contract, two backends."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Protocol
 
@@ -17,8 +17,20 @@ import msgspec
 
 from gateway.core.errors import StoreUnavailable
 from gateway.core.reservation import Settlement
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import CallRefused, Store
-from gateway.store.journal import LINES_AT_ONCE, Journal, JournalFull, Line, Orphan, Read, count, orphans, park, read
+from gateway.store.journal import (
+    LINES_AT_ONCE,
+    Journal,
+    JournalFull,
+    JournalLine,
+    Orphan,
+    Read,
+    count,
+    orphans,
+    park,
+    read,
+)
 
 _PAUSE_S = 1.0
 """Between two looks whether the store is back."""
@@ -39,8 +51,12 @@ class Replayed(Store, Protocol):
         """Why it counts as out, for operators; None while it answers."""
         ...
 
+    def now_ms(self) -> int:
+        """The store's time, as far as it is known while the store is out."""
+        ...
+
     async def replay(self, process: str, place: int, settlement: Settlement) -> None:
-        """Settle what stands at this place of a process's journal, once, however often it is replayed.
+        """Settle what is at this place of a process's journal, once, however often it is replayed.
         Raises StoreUnavailable."""
         ...
 
@@ -66,10 +82,11 @@ class _KeptSettlement(Exception):
 
 
 class Backlog:
-    def __init__(self, store: Replayed, journal: Journal, policy: Policy) -> None:
+    def __init__(self, store: Replayed, journal: Journal, policy: Policy, tasks: BackgroundTasks) -> None:
         self._store = store
         self._journal = journal
         self._policy = policy
+        self._tasks = tasks
         self._memory: deque[Settlement] = deque()
         self._own = 0
         self._orphaned = 0
@@ -146,7 +163,7 @@ class Backlog:
     async def _empty_memory(self) -> None:
         await self._offer_to_store()
         # In a task of its own: what is stopped half-way would be written once more.
-        self._moving = asyncio.get_running_loop().create_task(self._offer_to_disk())
+        self._moving = self._tasks.start("keep settlements", self._offer_to_disk())
         await asyncio.shield(self._moving)
         if self._journal.failing:
             await self._journal.probe()
@@ -223,17 +240,22 @@ class Backlog:
     async def _replay(self, process: str, path: Path, start: int, end: int | None) -> AsyncIterator[int]:
         """Gives the end of each line that is dealt with. Raises StoreUnavailable, OSError, _KeptSettlement."""
         while lines := await asyncio.to_thread(read, path, start, end):
+            parked = 0
             for number, one in enumerate(lines):
                 if one.line is None:
-                    await self._park(path, one, "is damaged")
+                    if number >= parked:
+                        # All that are damaged in a row, in one write, before any of them counts as dealt with.
+                        damaged = [other.text for other in takewhile(_is_damaged, lines[number:])]
+                        await self._park(path, damaged, "is damaged")
+                        parked = number + len(damaged)
                 elif why := await self._refusal(process, one.line, lines[number + 1 :]):
-                    await self._park(path, one, f"is refused by the store ({why})")
+                    await self._park(path, [one.text], f"is refused by the store ({why})")
                 else:
                     self._policy.count("replayed", 1)
                 start = one.end
                 yield start
 
-    async def _refusal(self, process: str, line: Line, behind: Sequence[Read]) -> str | None:
+    async def _refusal(self, process: str, line: JournalLine, behind: Sequence[Read]) -> str | None:
         """Why the store refuses this line and no other; None where it is settled."""
         for attempt in range(2):
             try:
@@ -261,9 +283,9 @@ class Backlog:
                 return True
         return False
 
-    async def _park(self, path: Path, one: Read, why: str) -> None:
-        await asyncio.to_thread(park, path, one.text)
-        self._policy.count("parked", 1)
+    async def _park(self, path: Path, lines: Sequence[bytes], why: str) -> None:
+        await asyncio.to_thread(park, path, lines)
+        self._policy.count("parked", len(lines))
         # Once for each file: one that is garbage has a great many lines.
         self._complain_once(f"an entry of {path.name} {why}: it is not charged, and kept in {path.stem}.parked", path)
 
@@ -272,6 +294,10 @@ class Backlog:
         if key not in self._complained:
             self._complained.add(key)
             self._policy.log_error(complaint)
+
+
+def _is_damaged(one: Read) -> bool:
+    return one.line is None
 
 
 def _is_refused(error: Exception) -> bool:

@@ -1,9 +1,10 @@
-"""What a store promises. Every keeper runs the suite in tests/contract/store.
+"""What a store promises. Every backend runs the suite in tests/contract/store.
 
 1. `admit` checks every charge and holds all of them or none; a refusal changes nothing.
 2. `settle` is idempotent: it replaces what is held by what was used, once, whatever is retried.
 3. A reservation that nobody renews or settles gives back its holds within HOLD_TTL_MS.
-4. Time is the store's own: callers give none.
+4. Time is the store's own: callers give none. Where its clock is set, limits go on from the new time.
+5. A shadow limit refuses nobody and counts what it would have refused: it is charged as if it had been enforced alone.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class Counters(Protocol):
     async def settle(self, settlement: Settlement) -> None: ...
 
     async def renew(self, ids: Sequence[str]) -> None:
-        """Keep the holds of these reservations for another HOLD_TTL_MS; unknown ids are no error."""
+        """Keep the holds of these reservations for another HOLD_TTL_MS, and take again those that have ended while the
+        store was out; unknown ids are no error."""
         ...
 
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:

@@ -12,7 +12,7 @@ import asyncio
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from zlib import crc32
 import msgspec
 
 from gateway.core.reservation import Settlement
+from gateway.runtime.tasks import BackgroundTasks
 
 SUFFIX = ".journal"
 PARKED = ".parked"
@@ -37,7 +38,7 @@ class JournalFull(Exception):
     """The line cannot be kept: it is beyond the bound, or the disk does not take it."""
 
 
-class Line(msgspec.Struct, frozen=True):
+class JournalLine(msgspec.Struct, frozen=True):
     """Places count from 1 for as long as the process lives, also when its file is emptied."""
 
     place: int
@@ -47,7 +48,7 @@ class Line(msgspec.Struct, frozen=True):
 class Read(NamedTuple):
     """A line (None: it is damaged), where in the file the next one begins, and the text as it stands there."""
 
-    line: Line | None
+    line: JournalLine | None
     end: int
     text: bytes
 
@@ -56,12 +57,13 @@ class Journal:
     """The journal of this process; its file is made with the first line. Raises OSError for a folder that cannot be
     written to."""
 
-    def __init__(self, folder: Path, process: str, largest_bytes: int = LARGEST_BYTES) -> None:
+    def __init__(self, folder: Path, process: str, tasks: BackgroundTasks, largest_bytes: int = LARGEST_BYTES) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(f"the folder {folder} cannot be written to")
         self.process = process
         self.path = folder / (process + SUFFIX)
+        self._tasks = tasks
         self._largest_bytes = largest_bytes
         self._file = -1
         self._places = 0
@@ -77,12 +79,11 @@ class Journal:
 
     async def append(self, settlement: Settlement) -> None:
         """Return when the line is on the disk. Raises JournalFull."""
-        loop = asyncio.get_running_loop()
-        kept = loop.create_future()
+        kept = asyncio.get_running_loop().create_future()
         self._waiting.append((settlement, kept))
         if self._writer is None or self._writer.done():
             # In a task of its own: who asks may be cancelled, what is half written may not.
-            self._writer = loop.create_task(self._write_what_waits())
+            self._writer = self._tasks.start("write the journal", self._write_what_waits())
         await kept
 
     async def probe(self) -> None:
@@ -135,7 +136,7 @@ class Journal:
 
     def _write(self, settlements: list[Settlement]) -> str | None:
         """Why it failed, None when the lines are on the disk: all or none of them."""
-        text = b"".join([spelled(Line(self._places + number, one)) for number, one in enumerate(settlements, 1)])
+        text = b"".join([spelled(JournalLine(self._places + number, one)) for number, one in enumerate(settlements, 1)])
         trouble = self._put(text)
         if trouble is None:
             self._spoiled = False
@@ -221,11 +222,11 @@ def _is_still_at(path: Path, opened: os.stat_result) -> bool:
         return False
 
 
-def park(journal: Path, text: bytes) -> None:
-    """Move a line out of the way of the others, to be looked at by people. Raises OSError."""
+def park(journal: Path, lines: Sequence[bytes]) -> None:
+    """Move lines out of the way of the others, to be looked at by people. Raises OSError."""
     file = os.open(journal.with_suffix(PARKED), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        _write_all(file, text)
+        _write_all(file, b"".join(lines))
         os.fsync(file)
     finally:
         os.close(file)
@@ -253,16 +254,16 @@ def count(path: Path, start: int = 0) -> int:
         return sum(1 for text in file if text.endswith(b"\n"))
 
 
-def spelled(line: Line) -> bytes:
+def spelled(line: JournalLine) -> bytes:
     text = msgspec.json.encode(line)
     return b"%08x %s\n" % (crc32(text), text)
 
 
-def _understood(text: bytes) -> Line | None:
+def _understood(text: bytes) -> JournalLine | None:
     try:
         if int(text[:8], 16) != crc32(text[9:-1]):
             return None
-        return msgspec.json.decode(text[9:], type=Line)
+        return msgspec.json.decode(text[9:], type=JournalLine)
     except ValueError:
         return None
 

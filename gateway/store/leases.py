@@ -1,54 +1,61 @@
-"""Keeps the holds of this process alive for as long as their requests run: one call for all that are due."""
+"""Keeps the holds of this process for as long as their requests run.
+
+In each round, a sixth of the time for which a hold lasts, every reservation is renewed that was open when the
+round began and still is. The round's renewals are spread over it in chunks, so that many long streams are
+no burst of work, for the store or for the event loop.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from gateway.core.errors import StoreUnavailable
 from gateway.core.reservation import AdmissionRequest, Refusal, Reservation, Settlement
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, Store
 from gateway.store.wrapper import StoreWrapper
 
+RENEWED_AT_ONCE = 50
+"""Reservations in one call."""
+
 
 class LeaseRenewer(StoreWrapper[Store]):
-    """The same store, whose reservations last until they are settled. `start` once the event loop runs."""
+    """The same store, whose reservations last until they are settled. `start` once the event loop runs; `tasks` are
+    closed with it."""
 
-    def __init__(self, store: Store, hold_ttl_ms: int = HOLD_TTL_MS) -> None:
+    def __init__(self, store: Store, tasks: BackgroundTasks, hold_ttl_ms: int = HOLD_TTL_MS) -> None:
         super().__init__(store)
-        # A hold that is renewed when it is two steps old misses two rounds before it is lost.
+        self._tasks = tasks
         self._round_s = hold_ttl_ms / HOLD_STEPS / 1000
-        self._fresh: set[str] = set()
-        self._held: set[str] = set()
-        self._watching: asyncio.Task[None] | None = None
+        self._open: dict[str, None] = {}
+        """The reservations by age: each keeps its place in the rounds."""
 
     def start(self) -> None:
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        self._tasks.keep_running("lease renewals", self._renew_in_rounds)
 
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
         verdict = await self._store.admit(request)
         if isinstance(verdict, Reservation):
-            self._fresh.add(request.id)
+            self._open[verdict.id] = None
         return verdict
 
     async def settle(self, settlement: Settlement) -> None:
-        self._fresh.discard(settlement.id)
-        self._held.discard(settlement.id)
+        self._open.pop(settlement.id, None)
         await self._store.settle(settlement)
 
     async def close(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        await self._tasks.close()
         await super().close()
 
-    async def _watch(self) -> None:
+    async def _renew_in_rounds(self) -> None:
         while True:
-            await asyncio.sleep(self._round_s)
-            # What was made since the last round is not old yet: most of it will have ended by the next.
-            due = list(self._held)
-            self._held |= self._fresh
-            self._fresh = set()
-            try:
-                await self._store.renew(due)
-            except StoreUnavailable:
-                continue
+            due = list(self._open)
+            chunks = [due[at : at + RENEWED_AT_ONCE] for at in range(0, len(due), RENEWED_AT_ONCE)] or [[]]
+            began = asyncio.get_running_loop().time()
+            for number, chunk in enumerate(chunks, 1):
+                at = began + self._round_s * number / len(chunks)
+                await asyncio.sleep(max(0, at - asyncio.get_running_loop().time()))
+                # A chunk that fails is renewed in the next round: holds last for six.
+                with suppress(StoreUnavailable):
+                    await self._store.renew([name for name in chunk if name in self._open])

@@ -11,23 +11,34 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway.core.calendar import window
-from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit, Meter
-from gateway.core.reservation import AdmissionRequest, Hold, Refusal, Reservation, Settlement, SettlementLine
+from gateway.core.reservation import (
+    AdmissionRequest,
+    Hold,
+    Refusal,
+    Reservation,
+    Settlement,
+    SettlementLine,
+    unasked_id,
+)
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.backlog import Backlog, Policy, Replayed
 from gateway.store.journal import Journal
 from gateway.store.wrapper import StoreWrapper
 
 
 class OutboxStore(StoreWrapper[Replayed]):
-    """`start` once the event loop runs."""
+    """`start` once the event loop runs; `tasks` are closed with it."""
 
-    def __init__(self, store: Replayed, journal: Journal, policy: Policy, around: tuple[Clock, ZoneInfo]) -> None:
+    def __init__(
+        self, store: Replayed, journal: Journal, policy: Policy, zone: ZoneInfo, tasks: BackgroundTasks
+    ) -> None:
         super().__init__(store)
         self._policy = policy
-        self._backlog = Backlog(store, journal, policy)
-        self._clock, self._zone = around
+        self._backlog = Backlog(store, journal, policy, tasks)
+        self._zone = zone
+        self._tasks = tasks
         self._unasked: set[str] = set()
         self._working: asyncio.Task[None] | None = None
 
@@ -41,7 +52,7 @@ class OutboxStore(StoreWrapper[Replayed]):
         return self._store.trouble
 
     def start(self) -> None:
-        self._working = asyncio.get_running_loop().create_task(self._backlog.work())
+        self._working = self._tasks.keep_running("replay the journal", self._backlog.work)
 
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
         try:
@@ -50,10 +61,11 @@ class OutboxStore(StoreWrapper[Replayed]):
             # What could not be written down must not be let through: it would be free.
             if not self._policy.lets_through or self._backlog.failing:
                 raise
-        self._unasked.add(request.id)
-        now_ms = self._clock.now_ms()
+        # The store may have admitted it all the same, and takes that back by itself: so this is another reservation.
+        name, now_ms = unasked_id(request.id), self._store.now_ms()
+        self._unasked.add(name)
         holds = tuple([Hold(charge.limit, 0, self._window(charge.limit, now_ms)) for charge in request.charges])
-        return Reservation(request.id, now_ms, request.most, False, holds, ())
+        return Reservation(name, now_ms, request.most, False, holds, ())
 
     async def settle(self, settlement: Settlement) -> None:
         """Raises StoreUnavailable only where neither the store, the disk nor memory takes it."""
@@ -73,6 +85,7 @@ class OutboxStore(StoreWrapper[Replayed]):
             self._working.cancel()
             await asyncio.wait([self._working])
         await self._backlog.close()
+        await self._tasks.close()
         await self._store.close()
 
     def _window(self, limit: Limit, now_ms: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -21,10 +22,15 @@ from structlog.typing import EventDict, Processor
 
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
+from gateway.core.header_rules import SESSION_HEADERS, UPSTREAM_ID_HEADERS, first_of
+from gateway.core.request import IncomingRequest
 from gateway.telemetry.line_writer import LineWriter
 
 SHOWN_CHARACTERS = 200
-"""What a client may add to a line: its `user` is cut there."""
+"""What a client may add to a line by each text of its own: it is cut there."""
+
+_TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-")
+"""W3C Trace Context, 3.2."""
 
 _LIMIT_FIELDS = ("name", "scope", "meter", "per", "amount", "used", "held", "requested", "retry_after_ms")
 """The fields of a limit that refused. The team and the key are fields of the line itself."""
@@ -72,6 +78,7 @@ class Log:
     def exchange(self, x: Exchange) -> None:
         """The line of a request. Fields that the request never came to have are left out."""
         fields: dict[str, Any] = {"request_id": x.request.request_id, "endpoint": x.request.endpoint.name}
+        _add_client(fields, x.request)
         if x.caller is not None:
             fields["team"] = x.caller.team
             fields["key"] = x.caller.key_id
@@ -79,6 +86,8 @@ class Log:
             _add_request(fields, x)
         if x.target is not None:
             fields["upstream"] = x.target.upstream.name
+        if x.response is not None and (upstream_id := first_of(UPSTREAM_ID_HEADERS, x.response.headers)):
+            fields["upstream_request_id"] = _cut(upstream_id)
         fields["status"] = x.status
         if x.usage is not None:
             _add_usage(fields, x)
@@ -108,12 +117,36 @@ def configure(fd: int | None = None, **always: Any) -> Log:
     return log
 
 
+def _add_client(fields: dict[str, Any], request: IncomingRequest) -> None:
+    """Who asked, and what the endpoint's name does not say: the path without its query, which can carry a key."""
+    if not request.endpoint.name:
+        fields["method"], fields["path"] = _cut(request.method), _cut(request.path)
+    if request.client_ip:
+        fields["client_ip"] = request.client_ip
+    trace = _TRACE_ID.match(request.headers.get("traceparent", ""))
+    named = {
+        "user_agent": request.headers.get("user-agent", ""),
+        "session": first_of(SESSION_HEADERS, request.headers),
+        "trace_id": trace[1] if trace else "",
+    }
+    fields.update({name: _cut(value) for name, value in named.items() if value})
+    if request.body.size:
+        fields["request_bytes"] = request.body.size
+
+
+def _cut(text: str) -> str:
+    """What a client sent, of bounded length, with the bytes that are not UTF-8 replaced."""
+    return text[:SHOWN_CHARACTERS].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _add_request(fields: dict[str, Any], x: Exchange) -> None:
     parsed = x.parsed
     if parsed is None:
         return
     fields["model"] = parsed.model.name
     fields["stream"] = parsed.stream
+    if (cap := x.quota_output_cap) is not None:
+        fields["output_cap"] = cap
     if parsed.user:
         fields["user"] = parsed.user[:SHOWN_CHARACTERS]
 

@@ -49,7 +49,7 @@ class UpstreamOrigin:
         self.port = url.port
         self.tls = url.tls
         self._prefix = url.path
-        self._query = url.query
+        self._query = "&".join(part for part in (url.query, upstream.query) if part)
         fixed = {"host": url.authority, "accept-encoding": "identity"}
         fixed.update({name.lower(): value for name, value in upstream.headers})
         self._fixed_names = RESERVED_HEADERS | fixed.keys()

@@ -13,17 +13,17 @@ from gateway.core.errors import (
     MethodNotAllowed,
     UrlUnknown,
 )
-from gateway.core.health import UpstreamStatus
+from gateway.core.health import ModelStatus, UpstreamStatus
 from gateway.core.limit_status import rfc3339
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.pipeline import Services
-from gateway.store.reports import REPORTS, Report, Told, listed
+from gateway.store.usage_report import REPORTS, JsonObject, Report, json_list
 from gateway.web.admin_routes import PREFIX, AdminRequest, AdminResponse, error_response, json_response
 
 Reload = Callable[[], Awaitable[list[str]]]
 """Reloads the configuration's file, and gives what is wrong with it."""
 
-Content = Callable[[Services, Mapping[str, str]], Awaitable[Told]]
+Content = Callable[[Services, Mapping[str, str]], Awaitable[JsonObject]]
 
 
 class AdminApi:
@@ -63,12 +63,12 @@ def check_token(headers: Mapping[str, str], token: str) -> None:
     """Raises AdminForbidden where no token is configured, KeyUnknown for another one than that."""
     if not token:
         raise AdminForbidden("The admin API is closed: set admin.token to open it.")
-    given = headers.get("authorization", "").removeprefix("Bearer ")
-    if not hmac.compare_digest(given.encode(), token.encode()):
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
         raise KeyUnknown("Send the admin token as 'Authorization: Bearer TOKEN'.")
 
 
-async def content_of(path: str, services: Services, query: Mapping[str, str]) -> Told:
+async def content_of(path: str, services: Services, query: Mapping[str, str]) -> JsonObject:
     """The JSON at a path. Raises UrlUnknown, FieldInvalid, StoreUnavailable."""
     name, _, rest = path.removeprefix(PREFIX).partition("/")
     if name == "keys" and rest:
@@ -80,48 +80,67 @@ async def content_of(path: str, services: Services, query: Mapping[str, str]) ->
 
 
 def _reported(report: Report) -> Content:
-    async def content(services: Services, query: Mapping[str, str]) -> Told:
+    async def content(services: Services, query: Mapping[str, str]) -> JsonObject:
         return await report(services.store, services.snapshot, query)
 
     return content
 
 
-async def _teams(services: Services, _query: Mapping[str, str]) -> Told:
+async def _teams(services: Services, _query: Mapping[str, str]) -> JsonObject:
     keys: dict[str, list[str]] = {}
     for caller in services.snapshot.callers.values():
         keys.setdefault(caller.team, []).append(caller.key_id)
-    return listed([{"name": team, "keys": ids} for team, ids in keys.items()])
+    return json_list([{"name": team, "keys": ids} for team, ids in keys.items()])
 
 
-async def _keys(services: Services, query: Mapping[str, str]) -> Told:
+async def _keys(services: Services, query: Mapping[str, str]) -> JsonObject:
     team, now_ms = query.get("team", ""), services.clock.now_ms()
     callers = services.snapshot.callers.values()
-    return listed([_key_object(caller, now_ms) for caller in callers if team in ("", caller.team)])
+    return json_list([_key_object(caller, now_ms) for caller in callers if team in ("", caller.team)])
 
 
-async def _upstreams(services: Services, _query: Mapping[str, str]) -> Told:
-    seen = services.upstream.routing.health.view(services.snapshot.upstreams(), services.clock.monotonic())
-    return listed([_upstream_object(upstream, services.snapshot) for upstream in seen])
+async def _upstreams(services: Services, _query: Mapping[str, str]) -> JsonObject:
+    now = services.clock.monotonic()
+    began_ms = services.clock.now_ms() - now * 1000
+    seen = services.upstream.routing.health.view(services.snapshot.upstreams(), now)
+    return json_list([_upstream_object(upstream, services.snapshot, now, began_ms) for upstream in seen])
 
 
-def _upstream_object(seen: UpstreamStatus, snapshot: ConfigSnapshot) -> Told:
+def _upstream_object(seen: UpstreamStatus, snapshot: ConfigSnapshot, now: float, began_ms: float) -> JsonObject:
     every = {model.name: model for model in snapshot.models.values()}.values()
     serves = [model.name for model in every if any(target.upstream.name == seen.name for target in model.targets)]
-    circuits = [
-        {"model": case.model, "state": case.state.value, "share": round(case.share, 3), "wait_s": round(case.wait_s, 3)}
-        for case in seen.models
-    ]
+    circuits = [_circuit_object(each, now, began_ms) for each in seen.models]
     return {"name": seen.name, "up": seen.up, "in_flight": seen.in_flight, "models": serves, "circuits": circuits}
 
 
-def _one_key(services: Services, key_id: str) -> Told:
+def _circuit_object(seen: ModelStatus, now: float, began_ms: float) -> JsonObject:
+    """`began_ms` is the wall clock's time when `now` was 0."""
+
+    def at(monotonic: float) -> str:
+        return rfc3339(round(began_ms + monotonic * 1000))
+
+    opening = seen.opening
+    return {
+        "model": seen.model,
+        "state": seen.state.value,
+        "key": seen.key or None,
+        "share": round(seen.share, 3),
+        "wait_s": round(seen.wait_s, 3),
+        "next_try_at": at(now + seen.wait_s) if seen.wait_s else None,
+        "opened_at": at(opening.at) if opening is not None else None,
+        "why": dict(opening.reasons) if opening is not None else {},
+        "cooling": [{"team": team, "until": at(now + rest_s)} for team, rest_s in seen.cooling.items()],
+    }
+
+
+def _one_key(services: Services, key_id: str) -> JsonObject:
     for caller in services.snapshot.callers.values():
         if caller.key_id == key_id:
             return _key_object(caller, services.clock.now_ms())
     raise UrlUnknown(f"There is no key with the id {key_id[:64]!r}.")
 
 
-def _key_object(caller: Caller, now_ms: int) -> Told:
+def _key_object(caller: Caller, now_ms: int) -> JsonObject:
     expired = caller.expires_ms is not None and caller.expires_ms <= now_ms
     return {
         "id": caller.key_id,

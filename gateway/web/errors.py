@@ -7,11 +7,14 @@ from typing import Any
 import msgspec
 
 from gateway.core.endpoints import Dialect
-from gateway.core.errors import GatewayError, MethodNotAllowed
+from gateway.core.errors import GatewayError, MethodNotAllowed, QuotaSpent, UpgradeRequired
 from gateway.core.response import Headers
 from gateway.core.sse import event_of
 
 JSON = ("content-type", "application/json")
+
+_SHOWN_WAIT_MAX_MS = 60_000
+"""Of an error that is not to be tried again: agents wait in silence for as long as `retry-after` says."""
 
 # The types of Anthropic's API by status (its reference, "Errors"); others are api_error.
 _ANTHROPIC_TYPES = {
@@ -21,9 +24,25 @@ _ANTHROPIC_TYPES = {
     404: "not_found_error",
     405: "invalid_request_error",
     413: "request_too_large",
+    426: "invalid_request_error",
     429: "rate_limit_error",
     503: "overloaded_error",
     504: "timeout_error",
+}
+
+
+# The statuses of Gemini's API (google.rpc.Code); of others, below 500 INVALID_ARGUMENT, else INTERNAL.
+_GEMINI_STATUSES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    426: "FAILED_PRECONDITION",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
 }
 
 
@@ -31,8 +50,11 @@ def error_body(error: GatewayError, dialect: Dialect = Dialect.OPENAI) -> bytes:
     """The error as JSON; beside it a 429's `limit` object."""
     body: dict[str, Any] = {"error": _plain(error)}
     if dialect is Dialect.ANTHROPIC:
-        kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
+        spent = isinstance(error, QuotaSpent)
+        kind = "billing_error" if spent else _ANTHROPIC_TYPES.get(error.status, "api_error")
         body = {"type": "error", "error": {**_plain(error), "type": kind}}
+    if dialect is Dialect.GEMINI:
+        body = {"error": _gemini_error(error)}
     if error.limit is not None:
         body["limit"] = error.limit
     return msgspec.json.encode(body)
@@ -46,19 +68,33 @@ def error_event(error: GatewayError, dialect: Dialect) -> bytes:
 
 
 def error_headers(error: GatewayError) -> Headers:
-    """`retry-after` in whole seconds, rounded up, and `retry-after-ms`, where another try can succeed."""
+    """`retry-after` in whole seconds, rounded up, and `retry-after-ms`, where another try can succeed. An error that is
+    not to be tried again has `retry-after` alone, and only where the wait is short."""
     headers = [JSON, *error.headers]
-    if error.retry_after_ms is not None and error.should_retry is not False:
-        headers.append(("retry-after-ms", str(error.retry_after_ms)))
-    if error.retry_after_ms is not None:
-        headers.append(("retry-after", str(-(-error.retry_after_ms // 1000))))
-    if error.should_retry is False:
+    wait_ms, final = error.retry_after_ms, error.should_retry is False
+    if wait_ms is not None and not final:
+        headers.append(("retry-after-ms", str(wait_ms)))
+    if wait_ms is not None and (not final or wait_ms <= _SHOWN_WAIT_MAX_MS):
+        headers.append(("retry-after", str(-(-wait_ms // 1000))))
+    if final:
         headers.append(("x-should-retry", "false"))
     if error.status == 401:
         headers.append(("www-authenticate", "Bearer"))  # RFC 9110, section 15.5.2.
     if isinstance(error, MethodNotAllowed):
         headers.append(("allow", error.allow))
+    if isinstance(error, UpgradeRequired):
+        headers += [("upgrade", "HTTP/1.1"), ("connection", "upgrade, close")]  # RFC 9110, sections 7.8 and 15.5.22.
     return headers
+
+
+def _gemini_error(error: GatewayError) -> dict[str, Any]:
+    status = _GEMINI_STATUSES.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
+    reason = {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": error.code,
+        "metadata": {"param": error.param} if error.param else {},
+    }
+    return {"code": error.status, "message": error.message, "status": status, "details": [reason]}
 
 
 def _plain(error: GatewayError) -> dict[str, Any]:

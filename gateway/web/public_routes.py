@@ -1,47 +1,82 @@
 """The public listener's routes: each request becomes an IncomingRequest and a ResponseWriter for the pipeline.
 
-A POST to a path of the endpoint table is forwarded. What the gateway answers by itself (the models that a key may use,
-and its limits) is a `_Page`, and runs through the pipeline for the same errors, drain and records.
+A path names a resource, and a resource says what answers each method: an endpoint, to which the request is forwarded,
+or a page of the gateway's own, which runs through the pipeline for the same errors, drain and records. `/healthz`
+alone does not: a load balancer asks for it every few seconds.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from functools import partial
-from urllib.parse import unquote
+from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
 
-from gateway.core.endpoints import ENDPOINTS, LIMITS, MODELS, UNKNOWN, Endpoint
-from gateway.core.errors import MethodNotAllowed, ModelUnknown, ShuttingDown, UrlUnknown
+from gateway.core.endpoints import ENDPOINTS, UNKNOWN, Dialect, Endpoint
+from gateway.core.errors import MethodNotAllowed, ShuttingDown, UpgradeRequired
 from gateway.core.exchange import Exchange
-from gateway.core.limit_status import limit_status_object
-from gateway.core.limits import Limit
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter
-from gateway.core.snapshot import Caller, Model
-from gateway.pipeline import Pipeline, Services
+from gateway.core.url_paths import PathTable
+from gateway.pipeline import Pipeline
 from gateway.runtime.tasks import BackgroundTasks
+from gateway.web.client_hints import CLIENT_APIS, UnservedRequest, api_of, unknown_url
+from gateway.web.cors import CorsPolicy
 from gateway.web.errors import JSON
+from gateway.web.public_pages import PAGES, Page, PageRequest
 from gateway.web.request_body import ClientBody
 from gateway.web.response_writer import HttpResponseWriter
 
+HEALTH_PATH = "/healthz"
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_ONE_MODEL = MODELS.path + "/"
+
+Resource = Mapping[str, Endpoint | Page]
+"""What answers each method."""
+
+_RESOURCES: dict[str, Resource] = {
+    **{path: {"POST": endpoint} for path, endpoint in ENDPOINTS.items()},
+    **{page.endpoint.path: {"GET": page, "HEAD": page} for page in PAGES},
+}
+_NOTHING: Resource = {}
+_PATHS = PathTable(ENDPOINTS, (page.endpoint.path for page in PAGES))
+_SERVED_APIS = tuple(api for api in CLIENT_APIS if _PATHS.find(api.path) is not None)
+
+
+class _Destination(NamedTuple):
+    """Where a request leads. `answers` is None where the path or the method is not served."""
+
+    resource: Resource
+    answers: Endpoint | Page | None
+    parameters: Mapping[str, str]
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """What log and metrics call it."""
+        answers = self.answers or next(iter(self.resource.values()), UNKNOWN)
+        return answers.endpoint if isinstance(answers, Page) else answers
+
+    def dialect(self, request: web.BaseRequest) -> Dialect:
+        """Whose shape an error has: a page is asked for by clients of every API."""
+        if isinstance(self.answers, Endpoint):
+            return self.answers.dialect
+        return api_of(request.headers, request.rel_url.raw_path).dialect
 
 
 class PublicRoutes:
     """Answers every request that reaches the public listener.
 
     `closing` asks clients to close their connections with each answer; `refusing` turns new requests
-    away. Both belong to the drain.
+    away. Both belong to the drain. `cors` may be replaced at any time.
     """
 
-    def __init__(self, pipeline: Pipeline, max_body_bytes: int) -> None:
+    def __init__(self, pipeline: Pipeline, max_body_bytes: int, cors: CorsPolicy) -> None:
         self.closing = False
         self.refusing = False
+        self.cors = cors
         self._pipeline = pipeline
         self._max_body_bytes = max_body_bytes
         self._tasks = BackgroundTasks(pipeline.services.log_error)
@@ -52,75 +87,90 @@ class PublicRoutes:
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = services.new_id()
         path = request.rel_url.raw_path
-        body = ClientBody(request, self._max_body_bytes)
-        endpoint = _endpoint_at(path)
-        incoming = IncomingRequest(request_id, endpoint, request.headers, body, services.clock.monotonic())
-        writer = HttpResponseWriter(request, request_id, endpoint.dialect, self._tasks, closing=self.closing)
-        if request.method == "POST" and path in ENDPOINTS and not self.refusing:
-            await self._pipeline.answer(incoming, writer)
+        route = _route(request.method, path)
+        writer = HttpResponseWriter(
+            request,
+            request_id,
+            route.dialect(request),
+            self._tasks,
+            closing=self.closing,
+            always=self.cors.headers(request.headers),
+        )
+        if path == HEALTH_PATH and request.method in ("GET", "HEAD"):
+            self._show_health(writer)
         else:
-            await self._pipeline.answer_here(incoming, writer, partial(self._show_page, request.method, path))
+            incoming = IncomingRequest(
+                request_id=request_id,
+                endpoint=route.endpoint,
+                headers=request.headers,
+                body=ClientBody(request, self._max_body_bytes),
+                at=services.clock.monotonic(),
+                method=request.method,
+                path=path,
+                path_model=route.parameters.get("model", ""),
+                client_ip=request.remote or "",
+            )
+            if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(request):
+                await self._pipeline.answer(incoming, writer)
+            else:
+                await self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
         assert writer.response is not None, "the pipeline always gives an answer"
         return writer.response
 
-    async def _show_page(self, method: str, path: str, exchange: Exchange, writer: ResponseWriter) -> None:
-        page = _page_for(method, path, refusing=self.refusing)
-        exchange.caller = caller = self._pipeline.caller(exchange.request)
-        writer.send(200, [JSON], await page.content(self._pipeline.services, caller, path))
+    async def _answer_here(
+        self, request: web.BaseRequest, route: _Destination, exchange: Exchange, writer: ResponseWriter
+    ) -> None:
+        """Raises what a page raises, ShuttingDown, UpgradeRequired, UrlUnknown, MethodNotAllowed."""
+        if self.refusing:
+            raise ShuttingDown("The gateway is shutting down. Try again: another one will answer.")
+        if _wants_websocket(request):
+            raise UpgradeRequired("WebSocket is not served here. Send the request over HTTP: POST, without 'Upgrade'.")
+        preflight = self.cors.preflight(request.method, request.headers)
+        if preflight is not None:
+            exchange.status = 204
+            writer.send(204, preflight, b"")
+            return
+        page = _page(request, route)
+        asked = PageRequest(
+            services=self._pipeline.services,
+            headers=request.headers,
+            parameters=route.parameters,
+            query=request.rel_url.query,
+            client_apis=_SERVED_APIS,
+        )
+        if page.needs_key:
+            exchange.caller = caller = self._pipeline.caller(exchange.request)
+            asked = msgspec.structs.replace(asked, found_caller=caller)
+        shown = await page.show(asked)
+        writer.send(200, shown.headers, shown.body)
+
+    def _show_health(self, writer: HttpResponseWriter) -> None:
+        """503 from the drain's delay on: load balancers are to look elsewhere while requests are still served."""
+        if self.closing:
+            writer.fail(ShuttingDown("The gateway is shutting down."))
+        else:
+            writer.send(200, [JSON], b'{"status":"ok"}')
 
 
-class _Page(msgspec.Struct, frozen=True):
-    """`content` gives the JSON for a path, for one caller. Raises ModelUnknown, StoreUnavailable."""
-
-    endpoint: Endpoint
-    content: Callable[[Services, Caller, str], Awaitable[bytes]]
-
-
-def _page_for(method: str, raw_path: str, *, refusing: bool) -> _Page:
-    """The page at a path. Raises ShuttingDown, UrlUnknown, MethodNotAllowed."""
-    if refusing:
-        raise ShuttingDown("The gateway is shutting down. Try again: another one will answer.")
-    page = _ONE if raw_path.startswith(_ONE_MODEL) else _PAGES.get(raw_path)
-    if page is None and raw_path not in ENDPOINTS:
-        shown = raw_path[:200]
-        raise UrlUnknown(f"There is nothing at {method[:20]} {shown!r}. Is the base URL right? It ends in /v1.")
-    if page is None or method != "GET":
-        allowed = "GET" if page else "POST"
-        raise MethodNotAllowed(f"{raw_path[:200]} takes {allowed}, not {method[:20]}.", allow=allowed)
-    return page
+def _route(method: str, raw_path: str) -> _Destination:
+    found = _PATHS.find(raw_path)
+    if found is None:
+        return _Destination(_NOTHING, None, {})
+    resource = _RESOURCES[found.pattern]
+    return _Destination(resource, resource.get(method), found.parameters)
 
 
-def _endpoint_at(raw_path: str) -> Endpoint:
-    """What the log calls a path."""
-    page = _ONE if raw_path.startswith(_ONE_MODEL) else _PAGES.get(raw_path)
-    return page.endpoint if page else ENDPOINTS.get(raw_path, UNKNOWN)
+def _page(request: web.BaseRequest, route: _Destination) -> Page:
+    """The page that answers. Raises UrlUnknown, MethodNotAllowed."""
+    if isinstance(route.answers, Page):
+        return route.answers
+    method, path = request.method, request.rel_url.raw_path
+    methods = ", ".join(route.resource) or ("GET, HEAD" if path == HEALTH_PATH else "")
+    if not methods:
+        raise unknown_url(UnservedRequest(method, path, request.headers, lambda other: _PATHS.find(other) is not None))
+    raise MethodNotAllowed(f"{path[:200]} takes {methods}, not {method[:20]}.", allow=methods)
 
 
-async def _models(services: Services, caller: Caller, _raw_path: str) -> bytes:
-    listed = [_model_object(model) for model in services.snapshot.models_of(caller)]
-    return msgspec.json.encode({"object": "list", "data": listed})
-
-
-async def _model(services: Services, caller: Caller, raw_path: str) -> bytes:
-    asked = unquote(raw_path.removeprefix(_ONE_MODEL))
-    binding = services.snapshot.binding(caller, asked)
-    if binding is None:
-        raise ModelUnknown(f"The model {asked[:256]!r} does not exist, or this key may not use it.", param="model")
-    return msgspec.json.encode(_model_object(binding.model))
-
-
-async def _limits(services: Services, caller: Caller, _raw_path: str) -> bytes:
-    limits: dict[tuple[object, ...], Limit] = {}
-    for model in services.snapshot.models_of(caller):
-        if binding := services.snapshot.binding(caller, model.name):
-            limits |= {limit.identity: limit for limit in binding.limits}
-    limit_statuses = await services.store.limit_statuses(list(limits.values()))
-    return msgspec.json.encode({"data": [limit_status_object(limit_status) for limit_status in limit_statuses]})
-
-
-def _model_object(model: Model) -> dict[str, object]:
-    return {"id": model.name, "object": "model", "created": model.created, "owned_by": "gateway"}
-
-
-_ONE = _Page(MODELS, _model)
-_PAGES = {MODELS.path: _Page(MODELS, _models), LIMITS.path: _Page(LIMITS, _limits)}
+def _wants_websocket(request: web.BaseRequest) -> bool:
+    upgrade = request.headers.get("upgrade")
+    return upgrade is not None and "websocket" in upgrade.lower()

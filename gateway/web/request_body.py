@@ -24,7 +24,7 @@ class ClientBody:
         self._request = request
         self._content = request.content
         self._max_bytes = max_bytes
-        self._size = 0
+        self.size = 0
 
     @property
     def length(self) -> int | None:
@@ -73,13 +73,13 @@ class ClientBody:
 
     async def _gather_up_to(self, size: int) -> bytes:
         pieces = []
-        while self._size < size and (piece := await self._content.read(size - self._size)):
+        while self.size < size and (piece := await self._content.read(size - self.size)):
             pieces.append(self._counted(piece))
         return b"".join(pieces)
 
     def _counted(self, piece: bytes) -> bytes:
-        self._size += len(piece)
-        if self._size > self._max_bytes:
+        self.size += len(piece)
+        if self.size > self._max_bytes:
             raise self._too_large()
         return piece
 

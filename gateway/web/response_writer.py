@@ -10,7 +10,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from gateway.core.endpoints import Dialect
-from gateway.core.errors import ClientGone, GatewayError, RequestMalformed, ShuttingDown
+from gateway.core.errors import ClientGone, GatewayError, RequestMalformed, ShuttingDown, UpgradeRequired
 from gateway.core.response import Headers
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.web.errors import error_body, error_event, error_headers
@@ -30,8 +30,16 @@ class HttpResponseWriter:
     """
 
     def __init__(
-        self, request: web.BaseRequest, request_id: str, dialect: Dialect, tasks: BackgroundTasks, *, closing: bool
+        self,
+        request: web.BaseRequest,
+        request_id: str,
+        dialect: Dialect,
+        tasks: BackgroundTasks,
+        *,
+        closing: bool,
+        always: Headers = (),
     ) -> None:
+        """`always` are headers of whatever answer it becomes."""
         self.response: web.StreamResponse | None = None
         self.started = False
         self._request = request
@@ -40,6 +48,7 @@ class HttpResponseWriter:
         self._dialect = dialect
         self._tasks = tasks
         self._closing = closing
+        self._always = always
         self._chunked = request.version >= (1, 1)
         self._streams_events = False
         self._loop = asyncio.get_running_loop()
@@ -102,7 +111,7 @@ class HttpResponseWriter:
         self._stop_timers()
         if not self.started:
             # After half a body it is not known where the next request begins.
-            self._closing = self._closing or isinstance(error, ShuttingDown | RequestMalformed)
+            self._closing = self._closing or isinstance(error, ShuttingDown | RequestMalformed | UpgradeRequired)
             self.send(error.status, error_headers(error), error_body(error, self._dialect))
             return
         if self._streams_events:
@@ -148,9 +157,12 @@ class HttpResponseWriter:
             self._alive = None
 
     def _with_head(self, response: _Response, headers: Headers) -> _Response:
-        for name, value in headers:
+        for name, value in (*self._always, *headers):
             response.headers[name] = value
         response.headers["x-request-id"] = self._request_id
+        if self._dialect is Dialect.ANTHROPIC:
+            # Anthropic's libraries show it with an error.
+            response.headers.setdefault("request-id", self._request_id)
         response.headers["server"] = SERVER
         if self._closing:
             response.force_close()

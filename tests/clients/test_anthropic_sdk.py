@@ -137,7 +137,7 @@ async def test_a_spent_quota_is_a_rate_limit_error_that_is_not_tried_again(upstr
         await client.messages.create(**ASKED)
         with pytest.raises(anthropic.RateLimitError) as refused:
             await client.messages.create(**ASKED)
-        _assert_told(refused.value, 429, "rate_limit_error", "insufficient_quota")
+        _assert_told(refused.value, 429, "billing_error", "insufficient_quota")
         assert isinstance(refused.value.body, dict)
         assert refused.value.body["limit"]["meter"] == "requests"
         assert len(gateway.lines) == 2
@@ -210,3 +210,20 @@ def _assert_told(error: anthropic.APIStatusError, status: int, kind: str, code: 
     assert error.body["type"] == "error"
     assert (error.body["error"]["type"], error.body["error"]["code"]) == (kind, code)
     assert error.body["error"]["message"]
+
+
+async def test_models_are_listed_page_by_page(upstream: DemoUpstream) -> None:
+    models = {name: {"routes": [{"upstream": "up1"}], "context_window": 1000} for name in ("one", "two", "three")}
+    async with whole_gateway(upstream.base_url, models=models) as gateway, _client(gateway) as client:
+        listed = [model async for model in client.models.list(limit=2)]
+        assert [(model.id, model.display_name, model.type, model.max_input_tokens) for model in listed] == [
+            (name, name, "model", 1000) for name in models
+        ]
+        assert (await client.models.retrieve("two")).id == "two"
+
+
+async def test_a_base_url_with_a_version_too_many_is_explained(gateway: WholeGateway) -> None:
+    async with _client(gateway, base_url=gateway.url) as client:
+        with pytest.raises(anthropic.NotFoundError, match="leave /v1 off the base URL") as failed:
+            await client.messages.create(**ASKED)
+        assert failed.value.request_id

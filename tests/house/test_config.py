@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -45,6 +46,8 @@ def _environment(path: Path) -> dict[str, str]:
 
 
 def _settings(schema: dict[str, Any]) -> Iterator[str]:
-    """The name of every setting, in whichever section."""
-    for section in (schema, *schema.get("$defs", {}).values()):
-        yield from section.get("properties", {})
+    """The name of every setting, in whichever section; those that sections share, such as the prices of a step and of
+    a tier, once."""
+    sections = (schema, *schema.get("$defs", {}).values())
+    members = [(name, json.dumps(each)) for section in sections for name, each in section.get("properties", {}).items()]
+    yield from (name for name, _ in dict.fromkeys(members))

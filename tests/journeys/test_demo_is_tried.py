@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import subprocess
 import sys
@@ -27,14 +28,15 @@ async def test_the_commands_that_the_demo_prints_work_as_they_stand() -> None:
 
 
 async def test_every_model_that_a_server_lists_is_served() -> None:
-    async with DemoUpstream(models=("one", "two")) as upstream:
+    odd = 'My Model\'s "Q4" {é} *.gguf'
+    async with DemoUpstream(models=(odd, "two", "", "three\n", "x" * 300)) as upstream:
         process = await _start("--upstream", upstream.base_url)
         printed = await _printed(process)
         plain = await _shell(CURL.findall(printed)[0])
         process.terminate()
         assert await process.wait() == 0
-    assert "The gateway serves one (and 1 more) at" in printed
-    assert '"model":"one"' in plain
+    assert f"The gateway serves {odd} (and 1 more) at" in printed
+    assert json.loads(plain)["model"] == odd
 
 
 @pytest.mark.parametrize(

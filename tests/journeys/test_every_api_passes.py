@@ -12,6 +12,7 @@ from gateway.core.usage import Usage
 from gateway.demo import DemoScript, DemoUpstream
 from tests.apis import (
     APIS,
+    CHAT,
     COMPLETIONS,
     EMBEDDINGS,
     IMAGES,
@@ -141,7 +142,7 @@ async def test_an_output_over_the_models_most_is_lowered(api: Api) -> None:
 
 @pytest.mark.parametrize("api", SPEAKING, ids=name_of)
 async def test_near_its_end_a_quota_caps_what_is_asked_for(api: Api) -> None:
-    team: Json = {"limits": [{"output_tokens": 20, "per": "day"}]}
+    team: Json = {"limits": [{"output_tokens": 32, "per": "day"}]}
     async with (
         DemoUpstream(DemoScript(chunks=40)) as upstream,
         whole_gateway(upstream.base_url, team=team) as gateway,
@@ -150,10 +151,24 @@ async def test_near_its_end_a_quota_caps_what_is_asked_for(api: Api) -> None:
         assert (await api.ask(gateway, **cap)).status == 200
         assert (await api.ask(gateway, **({} if api is not MESSAGES else {api.cap: 50}))).status == 200
         sent = [json.loads(asked.body) for asked in upstream.truth.requests]
-        assert [body[api.cap] for body in sent] == [12, 8]
+        assert [body[api.cap] for body in sent] == [12, 20]
         refused = await api.ask(gateway)
         assert (refused.status, refused.json["error"]["code"]) == (429, "insufficient_quota")
-        assert (await gateway.ledger()).output == 20
+        assert (await gateway.ledger()).output == 32
+
+
+async def test_a_quota_with_less_than_an_api_takes_for_a_cap_is_spent() -> None:
+    team: Json = {"limits": [{"output_tokens": 20, "per": "day"}]}
+    async with (
+        DemoUpstream(DemoScript(chunks=5)) as upstream,
+        whole_gateway(upstream.base_url, team=team) as gateway,
+    ):
+        assert (await RESPONSES.ask(gateway)).status == 200
+        await gateway.ended()
+        refused = await RESPONSES.ask(gateway)
+        assert (refused.status, refused.json["error"]["code"]) == (429, "insufficient_quota")
+        assert refused.json["limit"]["requested"] == 16
+        assert (await CHAT.ask(gateway)).status == 200
 
 
 @pytest.mark.parametrize("api", [EMBEDDINGS, MODERATIONS, RERANK, IMAGES, SPEECH], ids=name_of)

@@ -125,15 +125,18 @@ async def test_a_quota_that_is_spent_refuses_until_its_window_ends(
         refused = await gateway.chat(messages=[{"role": "user"}])
         assert refused.status == 429
         assert refused.error["code"] == refused.error["type"] == "insufficient_quota"
-        assert refused.headers["retry-after"] == str(wait_ms // 1000)
         assert refused.headers["x-should-retry"] == "false"
-        assert "retry-after-ms" not in refused.headers
+        assert not {"retry-after", "retry-after-ms"} & set(refused.headers)
         told = refused.json["limit"]
         assert (told["used"], told["held"], told["per"], told["resets_at"]) == (used, 0, per, until)
         assert told["retry_after_ms"] == wait_ms
         assert (refused.headers[f"x-quota-limit-{noun}"], refused.headers[f"x-quota-remaining-{noun}"]) == figures
 
-        clock.at_ms += wait_ms - 1
+        clock.at_ms += wait_ms - 60_001
+        assert "retry-after" not in (await gateway.chat(messages=[{"role": "user"}])).headers
+        clock.at_ms += 1
+        assert (await gateway.chat(messages=[{"role": "user"}])).headers["retry-after"] == "60"
+        clock.at_ms += 59_999
         assert (await gateway.chat(messages=[{"role": "user"}])).status == 429
         clock.at_ms += 1
         assert (await gateway.chat(messages=[{"role": "user"}])).status == 200
@@ -156,8 +159,7 @@ async def test_a_total_that_is_spent_names_no_time_to_come_back() -> None:
 @pytest.mark.parametrize(
     ("limit", "kind"),
     [
-        ({"tokens": 50, "per": "minute"}, "tokens"),
-        ({"output_tokens": 50, "per": "second"}, "tokens"),
+        ({"tokens": 5, "per": "minute"}, "tokens"),
         ({"input_tokens": 5, "per": "hour"}, "tokens"),
         ({"tokens": 5, "per": "month"}, "tokens"),
         ({"usd": "0.000001", "per": "minute"}, "tokens"),
@@ -295,6 +297,54 @@ async def test_the_tightest_limit_of_a_kind_is_the_one_in_the_headers() -> None:
         assert reply.headers["x-quota-reset-tokens"] == "12h0m0s"
 
 
+async def test_a_cap_that_a_rate_never_holds_is_paid_back_by_waiting() -> None:
+    clock, limit = FalseClock(), {"tokens": 1_000, "per": "minute"}
+    script = DemoScript(prompt_tokens=10, completion_tokens=3_000)
+    async with (
+        DemoUpstream(script) as upstream,
+        whole_gateway(upstream.base_url, clock=clock, **_team(limit)) as gateway,
+    ):
+        assert (await gateway.chat(max_tokens=128_000)).status == 200
+        await gateway.ended()
+        refused = await gateway.chat(max_tokens=128_000)
+        assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
+        assert refused.json["limit"]["used"] == 3_010
+        clock.at_ms += int(refused.headers["retry-after-ms"])
+        assert (await gateway.chat(max_tokens=128_000)).status == 200
+
+
+async def test_fifteen_requests_at_one_time_share_a_quota_that_one_answer_could_take() -> None:
+    changes = {"model": {"max_output_tokens": 128_000}, **_team({"tokens": 100_000, "per": "month"})}
+    async with hand_upstream() as upstream, whole_gateway(upstream.base_url, **changes) as gateway:
+        running = [asyncio.create_task(gateway.chat()) for _ in range(15)]
+        for turn in [await upstream.asked() for _ in running]:
+            turn.answer(b"{}")
+        replies = await asyncio.gather(*running)
+        assert [reply.status for reply in replies] == [200] * 15
+        caps = [int(reply.headers["x-quota-output-cap"]) for reply in replies]
+        assert 12_000 < max(caps) <= 12_500
+        assert min(caps) > 1_500
+        for _ in running:
+            await gateway.ended()
+        logged = [line["output_cap"] for line in gateway.lines if line["event"] == "request"]
+        assert sorted(logged) == sorted(caps)
+
+
+async def test_a_quota_that_has_less_than_a_thinking_budget_is_spent() -> None:
+    changes = {"model": {"max_output_tokens": 32_000}, **_team({"tokens": 20_000, "per": "month"})}
+    script = DemoScript(prompt_tokens=10, completion_tokens=12_000)
+    asked = {"max_tokens": 16_000, "thinking_budget": 10_000}
+    async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url, **changes) as gateway:
+        reply = await gateway.chat(**asked)
+        assert (reply.status, reply.headers["x-quota-output-cap"]) == (200, "11024")
+        assert json.loads(upstream.truth.requests[0].body)["max_tokens"] == 11_024
+        await gateway.ended()
+        refused = await gateway.chat(**asked)
+        assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
+        assert "thinking budget of 10,000 tokens" in refused.error["message"]
+        assert (await gateway.chat(max_tokens=16_000)).status == 200
+
+
 async def test_near_its_end_a_quota_caps_the_output_that_is_asked_for() -> None:
     limits = [{"tokens": 60, "per": "day"}]
     script, changes = DemoScript(chunks=500, prompt_tokens=11), {"model": {"max_output_tokens": 1000}, **_team(*limits)}
@@ -303,19 +353,22 @@ async def test_near_its_end_a_quota_caps_the_output_that_is_asked_for() -> None:
         assert json.loads(upstream.truth.requests[0].body) == chat_body(max_tokens=49)
         assert reply.json["choices"][0]["finish_reason"] == "length"
         assert reply.json["usage"]["total_tokens"] == 60
+        assert reply.headers["x-quota-output-cap"] == "49"
         await gateway.ended()
         assert (await gateway.chat()).error["code"] == "insufficient_quota"
         assert (await gateway.chat(max_tokens=1)).error["code"] == "insufficient_quota"
 
 
-async def test_a_limit_in_shadow_counts_and_refuses_nobody() -> None:
+async def test_a_limit_in_shadow_refuses_nobody_and_counts_what_it_would_have_refused() -> None:
     limit = {"requests": 1, "per": "hour", "mode": "shadow"}
     async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, **_team(limit)) as gateway:
         replies = [await gateway.chat() for _ in range(3)]
         assert [reply.status for reply in replies] == [200, 200, 200]
         assert not any(name.lower().startswith("x-ratelimit") for reply in replies for name in reply.headers)
         (row,) = await _limit_statuses(gateway)
-        assert (row["used"], row["mode"]) == (3, "shadow")
+        assert (row["used"], row["mode"]) == (1, "shadow")
+        counted = [line for line in (await gateway.metrics()).splitlines() if "gateway_shadow_refused_total{" in line]
+        assert [line.split()[-1] for line in counted] == ["2"]
 
 
 async def test_a_storm_on_a_cold_limit_admits_exactly_as_many_as_it_holds() -> None:

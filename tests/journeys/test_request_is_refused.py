@@ -226,17 +226,20 @@ async def test_an_unknown_model_and_a_forbidden_one_get_the_same_answer() -> Non
 @pytest.mark.parametrize(
     ("method", "path", "status", "code", "allow"),
     [
-        ("GET", "/", 404, "unknown_url", None),
+        ("GET", "/v1/models/", 404, "unknown_url", None),
         ("POST", "/v1", 404, "unknown_url", None),
         ("POST", "/v1/chat/completions/", 404, "unknown_url", None),
         ("POST", "/v1//chat/completions", 404, "unknown_url", None),
         ("POST", "/v1/../v1/chat/completions", 404, "unknown_url", None),
-        ("POST", "/chat/completions", 404, "unknown_url", None),
+        ("POST", "/v2/chat/completions", 404, "unknown_url", None),
         ("GET", "/metrics", 404, "unknown_url", None),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed", "POST"),
         ("DELETE", "/v1/chat/completions", 405, "method_not_allowed", "POST"),
-        ("POST", "/v1/models", 405, "method_not_allowed", "GET"),
-        ("PUT", f"/v1/models/{MODEL}", 405, "method_not_allowed", "GET"),
+        ("OPTIONS", "/v1/chat/completions", 405, "method_not_allowed", "POST"),
+        ("POST", "/v1/models", 405, "method_not_allowed", "GET, HEAD"),
+        ("PUT", f"/v1/models/{MODEL}", 405, "method_not_allowed", "GET, HEAD"),
+        ("POST", "/healthz", 405, "method_not_allowed", "GET, HEAD"),
+        ("GET", f"/openai/deployments/{MODEL}/chat/completions", 405, "method_not_allowed", "POST"),
     ],
 )
 async def test_a_path_or_method_that_is_not_served_is_refused(

@@ -272,6 +272,7 @@ async def test_only_listed_headers_reach_the_upstream_and_no_key_of_the_client()
             assert (await gateway.chat(headers=given)).status == 200
         arrived = {name.lower(): value for name, value in upstream.truth.requests[0].headers}
         passed = (
+            "openai-organization",
             "openai-beta",
             "anthropic-version",
             "anthropic-beta",

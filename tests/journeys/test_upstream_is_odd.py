@@ -236,7 +236,7 @@ async def test_reports_in_parts_are_put_together() -> None:
         whole_gateway(upstream.base_url) as gateway,
     ):
         assert (await MESSAGES.ask(gateway, stream=True)).body.decode() == body
-        assert (await gateway.ended()).usage == Usage(input=17, output=9, cached_input=5)
+        assert (await gateway.ended()).usage == Usage(input=17, output=9, cached_input=5, cache_write=2)
 
 
 async def test_a_completion_that_echoes_its_prompt_is_charged_as_it_reports() -> None:

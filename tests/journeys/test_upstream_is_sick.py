@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.core.health import FAILURES_IN_A_ROW
+from gateway.core.circuit import FAILURES_IN_A_ROW
 from gateway.demo import DemoScript, DemoUpstream
 from tests.whole_gateway import MODEL, Json, WholeGateway, whole_gateway
 

@@ -240,13 +240,21 @@ def limit(meter: Meter = Meter.REQUESTS, per: Per | None = Per.MINUTE, amount: i
     return Limit(f"{meter}-{per}", Scope.TEAM, "search", meter, per, amount, amount, team="search")
 
 
-def target(name: str = "up", *, model: str = "m", weight: int = 1, priority: int = 1, **more: object) -> Target:
+def target(
+    name: str = "up",
+    *,
+    model: str = "m",
+    weight: int = 1,
+    priority: int = 1,
+    price: Price | None = None,
+    **more: object,
+) -> Target:
     upstream = Upstream(name, f"http://{name}.test/v1", **more)  # type: ignore[arg-type]  # the struct's own fields
-    return Target(upstream, model, weight, priority)
+    return Target(upstream, model, weight, priority, price)
 
 
 PRICE = Price(input=150_000, output=600_000, cached_input=70_000)
-MODEL = Model("m", (target(),), aliases=("alias",), price=PRICE)
+MODEL = Model("m", (target(price=PRICE),), aliases=("alias",))
 LIMITS = (limit(), limit(Meter.TOKENS), limit(Meter.USD, Per.DAY))
 CALLER = Caller("0123456789ab", "search-prod", "search", limits=LIMITS)
 
@@ -266,7 +274,7 @@ class GivenBody:
 
     def __init__(self, *pieces: bytes, failure: Exception | None = None, length: int | None = None) -> None:
         self.length = length
-        self.taken = 0
+        self.taken = self.size = 0
         self._pieces = list(pieces)
         self._failure = failure
 

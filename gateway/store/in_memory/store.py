@@ -2,12 +2,15 @@
 
 Nothing here awaits: each call is atomic. Memory is bounded by what is not whole: counters that are
 whole again are forgotten, a few with each new one, and settled ids are remembered by generations.
+Holds end as they do in Redis: together at whole steps of the clock. A reservation whose holds have
+ended takes them again when it is renewed.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from datetime import date, timedelta
 from zoneinfo import ZoneInfo
 
 from gateway.core.admission import decide
@@ -18,17 +21,51 @@ from gateway.core.limits import Limit, Meter
 from gateway.core.reservation import (
     AdmissionRequest,
     Hold,
+    LedgerEntry,
     LimitStatus,
     Refusal,
     Reservation,
     Settlement,
     SettlementLine,
 )
-from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, UsageQuery, UsageRow
-from gateway.store.in_memory.ledger import InMemoryLedger
+from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, LEDGER_DAYS, UsageQuery, UsageRow
+from gateway.store.usage_report import UsageSums, figures_of
 
 _MARKS = 32_768
 """Settled ids in one generation; two are kept."""
+
+_LAPSED = 32_768
+"""Reservations whose holds have ended, and that are not settled yet."""
+
+
+class InMemoryLedger:
+    """Sums by day, team, key and model, kept for LEDGER_DAYS."""
+
+    def __init__(self) -> None:
+        self._days: dict[str, dict[tuple[str, str, str], list[int]]] = {}
+
+    def add(self, entry: LedgerEntry, today: str) -> None:
+        rows = self._days.get(entry.day)
+        if rows is None:
+            rows = self._days[entry.day] = {}
+            self._forget_old(today)
+        figures = figures_of(entry)
+        row = rows.setdefault((entry.team, entry.key, entry.model), [0] * len(figures))
+        for place, figure in enumerate(figures):
+            row[place] += figure
+
+    def rows(self, query: UsageQuery) -> list[UsageRow]:
+        sums = UsageSums(query)
+        for day, rows in self._days.items():
+            if sums.covers(day):
+                for (team, key, model), figures in rows.items():
+                    sums.add({"day": day, "team": team, "key": key, "model": model}, figures)
+        return sums.rows()
+
+    def _forget_old(self, today: str) -> None:
+        oldest = (date.fromisoformat(today) - timedelta(days=LEDGER_DAYS)).isoformat()
+        for day in [day for day in self._days if day < oldest]:
+            del self._days[day]
 
 
 class _Held:
@@ -46,6 +83,12 @@ class _Held:
             if hold.limit.meter is not Meter.REQUESTS and counter.start_ms == hold.window_ms:
                 counter.held -= hold.amount
 
+    def take_again(self, counters: list[Counter]) -> None:
+        self.counters = counters
+        for hold, counter in zip(self.holds, counters, strict=True):
+            if hold.limit.meter is not Meter.REQUESTS and counter.start_ms == hold.window_ms:
+                counter.held += hold.amount
+
 
 class InMemoryStore:
     def __init__(self, clock: Clock, zone: ZoneInfo, hold_ttl_ms: int = HOLD_TTL_MS) -> None:
@@ -56,39 +99,45 @@ class InMemoryStore:
         self._rounds: deque[tuple[object, ...]] = deque()
         self._newcomers = 0
         self._held: dict[str, _Held] = {}
+        self._lapsed: dict[str, _Held] = {}
+        self._now_ms = 0
         self._settled: set[str] = set()
         self._settled_before: set[str] = set()
         self._ledger = InMemoryLedger()
 
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
-        now_ms = self._clock.now_ms()
-        self._reap(now_ms)
+        now_ms = self._reap()
         if self._newcomers:
             self._forget_whole(now_ms)
         counters = [self._counter(charge.limit, now_ms) for charge in request.charges]
         verdict = decide(request, counters, now_ms)
         if isinstance(verdict, Reservation):
-            self._held[request.id] = _Held(verdict.holds, counters, self._expiry_ms(now_ms))
+            holding = [
+                counter
+                for charge, counter in zip(request.charges, counters, strict=True)
+                if charge.limit not in verdict.would_refuse
+            ]
+            self._held[request.id] = _Held(verdict.holds, holding, self._expiry_ms(now_ms))
         return verdict
 
     async def settle(self, settlement: Settlement) -> None:
         if settlement.id in self._settled or settlement.id in self._settled_before:
             return
         self._mark(settlement.id)
-        now_ms = self._clock.now_ms()
-        self._reap(now_ms)
+        now_ms = self._reap()
+        self._lapsed.pop(settlement.id, None)
         held = self._held.pop(settlement.id, None)
         if held is not None:
             held.give_back()
         for due in settlement.dues:
-            if due.actual:
+            if due.charged:
                 self._charge(due, now_ms)
         if settlement.entry is not None:
             self._ledger.add(settlement.entry, day_of(self._zone, now_ms))
 
     def _charge(self, due: SettlementLine, now_ms: int) -> None:
         limit = due.hold.limit
-        amount = due.actual
+        amount = due.charged
         if limit.meter is Meter.REQUESTS:
             # What was charged at admission is not charged again, and not given back either.
             amount = max(0, amount - due.hold.amount)
@@ -97,17 +146,15 @@ class InMemoryStore:
             counter.use(amount)
 
     async def renew(self, ids: Sequence[str]) -> None:
-        now_ms = self._clock.now_ms()
-        self._reap(now_ms)
+        now_ms = self._reap()
         for name in ids:
-            held = self._held.pop(name, None)
+            held = self._held.pop(name, None) or self._again(name, now_ms)
             if held is not None:
                 held.expires_ms = self._expiry_ms(now_ms)
                 self._held[name] = held
 
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
-        now_ms = self._clock.now_ms()
-        self._reap(now_ms)
+        now_ms = self._reap()
         return [self._seen(limit, now_ms).limit_status(limit) for limit in limits]
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
@@ -147,13 +194,30 @@ class InMemoryStore:
                 self._rounds.append(identity)
         self._newcomers = 0
 
-    def _reap(self, now_ms: int) -> None:
-        """Give back the holds whose time is over; they lie in the order of their expiry."""
+    def _reap(self) -> int:
+        """The time, after the holds whose time is over by then were given back; they are in the order of their expiry.
+        Where the clock was set back, none lasts longer than one that is made now."""
+        now_ms, before_ms = self._clock.now_ms(), self._now_ms
+        self._now_ms = now_ms
+        if now_ms < before_ms:
+            for held in self._held.values():
+                held.expires_ms = min(held.expires_ms, self._expiry_ms(now_ms))
         while self._held:
             oldest = next(iter(self._held))
             if self._held[oldest].expires_ms > now_ms:
-                return
-            self._held.pop(oldest).give_back()
+                break
+            held = self._lapsed[oldest] = self._held.pop(oldest)
+            held.give_back()
+            if len(self._lapsed) > _LAPSED:
+                del self._lapsed[next(iter(self._lapsed))]
+        return now_ms
+
+    def _again(self, name: str, now_ms: int) -> _Held | None:
+        """A reservation whose holds have ended, with its holds taken again."""
+        held = self._lapsed.pop(name, None)
+        if held is not None:
+            held.take_again([self._counter(hold.limit, now_ms) for hold in held.holds])
+        return held
 
     def _expiry_ms(self, now_ms: int) -> int:
         return (now_ms // self._hold_step_ms + HOLD_STEPS) * self._hold_step_ms

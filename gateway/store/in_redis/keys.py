@@ -1,7 +1,7 @@
 """The names of everything kept in Redis.
 
-`prefix:schema:{home}:…`: what is in braces decides the slot of a cluster, so that the counters of one
-team, its keys and its users live together. Another schema gives other names, never another meaning.
+`prefix:schema:{tag}:…`: the hash tag in braces decides the slot of a cluster, so that the counters of one
+team, its keys and its users are in one slot. Another schema gives other names, never another meaning.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from gateway.core.limits import Limit, Scope
 SCHEMA = 1
 
 ORGANISATION = "o"
-"""The home of what belongs to nobody in particular."""
+"""The hash tag of what belongs to no team and no model."""
 
 _PLAIN = "/.-_@+"
 _LONGEST = 64
 _AS_IT_IS = re.compile(r"[A-Za-z0-9/.\-_@+]{0,64}")
 
 
-class Keys:
+class StoreKeys:
     def __init__(self, prefix: str) -> None:
         self._stem = f"{_plain(prefix)}:{SCHEMA}"
-        self._homes: dict[str, str] = {}
+        self._tags: dict[str, str] = {}
 
     def counter(self, limit: Limit) -> str:
         """Of a quota without the beginning of its window: `:` and the milliseconds follow."""
         subject = _digest(limit.subject) if limit.scope is Scope.USER else _plain(limit.subject)
         which = f":{_digest('|'.join(limit.models))}" if limit.models else ""
-        whose = f"{self._of(limit.team) if limit.team else self._at(home(limit))}:c:{limit.scope}:{subject}"
+        whose = f"{self._of(limit.team) if limit.team else self._at(hash_tag(limit))}:c:{limit.scope}:{subject}"
         return f"{whose}:{limit.meter}:{limit.per or 'now'}:{_plain(limit.name)}{which}"
 
-    def record(self, home: str, process: str, at_ms: int) -> str:
-        """Of the reservations that one process made in one second."""
-        return f"{self._at(home)}:r:{process}:{at_ms // 1000}"
+    def records(self, tag: str, process: str) -> str:
+        """Of the records of a process without their second, which follows: one has the reservations made in it."""
+        return f"{self._at(tag)}:r:{process}:"
 
     def ledger(self, team: str, day: str) -> str:
         return f"{self._of(team)}:l:{day}"
@@ -49,28 +49,28 @@ class Keys:
         """Of the set of teams that the ledger knows."""
         return f"{self._at(ORGANISATION)}:teams"
 
-    def journal(self, home: str, journal: str) -> str:
-        """Of how far a journal has been replayed."""
-        return f"{self._at(home)}:j:{journal}"
+    def journal(self, tag: str, process: str) -> str:
+        """Of how far the journal of a process has been replayed."""
+        return f"{self._at(tag)}:j:{process}"
 
     def _of(self, team: str) -> str:
-        """Where a team's keys begin; there are as many teams as the configuration names."""
-        known = self._homes.get(team)
+        """What a team's keys begin with; there are as many teams as the configuration names."""
+        known = self._tags.get(team)
         if known is None:
-            known = self._homes[team] = self._at(team_home(team))
+            known = self._tags[team] = self._at(team_tag(team))
         return known
 
-    def _at(self, home: str) -> str:
-        return f"{self._stem}:{{{home}}}"
+    def _at(self, tag: str) -> str:
+        return f"{self._stem}:{{{tag}}}"
 
 
-def home(limit: Limit) -> str:
+def hash_tag(limit: Limit) -> str:
     if limit.team:
-        return team_home(limit.team)
+        return team_tag(limit.team)
     return f"m/{_plain(limit.subject)}" if limit.scope is Scope.MODEL else ORGANISATION
 
 
-def team_home(team: str) -> str:
+def team_tag(team: str) -> str:
     return f"t/{_plain(team)}"
 
 
@@ -78,8 +78,8 @@ def _plain(text: str) -> str:
     """Without braces, colons and spaces, and not too long."""
     if _AS_IT_IS.fullmatch(text):
         return text
-    spelled = quote(text, safe=_PLAIN)
-    return spelled if len(spelled) <= _LONGEST else _digest(text)
+    quoted = quote(text, safe=_PLAIN)
+    return quoted if len(quoted) <= _LONGEST else _digest(text)
 
 
 def _digest(text: str) -> str:

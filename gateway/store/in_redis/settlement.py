@@ -3,102 +3,185 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from gateway.core.reservation import Reservation, Settlement
+from gateway.core.reservation import LedgerEntry, Reservation, Settlement, SettlementLine
 from gateway.store.contract import LEDGER_DAYS
-from gateway.store.in_redis.calls import Part, bill_of, due_numbers, numbers
-from gateway.store.in_redis.keys import ORGANISATION, team_home
-from gateway.store.in_redis.kit import Kit
-from gateway.store.in_redis.records import LONG_MS, SHORT_MS
-from gateway.store.in_redis.script import RENEW, SETTLE
+from gateway.store.in_redis.arguments import (
+    LEASES,
+    LONG_MS,
+    QUOTA,
+    SHORT_MS,
+    LimitArguments,
+    ScriptArguments,
+    SlotBatch,
+    Timing,
+    counter_key,
+    packed,
+)
+from gateway.store.in_redis.client import Router
+from gateway.store.in_redis.keys import StoreKeys, team_tag
+from gateway.store.in_redis.scripts import RENEW, SETTLE
+from gateway.store.usage_report import COLUMNS, figures_of
 
 LEDGER_MS = LEDGER_DAYS * 86_400_000
 
+_DAY_S = 86_400
+_NOTHING_BILLED = (0,) * len(COLUMNS)
 _RENEWED_AT_ONCE = 50
 """Reservations in one call: Redis does nothing else meanwhile."""
 
 
-class Origin(msgspec.Struct, frozen=True):
-    """Who made the reservation, and where its settlement stands in that process's journal (0: in none)."""
+class JournalPosition(msgspec.Struct, frozen=True):
+    """The process that made a reservation, and where its settlement is in that process's journal (0: in none)."""
 
     process: str
     place: int = 0
 
 
-async def settle(kit: Kit, settlement: Settlement, origin: Origin) -> None:
-    """In every slot that the settlement speaks of. What fails in one is repeated in all: each settles it once."""
-    asked = kit.clock.moment()
-    entry = settlement.entry
-    billing = ""
-    if entry is not None:
-        billing = team_home(entry.team) if kit.by_slot else ORGANISATION
-        await kit.teams.know(entry.team)
-    parts = [part for part in kit.parts([due.hold.limit for due in settlement.dues]) if part.places]
-    if billing and all(part.home != billing for part in parts):
-        parts.append(Part(billing, (), ()))
-    calls = []
-    for part in parts:
-        spoken = settlement if part.home == billing else msgspec.structs.replace(settlement, entry=None)
-        keys, args = settle_call(kit, spoken, part, origin)
-        calls.append(kit.courier.run(SETTLE, keys, args))
-    # A single call needs no task of its own.
-    for reply in [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls):
-        kit.clock.learn(reply[1], asked)
+class ScriptCall(msgspec.Struct, frozen=True):
+    keys: list[str]
+    arguments: tuple[str | int | bytes, ...]
 
 
-def settle_call(
-    kit: Kit, settlement: Settlement, part: Part, origin: Origin
-) -> tuple[list[str], tuple[str | int | bytes, ...]]:
-    record = kit.keys.record(part.home, origin.process, settlement.at_ms)
-    entry = settlement.entry
-    ledger, days = (kit.keys.ledger(entry.team, entry.day), kit.keys.days(entry.team)) if entry else (record, record)
-    keys = [record, ledger, days, kit.keys.journal(part.home, origin.process)]
-    field, figures = bill_of(entry)
-    # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
-    told = [kit.timing.step_ms, origin.place, LEDGER_MS, LEDGER_MS, *figures]
-    for place, terms in zip(part.places, part.terms, strict=True):
-        due = settlement.dues[place]
-        key, first, second = kit.words.counter(terms, due.hold.window_ms)
-        keys.append(key)
-        told += (terms.kind, *due_numbers(due, terms), first, second)
-    return keys, (settlement.id, LONG_MS, field, entry.day if entry else "", numbers(told))
+class SlotHolds(msgspec.Struct, frozen=True):
+    """What a reservation holds in one slot."""
+
+    reservation: Reservation
+    batch: SlotBatch
 
 
-async def renew(kit: Kit, reservations: Sequence[Reservation]) -> None:
-    """Each in every slot that holds something for it."""
-    asked = kit.clock.moment()
-    by_home: dict[str, list[tuple[Reservation, Part]]] = {}
-    for reservation in reservations:
-        for part in kit.parts([hold.limit for hold in reservation.holds]):
-            by_home.setdefault(part.home, []).append((reservation, part))
-    calls = []
-    for held in by_home.values():
-        for at in range(0, len(held), _RENEWED_AT_ONCE):
-            keys, args = renew_call(kit, held[at : at + _RENEWED_AT_ONCE])
-            calls.append(kit.courier.run(RENEW, keys, args))
-    for reply in await asyncio.gather(*calls):
-        kit.clock.learn(reply[1], asked)
+class Settlements:
+    """Carries out settle.lua."""
+
+    def __init__(self, client: Router, arguments: ScriptArguments, keys: StoreKeys, timing: Timing) -> None:
+        self._client = client
+        self._arguments = arguments
+        self._keys = keys
+        self._timing = timing
+        self._teams: dict[str, float] = {}
+
+    async def settle(self, settlement: Settlement, position: JournalPosition) -> None:
+        """In every slot that the settlement speaks of. What fails in one is repeated in all: each settles it once.
+        Raises StoreUnavailable."""
+        limits = [line.hold.limit for line in settlement.dues]
+        batches = [batch for batch in self._arguments.batches(limits) if batch.places]
+        billing = ""
+        if settlement.entry is not None:
+            await self._know(settlement.entry.team)
+            billing = self._arguments.billing_tag(team_tag(settlement.entry.team))
+            if all(batch.tag != billing for batch in batches):
+                batches.append(self._arguments.empty(billing))
+        if len(batches) == 1:
+            # A single call needs no task of its own.
+            entry = settlement.entry if batches[0].tag == billing else None
+            await self._settle_slot(settlement, entry, batches[0], position)
+            return
+        await asyncio.gather(
+            *[
+                self._settle_slot(settlement, settlement.entry if batch.tag == billing else None, batch, position)
+                for batch in batches
+            ]
+        )
+
+    async def _settle_slot(
+        self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
+    ) -> None:
+        call = self._settlement(settlement, entry, batch, position)
+        clock = self._client.clock_of(call.keys[0])
+        asked_at = clock.moment()
+        reply = await self._client.run(SETTLE, call.keys, call.arguments)
+        clock.learn(reply[1], asked_at)
+
+    def _settlement(
+        self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
+    ) -> ScriptCall:
+        record = f"{self._keys.records(batch.tag, position.process)}{settlement.at_ms // 1000}"
+        ledger = days = record
+        field, day, figures = "", "", _NOTHING_BILLED
+        if entry is not None:
+            ledger, days = self._keys.ledger(entry.team, entry.day), self._keys.days(entry.team)
+            field, day, figures = f"{entry.key}|{entry.model}", entry.day, figures_of(entry)
+        keys = [record, ledger, days, self._keys.journal(batch.tag, position.process)]
+        # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
+        numbers = [self._timing.step_ms, position.place, LEDGER_MS, LEDGER_MS, *figures]
+        window = batch.at(settlement.at_ms)
+        for number, place in enumerate(batch.places):
+            one, line = batch.limits[number], settlement.dues[place]
+            key, terms = window.keys[number], window.terms[number]
+            if one.kind == QUOTA and terms.first != line.hold.window_ms:
+                terms = self._arguments.windows.terms(one, line.hold.window_ms)
+                key = counter_key(one, terms)
+            keys.append(key)
+            held, used = _corrections(line, one)
+            numbers += (one.kind, held, used, terms.first, terms.second)
+        return ScriptCall(keys, (settlement.id, LONG_MS, field, day, packed(numbers)))
+
+    async def _know(self, team: str) -> None:
+        """Put the team into the set of teams that the ledger knows, once a day. That is in a slot of its own, so no
+        script can write it beside the bill: the team is put there before it, and one too many does no harm."""
+        now_s = asyncio.get_running_loop().time()
+        if self._teams.get(team, 0) > now_s:
+            return
+        key = self._keys.teams()
+        await asyncio.gather(
+            self._client.ask(key, ("SADD", key, team)),
+            self._client.ask(key, ("PEXPIRE", key, LEDGER_MS)),
+        )
+        self._teams[team] = now_s + _DAY_S
 
 
-def renew_call(kit: Kit, held: Sequence[tuple[Reservation, Part]]) -> tuple[list[str], tuple[str | int | bytes, ...]]:
-    places: dict[str, int] = {}
-    told = [kit.timing.step_ms]
-    for reservation, part in held:
-        holding: list[int] = []
-        for place, terms in zip(part.places, part.terms, strict=True):
-            hold = reservation.holds[place]
-            if not terms.at_once:
-                key = kit.words.counter(terms, hold.window_ms)[0]
-                holding += (places.setdefault(key, len(places) + 1), terms.kind, hold.amount)
-        record = places.setdefault(kit.record(part, reservation.at_ms), len(places) + 1)
-        told += (record, len(holding) // 3, *holding)
-    return list(places), (LONG_MS, numbers(told), *[reservation.id for reservation, _ in held])
+class Renewals:
+    """Carries out renew.lua, and lets records end."""
+
+    def __init__(self, client: Router, arguments: ScriptArguments, timing: Timing) -> None:
+        self._client = client
+        self._arguments = arguments
+        self._timing = timing
+
+    async def renew(self, reservations: Iterable[Reservation]) -> None:
+        """Each in every slot that holds something for it. Raises StoreUnavailable."""
+        by_tag: dict[str, list[SlotHolds]] = {}
+        for reservation in reservations:
+            for batch in self._arguments.batches([hold.limit for hold in reservation.holds]):
+                by_tag.setdefault(batch.tag, []).append(SlotHolds(reservation, batch))
+        calls = [
+            self._renewal(held[at : at + _RENEWED_AT_ONCE])
+            for held in by_tag.values()
+            for at in range(0, len(held), _RENEWED_AT_ONCE)
+        ]
+        await asyncio.gather(*[self._renew_slot(call) for call in calls])
+
+    async def _renew_slot(self, call: ScriptCall) -> None:
+        clock = self._client.clock_of(call.keys[0])
+        asked_at = clock.moment()
+        reply = await self._client.run(RENEW, call.keys, call.arguments)
+        clock.learn(reply[1], asked_at)
+
+    async def shorten_records(self, records: Iterable[str]) -> None:
+        """Let these records, of which everything is known, end in an hour. Raises StoreUnavailable."""
+        await asyncio.gather(*[self._client.ask(key, ("PEXPIRE", key, SHORT_MS)) for key in records])
+
+    def _renewal(self, held: Sequence[SlotHolds]) -> ScriptCall:
+        places: dict[str, int] = {}
+        numbers = [self._timing.step_ms]
+        for slot in held:
+            holding: list[int] = []
+            for place, one in zip(slot.batch.places, slot.batch.limits, strict=True):
+                hold = slot.reservation.holds[place]
+                if not one.at_once:
+                    key = counter_key(one, self._arguments.windows.terms(one, hold.window_ms))
+                    holding += (places.setdefault(key, len(places) + 1), one.kind, hold.amount)
+            record = places.setdefault(slot.batch.record(slot.reservation.at_ms), len(places) + 1)
+            numbers += (record, len(holding) // 3, *holding)
+        return ScriptCall(list(places), (LONG_MS, packed(numbers), *[slot.reservation.id for slot in held]))
 
 
-async def shorten(kit: Kit) -> None:
-    """Let the records end in an hour of which everything is known."""
-    done = kit.records.done(kit.clock.now_ms())
-    await asyncio.gather(*[kit.courier.ask(key, ("PEXPIRE", key, SHORT_MS)) for key in done])
+def _corrections(line: SettlementLine, one: LimitArguments) -> tuple[int, int]:
+    """What is held no more, and what is used: admission used `requests` at once, and only what goes beyond them is
+    added."""
+    if one.at_once:
+        return 0, max(0, line.charged - line.hold.amount)
+    return line.hold.amount, 0 if one.kind == LEASES else line.charged

@@ -6,35 +6,27 @@ it is one script a slot: admission goes from slot to slot and is given back wher
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gateway.core.buckets import Counter
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 from gateway.core.store_url import read_store_url
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, UsageQuery, UsageRow
-from gateway.store.in_redis.address import Address
-from gateway.store.in_redis.admission import admit
-from gateway.store.in_redis.calls import Timing
-from gateway.store.in_redis.clock import StoreClock
-from gateway.store.in_redis.courier import Courier, Observer
-from gateway.store.in_redis.doubts import Doubts
-from gateway.store.in_redis.keys import Keys
-from gateway.store.in_redis.kit import Kit
-from gateway.store.in_redis.ledger import Teams, usage
-from gateway.store.in_redis.line import Command
-from gateway.store.in_redis.records import Records
-from gateway.store.in_redis.script import SCRIPTS
-from gateway.store.in_redis.servers import Cluster, OneServer
-from gateway.store.in_redis.settlement import Origin, renew, settle, shorten
-from gateway.store.in_redis.standings import peek
-from gateway.store.in_redis.terms import Terminology
-
-_GREETING: tuple[Command, ...] = tuple(("SCRIPT", "LOAD", script.text) for script in SCRIPTS)
+from gateway.store.in_redis.admission import AdmissionReply, Admissions, RecordLifetimes, UncertainCalls
+from gateway.store.in_redis.arguments import ScriptArguments, Timing
+from gateway.store.in_redis.client import Observer, Router, ServerClock
+from gateway.store.in_redis.discovery import servers_of
+from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.in_redis.reports import Reports
+from gateway.store.in_redis.settlement import JournalPosition, Renewals, Settlements
 
 
 class RedisOptions(msgspec.Struct, frozen=True):
@@ -47,83 +39,122 @@ class RedisOptions(msgspec.Struct, frozen=True):
     hold_ttl_ms: int = HOLD_TTL_MS
 
 
+class RedisClient(msgspec.Struct, frozen=True):
+    """`admissions` carries what a request waits for, `background` everything else, on connections of its own."""
+
+    admissions: Router
+    background: Router
+
+
 def _unobserved(call: str, outcome: str, seconds: float) -> None:
-    """Nobody looks."""
+    """Where nothing is measured."""
+
+
+def _unlogged(what: str, error: BaseException) -> None:
+    """Where nothing is logged."""
 
 
 class RedisStore:
-    """Connects when it is first asked. Raises ValueError for a URL that cannot be read."""
+    """Connects when it is first asked; `tasks` are closed with it. Raises ValueError for a URL that cannot be read."""
 
-    def __init__(self, options: RedisOptions, zone: ZoneInfo, observe: Observer = _unobserved) -> None:
-        url = read_store_url(options.url)
-        servers = Cluster if url.kind == "cluster" else OneServer
-        self._servers = servers(Address(url), options.timeout_s, _GREETING)
-        keys = Keys(options.prefix)
-        courier = Courier(self._servers, observe)
-        self.clock = StoreClock()
-        self._kit = Kit(
-            courier=courier,
-            keys=keys,
-            words=Terminology(keys, zone),
-            clock=self.clock,
-            records=Records(),
-            teams=Teams(courier, keys),
-            doubts=Doubts(options.timeout_s, options.hold_ttl_ms / 1000),
-            zone=zone,
-            process=options.process,
-            timing=Timing(slack_ms=round(options.timeout_s * 1000), step_ms=options.hold_ttl_ms // HOLD_STEPS),
-            by_slot=servers.by_slot,
-        )
+    def __init__(
+        self,
+        options: RedisOptions,
+        zone: ZoneInfo,
+        observe: Observer = _unobserved,
+        tasks: BackgroundTasks | None = None,
+    ) -> None:
+        self._tasks = tasks or BackgroundTasks(_unlogged)
+        self._servers = servers_of(read_store_url(options.url), options.timeout_s, self._tasks)
+        self.client = RedisClient(Router(self._servers, observe), Router(self._servers, observe, background=True))
+        self._process = options.process
+        self._records = RecordLifetimes()
+        keys = StoreKeys(options.prefix)
+        self._teams = keys.teams()
+        timing = Timing(slack_ms=round(options.timeout_s * 1000), step_ms=options.hold_ttl_ms // HOLD_STEPS)
+        arguments = ScriptArguments(keys, zone, options.process, self._servers.by_slot)
+        uncertain = UncertainCalls(self._tasks, options.timeout_s)
+        self._admissions = Admissions(self.client.admissions, arguments, timing, uncertain, self._records, self.now_ms)
+        self._settlements = Settlements(self.client.admissions, arguments, keys, timing)
+        self._replays = Settlements(self.client.background, arguments, keys, timing)
+        self._renewals = Renewals(self.client.background, arguments, timing)
+        self._reports = Reports(self.client.background, arguments, keys, timing)
         self._open: dict[str, Reservation] = {}
         self._in_doubt: dict[str, Reservation] = {}
-        """Settled, but nobody knows whether Redis heard of it: their records stay until a replay has made sure."""
+        """Settled, but without an answer: their records stay until a replay has made sure."""
+
+    @property
+    def clock(self) -> ServerClock:
+        """Of the server that has the set of teams: it names the time of every reservation."""
+        return self.client.admissions.clock_of(self._teams)
 
     @property
     def trouble(self) -> str | None:
         """Why the store counts as out, for operators; None while it answers."""
-        return self._servers.trouble() or self._kit.courier.objection
+        return self._servers.trouble() or self.client.admissions.refusal or self.client.background.refusal
+
+    def now_ms(self) -> int:
+        """The store's time: what it gave last, and what has passed since. Also while it is out."""
+        return self.clock.now_ms()
 
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
-        verdict = await admit(self._kit, request)
+        verdict = await self._admissions.admit(request)
         if isinstance(verdict, Reservation):
             self._open[request.id] = verdict
-        return verdict
+            return verdict
+        return self._admissions.refusal(request, verdict, await self._other_counters(request, verdict))
 
     async def settle(self, settlement: Settlement) -> None:
         reservation = self._open.pop(settlement.id, None)
         try:
-            await settle(self._kit, settlement, Origin(self._kit.process))
+            await self._settlements.settle(settlement, JournalPosition(self._process))
         except Exception:
             if reservation is not None:
                 self._in_doubt[settlement.id] = reservation
             raise
         if reservation is not None:
-            self._kit.records.end(reservation.at_ms)
+            self._records.end(reservation.at_ms)
 
     async def replay(self, process: str, place: int, settlement: Settlement) -> None:
-        """Settle what stands at this place of a process's journal, once, however often it is replayed. The
+        """Settle what is at this place of a process's journal, once, however often it is replayed. The
         places of a journal are to be replayed in their order, one after the other."""
-        await settle(self._kit, settlement, Origin(process, place))
+        await self._replays.settle(settlement, JournalPosition(process, place))
         reservation = self._in_doubt.pop(settlement.id, None)
         if reservation is not None:
-            self._kit.records.end(reservation.at_ms)
+            self._records.end(reservation.at_ms)
 
     async def renew(self, ids: Sequence[str]) -> None:
-        await renew(self._kit, [self._open[name] for name in ids if name in self._open])
-        await shorten(self._kit)
+        await self._renewals.renew([self._open[name] for name in ids if name in self._open])
+        await self._shorten_records()
 
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
-        _, counters = await peek(self._kit, limits)
-        return [counter.limit_status(limit) for counter, limit in zip(counters, limits, strict=True)]
+        return await self._reports.limit_statuses(limits)
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
-        return await usage(self._kit, query)
+        return await self._reports.usage(query)
 
     async def ping(self) -> None:
-        await peek(self._kit, ())
+        # On both connections, so that a broken one is found before a request needs it.
+        await asyncio.gather(self._reports.time(), self.client.admissions.ask(self._teams, ("TIME",)))
 
     async def close(self) -> None:
         with suppress(StoreUnavailable):
-            await shorten(self._kit)
-        await self._kit.doubts.close()
-        await self._servers.close()
+            await self._shorten_records()
+        self._servers.close()
+        await self._tasks.close()
+
+    async def _shorten_records(self) -> None:
+        """A second after the other; one that fails is done with the next renewal."""
+        for second, records in self._records.settled(self.now_ms()).items():
+            await self._renewals.shorten_records(records)
+            self._records.forget(second)
+
+    async def _other_counters(self, request: AdmissionRequest, reply: AdmissionReply) -> Sequence[Counter | None]:
+        """Those of the slots that did not refuse, as they are now; None where they are not to be had."""
+        limits = [charge.limit for charge in request.charges]
+        if len(reply.call.batch.places) == len(limits):
+            return [None] * len(limits)
+        try:
+            return await self._reports.counters(limits)
+        except StoreUnavailable:
+            return [None] * len(limits)

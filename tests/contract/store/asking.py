@@ -6,6 +6,7 @@ from itertools import count
 
 from gateway.core.limits import Limit, Meter, Mode, Per, Scope
 from gateway.core.reservation import (
+    OUTPUT_SHARE_FLOOR,
     AdmissionRequest,
     Charge,
     LedgerEntry,
@@ -36,11 +37,17 @@ def limit(meter: str, per: str | None, amount: int, **other: object) -> Limit:
 
 
 def ask(
-    *limits: Limit, fixed: int = 10, likely: int = 20, most: int = 20, least: int = 1, name: str = ""
+    *limits: Limit,
+    fixed: int = 10,
+    likely: int = 20,
+    most: int = 20,
+    least: int = 1,
+    enough: int = OUTPUT_SHARE_FLOOR,
+    name: str = "",
 ) -> AdmissionRequest:
     """A request with so many tokens of input and output; a dollar limit counts a micro-dollar a token."""
     return AdmissionRequest(
-        name or f"r{next(_numbers)}", tuple(charge(one, fixed) for one in limits), likely, most, least
+        name or f"r{next(_numbers)}", tuple(charge(one, fixed) for one in limits), likely, most, least, enough
     )
 
 

@@ -11,7 +11,7 @@ from gateway.store.contract import Store
 from tests.contract.store.keepers import Keeper, MemoryKeeper, RedisKeeper
 from tests.redis_servers import RedisServer, redis_cluster, redis_server
 
-ON_BOTH_LOOPS = {"test_redis_line.py", "test_redis_outage.py"}
+ON_BOTH_LOOPS = {"test_redis_client.py", "test_redis_outage.py"}
 """What is about timers and sockets holds on the loop that the gateway runs on and on Python's own."""
 
 
@@ -51,11 +51,12 @@ async def keeper(request: pytest.FixtureRequest) -> AsyncIterator[Keeper]:
     if request.param == "memory":
         kept = MemoryKeeper()
     elif request.param == "redis":
-        kept = RedisKeeper(request.getfixturevalue("redis").url)
+        server = request.getfixturevalue("redis")
+        kept = RedisKeeper(server.url, [server])
     else:
         nodes = request.getfixturevalue("shared_cluster")
         emptied(*nodes)
-        kept = RedisKeeper(f"redis+cluster://127.0.0.1:{nodes[0].port}")
+        kept = RedisKeeper(f"redis+cluster://127.0.0.1:{nodes[0].port}", nodes)
     yield kept
     await kept.store.close()
 

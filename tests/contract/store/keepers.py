@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Sequence
+from struct import pack, unpack
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from gateway.store.contract import Store
+import pytest
+from redis import Redis
+
+from gateway.runtime.tasks import BackgroundTasks
+from gateway.store.contract import HOLD_STEPS, Store
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.in_redis import RedisOptions, RedisStore
+from tests.redis_servers import RedisServer
 
 HOLD_TTL_MS = 600
 """The suite lets holds die young, since some keepers' time cannot be hurried."""
 
+STEP_MS = HOLD_TTL_MS // HOLD_STEPS
+
 UTC = ZoneInfo("UTC")
 PATIENCE_S = 5.0
 """For a call to Redis in a test that is not about time: the machine may be busy."""
+
+
+def sure_tasks() -> BackgroundTasks:
+    """For loops that are not to fail."""
+    return BackgroundTasks(_unexpected)
+
+
+def _unexpected(doing: str, error: BaseException) -> None:
+    pytest.fail(f"{doing}: {error!r}")
 
 
 class Keeper(Protocol):
@@ -23,6 +42,10 @@ class Keeper(Protocol):
 
     async def pass_ms(self, duration_ms: int) -> None:
         """Return when so much of the store's time has passed."""
+        ...
+
+    def set_clock(self, by_ms: int) -> None:
+        """Set the store's clock by so much, whole steps of holds."""
         ...
 
 
@@ -47,15 +70,44 @@ class MemoryKeeper:
     async def pass_ms(self, duration_ms: int) -> None:
         self.clock.at_ms += duration_ms
 
+    def set_clock(self, by_ms: int) -> None:
+        self.clock.at_ms += by_ms
+
 
 class RedisKeeper:
     """Redis' time cannot be moved: it passes."""
 
-    def __init__(self, url: str, process: str = "one", zone: ZoneInfo = UTC) -> None:
+    def __init__(self, url: str, servers: Sequence[RedisServer], process: str = "one", zone: ZoneInfo = UTC) -> None:
+        self._servers = servers
         self.store: Store = RedisStore(redis_options(url, process), zone)
 
     async def pass_ms(self, duration_ms: int) -> None:
         await asyncio.sleep(duration_ms / 1000 + 0.002)
+
+    def set_clock(self, by_ms: int) -> None:
+        """What was written is moved the other way: that is the same to the scripts."""
+        for server in self._servers:
+            with contextlib.closing(server.client()) as client:
+                for key in client.scan_iter("*:c:*"):
+                    _move_counter(client, key, by_ms)
+                for key in client.scan_iter("*:r:*"):
+                    _move_record(client, key, by_ms)
+
+
+def _move_counter(client: Redis, key: bytes, by_ms: int) -> None:
+    value = client.get(key)
+    used, scale, stamp_ms, expiry_ms, *holds = unpack(f"<{len(value) // 8}d", value)
+    if holds:
+        holds[0] -= by_ms // STEP_MS
+    moved = (used, scale, stamp_ms - by_ms, expiry_ms - by_ms, *holds)
+    client.set(key, pack(f"<{len(moved)}d", *moved), keepttl=True)
+
+
+def _move_record(client: Redis, key: bytes, by_ms: int) -> None:
+    for name, record in client.hgetall(key).items():
+        last, _, rest = record.partition(b" ")
+        if rest:
+            client.hset(key, name, b"%d %s" % (int(last) - by_ms // STEP_MS, rest))
 
 
 def redis_options(url: str, process: str = "one", timeout_s: float = PATIENCE_S) -> RedisOptions:

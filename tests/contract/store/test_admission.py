@@ -165,11 +165,14 @@ async def test_a_refusal_tells_how_every_limit_stands(store: Store) -> None:
     assert [(seen.limit, seen.used, seen.held) for seen in refusal.limit_statuses] == [(one, 1, 0), (other, 0, 30)]
 
 
-async def test_a_shadow_limit_counts_and_refuses_nobody(store: Store) -> None:
-    shadow = limit("requests", "hour", 1, mode=Mode.SHADOW)
-    first, second = await admitted(store, ask(shadow)), await admitted(store, ask(shadow))
+async def test_a_shadow_limit_refuses_nobody_and_counts_as_if_it_had(store: Store) -> None:
+    shadow, real = limit("requests", "hour", 1, mode=Mode.SHADOW), limit("tokens", "day", 100)
+    first, second = await admitted(store, ask(shadow, real)), await admitted(store, ask(shadow, real))
     assert (first.would_refuse, second.would_refuse) == ((), (shadow,))
-    assert await used_and_held(store, shadow) == (2, 0)
+    assert [hold.limit for hold in second.holds] == [real]
+    assert [(one.limit, one.used) for one in second.limit_statuses] == [(shadow, 1), (real, 0)]
+    assert await used_and_held(store, shadow) == (1, 0)
+    assert await used_and_held(store, real) == (0, 60)
 
 
 async def test_a_shadow_quota_caps_no_output(store: Store) -> None:

@@ -7,21 +7,32 @@ import contextlib
 import multiprocessing
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
+import uvloop
 from redis import Redis
 
 from gateway.core.errors import StoreUnavailable
-from gateway.core.limits import Limit
-from gateway.core.reservation import Reservation, Settlement
+from gateway.core.limits import Limit, Meter, Scope
+from gateway.core.reservation import (
+    AdmissionRequest,
+    Hold,
+    Reservation,
+    Settlement,
+    SettlementLine,
+    unasked_id,
+)
+from gateway.store.backlog import Policy
 from gateway.store.contract import HOLD_TTL_MS as HOLD_TTL_IN_EARNEST_MS
 from gateway.store.contract import UsageQuery
 from gateway.store.in_redis import RedisStore
-from gateway.store.in_redis.calls import Timing
+from gateway.store.journal import Journal
+from gateway.store.outbox import OutboxStore
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
-from tests.contract.store.keepers import HOLD_TTL_MS, UTC, redis_options
+from tests.contract.store.keepers import HOLD_TTL_MS, UTC, redis_options, sure_tasks
 from tests.contract.store.zones import zone_whose_midnight_is_at
 from tests.redis_servers import RedisServer
 
@@ -138,8 +149,8 @@ async def test_a_script_that_redis_forgets_is_brought_again(redis: RedisServer, 
         client.script_flush()
         await store.settle(truth(reservation, 7))
         client.script_flush()
-        await asyncio.gather(*[admitted(store, ask(LIMITS[1])) for _ in range(10)])
-    assert await used_and_held(store, LIMITS[1]) == (7, 300)
+        await asyncio.gather(*[admitted(store, ask(LIMITS[2])) for _ in range(10)])
+    assert await used_and_held(store, LIMITS[2]) == (7, 300)
 
 
 async def test_calls_of_one_turn_leave_together(redis: RedisServer, store: RedisStore) -> None:
@@ -223,10 +234,10 @@ async def test_an_admission_that_nobody_waits_for_is_taken_back(redis: RedisServ
 
 
 async def test_an_admission_whose_answer_is_lost_is_taken_back(redis: RedisServer, store: RedisStore) -> None:
-    hasty = RedisStore(redis_options(redis.url, timeout_s=0.1), UTC)
-    # So that what is asked of the frozen server is not too late: it stands for one that answered into a broken line.
-    hasty._kit = msgspec.structs.replace(hasty._kit, timing=Timing(slack_ms=60_000, step_ms=10_000))
+    hasty = RedisStore(redis_options(redis.url, timeout_s=0.5), UTC)
     await hasty.ping()
+    # So that what is asked of the frozen server is not too late: it is one that answered into a broken connection.
+    hasty.clock.learn(hasty.now_ms() + 450)
     redis.freeze()
     verdicts = await asyncio.gather(*[hasty.admit(ask(*LASTING[:3])) for _ in range(3)], return_exceptions=True)
     assert all(isinstance(verdict, StoreUnavailable) for verdict in verdicts)
@@ -236,6 +247,173 @@ async def test_an_admission_whose_answer_is_lost_is_taken_back(redis: RedisServe
     with contextlib.closing(redis.client()) as client:
         assert client.info("commandstats")["cmdstat_hdel"]["calls"] >= 3
     await hasty.close()
+
+
+@contextlib.asynccontextmanager
+async def unheard_admission(
+    redis: RedisServer, store: RedisStore, question: AdmissionRequest
+) -> AsyncIterator[RedisStore]:
+    """A gateway whose admission was carried out, though its answer was lost."""
+    hasty = RedisStore(redis_options(redis.url, "hasty", timeout_s=0.5), UTC)
+    await hasty.ping()
+    hasty.clock.learn(hasty.now_ms() + 450)
+    redis.freeze()
+    with pytest.raises(StoreUnavailable):
+        await hasty.admit(question)
+    redis.thaw()
+    await store.ping()
+    yield hasty
+    await hasty.close()
+
+
+def unasked(question: AdmissionRequest, at_ms: int, used: int) -> Settlement:
+    """The settlement of a request that was let through without an answer: nothing is held for it."""
+    lines = [
+        SettlementLine(Hold(one.limit, 0), 1 if one.limit.meter is Meter.REQUESTS else used) for one in question.charges
+    ]
+    return Settlement(unasked_id(question.id), at_ms, tuple(lines), bill())
+
+
+@pytest.mark.parametrize("order", ["settled first", "undone first", "replayed"])
+async def test_a_request_that_was_let_through_unasked_is_counted_once_though_it_was_admitted(
+    redis: RedisServer, store: RedisStore, order: str
+) -> None:
+    limits = [limit("requests", "total", 100), limit("tokens", "total", 1_000), LIMITS[4]]
+    question = ask(*limits)
+
+    async def counted() -> list[tuple[int, int]]:
+        return [(one.used, one.held) for one in await store.limit_statuses(limits)]
+
+    async with unheard_admission(redis, store, question) as hasty, asyncio.timeout(10):
+        settlement = unasked(question, hasty.now_ms(), 7)
+        while hasty.trouble:
+            await asyncio.sleep(HOLD_TTL_MS / 50_000)
+        if order == "undone first":
+            while (await counted())[0][0]:
+                await asyncio.sleep(HOLD_TTL_MS / 50_000)
+        if order != "replayed":
+            await hasty.settle(settlement)
+        for _ in range(2):
+            await hasty.replay("hasty", 1, settlement)
+        while await counted() != [(1, 0), (7, 0), (0, 0)]:
+            await asyncio.sleep(HOLD_TTL_MS / 50_000)
+        await hasty.settle(settlement)
+        assert await counted() == [(1, 0), (7, 0), (0, 0)]
+        assert (await store.usage(UsageQuery()))[0].requests == 1
+
+
+async def test_an_outage_counts_an_unheard_admission_that_was_let_through_once(
+    redis: RedisServer, store: RedisStore, tmp_path: Path
+) -> None:
+    limits = [limit("requests", "total", 100), limit("tokens", "total", 1_000), LIMITS[4]]
+    hasty = RedisStore(redis_options(redis.url, "hasty", timeout_s=0.5), UTC)
+    outbox = OutboxStore(
+        hasty, Journal(tmp_path, "hasty", sure_tasks()), Policy(pytest.fail, True, pause_s=0.01), UTC, sure_tasks()
+    )
+    outbox.start()
+    await hasty.ping()
+    with contextlib.closing(redis.client()) as client:
+        client.config_resetstat()
+    hasty.clock.learn(hasty.now_ms() + 450)
+    redis.freeze()
+    reservation = await admitted(outbox, ask(*limits))
+    await outbox.settle(truth(reservation, 7, bill()))
+    redis.thaw()
+    async with asyncio.timeout(10):
+        while [(one.used, one.held) for one in await store.limit_statuses(limits)] != [(1, 0), (7, 0), (0, 0)]:
+            await asyncio.sleep(HOLD_TTL_MS / 50_000)
+    with contextlib.closing(redis.client()) as client:
+        assert client.info("commandstats")["cmdstat_hdel"]["calls"] >= 1
+    assert (await store.usage(UsageQuery()))[0].requests == 1
+    await outbox.close()
+
+
+async def test_the_time_of_the_store_goes_on_while_it_is_out(redis: RedisServer) -> None:
+    """Whatever the gateway's own clock shows."""
+    store = RedisStore(redis_options(redis.url, timeout_s=0.1), UTC)
+    await store.ping()
+    two_days_ms = 2 * 86_400_000
+    store.clock.learn(store.now_ms() + two_days_ms)
+    redis.freeze()
+    with pytest.raises(StoreUnavailable):
+        await store.ping()
+    assert 100 <= store.now_ms() - time.time() * 1000 - two_days_ms + 150 < 2_000
+    redis.thaw()
+    await store.close()
+
+
+async def test_records_that_could_not_be_shortened_are_shortened_later(redis: RedisServer, store: RedisStore) -> None:
+    hasty = RedisStore(redis_options(redis.url, "hasty", timeout_s=0.2), UTC)
+    made = await admitted(hasty, ask(*LIMITS))
+    await hasty.settle(truth(made, 7))
+    redis.freeze()
+    # After this nothing more is sent, so that nothing is carried out late.
+    with pytest.raises(StoreUnavailable):
+        await hasty.ping()
+    hasty.clock.learn(made.at_ms + 4_000)
+    with pytest.raises(StoreUnavailable):
+        await hasty.renew([])
+    redis.thaw()
+    async with asyncio.timeout(10):
+        while hasty.trouble:
+            await asyncio.sleep(HOLD_TTL_MS / 50_000)
+    hasty.clock.learn(made.at_ms + 4_000)
+    await hasty.renew([])
+    [life_ms] = [life_ms for key, life_ms in lives(redis).items() if ":r:hasty:" in key]
+    assert life_ms <= 3_600_000
+    await hasty.close()
+
+
+async def test_a_renewal_brings_a_counter_back_that_has_expired_but_no_past_window(
+    redis: RedisServer, store: RedisStore
+) -> None:
+    made = await admitted(store, ask(*LIMITS))
+    with contextlib.closing(redis.client()) as client:
+        for key in client.scan_iter("*:c:*"):
+            client.delete(key)
+        await store.renew([made.id])
+        assert sorted(key.decode().split(":")[-1] for key in client.scan_iter("*:c:*")) == [
+            "concurrent-None",
+            "tokens-minute",
+        ]
+    assert [(one.used, one.held) for one in await store.limit_statuses(LIMITS)][1::3] == [(0, 30), (0, 1)]
+    assert all(life_ms > 0 for life_ms in lives(redis).values())
+
+
+async def test_a_report_of_many_limits_leaves_the_loop_to_others(redis: RedisServer, store: RedisStore) -> None:
+    many = [limit("tokens", "minute", 100, subject=f"k{number}", scope=Scope.KEY) for number in range(4_000)]
+    await admitted(store, ask(many[1_234]))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    running = asyncio.create_task(others())
+    with contextlib.closing(redis.client()) as client:
+        client.config_resetstat()
+        statuses = await store.limit_statuses(many)
+        assert client.info("commandstats")["cmdstat_mget"]["calls"] == 20
+    running.cancel()
+    assert turns >= 20
+    assert [one.limit for one in statuses] == many
+    assert [number for number, one in enumerate(statuses) if one.held] == [1_234]
+
+
+def test_the_seconds_of_a_call_are_finer_than_the_time_of_the_loop(redis: RedisServer) -> None:
+    """uvloop's loop has whole milliseconds."""
+    seconds: list[float] = []
+
+    async def measured() -> None:
+        store = RedisStore(redis_options(redis.url), UTC, lambda _call, _outcome, took: seconds.append(took))
+        for _ in range(20):
+            await admitted(store, ask(LIMITS[0]))
+        await store.close()
+
+    uvloop.run(measured())
+    assert len([took for took in seconds if took * 1_000 != pytest.approx(round(took * 1_000), abs=1e-6)]) > 10
 
 
 async def test_a_renewal_speaks_of_many_reservations(store: RedisStore) -> None:
@@ -264,6 +442,7 @@ async def test_a_long_report_is_quick(redis: RedisServer, store: RedisStore) -> 
     """A year of 200 keys: written as the script writes it, read in less than a second of everybody's own time, in
     small pieces."""
     await store.settle(truth(await admitted(store, ask()), 0, bill()))
+    await store.ping()
     with contextlib.closing(redis.client()) as client:
         _fill_ledger(client)
         client.config_resetstat()

@@ -17,7 +17,7 @@ from gateway.store.in_redis import RedisStore
 from gateway.store.journal import Journal
 from gateway.store.outbox import OutboxStore
 from tests.contract.store.asking import admitted, ask, bill, limit, truth, used_and_held
-from tests.contract.store.keepers import UTC, FalseClock, redis_options
+from tests.contract.store.keepers import UTC, redis_options, sure_tasks
 from tests.redis_servers import RedisServer, redis_server
 
 TIMEOUT_S = 0.2
@@ -140,7 +140,9 @@ async def test_what_redis_refuses_for_ever_holds_up_no_other(
 ) -> None:
     """Somebody else has written to the ledger's key of one team."""
     complaints: list[str] = []
-    steady = OutboxStore(store, Journal(tmp_path, "one"), Policy(complaints.append, pause_s=0.01), (FalseClock(), UTC))
+    steady = OutboxStore(
+        store, Journal(tmp_path, "one", sure_tasks()), Policy(complaints.append, pause_s=0.01), UTC, sure_tasks()
+    )
     made = [await admitted(steady, ask(QUOTA)) for _ in range(3)]
     with contextlib.closing(server.client()) as client:
         client.set("gw:1:{t/blue}:l:2026-11-05", "not a hash")

@@ -68,7 +68,7 @@ class Run:
             await asyncio.sleep(self.dice.random() * 0.004)
 
     def same_time(self) -> None:
-        self.clock.at_ms = self.redis.clock.told_ms
+        self.clock.at_ms = self.redis.clock.last_ms
 
     async def admit(self, number: int) -> None:
         dice = self.dice
@@ -77,7 +77,8 @@ class Run:
         charges = tuple(charge(one, fixed) for one in chosen)
         if dice.random() < 0.2:
             charges = tuple(msgspec.structs.replace(one, per_output=one.per_output // 7) for one in charges)
-        question = AdmissionRequest(f"r{number}", charges, dice.randint(0, most), most, dice.choice([1, 1, 10]))
+        least, enough = dice.choice([1, 1, 10]), dice.choice([10, 600, 2_048])
+        question = AdmissionRequest(f"r{number}", charges, dice.randint(0, most), most, least, enough)
         told = await self.redis.admit(question)
         self.same_time()
         known = await self.memory.admit(question)

@@ -10,7 +10,7 @@ from gateway.core.reservation import Settlement, SettlementLine
 from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import HOLD_STEPS, Store, UsageQuery
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
-from tests.contract.store.keepers import HOLD_TTL_MS, Keeper
+from tests.contract.store.keepers import HOLD_TTL_MS, STEP_MS, Keeper
 
 REQUESTS = limit("requests", "day", 100)
 RATE = limit("tokens", "hour", 1000)
@@ -121,6 +121,65 @@ async def test_a_hold_that_has_returned_takes_none_from_one_that_is_about_to(kee
     await store.settle(truth(late, 12))
     assert await used_and_held(store, QUOTA) == (12, 30)
     assert await used_and_held(store, LANES) == (0, 1)
+
+
+@pytest.mark.parametrize("by_ms", [0, 3_600_000], ids=["it lasted too long", "the clock was set forward"])
+async def test_a_hold_that_has_ended_is_taken_again_when_its_request_is_renewed(keeper: Keeper, by_ms: int) -> None:
+    """As after an outage of the store that holds do not survive: the requests run on."""
+    store, total = keeper.store, limit("tokens", "total", 1000)
+    reservation = await admitted(store, ask(REQUESTS, RATE, total, LANES))
+    if by_ms:
+        keeper.set_clock(by_ms)
+    else:
+        await keeper.pass_ms(HOLD_TTL_MS)
+    await admitted(store, ask(LANES))
+    await store.renew([reservation.id])
+    limit_statuses = await store.limit_statuses([REQUESTS, RATE, total, LANES])
+    assert [(one.used, one.held) for one in limit_statuses] == [(1, 0), (0, 30), (0, 30), (0, 2)]
+    await refused(store, ask(LANES))
+    for _ in range(2):
+        await keeper.pass_ms(HOLD_TTL_MS // 2)
+        await store.renew([reservation.id])
+    assert await used_and_held(store, LANES) == (0, 1)
+    await store.settle(truth(reservation, 7))
+    limit_statuses = await store.limit_statuses([REQUESTS, RATE, total, LANES])
+    assert [(one.used, one.held) for one in limit_statuses] == [(1, 0), (7, 0), (7, 0), (0, 0)]
+
+
+async def test_holds_outlive_a_clock_that_is_set_back_and_end_all_the_same(keeper: Keeper) -> None:
+    store, total = keeper.store, limit("tokens", "total", 1000)
+    first, second, left = [await admitted(store, ask(total, limit("concurrent", None, 4))) for _ in range(3)]
+    lanes = first.holds[1].limit
+    keeper.set_clock(-3_600_000)
+    await store.settle(truth(first, 7))
+    assert await used_and_held(store, lanes) == (0, 2)
+    assert await used_and_held(store, total) == (7, 60)
+    new = await admitted(store, ask(total, lanes))
+    await keeper.pass_ms(STEP_MS)
+    await store.renew([second.id, new.id])
+    assert await used_and_held(store, lanes) == (0, 3)
+    await store.settle(truth(second, 8))
+    assert await used_and_held(store, lanes) == (0, 2)
+    for _ in range(3):
+        await keeper.pass_ms(HOLD_TTL_MS // 3)
+        await store.renew([new.id])
+    assert await used_and_held(store, lanes) == (0, 1)
+    await store.settle(truth(left, 9))
+    await store.settle(truth(new, 10))
+    assert await used_and_held(store, lanes) == (0, 0)
+    assert await used_and_held(store, total) == (34, 0)
+
+
+async def test_a_rate_refills_after_the_clock_was_set_back(keeper: Keeper) -> None:
+    store, rate = keeper.store, limit("requests", "second", 20, burst=2)
+    for _ in range(2):
+        await admitted(store, ask(rate))
+    keeper.set_clock(-3_600_000)
+    refusal = await refused(store, ask(rate))
+    assert 0 < refusal.retry_after_ms <= 50
+    await keeper.pass_ms(refusal.retry_after_ms)
+    await admitted(store, ask(rate))
+    assert (await store.limit_statuses([rate]))[0].used <= 2
 
 
 async def test_renewing_what_is_settled_brings_nothing_back(store: Store) -> None:

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from datetime import datetime
+from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from gateway.app.snapshot_builder import snapshot
+from gateway.app.snapshot_builder import price_of, snapshot
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.pricing import Price
 from gateway.core.snapshot import Caller, ConfigSnapshot, Timeouts
 from gateway.core.usage import Usage
 from gateway.settings.loading import build
+from gateway.settings.models import PriceSettings
 
 KEY = "gw_secret"
 DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
@@ -78,6 +81,13 @@ def test_an_upstream_gets_its_credential_as_it_wants_it(
     assert target.upstream.headers == (*([header] if header else []), ("x-org", "platform"))
 
 
+def test_an_upstream_gets_its_query_and_the_headers_that_it_is_open_for() -> None:
+    written = {"query": {"api-version": "2024-10-21", "q": "a b&c"}, "pass_headers": ["X-My-Header"]}
+    (target,) = of(upstreams={"main": {"base_url": "http://a/v1", **written}}).models["a/b"].targets
+    assert target.upstream.query == "api-version=2024-10-21&q=a%20b%26c"
+    assert target.upstream.pass_headers == {"x-my-header"}
+
+
 def test_an_upstreams_waits_are_seconds() -> None:
     timeouts = {"connect": "250ms", "first_byte": "2m", "idle": "1s", "total": "1h"}
     upstreams = {
@@ -90,7 +100,7 @@ def test_an_upstreams_waits_are_seconds() -> None:
 
 def test_a_price_is_pico_dollars_a_token_to_the_last_digit() -> None:
     def price(**written: str) -> Price | None:
-        return of(models={"a/b": {"routes": [{"upstream": "main"}], "price": written}}).models["a/b"].price
+        return of(models={"a/b": {"routes": [{"upstream": "main"}], "price": written}}).models["a/b"].targets[0].price
 
     assert price(input="0.15", output="0.60", cached_input="0.07") == Price(150_000, 600_000, 70_000)
     assert price(input="1.1", output="0.000001") == Price(1_100_000, 1, 1_100_000)
@@ -99,6 +109,126 @@ def test_a_price_is_pico_dollars_a_token_to_the_last_digit() -> None:
     costly = price(input="0.15", output="0.60")
     assert costly is not None
     assert costly.cost(Usage(input=1_000_000, output=1_000_000)) == 750_000
+
+
+def test_a_route_has_its_own_price_or_the_models() -> None:
+    routes = [{"upstream": "main"}, {"upstream": "main", "model": "other", "price": {"output": "2"}}]
+    model = of(models={"a/b": {"routes": routes, "price": {"input": "1"}}}).models["a/b"]
+    assert [target.price for target in model.targets] == [Price(1_000_000, 0), Price(0, 2_000_000)]
+    free = of(models={"a/b": {"routes": routes}}).models["a/b"]
+    assert [target.price for target in free.targets] == [None, Price(0, 2_000_000)]
+
+
+def test_each_price_is_in_pico_dollars_for_one() -> None:
+    written = {
+        "input": "1.25",
+        "request": "0.005",
+        "second": "0.000000001",
+        "million_characters": "15",
+        "above": [{"tokens": "200_000", "input": "2.5"}],
+        "tiers": {"flex": {"input": "0.5", "above": [{"tokens": 10, "output": 1}]}},
+    }
+    price = price_of(PriceSettings.model_validate(written))
+    assert price is not None
+    assert (price.input, price.request, price.second, price.character) == (1_250_000, 5 * 10**9, 1_000, 15_000_000)
+    assert [(step.tokens, step.price.input) for step in price.above] == [(200_000, 2_500_000)]
+    assert price.tiers["flex"].above[0].price.output == 1_000_000
+
+
+CLAUDE = {"input": "3", "output": "15", "cached_input": "0.30", "cache_write": "3.75", "cache_write_1h": "6"}
+GEMINI = {"input": "1.25", "output": "10", "above": [{"tokens": "200_000", "input": "2.50", "output": "15"}]}
+GPT = {
+    "input": "2",
+    "output": "8",
+    "cached_input": "0.50",
+    "tiers": {
+        "priority": {"input": "3.50", "output": "14", "cached_input": "0.875"},
+        "flex": {"input": "1", "output": "4"},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("written", "usage", "micro_dollars"),
+    [
+        (CLAUDE, Usage(10_000, 1_000, cached_input=6_000, cache_write=3_000, cache_write_1h=500), 32_550),
+        (GEMINI, Usage(200_000, 1_000), 260_000),
+        (GEMINI, Usage(200_001, 1_000), 515_003),
+        (GPT, Usage(1_000, 100, service_tier="default"), 2_800),
+        (GPT, Usage(1_000, 100, service_tier="priority"), 4_900),
+        ({"second": "0.000030833"}, Usage(audio_ms=90_000), 2_775),
+        ({"image": "0.04"}, Usage(images=3), 120_000),
+        ({"input": "5", "image_input": "10", "image_output": "40"}, Usage(50, 4_160, image_output=4_160), 166_650),
+    ],
+)
+def test_the_examples_of_the_documentation_cost_what_it_says(
+    written: dict[str, Any], usage: Usage, micro_dollars: int
+) -> None:
+    price = price_of(PriceSettings.model_validate(written))
+    assert price is not None
+    assert price.cost(usage) == micro_dollars
+
+
+TOKEN_PRICES = (
+    ("input", "cached_input", "cache_write", "cache_write_1h", "audio_input", "image_input"),
+    ("output", "audio_output", "image_output"),
+)
+"""Each first is the one that the others fall back to."""
+
+UNITS = {
+    "request": "",
+    "image": "images",
+    "search": "searches",
+    "second": "audio_ms",
+    "million_characters": "characters",
+}
+
+
+def random_prices(dice: random.Random) -> dict[str, str]:
+    names = [*TOKEN_PRICES[0], *TOKEN_PRICES[1], "million_characters"]
+    written = {name: f"{dice.randrange(1_000)}.{dice.randrange(10**6):06}" for name in names}
+    written |= {name: f"{dice.randrange(10)}.{dice.randrange(10**9):09}" for name in UNITS if name not in written}
+    return dict(dice.sample(sorted(written.items()), dice.randint(1, len(written))))
+
+
+def random_usage(dice: random.Random) -> Usage:
+    parts = {name: dice.randrange(10**5) for name in TOKEN_PRICES[0][1:] + TOKEN_PRICES[1][1:]}
+    units = {name: dice.randrange(10**4) for name in UNITS.values() if name}
+    entered = sum(parts[name] for name in TOKEN_PRICES[0][1:]) + dice.randrange(10**5)
+    output = sum(parts[name] for name in TOKEN_PRICES[1][1:]) + dice.randrange(10**5)
+    return Usage(entered, output, **parts, **units, service_tier=dice.choice(["", "flex", "priority"]))
+
+
+def exact_dollars(written: dict[str, Any], usage: Usage) -> Fraction:
+    """By the words of docs/configuration.md, in fractions of a dollar, from what is written."""
+    tier = written["tiers"].get(usage.service_tier)
+    given = written | (tier or {})
+    reached = [step for step in (tier or written).get("above", []) if usage.input > step["tokens"]]
+    given |= max(reached, key=lambda step: step["tokens"], default={})
+    total = Fraction(given.get("request", "0"))
+    for whole, *parts in TOKEN_PRICES:
+        rest = getattr(usage, whole)
+        for part in parts:
+            rest -= getattr(usage, part)
+            total += getattr(usage, part) * Fraction(given.get(part, given.get(whole, "0"))) / 10**6
+        total += rest * Fraction(given.get(whole, "0")) / 10**6
+    total += usage.images * Fraction(given.get("image", "0")) + usage.searches * Fraction(given.get("search", "0"))
+    total += Fraction(usage.audio_ms, 1000) * Fraction(given.get("second", "0"))
+    return total + usage.characters * Fraction(given.get("million_characters", "0")) / 10**6
+
+
+def test_ten_thousand_written_prices_charge_the_exact_cost_rounded_once() -> None:
+    dice = random.Random(4)
+    for _ in range(2_500):
+        written: dict[str, Any] = {**random_prices(dice), "tiers": {}}
+        written["above"] = [{**random_prices(dice), "tokens": dice.randint(1, 10**6)} for _ in range(dice.randrange(3))]
+        if dice.random() < 0.5:
+            written["tiers"]["flex"] = random_prices(dice)
+        price = price_of(PriceSettings.model_validate(written))
+        assert price is not None
+        for usage in (random_usage(dice) for _ in range(4)):
+            micro_dollars = exact_dollars(written, usage) * 10**6
+            assert price.cost(usage) == (micro_dollars + Fraction(1, 2)).__floor__(), (written, usage)
 
 
 def test_a_caller_is_known_by_the_sha256_of_its_key_and_bears_the_first_digits_as_id() -> None:

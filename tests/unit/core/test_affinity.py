@@ -28,7 +28,6 @@ def parsed(messages: list[dict[str, Any]], *, affinity: str = "prefix", user: st
         asked_model="m",
         stream=False,
         asks_usage=False,
-        asked_cap=None,
         output_cap=None,
         choices=1,
         user=user,

@@ -52,7 +52,8 @@ def test_codes_tell_errors_apart() -> None:
 
 
 def test_only_hopeless_refusals_tell_clients_not_to_retry() -> None:
-    assert {kind.__name__ for kind in leaves if kind.should_retry is False} == {"RequestExceedsLimit", "QuotaSpent"}
+    hopeless = {kind.__name__ for kind in leaves if kind.should_retry is False}
+    assert hopeless == {"RequestExceedsLimit", "QuotaSpent", "UpstreamAuthFailed"}
 
 
 def test_a_gateway_that_shuts_down_says_when_another_answers() -> None:

@@ -4,222 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.circuit import FAILURES_IN_A_ROW, FIRST_REST_S, FIRST_SHARE, RECOVERY_S, Opening
 from gateway.core.errors import UpstreamTimedOut, UpstreamUnreachable
 from gateway.core.health import (
     DOWN_AFTER_CHECKS,
-    FAILURES_IN_A_ROW,
-    FIRST_REST_S,
-    FIRST_SHARE,
-    LEAST_IN_WINDOW,
-    LONGEST_COOL_DOWN_S,
-    LONGEST_REST_S,
-    RECOVERY_S,
     UP_AFTER_CHECKS,
-    WINDOW_S,
     Change,
-    Circuit,
-    CircuitState,
     Health,
     Outcome,
+    outcome_of_answer,
     outcome_of_error,
-    outcome_of_status,
 )
-from gateway.core.snapshot import Target, Upstream
-
-
-def fail_circuit(circuit: Circuit, times: int, now: float) -> None:
-    for _ in range(times):
-        circuit.failed(circuit.begin(now), now)
-
-
-def opened(now: float = 0.0) -> Circuit:
-    circuit = Circuit()
-    fail_circuit(circuit, FAILURES_IN_A_ROW, now)
-    assert circuit.state(now) is CircuitState.OPEN
-    return circuit
-
-
-def test_failures_in_a_row_open_it() -> None:
-    circuit = Circuit()
-    fail_circuit(circuit, FAILURES_IN_A_ROW - 1, now=0)
-    assert (circuit.state(0), circuit.share(0)) == (CircuitState.CLOSED, 1.0)
-    fail_circuit(circuit, 1, now=0)
-    assert (circuit.state(0), circuit.share(0)) == (CircuitState.OPEN, 0.0)
-
-
-def test_a_success_breaks_the_row() -> None:
-    circuit = Circuit()
-    for _ in range(3):
-        fail_circuit(circuit, FAILURES_IN_A_ROW - 1, now=0)
-        circuit.succeeded(circuit.begin(0), 0)
-    assert circuit.state(0) is CircuitState.CLOSED
-
-
-def test_failing_half_of_the_time_opens_it_once_enough_is_seen() -> None:
-    circuit = Circuit()
-    for number in range(LEAST_IN_WINDOW - 1):
-        (circuit.failed if number % 2 else circuit.succeeded)(circuit.begin(number), number)
-    assert circuit.state(WINDOW_S - 1) is CircuitState.CLOSED
-    fail_circuit(circuit, 1, LEAST_IN_WINDOW)
-    assert circuit.state(LEAST_IN_WINDOW) is CircuitState.OPEN
-
-
-def test_failures_of_long_ago_do_not_count() -> None:
-    circuit = Circuit()
-    for second in range(100 * LEAST_IN_WINDOW):
-        now = second * WINDOW_S / 4
-        (circuit.failed if second % 2 else circuit.succeeded)(circuit.begin(now), now)
-        assert circuit.state(now) is CircuitState.CLOSED
-
-
-def test_when_it_has_rested_one_probe_at_a_time_may_pass() -> None:
-    circuit = opened()
-    assert circuit.wait_s(1) == FIRST_REST_S - 1
-    assert circuit.state(FIRST_REST_S) is CircuitState.HALF_OPEN
-    assert circuit.share(FIRST_REST_S) == 1.0
-    circuit.begin(FIRST_REST_S)
-    assert circuit.share(FIRST_REST_S) == 0.0
-    assert circuit.wait_s(FIRST_REST_S) == 1.0
-
-
-def test_a_probe_that_is_answered_begins_the_recovery() -> None:
-    circuit = opened()
-    now = FIRST_REST_S
-    circuit.answered(circuit.begin(now), now)
-    assert circuit.state(now) is CircuitState.RECOVERING
-    shares = [circuit.share(now + part * RECOVERY_S / 10) for part in range(11)]
-    assert shares[0] == pytest.approx(FIRST_SHARE)
-    assert shares == sorted(shares)
-    assert shares[-1] == 1.0
-    assert circuit.state(now + RECOVERY_S) is CircuitState.CLOSED
-    assert circuit.wait_s(now) == 0.0
-
-
-def test_a_probe_that_fails_doubles_the_rest_up_to_the_longest() -> None:
-    circuit, now, rests = opened(), 0.0, []
-    for _ in range(1_100):
-        rests.append(circuit.wait_s(now))
-        now += rests[-1]
-        fail_circuit(circuit, 1, now)
-    assert rests[:5] == [5, 10, 20, 40, LONGEST_REST_S]
-    assert set(rests[4:]) == {LONGEST_REST_S}
-
-
-def test_one_failed_probe_is_enough_whatever_opened_it() -> None:
-    circuit = Circuit()
-    for number in range(LEAST_IN_WINDOW):
-        (circuit.failed if number % 2 else circuit.succeeded)(circuit.begin(0), 0)
-    now = WINDOW_S + FIRST_REST_S
-    assert circuit.state(now) is CircuitState.HALF_OPEN
-    fail_circuit(circuit, 1, now)
-    assert circuit.state(now) is CircuitState.OPEN
-
-
-def test_after_a_whole_recovery_the_rest_is_short_again() -> None:
-    circuit = opened()
-    fail_circuit(circuit, 1, now=FIRST_REST_S)
-    now = 3 * FIRST_REST_S
-    circuit.succeeded(circuit.begin(now), now)
-    now += RECOVERY_S
-    fail_circuit(circuit, FAILURES_IN_A_ROW, now)
-    assert circuit.wait_s(now) == FIRST_REST_S
-
-
-def test_some_failures_do_not_end_a_recovery_but_a_row_of_them_does() -> None:
-    circuit = opened()
-    now = FIRST_REST_S
-    circuit.succeeded(circuit.begin(now), now)
-    fail_circuit(circuit, FAILURES_IN_A_ROW - 1, now)
-    assert circuit.state(now) is CircuitState.RECOVERING
-    circuit.succeeded(circuit.begin(now), now)
-    fail_circuit(circuit, FAILURES_IN_A_ROW, now)
-    assert circuit.state(now) is CircuitState.OPEN
-
-
-def test_a_probe_whose_client_left_makes_room_for_another() -> None:
-    circuit = opened()
-    now = FIRST_REST_S
-    circuit.left(circuit.begin(now))
-    assert circuit.state(now) is CircuitState.HALF_OPEN
-    assert circuit.share(now) == 1.0
-
-
-def test_what_began_before_it_opened_says_nothing_afterwards() -> None:
-    circuit = Circuit()
-    old = circuit.begin(0)
-    fail_circuit(circuit, FAILURES_IN_A_ROW, now=0)
-    circuit.succeeded(old, 1)
-    circuit.answered(old, 1)
-    assert circuit.state(1) is CircuitState.OPEN
-    now = FIRST_REST_S
-    circuit.begin(now)
-    circuit.failed(old, now)
-    circuit.answered(old, now)
-    circuit.left(old)
-    assert circuit.state(now) is CircuitState.HALF_OPEN
-    assert circuit.share(now) == 0.0
-
-
-def test_an_old_success_does_not_break_a_new_row_of_failures() -> None:
-    circuit = Circuit()
-    old = circuit.begin(0)
-    fail_circuit(circuit, FAILURES_IN_A_ROW, now=0)
-    now = FIRST_REST_S
-    circuit.answered(circuit.begin(now), now)
-    fail_circuit(circuit, FAILURES_IN_A_ROW - 1, now)
-    circuit.succeeded(old, now)
-    fail_circuit(circuit, 1, now)
-    assert circuit.state(now) is CircuitState.OPEN
-
-
-def test_recovering_forgets_what_was_before() -> None:
-    circuit = Circuit()
-    for number in range(LEAST_IN_WINDOW - 1):
-        (circuit.succeeded if number % 2 else circuit.failed)(circuit.begin(0), 0)
-    circuit.recover(0)
-    fail_circuit(circuit, 1, now=0)
-    assert circuit.state(0) is CircuitState.RECOVERING
-
-
-def test_a_cool_down_stops_it_without_opening_it() -> None:
-    circuit = Circuit()
-    circuit.cool_down(20, now=0)
-    circuit.cool_down(10, now=0)
-    assert (circuit.state(0), circuit.share(19), circuit.wait_s(5)) == (CircuitState.CLOSED, 0.0, 15)
-    assert circuit.share(20) == 1.0
-
-
-def test_a_cool_down_of_a_day_is_not_believed() -> None:
-    circuit = Circuit()
-    circuit.cool_down(86_400, now=0)
-    assert circuit.wait_s(0) == LONGEST_COOL_DOWN_S
-
-
-steps = st.lists(
-    st.tuples(st.sampled_from(["begin", "answered", "succeeded", "failed", "left", "cool"]), st.floats(0, 20)),
-    max_size=80,
-)
-
-
-@given(steps)
-def test_whatever_happens_it_can_be_asked_again_once_its_wait_is_over(happenings: list[tuple[str, float]]) -> None:
-    circuit, now, turns = Circuit(), 0.0, []
-    for step, seconds in happenings:
-        now += seconds
-        assert 0.0 <= circuit.share(now) <= 1.0
-        assert (circuit.wait_s(now) == 0) == (circuit.share(now) > 0)
-        if step == "begin" and circuit.share(now) > 0:
-            turns.append(circuit.begin(now))
-        elif step == "cool":
-            circuit.cool_down(seconds, now)
-        elif step == "left" and turns:
-            circuit.left(turns.pop())
-        elif step in {"answered", "succeeded", "failed"} and turns:
-            getattr(circuit, step)(turns[-1], now)
-    for turn in turns:
-        circuit.left(turn)
-    assert circuit.share(now + circuit.wait_s(now)) > 0
-
+from gateway.core.refusals import Fault
+from gateway.core.snapshot import Caller, Target, Upstream
 
 HERE = Upstream("here", "http://here")
 THERE = Upstream("there", "http://there")
@@ -256,6 +53,118 @@ def test_one_model_of_an_upstream_that_fails_leaves_the_others_alone(health: Hea
     assert health.share(TARGET, 0) == 0.0
     assert health.share(OTHER_MODEL, 0) == 1.0
     assert health.share(ELSEWHERE, 0) == 1.0
+
+
+ANN, BEN, EVE = (Caller(key, key, f"team-{key}") for key in ("ann", "ben", "eve"))
+CALLERS = {"a": ANN, "b": BEN, "e": EVE}
+
+
+def play(health: Health, steps: str, now: float = 0.0) -> None:
+    """Attempts one after the other, as pairs: whose it is, and whether it was answered (+), got an error (-), or the
+    server was not reached (x). Those that the circuit does not let through are left out."""
+    outcomes = {"+": Outcome.SUCCEEDED, "-": Outcome.ERROR, "x": Outcome.FAILED}
+    for step in steps.split():
+        whose, how = step
+        if not health.share(TARGET, now, CALLERS[whose]):
+            continue
+        health.begin(TARGET, now, CALLERS[whose]).ended(
+            outcomes[how], now, reason={"-": "500", "x": "refused"}.get(how, "")
+        )
+
+
+@pytest.mark.parametrize(
+    ("steps", "shares"),
+    [
+        # One key gets errors: only that key is kept away, whether or not others have asked.
+        ("a- a- a- a-", "abe"),
+        ("a- a- a- a- a-", "be"),
+        ("b+ a- a- a- a- a-", "be"),
+        # Another key's success is in between, as in traffic of several.
+        ("a- a- a- a- b+ a-", "abe"),
+        # One failure of another may be by chance, two are the server's.
+        ("a- a- a- a- a- b-", "be"),
+        ("a- a- a- a- b- a-", "be"),
+        ("a- a- a- a- a- b- b-", ""),
+        ("a- b- a- b- a-", ""),
+        ("a- b- e- a- a-", ""),
+        # Who is not answered at all is not the cause.
+        ("ax ax ax ax", "abe"),
+        ("ax ax ax ax ax", ""),
+        ("a- a- a- ax ax", ""),
+        # What others get after it has opened for one.
+        ("a- a- a- a- a- b+ b+ e+", "be"),
+        ("a- a- a- a- a- b+ e- b- e-", "be"),
+        ("a- a- a- a- a- bx bx", ""),
+        ("a- a- a- a- a- e+ b- b- b- b- b-", ""),
+    ],
+)
+def test_errors_that_one_key_alone_gets_take_the_target_away_from_that_key_alone(
+    health: Health, steps: str, shares: str
+) -> None:
+    play(health, steps)
+    assert "".join(name for name, caller in CALLERS.items() if health.share(TARGET, 0, caller) > 0) == shares
+
+
+@pytest.mark.parametrize(
+    ("steps", "shares"),
+    [
+        ("a- b+ " * 20, "be"),
+        ("a- a- a- b+ " * 10, "be"),
+        ("a- b- e+ e+ a- b- b+ " * 8, ""),
+        ("a- a- b+ " * 9 + "e- b+ " + "a- b+ " * 5, "be"),
+        ("a+ a- " * 12, "be"),
+        ("a+ b+ b+ a- " * 10, "abe"),
+        ("ax b+ " * 12, ""),
+    ],
+)
+def test_a_rate_of_errors_that_comes_from_one_key_counts_for_that_key_alone(
+    health: Health, steps: str, shares: str
+) -> None:
+    play(health, steps)
+    assert "".join(name for name, caller in CALLERS.items() if health.share(TARGET, 0, caller) > 0) == shares
+
+
+def test_a_circuit_that_is_open_for_one_key_is_probed_by_that_key_alone(health: Health) -> None:
+    play(health, "a- a- a- a- a-")
+    play(health, "b+ e+", FIRST_REST_S)
+    assert (health.share(TARGET, FIRST_REST_S, ANN), health.share(TARGET, FIRST_REST_S, BEN)) == (1.0, 1.0)
+    probe = health.begin(TARGET, FIRST_REST_S, ANN)
+    assert (health.share(TARGET, FIRST_REST_S, ANN), health.share(TARGET, FIRST_REST_S, BEN)) == (0.0, 1.0)
+    play(health, "b+", FIRST_REST_S)
+    assert health.share(TARGET, FIRST_REST_S, ANN) == 0.0
+    probe.ended(Outcome.ERROR, FIRST_REST_S)
+    assert health.wait_s([TARGET], FIRST_REST_S, ANN) == 2 * FIRST_REST_S
+    now = 3 * FIRST_REST_S
+    health.begin(TARGET, now, ANN).ended(Outcome.SUCCEEDED, now)
+    assert health.share(TARGET, now, ANN) == pytest.approx(FIRST_SHARE)
+    assert (health.share(TARGET, now, BEN), health.wait_s([TARGET], now, BEN)) == (1.0, 0.0)
+
+
+def test_an_upstream_is_down_where_its_only_key_gets_errors_until_another_key_is_answered(health: Health) -> None:
+    play(health, "a- a- a- a- a-")
+    assert not health.view([HERE], 0)[0].up
+    play(health, "b+")
+    (seen,) = health.view([HERE], 0)
+    assert (seen.up, seen.models[0].state, seen.models[0].key, seen.models[0].share) == (True, "open", "ann", 0.0)
+
+
+def test_who_is_told_to_wait_waits_and_no_other_team(health: Health) -> None:
+    health.begin(TARGET, 0, ANN).ended(Outcome.BUSY, 0, cool_down_s=300)
+    assert (health.share(TARGET, 299, ANN), health.wait_s([TARGET], 0, ANN)) == (0.0, 300)
+    assert (health.share(TARGET, 0, BEN), health.wait_s([TARGET], 0, BEN)) == (1.0, 0.0)
+    assert health.least_bad([TARGET], 0, ANN) is None
+    assert health.view([HERE], 100)[0].models[0].cooling == {"team-ann": 200}
+
+
+def test_a_circuit_says_why_it_opened(health: Health, noticed: Noticed) -> None:
+    play(health, "a- b- ax", now=1.0)
+    play(health, "a- bx", now=2.0)
+    assert noticed[-1].opening == Opening(2.0, {"500": 3, "refused": 2})
+    play(health, "ax", now=3.0)
+    assert health.view([HERE], 3)[0].models[0].opening == noticed[-1].opening
+    now = 2 + FIRST_REST_S
+    health.begin(TARGET, now, ANN).ended(Outcome.FAILED, now, reason="upstream_timeout")
+    assert noticed[-1].opening == Opening(now, {"500": 3, "refused": 2, "upstream_timeout": 1})
 
 
 def test_an_upstream_whose_settings_change_begins_anew(health: Health) -> None:
@@ -387,22 +296,29 @@ def test_what_is_no_longer_configured_is_forgotten_once_it_is_idle(health: Healt
 
 
 @pytest.mark.parametrize(
-    ("status", "outcome"),
+    ("status", "fault", "outcome"),
     [
-        (200, Outcome.SUCCEEDED),
-        (400, Outcome.SUCCEEDED),
-        (404, Outcome.SUCCEEDED),
-        (422, Outcome.SUCCEEDED),
-        (401, Outcome.FAILED),
-        (403, Outcome.FAILED),
-        (429, Outcome.BUSY),
-        (500, Outcome.FAILED),
-        (503, Outcome.FAILED),
-        (529, Outcome.FAILED),
+        (200, None, Outcome.SUCCEEDED),
+        (400, Fault.CALLER, Outcome.SUCCEEDED),
+        (403, Fault.CALLER, Outcome.SUCCEEDED),
+        (429, Fault.CALLER, Outcome.SUCCEEDED),
+        (500, Fault.CALLER, Outcome.SUCCEEDED),
+        (200, Fault.CALLER, Outcome.SUCCEEDED),
+        (408, Fault.UNKNOWN, Outcome.SUCCEEDED),
+        (200, Fault.UNKNOWN, Outcome.ERROR),
+        (400, Fault.CREDENTIALS, Outcome.ERROR),
+        (401, Fault.CREDENTIALS, Outcome.ERROR),
+        (429, Fault.PROVIDER, Outcome.BUSY),
+        (400, Fault.PROVIDER, Outcome.ERROR),
+        (402, Fault.PROVIDER, Outcome.ERROR),
+        (503, Fault.PROVIDER, Outcome.ERROR),
+        (200, Fault.PROVIDER, Outcome.ERROR),
     ],
 )
-def test_a_callers_mistake_is_no_failure_of_the_upstream(status: int, outcome: Outcome) -> None:
-    assert outcome_of_status(status) is outcome
+def test_what_the_caller_caused_is_no_failure_of_the_upstream(
+    status: int, fault: Fault | None, outcome: Outcome
+) -> None:
+    assert outcome_of_answer(status, fault) is outcome
 
 
 def test_what_was_never_sent_says_nothing_of_the_upstream() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.pricing import FEMTO_PER_MICRO, PRICE_NAMES, Price, PriceTerms
+from gateway.core.pricing import FEMTO_PER_MICRO, PRICE_NAMES, Price, PriceTerms, ceiling, rates_at
 from gateway.core.usage import Usage
 from tests.unit.fakes import PRICE
 
@@ -132,7 +132,7 @@ def random_terms(dice: random.Random, depth: int = 0) -> PriceTerms:
     above = {
         dice.randrange(10**6): prices(dice.sample(PRICE_NAMES, dice.randrange(4))) for _ in range(dice.randrange(3))
     }
-    tiers = {name: random_terms(dice, 1) for name in ("flex", "priority") if not depth and dice.random() < 0.5}
+    tiers = {name: random_terms(dice, 1) for name in ("flex", "priority", "fast") if not depth and dice.random() < 0.5}
     return PriceTerms(base, above, tiers)
 
 
@@ -157,7 +157,7 @@ def random_usage(dice: random.Random) -> Usage:
         searches=dice.randrange(4),
         audio_ms=dice.randrange(10**5),
         characters=dice.randrange(10**4),
-        service_tier=dice.choice(["", "flex", "priority", "default"]),
+        service_tier=dice.choice(["", "flex", "priority", "fast", "default"]),
     )
 
 
@@ -200,37 +200,84 @@ def test_ten_thousand_costs_are_exact_to_the_micro_dollar() -> None:
         assert sum(line.amount for line in price.lines(usage)) == exact * FEMTO_PER_MICRO
 
 
-def test_no_request_costs_more_than_its_ceiling() -> None:
+def reserved(prices: list[Price], asked: str, expected: Usage, output: int) -> int:
+    """What is held for a request with these units and so much output, in micro-dollars."""
+    rates = rates_at(ceiling(prices, asked), expected.input)
+    tokens = (expected.input * rates.input, output * rates.output)
+    return rates.without_tokens(expected) - sum(-pico // MILLION for pico in tokens)
+
+
+SERVED = {
+    "": ["", "default", "flex", "priority"],
+    "auto": ["", "default", "flex", "priority"],
+    "default": ["", "default", "standard", "unheard-of"],
+    "unheard-of": ["", "default", "unheard-of"],
+    "flex": ["", "default", "flex"],
+    "priority": ["", "default", "priority"],
+    "fast": ["", "standard", "fast"],
+}
+"""At which tiers a request may be answered, by the one that it asks for."""
+
+
+def test_no_request_costs_more_than_what_is_reserved_whichever_route_and_tier_serve_it() -> None:
     dice = random.Random(7)
-    for _ in range(2_000):
-        price, most = Price.of(random_terms(dice)), random_usage(dice)
-        ceiling = price.ceiling(most)
-        usage = msgspec.structs.replace(
-            random_usage(dice),
-            images=dice.randint(0, most.images),
-            searches=dice.randint(0, most.searches),
-            audio_ms=dice.randint(0, most.audio_ms),
-            characters=dice.randint(0, most.characters),
-        )
-        if usage.input <= most.input:
-            charge = ceiling.fixed - (-usage.output * ceiling.per_output // 1_000_000)
-            assert price.cost(usage) <= charge
+    compared = 0
+    for _ in range(2_500):
+        prices = [Price.of(random_terms(dice)) for _ in range(dice.randint(1, 3))]
+        asked, most = dice.choice(list(SERVED)), random_usage(dice)
+        for used in (random_usage(dice) for _ in range(8)):
+            usage = msgspec.structs.replace(
+                used,
+                images=dice.randint(0, most.images),
+                searches=dice.randint(0, most.searches),
+                audio_ms=0,
+                characters=dice.randint(0, most.characters),
+                service_tier=dice.choice(SERVED[asked]),
+            )
+            if usage.input <= most.input:
+                compared += 1
+                held = reserved(prices, asked, most, usage.output)
+                assert max(price.cost(usage) for price in prices) <= held, (prices, asked, most, usage)
+    assert compared > 10_000
 
 
 @given(st.integers(0, 2 * 10**6), st.integers(0, 10**6))
-def test_a_ceiling_of_text_alone_is_the_cost_rounded_up(entered: int, output: int) -> None:
+def test_for_text_alone_the_cost_is_reserved_and_no_more(entered: int, output: int) -> None:
     price = Price(150_000, 600_000)
-    ceiling = price.ceiling(Usage(entered), tiers=(), parts=())
-    assert ceiling.per_output == 600_000
-    assert 0 <= ceiling.fixed - price.cost(Usage(entered)) <= 1
+    held = reserved([price], "", Usage(entered), output)
+    assert 0 <= held - price.cost(Usage(entered, output)) <= 2
 
 
-def test_a_ceiling_counts_the_tiers_and_parts_that_may_come() -> None:
-    price = Price.of(WRITTEN)
-    assert price.ceiling(Usage(1_000), tiers=(), parts=()).fixed == 1_250
-    assert price.ceiling(Usage(1_000), tiers=("flex",), parts=()).fixed == 1_250
-    assert price.ceiling(Usage(1_000), tiers=("priority",), parts=()).fixed == 2_000
-    assert price.ceiling(Usage(1_000), tiers=(), parts=("audio_input",)).fixed == 40_000
-    assert price.ceiling(Usage(1_000)).per_output == 30_000_000
-    assert price.ceiling(Usage(200_000), tiers=(), parts=()).per_output == 10_000_000
-    assert price.ceiling(Usage(200_001), tiers=(), parts=()).per_output == 15_000_000
+@pytest.mark.parametrize(
+    ("asked", "entered", "input_price", "output_price"),
+    [
+        ("default", 1_000, 40_000_000, 10_000_000),
+        ("default", 200_000, 40_000_000, 10_000_000),
+        ("default", 200_001, 40_000_000, 15_000_000),
+        ("flex", 1_000, 40_000_000, 10_000_000),
+        ("priority", 100, 40_000_000, 10_000_000),
+        ("priority", 101, 40_000_000, 30_000_000),
+        ("", 101, 40_000_000, 30_000_000),
+        ("fast", 101, 40_000_000, 10_000_000),
+    ],
+)
+def test_the_ceiling_is_the_dearest_list_that_may_be_reached(
+    asked: str, entered: int, input_price: int, output_price: int
+) -> None:
+    rates = rates_at(ceiling([Price.of(WRITTEN)], asked), entered)
+    assert (rates.input, rates.output) == (input_price, output_price)
+
+
+def test_a_prompt_may_be_written_to_the_dearest_cache() -> None:
+    price = Price.of(PriceTerms({"input": 3 * MILLION, "cache_write": 3_750_000, "cache_write_1h": 6 * MILLION}))
+    assert reserved([price], "", Usage(1_000), 0) == price.cost(Usage(1_000, cache_write_1h=1_000)) == 6_000
+
+
+def test_the_fast_mode_costs_more_only_where_it_is_asked_for() -> None:
+    price = Price.of(PriceTerms({"output": 5}, tiers={"fast": PriceTerms({"output": 30})}))
+    assert [ceiling([price], asked)[0].output for asked in ("", "auto", "standard_only", "fast")] == [5, 5, 5, 30]
+
+
+def test_equal_prices_have_equal_hashes() -> None:
+    assert hash(Price.of(WRITTEN)) == hash(Price.of(WRITTEN))
+    assert len({Price.of(WRITTEN), Price.of(WRITTEN), Price(1, 1)}) == 2

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.health import FAILURES_IN_A_ROW, FIRST_REST_S, FIRST_SHARE, RECOVERY_S, Candidate, Change, Outcome
+from gateway.core.circuit import FAILURES_IN_A_ROW, FIRST_REST_S, FIRST_SHARE, RECOVERY_S, Opening
+from gateway.core.health import Candidate, Change, Outcome
 from gateway.core.retry import MOST
 from gateway.core.routing import Balance, RoutingState
 from gateway.core.snapshot import Model, Target, Upstream
@@ -41,7 +42,7 @@ def test_equals_take_turns_before_the_next_priority(routing: RoutingState) -> No
 def test_a_target_that_is_not_well_is_not_in_the_order(routing: RoutingState, noticed: list[Change]) -> None:
     break_down(routing, A)
     assert routing.order(MODEL, b"", NOW) == [B, C]
-    assert noticed == [Change("a", "m", "closed", "open")]
+    assert noticed == [Change("a", "m", "closed", "open", Opening(NOW, {}))]
 
 
 ONLY = Model("only", (A,))

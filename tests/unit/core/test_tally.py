@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.endpoints import CHAT, COMPLETIONS, ENDPOINTS, Endpoint
+from gateway.core.refusals import Fault
 from gateway.core.sse import data_of
 from gateway.core.tally import HELD_MAX, KEPT_MAX, PlainTally, StreamTally
 from gateway.core.usage import Usage
@@ -552,8 +553,8 @@ PLAIN_REPORT = json.dumps({"prompt_tokens": 12, "completion_tokens": 45, "total_
 PLAIN_NUMBERS = Usage(12, 45)
 
 
-def plain(body: bytes, step: int = 10**9, *, failed: bool = False) -> PlainTally:
-    tally = PlainTally(CHAT, failed=failed)
+def plain(body: bytes, step: int = 10**9, *, fault: Fault | None = None) -> PlainTally:
+    tally = PlainTally(CHAT, fault=fault)
     for at in range(0, len(body), step):
         tally.feed(body[at : at + step])
     return tally
@@ -575,6 +576,7 @@ def test_the_usage_of_a_plain_answer_is_found_at_either_end(size: int, first: bo
     assert tally.usage == PLAIN_NUMBERS
 
 
+@settings(deadline=None, max_examples=20)
 @given(st.integers(-400, 400), st.integers(1, 400))
 def test_usage_at_the_border_of_what_is_kept_is_found(offset: int, last: int) -> None:
     body = body_of(KEPT_MAX + offset)
@@ -590,7 +592,7 @@ def test_a_plain_answer_without_usage_has_none(body: bytes) -> None:
 
 
 def test_an_error_body_has_neither_usage_nor_text() -> None:
-    tally = plain(b'{"error":{"message":"bad"},"usage":' + PLAIN_REPORT + b"}", failed=True)
+    tally = plain(b'{"error":{"message":"bad"},"usage":' + PLAIN_REPORT + b"}", fault=Fault.CALLER)
     assert (tally.usage, tally.delivered, tally.failed) == (None, 0, True)
 
 

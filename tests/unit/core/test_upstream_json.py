@@ -6,12 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.refusals import Fault
 from gateway.core.upstream_json import (
+    SCANNED_MAX,
     Nullable,
     ends_choice,
     error_message,
+    fault_of_body,
     has_choice,
     object_of,
+    reported_fault,
 )
 
 
@@ -90,3 +94,47 @@ def test_bytes_that_are_no_json_report_nothing(body: bytes) -> None:
     assert members is None or isinstance(members, dict)
     error_message(body)
     error_message(b'{"error":' + body + b"}")
+
+
+POLICY = b'{"error":{"code":"content_policy_violation","message":"flagged"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (POLICY + b"}", Fault.CALLER),
+        (b"\xef\xbb\xbf" + POLICY + b"}", Fault.CALLER),
+        (b"[" + POLICY + b"}]", Fault.CALLER),
+        (POLICY + b',"more":"\\ud800"}', Fault.CALLER),
+        (POLICY + b',"more":"is cut', Fault.CALLER),
+        (POLICY + b',"more":[' + b"1," * SCANNED_MAX, Fault.CALLER),
+        (b"[]", Fault.PROVIDER),
+        (b"[1]", Fault.PROVIDER),
+        (b"<html>", Fault.PROVIDER),
+        (b"", Fault.PROVIDER),
+        (b"[" * 100_000, Fault.PROVIDER),
+    ],
+)
+def test_the_body_of_an_error_says_whose_fault_it_is_as_far_as_it_can_be_read(body: bytes, fault: Fault) -> None:
+    assert fault_of_body(500, body) is fault
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (POLICY.decode() + "}", Fault.CALLER),
+        ('{"type":"error","code":"server_error"}', Fault.PROVIDER),
+        ('{"object":"error","type":"BadRequestError","code":400}', Fault.CALLER),
+        ('{"type":"response.failed","response":{"error":{"code":"invalid_prompt"}}}', Fault.CALLER),
+        ('{"type":"response.failed","response":{"error":null}}', Fault.UNKNOWN),
+        ('{"promptFeedback":{"blockReason":"SAFETY"}}', Fault.CALLER),
+        ('{"base_resp":{"status_code":1026}}', Fault.CALLER),
+        ('{"base_resp":{"status_code":0},"choices":[]}', None),
+        ('{"promptFeedback":{},"candidates":[]}', None),
+        ('{"type":"response.completed","response":{"error":null}}', None),
+        ('{"object":"response","error":null,"code":"x"}', None),
+        ('{"choices":[]}', None),
+    ],
+)
+def test_an_event_says_whose_fault_its_failure_is(text: str, fault: Fault | None) -> None:
+    assert reported_fault(of(text)) is fault

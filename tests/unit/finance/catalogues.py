@@ -56,6 +56,20 @@ LONG = ModelInfo(
         output_video_mtok="99",
     ),
 )
+GROWN = ModelInfo(
+    id="grown-1",
+    match=ClauseEquals("grown-1"),
+    prices=price(
+        input_mtok=TieredPrices(Decimal(1), [Tier(200_000, Decimal(2)), Tier(500_000, Decimal(3))]),
+        output_mtok=above("2", 200_000, "4"),
+        cache_write_mtok="0.08333333333333334",
+    ),
+    price_variants=[
+        PriceVariant({"service_tier": "default"}, price()),
+        PriceVariant({"service_tier": "priority"}, price(output_mtok="9")),
+        PriceVariant({"speed": "fast"}, price(input_mtok="6")),
+    ],
+)
 HEARD = ModelInfo(id="heard-1", match=ClauseEquals("heard-1"), prices=price(audio_hours="0.36"))
 CHEAPER_LATER = ModelInfo(
     id="falling-1",
@@ -82,7 +96,10 @@ TWICE = [
 
 def catalogue() -> PriceCatalogue:
     openai = Provider(
-        "openai", "OpenAI", r"https://api\.openai\.com", models=[PLAIN, LONG, HEARD, CHEAPER_LATER, BY_THE_HOUR, *TWICE]
+        "openai",
+        "OpenAI",
+        r"https://api\.openai\.com",
+        models=[PLAIN, LONG, GROWN, HEARD, CHEAPER_LATER, BY_THE_HOUR, *TWICE],
     )
     google = Provider("google", "Google", r"https://(.*\.)?googleapis\.com", models=[LONG])
     azure = Provider("azure", "Azure", r"https://.*\.openai\.azure\.com", fallback_model_providers=["openai"])

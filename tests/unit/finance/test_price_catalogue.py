@@ -55,6 +55,32 @@ def test_prices_of_long_inputs_of_units_and_what_cannot_be_said() -> None:
     assert usd(entry("main", "heard-1")) == {"second": "0.0001"}
 
 
+def test_one_step_prices_a_request_so_that_it_names_all_that_grew_before_it() -> None:
+    found = usd(entry("main", "grown-1"))
+    steps = {field: amount for field, amount in found.items() if field.startswith("above")}
+    assert steps == {
+        "above.200000.input": "2",
+        "above.200000.output": "4",
+        "above.500000.input": "3",
+        "above.500000.output": "4",
+    }
+    assert found["cache_write"] == "0.083333"
+
+
+def test_a_tier_has_the_steps_that_it_shares_and_a_fast_mode_is_a_tier() -> None:
+    found = usd(entry("main", "grown-1"))
+    assert {field for field in found if field.startswith("tiers.default")} == set()
+    assert {field: amount for field, amount in found.items() if field.startswith("tiers.priority")} == {
+        "tiers.priority.output": "9",
+        "tiers.priority.above.200000.input": "2",
+        "tiers.priority.above.500000.input": "3",
+    }
+    assert {field: amount for field, amount in found.items() if field.startswith("tiers.fast")} == {
+        "tiers.fast.input": "6",
+        "tiers.fast.above.200000.output": "4",
+    }
+
+
 def test_the_price_is_that_of_today() -> None:
     assert usd(entry("main", "falling-1")) == {"input": "4", "output": "4"}
 
@@ -79,6 +105,7 @@ def test_a_price_has_the_shape_of_the_configuration_and_back() -> None:
         "above.200000.output": Decimal(9),
         "above.1000000.input": Decimal(7),
         "tiers.priority.input": Decimal(5),
+        "tiers.priority.above.200000.input": Decimal(8),
     }
     price = nested(fields)
     assert price == {
@@ -87,7 +114,7 @@ def test_a_price_has_the_shape_of_the_configuration_and_back() -> None:
             {"tokens": 200_000, "input": Decimal(6), "output": Decimal(9)},
             {"tokens": 1_000_000, "input": Decimal(7)},
         ],
-        "tiers": {"priority": {"input": Decimal(5)}},
+        "tiers": {"priority": {"input": Decimal(5), "above": [{"tokens": 200_000, "input": Decimal(8)}]}},
     }
     assert flat(price | {"output": None}) == fields
 
@@ -104,10 +131,15 @@ def test_a_price_has_the_shape_of_the_configuration_and_back() -> None:
         ("above.100.cache_write", 4),
         ("above.100.output", 9),
         ("tiers.flex.input", 3),
+        ("tiers.fast.above.100.input", 8),
+        ("tiers.fast.above.100.output", 20),
+        ("tiers.fast.above.100.audio_output", 20),
+        ("tiers.fast.above.100.cache_write", 4),
     ],
 )
 def test_what_is_left_out_falls_back(field: str, usd: int | None) -> None:
     fields = {"input": Decimal(3), "output": Decimal(9), "cache_write": Decimal(4), "above.100.input": Decimal(6)}
+    fields |= {"tiers.fast.output": Decimal(20), "tiers.fast.above.100.input": Decimal(8)}
     assert charged(fields, field) == usd
 
 

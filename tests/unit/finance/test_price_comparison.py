@@ -104,6 +104,40 @@ def test_the_prices_file_is_yaml_that_leaves_no_difference(name: str) -> None:
     assert "# own: plain-1: no provider of the catalogue" in text
 
 
+def test_prices_that_are_pasted_into_the_configuration_are_the_catalogues() -> None:
+    models = {name: model(name=name) for name in ("plain-1", "long-1", "falling-1", "heard-1", "grown-1")}
+    text = prices_file(settings_with(**models), catalogue())
+    priced = {name: models[name] | written for name, written in yaml.safe_load(text)["models"].items()}
+    settings = settings_with(**priced)
+    rows = compare(settings, catalogue())
+    assert {row.model for row in rows} == set(models)
+    assert all(row.status is PriceStatus.SAME and row.written and row.configured == row.catalogue for row in rows)
+    assert prices_file(settings, catalogue()) == text
+
+
+def test_a_warning_names_the_setting_wherever_it_is_in_the_price() -> None:
+    step = {"tokens": 200_000, "input": 99}
+    price = {
+        "input": 1,
+        "output": 2,
+        "above": [{"tokens": 9, "output": 2}, step],
+        "tiers": {"priority": {"above": [step]}},
+    }
+    settings = settings_with(chat={"routes": [{"upstream": "main", "model": "grown-1", "price": price}]})
+    path = ("models", "chat", "routes", 0, "price")
+    assert [found.path for found in warnings(settings, catalogue()) if found.path[-1] == "input"] == [
+        (*path, "above", 1, "input"),
+        (*path, "tiers", "priority", "above", 0, "input"),
+    ]
+
+
+def test_a_routes_own_price_is_compared_and_not_the_models() -> None:
+    own = {"input": 2, "output": 8, "cached_input": 0.5, "tiers": {"flex": {"input": 1, "output": 4}}}
+    routes = [{"upstream": "main", "model": "plain-1", "price": own}]
+    rows = compare(settings_with(chat={"routes": routes, "price": {"input": 999}}), catalogue())
+    assert {row.status for row in rows} == {PriceStatus.SAME}
+
+
 def test_a_route_with_another_price_is_a_comment_in_the_prices_file() -> None:
     routes = [{"upstream": "main", "model": "falling-1"}, {"upstream": "main", "model": "plain-1"}]
     text = prices_file(settings_with(chat={"routes": routes}), catalogue())

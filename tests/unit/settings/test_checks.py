@@ -96,6 +96,31 @@ def test_headers_are_not_those_that_the_gateway_sets_itself() -> None:
     )
 
 
+PRIVATE = "can carry a credential of the client, which no upstream may see"
+NO_PATTERN = (
+    "models.openai/*: is read as it is, and not as a pattern, but has one of * ? [ ]; write each model by its name"
+)
+
+
+def test_a_header_that_never_passes_cannot_be_let_through() -> None:
+    text = VALID.replace("9000/v1}", "9000/v1, pass_headers: [x-my-header, Cookie]} # !")
+    assert_refused(text, "upstreams.main.pass_headers[1]: " + PRIVATE)
+    upstream = loaded(text.replace(", Cookie", "")).settings.upstreams["main"]
+    assert upstream.pass_headers == ("x-my-header",)
+
+
+def test_a_parameter_of_the_query_is_given_once() -> None:
+    text = VALID.replace("9000/v1}", "9000/v1?api-version=1, query: {api-version: 2}} # !")
+    assert_refused(text, "upstreams.main.query.api-version: is in the query of `base_url` too; leave one of them out")
+    upstream = loaded(text.replace("?api-version=1", "?tenant=1")).settings.upstreams["main"]
+    assert (upstream.base_url, upstream.query) == ("http://127.0.0.1:9000/v1?tenant=1", {"api-version": "2"})
+
+
+def test_a_models_name_is_not_a_pattern() -> None:
+    assert_refused(VALID + "  'openai/*': {routes: [{upstream: main}]} # !\n", NO_PATTERN)
+    assert "My Model.gguf" in loaded(VALID + "  My Model.gguf: {routes: [{upstream: main}]}\n").settings.models
+
+
 def test_a_pattern_of_a_team_or_a_key_matches_a_model_that_it_can_use() -> None:
     assert_refused(
         VALID
@@ -341,6 +366,100 @@ def test_a_price_that_has_an_error_of_its_own_is_not_taken_for_none() -> None:
     )
 
 
+def priced(price: str, *, tail: str = "") -> str:
+    """The first model with this price, on a line of its own; the price of its route is left out."""
+    return VALID.replace("price: {input: 0.15, output: 0.60}", f"price: {price}") + tail
+
+
+@pytest.mark.parametrize(
+    ("price", "message"),
+    [
+        ("{}", "price: is empty; name at least one price, or leave it out"),
+        ("{above: [], tiers: {}}", "price: is empty; name at least one price, or leave it out"),
+        ("{input: 1, tiers: {flex: {}}}", "price.tiers.flex: is empty; name at least one price, or leave it out"),
+        ("{input: 1, above: [{tokens: 9}]}", "price.above[0]: is empty; name at least one price, or leave it out"),
+        ("{above: [{input: 9}]}", "price.above[0].tokens: is missing; it is required"),
+        (
+            "{above: [{tokens: 9, input: 1}, {tokens: 9, output: 1}]}",
+            "price.above[1].tokens: is the same as of another step; put their prices into one",
+        ),
+        ("{cached_imput: 1}", "price.cached_imput: is not a known setting; did you mean cached_input?"),
+        (
+            "{tiers: {flex: {above: [{tokens: 9, outputs: 1}]}}}",
+            "price.tiers.flex.above[0].outputs: is not a known setting; did you mean output?",
+        ),
+        (
+            "{second: 0.0000000001}",
+            "price.second: must be USD per unit: a number from 0 to 1000000 with at most 9 decimals",
+        ),
+        (
+            "{million_characters: 0.0000001}",
+            (
+                "price.million_characters: must be USD per million characters: "
+                "a number from 0 to 1000000 with at most 6 decimals"
+            ),
+        ),
+        (
+            "{tiers: {PRIORITY: {input: 1}}}",
+            "price.tiers.PRIORITY: its name must be 1 to 64 small letters, digits, dashes and underscores",
+        ),
+    ],
+)
+def test_a_price_that_says_nothing_or_cannot_be_kept_is_refused(price: str, message: str) -> None:
+    assert_refused(priced(price + " # !"), f"models.openai/gpt-oss-120b.{message}")
+
+
+def test_no_price_is_required_by_itself() -> None:
+    assert loaded(priced("{second: 0.000030833}") + TEAM).warnings == ()
+    assert loaded(priced("{image: 0.04, tiers: {flex: {image: 0.02}}}") + TEAM).warnings == ()
+
+
+def test_a_route_may_have_the_price_that_a_limit_of_money_needs() -> None:
+    usd = "limits: [{usd: 1, per: day, models: [local/free]}]\n"
+    free = "  local/free:\n    routes: [{upstream: main}]\n"
+    assert_refused(
+        (VALID + usd).replace("[local/free]}]", "[local/free]}] # !"),
+        "limits[0].usd: counts models without a price: local/free; give them one or narrow `models`",
+    )
+    own = free.replace("main}]", "main, price: {output: 1}}]")
+    assert loaded(VALID.replace(free, own) + usd + TEAM).warnings == ()
+    half = free.replace("main}]", "main, price: {output: 1}}, {upstream: main, model: other}]")
+    assert_refused(
+        VALID.replace(free, half) + usd.replace("]}]", "]}] # !"),
+        "limits[0].usd: counts models without a price: local/free; give them one or narrow `models`",
+    )
+    routes = "    routes:\n      - {upstream: main, price: {output: 1}}\n      - {upstream: main, model: other} # !\n"
+    assert_warned(
+        VALID.replace(free, "  local/free:\n" + routes) + TEAM,
+        "models.local/free.routes[1]: has no price, so that what it serves is free",
+    )
+
+
+def test_output_that_is_free_is_a_warning_where_the_model_answers_in_text() -> None:
+    message = (
+        "models.openai/gpt-oss-120b.price: has no `output`, so that the output is free; write `output: 0` if it is"
+    )
+    assert_warned(priced("{input: 1} # !") + TEAM, message)
+    assert loaded(priced("{input: 1, output: 0}") + TEAM).warnings == ()
+    assert loaded(priced("{input: 1}").replace("    max_output_tokens: 1000\n", "") + TEAM).warnings == ()
+
+
+def test_a_service_tier_that_no_api_names_is_a_warning() -> None:
+    (warning,) = loaded(priced("{output: 1, tiers: {prioritty: {output: 2}}}") + TEAM).warnings
+    assert warning.setting == "models.openai/gpt-oss-120b.price.tiers.prioritty"
+    assert loaded(priced("{output: 1, tiers: {priority: {output: 2}, fast: {output: 2}}}") + TEAM).warnings == ()
+
+
+def test_searches_that_are_free_are_a_warning_under_a_limit_of_money() -> None:
+    usd = "limits: [{usd: 1, per: day, models: [openai/*]}]\n"
+    searching = priced("{output: 1} # !").replace("base_url: http://127.0.0.1:9000/v1", "preset: openai")
+    message = "has no `search`, so that web searches are free; name their price, or `search: 0`"
+    assert_warned(searching + usd + TEAM, f"models.openai/gpt-oss-120b.price: {message}")
+    assert loaded(searching + TEAM).warnings == ()
+    assert loaded(priced("{output: 1}") + usd + TEAM).warnings == ()
+    assert loaded(searching.replace("output: 1", "output: 1, search: 0") + usd + TEAM).warnings == ()
+
+
 def test_two_limits_of_one_place_cannot_have_one_name() -> None:
     assert_refused(
         VALID
@@ -370,6 +489,34 @@ def test_a_model_under_a_quota_without_a_longest_answer_is_a_warning() -> None:
         "{concurrent: 1}",
     ):
         assert loaded(text + f"limits: [{harmless}]\n" + TEAM).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("limit", "longest", "requests"),
+    [
+        # Fourteen shares from 12,500 down to 2,203, then 2,048 each.
+        ("{tokens: 100_000, per: month}", 128_000, 22),
+        ("{output_tokens: 100_000, per: day}", 10_000, 22),
+        ("{tokens: 31_000, per: day, models: [openai/*]}", 1_000, 31),
+        ("{tokens: 31_001, per: day}", 1_000, None),
+        ("{tokens: 31_000, per: hour}", 1_000, None),
+        ("{input_tokens: 10, per: day}", 1_000, None),
+        ("{usd: 0.06, per: day, models: [openai/*]}", 128_000, 22),
+        ("{usd: 0.06, per: day, mode: shadow, models: [openai/*]}", 128_000, 22),
+        ("{usd: 500, per: month, models: [openai/*]}", 128_000, None),
+    ],
+)
+def test_a_quota_that_few_parallel_requests_exhaust_is_a_warning(
+    limit: str, longest: int, requests: int | None
+) -> None:
+    text = VALID.replace("1000", str(longest), 1) + TEAM + f"limits:\n  - {limit}"
+    if requests is None:
+        assert loaded(text).warnings == ()
+        return
+    (warning,) = loaded(text).warnings
+    assert warning.setting == f"limits[0].{limit[1:].partition(':')[0]}"
+    message = f"would be exhausted by {requests} parallel requests without `max_tokens` to openai/gpt-oss-120b: "
+    assert warning.message.startswith(message)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,17 @@ def test_a_reference_may_stand_for_every_scalar_and_grouped_digits_for_numbers()
     assert re.search(SCHEMA["$defs"]["GroupedDigits"]["pattern"], "200_000")
 
 
+def test_a_price_names_at_least_one_thing_in_the_schema_too() -> None:
+    sections = {name: SCHEMA["$defs"][name] for name in ("PriceSettings", "TierPriceSettings", "PriceStepSettings")}
+    assert {name: section["minProperties"] for name, section in sections.items()} == {
+        "PriceSettings": 1,
+        "TierPriceSettings": 1,
+        "PriceStepSettings": 2,
+    }
+    assert sections["PriceStepSettings"]["required"] == ["tokens"]
+    assert [section.get("required", []) for section in list(sections.values())[:2]] == [[], []]
+
+
 def test_a_limit_has_one_meter_in_the_schema_too() -> None:
     meters = [alternative["required"] for alternative in SCHEMA["$defs"]["LimitSettings"]["oneOf"]]
     assert meters == [["requests"], ["tokens"], ["input_tokens"], ["output_tokens"], ["usd"], ["concurrent"]]

@@ -10,7 +10,7 @@ from gateway.core.errors import QuotaSpent, RateExceeded, StoreUnavailable
 from gateway.core.estimate import OUTPUT_AT_FIRST, Estimates
 from gateway.core.input_size import InputSize
 from gateway.core.limits import Limit, Meter, Per
-from gateway.core.pricing import Price
+from gateway.core.pricing import Price, PriceTerms
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
 from gateway.core.snapshot import Model
 from gateway.stages.admit import MOST_WITHOUT_CAP, admission_request, admit
@@ -55,9 +55,52 @@ def test_every_choice_may_produce_its_own_output() -> None:
 
 
 def test_a_cost_is_rounded_up() -> None:
-    cheap = msgspec.structs.replace(MODEL, price=Price(input=1, output=1, cached_input=1))
+    cheap = Model("m", (target(price=Price(input=1, output=1)),))
     ask = asked(limit(Meter.USD, Per.DAY), model=cheap, max_tokens=1)
     assert (ask.charges[0].fixed, ask.charges[0].amount(1)) == (1, 2)
+
+
+PRIORITY = {"priority": PriceTerms({"input": 6_000_000, "output": 24_000_000})}
+CHEAP = Price.of(PriceTerms({"input": 1_000_000, "output": 4_000_000}))
+DEAR = Price.of(PriceTerms({"input": 3_000_000, "output": 12_000_000}, {50: {"input": 5_000_000}}, tiers=PRIORITY))
+
+
+@pytest.mark.parametrize(
+    ("prices", "members", "fixed", "per_output"),
+    [
+        ([CHEAP], {}, 100, 4_000_000),
+        ([CHEAP, None], {}, 100, 4_000_000),
+        ([CHEAP, DEAR], {"service_tier": "default"}, 500, 12_000_000),
+        ([CHEAP, DEAR], {"service_tier": "priority"}, 600, 24_000_000),
+        ([CHEAP, DEAR], {"service_tier": "auto"}, 600, 24_000_000),
+        ([CHEAP, DEAR], {}, 600, 24_000_000),
+    ],
+)
+def test_dollars_are_reserved_at_the_dearest_route_and_tier_that_may_serve(
+    prices: list[Price | None], members: dict[str, Any], fixed: int, per_output: int
+) -> None:
+    model = Model("m", tuple(target(str(number), price=price) for number, price in enumerate(prices)))
+    (charge,) = asked(limit(Meter.USD, Per.DAY), model=model, **members).charges
+    assert (charge.fixed, charge.per_output) == (fixed, per_output)
+
+
+@pytest.mark.parametrize(
+    ("path", "members", "micro_dollars"),
+    [
+        ("/v1/images/generations", {"prompt": "A cat", "n": 3}, 120_000),
+        ("/v1/images/generations", {"prompt": "A cat"}, 40_000),
+        ("/v1/audio/speech", {"input": "Grüße"}, 75),
+        ("/v1/rerank", {"query": "q", "documents": ["d"] * 101}, 4_000),
+    ],
+)
+def test_units_that_a_request_asks_for_are_reserved(path: str, members: dict[str, Any], micro_dollars: int) -> None:
+    prices = {"image": 40_000_000_000, "character": 15_000_000, "search": 2_000_000_000}
+    model = Model("m", (target(price=Price.of(PriceTerms(prices))),))
+    caller = msgspec.structs.replace(CALLER, limits=(limit(Meter.USD, Per.DAY),))
+    exchange, parsed = exchange_of(body_of(**members), model=model, caller=caller, endpoint=ENDPOINTS[path])
+    exchange.estimated_input = 0
+    (charge,) = admission_request(exchange, parsed, 0).charges
+    assert (charge.fixed, charge.per_output) == (micro_dollars, 0)
 
 
 def test_without_a_cap_what_answers_lately_needed_is_likely() -> None:
@@ -94,6 +137,42 @@ def test_without_a_maximum_the_context_leaves_what_the_input_does_not_take(
 def test_a_maximum_is_taken_as_it_is_whatever_the_context() -> None:
     model = msgspec.structs.replace(MODEL, context_window=150, max_output_tokens=120)
     assert asked(model=model, expected=200).most == 120
+
+
+def test_a_large_cap_makes_no_answer_likelier() -> None:
+    ask = asked(limit(Meter.TOKENS), expected=200, max_tokens=128_000)
+    assert (ask.likely, ask.most) == (200, 128_000)
+
+
+@pytest.mark.parametrize(
+    ("members", "expected", "enough"),
+    [
+        ({}, 200, 2_048),
+        ({}, 5_000, 10_000),
+        ({"n": 2}, 5_000, 20_000),
+        ({"thinking_budget": 10_000}, 200, 11_024),
+        ({"thinking_budget": 10_000, "max_tokens": 10_500}, 200, 11_024),
+    ],
+)
+def test_a_quota_grants_what_answers_need_twice_over_and_room_to_think(
+    members: dict[str, Any], expected: int, enough: int
+) -> None:
+    assert asked(limit(Meter.TOKENS, Per.MONTH), expected=expected, **members).enough == enough
+
+
+def test_a_quota_must_pay_for_more_than_a_thinking_budget() -> None:
+    ask = asked(expected=200, thinking_budget=10_000, max_tokens=16_000)
+    assert (ask.least, ask.most) == (10_001, 16_000)
+    # Where nothing caps the answer, it may at least do what it was asked for.
+    assert asked(expected=200, thinking_budget=10_000).most == 10_001
+    assert asked(expected=200, thinking_budget=10_000, max_tokens=9_000).least == 1
+
+
+async def test_a_quota_that_does_not_pay_for_a_thinking_budget_says_so() -> None:
+    exchange, parsed = exchange_of(body_of(thinking_budget=10_000, max_tokens=16_000))
+    spent = Refusal(LimitStatus(limit(Meter.TOKENS, Per.MONTH), 1, 0, 0, NOW_MS + 1), 1, RefusalReason.SPENT, 5, NOW_MS)
+    with pytest.raises(QuotaSpent, match=r"thinking budget of 10,000 tokens"):
+        await admit(exchange, parsed, Estimates(), Ledgers(spent))
 
 
 def test_a_small_cap_beside_a_large_one_hides_nothing() -> None:

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 
 from gateway.core.endpoints import CHAT, ENDPOINTS, Endpoint
 from gateway.core.errors import BodyUnreadable, CallerError, FieldInvalid, ModelUnknown
+from gateway.core.pricing import Price, PriceTerms
 from gateway.core.request import ParsedRequest
 from gateway.core.snapshot import Caller, Model
 from gateway.stages.parse_request import parse_request
-from tests.unit.fakes import CALLER, body_of, catalogue_of
+from tests.unit.fakes import CALLER, PRICE, body_of, catalogue_of, target
 
 LARGE = Model("openai/large", (), aliases=("large",), max_output_tokens=1_000)
+BRIEF = Model("openai/brief", (), aliases=("brief",), max_output_tokens=200)
 SMALL = Model("m", ())
-CATALOGUE = catalogue_of(LARGE, SMALL)
+CATALOGUE = catalogue_of(LARGE, BRIEF, SMALL)
 
 
 def read_body(body: bytes, *, endpoint: Endpoint = CHAT, caller: Caller = CALLER) -> ParsedRequest:
@@ -33,14 +35,53 @@ def test_what_the_gateway_must_know_is_read_and_the_bytes_stay() -> None:
     parsed = read_body(body)
     assert (parsed.model, parsed.asked_model, parsed.endpoint) == (SMALL, "m", CHAT)
     assert (parsed.stream, parsed.asks_usage, parsed.choices, parsed.user) == (True, True, 3, "ann")
-    assert (parsed.asked_cap, parsed.output_cap) == (50, 50)
+    assert parsed.output_cap == 50
     assert parsed.members.body is body
+
+
+PRICED = Model("m", (target(price=PRICE),))
+DEARER = Price.of(PriceTerms({"output": 1}, tiers={"priority": PriceTerms({"output": 2})}))
+WITH_PRIORITY = Model("m", (target(price=PRICE), target("second", price=DEARER)))
+
+
+@pytest.mark.parametrize(
+    ("path", "members", "member"),
+    [
+        ("/v1/chat/completions", {"service_tier": "priority"}, "service_tier"),
+        ("/v1/chat/completions", {"service_tier": "Priority"}, "service_tier"),
+        ("/v1/responses", {"service_tier": "fast"}, "service_tier"),
+        ("/v1/messages", {"service_tier": "priority", "max_tokens": 9}, "service_tier"),
+        ("/v1/messages", {"speed": "fast", "max_tokens": 9}, "speed"),
+        ("/v1/embeddings", {"input": "text", "service_tier": "priority"}, "service_tier"),
+    ],
+)
+def test_a_dearer_tier_without_a_price_is_refused_where_the_model_has_a_price(
+    path: str, members: dict[str, Any], member: str
+) -> None:
+    def read_for(model: Model) -> ParsedRequest:
+        return parse_request(body_of(**members), ENDPOINTS[path], CALLER, catalogue_of(model))
+
+    with pytest.raises(FieldInvalid) as refused:
+        read_for(PRICED)
+    assert (refused.value.code, refused.value.param) == ("invalid_value", member)
+    assert "price.tiers." in str(refused.value)
+    assert read_for(SMALL).tier in {"priority", "fast"}
+
+
+@pytest.mark.parametrize("tier", ["auto", "default", "standard_only", "flex", "scale", None])
+def test_a_tier_that_costs_no_more_than_the_usual_one_needs_no_price(tier: str | None) -> None:
+    assert parse_request(body_of(service_tier=tier), CHAT, CALLER, catalogue_of(PRICED)).tier == (tier or "")
+
+
+def test_a_tier_is_accepted_where_one_route_has_a_price_for_it() -> None:
+    parsed = parse_request(body_of(service_tier="priority"), CHAT, CALLER, catalogue_of(WITH_PRIORITY))
+    assert parsed.tier == "priority"
 
 
 def test_what_is_not_said_has_its_default() -> None:
     parsed = read_with()
     assert (parsed.stream, parsed.asks_usage, parsed.choices, parsed.user) == (False, False, 1, "")
-    assert (parsed.asked_cap, parsed.output_cap) == (None, None)
+    assert parsed.output_cap is None
 
 
 @pytest.mark.parametrize(
@@ -143,23 +184,58 @@ def test_null_is_as_if_it_were_not_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("caps", "model", "asked", "output_cap"),
+    ("caps", "model", "output_cap"),
     [
-        ({}, "m", None, None),
-        ({}, "large", None, 1_000),
-        ({"max_tokens": 5}, "large", 5, 5),
-        ({"max_tokens": 5_000}, "large", 5_000, 1_000),
-        ({"max_completion_tokens": 5}, "m", 5, 5),
-        ({"max_tokens": 5, "max_completion_tokens": 9}, "m", 9, 9),
-        ({"max_tokens": 9, "max_completion_tokens": 5}, "m", 9, 9),
-        ({"max_tokens": 5, "max_completion_tokens": 5_000}, "large", 5_000, 1_000),
+        ({}, "m", None),
+        ({}, "large", 1_000),
+        ({"max_tokens": 5}, "large", 5),
+        ({"max_tokens": 5_000}, "large", 1_000),
+        ({"max_completion_tokens": 5}, "m", 5),
+        ({"max_tokens": 5, "max_completion_tokens": 9}, "m", 9),
+        ({"max_tokens": 9, "max_completion_tokens": 5}, "m", 9),
+        ({"max_tokens": 5, "max_completion_tokens": 5_000}, "large", 1_000),
     ],
 )
-def test_the_output_is_capped_by_client_and_model(
-    caps: dict[str, int], model: str, asked: int | None, output_cap: int | None
-) -> None:
-    parsed = read_with(model=model, **caps)
-    assert (parsed.asked_cap, parsed.output_cap) == (asked, output_cap)
+def test_the_output_is_capped_by_client_and_model(caps: dict[str, int], model: str, output_cap: int | None) -> None:
+    assert read_with(model=model, **caps).output_cap == output_cap
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"thinking": {"type": "enabled", "budget_tokens": 500}},
+        {"thinking_budget": 500},
+        {"reasoning": {"max_tokens": 500}},
+        {"extra_body": {"google": {"thinking_config": {"thinking_budget": 500}}}},
+    ],
+)
+def test_a_cap_has_to_stay_above_a_thinking_budget(members: dict[str, Any]) -> None:
+    parsed = read_with(model="large", max_tokens=900, **members)
+    assert (parsed.thinking_budget, parsed.least_output) == (500, 501)
+    assert read_with(model="large", **members).least_output == 501
+    with pytest.raises(FieldInvalid, match="max_output_tokens") as refused:
+        read_with(model="brief", max_tokens=900, **members)
+    assert refused.value.param == "max_tokens"
+
+
+def test_a_cap_that_the_client_set_below_its_thinking_budget_is_its_own_affair() -> None:
+    parsed = read_with(model="brief", max_tokens=500, thinking={"budget_tokens": 500})
+    assert (parsed.thinking_budget, parsed.least_output, parsed.output_cap) == (500, 1, 200)
+    # Without a cap the upstream gets none that could break the request.
+    assert read_with(model="brief", thinking={"budget_tokens": 500}).output_cap == 200
+
+
+@pytest.mark.parametrize(
+    "value", [None, "enabled", 7, [], {}, {"budget_tokens": "many"}, {"budget_tokens": -1}, {"budget_tokens": True}]
+)
+def test_a_thinking_budget_that_is_no_number_is_the_upstreams_to_judge(value: object) -> None:
+    parsed = read_with(thinking=value, max_tokens=9)
+    assert (parsed.thinking_budget, parsed.least_output) == (0, 1)
+
+
+def test_the_responses_api_takes_no_cap_below_sixteen() -> None:
+    responses = ENDPOINTS["/v1/responses"]
+    assert read_body(body_of(input="q"), endpoint=responses).least_output == 16
 
 
 def test_an_alias_leads_to_its_model() -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from gateway.core.endpoints import CHAT, ENDPOINTS, TRANSCRIPTIONS, Endpoint
-from gateway.core.errors import CallerError, FieldInvalid, FormUnreadable, TooLarge
+from gateway.core.errors import BodyUnreadable, CallerError, FieldInvalid, FormUnreadable, TooLarge
 from gateway.core.form import Form
 from gateway.core.input_size import InputSize
-from gateway.core.request import ParsedRequest
+from gateway.core.request import BodyTail, ParsedRequest
 from gateway.stages.parse_request import parse_request
 from gateway.stages.read_body import BEGINNING_BYTES, read_body
 from tests.forms import FORM_TYPE, field, file, form
@@ -16,8 +17,11 @@ FORMS = [row for row in ENDPOINTS.values() if row.takes_form]
 LARGE = b"x" * 200_000
 
 
-async def received(body: GivenBody, endpoint: Endpoint = TRANSCRIPTIONS, content_type: str = FORM_TYPE) -> bytes | Form:
-    return await read_body(arrival_of(body, endpoint=endpoint, content_type=content_type))
+async def received(
+    body: GivenBody, endpoint: Endpoint = TRANSCRIPTIONS, content_type: str = FORM_TYPE, path_model: str = ""
+) -> bytes | Form:
+    request = arrival_of(body, endpoint=endpoint, content_type=content_type)
+    return await read_body(msgspec.structs.replace(request, path_model=path_model))
 
 
 async def envelope_of(*parts: bytes, length: int | None = None) -> ParsedRequest:
@@ -27,8 +31,12 @@ async def envelope_of(*parts: bytes, length: int | None = None) -> ParsedRequest
 
 
 async def rest_of(parsed: ParsedRequest) -> bytes:
+    return b"" if parsed.rest is None else await _to_the_end(parsed.rest)
+
+
+async def _to_the_end(rest: BodyTail) -> bytes:
     pieces = []
-    while parsed.rest is not None and (piece := await parsed.rest.piece()):
+    while piece := await rest.piece():
         pieces.append(piece)
     return b"".join(pieces)
 
@@ -47,6 +55,42 @@ async def test_json_is_received_whole() -> None:
     assert await received(GivenBody(body[:5], body[5:]), CHAT, "application/json") == body
     assert await received(GivenBody(body), TRANSCRIPTIONS, "application/json") == body
     assert await received(GivenBody(body), CHAT) == body
+
+
+@pytest.mark.parametrize(
+    ("sent", "written"),
+    [
+        (b"{}", b'{"model":"m/1"}'),
+        (b'{"model": "x", "n": 1}', b'{"model": "m/1", "n": 1}'),
+        (b'{"n": 1}', b'{"n": 1,"model":"m/1"}'),
+    ],
+)
+async def test_the_paths_model_is_written_into_json(sent: bytes, written: bytes) -> None:
+    assert await received(GivenBody(sent), CHAT, "application/json", "m/1") == written
+    with pytest.raises(BodyUnreadable):
+        await received(GivenBody(b'{"model": "x", "model": "y"}'), CHAT, "application/json", "m/1")
+
+
+@pytest.mark.parametrize("sent", [[], [field("model", "x")], [field("model", "m/1")]])
+async def test_the_paths_model_is_written_into_a_form_of_any_size(sent: list[bytes]) -> None:
+    body, written = form(*sent, file(LARGE)), form(field("model", "m/1"), file(LARGE))
+    given = GivenBody(*(body[begin : begin + 10_000] for begin in range(0, len(body), 10_000)), length=len(body))
+    taken = await received(given, path_model="m/1")
+    assert isinstance(taken, Form)
+    assert taken.fields.text("model") == "m/1"
+    assert taken.rest is not None
+    assert taken.rest.length == len(written) - len(taken.fields.body)
+    assert taken.fields.body + await _to_the_end(taken.rest) == written
+
+
+async def test_a_model_behind_the_files_does_not_count_beside_the_paths() -> None:
+    body = form(file(LARGE), field("model", "x"))
+    given = GivenBody(*(body[begin : begin + 10_000] for begin in range(0, len(body), 10_000)), length=len(body))
+    taken = await received(given, path_model="m")
+    assert isinstance(taken, Form)
+    assert taken.rest is not None
+    with pytest.raises(FormUnreadable):
+        await _to_the_end(taken.rest)
 
 
 async def test_of_a_large_form_the_beginning_is_held_and_the_rest_is_left_where_it_is() -> None:

@@ -13,8 +13,22 @@ from gateway.core.limits import Limit, Meter, Per, WhenSpent
 from gateway.core.reservation import Hold, LimitStatus, Reservation
 from gateway.core.tally import HELD_MAX, StreamTally
 from gateway.core.usage import Usage, UsageSource
-from gateway.stages.relay import WHOLE_MAX, relay
-from tests.unit.fakes import CALLER, NOW_MS, Client, ScriptedAnswer, StandingClock, body_of, exchange_of, limit, stream
+from gateway.stages.forward import WHOLE_MAX, forward
+from gateway.stages.relay import relay
+from tests.unit.fakes import (
+    CALLER,
+    NOW_MS,
+    Client,
+    ScriptedAnswer,
+    ScriptedWire,
+    StandingClock,
+    body_of,
+    exchange_of,
+    limit,
+    stream,
+    target,
+    way_over,
+)
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
 FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
@@ -32,10 +46,13 @@ class Relayed:
     ) -> None:
         self.response, self.client, self.clock = answer, client or Client(), StandingClock()
         self.exchange, self.parsed = exchange_of(body_of(**members), endpoint=endpoint)
-        self.exchange.response = answer
 
     async def run(self) -> Relayed:
-        await relay(self.exchange, self.parsed, self.response, self.client, self.clock)
+        """As `forward` gives it."""
+        targets, services = [target()], way_over(ScriptedWire(self.response))
+        response = await forward(self.exchange, self.parsed, targets, services, self.client)
+        self.exchange.response = response
+        await relay(self.exchange, self.parsed, response, self.client, self.clock)
         return self
 
     async def fail(self, kind: type[Exception]) -> Relayed:
@@ -91,10 +108,9 @@ async def test_every_chunk_goes_out_by_itself() -> None:
 
 
 async def test_only_chat_and_completions_are_merged() -> None:
-    exchange, parsed = exchange_of(body_of(input="x", stream=True), endpoint=ENDPOINTS["/v1/responses"])
-    client, answer = Client(), stream(CHUNK, FINISH, USAGE, DONE)
-    await relay(exchange, parsed, answer, client, StandingClock())
-    assert client.body == CHUNK + FINISH + USAGE + DONE
+    answer, responses = stream(CHUNK, FINISH, USAGE, DONE), ENDPOINTS["/v1/responses"]
+    relayed = await Relayed(answer, endpoint=responses, input="x", stream=True).run()
+    assert relayed.client.body == CHUNK + FINISH + USAGE + DONE
 
 
 @pytest.mark.parametrize("failure", [UpstreamBroke("It broke."), UpstreamTimedOut("It fell silent.")])
@@ -129,9 +145,10 @@ async def test_a_stream_whose_client_left_can_be_read_on() -> None:
 
 async def test_a_slow_client_slows_the_upstream_down() -> None:
     client = Client(slow_after=2 * len(CHUNK))
-    relayed = Relayed(stream(*[CHUNK] * 7, DONE), client, stream=True)
+    relayed = Relayed(stream(CHUNK, hangs=True), client, stream=True)
     running = asyncio.create_task(relayed.run())
     await let_run()
+    relayed.response.say(*[CHUNK] * 6, DONE)
     assert (client.pieces, relayed.response.paused) == ([CHUNK] * 2, True)
     while not running.done():
         client.read()
@@ -150,10 +167,16 @@ ANSWER = b'{"choices":[{"message":{"content":"Hi"}}],"usage":{"prompt_tokens":3,
 
 @pytest.mark.parametrize("length", [{}, {"content-length": str(len(ANSWER))}, {"content-length": "nonsense"}])
 async def test_a_plain_answer_is_given_whole(length: dict[str, str]) -> None:
-    headers = {"content-type": "application/json", "openai-version": "1", "set-cookie": "no", "server": "no"} | length
+    passed = {
+        "content-type": "application/json",
+        "openai-version": "1",
+        "request-id": "req_1",
+        "x-should-retry": "true",
+    }
+    headers = passed | {"set-cookie": "no", "server": "no", "anthropic-ratelimit-tokens-limit": "no"} | length
     relayed = await Relayed(ScriptedAnswer(ANSWER[:30], ANSWER[30:], headers=headers)).run()
     assert (relayed.client.body, relayed.client.ended, relayed.client.pieces) == (ANSWER, True, [])
-    assert relayed.client.headers == {"content-type": "application/json", "openai-version": "1"}
+    assert relayed.client.headers == passed
     assert relayed.exchange.tally is not None
     assert relayed.exchange.tally.usage == NUMBERS
 
@@ -185,7 +208,7 @@ async def test_a_plain_answer_that_breaks_early_is_not_begun() -> None:
 
 
 async def test_a_long_plain_answer_that_breaks_does_not_end() -> None:
-    answer = ScriptedAnswer(b"x" * WHOLE_MAX, b"x" * WHOLE_MAX, failure=UpstreamBroke("It broke."))
+    answer = ScriptedAnswer(b'{"a":"', b"x" * WHOLE_MAX, b"x" * WHOLE_MAX, failure=UpstreamBroke("It broke."))
     relayed = await Relayed(answer).fail(UpstreamBroke)
     assert (relayed.client.started, relayed.client.ended) == (True, False)
 
@@ -363,7 +386,7 @@ async def test_time_from_the_first_byte_on_is_the_upstreams() -> None:
     relayed.response.say(DONE)
     await running
     assert relayed.exchange.first_byte_at == NOW_MS / 1000
-    assert relayed.exchange.upstream_seconds == pytest.approx(2.0)
+    assert relayed.exchange.upstream_seconds == pytest.approx(0.5 + 2.0)  # Half a second to the first byte.
 
 
 def stopping(granted: int, when_spent: WhenSpent) -> Reservation:

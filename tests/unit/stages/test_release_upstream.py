@@ -8,6 +8,7 @@ from gateway.core.endpoints import CHAT
 from gateway.core.errors import ClientGone, GatewayError, UpstreamBroke, UpstreamRefused
 from gateway.core.exchange import Exchange
 from gateway.core.health import Outcome
+from gateway.core.refusals import Fault
 from gateway.core.tally import PlainTally, StreamTally
 from gateway.core.usage import Usage
 from gateway.stages.release_upstream import READ_ON_AT_ONCE, READ_ON_BYTES, UpstreamReleaser, outcome_of
@@ -112,9 +113,44 @@ async def test_without_an_answer_there_is_nothing_to_part_from() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "outcome"),
-    [(200, Outcome.SUCCEEDED), (400, Outcome.SUCCEEDED), (429, Outcome.BUSY), (500, Outcome.FAILED)],
+    ("status", "fault", "outcome"),
+    [
+        (200, None, Outcome.SUCCEEDED),
+        (400, Fault.CALLER, Outcome.SUCCEEDED),
+        (429, Fault.PROVIDER, Outcome.BUSY),
+        (500, Fault.PROVIDER, Outcome.ERROR),
+        (500, Fault.CALLER, Outcome.SUCCEEDED),
+    ],
 )
-def test_an_answer_that_came_after_a_keep_alive_is_judged_by_its_status(status: int, outcome: Outcome) -> None:
+def test_an_answer_that_came_after_a_keep_alive_is_judged_by_its_own_status(
+    status: int, fault: Fault | None, outcome: Outcome
+) -> None:
     exchange = left(ScriptedAnswer(b"{}", status=status), error=UpstreamRefused("It came too late."))
+    exchange.status, exchange.tally = 200, PlainTally(CHAT)
+    exchange.tally.fault = fault
+    assert outcome_of(exchange) is outcome
+
+
+POLICY = b'data: {"type":"error","code":"content_policy_violation","message":"flagged"}\n\n'
+FAILED = b'data: {"type":"response.failed","response":{"error":{"code":"server_error","message":"x"}}}\n\n'
+INSPECTED = b'data: {"error":{"code":"data_inspection_failed","message":"x"}}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("event", "outcome"),
+    [
+        (POLICY, Outcome.SUCCEEDED),
+        (INSPECTED, Outcome.SUCCEEDED),
+        (FAILED, Outcome.ERROR),
+        (FAILED.replace(b"server_error", b"invalid_prompt"), Outcome.SUCCEEDED),
+        (b'data: {"error":{"message":"it broke"}}\n\n', Outcome.ERROR),
+        (b'data: {"error":null,"choices":[]}\n\n', Outcome.SUCCEEDED),
+    ],
+)
+def test_an_event_inside_a_stream_says_whose_fault_its_failure_is(event: bytes, outcome: Outcome) -> None:
+    exchange = left(stream())
+    exchange.error, exchange.status = None, 200
+    assert isinstance(exchange.tally, StreamTally)
+    exchange.tally.feed(CHUNK + event)
+    exchange.tally.close()
     assert outcome_of(exchange) is outcome

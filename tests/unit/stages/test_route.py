@@ -9,7 +9,7 @@ from gateway.core.health import Outcome
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Model, Target
 from gateway.stages.route import route
-from tests.unit.fakes import StandingClock, exchange_of, target
+from tests.unit.fakes import CALLER, StandingClock, exchange_of, target
 
 
 class Picking:
@@ -21,7 +21,7 @@ class Picking:
         _, self.parsed = exchange_of(model=Model("m", targets))
 
     def picked(self) -> list[str]:
-        return [each.upstream.name for each in route(self.parsed, self.routing, self.clock)]
+        return [each.upstream.name for each in route(self.parsed, CALLER, self.routing, self.clock)]
 
     def fail(self, one: Target, times: int = 5) -> None:
         for _ in range(times):

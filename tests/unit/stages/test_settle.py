@@ -19,12 +19,13 @@ from gateway.core.errors import (
 from gateway.core.estimate import OUTPUT_AT_FIRST, TOKENS_PER_SECOND_AT_FIRST, Estimates, Estimator
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Meter, Per
+from gateway.core.pricing import Price
+from gateway.core.refusals import Fault
 from gateway.core.reservation import Hold, Reservation
-from gateway.core.snapshot import bind
 from gateway.core.tally import PlainTally, StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.settle import settle, settlement, usage_of
-from tests.unit.fakes import CALLER, NOW_MS, Ledgers, body_of, exchange_of, limit
+from tests.unit.fakes import CALLER, NOW_MS, Ledgers, body_of, exchange_of, limit, target
 
 UTC = ZoneInfo("UTC")
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n'
@@ -49,7 +50,7 @@ def seen(*pieces: bytes, error: GatewayError | None = None, status: int = 200) -
 
 def plain(body: bytes, *, error: GatewayError | None = None, status: int = 200) -> Exchange:
     exchange, _ = exchange_of()
-    tally = exchange.tally = PlainTally(CHAT, failed=status >= 400)
+    tally = exchange.tally = PlainTally(CHAT, fault=Fault.UNKNOWN if status >= 400 else None)
     tally.feed(body)
     exchange.error, exchange.whole = error, error is None
     exchange.status = status if error is None else error.status
@@ -275,11 +276,18 @@ def test_the_day_is_that_of_the_admission_in_the_configured_zone(zone: str, at_m
 
 async def test_a_model_without_a_price_costs_nothing() -> None:
     exchange = seen(*WORDS, USAGE)
-    assert exchange.parsed is not None
-    free = msgspec.structs.replace(exchange.parsed.model, price=None)
-    exchange.parsed = msgspec.structs.replace(exchange.parsed, binding=bind(CALLER, free))
+    exchange.target = target()
     await settle(exchange, Estimates(), UTC, Ledgers())
     assert (exchange.usage, exchange.cost) == (Usage(12, 45), 0)
+
+
+@pytest.mark.parametrize(("served_by", "cost"), [(0, 12 * 2 + 45 * 10), (1, 12 * 3 + 45 * 7)])
+async def test_the_route_that_served_has_its_own_price(served_by: int, cost: int) -> None:
+    prices = [Price(2_000_000, 10_000_000), Price(3_000_000, 7_000_000)]
+    exchange = seen(*WORDS, USAGE)
+    exchange.target = [target(name, price=price) for name, price in zip("ab", prices, strict=True)][served_by]
+    await settle(exchange, Estimates(), UTC, Ledgers())
+    assert exchange.cost == cost
 
 
 @pytest.mark.parametrize("missing", ["caller", "parsed", "reservation"])

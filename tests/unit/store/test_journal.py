@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from gateway.core.reservation import Hold, Settlement, SettlementLine
-from gateway.store.journal import Journal, JournalFull, Line, count, orphans, read, spelled
+from gateway.store.journal import Journal, JournalFull, JournalLine, count, orphans, read, spelled
 from tests.contract.store.asking import bill, limit
+from tests.contract.store.keepers import sure_tasks
 
 QUOTA = limit("tokens", "month", 100)
 
@@ -31,7 +32,7 @@ def kept(path: Path) -> list[Settlement | None]:
 
 
 async def test_what_is_kept_is_read_as_it_was(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "p")
+    journal = Journal(tmp_path, "p", sure_tasks())
     await journal.append(settlement("a"))
     await journal.append(settlement("b"))
     assert [(line.place, line.settlement) for line, *_ in read(journal.path, 0) if line] == [
@@ -42,7 +43,7 @@ async def test_what_is_kept_is_read_as_it_was(tmp_path: Path) -> None:
 
 
 async def test_lines_that_wait_are_written_together(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "p")
+    journal = Journal(tmp_path, "p", sure_tasks())
     await asyncio.gather(*[journal.append(settlement(str(number))) for number in range(500)])
     names = [one.settlement.id for start in (0,) for one, *_ in read(journal.path, start) if one]
     assert names == [str(number) for number in range(200)]
@@ -50,7 +51,7 @@ async def test_lines_that_wait_are_written_together(tmp_path: Path) -> None:
 
 
 async def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "p")
+    journal = Journal(tmp_path, "p", sure_tasks())
     await asyncio.gather(*[journal.append(settlement(str(number))) for number in range(450)])
     names: list[str] = []
     start = 0
@@ -63,7 +64,7 @@ async def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("torn", range(1, 120, 7))
 async def test_a_torn_last_line_is_as_if_it_had_not_been(tmp_path: Path, torn: int) -> None:
-    journal = Journal(tmp_path, "p")
+    journal = Journal(tmp_path, "p", sure_tasks())
     await journal.append(settlement("a"))
     whole = journal.path.read_bytes()
     journal.path.write_bytes(whole + whole[:torn])
@@ -71,7 +72,7 @@ async def test_a_torn_last_line_is_as_if_it_had_not_been(tmp_path: Path, torn: i
 
 
 async def test_a_damaged_line_is_told_and_the_others_are_read(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "p")
+    journal = Journal(tmp_path, "p", sure_tasks())
     for name in "abc":
         await journal.append(settlement(name))
     text = bytearray(journal.path.read_bytes())
@@ -81,7 +82,7 @@ async def test_a_damaged_line_is_told_and_the_others_are_read(tmp_path: Path) ->
 
 
 async def test_places_go_on_when_the_file_is_emptied(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "p")
+    journal = Journal(tmp_path, "p", sure_tasks())
     await journal.append(settlement("a"))
     assert await journal.empty(journal.size)
     assert kept(journal.path) == []
@@ -90,7 +91,7 @@ async def test_places_go_on_when_the_file_is_emptied(tmp_path: Path) -> None:
 
 
 async def test_a_file_is_not_emptied_of_lines_that_nobody_has_read(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "p")
+    journal = Journal(tmp_path, "p", sure_tasks())
     await journal.append(settlement("a"))
     read_up_to = journal.size
     await journal.append(settlement("b"))
@@ -99,7 +100,7 @@ async def test_a_file_is_not_emptied_of_lines_that_nobody_has_read(tmp_path: Pat
 
 
 async def test_a_journal_has_a_bound(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "p", largest_bytes=2_000)
+    journal = Journal(tmp_path, "p", sure_tasks(), largest_bytes=2_000)
     kept_or_not = await asyncio.gather(*[journal.append(settlement(str(n))) for n in range(2)], return_exceptions=True)
     assert kept_or_not == [None, None]
     with pytest.raises(JournalFull, match="larger"):
@@ -113,7 +114,7 @@ async def test_a_journal_has_a_bound(tmp_path: Path) -> None:
 
 async def test_a_full_disk_leaves_whole_lines_only(tmp_path: Path) -> None:
     """The system refuses to let a file grow over this size, in the midst of a line."""
-    journal = Journal(tmp_path, "p")
+    journal = Journal(tmp_path, "p", sure_tasks())
     await journal.append(settlement("a"))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (journal.size + 100, hard))
@@ -142,7 +143,7 @@ def full_disk(journal: Journal) -> Iterator[None]:
 
 
 async def test_who_waits_is_told_though_the_disk_refuses_even_to_cut(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "p")
+    journal = Journal(tmp_path, "p", sure_tasks())
     await journal.append(settlement("a"))
     with full_disk(journal):
         async with asyncio.timeout(5):
@@ -156,7 +157,7 @@ async def test_who_waits_is_told_though_the_disk_refuses_even_to_cut(tmp_path: P
 
 
 async def test_a_probe_finds_out_that_there_is_room_again(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "p")
+    journal = Journal(tmp_path, "p", sure_tasks())
     await journal.append(settlement("a"))
     size = journal.size
     with full_disk(journal):
@@ -171,7 +172,7 @@ async def test_a_probe_finds_out_that_there_is_room_again(tmp_path: Path) -> Non
 
 
 async def test_a_file_that_cannot_be_made_leaves_nothing_open(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "p")
+    journal = Journal(tmp_path, "p", sure_tasks())
     (journal.path / "in the way").mkdir(parents=True)
     open_before = len(names(Path("/proc/self/fd")))
     for name in "abc":
@@ -185,7 +186,7 @@ async def test_what_is_no_file_is_complained_of_and_the_others_are_found(tmp_pat
     (tmp_path / "a.journal").mkdir()
     (tmp_path / "b.journal").symlink_to("b.journal")
     os.mkfifo(tmp_path / "c.journal")
-    journal = Journal(tmp_path, "d")
+    journal = Journal(tmp_path, "d", sure_tasks())
     await journal.append(settlement("a"))
     await journal.close()
     complaints: list[str] = []
@@ -196,7 +197,7 @@ async def test_what_is_no_file_is_complained_of_and_the_others_are_found(tmp_pat
 
 
 async def test_a_line_is_kept_though_who_asked_is_cancelled(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "p")
+    journal = Journal(tmp_path, "p", sure_tasks())
     asking = asyncio.create_task(journal.append(settlement("a")))
     await asyncio.sleep(0)
     asking.cancel()
@@ -207,11 +208,11 @@ async def test_a_line_is_kept_though_who_asked_is_cancelled(tmp_path: Path) -> N
 async def test_a_folder_that_cannot_be_made_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="Not a directory"):
-        Journal(tmp_path / "file" / "below", "p")
+        Journal(tmp_path / "file" / "below", "p", sure_tasks())
 
 
 async def test_nobody_takes_the_journal_of_a_living_process(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "p")
+    journal = Journal(tmp_path, "p", sure_tasks())
     await journal.append(settlement("a"))
     assert list(orphans(tmp_path, print)) == []
     await journal.close()
@@ -221,7 +222,7 @@ async def test_nobody_takes_the_journal_of_a_living_process(tmp_path: Path) -> N
 
 
 async def test_an_empty_journal_leaves_no_file(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "p")
+    journal = Journal(tmp_path, "p", sure_tasks())
     await journal.append(settlement("a"))
     await journal.empty(journal.size)
     await journal.close()
@@ -231,11 +232,12 @@ async def test_an_empty_journal_leaves_no_file(tmp_path: Path) -> None:
 DYING = """
 import asyncio, os, signal, sys
 from pathlib import Path
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.journal import Journal
 from tests.unit.store.test_journal import settlement
 
 async def die():
-    journal = Journal(Path(sys.argv[1]), "dead")
+    journal = Journal(Path(sys.argv[1]), "dead", BackgroundTasks(print))
     await journal.append(settlement("a"))
     os.write(journal._file, b"00000000 {half a line")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -255,6 +257,6 @@ def test_the_journal_of_a_killed_process_can_be_taken_up(tmp_path: Path) -> None
 
 
 def test_a_line_can_be_read_by_people() -> None:
-    text = spelled(Line(7, settlement("a"))).decode()
+    text = spelled(JournalLine(7, settlement("a"))).decode()
     assert '{"place":7,"settlement":{"id":"a"' in text
     assert len(text) < 1_000

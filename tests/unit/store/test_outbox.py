@@ -8,7 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from gateway.core.calendar import window
 from gateway.core.errors import StoreUnavailable
+from gateway.core.limits import Per
 from gateway.core.reservation import AdmissionRequest, Refusal, Reservation, Settlement
 from gateway.store.backlog import Policy
 from gateway.store.contract import CallRefused, UsageQuery
@@ -16,7 +18,7 @@ from gateway.store.in_memory import InMemoryStore
 from gateway.store.journal import Journal
 from gateway.store.outbox import OutboxStore
 from tests.contract.store.asking import admitted, ask, bill, limit, truth, used_and_held
-from tests.contract.store.keepers import FalseClock
+from tests.contract.store.keepers import FalseClock, sure_tasks
 
 UTC = ZoneInfo("UTC")
 REQUESTS, QUOTA = limit("requests", "day", 100), limit("tokens", "month", 1_000)
@@ -29,11 +31,15 @@ class FlakyStore(InMemoryStore):
         super().__init__(clock, UTC)
         self.trouble: str | None = None
         self.frozen = False
+        self.ahead_ms = 0
         self.defect: Exception | None = None
         self.poison: set[str] = set()
         self.marks: dict[str, int] = {}
         self.replayed: list[str] = []
         self.back = asyncio.Event()
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms() + self.ahead_ms
 
     def go(self) -> None:
         self.trouble = "away"
@@ -83,8 +89,8 @@ class Stage:
             in_memory=in_memory,
             count=lambda outcome, entries: self.counts.update({outcome: entries}),
         )
-        self.journal = Journal(folder, process)
-        self.steady = OutboxStore(self.store, self.journal, policy, (self.clock, UTC))
+        self.journal = Journal(folder, process, sure_tasks())
+        self.steady = OutboxStore(self.store, self.journal, policy, UTC, sure_tasks())
 
     def fill_disk(self) -> None:
         self.journal._largest_bytes = 10
@@ -398,3 +404,25 @@ async def test_a_damaged_line_is_complained_of_and_stops_nothing(tmp_path: Path)
     assert stage.store.replayed == ["s1", "s2"]
     assert len(stage.complaints) == 1
     await stage.steady.close()
+
+
+async def test_the_clock_of_the_store_decides_day_and_window_in_an_outage(tmp_path: Path) -> None:
+    """Whatever the gateway's own shows."""
+    stage = Stage(tmp_path, lets_through=True)
+    stage.store.ahead_ms = 86_400_000
+    stage.store.go()
+    reservation = await admitted(stage.steady, ask(REQUESTS))
+    assert reservation.at_ms == stage.clock.now_ms() + 86_400_000
+    [hold] = reservation.holds
+    assert hold.window_ms == window(Per.DAY, UTC, reservation.at_ms)[0]
+
+
+async def test_an_admission_that_was_not_heard_of_and_one_let_through_are_two_reservations(tmp_path: Path) -> None:
+    """The store takes the first back under the request's own id; the second is settled under another."""
+    stage = Stage(tmp_path, lets_through=True)
+    stage.store.go()
+    reservation = await admitted(stage.steady, ask(REQUESTS, name="a"))
+    assert reservation.id != "a"
+    stage.store.come()
+    await stage.steady.settle(truth(reservation, 7, bill()))
+    assert await used_and_held(stage.steady, REQUESTS) == (1, 0)

@@ -9,6 +9,7 @@ from gateway.core.endpoints import CHAT
 from gateway.core.exchange import Exchange
 from gateway.core.json_spans import read_json_spans
 from gateway.core.limits import Limit, Meter, Per, Scope
+from gateway.core.refusals import Fault
 from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.reservation import LimitStatus, Reservation
 from gateway.core.snapshot import Caller, Model, Target, Upstream, bind
@@ -37,7 +38,7 @@ class StoppedClock:
 class SeenTally:
     """A tally as it stands at a stream's end."""
 
-    failed: bool = False
+    fault: Fault | None = None
     events: int = 3
     usage: Usage | None = None
     ended: bool = False
@@ -48,6 +49,10 @@ class SeenTally:
 
     def feed(self, data: bytes) -> None:
         """Nothing more comes."""
+
+    @property
+    def failed(self) -> bool:
+        return self.fault is not None
 
 
 def refusal_of(limit: Limit, used: int) -> dict[str, Any]:
@@ -83,7 +88,7 @@ def answered(*, stream: bool = True, user: str = "ann", model: Model = MODEL, as
     members = read_json_spans(b'{"model":"m","messages":[{"role":"user","content":"a prompt"}]}')
     x = unheard()
     x.caller = CALLER
-    x.parsed = ParsedRequest(CHAT, bind(CALLER, model), asked, stream, False, None, None, 1, user, members, 40)
+    x.parsed = ParsedRequest(CHAT, bind(CALLER, model), asked, stream, False, None, 1, user, members, 40)
     x.reservation = Reservation("id", NOW_MS, 100, False, (), (limit_status(MONTHLY, 250),))
     x.target = TARGET
     x.status = 200

@@ -10,13 +10,17 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
+from gateway.core.endpoints import UNKNOWN
 from gateway.core.errors import InternalError, RateExceeded, UpstreamUnreachable
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Limit, Meter, Per, Scope
+from gateway.core.refusals import Fault
 from gateway.telemetry.log import SHOWN_CHARACTERS, Log, configure
-from tests.unit.telemetry.exchanges import answered, refusal_of, unheard
+from tests.unit.fakes import ScriptedAnswer
+from tests.unit.telemetry.exchanges import SeenTally, answered, refusal_of, unheard
 
 SECRETS = ("a prompt", "gw_client-secret", "upstream-secret")
 
@@ -61,6 +65,38 @@ def test_an_answered_request_tells_everything_in_one_line() -> None:
     }
 
 
+def test_a_line_tells_who_asked_and_how_the_provider_calls_it() -> None:
+    x = answered()
+    headers = {
+        "user-agent": "claude-cli/2.1 \udcff" + "x" * SHOWN_CHARACTERS,
+        "x-claude-code-session-id": "s-1",
+        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    }
+    x.request = msgspec.structs.replace(x.request, headers=headers, client_ip="192.0.2.1", path="/v1/chat/completions")
+    x.request.body.size = 8_000
+    x.response = ScriptedAnswer(headers={"request-id": "req_upstream"})
+    told = line_of(x)
+    assert told["user_agent"] == ("claude-cli/2.1 \ufffd" + "x" * SHOWN_CHARACTERS)[:SHOWN_CHARACTERS]
+    assert (told["client_ip"], told["session"], told["request_bytes"]) == ("192.0.2.1", "s-1", 8_000)
+    assert told["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert told["upstream_request_id"] == "req_upstream"
+    assert not {"method", "path"} & told.keys()
+
+
+def test_a_request_to_no_endpoint_tells_its_method_and_path() -> None:
+    x = unheard()
+    x.request = msgspec.structs.replace(x.request, endpoint=UNKNOWN, method="GET", path="/nothing" + "/x" * 500)
+    told = line_of(x)
+    assert (told["method"], told["path"]) == ("GET", ("/nothing" + "/x" * 500)[:SHOWN_CHARACTERS])
+
+
+def test_an_output_that_a_quota_capped_is_reported() -> None:
+    x = answered()
+    assert x.reservation is not None
+    x.reservation = msgspec.structs.replace(x.reservation, granted=70, capped=True)
+    assert line_of(x)["output_cap"] == 70
+
+
 def test_what_always_holds_stands_in_every_line() -> None:
     written: list[bytes] = []
     log = Log(written.append, worker=2)
@@ -96,9 +132,13 @@ def test_an_upstreams_failure_tells_every_attempt() -> None:
     assert told["blame"] == "upstream"
 
 
-@pytest.mark.parametrize(("status", "blame"), [(400, "caller"), (429, "upstream"), (500, "upstream")])
-def test_an_upstreams_own_error_is_told_as_passed_on(status: int, blame: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "fault", "blame"),
+    [(400, Fault.CALLER, "caller"), (429, Fault.PROVIDER, "upstream"), (500, Fault.PROVIDER, "upstream")],
+)
+def test_an_upstreams_own_error_is_told_as_passed_on(status: int, fault: Fault, blame: str) -> None:
     x = answered()
+    x.tally = SeenTally(fault)
     x.status, x.attempts = status, [("inducta", str(status))]
     told = line_of(x)
     assert (told["code"], told["blame"]) == ("passed_on", blame)

@@ -19,6 +19,7 @@ from gateway.core.errors import (
     UpstreamTimedOut,
 )
 from gateway.core.limits import Limit, Meter, Per, Scope
+from gateway.core.refusals import Fault
 from gateway.core.reservation import Reservation
 from gateway.core.snapshot import ConfigSnapshot, Model, Target, Upstream
 from gateway.core.usage import Usage, UsageSource
@@ -193,19 +194,37 @@ def test_a_stream_that_never_began_is_not_aborted(metrics: Metrics) -> None:
     assert value(metrics, "gateway_streams_aborted_total", by="timeout") == 0
 
 
-@pytest.mark.parametrize(("status", "blame"), [(400, "caller"), (422, "caller"), (429, "upstream"), (500, "upstream")])
-def test_an_upstreams_own_error_is_blamed_by_its_status(metrics: Metrics, status: int, blame: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "fault", "blame"),
+    [
+        (400, Fault.CALLER, "caller"),
+        (500, Fault.CALLER, "caller"),
+        (408, Fault.UNKNOWN, "upstream"),
+        (429, Fault.PROVIDER, "upstream"),
+        (402, Fault.PROVIDER, "upstream"),
+    ],
+)
+def test_an_upstreams_own_error_is_blamed_on_whose_fault_it_is(
+    metrics: Metrics, status: int, fault: Fault, blame: str
+) -> None:
     x = answered(stream=False)
-    x.status = status
+    x.status, x.tally = status, SeenTally(fault)
     metrics.exchange(x)
     assert value(metrics, "gateway_errors_total", blame=blame, code="passed_on", upstream="inducta") == 1
 
 
 def test_an_error_inside_a_stream_counts_against_the_upstream(metrics: Metrics) -> None:
     x = answered()
-    x.tally = SeenTally(failed=True)
+    x.tally = SeenTally(Fault.PROVIDER)
     metrics.exchange(x)
     assert value(metrics, "gateway_errors_total", blame="upstream", code="error_event", upstream="inducta") == 1
+
+
+def test_a_refusal_by_policy_inside_a_stream_counts_against_the_caller(metrics: Metrics) -> None:
+    x = answered()
+    x.tally = SeenTally(Fault.CALLER)
+    metrics.exchange(x)
+    assert value(metrics, "gateway_errors_total", blame="caller", code="error_event", upstream="inducta") == 1
 
 
 def test_a_quotas_used_part_is_shown_until_its_window_is_over(metrics: Metrics, clock: StoppedClock) -> None:

@@ -37,6 +37,19 @@ def test_a_base_url_becomes_a_request_line_and_a_host(base_url: str, line: str, 
     assert lines[1] == f"host: {host}"
 
 
+@pytest.mark.parametrize(
+    ("base_url", "query", "target"),
+    [
+        ("http://host/v1", "api-version=2024-10-21", "/v1/chat/completions?api-version=2024-10-21"),
+        ("http://host/v1?a=b", "", "/v1/chat/completions?a=b"),
+        ("http://host/v1?a=b", "c=d%20e", "/v1/chat/completions?a=b&c=d%20e"),
+    ],
+)
+def test_an_upstreams_query_is_added_to_every_request(base_url: str, query: str, target: str) -> None:
+    head = UpstreamOrigin(Upstream("inducta", base_url, query=query)).head(outgoing())
+    assert head.startswith(f"POST {target} HTTP/1.1\r\n".encode())
+
+
 def test_a_query_in_the_path_joins_that_of_the_base_url() -> None:
     head = origin("https://api.example/v1?a=1").head(outgoing(path="/models?b=2"))
     assert head.startswith(b"POST /v1/models?b=2&a=1 HTTP/1.1\r\n")

@@ -66,7 +66,10 @@ async def test_a_reload_answers_with_the_problems_of_the_file(problems: list[str
 
 def test_a_token_is_asked_for_where_one_is_configured_and_nothing_goes_where_none_is() -> None:
     check_token(TOKEN, "operators-token")
+    check_token({"authorization": "bearer  operators-token"}, "operators-token")
     with pytest.raises(KeyUnknown):
         check_token({}, "operators-token")
+    with pytest.raises(KeyUnknown):
+        check_token({"authorization": "operators-token"}, "operators-token")
     with pytest.raises(AdminForbidden):
         check_token(TOKEN, "")

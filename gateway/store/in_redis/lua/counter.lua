@@ -1,6 +1,6 @@
--- How every script reads, ages and writes a counter: this text stands before each of them.
+-- How every script reads, ages and writes a counter: this text is put in front of each of them.
 --
--- Numbers travel and rest as little-endian doubles, whole ones below 2^53, so that none is spelled out and read again.
+-- Numbers are sent and stored as little-endian doubles, whole ones below 2^53, so that none is spelled out and read again.
 -- A counter is one string of eleven, or of the first four where nothing is held:
 --   1      what is used: units of a quota, parts of a unit of a rate
 --   2      how many parts a unit has: the rate's scale, else 1
@@ -33,12 +33,20 @@ local function rescaled(used, old, new)
   return floor(used / old) * new + floor((used % old * new + floor(old / 2)) / old)
 end
 
--- Forgets the holds that have ended by now.
+-- Forgets the holds that have ended by now. Where the clock was set back, holds that would end later than any hold can
+-- end with the last step instead.
 local function age(counter, step)
   local over = step - counter[OVER]
   if over > 0 then
     for place = FIRST, LAST do
       counter[place] = place + over <= LAST and counter[place + over] or 0
+    end
+    counter[OVER] = step
+  elseif over < 0 then
+    for place = LAST - 1, FIRST, -1 do
+      local amount, later = counter[place], min(LAST, place - over)
+      counter[place] = 0
+      counter[later] = counter[later] + amount
     end
     counter[OVER] = step
   end
@@ -69,21 +77,20 @@ local function packed(counter, holding)
   return pack(SHORT, unpack(counter, 1, EXPIRY))
 end
 
--- The counter at `key`, brought up to now.
+-- The counter at `key`, brought up to now. Where the clock was set back it is written at once, as a refusal writes
+-- nothing: it counts from the new time on, or else it would neither refill nor let holds end until the old one is back.
 local function read(key, kind, first, second, now, step)
   local counter = unpacked(call('GET', key), now, step)
-  if kind == RATE then
-    if counter[2] ~= second then
-      counter[1] = rescaled(counter[1], counter[2], second)
-      counter[2] = second
-    end
-    local elapsed = now - counter[STAMP]
-    if elapsed > 0 then
-      counter[1] = max(0, counter[1] - elapsed * first)
-    end
+  if kind == RATE and counter[2] ~= second then
+    counter[1] = rescaled(counter[1], counter[2], second)
+    counter[2] = second
   end
-  if now > counter[STAMP] then
-    counter[STAMP] = now
+  local elapsed = now - counter[STAMP]
+  counter[STAMP] = now
+  if elapsed < 0 then
+    call('SET', key, packed(counter, held(counter)), 'KEEPTTL')
+  elseif kind == RATE and elapsed > 0 then
+    counter[1] = max(0, counter[1] - elapsed * first)
   end
   return counter
 end
@@ -93,12 +100,14 @@ local function used(counter)
   return (counter[1] - rest) / counter[2] + (rest > 0 and 1 or 0)
 end
 
--- A record is "LAST GRANTED" while the reservation is open: its holds end with that step; 0 for any other.
+-- A record is "LAST GRANTED" while the reservation is open: its holds end with that step. For each shadow limit that
+-- bears something else than an enforced one would, " NUMBER AMOUNT" follows: its key, and what it bears, -1 for nothing.
+-- 0 for any other record.
 local function last_of(record)
   return record and tonumber(string.match(record, '^%d+')) or 0
 end
 
--- A hold that ends with `last` stands at this place; one that a clock set back would put before the first, at the first.
+-- A hold that ends with `last` is in this sum: in the last one where the clock was set back since.
 local function place_of(counter, last)
   return OVER + max(1, min(STEPS, last - counter[OVER]))
 end
@@ -108,12 +117,19 @@ local function hold(counter, last, amount)
   counter[place] = counter[place] + amount
 end
 
--- Gives nothing back where the hold has ended by itself.
+-- Gives nothing back where the hold has ended by itself. What its sum does not have is in an earlier one: a clock that
+-- was set back had moved it.
 local function release(counter, last, amount)
-  if last > counter[OVER] then
-    local place = place_of(counter, last)
-    counter[place] = max(0, counter[place] - amount)
+  if last <= counter[OVER] then
+    return
   end
+  local place = place_of(counter, last)
+  while amount > counter[place] and place > FIRST do
+    amount = amount - counter[place]
+    counter[place] = 0
+    place = place - 1
+  end
+  counter[place] = max(0, counter[place] - amount)
 end
 
 -- Writes the counter, which lives for so long at least. To set an expiry takes longer than all else about a write, so

@@ -1,4 +1,4 @@
--- Takes an admission back, as if it had never been: another slot refused the request, or nobody heard of it.
+-- Takes an admission back, as if it had never been: another slot refused the request, or its answer was lost.
 --
 -- KEYS[1]    the request's record
 -- KEYS[2..]  the counters, one a hold

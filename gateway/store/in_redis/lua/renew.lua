@@ -1,4 +1,4 @@
--- Lets the holds of living reservations last for another six steps.
+-- Lets the holds of running reservations last for another six steps, and takes those again that have ended meanwhile.
 --
 -- KEYS[..]  the records and the counters that the arguments speak of, each once
 -- ARGV[1]   how long a record is kept, in milliseconds
@@ -6,17 +6,18 @@
 --   among KEYS, the number of its holds, and three a hold: the place of its counter among KEYS, its kind, its amount
 -- ARGV[3..] the reservations' ids, in the same order
 --
--- Returns {number of reservations that were renewed, now}; one that is over or settled is left alone.
+-- Returns {number of reservations that were renewed, now}; one that is settled or given back is left alone.
 
 local step_ms, cursor = unpack_numbers('<d', ARGV[2])
 local now = now_ms()
 local step = floor(now / step_ms)
 local counters, kinds, renewed = {}, {}, 0
 
-local function counter_at(place)
+-- A quota's counter is gone once its window is over: nothing has to be held there any more.
+local function counter_at(place, kind)
   if counters[place] == nil then
     local string = call('GET', KEYS[place])
-    counters[place] = string and unpacked(string, now, step)
+    counters[place] = (string or kind ~= QUOTA) and unpacked(string, now, step)
   end
   return counters[place]
 end
@@ -29,14 +30,14 @@ for number = 3, #ARGV do
   for _ = 1, holds do
     local place, kind, amount
     place, kind, amount, cursor = unpack_numbers('<ddd', ARGV[2], cursor)
-    local counter = last > step and counter_at(place)
+    local counter = last > 0 and counter_at(place, kind)
     if counter then
       kinds[place] = kind
       release(counter, last, amount)
       hold(counter, step + STEPS, amount)
     end
   end
-  if last > step then
+  if last > 0 then
     call('HSET', KEYS[record], ARGV[number], (string.gsub(open, '^%d+', step + STEPS)))
     call('PEXPIRE', KEYS[record], ARGV[1])
     renewed = renewed + 1

@@ -55,7 +55,10 @@ if state == SETTLED then
   return { 0, now }
 end
 call('HSET', KEYS[1], ARGV[1], SETTLED)
-call('PEXPIRE', KEYS[1], ARGV[2])
+-- A record that has the reservation got its expiry with it.
+if not state then
+  call('PEXPIRE', KEYS[1], ARGV[2])
+end
 
 if ARGV[3] ~= '' then
   if billed then

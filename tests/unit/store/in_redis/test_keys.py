@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.limits import Scope
-from gateway.store.in_redis.keys import Keys, home
+from gateway.store.in_redis.keys import StoreKeys, hash_tag
 from tests.contract.store.asking import limit
 
-KEYS = Keys("gw")
+KEYS = StoreKeys("gw")
 ONE = limit("tokens", "minute", 100)
 
 
@@ -19,9 +19,9 @@ def test_a_key_says_what_it_is() -> None:
 def test_counters_of_one_team_live_together() -> None:
     key = limit("tokens", "day", 1, scope=Scope.KEY, subject="k1")
     user = limit("concurrent", None, 1, scope=Scope.USER, subject="ann")
-    assert {home(one) for one in (ONE, key, user)} == {"t/red"}
-    assert home(limit("tokens", "day", 1, scope=Scope.MODEL, subject="org/m", team="")) == "m/org/m"
-    assert home(limit("tokens", "day", 1, scope=Scope.ORGANISATION, subject="", team="")) == "o"
+    assert {hash_tag(one) for one in (ONE, key, user)} == {"t/red"}
+    assert hash_tag(limit("tokens", "day", 1, scope=Scope.MODEL, subject="org/m", team="")) == "m/org/m"
+    assert hash_tag(limit("tokens", "day", 1, scope=Scope.ORGANISATION, subject="", team="")) == "o"
 
 
 def test_an_end_user_is_not_named() -> None:

@@ -1,4 +1,4 @@
-"""The scripts, as they are sent: each file with counter.lua before it, known by the SHA-1 of the whole."""
+"""The Lua scripts as they are sent: each file with counter.lua in front of it, known by the SHA-1 of the whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 _FOLDER = Path(__file__).with_name("lua")
 
 
-class Script:
+class LuaScript:
     def __init__(self, name: str) -> None:
         self.name = name
         text = "\n".join((_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in ("counter", name))
@@ -17,5 +17,8 @@ class Script:
         self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-SCRIPTS = tuple(Script(name) for name in ("admit", "settle", "renew", "give_back"))
+SCRIPTS = tuple(LuaScript(name) for name in ("admit", "settle", "renew", "give_back"))
 ADMIT, SETTLE, RENEW, GIVE_BACK = SCRIPTS
+
+LOADING = tuple(("SCRIPT", "LOAD", script.text) for script in SCRIPTS)
+"""The commands that a new connection begins with, so that the server knows every script."""

@@ -1,0 +1,52 @@
+"""`gateway upstreams`: how healthy the running gateway finds each model server, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from gateway.cli.admin_client import AdminClient, AdminUnavailable
+from gateway.cli.configuration import config_option, load_or_end
+from gateway.cli.output import Row, json_option, show_json, table
+
+_HEADINGS = ("upstream", "is", "in flight", "model", "circuit", "share", "next try at", "opened at", "because of")
+
+
+@click.command(epilog="Example: gateway upstreams")
+@config_option
+@json_option
+def upstreams(config: str, as_json: bool) -> None:
+    """Show each model server's health, and why circuits opened.
+
+    Asks the running gateway at its admin listener. A row is one model of one upstream; models that no request
+    has asked for are left out. Of several workers one answers: each finds out by itself.
+    """
+    settings = load_or_end(config).settings
+    try:
+        report = AdminClient.for_settings(settings).get("upstreams", {})
+    except AdminUnavailable as reason:
+        raise click.ClickException(str(reason)) from None
+    if as_json:
+        show_json(report)
+    elif report["data"]:
+        click.echo(table(_HEADINGS, [row for upstream in report["data"] for row in _rows(upstream)]))
+    else:
+        click.echo("There are no upstreams.")
+
+
+def _rows(upstream: dict[str, Any]) -> Iterator[Row]:
+    begin = (upstream["name"], "up" if upstream["up"] else "down", upstream["in_flight"])
+    if not upstream["circuits"]:
+        yield (*begin, "", "", "", "", "", "")
+    for circuit in upstream["circuits"]:
+        state = circuit["state"] + (f" for key {circuit['key']}" if circuit["key"] else "")
+        times = [_time(circuit["next_try_at"]), _time(circuit["opened_at"])]
+        why = [f"{reason} ({number})" for reason, number in circuit["why"].items()]
+        why += [f"team {each['team']} waits until {_time(each['until'])}" for each in circuit["cooling"]]
+        yield (*begin, circuit["model"], state, f"{circuit['share']:.0%}", *times, ", ".join(why))
+
+
+def _time(written: str | None) -> str:
+    return (written or "").replace("T", " ")

@@ -1,0 +1,96 @@
+"""An answer, as far as it has been collected before the client gets any of it.
+
+Its first bytes show what it is. What is to be passed on as it comes, such as a stream, is collected no further. Until
+the client has a byte of any other, another target can still be asked: where the answer breaks, or where its body says
+that the provider failed. What is longer than `max_bytes` is held no further: the rest waits at the upstream until the
+answer is passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.core.body_kind import BodyKind, kind_of
+from gateway.core.refusals import Fault
+from gateway.core.response import UpstreamResponse
+
+
+class CollectedResponse(UpstreamResponse):
+    """Gives what was collected first, then what the upstream still sends. `on_change` is called once the kind is known,
+    and once more than `max_bytes` have come."""
+
+    def __init__(self, response: UpstreamResponse, max_bytes: int, on_change: Callable[[], None]) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.sent_at = response.sent_at
+        self.first_byte_at = response.first_byte_at
+        self.kind: BodyKind | None = None
+        """What it is by its first bytes; None until they show it."""
+
+        self.is_stream = False
+        """Whether it is passed on as an event stream."""
+
+        self.is_whole = False
+        """Whether `body` is all of it."""
+
+        self.fault: Fault | None = None
+        """Whose fault the failure is that the status reports; None for a status below 400."""
+
+        self._response = response
+        self._max_bytes = max_bytes
+        self._on_change = on_change
+        self._pieces: list[bytes] = []
+        self._size = 0
+        response.deliver_to(self._take)
+
+    @property
+    def body(self) -> bytes:
+        """What has come so far."""
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    @property
+    def is_too_long(self) -> bool:
+        return self._size > self._max_bytes
+
+    @property
+    def is_called_stream(self) -> bool:
+        """Whether its content type says that it is an event stream."""
+        return self.headers.get("content-type", "").lower().startswith("text/event-stream")
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether its content coding is one that is not known here."""
+        return "content-encoding" in self.headers
+
+    @property
+    def is_over(self) -> bool:
+        return self._response.is_over
+
+    def deliver_to(self, into: Callable[[bytes], None]) -> None:
+        for piece in self._pieces:
+            into(piece)
+        self._pieces.clear()
+        self._response.deliver_to(into)
+
+    async def finished(self) -> None:
+        await self._response.finished()
+
+    def pause(self) -> None:
+        self._response.pause()
+
+    def resume(self) -> None:
+        self._response.resume()
+
+    def abandon(self) -> None:
+        self._response.abandon()
+
+    def _take(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._size += len(data)
+        if self.kind is None:
+            self.kind = kind_of(self.body)
+            if self.kind is not None:
+                self._on_change()
+        if self.is_too_long:
+            self._response.pause()
+            self._on_change()

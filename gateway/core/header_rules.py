@@ -1,0 +1,136 @@
+"""Which headers pass through: those of a client to the upstream, and those of an upstream to the client.
+
+A rule is a set of names and a tuple of prefixes, so that a header costs one look-up. Every line of a header that comes
+several times passes, in its order: clients send one `anthropic-beta` line for each beta (RFC 9110, section 5.3).
+
+No credential passes, whatever it is called, and nothing of a connection or of the proxies on the way: an operator's
+`pass_headers` may not name such a header either. What the gateway itself must decide is not in the tables:
+`content-type`, `x-request-id`, the framing.
+
+Sources: the references of OpenAI's, Anthropic's and Azure's APIs; the headers that OpenAI's and Anthropic's libraries,
+Claude Code, Codex, opencode and pi send; W3C Trace Context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from gateway.core.http_syntax import RESERVED_HEADERS
+
+_REMEMBERED_NAMES = 256
+"""Of each rule. Clients send the same few dozen names with every request; what is remembered must stay bounded."""
+
+
+class HeaderRule:
+    """All in lower case. `names` pass whatever else holds; of what begins with one of `prefixes`, what begins or ends
+    as one of `kept_prefixes` or `kept_endings` is kept back."""
+
+    def __init__(
+        self,
+        names: frozenset[str],
+        prefixes: tuple[str, ...],
+        *,
+        kept_endings: tuple[str, ...],
+        kept_prefixes: tuple[str, ...] = (),
+    ) -> None:
+        self._names = names
+        self._prefixes = prefixes
+        self._kept_endings = kept_endings
+        self._kept_prefixes = kept_prefixes
+        self._passing = lru_cache(_REMEMBERED_NAMES)(self._passing_name)
+
+    def admits(self, name: str) -> bool:
+        return bool(self._passing(name))
+
+    def passed(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
+        """The lines that pass, names in lower case."""
+        passing = self._passing
+        return [(lower, value) for name, value in headers.items() if (lower := passing(name))]
+
+    def _passing_name(self, name: str) -> str:
+        """In lower case; empty where it is kept back."""
+        lower = name.lower()
+        if lower in self._names:
+            return lower
+        if not lower.startswith(self._prefixes) or lower.startswith(self._kept_prefixes):
+            return ""
+        return "" if lower.endswith(self._kept_endings) else lower
+
+
+SESSION_HEADERS = (
+    "session-id",
+    "x-claude-code-session-id",
+    "x-session-id",
+    "x-opencode-session",
+    "x-session-affinity",
+    "session_id",
+    "thread-id",
+)
+"""Where agents name the conversation that a request belongs to; the first that is there counts."""
+
+_CREDENTIAL_ENDINGS = ("authorization", "api-key", "-token", "-secret", "cookie")
+
+TO_UPSTREAM = HeaderRule(
+    names=frozenset(
+        {
+            "accept",
+            "user-agent",
+            "traceparent",
+            "tracestate",
+            "idempotency-key",
+            "session-id",
+            "thread-id",
+            "x-session-id",
+            "x-session-affinity",
+            "x-client-request-id",
+            "originator",
+            "version",
+        }
+    ),
+    prefixes=("anthropic-", "openai-", "x-stainless-", "x-claude-code-", "x-codex-", "x-opencode-"),
+    kept_endings=_CREDENTIAL_ENDINGS,
+)
+
+TO_CLIENT = HeaderRule(
+    names=frozenset(
+        {
+            "content-type",
+            "content-disposition",
+            "content-encoding",  # The upstream client removes it from what it decodes.
+            "content-language",
+            "retry-after",
+            "retry-after-ms",
+            "x-should-retry",
+            "request-id",
+        }
+    ),
+    prefixes=("openai-", "anthropic-", "x-codex-"),
+    # How far the limits of the operator's own account are used is not the caller's business.
+    kept_prefixes=("anthropic-ratelimit-", "anthropic-priority-", "anthropic-fast-"),
+    kept_endings=_CREDENTIAL_ENDINGS,
+)
+
+UPSTREAM_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "x-amzn-requestid", "cf-ray")
+"""Where a provider names its own record of a request; the first that is there counts."""
+
+_PROXY_NAMES = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "x-original-host", "true-client-ip"})
+_PROXY_PREFIXES = ("x-forwarded-", "cf-", "proxy-", "sec-", "access-control-")
+_OWN_NAMES = frozenset({"content-type", "content-encoding", "x-request-id", "origin", "referer"})
+
+
+def pass_header_fault(name: str) -> str:
+    """Why an operator cannot let this header of clients through, as what follows its name; empty: it can."""
+    name = name.lower()
+    if name in RESERVED_HEADERS or name in _OWN_NAMES:
+        return "is a header that the gateway sets itself, or never passes on"
+    if name.endswith(_CREDENTIAL_ENDINGS):
+        return "can carry a credential of the client, which no upstream may see"
+    if name in _PROXY_NAMES or name.startswith(_PROXY_PREFIXES):
+        return "says how the request came to the gateway, which no upstream may see"
+    return ""
+
+
+def first_of(names: Iterable[str], headers: Mapping[str, str]) -> str:
+    """The value of the first of these headers that is there, empty where none is."""
+    return next((value for name in names if (value := headers.get(name))), "")

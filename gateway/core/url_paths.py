@@ -1,0 +1,92 @@
+"""Which endpoint a path names.
+
+A table holds each endpoint's path once, as OpenAI's API spells it. Clients spell it in more ways, and all of them mean
+the same endpoint:
+
+    /v1/chat/completions                                the table's own
+    /chat/completions                                   a base URL without /v1
+    /openai/v1/chat/completions, /openai/…              Azure's API since 2025, and AI SDK's provider for it
+    /openai/deployments/NAME/chat/completions           Azure's older API: the path names the model
+    /v1/deployments/NAME/chat/completions, /deployments/… the same, where a client was given a base URL with /v1
+
+The spellings of a path without parameters are looked up in a dictionary. A path with parameters is a regular
+expression: `{model}` crosses slashes, as names of models do; any other parameter is one segment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+from urllib.parse import unquote
+
+_VERSION = "/v1"
+_OTHER_PREFIXES = ("", "/openai", "/openai/v1")
+_ANY_PREFIX = "(?:/openai/v1|/openai|/v1|)"
+_DEPLOYMENTS = re.compile(_ANY_PREFIX + "/deployments/")
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
+
+class PathMatch(NamedTuple):
+    """`pattern` is the table's spelling; `parameters` are decoded. Of a deployment's path, `model` is one of them."""
+
+    pattern: str
+    parameters: Mapping[str, str]
+
+
+class PathTable:
+    """`forwarded` are the patterns that a deployment can have, `answered` the others."""
+
+    def __init__(self, forwarded: Collection[str], answered: Iterable[str]) -> None:
+        by_deployment = [pattern for pattern in forwarded if pattern.startswith(f"{_VERSION}/") and "{" not in pattern]
+        self._of_deployment = {pattern.removeprefix(_VERSION): pattern for pattern in by_deployment}
+        self._plain: dict[str, PathMatch] = {}
+        self._patterns: list[tuple[re.Pattern[str], str]] = []
+        for pattern in (*forwarded, *answered):
+            if "{" in pattern:
+                self._patterns.append((_expression(pattern), pattern))
+            else:
+                self._plain[pattern] = PathMatch(pattern, {})
+        for match in list(self._plain.values()):
+            for spelled in _spellings(match.pattern):
+                self._plain.setdefault(spelled, match)
+
+    def find(self, raw_path: str) -> PathMatch | None:
+        """`raw_path` is as it was sent: percent-encoded, without the query."""
+        return self._plain.get(raw_path) or self._find_deployment(raw_path) or self._find_pattern(raw_path)
+
+    def _find_deployment(self, raw_path: str) -> PathMatch | None:
+        found = _DEPLOYMENTS.match(raw_path)
+        if found is None:
+            return None
+        rest = raw_path[found.end() :]
+        # The longest end counts: `/chat/completions` before `/completions`.
+        slash = rest.find("/")
+        while slash > 0:
+            pattern = self._of_deployment.get(rest[slash:])
+            if pattern is not None:
+                return PathMatch(pattern, {"model": unquote(rest[:slash])})
+            slash = rest.find("/", slash + 1)
+        return None
+
+    def _find_pattern(self, raw_path: str) -> PathMatch | None:
+        for expression, pattern in self._patterns:
+            if found := expression.fullmatch(raw_path):
+                return PathMatch(pattern, {name: unquote(value) for name, value in found.groupdict().items()})
+        return None
+
+
+def _spellings(pattern: str) -> list[str]:
+    if not pattern.startswith(f"{_VERSION}/"):
+        return []
+    return [prefix + pattern.removeprefix(_VERSION) for prefix in _OTHER_PREFIXES]
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    has_version = pattern.startswith(f"{_VERSION}/")
+    text = pattern.removeprefix(_VERSION) if has_version else pattern
+    pieces = [
+        re.escape(piece) if place % 2 == 0 else f"(?P<{piece}>{'.+' if piece == 'model' else '[^/]+'})"
+        for place, piece in enumerate(_PARAMETER.split(text))
+    ]
+    return re.compile((_ANY_PREFIX if has_version else "") + "".join(pieces))

@@ -1,0 +1,297 @@
+"""What the scripts take and give, and what of it stays the same from call to call.
+
+A call may touch the keys of one slot only, so the limits of a request fall into `SlotBatch`es: one outside of
+a cluster. A batch knows its limits' keys and numbers for as long as no calendar window among them ends
+(`WindowArguments`), and is kept for the next request that the same limits bind: a call then adds the
+request's own numbers and packs them. Numbers are sent as little-endian doubles, as counter.lua reads them;
+their order is in the heads of lua/*.lua. Replies become `LimitStatus` by the same arithmetic as in
+core/buckets.py, without a counter object in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct, pack
+from typing import Generic, NamedTuple, TypeVar
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from gateway.core.buckets import pace, rescaled
+from gateway.core.calendar import FOREVER_MS, window
+from gateway.core.limits import Limit, Meter, Mode, Per
+from gateway.core.reservation import AdmissionRequest, LimitStatus
+from gateway.store.in_redis.keys import ORGANISATION, StoreKeys, hash_tag
+
+RATE, QUOTA, LEASES = 0, 1, 2
+
+LONG_MS = 7 * 86_400_000
+"""How long a record is kept: a settlement of which the gateway has no answer can be repeated for a week."""
+
+SHORT_MS = 3_600_000
+"""How long it is still kept once all of its reservations are known to be settled."""
+
+_RECENT_LIMITS = 8_192
+"""Limits that are kept, in each of two generations: those of end users are other objects in each request."""
+
+_RECENT_SETS = 4_096
+"""Sets of limits that bind a request together, likewise."""
+
+_REQUEST = Struct("<7d")
+_CHARGE = Struct("<8d")
+_BEFORE_AMOUNTS = Struct("<3d")
+_AMOUNTS = Struct("<2d")
+"""The numbers of admit.lua: those of the request and of a charge; what of a charge is in front of its fixed amount and
+what a token of output costs, and these two."""
+
+_NO_REQUEST = bytes(_REQUEST.size)
+
+_SLOT_ORDER = {"t": 0, "m": 1, "o": 2}
+"""Admission asks the closest first, so that what a team has used up never touches what others share."""
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Milliseconds: how late a call may come, and how long a step of holds is."""
+
+    slack_ms: int
+    step_ms: int
+
+
+class CounterTerms(NamedTuple):
+    """The two numbers of a counter's kind: a rate's flow and scale, a quota's window, 0 and 0 of leases."""
+
+    first: int
+    second: int
+
+
+class LimitArguments:
+    """What is fixed of one limit: its counter's key (of a quota without the window), and its numbers."""
+
+    __slots__ = ("at_once", "capacity", "enforced", "kind", "limit", "stem", "tag", "terms")
+
+    def __init__(self, limit: Limit, keys: StoreKeys) -> None:
+        self.limit = limit
+        self.tag = hash_tag(limit)
+        self.stem = keys.counter(limit)
+        self.enforced = int(limit.mode is Mode.ENFORCE)
+        self.at_once = int(limit.meter is Meter.REQUESTS)
+        self.capacity = limit.amount
+        self.terms = CounterTerms(0, 0)
+        if limit.per is None:
+            self.kind = LEASES
+        elif limit.per.rate_ms is None:
+            self.kind = QUOTA
+        else:
+            self.kind, self.capacity = RATE, limit.burst
+            self.terms = CounterTerms(*pace(limit))
+
+    def status(self, now_ms: int, spent: int, held: int, terms: CounterTerms) -> LimitStatus:
+        """`spent` is in parts of a unit where the limit is a rate, and true at `now_ms`."""
+        if self.kind == RATE:
+            flow, scale = terms
+            used, resets_ms = -(-spent // scale), now_ms - (-spent // flow)
+        else:
+            used, resets_ms = spent, 0 if terms.second == FOREVER_MS else terms.second
+        return LimitStatus(self.limit, used, held, max(0, self.capacity - used - held), resets_ms)
+
+    def spent_at(self, now_ms: int, spent: int, scale: int, stamp_ms: int) -> int:
+        """What of a rate has not flowed back by now, in parts of this limit's scale."""
+        flow, own_scale = self.terms
+        return max(0, rescaled(spent, scale, own_scale) - max(0, now_ms - stamp_ms) * flow)
+
+
+class CalendarWindows:
+    """The windows around now: each is computed once while it lasts."""
+
+    def __init__(self, zone: ZoneInfo) -> None:
+        self.zone = zone
+        self._latest: dict[Per, CounterTerms] = {}
+
+    def terms(self, arguments: LimitArguments, at_ms: int) -> CounterTerms:
+        """The limit's terms at this time."""
+        if arguments.kind != QUOTA:
+            return arguments.terms
+        per = arguments.limit.per or Per.TOTAL
+        latest = self._latest.get(per)
+        if latest is None or not latest.first <= at_ms < latest.second:
+            latest = self._latest[per] = CounterTerms(*window(per, self.zone, at_ms))
+        return latest
+
+
+class WindowArguments:
+    """A batch's keys and numbers from `start_ms` until `end_ms`."""
+
+    __slots__ = ("_numbers", "end_ms", "keys", "start_ms", "terms")
+
+    def __init__(self, limits: Sequence[LimitArguments], windows: CalendarWindows, at_ms: int) -> None:
+        self.start_ms, self.end_ms = 0, FOREVER_MS
+        all_terms: list[CounterTerms] = []
+        keys: list[str] = []
+        numbers = [_NO_REQUEST]
+        for one in limits:
+            terms = windows.terms(one, at_ms)
+            if one.kind == QUOTA:
+                self.start_ms, self.end_ms = max(self.start_ms, terms.first), min(self.end_ms, terms.second)
+            all_terms.append(terms)
+            keys.append(counter_key(one, terms))
+            numbers.append(
+                _CHARGE.pack(one.kind, one.enforced, one.at_once, 0, 0, one.capacity, terms.first, terms.second)
+            )
+        self.terms = tuple(all_terms)
+        self.keys = tuple(keys)
+        self._numbers = b"".join(numbers)
+
+    def admission(self, request: AdmissionRequest, places: Sequence[int], now_ms: int, timing: Timing) -> bytes:
+        """The numbers of admit.lua for the request's charges at these places."""
+        numbers = bytearray(self._numbers)
+        _REQUEST.pack_into(
+            numbers, 0,
+            now_ms, timing.slack_ms, timing.step_ms,
+            request.likely, request.most, min(request.least, request.most), request.enough,
+        )  # fmt: skip
+        at = _REQUEST.size + _BEFORE_AMOUNTS.size
+        charges = request.charges
+        for place in places:
+            charge = charges[place]
+            _AMOUNTS.pack_into(numbers, at, charge.fixed, charge.per_output)
+            at += _CHARGE.size
+        return bytes(numbers)
+
+
+class SlotBatch:
+    """The limits of which one call may speak, by their places among those of the request."""
+
+    __slots__ = ("_latest", "_windows", "limits", "places", "records", "tag")
+
+    def __init__(
+        self, records: str, tag: str, places: Sequence[int], limits: Sequence[LimitArguments], windows: CalendarWindows
+    ) -> None:
+        self.records = records
+        """The key of this process's records in the slot, without the second."""
+        self.tag = tag
+        self.places = tuple(places)
+        self.limits = tuple(limits)
+        self._windows = windows
+        self._latest: WindowArguments | None = None
+
+    def at(self, at_ms: int) -> WindowArguments:
+        latest = self._latest
+        if latest is None or not latest.start_ms <= at_ms < latest.end_ms:
+            latest = self._latest = WindowArguments(self.limits, self._windows, at_ms)
+        return latest
+
+    def record(self, at_ms: int) -> str:
+        """The key of the record of a reservation that this process made then."""
+        return f"{self.records}{at_ms // 1000}"
+
+
+class PreparedTuple(NamedTuple):
+    """`limits` are kept alive, so that no other tuple has their identity."""
+
+    limits: tuple[Limit, ...]
+    batches: tuple[SlotBatch, ...]
+
+
+class _Recent(Generic[Key, Value]):
+    """What was asked for lately: `size` entries at least, twice as many at most."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._entries: dict[Key, Value] = {}
+        self._older: dict[Key, Value] = {}
+
+    def get(self, key: Key) -> Value | None:
+        found = self._entries.get(key)
+        if found is None:
+            found = self._older.get(key)
+            if found is not None:
+                self.put(key, found)
+        return found
+
+    def put(self, key: Key, value: Value) -> None:
+        if len(self._entries) >= self._size:
+            self._entries, self._older = {}, self._entries
+        self._entries[key] = value
+
+
+class ScriptArguments:
+    """The prepared arguments of limits, by the identity of the `Limit` objects: to hash one takes longer than all else
+    here. An entry keeps its limits alive, so that no other object has their identities.
+
+    `by_slot`: a call may speak of one slot only.
+    """
+
+    def __init__(self, keys: StoreKeys, zone: ZoneInfo, process: str, by_slot: bool) -> None:
+        self._keys = keys
+        self._process = process
+        self._by_slot = by_slot
+        self.windows = CalendarWindows(zone)
+        self._limits: _Recent[int, LimitArguments] = _Recent(_RECENT_LIMITS)
+        self._sets: _Recent[tuple[int, ...], tuple[SlotBatch, ...]] = _Recent(_RECENT_SETS)
+        self._tuples: _Recent[int, PreparedTuple] = _Recent(_RECENT_SETS)
+
+    def batches(self, limits: Sequence[Limit]) -> tuple[SlotBatch, ...]:
+        """The limits by who can speak of them in one call, the closest first; one batch at least."""
+        identity = tuple(map(id, limits))
+        batches = self._sets.get(identity)
+        if batches is None:
+            batches = self._split([self._of(limit) for limit in limits])
+            self._sets.put(identity, batches)
+        return batches
+
+    def batches_of(self, request: AdmissionRequest) -> tuple[SlotBatch, ...]:
+        """The same for the request's charges; a tuple of limits that comes with many requests is looked up as one."""
+        limits = request.limits
+        if not limits:
+            return self.batches([charge.limit for charge in request.charges])
+        prepared = self._tuples.get(id(limits))
+        if prepared is None:
+            prepared = PreparedTuple(limits, self.batches(limits))
+            self._tuples.put(id(limits), prepared)
+        return prepared.batches
+
+    def unremembered(self, limits: Sequence[Limit]) -> tuple[SlotBatch, ...]:
+        """The same for a report, whose many limits would push out those of the requests."""
+        return self._split([LimitArguments(limit, self._keys) for limit in limits])
+
+    def empty(self, tag: str) -> SlotBatch:
+        """A batch without limits."""
+        return self._batch(tag, (), ())
+
+    def billing_tag(self, team_tag: str) -> str:
+        """The tag of the batch that speaks of a team's ledger."""
+        return team_tag if self._by_slot else ORGANISATION
+
+    def _of(self, limit: Limit) -> LimitArguments:
+        arguments = self._limits.get(id(limit))
+        if arguments is None:
+            arguments = LimitArguments(limit, self._keys)
+            self._limits.put(id(limit), arguments)
+        return arguments
+
+    def _split(self, limits: Sequence[LimitArguments]) -> tuple[SlotBatch, ...]:
+        if not self._by_slot or not limits:
+            return (self._batch(ORGANISATION, range(len(limits)), limits),)
+        places: dict[str, list[int]] = {}
+        for place, one in enumerate(limits):
+            places.setdefault(one.tag, []).append(place)
+        return tuple(
+            [
+                self._batch(tag, at, [limits[place] for place in at])
+                for tag, at in sorted(places.items(), key=lambda item: _SLOT_ORDER[item[0][0]])
+            ]
+        )
+
+    def _batch(self, tag: str, places: Sequence[int], limits: Sequence[LimitArguments]) -> SlotBatch:
+        return SlotBatch(self._keys.records(tag, self._process), tag, places, limits, self.windows)
+
+
+def counter_key(arguments: LimitArguments, terms: CounterTerms) -> str:
+    return f"{arguments.stem}:{terms.first}" if arguments.kind == QUOTA else arguments.stem
+
+
+def packed(numbers: Sequence[int]) -> bytes:
+    return pack(f"<{len(numbers)}d", *numbers)

@@ -1,0 +1,224 @@
+"""A Redis client for many small calls: it brings each to the node that has its key.
+
+A script that the node does not know is loaded and called again, a slot that has moved is followed; nothing is
+repeated that may have been carried out. Errors end here, as StoreUnavailable. Every node has two connections:
+one for what requests wait for, and one for reports, renewals, replays and look-ups, so that these delay no
+request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from gateway.core.errors import StoreUnavailable
+from gateway.runtime.tasks import BackgroundTasks
+from gateway.store.contract import CallRefused
+from gateway.store.in_redis.connection import (
+    Command,
+    CommandMaker,
+    Connect,
+    ConnectionDown,
+    ErrorReply,
+    RedisConnection,
+)
+from gateway.store.in_redis.scripts import LuaScript
+
+Arguments = Sequence[str | bytes | int]
+
+Observer = Callable[[str, str, float], None]
+"""Gets each call: its name, "ok" or "unavailable", and the seconds that it took."""
+
+_ATTEMPTS = 20
+_PAUSE_S = 0.01
+_RETRY_MS = 1_000
+_RECENT_S = 3.0
+"""For so long a refusal counts: whoever looks whether the store is healthy shall see it, and see it pass."""
+
+_ABOUT_SERVER = frozenset(
+    {
+        "ASK", "BUSY", "CLUSTERDOWN", "CROSSSLOT", "LOADING", "MASTERDOWN", "MISCONF", "MOVED", "NOAUTH", "NOPERM",
+        "NOREPLICAS", "NOSCRIPT", "OOM", "READONLY", "TRYAGAIN", "WRONGPASS",
+    }
+)  # fmt: skip
+"""Codes of errors that say nothing about the call itself: it may be carried out another time."""
+
+
+class ServerClock:
+    """One server's time as this process knows it: its own monotonic clock, set by each reply.
+
+    It only says at what time to ask: every decision is made by the server, by its own clock."""
+
+    def __init__(self) -> None:
+        self.last_ms = round(time.time() * 1000)
+        """The latest time that the server gave."""
+        self._ahead_ms = self.last_ms - time.monotonic() * 1000
+
+    @staticmethod
+    def moment() -> float:
+        """Now, for `learn`."""
+        return time.monotonic()
+
+    def now_ms(self) -> int:
+        return round(time.monotonic() * 1000 + self._ahead_ms)
+
+    def learn(self, now_ms: int, asked_at: float | None = None) -> None:
+        """The server gave this time in reply to a call of the moment `asked_at`, or just now.
+
+        The reply may have waited for a busy event loop to read it. So the server's clock showed `now_ms` at some
+        moment since `asked_at`, and what is believed of it changes only where it cannot be true.
+        """
+        self.last_ms = now_ms
+        read_at = time.monotonic()
+        least, most = now_ms - read_at * 1000, now_ms - (read_at if asked_at is None else asked_at) * 1000
+        self._ahead_ms = min(max(self._ahead_ms, least), most)
+
+
+class RedisNode:
+    """A server: its clock, and its connections for what requests wait for and for the rest."""
+
+    def __init__(self, connect: Connect, timeout_s: float, tasks: BackgroundTasks) -> None:
+        self.clock = ServerClock()
+        self._urgent = RedisConnection(connect, timeout_s, tasks)
+        self._background = RedisConnection(connect, timeout_s, tasks)
+
+    @property
+    def trouble(self) -> str | None:
+        return self._urgent.trouble or self._background.trouble
+
+    def connection(self, background: bool) -> RedisConnection:
+        return self._background if background else self._urgent
+
+    def reconnect(self, why: str) -> None:
+        self._urgent.reconnect(why)
+        self._background.reconnect(why)
+
+    def close(self) -> None:
+        self._urgent.close()
+        self._background.close()
+
+
+class RedisServers(Protocol):
+    """Which node has a key."""
+
+    by_slot: bool
+    """Whether one call may only speak of keys of one slot."""
+
+    def node_of(self, key: str) -> RedisNode | None:
+        """None until `discover` was awaited. Raises ConnectionDown where no node is known to have it."""
+        ...
+
+    async def discover(self) -> None:
+        """Raises ConnectionDown."""
+        ...
+
+    def clock_of(self, key: str) -> ServerClock:
+        """Of the node that has it, as far as that is known."""
+        ...
+
+    def moved(self, error: ErrorReply) -> RedisNode:
+        """The node that another one points to. Raises ErrorReply where it points to none."""
+        ...
+
+    def trouble(self) -> str | None:
+        """Why the store counts as out, None while it answers."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Router:
+    def __init__(self, servers: RedisServers, observe: Observer, background: bool = False) -> None:
+        self._servers = servers
+        self._observe = observe
+        self._background = background
+        self._refusal = ""
+        self._refused_at = -math.inf
+
+    @property
+    def refusal(self) -> str | None:
+        """What a server answered lately instead of carrying a call out, such as a right that is missing."""
+        recent = time.monotonic() - self._refused_at < _RECENT_S
+        return f"answers: {self._refusal}" if recent else None
+
+    def clock_of(self, key: str) -> ServerClock:
+        """Of the server that has this key."""
+        return self._servers.clock_of(key)
+
+    async def run(self, script: LuaScript, keys: Sequence[str], arguments: Arguments | Callable[[], Arguments]) -> Any:
+        """What the script returns. `arguments` may be made when the call leaves. Raises StoreUnavailable."""
+        head = ("EVALSHA", script.sha, len(keys), *keys)
+        command = (lambda: (*head, *arguments())) if callable(arguments) else (*head, *arguments)
+        return await self._call(script.name, script, command, keys[0])
+
+    async def ask(self, key: str, command: Command) -> Any:
+        """The reply to a plain command about this key. Raises StoreUnavailable."""
+        return await self._call(command[0].lower(), None, command, key)
+
+    async def _call(self, name: str, script: LuaScript | None, command: Command | CommandMaker, key: str) -> Any:
+        # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.
+        began = time.perf_counter()
+        try:
+            node = self._servers.node_of(key) or await self._discovered(key)
+            try:
+                reply = await node.connection(self._background).call(command)
+            except ErrorReply as error:
+                reply = await self._insist(script, command, key, node, error)
+        except (ConnectionDown, ErrorReply) as error:
+            self._observe(name, "unavailable", time.perf_counter() - began)
+            kind: type[StoreUnavailable] = StoreUnavailable
+            if isinstance(error, ErrorReply):
+                self._refusal, self._refused_at = str(error), time.monotonic()
+                kind = StoreUnavailable if error.code in _ABOUT_SERVER else CallRefused
+            raise kind(
+                "The gateway's store does not answer. Nothing was forwarded; try again soon.", retry_after_ms=_RETRY_MS
+            ) from error
+        self._observe(name, "ok", time.perf_counter() - began)
+        return reply
+
+    async def _discovered(self, key: str) -> RedisNode:
+        await self._servers.discover()
+        node = self._servers.node_of(key)
+        if node is None:
+            raise ConnectionDown("has no node that is known")
+        return node
+
+    async def _insist(
+        self,
+        script: LuaScript | None,
+        command: Command | CommandMaker,
+        key: str,
+        node: RedisNode,
+        error: ErrorReply,
+    ) -> Any:
+        """Go on where the server answered that it could not carry the call out."""
+        for _ in range(_ATTEMPTS):
+            connection, asking = node.connection(self._background), False
+            if error.code == "NOSCRIPT" and script is not None:
+                await connection.call(("SCRIPT", "LOAD", script.text))
+            elif error.code in ("MOVED", "ASK", "CROSSSLOT"):
+                node, asking = self._servers.moved(error), error.code == "ASK"
+            elif error.code == "TRYAGAIN":
+                # A slot is on its way to another node, and its keys are on both: it takes a moment.
+                await asyncio.sleep(_PAUSE_S)
+                node = self._servers.node_of(key) or node
+            else:
+                if error.code == "READONLY":
+                    # A master that was demoted: a new connection finds the one that is master now.
+                    connection.reconnect("is not the master any more")
+                raise error
+            try:
+                return await self._ask_node(node, command, asking)
+            except ErrorReply as again:
+                error = again
+        raise ConnectionDown("sends calls in a circle")
+
+    async def _ask_node(self, node: RedisNode, command: Command | CommandMaker, asking: bool) -> Any:
+        connection = node.connection(self._background)
+        if not asking:
+            return await connection.call(command)
+        _, reply = await asyncio.gather(connection.call(("ASKING",)), connection.call(command))
+        return reply

@@ -1,0 +1,160 @@
+"""What is read without a script: how limits are, and the ledger.
+
+A counter is one string, and its arithmetic is the core's. The ledger is a hash for each team and day, found by a
+set of teams and one of days for each team. Both are read in small pieces, one after the other, so that
+neither Redis nor the event loop is held up by a long report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from struct import unpack
+
+import msgspec
+
+from gateway.core.buckets import Counter, CounterState, restored
+from gateway.core.errors import StoreUnavailable
+from gateway.core.limits import Limit
+from gateway.core.reservation import LimitStatus
+from gateway.store.contract import HOLD_STEPS, UsageQuery, UsageRow
+from gateway.store.in_redis.arguments import (
+    QUOTA,
+    RATE,
+    CounterTerms,
+    LimitArguments,
+    ScriptArguments,
+    SlotBatch,
+    Timing,
+)
+from gateway.store.in_redis.client import Router
+from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.usage_report import COLUMNS, UsageSums
+
+_LIMITS_AT_ONCE = 200
+_ROWS = 500
+"""Rows that one reply has, more or less."""
+
+_DAYS_AT_ONCE = 8
+_ATTEMPTS = 4
+_FIGURES = f"<{len(COLUMNS)}d"
+
+
+class CounterReading(msgspec.Struct, frozen=True):
+    """A limit's counter as it was found: `spent` of a rate is in parts, and true at `now_ms`."""
+
+    arguments: LimitArguments
+    now_ms: int
+    spent: int
+    held: int
+    terms: CounterTerms
+
+    def status(self) -> LimitStatus:
+        return self.arguments.status(self.now_ms, self.spent, self.held, self.terms)
+
+
+class Reports:
+    def __init__(self, client: Router, arguments: ScriptArguments, keys: StoreKeys, timing: Timing) -> None:
+        self._client = client
+        self._arguments = arguments
+        self._keys = keys
+        self._timing = timing
+
+    async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
+        """How they are now, in the same order. Raises StoreUnavailable."""
+        return [reading.status() async for chunk in self._readings(limits) for reading in chunk]
+
+    async def counters(self, limits: Sequence[Limit]) -> list[Counter]:
+        """The same as counters of the core, which can judge."""
+        return [self._counter(reading) async for chunk in self._readings(limits) for reading in chunk]
+
+    async def time(self) -> None:
+        """Ask the server that has the set of teams for its time. Raises StoreUnavailable."""
+        await self._read_time(self._keys.teams())
+
+    async def usage(self, query: UsageQuery) -> list[UsageRow]:
+        """Rows of the ledger by group. Raises StoreUnavailable."""
+        sums = UsageSums(query)
+        teams = [query.team] if query.team else [name async for name in self._names("SSCAN", self._keys.teams())]
+        for team in teams:
+            # A sorted set is read as names and scores by turns.
+            days = [name async for name in self._names("ZSCAN", self._keys.days(team), 2)]
+            asked = sorted(day for day in days if sums.covers(day))
+            for at in range(0, len(asked), _DAYS_AT_ONCE):
+                await asyncio.gather(*[self._add(sums, team, day) for day in asked[at : at + _DAYS_AT_ONCE]])
+        return sums.rows()
+
+    async def _readings(self, limits: Sequence[Limit]) -> AsyncIterator[list[CounterReading]]:
+        """In the limits' order, a chunk after the other."""
+        for at in range(0, len(limits), _LIMITS_AT_ONCE):
+            chunk = limits[at : at + _LIMITS_AT_ONCE]
+            batches = self._arguments.unremembered(chunk)
+            replies = await asyncio.gather(*[self._read(batch) for batch in batches])
+            by_place: dict[int, CounterReading] = {}
+            for batch, readings in zip(batches, replies, strict=True):
+                by_place.update(zip(batch.places, readings, strict=True))
+            yield [by_place[place] for place in range(len(chunk))]
+
+    async def _read(self, batch: SlotBatch) -> list[CounterReading]:
+        """The time and the counters together: again where a window is over by then."""
+        clock = self._client.clock_of(batch.records)
+        for _ in range(_ATTEMPTS):
+            window = batch.at(clock.now_ms())
+            now_ms, values = await asyncio.gather(
+                self._read_time(batch.records),
+                self._client.ask(window.keys[0], ("MGET", *window.keys)),
+            )
+            if window.start_ms <= now_ms < window.end_ms:
+                return [
+                    self._reading(one, terms, value, now_ms)
+                    for one, terms, value in zip(batch.limits, window.terms, values, strict=True)
+                ]
+            clock = self._client.clock_of(batch.records)
+        raise StoreUnavailable("The store's clock does not stand still. Try again soon.", retry_after_ms=1_000)
+
+    async def _read_time(self, key: str) -> int:
+        """Of the server that keeps this key."""
+        clock = self._client.clock_of(key)
+        asked_at = clock.moment()
+        seconds, microseconds = await self._client.ask(key, ("TIME",))
+        now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+        clock.learn(now_ms, asked_at)
+        return now_ms
+
+    def _reading(self, one: LimitArguments, terms: CounterTerms, value: bytes | None, now_ms: int) -> CounterReading:
+        if value is None:
+            return CounterReading(one, now_ms, 0, 0, terms)
+        spent, scale, stamp_ms, _, *sums = [int(number) for number in unpack(f"<{len(value) // 8}d", value)]
+        held = 0
+        if sums:
+            over = now_ms // self._timing.step_ms - sums[0]
+            held = sum(sums[1 + min(max(over, 0), HOLD_STEPS) :])
+        if one.kind == RATE:
+            spent = one.spent_at(now_ms, spent, scale, stamp_ms)
+        return CounterReading(one, now_ms, spent, held, terms)
+
+    def _counter(self, reading: CounterReading) -> Counter:
+        window = reading.terms if reading.arguments.kind == QUOTA else (0, 0)
+        state = CounterState(reading.now_ms, reading.spent, reading.held, window)
+        return restored(reading.arguments.limit, self._arguments.windows.zone, state)
+
+    async def _add(self, sums: UsageSums, team: str, day: str) -> None:
+        async for batch in self._scan("HSCAN", self._keys.ledger(team, day)):
+            for field, figures in zip(batch[::2], batch[1::2], strict=True):
+                key, _, model = field.decode().partition("|")
+                names = {"day": day, "team": team, "key": key, "model": model}
+                sums.add(names, [int(figure) for figure in unpack(_FIGURES, figures)])
+
+    async def _names(self, command: str, key: str, every: int = 1) -> AsyncIterator[str]:
+        async for batch in self._scan(command, key):
+            for name in batch[::every]:
+                yield name.decode()
+
+    async def _scan(self, command: str, key: str) -> AsyncIterator[Sequence[bytes]]:
+        """What a set, a sorted set or a hash has, piece by piece."""
+        cursor = b"0"
+        while True:
+            cursor, batch = await self._client.ask(key, (command, key, cursor, "COUNT", _ROWS))
+            yield batch
+            if cursor == b"0":
+                return

@@ -1,0 +1,75 @@
+"""Which web pages may call the gateway from a browser (the Fetch standard, "CORS protocol").
+
+A page proves nothing by its origin: it sends a key as every client does, in a header. So no answer allows credentials
+of the browser's own (cookies), and an origin that is not configured gets no header at all: its browser shows the page
+nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from gateway.core.response import Headers
+
+PREFLIGHT_AGE_S = 7200
+"""How long a browser keeps the answer to a preflight: the longest that Chromium accepts."""
+
+_METHODS = "GET, HEAD, POST, DELETE"
+_NAMES = re.compile(r"[\w!#$%&'*+.^`|~-]+([ \t]*,[ \t]*[\w!#$%&'*+.^`|~-]+)*", re.ASCII)
+
+_RATE_FIGURES = [f"x-ratelimit-{figure}" for figure in ("limit", "remaining", "reset")]
+_QUOTA_FIGURES = [f"x-quota-{figure}" for figure in ("limit", "remaining", "reset")]
+_EXPOSED = ", ".join(
+    [
+        *("x-request-id", "request-id", "retry-after", "retry-after-ms", "x-should-retry"),
+        *(f"{figure}-{meter}" for figure in _RATE_FIGURES for meter in ("requests", "tokens")),
+        *(f"{figure}-{meter}" for figure in _QUOTA_FIGURES for meter in ("requests", "tokens", "usd")),
+        *("x-quota-output-cap", "content-disposition"),
+        *("openai-processing-ms", "openai-version", "openai-model", "anthropic-organization-id", "x-codex-turn-state"),
+    ]
+)
+
+
+class CorsPolicy:
+    """`origins` are those that may call; `*` among them stands for all."""
+
+    def __init__(self, origins: Iterable[str] = ()) -> None:
+        self._origins = frozenset(origins)
+
+    def headers(self, request_headers: Mapping[str, str]) -> Headers:
+        """What goes on an answer, whatever it is."""
+        if not self._origins:
+            return ()
+        allowed = self._allowed(request_headers.get("origin", ""))
+        if not allowed:
+            # Without it a cache could give a page the answer that another origin, or no page, got.
+            return (("vary", "origin"),)
+        return (
+            ("access-control-allow-origin", allowed),
+            ("access-control-expose-headers", _EXPOSED),
+            ("vary", "origin"),
+        )
+
+    def preflight(self, method: str, request_headers: Mapping[str, str]) -> Headers | None:
+        """What the answer to a preflight has besides; None for a request that is none, or whose origin may not call."""
+        if method != "OPTIONS" or "access-control-request-method" not in request_headers:
+            return None
+        if not self._allowed(request_headers.get("origin", "")):
+            return None
+        asked = request_headers.get("access-control-request-headers", "").strip()
+        named = (("access-control-allow-headers", asked),) if _NAMES.fullmatch(asked) else ()
+        return (
+            ("access-control-allow-methods", _METHODS),
+            *named,
+            ("access-control-max-age", str(PREFLIGHT_AGE_S)),
+            ("vary", "origin, access-control-request-method, access-control-request-headers"),
+        )
+
+    def _allowed(self, origin: str) -> str:
+        """The value of access-control-allow-origin, empty where there is none."""
+        if not origin or not self._origins:
+            return ""
+        if "*" in self._origins:
+            return "*"
+        return origin if origin in self._origins else ""

@@ -1,0 +1,183 @@
+"""What the public listener answers by itself: which models a key may use, how its limits stand, and what this is.
+
+A page gets a `PageRequest` and gives a `Shown`. One that shows a caller's own data says `needs_key`.
+"""
+
+from __future__ import annotations
+
+import html
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Mapping
+from hashlib import sha256
+
+import msgspec
+
+from gateway.core.endpoints import LIMITS, MODEL, MODELS, ROOT, Endpoint
+from gateway.core.errors import FieldInvalid, ModelUnknown
+from gateway.core.limit_status import limit_status_object, rfc3339
+from gateway.core.limits import Limit
+from gateway.core.response import Headers
+from gateway.core.snapshot import Caller, Model
+from gateway.pipeline import Services
+from gateway.web.client_hints import CLIENT_APIS, ClientApi, origin_of
+from gateway.web.errors import JSON
+
+
+class PageRequest(msgspec.Struct, frozen=True):
+    """`parameters` are those of the path, `query` those behind it, decoded; `client_apis` what is served here."""
+
+    services: Services
+    headers: Mapping[str, str]
+    parameters: Mapping[str, str]
+    query: Mapping[str, str]
+    client_apis: tuple[ClientApi, ...] = CLIENT_APIS
+    found_caller: Caller | None = None
+
+    @property
+    def caller(self) -> Caller:
+        assert self.found_caller is not None, "only for pages that need a key"
+        return self.found_caller
+
+    @property
+    def is_anthropic(self) -> bool:
+        return "anthropic-version" in self.headers
+
+
+class Shown(msgspec.Struct, frozen=True):
+    body: bytes
+    headers: Headers = (JSON,)
+
+
+class Page(msgspec.Struct, frozen=True):
+    """`show` raises ModelUnknown, FieldInvalid, StoreUnavailable."""
+
+    endpoint: Endpoint
+    show: Callable[[PageRequest], Awaitable[Shown]]
+    needs_key: bool = True
+
+
+async def _models(asked: PageRequest) -> Shown:
+    models = asked.services.snapshot.models_of(asked.caller)
+    if asked.is_anthropic:
+        return Shown(msgspec.json.encode(_anthropic_list(models, asked.query)))
+    return Shown(msgspec.json.encode({"object": "list", "data": [_model_object(model) for model in models]}))
+
+
+async def _model(asked: PageRequest) -> Shown:
+    name = asked.parameters["model"]
+    binding = asked.services.snapshot.binding(asked.caller, name)
+    if binding is None:
+        raise ModelUnknown(f"The model {name[:256]!r} does not exist, or this key may not use it.", param="model")
+    shape = _anthropic_model if asked.is_anthropic else _model_object
+    return Shown(msgspec.json.encode(shape(binding.model)))
+
+
+async def _limits(asked: PageRequest) -> Shown:
+    snapshot = asked.services.snapshot
+    limits: dict[tuple[object, ...], Limit] = {}
+    for model in snapshot.models_of(asked.caller):
+        if binding := snapshot.binding(asked.caller, model.name):
+            limits |= {limit.identity: limit for limit in binding.limits}
+    statuses = await asked.services.store.limit_statuses(list(limits.values()))
+    return Shown(msgspec.json.encode({"data": [limit_status_object(status) for status in statuses]}))
+
+
+async def _root(asked: PageRequest) -> Shown:
+    origin = origin_of(asked.headers)
+    base_urls = {api.key: origin + api.suffix for api in asked.client_apis}
+    vary = ("vary", "accept, origin")
+    if "text/html" not in asked.headers.get("accept", ""):
+        about = {"service": "inducta-gateway", "about": _ABOUT, "base_urls": base_urls, "models": f"{origin}/v1/models"}
+        return Shown(msgspec.json.encode(about), (JSON, vary))
+    rows = "".join(
+        f"<tr><th scope=row>{html.escape(api.name)}<td><code>{api.variable}</code>"
+        f"<td><code>{html.escape(base_urls[api.key])}</code>"
+        for api in asked.client_apis
+    )
+    page = _PAGE.replace("ROWS", rows).replace("STYLE", _STYLE).replace("ABOUT", html.escape(_ABOUT))
+    return Shown(page.encode(), (("content-type", "text/html; charset=utf-8"), _CSP, ("x-frame-options", "DENY"), vary))
+
+
+def _model_object(model: Model) -> dict[str, object]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "gateway",
+        **_sizes(model, "context_window", "max_output_tokens"),
+    }
+
+
+def _anthropic_model(model: Model) -> dict[str, object]:
+    return {
+        "type": "model",
+        "id": model.name,
+        "display_name": model.name,
+        "created_at": rfc3339(model.created * 1000),
+        **_sizes(model, "max_input_tokens", "max_tokens"),
+        **_sizes(model, "context_window", "max_output_tokens"),
+    }
+
+
+def _sizes(model: Model, *names: str) -> dict[str, int]:
+    """The context window and the longest answer, under these names, where they are configured."""
+    sizes = zip(names, (model.context_window, model.max_output_tokens), strict=True)
+    return {name: size for name, size in sizes if size is not None}
+
+
+def _anthropic_list(models: list[Model], query: Mapping[str, str]) -> dict[str, object]:
+    """A page of the list, by `limit`, `after_id` and `before_id`. Without a limit it is all of them."""
+    names = [model.name for model in models]
+    begin, end = 0, len(models)
+    if after := query.get("after_id"):
+        begin = _place(names, after, "after_id") + 1
+    if before := query.get("before_id"):
+        end = _place(names, before, "before_id")
+    limit = _limit_of(query)
+    cut = max(0, end - begin - limit)
+    if before and not after:
+        begin += cut
+    else:
+        end -= cut
+    shown = models[begin:end]
+    return {
+        "data": [_anthropic_model(model) for model in shown],
+        "has_more": cut > 0,
+        "first_id": shown[0].name if shown else None,
+        "last_id": shown[-1].name if shown else None,
+    }
+
+
+def _place(names: list[str], name: str, parameter: str) -> int:
+    if name not in names:
+        raise FieldInvalid(f"{parameter!r} is no model that this key may use.", param=parameter)
+    return names.index(name)
+
+
+def _limit_of(query: Mapping[str, str]) -> int:
+    given = query.get("limit", "1000")
+    if not (given.isascii() and given.isdecimal() and len(given) <= 4 and 1 <= int(given) <= 1000):
+        raise FieldInvalid("'limit' must be a number from 1 to 1000.", param="limit")
+    return int(given) if "limit" in query else 10**9
+
+
+_ABOUT = "A gateway to language models. It speaks the APIs below; every request needs a key."
+_STYLE = (
+    "body{font:1rem/1.5 system-ui,sans-serif;max-width:56rem;margin:3rem auto;padding:0 1rem}"
+    "table{border-collapse:collapse;display:block;overflow-x:auto}"
+    "th,td{text-align:left;padding:.4rem 1rem .4rem 0;border-bottom:1px solid #8886}"
+)
+_STYLE_DIGEST = b64encode(sha256(_STYLE.encode()).digest()).decode()
+_PAGE = (
+    '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
+    '<meta name=color-scheme content="light dark"><title>inducta-gateway</title><style>STYLE</style>'
+    "<h1>inducta-gateway</h1><p>ABOUT</p>"
+    "<table><thead><tr><th scope=col>Client<th scope=col>Variable<th scope=col>Base URL<tbody>ROWS</table>"
+    "<p>Which models a key may use: <code>GET /v1/models</code>. Its limits: <code>GET /v1/limits</code>.</p></html>"
+)
+_CSP = (
+    "content-security-policy",
+    f"default-src 'none'; base-uri 'none'; frame-ancestors 'none'; style-src 'sha256-{_STYLE_DIGEST}'",
+)
+
+PAGES = (Page(MODELS, _models), Page(MODEL, _model), Page(LIMITS, _limits), Page(ROOT, _root, needs_key=False))

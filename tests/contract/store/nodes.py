@@ -1,0 +1,99 @@
+"""Two nodes of a cluster in front of one real Redis: their clocks can differ, and each can fail at some scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from struct import pack_into, unpack_from
+from typing import Any
+
+from gateway.core.store_url import read_store_url
+from gateway.runtime.tasks import BackgroundTasks
+from gateway.store.in_redis.admission import Admissions, RecordLifetimes, UncertainCalls
+from gateway.store.in_redis.arguments import ScriptArguments, Timing
+from gateway.store.in_redis.client import Router, ServerClock
+from gateway.store.in_redis.connection import Command, CommandMaker, ConnectionDown, ErrorReply, RedisConnection
+from gateway.store.in_redis.discovery import RedisConnector
+from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.in_redis.scripts import ADMIT, LuaScript
+from tests.contract.store.keepers import PATIENCE_S, STEP_MS, UTC
+
+TEAMS, OTHERS = "teams", "others"
+
+
+@dataclass
+class FakeNode:
+    """`ahead_ms`: how far its clock is ahead of the real server's. `failing`: scripts that it does not carry out."""
+
+    real: RedisConnection
+    ahead_ms: int = 0
+    failing: set[str] = field(default_factory=set)
+    clock: ServerClock = field(default_factory=ServerClock)
+    carried_out: list[str] = field(default_factory=list)
+
+    def connection(self, background: bool) -> FakeNode:
+        return self
+
+    async def call(self, command: Command | CommandMaker) -> Any:
+        if callable(command):
+            command = command()
+        script = command[1] if command[0] == "EVALSHA" else ""
+        if script in self.failing:
+            raise ConnectionDown("is out")
+        if script == ADMIT.sha:
+            numbers = bytearray(command[-1])
+            pack_into("<d", numbers, 0, unpack_from("<d", numbers)[0] - self.ahead_ms)
+            command = (*command[:-1], bytes(numbers))
+        reply = await self.real.call(command)
+        if script:
+            self.carried_out.append(script)
+            reply[1] += self.ahead_ms
+        return reply
+
+
+class FakeNodes:
+    """One node has the slots of teams, the other those of models and the organisation."""
+
+    by_slot = True
+
+    def __init__(self, url: str, tasks: BackgroundTasks) -> None:
+        real = self._real = RedisConnection(RedisConnector(read_store_url(url)).to(("", 0)), PATIENCE_S, tasks)
+        self.teams, self.others = FakeNode(real), FakeNode(real)
+
+    def node_of(self, key: str) -> Any:
+        return self._of(key)
+
+    async def discover(self) -> None:
+        """Both are known."""
+
+    def clock_of(self, key: str) -> ServerClock:
+        return self._of(key).clock
+
+    def moved(self, error: ErrorReply) -> Any:
+        raise error
+
+    def trouble(self) -> str | None:
+        return self._real.trouble
+
+    def close(self) -> None:
+        self._real.close()
+
+    def _of(self, key: str) -> FakeNode:
+        return self.teams if "{t/" in key else self.others
+
+    def fail(self, node: FakeNode, *scripts: LuaScript) -> None:
+        node.failing = {script.sha for script in scripts}
+
+
+class HastyCalls(UncertainCalls):
+    PAUSE_S = 0.01
+
+
+def admissions_over(nodes: FakeNodes, tasks: BackgroundTasks, slack_ms: int = 250) -> Admissions:
+    router = Router(nodes, _unobserved)
+    arguments = ScriptArguments(StoreKeys("gw"), UTC, "one", by_slot=True)
+    timing = Timing(slack_ms=slack_ms, step_ms=STEP_MS)
+    return Admissions(router, arguments, timing, HastyCalls(tasks, 0.001), RecordLifetimes(), nodes.others.clock.now_ms)
+
+
+def _unobserved(call: str, outcome: str, seconds: float) -> None:
+    """Nothing is measured."""

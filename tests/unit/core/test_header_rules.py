@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+from multidict import CIMultiDict
+
+from gateway.core.header_rules import SESSION_HEADERS, TO_CLIENT, TO_UPSTREAM, first_of, pass_header_fault
+
+CREDENTIALS = ("authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "set-cookie")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("accept", "user-agent", "traceparent", "tracestate", "idempotency-key"),
+        *("anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access"),
+        *("openai-beta", "openai-organization", "x-stainless-retry-count"),
+        *("session-id", "thread-id", "x-client-request-id", "originator", "version", "x-session-id"),
+        *("x-session-affinity", "x-claude-code-session-id", "x-codex-window-id", "x-opencode-session"),
+    ],
+)
+def test_what_a_provider_or_an_agent_reads_reaches_the_upstream(name: str) -> None:
+    assert TO_UPSTREAM.passed({name.title(): "x"}) == [(name, "x")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *CREDENTIALS,
+        *("anthropic-api-key", "openai-api-key", "x-codex-authorization", "x-codex-access-token"),
+        *("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via", "cf-connecting-ip"),
+        *("host", "connection", "accept-encoding", "transfer-encoding", "content-length", "expect", "upgrade"),
+        *("origin", "referer", "x-request-id", "content-encoding", "x-whatever"),
+    ],
+)
+def test_what_is_secret_or_belongs_to_the_way_here_never_does(name: str) -> None:
+    assert TO_UPSTREAM.passed({name: "x"}) == []
+
+
+def test_every_line_of_a_header_passes_in_its_order() -> None:
+    lines = [("Anthropic-Beta", "one"), ("tracestate", "a=1"), ("anthropic-beta", "two"), ("tracestate", "b=2")]
+    assert TO_UPSTREAM.passed(CIMultiDict(lines)) == [(name.lower(), value) for name, value in lines]
+
+
+@pytest.mark.parametrize(
+    ("name", "passes"),
+    [
+        *((name, True) for name in ("content-type", "content-disposition", "content-encoding", "content-language")),
+        *((name, True) for name in ("retry-after", "retry-after-ms", "x-should-retry", "request-id")),
+        *((name, True) for name in ("openai-processing-ms", "openai-version", "anthropic-organization-id")),
+        *((name, True) for name in ("x-codex-turn-state", "anthropic-anything")),
+        *((name, False) for name in CREDENTIALS),
+        *((name, False) for name in ("anthropic-ratelimit-tokens-remaining", "anthropic-priority-input-tokens-limit")),
+        *((name, False) for name in ("x-ratelimit-limit-requests", "server", "date", "connection", "x-request-id")),
+        *((name, False) for name in ("access-control-allow-origin", "transfer-encoding", "content-length")),
+    ],
+)
+def test_what_the_client_sees_of_an_upstreams_headers(name: str, passes: bool) -> None:
+    assert TO_CLIENT.admits(name) is passes
+
+
+@pytest.mark.parametrize("name", ["x-my-header", "X-OpenWebUI-User-Email", "helicone-session-id", "x-tenant"])
+def test_an_operator_lets_a_further_header_through(name: str) -> None:
+    assert pass_header_fault(name) == ""
+
+
+@pytest.mark.parametrize("name", [*CREDENTIALS, "X-Auth-Token", "X-Forwarded-For", "Via", "Host", "Content-Type"])
+def test_an_operator_cannot_let_through_what_never_passes(name: str) -> None:
+    assert pass_header_fault(name)
+
+
+def test_the_first_header_that_is_there_counts() -> None:
+    headers = CIMultiDict({"X-Session-Id": "second", "thread-id": "third"})
+    assert first_of(SESSION_HEADERS, headers) == "second"
+    assert first_of(SESSION_HEADERS, {}) == ""
