@@ -87,7 +87,8 @@ class Pipeline:
             self._refuse(exchange, writer, error)
         except asyncio.CancelledError:
             if writer.gone:
-                self._refuse(exchange, writer, ClientGone("The client left."))
+                if not exchange.whole:
+                    self._refuse(exchange, writer, ClientGone("The client left."))
                 raise
             # `cut_short` cancels the work alone: the listener must still be able to send the error.
             task.uncancel()

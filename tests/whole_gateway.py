@@ -49,7 +49,8 @@ class Reply(NamedTuple):
     @property
     def events(self) -> list[str]:
         """The data of each event of a stream."""
-        blocks = self.body.decode().split("\n\n")
+        lines = [line for line in self.body.decode().split("\n") if not line.startswith(":")]
+        blocks = "\n".join(lines).split("\n\n")
         return [block.removeprefix("data: ") for block in blocks if block.startswith("data: ")]
 
     @property
@@ -68,6 +69,10 @@ class LiveStream:
     async def event(self) -> bytes:
         """The next event, with the blank line that ends it. Raises ClientPayloadError where the stream breaks."""
         return await asyncio.wait_for(self._answer.content.readuntil(b"\n\n"), PATIENCE_S)
+
+    async def comment(self) -> bytes:
+        """The next line, which is a comment's."""
+        return await asyncio.wait_for(self._answer.content.readuntil(b"\n"), PATIENCE_S)
 
     async def rest(self) -> Reply:
         return await asyncio.wait_for(_reply(self._answer), PATIENCE_S)

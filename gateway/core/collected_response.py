@@ -1,27 +1,35 @@
-"""An answer that is not a stream, as far as it has been collected before the client gets any of it.
+"""An answer, as far as it has been collected before the client gets any of it.
 
-Until the client has a byte, another target can still be asked: where the answer breaks, or where its body says that the
-provider failed. What is longer than `max_bytes` is held no further: the rest waits at the upstream until the answer is
-passed on.
+Its first bytes show what it is. What is to be passed on as it comes, such as a stream, is collected no further. Until
+the client has a byte of any other, another target can still be asked: where the answer breaks, or where its body says
+that the provider failed. What is longer than `max_bytes` is held no further: the rest waits at the upstream until the
+answer is passed on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from gateway.core.body_kind import BodyKind, kind_of
 from gateway.core.refusals import Fault
 from gateway.core.response import UpstreamResponse
 
 
 class CollectedResponse(UpstreamResponse):
-    """Gives what was collected first, then what the upstream still sends. `on_too_long` is called once more than
-    `max_bytes` have come."""
+    """Gives what was collected first, then what the upstream still sends. `on_change` is called once the kind is known,
+    and once more than `max_bytes` have come."""
 
-    def __init__(self, response: UpstreamResponse, max_bytes: int, on_too_long: Callable[[], None]) -> None:
+    def __init__(self, response: UpstreamResponse, max_bytes: int, on_change: Callable[[], None]) -> None:
         self.status = response.status
         self.headers = response.headers
         self.sent_at = response.sent_at
         self.first_byte_at = response.first_byte_at
+        self.kind: BodyKind | None = None
+        """What it is by its first bytes; None until they show it."""
+
+        self.is_stream = False
+        """Whether it is passed on as an event stream."""
+
         self.is_whole = False
         """Whether `body` is all of it."""
 
@@ -30,7 +38,7 @@ class CollectedResponse(UpstreamResponse):
 
         self._response = response
         self._max_bytes = max_bytes
-        self._on_too_long = on_too_long
+        self._on_change = on_change
         self._pieces: list[bytes] = []
         self._size = 0
         response.deliver_to(self._take)
@@ -43,6 +51,20 @@ class CollectedResponse(UpstreamResponse):
     @property
     def is_too_long(self) -> bool:
         return self._size > self._max_bytes
+
+    @property
+    def is_called_stream(self) -> bool:
+        """Whether its content type says that it is an event stream."""
+        return self.headers.get("content-type", "").lower().startswith("text/event-stream")
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether its content coding is one that is not known here."""
+        return "content-encoding" in self.headers
+
+    @property
+    def is_over(self) -> bool:
+        return self._response.is_over
 
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
         for piece in self._pieces:
@@ -65,6 +87,10 @@ class CollectedResponse(UpstreamResponse):
     def _take(self, data: bytes) -> None:
         self._pieces.append(data)
         self._size += len(data)
+        if self.kind is None:
+            self.kind = kind_of(self.body)
+            if self.kind is not None:
+                self._on_change()
         if self.is_too_long:
             self._response.pause()
-            self._on_too_long()
+            self._on_change()

@@ -9,12 +9,9 @@ from enum import StrEnum
 
 import msgspec
 
-from gateway.core import request_fields
+from gateway.core import request_fields, usage_tables
 from gateway.core.request_fields import Fields
-
-UsagePath = tuple[str, ...]
-
-_OPENAI_USAGE: tuple[UsagePath, ...] = (("usage",), ("x_groq", "usage"))
+from gateway.core.usage_tables import UsageTable
 
 
 class Dialect(StrEnum):
@@ -42,7 +39,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     path: str
     fields: type[Fields] | None = None
     input_members: tuple[str, ...] = ()
-    """Members of the body whose bytes are the model's input, for the estimate."""
+    """Members of the body that are the model's input, the main one first."""
     cap_members: tuple[str, ...] = ()
     """Members that cap the output, the first of which is set where a request has none of them. An endpoint
     without has no output to be reserved."""
@@ -50,10 +47,10 @@ class Endpoint(msgspec.Struct, frozen=True):
     """The smallest cap that the API takes (https://platform.openai.com/docs/api-reference/responses/create)."""
     estimated: bool = False
     """Whether usage that is not reported is estimated; elsewhere only reported tokens count."""
-    usage_at: tuple[UsagePath, ...] = _OPENAI_USAGE
-    """Where a usage object can be; the first that is there counts."""
-    usage_in_parts: bool = False
-    """Whether a stream's later reports complete the earlier ones, rather than replace them."""
+    usage: UsageTable = usage_tables.CHAT_USAGE
+    """Where its answers report usage."""
+    terminal_events: tuple[str, ...] = ()
+    """The events, by type, that end a stream: what follows them is of no interest to a client. `[DONE]` ends any."""
     asks_with_stream_options: bool = False
     """Whether usage of a stream is asked for with `stream_options`, and merged for who did not ask."""
     dialect: Dialect = Dialect.OPENAI
@@ -98,7 +95,8 @@ RESPONSES = Endpoint(
     cap_members=("max_output_tokens",),
     least_output=16,
     estimated=True,
-    usage_at=(("response", "usage"), ("usage",)),
+    usage=usage_tables.RESPONSES_USAGE,
+    terminal_events=("response.completed", "response.incomplete", "response.failed"),
     dialect=Dialect.RESPONSES,
     stream_format=StreamFormat.RESPONSES,
 )
@@ -109,22 +107,62 @@ MESSAGES = Endpoint(
     input_members=("messages", "system", "tools"),
     cap_members=("max_tokens",),
     estimated=True,
-    usage_at=(("usage",), ("message", "usage")),
-    usage_in_parts=True,
+    usage=usage_tables.MESSAGES_USAGE,
+    terminal_events=("message_stop",),
     dialect=Dialect.ANTHROPIC,
     stream_format=StreamFormat.MESSAGES,
 )
-EMBEDDINGS = Endpoint("embeddings", "/v1/embeddings", request_fields.EmbeddingFields, ("input",), estimated=True)
-MODERATIONS = Endpoint("moderations", "/v1/moderations", request_fields.ModerationFields, ("input",))
-RERANK = Endpoint("rerank", "/v1/rerank", request_fields.RerankFields, ("query", "documents"))
-IMAGES = Endpoint("images.generations", "/v1/images/generations", request_fields.ImageFields, ("prompt",))
-SPEECH = Endpoint("audio.speech", "/v1/audio/speech", request_fields.SpeechFields, ("input",))
-TRANSCRIPTIONS = Endpoint(
-    "audio.transcriptions", "/v1/audio/transcriptions", request_fields.FormFields, takes_form=True
+EMBEDDINGS = Endpoint(
+    name="embeddings",
+    path="/v1/embeddings",
+    fields=request_fields.EmbeddingFields,
+    input_members=("input",),
+    estimated=True,
+    usage=usage_tables.EMBEDDINGS_USAGE,
 )
-TRANSLATIONS = Endpoint("audio.translations", "/v1/audio/translations", request_fields.FormFields, takes_form=True)
-IMAGE_EDITS = Endpoint("images.edits", "/v1/images/edits", request_fields.FormFields, takes_form=True)
-IMAGE_VARIATIONS = Endpoint("images.variations", "/v1/images/variations", request_fields.FormFields, takes_form=True)
+MODERATIONS = Endpoint(
+    name="moderations",
+    path="/v1/moderations",
+    fields=request_fields.ModerationFields,
+    input_members=("input",),
+    usage=usage_tables.MODERATIONS_USAGE,
+)
+RERANK = Endpoint(
+    name="rerank",
+    path="/v1/rerank",
+    fields=request_fields.RerankFields,
+    input_members=("query", "documents"),
+    usage=usage_tables.RERANK_USAGE,
+)
+IMAGES = Endpoint(
+    name="images.generations",
+    path="/v1/images/generations",
+    fields=request_fields.ImageFields,
+    input_members=("prompt",),
+    usage=usage_tables.IMAGES_USAGE,
+)
+SPEECH = Endpoint(
+    name="audio.speech",
+    path="/v1/audio/speech",
+    fields=request_fields.SpeechFields,
+    input_members=("input",),
+    usage=usage_tables.SPEECH_USAGE,
+    terminal_events=("speech.audio.done",),
+)
+
+
+def _form(name: str, path: str, usage: UsageTable, *terminal_events: str) -> Endpoint:
+    return Endpoint(
+        name, path, request_fields.FormFields, usage=usage, terminal_events=terminal_events, takes_form=True
+    )
+
+
+TRANSCRIPTIONS = _form(
+    "audio.transcriptions", "/v1/audio/transcriptions", usage_tables.TRANSCRIPTIONS_USAGE, "transcript.text.done"
+)
+TRANSLATIONS = _form("audio.translations", "/v1/audio/translations", usage_tables.TRANSCRIPTIONS_USAGE)
+IMAGE_EDITS = _form("images.edits", "/v1/images/edits", usage_tables.IMAGES_USAGE)
+IMAGE_VARIATIONS = _form("images.variations", "/v1/images/variations", usage_tables.IMAGES_USAGE)
 
 MODELS = Endpoint(name="models", path="/v1/models")
 MODEL = Endpoint(name="models", path="/v1/models/{model}")

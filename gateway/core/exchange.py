@@ -19,12 +19,15 @@ from gateway.core.usage import Usage
 class AnswerTally(Protocol):
     """What watched while the answer was relayed."""
 
-    events: int
     fault: Fault | None
     """Whose fault the failure is that the upstream reported; None where it reported none."""
+    ended: bool
+    """Whether the client was given the last event of a stream."""
 
     @property
     def failed(self) -> bool: ...
+
+    def feed(self, data: bytes) -> object: ...
 
     @property
     def usage(self) -> Usage | None:
@@ -32,7 +35,24 @@ class AnswerTally(Protocol):
         ...
 
     @property
-    def text_bytes(self) -> int: ...
+    def is_final(self) -> bool:
+        """Whether the reported usage has the output."""
+        ...
+
+    @property
+    def counted(self) -> Usage:
+        """Units that were counted in an answer without reported usage, such as images."""
+        ...
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of an answer has come."""
+        ...
+
+    @property
+    def delivered(self) -> int:
+        """An estimate of the tokens in the text that was delivered."""
+        ...
 
 
 class Failure(NamedTuple):

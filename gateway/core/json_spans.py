@@ -23,7 +23,6 @@ _OPENING = re.compile(rb"[ \t\r\n]*\{")
 _NAME = re.compile(rb'[ \t\r\n]*"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r\n]*:[ \t\r\n]*')
 _COMMA = re.compile(rb"[ \t\r\n]*,")
 _CLOSING = re.compile(rb"[ \t\r\n]*\}[ \t\r\n]*\Z")
-
 _LONE_SURROGATE = re.compile(
     rb"(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2})*+"
     rb"(\\u[dD][89a-fA-F][\da-fA-F]{2})",
@@ -73,6 +72,7 @@ class JsonSpans(msgspec.Struct, frozen=True):
 
 def read_json_spans(body: bytes) -> JsonSpans:
     """Where the members of a JSON object are. Raises BodyUnreadable."""
+    readable = body
     try:
         if not body.isascii():
             body.decode()

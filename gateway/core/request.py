@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from gateway.core.endpoints import Endpoint
+from gateway.core.input_size import InputSize
 from gateway.core.json_spans import JsonSpans
 from gateway.core.snapshot import Binding, Model
 from gateway.core.usage import Usage
@@ -77,7 +78,7 @@ class IncomingRequest(msgspec.Struct, frozen=True):
 class ParsedRequest(msgspec.Struct, frozen=True):
     """`output_cap` is what one choice may produce (client's wish under the model's maximum), None if
     neither says. `least_output` is the smallest cap under which the request still works; above the `thinking_budget`,
-    where it names one. `input_bytes` are the bytes that the model reads, for the estimate."""
+    where it names one. `input_size` is that of what the model reads, for the estimate."""
 
     endpoint: Endpoint
     binding: Binding
@@ -88,11 +89,13 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     choices: int
     user: str
     members: JsonSpans
-    input_bytes: int
+    input_size: InputSize
     tier: str = ""
     """The service tier that the client asks for, empty for none."""
     units: Usage = Usage()
     """What it asks for and is billed by the piece: images, searches, characters."""
+    asked_cap: int | None = None
+    """What the client itself asked for, None if it did not say."""
     least_output: int = 1
     thinking_budget: int = 0
     rest: BodyTail | None = None

@@ -18,6 +18,7 @@ TOKENS_MAX = 2**31 - 1
 """As far as model servers count: in 32 bits."""
 
 Tokens = Annotated[int, Meta(ge=1, le=TOKENS_MAX)]
+TokensOrNone = Annotated[int, Meta(ge=0, le=TOKENS_MAX)]
 
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
 Tier = Annotated[str, Meta(max_length=256)]
@@ -124,7 +125,10 @@ class ChatFields(_Sampled, kw_only=True):
 
 
 class CompletionFields(_Sampled, kw_only=True):
+    """A request without output asks for the likelihood of its prompt (`echo` with `logprobs`)."""
+
     prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+    max_tokens: TokensOrNone | None = None
     best_of: Choices | None = None
 
     @property
@@ -134,8 +138,19 @@ class CompletionFields(_Sampled, kw_only=True):
         return max(self.n or 1, self.best_of or 1) * (len(self.prompt) if several else 1)
 
 
+Items = str | Annotated[list[msgspec.Raw], Meta(min_length=1)] | dict[str, msgspec.Raw]
+"""Text, tokens, or objects of text and images (Jina, vLLM, Cohere, Mistral), one or several."""
+
+
 class EmbeddingFields(Fields, kw_only=True):
-    input: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+    """`messages` in place of `input` is vLLM's way to embed a conversation."""
+
+    input: Items | UnsetType = UNSET
+    messages: list[msgspec.Raw] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if self.input is UNSET and self.messages is UNSET:
+            raise ValueError("Object missing required field `input`")
 
 
 class ResponseFields(Fields, kw_only=True):
@@ -188,17 +203,18 @@ class MessageFields(Fields, kw_only=True):
 
 
 class ModerationFields(Fields, kw_only=True):
-    input: str | Annotated[list[msgspec.Raw], Meta(min_length=1)]
+    input: Items
 
 
 class RerankFields(Fields, kw_only=True):
-    query: str
-    documents: Annotated[list[msgspec.Raw], Meta(min_length=1)]
+    query: Items
+    documents: Items
 
     @property
     def units(self) -> Usage:
         """A search has up to 100 documents (https://docs.cohere.com/docs/rerank-overview)."""
-        return Usage(searches=-(-len(self.documents) // 100))
+        documents = len(self.documents) if isinstance(self.documents, list) else 1
+        return Usage(searches=-(-documents // 100))
 
 
 class ImageFields(Fields, kw_only=True):
@@ -223,6 +239,11 @@ class FormFields(Fields, kw_only=True):
 
 class SpeechFields(Fields, kw_only=True):
     input: Annotated[str, Meta(min_length=1)]
+    stream_format: str | None = None
+
+    @property
+    def streams(self) -> bool:
+        return self.stream_format == "sse"
 
     @property
     def units(self) -> Usage:

@@ -24,7 +24,13 @@ class UpstreamResponse(Protocol):
 
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
         """Hand over what has arrived and, from now on, each piece as it comes. Pieces are decoded of
-        the transfer coding and of gzip or deflate, if the upstream used them unasked."""
+        the transfer coding and of the content coding, if the upstream used one unasked. One that is not known
+        stands in `headers` still."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last piece was handed over, or the answer has failed."""
         ...
 
     async def finished(self) -> None:

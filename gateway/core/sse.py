@@ -66,6 +66,12 @@ def data_of(event: bytes) -> bytes | None:
     return b"\n".join(found) if found else None
 
 
+def type_of(event: bytes) -> str:
+    """The type that an event's own line gives, empty where it has none."""
+    found = [line[6:].strip() for line in _LINE_END.split(event) if line.startswith(b"event:")]
+    return found[-1].decode(errors="replace") if found else ""
+
+
 def with_data(event: bytes, data: bytes) -> bytes:
     """The same event with other data at the place of its own; all else stays as it was."""
     pieces, placed = [], False

@@ -1,8 +1,8 @@
 """What a stream of each API looks like, for where the gateway writes or measures a part of one itself.
 
-Streams are relayed as they come. Three things need more than that: a quota with `when_spent: stop` counts what each
-event delivers, ends the stream when that is used up, and an upstream that ignores `stream` gives a plain answer to a
-client whose stream a keep-alive has already begun.
+Streams are relayed as they come. Three things need more than that: what was delivered is weighed, for an answer that
+does not report its usage; a quota with `when_spent: stop` ends the stream when that is used up; and an upstream that
+ignores `stream` gives a plain answer to a client whose stream a keep-alive has already begun.
 
 Shapes of events: the API references of OpenAI (chat, completions, responses) and Anthropic (messages); `reasoning`
 and `reasoning_content` are what vLLM, OpenRouter and DeepSeek call a model's thoughts.
@@ -16,34 +16,83 @@ import msgspec
 
 from gateway.core.endpoints import StreamFormat
 from gateway.core.sse import event_of
+from gateway.core.text_weight import weight_of, weight_of_string
 from gateway.core.upstream_json import decoded
 from gateway.core.usage import Usage
 
 Json = dict[str, Any]
 
-_NO_TEXT = {"type", "id", "role", "index"}
+_NO_TEXT = {"type", "id", "role", "index", "status", "call_id", "encrypted_content", "result"}
+_NO_TEXT_EVENTS = {"response.audio.delta", "response.output_audio.delta"}
+_SAID = {"content", "refusal", "tool_calls", "function_call"}
 _THOUGHTS = ("reasoning", "reasoning_content", "reasoning_details")
 """Servers send the same thoughts under several of these names."""
 
 _DONE = event_of(b"[DONE]")
 
 
-def event_text_bytes(shape: StreamFormat, data: bytes) -> int:
-    """How many bytes of the answer an event delivers: text, thoughts, refusals and arguments of tools. What is no JSON
-    is taken for text."""
+class _Choice(msgspec.Struct):
+    delta: Any = None
+    text: Any = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+
+
+class _Event(msgspec.Struct):
+    type: str = ""
+    delta: Any = None
+
+
+_DECODE_CHUNK = msgspec.json.Decoder(_Chunk).decode
+_DECODE_EVENT = msgspec.json.Decoder(_Event).decode
+
+
+def event_weight(shape: StreamFormat, data: bytes) -> int:
+    """What an event delivers of the answer, in plain characters: text, thoughts, refusals and arguments of tools. The
+    echo of a request, and what repeats earlier events, is none. What is no JSON is taken for text."""
+    try:
+        if shape is StreamFormat.CHAT:
+            return sum([_delta_weight(choice.delta) for choice in _DECODE_CHUNK(data).choices])
+        if shape is StreamFormat.COMPLETIONS:
+            return sum([_weight(choice.text) for choice in _DECODE_CHUNK(data).choices])
+        event = _DECODE_EVENT(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _odd_event_weight(shape, data)
+    return _typed_event_weight(shape, event)
+
+
+def _typed_event_weight(shape: StreamFormat, event: _Event) -> int:
+    if shape is StreamFormat.RESPONSES:
+        return _weight(event.delta) if event.type.endswith(".delta") and event.type not in _NO_TEXT_EVENTS else 0
+    delta = event.delta if event.type == "content_block_delta" else None
+    return _weight({**delta, "signature": ""}) if isinstance(delta, dict) else 0
+
+
+def _odd_event_weight(shape: StreamFormat, data: bytes) -> int:
+    """The weight of an event that a strict parser refuses."""
     event = decoded(data)
     if not isinstance(event, dict):
-        return len(data)
+        return weight_of(data)
+    if shape in (StreamFormat.RESPONSES, StreamFormat.MESSAGES):
+        return _typed_event_weight(shape, _Event(str(event.get("type")), event.get("delta")))
+    if shape is StreamFormat.CHAT:
+        return sum([_delta_weight(choice.get("delta")) for choice in _choices(event)])
+    return sum([_weight(choice.get("text")) for choice in _choices(event)])
+
+
+def answer_weight(shape: StreamFormat, answer: Json) -> int:
+    """What a plain answer delivers, in plain characters."""
     match shape:
         case StreamFormat.CHAT:
-            return sum(_delta_bytes(choice.get("delta")) for choice in _choices(event))
+            return sum([_delta_weight(choice.get("message")) for choice in _choices(answer)])
         case StreamFormat.COMPLETIONS:
-            return sum(_bytes(choice.get("text")) for choice in _choices(event))
+            return sum([_weight(choice.get("text")) for choice in _choices(answer)])
         case StreamFormat.RESPONSES:
-            return _bytes(event.get("delta")) if str(event.get("type")).endswith(".delta") else 0
+            return _weight(_objects(answer.get("output")))
         case StreamFormat.MESSAGES:
-            delta = event.get("delta") if event.get("type") == "content_block_delta" else None
-            return _bytes({**delta, "signature": ""}) if isinstance(delta, dict) else 0
+            return _weight([{**part, "signature": ""} for part in _parts(answer)])
 
 
 def ending(shape: StreamFormat, opening: bytes, data: bytes, usage: Usage, *, choices: int, merge: bool) -> bytes:
@@ -59,6 +108,12 @@ def ending(shape: StreamFormat, opening: bytes, data: bytes, usage: Usage, *, ch
     finish = [{"index": index, **text, "finish_reason": "length"} for index in range(choices)]
     report = {"prompt_tokens": usage.input, "completion_tokens": usage.output, "total_tokens": usage.total}
     return _final_chunks(event, finish, report, merge=merge)
+
+
+def empty_choice(shape: StreamFormat | None) -> Json:
+    """A choice of a chunk that adds nothing."""
+    text: Json = {"text": "", "logprobs": None} if shape is StreamFormat.COMPLETIONS else {"delta": {}}
+    return {"index": 0, **text, "finish_reason": None}
 
 
 def stream_of_plain(shape: StreamFormat | None, body: bytes, *, merge: bool) -> bytes | None:
@@ -91,8 +146,7 @@ def _stream_of_choices(shape: StreamFormat, answer: Json, *, merge: bool) -> byt
 
 
 def _stream_of_response(answer: Json) -> bytes:
-    output = answer.get("output")
-    items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
+    items = _objects(answer.get("output"))
     events: list[Json] = [
         {"type": "response.created", "response": {**answer, "status": "in_progress", "output": [], "usage": None}}
     ]
@@ -144,8 +198,7 @@ def _as_block(block: Json) -> tuple[Json, list[Json]]:
 
 
 def _parts(holder: Json) -> list[Json]:
-    content = holder.get("content")
-    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return _objects(holder.get("content"))
 
 
 def _final_chunks(common: Json, finish: list[Json], report: Any, *, merge: bool) -> bytes:
@@ -188,25 +241,37 @@ def _as_delta(message: Any) -> Json:
     return delta
 
 
-def _delta_bytes(delta: Any) -> int:
+def _delta_weight(delta: Any) -> int:
     if not isinstance(delta, dict):
         return 0
-    said = sum(_bytes(delta.get(name)) for name in ("content", "refusal", "tool_calls", "function_call"))
-    return said + max(_bytes(delta.get(name)) for name in _THOUGHTS)
+    weight = thoughts = 0
+    for name, value in delta.items():
+        if value is None or name in _NO_TEXT:
+            continue
+        if name in _THOUGHTS:
+            thoughts = max(thoughts, _weight(value))
+        elif name in _SAID:
+            weight += _weight(value)
+        elif name == "audio" and isinstance(value, dict):
+            weight += _weight(value.get("transcript"))
+    return weight + thoughts
 
 
-def _bytes(value: Any) -> int:
-    """The texts in a value, in UTF-8."""
+def _weight(value: Any) -> int:
+    """The texts in a value, in plain characters."""
     if isinstance(value, str):
-        return len(value.encode("utf-8", "surrogatepass"))
+        return len(value) if value.isascii() else weight_of_string(value)
     if isinstance(value, dict):
-        return sum(_bytes(inner) for name, inner in value.items() if name not in _NO_TEXT)
-    return sum(_bytes(inner) for inner in value) if isinstance(value, list) else 0
+        return sum([_weight(inner) for name, inner in value.items() if name not in _NO_TEXT])
+    return sum([_weight(inner) for inner in value]) if isinstance(value, list) else 0
 
 
 def _choices(answer: Json) -> list[Json]:
-    choices = answer.get("choices")
-    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    return _objects(answer.get("choices"))
+
+
+def _objects(value: Any) -> list[Json]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def _object(data: bytes) -> Json:

@@ -1,21 +1,22 @@
-"""The tally watches an answer while it is relayed, and knows what it used.
+"""The tally watches an answer while it is relayed, and knows what it used and what of it was delivered.
 
 A stream's bytes go in and the bytes for the client come out: the same bytes in the same call, with one exception.
 The gateway always asks the upstream for usage. For a client that did not (`merge`), the chunk with the usage is
 dropped, and the usage is put into the last chunk that has a choice. For this the chunk that ends a choice is held
-until it is known what follows.
+until it is known what follows. Where no such chunk is held at the end, because none says why it ends or another
+chunk with a choice came behind it, the chunk with the usage is sent after all, with one empty choice in it.
 
 What comes in is looked at no more closely than it must be, on the first of these levels that suffices:
 
-1. A piece that equals the one before but for a text without quotes is content (`_Template`). It is counted.
-2. A piece of whole events in which, by their bytes, there is no usage, no error and no end of a choice, is content.
-   It is counted, and the template is learned from it.
-3. Any other piece is split into events. An event that by its bytes is content is counted and passes.
-4. An event that may have usage, an error or the end of a choice in it is decoded.
+1. A piece that equals the one before but for a text without quotes is content (`_Template`). It is weighed.
+2. A piece of whole events in which, by their bytes, there is no usage, no error and no end of a choice or of the
+   stream is content. Its texts are weighed, and the template is learned from it.
+3. Any other piece is split into events. An event that by its bytes is content is weighed and passes.
+4. An event that may have usage, an error or an end in it is decoded.
 
 A piece may end inside an event; then the rest is held until the event is whole, so that a broken stream leaves the
-client whole events only. An event longer than HELD_MAX is passed on as it comes (`_LongEvent`), and only its end is
-kept, to find its usage.
+client whole events only. An event longer than HELD_MAX is passed on as it comes (`_LongEvent`), and what it reports is
+picked out of it meanwhile.
 
 States of a stream:
 
@@ -26,7 +27,8 @@ States of a stream:
 
 At ease, levels 1 and 2 apply, in every other state and with a budget 3 and 4.
 
-Every tally answers `usage`, `fault`, `failed`, `events` and `text_bytes`.
+Usage is read by `UsageReader`: reported is what the API's own places say, whatever else is in the answer. What was
+delivered is weighed from the decoded texts, and counts where the answer does not report its output.
 """
 
 from __future__ import annotations
@@ -35,44 +37,57 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.body_kind import BodyKind, kind_of
 from gateway.core.endpoints import Endpoint, StreamFormat
 from gateway.core.errors import BodyUnreadable
-from gateway.core.estimate import streamed_tokens
+from gateway.core.estimate import CHARACTERS_PER_TOKEN, streamed_tokens
 from gateway.core.json_spans import read_json_spans
-from gateway.core.refusals import Fault
-from gateway.core.sse import EventSplitter, data_of, with_data
-from gateway.core.stream_format import ending, event_text_bytes
+from gateway.core.refusals import FAULT_PATHS, Fault
+from gateway.core.sse import EventSplitter, data_of, type_of, with_data
+from gateway.core.stream_format import answer_weight, empty_choice, ending, event_weight
+from gateway.core.text_weight import weight_of, weight_of_json
+from gateway.core.tolerant_json import JsonScanner
 from gateway.core.upstream_json import (
-    JsonMembers,
     Nullable,
     decoded,
     ends_choice,
-    find_usage,
+    fault_of_body,
     has_choice,
-    members_of,
-    present,
+    object_of,
     reported_fault,
-    usage_in_tail,
 )
 from gateway.core.usage import Usage, UsageSource
-from gateway.core.usage_report import read_usage
+from gateway.core.usage_reading import UsageReader, report_in, wanted_of
+from gateway.core.usage_report import Members
 
 HELD_MAX = 64 * 1024
 """Bytes of one unfinished event that are held back, so that a cut leaves whole events only. What is
 longer is passed on as it comes."""
 
-TAIL = 32 * 1024
-"""Bytes of a long event or answer that are kept, to find the usage at its end."""
-
-FRAME_MAX = 1024
-"""Bytes of an event, at most, that are not its text."""
-
 KEPT_MAX = 256 * 1024
 """Bytes of a plain answer that are kept, to be read when it is whole."""
+
+_TAIL = 64
+"""Bytes of a long event that are kept, to see where and how it ends."""
 
 _DONE = b"[DONE]"
 _USAGE = Nullable("usage")
 _FINISH_REASON = Nullable("finish_reason")
+_TEXT_OPENINGS = {
+    StreamFormat.CHAT: b'content":"',
+    StreamFormat.COMPLETIONS: b'"text":"',
+    StreamFormat.MESSAGES: b'"text":"',
+}
+"""What is in front of the text of a chunk of content. Events of Responses are numbered, so that no two are alike."""
+
+
+_TEXT_MARKS = {
+    StreamFormat.CHAT: b"choices",
+    StreamFormat.COMPLETIONS: b"choices",
+    StreamFormat.RESPONSES: b'.delta"',
+    StreamFormat.MESSAGES: b"content_block_delta",
+}
+"""What the beginning of a long event that delivers text has in it."""
 
 
 class OutputBudget:
@@ -88,25 +103,25 @@ class OutputBudget:
         self._input = input_tokens
         self._choices = choices
         self._events = 0
-        self._text_bytes = 0
+        self._weight = 0
         self._opening: bytes | None = None
 
     @property
     def delivered(self) -> int:
         """Tokens of the events that were admitted."""
-        return streamed_tokens(self._events, self._text_bytes)
+        return streamed_tokens(self._events, self._weight)
 
     def admits(self, data: bytes) -> bool:
         """Whether the event with this data may be delivered; if so, it is counted."""
         if self._opening is None:
             self._opening = data
-        size = event_text_bytes(self._shape, data)
-        if not size:
+        weight = event_weight(self._shape, data)
+        if not weight:
             return True
-        if streamed_tokens(self._events + 1, self._text_bytes + size) > self._output:
+        if streamed_tokens(self._events + 1, self._weight + weight) > self._output:
             return False
         self._events += 1
-        self._text_bytes += size
+        self._weight += weight
         return True
 
     def usage(self, reported: Usage | None) -> Usage:
@@ -121,30 +136,55 @@ class OutputBudget:
 
 class StreamTally:
     """One event stream. `merge` says that the client did not ask for usage. With a `budget` the stream may end before
-    its upstream ends it: `stopped` says so."""
+    its upstream ends it: `stopped` says so. `ended` says that the API's last event was passed on."""
 
     def __init__(self, endpoint: Endpoint, *, merge: bool, budget: OutputBudget | None = None) -> None:
-        self.stopped = False
-        self.usage: Usage | None = None
+        self.stopped = self.ended = False
         self.fault: Fault | None = None
         """Whose fault the failure is that the upstream reported first."""
 
         self.events = 0
         self._endpoint = endpoint
+        self._shape = endpoint.stream_format
+        self._marks = _marks_of(endpoint)
         self._merge = merge
         self._budget = budget
         self._splitter = EventSplitter()
-        self._template = _Template()
-        self._final = _FinalChunk()
-        self._long = _LongEvent()
-        self._report: msgspec.Raw | None = None
-        self._parts: dict[str, Any] = {}
-        self._bytes = 0
-        self._smallest = FRAME_MAX
+        self._template = _Template(endpoint.stream_format)
+        self._final = _FinalChunk(endpoint.stream_format)
+        self._long: _LongEvent | None = None
+        self._reader = UsageReader(endpoint.usage)
+        self._stopped_usage: Usage | None = None
+        self._text_events = self._weight = 0
 
     @property
     def failed(self) -> bool:
         return self.fault is not None
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the upstream has reported so far, None if nothing."""
+        return self._stopped_usage or (self._reader.usage if self._reader.reported else None)
+
+    @property
+    def counted(self) -> Usage:
+        """The units that were counted in the answer, where it reports no usage."""
+        return self._reader.usage
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the reported usage has the output."""
+        return self._stopped_usage is not None or self._reader.final
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of an answer has come."""
+        return not self.events and self._long is None
+
+    @property
+    def delivered(self) -> int:
+        """Tokens in the text that the client was given."""
+        return streamed_tokens(self._text_events, self._weight)
 
     @property
     def may_stop(self) -> bool:
@@ -155,20 +195,17 @@ class StreamTally:
     def ends_whole(self) -> bool:
         """Whether the stream can end here. The blank line after its last event many a server leaves out;
         half an event says that the rest was lost, however orderly the connection was closed."""
-        if self._long.is_open:
+        if self._long is not None:
             return self._long.ends_object
         data = data_of(self._splitter.rest)
-        return data is None or data.strip() in (b"", _DONE) or members_of(data) is not None
-
-    @property
-    def text_bytes(self) -> int:
-        """Bytes of the answer's text, taking the smallest event for the frame of all."""
-        return max(0, self._bytes - self.events * self._smallest)
+        return data is None or data.strip() in (b"", _DONE) or object_of(data) is not None
 
     def feed(self, data: bytes) -> bytes:
         """Take in what the upstream sent; give what the client gets now."""
-        if self._template.fits(data):
-            self._count(data)
+        weight = self._template.weight_in(data)
+        if weight >= 0:
+            self.events += 1
+            self._weigh(weight)
             return data
         if self._is_at_ease() and self._are_content(data):
             return data
@@ -183,78 +220,100 @@ class StreamTally:
         # Some servers report an error as bare text, with status 200.
         if not (self.events or self.usage):
             self.fault = self.fault or Fault.UNKNOWN
-        return last + self._final.release(self._report)
+        return last + self._final.end()
 
     def cut(self) -> bytes:
         """The stream broke: give whole events that were held back, and drop half a one."""
         self._splitter.release()
-        return self._final.release(self._report)
+        return self._final.end()
 
     def _is_at_ease(self) -> bool:
         """Whether nothing is held and nothing must be looked at more closely."""
-        return self._budget is None and not self._final.is_held and not self._splitter.held and not self._long.is_open
+        return self._budget is None and not self._final.is_held and not self._splitter.held and self._long is None
 
     def _are_content(self, data: bytes) -> bool:
-        """Whether these are whole events of content; if so, they are counted."""
-        if not data.startswith(b"data:") or not data.endswith(b"\n\n") or not self._is_content(data):
+        """Whether these are whole events of content; if so, they are weighed."""
+        if not data.endswith(b"\n\n") or not self._is_content(data):
             return False
-        if data.find(b"\n\n") == len(data) - 2:
-            self._count(data)
-            # Not each time: where no chunk is like the one before, it would be for nothing.
-            if self.events % 4 == 1:
-                self._template.learn(data)
-            return True
-        events = data[:-2].split(b"\n\n")
-        if data.count(b"\n\ndata:") != len(events) - 1:
-            return False
-        for each in events:
-            self._count(each, blank_line=2)
+        is_one = data.find(b"\n\n") == len(data) - 2
+        texts = []
+        for event in (data[:-2],) if is_one else data[:-2].split(b"\n\n"):
+            text = _one_line_of_data(event)
+            if not text:
+                return False
+            texts.append(text)
+        for text in texts:
+            self._count(text)
+            self._follow_shown(text)
+        # Not each time: where no chunk is like the one before, it would be for nothing.
+        if is_one and self.events % 4 == 1:
+            self._template.learn(data)
         return True
 
     def _is_content(self, data: bytes) -> bool:
-        """Whether these events, by their bytes alone, have no usage, no error and end no choice."""
-        return (
-            b'"error"' not in data
-            and _DONE not in data
-            and _USAGE.is_null(data)
-            and (not self._merge or _FINISH_REASON.is_null(data))
-        )
+        """Whether these events, by their bytes alone, have no usage and no error, and end nothing."""
+        for mark in self._marks:
+            if mark in data:
+                return False
+        return _USAGE.is_null(data) and (not self._merge or _FINISH_REASON.is_null(data))
 
-    def _count(self, event: bytes, blank_line: int = 0) -> None:
-        """Count one event. The smallest one with text shows the size of the frame; the end of a choice has none.
-        `blank_line` is the size of the event's end where that is left out."""
-        size = len(event) + blank_line
+    def _count(self, data: bytes) -> None:
+        """Count one event that is passed on, and weigh its text."""
         self.events += 1
-        self._bytes += size
-        if size < self._smallest and _FINISH_REASON.is_null(event):
-            self._smallest = size
+        if self._shape is not None:
+            self._weigh(event_weight(self._shape, data))
+
+    def _follow_shown(self, data: bytes) -> None:
+        """Usage that was shown before another choice came is not in the last chunk."""
+        if self._final.is_shown and has_choice(object_of(data) or {}):
+            self._final.is_shown = False
+
+    def _weigh(self, weight: int) -> None:
+        if weight:
+            self._text_events += 1
+            self._weight += weight
 
     def _feed_events(self, data: bytes) -> bytes:
         passed = [b""]
-        if self._long.is_open:
-            data = self._pass_long(data, passed)
+        if self._long is not None:
+            data = self._pass_long(self._long, data, passed)
         passed += [self._on_event(event) for event in self._splitter.feed(data)]
         if self._splitter.held > HELD_MAX:
             begun = self._splitter.release()
             if not self.stopped:
-                passed += [self._final.release(self._report), begun]
-                self._long.begin(begun)
-                self._bytes += len(begun)
+                passed += [self._final.release(), begun]
+                self._begin_long(begun)
         return b"".join(passed)
 
-    def _pass_long(self, data: bytes, passed: list[bytes]) -> bytes:
+    def _begin_long(self, begun: bytes) -> None:
+        kind = type_of(begun)
+
+        def note(chunk: Members) -> None:
+            self._note(chunk, kind, reported_fault(chunk))
+
+        scanner = JsonScanner(wanted_of(self._endpoint.usage, FAULT_PATHS), note)
+        self._long = _LongEvent(begun, scanner, self._shape)
+        self._weigh_long(self._long, begun)
+
+    def _pass_long(self, event: _LongEvent, data: bytes, passed: list[bytes]) -> bytes:
         """Pass on the rest of a long event; give what follows it."""
-        end, is_over = self._long.take(data)
+        end, is_over = event.take(data)
         passed.append(data[:end])
-        self._bytes += end
+        self._weigh_long(event, data[:end])
         if is_over:
             self._end_long()
         return data[end:]
 
+    def _weigh_long(self, event: _LongEvent, piece: bytes) -> None:
+        if event.is_text:
+            self._weight += weight_of(piece)
+
     def _end_long(self) -> None:
-        if self._long.is_open:
+        if self._long is not None:
+            self._long.end()
             self.events += 1
-            self._take(usage_in_tail(self._long.end()))
+            self._text_events += self._long.is_text
+            self._long = None
 
     def _on_event(self, event: bytes) -> bytes:
         """What the client gets for one event: it, what was held before it, both or nothing."""
@@ -262,37 +321,51 @@ class StreamTally:
             return b""
         data = data_of(event)
         if data is None:
-            return self._pass_behind_final(event)
+            return self._final.follow(event)
         if not self._final.is_held and self._is_content(event):
-            self._count(event)
+            self._count(data)
+            self._follow_shown(data)
             return self._within_budget(event, data)
-        chunk = members_of(data)
+        if data.strip() == _DONE:
+            self.ended = True
+            return self._final.end() + event
+        chunk = object_of(data)
         if chunk is None:
-            if data.strip() != _DONE:
-                self._count(event)
-            return self._final.release(self._report) + event
+            self._reader.read(data, type_of(event))
+            self._count(data)
+            return self._final.release() + event
         return self._on_chunk(event, data, chunk)
 
-    def _on_chunk(self, event: bytes, data: bytes, chunk: JsonMembers) -> bytes:
+    def _on_chunk(self, event: bytes, data: bytes, chunk: dict[str, Any]) -> bytes:
         """What the client gets for an event that was decoded."""
-        report = find_usage(chunk, self._endpoint.usage_at)
-        self._take(report)
-        chosen = has_choice(chunk)
-        fault = reported_fault(chunk)
+        fault, chosen = reported_fault(chunk), has_choice(chunk)
+        reports = self._note(chunk, type_of(event), fault)
         if fault is not None:
-            self.fault = self.fault or fault
-            return self._final.release(None if chosen else self._report) + event
-        if not chosen and self._merge and report is not None:
+            return (self._final.pass_by() if chosen else self._final.end()) + event
+        if not chosen and self._merge and reports:
+            self._final.keep_usage(event)
             return b""
-        self._count(event)
+        self._count(data)
         if not chosen:
-            return self._pass_behind_final(self._within_budget(event, data))
-        before = self._final.release(None)
+            return self._final.follow(self._within_budget(event, data))
+        before = self._final.pass_by()
         passed = self._within_budget(event, data)
-        if not self.stopped and self._merge and ends_choice(chunk) and not present(chunk, "usage"):
-            self._final.hold(event)
-            return before
+        if not self.stopped and self._merge:
+            if chunk.get("usage") is not None:
+                self._final.is_shown = True
+            elif ends_choice(chunk):
+                self._final.hold(event)
+                return before
         return before + passed
+
+    def _note(self, chunk: Members, kind: str, fault: Fault | None) -> bool:
+        """Take in what a chunk says of the stream. Whether it reports usage."""
+        self.fault = self.fault or fault
+        self.ended = self.ended or chunk.get("type", kind) in self._endpoint.terminal_events
+        reports = self._reader.read_members(chunk, kind)
+        if reports and self._merge:
+            self._final.report = report_in(chunk, self._endpoint.usage)
+        return reports
 
     def _within_budget(self, event: bytes, data: bytes) -> bytes:
         """The event, or the stream's ending in its place."""
@@ -300,48 +373,35 @@ class StreamTally:
         if budget is None or budget.admits(data):
             return event
         self.stopped = True
-        self.usage = budget.usage(self.usage)
-        return budget.ending(data, self.usage, merge=self._merge)
-
-    def _take(self, report: msgspec.Raw | None) -> None:
-        reported = decoded(report) if report is not None else None
-        if not isinstance(reported, dict):
-            return
-        if self._endpoint.usage_in_parts:
-            reported = self._parts = self._parts | reported
-        usage = read_usage(reported)
-        if usage is not None:
-            self.usage = usage
-            self._report = report
-
-    def _pass_behind_final(self, event: bytes) -> bytes:
-        """Events without a choice keep their place: they wait while the final chunk is held."""
-        if not self._final.is_held:
-            return event
-        self._final.follow(event)
-        return self._final.release(self._report) if self._final.is_long else b""
+        self._stopped_usage = budget.usage(self.usage)
+        return budget.ending(data, self._stopped_usage, merge=self._merge)
 
 
 class _Template:
     """What the next chunk of content looks like, learned from one: all of it but its text."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: StreamFormat | None) -> None:
+        self._text_opening = _TEXT_OPENINGS.get(shape) if shape is not None else None
         self._opening = self._closing = b""
 
-    def fits(self, data: bytes) -> bool:
-        """Whether this differs from what was learned in a text without quotes alone: it has nothing new."""
+    def weight_in(self, data: bytes) -> int:
+        """The weight of the text, if this differs from what was learned in a text without quotes alone, so that it has
+        nothing else that is new; -1 if not."""
         opening = self._opening
-        return (
-            bool(opening)
-            and data.startswith(opening)
-            and data.endswith(self._closing)
-            and data.find(b'"', len(opening), -len(self._closing)) < 0
-        )
+        if not opening or not data.startswith(opening) or not data.endswith(self._closing):
+            return -1
+        text = data[len(opening) : -len(self._closing)]
+        if b'"' in text:
+            return -1
+        return len(text) if text.isascii() and b"\\" not in text else weight_of_json(text)
 
     def learn(self, event: bytes) -> None:
-        begin = event.find(b'content":"') + 10
+        if self._text_opening is None:
+            return
+        begin = event.find(self._text_opening) + len(self._text_opening)
         end = event.find(b'"', begin)
-        self._opening, self._closing = (event[:begin], event[end:]) if 10 <= begin < end else (b"", b"")
+        is_found = len(self._text_opening) <= begin < end
+        self._opening, self._closing = (event[:begin], event[end:]) if is_found else (b"", b"")
 
     def forget(self) -> None:
         """Something else came: look at what follows."""
@@ -349,53 +409,76 @@ class _Template:
 
 
 class _FinalChunk:
-    """The chunk that ends a choice, held until it is known whether the usage belongs into it, and what came after."""
+    """The chunk that ends a choice, held until it is known whether the usage belongs into it, and what came after; and
+    the chunk with the usage alone, until it is known whether another one shows it. `report` is the last usage object,
+    `is_shown` whether the last chunk with a choice that was passed on has one."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: StreamFormat | None) -> None:
+        self.report: Members | None = None
+        self.is_shown = False
+        self._shape = shape
         self._event: bytes | None = None
         self._after = bytearray()
+        self._usage_event = b""
 
     @property
     def is_held(self) -> bool:
         return self._event is not None
 
-    @property
-    def is_long(self) -> bool:
-        return len(self._after) > HELD_MAX
-
     def hold(self, event: bytes) -> None:
         self._event = event
 
-    def follow(self, event: bytes) -> None:
-        self._after += event
+    def keep_usage(self, event: bytes) -> None:
+        self._usage_event = event
 
-    def release(self, report: msgspec.Raw | None) -> bytes:
-        """What is held, if anything: with the usage in it, if there is a report for it."""
+    def follow(self, event: bytes) -> bytes:
+        """An event without a choice, which keeps its place behind what is held. What is passed on now."""
+        if self._event is None:
+            return event
+        self._after += event
+        return self.release() if len(self._after) > HELD_MAX else b""
+
+    def pass_by(self) -> bytes:
+        """Another chunk with a choice comes: this was not the last. What is held."""
+        self.is_shown = False
+        return self._released(None)
+
+    def release(self) -> bytes:
+        """What is held: with the usage in it, if it is known already."""
+        self.is_shown = self.is_shown or (self.is_held and self.report is not None)
+        return self._released(self.report)
+
+    def end(self) -> bytes:
+        """The stream ends: what is held, and the usage, if no chunk has shown it."""
+        passed = self.release()
+        if self._usage_event and not self.is_shown:
+            passed += _with_member(self._usage_event, "choices", [empty_choice(self._shape)])
+        self._usage_event = b""
+        return passed
+
+    def _released(self, report: Members | None) -> bytes:
         event = self._event
         if event is None:
             return b""
         self._event, after = None, bytes(self._after)
         self._after.clear()
-        return (event if report is None else _with_usage(event, report)) + after
+        return (event if report is None else _with_member(event, "usage", report)) + after
 
 
 class _LongEvent:
-    """An event that is too long to be held: where it ends, and the usage at its end."""
+    """An event that is too long to be held: where it ends. Its data go through a `JsonScanner` as they pass. `is_text`
+    says that it delivers text, rather than repeat some."""
 
-    def __init__(self) -> None:
-        self._tail = bytearray()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the client has the beginning of an event whose end has not come."""
-        return bool(self._tail)
+    def __init__(self, begun: bytes, scanner: JsonScanner, shape: StreamFormat | None) -> None:
+        mark = _TEXT_MARKS.get(shape) if shape is not None else None
+        self.is_text = mark is not None and mark in begun[:1024]
+        self._tail = bytearray(begun[-_TAIL:])
+        self._scanner = scanner
+        scanner.feed(data_of(begun) or b"")
 
     @property
     def ends_object(self) -> bool:
         return self._tail.rstrip().endswith(b"}")
-
-    def begin(self, data: bytes) -> None:
-        self._tail += data
 
     def take(self, data: bytes) -> tuple[int, bool]:
         """How many of these bytes belong to the event, and whether it ends with them."""
@@ -403,74 +486,138 @@ class _LongEvent:
         overlap = bytes(self._tail[-3:])
         events = EventSplitter().feed(b"x" + overlap + data)
         end = len(events[0]) - 1 - len(overlap) if events else len(data)
+        self._scanner.feed(data[:end])
         self._tail += data[:end]
-        del self._tail[:-TAIL]
+        del self._tail[:-_TAIL]
         return end, bool(events)
 
-    def end(self) -> bytes:
-        """It is over: its last bytes."""
-        tail = bytes(self._tail)
-        self._tail.clear()
-        return tail
+    def end(self) -> None:
+        self._scanner.close()
 
 
 class PlainTally:
-    """One answer that is not a stream: a JSON body, of which the beginning and the end are kept. What has
-    `failed` has no text; and no usage either, where its status said so from the beginning."""
+    """One answer that is not a stream. JSON up to KEPT_MAX is kept and read when it is whole; of what is longer, the
+    reports are picked out as it passes. `fault` says that it is no answer: its status said so from the beginning, it
+    reports an error, or there is an error page in its place. With `is_opaque` the bytes cannot be read at all."""
 
     events = 0
+    ended = False
 
-    def __init__(self, endpoint: Endpoint, *, failed: bool = False) -> None:
-        self.fault = Fault.UNKNOWN if failed else None
-        self._refused = failed
+    def __init__(self, endpoint: Endpoint, *, fault: Fault | None = None, is_opaque: bool = False) -> None:
+        self.fault = fault
+        self._refused = fault is not None
+        self._is_opaque = is_opaque
         self._endpoint = endpoint
+        self._reader = UsageReader(endpoint.usage)
         self._kept = bytearray()
-        self._chunk: JsonMembers | None = None
+        self._scanner: JsonScanner | None = None
         self._bytes = 0
+        self._weight = 0
+        self._is_read = False
+        self._is_json = True
 
     @property
     def failed(self) -> bool:
         return self.fault is not None
 
     @property
-    def text_bytes(self) -> int:
-        return 0 if self.failed else self._bytes
+    def usage(self) -> Usage | None:
+        """What the answer reports, as far as it has come; None if nothing."""
+        self._read()
+        return self._reader.usage if self._reader.reported and not self._refused else None
+
+    @property
+    def counted(self) -> Usage:
+        """The units that were counted in the answer, where it reports no usage."""
+        self._read()
+        return self._reader.usage
+
+    @property
+    def is_final(self) -> bool:
+        return self._reader.final
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of an answer has come."""
+        return self.failed or not self._bytes
+
+    @property
+    def delivered(self) -> int:
+        """Tokens in the text of the answer."""
+        self._read()
+        return 0 if self.failed else int(self._weight // CHARACTERS_PER_TOKEN)
 
     def feed(self, data: bytes) -> None:
         self._bytes += len(data)
-        self._kept += data
-        if len(self._kept) > KEPT_MAX:
-            del self._kept[TAIL:-TAIL]
+        if self._scanner is not None:
+            self._scanner.feed(data)
+            self._weight += weight_of(data)
+        elif not self._is_opaque:
+            self._kept += data
+            if len(self._kept) > KEPT_MAX:
+                kept = bytes(self._kept)
+                self._kept.clear()
+                self._scanner = self._reader.scanner()
+                self._scanner.feed(kept)
+                self._weight = weight_of(kept)
 
     def close(self) -> None:
         """The answer is whole. Some servers report an error with status 200: as JSON, or in place of it."""
-        if self._is_kept:
-            chunk = self._chunk = members_of(bytes(self._kept))
-            if chunk is not None:
-                self.fault = self.fault or reported_fault(chunk)
-            elif self._endpoint.cap_members:
-                self.fault = self.fault or Fault.UNKNOWN
+        self._read()
+        if self._endpoint.cap_members and not self._is_json:
+            self.fault = self.fault or Fault.UNKNOWN
 
-    @property
-    def usage(self) -> Usage | None:
-        """What the body reports; to be read once it is whole."""
-        if self._refused:
-            return None
-        if self._is_kept:
-            chunk = self._chunk or members_of(bytes(self._kept))
-            report = find_usage(chunk, self._endpoint.usage_at) if chunk else None
+    def _read(self) -> None:
+        """Read what was kept, once: what comes later of an answer that was cut is of no interest."""
+        if self._is_read:
+            return
+        self._is_read = True
+        if self._is_opaque:
+            # Of compressed text a byte is about a token.
+            self._weight = int(self._bytes * CHARACTERS_PER_TOKEN)
+        elif self._scanner is not None:
+            self._scanner.close()
         else:
-            report = usage_in_tail(bytes(self._kept[TAIL:])) or usage_in_tail(bytes(self._kept[:TAIL]))
-        return read_usage(decoded(report) or {}) if report is not None else None
+            self._read_kept(bytes(self._kept))
 
-    @property
-    def _is_kept(self) -> bool:
-        return len(self._kept) == self._bytes
+    def _read_kept(self, body: bytes) -> None:
+        answer, shape = object_of(body), self._endpoint.stream_format
+        if answer is None:
+            self.fault = self.fault or fault_of_body(200, body)
+            self._reader.read(body)
+            # JSON that no parser reads to its end may still be an answer.
+            self._is_json = self._reader.reported or (kind_of(body) is BodyKind.JSON and decoded(body) is None)
+            self._weight = max(0, weight_of_json(body) - _FRAME_OF_PLAIN_ANSWER)
+            return
+        self.fault = self.fault or reported_fault(answer)
+        self._reader.read_members(answer)
+        self._weight = answer_weight(shape, answer) if shape is not None else 0
 
 
-def _with_usage(event: bytes, report: msgspec.Raw) -> bytes:
+_FRAME_OF_PLAIN_ANSWER = 400
+"""Bytes of a plain answer that are not its text: ids, names, usage."""
+
+
+def _marks_of(endpoint: Endpoint) -> tuple[bytes, ...]:
+    """What an event has in it that is more than content, but for `usage` itself."""
+    names = {place.path[-1] if place.path else "eval_count" for place in endpoint.usage.places}
+    places = names - {"usage", "billed_units"}
+    events = (*endpoint.terminal_events, *sorted(endpoint.usage.image_events))
+    return (b'"error"', _DONE, *[name.encode() for name in (*sorted(places), *events)])
+
+
+def _one_line_of_data(event: bytes) -> bytes:
+    """The data of an event that has it in one line, the last, and its type before it at most; else nothing."""
+    begin = 0 if event.startswith(b"data:") else event.find(b"\ndata:") + 1
+    if event.find(b"\n", begin) >= 0 or not (event.startswith(b"event:") if begin else event.startswith(b"data:")):
+        return b""
+    return event[begin + 5 :]
+
+
+def _with_member(event: bytes, name: str, value: Any) -> bytes:
+    """The event with one member of its object set."""
     try:
         members = read_json_spans(data_of(event) or b"")
-    except BodyUnreadable:
+        return with_data(event, members.changed({name: msgspec.json.encode(value)}))
+    except (BodyUnreadable, msgspec.MsgspecError, UnicodeEncodeError, OverflowError):
         return event  # What is not one plain object is better left as it is.
-    return with_data(event, members.changed({"usage": bytes(report)}))

@@ -37,8 +37,9 @@ _TOKEN = re.compile(
     rb'|(?P<literal>[^\s"{}\[\],:/\#]++|/(?=[^/*]))' % (_STRING, _COMMENT),
     re.DOTALL,
 )
+# A bound on what is looked at together: each of many short values that are skipped would cost all the rest.
 _SKIPPED = re.compile(
-    rb'(?P<plain>[^"/\#]++|/(?=[^/*]))|(?P<string>%b)|(?P<comment>%b)' % (_STRING, _COMMENT), re.DOTALL
+    rb'(?P<plain>[^"/\#]{1,512}+|/(?=[^/*]))|(?P<string>%b)|(?P<comment>%b)' % (_STRING, _COMMENT), re.DOTALL
 )
 _BEFORE = re.compile(rb"(?P<blank>[\s\xef\xbb\xbf]++)|(?P<mark>[{\[])|(?P<comment>:[^\n]*+\n|%b)" % _COMMENT, re.DOTALL)
 _COMMENT_BEGINNINGS = (b":", b"#", b"/")

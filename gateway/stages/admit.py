@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from gateway.core.estimate import Estimates
+from gateway.core.estimate import Estimates, least_tokens
 from gateway.core.exchange import Exchange
 from gateway.core.limit_status import refusal_error
+from gateway.core.limits import Limit
 from gateway.core.request import ParsedRequest
 from gateway.core.reservation import OUTPUT_SHARE_FLOOR, AdmissionRequest, Charge, Refusal, Reservation
-from gateway.core.snapshot import MILLION
+from gateway.core.snapshot import MILLION, ChargeRule
 from gateway.store.contract import Counters
 
 MOST_WITHOUT_CAP = 4
@@ -19,8 +20,8 @@ ANSWER_AFTER_THINKING = 1_024
 
 async def admit(exchange: Exchange, parsed: ParsedRequest, estimates: Estimates, counters: Counters) -> Reservation:
     """A reservation under every limit that binds. Raises a LimitRefusal, StoreUnavailable."""
-    estimator = estimates.of(parsed.model.name)
-    exchange.estimated_input = estimator.input_tokens(parsed.input_bytes) if parsed.endpoint.estimated else 0
+    estimator = estimates.of(parsed.binding.caller.team, parsed.model.name)
+    exchange.estimated_input = estimator.input_tokens(parsed.input_size)
     verdict = await counters.admit(admission_request(exchange, parsed, estimator.output_tokens()))
     if isinstance(verdict, Refusal):
         needs_budget = parsed.least_output > parsed.thinking_budget
@@ -37,15 +38,15 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int) 
     enough = max(2 * expected, OUTPUT_SHARE_FLOOR, thinking, least)
     limits = binding.limits_for(parsed.user)
     rules = binding.rules_for(parsed.tier, entered, parsed.units)
+    certain = least_tokens(parsed.input_size)
+    charges = tuple([_charge(limit, rule, entered, certain) for limit, rule in zip(limits, rules, strict=False)])
+    likely = min(expected, most) * parsed.choices
+    if parsed.asked_cap is None:
+        likely = _likely_within(charges, likely)
     return AdmissionRequest(
         id=exchange.id,
-        charges=tuple(
-            [
-                Charge(limit, rule.each - (-entered * rule.per_input // MILLION), rule.per_output)
-                for limit, rule in zip(limits, rules, strict=False)
-            ]
-        ),
-        likely=min(expected, most) * parsed.choices,
+        charges=charges,
+        likely=likely,
         most=most * parsed.choices,
         least=least * parsed.choices,
         enough=enough * parsed.choices,
@@ -53,12 +54,29 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int) 
     )
 
 
+def _charge(limit: Limit, rule: ChargeRule, entered: int, least: int) -> Charge:
+    """What the limit is charged for the input. An estimate that is more than a rate ever holds would refuse for good
+    what may fit: it is lowered to all that the rate holds, unless the input is certainly more."""
+    fixed = rule.each - (-entered * rule.per_input // MILLION)
+    if limit.is_rate and fixed > limit.burst >= rule.each - (-least * rule.per_input // MILLION):
+        fixed = limit.burst + (-rule.per_output // MILLION)  # A token of output fits, too.
+    return Charge(limit, fixed, rule.per_output)
+
+
+def _likely_within(charges: tuple[Charge, ...], likely: int) -> int:
+    """The output that is likely, where the client set no cap: it is an estimate, and no more than what a rate holds."""
+    for charge in charges:
+        if charge.limit.is_rate and charge.per_output and charge.amount(likely) > charge.limit.burst:
+            likely = max(1, (charge.limit.burst - charge.fixed) * MILLION // charge.per_output)
+    return likely
+
+
 def most_output(parsed: ParsedRequest, entered: int, expected: int) -> int:
     """Tokens that one choice may produce: within its caps, or else within what the context leaves of its input."""
     model = parsed.model
     if not parsed.endpoint.cap_members:
         return 0
-    most = parsed.output_cap or max(expected * MOST_WITHOUT_CAP, parsed.least_output)
+    most = parsed.output_cap if parsed.output_cap is not None else max(expected * MOST_WITHOUT_CAP, parsed.least_output)
     if model.context_window is None or model.max_output_tokens is not None:
         return most
     return min(most, max(1, model.context_window - entered))

@@ -1,6 +1,7 @@
 """Forward: send the request to the first target that answers; the next only before the client has a byte.
 
-A stream is given on as soon as it begins. Any other answer is collected first, up to WHOLE_MAX: one that breaks
+What an answer is, its first bytes say (`core/body_kind.py`). A stream is passed on as soon as it begins, and so is a
+body that is not JSON (speech, images, files). JSON and errors are collected first, up to WHOLE_MAX: what breaks
 meanwhile gives way to the next target, and the body of an error says whose fault it is (`core/refusals.py`), which
 decides what follows:
 
@@ -18,6 +19,7 @@ from time import monotonic
 
 import msgspec
 
+from gateway.core.body_kind import BodyKind
 from gateway.core.circuit import ANYONE
 from gateway.core.clock import Clock
 from gateway.core.collected_response import CollectedResponse
@@ -67,9 +69,9 @@ class UpstreamServices(msgspec.Struct, frozen=True):
 
 async def forward(
     exchange: Exchange, parsed: ParsedRequest, targets: list[Target], services: UpstreamServices, writer: ResponseWriter
-) -> UpstreamResponse:
-    """The first answer worth relaying: a `CollectedResponse`, unless it is a stream. Raises UpstreamUnreachable,
-    UpstreamTimedOut, UpstreamBroke, UpstreamAuthFailed, NoTarget.
+) -> CollectedResponse:
+    """The first answer worth relaying. Raises UpstreamUnreachable, UpstreamTimedOut, UpstreamBroke, UpstreamAuthFailed,
+    NoTarget.
 
     The last failure is what the client sees: an error of ours where the upstream gave no answer, the
     upstream's own answer where it gave one. Once the client has a byte, if only a keep-alive, or its body was
@@ -99,7 +101,7 @@ async def forward(
             if following is None or not _can_repeat(parsed, writer) or not retries.take():
                 raise
             continue
-        following = _next_healthy(left, caller, services) if _fault(response) is Fault.PROVIDER else None
+        following = _next_healthy(left, caller, services) if response.fault is Fault.PROVIDER else None
         if following is None or not _can_repeat(parsed, writer) or not retries.take():
             return _presentable(response, target)
         response.abandon()
@@ -114,18 +116,17 @@ def _next_healthy(left: Iterator[Target], caller: Caller, services: UpstreamServ
 
 async def _attempt(
     exchange: Exchange, parsed: ParsedRequest, target: Target, outgoing: UpstreamRequest, services: UpstreamServices
-) -> UpstreamResponse:
+) -> CollectedResponse:
     """One try, which is noted in the exchange and counts for the target's health. The one that is relayed ends with its
     exchange."""
     exchange.target = target
     now = services.clock.monotonic
     attempt = exchange.attempt = services.routing.health.begin(target, now(), exchange.caller or ANYONE)
     try:
-        response = await _ask(exchange, target, outgoing, services.client)
-        if response.status < 400:
+        begun = await _ask(exchange, target, outgoing, services.client)
+        if begun.status < 400:
             attempt.answered(now())
-        if response.status >= 400 or not _is_stream(response):
-            response = await _collected(exchange, parsed, response, services.clock)
+        response = await _collected(exchange, parsed, begun, services.clock)
     except UpstreamError as error:
         _note_attempt(exchange, target, error.reason)
         attempt.ended(outcome_of_error(error), now(), reason=error.reason)
@@ -134,17 +135,13 @@ async def _attempt(
         attempt.ended(Outcome.NEUTRAL, now())
         raise
     _note_attempt(exchange, target, str(response.status))
-    outcome = outcome_of_answer(response.status, _fault(response))
+    outcome = outcome_of_answer(response.status, response.fault)
     if outcome is not Outcome.SUCCEEDED:
         retry_after_s = read_retry_after(response.headers, services.clock.now_ms())
         attempt.ended(outcome, now(), retry_after_s, reason=str(response.status))
     elif response.status >= 400:
         attempt.answered(now())
     return response
-
-
-def _is_stream(response: UpstreamResponse) -> bool:
-    return response.headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
 async def _collected(
@@ -154,12 +151,12 @@ async def _collected(
     raises."""
     exchange.first_byte_at = began = clock.monotonic()
     max_bytes = LATE_MAX if parsed.stream else WHOLE_MAX
-    grown_too_long = asyncio.Event()
-    collected = CollectedResponse(response, max_bytes, grown_too_long.set)
+    changed = asyncio.Event()
+    collected = CollectedResponse(response, max_bytes, changed.set)
     try:
         async with asyncio.timeout(ERROR_BODY_S if response.status >= 400 else None):
-            await _all_or_too_much(collected, max_bytes, grown_too_long)
-        collected.is_whole = not collected.is_too_long
+            await _collect(collected, parsed, max_bytes, changed)
+        collected.is_whole = collected.is_over and not collected.is_too_long
     except TimeoutError:
         pass  # Its status has to do.
     except BaseException as error:
@@ -168,7 +165,7 @@ async def _collected(
             exchange.first_byte_at = None
         elif isinstance(error, asyncio.CancelledError) and response.status < 400:
             # A client that leaves pays for what has come.
-            exchange.tally = PlainTally(parsed.endpoint)
+            exchange.tally = PlainTally(parsed.endpoint, is_opaque=collected.is_opaque)
             exchange.tally.feed(collected.body)
         raise
     finally:
@@ -178,17 +175,27 @@ async def _collected(
     return collected
 
 
-async def _all_or_too_much(collected: CollectedResponse, max_bytes: int, grown_too_long: asyncio.Event) -> None:
+async def _collect(collected: CollectedResponse, parsed: ParsedRequest, max_bytes: int, changed: asyncio.Event) -> None:
+    """Wait until it is known what the answer is; and for JSON and errors, until all of it has come, or too much."""
+    if collected.kind is None and not collected.is_over:
+        await wait_first(collected.finished(), changed.wait())
+    collected.is_stream = collected.status < 400 and _is_stream(collected, parsed)
+    if collected.is_stream or (collected.kind is BodyKind.OTHER and collected.status < 400 and not collected.is_over):
+        return
+    changed.clear()
     announced = collected.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) <= max_bytes:
+    if collected.is_over or (announced.isdecimal() and int(announced) <= max_bytes):
         await collected.finished()  # It cannot grow too long: one wait is enough.
     elif not collected.is_too_long:
-        await wait_first(collected.finished(), grown_too_long.wait())
+        await wait_first(collected.finished(), changed.wait())
 
 
-def _fault(response: UpstreamResponse) -> Fault | None:
-    """Whose fault a failure is that the status reports."""
-    return response.fault if isinstance(response, CollectedResponse) else None
+def _is_stream(response: CollectedResponse, parsed: ParsedRequest) -> bool:
+    """Whether the answer is an event stream: by what it is, where the request asks for one, whatever its content type
+    says. Where its first bytes do not show what it is, its content type does."""
+    if response.kind is BodyKind.JSON or response.is_opaque:
+        return False
+    return response.is_called_stream or (parsed.stream and response.kind is BodyKind.EVENTS)
 
 
 def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:
@@ -267,9 +274,9 @@ def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:
     return [line for line in given if line[0] in names and not TO_UPSTREAM.admits(line[0])]
 
 
-def _presentable(response: UpstreamResponse, target: Target) -> UpstreamResponse:
+def _presentable(response: CollectedResponse, target: Target) -> CollectedResponse:
     name = target.upstream.name
-    if _fault(response) is Fault.CREDENTIALS:
+    if response.fault is Fault.CREDENTIALS:
         response.abandon()
         raise UpstreamAuthFailed(
             f"The upstream {name!r} rejects the gateway's credentials ({response.status})."

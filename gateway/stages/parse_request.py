@@ -10,8 +10,8 @@ import msgspec
 
 from gateway.core.endpoints import Endpoint
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
-from gateway.core.estimate import readable_size
 from gateway.core.form import Form
+from gateway.core.input_size import InputSize, input_size
 from gateway.core.json_spans import JsonSpans, read_json_spans, refuse_lookalikes
 from gateway.core.pricing import DEARER_TIERS
 from gateway.core.request import ParsedRequest
@@ -56,13 +56,14 @@ def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapsh
         asked_model=fields.model,
         stream=fields.streams,
         asks_usage=fields.asks_usage,
+        asked_cap=asked,
         output_cap=min(caps, default=None),
         least_output=least,
         thinking_budget=budget,
         choices=fields.choices,
         user=fields.end_user,
         members=members,
-        input_bytes=_input_bytes(members, endpoint),
+        input_size=input_size(members) if endpoint.estimated else InputSize(),
         tier=fields.tier,
         units=fields.units,
         rest=rest,
@@ -175,7 +176,3 @@ def _refuse_cap_within_thinking(asked: int | None, budget: int, endpoint: Endpoi
         f" needs more than its thinking budget of {budget:,}. Lower the thinking budget.",
         param=cap,
     )
-
-
-def _input_bytes(members: JsonSpans, endpoint: Endpoint) -> int:
-    return sum(readable_size(text) for name in endpoint.input_members if (text := members.value(name)) is not None)

@@ -9,47 +9,45 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from gateway.core.body_kind import BodyKind
 from gateway.core.clock import Clock
 from gateway.core.collected_response import CollectedResponse
 from gateway.core.errors import UpstreamBroke, UpstreamError, UpstreamRefused
 from gateway.core.exchange import Exchange
 from gateway.core.header_rules import TO_CLIENT
 from gateway.core.request import ParsedRequest
-from gateway.core.response import Headers, ResponseWriter, UpstreamResponse
+from gateway.core.response import Headers, ResponseWriter
 from gateway.core.stream_format import stream_of_plain
 from gateway.core.tally import OutputBudget, PlainTally, StreamTally
 from gateway.core.upstream_json import error_message
 
 
 async def relay(
-    exchange: Exchange, parsed: ParsedRequest, response: UpstreamResponse, writer: ResponseWriter, clock: Clock
+    exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter, clock: Clock
 ) -> None:
     """Give the answer to the client. Raises UpstreamBroke, UpstreamTimedOut once a part was given, and UpstreamRefused
     for what cannot be a part of the stream that has begun."""
     exchange.status = 200 if writer.started else response.status
     began = clock.monotonic()
     try:
-        if isinstance(response, CollectedResponse):
-            exchange.tally = plain = PlainTally(parsed.endpoint, failed=response.status >= 400)
-            plain.fault = response.fault
-            if writer.started:
-                _relay_late(exchange, parsed, response, writer, plain)
-            else:
-                await _relay_plain(response, writer, plain, answer_headers(exchange, response))
+        if response.is_stream:
+            await _relay_stream(exchange, parsed, response, writer)
+        elif writer.started:
+            _relay_late(exchange, parsed, response, writer)
         else:
-            exchange.first_byte_at = began
-            merge = parsed.endpoint.asks_with_stream_options and not parsed.asks_usage
-            exchange.tally = stream = StreamTally(parsed.endpoint, merge=merge, budget=_output_budget(exchange, parsed))
-            await writer.start(response.status, answer_headers(exchange, response))
-            await _relay_stream(exchange, response, writer, stream)
+            await _relay_plain(exchange, parsed, response, writer)
         exchange.whole = True
     finally:
         exchange.upstream_seconds += clock.monotonic() - began
 
 
-def answer_headers(exchange: Exchange, response: UpstreamResponse) -> Headers:
-    """The head that the client sees: a few of the upstream's headers and the state of the caller's limits."""
-    return [*TO_CLIENT.passed(response.headers), *exchange.limit_headers()]
+def answer_headers(exchange: Exchange, response: CollectedResponse, content_type: str | None = None) -> Headers:
+    """The head that the client sees: a few of the upstream's headers and the state of the caller's limits. A
+    `content_type` replaces the upstream's."""
+    passed = TO_CLIENT.passed(response.headers)
+    if content_type is not None:
+        passed = [("content-type", content_type), *[each for each in passed if each[0] != "content-type"]]
+    return [*passed, *exchange.limit_headers()]
 
 
 def _output_budget(exchange: Exchange, parsed: ParsedRequest) -> OutputBudget | None:
@@ -62,7 +60,7 @@ def _output_budget(exchange: Exchange, parsed: ParsedRequest) -> OutputBudget | 
     )
 
 
-def _pass_on(response: UpstreamResponse, writer: ResponseWriter, digest: Callable[[bytes], bytes]) -> None:
+def _pass_on(response: CollectedResponse, writer: ResponseWriter, digest: Callable[[bytes], bytes]) -> None:
     """Give the client what `digest` makes of each piece, at the client's own pace."""
 
     def take(data: bytes) -> None:
@@ -74,28 +72,39 @@ def _pass_on(response: UpstreamResponse, writer: ResponseWriter, digest: Callabl
 
     writer.on_writable(response.resume)
     response.deliver_to(take)
+    if response.is_too_long and not writer.congested:
+        response.resume()
 
 
 async def _relay_stream(
-    exchange: Exchange, response: UpstreamResponse, writer: ResponseWriter, tally: StreamTally
+    exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter
 ) -> None:
+    merge = parsed.endpoint.asks_with_stream_options and not parsed.asks_usage
+    tally = StreamTally(parsed.endpoint, merge=merge, budget=_output_budget(exchange, parsed))
+    exchange.tally = tally
+
     def feed_to_the_stop(data: bytes) -> bytes:
         passed = tally.feed(data)
         if tally.stopped:
             response.abandon()
         return passed
 
-    _pass_on(response, writer, feed_to_the_stop if tally.may_stop else tally.feed)
     try:
+        # Clients go by the content type, so that it says what the body is.
+        content_type = None if response.is_called_stream else "text/event-stream; charset=utf-8"
+        await writer.start(response.status, answer_headers(exchange, response, content_type))
+        _pass_on(response, writer, feed_to_the_stop if tally.may_stop else tally.feed)
         await response.finished()
     except UpstreamError:
         if not tally.stopped:
             writer.write(tally.cut())
             raise
     except asyncio.CancelledError:
-        # A client that has left needs no more, and its stream may still be read on.
+        # A client that has left needs no more, and its stream may still be read on. One that leaves after the last
+        # event has the whole answer.
         if not writer.gone:
             writer.write(tally.cut())
+        exchange.whole = writer.gone and tally.ended
         raise
     if not tally.stopped and not tally.ends_whole:
         writer.write(tally.cut())
@@ -105,8 +114,12 @@ async def _relay_stream(
 
 
 async def _relay_plain(
-    response: CollectedResponse, writer: ResponseWriter, tally: PlainTally, headers: Headers
+    exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter
 ) -> None:
+    """What was collected whole is sent as one; of what is long or not JSON, the rest is relayed as it comes."""
+    exchange.tally = tally = _plain_tally(parsed, response)
+    is_miscalled = response.kind is BodyKind.JSON and response.is_called_stream
+    headers = answer_headers(exchange, response, "application/json" if is_miscalled else None)
     if response.is_whole:
         tally.feed(response.body)
         tally.close()
@@ -119,18 +132,19 @@ async def _relay_plain(
 
     await writer.start(response.status, headers)
     _pass_on(response, writer, watched)
-    if not writer.congested:
-        response.resume()
     await response.finished()
     tally.close()
     writer.finish()
 
 
-def _relay_late(
-    exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter, tally: PlainTally
-) -> None:
+def _plain_tally(parsed: ParsedRequest, response: CollectedResponse) -> PlainTally:
+    return PlainTally(parsed.endpoint, fault=response.fault, is_opaque=response.is_opaque)
+
+
+def _relay_late(exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter) -> None:
     """A keep-alive has begun a stream, and the upstream answers with something else: an error, or the whole answer
     at once. Raises UpstreamRefused for what cannot be written as the stream that was asked for."""
+    exchange.tally = tally = _plain_tally(parsed, response)
     tally.feed(response.body)
     tally.close()
     merge = not parsed.asks_usage

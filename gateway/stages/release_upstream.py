@@ -6,10 +6,13 @@ import asyncio
 
 from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, UpstreamError, UpstreamRefused
-from gateway.core.exchange import Exchange
+from gateway.core.exchange import AnswerTally, Exchange
 from gateway.core.health import Outcome, outcome_of_answer, outcome_of_error
 from gateway.core.response import UpstreamResponse
-from gateway.core.tally import StreamTally
+
+END_S = 5.0
+END_BYTES = 64 * 1024
+"""How long and how far an answer is read that the client has whole, so that its connection can be kept."""
 
 READ_ON_S = 30.0
 READ_ON_BYTES = 4 * 1024 * 1024
@@ -33,11 +36,14 @@ class UpstreamReleaser:
 
     async def _leave(self, exchange: Exchange) -> None:
         response, target = exchange.response, exchange.target
-        if response is None or target is None or exchange.whole:
+        if response is None or target is None or response.is_over:
             return
-        tally = exchange.tally if isinstance(exchange.error, ClientGone) and target.upstream.reads_on else None
-        if isinstance(tally, StreamTally) and len(self._read_on) < READ_ON_AT_ONCE:
-            await self._to_its_end(response, tally)
+        tally, may_read = exchange.tally, len(self._read_on) < READ_ON_AT_ONCE
+        if tally is not None and exchange.whole:
+            if may_read:
+                await self._to_its_end(response, tally, END_S, END_BYTES)
+        elif tally is not None and isinstance(exchange.error, ClientGone) and target.upstream.reads_on and may_read:
+            await self._to_its_end(response, tally, READ_ON_S, READ_ON_BYTES)
         response.abandon()
 
     def cut_short(self) -> None:
@@ -45,21 +51,23 @@ class UpstreamReleaser:
         for response in self._read_on:
             response.abandon()
 
-    async def _to_its_end(self, response: UpstreamResponse, tally: StreamTally) -> None:
+    async def _to_its_end(
+        self, response: UpstreamResponse, tally: AnswerTally, most_seconds: float, most_bytes: int
+    ) -> None:
         taken = 0
 
         def take(data: bytes) -> None:
             nonlocal taken
             tally.feed(data)
             taken += len(data)
-            if taken > READ_ON_BYTES:
+            if taken > most_bytes:
                 response.abandon()
 
         self._read_on.add(response)
         try:
             response.deliver_to(take)
             response.resume()
-            async with asyncio.timeout(READ_ON_S):
+            async with asyncio.timeout(most_seconds):
                 await response.finished()
         except (TimeoutError, UpstreamError):
             return  # What was seen so far is what is charged.

@@ -7,56 +7,65 @@ from datetime import datetime, tzinfo
 import msgspec
 
 from gateway.core.errors import ClientGone
-from gateway.core.estimate import BYTES_PER_TOKEN, Estimates, streamed_tokens
-from gateway.core.exchange import AnswerTally, Exchange
+from gateway.core.estimate import Estimates, Estimator
+from gateway.core.exchange import Exchange
 from gateway.core.limits import Meter
 from gateway.core.request import ParsedRequest
 from gateway.core.reservation import Hold, LedgerEntry, Reservation, Settlement, SettlementLine
 from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import Counters
 
-_FRAME_OF_PLAIN_ANSWER = 400
-"""Bytes of a plain answer that are not its text: ids, names, usage."""
+_NOTHING = Usage()
 
 
 async def settle(exchange: Exchange, estimates: Estimates, zone: tzinfo, counters: Counters) -> None:
     """Note what was used in the exchange, and charge it. Raises StoreUnavailable."""
     if exchange.parsed is None or exchange.caller is None or exchange.reservation is None:
         return
-    usage = usage_of(exchange, exchange.parsed)
+    estimator = estimates.of(exchange.caller.team, exchange.parsed.model.name)
+    usage = usage_of(exchange, exchange.parsed, estimator)
     if usage is not None:
         price = exchange.target.price if exchange.target is not None else None
         exchange.usage = usage
         exchange.cost = price.cost(usage) if price else 0
-        _learn(exchange, exchange.parsed, usage, estimates)
+        _learn(exchange, exchange.parsed, usage, estimator)
     await counters.settle(settlement(exchange, exchange.reservation, zone))
 
 
-def usage_of(exchange: Exchange, parsed: ParsedRequest) -> Usage | None:
+def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) -> Usage | None:
     """What the request used; None where it failed before anything was delivered: failures are free.
 
-    Reported usage counts where there is any. Else the input is estimated from its bytes and the output
-    from what was delivered. A client that left before the first byte still pays for its prompt.
+    Reported usage counts where there is any. Else the input is estimated from its size, and the output from what was
+    delivered: nothing that was delivered is free. A client that left before the first byte still pays for its prompt,
+    and for the plain answer that was being written meanwhile.
     """
     tally, left = exchange.tally, isinstance(exchange.error, ClientGone)
     if tally is None:
-        return _estimated(exchange, 0) if left and exchange.target is not None else None
+        made = _made_meanwhile(exchange, parsed, estimator)
+        return _estimated(exchange, parsed, made) if left and exchange.target is not None else None
     if exchange.status >= 400 and not (left and exchange.status == ClientGone.status):
         return None
+    output = tally.delivered if parsed.endpoint.cap_members else 0
+    if left and not exchange.whole:
+        output = max(output, _made_meanwhile(exchange, parsed, estimator))
     reported = tally.usage
     if reported is not None:
-        return reported if exchange.whole else _at_least_delivered(reported, parsed, tally)
-    nothing_came = not tally.events and not tally.text_bytes
-    if nothing_came and (tally.failed or (exchange.error is not None and not left)):
+        is_more = not tally.is_final and output > reported.output
+        return msgspec.structs.replace(reported, output=output, source=UsageSource.ESTIMATED) if is_more else reported
+    if tally.is_empty and (tally.failed or (exchange.error is not None and not left)):
         return None
-    return _estimated(exchange, _delivered(tally) if parsed.endpoint.cap_members else 0)
+    return _estimated(exchange, parsed, output, tally.counted)
 
 
-def _at_least_delivered(reported: Usage, parsed: ParsedRequest, tally: AnswerTally) -> Usage:
-    """A stream that was cut, where reports come in parts: the first one knows the input, and no output yet."""
-    if not parsed.endpoint.usage_in_parts or tally.events <= reported.output:
-        return reported
-    return msgspec.structs.replace(reported, output=tally.events, source=UsageSource.ESTIMATED)
+def _made_meanwhile(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) -> int:
+    """Tokens of a plain answer that the upstream has made until its client left, by its usual speed. A stream shows
+    what was made."""
+    if parsed.stream or not parsed.endpoint.cap_members:
+        return 0
+    cap = exchange.reservation.granted if exchange.reservation is not None else 0
+    if parsed.output_cap is not None:
+        cap = min(cap, parsed.output_cap * parsed.choices)
+    return min(cap, estimator.output_within(exchange.upstream_seconds) * parsed.choices)
 
 
 def settlement(exchange: Exchange, reservation: Reservation, zone: tzinfo) -> Settlement:
@@ -96,20 +105,15 @@ def _actual(hold: Hold, usage: Usage, cost: int) -> int:
             return 0
 
 
-def _estimated(exchange: Exchange, output: int) -> Usage:
-    if exchange.parsed is not None and not exchange.parsed.endpoint.estimated:
-        return Usage()  # Where tokens are not the measure, those that are not reported are none.
-    return Usage(input=exchange.estimated_input, output=output, source=UsageSource.ESTIMATED)
+def _estimated(exchange: Exchange, parsed: ParsedRequest, output: int, counted: Usage = _NOTHING) -> Usage:
+    """Usage that is not reported. Where tokens are not the measure there are none, and the counted units are all."""
+    if not parsed.endpoint.estimated:
+        return counted
+    entered = exchange.estimated_input
+    return msgspec.structs.replace(counted, input=entered, output=output, source=UsageSource.ESTIMATED)
 
 
-def _delivered(tally: AnswerTally) -> int:
-    """Tokens in what was delivered."""
-    if tally.events:
-        return streamed_tokens(tally.events, tally.text_bytes)
-    return max(0, int((tally.text_bytes - _FRAME_OF_PLAIN_ANSWER) // BYTES_PER_TOKEN))
-
-
-def _learn(exchange: Exchange, parsed: ParsedRequest, usage: Usage, estimates: Estimates) -> None:
+def _learn(exchange: Exchange, parsed: ParsedRequest, usage: Usage, estimator: Estimator) -> None:
     if exchange.whole and usage.source is UsageSource.REPORTED:
         output = usage.output // parsed.choices
-        estimates.of(parsed.model.name).learn(parsed.input_bytes, usage.input, output)
+        estimator.learn(parsed.input_size, usage.input, output, exchange.upstream_seconds)

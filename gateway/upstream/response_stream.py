@@ -11,14 +11,22 @@ small the input of a compression bomb, its output is bounded by who reads.
 from __future__ import annotations
 
 import asyncio
+import sys
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
+import brotli
+
 from gateway.core.errors import UpstreamBroke, UpstreamUnreachable
 from gateway.upstream.contract import FailureReason
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 if TYPE_CHECKING:  # A connection makes its response stream, which controls it in turn.
     from gateway.upstream.connection import Connection
@@ -59,7 +67,7 @@ class ResponseStream:
         buffer = buffer_for(encoding)
         if buffer is not None:
             self._buffer = buffer
-        if buffer is not None and encoding:
+        if buffer is not None and "content-encoding" in headers:
             headers.pop("content-encoding")
             headers.pop("content-length", None)
 
@@ -108,6 +116,10 @@ class ResponseStream:
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
         self._callback = into
         self._deliver()
+
+    @property
+    def is_over(self) -> bool:
+        return self._over
 
     async def finished(self) -> None:
         if not self._over:
@@ -225,60 +237,131 @@ class PlainBuffer:
         """Every sequence of bytes is whole."""
 
 
-class InflatingBuffer:
-    """Gives back gzip (of one member or many) or deflate, decompressed.
+class Decoder(Protocol):
+    """Decodes one stream of a content coding. `tail` is input that it has not taken, `is_blocked` says that there is
+    more output than was given, `is_whole` that the stream has ended."""
 
-    `deflate` means the zlib format (RFC 9110, 8.4.1.2), but some servers send the raw one: the
-    first byte tells, since the low half of a zlib stream's is always 8, and gzip's is 0x1f.
-    """
+    tail: bytes
+    is_blocked: bool
+    is_whole: bool
 
-    def __init__(self) -> None:
+    def decode(self, data: bytes) -> bytes:
+        """PIECE_BYTES at most. Raises Undecodable."""
+        ...
+
+
+class DecodingBuffer:
+    """Gives back what it takes, decoded: one stream of the coding, or several one after the other."""
+
+    def __init__(self, make: Callable[[bytes], Decoder]) -> None:
+        """`make` gets the first bytes of a stream."""
+        self._make = make
         self._input = b""
-        self._member: zlib._Decompress | None = None
-        self._more = False
+        self._decoder: Decoder | None = None
 
     @property
     def size(self) -> int:
-        return len(self._input) + self._more
+        return len(self._input) + (self._decoder is not None and self._decoder.is_blocked)
 
     def put(self, piece: bytes) -> None:
         self._input += piece
 
     def get(self) -> bytes:
-        while self._input or self._more:
-            output = self._inflate()
-            # A member inflated to the limit can have more inside, though all input is taken.
-            self._more = len(output) == PIECE_BYTES and self._member is not None
+        while self.size:
+            decoder = self._decoder = self._decoder or self._make(self._input)
+            output = decoder.decode(self._input)
+            self._input = decoder.tail
+            if decoder.is_whole:
+                self._decoder = None
             if output:
                 return output
         return b""
 
     def check_whole(self) -> None:
-        if self._member is not None:
+        if self._decoder is not None:
             raise Undecodable("the compressed body ends too early")
 
-    def _inflate(self) -> bytes:
-        member = self._member = self._member or zlib.decompressobj(_format_of(self._input))
+
+class _ZlibDecoder:
+    """gzip or deflate.
+
+    `deflate` means the zlib format (RFC 9110, 8.4.1.2), but some servers send the raw one: the
+    first byte tells, since the low half of a zlib stream's is always 8, and gzip's is 0x1f.
+    """
+
+    def __init__(self, beginning: bytes) -> None:
+        is_wrapped = beginning[0] == 0x1F or beginning[0] & 0x0F == zlib.DEFLATED
+        self._stream = zlib.decompressobj(_GZIP_OR_ZLIB if is_wrapped else _RAW_DEFLATE)
+        self.tail = b""
+        self.is_blocked = self.is_whole = False
+
+    def decode(self, data: bytes) -> bytes:
         try:
-            output = member.decompress(self._input, PIECE_BYTES)
+            output = self._stream.decompress(data, PIECE_BYTES)
         except zlib.error as error:
-            raise Undecodable("the body is not what its Content-Encoding says") from error
-        self._input = member.unconsumed_tail
-        if member.eof:
-            self._input = member.unused_data
-            self._member = None
+            raise Undecodable(_NOT_AS_CALLED) from error
+        self.is_whole = self._stream.eof
+        self.tail = self._stream.unused_data if self.is_whole else self._stream.unconsumed_tail
+        # What was inflated to the limit can have more inside, though all input is taken.
+        self.is_blocked = len(output) == PIECE_BYTES and not self.is_whole
         return output
 
 
-def _format_of(data: bytes) -> int:
-    is_wrapped = data[0] == 0x1F or data[0] & 0x0F == zlib.DEFLATED
-    return _GZIP_OR_ZLIB if is_wrapped else _RAW_DEFLATE
+class _BrotliDecoder:
+    """RFC 7932. The library may pass the limit by a block of its own, so that a piece has up to twice PIECE_BYTES."""
+
+    def __init__(self, _beginning: bytes) -> None:
+        self._stream = brotli.Decompressor()
+        self.tail = b""
+        self.is_blocked = self.is_whole = False
+
+    def decode(self, data: bytes) -> bytes:
+        taken, self.tail = (b"", data) if self.is_blocked else (data, b"")
+        try:
+            output: bytes = self._stream.process(taken, output_buffer_limit=PIECE_BYTES)
+        except brotli.error as error:
+            raise Undecodable(_NOT_AS_CALLED) from error
+        self.is_whole = self._stream.is_finished()
+        # All input may be taken while more output waits.
+        has_more = len(output) >= PIECE_BYTES or not self._stream.can_accept_more_data()
+        self.is_blocked = has_more and not self.is_whole
+        return output
+
+
+class _ZstdDecoder:
+    """RFC 8878, a frame."""
+
+    def __init__(self, _beginning: bytes) -> None:
+        self._stream = zstd.ZstdDecompressor()
+        self.tail = b""
+        self.is_blocked = self.is_whole = False
+
+    def decode(self, data: bytes) -> bytes:
+        taken, self.tail = (b"", data) if self.is_blocked else (data, b"")
+        try:
+            output = self._stream.decompress(taken, PIECE_BYTES)
+        except zstd.ZstdError as error:
+            raise Undecodable(_NOT_AS_CALLED) from error
+        self.is_whole = self._stream.eof
+        if self.is_whole:
+            self.tail = self._stream.unused_data
+        self.is_blocked = not self.is_whole and not self._stream.needs_input
+        return output
+
+
+_NOT_AS_CALLED = "the body is not what its Content-Encoding says"
+_DECODERS: dict[str, Callable[[bytes], Decoder]] = {
+    "gzip": _ZlibDecoder,
+    "x-gzip": _ZlibDecoder,
+    "deflate": _ZlibDecoder,
+    "br": _BrotliDecoder,
+    "zstd": _ZstdDecoder,
+}
 
 
 def buffer_for(encoding: str) -> Buffer | None:
     """What decodes this Content-Encoding; None for one that is not known here."""
     if encoding in {"", "identity"}:
         return PlainBuffer()
-    if encoding in {"gzip", "x-gzip", "deflate"}:
-        return InflatingBuffer()
-    return None
+    decoder = _DECODERS.get(encoding)
+    return DecodingBuffer(decoder) if decoder is not None else None

@@ -16,7 +16,8 @@ from gateway.runtime.tasks import BackgroundTasks
 from gateway.web.errors import error_body, error_event, error_headers
 from gateway.web.http_connection import SERVER, HttpConnection
 
-_COMMENT = b": keep-alive\n\n"
+_COMMENT = b": keep-alive\n"
+"""Without a blank line, which some clients take for the end of an event; so it may only stand between two events."""
 
 _Response = TypeVar("_Response", bound=web.StreamResponse)
 
@@ -136,15 +137,20 @@ class HttpResponseWriter:
                 # coroutine, but waits for nothing.
                 event_stream = (*headers(), ("content-type", "text/event-stream; charset=utf-8"))
                 self._tasks.start("keep-alive", self._begin_with_comment(event_stream))
-            elif self.started and self._between_events and not self.congested:
-                self.write(_COMMENT)
+            elif self._streams_events and self._between_events and not self.congested:
+                self._write_comment()
         self._alive = self._loop.call_at(due, self._stay_alive, every_s, headers)
 
     async def _begin_with_comment(self, headers: Headers) -> None:
         if not self.started:
             with suppress(ClientGone):
                 await self.start(200, headers)
-            self.write(_COMMENT)
+            self._write_comment()
+
+    def _write_comment(self) -> None:
+        before = self._last_bytes
+        self.write(_COMMENT)
+        self._last_bytes = before
 
     def _stop_timers(self) -> None:
         """Nothing more is written on a timer, and the source is not resumed any more."""

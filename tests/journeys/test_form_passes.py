@@ -60,7 +60,8 @@ async def test_a_form_arrives_part_for_part_and_its_answer_is_charged(path: str,
         assert asked.header("content-length") == (None if is_large else str(len(asked.body)))
         assert reply.status == 200
         told = reply.json["usage"]
-        assert (await gateway.ended()).usage == Usage(told["input_tokens"], told["output_tokens"])
+        images = 1 if "/images/" in path else 0
+        assert (await gateway.ended()).usage == Usage(told["input_tokens"], told["output_tokens"], images=images)
         row = await gateway.ledger()
         assert (row.requests, row.input, row.output) == (1, told["input_tokens"], told["output_tokens"])
         assert gateway.lines[-1]["endpoint"] == ENDPOINTS[path].name
@@ -182,7 +183,7 @@ async def test_who_still_sends_its_form_gets_no_keep_alive_and_who_waits_does() 
             await client.read(1, patience_s=0.1)
         client.send(body[-10:])
         status, _ = await client.head()
-        assert (status, await client.until(b": keep-alive\n\n")) == (200, b"e\r\n: keep-alive\n\n")
+        assert (status, await client.until(b": keep-alive\n")) == (200, b"d\r\n: keep-alive\n")
         await turn.heard(10)
         turn.begin_stream()
         turn.send(TRANSCRIPT)

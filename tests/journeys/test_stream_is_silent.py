@@ -7,7 +7,7 @@ from tests.hand_upstream import DONE, content, finish, hand_upstream
 from tests.raw_client import http_chat, raw_client
 from tests.whole_gateway import whole_gateway
 
-COMMENT = b": keep-alive\n\n"
+COMMENT = b": keep-alive\n"
 
 
 async def test_comments_begin_a_stream_whose_upstream_is_silent() -> None:

@@ -109,7 +109,7 @@ async def test_an_upstream_that_is_lost_after_a_comment_breaks_the_stream() -> N
     """The client has a status of 200 by then: only an event can tell it."""
     async with hand_upstream() as upstream, whole_gateway(upstream.base_url, keepalive="20ms") as gateway:
         stream = await gateway.open_stream()
-        assert (await stream.event()).startswith(b":")
+        assert (await stream.comment()).startswith(b":")
         (await upstream.asked()).hang_up()
         rest = await stream.rest()
         assert rest.chunks[-1]["error"]["code"] == "upstream_unreachable"

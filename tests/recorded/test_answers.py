@@ -14,7 +14,7 @@ import pytest
 
 from gateway.core.refusals import Fault, fault_of
 from gateway.core.sse import EventSplitter, data_of
-from gateway.core.upstream_json import fault_of_body, members_of, reported_fault
+from gateway.core.upstream_json import fault_of_body, object_of, reported_fault
 from gateway.core.usage import Usage
 from gateway.core.usage_reading import UsageReader
 from gateway.core.usage_tables import (
@@ -107,7 +107,7 @@ def fault_as_relayed(status: int, path: Path) -> Fault | None:
     """As the gateway reads it while it passes the answer on."""
     if status >= 400:
         return fault_of_body(status, path.read_bytes())
-    faults = [reported_fault(members_of(text) or {}) for text in texts(path)]
+    faults = [reported_fault(object_of(text) or {}) for text in texts(path)]
     return next((fault for fault in faults if fault is not None), None)
 
 

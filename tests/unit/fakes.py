@@ -127,6 +127,10 @@ class ScriptedAnswer:
         self._into = into
         self._flow()
 
+    @property
+    def is_over(self) -> bool:
+        return self._over.is_set()
+
     async def finished(self) -> None:
         await self._over.wait()
         if self._failure is not None:

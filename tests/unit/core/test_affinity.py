@@ -9,6 +9,7 @@ from typing import Any
 from gateway.core.affinity import favourite, key_of
 from gateway.core.endpoints import CHAT
 from gateway.core.health import Candidate
+from gateway.core.input_size import InputSize
 from gateway.core.json_spans import read_json_spans
 from gateway.core.request import ParsedRequest
 from gateway.core.snapshot import Caller, Model, Target, Upstream, bind
@@ -31,7 +32,7 @@ def parsed(messages: list[dict[str, Any]], *, affinity: str = "prefix", user: st
         choices=1,
         user=user,
         members=read_json_spans(body),
-        input_bytes=len(body),
+        input_size=InputSize(len(body)),
     )
 
 

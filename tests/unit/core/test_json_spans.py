@@ -257,3 +257,9 @@ def test_a_member_said_again_anywhere_is_refused(
     body = "".join([*pieces[:at], f",{again}" if at > 1 else f"{again},", *pieces[at:]]) + "}"
     json.loads(body)
     assert "twice" in refusal(body.encode())
+
+
+def test_half_a_character_is_passed_on_as_it_came() -> None:
+    body = rb'{"a":"wave \ud83d","b":"\ud83d\ude00 \\ud83d","c":1}'
+    members = read_json_spans(body)
+    assert members.changed({"c": b"2"}) == body.replace(b":1}", b":2}")

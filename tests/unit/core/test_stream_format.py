@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.endpoints import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Endpoint, StreamFormat
-from gateway.core.estimate import BYTES_PER_STREAMED_TOKEN
-from gateway.core.stream_format import event_text_bytes, stream_of_plain
+from gateway.core.estimate import CHARACTERS_PER_STREAMED_TOKEN
+from gateway.core.stream_format import event_weight, stream_of_plain
 from gateway.core.tally import OutputBudget, StreamTally
 from gateway.core.usage import Usage, UsageSource
 
@@ -58,7 +58,7 @@ MESSAGE_START: Json = {"type": "message_start", "message": {"id": "msg_1", "usag
         (StreamFormat.CHAT, chat(content=[{"type": "text", "text": "part"}]), 4),
         (StreamFormat.CHAT, {"choices": [chat(content="ab")["choices"][0], chat(content="c")["choices"][0]]}, 3),
         (StreamFormat.CHAT, {"choices": []}, 0),
-        (StreamFormat.COMPLETIONS, legacy("你好"), 6),
+        (StreamFormat.COMPLETIONS, legacy("你好"), 8),
         (StreamFormat.RESPONSES, CREATED, 0),
         (StreamFormat.RESPONSES, output_text("four"), 4),
         (StreamFormat.RESPONSES, {"type": "response.reasoning_text.delta", "delta": "hm"}, 2),
@@ -75,7 +75,7 @@ MESSAGE_START: Json = {"type": "message_start", "message": {"id": "msg_1", "usag
     ],
 )
 def test_an_event_delivers_text_thoughts_refusals_and_arguments(shape: StreamFormat, data: Json, size: int) -> None:
-    assert event_text_bytes(shape, json.dumps(data).encode()) == size
+    assert event_weight(shape, json.dumps(data).encode()) == size
 
 
 @given(
@@ -93,7 +93,7 @@ def test_an_event_delivers_text_thoughts_refusals_and_arguments(shape: StreamFor
 )
 def test_no_json_of_an_upstream_raises(shape: StreamFormat, value: Any) -> None:
     data = json.dumps(value).encode()
-    assert event_text_bytes(shape, data) >= 0
+    assert event_weight(shape, data) >= 0
     stream_of_plain(shape, data, merge=True)
     budget = OutputBudget(shape, output=0, input_tokens=1)
     budget.ending(data, budget.usage(None), merge=True)
@@ -156,7 +156,7 @@ def test_thoughts_are_counted_as_the_text_is() -> None:
 
 
 def test_several_tokens_in_one_event_are_counted_by_their_text() -> None:
-    eight_tokens = "x" * 8 * BYTES_PER_STREAMED_TOKEN
+    eight_tokens = "x" * 8 * CHARACTERS_PER_STREAMED_TOKEN
     chunks, tally = stopped(CHAT, *[event(chat(content=eight_tokens))] * 9, output=20)
     assert len(chunks) == 2 + 1
     assert tally.usage is not None

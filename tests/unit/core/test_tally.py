@@ -5,11 +5,13 @@ import re
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.endpoints import CHAT, COMPLETIONS, Endpoint
+from gateway.core.endpoints import CHAT, COMPLETIONS, ENDPOINTS, Endpoint
+from gateway.core.refusals import Fault
 from gateway.core.sse import data_of
 from gateway.core.tally import HELD_MAX, KEPT_MAX, PlainTally, StreamTally
 from gateway.core.usage import Usage
@@ -18,7 +20,7 @@ from tests.unit.core.recordings import needs_recordings, recordings
 
 DONE = b"data: [DONE]\n\n"
 USAGE = {"prompt_tokens": 12, "completion_tokens": 45, "total_tokens": 57}
-REPORT = json.dumps(USAGE).encode()
+REPORT = json.dumps(USAGE, separators=(",", ":")).encode()
 NUMBERS = Usage(12, 45)
 
 
@@ -35,6 +37,7 @@ def usage_chunk(usage: str = REPORT.decode()) -> bytes:
     return event(f'{{"id":"c-1","choices":[],"usage":{usage}}}')
 
 
+EMPTY_CHOICE = b'[{"index":0,"delta":{},"finish_reason":null}]'
 FINISH = chunk(finish='"stop"')
 MERGED = FINISH.replace(b"]}\n", b'],"usage":' + REPORT + b"}\n")
 
@@ -49,22 +52,34 @@ def told(
     return given + tally.close(), tally
 
 
+def counts(usage: Usage | None) -> Usage | None:
+    """Usage without the tier, which an answer names beside it."""
+    return msgspec.structs.replace(usage, service_tier="") if usage is not None else None
+
+
 def merged_by_hand(stream: bytes) -> bytes:
     """The contract's rule, over a whole stream at once: drop usage chunks without a choice, put the last
-    usage into the last chunk with a choice, if that says why it ends and has none."""
+    usage into the last chunk with a choice, if that says why it ends and has none. Where no chunk has it so, the last
+    usage chunk comes at the end, with an empty choice."""
     events = [(text, _json(text)) for text in re.split(rb"(?<=\n\n)|(?<=\r\n\r\n)", stream) if text]
     reports = [usage for _, data in events if (usage := _usage(data))]
     chosen = [place for place, (_, data) in enumerate(events) if data.get("choices")]
-    given = []
+    given, unshown = [], b""
     for place, (text, data) in enumerate(events):
+        if data_of(text) == b"[DONE]":
+            given.append(unshown)
+            unshown = b""
         if not data.get("choices") and _usage(data):
+            last = events[chosen[-1]][1] if chosen else {}
+            shown = last.get("usage") or any(choice.get("finish_reason") for choice in last.get("choices") or [])
+            unshown = b"" if shown else text.replace(b'"choices":[]', b'"choices":' + EMPTY_CHOICE)
             continue
         ends = any(choice.get("finish_reason") for choice in data.get("choices") or [])
         if reports and chosen and place == chosen[-1] and ends and not data.get("usage"):
             given.append(_with_usage(text, reports[-1]))
         else:
             given.append(text)
-    return b"".join(given)
+    return b"".join([*given, unshown])
 
 
 def _with_usage(text: bytes, usage: Any) -> bytes:
@@ -93,7 +108,7 @@ def test_a_client_that_asked_for_usage_gets_the_same_bytes(stream: bytes, report
     for cuts in ([], list(range(len(stream)))):
         given, tally = told(stream, merge=False, cuts=cuts)
         assert given == stream
-        assert tally.usage == (read_usage(report) if report else None)
+        assert counts(tally.usage) == (read_usage(report) if report else None)
 
 
 @needs_recordings
@@ -103,7 +118,7 @@ def test_a_client_that_did_not_ask_gets_usage_in_the_last_chunk(stream: bytes, r
     for cuts in ([], list(range(len(stream)))):
         given, tally = told(stream, cuts=cuts)
         assert _lines(given) == expected
-        assert tally.usage == (read_usage(report) if report else None)
+        assert counts(tally.usage) == (read_usage(report) if report else None)
 
 
 @needs_recordings
@@ -111,7 +126,7 @@ def test_a_client_that_did_not_ask_gets_usage_in_the_last_chunk(stream: bytes, r
 def test_legacy_streams_are_tallied_alike(stream: bytes, report: dict[str, Any] | None) -> None:
     for merge in (False, True):
         given, tally = told(stream, merge=merge, cuts=[*range(0, len(stream), 7)], endpoint=COMPLETIONS)
-        assert tally.usage == (read_usage(report) if report else None)
+        assert counts(tally.usage) == (read_usage(report) if report else None)
         assert (given == stream) or merge
 
 
@@ -124,8 +139,7 @@ def test_any_cutting_gives_the_same_bytes_and_the_same_count(data: st.DataObject
     given, other = told(stream, merge=merge, cuts=cuts)
     assert given == whole
     assert (other.usage, other.failed, other.events) == (tally.usage, tally.failed, tally.events)
-    if b"\r\n" not in stream:
-        assert other.text_bytes == tally.text_bytes
+    assert other.delivered == tally.delivered
 
 
 events = st.sampled_from(
@@ -222,6 +236,80 @@ def test_an_explicit_zero_is_zero() -> None:
     assert zero.encode() in given
 
 
+NOTE = event('{"choices":[{"index":0,"finish_reason":null,"content_filter_offsets":{}}],"usage":null}')
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        chunk("a") + FINISH + NOTE + usage_chunk(),
+        chunk("a") + FINISH + usage_chunk() + NOTE,
+        chunk("a") + usage_chunk(),
+        chunk("a") + usage_chunk() + chunk("b"),
+        chunk("a") + FINISH + usage_chunk("null") + NOTE + usage_chunk(),
+    ],
+    ids=range(5),
+)
+def test_usage_that_no_chunk_can_show_comes_in_one_with_an_empty_choice(stream: bytes) -> None:
+    shown = usage_chunk().replace(b"[]", EMPTY_CHOICE)
+    for ending in (DONE, b""):
+        given, tally = told(stream + ending)
+        assert given == stream.replace(usage_chunk(), b"") + shown + ending
+        assert tally.usage == NUMBERS
+
+
+def test_an_empty_choice_of_a_completion_has_a_text() -> None:
+    given, _ = told(event('{"choices":[{"index":0,"text":"a"}]}') + usage_chunk(), endpoint=COMPLETIONS)
+    (choice,) = json.loads(data_of(given.split(b"\n\n")[1]) or b"")["choices"]
+    assert choice == {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "last"),
+    [
+        (CHAT, DONE),
+        (ENDPOINTS["/v1/responses"], event('{"type":"response.completed","response":{}}')),
+        (ENDPOINTS["/v1/responses"], event('{"type":"response.incomplete","response":{}}')),
+        (ENDPOINTS["/v1/messages"], b"event: message_stop\ndata: {}\n\n"),
+        (ENDPOINTS["/v1/audio/speech"], event('{"type":"speech.audio.done"}')),
+    ],
+)
+def test_a_stream_has_ended_with_the_last_event_of_its_api(endpoint: Endpoint, last: bytes) -> None:
+    tally = StreamTally(endpoint, merge=False)
+    tally.feed(event('{"type":"ping"}'))
+    assert not tally.ended
+    tally.feed(last)
+    assert tally.ended
+
+
+@pytest.mark.parametrize("size", [10, 3 * HELD_MAX])
+def test_the_echo_of_a_request_is_neither_usage_nor_delivered(size: int) -> None:
+    tools = [{"description": "x" * size, "usage": {"input_tokens": 1, "output_tokens": 1}}]
+    echo = {"tools": tools, "usage": {"input_tokens": 1, "output_tokens": 1}}
+    created = event(json.dumps({"type": "response.created", "response": echo}))
+    delta = event('{"type":"response.output_text.delta","delta":"hello there, you"}')
+    for step in (1_000, 10**9):
+        stream = created + delta
+        _, tally = told(stream, cuts=[*range(0, len(stream), step)], endpoint=ENDPOINTS["/v1/responses"])
+        assert (tally.usage, tally.delivered) == (None, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("word " * 40, 40), ("\u6f22" * 40, 32), ("\\u6f22" * 40, 32), ("\\n" * 50, 10), ("\u0431" * 50, 20)],
+)
+def test_text_is_weighed_by_its_characters_however_they_are_escaped(text: str, tokens: int) -> None:
+    assert told(chunk(text))[1].delivered == tokens
+    assert told(chunk("a") + chunk(text) + chunk(text))[1].delivered in range(2 * tokens, 2 * tokens + 2)
+
+
+def test_an_event_that_a_strict_parser_refuses_is_read() -> None:
+    odd = ',"logprobs":[-Infinity],"note":"\\ud83d"'
+    stream = chunk("a", more=odd) + FINISH + event('{"choices":[],"usage":%s%s}' % (REPORT.decode(), odd)) + DONE  # noqa: UP031
+    _, tally = told(stream)
+    assert (tally.usage, tally.delivered, tally.failed) == (NUMBERS, 1, False)
+
+
 def test_without_usage_the_stream_stays_as_it_is() -> None:
     stream = chunk("a") + FINISH + DONE
     given, tally = told(stream)
@@ -309,7 +397,7 @@ def test_what_follows_a_known_frame_is_still_looked_at() -> None:
 def test_an_error_in_a_stream_passes_and_is_no_answer() -> None:
     error = event('{"error":{"message":"out of memory","code":500}}')
     given, tally = told(error)
-    assert (given, tally.failed, tally.events, tally.text_bytes) == (error, True, 0, 0)
+    assert (given, tally.failed, tally.events, tally.delivered) == (error, True, 0, 0)
 
 
 def test_an_error_of_null_is_none() -> None:
@@ -357,8 +445,9 @@ def test_a_report_that_makes_no_sense_is_none_and_raises_nothing(usage: str) -> 
 
 def test_a_report_in_wrong_utf_8_raises_nothing() -> None:
     bad = b'data: {"choices":[],"usage":{"prompt_tokens":1,"note":"\xff"}}\n\n'
-    given, _ = told(chunk("a") + FINISH + bad + DONE)
-    assert given.startswith(chunk("a") + FINISH)
+    given, tally = told(chunk("a") + FINISH + bad + DONE)
+    assert given.startswith(chunk("a"))
+    assert tally.usage == Usage(1, 0)
 
 
 @given(st.binary(max_size=200), st.integers(1, 5))
@@ -382,7 +471,7 @@ def test_a_long_event_passes_and_the_usage_at_its_end_is_seen(step: int) -> None
     given, tally = told(stream, cuts=[*range(0, len(stream), step)])
     assert (given, tally.usage) == (stream, NUMBERS)
     assert tally.events == 3
-    assert tally.text_bytes > 3 * HELD_MAX - 2_000
+    assert tally.delivered > 3 * HELD_MAX // 5 - 500
 
 
 def test_a_long_event_is_not_held() -> None:
@@ -416,7 +505,7 @@ def test_a_cut_within_a_long_event_leaves_it_open_and_counted() -> None:
     half = long_event(2 * HELD_MAX)[:-1_000]
     assert tally.feed(half) + tally.cut() == half
     assert not tally.ends_whole
-    assert tally.text_bytes > HELD_MAX
+    assert tally.delivered > HELD_MAX // 5
 
 
 def test_an_end_without_a_blank_line_loses_nothing() -> None:
@@ -428,28 +517,28 @@ def test_an_end_without_a_blank_line_loses_nothing() -> None:
     assert (unfinished, tally.usage) == (chunk("a") + MERGED, NUMBERS)
 
 
-def test_text_is_what_events_have_above_their_frame() -> None:
+def test_text_is_what_events_deliver() -> None:
     _, tally = told(chunk("") + chunk("x" * 100) + chunk("y" * 50) + DONE)
-    assert (tally.events, tally.text_bytes) == (3, 150)
+    assert (tally.events, tally.delivered) == (3, 30)
 
 
-def test_the_end_of_a_choice_has_a_smaller_frame_and_is_no_measure() -> None:
+def test_the_end_of_a_choice_is_no_text() -> None:
     end = event('{"id":"c-1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}')
     for merge in (True, False):
         for cuts in ([], [len(chunk("abc"))]):
             _, tally = told(chunk("abc") * 9 + end + DONE, cuts=cuts, merge=merge)
-            assert (tally.events, tally.text_bytes) == (10, 0)
+            assert (tally.events, tally.delivered) == (10, 9)
 
 
 def test_a_single_great_event_has_text_too() -> None:
     _, tally = told(chunk("x" * 50_000) + DONE)
-    assert (tally.events, tally.text_bytes > 48_000) == (1, True)
+    assert (tally.events, tally.delivered) == (1, 10_000)
 
 
 def test_comments_between_chunks_of_one_piece_are_no_text() -> None:
     stream = chunk("a") + b": OPENROUTER PROCESSING\n\n" * 9 + chunk("bc")
     together, apart = told(stream)[1], told(stream, cuts=[*range(len(stream))])[1]
-    assert (together.events, together.text_bytes) == (apart.events, apart.text_bytes) == (2, 1)
+    assert (together.events, together.delivered) == (apart.events, apart.delivered) == (2, 2)
 
 
 def test_comments_and_the_end_are_no_text() -> None:
@@ -464,8 +553,8 @@ PLAIN_REPORT = json.dumps({"prompt_tokens": 12, "completion_tokens": 45, "total_
 PLAIN_NUMBERS = Usage(12, 45)
 
 
-def plain(body: bytes, step: int = 10**9, *, failed: bool = False) -> PlainTally:
-    tally = PlainTally(CHAT, failed=failed)
+def plain(body: bytes, step: int = 10**9, *, fault: Fault | None = None) -> PlainTally:
+    tally = PlainTally(CHAT, fault=fault)
     for at in range(0, len(body), step):
         tally.feed(body[at : at + step])
     return tally
@@ -484,9 +573,10 @@ def body_of(size: int, *, first: bool = False) -> bytes:
 def test_the_usage_of_a_plain_answer_is_found_at_either_end(size: int, first: bool, step: int) -> None:
     body = body_of(size, first=first)
     tally = plain(body, step)
-    assert (tally.usage, tally.text_bytes) == (PLAIN_NUMBERS, len(body))
+    assert tally.usage == PLAIN_NUMBERS
 
 
+@settings(deadline=None, max_examples=20)
 @given(st.integers(-400, 400), st.integers(1, 400))
 def test_usage_at_the_border_of_what_is_kept_is_found(offset: int, last: int) -> None:
     body = body_of(KEPT_MAX + offset)
@@ -502,8 +592,8 @@ def test_a_plain_answer_without_usage_has_none(body: bytes) -> None:
 
 
 def test_an_error_body_has_neither_usage_nor_text() -> None:
-    tally = plain(b'{"error":{"message":"bad"},"usage":' + PLAIN_REPORT + b"}", failed=True)
-    assert (tally.usage, tally.text_bytes, tally.failed) == (None, 0, True)
+    tally = plain(b'{"error":{"message":"bad"},"usage":' + PLAIN_REPORT + b"}", fault=Fault.CALLER)
+    assert (tally.usage, tally.delivered, tally.failed) == (None, 0, True)
 
 
 @given(st.binary(max_size=100))

@@ -8,6 +8,7 @@ import pytest
 from gateway.core.endpoints import ENDPOINTS
 from gateway.core.errors import QuotaSpent, RateExceeded, StoreUnavailable
 from gateway.core.estimate import OUTPUT_AT_FIRST, Estimates
+from gateway.core.input_size import InputSize
 from gateway.core.limits import Limit, Meter, Per
 from gateway.core.pricing import Price, PriceTerms
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
@@ -205,7 +206,7 @@ async def test_what_the_model_taught_is_used() -> None:
     exchange, parsed = exchange_of()
     estimates, store = Estimates(), Ledgers()
     for _ in range(16):
-        estimates.of("m").learn(100, 100, 33)
+        estimates.of(CALLER.team, "m").learn(InputSize(100), 100, 33)
     await admit(exchange, parsed, estimates, store)
     assert store.asked[0].likely == 33
 

@@ -42,12 +42,12 @@ def silent() -> UpstreamTimedOut:
 class Try:
     """One request, sent to targets that answer by a script."""
 
-    def __init__(self, *script: Come, targets: list[Target] | None = None, begun: bool = False) -> None:
+    def __init__(self, *script: Come, targets: list[Target] | None = None, begun: bool = False, **members: Any) -> None:
         self.script, self.targets = script, TARGETS if targets is None else targets
         self.wire, self.client = ScriptedWire(*script), Client()
         self.client.started = begun
         self.services = way_over(self.wire)
-        self.exchange, self.parsed = exchange_of()
+        self.exchange, self.parsed = exchange_of(body_of(**members))
 
     async def send(self) -> Any:
         return await forward(self.exchange, self.parsed, self.targets, self.services, self.client)
@@ -281,7 +281,7 @@ async def test_a_long_answer_and_a_stream_that_break_later_are_not_tried_again()
 
 
 async def test_a_client_that_leaves_before_a_plain_answer_is_whole_pays_for_what_came() -> None:
-    made = Try(ScriptedAnswer(b"x" * 1_000, hangs=True))
+    made = Try(ScriptedAnswer(b'{"a":"' + b"x" * 2_000, hangs=True))
     sending = asyncio.create_task(made.send())
     while not made.exchange.first_byte_at:
         await asyncio.sleep(0)
@@ -289,9 +289,33 @@ async def test_a_client_that_leaves_before_a_plain_answer_is_whole_pays_for_what
     with pytest.raises(asyncio.CancelledError):
         await sending
     assert made.exchange.tally is not None
-    assert made.exchange.tally.text_bytes == 1_000
+    assert made.exchange.tally.delivered > 100
     assert isinstance(made.script[0], ScriptedAnswer)
     assert made.script[0].abandoned
+
+
+@pytest.mark.parametrize(
+    ("begun", "called", "is_stream"),
+    [
+        (b'data: {"a":1}', "text/plain", True),
+        (b": comment", "", True),
+        (b"<html>", "text/event-stream", True),
+        (b'{"a":1}', "text/event-stream", False),
+        (b"ID3 sound", "audio/mpeg", False),
+    ],
+)
+async def test_what_counts_as_a_stream_is_passed_on_at_once_and_json_is_collected(
+    begun: bytes, called: str, is_stream: bool
+) -> None:
+    given = ScriptedAnswer(begun, headers={"content-type": called}, hangs=True)
+    made = Try(given, stream=True)
+    sending = asyncio.create_task(made.send())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert sending.done() is not begun.startswith(b"{")
+    given.say()
+    response = await sending
+    assert (response.is_stream, response.is_whole) == (is_stream, begun.startswith(b"{"))
 
 
 @pytest.mark.parametrize("status", [101, 300, 301, 302, 304, 307, 308])

@@ -275,8 +275,8 @@ def test_usage_cannot_be_hidden_by_saying_it_twice(options: bytes) -> None:
 
 def test_the_models_input_is_counted_and_nothing_else() -> None:
     small, large = read_with(metadata={"x": "y" * 10_000}), read_with(tools=[{"x": "y" * 10_000}])
-    assert small.input_bytes < 100
-    assert large.input_bytes > 10_000
+    assert small.input_size.text < 100
+    assert large.input_size.text > 10_000
 
 
 def test_a_message_of_a_client_is_not_quoted_at_length() -> None:

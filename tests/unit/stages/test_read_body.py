@@ -6,6 +6,7 @@ import pytest
 from gateway.core.endpoints import CHAT, ENDPOINTS, TRANSCRIPTIONS, Endpoint
 from gateway.core.errors import BodyUnreadable, CallerError, FieldInvalid, FormUnreadable, TooLarge
 from gateway.core.form import Form
+from gateway.core.input_size import InputSize
 from gateway.core.request import BodyTail, ParsedRequest
 from gateway.stages.parse_request import parse_request
 from gateway.stages.read_body import BEGINNING_BYTES, read_body
@@ -135,7 +136,7 @@ async def test_what_the_gateway_must_know_of_a_form_is_read_and_comes_first() ->
     parsed = await envelope_of(*parts, file(LARGE))
     assert (parsed.model, parsed.asked_model) == (MODEL, "alias")
     assert (parsed.stream, parsed.user) == (True, "ann")
-    assert (parsed.output_cap, parsed.choices, parsed.input_bytes) == (None, 1, 0)
+    assert (parsed.output_cap, parsed.choices, parsed.input_size) == (None, 1, InputSize())
     assert [(name, value) for name, _, value in await sent_by(parsed)] == [
         ("n", b"2"),
         ("model", b"alias"),

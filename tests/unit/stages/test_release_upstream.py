@@ -57,12 +57,11 @@ async def test_only_a_client_that_left_is_read_on_for(error: GatewayError) -> No
     assert answer.abandoned
 
 
-async def test_a_plain_answer_is_not_read_on() -> None:
-    answer = ScriptedAnswer(b"{", hangs=True)
-    exchange = left(answer)
+async def test_a_plain_answer_is_read_on_too() -> None:
+    exchange = left(ScriptedAnswer(b'{"usage":{"prompt_tokens":3,', b'"completion_tokens":2}}'))
     exchange.tally = PlainTally(CHAT)
     await UpstreamReleaser(StandingClock()).release(exchange)
-    assert answer.abandoned
+    assert exchange.tally.usage == Usage(3, 2)
 
 
 async def test_an_upstream_that_breaks_while_it_is_read_on_is_left() -> None:
@@ -99,12 +98,12 @@ async def test_a_drain_ends_what_is_read_on() -> None:
     assert answer.abandoned
 
 
-async def test_a_whole_answer_is_not_parted_from() -> None:
-    answer = stream(CHUNK, hangs=True)
+async def test_an_answer_that_the_client_has_whole_is_read_to_its_end() -> None:
+    answer = stream(CHUNK)
     exchange = left(answer)
     exchange.whole = True
     await UpstreamReleaser(StandingClock()).release(exchange)
-    assert not answer.abandoned
+    assert (answer.is_over, answer.abandoned) == (True, False)
 
 
 async def test_without_an_answer_there_is_nothing_to_part_from() -> None:

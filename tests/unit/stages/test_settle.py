@@ -16,15 +16,16 @@ from gateway.core.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
-from gateway.core.estimate import OUTPUT_AT_FIRST, Estimates
+from gateway.core.estimate import OUTPUT_AT_FIRST, TOKENS_PER_SECOND_AT_FIRST, Estimates, Estimator
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Meter, Per
 from gateway.core.pricing import Price
+from gateway.core.refusals import Fault
 from gateway.core.reservation import Hold, Reservation
 from gateway.core.tally import PlainTally, StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.settle import settle, settlement, usage_of
-from tests.unit.fakes import NOW_MS, Ledgers, body_of, exchange_of, limit, target
+from tests.unit.fakes import CALLER, NOW_MS, Ledgers, body_of, exchange_of, limit, target
 
 UTC = ZoneInfo("UTC")
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n'
@@ -49,7 +50,7 @@ def seen(*pieces: bytes, error: GatewayError | None = None, status: int = 200) -
 
 def plain(body: bytes, *, error: GatewayError | None = None, status: int = 200) -> Exchange:
     exchange, _ = exchange_of()
-    tally = exchange.tally = PlainTally(CHAT, failed=status >= 400)
+    tally = exchange.tally = PlainTally(CHAT, fault=Fault.UNKNOWN if status >= 400 else None)
     tally.feed(body)
     exchange.error, exchange.whole = error, error is None
     exchange.status = status if error is None else error.status
@@ -66,7 +67,7 @@ def unanswered(error: GatewayError, *, forwarded: bool = True) -> Exchange:
 
 def used(exchange: Exchange) -> Usage | None:
     assert exchange.parsed is not None
-    return usage_of(exchange, exchange.parsed)
+    return usage_of(exchange, exchange.parsed, Estimator())
 
 
 WORDS = [CHUNK % word for word in (b"Once", b" upon", b" a", b" time", b"")]
@@ -84,7 +85,7 @@ def test_an_explicit_zero_is_zero() -> None:
 
 
 def test_a_whole_stream_without_usage_is_estimated() -> None:
-    assert used(seen(*WORDS)) == estimated(5)
+    assert used(seen(*WORDS)) == estimated(4)
 
 
 def test_a_whole_answer_without_usage_is_estimated_from_its_bytes() -> None:
@@ -129,6 +130,30 @@ def test_a_client_that_leaves_a_plain_answer_pays_for_what_came() -> None:
     assert used(plain(b"x" * 4_400, error=ClientGone("It left."))) == estimated(1_000)
 
 
+def test_a_client_that_leaves_before_its_plain_answer_pays_for_what_was_made_meanwhile() -> None:
+    exchange = unanswered(ClientGone("It left."))
+    exchange.upstream_seconds = 4.0
+    assert exchange.parsed is not None
+    exchange.reservation = Reservation("exchange-1", NOW_MS, 1_000, False, (), ())
+    made = int(4 * TOKENS_PER_SECOND_AT_FIRST)
+    assert used(exchange) == estimated(made)
+    exchange.upstream_seconds = 1_000.0
+    assert used(exchange) == estimated(1_000)
+    exchange.parsed = msgspec.structs.replace(exchange.parsed, output_cap=50)
+    assert used(exchange) == estimated(50)
+    exchange.parsed = msgspec.structs.replace(exchange.parsed, stream=True)
+    assert used(exchange) == estimated(0)
+
+
+def test_an_answer_that_a_strict_parser_refuses_is_charged() -> None:
+    body = b'{"choices":[{"message":{"content":"caf\\ud83d"},"logprobs":[-Infinity]}],%b"x":1}'
+    reported = b'"usage":{"prompt_tokens":12,"completion_tokens":45},'
+    assert used(plain(body % reported)) == Usage(12, 45)
+    unreported = used(plain(body % b""))
+    assert unreported is not None
+    assert (unreported.source, unreported.output) == (UsageSource.ESTIMATED, 1)
+
+
 def test_a_client_that_leaves_before_anything_was_forwarded_pays_nothing() -> None:
     assert used(unanswered(ClientGone("It left."), forwarded=False)) is None
 
@@ -164,8 +189,8 @@ def test_an_error_event_before_any_content_is_free(before: tuple[bytes, ...], er
 
 
 def test_an_error_event_after_content_does_not_make_that_free() -> None:
-    assert used(seen(*WORDS, ERROR)) == estimated(5)
-    assert used(seen(*WORDS, ERROR, error=UpstreamBroke("It broke."))) == estimated(5)
+    assert used(seen(*WORDS, ERROR)) == estimated(4)
+    assert used(seen(*WORDS, ERROR, error=UpstreamBroke("It broke."))) == estimated(4)
 
 
 @pytest.mark.parametrize("error", [UpstreamBroke("It broke."), UpstreamTimedOut("Silent."), ShuttingDown("Down.")])
@@ -187,7 +212,7 @@ def test_an_endpoint_without_output_has_none_to_estimate() -> None:
     tally = exchange.tally = PlainTally(parsed.endpoint)
     tally.feed(b'{"data":[%b]}' % (b"0," * 10_000))
     exchange.status, exchange.whole = 200, True
-    assert usage_of(exchange, parsed) == estimated(0)
+    assert usage_of(exchange, parsed, Estimator()) == estimated(0)
 
 
 HOLDS = tuple(
@@ -293,7 +318,7 @@ async def taught(exchange: Exchange) -> int:
     estimates = Estimates()
     for _ in range(16):
         await settle(exchange, estimates, UTC, Ledgers())
-    return estimates.of("m").output_tokens()
+    return estimates.of(CALLER.team, "m").output_tokens()
 
 
 async def test_a_whole_answer_with_reported_usage_teaches() -> None:
@@ -322,7 +347,10 @@ async def test_a_store_that_is_out_is_told_and_the_usage_is_known() -> None:
 MESSAGE_START = (
     b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":1}}}\n\n'
 )
-MESSAGE_DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"word"}}\n\n'
+MESSAGE_DELTA = (
+    b"event: content_block_delta\n"
+    b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"word"}}\n\n'
+)
 
 
 def test_a_cut_stream_whose_usage_comes_in_parts_pays_for_what_was_delivered() -> None:
@@ -331,7 +359,7 @@ def test_a_cut_stream_whose_usage_comes_in_parts_pays_for_what_was_delivered() -
     tally = exchange.tally = StreamTally(messages, merge=False)
     exchange.status, exchange.error = 200, ClientGone("It left.")
     tally.feed(MESSAGE_START + MESSAGE_DELTA * 200)
-    usage = usage_of(exchange, parsed)
+    usage = usage_of(exchange, parsed, Estimator())
     assert usage is not None
     assert (usage.input, usage.source) == (9, UsageSource.ESTIMATED)
     assert 200 <= usage.output <= 202

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.endpoints import CHAT
@@ -41,7 +41,14 @@ class SeenTally:
     fault: Fault | None = None
     events: int = 3
     usage: Usage | None = None
-    text_bytes: int = 12
+    ended: bool = False
+    is_final: bool = True
+    counted: Usage = field(default_factory=Usage)
+    is_empty: bool = False
+    delivered: int = 3
+
+    def feed(self, data: bytes) -> None:
+        """Nothing more comes."""
 
     @property
     def failed(self) -> bool:

@@ -1,0 +1,164 @@
+"""How large the input of a request is, for the estimate: its text, and what is attached to it.
+
+Every member of the body may become tokens, but for those that are known to cost nothing (`FREE_MEMBERS`).
+Text is weighed by its characters (text_weight.py). Attachments count as what they are, not as the text that
+spells them: an image in base64, an image behind a URL and an uploaded image are all one image. A string is an
+attachment only at the places where the APIs have them (`_is_attached`), and base64 only as a whole string: text
+that looks like base64 is text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from gateway.core.json_spans import JsonSpans
+from gateway.core.text_weight import weight_of_json
+from gateway.core.upstream_json import decoded
+
+FREE_MEMBERS = frozenset(
+    """
+    model temperature top_p top_k min_p typical_p n best_of seed stop stop_sequences logit_bias logprobs top_logprobs
+    presence_penalty frequency_penalty repetition_penalty max_tokens max_completion_tokens max_output_tokens min_tokens
+    ignore_eos echo parallel_tool_calls max_tool_calls tool_choice function_call reasoning reasoning_effort verbosity
+    thinking modalities truncation top_n encoding_format dimensions return_documents
+    stream stream_options include background store service_tier user safety_identifier metadata client_metadata
+    prompt_cache_key prompt_cache_retention cache_control context_management speed priority
+    """.split()  # noqa: SIM905  # As a list it is three times as long.
+)
+"""Members that no provider makes tokens of."""
+
+IMAGE_TOKENS = 1_000
+"""OpenAI's vision guide has 85 to 1,445 tokens an image (https://platform.openai.com/docs/guides/images-vision)."""
+
+REFERENCE_TOKENS = 1_000
+"""For what only the upstream has: a file by its id or URL, an earlier answer, a stored prompt."""
+
+_CONTENT_MEMBERS = frozenset(
+    [
+        "messages",
+        "system",
+        "input",
+        "prompt",
+        "query",
+        "documents",
+        "contents",
+        "system_instruction",
+    ]
+)
+"""Members where attachments can be. What a program passes to a tool, or says of one, is text for the model."""
+
+_TOOL_TEXT = frozenset({"arguments", "args", "parameters", "input_schema"})
+_REFERENCES = ("previous_response_id", "conversation", "prompt_id")
+_MARKS = re.compile(
+    rb';base64,|"base64"|"(?:image|video|audio|file)_?(?:url|uri|id|data)"|"input_audio"|"image_generation_call"'
+    rb'|"inline_?data"|"file_?data"|"image"|"source"',
+    re.IGNORECASE,
+)
+"""What a body with an attachment has in it."""
+
+_BASE64 = re.compile(r"(?:data:(?P<media>[\w.+/-]*)(?:;[\w.=+-]*)*;base64,)?[A-Za-z0-9+/_-]+={0,2}\Z", re.ASCII)
+_BASE64_MIN = 256
+"""Characters of what is an attachment though it does not say what it is; a shorter one may be a word."""
+
+_SCHEMES = ("http://", "https://", "gs://", "s3://")
+_LINKED_NAMES = frozenset({"url", "image_url", "video_url", "audio_url", "image"})
+_URL_PARENTS = frozenset({"image_url", "video_url", "audio_url", "source"})
+_DATA_PARENTS = frozenset({"input_audio", "inline_data", "inlineData"})
+_REFERENCE_NAMES = frozenset({"file_id", "file_url", "file_uri", "fileUri"})
+_MEDIA_NAMES = frozenset({"image_url", "video_url", "audio_url", "file_data", "image"})
+_MEDIA_TYPES = ("media_type", "mime_type", "mimeType")
+_IMAGE_NAMES = frozenset({"image_url", "image", "result"})
+_DEPTH_MAX = 64
+
+
+class InputSize(msgspec.Struct, frozen=True):
+    """`text` in plain characters, `attached` in tokens."""
+
+    text: int = 0
+    attached: int = 0
+
+
+class _Attachment(msgspec.Struct, frozen=True):
+    """`length` is what its spelling takes of the text, in characters."""
+
+    length: int
+    tokens: int
+
+
+def input_size(members: JsonSpans) -> InputSize:
+    """The size of a request's input."""
+    text = attached = 0
+    for name in members.spans:
+        if name in FREE_MEMBERS:
+            continue
+        value = members.value(name) or b""
+        if name in _REFERENCES or (name == "prompt" and value.startswith(b"{")):
+            attached += REFERENCE_TOKENS if value != b"null" else 0
+        text += weight_of_json(value)
+        if name in _CONTENT_MEMBERS and _MARKS.search(value):
+            for each in _attachments(decoded(value), name):
+                text -= each.length
+                attached += each.tokens
+    return InputSize(max(0, text), attached)
+
+
+def _attachments(value: Any, name: str, depth: int = 0) -> Iterator[_Attachment]:
+    """The attachments in a value, which is the member `name`."""
+    if depth > _DEPTH_MAX:
+        return
+    if isinstance(value, list):
+        for each in value:
+            yield from _attachments(each, name, depth + 1)
+    elif isinstance(value, dict):
+        for inner, each in value.items():
+            if not isinstance(each, str):
+                if not _is_of_a_tool(inner, value):
+                    yield from _attachments(each, inner, depth + 1)
+            elif _is_attached(inner, value, name) and (found := _attachment(inner, each, value)) is not None:
+                yield found
+
+
+def _is_of_a_tool(name: str, holder: dict[str, Any]) -> bool:
+    return name in _TOOL_TEXT or (name == "input" and str(holder.get("type")).endswith("tool_use"))
+
+
+def _is_attached(name: str, holder: dict[str, Any], parent: str) -> bool:
+    """Whether the string `name` of an object is a place of attachments. `parent` is the object's own name."""
+    if name in _MEDIA_NAMES or name in _REFERENCE_NAMES:
+        return True
+    match name:
+        case "url":
+            return parent in _URL_PARENTS
+        case "data":
+            return parent in _DATA_PARENTS or (parent == "source" and holder.get("type") == "base64")
+        case "result":
+            return holder.get("type") == "image_generation_call"
+        case _:
+            return False
+
+
+def _attachment(name: str, text: str, holder: dict[str, Any]) -> _Attachment | None:
+    """What an attachment's text stands for; None where it is no more than text."""
+    if name in _REFERENCE_NAMES or (name in _LINKED_NAMES and text.startswith(_SCHEMES)):
+        return _Attachment(len(text), REFERENCE_TOKENS)
+    found = _BASE64.match(text)
+    if found is None or (len(text) < _BASE64_MIN and not found["media"]):
+        return None
+    media = found["media"] or next((holder[each] for each in _MEDIA_TYPES if isinstance(holder.get(each), str)), "")
+    return _Attachment(len(text), _tokens_of(media, len(text) * 3 // 4, name))
+
+
+def _tokens_of(media: str, size: int, name: str) -> int:
+    """Tokens of so many bytes of a medium. Sound: ten tokens a second (OpenAI), at 64 kbit/s. Documents: a page of a
+    PDF, which is some 50 KB, is about a thousand tokens as text and image (Anthropic: 1,500 to 3,000 with both)."""
+    if media.startswith("text/") or media == "application/json":
+        return size // 4
+    if media.startswith("image/") or (not media and name in _IMAGE_NAMES):
+        return IMAGE_TOKENS
+    if media.startswith("audio/") or (not media and name == "data"):
+        return max(100, size // 800)
+    return max(IMAGE_TOKENS, size // 50)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.input_size import IMAGE_TOKENS, InputSize, input_size
+from gateway.core.json_spans import read_json_spans
+
+BYTES = bytes(range(256)) * 1_600
+BASE64 = base64.b64encode(BYTES).decode()
+SLASHES = base64.b64encode(b"\xff" * 400_000).decode()
+URL = "https://images.example/" + "x" * 300
+PROSE = "the_quick_brown_fox_" * 5_000
+
+
+def size(**members: Any) -> InputSize:
+    return input_size(read_json_spans(json.dumps({"model": "m", **members}).encode()))
+
+
+def content(*parts: Any) -> list[Any]:
+    return [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, *parts]}]
+
+
+IMAGES = {
+    "image_url": {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{BASE64}"}},
+    "image_url by reference": {"type": "image_url", "image_url": {"url": URL}},
+    "input_image": {"type": "input_image", "image_url": f"data:image/png;base64,{BASE64}"},
+    "input_image by id": {"type": "input_image", "file_id": "file-abc"},
+    "input_image with slashes": {"type": "input_image", "image_url": f"data:image/png;base64,{SLASHES}"},
+    "source": {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": BASE64}},
+    "source by url": {"type": "image", "source": {"type": "url", "url": URL}},
+    "source by id": {"type": "document", "source": {"type": "file", "file_id": "file_abc"}},
+    "generated": {"type": "image_generation_call", "id": "ig_1", "result": BASE64},
+    "inline_data": {"inline_data": {"mime_type": "image/png", "data": BASE64}},
+    "inlineData": {"inlineData": {"mimeType": "image/png", "data": BASE64}},
+    "embedded": {"image": BASE64},
+}
+
+
+@pytest.mark.parametrize("part", IMAGES.values(), ids=IMAGES)
+def test_an_image_is_an_image_however_it_is_spelled(part: dict[str, Any]) -> None:
+    for name in ("messages", "input", "contents"):
+        seen = size(**{name: content(part)})
+        assert seen.attached == IMAGE_TOKENS
+        assert seen.text < 250
+    assert size(messages=content(part, part, part)).attached == 3 * IMAGE_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("part", "least", "most"),
+    [
+        ({"type": "input_audio", "input_audio": {"data": BASE64, "format": "mp3"}}, 400, 600),
+        ({"type": "input_file", "filename": "a.pdf", "file_data": BASE64}, 5_000, 10_000),
+        ({"type": "file", "file": {"file_data": f"data:application/pdf;base64,{BASE64}"}}, 5_000, 10_000),
+        ({"type": "input_file", "file_data": f"data:text/plain;base64,{BASE64}"}, 100_000, 110_000),
+    ],
+)
+def test_sounds_and_documents_count_by_what_is_in_them(part: dict[str, Any], least: int, most: int) -> None:
+    assert least <= size(input=content(part)).attached <= most
+
+
+TEXTS = {
+    "a text": {"type": "text", "text": f"data:image/png;base64,{PROSE}"},
+    "a text in a document": {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": PROSE}},
+    "words of a URL": {"type": "image_url", "image_url": {"url": "many words " * 9_000}},
+    "an argument of a tool": {"type": "tool_use", "name": "f", "input": {"image_url": f"data:;base64,{PROSE}"}},
+    "any member": {"type": "text", "data": PROSE, "result": PROSE, "url": PROSE},
+}
+
+
+@pytest.mark.parametrize("part", TEXTS.values(), ids=TEXTS)
+def test_text_that_is_dressed_as_an_attachment_is_text(part: dict[str, Any]) -> None:
+    seen = size(messages=content(part))
+    assert (seen.attached, seen.text > 90_000) == (0, True)
+
+
+def test_an_attachment_in_the_schema_of_a_tool_is_text() -> None:
+    tools = [{"input_schema": {"examples": [{"image_url": f"data:image/png;base64,{PROSE}"}]}}]
+    assert size(tools=tools).text > 90_000
+    assert size(messages=content({"parameters": {"image_url": f"data:image/png;base64,{PROSE}"}})).text > 90_000
+
+
+@pytest.mark.parametrize(
+    "name", ["messages", "prediction", "documents", "chat_template", "structured_outputs", "guided_json", "new_member"]
+)
+def test_every_member_that_may_become_tokens_counts(name: str) -> None:
+    assert size(**{name: "x" * 100_000}).text > 100_000
+
+
+@pytest.mark.parametrize("name", ["user", "metadata", "logit_bias", "stop", "prompt_cache_key"])
+def test_members_that_cost_nothing_do_not_count(name: str) -> None:
+    assert size(**{name: "x" * 100_000}) == InputSize()
+
+
+@pytest.mark.parametrize("name", ["previous_response_id", "conversation"])
+def test_what_only_the_upstream_has_counts_for_something(name: str) -> None:
+    assert size(**{name: "resp_1"}).attached == 1_000
+    assert size(**{name: None}).attached == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "weight"),
+    [("abcd", 4), ("漢字", 8), ("한글", 8), ("каша", 8), ("naïve", 6), ("“a”", 7), ("😀", 8), ("a\n", 2), ('"', 1)],
+)
+def test_characters_weigh_by_their_script_and_not_by_their_escapes(text: str, weight: int) -> None:
+    for escaped in (True, False):
+        body = json.dumps({"prompt": text}, ensure_ascii=escaped).encode()
+        assert input_size(read_json_spans(body)).text == weight + 2
+
+
+@given(st.recursive(st.text(max_size=9), lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=9), inner)))
+def test_no_input_is_less_than_nothing(value: Any) -> None:
+    seen = size(input=value, messages=[value, {"image_url": "data:image/png;base64,AAAA"}])
+    assert seen.text >= 0
+    assert seen.attached >= 0
