@@ -237,7 +237,7 @@ class PlainBuffer:
         """Every sequence of bytes is whole."""
 
 
-class Decoder(Protocol):
+class AnswerDecoder(Protocol):
     """Decodes one stream of a content coding. `tail` is input that it has not taken, `is_blocked` says that there is
     more output than was given, `is_whole` that the stream has ended."""
 
@@ -253,11 +253,11 @@ class Decoder(Protocol):
 class DecodingBuffer:
     """Gives back what it takes, decoded: one stream of the coding, or several one after the other."""
 
-    def __init__(self, make: Callable[[bytes], Decoder]) -> None:
+    def __init__(self, make: Callable[[bytes], AnswerDecoder]) -> None:
         """`make` gets the first bytes of a stream."""
         self._make = make
         self._input = b""
-        self._decoder: Decoder | None = None
+        self._decoder: AnswerDecoder | None = None
 
     @property
     def size(self) -> int:
@@ -350,7 +350,7 @@ class _ZstdDecoder:
 
 
 _NOT_AS_CALLED = "the body is not what its Content-Encoding says"
-_DECODERS: dict[str, Callable[[bytes], Decoder]] = {
+_DECODERS: dict[str, Callable[[bytes], AnswerDecoder]] = {
     "gzip": _ZlibDecoder,
     "x-gzip": _ZlibDecoder,
     "deflate": _ZlibDecoder,
