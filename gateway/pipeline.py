@@ -20,13 +20,13 @@ from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import Caller, ConfigSnapshot
-from gateway.runtime.tasks import BackgroundTasks
+from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admit
 from gateway.stages.authenticate import authenticate
 from gateway.stages.forward import UpstreamServices, forward
 from gateway.stages.parse_request import parse_request
 from gateway.stages.read_body import read_body
-from gateway.stages.record import LogError, Recorder, record
+from gateway.stages.record import Recorder, record
 from gateway.stages.relay import relay
 from gateway.stages.release_upstream import UpstreamReleaser
 from gateway.stages.route import route
