@@ -416,7 +416,7 @@ async def test_the_ledger_agrees_with_the_upstreams_and_no_client_sees_an_answer
         gateway.gateway.services.recorders = (*gateway.gateway.services.recorders, exchanges.append)
 
         seen = await _run(gateway, outage=upstreams[2])
-        await gateway.gateway._pipeline.idle()
+        await gateway.gateway._pipeline.wait_idle()
         for upstream in upstreams:
             await upstream.truth.quiet()
 
