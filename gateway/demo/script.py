@@ -45,7 +45,7 @@ WORDS = tuple(word if index == 0 else f" {word}" for index, word in enumerate(TE
 
 
 class DemoScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Every field's meaning stands in its description, which is also its help on the command line."""
+    """Every field's meaning is its description, which is also its help on the command line."""
 
     chunks: Annotated[Count, Meta(description="TokenSums of an answer; each is an event of its own in a stream.")] = 45
     chunk_bytes: Annotated[Count, Meta(description="Pad the text of each token to so many bytes.")] = 0

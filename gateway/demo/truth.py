@@ -100,7 +100,7 @@ class DemoTally:
 
 class Truth:
     """`total` sums up everything, `tallies` by (model, bearer). `requests` are the last ones, bounded in number
-    (`keep_requests`) and bytes; what is no endpoint of a model (GET /v1/models, unknown paths) stands
+    (`keep_requests`) and bytes; what is no endpoint of a model (GET /v1/models, unknown paths) is
     there and in no tally."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
