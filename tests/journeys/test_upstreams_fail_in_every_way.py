@@ -22,7 +22,7 @@ from gateway.core.errors import ClientGone
 from gateway.core.exchange import Exchange
 from gateway.core.usage import Usage, UsageSource
 from gateway.demo import DemoScript, DemoUpstream
-from gateway.demo.script import texts
+from gateway.demo.plan import texts
 from gateway.demo.truth import ServedRequest
 from gateway.store.contract import UsageQuery
 from tests.whole_gateway import Json, LiveStream, Reply, WholeGateway, chat_body, key_settings, whole_gateway
