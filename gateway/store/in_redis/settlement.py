@@ -154,7 +154,7 @@ class Renewals:
         await asyncio.gather(*[self._client.ask(key, ("PEXPIRE", key, SHORT_MS)) for key in records])
 
     def _renewal(self, held: Sequence[SlotHolds]) -> ScriptCall:
-        places: dict[str, int] = {}
+        key_numbers: dict[str, int] = {}
         numbers = [self._timing.step_ms]
         for slot in held:
             holding: list[int] = []
@@ -162,10 +162,10 @@ class Renewals:
                 hold = slot.reservation.holds[place]
                 if not one.at_once:
                     key = counter_key(one, self._arguments.windows.terms(one, hold.window_ms))
-                    holding += (places.setdefault(key, len(places) + 1), one.kind, hold.amount)
-            record = places.setdefault(slot.batch.record(slot.reservation.at_ms), len(places) + 1)
+                    holding += (key_numbers.setdefault(key, len(key_numbers) + 1), one.kind, hold.amount)
+            record = key_numbers.setdefault(slot.batch.record(slot.reservation.at_ms), len(key_numbers) + 1)
             numbers += (record, len(holding) // 3, *holding)
-        return ScriptCall(list(places), (LONG_MS, packed(numbers), *[slot.reservation.id for slot in held]))
+        return ScriptCall(list(key_numbers), (LONG_MS, packed(numbers), *[slot.reservation.id for slot in held]))
 
 
 def _corrections(line: SettlementLine, one: LimitArguments) -> tuple[int, int]:
