@@ -1,4 +1,4 @@
-"""The gateway: one door between an organisation's programs and its language models.
+"""The gateway: the entry point between an organisation's programs and its language models.
 
 Read `pipeline.py` first: it is a request's whole way on one screen.
 """

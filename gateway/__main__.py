@@ -43,7 +43,7 @@ class Commands(click.Group):
 )
 @click.version_option(package_name="inducta-gateway", prog_name="gateway")
 def main() -> None:
-    """The one door between an organisation's programs and its language models."""
+    """The one entry point between an organisation's programs and its language models."""
 
 
 if __name__ == "__main__":

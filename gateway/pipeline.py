@@ -20,13 +20,13 @@ from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import Caller, ConfigSnapshot
-from gateway.runtime.tasks import BackgroundTasks
+from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admit
 from gateway.stages.authenticate import authenticate
 from gateway.stages.forward import UpstreamServices, forward
 from gateway.stages.parse_request import parse_request
 from gateway.stages.read_body import read_body
-from gateway.stages.record import LogError, Recorder, record
+from gateway.stages.record import Recorder, record
 from gateway.stages.relay import relay
 from gateway.stages.release_upstream import UpstreamReleaser
 from gateway.stages.route import route
@@ -50,7 +50,7 @@ class Services:
     clock: Clock
     new_id: Callable[[], str]
     new_boundary: Callable[[], str]
-    """Makes what no client can know or guess, to write a form with."""
+    """Makes an unguessable multipart boundary."""
     estimates: Estimates
     keepalive_s: float
 
@@ -59,7 +59,7 @@ class Pipeline:
     """Answers requests, and owns what must still happen after an answer has ended."""
 
     def __init__(self, services: Services, tasks: BackgroundTasks) -> None:
-        """`tasks` are the pipeline's own: `idle` waits for all of them."""
+        """`tasks` are the pipeline's own: `wait_settled` waits for all of them."""
         self.services = services
         self._tasks = tasks
         self._running: set[asyncio.Task[Any]] = set()
@@ -101,7 +101,7 @@ class Pipeline:
         finally:
             self._running.discard(task)
             # In a task of the process, so that no second cancellation can lose a settlement.
-            self._tasks.start("close a request", self._close(exchange))
+            self._tasks.start("finish a request", self._finish(exchange))
 
     def caller(self, request: IncomingRequest) -> Caller:
         """The caller whose key the request carries. Raises KeyMissing, KeyUnknown, KeyExpired."""
@@ -119,14 +119,16 @@ class Pipeline:
         exchange.response = response = await forward(exchange, parsed, targets, services.upstream, writer)
         await relay(exchange, parsed, response, writer, services.clock)
 
-    async def _close(self, exchange: Exchange) -> None:
+    async def _finish(self, exchange: Exchange) -> None:
         services, name = self.services, f"request {exchange.request.request_id}"
         exchange.ended = services.clock.monotonic()
-        await self._tried(self._releaser.release(exchange), f"{name} has not released its upstream")
-        await self._tried(settle(exchange, services.estimates, services.zone, services.store), f"{name} is not settled")
+        await self._log_failure(self._releaser.release(exchange), f"{name} has not released its upstream")
+        await self._log_failure(
+            settle(exchange, services.estimates, services.zone, services.store), f"{name} is not settled"
+        )
         record(exchange, services.recorders, services.log_error)
 
-    async def _tried(self, work: Coroutine[Any, Any, None], failure: str) -> None:
+    async def _log_failure(self, work: Coroutine[Any, Any, None], failure: str) -> None:
         try:
             await work
         except Exception as error:  # noqa: BLE001 # Whatever it is, what comes after must still be done.
@@ -145,12 +147,12 @@ class Pipeline:
             task.cancel()
         self._releaser.cut_short()
 
-    async def idle(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until nothing runs, and all that ended is settled and recorded."""
         while self._running:
             await asyncio.wait(self._running)
-        await self.closed()
+        await self.wait_settled()
 
-    async def closed(self) -> None:
+    async def wait_settled(self) -> None:
         """Wait until every answer that has ended is settled and recorded."""
         await self._tasks.idle()

@@ -16,7 +16,7 @@ from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings, demo_settings
 from gateway.settings.types import is_model_name
 from gateway.upstream.client import HttpClient
-from gateway.upstream.health_checks import models_served
+from gateway.upstream.fetch import models_served
 
 _TOKENS_PER_SECOND = 40
 """Of the demo upstream: fast enough to please, slow enough to be seen streaming."""

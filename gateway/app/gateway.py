@@ -135,9 +135,9 @@ class Gateway:
         self._data.refusing = True
         for server, _ in self._listeners[:1]:
             server.close()
-        await wait_first(hurry.wait(), self._pipeline.idle(), asyncio.sleep(drain.timeout.total_seconds()))
+        await wait_first(hurry.wait(), self._pipeline.wait_idle(), asyncio.sleep(drain.timeout.total_seconds()))
         self._pipeline.cut_short()
-        await self._pipeline.idle()
+        await self._pipeline.wait_idle()
         await self.close()
 
     async def close(self) -> None:
@@ -146,7 +146,7 @@ class Gateway:
             server.close()
             await listener.close()
         self._listeners.clear()
-        await self._pipeline.closed()
+        await self._pipeline.wait_settled()
         # A reload that ended later would start health checks again.
         await self.tasks.close()
         await self._health_checks.close()

@@ -10,22 +10,21 @@ import gc
 import os
 import resource
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple
 
-import msgspec
 import uvloop
 
 from gateway.app.gateway import Gateway
 from gateway.app.reload import Reloader
+from gateway.app.worker_control import control_handlers
 from gateway.core.address import Address
-from gateway.runtime.control_channel import ControlChannel, ControlServer, Handler, Order
+from gateway.runtime.control_channel import ControlChannel, ControlServer, Order
 from gateway.runtime.shutdown import Shutdown
 from gateway.runtime.workers import WorkerSpec
 from gateway.settings import Settings
 from gateway.telemetry.log import Log, configure
-from gateway.web.admin_routes import AdminRequest
 
 Announce = Callable[[Settings, Address, Address], None]
 """Called once the gateway listens, with the addresses at which clients and operators are served."""
@@ -42,20 +41,20 @@ class Source(NamedTuple):
     path: str | None = None
 
 
-def serve(source: Source, announce: Announce) -> None:
+def run_gateway(source: Source, announce: Announce) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises OSError where an address cannot be taken, and what
     the source raises."""
     allow_many_connections()
-    uvloop.run(_serve(source, configure(), announce))
+    uvloop.run(_run_gateway(source, configure(), announce))
 
 
-def serve_as_worker(spec: WorkerSpec, path: str, settings: Settings) -> None:
+def run_worker(spec: WorkerSpec, path: str, settings: Settings) -> None:
     """`path` is the file that the settings come from. Raises OSError where the port cannot be listened on."""
     allow_many_connections()
-    uvloop.run(_serve_as_worker(spec, path, settings, configure(worker=spec.worker)))
+    uvloop.run(_run_worker(spec, path, settings, configure(worker=spec.worker)))
 
 
-async def _serve(source: Source, log: Log, announce: Announce) -> None:
+async def _run_gateway(source: Source, log: Log, announce: Announce) -> None:
     shutdown = Shutdown()
     shutdown.on_signals(lambda name, effect: log.info("signal", name=name, effect=effect))
     async with source.settings as settings:
@@ -69,7 +68,7 @@ async def _serve(source: Source, log: Log, announce: Announce) -> None:
     log.info("stopped")
 
 
-async def _serve_as_worker(spec: WorkerSpec, path: str, settings: Settings, log: Log) -> None:
+async def _run_worker(spec: WorkerSpec, path: str, settings: Settings, log: Log) -> None:
     shutdown = Shutdown()
     shutdown.on_signals_of_a_group()
     gateway = Gateway(settings, log)
@@ -86,37 +85,6 @@ async def _serve_as_worker(spec: WorkerSpec, path: str, settings: Settings, log:
     log.info("worker stopped")
 
 
-def control_handlers(gateway: Gateway) -> Mapping[str, Handler]:
-    """What a worker answers to its supervisor: AdminHandlers, encoded."""
-    admin = gateway.admin
-
-    async def metrics(_body: bytes) -> bytes:
-        return gateway.packed_metrics()
-
-    async def admin_api(body: bytes) -> bytes:
-        return _ENCODER.encode(await admin.admin_api(msgspec.msgpack.decode(body, type=AdminRequest)))
-
-    def encoded(problems: Callable[[], Awaitable[list[str]]]) -> Handler:
-        async def handle(_body: bytes) -> bytes:
-            return _ENCODER.encode(await problems())
-
-        return handle
-
-    liveness, readiness = encoded(admin.liveness_problems), encoded(admin.readiness_problems)
-
-    async def refuse_stranger(body: bytes) -> bytes:
-        refusal = await admin.refuse_stranger(msgspec.msgpack.decode(body, type=AdminRequest))
-        return _ENCODER.encode(refusal)
-
-    return {
-        "metrics": metrics,
-        "liveness": liveness,
-        "readiness": readiness,
-        "admin": admin_api,
-        "refuse_stranger": refuse_stranger,
-    }
-
-
 async def _until(shutdown: Shutdown, gateway: Gateway) -> None:
     """Let a gateway that listens serve until it is asked to stop, then drain it."""
     # What was built to last is left out of every later search for garbage.
@@ -131,6 +99,3 @@ def allow_many_connections() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-_ENCODER = msgspec.msgpack.Encoder()

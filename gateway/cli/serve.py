@@ -97,11 +97,11 @@ def _run_without_file(upstream: str | None, listen: str) -> None:
 
 def _run(source: Source, announce: Announce) -> None:
     # What serves is loaded by the process that serves.
-    from gateway.app.serve import serve as run
+    from gateway.app.serve import run_gateway
 
     try:
         with errors_in_one_line():
-            run(source, announce)
+            run_gateway(source, announce)
     except SettingsInvalid as invalid:
         end_with(invalid)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gateway.app.serve import serve_as_worker
+from gateway.app.serve import run_worker
 from gateway.cli.configuration import config_option, load_or_end
 from gateway.cli.errors import errors_in_one_line
 from gateway.cli.reexec import JsonArgument
@@ -23,4 +23,4 @@ def worker(config: str, spec: WorkerSpec) -> None:
     """
     settings = load_or_end(config).settings
     with errors_in_one_line():
-        serve_as_worker(spec, config, settings)
+        run_worker(spec, config, settings)

@@ -1,7 +1,7 @@
 """The decision: may this request pass all of its limits, and how much may it produce?
 
-A rate must have room for the input and what the answer likely needs. It never asks for more than a full bucket, so
-only an input that is larger than the bucket is refused for good; what an answer takes beyond its hold is debt, which
+A rate must have enough left for the input and what the answer likely needs. It never asks for more than a full bucket,
+so only an input that is larger than the bucket is refused for good; what an answer takes beyond its hold is debt, which
 flows back. A quota must not be overrun: it must pay for the least output that makes sense, grants a share of what is
 left, and the answer is capped to that. So what requests in flight hold bounds what they can use.
 
@@ -64,8 +64,8 @@ def decide(request: AdmissionRequest, counters: Sequence[Counter], now_ms: int) 
 
 
 def judge(request: AdmissionRequest, counters: Sequence[Counter]) -> Judgement:
-    """Which limits have no room for the request; shadow limits are only named where they would refuse. Nothing is
-    changed."""
+    """Which limits have too little left for the request; shadow limits are only named where they would refuse.
+    Nothing is changed."""
     granted = max(min(request.least, request.most), _granted(request, counters))
     blocked: list[DeniedCharge] = []
     would_refuse: list[Limit] = []
@@ -82,7 +82,7 @@ def judge(request: AdmissionRequest, counters: Sequence[Counter]) -> Judgement:
 
 
 def need_of(charge: Charge, counter: Counter, request: AdmissionRequest, granted: int) -> int:
-    """The room that the counter must have for the request to pass."""
+    """What the counter must have left for the request to pass."""
     if type(counter) is Window:
         return charge.amount(min(request.least, request.most))
     return held_amount(charge, False, request, granted)

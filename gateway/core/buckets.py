@@ -20,7 +20,7 @@ HELD_RETRY_MS = 1_000
 
 
 class Denial(msgspec.Struct, frozen=True):
-    """Why a counter has no room for a need. `retry_after_ms` 0 says that waiting does not help."""
+    """Why a counter does not have what is needed. `retry_after_ms` 0 says that waiting does not help."""
 
     why: RefusalReason
     retry_after_ms: int
@@ -79,14 +79,14 @@ class Bucket:
             return None
         if need > self.capacity:
             return Denial(RefusalReason.NEVER, 0)
-        room = self.capacity - need - self.held
-        if room >= 0:
-            return Denial(RefusalReason.SPENT, self._wait_ms(room))
+        available = self.capacity - need - self.held
+        if available >= 0:
+            return Denial(RefusalReason.SPENT, self._wait_ms(available))
         return Denial(RefusalReason.HELD, max(HELD_RETRY_MS, self._wait_ms(self.capacity - need)))
 
-    def _wait_ms(self, room: int) -> int:
-        """Until what is used is at most `room`."""
-        return -((room * self.scale - self.debt) // self.flow)
+    def _wait_ms(self, used: int) -> int:
+        """Until no more than this is used."""
+        return -((used * self.scale - self.debt) // self.flow)
 
     def limit_status(self, limit: Limit) -> LimitStatus:
         left = self.capacity - self.used - self.held

@@ -261,7 +261,7 @@ class ShuttingDown(GatewayError):
 
 
 class Overloaded(GatewayError):
-    """The bodies of other requests take all the memory that they may, or there is no room on disk."""
+    """The bodies of other requests take all the memory that they may, or there is no space on disk."""
 
     status = 503
     code = "overloaded"

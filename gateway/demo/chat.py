@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gateway.demo.script import DemoEvent, PlannedAnswer, TokenCounts
+from gateway.demo.plan import DemoEvent, PlannedAnswer, TokenCounts
 
 Json = dict[str, Any]
 

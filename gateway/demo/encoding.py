@@ -18,7 +18,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from gateway.demo.script import DemoEvent, DemoScript
+from gateway.demo.plan import DemoEvent
+from gateway.demo.script import DemoScript
 
 NEWLINES = {"lf": b"\n", "crlf": b"\r\n", "cr": b"\r"}
 BOM = b"\xef\xbb\xbf"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.demo.script import DemoEvent, PlannedAnswer
+from gateway.demo.plan import DemoEvent, PlannedAnswer
 
 Json = dict[str, Any]
 

@@ -9,7 +9,7 @@ import base64
 import struct
 from typing import Any
 
-from gateway.demo.script import PlannedAnswer
+from gateway.demo.plan import PlannedAnswer
 
 Json = dict[str, Any]
 

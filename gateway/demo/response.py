@@ -14,7 +14,8 @@ import msgspec
 
 from gateway.demo import chat, messages, other_apis, responses
 from gateway.demo.encoding import PLAIN_PIECE_BYTES, Piece, encoded, encoded_events, encoded_response
-from gateway.demo.script import DemoEvent, DemoScript, PlannedAnswer, ScriptedRequest, TokenCounts, plan_answer
+from gateway.demo.plan import DemoEvent, PlannedAnswer, ScriptedRequest, TokenCounts, plan_answer
+from gateway.demo.script import DemoScript
 from gateway.demo.truth import Outcome
 
 FORM = "multipart/form-data"

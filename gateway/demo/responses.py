@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
-from gateway.demo.script import DemoEvent, PlannedAnswer
+from gateway.demo.plan import DemoEvent, PlannedAnswer
 
 Json = dict[str, Any]
 

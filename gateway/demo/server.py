@@ -23,8 +23,9 @@ import httptools
 import msgspec
 
 from gateway.demo.encoding import Piece
+from gateway.demo.plan import ScriptedRequest
 from gateway.demo.response import DEMO_APIS, BadRequest, DemoResponse, Responder
-from gateway.demo.script import DemoScript, ScriptedRequest
+from gateway.demo.script import DemoScript
 from gateway.demo.truth import ServedRequest, Truth
 
 DEFAULT_MODEL = "openai/gpt-oss-120b"

@@ -1,6 +1,6 @@
 """What the demo upstream really served: the other side of every bill, for tests to compare with.
 
-An answer counts as completed once all its bytes are handed to the socket. TokenSums of an answer that
+An answer counts as completed once all its bytes are handed to the socket. Tokens of an answer that
 stopped or whose reader left count as partial, as far as their events were sent whole.
 """
 
@@ -70,7 +70,7 @@ class TokenSums:
 
 @dataclass(slots=True)
 class DemoTally:
-    """Sums over requests. TokenSums stand under `reported` or `unreported` if their answer was completed, else
+    """Sums over requests. Tokens are under `reported` or `unreported` if their answer was completed, else
     under `partial`."""
 
     requests: int = 0
@@ -100,7 +100,7 @@ class DemoTally:
 
 class Truth:
     """`total` sums up everything, `tallies` by (model, bearer). `requests` are the last ones, bounded in number
-    (`keep_requests`) and bytes; what is no endpoint of a model (GET /v1/models, unknown paths) stands
+    (`keep_requests`) and bytes; what is no endpoint of a model (GET /v1/models, unknown paths) is
     there and in no tally."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

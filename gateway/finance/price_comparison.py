@@ -70,7 +70,7 @@ class PriceWarning(NamedTuple):
 
 
 class _Route(NamedTuple):
-    """`price_path` is where the price stands that its requests cost: the route's own, or the model's."""
+    """`price_path` is where the price of its requests is set: the route's own, or the model's."""
 
     model: str
     upstream: str

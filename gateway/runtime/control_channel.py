@@ -22,6 +22,8 @@ What can go wrong:
 * A worker that is dead ends the stream: all of its requests fail at once.
 * A worker that does not read (it is stopped) fails further requests at once when `MAX_UNSENT_BYTES` wait for it.
 * A handler that raises is logged in the worker, and its request fails in the supervisor.
+* A body longer than `MAX_BODY_BYTES` is logged, its request fails at once, and what still comes of it is dropped.
+* A request given up before its body is sent ends with an `abandoned` part, so that the worker keeps none of it.
 """
 
 from __future__ import annotations
@@ -62,12 +64,13 @@ class WorkerOrder(msgspec.Struct, tag="order", frozen=True):
 
 
 class ControlRequest(msgspec.Struct, tag="request", frozen=True):
-    """A part of a request; `last` says that the body is whole."""
+    """A part of a request; `last` says that the body is whole, `abandoned` that the rest of it does not come."""
 
     id: int
     kind: str
     body: bytes = b""
     last: bool = True
+    abandoned: bool = False
 
 
 class ControlReply(msgspec.Struct, tag="reply", frozen=True):
@@ -156,20 +159,44 @@ class ControlChannel:
         self._writer.close()
 
 
+class PartialBody:
+    """What has come of one body. One that is too long keeps its size, and none of its parts."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.size = 0
+
+
 class BodyParts:
     """Joins the parts of bodies, which come interleaved."""
 
     def __init__(self) -> None:
-        self._parts: dict[int, list[bytes]] = {}
+        self._bodies: dict[int, PartialBody] = {}
 
     def add(self, message: ControlRequest | ControlReply) -> bytes | None:
-        """The whole body, once its last part is there. Raises InvalidMessage for one that is too long."""
-        parts = self._parts.setdefault(message.id, [])
-        parts.append(message.body)
-        if sum(map(len, parts)) > MAX_BODY_BYTES:
-            del self._parts[message.id]
+        """The whole body, once its last part is there. Raises InvalidMessage once for a body that is too long, and
+        drops its later parts: they must not be joined to a shorter body."""
+        body = self._bodies.setdefault(message.id, PartialBody())
+        if message.last:
+            del self._bodies[message.id]
+        was_refused = body.size > MAX_BODY_BYTES
+        body.size += len(message.body)
+        if body.size <= MAX_BODY_BYTES:
+            body.parts.append(message.body)
+            return b"".join(body.parts) if message.last else None
+        body.parts.clear()
+        if not was_refused:
             raise InvalidMessage(f"a body of more than {MAX_BODY_BYTES} bytes")
-        return b"".join(self._parts.pop(message.id)) if message.last else None
+        return None
+
+    def forget(self, body_id: int) -> None:
+        """Drop what has come of a body whose rest is not waited for."""
+        self._bodies.pop(body_id, None)
+
+    @property
+    def unfinished(self) -> int:
+        """Bodies whose last part has not come."""
+        return len(self._bodies)
 
 
 class ControlServer:
@@ -213,12 +240,21 @@ class ControlServer:
         match message:
             case WorkerOrder(order=order):
                 self._orders[order]()
+            case ControlRequest(abandoned=True):
+                self._bodies.forget(message.id)
             case ControlRequest():
-                body = self._bodies.add(message)
-                if body is not None:
-                    self._tasks.start("answer the supervisor", self._answer(message, body))
+                self._take_part(message)
             case _:
                 raise InvalidMessage("a message that only workers send")
+
+    def _take_part(self, message: ControlRequest) -> None:
+        try:
+            body = self._bodies.add(message)
+        except InvalidMessage:
+            self._channel.send(ControlReply(message.id, failed=True))
+            raise
+        if body is not None:
+            self._tasks.start("answer the supervisor", self._answer(message, body))
 
     async def _answer(self, request: ControlRequest, body: bytes) -> None:
         try:
@@ -258,15 +294,21 @@ class ControlClient:
         number = next(self._ids)
         reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[number] = reply
+        is_whole = False
         try:
             async with asyncio.timeout(timeout_s):
-                for part, last in in_parts(body):
-                    await self._channel.send_in_turn(ControlRequest(number, kind, part, last))
+                for part, is_whole in in_parts(body):
+                    await self._channel.send_in_turn(ControlRequest(number, kind, part, is_whole))
+                    if reply.done():
+                        break
                 return await reply
         except (TimeoutError, ConnectionError) as error:
             raise NoReply(str(error) or "it does not answer in time") from None
         finally:
             del self._waiting[number]
+            self._bodies.forget(number)
+            if not is_whole:
+                self._channel.send(ControlRequest(number, kind, abandoned=True))
 
     async def run(self) -> None:
         try:
@@ -293,16 +335,23 @@ class ControlClient:
                 if not self.ready.done():
                     self.ready.set_result(True)
             case ControlReply():
-                body = self._bodies.add(message)
-                reply = self._waiting.get(message.id)
-                if body is None or reply is None or reply.done():
-                    return
-                if message.failed:
-                    reply.set_exception(NoReply("it failed to answer"))
-                else:
-                    reply.set_result(body)
+                self._take_reply(message)
             case _:
                 raise InvalidMessage("a message that only supervisors send")
+
+    def _take_reply(self, message: ControlReply) -> None:
+        reply = self._waiting.get(message.id)
+        if reply is None or reply.done():
+            return
+        try:
+            body = self._bodies.add(message)
+        except InvalidMessage as error:
+            reply.set_exception(NoReply(f"it answers with {error}"))
+            raise
+        if message.failed:
+            reply.set_exception(NoReply("it failed to answer"))
+        elif body is not None:
+            reply.set_result(body)
 
     def _end(self) -> None:
         self._ended = True

@@ -18,6 +18,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from gateway.runtime.backoff import Backoff
+
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 """Between a failure and the next start: doubled while the loop fails within `STEADY_S`."""
@@ -79,7 +81,7 @@ class BackgroundTasks:
 
     async def _supervised(self, name: str, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
         clock = asyncio.get_running_loop().time
-        pause_s = self._first_pause_s
+        backoff = Backoff(self._first_pause_s, LONGEST_PAUSE_S)
         while True:
             began = clock()
             try:
@@ -87,9 +89,8 @@ class BackgroundTasks:
             except Exception as error:  # noqa: BLE001 # Whatever it is, the loop has to go on.
                 self._failed(name, error)
             if clock() - began >= STEADY_S:
-                pause_s = self._first_pause_s
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                backoff.reset()
+            await asyncio.sleep(backoff.next_s())
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._work.discard(task)

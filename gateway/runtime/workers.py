@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from gateway.runtime.backoff import Backoff
 from gateway.runtime.control_channel import ControlChannel, ControlClient, NoReply, Order
 from gateway.runtime.tasks import BackgroundTasks, LogError, wait_first
 
@@ -159,7 +160,7 @@ class WorkerPool:
         """One process after the other under the same number, until the end."""
         if number != 1:
             await wait_first(self._first_serves.wait(), self._ending.wait())
-        clock, pause_s = asyncio.get_running_loop().time, _FIRST_PAUSE_S
+        clock, backoff = asyncio.get_running_loop().time, Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while not self._ending.is_set():
             began = clock()
             status = await self._run_one(number)
@@ -169,10 +170,11 @@ class WorkerPool:
                 self._start_failure = status
                 self.order(Order.DRAIN)
             else:
-                pause_s = _FIRST_PAUSE_S if clock() - began >= _STEADY_S else pause_s
+                if clock() - began >= _STEADY_S:
+                    backoff.reset()
+                pause_s = backoff.next_s()
                 self._observer.worker_died(number, status_text(status), pause_s)
                 await wait_first(self._ending.wait(), asyncio.sleep(pause_s))
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _run_one(self, number: int) -> int:
         """The exit status."""

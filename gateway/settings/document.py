@@ -28,7 +28,7 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Place(NamedTuple):
-    """Where a setting stands. `source` names the references that its value came from."""
+    """Where a setting is. `source` names the references that its value came from."""
 
     line: int
     source: str = ""

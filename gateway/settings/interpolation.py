@@ -33,7 +33,7 @@ class ReferenceBroken(Exception):
 
 class Filled(NamedTuple):
     """A value with its references replaced. `source` names the variables and files that it came
-    from, as the file has them; it is empty where the value stands in the file itself."""
+    from, as the file has them; it is empty where the value is in the file itself."""
 
     text: str
     source: str

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gateway.core.exchange import Exchange
+from gateway.runtime.tasks import LogError
 
 Recorder = Callable[[Exchange], None]
-LogError = Callable[[str, BaseException], None]
-"""Logs an unexpected exception with its traceback, and what was being done."""
 
 
 def record(exchange: Exchange, recorders: Sequence[Recorder], log_error: LogError) -> None:

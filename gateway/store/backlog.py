@@ -1,6 +1,6 @@
 """What waits to be settled: on the disk of this process and of dead ones, and in memory where the disk refuses it.
 
-Each second the store and the disk are tried again. Nothing holds up what stands behind it: an entry that the store
+Each second the store and the disk are tried again. Nothing holds up what is behind it: an entry that the store
 refuses while it takes the next one is parked, a file that cannot be read is left where it is.
 """
 
@@ -66,7 +66,7 @@ def _uncounted(outcome: str, entries: int) -> None:
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """`lets_through`: whether requests pass unasked while the store is out. `log_error` is told what is lost, `count`
+    """`lets_through`: whether requests pass unasked while the store is out. `log_error` gets what is lost, `count`
     how many entries were "written", "replayed", "parked" or "lost". `in_memory` is how many may wait there."""
 
     log_error: Callable[[str], None]
@@ -78,7 +78,7 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class _KeptSettlement(Exception):
-    """The store refuses an entry, and none stands behind it that would show whether it refuses all."""
+    """The store refuses an entry, and none is behind it that would show whether it refuses all."""
 
 
 class Backlog:
@@ -107,7 +107,7 @@ class Backlog:
         return self._journal.failing
 
     async def keep(self, settlement: Settlement) -> None:
-        """Raises StoreUnavailable where there is no room for it."""
+        """Raises StoreUnavailable where nothing has space for it."""
         try:
             await self._journal.append(settlement)
         except JournalFull as full:

@@ -46,7 +46,7 @@ class JournalLine(msgspec.Struct, frozen=True):
 
 
 class Read(NamedTuple):
-    """A line (None: it is damaged), where in the file the next one begins, and the text as it stands there."""
+    """A line (None: it is damaged), where in the file the next one begins, and the text as it is there."""
 
     line: JournalLine | None
     end: int

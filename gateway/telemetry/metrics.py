@@ -2,7 +2,7 @@
 
 `Metrics.exchange` records everything about one finished request. Label values come from the configuration and from
 closed lists, never from what a client sends, so that the number of series is bounded. What a reload removes from the
-configuration (a team, a model, an upstream, a limit) loses its series: `keep` is told what is configured, and whatever
+configuration (a team, a model, an upstream, a limit) loses its series: `keep` gets what is configured, and whatever
 else is there goes at the next scrape. Every metric is described in docs/metrics.md.
 """
 

@@ -22,7 +22,7 @@ A response without a body, or one that fails before its body, goes from SENDING 
 its end. A response whose framing ended it, on a connection that may be kept and whose request is sent,
 returns the connection to its owner; every other end closes it. `abort` closes from any state.
 
-A server may close an idle connection in the moment in which it is used again. Whoever sends is told so by
+A server may close an idle connection in the moment in which it is used again. Whoever sends gets
 StaleConnection, if the server cannot have received the whole request; any other close before the response
 is a failure of the upstream, which may have worked on the request.
 """
@@ -35,7 +35,7 @@ import ssl
 import sys
 import termios
 from collections.abc import Callable
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from functools import cached_property
 from time import monotonic
 from typing import Protocol
@@ -71,6 +71,13 @@ class ConnectionState(Enum):
     AWAITING = auto()
     RECEIVING = auto()
     CLOSED = auto()
+
+
+class HangUp(StrEnum):
+    """How the upstream ended a connection, in the words of an error."""
+
+    CLOSED = "closed"
+    RESET = "reset"
 
 
 _RECEIVING = ConnectionState.RECEIVING  # Compared for each chunk, and slow to reach through the class in Python 3.11.
@@ -159,8 +166,6 @@ class Connection(asyncio.BufferedProtocol):
     def closed(self) -> bool:
         return self._state is ConnectionState.CLOSED
 
-    # The owner's side.
-
     async def exchange(self, request: EncodedRequest) -> ResponseStream:
         """Send, and wait for the first byte of the response's body or its end. Raises StaleConnection,
         UpstreamUnreachable, UpstreamTimedOut or what the rest of the request raises; when it
@@ -194,28 +199,26 @@ class Connection(asyncio.BufferedProtocol):
             self._state = ConnectionState.CLOSED
             self._transport.abort()
 
-    def disconnect(self) -> None:
-        """Close now; a response on its way breaks."""
+    def shut_down(self) -> None:
+        """As `abort`; a response on its way fails."""
         if self._response is not None:
             self._response.fail(FailureReason("abandoned", "was disconnected by the gateway"))
         self.abort()
 
-    # The response stream's side.
-
     def pause_reading(self) -> None:
+        """The response's reader takes no more for now: only the total limit runs."""
         if not self._is_reading_paused:
             self._is_reading_paused = True
             self._transport.pause_reading()
             self._deadlines.paused()
 
     def resume_reading(self) -> None:
+        """The reader takes again: the idle limit begins from here, since the pause was not the upstream's."""
         if self._is_reading_paused:
             self._is_reading_paused = False
             self._transport.resume_reading()
             self._deadlines.receiving(monotonic())
             self._timer.arm(self._deadlines.next)
-
-    # The upload's side.
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)
@@ -232,8 +235,6 @@ class Connection(asyncio.BufferedProtocol):
         """The upstream has taken the whole request."""
         if self._response is not None and self._state is ConnectionState.SENDING:
             self._await_response(self._response)
-
-    # The event loop's side.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # only sockets come
         self._transport = transport
@@ -260,15 +261,15 @@ class Connection(asyncio.BufferedProtocol):
             self._deadlines.since = monotonic()
             response.feed(piece)
         if framing.complete or framing.fault:
-            self._conclude(response)
+            self._end_exchange(response)
 
     def eof_received(self) -> None:
         # To be asked here alone: when `connection_lost` comes, the descriptor can be another socket's.
-        self._hung_up("closed", unacknowledged=_queued_bytes(self._fileno, termios.TIOCOUTQ))
+        self._hung_up(HangUp.CLOSED, unacknowledged=_queued_bytes(self._fileno, termios.TIOCOUTQ))
         self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._hung_up("reset" if error is not None else "closed")
+        self._hung_up(HangUp.RESET if error is not None else HangUp.CLOSED)
         self.abort()
         self._owner.lost(self)
 
@@ -281,8 +282,6 @@ class Connection(asyncio.BufferedProtocol):
             self.flushed()
         else:
             self._upload.writable()
-
-    # Within.
 
     def _send(self, response: ResponseStream, request: EncodedRequest) -> None:
         self._state = ConnectionState.SENDING
@@ -322,7 +321,7 @@ class Connection(asyncio.BufferedProtocol):
         self._deadlines.receiving(monotonic())
         self._timer.arm(self._deadlines.next)
 
-    def _conclude(self, response: ResponseStream) -> None:
+    def _end_exchange(self, response: ResponseStream) -> None:
         """The response is whole, or can never be."""
         if response is not self._response:
             return  # The reader abandoned it while it was handed over.
@@ -330,7 +329,7 @@ class Connection(asyncio.BufferedProtocol):
             response.fail(FailureReason("malformed", f"sent what is not an HTTP answer: {self._framing.fault}"))
             self.abort()
             return
-        self._complete(response)
+        self._complete_response(response)
         if self._framing.excess:
             self._refuse_unrequested()
             return
@@ -340,7 +339,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.abort()
 
-    def _complete(self, response: ResponseStream) -> None:
+    def _complete_response(self, response: ResponseStream) -> None:
         if self._state is not ConnectionState.RECEIVING:
             response.head(self._framing.status, self._framing.headers)
         self._response = None
@@ -360,13 +359,13 @@ class Connection(asyncio.BufferedProtocol):
         self._timer.arm(self._idle_until)
         self._owner.released(self)
 
-    def _hung_up(self, how: str, unacknowledged: int = 0) -> None:
+    def _hung_up(self, how: HangUp, unacknowledged: int = 0) -> None:
         response = self._response
         if response is None:
             return
         is_receiving = self._state is ConnectionState.RECEIVING
-        if how == "closed" and self._framing.close():
-            self._complete(response)
+        if how is HangUp.CLOSED and self._framing.close():
+            self._complete_response(response)
         elif self._is_stale(unacknowledged):
             response.fail_with(StaleConnection())
         else:
@@ -410,7 +409,7 @@ class Connection(asyncio.BufferedProtocol):
 
 def _queued_bytes(fileno: int, queue: int) -> int:
     """What the system holds of a TCP socket (tcp(7)): FIONREAD, received and not read; TIOCOUTQ, written and not
-    acknowledged. 0 where that cannot be told."""
+    acknowledged. 0 where that is not known."""
     try:
         answer = fcntl.ioctl(fileno, queue, bytes(4))
     except OSError:

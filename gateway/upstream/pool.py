@@ -102,11 +102,9 @@ class Pool:
     async def close(self) -> None:
         self._is_closed = True
         for connection in [*self._idle, *self._in_use]:
-            connection.disconnect()
+            connection.shut_down()
         if self._idle or self._in_use:
             await self._all_gone.wait()
-
-    # The connections' side.
 
     def released(self, connection: Connection) -> None:
         self._idle.append(connection)
@@ -127,8 +125,6 @@ class Pool:
         self._options.report_unrequested_bytes(self._upstream.name)
         for connection in self._idle:
             connection.abort()
-
-    # Within.
 
     def _pop_idle(self, model: str) -> Connection | None:
         while self._idle:

@@ -58,8 +58,6 @@ class ResponseStream:
         self._failure: Exception | None = None
         self._direct = self._paused = self._received = self._over = False
 
-    # The connection's side.
-
     def head(self, status: int, headers: dict[str, str]) -> None:
         self.status = status
         self.headers = headers
@@ -111,8 +109,6 @@ class ResponseStream:
         if not self.first_byte_at and self._failure is not None:
             raise self._failure
 
-    # The reader's side.
-
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
         self._callback = into
         self._deliver()
@@ -146,8 +142,6 @@ class ResponseStream:
         self.fail_with(_ABANDONED.error(self._name, UpstreamBroke))
         if connection is not None:
             connection.abort()
-
-    # Within.
 
     def _begin(self) -> None:
         self.first_byte_at = monotonic()

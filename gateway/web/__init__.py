@@ -1,1 +1,1 @@
-"""The door: listeners, routes, the client's side of an answer, and the rendering of errors."""
+"""The listeners: routes, the client's side of an answer, and the rendering of errors."""

@@ -1,4 +1,4 @@
-"""What a client is told that asks in the wrong place: which base URL it needs, and what is not served here.
+"""Hints for a client that asks in the wrong place: which base URL it needs, and what is not served here.
 
 Which API a client speaks shows in its headers; an error has that API's shape. The hints are words for people: nothing
 but the shape of errors is decided by them.

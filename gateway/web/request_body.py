@@ -7,18 +7,14 @@ what the kernel and the parser hold of it, whatever it would decode to.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Awaitable, Callable
 from functools import partial
-from threading import Lock
-from typing import IO
 
 from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
 
-from gateway.core.errors import ClientGone, EncodingUnsupported, Overloaded, RequestMalformed, TooLarge
-from gateway.core.request import BodyTail
+from gateway.core.errors import ClientGone, EncodingUnsupported, RequestMalformed, TooLarge
 from gateway.web.body_memory import BodyMemory, HeldBytes
 from gateway.web.content_coding import (
     CodingDamaged,
@@ -27,13 +23,12 @@ from gateway.web.content_coding import (
     DecodedTooLarge,
     codings_of,
 )
+from gateway.web.disk_spool import DiskSpool
 from gateway.web.errors import CODINGS
 
 BODY_TIMEOUT_S = 60.0
 """How long a client may take to send its body, or of one that is taken in pieces the beginning and then each
 piece, so that a slow one cannot keep a request for ever."""
-
-_SPOOLED_PIECE_BYTES = 64 * 1024
 
 
 class ClientBody:
@@ -145,81 +140,3 @@ class ClientBody:
     def _too_large(self) -> TooLarge:
         most = f"{self._max_bytes:,} bytes"
         return TooLarge(f"The body is larger than the {most} that this gateway takes. Send a smaller request.")
-
-
-class DiskSpool:
-    """A `gateway.core.request.Spool`: a file without a name, in the folder for temporary files. Its bytes count as
-    held, so that all files together have a bound."""
-
-    def __init__(self, held: HeldBytes) -> None:
-        self._held = held
-        self._size = 0
-        self._file: IO[bytes] | None = None
-        self._closed = False
-        self._lock = Lock()
-
-    async def write(self, data: bytes) -> None:
-        await self._held.add(len(data))
-        self._size += len(data)
-        try:
-            await asyncio.to_thread(self._append, data)
-        except OSError as error:
-            raise Overloaded(
-                f"The gateway has no room on disk for a form whose files come first ({error.strerror}). Send the fields"
-                " first.",
-                retry_after_ms=1000,
-            ) from None
-
-    def tail(self) -> BodyTail:
-        return _SpooledTail(self)
-
-    @property
-    def size(self) -> int:
-        return self._size
-
-    async def read(self, begin: int) -> bytes:
-        return await asyncio.to_thread(self._read, begin)
-
-    def close(self) -> None:
-        # Whoever was cancelled may have left a thread at work: its descriptor must not become another file's.
-        with self._lock:
-            if self._file is not None:
-                self._file.close()
-            self._closed = True
-
-    def _append(self, data: bytes) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            if self._file is None:
-                # Without a buffer, so that it never writes when it is closed.
-                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 # `close` ends it.
-            view = memoryview(data)
-            while view:
-                view = view[self._file.write(view) :]
-
-    def _read(self, begin: int) -> bytes:
-        with self._lock:
-            if self._closed or self._file is None:
-                return b""
-            self._file.seek(begin)
-            return self._file.read(_SPOOLED_PIECE_BYTES)
-
-
-class _SpooledTail:
-    """Implements `BodyTail`."""
-
-    def __init__(self, spool: DiskSpool) -> None:
-        self.length: int | None = spool.size
-        self.taken = False
-        self._size = spool.size
-        self._spool = spool
-        self._position = 0
-
-    async def piece(self) -> bytes:
-        self.taken = True
-        if self._position >= self._size:
-            return b""
-        piece = await self._spool.read(self._position)
-        self._position += len(piece)
-        return piece

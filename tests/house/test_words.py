@@ -1,4 +1,4 @@
-"""What no file may say: where it was written, or from where a package must come."""
+"""What no file may say: where it was written, from where a package must come, or words that a reader has to decode."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from tests.house.tree import ROOT, files, place, under
 # Folders of one person's or one machine's file system, but not of a project, a container or a URL.
 MACHINE = re.compile(r"(?<![\w.~}/-])/(root|work|mnt|Users/\w+|home/\w+)/")
 ADDRESS = re.compile(r"://|^\s*(-i|-f|--(extra-)?index-url|--find-links|--trusted-host)\b", re.MULTILINE)
+# Images where the field has a term: entry point, backend, fix, again, compute, reloaded, is in, problem.
+IMAGES = re.compile(
+    r"\b(doors?|keepers?|mend(s|ed|ing)?|anew|reckon\w*|taken\s+up|stands\s+in|vigils?|couriers?|crews?|ailments?)\b",
+    re.IGNORECASE,
+)
 RESOLVED = re.compile(r'"resolved":')
 
 
@@ -21,6 +26,15 @@ def test_the_locks_name_no_address() -> None:
     assert [line for path in under("requirements", suffix=".txt") for line in _lines(path, ADDRESS)] == []
     packages = [path for path in files() if path.name == "package-lock.json"]
     assert [line for path in packages for line in _lines(path, RESOLVED)] == []
+
+
+def test_code_and_documentation_use_plain_terms() -> None:
+    # A decision is left as it was taken, in its words.
+    read = [*under("gateway", suffix=".py"), *under("docs", suffix=".md")]
+    texts = {path: path.read_text(encoding="utf-8") for path in read if "decisions" not in path.parts}
+    assert texts
+    found = [(path, match) for path, text in texts.items() for match in IMAGES.finditer(text)]
+    assert [f"{place(path, texts[path].count(chr(10), 0, at.start()) + 1)}: {at[0]}" for path, at in found] == []
 
 
 def test_every_locked_package_is_pinned_and_hashed() -> None:

@@ -22,7 +22,7 @@ from gateway.core.errors import ClientGone
 from gateway.core.exchange import Exchange
 from gateway.core.usage import Usage, UsageSource
 from gateway.demo import DemoScript, DemoUpstream
-from gateway.demo.script import texts
+from gateway.demo.plan import texts
 from gateway.demo.truth import ServedRequest
 from gateway.store.contract import UsageQuery
 from tests.whole_gateway import Json, LiveStream, Reply, WholeGateway, chat_body, key_settings, whole_gateway
@@ -416,7 +416,7 @@ async def test_the_ledger_agrees_with_the_upstreams_and_no_client_sees_an_answer
         gateway.gateway.services.recorders = (*gateway.gateway.services.recorders, exchanges.append)
 
         seen = await _run(gateway, outage=upstreams[2])
-        await gateway.gateway._pipeline.idle()
+        await gateway.gateway._pipeline.wait_idle()
         for upstream in upstreams:
             await upstream.truth.quiet()
 

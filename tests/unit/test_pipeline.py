@@ -91,7 +91,7 @@ class Whole:
 
     async def answer(self, request: IncomingRequest | None = None) -> Exchange:
         await self.start(request)
-        await self.pipeline.closed()
+        await self.pipeline.wait_settled()
         (exchange,) = self.recorded
         return exchange
 
@@ -233,7 +233,7 @@ async def test_a_client_that_leaves_is_charged_once_however_often_it_is_cancelle
     assert answer.abandoned
     assert whole.store.settled == []
     whole.store.may_settle.set()
-    await whole.pipeline.closed()
+    await whole.pipeline.wait_settled()
     (usage,) = whole.charged
     assert usage is not None
     assert usage.output == 2
@@ -254,7 +254,7 @@ async def test_a_client_that_leaves_before_the_answer_is_charged_for_its_prompt(
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await whole.pipeline.closed()
+    await whole.pipeline.wait_settled()
     (usage,) = whole.charged
     assert usage is not None
     assert (usage.input > 0, usage.output) == (True, 0)
@@ -274,7 +274,7 @@ async def test_a_client_that_leaves_while_it_is_admitted_is_free() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await whole.pipeline.closed()
+    await whole.pipeline.wait_settled()
     assert (whole.charged, whole.recorded[0].usage) == ([], None)
 
 
@@ -284,7 +284,7 @@ async def test_a_drain_that_is_cut_short_tells_its_clients_and_settles() -> None
     await let_run()
     assert whole.pipeline.in_flight == 1
     whole.pipeline.cut_short()
-    await whole.pipeline.idle()
+    await whole.pipeline.wait_idle()
     await running
     assert isinstance(whole.client.error, ShuttingDown)
     assert whole.client.error.retry_after_ms == 1000
@@ -350,7 +350,7 @@ async def test_ids_of_settlements_are_the_gateways_own() -> None:
     for client in (Client(), Client()):
         whole.client = client
         await whole.start()
-    await whole.pipeline.closed()
+    await whole.pipeline.wait_settled()
     assert [settled.id for settled in whole.store.settled] == ["exchange-1", "exchange-2"]
 
 
@@ -361,7 +361,7 @@ async def test_a_defect_of_a_page_is_answered_and_recorded_too() -> None:
         raise RuntimeError(SECRET)
 
     await whole.pipeline.answer_here(arrival_of(b""), whole.client, broken)
-    await whole.pipeline.closed()
+    await whole.pipeline.wait_settled()
     assert whole.client.status == 500
     assert SECRET.encode() not in whole.client.body
     assert [exchange.status for exchange in whole.recorded] == [500]
@@ -381,7 +381,7 @@ async def test_the_door_answers_by_itself_with_the_same_errors_and_record() -> N
     missed = Client()
     await whole.pipeline.answer_here(arrival_of(b""), missed, nowhere)
     assert (whole.client.body, missed.status) == (b"here", 404)
-    await whole.pipeline.closed()
+    await whole.pipeline.wait_settled()
     assert [exchange.status for exchange in whole.recorded] == [200, 404]
 
 
@@ -405,7 +405,7 @@ async def test_requests_of_one_key_for_one_model_are_admitted_under_the_same_tup
     assert first is second
     assert of_ann[0] is of_ann[1]
     assert [charge.limit for charge in whole.store.asked[0].charges] == list(first)
-    await whole.pipeline.closed()
+    await whole.pipeline.wait_settled()
 
 
 async def test_a_plain_answer_after_a_keep_alive_is_in_the_ledger_also_where_it_cannot_be_given() -> None:

@@ -8,8 +8,9 @@ made are counted by second (`RecordLifetimes`), until settlement lets them end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,21 +19,17 @@ from gateway.core.buckets import Counter, CounterState, restored
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, Hold, LimitStatus, Refusal, Reservation
-from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.in_redis.arguments import LONG_MS, QUOTA, ScriptArguments, SlotBatch, Timing, WindowArguments, packed
 from gateway.store.in_redis.client import Router, ServerClock
 from gateway.store.in_redis.connection import ConnectionDown
 from gateway.store.in_redis.scripts import ADMIT, GIVE_BACK
+from gateway.store.in_redis.uncertain_calls import UncertainCalls
 
 _ATTEMPTS = 8
 """A window ends, or a server's clock is not known yet: one more attempt is enough for either. A burst that keeps Redis
 busy for longer than a call may be late takes one for each such stretch."""
 
-_FIRST_CHARGE = 3
-_CHARGE_REPLY = 3
-"""Numbers in a reply of admit.lua: those of the call, and of each charge after them."""
-
-_NOT_BORNE = -1
+_SHADOW_REFUSED = -1
 _QUIET_MS = 2_000
 """A second is over when it is this far behind: clocks are only nearly the same."""
 
@@ -45,73 +42,38 @@ class SlotCall(msgspec.Struct, frozen=True):
     record: str
 
 
+class ChargeReply(NamedTuple):
+    """What admit.lua answers of a charge: the amount that it bears or would have to bear (_SHADOW_REFUSED for a shadow
+    limit that would have refused), what is used, of a rate in parts, and what is held."""
+
+    amount: int
+    spent: int
+    held: int
+
+
 class AdmissionReply(msgspec.Struct, frozen=True):
-    """What admit.lua answered; `numbers` are as its head describes them."""
+    """What admit.lua answered."""
 
     call: SlotCall
     admitted: bool
     now_ms: int
     granted: int
-    numbers: list[int]
+    charges: list[ChargeReply]
+
+    @classmethod
+    def read(cls, call: SlotCall, numbers: Sequence[int]) -> AdmissionReply | None:
+        """None where the store wants to be asked again: its clock is off, or a window is over."""
+        if numbers[0] < 0:
+            return None
+        admitted, now_ms, granted = numbers[:3]
+        # A reply with few charges is padded to a length that Redis makes fastest.
+        end = 3 + 3 * len(call.batch.limits)
+        charges = [ChargeReply(*numbers[begin : begin + 3]) for begin in range(3, end, 3)]
+        return cls(call, admitted == 1, now_ms, granted, charges)
 
     @property
     def amounts(self) -> list[int]:
-        """What each charge bears; _NOT_BORNE for a shadow limit that would have refused."""
-        end = _FIRST_CHARGE + len(self.call.batch.limits) * _CHARGE_REPLY
-        return self.numbers[_FIRST_CHARGE:end:_CHARGE_REPLY]
-
-
-class UncertainCalls:
-    """Undoes what may have been carried out though this process did not hear of it, or could not be given back.
-
-    Nothing is undone before the call can no longer be carried out late. What fails is tried again until it is done."""
-
-    PAUSE_S = 1.0
-    MOST = 4_096
-    """Beyond so many, what was carried out unheard stays: holds end by themselves."""
-
-    _AT_ONCE = 64
-
-    def __init__(self, tasks: BackgroundTasks, slack_s: float) -> None:
-        self._tasks = tasks
-        self._slack_s = slack_s
-        self._waiting: dict[Callable[[], Awaitable[None]], None] = {}
-        self._any = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
-
-    def add(self, undo: Callable[[], Awaitable[None]]) -> None:
-        """`undo` raises StoreUnavailable as long as it cannot be done."""
-        if len(self._waiting) >= self.MOST:
-            return
-        self._waiting[undo] = None
-        self._any.set()
-        if self._running is None:
-            self._running = self._tasks.keep_running("uncertain calls", self._undo_for_good)
-
-    async def _undo_for_good(self) -> None:
-        while True:
-            await self._any.wait()
-            due = list(self._waiting)
-            await asyncio.sleep(self._slack_s)
-            for at in range(0, len(due), self._AT_ONCE):
-                done = await asyncio.gather(*[self._try(undo) for undo in due[at : at + self._AT_ONCE]])
-                if not all(done):
-                    await asyncio.sleep(self.PAUSE_S)
-                    break
-            if not self._waiting:
-                self._any.clear()
-
-    async def _try(self, undo: Callable[[], Awaitable[None]]) -> bool:
-        # What fails is tried again after all others, so that it holds up none of them.
-        del self._waiting[undo]
-        try:
-            await undo()
-        except (StoreUnavailable, asyncio.CancelledError) as failure:
-            self._waiting[undo] = None
-            if isinstance(failure, asyncio.CancelledError):
-                raise
-            return False
-        return True
+        return [charge.amount for charge in self.charges]
 
 
 class RecordLifetimes:
@@ -167,13 +129,19 @@ class Admissions:
 
     async def admit(self, request: AdmissionRequest) -> Reservation | AdmissionReply:
         """A reservation, or the reply that refuses. Raises StoreUnavailable."""
-        batches = self._arguments.batches_of(request)
+        batches = self._arguments.slot_batches_of(request)
         for _ in range(_ATTEMPTS):
-            verdict = await self._attempt(request, batches)
+            try:
+                verdict = await self._attempt(request, batches)
+            except StoreUnavailable as error:
+                # The same kind of error and the same cause, in the words for the client whose request ends here.
+                message = f"{error.message} Nothing was forwarded; try again soon."
+                raise type(error)(message, retry_after_ms=error.retry_after_ms) from error.__cause__
             if verdict is not None:
                 return verdict
         raise StoreUnavailable(
-            "The gateway and its store do not agree on the time. Try again soon.", retry_after_ms=1_000
+            "The store was asked too late each time: it or the gateway is busy. Nothing was forwarded; try again soon.",
+            retry_after_ms=1_000,
         )
 
     def refusal(self, request: AdmissionRequest, reply: AdmissionReply, others: Sequence[Counter | None]) -> Refusal:
@@ -181,11 +149,8 @@ class Admissions:
         charges, where they are known."""
         batch, window = reply.call.batch, reply.call.window
         counters = list(others)
-        for number, (place, one) in enumerate(zip(batch.places, batch.limits, strict=True)):
-            at = _FIRST_CHARGE + number * _CHARGE_REPLY
-            spent, held = reply.numbers[at + 1 : at + _CHARGE_REPLY]
-            terms = window.terms[number]
-            state = CounterState(reply.now_ms, spent, held, terms if one.kind == QUOTA else (0, 0))
+        for place, one, terms, charge in zip(batch.places, batch.limits, window.terms, reply.charges, strict=True):
+            state = CounterState(reply.now_ms, charge.spent, charge.held, terms if one.kind == QUOTA else (0, 0))
             counters[place] = restored(one.limit, self._arguments.windows.zone, state)
         known = [counter for counter in counters if counter is not None]
         judgement = judge(request, known) if len(known) == len(request.charges) else None
@@ -206,21 +171,20 @@ class Admissions:
         replies: list[AdmissionReply] = []
         remaining = request
         for batch in batches:
-            clock = self._client.clock_of(batch.records)
-            call = SlotCall(batch, batch.at(clock.now_ms()), batch.record(at_ms))
+            clock = self._client.clock_of(batch.slot_key)
+            call = SlotCall(batch, batch.window_at(clock.now_ms()), batch.record(at_ms))
             asked.append(call)
             try:
-                answer = await self._ask(remaining, call, clock)
+                reply = await self._ask(remaining, call, clock)
             except (StoreUnavailable, asyncio.CancelledError) as lost:
                 if replies or _may_have_been_carried_out(lost):
-                    self._uncertain.add(partial(self._undo, request, asked))
+                    self._uncertain.undo_later(partial(self._undo, request, asked))
                 raise
-            if answer[0] < 0:
+            if reply is None:
                 given_back = await self._give_all_back(request.id, replies)
                 if not given_back:
-                    raise StoreUnavailable("The gateway's store does not answer. Try again soon.", retry_after_ms=1_000)
+                    raise StoreUnavailable("The gateway's store does not answer.", retry_after_ms=1_000)
                 return None
-            reply = AdmissionReply(call, answer[0] == 1, answer[1], answer[2], answer)
             if not reply.admitted:
                 await self._give_all_back(request.id, replies)
                 return reply
@@ -231,18 +195,16 @@ class Admissions:
         self._records.begin(at_ms, [call.record for call in asked])
         return _reservation(request, at_ms, replies)
 
-    async def _ask(self, request: AdmissionRequest, call: SlotCall, clock: ServerClock) -> list[int]:
-        """What admit.lua returns. Raises StoreUnavailable."""
+    async def _ask(self, request: AdmissionRequest, call: SlotCall, clock: ServerClock) -> AdmissionReply | None:
+        """None where the store wants to be asked again. Raises StoreUnavailable."""
 
         def arguments() -> tuple[str | int | bytes, ...]:
             # Made when the call leaves: what a busy event loop lets wait is not late.
             numbers = call.window.admission(request, call.batch.places, clock.now_ms(), self._timing)
             return request.id, LONG_MS, numbers
 
-        asked_at = clock.moment()
-        answer: list[int] = await self._client.run(ADMIT, [call.record, *call.window.keys], arguments)
-        clock.learn(answer[1], asked_at)
-        return answer
+        numbers = await self._client.run_timed(ADMIT, [call.record, *call.window.keys], arguments)
+        return AdmissionReply.read(call, numbers)
 
     async def _give_all_back(self, request_id: str, replies: Sequence[AdmissionReply]) -> bool:
         """Whether all of it was; the rest is an uncertain call."""
@@ -255,7 +217,7 @@ class Admissions:
             return False
         finally:
             for reply in replies[undone:]:
-                self._uncertain.add(partial(self._give_back, request_id, reply.call, reply.amounts))
+                self._uncertain.undo_later(partial(self._give_back, request_id, reply.call, reply.amounts))
         return True
 
     async def _undo(self, request: AdmissionRequest, calls: Sequence[SlotCall]) -> None:
@@ -270,7 +232,7 @@ class Admissions:
         numbers = [self._timing.step_ms]
         window = call.window
         for one, amount, key, terms in zip(call.batch.limits, amounts, window.keys, window.terms, strict=True):
-            if amount != _NOT_BORNE:
+            if amount != _SHADOW_REFUSED:
                 keys.append(key)
                 numbers += (one.kind, one.at_once, amount, terms.first, terms.second)
         await self._client.run(GIVE_BACK, keys, (request_id, packed(numbers)))
@@ -300,17 +262,16 @@ def _reservation(request: AdmissionRequest, at_ms: int, replies: Sequence[Admiss
     statuses: list[LimitStatus | None] = [None] * len(request.charges)
     holds: list[Hold | None] = [None] * len(request.charges)
     for reply in replies:
-        call, numbers, at = reply.call, reply.numbers, _FIRST_CHARGE
-        for place, one, terms in zip(call.batch.places, call.batch.limits, call.window.terms, strict=True):
-            amount = numbers[at]
-            statuses[place] = one.status(reply.now_ms, numbers[at + 1], numbers[at + 2], terms)
-            if amount != _NOT_BORNE:
+        batch, all_terms = reply.call.batch, reply.call.window.terms
+        for place, one, terms, charge in zip(batch.places, batch.limits, all_terms, reply.charges, strict=True):
+            amount = charge.amount
+            statuses[place] = one.status(reply.now_ms, charge.spent, charge.held, terms)
+            if amount != _SHADOW_REFUSED:
                 window_ms = terms.first if one.kind == QUOTA else 0
                 capped = not one.enforced and amount < held_amount(
                     request.charges[place], one.kind == QUOTA, request, reply.granted
                 )
                 holds[place] = Hold(one.limit, amount, window_ms, capped)
-            at += _CHARGE_REPLY
     would_refuse: tuple[Limit, ...] = ()
     if None in holds:
         would_refuse = tuple(

@@ -164,20 +164,28 @@ class WindowArguments:
 class SlotBatch:
     """The limits of which one call may speak, by their places among those of the request."""
 
-    __slots__ = ("_latest", "_windows", "limits", "places", "records", "tag")
+    __slots__ = ("_keys", "_latest", "_process", "_windows", "limits", "places", "slot_key", "tag")
 
     def __init__(
-        self, records: str, tag: str, places: Sequence[int], limits: Sequence[LimitArguments], windows: CalendarWindows
+        self,
+        keys: StoreKeys,
+        process: str,
+        tag: str,
+        places: Sequence[int],
+        limits: Sequence[LimitArguments],
+        windows: CalendarWindows,
     ) -> None:
-        self.records = records
-        """The key of this process's records in the slot, without the second."""
+        self._keys = keys
+        self._process = process
         self.tag = tag
+        self.slot_key = keys.records(tag, process)
+        """A key of the slot, by which its server is found."""
         self.places = tuple(places)
         self.limits = tuple(limits)
         self._windows = windows
         self._latest: WindowArguments | None = None
 
-    def at(self, at_ms: int) -> WindowArguments:
+    def window_at(self, at_ms: int) -> WindowArguments:
         latest = self._latest
         if latest is None or not latest.start_ms <= at_ms < latest.end_ms:
             latest = self._latest = WindowArguments(self.limits, self._windows, at_ms)
@@ -185,7 +193,7 @@ class SlotBatch:
 
     def record(self, at_ms: int) -> str:
         """The key of the record of a reservation that this process made then."""
-        return f"{self.records}{at_ms // 1000}"
+        return self._keys.record(self.tag, self._process, at_ms)
 
 
 class PreparedTuple(NamedTuple):
@@ -233,7 +241,7 @@ class ScriptArguments:
         self._sets: _Recent[tuple[int, ...], tuple[SlotBatch, ...]] = _Recent(_RECENT_SETS)
         self._tuples: _Recent[int, PreparedTuple] = _Recent(_RECENT_SETS)
 
-    def batches(self, limits: Sequence[Limit]) -> tuple[SlotBatch, ...]:
+    def slot_batches(self, limits: Sequence[Limit]) -> tuple[SlotBatch, ...]:
         """The limits by who can speak of them in one call, the closest first; one batch at least."""
         identity = tuple(map(id, limits))
         batches = self._sets.get(identity)
@@ -242,14 +250,14 @@ class ScriptArguments:
             self._sets.put(identity, batches)
         return batches
 
-    def batches_of(self, request: AdmissionRequest) -> tuple[SlotBatch, ...]:
+    def slot_batches_of(self, request: AdmissionRequest) -> tuple[SlotBatch, ...]:
         """The same for the request's charges; a tuple of limits that comes with many requests is looked up as one."""
         limits = request.limits
         if not limits:
-            return self.batches([charge.limit for charge in request.charges])
+            return self.slot_batches([charge.limit for charge in request.charges])
         prepared = self._tuples.get(id(limits))
         if prepared is None:
-            prepared = PreparedTuple(limits, self.batches(limits))
+            prepared = PreparedTuple(limits, self.slot_batches(limits))
             self._tuples.put(id(limits), prepared)
         return prepared.batches
 
@@ -286,7 +294,7 @@ class ScriptArguments:
         )
 
     def _batch(self, tag: str, places: Sequence[int], limits: Sequence[LimitArguments]) -> SlotBatch:
-        return SlotBatch(self._keys.records(tag, self._process), tag, places, limits, self.windows)
+        return SlotBatch(self._keys, self._process, tag, places, limits, self.windows)
 
 
 def counter_key(arguments: LimitArguments, terms: CounterTerms) -> str:

@@ -53,9 +53,7 @@ class ServerClock:
     It only says at what time to ask: every decision is made by the server, by its own clock."""
 
     def __init__(self) -> None:
-        self.last_ms = round(time.time() * 1000)
-        """The latest time that the server gave."""
-        self._ahead_ms = self.last_ms - time.monotonic() * 1000
+        self._ahead_ms = (time.time() - time.monotonic()) * 1000
 
     @staticmethod
     def moment() -> float:
@@ -65,15 +63,13 @@ class ServerClock:
     def now_ms(self) -> int:
         return round(time.monotonic() * 1000 + self._ahead_ms)
 
-    def learn(self, now_ms: int, asked_at: float | None = None) -> None:
-        """The server gave this time in reply to a call of the moment `asked_at`, or just now.
+    def learn(self, now_ms: int, asked_at: float) -> None:
+        """The server gave this time in reply to a call of the moment `asked_at`.
 
         The reply may have waited for a busy event loop to read it. So the server's clock showed `now_ms` at some
         moment since `asked_at`, and what is believed of it changes only where it cannot be true.
         """
-        self.last_ms = now_ms
-        read_at = time.monotonic()
-        least, most = now_ms - read_at * 1000, now_ms - (read_at if asked_at is None else asked_at) * 1000
+        least, most = now_ms - time.monotonic() * 1000, now_ms - asked_at * 1000
         self._ahead_ms = min(max(self._ahead_ms, least), most)
 
 
@@ -154,6 +150,25 @@ class Router:
         command = (lambda: (*head, *arguments())) if callable(arguments) else (*head, *arguments)
         return await self._call(script.name, script, command, keys[0])
 
+    async def run_timed(
+        self, script: LuaScript, keys: Sequence[str], arguments: Arguments | Callable[[], Arguments]
+    ) -> list[int]:
+        """As `run`, for a script whose second number is the server's time: its clock is set by it."""
+        clock = self.clock_of(keys[0])
+        asked_at = clock.moment()
+        reply: list[int] = await self.run(script, keys, arguments)
+        clock.learn(reply[1], asked_at)
+        return reply
+
+    async def time(self, key: str) -> int:
+        """Of the server that has this key, in milliseconds: its clock is set by it. Raises StoreUnavailable."""
+        clock = self.clock_of(key)
+        asked_at = clock.moment()
+        seconds, microseconds = await self.ask(key, ("TIME",))
+        now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+        clock.learn(now_ms, asked_at)
+        return now_ms
+
     async def ask(self, key: str, command: Command) -> Any:
         """The reply to a plain command about this key. Raises StoreUnavailable."""
         return await self._call(command[0].lower(), None, command, key)
@@ -169,15 +184,16 @@ class Router:
                 reply = await self._insist(script, command, key, node, error)
         except (ConnectionDown, ErrorReply) as error:
             self._observe(name, "unavailable", time.perf_counter() - began)
-            kind: type[StoreUnavailable] = StoreUnavailable
-            if isinstance(error, ErrorReply):
-                self._refusal, self._refused_at = str(error), time.monotonic()
-                kind = StoreUnavailable if error.code in _ABOUT_SERVER else CallRefused
-            raise kind(
-                "The gateway's store does not answer. Nothing was forwarded; try again soon.", retry_after_ms=_RETRY_MS
-            ) from error
+            raise self._unavailable(error) from error
         self._observe(name, "ok", time.perf_counter() - began)
         return reply
+
+    def _unavailable(self, error: ConnectionDown | ErrorReply) -> StoreUnavailable:
+        if isinstance(error, ConnectionDown):
+            return StoreUnavailable("The gateway's store does not answer.", retry_after_ms=_RETRY_MS)
+        self._refusal, self._refused_at = str(error), time.monotonic()
+        kind = StoreUnavailable if error.code in _ABOUT_SERVER else CallRefused
+        return kind(f"The gateway's store answers with the error {error.code}.", retry_after_ms=_RETRY_MS)
 
     async def _discovered(self, key: str) -> RedisNode:
         await self._servers.discover()

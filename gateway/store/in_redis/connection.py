@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 
 from hiredis import ProtocolError, Reader, pack_command
 
+from gateway.runtime.backoff import Backoff
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.in_redis.scripts import LOADING
 
@@ -236,19 +237,18 @@ class RedisConnection:
         self._fail("was closed")
 
     async def _stay_connected(self) -> None:
-        pause_s = _FIRST_PAUSE_S
+        backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while True:
             try:
                 stream = await self._connected()
             except (OSError, ErrorReply, ConnectionDown) as error:
                 self._fail(f"cannot be reached: {str(error) or type(error).__name__}")
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                await asyncio.sleep(backoff.next_s())
                 continue
             except Exception as error:
                 self._fail(f"cannot be reached: {error!r}")
                 raise
-            pause_s = _FIRST_PAUSE_S
+            backoff.reset()
             self.trouble = None
             self._stream = stream
             self._send_pending()

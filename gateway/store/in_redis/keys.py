@@ -40,23 +40,27 @@ class StoreKeys:
         return f"{whose}:{limit.meter}:{limit.per or 'now'}:{_plain(limit.name)}{which}"
 
     def records(self, tag: str, process: str) -> str:
-        """Of the records of a process without their second, which follows: one has the reservations made in it."""
+        """What the keys of a process's records begin with, in the slot of this tag."""
         return f"{self._at(tag)}:r:{process}:"
+
+    def record(self, tag: str, process: str, at_ms: int) -> str:
+        """Of the record of the reservations that a process made in this second."""
+        return f"{self.records(tag, process)}{at_ms // 1000}"
 
     def ledger(self, team: str, day: str) -> str:
         return f"{self._of(team)}:l:{day}"
 
     def details(self, team: str, day: str) -> str:
         """Of the ledger's rows with upstream and cost centre."""
-        return f"{self._prefix}:{LEDGER_SCHEMA}:{{{team_tag(team)}}}:l:{day}"
+        return f"{self._ledger_stem(team)}:l:{day}"
 
     def users(self, team: str, day: str) -> str:
         """Of the ledger's rows with end users."""
-        return f"{self._prefix}:{LEDGER_SCHEMA}:{{{team_tag(team)}}}:u:{day}"
+        return f"{self._ledger_stem(team)}:u:{day}"
 
     def user_scores(self, team: str, day: str) -> str:
         """Of the scores by which rows of end users displace one another."""
-        return f"{self._prefix}:{LEDGER_SCHEMA}:{{{team_tag(team)}}}:s:{day}"
+        return f"{self._ledger_stem(team)}:s:{day}"
 
     def days(self, team: str) -> str:
         """Of the days that a team's ledger has."""
@@ -76,6 +80,10 @@ class StoreKeys:
         if known is None:
             known = self._tags[team] = self._at(team_tag(team))
         return known
+
+    def _ledger_stem(self, team: str) -> str:
+        """What the keys of the ledger's second schema begin with."""
+        return f"{self._prefix}:{LEDGER_SCHEMA}:{{{team_tag(team)}}}"
 
     def _at(self, tag: str) -> str:
         return f"{self._stem}:{{{tag}}}"

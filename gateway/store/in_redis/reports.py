@@ -81,7 +81,7 @@ class Reports:
 
     async def time(self) -> None:
         """Ask the server that has the set of teams for its time. Raises StoreUnavailable."""
-        await self._read_time(self._keys.teams())
+        await self._client.time(self._keys.teams())
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         """Rows of the ledger by group. Raises StoreUnavailable."""
@@ -109,11 +109,11 @@ class Reports:
 
     async def _read(self, batch: SlotBatch) -> list[CounterReading]:
         """The time and the counters together: again where a window is over by then."""
-        clock = self._client.clock_of(batch.records)
+        clock = self._client.clock_of(batch.slot_key)
         for _ in range(_ATTEMPTS):
-            window = batch.at(clock.now_ms())
+            window = batch.window_at(clock.now_ms())
             now_ms, values = await asyncio.gather(
-                self._read_time(batch.records),
+                self._client.time(batch.slot_key),
                 self._client.ask(window.keys[0], ("MGET", *window.keys)),
             )
             if window.start_ms <= now_ms < window.end_ms:
@@ -121,17 +121,8 @@ class Reports:
                     self._reading(one, terms, value, now_ms)
                     for one, terms, value in zip(batch.limits, window.terms, values, strict=True)
                 ]
-            clock = self._client.clock_of(batch.records)
-        raise StoreUnavailable("The store's clock does not stand still. Try again soon.", retry_after_ms=1_000)
-
-    async def _read_time(self, key: str) -> int:
-        """Of the server that keeps this key."""
-        clock = self._client.clock_of(key)
-        asked_at = clock.moment()
-        seconds, microseconds = await self._client.ask(key, ("TIME",))
-        now_ms = int(seconds) * 1000 + int(microseconds) // 1000
-        clock.learn(now_ms, asked_at)
-        return now_ms
+            clock = self._client.clock_of(batch.slot_key)
+        raise StoreUnavailable("The clock of the gateway's store keeps jumping. Try again soon.", retry_after_ms=1_000)
 
     def _reading(self, one: LimitArguments, terms: CounterTerms, value: bytes | None, now_ms: int) -> CounterReading:
         if value is None:

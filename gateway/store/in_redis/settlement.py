@@ -66,10 +66,10 @@ class Settlements:
         """In every slot that the settlement speaks of. What fails in one is repeated in all: each settles it once.
         Raises StoreUnavailable."""
         limits = [line.hold.limit for line in settlement.dues]
-        batches = [batch for batch in self._arguments.batches(limits) if batch.places]
+        batches = [batch for batch in self._arguments.slot_batches(limits) if batch.places]
         billing = ""
         if settlement.entry is not None:
-            await self._know(settlement.entry.team)
+            await self._register_team(settlement.entry.team)
             billing = self._arguments.billing_tag(team_tag(settlement.entry.team))
             if all(batch.tag != billing for batch in batches):
                 batches.append(self._arguments.empty(billing))
@@ -89,20 +89,17 @@ class Settlements:
         self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
     ) -> None:
         call = self._settlement(settlement, entry, batch, position)
-        clock = self._client.clock_of(call.keys[0])
-        asked_at = clock.moment()
-        reply = await self._client.run(SETTLE, call.keys, call.arguments)
-        clock.learn(reply[1], asked_at)
+        await self._client.run_timed(SETTLE, call.keys, call.arguments)
 
     def _settlement(
         self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
     ) -> ScriptCall:
-        record = f"{self._keys.records(batch.tag, position.process)}{settlement.at_ms // 1000}"
+        record = self._keys.record(batch.tag, position.process, settlement.at_ms)
         bill = NO_BILL if entry is None else bill_arguments(entry, self._keys, self._user_rows)
         keys = [record, self._keys.journal(batch.tag, position.process), *bill.keys]
         # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
         numbers = [self._timing.step_ms, position.place, LEDGER_MS, *bill.numbers]
-        window = batch.at(settlement.at_ms)
+        window = batch.window_at(settlement.at_ms)
         for number, place in enumerate(batch.places):
             one, line = batch.limits[number], settlement.dues[place]
             key, terms = window.keys[number], window.terms[number]
@@ -114,7 +111,7 @@ class Settlements:
             numbers += (one.kind, held, used, terms.first, terms.second)
         return ScriptCall(keys, (settlement.id, LONG_MS, packed(numbers), *bill.names))
 
-    async def _know(self, team: str) -> None:
+    async def _register_team(self, team: str) -> None:
         """Put the team into the set of teams that the ledger knows, once a day. That is in a slot of its own, so no
         script can write it beside the bill: the team is put there before it, and one too many does no harm."""
         now_s = asyncio.get_running_loop().time()
@@ -140,7 +137,7 @@ class Renewals:
         """Each in every slot that holds something for it. Raises StoreUnavailable."""
         by_tag: dict[str, list[SlotHolds]] = {}
         for reservation in reservations:
-            for batch in self._arguments.batches([hold.limit for hold in reservation.holds]):
+            for batch in self._arguments.slot_batches([hold.limit for hold in reservation.holds]):
                 by_tag.setdefault(batch.tag, []).append(SlotHolds(reservation, batch))
         calls = [
             self._renewal(held[at : at + _RENEWED_AT_ONCE])
@@ -150,17 +147,14 @@ class Renewals:
         await asyncio.gather(*[self._renew_slot(call) for call in calls])
 
     async def _renew_slot(self, call: ScriptCall) -> None:
-        clock = self._client.clock_of(call.keys[0])
-        asked_at = clock.moment()
-        reply = await self._client.run(RENEW, call.keys, call.arguments)
-        clock.learn(reply[1], asked_at)
+        await self._client.run_timed(RENEW, call.keys, call.arguments)
 
     async def shorten_records(self, records: Iterable[str]) -> None:
         """Let these records, of which everything is known, end in an hour. Raises StoreUnavailable."""
         await asyncio.gather(*[self._client.ask(key, ("PEXPIRE", key, SHORT_MS)) for key in records])
 
     def _renewal(self, held: Sequence[SlotHolds]) -> ScriptCall:
-        places: dict[str, int] = {}
+        key_numbers: dict[str, int] = {}
         numbers = [self._timing.step_ms]
         for slot in held:
             holding: list[int] = []
@@ -168,10 +162,10 @@ class Renewals:
                 hold = slot.reservation.holds[place]
                 if not one.at_once:
                     key = counter_key(one, self._arguments.windows.terms(one, hold.window_ms))
-                    holding += (places.setdefault(key, len(places) + 1), one.kind, hold.amount)
-            record = places.setdefault(slot.batch.record(slot.reservation.at_ms), len(places) + 1)
+                    holding += (key_numbers.setdefault(key, len(key_numbers) + 1), one.kind, hold.amount)
+            record = key_numbers.setdefault(slot.batch.record(slot.reservation.at_ms), len(key_numbers) + 1)
             numbers += (record, len(holding) // 3, *holding)
-        return ScriptCall(list(places), (LONG_MS, packed(numbers), *[slot.reservation.id for slot in held]))
+        return ScriptCall(list(key_numbers), (LONG_MS, packed(numbers), *[slot.reservation.id for slot in held]))
 
 
 def _corrections(line: SettlementLine, one: LimitArguments) -> tuple[int, int]:

@@ -20,13 +20,14 @@ from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Res
 from gateway.core.store_url import read_store_url
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, UsageQuery, UsageRow
-from gateway.store.in_redis.admission import AdmissionReply, Admissions, RecordLifetimes, UncertainCalls
+from gateway.store.in_redis.admission import AdmissionReply, Admissions, RecordLifetimes
 from gateway.store.in_redis.arguments import ScriptArguments, Timing
 from gateway.store.in_redis.client import Observer, Router, ServerClock
 from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.in_redis.reports import Reports
 from gateway.store.in_redis.settlement import JournalPosition, Renewals, Settlements
+from gateway.store.in_redis.uncertain_calls import UncertainCalls
 from gateway.store.ledger import USER_ROWS
 
 

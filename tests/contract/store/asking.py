@@ -17,6 +17,7 @@ from gateway.core.reservation import (
 )
 from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import Store
+from gateway.store.in_redis.client import ServerClock
 
 MILLION = 1_000_000
 
@@ -49,6 +50,11 @@ def ask(
     return AdmissionRequest(
         name or f"r{next(_numbers)}", tuple(charge(one, fixed) for one in limits), likely, most, least, enough
     )
+
+
+def set_clock(clock: ServerClock, now_ms: int) -> None:
+    """What a gateway believes of a server's clock is from now on that it shows this."""
+    clock.learn(now_ms, clock.moment())
 
 
 def charge(one: Limit, fixed: int) -> Charge:

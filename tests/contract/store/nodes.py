@@ -8,13 +8,14 @@ from typing import Any
 
 from gateway.core.store_url import read_store_url
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.store.in_redis.admission import Admissions, RecordLifetimes, UncertainCalls
+from gateway.store.in_redis.admission import Admissions, RecordLifetimes
 from gateway.store.in_redis.arguments import ScriptArguments, Timing
 from gateway.store.in_redis.client import Router, ServerClock
 from gateway.store.in_redis.connection import Command, CommandMaker, ConnectionDown, ErrorReply, RedisConnection
 from gateway.store.in_redis.discovery import RedisConnector
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.in_redis.scripts import ADMIT, LuaScript
+from gateway.store.in_redis.uncertain_calls import UncertainCalls
 from tests.contract.store.keepers import PATIENCE_S, STEP_MS, UTC
 
 TEAMS, OTHERS = "teams", "others"

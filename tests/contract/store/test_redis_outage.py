@@ -46,6 +46,16 @@ async def seconds_to_fail(store: RedisStore) -> float:
     return time.perf_counter() - began
 
 
+async def test_a_failed_call_says_what_it_was_for_alone(server: RedisServer, store: RedisStore) -> None:
+    reservation = await admitted(store, ask(QUOTA))
+    server.freeze()
+    with pytest.raises(StoreUnavailable, match=r"does not answer\. Nothing was forwarded; try again soon\.$"):
+        await store.admit(ask(QUOTA))
+    for call in (store.settle(truth(reservation, 7)), store.usage(UsageQuery()), store.limit_statuses([QUOTA])):
+        with pytest.raises(StoreUnavailable, match=r"does not answer\.$"):
+            await call
+
+
 async def until_it_answers(store: RedisStore) -> None:
     async with asyncio.timeout(10):
         while True:

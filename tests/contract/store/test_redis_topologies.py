@@ -20,7 +20,7 @@ from gateway.store.contract import UsageQuery
 from gateway.store.in_redis import RedisStore
 from gateway.store.journal import Journal
 from gateway.store.outbox import OutboxStore
-from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
+from tests.contract.store.asking import admitted, ask, bill, limit, refused, set_clock, truth, used_and_held
 from tests.contract.store.conftest import emptied
 from tests.contract.store.keepers import UTC, redis_options, sure_tasks
 from tests.redis_servers import RedisServer, free_port, redis_sentinels, redis_server
@@ -292,7 +292,7 @@ async def test_every_node_of_a_cluster_has_a_clock_of_its_own(cluster: list[Redi
         clocks = {id(client.clock_of(f"{{t/{number}}}")): client.clock_of(f"{{t/{number}}}") for number in range(50)}
         assert len(clocks) == 3
         for hours, clock in enumerate(clocks.values()):
-            clock.learn(clock.last_ms + hours * 3_600_000)
+            set_clock(clock, clock.now_ms() + hours * 3_600_000)
         teams = [limit("requests", "day", 9, team=name, subject=name) for name in "abcdef"]
         for one in teams:
             await admitted(store, ask(one, limit("concurrent", None, 50, **EVERYBODY)))

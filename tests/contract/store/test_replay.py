@@ -21,6 +21,7 @@ from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import UsageQuery
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.in_redis import RedisStore
+from gateway.store.in_redis.client import ServerClock
 from gateway.store.ledger import GROUPS, OTHER_USERS
 from tests.contract.store.asking import bill, charge, limit, truth
 from tests.contract.store.keepers import HOLD_TTL_MS, FalseClock, redis_options
@@ -52,9 +53,20 @@ LIMITS = [
 ]
 
 
+class RecordingClock(ServerClock):
+    """Keeps the latest time that the server gave, to the millisecond."""
+
+    last_ms = round(time.time() * 1000)
+
+    def learn(self, now_ms: int, asked_at: float) -> None:
+        self.last_ms = now_ms
+        super().learn(now_ms, asked_at)
+
+
 @dataclass
 class Run:
     redis: RedisStore
+    redis_clock: RecordingClock
     memory: InMemoryStore
     clock: FalseClock
     dice: Random
@@ -73,7 +85,7 @@ class Run:
             await asyncio.sleep(self.dice.random() * 0.004)
 
     def same_time(self) -> None:
-        self.clock.at_ms = self.redis.clock.last_ms
+        self.clock.at_ms = self.redis_clock.last_ms
 
     async def admit(self, number: int) -> None:
         dice = self.dice
@@ -171,7 +183,11 @@ async def test_random_steps_have_equal_verdicts(redis: RedisServer, seed: int) -
     zone = zone_whose_midnight_is_at(int(time.time() * 1000) + 4_000)
     clock = FalseClock()
     store = RedisStore(msgspec.structs.replace(redis_options(redis.url), user_rows=USER_ROWS), zone)
-    run = Run(store, InMemoryStore(clock, zone, HOLD_TTL_MS, USER_ROWS), clock, Random(seed))
+    redis_clock = RecordingClock()
+    node = store._servers.node_of("")
+    assert node is not None
+    node.clock = redis_clock
+    run = Run(store, redis_clock, InMemoryStore(clock, zone, HOLD_TTL_MS, USER_ROWS), clock, Random(seed))
     try:
         for number in range(STEPS // 2):
             await run.step(number)

@@ -297,6 +297,54 @@ def test_a_body_that_never_ends_is_refused_before_it_fills_the_memory() -> None:
         assert parts.add(ControlReply(1, part, last=False)) is None
     with pytest.raises(InvalidMessage):
         parts.add(ControlReply(1, part, last=False))
+    assert parts.add(ControlReply(1, part, last=False)) is None
+    assert parts.add(ControlReply(1, b"the end")) is None
+    assert parts.unfinished == 0
+    assert parts.add(ControlReply(2, b"another")) == b"another"
+
+
+async def test_a_request_with_too_long_a_body_fails_and_the_next_one_is_answered() -> None:
+    async with a_worker() as worker, supervising(worker.socket) as supervisor:
+        with pytest.raises(NoReply, match="failed to answer"):
+            await supervisor.client.request("echo", b"x" * (MAX_BODY_BYTES + 3 * PART_BYTES), PATIENCE_S)
+        assert await supervisor.client.request("echo", b"short", PATIENCE_S) == b"short"
+        assert worker.logged == [f"invalid message from the supervisor: a body of more than {MAX_BODY_BYTES} bytes"]
+
+
+async def test_a_reply_with_too_long_a_body_fails_its_request_alone() -> None:
+    ours, its = socket.socketpair()
+    async with supervising(ours) as supervisor:
+        channel = await ControlChannel.over(its)
+        asked = asyncio.ensure_future(supervisor.client.request("metrics", b"", PATIENCE_S))
+        await channel.receive()
+        for part, last in in_parts(b"x" * (MAX_BODY_BYTES + 3 * PART_BYTES)):
+            await channel.send_in_turn(ControlReply(1, part, last))
+        with pytest.raises(NoReply, match="more than"):
+            await asked
+        again = asyncio.ensure_future(supervisor.client.request("metrics", b"", PATIENCE_S))
+        await channel.receive()
+        channel.send(ControlReply(2, b"short"))
+        assert await again == b"short"
+        channel.close()
+
+
+async def test_a_request_given_up_within_its_body_says_so_and_its_parts_are_forgotten() -> None:
+    ours, its = socket.socketpair()
+    async with supervising(ours) as supervisor:
+        channel = await ControlChannel.over(its)
+        with pytest.raises(NoReply, match="in time"):
+            await supervisor.client.request("echo", b"x" * MAX_UNSENT_BYTES, 0.05)
+        parts = BodyParts()
+        while True:
+            message = await asyncio.wait_for(channel.receive(), PATIENCE_S)
+            assert isinstance(message, ControlRequest)
+            if message.abandoned:
+                break
+            assert parts.add(message) is None
+        assert parts.unfinished == 1
+        parts.forget(message.id)
+        assert parts.unfinished == 0
+        channel.close()
 
 
 def test_parts_are_what_they_are_parts_of() -> None:

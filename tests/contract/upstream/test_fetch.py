@@ -6,7 +6,7 @@ import pytest
 
 from gateway.core.errors import UpstreamAuthFailed, UpstreamBroke, UpstreamUnreachable
 from gateway.upstream.client import HttpClient
-from gateway.upstream.health_checks import fetch_json, models_served
+from gateway.upstream.fetch import fetch_json, models_served
 from tests.contract.upstream.asking import head, plain
 from tests.contract.upstream.conftest import Play
 from tests.contract.upstream.playbook import hangs_up, hears, says, talks_until_the_client_leaves
