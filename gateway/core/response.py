@@ -25,7 +25,7 @@ class UpstreamResponse(Protocol):
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
         """Hand over what has arrived and, from now on, each piece as it comes. Pieces are decoded of
         the transfer coding and of the content coding, if the upstream used one unasked. One that is not known
-        stands in `headers` still."""
+        is in `headers` still."""
         ...
 
     @property
