@@ -279,7 +279,8 @@ Origin = Annotated[
     ),
 ]
 QueryName = Annotated[str, *_text("[!-~]{1,128}", "must be the name of a query parameter: printable ASCII")]
+# Helm reads the patterns of the schema by RE2, which repeats nothing more than 1,000 times.
 QueryValue = Annotated[
-    str, *_text("[ -~]{0,1024}", "must be text of printable ASCII; put a number or a date in quotes")
+    str, *_text("[ -~]{0,512}[ -~]{0,512}", "must be text of printable ASCII; put a number or a date in quotes")
 ]
 HeaderValue = Annotated[str, *_text("[!-~]([ -~]*[!-~])?", "must be printable ASCII, without spaces at its ends")]
