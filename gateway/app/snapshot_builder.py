@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
@@ -11,7 +14,7 @@ import msgspec
 
 from gateway.core.limits import Limit, Mode, Scope, WhenSpent
 from gateway.core.pricing import Price, PriceTerms
-from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Timeouts, Upstream
+from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Timeouts, Upstream, UpstreamTls
 from gateway.settings.models import (
     KeySettings,
     Limits,
@@ -22,6 +25,7 @@ from gateway.settings.models import (
     Settings,
     TierPriceSettings,
     TimeoutSettings,
+    TlsSettings,
     UpstreamSettings,
 )
 
@@ -71,7 +75,16 @@ def _upstream(name: str, written: UpstreamSettings) -> Upstream:
         query=urlencode(written.query, quote_via=quote),
         pass_headers=frozenset(header.lower() for header in written.pass_headers),
         reads_on=written.on_disconnect == "drain",
+        tls=None if written.tls is None else _tls(written.tls),
     )
+
+
+def _tls(written: TlsSettings) -> UpstreamTls:
+    contents = hashlib.sha256()
+    for file in written.files.values():
+        with suppress(OSError):  # It has gone since the load; connecting says so.
+            contents.update(hashlib.sha256(Path(file).read_bytes()).digest())
+    return UpstreamTls(**written.files, digest=contents.hexdigest())
 
 
 def _timeouts(written: TimeoutSettings) -> Timeouts:

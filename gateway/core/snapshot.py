@@ -39,6 +39,17 @@ class Timeouts(msgspec.Struct, frozen=True):
     total: float = 900.0
 
 
+class UpstreamTls(msgspec.Struct, frozen=True):
+    """Paths of files in PEM; an empty one is left out. `ca` replaces the system's authorities, `cert` and `key` prove
+    the gateway to the upstream. `digest` is that of what the files held: other contents make another upstream, with
+    connections of its own."""
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    digest: str = ""
+
+
 class Upstream(msgspec.Struct, frozen=True, cache_hash=True):
     """One model server. `headers` carry its credentials and what its operator adds to every request."""
 
@@ -60,6 +71,8 @@ class Upstream(msgspec.Struct, frozen=True, cache_hash=True):
     """Names, in lower case, of further headers of clients that reach it."""
     reads_on: bool = False
     """Whether a stream is read on after its client has left, to learn the true usage."""
+    tls: UpstreamTls | None = None
+    """None: the system's authorities, and no certificate of the gateway's."""
 
 
 class Target(msgspec.Struct, frozen=True, cache_hash=True):

@@ -38,6 +38,7 @@ from gateway.settings.types import (
     ModelPattern,
     Moment,
     Origin,
+    PemFile,
     QueryName,
     QueryValue,
     Secret,
@@ -210,6 +211,19 @@ class HealthSettings(BaseSection):
     every: Wait = setting("10s", "The interval between two checks.")
 
 
+class TlsSettings(BaseSection):
+    ca: PemFile | None = setting(
+        None, "The authorities that the server's certificate is checked against, in PEM; left out: the system's."
+    )
+    cert: PemFile | None = setting(None, "The client certificate that the gateway proves itself with, in PEM.")
+    key: PemFile | None = setting(None, "The private key of `cert`, in PEM; left out: it is in the file of `cert`.")
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The paths that are set, by their settings."""
+        return {name: path for name in ("ca", "cert", "key") if (path := getattr(self, name)) is not None}
+
+
 class UpstreamSettings(BaseSection):
     preset: Literal[*PRESETS] | None = setting(  # type: ignore[valid-type]
         None, "A provider or server whose base URL, auth and quirks are known; settings beside it override it."
@@ -224,6 +238,7 @@ class UpstreamSettings(BaseSection):
         {}, "Query parameters added to every request to this server.", repr=False
     )
     pass_headers: tuple[HeaderName, ...] = setting((), "Further headers of clients that may reach this server.")
+    tls: TlsSettings | None = setting(None, "Certificates for this server; left out: the system's authorities.")
     timeouts: TimeoutSettings = setting({}, "How long to wait for this server.")
     max_connections: Count = setting(512, "Connections to this server at any time, for each process.")
     stream_options: Switch = setting(True, "Whether the server understands `stream_options`; some refuse it.")

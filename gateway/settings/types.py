@@ -256,6 +256,9 @@ ListenAddress = Annotated[Address, *_type(_address, type="string", pattern=r"^.+
 HttpUrl = Annotated[str, *_type(_http_url, type="string", pattern="^https?://")]
 StoreUrl = Annotated[str, *_type(_store_url, type="string", pattern=_STORE_SCHEMES)]
 Folder = Annotated[Path, *_type(_folder, type="string", pattern="^/")]
+PemFile = Annotated[
+    str, *_text(r"/[^\x00-\x1f]{0,1000}", "must be the path of a file that begins with /, such as /etc/gateway/ca.pem")
+]
 Timezone = Annotated[ZoneInfo, *_type(_timezone, type="string")]
 Moment = Annotated[date | datetime, *_type(_moment, type="string")]
 Secret = Annotated[SecretStr, *_type(_secret, type="string")]
