@@ -19,6 +19,7 @@ import msgspec
 from gateway.core.limit_status import LimitHeader, header_of
 from gateway.core.limits import Limit, Meter
 from gateway.core.pricing import CeilingRates, Price, ceiling, rates_at
+from gateway.core.proxies import Proxy
 from gateway.core.usage import Usage
 
 BINDINGS_MAX = 65_536
@@ -71,6 +72,8 @@ class Upstream(msgspec.Struct, frozen=True, cache_hash=True):
     """Names, in lower case, of further headers of clients that reach it."""
     reads_on: bool = False
     """Whether a stream is read on after its client has left, to learn the true usage."""
+    proxy: Proxy | None = None
+    """The forward proxy that it is reached through."""
     tls: UpstreamTls | None = None
     """None: the system's authorities, and no certificate of the gateway's."""
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from gateway.core.limits import Meter, Per
+from gateway.core.proxies import EnvironmentProxies
 from gateway.settings.diagnostics import Path
 from gateway.settings.document import DocumentMapping
 from gateway.settings.presets import PRESETS
@@ -39,6 +40,7 @@ from gateway.settings.types import (
     Moment,
     Origin,
     PemFile,
+    ProxyUrl,
     QueryName,
     QueryValue,
     Secret,
@@ -238,6 +240,11 @@ class UpstreamSettings(BaseSection):
         {}, "Query parameters added to every request to this server.", repr=False
     )
     pass_headers: tuple[HeaderName, ...] = setting((), "Further headers of clients that may reach this server.")
+    proxy: ProxyUrl | None = setting(
+        None,
+        "The forward proxy to this server; `none`: no proxy; left out: HTTP_PROXY, HTTPS_PROXY and NO_PROXY say it.",
+        repr=False,
+    )
     tls: TlsSettings | None = setting(None, "Certificates for this server; left out: the system's authorities.")
     timeouts: TimeoutSettings = setting({}, "How long to wait for this server.")
     max_connections: Count = setting(512, "Connections to this server at any time, for each process.")
@@ -414,6 +421,11 @@ class Settings(BaseSection):
     def file_hash(self) -> str:
         """The beginning of the SHA-256 of the file that they were read from; empty for settings built in code."""
         return ""
+
+    @cached_property
+    def proxies(self) -> EnvironmentProxies:
+        """Those of the environment that they were read in; none for settings built in code."""
+        return EnvironmentProxies()
 
 
 def _midnight(day: date) -> datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import subprocess
 from collections.abc import Callable
@@ -112,3 +113,14 @@ async def test_a_gateway_without_a_certificate_is_turned_away(client: HttpClient
     server = await play([], tls=asking_for(issue("gateway")))
     with pytest.raises(UpstreamUnreachable):
         await client.send(server.upstream(tls=UpstreamTls(ca=AUTHORITY)), ASK)
+
+
+async def test_files_that_have_gone_make_the_upstream_unreachable(client: HttpClient, play: Play, issue: Issue) -> None:
+    own = issue("gateway")
+    server = await play([], tls=asking_for(own))
+    os.unlink(own.key)  # noqa: PTH108 # Of a file in memory, and no loop waits for it.
+    with pytest.raises(
+        UpstreamUnreachable, match=r"the files of its `tls` cannot be used \(no such file or directory\)"
+    ):
+        await client.send(server.upstream(tls=own), ASK)
+    assert server.connections == 0

@@ -14,6 +14,7 @@ import pytest
 from gateway.app.snapshot_builder import price_of, snapshot
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.pricing import Price
+from gateway.core.proxies import Proxy
 from gateway.core.snapshot import Caller, ConfigSnapshot, Timeouts, Upstream
 from gateway.core.usage import Usage
 from gateway.settings.loading import build, demo_settings
@@ -34,8 +35,8 @@ def of(**changes: Any) -> ConfigSnapshot:
     return snapshot(build(told | changes), loaded_at=1_700_000_000)
 
 
-def upstream_of(**written: Any) -> Upstream:
-    settings = demo_settings(KEY, "https://llm.corp/v1", upstreams={"demo": BASE | written})
+def upstream_of(environ: dict[str, str] | None = None, **written: Any) -> Upstream:
+    settings = demo_settings(KEY, "https://llm.corp/v1", environ=environ, upstreams={"demo": BASE | written})
     (upstream,) = snapshot(settings).upstreams()
     return upstream
 
@@ -306,6 +307,14 @@ def test_an_expiry_without_an_offset_is_in_the_configured_time_zone(expires: str
     assert caller.expires_ms == int(moment.timestamp() * 1000)
     assert caller.disabled
     assert caller_of({"keys": key()}).expires_ms is None
+
+
+def test_an_upstream_is_reached_through_its_own_proxy_or_that_of_the_environment() -> None:
+    environ = {"HTTPS_PROXY": "http://corporate:3128"}
+    assert upstream_of(environ, proxy="http://u:p@own:1").proxy == Proxy("own", 1, "Basic dTpw")
+    assert upstream_of(environ).proxy == Proxy("corporate", 3128)
+    assert upstream_of(environ, proxy="none").proxy is None
+    assert upstream_of().proxy is None
 
 
 def test_a_renewed_certificate_makes_another_upstream(tmp_path: Path) -> None:

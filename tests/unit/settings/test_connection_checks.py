@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.settings.configurations import VALID, assert_refused, loaded
+from tests.unit.settings.configurations import TEAM, VALID, assert_refused, assert_warned, loaded
 
+SHAPE = "must be http://HOST:PORT, perhaps with USER:PASSWORD@ (percent-encoded) before the host"
 UNFIT = "and `key`, which has no password, do not fit: one certificate in PEM and its private key are needed"
 ALONE = "must hold a certificate in PEM and its private key without a password; or name the key's file in `key`"
 
@@ -28,6 +29,33 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lock = ("openssl", "ec", "-in", folder / "one.key", "-aes128", "-passout", "pass:x", "-out", folder / "locked.key")
     subprocess.run(lock, check=True, capture_output=True)
     return folder
+
+
+def test_a_proxy_is_a_url_of_plain_http_or_none() -> None:
+    assert_refused(upstream(proxy="socks5://proxy"), f"upstreams.main.proxy: {SHAPE}, or none")
+    assert loaded(upstream(proxy="none")).settings.upstreams["main"].proxy == "none"
+
+
+def test_a_proxy_of_the_environment_that_cannot_be_used_is_named_by_its_variable() -> None:
+    environ = {"https_proxy": "socks5://user:hunter2@proxy"}
+    told = f"would be reached through HTTPS_PROXY of the environment, which {SHAPE}"
+    assert_refused(upstream(), f"upstreams.main: {told}; set the variable right, or `proxy` here", environ=environ)
+    for unused in (upstream(proxy="none"), upstream("http://llm.corp"), upstream("https://localhost")):
+        loaded(unused, environ)
+
+
+def test_a_password_of_a_proxy_belongs_into_a_reference() -> None:
+    text = upstream(proxy='"http://user:hunter2@proxy:3128"') + TEAM
+    told = "has a password in clear text in the file; take it from ${NAME} or ${file:PATH}"
+    assert_warned(text, f"upstreams.main.proxy: {told}")
+    referring = upstream(proxy="${PROXY}") + TEAM
+    assert loaded(referring, {"PROXY": "http://user:hunter2@proxy:3128"}).warnings == ()
+    assert loaded(upstream(proxy="http://proxy:3128") + TEAM).warnings == ()
+
+
+def test_settings_never_show_the_password_of_a_proxy() -> None:
+    settings = loaded(upstream(proxy="http://user:hunter2@proxy")).settings
+    assert "hunter2" not in repr(settings)
 
 
 def test_files_of_tls_that_fit_are_accepted(pem: Path) -> None:
