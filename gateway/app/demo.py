@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -35,13 +35,15 @@ async def demo(key: str, listen: str) -> AsyncIterator[Settings]:
 
 
 @asynccontextmanager
-async def in_front_of(url: str, api_key: str, key: str, listen: str) -> AsyncIterator[Settings]:
-    """Settings for a gateway in front of that server, with every model that it lists; only what no request could name,
-    an empty or endless id or one with control characters, is left out. Raises SettingsInvalid for a URL that cannot be
-    one, and an UpstreamError where the server cannot be asked, or lists none."""
-    unasked = demo_settings(key, url, api_key=api_key, **_alone(listen))
+async def in_front_of(url: str, environ: Mapping[str, str], key: str, listen: str) -> AsyncIterator[Settings]:
+    """Settings for a gateway in front of that server, whose credential and proxy are in the environment, with every
+    model that it lists; only what no request could name, an empty or endless id or one with control characters, is left
+    out. Raises SettingsInvalid for a URL that cannot be one, and an UpstreamError where the server cannot be asked, or
+    lists none."""
+    reached: dict[str, Any] = {"api_key": environ.get("UPSTREAM_API_KEY", ""), "environ": environ, **_alone(listen)}
+    unasked = demo_settings(key, url, **reached)
     models = await _models_of(unasked, url)
-    yield demo_settings(key, url, api_key=api_key, models=models, **_alone(listen))
+    yield demo_settings(key, url, models=models, **reached)
 
 
 async def _models_of(settings: Settings, url: str) -> list[str]:

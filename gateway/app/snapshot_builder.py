@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gateway.core.http_syntax import read_base_url
 from gateway.core.limits import Limit, Mode, Scope, WhenSpent
 from gateway.core.pricing import Price, PriceTerms
-from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Timeouts, Upstream
+from gateway.core.proxies import EnvironmentProxies, Proxy, read_proxy
+from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Timeouts, Upstream, UpstreamTls
 from gateway.settings.models import (
     KeySettings,
     Limits,
@@ -22,6 +27,7 @@ from gateway.settings.models import (
     Settings,
     TierPriceSettings,
     TimeoutSettings,
+    TlsSettings,
     UpstreamSettings,
 )
 
@@ -45,7 +51,7 @@ class _Subject(NamedTuple):
 
 def snapshot(settings: Settings, loaded_at: int = 0) -> ConfigSnapshot:
     """`loaded_at` is in seconds since 1970."""
-    upstreams = {name: _upstream(name, upstream) for name, upstream in settings.upstreams.items()}
+    upstreams = {name: _upstream(name, upstream, settings.proxies) for name, upstream in settings.upstreams.items()}
     models: dict[str, Model] = {}
     for name, written in settings.models.items():
         model = _model(name, written, upstreams, loaded_at)
@@ -56,7 +62,7 @@ def snapshot(settings: Settings, loaded_at: int = 0) -> ConfigSnapshot:
     return ConfigSnapshot(callers=callers, models=models)
 
 
-def _upstream(name: str, written: UpstreamSettings) -> Upstream:
+def _upstream(name: str, written: UpstreamSettings, proxies: EnvironmentProxies) -> Upstream:
     credential = () if written.credential is None else (written.credential,)
     return Upstream(
         name=name,
@@ -71,7 +77,28 @@ def _upstream(name: str, written: UpstreamSettings) -> Upstream:
         query=urlencode(written.query, quote_via=quote),
         pass_headers=frozenset(header.lower() for header in written.pass_headers),
         reads_on=written.on_disconnect == "drain",
+        proxy=_proxy(written, proxies),
+        tls=None if written.tls is None else _tls(written.tls),
     )
+
+
+def _proxy(written: UpstreamSettings, proxies: EnvironmentProxies) -> Proxy | None:
+    """For settings without errors, as they are after a load."""
+    if written.proxy is not None:
+        return None if written.proxy == "none" else read_proxy(written.proxy)
+    try:
+        url = read_base_url(written.base_url)
+    except ValueError:
+        return None  # No request to it can be written, whichever way.
+    return proxies.proxy_for(url)
+
+
+def _tls(written: TlsSettings) -> UpstreamTls:
+    contents = hashlib.sha256()
+    for file in written.files.values():
+        with suppress(OSError):  # It has gone since the load; connecting says so.
+            contents.update(hashlib.sha256(Path(file).read_bytes()).digest())
+    return UpstreamTls(**written.files, digest=contents.hexdigest())
 
 
 def _timeouts(written: TimeoutSettings) -> Timeouts:

@@ -90,7 +90,7 @@ def _run_without_file(upstream: str | None, listen: str) -> None:
 
     key = new_key()
     if upstream:
-        _run(Source(in_front_of(upstream, os.environ.get("UPSTREAM_API_KEY", ""), key, listen)), _show_how(key))
+        _run(Source(in_front_of(upstream, os.environ, key, listen)), _show_how(key))
     else:
         _run(Source(demo(key, listen)), _show_how(key))
 

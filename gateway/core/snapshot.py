@@ -19,6 +19,7 @@ import msgspec
 from gateway.core.limit_status import LimitHeader, header_of
 from gateway.core.limits import Limit, Meter
 from gateway.core.pricing import CeilingRates, Price, ceiling, rates_at
+from gateway.core.proxies import Proxy
 from gateway.core.usage import Usage
 
 BINDINGS_MAX = 65_536
@@ -37,6 +38,17 @@ class Timeouts(msgspec.Struct, frozen=True):
     first_byte: float = 60.0
     idle: float = 60.0
     total: float = 900.0
+
+
+class UpstreamTls(msgspec.Struct, frozen=True):
+    """Paths of files in PEM; an empty one is left out. `ca` replaces the system's authorities, `cert` and `key` prove
+    the gateway to the upstream. `digest` is that of what the files held: other contents make another upstream, with
+    connections of its own."""
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    digest: str = ""
 
 
 class Upstream(msgspec.Struct, frozen=True, cache_hash=True):
@@ -60,6 +72,10 @@ class Upstream(msgspec.Struct, frozen=True, cache_hash=True):
     """Names, in lower case, of further headers of clients that reach it."""
     reads_on: bool = False
     """Whether a stream is read on after its client has left, to learn the true usage."""
+    proxy: Proxy | None = None
+    """The forward proxy that it is reached through."""
+    tls: UpstreamTls | None = None
+    """None: the system's authorities, and no certificate of the gateway's."""
 
 
 class Target(msgspec.Struct, frozen=True, cache_hash=True):

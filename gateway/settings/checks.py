@@ -23,6 +23,7 @@ from gateway.core.limits import Meter, Per
 from gateway.core.pricing import SERVICE_TIERS
 from gateway.core.reservation import OUTPUT_SHARE_FLOOR, output_share
 from gateway.core.snapshot import matches
+from gateway.settings.connection_checks import connection_errors, connection_warnings
 from gateway.settings.diagnostics import Diagnostic, Path, dotted, nearest
 from gateway.settings.document import Document
 from gateway.settings.models import (
@@ -78,6 +79,7 @@ def find_errors(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
     yield from _sizes(settings)
     yield from _workers(settings)
     yield from _upstreams(settings, index)
+    yield from connection_errors(settings)
     yield from _models(settings, index)
     yield from _prices(settings)
     yield from _aliases(settings, index)
@@ -90,6 +92,7 @@ def find_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
     """For settings without errors."""
     yield from _idle(settings)
     yield from _secrets(settings, index)
+    yield from connection_warnings(settings, index.replaced)
     yield from _price_warnings(settings)
     yield from _search_warnings(settings, index)
     yield from _limit_warnings(settings, index)

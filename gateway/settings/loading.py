@@ -21,7 +21,9 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from gateway.core.proxies import EnvironmentProxies
 from gateway.settings.checks import NameIndex, find_errors, find_warnings
+from gateway.settings.connection_checks import connection_errors
 from gateway.settings.diagnostics import Diagnostic, Path, SettingsInvalid, unknown_name
 from gateway.settings.document import Document, DocumentMapping, NotYaml, read
 from gateway.settings.interpolation import References
@@ -74,6 +76,7 @@ def parse(text: str, file: str, environ: Mapping[str, str]) -> Loaded:
     errors = _with(document.diagnostics, found)
     index = NameIndex(document)
     if settings is not None:
+        settings.__dict__["proxies"] = EnvironmentProxies.of(environ)
         errors = _with(errors, find_errors(settings, index))
     if errors or settings is None:
         raise SettingsInvalid(_located(errors, file, document))
@@ -90,10 +93,16 @@ def build(data: dict[str, Any]) -> Settings:
 
 
 def demo_settings(
-    key: str, base_url: str, *, api_key: str = "", models: Sequence[str] = (DEMO_MODEL,), **changes: Any
+    key: str,
+    base_url: str,
+    *,
+    api_key: str = "",
+    models: Sequence[str] = (DEMO_MODEL,),
+    environ: Mapping[str, str] | None = None,
+    **changes: Any,
 ) -> Settings:
-    """One team `demo` with one key, `key`, in front of one upstream that serves `models`. `changes` are
-    settings of the first level, as in a file. Raises SettingsInvalid."""
+    """One team `demo` with one key, `key`, in front of one upstream that serves `models`, through the proxy
+    that `environ` names for it. `changes` are settings of the first level, as in a file. Raises SettingsInvalid."""
     limits: list[dict[str, Any]] = [
         {"requests": 120, "per": "minute"},
         {"tokens": 200_000, "per": "minute"},
@@ -103,7 +112,7 @@ def demo_settings(
     priced = [model for model in models if model in _KNOWN_MODELS]
     if priced:
         limits.append({"usd": 5, "per": "month", "models": priced})
-    return build(
+    settings = build(
         {
             "listen": "127.0.0.1:8080",
             "upstreams": {"demo": {"base_url": base_url, "api_key": api_key or None}},
@@ -112,6 +121,10 @@ def demo_settings(
             **changes,
         }
     )
+    settings.__dict__["proxies"] = EnvironmentProxies.of(environ or {})
+    if errors := list(connection_errors(settings)):
+        raise SettingsInvalid(errors)
+    return settings
 
 
 class Validated(NamedTuple):

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from gateway.core.limits import Meter, Per
+from gateway.core.proxies import EnvironmentProxies
 from gateway.settings.diagnostics import Path
 from gateway.settings.document import DocumentMapping
 from gateway.settings.presets import PRESETS
@@ -38,6 +39,8 @@ from gateway.settings.types import (
     ModelPattern,
     Moment,
     Origin,
+    PemFile,
+    ProxyUrl,
     QueryName,
     QueryValue,
     Secret,
@@ -210,6 +213,19 @@ class HealthSettings(BaseSection):
     every: Wait = setting("10s", "The interval between two checks.")
 
 
+class TlsSettings(BaseSection):
+    ca: PemFile | None = setting(
+        None, "The authorities that the server's certificate is checked against, in PEM; left out: the system's."
+    )
+    cert: PemFile | None = setting(None, "The client certificate that the gateway proves itself with, in PEM.")
+    key: PemFile | None = setting(None, "The private key of `cert`, in PEM; left out: it is in the file of `cert`.")
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The paths that are set, by their settings."""
+        return {name: path for name in ("ca", "cert", "key") if (path := getattr(self, name)) is not None}
+
+
 class UpstreamSettings(BaseSection):
     preset: Literal[*PRESETS] | None = setting(  # type: ignore[valid-type]
         None, "A provider or server whose base URL, auth and quirks are known; settings beside it override it."
@@ -224,6 +240,12 @@ class UpstreamSettings(BaseSection):
         {}, "Query parameters added to every request to this server.", repr=False
     )
     pass_headers: tuple[HeaderName, ...] = setting((), "Further headers of clients that may reach this server.")
+    proxy: ProxyUrl | None = setting(
+        None,
+        "The forward proxy to this server; `none`: no proxy; left out: HTTP_PROXY, HTTPS_PROXY and NO_PROXY say it.",
+        repr=False,
+    )
+    tls: TlsSettings | None = setting(None, "Certificates for this server; left out: the system's authorities.")
     timeouts: TimeoutSettings = setting({}, "How long to wait for this server.")
     max_connections: Count = setting(512, "Connections to this server at any time, for each process.")
     stream_options: Switch = setting(True, "Whether the server understands `stream_options`; some refuse it.")
@@ -399,6 +421,11 @@ class Settings(BaseSection):
     def file_hash(self) -> str:
         """The beginning of the SHA-256 of the file that they were read from; empty for settings built in code."""
         return ""
+
+    @cached_property
+    def proxies(self) -> EnvironmentProxies:
+        """Those of the environment that they were read in; none for settings built in code."""
+        return EnvironmentProxies()
 
 
 def _midnight(day: date) -> datetime:

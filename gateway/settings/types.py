@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 from pydantic import PlainValidator, SecretStr, WithJsonSchema
 
 from gateway.core.address import Address
+from gateway.core.proxies import read_proxy
 from gateway.core.store_url import SCHEMES, read_store_url
 
 MAX_WHOLE = 2**53
@@ -200,6 +201,17 @@ def _store_url(given: Any) -> str:
     return str(given)
 
 
+def _proxy_url(given: Any) -> str:
+    text = given if isinstance(given, str) else ""
+    if text == "none":
+        return text
+    try:
+        read_proxy(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or none") from None
+    return text
+
+
 def _folder(given: Any) -> Path:
     if isinstance(given, Path):
         return given
@@ -254,8 +266,12 @@ DollarsPerMillionCharacters = Annotated[Decimal, *_price_of("million characters"
 DollarsPerUnit = Annotated[Decimal, *_price_of("unit", UNIT_PRICE_DECIMALS)]
 ListenAddress = Annotated[Address, *_type(_address, type="string", pattern=r"^.+:[0-9]{1,5}$")]
 HttpUrl = Annotated[str, *_type(_http_url, type="string", pattern="^https?://")]
+ProxyUrl = Annotated[str, *_type(_proxy_url, type="string", pattern="^(none|http://.+)$")]
 StoreUrl = Annotated[str, *_type(_store_url, type="string", pattern=_STORE_SCHEMES)]
 Folder = Annotated[Path, *_type(_folder, type="string", pattern="^/")]
+PemFile = Annotated[
+    str, *_text(r"/[^\x00-\x1f]{0,1000}", "must be the path of a file that begins with /, such as /etc/gateway/ca.pem")
+]
 Timezone = Annotated[ZoneInfo, *_type(_timezone, type="string")]
 Moment = Annotated[date | datetime, *_type(_moment, type="string")]
 Secret = Annotated[SecretStr, *_type(_secret, type="string")]
@@ -279,7 +295,8 @@ Origin = Annotated[
     ),
 ]
 QueryName = Annotated[str, *_text("[!-~]{1,128}", "must be the name of a query parameter: printable ASCII")]
+# Helm reads the patterns of the schema by RE2, which repeats nothing more than 1,000 times.
 QueryValue = Annotated[
-    str, *_text("[ -~]{0,1024}", "must be text of printable ASCII; put a number or a date in quotes")
+    str, *_text("[ -~]{0,512}[ -~]{0,512}", "must be text of printable ASCII; put a number or a date in quotes")
 ]
 HeaderValue = Annotated[str, *_text("[!-~]([ -~]*[!-~])?", "must be printable ASCII, without spaces at its ends")]

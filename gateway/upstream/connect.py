@@ -1,5 +1,9 @@
 """Where an upstream is, how a request to it begins, and how a connection to it is opened: name, address, TCP, TLS.
 
+Through a forward proxy, name, address and TCP are the proxy's. A request in plain HTTP then names its whole URL (RFC
+9112, 3.2.2) and carries the proxy's credential; one under TLS goes through a tunnel that CONNECT opens (RFC 9110,
+9.3.6), and the proxy sees nothing of it.
+
 What does not change between requests is worked out once, in `UpstreamOrigin`. What could smuggle a second header
 or request into the first is refused: the operator's when the origin is made, a caller's for each request.
 
@@ -11,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -20,17 +25,24 @@ import aiohappyeyeballs
 
 from gateway.core.http_syntax import (
     RESERVED_HEADERS,
+    BaseUrl,
     header_fault,
     is_request_line,
     operator_header_fault,
     read_base_url,
 )
+from gateway.core.proxies import Proxy
 from gateway.core.snapshot import Upstream
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.contract import UpstreamRequest
 
 HEAD_START_SECONDS = 0.25
 """What the preferred address gets before the next one joins (RFC 8305, section 5)."""
+
+TUNNEL_HEAD_MAX = 16_384
+"""Bytes of a proxy's answer to CONNECT."""
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
 
 class UpstreamOrigin:
@@ -48,10 +60,18 @@ class UpstreamOrigin:
         self.host = url.host
         self.port = url.port
         self.tls = url.tls
+        self.proxy = upstream.proxy
+        self.tunnel_request = _tunnel_request(url, upstream.proxy) if url.tls and upstream.proxy is not None else b""
+        """What has the proxy open a tunnel; empty where none is needed."""
         self._prefix = url.path
         self._query = "&".join(part for part in (url.query, upstream.query) if part)
         fixed = {"host": url.authority, "accept-encoding": "identity"}
         fixed.update({name.lower(): value for name, value in upstream.headers})
+        self._before_target = ""
+        if upstream.proxy is not None and not url.tls:
+            self._before_target = f"http://{url.authority}"
+            if upstream.proxy.authorization:
+                fixed["proxy-authorization"] = upstream.proxy.authorization
         self._fixed_names = RESERVED_HEADERS | fixed.keys()
         self._fixed = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
 
@@ -62,7 +82,7 @@ class UpstreamOrigin:
         headers = [(name, value) for name, value in request.headers if name.lower() not in self._fixed_names]
         _refuse_smuggling(request.method, target, headers)
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-        head = f"{request.method} {target} HTTP/1.1\r\n{self._fixed}{lines}{_framing(request)}\r\n"
+        head = f"{request.method} {self._before_target}{target} HTTP/1.1\r\n{self._fixed}{lines}{_framing(request)}\r\n"
         # A header that is not UTF-8 arrives with its bytes as surrogates and leaves as it came.
         return head.encode("utf-8", "surrogateescape")
 
@@ -70,6 +90,12 @@ class UpstreamOrigin:
         if not self._query:
             return self._prefix + path
         return f"{self._prefix}{path}{'&' if '?' in path else '?'}{self._query}"
+
+
+def _tunnel_request(url: BaseUrl, proxy: Proxy) -> bytes:
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    login = f"proxy-authorization: {proxy.authorization}\r\n" if proxy.authorization else ""
+    return f"CONNECT {host}:{url.port} HTTP/1.1\r\nhost: {host}:{url.port}\r\n{login}\r\n".encode()
 
 
 def _framing(request: UpstreamRequest) -> str:
@@ -91,7 +117,7 @@ def _refuse_smuggling(method: str, target: str, headers: list[tuple[str, str]]) 
 
 
 class CannotConnect(Exception):
-    """Why not, in words that reveal no address."""
+    """Why not, in words that reveal no address but the proxy's."""
 
 
 Addresses = list[aiohappyeyeballs.AddrInfoType]
@@ -109,24 +135,48 @@ class Connector:
         self._origin = origin
         self._tls = tls
         self._tasks = tasks
+        self._peer = origin if origin.proxy is None else origin.proxy
         self._lookup: asyncio.Task[Addresses | CannotConnect] | None = None
 
     async def connect(self, make: Callable[[], P]) -> P:
         """Raises CannotConnect."""
+        tls, name = (self._tls_context(), self._origin.host) if self._origin.tls else (None, None)
+        connected = await self._reach()
         try:
-            return await self._connect(make)
-        # uvloop has a RuntimeError for some addresses.
+            loop = asyncio.get_running_loop()
+            _, connection = await loop.create_connection(make, sock=connected, ssl=tls, server_hostname=name)
         except (OSError, RuntimeError) as error:
             raise CannotConnect(_reason(error)) from error
+        return connection
 
-    async def _connect(self, make: Callable[[], P]) -> P:
+    async def _reach(self) -> socket.socket:
+        """A socket whose other end is the upstream, or a proxy that takes requests to it."""
+        try:
+            return await self._open()
+        # uvloop has a RuntimeError for some addresses.
+        except (OSError, RuntimeError, CannotConnect) as error:
+            reason = str(error) if isinstance(error, CannotConnect) else _reason(error)
+            through = "" if self._origin.proxy is None else f"its proxy {self._origin.proxy}: "
+            raise CannotConnect(through + reason) from error
+
+    async def _open(self) -> socket.socket:
         loop = asyncio.get_running_loop()
         connected = await aiohappyeyeballs.start_connection(
             await self._addresses(), happy_eyeballs_delay=HEAD_START_SECONDS, loop=loop
         )
-        tls, name = (self._tls(), self._origin.host) if self._origin.tls else (None, None)
-        _, connection = await loop.create_connection(make, sock=connected, ssl=tls, server_hostname=name)
-        return connection
+        if self._origin.tunnel_request:
+            try:
+                await _open_tunnel(connected, self._origin.tunnel_request)
+            except BaseException:
+                connected.close()
+                raise
+        return connected
+
+    def _tls_context(self) -> ssl.SSLContext:
+        try:
+            return self._tls()
+        except OSError as error:
+            raise CannotConnect(f"the files of its `tls` cannot be used ({_reason(error)})") from error
 
     async def _addresses(self) -> Addresses:
         lookup = self._lookup
@@ -145,10 +195,28 @@ class Connector:
         """A failure is a result: when all who asked have given up, nobody is there to take an exception."""
         loop = asyncio.get_running_loop()
         try:
-            return list(await loop.getaddrinfo(self._origin.host, self._origin.port, type=socket.SOCK_STREAM))
+            return list(await loop.getaddrinfo(self._peer.host, self._peer.port, type=socket.SOCK_STREAM))
         # A name that DNS cannot carry is a UnicodeError.
         except (OSError, UnicodeError) as error:
             return CannotConnect(_reason(error))
+
+
+async def _open_tunnel(connected: socket.socket, request: bytes) -> None:
+    """Have a proxy connect the socket to the upstream. Raises CannotConnect, OSError."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(connected, request)
+    # Nothing follows the head: under TLS the client speaks first.
+    head = b""
+    while b"\r\n\r\n" not in head:
+        piece = await loop.sock_recv(connected, TUNNEL_HEAD_MAX)
+        head += piece
+        if not piece or len(head) > TUNNEL_HEAD_MAX:
+            raise CannotConnect("it did not answer CONNECT as a proxy does")
+    status = _STATUS_LINE.match(head)
+    if status is None:
+        raise CannotConnect("it did not answer CONNECT as a proxy does")
+    if not status[1].startswith(b"2"):
+        raise CannotConnect(f"it refused CONNECT with status {status[1].decode()}")
 
 
 def _reason(error: Exception) -> str:

@@ -17,12 +17,14 @@ import asyncio
 import contextlib
 from collections import Counter, deque
 from collections.abc import Callable, Collection
+from functools import cache, partial
 
 from gateway.core.errors import UpstreamUnreachable
 from gateway.core.snapshot import Upstream
 from gateway.upstream.connect import CannotConnect, Connector, UpstreamOrigin
 from gateway.upstream.connection import ClientOptions, Connection
 from gateway.upstream.contract import FailureReason
+from gateway.upstream.tls import client_context
 
 HELD_PER_FREE = 3
 
@@ -69,7 +71,9 @@ class Pool:
         self.shares = ConnectionShares(upstream.max_connections)
         self._upstream = upstream
         self._options = options
-        self._connector = Connector(origin, lambda: options.tls, options.tasks)
+        # Files of its own are read for the first connection, and once.
+        tls = cache(partial(client_context, upstream.tls)) if upstream.tls is not None else lambda: options.tls
+        self._connector = Connector(origin, tls, options.tasks)
         self._emptied = emptied
         self._idle: deque[Connection] = deque()
         self._in_use: dict[Connection, str] = {}

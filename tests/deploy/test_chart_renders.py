@@ -61,6 +61,12 @@ MATRIX: dict[str, tuple[str, ...]] = {
         "extraVolumeMounts[0].name=more",
         "extraVolumeMounts[0].mountPath=/run/secrets",
     ),
+    "without_security_contexts": (
+        "podSecurityContext=null",
+        "securityContext=null",
+        "redis.bundled.podSecurityContext=null",
+        "redis.bundled.securityContext=null",
+    ),
 }
 
 
@@ -196,6 +202,21 @@ async def test_every_container_can_write_nowhere_and_become_nobody_else() -> Non
             assert security["readOnlyRootFilesystem"] is True
             assert security["allowPrivilegeEscalation"] is False
             assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+async def test_on_openshift_no_pod_names_a_user_or_a_group() -> None:
+    manifests = await run(*template_command(), "-f", str(CHART / "examples" / "openshift.yaml"))
+    assert manifests.count("runAsNonRoot: true") == len(("gateway", "redis", "demo upstream", "test"))
+    assert not any(fixed in manifests for fixed in ("runAsUser", "runAsGroup", "fsGroup"))
+
+
+async def test_a_pod_runs_as_the_user_of_the_values() -> None:
+    resources = await rendered("podSecurityContext.runAsUser=4711", "securityContext.readOnlyRootFilesystem=false")
+    pod = one(resources, "Deployment")["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsUser"] == 4711
+    assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is False
+    redis = one(resources, "StatefulSet", "gateway-redis")["spec"]["template"]["spec"]
+    assert redis["securityContext"]["runAsUser"] == 999
 
 
 async def test_the_charts_own_test_tells_a_gateway_that_answers_from_one_that_does_not(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import sys
 import pytest
 
 from gateway.demo.server import DemoUpstream
+from tests.hand_upstream import hand_upstream
 
 CURL = re.compile(r"^curl (?:.*\\\n)*.*$", re.MULTILINE)
 
@@ -39,6 +41,22 @@ async def test_every_model_that_a_server_lists_is_served() -> None:
     assert json.loads(plain)["model"] == odd
 
 
+async def test_a_server_behind_the_proxy_of_the_environment_is_served() -> None:
+    async with hand_upstream() as proxy:
+        environ = {"HTTP_PROXY": proxy.base_url.removesuffix("/v1"), "no_proxy": "other.invalid"}
+        process = await _start("--upstream", "http://llm.invalid/v1", **environ)
+        listing = await proxy.asked()
+        listing.answer(b'{"data": [{"id": "one"}]}')
+        assert listing.request_line == "GET http://llm.invalid/v1/models HTTP/1.1"
+        plain = asyncio.create_task(_shell(CURL.findall(await _printed(process))[0]))
+        chat = await proxy.asked()
+        chat.answer(b'{"model": "one"}')
+        assert chat.request_line == "POST http://llm.invalid/v1/chat/completions HTTP/1.1"
+        assert json.loads(await plain) == {"model": "one"}
+        process.terminate()
+        assert await process.wait() == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
@@ -55,9 +73,10 @@ def test_what_cannot_be_served_is_told_in_one_line(arguments: list[str], status:
     assert len(ended.stderr.splitlines()) == 1
 
 
-async def _start(*arguments: str) -> asyncio.subprocess.Process:
+async def _start(*arguments: str, **environ: str) -> asyncio.subprocess.Process:
     command = (sys.executable, "-m", "gateway", "serve", *arguments, "--listen", "127.0.0.1:0")
-    return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    env = os.environ | environ
+    return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=env)
 
 
 async def _printed(process: asyncio.subprocess.Process) -> str:

@@ -58,19 +58,3 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $drain := .Values.config.drain }}
 {{- add (int .Values.preStopSeconds) (include "gateway.seconds" $drain.delay) (include "gateway.seconds" $drain.timeout) 10 }}
 {{- end }}
-
-{{- define "gateway.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
-{{- end }}
-
-{{- define "gateway.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
-seccompProfile:
-  type: RuntimeDefault
-{{- end }}

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 from datetime import datetime
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,12 +14,15 @@ import pytest
 from gateway.app.snapshot_builder import price_of, snapshot
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.pricing import Price
-from gateway.core.snapshot import Caller, ConfigSnapshot, Timeouts
+from gateway.core.proxies import Proxy
+from gateway.core.snapshot import Caller, ConfigSnapshot, Timeouts, Upstream
 from gateway.core.usage import Usage
-from gateway.settings.loading import build
+from gateway.settings.loading import build, demo_settings
 from gateway.settings.models import PriceSettings
 
 KEY = "gw_secret"
+AUTHORITY = Path(__file__).parents[2] / "contract" / "upstream" / "certificates" / "authority.pem"
+BASE = {"base_url": "https://llm.corp/v1"}
 DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
 
 
@@ -28,6 +33,12 @@ def of(**changes: Any) -> ConfigSnapshot:
         "teams": {"search": {"keys": [{"name": "prod", "key": KEY}]}},
     }
     return snapshot(build(told | changes), loaded_at=1_700_000_000)
+
+
+def upstream_of(environ: dict[str, str] | None = None, **written: Any) -> Upstream:
+    settings = demo_settings(KEY, "https://llm.corp/v1", environ=environ, upstreams={"demo": BASE | written})
+    (upstream,) = snapshot(settings).upstreams()
+    return upstream
 
 
 def caller_of(team: dict[str, Any], **changes: Any) -> Caller:
@@ -296,3 +307,23 @@ def test_an_expiry_without_an_offset_is_in_the_configured_time_zone(expires: str
     assert caller.expires_ms == int(moment.timestamp() * 1000)
     assert caller.disabled
     assert caller_of({"keys": key()}).expires_ms is None
+
+
+def test_an_upstream_is_reached_through_its_own_proxy_or_that_of_the_environment() -> None:
+    environ = {"HTTPS_PROXY": "http://corporate:3128"}
+    assert upstream_of(environ, proxy="http://u:p@own:1").proxy == Proxy("own", 1, "Basic dTpw")
+    assert upstream_of(environ).proxy == Proxy("corporate", 3128)
+    assert upstream_of(environ, proxy="none").proxy is None
+    assert upstream_of().proxy is None
+
+
+def test_a_renewed_certificate_makes_another_upstream(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    shutil.copy(AUTHORITY, authority)
+    first, same = upstream_of(tls={"ca": str(authority)}), upstream_of(tls={"ca": str(authority)})
+    authority.write_bytes(authority.read_bytes() * 2)
+    renewed = upstream_of(tls={"ca": str(authority)})
+    assert first == same
+    assert first != renewed
+    assert renewed.tls is not None
+    assert (renewed.tls.ca, renewed.tls.cert, renewed.tls.key) == (str(authority), "", "")

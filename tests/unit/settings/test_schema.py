@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -7,6 +8,8 @@ from gateway.settings import json_schema
 from gateway.settings.models import Settings
 
 SCHEMA = json_schema()
+
+RE2_REPEATS_MAX = 1000
 
 
 def setting(section: str, name: str) -> dict[str, Any]:
@@ -59,3 +62,8 @@ def test_a_price_names_at_least_one_thing_in_the_schema_too() -> None:
 def test_a_limit_has_one_meter_in_the_schema_too() -> None:
     meters = [alternative["required"] for alternative in SCHEMA["$defs"]["LimitSettings"]["oneOf"]]
     assert meters == [["requests"], ["tokens"], ["input_tokens"], ["output_tokens"], ["usd"], ["concurrent"]]
+
+
+def test_no_pattern_repeats_more_often_than_helm_can_read() -> None:
+    counts = [int(count) for count in re.findall(r"\{[0-9,]*?([0-9]+)\}", json.dumps(SCHEMA))]
+    assert 0 < max(counts) <= RE2_REPEATS_MAX

@@ -1,0 +1,84 @@
+"""What must hold for a connection to an upstream: proxies that can be used, files of TLS that can be read and fit.
+
+The files are read as requests will need them, so that `gateway check` and a reload find a wrong one.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Container, Iterator
+from pathlib import Path as FilePath
+
+from gateway.core.http_syntax import read_base_url
+from gateway.core.proxies import EnvironmentProxies
+from gateway.settings.diagnostics import Diagnostic, Path
+from gateway.settings.models import Settings, TlsSettings, UpstreamSettings
+
+
+def connection_errors(settings: Settings) -> Iterator[Diagnostic]:
+    for name, upstream in settings.upstreams.items():
+        path: Path = ("upstreams", name)
+        yield from _environment(path, upstream, settings.proxies)
+        if upstream.tls is not None:
+            if not upstream.base_url.startswith("https://"):
+                yield Diagnostic(
+                    (*path, "tls"), "has no effect on a `base_url` of http://; leave it out, or use https://"
+                )
+            yield from _tls((*path, "tls"), upstream.tls)
+
+
+def connection_warnings(settings: Settings, replaced: Container[Path]) -> Iterator[Diagnostic]:
+    """`replaced` are the paths whose value came from the environment or a file."""
+    for name, upstream in settings.upstreams.items():
+        path: Path = ("upstreams", name, "proxy")
+        if upstream.proxy is not None and "@" in upstream.proxy and path not in replaced:
+            yield Diagnostic(path, "has a password in clear text in the file; take it from ${NAME} or ${file:PATH}")
+
+
+def _environment(path: Path, upstream: UpstreamSettings, proxies: EnvironmentProxies) -> Iterator[Diagnostic]:
+    if upstream.proxy is not None:
+        return
+    try:
+        url = read_base_url(upstream.base_url)
+    except ValueError:
+        return  # It has an error of its own.
+    try:
+        proxies.proxy_for(url)
+    except ValueError as error:
+        yield Diagnostic(path, f"{error}; set the variable right, or `proxy` here")
+
+
+def _tls(path: Path, tls: TlsSettings) -> Iterator[Diagnostic]:
+    if tls.key and not tls.cert:
+        yield Diagnostic((*path, "key"), "has no `cert` that it belongs to")
+    unreadable = [Diagnostic((*path, name), f"cannot be read: {why}") for name, why in _unreadable(tls)]
+    yield from unreadable
+    if unreadable:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if tls.ca:
+        try:
+            context.load_verify_locations(tls.ca)
+        except ssl.SSLError:
+            yield Diagnostic((*path, "ca"), "is not a file of certificates in PEM")
+    if tls.cert:
+        try:
+            context.load_cert_chain(tls.cert, tls.key or None, password="")
+        except ssl.SSLError:
+            holds = (
+                "and `key`, which has no password, do not fit: one certificate in PEM and its private key are needed"
+            )
+            alone = (
+                "must hold a certificate in PEM and its private key without a password; or name the key's file in `key`"
+            )
+            yield Diagnostic((*path, "cert"), holds if tls.key else alone)
+
+
+def _unreadable(tls: TlsSettings) -> Iterator[tuple[str, str]]:
+    """The settings whose file cannot be read, and why."""
+    for name, file in tls.files.items():
+        try:
+            with FilePath(file).open("rb") as opened:
+                opened.read(1)
+        except OSError as error:
+            yield name, error.strerror or "it is no usable path"
