@@ -159,8 +159,8 @@ async def test_a_total_that_is_spent_names_no_time_to_come_back() -> None:
 @pytest.mark.parametrize(
     ("limit", "kind"),
     [
-        ({"tokens": 5, "per": "minute"}, "tokens"),
-        ({"input_tokens": 5, "per": "hour"}, "tokens"),
+        ({"tokens": 1, "per": "minute"}, "tokens"),
+        ({"input_tokens": 1, "per": "hour"}, "tokens"),
         ({"tokens": 5, "per": "month"}, "tokens"),
         ({"usd": "0.000001", "per": "minute"}, "tokens"),
     ],

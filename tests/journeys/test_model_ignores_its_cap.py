@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.core.estimate import CHARACTERS_PER_STREAMED_TOKEN
+from gateway.core.text_weight import weight_of_string
 from gateway.demo import DemoScript, DemoUpstream
 from tests.whole_gateway import Json, whole_gateway
 
@@ -27,7 +28,7 @@ async def test_a_model_that_ignores_its_cap_is_stopped_where_the_quota_ends(aske
         assert reply.events[-1] == "[DONE]"
         texts = [chunk for chunk in reply.chunks if chunk["choices"] and chunk["choices"][0]["delta"].get("content")]
         words = [chunk["choices"][0]["delta"]["content"] for chunk in texts]
-        delivered = max(len(words), len("".join(words).encode()) // CHARACTERS_PER_STREAMED_TOKEN)
+        delivered = max(len(words), weight_of_string("".join(words)) // CHARACTERS_PER_STREAMED_TOKEN)
         assert 98 <= delivered <= 100
         ends = [chunk for chunk in reply.chunks if chunk["choices"] and chunk["choices"][0].get("finish_reason")]
         assert [chunk["choices"][0]["finish_reason"] for chunk in ends] == ["length"]
