@@ -1,8 +1,9 @@
-"""Property tests have no bound in time: how long an example takes says how busy the machine is."""
+"""What holds for every test."""
 
 from __future__ import annotations
 
 from hypothesis import settings
 
-settings.register_profile("no deadline", deadline=None)
-settings.load_profile("no deadline")
+# How long an example takes says more about the machine than about the code: tests of speed measure it themselves.
+settings.register_profile("gateway", deadline=None)
+settings.load_profile("gateway")
