@@ -125,9 +125,10 @@ class ChatFields(_Sampled, kw_only=True):
 
 
 class CompletionFields(_Sampled, kw_only=True):
-    """A request without output asks for the likelihood of its prompt (`echo` with `logprobs`)."""
+    """A request without output asks for the likelihood of its prompt (`echo` with `logprobs`). One without a prompt
+    begins a text, or has it as embeddings (vLLM)."""
 
-    prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+    prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)] | None = None
     max_tokens: TokensOrNone | None = None
     best_of: Choices | None = None
 
