@@ -135,8 +135,9 @@ class CompletionFields(_Sampled, kw_only=True):
     @property
     def choices(self) -> int:
         """Choices over all prompts: a list is a list of prompts, unless it is one prompt in tokens."""
-        several = isinstance(self.prompt, list) and not isinstance(self.prompt[0], int)
-        return max(self.n or 1, self.best_of or 1) * (len(self.prompt) if several else 1)
+        prompt = self.prompt
+        prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
+        return max(self.n or 1, self.best_of or 1) * prompts
 
 
 Items = str | Annotated[list[msgspec.Raw], Meta(min_length=1)] | dict[str, msgspec.Raw]
