@@ -94,7 +94,7 @@ class PlainTally:
     def close(self) -> None:
         """The answer is whole. Some servers report an error with status 200, or give something else in its place."""
         self._read()
-        if self._endpoint.cap_members and not self._is_json:
+        if self._endpoint.estimated and not self._is_json:
             self.fault = self.fault or Fault.UNKNOWN
 
     def _read(self) -> None:
