@@ -3,12 +3,15 @@
 A team has rows for each day. A row is a name (`RowName`) and its figures (`COLUMNS`). The columns after the first
 seven are zero for most requests: a row has either these seven or all.
 
-End users are chosen by clients, so there can be any number of them. A team and day keep `USER_ROWS` rows with a user;
-where they are full, a new one takes the place of the one with the lowest score, whose figures are added to a row with
-the same key, model, upstream and cost centre and the user `OTHER_USERS`. The score of a row is what it cost and the
+End users are chosen by clients, so there can be any number of them. A team and day keep the rows of `USERS_MAX` users;
+where they are full, a new one takes the place of the one with the lowest score, whose figures are added to rows with
+the same key, model, upstream and cost centre and the user `OTHER_USERS`. The score of a user is what it cost and the
 score of the one that it displaced. This is the Space-Saving algorithm (Metwally, Agrawal, El Abbadi, 2005): with N the
-cost of all requests that name a user, every row of more than N / USER_ROWS is kept, and lacks at most N / USER_ROWS
+cost of all requests that name a user, every user of more than N / USERS_MAX is kept, and lacks at most N / USERS_MAX
 that was counted before it took its place. Sums over all users are exact, and so are all other groups.
+
+A user has a row for each key, model, upstream and cost centre that it uses, `ROWS_OF_A_USER` at most: what is beyond is
+added to the others, too, so that memory is bounded.
 """
 
 from __future__ import annotations
@@ -29,8 +32,11 @@ COLUMNS = (
 
 GROUPS = ("day", "month", "team", "key", "model", "upstream", "cost_center", "user")
 
-USER_ROWS = 10_000
-"""Rows with a user that a team and day have, besides those of `OTHER_USERS`."""
+USERS_MAX = 10_000
+"""Users that have rows of a team and day, besides `OTHER_USERS`."""
+
+ROWS_OF_A_USER = 64
+"""Rows that one user has at most; settle.lua repeats it."""
 
 OTHER_USERS = "(others)"
 
@@ -105,6 +111,6 @@ def figures_of(entry: LedgerEntry) -> tuple[int, ...]:
 
 
 def weight_of(entry: LedgerEntry) -> float:
-    """What an entry adds to the score of its row: micro-dollars, and millionths of tokens, by which rows are ordered
-    that cost nothing."""
+    """What an entry adds to the score of its user: micro-dollars, and millionths of tokens, by which those are
+    ordered that cost nothing."""
     return entry.cost + (1 + entry.usage.total) / 1_000_000

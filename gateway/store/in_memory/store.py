@@ -30,7 +30,7 @@ from gateway.core.reservation import (
 )
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, UsageQuery, UsageRow
 from gateway.store.in_memory.ledger import InMemoryLedger
-from gateway.store.ledger import USER_ROWS
+from gateway.store.ledger import USERS_MAX
 
 _MARKS = 32_768
 """Settled ids in one generation; two are kept."""
@@ -63,7 +63,7 @@ class _Held:
 
 class InMemoryStore:
     def __init__(
-        self, clock: Clock, zone: ZoneInfo, hold_ttl_ms: int = HOLD_TTL_MS, user_rows: int = USER_ROWS
+        self, clock: Clock, zone: ZoneInfo, hold_ttl_ms: int = HOLD_TTL_MS, users_max: int = USERS_MAX
     ) -> None:
         self._clock = clock
         self._zone = zone
@@ -76,7 +76,7 @@ class InMemoryStore:
         self._now_ms = 0
         self._settled: set[str] = set()
         self._settled_before: set[str] = set()
-        self._ledger = InMemoryLedger(user_rows)
+        self._ledger = InMemoryLedger(users_max)
         self._estimates: dict[EstimateSubject, LearnedEstimate] = {}
 
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:

@@ -59,8 +59,12 @@ class StoreKeys:
         return f"{self._ledger_stem(team)}:u:{day}"
 
     def user_scores(self, team: str, day: str) -> str:
-        """Of the scores by which rows of end users displace one another."""
+        """Of the scores by which end users displace one another."""
         return f"{self._ledger_stem(team)}:s:{day}"
+
+    def user_names(self, team: str, day: str) -> str:
+        """Of the names of the rows that each end user has."""
+        return f"{self._ledger_stem(team)}:n:{day}"
 
     def days(self, team: str) -> str:
         """Of the days that a team's ledger has."""

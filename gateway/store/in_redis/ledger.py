@@ -9,8 +9,8 @@ A team and day have three hashes, each finer than the one before:
 settle.lua adds to all that apply in one step. A report adds the rows of the finest hash that it needs and, of each
 coarser one, what the finer does not explain. What an older gateway has settled is in the first alone, so it has a row
 without upstream; a request that named no end user has one without user. So gateways of both schemas can share a Redis,
-while one replaces the other or is put back: all of them see all requests. The scores that decide which user rows are
-kept are a sorted set.
+while one replaces the other or is put back: all of them see all requests. The scores that decide which users have rows
+are a sorted set; another hash knows the rows of each.
 
 A row is a string of little-endian doubles. The name of a row of details is a JSON array; a row of users has this name,
 a line feed and the user, nothing where it is the sum of other users.
@@ -50,7 +50,7 @@ class BillArguments(msgspec.Struct, frozen=True):
 NO_BILL = BillArguments((), (), ())
 
 
-def bill_arguments(entry: LedgerEntry, keys: StoreKeys, user_rows: int) -> BillArguments:
+def bill_arguments(entry: LedgerEntry, keys: StoreKeys, users_max: int) -> BillArguments:
     team, day = entry.team, entry.day
     hashes = (keys.ledger(team, day), keys.details(team, day), keys.days(team))
     name, figures = name_of(entry), figures_of(entry)
@@ -58,8 +58,8 @@ def bill_arguments(entry: LedgerEntry, keys: StoreKeys, user_rows: int) -> BillA
     numbers = (LEDGER_MS, len(figures), *figures)
     if not entry.user:
         return BillArguments(hashes, names, numbers)
-    user_keys = (keys.users(team, day), keys.user_scores(team, day))
-    return BillArguments((*hashes, *user_keys), (*names, entry.user), (*numbers, weight_of(entry), user_rows))
+    user_keys = (keys.users(team, day), keys.user_scores(team, day), keys.user_names(team, day))
+    return BillArguments((*hashes, *user_keys), (*names, entry.user), (*numbers, weight_of(entry), users_max))
 
 
 class Unexplained:

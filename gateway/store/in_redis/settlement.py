@@ -53,13 +53,13 @@ class Settlements:
     """Carries out settle.lua."""
 
     def __init__(
-        self, client: Router, arguments: ScriptArguments, keys: StoreKeys, timing: Timing, user_rows: int
+        self, client: Router, arguments: ScriptArguments, keys: StoreKeys, timing: Timing, users_max: int
     ) -> None:
         self._client = client
         self._arguments = arguments
         self._keys = keys
         self._timing = timing
-        self._user_rows = user_rows
+        self._users_max = users_max
         self._teams: dict[str, float] = {}
 
     async def settle(self, settlement: Settlement, position: JournalPosition) -> None:
@@ -95,7 +95,7 @@ class Settlements:
         self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
     ) -> ScriptCall:
         record = self._keys.record(batch.tag, position.process, settlement.at_ms)
-        bill = NO_BILL if entry is None else bill_arguments(entry, self._keys, self._user_rows)
+        bill = NO_BILL if entry is None else bill_arguments(entry, self._keys, self._users_max)
         keys = [record, self._keys.journal(batch.tag, position.process), *bill.keys]
         # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
         numbers = [self._timing.step_ms, position.place, LEDGER_MS, *bill.numbers]

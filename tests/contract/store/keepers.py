@@ -23,7 +23,7 @@ HOLD_TTL_MS = 600
 
 STEP_MS = HOLD_TTL_MS // HOLD_STEPS
 
-USER_ROWS = 3
+USERS_MAX = 3
 """The suite lets a day have few rows of users, since it would take long to fill it in earnest."""
 
 UTC = ZoneInfo("UTC")
@@ -68,7 +68,7 @@ class FalseClock:
 class MemoryKeeper:
     def __init__(self, zone: ZoneInfo = UTC) -> None:
         self.clock = FalseClock()
-        self.store: Store = InMemoryStore(self.clock, zone, HOLD_TTL_MS, USER_ROWS)
+        self.store: Store = InMemoryStore(self.clock, zone, HOLD_TTL_MS, USERS_MAX)
 
     async def pass_ms(self, duration_ms: int) -> None:
         self.clock.at_ms += duration_ms
@@ -114,4 +114,4 @@ def _move_record(client: Redis, key: bytes, by_ms: int) -> None:
 
 
 def redis_options(url: str, process: str = "one", timeout_s: float = PATIENCE_S) -> RedisOptions:
-    return RedisOptions(url, process, timeout_s=timeout_s, hold_ttl_ms=HOLD_TTL_MS, user_rows=USER_ROWS)
+    return RedisOptions(url, process, timeout_s=timeout_s, hold_ttl_ms=HOLD_TTL_MS, users_max=USERS_MAX)
