@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from gateway.core.reservation import LedgerEntry
 from gateway.core.usage import UsageSource
 from gateway.store.contract import UsageQuery, UsageRow
@@ -30,7 +32,7 @@ COLUMNS = (
 )
 """The figures of a row, in the order in which they are kept; others may be added at the end."""
 
-GROUPS = ("day", "month", "team", "key", "model", "upstream", "cost_center", "user")
+GROUPS = ("day", "month", "team", "key", "model", "upstream", "cost_center", "late", "user")
 
 USERS_MAX = 10_000
 """Users that have rows of a team and day, besides `OTHER_USERS`."""
@@ -42,12 +44,14 @@ OTHER_USERS = "(others)"
 
 
 class RowName(NamedTuple):
-    """What the requests of a row have in common, in a team and on a day; `user` is empty where none is named."""
+    """What the requests of a row have in common, in a team and on a day; `user` is empty where none is named, `late`
+    where the day is that of the request."""
 
     key: str
     model: str
     upstream: str = ""
     cost_center: str = ""
+    late: str = ""
     user: str = ""
 
 
@@ -57,7 +61,7 @@ class UsageSums:
     def __init__(self, query: UsageQuery) -> None:
         self._query = query
         self._places = [GROUPS.index(name) for name in query.by]
-        filters = {name: getattr(query, name) for name in ("team", "key", "model", "upstream", "user")}
+        filters = {name: getattr(query, name) for name in ("team", "key", "model", "upstream", "cost_center", "user")}
         self._filters = [(GROUPS.index(name), wanted) for name, wanted in filters.items() if wanted]
         self._sums: dict[tuple[str, ...], list[float]] = {}
 
@@ -94,7 +98,12 @@ def add_figures(rows: dict[Any, list[float]], name: Any, figures: Sequence[float
 
 
 def name_of(entry: LedgerEntry) -> RowName:
-    return RowName(entry.key, entry.model, entry.upstream, entry.cost_center, entry.user)
+    return RowName(entry.key, entry.model, entry.upstream, entry.cost_center, entry.late, entry.user)
+
+
+def moved_to(entry: LedgerEntry, open_day: str) -> LedgerEntry:
+    """An entry whose day is closed, as the first open day has it."""
+    return msgspec.structs.replace(entry, day=open_day, late=entry.late or entry.day[:7])
 
 
 def figures_of(entry: LedgerEntry) -> tuple[int, ...]:

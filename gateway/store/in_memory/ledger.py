@@ -15,6 +15,7 @@ from gateway.store.ledger import (
     UsageSums,
     add_figures,
     figures_of,
+    moved_to,
     name_of,
     weight_of,
 )
@@ -74,8 +75,11 @@ class InMemoryLedger:
     def __init__(self, users_max: int) -> None:
         self._users_max = users_max
         self._days: dict[str, dict[str, _TeamDay]] = {}
+        self.closed_until = ""
 
     def add(self, entry: LedgerEntry, today: str) -> None:
+        if entry.day < self.closed_until:
+            entry = moved_to(entry, self.closed_until)
         teams = self._days.get(entry.day)
         if teams is None:
             teams = self._days[entry.day] = {}

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.core.admission import decide
 from gateway.core.buckets import Counter, new_counter
-from gateway.core.calendar import day_of
+from gateway.core.calendar import DAY_MS, day_ms, day_of
 from gateway.core.clock import Clock
 from gateway.core.estimate import EstimateSubject, LearnedEstimate, merged
 from gateway.core.limits import Limit, Meter
@@ -133,6 +133,15 @@ class InMemoryStore:
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._ledger.rows(query)
+
+    async def close_ledger(self, until: str) -> bool:
+        if self._clock.now_ms() < day_ms(until) + DAY_MS:
+            return False
+        self._ledger.closed_until = max(until, self._ledger.closed_until)
+        return True
+
+    async def closed_until(self) -> str:
+        return self._ledger.closed_until
 
     async def share_estimates(self, learned: Mapping[EstimateSubject, LearnedEstimate]) -> None:
         self._estimates |= learned

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from datetime import date, datetime
 from struct import pack, unpack
 from typing import Protocol
 from zoneinfo import ZoneInfo
@@ -51,6 +52,10 @@ class Keeper(Protocol):
         """Set the store's clock by so much, whole steps of holds."""
         ...
 
+    def today(self) -> date:
+        """By the store's clock, in UTC."""
+        ...
+
 
 class FalseClock:
     """A clock that stands still until it is moved; it starts at noon of 2026-11-05, UTC."""
@@ -76,6 +81,9 @@ class MemoryKeeper:
     def set_clock(self, by_ms: int) -> None:
         self.clock.at_ms += by_ms
 
+    def today(self) -> date:
+        return datetime.fromtimestamp(self.clock.at_ms / 1000, tz=UTC).date()
+
 
 class RedisKeeper:
     """Redis' time cannot be moved: it passes."""
@@ -86,6 +94,10 @@ class RedisKeeper:
 
     async def pass_ms(self, duration_ms: int) -> None:
         await asyncio.sleep(duration_ms / 1000 + 0.002)
+
+    def today(self) -> date:
+        with contextlib.closing(self._servers[0].client()) as client:
+            return datetime.fromtimestamp(client.time()[0], tz=UTC).date()
 
     def set_clock(self, by_ms: int) -> None:
         """What was written is moved the other way: that is the same to the scripts."""

@@ -5,7 +5,7 @@
 -- where there is something to bill:
 --   KEYS[3]  the ledger of the team and the day: a hash of key and model to sums of the first seven figures
 --   KEYS[4]  its details: a hash of key, model, upstream and cost centre to sums of all figures
---   KEYS[5]  the days that the team's ledger has: a sorted set, scored by when each began
+--   KEYS[5]  the days that the team's ledger has: a sorted set, scored by when each began; close.lua adds "closed"
 -- and where an end user is named:
 --   KEYS[6]  the details by user: a hash
 --   KEYS[7]  the scores of the users that have rows there: a sorted set
@@ -28,15 +28,19 @@
 --   how long the journal's mark is kept, in milliseconds
 -- where there is something to bill:
 --   how long the ledger keeps a day, in milliseconds
+--   the day, in milliseconds since 1970, as if its time zone were UTC
 --   how many figures follow, and the figures
 -- and where an end user is named:
 --   what is added to the score of the user, and how many users a day has
 -- then five a due:
 --   kind, amount held, amount used beyond what admission charged, and the two terms of its kind
 --
--- Returns {1, now} where it settled, {0, now} where that had been done.
+-- Returns {1, now} where it settled, {0, now} where that had been done, and {2, now, first open day} where the day is
+-- closed: nothing was settled then.
 
 local FIRST_SCHEMA = 7
+-- A day that is younger cannot be closed.
+local LATE_MS = 2 * 86400000
 -- Scores are needed while new rows come: later, where there is no room, a new user is added to the others.
 local SCORES_MS = 8 * 86400000
 -- What one user has beyond so many rows is added to the others.
@@ -148,9 +152,15 @@ local state = call('HGET', KEYS[1], ARGV[1])
 local first_counter = 3
 local ledger_ms, billed, ledger_row, details, details_row, for_user, weight
 if #ARGV > 3 then
-  local count, bill
+  local day, count, bill
   first_counter = 6
-  ledger_ms, count, cursor = unpack_numbers('<dd', ARGV[3], cursor)
+  ledger_ms, day, count, cursor = unpack_numbers('<ddd', ARGV[3], cursor)
+  if state ~= SETTLED and now - day >= LATE_MS then
+    local open = call('ZSCORE', KEYS[5], 'closed')
+    if open and day < tonumber(open) then
+      return { 2, now, tonumber(open) }
+    end
+  end
   bill = { unpack_numbers(columns(count), ARGV[3], cursor) }
   cursor = bill[count + 1]
   if state ~= SETTLED then
