@@ -132,7 +132,7 @@ def test_a_page_that_came_too_late_to_be_given_to_the_client_is_free() -> None:
     for error, usage in ((None, estimated(1_000)), (UpstreamRefused("It did not stream."), None)):
         exchange = plain(b"x" * 4_000)
         assert exchange.tally is not None
-        exchange.tally.close()  # type: ignore[attr-defined]  # As the relay does it.
+        exchange.tally.close()
         exchange.error = error
         assert used(exchange) == usage
 
