@@ -23,6 +23,7 @@ from gateway.core.health import Change
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.pipeline import Pipeline, Services
+from gateway.runtime.descriptors import max_connections_of_clients
 from gateway.runtime.loop_lag import watch_loop_lag
 from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
@@ -36,7 +37,7 @@ from gateway.web.admin_api import AdminApi
 from gateway.web.admin_routes import AdminHandlers, AdminRoutes
 from gateway.web.body_memory import BodyMemory
 from gateway.web.cors import CorsPolicy
-from gateway.web.http_connection import Handler, Listener
+from gateway.web.http_connection import ADMIN_CLIENTS, ClientLimits, Handler, Listener
 from gateway.web.public_routes import PublicRoutes
 
 _BACKLOG = 4096
@@ -100,14 +101,15 @@ class Gateway:
     async def start(self) -> tuple[Address, Address]:
         """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError."""
         self._start_tasks()
-        data = await self._listen(self._data.handle, self._settings.listen)
-        admin = await self._listen(AdminRoutes(self.admin).handle, self._settings.admin.listen)
+        data = await self._listen(self._data.handle, self._client_limits(), self._settings.listen)
+        admin = await self._listen(AdminRoutes(self.admin).handle, ADMIN_CLIENTS, self._settings.admin.listen)
         return data, admin
 
     async def start_on_shared_port(self, port: int) -> Address:
         """Listen for clients as one of several processes; operators ask the supervisor. Raises OSError."""
         self._start_tasks()
-        return await self._listen(self._data.handle, Address(self._settings.listen.host, port), shared=True)
+        address = Address(self._settings.listen.host, port)
+        return await self._listen(self._data.handle, self._client_limits(), address, shared=True)
 
     def swap(self, loaded: LoadedSnapshot) -> ConfigSnapshot:
         """Serve requests that begin from now on under this configuration. Gives the one before."""
@@ -158,6 +160,13 @@ class Gateway:
         self._observe()
         return self._metrics.packed()
 
+    def _client_limits(self) -> ClientLimits:
+        """What the settings allow, or what the process has file descriptors for."""
+        most, possible = self._settings.max_clients, max_connections_of_clients()
+        if possible < most:
+            self._log.warning("max_clients lowered", wanted=most, connections=possible, why="file descriptors")
+        return ClientLimits(min(most, possible))
+
     def _start_tasks(self) -> None:
         self._store.start()
         self._follow_upstreams()
@@ -188,8 +197,10 @@ class Gateway:
         self._metrics.attempts.add((upstream, "unrequested_bytes"))
         self._log.warning("upstream sent bytes that answer no request", upstream=upstream)
 
-    async def _listen(self, handler: Handler, address: Address, *, shared: bool = False) -> Address:
-        listener = Listener(handler, self.services.new_id)
+    async def _listen(
+        self, handler: Handler, limits: ClientLimits, address: Address, *, shared: bool = False
+    ) -> Address:
+        listener = Listener(handler, self.services.new_id, limits)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(listener, address.host, address.port, reuse_port=shared, backlog=_BACKLOG)
         self._listeners.append((server, listener))
@@ -202,6 +213,10 @@ class Gateway:
         # From scratch each time: an upstream that a reload has removed is not reported any more.
         self._metrics.upstream_up.values = {(each.name,): int(each.up) for each in seen}
         self._metrics.unsettled.set(self._store.unsettled)
+        if self._listeners:
+            _, clients = self._listeners[0]
+            self._metrics.client_connections.set(clients.open_connections)
+            self._metrics.clients_refused.values[()] = clients.refused
         self._metrics.log_lines_dropped.values[()] = self._log.dropped()
 
     async def _exposition(self) -> tuple[bytes, str]:

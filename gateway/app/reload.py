@@ -30,7 +30,7 @@ LOOK_EVERY_S = 2.0
 READINGS = 5
 """Of a file that changes during each of them, the last reading is taken; the next look finds what came after."""
 
-_FIXED = ("listen", "admin", "workers", "timezone", "max_body", "max_body_memory", "drain", "store")
+_FIXED = ("listen", "admin", "workers", "timezone", "max_body", "max_body_memory", "max_clients", "drain", "store")
 """Settings that are read once, at the start."""
 
 Load = Callable[[str, int], Awaitable[LoadedSnapshot]]

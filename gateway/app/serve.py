@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -21,6 +20,7 @@ from gateway.app.reload import Reloader
 from gateway.app.worker_control import control_handlers
 from gateway.core.address import Address
 from gateway.runtime.control_channel import ControlChannel, ControlServer, Order
+from gateway.runtime.descriptors import allow_many_connections
 from gateway.runtime.shutdown import Shutdown
 from gateway.runtime.workers import WorkerSpec
 from gateway.settings import Settings
@@ -92,10 +92,3 @@ async def _until(shutdown: Shutdown, gateway: Gateway) -> None:
     gc.freeze()
     await shutdown.requested.wait()
     await gateway.drain(shutdown.hurried)
-
-
-def allow_many_connections() -> None:
-    """Each stream takes two file descriptors; the usual soft limit of 1,024 would end at 500 of them."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

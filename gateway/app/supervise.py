@@ -21,7 +21,7 @@ from gateway.runtime.tasks import BackgroundTasks, wait_first
 from gateway.runtime.workers import PoolConfig, WorkerPool
 from gateway.telemetry.log import Log, configure
 from gateway.web.admin_routes import AdminRoutes
-from gateway.web.http_connection import Listener
+from gateway.web.http_connection import ADMIN_CLIENTS, Listener
 
 
 class SupervisorConfig(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ async def _supervise(config: SupervisorConfig, command: Sequence[str], log: Log)
     tasks = BackgroundTasks(log.defect, events.task_failed)
     pool = WorkerPool(PoolConfig(command, config.workers, data.port), events, tasks, log.defect)
     aggregator = AdminAggregator(pool, config.workers, events, log)
-    listener = Listener(AdminRoutes(aggregator.handlers).handle, id_maker())
+    listener = Listener(AdminRoutes(aggregator.handlers).handle, id_maker(), ADMIN_CLIENTS)
     server = await asyncio.get_running_loop().create_server(listener, *config.admin)
     shutdown = Shutdown()
 

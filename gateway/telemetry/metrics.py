@@ -149,6 +149,12 @@ class Metrics:
         self.log_lines_dropped = Counter(
             "gateway_log_lines_dropped_total", "Log lines that could not be written.", values={(): 0}
         )
+        self.client_connections = Gauge("gateway_client_connections", "Connections of clients.", values={(): 0})
+        self.clients_refused = Counter(
+            "gateway_client_connections_refused_total",
+            "Connections of clients that max_clients refused, or closed idle for others.",
+            values={(): 0},
+        )
         self.loop_lag = Histogram("gateway_loop_lag_seconds", "How late the event loop was.", (), LOOP_LAG)
         self.journal_entries = Counter(
             "gateway_journal_entries_total", "Settlements that could not be made at once.", ("outcome",)
