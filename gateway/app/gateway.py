@@ -18,6 +18,7 @@ from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.app.store_lifecycle import StoreLifecycle
 from gateway.core.address import Address
 from gateway.core.clock import Clock
+from gateway.core.errors import GatewayError
 from gateway.core.estimate import Estimates
 from gateway.core.health import Change
 from gateway.core.routing import RoutingState
@@ -31,10 +32,11 @@ from gateway.settings.models import Settings
 from gateway.stages.forward import UpstreamServices
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.sampling import PERIOD_S
 from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import HealthCheck, HealthChecks
 from gateway.web.admin_api import AdminApi
-from gateway.web.admin_routes import AdminHandlers, AdminRoutes
+from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminRoutes
 from gateway.web.body_memory import BodyMemory
 from gateway.web.cors import CorsPolicy
 from gateway.web.http_connection import ADMIN_CLIENTS, ClientLimits, Handler, Listener
@@ -87,7 +89,7 @@ class Gateway:
         self._data = PublicRoutes(
             self._pipeline, settings.max_body, BodyMemory(settings.max_body_memory), CorsPolicy(settings.cors.origins)
         )
-        self._api = AdminApi(self.services, settings.admin.secret)
+        self._api = AdminApi(self.services, settings.admin.secret, self._note_admin_refusal)
         self.admin = AdminHandlers(
             self._exposition,
             self._liveness_problems,
@@ -122,7 +124,7 @@ class Gateway:
         self._follow_upstreams()
         return before
 
-    def on_reload(self, reload: Callable[[], Awaitable[list[str]]]) -> None:
+    def on_reload(self, reload: Callable[[str], Awaitable[list[str]]]) -> None:
         """What POST /admin/v1/reload does."""
         self._api.reload = reload
 
@@ -154,6 +156,7 @@ class Gateway:
         await self._health_checks.close()
         await self._client.close()
         await self._store.close()
+        self._log.report_left_out()
 
     def packed_metrics(self) -> bytes:
         """For whoever sums those of several processes."""
@@ -163,7 +166,7 @@ class Gateway:
     def _client_limits(self) -> ClientLimits:
         """What the settings allow, or what the process has file descriptors for."""
         most, possible = self._settings.max_clients, max_connections_of_clients()
-        if possible < most:
+        if possible < most and "max_clients" in self._settings.model_fields_set:
             self._log.warning("max_clients lowered", wanted=most, connections=possible, why="file descriptors")
         return ClientLimits(min(most, possible))
 
@@ -172,6 +175,7 @@ class Gateway:
         self._follow_upstreams()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
+        self.tasks.keep_running("report log lines left out", self._report_left_out)
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
@@ -183,6 +187,15 @@ class Gateway:
         self._health_checks.keep(
             HealthCheck(upstream, upstream.check_path, upstream.check_every_s) for upstream in asked
         )
+
+    def _note_admin_refusal(self, request: AdminRequest, error: GatewayError) -> None:
+        self._metrics.admin_refused.add((error.code,))
+        self._log.admin_refused(request.client_ip, request.method, request.path, error.status, error.code)
+
+    async def _report_left_out(self) -> None:
+        while True:
+            await asyncio.sleep(PERIOD_S)
+            self._log.report_left_out()
 
     def _note_health(self, change: Change) -> None:
         write = self._log.warning if change.after in ("open", "down") else self._log.info

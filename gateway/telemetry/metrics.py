@@ -90,6 +90,8 @@ class Metrics:
             self.aborted.add((by,), 0)
         for outcome in ("accepted", "refused"):
             self.config_reloads.add((outcome,), 0)
+        for code in ("admin_forbidden", "invalid_api_key"):
+            self.admin_refused.add((code,), 0)
         for outcome in ("written", "replayed", "parked", "lost"):
             self.journal_entries.add((outcome,), 0)
 
@@ -145,6 +147,9 @@ class Metrics:
         )  # fmt: skip
         self.task_failures = Counter(
             "gateway_task_failures_total", "Background tasks that failed and were restarted.", ("task",)
+        )
+        self.admin_refused = Counter(
+            "gateway_admin_requests_refused_total", "Requests to the admin API without the right to make it.", ("code",)
         )
         self.log_lines_dropped = Counter(
             "gateway_log_lines_dropped_total", "Log lines that could not be written.", values={(): 0}

@@ -30,9 +30,7 @@ from gateway.core.errors import (
     TransferCodingUnsupported,
     VersionUnsupported,
 )
-from gateway.web.errors import error_body, error_headers
-
-SERVER = "inducta-gateway"
+from gateway.web.errors import SERVER, error_body, error_headers
 
 _HEAD_MAX = 32 * 1024
 """Bytes of one header: tokens in Authorization are longer than aiohttp's default of 8 KiB allows."""
