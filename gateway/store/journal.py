@@ -62,17 +62,14 @@ class Read(NamedTuple):
 
 class Journal:
     """The journal of this process; its file is made with the first line. Raises OSError for a folder that cannot be
-    written to, or that everybody can write to."""
+    written to."""
 
     def __init__(self, folder: Path, process: str, tasks: BackgroundTasks, largest_bytes: int = LARGEST_BYTES) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(f"the folder {folder} cannot be written to")
-        rights = folder.stat()
-        if rights.st_mode & stat.S_IWOTH:
-            raise PermissionError("every user can write to it: take that right away (chmod o-w)")
-        self.is_exposed = rights.st_uid != os.geteuid() or bool(rights.st_mode & stat.S_IWGRP)
-        """Whether another user can remove what is in the folder."""
+        self.is_exposed = _is_exposed(folder.stat())
+        """Whether another user than root can remove what is in the folder."""
         self.key = JournalKey(folder)
         self.process = process
         self.path = folder / (process + SUFFIX)
@@ -230,6 +227,11 @@ def orphans(folder: Path, log_error: Callable[[str], None]) -> Iterator[Orphan]:
             yield Orphan(path, file)
         else:
             os.close(file)
+
+
+def _is_exposed(folder: os.stat_result) -> bool:
+    is_writable = folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not folder.st_mode & stat.S_ISVTX
+    return bool(is_writable) or folder.st_uid not in (os.geteuid(), 0)
 
 
 def _is_still_at(path: Path, opened: os.stat_result) -> bool:

@@ -106,8 +106,7 @@ class HttpConnection(web.RequestHandler):
         """Whether it waits for a request."""
         return self._waiter is not None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), "a listener's connections are streams"
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # only sockets come
         self._socket = transport
         super().connection_made(transport)
 

@@ -302,13 +302,7 @@ def test_a_line_can_be_read_by_people(tmp_path: Path) -> None:
     assert len(text) < 1_000
 
 
-def test_a_folder_that_everybody_can_write_to_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
-    with pytest.raises(PermissionError, match="every user can write"):
-        Journal(tmp_path, "p", sure_tasks())
-
-
-@pytest.mark.parametrize(("mode", "is_exposed"), [(0o700, False), (0o755, False), (0o770, True)])
+@pytest.mark.parametrize(("mode", "is_exposed"), [(0o700, False), (0o755, False), (0o1777, False), (0o770, True), (0o777, True)])
 def test_a_folder_that_another_user_can_write_to_is_noticed(tmp_path: Path, mode: int, is_exposed: bool) -> None:
     tmp_path.chmod(mode)
     assert Journal(tmp_path, "p", sure_tasks()).is_exposed == is_exposed
