@@ -15,6 +15,7 @@ import msgspec
 from gateway.app.admin_aggregator import AdminAggregator, WorkerEvents
 from gateway.core.address import Address
 from gateway.runtime.control_channel import Order
+from gateway.runtime.core_dumps import disable_core_dumps
 from gateway.runtime.shutdown import Shutdown
 from gateway.runtime.system_clock import id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
@@ -36,6 +37,7 @@ class SupervisorConfig(msgspec.Struct, frozen=True):
 def supervise(config: SupervisorConfig, command: Sequence[str]) -> int:
     """Serve until SIGTERM or SIGINT, then let every worker drain. The exit status. `command` runs a worker once its
     WorkerSpec is appended. Raises OSError where an address cannot be taken."""
+    disable_core_dumps()
     return asyncio.run(_supervise(config, command, configure()))
 
 

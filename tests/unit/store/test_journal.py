@@ -302,7 +302,9 @@ def test_a_line_can_be_read_by_people(tmp_path: Path) -> None:
     assert len(text) < 1_000
 
 
-@pytest.mark.parametrize(("mode", "is_exposed"), [(0o700, False), (0o755, False), (0o1777, False), (0o770, True), (0o777, True)])
+@pytest.mark.parametrize(
+    ("mode", "is_exposed"), [(0o700, False), (0o755, False), (0o1777, False), (0o770, True), (0o777, True)]
+)
 def test_a_folder_that_another_user_can_write_to_is_noticed(tmp_path: Path, mode: int, is_exposed: bool) -> None:
     tmp_path.chmod(mode)
     assert Journal(tmp_path, "p", sure_tasks()).is_exposed == is_exposed
