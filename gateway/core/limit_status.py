@@ -14,7 +14,9 @@ import msgspec
 from gateway.core.calendar import FOREVER_MS
 from gateway.core.errors import LimitRefusal, QuotaSpent, RateExceeded, RequestExceedsLimit
 from gateway.core.limits import Limit, Meter, Mode, Per, Scope
-from gateway.core.reservation import LimitStatus, Refusal, RefusalReason
+from gateway.core.reservation import LimitStatus, LimitStatuses, Refusal, RefusalReason
+
+MICRO = 1_000_000
 
 _UNITS = {Meter.REQUESTS: "requests", Meter.USD: "USD", Meter.CONCURRENT: "requests at a time"}
 
@@ -31,6 +33,7 @@ class LimitHeader(msgspec.Struct, frozen=True):
     remaining_name: str
     reset_name: str
     amount: str
+    in_dollars: bool
 
 
 def header_of(limit: Limit) -> LimitHeader | None:
@@ -44,7 +47,8 @@ def header_of(limit: Limit) -> LimitHeader | None:
         limit_name=f"{prefix}-limit-{noun}",
         remaining_name=f"{prefix}-remaining-{noun}",
         reset_name=f"{prefix}-reset-{noun}",
-        amount=_figure(limit, limit.amount, ""),
+        amount=_dollars(limit.amount) if limit.meter is Meter.USD else str(limit.amount),
+        in_dollars=limit.meter is Meter.USD,
     )
 
 
@@ -92,24 +96,27 @@ def limit_status_object(limit_status: LimitStatus) -> dict[str, Any]:
     return {**limit_object(limit_status), "left": in_unit(limit, limit_status.left), "mode": limit.mode.value}
 
 
-def limit_headers(
-    headers: Sequence[LimitHeader | None], limit_statuses: Sequence[LimitStatus], now_ms: int
-) -> list[tuple[str, str]]:
+def limit_headers(headers: Sequence[LimitHeader | None], statuses: LimitStatuses, now_ms: int) -> list[tuple[str, str]]:
     """`x-ratelimit-*` for the tightest rates and `x-quota-*` for the tightest quotas: those with the least left.
     `headers` are those of the limits, in the same order."""
-    tightest: dict[str, tuple[LimitHeader, LimitStatus]] = {}
-    for header, limit_status in zip(headers, limit_statuses, strict=False):
-        if header is None:
-            continue
-        rival = tightest.get(header.limit_name)
-        if rival is None or limit_status.left < rival[1].left:
-            tightest[header.limit_name] = header, limit_status
+    tightest: dict[str, int] = {}
+    """By the name of their header: the place of the limit, and what is left of it."""
+    least_left: dict[str, int] = {}
+    for place, (header, limit, used, held) in enumerate(
+        zip(headers, statuses.limits, statuses.used, statuses.held, strict=False)
+    ):
+        if header is not None:
+            name, left = header.limit_name, limit.burst - used - held
+            if name not in tightest or left < least_left[name]:
+                tightest[name], least_left[name] = place, left
     written: list[tuple[str, str]] = []
-    for header, limit_status in tightest.values():
-        written.append((header.limit_name, header.amount))
-        written.append((header.remaining_name, _figure(limit_status.limit, limit_status.left, "")))
-        if limit_status.resets_ms:
-            written.append((header.reset_name, duration_text(max(0, limit_status.resets_ms - now_ms))))
+    for name, place in tightest.items():
+        header, left, resets_ms = headers[place], max(0, least_left[name]), statuses.resets_ms[place]
+        assert header is not None
+        written.append((name, header.amount))
+        written.append((header.remaining_name, _dollars(left) if header.in_dollars else str(left)))
+        if resets_ms:
+            written.append((header.reset_name, duration_text(max(0, resets_ms - now_ms))))
     return written
 
 
@@ -173,8 +180,14 @@ def _whose(limit: Limit) -> str:
     return "the organisation" if limit.scope is Scope.ORGANISATION else f"{limit.scope.value} {limit.subject!r}"
 
 
-def _figure(limit: Limit, amount: int, separator: str = ",") -> str:
-    """An amount in decimal digits: a small one in dollars is not `1e-06`."""
+def _figure(limit: Limit, amount: int) -> str:
+    """An amount in decimal digits, in groups of three: a small one in dollars is not `1e-06`."""
     if limit.meter is not Meter.USD:
-        return f"{amount:{separator}}" if separator else str(amount)
-    return f"{in_unit(limit, amount):{separator}.6f}".rstrip("0").rstrip(".")
+        return f"{amount:,}"
+    return f"{in_unit(limit, amount):,.6f}".rstrip("0").rstrip(".")
+
+
+def _dollars(micro_dollars: int) -> str:
+    """The same without groups."""
+    dollars, rest = divmod(micro_dollars, MICRO)
+    return f"{dollars}.{rest:06d}".rstrip("0") if rest else str(dollars)

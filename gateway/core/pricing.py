@@ -53,7 +53,7 @@ class PriceLine(msgspec.Struct, frozen=True):
     amount: int
 
 
-class CeilingRates(msgspec.Struct, frozen=True):
+class CeilingRates(msgspec.Struct, frozen=True, cache_hash=True):
     """The most that requests with more than `above` tokens of input may cost, in pico-dollars for each unit."""
 
     above: int

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Coroutine, Hashable, Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -11,21 +13,27 @@ from gateway.core.reservation import LedgerEntry, Reservation, Settlement, Settl
 from gateway.store.in_redis.arguments import (
     LEASES,
     LONG_MS,
-    QUOTA,
     SHORT_MS,
     LimitArguments,
+    Recent,
     ScriptArguments,
     SlotBatch,
     Timing,
+    WindowArguments,
     counter_key,
     packed,
 )
 from gateway.store.in_redis.client import Router
-from gateway.store.in_redis.keys import StoreKeys, team_tag
-from gateway.store.in_redis.ledger import LEDGER_MS, NO_BILL, bill_arguments
-from gateway.store.in_redis.scripts import RENEW, SETTLE
+from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.in_redis.ledger import LEDGER_MS, BillName, bill_name
+from gateway.store.in_redis.scripts import RENEW, SETTLE, bulk
+from gateway.store.ledger import figures_of, weight_of
 
 _DAY_S = 86_400
+
+_RECENT_BILLS = 4_096
+"""Names of bills whose arguments are kept, in each of two generations."""
+
 _RENEWED_AT_ONCE = 50
 """Reservations in one call: Redis does nothing else meanwhile."""
 
@@ -49,6 +57,38 @@ class SlotHolds(msgspec.Struct, frozen=True):
     batch: SlotBatch
 
 
+class SettlementArguments:
+    """What is the same in all settlements of one batch and window whose bills have one name: the bytes around the
+    record's key, the id and the numbers."""
+
+    __slots__ = ("_fixed", "_head", "_names", "for_user")
+
+    def __init__(
+        self,
+        keys: StoreKeys,
+        timing: Timing,
+        user_rows: int,
+        batch: SlotBatch,
+        window: WindowArguments,
+        process: str,
+        bill: BillName | None,
+    ) -> None:
+        bill_keys, names = ((), ()) if bill is None else (bill.keys(keys), bill.fields())
+        self.for_user = bill is not None and bill.for_user
+        # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
+        fixed = [timing.step_ms, LEDGER_MS, LEDGER_MS, user_rows]
+        for one, terms in zip(batch.limits, window.terms, strict=True):
+            fixed += (one.kind, terms.first, terms.second)
+        known_keys = (keys.journal(batch.tag, process), *bill_keys, *window.keys)
+        self._head = SETTLE.head(1 + len(known_keys), 4 + len(names) + self.for_user)
+        self._fixed = bulk(*known_keys, LONG_MS, packed(fixed))
+        self._names = bulk(*names)
+
+    def command(self, record: str, name: str, user: str, numbers: Sequence[float]) -> bytes:
+        pieces = (self._head, bulk(record), self._fixed, bulk(name, packed(numbers)), self._names)
+        return b"".join((*pieces, bulk(user)) if self.for_user else pieces)
+
+
 class Settlements:
     """Carries out settle.lua."""
 
@@ -61,68 +101,71 @@ class Settlements:
         self._timing = timing
         self._user_rows = user_rows
         self._teams: dict[str, float] = {}
+        self._prepared: Recent[Hashable, SettlementArguments] = Recent(_RECENT_BILLS)
 
     async def settle(self, settlement: Settlement, position: JournalPosition) -> None:
         """In every slot that the settlement speaks of. What fails in one is repeated in all: each settles it once.
         Raises StoreUnavailable."""
-        limits = [line.hold.limit for line in settlement.dues]
-        batches = [batch for batch in self._arguments.slot_batches(limits) if batch.places]
-        billing = ""
-        if settlement.entry is not None:
-            await self._register_team(settlement.entry.team)
-            billing = self._arguments.billing_tag(team_tag(settlement.entry.team))
-            if all(batch.tag != billing for batch in batches):
+        entry, billing = settlement.entry, ""
+        batches: Sequence[SlotBatch] = self._arguments.slot_batches([line.hold.limit for line in settlement.dues])
+        if entry is not None:
+            if self._teams.get(entry.team, 0) <= time.monotonic():
+                await self._register_team(entry.team)
+            billing = self._arguments.billing_tag(entry.team)
+        if len(batches) > 1 or batches[0].tag != billing:
+            batches = [batch for batch in batches if batch.places]
+            if billing and all(batch.tag != billing for batch in batches):
                 batches.append(self._arguments.empty(billing))
-        if len(batches) == 1:
+        calls = [
+            self._settle_slot(settlement, entry if batch.tag == billing else None, batch, position) for batch in batches
+        ]
+        if len(calls) == 1:
             # A single call needs no task of its own.
-            entry = settlement.entry if batches[0].tag == billing else None
-            await self._settle_slot(settlement, entry, batches[0], position)
-            return
-        await asyncio.gather(
-            *[
-                self._settle_slot(settlement, settlement.entry if batch.tag == billing else None, batch, position)
-                for batch in batches
-            ]
-        )
+            await calls[0]
+        else:
+            await asyncio.gather(*calls)
 
-    async def _settle_slot(
+    def _settle_slot(
         self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
-    ) -> None:
-        call = self._settlement(settlement, entry, batch, position)
-        await self._client.run_timed(SETTLE, call.keys, call.arguments)
-
-    def _settlement(
-        self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
-    ) -> ScriptCall:
-        record = self._keys.record(batch.tag, position.process, settlement.at_ms)
-        bill = NO_BILL if entry is None else bill_arguments(entry, self._keys, self._user_rows)
-        keys = [record, self._keys.journal(batch.tag, position.process), *bill.keys]
-        # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
-        numbers = [self._timing.step_ms, position.place, LEDGER_MS, *bill.numbers]
+    ) -> Coroutine[Any, Any, list[int]]:
         window = batch.window_at(settlement.at_ms)
-        for number, place in enumerate(batch.places):
-            one, line = batch.limits[number], settlement.dues[place]
-            key, terms = window.keys[number], window.terms[number]
-            if one.kind == QUOTA and terms.first != line.hold.window_ms:
-                terms = self._arguments.windows.terms(one, line.hold.window_ms)
-                key = counter_key(one, terms)
-            keys.append(key)
-            held, used = _corrections(line, one)
-            numbers += (one.kind, held, used, terms.first, terms.second)
-        return ScriptCall(keys, (settlement.id, LONG_MS, packed(numbers), *bill.names))
+        lines = [settlement.dues[place] for place in batch.places]
+        if [line.hold.window_ms for line in lines] != window.begins:
+            window = self._arguments.window_of(batch, [line.hold.window_ms for line in lines])
+        figures = () if entry is None else figures_of(entry)
+        weight = weight_of(entry) if entry is not None and entry.user else 0
+        numbers: list[float] = [position.place, weight, len(figures), *figures]
+        for line, one in zip(lines, batch.limits, strict=True):
+            numbers += _corrections(line, one)
+        own = position.process == batch.process
+        record = (
+            batch.record(settlement.at_ms) if own else self._keys.record(batch.tag, position.process, settlement.at_ms)
+        )
+        arguments = self._arguments_of(batch, window, position.process, entry)
+        command = arguments.command(record, settlement.id, entry.user if entry is not None else "", numbers)
+        return self._client.run(SETTLE, record, command)
+
+    def _arguments_of(
+        self, batch: SlotBatch, window: WindowArguments, process: str, entry: LedgerEntry | None
+    ) -> SettlementArguments:
+        bill = None if entry is None else bill_name(entry)
+        which = (window, bill)
+        prepared = self._prepared.get(which) if process == batch.process else None
+        if prepared is None:
+            prepared = SettlementArguments(self._keys, self._timing, self._user_rows, batch, window, process, bill)
+            if process == batch.process:
+                self._prepared.put(which, prepared)
+        return prepared
 
     async def _register_team(self, team: str) -> None:
         """Put the team into the set of teams that the ledger knows, once a day. That is in a slot of its own, so no
         script can write it beside the bill: the team is put there before it, and one too many does no harm."""
-        now_s = asyncio.get_running_loop().time()
-        if self._teams.get(team, 0) > now_s:
-            return
         key = self._keys.teams()
         await asyncio.gather(
             self._client.ask(key, ("SADD", key, team)),
             self._client.ask(key, ("PEXPIRE", key, LEDGER_MS)),
         )
-        self._teams[team] = now_s + _DAY_S
+        self._teams[team] = time.monotonic() + _DAY_S
 
 
 class Renewals:
@@ -144,10 +187,9 @@ class Renewals:
             for held in by_tag.values()
             for at in range(0, len(held), _RENEWED_AT_ONCE)
         ]
-        await asyncio.gather(*[self._renew_slot(call) for call in calls])
-
-    async def _renew_slot(self, call: ScriptCall) -> None:
-        await self._client.run_timed(RENEW, call.keys, call.arguments)
+        await asyncio.gather(
+            *[self._client.run(RENEW, call.keys[0], RENEW.command(call.keys, call.arguments)) for call in calls]
+        )
 
     async def shorten_records(self, records: Iterable[str]) -> None:
         """Let these records, of which everything is known, end in an hour. Raises StoreUnavailable."""
