@@ -33,6 +33,7 @@ class LimitHeader(msgspec.Struct, frozen=True):
     remaining_name: str
     reset_name: str
     amount: str
+    capacity: int
     in_dollars: bool
 
 
@@ -48,6 +49,7 @@ def header_of(limit: Limit) -> LimitHeader | None:
         remaining_name=f"{prefix}-remaining-{noun}",
         reset_name=f"{prefix}-reset-{noun}",
         amount=_dollars(limit.amount) if limit.meter is Meter.USD else str(limit.amount),
+        capacity=limit.burst,
         in_dollars=limit.meter is Meter.USD,
     )
 
@@ -99,24 +101,23 @@ def limit_status_object(limit_status: LimitStatus) -> dict[str, Any]:
 def limit_headers(headers: Sequence[LimitHeader | None], statuses: LimitStatuses, now_ms: int) -> list[tuple[str, str]]:
     """`x-ratelimit-*` for the tightest rates and `x-quota-*` for the tightest quotas: those with the least left.
     `headers` are those of the limits, in the same order."""
-    tightest: dict[str, int] = {}
-    """By the name of their header: the place of the limit, and what is left of it."""
-    least_left: dict[str, int] = {}
-    for place, (header, limit, used, held) in enumerate(
-        zip(headers, statuses.limits, statuses.used, statuses.held, strict=False)
-    ):
+    # By name: what is left, the header, and when the limit is whole again.
+    tightest: dict[str, tuple[int, LimitHeader, int]] = {}
+    for header, used, held, resets_ms in zip(headers, statuses.used, statuses.held, statuses.resets_ms, strict=False):
         if header is not None:
-            name, left = header.limit_name, limit.burst - used - held
-            if name not in tightest or left < least_left[name]:
-                tightest[name], least_left[name] = place, left
+            left = header.capacity - used - held
+            rival = tightest.get(header.limit_name)
+            if rival is None or left < rival[0]:
+                tightest[header.limit_name] = left, header, resets_ms
     written: list[tuple[str, str]] = []
-    for name, place in tightest.items():
-        header, left, resets_ms = headers[place], max(0, least_left[name]), statuses.resets_ms[place]
-        assert header is not None
-        written.append((name, header.amount))
-        written.append((header.remaining_name, _dollars(left) if header.in_dollars else str(left)))
+    for least, header, resets_ms in tightest.values():
+        left = max(least, 0)
+        written += (
+            (header.limit_name, header.amount),
+            (header.remaining_name, _dollars(left) if header.in_dollars else str(left)),
+        )
         if resets_ms:
-            written.append((header.reset_name, duration_text(max(0, resets_ms - now_ms))))
+            written.append((header.reset_name, duration_text(resets_ms - now_ms)))
     return written
 
 
@@ -127,8 +128,8 @@ def in_unit(limit: Limit, amount: int) -> int | float:
 
 def duration_text(milliseconds: int) -> str:
     """`0s`, `120ms`, `1s`, `6m0s`, `72h0m0s`: as OpenAI writes the time until a limit resets."""
-    if 0 < milliseconds < 1000:
-        return f"{milliseconds}ms"
+    if milliseconds < 1000:
+        return f"{milliseconds}ms" if milliseconds > 0 else "0s"
     seconds, rest = divmod(milliseconds, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)

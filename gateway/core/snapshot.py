@@ -172,12 +172,13 @@ _NO_UNITS = Usage()
 
 class ChargeRules(msgspec.Struct, frozen=True):
     """The rules of several limits, column by column. `most` is what a limit can ever hold, where that bounds what one
-    request may be charged for its input: of a rate its burst."""
+    request may be charged for its input: of a rate its burst. `by_input` are the places of those that charge it."""
 
     each: tuple[int, ...]
     per_input: tuple[int, ...]
     per_output: tuple[int, ...]
     most: tuple[float, ...]
+    by_input: tuple[int, ...]
 
 
 def _charge_rules(limits: Sequence[Limit], dollars: ChargeRule) -> ChargeRules:
@@ -187,6 +188,7 @@ def _charge_rules(limits: Sequence[Limit], dollars: ChargeRule) -> ChargeRules:
         per_input=tuple([rule.per_input for rule in rules]),
         per_output=tuple([rule.per_output for rule in rules]),
         most=tuple([limit.burst if limit.is_rate else inf for limit in limits]),
+        by_input=tuple([place for place, rule in enumerate(rules) if rule.per_input]),
     )
 
 

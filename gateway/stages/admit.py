@@ -60,14 +60,13 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int) 
 def input_charges(rules: ChargeRules, entered: int, size: InputSize) -> list[int]:
     """What each limit is charged for the input. An estimate that is more than a rate ever holds would refuse for good
     what may fit: it is lowered to all that the rate holds, unless the input is certainly more."""
-    charges = []
-    for each, per_input, per_output, most in zip(
-        rules.each, rules.per_input, rules.per_output, rules.most, strict=True
-    ):
-        charge = each - (-entered * per_input // MILLION)
-        if charge > most >= each - (-least_tokens(size) * per_input // MILLION):
-            charge = int(most) + (-per_output // MILLION)  # A token of output fits, too.
-        charges.append(charge)
+    charges = [*rules.each]
+    for place in rules.by_input:
+        per_input, most = rules.per_input[place], rules.most[place]
+        charge = rules.each[place] - (-entered * per_input // MILLION)
+        if charge > most >= rules.each[place] - (-least_tokens(size) * per_input // MILLION):
+            charge = int(most) + (-rules.per_output[place] // MILLION)  # A token of output fits, too.
+        charges[place] = charge
     return charges
 
 

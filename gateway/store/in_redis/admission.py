@@ -230,23 +230,36 @@ def _amounts_of(record: bytes, request: AdmissionRequest, batch: SlotBatch) -> l
 
 
 def _reservation(request: AdmissionRequest, at_ms: int, replies: Sequence[SlotReply]) -> Reservation:
-    granted, size = replies[-1].granted, len(request.limits)
-    amounts, begins, used, held, resets_ms = [0] * size, [0] * size, [0] * size, [0] * size, [0] * size
+    amounts: list[int] = []
+    begins: list[int] = []
+    used: list[int] = []
+    held: list[int] = []
+    resets_ms: list[int] = []
+    has_shadow = False
     for reply in replies:
-        window, now_ms = reply.call.window, reply.now_ms
-        for place, amount, spent, holding, flow, scale, begin, reset_ms in zip(
-            reply.call.batch.places, reply.amounts, reply.spent, reply.held,
-            window.flows, window.scales, window.begins, window.resets, strict=True,
-        ):  # fmt: skip
-            amounts[place], begins[place], held[place] = amount, begin, holding
-            used[place] = -(-spent // scale)
-            resets_ms[place] = now_ms - (-spent // flow) if flow else reset_ms
-    limits = request.limits
-    if any(reply.call.batch.has_shadow for reply in replies):
+        window, now_ms, spent = reply.call.window, reply.now_ms, reply.spent
+        has_shadow = has_shadow or reply.call.batch.has_shadow
+        amounts += reply.amounts
+        begins += window.begins
+        held += reply.held
+        used += [-(-each // scale) for each, scale in zip(spent, window.scales, strict=True)]
+        resets_ms += [
+            now_ms - (-each // flow) if flow else whole_ms
+            for each, flow, whole_ms in zip(spent, window.flows, window.resets, strict=True)
+        ]
+    if len(replies) > 1:
+        places = [place for reply in replies for place in reply.call.batch.places]
+        order = sorted(range(len(places)), key=places.__getitem__)
+        amounts, begins, used, held, resets_ms = (
+            [column[at] for at in order] for column in (amounts, begins, used, held, resets_ms)
+        )
+    granted, limits = replies[-1].granted, request.limits
+    statuses = LimitStatuses(limits, used, held, resets_ms)
+    would_refuse: tuple[Limit, ...] = ()
+    if has_shadow:
         holds, would_refuse = _holds_in_shadow(request, replies, amounts, begins)
     else:
-        holds, would_refuse = tuple(map(Hold, limits, amounts, begins)), ()
-    statuses = LimitStatuses(limits, used, held, resets_ms)
+        holds = tuple(map(Hold, limits, amounts, begins))
     return Reservation(request.id, at_ms, granted, granted < request.most, holds, statuses, would_refuse)
 
 

@@ -9,12 +9,10 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.reservation import LedgerEntry, Reservation, Settlement, SettlementLine
+from gateway.core.reservation import LedgerEntry, Reservation, Settlement
 from gateway.store.in_redis.arguments import (
-    LEASES,
     LONG_MS,
     SHORT_MS,
-    LimitArguments,
     Recent,
     ScriptArguments,
     SlotBatch,
@@ -78,15 +76,19 @@ class SettlementArguments:
         # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
         fixed = [timing.step_ms, LEDGER_MS, LEDGER_MS, user_rows]
         for one, terms in zip(batch.limits, window.terms, strict=True):
-            fixed += (one.kind, terms.first, terms.second)
+            fixed += (one.kind, one.at_once, terms.first, terms.second)
         known_keys = (keys.journal(batch.tag, process), *bill_keys, *window.keys)
         self._head = SETTLE.head(1 + len(known_keys), 4 + len(names) + self.for_user)
         self._fixed = bulk(*known_keys, LONG_MS, packed(fixed))
         self._names = bulk(*names)
 
     def command(self, record: str, name: str, user: str, numbers: Sequence[float]) -> bytes:
-        pieces = (self._head, bulk(record), self._fixed, bulk(name, packed(numbers)), self._names)
-        return b"".join((*pieces, bulk(user)) if self.for_user else pieces)
+        key, called, figures = record.encode(), name.encode(), packed(numbers)
+        sizes = len(key), len(called), len(figures)
+        command = b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
+            self._head, sizes[0], key, self._fixed, sizes[1], called, sizes[2], figures, self._names,
+        )  # fmt: skip
+        return command + bulk(user) if self.for_user else command
 
 
 class Settlements:
@@ -128,15 +130,16 @@ class Settlements:
     def _settle_slot(
         self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
     ) -> Coroutine[Any, Any, list[int]]:
-        window = batch.window_at(settlement.at_ms)
-        lines = [settlement.dues[place] for place in batch.places]
-        if [line.hold.window_ms for line in lines] != window.begins:
-            window = self._arguments.window_of(batch, [line.hold.window_ms for line in lines])
+        dues, window = settlement.dues, batch.window_at(settlement.at_ms)
+        lines = dues if len(batch.places) == len(dues) else [dues[place] for place in batch.places]
+        begins = [line.hold.window_ms for line in lines]
+        if begins != window.begins:
+            window = self._arguments.window_of(batch, begins)
         figures = () if entry is None else figures_of(entry)
         weight = weight_of(entry) if entry is not None and entry.user else 0
         numbers: list[float] = [position.place, weight, len(figures), *figures]
-        for line, one in zip(lines, batch.limits, strict=True):
-            numbers += _corrections(line, one)
+        numbers += [line.hold.amount for line in lines]
+        numbers += [line.charged if line.hold.capped else line.actual for line in lines]
         own = position.process == batch.process
         record = (
             batch.record(settlement.at_ms) if own else self._keys.record(batch.tag, position.process, settlement.at_ms)
@@ -208,11 +211,3 @@ class Renewals:
             record = key_numbers.setdefault(slot.batch.record(slot.reservation.at_ms), len(key_numbers) + 1)
             numbers += (record, len(holding) // 3, *holding)
         return ScriptCall(list(key_numbers), (LONG_MS, packed(numbers), *[slot.reservation.id for slot in held]))
-
-
-def _corrections(line: SettlementLine, one: LimitArguments) -> tuple[int, int]:
-    """What is held no more, and what is used: admission used `requests` at once, and only what goes beyond them is
-    added."""
-    if one.at_once:
-        return 0, max(0, line.charged - line.hold.amount)
-    return line.hold.amount, 0 if one.kind == LEASES else line.charged

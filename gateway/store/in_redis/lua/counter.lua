@@ -13,7 +13,7 @@
 
 local abs, ceil, floor, max, min = math.abs, math.ceil, math.floor, math.max, math.min
 local call, pack, unpack_numbers = redis.call, struct.pack, struct.unpack
-local RATE, QUOTA = 0, 1
+local RATE, QUOTA, LEASES = 0, 1, 2
 local STEPS = 6
 local LONG, SHORT, SHORT_SIZE = '<ddddddddddd', '<dddd', 32
 local STAMP, EXPIRY, OVER, FIRST, LAST = 3, 4, 5, 6, 11

@@ -16,13 +16,13 @@
 --   length of a step of holds, in milliseconds
 --   how long the journal's mark is kept, and how long the ledger keeps a day, in milliseconds
 --   how many rows with end users a day has
---   then three a due: its kind and the two terms of that
+--   then four a due: its kind, 1 if it was used at once and not held, and the two terms of its kind
 -- ARGV[3]  reservation id
 -- ARGV[4]  numbers of this settlement:
 --   its place in the journal, 0 where it comes from none
 --   what is added to the score of the row of an end user
 --   how many figures follow, 0 where there is nothing to bill, and the figures
---   then two a due: amount held, and amount used beyond what admission charged
+--   then of each due the amount that admission charged, and of each what was used
 -- where there is something to bill:
 --   ARGV[5]  the day of the bill
 --   ARGV[6]  the field in the ledger
@@ -136,13 +136,20 @@ local counters = {}
 if state ~= SETTLED and #KEYS >= first_counter then
   local stored = call('MGET', unpack(KEYS, first_counter))
   for number = 1, #stored do
-    local at, of_due = FIXED + 3 * number - 3, GIVEN + count + 2 * number - 2
-    local kind, first, second = fixed[at + 1], fixed[at + 2], fixed[at + 3]
+    local at = FIXED + 4 * number - 4
+    local charged, actual = given[GIVEN + count + number], given[GIVEN + count + #stored + number]
+    local kind, first, second = fixed[at + 1], fixed[at + 3], fixed[at + 4]
     if in_window(kind, first, second, now) then
       local key = KEYS[first_counter + number - 1]
       local counter = current(key, stored[number], kind, first, second, now, step)
-      release(counter, last, given[of_due + 1])
-      counter[1] = counter[1] + given[of_due + 2] * counter[2]
+      if fixed[at + 2] == 1 then
+        counter[1] = counter[1] + max(0, actual - charged) * counter[2]
+      else
+        release(counter, last, charged)
+        if kind ~= LEASES then
+          counter[1] = counter[1] + actual * counter[2]
+        end
+      end
       counters[#counters + 1] = { key, counter, kind, first, second }
     end
   end
