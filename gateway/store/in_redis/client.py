@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from gateway.core.errors import StoreUnavailable
@@ -32,6 +32,9 @@ Observer = Callable[[str, str, float], None]
 
 _ATTEMPTS = 20
 _PAUSE_S = 0.01
+_SCANNED_AT_ONCE = 500
+"""Elements that one reply has, more or less."""
+
 _RETRY_MS = 1_000
 _RECENT_S = 3.0
 """For so long a refusal counts: whoever looks whether the store is healthy shall see it, and see it pass."""
@@ -162,6 +165,15 @@ class Router:
     def ask(self, key: str, command: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
         """The reply to a plain command about this key. Raises StoreUnavailable."""
         return self._call(command[0].lower(), None, command, key)
+
+    async def scan(self, command: str, key: str) -> AsyncIterator[Sequence[bytes]]:
+        """What a set, a sorted set or a hash has, piece by piece. Raises StoreUnavailable."""
+        cursor = b"0"
+        while True:
+            cursor, batch = await self.ask(key, (command, key, cursor, "COUNT", _SCANNED_AT_ONCE))
+            yield batch
+            if cursor == b"0":
+                return
 
     async def _call(self, name: str, script: LuaScript | None, command: Command | CommandMaker, key: str) -> Any:
         # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.

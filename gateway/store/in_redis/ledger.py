@@ -9,11 +9,15 @@ A team and day have three hashes, each finer than the one before:
 settle.lua adds to all that apply in one step. A report adds the rows of the finest hash that it needs and, of each
 coarser one, what the finer does not explain. What an older gateway has settled is in the first alone, so it has a row
 without upstream; a request that named no end user has one without user. So gateways of both schemas can share a Redis,
-while one replaces the other or is put back: all of them see all requests. The scores that decide which user rows are
-kept are a sorted set.
+while one replaces the other or is put back: all of them see all requests. The scores that decide which users have rows
+are a sorted set; another hash knows the rows of each.
 
-A row is a string of little-endian doubles. The name of a row of details is a JSON array; a row of users has this name,
-a line feed and the user, nothing where it is the sum of other users.
+A row is a string of little-endian doubles. The name of a row of details is a JSON array, with a fifth part where the
+requests are late: the month that they were of. A row of users has this name, a line feed and the user, nothing where
+it is the sum of other users.
+
+A closed day changes no more. Each team has the first open day beside its days, where settle.lua sees it in the same
+step; the organisation has it for all teams, so that one that is new takes it over before its first bill.
 """
 
 from __future__ import annotations
@@ -24,17 +28,21 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway.core.calendar import DAY_MS
 from gateway.core.reservation import LedgerEntry
 from gateway.store.contract import LEDGER_DAYS
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.ledger import OTHER_USERS, RowName, add_figures
 
-LEDGER_MS = LEDGER_DAYS * 86_400_000
+LEDGER_MS = LEDGER_DAYS * DAY_MS
 
-BY_MODEL, BY_UPSTREAM = 2, 4
+CLOSED = "closed"
+"""Beside the days of a team: the first open day is its score."""
+
+BY_MODEL, BY_DETAILS = 2, 5
 """How many parts the names of rows have in `ledger` and in `details`."""
 
-_DETAILS_NAME = msgspec.json.Decoder(tuple[str, str, str, str])
+_DETAILS_NAME = msgspec.json.Decoder(tuple[str, ...])
 
 NameReader = Callable[[bytes], RowName]
 RowTaker = Callable[[RowName, Sequence[float]], None]
@@ -50,22 +58,33 @@ class BillName(NamedTuple):
     model: str
     upstream: str
     cost_center: str
+    late: str
     for_user: bool
 
     def keys(self, keys: StoreKeys) -> tuple[str, ...]:
         """Those that settle.lua writes a bill to."""
         team, day = self.team, self.day
         hashes = (keys.ledger(team, day), keys.details(team, day), keys.days(team))
-        return (*hashes, keys.users(team, day), keys.user_scores(team, day)) if self.for_user else hashes
+        users = (keys.users(team, day), keys.user_scores(team, day), keys.user_names(team, day))
+        return hashes if not self.for_user else (*hashes, *users)
 
     def fields(self) -> tuple[str | bytes, ...]:
         """The day, and what the rows are called there."""
-        details = msgspec.json.encode((self.key, self.model, self.upstream, self.cost_center))
-        return self.day, f"{self.key}|{self.model}", details
+        details = self[2:7] if self.late else self[2:6]
+        return self.day, f"{self.key}|{self.model}", msgspec.json.encode(details)
 
 
 def bill_name(entry: LedgerEntry) -> BillName:
-    return BillName(entry.day, entry.team, entry.key, entry.model, entry.upstream, entry.cost_center, entry.user != "")
+    return BillName(
+        entry.day,
+        entry.team,
+        entry.key,
+        entry.model,
+        entry.upstream,
+        entry.cost_center,
+        entry.late,
+        entry.user != "",
+    )
 
 
 class Unexplained:
@@ -103,7 +122,7 @@ def details_name(field: bytes) -> RowName:
 
 def user_name(field: bytes) -> RowName:
     details, _, user = field.partition(b"\n")
-    return RowName(*_DETAILS_NAME.decode(details), user.decode() or OTHER_USERS)
+    return details_name(details)._replace(user=user.decode() or OTHER_USERS)
 
 
 def figures_in(row: bytes) -> tuple[float, ...]:

@@ -36,8 +36,8 @@ def bulk(*values: str | bytes | int) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(piece), piece) for piece in pieces])
 
 
-SCRIPTS = tuple(LuaScript(name) for name in ("admit", "settle", "renew", "give_back"))
-ADMIT, SETTLE, RENEW, GIVE_BACK = SCRIPTS
+SCRIPTS = tuple(LuaScript(name) for name in ("admit", "settle", "renew", "give_back", "close"))
+ADMIT, SETTLE, RENEW, GIVE_BACK, CLOSE = SCRIPTS
 
 LOADING = tuple(("SCRIPT", "LOAD", script.text) for script in SCRIPTS)
 """The commands that a new connection begins with, so that the server knows every script."""

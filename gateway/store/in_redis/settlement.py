@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Hashable, Iterable, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Sequence
 
 import msgspec
 
+from gateway.core.calendar import DAY_MS, day_ms, day_of_ms
 from gateway.core.reservation import LedgerEntry, Reservation, Settlement
 from gateway.store.in_redis.arguments import (
     LONG_MS,
@@ -24,11 +24,15 @@ from gateway.store.in_redis.arguments import (
 from gateway.store.in_redis.client import Router
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.in_redis.ledger import LEDGER_MS, BillName, bill_name
-from gateway.store.in_redis.scripts import RENEW, SETTLE, bulk
-from gateway.store.ledger import figures_of, weight_of
+from gateway.store.in_redis.scripts import CLOSE, RENEW, SETTLE, bulk
+from gateway.store.ledger import figures_of, moved_to, weight_of
 
 _DAY_S = 86_400
+_DAY_IS_CLOSED = 2
+"""What settle.lua returns then."""
 
+_BEGUN, _DONE = "begun", "done"
+_TEAMS_AT_ONCE = 50
 _RECENT_BILLS = 4_096
 """Names of bills whose arguments are kept, in each of two generations."""
 
@@ -65,7 +69,7 @@ class SettlementArguments:
         self,
         keys: StoreKeys,
         timing: Timing,
-        user_rows: int,
+        users_max: int,
         batch: SlotBatch,
         window: WindowArguments,
         process: str,
@@ -74,7 +78,7 @@ class SettlementArguments:
         bill_keys, names = ((), ()) if bill is None else (bill.keys(keys), bill.fields())
         self.for_user = bill is not None and bill.for_user
         # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
-        fixed = [timing.step_ms, LEDGER_MS, LEDGER_MS, user_rows]
+        fixed = [timing.step_ms, LEDGER_MS, LEDGER_MS, users_max, 0 if bill is None else day_ms(bill.day)]
         for one, terms in zip(batch.limits, window.terms, strict=True):
             fixed += (one.kind, one.at_once, terms.first, terms.second)
         known_keys = (keys.journal(batch.tag, process), *bill_keys, *window.keys)
@@ -95,13 +99,14 @@ class Settlements:
     """Carries out settle.lua."""
 
     def __init__(
-        self, client: Router, arguments: ScriptArguments, keys: StoreKeys, timing: Timing, user_rows: int
+        self, client: Router, arguments: ScriptArguments, keys: StoreKeys, timing: Timing, users_max: int
     ) -> None:
         self._client = client
         self._arguments = arguments
         self._keys = keys
         self._timing = timing
-        self._user_rows = user_rows
+        self._users_max = users_max
+        self._closings = Closings(client, keys)
         self._teams: dict[str, float] = {}
         self._prepared: Recent[Hashable, SettlementArguments] = Recent(_RECENT_BILLS)
 
@@ -127,9 +132,20 @@ class Settlements:
         else:
             await asyncio.gather(*calls)
 
-    def _settle_slot(
+    async def _settle_slot(
         self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
-    ) -> Coroutine[Any, Any, list[int]]:
+    ) -> None:
+        while True:
+            record, command = self._call(settlement, entry, batch, position)
+            outcome, _, *open_ms = await self._client.run(SETTLE, record, command)
+            if outcome != _DAY_IS_CLOSED or entry is None:
+                return
+            entry = moved_to(entry, day_of_ms(open_ms[0]))
+
+    def _call(
+        self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
+    ) -> tuple[str, bytes]:
+        """The record that it is about, and the command."""
         dues, window = settlement.dues, batch.window_at(settlement.at_ms)
         lines = dues if len(batch.places) == len(dues) else [dues[place] for place in batch.places]
         begins = [line.hold.window_ms for line in lines]
@@ -145,8 +161,8 @@ class Settlements:
             batch.record(settlement.at_ms) if own else self._keys.record(batch.tag, position.process, settlement.at_ms)
         )
         arguments = self._arguments_of(batch, window, position.process, entry)
-        command = arguments.command(record, settlement.id, entry.user if entry is not None else "", numbers)
-        return self._client.run(SETTLE, record, command)
+        user = entry.user if entry is not None else ""
+        return record, arguments.command(record, settlement.id, user, numbers)
 
     def _arguments_of(
         self, batch: SlotBatch, window: WindowArguments, process: str, entry: LedgerEntry | None
@@ -155,7 +171,7 @@ class Settlements:
         which = (window, bill)
         prepared = self._prepared.get(which) if process == batch.process else None
         if prepared is None:
-            prepared = SettlementArguments(self._keys, self._timing, self._user_rows, batch, window, process, bill)
+            prepared = SettlementArguments(self._keys, self._timing, self._users_max, batch, window, process, bill)
             if process == batch.process:
                 self._prepared.put(which, prepared)
         return prepared
@@ -168,7 +184,58 @@ class Settlements:
             self._client.ask(key, ("SADD", key, team)),
             self._client.ask(key, ("PEXPIRE", key, LEDGER_MS)),
         )
+        await self._closings.take_over(team)
         self._teams[team] = time.monotonic() + _DAY_S
+
+
+class Closings:
+    """Closes days of the ledger, team by team. Until it is done for all of them, `_BEGUN` has the day: a team that is
+    registered meanwhile takes it over, or is seen by the closing."""
+
+    def __init__(self, client: Router, keys: StoreKeys) -> None:
+        self._client = client
+        self._keys = keys
+
+    async def close(self, until: str) -> bool:
+        """As `Ledger.close_ledger`."""
+        key, open_ms = self._keys.closed(), day_ms(until)
+        if await self._client.time(key) < open_ms + DAY_MS:
+            return False
+        await self._note(_BEGUN, open_ms)
+        teams: set[bytes] = set()
+        async for batch in self._client.scan("SSCAN", self._keys.teams()):
+            teams.update(batch)
+        every = [team.decode() for team in teams]
+        for at in range(0, len(every), _TEAMS_AT_ONCE):
+            closed = await asyncio.gather(
+                *[self._close_team(team, open_ms) for team in every[at : at + _TEAMS_AT_ONCE]]
+            )
+            if not all(closed):
+                return False
+        await self._note(_DONE, open_ms)
+        return True
+
+    async def closed_until(self) -> str:
+        key = self._keys.closed()
+        open_ms = await self._client.ask(key, ("ZSCORE", key, _DONE))
+        return "" if open_ms is None else day_of_ms(int(float(open_ms)))
+
+    async def take_over(self, team: str) -> None:
+        """Close for a team that is in the set of teams from now on what is closed for all."""
+        key = self._keys.closed()
+        open_ms = await self._client.ask(key, ("ZSCORE", key, _BEGUN))
+        if open_ms is not None:
+            await self._close_team(team, int(float(open_ms)))
+
+    async def _close_team(self, team: str, open_ms: int) -> bool:
+        key = self._keys.days(team)
+        closed, _ = await self._client.run(CLOSE, key, CLOSE.command([key], (open_ms, LEDGER_MS)))
+        return closed == 1
+
+    async def _note(self, progress: str, open_ms: int) -> None:
+        key = self._keys.closed()
+        await self._client.ask(key, ("ZADD", key, "GT", open_ms, progress))
+        await self._client.ask(key, ("PEXPIRE", key, LEDGER_MS))
 
 
 class Renewals:
