@@ -6,7 +6,7 @@ from datetime import datetime, tzinfo
 
 import msgspec
 
-from gateway.core.errors import ClientGone
+from gateway.core.errors import ClientGone, UpstreamRefused
 from gateway.core.estimate import Estimates, Estimator
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Meter
@@ -54,6 +54,8 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
         return msgspec.structs.replace(reported, output=output, source=UsageSource.ESTIMATED) if is_more else reported
     if tally.is_empty and (tally.failed or (exchange.error is not None and not left)):
         return None
+    if tally.failed and isinstance(exchange.error, UpstreamRefused):
+        return None  # It came too late to be given to the client.
     return _estimated(exchange, parsed, output, tally.counted)
 
 

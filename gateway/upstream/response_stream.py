@@ -5,7 +5,8 @@ pieces wait in a buffer, and past HELD_BYTES the connection pauses reading. The 
 the last piece.
 
 Buffers give pieces back in order and decoded, a slice at a time (core/content_coding.py): however small the input of a
-compression bomb, its output is bounded by who reads.
+compression bomb, its output is bounded by who reads. Even for a reader that keeps up, no more than TURN_BYTES are
+handed over in one turn of the event loop: others run between two turns.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ HELD_BYTES = 65_536
 FED_BYTES = 65_536
 """What a decoder gets at once."""
 
+TURN_BYTES = 262_144
+"""What compressed input may become in one turn of the event loop. What is not compressed comes in reads of its own."""
+
 _ABANDONED = FailureReason("abandoned", "was abandoned before the end of its answer")
 
 
@@ -47,7 +51,7 @@ class ResponseStream:
         self._callback: Callable[[bytes], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
-        self._direct = self._paused = self._received = self._over = False
+        self._direct = self._paused = self._received = self._over = self._yields = False
 
     def head(self, status: int, headers: dict[str, str]) -> None:
         self.status = status
@@ -140,18 +144,30 @@ class ResponseStream:
     def _deliver(self) -> None:
         """Hand over what is held, as far as it is wanted, and see whether that was all."""
         try:
-            while self._callback is not None and not self._paused and (piece := self._buffer.get()):
-                self._callback(piece)
+            self._hand_over()
             if self._received and not self._buffer.size:
                 self._end()
         except CodingDamaged as error:
             self._spoil(str(error))
         self._direct = self._callback is not None and not self._paused and type(self._buffer) is PlainBuffer
         if self._connection is not None:
-            if self._paused or self._buffer.size > HELD_BYTES:
+            if self._paused or self._yields or self._buffer.size > HELD_BYTES:
                 self._connection.pause_reading()
             else:
                 self._connection.resume_reading()
+
+    def _hand_over(self) -> None:
+        left = TURN_BYTES
+        while self._callback is not None and not (self._paused or self._yields) and (piece := self._buffer.get()):
+            self._callback(piece)
+            left -= len(piece)
+            if left <= 0 and self._buffer.size:
+                self._yields = True
+                asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._yields = False
+        self._deliver()
 
     def _end(self) -> None:
         if self._failure is None:

@@ -84,7 +84,7 @@ async def test_every_key_has_an_expiry_and_a_schema_in_its_name(redis: RedisServ
     await store.settle(truth(settled, 7, bill()))
     await store.settle(Settlement("unasked", settled.at_ms - 60_000, (), bill(user="ann")))
     kept = lives(redis)
-    assert len(kept) == 13
+    assert len(kept) == 14
     assert [key for key, life_ms in kept.items() if life_ms <= 0 or key[:6] not in ("gw:1:{", "gw:2:{")] == []
 
 
@@ -509,3 +509,13 @@ def test_a_storm_of_processes_is_admitted_exactly_as_far_as_the_limit_goes(redis
     for process in processes:
         process.join()
     assert sum(counts) == 50, counts
+
+
+async def test_all_gateways_sign_journals_with_the_key_of_the_first(redis: RedisServer, store: RedisStore) -> None:
+    other = RedisStore(redis_options(redis.url, "other"), UTC)
+    assert await store.journal_key(b"1" * 32) == b"1" * 32
+    assert await other.journal_key(b"2" * 32) == b"1" * 32
+    with contextlib.closing(redis.client()) as client:
+        [name] = client.keys("*:journal-key")
+        assert client.ttl(name) > 399 * 86_400
+    await other.close()

@@ -13,6 +13,7 @@ from gateway.core.errors import (
     ShuttingDown,
     StoreUnavailable,
     UpstreamBroke,
+    UpstreamRefused,
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
@@ -125,6 +126,15 @@ def test_a_client_that_leaves_before_the_first_byte_pays_for_its_prompt() -> Non
     assert used(unanswered(gone)) == estimated(0)
     assert used(seen(error=gone)) == estimated(0)
     assert used(seen(b": processing\n\n", error=gone)) == estimated(0)
+
+
+def test_a_page_that_came_too_late_to_be_given_to_the_client_is_free() -> None:
+    for error, usage in ((None, estimated(1_000)), (UpstreamRefused("It did not stream."), None)):
+        exchange = plain(b"x" * 4_000)
+        assert exchange.tally is not None
+        exchange.tally.close()
+        exchange.error = error
+        assert used(exchange) == usage
 
 
 def test_a_client_that_leaves_a_plain_answer_pays_for_what_came() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
 
@@ -10,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.content_coding import SLICE_BYTES, CodingDamaged
-from gateway.upstream.response_stream import Buffer, DecodingBuffer, PlainBuffer, buffer_for
+from gateway.upstream.response_stream import (
+    TURN_BYTES,
+    Buffer,
+    DecodingBuffer,
+    PlainBuffer,
+    ResponseStream,
+    buffer_for,
+)
 from tests.unit.upstream.splitting import cuts, split
 
 
@@ -147,3 +155,61 @@ def test_each_known_encoding_has_its_buffer(encoding: str, kind: type) -> None:
 @pytest.mark.parametrize("encoding", ["compress", "foo", "gzip, foo"])
 def test_an_unknown_encoding_has_none(encoding: str) -> None:
     assert buffer_for(encoding) is None
+
+
+class HeldConnection:
+    """A connection whose reading is paused and resumed."""
+
+    reads = True
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+    def abort(self) -> None:
+        self.reads = False
+
+
+async def packed_response(body: bytes) -> tuple[ResponseStream, HeldConnection, list[int]]:
+    """A compressed answer that has come in one read, and what its reader was given of it, by turns of the loop."""
+    connection, given = HeldConnection(), [0]
+    response = ResponseStream("up1", connection)  # type: ignore[arg-type]  # It is only paused and resumed here.
+
+    def take(piece: bytes) -> None:
+        given[-1] += len(piece)
+
+    response.head(200, {"content-encoding": "gzip"})
+    response.deliver_to(take)
+    response.feed(gzip.compress(body))
+    response.complete()
+    return response, connection, given
+
+
+async def test_others_run_between_two_parts_of_what_a_bomb_becomes() -> None:
+    response, _, given = await packed_response(bytes(5_000_000))
+    while not response.is_over:
+        given.append(0)
+        await asyncio.sleep(0)
+    await response.finished()
+    assert sum(given) == 5_000_000
+    assert max(given) <= TURN_BYTES + SLICE_BYTES
+    assert len(given) > 5_000_000 // (TURN_BYTES + SLICE_BYTES)
+
+
+async def test_a_reader_that_pauses_or_leaves_between_two_parts_gets_no_more() -> None:
+    response, _, given = await packed_response(bytes(5_000_000))
+    response.pause()
+    taken = sum(given)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert sum(given) == taken
+    response.resume()
+    assert sum(given) > taken
+    response.abandon()
+    assert response.is_over
+    taken = sum(given)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert sum(given) == taken
