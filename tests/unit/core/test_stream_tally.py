@@ -7,13 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.endpoints import CHAT, COMPLETIONS, ENDPOINTS, Endpoint
-from gateway.core.refusals import Fault
 from gateway.core.sse import data_of
-from gateway.core.tally import HELD_MAX, KEPT_MAX, PlainTally, StreamTally
+from gateway.core.stream_tally import HELD_MAX, StreamTally
 from gateway.core.usage import Usage
 from gateway.core.usage_report import read_usage
 from tests.unit.core.recordings import needs_recordings, recordings
@@ -541,62 +540,47 @@ def test_comments_between_chunks_of_one_piece_are_no_text() -> None:
     assert (together.events, together.delivered) == (apart.events, apart.delivered) == (2, 2)
 
 
+ANNOTATION = event('{"id":"c-1","choices":[{"index":0,"finish_reason":null,"content_filter_offsets":{}}]}')
+QUIET = b": keep-alive\n\n"
+
+
+@given(
+    texts=st.lists(st.sampled_from(["a", " bc", "\\u00e9"]), max_size=4),
+    choices=st.integers(1, 2),
+    place=st.sampled_from(["alone", "in the last", "in a choice", "Groq's"]),
+    behind=st.lists(st.sampled_from([ANNOTATION, QUIET, FINISH[:0]]), max_size=3),
+    usage_at=st.integers(0, 3),
+    done=st.booleans(),
+    cuts=st.lists(st.integers(0, 900), max_size=12),
+)
+def test_usage_is_billed_and_shown_once_wherever_it_is_and_whatever_comes_behind_the_end(
+    texts: list[str], choices: int, place: str, behind: list[bytes], usage_at: int, done: bool, cuts: list[int]
+) -> None:
+    more = {
+        "in the last": f',"usage":{REPORT.decode()}',
+        "Groq's": f',"x_groq":{{"usage":{REPORT.decode()}}}',
+    }.get(place, "")
+    ends = [chunk(finish='"stop"', index=index) for index in range(choices - 1)] + [chunk(finish='"stop"', more=more)]
+    if place == "in a choice":
+        ends[-1] = FINISH.replace(b'"stop"}', b'"stop","usage":' + REPORT + b"}")
+    rest = behind[:usage_at] + ([usage_chunk()] if place == "alone" else []) + behind[usage_at:]
+    stream = b"".join([*map(chunk, texts), *ends, *rest, DONE if done else b""])
+    given, tally = told(stream, cuts=[cut for cut in cuts if cut <= len(stream)])
+    assert tally.usage == NUMBERS
+    chunks = [json.loads(data) for each in given.split(b"\n\n") if (data := data_of(each)) not in (None, b"[DONE]")]
+    assert [each for each in chunks if each.get("usage") and not each["choices"]] == []
+    if place in {"alone", "in the last"}:
+        assert [each["usage"] for each in chunks if each.get("usage")] == [USAGE]
+    said = [choice for each in chunks for choice in each["choices"]]
+    assert "".join(choice["delta"].get("content", "") for choice in said if "delta" in choice) == "".join(
+        json.loads(f'"{text}"') for text in texts
+    )
+    assert sum(choice["finish_reason"] is not None for choice in said) == choices
+
+
 def test_comments_and_the_end_are_no_text() -> None:
     quiet = b": OPENROUTER PROCESSING\n\n"
     _, tally = told(quiet * 50 + chunk("a") + quiet + DONE)
     assert tally.events == 1
     _, apart = told(quiet + chunk("a") + DONE, cuts=[len(quiet), len(quiet + chunk("a"))])
     assert apart.events == 1
-
-
-PLAIN_REPORT = json.dumps({"prompt_tokens": 12, "completion_tokens": 45, "total_tokens": 57}).encode()
-PLAIN_NUMBERS = Usage(12, 45)
-
-
-def plain(body: bytes, step: int = 10**9, *, fault: Fault | None = None) -> PlainTally:
-    tally = PlainTally(CHAT, fault=fault)
-    for at in range(0, len(body), step):
-        tally.feed(body[at : at + step])
-    return tally
-
-
-def body_of(size: int, *, first: bool = False) -> bytes:
-    """A body of about this size, of which no middle can be left out unseen."""
-    content = '"choices":[{"message":{"content":"\\"usage\\": {}"}},[' + "[1.5]," * (size // 6) + "0]]"
-    usage = f'"usage":{PLAIN_REPORT.decode()}'
-    return ("{" + (f"{usage},{content}" if first else f"{content},{usage}") + "}\n").encode()
-
-
-@pytest.mark.parametrize("first", [False, True])
-@pytest.mark.parametrize("size", [0, 1_000, KEPT_MAX - 200, KEPT_MAX - 10, KEPT_MAX, 5 * KEPT_MAX])
-@pytest.mark.parametrize("step", [997, 65_536, 10**9])
-def test_the_usage_of_a_plain_answer_is_found_at_either_end(size: int, first: bool, step: int) -> None:
-    body = body_of(size, first=first)
-    tally = plain(body, step)
-    assert tally.usage == PLAIN_NUMBERS
-
-
-@settings(deadline=None, max_examples=20)
-@given(st.integers(-400, 400), st.integers(1, 400))
-def test_usage_at_the_border_of_what_is_kept_is_found(offset: int, last: int) -> None:
-    body = body_of(KEPT_MAX + offset)
-    tally = PlainTally(CHAT)
-    tally.feed(body[:-last])
-    tally.feed(body[-last:])
-    assert tally.usage == PLAIN_NUMBERS
-
-
-@pytest.mark.parametrize("body", [b"", b"not json", b"[]", b'{"usage":null}', b'{"usage":{"a":1e999}}', b"\xff"])
-def test_a_plain_answer_without_usage_has_none(body: bytes) -> None:
-    assert plain(body).usage is None
-
-
-def test_an_error_body_has_neither_usage_nor_text() -> None:
-    tally = plain(b'{"error":{"message":"bad"},"usage":' + PLAIN_REPORT + b"}", fault=Fault.CALLER)
-    assert (tally.usage, tally.delivered, tally.failed) == (None, 0, True)
-
-
-@given(st.binary(max_size=100))
-def test_no_plain_body_raises(body: bytes) -> None:
-    for wrapped in (body, b'{"usage":' + body + b"}", b"x" * KEPT_MAX + b'"usage":' + body + b"}"):
-        plain(wrapped).usage  # noqa: B018
