@@ -145,6 +145,9 @@ def _fault_of(message: RawRequestMessage) -> GatewayError | None:
     # What could not be parsed has headers of no kind.
     if "transfer-encoding" not in message.headers:
         return None
+    if message.version < HttpVersion11:
+        # A proxy in between that does not know chunks sees another end of the body (RFC 9112, section 6.1).
+        return RequestMalformed("The request is not valid HTTP: HTTP/1.0 has no transfer-encoding.")
     codings = message.headers.getall("transfer-encoding")
     if len(codings) > 1 or codings[0].lower() != "chunked":
         named = ", ".join(codings)[:100]
