@@ -79,11 +79,11 @@ def check_token(headers: Mapping[str, str], token: str) -> None:
 
 async def content_of(path: str, services: Services, query: Mapping[str, str]) -> JsonObject:
     """The JSON at a path. Raises UrlUnknown, FieldInvalid, StoreUnavailable."""
-    name, _, rest = path.removeprefix(PREFIX).partition("/")
+    name, slash, rest = path.removeprefix(PREFIX).partition("/")
     if name == "keys" and rest:
         return _one_key(services, rest)
     content = PAGES.get(name)
-    if content is None or rest:
+    if content is None or slash:
         raise UrlUnknown(f"There is nothing at {path[:200]!r}; there are {', '.join(PREFIX + page for page in PAGES)}.")
     return await content(services, query)
 
