@@ -19,7 +19,8 @@ from gateway.core.limit_status import rfc3339
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.pipeline import Services
 from gateway.store.usage_report import REPORTS, JsonObject, Report, json_list
-from gateway.web.admin_routes import PREFIX, AdminRequest, AdminResponse, error_response, json_response
+from gateway.web.admin_openapi import PREFIX
+from gateway.web.admin_routes import AdminRequest, AdminResponse, error_response, json_response
 
 Reload = Callable[[], Awaitable[list[str]]]
 """Reloads the configuration's file, and gives what is wrong with it."""

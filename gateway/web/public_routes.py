@@ -27,11 +27,10 @@ from gateway.web.body_memory import BodyMemory
 from gateway.web.client_hints import CLIENT_APIS, UnservedRequest, api_of, unknown_url
 from gateway.web.cors import CorsPolicy
 from gateway.web.errors import JSON
+from gateway.web.public_openapi import HEALTH_PATH
 from gateway.web.public_pages import PAGES, Page, PageRequest
 from gateway.web.request_body import ClientBody
 from gateway.web.response_writer import HttpResponseWriter
-
-HEALTH_PATH = "/healthz"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
