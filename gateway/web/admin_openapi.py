@@ -48,7 +48,7 @@ _SERVED = (
 )
 
 
-class _Route(NamedTuple):
+class _DescribedPage(NamedTuple):
     summary: str
     schema: Schema
     parameters: tuple[str, ...] = ()
@@ -61,22 +61,24 @@ def _listed(schema: Schema) -> Schema:
 
 
 _STATE = an_object(status=TEXT)
-ROUTES: Mapping[str, _Route] = {
-    "/metrics": _Route("Metrics, as Prometheus reads them.", TEXT, content_type="text/plain"),
-    "/healthz": _Route("Whether the gateway lives; 503 says why it has to be restarted.", _STATE),
-    "/readyz": _Route("Whether the gateway wants traffic; 503 says why not.", _STATE),
-    PATH: _Route("This description.", {"type": "object"}),
-    f"{PREFIX}usage": _Route(
+ROUTES: Mapping[str, _DescribedPage] = {
+    "/metrics": _DescribedPage("Metrics, as Prometheus reads them.", TEXT, content_type="text/plain"),
+    "/healthz": _DescribedPage("Whether the gateway lives; 503 says why it has to be restarted.", _STATE),
+    "/readyz": _DescribedPage("Whether the gateway wants traffic; 503 says why not.", _STATE),
+    PATH: _DescribedPage("This description.", {"type": "object"}),
+    f"{PREFIX}usage": _DescribedPage(
         "What the ledger holds, by group.",
         an_object(rows=a_list(reference("Usage")), total=reference("Usage")),
         ("by", "since", "until", "team", "key", "model", "user", "upstream", "sort", "top"),
     ),
-    f"{PREFIX}limits": _Route("Every limit, and how it stands.", _listed(reference("LimitStatus")), ("team",)),
-    f"{PREFIX}teams": _Route("The teams and the ids of their keys.", _listed(an_object(name=TEXT, keys=a_list(TEXT)))),
-    f"{PREFIX}keys": _Route("The keys, never a secret.", _listed(reference("Key")), ("team",)),
-    f"{PREFIX}keys/{{id}}": _Route("One key.", reference("Key")),
-    f"{PREFIX}upstreams": _Route("The model servers and their health.", _listed(reference("Upstream"))),
-    f"{PREFIX}reload": _Route(
+    f"{PREFIX}limits": _DescribedPage("Every limit, and how it stands.", _listed(reference("LimitStatus")), ("team",)),
+    f"{PREFIX}teams": _DescribedPage(
+        "The teams and the ids of their keys.", _listed(an_object(name=TEXT, keys=a_list(TEXT)))
+    ),
+    f"{PREFIX}keys": _DescribedPage("The keys, never a secret.", _listed(reference("Key")), ("team",)),
+    f"{PREFIX}keys/{{id}}": _DescribedPage("One key.", reference("Key")),
+    f"{PREFIX}upstreams": _DescribedPage("The model servers and their health.", _listed(reference("Upstream"))),
+    f"{PREFIX}reload": _DescribedPage(
         "Reloads the configuration file; 400 says what is wrong with it.",
         an_object(taken_up={"type": "boolean"}, problems=a_list(TEXT)),
         method="post",
@@ -141,7 +143,7 @@ def admin_document() -> bytes:
     return document("inducta-gateway, for operators", description, paths, components)
 
 
-def _operation(path: str, route: _Route) -> Operation:
+def _operation(path: str, route: _DescribedPage) -> Operation:
     known: list[Schema] = [{"name": name, "in": "query", "schema": TEXT} for name in route.parameters]
     if path.endswith("{id}"):
         known.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}})

@@ -66,6 +66,12 @@ _ANTHROPIC_ERROR: Schema = {
     "required": ["type", "error"],
 }
 
+_GEMINI_ERROR = an_object(error=an_object(code=COUNT, message=TEXT, status=TEXT, details=a_list(ANYTHING)))
+_ERROR_OF_ANY_API: Schema = {
+    "description": "Of a page, an error has the shape of the API that the client's headers are of.",
+    "anyOf": [reference("Error"), reference("AnthropicError"), reference("GeminiError")],
+}
+
 
 @cache
 def public_document() -> bytes:
@@ -86,6 +92,8 @@ def public_document() -> bytes:
             "Model": _MODEL,
             "AnthropicError": _ANTHROPIC_ERROR,
             "AnthropicErrorDetail": an_object(type=TEXT, message=TEXT),
+            "GeminiError": _GEMINI_ERROR,
+            "ErrorOfAnyApi": _ERROR_OF_ANY_API,
         },
     }
     return document("inducta-gateway", _DESCRIPTION, paths, components)
@@ -99,6 +107,8 @@ def _endpoint(row: Endpoint, body: Schema) -> Operation:
     served = {"application/json": {"schema": ANYTHING}}
     if row.stream_format is not None or row.terminal_events:
         served["text/event-stream"] = {"schema": TEXT}
+    if row.stream_format is None:
+        served["*/*"] = {"schema": ANYTHING}  # Audio, images and subtitles are relayed as they come.
     schema = "AnthropicError" if row.dialect is Dialect.ANTHROPIC else "Error"
     return {
         "operationId": row.name,
@@ -119,7 +129,7 @@ def _page(path: str, method: str) -> Operation:
         "summary": summary,
         "security": [] if path in _WITHOUT_KEY else _NEEDS_KEY,
         "parameters": list(_parameters(path)),
-        "responses": {"200": answer(summary, schema), **errors_of(_serves)},
+        "responses": {"200": answer(summary, schema), **errors_of(_serves, "ErrorOfAnyApi")},
     }
     if path == ROOT.path:
         operation["responses"]["200"]["content"]["text/html"] = {"schema": TEXT}
