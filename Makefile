@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 WORKERS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+SOAK_MINUTES ?= 30
 UPGRADE ?=
 
 INSTALL := $(BIN)/python -m pip --quiet --disable-pip-version-check install
@@ -15,9 +16,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--custom-compile-command "make lock" $(UPGRADE)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 PARSERS := tests/parsers/npm
+OPENAPI := .tools/openapi
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-parsers quick lint types layers unit bench format lock redis-server clean distclean
+.PHONY: help demo test test-parsers test-openapi soak quick lint types layers unit bench format lock redis-server clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +36,12 @@ quick: redis-server $(VENV)/.dev ## every test but the slow ones
 
 test-parsers: $(PARSERS)/node_modules/.package-lock.json $(VENV)/.dev ## what the gateway judges is what servers in Python, Go and Node.js read
 	PARSERS=required $(PYTEST) tests/parsers $(PYTEST_ARGS)
+
+test-openapi: $(OPENAPI)/.done $(VENV)/.dev ## both listeners answer what their /openapi.json says, whatever is sent
+	$(BIN)/python -m tests.openapi $(OPENAPI)/bin/schemathesis
+
+soak: redis-server $(VENV)/.dev ## 30 minutes of everything that happens to a gateway; SOAK_MINUTES= for another time
+	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES)
 
 unit: $(VENV)/.dev ## the tests without network or processes
 	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
@@ -60,6 +68,7 @@ lock: $(VENV)/.dev ## write requirements/*.txt anew after a change of pyproject.
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/runtime.txt -o requirements/dev.txt
+	$(COMPILE) requirements/openapi.in -o requirements/openapi.txt
 
 clean: ## remove what was built and every cache
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -88,6 +97,11 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 
 $(PARSERS)/node_modules/.package-lock.json: $(PARSERS)/package-lock.json
 	cd $(PARSERS) && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+$(OPENAPI)/.done: requirements/openapi.txt | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv $(OPENAPI)
+	$(OPENAPI)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements/openapi.txt
 	@touch $@
 
 redis-server:

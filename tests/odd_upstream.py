@@ -88,7 +88,7 @@ async def _in_pieces(turn: _Turn) -> bool:
 
 
 async def _late(turn: _Turn) -> bool:
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(LATE_S)
     return await _plain(turn)
 
 
@@ -197,6 +197,7 @@ UNASKED: tuple[Oddity, ...] = (_second_answer_later,)
 FAILING: tuple[Oddity, ...] = (
     *(_shorter_than_its_length, _closes_before, _resets_midway, _no_http, _fails, _two_framings),
 )
+LATE_S = 0.02
 EARLY_SHARE = 0.1
 """Of the requests that are answered before their body has been read."""
 FAILING_SHARE = 0.08
