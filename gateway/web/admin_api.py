@@ -18,13 +18,14 @@ from gateway.core.health import ModelStatus, UpstreamStatus
 from gateway.core.limit_status import rfc3339
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.pipeline import Services
-from gateway.store.usage_report import REPORTS, JsonObject, Report, json_list
+from gateway.store.usage_report import REPORTS, JsonObject, Report, close_month, json_list
 from gateway.web.admin_openapi import PREFIX
 from gateway.web.admin_routes import AdminRequest, AdminResponse, error_response, json_response
 
 Reload = Callable[[], Awaitable[list[str]]]
 """Reloads the configuration's file, and gives what is wrong with it."""
 
+Action = Callable[[AdminRequest], Awaitable[AdminResponse]]
 Content = Callable[[Services, Mapping[str, str]], Awaitable[JsonObject]]
 
 
@@ -34,6 +35,9 @@ class AdminApi:
     def __init__(self, services: Services, token: str) -> None:
         self.reload: Reload | None = None
         """None where there is no file."""
+
+        self.actions: Mapping[str, Action] = {"reload": self._reload, "usage/close": self._close_month}
+        """What POST to a path does."""
 
         self._services = services
         self._token = token
@@ -54,19 +58,23 @@ class AdminApi:
 
     async def _answer(self, request: AdminRequest) -> AdminResponse:
         check_token(request.headers, self._token)
-        if request.path == PREFIX + "reload":
-            return await self._reload(request.method)
+        action = self.actions.get(request.path.removeprefix(PREFIX))
+        if action is not None:
+            if request.method != "POST":
+                raise MethodNotAllowed("Use POST: this changes something.", allow="POST")
+            return await action(request)
         if request.method != "GET":
             raise MethodNotAllowed("Use GET to read this page.", allow="GET")
         return json_response(200, await content_of(request.path, self._services, request.query))
 
-    async def _reload(self, method: str) -> AdminResponse:
-        if method != "POST":
-            raise MethodNotAllowed("Use POST to reload the configuration.", allow="POST")
+    async def _reload(self, _request: AdminRequest) -> AdminResponse:
         if self.reload is None:
             raise FieldInvalid("This gateway was started without a configuration file.")
         problems = await self.reload()
         return json_response(400 if problems else 200, {"taken_up": not problems, "problems": problems})
+
+    async def _close_month(self, request: AdminRequest) -> AdminResponse:
+        return json_response(200, await close_month(self._services.store, request.query))
 
 
 def check_token(headers: Mapping[str, str], token: str) -> None:

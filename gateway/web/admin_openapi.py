@@ -61,6 +61,7 @@ def _listed(schema: Schema) -> Schema:
 
 
 _STATE = an_object(status=TEXT)
+_FLAG: Schema = {"type": "boolean"}
 ROUTES: Mapping[str, _DescribedPage] = {
     "/metrics": _DescribedPage("Metrics, as Prometheus reads them.", TEXT, content_type="text/plain"),
     "/healthz": _DescribedPage("Whether the gateway lives; 503 says why it has to be restarted.", _STATE),
@@ -69,7 +70,13 @@ ROUTES: Mapping[str, _DescribedPage] = {
     f"{PREFIX}usage": _DescribedPage(
         "What the ledger holds, by group.",
         an_object(rows=a_list(reference("Usage")), total=reference("Usage")),
-        ("by", "since", "until", "team", "key", "model", "user", "upstream", "sort", "top"),
+        ("by", "since", "until", "month", "team", "key", "model", "user", "upstream", "cost_center", "sort", "top"),
+    ),
+    f"{PREFIX}usage/close": _DescribedPage(
+        "Closes a month and those before it: they do not change any more.",
+        an_object(month=an_object(name=TEXT, final=_FLAG)),
+        ("month",),
+        method="post",
     ),
     f"{PREFIX}limits": _DescribedPage("Every limit, and how it stands.", _listed(reference("LimitStatus")), ("team",)),
     f"{PREFIX}teams": _DescribedPage(
@@ -80,12 +87,11 @@ ROUTES: Mapping[str, _DescribedPage] = {
     f"{PREFIX}upstreams": _DescribedPage("The model servers and their health.", _listed(reference("Upstream"))),
     f"{PREFIX}reload": _DescribedPage(
         "Reloads the configuration file; 400 says what is wrong with it.",
-        an_object(taken_up={"type": "boolean"}, problems=a_list(TEXT)),
+        an_object(taken_up=_FLAG, problems=a_list(TEXT)),
         method="post",
     ),
 }
 
-_FLAG: Schema = {"type": "boolean"}
 _KEY = an_object(
     id=TEXT,
     name=TEXT,
@@ -152,7 +158,7 @@ def _operation(path: str, route: _DescribedPage) -> Operation:
         responses["503"] = answer(route.summary, an_object(status=TEXT, because=a_list(TEXT)))
     if route.method == "post":
         either = {"anyOf": [route.schema, reference("Error")]}
-        responses["400"] = answer("The file is not valid, or there is none.", either)
+        responses["400"] = answer("It cannot be done, or the file is not valid.", either)
     security: list[Schema] = [{"token": []}] if path.startswith(PREFIX) else []
     return {"summary": route.summary, "security": security, "parameters": known, "responses": responses}
 

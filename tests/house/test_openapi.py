@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from gateway.core.endpoints import ENDPOINTS
 from gateway.core.errors import AdminForbidden, ClientGone, GatewayError, NoWorker
-from gateway.store.usage_report import FIGURES
+from gateway.pipeline import Services
+from gateway.store.usage_report import FIGURES, USAGE_PARAMETERS
 from gateway.web.admin_api import PAGES as ADMIN_PAGES
+from gateway.web.admin_api import AdminApi
 from gateway.web.admin_openapi import PREFIX, admin_document
 from gateway.web.admin_routes import AdminHandlers, AdminRoutes
 from gateway.web.public_openapi import HEALTH_PATH, public_document
@@ -36,7 +38,8 @@ def test_every_admin_route_is_described_and_no_other() -> None:
     listener = AdminRoutes(AdminHandlers(*[_never] * len(AdminHandlers._fields)))
     served = {(path, method) for path in listener.pages for method in WITHOUT_BODY}
     served |= {(PREFIX + page, "get") for page in ADMIN_PAGES} | {(f"{PREFIX}keys/{{id}}", "get")}
-    assert operations(ADMIN) == served | {(f"{PREFIX}reload", "post")}
+    api = AdminApi(cast(Services, None), "token")
+    assert operations(ADMIN) == served | {(PREFIX + action, "post") for action in api.actions}
 
 
 def test_every_field_that_is_read_is_described() -> None:
@@ -59,6 +62,11 @@ def test_every_error_is_described_on_the_listener_that_answers_it() -> None:
 
 def test_usage_has_the_figures_of_the_report() -> None:
     assert set(ADMIN["components"]["schemas"]["Usage"]["properties"]) == set(FIGURES)
+
+
+def test_usage_takes_the_parameters_of_the_report() -> None:
+    described = ADMIN["paths"][f"{PREFIX}usage"]["get"]["parameters"]
+    assert {parameter["name"] for parameter in described} == set(USAGE_PARAMETERS)
 
 
 def test_every_reference_leads_somewhere() -> None:

@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from tests.soak.world import FLAKY, LEFT, LIMITED, POLL_S,
-    START_S, STEADY, World, configuration, key_of
+from tests.soak.world import FLAKY, LEFT, LIMITED, POLL_S, START_S, STEADY, World, configuration, key_of
 from tests.whole_gateway import Json
 
 LOOPS: dict[str, int] = {STEADY: 10, LEFT: 8, FLAKY: 6, LIMITED: 2}
