@@ -8,7 +8,6 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 WORKERS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-SOAK_MINUTES ?= 30
 UPGRADE ?=
 
 INSTALL := $(BIN)/python -m pip --quiet --disable-pip-version-check install
@@ -16,11 +15,12 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--custom-compile-command "make lock" $(UPGRADE)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 PARSERS := tests/parsers/npm
-OPENAPI := .tools/openapi
+# What has a target of its own, since it needs more than this environment.
+WITHOUT_OTHERS := --ignore=tests/parsers --ignore=tests/clients/programs
 FOCUS := .tools/focus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-parsers test-openapi test-focus soak quick lint types layers unit bench format lock redis-server clean distclean
+.PHONY: help demo test test-parsers test-focus quick lint types layers unit bench format lock redis-server clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,19 +30,13 @@ demo: $(VENV)/.runtime ## run the gateway with a demo upstream, or before a real
 	else exec $(BIN)/gateway serve --demo; fi
 
 test: lint types layers redis-server ## lint, types, layers and every test; PYTEST_ARGS= passes on
-	$(PYTEST) --ignore=tests/parsers $(PYTEST_ARGS)
+	$(PYTEST) $(WITHOUT_OTHERS) $(PYTEST_ARGS)
 
 quick: redis-server $(VENV)/.dev ## every test but the slow ones
-	$(PYTEST) -m "not slow" --ignore=tests/parsers $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(WITHOUT_OTHERS) $(PYTEST_ARGS)
 
 test-parsers: $(PARSERS)/node_modules/.package-lock.json $(VENV)/.dev ## what the gateway judges is what servers in Python, Go and Node.js read
 	PARSERS=required $(PYTEST) tests/parsers $(PYTEST_ARGS)
-
-test-openapi: $(OPENAPI)/.done $(VENV)/.dev ## both listeners answer what their /openapi.json says, whatever is sent
-	$(BIN)/python -m tests.openapi $(OPENAPI)/bin/schemathesis
-
-soak: redis-server $(VENV)/.dev ## 30 minutes of everything that happens to a gateway; SOAK_MINUTES= for another time
-	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES)
 
 test-focus: $(FOCUS)/bin/focus-validator $(VENV)/.dev ## the rows of `gateway usage --focus` pass the FinOps validator (needs Python 3.12 or 3.13)
 	FOCUS_VALIDATOR=$< $(BIN)/python -m pytest tests/unit/finance/test_focus.py $(PYTEST_ARGS)
@@ -72,7 +66,6 @@ lock: $(VENV)/.dev ## write requirements/*.txt anew after a change of pyproject.
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/runtime.txt -o requirements/dev.txt
-	$(COMPILE) requirements/openapi.in -o requirements/openapi.txt
 
 clean: ## remove what was built and every cache
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -108,11 +101,6 @@ $(PARSERS)/node_modules/.package-lock.json: $(PARSERS)/package-lock.json
 	cd $(PARSERS) && npm ci --silent --no-audit --no-fund
 	@touch $@
 
-$(OPENAPI)/.done: requirements/openapi.txt | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m venv $(OPENAPI)
-	$(OPENAPI)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements/openapi.txt
-	@touch $@
-
 redis-server:
 	@command -v redis-server >/dev/null \
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
@@ -121,3 +109,5 @@ redis-server:
 		"apt-get install redis-server. On macOS: brew install redis" >&2; exit 1; }
 
 include deploy.mk
+include robustness.mk
+include clients.mk
