@@ -6,7 +6,7 @@ from datetime import datetime, tzinfo
 
 import msgspec
 
-from gateway.core.errors import ClientGone
+from gateway.core.errors import ClientGone, UpstreamRefused
 from gateway.core.estimate import Estimates, Estimator
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Meter
@@ -54,6 +54,8 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
         return msgspec.structs.replace(reported, output=output, source=UsageSource.ESTIMATED) if is_more else reported
     if tally.is_empty and (tally.failed or (exchange.error is not None and not left)):
         return None
+    if tally.failed and isinstance(exchange.error, UpstreamRefused):
+        return None  # It came too late to be given to the client.
     return _estimated(exchange, parsed, output, tally.counted)
 
 
@@ -106,11 +108,19 @@ def _actual(hold: Hold, usage: Usage, cost: int) -> int:
 
 
 def _estimated(exchange: Exchange, parsed: ParsedRequest, output: int, counted: Usage = _NOTHING) -> Usage:
-    """Usage that is not reported. Where tokens are not the measure there are none, and the counted units are all."""
+    """Usage that is not reported. Where tokens are not the measure there are none, and the units are all."""
     if not parsed.endpoint.estimated:
-        return counted
+        return _with_units(counted, parsed)
     entered = exchange.estimated_input
     return msgspec.structs.replace(counted, input=entered, output=output, source=UsageSource.ESTIMATED)
+
+
+def _with_units(counted: Usage, parsed: ParsedRequest) -> Usage:
+    """The units that the answer shows; of those that it cannot show, as characters in sound, what was asked for."""
+    asked = parsed.units
+    names = ["characters", "searches", *(["images"] if parsed.endpoint.usage.output_medium == "image" else [])]
+    more = {name: n for name in names if (n := getattr(asked, name)) and not getattr(counted, name)}
+    return msgspec.structs.replace(counted, **more) if more else counted
 
 
 def _learn(exchange: Exchange, parsed: ParsedRequest, usage: Usage, estimator: Estimator) -> None:

@@ -14,7 +14,7 @@ from gateway.store.usage_report import FIGURES, USAGE_PARAMETERS
 from gateway.web.admin_api import PAGES as ADMIN_PAGES
 from gateway.web.admin_api import AdminApi
 from gateway.web.admin_openapi import PREFIX, admin_document
-from gateway.web.admin_routes import AdminHandlers, AdminRoutes
+from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminRoutes
 from gateway.web.public_openapi import HEALTH_PATH, public_document
 from gateway.web.public_pages import PAGES
 
@@ -38,7 +38,7 @@ def test_every_admin_route_is_described_and_no_other() -> None:
     listener = AdminRoutes(AdminHandlers(*[_never] * len(AdminHandlers._fields)))
     served = {(path, method) for path in listener.pages for method in WITHOUT_BODY}
     served |= {(PREFIX + page, "get") for page in ADMIN_PAGES} | {(f"{PREFIX}keys/{{id}}", "get")}
-    api = AdminApi(cast(Services, None), "token")
+    api = AdminApi(cast(Services, None), "token", _ignored)
     assert operations(ADMIN) == served | {(PREFIX + action, "post") for action in api.actions}
 
 
@@ -95,3 +95,7 @@ def _codes(operation: Document) -> set[tuple[str, str]]:
 def _leaves(root: type[GatewayError]) -> list[type[GatewayError]]:
     kinds = root.__subclasses__()
     return [leaf for kind in kinds for leaf in _leaves(kind)] if kinds else [root]
+
+
+def _ignored(_request: AdminRequest, _error: GatewayError) -> None:
+    """No request is made."""

@@ -13,6 +13,7 @@ from gateway.core.errors import (
     ShuttingDown,
     StoreUnavailable,
     UpstreamBroke,
+    UpstreamRefused,
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
@@ -90,7 +91,7 @@ def test_a_whole_stream_without_usage_is_estimated() -> None:
 
 
 def test_a_whole_answer_without_usage_is_estimated_from_its_bytes() -> None:
-    assert used(plain(b"x" * 4_400)) == estimated(1_000)
+    assert used(plain(b"x" * 4_000)) == estimated(1_000)
     assert used(plain(b"{}")) == estimated(0)
 
 
@@ -127,8 +128,17 @@ def test_a_client_that_leaves_before_the_first_byte_pays_for_its_prompt() -> Non
     assert used(seen(b": processing\n\n", error=gone)) == estimated(0)
 
 
+def test_a_page_that_came_too_late_to_be_given_to_the_client_is_free() -> None:
+    for error, usage in ((None, estimated(1_000)), (UpstreamRefused("It did not stream."), None)):
+        exchange = plain(b"x" * 4_000)
+        assert exchange.tally is not None
+        exchange.tally.close()
+        exchange.error = error
+        assert used(exchange) == usage
+
+
 def test_a_client_that_leaves_a_plain_answer_pays_for_what_came() -> None:
-    assert used(plain(b"x" * 4_400, error=ClientGone("It left."))) == estimated(1_000)
+    assert used(plain(b"x" * 4_000, error=ClientGone("It left."))) == estimated(1_000)
 
 
 def test_a_client_that_leaves_before_its_plain_answer_pays_for_what_was_made_meanwhile() -> None:
@@ -205,7 +215,7 @@ def test_a_whole_stream_of_nothing_pays_for_its_prompt() -> None:
 
 
 def test_a_plain_answer_that_broke_before_the_client_had_any_is_free() -> None:
-    assert used(plain(b"x" * 4_400, error=UpstreamBroke("It broke."))) is None
+    assert used(plain(b"x" * 4_000, error=UpstreamBroke("It broke."))) is None
 
 
 def test_an_endpoint_without_output_has_none_to_estimate() -> None:
