@@ -54,11 +54,11 @@ _CONTENT_MEMBERS = frozenset(
 _TOOL_TEXT = frozenset({"arguments", "args", "parameters", "input_schema"})
 _REFERENCES = ("previous_response_id", "conversation", "prompt_id")
 _MARKS = re.compile(
-    rb';base64,|"base64"|"(?:image|video|audio|file)_?(?:url|uri|id|data)"|"input_audio"|"image_generation_call"'
-    rb'|"inline_?data"|"file_?data"|"image"|"source"',
-    re.IGNORECASE,
+    rb'"(?:(?:image|video|audio|file)_url|file_(?:data|id|uri)|fileUri|image|source|input_audio|inline_data|inlineData'
+    rb'|image_generation_call)"'
 )
-"""What a body with an attachment has in it."""
+"""The names without one of which no attachment is found. Beginning with a quote, the search is as fast as it gets: it
+goes over whole prompts."""
 
 _BASE64 = re.compile(r"(?:data:(?P<media>[\w.+/-]*)(?:;[\w.=+-]*)*;base64,)?[A-Za-z0-9+/_-]+={0,2}\Z", re.ASCII)
 _BASE64_MIN = 256

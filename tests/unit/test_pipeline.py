@@ -411,7 +411,7 @@ async def test_requests_of_one_key_for_one_model_are_admitted_under_the_same_tup
 async def test_a_plain_answer_after_a_keep_alive_is_in_the_ledger_also_where_it_cannot_be_given() -> None:
     odd = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
     whole = Whole(ScriptedAnswer(odd))
-    await whole.client.start(200, [("content-type", "text/event-stream")])
+    whole.client.start(200, [("content-type", "text/event-stream")])
     exchange = await whole.answer(arrival_of(body_of(stream=True)))
     assert isinstance(exchange.error, UpstreamRefused)
     assert whole.charged == [Usage(3, 2)]
