@@ -20,6 +20,7 @@ from gateway.core.limit_status import LimitHeader, header_of
 from gateway.core.limits import Limit, Meter
 from gateway.core.pricing import CeilingRates, Price, ceiling, rates_at
 from gateway.core.proxies import Proxy
+from gateway.core.redaction import Redactor
 from gateway.core.usage import Usage
 
 BINDINGS_MAX = 65_536
@@ -76,6 +77,8 @@ class Upstream(msgspec.Struct, frozen=True, cache_hash=True):
     """The forward proxy that it is reached through."""
     tls: UpstreamTls | None = None
     """None: the system's authorities, and no certificate of the gateway's."""
+    redactor: Redactor | None = None
+    """Keeps its credentials out of its answers."""
 
 
 class Target(msgspec.Struct, frozen=True, cache_hash=True):

@@ -9,12 +9,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from gateway.core.errors import StoreUnavailable
+from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 
@@ -24,8 +25,18 @@ HOLD_TTL_MS = 60_000
 HOLD_STEPS = 6
 """Holds end together, at whole sixths of HOLD_TTL_MS by the store's clock: each lives for five sixths at least."""
 
+LATE_DAYS = 2
+"""Entries that are younger are never late: a ledger is closed a day after the last closed one is over."""
+
 LEDGER_DAYS = 400
 """How long the ledger keeps a day."""
+
+
+ESTIMATES_DAYS = 30
+"""How long what a process has learned is kept after it was last shared."""
+
+ESTIMATES_MERGED = 8
+"""Processes whose estimates about one subject are kept, those that shared last."""
 
 
 class CallRefused(StoreUnavailable):
@@ -43,6 +54,7 @@ class UsageQuery(msgspec.Struct, frozen=True):
     key: str = ""
     model: str = ""
     upstream: str = ""
+    cost_center: str = ""
     user: str = ""
 
     @property
@@ -61,6 +73,7 @@ class UsageRow(msgspec.Struct):
     model: str = ""
     upstream: str = ""
     cost_center: str = ""
+    late: str = ""
     user: str = ""
     requests: int = 0
     input: int = 0
@@ -103,8 +116,32 @@ class Ledger(Protocol):
         """Sums of what was settled, one row a group, sorted by the group. Raises StoreUnavailable."""
         ...
 
+    async def close_ledger(self, until: str) -> bool:
+        """Let the days before this one change no more: what is settled for them from now on goes to the first open day,
+        marked as `late`. False where the store's clock does not have the next day yet, so that days before `until` may
+        still be going on somewhere. Nothing can be opened again. To be repeated where it fails. Raises
+        StoreUnavailable."""
+        ...
 
-class Store(Counters, Ledger, Protocol):
+    async def closed_until(self) -> str:
+        """The first open day, YYYY-MM-DD; empty where none is closed. Raises StoreUnavailable."""
+        ...
+
+
+class SharedEstimates(Protocol):
+    """What processes have learned about requests, so that one that starts need not learn again. Nothing is lost that
+    counts where an estimate is lost. Raises StoreUnavailable."""
+
+    async def share_estimates(self, learned: Mapping[EstimateSubject, LearnedEstimate]) -> None:
+        """Replace what this process has shared about these."""
+        ...
+
+    async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
+        """What all processes have shared within ESTIMATES_DAYS, merged; of each subject the newest ESTIMATES_MERGED."""
+        ...
+
+
+class Store(Counters, Ledger, SharedEstimates, Protocol):
     async def ping(self) -> None:
         """Return if the store answers. Raises StoreUnavailable."""
         ...

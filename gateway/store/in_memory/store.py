@@ -10,13 +10,14 @@ ended takes them again when it is renewed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from zoneinfo import ZoneInfo
 
 from gateway.core.admission import decide
 from gateway.core.buckets import Counter, new_counter
-from gateway.core.calendar import day_of
+from gateway.core.calendar import DAY_MS, day_ms, day_of
 from gateway.core.clock import Clock
+from gateway.core.estimate import EstimateSubject, LearnedEstimate, merged
 from gateway.core.limits import Limit, Meter
 from gateway.core.reservation import (
     AdmissionRequest,
@@ -29,7 +30,7 @@ from gateway.core.reservation import (
 )
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, UsageQuery, UsageRow
 from gateway.store.in_memory.ledger import InMemoryLedger
-from gateway.store.ledger import USER_ROWS
+from gateway.store.ledger import USERS_MAX
 
 _MARKS = 32_768
 """Settled ids in one generation; two are kept."""
@@ -62,7 +63,7 @@ class _Held:
 
 class InMemoryStore:
     def __init__(
-        self, clock: Clock, zone: ZoneInfo, hold_ttl_ms: int = HOLD_TTL_MS, user_rows: int = USER_ROWS
+        self, clock: Clock, zone: ZoneInfo, hold_ttl_ms: int = HOLD_TTL_MS, users_max: int = USERS_MAX
     ) -> None:
         self._clock = clock
         self._zone = zone
@@ -75,7 +76,8 @@ class InMemoryStore:
         self._now_ms = 0
         self._settled: set[str] = set()
         self._settled_before: set[str] = set()
-        self._ledger = InMemoryLedger(user_rows)
+        self._ledger = InMemoryLedger(users_max)
+        self._estimates: dict[EstimateSubject, LearnedEstimate] = {}
 
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
         now_ms = self._reap()
@@ -131,6 +133,22 @@ class InMemoryStore:
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._ledger.rows(query)
+
+    async def close_ledger(self, until: str) -> bool:
+        if self._clock.now_ms() < day_ms(until) + DAY_MS:
+            return False
+        self._ledger.closed_until = max(until, self._ledger.closed_until)
+        return True
+
+    async def closed_until(self) -> str:
+        return self._ledger.closed_until
+
+    async def share_estimates(self, learned: Mapping[EstimateSubject, LearnedEstimate]) -> None:
+        self._estimates |= learned
+
+    async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
+        merging = {subject: merged([estimate]) for subject, estimate in self._estimates.items()}
+        return {subject: estimate for subject, estimate in merging.items() if estimate is not None}
 
     async def ping(self) -> None:
         return

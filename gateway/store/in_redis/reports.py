@@ -31,8 +31,9 @@ from gateway.store.in_redis.arguments import (
 from gateway.store.in_redis.client import Router
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.in_redis.ledger import (
+    BY_DETAILS,
     BY_MODEL,
-    BY_UPSTREAM,
+    CLOSED,
     NameReader,
     RowTaker,
     Unexplained,
@@ -44,9 +45,6 @@ from gateway.store.in_redis.ledger import (
 from gateway.store.ledger import UsageSums
 
 _LIMITS_AT_ONCE = 200
-_ROWS = 500
-"""Rows that one reply has, more or less."""
-
 _DAYS_AT_ONCE = 8
 _ATTEMPTS = 4
 
@@ -90,7 +88,7 @@ class Reports:
         for team in teams:
             # A sorted set is read as names and scores by turns.
             days = [name async for name in self._names("ZSCAN", self._keys.days(team), 2)]
-            asked = sorted(day for day in days if sums.covers(day))
+            asked = sorted(day for day in days if day != CLOSED and sums.covers(day))
             for at in range(0, len(asked), _DAYS_AT_ONCE):
                 days_now = asked[at : at + _DAYS_AT_ONCE]
                 await asyncio.gather(*[self._add(sums, team, day, query.is_about_users) for day in days_now])
@@ -144,7 +142,7 @@ class Reports:
     async def _add(self, sums: UsageSums, team: str, day: str, by_user: bool) -> None:
         """The coarsest rows are read first: they never have what the finer ones do not have yet."""
         keys, add = self._keys, partial(sums.add, day, team)
-        ledger, details = Unexplained(BY_MODEL), Unexplained(BY_UPSTREAM)
+        ledger, details = Unexplained(BY_MODEL), Unexplained(BY_DETAILS)
         await self._each_row(keys.ledger(team, day), ledger_name, ledger.add)
         if by_user:
             await self._each_row(keys.details(team, day), details_name, ledger.explain, details.add)
@@ -158,7 +156,7 @@ class Reports:
     async def _each_row(self, key: str, named: NameReader, *takers: RowTaker) -> None:
         """Give each row of a hash to each of these, once, though Redis may show one again while the hash grows."""
         seen: set[bytes] = set()
-        async for batch in self._scan("HSCAN", key):
+        async for batch in self._client.scan("HSCAN", key):
             for field, row in zip(batch[::2], batch[1::2], strict=True):
                 if field not in seen:
                     seen.add(field)
@@ -167,15 +165,6 @@ class Reports:
                         take(name, figures)
 
     async def _names(self, command: str, key: str, every: int = 1) -> AsyncIterator[str]:
-        async for batch in self._scan(command, key):
+        async for batch in self._client.scan(command, key):
             for name in batch[::every]:
                 yield name.decode()
-
-    async def _scan(self, command: str, key: str) -> AsyncIterator[Sequence[bytes]]:
-        """What a set, a sorted set or a hash has, piece by piece."""
-        cursor = b"0"
-        while True:
-            cursor, batch = await self._client.ask(key, (command, key, cursor, "COUNT", _ROWS))
-            yield batch
-            if cursor == b"0":
-                return
