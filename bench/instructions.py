@@ -27,7 +27,7 @@ import msgspec
 
 from bench import servers
 from bench.admission import redis_server
-from bench.load import Door, Seen, connect, run
+from bench.load import Seen, Target, connect, run
 
 BUDGET = Path(__file__).with_name("instructions.json")
 CONNECTIONS = 8
@@ -77,7 +77,7 @@ class Budget(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def counted_gateway(folder: Path, upstream_port: int, store_url: str, key: str) -> Iterator[tuple[Door, int]]:
+def counted_gateway(folder: Path, upstream_port: int, store_url: str, key: str) -> Iterator[tuple[Target, int]]:
     """A gateway under callgrind, which counts nothing yet; and its process id."""
     port = servers.free_port()
     before = servers.Before(upstream_port, upstream_port, key)
@@ -90,7 +90,7 @@ def counted_gateway(folder: Path, upstream_port: int, store_url: str, key: str) 
     with (folder / "gateway.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"PYTHONHASHSEED": "0"})
     try:
-        door = Door("gateway", port, key)
+        target = Target("gateway", port, key)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not servers.listens(port):
             if process.poll() is not None or time.monotonic() > deadline:
@@ -98,7 +98,7 @@ def counted_gateway(folder: Path, upstream_port: int, store_url: str, key: str) 
                     f"The gateway does not listen:\n{(folder / 'gateway.log').read_text()[-2000:]}"
                 )
             time.sleep(0.2)
-        yield door, process.pid
+        yield target, process.pid
     finally:
         process.terminate()
         try:
@@ -108,25 +108,25 @@ def counted_gateway(folder: Path, upstream_port: int, store_url: str, key: str) 
             process.wait()
 
 
-def instructions_of(load: Load, door: Door, pid: int, folder: Path) -> float:
+def instructions_of(load: Load, target: Target, pid: int, folder: Path) -> float:
     """Instructions for each request of a load, or for each event of its streams."""
-    asyncio.run(_sent(door, load, load.warm_up))
+    asyncio.run(_sent(target, load, load.warm_up))
     _control(pid, "--zero")
-    events = asyncio.run(_sent(door, load, load.requests))
+    events = asyncio.run(_sent(target, load, load.requests))
     time.sleep(1)  # What follows an answer: settlement, the log line.
     _control(pid, "--dump")
     newest = max(folder.glob("counted.*"), key=lambda path: path.stat().st_mtime_ns)
     return _total(newest) / (events if load.stream else load.requests)
 
 
-async def _sent(door: Door, load: Load, requests: int) -> int:
+async def _sent(target: Target, load: Load, requests: int) -> int:
     """Send so many; give the number of events that came."""
     seen, left = Seen(), iter(range(requests))
     fields = {"stream": True, "stream_options": {"include_usage": True}} if load.stream else {}
-    request = door.request(servers.MODEL, max_tokens=200, **fields)
+    request = target.request(servers.MODEL, max_tokens=200, **fields)
     await run(
         [
-            await connect(door, seen, lambda: request if next(left, None) is not None else None)
+            await connect(target, seen, lambda: request if next(left, None) is not None else None)
             for _ in range(CONNECTIONS)
         ]
     )
@@ -168,8 +168,8 @@ def counted() -> dict[str, float]:
         redis = stack.enter_context(redis_server(cores[-1]))
         url = f"unix://{redis.connection_pool.connection_kwargs['path']}"
         key = f"gw_{secrets.token_urlsafe(32)}"
-        door, pid = stack.enter_context(counted_gateway(folder, upstream.port, url, key))
-        figures = {load.name: instructions_of(load, door, pid, folder) for load in LOADS}
+        target, pid = stack.enter_context(counted_gateway(folder, upstream.port, url, key))
+        figures = {load.name: instructions_of(load, target, pid, folder) for load in LOADS}
         return figures | {"loop": instructions_of_a_loop(folder)}
 
 

@@ -90,7 +90,7 @@ class Pipeline:
                 if not exchange.whole:
                     self._refuse(exchange, writer, ClientGone("The client left."))
                 raise
-            # `cut_short` cancels the work alone: the listener must still be able to send the error.
+            # `abort` cancels the work alone: the listener must still be able to send the error.
             task.uncancel()
             self._refuse(exchange, writer, ShuttingDown("The gateway is shutting down."))
         except Exception as defect:  # noqa: BLE001 # A defect of ours: its details belong into the log alone.
@@ -141,11 +141,11 @@ class Pipeline:
         error.headers = exchange.limit_headers() or error.headers
         writer.fail(error)
 
-    def cut_short(self) -> None:
+    def abort(self) -> None:
         """Cancel what is still running: its clients get the error that the gateway shuts down."""
         for task in self._running:
             task.cancel()
-        self._releaser.cut_short()
+        self._releaser.abort()
 
     async def wait_idle(self) -> None:
         """Wait until nothing runs, and all that ended is settled and recorded."""

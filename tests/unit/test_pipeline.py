@@ -278,12 +278,12 @@ async def test_a_client_that_leaves_while_it_is_admitted_is_free() -> None:
     assert (whole.charged, whole.recorded[0].usage) == ([], None)
 
 
-async def test_a_drain_that_is_cut_short_tells_its_clients_and_settles() -> None:
+async def test_a_drain_that_is_aborted_tells_its_clients_and_settles() -> None:
     whole = Whole(stream(CHUNK, CHUNK, hangs=True))
     running = whole.start(arrival_of(body_of(stream=True)))
     await let_run()
     assert whole.pipeline.in_flight == 1
-    whole.pipeline.cut_short()
+    whole.pipeline.abort()
     await whole.pipeline.wait_idle()
     await running
     assert isinstance(whole.client.error, ShuttingDown)
