@@ -20,6 +20,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.runtime.start_queue import StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admit
 from gateway.stages.authenticate import authenticate
@@ -63,6 +64,7 @@ class Pipeline:
         self.services = services
         self._tasks = tasks
         self._running: set[asyncio.Task[Any]] = set()
+        self._starts = StartQueue()
         self._releaser = UpstreamReleaser(services.clock)
 
     @property
@@ -110,6 +112,8 @@ class Pipeline:
     async def _answer(self, exchange: Exchange, writer: ResponseWriter) -> None:
         services, request, snapshot = self.services, exchange.request, self.services.snapshot
         exchange.caller = caller = authenticate(request.headers, snapshot, services.clock)
+        if not self._starts.try_begin():
+            await self._starts.wait(caller.team)
         body = await read_body(request, services.new_boundary)
         exchange.parsed = parsed = parse_request(body, request.endpoint, caller, snapshot)
         exchange.reservation = await admit(exchange, parsed, services.estimates, services.store)
