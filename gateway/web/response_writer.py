@@ -11,8 +11,8 @@ from aiohttp.abc import AbstractStreamWriter
 from gateway.core.endpoints import Dialect
 from gateway.core.errors import ClientGone, GatewayError, RequestMalformed, ShuttingDown, UpgradeRequired
 from gateway.core.response import Headers
-from gateway.web.errors import error_body, error_event, error_headers
-from gateway.web.http_connection import SERVER, HttpConnection
+from gateway.web.errors import SERVER, error_body, error_event, error_headers
+from gateway.web.http_connection import HttpConnection
 from gateway.web.response_head import CHUNKED, content_length, response_head
 
 _COMMENT = b": keep-alive\n"
@@ -28,8 +28,9 @@ class WrittenResponse(web.StreamResponse):
     of it is made: an answer's headers are bytes by now.
     """
 
-    def __init__(self, writer: AbstractStreamWriter, keep_alive: bool) -> None:
-        self._writer = writer
+    def __init__(self, request: web.BaseRequest, keep_alive: bool) -> None:
+        self._writer = request.writer
+        self._connection: HttpConnection = request.protocol  # type: ignore[assignment]  # Listener makes no other.
         self._keep_alive = keep_alive
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
@@ -37,6 +38,7 @@ class WrittenResponse(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Wait until the client has read most of what was written: until then no further request of it is served."""
+        self._connection.response_began = False
         await self._writer.drain()
 
 
@@ -177,7 +179,7 @@ class HttpResponseWriter:
             own.append(("content-type", "application/octet-stream"))
         request = self._request
         head = response_head(status, own, framing, version=request.version, closes=self._closes)
-        self.response = WrittenResponse(request.writer, keep_alive=not self._closes)
+        self.response = WrittenResponse(request, keep_alive=not self._closes)
         if request.transport is not None:
             request.transport.write(head + body)
 
