@@ -22,7 +22,6 @@ from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.url_paths import PathTable
 from gateway.pipeline import Pipeline
-from gateway.runtime.tasks import BackgroundTasks
 from gateway.web.body_memory import BodyMemory
 from gateway.web.client_hints import CLIENT_APIS, UnservedRequest, api_of, unknown_url
 from gateway.web.cors import CorsPolicy
@@ -80,7 +79,6 @@ class PublicRoutes:
         self._pipeline = pipeline
         self._max_body_bytes = max_body_bytes
         self._memory = memory
-        self._tasks = BackgroundTasks(pipeline.services.log_error)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         services = self._pipeline.services
@@ -93,7 +91,6 @@ class PublicRoutes:
             request,
             request_id,
             route.dialect(request),
-            self._tasks,
             closing=self.closing,
             always=self.cors.headers(request.headers),
         )
