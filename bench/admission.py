@@ -1,6 +1,6 @@
 """`python -m bench.admission`: what admission and settlement in Redis cost the gateway, and Redis.
 
-One core has this process, which is a gateway's store without its doors; the other has redis-server, on a
+One core has this process, which is a gateway's store without its listeners; the other has redis-server, on a
 unix socket, without persistence. A pair is an admission and the settlement after it.
 """
 
@@ -106,7 +106,7 @@ def limits(count: int, key: str) -> list[Limit]:
 def ask(name: str, bound_by: Sequence[Limit]) -> AdmissionRequest:
     whole = (Meter.REQUESTS, Meter.CONCURRENT)
     charges = [Charge(one, 1) if one.meter in whole else Charge(one, 50, 1_000_000) for one in bound_by]
-    return AdmissionRequest(name, tuple(charges), likely=100, most=1_000)
+    return AdmissionRequest.of(name, charges, likely=100, most=1_000)
 
 
 def truth(reservation: Reservation, key: str) -> Settlement:

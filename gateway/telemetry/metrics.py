@@ -19,7 +19,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Limit, Meter, Per, Scope
-from gateway.core.reservation import LimitStatus
+from gateway.core.reservation import LimitStatuses
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.usage import Usage
 from gateway.telemetry.exposition import CONTENT_TYPE, ProcessReport, exposition, pack
@@ -189,9 +189,14 @@ class Metrics:
             self.attempts.add(attempt)
         if x.redacted:
             self.redacted.add((upstream,), x.redacted)
-        self._times(x, endpoint, (model, upstream))
+        place = (model, upstream)
+        duration = x.ended - x.request.at
+        self.duration.observe(place, duration)
+        self.overhead.observe((endpoint,), max(0.0, duration - x.upstream_seconds))
+        if x.first_byte_at is not None and x.parsed is not None and x.parsed.stream:
+            self.first_token.observe(place, x.first_byte_at - x.request.at)
         if x.usage is not None:
-            self._usage(x.usage, (team, model, upstream))
+            self._usage(x.usage, team, place)
             self.cost.add((team, model), x.cost)
         if x.reservation is not None:
             self.quotas(x.reservation.limit_statuses)
@@ -218,15 +223,14 @@ class Metrics:
     def loop_lagged(self, seconds: float) -> None:
         self.loop_lag.observe((), seconds)
 
-    def quotas(self, limit_statuses: Iterable[LimitStatus]) -> None:
+    def quotas(self, statuses: LimitStatuses) -> None:
         """Note how much of each quota of a team or of the organisation is used.
 
         Those of keys and users are left out: their number has no bound that a metric could bear.
         """
-        for status in limit_statuses:
-            limit = status.limit
+        for limit, used, resets_ms in zip(statuses.limits, statuses.used, statuses.resets_ms, strict=False):
             if limit.is_quota and limit.scope in _QUOTA_SCOPES and limit.amount:
-                self._quotas[_quota_labels(limit)] = QuotaUse(status.used, limit.amount, status.resets_ms)
+                self._quotas[_quota_labels(limit)] = QuotaUse(used, limit.amount, resets_ms)
 
     def config_loaded(self, config_hash: str, at_s: float) -> None:
         """A configuration is in use from now on. `at_s` is in seconds since 1970."""
@@ -273,20 +277,15 @@ class Metrics:
             prune(found, self._names)
         return found
 
-    def _times(self, x: Exchange, endpoint: str, place: Labels) -> None:
-        duration = x.ended - x.request.at
-        self.duration.observe(place, duration)
-        self.overhead.observe((endpoint,), max(0.0, duration - x.upstream_seconds))
-        if x.first_byte_at is not None and x.parsed is not None and x.parsed.stream:
-            self.first_token.observe(place, x.first_byte_at - x.request.at)
-
-    def _usage(self, usage: Usage, whose: Labels) -> None:
-        self.tokens.add((*whose, "input", usage.source), usage.input)
-        self.tokens.add((*whose, "output", usage.source), usage.output)
+    def _usage(self, usage: Usage, team: str, place: Labels) -> None:
+        model, upstream = place
+        add, source = self.tokens.add, usage.source
+        add((team, model, upstream, "input", source), usage.input)
+        add((team, model, upstream, "output", source), usage.output)
         if usage.cached_input:
-            self.tokens.add((*whose, "cached_input", usage.source), usage.cached_input)
+            add((team, model, upstream, "cached_input", source), usage.cached_input)
         if usage.reasoning:
-            self.tokens.add((*whose, "reasoning", usage.source), usage.reasoning)
+            add((team, model, upstream, "reasoning", source), usage.reasoning)
 
     def _failed(self, x: Exchange, error: GatewayError, team: str) -> None:
         if error.limit is not None:

@@ -30,7 +30,7 @@ from gateway.core.errors import (
 from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
-from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
+from gateway.core.reservation import AdmissionRequest, LimitStatus, LimitStatuses, Refusal, RefusalReason, Reservation
 from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import Model
 from gateway.core.usage import Usage, UsageSource
@@ -169,7 +169,9 @@ async def test_what_is_not_admitted_is_not_settled(store: Callable[[], Ledgers],
 async def test_a_refused_client_is_told_how_its_limits_stand() -> None:
     of = limit()
     limit_status = LimitStatus(of, of.amount, 0, 0, NOW_MS + 500)
-    whole = Whole(store=Ledgers(Refusal(limit_status, 1, RefusalReason.SPENT, 500, NOW_MS, (limit_status,))))
+    whole = Whole(
+        store=Ledgers(Refusal(limit_status, 1, RefusalReason.SPENT, 500, NOW_MS, LimitStatuses.of([limit_status])))
+    )
     await whole.answer()
     assert whole.client.headers["x-ratelimit-remaining-requests"] == "0"
 
@@ -278,12 +280,12 @@ async def test_a_client_that_leaves_while_it_is_admitted_is_free() -> None:
     assert (whole.charged, whole.recorded[0].usage) == ([], None)
 
 
-async def test_a_drain_that_is_cut_short_tells_its_clients_and_settles() -> None:
+async def test_a_drain_that_is_aborted_tells_its_clients_and_settles() -> None:
     whole = Whole(stream(CHUNK, CHUNK, hangs=True))
     running = whole.start(arrival_of(body_of(stream=True)))
     await let_run()
     assert whole.pipeline.in_flight == 1
-    whole.pipeline.cut_short()
+    whole.pipeline.abort()
     await whole.pipeline.wait_idle()
     await running
     assert isinstance(whole.client.error, ShuttingDown)
@@ -411,7 +413,7 @@ async def test_requests_of_one_key_for_one_model_are_admitted_under_the_same_tup
 async def test_a_plain_answer_after_a_keep_alive_is_in_the_ledger_also_where_it_cannot_be_given() -> None:
     odd = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
     whole = Whole(ScriptedAnswer(odd))
-    await whole.client.start(200, [("content-type", "text/event-stream")])
+    whole.client.start(200, [("content-type", "text/event-stream")])
     exchange = await whole.answer(arrival_of(body_of(stream=True)))
     assert isinstance(exchange.error, UpstreamRefused)
     assert whole.charged == [Usage(3, 2)]

@@ -23,7 +23,7 @@ from gateway.core.limits import Meter, Per
 from gateway.core.plain_tally import PlainTally
 from gateway.core.pricing import Price
 from gateway.core.refusals import Fault
-from gateway.core.reservation import Hold, Reservation
+from gateway.core.reservation import Hold, LimitStatuses, Reservation
 from gateway.core.stream_tally import StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.settle import settle, settlement, usage_of
@@ -145,7 +145,7 @@ def test_a_client_that_leaves_before_its_plain_answer_pays_for_what_was_made_mea
     exchange = unanswered(ClientGone("It left."))
     exchange.upstream_seconds = 4.0
     assert exchange.parsed is not None
-    exchange.reservation = Reservation("exchange-1", NOW_MS, 1_000, False, (), ())
+    exchange.reservation = Reservation("exchange-1", NOW_MS, 1_000, False, (), LimitStatuses())
     made = int(4 * TOKENS_PER_SECOND_AT_FIRST)
     assert used(exchange) == estimated(made)
     exchange.upstream_seconds = 1_000.0
@@ -242,7 +242,7 @@ COST = 29
 
 
 def held(exchange: Exchange, at_ms: int = NOW_MS) -> Reservation:
-    reservation = exchange.reservation = Reservation("exchange-1", at_ms, 10, False, HOLDS, ())
+    reservation = exchange.reservation = Reservation("exchange-1", at_ms, 10, False, HOLDS, LimitStatuses())
     return reservation
 
 
