@@ -55,14 +55,15 @@ class Client:
         self.keeps_alive_with: Callable[[], Headers] | None = None
         self._slow_after = slow_after
         self._read = 0
+        self._pause: Callable[[], None] = lambda: None
         self._relieved: Callable[[], None] = lambda: None
 
     @property
     def congested(self) -> bool:
         return len(self.body) - self._read >= self._slow_after
 
-    def on_writable(self, relieved: Callable[[], None]) -> None:
-        self._relieved = relieved
+    def control_source(self, pause: Callable[[], None], relieved: Callable[[], None]) -> None:
+        self._pause, self._relieved = pause, relieved
 
     def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
         self.keeps_alive_with = headers
@@ -82,6 +83,8 @@ class Client:
         if data and not self.gone:
             self.body += data
             self.pieces.append(data)
+            if self.congested:
+                self._pause()
 
     def finish(self) -> None:
         self.ended = True
