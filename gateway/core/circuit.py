@@ -69,6 +69,9 @@ class CircuitState(StrEnum):
     RECOVERING = "recovering"
 
 
+_CLOSED = CircuitState.CLOSED  # Asked several times a request, and slow to reach through the class in Python 3.11.
+
+
 class Opening(msgspec.Struct, frozen=True):
     """Why and when a circuit opened: how many of the last failures had which reason. `key` is the id of the key that it
     is open for alone; empty: for everyone."""
@@ -101,7 +104,14 @@ class Circuit:
         self._cooling: dict[str, float] = {}
         self._is_probed = False
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is closed, whatever the time is: one whose recovery is over may not know yet."""
+        return self._state is _CLOSED
+
     def state(self, now: float) -> CircuitState:
+        if self._state is _CLOSED:
+            return _CLOSED
         if self._state is CircuitState.OPEN and now >= self._rested_at:
             return CircuitState.HALF_OPEN
         if self._state is CircuitState.RECOVERING and now >= self._recovered_at:
@@ -119,9 +129,9 @@ class Circuit:
 
     def share(self, now: float, caller: Caller = ANYONE) -> float:
         """The part of the caller's usual requests that it may get: 0 none, 1 all."""
-        if self.is_cooling_down(now, caller):
+        if self._cooling and self.is_cooling_down(now, caller):
             return 0.0
-        if not self._binds(caller):
+        if self._state is _CLOSED or not self._binds(caller):
             return 1.0
         match self.state(now):
             case CircuitState.OPEN:
@@ -153,19 +163,20 @@ class Circuit:
 
     def begin(self, now: float, caller: Caller = ANYONE) -> int:
         """An attempt begins; returns its turn."""
-        if self._binds(caller):
+        if self._state is not _CLOSED and self._binds(caller):
             self._is_probed = self.state(now) in {CircuitState.OPEN, CircuitState.HALF_OPEN}
         return self._turn
 
     def answered(self, turn: int, now: float, caller: Caller = ANYONE) -> None:
         """The first byte of an answer came that is no failure."""
-        if turn == self._turn and self._is_probed and self._binds(caller):
+        if self._is_probed and turn == self._turn and self._binds(caller):
             self.recover(now)
 
     def succeeded(self, turn: int, now: float, caller: Caller = ANYONE) -> None:
         if turn != self._turn:
             return
-        self.answered(turn, now, caller)
+        if self._is_probed:
+            self.answered(turn, now, caller)
         self._row.clear()
         self._window.add(now, caller.key_id, failed=False)
 
@@ -212,7 +223,7 @@ class Circuit:
         self._is_probed = False
 
     def _binds(self, caller: Caller) -> bool:
-        return self._state is CircuitState.CLOSED or self._key in (EVERYONE, caller.key_id)
+        return self._state is _CLOSED or self._key in (EVERYONE, caller.key_id)
 
     def _failing(self, now: float) -> str | None:
         """The key for which enough has failed, EVERYONE, or None where it is not enough for either."""

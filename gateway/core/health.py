@@ -54,6 +54,9 @@ def outcome_of_error(error: UpstreamError) -> Outcome:
     return Outcome.NEUTRAL if error.outcome in {"no_connection_free", "abandoned"} else Outcome.FAILED
 
 
+_CLOSED = CircuitState.CLOSED
+
+
 class Change(msgspec.Struct, frozen=True):
     """A step from one state to another. `model` is empty where checks found the whole upstream `up` or `down`;
     `opening` says why a circuit opened."""
@@ -278,6 +281,8 @@ class _ModelHealth:
         self._reported = CircuitState.CLOSED
 
     def report(self, now: float) -> None:
+        if self.circuit.is_closed and self._reported is _CLOSED:
+            return
         state = self.circuit.state(now)
         if state is not self._reported:
             opening = self.circuit.opening if state is CircuitState.OPEN else None

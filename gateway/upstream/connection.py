@@ -54,8 +54,9 @@ from gateway.upstream.upload import Upload
 ONE_WRITE_BYTES = 65_536
 """Up to here head and body go out joined, in one system call; a larger body is not copied for it."""
 
-READ_BYTES = 65_536
-"""The most that one read takes from a socket, and so by how much a pause comes late."""
+READ_BYTES = 16_384
+"""The most that one read takes from a socket, and so by how much a pause comes late. An upstream that has more waits
+for the next turn of the event loop, so that one that sends at full speed leaves the others their turn."""
 
 IDLE_SECONDS = 30.0
 """How long a connection waits for its next exchange: half of what servers and balancers commonly
@@ -150,7 +151,8 @@ class Connection(asyncio.BufferedProtocol):
         self._owner = owner
         self._options = options
         self._read_buffer = options.read_buffer
-        self._timer = DeadlineTimer(asyncio.get_running_loop(), self._timer_expired)
+        self._loop = asyncio.get_running_loop()
+        self._timer = DeadlineTimer(self._loop, self._timer_expired)
         self._framing = Framing()
         self._state = ConnectionState.IDLE
         self._response: ResponseStream | None = None
@@ -259,9 +261,11 @@ class Connection(asyncio.BufferedProtocol):
             if self._state is not _RECEIVING:
                 self._begin_receiving(response)
             self._deadlines.since = monotonic()
-            response.feed(piece)
+            (response.sink or response.feed)(piece)
         if framing.complete or framing.fault:
             self._end_exchange(response)
+        elif nbytes == READ_BYTES:
+            self._give_way()
 
     def eof_received(self) -> None:
         # To be asked here alone: when `connection_lost` comes, the descriptor can be another socket's.
@@ -282,6 +286,16 @@ class Connection(asyncio.BufferedProtocol):
             self.flushed()
         else:
             self._upload.writable()
+
+    def _give_way(self) -> None:
+        """Read on in the next turn of the event loop: uvloop goes on reading a socket as long as each read is full."""
+        if not self.closed and not self._is_reading_paused:
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.closed and not self._is_reading_paused:
+            self._transport.resume_reading()
 
     def _send(self, response: ResponseStream, request: EncodedRequest) -> None:
         self._state = ConnectionState.SENDING

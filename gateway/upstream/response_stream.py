@@ -53,26 +53,25 @@ class ResponseStream:
         self._name = upstream_name
         self._connection: Connection | None = connection
         self._buffer: Buffer = PlainBuffer()
+        self.sink: Callable[[bytes], None] | None = None
+        """The reader's callback, while pieces may go to it as they come: in place of `feed`."""
+
         self._callback: Callable[[bytes], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
-        self._direct = self._paused = self._received = self._over = False
+        self._paused = self._received = self._over = False
 
     def head(self, status: int, headers: dict[str, str]) -> None:
         self.status = status
         self.headers = headers
-        encoding = headers.get("content-encoding", "").strip().lower()
-        buffer = buffer_for(encoding)
+        encoding = headers.get("content-encoding")
+        buffer = buffer_for(encoding.strip().lower()) if encoding is not None else None
         if buffer is not None:
             self._buffer = buffer
-        if buffer is not None and "content-encoding" in headers:
             headers.pop("content-encoding")
             headers.pop("content-length", None)
 
     def feed(self, piece: bytes) -> None:
-        if self._direct:
-            self._callback(piece)  # type: ignore[misc]  # `_direct` implies a callback
-            return
         if not self.first_byte_at:
             self._begin()
         self._buffer.put(piece)
@@ -105,7 +104,7 @@ class ResponseStream:
     async def begun(self) -> None:
         """Wait for the first byte or the end. Raises what the connection said went wrong before."""
         if not self.first_byte_at and self._failure is None:
-            await self._woken()
+            await self.woken()
         if not self.first_byte_at and self._failure is not None:
             raise self._failure
 
@@ -118,14 +117,22 @@ class ResponseStream:
         return self._over
 
     async def finished(self) -> None:
-        if not self._over:
-            await self._woken()
+        while not self._over:
+            await self.woken()
         if self._failure is not None:
             raise self._failure
 
+    async def woken(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
     def pause(self) -> None:
         self._paused = True
-        self._direct = False
+        self.sink = None
         if self._connection is not None:
             self._connection.pause_reading()
 
@@ -134,8 +141,7 @@ class ResponseStream:
         self._deliver()
 
     def abandon(self) -> None:
-        connection, self._callback = self._connection, None
-        self._direct = False
+        connection, self._callback, self.sink = self._connection, None, None
         if self._over:
             return
         self._buffer = PlainBuffer()
@@ -145,7 +151,7 @@ class ResponseStream:
 
     def _begin(self) -> None:
         self.first_byte_at = monotonic()
-        self._wake()
+        self.wake()
 
     def _deliver(self) -> None:
         """Hand over what is held, as far as it is wanted, and see whether that was all."""
@@ -156,7 +162,8 @@ class ResponseStream:
                 self._end()
         except Undecodable as error:
             self._spoil(str(error))
-        self._direct = self._callback is not None and not self._paused and type(self._buffer) is PlainBuffer
+        is_direct = not self._paused and not self._over and type(self._buffer) is PlainBuffer
+        self.sink = self._callback if is_direct else None
         if self._connection is not None:
             if self._paused or self._buffer.size > HELD_BYTES:
                 self._connection.pause_reading()
@@ -167,21 +174,15 @@ class ResponseStream:
         if self._failure is None:
             self._buffer.check_whole()
         self._over = True
-        self._wake()
+        # The reader has this stream, mostly: one less cycle for the collector of garbage.
+        self._callback = None
+        self.wake()
 
     def _spoil(self, what: str) -> None:
         connection, self._buffer = self._connection, PlainBuffer()
         self.fail(FailureReason("malformed", f"sent an answer that cannot be decoded: {what}"))
         if connection is not None:
             connection.abort()
-
-    async def _woken(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class Undecodable(Exception):
