@@ -187,7 +187,8 @@ async def _collected(
 
 async def _collect(collected: CollectedResponse, parsed: ParsedRequest) -> None:
     """Wait until it is known what the answer is; and for JSON and errors, until all of it has come, or too much."""
-    await collected.known()
+    if collected.kind is None:
+        await collected.known()
     collected.is_stream = collected.status < 400 and _is_stream(collected, parsed)
     is_other = collected.kind is BodyKind.OTHER and collected.status < 400 and not collected.is_over
     if not (collected.is_stream or is_other):

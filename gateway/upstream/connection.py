@@ -161,12 +161,9 @@ class Connection(asyncio.BufferedProtocol):
         self._unsent = 0
         self._is_reused = False
         self._is_reading_paused = False
+        self.closed = False
         self.congested = False
         """Whether the upstream has not taken all that was written."""
-
-    @property
-    def closed(self) -> bool:
-        return self._state is ConnectionState.CLOSED
 
     async def exchange(self, request: EncodedRequest) -> ResponseStream:
         """Send, and wait for the first byte of the response's body or its end. Raises StaleConnection,
@@ -197,7 +194,8 @@ class Connection(asyncio.BufferedProtocol):
         """Close now, whatever is not sent or not read. Harmless when closed."""
         self._response = None
         self._timer.cancel()
-        if self._state is not ConnectionState.CLOSED:
+        if not self.closed:
+            self.closed = True
             self._state = ConnectionState.CLOSED
             self._transport.abort()
 
@@ -260,7 +258,8 @@ class Connection(asyncio.BufferedProtocol):
         if piece:
             if self._state is not _RECEIVING:
                 self._begin_receiving(response)
-            self._deadlines.since = monotonic()
+            else:
+                self._deadlines.since = monotonic()
             (response.sink or response.feed)(piece)
         if framing.complete or framing.fault:
             self._end_exchange(response)
@@ -330,10 +329,11 @@ class Connection(asyncio.BufferedProtocol):
         self._timer.arm(self._deadlines.next)
 
     def _begin_receiving(self, response: ResponseStream) -> None:
-        self._state = ConnectionState.RECEIVING
+        self._state = _RECEIVING
         response.head(self._framing.status, self._framing.headers)
-        self._deadlines.receiving(monotonic())
-        self._timer.arm(self._deadlines.next)
+        if not self._framing.complete:
+            self._deadlines.receiving(monotonic())
+            self._timer.arm(self._deadlines.next)
 
     def _end_exchange(self, response: ResponseStream) -> None:
         """The response is whole, or can never be."""
@@ -354,7 +354,7 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
 
     def _complete_response(self, response: ResponseStream) -> None:
-        if self._state is not ConnectionState.RECEIVING:
+        if self._state is not _RECEIVING:
             response.head(self._framing.status, self._framing.headers)
         self._response = None
         response.complete()

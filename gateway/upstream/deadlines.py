@@ -67,7 +67,8 @@ class Deadlines:
         self._timeouts = timeouts
         self._total_at = began + timeouts.total
         self.since = began
-        self.sending(began)
+        self._allowed_s = timeouts.idle
+        self._missing = _SENDING
 
     def sending(self, now: float) -> None:
         """The request is on its way; to be called again whenever the upstream takes some of it."""

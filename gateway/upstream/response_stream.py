@@ -75,7 +75,8 @@ class ResponseStream:
         if not self.first_byte_at:
             self._begin()
         self._buffer.put(piece)
-        self._deliver()
+        if self._callback is not None or self._buffer.size > HELD_BYTES:
+            self._deliver()
 
     def complete(self) -> None:
         """The message has ended as its framing says. The connection serves others from here on."""
@@ -83,7 +84,9 @@ class ResponseStream:
             self._begin()
         self._connection = None
         self._received = True
-        self._deliver()
+        # What waits for a reader ends when it is read.
+        if self._callback is not None or not self._buffer.size:
+            self._deliver()
 
     def fail(self, reason: FailureReason) -> None:
         """The message cannot be completed."""
