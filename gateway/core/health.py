@@ -54,9 +54,6 @@ def outcome_of_error(error: UpstreamError) -> Outcome:
     return Outcome.NEUTRAL if error.outcome in {"no_connection_free", "abandoned"} else Outcome.FAILED
 
 
-_CLOSED = CircuitState.CLOSED
-
-
 class Change(msgspec.Struct, frozen=True):
     """A step from one state to another. `model` is empty where checks found the whole upstream `up` or `down`;
     `opening` says why a circuit opened."""
@@ -112,8 +109,9 @@ class Attempt:
 
     def answered(self, now: float) -> None:
         """The first byte of an answer came that is no failure: a probe has succeeded as soon as this."""
-        self._model.circuit.answered(self._turn, now, self._caller)
-        self._model.report(now)
+        if not self._model.circuit.is_closed:
+            self._model.circuit.answered(self._turn, now, self._caller)
+            self._model.report(now)
 
     def ended(self, outcome: Outcome, now: float, cool_down_s: float = 0.0, reason: str = "") -> None:
         """`cool_down_s` is for how long the upstream asked to be left alone, 0 if it did not; `reason` is one of a
@@ -123,6 +121,7 @@ class Attempt:
         self._has_ended = True
         self._model.upstream_health.in_flight -= 1
         circuit, caller, turn = self._model.circuit, self._caller, self._turn
+        was_closed = circuit.is_closed
         match outcome:
             case Outcome.SUCCEEDED:
                 circuit.succeeded(turn, now, caller)
@@ -136,7 +135,8 @@ class Attempt:
                 circuit.left(turn, caller)
         if cool_down_s > 0:
             circuit.cool_down(cool_down_s, now, caller)
-        self._model.report(now)
+        if not (was_closed and circuit.is_closed):
+            self._model.report(now)
 
 
 class Health:
@@ -172,9 +172,10 @@ class Health:
                 upstream_health, target.model, self._notice
             )
         upstream_health.in_flight += 1
-        attempt = Attempt(model_health, caller, model_health.circuit.begin(now, caller))
-        model_health.report(now)
-        return attempt
+        turn = model_health.circuit.begin(now, caller)
+        if not model_health.circuit.is_closed:
+            model_health.report(now)
+        return Attempt(model_health, caller, turn)
 
     def wait_s(self, targets: Iterable[Target], now: float, caller: Caller = ANYONE) -> float:
         """Seconds until the caller may ask the first of these, as far as that is known."""
@@ -281,8 +282,6 @@ class _ModelHealth:
         self._reported = CircuitState.CLOSED
 
     def report(self, now: float) -> None:
-        if self.circuit.is_closed and self._reported is _CLOSED:
-            return
         state = self.circuit.state(now)
         if state is not self._reported:
             opening = self.circuit.opening if state is CircuitState.OPEN else None
