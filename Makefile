@@ -15,9 +15,12 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--custom-compile-command "make lock" $(UPGRADE)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 PARSERS := tests/parsers/npm
+# What has a target of its own, since it needs more than this environment.
+WITHOUT_OTHERS := --ignore=tests/parsers --ignore=tests/clients/programs
+FOCUS := .tools/focus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-parsers quick lint types layers unit bench format lock redis-server clean distclean
+.PHONY: help demo test test-parsers test-focus quick lint types layers unit bench format lock redis-server clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,13 +30,16 @@ demo: $(VENV)/.runtime ## run the gateway with a demo upstream, or before a real
 	else exec $(BIN)/gateway serve --demo; fi
 
 test: lint types layers redis-server ## lint, types, layers and every test; PYTEST_ARGS= passes on
-	$(PYTEST) --ignore=tests/parsers $(PYTEST_ARGS)
+	$(PYTEST) $(WITHOUT_OTHERS) $(PYTEST_ARGS)
 
 quick: redis-server $(VENV)/.dev ## every test but the slow ones
-	$(PYTEST) -m "not slow" --ignore=tests/parsers $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(WITHOUT_OTHERS) $(PYTEST_ARGS)
 
 test-parsers: $(PARSERS)/node_modules/.package-lock.json $(VENV)/.dev ## what the gateway judges is what servers in Python, Go and Node.js read
 	PARSERS=required $(PYTEST) tests/parsers $(PYTEST_ARGS)
+
+test-focus: $(FOCUS)/bin/focus-validator $(VENV)/.dev ## the rows of `gateway usage --focus` pass the FinOps validator (needs Python 3.12 or 3.13)
+	FOCUS_VALIDATOR=$< $(BIN)/python -m pytest tests/unit/finance/test_focus.py $(PYTEST_ARGS)
 
 unit: $(VENV)/.dev ## the tests without network or processes
 	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
@@ -68,6 +74,11 @@ clean: ## remove what was built and every cache
 distclean: clean ## and the virtual environment
 	rm -rf $(VENV)
 
+# It pins an old numpy, for which newer versions of pyarrow are too new.
+$(FOCUS)/bin/focus-validator:
+	$$(command -v python3.13 || command -v python3.12) -m venv $(FOCUS)
+	$(FOCUS)/bin/pip --quiet --disable-pip-version-check install focus-validator==2.2.1 'pyarrow<19'
+
 # A stamp is as new as the lock that it was installed from, so a second run installs nothing.
 
 $(VENV)/pyvenv.cfg:
@@ -98,3 +109,4 @@ redis-server:
 		"apt-get install redis-server. On macOS: brew install redis" >&2; exit 1; }
 
 include deploy.mk
+include clients.mk

@@ -383,7 +383,8 @@ class Connection(asyncio.BufferedProtocol):
         elif self._is_stale(unacknowledged):
             response.fail_with(StaleConnection())
         else:
-            missing = "the end of its answer" if is_receiving else "it answered"
+            # "connection lost" are words by which agents tell that a broken stream is worth another try.
+            missing = "the end of its answer (connection lost)" if is_receiving else "it answered"
             response.fail(FailureReason(HUNG_UP.outcome, f"{how} the connection before {missing}"))
 
     def _is_stale(self, unacknowledged: int) -> bool:
