@@ -225,10 +225,10 @@ class Connection(asyncio.BufferedProtocol):
         if self.congested:
             self._await_flush()
 
-    def waiting_for_client(self) -> None:
+    def waiting_for_client(self, sent_bytes: int) -> None:
         """All that was at hand is taken: the source is waited for."""
         if self._state is ConnectionState.SENDING:
-            self._deadlines.waiting_for_client(monotonic())
+            self._deadlines.waiting_for_client(monotonic(), sent_bytes)
             self._timer.arm(self._deadlines.next)
 
     def flushed(self) -> None:
