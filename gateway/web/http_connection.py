@@ -134,6 +134,12 @@ class HttpConnection(web.RequestHandler):
         self._socket.write(_TURNED_AWAY)
         self.force_close()
 
+    def give_way(self) -> None:
+        """End an idle connection and its descriptor, which a client that has not taken its last answer would keep."""
+        self.force_close()
+        if self._socket is not None and self._socket.get_write_buffer_size():
+            self._socket.abort()
+
     def pause_writing(self) -> None:
         self.congested = True
         super().pause_writing()
@@ -275,7 +281,9 @@ class Listener(web.Server):
         if request.fault is not None:
             return connection.refusal(request.fault)
         connection.request_began(request)
-        self._open[connection] = self._open.pop(connection, None)
+        if connection in self._open:
+            del self._open[connection]
+            self._open[connection] = None
         return await self._handler(request)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
@@ -297,7 +305,7 @@ class Listener(web.Server):
     def _close_idle(self) -> bool:
         for connection in islice(self._open, _LOOKED_AT):
             if connection.is_idle:
-                connection.force_close()
+                connection.give_way()
                 del self._open[connection]
                 return True
         return False
