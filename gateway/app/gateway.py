@@ -181,7 +181,8 @@ class Gateway:
 
     def _follow_upstreams(self) -> None:
         """Share and check the upstreams of the snapshot in force."""
-        self._client.keep(self.services.snapshot.models.values())
+        serving = self.services.snapshot
+        self._client.keep(serving.models.values(), teams=len(serving.teams))
         asked = [upstream for upstream in self.services.snapshot.upstreams() if upstream.check_path]
         self._health_checks.keep(
             HealthCheck(upstream, upstream.check_path, upstream.check_every_s) for upstream in asked

@@ -90,6 +90,7 @@ async def forward(
             (*headers, *_more_headers(exchange, target)),
             body,
             model=target.model,
+            team=caller.team,
             rest=parsed.rest,
             note_attempt=exchange.note_attempt,
         )

@@ -37,6 +37,8 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     method: str = "POST"
     model: str = ""
     """The model's name at the upstream, whose models share its connections; empty: the gateway's own request."""
+    team: str = ""
+    """Whose request it is; teams share the connections, too."""
     rest: BodyTail | None = None
     """What follows `body`, where that is only the beginning: read no faster than the upstream takes it,
     and no further once a response has begun."""
@@ -46,7 +48,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
 
 class UpstreamClient(Protocol):
     async def send(self, upstream: Upstream, request: UpstreamRequest) -> UpstreamResponse:
-        """Raises UpstreamUnreachable (refused, broke, or no free connection), UpstreamTimedOut, and what
+        """Raises UpstreamUnreachable (refused or broke), UpstreamBusy (no connection free), UpstreamTimedOut, and what
         reading the rest of the request raises."""
         ...
 
