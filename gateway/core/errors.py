@@ -213,7 +213,7 @@ class UpstreamUnreachable(UpstreamError):
     code = "upstream_unreachable"
 
 
-class UpstreamBusy(UpstreamUnreachable):
+class UpstreamBusy(UpstreamError):
     """All connections that the caller's team may have there are in use: nothing was sent."""
 
     status = 503

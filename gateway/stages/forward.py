@@ -26,6 +26,7 @@ from gateway.core.errors import (
     NoTarget,
     UpstreamAuthFailed,
     UpstreamBroke,
+    UpstreamBusy,
     UpstreamError,
     UpstreamTimedOut,
     UpstreamUnreachable,
@@ -69,8 +70,8 @@ class UpstreamServices(msgspec.Struct, frozen=True):
 async def forward(
     exchange: Exchange, parsed: ParsedRequest, targets: list[Target], services: UpstreamServices, writer: ResponseWriter
 ) -> CollectedResponse:
-    """The first answer worth relaying. Raises UpstreamUnreachable, UpstreamTimedOut, UpstreamBroke, UpstreamAuthFailed,
-    NoTarget.
+    """The first answer worth relaying. Raises UpstreamUnreachable, UpstreamBusy, UpstreamTimedOut, UpstreamBroke,
+    UpstreamAuthFailed, NoTarget.
 
     The last failure is what the client sees: an error of ours where the upstream gave no answer, the
     upstream's own answer where it gave one. Once the client has a byte, if only a keep-alive, or its body was
@@ -96,7 +97,7 @@ async def forward(
         )
         try:
             response = await _attempt(exchange, parsed, target, outgoing, services)
-        except (UpstreamUnreachable, UpstreamTimedOut, UpstreamBroke):
+        except (UpstreamUnreachable, UpstreamBusy, UpstreamTimedOut, UpstreamBroke):
             following = _next_healthy(left, caller, services)
             if following is None or not _can_repeat(parsed, writer) or not retries.take():
                 raise

@@ -351,7 +351,7 @@ async def test_a_model_is_told_that_it_had_no_connection_free(client: HttpClient
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
     upstream = server.upstream(max_connections=1, timeouts=Timeouts(connect=0.05))
     first = await client.send(upstream, of_model("m"))
-    with pytest.raises(UpstreamUnreachable, match=r"had none of its 1 connections free for the model 'm' within"):
+    with pytest.raises(UpstreamBusy, match=r"had none of its 1 connections free for the model 'm' within"):
         await client.send(upstream, of_model("m"))
     first.abandon()
 
@@ -360,7 +360,7 @@ async def test_waiting_for_a_connection_ends_with_the_time_to_connect(client: Ht
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
     upstream = server.upstream(max_connections=1, timeouts=Timeouts(connect=0.05))
     first = await client.send(upstream, ASK)
-    with pytest.raises(UpstreamUnreachable, match=r"had none of its 1 connections free within 0.05 s") as caught:
+    with pytest.raises(UpstreamBusy, match=r"had none of its 1 connections free within 0.05 s") as caught:
         await client.send(upstream, ASK)
     assert caught.value.outcome == "no_connection_free"
     first.abandon()
