@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.core.body_kind import kind_of
+from gateway.core.content_coding import CodingDamaged, ContentDecoder, DecodedTooLarge, codings_of
 from gateway.core.endpoints import CHAT, ENDPOINTS, MESSAGES, MODEL, MODELS, RESPONSES, Endpoint
 from gateway.core.errors import BodyUnreadable, CallerError, FormUnreadable
 from gateway.core.form import FormRewriter
@@ -34,7 +35,6 @@ from gateway.settings.diagnostics import SettingsInvalid
 from gateway.settings.loading import parse
 from gateway.store import journal
 from gateway.upstream.framing import Framing
-from gateway.web.content_coding import CodingDamaged, ContentDecoder, DecodedTooLarge, codings_of
 
 DECODED_BYTES = 256 * 1024
 _PATHS = PathTable(ENDPOINTS, (MODELS.path, MODEL.path))
