@@ -223,13 +223,18 @@ def settings(data: bytes) -> None:
         parse(data.decode("utf-8", "replace"), "fuzz.yaml", _ENV)
 
 
+def _believed(_text: bytes) -> bool:
+    """Whoever can sign a line is not held up by its signature."""
+    return True
+
+
 def journal_lines(data: bytes) -> None:
     """What a dead process, or a full disk, left in a journal."""
     with tempfile.NamedTemporaryFile(suffix=".journal") as file:
         file.write(data)
         file.flush()
         found, at = [], 0
-        while lines := journal.read(Path(file.name), at):
+        while lines := journal.read(Path(file.name), _believed, at):
             found += lines
             at = lines[-1].end
         assert b"".join(line.text for line in found) == data[: data.rfind(b"\n") + 1]
