@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
+from gateway.core.endpoints import ENDPOINT_NAMES
 from gateway.core.limit_status import LimitHeader, header_of
 from gateway.core.limits import Limit, Meter
 from gateway.core.pricing import CeilingRates, Price, ceiling, rates_at
@@ -76,6 +77,19 @@ class Upstream(msgspec.Struct, frozen=True, cache_hash=True):
     """The forward proxy that it is reached through."""
     tls: UpstreamTls | None = None
     """None: the system's authorities, and no certificate of the gateway's."""
+    endpoints: frozenset[str] | None = None
+    """The names of the endpoints that it serves; None: every one may be asked of it."""
+    base_paths: tuple[tuple[str, str], ...] = ()
+    """The names of endpoints whose paths follow another base path than `base_url` has, and that path."""
+    gemini_headers: tuple[tuple[str, str], ...] | None = None
+    """In place of `headers` on requests of Gemini's API, where the credential is sent in another way there."""
+
+    def base_path(self, endpoint: str) -> str | None:
+        """The base path of this endpoint, None where it is that of `base_url`."""
+        for name, path in self.base_paths:
+            if name == endpoint:
+                return path
+        return None
 
 
 class Target(msgspec.Struct, frozen=True, cache_hash=True):
@@ -104,11 +118,28 @@ class Model(msgspec.Struct, frozen=True):
     ceilings: dict[str, tuple[CeilingRates, ...]] = {}
     """The most that a request may cost, by the service tier that it asks for; "default" has that of any other. Made
     of the prices."""
+    served_by: dict[str, tuple[Target, ...]] = {}
+    """Of the endpoints that not every target serves, those that do. Made of the targets."""
 
     def __post_init__(self) -> None:
+        self._find_served()
         prices = self.prices
         tiers = {"", "auto", "default", *(tier for price in prices for tier in price.tiers)}
         msgspec.structs.force_setattr(self, "ceilings", {tier: ceiling(prices, tier) for tier in tiers})
+
+    def _find_served(self) -> None:
+        if all(target.upstream.endpoints is None for target in self.targets):
+            return
+        served = {}
+        for endpoint in ENDPOINT_NAMES:
+            serving = tuple([target for target in self.targets if _serves(target.upstream, endpoint)])
+            if len(serving) < len(self.targets):
+                served[endpoint] = serving
+        msgspec.structs.force_setattr(self, "served_by", served)
+
+    def serving(self, endpoint: str) -> tuple[Target, ...]:
+        """The targets that serve the endpoint of this name."""
+        return self.served_by.get(endpoint, self.targets)
 
     @property
     def prices(self) -> list[Price]:
@@ -119,6 +150,10 @@ class Model(msgspec.Struct, frozen=True):
         """Whether an answer of this service tier can be charged: one of the prices names it, or there are none."""
         prices = self.prices
         return not prices or any(tier in price.tiers for price in prices)
+
+
+def _serves(upstream: Upstream, endpoint: str) -> bool:
+    return upstream.endpoints is None or endpoint in upstream.endpoints
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -58,7 +58,7 @@ from gateway.core.upstream_json import (
 )
 from gateway.core.usage import Usage, UsageSource
 from gateway.core.usage_reading import UsageReader, report_in, wanted_of
-from gateway.core.usage_report import Members
+from gateway.core.usage_report import Members, value_at
 
 HELD_MAX = 64 * 1024
 """Bytes of one unfinished event that are held back, so that a cut leaves whole events only. What is
@@ -86,6 +86,7 @@ _TEXT_MARKS = {
     StreamFormat.COMPLETIONS: b"choices",
     StreamFormat.RESPONSES: b'.delta"',
     StreamFormat.MESSAGES: b"content_block_delta",
+    StreamFormat.GEMINI: b'"text"',
 }
 """What the beginning of a long event that delivers text has in it."""
 
@@ -361,7 +362,7 @@ class StreamTally:
     def _note(self, chunk: Members, kind: str, fault: Fault | None) -> bool:
         """Take in what a chunk says of the stream. Whether it reports usage."""
         self.fault = self.fault or fault
-        self.ended = self.ended or chunk.get("type", kind) in self._endpoint.terminal_events
+        self.ended = self.ended or _is_terminal(chunk, kind, self._endpoint)
         reports = self._reader.read_members(chunk, kind)
         if reports and self._merge:
             self._final.report = report_in(chunk, self._endpoint.usage)
@@ -564,7 +565,7 @@ class PlainTally:
     def close(self) -> None:
         """The answer is whole. Some servers report an error with status 200: as JSON, or in place of it."""
         self._read()
-        if self._endpoint.cap_members and not self._is_json:
+        if self._endpoint.has_output and not self._is_json:
             self.fault = self.fault or Fault.UNKNOWN
 
     def _read(self) -> None:
@@ -581,17 +582,25 @@ class PlainTally:
             self._read_kept(bytes(self._kept))
 
     def _read_kept(self, body: bytes) -> None:
-        answer, shape = object_of(body), self._endpoint.stream_format
-        if answer is None:
+        answers, shape = self._answers_in(body), self._endpoint.stream_format
+        if not answers:
             self.fault = self.fault or fault_of_body(200, body)
             self._reader.read(body)
             # JSON that no parser reads to its end may still be an answer.
             self._is_json = self._reader.reported or (kind_of(body) is BodyKind.JSON and decoded(body) is None)
             self._weight = max(0, weight_of_json(body) - _FRAME_OF_PLAIN_ANSWER)
             return
-        self.fault = self.fault or reported_fault(answer)
-        self._reader.read_members(answer)
-        self._weight = answer_weight(shape, answer) if shape is not None else 0
+        for answer in answers:
+            self.fault = self.fault or reported_fault(answer)
+            self._reader.read_members(answer)
+            self._weight += answer_weight(shape, answer) if shape is not None else 0
+
+    def _answers_in(self, body: bytes) -> list[dict[str, Any]]:
+        """The answer; those of Gemini's API come in an array, where a stream was not asked for as events."""
+        value = decoded(body)
+        if self._endpoint.stream_format is not StreamFormat.GEMINI or not isinstance(value, list):
+            value = [value]
+        return value if all(isinstance(each, dict) for each in value) else []
 
 
 _FRAME_OF_PLAIN_ANSWER = 400
@@ -604,6 +613,12 @@ def _marks_of(endpoint: Endpoint) -> tuple[bytes, ...]:
     places = names - {"usage", "billed_units"}
     events = (*endpoint.terminal_events, *sorted(endpoint.usage.image_events))
     return (b'"error"', _DONE, *[name.encode() for name in (*sorted(places), *events)])
+
+
+def _is_terminal(chunk: Members, kind: str, endpoint: Endpoint) -> bool:
+    if endpoint.terminal_member:
+        return value_at(chunk, endpoint.terminal_member) is not None
+    return chunk.get("type", kind) in endpoint.terminal_events
 
 
 def _one_line_of_data(event: bytes) -> bytes:

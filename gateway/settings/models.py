@@ -23,6 +23,7 @@ from gateway.settings.document import DocumentMapping
 from gateway.settings.presets import PRESETS
 from gateway.settings.types import (
     Amount,
+    BasePath,
     ByteSize,
     CheckPath,
     Count,
@@ -30,6 +31,7 @@ from gateway.settings.types import (
     DollarsPerMillionCharacters,
     DollarsPerUnit,
     Duration,
+    EndpointPattern,
     Folder,
     HeaderName,
     HeaderValue,
@@ -232,8 +234,16 @@ class UpstreamSettings(BaseSection):
     )
     base_url: HttpUrl = setting(REQUIRED, "The URL that the paths of the API follow, usually ending in /v1.")
     api_key: Secret | None = setting(None, "The credential for this server; empty or left out: none is sent.")
-    auth: Literal["bearer", "api-key", "x-api-key", "none"] = setting(
-        "bearer", "How the credential is sent: `Authorization: Bearer`, `api-key` (Azure) or `x-api-key` (Anthropic)."
+    auth: Literal["bearer", "api-key", "x-api-key", "x-goog-api-key", "google", "none"] = setting(
+        "bearer",
+        "How the credential is sent: `Authorization: Bearer`, `api-key` (Azure), `x-api-key` (Anthropic), "
+        "`x-goog-api-key` (Gemini), or as Google's servers want it on the paths of each API (`google`).",
+    )
+    endpoints: tuple[EndpointPattern, ...] | None = setting(
+        None, "The endpoints that this server has, by name or glob; left out: it is asked for every one.", min_length=1
+    )
+    base_paths: dict[EndpointPattern, BasePath] = setting(
+        {}, "Endpoints whose paths follow another path of this server than that of `base_url`; the first that fits."
     )
     headers: dict[HeaderName, HeaderValue] = setting({}, "Headers added to every request to this server.", repr=False)
     query: dict[QueryName, QueryValue] = setting(
@@ -271,7 +281,14 @@ class UpstreamSettings(BaseSection):
         secret = self.api_key.get_secret_value() if self.api_key is not None else ""
         if not secret or self.auth == "none":
             return None
-        return ("authorization", f"Bearer {secret}") if self.auth == "bearer" else (self.auth, secret)
+        is_bearer = self.auth in ("bearer", "google")
+        return ("authorization", f"Bearer {secret}") if is_bearer else (self.auth, secret)
+
+    @property
+    def gemini_credential(self) -> tuple[str, str] | None:
+        """In place of `credential` on the paths of Gemini's API; None where it is the same."""
+        secret = self.api_key.get_secret_value() if self.api_key is not None else ""
+        return ("x-goog-api-key", secret) if secret and self.auth == "google" else None
 
 
 class PriceListSettings(BaseSection):

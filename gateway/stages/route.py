@@ -13,8 +13,9 @@ from gateway.core.snapshot import Caller, Target
 def route(parsed: ParsedRequest, caller: Caller, routing: RoutingState, clock: Clock) -> list[Target]:
     """The targets that the caller may ask, best first. Raises NoTarget where none can take its request now."""
     model, now = parsed.model, clock.monotonic()
-    targets = routing.order(model, key_of(parsed), now, caller)
+    serving = model.serving(parsed.endpoint.name)
+    targets = routing.order(serving, key_of(parsed), now, caller)
     if not targets:
-        wait_ms = max(1000, round(routing.health.wait_s(model.targets, now, caller) * 1000))
+        wait_ms = max(1000, round(routing.health.wait_s(serving, now, caller) * 1000))
         raise NoTarget(f"No upstream of the model {model.name!r} can take a request now.", retry_after_ms=wait_ms)
     return targets

@@ -18,7 +18,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 import aiohappyeyeballs
@@ -54,7 +54,7 @@ class UpstreamOrigin:
             url = read_base_url(upstream.base_url)
         except ValueError as error:
             raise ValueError(f"base_url of upstream {upstream.name!r} {error}") from None
-        for name, value in upstream.headers:
+        for name, value in (*upstream.headers, *(upstream.gemini_headers or ())):
             if fault := operator_header_fault(name, value):
                 raise ValueError(f"header {name!r} of upstream {upstream.name!r} {fault}")
         self.host = url.host
@@ -65,31 +65,45 @@ class UpstreamOrigin:
         """What has the proxy open a tunnel; empty where none is needed."""
         self._prefix = url.path
         self._query = "&".join(part for part in (url.query, upstream.query) if part)
-        fixed = {"host": url.authority, "accept-encoding": "identity"}
-        fixed.update({name.lower(): value for name, value in upstream.headers})
+        own = {"host": url.authority, "accept-encoding": "identity"}
         self._before_target = ""
         if upstream.proxy is not None and not url.tls:
             self._before_target = f"http://{url.authority}"
             if upstream.proxy.authorization:
-                fixed["proxy-authorization"] = upstream.proxy.authorization
-        self._fixed_names = RESERVED_HEADERS | fixed.keys()
-        self._fixed = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
+                own["proxy-authorization"] = upstream.proxy.authorization
+        self._fixed = _FixedHeaders(own, upstream.headers)
+        self._fixed_for_gemini = self._fixed
+        if upstream.gemini_headers is not None:
+            self._fixed_for_gemini = _FixedHeaders(own, upstream.gemini_headers)
 
     def head(self, request: UpstreamRequest) -> bytes:
         """The request's head, to its empty line. The operator's headers replace the caller's of the
         same name. Raises ValueError for what could be read as more than one header or request."""
-        target = self._target(request.path)
-        headers = [(name, value) for name, value in request.headers if name.lower() not in self._fixed_names]
+        target = self._target(request)
+        fixed = self._fixed_for_gemini if request.is_gemini else self._fixed
+        headers = [(name, value) for name, value in request.headers if name.lower() not in fixed.names]
         _refuse_smuggling(request.method, target, headers)
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-        head = f"{request.method} {self._before_target}{target} HTTP/1.1\r\n{self._fixed}{lines}{_framing(request)}\r\n"
+        head = f"{request.method} {self._before_target}{target} HTTP/1.1\r\n{fixed.lines}{lines}{_framing(request)}\r\n"
         # A header that is not UTF-8 arrives with its bytes as surrogates and leaves as it came.
         return head.encode("utf-8", "surrogateescape")
 
-    def _target(self, path: str) -> str:
-        if not self._query:
-            return self._prefix + path
-        return f"{self._prefix}{path}{'&' if '?' in path else '?'}{self._query}"
+    def _target(self, request: UpstreamRequest) -> str:
+        target = (self._prefix if request.base_path is None else request.base_path) + request.path
+        query = "&".join([part for part in (request.query, self._query) if part])
+        if not query:
+            return target
+        return f"{target}{'&' if '?' in target else '?'}{query}"
+
+
+class _FixedHeaders:
+    """Those of every request: their lines, and the names that no other line may have. The gateway's own give way to the
+    operator's."""
+
+    def __init__(self, own: Mapping[str, str], operators: Iterable[tuple[str, str]]) -> None:
+        fixed = {**own, **{name.lower(): value for name, value in operators}}
+        self.names = RESERVED_HEADERS | fixed.keys()
+        self.lines = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
 
 
 def _tunnel_request(url: BaseUrl, proxy: Proxy) -> bytes:

@@ -111,6 +111,7 @@ class PublicRoutes:
                     at=services.clock.monotonic(),
                     method=request.method,
                     path=path,
+                    query=request.rel_url.raw_query_string,
                     path_model=route.parameters.get("model", ""),
                     client_ip=request.remote or "",
                 )
