@@ -12,6 +12,7 @@ bound.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -219,6 +220,7 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
     headers: tuple[LimitHeader | None, ...]
     _counts_dollars: bool
     _by_user: dict[str, tuple[Limit, ...]] = msgspec.field(default_factory=dict)
+    _of_requests: list[Binding] = msgspec.field(default_factory=list)
 
     def rules_for(self, tier: str, input_tokens: int, units: Usage) -> tuple[ChargeRule, ...]:
         """`charge_rules`, where a `usd` limit is charged what a request with this input and these units can cost at
@@ -229,6 +231,12 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
         rates = rates_at(ceilings.get(tier) or ceilings["default"], input_tokens)
         dollars = ChargeRule(rates.without_tokens(units), rates.input, rates.output)
         return tuple([dollars if rule is _BY_PRICE else rule for rule in self.charge_rules])
+
+    def of_requests(self) -> Binding:
+        """What binds a request that costs nothing: limits of tokens and of money do not."""
+        if not self._of_requests:
+            self._of_requests.append(bind(self.caller, self.model, _OF_REQUESTS))
+        return self._of_requests[0]
 
     def limits_for(self, user: str) -> tuple[Limit, ...]:
         """Every limit that binds a request of this end user, or of one that names none."""
@@ -243,10 +251,13 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
         return known
 
 
-def bind(caller: Caller, model: Model) -> Binding:
-    """Put together what applies to this key and this model."""
-    limits = tuple([limit for limit in (*caller.limits, *model.limits) if _applies(limit, model)])
-    user_limits = tuple([limit for limit in caller.user_limits if _applies(limit, model)])
+_OF_REQUESTS = frozenset({Meter.REQUESTS, Meter.CONCURRENT})
+
+
+def bind(caller: Caller, model: Model, meters: Container[Meter] = frozenset(Meter)) -> Binding:
+    """Put together what applies to this key and this model, of limits those with these meters."""
+    limits = tuple([limit for limit in (*caller.limits, *model.limits) if _applies(limit, model, meters)])
+    user_limits = tuple([limit for limit in caller.user_limits if _applies(limit, model, meters)])
     every = (*limits, *user_limits)
     return Binding(
         caller=caller,
@@ -308,5 +319,5 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
         return list(found.values())
 
 
-def _applies(limit: Limit, model: Model) -> bool:
-    return not limit.models or matches(model.name, limit.models)
+def _applies(limit: Limit, model: Model, meters: Container[Meter]) -> bool:
+    return limit.meter in meters and (not limit.models or matches(model.name, limit.models))

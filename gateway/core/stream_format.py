@@ -48,12 +48,12 @@ class _Event(msgspec.Struct):
     delta: Any = None
 
 
-class _Candidate(msgspec.Struct):
+class _GeminiCandidate(msgspec.Struct):
     content: Any = None
 
 
 class _GeminiChunk(msgspec.Struct):
-    candidates: list[_Candidate] = []
+    candidates: list[_GeminiCandidate] = []
 
 
 _DECODE_CHUNK = msgspec.json.Decoder(_Chunk).decode

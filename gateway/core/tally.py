@@ -596,8 +596,11 @@ class PlainTally:
             self._weight += answer_weight(shape, answer) if shape is not None else 0
 
     def _answers_in(self, body: bytes) -> list[dict[str, Any]]:
-        """The answer; those of Gemini's API come in an array, where a stream was not asked for as events."""
+        """The answer. Gemini's API has several in an array, where a stream was not asked for as events; of one that is
+        cut off, those that are whole."""
         value = decoded(body)
+        if self._endpoint.stream_format is StreamFormat.GEMINI:
+            value = decoded(body.rstrip(b", \r\n") + b"]") if value is None else value
         if self._endpoint.stream_format is not StreamFormat.GEMINI or not isinstance(value, list):
             value = [value]
         return value if all(isinstance(each, dict) for each in value) else []

@@ -18,7 +18,7 @@ from gateway.core.pricing import DEARER_TIERS
 from gateway.core.query_rules import asks_events
 from gateway.core.request import ParsedRequest
 from gateway.core.request_fields import TOKENS_MAX, Fields
-from gateway.core.snapshot import Caller, ConfigSnapshot, Model
+from gateway.core.snapshot import Binding, Caller, ConfigSnapshot, Model
 from gateway.core.usage_report import value_at
 from gateway.core.usage_tables import Path
 
@@ -48,21 +48,10 @@ def parse_request(
     else:
         members, rest, content_type = body.fields, body.rest, body.content_type
         fields = _fields_of_form(body, endpoint)
-    asked_model = fields.model
+    asked_model = path_model if endpoint.names_model else fields.model
     if endpoint.names_model:
-        asked_model = path_model
         _refuse_another_model(members, endpoint.model_paths, path_model)
-    binding = snapshot.binding(caller, asked_model)
-    if binding is None:
-        raise ModelUnknown(
-            f"The model {asked_model[:SHOWN_NAME]!r} does not exist, or this key may not use it."
-            " GET /v1/models lists what it may.",
-            param="model",
-        )
-    if not binding.model.serving(endpoint.name):
-        raise _not_served(binding.model.name, endpoint)
-    if fields.tier in DEARER_TIERS and not binding.model.knows_price_of(fields.tier):
-        raise _tier_without_price(fields, binding.model.name)
+    binding = _binding(asked_model, fields, endpoint, caller, snapshot)
     asked = fields.output_cap
     caps = [cap for cap in (asked, binding.model.max_output_tokens) if cap is not None]
     budget = _thinking_budget(members, fields.thinking_budgets)
@@ -92,6 +81,22 @@ def parse_request(
         rest=rest,
         content_type=content_type,
     )
+
+
+def _binding(asked: str, fields: Fields, endpoint: Endpoint, caller: Caller, snapshot: ConfigSnapshot) -> Binding:
+    """What binds the caller and the model. Raises ModelUnknown, and FieldInvalid for a tier that has no price."""
+    binding = snapshot.binding(caller, asked)
+    if binding is None:
+        raise ModelUnknown(
+            f"The model {asked[:SHOWN_NAME]!r} does not exist, or this key may not use it."
+            " GET /v1/models lists what it may.",
+            param="model",
+        )
+    if binding.model.served_by.get(endpoint.name) == ():
+        raise _not_served(binding.model.name, endpoint)
+    if fields.tier in DEARER_TIERS and not binding.model.knows_price_of(fields.tier):
+        raise _tier_without_price(fields, binding.model.name)
+    return binding.of_requests() if endpoint.is_free else binding
 
 
 def _not_served(model: str, endpoint: Endpoint) -> ModelUnknown:
