@@ -48,12 +48,11 @@ def parse_request(
     else:
         members, rest, content_type = body.fields, body.rest, body.content_type
         fields = _fields_of_form(body, endpoint)
-    asked_model = path_model if endpoint.names_model else fields.model
+    asked_model = fields.model
     if endpoint.names_model:
-        _refuse_another_model(members, endpoint.model_paths, path_model)
+        asked_model = _checked(path_model, members, endpoint.model_paths)
     binding = _binding(asked_model, fields, endpoint, caller, snapshot)
-    asked = fields.output_cap
-    caps = [cap for cap in (asked, binding.model.max_output_tokens) if cap is not None]
+    asked, most = fields.output_cap, binding.model.max_output_tokens
     budget = _thinking_budget(members, fields.thinking_budgets)
     least = endpoint.least_output
     if asked is None or asked > budget:
@@ -69,7 +68,7 @@ def parse_request(
         is_array=is_array,
         asks_usage=fields.asks_usage,
         asked_cap=asked,
-        output_cap=min(caps, default=None),
+        output_cap=min([cap for cap in (asked, most) if cap is not None], default=None),
         least_output=least,
         thinking_budget=budget,
         choices=fields.choices,
@@ -181,8 +180,9 @@ def _names_within(fields: type[Fields]) -> dict[str, dict[str, str]]:
     return within
 
 
-def _refuse_another_model(members: JsonSpans, paths: Sequence[Path], model: str) -> None:
-    """Raise FieldInvalid where a body names another model than its path: servers differ in which one they obey."""
+def _checked(model: str, members: JsonSpans, paths: Sequence[Path]) -> str:
+    """The model that the path names. Raises FieldInvalid where the body names another one: servers differ in which of
+    them they obey."""
     for path in paths:
         if path[0] in members.spans:
             for name in _texts_at(msgspec.json.decode(members.value(path[0]) or b"null"), path[1:]):
@@ -191,6 +191,7 @@ def _refuse_another_model(members: JsonSpans, paths: Sequence[Path], model: str)
                     raise FieldInvalid(
                         f"{shown!r} names another model than the path: {name[:SHOWN_NAME]!r}.", param=shown
                     )
+    return model
 
 
 def _texts_at(value: Any, path: Path) -> Iterator[str]:
