@@ -76,6 +76,12 @@ HEALTH = (
         {"{{by}}": per_second("gateway_streams_aborted_total", "by", {"by": "upstream|timeout"})},
         "Streams that an upstream broke or let fall silent.",
     ),
+    Panel(
+        "Credentials echoed",
+        "cps",
+        {BY: per_second("gateway_redacted_credentials_total", "upstream", HERE)},
+        "Answers that repeated the gateway's own credential, which clients did not get.",
+    ),
 )
 
 LATENCY = (

@@ -18,7 +18,6 @@ from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.app.store_lifecycle import StoreLifecycle
 from gateway.core.address import Address
 from gateway.core.clock import Clock
-from gateway.core.estimate import Estimates
 from gateway.core.health import Change
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import ConfigSnapshot
@@ -77,7 +76,7 @@ class Gateway:
             clock=clock,
             new_id=id_maker(),
             new_boundary=token_hex,
-            estimates=Estimates(),
+            estimates=self._store.estimates,
             keepalive_s=settings.keepalive.total_seconds(),
         )
         self._metrics.keep(self.services.snapshot, settings.teams)

@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from gateway.core.endpoints import ENDPOINT_NAMES, ENDPOINTS
+from gateway.core.header_rules import is_credential
 from gateway.core.http_syntax import read_base_url
 from gateway.core.limits import Limit, Mode, Scope, WhenSpent
 from gateway.core.pricing import Price, PriceTerms
 from gateway.core.proxies import EnvironmentProxies, Proxy, read_proxy
+from gateway.core.redaction import Redactor
 from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Timeouts, Upstream, UpstreamTls, matches
 from gateway.settings.models import (
     KeySettings,
@@ -71,6 +73,7 @@ def _upstream(name: str, written: UpstreamSettings, proxies: EnvironmentProxies)
     credential = () if written.credential is None else (written.credential,)
     headers = tuple((header.lower(), value) for header, value in written.headers.items())
     gemini = written.gemini_credential
+    proxy = _proxy(written, proxies)
     return Upstream(
         name=name,
         base_url=written.base_url,
@@ -87,8 +90,9 @@ def _upstream(name: str, written: UpstreamSettings, proxies: EnvironmentProxies)
         query=urlencode(written.query, quote_via=quote),
         pass_headers=frozenset(header.lower() for header in written.pass_headers),
         reads_on=written.on_disconnect == "drain",
-        proxy=_proxy(written, proxies),
+        proxy=proxy,
         tls=None if written.tls is None else _tls(written.tls),
+        redactor=Redactor.of(_secrets(written, proxy)),
     )
 
 
@@ -116,6 +120,18 @@ def _base_of_version(usual: str, version: str) -> str:
         if usual.endswith(ending):
             return usual.removesuffix(ending) + beside
     return usual.removesuffix("/v1") + version
+
+
+def _secrets(written: UpstreamSettings, proxy: Proxy | None) -> Iterator[str]:
+    """What proves the gateway to this server, or to the proxy in front of it."""
+    if written.api_key is not None:
+        yield written.api_key.get_secret_value()
+    queried = parse_qsl(urlsplit(written.base_url).query)
+    for name, value in (*written.headers.items(), *written.query.items(), *queried):
+        if is_credential(name):
+            yield value.rpartition(" ")[2]  # Of "Bearer KEY", the key.
+    if proxy is not None:
+        yield proxy.authorization.rpartition(" ")[2]
 
 
 def _proxy(written: UpstreamSettings, proxies: EnvironmentProxies) -> Proxy | None:

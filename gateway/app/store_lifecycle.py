@@ -1,7 +1,7 @@
 """The store that the settings ask for: made, started, watched and closed.
 
 In front of the backend are the outbox, which keeps on disk what an outage would lose (Redis alone), and the renewer
-of leases.
+of leases. What requests teach this process about their size is shared by way of the store.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from zoneinfo import ZoneInfo
 
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
+from gateway.core.estimate import Estimates
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings.models import StoreSettings
 from gateway.store.backlog import Policy
 from gateway.store.contract import Store
+from gateway.store.estimate_sharing import EstimateSharing
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.journal import Journal
 from gateway.store.leases import LeaseRenewer
@@ -36,8 +38,8 @@ LOOK_EVERY_S = 1.0
 
 
 class StoreLifecycle:
-    """`store` is what requests use; `start` once the event loop runs. Raises StoreUnavailable where the journal's
-    folder cannot be written to."""
+    """`store` and `estimates` are what requests use; `start` once the event loop runs. Raises StoreUnavailable where
+    the journal's folder cannot be written to."""
 
     def __init__(
         self,
@@ -67,9 +69,12 @@ class StoreLifecycle:
             backend = RedisStore(options, zone, observe, new_tasks())
             inner = self._outbox = OutboxStore(backend, journal, policy, zone, new_tasks())
         self.store = self._renewer = LeaseRenewer(inner, new_tasks())
+        self.estimates = Estimates()
+        self._sharing = EstimateSharing(self.store, self.estimates, new_tasks())
 
     def start(self) -> None:
         self._renewer.start()
+        self._sharing.start()
         if self._outbox is not None:
             self._outbox.start()
             watch = partial(watch_store, self._outbox, self._log)
@@ -77,6 +82,7 @@ class StoreLifecycle:
 
     async def close(self) -> None:
         await self._tasks.close()
+        await self._sharing.close()
         await self.store.close()
 
     @property

@@ -3,7 +3,7 @@
 Its first bytes show what it is. What is to be passed on as it comes, such as a stream, is collected no further. Until
 the client has a byte of any other, another target can still be asked: where the answer breaks, or where its body says
 that the provider failed. What is longer than `max_bytes` is held no further: the rest waits at the upstream until the
-answer is passed on.
+answer is passed on. All of it is redacted before anyone sees it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.core.body_kind import BodyKind, kind_of
+from gateway.core.redaction import Redactor, StreamRedactor
 from gateway.core.refusals import Fault
 from gateway.core.response import UpstreamResponse
 
@@ -19,9 +20,21 @@ class CollectedResponse(UpstreamResponse):
     """Gives what was collected first, then what the upstream still sends. `on_change` is called once the kind is known,
     and once more than `max_bytes` have come."""
 
-    def __init__(self, response: UpstreamResponse, max_bytes: int, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        response: UpstreamResponse,
+        max_bytes: int,
+        on_change: Callable[[], None],
+        redactor: Redactor | None = None,
+    ) -> None:
         self.status = response.status
         self.headers = response.headers
+        self._redactor = redactor
+        self._stream_redactor: StreamRedactor | None = None
+        self._redacted_whole = 0
+        if redactor is not None:
+            self._stream_redactor = StreamRedactor(redactor)
+            self.headers, self._redacted_whole = redactor.headers(response.headers)
         self.sent_at = response.sent_at
         self.first_byte_at = response.first_byte_at
         self.kind: BodyKind | None = None
@@ -41,7 +54,8 @@ class CollectedResponse(UpstreamResponse):
         self._on_change = on_change
         self._pieces: list[bytes] = []
         self._size = 0
-        response.deliver_to(self._take)
+        self._into: Callable[[bytes], None] = self._take
+        response.deliver_to(self._take if redactor is None else self._pass_on)
 
     @property
     def body(self) -> bytes:
@@ -66,14 +80,30 @@ class CollectedResponse(UpstreamResponse):
     def is_over(self) -> bool:
         return self._response.is_over
 
+    @property
+    def redacted(self) -> int:
+        """How often the upstream's credential was in it so far."""
+        return self._redacted_whole + (self._stream_redactor.count if self._stream_redactor is not None else 0)
+
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
         for piece in self._pieces:
             into(piece)
         self._pieces.clear()
-        self._response.deliver_to(into)
+        self._into = into
+        self._response.deliver_to(into if self._stream_redactor is None else self._pass_on)
 
     async def finished(self) -> None:
         await self._response.finished()
+        if self._stream_redactor is not None and (rest := self._stream_redactor.rest()):
+            self._into(rest)
+
+    def redact_body(self) -> None:
+        """Look at `body` as a whole, now that no more of it is waited for: for what no single piece shows."""
+        if self._redactor is not None:
+            body, count = self._redactor.body(self.body)
+            if count:
+                self._pieces = [body]
+                self._redacted_whole += count
 
     def pause(self) -> None:
         self._response.pause()
@@ -83,6 +113,11 @@ class CollectedResponse(UpstreamResponse):
 
     def abandon(self) -> None:
         self._response.abandon()
+
+    def _pass_on(self, data: bytes) -> None:
+        assert self._stream_redactor is not None, "only what is redacted comes this way"
+        if passed := self._stream_redactor.feed(data):
+            self._into(passed)
 
     def _take(self, data: bytes) -> None:
         self._pieces.append(data)

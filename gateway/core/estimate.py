@@ -3,11 +3,19 @@
 Input is estimated from its size (input_size.py) with a ratio; output is a high quantile of recent answers. Both
 are learned for each model and team by itself: what one team asks must not change what another team's requests
 reserve. Both are only the reservation: settlement charges what the upstream reports.
+
+What an estimator has learned is a `LearnedEstimate`. Processes share theirs, so that one that starts does not have to
+learn again: it begins with the median of what others have learned, and goes on with what it sees itself.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
+from typing import NamedTuple
+
+import msgspec
 
 from gateway.core.input_size import InputSize
 
@@ -33,17 +41,66 @@ _RATIO_STEP = 0.05
 _RATIO_BOUNDS = (1.0, 16.0)
 _SPEED_STEP = 0.1
 _SPEED_MAX = 10_000.0
+_OUTPUT_MAX = 1_000_000
+
+LESSONS_TO_SHARE = _RECOUNT_EVERY
+"""Requests that an estimator has learned from before others begin with what it has learned."""
+
+_LESSONS_MAX = 200
+"""Of one process count for a median: more are no better, since a ratio forgets older ones."""
+
+
+class EstimateSubject(NamedTuple):
+    """Whose requests to what are estimated."""
+
+    team: str
+    model: str
+
+
+class LearnedEstimate(msgspec.Struct, frozen=True):
+    """What an estimator has learned from so many requests."""
+
+    lessons: float
+    characters_per_token: float
+    output: float
+    tokens_per_second: float
+
+    def bounded(self) -> LearnedEstimate | None:
+        """With every figure within its bounds; None where one is no number. For what other processes wrote."""
+        if not all(map(isfinite, msgspec.structs.astuple(self))):
+            return None
+        low, high = _RATIO_BOUNDS
+        return LearnedEstimate(
+            lessons=min(max(self.lessons, 0.0), _LESSONS_MAX),
+            characters_per_token=min(max(self.characters_per_token, low), high),
+            output=min(max(self.output, 1.0), _OUTPUT_MAX),
+            tokens_per_second=min(max(self.tokens_per_second, 0.0), _SPEED_MAX),
+        )
+
+
+_NOTHING_LEARNED = LearnedEstimate(0, CHARACTERS_PER_TOKEN, OUTPUT_AT_FIRST, TOKENS_PER_SECOND_AT_FIRST)
 
 
 class Estimator:
     """What one team's requests to one model have needed."""
 
-    def __init__(self) -> None:
-        self._characters_per_token = CHARACTERS_PER_TOKEN
+    def __init__(self, begins_with: LearnedEstimate = _NOTHING_LEARNED) -> None:
+        self.lessons = 0
+        """Requests that it has learned from by itself."""
+
         self._outputs: deque[int] = deque(maxlen=_RECENT)
-        self._output = OUTPUT_AT_FIRST
         self._since_recount = 0
-        self._tokens_per_second = TOKENS_PER_SECOND_AT_FIRST
+        self.begin_with(begins_with)
+
+    def begin_with(self, learned: LearnedEstimate) -> None:
+        """Estimate by what others have learned, until it has learned more."""
+        self._characters_per_token = learned.characters_per_token
+        self._output = int(learned.output)
+        self._tokens_per_second = learned.tokens_per_second
+
+    @property
+    def learned(self) -> LearnedEstimate:
+        return LearnedEstimate(self.lessons, self._characters_per_token, self._output, self._tokens_per_second)
 
     def input_tokens(self, size: InputSize) -> int:
         """Tokens in an input of this size, rounded up."""
@@ -64,6 +121,7 @@ class Estimator:
             low, high = _RATIO_BOUNDS
             seen = min(max(size.text / input_tokens, low), high)
             self._characters_per_token += _RATIO_STEP * (seen - self._characters_per_token)
+            self.lessons += 1
         if not output_tokens:
             return
         if seconds > 0:
@@ -85,15 +143,71 @@ class Estimates:
 
     def __init__(self) -> None:
         self._estimators: dict[tuple[str, str], Estimator] = {}
+        self._begin_with: Mapping[EstimateSubject, LearnedEstimate] = {}
+        self._shared: dict[tuple[str, str], int] = {}
 
     def of(self, team: str, model: str) -> Estimator:
         estimator = self._estimators.pop((team, model), None)
         if estimator is None:
-            estimator = Estimator()
+            estimator = Estimator(self._begin_with.get(EstimateSubject(team, model), _NOTHING_LEARNED))
             if len(self._estimators) >= ESTIMATORS_MAX:
-                del self._estimators[next(iter(self._estimators))]
+                forgotten = next(iter(self._estimators))
+                del self._estimators[forgotten]
+                self._shared.pop(forgotten, None)
         self._estimators[team, model] = estimator
         return estimator
+
+    def to_share(self) -> dict[EstimateSubject, LearnedEstimate]:
+        """What is worth sharing, and has changed since it was last shared."""
+        return {
+            EstimateSubject(*subject): estimator.learned
+            for subject, estimator in self._estimators.items()
+            if estimator.lessons >= LESSONS_TO_SHARE and self._shared.get(subject) != estimator.lessons
+        }
+
+    def shared(self, learned: Mapping[EstimateSubject, LearnedEstimate]) -> None:
+        """These have been shared."""
+        self._shared |= {subject: int(estimate.lessons) for subject, estimate in learned.items()}
+
+    def begin_with(self, learned: Mapping[EstimateSubject, LearnedEstimate]) -> None:
+        """What others have learned is where those estimators begin that have not learned anything yet: a process
+        believes what it has seen itself more."""
+        self._begin_with = learned
+        for subject, estimator in self._estimators.items():
+            known = learned.get(EstimateSubject(*subject))
+            if known is not None and not estimator.lessons:
+                estimator.begin_with(known)
+
+
+def merged(estimates: Iterable[LearnedEstimate]) -> LearnedEstimate | None:
+    """The median of what several processes have learned, figure by figure, each weighing as much as it has learned
+    from. So no single process, whatever it wrote, takes the result beyond what the others have. None where nothing
+    can be used."""
+    usable = [known for known in (each.bounded() for each in estimates) if known is not None and known.lessons]
+    if not usable:
+        return None
+    return LearnedEstimate(
+        lessons=sum(each.lessons for each in usable),
+        characters_per_token=_median([_Weighted(each.characters_per_token, each.lessons) for each in usable]),
+        output=_median([_Weighted(each.output, each.lessons) for each in usable]),
+        tokens_per_second=_median([_Weighted(each.tokens_per_second, each.lessons) for each in usable]),
+    )
+
+
+class _Weighted(NamedTuple):
+    figure: float
+    weight: float
+
+
+def _median(figures: Sequence[_Weighted]) -> float:
+    """The least figure that has half of the weight at or below it."""
+    ranked = sorted(figures)
+    half, below = sum(each.weight for each in ranked) / 2, 0.0
+    for each in ranked:
+        below += each.weight
+        if below >= half:
+            return each.figure
+    return ranked[-1].figure
 
 
 def least_tokens(size: InputSize) -> int:

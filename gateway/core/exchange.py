@@ -90,6 +90,8 @@ class Exchange:
     cost: int = 0
     whole: bool = False
     """Whether the client was given the answer to its end."""
+    redacted: int = 0
+    """How often the answer had the upstream's credential in it, which the client did not get."""
     first_byte_at: float | None = None
     ended: float = 0.0
     upstream_seconds: float = 0.0

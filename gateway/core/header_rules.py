@@ -119,6 +119,11 @@ _PROXY_PREFIXES = ("x-forwarded-", "cf-", "proxy-", "sec-", "access-control-")
 _OWN_NAMES = frozenset({"content-type", "content-encoding", "x-request-id", "origin", "referer"})
 
 
+def is_credential(name: str) -> bool:
+    """Whether a header, or a query parameter, of this name is one that proves who sends it."""
+    return name.lower().endswith((*_CREDENTIAL_ENDINGS, "key", "token", "secret", "password", "signature", "sig"))
+
+
 def pass_header_fault(name: str) -> str:
     """Why an operator cannot let this header of clients through, as what follows its name; empty: it can."""
     name = name.lower()

@@ -18,12 +18,12 @@ from collections.abc import Container
 from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 from gateway.core.endpoints import Dialect, Endpoint
+from gateway.core.header_rules import is_credential
 from gateway.core.json_spans import folded
 from gateway.core.request import IncomingRequest
 from gateway.core.snapshot import Upstream
 
 _SENDABLE = re.compile(r"[!-~]+")
-_CREDENTIAL = re.compile(r"(.*[_.-])?(key|token|secret|password|signature|sig|authorization|credential|code)")
 _STREAMED = "sse"
 
 
@@ -54,7 +54,6 @@ def passed_query(raw_query: str, endpoint: Endpoint, upstream: Upstream, read: C
 
 def _passes(piece: str, operators: Container[str], read: Container[str]) -> bool:
     name = unquote_plus(piece.partition("=")[0])
-    lower = name.lower()
-    if not _SENDABLE.fullmatch(piece) or _CREDENTIAL.fullmatch(lower) or lower == "api-version":
+    if not _SENDABLE.fullmatch(piece) or is_credential(name) or name.lower() == "api-version":
         return False
     return name not in operators and folded(re.split(r"[\[.]", name)[0]) not in read

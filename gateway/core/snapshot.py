@@ -22,6 +22,7 @@ from gateway.core.limit_status import LimitHeader, header_of
 from gateway.core.limits import Limit, Meter
 from gateway.core.pricing import CeilingRates, Price, ceiling, rates_at
 from gateway.core.proxies import Proxy
+from gateway.core.redaction import Redactor
 from gateway.core.usage import Usage
 
 BINDINGS_MAX = 65_536
@@ -84,6 +85,9 @@ class Upstream(msgspec.Struct, frozen=True, cache_hash=True):
     """The names of endpoints whose paths follow another base path than `base_url` has, and that path."""
     gemini_headers: tuple[tuple[str, str], ...] | None = None
     """In place of `headers` on requests of Gemini's API, where the credential is sent in another way there."""
+
+    redactor: Redactor | None = None
+    """Keeps its credentials out of its answers."""
 
     def base_path(self, endpoint: str) -> str | None:
         """The base path of this endpoint, None where it is that of `base_url`."""

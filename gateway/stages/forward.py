@@ -37,6 +37,7 @@ from gateway.core.header_rules import TO_UPSTREAM
 from gateway.core.health import Outcome, outcome_of_answer, outcome_of_error
 from gateway.core.json_spans import read_json_spans
 from gateway.core.query_rules import passed_query
+from gateway.core.redaction import Redactor
 from gateway.core.refusals import Fault
 from gateway.core.request import ParsedRequest
 from gateway.core.response import ResponseWriter, UpstreamResponse
@@ -138,7 +139,7 @@ async def _attempt(
         begun = await _ask(exchange, target, outgoing, services.client)
         if begun.status < 400:
             attempt.answered(now())
-        response = await _collected(exchange, parsed, begun, services.clock)
+        response = await _collected(exchange, parsed, begun, services.clock, target.upstream.redactor)
     except UpstreamError as error:
         _note_attempt(exchange, target, error.reason)
         attempt.ended(outcome_of_error(error), now(), reason=error.reason)
@@ -157,14 +158,14 @@ async def _attempt(
 
 
 async def _collected(
-    exchange: Exchange, parsed: ParsedRequest, response: UpstreamResponse, clock: Clock
+    exchange: Exchange, parsed: ParsedRequest, response: UpstreamResponse, clock: Clock, redactor: Redactor | None
 ) -> CollectedResponse:
     """The answer, collected as far as it goes. The time that this takes is the upstream's. Raises what `finished`
     raises."""
     exchange.first_byte_at = began = clock.monotonic()
     max_bytes = LATE_MAX if parsed.stream else WHOLE_MAX
     changed = asyncio.Event()
-    collected = CollectedResponse(response, max_bytes, changed.set)
+    collected = CollectedResponse(response, max_bytes, changed.set, redactor)
     try:
         async with asyncio.timeout(ERROR_BODY_S if response.status >= 400 else None):
             await _collect(collected, parsed, max_bytes, changed)
@@ -182,6 +183,9 @@ async def _collected(
         raise
     finally:
         exchange.upstream_seconds += clock.monotonic() - began
+    if collected.is_whole or response.status >= 400:
+        collected.redact_body()
+    exchange.redacted = collected.redacted
     if response.status >= 400:
         collected.fault = fault_of_body(response.status, collected.body)
     return collected

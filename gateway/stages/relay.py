@@ -38,6 +38,7 @@ async def relay(
             await _relay_plain(exchange, parsed, response, writer)
         exchange.whole = True
     finally:
+        exchange.redacted = response.redacted
         exchange.upstream_seconds += clock.monotonic() - began
 
 

@@ -9,12 +9,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from gateway.core.errors import StoreUnavailable
+from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 
@@ -26,6 +27,13 @@ HOLD_STEPS = 6
 
 LEDGER_DAYS = 400
 """How long the ledger keeps a day."""
+
+
+ESTIMATES_DAYS = 30
+"""How long what a process has learned is kept after it was last shared."""
+
+ESTIMATES_MERGED = 8
+"""Processes whose estimates about one subject are kept, those that shared last."""
 
 
 class CallRefused(StoreUnavailable):
@@ -104,7 +112,20 @@ class Ledger(Protocol):
         ...
 
 
-class Store(Counters, Ledger, Protocol):
+class SharedEstimates(Protocol):
+    """What processes have learned about requests, so that one that starts need not learn again. Nothing is lost that
+    counts where an estimate is lost. Raises StoreUnavailable."""
+
+    async def share_estimates(self, learned: Mapping[EstimateSubject, LearnedEstimate]) -> None:
+        """Replace what this process has shared about these."""
+        ...
+
+    async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
+        """What all processes have shared within ESTIMATES_DAYS, merged; of each subject the newest ESTIMATES_MERGED."""
+        ...
+
+
+class Store(Counters, Ledger, SharedEstimates, Protocol):
     async def ping(self) -> None:
         """Return if the store answers. Raises StoreUnavailable."""
         ...

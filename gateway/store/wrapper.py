@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
+from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 from gateway.store.contract import Store, UsageQuery, UsageRow
@@ -32,6 +33,12 @@ class StoreWrapper(Generic[Inner]):
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._store.usage(query)
+
+    async def share_estimates(self, learned: Mapping[EstimateSubject, LearnedEstimate]) -> None:
+        await self._store.share_estimates(learned)
+
+    async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
+        return await self._store.shared_estimates()
 
     async def ping(self) -> None:
         await self._store.ping()

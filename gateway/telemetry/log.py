@@ -88,6 +88,8 @@ class Log:
             fields["upstream"] = x.target.upstream.name
         if x.response is not None and (upstream_id := first_of(UPSTREAM_ID_HEADERS, x.response.headers)):
             fields["upstream_request_id"] = _cut(upstream_id)
+        if x.redacted:
+            fields["redacted"] = x.redacted
         fields["status"] = x.status
         if x.usage is not None:
             _add_usage(fields, x)

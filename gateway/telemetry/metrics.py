@@ -130,6 +130,9 @@ class Metrics:
         self.attempts = Counter(
             "gateway_upstream_attempts_total", "Requests sent to an upstream.", ("upstream", "outcome")
         )
+        self.redacted = Counter(
+            "gateway_redacted_credentials_total", "Credentials of the gateway that an upstream echoed.", ("upstream",)
+        )
 
     def _define_series_of_the_process(self) -> None:
         self.config_reloads = Counter("gateway_config_reloads_total", "Configuration reloads.", ("outcome",))
@@ -173,6 +176,8 @@ class Metrics:
         self.requests.add((endpoint, team, model, upstream, str(x.status)))
         for attempt in x.attempts:
             self.attempts.add(attempt)
+        if x.redacted:
+            self.redacted.add((upstream,), x.redacted)
         self._times(x, endpoint, (model, upstream))
         if x.usage is not None:
             self._usage(x.usage, (team, model, upstream))

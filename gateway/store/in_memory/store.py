@@ -10,13 +10,14 @@ ended takes them again when it is renewed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from zoneinfo import ZoneInfo
 
 from gateway.core.admission import decide
 from gateway.core.buckets import Counter, new_counter
 from gateway.core.calendar import day_of
 from gateway.core.clock import Clock
+from gateway.core.estimate import EstimateSubject, LearnedEstimate, merged
 from gateway.core.limits import Limit, Meter
 from gateway.core.reservation import (
     AdmissionRequest,
@@ -76,6 +77,7 @@ class InMemoryStore:
         self._settled: set[str] = set()
         self._settled_before: set[str] = set()
         self._ledger = InMemoryLedger(user_rows)
+        self._estimates: dict[EstimateSubject, LearnedEstimate] = {}
 
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
         now_ms = self._reap()
@@ -131,6 +133,13 @@ class InMemoryStore:
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._ledger.rows(query)
+
+    async def share_estimates(self, learned: Mapping[EstimateSubject, LearnedEstimate]) -> None:
+        self._estimates |= learned
+
+    async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
+        merging = {subject: merged([estimate]) for subject, estimate in self._estimates.items()}
+        return {subject: estimate for subject, estimate in merging.items() if estimate is not None}
 
     async def ping(self) -> None:
         return

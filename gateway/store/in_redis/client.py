@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 from gateway.core.errors import StoreUnavailable
@@ -34,6 +34,9 @@ Observer = Callable[[str, str, float], None]
 
 _ATTEMPTS = 20
 _PAUSE_S = 0.01
+_SCANNED_AT_ONCE = 500
+"""Elements that one reply has, more or less."""
+
 _RETRY_MS = 1_000
 _RECENT_S = 3.0
 """For so long a refusal counts: whoever looks whether the store is healthy shall see it, and see it pass."""
@@ -172,6 +175,15 @@ class Router:
     async def ask(self, key: str, command: Command) -> Any:
         """The reply to a plain command about this key. Raises StoreUnavailable."""
         return await self._call(command[0].lower(), None, command, key)
+
+    async def scan(self, command: str, key: str) -> AsyncIterator[Sequence[bytes]]:
+        """What a set, a sorted set or a hash has, piece by piece. Raises StoreUnavailable."""
+        cursor = b"0"
+        while True:
+            cursor, batch = await self.ask(key, (command, key, cursor, "COUNT", _SCANNED_AT_ONCE))
+            yield batch
+            if cursor == b"0":
+                return
 
     async def _call(self, name: str, script: LuaScript | None, command: Command | CommandMaker, key: str) -> Any:
         # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.

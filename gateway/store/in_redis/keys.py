@@ -70,6 +70,10 @@ class StoreKeys:
         """Of the set of teams that the ledger knows."""
         return f"{self._at(ORGANISATION)}:teams"
 
+    def estimates(self) -> str:
+        """Of what processes have learned about requests."""
+        return f"{self._at(ORGANISATION)}:e"
+
     def journal(self, tag: str, process: str) -> str:
         """Of how far the journal of a process has been replayed."""
         return f"{self._at(tag)}:j:{process}"

@@ -44,9 +44,6 @@ from gateway.store.in_redis.ledger import (
 from gateway.store.ledger import UsageSums
 
 _LIMITS_AT_ONCE = 200
-_ROWS = 500
-"""Rows that one reply has, more or less."""
-
 _DAYS_AT_ONCE = 8
 _ATTEMPTS = 4
 
@@ -158,7 +155,7 @@ class Reports:
     async def _each_row(self, key: str, named: NameReader, *takers: RowTaker) -> None:
         """Give each row of a hash to each of these, once, though Redis may show one again while the hash grows."""
         seen: set[bytes] = set()
-        async for batch in self._scan("HSCAN", key):
+        async for batch in self._client.scan("HSCAN", key):
             for field, row in zip(batch[::2], batch[1::2], strict=True):
                 if field not in seen:
                     seen.add(field)
@@ -167,15 +164,6 @@ class Reports:
                         take(name, figures)
 
     async def _names(self, command: str, key: str, every: int = 1) -> AsyncIterator[str]:
-        async for batch in self._scan(command, key):
+        async for batch in self._client.scan(command, key):
             for name in batch[::every]:
                 yield name.decode()
-
-    async def _scan(self, command: str, key: str) -> AsyncIterator[Sequence[bytes]]:
-        """What a set, a sorted set or a hash has, piece by piece."""
-        cursor = b"0"
-        while True:
-            cursor, batch = await self._client.ask(key, (command, key, cursor, "COUNT", _ROWS))
-            yield batch
-            if cursor == b"0":
-                return

@@ -7,7 +7,7 @@ it is one script a slot: admission goes from slot to slot and is given back wher
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from zoneinfo import ZoneInfo
 
@@ -15,6 +15,7 @@ import msgspec
 
 from gateway.core.buckets import Counter
 from gateway.core.errors import StoreUnavailable
+from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 from gateway.core.store_url import read_store_url
@@ -24,6 +25,7 @@ from gateway.store.in_redis.admission import AdmissionReply, Admissions, RecordL
 from gateway.store.in_redis.arguments import ScriptArguments, Timing
 from gateway.store.in_redis.client import Observer, Router, ServerClock
 from gateway.store.in_redis.discovery import servers_of
+from gateway.store.in_redis.estimates import EstimateRows
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.in_redis.reports import Reports
 from gateway.store.in_redis.settlement import JournalPosition, Renewals, Settlements
@@ -82,6 +84,7 @@ class RedisStore:
         self._replays = Settlements(self.client.background, arguments, keys, timing, options.user_rows)
         self._renewals = Renewals(self.client.background, arguments, timing)
         self._reports = Reports(self.client.background, arguments, keys, timing)
+        self._estimates = EstimateRows(self.client.background, keys, options.process)
         self._open: dict[str, Reservation] = {}
         self._in_doubt: dict[str, Reservation] = {}
         """Settled, but without an answer: their records stay until a replay has made sure."""
@@ -135,6 +138,12 @@ class RedisStore:
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._reports.usage(query)
+
+    async def share_estimates(self, learned: Mapping[EstimateSubject, LearnedEstimate]) -> None:
+        await self._estimates.write(learned)
+
+    async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
+        return await self._estimates.read()
 
     async def ping(self) -> None:
         # On both connections, so that a broken one is found before a request needs it.

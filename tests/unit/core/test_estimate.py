@@ -6,10 +6,14 @@ from hypothesis import strategies as st
 
 from gateway.core.estimate import (
     ESTIMATORS_MAX,
+    LESSONS_TO_SHARE,
     OUTPUT_AT_FIRST,
     TOKENS_PER_SECOND_AT_FIRST,
     Estimates,
+    EstimateSubject,
     Estimator,
+    LearnedEstimate,
+    merged,
 )
 from gateway.core.input_size import InputSize
 
@@ -112,3 +116,76 @@ def test_how_fast_a_model_writes_is_learned() -> None:
     for _ in range(100):
         estimator.learn(InputSize(100), 25, 500, 5.0)
     assert estimator.output_within(2.0) == pytest.approx(200, abs=2)
+
+
+SUBJECT = EstimateSubject("search", "a")
+
+
+def learned(ratio: float, lessons: float = 100, output: float = 50, speed: float = 20) -> LearnedEstimate:
+    return LearnedEstimate(lessons, ratio, output, speed)
+
+
+def test_an_estimator_goes_on_where_another_one_ended() -> None:
+    teacher = taught(*[80] * 40, size=2_000, input_tokens=1_000)
+    pupil = Estimator(teacher.learned)
+    assert pupil.input_tokens(InputSize(2_000)) == teacher.input_tokens(InputSize(2_000)) < 1_000
+    assert pupil.output_tokens() == teacher.output_tokens() == 80
+    assert (pupil.lessons, teacher.lessons) == (0, 40)
+
+
+def test_what_is_shared_is_what_has_changed_and_was_learned_from_enough() -> None:
+    estimates = Estimates()
+    much, little = estimates.of(*SUBJECT), estimates.of("ads", "a")
+    little.learn(InputSize(100), 100, 5)
+    for _ in range(LESSONS_TO_SHARE):
+        much.learn(InputSize(100), 100, 5)
+    shared = estimates.to_share()
+    assert shared == {SUBJECT: much.learned}
+    assert estimates.to_share() == shared  # It could not be written.
+    estimates.shared(shared)
+    assert estimates.to_share() == {}
+    much.learn(InputSize(100), 100, 5)
+    assert list(estimates.to_share()) == [SUBJECT]
+
+
+def test_what_others_have_learned_is_where_an_estimator_begins_that_has_learned_nothing() -> None:
+    estimates = Estimates()
+    asked, taught_itself = estimates.of(*SUBJECT), estimates.of("ads", "a")
+    taught_itself.learn(InputSize(400), 100, 5)
+    estimates.begin_with({SUBJECT: learned(2.0), EstimateSubject("ads", "a"): learned(1.0)})
+    assert asked.input_tokens(InputSize(400)) == 200
+    assert taught_itself.input_tokens(InputSize(400)) == 100
+    estimates.begin_with({EstimateSubject("new", "a"): learned(8.0)})
+    assert estimates.of("new", "a").input_tokens(InputSize(400)) == 50
+    assert estimates.of("other", "a").input_tokens(InputSize(400)) == 100
+
+
+@pytest.mark.parametrize("absurd", [0.0, -1e300, 1.0, 16.0, 1e300, float("nan"), float("inf")])
+def test_one_process_does_not_decide_what_all_begin_with(absurd: float) -> None:
+    estimates = [learned(4.0), learned(4.2), learned(4.4), learned(absurd, 1e300, absurd, absurd)]
+    result = merged(estimates)
+    assert result is not None
+    assert 4.0 <= result.characters_per_token <= 4.4
+    assert result.output == 50
+    assert result.tokens_per_second == 20
+
+
+def test_who_has_learned_more_weighs_more() -> None:
+    result = merged([learned(8.0, lessons=16), learned(3.0, lessons=150), learned(9.0, lessons=16)])
+    assert result is not None
+    assert result.characters_per_token == 3.0
+
+
+figures = st.floats() | st.floats(0.1, 20_000)
+
+
+@given(st.lists(st.builds(LearnedEstimate, figures, figures, figures, figures), max_size=8))
+def test_whatever_was_written_estimates_stay_within_their_bounds(written: list[LearnedEstimate]) -> None:
+    result = merged(written)
+    if result is not None:
+        assert result.bounded() is not None
+        assert 1 <= result.characters_per_token <= 16
+        estimator = Estimator(result)
+        assert 100 <= estimator.input_tokens(InputSize(1_600)) <= 1_600
+        assert estimator.output_tokens() >= 1
+        assert 0 <= estimator.output_within(2) <= 20_000
