@@ -120,7 +120,7 @@ class Pipeline:
         exchange.reservation = await admit(exchange, parsed, services.estimates, services.store)
         if parsed.stream:
             writer.keep_alive(services.keepalive_s, exchange.limit_headers)
-        targets = route(parsed, caller, services.upstream.routing, services.clock)
+        targets = route(parsed, request.headers, caller, services.upstream.routing, services.clock)
         exchange.response = response = await forward(exchange, parsed, targets, services.upstream, writer)
         await relay(exchange, parsed, response, writer, services.clock)
 

@@ -22,6 +22,7 @@ from gateway.core.health import Change
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.pipeline import Pipeline, Services
+from gateway.runtime.listening import listen
 from gateway.runtime.loop_lag import watch_loop_lag
 from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
@@ -34,6 +35,7 @@ from gateway.upstream.health_checks import HealthCheck, HealthChecks
 from gateway.web.admin_api import AdminApi
 from gateway.web.admin_routes import AdminHandlers, AdminRoutes
 from gateway.web.body_memory import BodyMemory
+from gateway.web.client_address import ClientAddresses
 from gateway.web.cors import CorsPolicy
 from gateway.web.http_connection import Handler, Listener
 from gateway.web.public_routes import PublicRoutes
@@ -85,6 +87,7 @@ class Gateway:
         self._data = PublicRoutes(
             self._pipeline, settings.max_body, BodyMemory(settings.max_body_memory), CorsPolicy(settings.cors.origins)
         )
+        self._data.addresses = ClientAddresses(settings.trusted_proxies)
         self._api = AdminApi(self.services, settings.admin.secret)
         self.admin = AdminHandlers(
             self._exposition,
@@ -113,6 +116,7 @@ class Gateway:
         before, self.services.snapshot = self.services.snapshot, loaded.snapshot
         self.services.keepalive_s = loaded.settings.keepalive.total_seconds()
         self._data.cors = CorsPolicy(loaded.settings.cors.origins)
+        self._data.addresses = ClientAddresses(loaded.settings.trusted_proxies)
         self._metrics.keep(loaded.snapshot, loaded.teams)
         self._metrics.config_loaded(loaded.settings.file_hash, self.services.clock.now_ms() / 1000)
         self._routing.keep(loaded.snapshot.models.values())
@@ -189,8 +193,7 @@ class Gateway:
 
     async def _listen(self, handler: Handler, address: Address, *, shared: bool = False) -> Address:
         listener = Listener(handler, self.services.new_id)
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(listener, address.host, address.port, reuse_port=shared, backlog=_BACKLOG)
+        server = await listen(listener, address, shared=shared, backlog=_BACKLOG)
         self._listeners.append((server, listener))
         return Address(address.host, server.sockets[0].getsockname()[1])
 

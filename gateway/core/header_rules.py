@@ -69,6 +69,15 @@ SESSION_HEADERS = (
 )
 """Where agents name the conversation that a request belongs to; the first that is there counts."""
 
+AGENT_HEADERS = ("x-claude-code-agent-id", "x-openai-subagent", "x-opencode-agent")
+"""Where agents say which of their helpers asks."""
+
+TURN_HEADERS = ("x-codex-turn-id", "x-opencode-request")
+"""Where agents name the turn of a conversation that a request belongs to."""
+
+TURN_METADATA_HEADER = "x-codex-turn-metadata"
+"""JSON, whose `turn_id` names the turn."""
+
 _CREDENTIAL_ENDINGS = ("authorization", "api-key", "-token", "-secret", "cookie")
 
 TO_UPSTREAM = HeaderRule(

@@ -173,9 +173,15 @@ class ResponseFields(Fields, kw_only=True):
     max_output_tokens: Tokens | None = None
     temperature: Heat | None = None
     top_p: Share | None = None
-    background: Literal[False] | None = None
-    """An answer that is made later could not be metered."""
+    background: bool | None = None
     safety_identifier: User | None = None
+
+    def __post_init__(self) -> None:
+        if self.background:
+            raise ValueError(
+                "`background`: an answer that is made later cannot be metered, so it is not served here."
+                " Leave it out, or send false"
+            )
 
     @property
     def output_cap(self) -> int | None:

@@ -116,7 +116,8 @@ class Model(msgspec.Struct, frozen=True):
     context_window: int | None = None
     max_output_tokens: int | None = None
     affinity: str = "none"
-    """Which requests go to the same target: none, those of one user, or those that begin alike (prefix)."""
+    """Which requests go to the same target: none, those of one user, of one session, or those that begin alike
+    (prefix)."""
     limits: tuple[Limit, ...] = ()
     created: int = 0
     """Seconds since 1970, for `GET /v1/models`: when the configuration that names it was loaded."""

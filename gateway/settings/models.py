@@ -36,6 +36,7 @@ from gateway.settings.types import (
     HeaderName,
     HeaderValue,
     HttpUrl,
+    IpNetwork,
     ListenAddress,
     ModelName,
     ModelPattern,
@@ -365,9 +366,10 @@ class ModelSettings(BaseSection):
     max_output_tokens: Count | None = setting(
         None, "Tokens that one answer may have; larger requests are lowered to it."
     )
-    affinity: Literal["none", "user", "prefix"] = setting(
+    affinity: Literal["none", "user", "prefix", "session"] = setting(
         "none",
-        "Which requests go to the same route while it is healthy: those of one `user`, or those that begin alike.",
+        "Which requests go to the same route while it is healthy: those of one `user`, those that begin alike, "
+        "or those of one session of an agent.",
     )
     price: PriceSettings | None = setting(None, "What its requests cost; left out: they are counted as free.")
     limits: Limits = setting((), "Limits on this model, shared by everybody.")
@@ -419,6 +421,9 @@ class Settings(BaseSection):
 
     listen: ListenAddress = setting("0.0.0.0:8080", "The listener for clients.")
     admin: AdminSettings = setting({}, "What is for operators.")
+    trusted_proxies: tuple[IpNetwork, ...] = setting(
+        (), "The networks of the proxies in front of the gateway, whose X-Forwarded-For names the client's address."
+    )
     cors: CorsSettings = setting({}, "Which web pages may call the gateway.")
     workers: Workers = setting(1, "Processes that share the port; auto: one for each core.")
     timezone: Timezone = setting("UTC", "Where a day, a week and a month begin.")

@@ -175,6 +175,16 @@ def _address(given: Any) -> Address:
     return Address(host, port)
 
 
+def _network(given: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    if isinstance(given, ipaddress.IPv4Network | ipaddress.IPv6Network):
+        return given
+    allowed = "must be an address or a network such as 10.0.0.0/8 or fd00::/8, without bits behind the prefix"
+    try:
+        return ipaddress.ip_network(_match("[0-9A-Fa-f:./]{2,50}", given, allowed)[0])
+    except ValueError:
+        raise ValueError(allowed) from None
+
+
 def _is_host(host: str) -> bool:
     if ":" not in host and not re.fullmatch(r"[0-9.]+", host):
         return True
@@ -300,6 +310,7 @@ EndpointPattern = Annotated[str, *_type(_endpoint_pattern, type="string")]
 BasePath = Annotated[str, *_text("(/[!-~]{1,255})?", "must be a path such as /v1 or /anthropic/v1, or empty")]
 CheckPath = Annotated[str, *_text("/[!-~]{0,255}", "must be a path such as /models")]
 HeaderName = Annotated[str, *_text("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", "must be the name of an HTTP header")]
+IpNetwork = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, *_type(_network, type="string")]
 Origin = Annotated[
     str,
     *_text(

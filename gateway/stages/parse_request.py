@@ -22,6 +22,16 @@ from gateway.core.snapshot import Binding, Caller, ConfigSnapshot, Model
 from gateway.core.usage_report import value_at
 from gateway.core.usage_tables import Path
 
+_OWN_WORDS = re.compile(r"`(\w+)`: (.*)")
+"""An explanation that a class of fields gives itself."""
+
+_NO_CAP = " Leave it out, if you do not want to limit the answer."
+_ADVICE = {
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens"), _NO_CAP),
+    "role": " The roles of each API are in its reference.",
+}
+"""What to do, by the member at fault."""
+
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 SHOWN_NAME = 256
 """Characters of a model's name that an error repeats."""
@@ -149,12 +159,16 @@ def _field_error(explanation: str) -> FieldInvalid:
     if not what:
         what, place = explanation, "`"
     path = place[:-1].removeprefix(".")
+    own = _OWN_WORDS.fullmatch(what)
+    if own:
+        return FieldInvalid(f"{own[1]!r} is not valid: {own[2]}.", param=own[1])
     missing = _MISSING.fullmatch(what)
     if missing:
         path = f"{path}.{missing[1]}" if path else missing[1]
         return FieldInvalid(f"{path!r} is required and was not sent.", param=path)
     reason = f"{what[:1].lower()}{what[1:_EXPLANATION_MAX]}".replace("`", "'")
-    return FieldInvalid(f"{path!r} is not valid: {reason}.", param=path or None)
+    advice = _ADVICE.get(path.rpartition(".")[2], "")
+    return FieldInvalid(f"{path!r} is not valid: {reason}.{advice}", param=path or None)
 
 
 def _refuse_second_readings(members: JsonSpans, endpoint: Endpoint) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gateway.core.affinity import key_of
 from gateway.core.clock import Clock
 from gateway.core.errors import NoTarget
@@ -10,11 +12,13 @@ from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, Target
 
 
-def route(parsed: ParsedRequest, caller: Caller, routing: RoutingState, clock: Clock) -> list[Target]:
-    """The targets that the caller may ask, best first. Raises NoTarget where none can take its request now."""
+def route(
+    parsed: ParsedRequest, headers: Mapping[str, str], caller: Caller, routing: RoutingState, clock: Clock
+) -> list[Target]:
+    """The targets that the caller may ask, best first; `headers` are the request's. Raises NoTarget where none can take its request now."""
     model, now = parsed.model, clock.monotonic()
     serving = model.serving(parsed.endpoint.name)
-    targets = routing.order(serving, key_of(parsed), now, caller)
+    targets = routing.order(serving, key_of(parsed, headers), now, caller)
     if not targets:
         wait_ms = max(1000, round(routing.health.wait_s(serving, now, caller) * 1000))
         raise NoTarget(f"No upstream of the model {model.name!r} can take a request now.", retry_after_ms=wait_ms)

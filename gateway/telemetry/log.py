@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -22,7 +22,14 @@ from structlog.typing import EventDict, Processor
 
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
-from gateway.core.header_rules import SESSION_HEADERS, UPSTREAM_ID_HEADERS, first_of
+from gateway.core.header_rules import (
+    AGENT_HEADERS,
+    SESSION_HEADERS,
+    TURN_HEADERS,
+    TURN_METADATA_HEADER,
+    UPSTREAM_ID_HEADERS,
+    first_of,
+)
 from gateway.core.request import IncomingRequest
 from gateway.telemetry.line_writer import LineWriter
 
@@ -31,6 +38,8 @@ SHOWN_CHARACTERS = 200
 
 _TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-")
 """W3C Trace Context, 3.2."""
+
+_TURN_ID = re.compile(r'"turn_id"\s*:\s*"([^"\\]{1,200})"')
 
 _LIMIT_FIELDS = ("name", "scope", "meter", "per", "amount", "used", "held", "requested", "retry_after_ms")
 """The fields of a limit that refused. The team and the key are fields of the line itself."""
@@ -129,11 +138,21 @@ def _add_client(fields: dict[str, Any], request: IncomingRequest) -> None:
     named = {
         "user_agent": request.headers.get("user-agent", ""),
         "session": first_of(SESSION_HEADERS, request.headers),
+        "agent": first_of(AGENT_HEADERS, request.headers),
+        "turn": _turn(request.headers),
         "trace_id": trace[1] if trace else "",
     }
     fields.update({name: _cut(value) for name, value in named.items() if value})
     if request.body.size:
         fields["request_bytes"] = request.body.size
+
+
+def _turn(headers: Mapping[str, str]) -> str:
+    named = first_of(TURN_HEADERS, headers)
+    if not named and (metadata := headers.get(TURN_METADATA_HEADER)):
+        found = _TURN_ID.search(metadata)
+        named = found[1] if found else ""
+    return named
 
 
 def _cut(text: str) -> str:
