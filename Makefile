@@ -15,9 +15,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--custom-compile-command "make lock" $(UPGRADE)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 PARSERS := tests/parsers/npm
+FOCUS := .tools/focus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-parsers quick lint types layers unit bench format lock redis-server clean distclean
+.PHONY: help demo test test-parsers test-focus quick lint types layers unit bench format lock redis-server clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +35,9 @@ quick: redis-server $(VENV)/.dev ## every test but the slow ones
 
 test-parsers: $(PARSERS)/node_modules/.package-lock.json $(VENV)/.dev ## what the gateway judges is what servers in Python, Go and Node.js read
 	PARSERS=required $(PYTEST) tests/parsers $(PYTEST_ARGS)
+
+test-focus: $(FOCUS)/bin/focus-validator $(VENV)/.dev ## the rows of `gateway usage --focus` pass the FinOps validator (needs Python 3.12 or 3.13)
+	FOCUS_VALIDATOR=$< $(BIN)/python -m pytest tests/unit/finance/test_focus.py $(PYTEST_ARGS)
 
 unit: $(VENV)/.dev ## the tests without network or processes
 	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
@@ -67,6 +71,11 @@ clean: ## remove what was built and every cache
 
 distclean: clean ## and the virtual environment
 	rm -rf $(VENV)
+
+# It pins an old numpy, for which newer versions of pyarrow are too new.
+$(FOCUS)/bin/focus-validator:
+	$$(command -v python3.13 || command -v python3.12) -m venv $(FOCUS)
+	$(FOCUS)/bin/pip --quiet --disable-pip-version-check install focus-validator==2.2.1 'pyarrow<19'
 
 # A stamp is as new as the lock that it was installed from, so a second run installs nothing.
 

@@ -39,11 +39,18 @@ class AdminClient:
 
     def get(self, page: str, query: Mapping[str, str]) -> dict[str, Any]:
         """What GET /admin/v1/PAGE gives. Raises AdminUnavailable, FieldInvalid."""
+        return self._request("GET", page, query)
+
+    def post(self, page: str, query: Mapping[str, str]) -> dict[str, Any]:
+        """What POST /admin/v1/PAGE gives. Raises AdminUnavailable, FieldInvalid."""
+        return self._request("POST", page, query)
+
+    def _request(self, method: str, page: str, query: Mapping[str, str]) -> dict[str, Any]:
         url = f"http://{self._address}/admin/v1/{page}"
         connection = HTTPConnection(self._address.host, self._address.port, timeout=_TIMEOUT_S)
         try:
             path = f"/admin/v1/{page}?{urlencode(query)}"
-            connection.request("GET", path, headers={"authorization": f"Bearer {self._token}"})
+            connection.request(method, path, headers={"authorization": f"Bearer {self._token}"})
             response = connection.getresponse()
             body: dict[str, Any] = msgspec.json.decode(response.read())
         except (OSError, HTTPException, msgspec.DecodeError) as error:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
 
-from gateway.cli.configuration import config_option
+from gateway.cli.configuration import config_option, load_or_end
 from gateway.cli.output import Row, json_option, show_json, table
-from gateway.cli.reports import report_or_end
+from gateway.cli.reports import close_or_end, report_or_end
+from gateway.finance.focus import FOCUS_COLUMNS, GROUPED_BY, focus_rows
 from gateway.store.ledger import GROUPS
 
 _HEADINGS = {
@@ -50,36 +52,79 @@ _FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
 @click.option("--model", metavar="MODEL", help="Of this model alone.")
 @click.option("--user", metavar="NAME", help="Of this end user alone.")
 @click.option("--upstream", metavar="NAME", help="Of this upstream alone.")
+@click.option("--cost-center", metavar="NAME", help="Of the teams of this cost centre alone.")
+@click.option("--month", metavar="MONTH", help="Of this month, such as 2026-10, instead of --since and --until.")
+@click.option("--final", is_flag=True, help="Close the month and all before it: they do not change any more.")
 @click.option("--since", metavar="DAY", help="From this day on: 2026-11-01, 7d (seven days with today) or month.")
 @click.option("--until", metavar="DAY", help="Up to this day, which is left out.")
 @click.option("--by", default="team,model", show_default=True, help=f"A row for each: any of {', '.join(GROUPS)}.")
 @click.option("--sort", metavar="FIGURE", help="The largest first: usd, or another figure by its name in JSON.")
 @click.option("--top", metavar="N", help="The first N rows; by usd where --sort does not say more.")
 @click.option("--csv", "as_csv", is_flag=True, help="As CSV, for spreadsheets.")
+@click.option("--focus", "as_focus", is_flag=True, help="As CSV of FinOps FOCUS 1.2, a row for each day.")
 @json_option
-def usage(config: str, as_csv: bool, as_json: bool, **query: str | None) -> None:
+@click.pass_context
+def usage(
+    context: click.Context,
+    /,
+    config: str,
+    final: bool,
+    as_csv: bool,
+    as_focus: bool,
+    as_json: bool,
+    **query: str | None,
+) -> None:
     """Show tokens, requests and cost from the ledger.
 
     Cached tokens and cache writes are parts of the input, reasoning of the output; estimated are those of both that
     no model server reported. Days begin in the configuration's time zone. The total is of all rows, however many are
     shown.
     """
-    if as_csv and as_json:
-        raise click.UsageError("--csv and --json exclude one another.")
+    if as_csv + as_focus + as_json > 1:
+        raise click.UsageError("--csv, --focus and --json exclude one another.")
+    if final and not query["month"]:
+        raise click.UsageError("--final closes a month: name it with --month, such as --month 2026-10.")
+    if as_focus:
+        _refuse_beside_focus(context)
+        query["by"] = ",".join(GROUPED_BY)
     report = report_or_end("usage", config, query)
+    if final:
+        # Only now: a question that has no answer closes nothing.
+        close_or_end(config, query["month"] or "")
+        report = report_or_end("usage", config, query)
     groups = list(dict.fromkeys(name for name in (query["by"] or "").split(",") if name))
-    if as_json:
+    if as_focus:
+        _write_csv(FOCUS_COLUMNS, focus_rows(report, load_or_end(config).settings.timezone))
+    elif as_json:
         show_json(report)
     elif as_csv:
         _show_csv(report, groups)
     else:
         _show_table(report, groups)
+    if "month" in report and not as_json:
+        _say_whether_final(report["month"])
+
+
+def _refuse_beside_focus(context: click.Context) -> None:
+    for name in ("by", "sort", "top"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--focus has rows of its own: leave --{name} out.")
+
+
+def _say_whether_final(month: dict[str, Any]) -> None:
+    what = "is final: it does not change any more" if month["final"] else "is not final: more may be added to it"
+    click.echo(f"{month['name']} {what}.", err=True)
 
 
 def _show_csv(report: dict[str, Any], groups: list[str]) -> None:
-    writer = csv.DictWriter(sys.stdout, [*groups, *_HEADINGS], lineterminator="\n")
+    rows = (row | {name: _as_text(row[name]) for name in groups} for row in report["rows"])
+    _write_csv([*groups, *_HEADINGS], rows)
+
+
+def _write_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+    writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row | {name: _as_text(row[name]) for name in groups} for row in report["rows"])
+    writer.writerows(rows)
 
 
 def _as_text(name: str) -> str:

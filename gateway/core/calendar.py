@@ -13,6 +13,8 @@ from gateway.core.limits import Per
 FOREVER_MS = 253_402_300_800_000
 """The end of the window `total`: the first instant of the year 10000."""
 
+DAY_MS = 86_400_000
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -40,6 +42,16 @@ def window(per: Per, zone: ZoneInfo, now_ms: int) -> tuple[int, int]:
 def day_of(zone: ZoneInfo, now_ms: int) -> str:
     """The day around `now_ms` as the ledger writes it: YYYY-MM-DD."""
     return _local_date(zone, now_ms).isoformat()
+
+
+def day_ms(day: str) -> int:
+    """A day as a number, whatever the time zone: the milliseconds since 1970 of its beginning in UTC."""
+    return (date.fromisoformat(day).toordinal() - _EPOCH.toordinal()) * DAY_MS
+
+
+def day_of_ms(at_ms: int) -> str:
+    """The day that this number stands for."""
+    return date.fromordinal(at_ms // DAY_MS + _EPOCH.toordinal()).isoformat()
 
 
 def _local_date(zone: ZoneInfo, now_ms: int) -> date:

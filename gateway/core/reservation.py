@@ -127,7 +127,8 @@ class Refusal(msgspec.Struct, frozen=True):
 class LedgerEntry(msgspec.Struct, frozen=True):
     """One line of the bill. `day` is YYYY-MM-DD in the configured time zone; `cost` micro-dollars. `upstream` is empty
     where none was chosen, `user` where the request names no end user. `cost_center` is the team's at that time, so that
-    a later change of it leaves the past as it was."""
+    a later change of it leaves the past as it was. `late` is the month of the request, YYYY-MM, where that was closed
+    before the request was settled: `day` is the first open day then."""
 
     day: str
     team: str
@@ -138,6 +139,7 @@ class LedgerEntry(msgspec.Struct, frozen=True):
     upstream: str = ""
     user: str = ""
     cost_center: str = ""
+    late: str = ""
 
 
 class SettlementLine(msgspec.Struct, frozen=True):

@@ -36,6 +36,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.header_rules import TO_UPSTREAM
 from gateway.core.health import Outcome, outcome_of_answer, outcome_of_error
 from gateway.core.json_spans import read_json_spans
+from gateway.core.plain_tally import PlainTally
 from gateway.core.query_rules import passed_query
 from gateway.core.redaction import Redactor
 from gateway.core.refusals import Fault
@@ -44,7 +45,6 @@ from gateway.core.response import ResponseWriter, UpstreamResponse
 from gateway.core.retry import read_retry_after
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, Target
-from gateway.core.tally import PlainTally
 from gateway.core.upstream_json import fault_of_body
 from gateway.core.usage_tables import Path
 from gateway.runtime.tasks import wait_first

@@ -25,6 +25,9 @@ HOLD_TTL_MS = 60_000
 HOLD_STEPS = 6
 """Holds end together, at whole sixths of HOLD_TTL_MS by the store's clock: each lives for five sixths at least."""
 
+LATE_DAYS = 2
+"""Entries that are younger are never late: a ledger is closed a day after the last closed one is over."""
+
 LEDGER_DAYS = 400
 """How long the ledger keeps a day."""
 
@@ -51,6 +54,7 @@ class UsageQuery(msgspec.Struct, frozen=True):
     key: str = ""
     model: str = ""
     upstream: str = ""
+    cost_center: str = ""
     user: str = ""
 
     @property
@@ -69,6 +73,7 @@ class UsageRow(msgspec.Struct):
     model: str = ""
     upstream: str = ""
     cost_center: str = ""
+    late: str = ""
     user: str = ""
     requests: int = 0
     input: int = 0
@@ -109,6 +114,17 @@ class Counters(Protocol):
 class Ledger(Protocol):
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         """Sums of what was settled, one row a group, sorted by the group. Raises StoreUnavailable."""
+        ...
+
+    async def close_ledger(self, until: str) -> bool:
+        """Let the days before this one change no more: what is settled for them from now on goes to the first open day,
+        marked as `late`. False where the store's clock does not have the next day yet, so that days before `until` may
+        still be going on somewhere. Nothing can be opened again. To be repeated where it fails. Raises
+        StoreUnavailable."""
+        ...
+
+    async def closed_until(self) -> str:
+        """The first open day, YYYY-MM-DD; empty where none is closed. Raises StoreUnavailable."""
         ...
 
 

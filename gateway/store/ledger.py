@@ -3,18 +3,23 @@
 A team has rows for each day. A row is a name (`RowName`) and its figures (`COLUMNS`). The columns after the first
 seven are zero for most requests: a row has either these seven or all.
 
-End users are chosen by clients, so there can be any number of them. A team and day keep `USER_ROWS` rows with a user;
-where they are full, a new one takes the place of the one with the lowest score, whose figures are added to a row with
-the same key, model, upstream and cost centre and the user `OTHER_USERS`. The score of a row is what it cost and the
+End users are chosen by clients, so there can be any number of them. A team and day keep the rows of `USERS_MAX` users;
+where they are full, a new one takes the place of the one with the lowest score, whose figures are added to rows with
+the same key, model, upstream and cost centre and the user `OTHER_USERS`. The score of a user is what it cost and the
 score of the one that it displaced. This is the Space-Saving algorithm (Metwally, Agrawal, El Abbadi, 2005): with N the
-cost of all requests that name a user, every row of more than N / USER_ROWS is kept, and lacks at most N / USER_ROWS
+cost of all requests that name a user, every user of more than N / USERS_MAX is kept, and lacks at most N / USERS_MAX
 that was counted before it took its place. Sums over all users are exact, and so are all other groups.
+
+A user has a row for each key, model, upstream and cost centre that it uses, `ROWS_OF_A_USER` at most: what is beyond is
+added to the others, too, so that memory is bounded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import msgspec
 
 from gateway.core.reservation import LedgerEntry
 from gateway.core.usage import UsageSource
@@ -27,21 +32,26 @@ COLUMNS = (
 )
 """The figures of a row, in the order in which they are kept; others may be added at the end."""
 
-GROUPS = ("day", "month", "team", "key", "model", "upstream", "cost_center", "user")
+GROUPS = ("day", "month", "team", "key", "model", "upstream", "cost_center", "late", "user")
 
-USER_ROWS = 10_000
-"""Rows with a user that a team and day have, besides those of `OTHER_USERS`."""
+USERS_MAX = 10_000
+"""Users that have rows of a team and day, besides `OTHER_USERS`."""
+
+ROWS_OF_A_USER = 64
+"""Rows that one user has at most; settle.lua repeats it."""
 
 OTHER_USERS = "(others)"
 
 
 class RowName(NamedTuple):
-    """What the requests of a row have in common, in a team and on a day; `user` is empty where none is named."""
+    """What the requests of a row have in common, in a team and on a day; `user` is empty where none is named, `late`
+    where the day is that of the request."""
 
     key: str
     model: str
     upstream: str = ""
     cost_center: str = ""
+    late: str = ""
     user: str = ""
 
 
@@ -51,7 +61,7 @@ class UsageSums:
     def __init__(self, query: UsageQuery) -> None:
         self._query = query
         self._places = [GROUPS.index(name) for name in query.by]
-        filters = {name: getattr(query, name) for name in ("team", "key", "model", "upstream", "user")}
+        filters = {name: getattr(query, name) for name in ("team", "key", "model", "upstream", "cost_center", "user")}
         self._filters = [(GROUPS.index(name), wanted) for name, wanted in filters.items() if wanted]
         self._sums: dict[tuple[str, ...], list[float]] = {}
 
@@ -88,7 +98,12 @@ def add_figures(rows: dict[Any, list[float]], name: Any, figures: Sequence[float
 
 
 def name_of(entry: LedgerEntry) -> RowName:
-    return RowName(entry.key, entry.model, entry.upstream, entry.cost_center, entry.user)
+    return RowName(entry.key, entry.model, entry.upstream, entry.cost_center, entry.late, entry.user)
+
+
+def moved_to(entry: LedgerEntry, open_day: str) -> LedgerEntry:
+    """An entry whose day is closed, as the first open day has it."""
+    return msgspec.structs.replace(entry, day=open_day, late=entry.late or entry.day[:7])
 
 
 def figures_of(entry: LedgerEntry) -> tuple[int, ...]:
@@ -105,6 +120,6 @@ def figures_of(entry: LedgerEntry) -> tuple[int, ...]:
 
 
 def weight_of(entry: LedgerEntry) -> float:
-    """What an entry adds to the score of its row: micro-dollars, and millionths of tokens, by which rows are ordered
-    that cost nothing."""
+    """What an entry adds to the score of its user: micro-dollars, and millionths of tokens, by which those are
+    ordered that cost nothing."""
     return entry.cost + (1 + entry.usage.total) / 1_000_000

@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -41,8 +41,10 @@ FIGURES: Mapping[str, Callable[[UsageRow], int | float]] = {
 }
 """The figures of a row of the report by their names in JSON."""
 
-_PARAMETERS = ("by", "since", "until", "team", "key", "model", "user", "upstream", "sort", "top")
+_FILTERS = ("team", "key", "model", "user", "upstream", "cost_center")
+_PARAMETERS = ("by", "since", "until", "month", *_FILTERS, "sort", "top")
 _LIMITS_AT_ONCE = 200
+_MONTH = re.compile(r"[12]\d{3}-(0[1-9]|1[0-2])", re.ASCII)
 _LAST_DAYS = re.compile(r"([1-9]\d{0,3})d")
 
 JsonObject = dict[str, Any]
@@ -50,6 +52,26 @@ JsonObject = dict[str, Any]
 Report = Callable[[Store, ConfigSnapshot, Mapping[str, str], date], Awaitable[JsonObject]]
 """Answers a query as written in a URL; the date is today in the configured time zone. Raises FieldInvalid,
 StoreUnavailable."""
+
+
+class ReportedMonth(NamedTuple):
+    """`first` is its first day, `after` the first one of the next."""
+
+    name: str
+    first: str
+    after: str
+
+    @classmethod
+    def read(cls, text: str) -> ReportedMonth:
+        """Raises FieldInvalid."""
+        if not _MONTH.fullmatch(text):
+            raise FieldInvalid("'month' must be a month such as 2026-10.", param="month")
+        first = date.fromisoformat(f"{text}-01")
+        after = (first + timedelta(days=31)).replace(day=1)
+        return cls(text, first.isoformat(), after.isoformat())
+
+    def as_json(self, *, final: bool) -> JsonObject:
+        return {"name": self.name, "final": final}
 
 
 class UsageOrder(msgspec.Struct, frozen=True):
@@ -66,14 +88,29 @@ def json_list(data: list[JsonObject]) -> JsonObject:
 
 async def _usage(store: Store, _snapshot: ConfigSnapshot, query: Mapping[str, str], today: date) -> JsonObject:
     """`{"rows": […], "total": {…}}`; a row has the fields that it is grouped by, and its sums. The total is of all
-    rows, however many are shown."""
-    asked, order = _usage_query(query, today), _usage_order(query)
+    rows, however many are shown. Where a month is asked for, there is `"month": {"name": …, "final": …}`, too."""
+    month = ReportedMonth.read(query["month"]) if query.get("month") else None
+    asked, order = _usage_query(query, month, today), _usage_order(query)
     rows = await store.usage(asked)
     total = _totals(rows)
     if order.figure:
         rows.sort(key=FIGURES[order.figure], reverse=True)
     grouped = [{name: getattr(row, name) for name in asked.by} | _totals((row,)) for row in rows[: order.top]]
-    return {"rows": grouped, "total": total}
+    report: JsonObject = {"rows": grouped, "total": total}
+    if month is not None:
+        report["month"] = month.as_json(final=month.after <= await store.closed_until())
+    return report
+
+
+async def close_month(store: Store, query: Mapping[str, str]) -> JsonObject:
+    """Let this month and those before it change no more: `{"month": {"name": …, "final": true}}`. Raises FieldInvalid,
+    StoreUnavailable."""
+    _refuse_unknown(query, ("month",))
+    month = ReportedMonth.read(query.get("month", ""))
+    if not await store.close_ledger(month.after):
+        first_day = date.fromisoformat(month.after) + timedelta(days=1)
+        raise FieldInvalid(f"{month.name} can be closed from {first_day}, 00:00 UTC on.", param="month")
+    return {"month": month.as_json(final=True)}
 
 
 async def _limits(store: Store, snapshot: ConfigSnapshot, query: Mapping[str, str], _today: date) -> JsonObject:
@@ -95,7 +132,7 @@ async def _limits(store: Store, snapshot: ConfigSnapshot, query: Mapping[str, st
 REPORTS: Mapping[str, Report] = {"usage": _usage, "limits": _limits}
 
 
-def _usage_query(given: Mapping[str, str], today: date) -> UsageQuery:
+def _usage_query(given: Mapping[str, str], month: ReportedMonth | None, today: date) -> UsageQuery:
     """A query as written: `by` a list with commas. Raises FieldInvalid."""
     _refuse_unknown(given, _PARAMETERS)
     by = tuple(dict.fromkeys(part for part in given.get("by", "").split(",") if part))
@@ -103,7 +140,11 @@ def _usage_query(given: Mapping[str, str], today: date) -> UsageQuery:
         if part not in GROUPS:
             raise FieldInvalid(f"'by' cannot be {part[:64]!r}; it is made of {', '.join(GROUPS)}.", param="by")
     days = {name: _day(name, given[name], today) for name in ("since", "until") if given.get(name)}
-    filters = {name: given[name] for name in ("team", "key", "model", "user", "upstream") if name in given}
+    if month is not None:
+        if days:
+            raise FieldInvalid("'month' is a whole month: leave 'since' and 'until' out.", param="month")
+        days = {"since": month.first, "until": month.after}
+    filters = {name: given[name] for name in _FILTERS if name in given}
     return UsageQuery(by=by, **days, **filters)
 
 

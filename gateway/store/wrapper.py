@@ -34,6 +34,12 @@ class StoreWrapper(Generic[Inner]):
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._store.usage(query)
 
+    async def close_ledger(self, until: str) -> bool:
+        return await self._store.close_ledger(until)
+
+    async def closed_until(self) -> str:
+        return await self._store.closed_until()
+
     async def share_estimates(self, learned: Mapping[EstimateSubject, LearnedEstimate]) -> None:
         await self._store.share_estimates(learned)
 

@@ -18,7 +18,7 @@ from gateway.core.health import ModelStatus, UpstreamStatus
 from gateway.core.limit_status import rfc3339
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.pipeline import Services
-from gateway.store.usage_report import REPORTS, JsonObject, Report, json_list
+from gateway.store.usage_report import REPORTS, JsonObject, Report, close_month, json_list
 from gateway.web.admin_routes import PREFIX, AdminRequest, AdminResponse, error_response, json_response
 
 Reload = Callable[[], Awaitable[list[str]]]
@@ -55,6 +55,8 @@ class AdminApi:
         check_token(request.headers, self._token)
         if request.path == PREFIX + "reload":
             return await self._reload(request.method)
+        if request.path == PREFIX + "usage/close":
+            return await self._close_month(request)
         if request.method != "GET":
             raise MethodNotAllowed("Use GET to read this page.", allow="GET")
         return json_response(200, await content_of(request.path, self._services, request.query))
@@ -66,6 +68,11 @@ class AdminApi:
             raise FieldInvalid("This gateway was started without a configuration file.")
         problems = await self.reload()
         return json_response(400 if problems else 200, {"taken_up": not problems, "problems": problems})
+
+    async def _close_month(self, request: AdminRequest) -> AdminResponse:
+        if request.method != "POST":
+            raise MethodNotAllowed("Use POST to close a month.", allow="POST")
+        return json_response(200, await close_month(self._services.store, request.query))
 
 
 def check_token(headers: Mapping[str, str], token: str) -> None:

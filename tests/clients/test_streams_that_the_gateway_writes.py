@@ -12,7 +12,7 @@ import openai
 
 from gateway.core.endpoints import CHAT, MESSAGES, RESPONSES, Endpoint
 from gateway.core.stream_format import stream_of_plain
-from gateway.core.tally import OutputBudget, StreamTally
+from gateway.core.stream_tally import OutputBudget, StreamTally
 
 Json = dict[str, Any]
 

@@ -114,6 +114,69 @@ async def test_users_are_told_though_their_names_are_meant_to_harm(store: Json, 
         assert (row["user"], row["requests"]) == ("'=1+1\x1b[2J", "1")
 
 
+async def test_a_month_is_reported_and_closed_for_good(store: Json, tmp_path: Path) -> None:
+    admin = {"listen": "127.0.0.1:0", "token": TOKEN}
+    async with (
+        DemoUpstream(DemoScript(chunks=30)) as upstream,
+        whole_gateway(upstream.base_url, admin=admin, team=TEAM | {"cost_center": "4711"}, store=store) as gateway,
+    ):
+        operator = operator_of(gateway, tmp_path, store=store)
+        await gateway.chat()
+        await gateway.ended()
+        [row] = json.loads((await operator.run("usage", "--by", "month", "--json")).stdout)["rows"]
+        this_month = row["month"]
+
+        shown = await operator.run("usage", "--month", this_month, "--by", "cost_center,late")
+        assert shown.exit_code == 0, shown.output
+        assert shown.stdout.splitlines()[1].split()[:2] == ["4711", "1"]
+        assert shown.stderr.splitlines()[-1] == f"{this_month} is not final: more may be added to it."
+
+        refused = await operator.run("usage", "--month", this_month, "--final")
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert f"{this_month} can be closed from " in refused.stderr
+
+        wrong = await operator.run("usage", "--month", "2020-02", "--final", "--by", "colour")
+        assert wrong.exit_code == 2
+        assert not json.loads((await operator.run("usage", "--month", "2020-02", "--json")).stdout)["month"]["final"]
+        for _ in range(2):
+            final = await operator.run("usage", "--month", "2020-02", "--final")
+            assert (final.exit_code, final.stdout) == (0, "Nothing was used.\n")
+            assert final.stderr.splitlines()[-1] == "2020-02 is final: it does not change any more."
+        for month, is_final in (("2020-01", True), ("2020-03", False), (this_month, False)):
+            told = json.loads((await operator.run("usage", "--month", month, "--json")).stdout)
+            assert told["month"] == {"name": month, "final": is_final}
+        assert "month" not in json.loads((await operator.run("usage", "--json")).stdout)
+
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        page = "/admin/v1/usage/close?month=2020-03"
+        closed = await gateway.request("POST", page, admin=True, headers=headers)
+        assert (closed.status, closed.json) == (200, {"month": {"name": "2020-03", "final": True}})
+        assert (await gateway.request("GET", page, admin=True, headers=headers)).status == 405
+        assert (await gateway.request("POST", page, admin=True)).status == 401
+        for wrong in ("", "?month=2020", "?month=9999-12", f"?month={this_month}", "?month=2020-01&team=search"):
+            reply = await gateway.request("POST", f"/admin/v1/usage/close{wrong}", admin=True, headers=headers)
+            assert reply.status == 400, wrong
+
+
+async def test_usage_is_written_as_focus_rows_with_every_filter(store: Json, tmp_path: Path) -> None:
+    admin = {"listen": "127.0.0.1:0", "token": TOKEN}
+    async with (
+        DemoUpstream(DemoScript(chunks=30)) as upstream,
+        whole_gateway(upstream.base_url, admin=admin, team=TEAM | {"cost_center": "4711"}, store=store) as gateway,
+    ):
+        operator = operator_of(gateway, tmp_path, store=store)
+        for _ in range(2):
+            await gateway.chat()
+            await gateway.ended()
+        written = await operator.run("usage", "--focus", "--cost-center", "4711", "--since", "7d")
+        assert written.exit_code == 0, written.output
+        (row,) = csv.DictReader(io.StringIO(written.stdout))
+        assert (row["SubAccountId"], row["ProviderName"], row["x_CostCenter"]) == ("search", "up1", "4711")
+        assert (row["x_Requests"], row["x_OutputTokens"], row["ChargeClass"]) == ("2", "60", "")
+        nothing = await operator.run("usage", "--focus", "--cost-center", "4712")
+        assert (nothing.exit_code, len(nothing.stdout.splitlines())) == (0, 1)
+
+
 async def test_a_window_in_which_nothing_was_used_is_told_so(redis: RedisServer, tmp_path: Path) -> None:
     config = configuration("http://127.0.0.1:1/v1", store=store_at(redis, tmp_path))
     operator = Operator(tmp_path / "gateway.yaml", config)
@@ -127,6 +190,14 @@ async def test_a_window_in_which_nothing_was_used_is_told_so(redis: RedisServer,
         (("usage", "--by", "colour"), "'by' cannot be 'colour'"),
         (("usage", "--since", "yesterday"), "'since' must be a day"),
         (("usage", "--csv", "--json"), "exclude one another"),
+        (("usage", "--csv", "--focus"), "exclude one another"),
+        (("usage", "--focus", "--by", "team"), "leave --by out"),
+        (("usage", "--focus", "--top", "3"), "leave --top out"),
+        (("usage", "--final"), "name it with --month"),
+        (("usage", "--month", "october"), "'month' must be a month such as 2026-10"),
+        (("usage", "--month", "2026-13", "--final"), "'month' must be a month such as 2026-10"),
+        (("usage", "--month", "2026-10", "--since", "7d"), "leave 'since' and 'until' out"),
+        (("usage", "--month", "2999-01", "--final"), "2999-01 can be closed from 2999-02-02, 00:00 UTC on."),
         (("limits", "--team", "nobody"), "There is no team 'nobody'"),
     ],
 )

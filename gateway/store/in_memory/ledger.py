@@ -8,61 +8,85 @@ from heapq import heappop, heappush, heapreplace
 
 from gateway.core.reservation import LedgerEntry
 from gateway.store.contract import LEDGER_DAYS, UsageQuery, UsageRow
-from gateway.store.ledger import OTHER_USERS, RowName, UsageSums, add_figures, figures_of, name_of, weight_of
+from gateway.store.ledger import (
+    OTHER_USERS,
+    ROWS_OF_A_USER,
+    RowName,
+    UsageSums,
+    add_figures,
+    figures_of,
+    moved_to,
+    name_of,
+    weight_of,
+)
 
 
 class _UserRows:
-    """The rows with a user of a team and day. `_heap` orders them by a score that they had once; it is corrected when
-    it matters."""
+    """The rows with a user of a team and day. `_heap` orders the users by a score that they had once; it is corrected
+    when it matters."""
 
     def __init__(self, most: int) -> None:
         self.rows: dict[RowName, list[float]] = {}
         self._most = most
-        self._scores: dict[RowName, float] = {}
-        self._heap: list[tuple[float, RowName]] = []
+        self._scores: dict[str, float] = {}
+        self._names: dict[str, list[RowName]] = {}
+        self._heap: list[tuple[float, str]] = []
 
     def add(self, entry: LedgerEntry) -> None:
-        name = name_of(entry)
-        if name in self._scores:
-            self._scores[name] += weight_of(entry)
-        else:
-            displaced = self._displace() if len(self.rows) >= self._most else 0.0
-            self._scores[name] = displaced + weight_of(entry)
-            heappush(self._heap, (self._scores[name], name))
+        name, user = name_of(entry), entry.user
+        if name not in self.rows and not self._make_room(name):
+            name = name._replace(user="")
+        self._scores[user] += weight_of(entry)
         add_figures(self.rows, name, figures_of(entry))
 
+    def _make_room(self, name: RowName) -> bool:
+        """Give the row a place and its user a score, though another user may lose both. False where it gets none."""
+        user = name.user
+        if user not in self._scores:
+            self._scores[user] = self._displace() if len(self._scores) >= self._most else 0.0
+            self._names[user] = []
+            heappush(self._heap, (self._scores[user], user))
+        elif len(self._names[user]) >= ROWS_OF_A_USER:
+            return False
+        self._names[user].append(name)
+        return True
+
     def _displace(self) -> float:
-        """Add the row with the lowest score to those of the other users. Returns that score."""
+        """Add the rows of the user with the lowest score to those of the others. Returns that score."""
         while self._heap[0][0] < self._scores[self._heap[0][1]]:
-            name = self._heap[0][1]
-            heapreplace(self._heap, (self._scores[name], name))
-        score, name = heappop(self._heap)
-        del self._scores[name]
-        add_figures(self.rows, name._replace(user=""), self.rows.pop(name))
+            user = self._heap[0][1]
+            heapreplace(self._heap, (self._scores[user], user))
+        score, user = heappop(self._heap)
+        del self._scores[user]
+        for name in self._names.pop(user):
+            add_figures(self.rows, name._replace(user=""), self.rows.pop(name))
         return score
 
 
 class _TeamDay:
-    def __init__(self, user_rows: int) -> None:
+    def __init__(self, users_max: int) -> None:
         self.rows: dict[RowName, list[float]] = {}
-        self.users = _UserRows(user_rows)
+        self.users = _UserRows(users_max)
 
 
 class InMemoryLedger:
     """Days are kept for LEDGER_DAYS."""
 
-    def __init__(self, user_rows: int) -> None:
-        self._user_rows = user_rows
+    def __init__(self, users_max: int) -> None:
+        self._users_max = users_max
         self._days: dict[str, dict[str, _TeamDay]] = {}
+        self.closed_until = ""
 
     def add(self, entry: LedgerEntry, today: str) -> None:
+        if entry.day < self.closed_until:
+            entry = moved_to(entry, self.closed_until)
         teams = self._days.get(entry.day)
         if teams is None:
             teams = self._days[entry.day] = {}
             self._forget_old(today)
         kept = teams.get(entry.team)
         if kept is None:
-            kept = teams[entry.team] = _TeamDay(self._user_rows)
+            kept = teams[entry.team] = _TeamDay(self._users_max)
         if entry.user:
             kept.users.add(entry)
         else:

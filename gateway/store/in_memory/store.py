@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.core.admission import decide
 from gateway.core.buckets import Counter, new_counter
-from gateway.core.calendar import day_of
+from gateway.core.calendar import DAY_MS, day_ms, day_of
 from gateway.core.clock import Clock
 from gateway.core.estimate import EstimateSubject, LearnedEstimate, merged
 from gateway.core.limits import Limit, Meter
@@ -30,7 +30,7 @@ from gateway.core.reservation import (
 )
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, UsageQuery, UsageRow
 from gateway.store.in_memory.ledger import InMemoryLedger
-from gateway.store.ledger import USER_ROWS
+from gateway.store.ledger import USERS_MAX
 
 _MARKS = 32_768
 """Settled ids in one generation; two are kept."""
@@ -63,7 +63,7 @@ class _Held:
 
 class InMemoryStore:
     def __init__(
-        self, clock: Clock, zone: ZoneInfo, hold_ttl_ms: int = HOLD_TTL_MS, user_rows: int = USER_ROWS
+        self, clock: Clock, zone: ZoneInfo, hold_ttl_ms: int = HOLD_TTL_MS, users_max: int = USERS_MAX
     ) -> None:
         self._clock = clock
         self._zone = zone
@@ -76,7 +76,7 @@ class InMemoryStore:
         self._now_ms = 0
         self._settled: set[str] = set()
         self._settled_before: set[str] = set()
-        self._ledger = InMemoryLedger(user_rows)
+        self._ledger = InMemoryLedger(users_max)
         self._estimates: dict[EstimateSubject, LearnedEstimate] = {}
 
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
@@ -133,6 +133,15 @@ class InMemoryStore:
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._ledger.rows(query)
+
+    async def close_ledger(self, until: str) -> bool:
+        if self._clock.now_ms() < day_ms(until) + DAY_MS:
+            return False
+        self._ledger.closed_until = max(until, self._ledger.closed_until)
+        return True
+
+    async def closed_until(self) -> str:
+        return self._ledger.closed_until
 
     async def share_estimates(self, learned: Mapping[EstimateSubject, LearnedEstimate]) -> None:
         self._estimates |= learned

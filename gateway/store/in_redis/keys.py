@@ -59,16 +59,24 @@ class StoreKeys:
         return f"{self._ledger_stem(team)}:u:{day}"
 
     def user_scores(self, team: str, day: str) -> str:
-        """Of the scores by which rows of end users displace one another."""
+        """Of the scores by which end users displace one another."""
         return f"{self._ledger_stem(team)}:s:{day}"
 
+    def user_names(self, team: str, day: str) -> str:
+        """Of the names of the rows that each end user has."""
+        return f"{self._ledger_stem(team)}:n:{day}"
+
     def days(self, team: str) -> str:
-        """Of the days that a team's ledger has."""
+        """Of the days that a team's ledger has, and of the one until which it is closed."""
         return f"{self._of(team)}:days"
 
     def teams(self) -> str:
         """Of the set of teams that the ledger knows."""
         return f"{self._at(ORGANISATION)}:teams"
+
+    def closed(self) -> str:
+        """Of the days until which the ledger of all teams is closed, or is being closed."""
+        return f"{self._prefix}:{LEDGER_SCHEMA}:{{{ORGANISATION}}}:closed"
 
     def estimates(self) -> str:
         """Of what processes have learned about requests."""

@@ -9,11 +9,15 @@ A team and day have three hashes, each finer than the one before:
 settle.lua adds to all that apply in one step. A report adds the rows of the finest hash that it needs and, of each
 coarser one, what the finer does not explain. What an older gateway has settled is in the first alone, so it has a row
 without upstream; a request that named no end user has one without user. So gateways of both schemas can share a Redis,
-while one replaces the other or is put back: all of them see all requests. The scores that decide which user rows are
-kept are a sorted set.
+while one replaces the other or is put back: all of them see all requests. The scores that decide which users have rows
+are a sorted set; another hash knows the rows of each.
 
-A row is a string of little-endian doubles. The name of a row of details is a JSON array; a row of users has this name,
-a line feed and the user, nothing where it is the sum of other users.
+A row is a string of little-endian doubles. The name of a row of details is a JSON array, with a fifth part where the
+requests are late: the month that they were of. A row of users has this name, a line feed and the user, nothing where
+it is the sum of other users.
+
+A closed day changes no more. Each team has the first open day beside its days, where settle.lua sees it in the same
+step; the organisation has it for all teams, so that one that is new takes it over before its first bill.
 """
 
 from __future__ import annotations
@@ -23,17 +27,21 @@ from struct import unpack
 
 import msgspec
 
+from gateway.core.calendar import DAY_MS, day_ms
 from gateway.core.reservation import LedgerEntry
 from gateway.store.contract import LEDGER_DAYS
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.ledger import OTHER_USERS, RowName, add_figures, figures_of, name_of, weight_of
 
-LEDGER_MS = LEDGER_DAYS * 86_400_000
+LEDGER_MS = LEDGER_DAYS * DAY_MS
 
-BY_MODEL, BY_UPSTREAM = 2, 4
+CLOSED = "closed"
+"""Beside the days of a team: the first open day is its score."""
+
+BY_MODEL, BY_DETAILS = 2, 5
 """How many parts the names of rows have in `ledger` and in `details`."""
 
-_DETAILS_NAME = msgspec.json.Decoder(tuple[str, str, str, str])
+_DETAILS_NAME = msgspec.json.Decoder(tuple[str, ...])
 
 NameReader = Callable[[bytes], RowName]
 RowTaker = Callable[[RowName, Sequence[float]], None]
@@ -50,16 +58,17 @@ class BillArguments(msgspec.Struct, frozen=True):
 NO_BILL = BillArguments((), (), ())
 
 
-def bill_arguments(entry: LedgerEntry, keys: StoreKeys, user_rows: int) -> BillArguments:
+def bill_arguments(entry: LedgerEntry, keys: StoreKeys, users_max: int) -> BillArguments:
     team, day = entry.team, entry.day
     hashes = (keys.ledger(team, day), keys.details(team, day), keys.days(team))
     name, figures = name_of(entry), figures_of(entry)
-    names = (day, f"{name.key}|{name.model}", msgspec.json.encode(name[:BY_UPSTREAM]))
-    numbers = (LEDGER_MS, len(figures), *figures)
+    details = name[:BY_DETAILS] if name.late else name[: BY_DETAILS - 1]
+    names = (day, f"{name.key}|{name.model}", msgspec.json.encode(details))
+    numbers = (LEDGER_MS, day_ms(day), len(figures), *figures)
     if not entry.user:
         return BillArguments(hashes, names, numbers)
-    user_keys = (keys.users(team, day), keys.user_scores(team, day))
-    return BillArguments((*hashes, *user_keys), (*names, entry.user), (*numbers, weight_of(entry), user_rows))
+    user_keys = (keys.users(team, day), keys.user_scores(team, day), keys.user_names(team, day))
+    return BillArguments((*hashes, *user_keys), (*names, entry.user), (*numbers, weight_of(entry), users_max))
 
 
 class Unexplained:
@@ -97,7 +106,7 @@ def details_name(field: bytes) -> RowName:
 
 def user_name(field: bytes) -> RowName:
     details, _, user = field.partition(b"\n")
-    return RowName(*_DETAILS_NAME.decode(details), user.decode() or OTHER_USERS)
+    return details_name(details)._replace(user=user.decode() or OTHER_USERS)
 
 
 def figures_in(row: bytes) -> tuple[float, ...]:

@@ -31,8 +31,9 @@ from gateway.store.in_redis.arguments import (
 from gateway.store.in_redis.client import Router
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.in_redis.ledger import (
+    BY_DETAILS,
     BY_MODEL,
-    BY_UPSTREAM,
+    CLOSED,
     NameReader,
     RowTaker,
     Unexplained,
@@ -87,7 +88,7 @@ class Reports:
         for team in teams:
             # A sorted set is read as names and scores by turns.
             days = [name async for name in self._names("ZSCAN", self._keys.days(team), 2)]
-            asked = sorted(day for day in days if sums.covers(day))
+            asked = sorted(day for day in days if day != CLOSED and sums.covers(day))
             for at in range(0, len(asked), _DAYS_AT_ONCE):
                 days_now = asked[at : at + _DAYS_AT_ONCE]
                 await asyncio.gather(*[self._add(sums, team, day, query.is_about_users) for day in days_now])
@@ -141,7 +142,7 @@ class Reports:
     async def _add(self, sums: UsageSums, team: str, day: str, by_user: bool) -> None:
         """The coarsest rows are read first: they never have what the finer ones do not have yet."""
         keys, add = self._keys, partial(sums.add, day, team)
-        ledger, details = Unexplained(BY_MODEL), Unexplained(BY_UPSTREAM)
+        ledger, details = Unexplained(BY_MODEL), Unexplained(BY_DETAILS)
         await self._each_row(keys.ledger(team, day), ledger_name, ledger.add)
         if by_user:
             await self._each_row(keys.details(team, day), details_name, ledger.explain, details.add)

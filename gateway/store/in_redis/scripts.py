@@ -17,8 +17,8 @@ class LuaScript:
         self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-SCRIPTS = tuple(LuaScript(name) for name in ("admit", "settle", "renew", "give_back"))
-ADMIT, SETTLE, RENEW, GIVE_BACK = SCRIPTS
+SCRIPTS = tuple(LuaScript(name) for name in ("admit", "settle", "renew", "give_back", "close"))
+ADMIT, SETTLE, RENEW, GIVE_BACK, CLOSE = SCRIPTS
 
 LOADING = tuple(("SCRIPT", "LOAD", script.text) for script in SCRIPTS)
 """The commands that a new connection begins with, so that the server knows every script."""

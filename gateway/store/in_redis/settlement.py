@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from gateway.core.calendar import DAY_MS, day_ms, day_of_ms
 from gateway.core.reservation import LedgerEntry, Reservation, Settlement, SettlementLine
 from gateway.store.in_redis.arguments import (
     LEASES,
@@ -23,9 +24,15 @@ from gateway.store.in_redis.arguments import (
 from gateway.store.in_redis.client import Router
 from gateway.store.in_redis.keys import StoreKeys, team_tag
 from gateway.store.in_redis.ledger import LEDGER_MS, NO_BILL, bill_arguments
-from gateway.store.in_redis.scripts import RENEW, SETTLE
+from gateway.store.in_redis.scripts import CLOSE, RENEW, SETTLE
+from gateway.store.ledger import moved_to
 
 _DAY_S = 86_400
+_DAY_IS_CLOSED = 2
+"""What settle.lua returns then."""
+
+_BEGUN, _DONE = "begun", "done"
+_TEAMS_AT_ONCE = 50
 _RENEWED_AT_ONCE = 50
 """Reservations in one call: Redis does nothing else meanwhile."""
 
@@ -53,13 +60,14 @@ class Settlements:
     """Carries out settle.lua."""
 
     def __init__(
-        self, client: Router, arguments: ScriptArguments, keys: StoreKeys, timing: Timing, user_rows: int
+        self, client: Router, arguments: ScriptArguments, keys: StoreKeys, timing: Timing, users_max: int
     ) -> None:
         self._client = client
         self._arguments = arguments
         self._keys = keys
         self._timing = timing
-        self._user_rows = user_rows
+        self._users_max = users_max
+        self._closings = Closings(client, keys)
         self._teams: dict[str, float] = {}
 
     async def settle(self, settlement: Settlement, position: JournalPosition) -> None:
@@ -88,14 +96,18 @@ class Settlements:
     async def _settle_slot(
         self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
     ) -> None:
-        call = self._settlement(settlement, entry, batch, position)
-        await self._client.run_timed(SETTLE, call.keys, call.arguments)
+        while True:
+            call = self._settlement(settlement, entry, batch, position)
+            outcome, _, *open_ms = await self._client.run_timed(SETTLE, call.keys, call.arguments)
+            if outcome != _DAY_IS_CLOSED or entry is None:
+                return
+            entry = moved_to(entry, day_of_ms(open_ms[0]))
 
     def _settlement(
         self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
     ) -> ScriptCall:
         record = self._keys.record(batch.tag, position.process, settlement.at_ms)
-        bill = NO_BILL if entry is None else bill_arguments(entry, self._keys, self._user_rows)
+        bill = NO_BILL if entry is None else bill_arguments(entry, self._keys, self._users_max)
         keys = [record, self._keys.journal(batch.tag, position.process), *bill.keys]
         # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
         numbers = [self._timing.step_ms, position.place, LEDGER_MS, *bill.numbers]
@@ -122,7 +134,57 @@ class Settlements:
             self._client.ask(key, ("SADD", key, team)),
             self._client.ask(key, ("PEXPIRE", key, LEDGER_MS)),
         )
+        await self._closings.take_over(team)
         self._teams[team] = now_s + _DAY_S
+
+
+class Closings:
+    """Closes days of the ledger, team by team. Until it is done for all of them, `_BEGUN` has the day: a team that is
+    registered meanwhile takes it over, or is seen by the closing."""
+
+    def __init__(self, client: Router, keys: StoreKeys) -> None:
+        self._client = client
+        self._keys = keys
+
+    async def close(self, until: str) -> bool:
+        """As `Ledger.close_ledger`."""
+        key, open_ms = self._keys.closed(), day_ms(until)
+        if await self._client.time(key) < open_ms + DAY_MS:
+            return False
+        await self._note(_BEGUN, open_ms)
+        teams: set[bytes] = set()
+        async for batch in self._client.scan("SSCAN", self._keys.teams()):
+            teams.update(batch)
+        every = [team.decode() for team in teams]
+        for at in range(0, len(every), _TEAMS_AT_ONCE):
+            closed = await asyncio.gather(
+                *[self._close_team(team, open_ms) for team in every[at : at + _TEAMS_AT_ONCE]]
+            )
+            if not all(closed):
+                return False
+        await self._note(_DONE, open_ms)
+        return True
+
+    async def closed_until(self) -> str:
+        key = self._keys.closed()
+        open_ms = await self._client.ask(key, ("ZSCORE", key, _DONE))
+        return "" if open_ms is None else day_of_ms(int(float(open_ms)))
+
+    async def take_over(self, team: str) -> None:
+        """Close for a team that is in the set of teams from now on what is closed for all."""
+        key = self._keys.closed()
+        open_ms = await self._client.ask(key, ("ZSCORE", key, _BEGUN))
+        if open_ms is not None:
+            await self._close_team(team, int(float(open_ms)))
+
+    async def _close_team(self, team: str, open_ms: int) -> bool:
+        closed, _ = await self._client.run_timed(CLOSE, [self._keys.days(team)], (open_ms, LEDGER_MS))
+        return closed == 1
+
+    async def _note(self, progress: str, open_ms: int) -> None:
+        key = self._keys.closed()
+        await self._client.ask(key, ("ZADD", key, "GT", open_ms, progress))
+        await self._client.ask(key, ("PEXPIRE", key, LEDGER_MS))
 
 
 class Renewals:

@@ -28,9 +28,9 @@ from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.estimates import EstimateRows
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.in_redis.reports import Reports
-from gateway.store.in_redis.settlement import JournalPosition, Renewals, Settlements
+from gateway.store.in_redis.settlement import Closings, JournalPosition, Renewals, Settlements
 from gateway.store.in_redis.uncertain_calls import UncertainCalls
-from gateway.store.ledger import USER_ROWS
+from gateway.store.ledger import USERS_MAX
 
 
 class RedisOptions(msgspec.Struct, frozen=True):
@@ -41,7 +41,7 @@ class RedisOptions(msgspec.Struct, frozen=True):
     prefix: str = "gw"
     timeout_s: float = 0.25
     hold_ttl_ms: int = HOLD_TTL_MS
-    user_rows: int = USER_ROWS
+    users_max: int = USERS_MAX
 
 
 class RedisClient(msgspec.Struct, frozen=True):
@@ -80,8 +80,9 @@ class RedisStore:
         arguments = ScriptArguments(keys, zone, options.process, self._servers.by_slot)
         uncertain = UncertainCalls(self._tasks, options.timeout_s)
         self._admissions = Admissions(self.client.admissions, arguments, timing, uncertain, self._records, self.now_ms)
-        self._settlements = Settlements(self.client.admissions, arguments, keys, timing, options.user_rows)
-        self._replays = Settlements(self.client.background, arguments, keys, timing, options.user_rows)
+        self._settlements = Settlements(self.client.admissions, arguments, keys, timing, options.users_max)
+        self._replays = Settlements(self.client.background, arguments, keys, timing, options.users_max)
+        self._closings = Closings(self.client.background, keys)
         self._renewals = Renewals(self.client.background, arguments, timing)
         self._reports = Reports(self.client.background, arguments, keys, timing)
         self._estimates = EstimateRows(self.client.background, keys, options.process)
@@ -138,6 +139,12 @@ class RedisStore:
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._reports.usage(query)
+
+    async def close_ledger(self, until: str) -> bool:
+        return await self._closings.close(until)
+
+    async def closed_until(self) -> str:
+        return await self._closings.closed_until()
 
     async def share_estimates(self, learned: Mapping[EstimateSubject, LearnedEstimate]) -> None:
         await self._estimates.write(learned)

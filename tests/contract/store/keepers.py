@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from datetime import date, datetime
 from struct import pack, unpack
 from typing import Protocol
 from zoneinfo import ZoneInfo
@@ -23,7 +24,7 @@ HOLD_TTL_MS = 600
 
 STEP_MS = HOLD_TTL_MS // HOLD_STEPS
 
-USER_ROWS = 3
+USERS_MAX = 3
 """The suite lets a day have few rows of users, since it would take long to fill it in earnest."""
 
 UTC = ZoneInfo("UTC")
@@ -51,6 +52,10 @@ class Keeper(Protocol):
         """Set the store's clock by so much, whole steps of holds."""
         ...
 
+    def today(self) -> date:
+        """By the store's clock, in UTC."""
+        ...
+
 
 class FalseClock:
     """A clock that stands still until it is moved; it starts at noon of 2026-11-05, UTC."""
@@ -68,13 +73,16 @@ class FalseClock:
 class MemoryKeeper:
     def __init__(self, zone: ZoneInfo = UTC) -> None:
         self.clock = FalseClock()
-        self.store: Store = InMemoryStore(self.clock, zone, HOLD_TTL_MS, USER_ROWS)
+        self.store: Store = InMemoryStore(self.clock, zone, HOLD_TTL_MS, USERS_MAX)
 
     async def pass_ms(self, duration_ms: int) -> None:
         self.clock.at_ms += duration_ms
 
     def set_clock(self, by_ms: int) -> None:
         self.clock.at_ms += by_ms
+
+    def today(self) -> date:
+        return datetime.fromtimestamp(self.clock.at_ms / 1000, tz=UTC).date()
 
 
 class RedisKeeper:
@@ -86,6 +94,10 @@ class RedisKeeper:
 
     async def pass_ms(self, duration_ms: int) -> None:
         await asyncio.sleep(duration_ms / 1000 + 0.002)
+
+    def today(self) -> date:
+        with contextlib.closing(self._servers[0].client()) as client:
+            return datetime.fromtimestamp(client.time()[0], tz=UTC).date()
 
     def set_clock(self, by_ms: int) -> None:
         """What was written is moved the other way: that is the same to the scripts."""
@@ -114,4 +126,4 @@ def _move_record(client: Redis, key: bytes, by_ms: int) -> None:
 
 
 def redis_options(url: str, process: str = "one", timeout_s: float = PATIENCE_S) -> RedisOptions:
-    return RedisOptions(url, process, timeout_s=timeout_s, hold_ttl_ms=HOLD_TTL_MS, user_rows=USER_ROWS)
+    return RedisOptions(url, process, timeout_s=timeout_s, hold_ttl_ms=HOLD_TTL_MS, users_max=USERS_MAX)

@@ -158,7 +158,8 @@ async def test_both_schemas_are_written_byte_by_byte_as_documented(redis: RedisS
             details + b"\nann": pack("<17d", 1, 10, 4, 5, 2, 0, 7, 3, 0, 0, 0, 0, 0, 0, 0, 0, 6)
         }
         [(field, score)] = client.zrange("gw:2:{t/red}:s:2026-11-05", 0, -1, withscores=True)
-    assert field == details + b"\nann"
+        assert client.hgetall("gw:2:{t/red}:n:2026-11-05") == {b"ann": details}
+    assert field == b"ann"
     assert score == pytest.approx(7 + 16e-6)
 
 
@@ -177,8 +178,9 @@ async def test_late_users_are_added_to_the_others_once_the_scores_have_ended(
     for number in range(5):
         await store.settle(settlement(bill(user=f"user {number}")))
     with contextlib.closing(redis.client()) as client:
-        assert 0 < client.pttl("gw:2:{t/red}:s:2026-11-05") <= 8 * DAY_MS
-        client.delete("gw:2:{t/red}:s:2026-11-05")
+        for key in ("gw:2:{t/red}:s:2026-11-05", "gw:2:{t/red}:n:2026-11-05"):
+            assert 0 < client.pttl(key) <= 8 * DAY_MS
+            client.delete(key)
         for name in ("late", "user 4"):
             await store.settle(settlement(bill(user=name)))
         assert client.exists("gw:2:{t/red}:s:2026-11-05") == 0

@@ -29,7 +29,7 @@ from tests.contract.store.zones import zone_whose_midnight_is_at
 from tests.redis_servers import RedisServer
 
 STEPS = 6_000
-USER_ROWS = 40
+USERS_MAX = 6
 USERS = [f"user {number}" for number in range(12)]
 
 EVERYBODY = {"scope": Scope.ORGANISATION, "subject": "", "team": ""}
@@ -182,12 +182,12 @@ class Run:
 async def test_random_steps_have_equal_verdicts(redis: RedisServer, seed: int) -> None:
     zone = zone_whose_midnight_is_at(int(time.time() * 1000) + 4_000)
     clock = FalseClock()
-    store = RedisStore(msgspec.structs.replace(redis_options(redis.url), user_rows=USER_ROWS), zone)
+    store = RedisStore(msgspec.structs.replace(redis_options(redis.url), users_max=USERS_MAX), zone)
     redis_clock = RecordingClock()
     node = store._servers.node_of("")
     assert node is not None
     node.clock = redis_clock
-    run = Run(store, redis_clock, InMemoryStore(clock, zone, HOLD_TTL_MS, USER_ROWS), clock, Random(seed))
+    run = Run(store, redis_clock, InMemoryStore(clock, zone, HOLD_TTL_MS, USERS_MAX), clock, Random(seed))
     try:
         for number in range(STEPS // 2):
             await run.step(number)

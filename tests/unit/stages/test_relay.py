@@ -11,7 +11,7 @@ from gateway.core.endpoints import CHAT, COMPLETIONS, ENDPOINTS, Endpoint
 from gateway.core.errors import UpstreamBroke, UpstreamRefused, UpstreamTimedOut
 from gateway.core.limits import Limit, Meter, Per, WhenSpent
 from gateway.core.reservation import Hold, LimitStatus, Reservation
-from gateway.core.tally import HELD_MAX, StreamTally
+from gateway.core.stream_tally import HELD_MAX, StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.forward import WHOLE_MAX, forward
 from gateway.stages.relay import relay

@@ -8,8 +8,9 @@ from gateway.core.endpoints import CHAT
 from gateway.core.errors import ClientGone, GatewayError, UpstreamBroke, UpstreamRefused
 from gateway.core.exchange import Exchange
 from gateway.core.health import Outcome
+from gateway.core.plain_tally import PlainTally
 from gateway.core.refusals import Fault
-from gateway.core.tally import PlainTally, StreamTally
+from gateway.core.stream_tally import StreamTally
 from gateway.core.usage import Usage
 from gateway.stages.release_upstream import READ_ON_AT_ONCE, READ_ON_BYTES, UpstreamReleaser, outcome_of
 from tests.unit.fakes import ScriptedAnswer, StandingClock, exchange_of, stream, target

@@ -19,10 +19,11 @@ from gateway.core.errors import (
 from gateway.core.estimate import OUTPUT_AT_FIRST, TOKENS_PER_SECOND_AT_FIRST, Estimates, Estimator
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Meter, Per
+from gateway.core.plain_tally import PlainTally
 from gateway.core.pricing import Price
 from gateway.core.refusals import Fault
 from gateway.core.reservation import Hold, Reservation
-from gateway.core.tally import PlainTally, StreamTally
+from gateway.core.stream_tally import StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.settle import settle, settlement, usage_of
 from tests.unit.fakes import CALLER, NOW_MS, Ledgers, body_of, exchange_of, limit, target

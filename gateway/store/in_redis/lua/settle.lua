@@ -5,10 +5,11 @@
 -- where there is something to bill:
 --   KEYS[3]  the ledger of the team and the day: a hash of key and model to sums of the first seven figures
 --   KEYS[4]  its details: a hash of key, model, upstream and cost centre to sums of all figures
---   KEYS[5]  the days that the team's ledger has: a sorted set, scored by when each began
+--   KEYS[5]  the days that the team's ledger has: a sorted set, scored by when each began; close.lua adds "closed"
 -- and where an end user is named:
 --   KEYS[6]  the details by user: a hash
---   KEYS[7]  the scores of its rows: a sorted set
+--   KEYS[7]  the scores of the users that have rows there: a sorted set
+--   KEYS[8]  the details that each of these users has: a hash of user to their fields, joined by line feeds
 -- then the counters, one a due
 --
 -- ARGV[1]  reservation id
@@ -27,17 +28,23 @@
 --   how long the journal's mark is kept, in milliseconds
 -- where there is something to bill:
 --   how long the ledger keeps a day, in milliseconds
+--   the day, in milliseconds since 1970, as if its time zone were UTC
 --   how many figures follow, and the figures
 -- and where an end user is named:
---   what is added to the score of the row, and how many rows a day has
+--   what is added to the score of the user, and how many users a day has
 -- then five a due:
 --   kind, amount held, amount used beyond what admission charged, and the two terms of its kind
 --
--- Returns {1, now} where it settled, {0, now} where that had been done.
+-- Returns {1, now} where it settled, {0, now} where that had been done, and {2, now, first open day} where the day is
+-- closed: nothing was settled then.
 
 local FIRST_SCHEMA = 7
+-- A day that is younger cannot be closed.
+local LATE_MS = 2 * 86400000
 -- Scores are needed while new rows come: later, where there is no room, a new user is added to the others.
 local SCORES_MS = 8 * 86400000
+-- What one user has beyond so many rows is added to the others.
+local ROWS_OF_A_USER = 64
 local USUAL = '<ddddddd'
 
 local function columns(count)
@@ -58,56 +65,75 @@ local function added(row, figures, count)
   return pack(columns(size), unpack(sums, 1, size))
 end
 
--- The row with the lowest score where there is no room for another: it is to be added to the others of its details.
-local function displaced(users, scores, most)
-  if call('HLEN', users) < most then
-    return nil
-  end
+-- The user with the lowest score, and its rows, each with what the others of its details have once it is added to them.
+local function displaced(users, scores, names_of)
   local lowest = call('ZRANGE', scores, 0, 0, 'WITHSCORES')
-  local field = lowest[1]
-  local row = field and call('HGET', users, field)
-  if not row then
-    return {}
+  local user, rows = lowest[1], {}
+  for details in string.gmatch(call('HGET', names_of, user) or '', '[^\n]+') do
+    local field, others = details .. '\n' .. user, details .. '\n'
+    local row = call('HGET', users, field)
+    if row then
+      local count = #row / 8
+      local figures = { unpack_numbers(columns(count), row) }
+      rows[#rows + 1] = { field = field, others = others, sums = added(call('HGET', users, others), figures, count) }
+    end
   end
-  local count, others = #row / 8, string.match(field, '^[^\n]*\n')
-  local figures = { unpack_numbers(columns(count), row) }
-  return { field = field, score = lowest[2], others = others, row = added(call('HGET', users, others), figures, count) }
+  return { user = user, score = tonumber(lowest[2]), rows = rows }
 end
 
-local function user_bill(users, scores, details, user, bill, count, weight, most)
+-- Where a row goes that is not there yet: a place of its own, perhaps that of the user with the lowest score, or none.
+local function place_of(users, scores, names_of, user, most)
+  local names = call('HGET', names_of, user)
+  if names then
+    local rows = select(2, string.gsub(names, '\n', '')) + 1
+    return { own = rows < ROWS_OF_A_USER, scored = true, names = names, score = 0 }
+  end
+  local known, rows = call('ZCARD', scores), call('HLEN', users)
+  if known == 0 and rows > 0 then
+    return { own = rows < most, scored = false }
+  end
+  local least = known >= most and displaced(users, scores, names_of) or nil
+  return { own = true, scored = true, least = least, score = least and least.score or 0 }
+end
+
+local function user_bill(users, scores, names_of, details, user, bill, count, most)
   local field = details .. '\n' .. user
   local row = call('HGET', users, field)
-  local least = not row and displaced(users, scores, most) or nil
-  if least and not least.field then
+  local place = row and { scored = true, score = 0 } or place_of(users, scores, names_of, user, most)
+  if not row and not place.own then
     field = details .. '\n'
     row = call('HGET', users, field)
-    weight = nil
   end
-  return { field = field, is_new = not row, row = added(row, bill, count), weight = weight, least = least }
+  place.field, place.is_new, place.row = field, not row, added(row, bill, count)
+  return place
 end
 
-local function write_user(users, scores, bill, life_ms)
-  local least, weight = bill.least, bill.weight
-  if least and least.field then
-    call('HDEL', users, least.field)
-    call('ZREM', scores, least.field)
-    call('HSET', users, least.others, least.row)
-    weight = weight + least.score
-  end
-  call('HSET', users, bill.field, bill.row)
-  if not bill.is_new then
-    if weight then
-      call('ZADD', scores, 'XX', 'INCR', weight, bill.field)
+local function write_user(users, scores, names_of, details, user, place, weight, life_ms)
+  local least = place.least
+  if least then
+    for _, moved in ipairs(least.rows) do
+      call('HDEL', users, moved.field)
+      call('HSET', users, moved.others, moved.sums)
     end
-    return
+    call('ZREM', scores, least.user)
+    call('HDEL', names_of, least.user)
   end
-  if call('HLEN', users) == 1 then
+  call('HSET', users, place.field, place.row)
+  if place.is_new and call('HLEN', users) == 1 then
     call('PEXPIRE', users, life_ms)
   end
-  if weight then
-    call('ZADD', scores, weight, bill.field)
-    if call('ZCARD', scores) == 1 then
-      call('PEXPIRE', scores, SCORES_MS)
+  if not place.scored then
+    return
+  end
+  if not place.own then
+    call('ZADD', scores, 'XX', 'INCR', weight, user)
+    return
+  end
+  call('ZADD', scores, 'INCR', place.score + weight, user)
+  call('HSET', names_of, user, place.names and place.names .. '\n' .. details or details)
+  for _, key in ipairs({ scores, names_of }) do
+    if call('PTTL', key) < 0 then
+      call('PEXPIRE', key, SCORES_MS)
     end
   end
 end
@@ -124,11 +150,17 @@ local state = call('HGET', KEYS[1], ARGV[1])
 -- Read all before anything is written: where somebody else has written to one of the keys, Redis ends the script with
 -- an error, and half a settlement would count as a whole one.
 local first_counter = 3
-local ledger_ms, billed, ledger_row, details, details_row, for_user
+local ledger_ms, billed, ledger_row, details, details_row, for_user, weight
 if #ARGV > 3 then
-  local count, bill
+  local day, count, bill
   first_counter = 6
-  ledger_ms, count, cursor = unpack_numbers('<dd', ARGV[3], cursor)
+  ledger_ms, day, count, cursor = unpack_numbers('<ddd', ARGV[3], cursor)
+  if state ~= SETTLED and now - day >= LATE_MS then
+    local open = call('ZSCORE', KEYS[5], 'closed')
+    if open and day < tonumber(open) then
+      return { 2, now, tonumber(open) }
+    end
+  end
   bill = { unpack_numbers(columns(count), ARGV[3], cursor) }
   cursor = bill[count + 1]
   if state ~= SETTLED then
@@ -138,11 +170,11 @@ if #ARGV > 3 then
     details_row = added(details, bill, count)
   end
   if #ARGV > 6 then
-    first_counter = 8
-    local weight, most
+    first_counter = 9
+    local most
     weight, most, cursor = unpack_numbers('<dd', ARGV[3], cursor)
     if state ~= SETTLED then
-      for_user = user_bill(KEYS[6], KEYS[7], ARGV[6], ARGV[7], bill, count, weight, most)
+      for_user = user_bill(KEYS[6], KEYS[7], KEYS[8], ARGV[6], ARGV[7], bill, count, most)
     end
   end
 end
@@ -185,7 +217,7 @@ if ledger_row then
   end
 end
 if for_user then
-  write_user(KEYS[6], KEYS[7], for_user, ledger_ms)
+  write_user(KEYS[6], KEYS[7], KEYS[8], ARGV[6], ARGV[7], for_user, weight, ledger_ms)
 end
 
 for _, one in ipairs(counters) do

@@ -6,12 +6,12 @@ dropped, and the usage is put into the last chunk that has a choice. For this th
 until it is known what follows. Where no such chunk is held at the end, because none says why it ends or another
 chunk with a choice came behind it, the chunk with the usage is sent after all, with one empty choice in it.
 
-What comes in is looked at no more closely than it must be, on the first of these levels that suffices:
+What comes in is looked at no more closely than it must be, event by event, on the first of these levels that suffices:
 
-1. A piece that equals the one before but for a text without quotes is content (`_Template`). It is weighed.
-2. A piece of whole events in which, by their bytes, there is no usage, no error and no end of a choice or of the
-   stream is content. Its texts are weighed, and the template is learned from it.
-3. Any other piece is split into events. An event that by its bytes is content is weighed and passes.
+1. An event that equals the one before but for a text without quotes is content (`_Template`). Its text is weighed.
+2. A whole event in which, by its bytes, there is no usage, no error and no end of a choice or of the stream is content.
+   Its text is weighed, and the template is learned from it.
+3. Anything else goes through the `EventSplitter`. An event that by its bytes is content is weighed and passes.
 4. An event that may have usage, an error or an end in it is decoded.
 
 A piece may end inside an event; then the rest is held until the event is whole, so that a broken stream leaves the
@@ -37,21 +37,18 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.body_kind import BodyKind, kind_of
 from gateway.core.endpoints import Endpoint, StreamFormat
 from gateway.core.errors import BodyUnreadable
-from gateway.core.estimate import CHARACTERS_PER_TOKEN, streamed_tokens
+from gateway.core.estimate import streamed_tokens
 from gateway.core.json_spans import read_json_spans
 from gateway.core.refusals import FAULT_PATHS, Fault
 from gateway.core.sse import EventSplitter, data_of, type_of, with_data
-from gateway.core.stream_format import answer_weight, empty_choice, ending, event_weight
+from gateway.core.stream_format import empty_choice, ending, event_weight
 from gateway.core.text_weight import weight_of, weight_of_json
 from gateway.core.tolerant_json import JsonScanner
 from gateway.core.upstream_json import (
     Nullable,
-    decoded,
     ends_choice,
-    fault_of_body,
     has_choice,
     object_of,
     reported_fault,
@@ -63,9 +60,6 @@ from gateway.core.usage_report import Members, value_at
 HELD_MAX = 64 * 1024
 """Bytes of one unfinished event that are held back, so that a cut leaves whole events only. What is
 longer is passed on as it comes."""
-
-KEPT_MAX = 256 * 1024
-"""Bytes of a plain answer that are kept, to be read when it is whole."""
 
 _TAIL = 64
 """Bytes of a long event that are kept, to see where and how it ends."""
@@ -203,15 +197,23 @@ class StreamTally:
 
     def feed(self, data: bytes) -> bytes:
         """Take in what the upstream sent; give what the client gets now."""
-        weight = self._template.weight_in(data)
-        if weight >= 0:
-            self.events += 1
-            self._weigh(weight)
+        end = self._pass_alike(data, 0)
+        if end == len(data):
             return data
-        if self._is_at_ease() and self._are_content(data):
-            return data
-        self._template.forget()
-        return self._feed_events(data)
+        if self._is_at_ease():
+            end = self._pass_content(data, end)
+            if end == len(data):
+                return data
+        passed = [data[:end]]
+        while end < len(data):
+            # One event, so that what follows it can be passed at ease again.
+            begin, end = end, data.find(b"\n\n", end) + 2
+            end = end if end >= 2 else len(data)
+            passed.append(self._feed_events(data[begin:end]))
+            if self._is_at_ease():
+                begin, end = end, self._pass_content(data, end)
+                passed.append(data[begin:end])
+        return b"".join(passed)
 
     def close(self) -> bytes:
         """The upstream's stream has ended as it should: give what was held back."""
@@ -232,24 +234,37 @@ class StreamTally:
         """Whether nothing is held and nothing must be looked at more closely."""
         return self._budget is None and not self._final.is_held and not self._splitter.held and self._long is None
 
-    def _are_content(self, data: bytes) -> bool:
-        """Whether these are whole events of content; if so, they are weighed."""
-        if not data.endswith(b"\n\n") or not self._is_content(data):
-            return False
-        is_one = data.find(b"\n\n") == len(data) - 2
-        texts = []
-        for event in (data[:-2],) if is_one else data[:-2].split(b"\n\n"):
+    def _pass_alike(self, data: bytes, begin: int) -> int:
+        """Weigh the events from here that are like the template but for a text without quotes, and so have nothing
+        else that is new. Where the first other one begins."""
+        opening, closing = self._template.opening, self._template.closing
+        while opening and data.startswith(opening, begin):
+            text_begin = begin + len(opening)
+            text_end = data.find(b'"', text_begin)
+            if not data.startswith(closing, text_end):
+                break
+            text = data[text_begin:text_end]
+            begin = text_end + len(closing)
+            self.events += 1
+            if text:
+                self._text_events += 1
+                self._weight += len(text) if text.isascii() and b"\\" not in text else weight_of_json(text)
+        return begin
+
+    def _pass_content(self, data: bytes, begin: int) -> int:
+        """Weigh the whole events from here that are content. Where the first other one begins."""
+        while (blank := data.find(b"\n\n", begin)) >= 0:
+            event = data[begin:blank]
             text = _one_line_of_data(event)
-            if not text:
-                return False
-            texts.append(text)
-        for text in texts:
+            if not text or not self._is_content(event):
+                break
             self._count(text)
             self._follow_shown(text)
-        # Not each time: where no chunk is like the one before, it would be for nothing.
-        if is_one and self.events % 4 == 1:
-            self._template.learn(data)
-        return True
+            # Not each time: where no chunk is like the one before, it would be for nothing.
+            if self.events % 4 == 1:
+                self._template.learn(data[begin : blank + 2])
+            begin = self._pass_alike(data, blank + 2)
+        return begin
 
     def _is_content(self, data: bytes) -> bool:
         """Whether these events, by their bytes alone, have no usage and no error, and end nothing."""
@@ -275,6 +290,7 @@ class StreamTally:
             self._weight += weight
 
     def _feed_events(self, data: bytes) -> bytes:
+        self._template.forget()
         passed = [b""]
         if self._long is not None:
             data = self._pass_long(self._long, data, passed)
@@ -379,22 +395,12 @@ class StreamTally:
 
 
 class _Template:
-    """What the next chunk of content looks like, learned from one: all of it but its text."""
+    """What the next chunk of content looks like, learned from one: an `opening`, a text, and a `closing` that begins
+    with the quote behind the text. The opening is empty while nothing is known."""
 
     def __init__(self, shape: StreamFormat | None) -> None:
+        self.opening = self.closing = b""
         self._text_opening = _TEXT_OPENINGS.get(shape) if shape is not None else None
-        self._opening = self._closing = b""
-
-    def weight_in(self, data: bytes) -> int:
-        """The weight of the text, if this differs from what was learned in a text without quotes alone, so that it has
-        nothing else that is new; -1 if not."""
-        opening = self._opening
-        if not opening or not data.startswith(opening) or not data.endswith(self._closing):
-            return -1
-        text = data[len(opening) : -len(self._closing)]
-        if b'"' in text:
-            return -1
-        return len(text) if text.isascii() and b"\\" not in text else weight_of_json(text)
 
     def learn(self, event: bytes) -> None:
         if self._text_opening is None:
@@ -402,11 +408,11 @@ class _Template:
         begin = event.find(self._text_opening) + len(self._text_opening)
         end = event.find(b'"', begin)
         is_found = len(self._text_opening) <= begin < end
-        self._opening, self._closing = (event[:begin], event[end:]) if is_found else (b"", b"")
+        self.opening, self.closing = (event[:begin], event[end:]) if is_found else (b"", b"")
 
     def forget(self) -> None:
         """Something else came: look at what follows."""
-        self._opening = b""
+        self.opening = b""
 
 
 class _FinalChunk:
@@ -494,120 +500,6 @@ class _LongEvent:
 
     def end(self) -> None:
         self._scanner.close()
-
-
-class PlainTally:
-    """One answer that is not a stream. JSON up to KEPT_MAX is kept and read when it is whole; of what is longer, the
-    reports are picked out as it passes. `fault` says that it is no answer: its status said so from the beginning, it
-    reports an error, or there is an error page in its place. With `is_opaque` the bytes cannot be read at all."""
-
-    events = 0
-    ended = False
-
-    def __init__(self, endpoint: Endpoint, *, fault: Fault | None = None, is_opaque: bool = False) -> None:
-        self.fault = fault
-        self._refused = fault is not None
-        self._is_opaque = is_opaque
-        self._endpoint = endpoint
-        self._reader = UsageReader(endpoint.usage)
-        self._kept = bytearray()
-        self._scanner: JsonScanner | None = None
-        self._bytes = 0
-        self._weight = 0
-        self._is_read = False
-        self._is_json = True
-
-    @property
-    def failed(self) -> bool:
-        return self.fault is not None
-
-    @property
-    def usage(self) -> Usage | None:
-        """What the answer reports, as far as it has come; None if nothing."""
-        self._read()
-        return self._reader.usage if self._reader.reported and not self._refused else None
-
-    @property
-    def counted(self) -> Usage:
-        """The units that were counted in the answer, where it reports no usage."""
-        self._read()
-        return self._reader.usage
-
-    @property
-    def is_final(self) -> bool:
-        return self._reader.final
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing of an answer has come."""
-        return self.failed or not self._bytes
-
-    @property
-    def delivered(self) -> int:
-        """Tokens in the text of the answer."""
-        self._read()
-        return 0 if self.failed else int(self._weight // CHARACTERS_PER_TOKEN)
-
-    def feed(self, data: bytes) -> None:
-        self._bytes += len(data)
-        if self._scanner is not None:
-            self._scanner.feed(data)
-            self._weight += weight_of(data)
-        elif not self._is_opaque:
-            self._kept += data
-            if len(self._kept) > KEPT_MAX:
-                kept = bytes(self._kept)
-                self._kept.clear()
-                self._scanner = self._reader.scanner()
-                self._scanner.feed(kept)
-                self._weight = weight_of(kept)
-
-    def close(self) -> None:
-        """The answer is whole. Some servers report an error with status 200: as JSON, or in place of it."""
-        self._read()
-        if self._endpoint.has_output and not self._is_json:
-            self.fault = self.fault or Fault.UNKNOWN
-
-    def _read(self) -> None:
-        """Read what was kept, once: what comes later of an answer that was cut is of no interest."""
-        if self._is_read:
-            return
-        self._is_read = True
-        if self._is_opaque:
-            # Of compressed text a byte is about a token.
-            self._weight = int(self._bytes * CHARACTERS_PER_TOKEN)
-        elif self._scanner is not None:
-            self._scanner.close()
-        else:
-            self._read_kept(bytes(self._kept))
-
-    def _read_kept(self, body: bytes) -> None:
-        answers, shape = self._answers_in(body), self._endpoint.stream_format
-        if not answers:
-            self.fault = self.fault or fault_of_body(200, body)
-            self._reader.read(body)
-            # JSON that no parser reads to its end may still be an answer.
-            self._is_json = self._reader.reported or (kind_of(body) is BodyKind.JSON and decoded(body) is None)
-            self._weight = max(0, weight_of_json(body) - _FRAME_OF_PLAIN_ANSWER)
-            return
-        for answer in answers:
-            self.fault = self.fault or reported_fault(answer)
-            self._reader.read_members(answer)
-            self._weight += answer_weight(shape, answer) if shape is not None else 0
-
-    def _answers_in(self, body: bytes) -> list[dict[str, Any]]:
-        """The answer. Gemini's API has several in an array, where a stream was not asked for as events; of one that is
-        cut off, those that are whole."""
-        value = decoded(body)
-        if self._endpoint.stream_format is StreamFormat.GEMINI:
-            value = decoded(body.rstrip(b", \r\n") + b"]") if value is None else value
-        if self._endpoint.stream_format is not StreamFormat.GEMINI or not isinstance(value, list):
-            value = [value]
-        return value if all(isinstance(each, dict) for each in value) else []
-
-
-_FRAME_OF_PLAIN_ANSWER = 400
-"""Bytes of a plain answer that are not its text: ids, names, usage."""
 
 
 def _marks_of(endpoint: Endpoint) -> tuple[bytes, ...]:

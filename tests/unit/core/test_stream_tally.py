@@ -7,13 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.endpoints import CHAT, COMPLETIONS, ENDPOINTS, Endpoint
-from gateway.core.refusals import Fault
 from gateway.core.sse import data_of
-from gateway.core.tally import HELD_MAX, KEPT_MAX, PlainTally, StreamTally
+from gateway.core.stream_tally import HELD_MAX, StreamTally
 from gateway.core.usage import Usage
 from gateway.core.usage_report import read_usage
 from tests.unit.core.recordings import needs_recordings, recordings
@@ -547,56 +546,3 @@ def test_comments_and_the_end_are_no_text() -> None:
     assert tally.events == 1
     _, apart = told(quiet + chunk("a") + DONE, cuts=[len(quiet), len(quiet + chunk("a"))])
     assert apart.events == 1
-
-
-PLAIN_REPORT = json.dumps({"prompt_tokens": 12, "completion_tokens": 45, "total_tokens": 57}).encode()
-PLAIN_NUMBERS = Usage(12, 45)
-
-
-def plain(body: bytes, step: int = 10**9, *, fault: Fault | None = None) -> PlainTally:
-    tally = PlainTally(CHAT, fault=fault)
-    for at in range(0, len(body), step):
-        tally.feed(body[at : at + step])
-    return tally
-
-
-def body_of(size: int, *, first: bool = False) -> bytes:
-    """A body of about this size, of which no middle can be left out unseen."""
-    content = '"choices":[{"message":{"content":"\\"usage\\": {}"}},[' + "[1.5]," * (size // 6) + "0]]"
-    usage = f'"usage":{PLAIN_REPORT.decode()}'
-    return ("{" + (f"{usage},{content}" if first else f"{content},{usage}") + "}\n").encode()
-
-
-@pytest.mark.parametrize("first", [False, True])
-@pytest.mark.parametrize("size", [0, 1_000, KEPT_MAX - 200, KEPT_MAX - 10, KEPT_MAX, 5 * KEPT_MAX])
-@pytest.mark.parametrize("step", [997, 65_536, 10**9])
-def test_the_usage_of_a_plain_answer_is_found_at_either_end(size: int, first: bool, step: int) -> None:
-    body = body_of(size, first=first)
-    tally = plain(body, step)
-    assert tally.usage == PLAIN_NUMBERS
-
-
-@settings(deadline=None, max_examples=20)
-@given(st.integers(-400, 400), st.integers(1, 400))
-def test_usage_at_the_border_of_what_is_kept_is_found(offset: int, last: int) -> None:
-    body = body_of(KEPT_MAX + offset)
-    tally = PlainTally(CHAT)
-    tally.feed(body[:-last])
-    tally.feed(body[-last:])
-    assert tally.usage == PLAIN_NUMBERS
-
-
-@pytest.mark.parametrize("body", [b"", b"not json", b"[]", b'{"usage":null}', b'{"usage":{"a":1e999}}', b"\xff"])
-def test_a_plain_answer_without_usage_has_none(body: bytes) -> None:
-    assert plain(body).usage is None
-
-
-def test_an_error_body_has_neither_usage_nor_text() -> None:
-    tally = plain(b'{"error":{"message":"bad"},"usage":' + PLAIN_REPORT + b"}", fault=Fault.CALLER)
-    assert (tally.usage, tally.delivered, tally.failed) == (None, 0, True)
-
-
-@given(st.binary(max_size=100))
-def test_no_plain_body_raises(body: bytes) -> None:
-    for wrapped in (body, b'{"usage":' + body + b"}", b"x" * KEPT_MAX + b'"usage":' + body + b"}"):
-        plain(wrapped).usage  # noqa: B018

@@ -1,0 +1,135 @@
+"""The tally of an answer that is not a stream: what it used, what of it was delivered, and whether it is an answer.
+
+JSON up to KEPT_MAX is kept and decoded once, when it is whole: failure, usage and text are read from the same object.
+Of what is longer, the reports are picked out as it passes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.core.body_kind import BodyKind, kind_of
+from gateway.core.endpoints import Endpoint, StreamFormat
+from gateway.core.estimate import CHARACTERS_PER_TOKEN
+from gateway.core.refusals import Fault
+from gateway.core.stream_format import answer_weight
+from gateway.core.text_weight import weight_of, weight_of_json
+from gateway.core.tolerant_json import JsonScanner
+from gateway.core.upstream_json import decoded, fault_of_body, reported_fault
+from gateway.core.usage import Usage
+from gateway.core.usage_reading import UsageReader
+
+KEPT_MAX = 256 * 1024
+"""Bytes of a plain answer that are kept, to be read when it is whole."""
+
+_FRAME_OF_PLAIN_ANSWER = 400
+"""Bytes of a plain answer that are not its text: ids, names, usage."""
+
+
+class PlainTally:
+    """One answer. `fault` says that it is no answer: its status said so from the beginning, it reports an error, or
+    there is an error page in its place. With `is_opaque` the bytes cannot be read at all."""
+
+    events = 0
+    ended = False
+
+    def __init__(self, endpoint: Endpoint, *, fault: Fault | None = None, is_opaque: bool = False) -> None:
+        self.fault = fault
+        self._refused = fault is not None
+        self._is_opaque = is_opaque
+        self._endpoint = endpoint
+        self._reader = UsageReader(endpoint.usage)
+        self._kept = bytearray()
+        self._scanner: JsonScanner | None = None
+        self._bytes = 0
+        self._weight = 0
+        self._is_read = False
+        self._is_json = True
+
+    @property
+    def failed(self) -> bool:
+        return self.fault is not None
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the answer reports, as far as it has come; None if nothing."""
+        self._read()
+        return self._reader.usage if self._reader.reported and not self._refused else None
+
+    @property
+    def counted(self) -> Usage:
+        """The units that were counted in the answer, where it reports no usage."""
+        self._read()
+        return self._reader.usage
+
+    @property
+    def is_final(self) -> bool:
+        return self._reader.final
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of an answer has come."""
+        return self.failed or not self._bytes
+
+    @property
+    def delivered(self) -> int:
+        """Tokens in the text of the answer."""
+        self._read()
+        return 0 if self.failed else int(self._weight // CHARACTERS_PER_TOKEN)
+
+    def feed(self, data: bytes) -> None:
+        self._bytes += len(data)
+        if self._scanner is not None:
+            self._scanner.feed(data)
+            self._weight += weight_of(data)
+        elif not self._is_opaque:
+            self._kept += data
+            if len(self._kept) > KEPT_MAX:
+                kept = bytes(self._kept)
+                self._kept.clear()
+                self._scanner = self._reader.scanner()
+                self._scanner.feed(kept)
+                self._weight = weight_of(kept)
+
+    def close(self) -> None:
+        """The answer is whole. Some servers report an error with status 200: as JSON, or in place of it."""
+        self._read()
+        if self._endpoint.has_output and not self._is_json:
+            self.fault = self.fault or Fault.UNKNOWN
+
+    def _read(self) -> None:
+        """Read what was kept, once: what comes later of an answer that was cut is of no interest."""
+        if self._is_read:
+            return
+        self._is_read = True
+        if self._is_opaque:
+            # Of compressed text a byte is about a token.
+            self._weight = int(self._bytes * CHARACTERS_PER_TOKEN)
+        elif self._scanner is not None:
+            self._scanner.close()
+        else:
+            self._read_kept(bytes(self._kept))
+
+    def _read_kept(self, body: bytes) -> None:
+        answers, shape = self._answers_in(body), self._endpoint.stream_format
+        if not answers:
+            self.fault = self.fault or fault_of_body(200, body)
+            self._reader.read(body)
+            # JSON that no parser reads to its end may still be an answer.
+            self._is_json = self._reader.reported or (kind_of(body) is BodyKind.JSON and decoded(body) is None)
+            self._weight = max(0, weight_of_json(body) - _FRAME_OF_PLAIN_ANSWER)
+            return
+        for answer in answers:
+            self.fault = self.fault or reported_fault(answer)
+            self._reader.read_members(answer)
+            self._weight += answer_weight(shape, answer) if shape is not None else 0
+
+    def _answers_in(self, body: bytes) -> list[dict[str, Any]]:
+        """The answer. Gemini's API has several in an array, where a stream was not asked for as events; of one that is
+        cut off, those that are whole."""
+        value = decoded(body)
+        if self._endpoint.stream_format is StreamFormat.GEMINI:
+            value = decoded(body.rstrip(b", \r\n") + b"]") if value is None else value
+        if self._endpoint.stream_format is not StreamFormat.GEMINI or not isinstance(value, list):
+            value = [value]
+        return value if all(isinstance(each, dict) for each in value) else []
