@@ -84,10 +84,8 @@ class Gateway:
         self._metrics.keep(self.services.snapshot, settings.teams)
         self._metrics.config_loaded(settings.file_hash, clock.now_ms() / 1000)
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
-        self._data = PublicRoutes(
-            self._pipeline, settings.max_body, BodyMemory(settings.max_body_memory), CorsPolicy(settings.cors.origins)
-        )
-        self._data.addresses = ClientAddresses(settings.trusted_proxies)
+        self._data = PublicRoutes(self._pipeline, settings.max_body, BodyMemory(settings.max_body_memory), CorsPolicy())
+        self._follow_clients(settings)
         self._api = AdminApi(self.services, settings.admin.secret)
         self.admin = AdminHandlers(
             self._exposition,
@@ -115,8 +113,7 @@ class Gateway:
         """Serve requests that begin from now on under this configuration. Gives the one before."""
         before, self.services.snapshot = self.services.snapshot, loaded.snapshot
         self.services.keepalive_s = loaded.settings.keepalive.total_seconds()
-        self._data.cors = CorsPolicy(loaded.settings.cors.origins)
-        self._data.addresses = ClientAddresses(loaded.settings.trusted_proxies)
+        self._follow_clients(loaded.settings)
         self._metrics.keep(loaded.snapshot, loaded.teams)
         self._metrics.config_loaded(loaded.settings.file_hash, self.services.clock.now_ms() / 1000)
         self._routing.keep(loaded.snapshot.models.values())
@@ -169,6 +166,11 @@ class Gateway:
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
+
+    def _follow_clients(self, settings: Settings) -> None:
+        """Which web pages may call, and which proxies say who does."""
+        self._data.cors = CorsPolicy(settings.cors.origins)
+        self._data.addresses = ClientAddresses(settings.trusted_proxies)
 
     def _follow_upstreams(self) -> None:
         """Share and check the upstreams of the snapshot in force."""

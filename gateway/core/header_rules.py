@@ -101,6 +101,10 @@ TO_UPSTREAM = HeaderRule(
     kept_endings=_CREDENTIAL_ENDINGS,
 )
 
+REPEATED_PREFIXES = ("openai-", "anthropic-", "x-codex-")
+"""Of headers of an answer whose names begin so, every line reaches the client. Of any other, which has one value, the
+last."""
+
 TO_CLIENT = HeaderRule(
     names=frozenset(
         {
@@ -114,7 +118,7 @@ TO_CLIENT = HeaderRule(
             "request-id",
         }
     ),
-    prefixes=("openai-", "anthropic-", "x-codex-"),
+    prefixes=REPEATED_PREFIXES,
     # How far the limits of the operator's own account are used is not the caller's business.
     kept_prefixes=("anthropic-ratelimit-", "anthropic-priority-", "anthropic-fast-"),
     kept_endings=_CREDENTIAL_ENDINGS,

@@ -15,7 +15,8 @@ from gateway.core.snapshot import Caller, Target
 def route(
     parsed: ParsedRequest, headers: Mapping[str, str], caller: Caller, routing: RoutingState, clock: Clock
 ) -> list[Target]:
-    """The targets that the caller may ask, best first; `headers` are the request's. Raises NoTarget where none can take its request now."""
+    """The targets that the caller may ask, best first; `headers` are the request's. Raises NoTarget where none can take
+    its request now."""
     model, now = parsed.model, clock.monotonic()
     serving = model.serving(parsed.endpoint.name)
     targets = routing.order(serving, key_of(parsed, headers), now, caller)

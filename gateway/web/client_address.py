@@ -1,8 +1,8 @@
 """Whose address a request comes from: the socket's, or what a trusted proxy in front of the gateway says.
 
-`X-Forwarded-For` has an address for each hop, the last one written by the proxy that is nearest. Who sends a request can
-write anything in front of them; so they are read from the end, as long as each was written by a proxy that is trusted,
-and the first that is not one of those is the client (as nginx has it with `real_ip_recursive`).
+`X-Forwarded-For` has an address for each hop, the last one written by the proxy that is nearest. Who sends a request
+can write anything in front of them; so they are read from the end, as long as each was written by a proxy that is
+trusted, and the first that is not one of those is the client (as nginx has it with `real_ip_recursive`).
 """
 
 from __future__ import annotations

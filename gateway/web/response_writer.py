@@ -160,8 +160,14 @@ class HttpResponseWriter:
             self._alive = None
 
     def _with_head(self, response: _Response, headers: Headers) -> _Response:
+        before = ""
         for name, value in (*self._always, *headers):
-            response.headers[name] = value
+            # The lines of one header follow one another.
+            if name == before:
+                response.headers.add(name, value)
+            else:
+                response.headers[name] = value
+            before = name
         response.headers["x-request-id"] = self._request_id
         if self._dialect is Dialect.ANTHROPIC:
             # Anthropic's libraries show it with an error.

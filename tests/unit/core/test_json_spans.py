@@ -263,3 +263,50 @@ def test_half_a_character_is_passed_on_as_it_came() -> None:
     body = rb'{"a":"wave \ud83d","b":"\ud83d\ude00 \\ud83d","c":1}'
     members = read_json_spans(body)
     assert members.changed({"c": b"2"}) == body.replace(b":1}", b":2}")
+
+
+@pytest.mark.parametrize(
+    ("body", "changes", "changed"),
+    [
+        (b'{"a": {"b" : 1, "c":2}}', {("a", "b"): b"9"}, b'{"a": {"b" : 9, "c":2}}'),
+        (b'{"a": {}}', {("a", "b"): b"9"}, b'{"a": {"b":9}}'),
+        (b'{"a": null, "c":1}', {("a", "b"): b"9"}, b'{"a": {"b":9}, "c":1}'),
+        (b"{}", {("a", "b", "c"): b"9"}, b'{"a":{"b":{"c":9}}}'),
+        (b'{"a":{"b":1}}', {("a", "b"): b"8", ("c",): b"9"}, b'{"a":{"b":8},"c":9}'),
+        (b'{"r":[ {"m" :"x"}, {"n":1} ]}', {("r", "*", "m"): b'"y"'}, b'{"r":[{"m" :"y"},{"n":1}]}'),
+    ],
+)
+def test_members_at_paths_are_changed(body: bytes, changes: dict[tuple[str, ...], bytes], changed: bytes) -> None:
+    assert read_json_spans(body).changed_at(changes) == changed
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "value"),
+    [
+        (b'{"a":{"b": 1 }}', ("a", "b"), b"1"),
+        (b'{"a":null}', ("a", "b"), None),
+        (b"{}", ("a", "b"), None),
+        (b'{"a":1}', ("a",), b"1"),
+    ],
+)
+def test_a_member_at_a_path_is_found(body: bytes, path: tuple[str, ...], value: bytes | None) -> None:
+    members = read_json_spans(body)
+    assert members.value_at(path) == value
+    assert members.has_at(path) is (value is not None)
+
+
+def test_of_an_array_any_element_counts() -> None:
+    members = read_json_spans(b'{"r":[{"n":1},{"m":2}],"s":5}')
+    assert members.has_at(("r", "*", "m"))
+    assert not members.has_at(("r", "*", "x"))
+    for body in (b'{"r":[1]}', b'{"r":{}}', b'{"r":5}'):
+        with pytest.raises(BodyUnreadable):
+            read_json_spans(body).has_at(("r", "*", "m"))
+
+
+def test_a_name_in_another_case_is_refused_where_the_read_one_has_capitals() -> None:
+    read = by_folding(["maxTokens", "max_tokens"])
+    refuse_lookalikes(["maxTokens", "max_tokens", "other"], read)
+    for name in ("maxtokens", "MaxTokens", "MAXTOKENS"):
+        with pytest.raises(FieldInvalid, match="'maxTokens'"):
+            refuse_lookalikes([name], read)
