@@ -41,6 +41,8 @@ RUN apt-get update \
 COPY --from=build /opt/gateway /opt/gateway
 ENV PATH=/opt/gateway/bin:${PATH} PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 GATEWAY_CONFIG=/etc/gateway/gateway.yaml \
     STATE_DIRECTORY=/var/lib/gateway
+# Memory of large bodies goes back to the system, where glibc's moving thresholds would keep it (mallopt(3)).
+ENV MALLOC_MMAP_THRESHOLD_=65536 MALLOC_TRIM_THRESHOLD_=131072
 USER 10001:10001
 WORKDIR /var/lib/gateway
 EXPOSE 8080 9090

@@ -15,6 +15,8 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--custom-compile-command "make lock" $(UPGRADE)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 PARSERS := tests/parsers/npm
+# What has a target of its own, since it needs more than this environment.
+WITHOUT_OTHERS := --ignore=tests/parsers --ignore=tests/clients/programs
 FOCUS := .tools/focus
 
 .DEFAULT_GOAL := help
@@ -28,10 +30,10 @@ demo: $(VENV)/.runtime ## run the gateway with a demo upstream, or before a real
 	else exec $(BIN)/gateway serve --demo; fi
 
 test: lint types layers redis-server ## lint, types, layers and every test; PYTEST_ARGS= passes on
-	$(PYTEST) --ignore=tests/parsers $(PYTEST_ARGS)
+	$(PYTEST) $(WITHOUT_OTHERS) $(PYTEST_ARGS)
 
 quick: redis-server $(VENV)/.dev ## every test but the slow ones
-	$(PYTEST) -m "not slow" --ignore=tests/parsers $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(WITHOUT_OTHERS) $(PYTEST_ARGS)
 
 test-parsers: $(PARSERS)/node_modules/.package-lock.json $(VENV)/.dev ## what the gateway judges is what servers in Python, Go and Node.js read
 	PARSERS=required $(PYTEST) tests/parsers $(PYTEST_ARGS)
@@ -107,3 +109,4 @@ redis-server:
 		"apt-get install redis-server. On macOS: brew install redis" >&2; exit 1; }
 
 include deploy.mk
+include clients.mk

@@ -4,6 +4,7 @@ TOOLS := .tools
 HELM_VERSION := v3.22.0
 NPM_CHECKS := tests/deploy/npm
 
+.PHONY: sbom audit lock-audit
 .PHONY: test-deploy deploy-tools debian-tools generate lock-deploy pictures
 
 test-deploy: debian-tools deploy-tools $(VENV)/.dev ## image, compose, chart, dashboards, alerts, proxy: with the real programs
@@ -18,6 +19,32 @@ generate: $(VENV)/.dev ## write the dashboards and the chart's schema of values 
 lock-deploy: $(VENV)/.dev ## write requirements/deploy.txt anew; UPGRADE=--upgrade takes newer versions
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock-deploy" $(UPGRADE) requirements/deploy.in -o requirements/deploy.txt
+
+sbom: $(VENV)/.dev ## write dist/sbom.json: every package of the gateway, as CycloneDX
+	@mkdir -p dist
+	$(BIN)/python -m deploy.sbom > dist/sbom.json
+
+audit: $(TOOLS)/audit/.done ## look for known vulnerabilities of the locked packages (asks pypi.org)
+	@for lock in runtime dev; do \
+		$(TOOLS)/audit/bin/pip-audit --disable-pip --require-hashes --progress-spinner off \
+			-r requirements/$$lock.txt >$(TOOLS)/audit/said 2>&1; status=$$?; \
+		if grep -q "could not be audited" $(TOOLS)/audit/said \
+			|| { [ $$status != 0 ] && ! grep -q "known vulnerabilit" $(TOOLS)/audit/said; }; then \
+			echo "make audit: requirements/$$lock.txt was not audited, since pypi.org has not answered about all of its" \
+				"packages. Run it where https://pypi.org itself is reachable. What pip-audit said is in" \
+				"$(TOOLS)/audit/said." >&2; exit 1; \
+		fi; \
+		cat $(TOOLS)/audit/said; [ $$status = 0 ] || exit 1; \
+	done
+
+lock-audit: $(VENV)/.dev ## write requirements/audit.txt again; UPGRADE=--upgrade takes newer versions
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make lock-audit" $(UPGRADE) requirements/audit.in -o requirements/audit.txt
+
+$(TOOLS)/audit/.done: requirements/audit.txt | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv $(TOOLS)/audit
+	$(TOOLS)/audit/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements/audit.txt
+	@touch $@
 
 $(TOOLS)/venv/.done: requirements/deploy.txt | $(VENV)/pyvenv.cfg
 	$(BIN)/python -m venv $(TOOLS)/venv

@@ -11,13 +11,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.whole_gateway import PATIENCE_S, Json
+from tests.kept_secrets import leaks, secrets_in, stored
+from tests.whole_gateway import KEY, PATIENCE_S, Json
 
 
 class GatewayProcess:
     """`lines` are what it logged so far, `said` what it told people."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.output: list[bytes] = []
         self.lines: list[Json] = []
         self.said: list[str] = []
         self.port = self.admin_port = 0
@@ -52,6 +54,7 @@ class GatewayProcess:
         self._take(text)
 
     def _take(self, text: bytes) -> None:
+        self.output.append(text)
         if text.startswith(b"{"):
             self.lines.append(json.loads(text))
         else:
@@ -67,6 +70,11 @@ class GatewayProcess:
             async for text in self._process.stdout:
                 self._take(text)
             return await self._process.wait()
+
+    async def rest(self) -> bytes:
+        """What it wrote that no test has looked at, once it has ended."""
+        assert self._process.stdout is not None
+        return await self._process.stdout.read()
 
     def kill(self) -> None:
         if self._process.returncode is None:
@@ -96,3 +104,7 @@ async def gateway_process(
     finally:
         running.kill()
         await process.wait()
+    if config is not None:
+        secrets = secrets_in(config) | secrets_in(environment or {}) | {KEY}
+        output = b"".join([*running.output, await running.rest()])
+        assert leaks(secrets, {"its output": output, **await stored(config.get("store", {}))}) == []

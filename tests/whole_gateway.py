@@ -19,7 +19,11 @@ from gateway.settings.loading import parse
 from gateway.settings.models import Settings
 from gateway.store.contract import UsageQuery, UsageRow
 from gateway.telemetry.log import Log
+from gateway.web.admin_api import PAGES
+from gateway.web.admin_routes import PREFIX, AdminRequest
+from tests.kept_secrets import SHORTEST, leaks, library_log, secrets_in, stored
 
+UPSTREAM_KEY = "sk-of-the-upstream-7Qm2Vx9Tz4Lw8Rn3"
 KEY = "gw_kNcL5Yz0Gd2mR8sT1vX4bF7hJ3qP6wA9eU0iO5yKc"
 MODEL = "openai/gpt-oss-120b"
 PATIENCE_S = 10.0
@@ -83,14 +87,18 @@ class LiveStream:
 
 
 class WholeGateway:
-    """`lines` are what it logged, as parsed JSON; `ended` gives finished exchanges in order."""
+    """`lines` are what it logged, as parsed JSON; `ended` gives finished exchanges in order. `secrets` are what none of
+    its outputs may have: those of its configuration, and the keys that it was asked with."""
 
-    def __init__(self, gateway: Gateway, lines: list[bytes], session: aiohttp.ClientSession) -> None:
+    def __init__(self, gateway: Gateway, lines: list[bytes], session: aiohttp.ClientSession, config: Json) -> None:
         self.gateway = gateway
         self.session = session
         self.port = 0
         self.admin_port = 0
+        self.secrets = secrets_in(config) | {KEY}
+        self._config = config
         self._lines = lines
+        self._answers: list[bytes] = []
         self._ended: asyncio.Queue[Exchange] = asyncio.Queue()
         gateway.services.recorders = (*gateway.services.recorders, self._ended.put_nowait)
 
@@ -138,13 +146,27 @@ class WholeGateway:
         key: str = KEY,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
+        self.secrets |= {key} if len(key) >= SHORTEST else set()
         given = {"authorization": f"Bearer {key}", "content-type": "application/json", **(headers or {})}
         return await self.request("POST", path, data=body, headers=given)
 
     async def request(self, method: str, path: str, *, admin: bool = False, **options: Any) -> Reply:
         port = self.admin_port if admin else self.port
         async with self.session.request(method, f"http://127.0.0.1:{port}{path}", **options) as answer:
-            return await _reply(answer)
+            reply = await _reply(answer)
+        self._answers += [repr(dict(reply.headers)).encode(), reply.body]
+        return reply
+
+    async def written(self) -> dict[str, bytes]:
+        """All that operators can see of it, and what clients were answered."""
+        token = self._config.get("admin", {}).get("token", "")
+        headers = {"authorization": f"Bearer {token}"}
+        pages = {}
+        for page in PAGES if token else ():
+            answer = await self.gateway.admin.admin_api(AdminRequest("GET", f"{PREFIX}{page}", headers=headers))
+            pages[f"the admin API's {page}"] = answer.body
+        exposition, _ = await self.gateway.admin.metrics()
+        return {"metrics": exposition, "answers": b"\n".join(self._answers), **pages}
 
     async def metrics(self) -> str:
         return (await self.request("GET", "/metrics", admin=True)).body.decode()
@@ -166,7 +188,7 @@ def chat_body(**fields: Any) -> Json:
 
 def configuration(*upstream_urls: str, team: Json | None = None, model: Json | None = None, **changes: Any) -> Json:
     """A configuration with one model, one team `search` and one key, and a route to each upstream in turn."""
-    upstreams = {f"up{number}": {"base_url": url} for number, url in enumerate(upstream_urls, 1)}
+    upstreams = {f"up{n}": {"base_url": url, "api_key": UPSTREAM_KEY} for n, url in enumerate(upstream_urls, 1)}
     routes = [{"upstream": name, "priority": number} for number, name in enumerate(upstreams, 1)]
     return {
         "listen": "127.0.0.1:0",
@@ -189,14 +211,22 @@ def settings_of(told: Json) -> Settings:
 
 @asynccontextmanager
 async def whole_gateway(*upstream_urls: str, clock: Clock | None = None, **changes: Any) -> AsyncIterator[WholeGateway]:
-    """A running gateway before these upstreams; `changes` are those of `configuration`."""
+    """A running gateway before these upstreams; `changes` are those of `configuration`. At the end all that it wrote is
+    searched for its secrets."""
     lines: list[bytes] = []
-    gateway = Gateway(settings_of(configuration(*upstream_urls, **changes)), Log(lines.append), clock)
-    async with aiohttp.ClientSession(auto_decompress=False) as session:
-        whole = WholeGateway(gateway, lines, session)
-        data, admin = await gateway.start()
-        whole.port, whole.admin_port = data.port, admin.port
-        try:
-            yield whole
-        finally:
-            await gateway.close()
+    config = configuration(*upstream_urls, **changes)
+    gateway = Gateway(settings_of(config), Log(lines.append), clock)
+    written: dict[str, bytes] = {}
+    with library_log() as library_lines:
+        async with aiohttp.ClientSession(auto_decompress=False) as session:
+            whole = WholeGateway(gateway, lines, session, config)
+            data, admin = await gateway.start()
+            whole.port, whole.admin_port = data.port, admin.port
+            try:
+                yield whole
+                written |= await whole.written()
+            finally:
+                await gateway.close()
+        written |= {"the log": b"".join(lines), "the libraries' log": "\n".join(library_lines).encode()}
+        written |= await stored(config.get("store", {}))
+    assert leaks(whole.secrets, written) == []

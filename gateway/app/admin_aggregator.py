@@ -6,16 +6,18 @@ The supervisor knows neither the admin token nor keys nor limits: workers answer
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from typing import Any
 
 import msgspec
 
 from gateway.core.errors import NoWorker
 from gateway.runtime.workers import WorkerPool
+from gateway.telemetry import series
 from gateway.telemetry.exposition import MetricsAggregator, unpack
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import ProcessMetrics
-from gateway.telemetry.series import Counter
-from gateway.web.admin_routes import PREFIX, AdminHandlers, AdminRequest, AdminResponse
+from gateway.web.admin_routes import PREFIX, AdminHandlers, AdminRequest, AdminResponse, json_response
 
 PROBE_TIMEOUT_S = 3.0
 """A worker that does not answer by then counts as away: probes give up soon after."""
@@ -29,9 +31,9 @@ class WorkerEvents:
     """A `gateway.runtime.workers.PoolObserver`: logs and counts what happens to workers; keeps what they counted."""
 
     def __init__(self, log: Log) -> None:
-        self.restarts = Counter("gateway_worker_restarts_total", "Workers that died and were replaced.")
+        self.restarts = series.Counter("gateway_worker_restarts_total", "Workers that died and were replaced.")
         self.restarts.add((), 0)
-        self.task_failures = Counter(
+        self.task_failures = series.Counter(
             "gateway_task_failures_total", "Background tasks that failed and were started again.", ("task",)
         )
         self.aggregator = MetricsAggregator()
@@ -106,10 +108,13 @@ class AdminAggregator:
         return [*missing, *_problems(replies)]
 
     async def admin_api(self, request: AdminRequest) -> AdminResponse:
-        """Workers know the same: any of them answers, but each reloads the configuration for itself."""
+        """Workers know the same: any of them answers. But each reloads the configuration for itself, and finds out by
+        itself how healthy the upstreams are."""
         body = msgspec.msgpack.encode(request)
         if request.path == PREFIX + "reload":
             return _worst(await self._pool.request_each("admin", body, RELOAD_TIMEOUT_S))
+        if request.path == PREFIX + "upstreams":
+            return _all_upstreams(await self._pool.request_each("admin", body, PAGE_TIMEOUT_S))
         reply = await self._pool.request_any("admin", body, PAGE_TIMEOUT_S)
         return _worst({} if reply is None else {0: reply})
 
@@ -129,6 +134,46 @@ def _worst(replies: dict[int, bytes | None]) -> AdminResponse:
         who = f"Worker {', '.join(silent)} does not answer" if worst else "No worker answers"
         raise NoWorker(f"{who} now. The log says why; try again soon.", retry_after_ms=1000)
     return worst
+
+
+def _all_upstreams(replies: dict[int, bytes | None]) -> AdminResponse:
+    """What the workers that answer know of each upstream. It is up where each of them would ask it."""
+    answered = {worker: reply for worker, reply in replies.items() if reply is not None}
+    worst = _worst(dict(answered))
+    if worst.status >= 400:
+        return worst
+    upstreams: dict[str, dict[str, Any]] = {}
+    circuits: dict[tuple[str, ...], dict[str, Any]] = {}
+    for worker, reply in sorted(answered.items()):
+        for seen in msgspec.json.decode(_response(reply).body)["data"]:
+            found = upstreams.setdefault(seen["name"], {**seen, "up": True, "in_flight": 0, "circuits": []})
+            found["up"] = found["up"] and seen["up"]
+            found["in_flight"] += seen["in_flight"]
+            for circuit in seen["circuits"]:
+                alike = (seen["name"], circuit["model"], circuit["state"], circuit["key"] or "")
+                if alike not in circuits:
+                    found["circuits"].append(circuits.setdefault(alike, {**circuit, "workers": []}))
+                _add_circuit(circuits[alike], circuit, worker)
+    for found in upstreams.values():
+        found["circuits"].sort(key=lambda circuit: circuit["model"])
+    return json_response(200, {"data": list(upstreams.values()), "next": None})
+
+
+def _add_circuit(known: dict[str, Any], circuit: dict[str, Any], worker: int) -> None:
+    """Add what one worker knows of a circuit to what others know of it in the same state."""
+    is_first, tries, opened = not known["workers"], known["next_try_at"], known["opened_at"]
+    known["workers"].append(worker)
+    if is_first:
+        return
+    known["share"] = min(known["share"], circuit["share"])
+    known["wait_s"] = min(known["wait_s"], circuit["wait_s"])
+    known["next_try_at"] = min(tries, circuit["next_try_at"]) if tries and circuit["next_try_at"] else None
+    known["opened_at"] = max(filter(None, (opened, circuit["opened_at"])), default=None)
+    known["why"] = dict(Counter(known["why"]) + Counter(circuit["why"]))
+    until = {each["team"]: each["until"] for each in known["cooling"]}
+    for each in circuit["cooling"]:
+        until[each["team"]] = max(until.get(each["team"], ""), each["until"])
+    known["cooling"] = [{"team": team, "until": end} for team, end in until.items()]
 
 
 def _problems(replies: dict[int, bytes | None]) -> list[str]:

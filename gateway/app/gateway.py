@@ -18,10 +18,12 @@ from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.app.store_lifecycle import StoreLifecycle
 from gateway.core.address import Address
 from gateway.core.clock import Clock
+from gateway.core.errors import GatewayError
 from gateway.core.health import Change
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.pipeline import Pipeline, Services
+from gateway.runtime.descriptors import max_connections_of_clients
 from gateway.runtime.listening import listen
 from gateway.runtime.loop_lag import watch_loop_lag
 from gateway.runtime.system_clock import SystemClock, id_maker
@@ -30,14 +32,15 @@ from gateway.settings.models import Settings
 from gateway.stages.forward import UpstreamServices
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.sampling import PERIOD_S
 from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import HealthCheck, HealthChecks
 from gateway.web.admin_api import AdminApi
-from gateway.web.admin_routes import AdminHandlers, AdminRoutes
+from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminRoutes
 from gateway.web.body_memory import BodyMemory
 from gateway.web.client_address import ClientAddresses
 from gateway.web.cors import CorsPolicy
-from gateway.web.http_connection import Handler, Listener
+from gateway.web.http_connection import ADMIN_CLIENTS, ClientLimits, Handler, Listener
 from gateway.web.public_routes import PublicRoutes
 
 _BACKLOG = 4096
@@ -86,7 +89,7 @@ class Gateway:
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
         self._data = PublicRoutes(self._pipeline, settings.max_body, BodyMemory(settings.max_body_memory), CorsPolicy())
         self._follow_clients(settings)
-        self._api = AdminApi(self.services, settings.admin.secret)
+        self._api = AdminApi(self.services, settings.admin.secret, self._note_admin_refusal)
         self.admin = AdminHandlers(
             self._exposition,
             self._liveness_problems,
@@ -100,14 +103,15 @@ class Gateway:
     async def start(self) -> tuple[Address, Address]:
         """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError."""
         self._start_tasks()
-        data = await self._listen(self._data.handle, self._settings.listen)
-        admin = await self._listen(AdminRoutes(self.admin).handle, self._settings.admin.listen)
+        data = await self._listen(self._data.handle, self._client_limits(), self._settings.listen)
+        admin = await self._listen(AdminRoutes(self.admin).handle, ADMIN_CLIENTS, self._settings.admin.listen)
         return data, admin
 
     async def start_on_shared_port(self, port: int) -> Address:
         """Listen for clients as one of several processes; operators ask the supervisor. Raises OSError."""
         self._start_tasks()
-        return await self._listen(self._data.handle, Address(self._settings.listen.host, port), shared=True)
+        address = Address(self._settings.listen.host, port)
+        return await self._listen(self._data.handle, self._client_limits(), address, shared=True)
 
     def swap(self, loaded: LoadedSnapshot) -> ConfigSnapshot:
         """Serve requests that begin from now on under this configuration. Gives the one before."""
@@ -120,7 +124,7 @@ class Gateway:
         self._follow_upstreams()
         return before
 
-    def on_reload(self, reload: Callable[[], Awaitable[list[str]]]) -> None:
+    def on_reload(self, reload: Callable[[str], Awaitable[list[str]]]) -> None:
         """What POST /admin/v1/reload does."""
         self._api.reload = reload
 
@@ -152,17 +156,26 @@ class Gateway:
         await self._health_checks.close()
         await self._client.close()
         await self._store.close()
+        self._log.report_left_out()
 
     def packed_metrics(self) -> bytes:
         """For whoever sums those of several processes."""
         self._observe()
         return self._metrics.packed()
 
+    def _client_limits(self) -> ClientLimits:
+        """What the settings allow, or what the process has file descriptors for."""
+        most, possible = self._settings.max_clients, max_connections_of_clients()
+        if possible < most and "max_clients" in self._settings.model_fields_set:
+            self._log.warning("max_clients lowered", wanted=most, connections=possible, why="file descriptors")
+        return ClientLimits(min(most, possible))
+
     def _start_tasks(self) -> None:
         self._store.start()
         self._follow_upstreams()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
+        self.tasks.keep_running("report log lines left out", self._report_left_out)
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
@@ -180,6 +193,15 @@ class Gateway:
             HealthCheck(upstream, upstream.check_path, upstream.check_every_s) for upstream in asked
         )
 
+    def _note_admin_refusal(self, request: AdminRequest, error: GatewayError) -> None:
+        self._metrics.admin_refused.add((error.code,))
+        self._log.admin_refused(request.client_ip, request.method, request.path, error.status, error.code)
+
+    async def _report_left_out(self) -> None:
+        while True:
+            await asyncio.sleep(PERIOD_S)
+            self._log.report_left_out()
+
     def _note_health(self, change: Change) -> None:
         write = self._log.warning if change.after in ("open", "down") else self._log.info
         more: dict[str, object] = {"model": change.model} if change.model else {}
@@ -193,8 +215,10 @@ class Gateway:
         self._metrics.attempts.add((upstream, "unrequested_bytes"))
         self._log.warning("upstream sent bytes that answer no request", upstream=upstream)
 
-    async def _listen(self, handler: Handler, address: Address, *, shared: bool = False) -> Address:
-        listener = Listener(handler, self.services.new_id)
+    async def _listen(
+        self, handler: Handler, limits: ClientLimits, address: Address, *, shared: bool = False
+    ) -> Address:
+        listener = Listener(handler, self.services.new_id, limits)
         server = await listen(listener, address, shared=shared, backlog=_BACKLOG)
         self._listeners.append((server, listener))
         return Address(address.host, server.sockets[0].getsockname()[1])
@@ -206,6 +230,10 @@ class Gateway:
         # From scratch each time: an upstream that a reload has removed is not reported any more.
         self._metrics.upstream_up.values = {(each.name,): int(each.up) for each in seen}
         self._metrics.unsettled.set(self._store.unsettled)
+        if self._listeners:
+            _, clients = self._listeners[0]
+            self._metrics.client_connections.set(clients.open_connections)
+            self._metrics.clients_refused.values[()] = clients.refused
         self._metrics.log_lines_dropped.values[()] = self._log.dropped()
 
     async def _exposition(self) -> tuple[bytes, str]:

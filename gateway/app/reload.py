@@ -30,7 +30,7 @@ LOOK_EVERY_S = 2.0
 READINGS = 5
 """Of a file that changes during each of them, the last reading is taken; the next look finds what came after."""
 
-_FIXED = ("listen", "admin", "workers", "timezone", "max_body", "max_body_memory", "drain", "store")
+_FIXED = ("listen", "admin", "workers", "timezone", "max_body", "max_body_memory", "max_clients", "drain", "store")
 """Settings that are read once, at the start."""
 
 Load = Callable[[str, int], Awaitable[LoadedSnapshot]]
@@ -50,6 +50,8 @@ class Reloader:
         self._asked = asyncio.Event()
         self._running: asyncio.Task[list[str]] | None = None
         self._next: asyncio.Task[list[str]] | None = None
+        self._asked_by: list[str] = []
+        """Who waits for the next reload, for the log."""
 
     def start(self) -> None:
         """Listen to SIGHUP and to the admin API, and watch the file, until the gateway's tasks are closed."""
@@ -61,8 +63,9 @@ class Reloader:
     def _tasks(self) -> BackgroundTasks:
         return self._gateway.tasks
 
-    async def reload(self) -> list[str]:
+    async def reload(self, asked_by: str) -> list[str]:
         """Load the file as it is now, or newer; what is wrong with it, where it was refused."""
+        self._asked_by.append(asked_by)
         if self._next is not None:
             reloading = self._next
         elif self._running is not None and not self._running.done():
@@ -76,9 +79,10 @@ class Reloader:
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), LOOK_EVERY_S)
-            if self._asked.is_set() or _stamp(self._path) != self._seen:
+            is_asked = self._asked.is_set()
+            if is_asked or _stamp(self._path) != self._seen:
                 self._asked.clear()
-                await self.reload()
+                await self.reload("SIGHUP" if is_asked else "a change of the file")
 
     def ask(self) -> None:
         """Have `watch` reload the file now, changed or not."""
@@ -90,17 +94,18 @@ class Reloader:
         return await self._reload()
 
     async def _reload(self) -> list[str]:
+        asked_by, self._asked_by = sorted(set(self._asked_by)), []
         try:
             loaded = await self._newest()
         except LoadFailed as failed:
-            self._log.error("configuration rejected", problems=failed.problems)
+            self._log.error("configuration rejected", asked_by=asked_by, problems=failed.problems)
             self._gateway.count_reload("refused")
             return failed.problems
         settings = loaded.settings
         fixed = [name for name in _FIXED if getattr(settings, name) != getattr(self._settings, name)]
         self._retire(self._gateway.swap(loaded))
         self._gateway.count_reload("accepted")
-        self._log.info("configuration reloaded", needs_restart=fixed)
+        self._log.info("configuration reloaded", asked_by=asked_by, needs_restart=fixed)
         return []
 
     async def _newest(self) -> LoadedSnapshot:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -21,6 +20,8 @@ from gateway.app.reload import Reloader
 from gateway.app.worker_control import control_handlers
 from gateway.core.address import Address
 from gateway.runtime.control_channel import ControlChannel, ControlServer, Order
+from gateway.runtime.core_dumps import disable_core_dumps
+from gateway.runtime.descriptors import allow_many_connections
 from gateway.runtime.shutdown import Shutdown
 from gateway.runtime.workers import WorkerSpec
 from gateway.settings import Settings
@@ -44,12 +45,14 @@ class Source(NamedTuple):
 def run_gateway(source: Source, announce: Announce) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises OSError where an address cannot be taken, and what
     the source raises."""
+    disable_core_dumps()
     allow_many_connections()
     uvloop.run(_run_gateway(source, configure(), announce))
 
 
 def run_worker(spec: WorkerSpec, path: str, settings: Settings) -> None:
     """`path` is the file that the settings come from. Raises OSError where the port cannot be listened on."""
+    disable_core_dumps()
     allow_many_connections()
     uvloop.run(_run_worker(spec, path, settings, configure(worker=spec.worker)))
 
@@ -92,10 +95,3 @@ async def _until(shutdown: Shutdown, gateway: Gateway) -> None:
     gc.freeze()
     await shutdown.requested.wait()
     await gateway.drain(shutdown.hurried)
-
-
-def allow_many_connections() -> None:
-    """Each stream takes two file descriptors; the usual soft limit of 1,024 would end at 500 of them."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

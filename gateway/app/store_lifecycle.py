@@ -65,7 +65,14 @@ class StoreLifecycle:
             process = secrets.token_hex(6)
             options = RedisOptions(settings.url, process, settings.prefix, settings.timeout.total_seconds())
             journal = _journal(settings.journal or state_folder(os.environ), process, new_tasks())
-            policy = Policy(log.error, lets_through=not self._refuses, count=count_entries)
+            if journal.is_exposed:
+                log.warning("journal can be removed by another user", folder=str(journal.path.parent))
+            policy = Policy(
+                log.error,
+                lets_through=not self._refuses,
+                takes_unsigned=settings.journal_unsigned == "accept",
+                count=count_entries,
+            )
             backend = RedisStore(options, zone, observe, new_tasks())
             inner = self._outbox = OutboxStore(backend, journal, policy, zone, new_tasks())
         self.store = self._renewer = LeaseRenewer(inner, new_tasks())

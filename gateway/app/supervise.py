@@ -15,6 +15,7 @@ import msgspec
 from gateway.app.admin_aggregator import AdminAggregator, WorkerEvents
 from gateway.core.address import Address
 from gateway.runtime.control_channel import Order
+from gateway.runtime.core_dumps import disable_core_dumps
 from gateway.runtime.listening import listen
 from gateway.runtime.shutdown import Shutdown
 from gateway.runtime.system_clock import id_maker
@@ -22,7 +23,7 @@ from gateway.runtime.tasks import BackgroundTasks, wait_first
 from gateway.runtime.workers import PoolConfig, WorkerPool
 from gateway.telemetry.log import Log, configure
 from gateway.web.admin_routes import AdminRoutes
-from gateway.web.http_connection import Listener
+from gateway.web.http_connection import ADMIN_CLIENTS, Listener
 
 
 class SupervisorConfig(msgspec.Struct, frozen=True):
@@ -37,6 +38,7 @@ class SupervisorConfig(msgspec.Struct, frozen=True):
 def supervise(config: SupervisorConfig, command: Sequence[str]) -> int:
     """Serve until SIGTERM or SIGINT, then let every worker drain. The exit status. `command` runs a worker once its
     WorkerSpec is appended. Raises OSError where an address cannot be taken."""
+    disable_core_dumps()
     return asyncio.run(_supervise(config, command, configure()))
 
 
@@ -47,7 +49,7 @@ async def _supervise(config: SupervisorConfig, command: Sequence[str], log: Log)
     tasks = BackgroundTasks(log.defect, events.task_failed)
     pool = WorkerPool(PoolConfig(command, config.workers, data.port), events, tasks, log.defect)
     aggregator = AdminAggregator(pool, config.workers, events, log)
-    listener = Listener(AdminRoutes(aggregator.handlers).handle, id_maker())
+    listener = Listener(AdminRoutes(aggregator.handlers).handle, id_maker(), ADMIN_CLIENTS)
     server = await listen(listener, config.admin)
     shutdown = Shutdown()
 

@@ -14,32 +14,34 @@ import click
 from gateway.cli.configuration import EXIT_INVALID, config_option, print_problems
 from gateway.finance.price_catalogue import CatalogueMissing, load_catalogue
 from gateway.finance.price_comparison import warnings
-from gateway.settings import Diagnostic, Settings, SettingsInvalid, load
+from gateway.settings import Diagnostic, Loaded, Settings, SettingsInvalid, load
 
 
 @click.command(epilog="Example: gateway check -c config/gateway.yaml")
 @config_option
+@click.option("--no-secrets", is_flag=True, help="Accept ${NAME} and files that this machine does not have, as in CI.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result on standard output, as JSON.")
-def check(config: str, as_json: bool) -> None:
+def check(config: str, no_secrets: bool, as_json: bool) -> None:
     """Validate a configuration. Exit status 0: it can be used; 2: it cannot.
 
     Each error is one line, FILE:LINE: path.to.key: what is wrong, what is allowed. The environment is
-    that of this command: what ${NAME} needs has to be set here too.
+    that of this command: what ${NAME} needs has to be set here too. With --no-secrets it need not be: what depends on
+    a value that is not set is not checked then, and everything else is.
     """
     try:
-        loaded = load(config, os.environ)
+        loaded = load(config, os.environ, secrets=not no_secrets)
     except SettingsInvalid as invalid:
         if as_json:
-            click.echo(_report(invalid.problems, ()))
+            click.echo(_report(errors=invalid.problems))
         else:
             print_problems(invalid.problems)
         sys.exit(EXIT_INVALID)
     found = (*loaded.warnings, *_price_warnings(loaded.settings))
     if as_json:
-        click.echo(_report((), found))
+        click.echo(_report(warnings=found, unset=loaded.unset))
     else:
         print_problems(found, warning=True)
-        click.echo(f"{config} is valid: {_summary(loaded.settings)}.")
+        click.echo(f"{config} is valid{_extent(loaded)}.")
 
 
 def _price_warnings(settings: Settings) -> list[Diagnostic]:
@@ -52,11 +54,21 @@ def _price_warnings(settings: Settings) -> list[Diagnostic]:
     return []
 
 
-def _report(errors: tuple[Diagnostic, ...], warnings: tuple[Diagnostic, ...]) -> str:
+def _extent(loaded: Loaded) -> str:
+    if not loaded.unset:
+        return f": {_summary(loaded.settings)}"
+    names = ", ".join(each.setting for each in loaded.unset)
+    return f", as far as it can be checked here. These values are not set: {names}"
+
+
+def _report(
+    errors: tuple[Diagnostic, ...] = (), warnings: tuple[Diagnostic, ...] = (), unset: tuple[Diagnostic, ...] = ()
+) -> str:
     report: dict[str, Any] = {
         "valid": not errors,
         "errors": [problem.as_json() for problem in errors],
         "warnings": [problem.as_json() for problem in warnings],
+        "unchecked": [problem.as_json() for problem in unset],
     }
     return json.dumps(report, indent=2, ensure_ascii=False)
 

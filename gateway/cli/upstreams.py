@@ -21,7 +21,7 @@ def upstreams(config: str, as_json: bool) -> None:
     """Show each model server's health, and why circuits opened.
 
     Asks the running gateway at its admin listener. A row is one model of one upstream; models that no request
-    has asked for are left out. Of several workers one answers: each finds out by itself.
+    has asked for are left out. Of several workers each finds out by itself: a row says which of them it is of.
     """
     settings = load_or_end(config).settings
     try:
@@ -42,6 +42,8 @@ def _rows(upstream: dict[str, Any]) -> Iterator[Row]:
         yield (*begin, "", "", "", "", "", "")
     for circuit in upstream["circuits"]:
         state = circuit["state"] + (f" for key {circuit['key']}" if circuit["key"] else "")
+        if workers := circuit.get("workers"):
+            state += f" in worker {', '.join(map(str, workers))}"
         times = [_time(circuit["next_try_at"]), _time(circuit["opened_at"])]
         why = [f"{reason} ({number})" for reason, number in circuit["why"].items()]
         why += [f"team {each['team']} waits until {_time(each['until'])}" for each in circuit["cooling"]]

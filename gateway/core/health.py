@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.core.circuit import ANYONE, EVERYONE, Circuit, CircuitState, Opening
-from gateway.core.errors import UpstreamError
+from gateway.core.errors import UpstreamAuthFailed, UpstreamError
 from gateway.core.refusals import Fault
 from gateway.core.snapshot import Caller, Target, Upstream
 
@@ -181,6 +181,18 @@ class Health:
         """Of targets without a share the one that may be asked soonest; None where every one asked for time."""
         waiting = [target for target in targets if not self._is_cooling_down(target, now, caller)]
         return min(waiting, key=lambda target: (self._wait_s(target, now, caller), target.priority), default=None)
+
+    def reject_credentials(self, targets: Iterable[Target], now: float) -> bool:
+        """Whether the circuits of all of these are open for no other reason than that the gateway's own credentials
+        were rejected."""
+        circuits = [self._circuit(target) for target in targets]
+        return bool(circuits) and all(
+            circuit is not None
+            and circuit.opening is not None
+            and circuit.state(now) in {CircuitState.OPEN, CircuitState.HALF_OPEN}
+            and circuit.opening.reasons.keys() == {UpstreamAuthFailed.code}
+            for circuit in circuits
+        )
 
     def checked(self, upstream: Upstream, is_healthy: bool, now: float) -> None:
         """What a check found. The circuits of an upstream that is up again recover as slowly as after a probe."""

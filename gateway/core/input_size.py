@@ -54,22 +54,29 @@ _CONTENT_MEMBERS = frozenset(
 _TOOL_TEXT = frozenset({"arguments", "args", "parameters", "input_schema"})
 _REFERENCES = ("previous_response_id", "conversation", "prompt_id")
 _MARKS = re.compile(
-    rb';base64,|"base64"|"(?:image|video|audio|file)_?(?:url|uri|id|data)"|"input_audio"|"image_generation_call"'
-    rb'|"inline_?data"|"file_?data"|"image"|"source"',
+    rb';base64,|"base64"|"(?:image|video|audio|file|document)_?(?:url|uri|id|data)"|"input_audio"'
+    rb'|"image_generation_call"|"inline_?data"|"file_?data"|"images?"|"source"|"video"',
     re.IGNORECASE,
 )
 """What a body with an attachment has in it."""
 
-_BASE64 = re.compile(r"(?:data:(?P<media>[\w.+/-]*)(?:;[\w.=+-]*)*;base64,)?[A-Za-z0-9+/_-]+={0,2}\Z", re.ASCII)
+_BASE64 = re.compile(
+    r"(?:data:(?P<media>[\w.+/-]*)(?:;[\w.=+-]*)*;base64,)?"
+    r"(?:[A-Za-z0-9+/_-]{60,76}+\r?\n)*+[A-Za-z0-9+/_-]*+={0,2}\s{0,2}\Z",
+    re.ASCII,
+)
+"""In one line, or in lines as MIME and PEM have them: words with blanks between them are text."""
 _BASE64_MIN = 256
 """Characters of what is an attachment though it does not say what it is; a shorter one may be a word."""
 
 _SCHEMES = ("http://", "https://", "gs://", "s3://")
-_LINKED_NAMES = frozenset({"url", "image_url", "video_url", "audio_url", "image"})
+_LINKED_NAMES = frozenset({"url", "image_url", "video_url", "audio_url", "document_url", "image"})
 _URL_PARENTS = frozenset({"image_url", "video_url", "audio_url", "source"})
 _DATA_PARENTS = frozenset({"input_audio", "inline_data", "inlineData"})
 _REFERENCE_NAMES = frozenset({"file_id", "file_url", "file_uri", "fileUri"})
-_MEDIA_NAMES = frozenset({"image_url", "video_url", "audio_url", "file_data", "image"})
+_MEDIA_NAMES = frozenset({"image_url", "video_url", "audio_url", "document_url", "input_audio", "file_data", "image"})
+_MEDIA_LISTS = frozenset({"images", "video"})
+"""Lists of images: Ollama's, and the frames of a video at DashScope."""
 _MEDIA_TYPES = ("media_type", "mime_type", "mimeType")
 _IMAGE_NAMES = frozenset({"image_url", "image", "result"})
 _DEPTH_MAX = 64
@@ -112,6 +119,8 @@ def _attachments(value: Any, name: str, depth: int = 0) -> Iterator[_Attachment]
         return
     if isinstance(value, list):
         for each in value:
+            if isinstance(each, str) and name in _MEDIA_LISTS and (found := _attachment("image", each, {})) is not None:
+                yield found
             yield from _attachments(each, name, depth + 1)
     elif isinstance(value, dict):
         for inner, each in value.items():
@@ -159,6 +168,6 @@ def _tokens_of(media: str, size: int, name: str) -> int:
         return size // 4
     if media.startswith("image/") or (not media and name in _IMAGE_NAMES):
         return IMAGE_TOKENS
-    if media.startswith("audio/") or (not media and name == "data"):
+    if media.startswith("audio/") or (not media and name in {"data", "input_audio"}):
         return max(100, size // 800)
     return max(IMAGE_TOKENS, size // 50)

@@ -1,7 +1,7 @@
 """The tally of an answer that is not a stream: what it used, what of it was delivered, and whether it is an answer.
 
 JSON up to KEPT_MAX is kept and decoded once, when it is whole: failure, usage and text are read from the same object.
-Of what is longer, the reports are picked out as it passes.
+Of what is longer, the reports are picked out as it passes. A stream that was not asked for is read event by event.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from gateway.core.body_kind import BodyKind, kind_of
 from gateway.core.endpoints import Endpoint, StreamFormat
 from gateway.core.estimate import CHARACTERS_PER_TOKEN
 from gateway.core.refusals import Fault
-from gateway.core.stream_format import answer_weight
+from gateway.core.sse import EventSplitter, data_of, type_of
+from gateway.core.stream_format import answer_weight, event_weight
 from gateway.core.text_weight import weight_of, weight_of_json
 from gateway.core.tolerant_json import JsonScanner
-from gateway.core.upstream_json import decoded, fault_of_body, reported_fault
+from gateway.core.upstream_json import decoded, fault_of_body, object_of, reported_fault
 from gateway.core.usage import Usage
 from gateway.core.usage_reading import UsageReader
 
@@ -27,15 +28,16 @@ _FRAME_OF_PLAIN_ANSWER = 400
 
 
 class PlainTally:
-    """One answer. `fault` says that it is no answer: its status said so from the beginning, it reports an error, or
-    there is an error page in its place. With `is_opaque` the bytes cannot be read at all."""
+    """One answer. `fault` says that its status or its body reports a failure, or that something is in its place that no
+    API answers, such as a page of a proxy. The page is weighed as the text that it is: what was delivered is not free
+    because it cannot be read. With `is_opaque` the bytes cannot be read at all."""
 
     events = 0
     ended = False
 
     def __init__(self, endpoint: Endpoint, *, fault: Fault | None = None, is_opaque: bool = False) -> None:
         self.fault = fault
-        self._refused = fault is not None
+        self._reports_failure = self._refused = fault is not None
         self._is_opaque = is_opaque
         self._endpoint = endpoint
         self._reader = UsageReader(endpoint.usage)
@@ -68,14 +70,14 @@ class PlainTally:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing of an answer has come."""
-        return self.failed or not self._bytes
+        """Whether nothing has come that a client could take for an answer."""
+        return self._reports_failure or not self._bytes
 
     @property
     def delivered(self) -> int:
         """Tokens in the text of the answer."""
         self._read()
-        return 0 if self.failed else int(self._weight // CHARACTERS_PER_TOKEN)
+        return 0 if self._reports_failure else int(self._weight // CHARACTERS_PER_TOKEN)
 
     def feed(self, data: bytes) -> None:
         self._bytes += len(data)
@@ -92,7 +94,7 @@ class PlainTally:
                 self._weight = weight_of(kept)
 
     def close(self) -> None:
-        """The answer is whole. Some servers report an error with status 200: as JSON, or in place of it."""
+        """The answer is whole. Some servers report an error with status 200, or give something else in its place."""
         self._read()
         if self._endpoint.has_output and not self._is_json:
             self.fault = self.fault or Fault.UNKNOWN
@@ -109,20 +111,26 @@ class PlainTally:
             self._scanner.close()
         else:
             self._read_kept(bytes(self._kept))
+            self._reports_failure = self._refused or (self.fault is not None and not self._weight)
 
     def _read_kept(self, body: bytes) -> None:
         answers, shape = self._answers_in(body), self._endpoint.stream_format
-        if not answers:
-            self.fault = self.fault or fault_of_body(200, body)
-            self._reader.read(body)
-            # JSON that no parser reads to its end may still be an answer.
-            self._is_json = self._reader.reported or (kind_of(body) is BodyKind.JSON and decoded(body) is None)
-            self._weight = max(0, weight_of_json(body) - _FRAME_OF_PLAIN_ANSWER)
-            return
         for answer in answers:
             self.fault = self.fault or reported_fault(answer)
             self._reader.read_members(answer)
             self._weight += answer_weight(shape, answer) if shape is not None else 0
+        if answers:
+            return
+        if kind_of(body) is BodyKind.EVENTS:
+            self._read_events(body)
+        else:
+            self.fault = self.fault or fault_of_body(200, body)
+            self._reader.read(body)
+            # JSON that no parser reads to its end may still be an answer.
+            is_cut = kind_of(body) is BodyKind.JSON and decoded(body) is None
+            self._is_json = self._reader.reported or is_cut
+            if self.fault is None:
+                self._weight = max(0, weight_of_json(body) - _FRAME_OF_PLAIN_ANSWER) if is_cut else weight_of(body)
 
     def _answers_in(self, body: bytes) -> list[dict[str, Any]]:
         """The answer. Gemini's API has several in an array, where a stream was not asked for as events; of one that is
@@ -133,3 +141,17 @@ class PlainTally:
         if self._endpoint.stream_format is not StreamFormat.GEMINI or not isinstance(value, list):
             value = [value]
         return value if all(isinstance(each, dict) for each in value) else []
+
+    def _read_events(self, body: bytes) -> None:
+        """A stream that was not asked for, and is not called one."""
+        splitter, shape = EventSplitter(), self._endpoint.stream_format
+        events = [(event, data_of(event)) for event in (*splitter.feed(body), splitter.release())]
+        if all(data is None for _, data in events):
+            self.fault = Fault.UNKNOWN
+        for event, data in events:
+            chunk = object_of(data or b"")
+            if data is None or chunk is None:
+                continue
+            self.fault = self.fault or reported_fault(chunk)
+            self._reader.read_members(chunk, type_of(event))
+            self._weight += event_weight(shape, data) if shape is not None else 0

@@ -9,9 +9,11 @@ where a provider gives no code at all (`_MESSAGES`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from gateway.core.usage_report import Members, value_at
 from gateway.core.usage_tables import Path
@@ -118,6 +120,13 @@ _GENERAL_CODES: dict[str, Fault] = {
 }
 """Codes that decide where there is no status of a failure, in lower case."""
 
+_POLICY_PARTS = (
+    *("moderation", "content_filter", "contentfilter", "content_policy", "contentpolicy", "policy_violation"),
+    *("policyviolation", "safety", "guardrail", "sensitive", "unsafe", "prohibited_content", "prompt_blocked"),
+)
+"""What codes of refusals by a policy have in them, in lower case, for providers that are not listed above. They decide
+unless the status says that the provider failed: its filter itself may be out."""
+
 _STATUSES: dict[int, Fault] = {
     **dict.fromkeys((400, 404, 405, 406, 409, 410, 411, 413, 414, 415, 416, 422, 431, 451), Fault.CALLER),
     **dict.fromkeys((401, 403, 407), Fault.CREDENTIALS),
@@ -134,6 +143,8 @@ _MESSAGES: dict[int, dict[str, Fault]] = {
     },
     # xAI's usage guidelines: its code is that of a key without permission.
     403: {"content violates usage guidelines": Fault.CALLER},
+    # LiteLLM gives some of its providers' refusals no other code than the status.
+    500: {"litellm.contentpolicyviolationerror": Fault.CALLER},
 }
 """Beginnings of messages, in lower case, of providers that give these failures no code of their own."""
 
@@ -162,6 +173,11 @@ def fault_of(status: int, answer: Members | None) -> Fault | None:
         return Fault.CALLER
     decided = next((_DECIDING_CODES[code] for code in codes if code in _DECIDING_CODES), None)
     reported = status if status >= 400 else _status_in(error)
+    codes_within = _codes_in_text(value_at(error, ("metadata", "raw")))
+    if decided is None and any(_DECIDING_CODES.get(code) is Fault.CALLER for code in codes_within):
+        decided = Fault.CALLER
+    if decided is None and reported < 500 and reported != 429 and _names_policy([*codes, *codes_within]):
+        decided = Fault.CALLER
     decided = decided or _by_message(reported, error, answer) or _by_status(reported)
     general = next((_GENERAL_CODES[code] for code in codes if code in _GENERAL_CODES), Fault.UNKNOWN)
     return decided or general
@@ -190,6 +206,22 @@ def _codes_in(error: Members, answer: Members) -> Iterator[str]:
     values = [value_at(error, path) for path in _CODE_PATHS]
     values += [answer.get("code"), answer.get("error_type")]
     yield from (value.lower() for value in values if isinstance(value, str))
+
+
+def _codes_in_text(raw: Any) -> list[str]:
+    """The codes of a provider's error that OpenRouter passes on as the text that it was
+    (https://openrouter.ai/docs/api/reference/errors-and-debugging). They can only put it down to the caller:
+    a key that OpenRouter has at a provider is not the gateway's."""
+    try:
+        answer = msgspec.json.decode(raw) if isinstance(raw, str) else None
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return []
+    error = _error_in(answer) if isinstance(answer, dict) else None
+    return list(_codes_in(error, error)) if error is not None else []
+
+
+def _names_policy(codes: Iterable[str]) -> bool:
+    return any(part in code for code in codes for part in _POLICY_PARTS)
 
 
 def _status_in(error: Members) -> int:

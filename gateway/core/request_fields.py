@@ -125,17 +125,19 @@ class ChatFields(_Sampled, kw_only=True):
 
 
 class CompletionFields(_Sampled, kw_only=True):
-    """A request without output asks for the likelihood of its prompt (`echo` with `logprobs`)."""
+    """A request without output asks for the likelihood of its prompt (`echo` with `logprobs`). One without a prompt
+    begins a text, or has it as embeddings (vLLM)."""
 
-    prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+    prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)] | None = None
     max_tokens: TokensOrNone | None = None
     best_of: Choices | None = None
 
     @property
     def choices(self) -> int:
         """Choices over all prompts: a list is a list of prompts, unless it is one prompt in tokens."""
-        several = isinstance(self.prompt, list) and not isinstance(self.prompt[0], int)
-        return max(self.n or 1, self.best_of or 1) * (len(self.prompt) if several else 1)
+        prompt = self.prompt
+        prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
+        return max(self.n or 1, self.best_of or 1) * prompts
 
 
 Items = str | Annotated[list[msgspec.Raw], Meta(min_length=1)] | dict[str, msgspec.Raw]

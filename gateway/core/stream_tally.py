@@ -37,6 +37,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.body_kind import BodyKind, kind_of
 from gateway.core.endpoints import Endpoint, StreamFormat
 from gateway.core.errors import BodyUnreadable
 from gateway.core.estimate import streamed_tokens
@@ -173,8 +174,8 @@ class StreamTally:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing of an answer has come."""
-        return not self.events and self._long is None
+        """Whether nothing has come that a client could take for an answer."""
+        return not self.events and not self._weight and self._long is None
 
     @property
     def delivered(self) -> int:
@@ -220,7 +221,7 @@ class StreamTally:
         self._end_long()
         rest = self._splitter.release()
         last = self._on_event(rest) if rest else b""
-        # Some servers report an error as bare text, with status 200.
+        # Some servers answer with bare text, such as an error page, and status 200.
         if not (self.events or self.usage):
             self.fault = self.fault or Fault.UNKNOWN
         return last + self._final.end()
@@ -338,6 +339,8 @@ class StreamTally:
             return b""
         data = data_of(event)
         if data is None:
+            if kind_of(event) not in (BodyKind.EVENTS, None):
+                self._weigh(weight_of(event))  # It is no event, and may be read all the same.
             return self._final.follow(event)
         if not self._final.is_held and self._is_content(event):
             self._count(data)

@@ -74,12 +74,13 @@ class NameIndex:
         return found
 
 
-def find_errors(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
+def find_errors(settings: Settings, index: NameIndex, *, secrets: bool = True) -> Iterator[Diagnostic]:
+    """Without secrets, files that are not there are no errors."""
     yield from _listeners(settings)
     yield from _sizes(settings)
     yield from _workers(settings)
     yield from _upstreams(settings, index)
-    yield from connection_errors(settings)
+    yield from connection_errors(settings, secrets=secrets)
     yield from _models(settings, index)
     yield from _prices(settings)
     yield from _aliases(settings, index)

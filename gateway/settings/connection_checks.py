@@ -15,7 +15,8 @@ from gateway.settings.diagnostics import Diagnostic, Path
 from gateway.settings.models import Settings, TlsSettings, UpstreamSettings
 
 
-def connection_errors(settings: Settings) -> Iterator[Diagnostic]:
+def connection_errors(settings: Settings, *, secrets: bool = True) -> Iterator[Diagnostic]:
+    """Without secrets, files that are not there are no errors."""
     for name, upstream in settings.upstreams.items():
         path: Path = ("upstreams", name)
         yield from _environment(path, upstream, settings.proxies)
@@ -24,7 +25,7 @@ def connection_errors(settings: Settings) -> Iterator[Diagnostic]:
                 yield Diagnostic(
                     (*path, "tls"), "has no effect on a `base_url` of http://; leave it out, or use https://"
                 )
-            yield from _tls((*path, "tls"), upstream.tls)
+            yield from _tls((*path, "tls"), upstream.tls, secrets)
 
 
 def connection_warnings(settings: Settings, replaced: Container[Path]) -> Iterator[Diagnostic]:
@@ -48,11 +49,13 @@ def _environment(path: Path, upstream: UpstreamSettings, proxies: EnvironmentPro
         yield Diagnostic(path, f"{error}; set the variable right, or `proxy` here")
 
 
-def _tls(path: Path, tls: TlsSettings) -> Iterator[Diagnostic]:
+def _tls(path: Path, tls: TlsSettings, secrets: bool) -> Iterator[Diagnostic]:
     if tls.key and not tls.cert:
         yield Diagnostic((*path, "key"), "has no `cert` that it belongs to")
-    unreadable = [Diagnostic((*path, name), f"cannot be read: {why}") for name, why in _unreadable(tls)]
-    yield from unreadable
+    unreadable = dict(_unreadable(tls))
+    for name, error in unreadable.items():
+        if secrets or not isinstance(error, FileNotFoundError):
+            yield Diagnostic((*path, name), f"cannot be read: {error.strerror or 'it is no usable path'}")
     if unreadable:
         return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -74,11 +77,11 @@ def _tls(path: Path, tls: TlsSettings) -> Iterator[Diagnostic]:
             yield Diagnostic((*path, "cert"), holds if tls.key else alone)
 
 
-def _unreadable(tls: TlsSettings) -> Iterator[tuple[str, str]]:
+def _unreadable(tls: TlsSettings) -> Iterator[tuple[str, OSError]]:
     """The settings whose file cannot be read, and why."""
     for name, file in tls.files.items():
         try:
             with FilePath(file).open("rb") as opened:
                 opened.read(1)
         except OSError as error:
-            yield name, error.strerror or "it is no usable path"
+            yield name, error

@@ -31,6 +31,10 @@ class ReferenceBroken(Exception):
     """A reference that cannot be replaced; the text says why."""
 
 
+class ReferenceUnset(ReferenceBroken):
+    """It can be replaced, but not here: this environment has no such variable, or no such file."""
+
+
 class Filled(NamedTuple):
     """A value with its references replaced. `source` names the variables and files that it came
     from, as the file has them; it is empty where the value is in the file itself."""
@@ -82,7 +86,7 @@ class References:
         if name not in self._environ:
             if looks_like_secret(name):
                 raise ReferenceBroken("the environment has no variable of this name, which looks like a secret")
-            raise ReferenceBroken(f"the environment has no {name}; set it, or write ${{{name}:-default}}")
+            raise ReferenceUnset(f"the environment has no {name}; set it, or write ${{{name}:-default}}")
         return self._environ[name], [f"${{{name}}}"]
 
     def _file(self, name: str) -> str:
@@ -92,6 +96,8 @@ class References:
             text = content.decode()
         except UnicodeDecodeError:
             raise ReferenceBroken(f"the file {name} is not UTF-8 text") from None
+        except FileNotFoundError as error:
+            raise ReferenceUnset(f"the file {name} cannot be read: {error.strerror}") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "not a usable path"
             raise ReferenceBroken(f"the file {name} cannot be read: {reason}") from None

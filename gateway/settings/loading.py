@@ -31,6 +31,9 @@ from gateway.settings.models import BaseSection, Settings
 
 HASH_DIGITS = 12
 
+_ROUNDS = 8
+"""In which what depends on a value that is not set is cut away, and what depends on that."""
+
 DEMO_MODEL = "openai/gpt-oss-120b"
 
 _KNOWN_MODELS: dict[str, dict[str, Any]] = {
@@ -53,35 +56,56 @@ _KEY = "[key]"
 
 
 class Loaded(NamedTuple):
-    """`warnings` are what works, but hardly as it was meant."""
+    """`warnings` are what works, but hardly as it was meant. `unset` are the values that were not checked."""
 
     settings: Settings
     warnings: tuple[Diagnostic, ...] = ()
+    unset: tuple[Diagnostic, ...] = ()
 
 
-def load(path: str | os.PathLike[str], environ: Mapping[str, str]) -> Loaded:
+def load(path: str | os.PathLike[str], environ: Mapping[str, str], *, secrets: bool = True) -> Loaded:
     """Read a configuration. `${NAME}` comes from `environ`, `${file:PATH}` is seen from the
-    configuration's own folder. Raises SettingsInvalid."""
+    configuration's own folder. Without secrets, variables and files that are not there are no errors: whatever depends
+    on their values is not checked, and the settings are not complete. Raises SettingsInvalid."""
     with _without_collections():
-        return parse(_text(path), os.fspath(path), environ)
+        return parse(_text(path), os.fspath(path), environ, secrets=secrets)
 
 
-def parse(text: str, file: str, environ: Mapping[str, str]) -> Loaded:
+def parse(text: str, file: str, environ: Mapping[str, str], *, secrets: bool = True) -> Loaded:
     """The same for a text; `file` is what its problems name. Raises SettingsInvalid."""
     try:
         document = read(text, References(environ, FilePath(file).parent))
     except NotYaml as broken:
         raise SettingsInvalid([Diagnostic((), broken.message, broken.line, file)]) from None
     settings, found = validate(document.data)
-    errors = _with(document.diagnostics, found)
+    errors = _with([*document.diagnostics, *document.unset], found)
     index = NameIndex(document)
     if settings is not None:
         settings.__dict__["proxies"] = EnvironmentProxies.of(environ)
-        errors = _with(errors, find_errors(settings, index))
+        errors = _with(errors, find_errors(settings, index, secrets=secrets))
+    unset = [] if secrets else document.unset
+    if unset and settings is not None:
+        errors = [error for error in errors if error not in unset]
+        settings = settings if errors else _certain_part(settings, document.data, index)
+        errors = unset if settings is None else errors
     if errors or settings is None:
         raise SettingsInvalid(_located(errors, file, document))
     settings.__dict__["file_hash"] = hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
-    return Loaded(settings, tuple(_located(find_warnings(settings, index), file, document)))
+    warnings = _with(unset, find_warnings(settings, index))[len(unset) :]
+    return Loaded(settings, tuple(_located(warnings, file, document)), tuple(_located(unset, file, document)))
+
+
+def _certain_part(settings: Settings | None, data: Any, index: NameIndex) -> Settings | None:
+    """Settings whose only errors come from values that are not set, without what has these errors."""
+    for _ in range(_ROUNDS):
+        broken = {found.path for found in find_errors(settings, index, secrets=False)} if settings is not None else ()
+        if settings is None or not broken:
+            return settings
+        proxies, data = settings.proxies, _without(data, (), broken)
+        settings = validate(data).settings
+        if settings is not None:
+            settings.__dict__["proxies"] = proxies
+    return None
 
 
 def build(data: dict[str, Any]) -> Settings:

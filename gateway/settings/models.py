@@ -199,6 +199,9 @@ class StoreSettings(BaseSection):
     journal: Folder | None = setting(
         None, "Where usage waits while the store is unavailable; left out: the user's state directory."
     )
+    journal_unsigned: Literal["park", "accept"] = setting(
+        "park", "What is done with entries of a journal that no gateway of this store has signed: kept, or charged."
+    )
     prefix: ShortName = setting("gw", "What the names of all keys in Redis begin with.")
 
 
@@ -430,6 +433,9 @@ class Settings(BaseSection):
     max_body: ByteSize = setting("32MiB", "The largest body that a request may have, after decompression.")
     max_body_memory: ByteSize = setting(
         "256MiB", "What the bodies of all requests may take together in a process; beyond it requests wait."
+    )
+    max_clients: Count = setting(
+        10_000, "Connections of clients to a process; the admin listener has its own. Beyond it, idle ones are closed."
     )
     keepalive: Duration = setting("15s", "After how much silence a stream gets a comment; 0s: never.")
     drain: DrainSettings = setting({}, "What happens at SIGTERM.")

@@ -151,7 +151,9 @@ async def _attempt(
     outcome = outcome_of_answer(response.status, response.fault)
     if outcome is not Outcome.SUCCEEDED:
         retry_after_s = read_retry_after(response.headers, services.clock.now_ms())
-        attempt.ended(outcome, now(), retry_after_s, reason=str(response.status))
+        is_rejected = response.fault is Fault.CREDENTIALS
+        reason = UpstreamAuthFailed.code if is_rejected else str(response.status)
+        attempt.ended(outcome, now(), retry_after_s, reason=reason)
     elif response.status >= 400:
         attempt.answered(now())
     return response

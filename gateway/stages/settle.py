@@ -106,11 +106,19 @@ def _actual(hold: Hold, usage: Usage, cost: int) -> int:
 
 
 def _estimated(exchange: Exchange, parsed: ParsedRequest, output: int, counted: Usage = _NOTHING) -> Usage:
-    """Usage that is not reported. Where tokens are not the measure there are none, and the counted units are all."""
+    """Usage that is not reported. Where tokens are not the measure there are none, and the units are all."""
     if not parsed.endpoint.estimated:
-        return counted
+        return _with_units(counted, parsed)
     entered = exchange.estimated_input
     return msgspec.structs.replace(counted, input=entered, output=output, source=UsageSource.ESTIMATED)
+
+
+def _with_units(counted: Usage, parsed: ParsedRequest) -> Usage:
+    """The units that the answer shows; of those that it cannot show, as characters in sound, what was asked for."""
+    asked = parsed.units
+    names = ["characters", "searches", *(["images"] if parsed.endpoint.usage.output_medium == "image" else [])]
+    more = {name: n for name in names if (n := getattr(asked, name)) and not getattr(counted, name)}
+    return msgspec.structs.replace(counted, **more) if more else counted
 
 
 def _learn(exchange: Exchange, parsed: ParsedRequest, usage: Usage, estimator: Estimator) -> None:

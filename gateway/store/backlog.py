@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Protocol
@@ -60,6 +61,11 @@ class Replayed(Store, Protocol):
         Raises StoreUnavailable."""
         ...
 
+    async def journal_key(self, proposal: bytes) -> bytes:
+        """The key that signs journals, the same for every gateway of the store: the proposal where there was none yet.
+        Raises StoreUnavailable."""
+        ...
+
 
 def _uncounted(outcome: str, entries: int) -> None:
     """Nobody looks."""
@@ -67,10 +73,12 @@ def _uncounted(outcome: str, entries: int) -> None:
 
 class Policy(msgspec.Struct, frozen=True):
     """`lets_through`: whether requests pass unasked while the store is out. `log_error` gets what is lost, `count`
-    how many entries were "written", "replayed", "parked" or "lost". `in_memory` is how many may wait there."""
+    how many entries were "written", "replayed", "parked" or "lost". `in_memory` is how many may wait there.
+    `takes_unsigned`: whether entries are charged that no gateway has signed."""
 
     log_error: Callable[[str], None]
     lets_through: bool = False
+    takes_unsigned: bool = False
     pause_s: float = _PAUSE_S
     orphans_s: float = _ORPHANS_S
     in_memory: int = _IN_MEMORY
@@ -160,6 +168,11 @@ class Backlog:
             except TimeoutError:
                 continue
 
+    async def _share_key(self) -> None:
+        key = self._journal.key
+        if not key.is_shared:
+            await asyncio.to_thread(key.share, await self._store.journal_key(key.proposal))
+
     async def _empty_memory(self) -> None:
         await self._offer_to_store()
         # In a task of its own: what is stopped half-way would be written once more.
@@ -210,9 +223,8 @@ class Backlog:
     async def _replay_orphans(self) -> None:
         found = list(orphans(self._journal.path.parent, self._complain_once))
         try:
-            self._orphaned = 0
-            for orphan in found:
-                self._orphaned += await self._count(orphan)
+            self._orphaned = sum([await self._count(orphan) for orphan in found])
+            await self._share_key()
             for orphan in found:
                 await self._replay_orphan(orphan)
         finally:
@@ -239,21 +251,28 @@ class Backlog:
 
     async def _replay(self, process: str, path: Path, start: int, end: int | None) -> AsyncIterator[int]:
         """Gives the end of each line that is dealt with. Raises StoreUnavailable, OSError, _KeptSettlement."""
-        while lines := await asyncio.to_thread(read, path, start, end):
+        while lines := await asyncio.to_thread(read, path, self._signed_by(process), start, end):
             parked = 0
             for number, one in enumerate(lines):
                 if one.line is None:
                     if number >= parked:
-                        # All that are damaged in a row, in one write, before any of them counts as dealt with.
-                        damaged = [other.text for other in takewhile(_is_damaged, lines[number:])]
-                        await self._park(path, damaged, "is damaged")
-                        parked = number + len(damaged)
+                        # All with one fault in a row, in one write, before any of them counts as dealt with.
+                        faulty = [other.text for other in takewhile(partial(_has_fault, one.fault), lines[number:])]
+                        await self._park(path, faulty, one.fault)
+                        parked = number + len(faulty)
                 elif why := await self._refusal(process, one.line, lines[number + 1 :]):
                     await self._park(path, [one.text], f"is refused by the store ({why})")
                 else:
                     self._policy.count("replayed", 1)
                 start = one.end
                 yield start
+
+    def _signed_by(self, process: str) -> Callable[[bytes], bool]:
+        """Whether a line of this process's journal is to be believed."""
+        if self._policy.takes_unsigned:
+            return _is_anybodys
+        key = self._journal.key
+        return key.is_own if process == self._journal.process else key.is_ours
 
     async def _refusal(self, process: str, line: JournalLine, behind: Sequence[Read]) -> str | None:
         """Why the store refuses this line and no other; None where it is settled."""
@@ -296,8 +315,12 @@ class Backlog:
             self._policy.log_error(complaint)
 
 
-def _is_damaged(one: Read) -> bool:
-    return one.line is None
+def _has_fault(fault: str, one: Read) -> bool:
+    return one.fault == fault
+
+
+def _is_anybodys(_text: bytes) -> bool:
+    return True
 
 
 def _is_refused(error: Exception) -> bool:

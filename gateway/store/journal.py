@@ -1,9 +1,10 @@
 """On disk: what could not be settled yet, until it can be.
 
 A file a process, held by a lock that ends with the process; whoever gets the lock of a dead one may
-replay it. A line is the CRC-32 of its text and the text; lines are synced to the disk in batches, and
-`append` returns when its line is. What is torn at the end was never promised to anyone. An entry that can
-never be charged is moved to a `.parked` file beside it, which has the same form.
+replay it. A line is the CRC-32 of its text and the text, which is signed (journal_key.py): the one finds damage, the
+other forgery. Lines are synced to the disk in batches, and `append` returns when its line is. What is torn at the end
+was never promised to anyone. An entry that can never be charged is moved to a `.parked` file beside it, which has the
+same form.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import msgspec
 
 from gateway.core.reservation import Settlement
 from gateway.runtime.tasks import BackgroundTasks
+from gateway.store.journal_key import JournalKey
 
 SUFFIX = ".journal"
 PARKED = ".parked"
@@ -45,12 +47,17 @@ class JournalLine(msgspec.Struct, frozen=True):
     settlement: Settlement
 
 
+DAMAGED = "is damaged"
+UNSIGNED = "is not signed by a gateway of this store"
+
+
 class Read(NamedTuple):
-    """A line (None: it is damaged), where in the file the next one begins, and the text as it is there."""
+    """A line (None: it has a fault), where in the file the next one begins, the text as it is there, and its fault."""
 
     line: JournalLine | None
     end: int
     text: bytes
+    fault: str = ""
 
 
 class Journal:
@@ -61,6 +68,9 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(f"the folder {folder} cannot be written to")
+        self.is_exposed = _is_exposed(folder.stat())
+        """Whether another user than root can remove what is in the folder."""
+        self.key = JournalKey(folder)
         self.process = process
         self.path = folder / (process + SUFFIX)
         self._tasks = tasks
@@ -136,7 +146,12 @@ class Journal:
 
     def _write(self, settlements: list[Settlement]) -> str | None:
         """Why it failed, None when the lines are on the disk: all or none of them."""
-        text = b"".join([spelled(JournalLine(self._places + number, one)) for number, one in enumerate(settlements, 1)])
+        try:
+            self.key.keep()
+        except OSError as error:
+            return str(error)
+        lines = [JournalLine(self._places + number, one) for number, one in enumerate(settlements, 1)]
+        text = b"".join([spelled(line, self.key.sign) for line in lines])
         trouble = self._put(text)
         if trouble is None:
             self._spoiled = False
@@ -214,6 +229,11 @@ def orphans(folder: Path, log_error: Callable[[str], None]) -> Iterator[Orphan]:
             os.close(file)
 
 
+def _is_exposed(folder: os.stat_result) -> bool:
+    is_writable = folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not folder.st_mode & stat.S_ISVTX
+    return bool(is_writable) or folder.st_uid not in (os.geteuid(), 0)
+
+
 def _is_still_at(path: Path, opened: os.stat_result) -> bool:
     """Not if somebody else has replayed and removed it before it was locked, or if it is no file at all."""
     try:
@@ -232,8 +252,9 @@ def park(journal: Path, lines: Sequence[bytes]) -> None:
         os.close(file)
 
 
-def read(path: Path, start: int, end: int | None = None) -> list[Read]:
-    """The next lines from here to `end`, up to LINES_AT_ONCE; none at the end, and none of a torn tail."""
+def read(path: Path, is_signed: Callable[[bytes], bool], start: int, end: int | None = None) -> list[Read]:
+    """The next lines from here to `end`, up to LINES_AT_ONCE; none at the end, and none of a torn tail. `is_signed`
+    gets the text of each, without its checksum."""
     found: list[Read] = []
     with path.open("rb") as file:
         file.seek(start)
@@ -243,7 +264,8 @@ def read(path: Path, start: int, end: int | None = None) -> list[Read]:
             start += len(text)
             if end is not None and start > end:
                 break
-            found.append(Read(_understood(text), start, text))
+            line, fault = _understood(text, is_signed)
+            found.append(Read(line, start, text, fault))
     return found
 
 
@@ -254,18 +276,21 @@ def count(path: Path, start: int = 0) -> int:
         return sum(1 for text in file if text.endswith(b"\n"))
 
 
-def spelled(line: JournalLine) -> bytes:
-    text = msgspec.json.encode(line)
+def spelled(line: JournalLine, sign: Callable[[bytes], bytes]) -> bytes:
+    text = sign(msgspec.json.encode(line))
     return b"%08x %s\n" % (crc32(text), text)
 
 
-def _understood(text: bytes) -> JournalLine | None:
+def _understood(text: bytes, is_signed: Callable[[bytes], bool]) -> tuple[JournalLine | None, str]:
+    """The line, or its fault."""
     try:
         if int(text[:8], 16) != crc32(text[9:-1]):
-            return None
-        return msgspec.json.decode(text[9:], type=JournalLine)
+            return None, DAMAGED
+        if not is_signed(text[9:-1]):
+            return None, UNSIGNED
+        return msgspec.json.decode(text[9:], type=JournalLine), ""
     except ValueError:
-        return None
+        return None, DAMAGED
 
 
 def _created(path: Path) -> int:

@@ -2,7 +2,7 @@
 
 JSON lines in production, coloured lines on a terminal, both through structlog. Never in it: a prompt,
 a response, a key, an upstream's secret. Logging neither raises nor waits: line_writer.py writes the lines, and drops
-what cannot be written.
+what cannot be written. Of requests without a good key, so many have a line, and the others are counted.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from gateway.core.header_rules import (
 )
 from gateway.core.request import IncomingRequest
 from gateway.telemetry.line_writer import LineWriter
+from gateway.telemetry.sampling import LineSample
 
 SHOWN_CHARACTERS = 200
 """What a client may add to a line by each text of its own: it is cut there."""
@@ -62,6 +63,8 @@ class Log:
         **always: Any,
     ) -> None:
         self.dropped = dropped
+        self._samples = {"request": LineSample(), "admin request refused": LineSample()}
+        """Of lines that need no key, by their event."""
         self._log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
             _LineEncoder(write),
             processors=_processors(terminal),
@@ -84,33 +87,23 @@ class Log:
         library's exception can quote what a client sent."""
         self._log.error(event, error=type(error).__qualname__, stack=_stack(error), **fields)
 
+    def admin_refused(self, client_ip: str, method: str, path: str, status: int, code: str) -> None:
+        """A request to the admin API without the right to make it."""
+        if self._samples["admin request refused"].admits(code):
+            fields = {"client_ip": client_ip, "method": _cut(method), "path": _cut(path), "status": status}
+            self._log.warning("admin request refused", **fields, code=code)
+
+    def report_left_out(self) -> None:
+        """How many lines of requests without a good key were left out since the last call."""
+        for event, sample in self._samples.items():
+            if codes := sample.begin_period():
+                self._log.warning("log lines left out", of=event, lines=sum(codes.values()), codes=codes)
+
     def exchange(self, x: Exchange) -> None:
-        """The line of a request. Fields that the request never came to have are left out."""
-        fields: dict[str, Any] = {"request_id": x.request.request_id, "endpoint": x.request.endpoint.name}
-        _add_client(fields, x.request)
-        if x.caller is not None:
-            fields["team"] = x.caller.team
-            fields["key"] = x.caller.key_id
-        if x.parsed is not None:
-            _add_request(fields, x)
-        if x.target is not None:
-            fields["upstream"] = x.target.upstream.name
-        if x.response is not None and (upstream_id := first_of(UPSTREAM_ID_HEADERS, x.response.headers)):
-            fields["upstream_request_id"] = _cut(upstream_id)
-        if x.redacted:
-            fields["redacted"] = x.redacted
-        fields["status"] = x.status
-        if x.usage is not None:
-            _add_usage(fields, x)
-        _add_times(fields, x)
-        failure = x.failure
-        if failure is not None:
-            fields["code"], fields["blame"] = failure.code, failure.blame
-        if x.error is not None:
-            _add_error(fields, x.error)
-        if x.attempts and (failure is not None or len(x.attempts) > 1):
-            fields["attempts"] = [f"{upstream}: {outcome}" for upstream, outcome in x.attempts]
-        self._log.info("request", **fields)
+        """The line of a request, unless it needed no key and there are too many of those. Fields that the request
+        never came to have are left out."""
+        if x.caller is not None or self._samples["request"].admits(_code_of(x)):
+            self._log.info("request", **_fields_of(x))
 
 
 def configure(fd: int | None = None, **always: Any) -> Log:
@@ -126,6 +119,38 @@ def configure(fd: int | None = None, **always: Any) -> Log:
     root.handlers = [_LibraryHandler(log)]
     root.setLevel(logging.WARNING)
     return log
+
+
+def _fields_of(x: Exchange) -> dict[str, Any]:
+    fields: dict[str, Any] = {"request_id": x.request.request_id, "endpoint": x.request.endpoint.name}
+    _add_client(fields, x.request)
+    if x.caller is not None:
+        fields["team"] = x.caller.team
+        fields["key"] = x.caller.key_id
+    if x.parsed is not None:
+        _add_request(fields, x)
+    if x.target is not None:
+        fields["upstream"] = x.target.upstream.name
+    if x.response is not None and (upstream_id := first_of(UPSTREAM_ID_HEADERS, x.response.headers)):
+        fields["upstream_request_id"] = _cut(upstream_id)
+    if x.redacted:
+        fields["redacted"] = x.redacted
+    fields["status"] = x.status
+    if x.usage is not None:
+        _add_usage(fields, x)
+    _add_times(fields, x)
+    failure = x.failure
+    if failure is not None:
+        fields["code"], fields["blame"] = failure.code, failure.blame
+    if x.error is not None:
+        _add_error(fields, x.error)
+    if x.attempts and (failure is not None or len(x.attempts) > 1):
+        fields["attempts"] = [f"{upstream}: {outcome}" for upstream, outcome in x.attempts]
+    return fields
+
+
+def _code_of(x: Exchange) -> str:
+    return x.failure.code if x.failure is not None else "answered"
 
 
 def _add_client(fields: dict[str, Any], request: IncomingRequest) -> None:

@@ -90,6 +90,8 @@ class Metrics:
             self.aborted.add((by,), 0)
         for outcome in ("accepted", "refused"):
             self.config_reloads.add((outcome,), 0)
+        for code in ("admin_forbidden", "invalid_api_key"):
+            self.admin_refused.add((code,), 0)
         for outcome in ("written", "replayed", "parked", "lost"):
             self.journal_entries.add((outcome,), 0)
 
@@ -146,8 +148,17 @@ class Metrics:
         self.task_failures = Counter(
             "gateway_task_failures_total", "Background tasks that failed and were restarted.", ("task",)
         )
+        self.admin_refused = Counter(
+            "gateway_admin_requests_refused_total", "Requests to the admin API without the right to make it.", ("code",)
+        )
         self.log_lines_dropped = Counter(
             "gateway_log_lines_dropped_total", "Log lines that could not be written.", values={(): 0}
+        )
+        self.client_connections = Gauge("gateway_client_connections", "Connections of clients.", values={(): 0})
+        self.clients_refused = Counter(
+            "gateway_client_connections_refused_total",
+            "Connections of clients that max_clients refused, or closed idle for others.",
+            values={(): 0},
         )
         self.loop_lag = Histogram("gateway_loop_lag_seconds", "How late the event loop was.", (), LOOP_LAG)
         self.journal_entries = Counter(

@@ -225,10 +225,10 @@ class Connection(asyncio.BufferedProtocol):
         if self.congested:
             self._await_flush()
 
-    def waiting_for_client(self) -> None:
+    def waiting_for_client(self, sent_bytes: int) -> None:
         """All that was at hand is taken: the source is waited for."""
         if self._state is ConnectionState.SENDING:
-            self._deadlines.waiting_for_client(monotonic())
+            self._deadlines.waiting_for_client(monotonic(), sent_bytes)
             self._timer.arm(self._deadlines.next)
 
     def flushed(self) -> None:
@@ -369,7 +369,8 @@ class Connection(asyncio.BufferedProtocol):
         elif self._is_stale(unacknowledged):
             response.fail_with(StaleConnection())
         else:
-            missing = "the end of its answer" if is_receiving else "it answered"
+            # "connection lost" are words by which agents tell that a broken stream is worth another try.
+            missing = "the end of its answer (connection lost)" if is_receiving else "it answered"
             response.fail(FailureReason(HUNG_UP.outcome, f"{how} the connection before {missing}"))
 
     def _is_stale(self, unacknowledged: int) -> bool:

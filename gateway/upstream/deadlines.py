@@ -15,6 +15,12 @@ from gateway.core.errors import RequestMalformed, UpstreamTimedOut
 from gateway.core.snapshot import Timeouts
 from gateway.upstream.contract import FailureReason
 
+CLIENT_GRACE_S = 10.0
+CLIENT_BYTES_PER_S = 1024
+"""How long an upstream's connection waits for a client that sends its body as it goes, in all: so long, and a second
+more for each KiB that has come. Whoever is slower would keep it from others for little; Apache's mod_reqtimeout has
+such a least rate, too."""
+
 _SENDING = FailureReason("send_timeout", "took no byte of the request")
 _AWAITING = FailureReason("first_byte_timeout", "sent no byte of an answer")
 _RECEIVING = FailureReason("idle_timeout", "sent nothing more")
@@ -58,7 +64,7 @@ class Deadlines:
     the caller. An exchange sends (or waits for the client to send more), waits for the first byte, then
     receives; while its reader has paused it, only `total` binds."""
 
-    __slots__ = ("_allowed_s", "_missing", "_timeouts", "_total_at", "since")
+    __slots__ = ("_allowed_s", "_client_s", "_missing", "_timeouts", "_total_at", "since")
 
     _missing: FailureReason | None
     """What the upstream did not do; None while it is the client that is waited for."""
@@ -66,6 +72,8 @@ class Deadlines:
     def __init__(self, timeouts: Timeouts, began: float) -> None:
         self._timeouts = timeouts
         self._total_at = began + timeouts.total
+        self._client_s = 0.0
+        self._missing = _SENDING
         self.since = began
         self.sending(began)
 
@@ -73,10 +81,12 @@ class Deadlines:
         """The request is on its way; to be called again whenever the upstream takes some of it."""
         self._wait(now, self._timeouts.idle, _SENDING)
 
-    def waiting_for_client(self, now: float) -> None:
-        """The upstream has taken all that there is, and the client has not sent more. It has as long as the
-        upstream would: a silent client must not keep a connection that others wait for."""
-        self._wait(now, self._timeouts.idle, None)
+    def waiting_for_client(self, now: float, sent_bytes: int) -> None:
+        """The upstream has taken all that there is, and the client has not sent more. A client that is silent or
+        slow must not keep a connection that others wait for."""
+        self._wait(now, 0.0, None)
+        left = CLIENT_GRACE_S + sent_bytes / CLIENT_BYTES_PER_S - self._client_s
+        self._allowed_s = min(self._timeouts.idle, left)
 
     def awaiting_response(self, now: float) -> None:
         self._wait(now, self._timeouts.first_byte, _AWAITING)
@@ -98,11 +108,13 @@ class Deadlines:
             text = f"did not end its answer within {self._timeouts.total:g} s in all"
             return FailureReason("total_timeout", text).error(upstream_name, UpstreamTimedOut)
         if self._missing is None:
-            return RequestMalformed(f"No more of the body arrived for {self._allowed_s:g} seconds.")
+            return RequestMalformed(f"No more of the body arrived for {self._allowed_s:.3g} seconds. Send it faster.")
         outcome, text = self._missing
         return FailureReason(outcome, f"{text} for {self._allowed_s:g} s").error(upstream_name, UpstreamTimedOut)
 
     def _wait(self, now: float, allowed_s: float, missing: FailureReason | None) -> None:
+        if self._missing is None:
+            self._client_s += now - self.since
         self.since = now
         self._allowed_s = allowed_s
         self._missing = missing

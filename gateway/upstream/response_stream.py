@@ -4,29 +4,22 @@ While the reader keeps up, a piece goes straight from the parser to the reader's
 pieces wait in a buffer, and past HELD_BYTES the connection pauses reading. The end is reported after
 the last piece.
 
-Buffers give pieces back in order and decoded, at most PIECE_BYTES at a time where they decode: however
-small the input of a compression bomb, its output is bounded by who reads.
+Buffers give pieces back in order and decoded, a slice at a time (core/content_coding.py): however small the input of a
+compression bomb, its output is bounded by who reads. Even for a reader that keeps up, no more than TURN_BYTES are
+handed over in one turn of the event loop: others run between two turns.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
-import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-import brotli
-
+from gateway.core.content_coding import CodingDamaged, CodingUnknown, ContentDecoder, codings_of
 from gateway.core.errors import UpstreamBroke, UpstreamUnreachable
 from gateway.upstream.contract import FailureReason
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 if TYPE_CHECKING:  # A connection makes its response stream, which controls it in turn.
     from gateway.upstream.connection import Connection
@@ -34,11 +27,13 @@ if TYPE_CHECKING:  # A connection makes its response stream, which controls it i
 HELD_BYTES = 65_536
 """What may wait for `deliver_to` before the upstream's socket is left unread."""
 
-PIECE_BYTES = 65_536
+FED_BYTES = 65_536
+"""What a decoder gets at once."""
+
+TURN_BYTES = 262_144
+"""What compressed input may become in one turn of the event loop. What is not compressed comes in reads of its own."""
 
 _ABANDONED = FailureReason("abandoned", "was abandoned before the end of its answer")
-_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
-_RAW_DEFLATE = -zlib.MAX_WBITS
 
 
 class ResponseStream:
@@ -56,13 +51,12 @@ class ResponseStream:
         self._callback: Callable[[bytes], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
-        self._direct = self._paused = self._received = self._over = False
+        self._direct = self._paused = self._received = self._over = self._yields = False
 
     def head(self, status: int, headers: dict[str, str]) -> None:
         self.status = status
         self.headers = headers
-        encoding = headers.get("content-encoding", "").strip().lower()
-        buffer = buffer_for(encoding)
+        buffer = buffer_for(headers.get("content-encoding", ""))
         if buffer is not None:
             self._buffer = buffer
         if buffer is not None and "content-encoding" in headers:
@@ -150,18 +144,30 @@ class ResponseStream:
     def _deliver(self) -> None:
         """Hand over what is held, as far as it is wanted, and see whether that was all."""
         try:
-            while self._callback is not None and not self._paused and (piece := self._buffer.get()):
-                self._callback(piece)
+            self._hand_over()
             if self._received and not self._buffer.size:
                 self._end()
-        except Undecodable as error:
+        except CodingDamaged as error:
             self._spoil(str(error))
         self._direct = self._callback is not None and not self._paused and type(self._buffer) is PlainBuffer
         if self._connection is not None:
-            if self._paused or self._buffer.size > HELD_BYTES:
+            if self._paused or self._yields or self._buffer.size > HELD_BYTES:
                 self._connection.pause_reading()
             else:
                 self._connection.resume_reading()
+
+    def _hand_over(self) -> None:
+        left = TURN_BYTES
+        while self._callback is not None and not (self._paused or self._yields) and (piece := self._buffer.get()):
+            self._callback(piece)
+            left -= len(piece)
+            if left <= 0 and self._buffer.size:
+                self._yields = True
+                asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._yields = False
+        self._deliver()
 
     def _end(self) -> None:
         if self._failure is None:
@@ -171,7 +177,7 @@ class ResponseStream:
 
     def _spoil(self, what: str) -> None:
         connection, self._buffer = self._connection, PlainBuffer()
-        self.fail(FailureReason("malformed", f"sent an answer that cannot be decoded: {what}"))
+        self.fail(FailureReason("malformed", f"sent an answer that cannot be decoded: it is {what}"))
         if connection is not None:
             connection.abort()
 
@@ -184,10 +190,6 @@ class ResponseStream:
             self._waiter.set_result(None)
 
 
-class Undecodable(Exception):
-    """The bytes are not what their Content-Encoding says."""
-
-
 class Buffer(Protocol):
     @property
     def size(self) -> int:
@@ -197,11 +199,11 @@ class Buffer(Protocol):
     def put(self, piece: bytes) -> None: ...
 
     def get(self) -> bytes:
-        """The next piece, empty when there is none. Raises Undecodable."""
+        """The next piece, empty when there is none. Raises CodingDamaged."""
         ...
 
     def check_whole(self) -> None:
-        """To be called at the message's end, once `get` is empty. Raises Undecodable."""
+        """To be called at the message's end, once `get` is empty. Raises CodingDamaged."""
         ...
 
 
@@ -231,131 +233,44 @@ class PlainBuffer:
         """Every sequence of bytes is whole."""
 
 
-class AnswerDecoder(Protocol):
-    """Decodes one stream of a content coding. `tail` is input that it has not taken, `is_blocked` says that there is
-    more output than was given, `is_whole` that the stream has ended."""
-
-    tail: bytes
-    is_blocked: bool
-    is_whole: bool
-
-    def decode(self, data: bytes) -> bytes:
-        """PIECE_BYTES at most. Raises Undecodable."""
-        ...
-
-
 class DecodingBuffer:
-    """Gives back what it takes, decoded: one stream of the coding, or several one after the other."""
+    """Gives back what it takes, decoded. Little of it is in the decoder at a time, whose bytes are not counted."""
 
-    def __init__(self, make: Callable[[bytes], AnswerDecoder]) -> None:
-        """`make` gets the first bytes of a stream."""
-        self._make = make
+    def __init__(self, decoder: ContentDecoder) -> None:
+        self._decoder = decoder
         self._input = b""
-        self._decoder: AnswerDecoder | None = None
+        self._has_begun = False
 
     @property
     def size(self) -> int:
-        return len(self._input) + (self._decoder is not None and self._decoder.is_blocked)
+        return len(self._input) + (not self._decoder.needs_input)
 
     def put(self, piece: bytes) -> None:
+        self._has_begun = True
         self._input += piece
 
     def get(self) -> bytes:
+        decoder = self._decoder
         while self.size:
-            decoder = self._decoder = self._decoder or self._make(self._input)
-            output = decoder.decode(self._input)
-            self._input = decoder.tail
-            if decoder.is_whole:
-                self._decoder = None
-            if output:
+            if decoder.needs_input:
+                decoder.feed(self._input[:FED_BYTES])
+                self._input = self._input[FED_BYTES:]
+            if output := decoder.read():
                 return output
         return b""
 
     def check_whole(self) -> None:
-        if self._decoder is not None:
-            raise Undecodable("the compressed body ends too early")
+        # What has no body, as the answer to HEAD, may name a coding.
+        if self._has_begun:
+            self._decoder.end()
 
 
-class _ZlibDecoder:
-    """gzip or deflate.
-
-    `deflate` means the zlib format (RFC 9110, 8.4.1.2), but some servers send the raw one: the
-    first byte tells, since the low half of a zlib stream's is always 8, and gzip's is 0x1f.
-    """
-
-    def __init__(self, beginning: bytes) -> None:
-        is_wrapped = beginning[0] == 0x1F or beginning[0] & 0x0F == zlib.DEFLATED
-        self._stream = zlib.decompressobj(_GZIP_OR_ZLIB if is_wrapped else _RAW_DEFLATE)
-        self.tail = b""
-        self.is_blocked = self.is_whole = False
-
-    def decode(self, data: bytes) -> bytes:
-        try:
-            output = self._stream.decompress(data, PIECE_BYTES)
-        except zlib.error as error:
-            raise Undecodable(_NOT_AS_CALLED) from error
-        self.is_whole = self._stream.eof
-        self.tail = self._stream.unused_data if self.is_whole else self._stream.unconsumed_tail
-        # What was inflated to the limit can have more inside, though all input is taken.
-        self.is_blocked = len(output) == PIECE_BYTES and not self.is_whole
-        return output
-
-
-class _BrotliDecoder:
-    """RFC 7932. The library may pass the limit by a block of its own, so that a piece has up to twice PIECE_BYTES."""
-
-    def __init__(self, _beginning: bytes) -> None:
-        self._stream = brotli.Decompressor()
-        self.tail = b""
-        self.is_blocked = self.is_whole = False
-
-    def decode(self, data: bytes) -> bytes:
-        taken, self.tail = (b"", data) if self.is_blocked else (data, b"")
-        try:
-            output: bytes = self._stream.process(taken, output_buffer_limit=PIECE_BYTES)
-        except brotli.error as error:
-            raise Undecodable(_NOT_AS_CALLED) from error
-        self.is_whole = self._stream.is_finished()
-        # All input may be taken while more output waits.
-        has_more = len(output) >= PIECE_BYTES or not self._stream.can_accept_more_data()
-        self.is_blocked = has_more and not self.is_whole
-        return output
-
-
-class _ZstdDecoder:
-    """RFC 8878, a frame."""
-
-    def __init__(self, _beginning: bytes) -> None:
-        self._stream = zstd.ZstdDecompressor()
-        self.tail = b""
-        self.is_blocked = self.is_whole = False
-
-    def decode(self, data: bytes) -> bytes:
-        taken, self.tail = (b"", data) if self.is_blocked else (data, b"")
-        try:
-            output = self._stream.decompress(taken, PIECE_BYTES)
-        except zstd.ZstdError as error:
-            raise Undecodable(_NOT_AS_CALLED) from error
-        self.is_whole = self._stream.eof
-        if self.is_whole:
-            self.tail = self._stream.unused_data
-        self.is_blocked = not self.is_whole and not self._stream.needs_input
-        return output
-
-
-_NOT_AS_CALLED = "the body is not what its Content-Encoding says"
-_DECODERS: dict[str, Callable[[bytes], AnswerDecoder]] = {
-    "gzip": _ZlibDecoder,
-    "x-gzip": _ZlibDecoder,
-    "deflate": _ZlibDecoder,
-    "br": _BrotliDecoder,
-    "zstd": _ZstdDecoder,
-}
-
-
-def buffer_for(encoding: str) -> Buffer | None:
+def buffer_for(content_encoding: str) -> Buffer | None:
     """What decodes this Content-Encoding; None for one that is not known here."""
-    if encoding in {"", "identity"}:
+    codings = codings_of(content_encoding)
+    if not codings:
         return PlainBuffer()
-    decoder = _DECODERS.get(encoding)
-    return DecodingBuffer(decoder) if decoder is not None else None
+    try:
+        return DecodingBuffer(ContentDecoder(codings))
+    except CodingUnknown:
+        return None

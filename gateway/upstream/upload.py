@@ -24,6 +24,7 @@ class Upload:
 
     def __init__(self, rest: BodyTail, connection: Connection, tasks: BackgroundTasks) -> None:
         self.over = False
+        self._sent_bytes = 0
         self._rest = rest
         self._connection = connection
         self._tasks = tasks
@@ -53,6 +54,7 @@ class Upload:
         is_chunked = self._rest.length is None
         await self._written()
         while piece := await self._rest.piece():
+            self._sent_bytes += len(piece)
             self._connection.write(_chunk(piece) if is_chunked else piece)
             await self._written()
         if is_chunked:
@@ -66,7 +68,7 @@ class Upload:
         if self._connection.congested:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
-        self._connection.waiting_for_client()
+        self._connection.waiting_for_client(self._sent_bytes)
 
 
 def beginning(request: UpstreamRequest) -> bytes:

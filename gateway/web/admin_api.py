@@ -21,8 +21,11 @@ from gateway.pipeline import Services
 from gateway.store.usage_report import REPORTS, JsonObject, Report, close_month, json_list
 from gateway.web.admin_routes import PREFIX, AdminRequest, AdminResponse, error_response, json_response
 
-Reload = Callable[[], Awaitable[list[str]]]
-"""Reloads the configuration's file, and gives what is wrong with it."""
+Reload = Callable[[str], Awaitable[list[str]]]
+"""Reloads the configuration's file for whom it is told, and gives what is wrong with it."""
+
+NoteRefusal = Callable[[AdminRequest, GatewayError], None]
+"""Reports a request without the right to make it."""
 
 Content = Callable[[Services, Mapping[str, str]], Awaitable[JsonObject]]
 
@@ -30,12 +33,13 @@ Content = Callable[[Services, Mapping[str, str]], Awaitable[JsonObject]]
 class AdminApi:
     """Everything under PREFIX. Without a token it is closed."""
 
-    def __init__(self, services: Services, token: str) -> None:
+    def __init__(self, services: Services, token: str, note_refusal: NoteRefusal) -> None:
         self.reload: Reload | None = None
         """None where there is no file."""
 
         self._services = services
         self._token = token
+        self._note_refusal = note_refusal
 
     async def answer(self, request: AdminRequest) -> AdminResponse:
         try:
@@ -46,27 +50,34 @@ class AdminApi:
     async def refuse_stranger(self, request: AdminRequest) -> AdminResponse | None:
         """What the token alone decides, so that it is asked before a body is read."""
         try:
-            check_token(request.headers, self._token)
+            self._check(request)
         except GatewayError as error:
             return error_response(error)
         return None
 
+    def _check(self, request: AdminRequest) -> None:
+        try:
+            check_token(request.headers, self._token)
+        except GatewayError as error:
+            self._note_refusal(request, error)
+            raise
+
     async def _answer(self, request: AdminRequest) -> AdminResponse:
-        check_token(request.headers, self._token)
+        self._check(request)
         if request.path == PREFIX + "reload":
-            return await self._reload(request.method)
+            return await self._reload(request)
         if request.path == PREFIX + "usage/close":
             return await self._close_month(request)
         if request.method != "GET":
             raise MethodNotAllowed("Use GET to read this page.", allow="GET")
         return json_response(200, await content_of(request.path, self._services, request.query))
 
-    async def _reload(self, method: str) -> AdminResponse:
-        if method != "POST":
+    async def _reload(self, request: AdminRequest) -> AdminResponse:
+        if request.method != "POST":
             raise MethodNotAllowed("Use POST to reload the configuration.", allow="POST")
         if self.reload is None:
             raise FieldInvalid("This gateway was started without a configuration file.")
-        problems = await self.reload()
+        problems = await self.reload(f"the admin API, from {request.client_ip or 'an unknown address'}")
         return json_response(400 if problems else 200, {"taken_up": not problems, "problems": problems})
 
     async def _close_month(self, request: AdminRequest) -> AdminResponse:

@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.core.errors import GatewayError, MethodNotAllowed, TooLarge, UrlUnknown
-from gateway.web.errors import JSON, error_body, error_headers
+from gateway.web.errors import JSON, SERVER, error_body, error_headers
 
 PREFIX = "/admin/v1/"
 
@@ -28,6 +28,7 @@ class AdminRequest(msgspec.Struct, frozen=True):
     query: dict[str, str] = {}
     headers: dict[str, str] = {}
     body: bytes = b""
+    client_ip: str = ""
 
 
 class AdminResponse(msgspec.Struct, frozen=True):
@@ -71,7 +72,8 @@ class AdminRoutes:
             response = await self._answer(request)
         except GatewayError as error:
             response = error_response(error)
-        answer = web.Response(status=response.status, headers=dict(response.headers), body=response.body)
+        headers = {**dict(response.headers), "server": SERVER}
+        answer = web.Response(status=response.status, headers=headers, body=response.body)
         if not request.content.is_eof():
             answer.force_close()
         return answer
@@ -133,6 +135,7 @@ def _without_body(request: web.BaseRequest) -> AdminRequest:
         path=_text(request.rel_url.raw_path),
         query={_text(name): _text(request.rel_url.query[name]) for name in request.rel_url.query},
         headers={name.lower(): _text(request.headers[name]) for name in request.headers},
+        client_ip=request.remote or "",
     )
 
 

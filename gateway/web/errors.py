@@ -19,6 +19,9 @@ from gateway.core.response import Headers
 from gateway.core.sse import event_of
 
 JSON = ("content-type", "application/json")
+SERVER = "inducta-gateway"
+"""What every answer calls the server."""
+
 CODINGS = "gzip, deflate, br, zstd"
 """Content codings in which a request's body may come."""
 

@@ -3,6 +3,10 @@ again.
 
 aiohttp's parser takes more than RFC 9112 lets a server take; what it lets through in error is refused here, before a
 handler sees it. Bodies arrive as they were sent: whoever reads one decodes it, once the sender is known.
+
+Clients cannot use up what others need. A listener has so many connections and no more: for a new one the idle
+connection that was used least recently is closed, or where the oldest are all at work, the new one is refused. A client
+that takes nothing of what was written for it is disconnected after a while, whether its answer is still made or not.
 """
 
 from __future__ import annotations
@@ -10,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
@@ -20,13 +25,12 @@ from aiohttp.web_protocol import RequestPayloadError
 from gateway.core.errors import (
     GatewayError,
     InternalError,
+    Overloaded,
     RequestMalformed,
     TransferCodingUnsupported,
     VersionUnsupported,
 )
-from gateway.web.errors import error_body, error_headers
-
-SERVER = "inducta-gateway"
+from gateway.web.errors import SERVER, error_body, error_headers
 
 _HEAD_MAX = 32 * 1024
 """Bytes of one header: tokens in Authorization are longer than aiohttp's default of 8 KiB allows."""
@@ -49,6 +53,21 @@ _KEEPALIVE_S = 75.0
 _LAST_WRITE_S = 5.0
 """How long clients may take, when everything closes, to read what was written for them already."""
 
+_LOOKED_AT = 100
+"""Connections, of those used least recently, of which one is sought that is idle: a full listener stays quick."""
+
+
+class ClientLimits(NamedTuple):
+    """`connections` at any time; `stalled_s` is how long a client may take nothing of what was written for it, as nginx
+    has it (`send_timeout`)."""
+
+    connections: int
+    stalled_s: float = 60.0
+
+
+ADMIN_CLIENTS = ClientLimits(connections=256)
+"""Of the admin listener: apart from those of clients, so that a flood of these leaves operators and probes in."""
+
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
@@ -58,6 +77,11 @@ class HttpConnection(web.RequestHandler):
     congested = False
     resume: Callable[[], None] | None = None
     new_id: Callable[[], str]
+    stalled_s: float
+    _socket: asyncio.Transport | None = None
+    """The transport until it is closed: aiohttp forgets it before all that was written is sent."""
+    _stall_timer: asyncio.TimerHandle | None = None
+    _unsent = 0
     _chunked_body: web.BaseRequest | None = None
     """The request whose chunked body is coming."""
     _bytes_of_it = 0
@@ -77,15 +101,69 @@ class HttpConnection(web.RequestHandler):
                 self._chunked_body = None
                 content.set_exception(RequestPayloadError("its chunks are mostly framing"))
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a request."""
+        return self._waiter is not None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # only sockets come
+        self._socket = transport
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._socket = None
+        self._stop_stall_timer()
+        super().connection_lost(exc)
+
+    def force_close(self) -> None:
+        super().force_close()
+        self._expect_progress()
+
+    async def start(self) -> None:
+        try:
+            await super().start()
+        finally:
+            self._expect_progress()
+
+    def turn_away(self) -> None:
+        """Refuse the client before it has sent anything."""
+        assert self._socket is not None, "its connection was just made"
+        self._socket.write(_TURNED_AWAY)
+        self.force_close()
+
     def pause_writing(self) -> None:
         self.congested = True
         super().pause_writing()
+        self._expect_progress()
 
     def resume_writing(self) -> None:
         self.congested = False
         super().resume_writing()
+        if self._socket is not None and not self._socket.is_closing():
+            self._stop_stall_timer()
         if self.resume is not None:
             self.resume()
+
+    def _expect_progress(self) -> None:
+        """Disconnect the client unless it takes some of what is written, again and again."""
+        if self._socket is not None and self._stall_timer is None:
+            self._unsent = self._socket.get_write_buffer_size()
+            self._stall_timer = asyncio.get_running_loop().call_later(self.stalled_s, self._check_progress)
+
+    def _check_progress(self) -> None:
+        self._stall_timer = None
+        if self._socket is None:
+            return
+        # While the client is behind, its source is paused and nothing is added.
+        if self._socket.get_write_buffer_size() >= self._unsent:
+            self._socket.abort()
+        else:
+            self._expect_progress()
+
+    def _stop_stall_timer(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
     def handle_error(
         self,
@@ -152,16 +230,35 @@ def _fault_of(message: RawRequestMessage) -> GatewayError | None:
     return None
 
 
-class Listener(web.Server):
-    """Makes a HttpConnection for each connection; a client that leaves cancels its request."""
+def _turned_away() -> bytes:
+    error = Overloaded("The gateway has as many connections as it may. Try again soon.", retry_after_ms=1000)
+    body = error_body(error)
+    headers = [*error_headers(error), ("server", SERVER), ("connection", "close"), ("content-length", str(len(body)))]
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return f"HTTP/1.1 {error.status} Service Unavailable\r\n{lines}\r\n".encode() + body
 
-    def __init__(self, handler: Handler, new_id: Callable[[], str]) -> None:
+
+_TURNED_AWAY = _turned_away()
+
+
+class Listener(web.Server):
+    """Makes a HttpConnection for each connection; a client that leaves cancels its request. `refused` counts the
+    connections that were turned away, and idle ones that were closed for others."""
+
+    def __init__(self, handler: Handler, new_id: Callable[[], str], limits: ClientLimits) -> None:
         super().__init__(self._handle, request_factory=_request, handler_cancellation=True)
+        self.limits = limits
+        self.refused = 0
         self._handler = handler
         self._new_id = new_id
         self._event_loop = asyncio.get_running_loop()
-        self._open: set[web.RequestHandler] = set()
+        self._open: dict[HttpConnection, None] = {}
+        """By their last request, or their beginning: the least recent first."""
         self._empty = asyncio.Event()
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._open)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         assert isinstance(request, _Request), "the factory makes no other"
@@ -169,17 +266,32 @@ class Listener(web.Server):
         if request.fault is not None:
             return connection.refusal(request.fault)
         connection.request_began(request)
+        self._open[connection] = self._open.pop(connection, None)
         return await self._handler(request)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        self._open.add(handler)
+        assert isinstance(handler, HttpConnection), "this listener makes no other"
+        if len(self._open) >= self.limits.connections:
+            self.refused += 1
+            if not self._close_idle():
+                handler.turn_away()
+                return
+        self._open[handler] = None
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
-        self._open.discard(handler)
+        self._open.pop(handler, None)  # type: ignore[call-overload]  # This listener makes no other.
         if not self._open:
             self._empty.set()
+
+    def _close_idle(self) -> bool:
+        for connection in islice(self._open, _LOOKED_AT):
+            if connection.is_idle:
+                connection.force_close()
+                del self._open[connection]
+                return True
+        return False
 
     async def close(self) -> None:
         """Close idle connections at once, the others with what is still to be sent on them."""
@@ -204,4 +316,5 @@ class Listener(web.Server):
             lingering_time=_LINGER_S,
         )
         connection.new_id = self._new_id
+        connection.stalled_s = self.limits.stalled_s
         return connection

@@ -14,15 +14,15 @@ from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
 
-from gateway.core.errors import ClientGone, EncodingUnsupported, RequestMalformed, TooLarge
-from gateway.web.body_memory import BodyMemory, HeldBytes
-from gateway.web.content_coding import (
+from gateway.core.content_coding import (
     CodingDamaged,
     CodingUnknown,
     ContentDecoder,
     DecodedTooLarge,
     codings_of,
 )
+from gateway.core.errors import ClientGone, EncodingUnsupported, RequestMalformed, TooLarge
+from gateway.web.body_memory import BodyMemory, HeldBytes
 from gateway.web.disk_spool import DiskSpool
 from gateway.web.errors import CODINGS
 

@@ -13,8 +13,8 @@ from gateway.core.endpoints import Dialect
 from gateway.core.errors import ClientGone, GatewayError, RequestMalformed, ShuttingDown, UpgradeRequired
 from gateway.core.response import Headers
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.web.errors import error_body, error_event, error_headers
-from gateway.web.http_connection import SERVER, HttpConnection
+from gateway.web.errors import SERVER, error_body, error_event, error_headers
+from gateway.web.http_connection import HttpConnection
 
 _COMMENT = b": keep-alive\n"
 """Without a blank line, which some clients take for the end of an event; so it may only stand between two events."""

@@ -12,7 +12,7 @@ import yaml
 
 from deploy import values_schema
 from tests.deploy.load import configuration
-from tests.deploy.processes import NPM, ROOT, Json, gateway, gateway_command, outcome, run, tool
+from tests.deploy.processes import NPM, ROOT, Json, gateway, gateway_command, outcome, run, running, tool
 
 CHART = ROOT / "helm" / "inducta-gateway"
 KUBERNETES = "1.33.0"
@@ -249,3 +249,28 @@ async def test_the_rules_link_to_where_the_runbooks_are_served() -> None:
     alerts = [each for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each]
     assert alerts
     assert {each["annotations"]["runbook_url"].partition("#")[0] for each in alerts} == {where}
+
+
+async def test_no_password_is_an_argument() -> None:
+    resources = await rendered()
+    pods = [each["spec"]["template"]["spec"] for each in resources if each["kind"] in {"Deployment", "StatefulSet"}]
+    arguments = [each.get("command", []) + each.get("args", []) for pod in pods for each in pod["containers"]]
+    assert "$(REDIS_PASSWORD)" not in json.dumps(arguments)
+
+
+async def test_the_bundled_redis_asks_for_its_password(tmp_path: Path) -> None:
+    (started,) = one(await rendered(), "StatefulSet", "gateway-redis")["spec"]["template"]["spec"]["containers"]
+    script = started["args"][0].replace("--dir /data", f"--dir {tmp_path} --port 0 --unixsocket {tmp_path}/redis.sock")
+    async with running(*started["command"], script, env={"REDIS_PASSWORD": "of-this-test"}) as server:
+        await server.line(lambda line: "Ready to accept connections" in line)
+        ask = ("redis-cli", "-s", f"{tmp_path}/redis.sock", "ping")
+        assert "NOAUTH" in (await outcome(*ask))[1]
+        assert "PONG" in (await outcome(*ask, env={"REDISCLI_AUTH": "of-this-test"}))[1]
+
+
+async def test_policies_guard_the_admin_listener_and_redis_unless_they_are_switched_off() -> None:
+    resources = await rendered()
+    assert one(resources, "NetworkPolicy")["spec"]["ingress"][1]["from"]
+    (rule,) = one(resources, "NetworkPolicy", "gateway-redis")["spec"]["ingress"]
+    assert rule["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "gateway"
+    assert not [each for each in await rendered("networkPolicy.enabled=false") if each["kind"] == "NetworkPolicy"]

@@ -121,7 +121,7 @@ async def test_a_reload_of_many_keys_does_not_hold_the_event_loop(tmp_path: Path
     path = written(tmp_path, config)
     settings = load(path, os.environ).settings
     gateway = Gateway(settings, Log(lambda line: None))
-    reloading = asyncio.ensure_future(Reloader(path, gateway, Log(lambda line: None), settings).reload())
+    reloading = asyncio.ensure_future(Reloader(path, gateway, Log(lambda line: None), settings).reload("a test"))
     turns_s, before = [], time.thread_time()
     async with asyncio.timeout(6 * PATIENCE_S):
         while not reloading.done():

@@ -22,6 +22,7 @@ from tests.apis import (
     RESPONSES,
     SPEAKING,
     SPEECH,
+    TEXT,
     Api,
     name_of,
 )
@@ -29,6 +30,9 @@ from tests.whole_gateway import KEY, MODEL, Json, whole_gateway
 
 INPUT = 6
 """Tokens of each API's smallest request, as the demo upstream counts them."""
+
+UNITS = {"rerank": Usage(searches=1), "images": Usage(images=1), "speech": Usage(characters=len(TEXT))}
+"""What a request asks for by the piece, which is charged where the answer reports nothing."""
 
 REPORTED: dict[str, tuple[int, int]] = {
     "embeddings": (INPUT, 0),
@@ -219,10 +223,22 @@ async def test_embeddings_that_report_nothing_are_estimated_by_their_input_alone
 async def test_what_reports_no_tokens_elsewhere_is_charged_none(api: Api) -> None:
     async with DemoUpstream(DemoScript(usage="never")) as upstream, whole_gateway(upstream.base_url) as gateway:
         assert (await api.ask(gateway)).status == 200
-        assert (await gateway.ended()).usage == Usage(images=1 if api is IMAGES else 0)
+        assert (await gateway.ended()).usage == UNITS.get(api.name, Usage())
         row = await gateway.ledger()
         assert (row.requests, row.input, row.output) == (1, 0, 0)
         assert gateway.lines[-1]["usage_source"] == "reported"
+
+
+async def test_units_that_no_answer_shows_are_charged_as_they_were_asked_for() -> None:
+    price = {"million_characters": 15, "image": "0.04", "search": "0.002"}
+    asked = ((SPEECH, {"input": "é" * 1_000}, 15_000), (IMAGES, {"n": 3}, 120_000), (RERANK, {}, 2_000))
+    async with (
+        DemoUpstream(DemoScript(body="\x00\x01 no JSON")) as upstream,
+        whole_gateway(upstream.base_url, model={"price": price}) as gateway,
+    ):
+        for api, fields, cost in asked:
+            assert (await api.ask(gateway, **fields)).status == 200
+            assert (await gateway.ended()).cost == cost
 
 
 @pytest.mark.parametrize("size", [1_024, 3_000_000])

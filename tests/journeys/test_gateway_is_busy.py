@@ -37,7 +37,7 @@ def settings(redis: RedisServer, folder: Path, on_outage: str) -> Json:
 
 
 def journals(folder: Path) -> list[Path]:
-    return list(folder.iterdir())
+    return [path for path in folder.iterdir() if path.name != "journal.key"]
 
 
 async def statuses_of(url: str, requests: int) -> Counter[int]:

@@ -226,4 +226,4 @@ async def _standing(session: aiohttp.ClientSession, gateway: GatewayProcess, met
 
 
 def _listed(folder: Path) -> list[Path]:
-    return list(folder.iterdir())
+    return [path for path in folder.iterdir() if path.name != "journal.key"]

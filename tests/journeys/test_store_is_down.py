@@ -30,7 +30,7 @@ def store(redis: RedisServer, folder: Path, **changes: str) -> Json:
 
 
 def journals(folder: Path) -> list[Path]:
-    return list(folder.iterdir())
+    return [path for path in folder.iterdir() if path.name != "journal.key"]
 
 
 async def until_ready(gateway: WholeGateway) -> None:

@@ -115,17 +115,38 @@ async def test_usage_before_the_last_chunk_counts_and_the_last_one_of_several(fi
         assert reply.body == content("a") + content("b") + finish(usage=usage(3, 2)) + DONE
 
 
+PAGE = "<html>\n\nupstream overloaded\n\n</html>\n" * 200
+
+
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
-@pytest.mark.parametrize(
-    "body", ["Internal Server Error", "<html>\n\nupstream overloaded\n\n</html>\n" * 200, "", ": hm\n\n"]
-)
+@pytest.mark.parametrize("body", ["Internal Server Error", PAGE, "\ufeff" + PAGE])
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 @pytest.mark.parametrize("api", SPEAKING, ids=name_of)
-async def test_bare_text_in_place_of_a_stream_is_free_and_a_failure(api: Api, body: str, framing: Any) -> None:
+async def test_bare_text_in_place_of_an_answer_is_estimated_and_a_failure(
+    api: Api, stream: bool, body: str, framing: Any
+) -> None:
     async with (
         DemoUpstream(DemoScript(body=body, framing=framing)) as upstream,
         whole_gateway(upstream.base_url) as gateway,
     ):
-        reply = await api.ask(gateway, stream=True)
+        reply = await api.ask(gateway, stream=stream)
+        assert (reply.status, reply.body.decode()) == (200, body)
+        exchange = await gateway.ended()
+        assert exchange.tally is not None
+        assert exchange.tally.failed
+        row = await gateway.ledger()
+        assert row.requests == 1
+        assert row.estimated == row.input + row.output
+        assert row.input == exchange.estimated_input > 0
+        assert len(body) // 6 < row.output < len(body) // 3
+
+
+@pytest.mark.parametrize("body", ["", ": hm\n\n"])
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("api", SPEAKING, ids=name_of)
+async def test_an_answer_with_nothing_in_it_is_free_and_a_failure(api: Api, stream: bool, body: str) -> None:
+    async with DemoUpstream(DemoScript(body=body)) as upstream, whole_gateway(upstream.base_url) as gateway:
+        reply = await api.ask(gateway, stream=stream)
         assert (reply.status, reply.body.decode()) == (200, body)
         await _assert_free_and_a_failure(gateway)
 
@@ -133,17 +154,15 @@ async def test_bare_text_in_place_of_a_stream_is_free_and_a_failure(api: Api, bo
 @pytest.mark.parametrize(
     "body",
     [
-        "Internal Server Error",
-        "<html>upstream overloaded</html>" * 200,
         '{"error": {"message": "overloaded", "code": 502}}',
+        '[{"error": {"message": "overloaded", "code": 503, "status": "UNAVAILABLE"}}]',
         '{"type": "error", "error": {"type": "overloaded_error", "message": "overloaded"}}',
         '{"id": "resp_1", "status": "failed", "error": {"code": "server_error"}, "usage": null}',
-        '["overloaded"]',
-        "",
+        '{"error": {"code": 502, "message": "overloaded"}, "request_id": "r',
     ],
 )
 @pytest.mark.parametrize("api", SPEAKING, ids=name_of)
-async def test_an_error_told_with_status_200_is_free_and_a_failure(api: Api, body: str) -> None:
+async def test_an_error_reported_with_status_200_is_free_and_a_failure(api: Api, body: str) -> None:
     async with DemoUpstream(DemoScript(body=body)) as upstream, whole_gateway(upstream.base_url) as gateway:
         reply = await api.ask(gateway)
         assert (reply.status, reply.body.decode()) == (200, body)
@@ -156,6 +175,67 @@ async def _assert_free_and_a_failure(gateway: WholeGateway) -> None:
     assert exchange.tally.failed
     assert exchange.usage is None
     assert (await gateway.ledger()).requests == 0
+
+
+ANSWER = (
+    '{"id": "c", "choices": [{"index": 0, "message": {"role": "assistant", "content": "Two moons."},'
+    ' "finish_reason": "stop"}], "usage": {"prompt_tokens": 31, "completion_tokens": 17, "total_tokens": 48}}'
+)
+NATIVE = (
+    '{"model": "m", "message": {"content": "Two"}, "done": false}\n'
+    '{"model": "m", "message": {"content": ""}, "done": true, "prompt_eval_count": 31, "eval_count": 17}\n'
+)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/html", "text/plain", "application/octet-stream"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        ANSWER,
+        "\ufeff" + ANSWER,
+        "\n\n  " + ANSWER + "\n",
+        ANSWER[:-1] + ",}",
+        ANSWER.replace('"stop"}]', '"stop",}]'),
+        ANSWER + "\n<!-- served by edge-7 -->",
+        ANSWER.replace("Two moons.", "Two\tmoons\\ud83d"),
+        ANSWER.replace('"index": 0', '"index": NaN'),
+        f"// comment\n{ANSWER}",
+        f"[{ANSWER}]",
+        NATIVE,
+        STREAM.decode().replace('"prompt_tokens": 3', '"prompt_tokens": 31'),
+    ],
+    ids=range(12),
+)
+async def test_usage_is_read_whatever_is_odd_about_an_answer(body: str, content_type: str) -> None:
+    script = DemoScript(body=body, headers={"content-type": content_type})
+    async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url) as gateway:
+        reply = await gateway.chat()
+        assert (reply.status, reply.body.decode()) == (200, body)
+        exchange = await gateway.ended()
+        assert exchange.failure is None
+        assert exchange.usage in (Usage(31, 17), Usage(3, 2))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        ANSWER[: ANSWER.index('"usage"')],
+        ANSWER[: ANSWER.index(', "usage"')] + "}",
+        '{"model": "m", "message": {"content": "Two moons."}, "done": false}\n' * 2,
+        "data: " + ANSWER[: ANSWER.index(', "usage"')].replace("message", "delta") + "}\n\n",
+        '"Two moons, Phobos and Deimos."',
+        "Two moons, Phobos and Deimos.",
+    ],
+    ids=["cut", "no usage", "lines", "events", "a JSON text", "bare text"],
+)
+async def test_where_no_usage_is_found_what_was_delivered_is_estimated(body: str) -> None:
+    async with DemoUpstream(DemoScript(body=body)) as upstream, whole_gateway(upstream.base_url) as gateway:
+        reply = await gateway.chat()
+        assert (reply.status, reply.body.decode()) == (200, body)
+        usage = (await gateway.ended()).usage
+        assert usage is not None
+        assert (usage.source, usage.input > 0) == ("estimated", True)
+        assert (await gateway.ledger()).estimated == usage.total
 
 
 async def test_an_answer_that_says_that_it_has_no_error_is_charged() -> None:

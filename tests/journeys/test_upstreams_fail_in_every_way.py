@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -19,13 +20,12 @@ import aiohttp
 import pytest
 
 from gateway.core.errors import ClientGone
-from gateway.core.estimate import OUTPUT_AT_FIRST
+from gateway.core.estimate import TOKENS_PER_SECOND_AT_FIRST
 from gateway.core.exchange import Exchange
 from gateway.core.usage import Usage, UsageSource
 from gateway.demo import DemoScript, DemoUpstream
 from gateway.demo.plan import texts
 from gateway.demo.truth import ServedRequest
-from gateway.stages.admit import MOST_WITHOUT_CAP
 from gateway.store.contract import UsageQuery
 from tests.whole_gateway import Json, LiveStream, Reply, WholeGateway, chat_body, key_settings, whole_gateway
 
@@ -114,6 +114,9 @@ class Case:
     plan: Plan
     seen: Reply | None
     exchange: Exchange
+    fastest: float
+    """Tokens a second that any whole answer had at most."""
+
     served: list[ServedRequest] = field(default_factory=list)
 
     @property
@@ -252,6 +255,14 @@ def _check(case: Case) -> str:
     return _check_cut(case)
 
 
+def _speed(exchange: Exchange) -> float:
+    """Tokens a second, as an estimator learns them."""
+    usage = exchange.usage
+    if usage is None or not exchange.whole or not exchange.upstream_seconds:
+        return 0.0
+    return usage.output / exchange.upstream_seconds
+
+
 def _check_left(case: Case) -> str:
     """It pays for its prompt, and for no more than what its upstream made of it."""
     usage, last = case.usage, case.last
@@ -263,10 +274,18 @@ def _check_left(case: Case) -> str:
         assert last.prompt_tokens in {0, usage.input}
         assert usage.output <= last.completion_tokens
     else:
-        # A plain answer shows nothing of what was made meanwhile: that is estimated by the time.
-        most = _most_estimated(last) if last else 0
-        assert usage.output <= (most if case.plan.stream else max(most, MOST_WITHOUT_CAP * OUTPUT_AT_FIRST))
+        assert usage.output <= max(_most_estimated(last) if last else 0, _most_made_meanwhile(case))
     return "left" if case.left else "left too late"
+
+
+def _most_made_meanwhile(case: Case) -> int:
+    """A plain answer shows nothing of what was made until its client left: that is estimated by the time, at no more
+    than the fastest speed that was seen, and never above what was reserved."""
+    if case.plan.stream:
+        return 0
+    reservation = case.exchange.reservation
+    assert reservation is not None
+    return min(reservation.granted, math.ceil(case.fastest * case.exchange.upstream_seconds))
 
 
 def _check_failed(case: Case) -> str:
@@ -426,11 +445,12 @@ async def test_the_ledger_agrees_with_the_upstreams_and_no_client_sees_an_answer
             await upstream.truth.quiet()
 
         plans = {plan.id: plan for plan in _plans()}
+        fastest = max(TOKENS_PER_SECOND_AT_FIRST, *map(_speed, exchanges))
         cases: dict[str, Case] = {}
         for exchange in exchanges:
             name = exchange.request.request_id
             assert name not in cases
-            cases[name] = Case(plans[name], seen[name], exchange)
+            cases[name] = Case(plans[name], seen[name], exchange, fastest)
         assert {name for name, reply in seen.items() if reply is not None} <= set(cases)
         for served in sorted((one for up in upstreams for one in up.truth.requests), key=lambda one: one.began_at):
             cases[served.header("x-request-id") or ""].served.append(served)

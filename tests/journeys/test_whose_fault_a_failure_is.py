@@ -96,6 +96,57 @@ async def test_a_key_that_the_provider_rejects_is_not_the_callers(status: int, b
         assert "retry-after" not in reply.headers
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (401, '{"error":{"message":"Incorrect API key provided","code":"invalid_api_key"}}'),
+        (401, '{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}'),
+        (400, '{"error":{"code":400,"status":"INVALID_ARGUMENT","details":[{"reason":"API_KEY_INVALID"}]}}'),
+        (403, '{"message":"The security token included in the request is invalid."}'),
+        (401, "<html><h1>401 Authorization Required</h1></html>"),
+    ],
+    ids=["OpenAI", "Anthropic", "Google", "Amazon", "a proxy"],
+)
+async def test_while_the_gateways_key_is_rejected_every_caller_is_told_so(status: int, body: str) -> None:
+    """However often it is asked: a 503 would let clients try again, and hide from operators what is the matter."""
+    script = DemoScript(status=status, body=body)
+    async with (
+        DemoUpstream(script) as upstream,
+        whole_gateway(upstream.base_url, teams=TEAMS, admin=ADMIN) as gateway,
+    ):
+        for key in (KEY, OPS_KEY) * (2 * FAILURES_IN_A_ROW):
+            reply = await gateway.chat(key=key)
+            assert (reply.status, reply.error["code"]) == (502, "upstream_auth_failed")
+            assert (reply.headers["x-should-retry"], "retry-after" in reply.headers) == ("false", False)
+            await gateway.ended()
+            assert gateway.lines[-1]["blame"] == "upstream"
+        assert upstream.truth.total.requests < 2 * 2 * FAILURES_IN_A_ROW
+        assert (await circuit_of(gateway))["why"].keys() == {"upstream_auth_failed"}
+        assert (await gateway.ledger()).requests == 0
+
+
+async def test_a_key_without_a_right_to_one_model_leaves_the_others_and_the_other_route_alone() -> None:
+    """A 403 for one model opens the circuit of that model there; another model of the same upstream is served, and
+    where there is another route, it takes over."""
+    denied = '{"error":{"message":"no access to this model","code":"permission_denied"}}'
+    models = {
+        MODEL: {"routes": [{"upstream": "up1"}, {"upstream": "up2", "priority": 2}]},
+        "other": {"routes": [{"upstream": "up1"}]},
+    }
+    async with (
+        DemoUpstream(DemoScript(status=403, body=denied)) as strict,
+        DemoUpstream(DemoScript(chunks=1)) as spare,
+        whole_gateway(strict.base_url, spare.base_url, models=models, teams=TEAMS) as gateway,
+    ):
+        statuses = [(await gateway.chat()).status for _ in range(FAILURES_IN_A_ROW + 3)]
+        assert statuses == [502] * FAILURES_IN_A_ROW + [200] * 3
+        strict.script = DemoScript(chunks=1)
+        assert (await gateway.chat(model="other")).status == 200
+        assert (await gateway.chat(model="other", key=OPS_KEY)).status == 200
+        assert (await gateway.chat(key=OPS_KEY)).status == 200
+        assert strict.truth.total.requests == FAILURES_IN_A_ROW + 3
+
+
 async def test_errors_that_one_key_gets_do_not_take_the_upstream_away_from_another() -> None:
     async with hand_upstream() as upstream, whole_gateway(upstream.base_url, teams=TEAMS, admin=ADMIN) as gateway:
         for _ in range(FAILURES_IN_A_ROW):

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.circuit import FAILURES_IN_A_ROW
 from gateway.demo import DemoScript, DemoUpstream
 from tests.gateway_process import GatewayProcess
 from tests.hand_upstream import DONE, HandUpstream, Turn, content, event, finish, hand_upstream, usage
 from tests.raw_client import RawClient, http_chat, raw_client
 from tests.redis_servers import RedisServer, redis_server
-from tests.whole_gateway import MODEL, PATIENCE_S, Json
+from tests.whole_gateway import MODEL, PATIENCE_S, Json, chat_body
 from tests.workers import alive, chats, look, metric, pids, shared, until, workers_process, write
 
 NOWHERE = "http://127.0.0.1:1/v1"
@@ -70,6 +71,26 @@ async def test_operators_find_one_gateway(redis: RedisServer, tmp_path: Path) ->
             assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer")
             assert (await look(gateway, "/admin/v1/usage", method="DELETE")).headers["allow"] == "GET"
             assert (await look(gateway, "/nothing")).status == 404
+
+
+async def test_a_circuit_that_one_worker_has_opened_is_shown_whichever_worker_is_asked(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    """A connection stays with its worker, so that only this one sees the failures that come over it."""
+    async with DemoUpstream(DemoScript(status=500)) as upstream:
+        config = shared(upstream.base_url, redis, tmp_path)
+        async with workers_process(config, tmp_path) as gateway:
+            async with raw_client(gateway.port) as client:
+                for _ in range(FAILURES_IN_A_ROW):
+                    client.send(http_chat(json.dumps(chat_body()).encode()))
+                    assert (await client.answer()).status == 500
+            await gateway.times("request", FAILURES_IN_A_ROW)
+            (worker,) = {line["worker"] for line in gateway.lines if line["event"] == "request"}
+            for _ in range(4):
+                (seen,) = (await look(gateway, "/admin/v1/upstreams")).json["data"]
+                (circuit,) = seen["circuits"]
+                assert (seen["up"], circuit["state"], circuit["workers"]) == (False, "open", [worker])
+                assert circuit["why"] == {"500": FAILURES_IN_A_ROW}
 
 
 async def test_a_new_configuration_reaches_every_worker_whoever_asks_for_it(redis: RedisServer, tmp_path: Path) -> None:

@@ -12,65 +12,36 @@ from typing import Any
 
 import pytest
 
+from gateway.core.endpoints import ENDPOINTS
 from gateway.core.refusals import Fault, fault_of
 from gateway.core.sse import EventSplitter, data_of
 from gateway.core.upstream_json import fault_of_body, object_of, reported_fault
-from gateway.core.usage import Usage
 from gateway.core.usage_reading import UsageReader
 from gateway.core.usage_tables import (
-    CHAT_USAGE,
-    EMBEDDINGS_USAGE,
     GEMINI_EMBEDDINGS_USAGE,
     GEMINI_USAGE,
-    IMAGES_USAGE,
-    MESSAGES_USAGE,
-    MODERATIONS_USAGE,
     NO_USAGE,
     RERANK_USAGE,
     RESPONSES_USAGE,
-    SPEECH_USAGE,
-    TRANSCRIPTIONS_USAGE,
     UsageTable,
 )
-
-HERE = Path(__file__).resolve().parent
-REAL = HERE.parents[2] / "shared" / "recorded"
-STREAMS = HERE.parents[2] / "shared" / "sse"
+from tests.recorded.recordings import HERE, SHARED, Recording, index, recordings
 
 TABLES = {
-    "/v1/chat/completions": CHAT_USAGE,
-    "/v1/completions": CHAT_USAGE,
-    "/v1/responses": RESPONSES_USAGE,
     "/v1/responses/compact": RESPONSES_USAGE,
     "/v1/responses/input_tokens": NO_USAGE,
-    "/v1/messages": MESSAGES_USAGE,
     "/v1/messages/count_tokens": NO_USAGE,
-    "/v1/embeddings": EMBEDDINGS_USAGE,
-    "/v1/rerank": RERANK_USAGE,
     "/v2/rerank": RERANK_USAGE,
     "/v1/score": RERANK_USAGE,
-    "/v1/moderations": MODERATIONS_USAGE,
-    "/v1/images/generations": IMAGES_USAGE,
-    "/v1/images/edits": IMAGES_USAGE,
-    "/v1/audio/transcriptions": TRANSCRIPTIONS_USAGE,
-    "/v1/audio/translations": TRANSCRIPTIONS_USAGE,
-    "/v1/audio/speech": SPEECH_USAGE,
     "/v1beta/models/{model}:generateContent": GEMINI_USAGE,
     "/v1beta/models/{model}:streamGenerateContent": GEMINI_USAGE,
     "/v1beta/models/{model}:embedContent": GEMINI_EMBEDDINGS_USAGE,
     "/v1beta/models/{model}:countTokens": NO_USAGE,
-}
-APIS = {"chat": CHAT_USAGE, "legacy": CHAT_USAGE, "responses": RESPONSES_USAGE, "messages": MESSAGES_USAGE}
+} | {path: row.usage for path, row in ENDPOINTS.items()}
+"""Of the endpoints that are served, and of those whose answers can be read without that."""
 
 
-def entries(folder: Path) -> list[Any]:
-    """The entries of a folder's index, as parameters; none where there is no folder."""
-    if not folder.is_dir():
-        return [
-            pytest.param({}, id="none", marks=pytest.mark.skip(reason=f"there is no {folder.name} beside the project"))
-        ]
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    return [pytest.param(entry, id=entry["file"]) for entry in index]
+ANSWERS = [each for each in recordings() if each.usage and each.status == 200]
 
 
 def texts(path: Path) -> Iterator[bytes]:
@@ -120,45 +91,22 @@ def decoded(text: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-@pytest.mark.parametrize("entry", entries(HERE))
-def test_an_answer_is_read(entry: dict[str, Any]) -> None:
+@pytest.mark.parametrize("recording", ANSWERS, ids=lambda each: each.name)
+def test_an_answer_is_read(recording: Recording) -> None:
+    for reader in readers(TABLES[recording.endpoint], recording.file):
+        assert {name: getattr(reader.usage, name) for name in recording.usage} == recording.usage
+        assert recording.reported in (None, reader.reported)
+
+
+@pytest.mark.parametrize("entry", index(HERE), ids=lambda entry: entry["file"])
+def test_whose_fault_a_failure_is(entry: dict[str, Any]) -> None:
     path = HERE / "answers" / entry["file"]
     assert fault_in(entry["status"], path) == fault_as_relayed(entry["status"], path) == entry.get("fault")
-    if "usage" in entry:
-        for reader in readers(TABLES[entry["endpoint"]], path):
-            assert reader.usage == Usage(**entry["usage"])
-            assert reader.reported is entry.get("reported", True)
 
 
-@pytest.mark.parametrize("entry", entries(REAL))
-def test_a_recorded_answer_is_read(entry: dict[str, Any]) -> None:
-    if entry["status"] != 200:
-        return
-    expected = entry["expected"]
-    for reader in readers(TABLES[entry["endpoint"]], REAL / entry["file"]):
-        usage = reader.usage
-        read = {
-            **{name: getattr(usage, name) for name in expected if hasattr(usage, name)},
-            "cache_write_5m": usage.cache_write,
-            "units": {
-                name: count
-                for name, count in (
-                    ("images", usage.images),
-                    ("searches", usage.searches),
-                    ("seconds", usage.audio_ms / 1000),
-                )
-                if count
-            },
-        }
-        assert {name: read[name] for name, value in expected.items() if value is not None} == {
-            name: value for name, value in expected.items() if value is not None
-        }
-        assert entry["reported"] in (None, reader.reported)
-
-
-@pytest.mark.parametrize("entry", entries(REAL))
+@pytest.mark.parametrize("entry", index(SHARED / "recorded"), ids=lambda entry: entry["file"])
 def test_whose_fault_a_recorded_failure_is(entry: dict[str, Any]) -> None:
-    fault = fault_in(entry["status"], REAL / entry["file"])
+    fault = fault_in(entry["status"], SHARED / "recorded" / entry["file"])
     if entry["caller_fault"] is not None:
         assert (fault is Fault.CALLER) is entry["caller_fault"]
         assert fault not in (None, Fault.UNKNOWN)
@@ -166,18 +114,3 @@ def test_whose_fault_a_recorded_failure_is(entry: dict[str, Any]) -> None:
         assert fault is None
     if entry["client_status"] is not None and entry["client_status"] != entry["status"]:
         assert (fault, entry["client_status"]) == (Fault.CREDENTIALS, 502)
-
-
-@pytest.mark.parametrize("entry", entries(STREAMS))
-def test_the_usage_of_a_recorded_stream_is_all_read(entry: dict[str, Any]) -> None:
-    report = entry["usage"]
-    for reader in readers(APIS[entry["api"]], STREAMS / entry["file"]):
-        assert reader.reported is (report is not None)
-        if report is None:
-            continue
-        entered = report.get("prompt_tokens", report.get("input_tokens"))
-        entered += report.get("cache_read_input_tokens", 0) + report.get("cache_creation_input_tokens", 0)
-        output = report.get("completion_tokens", report.get("output_tokens"))
-        assert reader.usage.input == entered
-        assert reader.usage.total == report.get("total_tokens", entered + output)
-        assert reader.usage.output >= output

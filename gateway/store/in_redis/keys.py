@@ -74,6 +74,10 @@ class StoreKeys:
         """Of the set of teams that the ledger knows."""
         return f"{self._at(ORGANISATION)}:teams"
 
+    def journal_key(self) -> str:
+        """Of the key that signs the journals of every gateway."""
+        return f"{self._at(ORGANISATION)}:journal-key"
+
     def closed(self) -> str:
         """Of the days until which the ledger of all teams is closed, or is being closed."""
         return f"{self._prefix}:{LEDGER_SCHEMA}:{{{ORGANISATION}}}:closed"

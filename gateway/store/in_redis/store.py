@@ -32,6 +32,9 @@ from gateway.store.in_redis.settlement import Closings, JournalPosition, Renewal
 from gateway.store.in_redis.uncertain_calls import UncertainCalls
 from gateway.store.ledger import USERS_MAX
 
+JOURNAL_KEY_LIFE_S = 400 * 86_400
+"""From each start of a gateway on: longer than any journal is left behind."""
+
 
 class RedisOptions(msgspec.Struct, frozen=True):
     """`process` is this gateway's name in the store: no two that live at the same time may share it."""
@@ -76,6 +79,7 @@ class RedisStore:
         self._records = RecordLifetimes()
         keys = StoreKeys(options.prefix)
         self._teams = keys.teams()
+        self._journal_key = keys.journal_key()
         timing = Timing(slack_ms=round(options.timeout_s * 1000), step_ms=options.hold_ttl_ms // HOLD_STEPS)
         arguments = ScriptArguments(keys, zone, options.process, self._servers.by_slot)
         uncertain = UncertainCalls(self._tasks, options.timeout_s)
@@ -129,6 +133,14 @@ class RedisStore:
         reservation = self._in_doubt.pop(settlement.id, None)
         if reservation is not None:
             self._records.end(reservation.at_ms)
+
+    async def journal_key(self, proposal: bytes) -> bytes:
+        """The key that signs journals: the proposal, where there was none yet."""
+        name, ask = self._journal_key, self.client.background.ask
+        await ask(name, ("SET", name, proposal.hex(), "NX"))
+        await ask(name, ("EXPIRE", name, str(JOURNAL_KEY_LIFE_S)))
+        kept: bytes = await ask(name, ("GET", name))
+        return bytes.fromhex(kept.decode())
 
     async def renew(self, ids: Sequence[str]) -> None:
         await self._renewals.renew([self._open[name] for name in ids if name in self._open])

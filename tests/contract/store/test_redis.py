@@ -509,3 +509,13 @@ def test_a_storm_of_processes_is_admitted_exactly_as_far_as_the_limit_goes(redis
     for process in processes:
         process.join()
     assert sum(counts) == 50, counts
+
+
+async def test_all_gateways_sign_journals_with_the_key_of_the_first(redis: RedisServer, store: RedisStore) -> None:
+    other = RedisStore(redis_options(redis.url, "other"), UTC)
+    assert await store.journal_key(b"1" * 32) == b"1" * 32
+    assert await other.journal_key(b"2" * 32) == b"1" * 32
+    with contextlib.closing(redis.client()) as client:
+        [name] = client.keys("*:journal-key")
+        assert client.ttl(name) > 399 * 86_400
+    await other.close()

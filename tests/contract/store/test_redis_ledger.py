@@ -1,8 +1,4 @@
-"""The two schemas of the ledger on one Redis: an older gateway and a new one at the same time, an upgrade, a rollback.
-
-`first_schema/settle.txt` is the script of the older one as it sends it. `OlderGateway` gives it the arguments that the
-older one gives, and reads the ledger as it does.
-"""
+"""The two schemas of the ledger on one Redis: an older gateway and a new one at one time, an upgrade, a rollback."""
 
 from __future__ import annotations
 
@@ -10,8 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from itertools import count
-from pathlib import Path
-from struct import pack, unpack
+from struct import pack
 
 import pytest
 
@@ -21,47 +16,13 @@ from gateway.store.contract import UsageQuery, UsageRow
 from gateway.store.in_redis import RedisStore
 from tests.contract.store.asking import bill
 from tests.contract.store.keepers import UTC, redis_options
+from tests.contract.store.older_gateway import DAY_MS, OlderGateway
 from tests.redis_servers import RedisServer
 
-SCRIPT = Path(__file__).with_name("first_schema").joinpath("settle.txt").read_text(encoding="utf-8")
 AT_MS = 1_793_880_000_000
-DAY_MS = 86_400_000
 LEDGER = "gw:1:{t/red}:l:2026-11-05"
 
 _numbers = count()
-
-
-class OlderGateway:
-    def __init__(self, redis: RedisServer, process: str) -> None:
-        self._redis = redis
-        self._process = process
-
-    def settle(self, settlement: Settlement) -> None:
-        entry = settlement.entry
-        assert entry is not None
-        usage = entry.usage
-        figures = (1, usage.input, usage.cached_input, usage.output, usage.reasoning, 0, entry.cost)
-        keys = (
-            f"gw:1:{{o}}:r:{self._process}:{settlement.at_ms // 1000}",
-            f"gw:1:{{t/{entry.team}}}:l:{entry.day}",
-            f"gw:1:{{t/{entry.team}}}:days",
-            f"gw:1:{{o}}:j:{self._process}",
-        )
-        numbers = pack("<11d", 10_000, 0, 400 * DAY_MS, 400 * DAY_MS, *figures)
-        with contextlib.closing(self._redis.client()) as client:
-            client.sadd("gw:1:{o}:teams", entry.team)
-            names = (settlement.id, 7 * DAY_MS, f"{entry.key}|{entry.model}", entry.day)
-            client.eval(SCRIPT, len(keys), *keys, *names, numbers)
-
-    def usage(self) -> dict[str, tuple[float, ...]]:
-        """Figures by team, day, key and model."""
-        rows: dict[str, tuple[float, ...]] = {}
-        with contextlib.closing(self._redis.client()) as client:
-            for team in sorted(client.smembers("gw:1:{o}:teams")):
-                for day in client.zrange(b"gw:1:{t/%b}:days" % team, 0, -1):
-                    for field, figures in client.hgetall(b"gw:1:{t/%b}:l:%b" % (team, day)).items():
-                        rows[f"{team.decode()}|{day.decode()}|{field.decode()}"] = unpack("<7d", figures)
-        return rows
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -79,7 +82,14 @@ async def test_a_gateway_that_drains_says_so_and_no_more() -> None:
     assert await draining.readiness_problems() == ["draining"]
 
 
-@pytest.mark.parametrize("request_", [AdminRequest("GET", "/admin/v1/usage"), AdminRequest("POST", "/admin/v1/reload")])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        AdminRequest("GET", "/admin/v1/usage"),
+        AdminRequest("POST", "/admin/v1/reload"),
+        AdminRequest("GET", "/admin/v1/upstreams"),
+    ],
+)
 async def test_what_no_worker_can_answer_is_to_be_tried_again(request_: AdminRequest) -> None:
     with pytest.raises(NoWorker, match="No worker answers"):
         await Supervisor({}).aggregator.admin_api(request_)
@@ -94,6 +104,64 @@ async def test_a_reload_that_one_worker_does_not_answer_is_not_reported_as_done(
     divided = Supervisor({1: response(200, b"accepted"), 2: None}).aggregator
     with pytest.raises(NoWorker, match="Worker 2 does not answer"):
         await divided.admin_api(AdminRequest("POST", "/admin/v1/reload"))
+
+
+def upstreams(*circuits: dict[str, Any], up: bool = True, in_flight: int = 0) -> bytes:
+    data = [{"name": "spare", "up": up, "in_flight": in_flight, "models": ["m"], "circuits": list(circuits)}]
+    return response(200, json.dumps({"data": data, "next": None}).encode())
+
+
+def circuit(state: str, **fields: Any) -> dict[str, Any]:
+    usual = {"key": None, "share": 1.0, "wait_s": 0.0, "next_try_at": None, "opened_at": None, "why": {}, "cooling": []}
+    return {"model": "m", "state": state, **usual, **fields}
+
+
+async def shown(replies: Replies) -> list[dict[str, Any]]:
+    answer = await Supervisor(replies).aggregator.admin_api(AdminRequest("GET", "/admin/v1/upstreams"))
+    found: list[dict[str, Any]] = json.loads(answer.body)["data"]
+    return found
+
+
+async def test_a_circuit_that_is_open_in_one_worker_is_shown_with_its_number() -> None:
+    opened = circuit("open", share=0.0, wait_s=3.0, opened_at="T1", next_try_at="T4", why={"500": 5})
+    (seen,) = await shown(
+        {1: upstreams(circuit("closed"), in_flight=2), 2: None, 3: upstreams(opened, up=False, in_flight=3)}
+    )
+    assert (seen["up"], seen["in_flight"]) == (False, 5)
+    assert seen["circuits"] == [circuit("closed") | {"workers": [1]}, opened | {"workers": [3]}]
+
+
+async def test_circuits_in_the_same_state_are_one_entry() -> None:
+    first = circuit(
+        "open",
+        share=0.0,
+        wait_s=3.0,
+        opened_at="T1",
+        next_try_at="T4",
+        why={"500": 5},
+        cooling=[{"team": "a", "until": "T7"}],
+    )
+    second = circuit(
+        "open",
+        share=0.0,
+        wait_s=1.0,
+        opened_at="T2",
+        next_try_at="T3",
+        why={"500": 2, "hung_up": 3},
+        cooling=[{"team": "a", "until": "T9"}],
+    )
+    alone = circuit("open", key="0123", share=0.0)
+    (seen,) = await shown({1: upstreams(first), 2: upstreams(alone, second)})
+    both, of_one_key = seen["circuits"]
+    assert (both["workers"], both["wait_s"], both["next_try_at"], both["opened_at"]) == ([1, 2], 1.0, "T3", "T2")
+    assert (both["why"], both["cooling"]) == ({"500": 7, "hung_up": 3}, [{"team": "a", "until": "T9"}])
+    assert (of_one_key["workers"], of_one_key["key"]) == ([2], "0123")
+
+
+async def test_a_stranger_learns_nothing_of_the_upstreams() -> None:
+    refused = Supervisor({1: response(401, b"no"), 2: response(401, b"no")}).aggregator
+    answer = await refused.admin_api(AdminRequest("GET", "/admin/v1/upstreams"))
+    assert (answer.status, answer.body) == (401, b"no")
 
 
 async def test_metrics_of_no_worker_are_those_of_the_supervisor() -> None:

@@ -75,7 +75,7 @@ class Reloading:
         return self.gateway.services.snapshot.teams
 
     def ask(self) -> asyncio.Future[list[str]]:
-        return asyncio.ensure_future(self.reloader.reload())
+        return asyncio.ensure_future(self.reloader.reload("a test"))
 
     @property
     def events(self) -> list[str]:

@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[4] / "shared" / "sse"
+from tests.recorded.recordings import SHARED, index
+
+ROOT = SHARED / "sse"
 
 needs_recordings = pytest.mark.skipif(not ROOT.is_dir(), reason=f"the recorded streams are not in {ROOT}")
 
 
 def recordings(*apis: str) -> list[Any]:
     """(bytes, the usage they report last or None) of each recording of these APIs, as parameters."""
-    if not ROOT.is_dir():
-        return [pytest.param(b"", None, id="none")]
-    index = json.loads((ROOT / "index.json").read_text(encoding="utf-8"))
-    return [
+    found = [
         pytest.param((ROOT / entry["file"]).read_bytes(), entry["usage"], id=Path(entry["file"]).stem)
-        for entry in index
+        for entry in index(ROOT)
         if entry["api"] in apis
     ]
+    return found or [pytest.param(b"", None, id="none")]
 
 
 def vectors() -> list[Any]:

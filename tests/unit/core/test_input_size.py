@@ -39,6 +39,12 @@ IMAGES = {
     "inline_data": {"inline_data": {"mime_type": "image/png", "data": BASE64}},
     "inlineData": {"inlineData": {"mimeType": "image/png", "data": BASE64}},
     "embedded": {"image": BASE64},
+    "in lines": {"source": {"type": "base64", "media_type": "image/png", "data": base64.encodebytes(BYTES).decode()}},
+    "in lines of PEM": {"image": "\r\n".join(BASE64[at : at + 64] for at in range(0, len(BASE64), 64))},
+    "URL-safe": {"image_url": f"data:image/png;base64,{base64.urlsafe_b64encode(BYTES).decode()}"},
+    "in a list": {"images": [BASE64]},
+    "a frame": {"type": "video", "video": [f"data:image/jpeg;base64,{BASE64}"]},
+    "document_url by reference": {"type": "document_url", "document_url": URL},
 }
 
 
@@ -55,6 +61,8 @@ def test_an_image_is_an_image_however_it_is_spelled(part: dict[str, Any]) -> Non
     ("part", "least", "most"),
     [
         ({"type": "input_audio", "input_audio": {"data": BASE64, "format": "mp3"}}, 400, 600),
+        ({"type": "input_audio", "input_audio": BASE64}, 400, 600),
+        ({"type": "document_url", "document_url": f"data:application/pdf;base64,{BASE64}"}, 5_000, 10_000),
         ({"type": "input_file", "filename": "a.pdf", "file_data": BASE64}, 5_000, 10_000),
         ({"type": "file", "file": {"file_data": f"data:application/pdf;base64,{BASE64}"}}, 5_000, 10_000),
         ({"type": "input_file", "file_data": f"data:text/plain;base64,{BASE64}"}, 100_000, 110_000),
@@ -68,6 +76,8 @@ TEXTS = {
     "a text": {"type": "text", "text": f"data:image/png;base64,{PROSE}"},
     "a text in a document": {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": PROSE}},
     "words of a URL": {"type": "image_url", "image_url": {"url": "many words " * 9_000}},
+    "words in lines": {"type": "image_url", "image_url": {"url": "many words\n" * 9_000}},
+    "words in a list": {"images": ["many words " * 9_000]},
     "an argument of a tool": {"type": "tool_use", "name": "f", "input": {"image_url": f"data:;base64,{PROSE}"}},
     "any member": {"type": "text", "data": PROSE, "result": PROSE, "url": PROSE},
 }

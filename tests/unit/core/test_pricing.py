@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from fractions import Fraction
 
 import msgspec
@@ -11,11 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.core.pricing import FEMTO_PER_MICRO, PRICE_NAMES, Price, PriceTerms, ceiling, rates_at
 from gateway.core.usage import Usage
+from tests.exact_cost import DOLLAR, MILLION, exact_cost
 from tests.unit.fakes import PRICE
-
-MILLION = 1_000_000
-DOLLAR = 10**12
-"""Of a unit, in pico-dollars. A dollar for a million tokens is a million pico-dollars for one."""
 
 WRITTEN = PriceTerms(
     {"input": 1_250_000, "output": 10_000_000, "cached_input": 125_000, "audio_input": 40_000_000},
@@ -159,36 +155,6 @@ def random_usage(dice: random.Random) -> Usage:
         characters=dice.randrange(10**4),
         service_tier=dice.choice(["", "flex", "priority", "fast", "default"]),
     )
-
-
-def exact_cost(terms: PriceTerms, usage: Usage) -> Fraction:
-    """The cost in micro-dollars by the contract's words, computed in another way: from the written terms, token
-    kind by token kind, in fractions of a dollar."""
-    tier = terms.tiers.get(usage.service_tier)
-    given: Mapping[str, int] = {**terms.prices, **tier.prices} if tier else terms.prices
-    reached = [tokens for tokens in (tier or terms).above if tokens < usage.input]
-    if reached:
-        given = {**given, **(tier or terms).above[max(reached)]}
-
-    def usd(name: str, *fallbacks: str) -> Fraction:
-        return Fraction(next((given[each] for each in (name, *fallbacks) if each in given), 0), DOLLAR)
-
-    left = usage.input
-    total = Fraction(0)
-    for name in ("cached_input", "cache_write", "cache_write_1h", "audio_input", "image_input"):
-        taken = min(getattr(usage, name), left)
-        left -= taken
-        total += taken * usd(name, "input")
-    total += left * usd("input")
-    left = usage.output
-    for name in ("audio_output", "image_output"):
-        taken = min(getattr(usage, name), left)
-        left -= taken
-        total += taken * usd(name, "output")
-    total += left * usd("output")
-    total += usd("request") + usage.images * usd("image") + usage.searches * usd("search")
-    total += usage.characters * usd("character") + Fraction(usage.audio_ms, 1000) * usd("second")
-    return total * MILLION
 
 
 def test_ten_thousand_costs_are_exact_to_the_micro_dollar() -> None:

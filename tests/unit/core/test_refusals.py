@@ -51,6 +51,34 @@ def test_a_code_that_decides_does_so_whatever_the_status_is(status: int, error: 
 
 
 @pytest.mark.parametrize(
+    "code",
+    [
+        *("moderation", "content_moderation", "moderation_error", "input_policy_violation", "SAFETY", "safety_error"),
+        *("guardrail_intervened", "sensitive_words_detected", "unsafe_content", "PROHIBITED_CONTENT", "prompt_blocked"),
+        *("azure.ContentFilter", "ContentPolicyViolationError"),
+    ],
+)
+def test_a_code_of_a_policy_that_is_not_listed_is_the_callers_unless_the_provider_failed(code: str) -> None:
+    for error in ({"code": code}, {"type": code, "code": None}, {"message": "m", "metadata": {"error_type": code}}):
+        for status in (200, 400, 403, 451):
+            assert fault_of(status, {"error": error}) is Fault.CALLER
+        for status in (429, 500, 503):
+            assert fault_of(status, {"error": error}) is Fault.PROVIDER
+
+
+def test_a_providers_own_refusal_counts_where_a_router_passes_it_on_as_text() -> None:
+    def passed_on(status: int, raw: Any) -> Fault | None:
+        return fault_of(status, {"error": {"code": status, "message": "m", "metadata": {"raw": raw}}})
+
+    assert passed_on(403, '{"error":{"code":"content_policy_violation"}}') is Fault.CALLER
+    assert passed_on(502, '{"error":{"innererror":{"code":"ResponsibleAIPolicyViolation"}}}') is Fault.CALLER
+    assert passed_on(403, '{"error":{"type":"safety"}}') is Fault.CALLER
+    assert passed_on(502, '{"error":{"code":"invalid_api_key"}}') is Fault.PROVIDER
+    for raw in ("content_policy_violation", "{", '"x"', "[[1]]", None, 7, {"error": {"code": "content_filter"}}):
+        assert passed_on(403, raw) is Fault.CREDENTIALS
+
+
+@pytest.mark.parametrize(
     ("event", "fault"),
     [
         ({"error": {"code": 400}}, Fault.CALLER),

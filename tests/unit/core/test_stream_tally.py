@@ -540,6 +540,44 @@ def test_comments_between_chunks_of_one_piece_are_no_text() -> None:
     assert (together.events, together.delivered) == (apart.events, apart.delivered) == (2, 2)
 
 
+ANNOTATION = event('{"id":"c-1","choices":[{"index":0,"finish_reason":null,"content_filter_offsets":{}}]}')
+QUIET = b": keep-alive\n\n"
+
+
+@given(
+    texts=st.lists(st.sampled_from(["a", " bc", "\\u00e9"]), max_size=4),
+    choices=st.integers(1, 2),
+    place=st.sampled_from(["alone", "in the last", "in a choice", "Groq's"]),
+    behind=st.lists(st.sampled_from([ANNOTATION, QUIET, FINISH[:0]]), max_size=3),
+    usage_at=st.integers(0, 3),
+    done=st.booleans(),
+    cuts=st.lists(st.integers(0, 900), max_size=12),
+)
+def test_usage_is_billed_and_shown_once_wherever_it_is_and_whatever_comes_behind_the_end(
+    texts: list[str], choices: int, place: str, behind: list[bytes], usage_at: int, done: bool, cuts: list[int]
+) -> None:
+    more = {
+        "in the last": f',"usage":{REPORT.decode()}',
+        "Groq's": f',"x_groq":{{"usage":{REPORT.decode()}}}',
+    }.get(place, "")
+    ends = [chunk(finish='"stop"', index=index) for index in range(choices - 1)] + [chunk(finish='"stop"', more=more)]
+    if place == "in a choice":
+        ends[-1] = FINISH.replace(b'"stop"}', b'"stop","usage":' + REPORT + b"}")
+    rest = behind[:usage_at] + ([usage_chunk()] if place == "alone" else []) + behind[usage_at:]
+    stream = b"".join([*map(chunk, texts), *ends, *rest, DONE if done else b""])
+    given, tally = told(stream, cuts=[cut for cut in cuts if cut <= len(stream)])
+    assert tally.usage == NUMBERS
+    chunks = [json.loads(data) for each in given.split(b"\n\n") if (data := data_of(each)) not in (None, b"[DONE]")]
+    assert [each for each in chunks if each.get("usage") and not each["choices"]] == []
+    if place in {"alone", "in the last"}:
+        assert [each["usage"] for each in chunks if each.get("usage")] == [USAGE]
+    said = [choice for each in chunks for choice in each["choices"]]
+    assert "".join(choice["delta"].get("content", "") for choice in said if "delta" in choice) == "".join(
+        json.loads(f'"{text}"') for text in texts
+    )
+    assert sum(choice["finish_reason"] is not None for choice in said) == choices
+
+
 def test_comments_and_the_end_are_no_text() -> None:
     quiet = b": OPENROUTER PROCESSING\n\n"
     _, tally = told(quiet * 50 + chunk("a") + quiet + DONE)

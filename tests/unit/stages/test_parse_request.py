@@ -385,3 +385,13 @@ def test_a_prompt_that_ends_within_a_character_is_read_and_passed_on() -> None:
     body = b'{"model":"m","messages":[{"role":"user","content":"wave \\ud83d"}],"max_tokens":7}'
     parsed = read_body(body)
     assert (parsed.members.body, parsed.output_cap, parsed.content_type) == (body, 7, "application/json")
+
+
+@pytest.mark.parametrize(
+    ("members", "choices"),
+    [({}, 1), ({"prompt": None}, 1), ({"prompt_embeds": "QUJD"}, 1), ({"prompt": ["a", "b"], "n": 3}, 6)],
+)
+def test_a_completion_may_have_no_prompt(members: dict[str, Any], choices: int) -> None:
+    """OpenAI's begins a text then, and vLLM's may have it as embeddings."""
+    body = json.dumps({"model": "m", **members}).encode()
+    assert read_body(body, endpoint=ENDPOINTS["/v1/completions"]).choices == choices

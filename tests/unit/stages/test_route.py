@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from gateway.core.errors import NoTarget
+from gateway.core.errors import NoTarget, UpstreamAuthFailed
 from gateway.core.health import Outcome
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Model, Target
@@ -23,9 +23,10 @@ class Picking:
     def picked(self) -> list[str]:
         return [each.upstream.name for each in route(self.parsed, {}, CALLER, self.routing, self.clock)]
 
-    def fail(self, one: Target, times: int = 5) -> None:
+    def fail(self, one: Target, times: int = 5, outcome: Outcome = Outcome.FAILED, reason: str = "") -> None:
         for _ in range(times):
-            self.routing.health.begin(one, self.clock.monotonic()).ended(Outcome.FAILED, self.clock.monotonic())
+            now = self.clock.monotonic()
+            self.routing.health.begin(one, now).ended(outcome, now, reason=reason)
 
 
 def test_one_target_is_taken() -> None:
@@ -72,3 +73,26 @@ def test_where_none_is_well_the_answer_says_when_to_come_back() -> None:
     with pytest.raises(NoTarget) as refused:
         picking.picked()
     assert refused.value.retry_after_ms == 5_000
+
+
+def test_where_every_upstream_rejects_the_gateways_key_the_error_says_so() -> None:
+    first, second = target("first"), target("second", priority=2)
+    picking = Picking(first, second)
+    for each in (first, second):
+        picking.fail(each, outcome=Outcome.ERROR, reason="upstream_auth_failed")
+    assert len(picking.picked()) == 1
+    with pytest.raises(UpstreamAuthFailed, match="api_key"):
+        picking.picked()
+    picking.clock.ms += 5_000
+    assert len(picking.picked()) == 2
+
+
+@pytest.mark.parametrize("other", ["500", "hung_up"])
+def test_where_one_of_them_fails_otherwise_another_try_may_help(other: str) -> None:
+    first, second = target("first"), target("second", priority=2)
+    picking = Picking(first, second)
+    picking.fail(first, outcome=Outcome.ERROR, reason="upstream_auth_failed")
+    picking.fail(second, outcome=Outcome.ERROR, reason=other)
+    picking.picked()
+    with pytest.raises(NoTarget):
+        picking.picked()

@@ -15,6 +15,7 @@ import pytest
 from gateway.core.reservation import Hold, Settlement, SettlementLine
 from gateway.core.usage import Usage
 from gateway.store.journal import Journal, JournalFull, JournalLine, count, orphans, read, spelled
+from gateway.store.journal_key import NAME, JournalKey
 from tests.contract.store.asking import bill, limit
 from tests.contract.store.keepers import sure_tasks
 
@@ -26,18 +27,22 @@ def settlement(name: str) -> Settlement:
 
 
 def names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()]
+    return [path.name for path in folder.iterdir() if path.name != NAME]
+
+
+def believed(_text: bytes) -> bool:
+    return True
 
 
 def kept(path: Path) -> list[Settlement | None]:
-    return [line.settlement if line else None for line, *_ in read(path, 0)]
+    return [line.settlement if line else None for line, *_ in read(path, believed, 0)]
 
 
 async def test_what_is_kept_is_read_as_it_was(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "p", sure_tasks())
     await journal.append(settlement("a"))
     await journal.append(settlement("b"))
-    assert [(line.place, line.settlement) for line, *_ in read(journal.path, 0) if line] == [
+    assert [(line.place, line.settlement) for line, *_ in read(journal.path, believed, 0) if line] == [
         (1, settlement("a")),
         (2, settlement("b")),
     ]
@@ -67,10 +72,10 @@ class OlderLine(msgspec.Struct, frozen=True):
     settlement: OlderSettlement
 
 
-def test_a_line_of_the_version_before_is_read_and_it_reads_one_of_this() -> None:
+def test_a_line_of_the_version_before_is_read_and_it_reads_one_of_this(tmp_path: Path) -> None:
     usage = Usage(input=10, output=5, cache_write=3)
     entry = bill(usage=usage, upstream="up1", user="ann", cost_center="4711")
-    new = msgspec.json.encode(JournalLine(1, Settlement("a", 2, (), entry)))
+    new = JournalKey(tmp_path).sign(msgspec.json.encode(JournalLine(1, Settlement("a", 2, (), entry))))
     older = msgspec.json.decode(new, type=OlderLine)
     assert older.settlement.entry == OlderEntry(entry.day, entry.team, entry.key, entry.model, usage, entry.cost)
     read_again = msgspec.json.decode(msgspec.json.encode(older), type=JournalLine).settlement.entry
@@ -80,7 +85,7 @@ def test_a_line_of_the_version_before_is_read_and_it_reads_one_of_this() -> None
 async def test_lines_that_wait_are_written_together(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "p", sure_tasks())
     await asyncio.gather(*[journal.append(settlement(str(number))) for number in range(500)])
-    names = [one.settlement.id for start in (0,) for one, *_ in read(journal.path, start) if one]
+    names = [one.settlement.id for start in (0,) for one, *_ in read(journal.path, believed, start) if one]
     assert names == [str(number) for number in range(200)]
     assert count(journal.path) == 500
 
@@ -90,7 +95,7 @@ async def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
     await asyncio.gather(*[journal.append(settlement(str(number))) for number in range(450)])
     names: list[str] = []
     start = 0
-    while lines := read(journal.path, start):
+    while lines := read(journal.path, believed, start):
         names += [line.settlement.id for line, *_ in lines if line]
         start = lines[-1].end
     assert names == [str(number) for number in range(450)]
@@ -122,7 +127,7 @@ async def test_places_go_on_when_the_file_is_emptied(tmp_path: Path) -> None:
     assert await journal.empty(journal.size)
     assert kept(journal.path) == []
     await journal.append(settlement("b"))
-    assert [line.place for line, *_ in read(journal.path, 0) if line] == [2]
+    assert [line.place for line, *_ in read(journal.path, believed, 0) if line] == [2]
 
 
 async def test_a_file_is_not_emptied_of_lines_that_nobody_has_read(tmp_path: Path) -> None:
@@ -188,7 +193,7 @@ async def test_who_waits_is_told_though_the_disk_refuses_even_to_cut(tmp_path: P
     os.write(journal._file, b"00000000 {half a line")
     await journal.append(settlement("e"))
     assert kept(journal.path) == [settlement("a"), settlement("e")]
-    assert [read_.line.place for read_ in read(journal.path, 0) if read_.line] == [1, 2]
+    assert [read_.line.place for read_ in read(journal.path, believed, 0) if read_.line] == [1, 2]
 
 
 async def test_a_probe_finds_out_that_there_is_room_again(tmp_path: Path) -> None:
@@ -288,10 +293,23 @@ def test_the_journal_of_a_killed_process_can_be_taken_up(tmp_path: Path) -> None
     assert orphan.process == "dead"
     assert kept(orphan.path) == [settlement("a")]
     orphan.remove()
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
-def test_a_line_can_be_read_by_people() -> None:
-    text = spelled(JournalLine(7, settlement("a"))).decode()
+def test_a_line_can_be_read_by_people(tmp_path: Path) -> None:
+    text = spelled(JournalLine(7, settlement("a")), JournalKey(tmp_path).sign).decode()
     assert '{"place":7,"settlement":{"id":"a"' in text
     assert len(text) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_exposed"), [(0o700, False), (0o755, False), (0o1777, False), (0o770, True), (0o777, True)]
+)
+def test_a_folder_that_another_user_can_write_to_is_noticed(tmp_path: Path, mode: int, is_exposed: bool) -> None:
+    tmp_path.chmod(mode)
+    assert Journal(tmp_path, "p", sure_tasks()).is_exposed == is_exposed
+
+
+def test_a_folder_that_is_made_is_for_its_user_alone(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "new", "p", sure_tasks())
+    assert journal.path.parent.stat().st_mode & 0o777 == 0o700

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from zlib import crc32
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -15,7 +16,8 @@ from gateway.core.reservation import AdmissionRequest, Refusal, Reservation, Set
 from gateway.store.backlog import Policy
 from gateway.store.contract import CallRefused, UsageQuery
 from gateway.store.in_memory import InMemoryStore
-from gateway.store.journal import Journal
+from gateway.store.journal import Journal, JournalLine, spelled
+from gateway.store.journal_key import NAME
 from gateway.store.outbox import OutboxStore
 from tests.contract.store.asking import admitted, ask, bill, limit, truth, used_and_held
 from tests.contract.store.keepers import FalseClock, sure_tasks
@@ -35,6 +37,7 @@ class FlakyStore(InMemoryStore):
         self.defect: Exception | None = None
         self.poison: set[str] = set()
         self.marks: dict[str, int] = {}
+        self.key: bytes | None = None
         self.replayed: list[str] = []
         self.back = asyncio.Event()
 
@@ -66,6 +69,11 @@ class FlakyStore(InMemoryStore):
         self.marks[process] = max(place, self.marks.get(process, 0))
         self.replayed.append(settlement.id)
 
+    async def journal_key(self, proposal: bytes) -> bytes:
+        self._check()
+        self.key = self.key or proposal
+        return self.key
+
     def _check(self, name: str = "") -> None:
         if self.trouble:
             raise StoreUnavailable("away")
@@ -76,7 +84,14 @@ class FlakyStore(InMemoryStore):
 class Stage:
     """A store, a journal in a folder, and a steady store over both."""
 
-    def __init__(self, folder: Path, process: str = "p", lets_through: bool = False, in_memory: int = 10) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        process: str = "p",
+        lets_through: bool = False,
+        in_memory: int = 10,
+        takes_unsigned: bool = False,
+    ) -> None:
         self.clock = FalseClock()
         self.store = FlakyStore(self.clock)
         self.complaints: list[str] = []
@@ -84,6 +99,7 @@ class Stage:
         policy = Policy(
             self.complaints.append,
             lets_through,
+            takes_unsigned,
             pause_s=0.001,
             orphans_s=0.02,
             in_memory=in_memory,
@@ -117,7 +133,7 @@ async def until(happened: Callable[[], bool]) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()]
+    return [path.name for path in folder.iterdir() if path.name != NAME]
 
 
 async def test_a_store_that_is_well_is_just_asked(tmp_path: Path) -> None:
@@ -426,3 +442,105 @@ async def test_an_admission_that_was_not_heard_of_and_one_let_through_are_two_re
     stage.store.come()
     await stage.steady.settle(truth(reservation, 7, bill()))
     assert await used_and_held(stage.steady, REQUESTS) == (1, 0)
+
+
+def unsigned(text: bytes) -> bytes:
+    """A signature as good as none."""
+    return text
+
+
+def line(name: str, sign: Callable[[bytes], bytes] = unsigned) -> bytes:
+    return spelled(JournalLine(1, Settlement(name, 0, (), bill())), sign)
+
+
+def forged(text: bytes) -> bytes:
+    return text[:-1] + b',"mac":"' + b"0" * 64 + b'"}'
+
+
+@pytest.mark.parametrize("sign", [unsigned, forged])
+async def test_what_somebody_else_has_put_into_the_folder_is_parked(
+    tmp_path: Path, sign: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / "theirs.journal").write_bytes(line("forged", sign) * 3)
+    stage = Stage(tmp_path)
+    stage.steady.start()
+    await until(lambda: names(tmp_path) == ["theirs.parked"])
+    assert (await stage.billed(), stage.store.replayed, stage.counts) == (0, [], {"parked": 3})
+    [complaint] = stage.complaints
+    assert "not signed" in complaint
+    await stage.steady.close()
+
+
+@pytest.mark.parametrize("process", ["p", "other"])
+async def test_an_entry_that_was_altered_is_parked_and_the_others_are_charged(tmp_path: Path, process: str) -> None:
+    """With a checksum that fits: it is for damage, and anybody can compute it."""
+    before = Stage(tmp_path, process)
+    before.store.go()
+    await before.settle("a", "b")
+    texts = before.journal.path.read_bytes().splitlines(keepends=True)
+    altered = texts[0][9:-1].replace(b'"id":"a"', b'"id":"c"')
+    before.journal.path.write_bytes(b"%08x %s\n" % (crc32(altered), altered) + texts[1])
+    if process == "p":
+        after = before
+    else:
+        await before.steady.close()
+        after = Stage(tmp_path)
+    after.store.come()
+    after.steady.start()
+    await until(lambda: after.store.replayed == ["b"])
+    assert after.counts["parked"] == 1
+    await after.steady.close()
+
+
+async def test_what_was_parked_unsigned_is_charged_once_the_operator_accepts_it(tmp_path: Path) -> None:
+    """As after an upgrade from a version that signs nothing."""
+    (tmp_path / "older.journal").write_bytes(line("of the version before"))
+    stage = Stage(tmp_path)
+    stage.steady.start()
+    await until(lambda: names(tmp_path) == ["older.parked"])
+    await stage.steady.close()
+    (tmp_path / "older.parked").rename(tmp_path / "older.journal")
+    accepting = Stage(tmp_path, "next", takes_unsigned=True)
+    accepting.steady.start()
+    await until(lambda: not names(tmp_path))
+    assert accepting.store.replayed == ["of the version before"]
+    await accepting.steady.close()
+
+
+async def test_a_process_that_has_never_met_its_store_signs_what_the_next_can_replay(tmp_path: Path) -> None:
+    before = Stage(tmp_path, "dead")
+    before.store.go()
+    before.steady.start()
+    await before.settle("a")
+    await before.steady.close()
+    after = Stage(tmp_path, "next")
+    after.steady.start()
+    await until(lambda: not names(tmp_path))
+    assert after.store.replayed == ["a"]
+    await after.steady.close()
+
+
+async def test_lines_that_were_signed_before_the_store_was_known_are_charged_by_their_own_process(
+    tmp_path: Path,
+) -> None:
+    stage = Stage(tmp_path)
+    stage.store.go()
+    await stage.settle("a")
+    stage.store.key = bytes(32)
+    stage.store.come()
+    stage.steady.start()
+    await until(lambda: (tmp_path / NAME).read_bytes() == bytes(32))
+    assert stage.store.replayed == ["a"]
+    await stage.steady.close()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+async def test_a_key_that_another_user_may_know_is_not_taken(tmp_path: Path, mode: int) -> None:
+    (tmp_path / NAME).write_bytes(bytes(32))
+    (tmp_path / NAME).chmod(mode)
+    stage = Stage(tmp_path)
+    assert stage.journal.key.proposal != bytes(32)
+    stage.steady.start()
+    await until(lambda: stage.store.key is not None and (tmp_path / NAME).read_bytes() == stage.store.key)
+    assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
+    await stage.steady.close()

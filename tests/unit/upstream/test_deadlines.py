@@ -5,7 +5,7 @@ from time import monotonic
 
 from gateway.core.errors import RequestMalformed, UpstreamTimedOut
 from gateway.core.snapshot import Timeouts
-from gateway.upstream.deadlines import Deadlines, DeadlineTimer
+from gateway.upstream.deadlines import CLIENT_BYTES_PER_S, CLIENT_GRACE_S, Deadlines, DeadlineTimer
 
 TIMEOUTS = Timeouts(connect=1, first_byte=20, idle=5, total=100)
 
@@ -124,8 +124,25 @@ def test_while_the_reader_has_paused_only_the_total_time_runs() -> None:
 
 def test_a_client_that_sends_no_more_has_the_idle_time_and_the_blame() -> None:
     deadlines = Deadlines(TIMEOUTS, began=1000)
-    deadlines.waiting_for_client(1010)
+    deadlines.waiting_for_client(1010, 0)
     assert deadlines.next == 1015
     error = deadlines.error(1015, "inducta")
     assert isinstance(error, RequestMalformed)
-    assert error.message == "No more of the body arrived for 5 seconds."
+    assert error.message == "No more of the body arrived for 5 seconds. Send it faster."
+
+
+def test_a_client_that_sends_a_little_now_and_then_has_so_long_in_all() -> None:
+    deadlines = Deadlines(Timeouts(connect=1, first_byte=20, idle=60, total=900), 1000)
+    for second in range(9):
+        deadlines.waiting_for_client(1000 + second, second)
+        assert deadlines.next > 1000 + second + 1
+    deadlines.sending(1009)
+    deadlines.waiting_for_client(1500, 9)
+    assert 1500 < deadlines.next < 1501.1
+
+
+def test_a_client_that_sends_more_than_the_least_rate_may_go_on() -> None:
+    deadlines = Deadlines(Timeouts(connect=1, first_byte=20, idle=60, total=900), 1000)
+    for second in range(500):
+        deadlines.waiting_for_client(1000 + second, second * CLIENT_BYTES_PER_S)
+        assert deadlines.next == 1000 + second + CLIENT_GRACE_S

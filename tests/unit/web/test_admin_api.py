@@ -53,11 +53,14 @@ async def test_a_page_is_json() -> None:
 async def test_a_reload_answers_with_the_problems_of_the_file(problems: list[str], status: int) -> None:
     gateway = admin_api_of()
 
-    async def reload() -> list[str]:
+    async def reload(asked_by: str) -> list[str]:
+        assert asked_by == "the admin API, from 192.0.2.1"
         return problems
 
     gateway.on_reload(reload)
-    response = await gateway.admin.admin_api(AdminRequest("POST", "/admin/v1/reload", headers=TOKEN))
+    response = await gateway.admin.admin_api(
+        AdminRequest("POST", "/admin/v1/reload", headers=TOKEN, client_ip="192.0.2.1")
+    )
     assert (response.status, json.loads(response.body)) == (
         status,
         {"taken_up": not problems, "problems": problems},

@@ -11,7 +11,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.web.content_coding import (
+from gateway.core.content_coding import (
     SLICE_BYTES,
     CodingDamaged,
     CodingUnknown,
@@ -45,7 +45,7 @@ def decoded(names: list[str], *pieces: bytes, max_bytes: int = 2**25) -> bytes:
         decoder.feed(piece)
         while not decoder.needs_input:
             output.append(decoder.read())
-            assert len(output[-1]) <= 2 * SLICE_BYTES
+            assert len(output[-1]) <= SLICE_BYTES
     decoder.end()
     return b"".join(output)
 

@@ -1,12 +1,13 @@
-"""Content codings of a request's body (RFC 9110, section 8.4): decoded a slice at a time.
+"""Content codings of bodies (RFC 9110, section 8.4), of requests and of answers: decoded a slice at a time.
 
 A megabyte of any of them can hold a gigabyte. So a decoder is fed and read in turns: one turn of each coding gives at
-most SLICE_BYTES, and whoever reads counts them and lets others run between. Where a body has several codings, each is
-counted: between two of them, too, a body is never larger than is allowed.
+most SLICE_BYTES, and whoever reads lets others run between, or waits until what it has was taken. Where a request has
+several codings, each is counted: between two of them, too, a body is never larger than is allowed.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import zlib
 from collections.abc import Callable
@@ -20,20 +21,21 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-SLICE_BYTES = 256 * 1024
-"""What one turn gives at most, or little more."""
+SLICE_BYTES = 64 * 1024
+"""What one turn gives at most."""
 
 MOST_CODINGS = 4
 """In a row: programs use one."""
 
-_BROTLI_SLICE_BYTES = SLICE_BYTES // 2
-"""Its decoder gives up to twice as much as it is asked for."""
+_BROTLI_SLICE_BYTES = SLICE_BYTES // 4
+"""Its decoder goes on to the end of a block of its own, the first of which has 32 KiB, the next 64."""
 
 _ZSTD_WINDOW_LOG = 23
 """8 MiB, the most that RFC 9659 lets a content coding ask for."""
 _GZIP = 16 + zlib.MAX_WBITS
 _ZLIB = zlib.MAX_WBITS
 _RAW_DEFLATE = -zlib.MAX_WBITS
+_GZIP_FIRST_BYTE = 0x1F
 
 
 class CodingUnknown(Exception):
@@ -62,8 +64,8 @@ class _Decoder(Protocol):
 class ContentDecoder:
     """Decodes a body in every coding that its `content-encoding` names."""
 
-    def __init__(self, names: list[str], max_bytes: int) -> None:
-        """Raises CodingUnknown."""
+    def __init__(self, names: list[str], max_bytes: float = math.inf) -> None:
+        """`max_bytes` bounds what any of the codings gives. Raises CodingUnknown."""
         if len(names) > MOST_CODINGS or any(name not in _DECODERS for name in names):
             raise CodingUnknown
         # The last one that is named was put on last.
@@ -120,8 +122,9 @@ class _TrailingBytes(Exception):
 class _Zlib:
     """gzip, of one member or many, and deflate.
 
-    `deflate` means the zlib format (RFC 9110, section 8.4.1.2), but some programs send the raw one: the first byte
-    tells, since the low half of a zlib stream's is always 8.
+    `deflate` means the zlib format (RFC 9110, section 8.4.1.2), but some programs send the raw one, and others take one
+    name for the other. The first byte tells: gzip's is 0x1f, with which no raw stream begins, and the low half of a
+    zlib stream's is 8.
     """
 
     def __init__(self, *, is_gzip: bool) -> None:
@@ -147,9 +150,9 @@ class _Zlib:
         return output
 
     def _format(self, data: bytes) -> int:
-        if self._is_gzip:
-            return _GZIP
-        return _ZLIB if data[0] & 0x0F == zlib.DEFLATED else _RAW_DEFLATE
+        if data[0] & 0x0F == zlib.DEFLATED:
+            return _ZLIB
+        return _GZIP if self._is_gzip or data[0] == _GZIP_FIRST_BYTE else _RAW_DEFLATE
 
 
 class _Brotli:

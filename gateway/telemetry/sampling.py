@@ -1,0 +1,32 @@
+"""Lines of the log that strangers can cause, so many in a while: whoever has no key must not fill the disk."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+LINES = 50
+"""In each period, of requests without a good key; as many of refused requests to the admin API."""
+
+PERIOD_S = 10.0
+
+
+class LineSample:
+    """`admits` says which lines are written. What was left out is counted, by the error's code, until it is taken."""
+
+    def __init__(self, lines: int = LINES) -> None:
+        self._lines = lines
+        self._written = 0
+        self._left_out: Counter[str] = Counter()
+
+    def admits(self, code: str) -> bool:
+        if self._written < self._lines:
+            self._written += 1
+            return True
+        self._left_out[code] += 1
+        return False
+
+    def begin_period(self) -> dict[str, int]:
+        """What the period before has left out, by code."""
+        left_out, self._left_out = self._left_out, Counter()
+        self._written = 0
+        return dict(left_out)
