@@ -106,7 +106,7 @@ def limits(count: int, key: str) -> list[Limit]:
 def ask(name: str, bound_by: Sequence[Limit]) -> AdmissionRequest:
     whole = (Meter.REQUESTS, Meter.CONCURRENT)
     charges = [Charge(one, 1) if one.meter in whole else Charge(one, 50, 1_000_000) for one in bound_by]
-    return AdmissionRequest(name, tuple(charges), likely=100, most=1_000)
+    return AdmissionRequest.of(name, charges, likely=100, most=1_000)
 
 
 def truth(reservation: Reservation, key: str) -> Settlement:

@@ -20,7 +20,7 @@ from gateway.core.reservation import (
     AdmissionRequest,
     Charge,
     Hold,
-    LimitStatus,
+    LimitStatuses,
     Refusal,
     RefusalReason,
     Reservation,
@@ -150,7 +150,7 @@ def _hold(charge: Charge, counter: Counter, request: AdmissionRequest, granted: 
     return Hold(charge.limit, amount, counter.start_ms, capped)
 
 
-def _limit_statuses(request: AdmissionRequest, counters: Sequence[Counter]) -> tuple[LimitStatus, ...]:
-    return tuple(
-        [counter.limit_status(charge.limit) for charge, counter in zip(request.charges, counters, strict=True)]
+def _limit_statuses(request: AdmissionRequest, counters: Sequence[Counter]) -> LimitStatuses:
+    return LimitStatuses.of(
+        [counter.limit_status(limit) for limit, counter in zip(request.limits, counters, strict=True)]
     )

@@ -14,7 +14,9 @@ import msgspec
 from gateway.core.calendar import FOREVER_MS
 from gateway.core.errors import LimitRefusal, QuotaSpent, RateExceeded, RequestExceedsLimit
 from gateway.core.limits import Limit, Meter, Mode, Per, Scope
-from gateway.core.reservation import LimitStatus, Refusal, RefusalReason
+from gateway.core.reservation import LimitStatus, LimitStatuses, Refusal, RefusalReason
+
+MICRO = 1_000_000
 
 _UNITS = {Meter.REQUESTS: "requests", Meter.USD: "USD", Meter.CONCURRENT: "requests at a time"}
 
@@ -31,6 +33,8 @@ class LimitHeader(msgspec.Struct, frozen=True):
     remaining_name: str
     reset_name: str
     amount: str
+    capacity: int
+    in_dollars: bool
 
 
 def header_of(limit: Limit) -> LimitHeader | None:
@@ -44,7 +48,9 @@ def header_of(limit: Limit) -> LimitHeader | None:
         limit_name=f"{prefix}-limit-{noun}",
         remaining_name=f"{prefix}-remaining-{noun}",
         reset_name=f"{prefix}-reset-{noun}",
-        amount=_figure(limit, limit.amount, ""),
+        amount=_dollars(limit.amount) if limit.meter is Meter.USD else str(limit.amount),
+        capacity=limit.burst,
+        in_dollars=limit.meter is Meter.USD,
     )
 
 
@@ -92,24 +98,26 @@ def limit_status_object(limit_status: LimitStatus) -> dict[str, Any]:
     return {**limit_object(limit_status), "left": in_unit(limit, limit_status.left), "mode": limit.mode.value}
 
 
-def limit_headers(
-    headers: Sequence[LimitHeader | None], limit_statuses: Sequence[LimitStatus], now_ms: int
-) -> list[tuple[str, str]]:
+def limit_headers(headers: Sequence[LimitHeader | None], statuses: LimitStatuses, now_ms: int) -> list[tuple[str, str]]:
     """`x-ratelimit-*` for the tightest rates and `x-quota-*` for the tightest quotas: those with the least left.
     `headers` are those of the limits, in the same order."""
-    tightest: dict[str, tuple[LimitHeader, LimitStatus]] = {}
-    for header, limit_status in zip(headers, limit_statuses, strict=False):
-        if header is None:
-            continue
-        rival = tightest.get(header.limit_name)
-        if rival is None or limit_status.left < rival[1].left:
-            tightest[header.limit_name] = header, limit_status
+    # By name: what is left, the header, and when the limit is whole again.
+    tightest: dict[str, tuple[int, LimitHeader, int]] = {}
+    for header, used, held, resets_ms in zip(headers, statuses.used, statuses.held, statuses.resets_ms, strict=False):
+        if header is not None:
+            left = header.capacity - used - held
+            rival = tightest.get(header.limit_name)
+            if rival is None or left < rival[0]:
+                tightest[header.limit_name] = left, header, resets_ms
     written: list[tuple[str, str]] = []
-    for header, limit_status in tightest.values():
-        written.append((header.limit_name, header.amount))
-        written.append((header.remaining_name, _figure(limit_status.limit, limit_status.left, "")))
-        if limit_status.resets_ms:
-            written.append((header.reset_name, duration_text(max(0, limit_status.resets_ms - now_ms))))
+    for least, header, resets_ms in tightest.values():
+        left = max(least, 0)
+        written += (
+            (header.limit_name, header.amount),
+            (header.remaining_name, _dollars(left) if header.in_dollars else str(left)),
+        )
+        if resets_ms:
+            written.append((header.reset_name, duration_text(resets_ms - now_ms)))
     return written
 
 
@@ -120,8 +128,8 @@ def in_unit(limit: Limit, amount: int) -> int | float:
 
 def duration_text(milliseconds: int) -> str:
     """`0s`, `120ms`, `1s`, `6m0s`, `72h0m0s`: as OpenAI writes the time until a limit resets."""
-    if 0 < milliseconds < 1000:
-        return f"{milliseconds}ms"
+    if milliseconds < 1000:
+        return f"{milliseconds}ms" if milliseconds > 0 else "0s"
     seconds, rest = divmod(milliseconds, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
@@ -173,8 +181,14 @@ def _whose(limit: Limit) -> str:
     return "the organisation" if limit.scope is Scope.ORGANISATION else f"{limit.scope.value} {limit.subject!r}"
 
 
-def _figure(limit: Limit, amount: int, separator: str = ",") -> str:
-    """An amount in decimal digits: a small one in dollars is not `1e-06`."""
+def _figure(limit: Limit, amount: int) -> str:
+    """An amount in decimal digits, in groups of three: a small one in dollars is not `1e-06`."""
     if limit.meter is not Meter.USD:
-        return f"{amount:{separator}}" if separator else str(amount)
-    return f"{in_unit(limit, amount):{separator}.6f}".rstrip("0").rstrip(".")
+        return f"{amount:,}"
+    return f"{in_unit(limit, amount):,.6f}".rstrip("0").rstrip(".")
+
+
+def _dollars(micro_dollars: int) -> str:
+    """The same without groups."""
+    dollars, rest = divmod(micro_dollars, MICRO)
+    return f"{dollars}.{rest:06d}".rstrip("0") if rest else str(dollars)

@@ -46,6 +46,8 @@ class Per(StrEnum):
 
 
 _RATE_MS = {Per.SECOND: 1_000, Per.MINUTE: 60_000, Per.HOUR: 3_600_000}
+_RATES = tuple(_RATE_MS)
+"""A tuple, since the hash of a member of an enum takes far longer than to compare it with three."""
 
 
 class Scope(StrEnum):
@@ -89,11 +91,11 @@ class Limit(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_rate(self) -> bool:
-        return self.per is not None and self.per.rate_ms is not None
+        return self.per in _RATES
 
     @property
     def is_quota(self) -> bool:
-        return self.per is not None and self.per.rate_ms is None
+        return self.per is not None and self.per not in _RATES
 
     @property
     def stops(self) -> bool:

@@ -96,7 +96,7 @@ class PlainTally:
     def close(self) -> None:
         """The answer is whole. Some servers report an error with status 200, or give something else in its place."""
         self._read()
-        if self._endpoint.has_output and not self._is_json:
+        if self._endpoint.estimated and not self._is_json:
             self.fault = self.fault or Fault.UNKNOWN
 
     def _read(self) -> None:
@@ -111,24 +111,25 @@ class PlainTally:
             self._scanner.close()
         else:
             self._read_kept(bytes(self._kept))
-            self._reports_failure = self._refused or (self.fault is not None and not self._weight)
+            self._reports_failure |= self._refused or (self.fault is not None and not self._weight)
 
     def _read_kept(self, body: bytes) -> None:
-        answers, shape = self._answers_in(body), self._endpoint.stream_format
-        for answer in answers:
-            self.fault = self.fault or reported_fault(answer)
-            self._reader.read_members(answer)
-            self._weight += answer_weight(shape, answer) if shape is not None else 0
+        answers, shape, kind = self._answers_in(body), self._endpoint.stream_format, kind_of(body)
         if answers:
-            return
-        if kind_of(body) is BodyKind.EVENTS:
-            self._read_events(body)
+            for answer in answers:
+                self.fault = self.fault or reported_fault(answer)
+                self._reader.read_members(answer)
+                self._weight += answer_weight(shape, answer) if shape is not None else 0
+        elif kind is BodyKind.EVENTS and (events := _events_in(body)):
+            for each in events:
+                self._read_event(*each)
         else:
             self.fault = self.fault or fault_of_body(200, body)
             self._reader.read(body)
             # JSON that no parser reads to its end may still be an answer.
-            is_cut = kind_of(body) is BodyKind.JSON and decoded(body) is None
+            is_cut = kind is BodyKind.JSON and decoded(body) is None
             self._is_json = self._reader.reported or is_cut
+            self._reports_failure = kind is BodyKind.EVENTS and not self._is_json  # Comments alone are no answer.
             if self.fault is None:
                 self._weight = max(0, weight_of_json(body) - _FRAME_OF_PLAIN_ANSWER) if is_cut else weight_of(body)
 
@@ -142,16 +143,17 @@ class PlainTally:
             value = [value]
         return value if all(isinstance(each, dict) for each in value) else []
 
-    def _read_events(self, body: bytes) -> None:
-        """A stream that was not asked for, and is not called one."""
-        splitter, shape = EventSplitter(), self._endpoint.stream_format
-        events = [(event, data_of(event)) for event in (*splitter.feed(body), splitter.release())]
-        if all(data is None for _, data in events):
-            self.fault = Fault.UNKNOWN
-        for event, data in events:
-            chunk = object_of(data or b"")
-            if data is None or chunk is None:
-                continue
+    def _read_event(self, kind: str, data: bytes) -> None:
+        """An event of a stream that was not asked for, and is not called one."""
+        chunk, shape = object_of(data), self._endpoint.stream_format
+        if chunk is not None:
             self.fault = self.fault or reported_fault(chunk)
-            self._reader.read_members(chunk, type_of(event))
+            self._reader.read_members(chunk, kind)
             self._weight += event_weight(shape, data) if shape is not None else 0
+
+
+def _events_in(body: bytes) -> list[tuple[str, bytes]]:
+    """The type and the data of each event that has data."""
+    splitter = EventSplitter()
+    events = [*splitter.feed(body), splitter.release()]
+    return [(type_of(event), data) for event in events if (data := data_of(event)) is not None]

@@ -53,7 +53,7 @@ class PriceLine(msgspec.Struct, frozen=True):
     amount: int
 
 
-class CeilingRates(msgspec.Struct, frozen=True):
+class CeilingRates(msgspec.Struct, frozen=True, cache_hash=True):
     """The most that requests with more than `above` tokens of input may cost, in pico-dollars for each unit."""
 
     above: int
@@ -121,10 +121,10 @@ class Price(msgspec.Struct, frozen=True):
 
     def cost(self, usage: Usage) -> int:
         """Whole micro-dollars, rounded half up."""
-        *others, milliseconds = _quantities(usage)
-        price = self.list_for(usage)
-        rates = msgspec.structs.astuple(price)
-        femto: int = sum(map(mul, others, rates)) * FEMTO_PER_PICO + milliseconds * price.second
+        price = self.list_for(usage) if self.tiers or self.above else self
+        # The rates are the first fields of a price, in the order of the quantities. The last is by the second.
+        quantities, rates = _quantities(usage), msgspec.structs.astuple(price)
+        femto: int = sum(map(mul, quantities[:-1], rates)) * FEMTO_PER_PICO + quantities[-1] * price.second
         return (femto + FEMTO_PER_MICRO // 2) // FEMTO_PER_MICRO
 
     def lines(self, usage: Usage) -> tuple[PriceLine, ...]:
@@ -195,19 +195,22 @@ _UNITS = {"request": "request", "image": "image", "search": "search", "character
 
 def _quantities(usage: Usage) -> tuple[int, ...]:
     """What is charged, in the order of the names of prices: each token once."""
-    cached = min(usage.cached_input, usage.input)
-    write = min(usage.cache_write, usage.input - cached)
-    write_1h = min(usage.cache_write_1h, usage.input - cached - write)
-    fresh = usage.input - cached - write - write_1h
-    audio = min(usage.audio_input, fresh)
-    image = min(usage.image_input, fresh - audio)
-    audio_out = min(usage.audio_output, usage.output)
-    image_out = min(usage.image_output, usage.output - audio_out)
+    text, text_out = usage.input, usage.output
+    cached = write = write_1h = audio = image = audio_out = image_out = 0
+    if usage.cached_input or usage.cache_write or usage.cache_write_1h:
+        text -= (cached := min(usage.cached_input, text))
+        text -= (write := min(usage.cache_write, text))
+        text -= (write_1h := min(usage.cache_write_1h, text))
+    if usage.audio_input or usage.image_input:
+        text -= (audio := min(usage.audio_input, text))
+        text -= (image := min(usage.image_input, text))
+    if usage.audio_output or usage.image_output:
+        text_out -= (audio_out := min(usage.audio_output, text_out))
+        text_out -= (image_out := min(usage.image_output, text_out))
     return (
-        *(fresh - audio - image, usage.output - audio_out - image_out),
-        *(cached, write, write_1h, audio, image, audio_out, image_out),
-        *(1, usage.images, usage.searches, usage.characters, usage.audio_ms),
-    )
+        text, text_out, cached, write, write_1h, audio, image, audio_out, image_out,
+        1, usage.images, usage.searches, usage.characters, usage.audio_ms,
+    )  # fmt: skip
 
 
 def _line(name: str, quantity: int, price: int) -> PriceLine:

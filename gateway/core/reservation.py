@@ -5,6 +5,7 @@ These values cross the border to the store, and a settlement may wait in a file:
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -44,20 +45,42 @@ class Charge(msgspec.Struct, frozen=True):
 class AdmissionRequest(msgspec.Struct, frozen=True):
     """One request's question to the store: may it pass, and how much may it produce?
 
+    `limits`, `fixed` and `per_output` are its charges, column by column. `limits` is the same tuple for each request
+    that they bind, so that a store can keep by its identity what it has prepared for them.
+
     Outputs are tokens over all choices. Rates hold `likely`. A quota grants of `most` what `output_share` says, and
     refuses where it has less than `least` left: the verdict says how much was granted.
     """
 
     id: str
-    charges: tuple[Charge, ...]
+    limits: tuple[Limit, ...]
+    fixed: Sequence[int]
+    per_output: Sequence[int]
     likely: int
     most: int
     least: int = 1
     enough: int = OUTPUT_SHARE_FLOOR
     """What a quota grants, as far as so much is left, where an eighth of it is less. Not less than `least`."""
-    limits: tuple[Limit, ...] = ()
-    """Those of the charges, in their order: the same tuple for each request that they bind, so that a store can keep
-    by its identity what it has prepared for them. Empty where the request was made without one."""
+
+    @property
+    def charges(self) -> tuple[Charge, ...]:
+        """The same row by row."""
+        return tuple(map(Charge, self.limits, self.fixed, self.per_output))
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        charges: Sequence[Charge],
+        likely: int,
+        most: int,
+        least: int = 1,
+        enough: int = OUTPUT_SHARE_FLOOR,
+    ) -> AdmissionRequest:
+        """A request of these charges."""
+        limits = tuple([charge.limit for charge in charges])
+        fixed, per_output = [charge.fixed for charge in charges], [charge.per_output for charge in charges]
+        return cls(name, limits, fixed, per_output, likely, most, least, enough)
 
 
 class LimitStatus(msgspec.Struct, frozen=True):
@@ -72,6 +95,35 @@ class LimitStatus(msgspec.Struct, frozen=True):
     held: int
     left: int
     resets_ms: int
+
+
+class LimitStatuses(msgspec.Struct, frozen=True):
+    """How the limits of a request stand, column by column: of most of them nobody reads the status. `used`, `held` and
+    `resets_ms` are those of `LimitStatus`."""
+
+    limits: Sequence[Limit] = ()
+    used: Sequence[int] = ()
+    held: Sequence[int] = ()
+    resets_ms: Sequence[int] = ()
+
+    def __len__(self) -> int:
+        return len(self.used)
+
+    def __getitem__(self, place: int) -> LimitStatus:
+        limit, used, held = self.limits[place], self.used[place], self.held[place]
+        return LimitStatus(limit, used, held, max(0, limit.burst - used - held), self.resets_ms[place])
+
+    def __iter__(self) -> Iterator[LimitStatus]:
+        return map(self.__getitem__, range(len(self.used)))
+
+    @classmethod
+    def of(cls, statuses: Sequence[LimitStatus]) -> LimitStatuses:
+        return cls(
+            [status.limit for status in statuses],
+            [status.used for status in statuses],
+            [status.held for status in statuses],
+            [status.resets_ms for status in statuses],
+        )
 
 
 class RefusalReason(StrEnum):
@@ -106,7 +158,7 @@ class Reservation(msgspec.Struct, frozen=True):
     granted: int
     capped: bool
     holds: tuple[Hold, ...]
-    limit_statuses: tuple[LimitStatus, ...]
+    limit_statuses: LimitStatuses
     would_refuse: tuple[Limit, ...] = ()
 
 
@@ -120,7 +172,7 @@ class Refusal(msgspec.Struct, frozen=True):
     why: RefusalReason
     retry_after_ms: int
     at_ms: int
-    limit_statuses: tuple[LimitStatus, ...] = ()
+    limit_statuses: LimitStatuses = LimitStatuses()
     would_refuse: tuple[Limit, ...] = ()
 
 

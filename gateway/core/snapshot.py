@@ -12,8 +12,9 @@ bound.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from fnmatch import fnmatchcase
+from math import inf
 
 import msgspec
 
@@ -195,11 +196,7 @@ class ChargeRule(msgspec.Struct, frozen=True):
     per_output: int
 
 
-_BY_PRICE = ChargeRule(0, 0, 0)
-"""In the place of the rule of a `usd` limit."""
-
 _CHARGE_RULES = {
-    Meter.USD: _BY_PRICE,
     Meter.TOKENS: ChargeRule(0, MILLION, MILLION),
     Meter.INPUT_TOKENS: ChargeRule(0, MILLION, 0),
     Meter.OUTPUT_TOKENS: ChargeRule(0, 0, MILLION),
@@ -207,35 +204,66 @@ _CHARGE_RULES = {
     Meter.CONCURRENT: ChargeRule(1, 0, 0),
 }
 
+_NO_UNITS = Usage()
+
+
+class ChargeRules(msgspec.Struct, frozen=True):
+    """The rules of several limits, column by column. `most` is what a limit can ever hold, where that bounds what one
+    request may be charged for its input: of a rate its burst. `by_input` are the places of those that charge it."""
+
+    each: tuple[int, ...]
+    per_input: tuple[int, ...]
+    per_output: tuple[int, ...]
+    most: tuple[float, ...]
+    by_input: tuple[int, ...]
+
+
+def _charge_rules(limits: Sequence[Limit], dollars: ChargeRule) -> ChargeRules:
+    rules = [_CHARGE_RULES.get(limit.meter, dollars) for limit in limits]
+    return ChargeRules(
+        each=tuple([rule.each for rule in rules]),
+        per_input=tuple([rule.per_input for rule in rules]),
+        per_output=tuple([rule.per_output for rule in rules]),
+        most=tuple([limit.burst if limit.is_rate else inf for limit in limits]),
+        by_input=tuple([place for place, rule in enumerate(rules) if rule.per_input]),
+    )
+
 
 class Binding(msgspec.Struct, frozen=True, eq=False):
     """What binds one key that uses one model.
 
     `limits` is the same tuple for every request that names no end user, so that a store can keep by its identity
     what it has prepared for it; `limits_for` gives the same tuple for the same user, while the user is remembered.
-    `charge_rules` and `headers` belong to `limits` followed by the limits of a user, place by place; `rules_for` has
-    the rules of `usd` limits for one request.
+    `headers` belong to `limits` followed by the limits of a user, place by place, as do the rules of `rules_for`.
     """
 
     caller: Caller
     model: Model
     limits: tuple[Limit, ...]
     user_limits: tuple[Limit, ...]
-    charge_rules: tuple[ChargeRule, ...]
     headers: tuple[LimitHeader | None, ...]
     _counts_dollars: bool
+    _rules: dict[CeilingRates | None, ChargeRules] = msgspec.field(default_factory=dict)
     _by_user: dict[str, tuple[Limit, ...]] = msgspec.field(default_factory=dict)
     _of_requests: list[Binding] = msgspec.field(default_factory=list)
 
-    def rules_for(self, tier: str, input_tokens: int, units: Usage) -> tuple[ChargeRule, ...]:
-        """`charge_rules`, where a `usd` limit is charged what a request with this input and these units can cost at
-        most, whichever route serves it, at whichever tier it may get when it asks for this one."""
-        if not self._counts_dollars:
-            return self.charge_rules
-        ceilings = self.model.ceilings
-        rates = rates_at(ceilings.get(tier) or ceilings["default"], input_tokens)
-        dollars = ChargeRule(rates.without_tokens(units), rates.input, rates.output)
-        return tuple([dollars if rule is _BY_PRICE else rule for rule in self.charge_rules])
+    def rules_for(self, tier: str, input_tokens: int, units: Usage) -> ChargeRules:
+        """What is charged for a request. A `usd` limit is charged what a request with this input and these units can
+        cost at most, whichever route serves it, at whichever tier it may get when it asks for this one."""
+        rates = None
+        if self._counts_dollars:
+            ceilings = self.model.ceilings
+            rates = rates_at(ceilings.get(tier) or ceilings["default"], input_tokens)
+            if units is not _NO_UNITS and units != _NO_UNITS:
+                return self._rules_at(rates, units)
+        rules = self._rules.get(rates)
+        if rules is None:
+            rules = self._rules[rates] = self._rules_at(rates, _NO_UNITS)
+        return rules
+
+    def _rules_at(self, rates: CeilingRates | None, units: Usage) -> ChargeRules:
+        dollars = ChargeRule(rates.without_tokens(units), rates.input, rates.output) if rates else ChargeRule(0, 0, 0)
+        return _charge_rules((*self.limits, *self.user_limits), dollars)
 
     def of_requests(self) -> Binding:
         """What binds a request that costs nothing: limits of tokens and of money do not."""
@@ -269,7 +297,6 @@ def bind(caller: Caller, model: Model, meters: Container[Meter] = frozenset(Mete
         model=model,
         limits=limits,
         user_limits=user_limits,
-        charge_rules=tuple([_CHARGE_RULES[limit.meter] for limit in every]),
         headers=tuple([header_of(limit) for limit in every]),
         _counts_dollars=any(limit.meter is Meter.USD for limit in every),
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.core.estimate import Estimates, least_tokens
 from gateway.core.exchange import Exchange
+from gateway.core.input_size import InputSize
 from gateway.core.limit_status import refusal_error
-from gateway.core.limits import Limit
 from gateway.core.request import ParsedRequest
-from gateway.core.reservation import OUTPUT_SHARE_FLOOR, AdmissionRequest, Charge, Refusal, Reservation
-from gateway.core.snapshot import MILLION, ChargeRule
+from gateway.core.reservation import OUTPUT_SHARE_FLOOR, AdmissionRequest, Refusal, Reservation
+from gateway.core.snapshot import MILLION, ChargeRules
 from gateway.store.contract import Counters
 
 MOST_WITHOUT_CAP = 4
@@ -38,37 +40,42 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int) 
     thinking = parsed.thinking_budget + ANSWER_AFTER_THINKING if parsed.thinking_budget else 0
     enough = max(2 * expected, OUTPUT_SHARE_FLOOR, thinking, least)
     limits = binding.limits_for(parsed.user)
-    rules = binding.charge_rules if parsed.endpoint.is_free else binding.rules_for(parsed.tier, entered, parsed.units)
-    certain = least_tokens(parsed.input_size)
-    charges = tuple([_charge(limit, rule, entered, certain) for limit, rule in zip(limits, rules, strict=False)])
+    rules = binding.rules_for(parsed.tier, entered, parsed.units)
+    fixed = input_charges(rules, entered, parsed.input_size)[: len(limits)]
+    per_output = rules.per_output[: len(limits)]
     likely = min(expected, most) * parsed.choices
     if parsed.asked_cap is None:
-        likely = _likely_within(charges, likely)
+        likely = _likely_within(rules, fixed, likely)
     return AdmissionRequest(
-        id=exchange.id,
-        charges=charges,
-        likely=likely,
-        most=most * parsed.choices,
-        least=least * parsed.choices,
-        enough=enough * parsed.choices,
-        limits=limits,
+        exchange.id,
+        limits,
+        fixed,
+        per_output,
+        likely,
+        most * parsed.choices,
+        least * parsed.choices,
+        enough * parsed.choices,
     )
 
 
-def _charge(limit: Limit, rule: ChargeRule, entered: int, least: int) -> Charge:
-    """What the limit is charged for the input. An estimate that is more than a rate ever holds would refuse for good
+def input_charges(rules: ChargeRules, entered: int, size: InputSize) -> list[int]:
+    """What each limit is charged for the input. An estimate that is more than a rate ever holds would refuse for good
     what may fit: it is lowered to all that the rate holds, unless the input is certainly more."""
-    fixed = rule.each - (-entered * rule.per_input // MILLION)
-    if limit.is_rate and fixed > limit.burst >= rule.each - (-least * rule.per_input // MILLION):
-        fixed = limit.burst + (-rule.per_output // MILLION)  # A token of output fits, too.
-    return Charge(limit, fixed, rule.per_output)
+    charges = [*rules.each]
+    for place in rules.by_input:
+        per_input, most = rules.per_input[place], rules.most[place]
+        charge = rules.each[place] - (-entered * per_input // MILLION)
+        if charge > most >= rules.each[place] - (-least_tokens(size) * per_input // MILLION):
+            charge = int(most) + (-rules.per_output[place] // MILLION)  # A token of output fits, too.
+        charges[place] = charge
+    return charges
 
 
-def _likely_within(charges: tuple[Charge, ...], likely: int) -> int:
+def _likely_within(rules: ChargeRules, fixed: Sequence[int], likely: int) -> int:
     """The output that is likely, where the client set no cap: it is an estimate, and no more than what a rate holds."""
-    for charge in charges:
-        if charge.limit.is_rate and charge.per_output and charge.amount(likely) > charge.limit.burst:
-            likely = max(1, (charge.limit.burst - charge.fixed) * MILLION // charge.per_output)
+    for charge, per_output, most in zip(fixed, rules.per_output, rules.most, strict=False):
+        if per_output and charge - (-likely * per_output // MILLION) > most:
+            likely = max(1, (int(most) - charge) * MILLION // per_output)
     return likely
 
 

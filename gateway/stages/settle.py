@@ -6,16 +6,17 @@ from datetime import datetime, tzinfo
 
 import msgspec
 
-from gateway.core.errors import ClientGone
+from gateway.core.errors import ClientGone, UpstreamRefused
 from gateway.core.estimate import Estimates, Estimator
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Meter
 from gateway.core.request import ParsedRequest
-from gateway.core.reservation import Hold, LedgerEntry, Reservation, Settlement, SettlementLine
+from gateway.core.reservation import LedgerEntry, Reservation, Settlement, SettlementLine
 from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import Counters
 
 _NOTHING = Usage()
+_TOKENS, _INPUT_TOKENS, _OUTPUT_TOKENS, _USD = Meter.TOKENS, Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS, Meter.USD
 
 
 async def settle(exchange: Exchange, estimates: Estimates, zone: tzinfo, counters: Counters) -> None:
@@ -54,6 +55,8 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
         return msgspec.structs.replace(reported, output=output, source=UsageSource.ESTIMATED) if is_more else reported
     if tally.is_empty and (tally.failed or (exchange.error is not None and not left)):
         return None
+    if tally.failed and isinstance(exchange.error, UpstreamRefused):
+        return None  # It came too late to be given to the client.
     return _estimated(exchange, parsed, output, tally.counted)
 
 
@@ -70,39 +73,34 @@ def _made_meanwhile(exchange: Exchange, parsed: ParsedRequest, estimator: Estima
 
 def settlement(exchange: Exchange, reservation: Reservation, zone: tzinfo) -> Settlement:
     """The truth about a reservation, as the store takes it."""
-    usage = exchange.usage
+    usage, cost = exchange.usage, exchange.cost
     entry = None
     if usage is not None and exchange.caller is not None and exchange.parsed is not None:
-        day = datetime.fromtimestamp(reservation.at_ms / 1000, zone).date().isoformat()
         caller, parsed, target = exchange.caller, exchange.parsed, exchange.target
         entry = LedgerEntry(
-            day=day,
-            team=caller.team,
-            key=caller.key_id,
-            model=parsed.model.name,
-            usage=usage,
-            cost=exchange.cost,
-            upstream=target.upstream.name if target else "",
-            user=parsed.user,
-            cost_center=caller.cost_center,
+            datetime.fromtimestamp(reservation.at_ms // 1000, zone).date().isoformat(),
+            caller.team,
+            caller.key_id,
+            parsed.binding.model.name,
+            usage,
+            cost,
+            target.upstream.name if target else "",
+            parsed.user,
+            caller.cost_center,
         )
-    used = usage or Usage()
-    dues = tuple([SettlementLine(hold, _actual(hold, used, exchange.cost)) for hold in reservation.holds])
+    used = usage or _NOTHING
+    dues = tuple([SettlementLine(hold, _actual(hold.limit.meter, used, cost)) for hold in reservation.holds])
     return Settlement(reservation.id, reservation.at_ms, dues, entry)
 
 
-def _actual(hold: Hold, usage: Usage, cost: int) -> int:
-    match hold.limit.meter:
-        case Meter.TOKENS:
-            return usage.total
-        case Meter.INPUT_TOKENS:
-            return usage.input
-        case Meter.OUTPUT_TOKENS:
-            return usage.output
-        case Meter.USD:
-            return cost
-        case _:
-            return 0
+def _actual(meter: Meter, usage: Usage, cost: int) -> int:
+    if meter is _TOKENS:
+        return usage.input + usage.output
+    if meter is _USD:
+        return cost
+    if meter is _INPUT_TOKENS:
+        return usage.input
+    return usage.output if meter is _OUTPUT_TOKENS else 0
 
 
 def _estimated(exchange: Exchange, parsed: ParsedRequest, output: int, counted: Usage = _NOTHING) -> Usage:

@@ -8,7 +8,9 @@ no burst of work, for the store or for the event loop.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
 
 from gateway.core.errors import StoreUnavailable
 from gateway.core.reservation import AdmissionRequest, Refusal, Reservation, Settlement
@@ -40,9 +42,9 @@ class LeaseRenewer(StoreWrapper[Store]):
             self._open[verdict.id] = None
         return verdict
 
-    async def settle(self, settlement: Settlement) -> None:
+    def settle(self, settlement: Settlement) -> Coroutine[Any, Any, None]:
         self._open.pop(settlement.id, None)
-        await self._store.settle(settlement)
+        return self._store.settle(settlement)
 
     async def close(self) -> None:
         await self._tasks.close()

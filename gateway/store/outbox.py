@@ -16,6 +16,7 @@ from gateway.core.limits import Limit, Meter
 from gateway.core.reservation import (
     AdmissionRequest,
     Hold,
+    LimitStatuses,
     Refusal,
     Reservation,
     Settlement,
@@ -64,8 +65,8 @@ class OutboxStore(StoreWrapper[Replayed]):
         # The store may have admitted it all the same, and takes that back by itself: so this is another reservation.
         name, now_ms = unasked_id(request.id), self._store.now_ms()
         self._unasked.add(name)
-        holds = tuple([Hold(charge.limit, 0, self._window(charge.limit, now_ms)) for charge in request.charges])
-        return Reservation(name, now_ms, request.most, False, holds, ())
+        holds = tuple([Hold(limit, 0, self._window(limit, now_ms)) for limit in request.limits])
+        return Reservation(name, now_ms, request.most, False, holds, LimitStatuses())
 
     async def settle(self, settlement: Settlement) -> None:
         """Raises StoreUnavailable only where neither the store, the disk nor memory takes it."""

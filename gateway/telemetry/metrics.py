@@ -19,7 +19,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Limit, Meter, Per, Scope
-from gateway.core.reservation import LimitStatus
+from gateway.core.reservation import LimitStatuses
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.usage import Usage
 from gateway.telemetry.exposition import CONTENT_TYPE, ProcessReport, exposition, pack
@@ -218,15 +218,14 @@ class Metrics:
     def loop_lagged(self, seconds: float) -> None:
         self.loop_lag.observe((), seconds)
 
-    def quotas(self, limit_statuses: Iterable[LimitStatus]) -> None:
+    def quotas(self, statuses: LimitStatuses) -> None:
         """Note how much of each quota of a team or of the organisation is used.
 
         Those of keys and users are left out: their number has no bound that a metric could bear.
         """
-        for status in limit_statuses:
-            limit = status.limit
+        for limit, used, resets_ms in zip(statuses.limits, statuses.used, statuses.resets_ms, strict=False):
             if limit.is_quota and limit.scope in _QUOTA_SCOPES and limit.amount:
-                self._quotas[_quota_labels(limit)] = QuotaUse(status.used, limit.amount, status.resets_ms)
+                self._quotas[_quota_labels(limit)] = QuotaUse(used, limit.amount, resets_ms)
 
     def config_loaded(self, config_hash: str, at_s: float) -> None:
         """A configuration is in use from now on. `at_s` is in seconds since 1970."""

@@ -67,7 +67,6 @@ async def test_a_field_that_every_api_has_is_named_where_it_is_wrong(
 @pytest.mark.parametrize(
     ("api", "changes", "param"),
     [
-        (COMPLETIONS, {"prompt": None}, "prompt"),
         (COMPLETIONS, {"prompt": []}, "prompt"),
         (COMPLETIONS, {"prompt": {}}, "prompt"),
         (COMPLETIONS, {"prompt": [{"text": ""}]}, "prompt[0]"),

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.usage import Usage
 from gateway.demo import DemoScript, DemoUpstream
-from tests.apis import CHAT, COMPLETIONS, MESSAGES, RESPONSES, SPEAKING, Api, name_of
+from tests.apis import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, SPEAKING, Api, name_of
 from tests.hand_upstream import DONE, content, event, finish, hand_upstream, usage
 from tests.raw_client import http_chat, raw_client
 from tests.whole_gateway import Json, Reply, WholeGateway, whole_gateway
@@ -139,6 +139,16 @@ async def test_bare_text_in_place_of_an_answer_is_estimated_and_a_failure(
         assert row.estimated == row.input + row.output
         assert row.input == exchange.estimated_input > 0
         assert len(body) // 6 < row.output < len(body) // 3
+
+
+async def test_a_page_in_place_of_embeddings_is_estimated_and_a_failure() -> None:
+    async with DemoUpstream(DemoScript(body=PAGE)) as upstream, whole_gateway(upstream.base_url) as gateway:
+        reply = await EMBEDDINGS.ask(gateway)
+        assert (reply.status, reply.body.decode()) == (200, PAGE)
+        exchange = await gateway.ended()
+        assert exchange.failure is not None
+        row = await gateway.ledger()
+        assert (row.requests, row.input, row.output) == (1, exchange.estimated_input, 0)
 
 
 @pytest.mark.parametrize("body", ["", ": hm\n\n"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Any
 
 import pytest
@@ -18,11 +18,18 @@ from gateway.core.sse import EventSplitter, data_of
 from gateway.core.upstream_json import fault_of_body, object_of, reported_fault
 from gateway.core.usage_reading import UsageReader
 from gateway.core.usage_tables import (
+    ANTHROPIC_WORDS,
+    AUDIO_WORDS,
+    COHERE_WORDS,
     GEMINI_EMBEDDINGS_USAGE,
     GEMINI_USAGE,
+    GEMINI_WORDS,
     NO_USAGE,
+    OLLAMA_WORDS,
+    OPENAI_WORDS,
     RERANK_USAGE,
     RESPONSES_USAGE,
+    Path,
     UsageTable,
 )
 from tests.recorded.recordings import HERE, SHARED, Recording, index, recordings
@@ -44,7 +51,11 @@ TABLES = {
 ANSWERS = [each for each in recordings() if each.usage and each.status == 200]
 
 
-def texts(path: Path) -> Iterator[bytes]:
+VOCABULARIES = (OPENAI_WORDS, AUDIO_WORDS, ANTHROPIC_WORDS, GEMINI_WORDS, COHERE_WORDS, OLLAMA_WORDS)
+MEDIA_FIELDS = [field for field in OPENAI_WORDS.fields if field.count.startswith(("audio_", "image_"))]
+
+
+def texts(path: FilePath) -> Iterator[bytes]:
     """The JSON texts of an answer: its body, or the data of its events."""
     body = path.read_bytes()
     if path.suffix != ".sse":
@@ -57,7 +68,7 @@ def texts(path: Path) -> Iterator[bytes]:
             yield data
 
 
-def readers(table: UsageTable, path: Path) -> tuple[UsageReader, UsageReader]:
+def readers(table: UsageTable, path: FilePath) -> tuple[UsageReader, UsageReader]:
     """The answer's reader, and one that had it byte by byte."""
     whole, scanned = UsageReader(table), UsageReader(table)
     for text in texts(path):
@@ -69,12 +80,12 @@ def readers(table: UsageTable, path: Path) -> tuple[UsageReader, UsageReader]:
     return whole, scanned
 
 
-def fault_in(status: int, path: Path) -> Fault | None:
+def fault_in(status: int, path: FilePath) -> Fault | None:
     faults = [fault_of(status, decoded(text)) for text in texts(path)]
     return next((fault for fault in faults if fault is not None), None)
 
 
-def fault_as_relayed(status: int, path: Path) -> Fault | None:
+def fault_as_relayed(status: int, path: FilePath) -> Fault | None:
     """As the gateway reads it while it passes the answer on."""
     if status >= 400:
         return fault_of_body(status, path.read_bytes())
@@ -96,6 +107,32 @@ def test_an_answer_is_read(recording: Recording) -> None:
     for reader in readers(TABLES[recording.endpoint], recording.file):
         assert {name: getattr(reader.usage, name) for name in recording.usage} == recording.usage
         assert recording.reported in (None, reader.reported)
+
+
+def test_every_name_of_a_count_is_in_an_answer_written_by_hand() -> None:
+    """But for those of a medium that no API is known to count under this name."""
+    seen = {path for each in index(HERE) for text in texts(HERE / "answers" / each["file"]) for path in paths_in(text)}
+    named = {field for words in VOCABULARIES for field in words.fields}
+    unseen = {".".join(field.path) for field in named if field.path not in seen and field not in MEDIA_FIELDS}
+    assert unseen == set()
+
+
+def paths_in(text: bytes) -> set[Path]:
+    """Every path in a JSON text, from wherever it begins; of Gemini's lists by modality, with that as a name."""
+    found: set[Path] = set()
+
+    def walk(value: Any, path: FilePath) -> None:
+        found.update(path[begin:] for begin in range(len(path)))
+        if isinstance(value, list):
+            for each in value:
+                modality = each.get("modality") if isinstance(each, dict) else None
+                walk(each, (*path, modality) if isinstance(modality, str) else path)
+        elif isinstance(value, dict):
+            for name, each in value.items():
+                walk(each, (*path, name))
+
+    walk(decoded(text), ())
+    return found
 
 
 @pytest.mark.parametrize("entry", index(HERE), ids=lambda entry: entry["file"])

@@ -2,22 +2,27 @@
 gets is what the answer means, in every figure and to the micro-dollar.
 
 Each answer has a model and an upstream of its own, so that a failure opens no other's circuit. It is asked for
-several times: as one piece, and cut at odd places; and of chat streams, by a client that does not ask for usage.
+several times: as one piece, and packed and cut at odd places; and of chat streams, by a client that does not ask for
+usage.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import random
-from collections.abc import AsyncIterator, Mapping
+import zlib
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 
+import brotli
 import msgspec
 from aiohttp import web
+from backports import zstd
 
 from gateway.core.endpoints import ENDPOINTS
 from gateway.core.pricing import PriceTerms
@@ -66,6 +71,16 @@ FIGURES = {
     "characters": "characters",
 }
 """The figures of a report of usage, as the members of `Usage` that they are; cache writes apart."""
+
+CODINGS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstd.compress,
+    "gzip, br": lambda body: brotli.compress(gzip.compress(body)),
+}
+"""Content codings that an upstream may put on an answer though none was asked for."""
 
 MERGED = ("/v1/chat/completions", "/v1/completions")
 HAND_WRITTEN = [each for each in recordings() if "/" not in each.name]
@@ -123,7 +138,7 @@ _ASKED: dict[str, Json] = {
 
 
 class RecordingServer:
-    """Answers a request to `/eN/…` with the recording of this number, cut into pieces as `dice` say, if any."""
+    """Answers a request to `/eN/…` with the recording of this number, packed and cut as `dice` say, if any."""
 
     def __init__(self, served: list[Recording]) -> None:
         self.origin = ""
@@ -137,10 +152,13 @@ class RecordingServer:
         body = recording.body
         if self.dice is None and not recording.is_stream:
             return web.Response(status=recording.status, body=body, headers=headers)
+        coding = self.dice.choice(list(CODINGS)) if self.dice is not None else ""
+        if coding:
+            headers["content-encoding"] = coding
         response = web.StreamResponse(status=recording.status, headers=headers)
         response.enable_chunked_encoding()
         await response.prepare(request)
-        for piece in self._cut(body):
+        for piece in self._cut(CODINGS[coding](body)):
             await response.write(piece)
             await asyncio.sleep(0)
         await response.write_eof()

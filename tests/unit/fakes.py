@@ -16,7 +16,15 @@ from gateway.core.exchange import Exchange
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.pricing import Price
 from gateway.core.request import IncomingRequest, ParsedRequest
-from gateway.core.reservation import AdmissionRequest, Hold, LimitStatus, Refusal, Reservation, Settlement
+from gateway.core.reservation import (
+    AdmissionRequest,
+    Hold,
+    LimitStatus,
+    LimitStatuses,
+    Refusal,
+    Reservation,
+    Settlement,
+)
 from gateway.core.response import Headers
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Upstream
@@ -231,7 +239,9 @@ class Ledgers:
 def reserved(ask: AdmissionRequest) -> Reservation:
     """The reservation that a store without any use gives."""
     amounts = [(charge.limit, charge.amount(ask.most)) for charge in ask.charges]
-    limit_statuses = tuple([LimitStatus(limit, 0, held, limit.amount - held, NOW_MS) for limit, held in amounts])
+    limit_statuses = LimitStatuses.of(
+        [LimitStatus(limit, 0, held, limit.amount - held, NOW_MS) for limit, held in amounts]
+    )
     holds = tuple([Hold(limit, held) for limit, held in amounts])
     return Reservation(ask.id, NOW_MS, ask.most, False, holds, limit_statuses)
 
@@ -339,7 +349,7 @@ def exchange_of(
     exchange = Exchange("exchange-1", arrival_of(body, endpoint=endpoint), caller=caller)
     parsed = parse_request(body, endpoint, caller, catalogue_of(model, caller=caller))
     exchange.parsed = parsed
-    exchange.reservation = reserved(AdmissionRequest(exchange.id, (), 10, 10))
+    exchange.reservation = reserved(AdmissionRequest.of(exchange.id, (), 10, 10))
     exchange.estimated_input = 7
     exchange.target = model.targets[0] if model.targets else None
     return exchange, parsed

@@ -30,7 +30,7 @@ from gateway.core.errors import (
 from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
-from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, RefusalReason, Reservation
+from gateway.core.reservation import AdmissionRequest, LimitStatus, LimitStatuses, Refusal, RefusalReason, Reservation
 from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import Model
 from gateway.core.usage import Usage, UsageSource
@@ -169,7 +169,9 @@ async def test_what_is_not_admitted_is_not_settled(store: Callable[[], Ledgers],
 async def test_a_refused_client_is_told_how_its_limits_stand() -> None:
     of = limit()
     limit_status = LimitStatus(of, of.amount, 0, 0, NOW_MS + 500)
-    whole = Whole(store=Ledgers(Refusal(limit_status, 1, RefusalReason.SPENT, 500, NOW_MS, (limit_status,))))
+    whole = Whole(
+        store=Ledgers(Refusal(limit_status, 1, RefusalReason.SPENT, 500, NOW_MS, LimitStatuses.of([limit_status])))
+    )
     await whole.answer()
     assert whole.client.headers["x-ratelimit-remaining-requests"] == "0"
 

@@ -83,13 +83,13 @@ class InMemoryStore:
         now_ms = self._reap()
         if self._newcomers:
             self._forget_whole(now_ms)
-        counters = [self._counter(charge.limit, now_ms) for charge in request.charges]
+        counters = [self._counter(limit, now_ms) for limit in request.limits]
         verdict = decide(request, counters, now_ms)
         if isinstance(verdict, Reservation):
             holding = [
                 counter
-                for charge, counter in zip(request.charges, counters, strict=True)
-                if charge.limit not in verdict.would_refuse
+                for limit, counter in zip(request.limits, counters, strict=True)
+                if limit not in verdict.would_refuse
             ]
             self._held[request.id] = _Held(verdict.holds, holding, self._expiry_ms(now_ms))
         return verdict

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import msgspec
 
@@ -18,8 +17,8 @@ from gateway.core.admission import held_amount, judge, refusal
 from gateway.core.buckets import Counter, CounterState, restored
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit
-from gateway.core.reservation import AdmissionRequest, Hold, LimitStatus, Refusal, Reservation
-from gateway.store.in_redis.arguments import LONG_MS, QUOTA, ScriptArguments, SlotBatch, Timing, WindowArguments, packed
+from gateway.core.reservation import AdmissionRequest, Hold, LimitStatuses, Refusal, Reservation
+from gateway.store.in_redis.arguments import QUOTA, ScriptArguments, SlotBatch, SlotCall, Timing, packed
 from gateway.store.in_redis.client import Router, ServerClock
 from gateway.store.in_redis.connection import ConnectionDown
 from gateway.store.in_redis.scripts import ADMIT, GIVE_BACK
@@ -34,46 +33,17 @@ _QUIET_MS = 2_000
 """A second is over when it is this far behind: clocks are only nearly the same."""
 
 
-class SlotCall(msgspec.Struct, frozen=True):
-    """One slot's share of an admission, as it was asked: by this its charges are found again."""
-
-    batch: SlotBatch
-    window: WindowArguments
-    record: str
-
-
-class ChargeReply(NamedTuple):
-    """What admit.lua answers of a charge: the amount that it bears or would have to bear (_SHADOW_REFUSED for a shadow
-    limit that would have refused), what is used, of a rate in parts, and what is held."""
-
-    amount: int
-    spent: int
-    held: int
-
-
-class AdmissionReply(msgspec.Struct, frozen=True):
-    """What admit.lua answered."""
+class SlotReply(msgspec.Struct, frozen=True):
+    """What admit.lua answered of one slot's share of an admission. Of each charge: the amount that it bears or would
+    have to bear (_SHADOW_REFUSED for a shadow limit that would have refused), what is used, of a rate in parts, and
+    what is held."""
 
     call: SlotCall
-    admitted: bool
     now_ms: int
     granted: int
-    charges: list[ChargeReply]
-
-    @classmethod
-    def read(cls, call: SlotCall, numbers: Sequence[int]) -> AdmissionReply | None:
-        """None where the store wants to be asked again: its clock is off, or a window is over."""
-        if numbers[0] < 0:
-            return None
-        admitted, now_ms, granted = numbers[:3]
-        # A reply with few charges is padded to a length that Redis makes fastest.
-        end = 3 + 3 * len(call.batch.limits)
-        charges = [ChargeReply(*numbers[begin : begin + 3]) for begin in range(3, end, 3)]
-        return cls(call, admitted == 1, now_ms, granted, charges)
-
-    @property
-    def amounts(self) -> list[int]:
-        return [charge.amount for charge in self.charges]
+    amounts: list[int]
+    spent: list[int]
+    held: list[int]
 
 
 class RecordLifetimes:
@@ -89,8 +59,11 @@ class RecordLifetimes:
 
     def begin(self, at_ms: int, keys: Sequence[str]) -> None:
         second = at_ms // 1000
-        self._open[second] = self._open.get(second, 0) + 1
-        self._keys.setdefault(second, set()).update(keys)
+        count = self._open.get(second)
+        if count is None:
+            count, self._keys[second] = 0, set()
+        self._open[second] = count + 1
+        self._keys[second].update(keys)
 
     def end(self, at_ms: int) -> None:
         second = at_ms // 1000
@@ -127,9 +100,9 @@ class Admissions:
         self._records = records
         self._now_ms = now_ms
 
-    async def admit(self, request: AdmissionRequest) -> Reservation | AdmissionReply:
+    async def admit(self, request: AdmissionRequest) -> Reservation | SlotReply:
         """A reservation, or the reply that refuses. Raises StoreUnavailable."""
-        batches = self._arguments.slot_batches_of(request)
+        batches = self._arguments.slot_batches_of(request.limits)
         for _ in range(_ATTEMPTS):
             try:
                 verdict = await self._attempt(request, batches)
@@ -144,69 +117,62 @@ class Admissions:
             retry_after_ms=1_000,
         )
 
-    def refusal(self, request: AdmissionRequest, reply: AdmissionReply, others: Sequence[Counter | None]) -> Refusal:
+    def refusal(self, request: AdmissionRequest, reply: SlotReply, others: Sequence[Counter | None]) -> Refusal:
         """Judged by the counters that refused, and by those of other slots as they are now, in the order of the
         charges, where they are known."""
         batch, window = reply.call.batch, reply.call.window
         counters = list(others)
-        for place, one, terms, charge in zip(batch.places, batch.limits, window.terms, reply.charges, strict=True):
-            state = CounterState(reply.now_ms, charge.spent, charge.held, terms if one.kind == QUOTA else (0, 0))
+        for place, one, terms, spent, held in zip(
+            batch.places, batch.limits, window.terms, reply.spent, reply.held, strict=True
+        ):
+            state = CounterState(reply.now_ms, spent, held, terms if one.kind == QUOTA else (0, 0))
             counters[place] = restored(one.limit, self._arguments.windows.zone, state)
         known = [counter for counter in counters if counter is not None]
-        judgement = judge(request, known) if len(known) == len(request.charges) else None
+        judgement = judge(request, known) if len(known) == len(request.limits) else None
         if judgement is None or not judgement.blocked:
             # What the others grant has meanwhile become too little to be refused, or they are not known.
-            charges = tuple([request.charges[place] for place in batch.places])
-            request = msgspec.structs.replace(request, charges=charges)
+            charges = request.charges
+            own = [charges[place] for place in batch.places]
+            request = AdmissionRequest.of(request.id, own, request.likely, request.most, request.least, request.enough)
             known = [counter for counter in [counters[place] for place in batch.places] if counter is not None]
             judgement = judge(request, known)
         return refusal(request, known, judgement, reply.now_ms)
 
-    async def _attempt(
-        self, request: AdmissionRequest, batches: Sequence[SlotBatch]
-    ) -> Reservation | AdmissionReply | None:
-        """None where the store wants to be asked again, at the time that it gave."""
-        at_ms = self._now_ms()
+    async def _attempt(self, request: AdmissionRequest, batches: Sequence[SlotBatch]) -> Reservation | SlotReply | None:
+        """None where the store wants to be asked again, at the time that it gave: its clock is off, or a window is
+        over."""
+        at_ms, client, timing = self._now_ms(), self._client, self._timing
         asked: list[SlotCall] = []
-        replies: list[AdmissionReply] = []
-        remaining = request
+        replies: list[SlotReply] = []
+        # A later slot grants no more than an earlier one, which may so hold more than is granted in the end.
+        most = request.most
         for batch in batches:
-            clock = self._client.clock_of(batch.slot_key)
-            call = SlotCall(batch, batch.window_at(clock.now_ms()), batch.record(at_ms))
+            clock = client.clock_of(batch.slot_key)
+            call = batch.call_at(clock.now_ms(), at_ms, timing)
             asked.append(call)
             try:
-                reply = await self._ask(remaining, call, clock)
+                # Made when the call leaves: what a busy event loop lets wait is not late.
+                numbers = await client.run(ADMIT, call.record, partial(_command, call, request, most, clock))
             except (StoreUnavailable, asyncio.CancelledError) as lost:
                 if replies or _may_have_been_carried_out(lost):
                     self._uncertain.undo_later(partial(self._undo, request, asked))
                 raise
-            if reply is None:
-                given_back = await self._give_all_back(request.id, replies)
-                if not given_back:
+            if numbers[0] < 0:
+                if replies and not await self._give_all_back(request.id, replies):
                     raise StoreUnavailable("The gateway's store does not answer.", retry_after_ms=1_000)
                 return None
-            if not reply.admitted:
+            # A reply with few charges is padded to a length that Redis makes fastest.
+            end = 3 + 3 * len(call.window.keys)
+            most = numbers[2]
+            reply = SlotReply(call, numbers[1], most, numbers[3:end:3], numbers[4:end:3], numbers[5:end:3])
+            if not numbers[0]:
                 await self._give_all_back(request.id, replies)
                 return reply
             replies.append(reply)
-            if len(batches) > 1:
-                # A later slot grants no more than an earlier one, which may so hold more than is granted in the end.
-                remaining = msgspec.structs.replace(request, most=reply.granted)
         self._records.begin(at_ms, [call.record for call in asked])
         return _reservation(request, at_ms, replies)
 
-    async def _ask(self, request: AdmissionRequest, call: SlotCall, clock: ServerClock) -> AdmissionReply | None:
-        """None where the store wants to be asked again. Raises StoreUnavailable."""
-
-        def arguments() -> tuple[str | int | bytes, ...]:
-            # Made when the call leaves: what a busy event loop lets wait is not late.
-            numbers = call.window.admission(request, call.batch.places, clock.now_ms(), self._timing)
-            return request.id, LONG_MS, numbers
-
-        numbers = await self._client.run_timed(ADMIT, [call.record, *call.window.keys], arguments)
-        return AdmissionReply.read(call, numbers)
-
-    async def _give_all_back(self, request_id: str, replies: Sequence[AdmissionReply]) -> bool:
+    async def _give_all_back(self, request_id: str, replies: Sequence[SlotReply]) -> bool:
         """Whether all of it was; the rest is an uncertain call."""
         undone = 0
         try:
@@ -235,7 +201,12 @@ class Admissions:
             if amount != _SHADOW_REFUSED:
                 keys.append(key)
                 numbers += (one.kind, one.at_once, amount, terms.first, terms.second)
-        await self._client.run(GIVE_BACK, keys, (request_id, packed(numbers)))
+        command = GIVE_BACK.command(keys, (request_id, packed(numbers)))
+        await self._client.run(GIVE_BACK, call.record, command)
+
+
+def _command(call: SlotCall, request: AdmissionRequest, most: int, clock: ServerClock) -> bytes:
+    return call.command(request, most, clock.now_ms())
 
 
 def _may_have_been_carried_out(lost: BaseException) -> bool:
@@ -247,8 +218,9 @@ def _may_have_been_carried_out(lost: BaseException) -> bool:
 def _amounts_of(record: bytes, request: AdmissionRequest, batch: SlotBatch) -> list[int]:
     """What an open record (counter.lua says how it is written) holds of each charge."""
     _, granted, *shadows = [int(number) for number in record.split()]
+    charges = request.charges
     amounts = [
-        held_amount(request.charges[place], one.kind == QUOTA, request, granted)
+        held_amount(charges[place], one.kind == QUOTA, request, granted)
         for place, one in zip(batch.places, batch.limits, strict=True)
     ]
     for key_number, amount in zip(shadows[::2], shadows[1::2], strict=True):
@@ -257,32 +229,55 @@ def _amounts_of(record: bytes, request: AdmissionRequest, batch: SlotBatch) -> l
     return amounts
 
 
-def _reservation(request: AdmissionRequest, at_ms: int, replies: Sequence[AdmissionReply]) -> Reservation:
-    granted = replies[-1].granted
-    statuses: list[LimitStatus | None] = [None] * len(request.charges)
-    holds: list[Hold | None] = [None] * len(request.charges)
+def _reservation(request: AdmissionRequest, at_ms: int, replies: Sequence[SlotReply]) -> Reservation:
+    amounts: list[int] = []
+    begins: list[int] = []
+    used: list[int] = []
+    held: list[int] = []
+    resets_ms: list[int] = []
+    has_shadow = False
     for reply in replies:
-        batch, all_terms = reply.call.batch, reply.call.window.terms
-        for place, one, terms, charge in zip(batch.places, batch.limits, all_terms, reply.charges, strict=True):
-            amount = charge.amount
-            statuses[place] = one.status(reply.now_ms, charge.spent, charge.held, terms)
-            if amount != _SHADOW_REFUSED:
-                window_ms = terms.first if one.kind == QUOTA else 0
-                capped = not one.enforced and amount < held_amount(
-                    request.charges[place], one.kind == QUOTA, request, reply.granted
-                )
-                holds[place] = Hold(one.limit, amount, window_ms, capped)
-    would_refuse: tuple[Limit, ...] = ()
-    if None in holds:
-        would_refuse = tuple(
-            [charge.limit for charge, hold in zip(request.charges, holds, strict=True) if hold is None]
+        window, now_ms, spent = reply.call.window, reply.now_ms, reply.spent
+        has_shadow = has_shadow or reply.call.batch.has_shadow
+        amounts += reply.amounts
+        begins += window.begins
+        held += reply.held
+        used += [-(-each // scale) for each, scale in zip(spent, window.scales, strict=True)]
+        resets_ms += [
+            now_ms - (-each // flow) if flow else whole_ms
+            for each, flow, whole_ms in zip(spent, window.flows, window.resets, strict=True)
+        ]
+    if len(replies) > 1:
+        places = [place for reply in replies for place in reply.call.batch.places]
+        order = sorted(range(len(places)), key=places.__getitem__)
+        amounts, begins, used, held, resets_ms = (
+            [column[at] for at in order] for column in (amounts, begins, used, held, resets_ms)
         )
-    return Reservation(
-        request.id,
-        at_ms,
-        granted,
-        granted < request.most,
-        tuple([hold for hold in holds if hold is not None]),
-        tuple([status for status in statuses if status is not None]),
-        would_refuse,
-    )
+    granted, limits = replies[-1].granted, request.limits
+    statuses = LimitStatuses(limits, used, held, resets_ms)
+    would_refuse: tuple[Limit, ...] = ()
+    if has_shadow:
+        holds, would_refuse = _holds_in_shadow(request, replies, amounts, begins)
+    else:
+        holds = tuple(map(Hold, limits, amounts, begins))
+    return Reservation(request.id, at_ms, granted, granted < request.most, holds, statuses, would_refuse)
+
+
+def _holds_in_shadow(
+    request: AdmissionRequest, replies: Sequence[SlotReply], amounts: Sequence[int], begins: Sequence[int]
+) -> tuple[tuple[Hold, ...], tuple[Limit, ...]]:
+    """What is held, and the shadow limits that would have refused."""
+    charges, capped = request.charges, set[int]()
+    for reply in replies:
+        for place, one in zip(reply.call.batch.places, reply.call.batch.limits, strict=True):
+            enforced = held_amount(charges[place], one.kind == QUOTA, request, reply.granted)
+            if not one.enforced and amounts[place] < enforced:
+                capped.add(place)
+    places = range(len(amounts))
+    holds = [
+        Hold(request.limits[place], amounts[place], begins[place], place in capped)
+        for place in places
+        if amounts[place] != _SHADOW_REFUSED
+    ]
+    would_refuse = [request.limits[place] for place in places if amounts[place] == _SHADOW_REFUSED]
+    return tuple(holds), tuple(would_refuse)

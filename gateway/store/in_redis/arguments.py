@@ -2,10 +2,10 @@
 
 A call may touch the keys of one slot only, so the limits of a request fall into `SlotBatch`es: one outside of
 a cluster. A batch knows its limits' keys and numbers for as long as no calendar window among them ends
-(`WindowArguments`), and is kept for the next request that the same limits bind: a call then adds the
-request's own numbers and packs them. Numbers are sent as little-endian doubles, as counter.lua reads them;
-their order is in the heads of lua/*.lua. Replies become `LimitStatus` by the same arithmetic as in
-core/buckets.py, without a counter object in between.
+(`WindowArguments`), and is kept for the next request that the same limits bind. Of a call, everything is
+prepared as the bytes that are sent but the request's id and its own numbers. Numbers are sent as
+little-endian doubles, as counter.lua reads them; their order is in the heads of lua/*.lua. Replies become
+`LimitStatuses` by the same arithmetic as in core/buckets.py, without a counter object in between.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from gateway.core.buckets import pace, rescaled
 from gateway.core.calendar import FOREVER_MS, window
 from gateway.core.limits import Limit, Meter, Mode, Per
 from gateway.core.reservation import AdmissionRequest, LimitStatus
-from gateway.store.in_redis.keys import ORGANISATION, StoreKeys, hash_tag
+from gateway.store.in_redis.keys import ORGANISATION, StoreKeys, hash_tag, team_tag
+from gateway.store.in_redis.scripts import ADMIT, bulk
 
 RATE, QUOTA, LEASES = 0, 1, 2
 
@@ -36,15 +37,6 @@ _RECENT_LIMITS = 8_192
 
 _RECENT_SETS = 4_096
 """Sets of limits that bind a request together, likewise."""
-
-_REQUEST = Struct("<7d")
-_CHARGE = Struct("<8d")
-_BEFORE_AMOUNTS = Struct("<3d")
-_AMOUNTS = Struct("<2d")
-"""The numbers of admit.lua: those of the request and of a charge; what of a charge is in front of its fixed amount and
-what a token of output costs, and these two."""
-
-_NO_REQUEST = bytes(_REQUEST.size)
 
 _SLOT_ORDER = {"t": 0, "m": 1, "o": 2}
 """Admission asks the closest first, so that what a team has used up never touches what others share."""
@@ -122,49 +114,64 @@ class CalendarWindows:
 
 
 class WindowArguments:
-    """A batch's keys and numbers from `start_ms` until `end_ms`."""
+    """A batch's keys and numbers from `start_ms` until `end_ms`. `flows`, `scales`, `begins` and `resets` are columns:
+    the flow of a rate and its scale, else 0 and 1; the first millisecond of a quota's window and the first after it,
+    0 where there is none."""
 
-    __slots__ = ("_numbers", "end_ms", "keys", "start_ms", "terms")
+    __slots__ = ("begins", "end_ms", "flows", "keys", "resets", "scales", "start_ms", "terms")
 
-    def __init__(self, limits: Sequence[LimitArguments], windows: CalendarWindows, at_ms: int) -> None:
+    def __init__(self, limits: Sequence[LimitArguments], terms: Sequence[CounterTerms]) -> None:
         self.start_ms, self.end_ms = 0, FOREVER_MS
-        all_terms: list[CounterTerms] = []
-        keys: list[str] = []
-        numbers = [_NO_REQUEST]
-        for one in limits:
-            terms = windows.terms(one, at_ms)
-            if one.kind == QUOTA:
-                self.start_ms, self.end_ms = max(self.start_ms, terms.first), min(self.end_ms, terms.second)
-            all_terms.append(terms)
-            keys.append(counter_key(one, terms))
-            numbers.append(
-                _CHARGE.pack(one.kind, one.enforced, one.at_once, 0, 0, one.capacity, terms.first, terms.second)
-            )
-        self.terms = tuple(all_terms)
-        self.keys = tuple(keys)
-        self._numbers = b"".join(numbers)
+        self.terms = tuple(terms)
+        kinds = [one.kind for one in limits]
+        for kind, of_window in zip(kinds, terms, strict=True):
+            if kind == QUOTA:
+                self.start_ms, self.end_ms = max(self.start_ms, of_window.first), min(self.end_ms, of_window.second)
+        self.keys = tuple(map(counter_key, limits, terms))
+        self.flows = tuple([own.first if kind == RATE else 0 for kind, own in zip(kinds, terms, strict=True)])
+        self.scales = tuple([own.second if kind == RATE else 1 for kind, own in zip(kinds, terms, strict=True)])
+        self.begins = [own.first if kind == QUOTA else 0 for kind, own in zip(kinds, terms, strict=True)]
+        self.resets = tuple(
+            [
+                own.second if kind == QUOTA and own.second != FOREVER_MS else 0
+                for kind, own in zip(kinds, terms, strict=True)
+            ]
+        )
 
-    def admission(self, request: AdmissionRequest, places: Sequence[int], now_ms: int, timing: Timing) -> bytes:
-        """The numbers of admit.lua for the request's charges at these places."""
-        numbers = bytearray(self._numbers)
-        _REQUEST.pack_into(
-            numbers, 0,
-            now_ms, timing.slack_ms, timing.step_ms,
-            request.likely, request.most, min(request.least, request.most), request.enough,
-        )  # fmt: skip
-        at = _REQUEST.size + _BEFORE_AMOUNTS.size
-        charges = request.charges
-        for place in places:
-            charge = charges[place]
-            _AMOUNTS.pack_into(numbers, at, charge.fixed, charge.per_output)
-            at += _CHARGE.size
-        return bytes(numbers)
+
+class SlotCall:
+    """The calls of admit.lua for one batch whose requests are in one record, while one window lasts: by `batch`,
+    `window` and `record` the charges of such a call are found again."""
+
+    __slots__ = ("_head", "_numbers", "batch", "record", "second", "window")
+
+    def __init__(self, batch: SlotBatch, window: WindowArguments, second: int, timing: Timing) -> None:
+        self.batch = batch
+        self.window = window
+        self.second = second
+        self.record = f"{batch.slot_key}{second}"
+        fixed = [timing.slack_ms, timing.step_ms]
+        for one, terms in zip(batch.limits, window.terms, strict=True):
+            fixed += (one.kind, one.enforced, one.at_once, one.capacity, terms.first, terms.second)
+        keys = (self.record, *window.keys)
+        self._head = ADMIT.head(len(keys), 4) + bulk(*keys, LONG_MS, packed(fixed))
+        self._numbers = Struct(f"<{5 + 2 * len(batch.limits)}d")
+
+    def command(self, request: AdmissionRequest, most: int, now_ms: int) -> bytes:
+        """The call for this request, which wants `most` output, at a time of the batch's server."""
+        fixed, per_output, places = request.fixed, request.per_output, self.batch.places
+        if len(places) != len(fixed):
+            fixed, per_output = [fixed[place] for place in places], [per_output[place] for place in places]
+        least = min(most, request.least)
+        numbers = self._numbers.pack(now_ms, request.likely, most, least, request.enough, *fixed, *per_output)
+        name = request.id.encode()
+        return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (self._head, len(name), name, len(numbers), numbers)
 
 
 class SlotBatch:
     """The limits of which one call may speak, by their places among those of the request."""
 
-    __slots__ = ("_keys", "_latest", "_process", "_windows", "limits", "places", "slot_key", "tag")
+    __slots__ = ("_call", "_window", "_windows", "has_shadow", "limits", "places", "process", "slot_key", "tag")
 
     def __init__(
         self,
@@ -175,25 +182,35 @@ class SlotBatch:
         limits: Sequence[LimitArguments],
         windows: CalendarWindows,
     ) -> None:
-        self._keys = keys
-        self._process = process
+        self.process = process
         self.tag = tag
         self.slot_key = keys.records(tag, process)
-        """A key of the slot, by which its server is found."""
+        """A key of the slot, by which its server is found: what the keys of this process's records begin with."""
         self.places = tuple(places)
         self.limits = tuple(limits)
+        self.has_shadow = any(not one.enforced for one in limits)
         self._windows = windows
-        self._latest: WindowArguments | None = None
+        self._window: WindowArguments | None = None
+        self._call: SlotCall | None = None
 
     def window_at(self, at_ms: int) -> WindowArguments:
-        latest = self._latest
-        if latest is None or not latest.start_ms <= at_ms < latest.end_ms:
-            latest = self._latest = WindowArguments(self.limits, self._windows, at_ms)
-        return latest
+        window = self._window
+        if window is None or not window.start_ms <= at_ms < window.end_ms:
+            window = self._window = WindowArguments(
+                self.limits, [self._windows.terms(one, at_ms) for one in self.limits]
+            )
+        return window
+
+    def call_at(self, now_ms: int, at_ms: int, timing: Timing) -> SlotCall:
+        """For a reservation of the time `at_ms`, where the batch's server has the time `now_ms`."""
+        call, second, window = self._call, at_ms // 1000, self.window_at(now_ms)
+        if call is None or call.second != second or call.window is not window:
+            call = self._call = SlotCall(self, window, second, timing)
+        return call
 
     def record(self, at_ms: int) -> str:
         """The key of the record of a reservation that this process made then."""
-        return self._keys.record(self.tag, self._process, at_ms)
+        return f"{self.slot_key}{at_ms // 1000}"
 
 
 class PreparedTuple(NamedTuple):
@@ -203,7 +220,7 @@ class PreparedTuple(NamedTuple):
     batches: tuple[SlotBatch, ...]
 
 
-class _Recent(Generic[Key, Value]):
+class Recent(Generic[Key, Value]):
     """What was asked for lately: `size` entries at least, twice as many at most."""
 
     def __init__(self, size: int) -> None:
@@ -237,9 +254,9 @@ class ScriptArguments:
         self._process = process
         self._by_slot = by_slot
         self.windows = CalendarWindows(zone)
-        self._limits: _Recent[int, LimitArguments] = _Recent(_RECENT_LIMITS)
-        self._sets: _Recent[tuple[int, ...], tuple[SlotBatch, ...]] = _Recent(_RECENT_SETS)
-        self._tuples: _Recent[int, PreparedTuple] = _Recent(_RECENT_SETS)
+        self._limits: Recent[int, LimitArguments] = Recent(_RECENT_LIMITS)
+        self._sets: Recent[tuple[int, ...], tuple[SlotBatch, ...]] = Recent(_RECENT_SETS)
+        self._tuples: Recent[int, PreparedTuple] = Recent(_RECENT_SETS)
 
     def slot_batches(self, limits: Sequence[Limit]) -> tuple[SlotBatch, ...]:
         """The limits by who can speak of them in one call, the closest first; one batch at least."""
@@ -250,11 +267,8 @@ class ScriptArguments:
             self._sets.put(identity, batches)
         return batches
 
-    def slot_batches_of(self, request: AdmissionRequest) -> tuple[SlotBatch, ...]:
-        """The same for the request's charges; a tuple of limits that comes with many requests is looked up as one."""
-        limits = request.limits
-        if not limits:
-            return self.slot_batches([charge.limit for charge in request.charges])
+    def slot_batches_of(self, limits: tuple[Limit, ...]) -> tuple[SlotBatch, ...]:
+        """The same for a tuple of limits that comes with many requests: it is looked up as one."""
         prepared = self._tuples.get(id(limits))
         if prepared is None:
             prepared = PreparedTuple(limits, self.slot_batches(limits))
@@ -269,9 +283,15 @@ class ScriptArguments:
         """A batch without limits."""
         return self._batch(tag, (), ())
 
-    def billing_tag(self, team_tag: str) -> str:
+    def billing_tag(self, team: str) -> str:
         """The tag of the batch that speaks of a team's ledger."""
-        return team_tag if self._by_slot else ORGANISATION
+        return team_tag(team) if self._by_slot else ORGANISATION
+
+    def window_of(self, batch: SlotBatch, begins: Sequence[int]) -> WindowArguments:
+        """The batch's arguments where the windows of its quotas begin at these times."""
+        return WindowArguments(
+            batch.limits, [self.windows.terms(*each) for each in zip(batch.limits, begins, strict=True)]
+        )
 
     def _of(self, limit: Limit) -> LimitArguments:
         arguments = self._limits.get(id(limit))

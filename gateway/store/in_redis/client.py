@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from gateway.core.errors import StoreUnavailable
@@ -26,8 +26,6 @@ from gateway.store.in_redis.connection import (
     RedisConnection,
 )
 from gateway.store.in_redis.scripts import LuaScript
-
-Arguments = Sequence[str | bytes | int]
 
 Observer = Callable[[str, str, float], None]
 """Gets each call: its name, "ok" or "unavailable", and the seconds that it took."""
@@ -73,7 +71,10 @@ class ServerClock:
         moment since `asked_at`, and what is believed of it changes only where it cannot be true.
         """
         least, most = now_ms - time.monotonic() * 1000, now_ms - asked_at * 1000
-        self._ahead_ms = min(max(self._ahead_ms, least), most)
+        if self._ahead_ms < least:
+            self._ahead_ms = least
+        elif self._ahead_ms > most:
+            self._ahead_ms = most
 
 
 class RedisNode:
@@ -147,21 +148,10 @@ class Router:
         """Of the server that has this key."""
         return self._servers.clock_of(key)
 
-    async def run(self, script: LuaScript, keys: Sequence[str], arguments: Arguments | Callable[[], Arguments]) -> Any:
-        """What the script returns. `arguments` may be made when the call leaves. Raises StoreUnavailable."""
-        head = ("EVALSHA", script.sha, len(keys), *keys)
-        command = (lambda: (*head, *arguments())) if callable(arguments) else (*head, *arguments)
-        return await self._call(script.name, script, command, keys[0])
-
-    async def run_timed(
-        self, script: LuaScript, keys: Sequence[str], arguments: Arguments | Callable[[], Arguments]
-    ) -> list[int]:
-        """As `run`, for a script whose second number is the server's time: its clock is set by it."""
-        clock = self.clock_of(keys[0])
-        asked_at = clock.moment()
-        reply: list[int] = await self.run(script, keys, arguments)
-        clock.learn(reply[1], asked_at)
-        return reply
+    def run(self, script: LuaScript, key: str, command: Command | CommandMaker) -> Coroutine[Any, Any, list[int]]:
+        """What the script returns. `key` is one of its keys; `command` may be made when the call leaves. The second
+        number of every script is the server's time: its clock is set by it. Raises StoreUnavailable."""
+        return self._call(script.name, script, command, key)
 
     async def time(self, key: str) -> int:
         """Of the server that has this key, in milliseconds: its clock is set by it. Raises StoreUnavailable."""
@@ -172,9 +162,9 @@ class Router:
         clock.learn(now_ms, asked_at)
         return now_ms
 
-    async def ask(self, key: str, command: Command) -> Any:
+    def ask(self, key: str, command: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
         """The reply to a plain command about this key. Raises StoreUnavailable."""
-        return await self._call(command[0].lower(), None, command, key)
+        return self._call(command[0].lower(), None, command, key)
 
     async def scan(self, command: str, key: str) -> AsyncIterator[Sequence[bytes]]:
         """What a set, a sorted set or a hash has, piece by piece. Raises StoreUnavailable."""
@@ -187,17 +177,20 @@ class Router:
 
     async def _call(self, name: str, script: LuaScript | None, command: Command | CommandMaker, key: str) -> Any:
         # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.
-        began = time.perf_counter()
+        servers, began = self._servers, time.monotonic()
+        clock = servers.clock_of(key)
         try:
-            node = self._servers.node_of(key) or await self._discovered(key)
+            node = servers.node_of(key) or await self._discovered(key)
             try:
                 reply = await node.connection(self._background).call(command)
             except ErrorReply as error:
                 reply = await self._insist(script, command, key, node, error)
         except (ConnectionDown, ErrorReply) as error:
-            self._observe(name, "unavailable", time.perf_counter() - began)
+            self._observe(name, "unavailable", time.monotonic() - began)
             raise self._unavailable(error) from error
-        self._observe(name, "ok", time.perf_counter() - began)
+        self._observe(name, "ok", time.monotonic() - began)
+        if script is not None:
+            clock.learn(reply[1], began)
         return reply
 
     def _unavailable(self, error: ConnectionDown | ErrorReply) -> StoreUnavailable:

@@ -14,16 +14,17 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
+import msgspec
 from hiredis import ProtocolError, Reader, pack_command
 
 from gateway.runtime.backoff import Backoff
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.in_redis.scripts import LOADING
 
-Command = tuple[Any, ...]
-"""A command and its arguments: strings, bytes and numbers."""
+Command = tuple[Any, ...] | bytes
+"""A command and its arguments: strings, bytes and numbers. Or its bytes, as they are sent."""
 
 CommandMaker = Callable[[], Command]
 """Makes the command at the moment at which it is sent."""
@@ -97,7 +98,7 @@ class LoopTime:
             self.run()
 
 
-class _PendingCall(NamedTuple):
+class _PendingCall(msgspec.Struct, gc=False):
     """`made` is when, in steps of the connection's time."""
 
     command: Command | CommandMaker
@@ -129,7 +130,8 @@ class RedisStream(asyncio.Protocol):
     def send(self, calls: Sequence[_PendingCall]) -> None:
         assert self._transport is not None
         self.sent.extend(calls)
-        self._transport.write(b"".join([_packed(call.command) for call in calls]))
+        commands = [call.command for call in calls]
+        self._transport.write(b"".join([one if type(one) is bytes else _packed(one) for one in commands]))
 
     def abort(self, why: str = "was closed") -> None:
         """Fail what was sent, and close at once."""
@@ -218,10 +220,11 @@ class RedisConnection:
             return reply
         self._pending.append(_PendingCall(command, reply, self._time.steps))
         if self._wakeup is None:
+            # The first call of this turn of the loop: the others go with it.
             self._wakeup = loop.call_soon(self._send_pending)
-        self._time.run()
-        if self._running is None:
-            self._running = self._tasks.keep_running("connect to Redis", self._stay_connected)
+            self._time.run()
+            if self._running is None:
+                self._running = self._tasks.keep_running("connect to Redis", self._stay_connected)
         return reply
 
     def reconnect(self, why: str) -> None:
@@ -316,8 +319,9 @@ class RedisConnection:
 
 
 def _packed(command: Command | CommandMaker) -> bytes:
-    packed: bytes = pack_command(command() if callable(command) else command)
-    return packed
+    if callable(command):
+        command = command()
+    return command if isinstance(command, bytes) else cast(bytes, pack_command(command))
 
 
 def _ignored() -> None:

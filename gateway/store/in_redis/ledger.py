@@ -24,14 +24,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from struct import unpack
+from typing import NamedTuple
 
 import msgspec
 
-from gateway.core.calendar import DAY_MS, day_ms
+from gateway.core.calendar import DAY_MS
 from gateway.core.reservation import LedgerEntry
 from gateway.store.contract import LEDGER_DAYS
 from gateway.store.in_redis.keys import StoreKeys
-from gateway.store.ledger import OTHER_USERS, RowName, add_figures, figures_of, name_of, weight_of
+from gateway.store.ledger import OTHER_USERS, RowName, add_figures
 
 LEDGER_MS = LEDGER_DAYS * DAY_MS
 
@@ -47,28 +48,43 @@ NameReader = Callable[[bytes], RowName]
 RowTaker = Callable[[RowName, Sequence[float]], None]
 
 
-class BillArguments(msgspec.Struct, frozen=True):
-    """What settle.lua is given to write an entry."""
+class BillName(NamedTuple):
+    """What the bills of one row have in common: all of a `LedgerEntry` but its figures. `for_user`: whether they name
+    an end user, whoever that is."""
 
-    keys: tuple[str, ...]
-    names: tuple[str | bytes, ...]
-    numbers: tuple[float, ...]
+    day: str
+    team: str
+    key: str
+    model: str
+    upstream: str
+    cost_center: str
+    late: str
+    for_user: bool
+
+    def keys(self, keys: StoreKeys) -> tuple[str, ...]:
+        """Those that settle.lua writes a bill to."""
+        team, day = self.team, self.day
+        hashes = (keys.ledger(team, day), keys.details(team, day), keys.days(team))
+        users = (keys.users(team, day), keys.user_scores(team, day), keys.user_names(team, day))
+        return hashes if not self.for_user else (*hashes, *users)
+
+    def fields(self) -> tuple[str | bytes, ...]:
+        """The day, and what the rows are called there."""
+        details = self[2:7] if self.late else self[2:6]
+        return self.day, f"{self.key}|{self.model}", msgspec.json.encode(details)
 
 
-NO_BILL = BillArguments((), (), ())
-
-
-def bill_arguments(entry: LedgerEntry, keys: StoreKeys, users_max: int) -> BillArguments:
-    team, day = entry.team, entry.day
-    hashes = (keys.ledger(team, day), keys.details(team, day), keys.days(team))
-    name, figures = name_of(entry), figures_of(entry)
-    details = name[:BY_DETAILS] if name.late else name[: BY_DETAILS - 1]
-    names = (day, f"{name.key}|{name.model}", msgspec.json.encode(details))
-    numbers = (LEDGER_MS, day_ms(day), len(figures), *figures)
-    if not entry.user:
-        return BillArguments(hashes, names, numbers)
-    user_keys = (keys.users(team, day), keys.user_scores(team, day), keys.user_names(team, day))
-    return BillArguments((*hashes, *user_keys), (*names, entry.user), (*numbers, weight_of(entry), users_max))
+def bill_name(entry: LedgerEntry) -> BillName:
+    return BillName(
+        entry.day,
+        entry.team,
+        entry.key,
+        entry.model,
+        entry.upstream,
+        entry.cost_center,
+        entry.late,
+        entry.user != "",
+    )
 
 
 class Unexplained:

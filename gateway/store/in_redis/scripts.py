@@ -1,7 +1,12 @@
-"""The Lua scripts as they are sent: each file with counter.lua in front of it, known by the SHA-1 of the whole."""
+"""The Lua scripts as they are sent: each file with counter.lua in front of it, known by the SHA-1 of the whole.
+
+A command is sent as an array of strings, each with its length in front (RESP). Most of a call is the same as in the
+call before, so its bytes are made once: `head` and `bulk` make them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha1
 from pathlib import Path
 
@@ -15,6 +20,20 @@ class LuaScript:
         self.text = text
         # Redis names scripts by SHA-1; nothing is proven by it.
         self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def head(self, keys: int, arguments: int) -> bytes:
+        """What a call with so many keys and arguments begins with."""
+        return b"*%d\r\n%b" % (3 + keys + arguments, bulk("EVALSHA", self.sha, keys))
+
+    def command(self, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> bytes:
+        """A whole call."""
+        return self.head(len(keys), len(arguments)) + bulk(*keys, *arguments)
+
+
+def bulk(*values: str | bytes | int) -> bytes:
+    """These values as parts of a command."""
+    pieces = [value if isinstance(value, bytes) else str(value).encode() for value in values]
+    return b"".join([b"$%d\r\n%b\r\n" % (len(piece), piece) for piece in pieces])
 
 
 SCRIPTS = tuple(LuaScript(name) for name in ("admit", "settle", "renew", "give_back", "close"))

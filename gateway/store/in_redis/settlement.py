@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Hashable, Iterable, Sequence
 
 import msgspec
 
 from gateway.core.calendar import DAY_MS, day_ms, day_of_ms
-from gateway.core.reservation import LedgerEntry, Reservation, Settlement, SettlementLine
+from gateway.core.reservation import LedgerEntry, Reservation, Settlement
 from gateway.store.in_redis.arguments import (
-    LEASES,
     LONG_MS,
-    QUOTA,
     SHORT_MS,
-    LimitArguments,
+    Recent,
     ScriptArguments,
     SlotBatch,
     Timing,
+    WindowArguments,
     counter_key,
     packed,
 )
 from gateway.store.in_redis.client import Router
-from gateway.store.in_redis.keys import StoreKeys, team_tag
-from gateway.store.in_redis.ledger import LEDGER_MS, NO_BILL, bill_arguments
-from gateway.store.in_redis.scripts import CLOSE, RENEW, SETTLE
-from gateway.store.ledger import moved_to
+from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.in_redis.ledger import LEDGER_MS, BillName, bill_name
+from gateway.store.in_redis.scripts import CLOSE, RENEW, SETTLE, bulk
+from gateway.store.ledger import figures_of, moved_to, weight_of
 
 _DAY_S = 86_400
 _DAY_IS_CLOSED = 2
@@ -33,6 +33,9 @@ _DAY_IS_CLOSED = 2
 
 _BEGUN, _DONE = "begun", "done"
 _TEAMS_AT_ONCE = 50
+_RECENT_BILLS = 4_096
+"""Names of bills whose arguments are kept, in each of two generations."""
+
 _RENEWED_AT_ONCE = 50
 """Reservations in one call: Redis does nothing else meanwhile."""
 
@@ -56,6 +59,42 @@ class SlotHolds(msgspec.Struct, frozen=True):
     batch: SlotBatch
 
 
+class SettlementArguments:
+    """What is the same in all settlements of one batch and window whose bills have one name: the bytes around the
+    record's key, the id and the numbers."""
+
+    __slots__ = ("_fixed", "_head", "_names", "for_user")
+
+    def __init__(
+        self,
+        keys: StoreKeys,
+        timing: Timing,
+        users_max: int,
+        batch: SlotBatch,
+        window: WindowArguments,
+        process: str,
+        bill: BillName | None,
+    ) -> None:
+        bill_keys, names = ((), ()) if bill is None else (bill.keys(keys), bill.fields())
+        self.for_user = bill is not None and bill.for_user
+        # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
+        fixed = [timing.step_ms, LEDGER_MS, LEDGER_MS, users_max, 0 if bill is None else day_ms(bill.day)]
+        for one, terms in zip(batch.limits, window.terms, strict=True):
+            fixed += (one.kind, one.at_once, terms.first, terms.second)
+        known_keys = (keys.journal(batch.tag, process), *bill_keys, *window.keys)
+        self._head = SETTLE.head(1 + len(known_keys), 4 + len(names) + self.for_user)
+        self._fixed = bulk(*known_keys, LONG_MS, packed(fixed))
+        self._names = bulk(*names)
+
+    def command(self, record: str, name: str, user: str, numbers: Sequence[float]) -> bytes:
+        key, called, figures = record.encode(), name.encode(), packed(numbers)
+        sizes = len(key), len(called), len(figures)
+        command = b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
+            self._head, sizes[0], key, self._fixed, sizes[1], called, sizes[2], figures, self._names,
+        )  # fmt: skip
+        return command + bulk(user) if self.for_user else command
+
+
 class Settlements:
     """Carries out settle.lua."""
 
@@ -69,73 +108,84 @@ class Settlements:
         self._users_max = users_max
         self._closings = Closings(client, keys)
         self._teams: dict[str, float] = {}
+        self._prepared: Recent[Hashable, SettlementArguments] = Recent(_RECENT_BILLS)
 
     async def settle(self, settlement: Settlement, position: JournalPosition) -> None:
         """In every slot that the settlement speaks of. What fails in one is repeated in all: each settles it once.
         Raises StoreUnavailable."""
-        limits = [line.hold.limit for line in settlement.dues]
-        batches = [batch for batch in self._arguments.slot_batches(limits) if batch.places]
-        billing = ""
-        if settlement.entry is not None:
-            await self._register_team(settlement.entry.team)
-            billing = self._arguments.billing_tag(team_tag(settlement.entry.team))
-            if all(batch.tag != billing for batch in batches):
+        entry, billing = settlement.entry, ""
+        batches: Sequence[SlotBatch] = self._arguments.slot_batches([line.hold.limit for line in settlement.dues])
+        if entry is not None:
+            if self._teams.get(entry.team, 0) <= time.monotonic():
+                await self._register_team(entry.team)
+            billing = self._arguments.billing_tag(entry.team)
+        if len(batches) > 1 or batches[0].tag != billing:
+            batches = [batch for batch in batches if batch.places]
+            if billing and all(batch.tag != billing for batch in batches):
                 batches.append(self._arguments.empty(billing))
-        if len(batches) == 1:
+        calls = [
+            self._settle_slot(settlement, entry if batch.tag == billing else None, batch, position) for batch in batches
+        ]
+        if len(calls) == 1:
             # A single call needs no task of its own.
-            entry = settlement.entry if batches[0].tag == billing else None
-            await self._settle_slot(settlement, entry, batches[0], position)
-            return
-        await asyncio.gather(
-            *[
-                self._settle_slot(settlement, settlement.entry if batch.tag == billing else None, batch, position)
-                for batch in batches
-            ]
-        )
+            await calls[0]
+        else:
+            await asyncio.gather(*calls)
 
     async def _settle_slot(
         self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
     ) -> None:
         while True:
-            call = self._settlement(settlement, entry, batch, position)
-            outcome, _, *open_ms = await self._client.run_timed(SETTLE, call.keys, call.arguments)
+            record, command = self._call(settlement, entry, batch, position)
+            outcome, _, *open_ms = await self._client.run(SETTLE, record, command)
             if outcome != _DAY_IS_CLOSED or entry is None:
                 return
             entry = moved_to(entry, day_of_ms(open_ms[0]))
 
-    def _settlement(
+    def _call(
         self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
-    ) -> ScriptCall:
-        record = self._keys.record(batch.tag, position.process, settlement.at_ms)
-        bill = NO_BILL if entry is None else bill_arguments(entry, self._keys, self._users_max)
-        keys = [record, self._keys.journal(batch.tag, position.process), *bill.keys]
-        # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
-        numbers = [self._timing.step_ms, position.place, LEDGER_MS, *bill.numbers]
-        window = batch.window_at(settlement.at_ms)
-        for number, place in enumerate(batch.places):
-            one, line = batch.limits[number], settlement.dues[place]
-            key, terms = window.keys[number], window.terms[number]
-            if one.kind == QUOTA and terms.first != line.hold.window_ms:
-                terms = self._arguments.windows.terms(one, line.hold.window_ms)
-                key = counter_key(one, terms)
-            keys.append(key)
-            held, used = _corrections(line, one)
-            numbers += (one.kind, held, used, terms.first, terms.second)
-        return ScriptCall(keys, (settlement.id, LONG_MS, packed(numbers), *bill.names))
+    ) -> tuple[str, bytes]:
+        """The record that it is about, and the command."""
+        dues, window = settlement.dues, batch.window_at(settlement.at_ms)
+        lines = dues if len(batch.places) == len(dues) else [dues[place] for place in batch.places]
+        begins = [line.hold.window_ms for line in lines]
+        if begins != window.begins:
+            window = self._arguments.window_of(batch, begins)
+        figures = () if entry is None else figures_of(entry)
+        weight = weight_of(entry) if entry is not None and entry.user else 0
+        numbers: list[float] = [position.place, weight, len(figures), *figures]
+        numbers += [line.hold.amount for line in lines]
+        numbers += [line.charged if line.hold.capped else line.actual for line in lines]
+        own = position.process == batch.process
+        record = (
+            batch.record(settlement.at_ms) if own else self._keys.record(batch.tag, position.process, settlement.at_ms)
+        )
+        arguments = self._arguments_of(batch, window, position.process, entry)
+        user = entry.user if entry is not None else ""
+        return record, arguments.command(record, settlement.id, user, numbers)
+
+    def _arguments_of(
+        self, batch: SlotBatch, window: WindowArguments, process: str, entry: LedgerEntry | None
+    ) -> SettlementArguments:
+        bill = None if entry is None else bill_name(entry)
+        which = (window, bill)
+        prepared = self._prepared.get(which) if process == batch.process else None
+        if prepared is None:
+            prepared = SettlementArguments(self._keys, self._timing, self._users_max, batch, window, process, bill)
+            if process == batch.process:
+                self._prepared.put(which, prepared)
+        return prepared
 
     async def _register_team(self, team: str) -> None:
         """Put the team into the set of teams that the ledger knows, once a day. That is in a slot of its own, so no
         script can write it beside the bill: the team is put there before it, and one too many does no harm."""
-        now_s = asyncio.get_running_loop().time()
-        if self._teams.get(team, 0) > now_s:
-            return
         key = self._keys.teams()
         await asyncio.gather(
             self._client.ask(key, ("SADD", key, team)),
             self._client.ask(key, ("PEXPIRE", key, LEDGER_MS)),
         )
         await self._closings.take_over(team)
-        self._teams[team] = now_s + _DAY_S
+        self._teams[team] = time.monotonic() + _DAY_S
 
 
 class Closings:
@@ -178,7 +228,8 @@ class Closings:
             await self._close_team(team, int(float(open_ms)))
 
     async def _close_team(self, team: str, open_ms: int) -> bool:
-        closed, _ = await self._client.run_timed(CLOSE, [self._keys.days(team)], (open_ms, LEDGER_MS))
+        key = self._keys.days(team)
+        closed, _ = await self._client.run(CLOSE, key, CLOSE.command([key], (open_ms, LEDGER_MS)))
         return closed == 1
 
     async def _note(self, progress: str, open_ms: int) -> None:
@@ -206,10 +257,9 @@ class Renewals:
             for held in by_tag.values()
             for at in range(0, len(held), _RENEWED_AT_ONCE)
         ]
-        await asyncio.gather(*[self._renew_slot(call) for call in calls])
-
-    async def _renew_slot(self, call: ScriptCall) -> None:
-        await self._client.run_timed(RENEW, call.keys, call.arguments)
+        await asyncio.gather(
+            *[self._client.run(RENEW, call.keys[0], RENEW.command(call.keys, call.arguments)) for call in calls]
+        )
 
     async def shorten_records(self, records: Iterable[str]) -> None:
         """Let these records, of which everything is known, end in an hour. Raises StoreUnavailable."""
@@ -228,11 +278,3 @@ class Renewals:
             record = key_numbers.setdefault(slot.batch.record(slot.reservation.at_ms), len(key_numbers) + 1)
             numbers += (record, len(holding) // 3, *holding)
         return ScriptCall(list(key_numbers), (LONG_MS, packed(numbers), *[slot.reservation.id for slot in held]))
-
-
-def _corrections(line: SettlementLine, one: LimitArguments) -> tuple[int, int]:
-    """What is held no more, and what is used: admission used `requests` at once, and only what goes beyond them is
-    added."""
-    if one.at_once:
-        return 0, max(0, line.charged - line.hold.amount)
-    return line.hold.amount, 0 if one.kind == LEASES else line.charged

@@ -21,7 +21,7 @@ from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Res
 from gateway.core.store_url import read_store_url
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, UsageQuery, UsageRow
-from gateway.store.in_redis.admission import AdmissionReply, Admissions, RecordLifetimes
+from gateway.store.in_redis.admission import Admissions, RecordLifetimes, SlotReply
 from gateway.store.in_redis.arguments import ScriptArguments, Timing
 from gateway.store.in_redis.client import Observer, Router, ServerClock
 from gateway.store.in_redis.discovery import servers_of
@@ -180,9 +180,9 @@ class RedisStore:
             await self._renewals.shorten_records(records)
             self._records.forget(second)
 
-    async def _other_counters(self, request: AdmissionRequest, reply: AdmissionReply) -> Sequence[Counter | None]:
+    async def _other_counters(self, request: AdmissionRequest, reply: SlotReply) -> Sequence[Counter | None]:
         """Those of the slots that did not refuse, as they are now; None where they are not to be had."""
-        limits = [charge.limit for charge in request.charges]
+        limits = request.limits
         if len(reply.call.batch.places) == len(limits):
             return [None] * len(limits)
         try:

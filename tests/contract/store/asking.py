@@ -47,7 +47,7 @@ def ask(
     name: str = "",
 ) -> AdmissionRequest:
     """A request with so many tokens of input and output; a dollar limit counts a micro-dollar a token."""
-    return AdmissionRequest(
+    return AdmissionRequest.of(
         name or f"r{next(_numbers)}", tuple(charge(one, fixed) for one in limits), likely, most, least, enough
     )
 

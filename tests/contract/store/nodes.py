@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from struct import pack_into, unpack_from
 from typing import Any
 
+from hiredis import Reader
+
 from gateway.core.store_url import read_store_url
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.in_redis.admission import Admissions, RecordLifetimes
@@ -35,16 +37,16 @@ class FakeNode:
         return self
 
     async def call(self, command: Command | CommandMaker) -> Any:
-        if callable(command):
-            command = command()
-        script = command[1] if command[0] == "EVALSHA" else ""
+        made = command() if callable(command) else command
+        words = _words(made) if isinstance(made, bytes) else made
+        script = words[1] if words[0] == "EVALSHA" else ""
         if script in self.failing:
             raise ConnectionDown("is out")
         if script == ADMIT.sha:
-            numbers = bytearray(command[-1])
+            numbers = bytearray(words[-1])
             pack_into("<d", numbers, 0, unpack_from("<d", numbers)[0] - self.ahead_ms)
-            command = (*command[:-1], bytes(numbers))
-        reply = await self.real.call(command)
+            words = (*words[:-1], bytes(numbers))
+        reply = await self.real.call(words)
         if script:
             self.carried_out.append(script)
             reply[1] += self.ahead_ms
@@ -94,6 +96,14 @@ def admissions_over(nodes: FakeNodes, tasks: BackgroundTasks, slack_ms: int = 25
     arguments = ScriptArguments(StoreKeys("gw"), UTC, "one", by_slot=True)
     timing = Timing(slack_ms=slack_ms, step_ms=STEP_MS)
     return Admissions(router, arguments, timing, HastyCalls(tasks, 0.001), RecordLifetimes(), nodes.others.clock.now_ms)
+
+
+def _words(command: bytes) -> tuple[Any, ...]:
+    """The words of a packed command, which is an array like those in replies. The first two are text."""
+    reader = Reader()
+    reader.feed(command)
+    name, script, *others = reader.gets()
+    return name.decode(), script.decode(), *others
 
 
 def _unobserved(call: str, outcome: str, seconds: float) -> None:

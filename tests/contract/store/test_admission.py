@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from gateway.core.limits import Mode, Scope
@@ -219,9 +220,8 @@ async def test_a_changed_amount_keeps_the_count(store: Store) -> None:
 
 async def test_fractions_of_a_unit_are_charged_whole(store: Store) -> None:
     money = limit("usd", "month", 1000)
-    question = ask(money)
-    per_token = question.charges[0].__class__(money, 0, 150_000)
-    reservation = await admitted(store, question.__class__(question.id, (per_token,), 1, 10, 1))
+    question = msgspec.structs.replace(ask(money, likely=1, most=10), fixed=[0], per_output=[150_000])
+    reservation = await admitted(store, question)
     assert reservation.holds[0].amount == 2
     assert await used_and_held(store, money) == (0, 2)
 

@@ -13,7 +13,7 @@ from gateway.core.limits import Mode, Scope
 from gateway.core.reservation import Reservation
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.in_redis import RedisStore
-from gateway.store.in_redis.admission import AdmissionReply
+from gateway.store.in_redis.admission import SlotReply
 from gateway.store.in_redis.scripts import ADMIT, GIVE_BACK
 from tests.contract.store.asking import ask, limit
 from tests.contract.store.keepers import UTC, redis_options, sure_tasks
@@ -82,7 +82,7 @@ async def test_what_cannot_be_given_back_after_a_refusal_is_given_back_later(
     before = await used(store)
     nodes.fail(nodes.teams, GIVE_BACK)
     refused = await admissions.admit(ask(*TEAM, SHADOW, TIGHT))
-    assert isinstance(refused, AdmissionReply)
+    assert isinstance(refused, SlotReply)
     assert (await used(store))[0] == (2, 0)
     nodes.fail(nodes.teams)
     await until_used(store, before)

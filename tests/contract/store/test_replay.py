@@ -95,7 +95,7 @@ class Run:
         if dice.random() < 0.2:
             charges = tuple(msgspec.structs.replace(one, per_output=one.per_output // 7) for one in charges)
         least, enough = dice.choice([1, 1, 10]), dice.choice([10, 600, 2_048])
-        question = AdmissionRequest(f"r{number}", charges, dice.randint(0, most), most, least, enough)
+        question = AdmissionRequest.of(f"r{number}", charges, dice.randint(0, most), most, least, enough)
         told = await self.redis.admit(question)
         self.same_time()
         known = await self.memory.admit(question)

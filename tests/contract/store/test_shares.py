@@ -61,7 +61,7 @@ async def test_a_quota_grants_an_eighth_of_what_is_left_and_holds_no_more(store:
 
 async def test_money_is_shared_by_what_a_token_costs(store: Store) -> None:
     budget = limit("usd", "day", MILLION)
-    request = AdmissionRequest("r", (Charge(budget, 40_000, 15 * MILLION),), 1_024, LONG)
+    request = AdmissionRequest.of("r", (Charge(budget, 40_000, 15 * MILLION),), 1_024, LONG)
     assert (await admitted(store, request)).granted == 960_000 // 15 // 8
 
 

@@ -35,7 +35,7 @@ def scenes(draw: st.DrawFn) -> tuple[AdmissionRequest, list[Counter]]:
     charges: list[Charge] = [charge(one, draw(st.integers(0, 300))) for one in chosen]
     least = draw(st.integers(1, 50))
     enough = draw(st.integers(least, 600))
-    asked = AdmissionRequest("r", tuple(charges), draw(st.integers(0, most)), most, least, enough)
+    asked = AdmissionRequest.of("r", tuple(charges), draw(st.integers(0, most)), most, least, enough)
     counters: list[Counter] = []
     for one in chosen:
         counter = new_counter(one, UTC, NOON)

@@ -15,7 +15,7 @@ from gateway.core.limit_status import (
     rfc3339,
 )
 from gateway.core.limits import Limit, Meter, Mode, Per, Scope
-from gateway.core.reservation import LimitStatus, Refusal, RefusalReason
+from gateway.core.reservation import LimitStatus, LimitStatuses, Refusal, RefusalReason
 
 NOW = 1_793_880_000_000
 
@@ -33,11 +33,11 @@ def limit_status(of: Limit, left: int, resets_ms: int = NOW + 6_000, held: int =
 
 def refusal(of: Limit, why: RefusalReason, retry_after_ms: int = 1_500, requested: int = 1) -> Refusal:
     shown = limit_status(of, 0, held=of.amount // 4)
-    return Refusal(shown, requested, why, retry_after_ms, NOW, (shown,))
+    return Refusal(shown, requested, why, retry_after_ms, NOW, LimitStatuses.of([shown]))
 
 
 def headers(*limit_statuses: LimitStatus) -> dict[str, str]:
-    told = limit_headers([header_of(each.limit) for each in limit_statuses], limit_statuses, NOW)
+    told = limit_headers([header_of(each.limit) for each in limit_statuses], LimitStatuses.of(limit_statuses), NOW)
     assert len(dict(told)) == len(told)
     return dict(told)
 

@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from gateway.core.limits import Limit, Meter, Mode, Per, Scope
-from gateway.core.snapshot import BINDINGS_MAX, USERS_MAX, Caller, ChargeRule, ConfigSnapshot, Model, bind, matches
+from gateway.core.snapshot import BINDINGS_MAX, USERS_MAX, Caller, ConfigSnapshot, Model, bind, matches
+from gateway.core.usage import Usage
 
 LARGE = Model("openai/large", (), aliases=("large", "best"))
 SMALL = Model("openai/small", ())
@@ -186,7 +187,7 @@ def test_each_limit_has_its_charge_and_its_header_in_the_same_place() -> None:
     limits = (bound("a"), msgspec.structs.replace(bound("b"), mode=Mode.SHADOW))
     binding = bind(Caller("id", "name", "search", limits=limits, user_limits=(bound("user", Scope.USER),)), GPT)
     assert [each.name for each in binding.limits_for("ann")] == ["a", "b", "model", "user"]
-    assert binding.charge_rules == (ChargeRule(1, 0, 0),) * 4
+    assert binding.rules_for("", 5, Usage()).each == (1,) * 4
     assert [header and header.limit_name for header in binding.headers] == [
         "x-ratelimit-limit-requests",
         None,

@@ -13,6 +13,7 @@ from gateway.core.errors import (
     ShuttingDown,
     StoreUnavailable,
     UpstreamBroke,
+    UpstreamRefused,
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
@@ -22,7 +23,7 @@ from gateway.core.limits import Meter, Per
 from gateway.core.plain_tally import PlainTally
 from gateway.core.pricing import Price
 from gateway.core.refusals import Fault
-from gateway.core.reservation import Hold, Reservation
+from gateway.core.reservation import Hold, LimitStatuses, Reservation
 from gateway.core.stream_tally import StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.settle import settle, settlement, usage_of
@@ -127,6 +128,15 @@ def test_a_client_that_leaves_before_the_first_byte_pays_for_its_prompt() -> Non
     assert used(seen(b": processing\n\n", error=gone)) == estimated(0)
 
 
+def test_a_page_that_came_too_late_to_be_given_to_the_client_is_free() -> None:
+    for error, usage in ((None, estimated(1_000)), (UpstreamRefused("It did not stream."), None)):
+        exchange = plain(b"x" * 4_000)
+        assert exchange.tally is not None
+        exchange.tally.close()
+        exchange.error = error
+        assert used(exchange) == usage
+
+
 def test_a_client_that_leaves_a_plain_answer_pays_for_what_came() -> None:
     assert used(plain(b"x" * 4_000, error=ClientGone("It left."))) == estimated(1_000)
 
@@ -135,7 +145,7 @@ def test_a_client_that_leaves_before_its_plain_answer_pays_for_what_was_made_mea
     exchange = unanswered(ClientGone("It left."))
     exchange.upstream_seconds = 4.0
     assert exchange.parsed is not None
-    exchange.reservation = Reservation("exchange-1", NOW_MS, 1_000, False, (), ())
+    exchange.reservation = Reservation("exchange-1", NOW_MS, 1_000, False, (), LimitStatuses())
     made = int(4 * TOKENS_PER_SECOND_AT_FIRST)
     assert used(exchange) == estimated(made)
     exchange.upstream_seconds = 1_000.0
@@ -232,7 +242,7 @@ COST = 29
 
 
 def held(exchange: Exchange, at_ms: int = NOW_MS) -> Reservation:
-    reservation = exchange.reservation = Reservation("exchange-1", at_ms, 10, False, HOLDS, ())
+    reservation = exchange.reservation = Reservation("exchange-1", at_ms, 10, False, HOLDS, LimitStatuses())
     return reservation
 
 

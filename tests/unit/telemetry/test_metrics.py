@@ -20,7 +20,7 @@ from gateway.core.errors import (
 )
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.refusals import Fault
-from gateway.core.reservation import Reservation
+from gateway.core.reservation import LimitStatuses, Reservation
 from gateway.core.snapshot import ConfigSnapshot, Model, Target, Upstream
 from gateway.core.usage import Usage, UsageSource
 from gateway.telemetry.exposition import MetricsAggregator
@@ -158,7 +158,7 @@ def test_a_refusal_by_concurrency_has_an_empty_window(metrics: Metrics) -> None:
 def test_a_shadow_limit_is_counted_apart(metrics: Metrics) -> None:
     x = answered()
     shadow = Limit("try", Scope.TEAM, "search", Meter.TOKENS, Per.DAY, 10, 10, "search")
-    x.reservation = Reservation("id", NOW_MS, 100, False, (), (), (shadow,))
+    x.reservation = Reservation("id", NOW_MS, 100, False, (), LimitStatuses(), (shadow,))
     metrics.exchange(x)
     labels = {"team": "search", "limit": "try", "meter": "tokens", "per": "day", "scope": "team"}
     assert value(metrics, "gateway_shadow_refused_total", **labels) == 1
@@ -236,14 +236,14 @@ def test_a_quotas_used_part_is_shown_until_its_window_is_over(metrics: Metrics, 
 
 def test_a_quota_over_all_time_never_resets(metrics: Metrics, clock: StoppedClock) -> None:
     total = Limit("all", Scope.ORGANISATION, "", Meter.USD, Per.TOTAL, 1_000, 1_000)
-    metrics.quotas([limit_status(total, 500, resets_ms=0)])
+    metrics.quotas(LimitStatuses.of([limit_status(total, 500, resets_ms=0)]))
     clock.ms += 10**12
     assert quota_used(metrics, team="", limit="all", meter="usd", per="total") == 0.5
 
 
 def test_several_quotas_of_one_kind_are_shown_apart(metrics: Metrics) -> None:
     other = Limit("month of one model", Scope.TEAM, "search", Meter.TOKENS, Per.MONTH, 100, 100, "search")
-    metrics.quotas([limit_status(MONTHLY, 900), limit_status(other, 30)])
+    metrics.quotas(LimitStatuses.of([limit_status(MONTHLY, 900), limit_status(other, 30)]))
     assert (quota_used(metrics), quota_used(metrics, limit="month of one model")) == (0.9, 0.3)
 
 
@@ -259,7 +259,7 @@ def test_quotas_of_keys_and_users_make_no_series(metrics: Metrics) -> None:
     before = series(metrics)
     of_key = Limit("key", Scope.KEY, "0123456789ab", Meter.TOKENS, Per.MONTH, 100, 100, "search")
     of_user = Limit("user", Scope.USER, "ann", Meter.TOKENS, Per.MONTH, 100, 100, "search")
-    metrics.quotas([limit_status(of_key, 10), limit_status(of_user, 10)])
+    metrics.quotas(LimitStatuses.of([limit_status(of_key, 10), limit_status(of_user, 10)]))
     assert series(metrics) == before
 
 
@@ -311,7 +311,7 @@ def test_a_quota_that_a_reload_removes_is_shown_no_longer(metrics: Metrics) -> N
 
 def test_a_quota_that_a_reload_raises_shows_its_new_ratio_at_once(metrics: Metrics) -> None:
     metrics.keep(configuration(MONTHLY), ["search"])
-    metrics.quotas([limit_status(MONTHLY, 1_000)])
+    metrics.quotas(LimitStatuses.of([limit_status(MONTHLY, 1_000)]))
     metrics.keep(configuration(raised(4_000)), ["search"])
     assert quota_used(metrics) == 0.25
 
@@ -334,7 +334,7 @@ def test_after_a_raise_the_workers_together_show_the_new_ratio() -> None:
     for number, used in enumerate((1_000, 900)):
         worker = Metrics(StoppedClock(), "1.2.3")
         worker.keep(configuration(MONTHLY), ["search"])
-        worker.quotas([limit_status(MONTHLY, used)])
+        worker.quotas(LimitStatuses.of([limit_status(MONTHLY, used)]))
         worker.keep(configuration(raised(4_000)), ["search"])
         aggregator.update(number, worker.packed())
     labels = 'team="search",limit="month",meter="tokens",per="month"'
@@ -343,7 +343,7 @@ def test_after_a_raise_the_workers_together_show_the_new_ratio() -> None:
 
 def test_a_quota_over_other_models_than_before_begins_again(metrics: Metrics) -> None:
     metrics.keep(configuration(MONTHLY), ["search"])
-    metrics.quotas([limit_status(MONTHLY, 1_000)])
+    metrics.quotas(LimitStatuses.of([limit_status(MONTHLY, 1_000)]))
     metrics.keep(configuration(msgspec.structs.replace(MONTHLY, models=("other",))), ["search"])
     assert quota_used(metrics) is None
 

@@ -13,7 +13,7 @@
 
 local abs, ceil, floor, max, min = math.abs, math.ceil, math.floor, math.max, math.min
 local call, pack, unpack_numbers = redis.call, struct.pack, struct.unpack
-local RATE, QUOTA = 0, 1
+local RATE, QUOTA, LEASES = 0, 1, 2
 local STEPS = 6
 local LONG, SHORT, SHORT_SIZE = '<ddddddddddd', '<dddd', 32
 local STAMP, EXPIRY, OVER, FIRST, LAST = 3, 4, 5, 6, 11
@@ -23,6 +23,11 @@ local SETTLED = 's'
 local function now_ms()
   local time = call('TIME')
   return time[1] * 1000 + floor(time[2] / 1000)
+end
+
+-- The format of so many numbers.
+local function doubles(count)
+  return '<' .. string.rep('d', count)
 end
 
 local function in_window(kind, first, second, now)
@@ -77,10 +82,11 @@ local function packed(counter, holding)
   return pack(SHORT, unpack(counter, 1, EXPIRY))
 end
 
--- The counter at `key`, brought up to now. Where the clock was set back it is written at once, as a refusal writes
--- nothing: it counts from the new time on, or else it would neither refill nor let holds end until the old one is back.
-local function read(key, kind, first, second, now, step)
-  local counter = unpacked(call('GET', key), now, step)
+-- The counter at `key`, of which this string is stored, brought up to now. Where the clock was set back it is written
+-- at once, as a refusal writes nothing: it counts from the new time on, or else it would neither refill nor let holds end
+-- until the old one is back.
+local function current(key, stored, kind, first, second, now, step)
+  local counter = unpacked(stored, now, step)
   if kind == RATE and counter[2] ~= second then
     counter[1] = rescaled(counter[1], counter[2], second)
     counter[2] = second
@@ -95,7 +101,14 @@ local function read(key, kind, first, second, now, step)
   return counter
 end
 
+local function read(key, kind, first, second, now, step)
+  return current(key, call('GET', key), kind, first, second, now, step)
+end
+
 local function used(counter)
+  if counter[2] == 1 then
+    return counter[1]
+  end
   local rest = counter[1] % counter[2]
   return (counter[1] - rest) / counter[2] + (rest > 0 and 1 or 0)
 end

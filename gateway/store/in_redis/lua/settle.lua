@@ -12,28 +12,25 @@
 --   KEYS[8]  the details that each of these users has: a hash of user to their fields, joined by line feeds
 -- then the counters, one a due
 --
--- ARGV[1]  reservation id
--- ARGV[2]  how long the record is kept, in milliseconds
--- ARGV[3]  numbers
--- where there is something to bill:
---   ARGV[4]  the day of the bill
---   ARGV[5]  the field in the ledger
---   ARGV[6]  the field in the details
--- and where an end user is named:
---   ARGV[7]  the user
---
--- The numbers are three of the settlement:
+-- ARGV[1]  how long the record is kept, in milliseconds
+-- ARGV[2]  numbers that are the same in each call:
 --   length of a step of holds, in milliseconds
+--   how long the journal's mark is kept, and how long the ledger keeps a day, in milliseconds
+--   how many end users a day has
+--   the day of the bill, in milliseconds since 1970, as if its time zone were UTC; 0 where there is none
+--   then four a due: its kind, 1 if it was used at once and not held, and the two terms of its kind
+-- ARGV[3]  reservation id
+-- ARGV[4]  numbers of this settlement:
 --   its place in the journal, 0 where it comes from none
---   how long the journal's mark is kept, in milliseconds
+--   what is added to the score of the end user
+--   how many figures follow, 0 where there is nothing to bill, and the figures
+--   then of each due the amount that admission charged, and of each what was used
 -- where there is something to bill:
---   how long the ledger keeps a day, in milliseconds
---   the day, in milliseconds since 1970, as if its time zone were UTC
---   how many figures follow, and the figures
+--   ARGV[5]  the day of the bill
+--   ARGV[6]  the field in the ledger
+--   ARGV[7]  the field in the details
 -- and where an end user is named:
---   what is added to the score of the user, and how many users a day has
--- then five a due:
---   kind, amount held, amount used beyond what admission charged, and the two terms of its kind
+--   ARGV[8]  the user
 --
 -- Returns {1, now} where it settled, {0, now} where that had been done, and {2, now, first open day} where the day is
 -- closed: nothing was settled then.
@@ -45,24 +42,19 @@ local LATE_MS = 2 * 86400000
 local SCORES_MS = 8 * 86400000
 -- What one user has beyond so many rows is added to the others.
 local ROWS_OF_A_USER = 64
-local USUAL = '<ddddddd'
-
-local function columns(count)
-  return count == FIRST_SCHEMA and USUAL or '<' .. string.rep('d', count)
-end
 
 -- The stored row with `count` of the figures added to it.
 local function added(row, figures, count)
   if not row then
-    return pack(columns(count), unpack(figures, 1, count))
+    return pack(doubles(count), unpack(figures, 1, count))
   end
   local size = #row / 8
-  local sums = { unpack_numbers(columns(size), row) }
+  local sums = { unpack_numbers(doubles(size), row) }
   for column = 1, count do
     sums[column] = (column <= size and sums[column] or 0) + figures[column]
   end
   size = max(size, count)
-  return pack(columns(size), unpack(sums, 1, size))
+  return pack(doubles(size), unpack(sums, 1, size))
 end
 
 -- The user with the lowest score, and its rows, each with what the others of its details have once it is added to them.
@@ -74,7 +66,7 @@ local function displaced(users, scores, names_of)
     local row = call('HGET', users, field)
     if row then
       local count = #row / 8
-      local figures = { unpack_numbers(columns(count), row) }
+      local figures = { unpack_numbers(doubles(count), row) }
       rows[#rows + 1] = { field = field, others = others, sums = added(call('HGET', users, others), figures, count) }
     end
   end
@@ -138,56 +130,61 @@ local function write_user(users, scores, names_of, details, user, place, weight,
   end
 end
 
-local step_ms, place, mark_ms, cursor = unpack_numbers('<ddd', ARGV[3])
+local FIXED, GIVEN = 5, 3
+local fixed = { unpack_numbers(doubles(#ARGV[2] / 8), ARGV[2]) }
+local given = { unpack_numbers(doubles(#ARGV[4] / 8), ARGV[4]) }
+local step_ms, mark_ms, ledger_ms = fixed[1], fixed[2], fixed[3]
+local place, count = given[1], given[3]
 local now = now_ms()
 local step = floor(now / step_ms)
 
 if place > 0 and place <= tonumber(call('GET', KEYS[2]) or '0') then
   return { 0, now }
 end
-local state = call('HGET', KEYS[1], ARGV[1])
+local state = call('HGET', KEYS[1], ARGV[3])
 
 -- Read all before anything is written: where somebody else has written to one of the keys, Redis ends the script with
 -- an error, and half a settlement would count as a whole one.
-local first_counter = 3
-local ledger_ms, billed, ledger_row, details, details_row, for_user, weight
-if #ARGV > 3 then
-  local day, count, bill
-  first_counter = 6
-  ledger_ms, day, count, cursor = unpack_numbers('<ddd', ARGV[3], cursor)
-  if state ~= SETTLED and now - day >= LATE_MS then
+local first_counter = ARGV[8] and 9 or count > 0 and 6 or 3
+local billed, ledger_row, details, details_row, for_user
+if count > 0 and state ~= SETTLED then
+  local day = fixed[5]
+  if now - day >= LATE_MS then
     local open = call('ZSCORE', KEYS[5], 'closed')
     if open and day < tonumber(open) then
       return { 2, now, tonumber(open) }
     end
   end
-  bill = { unpack_numbers(columns(count), ARGV[3], cursor) }
-  cursor = bill[count + 1]
-  if state ~= SETTLED then
-    billed = call('HGET', KEYS[3], ARGV[5])
-    ledger_row = added(billed, bill, FIRST_SCHEMA)
-    details = call('HGET', KEYS[4], ARGV[6])
-    details_row = added(details, bill, count)
-  end
-  if #ARGV > 6 then
-    first_counter = 9
-    local most
-    weight, most, cursor = unpack_numbers('<dd', ARGV[3], cursor)
-    if state ~= SETTLED then
-      for_user = user_bill(KEYS[6], KEYS[7], KEYS[8], ARGV[6], ARGV[7], bill, count, most)
-    end
+  local bill = { unpack(given, GIVEN + 1, GIVEN + count) }
+  billed = call('HGET', KEYS[3], ARGV[6])
+  ledger_row = added(billed, bill, FIRST_SCHEMA)
+  details = call('HGET', KEYS[4], ARGV[7])
+  details_row = details == billed and count == FIRST_SCHEMA and ledger_row or added(details, bill, count)
+  if ARGV[8] then
+    for_user = user_bill(KEYS[6], KEYS[7], KEYS[8], ARGV[7], ARGV[8], bill, count, fixed[4])
   end
 end
 local last = last_of(state)
 local counters = {}
-for number = first_counter, #KEYS do
-  local kind, amount, extra, first, second
-  kind, amount, extra, first, second, cursor = unpack_numbers('<ddddd', ARGV[3], cursor)
-  if state ~= SETTLED and in_window(kind, first, second, now) then
-    local counter = read(KEYS[number], kind, first, second, now, step)
-    release(counter, last, amount)
-    counter[1] = counter[1] + extra * counter[2]
-    counters[#counters + 1] = { KEYS[number], counter, kind, first, second }
+if state ~= SETTLED and #KEYS >= first_counter then
+  local stored = call('MGET', unpack(KEYS, first_counter))
+  for number = 1, #stored do
+    local at = FIXED + 4 * number - 4
+    local charged, actual = given[GIVEN + count + number], given[GIVEN + count + #stored + number]
+    local kind, first, second = fixed[at + 1], fixed[at + 3], fixed[at + 4]
+    if in_window(kind, first, second, now) then
+      local key = KEYS[first_counter + number - 1]
+      local counter = current(key, stored[number], kind, first, second, now, step)
+      if fixed[at + 2] == 1 then
+        counter[1] = counter[1] + max(0, actual - charged) * counter[2]
+      else
+        release(counter, last, charged)
+        if kind ~= LEASES then
+          counter[1] = counter[1] + actual * counter[2]
+        end
+      end
+      counters[#counters + 1] = { key, counter, kind, first, second }
+    end
   end
 end
 
@@ -197,27 +194,27 @@ end
 if state == SETTLED then
   return { 0, now }
 end
-call('HSET', KEYS[1], ARGV[1], SETTLED)
+call('HSET', KEYS[1], ARGV[3], SETTLED)
 -- A record that has the reservation got its expiry with it.
 if not state then
-  call('PEXPIRE', KEYS[1], ARGV[2])
+  call('PEXPIRE', KEYS[1], ARGV[1])
 end
 
 if ledger_row then
-  call('HSET', KEYS[3], ARGV[5], ledger_row)
+  call('HSET', KEYS[3], ARGV[6], ledger_row)
   if not billed and call('HLEN', KEYS[3]) == 1 then
     call('PEXPIRE', KEYS[3], ledger_ms)
-    call('ZADD', KEYS[5], now, ARGV[4])
+    call('ZADD', KEYS[5], now, ARGV[5])
     call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - ledger_ms)
     call('PEXPIRE', KEYS[5], ledger_ms)
   end
-  call('HSET', KEYS[4], ARGV[6], details_row)
+  call('HSET', KEYS[4], ARGV[7], details_row)
   if not details and call('HLEN', KEYS[4]) == 1 then
     call('PEXPIRE', KEYS[4], ledger_ms)
   end
 end
 if for_user then
-  write_user(KEYS[6], KEYS[7], KEYS[8], ARGV[6], ARGV[7], for_user, weight, ledger_ms)
+  write_user(KEYS[6], KEYS[7], KEYS[8], ARGV[7], ARGV[8], for_user, given[2], ledger_ms)
 end
 
 for _, one in ipairs(counters) do
