@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from gateway.core import request_fields, usage_tables
-from gateway.core.json_spans import by_folding
+from gateway.core.json_spans import NamesRead
 from gateway.core.request_fields import Fields
 from gateway.core.usage_tables import Path, UsageTable
 
@@ -75,15 +75,15 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     is_free: bool = False
     """Whether it only counts: nothing is charged but the request."""
-    names_read: dict[str, str] = {}
-    """The names of the members that are read, by what they fold to. Made of the fields."""
+    names_read: NamesRead = NamesRead(())
+    """Made of the fields."""
 
     def __post_init__(self) -> None:
         if self.has_output is None:
             msgspec.structs.force_setattr(self, "has_output", bool(self.cap_paths))
         if self.fields is not None:
             names = [field.encode_name for field in msgspec.structs.fields(self.fields)]
-            read = by_folding((*names, *self.input_members, *(path[0] for path in self.cap_paths)))
+            read = NamesRead((*names, *self.input_members, *(path[0] for path in self.cap_paths)))
             msgspec.structs.force_setattr(self, "names_read", read)
 
     @property
@@ -304,6 +304,7 @@ GEMINI_MODELS = Endpoint(name="models", path="/v1beta/models", dialect=Dialect.G
 GEMINI_MODEL = Endpoint(name="models", path="/v1beta/models/{model}", dialect=Dialect.GEMINI)
 LIMITS = Endpoint(name="limits", path="/v1/limits")
 ROOT = Endpoint(name="root", path="/")
+OPENAPI = Endpoint(name="openapi", path="/openapi.json")
 """These are answered by the gateway itself; nothing is forwarded."""
 
 UNKNOWN = Endpoint(name="", path="")

@@ -12,7 +12,7 @@ they cut a prompt within an emoji. It is read as U+FFFD, whose escape is as long
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -144,20 +144,30 @@ def read_json_spans(body: bytes) -> JsonSpans:
     return JsonSpans(body, _spans(readable, raws), readable)
 
 
-def by_folding(names: Iterable[str]) -> dict[str, str]:
-    """The names that are read, by what all that can be taken for them fold to."""
-    return {folded(name): name for name in names}
+class NamesRead:
+    """The names of the members that are read, by what all that can be taken for them fold to."""
 
+    def __init__(self, names: Iterable[str]) -> None:
+        self._meant = {folded(name): name for name in names}
+        self._are_lower = all(name == name.lower() for name in self._meant.values())
 
-def refuse_lookalikes(names: Iterable[str], read: Mapping[str, str]) -> None:
-    """Refuse names that some parsers take for one that is read: Go's encoding/json, among others, compares without
-    regard to case, in Unicode. `read` is what `by_folding` made. Raises FieldInvalid."""
-    for name in names:
-        meant = read.get(name if name.isascii() and name.islower() else folded(name))
-        if meant is not None and meant != name:
-            raise FieldInvalid(
-                f"{name!r} can be taken for {meant!r}. Send it as {meant!r}, or not at all.", param=meant
-            )
+    def __contains__(self, name: str) -> bool:
+        """Whether it can be taken for one of them, or is one."""
+        return folded(name) in self._meant
+
+    def refuse_lookalikes(self, names: Collection[str]) -> None:
+        """Refuse names that some parsers take for one that is read: Go's encoding/json, among others, compares without
+        regard to case, in Unicode. Raises FieldInvalid."""
+        if self._are_lower:
+            all_names = "".join(names)
+            if all_names.isascii() and all_names.islower():
+                return
+        for name in names:
+            meant = self._meant.get(folded(name))
+            if meant is not None and meant != name:
+                raise FieldInvalid(
+                    f"{name!r} can be taken for {meant!r}. Send it as {meant!r}, or not at all.", param=meant
+                )
 
 
 def folded(name: str) -> str:
@@ -237,6 +247,27 @@ def _too_many() -> BodyUnreadable:
 
 
 def _spans(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:
+    return _compact_spans(body, raws) or _spans_by_walking(body, raws)
+
+
+def _compact_spans(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]] | None:
+    """The spans in an object that is written as shortly as it can be; None for any other.
+
+    No text that has these members is shorter, so one that is just as long has nothing else: no space, no escape in a
+    name, no second member of a name."""
+    if body.startswith(b" ", len(next(iter(raws), "")) + 4):  # Behind the first colon: it is written with spaces.
+        return None
+    spans: dict[str, tuple[int, int]] = {}
+    position = 1
+    for name, raw in raws.items():
+        begin = position + len(name) + 3
+        position = begin + len(memoryview(raw))
+        spans[name] = (begin, position)
+        position += 1
+    return spans if position == len(body) and spans else None
+
+
+def _spans_by_walking(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:
     # The decoder keeps the last of two equal names, at the place of the first: walking the text in
     # the decoder's order stumbles over another value, or ends before the text does.
     opening = _OPENING.match(body)
@@ -244,12 +275,15 @@ def _spans(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, in
     spans: dict[str, tuple[int, int]] = {}
     for name, raw in raws.items():
         found = _NAME.match(body, position)
-        if found is None or not body.startswith(raw, found.end()):
+        begin = found.end() if found is not None else 0
+        if not begin or not body.startswith(raw, begin):
             raise _repeated(name)
-        end = found.end() + len(memoryview(raw))
-        spans[name] = (found.end(), end)
-        comma = _COMMA.match(body, end)
-        position = comma.end() if comma else end
+        position = begin + len(memoryview(raw))
+        spans[name] = (begin, position)
+        if body.startswith(b",", position):
+            position += 1
+        elif (comma := _COMMA.match(body, position)) is not None:
+            position = comma.end()
     if not _CLOSING.match(body, position):
         raise _repeated(None)
     return spans

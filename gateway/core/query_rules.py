@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 from gateway.core.endpoints import Dialect, Endpoint
 from gateway.core.header_rules import is_credential
-from gateway.core.json_spans import folded
+from gateway.core.json_spans import NamesRead
 from gateway.core.request import IncomingRequest
 from gateway.core.snapshot import Upstream
 
@@ -44,16 +44,16 @@ def asks_events(raw_query: str) -> bool:
     return parameter(raw_query, "alt") == _STREAMED
 
 
-def passed_query(raw_query: str, endpoint: Endpoint, upstream: Upstream, read: Container[str]) -> str:
-    """What reaches the upstream, as it was spelled. `read` has the folded names of the members that are read."""
+def passed_query(raw_query: str, endpoint: Endpoint, upstream: Upstream, read: NamesRead) -> str:
+    """What reaches the upstream, as it was spelled. `read` are the members of the body that are read."""
     if endpoint.dialect is Dialect.GEMINI:
         return f"alt={_STREAMED}" if asks_events(raw_query) else ""
     operators = {name for name, _ in parse_qsl(f"{urlsplit(upstream.base_url).query}&{upstream.query}")}
     return "&".join([piece for piece in raw_query.split("&") if _passes(piece, operators, read)])
 
 
-def _passes(piece: str, operators: Container[str], read: Container[str]) -> bool:
+def _passes(piece: str, operators: Container[str], read: NamesRead) -> bool:
     name = unquote_plus(piece.partition("=")[0])
     if not _SENDABLE.fullmatch(piece) or is_credential(name) or name.lower() == "api-version":
         return False
-    return name not in operators and folded(re.split(r"[\[.]", name)[0]) not in read
+    return name not in operators and re.split(r"[\[.]", name)[0] not in read

@@ -80,8 +80,8 @@ class ResponseWriter(Protocol):
         """The whole answer at once."""
         ...
 
-    async def start(self, status: int, headers: Headers) -> None:
-        """Send the head of an answer whose length is not known; nothing, if it has begun already."""
+    def start(self, status: int, headers: Headers) -> None:
+        """Send the head of an answer whose length is not known; nothing, if it has begun already. Raises ClientGone."""
         ...
 
     def write(self, data: bytes) -> None:

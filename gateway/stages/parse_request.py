@@ -13,7 +13,7 @@ from gateway.core.endpoints import GEMINI_PREFIX, Endpoint
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.form import Form
 from gateway.core.input_size import InputSize, input_size
-from gateway.core.json_spans import JsonSpans, by_folding, read_json_spans, refuse_lookalikes
+from gateway.core.json_spans import JsonSpans, NamesRead, read_json_spans
 from gateway.core.pricing import DEARER_TIERS
 from gateway.core.query_rules import asks_events
 from gateway.core.request import ParsedRequest
@@ -78,7 +78,7 @@ def parse_request(
         is_array=is_array,
         asks_usage=fields.asks_usage,
         asked_cap=asked,
-        output_cap=min([cap for cap in (asked, most) if cap is not None], default=None),
+        output_cap=most if asked is None else asked if most is None else min(asked, most),
         least_output=least,
         thinking_budget=budget,
         choices=fields.choices,
@@ -175,22 +175,22 @@ def _refuse_second_readings(members: JsonSpans, endpoint: Endpoint) -> None:
     """Refuse names, of members and of members of objects that are read, in which an upstream could see another request
     than the gateway did."""
     assert endpoint.fields is not None, "only endpoints with a body are read"
-    refuse_lookalikes(members.spans, endpoint.names_read)
+    endpoint.names_read.refuse_lookalikes(members.spans)
     for member, names in _names_within(endpoint.fields).items():
         inner = members.value(member)
         if inner is not None and inner != b"null":
-            refuse_lookalikes(read_json_spans(inner).spans, names)
+            names.refuse_lookalikes(read_json_spans(inner).spans)
 
 
 @cache
-def _names_within(fields: type[Fields]) -> dict[str, dict[str, str]]:
+def _names_within(fields: type[Fields]) -> dict[str, NamesRead]:
     """The names that are read in members that are objects themselves."""
     within = {}
     for field in msgspec.inspect.type_info(fields).fields:  # type: ignore[attr-defined]  # Of a struct it has some.
         choices = field.type.types if isinstance(field.type, msgspec.inspect.UnionType) else (field.type,)
         for choice in choices:
             if isinstance(choice, msgspec.inspect.StructType):
-                within[field.encode_name] = by_folding(each.encode_name for each in choice.fields)
+                within[field.encode_name] = NamesRead(each.encode_name for each in choice.fields)
     return within
 
 
@@ -221,6 +221,8 @@ def _texts_at(value: Any, path: Path) -> Iterator[str]:
 
 def _thinking_budget(members: JsonSpans, paths: Sequence[Path]) -> int:
     """Tokens that the model may think, 0 where the request names no number: whether it is sound, the upstream says."""
+    if all(path[0] not in members.spans for path in paths):
+        return 0
     for name, *inner in paths:
         text = members.value(name)
         if text is None:

@@ -96,7 +96,7 @@ async def _relay_stream(
     try:
         # Clients go by the content type, so that it says what the body is.
         content_type = None if response.is_called_stream else "text/event-stream; charset=utf-8"
-        await writer.start(response.status, answer_headers(exchange, response, content_type))
+        writer.start(response.status, answer_headers(exchange, response, content_type))
         _pass_on(response, writer, feed_to_the_stop if tally.may_stop else tally.feed)
         await response.finished()
     except UpstreamError:
@@ -134,7 +134,7 @@ async def _relay_plain(
         tally.feed(data)
         return data
 
-    await writer.start(response.status, headers)
+    writer.start(response.status, headers)
     _pass_on(response, writer, watched)
     await response.finished()
     tally.close()

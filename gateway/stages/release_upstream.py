@@ -46,7 +46,7 @@ class UpstreamReleaser:
             await self._to_its_end(response, tally, READ_ON_S, READ_ON_BYTES)
         response.abandon()
 
-    def cut_short(self) -> None:
+    def abort(self) -> None:
         """Leave every upstream that is still read."""
         for response in self._read_on:
             response.abandon()

@@ -62,6 +62,10 @@ IDLE_SECONDS = 30.0
 allow (AWS 60 s, nginx 75 s), so that one is seldom closed under a request. Against servers that
 allow less (uvicorn 5 s) sending again helps."""
 
+DISTRUST_SECONDS = 60.0
+"""For so long after bytes that nobody asked for, no connection to that upstream carries a second request. An answer
+that comes late, on a connection that is in use again, cannot be told from the one that is awaited there."""
+
 HUNG_UP = FailureReason("hung_up", "closed the connection before it answered")
 
 
@@ -94,12 +98,27 @@ class ClientOptions:
     loop goes on to the next. `report_unrequested_bytes` gets the name of an upstream that sent some."""
 
     def __init__(
-        self, tasks: BackgroundTasks, idle_seconds: float, report_unrequested_bytes: Callable[[str], None]
+        self,
+        tasks: BackgroundTasks,
+        idle_seconds: float,
+        report_unrequested_bytes: Callable[[str], None],
+        distrust_seconds: float = DISTRUST_SECONDS,
     ) -> None:
         self.tasks = tasks
-        self.report_unrequested_bytes = report_unrequested_bytes
         self.idle_seconds = idle_seconds
+        self._report_unrequested_bytes = report_unrequested_bytes
+        self._distrust_seconds = distrust_seconds
+        self._distrusted_until: dict[str, float] = {}
         self.read_buffer = memoryview(bytearray(READ_BYTES))
+
+    def note_unrequested_bytes(self, upstream_name: str) -> None:
+        self._distrusted_until[upstream_name] = monotonic() + self._distrust_seconds
+        self._report_unrequested_bytes(upstream_name)
+
+    def may_reuse(self, upstream_name: str) -> bool:
+        """Whether a connection to this upstream may carry another request."""
+        until = self._distrusted_until.get(upstream_name)
+        return until is None or monotonic() >= until
 
     @cached_property
     def tls(self) -> ssl.SSLContext:

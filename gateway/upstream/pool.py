@@ -111,6 +111,9 @@ class Pool:
             await self._all_gone.wait()
 
     def released(self, connection: Connection) -> None:
+        if not self._options.may_reuse(self._upstream.name):
+            connection.abort()
+            return
         self._idle.append(connection)
         self._give_back(self._in_use.pop(connection))
 
@@ -125,8 +128,8 @@ class Pool:
         self._give_back(model)
 
     def unrequested_bytes(self) -> None:
-        """No idle connection of such an upstream is trusted: a second answer may be on its way there."""
-        self._options.report_unrequested_bytes(self._upstream.name)
+        """No connection of such an upstream is used again: a second answer may be on its way there."""
+        self._options.note_unrequested_bytes(self._upstream.name)
         for connection in self._idle:
             connection.abort()
 

@@ -77,6 +77,8 @@ class HttpConnection(web.RequestHandler):
     congested = False
     resume: Callable[[], None] | None = None
     new_id: Callable[[], str]
+    response_began = False
+    """Whether the answer to a request has begun, and has not ended."""
     stalled_s: float
     _socket: asyncio.Transport | None = None
     """The transport until it is closed: aiohttp forgets it before all that was written is sent."""
@@ -87,6 +89,7 @@ class HttpConnection(web.RequestHandler):
     _bytes_of_it = 0
 
     def request_began(self, request: web.BaseRequest) -> None:
+        self.response_began = False
         is_chunked = "transfer-encoding" in request.headers and not request.content.is_eof()
         self._chunked_body, self._bytes_of_it = request if is_chunked else None, 0
 
@@ -172,7 +175,10 @@ class HttpConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What is not HTTP gets a JSON error too, and no traceback."""
+        """What is not HTTP gets a JSON error too, and no traceback. Raises ConnectionError if an answer has begun."""
+        if self.response_began:
+            self.force_close()
+            raise ConnectionError("no second answer can follow the first")
         # Behind its first line the parser's message has the bytes at fault.
         what = (message or "it could not be parsed").partition("\n")[0].rstrip(" :.")
         if status < 500:
@@ -223,6 +229,9 @@ def _fault_of(message: RawRequestMessage) -> GatewayError | None:
     # What could not be parsed has headers of no kind.
     if "transfer-encoding" not in message.headers:
         return None
+    if message.version < HttpVersion11:
+        # A proxy in between that does not know chunks sees another end of the body (RFC 9112, section 6.1).
+        return RequestMalformed("The request is not valid HTTP: HTTP/1.0 has no transfer-encoding.")
     codings = message.headers.getall("transfer-encoding")
     if len(codings) > 1 or codings[0].lower() != "chunked":
         named = ", ".join(codings)[:100]

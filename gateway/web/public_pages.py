@@ -12,7 +12,7 @@ from hashlib import sha256
 
 import msgspec
 
-from gateway.core.endpoints import GEMINI_MODEL, GEMINI_MODELS, LIMITS, MODEL, MODELS, ROOT, Endpoint
+from gateway.core.endpoints import GEMINI_MODEL, GEMINI_MODELS, LIMITS, MODEL, MODELS, OPENAPI, ROOT, Endpoint
 from gateway.core.errors import ModelUnknown
 from gateway.core.limit_status import limit_status_object
 from gateway.core.limits import Limit
@@ -29,6 +29,7 @@ from gateway.web.model_lists import (
     openai_list,
     openai_model,
 )
+from gateway.web.public_openapi import public_document
 
 
 class PageRequest(msgspec.Struct, frozen=True):
@@ -116,6 +117,10 @@ async def _root(asked: PageRequest) -> Shown:
     return Shown(page.encode(), (("content-type", "text/html; charset=utf-8"), _CSP, ("x-frame-options", "DENY"), vary))
 
 
+async def _openapi(_asked: PageRequest) -> Shown:
+    return Shown(public_document())
+
+
 _ABOUT = "A gateway to language models. It speaks the APIs below; every request needs a key."
 _STYLE = (
     "body{font:1rem/1.5 system-ui,sans-serif;max-width:56rem;margin:3rem auto;padding:0 1rem}"
@@ -142,4 +147,5 @@ PAGES = (
     Page(GEMINI_MODEL, _gemini_model),
     Page(LIMITS, _limits),
     Page(ROOT, _root, needs_key=False),
+    Page(OPENAPI, _openapi, needs_key=False),
 )

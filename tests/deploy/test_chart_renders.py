@@ -133,7 +133,7 @@ async def test_the_gateway_loads_the_rendered_configuration(example: str, tmp_pa
     (config,) = [each for each in resources if each["kind"] == "ConfigMap" and "gateway.yaml" in each["data"]]
     file = tmp_path / "gateway.yaml"
     file.write_text(config["data"]["gateway.yaml"], encoding="utf-8")
-    secrets = dict.fromkeys(("DEMO_KEY", "SEARCH_PROD_KEY", "INDUCTA_API_KEY"), "gw_" + "k" * 43)
+    secrets = dict.fromkeys(("DEMO_KEY", "SEARCH_PROD_KEY", "UPSTREAM_API_KEY"), "gw_" + "k" * 43)
     url = next(each["value"] for each in container_env(resources) if each["name"] == "REDIS_URL")
     env = {**secrets, "REDIS_URL": url.replace("$(REDIS_PASSWORD)", "secret")}
     await run(gateway_command(), "check", "-c", str(file), env=env)

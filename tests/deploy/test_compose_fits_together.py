@@ -13,7 +13,7 @@ from gateway.cli.demo_upstream import demo_upstream
 from tests.deploy.processes import ROOT, Json, free_port, gateway_command, run, running, tool
 
 COMPOSE = ROOT / "docker-compose.yml"
-SECRETS = dict.fromkeys(("REDIS_PASSWORD", "GATEWAY_CLIENT_KEY", "GRAFANA_PASSWORD"), "a" * 43)
+SECRETS = dict.fromkeys(("REDIS_PASSWORD", "INDUCTA_API_KEY", "GRAFANA_PASSWORD"), "a" * 43)
 
 
 def services() -> dict[str, Json]:

@@ -19,6 +19,9 @@ METRIC = re.compile(r"gateway_[a-z0-9_]+")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
+PROVIDERS_KEY = re.compile(r"api_key: *\"?\$\{INDUCTA_API_KEY")
+"""An upstream's credential under the name of the key that clients have."""
+
 VERSION = re.compile(r"^## \[(Unreleased|\d+\.\d+\.\d+)\]", re.MULTILINE)
 
 
@@ -47,6 +50,12 @@ def test_every_link_to_a_file_leads_somewhere() -> None:
 
 def test_the_changelog_says_what_is_coming_or_what_came() -> None:
     assert VERSION.search((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+
+
+def test_the_clients_key_is_never_a_providers() -> None:
+    pages = [path for path in files() if path.suffix in {".md", ".yaml", ".yml"}]
+    handed_out = [place(page) for page in pages if PROVIDERS_KEY.search(page.read_text(encoding="utf-8"))]
+    assert handed_out == []
 
 
 def test_every_dependency_has_its_reason() -> None:

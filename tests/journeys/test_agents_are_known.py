@@ -50,7 +50,10 @@ async def test_session_agent_and_turn_are_in_the_log() -> None:
         for headers, logged in [
             ({"x-claude-code-session-id": "s", "x-claude-code-agent-id": "a"}, ("s", "a", None)),
             ({"session-id": "s", "x-codex-turn-metadata": '{"turn_id": "t", "x": 1}'}, ("s", None, "t")),
-            ({"x-openai-subagent": "review", "x-codex-turn-metadata": "not json"}, (None, "review", None)),
+            (
+                {"thread-id": "s", "x-openai-subagent": "review", "x-codex-turn-metadata": "not json"},
+                ("s", "review", None),
+            ),
             ({"x-opencode-session": "s" * 999, "x-opencode-request": "t"}, ("s" * 200, None, "t")),
         ]:
             assert (await gateway.chat(headers=headers)).status == 200

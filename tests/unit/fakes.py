@@ -80,7 +80,7 @@ class Client:
         self._begin(status, headers)
         self.body, self.ended = body, True
 
-    async def start(self, status: int, headers: Headers) -> None:
+    def start(self, status: int, headers: Headers) -> None:
         if not self.started:
             self._begin(status, headers)
 

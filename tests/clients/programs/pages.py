@@ -1,7 +1,7 @@
 """The pages of docs/clients/: what a reader is told to paste, so that the tests paste the same.
 
 A block behind a line that ends with a path and a colon is a file of that path; blocks of `sh` are run by a shell, in
-order.
+order; those of `python` and `js` begin a program.
 """
 
 from __future__ import annotations
@@ -19,24 +19,22 @@ FILE = re.compile(r"`(?P<path>[^`]+)`:$")
 
 
 class Page(NamedTuple):
-    """`files` by their paths, `~` for the home; `shell` and `program` are all blocks of their kind in one."""
+    """`files` by their paths, `~` for the home; the others are all blocks of their kind in one."""
 
     files: dict[str, str]
     shell: str
-    program: str
+    python: str
+    js: str
 
 
 def page(name: str, port: int) -> Page:
     """What the page says, for a gateway on this port."""
     text = (FOLDER / f"{name}.md").read_text(encoding="utf-8").replace(PLACE, f"127.0.0.1:{port}")
     files: dict[str, str] = {}
-    shell: list[str] = []
-    program: list[str] = []
+    blocks: dict[str, list[str]] = {}
     for found in BLOCK.finditer(text):
         if place := FILE.search(found["lead"]):
             files[place["path"]] = found["text"]
-        elif found["language"] == "sh":
-            shell.append(found["text"])
-        elif found["language"] in {"python", "js"}:
-            program.append(found["text"])
-    return Page(files, "".join(shell), "".join(program))
+        else:
+            blocks.setdefault(found["language"], []).append(found["text"])
+    return Page(files, *("".join(blocks.get(kind, ())) for kind in ("sh", "python", "js")))

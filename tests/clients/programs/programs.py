@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.clients.programs.pages import page
-from tests.clients.programs.scripted_answers import CHAT, MESSAGES, RESPONSES, Api
+from tests.clients.programs.pages import PLACE, page
+from tests.clients.programs.scripted_answers import CHAT, GEMINI, MESSAGES, RESPONSES, Api
 from tests.whole_gateway import KEY
 
 HERE = Path(__file__).parent
@@ -89,6 +89,30 @@ AGENTS = (
 )
 
 
+def _library(script: str, api: Api = CHAT, *, model: str = GPT, environment: str = "sdks") -> Program:
+    """A program that begins as its page says and goes on with a script of the page's name."""
+    name, _, suffix = script.rpartition(".")
+    page = name.replace("_", "-")
+    interpreter = "python" if suffix == "py" else "node"
+    return Program(f"{page}-{interpreter}", api, model, (interpreter, f"errand.{suffix}"), page, script, environment)
+
+
+LIBRARIES = (
+    _library("openai_sdk.py"),
+    _library("openai_sdk.mjs"),
+    _library("anthropic_sdk.py", MESSAGES, model=CLAUDE),
+    _library("anthropic_sdk.mjs", MESSAGES, model=CLAUDE),
+    _library("google_genai_sdk.py", GEMINI, model=GOOGLE),
+    _library("google_genai_sdk.mjs", GEMINI, model=GOOGLE),
+    _library("openai_agents.py", RESPONSES),
+    _library("langchain.py"),
+    _library("litellm_sdk.py"),
+    _library("llamaindex.py", environment="older"),
+    _library("pydantic_ai.py"),
+    _library("ai_sdk.mjs"),
+)
+
+
 class Run(NamedTuple):
     """`code` is None where it did not end in its time."""
 
@@ -115,10 +139,12 @@ async def run(program: Program, port: int, folder: Path, *, patience_s: float) -
     for path, text in told.files.items():
         _write(Path(path.replace("~", str(home), 1)), text)
     if program.script:
-        suffix = Path(program.script).suffix
         script = (HERE / "scripts" / program.script).read_text(encoding="utf-8")
-        _write(work / f"errand{suffix}", told.program + script)
-    return await _run(program, told.shell, home, work, patience_s)
+        begun = told.python if program.script.endswith(".py") else told.js
+        _write(work / program.command[1], begun + script)
+        (work / "node_modules").symlink_to(NPM)
+    command = [word.replace(PLACE, f"127.0.0.1:{port}") for word in program.command]
+    return await _run(program, command, told.shell, home, work, patience_s)
 
 
 def _write(path: Path, text: str) -> None:
@@ -126,11 +152,11 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-async def _run(program: Program, setup: str, home: Path, work: Path, patience_s: float) -> Run:
+async def _run(program: Program, command: list[str], setup: str, home: Path, work: Path, patience_s: float) -> Run:
     environment = {"PATH": _path(program), "HOME": str(home), "LANG": "C.UTF-8", "INDUCTA_API_KEY": KEY, **QUIET}
     began = time.monotonic()
     process = await asyncio.create_subprocess_exec(
-        *("bash", "-c", f'set -e\n{setup}\nexec "$@"', "bash", *program.command),
+        *("bash", "-c", f'set -e\n{setup}\nexec "$@"', "bash", *command),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -263,10 +263,8 @@ class GeminiApi:
     def tools(self, body: Json) -> list[Tool]:
         groups = (group.get("functionDeclarations", ()) for group in body.get("tools") or ())
         found = (tool for group in groups for tool in group)
-        return [
-            Tool(tool.get("name", ""), tool.get("parametersJsonSchema") or tool.get("parameters") or {})
-            for tool in found
-        ]
+        spellings = ("parametersJsonSchema", "parameters_json_schema", "parameters")
+        return [Tool(tool["name"], next((tool[name] for name in spellings if name in tool), {})) for tool in found]
 
     def tool_results(self, body: Json) -> int:
         parts = (part for content in body.get("contents", ()) for part in content.get("parts", ()))

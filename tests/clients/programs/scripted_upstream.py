@@ -134,8 +134,8 @@ def _call_of(tools: list[Tool]) -> ToolCall | None:
     if not chosen:
         return None
     properties = chosen[0].schema.get("properties", {})
-    wanted = [*chosen[0].schema.get("required", ()), *(name for name in ("command", "cmd") if name in properties)]
-    return ToolCall(chosen[0].name, {name: _argument(name, properties.get(name, {})) for name in wanted})
+    wanted = {*chosen[0].schema.get("required", ()), *({"command", "cmd"} & set(properties))} or set(properties)
+    return ToolCall(chosen[0].name, {name: _argument(name, properties.get(name, {})) for name in sorted(wanted)})
 
 
 def _argument(name: str, schema: Json) -> object:

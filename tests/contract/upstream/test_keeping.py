@@ -139,6 +139,27 @@ async def test_bytes_behind_an_answer_are_reported(
     assert unrequested == ["inducta"]
 
 
+async def test_a_server_that_spoke_unasked_gets_each_request_on_a_new_connection(
+    noting: HttpClient, play: Play
+) -> None:
+    """A late second answer, on a connection that is used again, would be another request's."""
+    server = await play(
+        [hears, says(OK + OK)], [hears, says(OK), sees_the_client_leave], [hears, says(OK), sees_the_client_leave]
+    )
+    for _ in range(3):
+        assert await ask(noting, server.upstream()) == (200, b"ok")
+    assert server.connections == 3
+
+
+async def test_a_server_that_spoke_unasked_is_trusted_again_after_a_while(play: Play) -> None:
+    client = new_client(distrust_seconds=0)
+    server = await play([hears, says(OK + OK)], [hears, says(OK), hears, says(OK)])
+    for _ in range(3):
+        assert await ask(client, server.upstream()) == (200, b"ok")
+    assert server.connections == 2
+    await client.close()
+
+
 async def test_a_kept_connection_that_closed_before_the_request_arrived_is_replaced(
     client: HttpClient, play: Play
 ) -> None:

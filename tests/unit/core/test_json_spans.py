@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import BodyUnreadable, FieldInvalid
-from gateway.core.json_spans import MOST, JsonSpans, by_folding, read_json_spans, refuse_lookalikes
+from gateway.core.json_spans import MOST, JsonSpans, NamesRead, read_json_spans
 
 spaces = st.text(alphabet=" \t\r\n", max_size=3)
 names = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -226,11 +226,11 @@ def test_halves_of_surrogate_pairs_are_refused_in_names_and_in_great_numbers() -
 @pytest.mark.parametrize("name", ["MODEL", "Model", "\u017ftream", "toKen", "to\u212aen", "l\u0131mit", "lIMIT"])
 def test_a_name_that_differs_from_one_that_is_read_by_case_alone_is_refused(name: str) -> None:
     with pytest.raises(FieldInvalid, match="can be taken for"):
-        refuse_lookalikes(["other", name], by_folding(["model", "stream", "token", "limit"]))
+        NamesRead(["model", "stream", "token", "limit"]).refuse_lookalikes(["other", name])
 
 
 def test_names_that_nobody_could_mistake_pass() -> None:
-    refuse_lookalikes(["model", "models", "Modell", "größe", "", "Größe", "N1"], by_folding(["model", "n"]))
+    NamesRead(["model", "n"]).refuse_lookalikes(["model", "models", "Modell", "größe", "", "Größe", "N1"])
 
 
 @given(st.binary(max_size=40) | st.text(alphabet='{}[]:,"\\ \n01eE.-truefalsn\ud7ff', max_size=40).map(str.encode))
@@ -305,8 +305,24 @@ def test_of_an_array_any_element_counts() -> None:
 
 
 def test_a_name_in_another_case_is_refused_where_the_read_one_has_capitals() -> None:
-    read = by_folding(["maxTokens", "max_tokens"])
-    refuse_lookalikes(["maxTokens", "max_tokens", "other"], read)
+    read = NamesRead(["maxTokens", "max_tokens"])
+    read.refuse_lookalikes(["maxTokens", "max_tokens", "other"])
     for name in ("maxtokens", "MaxTokens", "MAXTOKENS"):
         with pytest.raises(FieldInvalid, match="'maxTokens'"):
-            refuse_lookalikes([name], read)
+            read.refuse_lookalikes([name])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":1,"b":2,"a":3}',
+        b'{"a":1,"a":1}',
+        b'{"b": 2,"a":1,"a":3}',
+        b'{"a":1 ,"a":2}',
+        b'{"a":2,"\\u0061":2}',
+        b'{"\xc3\xa9":1,"\xc3\xa9":1}',
+    ],
+)
+def test_a_second_member_of_a_name_is_found_however_the_object_is_written(body: bytes) -> None:
+    with pytest.raises(BodyUnreadable, match="names a member twice"):
+        read_json_spans(body)

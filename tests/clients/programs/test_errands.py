@@ -1,4 +1,4 @@
-"""Agents do the same through the gateway as straight to the model server, or better."""
+"""Agents and programs with SDKs do the same through the gateway as straight to the model server, or better."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.programs.programs import AGENTS, Program, required
+from tests.clients.programs.programs import AGENTS, LIBRARIES, Program, required
 from tests.clients.programs.scripted_answers import GEMINI, MESSAGES
 from tests.clients.programs.scripted_upstream import Fault
 from tests.clients.programs.side_by_side import (
@@ -25,7 +25,7 @@ PATIENCE_S = 60.0
 GIVING_UP_S = 25.0
 """Some agents try for ever when they are refused; what they have done until then is compared."""
 
-every = pytest.mark.parametrize("program", AGENTS, ids=str)
+every = pytest.mark.parametrize("program", [*AGENTS, *LIBRARIES], ids=str)
 
 
 @every
