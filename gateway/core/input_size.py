@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.json_spans import JsonSpans
-from gateway.core.text_weight import weight_of_json
+from gateway.core.text_weight import is_wide, weight_of_json
 from gateway.core.upstream_json import decoded
 
 FREE_MEMBERS = frozenset(
@@ -87,10 +87,12 @@ _DEPTH_MAX = 64
 
 
 class InputSize(msgspec.Struct, frozen=True):
-    """`text` in plain characters, `attached` in tokens."""
+    """`text` in plain characters, `attached` in tokens. `is_wide`: most of the text is of a script as text_weight.py
+    says."""
 
     text: int = 0
     attached: int = 0
+    is_wide: bool = False
 
 
 class _Attachment(msgspec.Struct, frozen=True):
@@ -102,7 +104,7 @@ class _Attachment(msgspec.Struct, frozen=True):
 
 def input_size(members: JsonSpans) -> InputSize:
     """The size of a request's input."""
-    text = attached = 0
+    text = attached = length = 0
     for name in members.spans:
         if name in FREE_MEMBERS:
             continue
@@ -110,11 +112,13 @@ def input_size(members: JsonSpans) -> InputSize:
         if name in _REFERENCES or (name == "prompt" and value.startswith(b"{")):
             attached += REFERENCE_TOKENS if value != b"null" else 0
         text += weight_of_json(value)
+        length += len(value)
         if name in _CONTENT_MEMBERS and _MARKS.search(value):
             for each in _attachments(decoded(value), name):
                 text -= each.length
+                length -= each.length
                 attached += each.tokens
-    return InputSize(max(0, text), attached)
+    return InputSize(max(0, text), attached, is_wide(text, length))
 
 
 def _attachments(value: Any, name: str, depth: int = 0) -> Iterator[_Attachment]:

@@ -67,14 +67,12 @@ def _output_budget(exchange: Exchange, parsed: ParsedRequest) -> OutputBudget | 
 def _pass_on(response: CollectedResponse, writer: ResponseWriter, digest: Callable[[bytes], bytes]) -> None:
     """Give the client what `digest` makes of each piece, at the client's own pace."""
 
-    def take(data: bytes) -> None:
-        passed = digest(data)
-        if passed:
-            writer.write(passed)
-            if writer.congested:
-                response.pause()
+    write = writer.write
 
-    writer.on_writable(response.resume)
+    def take(data: bytes) -> None:
+        write(digest(data))
+
+    writer.control_source(response.pause, response.resume)
     response.deliver_to(take)
     if response.is_too_long and not writer.congested:
         response.resume()

@@ -59,14 +59,14 @@ class HttpClient:
             began=monotonic(),
             rest=request.rest,
         )
-        connection = await pool.acquire(request.model)
+        connection = pool.take_idle(request.model) or await pool.acquire(request.model)
         try:
             return await connection.exchange(encoded)
         except StaleConnection:
             if request.rest is not None and request.rest.taken:
                 raise HUNG_UP.error(upstream.name, UpstreamUnreachable) from None
             # Not a retry, which would be the caller's to decide: the server has not received the request.
-            request.note_attempt("stale_connection")
+            request.note_attempt(upstream.name, "stale_connection")
             connection = await self._pool(upstream).acquire(request.model, fresh=True)
         try:
             return await connection.exchange(encoded)

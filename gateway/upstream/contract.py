@@ -22,7 +22,7 @@ __all__ = ["FailureReason", "UpstreamClient", "UpstreamRequest", "UpstreamRespon
 E = TypeVar("E", bound=UpstreamError)
 
 
-def _not_noted(_outcome: str) -> None:
+def _not_noted(_upstream: str, _outcome: str) -> None:
     """Where attempts are of no interest."""
 
 
@@ -45,8 +45,8 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     """In place of that of the base URL."""
     is_gemini: bool = False
     """Whether it is one of Gemini's API, for which the upstream may take its credential in another way."""
-    note_attempt: Callable[[str], None] = _not_noted
-    """Called with the outcome of an attempt that is followed by another: `stale_connection`."""
+    note_attempt: Callable[[str, str], None] = _not_noted
+    """Called with the upstream's name and the outcome of an attempt that is followed by another: `stale_connection`."""
 
 
 class UpstreamClient(Protocol):

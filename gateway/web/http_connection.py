@@ -75,6 +75,7 @@ class HttpConnection(web.RequestHandler):
     """aiohttp's connection, with the write side's pauses made known at once, without a task."""
 
     congested = False
+    pause: Callable[[], None] | None = None
     resume: Callable[[], None] | None = None
     new_id: Callable[[], str]
     response_began = False
@@ -134,9 +135,17 @@ class HttpConnection(web.RequestHandler):
         self._socket.write(_TURNED_AWAY)
         self.force_close()
 
+    def give_way(self) -> None:
+        """End an idle connection and its descriptor, which a client that has not taken its last answer would keep."""
+        self.force_close()
+        if self._socket is not None and self._socket.get_write_buffer_size():
+            self._socket.abort()
+
     def pause_writing(self) -> None:
         self.congested = True
         super().pause_writing()
+        if self.pause is not None:
+            self.pause()
         self._expect_progress()
 
     def resume_writing(self) -> None:
@@ -275,7 +284,9 @@ class Listener(web.Server):
         if request.fault is not None:
             return connection.refusal(request.fault)
         connection.request_began(request)
-        self._open[connection] = self._open.pop(connection, None)
+        if connection in self._open:
+            del self._open[connection]
+            self._open[connection] = None
         return await self._handler(request)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
@@ -297,7 +308,7 @@ class Listener(web.Server):
     def _close_idle(self) -> bool:
         for connection in islice(self._open, _LOOKED_AT):
             if connection.is_idle:
-                connection.force_close()
+                connection.give_way()
                 del self._open[connection]
                 return True
         return False

@@ -40,9 +40,9 @@ HEALTH_PATH = "/healthz"
 
 _DESCRIPTION = (
     "OpenAI's API, Anthropic's Messages and Gemini's API, in front of many model servers. The schemas of requests name "
-    "what the gateway reads; every other member is passed on untouched. An answer of a model server passes as it is, its 4xx "
-    "errors too. Each path under /v1 is also served without /v1, under /openai/v1 and under /openai, and for a model "
-    "that the path names under /openai/deployments/{model}."
+    "what the gateway reads; every other member is passed on untouched. An answer of a model server passes as it is, "
+    "its 4xx errors too. Each path under /v1 is also served without /v1, under /openai/v1 and under /openai, and for a "
+    "model that the path names under /openai/deployments/{model}."
 )
 _KEY_SCHEMES: Mapping[str, Schema] = {
     "bearer": {"type": "http", "scheme": "bearer"},

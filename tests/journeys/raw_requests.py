@@ -903,7 +903,7 @@ ENDPOINTS = [
     _endpoint("/v1/rerank", {"model": MODEL, "query": "x", "documents": ["y"]}),
     _endpoint("/v1/images/generations", {"model": MODEL, "prompt": "x"}),
     _endpoint("/v1/audio/speech", {"model": MODEL, "input": "x", "voice": "y"}),
-    _invalid("/v1/completions", "prompt", model=MODEL),
+    _endpoint("/v1/completions", {"model": MODEL}),
     _invalid("/v1/completions", "prompt", model=MODEL, prompt=[]),
     _invalid("/v1/completions", "max_tokens", model=MODEL, prompt="x", max_tokens=-1),
     _invalid("/v1/embeddings", "input", model=MODEL),

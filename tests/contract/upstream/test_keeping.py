@@ -164,13 +164,13 @@ async def test_a_kept_connection_that_closed_before_the_request_arrived_is_repla
     client: HttpClient, play: Play
 ) -> None:
     peers: list[Peer] = []
-    attempts: list[str] = []
+    attempts: list[tuple[str, str]] = []
     server = await play([hears, says(OK), notes(peers)], [hears, says(plain(b"second"))])
     assert await ask(client, server.upstream()) == (200, b"ok")
     closes_under_a_request(peers[0])
-    request = msgspec.structs.replace(ASK, note_attempt=attempts.append)
+    request = msgspec.structs.replace(ASK, note_attempt=lambda *attempt: attempts.append(attempt))
     assert await ask(client, server.upstream(), request) == (200, b"second")
-    assert attempts == ["stale_connection"]
+    assert attempts == [(server.upstream().name, "stale_connection")]
     assert server.requests[0] == server.requests[1]
 
 
@@ -187,11 +187,15 @@ async def test_a_kept_connection_that_closes_before_it_has_the_whole_request_is_
 async def test_a_server_that_heard_the_whole_request_is_not_asked_again(
     client: HttpClient, play: Play, leaves: Step
 ) -> None:
-    attempts: list[str] = []
+    attempts: list[tuple[str, str]] = []
     server = await play([hears, says(OK), hears, leaves], [hears, says(OK)])
     assert await ask(client, server.upstream()) == (200, b"ok")
     with pytest.raises(UpstreamUnreachable, match="before it answered") as caught:
-        await ask(client, server.upstream(), msgspec.structs.replace(ASK, note_attempt=attempts.append))
+        await ask(
+            client,
+            server.upstream(),
+            msgspec.structs.replace(ASK, note_attempt=lambda *attempt: attempts.append(attempt)),
+        )
     assert caught.value.outcome == "hung_up"
     assert attempts == []
     assert len(server.requests) == 2
