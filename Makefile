@@ -20,7 +20,7 @@ WITHOUT_OTHERS := --ignore=tests/parsers --ignore=tests/clients/programs
 FOCUS := .tools/focus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-parsers test-focus quick lint types layers unit bench format lock redis-server clean distclean
+.PHONY: help demo test test-parsers test-focus quick lint types layers unit bench bench-check format lock redis-server valgrind clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench: $(VENV)/.dev redis-server ## measure speed and memory (docs/performance.m
 	$(BIN)/python -m bench $(BENCH_ARGS)
 	$(BIN)/python -m bench.admission $(filter --json --write,$(BENCH_ARGS))
 
+bench-check: $(VENV)/.dev redis-server valgrind ## fail where a request costs more instructions than bench/instructions.json allows
+	$(BIN)/python -m bench.instructions --check
+
 lock: $(VENV)/.dev ## write requirements/*.txt anew after a change of pyproject.toml; UPGRADE=--upgrade takes newer versions
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
@@ -101,6 +104,13 @@ $(PARSERS)/node_modules/.package-lock.json: $(PARSERS)/package-lock.json
 	cd $(PARSERS) && npm ci --silent --no-audit --no-fund
 	@touch $@
 
+valgrind:
+	@command -v valgrind >/dev/null \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends valgrind; } \
+	|| { echo "Instructions are counted by valgrind and there is none. On Debian and Ubuntu:" \
+		"apt-get install valgrind" >&2; exit 1; }
+
 redis-server:
 	@command -v redis-server >/dev/null \
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
@@ -109,4 +119,5 @@ redis-server:
 		"apt-get install redis-server. On macOS: brew install redis" >&2; exit 1; }
 
 include deploy.mk
+include robustness.mk
 include clients.mk

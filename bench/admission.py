@@ -1,6 +1,6 @@
 """`python -m bench.admission`: what admission and settlement in Redis cost the gateway, and Redis.
 
-One core has this process, which is a gateway's store without its doors; the other has redis-server, on a
+One core has this process, which is a gateway's store without its listeners; the other has redis-server, on a
 unix socket, without persistence. A pair is an admission and the settlement after it.
 """
 

@@ -21,7 +21,7 @@ class LoadFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Door:
+class Target:
     """Where a load goes: to the upstream itself or through the gateway."""
 
     name: str
@@ -112,9 +112,9 @@ class Caller(asyncio.Protocol):
         self._transport.close()
 
 
-async def connect(door: Door, seen: Seen, next_request: Callable[[], bytes | None], rest_s: float = 0.0) -> Caller:
+async def connect(target: Target, seen: Seen, next_request: Callable[[], bytes | None], rest_s: float = 0.0) -> Caller:
     loop = asyncio.get_running_loop()
-    _, caller = await loop.create_connection(lambda: Caller(seen, next_request, rest_s), "127.0.0.1", door.port)
+    _, caller = await loop.create_connection(lambda: Caller(seen, next_request, rest_s), "127.0.0.1", target.port)
     return caller
 
 

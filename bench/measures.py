@@ -1,4 +1,4 @@
-"""What is measured, against one door at a time, so that direct and gateway runs can take turns."""
+"""What is measured, against one target at a time, so that direct and gateway runs can take turns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from bench.load import Door, Seen, connect, run
+from bench.load import Seen, Target, connect, run
 from bench.servers import MODEL, SILENT_MODEL, Server
 
 PLAIN_CONNECTIONS = 64
@@ -55,12 +55,12 @@ def latency_of(times_ns: Sequence[int]) -> Latency:
     return Latency(p50, p99)
 
 
-async def plain_rate(door: Door, server: Server, seconds: float) -> Rate:
+async def plain_rate(target: Target, server: Server, seconds: float) -> Rate:
     """Plain answers at 64 connections, each asking again as soon as it is answered."""
     seen = Seen()
-    request = door.request(MODEL)
+    request = target.request(MODEL)
     deadline = time.monotonic() + seconds
-    callers = [await connect(door, seen, _until(deadline, request)) for _ in range(PLAIN_CONNECTIONS)]
+    callers = [await connect(target, seen, _until(deadline, request)) for _ in range(PLAIN_CONNECTIONS)]
     began, cpu_ns = time.monotonic(), server.cpu_ns()
     await run(callers)
     took_s, cpu_ns = time.monotonic() - began, server.cpu_ns() - cpu_ns
@@ -68,22 +68,22 @@ async def plain_rate(door: Door, server: Server, seconds: float) -> Rate:
     return Rate(answers / took_s, cpu_ns / 1000 / answers)
 
 
-async def latencies(doors: Sequence[Door], requests: int, turns: int) -> list[Latency]:
-    """Of plain answers over one connection; the doors take turns, so that they see the same machine."""
-    seen = [Seen() for _ in doors]
+async def latencies(targets: Sequence[Target], requests: int, turns: int) -> list[Latency]:
+    """Of plain answers over one connection; the targets take turns, so that they see the same machine."""
+    seen = [Seen() for _ in targets]
     for _ in range(turns):
-        for door, its in zip(doors, seen, strict=True):
-            await run([await connect(door, its, _times(requests // turns, door.request(MODEL)))])
+        for target, its in zip(targets, seen, strict=True):
+            await run([await connect(target, its, _times(requests // turns, target.request(MODEL)))])
     return [latency_of(its.durations_ns) for its in seen]
 
 
 @asynccontextmanager
-async def hanging(door: Door) -> AsyncIterator[None]:
+async def hanging(target: Target) -> AsyncIterator[None]:
     """200 requests wait for an upstream that never answers, as long as the context lasts."""
     writers = []
     for _ in range(HANGING):
-        _, writer = await asyncio.open_connection("127.0.0.1", door.port)
-        writer.write(door.request(SILENT_MODEL))
+        _, writer = await asyncio.open_connection("127.0.0.1", target.port)
+        writer.write(target.request(SILENT_MODEL))
         writers.append(writer)
     await asyncio.sleep(SETTLE_S)
     yield
@@ -92,13 +92,13 @@ async def hanging(door: Door) -> AsyncIterator[None]:
         await writer.wait_closed()
 
 
-async def streaming(door: Door, server: Server, seconds: float) -> Streaming:
+async def streaming(target: Target, server: Server, seconds: float) -> Streaming:
     """500 streams at once; as one ends the next begins, so that first tokens are asked for all the time."""
     seen, idle_bytes = Seen(), server.rss_bytes()
     deadline = time.monotonic() + RAMP_S + SETTLE_S + seconds + TAIL_S
     # Without a rest, streams that end together would begin together, and keep step ever after.
     rest_s = CHUNK_INTERVAL_MS / 1000
-    callers = [await connect(door, seen, _streams(door, index, deadline), rest_s) for index in range(STREAMS)]
+    callers = [await connect(target, seen, _streams(target, index, deadline), rest_s) for index in range(STREAMS)]
     for caller in callers:
         asyncio.get_running_loop().call_later(random.uniform(0, RAMP_S), caller.start)
     await asyncio.sleep(RAMP_S + SETTLE_S)
@@ -120,7 +120,7 @@ def _times(count: int, request: bytes) -> Callable[[], bytes | None]:
     return lambda: next(left, None)
 
 
-def _streams(door: Door, index: int, deadline: float) -> Callable[[], bytes | None]:
+def _streams(target: Target, index: int, deadline: float) -> Callable[[], bytes | None]:
     """The first stream of each connection is shorter, by another length each, so that their ends spread out."""
     lengths = iter([max(1, CHUNKS_PER_STREAM * (index + 1) // STREAMS)])
 
@@ -129,6 +129,6 @@ def _streams(door: Door, index: int, deadline: float) -> Callable[[], bytes | No
         if left_ms <= CHUNK_INTERVAL_MS:
             return None
         chunks = min(next(lengths, CHUNKS_PER_STREAM), int(left_ms / CHUNK_INTERVAL_MS))
-        return door.request(MODEL, stream=True, demo={"chunks": chunks, "chunk_delay_ms": CHUNK_INTERVAL_MS})
+        return target.request(MODEL, stream=True, demo={"chunks": chunks, "chunk_delay_ms": CHUNK_INTERVAL_MS})
 
     return next_request

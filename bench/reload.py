@@ -29,7 +29,7 @@ import click
 import uvloop
 
 from bench import servers
-from bench.load import Door, Seen, connect, run
+from bench.load import Seen, Target, connect, run
 from bench.servers import MODEL, Server
 from gateway.app.gateway import Gateway
 from gateway.app.reload import Reloader
@@ -89,9 +89,9 @@ def configuration(keys: int, key: str, port: int, admin_port: int, upstream_port
 class Measurement:
     """A gateway under load, and what reloads it."""
 
-    def __init__(self, door: Door, admin_port: int) -> None:
-        self._request = door.request(MODEL)
-        self._door = door
+    def __init__(self, target: Target, admin_port: int) -> None:
+        self._request = target.request(MODEL)
+        self._door = target
         self._admin = f"http://127.0.0.1:{admin_port}/admin/v1/reload"
 
     async def spell(self, seconds: float, *, reloading: bool) -> Spell:
@@ -180,7 +180,7 @@ def main(keys: int, rounds: int, seconds: float, one_core: bool, as_json: bool) 
             config.write_text(json.dumps(configuration(keys, key, port, admin_port, upstream.port), indent=1))
             command = [sys.executable, "-m", "gateway", "serve", "-c", str(config)]
             with Server(command, port, cores, folder / "gateway.log"):
-                measurement = Measurement(Door("gateway", port, key), admin_port)
+                measurement = Measurement(Target("gateway", port, key), admin_port)
                 quiet, reloading = uvloop.run(_measure(measurement, rounds, seconds))
             turn_ms = uvloop.run(longest_turn_ms(config))
     if as_json:

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import uvloop
 
 from bench import measures, servers
-from bench.load import Door
+from bench.load import Target
 from bench.measures import Latency, Rate, Streaming
 
 TURNS = 10
@@ -40,7 +40,7 @@ QUICK = Plan(rounds=1, plain_s=2.0, latency_requests=500, streaming_s=3.0)
 
 @dataclass
 class Pair(Generic[Measured]):
-    """The same thing measured against both doors, one right after the other."""
+    """The same thing measured against both targets, one right after the other."""
 
     direct: Measured
     gateway: Measured
@@ -60,7 +60,7 @@ class Results:
 
 
 class Bench:
-    """Both servers and their doors, for as long as the `with` lasts."""
+    """Both servers and their targets, for as long as the `with` lasts."""
 
     def __init__(self, profile: Path | None = None) -> None:
         self._profile = profile
@@ -79,8 +79,8 @@ class Bench:
             before = servers.Before(self.upstream.port, silent.port, key)
             self.gateway = stack.enter_context(servers.gateway(before, self._gateway_core, folder, self._profile))
             self._stack = stack.pop_all()
-        self.direct = Door("direct", self.upstream.port, key)
-        self.through = Door("gateway", self.gateway.port, key)
+        self.direct = Target("direct", self.upstream.port, key)
+        self.through = Target("gateway", self.gateway.port, key)
         self.results.idle_mib = self.gateway.rss_bytes() / 2**20
         return self
 

@@ -60,14 +60,14 @@ class Server:
 
     def _wait_until_it_listens(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not _listens(self.port):
+        while not listens(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._process.kill()
                 raise RuntimeError(f"{' '.join(self._command)} does not listen:\n{self._log.read_text()[-4000:]}")
             time.sleep(0.05)
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

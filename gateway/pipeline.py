@@ -20,6 +20,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.runtime.start_queue import StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admit
 from gateway.stages.authenticate import authenticate
@@ -63,6 +64,7 @@ class Pipeline:
         self.services = services
         self._tasks = tasks
         self._running: set[asyncio.Task[Any]] = set()
+        self._starts = StartQueue()
         self._releaser = UpstreamReleaser(services.clock)
 
     @property
@@ -90,7 +92,7 @@ class Pipeline:
                 if not exchange.whole:
                     self._refuse(exchange, writer, ClientGone("The client left."))
                 raise
-            # `cut_short` cancels the work alone: the listener must still be able to send the error.
+            # `abort` cancels the work alone: the listener must still be able to send the error.
             task.uncancel()
             self._refuse(exchange, writer, ShuttingDown("The gateway is shutting down."))
         except Exception as defect:  # noqa: BLE001 # A defect of ours: its details belong into the log alone.
@@ -110,6 +112,8 @@ class Pipeline:
     async def _answer(self, exchange: Exchange, writer: ResponseWriter) -> None:
         services, request, snapshot = self.services, exchange.request, self.services.snapshot
         exchange.caller = caller = authenticate(request.headers, snapshot, services.clock)
+        if not self._starts.try_begin():
+            await self._starts.wait(caller.team)
         body = await read_body(request, services.new_boundary)
         exchange.parsed = parsed = parse_request(body, request.endpoint, caller, snapshot)
         exchange.reservation = await admit(exchange, parsed, services.estimates, services.store)
@@ -141,11 +145,11 @@ class Pipeline:
         error.headers = exchange.limit_headers() or error.headers
         writer.fail(error)
 
-    def cut_short(self) -> None:
+    def abort(self) -> None:
         """Cancel what is still running: its clients get the error that the gateway shuts down."""
         for task in self._running:
             task.cancel()
-        self._releaser.cut_short()
+        self._releaser.abort()
 
     async def wait_idle(self) -> None:
         """Wait until nothing runs, and all that ended is settled and recorded."""

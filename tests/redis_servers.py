@@ -50,11 +50,11 @@ class RedisServer:
     def client(self, **login: str) -> Redis:
         return Redis(unix_socket_path=str(self.socket), **login)
 
-    def start(self) -> None:
+    def start(self, patience_s: float = _PATIENCE_S) -> None:
         log = (self.folder / "redis.log").open("ab")
         self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
         log.close()
-        wait_for(self._answers, "redis-server answers")
+        wait_for(self._answers, "redis-server answers", patience_s)
 
     def freeze(self) -> None:
         self._running.send_signal(signal.SIGSTOP)

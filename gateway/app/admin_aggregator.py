@@ -17,7 +17,8 @@ from gateway.telemetry import series
 from gateway.telemetry.exposition import MetricsAggregator, unpack
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import ProcessMetrics
-from gateway.web.admin_routes import PREFIX, AdminHandlers, AdminRequest, AdminResponse, json_response
+from gateway.web.admin_openapi import PREFIX
+from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminResponse, json_response
 
 PROBE_TIMEOUT_S = 3.0
 """A worker that does not answer by then counts as away: probes give up soon after."""

@@ -130,16 +130,16 @@ class Gateway:
     def count_reload(self, outcome: str) -> None:
         self._metrics.config_reloads.add((outcome,))
 
-    async def drain(self, hurry: asyncio.Event) -> None:
-        """Stop: serve on for `delay`, let what runs finish for `timeout`, then cut it; `hurry` ends either wait."""
+    async def drain(self, abort: asyncio.Event) -> None:
+        """Stop: serve on for `delay`, let what runs finish for `timeout`, then cut it; `abort` ends either wait."""
         drain = self._settings.drain
         self._draining = self._data.closing = True
-        await wait_first(hurry.wait(), asyncio.sleep(drain.delay.total_seconds()))
+        await wait_first(abort.wait(), asyncio.sleep(drain.delay.total_seconds()))
         self._data.refusing = True
         for server, _ in self._listeners[:1]:
             server.close()
-        await wait_first(hurry.wait(), self._pipeline.wait_idle(), asyncio.sleep(drain.timeout.total_seconds()))
-        self._pipeline.cut_short()
+        await wait_first(abort.wait(), self._pipeline.wait_idle(), asyncio.sleep(drain.timeout.total_seconds()))
+        self._pipeline.abort()
         await self._pipeline.wait_idle()
         await self.close()
 

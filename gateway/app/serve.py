@@ -78,7 +78,7 @@ async def _run_worker(spec: WorkerSpec, path: str, settings: Settings, log: Log)
     reloader = Reloader(path, gateway, log, settings)
     reloader.start()
     channel = await ControlChannel.over(socket.socket(fileno=_STDIN))
-    orders = {Order.DRAIN: shutdown.request, Order.HURRY: shutdown.hurry, Order.RELOAD: reloader.ask}
+    orders = {Order.DRAIN: shutdown.request, Order.ABORT: shutdown.abort, Order.RELOAD: reloader.ask}
     control = ControlServer(channel, orders, control_handlers(gateway), gateway.tasks, log.defect)
     data = await gateway.start_on_shared_port(spec.port)
     log.info("worker serving", listen=str(data), pid=os.getpid())
@@ -94,4 +94,4 @@ async def _until(shutdown: Shutdown, gateway: Gateway) -> None:
     gc.collect()
     gc.freeze()
     await shutdown.requested.wait()
-    await gateway.drain(shutdown.hurried)
+    await gateway.drain(shutdown.aborted)

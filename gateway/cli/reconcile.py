@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -28,6 +29,13 @@ _COLUMNS = (
 )
 
 
+def _finite(_context: click.Context, _parameter: click.Parameter, percent: float) -> float:
+    """Not a number is within every range."""
+    if math.isnan(percent):
+        raise click.BadParameter("it must be a number of percent from 0 to 100.")
+    return percent
+
+
 @click.command(epilog="Example: gateway reconcile --upstream openai completions_usage.csv")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @config_option
@@ -38,6 +46,7 @@ _COLUMNS = (
     default=1.0,
     show_default=True,
     metavar="PERCENT",
+    callback=_finite,
     help="Differences up to this part of the provider's figure are within.",
 )
 @click.option("--all", "show_all", is_flag=True, help="Show what is within the tolerance, too.")

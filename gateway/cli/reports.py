@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import click
@@ -25,56 +25,53 @@ _TIMEOUT_S = 5.0
 """For one call: no request waits for it, and an operator's machine may be far from the store."""
 
 
-def report_or_end(page: str, config: str, query: Mapping[str, str | None]) -> dict[str, Any]:
-    """The report that this configuration's gateway has. Ends the command where there is none."""
+def report_or_end(
+    page: str, config: str, query: Mapping[str, str | None], *, closes_month: bool = False
+) -> dict[str, Any]:
+    """The report that this configuration's gateway has; of the month that it is of, once that is closed, where it
+    `closes_month`. Ends the command where there is none."""
     settings = load_or_end(config).settings
     given = {name: text for name, text in query.items() if text}
-    with _ended_in_words():
-        if settings.store.url == "memory://":
-            return _running_gateway(settings).get(page, given)
-        today = datetime.now(settings.timezone).date()
-        return asyncio.run(_in_store(settings, lambda store: REPORTS[page](store, snapshot(settings), given, today)))
-
-
-def close_or_end(config: str, month: str) -> None:
-    """Close a month in the ledger that this configuration's gateway has. Ends the command where that fails."""
-    settings = load_or_end(config).settings
-    with _ended_in_words():
-        if settings.store.url == "memory://":
-            _running_gateway(settings).post("usage/close", {"month": month})
-        else:
-            asyncio.run(_in_store(settings, lambda store: close_month(store, {"month": month})))
-
-
-@contextmanager
-def _ended_in_words() -> Iterator[None]:
     try:
-        yield
+        if settings.store.url == "memory://":
+            return _of_running(page, settings, given, closes_month)
+        return asyncio.run(_of_store(page, settings, given, closes_month))
     except FieldInvalid as invalid:
         raise click.UsageError(invalid.message) from None
     except AdminUnavailable as reason:
         raise click.ClickException(str(reason)) from None
 
 
-def _running_gateway(settings: Settings) -> AdminClient:
-    """Raises AdminUnavailable."""
+def _of_running(page: str, settings: Settings, query: Mapping[str, str], closes_month: bool) -> dict[str, Any]:
+    """Raises FieldInvalid, AdminUnavailable."""
     if not settings.admin.secret:
         raise AdminUnavailable(
             "store.url is memory://, so only the running gateway knows. Set admin.token, so that it can be asked, or"
             " share the counters: store.url: redis://…"
         )
     click.echo(f"memory:// is in the running gateway: asking it at {settings.admin.listen}.", err=True)
-    return AdminClient.for_settings(settings)
+    client = AdminClient.for_settings(settings)
+    report = client.get(page, query)
+    if closes_month:
+        # Only now: a question that has no answer closes nothing.
+        client.post("usage/close", {"month": query["month"]})
+        report = client.get(page, query)
+    return report
 
 
-async def _in_store(settings: Settings, ask: Callable[[RedisStore], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+async def _of_store(page: str, settings: Settings, query: Mapping[str, str], closes_month: bool) -> dict[str, Any]:
     """Raises FieldInvalid; ends the command where the store does not answer."""
     options = RedisOptions(settings.store.url, secrets.token_hex(6), settings.store.prefix, _TIMEOUT_S)
     store = RedisStore(options, settings.timezone)
+    ask = partial(REPORTS[page], store, snapshot(settings), query, datetime.now(settings.timezone).date())
     try:
-        return await ask(store)
+        report = await ask()
+        if closes_month:
+            await close_month(store, {"month": query["month"]})
+            report = await ask()
     except StoreUnavailable:
         trouble = (store.trouble or "does not answer").rstrip(".")  # What the system says often ends in a full stop.
         raise click.ClickException(f"The store {trouble}. Is store.url right?") from None
     finally:
         await store.close()
+    return report

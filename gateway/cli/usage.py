@@ -11,7 +11,7 @@ import click
 
 from gateway.cli.configuration import config_option, load_or_end
 from gateway.cli.output import Row, json_option, show_json, table
-from gateway.cli.reports import close_or_end, report_or_end
+from gateway.cli.reports import report_or_end
 from gateway.finance.focus import FOCUS_COLUMNS, GROUPED_BY, focus_rows
 from gateway.store.ledger import GROUPS
 
@@ -57,7 +57,15 @@ _FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
 @click.option("--final", is_flag=True, help="Close the month and all before it: they do not change any more.")
 @click.option("--since", metavar="DAY", help="From this day on: 2026-11-01, 7d (seven days with today) or month.")
 @click.option("--until", metavar="DAY", help="Up to this day, which is left out.")
-@click.option("--by", default="team,model", show_default=True, help=f"A row for each: any of {', '.join(GROUPS)}.")
+@click.option(
+    "--by",
+    multiple=True,
+    metavar="GROUPS",
+    default=("team,model",),
+    show_default=True,
+    callback=lambda _context, _parameter, given: ",".join(given),
+    help=f"A row for each: any of {', '.join(GROUPS)}, with commas or several times.",
+)
 @click.option("--sort", metavar="FIGURE", help="The largest first: usd, or another figure by its name in JSON.")
 @click.option("--top", metavar="N", help="The first N rows; by usd where --sort does not say more.")
 @click.option("--csv", "as_csv", is_flag=True, help="As CSV, for spreadsheets.")
@@ -87,11 +95,7 @@ def usage(
     if as_focus:
         _refuse_beside_focus(context)
         query["by"] = ",".join(GROUPED_BY)
-    report = report_or_end("usage", config, query)
-    if final:
-        # Only now: a question that has no answer closes nothing.
-        close_or_end(config, query["month"] or "")
-        report = report_or_end("usage", config, query)
+    report = report_or_end("usage", config, query, closes_month=final)
     groups = list(dict.fromkeys(name for name in (query["by"] or "").split(",") if name))
     if as_focus:
         _write_csv(FOCUS_COLUMNS, focus_rows(report, load_or_end(config).settings.timezone))

@@ -168,6 +168,7 @@ MODELS = Endpoint(name="models", path="/v1/models")
 MODEL = Endpoint(name="models", path="/v1/models/{model}")
 LIMITS = Endpoint(name="limits", path="/v1/limits")
 ROOT = Endpoint(name="root", path="/")
+OPENAPI = Endpoint(name="openapi", path="/openapi.json")
 """These are answered by the gateway itself; nothing is forwarded."""
 
 UNKNOWN = Endpoint(name="", path="")

@@ -261,7 +261,8 @@ class ShuttingDown(GatewayError):
 
 
 class Overloaded(GatewayError):
-    """The bodies of other requests take all the memory that they may, or there is no space on disk."""
+    """The bodies of other requests take all the memory that they may, there is no space on disk, or too many requests
+    of a team wait to begin."""
 
     status = 503
     code = "overloaded"

@@ -1,8 +1,8 @@
 """How many tokens a request will need, learned from what requests needed.
 
-Input is estimated from its size (input_size.py) with a ratio; output is a high quantile of recent answers. Both
-are learned for each model and team by itself: what one team asks must not change what another team's requests
-reserve. Both are only the reservation: settlement charges what the upstream reports.
+Input is estimated from its size (input_size.py) with a ratio, one for wide scripts and one for all others; output is a
+high quantile of recent answers. All are learned for each model and team by itself: what one team asks must not change
+what another team's requests reserve. Both are only the reservation: settlement charges what the upstream reports.
 
 What an estimator has learned is a `LearnedEstimate`. Processes share theirs, so that one that starts does not have to
 learn again: it begins with the median of what others have learned, and goes on with what it sees itself.
@@ -11,7 +11,7 @@ learn again: it begins with the median of what others have learned, and goes on 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import NamedTuple
 
@@ -46,8 +46,9 @@ _OUTPUT_MAX = 1_000_000
 LESSONS_TO_SHARE = _RECOUNT_EVERY
 """Requests that an estimator has learned from before others begin with what it has learned."""
 
-_LESSONS_MAX = 200
-"""Of one process count for a median: more are no better, since a ratio forgets older ones."""
+_LESSONS_MAX = 1_000_000
+_VOTE = LESSONS_TO_SHARE
+"""What a process weighs at most in a median: so one that has learned from more, or says so, does not outvote others."""
 
 
 class EstimateSubject(NamedTuple):
@@ -58,12 +59,18 @@ class EstimateSubject(NamedTuple):
 
 
 class LearnedEstimate(msgspec.Struct, frozen=True):
-    """What an estimator has learned from so many requests."""
+    """What an estimator has learned from so many requests, and from so many in wide scripts."""
 
     lessons: float
+    wide_lessons: float
     characters_per_token: float
+    wide_characters_per_token: float
     output: float
     tokens_per_second: float
+
+    @property
+    def all_lessons(self) -> float:
+        return self.lessons + self.wide_lessons
 
     def bounded(self) -> LearnedEstimate | None:
         """With every figure within its bounds; None where one is no number. For what other processes wrote."""
@@ -72,21 +79,30 @@ class LearnedEstimate(msgspec.Struct, frozen=True):
         low, high = _RATIO_BOUNDS
         return LearnedEstimate(
             lessons=min(max(self.lessons, 0.0), _LESSONS_MAX),
+            wide_lessons=min(max(self.wide_lessons, 0.0), _LESSONS_MAX),
             characters_per_token=min(max(self.characters_per_token, low), high),
+            wide_characters_per_token=min(max(self.wide_characters_per_token, low), high),
             output=min(max(self.output, 1.0), _OUTPUT_MAX),
             tokens_per_second=min(max(self.tokens_per_second, 0.0), _SPEED_MAX),
         )
 
 
-_NOTHING_LEARNED = LearnedEstimate(0, CHARACTERS_PER_TOKEN, OUTPUT_AT_FIRST, TOKENS_PER_SECOND_AT_FIRST)
+_NOTHING_LEARNED = LearnedEstimate(
+    lessons=0,
+    wide_lessons=0,
+    characters_per_token=CHARACTERS_PER_TOKEN,
+    wide_characters_per_token=CHARACTERS_PER_TOKEN,
+    output=OUTPUT_AT_FIRST,
+    tokens_per_second=TOKENS_PER_SECOND_AT_FIRST,
+)
 
 
 class Estimator:
     """What one team's requests to one model have needed."""
 
     def __init__(self, begins_with: LearnedEstimate = _NOTHING_LEARNED) -> None:
-        self.lessons = 0
-        """Requests that it has learned from by itself."""
+        self._lessons = [0, 0]
+        """Requests whose input it has learned from by itself, and of these in wide scripts the second."""
 
         self._outputs: deque[int] = deque(maxlen=_RECENT)
         self._since_recount = 0
@@ -94,17 +110,23 @@ class Estimator:
 
     def begin_with(self, learned: LearnedEstimate) -> None:
         """Estimate by what others have learned, until it has learned more."""
-        self._characters_per_token = learned.characters_per_token
+        self._ratios = [learned.characters_per_token, learned.wide_characters_per_token]
         self._output = int(learned.output)
         self._tokens_per_second = learned.tokens_per_second
 
     @property
+    def lessons(self) -> int:
+        """Requests that it has learned from by itself."""
+        return sum(self._lessons)
+
+    @property
     def learned(self) -> LearnedEstimate:
-        return LearnedEstimate(self.lessons, self._characters_per_token, self._output, self._tokens_per_second)
+        (lessons, wide_lessons), (ratio, wide_ratio) = self._lessons, self._ratios
+        return LearnedEstimate(lessons, wide_lessons, ratio, wide_ratio, self._output, self._tokens_per_second)
 
     def input_tokens(self, size: InputSize) -> int:
         """Tokens in an input of this size, rounded up."""
-        return size.attached - int(-size.text // self._characters_per_token)
+        return size.attached - int(-size.text // self._ratios[size.is_wide])
 
     def output_tokens(self) -> int:
         """Tokens that nearly all recent answers stayed within."""
@@ -120,8 +142,8 @@ class Estimator:
         if size.text and input_tokens and not size.attached:
             low, high = _RATIO_BOUNDS
             seen = min(max(size.text / input_tokens, low), high)
-            self._characters_per_token += _RATIO_STEP * (seen - self._characters_per_token)
-            self.lessons += 1
+            self._ratios[size.is_wide] += _RATIO_STEP * (seen - self._ratios[size.is_wide])
+            self._lessons[size.is_wide] += 1
         if not output_tokens:
             return
         if seconds > 0:
@@ -167,7 +189,7 @@ class Estimates:
 
     def shared(self, learned: Mapping[EstimateSubject, LearnedEstimate]) -> None:
         """These have been shared."""
-        self._shared |= {subject: int(estimate.lessons) for subject, estimate in learned.items()}
+        self._shared |= {subject: int(estimate.all_lessons) for subject, estimate in learned.items()}
 
     def begin_with(self, learned: Mapping[EstimateSubject, LearnedEstimate]) -> None:
         """What others have learned is where those estimators begin that have not learned anything yet: a process
@@ -180,17 +202,20 @@ class Estimates:
 
 
 def merged(estimates: Iterable[LearnedEstimate]) -> LearnedEstimate | None:
-    """The median of what several processes have learned, figure by figure, each weighing as much as it has learned
-    from. So no single process, whatever it wrote, takes the result beyond what the others have. None where nothing
-    can be used."""
-    usable = [known for known in (each.bounded() for each in estimates) if known is not None and known.lessons]
+    """The median of what several processes have learned, figure by figure, each with one vote. So no single process,
+    whatever it wrote, takes the result beyond what several others have. None where nothing can be used."""
+    usable = [known for known in (each.bounded() for each in estimates) if known is not None and known.all_lessons]
     if not usable:
         return None
     return LearnedEstimate(
         lessons=sum(each.lessons for each in usable),
+        wide_lessons=sum(each.wide_lessons for each in usable),
         characters_per_token=_median([_Weighted(each.characters_per_token, each.lessons) for each in usable]),
-        output=_median([_Weighted(each.output, each.lessons) for each in usable]),
-        tokens_per_second=_median([_Weighted(each.tokens_per_second, each.lessons) for each in usable]),
+        wide_characters_per_token=_median(
+            [_Weighted(each.wide_characters_per_token, each.wide_lessons) for each in usable]
+        ),
+        output=_median([_Weighted(each.output, each.all_lessons) for each in usable]),
+        tokens_per_second=_median([_Weighted(each.tokens_per_second, each.all_lessons) for each in usable]),
     )
 
 
@@ -199,12 +224,12 @@ class _Weighted(NamedTuple):
     weight: float
 
 
-def _median(figures: Sequence[_Weighted]) -> float:
-    """The least figure that has half of the weight at or below it."""
+def _median(figures: Iterable[_Weighted]) -> float:
+    """The least figure that has half of the weight at or below it; where nothing weighs anything, the least."""
     ranked = sorted(figures)
-    half, below = sum(each.weight for each in ranked) / 2, 0.0
+    half, below = sum(min(each.weight, _VOTE) for each in ranked) / 2, 0.0
     for each in ranked:
-        below += each.weight
+        below += min(each.weight, _VOTE)
         if below >= half:
             return each.figure
     return ranked[-1].figure

@@ -99,6 +99,9 @@ class Exchange:
     """(upstream's name, outcome) of each try, in order."""
     _limit_headers: list[tuple[str, str]] | None = None
 
+    def note_attempt(self, upstream: str, outcome: str) -> None:
+        self.attempts.append((upstream, outcome))
+
     @property
     def quota_output_cap(self) -> int | None:
         """Tokens that one choice may have, where a quota grants less than the request may produce."""

@@ -138,4 +138,7 @@ def pass_header_fault(name: str) -> str:
 
 def first_of(names: Iterable[str], headers: Mapping[str, str]) -> str:
     """The value of the first of these headers that is there, empty where none is."""
-    return next((value for name in names if (value := headers.get(name))), "")
+    for name in names:
+        if value := headers.get(name):
+            return value
+    return ""

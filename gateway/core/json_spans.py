@@ -12,7 +12,7 @@ they cut a prompt within an emoji. It is read as U+FFFD, whose escape is as long
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Mapping
 
 import msgspec
 
@@ -88,9 +88,12 @@ def read_json_spans(body: bytes) -> JsonSpans:
     return JsonSpans(body, _spans(readable, raws), readable)
 
 
-def refuse_lookalikes(names: Iterable[str], read: Container[str]) -> None:
+def refuse_lookalikes(names: Collection[str], read: Container[str]) -> None:
     """Refuse names that some parsers take for one that is read: Go's encoding/json, among others, compares without
     regard to case, in Unicode. `read` has names in lower case. Raises FieldInvalid."""
+    all_names = "".join(names)
+    if all_names.isascii() and all_names.islower():
+        return
     for name in names:
         if not (name.isascii() and name.islower()) and name not in read and (meant := folded(name)) in read:
             raise FieldInvalid(
@@ -175,6 +178,27 @@ def _too_many() -> BodyUnreadable:
 
 
 def _spans(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:
+    return _compact_spans(body, raws) or _spans_by_walking(body, raws)
+
+
+def _compact_spans(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]] | None:
+    """The spans in an object that is written as shortly as it can be; None for any other.
+
+    No text that has these members is shorter, so one that is just as long has nothing else: no space, no escape in a
+    name, no second member of a name."""
+    if body.startswith(b" ", len(next(iter(raws), "")) + 4):  # Behind the first colon: it is written with spaces.
+        return None
+    spans: dict[str, tuple[int, int]] = {}
+    position = 1
+    for name, raw in raws.items():
+        begin = position + len(name) + 3
+        position = begin + len(memoryview(raw))
+        spans[name] = (begin, position)
+        position += 1
+    return spans if position == len(body) and spans else None
+
+
+def _spans_by_walking(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:
     # The decoder keeps the last of two equal names, at the place of the first: walking the text in
     # the decoder's order stumbles over another value, or ends before the text does.
     opening = _OPENING.match(body)
@@ -182,12 +206,15 @@ def _spans(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, in
     spans: dict[str, tuple[int, int]] = {}
     for name, raw in raws.items():
         found = _NAME.match(body, position)
-        if found is None or not body.startswith(raw, found.end()):
+        begin = found.end() if found is not None else 0
+        if not begin or not body.startswith(raw, begin):
             raise _repeated(name)
-        end = found.end() + len(memoryview(raw))
-        spans[name] = (found.end(), end)
-        comma = _COMMA.match(body, end)
-        position = comma.end() if comma else end
+        position = begin + len(memoryview(raw))
+        spans[name] = (begin, position)
+        if body.startswith(b",", position):
+            position += 1
+        elif (comma := _COMMA.match(body, position)) is not None:
+            position = comma.end()
     if not _CLOSING.match(body, position):
         raise _repeated(None)
     return spans

@@ -39,7 +39,7 @@ class PlainTally:
         self._is_opaque = is_opaque
         self._endpoint = endpoint
         self._reader = UsageReader(endpoint.usage)
-        self._kept = bytearray()
+        self._kept: list[bytes] = []
         self._scanner: JsonScanner | None = None
         self._bytes = 0
         self._weight = 0
@@ -83,9 +83,9 @@ class PlainTally:
             self._scanner.feed(data)
             self._weight += weight_of(data)
         elif not self._is_opaque:
-            self._kept += data
-            if len(self._kept) > KEPT_MAX:
-                kept = bytes(self._kept)
+            self._kept.append(data)
+            if self._bytes > KEPT_MAX:
+                kept = b"".join(self._kept)
                 self._kept.clear()
                 self._scanner = self._reader.scanner()
                 self._scanner.feed(kept)
@@ -108,7 +108,7 @@ class PlainTally:
         elif self._scanner is not None:
             self._scanner.close()
         else:
-            self._read_kept(bytes(self._kept))
+            self._read_kept(b"".join(self._kept))
             self._reports_failure |= self._refused or (self.fault is not None and not self._weight)
 
     def _read_kept(self, body: bytes) -> None:

@@ -120,8 +120,10 @@ class ChatFields(_Sampled, kw_only=True):
     @property
     def output_cap(self) -> int | None:
         """Of two caps the larger, since it is not known which one the upstream obeys."""
-        caps = [cap for cap in (self.max_completion_tokens, self.max_tokens) if cap is not None]
-        return max(caps, default=None)
+        one, other = self.max_completion_tokens, self.max_tokens
+        if one is None or other is None:
+            return other if one is None else one
+        return max(one, other)
 
 
 class CompletionFields(_Sampled, kw_only=True):

@@ -270,6 +270,20 @@ class UsageTable(msgspec.Struct, frozen=True):
     """Events each of which carries one finished image."""
     duration_path: Path = ()
     """The sound's length in seconds, which is billed where no usage is reported: whole seconds, begun ones too."""
+    believed: dict[str, tuple[UsagePlace, ...]] = {}
+    """The places that are believed, by the event; `believed_anywhere` in an event that no place names."""
+    believed_anywhere: tuple[UsagePlace, ...] = ()
+
+    def __post_init__(self) -> None:
+        named = {event for place in self.places for event in place.events}
+        believed = {
+            event: tuple([place for place in self.places if not place.events or event in place.events])
+            for event in named
+        }
+        msgspec.structs.force_setattr(self, "believed", believed)
+        msgspec.structs.force_setattr(
+            self, "believed_anywhere", tuple([place for place in self.places if not place.events])
+        )
 
 
 def _events(*names: str) -> frozenset[str]:

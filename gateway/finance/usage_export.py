@@ -7,7 +7,8 @@ Eight formats, known by what is in them:
 - Anthropic's usage API (`/v1/organizations/usage_report/messages`) and cost API (`/v1/organizations/cost_report`),
   and the CSV of its Console's usage and cost pages.
 
-A JSON file holds one page of the API, or a list of pages. Days are the provider's: both count them in UTC.
+A JSON file holds one page of the API or several, in a list or one after the other, in any order; a bucket may be
+there by itself, too. Buckets of minutes and hours are added up. Days are the provider's: both count them in UTC.
 
 OpenAI's `input_tokens` have the cached and the written ones in them, as the ledger's have; Anthropic's are apart and
 are added. Anthropic's API gives money in cents, its Console in dollars, rounded to cents in each row.
@@ -34,6 +35,7 @@ usd. What a format does not tell is left out."""
 
 _CENT = Decimal("0.01")
 _MOST_DIGITS = 18
+_BLANK = re.compile(r"\s*")
 
 
 class ExportBroken(Exception):
@@ -250,29 +252,62 @@ _CSVS = (
 def read_export(text: str) -> UsageExport:
     """Raises ExportBroken."""
     body = text.removeprefix("\ufeff")
+    if not body.strip():
+        raise ExportBroken("it is empty")
     export = _read_json(body) if body.lstrip()[:1] in ("{", "[") else _read_csv(body)
-    if not export.days:
+    if not export.cells:
         raise ExportBroken("it has no usage at all; export days on which the key was used")
     return export
 
 
 def _read_json(text: str) -> UsageExport:
+    export = UsageExport("")  # The first result tells of which API the file is.
+    pages = list(_pages(text))
+    seen: dict[str, str] = {}
+    for place, page in pages:
+        for number, bucket in enumerate(page["data"]):
+            where = f"{place}data[{number}]"
+            _add_bucket(export, where, bucket)
+            same = seen.setdefault(json.dumps(bucket, default=str, sort_keys=True), where)
+            if same is not where and bucket["results"]:
+                raise ExportBroken(f"{where} is the same as {same}: a page is in the file twice")
+    export.is_complete = any(not page.get("has_more") for _, page in pages)
+    return export
+
+
+def _pages(text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each page, and where it is, as far as there are several."""
+    documents = _documents(text)
+    is_single = len(documents) == 1 and not isinstance(documents[0], list)
+    for number, document in enumerate(documents[0] if len(documents) == 1 and not is_single else documents):
+        place = "" if is_single else f"[{number}]."
+        page = {"data": [document]} if isinstance(document, dict) and "results" in document else document
+        if isinstance(page, dict) and "error" in page:
+            raise ExportBroken(f"{place}error: the API has answered an error instead of usage: {_message(page)}")
+        if not isinstance(page, dict) or not isinstance(page.get("data"), list):
+            raise ExportBroken(f"{place}data must be a list of buckets, as the usage APIs give it")
+        yield place, page
+
+
+def _documents(text: str) -> list[Any]:
+    """The JSON values of a text, one after the other."""
+    decoder = json.JSONDecoder(parse_float=Decimal, parse_constant=_no_number)
+    documents, at = [], 0
     try:
-        document = json.loads(text, parse_float=Decimal, parse_constant=_no_number)
+        while (at := _BLANK.match(text, at).end()) < len(text):  # type: ignore[union-attr]  # It matches nothing, too.
+            document, at = decoder.raw_decode(text, at)
+            documents.append(document)
     except json.JSONDecodeError as error:
         raise ExportBroken(f"line {error.lineno}: it is not JSON: {error.msg}") from None
     except (RecursionError, ValueError):
         raise ExportBroken("it is not JSON: a number or its nesting has no sensible size") from None
-    pages = document if isinstance(document, list) else [document]
-    export = UsageExport("")  # The first result tells of which API the file is.
-    for number, page in enumerate(pages):
-        place = f"[{number}].data" if isinstance(document, list) else "data"
-        if not isinstance(page, dict) or not isinstance(page.get("data"), list):
-            raise ExportBroken(f"{place} must be a list of buckets, as the usage APIs give it")
-        export.is_complete = not page.get("has_more")
-        for index, bucket in enumerate(page["data"]):
-            _add_bucket(export, f"{place}[{index}]", bucket)
-    return export
+    return documents
+
+
+def _message(page: Mapping[str, Any]) -> str:
+    error = page["error"]
+    message = error.get("message") if isinstance(error, dict) else error
+    return "".join(character for character in str(message) if character.isprintable())[:200].rstrip(".")
 
 
 def _add_bucket(export: UsageExport, place: str, bucket: Any) -> None:
@@ -298,16 +333,21 @@ def _add_bucket(export: UsageExport, place: str, bucket: Any) -> None:
 
 def _read_csv(text: str) -> UsageExport:
     header, _, _ = text.partition("\n")
-    rows = csv.DictReader(StringIO(text, newline=""), delimiter="\t" if "\t" in header else ",", strict=True)
+    delimiter = next((mark for mark in ("\t", ",", ";") if mark in header), ",")
+    rows = csv.DictReader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        columns = frozenset(name.strip() for name in rows.fieldnames or ())
+        names = [name.strip() for name in rows.fieldnames or ()]
     except csv.Error as error:
         raise ExportBroken(f"line 1: it is not CSV: {error}") from None
+    columns = frozenset(names)
     kind = next((kind for kind in _CSVS if kind.marks <= columns), None)
     if kind is None:
         raise ExportBroken(
             "line 1: it is neither JSON nor a CSV with the columns of OpenAI's usage and cost exports or of Anthropic's"
         )
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise ExportBroken(f"line 1: the column {twice} is there twice")
     export = UsageExport(kind.title)
     for place, row in _csv_rows(rows):
         fields = _ExportFields(place, row)

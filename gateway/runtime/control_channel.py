@@ -7,7 +7,7 @@
        | ControlRequest(2, "readiness") -------------------> |
        | <------------------ ControlReply(2)                 |  replies come in any order
        | <------------------ ControlReply(1)                 |
-       | Order.RELOAD, Order.DRAIN, Order.HURRY -----------> |
+       | Order.RELOAD, Order.DRAIN, Order.ABORT -----------> |
        | end of the stream --------------------------------> |  the supervisor is gone: the worker drains
 
 A frame is the length of its message (four bytes, network order) and the message in msgpack. A frame has at most
@@ -51,7 +51,7 @@ class Order(StrEnum):
     """What a supervisor has a worker do."""
 
     DRAIN = "drain"
-    HURRY = "hurry"
+    ABORT = "abort"
     RELOAD = "reload"
 
 

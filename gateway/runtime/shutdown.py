@@ -1,7 +1,7 @@
-"""When a process stops: on SIGTERM or SIGINT it drains, and is asked to hurry by a second one.
+"""When a process stops: on SIGTERM or SIGINT it drains, and is aborted by a second one.
 
 A single process takes the second signal itself. A worker does not: service managers signal every process of a group,
-so that the supervisor's first signal may arrive there twice. Workers hurry when the supervisor orders it.
+so that the supervisor's first signal may arrive there twice. Workers abort when the supervisor orders it.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ LogSignal = Callable[[str, str], None]
 
 
 class Shutdown:
-    """`requested`: drain. `hurried`: end what still runs."""
+    """`requested`: drain. `aborted`: end what still runs."""
 
     def __init__(self) -> None:
         self.requested = asyncio.Event()
-        self.hurried = asyncio.Event()
+        self.aborted = asyncio.Event()
 
     def request(self) -> None:
         self.requested.set()
 
-    def hurry(self) -> None:
+    def abort(self) -> None:
         self.requested.set()
-        self.hurried.set()
+        self.aborted.set()
 
     def on_signals(self, log_signal: LogSignal) -> None:
-        """The first signal requests, the second hurries."""
+        """The first signal requests, the second aborts."""
 
         def on_signal(name: str) -> None:
             again = self.requested.is_set()
             log_signal(name, "the drain is cut short" if again else "drain")
-            (self.hurry if again else self.request)()
+            (self.abort if again else self.request)()
 
         loop = asyncio.get_running_loop()
         for number in END_SIGNALS:
             loop.add_signal_handler(number, on_signal, number.name)
 
     def on_signals_of_a_group(self) -> None:
-        """Every signal requests, and none hurries."""
+        """Every signal requests, and none aborts."""
         loop = asyncio.get_running_loop()
         for number in END_SIGNALS:
             loop.add_signal_handler(number, self.request)

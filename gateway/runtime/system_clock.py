@@ -11,11 +11,10 @@ from collections.abc import Callable
 class SystemClock:
     """A `gateway.core.clock.Clock`."""
 
+    monotonic = staticmethod(time.monotonic)
+
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
 
 def id_maker() -> Callable[[], str]:

@@ -28,18 +28,21 @@ def authenticate(headers: Mapping[str, str], snapshot: ConfigSnapshot, clock: Cl
 def _key(headers: Mapping[str, str]) -> str:
     """The one key that the headers carry, however often. Two that differ are refused: a proxy in front of the gateway
     may look at the other one, and log or limit another caller."""
-    keys = set()
+    found = ""
     for name, value in headers.items():
         kind = name.lower()
         if kind == "authorization":
-            keys.add(_bearer(value))
+            key = _bearer(value)
         elif kind in KEY_HEADERS and value:
-            keys.add(value)
-    if len(keys) > 1:
-        raise KeyUnknown("Several API keys were sent, and they differ. Send one.")
-    if not keys:
+            key = value
+        else:
+            continue
+        if found and key != found:
+            raise KeyUnknown("Several API keys were sent, and they differ. Send one.")
+        found = key
+    if not found:
         raise KeyMissing("No API key was sent. Send it as 'Authorization: Bearer KEY'.")
-    return keys.pop()
+    return found
 
 
 def _bearer(authorization: str) -> str:

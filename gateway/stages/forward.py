@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from functools import partial
 from time import monotonic
 
 import msgspec
@@ -44,7 +43,6 @@ from gateway.core.retry import read_retry_after
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, Target
 from gateway.core.upstream_json import fault_of_body
-from gateway.runtime.tasks import wait_first
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 
 MORE_TARGETS = 2
@@ -78,9 +76,9 @@ async def forward(
     upstream's own answer where it gave one. Once the client has a byte, if only a keep-alive, or its body was
     passed on without being kept, no other target is tried; nor where too many requests are tried again already.
     """
-    headers, clock, caller = _headers(exchange, parsed), services.clock, exchange.caller or ANYONE
-    retries = services.routing.retries(parsed.model, clock.monotonic())
-    retries.request(clock.monotonic())
+    headers, caller, now = _headers(exchange, parsed), exchange.caller or ANYONE, services.clock.monotonic()
+    retries = services.routing.retries(parsed.model, now)
+    retries.request(now)
     left = iter(targets[: 1 + MORE_TARGETS])
     # The first was routed just now; whether the others may still be asked is seen when it is their turn.
     following: Target | None = next(left, None)
@@ -93,7 +91,7 @@ async def forward(
             body,
             model=target.model,
             rest=parsed.rest,
-            note_attempt=partial(_note_attempt, exchange, target),
+            note_attempt=exchange.note_attempt,
         )
         try:
             response = await _attempt(exchange, parsed, target, outgoing, services)
@@ -124,18 +122,24 @@ async def _attempt(
     now = services.clock.monotonic
     attempt = exchange.attempt = services.routing.health.begin(target, now(), exchange.caller or ANYONE)
     try:
-        begun = await _ask(exchange, target, outgoing, services.client)
+        began = monotonic()
+        try:
+            begun = await services.client.send(target.upstream, outgoing)
+        except BaseException:
+            exchange.upstream_seconds += monotonic() - began
+            raise
+        exchange.upstream_seconds += begun.first_byte_at - begun.sent_at
         if begun.status < 400:
             attempt.answered(now())
         response = await _collected(exchange, parsed, begun, services.clock, target.upstream.redactor)
     except UpstreamError as error:
-        _note_attempt(exchange, target, error.reason)
+        exchange.note_attempt(target.upstream.name, error.reason)
         attempt.ended(outcome_of_error(error), now(), reason=error.reason)
         raise
     except BaseException:
         attempt.ended(Outcome.NEUTRAL, now())
         raise
-    _note_attempt(exchange, target, str(response.status))
+    exchange.note_attempt(target.upstream.name, str(response.status))
     outcome = outcome_of_answer(response.status, response.fault)
     if outcome is not Outcome.SUCCEEDED:
         retry_after_s = read_retry_after(response.headers, services.clock.now_ms())
@@ -154,11 +158,13 @@ async def _collected(
     raises."""
     exchange.first_byte_at = began = clock.monotonic()
     max_bytes = LATE_MAX if parsed.stream else WHOLE_MAX
-    changed = asyncio.Event()
-    collected = CollectedResponse(response, max_bytes, changed.set, redactor)
+    collected = CollectedResponse(response, max_bytes, redactor)
     try:
-        async with asyncio.timeout(ERROR_BODY_S if response.status >= 400 else None):
-            await _collect(collected, parsed, max_bytes, changed)
+        if response.status < 400:
+            await _collect(collected, parsed)
+        else:
+            async with asyncio.timeout(ERROR_BODY_S):
+                await _collect(collected, parsed)
         collected.is_whole = collected.is_over and not collected.is_too_long
     except TimeoutError:
         pass  # Its status has to do.
@@ -181,19 +187,14 @@ async def _collected(
     return collected
 
 
-async def _collect(collected: CollectedResponse, parsed: ParsedRequest, max_bytes: int, changed: asyncio.Event) -> None:
+async def _collect(collected: CollectedResponse, parsed: ParsedRequest) -> None:
     """Wait until it is known what the answer is; and for JSON and errors, until all of it has come, or too much."""
-    if collected.kind is None and not collected.is_over:
-        await wait_first(collected.finished(), changed.wait())
+    if collected.kind is None:
+        await collected.known()
     collected.is_stream = collected.status < 400 and _is_stream(collected, parsed)
-    if collected.is_stream or (collected.kind is BodyKind.OTHER and collected.status < 400 and not collected.is_over):
-        return
-    changed.clear()
-    announced = collected.headers.get("content-length", "")
-    if collected.is_over or (announced.isdecimal() and int(announced) <= max_bytes):
-        await collected.finished()  # It cannot grow too long: one wait is enough.
-    elif not collected.is_too_long:
-        await wait_first(collected.finished(), changed.wait())
+    is_other = collected.kind is BodyKind.OTHER and collected.status < 400 and not collected.is_over
+    if not (collected.is_stream or is_other):
+        await collected.collected()
 
 
 def _is_stream(response: CollectedResponse, parsed: ParsedRequest) -> bool:
@@ -207,24 +208,6 @@ def _is_stream(response: CollectedResponse, parsed: ParsedRequest) -> bool:
 def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:
     """Whether another target can still be asked: the client has nothing yet, and the gateway the whole request."""
     return not writer.started and not (parsed.rest is not None and parsed.rest.taken)
-
-
-async def _ask(
-    exchange: Exchange, target: Target, outgoing: UpstreamRequest, client: UpstreamClient
-) -> UpstreamResponse:
-    """One try, with the time that was spent waiting, whatever comes of it."""
-    began = monotonic()
-    try:
-        response = await client.send(target.upstream, outgoing)
-    except BaseException:
-        exchange.upstream_seconds += monotonic() - began
-        raise
-    exchange.upstream_seconds += response.first_byte_at - response.sent_at
-    return response
-
-
-def _note_attempt(exchange: Exchange, target: Target, outcome: str) -> None:
-    exchange.attempts.append((target.upstream.name, outcome))
 
 
 def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> bytes:

@@ -43,7 +43,7 @@ def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapsh
     if fields.tier in DEARER_TIERS and not binding.model.knows_price_of(fields.tier):
         raise _tier_without_price(fields, binding.model.name)
     asked = fields.output_cap
-    caps = [cap for cap in (asked, binding.model.max_output_tokens) if cap is not None]
+    most = binding.model.max_output_tokens
     budget = _thinking_budget(members, fields.thinking_budgets)
     least = endpoint.least_output
     if asked is None or asked > budget:
@@ -57,7 +57,7 @@ def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapsh
         stream=fields.streams,
         asks_usage=fields.asks_usage,
         asked_cap=asked,
-        output_cap=min(caps, default=None),
+        output_cap=most if asked is None else asked if most is None else min(asked, most),
         least_output=least,
         thinking_budget=budget,
         choices=fields.choices,
@@ -152,6 +152,8 @@ def _names_within(fields: type[Fields]) -> dict[str, frozenset[str]]:
 
 def _thinking_budget(members: JsonSpans, paths: Sequence[Path]) -> int:
     """Tokens that the model may think, 0 where the request names no number: whether it is sound, the upstream says."""
+    if all(path[0] not in members.spans for path in paths):
+        return 0
     for name, *inner in paths:
         text = members.value(name)
         if text is None:

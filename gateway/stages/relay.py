@@ -65,14 +65,12 @@ def _output_budget(exchange: Exchange, parsed: ParsedRequest) -> OutputBudget | 
 def _pass_on(response: CollectedResponse, writer: ResponseWriter, digest: Callable[[bytes], bytes]) -> None:
     """Give the client what `digest` makes of each piece, at the client's own pace."""
 
-    def take(data: bytes) -> None:
-        passed = digest(data)
-        if passed:
-            writer.write(passed)
-            if writer.congested:
-                response.pause()
+    write = writer.write
 
-    writer.on_writable(response.resume)
+    def take(data: bytes) -> None:
+        write(digest(data))
+
+    writer.control_source(response.pause, response.resume)
     response.deliver_to(take)
     if response.is_too_long and not writer.congested:
         response.resume()
@@ -94,7 +92,7 @@ async def _relay_stream(
     try:
         # Clients go by the content type, so that it says what the body is.
         content_type = None if response.is_called_stream else "text/event-stream; charset=utf-8"
-        await writer.start(response.status, answer_headers(exchange, response, content_type))
+        writer.start(response.status, answer_headers(exchange, response, content_type))
         _pass_on(response, writer, feed_to_the_stop if tally.may_stop else tally.feed)
         await response.finished()
     except UpstreamError:
@@ -132,7 +130,7 @@ async def _relay_plain(
         tally.feed(data)
         return data
 
-    await writer.start(response.status, headers)
+    writer.start(response.status, headers)
     _pass_on(response, writer, watched)
     await response.finished()
     tally.close()

@@ -89,18 +89,9 @@ def settlement(exchange: Exchange, reservation: Reservation, zone: tzinfo) -> Se
             caller.cost_center,
         )
     used = usage or _NOTHING
-    dues = tuple([SettlementLine(hold, _actual(hold.limit.meter, used, cost)) for hold in reservation.holds])
+    actual = {_TOKENS: used.input + used.output, _INPUT_TOKENS: used.input, _OUTPUT_TOKENS: used.output, _USD: cost}
+    dues = tuple([SettlementLine(hold, actual.get(hold.limit.meter, 0)) for hold in reservation.holds])
     return Settlement(reservation.id, reservation.at_ms, dues, entry)
-
-
-def _actual(meter: Meter, usage: Usage, cost: int) -> int:
-    if meter is _TOKENS:
-        return usage.input + usage.output
-    if meter is _USD:
-        return cost
-    if meter is _INPUT_TOKENS:
-        return usage.input
-    return usage.output if meter is _OUTPUT_TOKENS else 0
 
 
 def _estimated(exchange: Exchange, parsed: ParsedRequest, output: int, counted: Usage = _NOTHING) -> Usage:

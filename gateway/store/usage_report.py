@@ -42,7 +42,7 @@ FIGURES: Mapping[str, Callable[[UsageRow], int | float]] = {
 """The figures of a row of the report by their names in JSON."""
 
 _FILTERS = ("team", "key", "model", "user", "upstream", "cost_center")
-_PARAMETERS = ("by", "since", "until", "month", *_FILTERS, "sort", "top")
+USAGE_PARAMETERS = ("by", "since", "until", "month", *_FILTERS, "sort", "top")
 _LIMITS_AT_ONCE = 200
 _MONTH = re.compile(r"[12]\d{3}-(0[1-9]|1[0-2])", re.ASCII)
 _LAST_DAYS = re.compile(r"([1-9]\d{0,3})d")
@@ -134,7 +134,7 @@ REPORTS: Mapping[str, Report] = {"usage": _usage, "limits": _limits}
 
 def _usage_query(given: Mapping[str, str], month: ReportedMonth | None, today: date) -> UsageQuery:
     """A query as written: `by` a list with commas. Raises FieldInvalid."""
-    _refuse_unknown(given, _PARAMETERS)
+    _refuse_unknown(given, USAGE_PARAMETERS)
     by = tuple(dict.fromkeys(part for part in given.get("by", "").split(",") if part))
     for part in by:
         if part not in GROUPS:

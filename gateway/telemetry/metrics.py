@@ -189,9 +189,14 @@ class Metrics:
             self.attempts.add(attempt)
         if x.redacted:
             self.redacted.add((upstream,), x.redacted)
-        self._times(x, endpoint, (model, upstream))
+        place = (model, upstream)
+        duration = x.ended - x.request.at
+        self.duration.observe(place, duration)
+        self.overhead.observe((endpoint,), max(0.0, duration - x.upstream_seconds))
+        if x.first_byte_at is not None and x.parsed is not None and x.parsed.stream:
+            self.first_token.observe(place, x.first_byte_at - x.request.at)
         if x.usage is not None:
-            self._usage(x.usage, (team, model, upstream))
+            self._usage(x.usage, team, place)
             self.cost.add((team, model), x.cost)
         if x.reservation is not None:
             self.quotas(x.reservation.limit_statuses)
@@ -272,20 +277,15 @@ class Metrics:
             prune(found, self._names)
         return found
 
-    def _times(self, x: Exchange, endpoint: str, place: Labels) -> None:
-        duration = x.ended - x.request.at
-        self.duration.observe(place, duration)
-        self.overhead.observe((endpoint,), max(0.0, duration - x.upstream_seconds))
-        if x.first_byte_at is not None and x.parsed is not None and x.parsed.stream:
-            self.first_token.observe(place, x.first_byte_at - x.request.at)
-
-    def _usage(self, usage: Usage, whose: Labels) -> None:
-        self.tokens.add((*whose, "input", usage.source), usage.input)
-        self.tokens.add((*whose, "output", usage.source), usage.output)
+    def _usage(self, usage: Usage, team: str, place: Labels) -> None:
+        model, upstream = place
+        add, source = self.tokens.add, usage.source
+        add((team, model, upstream, "input", source), usage.input)
+        add((team, model, upstream, "output", source), usage.output)
         if usage.cached_input:
-            self.tokens.add((*whose, "cached_input", usage.source), usage.cached_input)
+            add((team, model, upstream, "cached_input", source), usage.cached_input)
         if usage.reasoning:
-            self.tokens.add((*whose, "reasoning", usage.source), usage.reasoning)
+            add((team, model, upstream, "reasoning", source), usage.reasoning)
 
     def _failed(self, x: Exchange, error: GatewayError, team: str) -> None:
         if error.limit is not None:

@@ -36,7 +36,10 @@ class Counter(msgspec.Struct, tag="counter"):
 
     def add(self, labels: Labels, amount: int = 1) -> None:
         values = self.values
-        values[labels] = values.get(labels, 0) + amount
+        if labels in values:
+            values[labels] += amount
+        else:
+            values[labels] = amount
 
     def merge(self, other: Counter) -> None:
         for labels, amount in other.values.items():
@@ -87,7 +90,7 @@ class Histogram(msgspec.Struct, tag="histogram"):
             self._observations(())
 
     def observe(self, labels: Labels, value: float) -> None:
-        observations = self._observations(labels)
+        observations = self.values.get(labels) or self._observations(labels)
         observations.counts[bisect_left(self.bounds, value)] += 1
         observations.total += value
 

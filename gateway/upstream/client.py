@@ -14,7 +14,14 @@ from gateway.core.errors import ShuttingDown, UpstreamUnreachable
 from gateway.core.snapshot import Model, Upstream
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.connect import UpstreamOrigin
-from gateway.upstream.connection import HUNG_UP, IDLE_SECONDS, ClientOptions, EncodedRequest, StaleConnection
+from gateway.upstream.connection import (
+    DISTRUST_SECONDS,
+    HUNG_UP,
+    IDLE_SECONDS,
+    ClientOptions,
+    EncodedRequest,
+    StaleConnection,
+)
 from gateway.upstream.contract import FailureReason, UpstreamRequest
 from gateway.upstream.pool import Pool
 from gateway.upstream.response_stream import ResponseStream
@@ -34,8 +41,9 @@ class HttpClient:
         tasks: BackgroundTasks,
         report_unrequested_bytes: Callable[[str], None] = _not_reported,
         idle_seconds: float = IDLE_SECONDS,
+        distrust_seconds: float = DISTRUST_SECONDS,
     ) -> None:
-        self._options = ClientOptions(tasks, idle_seconds, report_unrequested_bytes)
+        self._options = ClientOptions(tasks, idle_seconds, report_unrequested_bytes, distrust_seconds)
         self._pools: dict[Upstream, Pool] = {}
         self._models: dict[Upstream, set[str]] = {}
         self._is_closed = False
@@ -51,14 +59,14 @@ class HttpClient:
             began=monotonic(),
             rest=request.rest,
         )
-        connection = await pool.acquire(request.model)
+        connection = pool.take_idle(request.model) or await pool.acquire(request.model)
         try:
             return await connection.exchange(encoded)
         except StaleConnection:
             if request.rest is not None and request.rest.taken:
                 raise HUNG_UP.error(upstream.name, UpstreamUnreachable) from None
             # Not a retry, which would be the caller's to decide: the server has not received the request.
-            request.note_attempt("stale_connection")
+            request.note_attempt(upstream.name, "stale_connection")
             connection = await self._pool(upstream).acquire(request.model, fresh=True)
         try:
             return await connection.exchange(encoded)

@@ -19,6 +19,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TypeVar
 
 import aiohappyeyeballs
@@ -26,7 +27,8 @@ import aiohappyeyeballs
 from gateway.core.http_syntax import (
     RESERVED_HEADERS,
     BaseUrl,
-    header_fault,
+    has_control,
+    is_header_name,
     is_request_line,
     operator_header_fault,
     read_base_url,
@@ -41,6 +43,10 @@ HEAD_START_SECONDS = 0.25
 
 TUNNEL_HEAD_MAX = 16_384
 """Bytes of a proxy's answer to CONNECT."""
+
+_REMEMBERED = 256
+"""Paths and names of headers that an origin remembers. Clients send the same few dozen; what is remembered must stay
+bounded."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
@@ -74,17 +80,35 @@ class UpstreamOrigin:
                 fixed["proxy-authorization"] = upstream.proxy.authorization
         self._fixed_names = RESERVED_HEADERS | fixed.keys()
         self._fixed = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
+        self._beginning = lru_cache(_REMEMBERED)(self._beginning_of)
+        self._begun_line = lru_cache(_REMEMBERED)(self._begun_line_of)
 
     def head(self, request: UpstreamRequest) -> bytes:
         """The request's head, to its empty line. The operator's headers replace the caller's of the
         same name. Raises ValueError for what could be read as more than one header or request."""
-        target = self._target(request.path)
-        headers = [(name, value) for name, value in request.headers if name.lower() not in self._fixed_names]
-        _refuse_smuggling(request.method, target, headers)
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-        head = f"{request.method} {self._before_target}{target} HTTP/1.1\r\n{self._fixed}{lines}{_framing(request)}\r\n"
+        begun_line = self._begun_line
+        headers = [(begun, value) for name, value in request.headers if (begun := begun_line(name))]
+        if has_control("\t".join([value for _, value in headers])):
+            raise ValueError("a header of the request contains a line break or control character")
+        lines = "".join([f"{begun}{value}\r\n" for begun, value in headers])
+        head = f"{self._beginning(request.method, request.path)}{lines}{_framing(request)}\r\n"
         # A header that is not UTF-8 arrives with its bytes as surrogates and leaves as it came.
         return head.encode("utf-8", "surrogateescape")
+
+    def _beginning_of(self, method: str, path: str) -> str:
+        """The request line and the headers that every request has."""
+        target = self._target(path)
+        if not is_request_line(method, target):
+            raise ValueError(f"{method!r} {target!r} is not a request line")
+        return f"{method} {self._before_target}{target} HTTP/1.1\r\n{self._fixed}"
+
+    def _begun_line_of(self, name: str) -> str:
+        """A caller's header up to its value; empty where it is not sent."""
+        if name.lower() in self._fixed_names:
+            return ""
+        if not is_header_name(name):
+            raise ValueError(f"the request's header {name!r} is not a valid name of a header")
+        return f"{name}: "
 
     def _target(self, path: str) -> str:
         if not self._query:
@@ -106,14 +130,6 @@ def _framing(request: UpstreamRequest) -> str:
     if rest.length is None:
         return "transfer-encoding: chunked\r\n"
     return f"content-length: {len(request.body) + rest.length}\r\n"
-
-
-def _refuse_smuggling(method: str, target: str, headers: list[tuple[str, str]]) -> None:
-    if not is_request_line(method, target):
-        raise ValueError(f"{method!r} {target!r} is not a request line")
-    for name, value in headers:
-        if fault := header_fault(name, value):
-            raise ValueError(f"the request's header {name!r} {fault}")
 
 
 class CannotConnect(Exception):

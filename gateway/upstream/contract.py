@@ -22,7 +22,7 @@ __all__ = ["FailureReason", "UpstreamClient", "UpstreamRequest", "UpstreamRespon
 E = TypeVar("E", bound=UpstreamError)
 
 
-def _not_noted(_outcome: str) -> None:
+def _not_noted(_upstream: str, _outcome: str) -> None:
     """Where attempts are of no interest."""
 
 
@@ -40,8 +40,8 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     rest: BodyTail | None = None
     """What follows `body`, where that is only the beginning: read no faster than the upstream takes it,
     and no further once a response has begun."""
-    note_attempt: Callable[[str], None] = _not_noted
-    """Called with the outcome of an attempt that is followed by another: `stale_connection`."""
+    note_attempt: Callable[[str, str], None] = _not_noted
+    """Called with the upstream's name and the outcome of an attempt that is followed by another: `stale_connection`."""
 
 
 class UpstreamClient(Protocol):

@@ -18,8 +18,9 @@ class Framing:
     """Reads one response after another; `expect_response` begins each. `status` is 0 until the head is whole."""
 
     def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append
+        self._parser = httptools.HttpResponseParser(self)
         self.expect_response()
 
     def expect_response(self) -> None:
@@ -70,7 +71,7 @@ class Framing:
         if self._bodiless > BODILESS_BYTES:
             self._refuse("its head is too large")
 
-    # Called by the parser.
+    # Called by the parser, as `on_body` is for each piece of a body.
 
     def on_message_begin(self) -> None:
         if self.complete:
@@ -92,9 +93,6 @@ class Framing:
         self.status = status
         self.keeps_alive = self._parser.should_keep_alive()
         self._until_close = coding is None and "content-length" not in headers and status not in _BODILESS_STATUSES
-
-    def on_body(self, piece: bytes) -> None:
-        self._pieces.append(piece)
 
     def on_message_complete(self) -> None:
         if self.status:

@@ -81,14 +81,23 @@ class Pool:
         self._is_closed = False
         self._all_gone = asyncio.Event()
 
+    def take_idle(self, model: str) -> Connection | None:
+        """A connection for one exchange of this model, if one is idle and the model may have it."""
+        if not self._idle or not self.shares.may_take(model):
+            return None
+        connection = self._pop_idle(model)
+        if connection is not None:
+            self.shares.take(model)
+        return connection
+
     async def acquire(self, model: str, fresh: bool = False) -> Connection:
-        """A connection for one exchange of this model, a new one if `fresh`. Raises UpstreamUnreachable."""
+        """The same, waiting for one or opening a new one, which it is in any case if `fresh`. Raises
+        UpstreamUnreachable."""
+        if not fresh and (idle := self.take_idle(model)) is not None:
+            return idle
         may_take = self.shares.may_take(model)
         if may_take:
             self.shares.take(model)
-            connection = None if fresh else self._pop_idle(model)
-            if connection is not None:
-                return connection
         timeout = self._upstream.timeouts.connect
         missing = f"had none of its {self._upstream.max_connections} connections free"
         failing = FailureReason("no_connection_free", f"{missing} for the model {model!r}" if model else missing)
@@ -111,6 +120,9 @@ class Pool:
             await self._all_gone.wait()
 
     def released(self, connection: Connection) -> None:
+        if not self._options.may_reuse(self._upstream.name):
+            connection.abort()
+            return
         self._idle.append(connection)
         self._give_back(self._in_use.pop(connection))
 
@@ -125,8 +137,8 @@ class Pool:
         self._give_back(model)
 
     def unrequested_bytes(self) -> None:
-        """No idle connection of such an upstream is trusted: a second answer may be on its way there."""
-        self._options.report_unrequested_bytes(self._upstream.name)
+        """No connection of such an upstream is used again: a second answer may be on its way there."""
+        self._options.note_unrequested_bytes(self._upstream.name)
         for connection in self._idle:
             connection.abort()
 

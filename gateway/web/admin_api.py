@@ -19,7 +19,8 @@ from gateway.core.limit_status import rfc3339
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.pipeline import Services
 from gateway.store.usage_report import REPORTS, JsonObject, Report, close_month, json_list
-from gateway.web.admin_routes import PREFIX, AdminRequest, AdminResponse, error_response, json_response
+from gateway.web.admin_openapi import PREFIX
+from gateway.web.admin_routes import AdminRequest, AdminResponse, error_response, json_response
 
 Reload = Callable[[str], Awaitable[list[str]]]
 """Reloads the configuration's file for whom it is told, and gives what is wrong with it."""
@@ -27,6 +28,7 @@ Reload = Callable[[str], Awaitable[list[str]]]
 NoteRefusal = Callable[[AdminRequest, GatewayError], None]
 """Reports a request without the right to make it."""
 
+Action = Callable[[AdminRequest], Awaitable[AdminResponse]]
 Content = Callable[[Services, Mapping[str, str]], Awaitable[JsonObject]]
 
 
@@ -36,6 +38,9 @@ class AdminApi:
     def __init__(self, services: Services, token: str, note_refusal: NoteRefusal) -> None:
         self.reload: Reload | None = None
         """None where there is no file."""
+
+        self.actions: Mapping[str, Action] = {"reload": self._reload, "usage/close": self._close_month}
+        """What POST to a path does."""
 
         self._services = services
         self._token = token
@@ -64,25 +69,22 @@ class AdminApi:
 
     async def _answer(self, request: AdminRequest) -> AdminResponse:
         self._check(request)
-        if request.path == PREFIX + "reload":
-            return await self._reload(request)
-        if request.path == PREFIX + "usage/close":
-            return await self._close_month(request)
+        action = self.actions.get(request.path.removeprefix(PREFIX))
+        if action is not None:
+            if request.method != "POST":
+                raise MethodNotAllowed("Use POST: this changes something.", allow="POST")
+            return await action(request)
         if request.method != "GET":
             raise MethodNotAllowed("Use GET to read this page.", allow="GET")
         return json_response(200, await content_of(request.path, self._services, request.query))
 
     async def _reload(self, request: AdminRequest) -> AdminResponse:
-        if request.method != "POST":
-            raise MethodNotAllowed("Use POST to reload the configuration.", allow="POST")
         if self.reload is None:
             raise FieldInvalid("This gateway was started without a configuration file.")
         problems = await self.reload(f"the admin API, from {request.client_ip or 'an unknown address'}")
         return json_response(400 if problems else 200, {"taken_up": not problems, "problems": problems})
 
     async def _close_month(self, request: AdminRequest) -> AdminResponse:
-        if request.method != "POST":
-            raise MethodNotAllowed("Use POST to close a month.", allow="POST")
         return json_response(200, await close_month(self._services.store, request.query))
 
 
@@ -97,11 +99,11 @@ def check_token(headers: Mapping[str, str], token: str) -> None:
 
 async def content_of(path: str, services: Services, query: Mapping[str, str]) -> JsonObject:
     """The JSON at a path. Raises UrlUnknown, FieldInvalid, StoreUnavailable."""
-    name, _, rest = path.removeprefix(PREFIX).partition("/")
+    name, slash, rest = path.removeprefix(PREFIX).partition("/")
     if name == "keys" and rest:
         return _one_key(services, rest)
     content = PAGES.get(name)
-    if content is None or rest:
+    if content is None or slash:
         raise UrlUnknown(f"There is nothing at {path[:200]!r}; there are {', '.join(PREFIX + page for page in PAGES)}.")
     return await content(services, query)
 

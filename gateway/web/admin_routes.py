@@ -14,9 +14,9 @@ import msgspec
 from aiohttp import web
 
 from gateway.core.errors import GatewayError, MethodNotAllowed, TooLarge, UrlUnknown
+from gateway.web import openapi
+from gateway.web.admin_openapi import PREFIX, admin_document
 from gateway.web.errors import JSON, SERVER, error_body, error_headers
-
-PREFIX = "/admin/v1/"
 
 
 class AdminRequest(msgspec.Struct, frozen=True):
@@ -57,14 +57,16 @@ class AdminHandlers(NamedTuple):
 
 
 class AdminRoutes:
-    """`/metrics` for Prometheus, `/healthz` while the gateway lives, `/readyz` while it wants traffic, `/admin/v1`."""
+    """`/metrics` for Prometheus, `/healthz` while the gateway lives, `/readyz` while it wants traffic, `/openapi.json`,
+    `/admin/v1`."""
 
     def __init__(self, handlers: AdminHandlers) -> None:
         self._handlers = handlers
-        self._pages: dict[str, Callable[[], Awaitable[AdminResponse]]] = {
+        self.pages: dict[str, Callable[[], Awaitable[AdminResponse]]] = {
             "/metrics": self._metrics,
             "/healthz": self._health,
             "/readyz": self._readiness,
+            openapi.PATH: self._openapi,
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -82,9 +84,9 @@ class AdminRoutes:
         path = request.rel_url.raw_path
         if path.startswith(PREFIX):
             return await self._admin_api(request)
-        page = self._pages.get(path)
+        page = self.pages.get(path)
         if page is None:
-            raise UrlUnknown(f"The admin listener has {', '.join(self._pages)} and {PREFIX}.")
+            raise UrlUnknown(f"The admin listener has {', '.join(self.pages)} and {PREFIX}.")
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed("Use GET to read this page.", allow="GET")
         return await page()
@@ -107,6 +109,9 @@ class AdminRoutes:
 
     async def _readiness(self) -> AdminResponse:
         return _state("ready", "not ready", await self._handlers.readiness_problems())
+
+    async def _openapi(self) -> AdminResponse:
+        return AdminResponse(200, [JSON], admin_document())
 
 
 def json_response(status: int, body: object) -> AdminResponse:

@@ -29,6 +29,13 @@ class BodyMemory:
         self._wait_s = wait_s
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
+    def take_now(self, size: int) -> bool:
+        """Take so much, unless it is not free or others wait. Whether it is taken."""
+        if self._waiting or not self._fits(size):
+            return False
+        self.held_bytes += size
+        return True
+
     async def take(self, size: int, wanted: int, *, growing: bool) -> int:
         """Take as much as is wanted, or wait for `size`. Gives what was taken. Raises Overloaded."""
         if growing or not self._waiting:
@@ -79,6 +86,13 @@ class HeldBytes:
         self._bytes = 0
         self._used = 0
 
+    def add_now(self, size: int) -> bool:
+        """Note the whole of a body that has come, unless its memory has to be waited for."""
+        if not self._memory.take_now(size):
+            return False
+        self._bytes = self._used = size
+        return True
+
     async def add(self, size: int) -> None:
         """Note bytes that came. Where memory has to be taken again, it is as much as before. Raises Overloaded."""
         self._used += size
@@ -94,8 +108,9 @@ class HeldBytes:
             self._memory.give_back(spare)
 
     def release(self) -> None:
-        self._used = 0
-        self.trim()
+        if self._bytes:
+            self._used = 0
+            self.trim()
 
 
 def _overloaded() -> Overloaded:

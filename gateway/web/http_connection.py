@@ -75,8 +75,11 @@ class HttpConnection(web.RequestHandler):
     """aiohttp's connection, with the write side's pauses made known at once, without a task."""
 
     congested = False
+    pause: Callable[[], None] | None = None
     resume: Callable[[], None] | None = None
     new_id: Callable[[], str]
+    response_began = False
+    """Whether the answer to a request has begun, and has not ended."""
     stalled_s: float
     _socket: asyncio.Transport | None = None
     """The transport until it is closed: aiohttp forgets it before all that was written is sent."""
@@ -87,6 +90,7 @@ class HttpConnection(web.RequestHandler):
     _bytes_of_it = 0
 
     def request_began(self, request: web.BaseRequest) -> None:
+        self.response_began = False
         is_chunked = "transfer-encoding" in request.headers and not request.content.is_eof()
         self._chunked_body, self._bytes_of_it = request if is_chunked else None, 0
 
@@ -131,9 +135,17 @@ class HttpConnection(web.RequestHandler):
         self._socket.write(_TURNED_AWAY)
         self.force_close()
 
+    def give_way(self) -> None:
+        """End an idle connection and its descriptor, which a client that has not taken its last answer would keep."""
+        self.force_close()
+        if self._socket is not None and self._socket.get_write_buffer_size():
+            self._socket.abort()
+
     def pause_writing(self) -> None:
         self.congested = True
         super().pause_writing()
+        if self.pause is not None:
+            self.pause()
         self._expect_progress()
 
     def resume_writing(self) -> None:
@@ -172,7 +184,10 @@ class HttpConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What is not HTTP gets a JSON error too, and no traceback."""
+        """What is not HTTP gets a JSON error too, and no traceback. Raises ConnectionError if an answer has begun."""
+        if self.response_began:
+            self.force_close()
+            raise ConnectionError("no second answer can follow the first")
         # Behind its first line the parser's message has the bytes at fault.
         what = (message or "it could not be parsed").partition("\n")[0].rstrip(" :.")
         if status < 500:
@@ -223,6 +238,9 @@ def _fault_of(message: RawRequestMessage) -> GatewayError | None:
     # What could not be parsed has headers of no kind.
     if "transfer-encoding" not in message.headers:
         return None
+    if message.version < HttpVersion11:
+        # A proxy in between that does not know chunks sees another end of the body (RFC 9112, section 6.1).
+        return RequestMalformed("The request is not valid HTTP: HTTP/1.0 has no transfer-encoding.")
     codings = message.headers.getall("transfer-encoding")
     if len(codings) > 1 or codings[0].lower() != "chunked":
         named = ", ".join(codings)[:100]
@@ -266,7 +284,9 @@ class Listener(web.Server):
         if request.fault is not None:
             return connection.refusal(request.fault)
         connection.request_began(request)
-        self._open[connection] = self._open.pop(connection, None)
+        if connection in self._open:
+            del self._open[connection]
+            self._open[connection] = None
         return await self._handler(request)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
@@ -288,7 +308,7 @@ class Listener(web.Server):
     def _close_idle(self) -> bool:
         for connection in islice(self._open, _LOOKED_AT):
             if connection.is_idle:
-                connection.force_close()
+                connection.give_way()
                 del self._open[connection]
                 return True
         return False

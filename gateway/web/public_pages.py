@@ -12,7 +12,7 @@ from hashlib import sha256
 
 import msgspec
 
-from gateway.core.endpoints import LIMITS, MODEL, MODELS, ROOT, Endpoint
+from gateway.core.endpoints import LIMITS, MODEL, MODELS, OPENAPI, ROOT, Endpoint
 from gateway.core.errors import FieldInvalid, ModelUnknown
 from gateway.core.limit_status import limit_status_object, rfc3339
 from gateway.core.limits import Limit
@@ -21,6 +21,7 @@ from gateway.core.snapshot import Caller, Model
 from gateway.pipeline import Services
 from gateway.web.client_hints import CLIENT_APIS, ClientApi, origin_of
 from gateway.web.errors import JSON
+from gateway.web.public_openapi import public_document
 
 
 class PageRequest(msgspec.Struct, frozen=True):
@@ -96,6 +97,10 @@ async def _root(asked: PageRequest) -> Shown:
     )
     page = _PAGE.replace("ROWS", rows).replace("STYLE", _STYLE).replace("ABOUT", html.escape(_ABOUT))
     return Shown(page.encode(), (("content-type", "text/html; charset=utf-8"), _CSP, ("x-frame-options", "DENY"), vary))
+
+
+async def _openapi(_asked: PageRequest) -> Shown:
+    return Shown(public_document())
 
 
 def _model_object(model: Model) -> dict[str, object]:
@@ -180,4 +185,10 @@ _CSP = (
     f"default-src 'none'; base-uri 'none'; frame-ancestors 'none'; style-src 'sha256-{_STYLE_DIGEST}'",
 )
 
-PAGES = (Page(MODELS, _models), Page(MODEL, _model), Page(LIMITS, _limits), Page(ROOT, _root, needs_key=False))
+PAGES = (
+    Page(MODELS, _models),
+    Page(MODEL, _model),
+    Page(LIMITS, _limits),
+    Page(ROOT, _root, needs_key=False),
+    Page(OPENAPI, _openapi, needs_key=False),
+)

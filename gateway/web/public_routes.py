@@ -22,16 +22,14 @@ from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.url_paths import PathTable
 from gateway.pipeline import Pipeline
-from gateway.runtime.tasks import BackgroundTasks
 from gateway.web.body_memory import BodyMemory
 from gateway.web.client_hints import CLIENT_APIS, UnservedRequest, api_of, unknown_url
 from gateway.web.cors import CorsPolicy
 from gateway.web.errors import JSON
+from gateway.web.public_openapi import HEALTH_PATH
 from gateway.web.public_pages import PAGES, Page, PageRequest
 from gateway.web.request_body import ClientBody
 from gateway.web.response_writer import HttpResponseWriter
-
-HEALTH_PATH = "/healthz"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -81,7 +79,6 @@ class PublicRoutes:
         self._pipeline = pipeline
         self._max_body_bytes = max_body_bytes
         self._memory = memory
-        self._tasks = BackgroundTasks(pipeline.services.log_error)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         services = self._pipeline.services
@@ -94,7 +91,6 @@ class PublicRoutes:
             request,
             request_id,
             route.dialect(request),
-            self._tasks,
             closing=self.closing,
             always=self.cors.headers(request.headers),
         )

@@ -46,6 +46,8 @@ class ClientBody:
 
     async def whole(self) -> bytes:
         self._admit()
+        if self._is_at_hand():
+            return self._content.read_nowait()
         body = await self._in_time(partial(self._gather, self._max_bytes + 1))
         self._held.trim()
         return body
@@ -68,12 +70,26 @@ class ClientBody:
             spool.close()
         self._held.release()
 
+    def _is_at_hand(self) -> bool:
+        """Whether the body is plain and has come whole, as most have, and there is memory for it: then nothing has to
+        be waited for. Raises TooLarge."""
+        content = self._content
+        if self._decoder is not None or not content.is_eof() or content.exception() is not None:
+            return False
+        if content.total_bytes > self._max_bytes:
+            raise self._too_large()
+        if not self._held.add_now(content.total_bytes):
+            return False
+        self.size = content.total_bytes
+        return True
+
     def _admit(self) -> None:
         """Let the client send, unless its head announces too much or a coding that is not known."""
         request = self._request
+        headers = request.headers
         if request.content_length is not None and request.content_length > self._max_bytes:
             raise self._too_large()
-        if codings := codings_of(", ".join(request.headers.getall("content-encoding", ()))):
+        if "content-encoding" in headers and (codings := codings_of(", ".join(headers.getall("content-encoding", ())))):
             try:
                 self._decoder = ContentDecoder(codings, self._max_bytes)
             except CodingUnknown:
@@ -81,7 +97,7 @@ class ClientBody:
                 raise EncodingUnsupported(
                     f"The content-encoding {named!r} is not supported. Send the body plain or in one of {CODINGS}."
                 ) from None
-        expects = request.headers.get("expect", "").lower() == "100-continue"
+        expects = "expect" in headers and headers["expect"].lower() == "100-continue"
         # A client of HTTP/1.0 does not know what an interim answer is (RFC 9110, section 10.1.1).
         if expects and request.version >= (1, 1) and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

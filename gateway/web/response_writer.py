@@ -4,29 +4,49 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
-from typing import TypeVar
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from gateway.core.endpoints import Dialect
 from gateway.core.errors import ClientGone, GatewayError, RequestMalformed, ShuttingDown, UpgradeRequired
 from gateway.core.response import Headers
-from gateway.runtime.tasks import BackgroundTasks
 from gateway.web.errors import SERVER, error_body, error_event, error_headers
 from gateway.web.http_connection import HttpConnection
+from gateway.web.response_head import CHUNKED, content_length, response_head
 
 _COMMENT = b": keep-alive\n"
 """Without a blank line, which some clients take for the end of an event; so it may only stand between two events."""
 
-_Response = TypeVar("_Response", bound=web.StreamResponse)
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
+class WrittenResponse(web.StreamResponse):
+    """What aiohttp's connection is given at the end of a request: an answer that is written already.
+
+    aiohttp calls `prepare` and `write_eof`, and asks `keep_alive`. Nothing else of its base class is used, and so none
+    of it is made: an answer's headers are bytes by now.
+    """
+
+    def __init__(self, request: web.BaseRequest, keep_alive: bool) -> None:
+        self._writer = request.writer
+        self._connection: HttpConnection = request.protocol  # type: ignore[assignment]  # Listener makes no other.
+        self._keep_alive = keep_alive
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        return self._writer
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Wait until the client has read most of what was written: until then no further request of it is served."""
+        self._connection.response_began = False
+        await self._writer.drain()
 
 
 class HttpResponseWriter:
     """A `gateway.core.response.ResponseWriter`. `response` is what the connection is to end with, once it is set.
 
-    aiohttp writes the head and the end; what is between is framed here (RFC 9112, section 7.1) and
-    written to the transport, since its own `write` is a coroutine and costs a task switch a chunk.
+    The head is written with the first bytes of the body, and what follows is framed here (RFC 9112, section 7.1):
+    aiohttp's own `write` is a coroutine and costs a task switch a chunk.
     """
 
     def __init__(
@@ -34,22 +54,20 @@ class HttpResponseWriter:
         request: web.BaseRequest,
         request_id: str,
         dialect: Dialect,
-        tasks: BackgroundTasks,
         *,
         closing: bool,
         always: Headers = (),
     ) -> None:
         """`always` are headers of whatever answer it becomes."""
-        self.response: web.StreamResponse | None = None
+        self.response: WrittenResponse | None = None
         self.started = False
         self._request = request
         self._connection: HttpConnection = request.protocol  # type: ignore[assignment]  # Listener makes no other.
         self._request_id = request_id
         self._dialect = dialect
-        self._tasks = tasks
         self._closing = closing
         self._always = always
-        self._chunked = request.version >= (1, 1)
+        self._chunked = False
         self._streams_events = False
         self._loop = asyncio.get_running_loop()
         self._alive: asyncio.TimerHandle | None = None
@@ -65,8 +83,10 @@ class HttpResponseWriter:
     def congested(self) -> bool:
         return self._connection.congested
 
-    def on_writable(self, resume: Callable[[], None]) -> None:
-        self._connection.resume = resume
+    def control_source(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        self._connection.pause, self._connection.resume = pause, resume
+        if self._connection.congested:
+            pause()
 
     def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
         if every_s > 0:
@@ -75,30 +95,23 @@ class HttpResponseWriter:
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         self._stop_timers()
-        self.started = True
-        self.response = self._with_head(web.Response(status=status, body=body), headers)
+        self._begin(status, headers, content_length(status, len(body)), b"" if self._request.method == "HEAD" else body)
 
-    async def start(self, status: int, headers: Headers) -> None:
+    def start(self, status: int, headers: Headers) -> None:
         if self.started:
             return
-        self.started = True
-        self.response = self._with_head(web.StreamResponse(status=status), headers)
+        if self.gone:
+            raise ClientGone("The client left before its answer began.")
         self._streams_events = dict(headers).get("content-type", "").lower().startswith("text/event-stream")
         if self._streams_events:
-            self.response.headers["cache-control"] = "no-cache"
-            # nginx buffers streams unless this header forbids it (ngx_http_proxy_module).
-            self.response.headers["x-accel-buffering"] = "no"
-        if self._chunked:
-            self.response.enable_chunked_encoding()
-        else:
-            self.response.force_close()
-        try:
-            await self.response.prepare(self._request)
-        except ConnectionError:
-            raise ClientGone("The client left before its answer began.") from None
+            # nginx buffers streams unless the second one forbids it (ngx_http_proxy_module).
+            headers = (*headers, ("cache-control", "no-cache"), ("x-accel-buffering", "no"))
+        self._chunked = self._request.version >= (1, 1)
+        self._closing = self._closing or not self._chunked
+        self._begin(status, headers, CHUNKED if self._chunked else "", b"")
 
     def write(self, data: bytes) -> None:
-        transport = self._request.transport
+        transport = self._connection.transport
         if data and transport is not None:
             transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
             self._written_at = self._loop.time()
@@ -106,6 +119,8 @@ class HttpResponseWriter:
 
     def finish(self) -> None:
         self._stop_timers()
+        if self._chunked and (transport := self._request.transport) is not None:
+            transport.write(_LAST_CHUNK)
 
     def fail(self, error: GatewayError) -> None:
         self._stop_timers()
@@ -133,18 +148,15 @@ class HttpResponseWriter:
         if now >= due:
             due = now + every_s
             if not self.started and self._request.content.is_eof():
-                # A client that still sends its body does not wait yet. The task ends at once: aiohttp's `prepare` is a
-                # coroutine, but waits for nothing.
-                event_stream = (*headers(), ("content-type", "text/event-stream; charset=utf-8"))
-                self._tasks.start("keep-alive", self._begin_with_comment(event_stream))
+                # A client that still sends its body does not wait yet.
+                self._begin_with_comment((*headers(), ("content-type", "text/event-stream; charset=utf-8")))
             elif self._streams_events and self._between_events and not self.congested:
                 self._write_comment()
         self._alive = self._loop.call_at(due, self._stay_alive, every_s, headers)
 
-    async def _begin_with_comment(self, headers: Headers) -> None:
-        if not self.started:
-            with suppress(ClientGone):
-                await self.start(200, headers)
+    def _begin_with_comment(self, headers: Headers) -> None:
+        if not self.gone:
+            self.start(200, headers)
             self._write_comment()
 
     def _write_comment(self) -> None:
@@ -153,20 +165,26 @@ class HttpResponseWriter:
         self._last_bytes = before
 
     def _stop_timers(self) -> None:
-        """Nothing more is written on a timer, and the source is not resumed any more."""
-        self._connection.resume = None
+        """Nothing more is written on a timer, and the source is neither paused nor resumed any more."""
+        self._connection.pause = self._connection.resume = None
         if self._alive is not None:
             self._alive.cancel()
             self._alive = None
 
-    def _with_head(self, response: _Response, headers: Headers) -> _Response:
-        for name, value in (*self._always, *headers):
-            response.headers[name] = value
-        response.headers["x-request-id"] = self._request_id
-        if self._dialect is Dialect.ANTHROPIC:
+    def _begin(self, status: int, headers: Headers, framing: str, body: bytes) -> None:
+        self.started = self._connection.response_began = True
+        own = [*headers, *self._always, ("x-request-id", self._request_id), ("server", SERVER)]
+        if self._dialect is Dialect.ANTHROPIC and all(name != "request-id" for name, _ in headers):
             # Anthropic's libraries show it with an error.
-            response.headers.setdefault("request-id", self._request_id)
-        response.headers["server"] = SERVER
-        if self._closing:
-            response.force_close()
-        return response
+            own.append(("request-id", self._request_id))
+        if (body or framing is CHUNKED) and all(name != "content-type" for name, _ in headers):
+            own.append(("content-type", "application/octet-stream"))
+        request = self._request
+        head = response_head(status, own, framing, version=request.version, closes=self._closes)
+        self.response = WrittenResponse(request, keep_alive=not self._closes)
+        if request.transport is not None:
+            request.transport.write(head + body)
+
+    @property
+    def _closes(self) -> bool:
+        return self._closing or not self._request.keep_alive

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -258,14 +259,16 @@ async def test_no_password_is_an_argument() -> None:
     assert "$(REDIS_PASSWORD)" not in json.dumps(arguments)
 
 
-async def test_the_bundled_redis_asks_for_its_password(tmp_path: Path) -> None:
+async def test_the_bundled_redis_asks_for_its_password() -> None:
     (started,) = one(await rendered(), "StatefulSet", "gateway-redis")["spec"]["template"]["spec"]["containers"]
-    script = started["args"][0].replace("--dir /data", f"--dir {tmp_path} --port 0 --unixsocket {tmp_path}/redis.sock")
-    async with running(*started["command"], script, env={"REDIS_PASSWORD": "of-this-test"}) as server:
-        await server.line(lambda line: "Ready to accept connections" in line)
-        ask = ("redis-cli", "-s", f"{tmp_path}/redis.sock", "ping")
-        assert "NOAUTH" in (await outcome(*ask))[1]
-        assert "PONG" in (await outcome(*ask, env={"REDISCLI_AUTH": "of-this-test"}))[1]
+    # The path of a socket has a hundred characters at most.
+    with TemporaryDirectory() as folder:
+        script = started["args"][0].replace("--dir /data", f"--dir {folder} --port 0 --unixsocket {folder}/redis")
+        async with running(*started["command"], script, env={"REDIS_PASSWORD": "of-this-test"}) as server:
+            await server.line(lambda line: "eady to accept connections" in line)
+            ask = ("redis-cli", "-s", f"{folder}/redis", "ping")
+            assert "NOAUTH" in (await outcome(*ask))[1]
+            assert "PONG" in (await outcome(*ask, env={"REDISCLI_AUTH": "of-this-test"}))[1]
 
 
 async def test_policies_guard_the_admin_listener_and_redis_unless_they_are_switched_off() -> None:

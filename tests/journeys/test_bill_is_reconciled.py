@@ -124,6 +124,11 @@ async def test_a_file_that_cannot_be_read_ends_with_two_and_one_line(tmp_path: P
         assert missing.exit_code == 2
         assert "none.csv cannot be read: No such file or directory." in missing.stderr
 
+        for tolerance in ("nan", "-1", "101", "much"):
+            wrong = await accountant.reconcile("{}", "--tolerance", tolerance)
+            assert wrong.exit_code == 2
+            assert "Invalid value for '--tolerance'" in wrong.stderr
+
         unknown = await accountant.run("reconcile", "--upstream", "nobody", str(tmp_path / "usage.json"))
         assert unknown.exit_code == 2
         assert "There is no upstream 'nobody'" in unknown.stderr

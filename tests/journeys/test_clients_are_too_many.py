@@ -34,6 +34,28 @@ async def test_a_new_client_takes_the_place_of_the_one_that_was_idle_longest() -
         assert "gateway_client_connections_refused_total 1" in metrics
 
 
+async def test_an_idle_client_that_has_not_taken_its_answer_gives_its_descriptor_back_at_once() -> None:
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(hand_upstream())
+        gateway = await stack.enter_async_context(whole_gateway(upstream.base_url, max_clients=1))
+        gateway.let_the_kernel_hold_little()
+        idle = await stack.enter_async_context(raw_client(gateway.port, receive_bytes=4096))
+        idle.send(http_chat())
+        # Less than what pauses a writer, and more than the system holds: the request is over, and some is not sent.
+        (await upstream.asked()).answer(b'{"pad":"' + b"x" * 60_000 + b'"}')
+        await gateway.ended()
+        [connection] = gateway.gateway._listeners[0][1]._open
+        async with asyncio.timeout(5):
+            while not connection.is_idle:
+                await gateway.request("GET", "/healthz", admin=True)
+        assert connection._socket is not None
+        assert connection._socket.get_write_buffer_size() > 0
+        async with raw_client(gateway.port) as client:
+            client.send(http_head("GET /healthz HTTP/1.1", {"host": "gateway"}))
+            assert (await client.answer()).status == 200
+        assert connection._socket is None
+
+
 async def test_where_all_are_at_work_the_next_is_refused_and_operators_are_served() -> None:
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(hand_upstream())

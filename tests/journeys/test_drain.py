@@ -23,7 +23,7 @@ NO_PATIENCE = {"delay": "0s", "timeout": "0s"}
 async def test_readiness_goes_first_and_requests_are_served_on() -> None:
     async with hand_upstream() as upstream, whole_gateway(upstream.base_url, drain=LONG_DELAY) as gateway:
         assert (await gateway.request("GET", "/readyz", admin=True)).status == 200
-        draining, hurry = _drain(gateway)
+        draining, abort = _drain(gateway)
         await _until_not_ready(gateway)
         ready = await gateway.request("GET", "/readyz", admin=True)
         assert (ready.status, ready.json["because"]) == (503, ["draining"])
@@ -35,7 +35,7 @@ async def test_readiness_goes_first_and_requests_are_served_on() -> None:
             reply = await client.answer()
             assert (reply.status, reply.headers["connection"]) == (200, "close")
             assert await client.rest() == b""
-        hurry.set()
+        abort.set()
         await draining
 
 
@@ -153,8 +153,8 @@ async def test_the_end_waits_for_a_slow_reader_to_have_what_was_written_for_it()
 
 
 def _drain(gateway: WholeGateway) -> tuple[asyncio.Task[None], asyncio.Event]:
-    hurry = asyncio.Event()
-    return asyncio.create_task(gateway.gateway.drain(hurry)), hurry
+    abort = asyncio.Event()
+    return asyncio.create_task(gateway.gateway.drain(abort)), abort
 
 
 async def _begun_stream(client: RawClient, upstream: Any) -> Turn:
@@ -173,7 +173,7 @@ async def _until_not_ready(gateway: WholeGateway) -> None:
 
 
 async def _until_refused(gateway: WholeGateway) -> None:
-    """Until the door is closed to new connections."""
+    """Until the listener is closed to new connections."""
     while True:
         try:
             async with raw_client(gateway.port):

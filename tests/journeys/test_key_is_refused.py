@@ -1,4 +1,4 @@
-"""The door asks for a key: who has none, or one that is not good, gets a 401 that says so, and nothing else."""
+"""The listener asks for a key: who has none, or one that is not good, gets a 401 that says so, and nothing else."""
 
 from __future__ import annotations
 

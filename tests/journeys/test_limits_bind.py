@@ -1,4 +1,4 @@
-"""Limits over the door: what they admit, what they say, whom they bind, and when to come back."""
+"""Limits as clients meet them: what they admit, what they say, whom they bind, and when to come back."""
 
 from __future__ import annotations
 

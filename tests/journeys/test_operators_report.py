@@ -78,6 +78,8 @@ async def test_people_get_tables_and_programs_what_the_admin_api_gives(store: Js
             told = await gateway.request("GET", f"/admin/v1/{page}", admin=True, headers=headers)
             assert json.loads((await operator.run(*arguments, "--json")).stdout) == told.json
 
+        twice = await operator.run("usage", "--by", "month", "--by", "upstream,team", "--csv")
+        assert twice.stdout.startswith("month,upstream,team,requests,")
         (row,) = csv.DictReader(io.StringIO((await operator.run("usage", "--by", "team", "--csv")).stdout))
         assert (row["team"], row["requests"], row["output_tokens"]) == ("search", "1", "30")
 

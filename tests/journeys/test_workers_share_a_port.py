@@ -213,7 +213,7 @@ def _serve(folder: Path, config: Json, *arguments: str) -> subprocess.CompletedP
 
 
 async def _until_refused(gateway: GatewayProcess) -> None:
-    """Until every worker has closed its door to new connections."""
+    """Until every worker has closed its listener to new connections."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             try:

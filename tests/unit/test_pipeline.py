@@ -280,12 +280,12 @@ async def test_a_client_that_leaves_while_it_is_admitted_is_free() -> None:
     assert (whole.charged, whole.recorded[0].usage) == ([], None)
 
 
-async def test_a_drain_that_is_cut_short_tells_its_clients_and_settles() -> None:
+async def test_a_drain_that_is_aborted_tells_its_clients_and_settles() -> None:
     whole = Whole(stream(CHUNK, CHUNK, hangs=True))
     running = whole.start(arrival_of(body_of(stream=True)))
     await let_run()
     assert whole.pipeline.in_flight == 1
-    whole.pipeline.cut_short()
+    whole.pipeline.abort()
     await whole.pipeline.wait_idle()
     await running
     assert isinstance(whole.client.error, ShuttingDown)
@@ -413,7 +413,7 @@ async def test_requests_of_one_key_for_one_model_are_admitted_under_the_same_tup
 async def test_a_plain_answer_after_a_keep_alive_is_in_the_ledger_also_where_it_cannot_be_given() -> None:
     odd = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
     whole = Whole(ScriptedAnswer(odd))
-    await whole.client.start(200, [("content-type", "text/event-stream")])
+    whole.client.start(200, [("content-type", "text/event-stream")])
     exchange = await whole.answer(arrival_of(body_of(stream=True)))
     assert isinstance(exchange.error, UpstreamRefused)
     assert whole.charged == [Usage(3, 2)]

@@ -120,6 +120,11 @@ class RedisStream(asyncio.Protocol):
         self.on_writable: Callable[[], None] = _ignored
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing can be sent any more, from before the end is reported."""
+        return self._transport is None or self._transport.is_closing()
+
     async def ask(self, *commands: Command) -> list[Any]:
         """Their replies. Raises ErrorReply, ConnectionDown."""
         loop = asyncio.get_running_loop()
@@ -285,7 +290,7 @@ class RedisConnection:
             self._wakeup.cancel()
             self._wakeup = None
         stream = self._stream
-        if stream is None or stream.paused or not self._pending:
+        if stream is None or stream.is_closing or stream.paused or not self._pending:
             return
         calls, self._pending = self._pending, []
         # What is not waited for any more is not sent.

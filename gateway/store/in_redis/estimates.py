@@ -1,7 +1,7 @@
 """What processes have learned about requests, in one hash: estimates are few, and no request waits for them.
 
 A row is what one process has learned about one team and model: its name a JSON array of team, model and process, its
-figures five little-endian doubles (the server's time of writing, and those of a `LearnedEstimate`). A process writes
+figures seven little-endian doubles (the server's time of writing, and those of a `LearnedEstimate`). A process writes
 no row but its own, so that nothing has to be merged in a script; whoever reads them merges them, and takes those away
 that are too old or too many. What cannot be read is taken away, too.
 """
@@ -24,7 +24,7 @@ _AHEAD_MS = 3_600_000
 """A row that is written later than now by more is not to be believed: no newer one would ever displace it."""
 
 _ROWS_AT_ONCE = 500
-_ROW_BYTES = 40
+_ROW_BYTES = 56
 _ROWS_MAX = 2 * ESTIMATORS_MAX
 _NAME = msgspec.json.Decoder(tuple[str, str, str])
 
@@ -49,7 +49,7 @@ class EstimateRows:
         for subject, estimate in learned.items():
             rows += (
                 msgspec.json.encode((*subject, self._process)),
-                pack("<5d", now_ms, *msgspec.structs.astuple(estimate)),
+                pack("<7d", now_ms, *msgspec.structs.astuple(estimate)),
             )
         for at in range(0, len(rows), 2 * _ROWS_AT_ONCE):
             await self._client.ask(self._key, ("HSET", self._key, *rows[at : at + 2 * _ROWS_AT_ONCE]))
@@ -91,5 +91,5 @@ def _row(field: bytes, packed: bytes) -> _EstimateRow | None:
         team, model, _ = _NAME.decode(field)
     except msgspec.DecodeError:
         return None
-    at_ms, *figures = unpack("<5d", packed)
+    at_ms, *figures = unpack("<7d", packed)
     return _EstimateRow(at_ms, field, EstimateSubject(team, model), LearnedEstimate(*figures))

@@ -20,7 +20,7 @@ from gateway.store.in_redis import RedisOptions, RedisStore
 from tests.redis_servers import RedisServer
 
 HOLD_TTL_MS = 600
-"""The suite lets holds die young, since some keepers' time cannot be hurried."""
+"""The suite lets holds die young, since the time of some backends cannot be moved."""
 
 STEP_MS = HOLD_TTL_MS // HOLD_STEPS
 

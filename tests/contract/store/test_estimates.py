@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from struct import pack
 
+import msgspec
 import pytest
 
 from gateway.core.errors import StoreUnavailable
@@ -19,7 +20,7 @@ ROWS = "gw:1:{o}:e"
 
 
 def learned(ratio: float = 3.0, lessons: float = 20.0) -> LearnedEstimate:
-    return LearnedEstimate(lessons, ratio, 200.0, 50.0)
+    return LearnedEstimate(lessons, 5.0, ratio, 2.5, 200.0, 50.0)
 
 
 async def test_nothing_is_known_before_anything_is_shared(store: Store) -> None:
@@ -60,7 +61,9 @@ async def reader(redis: RedisServer) -> object:
 async def test_processes_are_merged_and_one_bad_one_decides_nothing(redis: RedisServer, reader: RedisStore) -> None:
     for number, ratio in enumerate((3.0, 3.2, 16.0, 3.4, 1.0)):
         await share_as(redis, f"p{number}", learned(ratio))
-    assert await reader.shared_estimates() == {RED: learned(3.2, lessons=100.0)}
+    assert await reader.shared_estimates() == {
+        RED: msgspec.structs.replace(learned(3.2, lessons=100.0), wide_lessons=25.0)
+    }
 
 
 async def test_the_rows_of_old_processes_are_bounded(redis: RedisServer, reader: RedisStore) -> None:
@@ -76,12 +79,12 @@ async def test_what_is_old_or_no_row_or_from_the_future_is_taken_away(redis: Red
     with contextlib.closing(redis.client()) as client:
         now_ms = client.time()[0] * 1000
         rows = {
-            '["red","m","old"]': pack("<5d", now_ms - 31 * 86_400_000, 20, 16, 1, 1),
-            '["red","m","ahead"]': pack("<5d", now_ms + 86_400_000, 20, 16, 1, 1),
-            '["red","m","nan"]': pack("<5d", float("nan"), 20, 16, 1, 1),
+            '["red","m","old"]': pack("<7d", now_ms - 31 * 86_400_000, 20, 5, 16, 1, 1, 1),
+            '["red","m","ahead"]': pack("<7d", now_ms + 86_400_000, 20, 5, 16, 1, 1, 1),
+            '["red","m","nan"]': pack("<7d", float("nan"), 20, 5, 16, 1, 1, 1),
             '["red","m","short"]': b"1",
-            "no name": pack("<5d", now_ms, 20, 16, 1, 1),
-            "[1,2,3]": pack("<5d", now_ms, 20, 16, 1, 1),
+            "no name": pack("<7d", now_ms, 20, 5, 16, 1, 1, 1),
+            "[1,2,3]": pack("<7d", now_ms, 20, 5, 16, 1, 1, 1),
         }
         client.hset(ROWS, mapping=rows)
         await reader.share_estimates({RED: learned()})
@@ -94,7 +97,7 @@ async def test_a_row_is_as_documented(redis: RedisServer, reader: RedisStore) ->
     with contextlib.closing(redis.client()) as client:
         [(name, row)] = client.hgetall(ROWS).items()
     assert name == b'["red","m","reader"]'
-    assert row[8:] == pack("<4d", 20, 3, 200, 50)
+    assert row[8:] == pack("<6d", 20, 5, 3, 2.5, 200, 50)
 
 
 async def test_a_key_of_somebody_else_is_left_alone(redis: RedisServer, reader: RedisStore) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.client import HttpClient
-from gateway.upstream.connection import IDLE_SECONDS
+from gateway.upstream.connection import DISTRUST_SECONDS, IDLE_SECONDS
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest, UpstreamResponse
 
 BODY = b'{"model":"gpt-oss","messages":[]}'
@@ -18,9 +18,11 @@ def unexpected(doing: str, error: BaseException) -> None:
 
 
 def new_client(
-    idle_seconds: float = IDLE_SECONDS, report_unrequested_bytes: Callable[[str], None] = lambda upstream: None
+    idle_seconds: float = IDLE_SECONDS,
+    report_unrequested_bytes: Callable[[str], None] = lambda upstream: None,
+    distrust_seconds: float = DISTRUST_SECONDS,
 ) -> HttpClient:
-    return HttpClient(BackgroundTasks(unexpected), report_unrequested_bytes, idle_seconds)
+    return HttpClient(BackgroundTasks(unexpected), report_unrequested_bytes, idle_seconds, distrust_seconds)
 
 
 def plain(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:

@@ -139,17 +139,38 @@ async def test_bytes_behind_an_answer_are_reported(
     assert unrequested == ["inducta"]
 
 
+async def test_a_server_that_spoke_unasked_gets_each_request_on_a_new_connection(
+    noting: HttpClient, play: Play
+) -> None:
+    """A late second answer, on a connection that is used again, would be another request's."""
+    server = await play(
+        [hears, says(OK + OK)], [hears, says(OK), sees_the_client_leave], [hears, says(OK), sees_the_client_leave]
+    )
+    for _ in range(3):
+        assert await ask(noting, server.upstream()) == (200, b"ok")
+    assert server.connections == 3
+
+
+async def test_a_server_that_spoke_unasked_is_trusted_again_after_a_while(play: Play) -> None:
+    client = new_client(distrust_seconds=0)
+    server = await play([hears, says(OK + OK)], [hears, says(OK), hears, says(OK)])
+    for _ in range(3):
+        assert await ask(client, server.upstream()) == (200, b"ok")
+    assert server.connections == 2
+    await client.close()
+
+
 async def test_a_kept_connection_that_closed_before_the_request_arrived_is_replaced(
     client: HttpClient, play: Play
 ) -> None:
     peers: list[Peer] = []
-    attempts: list[str] = []
+    attempts: list[tuple[str, str]] = []
     server = await play([hears, says(OK), notes(peers)], [hears, says(plain(b"second"))])
     assert await ask(client, server.upstream()) == (200, b"ok")
     closes_under_a_request(peers[0])
-    request = msgspec.structs.replace(ASK, note_attempt=attempts.append)
+    request = msgspec.structs.replace(ASK, note_attempt=lambda *attempt: attempts.append(attempt))
     assert await ask(client, server.upstream(), request) == (200, b"second")
-    assert attempts == ["stale_connection"]
+    assert attempts == [(server.upstream().name, "stale_connection")]
     assert server.requests[0] == server.requests[1]
 
 
@@ -166,11 +187,15 @@ async def test_a_kept_connection_that_closes_before_it_has_the_whole_request_is_
 async def test_a_server_that_heard_the_whole_request_is_not_asked_again(
     client: HttpClient, play: Play, leaves: Step
 ) -> None:
-    attempts: list[str] = []
+    attempts: list[tuple[str, str]] = []
     server = await play([hears, says(OK), hears, leaves], [hears, says(OK)])
     assert await ask(client, server.upstream()) == (200, b"ok")
     with pytest.raises(UpstreamUnreachable, match="before it answered") as caught:
-        await ask(client, server.upstream(), msgspec.structs.replace(ASK, note_attempt=attempts.append))
+        await ask(
+            client,
+            server.upstream(),
+            msgspec.structs.replace(ASK, note_attempt=lambda *attempt: attempts.append(attempt)),
+        )
     assert caught.value.outcome == "hung_up"
     assert attempts == []
     assert len(server.requests) == 2

@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from bench.load import Door, LoadFailed, Seen, connect, run
+from bench.load import LoadFailed, Seen, Target, connect, run
 from bench.measures import latency_of
 from gateway.demo import DemoScript, DemoUpstream
 
 
 async def test_a_connection_asks_until_it_is_told_to_stop() -> None:
     async with DemoUpstream(DemoScript(chunks=3)) as upstream:
-        door, seen = Door("direct", upstream.port, "k"), Seen()
-        left = iter([door.request("m"), door.request("m", stream=True)])
-        await run([await connect(door, seen, lambda: next(left, None))])
+        target, seen = Target("direct", upstream.port, "k"), Seen()
+        left = iter([target.request("m"), target.request("m", stream=True)])
+        await run([await connect(target, seen, lambda: next(left, None))])
         assert (len(seen.durations_ns), len(seen.first_byte_ns), seen.events) == (2, 2, 5)
         assert all(first <= whole for first, whole in zip(seen.first_byte_ns, seen.durations_ns, strict=True))
         assert upstream.truth.tallies["m", "k"].completed == 2
@@ -20,9 +20,9 @@ async def test_a_connection_asks_until_it_is_told_to_stop() -> None:
 @pytest.mark.parametrize("script", [DemoScript(status=503), DemoScript(halt="close")])
 async def test_a_load_that_is_not_answered_in_full_fails(script: DemoScript) -> None:
     async with DemoUpstream(script) as upstream:
-        door = Door("direct", upstream.port, "k")
+        target = Target("direct", upstream.port, "k")
         with pytest.raises(LoadFailed):
-            await run([await connect(door, Seen(), lambda: door.request("m"))])
+            await run([await connect(target, Seen(), lambda: target.request("m"))])
 
 
 def test_quantiles_are_of_the_times_in_order() -> None:

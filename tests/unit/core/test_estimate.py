@@ -122,7 +122,7 @@ SUBJECT = EstimateSubject("search", "a")
 
 
 def learned(ratio: float, lessons: float = 100, output: float = 50, speed: float = 20) -> LearnedEstimate:
-    return LearnedEstimate(lessons, ratio, output, speed)
+    return LearnedEstimate(lessons, 0, ratio, 4.0, output, speed)
 
 
 def test_an_estimator_goes_on_where_another_one_ended() -> None:
@@ -162,7 +162,12 @@ def test_what_others_have_learned_is_where_an_estimator_begins_that_has_learned_
 
 @pytest.mark.parametrize("absurd", [0.0, -1e300, 1.0, 16.0, 1e300, float("nan"), float("inf")])
 def test_one_process_does_not_decide_what_all_begin_with(absurd: float) -> None:
-    estimates = [learned(4.0), learned(4.2), learned(4.4), learned(absurd, 1e300, absurd, absurd)]
+    estimates = [
+        learned(4.0),
+        learned(4.2),
+        learned(4.4),
+        LearnedEstimate(1e300, 1e300, absurd, absurd, absurd, absurd),
+    ]
     result = merged(estimates)
     assert result is not None
     assert 4.0 <= result.characters_per_token <= 4.4
@@ -170,8 +175,8 @@ def test_one_process_does_not_decide_what_all_begin_with(absurd: float) -> None:
     assert result.tokens_per_second == 20
 
 
-def test_who_has_learned_more_weighs_more() -> None:
-    result = merged([learned(8.0, lessons=16), learned(3.0, lessons=150), learned(9.0, lessons=16)])
+def test_who_has_hardly_learned_weighs_less() -> None:
+    result = merged([learned(8.0, lessons=4), learned(3.0, lessons=150), learned(9.0, lessons=4)])
     assert result is not None
     assert result.characters_per_token == 3.0
 
@@ -179,7 +184,7 @@ def test_who_has_learned_more_weighs_more() -> None:
 figures = st.floats() | st.floats(0.1, 20_000)
 
 
-@given(st.lists(st.builds(LearnedEstimate, figures, figures, figures, figures), max_size=8))
+@given(st.lists(st.builds(LearnedEstimate, *[figures] * 6), max_size=8))
 def test_whatever_was_written_estimates_stay_within_their_bounds(written: list[LearnedEstimate]) -> None:
     result = merged(written)
     if result is not None:
@@ -189,3 +194,21 @@ def test_whatever_was_written_estimates_stay_within_their_bounds(written: list[L
         assert 100 <= estimator.input_tokens(InputSize(1_600)) <= 1_600
         assert estimator.output_tokens() >= 1
         assert 0 <= estimator.output_within(2) <= 20_000
+
+
+def test_wide_scripts_have_a_ratio_of_their_own() -> None:
+    """A team that asks in two languages is estimated well in both."""
+    estimator = Estimator()
+    for _ in range(100):
+        estimator.learn(InputSize(450), 100, 5)
+        estimator.learn(InputSize(250, is_wide=True), 100, 5)
+    assert estimator.input_tokens(InputSize(450)) == pytest.approx(100, abs=1)
+    assert estimator.input_tokens(InputSize(250, is_wide=True)) == pytest.approx(100, abs=1)
+    again = Estimator(estimator.learned)
+    assert again.input_tokens(InputSize(250, is_wide=True)) == estimator.input_tokens(InputSize(250, is_wide=True))
+
+
+def test_who_has_not_learned_of_a_script_has_no_say_in_it() -> None:
+    result = merged([learned(4.4), learned(4.5), LearnedEstimate(2, 40, 4.6, 2.0, 50, 20)])
+    assert result is not None
+    assert (result.characters_per_token, result.wide_characters_per_token) == (4.5, 2.0)

@@ -128,3 +128,31 @@ def test_no_input_is_less_than_nothing(value: Any) -> None:
     seen = size(input=value, messages=[value, {"image_url": "data:image/png;base64,AAAA"}])
     assert seen.text >= 0
     assert seen.attached >= 0
+
+
+CHINESE = "请把这段文字翻译成英文，并解释每个词的意思。" * 3
+SENTENCES = {
+    "English": ("Translate this text into Chinese, please, and explain each word of it.", False),
+    "code": ('def f(x):\n\treturn {"a": [x, "\\n"]}\n' * 5, False),
+    "Russian": ("Переведите этот текст на английский язык, пожалуйста." * 2, False),
+    "Chinese": (CHINESE, True),
+    "Japanese": ("この文章を英語に翻訳してください。" * 4, True),
+    "Korean": ("이 글을 영어로 번역해 주세요. 감사합니다." * 4, True),
+}
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_a_text_is_wide_where_its_characters_are_about_a_token_each(name: str) -> None:
+    text, is_wide = SENTENCES[name]
+    body = {"model": "m", "messages": [{"role": "user", "content": text}]}
+    assert input_size(read_json_spans(json.dumps(body, ensure_ascii=False).encode())).is_wide is is_wide
+
+
+def test_a_wide_text_is_wide_though_it_is_escaped_or_has_an_image_beside_it() -> None:
+    assert size(messages=[{"role": "user", "content": CHINESE}]).is_wide
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{BASE64}"}}
+    assert not size(messages=[{"role": "user", "content": [{"type": "text", "text": "What is this?"}, image]}]).is_wide
+    body = json.dumps(
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": CHINESE}, image]}]}, ensure_ascii=False
+    )
+    assert input_size(read_json_spans(body.encode())).is_wide

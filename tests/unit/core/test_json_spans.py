@@ -263,3 +263,19 @@ def test_half_a_character_is_passed_on_as_it_came() -> None:
     body = rb'{"a":"wave \ud83d","b":"\ud83d\ude00 \\ud83d","c":1}'
     members = read_json_spans(body)
     assert members.changed({"c": b"2"}) == body.replace(b":1}", b":2}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":1,"b":2,"a":3}',
+        b'{"a":1,"a":1}',
+        b'{"b": 2,"a":1,"a":3}',
+        b'{"a":1 ,"a":2}',
+        b'{"a":2,"\\u0061":2}',
+        b'{"\xc3\xa9":1,"\xc3\xa9":1}',
+    ],
+)
+def test_a_second_member_of_a_name_is_found_however_the_object_is_written(body: bytes) -> None:
+    with pytest.raises(BodyUnreadable, match="names a member twice"):
+        read_json_spans(body)

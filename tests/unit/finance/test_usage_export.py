@@ -168,11 +168,49 @@ def test_anthropics_console_cost_csv_is_rounded_to_cents_in_each_row() -> None:
     assert (cell.figures, cell.rounding) == ({"usd": Decimal("0.21")}, Decimal("0.01"))
 
 
+CSV = "start_time,num_model_requests,model,input_tokens\n"
+
+
 def test_pages_are_read_together_and_a_missing_one_is_noticed() -> None:
     pages = [openai_page(OPENAI_USAGE), openai_page(OPENAI_USAGE, start=START + 86_400)]
     export = read_export(json.dumps(pages))
     assert (export.days, export.is_complete) == ({DAY, NEXT}, True)
     assert not read_export(json.dumps(openai_page(OPENAI_USAGE, has_more=True))).is_complete
+
+
+FIRST = openai_page(OPENAI_USAGE, start=START, has_more=True)
+LAST = openai_page(OPENAI_USAGE, start=START + 3_600)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps([FIRST, LAST]),
+        json.dumps([LAST, FIRST]),
+        json.dumps(FIRST) + json.dumps(LAST),
+        f"{json.dumps(FIRST)}\n{json.dumps(LAST, indent=2)}\n\n",
+        "\n".join(json.dumps(bucket) for page in (FIRST, LAST) for bucket in page["data"]),
+        json.dumps([*FIRST["data"], *LAST["data"]]),
+    ],
+)
+def test_pages_may_be_a_list_or_follow_one_another_in_any_order(text: str) -> None:
+    """As `curl` appends them to a file, or `jq` takes them apart. Two buckets of an hour are of one day."""
+    export = read_export(text)
+    assert (export.days, export.is_complete) == ({DAY}, True)
+    (cell,) = export.cells.values()
+    assert cell.figures["requests"] == 2 * OPENAI_USAGE["num_model_requests"]
+
+
+def test_a_page_that_is_there_twice_is_not_counted_twice() -> None:
+    with pytest.raises(
+        ExportBroken, match=r"\[2\]\.data\[0\] is the same as \[0\]\.data\[0\]: a page is in the file twice"
+    ):
+        read_export(json.dumps([FIRST, LAST, FIRST]))
+
+
+def test_a_spreadsheet_may_have_written_semicolons() -> None:
+    export = read_export(f"{CSV}{START},3,gpt-5,10\n".replace(",", ";"))
+    assert export.cells[DAY, "gpt-5"].figures == {"requests": 3, "input_tokens": 10}
 
 
 def test_days_without_usage_are_covered() -> None:
@@ -181,13 +219,20 @@ def test_days_without_usage_are_covered() -> None:
     assert export.span == [DAY, NEXT, date(2026, 11, 3)]
 
 
-CSV = "start_time,num_model_requests,model,input_tokens\n"
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "line 1: it is neither JSON nor a CSV with the columns of"),
+        ("", "it is empty"),
+        ("\ufeff \n", "it is empty"),
+        ("<!DOCTYPE html>", "line 1: it is neither JSON nor a CSV with the columns of"),
+        (
+            '{"error": {"message": "Invalid key.\\u001b[2J"}}',
+            "error: the API has answered an error instead of usage: Inv",
+        ),
+        ('{"error": null}', "error: the API has answered an error instead of usage"),
+        (json.dumps(openai_page()), "it has no usage at all"),
+        (f"{CSV[:-1]},input_tokens\n{START},1,gpt-5,1,1\n", "line 1: the column input_tokens is there twice"),
+        (f"{CSV}{START},,gpt-5,\n", "it has no usage at all"),
         ("a,b\n1,2\n", "line 1: it is neither JSON nor a CSV with the columns of"),
         ('{"data":\n [1,}', "line 2: it is not JSON"),
         ('{"data": NaN}', "it is not JSON"),

@@ -113,9 +113,9 @@ async def said(worker: Worker, data: bytes) -> None:
 async def test_a_worker_says_that_it_serves_and_does_what_it_is_ordered() -> None:
     async with a_worker() as worker, supervising(worker.socket) as supervisor:
         assert await asyncio.wait_for(supervisor.client.ready, PATIENCE_S)
-        for order in (Order.RELOAD, Order.DRAIN, Order.HURRY):
+        for order in (Order.RELOAD, Order.DRAIN, Order.ABORT):
             supervisor.client.order(order)
-        await until_ordered(worker, Order.RELOAD, Order.DRAIN, Order.HURRY)
+        await until_ordered(worker, Order.RELOAD, Order.DRAIN, Order.ABORT)
 
 
 async def test_replies_find_their_requests_whatever_order_they_come_in() -> None:
@@ -265,7 +265,7 @@ async def test_an_order_whose_carrying_out_fails_does_not_end_the_following() ->
         failures.append(event)
 
     tasks = BackgroundTasks(log_error, failures.append, first_pause_s=0.001)
-    orders = {Order.RELOAD: broken, Order.DRAIN: followed.set, Order.HURRY: broken}
+    orders = {Order.RELOAD: broken, Order.DRAIN: followed.set, Order.ABORT: broken}
     channel = await ControlChannel.over(its)
     server = ControlServer(channel, orders, {}, tasks, log_error)
     tasks.keep_running("follow the supervisor", server.run)

@@ -225,7 +225,7 @@ async def test_an_upstreams_own_error_is_given_as_it_is() -> None:
 
 async def test_an_error_after_a_keep_alive_has_begun_the_stream_is_told_in_it() -> None:
     client = Client()
-    await client.start(200, [("content-type", "text/event-stream")])
+    client.start(200, [("content-type", "text/event-stream")])
     answer = ScriptedAnswer(b'{"error":{"message":"too long"}}', status=400)
     relayed = await Relayed(answer, client, stream=True).fail(UpstreamRefused)
     tally = relayed.exchange.tally
@@ -259,7 +259,7 @@ PLAIN_CHAT: dict[str, Any] = {
 async def late(answer: dict[str, Any], endpoint: Endpoint = CHAT, **members: Any) -> tuple[Relayed, list[Any]]:
     """A plain answer after a keep-alive has begun the client's stream, and the events that the client gets."""
     client = Client()
-    await client.start(200, [("content-type", "text/event-stream")])
+    client.start(200, [("content-type", "text/event-stream")])
     relayed = Relayed(ScriptedAnswer(json.dumps(answer).encode()), client, endpoint=endpoint, stream=True, **members)
     await relayed.run()
     events = client.body.decode().split("\n\n")
@@ -343,7 +343,7 @@ async def test_a_plain_answer_of_the_other_apis_after_a_keep_alive_is_a_stream_o
     endpoint: Endpoint, answer: dict[str, Any], kinds: list[str]
 ) -> None:
     client = Client()
-    await client.start(200, [("content-type", "text/event-stream")])
+    client.start(200, [("content-type", "text/event-stream")])
     body = json.dumps(answer).encode()
     members = {"input": "text", "max_tokens": 50}
     relayed = await Relayed(ScriptedAnswer(body), client, endpoint=endpoint, stream=True, **members).run()
@@ -359,7 +359,7 @@ async def test_a_plain_answer_of_the_other_apis_after_a_keep_alive_is_a_stream_o
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'{"object":"list"}', b'{"choices":[]}'])
 async def test_what_cannot_be_a_stream_after_a_keep_alive_is_an_error_and_charged_as_reported(body: bytes) -> None:
     client = Client()
-    await client.start(200, [("content-type", "text/event-stream")])
+    client.start(200, [("content-type", "text/event-stream")])
     relayed = await Relayed(ScriptedAnswer(body), client, stream=True).fail(UpstreamRefused)
     assert relayed.exchange.tally is not None
     assert relayed.exchange.whole is False

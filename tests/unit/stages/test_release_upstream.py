@@ -86,7 +86,7 @@ async def test_reading_on_is_for_so_many_at_once() -> None:
     one_more = stream(CHUNK, hangs=True)
     await releaser.release(left(one_more))
     assert one_more.abandoned
-    releaser.cut_short()
+    releaser.abort()
     await asyncio.gather(*running)
 
 
@@ -94,7 +94,7 @@ async def test_a_drain_ends_what_is_read_on() -> None:
     releaser, answer = UpstreamReleaser(StandingClock()), stream(CHUNK, hangs=True)
     running = asyncio.create_task(releaser.release(left(answer)))
     await asyncio.sleep(0)
-    releaser.cut_short()
+    releaser.abort()
     await running
     assert answer.abandoned
 

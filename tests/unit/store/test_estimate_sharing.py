@@ -89,7 +89,7 @@ async def test_others_are_read_again_now_and_then() -> None:
     running = sharing(store, estimates)
     running.start()
     assert await store.next_calls(1) == ["read"]
-    await InMemoryStore.share_estimates(store, {RED: LearnedEstimate(100, 2.0, 10, 10)})
+    await InMemoryStore.share_estimates(store, {RED: LearnedEstimate(100, 0, 2.0, 4.0, 10, 10)})
     assert await store.next_calls(2) == ["read"] * 2
     assert estimates.of(*RED).input_tokens(SIZE) == 200
     await running.close()

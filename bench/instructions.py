@@ -1,0 +1,196 @@
+"""`python -m bench.instructions`: how many instructions a request costs the gateway, and whether that is too many.
+
+Time says little on a machine that others share; instructions, as valgrind's callgrind counts them, are the same to
+half a percent however busy it is. What is counted is the gateway's process alone, with four limits in Redis and the
+ledger on; the kernel's part is not in it. Since the interpreter and the machine's libraries differ, too, a budget is
+in units of a loop of Python code that is counted in the same run (`CALIBRATION`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import msgspec
+
+from bench import servers
+from bench.admission import redis_server
+from bench.load import Seen, Target, connect, run
+
+BUDGET = Path(__file__).with_name("instructions.json")
+CONNECTIONS = 8
+START_TIMEOUT_S = 180.0
+"""Under callgrind a start takes fifty times as long."""
+
+CALIBRATION = """
+class Point:
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def moved(self, by):
+        return Point(self.x + by, self.y - by)
+
+def work(count):
+    seen = {}
+    for number in range(count):
+        point = Point(number, 1).moved(2)
+        seen[f"{point.x & 63}"] = (point.y, [point.x])
+
+import sys
+work(int(sys.argv[1]))
+"""
+"""Calls, attributes, small objects, a text and a dictionary: what the way of a request is made of."""
+
+_LOOPS = 20_000
+
+
+@dataclass(frozen=True)
+class Load:
+    """So many requests, after some to warm up. A stream's `events` are counted in its own unit."""
+
+    name: str
+    requests: int
+    warm_up: int
+    stream: bool
+
+
+LOADS = (Load("plain answer", 400, 160, stream=False), Load("streamed event", 40, 16, stream=True))
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """The most that each load may cost, in loops of the calibration."""
+
+    plain_answer: float
+    streamed_event: float
+
+
+@contextmanager
+def counted_gateway(folder: Path, upstream_port: int, store_url: str, key: str) -> Iterator[tuple[Target, int]]:
+    """A gateway under callgrind, which counts nothing yet; and its process id."""
+    port = servers.free_port()
+    before = servers.Before(upstream_port, upstream_port, key)
+    settings = servers.settings(port, before) | {"store": {"url": store_url, "timeout": "10s"}}
+    (folder / "gateway.yaml").write_bytes(msgspec.json.encode(settings))
+    command = [
+        *("valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/counted"),
+        *(sys.executable, "-m", "gateway", "serve", "-c", str(folder / "gateway.yaml")),
+    ]
+    with (folder / "gateway.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"PYTHONHASHSEED": "0"})
+    try:
+        target = Target("gateway", port, key)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not servers.listens(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise click.ClickException(
+                    f"The gateway does not listen:\n{(folder / 'gateway.log').read_text()[-2000:]}"
+                )
+            time.sleep(0.2)
+        yield target, process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(servers.STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def instructions_of(load: Load, target: Target, pid: int, folder: Path) -> float:
+    """Instructions for each request of a load, or for each event of its streams."""
+    asyncio.run(_sent(target, load, load.warm_up))
+    _control(pid, "--zero")
+    events = asyncio.run(_sent(target, load, load.requests))
+    time.sleep(1)  # What follows an answer: settlement, the log line.
+    _control(pid, "--dump")
+    newest = max(folder.glob("counted.*"), key=lambda path: path.stat().st_mtime_ns)
+    return _total(newest) / (events if load.stream else load.requests)
+
+
+async def _sent(target: Target, load: Load, requests: int) -> int:
+    """Send so many; give the number of events that came."""
+    seen, left = Seen(), iter(range(requests))
+    fields = {"stream": True, "stream_options": {"include_usage": True}} if load.stream else {}
+    request = target.request(servers.MODEL, max_tokens=200, **fields)
+    await run(
+        [
+            await connect(target, seen, lambda: request if next(left, None) is not None else None)
+            for _ in range(CONNECTIONS)
+        ]
+    )
+    return seen.events
+
+
+def instructions_of_a_loop(folder: Path) -> float:
+    """Instructions for one turn of the calibration's loop."""
+    totals = []
+    for loops in (_LOOPS, 2 * _LOOPS):
+        output = folder / f"calibration-{loops}"
+        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}"]
+        subprocess.run(
+            [*command, sys.executable, "-I", "-c", CALIBRATION, str(loops)],
+            check=True,
+            capture_output=True,
+            env=os.environ | {"PYTHONHASHSEED": "0"},
+        )
+        totals.append(_total(output))
+    return (totals[1] - totals[0]) / _LOOPS
+
+
+def _control(pid: int, order: str) -> None:
+    subprocess.run(["callgrind_control", "--instr=on", str(pid)], check=True, capture_output=True, timeout=120)
+    subprocess.run(["callgrind_control", order, str(pid)], check=True, capture_output=True, timeout=120)
+
+
+def _total(output: Path) -> int:
+    found = re.findall(r"^(?:summary|totals): (\d+)", output.read_text(errors="replace"), re.MULTILINE)
+    return int(found[-1])
+
+
+def counted() -> dict[str, float]:
+    """The instructions of each load, and of a loop of the calibration."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        cores = sorted(os.sched_getaffinity(0))
+        upstream = stack.enter_context(servers.demo_upstream(cores[-1], folder))
+        redis = stack.enter_context(redis_server(cores[-1]))
+        url = f"unix://{redis.connection_pool.connection_kwargs['path']}"
+        key = f"gw_{secrets.token_urlsafe(32)}"
+        target, pid = stack.enter_context(counted_gateway(folder, upstream.port, url, key))
+        figures = {load.name: instructions_of(load, target, pid, folder) for load in LOADS}
+        return figures | {"loop": instructions_of_a_loop(folder)}
+
+
+@click.command(epilog="Example: python -m bench.instructions --check")
+@click.option("--check", is_flag=True, help="Fail where a figure is above its budget in bench/instructions.json.")
+@click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
+def main(check: bool, as_json: bool) -> None:
+    """Count the gateway's instructions for a plain answer and for an event of a stream."""
+    figures = counted()
+    if as_json:
+        click.echo(json.dumps(figures))
+        return
+    budget = msgspec.json.decode(BUDGET.read_bytes(), type=Budget)
+    over = []
+    for name, most in (("plain answer", budget.plain_answer), ("streamed event", budget.streamed_event)):
+        loops = figures[name] / figures["loop"]
+        click.echo(f"{name}: {figures[name]:,.0f} instructions, {loops:.1f} loops of the calibration (budget: {most})")
+        over += [name] if loops > most else []
+    if check and over:
+        raise click.ClickException(f"over budget: {', '.join(over)}. Look with `make bench BENCH_ARGS=--profile`.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The public listener's description: what /openapi.json answers there. It is made from the endpoint table, the fields
+that are read of a request, the pages and the tree of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+import msgspec
+
+from gateway.core.endpoints import ENDPOINTS, LIMITS, MODEL, MODELS, OPENAPI, ROOT, Dialect, Endpoint
+from gateway.core.errors import AdminForbidden, GatewayError, NoWorker
+from gateway.web.openapi import (
+    ANYTHING,
+    COUNT,
+    SHARED_SCHEMAS,
+    TEXT,
+    Operation,
+    Schema,
+    a_list,
+    an_object,
+    answer,
+    document,
+    errors_of,
+    reference,
+)
+
+HEALTH_PATH = "/healthz"
+
+_DESCRIPTION = (
+    "OpenAI's API and Anthropic's Messages, in front of many model servers. The schemas of requests name what the "
+    "gateway reads; every other member is passed on untouched. An answer of a model server passes as it is, its 4xx "
+    "errors too. Each path under /v1 is also served without /v1, under /openai/v1 and under /openai, and for a model "
+    "that the path names under /openai/deployments/{model}."
+)
+_KEY_SCHEMES: Mapping[str, Schema] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    **{name: {"type": "apiKey", "in": "header", "name": name} for name in ("x-api-key", "api-key", "x-goog-api-key")},
+}
+_NEEDS_KEY: list[Schema] = [{name: []} for name in _KEY_SCHEMES]
+_DATED = {"id": TEXT, "object": {"const": "model"}, "created": COUNT, "owned_by": TEXT}
+_SIZES = {"context_window": COUNT, "max_output_tokens": COUNT}
+_MODEL: Schema = {
+    "description": "In Anthropic's shape where the request has an anthropic-version.",
+    "anyOf": [
+        {**an_object(**_DATED), "properties": {**_DATED, **_SIZES}},
+        {**an_object(type={"const": "model"}, id=TEXT, display_name=TEXT, created_at=TEXT)},
+    ],
+}
+_PAGES: Mapping[str, tuple[str, Schema]] = {
+    MODELS.path: ("The models that the key may use.", an_object(data=a_list(reference("Model")))),
+    MODEL.path: ("One of these models.", reference("Model")),
+    LIMITS.path: ("The caller's limits, and how they stand.", an_object(data=a_list(reference("LimitStatus")))),
+    ROOT.path: ("Which base URL each client needs.", an_object(service=TEXT, base_urls={"type": "object"})),
+    OPENAPI.path: ("This description.", {"type": "object"}),
+    HEALTH_PATH: ("Whether the gateway takes requests.", an_object(status={"const": "ok"})),
+}
+_WITHOUT_KEY = {ROOT.path, OPENAPI.path, HEALTH_PATH}
+_ANTHROPIC_ERROR: Schema = {
+    "type": "object",
+    "properties": {
+        "type": {"const": "error"},
+        "error": reference("AnthropicErrorDetail"),
+        "limit": reference("Limit"),
+    },
+    "required": ["type", "error"],
+}
+
+_GEMINI_ERROR = an_object(error=an_object(code=COUNT, message=TEXT, status=TEXT, details=a_list(ANYTHING)))
+_ERROR_OF_ANY_API: Schema = {
+    "description": "Of a page, an error has the shape of the API that the client's headers are of.",
+    "anyOf": [reference("Error"), reference("AnthropicError"), reference("GeminiError")],
+}
+
+
+@cache
+def public_document() -> bytes:
+    """Needs no configuration: it is the same for every caller."""
+    rows = list(ENDPOINTS.values())
+    schemas, read = msgspec.json.schema_components(
+        [row.fields for row in rows if row.fields is not None], ref_template="#/components/schemas/{name}"
+    )
+    bodies = dict(zip((row.path for row in rows if row.fields is not None), schemas, strict=True))
+    paths: dict[str, Operation] = {row.path: {"post": _endpoint(row, bodies[row.path])} for row in rows}
+    for path in _PAGES:
+        paths[path] = {"get": _page(path, "get"), "head": _page(path, "head")}
+    components = {
+        "securitySchemes": _KEY_SCHEMES,
+        "schemas": {
+            **SHARED_SCHEMAS,
+            **read,
+            "Model": _MODEL,
+            "AnthropicError": _ANTHROPIC_ERROR,
+            "AnthropicErrorDetail": an_object(type=TEXT, message=TEXT),
+            "GeminiError": _GEMINI_ERROR,
+            "ErrorOfAnyApi": _ERROR_OF_ANY_API,
+        },
+    }
+    return document("inducta-gateway", _DESCRIPTION, paths, components)
+
+
+def _endpoint(row: Endpoint, body: Schema) -> Operation:
+    content = {"application/json": {"schema": body}}
+    if row.takes_form:
+        parts = {"allOf": [body, {"properties": {"file": {"type": "string", "format": "binary"}}}]}
+        content["multipart/form-data"] = {"schema": parts}
+    served = {"application/json": {"schema": ANYTHING}}
+    if row.stream_format is not None or row.terminal_events:
+        served["text/event-stream"] = {"schema": TEXT}
+    if row.stream_format is None:
+        served["*/*"] = {"schema": ANYTHING}  # Audio, images and subtitles are relayed as they come.
+    schema = "AnthropicError" if row.dialect is Dialect.ANTHROPIC else "Error"
+    return {
+        "operationId": row.name,
+        "summary": f"Forwarded to a model server: {row.name}.",
+        "security": _NEEDS_KEY,
+        "requestBody": {"required": True, "content": content},
+        "responses": {
+            "200": {"description": "The model server's answer.", "content": served},
+            **errors_of(_serves, schema),
+            "4XX": {"description": "What the model server refuses, as it says it."},
+        },
+    }
+
+
+def _page(path: str, method: str) -> Operation:
+    summary, schema = _PAGES[path]
+    operation: Operation = {
+        "summary": summary,
+        "security": [] if path in _WITHOUT_KEY else _NEEDS_KEY,
+        "parameters": list(_parameters(path)),
+        "responses": {"200": answer(summary, schema), **errors_of(_serves, "ErrorOfAnyApi")},
+    }
+    if path == ROOT.path:
+        operation["responses"]["200"]["content"]["text/html"] = {"schema": TEXT}
+    if method == "head":
+        operation["summary"] += " Its head alone."
+    return operation
+
+
+def _parameters(path: str) -> Iterable[Schema]:
+    if path == MODEL.path:
+        yield {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    if path == MODELS.path:
+        needs = "Read where the request has an anthropic-version."
+        number = {"type": "integer", "minimum": 1, "maximum": 1000}
+        for name, schema in (("limit", number), ("after_id", TEXT), ("before_id", TEXT)):
+            yield {"name": name, "in": "query", "description": needs, "schema": schema}
+
+
+def _serves(kind: type[GatewayError]) -> bool:
+    return not issubclass(kind, AdminForbidden | NoWorker)

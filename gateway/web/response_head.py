@@ -1,0 +1,48 @@
+"""The head of an answer, in bytes: status line, headers, framing (RFC 9112, sections 4 and 6).
+
+It is written with one format instead of a map of headers, which would cost more than all else of a short answer.
+"""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+
+from gateway.core.response import Headers
+
+CHUNKED = "transfer-encoding: chunked\r\n"
+
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+_WITHOUT_LENGTH = frozenset({204, 304})
+"""Statuses whose answers have no body, so that no length is given (RFC 9110, section 8.6)."""
+
+
+def content_length(status: int, length: int) -> str:
+    """The framing of an answer with this body."""
+    return "" if status in _WITHOUT_LENGTH else f"content-length: {length}\r\n"
+
+
+def response_head(status: int, headers: Headers, framing: str, *, version: tuple[int, int], closes: bool) -> bytes:
+    """The head, to its empty line. `framing` is `CHUNKED`, a `content_length`, or empty for a body that ends with its
+    connection. `version` is the client's; `closes` says that the connection ends with this answer.
+
+    Raises ValueError for a header that would be read as more than one.
+    """
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    if lines.count("\r") != len(headers) or lines.count("\n") != len(headers):
+        raise ValueError("a header of the answer has a line break in it")
+    connection = ""
+    if closes and all(name != "connection" for name, _ in headers):
+        connection = "connection: close\r\n"
+    elif not closes and version == (1, 0):
+        connection = "connection: keep-alive\r\n"
+    line = f"HTTP/{version[0]}.{version[1]} {status} {_REASONS.get(status, '')}\r\n"
+    head = f"{line}{lines}{framing}{connection}date: {_date(int(time.time()))}\r\n\r\n"
+    return head.encode("utf-8", "surrogateescape")
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)

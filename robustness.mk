@@ -1,0 +1,33 @@
+# What is hard to break: endurance, fuzzing, and the listeners against their own description.
+
+OPENAPI := .tools/openapi
+FUZZING := .tools/fuzzing
+SOAK_MINUTES ?= 30
+FUZZ_SECONDS ?= 960
+
+.PHONY: soak fuzz test-openapi lock-robustness
+
+soak: redis-server $(VENV)/.dev ## 30 minutes of everything that happens to a gateway; SOAK_MINUTES= for another time
+	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES)
+
+fuzz: $(FUZZING)/.done ## atheris on every reader of bytes from outside, a minute each; FUZZ_SECONDS= for another time of all
+	$(FUZZING)/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+test-openapi: $(OPENAPI)/.done $(VENV)/.dev ## both listeners answer what their /openapi.json says, whatever is sent
+	$(BIN)/python -m tests.openapi $(OPENAPI)/bin/schemathesis
+
+lock-robustness: $(VENV)/.dev ## write requirements/openapi.txt and fuzzing.txt again; UPGRADE=--upgrade takes newer versions
+	for tool in openapi fuzzing; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make lock-robustness" $(UPGRADE) requirements/$$tool.in -o requirements/$$tool.txt; done
+
+$(OPENAPI)/.done: requirements/openapi.txt | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv $(OPENAPI)
+	$(OPENAPI)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements/openapi.txt
+	@touch $@
+
+# Beside atheris, what the gateway itself imports.
+$(FUZZING)/.done: requirements/fuzzing.txt requirements/runtime.txt | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv $(FUZZING)
+	$(FUZZING)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes \
+		-r requirements/runtime.txt -r requirements/fuzzing.txt
+	@touch $@

@@ -1,0 +1,40 @@
+"""`python -m tests.fuzz [--seconds 960] [TARGET…]`: atheris on each target, the time shared among them.
+
+What breaks a target is in a file `.tools/found-…`, whose name is printed: put it into the corpus once it is fixed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+from tests.fuzz.targets import TARGETS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("--seconds", type=int, default=960)
+    given = parser.parse_args()
+    names = given.targets or list(TARGETS)
+    each = max(1, given.seconds // len(names))
+    broken = [name for name in names if not _holds(name, each)]
+    sys.stdout.write(f"broken: {', '.join(broken)}\n" if broken else "every target holds\n")
+    return 1 if broken else 0
+
+
+def _holds(name: str, seconds: int) -> bool:
+    command = [sys.executable, "-m", "tests.fuzz.one_target", name, str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    counts = [line.rpartition(" ")[2] for line in done.stderr.splitlines() if "number_of_executed_units" in line]
+    holds = done.returncode == 0
+    sys.stdout.write(f"{name:16} {'holds ' if holds else 'BROKEN'} {counts[0] if counts else '?':>10} inputs\n")
+    if not holds:
+        sys.stdout.write(done.stderr[-6000:])
+    sys.stdout.flush()
+    return holds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

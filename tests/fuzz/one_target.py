@@ -1,0 +1,31 @@
+"""`python -m tests.fuzz.one_target TARGET SECONDS`: atheris on one target, in a process of its own, since libFuzzer
+ends the one it is in."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["gateway"]):
+    from tests.fuzz.targets import TARGETS
+
+CORPUS = Path(__file__).parent / "corpus"
+LONGEST_BYTES = 4096
+SLOWEST_S = 10
+
+
+def main(name: str, seconds: str) -> None:
+    with tempfile.TemporaryDirectory(prefix=f"fuzz-{name}-") as grown:
+        options = [
+            *(f"-max_total_time={seconds}", f"-max_len={LONGEST_BYTES}", f"-timeout={SLOWEST_S}"),
+            *("-print_final_stats=1", "-verbosity=0", f"-artifact_prefix=.tools/found-{name}-"),
+        ]
+        atheris.Setup([sys.argv[0], *options, grown, str(CORPUS / name)], TARGETS[name])
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

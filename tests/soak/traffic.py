@@ -1,0 +1,187 @@
+"""What happens during a soak: the requests of several teams, and accidents.
+
+Requests of the steady team are all answered in full, so what the ledger holds of them is known exactly. They pause
+while a worker is killed, since nobody can settle what a dead process had in flight; all the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import NamedTuple
+
+import aiohttp
+
+from tests.soak.world import FLAKY, LEFT, LIMITED, POLL_S, START_S, STEADY, World, configuration, key_of
+from tests.whole_gateway import Json
+
+LOOPS: dict[str, int] = {STEADY: 10, LEFT: 8, FLAKY: 6, LIMITED: 2}
+"""How many requests of each team are on their way at once, at most."""
+PAUSE_S = 0.1
+"""Between two requests of a loop, at most."""
+USERS = 50
+REDIS_IS_OUT_S = 1.5
+SETTLES_S = 0.5
+"""What ended last is settled by then."""
+
+_MISHAPS: tuple[Json, ...] = (
+    {"status": 500},
+    {"status": 503, "headers": {"retry-after": "1"}},
+    {"status": 429},
+    {"halt": "close"},
+    {"halt": "reset", "halt_after": 3},
+    {"halt": "close", "halt_at": "before_headers"},
+    {"error_after": 2},
+    {"usage": "never"},
+)
+_BAD_BODIES = (b"", b"{", b"[]", b'{"model":"absent","messages":[{"role":"user","content":"x"}]}', b'{"model":7}')
+
+
+class Accident(NamedTuple):
+    """`pauses_steady`: the steady team's requests wait meanwhile."""
+
+    name: str
+    happen: Callable[[], Awaitable[None]]
+    pauses_steady: bool = False
+
+
+class Traffic:
+    """`answers` counts what clients got, by team and outcome; `accidents` what happened."""
+
+    def __init__(self, world: World, dice: Random) -> None:
+        self.answers: dict[str, Counter[str]] = {team: Counter() for team in LOOPS}
+        self.accidents: Counter[str] = Counter()
+        self._world = world
+        self._dice = dice
+        self._over = asyncio.Event()
+        self._steady_may_send = asyncio.Event()
+        self._steady_may_send.set()
+        self._steady_open = 0
+        self._generation = 0
+
+    async def run(self, seconds: float, accident_every_s: float) -> None:
+        ask = {STEADY: self._steady, LEFT: self._leave, FLAKY: self._flaky, LIMITED: self._limited}
+        async with asyncio.TaskGroup() as group:
+            for team, count in LOOPS.items():
+                for _ in range(count):
+                    group.create_task(self._loop(team, ask[team]))
+            group.create_task(self._have_accidents(accident_every_s))
+            await asyncio.sleep(seconds)
+            self._over.set()
+            self._steady_may_send.set()
+
+    async def _loop(self, team: str, ask: Callable[[], Awaitable[str]]) -> None:
+        while not self._over.is_set():
+            if team == STEADY:
+                await self._steady_may_send.wait()
+            try:
+                outcome = await ask()
+            except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+                outcome = type(error).__name__
+            self.answers[team][outcome] += 1
+            await asyncio.sleep(self._dice.random() * PAUSE_S)
+
+    # What each team does.
+
+    async def _steady(self) -> str:
+        self._steady_open += 1
+        try:
+            return await self._chat(STEADY, {})
+        finally:
+            self._steady_open -= 1
+
+    async def _flaky(self) -> str:
+        return await self._chat(FLAKY, self._dice.choice(_MISHAPS) if self._dice.random() < 0.3 else {})
+
+    async def _leave(self) -> str:
+        async with self._post(LEFT, self._body(LEFT, {"chunks": 50})) as answer:
+            if answer.status == 200:
+                await answer.content.readany()
+                await asyncio.sleep(self._dice.random() * 0.1)
+            answer.close()
+            return f"{answer.status} left"
+
+    async def _limited(self) -> str:
+        if self._dice.random() < 0.5:
+            return await self._chat(STEADY, {}, team=LIMITED, refused=True)
+        key = key_of(LIMITED) if self._dice.random() < 0.7 else "gw_unknown"
+        headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        body = self._dice.choice((*_BAD_BODIES, b"x" * 1_100_000))
+        url = f"{self._world.gateway.url}/v1/chat/completions"
+        async with self._world.session.post(url, data=body, headers=headers) as answer:
+            await answer.read()
+            return str(answer.status)
+
+    async def _chat(self, model: str, demo: Json, *, team: str = "", refused: bool = False) -> str:
+        body = self._body("absent" if refused and self._dice.random() < 0.1 else model, demo)
+        if refused:
+            body["model"] = "absent" if self._dice.random() < 0.5 else FLAKY
+        async with self._post(team or model, body) as answer:
+            received = await answer.read()
+            if answer.status != 200 or not body["stream"]:
+                return str(answer.status)
+            return "200" if received.endswith(b"data: [DONE]\n\n") else "200 broken"
+
+    def _body(self, model: str, demo: Json) -> Json:
+        words = "x " * self._dice.randrange(1, 200)
+        return {
+            "model": model,
+            "messages": [{"role": "user", "content": words}],
+            "stream": self._dice.random() < 0.6,
+            "user": f"user-{self._dice.randrange(USERS)}",
+            **({"demo": demo} if demo else {}),
+        }
+
+    def _post(self, team: str, body: Json) -> aiohttp.client._RequestContextManager:
+        headers = {"authorization": f"Bearer {key_of(team)}"}
+        return self._world.session.post(f"{self._world.gateway.url}/v1/chat/completions", json=body, headers=headers)
+
+    # Accidents.
+
+    async def _have_accidents(self, every_s: float) -> None:
+        accidents = (
+            Accident("reload", self._reload),
+            Accident("Redis restarts", self._restart_redis),
+            Accident("reload", self._reload),
+            Accident("worker killed", self._kill_worker, pauses_steady=True),
+        )
+        turn = 0
+        while not self._over.is_set():
+            try:
+                async with asyncio.timeout(every_s):
+                    await self._over.wait()
+            except TimeoutError:
+                await self._have(accidents[turn % len(accidents)])
+                turn += 1
+
+    async def _have(self, accident: Accident) -> None:
+        if accident.pauses_steady:
+            self._steady_may_send.clear()
+            while self._steady_open:
+                await asyncio.sleep(POLL_S)
+            await asyncio.sleep(SETTLES_S)
+        try:
+            await accident.happen()
+        finally:
+            self.accidents[accident.name] += 1
+            self._steady_may_send.set()
+
+    async def _reload(self) -> None:
+        world = self._world
+        self._generation += 1
+        folder, url = world.gateway.folder, world.redis.url
+        changed = configuration(world.upstream.base_url, url, folder, generation=self._generation)
+        world.gateway.write(
+            {**changed, "listen": world.gateway.config["listen"], "admin": world.gateway.config["admin"]}
+        )
+
+    async def _restart_redis(self) -> None:
+        await asyncio.to_thread(self._world.redis.stop)
+        await asyncio.sleep(REDIS_IS_OUT_S)
+        await asyncio.to_thread(self._world.redis.start, START_S)
+
+    async def _kill_worker(self) -> None:
+        """The second one: the first lives through it all, so that its memory can be judged."""
+        await self._world.gateway.kill_worker(2)

@@ -1,0 +1,202 @@
+"""What is measured while a soak runs, and what is judged at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import closing
+from pathlib import Path
+from statistics import linear_regression
+from typing import NamedTuple
+
+from prometheus_client.parser import text_string_to_metric_families
+from redis.exceptions import RedisError
+
+from tests.soak.traffic import LOOPS, Traffic
+from tests.soak.world import FLAKY, LEFT, POLL_S, STEADY, TOKEN, World
+from tests.whole_gateway import Json
+
+MIB = 1024 * 1024
+GROWTH_MIB_MOST = 12.0
+"""Of the worker that lives through it all, over the second half. An allocator settles within the first."""
+DESCRIPTORS_MORE_MOST = 40
+KEYS_MORE_MOST = 30
+"""Of Redis, over the second half: what has a name of its own for each day or user is there after the first."""
+HOLDS_RETURN_S = 70.0
+"""Reservations of a dead process return by themselves within 60 s."""
+
+
+class Sample(NamedTuple):
+    at_s: float
+    worker_mib: float
+    """Of the worker that lives through it all."""
+    supervisor_mib: float
+    descriptors: int
+    threads: int
+    in_flight: float
+    unsettled: float
+    task_failures: float
+    redis_keys: int
+    """But for the records of what was settled, of which each process writes one a second; they stay for an hour."""
+    everlasting_keys: int
+    redis_mib: float
+    answered: int
+
+
+class _RedisSeen(NamedTuple):
+    keys: int
+    everlasting: int
+    mib: float
+
+
+class Verdict(NamedTuple):
+    holds: bool
+    what: str
+    figures: str
+
+
+class Watch:
+    """Samples a running world, and judges it once its traffic is over."""
+
+    def __init__(self, world: World, traffic: Traffic) -> None:
+        self.samples: list[Sample] = []
+        self._world = world
+        self._traffic = traffic
+        self._began = time.monotonic()
+
+    async def sample(self) -> Sample | None:
+        """None while Redis is out: then there is nothing to compare."""
+        try:
+            seen = await asyncio.to_thread(self._of_redis)
+        except OSError:
+            return None
+        metrics = await self._metrics()
+        pid = self._world.gateway.worker_pids[1]
+        taken = Sample(
+            at_s=time.monotonic() - self._began,
+            worker_mib=_resident_mib(pid),
+            supervisor_mib=_resident_mib(self._world.gateway.supervisor_pid),
+            descriptors=_entries(f"/proc/{pid}/fd"),
+            threads=_entries(f"/proc/{pid}/task"),
+            in_flight=metrics.get("gateway_requests_in_flight", 0.0),
+            unsettled=metrics.get("gateway_unsettled_requests", 0.0),
+            task_failures=metrics.get("gateway_task_failures_total", 0.0),
+            redis_keys=seen.keys,
+            everlasting_keys=seen.everlasting,
+            redis_mib=seen.mib,
+            answered=sum(sum(counts.values()) for counts in self._traffic.answers.values()),
+        )
+        self.samples.append(taken)
+        return taken
+
+    async def verdicts(self) -> list[Verdict]:
+        """Waits until what dead workers held has returned."""
+        held = await self._held_at_last()
+        last = await self.sample()
+        assert last is not None
+        half = self.samples[len(self.samples) // 2 :]
+        middle = half[0]
+        growth = _growth([(sample.at_s, sample.worker_mib) for sample in half])
+        defects = self._world.gateway.defects()
+        return [
+            Verdict(growth <= GROWTH_MIB_MOST, "memory of a worker settles", f"{growth:+.1f} MiB over the second half"),
+            Verdict(
+                last.descriptors <= middle.descriptors + DESCRIPTORS_MORE_MOST,
+                "descriptors of a worker settle",
+                f"{middle.descriptors} in the middle, {last.descriptors} at the end",
+            ),
+            Verdict(last.threads <= middle.threads + 2, "threads settle", f"{middle.threads}, then {last.threads}"),
+            Verdict(last.in_flight == 0, "no request is left", f"{last.in_flight:.0f} in flight"),
+            Verdict(last.unsettled == 0, "nothing is left to be settled", f"{last.unsettled:.0f} unsettled"),
+            Verdict(last.task_failures == 0, "no background task failed", f"{last.task_failures:.0f} failures"),
+            Verdict(held == 0, "no limit holds anything", f"{held:g} held"),
+            Verdict(
+                last.redis_keys <= middle.redis_keys + KEYS_MORE_MOST,
+                "keys of Redis settle",
+                f"{middle.redis_keys} in the middle, {last.redis_keys} at the end",
+            ),
+            Verdict(last.everlasting_keys == 0, "every key of Redis expires", f"{last.everlasting_keys} do not"),
+            Verdict(not defects, "no error of the gateway's own", f"{len(defects)} lines of the log"),
+            *await self._ledger(),
+        ]
+
+    async def _ledger(self) -> list[Verdict]:
+        """Ledger against truth. What a killed worker had in flight is settled by nobody."""
+        rows = (await self._admin("/admin/v1/usage?by=team"))["rows"]
+        ledger = {row["team"]: row for row in rows}
+        truth = {model: tally for (model, _), tally in self._world.upstream.truth.tallies.items()}
+        steady, paid = truth[STEADY], ledger[STEADY]
+        exact = (steady.completed, steady.reported.prompt, steady.reported.completion)
+        charged = (paid["requests"], paid["input_tokens"], paid["output_tokens"])
+        verdicts = [Verdict(charged == exact, "the steady team pays exactly what it got", f"{charged} of {exact}")]
+        kills = self._traffic.accidents["worker killed"]
+        for team in (LEFT, FLAKY):
+            most = truth[team].requests + sum(self._traffic.answers[team].values())
+            lost = kills * LOOPS[team]
+            answered = sum(count for outcome, count in self._traffic.answers[team].items() if outcome.startswith("200"))
+            requests = ledger[team]["requests"]
+            holds = answered - lost <= requests <= most
+            verdicts.append(
+                Verdict(
+                    holds, f"requests of the team {team!r}", f"{requests} charged, {answered} answered, {kills} kills"
+                )
+            )
+        return verdicts
+
+    async def _held_at_last(self) -> float:
+        held = await self._held()
+        deadline = time.monotonic() + HOLDS_RETURN_S
+        while held and time.monotonic() < deadline:
+            await asyncio.sleep(POLL_S)
+            held = await self._held()
+        return held
+
+    async def _held(self) -> float:
+        return sum(limit["held"] for limit in (await self._admin("/admin/v1/limits"))["data"])
+
+    async def _admin(self, path: str) -> Json:
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        async with self._world.session.get(self._world.gateway.admin_url + path, headers=headers) as answer:
+            body: Json = await answer.json()
+            assert answer.status == 200, body
+            return body
+
+    async def _metrics(self) -> dict[str, float]:
+        """The sum of each name's series."""
+        async with self._world.session.get(f"{self._world.gateway.admin_url}/metrics") as answer:
+            text = await answer.text()
+        sums: dict[str, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+        return sums
+
+    def _of_redis(self) -> _RedisSeen:
+        try:
+            with closing(self._world.redis.client()) as client:
+                keys = list(client.scan_iter(count=1000))
+                with client.pipeline(transaction=False) as pipeline:
+                    for key in keys:
+                        pipeline.ttl(key)
+                    everlasting = sum(rest_s == -1 for rest_s in pipeline.execute())
+                counted = sum(b":r:" not in key for key in keys)
+                return _RedisSeen(counted, everlasting, client.info("memory")["used_memory"] / MIB)
+        except RedisError as error:
+            raise OSError(str(error)) from error
+
+
+def _entries(folder: str) -> int:
+    return sum(1 for _ in Path(folder).iterdir())
+
+
+def _resident_mib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * 4096 / MIB
+
+
+def _growth(points: list[tuple[float, float]]) -> float:
+    """By the line that fits best, from the first point to the last."""
+    if len(points) < 3:
+        return 0.0
+    slope = linear_regression([at for at, _ in points], [value for _, value in points]).slope
+    return slope * (points[-1][0] - points[0][0])

@@ -1,0 +1,165 @@
+"""The processes of a soak: a Redis that keeps what it was told, two workers of a gateway, the demo upstream here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+
+from gateway.demo import DemoScript, DemoUpstream
+from tests.redis_servers import RedisServer, free_port, redis_server
+from tests.whole_gateway import Json, key_settings
+
+TOKEN = "operators-token"
+WORKERS = 2
+STEADY, LEFT, FLAKY = "steady", "left", "flaky"
+"""Models, by what happens to their requests: nothing, a client that leaves, a model server that fails. Each has a team
+of its own, so that the ledger of one is compared with the truth of one."""
+LIMITED = "limited"
+"""A team whose rate is used up all the time."""
+DAILY_TOKENS = 10**12
+START_S = 60.0
+POLL_S = 0.2
+"""Between two looks at what says nothing when it has happened."""
+
+
+def key_of(team: str) -> str:
+    return f"gw_{team:x<43}"
+
+
+def configuration(upstream_url: str, redis_url: str, folder: Path, *, generation: int = 0) -> Json:
+    """`generation` changes what a reload takes up."""
+    quota = {"tokens": DAILY_TOKENS, "per": "day"}
+    teams: Json = {
+        team: {"limits": [quota, {"concurrent": 500}], "keys": [key_settings(f"{team}-key", key_of(team))]}
+        for team in (STEADY, LEFT, FLAKY, LIMITED)
+    }
+    teams[LIMITED]["limits"].append({"requests": 5, "per": "second"})
+    route = {"routes": [{"upstream": "demo"}], "price": {"input": 1, "output": 2}, "max_output_tokens": 1000}
+    return {
+        "listen": f"127.0.0.1:{free_port()}",
+        "admin": {"listen": f"127.0.0.1:{free_port()}", "token": TOKEN},
+        "workers": WORKERS,
+        "drain": {"delay": "0s", "timeout": "5s"},
+        "max_body": "1MiB",
+        "store": {"url": redis_url, "journal": str(folder / "journal")},
+        "upstreams": {"demo": {"base_url": upstream_url, "max_connections": 512}},
+        "models": {**dict.fromkeys((STEADY, LEFT, FLAKY), route), f"spare-{generation % 3}": route},
+        "limits": [{"requests": 10**9, "per": "minute"}],
+        "teams": teams,
+    }
+
+
+class GatewayUnderSoak:
+    """`gateway serve` with its log in a file. `kill_worker` is survived by the others."""
+
+    def __init__(self, config: Json, folder: Path) -> None:
+        self.config = config
+        self.folder = folder
+        self.log = folder / "gateway.log"
+        self.file = folder / "gateway.yaml"
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.config['listen']}"
+
+    @property
+    def admin_url(self) -> str:
+        return f"http://{self.config['admin']['listen']}"
+
+    async def start(self) -> None:
+        self.write(self.config)
+        with self.log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "gateway", "serve", "-c", str(self.file)), stdout=log, stderr=log
+            )
+        await self.until_workers_serve(WORKERS)
+
+    async def until_workers_serve(self, count: int) -> None:
+        """So many workers have begun to serve since the start."""
+        async with asyncio.timeout(START_S):
+            while len(self._lines("worker serving")) < count:
+                await asyncio.sleep(POLL_S)
+
+    @property
+    def supervisor_pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def worker_pids(self) -> dict[int, int]:
+        """Of each worker the process that serves now."""
+        return {line["worker"]: line["pid"] for line in self._lines("worker serving")}
+
+    def defects(self) -> list[str]:
+        """Lines of the log with a traceback, and failures of the gateway's own."""
+        return [line for line in self.log.read_text().splitlines() if '"stack"' in line or "internal_error" in line]
+
+    def write(self, config: Json) -> None:
+        """Change the configuration's file at one stroke."""
+        changed = self.folder / "changed.yaml"
+        changed.write_text(json.dumps(config))
+        changed.replace(self.file)
+
+    async def kill_worker(self, worker: int) -> None:
+        served = len(self._lines("worker serving"))
+        os.kill(self.worker_pids[worker], signal.SIGKILL)
+        await self.until_workers_serve(served + 1)
+
+    async def stop(self) -> int:
+        assert self._process is not None
+        self._process.terminate()
+        try:
+            return await asyncio.wait_for(self._process.wait(), START_S)
+        except TimeoutError:
+            self._process.kill()
+            return await self._process.wait()
+
+    def _lines(self, event: str) -> list[Json]:
+        marked = f'"event":"{event}"'
+        return [json.loads(line) for line in self.log.read_text().splitlines() if marked in line]
+
+
+class World(NamedTuple):
+    """All that runs. `session` has no limit of connections."""
+
+    upstream: DemoUpstream
+    redis: RedisServer
+    gateway: GatewayUnderSoak
+    session: aiohttp.ClientSession
+
+
+@asynccontextmanager
+async def soak_world(folder: Path) -> AsyncIterator[World]:
+    script = DemoScript(chunks=12, chunk_delay_ms=5)
+    connector = aiohttp.TCPConnector(limit=0)
+    with _redis() as redis:
+        async with (
+            DemoUpstream(script, models=(STEADY, LEFT, FLAKY)) as upstream,
+            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as session,
+        ):
+            upstream.truth.keep_requests = 0
+            gateway = GatewayUnderSoak(configuration(upstream.base_url, redis.url, folder), folder)
+            await gateway.start()
+            try:
+                yield World(upstream, redis, gateway, session)
+            finally:
+                await gateway.stop()
+
+
+@contextmanager
+def _redis() -> Iterator[RedisServer]:
+    """What it has answered is on disk: a restart loses nothing."""
+    with redis_server(
+        "--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-min-size", "4mb", tcp=True
+    ) as server:
+        yield server

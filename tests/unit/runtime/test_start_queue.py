@@ -1,0 +1,72 @@
+"""Whose request may begin next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from gateway.core.errors import Overloaded
+from gateway.runtime.start_queue import StartQueue
+
+
+async def _begin(queue: StartQueue, team: str, begun: list[str]) -> None:
+    if not queue.try_begin():
+        await queue.wait(team)
+    begun.append(team)
+
+
+async def _turn() -> None:
+    await asyncio.sleep(0)
+
+
+async def test_few_requests_begin_at_once() -> None:
+    queue = StartQueue(per_turn=4)
+    assert [queue.try_begin() for _ in range(4)] == [True] * 4
+    assert not queue.try_begin()
+    await _turn()
+    assert queue.try_begin()
+
+
+async def test_one_request_does_not_wait_behind_a_burst_of_another_team() -> None:
+    queue, begun = StartQueue(per_turn=4), list[str]()
+    tasks = [asyncio.create_task(_begin(queue, "burst", begun)) for _ in range(400)]
+    tasks.append(asyncio.create_task(_begin(queue, "other", begun)))
+    await asyncio.gather(*tasks)
+    assert begun.index("other") < 20
+    assert Counter(begun) == {"burst": 400, "other": 1}
+
+
+async def test_teams_take_turns_as_long_as_each_has_requests() -> None:
+    queue, begun = StartQueue(per_turn=3), list[str]()
+    tasks = [asyncio.create_task(_begin(queue, team, begun)) for team in "aaaaaaaaabbbccc"]
+    await asyncio.gather(*tasks)
+    assert begun[:3] == ["a", "a", "a"]  # They were the first to come.
+    assert Counter(begun[3:12]) == {"a": 3, "b": 3, "c": 3}
+
+
+async def test_a_full_line_is_refused_and_other_teams_still_wait() -> None:
+    queue, begun = StartQueue(per_turn=1, waiting_max=2), list[str]()
+    assert queue.try_begin()
+    tasks = [asyncio.create_task(_begin(queue, "burst", begun)) for _ in range(3)]
+    await _turn()
+    with pytest.raises(Overloaded, match="Send fewer at once") as refused:
+        await queue.wait("burst")
+    assert refused.value.retry_after_ms
+    tasks.append(asyncio.create_task(_begin(queue, "other", begun)))
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert "other" in begun
+    assert sum(isinstance(outcome, Overloaded) for outcome in outcomes) <= 1
+
+
+async def test_who_gives_up_waiting_takes_nobody_s_turn() -> None:
+    queue = StartQueue(per_turn=1)
+    gone, stays = asyncio.create_task(queue.wait("a")), asyncio.create_task(queue.wait("a"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.wait([gone, stays], timeout=5)
+    assert gone.cancelled()
+    assert stays.done()
+    await _turn()
+    assert queue.try_begin()
