@@ -21,7 +21,7 @@ from gateway.core.query_rules import key_in_query
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import Caller, ConfigSnapshot
-from gateway.runtime.start_queue import StartQueue
+from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admit
 from gateway.stages.authenticate import authenticate
@@ -118,6 +118,8 @@ class Pipeline:
         if not self._starts.try_begin():
             await self._starts.wait(caller.team)
         body = await read_body(request, services.new_boundary)
+        if isinstance(body, bytes) and len(body) > LARGE_BYTES:
+            await self._starts.wait_large(caller.team, len(body))
         exchange.parsed = parsed = parse_request(
             body, request.endpoint, caller, snapshot, path_model=request.path_model, query=request.query
         )
