@@ -17,10 +17,11 @@ from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, GatewayError, InternalError, ShuttingDown
 from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
+from gateway.core.query_rules import key_in_query
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import Caller, ConfigSnapshot
-from gateway.runtime.start_queue import StartQueue
+from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admit
 from gateway.stages.authenticate import authenticate
@@ -107,19 +108,25 @@ class Pipeline:
 
     def caller(self, request: IncomingRequest) -> Caller:
         """The caller whose key the request carries. Raises KeyMissing, KeyUnknown, KeyExpired."""
-        return authenticate(request.headers, self.services.snapshot, self.services.clock)
+        return authenticate(
+            request.headers, self.services.snapshot, self.services.clock, query_key=key_in_query(request)
+        )
 
     async def _answer(self, exchange: Exchange, writer: ResponseWriter) -> None:
         services, request, snapshot = self.services, exchange.request, self.services.snapshot
-        exchange.caller = caller = authenticate(request.headers, snapshot, services.clock)
+        exchange.caller = caller = self.caller(request)
         if not self._starts.try_begin():
             await self._starts.wait(caller.team)
         body = await read_body(request, services.new_boundary)
-        exchange.parsed = parsed = parse_request(body, request.endpoint, caller, snapshot)
+        if isinstance(body, bytes) and len(body) > LARGE_BYTES:
+            await self._starts.wait_large(caller.team, len(body))
+        exchange.parsed = parsed = parse_request(
+            body, request.endpoint, caller, snapshot, path_model=request.path_model, query=request.query
+        )
         exchange.reservation = await admit(exchange, parsed, services.estimates, services.store)
         if parsed.stream:
             writer.keep_alive(services.keepalive_s, exchange.limit_headers)
-        targets = route(parsed, caller, services.upstream.routing, services.clock)
+        targets = route(parsed, request.headers, caller, services.upstream.routing, services.clock)
         exchange.response = response = await forward(exchange, parsed, targets, services.upstream, writer)
         await relay(exchange, parsed, response, writer, services.clock)
 

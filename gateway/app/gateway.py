@@ -24,6 +24,7 @@ from gateway.core.routing import RoutingState
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
+from gateway.runtime.listening import listen
 from gateway.runtime.loop_lag import watch_loop_lag
 from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
@@ -37,6 +38,7 @@ from gateway.upstream.health_checks import HealthCheck, HealthChecks
 from gateway.web.admin_api import AdminApi
 from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminRoutes
 from gateway.web.body_memory import BodyMemory
+from gateway.web.client_address import ClientAddresses
 from gateway.web.cors import CorsPolicy
 from gateway.web.http_connection import ADMIN_CLIENTS, ClientLimits, Handler, Listener
 from gateway.web.public_routes import PublicRoutes
@@ -85,9 +87,8 @@ class Gateway:
         self._metrics.keep(self.services.snapshot, settings.teams)
         self._metrics.config_loaded(settings.file_hash, clock.now_ms() / 1000)
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
-        self._data = PublicRoutes(
-            self._pipeline, settings.max_body, BodyMemory(settings.max_body_memory), CorsPolicy(settings.cors.origins)
-        )
+        self._data = PublicRoutes(self._pipeline, settings.max_body, BodyMemory(settings.max_body_memory), CorsPolicy())
+        self._follow_clients(settings)
         self._api = AdminApi(self.services, settings.admin.secret, self._note_admin_refusal)
         self.admin = AdminHandlers(
             self._exposition,
@@ -116,7 +117,7 @@ class Gateway:
         """Serve requests that begin from now on under this configuration. Gives the one before."""
         before, self.services.snapshot = self.services.snapshot, loaded.snapshot
         self.services.keepalive_s = loaded.settings.keepalive.total_seconds()
-        self._data.cors = CorsPolicy(loaded.settings.cors.origins)
+        self._follow_clients(loaded.settings)
         self._metrics.keep(loaded.snapshot, loaded.teams)
         self._metrics.config_loaded(loaded.settings.file_hash, self.services.clock.now_ms() / 1000)
         self._routing.keep(loaded.snapshot.models.values())
@@ -179,9 +180,15 @@ class Gateway:
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
 
+    def _follow_clients(self, settings: Settings) -> None:
+        """Which web pages may call, and which proxies say who does."""
+        self._data.cors = CorsPolicy(settings.cors.origins)
+        self._data.addresses = ClientAddresses(settings.trusted_proxies)
+
     def _follow_upstreams(self) -> None:
         """Share and check the upstreams of the snapshot in force."""
-        self._client.keep(self.services.snapshot.models.values())
+        serving = self.services.snapshot
+        self._client.keep(serving.models.values(), teams=len(serving.teams))
         asked = [upstream for upstream in self.services.snapshot.upstreams() if upstream.check_path]
         self._health_checks.keep(
             HealthCheck(upstream, upstream.check_path, upstream.check_every_s) for upstream in asked
@@ -213,8 +220,7 @@ class Gateway:
         self, handler: Handler, limits: ClientLimits, address: Address, *, shared: bool = False
     ) -> Address:
         listener = Listener(handler, self.services.new_id, limits)
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(listener, address.host, address.port, reuse_port=shared, backlog=_BACKLOG)
+        server = await listen(listener, address, shared=shared, backlog=_BACKLOG)
         self._listeners.append((server, listener))
         return Address(address.host, server.sockets[0].getsockname()[1])
 

@@ -12,13 +12,14 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gateway.core.endpoints import ENDPOINT_NAMES, ENDPOINTS
 from gateway.core.header_rules import is_credential
 from gateway.core.http_syntax import read_base_url
 from gateway.core.limits import Limit, Mode, Scope, WhenSpent
 from gateway.core.pricing import Price, PriceTerms
 from gateway.core.proxies import EnvironmentProxies, Proxy, read_proxy
 from gateway.core.redaction import Redactor
-from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Timeouts, Upstream, UpstreamTls
+from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Timeouts, Upstream, UpstreamTls, matches
 from gateway.settings.models import (
     KeySettings,
     Limits,
@@ -41,6 +42,10 @@ _MILLION_PARTS = 1_000_000
 
 _UNIT_PARTS = dict.fromkeys(("request", "image", "search", "second"), 10**12)
 """USD per unit, times this, is pico-dollars."""
+
+
+_VERTEX_OPENAI, _VERTEX_GEMINI = "/endpoints/openapi", "/publishers/google"
+"""Of Vertex AI: where the paths of OpenAI's API end within a project, and where those of Gemini's do."""
 
 
 class _Subject(NamedTuple):
@@ -66,11 +71,16 @@ def snapshot(settings: Settings, loaded_at: int = 0) -> ConfigSnapshot:
 
 def _upstream(name: str, written: UpstreamSettings, proxies: EnvironmentProxies) -> Upstream:
     credential = () if written.credential is None else (written.credential,)
+    headers = tuple((header.lower(), value) for header, value in written.headers.items())
+    gemini = written.gemini_credential
     proxy = _proxy(written, proxies)
     return Upstream(
         name=name,
         base_url=written.base_url,
-        headers=(*credential, *((header.lower(), value) for header, value in written.headers.items())),
+        headers=(*credential, *headers),
+        gemini_headers=None if gemini is None else (gemini, *headers),
+        endpoints=_endpoints(written),
+        base_paths=tuple(_base_paths(written)),
         timeouts=_timeouts(written.timeouts),
         max_connections=written.max_connections,
         stream_options=written.stream_options,
@@ -84,6 +94,32 @@ def _upstream(name: str, written: UpstreamSettings, proxies: EnvironmentProxies)
         tls=None if written.tls is None else _tls(written.tls),
         redactor=Redactor.of(_secrets(written, proxy)),
     )
+
+
+def _endpoints(written: UpstreamSettings) -> frozenset[str] | None:
+    if written.endpoints is None:
+        return None
+    return frozenset(name for name in ENDPOINT_NAMES if matches(name, written.endpoints))
+
+
+def _base_paths(written: UpstreamSettings) -> Iterator[tuple[str, str]]:
+    """Of the endpoints that have another base path than that of the base URL. Where that ends in a version, an API of
+    another version is beside it: /v1beta/models/… and /v2/rerank beside /v1/chat/completions."""
+    usual = urlsplit(written.base_url).path.rstrip("/")
+    for endpoint in ENDPOINTS.values():
+        named = next((path for pattern, path in written.base_paths.items() if matches(endpoint.name, (pattern,))), None)
+        base = _base_of_version(usual, endpoint.version) if named is None else named.rstrip("/")
+        if base != usual:
+            yield endpoint.name, base
+
+
+def _base_of_version(usual: str, version: str) -> str:
+    if version == "/v1":
+        return usual
+    for ending, beside in ((_VERTEX_OPENAI, _VERTEX_GEMINI), (f"{version}/openai", version), (version, version)):
+        if usual.endswith(ending):
+            return usual.removesuffix(ending) + beside
+    return usual.removesuffix("/v1") + version
 
 
 def _secrets(written: UpstreamSettings, proxy: Proxy | None) -> Iterator[str]:

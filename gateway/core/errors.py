@@ -213,6 +213,13 @@ class UpstreamUnreachable(UpstreamError):
     code = "upstream_unreachable"
 
 
+class UpstreamBusy(UpstreamError):
+    """All connections that the caller's team may have there are in use: nothing was sent."""
+
+    status = 503
+    code = "no_upstream_available"
+
+
 class UpstreamBroke(UpstreamError):
     """Broke after the answer began; the client has a part of it."""
 

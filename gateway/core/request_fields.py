@@ -157,14 +157,35 @@ class EmbeddingFields(Fields, kw_only=True):
             raise ValueError("Object missing required field `input`")
 
 
+class CountedResponseFields(Fields, kw_only=True):
+    """Of a request of the Responses API that has no answer in the way of a response: it counts or compacts its
+    input."""
+
+    safety_identifier: User | None = None
+
+    @property
+    def streams(self) -> bool:
+        return False
+
+    @property
+    def end_user(self) -> str:
+        return self.user or self.safety_identifier or ""
+
+
 class ResponseFields(Fields, kw_only=True):
     input: msgspec.Raw | UnsetType = UNSET
     max_output_tokens: Tokens | None = None
     temperature: Heat | None = None
     top_p: Share | None = None
-    background: Literal[False] | None = None
-    """An answer that is made later could not be metered."""
+    background: bool | None = None
     safety_identifier: User | None = None
+
+    def __post_init__(self) -> None:
+        if self.background:
+            raise ValueError(
+                "`background`: an answer that is made later cannot be metered, so it is not served here."
+                " Leave it out, or send false"
+            )
 
     @property
     def output_cap(self) -> int | None:
@@ -206,6 +227,14 @@ class MessageFields(Fields, kw_only=True):
         return (self.metadata and self.metadata.user_id) or ""
 
 
+class CountedMessageFields(Fields, kw_only=True):
+    messages: Annotated[list[_AnthropicMessage], Meta(min_length=1)]
+
+    @property
+    def streams(self) -> bool:
+        return False
+
+
 class ModerationFields(Fields, kw_only=True):
     input: Items
 
@@ -219,6 +248,11 @@ class RerankFields(Fields, kw_only=True):
         """A search has up to 100 documents (https://docs.cohere.com/docs/rerank-overview)."""
         documents = len(self.documents) if isinstance(self.documents, list) else 1
         return Usage(searches=-(-documents // 100))
+
+
+class ScoreFields(Fields, kw_only=True):
+    """Of its members the names differ between versions of vLLM: which of them are missing the upstream says
+    (https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html#score-api)."""
 
 
 class ImageFields(Fields, kw_only=True):
@@ -252,3 +286,73 @@ class SpeechFields(Fields, kw_only=True):
     @property
     def units(self) -> Usage:
         return Usage(characters=len(self.input))
+
+
+class _GeminiConfig(msgspec.Struct):
+    """`generationConfig`, of which each name comes in two spellings."""
+
+    maxOutputTokens: TokensOrNone | None = None  # noqa: N815
+    max_output_tokens: TokensOrNone | None = None
+    candidateCount: Choices | None = None  # noqa: N815
+    candidate_count: Choices | None = None
+
+
+OTHER_GEMINI_CAPS = (
+    ("generationConfig", "max_output_tokens"),
+    ("generation_config", "maxOutputTokens"),
+    ("generation_config", "max_output_tokens"),
+)
+"""The spellings of `generationConfig.maxOutputTokens` that a request may have in its place."""
+
+
+class GeminiCountFields(Fields, kw_only=True):
+    """The path names the model. A body that names it too must not name another."""
+
+    model: str = ""
+
+    @property
+    def streams(self) -> bool:
+        """It is the method that streams, whatever the body says."""
+        return False
+
+
+class GeminiEmbeddingFields(GeminiCountFields, kw_only=True):
+    """One content, or several requests of one each."""
+
+
+class GeminiFields(GeminiCountFields, kw_only=True):
+    thinking_budgets = (
+        ("generationConfig", "thinkingConfig", "thinkingBudget"),
+        ("generationConfig", "thinking_config", "thinking_budget"),
+        ("generation_config", "thinking_config", "thinking_budget"),
+        ("generation_config", "thinkingConfig", "thinkingBudget"),
+    )
+
+    generationConfig: _GeminiConfig | None = None  # noqa: N815
+    generation_config: _GeminiConfig | None = None
+    serviceTier: Tier | None = None  # noqa: N815
+
+    @property
+    def output_cap(self) -> int | None:
+        """Of several the largest, since it is not known which one the upstream obeys. Zero is the default."""
+        caps = [cap for each in self._configs for cap in (each.maxOutputTokens, each.max_output_tokens) if cap]
+        return max(caps, default=None)
+
+    @property
+    def choices(self) -> int:
+        counts = [count for each in self._configs for count in (each.candidateCount, each.candidate_count) if count]
+        return max(counts, default=1)
+
+    @property
+    def tier(self) -> str:
+        return (self.serviceTier or "").lower() or super().tier
+
+    @property
+    def _configs(self) -> list[_GeminiConfig]:
+        return [each for each in (self.generationConfig, self.generation_config) if each is not None]
+
+
+class GeminiStreamFields(GeminiFields, kw_only=True):
+    @property
+    def streams(self) -> bool:
+        return True

@@ -18,7 +18,8 @@ class UpstreamResponse(Protocol):
 
     status: int
     headers: Mapping[str, str]
-    """Names in lower case; of repeated ones the last."""
+    """Names in lower case; of repeated ones the last, or, of those that reach the client in several lines, all with
+    line feeds between them."""
     sent_at: float
     first_byte_at: float
 

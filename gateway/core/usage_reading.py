@@ -109,7 +109,7 @@ class UsageReader:
             self._parts = _completed(self._parts, report)
             reading = _read_at(place, self._parts, self._table) or reading
         self._reported = reading.usage
-        self.final = place.final and reading.complete
+        self.final = place.final and reading.complete and (reading.usage.output > 0 or not place.needs_output)
         return True
 
     def _count_units(self, members: Members, event: str) -> None:

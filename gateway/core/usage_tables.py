@@ -240,6 +240,9 @@ class UsagePlace(msgspec.Struct, frozen=True):
     words: Vocabulary = OPENAI_WORDS
     events: frozenset[str] = frozenset()
     final: bool = True
+    needs_output: bool = False
+    """Whether a report is final only where it has output: the first of a stream may have a total, which is that of
+    the input."""
 
 
 class CountedItems(msgspec.Struct, frozen=True):
@@ -373,7 +376,9 @@ SPEECH_USAGE = UsageTable(
     output_medium="audio",
 )
 GEMINI_USAGE = UsageTable(
-    "generateContent", (UsagePlace(("usageMetadata",), GEMINI, GEMINI_WORDS),), tier_paths=(("serviceTier",),)
+    "generateContent",
+    (UsagePlace(("usageMetadata",), GEMINI, GEMINI_WORDS, needs_output=True),),
+    tier_paths=(("serviceTier",),),
 )
 GEMINI_EMBEDDINGS_USAGE = UsageTable(
     "embedContent", (UsagePlace(("usageMetadata",), GEMINI_EMBEDDINGS, GEMINI_WORDS),), has_output=False

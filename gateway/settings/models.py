@@ -23,6 +23,7 @@ from gateway.settings.document import DocumentMapping
 from gateway.settings.presets import PRESETS
 from gateway.settings.types import (
     Amount,
+    BasePath,
     ByteSize,
     CheckPath,
     Count,
@@ -30,10 +31,12 @@ from gateway.settings.types import (
     DollarsPerMillionCharacters,
     DollarsPerUnit,
     Duration,
+    EndpointPattern,
     Folder,
     HeaderName,
     HeaderValue,
     HttpUrl,
+    IpNetwork,
     ListenAddress,
     ModelName,
     ModelPattern,
@@ -235,8 +238,16 @@ class UpstreamSettings(BaseSection):
     )
     base_url: HttpUrl = setting(REQUIRED, "The URL that the paths of the API follow, usually ending in /v1.")
     api_key: Secret | None = setting(None, "The credential for this server; empty or left out: none is sent.")
-    auth: Literal["bearer", "api-key", "x-api-key", "none"] = setting(
-        "bearer", "How the credential is sent: `Authorization: Bearer`, `api-key` (Azure) or `x-api-key` (Anthropic)."
+    auth: Literal["bearer", "api-key", "x-api-key", "x-goog-api-key", "google", "none"] = setting(
+        "bearer",
+        "How the credential is sent: `Authorization: Bearer`, `api-key` (Azure), `x-api-key` (Anthropic), "
+        "`x-goog-api-key` (Gemini), or as Google's servers want it on the paths of each API (`google`).",
+    )
+    endpoints: tuple[EndpointPattern, ...] | None = setting(
+        None, "The endpoints that this server has, by name or glob; left out: it is asked for every one.", min_length=1
+    )
+    base_paths: dict[EndpointPattern, BasePath] = setting(
+        {}, "Endpoints whose paths follow another path of this server than that of `base_url`; the first that fits."
     )
     headers: dict[HeaderName, HeaderValue] = setting({}, "Headers added to every request to this server.", repr=False)
     query: dict[QueryName, QueryValue] = setting(
@@ -274,7 +285,14 @@ class UpstreamSettings(BaseSection):
         secret = self.api_key.get_secret_value() if self.api_key is not None else ""
         if not secret or self.auth == "none":
             return None
-        return ("authorization", f"Bearer {secret}") if self.auth == "bearer" else (self.auth, secret)
+        is_bearer = self.auth in ("bearer", "google")
+        return ("authorization", f"Bearer {secret}") if is_bearer else (self.auth, secret)
+
+    @property
+    def gemini_credential(self) -> tuple[str, str] | None:
+        """In place of `credential` on the paths of Gemini's API; None where it is the same."""
+        secret = self.api_key.get_secret_value() if self.api_key is not None else ""
+        return ("x-goog-api-key", secret) if secret and self.auth == "google" else None
 
 
 class PriceListSettings(BaseSection):
@@ -351,9 +369,10 @@ class ModelSettings(BaseSection):
     max_output_tokens: Count | None = setting(
         None, "Tokens that one answer may have; larger requests are lowered to it."
     )
-    affinity: Literal["none", "user", "prefix"] = setting(
+    affinity: Literal["none", "user", "prefix", "session"] = setting(
         "none",
-        "Which requests go to the same route while it is healthy: those of one `user`, or those that begin alike.",
+        "Which requests go to the same route while it is healthy: those of one `user`, those that begin alike, "
+        "or those of one session of an agent.",
     )
     price: PriceSettings | None = setting(None, "What its requests cost; left out: they are counted as free.")
     limits: Limits = setting((), "Limits on this model, shared by everybody.")
@@ -405,6 +424,9 @@ class Settings(BaseSection):
 
     listen: ListenAddress = setting("0.0.0.0:8080", "The listener for clients.")
     admin: AdminSettings = setting({}, "What is for operators.")
+    trusted_proxies: tuple[IpNetwork, ...] = setting(
+        (), "The networks of the proxies in front of the gateway, whose X-Forwarded-For names the client's address."
+    )
     cors: CorsSettings = setting({}, "Which web pages may call the gateway.")
     workers: Workers = setting(1, "Processes that share the port; auto: one for each core.")
     timezone: Timezone = setting("UTC", "Where a day, a week and a month begin.")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from zoneinfo import ZoneInfo
 from pydantic import PlainValidator, SecretStr, WithJsonSchema
 
 from gateway.core.address import Address
+from gateway.core.endpoints import ENDPOINT_NAMES
 from gateway.core.proxies import read_proxy
 from gateway.core.store_url import SCHEMES, read_store_url
 
@@ -40,6 +42,7 @@ PRICE_MAX = 1_000_000
 _MODEL = r"[^\x00-\x1f\x7f-\x9f]{1,256}"
 _WHOLE = r"[0-9]{1,16}(_[0-9]{1,16}){0,9}"
 _STORE_SCHEMES = "^(" + "|".join(re.escape(scheme) for scheme in SCHEMES) + ")"
+_AN_ENDPOINT = "gemini.*"
 _MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
@@ -172,6 +175,16 @@ def _address(given: Any) -> Address:
     return Address(host, port)
 
 
+def _network(given: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    if isinstance(given, ipaddress.IPv4Network | ipaddress.IPv6Network):
+        return given
+    allowed = "must be an address or a network such as 10.0.0.0/8 or fd00::/8, without bits behind the prefix"
+    try:
+        return ipaddress.ip_network(_match("[0-9A-Fa-f:./]{2,50}", given, allowed)[0])
+    except ValueError:
+        raise ValueError(allowed) from None
+
+
 def _is_host(host: str) -> bool:
     if ":" not in host and not re.fullmatch(r"[0-9.]+", host):
         return True
@@ -240,6 +253,14 @@ def _moment(given: Any) -> date | datetime:
         raise ValueError(allowed) from None
 
 
+def _endpoint_pattern(given: Any) -> str:
+    allowed = f"must be the name of an endpoint or a glob that fits some, such as chat.completions or {_AN_ENDPOINT}"
+    pattern = _match("[a-zA-Z0-9._*?-]{1,64}", given, allowed)[0]
+    if not any(fnmatchcase(name, pattern) for name in ENDPOINT_NAMES):
+        raise ValueError(f"{allowed}; the names are {', '.join(ENDPOINT_NAMES)}")
+    return pattern
+
+
 def _secret(given: Any) -> SecretStr:
     if isinstance(given, SecretStr):
         return given
@@ -285,8 +306,11 @@ ShortName = Annotated[
 TierName = Annotated[str, *_text("[a-z0-9_-]{1,64}", "must be 1 to 64 small letters, digits, dashes and underscores")]
 ModelName = Annotated[str, *_text(_MODEL, "must be 1 to 256 characters, none of them a control character")]
 ModelPattern = Annotated[str, *_text(_MODEL, "must be a model's name or a glob such as openai/*")]
+EndpointPattern = Annotated[str, *_type(_endpoint_pattern, type="string")]
+BasePath = Annotated[str, *_text("(/[!-~]{1,255})?", "must be a path such as /v1 or /anthropic/v1, or empty")]
 CheckPath = Annotated[str, *_text("/[!-~]{0,255}", "must be a path such as /models")]
 HeaderName = Annotated[str, *_text("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", "must be the name of an HTTP header")]
+IpNetwork = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, *_type(_network, type="string")]
 Origin = Annotated[
     str,
     *_text(

@@ -35,7 +35,8 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int) 
     """What the request needs: its input and the output that it may produce, at every limit that binds it."""
     binding, entered = parsed.binding, exchange.estimated_input
     most = most_output(parsed, entered, expected)
-    least = min(parsed.least_output, most)
+    # An answer that no cap can bind is let through only where all of it fits.
+    least = min(parsed.least_output, most) if parsed.endpoint.cap_paths else most
     thinking = parsed.thinking_budget + ANSWER_AFTER_THINKING if parsed.thinking_budget else 0
     enough = max(2 * expected, OUTPUT_SHARE_FLOOR, thinking, least)
     limits = binding.limits_for(parsed.user)
@@ -81,7 +82,7 @@ def _likely_within(rules: ChargeRules, fixed: Sequence[int], likely: int) -> int
 def most_output(parsed: ParsedRequest, entered: int, expected: int) -> int:
     """Tokens that one choice may produce: within its caps, or else within what the context leaves of its input."""
     model = parsed.model
-    if not parsed.endpoint.cap_members:
+    if not parsed.endpoint.has_output:
         return 0
     most = parsed.output_cap if parsed.output_cap is not None else max(expected * MOST_WITHOUT_CAP, parsed.least_output)
     if model.context_window is None or model.max_output_tokens is not None:

@@ -13,9 +13,9 @@ KEY_HEADERS = frozenset(("x-api-key", "api-key", "x-goog-api-key"))
 """Where Anthropic's, Azure's and Google's clients send a key; OpenAI's send a bearer."""
 
 
-def authenticate(headers: Mapping[str, str], snapshot: ConfigSnapshot, clock: Clock) -> Caller:
-    """The caller whose key the headers carry. Raises KeyMissing, KeyUnknown, KeyExpired."""
-    caller = snapshot.callers.get(sha256(_key(headers).encode(errors="surrogateescape")).hexdigest())
+def authenticate(headers: Mapping[str, str], snapshot: ConfigSnapshot, clock: Clock, *, query_key: str = "") -> Caller:
+    """The caller whose key the headers carry, or the query. Raises KeyMissing, KeyUnknown, KeyExpired."""
+    caller = snapshot.callers.get(sha256(_key(headers, query_key).encode(errors="surrogateescape")).hexdigest())
     if caller is None or caller.disabled:
         raise KeyUnknown(
             "This API key is not valid. Check it for typing errors, or ask your platform team for a new one."
@@ -25,10 +25,10 @@ def authenticate(headers: Mapping[str, str], snapshot: ConfigSnapshot, clock: Cl
     return caller
 
 
-def _key(headers: Mapping[str, str]) -> str:
-    """The one key that the headers carry, however often. Two that differ are refused: a proxy in front of the gateway
+def _key(headers: Mapping[str, str], query_key: str) -> str:
+    """The one key that the request carries, however often. Two that differ are refused: a proxy in front of the gateway
     may look at the other one, and log or limit another caller."""
-    found = ""
+    found = query_key
     for name, value in headers.items():
         kind = name.lower()
         if kind == "authorization":

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import httptools
 
+from gateway.core.header_rules import REPEATED_PREFIXES
+
 BODILESS_BYTES = 65_536
 """What may come in a row without bringing any body: head, trailers, chunk extensions, 1xx."""
 
@@ -80,7 +82,10 @@ class Framing:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:
-            self.headers[name.decode("latin-1").lower()] = value.decode("utf-8", "replace")
+            lower, text = name.decode("latin-1").lower(), value.decode("utf-8", "replace")
+            if lower in self.headers and lower.startswith(REPEATED_PREFIXES):
+                text = f"{self.headers[lower]}\n{text}"
+            self.headers[lower] = text
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()

@@ -23,6 +23,7 @@ from gateway.core.response import ResponseWriter
 from gateway.core.url_paths import PathTable
 from gateway.pipeline import Pipeline
 from gateway.web.body_memory import BodyMemory
+from gateway.web.client_address import ClientAddresses
 from gateway.web.client_hints import CLIENT_APIS, UnservedRequest, api_of, unknown_url
 from gateway.web.cors import CorsPolicy
 from gateway.web.errors import JSON
@@ -69,13 +70,14 @@ class PublicRoutes:
     """Answers every request that reaches the public listener.
 
     `closing` asks clients to close their connections with each answer; `refusing` turns new requests
-    away. Both belong to the drain. `cors` may be replaced at any time.
+    away. Both belong to the drain. `cors` and `addresses` may be replaced at any time.
     """
 
     def __init__(self, pipeline: Pipeline, max_body_bytes: int, memory: BodyMemory, cors: CorsPolicy) -> None:
         self.closing = False
         self.refusing = False
         self.cors = cors
+        self.addresses = ClientAddresses()
         self._pipeline = pipeline
         self._max_body_bytes = max_body_bytes
         self._memory = memory
@@ -107,8 +109,9 @@ class PublicRoutes:
                     at=services.clock.monotonic(),
                     method=request.method,
                     path=path,
+                    query=request.rel_url.raw_query_string,
                     path_model=route.parameters.get("model", ""),
-                    client_ip=request.remote or "",
+                    client_ip=self.addresses.of(request.remote or "", request.headers.getall("x-forwarded-for", ())),
                 )
                 await self._answer(request, route, incoming, writer)
             finally:
