@@ -23,7 +23,7 @@ from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.tokens import TokenVerifier, is_token
-from gateway.runtime.start_queue import StartQueue
+from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admit
 from gateway.stages.authenticate import authenticate, key_digest, sent_key
@@ -131,6 +131,8 @@ class Pipeline:
             await self._starts.wait(caller.team)
         named_user = exchange.token_user or user_in_header(caller.end_user, request.headers)
         body = await read_body(request, services.new_boundary)
+        if isinstance(body, bytes) and len(body) > LARGE_BYTES:
+            await self._starts.wait_large(caller.team, len(body))
         exchange.parsed = parsed = parse_request(
             body,
             request.endpoint,

@@ -197,11 +197,11 @@ def price_of(written: PriceSettings | None) -> Price | None:
     """The price as requests are charged by it, in pico-dollars."""
     if written is None:
         return None
-    tiers = {name: _terms(tier) for name, tier in written.tiers.items()}
-    return Price.of(msgspec.structs.replace(_terms(written), tiers=tiers))
+    tiers = {name: _price_terms(tier) for name, tier in written.tiers.items()}
+    return Price.of(msgspec.structs.replace(_price_terms(written), tiers=tiers))
 
 
-def _terms(written: TierPriceSettings) -> PriceTerms:
+def _price_terms(written: TierPriceSettings) -> PriceTerms:
     return PriceTerms(_pico_dollars(written), {step.tokens: _pico_dollars(step) for step in written.above})
 
 
