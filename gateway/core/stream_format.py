@@ -113,7 +113,9 @@ def answer_weight(shape: StreamFormat, answer: Json) -> int:
             return sum([_weight(candidate.get("content")) for candidate in _objects(answer.get("candidates"))])
 
 
-def ending(shape: StreamFormat, opening: bytes, data: bytes, usage: Usage, *, choices: int, merge: bool) -> bytes:
+def ending_at_cap(
+    shape: StreamFormat, opening: bytes, data: bytes, usage: Usage, *, choices: int, merge: bool
+) -> bytes:
     """The events that end a stream as if it had run into its `max_tokens`, in place of the event with this `data`.
     `opening` is the data of the stream's first event. `merge` puts the usage into the last chunk with a choice."""
     event = _object(data)

@@ -44,7 +44,7 @@ from gateway.core.estimate import streamed_tokens
 from gateway.core.json_spans import read_json_spans
 from gateway.core.refusals import FAULT_PATHS, Fault
 from gateway.core.sse import EventSplitter, data_of, type_of, with_data
-from gateway.core.stream_format import empty_choice, ending, event_weight
+from gateway.core.stream_format import empty_choice, ending_at_cap, event_weight
 from gateway.core.text_weight import weight_of, weight_of_json
 from gateway.core.tolerant_json import JsonScanner
 from gateway.core.upstream_json import (
@@ -127,7 +127,7 @@ class OutputBudget:
 
     def ending(self, data: bytes, usage: Usage, *, merge: bool) -> bytes:
         """The events that end the stream in place of the event with this data."""
-        return ending(self._shape, self._opening or b"", data, usage, choices=self._choices, merge=merge)
+        return ending_at_cap(self._shape, self._opening or b"", data, usage, choices=self._choices, merge=merge)
 
 
 class StreamTally:

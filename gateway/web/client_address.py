@@ -27,7 +27,7 @@ class ClientAddresses:
 
     def of(self, remote: str, forwarded: Iterable[str]) -> str:
         """`remote` is the socket's address, `forwarded` the lines of `X-Forwarded-For`, in their order."""
-        address = plain_address(remote)
+        address = _socket_address(remote)
         if not self._trusted or not self._is_trusted(address):
             return address
         hops = [hop.strip() for line in forwarded for hop in line.split(",")]
@@ -46,6 +46,12 @@ class ClientAddresses:
         except ValueError:
             return False
         return any(parsed in network for network in self._trusted)
+
+
+@lru_cache(_REMEMBERED)
+def _socket_address(remote: str) -> str:
+    """One of a few that come again and again, as their connections do."""
+    return plain_address(remote)
 
 
 def plain_address(text: str) -> str:

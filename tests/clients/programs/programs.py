@@ -73,6 +73,7 @@ AGENTS = (
         GPT,
         ("codex", "exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", PROMPT),
     ),
+    Program("gemini-cli", GEMINI, GOOGLE, ("gemini", "--yolo", "--skip-trust", "-p", PROMPT)),
     Program("opencode", CHAT, GPT, ("opencode", "run", "--auto", PROMPT)),
     Program("pi", CHAT, GPT, ("pi", "--provider", "gateway", "--model", GPT, "-p", PROMPT)),
     Program("qwen-code", CHAT, GPT, ("qwen", "--yolo", PROMPT)),
@@ -97,18 +98,13 @@ def _library(script: str, api: Api = CHAT, *, model: str = GPT, environment: str
     return Program(f"{page}-{interpreter}", api, model, (interpreter, f"errand.{suffix}"), page, script, environment)
 
 
-# Not among them yet: the gateway does not serve Gemini's API.
-SPEAKING_GEMINI = (
-    Program("gemini-cli", GEMINI, GOOGLE, ("gemini", "--yolo", "--skip-trust", "-p", PROMPT)),
-    _library("google_genai_sdk.py", GEMINI, model=GOOGLE),
-    _library("google_genai_sdk.mjs", GEMINI, model=GOOGLE),
-)
-
 LIBRARIES = (
     _library("openai_sdk.py"),
     _library("openai_sdk.mjs"),
     _library("anthropic_sdk.py", MESSAGES, model=CLAUDE),
     _library("anthropic_sdk.mjs", MESSAGES, model=CLAUDE),
+    _library("google_genai_sdk.py", GEMINI, model=GOOGLE),
+    _library("google_genai_sdk.mjs", GEMINI, model=GOOGLE),
     _library("openai_agents.py", RESPONSES),
     _library("langchain.py"),
     _library("litellm_sdk.py"),
