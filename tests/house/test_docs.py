@@ -122,7 +122,7 @@ def _tables(page: Path) -> Iterator[list[str]]:
 
 
 def _requests(cell: str) -> Iterator[str]:
-    """Each request that a cell names: only the first has its method, and `:action` follows the model of the one before."""
+    """Each request that a cell names: the first has its method, and `:action` follows the model of the one before."""
     method, path = "", ""
     for code in re.findall(r"`([^`]+)`", cell):
         method, given = code.split(" ") if " " in code else (method, code)
