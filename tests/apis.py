@@ -52,8 +52,8 @@ QUESTION = "How many moons are there?"
 
 
 class SmallApi(NamedTuple):
-    """A row of the endpoint table without an answer of a model in words. `answer` is what an upstream gives, `used` what of
-    it is charged."""
+    """A row of the endpoint table whose answers are no words of a model. `answer` is what an upstream gives, `used`
+    what of it is charged."""
 
     name: str
     path: str
