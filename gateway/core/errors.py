@@ -257,6 +257,13 @@ class StoreUnavailable(GatewayError):
     code = "store_unavailable"
 
 
+class IssuerUnavailable(GatewayError):
+    """No key of an identity provider was ever fetched, so that no token of it can be verified."""
+
+    status = 503
+    code = "issuer_unavailable"
+
+
 class ShuttingDown(GatewayError):
     """Another gateway answers at once, or this one when it is up again."""
 
