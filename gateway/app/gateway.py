@@ -7,7 +7,7 @@ then the streams, and ends with nothing unsettled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from importlib.metadata import version
 from random import Random
@@ -16,8 +16,10 @@ from secrets import token_hex
 from gateway.app.snapshot_builder import snapshot
 from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.app.store_lifecycle import StoreLifecycle
+from gateway.app.token_lifecycle import TokenLifecycle
 from gateway.core.address import Address
 from gateway.core.clock import Clock
+from gateway.core.end_users import EndUserCounts
 from gateway.core.errors import GatewayError
 from gateway.core.health import Change
 from gateway.core.routing import RoutingState
@@ -83,9 +85,10 @@ class Gateway:
             new_boundary=token_hex,
             estimates=self._store.estimates,
             keepalive_s=settings.keepalive.total_seconds(),
+            end_users=EndUserCounts(),
         )
-        self._metrics.keep(self.services.snapshot, settings.teams)
-        self._metrics.config_loaded(settings.file_hash, clock.now_ms() / 1000)
+        self._tokens = TokenLifecycle(self.services, self._client, clock, log, self._background_tasks)
+        self._note_configuration(settings, settings.teams)
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
         self._data = PublicRoutes(self._pipeline, settings.max_body, BodyMemory(settings.max_body_memory), CorsPolicy())
         self._follow_clients(settings)
@@ -102,14 +105,14 @@ class Gateway:
 
     async def start(self) -> tuple[Address, Address]:
         """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError."""
-        self._start_tasks()
+        await self._start_tasks()
         data = await self._listen(self._data.handle, self._client_limits(), self._settings.listen)
         admin = await self._listen(AdminRoutes(self.admin).handle, ADMIN_CLIENTS, self._settings.admin.listen)
         return data, admin
 
     async def start_on_shared_port(self, port: int) -> Address:
         """Listen for clients as one of several processes; operators ask the supervisor. Raises OSError."""
-        self._start_tasks()
+        await self._start_tasks()
         address = Address(self._settings.listen.host, port)
         return await self._listen(self._data.handle, self._client_limits(), address, shared=True)
 
@@ -118,10 +121,10 @@ class Gateway:
         before, self.services.snapshot = self.services.snapshot, loaded.snapshot
         self.services.keepalive_s = loaded.settings.keepalive.total_seconds()
         self._follow_clients(loaded.settings)
-        self._metrics.keep(loaded.snapshot, loaded.teams)
-        self._metrics.config_loaded(loaded.settings.file_hash, self.services.clock.now_ms() / 1000)
+        self._note_configuration(loaded.settings, loaded.teams)
         self._routing.keep(loaded.snapshot.models.values())
         self._follow_upstreams()
+        self.tasks.start("follow identity providers", self._tokens.follow())
         return before
 
     def on_reload(self, reload: Callable[[str], Awaitable[list[str]]]) -> None:
@@ -153,6 +156,7 @@ class Gateway:
         await self._pipeline.wait_settled()
         # A reload that ended later would start health checks again.
         await self.tasks.close()
+        await self._tokens.close()
         await self._health_checks.close()
         await self._client.close()
         await self._store.close()
@@ -170,15 +174,21 @@ class Gateway:
             self._log.warning("max_clients lowered", wanted=most, connections=possible, why="file descriptors")
         return ClientLimits(min(most, possible))
 
-    def _start_tasks(self) -> None:
+    async def _start_tasks(self) -> None:
         self._store.start()
         self._follow_upstreams()
+        await self._tokens.follow()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
+
+    def _note_configuration(self, settings: Settings, teams: Iterable[str]) -> None:
+        """For the metrics: what is in force."""
+        self._metrics.keep(self.services.snapshot, teams)
+        self._metrics.config_loaded(settings.file_hash, self.services.clock.now_ms() / 1000)
 
     def _follow_clients(self, settings: Settings) -> None:
         """Which web pages may call, and which proxies say who does."""

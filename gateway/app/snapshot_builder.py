@@ -12,15 +12,18 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gateway.core.end_users import EndUserRule
 from gateway.core.endpoints import ENDPOINT_NAMES, ENDPOINTS
 from gateway.core.header_rules import is_credential
 from gateway.core.http_syntax import read_base_url
+from gateway.core.issuers import TokenClaims, TokenIssuer
 from gateway.core.limits import Limit, Mode, Scope, WhenSpent
 from gateway.core.pricing import Price, PriceTerms
 from gateway.core.proxies import EnvironmentProxies, Proxy, read_proxy
 from gateway.core.redaction import Redactor
 from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Timeouts, Upstream, UpstreamTls, matches
 from gateway.settings.models import (
+    JwtSettings,
     KeySettings,
     Limits,
     LimitSettings,
@@ -66,7 +69,12 @@ def snapshot(settings: Settings, loaded_at: int = 0) -> ConfigSnapshot:
     callers: dict[str, Caller] = {}
     for name in settings.teams:
         callers.update(_callers(settings, name))
-    return ConfigSnapshot(callers=callers, models=models)
+    return ConfigSnapshot(
+        callers=callers,
+        models=models,
+        issuers={written.issuer: _issuer(written, settings.proxies) for written in settings.jwt},
+        token_callers={name: _shared(settings, name) for name in settings.teams} if settings.jwt else {},
+    )
 
 
 def _upstream(name: str, written: UpstreamSettings, proxies: EnvironmentProxies) -> Upstream:
@@ -205,11 +213,34 @@ def _pico_dollars(written: PriceListSettings) -> dict[str, int]:
     }
 
 
+def _issuer(written: JwtSettings, proxies: EnvironmentProxies) -> TokenIssuer:
+    return TokenIssuer(
+        issuer=written.issuer,
+        audiences=frozenset(written.audience),
+        jwks=written.jwks,
+        algorithms=frozenset(written.algorithms),
+        claims=TokenClaims(
+            user=written.user, groups=written.groups, team=written.team or "", models=written.models or ""
+        ),
+        teams=tuple(written.teams.items()),
+        default_team=written.default_team or "",
+        proxy=None if written.jwks.startswith("/") else proxies.proxy_for(read_base_url(written.jwks)),
+    )
+
+
 def _callers(settings: Settings, team: str) -> Iterator[tuple[str, Caller]]:
     """The team's keys that can be used, by their SHA-256."""
+    shared = _shared(settings, team)
+    for key in settings.teams[team].keys:
+        if key.digest:
+            yield key.digest, _caller(shared, key, settings.timezone)
+
+
+def _shared(settings: Settings, team: str) -> Caller:
+    """What all callers of a team have in common."""
     written = settings.teams[team]
     everybodys = _limits(settings.limits, _Subject(Scope.ORGANISATION))
-    shared = Caller(
+    return Caller(
         key_id="",
         key_name="",
         team=team,
@@ -217,10 +248,12 @@ def _callers(settings: Settings, team: str) -> Iterator[tuple[str, Caller]]:
         limits=(*everybodys, *_limits(written.limits, _Subject(Scope.TEAM, team, team))),
         user_limits=_limits(written.user_limits, _Subject(Scope.USER, "", team)),
         cost_center=written.cost_center,
+        end_user=EndUserRule(
+            header=(written.end_user.header or "").lower(),
+            required=written.end_user.required,
+            most=written.end_user.most,
+        ),
     )
-    for key in written.keys:
-        if key.digest:
-            yield key.digest, _caller(shared, key, settings.timezone)
 
 
 def _caller(shared: Caller, key: KeySettings, timezone: ZoneInfo) -> Caller:

@@ -18,7 +18,9 @@ from math import inf
 
 import msgspec
 
+from gateway.core.end_users import EndUserRule
 from gateway.core.endpoints import ENDPOINT_NAMES
+from gateway.core.issuers import TokenIssuer
 from gateway.core.limit_status import LimitHeader, header_of
 from gateway.core.limits import Limit, Meter
 from gateway.core.pricing import CeilingRates, Price, ceiling, rates_at
@@ -183,6 +185,8 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     disabled: bool = False
     cost_center: str = ""
     """Its team's."""
+    end_user: EndUserRule = EndUserRule()
+    """Its team's."""
 
     def may_use(self, model: str) -> bool:
         return all(matches(model, patterns) for patterns in self.models)
@@ -307,6 +311,10 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
 
     callers: dict[str, Caller]
     models: dict[str, Model]
+    issuers: dict[str, TokenIssuer] = {}
+    """The identity providers whose tokens are taken, by what tokens call them."""
+    token_callers: dict[str, Caller] = {}
+    """What a token's caller has of its team, by the team; empty where no tokens are taken."""
     _bindings: dict[tuple[str, str], Binding] = msgspec.field(default_factory=dict)
 
     def binding(self, caller: Caller, asked: str) -> Binding | None:

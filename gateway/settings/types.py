@@ -267,6 +267,14 @@ def _secret(given: Any) -> SecretStr:
     return SecretStr(_match("[!-~]*", given, "must be printable ASCII without spaces")[0])
 
 
+def _audiences(given: Any) -> tuple[str, ...]:
+    allowed = "must be the name of this gateway at the identity provider: text, or a list of some"
+    listed = (given,) if isinstance(given, str) else given
+    if not isinstance(listed, list | tuple) or not listed:
+        raise ValueError(allowed)
+    return tuple(_match("[!-~]{1,512}", each, allowed)[0] for each in listed)
+
+
 def _sha256(given: Any) -> str:
     allowed = 'must be the SHA-256 of a key: 64 hexadecimal digits (printf %s "$KEY" | sha256sum)'
     return _match("[0-9A-Fa-f]{64}", given, allowed)[0].lower()
@@ -310,6 +318,19 @@ EndpointPattern = Annotated[str, *_type(_endpoint_pattern, type="string")]
 BasePath = Annotated[str, *_text("(/[!-~]{1,255})?", "must be a path such as /v1 or /anthropic/v1, or empty")]
 CheckPath = Annotated[str, *_text("/[!-~]{0,255}", "must be a path such as /models")]
 HeaderName = Annotated[str, *_text("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", "must be the name of an HTTP header")]
+Issuer = Annotated[str, *_text("[!-~]{1,512}", "must be the issuer as tokens have it, such as https://idp.example/")]
+Audiences = Annotated[
+    tuple[str, ...],
+    *_type(_audiences, anyOf=[{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]),
+]
+ClaimName = Annotated[str, *_text("[!-~]{1,128}", "must be the name of a claim, such as email or realm_access.roles")]
+GroupName = Annotated[str, *_text(r"[^\x00-\x1f\x7f]{1,256}", "must be the name of a group as tokens have it")]
+JwksPlace = Annotated[
+    str,
+    *_text(
+        r"https?://[!-~]{1,1000}|/[^\x00-\x1f]{1,1000}", "must be an http:// or https:// URL, or the path of a file"
+    ),
+]
 IpNetwork = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, *_type(_network, type="string")]
 Origin = Annotated[
     str,

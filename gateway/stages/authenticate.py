@@ -13,9 +13,9 @@ KEY_HEADERS = frozenset(("x-api-key", "api-key", "x-goog-api-key"))
 """Where Anthropic's, Azure's and Google's clients send a key; OpenAI's send a bearer."""
 
 
-def authenticate(headers: Mapping[str, str], snapshot: ConfigSnapshot, clock: Clock, *, query_key: str = "") -> Caller:
-    """The caller whose key the headers carry, or the query. Raises KeyMissing, KeyUnknown, KeyExpired."""
-    caller = snapshot.callers.get(sha256(_key(headers, query_key).encode(errors="surrogateescape")).hexdigest())
+def authenticate(digest: str, snapshot: ConfigSnapshot, clock: Clock) -> Caller:
+    """The caller whose key has this SHA-256. Raises KeyUnknown, KeyExpired."""
+    caller = snapshot.callers.get(digest)
     if caller is None or caller.disabled:
         raise KeyUnknown(
             "This API key is not valid. Check it for typing errors, or ask your platform team for a new one."
@@ -25,9 +25,14 @@ def authenticate(headers: Mapping[str, str], snapshot: ConfigSnapshot, clock: Cl
     return caller
 
 
-def _key(headers: Mapping[str, str], query_key: str) -> str:
-    """The one key that the request carries, however often. Two that differ are refused: a proxy in front of the gateway
-    may look at the other one, and log or limit another caller."""
+def key_digest(key: str) -> str:
+    """The hexadecimal SHA-256 of a key or a token."""
+    return sha256(key.encode(errors="surrogateescape")).hexdigest()
+
+
+def sent_key(headers: Mapping[str, str], query_key: str = "") -> str:
+    """The one key or token that the request carries, however often. Two that differ are refused: a proxy in front of
+    the gateway may look at the other one, and log or limit another caller. Raises KeyMissing, KeyUnknown."""
     found = query_key
     for name, value in headers.items():
         kind = name.lower()

@@ -9,10 +9,15 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from gateway.core.errors import KeyExpired, KeyMissing, KeyUnknown
-from gateway.stages.authenticate import authenticate
+from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.stages import authenticate as stage
 from tests.unit.fakes import CALLER, KEY, NOW_MS, StandingClock, catalogue_of
 
 CATALOGUE = catalogue_of()
+
+
+def authenticate(headers: Mapping[str, str], snapshot: ConfigSnapshot, clock: StandingClock) -> Caller:
+    return stage.authenticate(stage.key_digest(stage.sent_key(headers)), snapshot, clock)
 
 
 @pytest.mark.parametrize(
