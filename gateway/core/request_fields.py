@@ -101,7 +101,7 @@ class _Sampled(Fields, kw_only=True):
         return self.n or 1
 
 
-class _ChatMessage(msgspec.Struct):
+class _ChatMessage(msgspec.Struct, gc=False):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 
@@ -196,7 +196,7 @@ class ResponseFields(Fields, kw_only=True):
         return self.user or self.safety_identifier or ""
 
 
-class _AnthropicMessage(msgspec.Struct):
+class _AnthropicMessage(msgspec.Struct, gc=False):
     role: Literal["user", "assistant", "system"]
 
 
