@@ -20,10 +20,11 @@ from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.identity.contract import CallerDirectory
 from gateway.runtime.start_queue import StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admit
-from gateway.stages.authenticate import authenticate
+from gateway.stages.authenticate import authenticate, key_digest, stored_caller
 from gateway.stages.forward import UpstreamServices, forward
 from gateway.stages.parse_request import parse_request
 from gateway.stages.read_body import read_body
@@ -43,6 +44,7 @@ class Services:
     """What the pipeline works with. A reload swaps `snapshot`; a request keeps the one it began with."""
 
     snapshot: ConfigSnapshot
+    directory: CallerDirectory
     store: Store
     upstream: UpstreamServices
     zone: tzinfo
@@ -105,13 +107,17 @@ class Pipeline:
             # In a task of the process, so that no second cancellation can lose a settlement.
             self._tasks.start("finish a request", self._finish(exchange))
 
-    def caller(self, request: IncomingRequest) -> Caller:
-        """The caller whose key the request carries. Raises KeyMissing, KeyUnknown, KeyExpired."""
-        return authenticate(request.headers, self.services.snapshot, self.services.clock)
+    async def caller(self, request: IncomingRequest) -> Caller:
+        """The caller whose key the request carries. Raises KeyMissing, KeyUnknown, KeyExpired, StoreUnavailable."""
+        digest = key_digest(request.headers)
+        caller = self.services.snapshot.callers.get(digest) or await stored_caller(digest, self.services.directory)
+        return authenticate(request, caller, self.services.clock)
 
     async def _answer(self, exchange: Exchange, writer: ResponseWriter) -> None:
         services, request, snapshot = self.services, exchange.request, self.services.snapshot
-        exchange.caller = caller = authenticate(request.headers, snapshot, services.clock)
+        digest = key_digest(request.headers)
+        known = snapshot.callers.get(digest) or await stored_caller(digest, services.directory)
+        exchange.caller = caller = authenticate(request, known, services.clock)
         if not self._starts.try_begin():
             await self._starts.wait(caller.team)
         body = await read_body(request, services.new_boundary)

@@ -22,6 +22,9 @@ from gateway.core.errors import GatewayError
 from gateway.core.health import Change
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import ConfigSnapshot
+from gateway.identity.administration import KeyAdministration
+from gateway.identity.contract import AuditEntry
+from gateway.identity.directory import KeyDirectory
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
 from gateway.runtime.loop_lag import watch_loop_lag
@@ -69,8 +72,11 @@ class Gateway:
         self._health_checks = HealthChecks(
             self._client, self._routing.health, clock, Random(), self._background_tasks()
         )
+        first = snapshot(settings, clock.now_ms() // 1000)
+        self._directory = KeyDirectory(self._store.keys, first, clock.now_ms, self._background_tasks())
         self.services = Services(
-            snapshot=snapshot(settings, clock.now_ms() // 1000),
+            snapshot=first,
+            directory=self._directory,
             store=self.store,
             upstream=UpstreamServices(self._client, self._routing, clock),
             zone=settings.timezone,
@@ -85,17 +91,11 @@ class Gateway:
         self._metrics.keep(self.services.snapshot, settings.teams)
         self._metrics.config_loaded(settings.file_hash, clock.now_ms() / 1000)
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
-        self._data = PublicRoutes(
-            self._pipeline, settings.max_body, BodyMemory(settings.max_body_memory), CorsPolicy(settings.cors.origins)
-        )
-        self._api = AdminApi(self.services, settings.admin.secret, self._note_admin_refusal)
-        self.admin = AdminHandlers(
-            self._exposition,
-            self._liveness_problems,
-            self._readiness_problems,
-            self._api.answer,
-            self._api.refuse_stranger,
-        )
+        self._data = self._public_routes(settings)
+        self.keys = KeyAdministration(self._store.keys, self._in_force, settings.timezone, self._note_change)
+        self._api = AdminApi(self.services, settings.admin.secret, self._note_admin_refusal, self.keys)
+        probes = (self._exposition, self._liveness_problems, self._readiness_problems)
+        self.admin = AdminHandlers(*probes, self._api.answer, self._api.refuse_stranger)
         self._draining = False
         self._listeners: list[tuple[asyncio.Server, Listener]] = []
 
@@ -116,7 +116,9 @@ class Gateway:
         """Serve requests that begin from now on under this configuration. Gives the one before."""
         before, self.services.snapshot = self.services.snapshot, loaded.snapshot
         self.services.keepalive_s = loaded.settings.keepalive.total_seconds()
+        self._directory.keep(loaded.snapshot)
         self._data.cors = CorsPolicy(loaded.settings.cors.origins)
+        self._data.trusted_proxies = loaded.settings.trusted_proxies
         self._metrics.keep(loaded.snapshot, loaded.teams)
         self._metrics.config_loaded(loaded.settings.file_hash, self.services.clock.now_ms() / 1000)
         self._routing.keep(loaded.snapshot.models.values())
@@ -154,6 +156,7 @@ class Gateway:
         await self.tasks.close()
         await self._health_checks.close()
         await self._client.close()
+        await self._directory.close()
         await self._store.close()
         self._log.report_left_out()
 
@@ -161,6 +164,10 @@ class Gateway:
         """For whoever sums those of several processes."""
         self._observe()
         return self._metrics.packed()
+
+    def _public_routes(self, settings: Settings) -> PublicRoutes:
+        memory, cors = BodyMemory(settings.max_body_memory), CorsPolicy(settings.cors.origins)
+        return PublicRoutes(self._pipeline, settings.max_body, memory, cors, settings.trusted_proxies)
 
     def _client_limits(self) -> ClientLimits:
         """What the settings allow, or what the process has file descriptors for."""
@@ -171,6 +178,7 @@ class Gateway:
 
     def _start_tasks(self) -> None:
         self._store.start()
+        self._directory.start()
         self._follow_upstreams()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
@@ -190,6 +198,13 @@ class Gateway:
     def _note_admin_refusal(self, request: AdminRequest, error: GatewayError) -> None:
         self._metrics.admin_refused.add((error.code,))
         self._log.admin_refused(request.client_ip, request.method, request.path, error.status, error.code)
+
+    def _in_force(self) -> ConfigSnapshot:
+        return self.services.snapshot
+
+    def _note_change(self, entry: AuditEntry) -> None:
+        fields = {"actor": entry.actor, "action": entry.action, "subject": entry.subject}
+        self._log.info("audit", **fields, before=entry.before, after=entry.after)
 
     async def _report_left_out(self) -> None:
         while True:

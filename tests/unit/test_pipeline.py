@@ -45,6 +45,7 @@ from tests.unit.fakes import (
     ScriptedAnswer,
     ScriptedWire,
     StandingClock,
+    StoredCallers,
     arrival_of,
     body_of,
     catalogue_of,
@@ -73,6 +74,7 @@ class Whole:
             tasks=BackgroundTasks(lambda what, error: self.complaints.append((what, error))),
             services=Services(
                 snapshot=catalogue_of(model, Model("empty", ())),
+                directory=StoredCallers(),
                 store=self.store,
                 upstream=way_over(self.wire),
                 zone=ZoneInfo("UTC"),
