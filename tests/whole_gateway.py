@@ -79,7 +79,10 @@ class LiveStream:
         return await asyncio.wait_for(self._answer.content.readuntil(b"\n"), PATIENCE_S)
 
     async def rest(self) -> Reply:
-        return await asyncio.wait_for(_reply(self._answer), PATIENCE_S)
+        try:
+            return await asyncio.wait_for(_reply(self._answer), PATIENCE_S)
+        finally:
+            self._answer.close()  # One that broke is not given back by itself.
 
     def leave(self) -> None:
         """Close the connection in the middle of the answer."""

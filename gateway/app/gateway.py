@@ -7,7 +7,7 @@ then the streams, and ends with nothing unsettled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from importlib.metadata import version
 from random import Random
@@ -16,8 +16,10 @@ from secrets import token_hex
 from gateway.app.snapshot_builder import snapshot
 from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.app.store_lifecycle import StoreLifecycle
+from gateway.app.token_lifecycle import TokenLifecycle
 from gateway.core.address import Address
 from gateway.core.clock import Clock
+from gateway.core.end_users import EndUserCounts
 from gateway.core.errors import GatewayError
 from gateway.core.health import Change
 from gateway.core.routing import RoutingState
@@ -27,6 +29,7 @@ from gateway.identity.contract import AuditEntry
 from gateway.identity.directory import KeyDirectory
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
+from gateway.runtime.listening import listen
 from gateway.runtime.loop_lag import watch_loop_lag
 from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
@@ -40,6 +43,7 @@ from gateway.upstream.health_checks import HealthCheck, HealthChecks
 from gateway.web.admin_api import AdminApi
 from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminRoutes
 from gateway.web.body_memory import BodyMemory
+from gateway.web.client_address import ClientAddresses
 from gateway.web.cors import CorsPolicy
 from gateway.web.http_connection import ADMIN_CLIENTS, ClientLimits, Handler, Listener
 from gateway.web.public_routes import PublicRoutes
@@ -87,11 +91,14 @@ class Gateway:
             new_boundary=token_hex,
             estimates=self._store.estimates,
             keepalive_s=settings.keepalive.total_seconds(),
+            end_users=EndUserCounts(),
         )
-        self._metrics.keep(self.services.snapshot, settings.teams)
-        self._metrics.config_loaded(settings.file_hash, clock.now_ms() / 1000)
+        self._tokens = TokenLifecycle(self.services, self._client, clock, log, self._background_tasks)
+        self._note_configuration(settings, settings.teams)
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
-        self._data = self._public_routes(settings)
+        memory = BodyMemory(settings.max_body_memory)
+        self._data = PublicRoutes(self._pipeline, settings.max_body, memory, CorsPolicy())
+        self._follow_clients(settings)
         self.keys = KeyAdministration(self._store.keys, self._in_force, settings.timezone, self._note_change)
         self._api = AdminApi(self.services, settings.admin.secret, self._note_admin_refusal, self.keys)
         probes = (self._exposition, self._liveness_problems, self._readiness_problems)
@@ -101,14 +108,14 @@ class Gateway:
 
     async def start(self) -> tuple[Address, Address]:
         """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError."""
-        self._start_tasks()
+        await self._start_tasks()
         data = await self._listen(self._data.handle, self._client_limits(), self._settings.listen)
         admin = await self._listen(AdminRoutes(self.admin).handle, ADMIN_CLIENTS, self._settings.admin.listen)
         return data, admin
 
     async def start_on_shared_port(self, port: int) -> Address:
         """Listen for clients as one of several processes; operators ask the supervisor. Raises OSError."""
-        self._start_tasks()
+        await self._start_tasks()
         address = Address(self._settings.listen.host, port)
         return await self._listen(self._data.handle, self._client_limits(), address, shared=True)
 
@@ -117,12 +124,11 @@ class Gateway:
         before, self.services.snapshot = self.services.snapshot, loaded.snapshot
         self.services.keepalive_s = loaded.settings.keepalive.total_seconds()
         self._directory.keep(loaded.snapshot)
-        self._data.cors = CorsPolicy(loaded.settings.cors.origins)
-        self._data.trusted_proxies = loaded.settings.trusted_proxies
-        self._metrics.keep(loaded.snapshot, loaded.teams)
-        self._metrics.config_loaded(loaded.settings.file_hash, self.services.clock.now_ms() / 1000)
+        self._follow_clients(loaded.settings)
+        self._note_configuration(loaded.settings, loaded.teams)
         self._routing.keep(loaded.snapshot.models.values())
         self._follow_upstreams()
+        self.tasks.start("follow identity providers", self._tokens.follow())
         return before
 
     def on_reload(self, reload: Callable[[str], Awaitable[list[str]]]) -> None:
@@ -154,6 +160,7 @@ class Gateway:
         await self._pipeline.wait_settled()
         # A reload that ended later would start health checks again.
         await self.tasks.close()
+        await self._tokens.close()
         await self._health_checks.close()
         await self._client.close()
         await self._directory.close()
@@ -165,10 +172,6 @@ class Gateway:
         self._observe()
         return self._metrics.packed()
 
-    def _public_routes(self, settings: Settings) -> PublicRoutes:
-        memory, cors = BodyMemory(settings.max_body_memory), CorsPolicy(settings.cors.origins)
-        return PublicRoutes(self._pipeline, settings.max_body, memory, cors, settings.trusted_proxies)
-
     def _client_limits(self) -> ClientLimits:
         """What the settings allow, or what the process has file descriptors for."""
         most, possible = self._settings.max_clients, max_connections_of_clients()
@@ -176,10 +179,11 @@ class Gateway:
             self._log.warning("max_clients lowered", wanted=most, connections=possible, why="file descriptors")
         return ClientLimits(min(most, possible))
 
-    def _start_tasks(self) -> None:
+    async def _start_tasks(self) -> None:
         self._store.start()
         self._directory.start()
         self._follow_upstreams()
+        await self._tokens.follow()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
@@ -187,9 +191,20 @@ class Gateway:
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
 
+    def _note_configuration(self, settings: Settings, teams: Iterable[str]) -> None:
+        """For the metrics: what is in force."""
+        self._metrics.keep(self.services.snapshot, teams)
+        self._metrics.config_loaded(settings.file_hash, self.services.clock.now_ms() / 1000)
+
+    def _follow_clients(self, settings: Settings) -> None:
+        """Which web pages may call, and which proxies say who does."""
+        self._data.cors = CorsPolicy(settings.cors.origins)
+        self._data.addresses = ClientAddresses(settings.trusted_proxies)
+
     def _follow_upstreams(self) -> None:
         """Share and check the upstreams of the snapshot in force."""
-        self._client.keep(self.services.snapshot.models.values())
+        serving = self.services.snapshot
+        self._client.keep(serving.models.values(), teams=len(serving.teams))
         asked = [upstream for upstream in self.services.snapshot.upstreams() if upstream.check_path]
         self._health_checks.keep(
             HealthCheck(upstream, upstream.check_path, upstream.check_every_s) for upstream in asked
@@ -228,8 +243,7 @@ class Gateway:
         self, handler: Handler, limits: ClientLimits, address: Address, *, shared: bool = False
     ) -> Address:
         listener = Listener(handler, self.services.new_id, limits)
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(listener, address.host, address.port, reuse_port=shared, backlog=_BACKLOG)
+        server = await listen(listener, address, shared=shared, backlog=_BACKLOG)
         self._listeners.append((server, listener))
         return Address(address.host, server.sockets[0].getsockname()[1])
 

@@ -12,8 +12,11 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gateway.core.end_users import EndUserRule
+from gateway.core.endpoints import ENDPOINT_NAMES, ENDPOINTS
 from gateway.core.header_rules import is_credential
 from gateway.core.http_syntax import read_base_url
+from gateway.core.issuers import TokenClaims, TokenIssuer
 from gateway.core.limits import Limit, Scope
 from gateway.core.pricing import Price, PriceTerms
 from gateway.core.proxies import EnvironmentProxies, Proxy, read_proxy
@@ -28,9 +31,11 @@ from gateway.core.snapshot import (
     Timeouts,
     Upstream,
     UpstreamTls,
+    matches,
 )
 from gateway.identity.contract import KEY_ID_DIGITS
 from gateway.settings.models import (
+    JwtSettings,
     KeySettings,
     Limits,
     LimitSettings,
@@ -49,6 +54,10 @@ _MILLION_PARTS = 1_000_000
 
 _UNIT_PARTS = dict.fromkeys(("request", "image", "search", "second"), 10**12)
 """USD per unit, times this, is pico-dollars."""
+
+
+_VERTEX_OPENAI, _VERTEX_GEMINI = "/endpoints/openapi", "/publishers/google"
+"""Of Vertex AI: where the paths of OpenAI's API end within a project, and where those of Gemini's do."""
 
 
 class _Subject(NamedTuple):
@@ -70,16 +79,26 @@ def snapshot(settings: Settings, loaded_at: int = 0) -> ConfigSnapshot:
     callers: dict[str, Caller] = {}
     for team in teams.values():
         callers.update(_callers(settings, team))
-    return ConfigSnapshot(callers=callers, models=models, teams=teams)
+    return ConfigSnapshot(
+        callers=callers,
+        models=models,
+        teams=teams,
+        issuers={written.issuer: _issuer(written, settings.proxies) for written in settings.jwt},
+    )
 
 
 def _upstream(name: str, written: UpstreamSettings, proxies: EnvironmentProxies) -> Upstream:
     credential = () if written.credential is None else (written.credential,)
+    headers = tuple((header.lower(), value) for header, value in written.headers.items())
+    gemini = written.gemini_credential
     proxy = _proxy(written, proxies)
     return Upstream(
         name=name,
         base_url=written.base_url,
-        headers=(*credential, *((header.lower(), value) for header, value in written.headers.items())),
+        headers=(*credential, *headers),
+        gemini_headers=None if gemini is None else (gemini, *headers),
+        endpoints=_endpoints(written),
+        base_paths=tuple(_base_paths(written)),
         timeouts=_timeouts(written.timeouts),
         max_connections=written.max_connections,
         stream_options=written.stream_options,
@@ -93,6 +112,32 @@ def _upstream(name: str, written: UpstreamSettings, proxies: EnvironmentProxies)
         tls=None if written.tls is None else _tls(written.tls),
         redactor=Redactor.of(_secrets(written, proxy)),
     )
+
+
+def _endpoints(written: UpstreamSettings) -> frozenset[str] | None:
+    if written.endpoints is None:
+        return None
+    return frozenset(name for name in ENDPOINT_NAMES if matches(name, written.endpoints))
+
+
+def _base_paths(written: UpstreamSettings) -> Iterator[tuple[str, str]]:
+    """Of the endpoints that have another base path than that of the base URL. Where that ends in a version, an API of
+    another version is beside it: /v1beta/models/… and /v2/rerank beside /v1/chat/completions."""
+    usual = urlsplit(written.base_url).path.rstrip("/")
+    for endpoint in ENDPOINTS.values():
+        named = next((path for pattern, path in written.base_paths.items() if matches(endpoint.name, (pattern,))), None)
+        base = _base_of_version(usual, endpoint.version) if named is None else named.rstrip("/")
+        if base != usual:
+            yield endpoint.name, base
+
+
+def _base_of_version(usual: str, version: str) -> str:
+    if version == "/v1":
+        return usual
+    for ending, beside in ((_VERTEX_OPENAI, _VERTEX_GEMINI), (f"{version}/openai", version), (version, version)):
+        if usual.endswith(ending):
+            return usual.removesuffix(ending) + beside
+    return usual.removesuffix("/v1") + version
 
 
 def _secrets(written: UpstreamSettings, proxy: Proxy | None) -> Iterator[str]:
@@ -162,11 +207,11 @@ def price_of(written: PriceSettings | None) -> Price | None:
     """The price as requests are charged by it, in pico-dollars."""
     if written is None:
         return None
-    tiers = {name: _terms(tier) for name, tier in written.tiers.items()}
-    return Price.of(msgspec.structs.replace(_terms(written), tiers=tiers))
+    tiers = {name: _price_terms(tier) for name, tier in written.tiers.items()}
+    return Price.of(msgspec.structs.replace(_price_terms(written), tiers=tiers))
 
 
-def _terms(written: TierPriceSettings) -> PriceTerms:
+def _price_terms(written: TierPriceSettings) -> PriceTerms:
     return PriceTerms(_pico_dollars(written), {step.tokens: _pico_dollars(step) for step in written.above})
 
 
@@ -176,6 +221,21 @@ def _pico_dollars(written: PriceListSettings) -> dict[str, int]:
         "character" if name == "million_characters" else name: int(usd * _UNIT_PARTS.get(name, _MILLION_PARTS))
         for name, usd in written.prices.items()
     }
+
+
+def _issuer(written: JwtSettings, proxies: EnvironmentProxies) -> TokenIssuer:
+    return TokenIssuer(
+        issuer=written.issuer,
+        audiences=frozenset(written.audience),
+        jwks=written.jwks,
+        algorithms=frozenset(written.algorithms),
+        claims=TokenClaims(
+            user=written.user, groups=written.groups, team=written.team or "", models=written.models or ""
+        ),
+        teams=tuple(written.teams.items()),
+        default_team=written.default_team or "",
+        proxy=None if written.jwks.startswith("/") else proxies.proxy_for(read_base_url(written.jwks)),
+    )
 
 
 def _team(settings: Settings, name: str) -> TeamTerms:
@@ -189,6 +249,11 @@ def _team(settings: Settings, name: str) -> TeamTerms:
         limits=(*everybodys, *_limits(written.limits, _Subject(Scope.TEAM, name, name))),
         user_limits=_limits(written.user_limits, _Subject(Scope.USER, "", name)),
         cost_center=written.cost_center,
+        end_user=EndUserRule(
+            header=(written.end_user.header or "").lower(),
+            required=written.end_user.required,
+            most=written.end_user.most,
+        ),
     )
     return TeamTerms(caller, _limits(written.key_limits, _Subject(Scope.KEY, "", name)))
 

@@ -16,6 +16,7 @@ from gateway.app.admin_aggregator import AdminAggregator, WorkerEvents
 from gateway.core.address import Address
 from gateway.runtime.control_channel import Order
 from gateway.runtime.core_dumps import disable_core_dumps
+from gateway.runtime.listening import listen
 from gateway.runtime.shutdown import Shutdown
 from gateway.runtime.system_clock import id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
@@ -49,7 +50,7 @@ async def _supervise(config: SupervisorConfig, command: Sequence[str], log: Log)
     pool = WorkerPool(PoolConfig(command, config.workers, data.port), events, tasks, log.defect)
     aggregator = AdminAggregator(pool, config.workers, events, log)
     listener = Listener(AdminRoutes(aggregator.handlers).handle, id_maker(), ADMIN_CLIENTS)
-    server = await asyncio.get_running_loop().create_server(listener, *config.admin)
+    server = await listen(listener, config.admin)
     shutdown = Shutdown()
 
     def log_signal(name: str, effect: str) -> None:
@@ -80,12 +81,11 @@ async def _supervise(config: SupervisorConfig, command: Sequence[str], log: Log)
 
 async def _reserve(address: Address) -> asyncio.Server:
     """Sockets that have the port and take no connection; workers share it (SO_REUSEPORT). Raises OSError."""
-    loop = asyncio.get_running_loop()
     # One that does not share comes first: another gateway that has the port is noticed, not joined.
-    alone = await loop.create_server(asyncio.Protocol, *address)
+    alone = await listen(asyncio.Protocol, address)
     port = alone.sockets[0].getsockname()[1]
     alone.close()
-    return await loop.create_server(asyncio.Protocol, address.host, port, reuse_port=True, start_serving=False)
+    return await listen(asyncio.Protocol, Address(address.host, port), shared=True, start_serving=False)
 
 
 def _address(address: Address, server: asyncio.Server) -> Address:

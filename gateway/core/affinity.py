@@ -8,12 +8,13 @@ only its own keys. Bounded load: a target that has more in flight than its share
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from hashlib import blake2b
 
 import msgspec
 
+from gateway.core.header_rules import SESSION_HEADERS, first_of
 from gateway.core.health import Candidate
 from gateway.core.request import ParsedRequest
 from gateway.core.snapshot import Target
@@ -29,11 +30,18 @@ class Affinity(StrEnum):
     NONE = "none"
     USER = "user"
     PREFIX = "prefix"
+    SESSION = "session"
 
 
-def key_of(parsed: ParsedRequest) -> bytes:
+_CACHE_KEYS = ("prompt_cache_key", "session_id")
+"""Members of a body that name what shares a prompt's cache: OpenAI's, OpenRouter's."""
+
+
+def key_of(parsed: ParsedRequest, headers: Mapping[str, str]) -> bytes:
     """What requests that belong together share; empty where nothing binds it to a target."""
     match parsed.model.affinity:
+        case Affinity.SESSION:
+            return _session(parsed, headers) or _prefix(parsed)
         case Affinity.USER:
             return parsed.user.encode("utf-8", "surrogatepass")
         case Affinity.PREFIX:
@@ -63,6 +71,19 @@ def _distance(key: bytes, target: Target) -> float:
     name = f"{target.upstream.name}\n{target.model}".encode()
     drawn = int.from_bytes(blake2b(key, digest_size=8, key=blake2b(name, digest_size=32).digest()).digest())
     return -math.log((drawn + 1) / (2**64 + 1)) / target.weight
+
+
+def _session(parsed: ParsedRequest, headers: Mapping[str, str]) -> bytes:
+    """The conversation that the client names, in a header or else in the body. Two callers may use the same name, which
+    only shares a target."""
+    named = first_of(SESSION_HEADERS, headers)
+    if named:
+        return named.encode("utf-8", "surrogateescape")[:KEY_BYTES]
+    for name in _CACHE_KEYS:
+        value = parsed.members.value(name)
+        if value is not None and value != b"null":
+            return value[:KEY_BYTES]
+    return b""
 
 
 def _prefix(parsed: ParsedRequest) -> bytes:

@@ -82,6 +82,10 @@ class Circuit:
     """One model of one upstream. `begin` gives each attempt a turn; what one of an earlier turn says is out of date."""
 
     def __init__(self) -> None:
+        self.is_closed = True
+        """Whether it has not opened, or a request has succeeded since its recovery was over. Then nothing that succeeds
+        changes it: nearly every request asks this alone."""
+
         self.opening: Opening | None = None
         """When it opened last."""
 
@@ -119,9 +123,9 @@ class Circuit:
 
     def share(self, now: float, caller: Caller = ANYONE) -> float:
         """The part of the caller's usual requests that it may get: 0 none, 1 all."""
-        if self.is_cooling_down(now, caller):
+        if self._cooling and self.is_cooling_down(now, caller):
             return 0.0
-        if not self._binds(caller):
+        if self.is_closed or not self._binds(caller):
             return 1.0
         match self.state(now):
             case CircuitState.OPEN:
@@ -153,19 +157,22 @@ class Circuit:
 
     def begin(self, now: float, caller: Caller = ANYONE) -> int:
         """An attempt begins; returns its turn."""
-        if self._binds(caller):
+        if not self.is_closed and self._binds(caller):
             self._is_probed = self.state(now) in {CircuitState.OPEN, CircuitState.HALF_OPEN}
         return self._turn
 
     def answered(self, turn: int, now: float, caller: Caller = ANYONE) -> None:
         """The first byte of an answer came that is no failure."""
-        if turn == self._turn and self._is_probed and self._binds(caller):
+        if self._is_probed and turn == self._turn and self._binds(caller):
             self.recover(now)
 
     def succeeded(self, turn: int, now: float, caller: Caller = ANYONE) -> None:
         if turn != self._turn:
             return
-        self.answered(turn, now, caller)
+        if not self.is_closed:
+            self.answered(turn, now, caller)
+            if self.state(now) is CircuitState.CLOSED:
+                self.is_closed, self._state = True, CircuitState.CLOSED
         self._row.clear()
         self._window.add(now, caller.key_id, failed=False)
 
@@ -204,6 +211,7 @@ class Circuit:
 
     def recover(self, now: float) -> None:
         """It is healthy again: its share grows from here."""
+        self.is_closed = False
         self._state = CircuitState.RECOVERING
         self._recovered_at = now + RECOVERY_S
         self._row.clear()
@@ -212,7 +220,7 @@ class Circuit:
         self._is_probed = False
 
     def _binds(self, caller: Caller) -> bool:
-        return self._state is CircuitState.CLOSED or self._key in (EVERYONE, caller.key_id)
+        return self.is_closed or self._key in (EVERYONE, caller.key_id)
 
     def _failing(self, now: float) -> str | None:
         """The key for which enough has failed, EVERYONE, or None where it is not enough for either."""
@@ -231,6 +239,7 @@ class Circuit:
         last = [each for each in self._last if key in (EVERYONE, each.key)]
         reasons = Counter(each.reason for each in last if each.reason and each.at > now - WINDOW_S)
         self.opening = Opening(now, dict(reasons.most_common()), key)
+        self.is_closed = False
         self._state = CircuitState.OPEN
         self._key = key
         self._rested_at = now + min(LONGEST_REST_S, FIRST_REST_S * 2 ** min(self._rests, 8))

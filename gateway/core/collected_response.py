@@ -17,16 +17,9 @@ from gateway.core.response import UpstreamResponse
 
 
 class CollectedResponse(UpstreamResponse):
-    """Gives what was collected first, then what the upstream still sends. `on_change` is called once the kind is known,
-    and once more than `max_bytes` have come."""
+    """Gives what was collected first, then what the upstream still sends."""
 
-    def __init__(
-        self,
-        response: UpstreamResponse,
-        max_bytes: int,
-        on_change: Callable[[], None],
-        redactor: Redactor | None = None,
-    ) -> None:
+    def __init__(self, response: UpstreamResponse, max_bytes: int, redactor: Redactor | None = None) -> None:
         self.status = response.status
         self.headers = response.headers
         self._redactor = redactor
@@ -51,7 +44,6 @@ class CollectedResponse(UpstreamResponse):
 
         self._response = response
         self._max_bytes = max_bytes
-        self._on_change = on_change
         self._pieces: list[bytes] = []
         self._size = 0
         self._into: Callable[[bytes], None] = self._take
@@ -97,6 +89,26 @@ class CollectedResponse(UpstreamResponse):
         if self._stream_redactor is not None and (rest := self._stream_redactor.rest()):
             self._into(rest)
 
+    async def woken(self) -> None:
+        await self._response.woken()
+
+    def wake(self) -> None:
+        self._response.wake()
+
+    async def known(self) -> None:
+        """Wait until `kind` is known, or the answer is over. Raises what `finished` raises, while it is not known."""
+        while self.kind is None and not self.is_over:
+            await self._response.woken()
+        if self.kind is None:
+            await self.finished()
+
+    async def collected(self) -> None:
+        """Wait until all of it has come, or more than `max_bytes`. Raises what `finished` raises."""
+        while not self.is_over and not self.is_too_long:
+            await self._response.woken()
+        if self.is_over:
+            await self.finished()
+
     def redact_body(self) -> None:
         """Look at `body` as a whole, now that no more of it is waited for: for what no single piece shows."""
         if self._redactor is not None:
@@ -125,7 +137,7 @@ class CollectedResponse(UpstreamResponse):
         if self.kind is None:
             self.kind = kind_of(self.body)
             if self.kind is not None:
-                self._on_change()
-        if self.is_too_long:
+                self._response.wake()
+        if self._size > self._max_bytes:
             self._response.pause()
-            self._on_change()
+            self._response.wake()

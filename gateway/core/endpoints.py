@@ -6,12 +6,15 @@ there is a row.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
 from gateway.core import request_fields, usage_tables
+from gateway.core.json_spans import NamesRead
 from gateway.core.request_fields import Fields
-from gateway.core.usage_tables import UsageTable
+from gateway.core.usage_tables import Path, UsageTable
 
 
 class Dialect(StrEnum):
@@ -23,6 +26,10 @@ class Dialect(StrEnum):
     GEMINI = "gemini"
 
 
+GEMINI_PREFIX = "models/"
+"""What Gemini's API writes before a model's name, where a body has it."""
+
+
 class StreamFormat(StrEnum):
     """Whose events a stream of generated text consists of."""
 
@@ -30,6 +37,7 @@ class StreamFormat(StrEnum):
     COMPLETIONS = "completions"
     RESPONSES = "responses"
     MESSAGES = "messages"
+    GEMINI = "gemini"
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -37,12 +45,16 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     name: str
     path: str
+    """Of Gemini's API it has the parameter `{model}`, which names the model in place of the body."""
     fields: type[Fields] | None = None
     input_members: tuple[str, ...] = ()
     """Members of the body that are the model's input, the main one first."""
-    cap_members: tuple[str, ...] = ()
-    """Members that cap the output, the first of which is set where a request has none of them. An endpoint
-    without has no output to be reserved."""
+    cap_paths: tuple[Path, ...] = ()
+    """Members that cap the output, the first of which is set where a request has none of them."""
+    model_paths: tuple[Path, ...] = ()
+    """Members of a body whose path names the model, that name it once more."""
+    has_output: bool | None = None
+    """Whether answers have output that is reserved; None: where it can be capped."""
     least_output: int = 1
     """The smallest cap that the API takes (https://platform.openai.com/docs/api-reference/responses/create)."""
     estimated: bool = False
@@ -51,6 +63,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     """Where its answers report usage."""
     terminal_events: tuple[str, ...] = ()
     """The events, by type, that end a stream: what follows them is of no interest to a client. `[DONE]` ends any."""
+    terminal_member: Path = ()
+    """A member that only the last event has, where events have no type."""
     asks_with_stream_options: bool = False
     """Whether usage of a stream is asked for with `stream_options`, and merged for who did not ask."""
     dialect: Dialect = Dialect.OPENAI
@@ -59,12 +73,37 @@ class Endpoint(msgspec.Struct, frozen=True):
     takes_form: bool = False
     """Whether a request may be a form with files, which is relayed as it comes and never held whole."""
 
+    is_free: bool = False
+    """Whether it only counts: nothing is charged but the request."""
+    names_read: NamesRead = NamesRead(())
+    """Made of the fields."""
+
+    def __post_init__(self) -> None:
+        if self.has_output is None:
+            msgspec.structs.force_setattr(self, "has_output", bool(self.cap_paths))
+        if self.fields is not None:
+            names = [field.encode_name for field in msgspec.structs.fields(self.fields)]
+            read = NamesRead((*names, *self.input_members, *(path[0] for path in self.cap_paths)))
+            msgspec.structs.force_setattr(self, "names_read", read)
+
     @property
-    def upstream_path(self) -> str:
-        """The path under an upstream's base URL, which ends where ours has /v1."""
-        return self.path.removeprefix("/v1")
+    def names_model(self) -> bool:
+        """Whether its path names the model."""
+        return "{model}" in self.path
+
+    @property
+    def version(self) -> str:
+        """The first segment of its path."""
+        return "/" + self.path.split("/", 2)[1]
+
+    def upstream_path(self, model: str) -> str:
+        """The path at an upstream, below the version, for what the model is called there."""
+        path = self.path[len(self.version) :]
+        return path.replace("{model}", quote(model, safe="/")) if self.names_model else path
 
 
+_RESPONSES_INPUT = ("input", "instructions", "tools", "text")
+_MESSAGES_INPUT = ("messages", "system", "tools")
 _CHAT_INPUT = ("messages", "tools", "functions", "response_format")
 
 CHAT = Endpoint(
@@ -72,7 +111,7 @@ CHAT = Endpoint(
     path="/v1/chat/completions",
     fields=request_fields.ChatFields,
     input_members=_CHAT_INPUT,
-    cap_members=("max_completion_tokens", "max_tokens"),
+    cap_paths=(("max_completion_tokens",), ("max_tokens",)),
     estimated=True,
     asks_with_stream_options=True,
     stream_format=StreamFormat.CHAT,
@@ -82,7 +121,7 @@ COMPLETIONS = Endpoint(
     path="/v1/completions",
     fields=request_fields.CompletionFields,
     input_members=("prompt", "suffix"),
-    cap_members=("max_tokens",),
+    cap_paths=(("max_tokens",),),
     estimated=True,
     asks_with_stream_options=True,
     stream_format=StreamFormat.COMPLETIONS,
@@ -91,8 +130,8 @@ RESPONSES = Endpoint(
     name="responses",
     path="/v1/responses",
     fields=request_fields.ResponseFields,
-    input_members=("input", "instructions", "tools", "text"),
-    cap_members=("max_output_tokens",),
+    input_members=_RESPONSES_INPUT,
+    cap_paths=(("max_output_tokens",),),
     least_output=16,
     estimated=True,
     usage=usage_tables.RESPONSES_USAGE,
@@ -104,13 +143,40 @@ MESSAGES = Endpoint(
     name="messages",
     path="/v1/messages",
     fields=request_fields.MessageFields,
-    input_members=("messages", "system", "tools"),
-    cap_members=("max_tokens",),
+    input_members=_MESSAGES_INPUT,
+    cap_paths=(("max_tokens",),),
     estimated=True,
     usage=usage_tables.MESSAGES_USAGE,
     terminal_events=("message_stop",),
     dialect=Dialect.ANTHROPIC,
     stream_format=StreamFormat.MESSAGES,
+)
+INPUT_TOKENS = Endpoint(
+    name="responses.input_tokens",
+    path="/v1/responses/input_tokens",
+    fields=request_fields.CountedResponseFields,
+    input_members=_RESPONSES_INPUT,
+    usage=usage_tables.NO_USAGE,
+    is_free=True,
+)
+COMPACT = Endpoint(
+    name="responses.compact",
+    path="/v1/responses/compact",
+    fields=request_fields.CountedResponseFields,
+    input_members=_RESPONSES_INPUT,
+    has_output=True,
+    estimated=True,
+    usage=usage_tables.RESPONSES_USAGE,
+    stream_format=StreamFormat.RESPONSES,
+)
+COUNT_TOKENS = Endpoint(
+    name="messages.count_tokens",
+    path="/v1/messages/count_tokens",
+    fields=request_fields.CountedMessageFields,
+    input_members=_MESSAGES_INPUT,
+    usage=usage_tables.NO_USAGE,
+    dialect=Dialect.ANTHROPIC,
+    is_free=True,
 )
 EMBEDDINGS = Endpoint(
     name="embeddings",
@@ -132,6 +198,20 @@ RERANK = Endpoint(
     path="/v1/rerank",
     fields=request_fields.RerankFields,
     input_members=("query", "documents"),
+    usage=usage_tables.RERANK_USAGE,
+)
+RERANK_V2 = Endpoint(
+    name="rerank.v2",
+    path="/v2/rerank",
+    fields=request_fields.RerankFields,
+    input_members=("query", "documents"),
+    usage=usage_tables.RERANK_USAGE,
+)
+SCORE = Endpoint(
+    name="score",
+    path="/v1/score",
+    fields=request_fields.ScoreFields,
+    input_members=("text_1", "text_2", "data_1", "data_2", "queries", "items", "documents"),
     usage=usage_tables.RERANK_USAGE,
 )
 IMAGES = Endpoint(
@@ -164,8 +244,64 @@ TRANSLATIONS = _form("audio.translations", "/v1/audio/translations", usage_table
 IMAGE_EDITS = _form("images.edits", "/v1/images/edits", usage_tables.IMAGES_USAGE)
 IMAGE_VARIATIONS = _form("images.variations", "/v1/images/variations", usage_tables.IMAGES_USAGE)
 
+
+def _gemini(action: str, fields: type[Fields], *, usage: UsageTable, **more: Any) -> Endpoint:
+    """Gemini's API (https://ai.google.dev/api). Its servers read every name in camel case and in snake case
+    (https://protobuf.dev/programming-guides/json/)."""
+    return Endpoint(
+        name=f"gemini.{action}",
+        path=f"/v1beta/models/{{model}}:{action}",
+        fields=fields,
+        usage=usage,
+        dialect=Dialect.GEMINI,
+        **more,
+    )
+
+
+def _generating(action: str, fields: type[Fields]) -> Endpoint:
+    return _gemini(
+        action,
+        fields,
+        usage=usage_tables.GEMINI_USAGE,
+        input_members=("contents", "systemInstruction", "system_instruction", "tools"),
+        cap_paths=(("generationConfig", "maxOutputTokens"), *request_fields.OTHER_GEMINI_CAPS),
+        model_paths=(("model",),),
+        estimated=True,
+        terminal_member=("candidates", "*", "finishReason"),
+        stream_format=StreamFormat.GEMINI,
+    )
+
+
+GENERATE_CONTENT = _generating("generateContent", request_fields.GeminiFields)
+STREAM_GENERATE_CONTENT = _generating("streamGenerateContent", request_fields.GeminiStreamFields)
+GEMINI_COUNT_TOKENS = _gemini(
+    "countTokens",
+    request_fields.GeminiCountFields,
+    usage=usage_tables.NO_USAGE,
+    model_paths=(("model",), ("generateContentRequest", "model"), ("generate_content_request", "model")),
+    is_free=True,
+)
+EMBED_CONTENT = _gemini(
+    "embedContent",
+    request_fields.GeminiEmbeddingFields,
+    usage=usage_tables.GEMINI_EMBEDDINGS_USAGE,
+    input_members=("content",),
+    model_paths=(("model",),),
+    estimated=True,
+)
+BATCH_EMBED_CONTENTS = _gemini(
+    "batchEmbedContents",
+    request_fields.GeminiEmbeddingFields,
+    usage=usage_tables.GEMINI_EMBEDDINGS_USAGE,
+    input_members=("requests",),
+    model_paths=(("model",), ("requests", "*", "model")),
+    estimated=True,
+)
+
 MODELS = Endpoint(name="models", path="/v1/models")
 MODEL = Endpoint(name="models", path="/v1/models/{model}")
+GEMINI_MODELS = Endpoint(name="models", path="/v1beta/models", dialect=Dialect.GEMINI)
+GEMINI_MODEL = Endpoint(name="models", path="/v1beta/models/{model}", dialect=Dialect.GEMINI)
 LIMITS = Endpoint(name="limits", path="/v1/limits")
 ROOT = Endpoint(name="root", path="/")
 OPENAPI = Endpoint(name="openapi", path="/openapi.json")
@@ -174,7 +310,17 @@ OPENAPI = Endpoint(name="openapi", path="/openapi.json")
 UNKNOWN = Endpoint(name="", path="")
 """What the log shows for a request to no endpoint."""
 
-_JSON_ROWS = (CHAT, COMPLETIONS, RESPONSES, MESSAGES, EMBEDDINGS, MODERATIONS, RERANK, IMAGES, SPEECH)
+_TEXT_ROWS = (CHAT, COMPLETIONS, RESPONSES, INPUT_TOKENS, COMPACT, MESSAGES, COUNT_TOKENS)
+_OTHER_ROWS = (EMBEDDINGS, MODERATIONS, RERANK, RERANK_V2, SCORE, IMAGES, SPEECH)
 _FORM_ROWS = (TRANSCRIPTIONS, TRANSLATIONS, IMAGE_EDITS, IMAGE_VARIATIONS)
+_GEMINI_ROWS = (
+    GENERATE_CONTENT,
+    STREAM_GENERATE_CONTENT,
+    GEMINI_COUNT_TOKENS,
+    EMBED_CONTENT,
+    BATCH_EMBED_CONTENTS,
+)
 
-ENDPOINTS: dict[str, Endpoint] = {row.path: row for row in (*_JSON_ROWS, *_FORM_ROWS)}
+ENDPOINTS: dict[str, Endpoint] = {row.path: row for row in (*_TEXT_ROWS, *_OTHER_ROWS, *_FORM_ROWS, *_GEMINI_ROWS)}
+ENDPOINT_NAMES = tuple(row.name for row in ENDPOINTS.values())
+"""Of those that are forwarded."""

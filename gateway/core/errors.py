@@ -213,6 +213,13 @@ class UpstreamUnreachable(UpstreamError):
     code = "upstream_unreachable"
 
 
+class UpstreamBusy(UpstreamError):
+    """All connections that the caller's team may have there are in use: nothing was sent."""
+
+    status = 503
+    code = "no_upstream_available"
+
+
 class UpstreamBroke(UpstreamError):
     """Broke after the answer began; the client has a part of it."""
 
@@ -248,6 +255,13 @@ class NoTarget(UpstreamError):
 class StoreUnavailable(GatewayError):
     status = 503
     code = "store_unavailable"
+
+
+class IssuerUnavailable(GatewayError):
+    """No key of an identity provider was ever fetched, so that no token of it can be verified."""
+
+    status = 503
+    code = "issuer_unavailable"
 
 
 class ShuttingDown(GatewayError):

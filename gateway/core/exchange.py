@@ -75,6 +75,8 @@ class Exchange:
     id: str
     request: IncomingRequest
     caller: Caller | None = None
+    token_user: str = ""
+    """The end user that the caller's token proves."""
     parsed: ParsedRequest | None = None
     estimated_input: int = 0
     """Tokens, as estimated at admission."""
@@ -98,6 +100,9 @@ class Exchange:
     attempts: list[tuple[str, str]] = field(default_factory=list)
     """(upstream's name, outcome) of each try, in order."""
     _limit_headers: list[tuple[str, str]] | None = None
+
+    def note_attempt(self, upstream: str, outcome: str) -> None:
+        self.attempts.append((upstream, outcome))
 
     @property
     def quota_output_cap(self) -> int | None:

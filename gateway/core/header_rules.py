@@ -69,6 +69,15 @@ SESSION_HEADERS = (
 )
 """Where agents name the conversation that a request belongs to; the first that is there counts."""
 
+AGENT_HEADERS = ("x-claude-code-agent-id", "x-openai-subagent", "x-opencode-agent")
+"""Where agents say which of their helpers asks."""
+
+TURN_HEADERS = ("x-codex-turn-id", "x-opencode-request")
+"""Where agents name the turn of a conversation that a request belongs to."""
+
+TURN_METADATA_HEADER = "x-codex-turn-metadata"
+"""JSON, whose `turn_id` names the turn."""
+
 _CREDENTIAL_ENDINGS = ("authorization", "api-key", "-token", "-secret", "cookie")
 
 TO_UPSTREAM = HeaderRule(
@@ -92,6 +101,10 @@ TO_UPSTREAM = HeaderRule(
     kept_endings=_CREDENTIAL_ENDINGS,
 )
 
+REPEATED_PREFIXES = ("openai-", "anthropic-", "x-codex-")
+"""Of headers of an answer whose names begin so, every line reaches the client. Of any other, which has one value, the
+last."""
+
 TO_CLIENT = HeaderRule(
     names=frozenset(
         {
@@ -105,7 +118,7 @@ TO_CLIENT = HeaderRule(
             "request-id",
         }
     ),
-    prefixes=("openai-", "anthropic-", "x-codex-"),
+    prefixes=REPEATED_PREFIXES,
     # How far the limits of the operator's own account are used is not the caller's business.
     kept_prefixes=("anthropic-ratelimit-", "anthropic-priority-", "anthropic-fast-"),
     kept_endings=_CREDENTIAL_ENDINGS,

@@ -109,8 +109,9 @@ class Attempt:
 
     def answered(self, now: float) -> None:
         """The first byte of an answer came that is no failure: a probe has succeeded as soon as this."""
-        self._model.circuit.answered(self._turn, now, self._caller)
-        self._model.report(now)
+        if not self._model.circuit.is_closed:
+            self._model.circuit.answered(self._turn, now, self._caller)
+            self._model.report(now)
 
     def ended(self, outcome: Outcome, now: float, cool_down_s: float = 0.0, reason: str = "") -> None:
         """`cool_down_s` is for how long the upstream asked to be left alone, 0 if it did not; `reason` is one of a
@@ -120,6 +121,7 @@ class Attempt:
         self._has_ended = True
         self._model.upstream_health.in_flight -= 1
         circuit, caller, turn = self._model.circuit, self._caller, self._turn
+        was_closed = circuit.is_closed
         match outcome:
             case Outcome.SUCCEEDED:
                 circuit.succeeded(turn, now, caller)
@@ -133,7 +135,8 @@ class Attempt:
                 circuit.left(turn, caller)
         if cool_down_s > 0:
             circuit.cool_down(cool_down_s, now, caller)
-        self._model.report(now)
+        if not (was_closed and circuit.is_closed):
+            self._model.report(now)
 
 
 class Health:
@@ -169,9 +172,10 @@ class Health:
                 upstream_health, target.model, self._notice
             )
         upstream_health.in_flight += 1
-        attempt = Attempt(model_health, caller, model_health.circuit.begin(now, caller))
-        model_health.report(now)
-        return attempt
+        turn = model_health.circuit.begin(now, caller)
+        if not model_health.circuit.is_closed:
+            model_health.report(now)
+        return Attempt(model_health, caller, turn)
 
     def wait_s(self, targets: Iterable[Target], now: float, caller: Caller = ANYONE) -> float:
         """Seconds until the caller may ask the first of these, as far as that is known."""

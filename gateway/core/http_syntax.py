@@ -73,9 +73,18 @@ def operator_header_fault(name: str, value: str) -> str:
 
 def header_fault(name: str, value: str) -> str:
     """Why this could be read as anything but one header; empty: it cannot."""
-    if not _NAME.fullmatch(name):
+    if not is_header_name(name):
         return "is not a valid name of a header"
-    return "contains a line break or control character" if _CONTROL.search(value) else ""
+    return "contains a line break or control character" if has_control(value) else ""
+
+
+def is_header_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+def has_control(value: str) -> bool:
+    """Whether this can be no header's value. Tabs can be in one."""
+    return _CONTROL.search(value) is not None
 
 
 def is_request_line(method: str, target: str) -> bool:

@@ -12,11 +12,14 @@ they cut a prompt within an emoji. It is read as U+FFFD, whose escape is as long
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
 from gateway.core.errors import BodyUnreadable, FieldInvalid
+
+Path = tuple[str, ...]
+"""Names from member to member."""
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _OPENING = re.compile(rb"[ \t\r\n]*\{")
@@ -51,6 +54,39 @@ class JsonSpans(msgspec.Struct, frozen=True):
         span = self.spans.get(name)
         return self.body[span[0] : span[1]] if span else None
 
+    def value_at(self, path: Path) -> bytes | None:
+        """The value at a path of members; None where there is none. Raises BodyUnreadable for a member that should
+        have more of them and is no object."""
+        value = self.value(path[0])
+        for name in path[1:]:
+            if value is None or value == b"null":
+                return None
+            value = read_json_spans(value).value(name)
+        return value
+
+    def has_at(self, path: Path) -> bool:
+        """Whether a member is at the path; `*` is any element of an array."""
+        value = self.value(path[0])
+        if value is None or len(path) == 1:
+            return value is not None
+        if path[1] == "*":
+            return any(each.has_at(path[2:]) for each in _objects_in(value))
+        return value.lstrip().startswith(b"{") and read_json_spans(value).has_at(path[1:])
+
+    def changed_at(self, changes: Mapping[Path, bytes]) -> bytes:
+        """As `changed`, for members at paths: objects on the way that are not there, or null, are made. In an array
+        only those that are there are changed."""
+        within: dict[str, dict[Path, bytes]] = {}
+        whole: dict[str, bytes] = {}
+        for path, text in changes.items():
+            if len(path) == 1:
+                whole[path[0]] = text
+            else:
+                within.setdefault(path[0], {})[path[1:]] = text
+        for name, inner in within.items():
+            whole[name] = _changed_within(self.value(name), inner)
+        return self.changed(whole)
+
     def written(self, text: str) -> bytes:
         """A text as it is written for a value here."""
         return msgspec.json.encode(text)
@@ -68,6 +104,26 @@ class JsonSpans(msgspec.Struct, frozen=True):
             pieces += [self.body[position:last], b"," if self.spans else b"", b",".join(added)]
             position = last
         return b"".join((*pieces, self.body[position:]))
+
+
+def _changed_within(value: bytes | None, changes: Mapping[Path, bytes]) -> bytes:
+    if value is None or value == b"null":
+        return read_json_spans(b"{}").changed_at(changes)
+    if not value.startswith(b"["):
+        return read_json_spans(value).changed_at(changes)
+    changed = []
+    for each in _objects_in(value):
+        there = {path[1:]: text for path, text in changes.items() if each.has_at(path[1:])}
+        changed.append(each.changed_at(there))
+    return b"[%b]" % b",".join(changed)
+
+
+def _objects_in(array: bytes) -> list[JsonSpans]:
+    """Raises FieldInvalid for what is no array of objects."""
+    try:
+        return [read_json_spans(bytes(raw)) for raw in msgspec.json.decode(array, type=list[msgspec.Raw])]
+    except (msgspec.ValidationError, BodyUnreadable):
+        raise BodyUnreadable("An array of objects was expected.") from None
 
 
 def read_json_spans(body: bytes) -> JsonSpans:
@@ -88,17 +144,30 @@ def read_json_spans(body: bytes) -> JsonSpans:
     return JsonSpans(body, _spans(readable, raws), readable)
 
 
-def refuse_lookalikes(names: Collection[str], read: Container[str]) -> None:
-    """Refuse names that some parsers take for one that is read: Go's encoding/json, among others, compares without
-    regard to case, in Unicode. `read` has names in lower case. Raises FieldInvalid."""
-    all_names = "".join(names)
-    if all_names.isascii() and all_names.islower():
-        return
-    for name in names:
-        if not (name.isascii() and name.islower()) and name not in read and (meant := folded(name)) in read:
-            raise FieldInvalid(
-                f"{name!r} can be taken for {meant!r}. Send it as {meant!r}, or not at all.", param=meant
-            )
+class NamesRead:
+    """The names of the members that are read, by what all that can be taken for them fold to."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._meant = {folded(name): name for name in names}
+        self._are_lower = all(name == name.lower() for name in self._meant.values())
+
+    def __contains__(self, name: str) -> bool:
+        """Whether it can be taken for one of them, or is one."""
+        return folded(name) in self._meant
+
+    def refuse_lookalikes(self, names: Collection[str]) -> None:
+        """Refuse names that some parsers take for one that is read: Go's encoding/json, among others, compares without
+        regard to case, in Unicode. Raises FieldInvalid."""
+        if self._are_lower:
+            all_names = "".join(names)
+            if all_names.isascii() and all_names.islower():
+                return
+        for name in names:
+            meant = self._meant.get(folded(name))
+            if meant is not None and meant != name:
+                raise FieldInvalid(
+                    f"{name!r} can be taken for {meant!r}. Send it as {meant!r}, or not at all.", param=meant
+                )
 
 
 def folded(name: str) -> str:

@@ -6,8 +6,10 @@ Of what is longer, the reports are picked out as it passes. A stream that was no
 
 from __future__ import annotations
 
+from typing import Any
+
 from gateway.core.body_kind import BodyKind, kind_of
-from gateway.core.endpoints import Endpoint
+from gateway.core.endpoints import Endpoint, StreamFormat
 from gateway.core.estimate import CHARACTERS_PER_TOKEN
 from gateway.core.refusals import Fault
 from gateway.core.sse import EventSplitter, data_of, type_of
@@ -39,7 +41,7 @@ class PlainTally:
         self._is_opaque = is_opaque
         self._endpoint = endpoint
         self._reader = UsageReader(endpoint.usage)
-        self._kept = bytearray()
+        self._kept: list[bytes] = []
         self._scanner: JsonScanner | None = None
         self._bytes = 0
         self._weight = 0
@@ -83,9 +85,9 @@ class PlainTally:
             self._scanner.feed(data)
             self._weight += weight_of(data)
         elif not self._is_opaque:
-            self._kept += data
-            if len(self._kept) > KEPT_MAX:
-                kept = bytes(self._kept)
+            self._kept.append(data)
+            if self._bytes > KEPT_MAX:
+                kept = b"".join(self._kept)
                 self._kept.clear()
                 self._scanner = self._reader.scanner()
                 self._scanner.feed(kept)
@@ -108,15 +110,16 @@ class PlainTally:
         elif self._scanner is not None:
             self._scanner.close()
         else:
-            self._read_kept(bytes(self._kept))
+            self._read_kept(b"".join(self._kept))
             self._reports_failure |= self._refused or (self.fault is not None and not self._weight)
 
     def _read_kept(self, body: bytes) -> None:
-        answer, shape, kind = object_of(body), self._endpoint.stream_format, kind_of(body)
-        if answer is not None:
-            self.fault = self.fault or reported_fault(answer)
-            self._reader.read_members(answer)
-            self._weight = answer_weight(shape, answer) if shape is not None else 0
+        answers, shape, kind = self._answers_in(body), self._endpoint.stream_format, kind_of(body)
+        if answers:
+            for answer in answers:
+                self.fault = self.fault or reported_fault(answer)
+                self._reader.read_members(answer)
+                self._weight += answer_weight(shape, answer) if shape is not None else 0
         elif kind is BodyKind.EVENTS and (events := _events_in(body)):
             for each in events:
                 self._read_event(*each)
@@ -129,6 +132,16 @@ class PlainTally:
             self._reports_failure = kind is BodyKind.EVENTS and not self._is_json  # Comments alone are no answer.
             if self.fault is None:
                 self._weight = max(0, weight_of_json(body) - _FRAME_OF_PLAIN_ANSWER) if is_cut else weight_of(body)
+
+    def _answers_in(self, body: bytes) -> list[dict[str, Any]]:
+        """The answer. Gemini's API has several in an array, where a stream was not asked for as events; of one that is
+        cut off, those that are whole."""
+        value = decoded(body)
+        if self._endpoint.stream_format is StreamFormat.GEMINI:
+            value = decoded(body.rstrip(b", \r\n") + b"]") if value is None else value
+        if self._endpoint.stream_format is not StreamFormat.GEMINI or not isinstance(value, list):
+            value = [value]
+        return value if all(isinstance(each, dict) for each in value) else []
 
     def _read_event(self, kind: str, data: bytes) -> None:
         """An event of a stream that was not asked for, and is not called one."""

@@ -42,6 +42,9 @@ FAULT_PATHS: tuple[Path, ...] = (
 )
 """The members of an answer or event that `fault_of` reads, for a `JsonScanner`."""
 
+_FAILURE_MEMBERS = frozenset({"error", "response", "promptFeedback", "base_resp"})
+_FAILURE_TYPES = frozenset({"error", "response.failed"})
+
 _CODE_PATHS: tuple[Path, ...] = (
     ("code",),
     ("type",),
@@ -163,6 +166,8 @@ def fault_of(status: int, answer: Members | None) -> Fault | None:
     as it is JSON.
     """
     answer = answer or {}
+    if status < 400 and _reports_nothing(answer):
+        return None
     error = _error_in(answer)
     if error is None:
         if status < 400:
@@ -181,6 +186,13 @@ def fault_of(status: int, answer: Members | None) -> Fault | None:
     decided = decided or _by_message(reported, error, answer) or _by_status(reported)
     general = next((_GENERAL_CODES[code] for code in codes if code in _GENERAL_CODES), Fault.UNKNOWN)
     return decided or general
+
+
+def _reports_nothing(answer: Members) -> bool:
+    """Whether an answer has none of the members by which one without a status reports a failure: nearly every one."""
+    kind = answer.get("type")
+    is_failure = kind in _FAILURE_TYPES if isinstance(kind, str) else False
+    return not is_failure and answer.get("object") != "error" and _FAILURE_MEMBERS.isdisjoint(answer)
 
 
 def _error_in(answer: Members) -> Members | None:

@@ -71,6 +71,8 @@ class IncomingRequest(msgspec.Struct, frozen=True):
     at: float
     method: str = "POST"
     path: str = ""
+    query: str = ""
+    """As it was sent, without the question mark."""
     path_model: str = ""
     client_ip: str = ""
 
@@ -98,6 +100,8 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     """What the client itself asked for, None if it did not say."""
     least_output: int = 1
     thinking_budget: int = 0
+    is_array: bool = False
+    """Whether the answer is a JSON array that grows while the model writes."""
     rest: BodyTail | None = None
     """What follows the bytes of `members`, where the body is not held in memory."""
     content_type: str = "application/json"

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from gateway.core.end_users import USER_CHARACTERS, account_in
 from gateway.core.pricing import FAST
 from gateway.core.usage import Usage
 
@@ -22,7 +23,7 @@ TokensOrNone = Annotated[int, Meta(ge=0, le=TOKENS_MAX)]
 
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
 Tier = Annotated[str, Meta(max_length=256)]
-User = Annotated[str, Meta(max_length=512)]
+User = Annotated[str, Meta(max_length=USER_CHARACTERS)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Heat = Annotated[float, Meta(ge=0, le=2)]
 Choices = Annotated[int, Meta(ge=1, le=128)]
@@ -38,6 +39,7 @@ class Fields(msgspec.Struct, kw_only=True):
 
     model: Text
     user: User | None = None
+    safety_identifier: User | None = None
     stream: bool | None = None
     service_tier: Tier | None = None
 
@@ -61,7 +63,7 @@ class Fields(msgspec.Struct, kw_only=True):
 
     @property
     def end_user(self) -> str:
-        return self.user or ""
+        return self.user or self.safety_identifier or ""
 
     @property
     def tier(self) -> str:
@@ -157,22 +159,32 @@ class EmbeddingFields(Fields, kw_only=True):
             raise ValueError("Object missing required field `input`")
 
 
+class CountedResponseFields(Fields, kw_only=True):
+    """Of a request of the Responses API that has no answer in the way of a response: it counts or compacts its
+    input."""
+
+    @property
+    def streams(self) -> bool:
+        return False
+
+
 class ResponseFields(Fields, kw_only=True):
     input: msgspec.Raw | UnsetType = UNSET
     max_output_tokens: Tokens | None = None
     temperature: Heat | None = None
     top_p: Share | None = None
-    background: Literal[False] | None = None
-    """An answer that is made later could not be metered."""
-    safety_identifier: User | None = None
+    background: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.background:
+            raise ValueError(
+                "`background`: an answer that is made later cannot be metered, so it is not served here."
+                " Leave it out, or send false"
+            )
 
     @property
     def output_cap(self) -> int | None:
         return self.max_output_tokens
-
-    @property
-    def end_user(self) -> str:
-        return self.user or self.safety_identifier or ""
 
 
 class _AnthropicMessage(msgspec.Struct):
@@ -203,7 +215,15 @@ class MessageFields(Fields, kw_only=True):
 
     @property
     def end_user(self) -> str:
-        return (self.metadata and self.metadata.user_id) or ""
+        return account_in((self.metadata and self.metadata.user_id) or "") or super().end_user
+
+
+class CountedMessageFields(Fields, kw_only=True):
+    messages: Annotated[list[_AnthropicMessage], Meta(min_length=1)]
+
+    @property
+    def streams(self) -> bool:
+        return False
 
 
 class ModerationFields(Fields, kw_only=True):
@@ -219,6 +239,11 @@ class RerankFields(Fields, kw_only=True):
         """A search has up to 100 documents (https://docs.cohere.com/docs/rerank-overview)."""
         documents = len(self.documents) if isinstance(self.documents, list) else 1
         return Usage(searches=-(-documents // 100))
+
+
+class ScoreFields(Fields, kw_only=True):
+    """Of its members the names differ between versions of vLLM: which of them are missing the upstream says
+    (https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html#score-api)."""
 
 
 class ImageFields(Fields, kw_only=True):
@@ -252,3 +277,73 @@ class SpeechFields(Fields, kw_only=True):
     @property
     def units(self) -> Usage:
         return Usage(characters=len(self.input))
+
+
+class _GeminiConfig(msgspec.Struct):
+    """`generationConfig`, of which each name comes in two spellings."""
+
+    maxOutputTokens: TokensOrNone | None = None  # noqa: N815
+    max_output_tokens: TokensOrNone | None = None
+    candidateCount: Choices | None = None  # noqa: N815
+    candidate_count: Choices | None = None
+
+
+OTHER_GEMINI_CAPS = (
+    ("generationConfig", "max_output_tokens"),
+    ("generation_config", "maxOutputTokens"),
+    ("generation_config", "max_output_tokens"),
+)
+"""The spellings of `generationConfig.maxOutputTokens` that a request may have in its place."""
+
+
+class GeminiCountFields(Fields, kw_only=True):
+    """The path names the model. A body that names it too must not name another."""
+
+    model: str = ""
+
+    @property
+    def streams(self) -> bool:
+        """It is the method that streams, whatever the body says."""
+        return False
+
+
+class GeminiEmbeddingFields(GeminiCountFields, kw_only=True):
+    """One content, or several requests of one each."""
+
+
+class GeminiFields(GeminiCountFields, kw_only=True):
+    thinking_budgets = (
+        ("generationConfig", "thinkingConfig", "thinkingBudget"),
+        ("generationConfig", "thinking_config", "thinking_budget"),
+        ("generation_config", "thinking_config", "thinking_budget"),
+        ("generation_config", "thinkingConfig", "thinkingBudget"),
+    )
+
+    generationConfig: _GeminiConfig | None = None  # noqa: N815
+    generation_config: _GeminiConfig | None = None
+    serviceTier: Tier | None = None  # noqa: N815
+
+    @property
+    def output_cap(self) -> int | None:
+        """Of several the largest, since it is not known which one the upstream obeys. Zero is the default."""
+        caps = [cap for each in self._configs for cap in (each.maxOutputTokens, each.max_output_tokens) if cap]
+        return max(caps, default=None)
+
+    @property
+    def choices(self) -> int:
+        counts = [count for each in self._configs for count in (each.candidateCount, each.candidate_count) if count]
+        return max(counts, default=1)
+
+    @property
+    def tier(self) -> str:
+        return (self.serviceTier or "").lower() or super().tier
+
+    @property
+    def _configs(self) -> list[_GeminiConfig]:
+        return [each for each in (self.generationConfig, self.generation_config) if each is not None]
+
+
+class GeminiStreamFields(GeminiFields, kw_only=True):
+    @property
+    def streams(self) -> bool:
+        return True

@@ -18,7 +18,8 @@ class UpstreamResponse(Protocol):
 
     status: int
     headers: Mapping[str, str]
-    """Names in lower case; of repeated ones the last."""
+    """Names in lower case; of repeated ones the last, or, of those that reach the client in several lines, all with
+    line feeds between them."""
     sent_at: float
     first_byte_at: float
 
@@ -36,6 +37,12 @@ class UpstreamResponse(Protocol):
     async def finished(self) -> None:
         """Wait for the end. Raises UpstreamBroke or UpstreamTimedOut. To be called after `deliver_to`."""
         ...
+
+    async def woken(self) -> None:
+        """Wait until the end, or until `wake` is called. To be called while it is not over, by one reader."""
+        ...
+
+    def wake(self) -> None: ...
 
     def pause(self) -> None:
         """Take no more from the upstream's socket until `resume`; idle time does not count meanwhile."""
@@ -66,8 +73,8 @@ class ResponseWriter(Protocol):
         """Whether the client reads more slowly than is written: its source has to be paused."""
         ...
 
-    def on_writable(self, resume: Callable[[], None]) -> None:
-        """Call `resume` each time the congestion ends."""
+    def control_source(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        """Call `pause` each time that a congestion begins, at once if there is one, and `resume` when it ends."""
         ...
 
     def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:

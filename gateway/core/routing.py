@@ -37,10 +37,10 @@ class RoutingState:
         self._balances: dict[tuple[Target, ...], Balance] = {}
         self._budgets: dict[str, RetryBudget] = {}
 
-    def order(self, model: Model, key: bytes, now: float, caller: Caller = ANYONE) -> list[Target]:
-        """The targets that the caller may ask, best first: the key's favourite, then by turns; none where the request
-        is to be refused. The first one may be asked now without asking `health` again."""
-        health, targets = self.health, model.targets
+    def order(self, targets: tuple[Target, ...], key: bytes, now: float, caller: Caller = ANYONE) -> list[Target]:
+        """Those of a model's targets that the caller may ask, best first: the key's favourite, then by turns; none
+        where the request is to be refused. The first one may be asked now without asking `health` again."""
+        health = self.health
         if len(targets) == 1 and health.share(targets[0], now, caller) >= 1.0:
             return [targets[0]]
         candidates = [health.candidate(target, now, caller) for target in targets]
@@ -68,7 +68,7 @@ class RoutingState:
         """Forget what belongs to none of these models and their routes."""
         kept = list(models)
         self.health.keep(target.upstream for model in kept for target in model.targets)
-        routes = {model.targets for model in kept}
+        routes = {targets for model in kept for targets in (model.targets, *model.served_by.values())}
         self._balances = {targets: balance for targets, balance in self._balances.items() if targets in routes}
         names = {model.name for model in kept}
         self._budgets = {name: budget for name, budget in self._budgets.items() if name in names}

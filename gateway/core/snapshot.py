@@ -12,12 +12,15 @@ bound.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from fnmatch import fnmatchcase
 from math import inf
 
 import msgspec
 
+from gateway.core.end_users import EndUserRule
+from gateway.core.endpoints import ENDPOINT_NAMES
+from gateway.core.issuers import TokenIssuer
 from gateway.core.limit_status import LimitHeader, header_of
 from gateway.core.limits import Limit, Meter
 from gateway.core.networks import Network
@@ -80,8 +83,22 @@ class Upstream(msgspec.Struct, frozen=True, cache_hash=True):
     """The forward proxy that it is reached through."""
     tls: UpstreamTls | None = None
     """None: the system's authorities, and no certificate of the gateway's."""
+    endpoints: frozenset[str] | None = None
+    """The names of the endpoints that it serves; None: every one may be asked of it."""
+    base_paths: tuple[tuple[str, str], ...] = ()
+    """The names of endpoints whose paths follow another base path than `base_url` has, and that path."""
+    gemini_headers: tuple[tuple[str, str], ...] | None = None
+    """In place of `headers` on requests of Gemini's API, where the credential is sent in another way there."""
+
     redactor: Redactor | None = None
     """Keeps its credentials out of its answers."""
+
+    def base_path(self, endpoint: str) -> str | None:
+        """The base path of this endpoint, None where it is that of `base_url`."""
+        for name, path in self.base_paths:
+            if name == endpoint:
+                return path
+        return None
 
 
 class Target(msgspec.Struct, frozen=True, cache_hash=True):
@@ -103,18 +120,36 @@ class Model(msgspec.Struct, frozen=True):
     context_window: int | None = None
     max_output_tokens: int | None = None
     affinity: str = "none"
-    """Which requests go to the same target: none, those of one user, or those that begin alike (prefix)."""
+    """Which requests go to the same target: none, those of one user, of one session, or those that begin alike
+    (prefix)."""
     limits: tuple[Limit, ...] = ()
     created: int = 0
     """Seconds since 1970, for `GET /v1/models`: when the configuration that names it was loaded."""
     ceilings: dict[str, tuple[CeilingRates, ...]] = {}
     """The most that a request may cost, by the service tier that it asks for; "default" has that of any other. Made
     of the prices."""
+    served_by: dict[str, tuple[Target, ...]] = {}
+    """Of the endpoints that not every target serves, those that do. Made of the targets."""
 
     def __post_init__(self) -> None:
+        self._find_served()
         prices = self.prices
         tiers = {"", "auto", "default", *(tier for price in prices for tier in price.tiers)}
         msgspec.structs.force_setattr(self, "ceilings", {tier: ceiling(prices, tier) for tier in tiers})
+
+    def _find_served(self) -> None:
+        if all(target.upstream.endpoints is None for target in self.targets):
+            return
+        served = {}
+        for endpoint in ENDPOINT_NAMES:
+            serving = tuple([target for target in self.targets if _serves(target.upstream, endpoint)])
+            if len(serving) < len(self.targets):
+                served[endpoint] = serving
+        msgspec.structs.force_setattr(self, "served_by", served)
+
+    def serving(self, endpoint: str) -> tuple[Target, ...]:
+        """The targets that serve the endpoint of this name."""
+        return self.served_by.get(endpoint, self.targets)
 
     @property
     def prices(self) -> list[Price]:
@@ -125,6 +160,10 @@ class Model(msgspec.Struct, frozen=True):
         """Whether an answer of this service tier can be charged: one of the prices names it, or there are none."""
         prices = self.prices
         return not prices or any(tier in price.tiers for price in prices)
+
+
+def _serves(upstream: Upstream, endpoint: str) -> bool:
+    return upstream.endpoints is None or endpoint in upstream.endpoints
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -146,6 +185,8 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     expires_ms: int | None = None
     disabled: bool = False
     cost_center: str = ""
+    """Its team's."""
+    end_user: EndUserRule = EndUserRule()
     """Its team's."""
     networks: tuple[Network, ...] = ()
     """From which it may be used; empty: from everywhere."""
@@ -248,6 +289,7 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
     _counts_dollars: bool
     _rules: dict[CeilingRates | None, ChargeRules] = msgspec.field(default_factory=dict)
     _by_user: dict[str, tuple[Limit, ...]] = msgspec.field(default_factory=dict)
+    _of_requests: list[Binding] = msgspec.field(default_factory=list)
 
     def rules_for(self, tier: str, input_tokens: int, units: Usage) -> ChargeRules:
         """What is charged for a request. A `usd` limit is charged what a request with this input and these units can
@@ -267,6 +309,12 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
         dollars = ChargeRule(rates.without_tokens(units), rates.input, rates.output) if rates else ChargeRule(0, 0, 0)
         return _charge_rules((*self.limits, *self.user_limits), dollars)
 
+    def of_requests(self) -> Binding:
+        """What binds a request that costs nothing: limits of tokens and of money do not."""
+        if not self._of_requests:
+            self._of_requests.append(bind(self.caller, self.model, _OF_REQUESTS))
+        return self._of_requests[0]
+
     def limits_for(self, user: str) -> tuple[Limit, ...]:
         """Every limit that binds a request of this end user, or of one that names none."""
         if not user or not self.user_limits:
@@ -280,10 +328,13 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
         return known
 
 
-def bind(caller: Caller, model: Model) -> Binding:
-    """Put together what applies to this key and this model."""
-    limits = tuple([limit for limit in (*caller.limits, *model.limits) if _applies(limit, model)])
-    user_limits = tuple([limit for limit in caller.user_limits if _applies(limit, model)])
+_OF_REQUESTS = frozenset({Meter.REQUESTS, Meter.CONCURRENT})
+
+
+def bind(caller: Caller, model: Model, meters: Container[Meter] = frozenset(Meter)) -> Binding:
+    """Put together what applies to this key and this model, of limits those with these meters."""
+    limits = tuple([limit for limit in (*caller.limits, *model.limits) if _applies(limit, model, meters)])
+    user_limits = tuple([limit for limit in caller.user_limits if _applies(limit, model, meters)])
     every = (*limits, *user_limits)
     return Binding(
         caller=caller,
@@ -302,6 +353,8 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
     callers: dict[str, Caller]
     models: dict[str, Model]
     teams: dict[str, TeamTerms] = msgspec.field(default_factory=dict)
+    issuers: dict[str, TokenIssuer] = {}
+    """The identity providers whose tokens are taken, by what tokens call them."""
     _bindings: dict[tuple[str, str], Binding] = msgspec.field(default_factory=dict)
 
     def binding(self, caller: Caller, asked: str) -> Binding | None:
@@ -344,5 +397,5 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
         return list(found.values())
 
 
-def _applies(limit: Limit, model: Model) -> bool:
-    return not limit.models or matches(model.name, limit.models)
+def _applies(limit: Limit, model: Model, meters: Container[Meter]) -> bool:
+    return limit.meter in meters and (not limit.models or matches(model.name, limit.models))

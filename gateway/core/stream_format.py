@@ -4,8 +4,9 @@ Streams are relayed as they come. Three things need more than that: what was del
 does not report its usage; a quota with `when_spent: stop` ends the stream when that is used up; and an upstream that
 ignores `stream` gives a plain answer to a client whose stream a keep-alive has already begun.
 
-Shapes of events: the API references of OpenAI (chat, completions, responses) and Anthropic (messages); `reasoning`
-and `reasoning_content` are what vLLM, OpenRouter and DeepSeek call a model's thoughts.
+Shapes of events: the API references of OpenAI (chat, completions, responses), Anthropic (messages) and Google
+(generateContent, whose plain answer has the shape of an event); `reasoning` and `reasoning_content` are what vLLM,
+OpenRouter and DeepSeek call a model's thoughts.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from gateway.core.usage import Usage
 
 Json = dict[str, Any]
 
-_NO_TEXT = {"type", "id", "role", "index", "status", "call_id", "encrypted_content", "result"}
+_NO_TEXT = {"type", "id", "role", "index", "status", "call_id", "encrypted_content", "result"} | {
+    *("thoughtSignature", "inlineData", "fileData", "language", "outcome")
+}
 _NO_TEXT_EVENTS = {"response.audio.delta", "response.output_audio.delta"}
 _SAID = {"content", "refusal", "tool_calls", "function_call"}
 _THOUGHTS = ("reasoning", "reasoning_content", "reasoning_details")
@@ -45,8 +48,17 @@ class _Event(msgspec.Struct):
     delta: Any = None
 
 
+class _GeminiCandidate(msgspec.Struct):
+    content: Any = None
+
+
+class _GeminiChunk(msgspec.Struct):
+    candidates: list[_GeminiCandidate] = []
+
+
 _DECODE_CHUNK = msgspec.json.Decoder(_Chunk).decode
 _DECODE_EVENT = msgspec.json.Decoder(_Event).decode
+_DECODE_GEMINI = msgspec.json.Decoder(_GeminiChunk).decode
 
 
 def event_weight(shape: StreamFormat, data: bytes) -> int:
@@ -57,6 +69,8 @@ def event_weight(shape: StreamFormat, data: bytes) -> int:
             return sum([_delta_weight(choice.delta) for choice in _DECODE_CHUNK(data).choices])
         if shape is StreamFormat.COMPLETIONS:
             return sum([_weight(choice.text) for choice in _DECODE_CHUNK(data).choices])
+        if shape is StreamFormat.GEMINI:
+            return sum([_weight(candidate.content) for candidate in _DECODE_GEMINI(data).candidates])
         event = _DECODE_EVENT(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _odd_event_weight(shape, data)
@@ -79,6 +93,8 @@ def _odd_event_weight(shape: StreamFormat, data: bytes) -> int:
         return _typed_event_weight(shape, _Event(str(event.get("type")), event.get("delta")))
     if shape is StreamFormat.CHAT:
         return sum([_delta_weight(choice.get("delta")) for choice in _choices(event)])
+    if shape is StreamFormat.GEMINI:
+        return answer_weight(shape, event)
     return sum([_weight(choice.get("text")) for choice in _choices(event)])
 
 
@@ -93,9 +109,13 @@ def answer_weight(shape: StreamFormat, answer: Json) -> int:
             return _weight(_objects(answer.get("output")))
         case StreamFormat.MESSAGES:
             return _weight([{**part, "signature": ""} for part in _parts(answer)])
+        case StreamFormat.GEMINI:
+            return sum([_weight(candidate.get("content")) for candidate in _objects(answer.get("candidates"))])
 
 
-def ending(shape: StreamFormat, opening: bytes, data: bytes, usage: Usage, *, choices: int, merge: bool) -> bytes:
+def ending_at_cap(
+    shape: StreamFormat, opening: bytes, data: bytes, usage: Usage, *, choices: int, merge: bool
+) -> bytes:
     """The events that end a stream as if it had run into its `max_tokens`, in place of the event with this `data`.
     `opening` is the data of the stream's first event. `merge` puts the usage into the last chunk with a choice."""
     event = _object(data)
@@ -104,6 +124,8 @@ def ending(shape: StreamFormat, opening: bytes, data: bytes, usage: Usage, *, ch
             return _response_ending(_object(opening), event, usage)
         case StreamFormat.MESSAGES:
             return _message_ending(event, usage)
+        case StreamFormat.GEMINI:
+            return _gemini_ending(event, usage, choices)
     text: Json = {"delta": {}} if shape is StreamFormat.CHAT else {"text": "", "logprobs": None}
     finish = [{"index": index, **text, "finish_reason": "length"} for index in range(choices)]
     report = {"prompt_tokens": usage.input, "completion_tokens": usage.output, "total_tokens": usage.total}
@@ -126,6 +148,8 @@ def stream_of_plain(shape: StreamFormat | None, body: bytes, *, merge: bool) -> 
             return _stream_of_response(answer)
         case StreamFormat.MESSAGES if answer.get("type") == "message" and isinstance(answer.get("content"), list):
             return _stream_of_message(answer)
+        case StreamFormat.GEMINI if _objects(answer.get("candidates")):
+            return _chunk(answer)
     return None
 
 
@@ -231,6 +255,17 @@ def _message_ending(event: Json, usage: Usage) -> bytes:
         {"type": "message_stop"},
     ]
     return b"".join([_chunk(each, each["type"]) for each in events])
+
+
+def _gemini_ending(event: Json, usage: Usage, choices: int) -> bytes:
+    empty: Json = {"parts": [{"text": ""}], "role": "model"}
+    ended = [{"content": empty, "finishReason": "MAX_TOKENS", "index": index} for index in range(choices)]
+    report = {
+        "promptTokenCount": usage.input,
+        "candidatesTokenCount": usage.output,
+        "totalTokenCount": usage.total,
+    }
+    return _chunk({**event, "candidates": ended, "usageMetadata": report})
 
 
 def _as_delta(message: Any) -> Json:

@@ -44,7 +44,7 @@ from gateway.core.estimate import streamed_tokens
 from gateway.core.json_spans import read_json_spans
 from gateway.core.refusals import FAULT_PATHS, Fault
 from gateway.core.sse import EventSplitter, data_of, type_of, with_data
-from gateway.core.stream_format import empty_choice, ending, event_weight
+from gateway.core.stream_format import empty_choice, ending_at_cap, event_weight
 from gateway.core.text_weight import weight_of, weight_of_json
 from gateway.core.tolerant_json import JsonScanner
 from gateway.core.upstream_json import (
@@ -56,7 +56,7 @@ from gateway.core.upstream_json import (
 )
 from gateway.core.usage import Usage, UsageSource
 from gateway.core.usage_reading import UsageReader, report_in, wanted_of
-from gateway.core.usage_report import Members
+from gateway.core.usage_report import Members, value_at
 
 HELD_MAX = 64 * 1024
 """Bytes of one unfinished event that are held back, so that a cut leaves whole events only. What is
@@ -81,6 +81,7 @@ _TEXT_MARKS = {
     StreamFormat.COMPLETIONS: b"choices",
     StreamFormat.RESPONSES: b'.delta"',
     StreamFormat.MESSAGES: b"content_block_delta",
+    StreamFormat.GEMINI: b'"text"',
 }
 """What the beginning of a long event that delivers text has in it."""
 
@@ -126,7 +127,7 @@ class OutputBudget:
 
     def ending(self, data: bytes, usage: Usage, *, merge: bool) -> bytes:
         """The events that end the stream in place of the event with this data."""
-        return ending(self._shape, self._opening or b"", data, usage, choices=self._choices, merge=merge)
+        return ending_at_cap(self._shape, self._opening or b"", data, usage, choices=self._choices, merge=merge)
 
 
 class StreamTally:
@@ -380,7 +381,7 @@ class StreamTally:
     def _note(self, chunk: Members, kind: str, fault: Fault | None) -> bool:
         """Take in what a chunk says of the stream. Whether it reports usage."""
         self.fault = self.fault or fault
-        self.ended = self.ended or chunk.get("type", kind) in self._endpoint.terminal_events
+        self.ended = self.ended or _is_terminal(chunk, kind, self._endpoint)
         reports = self._reader.read_members(chunk, kind)
         if reports and self._merge:
             self._final.report = report_in(chunk, self._endpoint.usage)
@@ -510,6 +511,12 @@ def _marks_of(endpoint: Endpoint) -> tuple[bytes, ...]:
     places = names - {"usage", "billed_units"}
     events = (*endpoint.terminal_events, *sorted(endpoint.usage.image_events))
     return (b'"error"', _DONE, *[name.encode() for name in (*sorted(places), *events)])
+
+
+def _is_terminal(chunk: Members, kind: str, endpoint: Endpoint) -> bool:
+    if endpoint.terminal_member:
+        return value_at(chunk, endpoint.terminal_member) is not None
+    return chunk.get("type", kind) in endpoint.terminal_events
 
 
 def _one_line_of_data(event: bytes) -> bytes:

@@ -9,6 +9,10 @@ the same endpoint:
     /openai/deployments/NAME/chat/completions           Azure's older API: the path names the model
     /v1/deployments/NAME/chat/completions, /deployments/… the same, where a client was given a base URL with /v1
 
+Gemini's API comes in versions (/v1beta, /v1alpha, /v1, /v1beta1), and below a project of Vertex AI:
+
+    /v1beta1/projects/P/locations/L/publishers/google/models/NAME:generateContent
+
 The spellings of a path without parameters are looked up in a dictionary. A path with parameters is a regular
 expression: `{model}` crosses slashes, as names of models do; any other parameter is one segment.
 """
@@ -24,6 +28,8 @@ _VERSION = "/v1"
 _OTHER_PREFIXES = ("", "/openai", "/openai/v1")
 _ANY_PREFIX = "(?:/openai/v1|/openai|/v1|)"
 _DEPLOYMENTS = re.compile(_ANY_PREFIX + "/deployments/")
+_GEMINI = "/v1beta"
+_GEMINI_PREFIX = "/v1(?:beta1?|alpha)?(?:/projects/[^/]+/locations/[^/]+)?(?:/publishers/[^/]+)?"
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
 
@@ -83,10 +89,13 @@ def _spellings(pattern: str) -> list[str]:
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
-    has_version = pattern.startswith(f"{_VERSION}/")
-    text = pattern.removeprefix(_VERSION) if has_version else pattern
+    prefix, text = "", pattern
+    if pattern.startswith(f"{_VERSION}/"):
+        prefix, text = _ANY_PREFIX, pattern.removeprefix(_VERSION)
+    elif pattern.startswith(f"{_GEMINI}/") and ":" in pattern:
+        prefix, text = _GEMINI_PREFIX, pattern.removeprefix(_GEMINI)
     pieces = [
         re.escape(piece) if place % 2 == 0 else f"(?P<{piece}>{'.+' if piece == 'model' else '[^/]+'})"
         for place, piece in enumerate(_PARAMETER.split(text))
     ]
-    return re.compile((_ANY_PREFIX if has_version else "") + "".join(pieces))
+    return re.compile(prefix + "".join(pieces))

@@ -46,6 +46,8 @@ class UsageReader:
     @property
     def usage(self) -> Usage:
         usage = self._reported or Usage(audio_ms=self._duration_ms)
+        if not self._counted and (usage.service_tier or not self._tier):
+            return usage
         changes: dict[str, Any] = {name: n for name, n in self._counted.items() if not getattr(usage, name)}
         if self._tier and not usage.service_tier:
             changes["service_tier"] = self._tier
@@ -76,14 +78,20 @@ class UsageReader:
         """One decoded object. Whether it reports usage."""
         kind = members.get("type")
         event = kind if isinstance(kind, str) else event
-        believed = [place for place in self._table.places if not place.events or event in place.events]
+        table = self._table
+        believed = table.believed.get(event, table.believed_anywhere)
         if not believed:
             return False
-        for path in self._table.tier_paths:
-            self._tier = tier_name(value_at(members, path)) or self._tier
-        if self._table.items or self._table.duration_path:
+        for path in table.tier_paths:
+            tier = value_at(members, path)
+            if tier is not None:
+                self._tier = tier_name(tier) or self._tier
+        if table.items or table.duration_path:
             self._count_units(members, event)
-        return any(self._read_place(members, place) for place in believed)
+        for place in believed:  # noqa: SIM110 # A generator costs as much as what it runs through.
+            if self._read_place(members, place):
+                return True
+        return False
 
     def _read_tolerantly(self, text: bytes, event: str) -> bool:
         found: list[Members] = []
@@ -101,7 +109,7 @@ class UsageReader:
             self._parts = _completed(self._parts, report)
             reading = _read_at(place, self._parts, self._table) or reading
         self._reported = reading.usage
-        self.final = place.final and reading.complete
+        self.final = place.final and reading.complete and (reading.usage.output > 0 or not place.needs_output)
         return True
 
     def _count_units(self, members: Members, event: str) -> None:

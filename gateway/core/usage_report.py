@@ -40,6 +40,8 @@ _ENOUGH_WITHOUT_OUTPUT = _ENOUGH | {"total", "searches"}
 _COMPLETE = (_ENOUGH | {"total"}) - {"input"}
 _ZERO_COUNTS = _WHOLES | _ENOUGH_WITHOUT_OUTPUT | {"image_output"}
 """Of these a zero is told apart from nothing."""
+_IN_SECONDS = frozenset({"audio_seconds", "sound_seconds"})
+_TIER_MEMBERS = frozenset({"service_tier", "serviceTier", "speed", "trafficType"})
 _LIFETIMES = frozenset({"cache_write", "cache_write_1h"})
 
 
@@ -106,7 +108,8 @@ def tier_name(value: Any) -> str:
 
 
 class _Counts:
-    """The counts of one report, by the names of the vocabulary."""
+    """The counts of one report, by the names of the vocabulary. What is zero or absent costs a look-up and no more:
+    of the details of a common report nearly everything is."""
 
     def __init__(self, report: Members, words: Vocabulary) -> None:
         self.of: dict[str, int] = {}
@@ -117,10 +120,11 @@ class _Counts:
         self._walk(report, words.tree)
         for name, count in self._added.items():
             self.of[name] = self.get(name) + count
-        # Cache writes are reported as a sum, by their lifetime, or both.
-        by_lifetime = self.get("cache_write") + self.get("cache_write_1h")
-        if by_lifetime:
+        if not _LIFETIMES.isdisjoint(self.of):
+            # Cache writes are reported as a sum, by their lifetime, or both.
+            by_lifetime = self.get("cache_write") + self.get("cache_write_1h")
             self.of["cache_writes"] = max(self.get("cache_writes"), by_lifetime)
+        self.has_parts = not self.of.keys() <= _WHOLES
 
     def get(self, name: str) -> int:
         return self.of.get(name, 0)
@@ -135,7 +139,8 @@ class _Counts:
             if branch is None or value is None:
                 continue
             for rank, field in branch.fields:
-                self._take(rank, field, value)
+                if value or field.count in _ZERO_COUNTS:
+                    self._take(rank, field, value)
             if branch.below and isinstance(value, dict):
                 self._walk(value, branch.below)
             elif branch.below and isinstance(value, list):
@@ -143,7 +148,7 @@ class _Counts:
 
     def _take(self, rank: int, field: UsageField, value: Any) -> None:
         name = field.count
-        count = milliseconds(value) if name.endswith("_seconds") else _count(value)
+        count = milliseconds(value) if name in _IN_SECONDS else _count(value)
         if count is None or (not count and name not in _ZERO_COUNTS):
             return
         if field.added:
@@ -166,10 +171,13 @@ class _Counts:
 
 def _wholes(counts: _Counts, *, has_output: bool) -> tuple[int, int]:
     """All input and all output; the counts of parts that are known from the total alone are completed."""
-    entered = counts.get("input") + counts.parts(_Placement.BESIDE, "cached_input", "cache_writes", "image_input")
-    output = counts.get("output") + counts.parts(_Placement.BESIDE, "reasoning")
-    total = counts.of.get("total")
-    if total is None or total != entered + output:
+    entered, output, total = counts.of.get("input", 0), counts.of.get("output", 0), counts.of.get("total")
+    if counts.has_parts:
+        entered += counts.parts(_Placement.BESIDE, "cached_input", "cache_writes", "image_input")
+        output += counts.parts(_Placement.BESIDE, "reasoning")
+    if total == entered + output:
+        return entered, output
+    if counts.has_parts:
         entered += counts.parts(_Placement.UNLESS_TOTAL, "cached_input", "cache_writes")
     if total is None:
         return _without_total(counts, entered, output)
@@ -206,6 +214,8 @@ def _without_total(counts: _Counts, entered: int, output: int) -> tuple[int, int
 
 def _bounded(counts: _Counts, entered: int, output: int, output_medium: str, tier: str) -> Usage:
     """The usage, no part of which is more than what the others leave of its whole."""
+    if not output_medium and counts.of.keys() <= _WHOLES:
+        return Usage(entered, output, service_tier=tier)
     cached = min(counts.get("cached_input"), entered)
     writes = min(counts.get("cache_writes"), entered - cached)
     for_an_hour = min(counts.get("cache_write_1h"), writes)
@@ -287,6 +297,8 @@ def _count(value: Any) -> int | None:
 
 
 def _tier_in(report: Members) -> str:
+    if _TIER_MEMBERS.isdisjoint(report):
+        return ""
     # Anthropic prices its fast mode apart from the tiers, and names it beside them.
     if report.get("speed") == "fast":
         return "fast"

@@ -240,6 +240,9 @@ class UsagePlace(msgspec.Struct, frozen=True):
     words: Vocabulary = OPENAI_WORDS
     events: frozenset[str] = frozenset()
     final: bool = True
+    needs_output: bool = False
+    """Whether a report is final only where it has output: the first of a stream may have a total, which is that of
+    the input."""
 
 
 class CountedItems(msgspec.Struct, frozen=True):
@@ -270,6 +273,20 @@ class UsageTable(msgspec.Struct, frozen=True):
     """Events each of which carries one finished image."""
     duration_path: Path = ()
     """The sound's length in seconds, which is billed where no usage is reported: whole seconds, begun ones too."""
+    believed: dict[str, tuple[UsagePlace, ...]] = {}
+    """The places that are believed, by the event; `believed_anywhere` in an event that no place names."""
+    believed_anywhere: tuple[UsagePlace, ...] = ()
+
+    def __post_init__(self) -> None:
+        named = {event for place in self.places for event in place.events}
+        believed = {
+            event: tuple([place for place in self.places if not place.events or event in place.events])
+            for event in named
+        }
+        msgspec.structs.force_setattr(self, "believed", believed)
+        msgspec.structs.force_setattr(
+            self, "believed_anywhere", tuple([place for place in self.places if not place.events])
+        )
 
 
 def _events(*names: str) -> frozenset[str]:
@@ -359,7 +376,9 @@ SPEECH_USAGE = UsageTable(
     output_medium="audio",
 )
 GEMINI_USAGE = UsageTable(
-    "generateContent", (UsagePlace(("usageMetadata",), GEMINI, GEMINI_WORDS),), tier_paths=(("serviceTier",),)
+    "generateContent",
+    (UsagePlace(("usageMetadata",), GEMINI, GEMINI_WORDS, needs_output=True),),
+    tier_paths=(("serviceTier",),),
 )
 GEMINI_EMBEDDINGS_USAGE = UsageTable(
     "embedContent", (UsagePlace(("usageMetadata",), GEMINI_EMBEDDINGS, GEMINI_WORDS),), has_output=False

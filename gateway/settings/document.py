@@ -48,7 +48,7 @@ class Document:
     and what these are. `unset` are the values whose references this machine does not have: they are `stand_in` in
     `data`."""
 
-    def __init__(self, root: Node, builder: _Builder) -> None:
+    def __init__(self, root: Node, builder: _DocumentBuilder) -> None:
         self.data = builder.value(root, (), root.line)
         self.sources = builder.sources
         self.diagnostics = builder.diagnostics
@@ -101,7 +101,7 @@ def read(text: str, references: References) -> Document:
         # What is missing at the end of the text is missed on the line after it.
         line = min(mark.line + 1, len(text.splitlines())) if mark else 0
         raise NotYaml(line, f"is not YAML: {error.problem or error.context}") from None
-    return Document(root, _Builder(references))
+    return Document(root, _DocumentBuilder(references))
 
 
 class _Scalar(NamedTuple):
@@ -182,7 +182,7 @@ class _Composer:
         return self._anchors[event.anchor]
 
 
-class _Builder:
+class _DocumentBuilder:
     """A tree of nodes to plain data, with references replaced. Paths are made where something needs one: sections
     know theirs, a scalar has one only with a reference or a diagnostic."""
 

@@ -16,6 +16,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
+from gateway.core.end_users import MOST_USERS
+from gateway.core.issuers import TOKEN_ALGORITHMS
 from gateway.core.limits import Limit, Meter, Mode, Per, Scope, WhenSpent
 from gateway.core.proxies import EnvironmentProxies
 from gateway.settings.diagnostics import Path
@@ -23,18 +25,25 @@ from gateway.settings.document import DocumentMapping
 from gateway.settings.presets import PRESETS
 from gateway.settings.types import (
     Amount,
+    Audiences,
+    BasePath,
     ByteSize,
     CheckPath,
-    Cidr,
+    ClaimName,
     Count,
     DollarsPerMillion,
     DollarsPerMillionCharacters,
     DollarsPerUnit,
     Duration,
+    EndpointPattern,
     Folder,
+    GroupName,
     HeaderName,
     HeaderValue,
     HttpUrl,
+    IpNetwork,
+    Issuer,
+    JwksPlace,
     ListenAddress,
     ModelName,
     ModelPattern,
@@ -252,8 +261,16 @@ class UpstreamSettings(BaseSection):
     )
     base_url: HttpUrl = setting(REQUIRED, "The URL that the paths of the API follow, usually ending in /v1.")
     api_key: Secret | None = setting(None, "The credential for this server; empty or left out: none is sent.")
-    auth: Literal["bearer", "api-key", "x-api-key", "none"] = setting(
-        "bearer", "How the credential is sent: `Authorization: Bearer`, `api-key` (Azure) or `x-api-key` (Anthropic)."
+    auth: Literal["bearer", "api-key", "x-api-key", "x-goog-api-key", "google", "none"] = setting(
+        "bearer",
+        "How the credential is sent: `Authorization: Bearer`, `api-key` (Azure), `x-api-key` (Anthropic), "
+        "`x-goog-api-key` (Gemini), or as Google's servers want it on the paths of each API (`google`).",
+    )
+    endpoints: tuple[EndpointPattern, ...] | None = setting(
+        None, "The endpoints that this server has, by name or glob; left out: it is asked for every one.", min_length=1
+    )
+    base_paths: dict[EndpointPattern, BasePath] = setting(
+        {}, "Endpoints whose paths follow another path of this server than that of `base_url`; the first that fits."
     )
     headers: dict[HeaderName, HeaderValue] = setting({}, "Headers added to every request to this server.", repr=False)
     query: dict[QueryName, QueryValue] = setting(
@@ -291,7 +308,14 @@ class UpstreamSettings(BaseSection):
         secret = self.api_key.get_secret_value() if self.api_key is not None else ""
         if not secret or self.auth == "none":
             return None
-        return ("authorization", f"Bearer {secret}") if self.auth == "bearer" else (self.auth, secret)
+        is_bearer = self.auth in ("bearer", "google")
+        return ("authorization", f"Bearer {secret}") if is_bearer else (self.auth, secret)
+
+    @property
+    def gemini_credential(self) -> tuple[str, str] | None:
+        """In place of `credential` on the paths of Gemini's API; None where it is the same."""
+        secret = self.api_key.get_secret_value() if self.api_key is not None else ""
+        return ("x-goog-api-key", secret) if secret and self.auth == "google" else None
 
 
 class PriceListSettings(BaseSection):
@@ -368,9 +392,10 @@ class ModelSettings(BaseSection):
     max_output_tokens: Count | None = setting(
         None, "Tokens that one answer may have; larger requests are lowered to it."
     )
-    affinity: Literal["none", "user", "prefix"] = setting(
+    affinity: Literal["none", "user", "prefix", "session"] = setting(
         "none",
-        "Which requests go to the same route while it is healthy: those of one `user`, or those that begin alike.",
+        "Which requests go to the same route while it is healthy: those of one `user`, those that begin alike, "
+        "or those of one session of an agent.",
     )
     price: PriceSettings | None = setting(None, "What its requests cost; left out: they are counted as free.")
     limits: Limits = setting((), "Limits on this model, shared by everybody.")
@@ -387,7 +412,9 @@ class KeySettings(BaseSection):
     models: tuple[ModelPattern, ...] | None = setting(
         None, "The models that it may use, as globs; left out: all of its team's.", min_length=1
     )
-    networks: tuple[Cidr, ...] = setting((), "From where it may be used, in CIDR notation; left out: from everywhere.")
+    networks: tuple[IpNetwork, ...] = setting(
+        (), "From where it may be used, in CIDR notation; left out: from everywhere."
+    )
     limits: Limits = setting((), "Limits on this key alone.")
 
     @property
@@ -403,6 +430,18 @@ class KeySettings(BaseSection):
         return None if self.expires is None else moment_in(self.expires, timezone)
 
 
+class EndUserSettings(BaseSection):
+    """From whom the team's requests come, beside what their bodies say."""
+
+    header: HeaderName | None = setting(
+        None, "The header in which the team's own services name the end user; it goes before the body."
+    )
+    required: Switch = setting(False, "Whether a request that names no end user is refused.")
+    most: Count = setting(
+        MOST_USERS, "End users of a day, in each process, that `user_limits` count by themselves; others share one."
+    )
+
+
 class TeamSettings(BaseSection):
     models: tuple[ModelPattern, ...] | None = setting(
         None, "The models that the team may use, as globs; left out: every model.", min_length=1
@@ -413,7 +452,33 @@ class TeamSettings(BaseSection):
         (), "Limits on each key of the team by itself; a key's own limit of the same name goes first."
     )
     user_limits: Limits = setting((), "Limits on each end user (the request's `user`) by itself.")
+    end_user: EndUserSettings = setting({}, "How the end user of the team's requests is found.")
     keys: tuple[KeySettings, ...] = setting((), "The keys of the team.")
+
+
+class JwtSettings(BaseSection):
+    """An identity provider, whose tokens are taken in place of a key."""
+
+    issuer: Issuer = setting(REQUIRED, "What its tokens have in `iss`, to the letter.")
+    audience: Audiences = setting(REQUIRED, "What its tokens for this gateway have in `aud`: one, or a list of some.")
+    jwks: JwksPlace = setting(REQUIRED, "Where its public keys are (JWK Set): a URL, or the path of a file.")
+    algorithms: tuple[Literal[*TOKEN_ALGORITHMS], ...] = setting(  # type: ignore[valid-type]
+        TOKEN_ALGORITHMS, "The signatures that are taken.", min_length=1
+    )
+    user: ClaimName = setting("sub", "The claim that names the end user; a token without it is refused.")
+    groups: ClaimName = setting("groups", "The claim that lists the groups of a user.")
+    teams: dict[GroupName, ShortName] = setting(
+        {}, "Which team a group belongs to; of several groups of a token, the first here decides."
+    )
+    team: ClaimName | None = setting(
+        None, "The claim that names a team, or a group of `teams`; it goes before `groups`."
+    )
+    default_team: ShortName | None = setting(
+        None, "The team of tokens that no group puts into another; left out: they are refused."
+    )
+    models: ClaimName | None = setting(
+        None, "The claim that lists the models that a token may use, of its team's; left out, or missing: all of them."
+    )
 
 
 class Settings(BaseSection):
@@ -423,8 +488,8 @@ class Settings(BaseSection):
 
     listen: ListenAddress = setting("0.0.0.0:8080", "The listener for clients.")
     admin: AdminSettings = setting({}, "What is for operators.")
-    trusted_proxies: tuple[Cidr, ...] = setting(
-        (), "Networks of proxies whose X-Forwarded-For names the client's address; left out: none is believed."
+    trusted_proxies: tuple[IpNetwork, ...] = setting(
+        (), "The networks of the proxies in front of the gateway, whose X-Forwarded-For names the client's address."
     )
     cors: CorsSettings = setting({}, "Which web pages may call the gateway.")
     workers: Workers = setting(1, "Processes that share the port; auto: one for each core.")
@@ -443,6 +508,7 @@ class Settings(BaseSection):
     models: dict[ModelName, ModelSettings] = setting({}, "The models, by the name that clients ask for; at least one.")
     limits: Limits = setting((), "Limits on the whole organisation.")
     teams: dict[ShortName, TeamSettings] = setting({}, "Who may use the gateway.")
+    jwt: tuple[JwtSettings, ...] = setting((), "Identity providers whose tokens are taken in place of keys.")
 
     @cached_property
     def file_hash(self) -> str:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ from zoneinfo import ZoneInfo
 from pydantic import PlainValidator, SecretStr, WithJsonSchema
 
 from gateway.core.address import Address
-from gateway.core.networks import Network, read_network
+from gateway.core.endpoints import ENDPOINT_NAMES
 from gateway.core.proxies import read_proxy
 from gateway.core.store_url import SCHEMES, read_store_url
 
@@ -41,6 +42,7 @@ PRICE_MAX = 1_000_000
 _MODEL = r"[^\x00-\x1f\x7f-\x9f]{1,256}"
 _WHOLE = r"[0-9]{1,16}(_[0-9]{1,16}){0,9}"
 _STORE_SCHEMES = "^(" + "|".join(re.escape(scheme) for scheme in SCHEMES) + ")"
+_AN_ENDPOINT = "gemini.*"
 _MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
@@ -173,6 +175,16 @@ def _address(given: Any) -> Address:
     return Address(host, port)
 
 
+def _network(given: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    if isinstance(given, ipaddress.IPv4Network | ipaddress.IPv6Network):
+        return given
+    allowed = "must be an address or a network such as 10.0.0.0/8 or fd00::/8, without bits behind the prefix"
+    try:
+        return ipaddress.ip_network(_match("[0-9A-Fa-f:./]{2,50}", given, allowed)[0])
+    except ValueError:
+        raise ValueError(allowed) from None
+
+
 def _is_host(host: str) -> bool:
     if ":" not in host and not re.fullmatch(r"[0-9.]+", host):
         return True
@@ -251,14 +263,26 @@ def read_expiry(given: Any) -> date | datetime | timedelta:
     raise ValueError("must be a duration such as 90d, a date such as 2027-01-01 or a time such as 2027-01-01T18:00:00Z")
 
 
+def _endpoint_pattern(given: Any) -> str:
+    allowed = f"must be the name of an endpoint or a glob that fits some, such as chat.completions or {_AN_ENDPOINT}"
+    pattern = _match("[a-zA-Z0-9._*?-]{1,64}", given, allowed)[0]
+    if not any(fnmatchcase(name, pattern) for name in ENDPOINT_NAMES):
+        raise ValueError(f"{allowed}; the names are {', '.join(ENDPOINT_NAMES)}")
+    return pattern
+
+
 def _secret(given: Any) -> SecretStr:
     if isinstance(given, SecretStr):
         return given
     return SecretStr(_match("[!-~]*", given, "must be printable ASCII without spaces")[0])
 
 
-def _network(given: Any) -> Network:
-    return given if isinstance(given, Network) else read_network(given if isinstance(given, str) else "")
+def _audiences(given: Any) -> tuple[str, ...]:
+    allowed = "must be the name of this gateway at the identity provider: text, or a list of some"
+    listed = (given,) if isinstance(given, str) else given
+    if not isinstance(listed, list | tuple) or not listed:
+        raise ValueError(allowed)
+    return tuple(_match("[!-~]{1,512}", each, allowed)[0] for each in listed)
 
 
 def _sha256(given: Any) -> str:
@@ -291,7 +315,6 @@ PemFile = Annotated[
 Timezone = Annotated[ZoneInfo, *value_type(_timezone, type="string")]
 Moment = Annotated[date | datetime, *value_type(_moment, type="string")]
 Secret = Annotated[SecretStr, *value_type(_secret, type="string")]
-Cidr = Annotated[Network, *value_type(_network, type="string", pattern="^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$")]
 Sha256 = Annotated[str, *value_type(_sha256, type="string", pattern="^[0-9A-Fa-f]{64}$")]
 ShortName = Annotated[
     str,
@@ -302,8 +325,24 @@ ShortName = Annotated[
 TierName = Annotated[str, *text_of("[a-z0-9_-]{1,64}", "must be 1 to 64 small letters, digits, dashes and underscores")]
 ModelName = Annotated[str, *text_of(_MODEL, "must be 1 to 256 characters, none of them a control character")]
 ModelPattern = Annotated[str, *text_of(_MODEL, "must be a model's name or a glob such as openai/*")]
+EndpointPattern = Annotated[str, *value_type(_endpoint_pattern, type="string")]
+BasePath = Annotated[str, *text_of("(/[!-~]{1,255})?", "must be a path such as /v1 or /anthropic/v1, or empty")]
 CheckPath = Annotated[str, *text_of("/[!-~]{0,255}", "must be a path such as /models")]
 HeaderName = Annotated[str, *text_of("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", "must be the name of an HTTP header")]
+Issuer = Annotated[str, *text_of("[!-~]{1,512}", "must be the issuer as tokens have it, such as https://idp.example/")]
+Audiences = Annotated[
+    tuple[str, ...],
+    *value_type(_audiences, anyOf=[{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]),
+]
+ClaimName = Annotated[str, *text_of("[!-~]{1,128}", "must be the name of a claim, such as email or realm_access.roles")]
+GroupName = Annotated[str, *text_of(r"[^\x00-\x1f\x7f]{1,256}", "must be the name of a group as tokens have it")]
+JwksPlace = Annotated[
+    str,
+    *text_of(
+        r"https?://[!-~]{1,1000}|/[^\x00-\x1f]{1,1000}", "must be an http:// or https:// URL, or the path of a file"
+    ),
+]
+IpNetwork = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, *value_type(_network, type="string")]
 Origin = Annotated[
     str,
     *text_of(

@@ -20,25 +20,29 @@ ANSWER_AFTER_THINKING = 1_024
 """Tokens that a quota grants beyond a thinking budget, as far as so much is asked for and left."""
 
 
-async def admit(exchange: Exchange, parsed: ParsedRequest, estimates: Estimates, counters: Counters) -> Reservation:
-    """A reservation under every limit that binds. Raises a LimitRefusal, StoreUnavailable."""
+async def admit(
+    exchange: Exchange, parsed: ParsedRequest, estimates: Estimates, counters: Counters, user: str
+) -> Reservation:
+    """A reservation under every limit that binds; `user` is the end user whose counters are charged. Raises a
+    LimitRefusal, StoreUnavailable."""
     estimator = estimates.of(parsed.binding.caller.team, parsed.model.name)
     exchange.estimated_input = estimator.input_tokens(parsed.input_size)
-    verdict = await counters.admit(admission_request(exchange, parsed, estimator.output_tokens()))
+    verdict = await counters.admit(admission_request(exchange, parsed, estimator.output_tokens(), user))
     if isinstance(verdict, Refusal):
         needs_budget = parsed.least_output > parsed.thinking_budget
         raise refusal_error(verdict, thinking_budget=parsed.thinking_budget if needs_budget else 0)
     return verdict
 
 
-def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int) -> AdmissionRequest:
+def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int, user: str) -> AdmissionRequest:
     """What the request needs: its input and the output that it may produce, at every limit that binds it."""
     binding, entered = parsed.binding, exchange.estimated_input
     most = most_output(parsed, entered, expected)
-    least = min(parsed.least_output, most)
+    # An answer that no cap can bind is let through only where all of it fits.
+    least = min(parsed.least_output, most) if parsed.endpoint.cap_paths else most
     thinking = parsed.thinking_budget + ANSWER_AFTER_THINKING if parsed.thinking_budget else 0
     enough = max(2 * expected, OUTPUT_SHARE_FLOOR, thinking, least)
-    limits = binding.limits_for(parsed.user)
+    limits = binding.limits_for(user)
     rules = binding.rules_for(parsed.tier, entered, parsed.units)
     fixed = input_charges(rules, entered, parsed.input_size)[: len(limits)]
     per_output = rules.per_output[: len(limits)]
@@ -81,7 +85,7 @@ def _likely_within(rules: ChargeRules, fixed: Sequence[int], likely: int) -> int
 def most_output(parsed: ParsedRequest, entered: int, expected: int) -> int:
     """Tokens that one choice may produce: within its caps, or else within what the context leaves of its input."""
     model = parsed.model
-    if not parsed.endpoint.cap_members:
+    if not parsed.endpoint.has_output:
         return 0
     most = parsed.output_cap if parsed.output_cap is not None else max(expected * MOST_WITHOUT_CAP, parsed.least_output)
     if model.context_window is None or model.max_output_tokens is not None:

@@ -37,15 +37,15 @@ async def stored_caller(digest: str, directory: CallerDirectory) -> Caller | Non
     return caller
 
 
-def key_digest(headers: Mapping[str, str]) -> str:
-    """The hexadecimal SHA-256 of the key that the headers carry. Raises KeyMissing, KeyUnknown."""
-    return sha256(_key(headers).encode(errors="surrogateescape")).hexdigest()
+def key_digest(key: str) -> str:
+    """The hexadecimal SHA-256 of a key or a token."""
+    return sha256(key.encode(errors="surrogateescape")).hexdigest()
 
 
-def _key(headers: Mapping[str, str]) -> str:
-    """The one key that the headers carry, however often. Two that differ are refused: a proxy in front of the gateway
-    may look at the other one, and log or limit another caller."""
-    found = ""
+def sent_key(headers: Mapping[str, str], query_key: str = "") -> str:
+    """The one key or token that the request carries, however often. Two that differ are refused: a proxy in front of
+    the gateway may look at the other one, and log or limit another caller. Raises KeyMissing, KeyUnknown."""
+    found = query_key
     for name, value in headers.items():
         kind = name.lower()
         if kind == "authorization":

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from functools import partial
 from time import monotonic
 
 import msgspec
@@ -23,10 +22,12 @@ from gateway.core.body_kind import BodyKind
 from gateway.core.circuit import ANYONE
 from gateway.core.clock import Clock
 from gateway.core.collected_response import CollectedResponse
+from gateway.core.endpoints import GEMINI_PREFIX, Dialect
 from gateway.core.errors import (
     NoTarget,
     UpstreamAuthFailed,
     UpstreamBroke,
+    UpstreamBusy,
     UpstreamError,
     UpstreamTimedOut,
     UpstreamUnreachable,
@@ -36,6 +37,7 @@ from gateway.core.header_rules import TO_UPSTREAM
 from gateway.core.health import Outcome, outcome_of_answer, outcome_of_error
 from gateway.core.json_spans import read_json_spans
 from gateway.core.plain_tally import PlainTally
+from gateway.core.query_rules import passed_query
 from gateway.core.redaction import Redactor
 from gateway.core.refusals import Fault
 from gateway.core.request import ParsedRequest
@@ -44,7 +46,7 @@ from gateway.core.retry import read_retry_after
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, Target
 from gateway.core.upstream_json import fault_of_body
-from gateway.runtime.tasks import wait_first
+from gateway.core.usage_tables import Path
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 
 MORE_TARGETS = 2
@@ -60,6 +62,11 @@ ERROR_BODY_S = 2.0
 """For so long the body of an error is waited for. After that its status decides, and what comes is relayed."""
 
 
+_UNSET = (b"null",)
+_UNSET_OF_GEMINI = (*_UNSET, b"0")
+"""The values of a cap that is none: of protocol buffers, zero is the default."""
+
+
 class UpstreamServices(msgspec.Struct, frozen=True):
     """What leads to the upstreams: their client, and what is known of the targets."""
 
@@ -71,16 +78,17 @@ class UpstreamServices(msgspec.Struct, frozen=True):
 async def forward(
     exchange: Exchange, parsed: ParsedRequest, targets: list[Target], services: UpstreamServices, writer: ResponseWriter
 ) -> CollectedResponse:
-    """The first answer worth relaying. Raises UpstreamUnreachable, UpstreamTimedOut, UpstreamBroke, UpstreamAuthFailed,
-    NoTarget.
+    """The first answer worth relaying. Raises UpstreamUnreachable, UpstreamBusy, UpstreamTimedOut, UpstreamBroke,
+    UpstreamAuthFailed, NoTarget.
 
     The last failure is what the client sees: an error of ours where the upstream gave no answer, the
     upstream's own answer where it gave one. Once the client has a byte, if only a keep-alive, or its body was
     passed on without being kept, no other target is tried; nor where too many requests are tried again already.
     """
-    headers, clock, caller = _headers(exchange, parsed), services.clock, exchange.caller or ANYONE
-    retries = services.routing.retries(parsed.model, clock.monotonic())
-    retries.request(clock.monotonic())
+    headers, caller, now = _headers(exchange, parsed), exchange.caller or ANYONE, services.clock.monotonic()
+    endpoint = parsed.endpoint
+    retries = services.routing.retries(parsed.model, now)
+    retries.request(now)
     left = iter(targets[: 1 + MORE_TARGETS])
     # The first was routed just now; whether the others may still be asked is seen when it is their turn.
     following: Target | None = next(left, None)
@@ -88,16 +96,20 @@ async def forward(
         target = following
         body = outgoing_body(exchange, parsed, target)
         outgoing = UpstreamRequest(
-            parsed.endpoint.upstream_path,
+            endpoint.upstream_path(target.model),
             (*headers, *_more_headers(exchange, target)),
             body,
             model=target.model,
+            team=caller.team,
             rest=parsed.rest,
-            note_attempt=partial(_note_attempt, exchange, target),
+            query=_query(exchange, target),
+            base_path=target.upstream.base_path(endpoint.name),
+            is_gemini=endpoint.dialect is Dialect.GEMINI,
+            note_attempt=exchange.note_attempt,
         )
         try:
             response = await _attempt(exchange, parsed, target, outgoing, services)
-        except (UpstreamUnreachable, UpstreamTimedOut, UpstreamBroke):
+        except (UpstreamUnreachable, UpstreamBusy, UpstreamTimedOut, UpstreamBroke):
             following = _next_healthy(left, caller, services)
             if following is None or not _can_repeat(parsed, writer) or not retries.take():
                 raise
@@ -124,18 +136,24 @@ async def _attempt(
     now = services.clock.monotonic
     attempt = exchange.attempt = services.routing.health.begin(target, now(), exchange.caller or ANYONE)
     try:
-        begun = await _ask(exchange, target, outgoing, services.client)
+        began = monotonic()
+        try:
+            begun = await services.client.send(target.upstream, outgoing)
+        except BaseException:
+            exchange.upstream_seconds += monotonic() - began
+            raise
+        exchange.upstream_seconds += begun.first_byte_at - begun.sent_at
         if begun.status < 400:
             attempt.answered(now())
         response = await _collected(exchange, parsed, begun, services.clock, target.upstream.redactor)
     except UpstreamError as error:
-        _note_attempt(exchange, target, error.reason)
+        exchange.note_attempt(target.upstream.name, error.reason)
         attempt.ended(outcome_of_error(error), now(), reason=error.reason)
         raise
     except BaseException:
         attempt.ended(Outcome.NEUTRAL, now())
         raise
-    _note_attempt(exchange, target, str(response.status))
+    exchange.note_attempt(target.upstream.name, str(response.status))
     outcome = outcome_of_answer(response.status, response.fault)
     if outcome is not Outcome.SUCCEEDED:
         retry_after_s = read_retry_after(response.headers, services.clock.now_ms())
@@ -154,11 +172,13 @@ async def _collected(
     raises."""
     exchange.first_byte_at = began = clock.monotonic()
     max_bytes = LATE_MAX if parsed.stream else WHOLE_MAX
-    changed = asyncio.Event()
-    collected = CollectedResponse(response, max_bytes, changed.set, redactor)
+    collected = CollectedResponse(response, max_bytes, redactor)
     try:
-        async with asyncio.timeout(ERROR_BODY_S if response.status >= 400 else None):
-            await _collect(collected, parsed, max_bytes, changed)
+        if response.status < 400:
+            await _collect(collected, parsed)
+        else:
+            async with asyncio.timeout(ERROR_BODY_S):
+                await _collect(collected, parsed)
         collected.is_whole = collected.is_over and not collected.is_too_long
     except TimeoutError:
         pass  # Its status has to do.
@@ -181,19 +201,14 @@ async def _collected(
     return collected
 
 
-async def _collect(collected: CollectedResponse, parsed: ParsedRequest, max_bytes: int, changed: asyncio.Event) -> None:
+async def _collect(collected: CollectedResponse, parsed: ParsedRequest) -> None:
     """Wait until it is known what the answer is; and for JSON and errors, until all of it has come, or too much."""
-    if collected.kind is None and not collected.is_over:
-        await wait_first(collected.finished(), changed.wait())
+    if collected.kind is None:
+        await collected.known()
     collected.is_stream = collected.status < 400 and _is_stream(collected, parsed)
-    if collected.is_stream or (collected.kind is BodyKind.OTHER and collected.status < 400 and not collected.is_over):
-        return
-    changed.clear()
-    announced = collected.headers.get("content-length", "")
-    if collected.is_over or (announced.isdecimal() and int(announced) <= max_bytes):
-        await collected.finished()  # It cannot grow too long: one wait is enough.
-    elif not collected.is_too_long:
-        await wait_first(collected.finished(), changed.wait())
+    grows = (collected.kind is BodyKind.OTHER or parsed.is_array) and collected.status < 400
+    if not (collected.is_stream or (grows and not collected.is_over)):
+        await collected.collected()
 
 
 def _is_stream(response: CollectedResponse, parsed: ParsedRequest) -> bool:
@@ -209,48 +224,41 @@ def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:
     return not writer.started and not (parsed.rest is not None and parsed.rest.taken)
 
 
-async def _ask(
-    exchange: Exchange, target: Target, outgoing: UpstreamRequest, client: UpstreamClient
-) -> UpstreamResponse:
-    """One try, with the time that was spent waiting, whatever comes of it."""
-    began = monotonic()
-    try:
-        response = await client.send(target.upstream, outgoing)
-    except BaseException:
-        exchange.upstream_seconds += monotonic() - began
-        raise
-    exchange.upstream_seconds += response.first_byte_at - response.sent_at
-    return response
-
-
-def _note_attempt(exchange: Exchange, target: Target, outcome: str) -> None:
-    exchange.attempts.append((target.upstream.name, outcome))
-
-
 def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> bytes:
     """The body for this target: the client's bytes, but for what must change."""
-    changes: dict[str, bytes] = {}
+    changes: dict[Path, bytes] = {}
     if target.model != parsed.asked_model:
-        changes["model"] = parsed.members.written(target.model)
+        changes |= _model_changes(parsed, target)
     if _must_ask_usage(parsed, target):
-        changes["stream_options"] = _asking_usage(parsed.members.value("stream_options"))
+        changes["stream_options",] = _asking_usage(parsed.members.value("stream_options"))
     changes |= _cap_changes(exchange, parsed, target)
-    return parsed.members.changed(changes) if changes else parsed.members.body
+    return parsed.members.changed_at(changes) if changes else parsed.members.body
 
 
-def _cap_changes(exchange: Exchange, parsed: ParsedRequest, target: Target) -> dict[str, bytes]:
+def _model_changes(parsed: ParsedRequest, target: Target) -> dict[Path, bytes]:
+    members = parsed.members
+    if not parsed.endpoint.names_model:
+        return {("model",): members.written(target.model)}
+    # The path is what names the model. A body that names it once more was seen to agree.
+    named = members.written(GEMINI_PREFIX + target.model)
+    return {path: named for path in parsed.endpoint.model_paths if members.has_at(path)}
+
+
+def _cap_changes(exchange: Exchange, parsed: ParsedRequest, target: Target) -> dict[Path, bytes]:
     """The caps that are over what the model allows or a quota grants; where a quota grants less than the request may
     produce and that has no cap, one more."""
     granted = exchange.quota_output_cap
-    cap = parsed.output_cap if granted is None else granted
-    if cap is None:
+    cap, paths = parsed.output_cap if granted is None else granted, parsed.endpoint.cap_paths
+    if cap is None or not paths:
         return {}
-    names = parsed.endpoint.cap_members
-    given = {name: text for name in names if (text := parsed.members.value(name)) not in (None, b"null")}
+    members, unset = parsed.members, _UNSET_OF_GEMINI if parsed.endpoint.names_model else _UNSET
+    given = {path: int(text) for path in paths if (text := members.value_at(path) or b"null") not in unset}
     if granted is not None and not given:
-        usual = target.upstream.output_cap
-        return {usual if usual in names else names[0]: b"%d" % cap}
-    return {name: b"%d" % cap for name, text in given.items() if int(text) > cap}
+        usual: Path = (target.upstream.output_cap,)
+        # A second spelling of an object that is there would be a second object.
+        begun = next((path for path in paths if path[0] in members.spans), paths[0])
+        return {usual if usual in paths else begun: b"%d" % cap}
+    return {path: b"%d" % cap for path, asked in given.items() if asked > cap}
 
 
 def _must_ask_usage(parsed: ParsedRequest, target: Target) -> bool:
@@ -269,6 +277,13 @@ def _headers(exchange: Exchange, parsed: ParsedRequest) -> tuple[tuple[str, str]
     request = exchange.request
     passed = TO_UPSTREAM.passed(request.headers)
     return (("content-type", parsed.content_type), *passed, ("x-request-id", request.request_id))
+
+
+def _query(exchange: Exchange, target: Target) -> str:
+    request = exchange.request
+    if not request.query:
+        return ""
+    return passed_query(request.query, request.endpoint, target.upstream, request.endpoint.names_read)
 
 
 def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:

@@ -3,30 +3,56 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Any
 
 import msgspec
 
-from gateway.core.endpoints import Endpoint
+from gateway.core.end_users import user_missing
+from gateway.core.endpoints import GEMINI_PREFIX, Endpoint
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.form import Form
 from gateway.core.input_size import InputSize, input_size
-from gateway.core.json_spans import JsonSpans, read_json_spans, refuse_lookalikes
+from gateway.core.json_spans import JsonSpans, NamesRead, read_json_spans
 from gateway.core.pricing import DEARER_TIERS
+from gateway.core.query_rules import asks_events
 from gateway.core.request import ParsedRequest
 from gateway.core.request_fields import TOKENS_MAX, Fields
-from gateway.core.snapshot import Caller, ConfigSnapshot, Model
+from gateway.core.snapshot import Binding, Caller, ConfigSnapshot, Model
 from gateway.core.usage_report import value_at
 from gateway.core.usage_tables import Path
 
+_OWN_WORDS = re.compile(r"`(\w+)`: (.*)")
+"""An explanation that a class of fields gives itself."""
+
+_NO_CAP = " Leave it out, if you do not want to limit the answer."
+_ADVICE = {
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens"), _NO_CAP),
+    "role": " The roles of each API are in its reference.",
+}
+"""What to do, by the member at fault."""
+
 _MISSING = re.compile(r"Object missing required field `(.*)`")
+SHOWN_NAME = 256
+"""Characters of a model's name that an error repeats."""
+
 _EXPLANATION_MAX = 200
 """Characters of an explanation: it may quote what was sent, however long that is."""
 
 
-def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapshot: ConfigSnapshot) -> ParsedRequest:
-    """What the gateway must know of a request. Raises BodyUnreadable, FormUnreadable, FieldInvalid, ModelUnknown."""
+def parse_request(
+    body: bytes | Form,
+    endpoint: Endpoint,
+    caller: Caller,
+    snapshot: ConfigSnapshot,
+    *,
+    path_model: str = "",
+    query: str = "",
+    user: str = "",
+) -> ParsedRequest:
+    """What the gateway must know of a request; `path_model` is the model that its path names, `user` the end user,
+    where more than the body says who it is. Raises BodyUnreadable, FormUnreadable, FieldInvalid, ModelUnknown."""
     if isinstance(body, bytes):
         members, rest, content_type = read_json_spans(body), None, "application/json"
         fields = _fields(members.readable, endpoint)
@@ -34,40 +60,67 @@ def parse_request(body: bytes | Form, endpoint: Endpoint, caller: Caller, snapsh
     else:
         members, rest, content_type = body.fields, body.rest, body.content_type
         fields = _fields_of_form(body, endpoint)
-    binding = snapshot.binding(caller, fields.model)
-    if binding is None:
-        raise ModelUnknown(
-            f"The model {fields.model!r} does not exist, or this key may not use it. GET /v1/models lists what it may.",
-            param="model",
-        )
-    if fields.tier in DEARER_TIERS and not binding.model.knows_price_of(fields.tier):
-        raise _tier_without_price(fields, binding.model.name)
-    asked = fields.output_cap
-    most = binding.model.max_output_tokens
+    asked_model = _checked(path_model, members, endpoint.model_paths) if endpoint.names_model else fields.model
+    binding = _binding(asked_model, fields, endpoint, caller, snapshot)
+    asked, most = fields.output_cap, binding.model.max_output_tokens
     budget = _thinking_budget(members, fields.thinking_budgets)
     least = endpoint.least_output
     if asked is None or asked > budget:
         # A cap that is not above the budget is the client's own affair: Anthropic's interleaved thinking may exceed it.
         least = max(least, budget + 1)
+    is_array = fields.streams and endpoint.names_model and not asks_events(query)
     _refuse_cap_within_thinking(asked, budget, endpoint, binding.model)
     return ParsedRequest(
         endpoint=endpoint,
         binding=binding,
-        asked_model=fields.model,
-        stream=fields.streams,
+        asked_model=asked_model,
+        stream=fields.streams and not is_array,
+        is_array=is_array,
         asks_usage=fields.asks_usage,
         asked_cap=asked,
         output_cap=most if asked is None else asked if most is None else min(asked, most),
         least_output=least,
         thinking_budget=budget,
         choices=fields.choices,
-        user=fields.end_user,
+        user=user or _end_user(fields, caller),
         members=members,
         input_size=input_size(members) if endpoint.estimated else InputSize(),
         tier=fields.tier,
         units=fields.units,
         rest=rest,
         content_type=content_type,
+    )
+
+
+def _end_user(fields: Fields, caller: Caller) -> str:
+    """Raises FieldInvalid where the team must name one and does not."""
+    user = fields.end_user
+    if not user and caller.end_user.required:
+        raise user_missing(caller.end_user)
+    return user
+
+
+def _binding(asked: str, fields: Fields, endpoint: Endpoint, caller: Caller, snapshot: ConfigSnapshot) -> Binding:
+    """What binds the caller and the model. Raises ModelUnknown, and FieldInvalid for a tier that has no price."""
+    binding = snapshot.binding(caller, asked)
+    if binding is None:
+        raise ModelUnknown(
+            f"The model {asked[:SHOWN_NAME]!r} does not exist, or this key may not use it."
+            " GET /v1/models lists what it may.",
+            param="model",
+        )
+    if binding.model.served_by.get(endpoint.name) == ():
+        raise _not_served(binding.model.name, endpoint)
+    if fields.tier in DEARER_TIERS and not binding.model.knows_price_of(fields.tier):
+        raise _tier_without_price(fields, binding.model.name)
+    return binding.of_requests() if endpoint.is_free else binding
+
+
+def _not_served(model: str, endpoint: Endpoint) -> ModelUnknown:
+    return ModelUnknown(
+        f"The model {model!r} is not served at {endpoint.path} here: none of its upstreams has this API. Use another"
+        " API for it, or another model.",
+        param="model",
     )
 
 
@@ -114,40 +167,64 @@ def _field_error(explanation: str) -> FieldInvalid:
     if not what:
         what, place = explanation, "`"
     path = place[:-1].removeprefix(".")
+    own = _OWN_WORDS.fullmatch(what)
+    if own:
+        return FieldInvalid(f"{own[1]!r} is not valid: {own[2]}.", param=own[1])
     missing = _MISSING.fullmatch(what)
     if missing:
         path = f"{path}.{missing[1]}" if path else missing[1]
         return FieldInvalid(f"{path!r} is required and was not sent.", param=path)
     reason = f"{what[:1].lower()}{what[1:_EXPLANATION_MAX]}".replace("`", "'")
-    return FieldInvalid(f"{path!r} is not valid: {reason}.", param=path or None)
+    advice = _ADVICE.get(path.rpartition(".")[2], "")
+    return FieldInvalid(f"{path!r} is not valid: {reason}.{advice}", param=path or None)
 
 
 def _refuse_second_readings(members: JsonSpans, endpoint: Endpoint) -> None:
     """Refuse names, of members and of members of objects that are read, in which an upstream could see another request
     than the gateway did."""
     assert endpoint.fields is not None, "only endpoints with a body are read"
-    refuse_lookalikes(members.spans, _names_read(endpoint.fields, endpoint.input_members + endpoint.cap_members))
+    endpoint.names_read.refuse_lookalikes(members.spans)
     for member, names in _names_within(endpoint.fields).items():
         inner = members.value(member)
         if inner is not None and inner != b"null":
-            refuse_lookalikes(read_json_spans(inner).spans, names)
+            names.refuse_lookalikes(read_json_spans(inner).spans)
 
 
 @cache
-def _names_read(fields: type[Fields], more: tuple[str, ...]) -> frozenset[str]:
-    return frozenset((*(field.encode_name for field in msgspec.structs.fields(fields)), *more))
-
-
-@cache
-def _names_within(fields: type[Fields]) -> dict[str, frozenset[str]]:
+def _names_within(fields: type[Fields]) -> dict[str, NamesRead]:
     """The names that are read in members that are objects themselves."""
     within = {}
     for field in msgspec.inspect.type_info(fields).fields:  # type: ignore[attr-defined]  # Of a struct it has some.
         choices = field.type.types if isinstance(field.type, msgspec.inspect.UnionType) else (field.type,)
         for choice in choices:
             if isinstance(choice, msgspec.inspect.StructType):
-                within[field.encode_name] = frozenset(each.encode_name for each in choice.fields)
+                within[field.encode_name] = NamesRead(each.encode_name for each in choice.fields)
     return within
+
+
+def _checked(model: str, members: JsonSpans, paths: Sequence[Path]) -> str:
+    """The model that the path names. Raises FieldInvalid where the body names another one: servers differ in which of
+    them they obey."""
+    for path in paths:
+        if path[0] in members.spans:
+            for name in _texts_at(msgspec.json.decode(members.value(path[0]) or b"null"), path[1:]):
+                if name.removeprefix(GEMINI_PREFIX) != model:
+                    shown = ".".join(path)
+                    raise FieldInvalid(
+                        f"{shown!r} names another model than the path: {name[:SHOWN_NAME]!r}.", param=shown
+                    )
+    return model
+
+
+def _texts_at(value: Any, path: Path) -> Iterator[str]:
+    if not path:
+        if value is not None:
+            yield value if isinstance(value, str) else "?"
+    elif isinstance(value, dict):
+        yield from _texts_at(value.get(path[0]), path[1:])
+    elif isinstance(value, list) and path[0] == "*":
+        for each in value:
+            yield from _texts_at(each, path[1:])
 
 
 def _thinking_budget(members: JsonSpans, paths: Sequence[Path]) -> int:
@@ -172,7 +249,7 @@ def _refuse_cap_within_thinking(asked: int | None, budget: int, endpoint: Endpoi
     most = model.max_output_tokens
     if asked is None or most is None or not most <= budget < asked:
         return
-    cap = endpoint.cap_members[-1]
+    cap = ".".join(endpoint.cap_paths[0 if endpoint.names_model else -1])
     raise FieldInvalid(
         f"The model {model.name!r} may produce {most:,} tokens at most here (its max_output_tokens), and this request"
         f" needs more than its thinking budget of {budget:,}. Lower the thinking budget.",

@@ -4,8 +4,8 @@ A form is written again (`core/form.py`). One that is longer than its beginning 
 is within the beginning, and no other field that is read may follow. Where the files come first, as in OpenAI's own
 curl example, they wait on disk until the whole form has been read.
 
-Where the path names the model (Azure's deployments), it is written into the body, in place of another one or of none:
-whatever is judged later, and whatever the upstream reads, is the path's.
+Where a deployment's path names the model, as Azure's do, it is written into the body, in place of another one or of
+none: whatever is judged later, and whatever the upstream reads, is the path's.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ async def read_body(request: IncomingRequest, new_boundary: Callable[[], str]) -
         form = FormRewriter(content_type, _names(request.endpoint.fields), boundary, model=request.path_model)
         return await _read_form(request.body, form, form_type(boundary))
     body = await request.body.whole()
-    return _with_model(read_json_spans(body), request.path_model) if request.path_model else body
+    if request.path_model and not request.endpoint.names_model:
+        return _with_model(read_json_spans(body), request.path_model)
+    return body
 
 
 async def _read_form(body: Body, form: FormRewriter, content_type: str) -> Form:

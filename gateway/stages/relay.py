@@ -47,6 +47,8 @@ def answer_headers(exchange: Exchange, response: CollectedResponse, content_type
     """The head that the client sees: a few of the upstream's headers and the state of the caller's limits. A
     `content_type` replaces the upstream's."""
     passed = TO_CLIENT.passed(response.headers)
+    if any("\n" in value for _, value in passed):
+        passed = [(name, line) for name, value in passed for line in value.split("\n")]
     if content_type is not None:
         passed = [("content-type", content_type), *[each for each in passed if each[0] != "content-type"]]
     return [*passed, *exchange.limit_headers()]
@@ -65,14 +67,12 @@ def _output_budget(exchange: Exchange, parsed: ParsedRequest) -> OutputBudget | 
 def _pass_on(response: CollectedResponse, writer: ResponseWriter, digest: Callable[[bytes], bytes]) -> None:
     """Give the client what `digest` makes of each piece, at the client's own pace."""
 
-    def take(data: bytes) -> None:
-        passed = digest(data)
-        if passed:
-            writer.write(passed)
-            if writer.congested:
-                response.pause()
+    write = writer.write
 
-    writer.on_writable(response.resume)
+    def take(data: bytes) -> None:
+        write(digest(data))
+
+    writer.control_source(response.pause, response.resume)
     response.deliver_to(take)
     if response.is_too_long and not writer.congested:
         response.resume()

@@ -30,13 +30,14 @@ class UpstreamReleaser:
     async def release(self, exchange: Exchange) -> None:
         """Leave the upstream: at once, or where its `reads_on` says so, at the end of a bounded while. How the
         exchange ended counts for its upstream's health."""
-        await self._leave(exchange)
+        if exchange.response is not None and not exchange.response.is_over:
+            await self._leave(exchange, exchange.response)
         if exchange.attempt is not None:
             exchange.attempt.ended(outcome_of(exchange), self._clock.monotonic(), reason=_reason_of(exchange))
 
-    async def _leave(self, exchange: Exchange) -> None:
-        response, target = exchange.response, exchange.target
-        if response is None or target is None or response.is_over:
+    async def _leave(self, exchange: Exchange, response: UpstreamResponse) -> None:
+        target = exchange.target
+        if target is None:
             return
         tally, may_read = exchange.tally, len(self._read_on) < READ_ON_AT_ONCE
         if tally is not None and exchange.whole:

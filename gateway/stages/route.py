@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gateway.core.affinity import key_of
 from gateway.core.clock import Clock
 from gateway.core.errors import NoTarget, UpstreamAuthFailed
@@ -10,17 +12,21 @@ from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, Target
 
 
-def route(parsed: ParsedRequest, caller: Caller, routing: RoutingState, clock: Clock) -> list[Target]:
-    """The targets that the caller may ask, best first. Raises NoTarget where none can take its request now, and
-    UpstreamAuthFailed where that is since all of them reject the gateway's credentials: waiting does not help."""
+def route(
+    parsed: ParsedRequest, headers: Mapping[str, str], caller: Caller, routing: RoutingState, clock: Clock
+) -> list[Target]:
+    """The targets that the caller may ask, best first; `headers` are the request's. Raises NoTarget where none can take
+    it now, and UpstreamAuthFailed where that is since all of them reject the gateway's credentials: waiting does not
+    help."""
     model, now = parsed.model, clock.monotonic()
-    targets = routing.order(model, key_of(parsed), now, caller)
+    serving = model.serving(parsed.endpoint.name)
+    targets = routing.order(serving, key_of(parsed, headers), now, caller)
     if not targets:
-        if routing.health.reject_credentials(model.targets, now):
+        if routing.health.reject_credentials(serving, now):
             raise UpstreamAuthFailed(
                 f"The upstreams of the model {model.name!r} reject the gateway's credentials."
                 " Operators: check their api_key."
             )
-        wait_ms = max(1000, round(routing.health.wait_s(model.targets, now, caller) * 1000))
+        wait_ms = max(1000, round(routing.health.wait_s(serving, now, caller) * 1000))
         raise NoTarget(f"No upstream of the model {model.name!r} can take a request now.", retry_after_ms=wait_ms)
     return targets

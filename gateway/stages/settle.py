@@ -26,7 +26,7 @@ async def settle(exchange: Exchange, estimates: Estimates, zone: tzinfo, counter
     estimator = estimates.of(exchange.caller.team, exchange.parsed.model.name)
     usage = usage_of(exchange, exchange.parsed, estimator)
     if usage is not None:
-        price = exchange.target.price if exchange.target is not None else None
+        price = exchange.target.price if exchange.target is not None and not exchange.parsed.endpoint.is_free else None
         exchange.usage = usage
         exchange.cost = price.cost(usage) if price else 0
         _learn(exchange, exchange.parsed, usage, estimator)
@@ -46,7 +46,7 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
         return _estimated(exchange, parsed, made) if left and exchange.target is not None else None
     if exchange.status >= 400 and not (left and exchange.status == ClientGone.status):
         return None
-    output = tally.delivered if parsed.endpoint.cap_members else 0
+    output = tally.delivered if parsed.endpoint.has_output else 0
     if left and not exchange.whole:
         output = max(output, _made_meanwhile(exchange, parsed, estimator))
     reported = tally.usage
@@ -63,7 +63,7 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
 def _made_meanwhile(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) -> int:
     """Tokens of a plain answer that the upstream has made until its client left, by its usual speed. A stream shows
     what was made."""
-    if parsed.stream or not parsed.endpoint.cap_members:
+    if parsed.stream or not parsed.endpoint.has_output:
         return 0
     cap = exchange.reservation.granted if exchange.reservation is not None else 0
     if parsed.output_cap is not None:

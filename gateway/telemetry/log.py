@@ -14,7 +14,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +24,14 @@ from structlog.typing import EventDict, Processor
 
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
-from gateway.core.header_rules import SESSION_HEADERS, UPSTREAM_ID_HEADERS, first_of
+from gateway.core.header_rules import (
+    AGENT_HEADERS,
+    SESSION_HEADERS,
+    TURN_HEADERS,
+    TURN_METADATA_HEADER,
+    UPSTREAM_ID_HEADERS,
+    first_of,
+)
 from gateway.core.request import IncomingRequest
 from gateway.telemetry.line_writer import LineWriter
 from gateway.telemetry.sampling import LineSample
@@ -34,6 +41,8 @@ SHOWN_CHARACTERS = 200
 
 _TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-")
 """W3C Trace Context, 3.2."""
+
+_TURN_ID = re.compile(r'"turn_id"\s*:\s*"([^"\\]{1,200})"')
 
 _LIMIT_FIELDS = ("name", "scope", "meter", "per", "amount", "used", "held", "requested", "retry_after_ms")
 """The fields of a limit that refused. The team and the key are fields of the line itself."""
@@ -157,10 +166,23 @@ def _add_client(fields: dict[str, Any], request: IncomingRequest) -> None:
         fields["user_agent"] = _cut(agent)
     if session := first_of(SESSION_HEADERS, headers):
         fields["session"] = _cut(session)
+        # What names its agent or its turn names its session, too.
+        if helper := first_of(AGENT_HEADERS, headers):
+            fields["agent"] = _cut(helper)
+        if turn := _turn(headers):
+            fields["turn"] = _cut(turn)
     if (parent := headers.get("traceparent")) and (trace := _TRACE_ID.match(parent)):
         fields["trace_id"] = trace[1]
     if request.body.size:
         fields["request_bytes"] = request.body.size
+
+
+def _turn(headers: Mapping[str, str]) -> str:
+    named = first_of(TURN_HEADERS, headers)
+    if not named and (metadata := headers.get(TURN_METADATA_HEADER)):
+        found = _TURN_ID.search(metadata)
+        named = found[1] if found else ""
+    return named
 
 
 def _cut(text: str) -> str:

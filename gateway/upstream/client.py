@@ -23,7 +23,7 @@ from gateway.upstream.connection import (
     StaleConnection,
 )
 from gateway.upstream.contract import FailureReason, UpstreamRequest
-from gateway.upstream.pool import Pool
+from gateway.upstream.pool import Holder, Pool
 from gateway.upstream.response_stream import ResponseStream
 from gateway.upstream.upload import beginning
 
@@ -46,6 +46,7 @@ class HttpClient:
         self._options = ClientOptions(tasks, idle_seconds, report_unrequested_bytes, distrust_seconds)
         self._pools: dict[Upstream, Pool] = {}
         self._models: dict[Upstream, set[str]] = {}
+        self._teams = 0
         self._is_closed = False
 
     async def send(self, upstream: Upstream, request: UpstreamRequest) -> ResponseStream:
@@ -59,27 +60,28 @@ class HttpClient:
             began=monotonic(),
             rest=request.rest,
         )
-        connection = await pool.acquire(request.model)
+        holder = Holder(request.model, request.team)
+        connection = pool.take_idle(holder) or await pool.acquire(holder)
         try:
             return await connection.exchange(encoded)
         except StaleConnection:
             if request.rest is not None and request.rest.taken:
                 raise HUNG_UP.error(upstream.name, UpstreamUnreachable) from None
             # Not a retry, which would be the caller's to decide: the server has not received the request.
-            request.note_attempt("stale_connection")
-            connection = await self._pool(upstream).acquire(request.model, fresh=True)
+            request.note_attempt(upstream.name, "stale_connection")
+            connection = await self._pool(upstream).acquire(holder, fresh=True)
         try:
             return await connection.exchange(encoded)
         except StaleConnection:
             raise HUNG_UP.error(upstream.name, UpstreamUnreachable) from None
 
-    def keep(self, models: Iterable[Model]) -> None:
-        """Which models there are from now on, so that those of one upstream can share its connections."""
-        self._models = {}
+    def keep(self, models: Iterable[Model], teams: int) -> None:
+        """Which models and how many teams there are from now on, so that they can share an upstream's connections."""
+        self._models, self._teams = {}, teams
         for target in (target for model in models for target in model.targets):
             self._models.setdefault(target.upstream, set()).add(target.model)
         for upstream, pool in self._pools.items():
-            pool.shares.models = self._models.get(upstream, ())
+            pool.shares.models, pool.shares.teams = self._models.get(upstream, ()), teams
 
     async def close(self) -> None:
         """Close every connection; responses on their way break."""
@@ -101,7 +103,7 @@ class HttpClient:
                 upstream.name, UpstreamUnreachable
             ) from None
         pool = self._pools[upstream] = Pool(upstream, origin, self._options, lambda: self._forget(upstream))
-        pool.shares.models = self._models.get(upstream, ())
+        pool.shares.models, pool.shares.teams = self._models.get(upstream, ()), self._teams
         return pool
 
     def _forget(self, upstream: Upstream) -> None:

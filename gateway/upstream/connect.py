@@ -18,7 +18,8 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import TypeVar
 
 import aiohappyeyeballs
@@ -26,7 +27,8 @@ import aiohappyeyeballs
 from gateway.core.http_syntax import (
     RESERVED_HEADERS,
     BaseUrl,
-    header_fault,
+    has_control,
+    is_header_name,
     is_request_line,
     operator_header_fault,
     read_base_url,
@@ -42,6 +44,10 @@ HEAD_START_SECONDS = 0.25
 TUNNEL_HEAD_MAX = 16_384
 """Bytes of a proxy's answer to CONNECT."""
 
+_REMEMBERED = 256
+"""Paths and names of headers that an origin remembers. Clients send the same few dozen; what is remembered must stay
+bounded."""
+
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
 
@@ -54,7 +60,7 @@ class UpstreamOrigin:
             url = read_base_url(upstream.base_url)
         except ValueError as error:
             raise ValueError(f"base_url of upstream {upstream.name!r} {error}") from None
-        for name, value in upstream.headers:
+        for name, value in (*upstream.headers, *(upstream.gemini_headers or ())):
             if fault := operator_header_fault(name, value):
                 raise ValueError(f"header {name!r} of upstream {upstream.name!r} {fault}")
         self.host = url.host
@@ -65,31 +71,58 @@ class UpstreamOrigin:
         """What has the proxy open a tunnel; empty where none is needed."""
         self._prefix = url.path
         self._query = "&".join(part for part in (url.query, upstream.query) if part)
-        fixed = {"host": url.authority, "accept-encoding": "identity"}
-        fixed.update({name.lower(): value for name, value in upstream.headers})
+        own = {"host": url.authority, "accept-encoding": "identity"}
         self._before_target = ""
         if upstream.proxy is not None and not url.tls:
             self._before_target = f"http://{url.authority}"
             if upstream.proxy.authorization:
-                fixed["proxy-authorization"] = upstream.proxy.authorization
-        self._fixed_names = RESERVED_HEADERS | fixed.keys()
-        self._fixed = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
+                own["proxy-authorization"] = upstream.proxy.authorization
+        self._fixed = _FixedHeaders(own, upstream.headers)
+        self._fixed_for_gemini = self._fixed
+        if upstream.gemini_headers is not None:
+            self._fixed_for_gemini = _FixedHeaders(own, upstream.gemini_headers)
+        self._request_line = lru_cache(_REMEMBERED)(self._request_line_of)
 
     def head(self, request: UpstreamRequest) -> bytes:
         """The request's head, to its empty line. The operator's headers replace the caller's of the
         same name. Raises ValueError for what could be read as more than one header or request."""
-        target = self._target(request.path)
-        headers = [(name, value) for name, value in request.headers if name.lower() not in self._fixed_names]
-        _refuse_smuggling(request.method, target, headers)
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-        head = f"{request.method} {self._before_target}{target} HTTP/1.1\r\n{self._fixed}{lines}{_framing(request)}\r\n"
+        fixed = self._fixed_for_gemini if request.is_gemini else self._fixed
+        begun_line = fixed.begun_line
+        headers = [(begun, value) for name, value in request.headers if (begun := begun_line(name))]
+        if has_control("\t".join([value for _, value in headers])):
+            raise ValueError("a header of the request contains a line break or control character")
+        lines = "".join([f"{begun}{value}\r\n" for begun, value in headers])
+        request_line = self._request_line(request.method, request.base_path, request.path, request.query)
+        head = f"{request_line}{fixed.lines}{lines}{_framing(request)}\r\n"
         # A header that is not UTF-8 arrives with its bytes as surrogates and leaves as it came.
         return head.encode("utf-8", "surrogateescape")
 
-    def _target(self, path: str) -> str:
-        if not self._query:
-            return self._prefix + path
-        return f"{self._prefix}{path}{'&' if '?' in path else '?'}{self._query}"
+    def _request_line_of(self, method: str, base_path: str | None, path: str, query: str) -> str:
+        target = (self._prefix if base_path is None else base_path) + path
+        if queries := [part for part in (query, self._query) if part]:
+            target += ("&" if "?" in target else "?") + "&".join(queries)
+        if not is_request_line(method, target):
+            raise ValueError(f"{method!r} {target!r} is not a request line")
+        return f"{method} {self._before_target}{target} HTTP/1.1\r\n"
+
+
+class _FixedHeaders:
+    """Those of every request: their lines, and the names that no other line may have. The gateway's own give way to the
+    operator's."""
+
+    def __init__(self, own: Mapping[str, str], operators: Iterable[tuple[str, str]]) -> None:
+        fixed = {**own, **{name.lower(): value for name, value in operators}}
+        self.lines = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
+        self.begun_line = lru_cache(_REMEMBERED)(self._begun_line_of)
+        self._names = RESERVED_HEADERS | fixed.keys()
+
+    def _begun_line_of(self, name: str) -> str:
+        """A caller's header up to its value; empty where it is not sent."""
+        if name.lower() in self._names:
+            return ""
+        if not is_header_name(name):
+            raise ValueError(f"the request's header {name!r} is not a valid name of a header")
+        return f"{name}: "
 
 
 def _tunnel_request(url: BaseUrl, proxy: Proxy) -> bytes:
@@ -106,14 +139,6 @@ def _framing(request: UpstreamRequest) -> str:
     if rest.length is None:
         return "transfer-encoding: chunked\r\n"
     return f"content-length: {len(request.body) + rest.length}\r\n"
-
-
-def _refuse_smuggling(method: str, target: str, headers: list[tuple[str, str]]) -> None:
-    if not is_request_line(method, target):
-        raise ValueError(f"{method!r} {target!r} is not a request line")
-    for name, value in headers:
-        if fault := header_fault(name, value):
-            raise ValueError(f"the request's header {name!r} {fault}")
 
 
 class CannotConnect(Exception):

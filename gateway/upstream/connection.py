@@ -54,8 +54,9 @@ from gateway.upstream.upload import Upload
 ONE_WRITE_BYTES = 65_536
 """Up to here head and body go out joined, in one system call; a larger body is not copied for it."""
 
-READ_BYTES = 65_536
-"""The most that one read takes from a socket, and so by how much a pause comes late."""
+READ_BYTES = 16_384
+"""The most that one read takes from a socket, and so by how much a pause comes late. An upstream that has more waits
+for the next turn of the event loop, so that one that sends at full speed leaves the others their turn."""
 
 IDLE_SECONDS = 30.0
 """How long a connection waits for its next exchange: half of what servers and balancers commonly
@@ -169,7 +170,8 @@ class Connection(asyncio.BufferedProtocol):
         self._owner = owner
         self._options = options
         self._read_buffer = options.read_buffer
-        self._timer = DeadlineTimer(asyncio.get_running_loop(), self._timer_expired)
+        self._loop = asyncio.get_running_loop()
+        self._timer = DeadlineTimer(self._loop, self._timer_expired)
         self._framing = Framing()
         self._state = ConnectionState.IDLE
         self._response: ResponseStream | None = None
@@ -178,12 +180,9 @@ class Connection(asyncio.BufferedProtocol):
         self._unsent = 0
         self._is_reused = False
         self._is_reading_paused = False
+        self.closed = False
         self.congested = False
         """Whether the upstream has not taken all that was written."""
-
-    @property
-    def closed(self) -> bool:
-        return self._state is ConnectionState.CLOSED
 
     async def exchange(self, request: EncodedRequest) -> ResponseStream:
         """Send, and wait for the first byte of the response's body or its end. Raises StaleConnection,
@@ -214,7 +213,8 @@ class Connection(asyncio.BufferedProtocol):
         """Close now, whatever is not sent or not read. Harmless when closed."""
         self._response = None
         self._timer.cancel()
-        if self._state is not ConnectionState.CLOSED:
+        if not self.closed:
+            self.closed = True
             self._state = ConnectionState.CLOSED
             self._transport.abort()
 
@@ -277,10 +277,13 @@ class Connection(asyncio.BufferedProtocol):
         if piece:
             if self._state is not _RECEIVING:
                 self._begin_receiving(response)
-            self._deadlines.since = monotonic()
-            response.feed(piece)
+            else:
+                self._deadlines.since = monotonic()
+            (response.sink or response.feed)(piece)
         if framing.complete or framing.fault:
             self._end_exchange(response)
+        elif nbytes == READ_BYTES:
+            self._give_way()
 
     def eof_received(self) -> None:
         # To be asked here alone: when `connection_lost` comes, the descriptor can be another socket's.
@@ -301,6 +304,16 @@ class Connection(asyncio.BufferedProtocol):
             self.flushed()
         else:
             self._upload.writable()
+
+    def _give_way(self) -> None:
+        """Read on in the next turn of the event loop: uvloop goes on reading a socket as long as each read is full."""
+        if not self.closed and not self._is_reading_paused:
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.closed and not self._is_reading_paused:
+            self._transport.resume_reading()
 
     def _send(self, response: ResponseStream, request: EncodedRequest) -> None:
         self._state = ConnectionState.SENDING
@@ -335,10 +348,11 @@ class Connection(asyncio.BufferedProtocol):
         self._timer.arm(self._deadlines.next)
 
     def _begin_receiving(self, response: ResponseStream) -> None:
-        self._state = ConnectionState.RECEIVING
+        self._state = _RECEIVING
         response.head(self._framing.status, self._framing.headers)
-        self._deadlines.receiving(monotonic())
-        self._timer.arm(self._deadlines.next)
+        if not self._framing.complete:
+            self._deadlines.receiving(monotonic())
+            self._timer.arm(self._deadlines.next)
 
     def _end_exchange(self, response: ResponseStream) -> None:
         """The response is whole, or can never be."""
@@ -359,7 +373,7 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
 
     def _complete_response(self, response: ResponseStream) -> None:
-        if self._state is not ConnectionState.RECEIVING:
+        if self._state is not _RECEIVING:
             response.head(self._framing.status, self._framing.headers)
         self._response = None
         response.complete()

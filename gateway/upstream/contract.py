@@ -22,13 +22,13 @@ __all__ = ["FailureReason", "UpstreamClient", "UpstreamRequest", "UpstreamRespon
 E = TypeVar("E", bound=UpstreamError)
 
 
-def _not_noted(_outcome: str) -> None:
+def _not_noted(_upstream: str, _outcome: str) -> None:
     """Where attempts are of no interest."""
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True):
-    """A request to an upstream. `path` follows the upstream's base URL; `headers` are those of the
-    caller that are let through. The client adds the upstream's own headers, Host, the framing and
+    """A request to an upstream. `path` follows the upstream's base URL, `query` is what of the caller's is let
+    through, and so are `headers`. The client adds the upstream's own query and headers, Host, the framing and
     `Accept-Encoding: identity`."""
 
     path: str
@@ -37,16 +37,23 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     method: str = "POST"
     model: str = ""
     """The model's name at the upstream, whose models share its connections; empty: the gateway's own request."""
+    team: str = ""
+    """Whose request it is; teams share the connections, too."""
     rest: BodyTail | None = None
     """What follows `body`, where that is only the beginning: read no faster than the upstream takes it,
     and no further once a response has begun."""
-    note_attempt: Callable[[str], None] = _not_noted
-    """Called with the outcome of an attempt that is followed by another: `stale_connection`."""
+    query: str = ""
+    base_path: str | None = None
+    """In place of that of the base URL."""
+    is_gemini: bool = False
+    """Whether it is one of Gemini's API, for which the upstream may take its credential in another way."""
+    note_attempt: Callable[[str, str], None] = _not_noted
+    """Called with the upstream's name and the outcome of an attempt that is followed by another: `stale_connection`."""
 
 
 class UpstreamClient(Protocol):
     async def send(self, upstream: Upstream, request: UpstreamRequest) -> UpstreamResponse:
-        """Raises UpstreamUnreachable (refused, broke, or no free connection), UpstreamTimedOut, and what
+        """Raises UpstreamUnreachable (refused or broke), UpstreamBusy (no connection free), UpstreamTimedOut, and what
         reading the rest of the request raises."""
         ...
 

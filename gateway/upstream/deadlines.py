@@ -75,7 +75,8 @@ class Deadlines:
         self._client_s = 0.0
         self._missing = _SENDING
         self.since = began
-        self.sending(began)
+        self._allowed_s = timeouts.idle
+        self._missing = _SENDING
 
     def sending(self, now: float) -> None:
         """The request is on its way; to be called again whenever the upstream takes some of it."""

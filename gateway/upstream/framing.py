@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import httptools
 
+from gateway.core.header_rules import REPEATED_PREFIXES
+
 BODILESS_BYTES = 65_536
 """What may come in a row without bringing any body: head, trailers, chunk extensions, 1xx."""
 
@@ -18,8 +20,9 @@ class Framing:
     """Reads one response after another; `expect_response` begins each. `status` is 0 until the head is whole."""
 
     def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append
+        self._parser = httptools.HttpResponseParser(self)
         self.expect_response()
 
     def expect_response(self) -> None:
@@ -70,7 +73,7 @@ class Framing:
         if self._bodiless > BODILESS_BYTES:
             self._refuse("its head is too large")
 
-    # Called by the parser.
+    # Called by the parser, as `on_body` is for each piece of a body.
 
     def on_message_begin(self) -> None:
         if self.complete:
@@ -79,7 +82,10 @@ class Framing:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:
-            self.headers[name.decode("latin-1").lower()] = value.decode("utf-8", "replace")
+            lower, text = name.decode("latin-1").lower(), value.decode("utf-8", "replace")
+            if lower in self.headers and lower.startswith(REPEATED_PREFIXES):
+                text = f"{self.headers[lower]}\n{text}"
+            self.headers[lower] = text
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -92,9 +98,6 @@ class Framing:
         self.status = status
         self.keeps_alive = self._parser.should_keep_alive()
         self._until_close = coding is None and "content-length" not in headers and status not in _BODILESS_STATUSES
-
-    def on_body(self, piece: bytes) -> None:
-        self._pieces.append(piece)
 
     def on_message_complete(self) -> None:
         if self.status:

@@ -1,14 +1,17 @@
 """The connections to one upstream: the one used last is used first, and there are never too many.
 
-A request that may not have one waits in line; the line and the connecting share the connect timeout.
+A request that may not have one waits in line; the line and the connecting share the connect timeout. A team's line
+has a bound: whoever would wait behind more is told at once.
 
-Models share the connections of their upstream. One that hangs keeps each connection for minutes, and
-would soon have them all; so a model may only take another while it holds less than HELD_PER_FREE times
-what is free. This is the dynamic threshold by which switches share a packet buffer (Choudhury and Hahne,
-1998): a single model gets three quarters of the connections, two get three sevenths each, and whoever
-comes next finds some free. A model that holds no more than any other of its upstream may always take
-one: what is kept free is kept for those that hold less, and for nobody where there is no such model.
-From the line, who holds least is served first, then who has waited longest.
+Models and teams share the connections of their upstream. A model that hangs keeps each connection for minutes, and a
+team that sends much has all of them in use; either would soon have them all. So a model, and likewise a team, may only
+take another while it holds less than HELD_PER_FREE times what is free. This is the dynamic threshold by which switches
+share a packet buffer (Choudhury and Hahne, 1998): one alone gets three quarters of the connections, two get three
+sevenths each, and whoever comes next finds some free. Who holds no more than any other may always take one: what is
+kept free is kept for those that hold less, and for nobody where there are none.
+
+From the line, the team that holds least is served first, of its models the one that holds least, then who has waited
+longest. So teams that all want more than there is hold equally many, whatever each of them sends (max-min fairness).
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ import contextlib
 from collections import Counter, deque
 from collections.abc import Callable, Collection
 from functools import cache, partial
+from typing import NamedTuple
 
-from gateway.core.errors import UpstreamUnreachable
+from gateway.core.errors import UpstreamBusy, UpstreamUnreachable
 from gateway.core.snapshot import Upstream
 from gateway.upstream.connect import CannotConnect, Connector, UpstreamOrigin
 from gateway.upstream.connection import ClientOptions, Connection
@@ -28,37 +32,65 @@ from gateway.upstream.tls import client_context
 
 HELD_PER_FREE = 3
 
+LINE_MIN = 100
+"""A team's line is as long as the upstream has connections, and so long at least."""
+
+BUSY_RETRY_MS = 1_000
+"""When a client may come again that found no connection free."""
+
 Waiter = asyncio.Future[Connection | None]
-"""Gets a connection, or leave to open one (None). Either is counted for its model already."""
+"""Gets a connection, or leave to open one (None). Either is counted for its holder already."""
+
+
+class Holder(NamedTuple):
+    """Who uses a connection: a model, for a team. Requests of the gateway's own have neither."""
+
+    model: str = ""
+    team: str = ""
 
 
 class ConnectionShares:
-    """How many connections each model holds, used or being opened, and who may take one more. `models` are
-    all that the upstream serves; requests of the gateway's own count as a model without a name."""
+    """How many connections each model and each team holds, used or being opened, and who may take one more. `models`
+    are all that the upstream serves, `teams` how many teams may use it."""
 
     def __init__(self, total: int) -> None:
         self.models: Collection[str] = ()
+        self.teams = 0
         self.free = total
-        self._held: Counter[str] = Counter()
+        self._by_model: Counter[str] = Counter()
+        self._by_team: Counter[str] = Counter()
 
-    def held(self, model: str) -> int:
-        return self._held[model]
+    def held(self, holder: Holder) -> tuple[int, int]:
+        """By its team, and by its model."""
+        return self._by_team[holder.team], self._by_model[holder.model]
 
-    def may_take(self, model: str) -> bool:
-        held = self._held[model]
-        if not self.free or held < HELD_PER_FREE * self.free:
-            return self.free > 0
-        return all(held <= self._held[other] for other in self.models)
+    def may_take(self, holder: Holder) -> bool:
+        if not self.free:
+            return False
+        most = HELD_PER_FREE * self.free
+        by_team, by_model = self.held(holder)
+        return (by_model < most or self._no_model_holds_less(by_model)) and (
+            by_team < most or self._no_team_holds_less(by_team)
+        )
 
-    def take(self, model: str) -> None:
+    def take(self, holder: Holder) -> None:
         self.free -= 1
-        self._held[model] += 1
+        self._by_model[holder.model] += 1
+        self._by_team[holder.team] += 1
 
-    def give_back(self, model: str) -> None:
+    def give_back(self, holder: Holder) -> None:
         self.free += 1
-        self._held[model] -= 1
-        if not self._held[model]:
-            del self._held[model]
+        for counts, name in ((self._by_model, holder.model), (self._by_team, holder.team)):
+            counts[name] -= 1
+            if not counts[name]:
+                del counts[name]
+
+    def _no_model_holds_less(self, held: int) -> bool:
+        return all(held <= self._by_model[other] for other in self.models)
+
+    def _no_team_holds_less(self, held: int) -> bool:
+        holding = [count for team, count in self._by_team.items() if team]
+        return len(holding) >= self.teams and all(held <= other for other in holding)
 
 
 class Pool:
@@ -76,31 +108,46 @@ class Pool:
         self._connector = Connector(origin, tls, options.tasks)
         self._emptied = emptied
         self._idle: deque[Connection] = deque()
-        self._in_use: dict[Connection, str] = {}
-        self._lines: dict[str, deque[Waiter]] = {}
+        self._in_use: dict[Connection, Holder] = {}
+        self._lines: dict[Holder, deque[Waiter]] = {}
+        self._waiting: Counter[str] = Counter()
+        """How many requests of each team are in a line."""
         self._is_closed = False
         self._all_gone = asyncio.Event()
 
-    async def acquire(self, model: str, fresh: bool = False) -> Connection:
-        """A connection for one exchange of this model, a new one if `fresh`. Raises UpstreamUnreachable."""
-        may_take = self.shares.may_take(model)
+    def take_idle(self, holder: Holder) -> Connection | None:
+        """A connection for one exchange of this holder, if one is idle and it may have that."""
+        if not self._idle or not self.shares.may_take(holder):
+            return None
+        connection = self._pop_idle(holder)
+        if connection is not None:
+            self.shares.take(holder)
+        return connection
+
+    async def acquire(self, holder: Holder, fresh: bool = False) -> Connection:
+        """The same, waiting for one or opening a new one, which it is in any case if `fresh`. Raises UpstreamBusy,
+        UpstreamUnreachable."""
+        if not fresh and (idle := self.take_idle(holder)) is not None:
+            return idle
+        may_take = self.shares.may_take(holder)
         if may_take:
-            self.shares.take(model)
-            connection = None if fresh else self._pop_idle(model)
-            if connection is not None:
-                return connection
+            self.shares.take(holder)
+        elif self._waiting[holder.team] >= max(self._upstream.max_connections, LINE_MIN):
+            raise self._busy(holder, f"and {self._waiting[holder.team]} requests of this team wait already")
         timeout = self._upstream.timeouts.connect
-        missing = f"had none of its {self._upstream.max_connections} connections free"
-        failing = FailureReason("no_connection_free", f"{missing} for the model {model!r}" if model else missing)
+        connecting = may_take
         try:
             async with asyncio.timeout(timeout):
-                given = None if may_take else await self._wait_in_line(model)
+                given = None if may_take else await self._wait_in_line(holder)
                 if given is not None and not fresh:
                     return given
-                failing = FailureReason("connect_timeout", "did not accept a connection")
-                return await self._connect(model, instead_of=given)
+                connecting = True
+                return await self._connect(holder, instead_of=given)
         except TimeoutError:
-            late = FailureReason(failing.outcome, f"{failing.text} within {timeout:g} s")
+            within = f"within {timeout:g} s"
+            if not connecting:
+                raise self._busy(holder, within) from None
+            late = FailureReason("connect_timeout", f"did not accept a connection {within}")
             raise late.error(self._upstream.name, UpstreamUnreachable) from None
 
     async def close(self) -> None:
@@ -118,14 +165,14 @@ class Pool:
         self._give_back(self._in_use.pop(connection))
 
     def lost(self, connection: Connection) -> None:
-        model = self._in_use.pop(connection, None)
-        if model is None and connection not in self._idle:
+        holder = self._in_use.pop(connection, None)
+        if holder is None and connection not in self._idle:
             return  # It never came to be used, or was replaced: whoever did that has its place.
-        if model is None:
+        if holder is None:
             self._idle.remove(connection)
         if not self._idle and not self._in_use:
             self._all_gone.set()
-        self._give_back(model)
+        self._give_back(holder)
 
     def unrequested_bytes(self) -> None:
         """No connection of such an upstream is used again: a second answer may be on its way there."""
@@ -133,62 +180,74 @@ class Pool:
         for connection in self._idle:
             connection.abort()
 
-    def _pop_idle(self, model: str) -> Connection | None:
+    def _pop_idle(self, holder: Holder) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
             if not connection.closed and connection.has_unread_bytes():
                 connection.abort()
                 self.unrequested_bytes()
             if not connection.closed:
-                self._in_use[connection] = model
+                self._in_use[connection] = holder
                 return connection
         return None
 
-    async def _wait_in_line(self, model: str) -> Connection | None:
+    async def _wait_in_line(self, holder: Holder) -> Connection | None:
         waiter: Waiter = asyncio.get_running_loop().create_future()
-        self._lines.setdefault(model, deque()).append(waiter)
+        self._lines.setdefault(holder, deque()).append(waiter)
+        self._waiting[holder.team] += 1
         try:
             return await waiter
         except BaseException:
-            self._leave_line(model, waiter)
+            self._leave_line(holder, waiter)
             raise
+        finally:
+            self._waiting[holder.team] -= 1
+            if not self._waiting[holder.team]:
+                del self._waiting[holder.team]
 
-    def _leave_line(self, model: str, waiter: Waiter) -> None:
+    def _busy(self, holder: Holder, why: str) -> UpstreamBusy:
+        missing = f"had none of its {self._upstream.max_connections} connections free"
+        whose = f" for the model {holder.model!r}" if holder.model else ""
+        busy = FailureReason("no_connection_free", f"{missing}{whose} {why}").error(self._upstream.name, UpstreamBusy)
+        busy.retry_after_ms = BUSY_RETRY_MS
+        return busy
+
+    def _leave_line(self, holder: Holder, waiter: Waiter) -> None:
         """Whoever gives up waiting passes on what it was given in the same moment."""
         if waiter.cancelled():
-            line = self._lines.get(model, deque())
+            line = self._lines.get(holder, deque())
             with contextlib.suppress(ValueError):  # It may have been skipped and dropped already.
                 line.remove(waiter)
             if not line:
-                self._lines.pop(model, None)
+                self._lines.pop(holder, None)
         elif (given := waiter.result()) is None:
-            self._give_back(model)
+            self._give_back(holder)
         elif not given.closed:
             self.released(given)
 
-    def _give_back(self, model: str | None) -> None:
-        """A model has one less (None: an idle connection has gone)."""
-        if model is not None:
-            self.shares.give_back(model)
+    def _give_back(self, holder: Holder | None) -> None:
+        """A holder has one less (None: an idle connection has gone)."""
+        if holder is not None:
+            self.shares.give_back(holder)
         while (served := self._next_in_line()) is not None:
-            model, waiter = served
-            self.shares.take(model)
-            waiter.set_result(self._pop_idle(model))
+            holder, waiter = served
+            self.shares.take(holder)
+            waiter.set_result(self._pop_idle(holder))
         if not self._idle and self.shares.free == self._upstream.max_connections:
             self._emptied()
 
-    def _next_in_line(self) -> tuple[str, Waiter] | None:
-        while eligible := [model for model in self._lines if self.shares.may_take(model)]:
-            model = min(eligible, key=self.shares.held)
-            line = self._lines.pop(model)
+    def _next_in_line(self) -> tuple[Holder, Waiter] | None:
+        while eligible := [each for each in self._lines if self.shares.may_take(each)]:
+            holder = min(eligible, key=self.shares.held)
+            line = self._lines.pop(holder)
             waiter = line.popleft()
             if line:
-                self._lines[model] = line  # Behind the others that hold as many.
+                self._lines[holder] = line  # Behind the others that hold as many.
             if not waiter.done():
-                return model, waiter
+                return holder, waiter
         return None
 
-    async def _connect(self, model: str, instead_of: Connection | None) -> Connection:
+    async def _connect(self, holder: Holder, instead_of: Connection | None) -> Connection:
         if instead_of is not None:
             del self._in_use[instead_of]
             instead_of.abort()
@@ -201,11 +260,11 @@ class Pool:
             if connection.closed:
                 raise CannotConnect("it closed the connection at once")
         except BaseException as error:
-            self._give_back(model)
+            self._give_back(holder)
             if isinstance(error, CannotConnect):
                 reason = FailureReason("not_reached", f"cannot be reached: {error}")
                 raise reason.error(self._upstream.name, UpstreamUnreachable) from error
             raise
-        self._in_use[connection] = model
+        self._in_use[connection] = holder
         self._all_gone.clear()
         return connection

@@ -48,29 +48,30 @@ class ResponseStream:
         self._name = upstream_name
         self._connection: Connection | None = connection
         self._buffer: Buffer = PlainBuffer()
+        self.sink: Callable[[bytes], None] | None = None
+        """The reader's callback, while pieces may go to it as they come: in place of `feed`."""
+
         self._callback: Callable[[bytes], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
-        self._direct = self._paused = self._received = self._over = self._yields = False
+        self._paused = self._received = self._over = self._yields = False
 
     def head(self, status: int, headers: dict[str, str]) -> None:
         self.status = status
         self.headers = headers
-        buffer = buffer_for(headers.get("content-encoding", ""))
+        encoding = headers.get("content-encoding")
+        buffer = buffer_for(encoding) if encoding is not None else None
         if buffer is not None:
             self._buffer = buffer
-        if buffer is not None and "content-encoding" in headers:
             headers.pop("content-encoding")
             headers.pop("content-length", None)
 
     def feed(self, piece: bytes) -> None:
-        if self._direct:
-            self._callback(piece)  # type: ignore[misc]  # `_direct` implies a callback
-            return
         if not self.first_byte_at:
             self._begin()
         self._buffer.put(piece)
-        self._deliver()
+        if self._callback is not None or self._buffer.size > HELD_BYTES:
+            self._deliver()
 
     def complete(self) -> None:
         """The message has ended as its framing says. The connection serves others from here on."""
@@ -78,7 +79,9 @@ class ResponseStream:
             self._begin()
         self._connection = None
         self._received = True
-        self._deliver()
+        # What waits for a reader ends when it is read.
+        if self._callback is not None or not self._buffer.size:
+            self._deliver()
 
     def fail(self, reason: FailureReason) -> None:
         """The message cannot be completed."""
@@ -99,7 +102,7 @@ class ResponseStream:
     async def begun(self) -> None:
         """Wait for the first byte or the end. Raises what the connection said went wrong before."""
         if not self.first_byte_at and self._failure is None:
-            await self._woken()
+            await self.woken()
         if not self.first_byte_at and self._failure is not None:
             raise self._failure
 
@@ -112,14 +115,22 @@ class ResponseStream:
         return self._over
 
     async def finished(self) -> None:
-        if not self._over:
-            await self._woken()
+        while not self._over:
+            await self.woken()
         if self._failure is not None:
             raise self._failure
 
+    async def woken(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
     def pause(self) -> None:
         self._paused = True
-        self._direct = False
+        self.sink = None
         if self._connection is not None:
             self._connection.pause_reading()
 
@@ -128,8 +139,7 @@ class ResponseStream:
         self._deliver()
 
     def abandon(self) -> None:
-        connection, self._callback = self._connection, None
-        self._direct = False
+        connection, self._callback, self.sink = self._connection, None, None
         if self._over:
             return
         self._buffer = PlainBuffer()
@@ -139,7 +149,7 @@ class ResponseStream:
 
     def _begin(self) -> None:
         self.first_byte_at = monotonic()
-        self._wake()
+        self.wake()
 
     def _deliver(self) -> None:
         """Hand over what is held, as far as it is wanted, and see whether that was all."""
@@ -149,7 +159,8 @@ class ResponseStream:
                 self._end()
         except CodingDamaged as error:
             self._spoil(str(error))
-        self._direct = self._callback is not None and not self._paused and type(self._buffer) is PlainBuffer
+        is_direct = not (self._paused or self._yields or self._over) and type(self._buffer) is PlainBuffer
+        self.sink = self._callback if is_direct else None
         if self._connection is not None:
             if self._paused or self._yields or self._buffer.size > HELD_BYTES:
                 self._connection.pause_reading()
@@ -173,21 +184,15 @@ class ResponseStream:
         if self._failure is None:
             self._buffer.check_whole()
         self._over = True
-        self._wake()
+        # The reader has this stream, mostly: one less cycle for the collector of garbage.
+        self._callback = None
+        self.wake()
 
     def _spoil(self, what: str) -> None:
         connection, self._buffer = self._connection, PlainBuffer()
         self.fail(FailureReason("malformed", f"sent an answer that cannot be decoded: it is {what}"))
         if connection is not None:
             connection.abort()
-
-    async def _woken(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class Buffer(Protocol):

@@ -101,8 +101,6 @@ def unknown_url(asked: UnservedRequest) -> UrlUnknown:
     """The 404 of a path, with what is to be changed."""
     shown = f"{asked.method[:20]} {asked.path[:_SHOWN]!r}"
     api = api_of(asked.headers, asked.path)
-    if api is GEMINI and not asked.is_served(GEMINI.path):
-        return UrlUnknown(f"{shown} is not served: this gateway has no Gemini API. {_right_base_url(OPENAI, asked)}")
     right = _served_part(asked)
     if right:
         return UrlUnknown(
@@ -117,7 +115,7 @@ def unknown_url(asked: UnservedRequest) -> UrlUnknown:
 
 
 def _right_base_url(api: ClientApi, asked: UnservedRequest) -> str:
-    without = "" if api.suffix else ", without /v1"
+    without = "" if api.suffix else f", without /{api.path.split('/')[1]}"
     return f"The base URL of {api.name} is {origin_of(asked.headers)}{api.suffix} here{without}."
 
 

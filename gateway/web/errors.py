@@ -7,7 +7,14 @@ from typing import Any
 import msgspec
 
 from gateway.core.endpoints import Dialect
-from gateway.core.errors import EncodingUnsupported, GatewayError, MethodNotAllowed, QuotaSpent, UpgradeRequired
+from gateway.core.errors import (
+    EncodingUnsupported,
+    GatewayError,
+    LimitRefusal,
+    MethodNotAllowed,
+    QuotaSpent,
+    UpgradeRequired,
+)
 from gateway.core.response import Headers
 from gateway.core.sse import event_of
 
@@ -95,14 +102,27 @@ def error_headers(error: GatewayError) -> Headers:
     return headers
 
 
+_GOOGLE = "type.googleapis.com/google.rpc"
+"""https://cloud.google.com/apis/design/errors#error_payloads"""
+
+
 def _gemini_error(error: GatewayError) -> dict[str, Any]:
     status = _GEMINI_STATUSES.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
-    reason = {
-        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-        "reason": error.code,
-        "metadata": {"param": error.param} if error.param else {},
-    }
-    return {"code": error.status, "message": error.message, "status": status, "details": [reason]}
+    details: list[dict[str, Any]] = [
+        {
+            "@type": f"{_GOOGLE}.ErrorInfo",
+            "reason": error.code,
+            "metadata": {"param": error.param} if error.param else {},
+        }
+    ]
+    if isinstance(error, LimitRefusal) and error.should_retry is False:
+        # Gemini's clients give up at once where a violation is of a day's quota.
+        name = (error.limit or {}).get("name", "")
+        violation = {"quotaId": f"{name}-PerDay", "description": error.message}
+        details.append({"@type": f"{_GOOGLE}.QuotaFailure", "violations": [violation]})
+    elif error.retry_after_ms is not None:
+        details.append({"@type": f"{_GOOGLE}.RetryInfo", "retryDelay": f"{error.retry_after_ms / 1000:g}s"})
+    return {"code": error.status, "message": error.message, "status": status, "details": details}
 
 
 def _plain(error: GatewayError) -> dict[str, Any]:

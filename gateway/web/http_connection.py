@@ -75,6 +75,7 @@ class HttpConnection(web.RequestHandler):
     """aiohttp's connection, with the write side's pauses made known at once, without a task."""
 
     congested = False
+    pause: Callable[[], None] | None = None
     resume: Callable[[], None] | None = None
     new_id: Callable[[], str]
     response_began = False
@@ -143,6 +144,8 @@ class HttpConnection(web.RequestHandler):
     def pause_writing(self) -> None:
         self.congested = True
         super().pause_writing()
+        if self.pause is not None:
+            self.pause()
         self._expect_progress()
 
     def resume_writing(self) -> None:

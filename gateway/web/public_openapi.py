@@ -8,7 +8,18 @@ from functools import cache
 
 import msgspec
 
-from gateway.core.endpoints import ENDPOINTS, LIMITS, MODEL, MODELS, OPENAPI, ROOT, Dialect, Endpoint
+from gateway.core.endpoints import (
+    ENDPOINTS,
+    GEMINI_MODEL,
+    GEMINI_MODELS,
+    LIMITS,
+    MODEL,
+    MODELS,
+    OPENAPI,
+    ROOT,
+    Dialect,
+    Endpoint,
+)
 from gateway.core.errors import AdminForbidden, GatewayError, NoWorker
 from gateway.web.openapi import (
     ANYTHING,
@@ -28,10 +39,10 @@ from gateway.web.openapi import (
 HEALTH_PATH = "/healthz"
 
 _DESCRIPTION = (
-    "OpenAI's API and Anthropic's Messages, in front of many model servers. The schemas of requests name what the "
-    "gateway reads; every other member is passed on untouched. An answer of a model server passes as it is, its 4xx "
-    "errors too. Each path under /v1 is also served without /v1, under /openai/v1 and under /openai, and for a model "
-    "that the path names under /openai/deployments/{model}."
+    "OpenAI's API, Anthropic's Messages and Gemini's API, in front of many model servers. The schemas of requests name "
+    "what the gateway reads; every other member is passed on untouched. An answer of a model server passes as it is, "
+    "its 4xx errors too. Each path under /v1 is also served without /v1, under /openai/v1 and under /openai, and for a "
+    "model that the path names under /openai/deployments/{model}."
 )
 _KEY_SCHEMES: Mapping[str, Schema] = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -47,9 +58,12 @@ _MODEL: Schema = {
         {**an_object(type={"const": "model"}, id=TEXT, display_name=TEXT, created_at=TEXT)},
     ],
 }
+_GEMINI_MODEL: Schema = an_object(name=TEXT, version=TEXT, displayName=TEXT, supportedGenerationMethods=a_list(TEXT))
 _PAGES: Mapping[str, tuple[str, Schema]] = {
     MODELS.path: ("The models that the key may use.", an_object(data=a_list(reference("Model")))),
     MODEL.path: ("One of these models.", reference("Model")),
+    GEMINI_MODELS.path: ("The same in Gemini's shape.", an_object(models=a_list(reference("GeminiModel")))),
+    GEMINI_MODEL.path: ("One of these models in Gemini's shape.", reference("GeminiModel")),
     LIMITS.path: ("The caller's limits, and how they stand.", an_object(data=a_list(reference("LimitStatus")))),
     ROOT.path: ("Which base URL each client needs.", an_object(service=TEXT, base_urls={"type": "object"})),
     OPENAPI.path: ("This description.", {"type": "object"}),
@@ -73,6 +87,9 @@ _ERROR_OF_ANY_API: Schema = {
 }
 
 
+_ERRORS = {Dialect.ANTHROPIC: "AnthropicError", Dialect.GEMINI: "GeminiError"}
+
+
 @cache
 def public_document() -> bytes:
     """Needs no configuration: it is the same for every caller."""
@@ -90,6 +107,7 @@ def public_document() -> bytes:
             **SHARED_SCHEMAS,
             **read,
             "Model": _MODEL,
+            "GeminiModel": _GEMINI_MODEL,
             "AnthropicError": _ANTHROPIC_ERROR,
             "AnthropicErrorDetail": an_object(type=TEXT, message=TEXT),
             "GeminiError": _GEMINI_ERROR,
@@ -109,11 +127,12 @@ def _endpoint(row: Endpoint, body: Schema) -> Operation:
         served["text/event-stream"] = {"schema": TEXT}
     if row.stream_format is None:
         served["*/*"] = {"schema": ANYTHING}  # Audio, images and subtitles are relayed as they come.
-    schema = "AnthropicError" if row.dialect is Dialect.ANTHROPIC else "Error"
+    schema = _ERRORS.get(row.dialect, "Error")
     return {
         "operationId": row.name,
         "summary": f"Forwarded to a model server: {row.name}.",
         "security": _NEEDS_KEY,
+        "parameters": list(_parameters(row.path)),
         "requestBody": {"required": True, "content": content},
         "responses": {
             "200": {"description": "The model server's answer.", "content": served},
@@ -139,8 +158,11 @@ def _page(path: str, method: str) -> Operation:
 
 
 def _parameters(path: str) -> Iterable[Schema]:
-    if path == MODEL.path:
+    if "{model}" in path:
         yield {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    if path == GEMINI_MODELS.path:
+        yield {"name": "pageSize", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}}
+        yield {"name": "pageToken", "in": "query", "schema": TEXT}
     if path == MODELS.path:
         needs = "Read where the request has an anthropic-version."
         number = {"type": "integer", "minimum": 1, "maximum": 1000}

@@ -12,15 +12,23 @@ from hashlib import sha256
 
 import msgspec
 
-from gateway.core.endpoints import LIMITS, MODEL, MODELS, OPENAPI, ROOT, Endpoint
-from gateway.core.errors import FieldInvalid, ModelUnknown
-from gateway.core.limit_status import limit_status_object, rfc3339
+from gateway.core.endpoints import GEMINI_MODEL, GEMINI_MODELS, LIMITS, MODEL, MODELS, OPENAPI, ROOT, Endpoint
+from gateway.core.errors import ModelUnknown
+from gateway.core.limit_status import limit_status_object
 from gateway.core.limits import Limit
 from gateway.core.response import Headers
 from gateway.core.snapshot import Caller, Model
 from gateway.pipeline import Services
 from gateway.web.client_hints import CLIENT_APIS, ClientApi, origin_of
 from gateway.web.errors import JSON
+from gateway.web.model_lists import (
+    anthropic_list,
+    anthropic_model,
+    gemini_list,
+    gemini_model,
+    openai_list,
+    openai_model,
+)
 from gateway.web.public_openapi import public_document
 
 
@@ -59,18 +67,28 @@ class Page(msgspec.Struct, frozen=True):
 
 async def _models(asked: PageRequest) -> Shown:
     models = asked.services.snapshot.models_of(asked.caller)
-    if asked.is_anthropic:
-        return Shown(msgspec.json.encode(_anthropic_list(models, asked.query)))
-    return Shown(msgspec.json.encode({"object": "list", "data": [_model_object(model) for model in models]}))
+    shown = anthropic_list(models, asked.query) if asked.is_anthropic else openai_list(models)
+    return Shown(msgspec.json.encode(shown))
+
+
+async def _gemini_models(asked: PageRequest) -> Shown:
+    return Shown(msgspec.json.encode(gemini_list(asked.services.snapshot.models_of(asked.caller), asked.query)))
 
 
 async def _model(asked: PageRequest) -> Shown:
+    return Shown(msgspec.json.encode((anthropic_model if asked.is_anthropic else openai_model)(_model_named(asked))))
+
+
+async def _gemini_model(asked: PageRequest) -> Shown:
+    return Shown(msgspec.json.encode(gemini_model(_model_named(asked))))
+
+
+def _model_named(asked: PageRequest) -> Model:
     name = asked.parameters["model"]
     binding = asked.services.snapshot.binding(asked.caller, name)
     if binding is None:
         raise ModelUnknown(f"The model {name[:256]!r} does not exist, or this key may not use it.", param="model")
-    shape = _anthropic_model if asked.is_anthropic else _model_object
-    return Shown(msgspec.json.encode(shape(binding.model)))
+    return binding.model
 
 
 async def _limits(asked: PageRequest) -> Shown:
@@ -103,69 +121,6 @@ async def _openapi(_asked: PageRequest) -> Shown:
     return Shown(public_document())
 
 
-def _model_object(model: Model) -> dict[str, object]:
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": model.created,
-        "owned_by": "gateway",
-        **_sizes(model, "context_window", "max_output_tokens"),
-    }
-
-
-def _anthropic_model(model: Model) -> dict[str, object]:
-    return {
-        "type": "model",
-        "id": model.name,
-        "display_name": model.name,
-        "created_at": rfc3339(model.created * 1000),
-        **_sizes(model, "max_input_tokens", "max_tokens"),
-        **_sizes(model, "context_window", "max_output_tokens"),
-    }
-
-
-def _sizes(model: Model, *names: str) -> dict[str, int]:
-    """The context window and the longest answer, under these names, where they are configured."""
-    sizes = zip(names, (model.context_window, model.max_output_tokens), strict=True)
-    return {name: size for name, size in sizes if size is not None}
-
-
-def _anthropic_list(models: list[Model], query: Mapping[str, str]) -> dict[str, object]:
-    """A page of the list, by `limit`, `after_id` and `before_id`. Without a limit it is all of them."""
-    names = [model.name for model in models]
-    begin, end = 0, len(models)
-    if after := query.get("after_id"):
-        begin = _place(names, after, "after_id") + 1
-    if before := query.get("before_id"):
-        end = _place(names, before, "before_id")
-    limit = _limit_of(query)
-    cut = max(0, end - begin - limit)
-    if before and not after:
-        begin += cut
-    else:
-        end -= cut
-    shown = models[begin:end]
-    return {
-        "data": [_anthropic_model(model) for model in shown],
-        "has_more": cut > 0,
-        "first_id": shown[0].name if shown else None,
-        "last_id": shown[-1].name if shown else None,
-    }
-
-
-def _place(names: list[str], name: str, parameter: str) -> int:
-    if name not in names:
-        raise FieldInvalid(f"{parameter!r} is no model that this key may use.", param=parameter)
-    return names.index(name)
-
-
-def _limit_of(query: Mapping[str, str]) -> int:
-    given = query.get("limit", "1000")
-    if not (given.isascii() and given.isdecimal() and len(given) <= 4 and 1 <= int(given) <= 1000):
-        raise FieldInvalid("'limit' must be a number from 1 to 1000.", param="limit")
-    return int(given) if "limit" in query else 10**9
-
-
 _ABOUT = "A gateway to language models. It speaks the APIs below; every request needs a key."
 _STYLE = (
     "body{font:1rem/1.5 system-ui,sans-serif;max-width:56rem;margin:3rem auto;padding:0 1rem}"
@@ -188,6 +143,8 @@ _CSP = (
 PAGES = (
     Page(MODELS, _models),
     Page(MODEL, _model),
+    Page(GEMINI_MODELS, _gemini_models),
+    Page(GEMINI_MODEL, _gemini_model),
     Page(LIMITS, _limits),
     Page(ROOT, _root, needs_key=False),
     Page(OPENAPI, _openapi, needs_key=False),

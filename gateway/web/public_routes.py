@@ -18,12 +18,12 @@ from aiohttp import web
 from gateway.core.endpoints import ENDPOINTS, UNKNOWN, Dialect, Endpoint
 from gateway.core.errors import MethodNotAllowed, ShuttingDown, UpgradeRequired
 from gateway.core.exchange import Exchange
-from gateway.core.networks import Network, client_address
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.url_paths import PathTable
 from gateway.pipeline import Pipeline
 from gateway.web.body_memory import BodyMemory
+from gateway.web.client_address import ClientAddresses
 from gateway.web.client_hints import CLIENT_APIS, UnservedRequest, api_of, unknown_url
 from gateway.web.cors import CorsPolicy
 from gateway.web.errors import JSON
@@ -70,22 +70,14 @@ class PublicRoutes:
     """Answers every request that reaches the public listener.
 
     `closing` asks clients to close their connections with each answer; `refusing` turns new requests
-    away. Both belong to the drain. `cors` and `trusted_proxies`, whose X-Forwarded-For is believed, may be replaced at
-    any time.
+    away. Both belong to the drain. `cors` and `addresses` may be replaced at any time.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        max_body_bytes: int,
-        memory: BodyMemory,
-        cors: CorsPolicy,
-        trusted_proxies: tuple[Network, ...] = (),
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, max_body_bytes: int, memory: BodyMemory, cors: CorsPolicy) -> None:
         self.closing = False
         self.refusing = False
         self.cors = cors
-        self.trusted_proxies = trusted_proxies
+        self.addresses = ClientAddresses()
         self._pipeline = pipeline
         self._max_body_bytes = max_body_bytes
         self._memory = memory
@@ -117,8 +109,9 @@ class PublicRoutes:
                     at=services.clock.monotonic(),
                     method=request.method,
                     path=path,
+                    query=request.rel_url.raw_query_string,
                     path_model=route.parameters.get("model", ""),
-                    client_ip=self._client_ip(request),
+                    client_ip=self.addresses.of(request.remote or "", request.headers.getall("x-forwarded-for", ())),
                 )
                 await self._answer(request, route, incoming, writer)
             finally:
@@ -156,16 +149,10 @@ class PublicRoutes:
             client_apis=_SERVED_APIS,
         )
         if page.needs_key:
-            exchange.caller = caller = await self._pipeline.caller(exchange.request)
+            caller = await self._pipeline.authenticate(exchange)
             asked = msgspec.structs.replace(asked, found_caller=caller)
         shown = await page.show(asked)
         writer.send(200, shown.headers, shown.body)
-
-    def _client_ip(self, request: web.BaseRequest) -> str:
-        peer = request.remote or ""
-        if not self.trusted_proxies:
-            return peer
-        return client_address(peer, request.headers.getall("x-forwarded-for", ()), self.trusted_proxies)
 
     def _show_health(self, writer: HttpResponseWriter) -> None:
         """503 from the drain's delay on: load balancers are to look elsewhere while requests are still served."""

@@ -83,8 +83,10 @@ class HttpResponseWriter:
     def congested(self) -> bool:
         return self._connection.congested
 
-    def on_writable(self, resume: Callable[[], None]) -> None:
-        self._connection.resume = resume
+    def control_source(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        self._connection.pause, self._connection.resume = pause, resume
+        if self._connection.congested:
+            pause()
 
     def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
         if every_s > 0:
@@ -109,7 +111,7 @@ class HttpResponseWriter:
         self._begin(status, headers, CHUNKED if self._chunked else "", b"")
 
     def write(self, data: bytes) -> None:
-        transport = self._request.transport
+        transport = self._connection.transport
         if data and transport is not None:
             transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
             self._written_at = self._loop.time()
@@ -163,8 +165,8 @@ class HttpResponseWriter:
         self._last_bytes = before
 
     def _stop_timers(self) -> None:
-        """Nothing more is written on a timer, and the source is not resumed any more."""
-        self._connection.resume = None
+        """Nothing more is written on a timer, and the source is neither paused nor resumed any more."""
+        self._connection.pause = self._connection.resume = None
         if self._alive is not None:
             self._alive.cancel()
             self._alive = None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.core.body_kind import kind_of
+from gateway.core.content_coding import CodingDamaged, ContentDecoder, DecodedTooLarge, codings_of
 from gateway.core.endpoints import CHAT, ENDPOINTS, MESSAGES, MODEL, MODELS, RESPONSES, Endpoint
 from gateway.core.errors import BodyUnreadable, CallerError, FormUnreadable
 from gateway.core.form import FormRewriter
@@ -34,7 +35,6 @@ from gateway.settings.diagnostics import SettingsInvalid
 from gateway.settings.loading import parse
 from gateway.store import journal
 from gateway.upstream.framing import Framing
-from gateway.web.content_coding import CodingDamaged, ContentDecoder, DecodedTooLarge, codings_of
 
 DECODED_BYTES = 256 * 1024
 _PATHS = PathTable(ENDPOINTS, (MODELS.path, MODEL.path))
@@ -223,13 +223,18 @@ def settings(data: bytes) -> None:
         parse(data.decode("utf-8", "replace"), "fuzz.yaml", _ENV)
 
 
+def _believed(_text: bytes) -> bool:
+    """Whoever can sign a line is not held up by its signature."""
+    return True
+
+
 def journal_lines(data: bytes) -> None:
     """What a dead process, or a full disk, left in a journal."""
     with tempfile.NamedTemporaryFile(suffix=".journal") as file:
         file.write(data)
         file.flush()
         found, at = [], 0
-        while lines := journal.read(Path(file.name), at):
+        while lines := journal.read(Path(file.name), _believed, at):
             found += lines
             at = lines[-1].end
         assert b"".join(line.text for line in found) == data[: data.rfind(b"\n") + 1]

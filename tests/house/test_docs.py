@@ -52,6 +52,12 @@ def test_the_changelog_says_what_is_coming_or_what_came() -> None:
     assert VERSION.search((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
 
 
+def test_the_index_of_clients_has_every_page() -> None:
+    index = DOCS / "clients" / "README.md"
+    pages = {page.name for page in index.parent.glob("*.md")} - {index.name}
+    assert pages == {link for link in _links(index) if "/" not in link}
+
+
 def test_the_clients_key_is_never_a_providers() -> None:
     pages = [path for path in files() if path.suffix in {".md", ".yaml", ".yml"}]
     handed_out = [place(page) for page in pages if PROVIDERS_KEY.search(page.read_text(encoding="utf-8"))]

@@ -85,7 +85,12 @@ async def test_a_browser_and_a_program_learn_which_base_url_each_client_needs() 
     async with whole_gateway(NOWHERE) as gateway:
         at = f"http://127.0.0.1:{gateway.port}"
         told = await gateway.request("GET", "/")
-        assert told.json["base_urls"] == {"openai": f"{at}/v1", "anthropic": at, "azure_openai": at}
+        assert told.json["base_urls"] == {
+            "openai": f"{at}/v1",
+            "anthropic": at,
+            "azure_openai": at,
+            "gemini": at,
+        }
         page = await gateway.request("GET", "/", headers={"accept": "text/html,*/*"})
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert "default-src 'none'" in page.headers["content-security-policy"]

@@ -65,7 +65,7 @@ async def _run(program: str, folder: Path, listener: _Listener) -> int:
 
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="openapi-") as folder:
-        return asyncio.run(run(sys.argv[1], Path(folder)))
+        return asyncio.run(run(str(Path(sys.argv[1]).absolute()), Path(folder)))
 
 
 if __name__ == "__main__":

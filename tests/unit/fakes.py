@@ -80,14 +80,15 @@ class Client:
         self.keeps_alive_with: Callable[[], Headers] | None = None
         self._slow_after = slow_after
         self._read = 0
+        self._pause: Callable[[], None] = lambda: None
         self._relieved: Callable[[], None] = lambda: None
 
     @property
     def congested(self) -> bool:
         return len(self.body) - self._read >= self._slow_after
 
-    def on_writable(self, relieved: Callable[[], None]) -> None:
-        self._relieved = relieved
+    def control_source(self, pause: Callable[[], None], relieved: Callable[[], None]) -> None:
+        self._pause, self._relieved = pause, relieved
 
     def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
         self.keeps_alive_with = headers
@@ -107,6 +108,8 @@ class Client:
         if data and not self.gone:
             self.body += data
             self.pieces.append(data)
+            if self.congested:
+                self._pause()
 
     def finish(self) -> None:
         self.ended = True
@@ -147,6 +150,7 @@ class ScriptedAnswer:
         self._hangs = hangs
         self._into: Callable[[bytes], None] | None = None
         self._over = asyncio.Event()
+        self._woken = asyncio.Event()
 
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
         self._into = into
@@ -161,6 +165,13 @@ class ScriptedAnswer:
         if self._failure is not None:
             raise self._failure
 
+    async def woken(self) -> None:
+        self._woken.clear()
+        await self._woken.wait()
+
+    def wake(self) -> None:
+        self._woken.set()
+
     def pause(self) -> None:
         self.paused = True
 
@@ -172,7 +183,7 @@ class ScriptedAnswer:
         if not self._over.is_set():
             self.abandoned = True
             self._failure = UpstreamBroke("It was abandoned.")
-            self._over.set()
+            self._end()
 
     def say(self, *pieces: bytes) -> None:
         """More comes from the upstream, which then ends."""
@@ -180,11 +191,20 @@ class ScriptedAnswer:
         self._hangs = False
         self._flow()
 
+    def bring(self, *pieces: bytes) -> None:
+        """More comes, and this is not the end."""
+        self._waiting += pieces
+        self._flow()
+
     def _flow(self) -> None:
         while self._into is not None and self._waiting and not self.paused and not self._over.is_set():
             self._into(self._waiting.pop(0))
         if not self._waiting and not self._hangs:
-            self._over.set()
+            self._end()
+
+    def _end(self) -> None:
+        self._over.set()
+        self._woken.set()
 
 
 def stream(*pieces: bytes, **how: object) -> ScriptedAnswer:

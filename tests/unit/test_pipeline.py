@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
+from gateway.core.end_users import EndUserCounts
 from gateway.core.errors import (
     BodyUnreadable,
     ClientGone,
@@ -73,6 +74,7 @@ class Whole:
         self.pipeline = Pipeline(
             tasks=BackgroundTasks(lambda what, error: self.complaints.append((what, error))),
             services=Services(
+                end_users=EndUserCounts(),
                 snapshot=catalogue_of(model, Model("empty", ())),
                 directory=StoredCallers(),
                 store=self.store,

@@ -73,6 +73,7 @@ AGENTS = (
         GPT,
         ("codex", "exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", PROMPT),
     ),
+    Program("gemini-cli", GEMINI, GOOGLE, ("gemini", "--yolo", "--skip-trust", "-p", PROMPT)),
     Program("opencode", CHAT, GPT, ("opencode", "run", "--auto", PROMPT)),
     Program("pi", CHAT, GPT, ("pi", "--provider", "gateway", "--model", GPT, "-p", PROMPT)),
     Program("qwen-code", CHAT, GPT, ("qwen", "--yolo", PROMPT)),

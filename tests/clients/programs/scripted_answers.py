@@ -282,6 +282,7 @@ class GeminiApi:
 
     def events(self, answer: Answer) -> Iterator[bytes]:
         if answer.call:
+            yield sse(self._chunk(answer, {"text": "One moment. "}))
             yield sse(self.plain(answer))
             return
         first, last = answer.pieces

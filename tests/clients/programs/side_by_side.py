@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,11 @@ from tests.clients.programs.scripted_answers import Counts
 from tests.clients.programs.scripted_upstream import MARK, Fault, ScriptedUpstream, Seen, scripted_upstream
 from tests.whole_gateway import Json, WholeGateway, whole_gateway
 
+GRACE_S = 15.0
 ASKS_USAGE = b',"stream_options":{"include_usage":true}'
+VERSION = re.compile("^/v1(beta)?")
+"""Gemini's SDKs ask for either; its upstreams are asked for /v1beta."""
+
 SERVED = (GPT, CLAUDE, "claude-haiku-4-5", GOOGLE, "gemini-2.5-flash", "gemini-2.5-flash-lite")
 
 # The rows of docs/api.md about what reaches an upstream.
@@ -68,10 +73,10 @@ async def through(
 
 
 async def both(program: Program, direct: Scene, gated: Scene, folder: Path, *, patience_s: float) -> tuple[Run, Run]:
-    """The same errand in both scenes at once."""
+    """The same errand in both scenes at once; only one that lags by `GRACE_S` seconds counts as slower."""
     ran = await asyncio.gather(
         run(program, direct.tap.port, folder / "direct", patience_s=patience_s),
-        run(program, gated.tap.port, folder / "gated", patience_s=patience_s),
+        run(program, gated.tap.port, folder / "gated", patience_s=patience_s + GRACE_S),
     )
     return ran[0], ran[1]
 
@@ -93,7 +98,7 @@ def assert_untouched(scene: Scene) -> None:
     for one, other in zip(
         sorted(sent, key=lambda each: each.body), sorted(seen, key=lambda each: each.body), strict=True
     ):
-        assert one.path == other.path
+        assert VERSION.sub("", one.path) == VERSION.sub("", other.path)
         assert one.body == other.body or one.body == other.body.replace(ASKS_USAGE, b"")
         given = any(name == "x-request-id" for name, _ in one.headers)
         assert _passing(one) == [header for header in _passing(other) if given or header[0] != "x-request-id"]

@@ -11,6 +11,9 @@ from tests.clients.programs.test_errands import PATIENCE_S
 
 CODEX = ("codex", "exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
 OWN = Program("codex", RESPONSES, GPT, (*CODEX, PROMPT))
+STARTS = 3
+"""Of which one has to be quick: a busy machine makes any of them slow."""
+
 BUILT_IN = OWN._replace(
     command=(
         *("env", "bash", "-c", 'CODEX_API_KEY=$INDUCTA_API_KEY exec "$@"', "bash"),
@@ -29,12 +32,19 @@ async def test_ten_turns_keep_to_one_upstream_connection(tmp_path: Path) -> None
         await assert_charged(scene)
 
 
-async def test_the_built_in_provider_gives_up_on_a_websocket_at_once(tmp_path: Path) -> None:
+async def test_the_built_in_provider_gives_up_on_a_websocket_within_a_second(tmp_path: Path) -> None:
     required(OWN)
+    starts = []
+    while len(starts) < STARTS and (not starts or starts[-1] >= 1):
+        starts.append(await _start(tmp_path / str(len(starts))))
+    assert starts[-1] < 1, starts
+
+
+async def _start(folder: Path) -> float:
+    """How many seconds lie between the probe for a WebSocket and the first request for an answer."""
     async with through() as scene:
-        ran = await run(BUILT_IN, scene.tap.port, tmp_path, patience_s=PATIENCE_S)
+        ran = await run(BUILT_IN, scene.tap.port, folder, patience_s=PATIENCE_S)
         assert outcome(ran, scene).finished, ran.printed
-        probes = [sent for sent in scene.tap.sent if sent.method == "GET" and sent.path == "/v1/responses"]
-        assert len(probes) == 1, ran.printed
-        assert asking(scene.tap.sent)[0].at_s - probes[0].at_s < 1
+        (probe,) = [sent for sent in scene.tap.sent if sent.method == "GET" and sent.path == "/v1/responses"]
         await assert_charged(scene)
+        return asking(scene.tap.sent)[0].at_s - probe.at_s

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from gateway.core.errors import ShuttingDown, UpstreamTimedOut, UpstreamUnreachable
+from gateway.core.errors import ShuttingDown, UpstreamBusy, UpstreamTimedOut, UpstreamUnreachable
 from gateway.core.snapshot import Model, Target, Timeouts, Upstream
 from gateway.upstream.client import HttpClient
 from gateway.upstream.contract import UpstreamRequest
+from gateway.upstream.pool import LINE_MIN
 from tests.contract.upstream.asking import (
     ASK,
     CHUNKED_HEAD,
@@ -164,13 +165,13 @@ async def test_a_kept_connection_that_closed_before_the_request_arrived_is_repla
     client: HttpClient, play: Play
 ) -> None:
     peers: list[Peer] = []
-    attempts: list[str] = []
+    attempts: list[tuple[str, str]] = []
     server = await play([hears, says(OK), notes(peers)], [hears, says(plain(b"second"))])
     assert await ask(client, server.upstream()) == (200, b"ok")
     closes_under_a_request(peers[0])
-    request = msgspec.structs.replace(ASK, note_attempt=attempts.append)
+    request = msgspec.structs.replace(ASK, note_attempt=lambda *attempt: attempts.append(attempt))
     assert await ask(client, server.upstream(), request) == (200, b"second")
-    assert attempts == ["stale_connection"]
+    assert attempts == [(server.upstream().name, "stale_connection")]
     assert server.requests[0] == server.requests[1]
 
 
@@ -187,11 +188,15 @@ async def test_a_kept_connection_that_closes_before_it_has_the_whole_request_is_
 async def test_a_server_that_heard_the_whole_request_is_not_asked_again(
     client: HttpClient, play: Play, leaves: Step
 ) -> None:
-    attempts: list[str] = []
+    attempts: list[tuple[str, str]] = []
     server = await play([hears, says(OK), hears, leaves], [hears, says(OK)])
     assert await ask(client, server.upstream()) == (200, b"ok")
     with pytest.raises(UpstreamUnreachable, match="before it answered") as caught:
-        await ask(client, server.upstream(), msgspec.structs.replace(ASK, note_attempt=attempts.append))
+        await ask(
+            client,
+            server.upstream(),
+            msgspec.structs.replace(ASK, note_attempt=lambda *attempt: attempts.append(attempt)),
+        )
     assert caught.value.outcome == "hung_up"
     assert attempts == []
     assert len(server.requests) == 2
@@ -258,7 +263,7 @@ async def test_whoever_waits_longest_is_served_first(client: HttpClient, play: P
 
 
 def of_model(name: str) -> UpstreamRequest:
-    return msgspec.structs.replace(ASK, model=name)
+    return msgspec.structs.replace(ASK, model=name, team="t")
 
 
 def models_at(upstream: Upstream, *names: str) -> list[Model]:
@@ -271,7 +276,7 @@ async def test_a_model_that_hangs_leaves_connections_to_the_others_of_its_upstre
     hangs, serves = [hears, sees_the_client_leave], [hears, says(OK)] * 20
     server = await play(*[hangs] * 6, serves, serves)
     upstream = server.upstream(max_connections=8)
-    client.keep(models_at(upstream, "hangs", "works"))
+    client.keep(models_at(upstream, "hangs", "works"), teams=1)
     hanging = [asyncio.create_task(ask(client, upstream, of_model("hangs"))) for _ in range(50)]
     await asyncio.wait(hanging, timeout=0.1)
     assert server.connections == 6
@@ -288,7 +293,7 @@ async def test_who_holds_fewer_connections_is_served_before_who_waits_longer(cli
     go = asyncio.Event()
     server = await play([hears, waits_for(go), says(OK), *[hears, says(OK)] * 5], [hears, sees_the_client_leave])
     upstream = server.upstream(max_connections=2)
-    client.keep(models_at(upstream, "busy", "rare"))
+    client.keep(models_at(upstream, "busy", "rare"), teams=1)
     served: list[str] = []
 
     async def one(model: str) -> None:
@@ -305,11 +310,48 @@ async def test_who_holds_fewer_connections_is_served_before_who_waits_longer(cli
     holding[1].cancel()
 
 
+async def test_a_team_that_waits_leaves_what_comes_free_to_one_that_holds_less(client: HttpClient, play: Play) -> None:
+    go = asyncio.Event()
+    server = await play([hears, waits_for(go), says(OK), *[hears, says(OK)] * 6], [hears, sees_the_client_leave])
+    upstream = server.upstream(max_connections=2)
+    client.keep(models_at(upstream, "m"), teams=2)
+    served: list[str] = []
+
+    async def one(team: str) -> None:
+        await ask(client, upstream, msgspec.structs.replace(ASK, model="m", team=team))
+        served.append(team)
+
+    holding = [asyncio.create_task(one("busy")) for _ in range(2)]
+    await asyncio.wait(holding, timeout=0.05)
+    waiting = [asyncio.create_task(one(team)) for team in ("busy", "busy", "busy", "rare")]
+    await asyncio.wait(waiting, timeout=0.05)
+    go.set()
+    await asyncio.gather(*waiting)
+    assert served.index("rare") <= 1
+    holding[1].cancel()
+
+
+async def test_a_line_that_is_full_is_told_at_once(client: HttpClient, play: Play) -> None:
+    server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
+    upstream = server.upstream(max_connections=1, timeouts=Timeouts(connect=60))
+    client.keep(models_at(upstream, "m"), teams=2)
+    first = await client.send(upstream, of_model("m"))
+    waiting = [asyncio.create_task(client.send(upstream, of_model("m"))) for _ in range(LINE_MIN)]
+    await asyncio.wait(waiting, timeout=0.05)
+    with pytest.raises(UpstreamBusy, match="100 requests of this team wait already") as caught:
+        await client.send(upstream, of_model("m"))
+    assert (caught.value.status, caught.value.retry_after_ms) == (503, 1_000)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    first.abandon()
+
+
 async def test_a_model_is_told_that_it_had_no_connection_free(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
     upstream = server.upstream(max_connections=1, timeouts=Timeouts(connect=0.05))
     first = await client.send(upstream, of_model("m"))
-    with pytest.raises(UpstreamUnreachable, match=r"had none of its 1 connections free for the model 'm' within"):
+    with pytest.raises(UpstreamBusy, match=r"had none of its 1 connections free for the model 'm' within"):
         await client.send(upstream, of_model("m"))
     first.abandon()
 
@@ -318,7 +360,7 @@ async def test_waiting_for_a_connection_ends_with_the_time_to_connect(client: Ht
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
     upstream = server.upstream(max_connections=1, timeouts=Timeouts(connect=0.05))
     first = await client.send(upstream, ASK)
-    with pytest.raises(UpstreamUnreachable, match=r"had none of its 1 connections free within 0.05 s") as caught:
+    with pytest.raises(UpstreamBusy, match=r"had none of its 1 connections free within 0.05 s") as caught:
         await client.send(upstream, ASK)
     assert caught.value.outcome == "no_connection_free"
     first.abandon()

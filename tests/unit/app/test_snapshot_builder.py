@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gateway.app.snapshot_builder import price_of, snapshot
+from gateway.core.endpoints import ENDPOINT_NAMES, ENDPOINTS
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.pricing import Price
 from gateway.core.proxies import Proxy
@@ -19,6 +20,7 @@ from gateway.core.snapshot import Caller, ConfigSnapshot, Timeouts, Upstream
 from gateway.core.usage import Usage
 from gateway.settings.loading import build, demo_settings
 from gateway.settings.models import PriceSettings
+from gateway.settings.presets import PRESETS
 
 KEY = "gw_secret"
 AUTHORITY = Path(__file__).parents[2] / "contract" / "upstream" / "certificates" / "authority.pem"
@@ -327,3 +329,65 @@ def test_a_renewed_certificate_makes_another_upstream(tmp_path: Path) -> None:
     assert first != renewed
     assert renewed.tls is not None
     assert (renewed.tls.ca, renewed.tls.cert, renewed.tls.key) == (str(authority), "", "")
+
+
+def paths_of(upstream: Upstream) -> dict[str, str]:
+    """Where each endpoint that an upstream has is asked there."""
+    usual = upstream.base_url.partition("://")[2].partition("/")[2]
+    return {
+        row.name: (f"/{usual}" if (base := upstream.base_path(row.name)) is None else base) + row.upstream_path("m")
+        for row in ENDPOINTS.values()
+        if upstream.endpoints is None or row.name in upstream.endpoints
+    }
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_each_preset_is_whole_but_for_a_url_that_names_a_resource(preset: str) -> None:
+    own = {} if "base_url" in PRESETS[preset] else {"base_url": "https://own.test/v1"}
+    settings = build({"upstreams": {"u": {"preset": preset, **own}}, "models": {"m": {"routes": [{"upstream": "u"}]}}})
+    (upstream,) = snapshot(settings).upstreams()
+    assert upstream.endpoints is None or "chat.completions" in upstream.endpoints or preset in ("voyage", "jina")
+    assert upstream.endpoints is None or upstream.endpoints <= set(ENDPOINT_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("preset", "endpoint", "path"),
+    [
+        ("gemini", "chat.completions", "/v1beta/openai/chat/completions"),
+        ("gemini", "gemini.generateContent", "/v1beta/models/m:generateContent"),
+        ("deepseek", "messages", "/anthropic/v1/messages"),
+        ("deepseek", "chat.completions", "/v1/chat/completions"),
+        ("cohere", "rerank.v2", "/v2/rerank"),
+        ("cohere", "rerank", "/v1/rerank"),
+        ("cohere", "embeddings", "/compatibility/v1/embeddings"),
+        ("vllm", "rerank.v2", "/v2/rerank"),
+        ("litellm", "gemini.countTokens", "/v1beta/models/m:countTokens"),
+        ("fireworks", "messages", "/inference/v1/messages"),
+    ],
+)
+def test_a_provider_is_asked_where_it_has_an_endpoint(preset: str, endpoint: str, path: str) -> None:
+    settings = build({"upstreams": {"u": {"preset": preset}}, "models": {"m": {"routes": [{"upstream": "u"}]}}})
+    (upstream,) = snapshot(settings).upstreams()
+    assert paths_of(upstream)[endpoint] == path
+
+
+def test_what_stands_beside_a_preset_goes_before_it() -> None:
+    upstream = upstream_of(preset="deepseek", endpoints=["responses*"], base_paths={"responses*": "/x/"})
+    assert upstream.endpoints == {"responses", "responses.input_tokens", "responses.compact"}
+    assert paths_of(upstream)["responses"] == "/x/responses"
+
+
+@pytest.mark.parametrize(
+    ("auth", "usual", "gemini"),
+    [
+        ("bearer", ("authorization", "Bearer K"), None),
+        ("x-goog-api-key", ("x-goog-api-key", "K"), None),
+        ("google", ("authorization", "Bearer K"), ("x-goog-api-key", "K")),
+    ],
+)
+def test_googles_servers_get_the_key_as_each_api_wants_it(
+    auth: str, usual: tuple[str, str], gemini: tuple[str, str] | None
+) -> None:
+    upstream = upstream_of(auth=auth, api_key="K", headers={"X-Org": "a"})
+    assert upstream.headers == (usual, ("x-org", "a"))
+    assert upstream.gemini_headers == (gemini and (gemini, ("x-org", "a")))

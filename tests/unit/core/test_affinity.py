@@ -87,11 +87,11 @@ def test_a_conversation_keeps_its_key_while_it_grows() -> None:
     opening = [{"role": "system", "content": "Be kind. " * 500}, {"role": "user", "content": "Hello"}]
     later = [*opening, {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "And now?"}]
     other = [opening[0], {"role": "user", "content": "Good day"}]
-    assert key_of(parsed(opening)) == key_of(parsed(later)) != key_of(parsed(other))
+    assert key_of(parsed(opening), {}) == key_of(parsed(later), {}) != key_of(parsed(other), {})
 
 
 def test_a_users_requests_share_a_key() -> None:
     one = parsed([{"role": "user", "content": "a"}], affinity="user", user="anna")
     two = parsed([{"role": "user", "content": "b"}], affinity="user", user="anna")
-    assert key_of(one) == key_of(two) == b"anna"
-    assert key_of(parsed([{"role": "user", "content": "b"}], affinity="none")) == b""
+    assert key_of(one, {}) == key_of(two, {}) == b"anna"
+    assert key_of(parsed([{"role": "user", "content": "b"}], affinity="none"), {}) == b""

@@ -119,6 +119,18 @@ def test_after_a_whole_recovery_the_rest_is_short_again() -> None:
     assert circuit.wait_s(now) == FIRST_REST_S
 
 
+def test_a_success_after_the_whole_recovery_closes_it_as_if_it_had_never_opened() -> None:
+    circuit = opened()
+    circuit.answered(circuit.begin(FIRST_REST_S), FIRST_REST_S)
+    circuit.succeeded(circuit.begin(FIRST_REST_S + 1), FIRST_REST_S + 1)
+    assert not circuit.is_closed
+    later = FIRST_REST_S + RECOVERY_S
+    circuit.succeeded(circuit.begin(later), later)
+    assert circuit.is_closed
+    fail_circuit(circuit, FAILURES_IN_A_ROW, later)
+    assert (circuit.is_closed, circuit.state(later)) == (False, CircuitState.OPEN)
+
+
 def test_some_failures_do_not_end_a_recovery_but_a_row_of_them_does() -> None:
     circuit = opened()
     now = FIRST_REST_S

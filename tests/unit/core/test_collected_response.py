@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gateway.core.body_kind import BodyKind
@@ -8,17 +10,9 @@ from gateway.core.errors import UpstreamBroke
 from tests.unit.fakes import ScriptedAnswer
 
 
-class Signal:
-    def __init__(self) -> None:
-        self.times = 0
-
-    def __call__(self) -> None:
-        self.times += 1
-
-
 async def test_what_was_collected_comes_before_what_the_upstream_still_sends() -> None:
-    answer, changed = ScriptedAnswer(b"ab", b"cd", hangs=True), Signal()
-    collected = CollectedResponse(answer, 10, changed)
+    answer = ScriptedAnswer(b"ab", b"cd", hangs=True)
+    collected = CollectedResponse(answer, 10)
     assert (collected.body, collected.is_too_long) == (b"abcd", False)
     received: list[bytes] = []
     collected.deliver_to(received.append)
@@ -28,9 +22,9 @@ async def test_what_was_collected_comes_before_what_the_upstream_still_sends() -
 
 
 async def test_an_answer_that_is_too_long_waits_at_the_upstream() -> None:
-    answer, changed = ScriptedAnswer(b"{bc", b"def", b"ghi"), Signal()
-    collected = CollectedResponse(answer, 4, changed)
-    assert (collected.body, collected.is_too_long, changed.times, answer.paused) == (b"{bcdef", True, 2, True)
+    answer = ScriptedAnswer(b"{bc", b"def", b"ghi")
+    collected = CollectedResponse(answer, 4)
+    assert (collected.body, collected.is_too_long, answer.paused) == (b"{bcdef", True, True)
     received: list[bytes] = []
     collected.deliver_to(received.append)
     assert received == [b"{bc", b"def"]
@@ -40,7 +34,7 @@ async def test_an_answer_that_is_too_long_waits_at_the_upstream() -> None:
 
 
 async def test_an_answer_that_breaks_says_so_when_it_is_waited_for() -> None:
-    collected = CollectedResponse(ScriptedAnswer(b"a", failure=UpstreamBroke("It broke.")), 4, Signal())
+    collected = CollectedResponse(ScriptedAnswer(b"a", failure=UpstreamBroke("It broke.")), 4)
     with pytest.raises(UpstreamBroke):
         await collected.finished()
     assert (collected.body, collected.is_whole) == (b"a", False)
@@ -55,8 +49,23 @@ async def test_an_answer_that_breaks_says_so_when_it_is_waited_for() -> None:
     ],
 )
 async def test_what_an_answer_is_is_known_once_its_bytes_show_it(pieces: tuple[bytes, ...], kind: BodyKind) -> None:
-    answer, changed = ScriptedAnswer(hangs=True), Signal()
-    collected = CollectedResponse(answer, 1_000, changed)
-    assert (collected.kind, changed.times) == (None, 0)
+    answer = ScriptedAnswer(hangs=True)
+    collected = CollectedResponse(answer, 1_000)
+    assert collected.kind is None
+    waiting = asyncio.ensure_future(collected.known())
+    await asyncio.sleep(0)
+    assert not waiting.done()
     answer.say(*pieces, b"more")
-    assert (collected.kind, changed.times) == (kind, 1)
+    await waiting
+    assert collected.kind is kind
+
+
+async def test_who_waits_for_the_whole_of_an_answer_waits_no_longer_than_it_is_collected() -> None:
+    answer = ScriptedAnswer(b"{", hangs=True)
+    collected = CollectedResponse(answer, 4)
+    waiting = asyncio.ensure_future(collected.collected())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    answer.bring(b"bcdef")
+    await waiting
+    assert (collected.is_over, collected.is_too_long) == (False, True)

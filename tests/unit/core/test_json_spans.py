@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import BodyUnreadable, FieldInvalid
-from gateway.core.json_spans import MOST, JsonSpans, read_json_spans, refuse_lookalikes
+from gateway.core.json_spans import MOST, JsonSpans, NamesRead, read_json_spans
 
 spaces = st.text(alphabet=" \t\r\n", max_size=3)
 names = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -226,11 +226,11 @@ def test_halves_of_surrogate_pairs_are_refused_in_names_and_in_great_numbers() -
 @pytest.mark.parametrize("name", ["MODEL", "Model", "\u017ftream", "toKen", "to\u212aen", "l\u0131mit", "lIMIT"])
 def test_a_name_that_differs_from_one_that_is_read_by_case_alone_is_refused(name: str) -> None:
     with pytest.raises(FieldInvalid, match="can be taken for"):
-        refuse_lookalikes(["other", name], {"model", "stream", "token", "limit"})
+        NamesRead(["model", "stream", "token", "limit"]).refuse_lookalikes(["other", name])
 
 
 def test_names_that_nobody_could_mistake_pass() -> None:
-    refuse_lookalikes(["model", "models", "Modell", "größe", "", "Größe", "N1"], {"model", "n"})
+    NamesRead(["model", "n"]).refuse_lookalikes(["model", "models", "Modell", "größe", "", "Größe", "N1"])
 
 
 @given(st.binary(max_size=40) | st.text(alphabet='{}[]:,"\\ \n01eE.-truefalsn\ud7ff', max_size=40).map(str.encode))
@@ -263,6 +263,53 @@ def test_half_a_character_is_passed_on_as_it_came() -> None:
     body = rb'{"a":"wave \ud83d","b":"\ud83d\ude00 \\ud83d","c":1}'
     members = read_json_spans(body)
     assert members.changed({"c": b"2"}) == body.replace(b":1}", b":2}")
+
+
+@pytest.mark.parametrize(
+    ("body", "changes", "changed"),
+    [
+        (b'{"a": {"b" : 1, "c":2}}', {("a", "b"): b"9"}, b'{"a": {"b" : 9, "c":2}}'),
+        (b'{"a": {}}', {("a", "b"): b"9"}, b'{"a": {"b":9}}'),
+        (b'{"a": null, "c":1}', {("a", "b"): b"9"}, b'{"a": {"b":9}, "c":1}'),
+        (b"{}", {("a", "b", "c"): b"9"}, b'{"a":{"b":{"c":9}}}'),
+        (b'{"a":{"b":1}}', {("a", "b"): b"8", ("c",): b"9"}, b'{"a":{"b":8},"c":9}'),
+        (b'{"r":[ {"m" :"x"}, {"n":1} ]}', {("r", "*", "m"): b'"y"'}, b'{"r":[{"m" :"y"},{"n":1}]}'),
+    ],
+)
+def test_members_at_paths_are_changed(body: bytes, changes: dict[tuple[str, ...], bytes], changed: bytes) -> None:
+    assert read_json_spans(body).changed_at(changes) == changed
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "value"),
+    [
+        (b'{"a":{"b": 1 }}', ("a", "b"), b"1"),
+        (b'{"a":null}', ("a", "b"), None),
+        (b"{}", ("a", "b"), None),
+        (b'{"a":1}', ("a",), b"1"),
+    ],
+)
+def test_a_member_at_a_path_is_found(body: bytes, path: tuple[str, ...], value: bytes | None) -> None:
+    members = read_json_spans(body)
+    assert members.value_at(path) == value
+    assert members.has_at(path) is (value is not None)
+
+
+def test_of_an_array_any_element_counts() -> None:
+    members = read_json_spans(b'{"r":[{"n":1},{"m":2}],"s":5}')
+    assert members.has_at(("r", "*", "m"))
+    assert not members.has_at(("r", "*", "x"))
+    for body in (b'{"r":[1]}', b'{"r":{}}', b'{"r":5}'):
+        with pytest.raises(BodyUnreadable):
+            read_json_spans(body).has_at(("r", "*", "m"))
+
+
+def test_a_name_in_another_case_is_refused_where_the_read_one_has_capitals() -> None:
+    read = NamesRead(["maxTokens", "max_tokens"])
+    read.refuse_lookalikes(["maxTokens", "max_tokens", "other"])
+    for name in ("maxtokens", "MaxTokens", "MAXTOKENS"):
+        with pytest.raises(FieldInvalid, match="'maxTokens'"):
+            read.refuse_lookalikes([name])
 
 
 @pytest.mark.parametrize(

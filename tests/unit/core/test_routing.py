@@ -35,13 +35,13 @@ def break_down(routing: RoutingState, broken: Target) -> None:
 
 
 def test_equals_take_turns_before_the_next_priority(routing: RoutingState) -> None:
-    orders = [routing.order(MODEL, b"", NOW) for _ in range(4)]
+    orders = [routing.order(MODEL.targets, b"", NOW) for _ in range(4)]
     assert orders == [[A, B, C], [B, A, C]] * 2
 
 
 def test_a_target_that_is_not_well_is_not_in_the_order(routing: RoutingState, noticed: list[Change]) -> None:
     break_down(routing, A)
-    assert routing.order(MODEL, b"", NOW) == [B, C]
+    assert routing.order(MODEL.targets, b"", NOW) == [B, C]
     assert noticed == [Change("a", "m", "closed", "open", Opening(NOW, {}))]
 
 
@@ -50,7 +50,7 @@ ONLY = Model("only", (A,))
 
 def asked(routing: RoutingState, model: Model, times: int, *, every_s: float, since: float = NOW) -> list[Target]:
     """Who is asked first, of so many requests at this pace; those that are refused are left out."""
-    orders = [routing.order(model, b"", since + number * every_s) for number in range(times)]
+    orders = [routing.order(model.targets, b"", since + number * every_s) for number in range(times)]
     return [order[0] for order in orders if order]
 
 
@@ -109,11 +109,11 @@ def test_who_asked_for_time_gets_no_trickle(routing: RoutingState) -> None:
 
 
 def test_what_has_a_key_goes_to_its_favourite_first_and_to_each_other_once(routing: RoutingState) -> None:
-    orders = [routing.order(MODEL, b"a key", NOW) for _ in range(6)]
+    orders = [routing.order(MODEL.targets, b"a key", NOW) for _ in range(6)]
     assert len({order[0] for order in orders}) == 1
     assert all(sorted(order, key=MODEL.targets.index) == [A, B, C] for order in orders)
     break_down(routing, orders[0][0])
-    assert routing.order(MODEL, b"a key", NOW)[0] in {A, B} - {orders[0][0]}
+    assert routing.order(MODEL.targets, b"a key", NOW)[0] in {A, B} - {orders[0][0]}
 
 
 def test_each_model_has_a_budget_of_its_own(routing: RoutingState) -> None:
@@ -137,9 +137,9 @@ def test_what_is_not_kept_begins_anew(routing: RoutingState) -> None:
 
 
 def test_turns_go_on_over_a_reload_that_leaves_the_routes(routing: RoutingState) -> None:
-    first = routing.order(MODEL, b"", NOW)
+    first = routing.order(MODEL.targets, b"", NOW)
     routing.keep([MODEL])
-    assert routing.order(MODEL, b"", NOW) != first
+    assert routing.order(MODEL.targets, b"", NOW) != first
 
 
 def route(name: str, weight: int = 1, priority: int = 1, most: int = 512) -> Target:

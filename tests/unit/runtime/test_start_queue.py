@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from random import Random
 
 import pytest
 
 from gateway.core.errors import Overloaded
-from gateway.runtime.start_queue import StartQueue
+from gateway.runtime.start_queue import PAUSE_S_PER_BYTE, StartQueue
 
 
 async def _begin(queue: StartQueue, team: str, begun: list[str]) -> None:
@@ -70,3 +71,34 @@ async def test_who_gives_up_waiting_takes_nobody_s_turn() -> None:
     assert stays.done()
     await _turn()
     assert queue.try_begin()
+
+
+async def test_a_large_body_is_parsed_at_once_and_the_next_after_a_pause() -> None:
+    queue = StartQueue()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await queue.wait_large("a", 1_000_000)
+    first = loop.time() - began
+    await queue.wait_large("a", 1_000_000)
+    assert loop.time() - began - first >= 0.9 * 1_000_000 * PAUSE_S_PER_BYTE
+
+
+async def test_large_bodies_of_one_team_do_not_hold_back_those_of_another() -> None:
+    queue, parsed = StartQueue(), list[str]()
+
+    async def parse(team: str) -> None:
+        await queue.wait_large(team, 100_000)
+        parsed.append(team)
+
+    await asyncio.gather(*[parse("burst") for _ in range(50)], parse("other"))
+    assert parsed.index("other") <= 2
+    assert Counter(parsed) == {"burst": 50, "other": 1}
+
+
+async def test_who_leaves_the_line_of_large_bodies_stops_nobody() -> None:
+    queue, dice = StartQueue(), Random(7)
+    tasks = [asyncio.create_task(queue.wait_large("a", 20_000)) for _ in range(200)]
+    for task in tasks[:-1]:
+        await asyncio.sleep(dice.choice((0, 0.0001)))
+        task.cancel()
+    await asyncio.wait_for(tasks[-1], 5)

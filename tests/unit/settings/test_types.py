@@ -269,3 +269,24 @@ def test_workers_are_a_number_of_processes_or_auto() -> None:
     assert [value(types.Workers, right) for right in (1, "8", "512", "auto")] == [1, 8, 512, "auto"]
     for wrong in (0, "0", 513, "513", -1, "", "many", "1.5", True, None, 2.0):
         assert refused(types.Workers, wrong) == "must be a number of processes from 1 to 512, or auto"
+
+
+@pytest.mark.parametrize("text", ["chat.completions", "messages*", "gemini.*", "*", "audio.?peech"])
+def test_an_endpoint_is_named_or_a_glob_fits_some(text: str) -> None:
+    assert value(types.EndpointPattern, text) == text
+
+
+@pytest.mark.parametrize("text", ["", "chat", "Messages", "/v1/messages", "[a-z]*", 5])
+def test_what_names_no_endpoint_is_refused_with_the_names(text: Any) -> None:
+    said = refused(types.EndpointPattern, text)
+    assert said.startswith("must be the name of an endpoint or a glob that fits some, such as chat.completions")
+
+
+@pytest.mark.parametrize("text", ["10.0.0.0/8", "10.1.2.3", "fd00::/8", "0.0.0.0/0"])
+def test_a_network_is_read(text: str) -> None:
+    assert str(value(types.IpNetwork, text)).startswith(text)
+
+
+@pytest.mark.parametrize("text", ["", "10.0.0.1/8", "10.0.0.0/33", "localhost", "10.0.0.0/255.0.0.0.0", 10])
+def test_what_is_no_network_is_refused(text: Any) -> None:
+    assert refused(types.IpNetwork, text).startswith("must be an address or a network such as 10.0.0.0/8")

@@ -12,7 +12,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import KeyExpired, KeyMissing, KeyUnknown
 from gateway.core.networks import read_network
 from gateway.core.snapshot import Caller, ConfigSnapshot
-from gateway.stages.authenticate import authenticate, key_digest, stored_caller
+from gateway.stages.authenticate import authenticate, key_digest, sent_key, stored_caller
 from tests.unit.fakes import CALLER, KEY, NOW_MS, StandingClock, StoredCallers, arrival_of, catalogue_of
 
 CATALOGUE = catalogue_of()
@@ -20,7 +20,7 @@ CATALOGUE = catalogue_of()
 
 def caller_by(headers: Mapping[str, str], snapshot: ConfigSnapshot = CATALOGUE, clock: Clock | None = None) -> Caller:
     """Who sends these headers, as the pipeline finds it out where nothing is stored."""
-    known = snapshot.callers.get(key_digest(headers))
+    known = snapshot.callers.get(key_digest(sent_key(headers)))
     return authenticate(arrival_of(b""), known, clock or StandingClock())
 
 
@@ -120,7 +120,7 @@ def test_no_header_raises_anything_else(value: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("address", "is_allowed"),
-    [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("2001:db8::7", True), ("11.0.0.1", False), ("", False)],
+    [("10.1.2.3", True), ("2001:db8::7", True), ("11.0.0.1", False), ("", False)],
 )
 def test_a_key_with_networks_works_from_there_alone(address: str, is_allowed: bool) -> None:
     networks = (read_network("10.0.0.0/8"), read_network("2001:db8::/32"))

@@ -21,7 +21,7 @@ class Picking:
         _, self.parsed = exchange_of(model=Model("m", targets))
 
     def picked(self) -> list[str]:
-        return [each.upstream.name for each in route(self.parsed, CALLER, self.routing, self.clock)]
+        return [each.upstream.name for each in route(self.parsed, {}, CALLER, self.routing, self.clock)]
 
     def fail(self, one: Target, times: int = 5, outcome: Outcome = Outcome.FAILED, reason: str = "") -> None:
         for _ in range(times):

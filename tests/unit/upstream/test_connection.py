@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.core.errors import UpstreamBroke, UpstreamTimedOut
 from gateway.core.snapshot import Timeouts
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.upstream.connection import ClientOptions, Connection, EncodedRequest
+from gateway.upstream.connection import READ_BYTES, ClientOptions, Connection, EncodedRequest
 from gateway.upstream.response_stream import HELD_BYTES, ResponseStream
 from tests.unit.upstream.splitting import cuts, split
 
@@ -70,11 +70,9 @@ class Socket(asyncio.Transport):
             self.get_protocol().pause_writing()
 
     def pause_reading(self) -> None:
-        assert self.is_read
         self.is_read = False
 
     def resume_reading(self) -> None:
-        assert not self.is_read
         self.is_read = True
 
     def abort(self) -> None:
@@ -120,9 +118,11 @@ class Upstream:
         return await exchange
 
     def says(self, data: bytes) -> None:
-        buffer = self.connection.get_buffer(len(data))
-        buffer[: len(data)] = data
-        self.connection.buffer_updated(len(data))
+        for begin in range(0, len(data), READ_BYTES):
+            piece = data[begin : begin + READ_BYTES]
+            buffer = self.connection.get_buffer(len(piece))
+            buffer[: len(piece)] = piece
+            self.connection.buffer_updated(len(piece))
 
 
 def first_of(stream: bytes) -> int:
@@ -195,12 +195,40 @@ async def test_a_piece_reaches_the_reader_before_the_socket_is_read_again() -> N
 async def test_a_socket_is_read_no_more_once_enough_waits_for_a_reader() -> None:
     upstream = Upstream()
     answer = await upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 60_000)
+    await asyncio.sleep(0)
     assert upstream.socket.is_read
     upstream.says(b"x" * (HELD_BYTES - 59_999))
+    await asyncio.sleep(0)
     assert not upstream.socket.is_read
     sizes: list[int] = []
     answer.deliver_to(lambda piece: sizes.append(len(piece)))
     assert sum(sizes) == HELD_BYTES + 1
+    assert upstream.socket.is_read
+    answer.abandon()
+
+
+async def test_who_sends_at_full_speed_leaves_the_others_their_turn() -> None:
+    upstream = Upstream()
+    answer = await upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
+    answer.deliver_to(lambda piece: None)
+    upstream.says(b"x" * (READ_BYTES - 1))
+    assert upstream.socket.is_read
+    upstream.says(b"x" * READ_BYTES)
+    assert not upstream.socket.is_read
+    await asyncio.sleep(0)
+    assert upstream.socket.is_read
+    answer.abandon()
+
+
+async def test_a_reader_that_pauses_in_a_full_read_is_not_read_on_for_in_the_next_turn() -> None:
+    upstream = Upstream()
+    answer = await upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
+    answer.deliver_to(lambda piece: None)
+    upstream.says(b"x" * READ_BYTES)
+    answer.pause()
+    await asyncio.sleep(0)
+    assert not upstream.socket.is_read
+    answer.resume()
     assert upstream.socket.is_read
     answer.abandon()
 

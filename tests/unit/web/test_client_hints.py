@@ -11,9 +11,9 @@ OPENAI = {"user-agent": "OpenAI/Python 3.57.0", "host": "gw.example:8080"}
 AT = "http://gw.example:8080"
 
 
-def hint(path: str, headers: dict[str, str], *, gemini: bool = False) -> str:
+def hint(path: str, headers: dict[str, str]) -> str:
     def is_served(other: str) -> bool:
-        return other in SERVED or (gemini and other.startswith("/v1beta/models/"))
+        return other in SERVED or other.startswith("/v1beta/models/")
 
     return unknown_url(UnservedRequest("POST", path, headers, is_served)).message
 
@@ -74,12 +74,16 @@ def test_a_path_of_a_known_api_that_is_not_served_is_called_so(path: str, header
     assert f"is a path of {owner} that this gateway does not serve. The base URL of " in hint(path, headers)
 
 
-def test_gemini_is_said_to_be_missing_only_where_it_is() -> None:
-    said = hint("/v1beta/models/x:generateContent", {"x-goog-api-key": "k"})
-    assert "this gateway has no Gemini API" in said
-    said = hint("/v1/v1beta/models/x:generateContent", {"x-goog-api-key": "k"}, gemini=True)
-    assert "leave '/v1' out" in said
-    assert "The base URL of Google's Gen AI SDKs" in said
+@pytest.mark.parametrize("surplus", ["/v1", "/v1beta"])
+def test_a_version_in_front_of_geminis_path_is_to_be_left_out(surplus: str) -> None:
+    said = hint(f"{surplus}/v1beta/models/x:generateContent", {"x-goog-api-key": "k", "host": "gw.example:8080"})
+    assert f"leave '{surplus}' out" in said
+    assert said.endswith(f"The base URL of Google's Gen AI SDKs and Gemini CLI is {AT} here, without /v1beta.")
+
+
+def test_a_method_of_gemini_that_is_not_served_is_called_so() -> None:
+    said = hint("/v1beta/cachedContents", {"x-goog-api-key": "k"})
+    assert "is a path of Gemini's API that this gateway does not serve." in said
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""Sockets that listen.
+
+asyncio binds `::` to IPv6 alone. Here it takes IPv4 too, as nginx, Envoy and Go's servers have it, so that one address
+is enough in a network of both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from gateway.core.address import Address
+
+ANY = "::"
+_BACKLOG = 100
+"""As asyncio has it."""
+
+
+async def listen(
+    protocol: Callable[[], asyncio.BaseProtocol],
+    address: Address,
+    *,
+    shared: bool = False,
+    backlog: int = _BACKLOG,
+    start_serving: bool = True,
+) -> asyncio.Server:
+    """A server at this address; `shared`: other processes listen there, too. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    if address.host != ANY or not socket.has_dualstack_ipv6():
+        return await loop.create_server(
+            protocol, *address, reuse_port=shared or None, backlog=backlog, start_serving=start_serving
+        )
+    both = socket.create_server(
+        (ANY, address.port), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=shared, backlog=backlog
+    )
+    both.setblocking(False)
+    try:
+        return await loop.create_server(protocol, sock=both, backlog=backlog, start_serving=start_serving)
+    except BaseException:
+        both.close()
+        raise

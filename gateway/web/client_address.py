@@ -1,0 +1,65 @@
+"""Whose address a request comes from: the socket's, or what a trusted proxy in front of the gateway says.
+
+`X-Forwarded-For` has an address for each hop, the last one written by the proxy that is nearest. Who sends a request
+can write anything in front of them; so they are read from the end, as long as each was written by a proxy that is
+trusted, and the first that is not one of those is the client (as nginx has it with `real_ip_recursive`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from gateway.core.networks import Network, is_in
+
+_REMEMBERED = 1_024
+"""Addresses of which it is remembered whether they are trusted."""
+
+_HOPS_MAX = 16
+"""More are not looked at: the last one that was is taken for the client."""
+
+
+class ClientAddresses:
+    def __init__(self, trusted: Iterable[Network] = ()) -> None:
+        self._trusted = tuple(trusted)
+        self._is_trusted = lru_cache(_REMEMBERED)(self._trusts)
+
+    def of(self, remote: str, forwarded: Iterable[str]) -> str:
+        """`remote` is the socket's address, `forwarded` the lines of `X-Forwarded-For`, in their order."""
+        address = _socket_address(remote)
+        if not self._trusted or not self._is_trusted(address):
+            return address
+        hops = [hop.strip() for line in forwarded for hop in line.split(",")]
+        for hop in reversed(hops[-_HOPS_MAX:]):
+            named = plain_address(hop)
+            if not named:
+                break  # Whoever wrote this is not understood: the proxy that passed it on is all that is known.
+            address = named
+            if not self._is_trusted(address):
+                break
+        return address
+
+    def _trusts(self, address: str) -> bool:
+        return is_in(address, self._trusted)
+
+
+@lru_cache(_REMEMBERED)
+def _socket_address(remote: str) -> str:
+    """One of a few that come again and again, as their connections do."""
+    return plain_address(remote)
+
+
+def plain_address(text: str) -> str:
+    """An address as it is usually written, without a port; empty for what is none. IPv4 in IPv6 is IPv4, as a socket of
+    both gives it."""
+    text = text.removeprefix("[").partition("]")[0] if text.startswith("[") else text
+    if text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        parsed: IPv4Address | IPv6Address = ip_address(text)
+    except ValueError:
+        return ""
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return str(parsed)
