@@ -14,17 +14,20 @@ from datetime import tzinfo
 from typing import Any
 
 from gateway.core.clock import Clock
+from gateway.core.end_users import EndUserCounts, user_in_header
 from gateway.core.errors import ClientGone, GatewayError, InternalError, ShuttingDown
 from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
 from gateway.core.query_rules import key_in_query
-from gateway.core.request import IncomingRequest
+from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.core.tokens import TokenVerifier, is_token
+from gateway.identity.contract import CallerDirectory
 from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admit
-from gateway.stages.authenticate import authenticate
+from gateway.stages.authenticate import authenticate, key_digest, sent_key, stored_caller
 from gateway.stages.forward import UpstreamServices, forward
 from gateway.stages.parse_request import parse_request
 from gateway.stages.read_body import read_body
@@ -44,6 +47,7 @@ class Services:
     """What the pipeline works with. A reload swaps `snapshot`; a request keeps the one it began with."""
 
     snapshot: ConfigSnapshot
+    directory: CallerDirectory
     store: Store
     upstream: UpstreamServices
     zone: tzinfo
@@ -55,6 +59,9 @@ class Services:
     """Makes an unguessable multipart boundary."""
     estimates: Estimates
     keepalive_s: float
+    end_users: EndUserCounts
+    tokens: TokenVerifier | None = None
+    """None where no tokens are taken."""
 
 
 class Pipeline:
@@ -106,29 +113,54 @@ class Pipeline:
             # In a task of the process, so that no second cancellation can lose a settlement.
             self._tasks.start("finish a request", self._finish(exchange))
 
-    def caller(self, request: IncomingRequest) -> Caller:
-        """The caller whose key the request carries. Raises KeyMissing, KeyUnknown, KeyExpired."""
-        return authenticate(
-            request.headers, self.services.snapshot, self.services.clock, query_key=key_in_query(request)
-        )
+    async def authenticate(self, exchange: Exchange) -> Caller:
+        """The caller whose key or token the request carries. Raises KeyMissing, KeyUnknown, KeyExpired,
+        IssuerUnavailable, StoreUnavailable."""
+        services, request = self.services, exchange.request
+        key = sent_key(request.headers, key_in_query(request))
+        digest = key_digest(key)
+        known = services.snapshot.callers.get(digest)
+        if known is None and services.tokens is not None and is_token(key):
+            token = services.tokens.verified(digest) or await services.tokens.verify(key, digest)
+            exchange.token_user, exchange.caller = token.user, token.caller
+        else:
+            known = known or await stored_caller(digest, services.directory)
+            exchange.caller = authenticate(request, known, services.clock)
+        return exchange.caller
 
     async def _answer(self, exchange: Exchange, writer: ResponseWriter) -> None:
         services, request, snapshot = self.services, exchange.request, self.services.snapshot
-        exchange.caller = caller = self.caller(request)
+        caller = await self.authenticate(exchange)
         if not self._starts.try_begin():
             await self._starts.wait(caller.team)
+        named_user = exchange.token_user or user_in_header(caller.end_user, request.headers)
         body = await read_body(request, services.new_boundary)
         if isinstance(body, bytes) and len(body) > LARGE_BYTES:
             await self._starts.wait_large(caller.team, len(body))
         exchange.parsed = parsed = parse_request(
-            body, request.endpoint, caller, snapshot, path_model=request.path_model, query=request.query
+            body,
+            request.endpoint,
+            caller,
+            snapshot,
+            path_model=request.path_model,
+            query=request.query,
+            user=named_user,
         )
-        exchange.reservation = await admit(exchange, parsed, services.estimates, services.store)
+        counted = self._counted_user(exchange, parsed)
+        exchange.reservation = await admit(exchange, parsed, services.estimates, services.store, counted)
         if parsed.stream:
             writer.keep_alive(services.keepalive_s, exchange.limit_headers)
         targets = route(parsed, request.headers, caller, services.upstream.routing, services.clock)
         exchange.response = response = await forward(exchange, parsed, targets, services.upstream, writer)
         await relay(exchange, parsed, response, writer, services.clock)
+
+    def _counted_user(self, exchange: Exchange, parsed: ParsedRequest) -> str:
+        """The end user whose counters are charged."""
+        binding, services = parsed.binding, self.services
+        if not binding.user_limits or not parsed.user or exchange.token_user:
+            return parsed.user
+        caller = binding.caller
+        return services.end_users.counted_as(parsed.user, caller.team, caller.end_user.most, services.clock.now_ms())
 
     async def _finish(self, exchange: Exchange) -> None:
         services, name = self.services, f"request {exchange.request.request_id}"

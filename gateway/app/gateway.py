@@ -7,7 +7,7 @@ then the streams, and ends with nothing unsettled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from importlib.metadata import version
 from random import Random
@@ -16,12 +16,17 @@ from secrets import token_hex
 from gateway.app.snapshot_builder import snapshot
 from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.app.store_lifecycle import StoreLifecycle
+from gateway.app.token_lifecycle import TokenLifecycle
 from gateway.core.address import Address
 from gateway.core.clock import Clock
+from gateway.core.end_users import EndUserCounts
 from gateway.core.errors import GatewayError
 from gateway.core.health import Change
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import ConfigSnapshot
+from gateway.identity.administration import KeyAdministration
+from gateway.identity.contract import AuditEntry
+from gateway.identity.directory import KeyDirectory
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
 from gateway.runtime.listening import listen
@@ -71,8 +76,11 @@ class Gateway:
         self._health_checks = HealthChecks(
             self._client, self._routing.health, clock, Random(), self._background_tasks()
         )
+        first = snapshot(settings, clock.now_ms() // 1000)
+        self._directory = KeyDirectory(self._store.keys, first, clock.now_ms, self._background_tasks())
         self.services = Services(
-            snapshot=snapshot(settings, clock.now_ms() // 1000),
+            snapshot=first,
+            directory=self._directory,
             store=self.store,
             upstream=UpstreamServices(self._client, self._routing, clock),
             zone=settings.timezone,
@@ -83,33 +91,31 @@ class Gateway:
             new_boundary=token_hex,
             estimates=self._store.estimates,
             keepalive_s=settings.keepalive.total_seconds(),
+            end_users=EndUserCounts(),
         )
-        self._metrics.keep(self.services.snapshot, settings.teams)
-        self._metrics.config_loaded(settings.file_hash, clock.now_ms() / 1000)
+        self._tokens = TokenLifecycle(self.services, self._client, clock, log, self._background_tasks)
+        self._note_configuration(settings, settings.teams)
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
-        self._data = PublicRoutes(self._pipeline, settings.max_body, BodyMemory(settings.max_body_memory), CorsPolicy())
+        memory = BodyMemory(settings.max_body_memory)
+        self._data = PublicRoutes(self._pipeline, settings.max_body, memory, CorsPolicy())
         self._follow_clients(settings)
-        self._api = AdminApi(self.services, settings.admin.secret, self._note_admin_refusal)
-        self.admin = AdminHandlers(
-            self._exposition,
-            self._liveness_problems,
-            self._readiness_problems,
-            self._api.answer,
-            self._api.refuse_stranger,
-        )
+        self.keys = KeyAdministration(self._store.keys, self._in_force, settings.timezone, self._note_change)
+        self._api = AdminApi(self.services, settings.admin.secret, self._note_admin_refusal, self.keys)
+        probes = (self._exposition, self._liveness_problems, self._readiness_problems)
+        self.admin = AdminHandlers(*probes, self._api.answer, self._api.refuse_stranger)
         self._draining = False
         self._listeners: list[tuple[asyncio.Server, Listener]] = []
 
     async def start(self) -> tuple[Address, Address]:
         """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError."""
-        self._start_tasks()
+        await self._start_tasks()
         data = await self._listen(self._data.handle, self._client_limits(), self._settings.listen)
         admin = await self._listen(AdminRoutes(self.admin).handle, ADMIN_CLIENTS, self._settings.admin.listen)
         return data, admin
 
     async def start_on_shared_port(self, port: int) -> Address:
         """Listen for clients as one of several processes; operators ask the supervisor. Raises OSError."""
-        self._start_tasks()
+        await self._start_tasks()
         address = Address(self._settings.listen.host, port)
         return await self._listen(self._data.handle, self._client_limits(), address, shared=True)
 
@@ -117,11 +123,12 @@ class Gateway:
         """Serve requests that begin from now on under this configuration. Gives the one before."""
         before, self.services.snapshot = self.services.snapshot, loaded.snapshot
         self.services.keepalive_s = loaded.settings.keepalive.total_seconds()
+        self._directory.keep(loaded.snapshot)
         self._follow_clients(loaded.settings)
-        self._metrics.keep(loaded.snapshot, loaded.teams)
-        self._metrics.config_loaded(loaded.settings.file_hash, self.services.clock.now_ms() / 1000)
+        self._note_configuration(loaded.settings, loaded.teams)
         self._routing.keep(loaded.snapshot.models.values())
         self._follow_upstreams()
+        self.tasks.start("follow identity providers", self._tokens.follow())
         return before
 
     def on_reload(self, reload: Callable[[str], Awaitable[list[str]]]) -> None:
@@ -153,8 +160,10 @@ class Gateway:
         await self._pipeline.wait_settled()
         # A reload that ended later would start health checks again.
         await self.tasks.close()
+        await self._tokens.close()
         await self._health_checks.close()
         await self._client.close()
+        await self._directory.close()
         await self._store.close()
         self._log.report_left_out()
 
@@ -170,15 +179,22 @@ class Gateway:
             self._log.warning("max_clients lowered", wanted=most, connections=possible, why="file descriptors")
         return ClientLimits(min(most, possible))
 
-    def _start_tasks(self) -> None:
+    async def _start_tasks(self) -> None:
         self._store.start()
+        self._directory.start()
         self._follow_upstreams()
+        await self._tokens.follow()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
+
+    def _note_configuration(self, settings: Settings, teams: Iterable[str]) -> None:
+        """For the metrics: what is in force."""
+        self._metrics.keep(self.services.snapshot, teams)
+        self._metrics.config_loaded(settings.file_hash, self.services.clock.now_ms() / 1000)
 
     def _follow_clients(self, settings: Settings) -> None:
         """Which web pages may call, and which proxies say who does."""
@@ -197,6 +213,13 @@ class Gateway:
     def _note_admin_refusal(self, request: AdminRequest, error: GatewayError) -> None:
         self._metrics.admin_refused.add((error.code,))
         self._log.admin_refused(request.client_ip, request.method, request.path, error.status, error.code)
+
+    def _in_force(self) -> ConfigSnapshot:
+        return self.services.snapshot
+
+    def _note_change(self, entry: AuditEntry) -> None:
+        fields = {"actor": entry.actor, "action": entry.action, "subject": entry.subject}
+        self._log.info("audit", **fields, before=entry.before, after=entry.after)
 
     async def _report_left_out(self) -> None:
         while True:

@@ -12,15 +12,30 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gateway.core.end_users import EndUserRule
 from gateway.core.endpoints import ENDPOINT_NAMES, ENDPOINTS
 from gateway.core.header_rules import is_credential
 from gateway.core.http_syntax import read_base_url
-from gateway.core.limits import Limit, Mode, Scope, WhenSpent
+from gateway.core.issuers import TokenClaims, TokenIssuer
+from gateway.core.limits import Limit, Scope
 from gateway.core.pricing import Price, PriceTerms
 from gateway.core.proxies import EnvironmentProxies, Proxy, read_proxy
 from gateway.core.redaction import Redactor
-from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Timeouts, Upstream, UpstreamTls, matches
+from gateway.core.snapshot import (
+    Caller,
+    ConfigSnapshot,
+    KeyTerms,
+    Model,
+    Target,
+    TeamTerms,
+    Timeouts,
+    Upstream,
+    UpstreamTls,
+    matches,
+)
+from gateway.identity.contract import KEY_ID_DIGITS
 from gateway.settings.models import (
+    JwtSettings,
     KeySettings,
     Limits,
     LimitSettings,
@@ -33,9 +48,6 @@ from gateway.settings.models import (
     TlsSettings,
     UpstreamSettings,
 )
-
-KEY_ID_DIGITS = 12
-"""A key's id is the beginning of its SHA-256."""
 
 _MILLION_PARTS = 1_000_000
 """USD per million tokens or characters, times this, is pico-dollars for one."""
@@ -63,10 +75,16 @@ def snapshot(settings: Settings, loaded_at: int = 0) -> ConfigSnapshot:
     for name, written in settings.models.items():
         model = _model(name, written, upstreams, loaded_at)
         models.update(dict.fromkeys((name, *model.aliases), model))
+    teams = {name: _team(settings, name) for name in settings.teams}
     callers: dict[str, Caller] = {}
-    for name in settings.teams:
-        callers.update(_callers(settings, name))
-    return ConfigSnapshot(callers=callers, models=models)
+    for team in teams.values():
+        callers.update(_callers(settings, team))
+    return ConfigSnapshot(
+        callers=callers,
+        models=models,
+        teams=teams,
+        issuers={written.issuer: _issuer(written, settings.proxies) for written in settings.jwt},
+    )
 
 
 def _upstream(name: str, written: UpstreamSettings, proxies: EnvironmentProxies) -> Upstream:
@@ -205,37 +223,63 @@ def _pico_dollars(written: PriceListSettings) -> dict[str, int]:
     }
 
 
-def _callers(settings: Settings, team: str) -> Iterator[tuple[str, Caller]]:
-    """The team's keys that can be used, by their SHA-256."""
-    written = settings.teams[team]
+def _issuer(written: JwtSettings, proxies: EnvironmentProxies) -> TokenIssuer:
+    return TokenIssuer(
+        issuer=written.issuer,
+        audiences=frozenset(written.audience),
+        jwks=written.jwks,
+        algorithms=frozenset(written.algorithms),
+        claims=TokenClaims(
+            user=written.user, groups=written.groups, team=written.team or "", models=written.models or ""
+        ),
+        teams=tuple(written.teams.items()),
+        default_team=written.default_team or "",
+        proxy=None if written.jwks.startswith("/") else proxies.proxy_for(read_base_url(written.jwks)),
+    )
+
+
+def _team(settings: Settings, name: str) -> TeamTerms:
+    written = settings.teams[name]
     everybodys = _limits(settings.limits, _Subject(Scope.ORGANISATION))
-    shared = Caller(
+    caller = Caller(
         key_id="",
         key_name="",
-        team=team,
+        team=name,
         models=() if written.models is None else (written.models,),
-        limits=(*everybodys, *_limits(written.limits, _Subject(Scope.TEAM, team, team))),
-        user_limits=_limits(written.user_limits, _Subject(Scope.USER, "", team)),
+        limits=(*everybodys, *_limits(written.limits, _Subject(Scope.TEAM, name, name))),
+        user_limits=_limits(written.user_limits, _Subject(Scope.USER, "", name)),
         cost_center=written.cost_center,
+        end_user=EndUserRule(
+            header=(written.end_user.header or "").lower(),
+            required=written.end_user.required,
+            most=written.end_user.most,
+        ),
     )
-    for key in written.keys:
+    return TeamTerms(caller, _limits(written.key_limits, _Subject(Scope.KEY, "", name)))
+
+
+def _callers(settings: Settings, team: TeamTerms) -> Iterator[tuple[str, Caller]]:
+    """The team's keys that can be used, by their SHA-256."""
+    for key in settings.teams[team.caller.team].keys:
         if key.digest:
-            yield key.digest, _caller(shared, key, settings.timezone)
+            yield key.digest, _caller(team, key, settings.timezone)
 
 
-def _caller(shared: Caller, key: KeySettings, timezone: ZoneInfo) -> Caller:
+def _caller(team: TeamTerms, key: KeySettings, timezone: ZoneInfo) -> Caller:
     """One key, with what it has in common with the other keys of its team."""
     key_id = key.digest[:KEY_ID_DIGITS]
     expires = key.expires_at(timezone)
-    return msgspec.structs.replace(
-        shared,
+    terms = KeyTerms(
         key_id=key_id,
-        key_name=key.name,
-        models=shared.models if key.models is None else (*shared.models, key.models),
-        limits=(*shared.limits, *_limits(key.limits, _Subject(Scope.KEY, key_id, shared.team))),
+        name=key.name,
+        subject=key_id,
+        models=key.models,
+        limits=_limits(key.limits, _Subject(Scope.KEY, key_id, team.caller.team)),
+        networks=key.networks,
         expires_ms=None if expires is None else round(expires.timestamp() * 1000),
         disabled=key.disabled,
     )
+    return team.caller_of(terms)
 
 
 def _limits(written: Limits, subject: _Subject) -> tuple[Limit, ...]:
@@ -243,16 +287,4 @@ def _limits(written: Limits, subject: _Subject) -> tuple[Limit, ...]:
 
 
 def _limit(written: LimitSettings, subject: _Subject) -> Limit:
-    return Limit(
-        name=written.title,
-        scope=subject.scope,
-        subject=subject.name,
-        meter=written.meter,
-        per=written.window,
-        amount=written.amount,
-        burst=written.bucket,
-        team=subject.team,
-        models=written.models or (),
-        mode=Mode(written.mode),
-        when_spent=WhenSpent(written.when_spent),
-    )
+    return written.limit(subject.scope, subject.name, subject.team)

@@ -217,7 +217,7 @@ class UpstreamBusy(UpstreamError):
     """All connections that the caller's team may have there are in use: nothing was sent."""
 
     status = 503
-    code = "no_upstream_available"
+    code = "upstream_busy"
 
 
 class UpstreamBroke(UpstreamError):
@@ -255,6 +255,13 @@ class NoTarget(UpstreamError):
 class StoreUnavailable(GatewayError):
     status = 503
     code = "store_unavailable"
+
+
+class IssuerUnavailable(GatewayError):
+    """No key of an identity provider was ever fetched, so that no token of it can be verified."""
+
+    status = 503
+    code = "issuer_unavailable"
 
 
 class ShuttingDown(GatewayError):

@@ -75,6 +75,8 @@ class Exchange:
     id: str
     request: IncomingRequest
     caller: Caller | None = None
+    token_user: str = ""
+    """The end user that the caller's token proves."""
     parsed: ParsedRequest | None = None
     estimated_input: int = 0
     """Tokens, as estimated at admission."""

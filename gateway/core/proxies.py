@@ -77,7 +77,7 @@ class EnvironmentProxies(msgspec.Struct, frozen=True):
     def proxy_for(self, url: BaseUrl) -> Proxy | None:
         """Raises ValueError, which names the variable, for a proxy that cannot be used."""
         text = self.https if url.tls else self.http
-        if not text or _is_loopback(url.host) or any(_excepts(entry, url) for entry in self.exceptions):
+        if not text or is_loopback(url.host) or any(_excepts(entry, url) for entry in self.exceptions):
             return None
         try:
             return read_proxy(text if "://" in text else f"http://{text}")
@@ -86,7 +86,8 @@ class EnvironmentProxies(msgspec.Struct, frozen=True):
             raise ValueError(f"would be reached through {name} of the environment, which {error}") from None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine by its name or address alone."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from gateway.core.end_users import USER_CHARACTERS, account_in
 from gateway.core.pricing import FAST
 from gateway.core.usage import Usage
 
@@ -22,7 +23,7 @@ TokensOrNone = Annotated[int, Meta(ge=0, le=TOKENS_MAX)]
 
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
 Tier = Annotated[str, Meta(max_length=256)]
-User = Annotated[str, Meta(max_length=512)]
+User = Annotated[str, Meta(max_length=USER_CHARACTERS)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Heat = Annotated[float, Meta(ge=0, le=2)]
 Choices = Annotated[int, Meta(ge=1, le=128)]
@@ -38,6 +39,7 @@ class Fields(msgspec.Struct, kw_only=True):
 
     model: Text
     user: User | None = None
+    safety_identifier: User | None = None
     stream: bool | None = None
     service_tier: Tier | None = None
 
@@ -61,7 +63,7 @@ class Fields(msgspec.Struct, kw_only=True):
 
     @property
     def end_user(self) -> str:
-        return self.user or ""
+        return self.user or self.safety_identifier or ""
 
     @property
     def tier(self) -> str:
@@ -161,15 +163,9 @@ class CountedResponseFields(Fields, kw_only=True):
     """Of a request of the Responses API that has no answer in the way of a response: it counts or compacts its
     input."""
 
-    safety_identifier: User | None = None
-
     @property
     def streams(self) -> bool:
         return False
-
-    @property
-    def end_user(self) -> str:
-        return self.user or self.safety_identifier or ""
 
 
 class ResponseFields(Fields, kw_only=True):
@@ -178,7 +174,6 @@ class ResponseFields(Fields, kw_only=True):
     temperature: Heat | None = None
     top_p: Share | None = None
     background: bool | None = None
-    safety_identifier: User | None = None
 
     def __post_init__(self) -> None:
         if self.background:
@@ -190,10 +185,6 @@ class ResponseFields(Fields, kw_only=True):
     @property
     def output_cap(self) -> int | None:
         return self.max_output_tokens
-
-    @property
-    def end_user(self) -> str:
-        return self.user or self.safety_identifier or ""
 
 
 class _AnthropicMessage(msgspec.Struct, gc=False):
@@ -224,7 +215,7 @@ class MessageFields(Fields, kw_only=True):
 
     @property
     def end_user(self) -> str:
-        return (self.metadata and self.metadata.user_id) or ""
+        return account_in((self.metadata and self.metadata.user_id) or "") or super().end_user
 
 
 class CountedMessageFields(Fields, kw_only=True):

@@ -16,16 +16,20 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
-from gateway.core.limits import Meter, Per
+from gateway.core.end_users import MOST_USERS
+from gateway.core.issuers import TOKEN_ALGORITHMS
+from gateway.core.limits import Limit, Meter, Mode, Per, Scope, WhenSpent
 from gateway.core.proxies import EnvironmentProxies
 from gateway.settings.diagnostics import Path
 from gateway.settings.document import DocumentMapping
 from gateway.settings.presets import PRESETS
 from gateway.settings.types import (
     Amount,
+    Audiences,
     BasePath,
     ByteSize,
     CheckPath,
+    ClaimName,
     Count,
     DollarsPerMillion,
     DollarsPerMillionCharacters,
@@ -33,10 +37,13 @@ from gateway.settings.types import (
     Duration,
     EndpointPattern,
     Folder,
+    GroupName,
     HeaderName,
     HeaderValue,
     HttpUrl,
     IpNetwork,
+    Issuer,
+    JwksPlace,
     ListenAddress,
     ModelName,
     ModelPattern,
@@ -156,6 +163,22 @@ class LimitSettings(BaseSection):
         """Its name. A generated one does not depend on the amount: counters are kept under it, and a limit that is
         raised goes on from what was used."""
         return self.name or self._generated_title()
+
+    def limit(self, scope: Scope, subject: str = "", team: str = "") -> Limit:
+        """As requests are bound by it."""
+        return Limit(
+            name=self.title,
+            scope=scope,
+            subject=subject,
+            meter=self.meter,
+            per=self.window,
+            amount=self.amount,
+            burst=self.bucket,
+            team=team,
+            models=self.models or (),
+            mode=Mode(self.mode),
+            when_spent=WhenSpent(self.when_spent),
+        )
 
     def _generated_title(self) -> str:
         meter = self.meter.replace("_", "-")
@@ -389,6 +412,9 @@ class KeySettings(BaseSection):
     models: tuple[ModelPattern, ...] | None = setting(
         None, "The models that it may use, as globs; left out: all of its team's.", min_length=1
     )
+    networks: tuple[IpNetwork, ...] = setting(
+        (), "From where it may be used, in CIDR notation; left out: from everywhere."
+    )
     limits: Limits = setting((), "Limits on this key alone.")
 
     @property
@@ -401,10 +427,19 @@ class KeySettings(BaseSection):
 
     def expires_at(self, timezone: Timezone) -> datetime | None:
         """The moment of its expiry; what names no offset is in `timezone`."""
-        if self.expires is None:
-            return None
-        moment = self.expires if isinstance(self.expires, datetime) else _midnight(self.expires)
-        return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone)
+        return None if self.expires is None else moment_in(self.expires, timezone)
+
+
+class EndUserSettings(BaseSection):
+    """From whom the team's requests come, beside what their bodies say."""
+
+    header: HeaderName | None = setting(
+        None, "The header in which the team's own services name the end user; it goes before the body."
+    )
+    required: Switch = setting(False, "Whether a request that names no end user is refused.")
+    most: Count = setting(
+        MOST_USERS, "End users of a day, in each process, that `user_limits` count by themselves; others share one."
+    )
 
 
 class TeamSettings(BaseSection):
@@ -413,8 +448,37 @@ class TeamSettings(BaseSection):
     )
     cost_center: str = setting("", "What reports of usage can group the team by.", max_length=64)
     limits: Limits = setting((), "Limits shared by all of the team's keys.")
+    key_limits: Limits = setting(
+        (), "Limits on each key of the team by itself; a key's own limit of the same name goes first."
+    )
     user_limits: Limits = setting((), "Limits on each end user (the request's `user`) by itself.")
+    end_user: EndUserSettings = setting({}, "How the end user of the team's requests is found.")
     keys: tuple[KeySettings, ...] = setting((), "The keys of the team.")
+
+
+class JwtSettings(BaseSection):
+    """An identity provider, whose tokens are taken in place of a key."""
+
+    issuer: Issuer = setting(REQUIRED, "What its tokens have in `iss`, to the letter.")
+    audience: Audiences = setting(REQUIRED, "What its tokens for this gateway have in `aud`: one, or a list of some.")
+    jwks: JwksPlace = setting(REQUIRED, "Where its public keys are (JWK Set): a URL, or the path of a file.")
+    algorithms: tuple[Literal[*TOKEN_ALGORITHMS], ...] = setting(  # type: ignore[valid-type]
+        TOKEN_ALGORITHMS, "The signatures that are taken.", min_length=1
+    )
+    user: ClaimName = setting("sub", "The claim that names the end user; a token without it is refused.")
+    groups: ClaimName = setting("groups", "The claim that lists the groups of a user.")
+    teams: dict[GroupName, ShortName] = setting(
+        {}, "Which team a group belongs to; of several groups of a token, the first here decides."
+    )
+    team: ClaimName | None = setting(
+        None, "The claim that names a team, or a group of `teams`; it goes before `groups`."
+    )
+    default_team: ShortName | None = setting(
+        None, "The team of tokens that no group puts into another; left out: they are refused."
+    )
+    models: ClaimName | None = setting(
+        None, "The claim that lists the models that a token may use, of its team's; left out, or missing: all of them."
+    )
 
 
 class Settings(BaseSection):
@@ -444,6 +508,7 @@ class Settings(BaseSection):
     models: dict[ModelName, ModelSettings] = setting({}, "The models, by the name that clients ask for; at least one.")
     limits: Limits = setting((), "Limits on the whole organisation.")
     teams: dict[ShortName, TeamSettings] = setting({}, "Who may use the gateway.")
+    jwt: tuple[JwtSettings, ...] = setting((), "Identity providers whose tokens are taken in place of keys.")
 
     @cached_property
     def file_hash(self) -> str:
@@ -454,6 +519,12 @@ class Settings(BaseSection):
     def proxies(self) -> EnvironmentProxies:
         """Those of the environment that they were read in; none for settings built in code."""
         return EnvironmentProxies()
+
+
+def moment_in(written: date, timezone: Timezone) -> datetime:
+    """A day is its first moment; what names no offset is in `timezone`."""
+    moment = written if isinstance(written, datetime) else _midnight(written)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone)
 
 
 def _midnight(day: date) -> datetime:

@@ -20,18 +20,21 @@ ANSWER_AFTER_THINKING = 1_024
 """Tokens that a quota grants beyond a thinking budget, as far as so much is asked for and left."""
 
 
-async def admit(exchange: Exchange, parsed: ParsedRequest, estimates: Estimates, counters: Counters) -> Reservation:
-    """A reservation under every limit that binds. Raises a LimitRefusal, StoreUnavailable."""
+async def admit(
+    exchange: Exchange, parsed: ParsedRequest, estimates: Estimates, counters: Counters, user: str
+) -> Reservation:
+    """A reservation under every limit that binds; `user` is the end user whose counters are charged. Raises a
+    LimitRefusal, StoreUnavailable."""
     estimator = estimates.of(parsed.binding.caller.team, parsed.model.name)
     exchange.estimated_input = estimator.input_tokens(parsed.input_size)
-    verdict = await counters.admit(admission_request(exchange, parsed, estimator.output_tokens()))
+    verdict = await counters.admit(admission_request(exchange, parsed, estimator.output_tokens(), user))
     if isinstance(verdict, Refusal):
         needs_budget = parsed.least_output > parsed.thinking_budget
         raise refusal_error(verdict, thinking_budget=parsed.thinking_budget if needs_budget else 0)
     return verdict
 
 
-def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int) -> AdmissionRequest:
+def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int, user: str) -> AdmissionRequest:
     """What the request needs: its input and the output that it may produce, at every limit that binds it."""
     binding, entered = parsed.binding, exchange.estimated_input
     most = most_output(parsed, entered, expected)
@@ -39,7 +42,7 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int) 
     least = min(parsed.least_output, most) if parsed.endpoint.cap_paths else most
     thinking = parsed.thinking_budget + ANSWER_AFTER_THINKING if parsed.thinking_budget else 0
     enough = max(2 * expected, OUTPUT_SHARE_FLOOR, thinking, least)
-    limits = binding.limits_for(parsed.user)
+    limits = binding.limits_for(user)
     rules = binding.rules_for(parsed.tier, entered, parsed.units)
     fixed = input_charges(rules, entered, parsed.input_size)[: len(limits)]
     per_output = rules.per_output[: len(limits)]

@@ -1,4 +1,5 @@
-"""Authenticate: which key is this, and may it still be used? A lookup in memory: no I/O."""
+"""Authenticate: which key is this, and may it still be used? A look-up in memory for every key that was seen lately;
+for another, the directory of stored keys asks the store."""
 
 from __future__ import annotations
 
@@ -7,16 +8,19 @@ from hashlib import sha256
 
 from gateway.core.clock import Clock
 from gateway.core.errors import KeyExpired, KeyMissing, KeyUnknown
-from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.core.networks import is_in
+from gateway.core.request import IncomingRequest
+from gateway.core.snapshot import Caller
+from gateway.identity.contract import CallerDirectory
 
 KEY_HEADERS = frozenset(("x-api-key", "api-key", "x-goog-api-key"))
 """Where Anthropic's, Azure's and Google's clients send a key; OpenAI's send a bearer."""
 
 
-def authenticate(headers: Mapping[str, str], snapshot: ConfigSnapshot, clock: Clock, *, query_key: str = "") -> Caller:
-    """The caller whose key the headers carry, or the query. Raises KeyMissing, KeyUnknown, KeyExpired."""
-    caller = snapshot.callers.get(sha256(_key(headers, query_key).encode(errors="surrogateescape")).hexdigest())
-    if caller is None or caller.disabled:
+def authenticate(request: IncomingRequest, caller: Caller | None, clock: Clock) -> Caller:
+    """The caller whose key the request carries, if it may be used now and from there. None is a key that nobody has.
+    Raises KeyUnknown, KeyExpired."""
+    if caller is None or caller.disabled or (caller.networks and not is_in(request.client_ip, caller.networks)):
         raise KeyUnknown(
             "This API key is not valid. Check it for typing errors, or ask your platform team for a new one."
         )
@@ -25,9 +29,22 @@ def authenticate(headers: Mapping[str, str], snapshot: ConfigSnapshot, clock: Cl
     return caller
 
 
-def _key(headers: Mapping[str, str], query_key: str) -> str:
-    """The one key that the request carries, however often. Two that differ are refused: a proxy in front of the gateway
-    may look at the other one, and log or limit another caller."""
+async def stored_caller(digest: str, directory: CallerDirectory) -> Caller | None:
+    """A caller that is not in the configuration. Raises StoreUnavailable."""
+    caller = directory.callers.get(digest) or await directory.find(digest)
+    if caller is not None:
+        directory.used.add(caller.key_id)
+    return caller
+
+
+def key_digest(key: str) -> str:
+    """The hexadecimal SHA-256 of a key or a token."""
+    return sha256(key.encode(errors="surrogateescape")).hexdigest()
+
+
+def sent_key(headers: Mapping[str, str], query_key: str = "") -> str:
+    """The one key or token that the request carries, however often. Two that differ are refused: a proxy in front of
+    the gateway may look at the other one, and log or limit another caller. Raises KeyMissing, KeyUnknown."""
     found = query_key
     for name, value in headers.items():
         kind = name.lower()

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.end_users import user_missing
 from gateway.core.endpoints import GEMINI_PREFIX, Endpoint
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.form import Form
@@ -48,9 +49,10 @@ def parse_request(
     *,
     path_model: str = "",
     query: str = "",
+    user: str = "",
 ) -> ParsedRequest:
-    """What the gateway must know of a request; `path_model` is the model that its path names. Raises BodyUnreadable,
-    FormUnreadable, FieldInvalid, ModelUnknown."""
+    """What the gateway must know of a request; `path_model` is the model that its path names, `user` the end user,
+    where more than the body says who it is. Raises BodyUnreadable, FormUnreadable, FieldInvalid, ModelUnknown."""
     if isinstance(body, bytes):
         members, rest, content_type = read_json_spans(body), None, "application/json"
         fields = _fields(members.readable, endpoint)
@@ -58,9 +60,7 @@ def parse_request(
     else:
         members, rest, content_type = body.fields, body.rest, body.content_type
         fields = _fields_of_form(body, endpoint)
-    asked_model = fields.model
-    if endpoint.names_model:
-        asked_model = _checked(path_model, members, endpoint.model_paths)
+    asked_model = _checked(path_model, members, endpoint.model_paths) if endpoint.names_model else fields.model
     binding = _binding(asked_model, fields, endpoint, caller, snapshot)
     asked, most = fields.output_cap, binding.model.max_output_tokens
     budget = _thinking_budget(members, fields.thinking_budgets)
@@ -82,7 +82,7 @@ def parse_request(
         least_output=least,
         thinking_budget=budget,
         choices=fields.choices,
-        user=fields.end_user,
+        user=user or _end_user(fields, caller),
         members=members,
         input_size=input_size(members) if endpoint.estimated else InputSize(),
         tier=fields.tier,
@@ -90,6 +90,14 @@ def parse_request(
         rest=rest,
         content_type=content_type,
     )
+
+
+def _end_user(fields: Fields, caller: Caller) -> str:
+    """Raises FieldInvalid where the team must name one and does not."""
+    user = fields.end_user
+    if not user and caller.end_user.required:
+        raise user_missing(caller.end_user)
+    return user
 
 
 def _binding(asked: str, fields: Fields, endpoint: Endpoint, caller: Caller, snapshot: ConfigSnapshot) -> Binding:

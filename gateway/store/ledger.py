@@ -40,8 +40,6 @@ USERS_MAX = 10_000
 ROWS_OF_A_USER = 64
 """Rows that one user has at most; settle.lua repeats it."""
 
-OTHER_USERS = "(others)"
-
 
 class RowName(NamedTuple):
     """What the requests of a row have in common, in a team and on a day; `user` is empty where none is named, `late`

@@ -149,7 +149,7 @@ class PublicRoutes:
             client_apis=_SERVED_APIS,
         )
         if page.needs_key:
-            exchange.caller = caller = self._pipeline.caller(exchange.request)
+            caller = await self._pipeline.authenticate(exchange)
             asked = msgspec.structs.replace(asked, found_caller=caller)
         shown = await page.show(asked)
         writer.send(200, shown.headers, shown.body)

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
+from gateway.core.end_users import EndUserCounts
 from gateway.core.errors import (
     BodyUnreadable,
     ClientGone,
@@ -45,6 +46,7 @@ from tests.unit.fakes import (
     ScriptedAnswer,
     ScriptedWire,
     StandingClock,
+    StoredCallers,
     arrival_of,
     body_of,
     catalogue_of,
@@ -72,7 +74,9 @@ class Whole:
         self.pipeline = Pipeline(
             tasks=BackgroundTasks(lambda what, error: self.complaints.append((what, error))),
             services=Services(
+                end_users=EndUserCounts(),
                 snapshot=catalogue_of(model, Model("empty", ())),
+                directory=StoredCallers(),
                 store=self.store,
                 upstream=way_over(self.wire),
                 zone=ZoneInfo("UTC"),

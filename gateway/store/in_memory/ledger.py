@@ -6,10 +6,10 @@ import asyncio
 from datetime import date, timedelta
 from heapq import heappop, heappush, heapreplace
 
+from gateway.core.end_users import OTHER_USERS
 from gateway.core.reservation import LedgerEntry
 from gateway.store.contract import LEDGER_DAYS, UsageQuery, UsageRow
 from gateway.store.ledger import (
-    OTHER_USERS,
     ROWS_OF_A_USER,
     RowName,
     UsageSums,

@@ -29,10 +29,11 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.core.calendar import DAY_MS
+from gateway.core.end_users import OTHER_USERS
 from gateway.core.reservation import LedgerEntry
 from gateway.store.contract import LEDGER_DAYS
 from gateway.store.in_redis.keys import StoreKeys
-from gateway.store.ledger import OTHER_USERS, RowName, add_figures
+from gateway.store.ledger import RowName, add_figures
 
 LEDGER_MS = LEDGER_DAYS * DAY_MS
 

@@ -8,10 +8,10 @@ from datetime import date, timedelta
 
 import pytest
 
+from gateway.core.end_users import OTHER_USERS
 from gateway.core.reservation import LedgerEntry, Settlement
 from gateway.store.contract import Store, UsageQuery
 from gateway.store.in_redis import RedisStore
-from gateway.store.ledger import OTHER_USERS
 from tests.contract.store.asking import admitted, ask, bill, truth
 from tests.contract.store.keepers import UTC, Keeper, RedisKeeper, redis_options
 from tests.redis_servers import RedisServer

@@ -7,10 +7,11 @@ from random import Random
 
 import pytest
 
+from gateway.core.end_users import OTHER_USERS
 from gateway.core.reservation import LedgerEntry
 from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import Store, UsageQuery
-from gateway.store.ledger import OTHER_USERS, ROWS_OF_A_USER, weight_of
+from gateway.store.ledger import ROWS_OF_A_USER, weight_of
 from tests.contract.store.asking import admitted, ask, bill, truth
 from tests.contract.store.keepers import USERS_MAX
 

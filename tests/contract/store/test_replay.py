@@ -15,6 +15,7 @@ from random import Random
 import msgspec
 import pytest
 
+from gateway.core.end_users import OTHER_USERS
 from gateway.core.limits import Limit, Mode, Scope
 from gateway.core.reservation import AdmissionRequest, LedgerEntry, Refusal, Reservation, Settlement
 from gateway.core.usage import Usage, UsageSource
@@ -22,7 +23,7 @@ from gateway.store.contract import UsageQuery
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.in_redis import RedisStore
 from gateway.store.in_redis.client import ServerClock
-from gateway.store.ledger import GROUPS, OTHER_USERS
+from gateway.store.ledger import GROUPS
 from tests.contract.store.asking import bill, charge, limit, truth
 from tests.contract.store.keepers import HOLD_TTL_MS, FalseClock, redis_options
 from tests.contract.store.zones import zone_whose_midnight_is_at

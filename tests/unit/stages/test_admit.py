@@ -24,7 +24,7 @@ def asked(*limits: Limit, model: Model = MODEL, expected: int = OUTPUT_AT_FIRST,
     caller = msgspec.structs.replace(CALLER, limits=limits)
     exchange, parsed = exchange_of(body_of(**members), model=model, caller=caller)
     exchange.estimated_input = INPUT
-    return admission_request(exchange, parsed, expected)
+    return admission_request(exchange, parsed, expected, parsed.user)
 
 
 def amount(of: Limit, **members: Any) -> int:
@@ -99,7 +99,7 @@ def test_units_that_a_request_asks_for_are_reserved(path: str, members: dict[str
     caller = msgspec.structs.replace(CALLER, limits=(limit(Meter.USD, Per.DAY),))
     exchange, parsed = exchange_of(body_of(**members), model=model, caller=caller, endpoint=ENDPOINTS[path])
     exchange.estimated_input = 0
-    (charge,) = admission_request(exchange, parsed, 0).charges
+    (charge,) = admission_request(exchange, parsed, 0, parsed.user).charges
     assert (charge.fixed, charge.per_output) == (micro_dollars, 0)
 
 
@@ -172,7 +172,7 @@ async def test_a_quota_that_does_not_pay_for_a_thinking_budget_says_so() -> None
     exchange, parsed = exchange_of(body_of(thinking_budget=10_000, max_tokens=16_000))
     spent = Refusal(LimitStatus(limit(Meter.TOKENS, Per.MONTH), 1, 0, 0, NOW_MS + 1), 1, RefusalReason.SPENT, 5, NOW_MS)
     with pytest.raises(QuotaSpent, match=r"thinking budget of 10,000 tokens"):
-        await admit(exchange, parsed, Estimates(), Ledgers(spent))
+        await admit(exchange, parsed, Estimates(), Ledgers(spent), parsed.user)
 
 
 def test_a_small_cap_beside_a_large_one_hides_nothing() -> None:
@@ -184,7 +184,7 @@ def test_an_answer_without_tokens_reserves_none() -> None:
     talkative = msgspec.structs.replace(MODEL, max_output_tokens=32_768)
     exchange, parsed = exchange_of(body_of(input="text"), endpoint=embeddings, model=talkative)
     exchange.estimated_input = INPUT
-    ask = admission_request(exchange, parsed, 500)
+    ask = admission_request(exchange, parsed, 500, parsed.user)
     assert (ask.likely, ask.most, ask.least) == (0, 0, 0)
 
 
@@ -196,7 +196,7 @@ def test_limits_on_other_models_are_not_charged() -> None:
 async def test_an_admitted_request_knows_its_estimate_and_reservation() -> None:
     exchange, parsed = exchange_of(body_of(messages=[{"role": "user", "content": "x" * 4_000}]))
     estimates, store = Estimates(), Ledgers()
-    reservation = await admit(exchange, parsed, estimates, store)
+    reservation = await admit(exchange, parsed, estimates, store, parsed.user)
     assert isinstance(reservation, Reservation)
     assert 1_000 < exchange.estimated_input < 1_050
     assert [ask.id for ask in store.asked] == [exchange.id] != [exchange.request.request_id]
@@ -207,7 +207,7 @@ async def test_what_the_model_taught_is_used() -> None:
     estimates, store = Estimates(), Ledgers()
     for _ in range(16):
         estimates.of(CALLER.team, "m").learn(InputSize(100), 100, 33)
-    await admit(exchange, parsed, estimates, store)
+    await admit(exchange, parsed, estimates, store, parsed.user)
     assert store.asked[0].likely == 33
 
 
@@ -219,13 +219,13 @@ async def test_a_refusal_is_raised(per: Per, why: RefusalReason, kind: type[Exce
     exchange, parsed = exchange_of()
     refused = Refusal(LimitStatus(limit(per=per), 1, 0, 0, NOW_MS + 1), 1, why, 500, NOW_MS)
     with pytest.raises(kind):
-        await admit(exchange, parsed, Estimates(), Ledgers(refused))
+        await admit(exchange, parsed, Estimates(), Ledgers(refused), parsed.user)
 
 
 async def test_a_store_that_is_out_is_told() -> None:
     exchange, parsed = exchange_of()
     with pytest.raises(StoreUnavailable):
-        await admit(exchange, parsed, Estimates(), Ledgers(StoreUnavailable("It is out.")))
+        await admit(exchange, parsed, Estimates(), Ledgers(StoreUnavailable("It is out.")), parsed.user)
 
 
 def test_a_limit_in_dollars_without_a_price_charges_nothing() -> None:

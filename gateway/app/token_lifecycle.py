@@ -1,0 +1,103 @@
+"""The verifier of tokens of a running gateway: made when the configuration first names an identity provider, kept to
+the configuration in force, closed with the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from gateway.core.clock import Clock
+from gateway.core.errors import UpstreamUnreachable
+from gateway.core.issuers import TokenIssuer
+from gateway.core.snapshot import Timeouts, Upstream
+from gateway.core.tokens import TokenVerifier
+from gateway.pipeline import Services
+from gateway.runtime.tasks import BackgroundTasks
+from gateway.telemetry.log import Log
+from gateway.upstream.contract import UpstreamClient
+from gateway.upstream.fetch import fetch
+
+if TYPE_CHECKING:
+    from gateway.identity.jwks import FetchResult, SigningKeys
+    from gateway.identity.jwt import JwtVerifier
+
+FILE_EVERY_S = 10.0
+"""How often a file of keys is read; a URL is asked less often."""
+
+_TIMEOUTS = Timeouts(connect=5.0, first_byte=5.0, idle=5.0, total=10.0)
+
+
+class TokenLifecycle:
+    """Gives `services` their verifier of tokens."""
+
+    def __init__(
+        self,
+        services: Services,
+        client: UpstreamClient,
+        clock: Clock,
+        log: Log,
+        new_tasks: Callable[[], BackgroundTasks],
+    ) -> None:
+        self._services = services
+        self._client = client
+        self._clock = clock
+        self._log = log
+        self._new_tasks = new_tasks
+        self._verifier: JwtVerifier | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def follow(self) -> None:
+        """Take tokens by the snapshot in force."""
+        async with self._one_at_a_time:
+            snapshot = self._services.snapshot
+            if self._verifier is None:
+                if not snapshot.issuers:
+                    return
+                # A gateway without identity providers does without these 18 megabytes. The import takes 100 ms, in
+                # which requests go on.
+                jwt = await asyncio.to_thread(import_module, "gateway.identity.jwt")
+                self._verifier = jwt.JwtVerifier(self._open_keys, self._clock)
+            await self._verifier.keep(snapshot)
+            in_use: TokenVerifier | None = self._verifier if snapshot.issuers else None
+            self._services.tokens = in_use
+
+    async def close(self) -> None:
+        if self._verifier is not None:
+            await self._verifier.close()
+
+    def _open_keys(self, issuer: TokenIssuer, on_removed: Callable[[], None]) -> SigningKeys:
+        # Imported already by whoever calls this.
+        from gateway.identity.jwks import FetchPace, SigningKeys
+
+        is_file = issuer.jwks.startswith("/")
+        pace = FetchPace(every_s=FILE_EVERY_S) if is_file else FetchPace()
+        return SigningKeys(issuer.jwks, self._fetch_of(issuer), self._new_tasks(), self._note_fetch, on_removed, pace)
+
+    def _fetch_of(self, issuer: TokenIssuer) -> Callable[[], Awaitable[bytes]]:
+        if issuer.jwks.startswith("/"):
+            return partial(asyncio.to_thread, Path(issuer.jwks).read_bytes)
+        url = urlsplit(issuer.jwks)
+        base = f"{url.scheme}://{url.netloc}{f'?{url.query}' if url.query else ''}"
+        provider = Upstream(
+            name=url.hostname or "", base_url=base, timeouts=_TIMEOUTS, max_connections=1, proxy=issuer.proxy
+        )
+        return partial(self._fetch, provider, url.path or "/")
+
+    async def _fetch(self, provider: Upstream, path: str) -> bytes:
+        """Raises UpstreamError."""
+        status, body = await fetch(self._client, provider, path)
+        if status != 200:
+            raise UpstreamUnreachable(f"GET {path} of {provider.name} was answered with {status}")
+        return body
+
+    def _note_fetch(self, result: FetchResult) -> None:
+        if result.problem:
+            kept = "the keys that were fetched before stay" if result.kids else "no token can be verified"
+            self._log.warning("signing keys not fetched", jwks=result.jwks, problem=result.problem, effect=kept)
+        else:
+            self._log.info("signing keys fetched", jwks=result.jwks, kids=list(result.kids))

@@ -1,0 +1,108 @@
+"""Who the end user of a request is: the person or program behind the caller, whom `user_limits` bind.
+
+The first of these that is there counts, from what is proved to what is only claimed:
+
+1. the claim of a token (`jwt.user`), which the caller cannot choose;
+2. the header of the team's own service (`end_user.header`);
+3. the body: `user`, then `safety_identifier`; of Anthropic's API `metadata.user_id`.
+
+A caller can make names up. So a team has so many end users a day in each process (`end_user.most`), and all further
+ones share the counters of one, `OTHER_USERS`. Names that tokens prove are as many as an identity provider has people:
+they are not counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from gateway.core.errors import FieldInvalid
+
+OTHER_USERS = "(others)"
+"""The end user in whose place all those are counted that are too many."""
+
+USER_CHARACTERS = 512
+"""The longest name."""
+
+MOST_USERS = 10_000
+"""The default of `end_user.most`."""
+
+_DAY_MS = 86_400_000
+
+_CLAUDE_CODE = re.compile(r"user_([0-9a-f]{1,128})_account_([0-9A-Za-z-]{0,64})_session_[0-9A-Za-z-]{1,64}")
+"""What Claude Code before 2.1.78 sends in `metadata.user_id`."""
+
+
+class EndUserRule(msgspec.Struct, frozen=True):
+    """Of a team. `header` is in lower case, empty where no header is believed."""
+
+    header: str = ""
+    required: bool = False
+    most: int = MOST_USERS
+
+
+class _ClaudeCodeUser(msgspec.Struct):
+    """What Claude Code sends from 2.1.78 on, as JSON in the text."""
+
+    account_uuid: str | None = None
+    device_id: str | None = None
+
+
+def account_in(user_id: str) -> str:
+    """Of Claude Code's `metadata.user_id` the account, or else the device: it also names the session, and with each
+    session the user would be another one. Any other text is as it is."""
+    if user_id.startswith("user_") and (old := _CLAUDE_CODE.fullmatch(user_id)):
+        return old[2] or old[1]
+    if user_id.startswith("{"):
+        try:
+            user = msgspec.json.decode(user_id, type=_ClaudeCodeUser)
+        except (msgspec.DecodeError, RecursionError):
+            return user_id
+        return user.account_uuid or user.device_id or user_id
+    return user_id
+
+
+def user_in_header(rule: EndUserRule, headers: Mapping[str, str]) -> str:
+    """Whom the team's service names, empty where it names nobody. Raises FieldInvalid for a name that is too long."""
+    if not rule.header:
+        return ""
+    user = headers.get(rule.header, "").strip()
+    if len(user) > USER_CHARACTERS:
+        raise FieldInvalid(
+            f"The header {rule.header!r} names the end user and has at most {USER_CHARACTERS} characters.",
+            param=rule.header,
+        )
+    return user if user.isascii() else user.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def user_missing(rule: EndUserRule) -> FieldInvalid:
+    """For a team whose requests must name one."""
+    how = f"Send the header {rule.header!r}, or" if rule.header else "Send"
+    return FieldInvalid(
+        f"Requests of this team must name their end user. {how} 'user' in the body"
+        " ('metadata.user_id' in Anthropic's API).",
+        param="user",
+    )
+
+
+class EndUserCounts:
+    """The end users that each team has had today (in UTC), as far as they are counted by themselves."""
+
+    def __init__(self) -> None:
+        self._day = 0
+        self._seen: dict[str, set[str]] = {}
+
+    def counted_as(self, user: str, team: str, most: int, now_ms: int) -> str:
+        """The user whose counters a request is charged to: itself, or OTHER_USERS."""
+        day = now_ms // _DAY_MS
+        if day != self._day:
+            self._day = day
+            self._seen.clear()
+        seen = self._seen.setdefault(team, set())
+        if user not in seen:
+            if len(seen) >= most:
+                return OTHER_USERS
+            seen.add(user)
+        return user

@@ -1,0 +1,200 @@
+"""The public keys of an identity provider (JWK Set, RFC 7517), fetched off the requests' way.
+
+    a token → its key is known → verified, with no call
+                  ↓ not known
+              the next fetch is brought forward, and the token waits for it
+
+A task fetches the keys each `every_s`; a fetch that fails or brings no usable key changes nothing, so that the last
+good ones stay, however long the provider is down. Providers rotate: who signs with a new key before it was due to be
+fetched has the next fetch brought forward. Anyone can invent the name of a key, so that happens once in `least_s`, and
+WAITING_MAX tokens wait for it at most: any more are refused at once. A good token waits for `least_s` and a fetch.
+
+Only keys that can verify a signature by a private key are taken: `oct` is a shared secret, and a provider that
+publishes one, or a short RSA key, has made a mistake that must not become ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import msgspec
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+from gateway.core.errors import GatewayError
+from gateway.runtime.tasks import BackgroundTasks
+
+PublicKey = RSAKey | ECKey | OKPKey
+
+WAITING_MAX = 64
+"""Tokens that wait for a fetch at the same time."""
+
+FETCH_TIMEOUT_S = 10.0
+
+KEYS_MAX = 100
+"""Of a set; the largest providers publish ten."""
+
+RSA_BITS_MIN, RSA_BITS_MAX = 2048, 8192
+"""RFC 7518 demands the one; verifying by keys above the other takes milliseconds."""
+
+_KINDS: dict[str, type[PublicKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+
+
+class FetchPace(NamedTuple):
+    """Seconds between two fetches: as a rule, after one that has failed, and at least."""
+
+    every_s: float = 300.0
+    retry_s: float = 15.0
+    least_s: float = 2.0
+
+
+class FetchResult(NamedTuple):
+    """What has become of a fetch; `problem` is empty for one that brought keys."""
+
+    jwks: str
+    problem: str
+    kids: tuple[str, ...]
+    """The names of the keys that are known now."""
+
+
+class _KeySet(msgspec.Struct):
+    keys: list[dict[str, Any]]
+
+
+class SigningKeys:
+    """Keeps the keys of one place. `report` gets the first result, and each that differs from the one before;
+    `on_removed` is called when a key is not valid any more."""
+
+    def __init__(
+        self,
+        jwks: str,
+        fetch: Callable[[], Awaitable[bytes]],
+        tasks: BackgroundTasks,
+        report: Callable[[FetchResult], None],
+        on_removed: Callable[[], None],
+        pace: FetchPace,
+    ) -> None:
+        self._jwks = jwks
+        self._fetch = fetch
+        self._tasks = tasks
+        self._report = report
+        self._on_removed = on_removed
+        self._pace = pace
+        self._keys: dict[str, PublicKey] = {}
+        self._begun = self._ended = 0
+        """Fetches so far."""
+        self._next_end = asyncio.Event()
+        self._asked = asyncio.Event()
+        self._waiting = 0
+        self._reported: FetchResult | None = None
+
+    def start(self) -> None:
+        self._tasks.keep_running("follow signing keys", self._follow)
+
+    async def close(self) -> None:
+        await self._tasks.close()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no fetch has brought a key yet."""
+        return not self._keys
+
+    def find(self, kid: str) -> PublicKey | None:
+        """The key of this name. A token that names none is by the only key that there is."""
+        if not kid and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        return self._keys.get(kid)
+
+    async def find_fetched(self, kid: str) -> PublicKey | None:
+        """As `find`, after a fetch that begins from now on, or any before it that brings the key."""
+        if self._waiting >= WAITING_MAX:
+            return None
+        last = self._begun + 1
+        self._asked.set()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._pace.least_s + FETCH_TIMEOUT_S):
+                while self.find(kid) is None and self._ended < last:
+                    await self._next_end.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting -= 1
+        return self.find(kid)
+
+    async def _follow(self) -> None:
+        pace = self._pace
+        while True:
+            self._asked.clear()
+            self._begun += 1
+            problem = await self._refresh()
+            self._ended = self._begun
+            ended, self._next_end = self._next_end, asyncio.Event()
+            ended.set()
+            await asyncio.sleep(pace.least_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout((pace.retry_s if problem else pace.every_s) - pace.least_s):
+                    await self._asked.wait()
+
+    async def _refresh(self) -> str:
+        """What was wrong, empty for nothing."""
+        problem = ""
+        try:
+            async with asyncio.timeout(FETCH_TIMEOUT_S):
+                body = await self._fetch()
+            self._take(read_keys(body))
+        except TimeoutError:
+            problem = f"no answer within {FETCH_TIMEOUT_S:.0f} s"
+        except GatewayError as error:
+            problem = error.message
+        except OSError as error:
+            problem = f"the file cannot be read: {error.strerror or error}"
+        except ValueError as error:
+            problem = str(error)
+        result = FetchResult(self._jwks, problem, tuple(self._keys))
+        if result != self._reported:
+            self._reported = result
+            self._report(result)
+        return problem
+
+    def _take(self, keys: dict[str, PublicKey]) -> None:
+        before, self._keys = self._keys, keys
+        if any(kid not in keys or _identity(keys[kid]) != _identity(key) for kid, key in before.items()):
+            self._on_removed()
+
+
+def read_keys(body: bytes) -> dict[str, PublicKey]:
+    """The usable keys of a set by their names; one without a name has the empty one. Raises ValueError where there are
+    none."""
+    try:
+        written = msgspec.json.decode(body, type=_KeySet).keys
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ValueError("the answer is not a JWK Set: an object with a list `keys`") from None
+    found: dict[str, PublicKey] = {}
+    for kid, key in _usable(written[:KEYS_MAX]):
+        found.setdefault(kid, key)
+    if not found:
+        raise ValueError("the JWK Set has no usable key: RSA with 2048 bits or more, EC or OKP, for signatures")
+    return found
+
+
+def _usable(written: list[dict[str, Any]]) -> Iterator[tuple[str, PublicKey]]:
+    for each in written:
+        kind, kid = _KINDS.get(str(each.get("kty"))), each.get("kid", "")
+        if kind is None or not isinstance(kid, str) or each.get("use", "sig") != "sig":
+            continue
+        try:
+            key = kind.import_key(each)
+            key.check_key_op("verify")
+            bits = key.public_key.key_size if isinstance(key, RSAKey) else RSA_BITS_MIN
+        except (JoseError, ValueError, TypeError, KeyError, OverflowError):
+            continue
+        if RSA_BITS_MIN <= bits <= RSA_BITS_MAX:
+            yield kid, key
+
+
+def _identity(key: PublicKey) -> str:
+    return key.thumbprint()

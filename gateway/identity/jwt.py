@@ -1,0 +1,307 @@
+"""Tokens of identity providers (JWT, RFC 7519) that callers send in place of a key.
+
+    a request → `verified`, by the token's SHA-256 → known: one look in a dictionary
+                    ↓ not there
+                `verify`: size → header → issuer → key → signature → claims → team and user → kept until it expires
+
+What costs little comes first, so that a flood of nonsense costs little. A signature costs 30 to 150 µs, and one that
+was found bad is remembered for a while, as is a token whose claims are wrong: to send it again costs a look in a
+dictionary, too.
+
+The rules are those of RFC 8725. The algorithm is one of the issuer's list, which can name none but signatures by a
+private key, and it fits the kind of the key, which comes from the issuer's own set: what a token says of keys (`jwk`,
+`jku`, `x5c`) is not looked at. `crit` is refused, since nothing that it could demand is known here. A token of another
+type (`typ`: a logout token, say) is no access token, and one for another audience is not for us.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+from joserfc import jwt
+from joserfc.errors import ExpiredTokenError, InvalidClaimError, JoseError, MissingClaimError
+from joserfc.jws import JWSRegistry
+from msgspec import UNSET
+
+from gateway.core.clock import Clock
+from gateway.core.errors import IssuerUnavailable, KeyExpired, KeyUnknown
+from gateway.core.issuers import TokenIssuer
+from gateway.core.snapshot import Caller, ConfigSnapshot, TeamTerms
+from gateway.core.tokens import VerifiedToken
+from gateway.identity.claims import Bearer, bearer
+from gateway.identity.jwks import PublicKey, SigningKeys
+
+SKEW_S = 60
+"""How far the clocks of an identity provider and of the gateway may be apart."""
+
+TOKEN_CHARACTERS = 16_384
+"""The longest token. Those of providers that list every group of a user have 4,000 or more."""
+
+VERIFIED_MAX = 50_000
+REFUSED_MAX = 10_000
+CALLERS_MAX = 1_000
+"""Of what is kept; the oldest goes first, and is made again when it is needed."""
+
+REFUSED_MS = 10_000
+"""How long a refused token is remembered: one that is not valid yet may be soon."""
+
+_TYPES = frozenset({"", "jwt", "at+jwt", "application/at+jwt", "application/jwt"})
+"""RFC 9068 names access tokens `at+jwt`; most providers still say JWT, or nothing."""
+
+_SHOWN_CHARACTERS = 100
+_LAST_MS = 2**53
+"""A token that expires after this does not expire."""
+
+
+class _Header(msgspec.Struct):
+    alg: str
+    kid: str = ""
+    typ: str = ""
+    crit: Any = UNSET
+    b64: Any = UNSET
+
+
+class _Claimed(msgspec.Struct):
+    """What of a token's claims is read before it is verified."""
+
+    iss: Any = None
+
+
+class _RefusedToken(NamedTuple):
+    kind: type[KeyUnknown | KeyExpired]
+    message: str
+    until_ms: int
+
+
+class _Algorithms(JWSRegistry):
+    """Those of one issuer. A certificate in a header makes it long, and custom members of it are ignored
+    (RFC 7515, section 4)."""
+
+    max_header_length = 4_096
+    max_payload_length = TOKEN_CHARACTERS
+
+    def __init__(self, names: frozenset[str]) -> None:
+        super().__init__(algorithms=names, strict_check_header=False)
+
+    def get_alg(self, name: str) -> Any:
+        """Without the warning that `EdDSA` has a new name (RFC 9864)."""
+        return self.algorithms[name]
+
+
+class _Provider(NamedTuple):
+    """An issuer of the configuration in force."""
+
+    issuer: TokenIssuer
+    keys: SigningKeys
+    algorithms: _Algorithms
+    claims: jwt.JWTClaimsRegistry
+
+
+class JwtVerifier:
+    """Implements `core.tokens.TokenVerifier`. `open_keys` makes the keys of an issuer, and is given what to call when
+    one of them is not valid any more."""
+
+    def __init__(self, open_keys: Callable[[TokenIssuer, Callable[[], None]], SigningKeys], clock: Clock) -> None:
+        self._open_keys = open_keys
+        self._clock = clock
+        self._providers: dict[str, _Provider] = {}
+        self._teams: Mapping[str, TeamTerms] = {}
+        self._verified: dict[str, VerifiedToken] = {}
+        self._refused: dict[str, _RefusedToken] = {}
+        self._callers: dict[tuple[str, str, tuple[str, ...] | None], Caller] = {}
+
+    async def keep(self, snapshot: ConfigSnapshot) -> None:
+        """Take tokens by this configuration from now on. Keys whose place is the same are not fetched again."""
+        open_now = {_place(each.issuer): each.keys for each in self._providers.values()}
+        self._providers = {}
+        for name, issuer in snapshot.issuers.items():
+            place = _place(issuer)
+            keys = open_now.pop(place, None)
+            if keys is None:
+                keys = self._open_keys(issuer, self._forget)
+                keys.start()
+            self._providers[name] = _Provider(issuer, keys, _Algorithms(issuer.algorithms), self._rules(issuer))
+        self._teams = snapshot.teams
+        self._callers.clear()
+        self._forget()
+        for keys in open_now.values():
+            await keys.close()
+
+    async def close(self) -> None:
+        for provider in self._providers.values():
+            await provider.keys.close()
+
+    def verified(self, digest: str) -> VerifiedToken | None:
+        token = self._verified.get(digest)
+        if token is not None and self._clock.now_ms() >= token.expires_ms:
+            del self._verified[digest]
+            raise _expired()
+        return token
+
+    async def verify(self, token: str, digest: str) -> VerifiedToken:
+        refusal = self._refused.get(digest)
+        if refusal is not None and self._clock.now_ms() < refusal.until_ms:
+            raise refusal.kind(refusal.message)
+        header, provider = self._read(token)
+        key = await self._key(header, provider)
+        try:
+            claims = self._claims(token, key, provider)
+            found = self._token(claims, provider.issuer)
+        except (KeyUnknown, KeyExpired) as error:
+            refusal = _RefusedToken(type(error), error.message, self._clock.now_ms() + REFUSED_MS)
+            _put(self._refused, digest, refusal, REFUSED_MAX)
+            raise
+        _put(self._verified, digest, found, VERIFIED_MAX)
+        return found
+
+    def _forget(self) -> None:
+        self._verified.clear()
+        self._refused.clear()
+
+    def _rules(self, issuer: TokenIssuer) -> jwt.JWTClaimsRegistry:
+        return jwt.JWTClaimsRegistry(
+            now=lambda: self._clock.now_ms() // 1000,
+            leeway=SKEW_S,
+            iss={"essential": True, "value": issuer.issuer},
+            aud={"essential": True, "values": sorted(issuer.audiences)},
+            exp={"essential": True},
+        )
+
+    def _read(self, token: str) -> tuple[_Header, _Provider]:
+        """Whose token it claims to be, before anything is proved. Raises KeyUnknown."""
+        if len(token) > TOKEN_CHARACTERS:
+            raise KeyUnknown(f"The token has more than {TOKEN_CHARACTERS} characters. Ask for one with fewer claims.")
+        first, payload, _ = token.split(".")
+        header, claimed = _decoded(first, _Header), _decoded(payload, _Claimed)
+        if not isinstance(claimed.iss, str):
+            raise KeyUnknown("The token does not say who issued it: its claim 'iss' is missing. Get a new one.")
+        provider = self._providers.get(claimed.iss)
+        if provider is None:
+            raise KeyUnknown(
+                f"Tokens of the issuer {claimed.iss[:_SHOWN_CHARACTERS]!r} are not taken here. Get one of the identity"
+                " provider that your platform team names, or use an API key."
+            )
+        if header.alg not in provider.issuer.algorithms:
+            raise KeyUnknown(
+                f"The token is signed by the algorithm {header.alg[:_SHOWN_CHARACTERS]!r}, which is not taken here:"
+                f" {', '.join(sorted(provider.issuer.algorithms))}."
+            )
+        if header.crit is not UNSET or header.b64 is not UNSET:
+            raise KeyUnknown("The token's header has 'crit' or 'b64', and what that demands is not known here.")
+        if header.typ.lower() not in _TYPES:
+            raise KeyUnknown(
+                f"The token is of the type {header.typ[:_SHOWN_CHARACTERS]!r}. Send an access token or an ID token."
+            )
+        return header, provider
+
+    async def _key(self, header: _Header, provider: _Provider) -> PublicKey:
+        """Raises KeyUnknown, IssuerUnavailable."""
+        key = provider.keys.find(header.kid) or await provider.keys.find_fetched(header.kid)
+        if key is not None:
+            return key
+        if provider.keys.is_empty:
+            raise IssuerUnavailable(
+                "The signing keys of the token's issuer could not be fetched yet. Try again.", retry_after_ms=5000
+            )
+        if not header.kid:
+            raise KeyUnknown("The token does not say which key it is signed by ('kid'), and its issuer has several.")
+        raise KeyUnknown(
+            f"The token is signed by the key {header.kid[:_SHOWN_CHARACTERS]!r}, which its issuer does not publish. Get"
+            " a new token."
+        )
+
+    def _claims(self, token: str, key: PublicKey, provider: _Provider) -> dict[str, Any]:
+        """Raises KeyUnknown, KeyExpired."""
+        try:
+            claims = jwt.decode(token, key, registry=provider.algorithms).claims
+        except (JoseError, ValueError, TypeError, RecursionError):
+            raise KeyUnknown(
+                "The token's signature is not valid, or the token was cut or changed on its way. Get a new one."
+            ) from None
+        try:
+            provider.claims.validate(claims)
+        except ExpiredTokenError:
+            raise _expired() from None
+        except MissingClaimError as error:
+            raise KeyUnknown(f"The token lacks what is required of it: {error.claim}. Get a new one.") from None
+        except InvalidClaimError as error:
+            raise _claim_refused(error.claim, provider.issuer) from None
+        return claims
+
+    def _token(self, claims: dict[str, Any], issuer: TokenIssuer) -> VerifiedToken:
+        """Raises KeyUnknown."""
+        who = bearer(claims, issuer)
+        expires_ms = min(int(min(claims["exp"], _LAST_MS) + SKEW_S) * 1000, _LAST_MS)
+        return VerifiedToken(self._caller(who, issuer), who.user, expires_ms)
+
+    def _caller(self, who: Bearer, issuer: TokenIssuer) -> Caller:
+        """The same one for all who may do the same, so that what binds it is put together once."""
+        name = (issuer.issuer, who.team, who.models)
+        caller = self._callers.get(name)
+        if caller is None:
+            terms = self._teams.get(who.team)
+            if terms is None:
+                raise KeyUnknown(
+                    f"The token is valid, but its team {who.team[:_SHOWN_CHARACTERS]!r} does not exist here. Ask your"
+                    " platform team."
+                )
+            team = terms.caller
+            caller = msgspec.structs.replace(
+                team,
+                key_id=key_id_of(issuer.issuer, who),
+                key_name=f"jwt-{urlsplit(issuer.issuer).hostname or issuer.issuer}"[:64],
+                models=team.models if who.models is None else (*team.models, who.models),
+            )
+            _put(self._callers, name, caller, CALLERS_MAX)
+        return caller
+
+
+def key_id_of(issuer: str, who: Bearer) -> str:
+    """What is used as a key's id, in logs, reports and counters: the same for all tokens of an issuer whose
+    bearers are in one team and may use the same models."""
+    seed = "\n".join((issuer, who.team, *(who.models or ())))
+    return f"jwt-{hashlib.sha256(seed.encode()).hexdigest()[:8]}"
+
+
+def _claim_refused(claim: str, issuer: TokenIssuer) -> KeyUnknown:
+    if claim in ("nbf", "iat"):
+        return KeyUnknown(
+            f"The token is not valid yet (its claim {claim!r}). It is for later, or the clocks of its issuer and of the"
+            f" gateway are more than {SKEW_S} s apart."
+        )
+    if claim == "aud":
+        return KeyUnknown(
+            "The token is meant for another service: its claim 'aud' must have one of"
+            f" {', '.join(sorted(issuer.audiences))}."
+        )
+    return KeyUnknown(f"The token's claim {claim!r} is not valid. Get a new one.")
+
+
+def _expired() -> KeyExpired:
+    return KeyExpired("The token has expired. Get a new one of your identity provider.")
+
+
+def _place(issuer: TokenIssuer) -> tuple[object, ...]:
+    return issuer.jwks, issuer.proxy
+
+
+def _decoded(segment: str, kind: type[Any]) -> Any:
+    """Raises KeyUnknown."""
+    try:
+        return msgspec.json.decode(urlsafe_b64decode(segment + "=" * (-len(segment) % 4)), type=kind)
+    except (ValueError, msgspec.DecodeError, RecursionError):
+        raise KeyUnknown(
+            "This API key is not valid: it is neither a key of this gateway nor a readable token (JWT). Check it for"
+            " typing errors, or ask your platform team for a new one."
+        ) from None
+
+
+def _put(kept: dict[Any, Any], name: Any, value: Any, most: int) -> None:
+    if len(kept) >= most:
+        del kept[next(iter(kept))]
+    kept[name] = value

@@ -1,0 +1,59 @@
+"""What must hold for identity providers: each by itself, teams that exist, keys that can be read and trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+
+from gateway.core.http_syntax import read_base_url
+from gateway.core.proxies import is_loopback
+from gateway.settings.diagnostics import Diagnostic, Path, nearest
+from gateway.settings.models import JwtSettings, Settings
+
+
+def jwt_errors(settings: Settings, *, secrets: bool = True) -> Iterator[Diagnostic]:
+    """Without secrets, files that are not there are no errors."""
+    issuers: set[str] = set()
+    for place, written in enumerate(settings.jwt):
+        path: Path = ("jwt", place)
+        if written.issuer in issuers:
+            yield Diagnostic((*path, "issuer"), "is the issuer of another entry; write one, with a list in `audience`")
+        issuers.add(written.issuer)
+        yield from _teams(path, written, settings)
+        yield from _keys(path, written, settings, secrets)
+
+
+def jwt_warnings(settings: Settings) -> Iterator[Diagnostic]:
+    """For settings without errors."""
+    for place, written in enumerate(settings.jwt):
+        if written.jwks.startswith("http://") and not is_loopback(read_base_url(written.jwks).host):
+            message = "is fetched without TLS: who is on the way can replace the keys, and make tokens; use https://"
+            yield Diagnostic(("jwt", place, "jwks"), message)
+
+
+def _teams(path: Path, written: JwtSettings, settings: Settings) -> Iterator[Diagnostic]:
+    named = [((*path, "teams", group), team) for group, team in written.teams.items()]
+    if written.default_team is not None:
+        named.append(((*path, "default_team"), written.default_team))
+    for where, team in named:
+        if team not in settings.teams:
+            hint = nearest(team, sorted(settings.teams))
+            yield Diagnostic(where, f"is not a team of this configuration; {hint}")
+    if not named and written.team is None:
+        yield Diagnostic(path, "puts its tokens into no team; set `teams`, `team` or `default_team`")
+
+
+def _keys(path: Path, written: JwtSettings, settings: Settings, secrets: bool) -> Iterator[Diagnostic]:
+    where = (*path, "jwks")
+    if written.jwks.startswith("/"):
+        try:
+            with FilePath(written.jwks).open("rb") as opened:
+                opened.read(1)
+        except OSError as error:
+            if secrets or not isinstance(error, FileNotFoundError):
+                yield Diagnostic(where, f"cannot be read: {error.strerror or 'it is no usable path'}")
+        return
+    try:
+        settings.proxies.proxy_for(read_base_url(written.jwks))
+    except ValueError as error:
+        yield Diagnostic(where, str(error))

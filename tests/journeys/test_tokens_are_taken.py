@@ -1,0 +1,168 @@
+"""Callers with a token of an identity provider: a real one over HTTP, which rotates its keys, and is down."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.app.snapshot_process import LoadedSnapshot
+from gateway.demo import DemoUpstream
+from tests.contract.store.keepers import FalseClock
+from tests.identity_provider import AUDIENCE, ISSUER, IdentityProvider, claims_of, ec_key, key_set, signed
+from tests.whole_gateway import Json, WholeGateway, configuration, settings_of, whole_gateway
+
+NOW_S = FalseClock().now_ms() // 1000
+TEAM = {"user_limits": [{"requests": 2, "per": "day"}]}
+
+
+def jwt_settings(jwks: str, **changes: Any) -> list[Json]:
+    teams = {"platform-search": "search"}
+    written = {"issuer": ISSUER, "audience": AUDIENCE, "jwks": jwks, "user": "email", "teams": teams}
+    return [{**written, **changes}]
+
+
+def logged(gateway: WholeGateway, event: str) -> list[Json]:
+    return [line for line in gateway.lines if line["event"] == event]
+
+
+async def test_a_token_is_taken_in_place_of_a_key_and_its_user_is_limited() -> None:
+    async with (
+        DemoUpstream() as upstream,
+        IdentityProvider() as idp,
+        whole_gateway(upstream.base_url, clock=FalseClock(), team=TEAM, jwt=jwt_settings(idp.jwks)) as gateway,
+    ):
+        ada, bob = idp.token(NOW_S), idp.token(NOW_S, email="bob@example.com")
+        statuses = [(await gateway.chat(key=ada, user=f"made-up-{n}")).status for n in range(3)]
+        assert statuses == [200, 200, 429]
+        assert (await gateway.chat(key=bob)).status == 200
+        assert (await gateway.request("GET", "/v1/models", headers={"x-api-key": bob})).status == 200
+
+        refused = await gateway.chat(key=idp.token(NOW_S, aud="billing"))
+        assert (refused.status, refused.error["code"]) == (401, "invalid_api_key")
+        assert AUDIENCE in refused.error["message"]
+        assert refused.headers["www-authenticate"] == "Bearer"
+        expired = await gateway.chat(key=idp.token(NOW_S, exp=NOW_S - 61))
+        assert (expired.status, expired.error["code"]) == (401, "expired_api_key")
+
+        lines = logged(gateway, "request")[:4]
+        assert [line["user"] for line in lines] == ["ada@example.com"] * 3 + ["bob@example.com"]
+        assert {line["team"] for line in lines} == {"search"}
+        assert len({line["key"] for line in lines}) == 1
+        assert idp.asked == 1
+
+
+async def test_a_rotation_under_load_refuses_no_good_token() -> None:
+    async with (
+        DemoUpstream() as upstream,
+        IdentityProvider() as idp,
+        whole_gateway(upstream.base_url, clock=FalseClock(), jwt=jwt_settings(idp.jwks)) as gateway,
+    ):
+        stop, answered = asyncio.Event(), asyncio.Condition()
+        statuses: list[int] = []
+
+        async def ask(worker: int) -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                token = idp.token(NOW_S, jti=f"{worker}-{number // 3}")
+                statuses.append((await gateway.chat(key=token)).status)
+                async with answered:
+                    answered.notify_all()
+
+        async with asyncio.TaskGroup() as workers:
+            for worker in range(8):
+                workers.create_task(ask(worker))
+            for rotation in range(1, 3):
+                enough = len(statuses) + 40
+                async with answered:
+                    await answered.wait_for(lambda enough=enough: len(statuses) >= enough)
+                idp.rotate(f"rotated-{rotation}")
+                await idp.wait_asked(1 + rotation)
+            stop.set()
+        assert set(statuses) == {200}
+        assert idp.asked == 3
+        assert len(logged(gateway, "signing keys fetched")) == 3
+
+
+async def test_a_provider_that_is_down_for_an_hour_changes_nothing_for_known_keys() -> None:
+    clock = FalseClock()
+    async with (
+        DemoUpstream() as upstream,
+        IdentityProvider() as idp,
+        whole_gateway(upstream.base_url, clock=clock, jwt=jwt_settings(idp.jwks)) as gateway,
+    ):
+        early = idp.token(NOW_S)
+        assert (await gateway.chat(key=early)).status == 200
+        idp.down = True
+        unknown = signed(claims_of(NOW_S), ec_key("not-published"))
+        assert (await gateway.chat(key=unknown)).status == 401
+        (line,) = logged(gateway, "signing keys not fetched")
+        assert "answered with 503" in line["problem"]
+
+        clock.at_ms += 3_600_000
+        assert (await gateway.chat(key=early)).error["code"] == "expired_api_key"
+        assert (await gateway.chat(key=idp.token(NOW_S + 3600))).status == 200
+
+
+async def test_strangers_who_invent_names_of_keys_do_not_reach_the_provider() -> None:
+    async with (
+        DemoUpstream() as upstream,
+        IdentityProvider() as idp,
+        whole_gateway(upstream.base_url, clock=FalseClock(), jwt=jwt_settings(idp.jwks)) as gateway,
+    ):
+        assert (await gateway.chat(key=idp.token(NOW_S))).status == 200
+        forged = [signed(claims_of(NOW_S), ec_key(f"invented-{n}")) for n in range(200)]
+        replies = await asyncio.gather(*[gateway.chat(key=token) for token in forged])
+        assert {reply.status for reply in replies} == {401}
+        assert idp.asked <= 4
+        assert upstream.truth.total.requests == 1
+
+
+async def test_a_reload_brings_an_identity_provider_and_takes_it_away(tmp_path: Path) -> None:
+    key, file = ec_key("of-a-file"), tmp_path / "keys.json"
+    file.write_bytes(key_set(key))
+    token = signed(claims_of(NOW_S), key)
+    async with (
+        DemoUpstream() as upstream,
+        whole_gateway(upstream.base_url, clock=FalseClock()) as gateway,
+    ):
+        without = configuration(upstream.base_url)
+        assert (await gateway.chat(key=token)).status == 401
+
+        gateway.gateway.swap(LoadedSnapshot.of(settings_of({**without, "jwt": jwt_settings(str(file))})))
+        await gateway.gateway.tasks.idle()
+        assert (await gateway.chat(key=token)).status == 200
+
+        gateway.gateway.swap(LoadedSnapshot.of(settings_of(without)))
+        await gateway.gateway.tasks.idle()
+        assert (await gateway.chat(key=token)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "user"),
+    [
+        ({"x-openwebui-user-email": "ada@example.com"}, {"user": "bob"}, "ada@example.com"),
+        ({}, {"user": "bob", "safety_identifier": "carol"}, "bob"),
+        ({}, {"safety_identifier": "carol"}, "carol"),
+    ],
+)
+async def test_the_team_s_own_service_says_who_the_end_user_is(
+    headers: dict[str, str], body: dict[str, str], user: str
+) -> None:
+    team = {"end_user": {"header": "X-OpenWebUI-User-Email", "required": True}}
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, team=team) as gateway:
+        assert (await gateway.chat(headers=headers, **body)).status == 200
+        assert (await gateway.ended()).parsed.user == user  # type: ignore[union-attr]  # It was parsed.
+        refused = await gateway.chat()
+        assert (refused.status, refused.error["param"]) == (400, "user")
+        assert "x-openwebui-user-email" in refused.error["message"]
+
+
+async def test_end_users_beyond_the_most_of_a_day_share_a_counter() -> None:
+    team = {**TEAM, "end_user": {"most": 2}}
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, clock=FalseClock(), team=team) as gateway:
+        statuses = [(await gateway.chat(user=user)).status for user in ("a", "b", "c", "d", "e", "a", "b", "a")]
+        assert statuses == [200, 200, 200, 200, 429, 200, 200, 429]
