@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from gateway.app.snapshot_builder import snapshot
 from gateway.core.errors import UpstreamError, UpstreamUnreachable
 from gateway.demo.script import DemoScript
 from gateway.demo.server import DemoUpstream
+from gateway.identity.administration import new_key
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings, demo_settings
 from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN, DEMO_KEY, is_loopback
@@ -21,7 +21,6 @@ from gateway.upstream.fetch import models_served
 
 _TOKENS_PER_SECOND = 40
 """Of the demo upstream: fast enough to please, slow enough to be seen streaming."""
-
 
 _ADMIN_PORT_OFFSET = 1010
 """From the port of clients to that of operators: 8080 to 9090."""
@@ -42,14 +41,9 @@ def access(listen: str, admin_listen: str | None, environ: Mapping[str, str], *,
     """The demo's own key and admin token where only this machine reaches them, and random ones elsewhere. A real
     upstream costs money, so everybody on this machine knowing its key is too many. The environment goes first."""
     admin_listen = admin_listen or f"127.0.0.1:{_admin_port(listen.rpartition(':')[2])}"
-    key = environ.get("INDUCTA_API_KEY") or (DEMO_KEY if in_front_of_demo and _is_local(listen) else _new_key())
-    token = environ.get("GATEWAY_ADMIN_TOKEN") or (DEMO_ADMIN_TOKEN if _is_local(admin_listen) else _new_key())
+    key = environ.get("INDUCTA_API_KEY") or (DEMO_KEY if in_front_of_demo and _is_local(listen) else new_key())
+    token = environ.get("GATEWAY_ADMIN_TOKEN") or (DEMO_ADMIN_TOKEN if _is_local(admin_listen) else new_key())
     return Access(listen, admin_listen, key, token)
-
-
-def _new_key() -> str:
-    """A key as the gateway makes them: `gw_` and 32 random bytes in base64url."""
-    return "gw_" + secrets.token_urlsafe(32)
 
 
 def _admin_port(port: str) -> int:
