@@ -25,11 +25,6 @@ def rsa_key() -> RSAKey:
     return RSAKey.generate_key(2048, {"kid": "rsa"})
 
 
-@cache
-def short_rsa_key() -> RSAKey:
-    return RSAKey.generate_key(1024, {"kid": "short"})
-
-
 def ec_key(kid: str, curve: str = "P-256") -> ECKey:
     return ECKey.generate_key(curve, {"kid": kid})  # type: ignore[arg-type]  # Its literals.
 

@@ -16,6 +16,7 @@ publishes one, or a short RSA key, has made a mistake that must not become ours.
 from __future__ import annotations
 
 import asyncio
+from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -187,13 +188,18 @@ def _usable(written: list[dict[str, Any]]) -> Iterator[tuple[str, PublicKey]]:
         if kind is None or not isinstance(kid, str) or each.get("use", "sig") != "sig":
             continue
         try:
+            if kind is RSAKey and not RSA_BITS_MIN <= _bits(each["n"]) <= RSA_BITS_MAX:
+                continue
             key = kind.import_key(each)
             key.check_key_op("verify")
-            bits = key.public_key.key_size if isinstance(key, RSAKey) else RSA_BITS_MIN
         except (JoseError, ValueError, TypeError, KeyError, OverflowError):
             continue
-        if RSA_BITS_MIN <= bits <= RSA_BITS_MAX:
-            yield kid, key
+        yield kid, key
+
+
+def _bits(modulus: str) -> int:
+    """Of a number in Base64 (RFC 7518, section 2). Raises ValueError, TypeError."""
+    return int.from_bytes(urlsafe_b64decode(modulus + "=" * (-len(modulus) % 4))).bit_length()
 
 
 def _identity(key: PublicKey) -> str:
