@@ -4,9 +4,9 @@
                     ↓ not there
                 `verify`: size → header → issuer → key → signature → claims → team and user → kept until it expires
 
-What costs little comes first, so that a flood of nonsense costs little. A signature costs 30 to 150 µs, and one that
-was found bad is remembered for a while, as is a token whose claims are wrong: to send it again costs a look in a
-dictionary, too.
+What costs little comes first, so that a flood of nonsense costs little. A signature costs 0.1 ms (RS256, ES256) to
+1 ms (ES512), about as much as the answer to the request; one that was found bad is remembered for a while, as is a
+token whose claims are wrong: to send it again costs a look in a dictionary, too.
 
 The rules are those of RFC 8725. The algorithm is one of the issuer's list, which can name none but signatures by a
 private key, and it fits the kind of the key, which comes from the issuer's own set: what a token says of keys (`jwk`,
