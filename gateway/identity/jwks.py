@@ -30,7 +30,7 @@ from gateway.runtime.tasks import BackgroundTasks
 
 PublicKey = RSAKey | ECKey | OKPKey
 
-WAITING_MAX = 64
+WAITING_MAX = 1_024
 """Tokens that wait for a fetch at the same time."""
 
 FETCH_TIMEOUT_S = 10.0
@@ -102,6 +102,11 @@ class SigningKeys:
     def is_empty(self) -> bool:
         """Whether no fetch has brought a key yet."""
         return not self._keys
+
+    async def wait_fetched(self) -> None:
+        """Return after the first fetch, whatever it brought."""
+        while not self._ended:
+            await self._next_end.wait()
 
     def find(self, kid: str) -> PublicKey | None:
         """The key of this name. A token that names none is by the only key that there is."""

@@ -132,6 +132,11 @@ class JwtVerifier:
         for keys in open_now.values():
             await keys.close()
 
+    async def wait_fetched(self) -> None:
+        """Return after the first fetch of each issuer's keys, whatever it brought."""
+        for provider in self._providers.values():
+            await provider.keys.wait_fetched()
+
     async def close(self) -> None:
         for provider in self._providers.values():
             await provider.keys.close()

@@ -66,6 +66,16 @@ async def test_users_of_tokens_are_counted_by_themselves_however_many_there_are(
         assert [(await gateway.chat(key=token)).status for token in tokens] == [429] * 3
 
 
+async def test_a_gateway_that_starts_has_the_keys_before_it_serves() -> None:
+    async with (
+        DemoUpstream() as upstream,
+        IdentityProvider() as idp,
+        whole_gateway(upstream.base_url, clock=FalseClock(), jwt=jwt_settings(idp.jwks)) as gateway,
+    ):
+        assert logged(gateway, "signing keys fetched")
+        assert (await gateway.chat(key=idp.token(NOW_S))).status == 200
+
+
 async def test_a_rotation_under_load_refuses_no_good_token() -> None:
     async with (
         DemoUpstream() as upstream,
