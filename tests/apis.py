@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
+from gateway.core.usage import Usage
 from tests.whole_gateway import KEY, MODEL, Json, Reply, WholeGateway
 
 TEXT = "Say hello to everybody."
@@ -47,9 +48,70 @@ SPEAKING = tuple(api for api in APIS if api.cap)
 """Those whose answers have output, plain or streamed."""
 
 
+QUESTION = "How many moons are there?"
+
+
+class SmallApi(NamedTuple):
+    """A row of the endpoint table whose answers are no words of a model. `answer` is what an upstream gives, `used`
+    what of it is charged."""
+
+    name: str
+    path: str
+    fields: Json
+    answer: Json
+    used: Usage
+
+    @property
+    def body(self) -> Json:
+        return {"model": MODEL, **self.fields}
+
+
+COUNT_TOKENS = SmallApi(
+    "messages.count_tokens",
+    "/v1/messages/count_tokens",
+    {"messages": [{"role": "user", "content": QUESTION}], "system": "Be kind."},
+    {"input_tokens": 14},
+    Usage(),
+)
+INPUT_TOKENS = SmallApi(
+    "responses.input_tokens",
+    "/v1/responses/input_tokens",
+    {"input": QUESTION},
+    {"object": "response.input_tokens", "input_tokens": 11},
+    Usage(),
+)
+COMPACT = SmallApi(
+    "responses.compact",
+    "/v1/responses/compact",
+    {"input": [{"role": "user", "content": QUESTION}]},
+    {
+        "object": "response.compaction",
+        "output": [{"type": "compaction", "encrypted_content": "gAAA"}],
+        "usage": {"input_tokens": 117, "output_tokens": 193, "total_tokens": 310},
+    },
+    Usage(117, 193),
+)
+SCORE = SmallApi(
+    "score",
+    "/v1/score",
+    {"text_1": QUESTION, "text_2": ["Two.", "None."]},
+    {"data": [{"index": 0, "score": 0.9}], "usage": {"prompt_tokens": 18, "total_tokens": 18}},
+    Usage(18),
+)
+RERANK_V2 = SmallApi(
+    "rerank.v2",
+    "/v2/rerank",
+    {"query": QUESTION, "documents": ["Two.", "None."]},
+    {"results": [], "meta": {"billed_units": {"search_units": 1}}},
+    Usage(searches=1),
+)
+SMALL_APIS = (COUNT_TOKENS, INPUT_TOKENS, COMPACT, SCORE, RERANK_V2)
+COUNTING = (COUNT_TOKENS, INPUT_TOKENS)
+
+
 def name_of(value: object) -> str | None:
     """How a test's parameter stands in its name."""
-    return value.name if isinstance(value, Api) else None
+    return value.name if isinstance(value, Api | SmallApi) else None
 
 
 def told_error(api: Api, reply: Reply) -> Json:

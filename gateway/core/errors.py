@@ -217,7 +217,7 @@ class UpstreamBusy(UpstreamError):
     """All connections that the caller's team may have there are in use: nothing was sent."""
 
     status = 503
-    code = "no_upstream_available"
+    code = "upstream_busy"
 
 
 class UpstreamBroke(UpstreamError):

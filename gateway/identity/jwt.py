@@ -31,7 +31,7 @@ from msgspec import UNSET
 from gateway.core.clock import Clock
 from gateway.core.errors import IssuerUnavailable, KeyExpired, KeyUnknown
 from gateway.core.issuers import TokenIssuer
-from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.core.snapshot import Caller, ConfigSnapshot, TeamTerms
 from gateway.core.tokens import VerifiedToken
 from gateway.identity.claims import Bearer, bearer
 from gateway.identity.jwks import PublicKey, SigningKeys
@@ -110,7 +110,7 @@ class JwtVerifier:
         self._open_keys = open_keys
         self._clock = clock
         self._providers: dict[str, _Provider] = {}
-        self._teams: Mapping[str, Caller] = {}
+        self._teams: Mapping[str, TeamTerms] = {}
         self._verified: dict[str, VerifiedToken] = {}
         self._refused: dict[str, _RefusedToken] = {}
         self._callers: dict[tuple[str, str, tuple[str, ...] | None], Caller] = {}
@@ -126,7 +126,7 @@ class JwtVerifier:
                 keys = self._open_keys(issuer, self._forget)
                 keys.start()
             self._providers[name] = _Provider(issuer, keys, _Algorithms(issuer.algorithms), self._rules(issuer))
-        self._teams = snapshot.token_callers
+        self._teams = snapshot.teams
         self._callers.clear()
         self._forget()
         for keys in open_now.values():
@@ -249,12 +249,13 @@ class JwtVerifier:
         name = (issuer.issuer, who.team, who.models)
         caller = self._callers.get(name)
         if caller is None:
-            team = self._teams.get(who.team)
-            if team is None:
+            terms = self._teams.get(who.team)
+            if terms is None:
                 raise KeyUnknown(
                     f"The token is valid, but its team {who.team[:_SHOWN_CHARACTERS]!r} does not exist here. Ask your"
                     " platform team."
                 )
+            team = terms.caller
             caller = msgspec.structs.replace(
                 team,
                 key_id=key_id_of(issuer.issuer, who),

@@ -1,9 +1,9 @@
 """Whose request may begin next, where more come than the event loop can begin at once.
 
 A burst of one team must not delay another team's request by the time that the whole burst takes to be parsed and
-admitted. So in each turn of the event loop a few requests begin (`PER_TURN`); what comes beyond waits in a line of
-its team, and each turn takes one of each line in rotation. A turn so stays short, whatever comes, and a team waits
-for one request of each other team at most, not for all of them.
+admitted. So a few requests begin at once (`PER_TURN`, in a millisecond); what comes beyond waits in a line of its
+team, and each turn of the event loop takes as many, one of each line in rotation. A turn so stays short, whatever
+comes, and a team waits for one request of each other team at most, not for all of them.
 
 To parse one large body takes as long as a hundred small requests, and nothing can interrupt it. So these begin one
 at a time, by team in rotation too, and after each no other begins for three times as long as it took: whoever sends
@@ -22,7 +22,8 @@ from time import monotonic
 from gateway.core.errors import Overloaded
 
 PER_TURN = 16
-"""Requests that begin in one turn: about 2 ms of work, in which no stream is passed on."""
+"""Requests that begin in one millisecond, or from the lines in one turn: about 2 ms of work, in which no stream is
+passed on."""
 
 WAITING_MAX = 2_000
 """Requests of one team that may wait: what a process begins in about a second."""
@@ -43,6 +44,8 @@ class StartQueue:
     def __init__(self, per_turn: int = PER_TURN, waiting_max: int = WAITING_MAX) -> None:
         self._per_turn = per_turn
         self._left = per_turn
+        self._millisecond = 0
+        """The last one in which a request began, and how many more may begin in it."""
         self._waiting = _TeamLines(waiting_max)
         self._large = _TeamLines(waiting_max)
         self._large_from = 0.0
@@ -52,44 +55,48 @@ class StartQueue:
 
     def try_begin(self) -> bool:
         """Count a request that begins now, if it may. Whether it may."""
-        if not self._left or self._waiting:
+        if self._waiting:
+            return False
+        millisecond = int(monotonic() * 1000)
+        if millisecond != self._millisecond:
+            self._millisecond, self._left = millisecond, self._per_turn
+        if not self._left:
             return False
         self._left -= 1
-        self._count_turns()
         return True
 
     async def wait(self, team: str) -> None:
         """Wait in the line of this team. Raises Overloaded where that is full."""
         turn = self._waiting.join(team)
-        self._count_turns()
+        self._plan_turn()
         await turn
 
     async def wait_large(self, team: str, size: int) -> None:
         """Wait until a body of this size may be parsed. Raises Overloaded."""
         if self._large or monotonic() < self._large_from:
             turn = self._large.join(team)
-            self._count_pause()
+            self._plan_pause()
             try:
                 await turn
             except asyncio.CancelledError:
-                self._count_pause()  # It may have been its turn, which the next one takes.
+                self._plan_pause()  # It may have been its turn, which the next one takes.
                 raise
         self._large_from = monotonic() + size * PAUSE_S_PER_BYTE
         if self._large:
-            self._count_pause()
+            self._plan_pause()
 
-    def _count_turns(self) -> None:
+    def _plan_turn(self) -> None:
         if self._turn is None:
             self._turn = asyncio.get_running_loop().call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
-        self._turn, self._left = None, self._per_turn
-        while self._left and self._waiting.release():
-            self._left -= 1
-        if self._left < self._per_turn:
-            self._count_turns()
+        self._turn = None
+        for _ in range(self._per_turn):
+            if not self._waiting.release():
+                return
+        self._plan_turn()
 
-    def _count_pause(self) -> None:
+    def _plan_pause(self) -> None:
         if self._pause is None:
             self._pause = asyncio.get_running_loop().call_later(self._large_from - monotonic(), self._next_large)
 

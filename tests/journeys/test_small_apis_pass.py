@@ -4,76 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import NamedTuple
 
 import pytest
 
-from gateway.core.usage import Usage
+from tests.apis import (
+    COMPACT,
+    COUNT_TOKENS,
+    COUNTING,
+    QUESTION,
+    SCORE,
+    SMALL_APIS,
+    SmallApi,
+    name_of,
+)
 from tests.hand_upstream import Turn, hand_upstream
 from tests.whole_gateway import MODEL, Json, Reply, WholeGateway, whole_gateway
-
-TEXT = "How many moons are there?"
-
-
-class SmallApi(NamedTuple):
-    """`answer` is what an upstream gives, `used` what of it is charged."""
-
-    name: str
-    path: str
-    fields: Json
-    answer: Json
-    used: Usage
-
-    @property
-    def body(self) -> Json:
-        return {"model": MODEL, **self.fields}
-
-
-COUNT_TOKENS = SmallApi(
-    "messages.count_tokens",
-    "/v1/messages/count_tokens",
-    {"messages": [{"role": "user", "content": TEXT}], "system": "Be kind."},
-    {"input_tokens": 14},
-    Usage(),
-)
-INPUT_TOKENS = SmallApi(
-    "responses.input_tokens",
-    "/v1/responses/input_tokens",
-    {"input": TEXT},
-    {"object": "response.input_tokens", "input_tokens": 11},
-    Usage(),
-)
-COMPACT = SmallApi(
-    "responses.compact",
-    "/v1/responses/compact",
-    {"input": [{"role": "user", "content": TEXT}]},
-    {
-        "object": "response.compaction",
-        "output": [{"type": "compaction", "encrypted_content": "gAAA"}],
-        "usage": {"input_tokens": 117, "output_tokens": 193, "total_tokens": 310},
-    },
-    Usage(117, 193),
-)
-SCORE = SmallApi(
-    "score",
-    "/v1/score",
-    {"text_1": TEXT, "text_2": ["Two.", "None."]},
-    {"data": [{"index": 0, "score": 0.9}], "usage": {"prompt_tokens": 18, "total_tokens": 18}},
-    Usage(18),
-)
-RERANK_V2 = SmallApi(
-    "rerank.v2",
-    "/v2/rerank",
-    {"query": TEXT, "documents": ["Two.", "None."]},
-    {"results": [], "meta": {"billed_units": {"search_units": 1}}},
-    Usage(searches=1),
-)
-APIS = (COUNT_TOKENS, INPUT_TOKENS, COMPACT, SCORE, RERANK_V2)
-COUNTING = (COUNT_TOKENS, INPUT_TOKENS)
-
-
-def name_of(value: object) -> str | None:
-    return value.name if isinstance(value, SmallApi) else None
 
 
 async def ask(gateway: WholeGateway, api: SmallApi, **fields: object) -> Reply:
@@ -85,7 +30,7 @@ async def answered(gateway: WholeGateway, turn: Turn, asking: asyncio.Task[Reply
     return await asking
 
 
-@pytest.mark.parametrize("api", APIS, ids=name_of)
+@pytest.mark.parametrize("api", SMALL_APIS, ids=name_of)
 async def test_it_passes_byte_for_byte_and_is_charged_as_it_reports(api: SmallApi) -> None:
     async with hand_upstream() as upstream, whole_gateway(upstream.base_url) as gateway:
         asking = asyncio.ensure_future(ask(gateway, api))
@@ -168,7 +113,7 @@ async def test_a_compaction_that_no_cap_can_bind_must_fit_into_a_quota() -> None
 
 async def test_a_score_needs_no_member_that_only_some_versions_have() -> None:
     async with hand_upstream() as upstream, whole_gateway(upstream.base_url) as gateway:
-        body = json.dumps({"model": MODEL, "queries": TEXT, "documents": ["Two."]}).encode()
+        body = json.dumps({"model": MODEL, "queries": QUESTION, "documents": ["Two."]}).encode()
         asking = asyncio.ensure_future(gateway.post(body, path="/score"))
         turn = await upstream.asked()
         assert turn.body == body

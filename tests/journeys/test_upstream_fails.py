@@ -174,7 +174,7 @@ async def test_who_finds_no_connection_free_in_time_is_told() -> None:
             running = asyncio.create_task(gateway.chat())
             turn = await upstream.asked()
             reply = await gateway.chat()
-            assert (reply.status, reply.error["code"]) == (503, "no_upstream_available")
+            assert (reply.status, reply.error["code"]) == (503, "upstream_busy")
             assert reply.headers["retry-after"] == "1"
             assert "none of its 1 connections free" in reply.error["message"]
             turn.answer(b"{}")

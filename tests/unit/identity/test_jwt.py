@@ -15,7 +15,7 @@ from joserfc.jwk import ECKey, OKPKey
 
 from gateway.core.errors import IssuerUnavailable, KeyExpired, KeyUnknown
 from gateway.core.issuers import TokenClaims, TokenIssuer
-from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.core.snapshot import Caller, ConfigSnapshot, TeamTerms
 from gateway.core.tokens import VerifiedToken
 from gateway.identity import jwt
 from gateway.identity.jwks import FetchPace, FetchResult, SigningKeys
@@ -62,9 +62,9 @@ class Verifying:
         self.verifier = JwtVerifier(self._open, self.clock)
 
     async def keep(self, *issuers: TokenIssuer) -> None:
-        callers = {"search": SEARCH, "sales": SALES}
+        teams = {"search": TeamTerms(SEARCH), "sales": TeamTerms(SALES)}
         by_name = {issuer.issuer: issuer for issuer in issuers}
-        await self.verifier.keep(ConfigSnapshot({}, {}, issuers=by_name, token_callers=callers))
+        await self.verifier.keep(ConfigSnapshot({}, {}, issuers=by_name, teams=teams))
 
     async def take(self, token: str) -> VerifiedToken:
         digest = sha256(token.encode()).hexdigest()
