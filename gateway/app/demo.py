@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -20,11 +19,6 @@ from gateway.upstream.fetch import models_served
 
 _TOKENS_PER_SECOND = 40
 """Of the demo upstream: fast enough to please, slow enough to be seen streaming."""
-
-
-def new_key() -> str:
-    """A key as the gateway makes them: `gw_` and 32 random bytes in base64url."""
-    return "gw_" + secrets.token_urlsafe(32)
 
 
 @asynccontextmanager

@@ -85,8 +85,9 @@ def _cores() -> int:
 
 def _run_without_file(upstream: str | None, listen: str) -> None:
     # A gateway in production has no use for the demo upstream, and does not load it.
-    from gateway.app.demo import demo, in_front_of, new_key
+    from gateway.app.demo import demo, in_front_of
     from gateway.app.serve import Source  # As below.
+    from gateway.identity.administration import new_key  # As above.
 
     key = new_key()
     if upstream:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gateway.cli.configuration import config_option, load_or_end
-from gateway.cli.output import Row, json_option, show_json, table
+from gateway.cli.output import Row, as_text, csv_option, json_option, show_json, table
 from gateway.cli.reports import report_or_end
 from gateway.finance.focus import FOCUS_COLUMNS, GROUPED_BY, focus_rows
 from gateway.store.ledger import GROUPS
@@ -41,9 +41,6 @@ _ALWAYS = {
 }
 """The others are in a table where they are not zero."""
 
-_FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that spreadsheets compute (OWASP, CSV Injection)."""
-
 
 @click.command(epilog="Example: gateway usage --since month --by user,model --team search --sort usd --top 10")
 @config_option
@@ -68,7 +65,7 @@ _FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
 )
 @click.option("--sort", metavar="FIGURE", help="The largest first: usd, or another figure by its name in JSON.")
 @click.option("--top", metavar="N", help="The first N rows; by usd where --sort does not say more.")
-@click.option("--csv", "as_csv", is_flag=True, help="As CSV, for spreadsheets.")
+@csv_option
 @click.option("--focus", "as_focus", is_flag=True, help="As CSV of FinOps FOCUS 1.2, a row for each day.")
 @json_option
 @click.pass_context
@@ -121,7 +118,7 @@ def _say_whether_final(month: dict[str, Any]) -> None:
 
 
 def _show_csv(report: dict[str, Any], groups: list[str]) -> None:
-    rows = (row | {name: _as_text(row[name]) for name in groups} for row in report["rows"])
+    rows = (row | {name: as_text(row[name]) for name in groups} for row in report["rows"])
     _write_csv([*groups, *_HEADINGS], rows)
 
 
@@ -129,11 +126,6 @@ def _write_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
     writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-
-
-def _as_text(name: str) -> str:
-    """Clients choose the names of users: no spreadsheet may take one for a formula."""
-    return f"'{name}" if name.startswith(_FORMULA_MARKS) else name
 
 
 def _show_table(report: dict[str, Any], groups: list[str]) -> None:

@@ -65,8 +65,8 @@ class CollectedResponse(UpstreamResponse):
 
     @property
     def is_opaque(self) -> bool:
-        """Whether its content coding is one that is not known here."""
-        return "content-encoding" in self.headers
+        """Whether its content coding is one that is not known here, and is more than a name: `utf-8` is used as one."""
+        return "content-encoding" in self.headers and self.kind is BodyKind.OTHER
 
     @property
     def is_over(self) -> bool:

@@ -110,8 +110,8 @@ class ContentDecoder:
 
 
 def codings_of(content_encoding: str) -> list[str]:
-    """The names in a `content-encoding`, in the order in which they were put on."""
-    names = (name.strip(" \t").lower() for name in content_encoding.split(","))
+    """The names in a `content-encoding`, whose lines are joined by LF, in the order in which they were put on."""
+    names = (name.strip(" \t").lower() for name in content_encoding.replace("\n", ",").split(","))
     return [name for name in names if name not in ("", "identity")]
 
 

@@ -1,9 +1,10 @@
 """Reads what an answer used, from its body or from the events of its stream, by an API's `UsageTable`.
 
-What is reported last counts; where an API reports in parts, later parts complete the earlier ones, and a
-null leaves what was told. Usage is believed only at the API's places: whatever a request's text put into
-an answer is inside a string, or at another path, and is never read. Bytes that are no JSON are read as
-far as they can be (tolerant_json.py); nothing here raises.
+What is reported last counts. What a later report of a stream leaves out, or has as null, is as an earlier
+one said: Anthropic reports in parts, and others repeat no more than what has changed. Usage is believed
+only at the API's places: whatever a request's text put into an answer is inside a string, or at another
+path, and is never read. Bytes that are no JSON are read as far as they can be (tolerant_json.py); nothing
+here raises.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 from gateway.core.tolerant_json import JsonScanner, Wanted, wanted_members
 from gateway.core.usage import Usage
 from gateway.core.usage_report import Members, Reading, milliseconds, read_report, tier_name, value_at
-from gateway.core.usage_tables import CountedItems, Path, UsagePlace, UsageTable
+from gateway.core.usage_tables import TOTALS, CountedItems, Path, UsagePlace, UsageTable
 
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,24})?\Z", re.ASCII)
 
@@ -34,7 +35,7 @@ class UsageReader:
         self.final = False
         self._table = table
         self._reported: Usage | None = None
-        self._parts: dict[str, Any] = {}
+        self._report: Members = {}
         self._tier = ""
         self._counted: dict[str, int] = {}
         self._duration_ms = 0
@@ -105,11 +106,11 @@ class UsageReader:
         reading = _read_at(place, report, self._table)
         if reading is None:
             return False
-        if self._table.in_parts:
-            self._parts = _completed(self._parts, report)
-            reading = _read_at(place, self._parts, self._table) or reading
-        self._reported = reading.usage
         self.final = place.final and reading.complete and (reading.usage.output > 0 or not place.needs_output)
+        completed = _completed(report, self._report)
+        if completed is not report:
+            reading = _read_at(place, completed, self._table) or reading
+        self._report, self._reported = completed, reading.usage
         return True
 
     def _count_units(self, members: Members, event: str) -> None:
@@ -152,16 +153,19 @@ def _read_at(place: UsagePlace, report: Any, table: UsageTable) -> Reading | Non
     return read_report(report, place.words, has_output=table.has_output, output_medium=table.output_medium)
 
 
-def _completed(parts: Members, report: Members) -> dict[str, Any]:
-    """The parts so far, completed by a later report: a null leaves what an earlier one told."""
-    merged = dict(parts)
-    for name, value in report.items():
-        before = merged.get(name)
-        if isinstance(value, dict) and isinstance(before, dict):
-            merged[name] = _completed(before, value)
-        elif value is not None:
-            merged[name] = value
-    return merged
+def _completed(report: Members, earlier: Members) -> Members:
+    """The report with what it leaves out or has as null, but its total, as an earlier one said: itself if that is
+    nothing."""
+    missing: dict[str, Any] = {}
+    for name, before in earlier.items():
+        value = report.get(name)
+        if value is None and before is not None and name not in TOTALS:
+            missing[name] = before
+        elif isinstance(value, dict) and isinstance(before, dict):
+            inner = _completed(value, before)
+            if inner is not value:
+                missing[name] = inner
+    return {**report, **missing} if missing else report
 
 
 def _seconds(value: Any) -> Any:

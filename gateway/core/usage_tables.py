@@ -196,8 +196,10 @@ GEMINI_WORDS = Vocabulary(
         _field("total", "totalTokenCount", GEMINI),
         _field("cached_input", "cachedContentTokenCount", GEMINI),
         _field("audio_input", "promptTokensDetails.AUDIO", GEMINI),
+        _field("audio_input", "promptTokenDetails.AUDIO", GEMINI_EMBEDDINGS),
         _field("audio_input", "toolUsePromptTokensDetails.AUDIO", GEMINI, added=True),
         _field("image_input", "promptTokensDetails.IMAGE", GEMINI),
+        _field("image_input", "promptTokenDetails.IMAGE", GEMINI_EMBEDDINGS),
         _field("image_input", "toolUsePromptTokensDetails.IMAGE", GEMINI, added=True),
         _field("audio_output", "candidatesTokensDetails.AUDIO", GEMINI),
         _field("image_output", "candidatesTokensDetails.IMAGE", GEMINI),
@@ -218,6 +220,14 @@ OLLAMA_WORDS = Vocabulary(
         _field("output", "eval_count", OLLAMA),
     )
 )
+
+TOTALS = frozenset(
+    field.path[-1]
+    for words in (OPENAI_WORDS, GEMINI_WORDS, COHERE_WORDS)
+    for field in words.fields
+    if field.count == "total"
+)
+"""Members that are a sum of the others of their report."""
 
 MODALITIES: dict[str | int, str] = {2: "IMAGE", 4: "AUDIO"}
 """Vertex AI writes modalities as names or as the numbers of its enumeration
@@ -265,8 +275,6 @@ class UsageTable(msgspec.Struct, frozen=True):
     """Whether answers have output tokens; where not, `total_tokens` is input."""
     output_medium: str = ""
     """What output is made of where the usage object does not say: audio or image."""
-    in_parts: bool = False
-    """Whether a stream's later reports complete the earlier ones, rather than replace them."""
     tier_paths: tuple[Path, ...] = (("service_tier",),)
     items: tuple[CountedItems, ...] = ()
     image_events: frozenset[str] = frozenset()
@@ -331,7 +339,6 @@ MESSAGES_USAGE = UsageTable(
             ("message", "usage"), ANTHROPIC_STREAM, ANTHROPIC_WORDS, events=_events("message_start"), final=False
         ),
     ),
-    in_parts=True,
 )
 EMBEDDINGS_USAGE = UsageTable(
     "embeddings",

@@ -313,8 +313,7 @@ def _limit_errors(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
             if len(limit.meters) != 1:
                 yield Diagnostic(limit.path, f"needs exactly one meter of {', '.join(Meter)}")
                 continue
-            yield from _window(limit)
-            yield from _size(limit)
+            yield from limit_faults(limit)
             yield from _reach(limit, models, index)
             if limit.title in titles:
                 yield Diagnostic(limit.path, f"has the same name as another one here, {limit.title}; give one a `name`")
@@ -383,9 +382,16 @@ def _scopes(settings: Settings, index: NameIndex) -> Iterator[_Scoped]:
     for team in settings.teams.values():
         allowed = index.fitting(team.models)
         yield _Scoped(team.limits, allowed)
+        yield _Scoped(team.key_limits, allowed)
         yield _Scoped(team.user_limits, allowed)
         for key in team.keys:
             yield _Scoped(key.limits, allowed & index.fitting(key.models))
+
+
+def limit_faults(limit: LimitSettings) -> Iterator[Diagnostic]:
+    """Of a limit by itself, with one meter: a window that does not go with it, an amount that cannot be kept."""
+    yield from _window(limit)
+    yield from _size(limit)
 
 
 def _window(limit: LimitSettings) -> Iterator[Diagnostic]:

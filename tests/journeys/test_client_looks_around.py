@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.app.snapshot_process import LoadedSnapshot
+from gateway.core.usage import Usage
 from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import hand_upstream
 from tests.raw_client import http_chat, http_head, raw_client
@@ -232,3 +233,18 @@ async def test_a_coding_that_the_gateway_cannot_decode_passes_with_its_header() 
         turn.say(b"HTTP/1.1 200 OK\r\ncontent-encoding: x-odd\r\ncontent-length: 5\r\n\r\n\x00\x01\x02\x03\x04")
         reply = await client.answer()
         assert (reply.headers["content-encoding"], reply.body) == ("x-odd", b"\x00\x01\x02\x03\x04")
+
+
+async def test_a_coding_that_names_none_hides_no_usage() -> None:
+    async with (
+        hand_upstream() as upstream,
+        whole_gateway(upstream.base_url) as gateway,
+        raw_client(gateway.port) as client,
+    ):
+        client.send(http_chat())
+        turn = await upstream.asked()
+        body = b'{"choices": [{"message": {"content": "Two."}}], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}'
+        turn.say(b"HTTP/1.1 200 OK\r\ncontent-encoding: utf-8\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        reply = await client.answer()
+        assert (reply.headers["content-encoding"], reply.body) == ("utf-8", body)
+        assert (await gateway.ended()).usage == Usage(3, 2)

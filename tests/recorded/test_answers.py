@@ -21,31 +21,15 @@ from gateway.core.usage_tables import (
     ANTHROPIC_WORDS,
     AUDIO_WORDS,
     COHERE_WORDS,
-    GEMINI_EMBEDDINGS_USAGE,
-    GEMINI_USAGE,
     GEMINI_WORDS,
-    NO_USAGE,
     OLLAMA_WORDS,
     OPENAI_WORDS,
-    RERANK_USAGE,
-    RESPONSES_USAGE,
     Path,
     UsageTable,
 )
 from tests.recorded.recordings import HERE, SHARED, Recording, index, recordings
 
-TABLES = {
-    "/v1/responses/compact": RESPONSES_USAGE,
-    "/v1/responses/input_tokens": NO_USAGE,
-    "/v1/messages/count_tokens": NO_USAGE,
-    "/v2/rerank": RERANK_USAGE,
-    "/v1/score": RERANK_USAGE,
-    "/v1beta/models/{model}:generateContent": GEMINI_USAGE,
-    "/v1beta/models/{model}:streamGenerateContent": GEMINI_USAGE,
-    "/v1beta/models/{model}:embedContent": GEMINI_EMBEDDINGS_USAGE,
-    "/v1beta/models/{model}:countTokens": NO_USAGE,
-} | {path: row.usage for path, row in ENDPOINTS.items()}
-"""Of the endpoints that are served, and of those whose answers can be read without that."""
+TABLES = {path: row.usage for path, row in ENDPOINTS.items()}
 
 
 ANSWERS = [each for each in recordings() if each.usage and each.status == 200]

@@ -110,6 +110,9 @@ def question(recording: Recording, model: str, *, asks_usage: bool) -> tuple[str
         fields = [field("model", model), *([field("stream", "true")] if streams else [])]
         name = "image" if "images" in path else "file"
         return path, form(*fields, field("prompt", TEXT), file(b"AAAA", name)), FORM_TYPE
+    if path.endswith(":batchEmbedContents"):
+        asked = {"model": f"models/{model}", "content": {"parts": [{"text": TEXT}]}}
+        return path, json.dumps({"requests": [asked]}).encode(), "application/json"
     if "{model}" in recording.endpoint:
         body: Json = {"contents": [{"role": "user", "parts": [{"text": TEXT}]}]}
         return path + ("?alt=sse" if streams else ""), json.dumps(body).encode(), "application/json"

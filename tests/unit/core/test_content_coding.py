@@ -120,5 +120,5 @@ def test_a_coding_that_is_not_known_is_refused(names: list[str]) -> None:
 
 
 def test_the_names_are_read_as_a_list() -> None:
-    assert codings_of(" GZIP ,, identity,br") == ["gzip", "br"]
+    assert codings_of(" GZIP ,, identity,br") == codings_of("GZIP\nbr") == ["gzip", "br"]
     assert codings_of("identity") == codings_of("") == []

@@ -217,6 +217,51 @@ def test_the_last_report_of_a_stream_counts() -> None:
     assert reader.usage == Usage(11, 7)
 
 
+@pytest.mark.parametrize(
+    ("table", "begun", "last", "usage"),
+    [
+        pytest.param(
+            CHAT_USAGE,
+            {"usage": {**CHAT, "prompt_tokens_details": {"cached_tokens": 8}}},
+            {"usage": {"prompt_tokens": None, "completion_tokens": 20, "total_tokens": None}},
+            Usage(11, 20, cached_input=8),
+            id="nulls",
+        ),
+        pytest.param(
+            CHAT_USAGE,
+            {"usage": {**CHAT, "prompt_tokens_details": {"cached_tokens": 8, "audio_tokens": 2}}},
+            {"usage": {**CHAT, "prompt_tokens_details": {"cached_tokens": None, "audio_tokens": 3}}},
+            Usage(11, 7, cached_input=8, audio_input=3),
+            id="a null inside",
+        ),
+        pytest.param(
+            CHAT_USAGE,
+            {"usage": {"prompt_tokens": 900, "completion_tokens": 0, "total_tokens": 900}},
+            {"usage": {"prompt_tokens": 100, "completion_tokens": 20}},
+            Usage(100, 20),
+            id="a total is of its own report",
+        ),
+        pytest.param(
+            GEMINI_USAGE,
+            {"usageMetadata": {"promptTokenCount": 50, "cachedContentTokenCount": 40, "totalTokenCount": 50}},
+            {"usageMetadata": {"candidatesTokenCount": 6}},
+            Usage(50, 6, cached_input=40),
+            id="Gemini",
+        ),
+    ],
+)
+def test_what_a_later_report_leaves_out_is_as_an_earlier_one_said(
+    table: UsageTable, begun: dict[str, Any], last: dict[str, Any], usage: Usage
+) -> None:
+    reader = read(table, begun, last)
+    assert (reader.usage, reader.final) == (usage, True)
+
+
+def test_a_report_without_the_output_is_not_the_last_word() -> None:
+    reader = read(CHAT_USAGE, {"usage": CHAT}, {"usage": {"prompt_tokens": 11, "completion_tokens": None}})
+    assert not reader.final
+
+
 def test_a_later_part_completes_an_earlier_one() -> None:
     start = {
         "type": "message_start",
