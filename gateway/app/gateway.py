@@ -188,7 +188,7 @@ class Gateway:
         self._store.start()
         self._directory.start()
         self._follow_upstreams()
-        await self._tokens.follow()
+        await self._tokens.start()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
