@@ -99,12 +99,12 @@ $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml | $(VENV)/pyvenv.cfg
-	$(INSTALL) --require-hashes -r requirements/build.txt -r requirements/runtime.txt $(OR_SAY_WHY)
+	@$(INSTALL) --require-hashes -r requirements/build.txt -r requirements/runtime.txt $(OR_SAY_WHY)
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
-	$(INSTALL) --require-hashes -r requirements/dev.txt $(OR_SAY_WHY)
+	@$(INSTALL) --require-hashes -r requirements/dev.txt $(OR_SAY_WHY)
 	@touch $@
 
 $(PARSERS)/node_modules/.package-lock.json: $(PARSERS)/package-lock.json

@@ -12,9 +12,10 @@ test-deploy: debian-tools deploy-tools $(VENV)/.dev ## image, compose, chart, da
 
 deploy-tools: $(TOOLS)/venv/.done $(NPM_CHECKS)/node_modules/.package-lock.json $(TOOLS)/go/bin/helm
 
-generate: $(VENV)/.dev ## write the dashboards and the chart's schema of values anew
+generate: $(VENV)/.dev ## write the dashboards, the chart's schema of values and its README again
 	$(BIN)/python -m deploy.dashboards
 	$(BIN)/python -m deploy.values_schema
+	$(BIN)/python -m deploy.chart_readme
 
 lock-deploy: $(VENV)/.dev ## write requirements/deploy.txt anew; UPGRADE=--upgrade takes newer versions
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
