@@ -70,7 +70,7 @@ bench: $(VENV)/.dev redis-server ## measure speed and memory (docs/performance.m
 bench-check: $(VENV)/.dev redis-server valgrind ## fail where a request costs more instructions than bench/instructions.json allows
 	$(BIN)/python -m bench.instructions --check
 
-lock: $(VENV)/.dev ## write requirements/*.txt anew after a change of pyproject.toml; UPGRADE=--upgrade takes newer versions
+lock: $(VENV)/.dev ## write requirements/*.txt again after a change of pyproject.toml; UPGRADE=--upgrade takes newer versions
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/runtime.txt -o requirements/dev.txt
