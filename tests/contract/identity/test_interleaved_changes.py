@@ -180,6 +180,8 @@ async def _play(open_store: Callable[[], contextlib.AbstractAsyncContextManager[
         stores = [await stack.enter_async_context(open_store()) for _ in range(PROCESSES)]
         tasks = BackgroundTasks(lambda _what, error: failures.append(error))
         directories = [KeyDirectory(store, SNAPSHOT, clock.now_ms, tasks) for store in stores]
+        for directory in directories:
+            await directory.catch_up()
         organisation = Organisation(stores[0], directories, clock)
         for step in steps:
             await organisation.take(step)
@@ -188,7 +190,7 @@ async def _play(open_store: Callable[[], contextlib.AbstractAsyncContextManager[
     assert failures == []
 
 
-@settings(max_examples=150)
+@settings(max_examples=300)
 @given(st.lists(STEPS, max_size=40))
 def test_changes_in_memory_are_those_of_the_model(steps: list[Step]) -> None:
     shared = InMemoryKeyStore(SystemClock())
