@@ -120,6 +120,11 @@ class Gateway:
         address = Address(self._settings.listen.host, port)
         return await self._listen(self._data.handle, self._client_limits(), address, shared=True)
 
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way."""
+        return self._pipeline.in_flight
+
     def swap(self, loaded: LoadedSnapshot) -> ConfigSnapshot:
         """Serve requests that begin from now on under this configuration. Gives the one before."""
         before, self.services.snapshot = self.services.snapshot, loaded.snapshot
@@ -184,7 +189,7 @@ class Gateway:
         self._store.start()
         self._directory.start()
         self._follow_upstreams()
-        await self._tokens.follow()
+        await self._tokens.start()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
@@ -256,7 +261,7 @@ class Gateway:
         return Address(address.host, server.sockets[0].getsockname()[1])
 
     def _observe(self) -> None:
-        self._metrics.in_flight.set(self._pipeline.in_flight)
+        self._metrics.in_flight.set(self.in_flight)
         now = self.services.clock.monotonic()
         seen = self._routing.health.view(self.services.snapshot.upstreams(), now)
         # From scratch each time: an upstream that a reload has removed is not reported any more.

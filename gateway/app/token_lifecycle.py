@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 FILE_EVERY_S = 10.0
 """How often a file of keys is read; a URL is asked less often."""
 
+START_WAIT_S = 5.0
+"""How long an issuer that does not answer delays the start."""
+
 _TIMEOUTS = Timeouts(connect=5.0, first_byte=5.0, idle=5.0, total=10.0)
 
 
@@ -50,6 +54,14 @@ class TokenLifecycle:
         self._new_tasks = new_tasks
         self._verifier: JwtVerifier | None = None
         self._one_at_a_time = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Take tokens, with the keys of every issuer that answers soon: the first requests need not wait for them."""
+        await self.follow()
+        if self._verifier is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(START_WAIT_S):
+                    await self._verifier.wait_fetched()
 
     async def follow(self) -> None:
         """Take tokens by the snapshot in force."""

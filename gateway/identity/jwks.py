@@ -16,6 +16,7 @@ publishes one, or a short RSA key, has made a mistake that must not become ours.
 from __future__ import annotations
 
 import asyncio
+from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ from gateway.runtime.tasks import BackgroundTasks
 
 PublicKey = RSAKey | ECKey | OKPKey
 
-WAITING_MAX = 64
+WAITING_MAX = 1_024
 """Tokens that wait for a fetch at the same time."""
 
 FETCH_TIMEOUT_S = 10.0
@@ -101,6 +102,11 @@ class SigningKeys:
     def is_empty(self) -> bool:
         """Whether no fetch has brought a key yet."""
         return not self._keys
+
+    async def wait_fetched(self) -> None:
+        """Return after the first fetch, whatever it brought."""
+        while not self._ended:
+            await self._next_end.wait()
 
     def find(self, kid: str) -> PublicKey | None:
         """The key of this name. A token that names none is by the only key that there is."""
@@ -187,13 +193,18 @@ def _usable(written: list[dict[str, Any]]) -> Iterator[tuple[str, PublicKey]]:
         if kind is None or not isinstance(kid, str) or each.get("use", "sig") != "sig":
             continue
         try:
+            if kind is RSAKey and not RSA_BITS_MIN <= _bits(each["n"]) <= RSA_BITS_MAX:
+                continue
             key = kind.import_key(each)
             key.check_key_op("verify")
-            bits = key.public_key.key_size if isinstance(key, RSAKey) else RSA_BITS_MIN
         except (JoseError, ValueError, TypeError, KeyError, OverflowError):
             continue
-        if RSA_BITS_MIN <= bits <= RSA_BITS_MAX:
-            yield kid, key
+        yield kid, key
+
+
+def _bits(modulus: str) -> int:
+    """Of a number in Base64 (RFC 7518, section 2). Raises ValueError, TypeError."""
+    return int.from_bytes(urlsafe_b64decode(modulus + "=" * (-len(modulus) % 4))).bit_length()
 
 
 def _identity(key: PublicKey) -> str:

@@ -17,6 +17,7 @@ from gateway.core.errors import IssuerUnavailable, KeyExpired, KeyUnknown
 from gateway.core.issuers import TokenClaims, TokenIssuer
 from gateway.core.snapshot import Caller, ConfigSnapshot, TeamTerms
 from gateway.core.tokens import VerifiedToken
+from gateway.identity import jwt
 from gateway.identity.jwks import FetchPace, FetchResult, SigningKeys
 from gateway.identity.jwt import REFUSED_MS, SKEW_S, TOKEN_CHARACTERS, JwtVerifier
 from gateway.runtime.tasks import BackgroundTasks
@@ -324,6 +325,17 @@ async def test_a_reload_fetches_no_key_again_and_takes_teams_anew(verifying: Ver
     await verifying.keep()
     with pytest.raises(KeyUnknown, match="not taken here"):
         await verifying.take(whole)
+
+
+async def test_so_many_verified_tokens_are_kept_and_the_oldest_goes_first(
+    verifying: Verifying, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jwt, "VERIFIED_MAX", 3)
+    tokens = [token(jti=f"{number}") for number in range(4)]
+    taken = [await verifying.take(each) for each in tokens]
+    kept = [verifying.verifier.verified(sha256(each.encode()).hexdigest()) for each in tokens]
+    assert kept == [None, *taken[1:]]
+    assert (await verifying.take(tokens[0])).caller is taken[0].caller
 
 
 async def test_a_provider_that_was_never_reached_is_no_fault_of_the_token() -> None:
