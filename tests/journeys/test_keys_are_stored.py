@@ -17,6 +17,8 @@ from gateway.demo import DemoScript, DemoUpstream
 from tests.gateway_process import gateway_process
 from tests.redis_servers import RedisServer, redis_server
 from tests.whole_gateway import KEY, MODEL, PATIENCE_S, Json, Reply, WholeGateway, configuration, whole_gateway
+from tests.workers import TOKEN as WORKERS_TOKEN
+from tests.workers import shared, workers_process
 
 TOKEN = "operators-token-2f8c1d"
 ADMIN = {"listen": "127.0.0.1:0", "token": TOKEN}
@@ -68,16 +70,16 @@ async def code_of(gateway: WholeGateway, key: str) -> str:
 class GatewayOfMany:
     """One process of several, over HTTP."""
 
-    def __init__(self, session: aiohttp.ClientSession, port: int, admin_port: int) -> None:
-        self.session, self.port, self.admin_port = session, port, admin_port
+    def __init__(self, session: aiohttp.ClientSession, port: int, admin_port: int, token: str = TOKEN) -> None:
+        self.session, self.port, self.admin_port, self.token = session, port, admin_port, token
 
-    async def status(self, key: str) -> int:
-        headers = {"authorization": f"Bearer {key}"}
+    async def status(self, key: str, *, close: bool = False) -> int:
+        headers = {"authorization": f"Bearer {key}"} | ({"connection": "close"} if close else {})
         async with self.session.get(f"http://127.0.0.1:{self.port}/v1/models", headers=headers) as answer:
             return answer.status
 
     async def admin(self, method: str, page: str, body: Json | None = None) -> Json:
-        url, headers = f"http://127.0.0.1:{self.admin_port}/admin/v1/{page}", {"authorization": f"Bearer {TOKEN}"}
+        url, headers = f"http://127.0.0.1:{self.admin_port}/admin/v1/{page}", {"authorization": f"Bearer {self.token}"}
         async with self.session.request(method, url, json=body, headers=headers) as answer:
             told: Json = await answer.json()
             assert answer.status == 200, told
@@ -127,6 +129,22 @@ async def test_a_revoked_key_stops_in_every_process_within_a_second(
             refused = await asyncio.gather(*[each.refuses(key["key"]) for each in processes])
             assert max(refused) - began < REVOKED_WITHIN_S
             assert [await each.status(KEY) for each in processes] == [200] * PROCESSES
+
+
+@pytest.mark.slow
+async def test_workers_of_one_gateway_know_the_same_keys(redis: RedisServer, tmp_path: Path) -> None:
+    config = shared(NOWHERE, redis, tmp_path)
+    async with workers_process(config, tmp_path) as process, aiohttp.ClientSession() as session:
+        # Each request on a connection of its own, so that both workers get some.
+        gateway = GatewayOfMany(session, process.port, process.admin_port, WORKERS_TOKEN)
+        key = await gateway.admin("POST", "keys", {"team": "search", "name": "made"})
+        assert {await gateway.status(key["key"], close=True) for _ in range(20)} == {200}
+        await gateway.admin("DELETE", f"keys/{key['id']}")
+        end = time.monotonic() + REVOKED_WITHIN_S
+        while time.monotonic() < end:
+            await asyncio.sleep(PAUSE_S)
+        assert {await gateway.status(key["key"], close=True) for _ in range(20)} == {401}
+        assert len((await gateway.admin("GET", "audit"))["data"]) == 2
 
 
 async def test_a_key_is_made_used_disabled_enabled_and_revoked(redis: RedisServer) -> None:
