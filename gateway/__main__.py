@@ -11,6 +11,8 @@ COMMANDS = {
     "supervise": "gateway.cli.supervise:command",
     "worker": "gateway.cli.worker:worker",
     "check": "gateway.cli.check:check",
+    "keys": "gateway.cli.keys:keys",
+    "audit": "gateway.cli.audit:audit",
     "usage": "gateway.cli.usage:usage",
     "limits": "gateway.cli.limits:limits",
     "upstreams": "gateway.cli.upstreams:upstreams",

@@ -23,10 +23,11 @@ from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.tokens import TokenVerifier, is_token
+from gateway.identity.contract import CallerDirectory
 from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admit
-from gateway.stages.authenticate import authenticate, key_digest, sent_key
+from gateway.stages.authenticate import authenticate, key_digest, sent_key, stored_caller
 from gateway.stages.forward import UpstreamServices, forward
 from gateway.stages.parse_request import parse_request
 from gateway.stages.read_body import read_body
@@ -46,6 +47,7 @@ class Services:
     """What the pipeline works with. A reload swaps `snapshot`; a request keeps the one it began with."""
 
     snapshot: ConfigSnapshot
+    directory: CallerDirectory
     store: Store
     upstream: UpstreamServices
     zone: tzinfo
@@ -113,15 +115,17 @@ class Pipeline:
 
     async def authenticate(self, exchange: Exchange) -> Caller:
         """The caller whose key or token the request carries. Raises KeyMissing, KeyUnknown, KeyExpired,
-        IssuerUnavailable."""
+        IssuerUnavailable, StoreUnavailable."""
         services, request = self.services, exchange.request
         key = sent_key(request.headers, key_in_query(request))
         digest = key_digest(key)
-        if services.tokens is not None and digest not in services.snapshot.callers and is_token(key):
+        known = services.snapshot.callers.get(digest)
+        if known is None and services.tokens is not None and is_token(key):
             token = services.tokens.verified(digest) or await services.tokens.verify(key, digest)
             exchange.token_user, exchange.caller = token.user, token.caller
         else:
-            exchange.caller = authenticate(digest, services.snapshot, services.clock)
+            known = known or await stored_caller(digest, services.directory)
+            exchange.caller = authenticate(request, known, services.clock)
         return exchange.caller
 
     async def _answer(self, exchange: Exchange, writer: ResponseWriter) -> None:

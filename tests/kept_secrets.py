@@ -81,7 +81,7 @@ async def stored(store: Mapping[str, Any]) -> Outputs:
 
 def _dumped(url: str) -> bytes:
     """Every key and value, as far as the server answers at the end of a test: some were stopped by then."""
-    readers = {b"string": "get", b"hash": "hgetall", b"set": "smembers"}
+    readers = {b"string": "get", b"hash": "hgetall", b"set": "smembers", b"stream": "xrange"}
     pieces: list[bytes] = []
     with suppress(redis.RedisError):
         client = redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1)

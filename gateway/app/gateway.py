@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from random import Random
@@ -20,10 +21,13 @@ from gateway.app.token_lifecycle import TokenLifecycle
 from gateway.core.address import Address
 from gateway.core.clock import Clock
 from gateway.core.end_users import EndUserCounts
-from gateway.core.errors import GatewayError
+from gateway.core.errors import GatewayError, StoreUnavailable
 from gateway.core.health import Change
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import ConfigSnapshot
+from gateway.identity.administration import KeyAdministration
+from gateway.identity.contract import AuditEntry
+from gateway.identity.directory import KeyDirectory
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
 from gateway.runtime.listening import listen
@@ -73,8 +77,11 @@ class Gateway:
         self._health_checks = HealthChecks(
             self._client, self._routing.health, clock, Random(), self._background_tasks()
         )
+        first = snapshot(settings, clock.now_ms() // 1000)
+        self._directory = KeyDirectory(self._store.keys, first, clock.now_ms, self._background_tasks())
         self.services = Services(
-            snapshot=snapshot(settings, clock.now_ms() // 1000),
+            snapshot=first,
+            directory=self._directory,
             store=self.store,
             upstream=UpstreamServices(self._client, self._routing, clock),
             zone=settings.timezone,
@@ -90,16 +97,13 @@ class Gateway:
         self._tokens = TokenLifecycle(self.services, self._client, clock, log, self._background_tasks)
         self._note_configuration(settings, settings.teams)
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
-        self._data = PublicRoutes(self._pipeline, settings.max_body, BodyMemory(settings.max_body_memory), CorsPolicy())
+        memory = BodyMemory(settings.max_body_memory)
+        self._data = PublicRoutes(self._pipeline, settings.max_body, memory, CorsPolicy())
         self._follow_clients(settings)
-        self._api = AdminApi(self.services, settings.admin.secret, self._note_admin_refusal)
-        self.admin = AdminHandlers(
-            self._exposition,
-            self._liveness_problems,
-            self._readiness_problems,
-            self._api.answer,
-            self._api.refuse_stranger,
-        )
+        self.keys = KeyAdministration(self._store.keys, self._in_force, settings.timezone, self._note_change)
+        self._api = AdminApi(self.services, settings.admin.secret, self._note_admin_refusal, self.keys)
+        probes = (self._exposition, self._liveness_problems, self._readiness_problems)
+        self.admin = AdminHandlers(*probes, self._api.answer, self._api.refuse_stranger)
         self._draining = False
         self._listeners: list[tuple[asyncio.Server, Listener]] = []
 
@@ -116,10 +120,16 @@ class Gateway:
         address = Address(self._settings.listen.host, port)
         return await self._listen(self._data.handle, self._client_limits(), address, shared=True)
 
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way."""
+        return self._pipeline.in_flight
+
     def swap(self, loaded: LoadedSnapshot) -> ConfigSnapshot:
         """Serve requests that begin from now on under this configuration. Gives the one before."""
         before, self.services.snapshot = self.services.snapshot, loaded.snapshot
         self.services.keepalive_s = loaded.settings.keepalive.total_seconds()
+        self._directory.keep(loaded.snapshot)
         self._follow_clients(loaded.settings)
         self._note_configuration(loaded.settings, loaded.teams)
         self._routing.keep(loaded.snapshot.models.values())
@@ -159,6 +169,7 @@ class Gateway:
         await self._tokens.close()
         await self._health_checks.close()
         await self._client.close()
+        await self._directory.close()
         await self._store.close()
         self._log.report_left_out()
 
@@ -176,11 +187,13 @@ class Gateway:
 
     async def _start_tasks(self) -> None:
         self._store.start()
+        self._directory.start()
         self._follow_upstreams()
-        await self._tokens.follow()
+        await self._tokens.start()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
+        self.tasks.start("look for keys in both places", self._warn_of_clashes())
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
@@ -207,6 +220,19 @@ class Gateway:
     def _note_admin_refusal(self, request: AdminRequest, error: GatewayError) -> None:
         self._metrics.admin_refused.add((error.code,))
         self._log.admin_refused(request.client_ip, request.method, request.path, error.status, error.code)
+
+    def _in_force(self) -> ConfigSnapshot:
+        return self.services.snapshot
+
+    def _note_change(self, entry: AuditEntry) -> None:
+        fields = {"actor": entry.actor, "action": entry.action, "subject": entry.subject}
+        self._log.info("audit", **fields, before=entry.before, after=entry.after)
+
+    async def _warn_of_clashes(self) -> None:
+        """At the start the configuration goes before the store; a reload refuses what is in both."""
+        with suppress(StoreUnavailable):
+            for clash in await self.keys.clashes(self.services.snapshot):
+                self._log.warning("a key is in the configuration and in the store", what=clash)
 
     async def _report_left_out(self) -> None:
         while True:
@@ -235,7 +261,7 @@ class Gateway:
         return Address(address.host, server.sockets[0].getsockname()[1])
 
     def _observe(self) -> None:
-        self._metrics.in_flight.set(self._pipeline.in_flight)
+        self._metrics.in_flight.set(self.in_flight)
         now = self.services.clock.monotonic()
         seen = self._routing.health.view(self.services.snapshot.upstreams(), now)
         # From scratch each time: an upstream that a reload has removed is not reported any more.

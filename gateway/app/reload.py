@@ -18,8 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from gateway.app.gateway import Gateway
+from gateway.app.snapshot_differences import differences
 from gateway.app.snapshot_process import LoadedSnapshot, LoadFailed, load_in_child, release_in_parts
+from gateway.core.errors import StoreUnavailable
 from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.identity.contract import AuditEntry
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings
 from gateway.telemetry.log import Log
@@ -97,16 +100,38 @@ class Reloader:
         asked_by, self._asked_by = sorted(set(self._asked_by)), []
         try:
             loaded = await self._newest()
+            await self._refuse_clashes(loaded.snapshot)
         except LoadFailed as failed:
             self._log.error("configuration rejected", asked_by=asked_by, problems=failed.problems)
             self._gateway.count_reload("refused")
             return failed.problems
         settings = loaded.settings
         fixed = [name for name in _FIXED if getattr(settings, name) != getattr(self._settings, name)]
-        self._retire(self._gateway.swap(loaded))
+        before = self._gateway.swap(loaded)
         self._gateway.count_reload("accepted")
         self._log.info("configuration reloaded", asked_by=asked_by, needs_restart=fixed)
+        await self._audit(asked_by, before, loaded)
+        self._retire(before)
         return []
+
+    async def _refuse_clashes(self, snapshot: ConfigSnapshot) -> None:
+        """Raises LoadFailed. While the store is out nothing is known of its keys, and the file is taken."""
+        with suppress(StoreUnavailable):
+            if clashes := await self._gateway.keys.clashes(snapshot):
+                raise LoadFailed([f"{self._path}: {clash}" for clash in clashes])
+
+    async def _audit(self, asked_by: list[str], before: ConfigSnapshot, loaded: LoadedSnapshot) -> None:
+        """A reload that changes nothing that requests can notice is in the log alone."""
+        changes = await asyncio.to_thread(differences, before, loaded.snapshot)
+        if not changes.before and not changes.after:
+            return
+        entry = AuditEntry(
+            ", ".join(asked_by), "config.reload", loaded.settings.file_hash, changes.before, changes.after
+        )
+        try:
+            await self._gateway.keys.note(entry)
+        except StoreUnavailable:
+            self._log.warning("reload is not in the audit", why="the store does not answer")
 
     async def _newest(self) -> LoadedSnapshot:
         """Raises LoadFailed."""

@@ -17,11 +17,23 @@ from gateway.core.endpoints import ENDPOINT_NAMES, ENDPOINTS
 from gateway.core.header_rules import is_credential
 from gateway.core.http_syntax import read_base_url
 from gateway.core.issuers import TokenClaims, TokenIssuer
-from gateway.core.limits import Limit, Mode, Scope, WhenSpent
+from gateway.core.limits import Limit, Scope
 from gateway.core.pricing import Price, PriceTerms
 from gateway.core.proxies import EnvironmentProxies, Proxy, read_proxy
 from gateway.core.redaction import Redactor
-from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Timeouts, Upstream, UpstreamTls, matches
+from gateway.core.snapshot import (
+    Caller,
+    ConfigSnapshot,
+    KeyTerms,
+    Model,
+    Target,
+    TeamTerms,
+    Timeouts,
+    Upstream,
+    UpstreamTls,
+    matches,
+)
+from gateway.identity.contract import KEY_ID_DIGITS
 from gateway.settings.models import (
     JwtSettings,
     KeySettings,
@@ -36,9 +48,6 @@ from gateway.settings.models import (
     TlsSettings,
     UpstreamSettings,
 )
-
-KEY_ID_DIGITS = 12
-"""A key's id is the beginning of its SHA-256."""
 
 _MILLION_PARTS = 1_000_000
 """USD per million tokens or characters, times this, is pico-dollars for one."""
@@ -66,14 +75,15 @@ def snapshot(settings: Settings, loaded_at: int = 0) -> ConfigSnapshot:
     for name, written in settings.models.items():
         model = _model(name, written, upstreams, loaded_at)
         models.update(dict.fromkeys((name, *model.aliases), model))
+    teams = {name: _team(settings, name) for name in settings.teams}
     callers: dict[str, Caller] = {}
-    for name in settings.teams:
-        callers.update(_callers(settings, name))
+    for team in teams.values():
+        callers.update(_callers(settings, team))
     return ConfigSnapshot(
         callers=callers,
         models=models,
+        teams=teams,
         issuers={written.issuer: _issuer(written, settings.proxies) for written in settings.jwt},
-        token_callers={name: _shared(settings, name) for name in settings.teams} if settings.jwt else {},
     )
 
 
@@ -228,25 +238,16 @@ def _issuer(written: JwtSettings, proxies: EnvironmentProxies) -> TokenIssuer:
     )
 
 
-def _callers(settings: Settings, team: str) -> Iterator[tuple[str, Caller]]:
-    """The team's keys that can be used, by their SHA-256."""
-    shared = _shared(settings, team)
-    for key in settings.teams[team].keys:
-        if key.digest:
-            yield key.digest, _caller(shared, key, settings.timezone)
-
-
-def _shared(settings: Settings, team: str) -> Caller:
-    """What all callers of a team have in common."""
-    written = settings.teams[team]
+def _team(settings: Settings, name: str) -> TeamTerms:
+    written = settings.teams[name]
     everybodys = _limits(settings.limits, _Subject(Scope.ORGANISATION))
-    return Caller(
+    caller = Caller(
         key_id="",
         key_name="",
-        team=team,
+        team=name,
         models=() if written.models is None else (written.models,),
-        limits=(*everybodys, *_limits(written.limits, _Subject(Scope.TEAM, team, team))),
-        user_limits=_limits(written.user_limits, _Subject(Scope.USER, "", team)),
+        limits=(*everybodys, *_limits(written.limits, _Subject(Scope.TEAM, name, name))),
+        user_limits=_limits(written.user_limits, _Subject(Scope.USER, "", name)),
         cost_center=written.cost_center,
         end_user=EndUserRule(
             header=(written.end_user.header or "").lower(),
@@ -254,21 +255,31 @@ def _shared(settings: Settings, team: str) -> Caller:
             most=written.end_user.most,
         ),
     )
+    return TeamTerms(caller, _limits(written.key_limits, _Subject(Scope.KEY, "", name)))
 
 
-def _caller(shared: Caller, key: KeySettings, timezone: ZoneInfo) -> Caller:
+def _callers(settings: Settings, team: TeamTerms) -> Iterator[tuple[str, Caller]]:
+    """The team's keys that can be used, by their SHA-256."""
+    for key in settings.teams[team.caller.team].keys:
+        if key.digest:
+            yield key.digest, _caller(team, key, settings.timezone)
+
+
+def _caller(team: TeamTerms, key: KeySettings, timezone: ZoneInfo) -> Caller:
     """One key, with what it has in common with the other keys of its team."""
     key_id = key.digest[:KEY_ID_DIGITS]
     expires = key.expires_at(timezone)
-    return msgspec.structs.replace(
-        shared,
+    terms = KeyTerms(
         key_id=key_id,
-        key_name=key.name,
-        models=shared.models if key.models is None else (*shared.models, key.models),
-        limits=(*shared.limits, *_limits(key.limits, _Subject(Scope.KEY, key_id, shared.team))),
+        name=key.name,
+        subject=key_id,
+        models=key.models,
+        limits=_limits(key.limits, _Subject(Scope.KEY, key_id, team.caller.team)),
+        networks=key.networks,
         expires_ms=None if expires is None else round(expires.timestamp() * 1000),
         disabled=key.disabled,
     )
+    return team.caller_of(terms)
 
 
 def _limits(written: Limits, subject: _Subject) -> tuple[Limit, ...]:
@@ -276,16 +287,4 @@ def _limits(written: Limits, subject: _Subject) -> tuple[Limit, ...]:
 
 
 def _limit(written: LimitSettings, subject: _Subject) -> Limit:
-    return Limit(
-        name=written.title,
-        scope=subject.scope,
-        subject=subject.name,
-        meter=written.meter,
-        per=written.window,
-        amount=written.amount,
-        burst=written.bucket,
-        team=subject.team,
-        models=written.models or (),
-        mode=Mode(written.mode),
-        when_spent=WhenSpent(written.when_spent),
-    )
+    return written.limit(subject.scope, subject.name, subject.team)

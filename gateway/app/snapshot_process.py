@@ -58,7 +58,7 @@ class LoadFailed(Exception):
 
 
 class _Head(NamedTuple):
-    """The first part. `snapshot` has no callers yet."""
+    """The first part. `snapshot` has no teams and no callers yet."""
 
     problems: list[str]
     settings: Settings | None = None
@@ -90,11 +90,18 @@ async def _unpickled(written: bytes) -> LoadedSnapshot:
     head: _Head = parts.load()
     if head.settings is None or head.snapshot is None:
         raise LoadFailed(head.problems)
-    callers: dict[str, Caller] = {}
+    teams, callers = await _mapping(parts), await _mapping(parts)
+    whole = msgspec.structs.replace(head.snapshot, teams=teams, callers=callers)
+    return LoadedSnapshot(head.settings, whole, head.teams)
+
+
+async def _mapping(parts: pickle.Unpickler) -> dict[str, Any]:
+    """Of the parts up to an empty one."""
+    found: dict[str, Any] = {}
     while part := parts.load():
-        callers.update(part)
+        found.update(part)
         await asyncio.sleep(0)
-    return LoadedSnapshot(head.settings, msgspec.structs.replace(head.snapshot, callers=callers), head.teams)
+    return found
 
 
 def write_snapshot(path: str, loaded_at: int, out: BinaryIO) -> None:
@@ -107,13 +114,14 @@ def write_snapshot(path: str, loaded_at: int, out: BinaryIO) -> None:
         return
     built = snapshot(settings, loaded_at)
     rest: dict[str, Any] = {"teams": {}, "models": {}, "upstreams": {}, "limits": ()}
-    bare = msgspec.structs.replace(built, callers={})
+    bare = msgspec.structs.replace(built, teams={}, callers={})
     head = _Head([], settings.model_copy(update=rest), bare, tuple(settings.teams))
     pickler.dump(head)
-    callers = list(built.callers.items())
-    for start in range(0, len(callers), CALLERS_A_PART):
-        pickler.dump(callers[start : start + CALLERS_A_PART])
-    pickler.dump([])
+    for mapping in (built.teams, built.callers):
+        items = list(mapping.items())
+        for start in range(0, len(items), CALLERS_A_PART):
+            pickler.dump(items[start : start + CALLERS_A_PART])
+        pickler.dump([])
 
 
 async def release_in_parts(callers: list[Caller]) -> None:

@@ -19,6 +19,8 @@ from zoneinfo import ZoneInfo
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
 from gateway.core.estimate import Estimates
+from gateway.identity.contract import KeyStore
+from gateway.identity.in_memory import InMemoryKeyStore
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings.models import StoreSettings
 from gateway.store.backlog import Policy
@@ -56,11 +58,15 @@ class StoreLifecycle:
         self._log = log
         self._tasks = new_tasks()
         inner: Store
+        self.keys: KeyStore
+        """The keys beside those of the configuration, and the audit."""
         if settings.url == "memory://":
             inner = InMemoryStore(clock, zone)
+            self.keys = InMemoryKeyStore(clock)
         else:
             # A gateway that keeps everything in memory does without these six megabytes.
-            from gateway.store.in_redis import RedisOptions, RedisStore
+            from gateway.identity.in_redis import RedisKeyStore
+            from gateway.store.in_redis import RedisOptions, RedisStore  # As above.
 
             process = secrets.token_hex(6)
             options = RedisOptions(settings.url, process, settings.prefix, settings.timeout.total_seconds())
@@ -74,6 +80,7 @@ class StoreLifecycle:
                 count=count_entries,
             )
             backend = RedisStore(options, zone, observe, new_tasks())
+            self.keys = RedisKeyStore(backend.client.background, settings.prefix, new_tasks())
             inner = self._outbox = OutboxStore(backend, journal, policy, zone, new_tasks())
         self.store = self._renewer = LeaseRenewer(inner, new_tasks())
         self.estimates = Estimates()
@@ -89,6 +96,7 @@ class StoreLifecycle:
 
     async def close(self) -> None:
         await self._tasks.close()
+        await self.keys.close()
         await self._sharing.close()
         await self.store.close()
 

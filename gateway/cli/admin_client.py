@@ -10,11 +10,11 @@ from urllib.parse import urlencode
 import msgspec
 
 from gateway.core.address import Address
-from gateway.core.errors import FieldInvalid
+from gateway.core.errors import FieldInvalid, UrlUnknown
+from gateway.identity.administration import AdministrationRequest
 from gateway.settings import Settings
 
 _TIMEOUT_S = 10.0
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 # What listens everywhere listens here, too.
 
 
 class AdminUnavailable(Exception):
@@ -23,7 +23,7 @@ class AdminUnavailable(Exception):
 
 class AdminClient:
     def __init__(self, admin: Address, token: str) -> None:
-        self._address = Address(_EVERYWHERE.get(admin.host, admin.host), admin.port)
+        self._address = admin.from_here
         self._token = token
 
     @classmethod
@@ -45,14 +45,18 @@ class AdminClient:
         """What POST /admin/v1/PAGE gives. Raises AdminUnavailable, FieldInvalid."""
         return self._request("POST", page, query)
 
-    def _request(self, method: str, page: str, query: Mapping[str, str]) -> dict[str, Any]:
+    def administer(self, request: AdministrationRequest) -> dict[str, Any]:
+        """What the running gateway answers to it. Raises AdminUnavailable, FieldInvalid, UrlUnknown."""
+        return self._request(request.method, request.path, request.query, request.body)
+
+    def _request(self, method: str, page: str, query: Mapping[str, str], body: bytes = b"") -> dict[str, Any]:
         url = f"http://{self._address}/admin/v1/{page}"
         connection = HTTPConnection(self._address.host, self._address.port, timeout=_TIMEOUT_S)
         try:
             path = f"/admin/v1/{page}?{urlencode(query)}"
-            connection.request(method, path, headers={"authorization": f"Bearer {self._token}"})
+            connection.request(method, path, body or None, headers={"authorization": f"Bearer {self._token}"})
             response = connection.getresponse()
-            body: dict[str, Any] = msgspec.json.decode(response.read())
+            answer: dict[str, Any] = msgspec.json.decode(response.read())
         except (OSError, HTTPException, msgspec.DecodeError) as error:
             why = getattr(error, "strerror", None) or str(error)
             message = f"No gateway answers at {url}: {why}. Is it running, with this configuration?"
@@ -60,8 +64,10 @@ class AdminClient:
         finally:
             connection.close()
         if response.status == 200:
-            return body
-        message = str(body["error"]["message"])
+            return answer
+        message = str(answer["error"]["message"])
         if response.status == 400:
             raise FieldInvalid(message)
+        if response.status == 404 and page.startswith("keys/"):
+            raise UrlUnknown(message)
         raise AdminUnavailable(f"{url} answers {response.status}: {message}")

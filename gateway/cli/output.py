@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -12,6 +14,22 @@ import click
 Row = Sequence[str | int | float]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, the same that the admin API gives.")
+
+csv_option = click.option("--csv", "as_csv", is_flag=True, help="As CSV, for spreadsheets.")
+
+_FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that spreadsheets compute (OWASP, CSV Injection)."""
+
+
+def show_csv(headings: Sequence[str], rows: Iterable[Row]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows([as_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+
+
+def as_text(name: str) -> str:
+    """Clients choose some names: no spreadsheet may take one for a formula."""
+    return f"'{name}" if name.startswith(_FORMULA_MARKS) else name
 
 
 def show_json(report: Mapping[str, Any]) -> None:

@@ -15,7 +15,6 @@ import click
 
 from gateway.app.snapshot_builder import snapshot
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
-from gateway.cli.configuration import load_or_end
 from gateway.core.errors import FieldInvalid, StoreUnavailable
 from gateway.settings import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
@@ -26,11 +25,10 @@ _TIMEOUT_S = 5.0
 
 
 def report_or_end(
-    page: str, config: str, query: Mapping[str, str | None], *, closes_month: bool = False
+    page: str, settings: Settings, query: Mapping[str, str | None], *, closes_month: bool = False
 ) -> dict[str, Any]:
-    """The report that this configuration's gateway has; of the month that it is of, once that is closed, where it
+    """The report that the gateway of these settings has; of the month that it is of, once that is closed, where it
     `closes_month`. Ends the command where there is none."""
-    settings = load_or_end(config).settings
     given = {name: text for name, text in query.items() if text}
     try:
         if settings.store.url == "memory://":

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from gateway.cli.configuration import config_option, load_or_end
-from gateway.cli.output import Row, json_option, show_json, table
+from gateway.cli.configuration import config_option, demo_option, settings_or_end
+from gateway.cli.output import Row, as_text, csv_option, json_option, show_json, table
 from gateway.cli.reports import report_or_end
 from gateway.finance.focus import FOCUS_COLUMNS, GROUPED_BY, focus_rows
 from gateway.store.ledger import GROUPS
@@ -41,12 +41,10 @@ _ALWAYS = {
 }
 """The others are in a table where they are not zero."""
 
-_FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that spreadsheets compute (OWASP, CSV Injection)."""
-
 
 @click.command(epilog="Example: gateway usage --since month --by user,model --team search --sort usd --top 10")
 @config_option
+@demo_option
 @click.option("--team", metavar="TEAM", help="Of this team alone.")
 @click.option("--key", metavar="ID", help="Of this key alone.")
 @click.option("--model", metavar="MODEL", help="Of this model alone.")
@@ -68,7 +66,7 @@ _FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
 )
 @click.option("--sort", metavar="FIGURE", help="The largest first: usd, or another figure by its name in JSON.")
 @click.option("--top", metavar="N", help="The first N rows; by usd where --sort does not say more.")
-@click.option("--csv", "as_csv", is_flag=True, help="As CSV, for spreadsheets.")
+@csv_option
 @click.option("--focus", "as_focus", is_flag=True, help="As CSV of FinOps FOCUS 1.2, a row for each day.")
 @json_option
 @click.pass_context
@@ -76,6 +74,7 @@ def usage(
     context: click.Context,
     /,
     config: str,
+    demo: str | None,
     final: bool,
     as_csv: bool,
     as_focus: bool,
@@ -95,10 +94,11 @@ def usage(
     if as_focus:
         _refuse_beside_focus(context)
         query["by"] = ",".join(GROUPED_BY)
-    report = report_or_end("usage", config, query, closes_month=final)
+    settings = settings_or_end(config, demo)
+    report = report_or_end("usage", settings, query, closes_month=final)
     groups = list(dict.fromkeys(name for name in (query["by"] or "").split(",") if name))
     if as_focus:
-        _write_csv(FOCUS_COLUMNS, focus_rows(report, load_or_end(config).settings.timezone))
+        _write_csv(FOCUS_COLUMNS, focus_rows(report, settings.timezone))
     elif as_json:
         show_json(report)
     elif as_csv:
@@ -121,7 +121,7 @@ def _say_whether_final(month: dict[str, Any]) -> None:
 
 
 def _show_csv(report: dict[str, Any], groups: list[str]) -> None:
-    rows = (row | {name: _as_text(row[name]) for name in groups} for row in report["rows"])
+    rows = (row | {name: as_text(row[name]) for name in groups} for row in report["rows"])
     _write_csv([*groups, *_HEADINGS], rows)
 
 
@@ -129,11 +129,6 @@ def _write_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
     writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-
-
-def _as_text(name: str) -> str:
-    """Clients choose the names of users: no spreadsheet may take one for a formula."""
-    return f"'{name}" if name.startswith(_FORMULA_MARKS) else name
 
 
 def _show_table(report: dict[str, Any], groups: list[str]) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -83,7 +84,9 @@ _MARKS = re.compile(
 goes over whole prompts."""
 _MEDIA_TYPES = ("media_type", "mime_type", "mimeType")
 _IMAGE_NAMES = frozenset({"image_url", "image", "result"})
-_DEPTH_MAX = 64
+_LOOKED_MAX = 30_000
+"""Objects and arrays of a value, and their members and elements, among which attachments are looked for. A conversation
+has some thousands; what fits into a body of 32 MiB would keep the event loop for seconds. Braces within texts count."""
 
 
 class InputSize(msgspec.Struct, frozen=True):
@@ -93,6 +96,13 @@ class InputSize(msgspec.Struct, frozen=True):
     text: int = 0
     attached: int = 0
     is_wide: bool = False
+
+
+class _Place(NamedTuple):
+    """A value, and the name of the member that it is, or that the array is in which it is an element."""
+
+    value: Any
+    name: str
 
 
 class _Attachment(msgspec.Struct, frozen=True):
@@ -113,7 +123,7 @@ def input_size(members: JsonSpans) -> InputSize:
             attached += REFERENCE_TOKENS if value != b"null" else 0
         text += weight_of_json(value)
         length += len(value)
-        if name in _CONTENT_MEMBERS and _MARKS.search(value):
+        if name in _CONTENT_MEMBERS and _MARKS.search(value) and _can_be_looked_at(value):
             for each in _attachments(decoded(value), name):
                 text -= each.length
                 length -= each.length
@@ -121,22 +131,32 @@ def input_size(members: JsonSpans) -> InputSize:
     return InputSize(max(0, text), attached, is_wide(text, length))
 
 
-def _attachments(value: Any, name: str, depth: int = 0) -> Iterator[_Attachment]:
-    """The attachments in a value, which is the member `name`."""
-    if depth > _DEPTH_MAX:
-        return
-    if isinstance(value, list):
-        for each in value:
-            if isinstance(each, str) and name in _MEDIA_LISTS and (found := _attachment("image", each, {})) is not None:
-                yield found
-            yield from _attachments(each, name, depth + 1)
-    elif isinstance(value, dict):
-        for inner, each in value.items():
-            if not isinstance(each, str):
-                if not _is_of_a_tool(inner, value):
-                    yield from _attachments(each, inner, depth + 1)
-            elif _is_attached(inner, value, name) and (found := _attachment(inner, each, value)) is not None:
-                yield found
+def _can_be_looked_at(value: bytes) -> bool:
+    return value.count(b"{") + value.count(b"[") <= _LOOKED_MAX
+
+
+def _attachments(value: Any, name: str) -> Iterator[_Attachment]:
+    """The attachments in a value, which is the member `name`; the last ones, where there is too much to look at."""
+    left = _LOOKED_MAX
+    waiting = [_Place(value, name)]
+    while waiting and left > 0:
+        value, name = waiting.pop()
+        if isinstance(value, list):
+            looked = value[-left // 2 :]  # The rest is for what is in them.
+            left -= len(looked)
+            waiting += [_Place(each, name) for each in looked if isinstance(each, dict | list)]
+            if name in _MEDIA_LISTS:
+                images = (_attachment("image", each, {}) for each in looked if isinstance(each, str))
+                yield from (each for each in images if each is not None)
+        elif isinstance(value, dict):
+            members = list(islice(value.items(), left // 2 + 1))
+            left -= len(members)
+            for inner, each in members:
+                if isinstance(each, str):
+                    if _is_attached(inner, value, name) and (found := _attachment(inner, each, value)) is not None:
+                        yield found
+                elif isinstance(each, dict | list) and not _is_of_a_tool(inner, value):
+                    waiting.append(_Place(each, inner))
 
 
 def _is_of_a_tool(name: str, holder: dict[str, Any]) -> bool:

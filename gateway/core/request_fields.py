@@ -103,7 +103,7 @@ class _Sampled(Fields, kw_only=True):
         return self.n or 1
 
 
-class _ChatMessage(msgspec.Struct):
+class _ChatMessage(msgspec.Struct, gc=False):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 
@@ -187,7 +187,7 @@ class ResponseFields(Fields, kw_only=True):
         return self.max_output_tokens
 
 
-class _AnthropicMessage(msgspec.Struct):
+class _AnthropicMessage(msgspec.Struct, gc=False):
     role: Literal["user", "assistant", "system"]
 
 

@@ -23,6 +23,7 @@ from gateway.core.endpoints import ENDPOINT_NAMES
 from gateway.core.issuers import TokenIssuer
 from gateway.core.limit_status import LimitHeader, header_of
 from gateway.core.limits import Limit, Meter
+from gateway.core.networks import Network
 from gateway.core.pricing import CeilingRates, Price, ceiling, rates_at
 from gateway.core.proxies import Proxy
 from gateway.core.redaction import Redactor
@@ -187,9 +188,48 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     """Its team's."""
     end_user: EndUserRule = EndUserRule()
     """Its team's."""
+    networks: tuple[Network, ...] = ()
+    """From which it may be used; empty: from everywhere."""
 
     def may_use(self, model: str) -> bool:
         return all(matches(model, patterns) for patterns in self.models)
+
+
+class KeyTerms(msgspec.Struct, frozen=True):
+    """What a key has of its own. `subject` is what the counters of its limits are kept under; the limits have none yet.
+    `models` None: all of its team's."""
+
+    key_id: str
+    name: str
+    subject: str
+    models: tuple[str, ...] | None = None
+    limits: tuple[Limit, ...] = ()
+    networks: tuple[Network, ...] = ()
+    expires_ms: int | None = None
+    disabled: bool = False
+
+
+class TeamTerms(msgspec.Struct, frozen=True):
+    """What all keys of a team have in common: `caller` as it is, `key_limits` each for itself."""
+
+    caller: Caller
+    key_limits: tuple[Limit, ...] = ()
+
+    def caller_of(self, key: KeyTerms) -> Caller:
+        """A key of the team. A limit of its own takes the place of the team's `key_limits` of the same name."""
+        limits = {limit.name: limit for limit in (*self.key_limits, *key.limits)}
+        team = self.caller
+        own = [msgspec.structs.replace(limit, subject=key.subject, team=team.team) for limit in limits.values()]
+        return msgspec.structs.replace(
+            team,
+            key_id=key.key_id,
+            key_name=key.name,
+            models=team.models if key.models is None else (*team.models, key.models),
+            limits=(*team.limits, *own) if own else team.limits,
+            expires_ms=key.expires_ms,
+            disabled=key.disabled,
+            networks=key.networks,
+        )
 
 
 class ChargeRule(msgspec.Struct, frozen=True):
@@ -307,14 +347,14 @@ def bind(caller: Caller, model: Model, meters: Container[Meter] = frozenset(Mete
 
 
 class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
-    """`callers` by the hexadecimal SHA-256 of their key, `models` by name and by alias."""
+    """`callers` by the hexadecimal SHA-256 of their key, `models` by name and by alias. `teams` by name: what a key has
+    that is of this team and has nothing of its own."""
 
     callers: dict[str, Caller]
     models: dict[str, Model]
+    teams: dict[str, TeamTerms] = msgspec.field(default_factory=dict)
     issuers: dict[str, TokenIssuer] = {}
     """The identity providers whose tokens are taken, by what tokens call them."""
-    token_callers: dict[str, Caller] = {}
-    """What a token's caller has of its team, by the team; empty where no tokens are taken."""
     _bindings: dict[tuple[str, str], Binding] = msgspec.field(default_factory=dict)
 
     def binding(self, caller: Caller, asked: str) -> Binding | None:
@@ -343,14 +383,12 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
         named = {model.name: model for model in self.models.values()}
         return [model for model in named.values() if caller.may_use(model.name)]
 
-    @property
-    def teams(self) -> set[str]:
-        """The teams that have a key."""
-        return {caller.team for caller in self.callers.values()}
-
     def limits_of(self, team: str = "") -> list[Limit]:
         """Every limit with one subject, of one team or of all: those on each end user are left out."""
         found: dict[tuple[object, ...], Limit] = {}
+        for name, terms in self.teams.items():
+            if team in ("", name):
+                found |= {limit.identity: limit for limit in terms.caller.limits}
         for caller in self.callers.values():
             if team in ("", caller.team):
                 found |= {limit.identity: limit for limit in caller.limits}

@@ -10,7 +10,7 @@ What comes in is looked at no more closely than it must be, event by event, on t
 
 1. An event that equals the one before but for a text without quotes is content (`_Template`). Its text is weighed.
 2. A whole event in which, by its bytes, there is no usage, no error and no end of a choice or of the stream is content.
-   Its text is weighed, and the template is learned from it.
+   Its text is weighed, and the template is learned from it. A run of comments is passed by as one.
 3. Anything else goes through the `EventSplitter`. An event that by its bytes is content is weighed and passes.
 4. An event that may have usage, an error or an end in it is decoded.
 
@@ -33,6 +33,7 @@ delivered is weighed from the decoded texts, and counts where the answer does no
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -66,6 +67,7 @@ _TAIL = 64
 """Bytes of a long event that are kept, to see where and how it ends."""
 
 _DONE = b"[DONE]"
+_COMMENTS = re.compile(rb"(?::[^\r\n]*+\n\n)++")
 _USAGE = Nullable("usage")
 _FINISH_REASON = Nullable("finish_reason")
 _TEXT_OPENINGS = {
@@ -253,10 +255,13 @@ class StreamTally:
         return begin
 
     def _pass_content(self, data: bytes, begin: int) -> int:
-        """Weigh the whole events from here that are content. Where the first other one begins."""
+        """Weigh the whole events from here that are content, and pass by comments. Where the first other one begins."""
         while (blank := data.find(b"\n\n", begin)) >= 0:
             event = data[begin:blank]
             text = _one_line_of_data(event)
+            if not text and (comments := _COMMENTS.match(data, begin)) is not None:
+                begin = comments.end()
+                continue
             if not text or not self._is_content(event):
                 break
             self._count(text)

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from gateway.core.proxies import EnvironmentProxies
 from gateway.settings.checks import NameIndex, find_errors, find_warnings
 from gateway.settings.connection_checks import connection_errors
+from gateway.settings.demo_credentials import demo_credential_errors
 from gateway.settings.diagnostics import Diagnostic, Path, SettingsInvalid, unknown_name
 from gateway.settings.document import Document, DocumentMapping, NotYaml, read
 from gateway.settings.interpolation import References
@@ -146,7 +147,7 @@ def demo_settings(
         }
     )
     settings.__dict__["proxies"] = EnvironmentProxies.of(environ or {})
-    if errors := list(connection_errors(settings)):
+    if errors := [*connection_errors(settings), *demo_credential_errors(settings)]:
         raise SettingsInvalid(errors)
     return settings
 
@@ -166,17 +167,18 @@ def validate(data: Any) -> Validated:
         except ValidationError as invalid:
             errors: list[Any] = invalid.errors(include_url=False, include_input=False)
         # Later rounds only find what the cutting broke.
-        found = found or [_diagnostic(error) for error in errors]
+        found = found or [diagnostic_of(error) for error in errors]
         cuts = {_cut(error) for error in errors}
         if () in cuts:
             return Validated(None, found)
         data = _without(data, (), cuts)
 
 
-def _diagnostic(error: Any) -> Diagnostic:
+def diagnostic_of(error: Any, kind: type[BaseSection] = Settings) -> Diagnostic:
+    """What pydantic found, as it is said of a section of this kind."""
     path = tuple(step for step in error["loc"] if step != _KEY)
     if error["type"] == "extra_forbidden":
-        return unknown_name(path, _settings_at(path[:-1]))
+        return unknown_name(path, _settings_at(path[:-1], kind))
     if error["type"] == "value_error":
         allowed = str(error["ctx"]["error"])
         return Diagnostic(path, f"its name {allowed}" if _KEY in error["loc"] else allowed)
@@ -185,9 +187,9 @@ def _diagnostic(error: Any) -> Diagnostic:
     return Diagnostic(path, _MESSAGES.get(error["type"], "has the wrong form"))
 
 
-def _settings_at(path: Path) -> list[str]:
+def _settings_at(path: Path, root: type[BaseSection]) -> list[str]:
     """The names of the settings that a path may have below it."""
-    kind: Any = Settings
+    kind: Any = root
     for step in path:
         if _is_section(kind):
             kind = kind.model_fields[step].annotation

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, mo
 
 from gateway.core.end_users import MOST_USERS
 from gateway.core.issuers import TOKEN_ALGORITHMS
-from gateway.core.limits import Meter, Per
+from gateway.core.limits import Limit, Meter, Mode, Per, Scope, WhenSpent
 from gateway.core.proxies import EnvironmentProxies
 from gateway.settings.diagnostics import Path
 from gateway.settings.document import DocumentMapping
@@ -60,6 +60,7 @@ from gateway.settings.types import (
     Switch,
     TierName,
     Timezone,
+    TokenAlgorithms,
     Wait,
     Workers,
 )
@@ -163,6 +164,22 @@ class LimitSettings(BaseSection):
         """Its name. A generated one does not depend on the amount: counters are kept under it, and a limit that is
         raised goes on from what was used."""
         return self.name or self._generated_title()
+
+    def limit(self, scope: Scope, subject: str = "", team: str = "") -> Limit:
+        """As requests are bound by it."""
+        return Limit(
+            name=self.title,
+            scope=scope,
+            subject=subject,
+            meter=self.meter,
+            per=self.window,
+            amount=self.amount,
+            burst=self.bucket,
+            team=team,
+            models=self.models or (),
+            mode=Mode(self.mode),
+            when_spent=WhenSpent(self.when_spent),
+        )
 
     def _generated_title(self) -> str:
         meter = self.meter.replace("_", "-")
@@ -396,6 +413,9 @@ class KeySettings(BaseSection):
     models: tuple[ModelPattern, ...] | None = setting(
         None, "The models that it may use, as globs; left out: all of its team's.", min_length=1
     )
+    networks: tuple[IpNetwork, ...] = setting(
+        (), "From where it may be used, in CIDR notation; left out: from everywhere."
+    )
     limits: Limits = setting((), "Limits on this key alone.")
 
     @property
@@ -408,10 +428,7 @@ class KeySettings(BaseSection):
 
     def expires_at(self, timezone: Timezone) -> datetime | None:
         """The moment of its expiry; what names no offset is in `timezone`."""
-        if self.expires is None:
-            return None
-        moment = self.expires if isinstance(self.expires, datetime) else _midnight(self.expires)
-        return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone)
+        return None if self.expires is None else moment_in(self.expires, timezone)
 
 
 class EndUserSettings(BaseSection):
@@ -432,6 +449,9 @@ class TeamSettings(BaseSection):
     )
     cost_center: str = setting("", "What reports of usage can group the team by.", max_length=64)
     limits: Limits = setting((), "Limits shared by all of the team's keys.")
+    key_limits: Limits = setting(
+        (), "Limits on each key of the team by itself; a key's own limit of the same name goes first."
+    )
     user_limits: Limits = setting((), "Limits on each end user (the request's `user`) by itself.")
     end_user: EndUserSettings = setting({}, "How the end user of the team's requests is found.")
     keys: tuple[KeySettings, ...] = setting((), "The keys of the team.")
@@ -443,9 +463,7 @@ class JwtSettings(BaseSection):
     issuer: Issuer = setting(REQUIRED, "What its tokens have in `iss`, to the letter.")
     audience: Audiences = setting(REQUIRED, "What its tokens for this gateway have in `aud`: one, or a list of some.")
     jwks: JwksPlace = setting(REQUIRED, "Where its public keys are (JWK Set): a URL, or the path of a file.")
-    algorithms: tuple[Literal[*TOKEN_ALGORITHMS], ...] = setting(  # type: ignore[valid-type]
-        TOKEN_ALGORITHMS, "The signatures that are taken.", min_length=1
-    )
+    algorithms: TokenAlgorithms = setting(TOKEN_ALGORITHMS, "The signatures that are taken.")
     user: ClaimName = setting("sub", "The claim that names the end user; a token without it is refused.")
     groups: ClaimName = setting("groups", "The claim that lists the groups of a user.")
     teams: dict[GroupName, ShortName] = setting(
@@ -500,6 +518,12 @@ class Settings(BaseSection):
     def proxies(self) -> EnvironmentProxies:
         """Those of the environment that they were read in; none for settings built in code."""
         return EnvironmentProxies()
+
+
+def moment_in(written: date, timezone: Timezone) -> datetime:
+    """A day is its first moment; what names no offset is in `timezone`."""
+    moment = written if isinstance(written, datetime) else _midnight(written)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone)
 
 
 def _midnight(day: date) -> datetime:

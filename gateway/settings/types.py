@@ -21,6 +21,7 @@ from pydantic import PlainValidator, SecretStr, WithJsonSchema
 
 from gateway.core.address import Address
 from gateway.core.endpoints import ENDPOINT_NAMES
+from gateway.core.issuers import TOKEN_ALGORITHMS
 from gateway.core.proxies import read_proxy
 from gateway.core.store_url import SCHEMES, read_store_url
 
@@ -65,16 +66,16 @@ def _whole(digits: str, allowed: str) -> int:
     return number
 
 
-def _text(pattern: str, allowed: str) -> tuple[PlainValidator, WithJsonSchema]:
+def text_of(pattern: str, allowed: str) -> tuple[PlainValidator, WithJsonSchema]:
     """Text that fits a pattern as a whole."""
 
     def read(given: Any) -> str:
         return _match(pattern, given, allowed)[0]
 
-    return _type(read, type="string", pattern=f"^({pattern})$")
+    return value_type(read, type="string", pattern=f"^({pattern})$")
 
 
-def _type(read: Callable[[Any], Any], **schema: Any) -> tuple[PlainValidator, WithJsonSchema]:
+def value_type(read: Callable[[Any], Any], **schema: Any) -> tuple[PlainValidator, WithJsonSchema]:
     return PlainValidator(read), WithJsonSchema(schema)
 
 
@@ -161,7 +162,7 @@ def _price_of(units: str, decimals: int) -> tuple[PlainValidator, WithJsonSchema
             raise ValueError(allowed)
         return number
 
-    return _type(read, type="number", minimum=0, maximum=PRICE_MAX)
+    return value_type(read, type="number", minimum=0, maximum=PRICE_MAX)
 
 
 def _address(given: Any) -> Address:
@@ -253,6 +254,16 @@ def _moment(given: Any) -> date | datetime:
         raise ValueError(allowed) from None
 
 
+def read_expiry(given: Any) -> date | datetime | timedelta:
+    """A moment, or how long from now it is. Raises ValueError: what is allowed."""
+    for read in (_duration, _moment):
+        try:
+            return read(given)
+        except ValueError:
+            continue
+    raise ValueError("must be a duration such as 90d, a date such as 2027-01-01 or a time such as 2027-01-01T18:00:00Z")
+
+
 def _endpoint_pattern(given: Any) -> str:
     allowed = f"must be the name of an endpoint or a glob that fits some, such as chat.completions or {_AN_ENDPOINT}"
     pattern = _match("[a-zA-Z0-9._*?-]{1,64}", given, allowed)[0]
@@ -275,73 +286,84 @@ def _audiences(given: Any) -> tuple[str, ...]:
     return tuple(_match("[!-~]{1,512}", each, allowed)[0] for each in listed)
 
 
+def _algorithms(given: Any) -> tuple[str, ...]:
+    if isinstance(given, list | tuple) and given and all(each in TOKEN_ALGORITHMS for each in given):
+        return tuple(given)
+    known = ", ".join(TOKEN_ALGORITHMS)
+    raise ValueError(f"must be a list of some of {known}; HMAC (HS256) and none would let anyone make tokens")
+
+
 def _sha256(given: Any) -> str:
     allowed = 'must be the SHA-256 of a key: 64 hexadecimal digits (printf %s "$KEY" | sha256sum)'
     return _match("[0-9A-Fa-f]{64}", given, allowed)[0].lower()
 
 
-Count = Annotated[int, *_type(_count, type="integer", minimum=1, maximum=MAX_WHOLE)]
+Count = Annotated[int, *value_type(_count, type="integer", minimum=1, maximum=MAX_WHOLE)]
 Workers = Annotated[
     int | Literal["auto"],
-    *_type(read_workers, anyOf=[{"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}, {"const": "auto"}]),
+    *value_type(read_workers, anyOf=[{"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}, {"const": "auto"}]),
 ]
-Switch = Annotated[bool, *_type(_switch, type="boolean")]
-Duration = Annotated[timedelta, *_type(_duration, type="string", pattern=f"^{_WHOLE}(ms|s|m|h|d)$")]
-Wait = Annotated[timedelta, *_type(_wait, type="string", pattern=f"^{_WHOLE}(ms|s|m|h|d)$")]
-ByteSize = Annotated[int, *_type(_size, type="string", pattern=f"^{_WHOLE}(B|KiB|MiB|GiB)$")]
-Amount = Annotated[Decimal, *_type(_amount, type="number", exclusiveMinimum=0)]
+Switch = Annotated[bool, *value_type(_switch, type="boolean")]
+Duration = Annotated[timedelta, *value_type(_duration, type="string", pattern=f"^{_WHOLE}(ms|s|m|h|d)$")]
+Wait = Annotated[timedelta, *value_type(_wait, type="string", pattern=f"^{_WHOLE}(ms|s|m|h|d)$")]
+ByteSize = Annotated[int, *value_type(_size, type="string", pattern=f"^{_WHOLE}(B|KiB|MiB|GiB)$")]
+Amount = Annotated[Decimal, *value_type(_amount, type="number", exclusiveMinimum=0)]
 DollarsPerMillion = Annotated[Decimal, *_price_of("million tokens", MONEY_DECIMALS)]
 DollarsPerMillionCharacters = Annotated[Decimal, *_price_of("million characters", MONEY_DECIMALS)]
 DollarsPerUnit = Annotated[Decimal, *_price_of("unit", UNIT_PRICE_DECIMALS)]
-ListenAddress = Annotated[Address, *_type(_address, type="string", pattern=r"^.+:[0-9]{1,5}$")]
-HttpUrl = Annotated[str, *_type(_http_url, type="string", pattern="^https?://")]
-ProxyUrl = Annotated[str, *_type(_proxy_url, type="string", pattern="^(none|http://.+)$")]
-StoreUrl = Annotated[str, *_type(_store_url, type="string", pattern=_STORE_SCHEMES)]
-Folder = Annotated[Path, *_type(_folder, type="string", pattern="^/")]
+ListenAddress = Annotated[Address, *value_type(_address, type="string", pattern=r"^.+:[0-9]{1,5}$")]
+HttpUrl = Annotated[str, *value_type(_http_url, type="string", pattern="^https?://")]
+ProxyUrl = Annotated[str, *value_type(_proxy_url, type="string", pattern="^(none|http://.+)$")]
+StoreUrl = Annotated[str, *value_type(_store_url, type="string", pattern=_STORE_SCHEMES)]
+Folder = Annotated[Path, *value_type(_folder, type="string", pattern="^/")]
 PemFile = Annotated[
-    str, *_text(r"/[^\x00-\x1f]{0,1000}", "must be the path of a file that begins with /, such as /etc/gateway/ca.pem")
+    str,
+    *text_of(r"/[^\x00-\x1f]{0,1000}", "must be the path of a file that begins with /, such as /etc/gateway/ca.pem"),
 ]
-Timezone = Annotated[ZoneInfo, *_type(_timezone, type="string")]
-Moment = Annotated[date | datetime, *_type(_moment, type="string")]
-Secret = Annotated[SecretStr, *_type(_secret, type="string")]
-Sha256 = Annotated[str, *_type(_sha256, type="string", pattern="^[0-9A-Fa-f]{64}$")]
+Timezone = Annotated[ZoneInfo, *value_type(_timezone, type="string")]
+Moment = Annotated[date | datetime, *value_type(_moment, type="string")]
+Secret = Annotated[SecretStr, *value_type(_secret, type="string")]
+Sha256 = Annotated[str, *value_type(_sha256, type="string", pattern="^[0-9A-Fa-f]{64}$")]
 ShortName = Annotated[
     str,
-    *_text(
+    *text_of(
         "[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "must be 1 to 64 letters, digits, dots, dashes and underscores, no dot first"
     ),
 ]
-TierName = Annotated[str, *_text("[a-z0-9_-]{1,64}", "must be 1 to 64 small letters, digits, dashes and underscores")]
-ModelName = Annotated[str, *_text(_MODEL, "must be 1 to 256 characters, none of them a control character")]
-ModelPattern = Annotated[str, *_text(_MODEL, "must be a model's name or a glob such as openai/*")]
-EndpointPattern = Annotated[str, *_type(_endpoint_pattern, type="string")]
-BasePath = Annotated[str, *_text("(/[!-~]{1,255})?", "must be a path such as /v1 or /anthropic/v1, or empty")]
-CheckPath = Annotated[str, *_text("/[!-~]{0,255}", "must be a path such as /models")]
-HeaderName = Annotated[str, *_text("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", "must be the name of an HTTP header")]
-Issuer = Annotated[str, *_text("[!-~]{1,512}", "must be the issuer as tokens have it, such as https://idp.example/")]
+TierName = Annotated[str, *text_of("[a-z0-9_-]{1,64}", "must be 1 to 64 small letters, digits, dashes and underscores")]
+ModelName = Annotated[str, *text_of(_MODEL, "must be 1 to 256 characters, none of them a control character")]
+ModelPattern = Annotated[str, *text_of(_MODEL, "must be a model's name or a glob such as openai/*")]
+EndpointPattern = Annotated[str, *value_type(_endpoint_pattern, type="string")]
+BasePath = Annotated[str, *text_of("(/[!-~]{1,255})?", "must be a path such as /v1 or /anthropic/v1, or empty")]
+CheckPath = Annotated[str, *text_of("/[!-~]{0,255}", "must be a path such as /models")]
+HeaderName = Annotated[str, *text_of("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", "must be the name of an HTTP header")]
+Issuer = Annotated[str, *text_of("[!-~]{1,512}", "must be the issuer as tokens have it, such as https://idp.example/")]
 Audiences = Annotated[
     tuple[str, ...],
-    *_type(_audiences, anyOf=[{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]),
+    *value_type(_audiences, anyOf=[{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]),
 ]
-ClaimName = Annotated[str, *_text("[!-~]{1,128}", "must be the name of a claim, such as email or realm_access.roles")]
-GroupName = Annotated[str, *_text(r"[^\x00-\x1f\x7f]{1,256}", "must be the name of a group as tokens have it")]
+TokenAlgorithms = Annotated[
+    tuple[str, ...], *value_type(_algorithms, type="array", minItems=1, items={"enum": list(TOKEN_ALGORITHMS)})
+]
+ClaimName = Annotated[str, *text_of("[!-~]{1,128}", "must be the name of a claim, such as email or realm_access.roles")]
+GroupName = Annotated[str, *text_of(r"[^\x00-\x1f\x7f]{1,256}", "must be the name of a group as tokens have it")]
 JwksPlace = Annotated[
     str,
-    *_text(
+    *text_of(
         r"https?://[!-~]{1,1000}|/[^\x00-\x1f]{1,1000}", "must be an http:// or https:// URL, or the path of a file"
     ),
 ]
-IpNetwork = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, *_type(_network, type="string")]
+IpNetwork = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, *value_type(_network, type="string")]
 Origin = Annotated[
     str,
-    *_text(
+    *text_of(
         r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+|\*",
         "must be an origin in lower case, such as https://chat.example.com, without a path, or *",
     ),
 ]
-QueryName = Annotated[str, *_text("[!-~]{1,128}", "must be the name of a query parameter: printable ASCII")]
+QueryName = Annotated[str, *text_of("[!-~]{1,128}", "must be the name of a query parameter: printable ASCII")]
 # Helm reads the patterns of the schema by RE2, which repeats nothing more than 1,000 times.
 QueryValue = Annotated[
-    str, *_text("[ -~]{0,512}[ -~]{0,512}", "must be text of printable ASCII; put a number or a date in quotes")
+    str, *text_of("[ -~]{0,512}[ -~]{0,512}", "must be text of printable ASCII; put a number or a date in quotes")
 ]
-HeaderValue = Annotated[str, *_text("[!-~]([ -~]*[!-~])?", "must be printable ASCII, without spaces at its ends")]
+HeaderValue = Annotated[str, *text_of("[!-~]([ -~]*[!-~])?", "must be printable ASCII, without spaces at its ends")]

@@ -1,4 +1,5 @@
-"""Authenticate: which key is this, and may it still be used? A lookup in memory: no I/O."""
+"""Authenticate: which key is this, and may it still be used? A look-up in memory for every key that was seen lately;
+for another, the directory of stored keys asks the store."""
 
 from __future__ import annotations
 
@@ -7,21 +8,32 @@ from hashlib import sha256
 
 from gateway.core.clock import Clock
 from gateway.core.errors import KeyExpired, KeyMissing, KeyUnknown
-from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.core.networks import is_in
+from gateway.core.request import IncomingRequest
+from gateway.core.snapshot import Caller
+from gateway.identity.contract import CallerDirectory
 
 KEY_HEADERS = frozenset(("x-api-key", "api-key", "x-goog-api-key"))
 """Where Anthropic's, Azure's and Google's clients send a key; OpenAI's send a bearer."""
 
 
-def authenticate(digest: str, snapshot: ConfigSnapshot, clock: Clock) -> Caller:
-    """The caller whose key has this SHA-256. Raises KeyUnknown, KeyExpired."""
-    caller = snapshot.callers.get(digest)
-    if caller is None or caller.disabled:
+def authenticate(request: IncomingRequest, caller: Caller | None, clock: Clock) -> Caller:
+    """The caller whose key the request carries, if it may be used now and from there. None is a key that nobody has.
+    Raises KeyUnknown, KeyExpired."""
+    if caller is None or caller.disabled or (caller.networks and not is_in(request.client_ip, caller.networks)):
         raise KeyUnknown(
             "This API key is not valid. Check it for typing errors, or ask your platform team for a new one."
         )
     if caller.expires_ms is not None and clock.now_ms() >= caller.expires_ms:
         raise KeyExpired(f"The API key {caller.key_name!r} has expired. Ask your platform team for a new one.")
+    return caller
+
+
+async def stored_caller(digest: str, directory: CallerDirectory) -> Caller | None:
+    """A caller that is not in the configuration. Raises StoreUnavailable."""
+    caller = directory.callers.get(digest) or await directory.find(digest)
+    if caller is not None:
+        directory.used.add(caller.key_id)
     return caller
 
 

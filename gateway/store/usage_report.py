@@ -118,7 +118,7 @@ async def _limits(store: Store, snapshot: ConfigSnapshot, query: Mapping[str, st
     team = query.get("team", "")
     if team and team not in snapshot.teams:
         known = ", ".join(sorted(snapshot.teams)) or "none"
-        raise FieldInvalid(f"There is no team {team[:64]!r} with a key; there are {known}.", param="team")
+        raise FieldInvalid(f"There is no team {team[:64]!r}; there are {known}.", param="team")
     # In a thread: to tell the limits of many keys apart takes a while, and the snapshot never changes.
     limits = await asyncio.to_thread(snapshot.limits_of, team)
     listed: list[JsonObject] = []

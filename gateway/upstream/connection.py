@@ -44,6 +44,7 @@ import msgspec
 
 from gateway.core.request import BodyTail
 from gateway.core.snapshot import Timeouts
+from gateway.runtime.relay_queue import RelayQueue
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.contract import FailureReason
 from gateway.upstream.deadlines import Deadlines, DeadlineTimer
@@ -56,7 +57,7 @@ ONE_WRITE_BYTES = 65_536
 
 READ_BYTES = 16_384
 """The most that one read takes from a socket, and so by how much a pause comes late. An upstream that has more waits
-for the next turn of the event loop, so that one that sends at full speed leaves the others their turn."""
+for its next turn (runtime/relay_queue.py), so that one that sends at full speed leaves the others theirs."""
 
 IDLE_SECONDS = 30.0
 """How long a connection waits for its next exchange: half of what servers and balancers commonly
@@ -110,6 +111,7 @@ class ClientOptions:
         self._report_unrequested_bytes = report_unrequested_bytes
         self._distrust_seconds = distrust_seconds
         self._distrusted_until: dict[str, float] = {}
+        self.relays = RelayQueue()
         self.read_buffer = memoryview(bytearray(READ_BYTES))
 
     def note_unrequested_bytes(self, upstream_name: str) -> None:
@@ -170,16 +172,16 @@ class Connection(asyncio.BufferedProtocol):
         self._owner = owner
         self._options = options
         self._read_buffer = options.read_buffer
-        self._loop = asyncio.get_running_loop()
-        self._timer = DeadlineTimer(self._loop, self._timer_expired)
+        self._timer = DeadlineTimer(asyncio.get_running_loop(), self._timer_expired)
         self._framing = Framing()
         self._state = ConnectionState.IDLE
         self._response: ResponseStream | None = None
         self._upload: Upload | None = None
         self._idle_until = 0.0
         self._unsent = 0
+        self._cost_s = 0.0
         self._is_reused = False
-        self._is_reading_paused = False
+        self._is_reading_paused = self._gives_way = False
         self.closed = False
         self.congested = False
         """Whether the upstream has not taken all that was written."""
@@ -190,7 +192,7 @@ class Connection(asyncio.BufferedProtocol):
         raises, the connection is closed, unless the response has ended: it may serve another by then."""
         if self.closed:
             raise StaleConnection
-        response = self._response = ResponseStream(self._name, self)
+        response = self._response = ResponseStream(self._name, self, self._options.relays)
         try:
             self._send(response, request)
             if self._upload is None:
@@ -235,7 +237,7 @@ class Connection(asyncio.BufferedProtocol):
         """The reader takes again: the idle limit begins from here, since the pause was not the upstream's."""
         if self._is_reading_paused:
             self._is_reading_paused = False
-            self._transport.resume_reading()
+            self._await_turn()
             self._deadlines.receiving(monotonic())
             self._timer.arm(self._deadlines.next)
 
@@ -272,17 +274,18 @@ class Connection(asyncio.BufferedProtocol):
             if self._state is ConnectionState.IDLE:
                 self._refuse_unrequested()
             return
-        framing = self._framing
+        framing, now = self._framing, monotonic()
         piece = framing.feed(self._read_buffer[:nbytes])
         if piece:
             if self._state is not _RECEIVING:
                 self._begin_receiving(response)
             else:
-                self._deadlines.since = monotonic()
+                self._deadlines.since = now
             (response.sink or response.feed)(piece)
         if framing.complete or framing.fault:
             self._end_exchange(response)
         elif nbytes == READ_BYTES:
+            self._cost_s = monotonic() - now
             self._give_way()
 
     def eof_received(self) -> None:
@@ -306,12 +309,19 @@ class Connection(asyncio.BufferedProtocol):
             self._upload.writable()
 
     def _give_way(self) -> None:
-        """Read on in the next turn of the event loop: uvloop goes on reading a socket as long as each read is full."""
+        """Others have their turn first: uvloop goes on reading a socket as long as each read is full."""
         if not self.closed and not self._is_reading_paused:
             self._transport.pause_reading()
-            self._loop.call_soon(self._read_on)
+            self._await_turn()
+
+    def _await_turn(self) -> None:
+        if not self._gives_way:
+            self._gives_way = True
+            self._options.relays.wait(self._read_on, self._cost_s)
 
     def _read_on(self) -> None:
+        self._gives_way = False
+        self._deadlines.since = monotonic()
         if not self.closed and not self._is_reading_paused:
             self._transport.resume_reading()
 
@@ -383,8 +393,8 @@ class Connection(asyncio.BufferedProtocol):
         self._owner.unrequested_bytes()
 
     def _become_idle(self) -> None:
-        if self._is_reading_paused:
-            self._is_reading_paused = False
+        if self._is_reading_paused or self._gives_way:
+            self._is_reading_paused = self._gives_way = False
             self._transport.resume_reading()
         self._state = ConnectionState.IDLE
         self._is_reused = True
@@ -426,6 +436,8 @@ class Connection(asyncio.BufferedProtocol):
                 return self._idle_until
             self.abort()
             return None
+        if self._gives_way:
+            self._deadlines.since = now  # It is not the upstream that is slow.
         if self.congested:
             self._note_progress(now)
         if now < self._deadlines.next:

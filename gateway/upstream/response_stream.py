@@ -6,7 +6,7 @@ the last piece.
 
 Buffers give pieces back in order and decoded, a slice at a time (core/content_coding.py): however small the input of a
 compression bomb, its output is bounded by who reads. Even for a reader that keeps up, no more than TURN_BYTES are
-handed over in one turn of the event loop: others run between two turns.
+handed over at once: then others have their turn (runtime/relay_queue.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.core.content_coding import CodingDamaged, CodingUnknown, ContentDecoder, codings_of
 from gateway.core.errors import UpstreamBroke, UpstreamUnreachable
+from gateway.runtime.relay_queue import RelayQueue
 from gateway.upstream.contract import FailureReason
 
 if TYPE_CHECKING:  # A connection makes its response stream, which controls it in turn.
@@ -27,11 +28,12 @@ if TYPE_CHECKING:  # A connection makes its response stream, which controls it i
 HELD_BYTES = 65_536
 """What may wait for `deliver_to` before the upstream's socket is left unread."""
 
-FED_BYTES = 65_536
+FED_BYTES = 16_384
 """What a decoder gets at once."""
 
-TURN_BYTES = 262_144
-"""What compressed input may become in one turn of the event loop. What is not compressed comes in reads of its own."""
+TURN_BYTES = 16_384
+"""What is handed over in one turn of the event loop, of what came compressed or while the reader did not keep up: as
+much as one read has of what did not."""
 
 _ABANDONED = FailureReason("abandoned", "was abandoned before the end of its answer")
 
@@ -40,12 +42,13 @@ class ResponseStream:
     """Implements `contract.UpstreamResponse`. The connection calls `head`, `feed`, then `complete`, `fail`
     or `fail_with`."""
 
-    def __init__(self, upstream_name: str, connection: Connection) -> None:
+    def __init__(self, upstream_name: str, connection: Connection, relays: RelayQueue) -> None:
         self.status = 0
         self.headers: Mapping[str, str] = {}
         self.sent_at = 0.0
         self.first_byte_at = 0.0
         self._name = upstream_name
+        self._relays = relays
         self._connection: Connection | None = connection
         self._buffer: Buffer = PlainBuffer()
         self.sink: Callable[[bytes], None] | None = None
@@ -168,13 +171,13 @@ class ResponseStream:
                 self._connection.resume_reading()
 
     def _hand_over(self) -> None:
-        left = TURN_BYTES
+        left, began = TURN_BYTES, monotonic()
         while self._callback is not None and not (self._paused or self._yields) and (piece := self._buffer.get()):
             self._callback(piece)
             left -= len(piece)
             if left <= 0 and self._buffer.size:
                 self._yields = True
-                asyncio.get_running_loop().call_soon(self._go_on)
+                self._relays.wait(self._go_on, monotonic() - began)
 
     def _go_on(self) -> None:
         self._yields = False
@@ -243,12 +246,12 @@ class DecodingBuffer:
 
     def __init__(self, decoder: ContentDecoder) -> None:
         self._decoder = decoder
-        self._input = b""
+        self._input = self._output = b""
         self._has_begun = False
 
     @property
     def size(self) -> int:
-        return len(self._input) + (not self._decoder.needs_input)
+        return len(self._input) + bool(self._output or not self._decoder.needs_input)
 
     def put(self, piece: bytes) -> None:
         self._has_begun = True
@@ -256,13 +259,13 @@ class DecodingBuffer:
 
     def get(self) -> bytes:
         decoder = self._decoder
-        while self.size:
+        while self.size and not self._output:
             if decoder.needs_input:
                 decoder.feed(self._input[:FED_BYTES])
                 self._input = self._input[FED_BYTES:]
-            if output := decoder.read():
-                return output
-        return b""
+            self._output = decoder.read()
+        piece, self._output = self._output[:TURN_BYTES], self._output[TURN_BYTES:]
+        return piece
 
     def check_whole(self) -> None:
         # What has no body, as the answer to HEAD, may name a coding.

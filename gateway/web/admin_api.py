@@ -16,7 +16,8 @@ from gateway.core.errors import (
 )
 from gateway.core.health import ModelStatus, UpstreamStatus
 from gateway.core.limit_status import rfc3339
-from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.core.snapshot import ConfigSnapshot
+from gateway.identity.administration import AdministrationRequest, KeyAdministration
 from gateway.pipeline import Services
 from gateway.store.usage_report import REPORTS, JsonObject, Report, close_month, json_list
 from gateway.web.admin_openapi import PREFIX
@@ -29,13 +30,19 @@ NoteRefusal = Callable[[AdminRequest, GatewayError], None]
 """Reports a request without the right to make it."""
 
 Action = Callable[[AdminRequest], Awaitable[AdminResponse]]
+
+ADMINISTERED = ("keys", "audit")
+"""What is answered for every method by gateway/identity/administration.py."""
+
 Content = Callable[[Services, Mapping[str, str]], Awaitable[JsonObject]]
 
 
 class AdminApi:
     """Everything under PREFIX. Without a token it is closed."""
 
-    def __init__(self, services: Services, token: str, note_refusal: NoteRefusal) -> None:
+    def __init__(
+        self, services: Services, token: str, note_refusal: NoteRefusal, administration: KeyAdministration
+    ) -> None:
         self.reload: Reload | None = None
         """None where there is no file."""
 
@@ -45,6 +52,7 @@ class AdminApi:
         self._services = services
         self._token = token
         self._note_refusal = note_refusal
+        self._administration = administration
 
     async def answer(self, request: AdminRequest) -> AdminResponse:
         try:
@@ -69,7 +77,10 @@ class AdminApi:
 
     async def _answer(self, request: AdminRequest) -> AdminResponse:
         self._check(request)
-        action = self.actions.get(request.path.removeprefix(PREFIX))
+        path = request.path.removeprefix(PREFIX)
+        if path.partition("/")[0] in ADMINISTERED:
+            return await self._administer(path, request)
+        action = self.actions.get(path)
         if action is not None:
             if request.method != "POST":
                 raise MethodNotAllowed("Use POST: this changes something.", allow="POST")
@@ -78,14 +89,22 @@ class AdminApi:
             raise MethodNotAllowed("Use GET to read this page.", allow="GET")
         return json_response(200, await content_of(request.path, self._services, request.query))
 
+    async def _administer(self, path: str, request: AdminRequest) -> AdminResponse:
+        asked = AdministrationRequest(request.method, path, request.query, request.body, _actor(request))
+        return json_response(200, await self._administration.answer(asked))
+
     async def _reload(self, request: AdminRequest) -> AdminResponse:
         if self.reload is None:
             raise FieldInvalid("This gateway was started without a configuration file.")
-        problems = await self.reload(f"the admin API, from {request.client_ip or 'an unknown address'}")
+        problems = await self.reload(_actor(request))
         return json_response(400 if problems else 200, {"taken_up": not problems, "problems": problems})
 
     async def _close_month(self, request: AdminRequest) -> AdminResponse:
         return json_response(200, await close_month(self._services.store, request.query))
+
+
+def _actor(request: AdminRequest) -> str:
+    return f"the admin API, from {request.client_ip or 'an unknown address'}"
 
 
 def check_token(headers: Mapping[str, str], token: str) -> None:
@@ -99,12 +118,10 @@ def check_token(headers: Mapping[str, str], token: str) -> None:
 
 async def content_of(path: str, services: Services, query: Mapping[str, str]) -> JsonObject:
     """The JSON at a path. Raises UrlUnknown, FieldInvalid, StoreUnavailable."""
-    name, slash, rest = path.removeprefix(PREFIX).partition("/")
-    if name == "keys" and rest:
-        return _one_key(services, rest)
-    content = PAGES.get(name)
-    if content is None or slash:
-        raise UrlUnknown(f"There is nothing at {path[:200]!r}; there are {', '.join(PREFIX + page for page in PAGES)}.")
+    content = PAGES.get(path.removeprefix(PREFIX))
+    if content is None:
+        known = ", ".join(PREFIX + page for page in (*PAGES, *ADMINISTERED))
+        raise UrlUnknown(f"There is nothing at {path[:200]!r}; there are {known}.")
     return await content(services, query)
 
 
@@ -117,16 +134,10 @@ def _reported(report: Report) -> Content:
 
 
 async def _teams(services: Services, _query: Mapping[str, str]) -> JsonObject:
-    keys: dict[str, list[str]] = {}
+    keys: dict[str, list[str]] = {team: [] for team in services.snapshot.teams}
     for caller in services.snapshot.callers.values():
         keys.setdefault(caller.team, []).append(caller.key_id)
     return json_list([{"name": team, "keys": ids} for team, ids in keys.items()])
-
-
-async def _keys(services: Services, query: Mapping[str, str]) -> JsonObject:
-    team, now_ms = query.get("team", ""), services.clock.now_ms()
-    callers = services.snapshot.callers.values()
-    return json_list([_key_object(caller, now_ms) for caller in callers if team in ("", caller.team)])
 
 
 async def _upstreams(services: Services, _query: Mapping[str, str]) -> JsonObject:
@@ -163,30 +174,8 @@ def _circuit_object(seen: ModelStatus, now: float, began_ms: float) -> JsonObjec
     }
 
 
-def _one_key(services: Services, key_id: str) -> JsonObject:
-    for caller in services.snapshot.callers.values():
-        if caller.key_id == key_id:
-            return _key_object(caller, services.clock.now_ms())
-    raise UrlUnknown(f"There is no key with the id {key_id[:64]!r}.")
-
-
-def _key_object(caller: Caller, now_ms: int) -> JsonObject:
-    expired = caller.expires_ms is not None and caller.expires_ms <= now_ms
-    return {
-        "id": caller.key_id,
-        "name": caller.key_name,
-        "team": caller.team,
-        "models": sorted({pattern for patterns in caller.models for pattern in patterns}),
-        "limits": [limit.name for limit in caller.limits if limit.subject == caller.key_id],
-        "expires_at": rfc3339(caller.expires_ms) if caller.expires_ms is not None else None,
-        "status": "disabled" if caller.disabled else "expired" if expired else "active",
-        "source": "config",
-    }
-
-
 PAGES: dict[str, Content] = {
     **{name: _reported(report) for name, report in REPORTS.items()},
     "teams": _teams,
-    "keys": _keys,
     "upstreams": _upstreams,
 }

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from gateway.core.errors import (
     AdminForbidden,
+    BodyUnreadable,
     FieldInvalid,
     GatewayError,
     InternalError,
@@ -43,17 +44,28 @@ from gateway.web.openapi import (
 PREFIX = "/admin/v1/"
 
 _SERVED = (
-    *(AdminForbidden, FieldInvalid, InternalError, KeyUnknown, MethodNotAllowed, NoWorker, RequestMalformed),
+    *(
+        AdminForbidden,
+        BodyUnreadable,
+        FieldInvalid,
+        InternalError,
+        KeyUnknown,
+        MethodNotAllowed,
+        NoWorker,
+        RequestMalformed,
+    ),
     *(StoreUnavailable, TooLarge, TransferCodingUnsupported, UrlUnknown, VersionUnsupported),
 )
 
 
 class _DescribedPage(NamedTuple):
+    path: str
     summary: str
     schema: Schema
     parameters: tuple[str, ...] = ()
     method: str = "get"
     content_type: str = "application/json"
+    body: Schema | None = None
 
 
 def _listed(schema: Schema) -> Schema:
@@ -62,45 +74,137 @@ def _listed(schema: Schema) -> Schema:
 
 _STATE = an_object(status=TEXT)
 _FLAG: Schema = {"type": "boolean"}
-ROUTES: Mapping[str, _DescribedPage] = {
-    "/metrics": _DescribedPage("Metrics, as Prometheus reads them.", TEXT, content_type="text/plain"),
-    "/healthz": _DescribedPage("Whether the gateway lives; 503 says why it has to be restarted.", _STATE),
-    "/readyz": _DescribedPage("Whether the gateway wants traffic; 503 says why not.", _STATE),
-    PATH: _DescribedPage("This description.", {"type": "object"}),
-    f"{PREFIX}usage": _DescribedPage(
+
+
+def _some_of(properties: Mapping[str, Schema], required: list[str] | None = None) -> Schema:
+    """What is written: no other member may be there."""
+    found: Schema = {"type": "object", "properties": dict(properties), "additionalProperties": False}
+    return found | {"required": required} if required else found
+
+
+_CHANGEABLE: Mapping[str, Schema] = {
+    "name": TEXT,
+    "models": or_null(a_list(TEXT)),
+    "limits": or_null(a_list({"type": "object"})),
+    "networks": or_null(a_list(TEXT)),
+    "metadata": or_null({"type": "object", "additionalProperties": TEXT}),
+    "expires_at": or_null(TEXT),
+    "disabled": {"type": "boolean"},
+}
+_EXPORTED: Mapping[str, Schema] = {
+    **_CHANGEABLE,
+    "team": TEXT,
+    "sha256": TEXT,
+    "created_at": or_null(TIME),
+    "revoked_at": or_null(TIME),
+    "counted_as": TEXT,
+}
+_MADE: Schema = {"allOf": [reference("Key"), an_object(key=TEXT)]}
+
+ROUTES = (
+    _DescribedPage("/metrics", "Metrics, as Prometheus reads them.", TEXT, content_type="text/plain"),
+    _DescribedPage("/healthz", "Whether the gateway lives; 503 says why it has to be restarted.", _STATE),
+    _DescribedPage("/readyz", "Whether the gateway wants traffic; 503 says why not.", _STATE),
+    _DescribedPage(PATH, "This description.", {"type": "object"}),
+    _DescribedPage(
+        f"{PREFIX}usage",
         "What the ledger holds, by group.",
         an_object(rows=a_list(reference("Usage")), total=reference("Usage")),
         ("by", "since", "until", "month", "team", "key", "model", "user", "upstream", "cost_center", "sort", "top"),
     ),
-    f"{PREFIX}usage/close": _DescribedPage(
+    _DescribedPage(
+        f"{PREFIX}usage/close",
         "Closes a month and those before it: they do not change any more.",
         an_object(month=an_object(name=TEXT, final=_FLAG)),
         ("month",),
         method="post",
     ),
-    f"{PREFIX}limits": _DescribedPage("Every limit, and how it stands.", _listed(reference("LimitStatus")), ("team",)),
-    f"{PREFIX}teams": _DescribedPage(
-        "The teams and the ids of their keys.", _listed(an_object(name=TEXT, keys=a_list(TEXT)))
+    _DescribedPage(f"{PREFIX}limits", "Every limit, and how it stands.", _listed(reference("LimitStatus")), ("team",)),
+    _DescribedPage(
+        f"{PREFIX}teams", "The teams and the ids of their keys.", _listed(an_object(name=TEXT, keys=a_list(TEXT)))
     ),
-    f"{PREFIX}keys": _DescribedPage("The keys, never a secret.", _listed(reference("Key")), ("team",)),
-    f"{PREFIX}keys/{{id}}": _DescribedPage("One key.", reference("Key")),
-    f"{PREFIX}upstreams": _DescribedPage("The model servers and their health.", _listed(reference("Upstream"))),
-    f"{PREFIX}reload": _DescribedPage(
+    _DescribedPage(
+        f"{PREFIX}keys",
+        "The keys, never a secret: those of the configuration, then those of the store in the order of creation.",
+        _listed(reference("Key")),
+        ("team", "status", "source", "unused", "limit", "cursor"),
+    ),
+    _DescribedPage(
+        f"{PREFIX}keys",
+        "Makes a key. Its secret is in this answer alone.",
+        _MADE,
+        method="post",
+        body=_some_of({**_CHANGEABLE, "team": TEXT}, ["name", "team"]),
+    ),
+    _DescribedPage(
+        f"{PREFIX}keys/export",
+        "The keys of the store with their hashes, for another store.",
+        _listed(_some_of(_EXPORTED, ["sha256", "name", "team"])),
+        ("team", "limit", "cursor"),
+    ),
+    _DescribedPage(
+        f"{PREFIX}keys/import",
+        "Takes over exported keys; those that are there already are left as they are.",
+        an_object(imported=a_list(TEXT), skipped=a_list(TEXT)),
+        method="post",
+        body=an_object(keys=a_list(_some_of(_EXPORTED, ["sha256", "name", "team"]))),
+    ),
+    _DescribedPage(f"{PREFIX}keys/{{id}}", "One key.", reference("Key")),
+    _DescribedPage(
+        f"{PREFIX}keys/{{id}}",
+        "Changes a key: what is left out stays, null takes it back to the default.",
+        reference("Key"),
+        method="patch",
+        body=_some_of(_CHANGEABLE),
+    ),
+    _DescribedPage(
+        f"{PREFIX}keys/{{id}}", "Revokes a key for good, in every gateway.", reference("Key"), method="delete"
+    ),
+    _DescribedPage(
+        f"{PREFIX}keys/{{id}}/rotate",
+        "Makes a key that takes the place of this one, which goes on for the overlap (24h). Its secret is in this"
+        " answer alone.",
+        _MADE,
+        method="post",
+        body=_some_of({"overlap": TEXT, "expires_at": TEXT}),
+    ),
+    _DescribedPage(
+        f"{PREFIX}audit",
+        "Who changed what, the newest first.",
+        _listed(reference("AuditEntry")),
+        ("limit", "cursor"),
+    ),
+    _DescribedPage(f"{PREFIX}upstreams", "The model servers and their health.", _listed(reference("Upstream"))),
+    _DescribedPage(
+        f"{PREFIX}reload",
         "Reloads the configuration file; 400 says what is wrong with it.",
         an_object(taken_up=_FLAG, problems=a_list(TEXT)),
         method="post",
     ),
-}
+)
 
 _KEY = an_object(
     id=TEXT,
     name=TEXT,
     team=TEXT,
     models=a_list(TEXT),
-    limits=a_list(TEXT),
+    limits=a_list({"type": "object"}),
+    networks=a_list(TEXT),
+    metadata={"type": "object", "additionalProperties": TEXT},
+    created_at=or_null(TIME),
     expires_at=or_null(TIME),
-    status={"enum": ["active", "expired", "disabled"]},
-    source={"enum": ["config"]},
+    last_used_at=or_null(TIME),
+    status={"enum": ["active", "expired", "revoked", "disabled"]},
+    source={"enum": ["config", "store"]},
+)
+_AUDIT_ENTRY = an_object(
+    id=TEXT,
+    at=TIME,
+    actor=TEXT,
+    action=TEXT,
+    subject=TEXT,
+    before=or_null({"type": "object"}),
+    after=or_null({"type": "object"}),
 )
 _CIRCUIT = an_object(
     model=TEXT,
@@ -137,21 +241,23 @@ _USAGE = an_object(
 
 @cache
 def admin_document() -> bytes:
-    paths = {path: {route.method: _operation(path, route)} for path, route in ROUTES.items()}
-    for path, route in ROUTES.items():
-        if not path.startswith(PREFIX):
-            paths[path]["head"] = _operation(path, route)
+    paths: dict[str, dict[str, Operation]] = {}
+    for route in ROUTES:
+        methods = paths.setdefault(route.path, {})
+        methods[route.method] = _operation(route)
+        if not route.path.startswith(PREFIX):
+            methods["head"] = _operation(route)
     components = {
         "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-        "schemas": {**SHARED_SCHEMAS, "Key": _KEY, "Upstream": _UPSTREAM, "Usage": _USAGE},
+        "schemas": {**SHARED_SCHEMAS, "AuditEntry": _AUDIT_ENTRY, "Key": _KEY, "Upstream": _UPSTREAM, "Usage": _USAGE},
     }
     description = "Metrics, health and, with the token of admin.token, what operators may know and do."
     return document("inducta-gateway, for operators", description, paths, components)
 
 
-def _operation(path: str, route: _DescribedPage) -> Operation:
+def _operation(route: _DescribedPage) -> Operation:
     known: list[Schema] = [{"name": name, "in": "query", "schema": TEXT} for name in route.parameters]
-    if path.endswith("{id}"):
+    if "{id}" in route.path:
         known.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}})
     responses = {"200": answer(route.summary, route.schema, route.content_type), **errors_of(_serves)}
     if route.schema is _STATE:
@@ -159,8 +265,11 @@ def _operation(path: str, route: _DescribedPage) -> Operation:
     if route.method == "post":
         either = {"anyOf": [route.schema, reference("Error")]}
         responses["400"] = answer("It cannot be done, or the file is not valid.", either)
-    security: list[Schema] = [{"token": []}] if path.startswith(PREFIX) else []
-    return {"summary": route.summary, "security": security, "parameters": known, "responses": responses}
+    security: list[Schema] = [{"token": []}] if route.path.startswith(PREFIX) else []
+    operation = {"summary": route.summary, "security": security, "parameters": known, "responses": responses}
+    if route.body is not None:
+        operation["requestBody"] = {"content": {"application/json": {"schema": route.body}}}
+    return operation
 
 
 def _serves(kind: type[GatewayError]) -> bool:

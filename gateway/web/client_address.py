@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
-Network = IPv4Network | IPv6Network
+from gateway.core.networks import Network, is_in
 
 _REMEMBERED = 1_024
 """Addresses of which it is remembered whether they are trusted."""
@@ -41,11 +41,7 @@ class ClientAddresses:
         return address
 
     def _trusts(self, address: str) -> bool:
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._trusted)
+        return is_in(address, self._trusted)
 
 
 @lru_cache(_REMEMBERED)

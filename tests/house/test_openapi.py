@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from typing import Any, cast
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from gateway.core.endpoints import ENDPOINTS
 from gateway.core.errors import AdminForbidden, ClientGone, GatewayError, NoWorker
+from gateway.identity.administration import KeyAdministration
+from gateway.identity.contract import AuditEntry
+from gateway.identity.in_memory import InMemoryKeyStore
 from gateway.pipeline import Services
+from gateway.runtime.system_clock import SystemClock
 from gateway.store.usage_report import FIGURES, USAGE_PARAMETERS
 from gateway.web.admin_api import PAGES as ADMIN_PAGES
 from gateway.web.admin_api import AdminApi
@@ -37,8 +42,12 @@ def test_every_public_route_is_described_and_no_other() -> None:
 def test_every_admin_route_is_described_and_no_other() -> None:
     listener = AdminRoutes(AdminHandlers(*[_never] * len(AdminHandlers._fields)))
     served = {(path, method) for path in listener.pages for method in WITHOUT_BODY}
-    served |= {(PREFIX + page, "get") for page in ADMIN_PAGES} | {(f"{PREFIX}keys/{{id}}", "get")}
-    api = AdminApi(cast(Services, None), "token", _ignored)
+    served |= {(PREFIX + page, "get") for page in ADMIN_PAGES}
+    keys = KeyAdministration(InMemoryKeyStore(SystemClock()), _no_snapshot, ZoneInfo("UTC"), _no_entry)
+    members = {f"keys/{{id}}/{verb}".rstrip("/"): methods for verb, methods in keys.members.items()}
+    for path, methods in {**keys.collections, **members}.items():
+        served |= {(PREFIX + path, method.lower()) for method in methods}
+    api = AdminApi(cast(Services, None), "token", _ignored, keys)
     assert operations(ADMIN) == served | {(PREFIX + action, "post") for action in api.actions}
 
 
@@ -95,6 +104,14 @@ def _codes(operation: Document) -> set[tuple[str, str]]:
 def _leaves(root: type[GatewayError]) -> list[type[GatewayError]]:
     kinds = root.__subclasses__()
     return [leaf for kind in kinds for leaf in _leaves(kind)] if kinds else [root]
+
+
+def _no_snapshot() -> Any:
+    raise AssertionError("no key is asked for")
+
+
+def _no_entry(_entry: AuditEntry) -> None:
+    """Nothing is changed."""
 
 
 def _ignored(_request: AdminRequest, _error: GatewayError) -> None:

@@ -46,6 +46,7 @@ from tests.unit.fakes import (
     ScriptedAnswer,
     ScriptedWire,
     StandingClock,
+    StoredCallers,
     arrival_of,
     body_of,
     catalogue_of,
@@ -75,6 +76,7 @@ class Whole:
             services=Services(
                 end_users=EndUserCounts(),
                 snapshot=catalogue_of(model, Model("empty", ())),
+                directory=StoredCallers(),
                 store=self.store,
                 upstream=way_over(self.wire),
                 zone=ZoneInfo("UTC"),

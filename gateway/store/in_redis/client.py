@@ -24,6 +24,7 @@ from gateway.store.in_redis.connection import (
     ConnectionDown,
     ErrorReply,
     RedisConnection,
+    RedisStream,
 )
 from gateway.store.in_redis.scripts import LuaScript
 
@@ -32,6 +33,9 @@ Observer = Callable[[str, str, float], None]
 
 _ATTEMPTS = 20
 _PAUSE_S = 0.01
+_SUBSCRIBE_S = 5.0
+"""For a connection and its first reply."""
+
 _SCANNED_AT_ONCE = 500
 """Elements that one reply has, more or less."""
 
@@ -82,6 +86,7 @@ class RedisNode:
 
     def __init__(self, connect: Connect, timeout_s: float, tasks: BackgroundTasks) -> None:
         self.clock = ServerClock()
+        self.connect = connect
         self._urgent = RedisConnection(connect, timeout_s, tasks)
         self._background = RedisConnection(connect, timeout_s, tasks)
 
@@ -174,6 +179,23 @@ class Router:
             yield batch
             if cursor == b"0":
                 return
+
+    async def subscribe(self, key: str, channel: str, on_message: Callable[[Any], None]) -> RedisStream:
+        """A connection of its own to the node that has this key; what it publishes on the channel goes to `on_message`
+        until the stream has ended. Raises StoreUnavailable."""
+        try:
+            async with asyncio.timeout(_SUBSCRIBE_S):
+                node = self._servers.node_of(key) or await self._discovered(key)
+                stream = await node.connect()
+                stream.on_message = on_message
+                try:
+                    await stream.ask(("SUBSCRIBE", channel))
+                except BaseException:
+                    stream.abort()
+                    raise
+        except (OSError, ConnectionDown, ErrorReply) as error:
+            raise StoreUnavailable("The gateway's store does not take a subscription.") from error
+        return stream
 
     async def _call(self, name: str, script: LuaScript | None, command: Command | CommandMaker, key: str) -> Any:
         # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.

@@ -111,7 +111,7 @@ class RedisStream(asyncio.Protocol):
 
     def __init__(self, on_message: Callable[[Any], None] | None = None) -> None:
         self._reader = Reader(replyError=ErrorReply, notEnoughData=_INCOMPLETE)
-        self._on_message = on_message
+        self.on_message = on_message
         self._transport: asyncio.Transport | None = None
         self.sent: deque[_PendingCall] = deque()
         self.paused = False
@@ -180,10 +180,10 @@ class RedisStream(asyncio.Protocol):
         self.on_writable()
 
     def _deliver(self, message: Any) -> None:
-        if self._on_message is None:
+        if self.on_message is None:
             self.abort("sent what it was not asked for")
         else:
-            self._on_message(message)
+            self.on_message(message)
 
     def _fail_sent(self, why: str) -> None:
         while self.sent:

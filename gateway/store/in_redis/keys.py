@@ -21,6 +21,9 @@ LEDGER_SCHEMA = 2
 ORGANISATION = "o"
 """The hash tag of what belongs to no team and no model."""
 
+IDENTITY = "k"
+"""The hash tag of stored keys and of the audit."""
+
 _PLAIN = "/.-_@+"
 _LONGEST = 64
 _AS_IT_IS = re.compile(r"[A-Za-z0-9/.\-_@+]{0,64}")
@@ -81,6 +84,10 @@ class StoreKeys:
     def closed(self) -> str:
         """Of the days until which the ledger of all teams is closed, or is being closed."""
         return f"{self._prefix}:{LEDGER_SCHEMA}:{{{ORGANISATION}}}:closed"
+
+    def identity(self, what: str) -> str:
+        """Of what is kept of stored keys, under one hash tag."""
+        return f"{self._at(IDENTITY)}:{what}"
 
     def estimates(self) -> str:
         """Of what processes have learned about requests."""

@@ -14,10 +14,11 @@ _FOLDER = Path(__file__).with_name("lua")
 
 
 class LuaScript:
-    def __init__(self, name: str) -> None:
+    """`name` is what its calls are observed as; `files` are put one behind the other."""
+
+    def __init__(self, name: str, *files: Path) -> None:
         self.name = name
-        text = "\n".join((_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in ("counter", name))
-        self.text = text
+        self.text = text = "\n".join(file.read_text(encoding="utf-8") for file in files)
         # Redis names scripts by SHA-1; nothing is proven by it.
         self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
@@ -36,7 +37,10 @@ def bulk(*values: str | bytes | int) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(piece), piece) for piece in pieces])
 
 
-SCRIPTS = tuple(LuaScript(name) for name in ("admit", "settle", "renew", "give_back", "close"))
+_COUNTER = _FOLDER / "counter.lua"
+SCRIPTS = tuple(
+    LuaScript(name, _COUNTER, _FOLDER / f"{name}.lua") for name in ("admit", "settle", "renew", "give_back", "close")
+)
 ADMIT, SETTLE, RENEW, GIVE_BACK, CLOSE = SCRIPTS
 
 LOADING = tuple(("SCRIPT", "LOAD", script.text) for script in SCRIPTS)

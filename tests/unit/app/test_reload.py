@@ -72,7 +72,7 @@ class Reloading:
 
     @property
     def in_force(self) -> set[str]:
-        return self.gateway.services.snapshot.teams
+        return set(self.gateway.services.snapshot.teams)
 
     def ask(self) -> asyncio.Future[list[str]]:
         return asyncio.ensure_future(self.reloader.reload("a test"))
@@ -136,7 +136,7 @@ async def test_a_file_that_changes_while_it_is_read_is_read_again(reloading: Rel
     await file.finish(2)
     assert await asked == []
     assert reloading.in_force == {"mended"}
-    assert reloading.events == ["configuration reloaded"]
+    assert reloading.events == ["configuration reloaded", "audit"]
 
 
 async def test_a_file_that_changes_all_the_time_is_loaded_all_the_same(reloading: Reloading) -> None:

@@ -156,3 +156,23 @@ def test_a_wide_text_is_wide_though_it_is_escaped_or_has_an_image_beside_it() ->
         {"messages": [{"role": "user", "content": [{"type": "text", "text": CHINESE}, image]}]}, ensure_ascii=False
     )
     assert input_size(read_json_spans(body.encode())).is_wide
+
+
+IMAGE_LINK = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+
+
+def test_many_images_count_each() -> None:
+    assert size(messages=[{"role": "user", "content": [IMAGE_LINK] * 5_000}]).attached == 5_000 * IMAGE_TOKENS
+
+
+def test_more_objects_than_can_be_looked_at_are_text() -> None:
+    beyond = size(messages=[{"role": "user", "content": [IMAGE_LINK] * 20_000}])
+    assert beyond.attached == 0
+    assert beyond.text > 20_000 * len(IMAGE_LINK["image_url"]["url"])
+
+
+def test_in_a_long_list_the_last_elements_are_looked_at() -> None:
+    """A program adds what is new at the end."""
+    data = f"data:image/png;base64,{BASE64}"
+    assert size(messages=[{"content": [*[1] * 1_000_000, {"image_url": data}]}]).attached == IMAGE_TOKENS
+    assert size(messages=[{"content": [{"image_url": data}, *[1] * 1_000_000]}]).attached == 0

@@ -8,16 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
+from gateway.core.clock import Clock
 from gateway.core.errors import KeyExpired, KeyMissing, KeyUnknown
+from gateway.core.networks import read_network
 from gateway.core.snapshot import Caller, ConfigSnapshot
-from gateway.stages import authenticate as stage
-from tests.unit.fakes import CALLER, KEY, NOW_MS, StandingClock, catalogue_of
+from gateway.stages.authenticate import authenticate, key_digest, sent_key, stored_caller
+from tests.unit.fakes import CALLER, KEY, NOW_MS, StandingClock, StoredCallers, arrival_of, catalogue_of
 
 CATALOGUE = catalogue_of()
 
 
-def authenticate(headers: Mapping[str, str], snapshot: ConfigSnapshot, clock: StandingClock) -> Caller:
-    return stage.authenticate(stage.key_digest(stage.sent_key(headers)), snapshot, clock)
+def caller_by(headers: Mapping[str, str], snapshot: ConfigSnapshot = CATALOGUE, clock: Clock | None = None) -> Caller:
+    """Who sends these headers, as the pipeline finds it out where nothing is stored."""
+    known = snapshot.callers.get(key_digest(sent_key(headers)))
+    return authenticate(arrival_of(b""), known, clock or StandingClock())
 
 
 @pytest.mark.parametrize(
@@ -36,13 +40,13 @@ def authenticate(headers: Mapping[str, str], snapshot: ConfigSnapshot, clock: St
     ],
 )
 def test_a_key_is_found_where_clients_send_it(headers: Mapping[str, str]) -> None:
-    assert authenticate(headers, CATALOGUE, StandingClock()) is CALLER
+    assert caller_by(headers) is CALLER
 
 
 @pytest.mark.parametrize("headers", [{}, {"x-api-key": ""}, {"cookie": KEY}, {"x-auth": KEY}])
 def test_no_key_is_told_how_to_send_one(headers: dict[str, str]) -> None:
     with pytest.raises(KeyMissing, match="Authorization: Bearer KEY"):
-        authenticate(headers, CATALOGUE, StandingClock())
+        caller_by(headers)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +72,7 @@ def test_no_key_is_told_how_to_send_one(headers: dict[str, str]) -> None:
 )
 def test_another_key_is_unknown(headers: dict[str, str]) -> None:
     with pytest.raises(KeyUnknown) as refused:
-        authenticate(headers, CATALOGUE, StandingClock())
+        caller_by(headers)
     assert KEY not in refused.value.message
 
 
@@ -85,30 +89,56 @@ def test_another_key_is_unknown(headers: dict[str, str]) -> None:
 )
 def test_keys_that_differ_are_refused_in_words_of_their_own(headers: Mapping[str, str]) -> None:
     with pytest.raises(KeyUnknown, match="differ"):
-        authenticate(headers, CATALOGUE, StandingClock())
+        caller_by(headers)
 
 
 def test_the_hash_of_a_key_is_no_key() -> None:
     with pytest.raises(KeyUnknown):
-        authenticate({"authorization": f"Bearer {next(iter(CATALOGUE.callers))}"}, CATALOGUE, StandingClock())
+        caller_by({"authorization": f"Bearer {next(iter(CATALOGUE.callers))}"})
 
 
 def test_a_key_works_until_the_millisecond_it_expires() -> None:
     clock = StandingClock()
     snapshot = catalogue_of(caller=msgspec.structs.replace(CALLER, expires_ms=NOW_MS + 1))
-    assert authenticate({"x-api-key": KEY}, snapshot, clock).key_name == "search-prod"
+    assert caller_by({"x-api-key": KEY}, snapshot, clock).key_name == "search-prod"
     clock.ms += 1
     with pytest.raises(KeyExpired, match="search-prod"):
-        authenticate({"x-api-key": KEY}, snapshot, clock)
+        caller_by({"x-api-key": KEY}, snapshot, clock)
 
 
 def test_a_disabled_key_looks_unknown_even_when_it_has_expired() -> None:
     caller = msgspec.structs.replace(CALLER, disabled=True, expires_ms=1)
     with pytest.raises(KeyUnknown):
-        authenticate({"x-api-key": KEY}, catalogue_of(caller=caller), StandingClock())
+        caller_by({"x-api-key": KEY}, catalogue_of(caller=caller))
 
 
 @given(st.text(max_size=30), st.sampled_from(["authorization", "x-api-key", "api-key"]))
 def test_no_header_raises_anything_else(value: str, name: str) -> None:
     with pytest.raises((KeyMissing, KeyUnknown)):
-        authenticate({name: value}, CATALOGUE, StandingClock())
+        caller_by({name: value})
+
+
+@pytest.mark.parametrize(
+    ("address", "is_allowed"),
+    [("10.1.2.3", True), ("2001:db8::7", True), ("11.0.0.1", False), ("", False)],
+)
+def test_a_key_with_networks_works_from_there_alone(address: str, is_allowed: bool) -> None:
+    networks = (read_network("10.0.0.0/8"), read_network("2001:db8::/32"))
+    caller = msgspec.structs.replace(CALLER, networks=networks)
+    request = msgspec.structs.replace(arrival_of(b""), client_ip=address)
+    if is_allowed:
+        assert authenticate(request, caller, StandingClock()) is caller
+    else:
+        with pytest.raises(KeyUnknown):
+            authenticate(request, caller, StandingClock())
+
+
+async def test_a_stored_key_is_asked_for_once_it_is_not_known_and_its_use_is_noted() -> None:
+    directory = StoredCallers({"digest": CALLER})
+    assert await stored_caller("digest", directory) is CALLER
+    directory.callers["digest"] = CALLER
+    assert await stored_caller("digest", directory) is CALLER
+    assert directory.asked == ["digest"]
+    assert directory.used == {CALLER.key_id}
+    assert await stored_caller("another", directory) is None
+    assert directory.used == {CALLER.key_id}

@@ -202,8 +202,11 @@ async def test_a_socket_is_read_no_more_once_enough_waits_for_a_reader() -> None
     assert not upstream.socket.is_read
     sizes: list[int] = []
     answer.deliver_to(lambda piece: sizes.append(len(piece)))
+    while not upstream.socket.is_read:
+        await asyncio.sleep(0)
+    while sum(sizes) <= HELD_BYTES:
+        await asyncio.sleep(0)
     assert sum(sizes) == HELD_BYTES + 1
-    assert upstream.socket.is_read
     answer.abandon()
 
 
@@ -220,6 +223,46 @@ async def test_who_sends_at_full_speed_leaves_the_others_their_turn() -> None:
     answer.abandon()
 
 
+async def test_an_answer_that_is_costly_to_pass_on_leaves_others_more_than_it_takes() -> None:
+    upstream = Upstream()
+    answer = await upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
+    answer.deliver_to(lambda piece: _work(0.01))
+    upstream.says(b"x" * READ_BYTES)
+    left = monotonic()
+    for _ in range(10):  # What a request of another caller needs.
+        await asyncio.sleep(0)
+        assert not upstream.socket.is_read
+    # A reader that pauses and goes on does not come before its turn.
+    answer.pause()
+    answer.resume()
+    assert not upstream.socket.is_read
+    while not upstream.socket.is_read:
+        await asyncio.sleep(0)
+    assert monotonic() - left >= 0.02
+    answer.abandon()
+
+
+async def test_an_upstream_that_must_wait_for_its_turn_is_not_timed_out() -> None:
+    upstream = Upstream()
+    exchange = upstream.hears(Timeouts(idle=0.02))
+    await asyncio.sleep(0)
+    upstream.says(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
+    answer = await exchange
+    answer.deliver_to(lambda piece: _work(0.02))
+    upstream.says(b"x" * READ_BYTES)
+    while not upstream.socket.is_read:
+        await asyncio.sleep(0)
+    upstream.says(b"x" * 10)
+    assert not answer.is_over
+    answer.abandon()
+
+
+def _work(seconds: float) -> None:
+    end = monotonic() + seconds
+    while monotonic() < end:
+        pass
+
+
 async def test_a_reader_that_pauses_in_a_full_read_is_not_read_on_for_in_the_next_turn() -> None:
     upstream = Upstream()
     answer = await upstream.begins(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 10)
@@ -229,6 +272,7 @@ async def test_a_reader_that_pauses_in_a_full_read_is_not_read_on_for_in_the_nex
     await asyncio.sleep(0)
     assert not upstream.socket.is_read
     answer.resume()
+    await asyncio.sleep(0)
     assert upstream.socket.is_read
     answer.abandon()
 

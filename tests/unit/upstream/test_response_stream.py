@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.content_coding import SLICE_BYTES, CodingDamaged
+from gateway.runtime.relay_queue import RelayQueue
 from gateway.upstream.response_stream import (
     TURN_BYTES,
     Buffer,
@@ -175,7 +176,7 @@ class HeldConnection:
 async def packed_response(body: bytes) -> tuple[ResponseStream, HeldConnection, list[int]]:
     """A compressed answer that has come in one read, and what its reader was given of it, by turns of the loop."""
     connection, given = HeldConnection(), [0]
-    response = ResponseStream("up1", connection)  # type: ignore[arg-type]  # It is only paused and resumed here.
+    response = ResponseStream("up1", connection, RelayQueue())  # type: ignore[arg-type]  # Paused and resumed.
 
     def take(piece: bytes) -> None:
         given[-1] += len(piece)
@@ -194,8 +195,8 @@ async def test_others_run_between_two_parts_of_what_a_bomb_becomes() -> None:
         await asyncio.sleep(0)
     await response.finished()
     assert sum(given) == 5_000_000
-    assert max(given) <= TURN_BYTES + SLICE_BYTES
-    assert len(given) > 5_000_000 // (TURN_BYTES + SLICE_BYTES)
+    assert max(given) <= TURN_BYTES
+    assert len(given) > 5_000_000 // TURN_BYTES
 
 
 async def test_a_reader_that_pauses_or_leaves_between_two_parts_gets_no_more() -> None:
@@ -206,7 +207,8 @@ async def test_a_reader_that_pauses_or_leaves_between_two_parts_gets_no_more() -
         await asyncio.sleep(0)
     assert sum(given) == taken
     response.resume()
-    assert sum(given) > taken
+    while sum(given) == taken:
+        await asyncio.sleep(0)
     response.abandon()
     assert response.is_over
     taken = sum(given)

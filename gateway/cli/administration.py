@@ -1,0 +1,131 @@
+"""How commands about keys reach them: in the shared store, or in the running gateway that keeps them in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from gateway.app.snapshot_builder import snapshot
+from gateway.cli.admin_client import AdminClient, AdminUnavailable
+from gateway.cli.configuration import load_or_end
+from gateway.core.errors import FieldInvalid, GatewayError, StoreUnavailable
+from gateway.identity.administration import PAGE_MAX, AdministrationRequest, KeyAdministration
+from gateway.identity.in_redis import RedisKeyStore
+from gateway.runtime.tasks import BackgroundTasks
+from gateway.settings import Settings
+from gateway.store.in_redis import RedisOptions, RedisStore
+
+_TIMEOUT_S = 5.0
+"""For one call: no request waits for it, and an operator's machine may be far from the store."""
+
+Json = dict[str, Any]
+Ask = Callable[..., Awaitable[Json]]
+"""`ask(method, path, query=…, body=…)`, as over HTTP."""
+
+Result = TypeVar("Result")
+
+
+def administer(config: str, work: Callable[[Ask], Awaitable[Result]]) -> Result:
+    """What `work` gives, once it has asked what it needs. Ends the command where that cannot be done."""
+    settings = load_or_end(config).settings
+    try:
+        return asyncio.run(_run(settings, work))
+    except FieldInvalid as invalid:
+        raise click.UsageError(invalid.message) from None
+    except AdminUnavailable as reason:
+        raise click.ClickException(str(reason)) from None
+    except GatewayError as error:
+        raise click.ClickException(error.message) from None
+
+
+def ask_once(
+    config: str, method: str, path: str, query: Mapping[str, str] | None = None, body: Json | None = None
+) -> Json:
+    async def work(ask: Ask) -> Json:
+        return await ask(method, path, query=query or {}, body=body)
+
+    return administer(config, work)
+
+
+def all_pages(config: str, path: str, query: Mapping[str, str], most: int | None = None) -> list[Json]:
+    """What a list has on all of its pages, or the first so many."""
+
+    async def work(ask: Ask) -> list[Json]:
+        found: list[Json] = []
+        cursor = ""
+        while most is None or len(found) < most:
+            wanted = PAGE_MAX if most is None else min(PAGE_MAX, most - len(found))
+            more = {"cursor": cursor} if cursor else {}
+            page = await ask("GET", path, query={**query, **more, "limit": str(wanted)})
+            found += page["data"]
+            cursor = page["next"] or ""
+            if not cursor:
+                break
+        return found
+
+    return administer(config, work)
+
+
+async def _run(settings: Settings, work: Callable[[Ask], Awaitable[Result]]) -> Result:
+    reach = _of_running if settings.store.url == "memory://" else _of_store
+    async with reach(settings) as answer:
+
+        async def ask(
+            method: str, path: str, query: Mapping[str, str] = {}, body: Json | None = None
+        ) -> Json:  # It is read alone.
+            packed = b"" if body is None else msgspec.json.encode(body)
+            return await answer(AdministrationRequest(method, path, query, packed, _actor()))
+
+        return await work(ask)
+
+
+Answer = Callable[[AdministrationRequest], Awaitable[Json]]
+
+
+@asynccontextmanager
+async def _of_running(settings: Settings) -> AsyncIterator[Answer]:
+    click.echo(f"memory:// is in the running gateway: asking it at {settings.admin.listen}.", err=True)
+    client = AdminClient.for_settings(settings)
+
+    async def answer(request: AdministrationRequest) -> Json:
+        return client.administer(request)
+
+    yield answer
+
+
+@asynccontextmanager
+async def _of_store(settings: Settings) -> AsyncIterator[Answer]:
+    """Ends the command where the store does not answer."""
+    options = RedisOptions(settings.store.url, secrets.token_hex(6), settings.store.prefix, _TIMEOUT_S)
+    store = RedisStore(options, settings.timezone)
+    keys = RedisKeyStore(store.client.background, settings.store.prefix, BackgroundTasks(_unlogged))
+    built = snapshot(settings)
+    try:
+        yield KeyAdministration(keys, lambda: built, settings.timezone, lambda _entry: None).answer
+    except StoreUnavailable as error:
+        trouble = store.trouble
+        message = f"The store {trouble.rstrip('.')}. Is store.url right?" if trouble else error.message
+        raise click.ClickException(message) from None
+    finally:
+        await keys.close()
+        await store.close()
+
+
+def _actor() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        user = "an unknown user"
+    return f"the command line, {user}@{socket.gethostname()}"
+
+
+def _unlogged(_what: str, _error: BaseException) -> None:
+    """The command ends with the error that it gets."""

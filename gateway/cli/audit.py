@@ -1,0 +1,50 @@
+"""`gateway audit`: who changed what, and when."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from gateway.cli.administration import Json, all_pages
+from gateway.cli.configuration import config_option
+from gateway.cli.output import Row, csv_option, json_option, show_csv, show_json, table
+
+_HEADINGS = ("at", "who", "did", "to", "before", "after")
+
+
+@click.command(epilog="Example: gateway audit --last 20")
+@config_option
+@click.option("--last", metavar="N", type=click.IntRange(1, 10_000), default=100, show_default=True, help="So many.")
+@csv_option
+@json_option
+def audit(config: str, last: int, as_csv: bool, as_json: bool) -> None:
+    """Show who changed keys and the configuration.
+
+    The newest are first. The store keeps the last 10,000; the log has all. Times are in UTC. The table shows of a
+    change what became different; --json and --csv have the whole of it.
+    """
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json exclude one another.")
+    found = all_pages(config, "audit", {}, last)
+    if as_json:
+        show_json({"data": found, "next": None})
+    elif as_csv:
+        show_csv(_HEADINGS, [_row(each, each["before"], each["after"]) for each in found])
+    elif found:
+        click.echo(table(_HEADINGS, [_row(each, *_difference(each)) for each in found]))
+    else:
+        click.echo("Nothing has been changed.")
+
+
+def _row(entry: Json, before: Json | None, after: Json | None) -> Row:
+    texts = ["" if not part else json.dumps(part, ensure_ascii=False) for part in (before, after)]
+    return [entry["at"].replace("T", " "), entry["actor"], entry["action"], entry["subject"], *texts]
+
+
+def _difference(entry: Json) -> tuple[Json, Json]:
+    before, after = entry["before"] or {}, entry["after"] or {}
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    if not before:
+        return {}, {name: after[name] for name in names if after[name] not in (None, [], {})}
+    return {name: before.get(name) for name in names}, {name: after.get(name) for name in names}

@@ -1,0 +1,227 @@
+"""`gateway keys`: the keys that are kept in the store. They work in every gateway at once, without a reload."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway.cli.administration import Ask, Json, administer, all_pages, ask_once
+from gateway.cli.configuration import config_option
+from gateway.cli.output import Row, csv_option, json_option, show_csv, show_json, table
+from gateway.identity.administration import IMPORTED_MAX, STATUSES
+
+_HEADINGS = ("id", "name", "team", "status", "source", "models", "limits", "expires at", "last used at")
+_LIMIT = re.compile(r"(?P<meter>[a-z_]+)=(?P<amount>[0-9_.]+)(/(?P<per>[a-z]+))?")
+
+
+@click.group(epilog="Example: gateway keys create --team search --name search-prod --expires 90d")
+def keys() -> None:
+    """Create, list and revoke keys while gateways run.
+
+    Keys are kept in the store of the configuration, beside those that stand in the file. With a shared store no gateway
+    need run; with memory:// the running gateway is asked at its admin listener.
+    """
+
+
+def _limit(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> list[Json]:
+    limits: list[Json] = []
+    for text in given:
+        parts = _LIMIT.fullmatch(text)
+        if parts is None:
+            raise click.BadParameter("must be METER=AMOUNT/WINDOW such as requests=60/minute, or concurrent=8")
+        amount = parts["amount"].replace("_", "")
+        number: Any = int(amount) if amount.isdecimal() else amount
+        limits.append({parts["meter"]: number} | ({"per": parts["per"]} if parts["per"] else {}))
+    return limits
+
+
+def _metadata(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    if any(not equals for _, equals, _ in pairs):
+        raise click.BadParameter("must be NAME=TEXT such as owner=alice")
+    names = [name for name, _, _ in pairs]
+    if len(set(names)) < len(names):
+        raise click.BadParameter("has a name twice")
+    return {name: text for name, _, text in pairs}
+
+
+@keys.command(epilog="Example: gateway keys create --team search --name batch --limit requests=60/minute")
+@config_option
+@click.option("--team", metavar="TEAM", required=True, help="The team of the configuration that it is of.")
+@click.option("--name", metavar="NAME", required=True, help="What it is called in logs and reports.")
+@click.option("--expires", metavar="WHEN", help="90d, 2027-01-01 or 2027-01-01T18:00:00Z; left out: never.")
+@click.option("--models", metavar="GLOB", multiple=True, help="Models that it may use; left out: all of its team's.")
+@click.option("--network", metavar="CIDR", multiple=True, help="From where it may be used; left out: from everywhere.")
+@click.option("--limit", metavar="LIMIT", multiple=True, callback=_limit, help="Such as requests=60/minute.")
+@click.option("--metadata", metavar="NAME=TEXT", multiple=True, callback=_metadata, help="A note.")
+@json_option
+def create(config: str, expires: str | None, as_json: bool, **given: Any) -> None:
+    """Make a key and print it, once: only its hash is kept."""
+    body = {"team": given["team"], "name": given["name"], "limits": given["limit"], "metadata": given["metadata"]}
+    if expires is not None:
+        body["expires_at"] = expires
+    if given["models"]:
+        body["models"] = list(given["models"])
+    if given["network"]:
+        body["networks"] = list(given["network"])
+    _show_made(ask_once(config, "POST", "keys", body=body), as_json)
+
+
+@keys.command("list", epilog="Example: gateway keys list --team search --unused 30d")
+@config_option
+@click.option("--team", metavar="TEAM", help="Those of this team.")
+@click.option("--status", type=click.Choice(STATUSES), help="Those that are so now.")
+@click.option("--source", type=click.Choice(["config", "store"]), help="Those of the file, or those of the store.")
+@click.option("--unused", metavar="DAYS", help="Those of the store that were not used for so long, such as 30d.")
+@csv_option
+@json_option
+def list_keys(config: str, as_csv: bool, as_json: bool, **query: str | None) -> None:
+    """List keys, in the order in which they were made."""
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json exclude one another.")
+    found = all_pages(config, "keys", {name: text for name, text in query.items() if text is not None})
+    if as_json:
+        show_json({"data": found, "next": None})
+    elif as_csv:
+        show_csv(_HEADINGS, [_row(key) for key in found])
+    elif found:
+        click.echo(table(_HEADINGS, [_row(key) for key in found]))
+    else:
+        click.echo("There are no such keys.")
+
+
+@keys.command(epilog="Example: gateway keys show 3f2a9c0b71de")
+@config_option
+@click.argument("key_id", metavar="ID")
+@json_option
+def show(config: str, key_id: str, as_json: bool) -> None:
+    """Show one key."""
+    _show(ask_once(config, "GET", _path(key_id)), as_json)
+
+
+@keys.command(epilog="Example: gateway keys disable 3f2a9c0b71de")
+@config_option
+@click.argument("key_id", metavar="ID")
+@json_option
+def disable(config: str, key_id: str, as_json: bool) -> None:
+    """Refuse a key until it is enabled again."""
+    _show(ask_once(config, "PATCH", _path(key_id), body={"disabled": True}), as_json)
+
+
+@keys.command(epilog="Example: gateway keys enable 3f2a9c0b71de")
+@config_option
+@click.argument("key_id", metavar="ID")
+@json_option
+def enable(config: str, key_id: str, as_json: bool) -> None:
+    """Let a disabled key in again."""
+    _show(ask_once(config, "PATCH", _path(key_id), body={"disabled": False}), as_json)
+
+
+@keys.command(epilog="Example: gateway keys revoke 3f2a9c0b71de")
+@config_option
+@click.argument("key_id", metavar="ID")
+@json_option
+def revoke(config: str, key_id: str, as_json: bool) -> None:
+    """Refuse a key for good, in every gateway within a second."""
+    _show(ask_once(config, "DELETE", _path(key_id)), as_json)
+
+
+@keys.command(epilog="Example: gateway keys rotate 3f2a9c0b71de --overlap 24h")
+@config_option
+@click.argument("key_id", metavar="ID")
+@click.option("--overlap", metavar="TIME", default="24h", show_default=True, help="How long the old one goes on.")
+@click.option("--expires", metavar="WHEN", help="Of the new one; left out: when the old one would have expired.")
+@json_option
+def rotate(config: str, key_id: str, overlap: str, expires: str | None, as_json: bool) -> None:
+    """Make a key that takes the place of another, and print it, once.
+
+    Its limits go on from what the old one has used. After a leak, leave the old one no time: --overlap 0s.
+    """
+    body = {"overlap": overlap} | ({"expires_at": expires} if expires is not None else {})
+    _show_made(ask_once(config, "POST", f"{_path(key_id)}/rotate", body=body), as_json)
+
+
+@keys.command("export", epilog="Example: gateway keys export > keys.json")
+@config_option
+@click.option("--team", metavar="TEAM", help="Those of this team.")
+def export_keys(config: str, team: str | None) -> None:
+    """Print the keys of the store as JSON, with their hashes, for another store to import."""
+    show_json({"keys": all_pages(config, "keys/export", {"team": team} if team else {})})
+
+
+@keys.command("import", epilog="Example: gateway keys import keys.json")
+@config_option
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), metavar="FILE")
+@json_option
+def import_keys(config: str, file: str, as_json: bool) -> None:
+    """Take over the keys that `gateway keys export` has printed; - reads them from standard input.
+
+    Keys that are there already are left as they are.
+    """
+    given = _read_export(file)
+
+    async def work(ask: Ask) -> Json:
+        done: Json = {"imported": [], "skipped": []}
+        for at in range(0, len(given), IMPORTED_MAX):
+            page = await ask("POST", "keys/import", body={"keys": given[at : at + IMPORTED_MAX]})
+            done = {name: done[name] + page[name] for name in done}
+        return done
+
+    done = administer(config, work)
+    if as_json:
+        show_json(done)
+    else:
+        click.echo(f"Imported {len(done['imported'])} keys; {len(done['skipped'])} were there already.")
+
+
+def _read_export(file: str) -> list[Any]:
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        written = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(f"{file} cannot be read as JSON: {error}", param_hint="FILE") from None
+    given = written.get("keys") if isinstance(written, dict) else None
+    if not isinstance(given, list):
+        raise click.BadParameter(f"{file} is not what `gateway keys export` prints.", param_hint="FILE")
+    return given
+
+
+def _path(key_id: str) -> str:
+    if not re.fullmatch("[0-9a-f]{12}", key_id):
+        raise click.BadParameter("must be the id of a key: 12 hexadecimal digits, as `gateway keys list` shows them.")
+    return f"keys/{key_id}"
+
+
+def _show_made(key: Json, as_json: bool) -> None:
+    if as_json:
+        show_json(key)
+        return
+    secret = key.pop("key")
+    _show(key, as_json=False)
+    click.echo("\nThis is the key. It is shown this once, and is not kept anywhere:\n", err=True)
+    click.echo(secret)
+
+
+def _show(key: Json, as_json: bool) -> None:
+    if as_json:
+        show_json(key)
+        return
+    shown = dict(zip(_HEADINGS, _row(key), strict=True))
+    notes = ", ".join(f"{name}={text}" for name, text in key["metadata"].items())
+    shown |= {"networks": ", ".join(key["networks"]), "metadata": notes, "created at": _time(key["created_at"])}
+    click.echo(table(("key", str(key["id"])), [(name, text) for name, text in shown.items() if text and name != "id"]))
+
+
+def _row(key: Json) -> Row:
+    limits = ", ".join(limit["name"] for limit in key["limits"])
+    named = [key[name] for name in ("id", "name", "team", "status", "source")]
+    return [*named, ", ".join(key["models"]), limits, _time(key["expires_at"]), _time(key["last_used_at"])]
+
+
+def _time(written: str | None) -> str:
+    return (written or "").replace("T", " ")

@@ -1,0 +1,22 @@
+"""Networks in CIDR notation, from which keys may be used and whose proxies are trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+
+Network = IPv4Network | IPv6Network
+
+
+def read_network(text: str) -> Network:
+    """Raises ValueError."""
+    return ip_network(text)
+
+
+def is_in(address: str, networks: Iterable[Network]) -> bool:
+    """Whether an address is in one of these networks; what is no address is in none."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    return any(found in network for network in networks)

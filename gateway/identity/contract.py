@@ -1,0 +1,143 @@
+"""What a store of keys promises. Both backends run the suite in tests/contract/identity.
+
+1. `write` writes all of its keys and the audit's line, or nothing: a key is written only over the revision that its
+   writer has read.
+2. After a `write`, `changes` names its keys to everyone who asks with an earlier position. Who cannot be told all
+   that has changed since a position is told so, and never too little.
+3. A `subscribe`d function is called soon after a change, as a rule. Nobody relies on it.
+4. Times are the store's own.
+
+A key is known by its id, the beginning of its SHA-256; the key itself is not kept anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from gateway.core.limits import Limit
+from gateway.core.snapshot import Caller
+
+KEY_ID_DIGITS = 12
+"""A key's id is the beginning of its SHA-256."""
+
+AUDIT_ENTRIES = 10_000
+"""So many of the last ones are kept."""
+
+CHANGES_MAX = 1_000
+"""Who has missed more changes than that is told to forget all keys."""
+
+
+class StoredKey(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A key as it is stored. Times are milliseconds since 1970; None: never.
+
+    `limits` have no subject yet: it is `counted_as`, the id of the first key of a chain of rotations, so that
+    counters go on when a key is rotated. `models` None: all of the team's. `networks` empty: everywhere."""
+
+    id: str
+    sha256: str
+    name: str
+    team: str
+    created_ms: int
+    counted_as: str
+    revision: int = 1
+    models: tuple[str, ...] | None = None
+    limits: tuple[Limit, ...] = ()
+    networks: tuple[str, ...] = ()
+    metadata: dict[str, str] = {}
+    expires_ms: int | None = None
+    disabled: bool = False
+    revoked_ms: int | None = None
+    rotated_from: str = ""
+
+    @property
+    def place(self) -> str:
+        """Its place in lists: in the order of creation."""
+        return f"{self.created_ms:015d}:{self.id}"
+
+
+class AuditEntry(msgspec.Struct, frozen=True):
+    """Who did what to what, and how it was before and after. `id` and `at_ms` are given by the store."""
+
+    actor: str
+    action: str
+    subject: str
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    id: str = ""
+    at_ms: int = 0
+
+
+class KeyPage(NamedTuple):
+    """`next` is the cursor of the page that follows; empty behind the last."""
+
+    keys: list[StoredKey]
+    next: str
+
+
+class AuditPage(NamedTuple):
+    """The newest first."""
+
+    entries: list[AuditEntry]
+    next: str
+
+
+class KeyChanges(NamedTuple):
+    """`ids` of the keys that have changed since a position; None where that cannot be told, and any may have."""
+
+    position: str
+    ids: list[str] | None
+
+
+class KeyStore(Protocol):
+    """Every method raises StoreUnavailable where the store does not answer in time."""
+
+    async def get(self, ids: Sequence[str]) -> list[StoredKey | None]:
+        """The keys with these ids, by one call; None for an id that there is not."""
+        ...
+
+    async def page(self, team: str, cursor: str, limit: int) -> KeyPage:
+        """Keys of a team, or of all where it is empty, in the order of creation."""
+        ...
+
+    async def write(self, keys: Sequence[StoredKey], entry: AuditEntry) -> AuditEntry | None:
+        """Write each key over its last revision (1: there is none yet), or nothing and give None where one has another.
+        Without keys it adds to the audit alone. Gives the entry with its id and time."""
+        ...
+
+    async def changes(self, position: str) -> KeyChanges:
+        """What has changed since a position; an empty one is the beginning of a process, and can tell nothing."""
+        ...
+
+    async def touch(self, used: Mapping[str, int]) -> None:
+        """Note when keys were last used, by their ids."""
+        ...
+
+    async def last_used(self, ids: Sequence[str]) -> list[int | None]: ...
+
+    async def audit(self, cursor: str, limit: int) -> AuditPage: ...
+
+    async def time_ms(self) -> int: ...
+
+    def subscribe(self, notify: Callable[[], None]) -> None:
+        """Have this called after changes, until `close`."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class CallerDirectory(Protocol):
+    """The stored keys as requests see them."""
+
+    callers: dict[str, Caller]
+    """Those that this process has seen lately, by their SHA-256."""
+
+    used: set[str]
+    """Ids of keys that requests have used: whoever lets one in adds it."""
+
+    async def find(self, digest: str) -> Caller | None:
+        """The caller with this SHA-256, asked of the store where it is not known; None where there is none. Raises
+        StoreUnavailable."""
+        ...

@@ -1,0 +1,194 @@
+"""The stored keys as one process knows them: those that requests have used lately, and hashes that are no key.
+
+    a request → `callers`, a plain dictionary → known: no call, no task
+                     ↓ not there
+                `find` → the store, by one call → kept, as a key or as an unknown hash
+
+Nothing is kept beyond a change of it. The store numbers changes; a directory follows them by its position, each
+POLL_S, and at once where the store's message says that there is one. So a message that is lost delays a revocation by
+POLL_S and no more. What changes while it is looked up is not kept, and where the store cannot say what has changed
+(it was restored, or a failover lost the last changes), all that was known is forgotten.
+
+While the store does not answer, the keys that are known go on: `store.on_outage` says what becomes of requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from gateway.core.errors import StoreUnavailable
+from gateway.core.networks import read_network
+from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms
+from gateway.identity.contract import KEY_ID_DIGITS, KeyStore, StoredKey
+from gateway.runtime.tasks import BackgroundTasks
+
+POLL_S = 0.4
+"""Between two questions for changes: a revoked key stops within a second, whatever is lost."""
+
+FLUSH_S = 60.0
+"""Between two notes of when keys were last used: at most one write per minute and key."""
+
+KNOWN_MAX = 10_000
+UNKNOWN_MAX = 10_000
+"""Keys and unknown hashes that are kept; the oldest goes first, and is asked for again when it is needed."""
+
+LOOKUPS_MAX = 256
+"""Look-ups at the same time: whoever sends hashes that are no key must not fill the memory with them."""
+
+
+class _Lookup:
+    """A question to the store that several requests may wait for. `stale`: the key has changed meanwhile."""
+
+    def __init__(self) -> None:
+        self.stale = False
+        self.answer: asyncio.Task[StoredKey | StoreUnavailable | None] | None = None
+
+
+class KeyDirectory:
+    """Implements `contract.CallerDirectory`. `callers` are those of the snapshot in force."""
+
+    def __init__(
+        self, store: KeyStore, snapshot: ConfigSnapshot, now_ms: Callable[[], int], tasks: BackgroundTasks
+    ) -> None:
+        self.callers: dict[str, Caller] = {}
+        self.used: set[str] = set()
+        self._store = store
+        self._snapshot = snapshot
+        self._now_ms = now_ms
+        self._tasks = tasks
+        self._keys: dict[str, StoredKey] = {}
+        """By id, also those that no caller was made of yet under this snapshot."""
+        self._unknown: dict[str, str] = {}
+        """Hashes that are no key, by what would be its id."""
+        self._lookups: dict[str, _Lookup] = {}
+        self._position = ""
+        self._changed = asyncio.Event()
+
+    def start(self) -> None:
+        self._store.subscribe(self._changed.set)
+        self._tasks.keep_running("follow changes of keys", self._follow)
+        self._tasks.keep_running("note the use of keys", self._note_use)
+
+    async def close(self) -> None:
+        await self._tasks.close()
+        with suppress(StoreUnavailable):
+            await self.flush()
+
+    def keep(self, snapshot: ConfigSnapshot) -> None:
+        """Another configuration is in force: teams may have other limits, or be gone."""
+        self._snapshot = snapshot
+        self.callers.clear()
+
+    async def find(self, digest: str) -> Caller | None:
+        key_id = digest[:KEY_ID_DIGITS]
+        key = self._keys.get(key_id)
+        if key is None and self._unknown.get(key_id) != digest:
+            key = await self._look_up(key_id, digest)
+        if key is None or key.sha256 != digest:
+            return None
+        caller = caller_of(key, self._snapshot)
+        if caller is not None and self._keys.get(key_id) is key:
+            self.callers[digest] = caller
+        return caller
+
+    async def catch_up(self) -> None:
+        """Forget what has changed since the last time. Raises StoreUnavailable."""
+        changes = await self._store.changes(self._position)
+        self._position = changes.position
+        if changes.ids is None:
+            self._forget_all()
+        else:
+            for key_id in changes.ids:
+                self._forget(key_id)
+
+    async def flush(self) -> None:
+        """Note the use of the keys that were used since the last time. Raises StoreUnavailable."""
+        used = self.used.copy()
+        if used:
+            await self._store.touch(dict.fromkeys(used, self._now_ms()))
+            self.used -= used
+
+    async def _look_up(self, key_id: str, digest: str) -> StoredKey | None:
+        """Raises StoreUnavailable."""
+        lookup = self._lookups.get(key_id)
+        if lookup is None:
+            if len(self._lookups) >= LOOKUPS_MAX:
+                raise StoreUnavailable("Too many unknown keys are being looked up. Try again.", retry_after_ms=1000)
+            lookup = self._lookups[key_id] = _Lookup()
+            # A task of the process: one request that is cancelled leaves the others their answer.
+            lookup.answer = self._tasks.start("look a key up", self._ask(lookup, key_id, digest))
+        assert lookup.answer is not None, "it is asked when it is made"
+        found = await asyncio.shield(lookup.answer)
+        if isinstance(found, StoreUnavailable):
+            raise StoreUnavailable(found.message, retry_after_ms=found.retry_after_ms)
+        return found
+
+    async def _ask(self, lookup: _Lookup, key_id: str, digest: str) -> StoredKey | StoreUnavailable | None:
+        """What is kept is kept before anything else can happen: no change comes between the answer and that."""
+        try:
+            [key] = await self._store.get([key_id])
+        except StoreUnavailable as error:
+            return error
+        finally:
+            del self._lookups[key_id]
+        if key is not None and key.revoked_ms is not None:
+            key = None
+        if not lookup.stale and key is not None and key.sha256 == digest:
+            self._keys[key_id] = key
+            if len(self._keys) > KNOWN_MAX:
+                self._forget(next(iter(self._keys)))
+        elif not lookup.stale:
+            self._unknown[key_id] = digest
+            if len(self._unknown) > UNKNOWN_MAX:
+                del self._unknown[next(iter(self._unknown))]
+        return key
+
+    async def _follow(self) -> None:
+        while True:
+            self._changed.clear()
+            with suppress(StoreUnavailable):
+                await self.catch_up()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await self._changed.wait()
+
+    async def _note_use(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            with suppress(StoreUnavailable):
+                await self.flush()
+
+    def _forget(self, key_id: str) -> None:
+        self._unknown.pop(key_id, None)
+        if lookup := self._lookups.get(key_id):
+            lookup.stale = True
+        if key := self._keys.pop(key_id, None):
+            self.callers.pop(key.sha256, None)
+
+    def _forget_all(self) -> None:
+        for lookup in self._lookups.values():
+            lookup.stale = True
+        self._keys.clear()
+        self._unknown.clear()
+        self.callers.clear()
+
+
+def caller_of(key: StoredKey, snapshot: ConfigSnapshot) -> Caller | None:
+    """None where the configuration does not have its team any more."""
+    team = snapshot.teams.get(key.team)
+    if team is None:
+        return None
+    return team.caller_of(
+        KeyTerms(
+            key_id=key.id,
+            name=key.name,
+            subject=key.counted_as,
+            models=key.models,
+            limits=key.limits,
+            networks=tuple(read_network(network) for network in key.networks),
+            expires_ms=key.expires_ms,
+            disabled=key.disabled,
+        )
+    )

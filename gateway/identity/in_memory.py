@@ -1,0 +1,95 @@
+"""Keys in the memory of one process: for the demo, for tests, and where the store is memory://."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from gateway.core.clock import Clock
+from gateway.identity.contract import (
+    AUDIT_ENTRIES,
+    CHANGES_MAX,
+    AuditEntry,
+    AuditPage,
+    KeyChanges,
+    KeyPage,
+    StoredKey,
+)
+
+
+class InMemoryKeyStore:
+    """A position is the number of changes so far."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._keys: dict[str, StoredKey] = {}
+        self._order: list[tuple[str, str]] = []
+        """Place and team, sorted."""
+        self._used: dict[str, int] = {}
+        self._audit: deque[AuditEntry] = deque(maxlen=AUDIT_ENTRIES)
+        self._changed: deque[str] = deque(maxlen=CHANGES_MAX)
+        self._changes = 0
+        self._entries = 0
+        self._subscribers: list[Callable[[], None]] = []
+
+    async def get(self, ids: Sequence[str]) -> list[StoredKey | None]:
+        return [self._keys.get(key_id) for key_id in ids]
+
+    async def page(self, team: str, cursor: str, limit: int) -> KeyPage:
+        found: list[StoredKey] = []
+        for place, of_team in self._order[bisect_right(self._order, (cursor, "\U0010ffff")) :]:
+            if team in ("", of_team):
+                if len(found) == limit:
+                    return KeyPage(found, found[-1].place)
+                found.append(self._keys[place.partition(":")[2]])
+        return KeyPage(found, "")
+
+    async def write(self, keys: Sequence[StoredKey], entry: AuditEntry) -> AuditEntry | None:
+        if any(self._revision(key.id) != key.revision - 1 for key in keys):
+            return None
+        for key in keys:
+            if key.id not in self._keys:
+                insort(self._order, (key.place, key.team))
+            self._keys[key.id] = key
+            self._changed.append(key.id)
+        self._changes += len(keys)
+        self._entries += 1
+        written = msgspec.structs.replace(entry, id=str(self._entries), at_ms=self._clock.now_ms())
+        self._audit.append(written)
+        for notify in self._subscribers if keys else ():
+            notify()
+        return written
+
+    async def changes(self, position: str) -> KeyChanges:
+        now = str(self._changes)
+        missed = self._changes - int(position) if position.isdecimal() else -1
+        if not 0 <= missed <= len(self._changed):
+            return KeyChanges(now, None)
+        return KeyChanges(now, list(self._changed)[len(self._changed) - missed :])
+
+    async def touch(self, used: Mapping[str, int]) -> None:
+        self._used.update(used)
+
+    async def last_used(self, ids: Sequence[str]) -> list[int | None]:
+        return [self._used.get(key_id) for key_id in ids]
+
+    async def audit(self, cursor: str, limit: int) -> AuditPage:
+        newest_first = [entry for entry in reversed(self._audit) if not cursor or int(entry.id) <= int(cursor)]
+        rest = newest_first[limit:]
+        return AuditPage(newest_first[:limit], rest[0].id if rest else "")
+
+    async def time_ms(self) -> int:
+        return self._clock.now_ms()
+
+    def subscribe(self, notify: Callable[[], None]) -> None:
+        self._subscribers.append(notify)
+
+    async def close(self) -> None:
+        self._subscribers.clear()
+
+    def _revision(self, key_id: str) -> int:
+        known = self._keys.get(key_id)
+        return known.revision if known is not None else 0

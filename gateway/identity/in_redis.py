@@ -1,0 +1,139 @@
+"""Keys in Redis, beside the counters: one hash of keys, two orders of their places, one stream of changes.
+
+    {k}:keys         hash: id → the key as JSON
+    {k}:places       sorted set: time of creation and id, in the order of creation; `{k}:places:TEAM` those of a team
+    {k}:used         hash: id → when it was last used, in milliseconds
+    {k}:changes      stream: the audit, and at the same time what directories follow
+
+All are under one hash tag, so that one script writes all that belongs to a change. The id of a change is the position
+that a directory follows. Keys stay until they are taken away by hand; the stream ends 400 days after the last change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from gateway.core.errors import StoreUnavailable
+from gateway.identity.contract import (
+    AUDIT_ENTRIES,
+    CHANGES_MAX,
+    AuditEntry,
+    AuditPage,
+    KeyChanges,
+    KeyPage,
+    StoredKey,
+)
+from gateway.runtime.backoff import Backoff
+from gateway.runtime.tasks import BackgroundTasks
+from gateway.store.in_redis.client import Router
+from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.in_redis.scripts import LuaScript
+
+_FOLDER = Path(__file__).with_name("lua")
+_WRITE = LuaScript("write_keys", _FOLDER / "write_keys.lua")
+_CHANGES = LuaScript("key_changes", _FOLDER / "key_changes.lua")
+
+_CHANGES_LIFE_MS = 400 * 86_400_000
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+
+_KEY = msgspec.json.Decoder(StoredKey)
+_ENTRY = msgspec.json.Decoder(AuditEntry)
+
+
+class RedisKeyStore:
+    """`client` carries everything: a key that is looked up must not delay admissions."""
+
+    def __init__(self, client: Router, prefix: str, tasks: BackgroundTasks) -> None:
+        self._client = client
+        self._tasks = tasks
+        names = StoreKeys(prefix)
+        self._keys = names.identity("keys")
+        self._places = names.identity("places")
+        self._used = names.identity("used")
+        self._changes = names.identity("changes")
+        self._channel = names.identity("changed")
+        self._names = names
+
+    async def get(self, ids: Sequence[str]) -> list[StoredKey | None]:
+        found = await self._client.ask(self._keys, ("HMGET", self._keys, *ids)) if ids else []
+        return [None if packed is None else _KEY.decode(packed) for packed in found]
+
+    async def page(self, team: str, cursor: str, limit: int) -> KeyPage:
+        places = self._team_places(team) if team else self._places
+        after = f"({cursor}" if cursor else "-"
+        found = await self._client.ask(places, ("ZRANGEBYLEX", places, after, "+", "LIMIT", "0", str(limit + 1)))
+        shown = [place.decode() for place in found[:limit]]
+        keys = await self.get([place.partition(":")[2] for place in shown])
+        return KeyPage([key for key in keys if key is not None], shown[-1] if len(found) > limit else "")
+
+    async def write(self, keys: Sequence[StoredKey], entry: AuditEntry) -> AuditEntry | None:
+        names = [self._keys, self._places, self._changes, *(self._team_places(key.team) for key in keys)]
+        line = msgspec.json.encode(entry)
+        arguments: list[str | bytes | int] = [line, AUDIT_ENTRIES, _CHANGES_LIFE_MS, self._channel]
+        for key in keys:
+            arguments += (key.id, key.revision - 1, msgspec.json.encode(key), key.place)
+        reply = await self._run(_WRITE, names, arguments)
+        return _with_place(entry, reply[2]) if reply[0] else None
+
+    async def changes(self, position: str) -> KeyChanges:
+        reply = await self._run(_CHANGES, [self._changes], [position, CHANGES_MAX])
+        ids = [key_id for part in reply[3:] for key_id in part.decode().split()] if reply[0] else None
+        return KeyChanges(reply[2].decode(), ids)
+
+    async def touch(self, used: Mapping[str, int]) -> None:
+        if used:
+            pairs = [part for key_id, at_ms in used.items() for part in (key_id, str(at_ms))]
+            await self._client.ask(self._used, ("HSET", self._used, *pairs))
+
+    async def last_used(self, ids: Sequence[str]) -> list[int | None]:
+        found = await self._client.ask(self._used, ("HMGET", self._used, *ids)) if ids else []
+        return [None if at_ms is None else int(at_ms) for at_ms in found]
+
+    async def audit(self, cursor: str, limit: int) -> AuditPage:
+        command = ("XREVRANGE", self._changes, cursor or "+", "-", "COUNT", str(limit + 1))
+        found = await self._client.ask(self._changes, command)
+        # A change's fields come as a flat list: k, the ids, e, the line.
+        entries = [_with_place(_ENTRY.decode(fields[3]), change) for change, fields in found[:limit]]
+        return AuditPage(entries, found[limit][0].decode() if len(found) > limit else "")
+
+    async def time_ms(self) -> int:
+        return await self._client.time(self._keys)
+
+    def subscribe(self, notify: Callable[[], None]) -> None:
+        async def listen() -> None:
+            backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+            while True:
+                try:
+                    stream = await self._client.subscribe(self._keys, self._channel, lambda _message: notify())
+                except StoreUnavailable:
+                    await asyncio.sleep(backoff.next_s())
+                    continue
+                backoff.reset()
+                # What was said before is lost.
+                notify()
+                try:
+                    await stream.ended
+                finally:
+                    stream.abort()
+
+        self._tasks.keep_running("listen to changes of keys", listen)
+
+    async def close(self) -> None:
+        await self._tasks.close()
+
+    def _team_places(self, team: str) -> str:
+        return self._names.identity(f"places:{team}")
+
+    async def _run(self, script: LuaScript, names: list[str], arguments: list[str | bytes | int]) -> list[Any]:
+        return cast(list[Any], await self._client.run(script, names[0], script.command(names, arguments)))
+
+
+def _with_place(entry: AuditEntry, change: bytes) -> AuditEntry:
+    """The id of a change begins with its time."""
+    place = change.decode()
+    return msgspec.structs.replace(entry, id=place, at_ms=int(place.partition("-")[0]))

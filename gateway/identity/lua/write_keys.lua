@@ -1,0 +1,48 @@
+-- Writes keys and the line of the audit that says so, all or nothing, and tells those who listen.
+--
+-- KEYS[1]  the keys: a hash of JSON by their ids
+-- KEYS[2]  the places of all keys in lists: a sorted set without scores
+-- KEYS[3]  the changes: a stream, of which `k` are the ids of keys, `e` is the line of the audit
+-- then, for each key, the places of the keys of its team
+--
+-- ARGV[1]  the line of the audit, as JSON
+-- ARGV[2]  how many changes are kept
+-- ARGV[3]  how long changes are kept after the last one, in milliseconds
+-- ARGV[4]  the channel that is told of changes
+-- then, for each key, its id, the revision that it is written over (0 for none), its JSON and its place
+--
+-- Returns {1, now, the id of the change} where all is written, {0, now} where a key has another revision.
+
+local call = redis.call
+local HEAD, EACH, FIXED_KEYS = 4, 4, 3
+
+local function now_ms()
+  local time = call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function revision(id)
+  local key = call('HGET', KEYS[1], id)
+  return key and (cjson.decode(key).revision or 1) or 0
+end
+
+local ids = {}
+for place = HEAD + 1, #ARGV, EACH do
+  if revision(ARGV[place]) ~= tonumber(ARGV[place + 1]) then
+    return { 0, now_ms() }
+  end
+  ids[#ids + 1] = ARGV[place]
+end
+for number, id in ipairs(ids) do
+  local place = HEAD + (number - 1) * EACH
+  call('HSET', KEYS[1], id, ARGV[place + 3])
+  call('ZADD', KEYS[2], 0, ARGV[place + 4])
+  call('ZADD', KEYS[FIXED_KEYS + number], 0, ARGV[place + 4])
+end
+local change = call('XADD', KEYS[3], 'MAXLEN', ARGV[2], '*', 'k', table.concat(ids, ' '), 'e', ARGV[1])
+call('PEXPIRE', KEYS[3], ARGV[3])
+if #ids > 0 then
+  -- A user who may not publish still may write: whoever listens asks now and then, too.
+  redis.pcall('PUBLISH', ARGV[4], change)
+end
+return { 1, now_ms(), change }

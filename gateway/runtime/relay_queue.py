@@ -1,0 +1,80 @@
+"""Whose answer is read on next, where upstreams send faster than one turn of the event loop should pass on.
+
+An upstream at full speed always has more. Read to its end at once, one answer would keep every other request waiting;
+two hundred of them would, even if each turn of the event loop took but one read of each. So an answer that has more
+comes here after each read, with what that read took to be passed on. In each turn they go on in rotation, as far as
+the last read of each says that the turn stays within TURN_S.
+
+What takes longer than that by a single read, such as ten thousand events of a byte, waits in a line of its own: one
+goes on at a time, and after it none other of these for PAUSE times as long as it took. Whoever sends nothing but such
+answers has a quarter of the event loop, and no ordinary answer waits behind them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import NamedTuple
+
+TURN_S = 0.002
+"""What answers at full speed may take of one turn: a request of another caller needs some ten of them. The turn itself
+costs a twentieth of that."""
+
+PAUSE = 3
+"""How many times as long as it took is waited after a costly read."""
+
+
+class _Waiting(NamedTuple):
+    go_on: Callable[[], None]
+    cost_s: float
+
+
+class RelayQueue:
+    """One for each event loop. Calls what waits, in a later turn."""
+
+    def __init__(self) -> None:
+        self._cheap: deque[_Waiting] = deque()
+        self._costly: deque[_Waiting] = deque()
+        self._costly_from = 0.0
+        """The monotonic second from which another costly one may go on."""
+        self._turn: asyncio.Handle | None = None
+        self._pause: asyncio.TimerHandle | None = None
+
+    def wait(self, go_on: Callable[[], None], cost_s: float) -> None:
+        """Call `go_on` when it is its turn. `cost_s` is what its last read took."""
+        if cost_s <= TURN_S:
+            self._cheap.append(_Waiting(go_on, cost_s))
+            if self._turn is None:
+                self._turn = asyncio.get_running_loop().call_soon(self._next_turn)
+            return
+        self._costly.append(_Waiting(go_on, cost_s))
+        self._costly_from = monotonic() + PAUSE * cost_s
+        if self._pause is None:
+            self._await_pause()
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        left_s, waiting = TURN_S, len(self._cheap)
+        while waiting and left_s > 0:
+            waiting -= 1
+            one = self._cheap.popleft()
+            left_s -= one.cost_s
+            one.go_on()
+        if self._cheap and self._turn is None:
+            self._turn = asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _await_pause(self) -> None:
+        wait_s = self._costly_from - monotonic()
+        self._pause = asyncio.get_running_loop().call_later(wait_s, self._next_costly)
+
+    def _next_costly(self) -> None:
+        self._pause = None
+        if monotonic() >= self._costly_from:
+            one = self._costly.popleft()
+            # What it takes now is not known before its read is passed on: so long as the last one, most likely.
+            self._costly_from = monotonic() + (1 + PAUSE) * one.cost_s
+            one.go_on()
+        if self._costly and self._pause is None:
+            self._await_pause()

@@ -1,0 +1,143 @@
+"""What every store of keys promises."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.core.limits import Limit, Meter, Per, Scope
+from gateway.identity.contract import AUDIT_ENTRIES, CHANGES_MAX, AuditEntry, KeyStore, StoredKey
+
+LIMIT = Limit("requests-per-minute", Scope.KEY, "", Meter.REQUESTS, Per.MINUTE, 60, 60)
+
+
+def key_of(number: int, **changes: Any) -> StoredKey:
+    digest = hashlib.sha256(str(number).encode()).hexdigest()
+    key = StoredKey(digest[:12], digest, f"key-{number}", "search", 1_000 + number, digest[:12], limits=(LIMIT,))
+    return msgspec.structs.replace(key, **changes)
+
+
+def entry_of(number: int = 0) -> AuditEntry:
+    return AuditEntry("a test", "key.create", f"key-{number}", None, {"number": number})
+
+
+async def test_what_is_written_is_read_as_it_was(keys: KeyStore) -> None:
+    whole = key_of(
+        1,
+        models=("openai/*",),
+        networks=("10.0.0.0/8",),
+        metadata={"owner": "ä"},
+        expires_ms=5,
+        disabled=True,
+        revoked_ms=7,
+        rotated_from="0" * 12,
+    )
+    written = await keys.write([whole], entry_of())
+    assert written is not None
+    assert abs(written.at_ms - await keys.time_ms()) < 60_000
+    assert await keys.get([whole.id, "f" * 12]) == [whole, None]
+    assert await keys.get([]) == []
+
+
+async def test_a_key_is_written_over_the_revision_that_its_writer_has_read_and_no_other(keys: KeyStore) -> None:
+    key, other = key_of(1), key_of(2)
+    assert await keys.write([key], entry_of()) is not None
+    assert await keys.write([key], entry_of()) is None
+    changed = msgspec.structs.replace(key, revision=2, disabled=True)
+    assert await keys.write([other, msgspec.structs.replace(key, revision=3)], entry_of()) is None
+    assert await keys.get([key.id, other.id]) == [key, None]
+    assert await keys.write([other, changed], entry_of()) is not None
+    assert await keys.get([key.id, other.id]) == [changed, other]
+    assert len((await keys.audit("", 10)).entries) == 2
+
+
+async def test_of_many_who_change_one_key_at_once_one_does(keys: KeyStore) -> None:
+    await keys.write([key_of(1)], entry_of())
+    changes = [key_of(1, revision=2, name=f"by-{number}") for number in range(20)]
+    written = await asyncio.gather(*[keys.write([change], entry_of()) for change in changes])
+    assert len([each for each in written if each is not None]) == 1
+
+
+async def test_lists_have_pages_in_the_order_of_creation_of_all_and_of_one_team(keys: KeyStore) -> None:
+    made = [key_of(number, team="search" if number % 3 else "ops") for number in range(25)]
+    for key in reversed(made):
+        await keys.write([key], entry_of())
+    for team in ("", "search", "ops", "nobody"):
+        found, cursor, pages = [], "", 0
+        while cursor or not pages:
+            page = await keys.page(team, cursor, 4)
+            assert len(page.keys) <= 4
+            found += page.keys
+            cursor, pages = page.next, pages + 1
+        assert found == [key for key in made if team in ("", key.team)]
+
+
+async def test_changes_since_a_position_are_told_and_nothing_twice(keys: KeyStore) -> None:
+    beginning = await keys.changes("")
+    assert beginning.ids is None
+    assert await keys.changes(beginning.position) == (beginning.position, [])
+    await keys.write([key_of(1), key_of(2)], entry_of())
+    await keys.write([], entry_of())
+    await keys.write([key_of(1, revision=2)], entry_of())
+    changes = await keys.changes(beginning.position)
+    assert changes.ids == [key_of(1).id, key_of(2).id, key_of(1).id]
+    assert await keys.changes(changes.position) == (changes.position, [])
+
+
+async def test_who_has_missed_too_much_or_knows_a_change_that_is_gone_is_told_to_forget_all(keys: KeyStore) -> None:
+    position = (await keys.changes("")).position
+    await keys.write([key_of(1)], entry_of())
+    known = (await keys.changes(position)).position
+    for number in range(CHANGES_MAX + 5):
+        await keys.write([key_of(1, revision=2 + number)], entry_of())
+    assert (await keys.changes(known)).ids is None
+    assert (await keys.changes("9999999999999-0")).ids is None
+
+
+async def test_a_subscriber_hears_of_changes(keys: KeyStore) -> None:
+    heard = asyncio.Event()
+    keys.subscribe(heard.set)
+    async with asyncio.timeout(10):
+        for number in range(1, 1_000):
+            await keys.write([key_of(1, revision=number)], entry_of())
+            if heard.is_set():
+                break
+            await asyncio.sleep(0)
+        heard.clear()
+        await keys.write([key_of(2)], entry_of())
+        await heard.wait()
+
+
+async def test_the_last_use_is_kept_by_id(keys: KeyStore) -> None:
+    assert await keys.last_used(["a", "b"]) == [None, None]
+    await keys.touch({})
+    await keys.touch({"a": 5, "c": 6})
+    await keys.touch({"a": 7})
+    assert await keys.last_used(["a", "b", "c"]) == [7, None, 6]
+
+
+async def test_the_audit_has_pages_the_newest_first(keys: KeyStore) -> None:
+    for number in range(7):
+        await keys.write([], entry_of(number))
+    first = await keys.audit("", 4)
+    rest = await keys.audit(first.next, 4)
+    assert [entry.subject for entry in (*first.entries, *rest.entries)] == [f"key-{n}" for n in reversed(range(7))]
+    assert rest.next == ""
+    assert first.entries[0].after == {"number": 6}
+    assert first.entries[0].at_ms > 0
+
+
+@pytest.mark.slow
+async def test_the_audit_keeps_the_last_ten_thousand(keys: KeyStore) -> None:
+    for _ in range(0, AUDIT_ENTRIES + 50, 50):
+        await asyncio.gather(*[keys.write([], entry_of(number)) for number in range(50)])
+    count, cursor = 0, ""
+    while page := await keys.audit(cursor, 1_000):
+        count, cursor = count + len(page.entries), page.next
+        if not cursor:
+            break
+    assert count == AUDIT_ENTRIES

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.core.networks import is_in, read_network
+
+NETWORKS = (read_network("10.0.0.0/8"), read_network("2001:db8::/32"), read_network("192.0.2.1"))
+
+
+@pytest.mark.parametrize("address", ["10.255.0.1", "2001:db8::7", "192.0.2.1"])
+def test_an_address_is_in_a_network(address: str) -> None:
+    assert is_in(address, NETWORKS)
+
+
+@pytest.mark.parametrize("address", ["", "11.0.0.1", "2001:db9::7", "192.0.2.2", "unknown", "10.0.0.1:80"])
+def test_what_is_elsewhere_or_no_address_is_in_none(address: str) -> None:
+    assert not is_in(address, NETWORKS)

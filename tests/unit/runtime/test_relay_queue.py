@@ -1,0 +1,68 @@
+"""Whose answer is read on next."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+from gateway.runtime.relay_queue import PAUSE, TURN_S, RelayQueue
+
+
+class Answer:
+    """One that has no end. Each read takes so long to be passed on, as it says; it counts them."""
+
+    def __init__(self, queue: RelayQueue, cost_s: float) -> None:
+        self.reads = 0
+        self._queue = queue
+        self._cost_s = cost_s
+
+    def begin(self) -> None:
+        self._queue.wait(self._read, self._cost_s)
+
+    def _read(self) -> None:
+        self.reads += 1
+        self.begin()
+
+
+async def test_one_answer_goes_on_in_every_turn() -> None:
+    answer = Answer(RelayQueue(), TURN_S / 10)
+    answer.begin()
+    for turn in range(20):
+        assert answer.reads == turn
+        await asyncio.sleep(0)
+
+
+async def test_many_answers_share_what_one_turn_has_in_rotation() -> None:
+    queue = RelayQueue()
+    answers = [Answer(queue, TURN_S / 4) for _ in range(20)]
+    for answer in answers:
+        answer.begin()
+    for turn in range(1, 21):
+        await asyncio.sleep(0)
+        assert sum(answer.reads for answer in answers) == 4 * turn
+    assert {answer.reads for answer in answers} == {4}
+
+
+async def test_a_costly_answer_waits_for_several_times_what_it_took() -> None:
+    queue, cost_s = RelayQueue(), 5 * TURN_S
+    answer, began = Answer(queue, cost_s), monotonic()
+    answer.begin()
+    while not answer.reads:
+        await asyncio.sleep(0)
+    assert monotonic() - began >= PAUSE * cost_s
+
+
+async def test_many_costly_answers_go_on_one_at_a_time_and_hold_up_no_other() -> None:
+    queue, cost_s = RelayQueue(), 5 * TURN_S
+    costly = [Answer(queue, cost_s) for _ in range(10)]
+    ordinary = Answer(queue, TURN_S / 10)
+    began = monotonic()
+    for answer in (*costly, ordinary):
+        answer.begin()
+    turns = 0
+    while sum(answer.reads for answer in costly) < 3:
+        await asyncio.sleep(0)
+        turns += 1
+    assert monotonic() - began >= 3 * PAUSE * cost_s
+    assert ordinary.reads >= turns - 1
+    assert [answer.reads for answer in costly] == [1] * 3 + [0] * 7
