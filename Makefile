@@ -9,8 +9,13 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 UPGRADE ?=
+PORT ?= 8080
+# Left empty: 1010 above PORT, so 9090.
+ADMIN_PORT ?=
 
 INSTALL := $(BIN)/python -m pip --quiet --disable-pip-version-check install
+OR_SAY_WHY := || { echo "The locked packages could not be installed: pip says why above. The first time it needs a package" \
+	"index: pypi.org, or yours in PIP_INDEX_URL. A second run needs none." >&2; exit 1; }
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock" $(UPGRADE)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
@@ -25,9 +30,9 @@ FOCUS := .tools/focus
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.runtime ## run the gateway with a demo upstream, or before a real one: UPSTREAM=https://host/v1 UPSTREAM_API_KEY=...
-	@if [ -n "$(UPSTREAM)" ]; then exec $(BIN)/gateway serve --upstream "$(UPSTREAM)"; \
-	else exec $(BIN)/gateway serve --demo; fi
+demo: $(VENV)/.runtime ## run the gateway with a demo upstream, or with UPSTREAM=https://host/v1 UPSTREAM_API_KEY=...; PORT=, ADMIN_PORT=
+	@exec $(BIN)/gateway serve $(if $(UPSTREAM),--upstream "$(UPSTREAM)",--demo) --listen 127.0.0.1:$(PORT) \
+		$(if $(ADMIN_PORT),--admin-listen 127.0.0.1:$(ADMIN_PORT))
 
 test: lint types layers redis-server ## lint, types, layers and every test; PYTEST_ARGS= passes on
 	$(PYTEST) $(WITHOUT_OTHERS) $(PYTEST_ARGS)
@@ -87,17 +92,19 @@ $(FOCUS)/bin/focus-validator:
 $(VENV)/pyvenv.cfg:
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed. Install it, or say where it is:" \
 		"make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "$(PYTHON) is not Python 3.11 or" \
+		"newer. Install one, or say where it is: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) comes without venv. On Debian and Ubuntu:" \
 		"apt-get install python3-venv" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml | $(VENV)/pyvenv.cfg
-	$(INSTALL) --require-hashes -r requirements/build.txt -r requirements/runtime.txt
+	$(INSTALL) --require-hashes -r requirements/build.txt -r requirements/runtime.txt $(OR_SAY_WHY)
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
-	$(INSTALL) --require-hashes -r requirements/dev.txt
+	$(INSTALL) --require-hashes -r requirements/dev.txt $(OR_SAY_WHY)
 	@touch $@
 
 $(PARSERS)/node_modules/.package-lock.json: $(PARSERS)/package-lock.json

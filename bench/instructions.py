@@ -110,16 +110,16 @@ def counted_gateway(folder: Path, upstream_port: int, store_url: str, key: str) 
 
 def instructions_of(load: Load, target: Target, pid: int, folder: Path) -> float:
     """Instructions for each request of a load, or for each event of its streams."""
-    asyncio.run(_sent(target, load, load.warm_up))
+    asyncio.run(sent(target, load, load.warm_up))
     _control(pid, "--zero")
-    events = asyncio.run(_sent(target, load, load.requests))
+    events = asyncio.run(sent(target, load, load.requests))
     time.sleep(1)  # What follows an answer: settlement, the log line.
     _control(pid, "--dump")
     newest = max(folder.glob("counted.*"), key=lambda path: path.stat().st_mtime_ns)
     return _total(newest) / (events if load.stream else load.requests)
 
 
-async def _sent(target: Target, load: Load, requests: int) -> int:
+async def sent(target: Target, load: Load, requests: int) -> int:
     """Send so many; give the number of events that came."""
     seen, left = Seen(), iter(range(requests))
     fields = {"stream": True, "stream_options": {"include_usage": True}} if load.stream else {}

@@ -47,6 +47,9 @@ class Server:
             self._process.kill()
             self._process.wait()
 
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
     def cpu_ns(self) -> int:
         """Processor time of all its threads so far."""
         tasks = Path(f"/proc/{self._process.pid}/task").iterdir()
@@ -116,6 +119,15 @@ def gateway(before: Before, core: int, folder: Path, profile: Path | None = None
     config.write_bytes(msgspec.json.format(msgspec.json.encode(settings(port, before))))
     module = ["-m", "gateway"] if profile is None else ["-m", "bench.sampled", str(profile)]
     return Server([sys.executable, *module, "serve", "-c", str(config)], port, {core}, folder / "gateway.log")
+
+
+def traced_gateway(before: Before, core: int, folder: Path, output: Path, more: dict[str, object]) -> Server:
+    """A gateway that counts the bytecodes it executes (`bench.traced`), with more settings than `gateway` has."""
+    port = free_port()
+    config = folder / "gateway.yaml"
+    config.write_bytes(msgspec.json.encode(settings(port, before) | more))
+    command = [sys.executable, "-m", "bench.traced", str(output), "serve", "-c", str(config)]
+    return Server(command, port, {core}, folder / "gateway.log")
 
 
 def settings(port: int, before: Before) -> dict[str, object]:

@@ -25,11 +25,6 @@ def rsa_key() -> RSAKey:
     return RSAKey.generate_key(2048, {"kid": "rsa"})
 
 
-@cache
-def short_rsa_key() -> RSAKey:
-    return RSAKey.generate_key(1024, {"kid": "short"})
-
-
 def ec_key(kid: str, curve: str = "P-256") -> ECKey:
     return ECKey.generate_key(curve, {"kid": kid})  # type: ignore[arg-type]  # Its literals.
 
@@ -96,7 +91,7 @@ class IdentityProvider:
 
     @property
     def jwks(self) -> str:
-        return f"http://127.0.0.1:{self._port}/keys"
+        return f"http://127.0.0.1:{self._port}/keys?tenant=acme"
 
     def rotate(self, kid: str, *, keep: int = 1) -> None:
         """Sign with a new key from now on; publish it with so many of those before it."""
@@ -114,10 +109,12 @@ class IdentityProvider:
     async def _discover(self, _: web.Request) -> web.Response:
         return web.json_response({"issuer": ISSUER, "jwks_uri": self.jwks})
 
-    async def _publish(self, _: web.Request) -> web.Response:
+    async def _publish(self, request: web.Request) -> web.Response:
         self.asked += 1
         async with self.answered:
             self.answered.notify_all()
         if self.down:
             return web.Response(status=503)
+        if dict(request.query) != {"tenant": "acme"}:
+            return web.Response(status=404)
         return web.Response(body=key_set(*self.keys), content_type="application/json")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.app.snapshot_builder import snapshot
 from gateway.core.errors import UpstreamError, UpstreamUnreachable
 from gateway.demo.script import DemoScript
 from gateway.demo.server import DemoUpstream
+from gateway.identity.administration import new_key
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings, demo_settings
+from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN, DEMO_KEY, is_loopback
 from gateway.settings.types import is_model_name
 from gateway.upstream.client import HttpClient
 from gateway.upstream.fetch import models_served
@@ -20,24 +22,57 @@ from gateway.upstream.fetch import models_served
 _TOKENS_PER_SECOND = 40
 """Of the demo upstream: fast enough to please, slow enough to be seen streaming."""
 
+_ADMIN_PORT_OFFSET = 1010
+"""From the port of clients to that of operators: 8080 to 9090."""
+
+_LAST_PORT = 65_535
+
+
+class Access(NamedTuple):
+    """Where a gateway without a file listens, and what opens it."""
+
+    listen: str
+    admin_listen: str
+    key: str
+    admin_token: str
+
+
+def access(listen: str, admin_listen: str | None, environ: Mapping[str, str], *, in_front_of_demo: bool) -> Access:
+    """The demo's own key and admin token where only this machine reaches them, and random ones elsewhere. A real
+    upstream costs money, so everybody on this machine knowing its key is too many. The environment goes first."""
+    admin_listen = admin_listen or f"127.0.0.1:{_admin_port(listen.rpartition(':')[2])}"
+    key = environ.get("INDUCTA_API_KEY") or (DEMO_KEY if in_front_of_demo and _is_local(listen) else new_key())
+    token = environ.get("GATEWAY_ADMIN_TOKEN") or (DEMO_ADMIN_TOKEN if _is_local(admin_listen) else new_key())
+    return Access(listen, admin_listen, key, token)
+
+
+def _admin_port(port: str) -> int:
+    """Where clients get any free port, operators do, too."""
+    number = int(port) if port.isdecimal() else 0
+    return number + _ADMIN_PORT_OFFSET if 0 < number <= _LAST_PORT - _ADMIN_PORT_OFFSET else 0
+
+
+def _is_local(listen: str) -> bool:
+    return is_loopback(listen.rpartition(":")[0].strip("[]"))
+
 
 @asynccontextmanager
-async def demo(key: str, listen: str) -> AsyncIterator[Settings]:
+async def demo(access: Access) -> AsyncIterator[Settings]:
     """Settings for a gateway in front of the built-in upstream, which runs as long as the context."""
     async with DemoUpstream(DemoScript(chunk_delay_ms=1000 / _TOKENS_PER_SECOND)) as upstream:
-        yield demo_settings(key, upstream.base_url, **_alone(listen))
+        yield demo_settings(access.key, upstream.base_url, **_alone(access))
 
 
 @asynccontextmanager
-async def in_front_of(url: str, environ: Mapping[str, str], key: str, listen: str) -> AsyncIterator[Settings]:
+async def in_front_of(url: str, environ: Mapping[str, str], access: Access) -> AsyncIterator[Settings]:
     """Settings for a gateway in front of that server, whose credential and proxy are in the environment, with every
     model that it lists; only what no request could name, an empty or endless id or one with control characters, is left
     out. Raises SettingsInvalid for a URL that cannot be one, and an UpstreamError where the server cannot be asked, or
     lists none."""
-    reached: dict[str, Any] = {"api_key": environ.get("UPSTREAM_API_KEY", ""), "environ": environ, **_alone(listen)}
-    unasked = demo_settings(key, url, **reached)
+    reached: dict[str, Any] = {"api_key": environ.get("UPSTREAM_API_KEY", ""), "environ": environ, **_alone(access)}
+    unasked = demo_settings(access.key, url, **reached)
     models = await _models_of(unasked, url)
-    yield demo_settings(key, url, models=models, **reached)
+    yield demo_settings(access.key, url, models=models, **reached)
 
 
 async def _models_of(settings: Settings, url: str) -> list[str]:
@@ -55,8 +90,7 @@ async def _models_of(settings: Settings, url: str) -> list[str]:
     return models
 
 
-def _alone(listen: str) -> dict[str, Any]:
-    """Settings for a gateway that one person tries: Ctrl-C need not wait for load balancers to notice,
-    and where clients get any free port, operators do, too."""
-    admin = {"admin": {"listen": "127.0.0.1:0"}} if listen.endswith(":0") else {}
-    return {"listen": listen, "drain": {"delay": "0s"}, **admin}
+def _alone(access: Access) -> dict[str, Any]:
+    """Settings for a gateway that one person tries: Ctrl-C need not wait for load balancers to notice."""
+    admin = {"listen": access.admin_listen, "token": access.admin_token}
+    return {"listen": access.listen, "admin": admin, "drain": {"delay": "0s"}}

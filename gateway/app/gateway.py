@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from random import Random
@@ -20,7 +21,7 @@ from gateway.app.token_lifecycle import TokenLifecycle
 from gateway.core.address import Address
 from gateway.core.clock import Clock
 from gateway.core.end_users import EndUserCounts
-from gateway.core.errors import GatewayError
+from gateway.core.errors import GatewayError, StoreUnavailable
 from gateway.core.health import Change
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import ConfigSnapshot
@@ -119,6 +120,11 @@ class Gateway:
         address = Address(self._settings.listen.host, port)
         return await self._listen(self._data.handle, self._client_limits(), address, shared=True)
 
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way."""
+        return self._pipeline.in_flight
+
     def swap(self, loaded: LoadedSnapshot) -> ConfigSnapshot:
         """Serve requests that begin from now on under this configuration. Gives the one before."""
         before, self.services.snapshot = self.services.snapshot, loaded.snapshot
@@ -183,10 +189,11 @@ class Gateway:
         self._store.start()
         self._directory.start()
         self._follow_upstreams()
-        await self._tokens.follow()
+        await self._tokens.start()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
+        self.tasks.start("look for keys in both places", self._warn_of_clashes())
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
@@ -221,6 +228,12 @@ class Gateway:
         fields = {"actor": entry.actor, "action": entry.action, "subject": entry.subject}
         self._log.info("audit", **fields, before=entry.before, after=entry.after)
 
+    async def _warn_of_clashes(self) -> None:
+        """At the start the configuration goes before the store; a reload refuses what is in both."""
+        with suppress(StoreUnavailable):
+            for clash in await self.keys.clashes(self.services.snapshot):
+                self._log.warning("a key is in the configuration and in the store", what=clash)
+
     async def _report_left_out(self) -> None:
         while True:
             await asyncio.sleep(PERIOD_S)
@@ -248,7 +261,7 @@ class Gateway:
         return Address(address.host, server.sockets[0].getsockname()[1])
 
     def _observe(self) -> None:
-        self._metrics.in_flight.set(self._pipeline.in_flight)
+        self._metrics.in_flight.set(self.in_flight)
         now = self.services.clock.monotonic()
         seen = self._routing.health.view(self.services.snapshot.upstreams(), now)
         # From scratch each time: an upstream that a reload has removed is not reported any more.

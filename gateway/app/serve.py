@@ -27,8 +27,15 @@ from gateway.runtime.workers import WorkerSpec
 from gateway.settings import Settings
 from gateway.telemetry.log import Log, configure
 
-Announce = Callable[[Settings, Address, Address], None]
-"""Called once the gateway listens, with the addresses at which clients and operators are served."""
+
+class Announce(NamedTuple):
+    """What people at a terminal are told, beside the log."""
+
+    serving: Callable[[Settings, Address, Address], None]
+    """Called once the gateway listens, with the addresses at which clients and operators are served."""
+    draining: Callable[[int, Settings], None]
+    """Called once it is asked to stop, with the number of requests in flight."""
+
 
 _STDIN = 0
 """A worker's end of the control channel."""
@@ -66,8 +73,8 @@ async def _run_gateway(source: Source, log: Log, announce: Announce) -> None:
             Reloader(source.path, gateway, log, settings).start()
         data, admin = await gateway.start()
         log.info("serving", listen=str(data), admin=str(admin))
-        announce(settings, data, admin)
-        await _until(shutdown, gateway)
+        announce.serving(settings, data, admin)
+        await _until(shutdown, gateway, lambda: announce.draining(gateway.in_flight, settings))
     log.info("stopped")
 
 
@@ -94,11 +101,13 @@ of those. A request leaves no cycles but in an exception's traceback, which the 
 objects of thousands of open streams takes tens of milliseconds, in which nothing else happens, so it is rare."""
 
 
-async def _until(shutdown: Shutdown, gateway: Gateway) -> None:
+async def _until(shutdown: Shutdown, gateway: Gateway, on_drain: Callable[[], None] | None = None) -> None:
     """Let a gateway that listens serve until it is asked to stop, then drain it."""
     # What was built to last is left out of every later search for garbage.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECTOR)
     await shutdown.requested.wait()
+    if on_drain is not None:
+        on_drain()
     await gateway.drain(shutdown.aborted)

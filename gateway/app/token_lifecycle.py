@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +14,6 @@ from urllib.parse import urlsplit
 
 from gateway.core.clock import Clock
 from gateway.core.errors import UpstreamUnreachable
-from gateway.core.issuers import TokenIssuer
 from gateway.core.snapshot import Timeouts, Upstream
 from gateway.core.tokens import TokenVerifier
 from gateway.pipeline import Services
@@ -23,11 +23,14 @@ from gateway.upstream.contract import UpstreamClient
 from gateway.upstream.fetch import fetch
 
 if TYPE_CHECKING:
-    from gateway.identity.jwks import FetchResult, SigningKeys
+    from gateway.identity.jwks import FetchResult, KeysPlace, SigningKeys
     from gateway.identity.jwt import JwtVerifier
 
 FILE_EVERY_S = 10.0
 """How often a file of keys is read; a URL is asked less often."""
+
+START_WAIT_S = 5.0
+"""How long an issuer that does not answer delays the start."""
 
 _TIMEOUTS = Timeouts(connect=5.0, first_byte=5.0, idle=5.0, total=10.0)
 
@@ -51,6 +54,14 @@ class TokenLifecycle:
         self._verifier: JwtVerifier | None = None
         self._one_at_a_time = asyncio.Lock()
 
+    async def start(self) -> None:
+        """Take tokens, with the keys of every issuer that answers soon: the first requests need not wait for them."""
+        await self.follow()
+        if self._verifier is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(START_WAIT_S):
+                    await self._verifier.wait_fetched()
+
     async def follow(self) -> None:
         """Take tokens by the snapshot in force."""
         async with self._one_at_a_time:
@@ -70,21 +81,21 @@ class TokenLifecycle:
         if self._verifier is not None:
             await self._verifier.close()
 
-    def _open_keys(self, issuer: TokenIssuer, on_removed: Callable[[], None]) -> SigningKeys:
+    def _open_keys(self, place: KeysPlace, on_removed: Callable[[], None]) -> SigningKeys:
         # Imported already by whoever calls this.
         from gateway.identity.jwks import FetchPace, SigningKeys
 
-        is_file = issuer.jwks.startswith("/")
+        is_file = place.jwks.startswith("/")
         pace = FetchPace(every_s=FILE_EVERY_S) if is_file else FetchPace()
-        return SigningKeys(issuer.jwks, self._fetch_of(issuer), self._new_tasks(), self._note_fetch, on_removed, pace)
+        return SigningKeys(place.jwks, self._fetch_of(place), self._new_tasks(), self._note_fetch, on_removed, pace)
 
-    def _fetch_of(self, issuer: TokenIssuer) -> Callable[[], Awaitable[bytes]]:
-        if issuer.jwks.startswith("/"):
-            return partial(asyncio.to_thread, Path(issuer.jwks).read_bytes)
-        url = urlsplit(issuer.jwks)
+    def _fetch_of(self, place: KeysPlace) -> Callable[[], Awaitable[bytes]]:
+        if place.jwks.startswith("/"):
+            return partial(asyncio.to_thread, Path(place.jwks).read_bytes)
+        url = urlsplit(place.jwks)
         base = f"{url.scheme}://{url.netloc}{f'?{url.query}' if url.query else ''}"
         provider = Upstream(
-            name=url.hostname or "", base_url=base, timeouts=_TIMEOUTS, max_connections=1, proxy=issuer.proxy
+            name=url.hostname or "", base_url=base, timeouts=_TIMEOUTS, max_connections=1, proxy=place.proxy
         )
         return partial(self._fetch, provider, url.path or "/")
 

@@ -15,7 +15,6 @@ from gateway.identity.administration import AdministrationRequest
 from gateway.settings import Settings
 
 _TIMEOUT_S = 10.0
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 # What listens everywhere listens here, too.
 
 
 class AdminUnavailable(Exception):
@@ -24,7 +23,7 @@ class AdminUnavailable(Exception):
 
 class AdminClient:
     def __init__(self, admin: Address, token: str) -> None:
-        self._address = Address(_EVERYWHERE.get(admin.host, admin.host), admin.port)
+        self._address = admin.from_here
         self._token = token
 
     @classmethod

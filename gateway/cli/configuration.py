@@ -9,7 +9,8 @@ from typing import NoReturn
 
 import click
 
-from gateway.settings import Diagnostic, Loaded, SettingsInvalid, load
+from gateway.settings import Diagnostic, Loaded, Settings, SettingsInvalid, demo_settings, load
+from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN, DEMO_KEY
 
 DEFAULT_CONFIG = "config/gateway.yaml"
 EXIT_INVALID = 2
@@ -21,6 +22,14 @@ config_option = click.option(
     envvar="GATEWAY_CONFIG",
     default=DEFAULT_CONFIG,
     help=f"The configuration. Default: $GATEWAY_CONFIG, then {DEFAULT_CONFIG}.",
+)
+
+demo_option = click.option(
+    "--demo",
+    metavar="[ADDRESS]",
+    is_flag=False,
+    flag_value="127.0.0.1:9090",
+    help="Ask the running demo, at its admin listener.",
 )
 
 
@@ -36,6 +45,20 @@ def load_or_end(config: str) -> Loaded:
         return load(config, os.environ)
     except SettingsInvalid as invalid:
         end_with(invalid)
+
+
+def settings_or_end(config: str, demo: str | None) -> Settings:
+    """Those of the configuration, or of the demo whose admin listener is at `demo`."""
+    if demo is None:
+        return load_or_end(config).settings
+    try:
+        # Only its admin listener is asked.
+        admin = {"listen": demo, "token": DEMO_ADMIN_TOKEN}
+        return demo_settings(DEMO_KEY, "http://127.0.0.1/v1", admin=admin)
+    except SettingsInvalid:
+        raise click.BadParameter(
+            "must be an address of this machine, such as 127.0.0.1:9090", param_hint="--demo"
+        ) from None
 
 
 def end_with(invalid: SettingsInvalid) -> NoReturn:

@@ -10,6 +10,11 @@ import click
 
 from gateway.core.errors import GatewayError
 
+_PORT_TAKEN = (
+    "Another program is there. Choose other ports: listen and admin.listen of the configuration; without one --listen"
+    " and --admin-listen, or make demo PORT=8081."
+)
+
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
@@ -17,7 +22,7 @@ def errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = " Is another gateway running?" if error.errno == errno.EADDRINUSE else ""
+        hint = f" {_PORT_TAKEN}" if error.errno == errno.EADDRINUSE else ""
         raise click.ClickException(f"Cannot start: {error.strerror or error}.{hint}") from None
     except GatewayError as error:
         raise click.ClickException(error.message) from None

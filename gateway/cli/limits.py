@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.configuration import config_option
+from gateway.cli.configuration import config_option, demo_option, settings_or_end
 from gateway.cli.output import Row, json_option, show_json, table
 from gateway.cli.reports import report_or_end
 
@@ -15,15 +15,16 @@ _HEADINGS = ("limit", "of", "used", "held", "left", "amount", "resets at")
 
 @click.command(epilog="Example: gateway limits --team search")
 @config_option
+@demo_option
 @click.option("--team", metavar="TEAM", help="Those that bind this team.")
 @json_option
-def limits(config: str, team: str | None, as_json: bool) -> None:
+def limits(config: str, demo: str | None, team: str | None, as_json: bool) -> None:
     """Show each limit's use, what is left, when it resets.
 
     Held is what requests in flight may still use. Times are in UTC. A limit on each end user by itself is
     left out: their names are not known.
     """
-    report = report_or_end("limits", config, {"team": team})
+    report = report_or_end("limits", settings_or_end(config, demo), {"team": team})
     if as_json:
         show_json(report)
     elif report["data"]:

@@ -67,7 +67,7 @@ def reconcile(
     if upstream not in settings.upstreams:
         known = ", ".join(sorted(settings.upstreams))
         raise click.UsageError(f"There is no upstream {upstream!r} in {config}; there are {known}.")
-    result = _reconciled(settings, upstream, _read(file), config, Decimal(str(tolerance)) / 100)
+    result = _reconciled(settings, upstream, _read(file), Decimal(str(tolerance)) / 100)
     if as_json:
         show_json(result.as_json())
     elif as_csv:
@@ -79,10 +79,8 @@ def reconcile(
     sys.exit(0 if result.is_within else 1)
 
 
-def _reconciled(
-    settings: Settings, upstream: str, export: UsageExport, config: str, tolerance: Decimal
-) -> Reconciliation:
-    report = report_or_end("usage", config, ledger_query(export, GROUPS))
+def _reconciled(settings: Settings, upstream: str, export: UsageExport, tolerance: Decimal) -> Reconciliation:
+    report = report_or_end("usage", settings, ledger_query(export, GROUPS))
     today = datetime.now(UTC).date()
     return compare(settings, upstream, export, report, tolerance=tolerance, today=today)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import sys
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,8 +14,7 @@ from click.core import ParameterSource
 from gateway.cli.configuration import config_option, end_with, load_or_end, print_problems
 from gateway.cli.errors import errors_in_one_line
 from gateway.cli.reexec import json_argument, program
-from gateway.core.address import Address
-from gateway.settings import Settings, SettingsInvalid
+from gateway.settings import SettingsInvalid
 from gateway.settings.types import Workers, read_workers
 
 if TYPE_CHECKING:
@@ -36,6 +34,7 @@ def _workers(_context: click.Context, _option: click.Parameter, given: str | Non
 @click.option("--demo", "as_demo", is_flag=True, help="No file: the built-in upstream, one key, memory only.")
 @click.option("--upstream", metavar="URL", help="No file: that server and its models; its key in $UPSTREAM_API_KEY.")
 @click.option("--listen", default="127.0.0.1:8080", show_default=True, help="Where to serve without a file.")
+@click.option("--admin-listen", metavar="ADDRESS", help="The same for operators. Default: 127.0.0.1, 1010 ports above.")
 @click.pass_context
 def serve(context: click.Context, /, config: str, workers: Workers | None, **without_file: Any) -> None:
     """Run the gateway until SIGTERM or SIGINT.
@@ -43,7 +42,7 @@ def serve(context: click.Context, /, config: str, workers: Workers | None, **wit
     Running streams then finish, as long as drain.timeout allows; a second signal cuts them short. SIGHUP
     reloads the configuration.
     """
-    as_demo, upstream, listen = (without_file[name] for name in ("as_demo", "upstream", "listen"))
+    as_demo, upstream = without_file["as_demo"], without_file["upstream"]
     if as_demo and upstream:
         raise click.UsageError("--demo and --upstream exclude one another.")
     if not (as_demo or upstream):
@@ -53,7 +52,7 @@ def serve(context: click.Context, /, config: str, workers: Workers | None, **wit
         raise click.UsageError("--config goes without --demo and --upstream, which need no file.")
     if workers not in (None, 1):
         raise click.UsageError(f"--workers goes without --demo and --upstream: {_ALONE}")
-    _run_without_file(upstream, listen)
+    _run_without_file(upstream, without_file["listen"], without_file["admin_listen"])
 
 
 _ALONE = "with memory:// each worker would count for itself."
@@ -73,9 +72,9 @@ def _run_from_file(config: str, asked: Workers | None) -> None:
         # Not a child: whoever signals and watches this process goes on with the one that it becomes.
         os.execv(sys.executable, [*program(), "supervise", supervisor_config])  # noqa: S606 # No shell is wanted.
     # As below.
-    from gateway.app.serve import Source
+    from gateway.app.serve import Announce, Source
 
-    _run(Source(nullcontext(settings), config), _say_nothing)
+    _run(Source(nullcontext(settings), config), Announce(_say_nothing, _say_nothing))
 
 
 def _cores() -> int:
@@ -83,17 +82,15 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run_without_file(upstream: str | None, listen: str) -> None:
+def _run_without_file(upstream: str | None, listen: str, admin_listen: str | None) -> None:
     # A gateway in production has no use for the demo upstream, and does not load it.
-    from gateway.app.demo import demo, in_front_of
-    from gateway.app.serve import Source  # As below.
-    from gateway.identity.administration import new_key  # As above.
+    from gateway.app.demo import access, demo, in_front_of
+    from gateway.app.serve import Announce, Source  # As below.
+    from gateway.cli.first_steps import show_drain, show_how  # As above.
 
-    key = new_key()
-    if upstream:
-        _run(Source(in_front_of(upstream, os.environ, key, listen)), _show_how(key))
-    else:
-        _run(Source(demo(key, listen)), _show_how(key))
+    opened = access(listen, admin_listen, os.environ, in_front_of_demo=not upstream)
+    announce = Announce(partial(show_how, opened.key, opened.admin_token), show_drain)
+    _run(Source(in_front_of(upstream, os.environ, opened) if upstream else demo(opened)), announce)
 
 
 def _run(source: Source, announce: Announce) -> None:
@@ -107,25 +104,5 @@ def _run(source: Source, announce: Announce) -> None:
         end_with(invalid)
 
 
-def _say_nothing(_settings: Settings, _data: Address, _admin: Address) -> None:
+def _say_nothing(*_said: object) -> None:
     """The log says it already."""
-
-
-def _show_how(key: str) -> Announce:
-    def show(settings: Settings, data: Address, admin: Address) -> None:
-        models = list(settings.models)
-        url = f"http://{data}/v1/chat/completions"
-        asked = {"model": models[0], "messages": [{"role": "user", "content": "Say hello."}]}
-        head = f"curl -sN {url} \\\n  -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n  -d "
-        more = f" (and {len(models) - 1} more)" if len(models) > 1 else ""
-        click.echo(f"\nThe gateway serves {models[0]}{more} at http://{data}/v1 with the key {key}\n")
-        click.echo(f"A plain answer:\n\n{head}{_quoted(asked)}\n")
-        click.echo(f"A streamed one:\n\n{head}{_quoted(asked | {'stream': True})}\n")
-        click.echo(f"Metrics: curl -s http://{admin}/metrics    To stop: Ctrl-C\n")
-
-    return show
-
-
-def _quoted(body: dict[str, Any]) -> str:
-    """As a shell takes it."""
-    return shlex.quote(json.dumps(body, ensure_ascii=False))

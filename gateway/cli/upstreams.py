@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
-from gateway.cli.configuration import config_option, load_or_end
+from gateway.cli.configuration import config_option, demo_option, settings_or_end
 from gateway.cli.output import Row, json_option, show_json, table
 
 _HEADINGS = ("upstream", "is", "in flight", "model", "circuit", "share", "next try at", "opened at", "because of")
@@ -16,14 +16,15 @@ _HEADINGS = ("upstream", "is", "in flight", "model", "circuit", "share", "next t
 
 @click.command(epilog="Example: gateway upstreams")
 @config_option
+@demo_option
 @json_option
-def upstreams(config: str, as_json: bool) -> None:
+def upstreams(config: str, demo: str | None, as_json: bool) -> None:
     """Show each model server's health, and why circuits opened.
 
     Asks the running gateway at its admin listener. A row is one model of one upstream; models that no request
     has asked for are left out. Of several workers each finds out by itself: a row says which of them it is of.
     """
-    settings = load_or_end(config).settings
+    settings = settings_or_end(config, demo)
     try:
         report = AdminClient.for_settings(settings).get("upstreams", {})
     except AdminUnavailable as reason:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.configuration import config_option, load_or_end
+from gateway.cli.configuration import config_option, demo_option, settings_or_end
 from gateway.cli.output import Row, as_text, csv_option, json_option, show_json, table
 from gateway.cli.reports import report_or_end
 from gateway.finance.focus import FOCUS_COLUMNS, GROUPED_BY, focus_rows
@@ -44,6 +44,7 @@ _ALWAYS = {
 
 @click.command(epilog="Example: gateway usage --since month --by user,model --team search --sort usd --top 10")
 @config_option
+@demo_option
 @click.option("--team", metavar="TEAM", help="Of this team alone.")
 @click.option("--key", metavar="ID", help="Of this key alone.")
 @click.option("--model", metavar="MODEL", help="Of this model alone.")
@@ -73,6 +74,7 @@ def usage(
     context: click.Context,
     /,
     config: str,
+    demo: str | None,
     final: bool,
     as_csv: bool,
     as_focus: bool,
@@ -92,10 +94,11 @@ def usage(
     if as_focus:
         _refuse_beside_focus(context)
         query["by"] = ",".join(GROUPED_BY)
-    report = report_or_end("usage", config, query, closes_month=final)
+    settings = settings_or_end(config, demo)
+    report = report_or_end("usage", settings, query, closes_month=final)
     groups = list(dict.fromkeys(name for name in (query["by"] or "").split(",") if name))
     if as_focus:
-        _write_csv(FOCUS_COLUMNS, focus_rows(report, load_or_end(config).settings.timezone))
+        _write_csv(FOCUS_COLUMNS, focus_rows(report, settings.timezone))
     elif as_json:
         show_json(report)
     elif as_csv:

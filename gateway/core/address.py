@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 # What listens everywhere listens here, too.
+
 
 class Address(NamedTuple):
     """`host` is without brackets; port 0 takes a free one."""
@@ -13,3 +15,8 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def from_here(self) -> Address:
+        """Where a client on the same machine reaches what listens there."""
+        return Address(_LOOPBACK.get(self.host, self.host), self.port)

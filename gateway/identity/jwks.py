@@ -16,6 +16,7 @@ publishes one, or a short RSA key, has made a mistake that must not become ours.
 from __future__ import annotations
 
 import asyncio
+from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -25,11 +26,12 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gateway.core.errors import GatewayError
+from gateway.core.proxies import Proxy
 from gateway.runtime.tasks import BackgroundTasks
 
 PublicKey = RSAKey | ECKey | OKPKey
 
-WAITING_MAX = 64
+WAITING_MAX = 1_024
 """Tokens that wait for a fetch at the same time."""
 
 FETCH_TIMEOUT_S = 10.0
@@ -41,6 +43,13 @@ RSA_BITS_MIN, RSA_BITS_MAX = 2048, 8192
 """RFC 7518 demands the one; verifying by keys above the other takes milliseconds."""
 
 _KINDS: dict[str, type[PublicKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+
+
+class KeysPlace(NamedTuple):
+    """A URL or the path of a file, and the forward proxy on the way there."""
+
+    jwks: str
+    proxy: Proxy | None = None
 
 
 class FetchPace(NamedTuple):
@@ -89,18 +98,27 @@ class SigningKeys:
         self._next_end = asyncio.Event()
         self._asked = asyncio.Event()
         self._waiting = 0
+        self._is_closed = False
         self._reported: FetchResult | None = None
 
     def start(self) -> None:
         self._tasks.keep_running("follow signing keys", self._follow)
 
     async def close(self) -> None:
+        """Nobody waits any more."""
         await self._tasks.close()
+        self._is_closed = True
+        self._next_end.set()
 
     @property
     def is_empty(self) -> bool:
         """Whether no fetch has brought a key yet."""
         return not self._keys
+
+    async def wait_fetched(self) -> None:
+        """Return after the first fetch, whatever it brought."""
+        while not self._ended and not self._is_closed:
+            await self._next_end.wait()
 
     def find(self, kid: str) -> PublicKey | None:
         """The key of this name. A token that names none is by the only key that there is."""
@@ -117,7 +135,7 @@ class SigningKeys:
         self._waiting += 1
         try:
             async with asyncio.timeout(self._pace.least_s + FETCH_TIMEOUT_S):
-                while self.find(kid) is None and self._ended < last:
+                while self.find(kid) is None and self._ended < last and not self._is_closed:
                     await self._next_end.wait()
         except TimeoutError:
             pass
@@ -187,13 +205,18 @@ def _usable(written: list[dict[str, Any]]) -> Iterator[tuple[str, PublicKey]]:
         if kind is None or not isinstance(kid, str) or each.get("use", "sig") != "sig":
             continue
         try:
+            if kind is RSAKey and not RSA_BITS_MIN <= _bits(each["n"]) <= RSA_BITS_MAX:
+                continue
             key = kind.import_key(each)
             key.check_key_op("verify")
-            bits = key.public_key.key_size if isinstance(key, RSAKey) else RSA_BITS_MIN
         except (JoseError, ValueError, TypeError, KeyError, OverflowError):
             continue
-        if RSA_BITS_MIN <= bits <= RSA_BITS_MAX:
-            yield kid, key
+        yield kid, key
+
+
+def _bits(modulus: str) -> int:
+    """Of a number in Base64 (RFC 7518, section 2). Raises ValueError, TypeError."""
+    return int.from_bytes(urlsafe_b64decode(modulus + "=" * (-len(modulus) % 4))).bit_length()
 
 
 def _identity(key: PublicKey) -> str:

@@ -24,6 +24,7 @@ from gateway.core.pricing import SERVICE_TIERS
 from gateway.core.reservation import OUTPUT_SHARE_FLOOR, output_share
 from gateway.core.snapshot import matches
 from gateway.settings.connection_checks import connection_errors, connection_warnings
+from gateway.settings.demo_credentials import demo_credential_errors
 from gateway.settings.diagnostics import Diagnostic, Path, dotted, nearest
 from gateway.settings.document import Document
 from gateway.settings.jwt_checks import jwt_errors, jwt_warnings
@@ -87,6 +88,7 @@ def find_errors(settings: Settings, index: NameIndex, *, secrets: bool = True) -
     yield from _aliases(settings, index)
     yield from _access(settings, index)
     yield from _keys(settings)
+    yield from demo_credential_errors(settings)
     yield from _limit_errors(settings, index)
     yield from jwt_errors(settings, secrets=secrets)
 
@@ -277,7 +279,8 @@ def _idle(settings: Settings) -> Iterator[Diagnostic]:
     if not settings.teams:
         yield Diagnostic(("teams",), "is missing, so nobody can use the gateway")
     for name, team in settings.teams.items():
-        if not team.keys and not settings.jwt:
+        # In a shared store it can have some.
+        if not team.keys and not settings.jwt and settings.store.url == "memory://":
             yield Diagnostic(("teams", name), "has no keys, so nobody can use the gateway in its name")
     routed = {route.upstream for model in settings.models.values() for route in model.routes}
     for name in settings.upstreams:

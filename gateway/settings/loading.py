@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from gateway.core.proxies import EnvironmentProxies
 from gateway.settings.checks import NameIndex, find_errors, find_warnings
 from gateway.settings.connection_checks import connection_errors
+from gateway.settings.demo_credentials import demo_credential_errors
 from gateway.settings.diagnostics import Diagnostic, Path, SettingsInvalid, unknown_name
 from gateway.settings.document import Document, DocumentMapping, NotYaml, read
 from gateway.settings.interpolation import References
@@ -146,7 +147,7 @@ def demo_settings(
         }
     )
     settings.__dict__["proxies"] = EnvironmentProxies.of(environ or {})
-    if errors := list(connection_errors(settings)):
+    if errors := [*connection_errors(settings), *demo_credential_errors(settings)]:
         raise SettingsInvalid(errors)
     return settings
 

@@ -60,6 +60,7 @@ from gateway.settings.types import (
     Switch,
     TierName,
     Timezone,
+    TokenAlgorithms,
     Wait,
     Workers,
 )
@@ -462,9 +463,7 @@ class JwtSettings(BaseSection):
     issuer: Issuer = setting(REQUIRED, "What its tokens have in `iss`, to the letter.")
     audience: Audiences = setting(REQUIRED, "What its tokens for this gateway have in `aud`: one, or a list of some.")
     jwks: JwksPlace = setting(REQUIRED, "Where its public keys are (JWK Set): a URL, or the path of a file.")
-    algorithms: tuple[Literal[*TOKEN_ALGORITHMS], ...] = setting(  # type: ignore[valid-type]
-        TOKEN_ALGORITHMS, "The signatures that are taken.", min_length=1
-    )
+    algorithms: TokenAlgorithms = setting(TOKEN_ALGORITHMS, "The signatures that are taken.")
     user: ClaimName = setting("sub", "The claim that names the end user; a token without it is refused.")
     groups: ClaimName = setting("groups", "The claim that lists the groups of a user.")
     teams: dict[GroupName, ShortName] = setting(

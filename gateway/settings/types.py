@@ -21,6 +21,7 @@ from pydantic import PlainValidator, SecretStr, WithJsonSchema
 
 from gateway.core.address import Address
 from gateway.core.endpoints import ENDPOINT_NAMES
+from gateway.core.issuers import TOKEN_ALGORITHMS
 from gateway.core.proxies import read_proxy
 from gateway.core.store_url import SCHEMES, read_store_url
 
@@ -285,6 +286,13 @@ def _audiences(given: Any) -> tuple[str, ...]:
     return tuple(_match("[!-~]{1,512}", each, allowed)[0] for each in listed)
 
 
+def _algorithms(given: Any) -> tuple[str, ...]:
+    if isinstance(given, list | tuple) and given and all(each in TOKEN_ALGORITHMS for each in given):
+        return tuple(given)
+    known = ", ".join(TOKEN_ALGORITHMS)
+    raise ValueError(f"must be a list of some of {known}; HMAC (HS256) and none would let anyone make tokens")
+
+
 def _sha256(given: Any) -> str:
     allowed = 'must be the SHA-256 of a key: 64 hexadecimal digits (printf %s "$KEY" | sha256sum)'
     return _match("[0-9A-Fa-f]{64}", given, allowed)[0].lower()
@@ -333,6 +341,9 @@ Issuer = Annotated[str, *text_of("[!-~]{1,512}", "must be the issuer as tokens h
 Audiences = Annotated[
     tuple[str, ...],
     *value_type(_audiences, anyOf=[{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]),
+]
+TokenAlgorithms = Annotated[
+    tuple[str, ...], *value_type(_algorithms, type="array", minItems=1, items={"enum": list(TOKEN_ALGORITHMS)})
 ]
 ClaimName = Annotated[str, *text_of("[!-~]{1,128}", "must be the name of a claim, such as email or realm_access.roles")]
 GroupName = Annotated[str, *text_of(r"[^\x00-\x1f\x7f]{1,256}", "must be the name of a group as tokens have it")]

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from gateway.core.endpoints import ENDPOINTS
 from gateway.core.errors import GatewayError, LimitRefusal, QuotaSpent
 from gateway.core.limits import Meter
+from gateway.web.public_openapi import HEALTH_PATH
+from gateway.web.public_pages import PAGES
 from tests.house.tree import ROOT, files, parsed, place, under
 
 DOCS = ROOT / "docs"
@@ -41,6 +44,19 @@ def test_every_metric_stands_in_docs_and_no_other() -> None:
     documented = {cells[0].strip("`").partition("{")[0] for cells in _tables(DOCS / "metrics.md")}
     counted = {name for path in under("gateway") for name in _metrics(path)}
     assert counted == {name for name in documented if METRIC.fullmatch(name)}
+
+
+def test_every_endpoint_stands_in_the_api_page_and_no_other() -> None:
+    served = {f"POST {path}" for path in ENDPOINTS} | {f"GET {page.endpoint.path}" for page in PAGES}
+    rows = [cells[0] for cells in _tables(DOCS / "api.md") if cells[0].startswith(("`POST /", "`GET /"))]
+    documented = [request for row in rows for request in _requests(row)]
+    assert sorted(documented) == sorted(served | {f"GET {HEALTH_PATH}"})
+
+
+def test_what_the_package_says_of_itself_has_no_relative_link() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert [link for link in LINK.findall(project["readme"]["text"]) if "://" not in link] == []
+    assert all(address.startswith("https://") for address in project["urls"].values())
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:
@@ -103,6 +119,15 @@ def _tables(page: Path) -> Iterator[list[str]]:
     for line in page.read_text(encoding="utf-8").splitlines():
         if line.startswith("|"):
             yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def _requests(cell: str) -> Iterator[str]:
+    """Each request that a cell names: the first has its method, and `:action` follows the model of the one before."""
+    method, path = "", ""
+    for code in re.findall(r"`([^`]+)`", cell):
+        method, given = code.split(" ") if " " in code else (method, code)
+        path = path.rpartition(":")[0] + given if given.startswith(":") else given
+        yield f"{method} {path}"
 
 
 def _metrics(path: Path) -> set[str]:

@@ -6,15 +6,18 @@ import asyncio
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from gateway.demo.server import DemoUpstream
+from gateway.settings.demo_credentials import DEMO_KEY
 from tests.hand_upstream import hand_upstream
 
-CURL = re.compile(r"^curl (?:.*\\\n)*.*$", re.MULTILINE)
+CURL = re.compile(r"^curl .*?\]\}'$", re.MULTILINE | re.DOTALL)
+REPORT = re.compile(r"^\S.*(?:usage|limits) --demo \S+$", re.MULTILINE)
 
 
 async def test_the_commands_that_the_demo_prints_work_as_they_stand() -> None:
@@ -22,11 +25,53 @@ async def test_the_commands_that_the_demo_prints_work_as_they_stand() -> None:
     printed = await _printed(process)
     plain, streamed = [await _shell(command) for command in CURL.findall(printed)]
     metrics = await _shell(re.findall(r"curl \S+ http\S+/metrics", printed)[0])
+    reports = [await _shell(command) for command in REPORT.findall(printed)]
     process.terminate()
     assert '"finish_reason":"stop"' in plain
     assert streamed.rstrip().endswith("data: [DONE]")
     assert 'gateway_requests_total{endpoint="chat.completions",team="demo"' in metrics
+    usage, limits = reports
+    assert re.search(r"demo +openai/gpt-oss-120b +2 ", usage)
+    assert "requests-per-minute" in limits
     assert await process.wait() == 0
+
+
+async def test_what_the_demo_prints_fits_a_terminal_and_is_the_same_at_each_start() -> None:
+    printed = []
+    for _ in range(2):
+        process = await _start("--demo")
+        printed.append(re.sub(r":\d{4,5}\b", ":8080", await _printed(process)))
+        process.terminate()
+        await process.wait()
+    assert printed[0] == printed[1]
+    # The reports' commands begin with the path of this machine's Python.
+    assert [line for line in REPORT.sub("", printed[0]).splitlines() if len(line) > 80] == []
+
+
+async def test_ctrl_c_says_what_it_waits_for_and_a_second_one_stops() -> None:
+    process = await _start("--demo", stderr=asyncio.subprocess.PIPE)
+    _, streamed = CURL.findall(await _printed(process))
+    endless = streamed.replace('"stream": true', '"stream": true, "demo": {"chunks": 4000}')
+    client = await asyncio.create_subprocess_shell(endless, stdout=asyncio.subprocess.PIPE)
+    assert client.stdout is not None
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        await client.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert b"for 1 request to finish. Ctrl-C again stops at once." in await process.stderr.readuntil(b"at once.")
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+        await client.communicate()
+
+
+async def test_where_others_reach_it_the_demo_makes_a_key_of_its_own() -> None:
+    process = await _start("--demo", listen="0.0.0.0:0")
+    printed = await _printed(process)
+    plain = await _shell(CURL.findall(printed)[0])
+    process.terminate()
+    await process.wait()
+    assert DEMO_KEY not in printed
+    assert '"finish_reason":"stop"' in plain
 
 
 async def test_every_model_that_a_server_lists_is_served() -> None:
@@ -37,7 +82,7 @@ async def test_every_model_that_a_server_lists_is_served() -> None:
         plain = await _shell(CURL.findall(printed)[0])
         process.terminate()
         assert await process.wait() == 0
-    assert f"The gateway serves {odd} (and 1 more) at" in printed
+    assert f"The gateway serves {odd} (and 1 more)\nat " in printed
     assert json.loads(plain)["model"] == odd
 
 
@@ -63,20 +108,24 @@ async def test_a_server_behind_the_proxy_of_the_environment_is_served() -> None:
         (["--upstream", "somewhere"], 2, "base_url: must be an http:// or https:// URL"),
         (["--upstream", "http://127.0.0.1:1/v1"], 1, "http://127.0.0.1:1/v1 is not served: "),
         (["--demo", "--listen", "somewhere"], 2, "listen: must be an address"),
+        (["--demo", "--listen", "0.0.0.0:0"], 2, "teams.demo.keys[0]: is that of the demo, which everybody knows"),
     ],
 )
 def test_what_cannot_be_served_is_told_in_one_line(arguments: list[str], status: int, said: str) -> None:
     command = [sys.executable, "-m", "gateway", "serve", *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    env = os.environ | {"INDUCTA_API_KEY": DEMO_KEY}
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
     assert (ended.returncode, ended.stdout) == (status, "")
     assert said in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
 
-async def _start(*arguments: str, **environ: str) -> asyncio.subprocess.Process:
-    command = (sys.executable, "-m", "gateway", "serve", *arguments, "--listen", "127.0.0.1:0")
+async def _start(
+    *arguments: str, listen: str = "127.0.0.1:0", stderr: int | None = None, **environ: str
+) -> asyncio.subprocess.Process:
+    command = (sys.executable, "-m", "gateway", "serve", *arguments, "--listen", listen)
     env = os.environ | environ
-    return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=env)
+    return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=stderr, env=env)
 
 
 async def _printed(process: asyncio.subprocess.Process) -> str:

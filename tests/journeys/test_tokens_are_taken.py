@@ -54,6 +54,28 @@ async def test_a_token_is_taken_in_place_of_a_key_and_its_user_is_limited() -> N
         assert idp.asked == 1
 
 
+async def test_users_of_tokens_are_counted_by_themselves_however_many_there_are() -> None:
+    team = {**TEAM, "end_user": {"most": 1}}
+    async with (
+        DemoUpstream() as upstream,
+        IdentityProvider() as idp,
+        whole_gateway(upstream.base_url, clock=FalseClock(), team=team, jwt=jwt_settings(idp.jwks)) as gateway,
+    ):
+        tokens = [idp.token(NOW_S, email=f"{name}@example.com") for name in ("ada", "bob", "carol")]
+        assert [(await gateway.chat(key=token)).status for token in tokens * 2] == [200] * 6
+        assert [(await gateway.chat(key=token)).status for token in tokens] == [429] * 3
+
+
+async def test_a_gateway_that_starts_has_the_keys_before_it_serves() -> None:
+    async with (
+        DemoUpstream() as upstream,
+        IdentityProvider() as idp,
+        whole_gateway(upstream.base_url, clock=FalseClock(), jwt=jwt_settings(idp.jwks)) as gateway,
+    ):
+        assert logged(gateway, "signing keys fetched")
+        assert (await gateway.chat(key=idp.token(NOW_S))).status == 200
+
+
 async def test_a_rotation_under_load_refuses_no_good_token() -> None:
     async with (
         DemoUpstream() as upstream,
