@@ -13,10 +13,23 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway.app.reload import Reloader
 from gateway.demo import DemoScript, DemoUpstream
+from gateway.telemetry.log import Log
 from tests.gateway_process import gateway_process
 from tests.redis_servers import RedisServer, redis_server
-from tests.whole_gateway import KEY, MODEL, PATIENCE_S, Json, Reply, WholeGateway, configuration, whole_gateway
+from tests.whole_gateway import (
+    KEY,
+    MODEL,
+    PATIENCE_S,
+    Json,
+    Reply,
+    WholeGateway,
+    configuration,
+    key_settings,
+    settings_of,
+    whole_gateway,
+)
 from tests.workers import TOKEN as WORKERS_TOKEN
 from tests.workers import shared, workers_process
 
@@ -209,6 +222,19 @@ async def test_a_key_has_limits_models_and_networks_of_its_own() -> None:
             assert "192.0.2.7" in {line.get("client_ip") for line in gateway.lines}
 
 
+async def test_the_limits_of_a_stored_key_are_reported_with_their_use() -> None:
+    async with DemoUpstream(DemoScript(chunks=1)) as upstream, stored(upstream.base_url) as gateway:
+        key = await made(gateway, limits=[{"requests": 5, "per": "day"}])
+        await made(gateway, name="without")
+        revoked = await made(gateway, name="revoked", limits=[{"requests": 7, "per": "day"}])
+        await ask(gateway, "DELETE", f"keys/{revoked['id']}")
+        assert (await gateway.chat(key=key["key"])).status == 200
+        await gateway.ended()
+        for query in ("", "?team=search"):
+            [limit] = (await ask(gateway, "GET", f"limits{query}")).json["data"]
+            assert (limit["scope"], limit["subject"], limit["used"], limit["left"]) == ("key", key["id"], 1, 4)
+
+
 async def test_the_address_of_the_connection_counts_where_no_proxy_is_trusted() -> None:
     async with stored() as gateway:
         key = await made(gateway, networks=["192.0.2.0/24"])
@@ -384,3 +410,25 @@ async def test_models_are_those_that_the_key_may_use() -> None:
         key = await made(gateway, models=[MODEL])
         reply = await gateway.request("GET", "/v1/models", headers={"authorization": f"Bearer {key['key']}"})
         assert [model["id"] for model in reply.json["data"]] == [MODEL]
+
+
+async def test_a_reload_with_a_key_of_the_store_is_refused_and_one_without_is_audited(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    async with stored() as gateway:
+        key = await made(gateway)
+        settings = settings_of(configuration(NOWHERE, admin=ADMIN))
+        log = Log(lambda _line: None)
+        Reloader(str(file), gateway.gateway, log, settings).start()
+        both = {"keys": [key_settings(), key_settings("twice", key["key"])]}
+        file.write_text(json.dumps(configuration(NOWHERE, admin=ADMIN, team=both)))
+        refused = await ask(gateway, "POST", "reload")
+        assert (refused.status, key["id"] in refused.json["problems"][0]) == (400, True)
+        limited = {"limits": [{"requests": 9, "per": "day"}]}
+        file.write_text(json.dumps(configuration(NOWHERE, admin=ADMIN, team=limited)))
+        for _ in range(2):
+            assert (await ask(gateway, "POST", "reload")).status == 200
+        reload, create = (await ask(gateway, "GET", "audit")).json["data"]
+        assert (reload["action"], create["action"]) == ("config.reload", "key.create")
+        assert reload["before"]["teams"]["search"]["limits"] == []
+        assert reload["after"]["teams"]["search"]["limits"][0]["requests"] == 9
+        assert await status_of(gateway, key["key"]) == 200

@@ -113,6 +113,12 @@ def test_lists_are_tables_csv_and_json_of_both_sources(shell: Shell) -> None:
     assert shell.json("keys", "list", "--unused", "30d")["data"] == []
 
 
+def test_limits_of_stored_keys_are_shown_with_the_others(shell: Shell) -> None:
+    key_id = shell.json("keys", "create", "--team", "search", "--name", "k", "--limit", "requests=5/day")["id"]
+    [limit] = shell.json("limits", "--team", "search")["data"]
+    assert (limit["name"], limit["subject"], limit["left"]) == ("requests-per-day", key_id, 5)
+
+
 def test_hashes_move_to_another_store_and_twice_does_no_harm(shell: Shell, server: RedisServer, tmp_path: Path) -> None:
     ids = [shell.json("keys", "create", "--team", "search", "--name", f"k{number}")["id"] for number in range(3)]
     file = tmp_path / "keys.json"
