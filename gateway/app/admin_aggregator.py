@@ -116,7 +116,8 @@ class AdminAggregator:
             return _worst(await self._pool.request_each("admin", body, RELOAD_TIMEOUT_S))
         if request.path == PREFIX + "upstreams":
             return _all_upstreams(await self._pool.request_each("admin", body, PAGE_TIMEOUT_S))
-        reply = await self._pool.request_any("admin", body, PAGE_TIMEOUT_S)
+        ask = self._pool.request_any if request.method == "GET" else self._pool.request_one
+        reply = await ask("admin", body, PAGE_TIMEOUT_S)
         return _worst({} if reply is None else {0: reply})
 
     async def refuse_stranger(self, request: AdminRequest) -> AdminResponse | None:

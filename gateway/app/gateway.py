@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from random import Random
@@ -20,7 +21,7 @@ from gateway.app.token_lifecycle import TokenLifecycle
 from gateway.core.address import Address
 from gateway.core.clock import Clock
 from gateway.core.end_users import EndUserCounts
-from gateway.core.errors import GatewayError
+from gateway.core.errors import GatewayError, StoreUnavailable
 from gateway.core.health import Change
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import ConfigSnapshot
@@ -192,6 +193,7 @@ class Gateway:
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
+        self.tasks.start("look for keys in both places", self._warn_of_clashes())
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
@@ -225,6 +227,12 @@ class Gateway:
     def _note_change(self, entry: AuditEntry) -> None:
         fields = {"actor": entry.actor, "action": entry.action, "subject": entry.subject}
         self._log.info("audit", **fields, before=entry.before, after=entry.after)
+
+    async def _warn_of_clashes(self) -> None:
+        """At the start the configuration goes before the store; a reload refuses what is in both."""
+        with suppress(StoreUnavailable):
+            for clash in await self.keys.clashes(self.services.snapshot):
+                self._log.warning("a key is in the configuration and in the store", what=clash)
 
     async def _report_left_out(self) -> None:
         while True:

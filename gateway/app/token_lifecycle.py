@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from gateway.core.clock import Clock
 from gateway.core.errors import UpstreamUnreachable
-from gateway.core.issuers import TokenIssuer
 from gateway.core.snapshot import Timeouts, Upstream
 from gateway.core.tokens import TokenVerifier
 from gateway.pipeline import Services
@@ -24,7 +23,7 @@ from gateway.upstream.contract import UpstreamClient
 from gateway.upstream.fetch import fetch
 
 if TYPE_CHECKING:
-    from gateway.identity.jwks import FetchResult, SigningKeys
+    from gateway.identity.jwks import FetchResult, KeysPlace, SigningKeys
     from gateway.identity.jwt import JwtVerifier
 
 FILE_EVERY_S = 10.0
@@ -82,21 +81,21 @@ class TokenLifecycle:
         if self._verifier is not None:
             await self._verifier.close()
 
-    def _open_keys(self, issuer: TokenIssuer, on_removed: Callable[[], None]) -> SigningKeys:
+    def _open_keys(self, place: KeysPlace, on_removed: Callable[[], None]) -> SigningKeys:
         # Imported already by whoever calls this.
         from gateway.identity.jwks import FetchPace, SigningKeys
 
-        is_file = issuer.jwks.startswith("/")
+        is_file = place.jwks.startswith("/")
         pace = FetchPace(every_s=FILE_EVERY_S) if is_file else FetchPace()
-        return SigningKeys(issuer.jwks, self._fetch_of(issuer), self._new_tasks(), self._note_fetch, on_removed, pace)
+        return SigningKeys(place.jwks, self._fetch_of(place), self._new_tasks(), self._note_fetch, on_removed, pace)
 
-    def _fetch_of(self, issuer: TokenIssuer) -> Callable[[], Awaitable[bytes]]:
-        if issuer.jwks.startswith("/"):
-            return partial(asyncio.to_thread, Path(issuer.jwks).read_bytes)
-        url = urlsplit(issuer.jwks)
+    def _fetch_of(self, place: KeysPlace) -> Callable[[], Awaitable[bytes]]:
+        if place.jwks.startswith("/"):
+            return partial(asyncio.to_thread, Path(place.jwks).read_bytes)
+        url = urlsplit(place.jwks)
         base = f"{url.scheme}://{url.netloc}{f'?{url.query}' if url.query else ''}"
         provider = Upstream(
-            name=url.hostname or "", base_url=base, timeouts=_TIMEOUTS, max_connections=1, proxy=issuer.proxy
+            name=url.hostname or "", base_url=base, timeouts=_TIMEOUTS, max_connections=1, proxy=place.proxy
         )
         return partial(self._fetch, provider, url.path or "/")
 

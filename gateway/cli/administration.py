@@ -106,7 +106,7 @@ async def _of_store(settings: Settings) -> AsyncIterator[Answer]:
     """Ends the command where the store does not answer."""
     options = RedisOptions(settings.store.url, secrets.token_hex(6), settings.store.prefix, _TIMEOUT_S)
     store = RedisStore(options, settings.timezone)
-    keys = RedisKeyStore(store.client.background, settings.store.prefix, BackgroundTasks(_unlogged))
+    keys = RedisKeyStore(store.client.background, settings.store.prefix, BackgroundTasks(unlogged))
     built = snapshot(settings)
     try:
         yield KeyAdministration(keys, lambda: built, settings.timezone, lambda _entry: None).answer
@@ -127,5 +127,5 @@ def _actor() -> str:
     return f"the command line, {user}@{socket.gethostname()}"
 
 
-def _unlogged(_what: str, _error: BaseException) -> None:
+def unlogged(_what: str, _error: BaseException) -> None:
     """The command ends with the error that it gets."""

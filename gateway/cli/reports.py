@@ -15,7 +15,11 @@ import click
 
 from gateway.app.snapshot_builder import snapshot
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
+from gateway.cli.administration import unlogged
 from gateway.core.errors import FieldInvalid, StoreUnavailable
+from gateway.identity.directory import with_stored_keys
+from gateway.identity.in_redis import RedisKeyStore
+from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
 from gateway.store.usage_report import REPORTS, close_month
@@ -61,8 +65,12 @@ async def _of_store(page: str, settings: Settings, query: Mapping[str, str], clo
     """Raises FieldInvalid; ends the command where the store does not answer."""
     options = RedisOptions(settings.store.url, secrets.token_hex(6), settings.store.prefix, _TIMEOUT_S)
     store = RedisStore(options, settings.timezone)
-    ask = partial(REPORTS[page], store, snapshot(settings), query, datetime.now(settings.timezone).date())
+    keys = RedisKeyStore(store.client.background, settings.store.prefix, BackgroundTasks(unlogged))
     try:
+        known = snapshot(settings)
+        if page == "limits":
+            known = await with_stored_keys(known, keys, query.get("team", ""))
+        ask = partial(REPORTS[page], store, known, query, datetime.now(settings.timezone).date())
         report = await ask()
         if closes_month:
             await close_month(store, {"month": query["month"]})
@@ -71,5 +79,6 @@ async def _of_store(page: str, settings: Settings, query: Mapping[str, str], clo
         trouble = (store.trouble or "does not answer").rstrip(".")  # What the system says often ends in a full stop.
         raise click.ClickException(f"The store {trouble}. Is store.url right?") from None
     finally:
+        await keys.close()
         await store.close()
     return report

@@ -1,6 +1,7 @@
 """What an answer is, by its first bytes, whatever its content type says.
 
-Servers stream under `text/plain` or no type at all, and send one JSON object under `text/event-stream`.
+Servers stream under `text/plain` or no type at all, and send one JSON object under `text/event-stream`. Sound without a
+header may begin with any byte, so that one character is no sign yet: the next one must fit, too.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ import re
 from enum import Enum
 
 _BEFORE = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*+")
-_LINES = (b"data:", b"event:", b"id:", b"retry:", b":")
-_LONGEST = max(map(len, _LINES))
+_NAMES = (b"data:", b"event:", b"id:", b"retry:")
+_COMMENT = re.compile(rb":[ \t\r\nA-Za-z]")
+_JSON = re.compile(rb"""\{[ \t\r\n]*+["'}/]|\[[ \t\r\n]*+["'\[\]{/0-9tfnNI-]""")
+_JSON_BEGUN = re.compile(rb"[{\[][ \t\r\n]*+\Z")
 BLANK_MAX = 4096
 """Bytes of blank at an answer's beginning that are waited for to end."""
 
@@ -25,10 +28,16 @@ def kind_of(beginning: bytes) -> BodyKind | None:
     """The kind of a body that begins so; None while that cannot be told."""
     blank = _BEFORE.match(beginning)
     begin = blank.end() if blank else 0
-    first = beginning[begin : begin + _LONGEST]
-    if first.startswith((b"{", b"[")):
+    if _JSON.match(beginning, begin):
         return BodyKind.JSON
-    if first.startswith(_LINES):
+    if beginning.startswith(_NAMES, begin) or _COMMENT.match(beginning, begin):
         return BodyKind.EVENTS
-    may_become_events = any(line.startswith(first) for line in _LINES) or beginning in (b"\xef", b"\xef\xbb")
-    return None if may_become_events and len(beginning) < BLANK_MAX else BodyKind.OTHER
+    return None if len(beginning) < BLANK_MAX and _may_become(beginning, begin) else BodyKind.OTHER
+
+
+def _may_become(beginning: bytes, begin: int) -> bool:
+    """Whether more bytes can make it JSON or events."""
+    first = beginning[begin : begin + len(max(_NAMES, key=len))]
+    if first == b":" or beginning in (b"\xef", b"\xef\xbb") or _JSON_BEGUN.match(beginning, begin):
+        return True
+    return any(name.startswith(first) for name in _NAMES)

@@ -18,8 +18,9 @@ class VerifiedToken(msgspec.Struct, frozen=True, gc=False):
 
 
 def is_token(credential: str) -> bool:
-    """Whether it looks like a signed token: header, claims and signature, with a dot between them."""
-    return credential.count(".") == 2
+    """Whether it looks like a signed token: header, claims and signature, with a dot between them. The header is a JSON
+    object, whose Base64 begins so."""
+    return credential.startswith("e") and credential.count(".") == 2
 
 
 class TokenVerifier(Protocol):

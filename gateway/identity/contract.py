@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from gateway.core.limits import Limit
-from gateway.core.snapshot import Caller
+from gateway.core.snapshot import Caller, ConfigSnapshot
 
 KEY_ID_DIGITS = 12
 """A key's id is the beginning of its SHA-256."""
@@ -140,4 +140,9 @@ class CallerDirectory(Protocol):
     async def find(self, digest: str) -> Caller | None:
         """The caller with this SHA-256, asked of the store where it is not known; None where there is none. Raises
         StoreUnavailable."""
+        ...
+
+    async def with_stored_keys(self, team: str) -> ConfigSnapshot:
+        """For reports: the configuration in force with the keys that have limits to themselves, of a team or of all.
+        Raises StoreUnavailable."""
         ...

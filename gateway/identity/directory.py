@@ -18,7 +18,10 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+import msgspec
+
 from gateway.core.errors import StoreUnavailable
+from gateway.core.limits import Scope
 from gateway.core.networks import read_network
 from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms
 from gateway.identity.contract import KEY_ID_DIGITS, KeyStore, StoredKey
@@ -36,6 +39,10 @@ UNKNOWN_MAX = 10_000
 
 LOOKUPS_MAX = 256
 """Look-ups at the same time: whoever sends hashes that are no key must not fill the memory with them."""
+
+
+LISTED_MAX = 10_000
+_PAGE = 500
 
 
 class _Lookup:
@@ -92,6 +99,9 @@ class KeyDirectory:
         if caller is not None and self._keys.get(key_id) is key:
             self.callers[digest] = caller
         return caller
+
+    async def with_stored_keys(self, team: str) -> ConfigSnapshot:
+        return await with_stored_keys(self._snapshot, self._store, team)
 
     async def catch_up(self) -> None:
         """Forget what has changed since the last time. Raises StoreUnavailable."""
@@ -192,3 +202,21 @@ def caller_of(key: StoredKey, snapshot: ConfigSnapshot) -> Caller | None:
             disabled=key.disabled,
         )
     )
+
+
+async def with_stored_keys(snapshot: ConfigSnapshot, store: KeyStore, team: str) -> ConfigSnapshot:
+    """For reports: the configuration with the first LISTED_MAX keys of a team, or of all, that are not revoked and have
+    limits to themselves. Raises StoreUnavailable."""
+    found: dict[str, Caller] = {}
+    cursor = ""
+    while len(found) < LISTED_MAX:
+        page = await store.page(team, cursor, _PAGE)
+        for key in page.keys:
+            caller = caller_of(key, snapshot) if key.revoked_ms is None else None
+            if caller is not None and any(limit.scope is Scope.KEY for limit in caller.limits):
+                found[key.sha256] = caller
+        cursor = page.next
+        if not cursor:
+            break
+        await asyncio.sleep(0)
+    return msgspec.structs.replace(snapshot, callers=snapshot.callers | found)

@@ -26,6 +26,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gateway.core.errors import GatewayError
+from gateway.core.proxies import Proxy
 from gateway.runtime.tasks import BackgroundTasks
 
 PublicKey = RSAKey | ECKey | OKPKey
@@ -42,6 +43,13 @@ RSA_BITS_MIN, RSA_BITS_MAX = 2048, 8192
 """RFC 7518 demands the one; verifying by keys above the other takes milliseconds."""
 
 _KINDS: dict[str, type[PublicKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+
+
+class KeysPlace(NamedTuple):
+    """A URL or the path of a file, and the forward proxy on the way there."""
+
+    jwks: str
+    proxy: Proxy | None = None
 
 
 class FetchPace(NamedTuple):
@@ -90,13 +98,17 @@ class SigningKeys:
         self._next_end = asyncio.Event()
         self._asked = asyncio.Event()
         self._waiting = 0
+        self._is_closed = False
         self._reported: FetchResult | None = None
 
     def start(self) -> None:
         self._tasks.keep_running("follow signing keys", self._follow)
 
     async def close(self) -> None:
+        """Nobody waits any more."""
         await self._tasks.close()
+        self._is_closed = True
+        self._next_end.set()
 
     @property
     def is_empty(self) -> bool:
@@ -105,7 +117,7 @@ class SigningKeys:
 
     async def wait_fetched(self) -> None:
         """Return after the first fetch, whatever it brought."""
-        while not self._ended:
+        while not self._ended and not self._is_closed:
             await self._next_end.wait()
 
     def find(self, kid: str) -> PublicKey | None:
@@ -123,7 +135,7 @@ class SigningKeys:
         self._waiting += 1
         try:
             async with asyncio.timeout(self._pace.least_s + FETCH_TIMEOUT_S):
-                while self.find(kid) is None and self._ended < last:
+                while self.find(kid) is None and self._ended < last and not self._is_closed:
                     await self._next_end.wait()
         except TimeoutError:
             pass

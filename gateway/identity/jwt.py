@@ -31,10 +31,10 @@ from msgspec import UNSET
 from gateway.core.clock import Clock
 from gateway.core.errors import IssuerUnavailable, KeyExpired, KeyUnknown
 from gateway.core.issuers import TokenIssuer
-from gateway.core.snapshot import Caller, ConfigSnapshot, TeamTerms
+from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms, TeamTerms
 from gateway.core.tokens import VerifiedToken
 from gateway.identity.claims import Bearer, bearer
-from gateway.identity.jwks import PublicKey, SigningKeys
+from gateway.identity.jwks import KeysPlace, PublicKey, SigningKeys
 
 SKEW_S = 60
 """How far the clocks of an identity provider and of the gateway may be apart."""
@@ -103,13 +103,16 @@ class _Provider(NamedTuple):
 
 
 class JwtVerifier:
-    """Implements `core.tokens.TokenVerifier`. `open_keys` makes the keys of an issuer, and is given what to call when
-    one of them is not valid any more."""
+    """Implements `core.tokens.TokenVerifier`. `open_keys` makes the keys of a place, and is given what to call when one
+    of them is not valid any more."""
 
-    def __init__(self, open_keys: Callable[[TokenIssuer, Callable[[], None]], SigningKeys], clock: Clock) -> None:
+    def __init__(self, open_keys: Callable[[KeysPlace, Callable[[], None]], SigningKeys], clock: Clock) -> None:
         self._open_keys = open_keys
         self._clock = clock
         self._providers: dict[str, _Provider] = {}
+        """By what tokens call them."""
+        self._keys: dict[KeysPlace, SigningKeys] = {}
+        """Several issuers may share a place."""
         self._teams: Mapping[str, TeamTerms] = {}
         self._verified: dict[str, VerifiedToken] = {}
         self._refused: dict[str, _RefusedToken] = {}
@@ -117,29 +120,30 @@ class JwtVerifier:
 
     async def keep(self, snapshot: ConfigSnapshot) -> None:
         """Take tokens by this configuration from now on. Keys whose place is the same are not fetched again."""
-        open_now = {_place(each.issuer): each.keys for each in self._providers.values()}
+        before, self._keys = self._keys, {}
         self._providers = {}
         for name, issuer in snapshot.issuers.items():
-            place = _place(issuer)
-            keys = open_now.pop(place, None)
+            place = KeysPlace(issuer.jwks, issuer.proxy)
+            keys = self._keys.get(place) or before.get(place)
             if keys is None:
-                keys = self._open_keys(issuer, self._forget)
+                keys = self._open_keys(place, self._forget)
                 keys.start()
+            self._keys[place] = keys
             self._providers[name] = _Provider(issuer, keys, _Algorithms(issuer.algorithms), self._rules(issuer))
         self._teams = snapshot.teams
         self._callers.clear()
         self._forget()
-        for keys in open_now.values():
-            await keys.close()
+        for place in before.keys() - self._keys.keys():
+            await before[place].close()
 
     async def wait_fetched(self) -> None:
         """Return after the first fetch of each issuer's keys, whatever it brought."""
-        for provider in self._providers.values():
-            await provider.keys.wait_fetched()
+        for keys in self._keys.values():
+            await keys.wait_fetched()
 
     async def close(self) -> None:
-        for provider in self._providers.values():
-            await provider.keys.close()
+        for keys in self._keys.values():
+            await keys.close()
 
     def verified(self, digest: str) -> VerifiedToken | None:
         token = self._verified.get(digest)
@@ -153,7 +157,11 @@ class JwtVerifier:
         if refusal is not None and self._clock.now_ms() < refusal.until_ms:
             raise refusal.kind(refusal.message)
         header, provider = self._read(token)
-        key = await self._key(header, provider)
+        key = provider.keys.find(header.kid) or await provider.keys.find_fetched(header.kid)
+        if self._providers.get(provider.issuer.issuer) is not provider:
+            return await self.verify(token, digest)  # The configuration has changed meanwhile.
+        if key is None:
+            raise _key_missing(header, provider.keys)
         try:
             claims = self._claims(token, key, provider)
             found = self._token(claims, provider.issuer)
@@ -204,22 +212,6 @@ class JwtVerifier:
             )
         return header, provider
 
-    async def _key(self, header: _Header, provider: _Provider) -> PublicKey:
-        """Raises KeyUnknown, IssuerUnavailable."""
-        key = provider.keys.find(header.kid) or await provider.keys.find_fetched(header.kid)
-        if key is not None:
-            return key
-        if provider.keys.is_empty:
-            raise IssuerUnavailable(
-                "The signing keys of the token's issuer could not be fetched yet. Try again.", retry_after_ms=5000
-            )
-        if not header.kid:
-            raise KeyUnknown("The token does not say which key it is signed by ('kid'), and its issuer has several.")
-        raise KeyUnknown(
-            f"The token is signed by the key {header.kid[:_SHOWN_CHARACTERS]!r}, which its issuer does not publish. Get"
-            " a new token."
-        )
-
     def _claims(self, token: str, key: PublicKey, provider: _Provider) -> dict[str, Any]:
         """Raises KeyUnknown, KeyExpired."""
         try:
@@ -246,8 +238,8 @@ class JwtVerifier:
 
     def _caller(self, who: Bearer, issuer: TokenIssuer) -> Caller:
         """The same one for all who may do the same, so that what binds it is put together once."""
-        name = (issuer.issuer, who.team, who.models)
-        caller = self._callers.get(name)
+        rights = (issuer.issuer, who.team, who.models)
+        caller = self._callers.get(rights)
         if caller is None:
             terms = self._teams.get(who.team)
             if terms is None:
@@ -255,14 +247,10 @@ class JwtVerifier:
                     f"The token is valid, but its team {who.team[:_SHOWN_CHARACTERS]!r} does not exist here. Ask your"
                     " platform team."
                 )
-            team = terms.caller
-            caller = msgspec.structs.replace(
-                team,
-                key_id=key_id_of(issuer.issuer, who),
-                key_name=f"jwt-{urlsplit(issuer.issuer).hostname or issuer.issuer}"[:64],
-                models=team.models if who.models is None else (*team.models, who.models),
-            )
-            _put(self._callers, name, caller, CALLERS_MAX)
+            key_id = key_id_of(issuer.issuer, who)
+            name = f"jwt-{urlsplit(issuer.issuer).hostname or issuer.issuer}"[:64]
+            caller = terms.caller_of(KeyTerms(key_id, name, subject=key_id, models=who.models))
+            _put(self._callers, rights, caller, CALLERS_MAX)
         return caller
 
 
@@ -271,6 +259,19 @@ def key_id_of(issuer: str, who: Bearer) -> str:
     bearers are in one team and may use the same models."""
     seed = "\n".join((issuer, who.team, *(who.models or ())))
     return f"jwt-{hashlib.sha256(seed.encode()).hexdigest()[:8]}"
+
+
+def _key_missing(header: _Header, keys: SigningKeys) -> KeyUnknown | IssuerUnavailable:
+    if keys.is_empty:
+        return IssuerUnavailable(
+            "The signing keys of the token's issuer could not be fetched yet. Try again.", retry_after_ms=5000
+        )
+    if not header.kid:
+        return KeyUnknown("The token does not say which key it is signed by ('kid'), and its issuer has several.")
+    return KeyUnknown(
+        f"The token is signed by the key {header.kid[:_SHOWN_CHARACTERS]!r}, which its issuer does not publish. Get a"
+        " new token."
+    )
 
 
 def _claim_refused(claim: str, issuer: TokenIssuer) -> KeyUnknown:
@@ -289,10 +290,6 @@ def _claim_refused(claim: str, issuer: TokenIssuer) -> KeyUnknown:
 
 def _expired() -> KeyExpired:
     return KeyExpired("The token has expired. Get a new one of your identity provider.")
-
-
-def _place(issuer: TokenIssuer) -> tuple[object, ...]:
-    return issuer.jwks, issuer.proxy
 
 
 def _decoded(segment: str, kind: type[Any]) -> Any:

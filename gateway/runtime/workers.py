@@ -156,6 +156,13 @@ class WorkerPool:
                 return reply
         return None
 
+    async def request_one(self, kind: str, body: bytes, timeout_s: float) -> bytes | None:
+        """What one of those that serve replies. What changes something is asked of no other: the first may have done it
+        without a reply."""
+        for process in self.serving.values():
+            return await process.request(kind, body, timeout_s)
+        return None
+
     async def _keep(self, number: int) -> None:
         """One process after the other under the same number, until the end."""
         if number != 1:

@@ -46,6 +46,9 @@ STORE_CALL = (
 # fmt: on
 MICRO = 1_000_000
 
+STORED_LIMIT = "(stored)"
+"""The label of a limit that only a key in the store has: names of labels are those of the configuration."""
+
 _QUOTA_SCOPES = frozenset({Scope.ORGANISATION, Scope.TEAM})
 _QUOTA_WINDOWS = frozenset(per for per in Per if per.rate_ms is None)
 
@@ -201,7 +204,8 @@ class Metrics:
         if x.reservation is not None:
             self.quotas(x.reservation.limit_statuses)
             for limit in x.reservation.would_refuse:
-                self.shadow_refused.add((team, limit.name, limit.meter, limit.per or "", limit.scope))
+                name = self._limit_label(limit.name, limit.scope)
+                self.shadow_refused.add((team, name, limit.meter, limit.per or "", limit.scope))
         failure = x.failure
         if failure is not None:
             self.errors.add((*failure, upstream))
@@ -252,6 +256,10 @@ class Metrics:
             else:
                 self._quotas[labels].amount = limit.amount
         limits = {limit.name for caller in snapshot.callers.values() for limit in (*caller.limits, *caller.user_limits)}
+        for terms in snapshot.teams.values():
+            bound = (*terms.caller.limits, *terms.caller.user_limits, *terms.key_limits)
+            limits.update(limit.name for limit in bound)
+        limits.add(STORED_LIMIT)
         limits.update(limit.name for model in snapshot.models.values() for limit in model.limits)
         self._names = ConfiguredNames(
             team=frozenset(teams),
@@ -297,7 +305,8 @@ class Metrics:
 
     def _refused(self, team: str, limit: Mapping[str, Any], retry_after_ms: int) -> None:
         per = limit["per"] or ""
-        self.refused.add((team, limit["name"], limit["meter"], per, limit["scope"]))
+        name = self._limit_label(limit["name"], limit["scope"])
+        self.refused.add((team, name, limit["meter"], per, limit["scope"]))
         if per in _QUOTA_WINDOWS and limit["scope"] in _QUOTA_SCOPES and limit["amount"]:
             labels = (team if limit["scope"] == Scope.TEAM else "", limit["name"], limit["meter"], per)
             known = self._quotas.get(labels)
@@ -305,6 +314,11 @@ class Metrics:
             resets_ms = known.resets_ms if known else retry_after_ms and self._clock.now_ms() + retry_after_ms
             unit = MICRO if limit["meter"] == Meter.USD else 1
             self._quotas[labels] = QuotaUse(limit["used"] * unit, limit["amount"] * unit, resets_ms)
+
+    def _limit_label(self, name: str, scope: str) -> str:
+        """Of limits of single keys in the store, which may be called anything, the configuration's names alone."""
+        is_known = scope != Scope.KEY or self._names is None or name in self._names.limit
+        return name if is_known else STORED_LIMIT
 
 
 def _quota_labels(limit: Limit) -> Labels:
@@ -314,6 +328,7 @@ def _quota_labels(limit: Limit) -> Labels:
 def _quotas_of(snapshot: ConfigSnapshot) -> dict[Labels, Limit]:
     """The quotas of teams and of the organisation. Keys of one team share them, so one key of each is asked."""
     one_of_each = {caller.team: caller for caller in snapshot.callers.values()}
+    one_of_each |= {name: terms.caller for name, terms in snapshot.teams.items()}
     return {
         _quota_labels(limit): limit
         for caller in one_of_each.values()

@@ -128,7 +128,10 @@ async def content_of(path: str, services: Services, query: Mapping[str, str]) ->
 def _reported(report: Report) -> Content:
     async def content(services: Services, query: Mapping[str, str]) -> JsonObject:
         today = datetime.fromtimestamp(services.clock.now_ms() / 1000, services.zone).date()
-        return await report(services.store, services.snapshot, query, today)
+        snapshot = services.snapshot
+        if report is REPORTS["limits"]:
+            snapshot = await services.directory.with_stored_keys(query.get("team", ""))
+        return await report(services.store, snapshot, query, today)
 
     return content
 

@@ -13,10 +13,25 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway.app.reload import Reloader
 from gateway.demo import DemoScript, DemoUpstream
+from gateway.telemetry.log import Log
 from tests.gateway_process import gateway_process
 from tests.redis_servers import RedisServer, redis_server
-from tests.whole_gateway import KEY, MODEL, PATIENCE_S, Json, Reply, WholeGateway, configuration, whole_gateway
+from tests.whole_gateway import (
+    KEY,
+    MODEL,
+    PATIENCE_S,
+    Json,
+    Reply,
+    WholeGateway,
+    configuration,
+    key_settings,
+    settings_of,
+    whole_gateway,
+)
+from tests.workers import TOKEN as WORKERS_TOKEN
+from tests.workers import shared, workers_process
 
 TOKEN = "operators-token-2f8c1d"
 ADMIN = {"listen": "127.0.0.1:0", "token": TOKEN}
@@ -68,16 +83,16 @@ async def code_of(gateway: WholeGateway, key: str) -> str:
 class GatewayOfMany:
     """One process of several, over HTTP."""
 
-    def __init__(self, session: aiohttp.ClientSession, port: int, admin_port: int) -> None:
-        self.session, self.port, self.admin_port = session, port, admin_port
+    def __init__(self, session: aiohttp.ClientSession, port: int, admin_port: int, token: str = TOKEN) -> None:
+        self.session, self.port, self.admin_port, self.token = session, port, admin_port, token
 
-    async def status(self, key: str) -> int:
-        headers = {"authorization": f"Bearer {key}"}
+    async def status(self, key: str, *, close: bool = False) -> int:
+        headers = {"authorization": f"Bearer {key}"} | ({"connection": "close"} if close else {})
         async with self.session.get(f"http://127.0.0.1:{self.port}/v1/models", headers=headers) as answer:
             return answer.status
 
     async def admin(self, method: str, page: str, body: Json | None = None) -> Json:
-        url, headers = f"http://127.0.0.1:{self.admin_port}/admin/v1/{page}", {"authorization": f"Bearer {TOKEN}"}
+        url, headers = f"http://127.0.0.1:{self.admin_port}/admin/v1/{page}", {"authorization": f"Bearer {self.token}"}
         async with self.session.request(method, url, json=body, headers=headers) as answer:
             told: Json = await answer.json()
             assert answer.status == 200, told
@@ -127,6 +142,22 @@ async def test_a_revoked_key_stops_in_every_process_within_a_second(
             refused = await asyncio.gather(*[each.refuses(key["key"]) for each in processes])
             assert max(refused) - began < REVOKED_WITHIN_S
             assert [await each.status(KEY) for each in processes] == [200] * PROCESSES
+
+
+@pytest.mark.slow
+async def test_workers_of_one_gateway_know_the_same_keys(redis: RedisServer, tmp_path: Path) -> None:
+    config = shared(NOWHERE, redis, tmp_path)
+    async with workers_process(config, tmp_path) as process, aiohttp.ClientSession() as session:
+        # Each request on a connection of its own, so that both workers get some.
+        gateway = GatewayOfMany(session, process.port, process.admin_port, WORKERS_TOKEN)
+        key = await gateway.admin("POST", "keys", {"team": "search", "name": "made"})
+        assert {await gateway.status(key["key"], close=True) for _ in range(20)} == {200}
+        await gateway.admin("DELETE", f"keys/{key['id']}")
+        end = time.monotonic() + REVOKED_WITHIN_S
+        while time.monotonic() < end:
+            await asyncio.sleep(PAUSE_S)
+        assert {await gateway.status(key["key"], close=True) for _ in range(20)} == {401}
+        assert len((await gateway.admin("GET", "audit"))["data"]) == 2
 
 
 async def test_a_key_is_made_used_disabled_enabled_and_revoked(redis: RedisServer) -> None:
@@ -189,6 +220,19 @@ async def test_a_key_has_limits_models_and_networks_of_its_own() -> None:
             assert (refused.status, refused.json["limit"]["scope"]) == (429, "key")
             assert (await gateway.chat(key=key["key"], headers=inside, model="other/model")).status == 404
             assert "192.0.2.7" in {line.get("client_ip") for line in gateway.lines}
+
+
+async def test_the_limits_of_a_stored_key_are_reported_with_their_use() -> None:
+    async with DemoUpstream(DemoScript(chunks=1)) as upstream, stored(upstream.base_url) as gateway:
+        key = await made(gateway, limits=[{"requests": 5, "per": "day"}])
+        await made(gateway, name="without")
+        revoked = await made(gateway, name="revoked", limits=[{"requests": 7, "per": "day"}])
+        await ask(gateway, "DELETE", f"keys/{revoked['id']}")
+        assert (await gateway.chat(key=key["key"])).status == 200
+        await gateway.ended()
+        for query in ("", "?team=search"):
+            [limit] = (await ask(gateway, "GET", f"limits{query}")).json["data"]
+            assert (limit["scope"], limit["subject"], limit["used"], limit["left"]) == ("key", key["id"], 1, 4)
 
 
 async def test_the_address_of_the_connection_counts_where_no_proxy_is_trusted() -> None:
@@ -366,3 +410,25 @@ async def test_models_are_those_that_the_key_may_use() -> None:
         key = await made(gateway, models=[MODEL])
         reply = await gateway.request("GET", "/v1/models", headers={"authorization": f"Bearer {key['key']}"})
         assert [model["id"] for model in reply.json["data"]] == [MODEL]
+
+
+async def test_a_reload_with_a_key_of_the_store_is_refused_and_one_without_is_audited(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    async with stored() as gateway:
+        key = await made(gateway)
+        settings = settings_of(configuration(NOWHERE, admin=ADMIN))
+        log = Log(lambda _line: None)
+        Reloader(str(file), gateway.gateway, log, settings).start()
+        both = {"keys": [key_settings(), key_settings("twice", key["key"])]}
+        file.write_text(json.dumps(configuration(NOWHERE, admin=ADMIN, team=both)))
+        refused = await ask(gateway, "POST", "reload")
+        assert (refused.status, key["id"] in refused.json["problems"][0]) == (400, True)
+        limited = {"limits": [{"requests": 9, "per": "day"}]}
+        file.write_text(json.dumps(configuration(NOWHERE, admin=ADMIN, team=limited)))
+        for _ in range(2):
+            assert (await ask(gateway, "POST", "reload")).status == 200
+        reload, create = (await ask(gateway, "GET", "audit")).json["data"]
+        assert (reload["action"], create["action"]) == ("config.reload", "key.create")
+        assert reload["before"]["teams"]["search"]["limits"] == []
+        assert reload["after"]["teams"]["search"]["limits"][0]["requests"] == 9
+        assert await status_of(gateway, key["key"]) == 200

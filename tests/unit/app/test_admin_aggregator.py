@@ -33,6 +33,9 @@ class Pool(WorkerPool):
     async def request_any(self, kind: str, body: bytes, timeout_s: float) -> bytes | None:
         return next((reply for reply in self.replies.values() if reply is not None), None)
 
+    async def request_one(self, kind: str, body: bytes, timeout_s: float) -> bytes | None:
+        return next(iter(self.replies.values()), None)
+
 
 class Supervisor:
     def __init__(self, replies: Replies) -> None:
@@ -178,3 +181,12 @@ async def test_a_worker_that_fails_to_give_its_metrics_counts_as_it_last_did(bro
     body, _ = await supervisor.aggregator.metrics()
     assert b"gateway_x_total 9\n" in body
     assert len(supervisor.lines) == (broken is not None)
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
+async def test_what_changes_something_is_asked_of_one_worker_alone(method: str) -> None:
+    """The first may have done it, and a second key would be nobody's."""
+    aggregator = Supervisor({1: None, 2: response(200, b"{}")}).aggregator
+    with pytest.raises(NoWorker):
+        await aggregator.admin_api(AdminRequest(method, "/admin/v1/keys"))
+    assert (await aggregator.admin_api(AdminRequest("GET", "/admin/v1/keys"))).status == 200

@@ -11,6 +11,8 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OKPKey
 
 from gateway.core.errors import IssuerUnavailable, KeyExpired, KeyUnknown
@@ -18,7 +20,7 @@ from gateway.core.issuers import TokenClaims, TokenIssuer
 from gateway.core.snapshot import Caller, ConfigSnapshot, TeamTerms
 from gateway.core.tokens import VerifiedToken
 from gateway.identity import jwt
-from gateway.identity.jwks import FetchPace, FetchResult, SigningKeys
+from gateway.identity.jwks import FetchPace, FetchResult, KeysPlace, SigningKeys
 from gateway.identity.jwt import REFUSED_MS, SKEW_S, TOKEN_CHARACTERS, JwtVerifier
 from gateway.runtime.tasks import BackgroundTasks
 from tests.identity_provider import AUDIENCE, ISSUER, claims_of, ec_key, key_set, rsa_key, signed
@@ -58,6 +60,9 @@ class Verifying:
         self.clock = StandingClock()
         self.body = key_set(*keys)
         self.fetches = 0
+        self.let_fetch = asyncio.Event()
+        self.let_fetch.set()
+        self.opened: list[KeysPlace] = []
         self.reported: list[FetchResult] = []
         self.verifier = JwtVerifier(self._open, self.clock)
 
@@ -70,13 +75,15 @@ class Verifying:
         digest = sha256(token.encode()).hexdigest()
         return self.verifier.verified(digest) or await self.verifier.verify(token, digest)
 
-    def _open(self, issuer: TokenIssuer, on_removed: Callable[[], None]) -> SigningKeys:
+    def _open(self, place: KeysPlace, on_removed: Callable[[], None]) -> SigningKeys:
+        self.opened.append(place)
         pace = FetchPace(every_s=60, retry_s=0.01, least_s=0.001)
         tasks = BackgroundTasks(lambda what, error: pytest.fail(f"{what}: {error!r}"))
-        return SigningKeys(issuer.jwks, self._fetch, tasks, self.reported.append, on_removed, pace)
+        return SigningKeys(place.jwks, self._fetch, tasks, self.reported.append, on_removed, pace)
 
     async def _fetch(self) -> bytes:
         self.fetches += 1
+        await self.let_fetch.wait()
         return self.body
 
 
@@ -336,6 +343,44 @@ async def test_so_many_verified_tokens_are_kept_and_the_oldest_goes_first(
     kept = [verifying.verifier.verified(sha256(each.encode()).hexdigest()) for each in tokens]
     assert kept == [None, *taken[1:]]
     assert (await verifying.take(tokens[0])).caller is taken[0].caller
+
+
+async def test_a_token_that_waits_while_the_configuration_changes_is_judged_by_the_new_one() -> None:
+    verifying = Verifying(EC)
+    verifying.let_fetch.clear()
+    await verifying.keep(issuer_of())
+    known, removed = [asyncio.ensure_future(verifying.take(token(jti=jti))) for jti in "ab"]
+    await asyncio.sleep(0)
+    await verifying.keep(issuer_of(teams=(("everyone", "sales"),)))
+    verifying.let_fetch.set()
+    assert (await known).caller.team == (await removed).caller.team == "sales"
+
+    verifying.let_fetch.clear()
+    waits = asyncio.ensure_future(verifying.take(token(ec_key("new"))))
+    await asyncio.sleep(0)
+    await verifying.keep()
+    with pytest.raises(KeyUnknown, match="not taken here"):
+        await waits
+    await verifying.verifier.close()
+
+
+async def test_issuers_with_the_same_keys_share_them(verifying: Verifying) -> None:
+    for _ in range(2):
+        await verifying.keep(issuer_of(), issuer_of(issuer="https://other.example/"))
+    assert len(verifying.opened) == 1
+    other = await verifying.take(token(iss="https://other.example/"))
+    assert other.caller.key_id != (await verifying.take(token())).caller.key_id
+
+
+@given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=40))
+def test_whatever_looks_like_a_token_is_refused_as_a_key(first: str, second: str, third: str) -> None:
+    async def take(sent: str) -> None:
+        with pytest.raises(KeyUnknown):
+            await Verifying(EC).verifier.verify(sent, "digest")
+
+    parts = [part.replace(".", "") for part in (first, second, third)]
+    asyncio.run(take(".".join(parts)))
+    asyncio.run(take(".".join((*[b64(part.encode(errors="replace")) for part in parts[:2]], parts[2]))))
 
 
 async def test_a_provider_that_was_never_reached_is_no_fault_of_the_token() -> None:

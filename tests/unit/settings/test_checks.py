@@ -199,6 +199,7 @@ def test_who_cannot_use_the_gateway_is_a_warning() -> None:
     assert [str(warning) for warning in loaded(VALID).warnings] == [
         "gateway.yaml:1: teams: is missing, so nobody can use the gateway"
     ]
+    assert loaded(VALID + "teams:\n  search: {}\nstore: {url: redis://localhost}\n").warnings == ()
 
 
 def test_an_upstream_that_no_route_leads_to_is_a_warning() -> None:

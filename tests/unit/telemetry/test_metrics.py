@@ -309,6 +309,21 @@ def test_a_quota_that_a_reload_removes_is_shown_no_longer(metrics: Metrics) -> N
     assert quota_used(metrics) is None
 
 
+def test_a_limit_that_only_a_stored_key_has_is_counted_under_one_name(metrics: Metrics) -> None:
+    metrics.keep(configuration(MONTHLY), ["search"])
+    for name in ("anything", "else", MONTHLY.name):
+        own = Limit(name, Scope.KEY, CALLER.key_id, Meter.REQUESTS, Per.MONTH, 5, 5, "search")
+        x = answered()
+        x.reservation, x.usage, x.status = None, None, 429
+        x.error = QuotaSpent("Spent.", retry_after_ms=5_000, limit=refusal_of(own, 5))
+        metrics.exchange(x)
+    assert metrics.refused.values == {
+        ("search", "(stored)", "requests", "month", "key"): 2,
+        ("search", MONTHLY.name, "requests", "month", "key"): 1,
+    }
+    assert "(stored)" in metrics.render()[0].decode()
+
+
 def test_a_quota_that_a_reload_raises_shows_its_new_ratio_at_once(metrics: Metrics) -> None:
     metrics.keep(configuration(MONTHLY), ["search"])
     metrics.quotas(LimitStatuses.of([limit_status(MONTHLY, 1_000)]))

@@ -1,0 +1,51 @@
+"""Keys in Redis with the rights that docs/store.md gives the gateway, and without those for messages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from tests.contract.identity.conftest import keys_in_redis
+from tests.contract.identity.test_keys import entry_of, key_of
+from tests.redis_servers import RedisServer, redis_server
+
+RIGHTS = "~gw:* resetchannels -@all +@read +@write +@scripting +time +ping +select +cluster|slots"
+MESSAGES = "&gw:* +publish +subscribe"
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with redis_server(tcp=True) as server:
+        yield server
+
+
+def url_of(server: RedisServer, *rights: str) -> str:
+    with contextlib.closing(server.client()) as client:
+        words = " ".join((RIGHTS, *rights, "-@dangerous")).split()
+        client.execute_command("ACL", "SETUSER", "gateway", "on", ">secret", *words)
+    return server.url.replace("redis://", "redis://gateway:secret@")
+
+
+async def test_the_rights_of_the_documentation_are_enough(server: RedisServer) -> None:
+    heard = asyncio.Event()
+    async with keys_in_redis(url_of(server, MESSAGES)) as keys, asyncio.timeout(10):
+        keys.subscribe(heard.set)
+        await heard.wait()
+        heard.clear()
+        assert await keys.write([key_of(1)], entry_of()) is not None
+        await heard.wait()
+        await keys.touch({key_of(1).id: 5})
+        assert await keys.last_used([key_of(1).id]) == [5]
+        assert (await keys.page("search", "", 5)).keys == await keys.get([key_of(1).id])
+        assert len((await keys.audit("", 5)).entries) == 1
+
+
+async def test_without_the_rights_for_messages_changes_are_written_and_followed(server: RedisServer) -> None:
+    async with keys_in_redis(url_of(server)) as keys, asyncio.timeout(10):
+        keys.subscribe(lambda: pytest.fail("there are no messages"))
+        position = (await keys.changes("")).position
+        assert await keys.write([key_of(1)], entry_of()) is not None
+        assert (await keys.changes(position)).ids == [key_of(1).id]
