@@ -16,10 +16,11 @@ from tests.whole_gateway import KEY, PATIENCE_S, Json
 
 
 class GatewayProcess:
-    """`lines` are what it logged so far, `said` what it told people."""
+    """`lines` are what it logged so far, `said` what it told people, `answers` what operators and clients got of it."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.output: list[bytes] = []
+        self.answers: list[bytes] = []
         self.lines: list[Json] = []
         self.said: list[str] = []
         self.port = self.admin_port = 0
@@ -93,6 +94,7 @@ async def gateway_process(
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", "serve", *arguments),
         stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
         env=os.environ | (environment or {}),
     )
     running = GatewayProcess(process)
@@ -106,5 +108,8 @@ async def gateway_process(
         await process.wait()
     if config is not None:
         secrets = secrets_in(config) | secrets_in(environment or {}) | {KEY}
-        output = b"".join([*running.output, await running.rest()])
-        assert leaks(secrets, {"its output": output, **await stored(config.get("store", {}))}) == []
+        written = {
+            "its output": b"".join([*running.output, await running.rest()]),
+            "answers": b"\n".join(running.answers),
+        }
+        assert leaks(secrets, {**written, **await stored(config.get("store", {}))}) == []

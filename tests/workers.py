@@ -15,6 +15,8 @@ from pathlib import Path
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.web.admin_api import PAGES
+from gateway.web.admin_routes import PREFIX
 from tests.gateway_process import GatewayProcess, gateway_process
 from tests.redis_servers import RedisServer
 from tests.whole_gateway import KEY, PATIENCE_S, Json, Reply, chat_body, configuration
@@ -38,11 +40,20 @@ async def workers_process(config: Json, folder: Path, *arguments: str) -> AsyncI
             workers = int(arguments[arguments.index("--workers") + 1]) if arguments else config["workers"]
             await gateway.times("worker serving", workers if workers > 1 else 0)
             yield gateway
+            await _look_everywhere(gateway)
         finally:
             for pid in pids(gateway).values():
                 if alive(pid):
                     os.kill(pid, signal.SIGCONT)
             await _ended(gateway)
+
+
+async def _look_everywhere(gateway: GatewayProcess) -> None:
+    """Ask for every page of operators, while there is one: no secret may be in it."""
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with asyncio.timeout(PATIENCE_S):
+            for path in ("/metrics", "/readyz", *(f"{PREFIX}{page}" for page in PAGES)):
+                await look(gateway, path)
 
 
 async def _ended(gateway: GatewayProcess) -> None:
@@ -66,7 +77,7 @@ async def chats(gateway: GatewayProcess, count: int) -> Counter[int]:
         async def chat() -> int:
             url = f"http://127.0.0.1:{gateway.port}/v1/chat/completions"
             async with session.post(url, json=chat_body()) as answer:
-                await answer.read()
+                gateway.answers += [repr(dict(answer.headers)).encode(), await answer.read()]
                 return answer.status
 
         return Counter(await asyncio.gather(*[chat() for _ in range(count)]))
@@ -79,7 +90,9 @@ async def look(gateway: GatewayProcess, path: str, method: str = "GET", token: s
         aiohttp.ClientSession(headers={"authorization": f"Bearer {token}"}) as session,
         session.request(method, url) as answer,
     ):
-        return Reply(answer.status, answer.headers, await answer.read())
+        reply = Reply(answer.status, answer.headers, await answer.read())
+    gateway.answers += [repr(dict(reply.headers)).encode(), reply.body]
+    return reply
 
 
 async def metric(gateway: GatewayProcess, name: str, **labels: str) -> float:

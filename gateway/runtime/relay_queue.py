@@ -5,9 +5,9 @@ two hundred of them would, even if each turn of the event loop took but one read
 comes here after each read, with what that read took to be passed on. In each turn they go on in rotation, as far as
 the last read of each says that the turn stays within TURN_S.
 
-What takes longer than that by a single read, such as ten thousand events of a byte, waits in a line of its own: one
-goes on at a time, and after it none other of these for PAUSE times as long as it took. Whoever sends nothing but such
-answers has a quarter of the event loop, and no ordinary answer waits behind them.
+What takes longer than COSTLY_S by a single read, such as ten thousand events of a byte, waits in a line of its own:
+one goes on at a time, and after it none other of these for PAUSE times as long as it took. Whoever sends nothing but
+such answers has a quarter of the event loop, and no ordinary answer waits behind them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
-TURN_S = 0.002
+TURN_S = 0.0005
 """What answers at full speed may take of one turn: a request of another caller needs some ten of them. The turn itself
-costs a twentieth of that."""
+costs about a tenth of that."""
+
+COSTLY_S = 0.002
+"""A read of ordinary events takes a quarter of that."""
 
 PAUSE = 3
 """How many times as long as it took is waited after a costly read."""
@@ -44,7 +47,7 @@ class RelayQueue:
 
     def wait(self, go_on: Callable[[], None], cost_s: float) -> None:
         """Call `go_on` when it is its turn. `cost_s` is what its last read took."""
-        if cost_s <= TURN_S:
+        if cost_s <= COSTLY_S:
             self._cheap.append(_Waiting(go_on, cost_s))
             if self._turn is None:
                 self._turn = asyncio.get_running_loop().call_soon(self._next_turn)

@@ -27,7 +27,7 @@ from gateway.core.reservation import (
 )
 from gateway.store.backlog import Policy
 from gateway.store.contract import HOLD_TTL_MS as HOLD_TTL_IN_EARNEST_MS
-from gateway.store.contract import UsageQuery
+from gateway.store.contract import CallRefused, UsageQuery
 from gateway.store.in_redis import RedisStore
 from gateway.store.journal import Journal
 from gateway.store.outbox import OutboxStore
@@ -76,6 +76,27 @@ async def test_a_refusal_leaves_every_key_as_it_was(redis: RedisServer, store: R
     before = dump(redis)
     await refused(store, ask(*LIMITS))
     assert dump(redis) == before
+
+
+async def test_what_somebody_else_has_at_a_counter_s_key_is_not_written_over(
+    redis: RedisServer, store: RedisStore
+) -> None:
+    one, other = limit("tokens", "month", 1_000), limit("tokens", "month", 2_000, subject="other")
+    running = await admitted(store, ask(one, other))
+    with contextlib.closing(redis.client()) as client:
+        [key] = [key for key in client.scan_iter("*:c:*") if b"other" in key]
+        for another_kind in (True, False):
+            client.delete(key)
+            if another_kind:
+                client.hset(key, "a", "b")
+            else:
+                client.set(key, "text")
+            before = dump(redis)
+            with pytest.raises(CallRefused):
+                await store.admit(ask(one, other))
+            with pytest.raises(CallRefused):
+                await store.settle(truth(running, 7))
+            assert dump(redis) == before
 
 
 async def test_every_key_has_an_expiry_and_a_schema_in_its_name(redis: RedisServer, store: RedisStore) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import random
 import shutil
 from datetime import datetime
@@ -12,7 +13,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gateway.app.snapshot_builder import price_of, snapshot
+from gateway.core.end_users import EndUserRule
 from gateway.core.endpoints import ENDPOINT_NAMES, ENDPOINTS
+from gateway.core.issuers import TokenClaims, TokenIssuer
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.pricing import Price
 from gateway.core.proxies import Proxy
@@ -391,3 +394,47 @@ def test_googles_servers_get_the_key_as_each_api_wants_it(
     upstream = upstream_of(auth=auth, api_key="K", headers={"X-Org": "a"})
     assert upstream.headers == (usual, ("x-org", "a"))
     assert upstream.gemini_headers == (gemini and (gemini, ("x-org", "a")))
+
+
+def test_an_identity_provider_is_as_it_is_written() -> None:
+    written = {
+        "issuer": "https://idp/",
+        "audience": ["llm", "api://llm"],
+        "jwks": "https://idp/keys",
+        "algorithms": ["ES256"],
+        "user": "email",
+        "groups": "roles",
+        "teams": {"b": "search", "a": "search"},
+        "team": "team",
+        "default_team": "search",
+        "models": "models",
+    }
+    expected = TokenIssuer(
+        issuer="https://idp/",
+        audiences=frozenset({"llm", "api://llm"}),
+        jwks="https://idp/keys",
+        algorithms=frozenset({"ES256"}),
+        claims=TokenClaims("email", "roles", "team", "models"),
+        teams=(("b", "search"), ("a", "search")),
+        default_team="search",
+    )
+    assert of(jwt=[written]).issuers == {"https://idp/": expected}
+    assert pickle.loads(pickle.dumps(expected)) == expected  # noqa: S301 # As a reload passes it on.
+
+
+def test_the_keys_of_an_issuer_are_fetched_through_the_proxy_of_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.touch()
+    entries = [
+        {"issuer": name, "audience": "llm", "jwks": jwks, "default_team": "demo"}
+        for name, jwks in (("far", "https://idp/keys"), ("near", "http://localhost/keys"), ("here", str(file)))
+    ]
+    settings = demo_settings(KEY, "https://llm.corp/v1", environ={"https_proxy": "http://proxy:3128"}, jwt=entries)
+    proxies = {name: issuer.proxy for name, issuer in snapshot(settings).issuers.items()}
+    assert proxies == {"far": Proxy("proxy", 3128), "near": None, "here": None}
+
+
+def test_a_team_says_who_its_end_users_are() -> None:
+    rule = caller_of({"keys": key(), "end_user": {"header": "X-User", "required": True, "most": 7}}).end_user
+    assert rule == EndUserRule("x-user", required=True, most=7)
+    assert caller_of({"keys": key()}).end_user == EndUserRule()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from time import monotonic
 
-from gateway.runtime.relay_queue import PAUSE, TURN_S, RelayQueue
+from gateway.runtime.relay_queue import COSTLY_S, PAUSE, TURN_S, RelayQueue
 
 
 class Answer:
@@ -44,7 +44,7 @@ async def test_many_answers_share_what_one_turn_has_in_rotation() -> None:
 
 
 async def test_a_costly_answer_waits_for_several_times_what_it_took() -> None:
-    queue, cost_s = RelayQueue(), 5 * TURN_S
+    queue, cost_s = RelayQueue(), 5 * COSTLY_S
     answer, began = Answer(queue, cost_s), monotonic()
     answer.begin()
     while not answer.reads:
@@ -53,7 +53,7 @@ async def test_a_costly_answer_waits_for_several_times_what_it_took() -> None:
 
 
 async def test_many_costly_answers_go_on_one_at_a_time_and_hold_up_no_other() -> None:
-    queue, cost_s = RelayQueue(), 5 * TURN_S
+    queue, cost_s = RelayQueue(), 5 * COSTLY_S
     costly = [Answer(queue, cost_s) for _ in range(10)]
     ordinary = Answer(queue, TURN_S / 10)
     began = monotonic()

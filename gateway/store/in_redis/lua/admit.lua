@@ -48,7 +48,7 @@ end
 -- Read and judge.
 local counters, rooms, holding = {}, {}, {}
 local granted = most
-local stored = count > 0 and call('MGET', unpack(KEYS, 2)) or {}
+local stored = count > 0 and stored_from(2) or {}
 for number = 1, count do
   local at = FIXED + 6 * number - 6
   local kind, first, second = fixed[at + 1], fixed[at + 5], fixed[at + 6]

@@ -71,6 +71,18 @@ local function unpacked(packed, now, step)
   return counter
 end
 
+-- The strings stored at the keys from this one on. MGET takes a key of another type for none, and the counter would be
+-- written over what somebody else has there: GET ends the script with an error before anything is written.
+local function stored_from(first)
+  local stored = call('MGET', unpack(KEYS, first))
+  for number = 1, #stored do
+    if not stored[number] then
+      call('GET', KEYS[first + number - 1])
+    end
+  end
+  return stored
+end
+
 local function held(counter)
   return counter[6] + counter[7] + counter[8] + counter[9] + counter[10] + counter[11]
 end

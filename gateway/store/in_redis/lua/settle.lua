@@ -167,7 +167,7 @@ end
 local last = last_of(state)
 local counters = {}
 if state ~= SETTLED and #KEYS >= first_counter then
-  local stored = call('MGET', unpack(KEYS, first_counter))
+  local stored = stored_from(first_counter)
   for number = 1, #stored do
     local at = FIXED + 4 * number - 4
     local charged, actual = given[GIVEN + count + number], given[GIVEN + count + #stored + number]
