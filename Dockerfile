@@ -25,7 +25,7 @@ FROM ${PYTHON_IMAGE}
 ARG VERSION=0.0.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="inducta-gateway" \
-    org.opencontainers.image.description="One door between an organisation's programs and its language models" \
+    org.opencontainers.image.description="A gateway between an organisation's programs and its language models" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"

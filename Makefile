@@ -70,7 +70,7 @@ bench: $(VENV)/.dev redis-server ## measure speed and memory (docs/performance.m
 bench-check: $(VENV)/.dev redis-server valgrind ## fail where a request costs more instructions than bench/instructions.json allows
 	$(BIN)/python -m bench.instructions --check
 
-lock: $(VENV)/.dev ## write requirements/*.txt anew after a change of pyproject.toml; UPGRADE=--upgrade takes newer versions
+lock: $(VENV)/.dev ## write requirements/*.txt again after a change of pyproject.toml; UPGRADE=--upgrade takes newer versions
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/runtime.txt -o requirements/dev.txt
@@ -99,12 +99,12 @@ $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml | $(VENV)/pyvenv.cfg
-	$(INSTALL) --require-hashes -r requirements/build.txt -r requirements/runtime.txt $(OR_SAY_WHY)
+	@$(INSTALL) --require-hashes -r requirements/build.txt -r requirements/runtime.txt $(OR_SAY_WHY)
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
-	$(INSTALL) --require-hashes -r requirements/dev.txt $(OR_SAY_WHY)
+	@$(INSTALL) --require-hashes -r requirements/dev.txt $(OR_SAY_WHY)
 	@touch $@
 
 $(PARSERS)/node_modules/.package-lock.json: $(PARSERS)/package-lock.json

@@ -4,7 +4,7 @@ TOOLS := .tools
 HELM_VERSION := v3.22.0
 NPM_CHECKS := tests/deploy/npm
 
-.PHONY: sbom audit lock-audit
+.PHONY: sbom audit lock-audit docs lock-docs
 .PHONY: test-deploy deploy-tools debian-tools generate lock-deploy pictures
 
 test-deploy: debian-tools deploy-tools $(VENV)/.dev ## image, compose, chart, dashboards, alerts, proxy: with the real programs
@@ -12,13 +12,26 @@ test-deploy: debian-tools deploy-tools $(VENV)/.dev ## image, compose, chart, da
 
 deploy-tools: $(TOOLS)/venv/.done $(NPM_CHECKS)/node_modules/.package-lock.json $(TOOLS)/go/bin/helm
 
-generate: $(VENV)/.dev ## write the dashboards and the chart's schema of values anew
+generate: $(VENV)/.dev ## write the dashboards, the chart's schema of values and its README again
 	$(BIN)/python -m deploy.dashboards
 	$(BIN)/python -m deploy.values_schema
+	$(BIN)/python -m deploy.chart_readme
 
-lock-deploy: $(VENV)/.dev ## write requirements/deploy.txt anew; UPGRADE=--upgrade takes newer versions
+lock-deploy: $(VENV)/.dev ## write requirements/deploy.txt again; UPGRADE=--upgrade takes newer versions
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock-deploy" $(UPGRADE) requirements/deploy.in -o requirements/deploy.txt
+
+docs: $(TOOLS)/docs/.done ## build the documentation as a site in dist/site; a link that leads nowhere fails it
+	NO_MKDOCS_2_WARNING=1 $(TOOLS)/docs/bin/mkdocs build --strict --quiet
+
+lock-docs: $(VENV)/.dev ## write requirements/docs.txt again; UPGRADE=--upgrade takes newer versions
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make lock-docs" $(UPGRADE) requirements/docs.in -o requirements/docs.txt
+
+$(TOOLS)/docs/.done: requirements/docs.txt | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv $(TOOLS)/docs
+	$(TOOLS)/docs/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements/docs.txt
+	@touch $@
 
 sbom: $(VENV)/.dev ## write dist/sbom.json: every package of the gateway, as CycloneDX
 	@mkdir -p dist
@@ -72,5 +85,5 @@ debian-tools:
 		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } \
 	|| { echo "make test-deploy needs these of Debian's packages:$$missing" >&2; exit 1; }
 
-pictures: deploy-tools debian-tools $(VENV)/.dev ## draw docs/pictures/ anew, with two minutes of load
+pictures: deploy-tools debian-tools $(VENV)/.dev ## draw docs/pictures/ again, with two minutes of load
 	DEPLOY_TOOLS=required $(BIN)/python -m tests.deploy.pictures

@@ -21,7 +21,8 @@ Json = dict[str, Any]
 # What Kubernetes itself defines, and maps whose names are the user's own.
 FREE = {
     "secret", "resources", "updateStrategy", "podAnnotations", "podLabels", "nodeSelector", "affinity", "annotations",
-    "labels", "journalVolume", "podSecurityContext", "securityContext",
+    "labels", "journalVolume", "podSecurityContext", "securityContext", "commonLabels", "startupProbe", "livenessProbe",
+    "readinessProbe",
 }  # fmt: skip
 COUNT_OR_SHARE: Json = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+%$"}]}
 OVERRULED: dict[str, Json] = {
@@ -29,6 +30,7 @@ OVERRULED: dict[str, Json] = {
     "digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
     "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "interval": {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"},
+    "externalTrafficPolicy": {"enum": ["", "Cluster", "Local"]},
 }
 _SCALARS: dict[type, Json] = {
     bool: {"type": "boolean"},
@@ -43,12 +45,16 @@ def values_schema() -> Json:
     dialect = config.pop("$schema")
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     properties = {name: _of(name, value) for name, value in values.items()}
+    # Whoever brings a file of their own need not name upstreams and models twice.
+    needed = {"required": config.pop("required")}
     return {
         "$schema": dialect,
         "type": "object",
         "additionalProperties": False,
         "required": ["config"],
         "properties": {**properties, "config": config, "global": {"type": "object"}},
+        "if": {"properties": {"existingConfigMap": {"const": ""}}},
+        "then": {"properties": {"config": needed}},
         "$defs": definitions,
     }
 

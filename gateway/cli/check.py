@@ -14,7 +14,7 @@ import click
 from gateway.cli.configuration import EXIT_INVALID, config_option, print_problems
 from gateway.finance.price_catalogue import CatalogueMissing, load_catalogue
 from gateway.finance.price_comparison import warnings
-from gateway.settings import Diagnostic, Loaded, Settings, SettingsInvalid, load
+from gateway.settings import Diagnostic, Loaded, Settings, SettingsInvalid, load, located
 
 
 @click.command(epilog="Example: gateway check -c config/gateway.yaml")
@@ -36,7 +36,7 @@ def check(config: str, no_secrets: bool, as_json: bool) -> None:
         else:
             print_problems(invalid.problems)
         sys.exit(EXIT_INVALID)
-    found = (*loaded.warnings, *_price_warnings(loaded.settings))
+    found = (*loaded.warnings, *located(_price_warnings(loaded.settings), config, os.environ))
     if as_json:
         click.echo(_report(warnings=found, unset=loaded.unset))
     else:

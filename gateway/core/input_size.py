@@ -98,7 +98,7 @@ class InputSize(msgspec.Struct, frozen=True):
     is_wide: bool = False
 
 
-class _Place(NamedTuple):
+class _TextPlace(NamedTuple):
     """A value, and the name of the member that it is, or that the array is in which it is an element."""
 
     value: Any
@@ -138,13 +138,13 @@ def _can_be_looked_at(value: bytes) -> bool:
 def _attachments(value: Any, name: str) -> Iterator[_Attachment]:
     """The attachments in a value, which is the member `name`; the last ones, where there is too much to look at."""
     left = _LOOKED_MAX
-    waiting = [_Place(value, name)]
+    waiting = [_TextPlace(value, name)]
     while waiting and left > 0:
         value, name = waiting.pop()
         if isinstance(value, list):
             looked = value[-left // 2 :]  # The rest is for what is in them.
             left -= len(looked)
-            waiting += [_Place(each, name) for each in looked if isinstance(each, dict | list)]
+            waiting += [_TextPlace(each, name) for each in looked if isinstance(each, dict | list)]
             if name in _MEDIA_LISTS:
                 images = (_attachment("image", each, {}) for each in looked if isinstance(each, str))
                 yield from (each for each in images if each is not None)
@@ -156,7 +156,7 @@ def _attachments(value: Any, name: str) -> Iterator[_Attachment]:
                     if _is_attached(inner, value, name) and (found := _attachment(inner, each, value)) is not None:
                         yield found
                 elif isinstance(each, dict | list) and not _is_of_a_tool(inner, value):
-                    waiting.append(_Place(each, inner))
+                    waiting.append(_TextPlace(each, inner))
 
 
 def _is_of_a_tool(name: str, holder: dict[str, Any]) -> bool:

@@ -73,7 +73,7 @@ def _message(answer: PlannedAnswer) -> Json:
 
 
 def _input_usage(answer: PlannedAnswer) -> Json:
-    """Cached tokens stand beside the input here, not within it."""
+    """Cached tokens are reported beside the input here, not as a part of it."""
     counts = answer.counts()
     return {
         "input_tokens": max(0, counts.prompt - counts.cached),

@@ -1,7 +1,7 @@
 """YAML and environment in, frozen and validated values out; every error with file and line."""
 
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
-from gateway.settings.loading import DEMO_MODEL, Loaded, demo_settings, load, parse
+from gateway.settings.loading import DEMO_MODEL, Loaded, demo_settings, load, located, parse
 from gateway.settings.models import Settings
 from gateway.settings.schema import json_schema
 
@@ -14,5 +14,6 @@ __all__ = [
     "demo_settings",
     "json_schema",
     "load",
+    "located",
     "parse",
 ]

@@ -96,6 +96,12 @@ def parse(text: str, file: str, environ: Mapping[str, str], *, secrets: bool = T
     return Loaded(settings, tuple(_located(warnings, file, document)), tuple(_located(unset, file, document)))
 
 
+def located(diagnostics: Iterable[Diagnostic], path: str, environ: Mapping[str, str]) -> list[Diagnostic]:
+    """What was found elsewhere about the settings of a file that can be loaded, with its lines."""
+    document = read(_text(path), References(environ, FilePath(path).parent))
+    return _located(diagnostics, path, document)
+
+
 def _certain_part(settings: Settings | None, data: Any, index: NameIndex) -> Settings | None:
     """Settings whose only errors come from values that are not set, without what has these errors."""
     for _ in range(_ROUNDS):

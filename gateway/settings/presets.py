@@ -1,6 +1,6 @@
 """What is known of providers and servers: the settings of an upstream that `preset` fills in.
 
-Each is only a default: whatever the file says of the upstream goes before it. Sources: the
+Each is only a default: what the file says of the upstream overrules it. Sources: the
 providers' API references, as of late 2026.
 """
 

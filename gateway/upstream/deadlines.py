@@ -104,7 +104,7 @@ class Deadlines:
         return min(self.since + self._allowed_s, self._total_at)
 
     def error(self, now: float, upstream_name: str) -> UpstreamTimedOut | RequestMalformed:
-        """Which limit has passed, and by whose doing."""
+        """Which limit has passed, and who is responsible."""
         if now >= self._total_at:
             text = f"did not end its answer within {self._timeouts.total:g} s in all"
             return FailureReason("total_timeout", text).error(upstream_name, UpstreamTimedOut)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import values_schema
+from deploy import chart_readme, values_schema
 from tests.deploy.load import configuration
 from tests.deploy.processes import NPM, ROOT, Json, gateway, gateway_command, outcome, run, running, tool
 
@@ -29,9 +29,9 @@ MATRIX: dict[str, tuple[str, ...]] = {
         "journalVolume.emptyDir=null",
         "journalVolume.persistentVolumeClaim.claimName=gateway-journal",
     ),
-    "single": ("replicas=1", "podDisruptionBudget.enabled=false", "preStopSeconds=0"),
+    "single": ("replicaCount=1", "podDisruptionBudget.enabled=false", "preStopSeconds=0"),
     "pinned": (f"image.digest=sha256:{'a' * 64}", "imagePullSecrets[0].name=pull"),
-    "ingress": ("ingress.enabled=true", "ingress.host=llm.example.com"),
+    "ingress": ("ingress.enabled=true", "ingress.hosts={llm.example.com,llm.example.org}"),
     "route": (
         "httpRoute.enabled=true",
         "httpRoute.parentRefs[0].name=public",
@@ -62,6 +62,37 @@ MATRIX: dict[str, tuple[str, ...]] = {
         "extraVolumeMounts[0].name=more",
         "extraVolumeMounts[0].mountPath=/run/secrets",
     ),
+    "on_other_ports": ("config.listen=0.0.0.0:8000", "config.admin.listen=[::]:9999"),
+    "configured_elsewhere": ("existingConfigMap=my-gateway",),
+    "with_more_of_everything": (
+        "commonLabels.owner=platform",
+        "extraEnv[0].name=TZ",
+        "extraEnv[0].value=UTC",
+        "extraEnvFrom[0].secretRef.name=more-keys",
+        "extraInitContainers[0].name=wait",
+        "extraInitContainers[0].image=busybox:1.37",
+        "extraContainers[0].name=tunnel",
+        "extraContainers[0].image=busybox:1.37",
+        "extraObjects[0].apiVersion=v1",
+        "extraObjects[0].kind=ConfigMap",
+        "extraObjects[0].metadata.name=more",
+    ),
+    "exposed_by_a_load_balancer": (
+        "service.type=LoadBalancer",
+        "service.nodePort=30080",
+        "service.loadBalancerClass=example.com/internal",
+        "service.loadBalancerSourceRanges={10.0.0.0/8}",
+        "service.externalTrafficPolicy=Local",
+    ),
+    "watched_from_elsewhere": (
+        "serviceMonitor.enabled=true",
+        "serviceMonitor.namespace=monitoring",
+        "serviceMonitor.scrapeTimeout=10s",
+        "serviceMonitor.metricRelabelings[0].action=drop",
+        "serviceMonitor.metricRelabelings[0].regex=go_.*",
+        "serviceMonitor.metricRelabelings[0].sourceLabels={__name__}",
+    ),
+    "patient_probes": ("startupProbe.failureThreshold=120", "livenessProbe.timeoutSeconds=10"),
     "without_security_contexts": (
         "podSecurityContext=null",
         "securityContext=null",
@@ -149,7 +180,7 @@ def container_env(resources: list[Json]) -> list[Json]:
 @pytest.mark.parametrize(
     ("sets", "complaint"),
     [
-        ("replica=3", "'replica' not allowed"),
+        ("replicas=3", "'replicas' not allowed"),
         ("config.drain.delya=3s", "'delya' not allowed"),
         ("config.drain.delay=soon", "/config/drain/delay"),
         ("config.teams.demo.limits[0].requests=many", "/config/teams/demo/limits/0/requests"),
@@ -169,25 +200,68 @@ async def test_a_pod_has_as_long_to_go_as_its_drain_needs() -> None:
     assert pod["terminationGracePeriodSeconds"] == 3 + 2 + 120 + 10
 
 
+async def test_ports_and_probes_follow_the_configuration() -> None:
+    resources = await rendered("config.listen=0.0.0.0:8000", "config.admin.listen=[::]:9999")
+    gateway = container(resources)
+    assert {each["name"]: each["containerPort"] for each in gateway["ports"]} == {"http": 8000, "admin": 9999}
+    assert gateway["readinessProbe"]["httpGet"]["port"] == "admin"
+    code, printed = await outcome(*template_command(), "--set", "config.admin.listen=0.0.0.0:0")
+    assert code != 0
+    assert "Kubernetes needs a port of its own" in printed
+
+
+async def test_a_configuration_of_ones_own_is_mounted_and_none_is_made() -> None:
+    command = (tool("helm"), "template", "gw", str(CHART), "--kube-version", KUBERNETES)
+    manifests = await run(*command, "--set", "existingConfigMap=mine")
+    resources = [each for each in yaml.safe_load_all(manifests) if each]
+    (deployment,) = [each for each in resources if each["kind"] == "Deployment"]
+    volumes = deployment["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "config", "configMap": {"name": "mine"}} in volumes
+    assert not [each for each in resources if each["kind"] == "ConfigMap"]
+
+
+async def test_common_labels_are_on_everything_and_in_no_selector() -> None:
+    resources = await rendered("commonLabels.owner=platform", "serviceMonitor.enabled=true", "dashboards.enabled=true")
+    assert [each["kind"] for each in resources if each["metadata"]["labels"].get("owner") != "platform"] == []
+    assert "owner" not in json.dumps([each["spec"].get("selector") for each in resources if "spec" in each])
+
+
+async def test_more_objects_may_be_templates() -> None:
+    text = 'apiVersion: v1\nkind: Secret\nmetadata: {name: "{{ .Release.Name }}-more"}'
+    values = yaml.safe_dump({"extraObjects": [text]})
+    manifests = await run(*template_command(), "-f", "-", given=values)
+    assert one([each for each in yaml.safe_load_all(manifests) if each], "Secret", "gw-more")
+
+
+async def test_every_host_leads_to_the_gateway() -> None:
+    ingress = one(await rendered("ingress.enabled=true", "ingress.hosts={a.example.com,b.example.com}"), "Ingress")
+    assert [rule["host"] for rule in ingress["spec"]["rules"]] == ["a.example.com", "b.example.com"]
+    assert {path["path"] for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]} == {"/"}
+
+
+def test_the_readme_of_the_chart_has_every_value() -> None:
+    assert chart_readme.README.read_text(encoding="utf-8") == chart_readme.text(), "run `make generate`"
+
+
 async def test_a_changed_configuration_rolls_the_pods() -> None:
     def checksum(resources: list[Json]) -> Any:
         return one(resources, "Deployment")["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
 
     before, after = await rendered(), await rendered("config.timezone=Europe/Zurich")
     assert checksum(before) != checksum(after)
-    assert checksum(before) == checksum(await rendered("replicas=5"))
+    assert checksum(before) == checksum(await rendered("replicaCount=5"))
     quiet = one(await rendered("rolloutOnConfigChange=false"), "Deployment")
     assert "checksum/config" not in quiet["spec"]["template"]["metadata"]["annotations"]
 
 
 async def test_nothing_that_is_exposed_leads_to_the_admin_listener() -> None:
-    exposed = ("service.type=LoadBalancer", "ingress.enabled=true", "ingress.host=llm.example.com",
+    exposed = ("service.type=LoadBalancer", "ingress.enabled=true", "ingress.hosts={llm.example.com}",
                "httpRoute.enabled=true", "httpRoute.parentRefs[0].name=public")  # fmt: skip
     resources = await rendered(*exposed)
     assert [port["targetPort"] for port in one(resources, "Service")["spec"]["ports"]] == ["http"]
     assert one(resources, "Service", "gateway-admin")["spec"]["type"] == "ClusterIP"
-    doors = json.dumps([one(resources, "Ingress"), one(resources, "HTTPRoute")])
-    assert "admin" not in doors
+    exposing = json.dumps([one(resources, "Ingress"), one(resources, "HTTPRoute")])
+    assert "admin" not in exposing
 
 
 async def test_every_container_can_write_nowhere_and_become_nobody_else() -> None:

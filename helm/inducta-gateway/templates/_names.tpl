@@ -23,6 +23,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ include "gateway.selector" . }}
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "gateway.image" -}}
@@ -57,4 +60,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "gateway.graceSeconds" -}}
 {{- $drain := .Values.config.drain }}
 {{- add (int .Values.preStopSeconds) (include "gateway.seconds" $drain.delay) (include "gateway.seconds" $drain.timeout) 10 }}
+{{- end }}
+
+{{/* The port of an address such as 0.0.0.0:8080. */}}
+{{- define "gateway.port" -}}
+{{- $port := regexFind "[0-9]+$" . | int }}
+{{- if not $port }}{{ fail (printf "%s: Kubernetes needs a port of its own, not 0" .) }}{{ end }}
+{{- $port }}
+{{- end }}
+
+{{- define "gateway.configMap" -}}
+{{- .Values.existingConfigMap | default (include "gateway.fullname" .) }}
 {{- end }}

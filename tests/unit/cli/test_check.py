@@ -89,6 +89,7 @@ def test_a_price_that_is_not_the_catalogues_is_a_warning_and_no_error(tmp_path: 
         "models.gpt-4o.price.output",
     ]
     assert "% higher than the" in warnings[0]["message"]
+    assert {(warning["file"], warning["line"]) for warning in warnings} == {(str(file), 2)}
 
 
 SECRET = """\
