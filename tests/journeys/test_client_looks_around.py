@@ -159,11 +159,17 @@ async def test_an_unknown_path_is_refused_in_the_shape_of_the_clients_api(
         assert (line["client_ip"], line["user_agent"]) == ("127.0.0.1", "x")
 
 
-@pytest.mark.parametrize("path", ["/v1/responses", "/v1/realtime", "/v1/chat/completions"])
-async def test_an_upgrade_to_websocket_is_refused_at_once_without_a_key(path: str) -> None:
+@pytest.mark.parametrize("path", ["/v1/responses", "/openai/v1/realtime?model=m", "/responses", "/v1/absent", "/"])
+@pytest.mark.parametrize(
+    ("connection", "upgrade"),
+    [("Upgrade", "websocket"), ("keep-alive, upgrade", "WebSocket"), ("upgrade", "h2c, websocket")],
+)
+async def test_an_upgrade_to_websocket_is_refused_at_once_without_a_key(
+    path: str, connection: str, upgrade: str
+) -> None:
     async with whole_gateway(NOWHERE) as gateway, raw_client(gateway.port) as client:
-        upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
-        client.send(http_head(f"GET {path} HTTP/1.1", {"host": "gateway", **upgrade}))
+        head = {"host": "gateway", "connection": connection, "upgrade": upgrade, "sec-websocket-version": "13"}
+        client.send(http_head(f"GET {path} HTTP/1.1", head))
         reply = await client.answer()
         assert (reply.status, reply.error["code"]) == (426, "upgrade_required")
         assert (reply.headers["upgrade"], reply.headers["connection"]) == ("HTTP/1.1", "upgrade, close")
