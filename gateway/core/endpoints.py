@@ -303,6 +303,7 @@ MODEL = Endpoint(name="models", path="/v1/models/{model}")
 GEMINI_MODELS = Endpoint(name="models", path="/v1beta/models", dialect=Dialect.GEMINI)
 GEMINI_MODEL = Endpoint(name="models", path="/v1beta/models/{model}", dialect=Dialect.GEMINI)
 LIMITS = Endpoint(name="limits", path="/v1/limits")
+USAGE = Endpoint(name="usage", path="/v1/usage")
 ROOT = Endpoint(name="root", path="/")
 OPENAPI = Endpoint(name="openapi", path="/openapi.json")
 """These are answered by the gateway itself; nothing is forwarded."""

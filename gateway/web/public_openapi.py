@@ -17,6 +17,7 @@ from gateway.core.endpoints import (
     MODELS,
     OPENAPI,
     ROOT,
+    USAGE,
     Dialect,
     Endpoint,
 )
@@ -65,6 +66,10 @@ _PAGES: Mapping[str, tuple[str, Schema]] = {
     GEMINI_MODELS.path: ("The same in Gemini's shape.", an_object(models=a_list(reference("GeminiModel")))),
     GEMINI_MODEL.path: ("One of these models in Gemini's shape.", reference("GeminiModel")),
     LIMITS.path: ("The caller's limits, and how they stand.", an_object(data=a_list(reference("LimitStatus")))),
+    USAGE.path: (
+        "What the caller's own key has used.",
+        an_object(rows=a_list({"type": "object"}), total={"type": "object"}),
+    ),
     ROOT.path: ("Which base URL each client needs.", an_object(service=TEXT, base_urls={"type": "object"})),
     OPENAPI.path: ("This description.", {"type": "object"}),
     HEALTH_PATH: ("Whether the gateway takes requests.", an_object(status={"const": "ok"})),

@@ -8,17 +8,19 @@ from __future__ import annotations
 import html
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from hashlib import sha256
 
 import msgspec
 
-from gateway.core.endpoints import GEMINI_MODEL, GEMINI_MODELS, LIMITS, MODEL, MODELS, OPENAPI, ROOT, Endpoint
-from gateway.core.errors import ModelUnknown
+from gateway.core.endpoints import GEMINI_MODEL, GEMINI_MODELS, LIMITS, MODEL, MODELS, OPENAPI, ROOT, USAGE, Endpoint
+from gateway.core.errors import FieldInvalid, ModelUnknown
 from gateway.core.limit_status import limit_status_object
 from gateway.core.limits import Limit
 from gateway.core.response import Headers
 from gateway.core.snapshot import Caller, Model
 from gateway.pipeline import Services
+from gateway.store.usage_report import REPORTS
 from gateway.web.client_hints import CLIENT_APIS, ClientApi, origin_of
 from gateway.web.errors import JSON
 from gateway.web.model_lists import (
@@ -30,6 +32,10 @@ from gateway.web.model_lists import (
     openai_model,
 )
 from gateway.web.public_openapi import public_document
+
+USAGE_QUERY = ("by", "since", "until", "month")
+USAGE_GROUPS = ("day", "month", "model")
+"""What a caller may ask of its own usage; the rest is for operators (`GET /admin/v1/usage`)."""
 
 
 class PageRequest(msgspec.Struct, frozen=True):
@@ -101,6 +107,19 @@ async def _limits(asked: PageRequest) -> Shown:
     return Shown(msgspec.json.encode({"data": [limit_status_object(status) for status in statuses]}))
 
 
+async def _usage(asked: PageRequest) -> Shown:
+    """What the caller's own key has used. Who asks sees no other key's figures, whatever the query says."""
+    services, caller = asked.services, asked.caller
+    for name in asked.query:
+        if name not in USAGE_QUERY:
+            raise FieldInvalid(f"{name[:64]!r} is not known here; known are {', '.join(USAGE_QUERY)}.", param=name[:64])
+    if beyond := set(asked.query.get("by", "day").split(",")) - {*USAGE_GROUPS, ""}:
+        raise FieldInvalid(f"'by' cannot be {min(beyond)[:64]!r}; it is made of {', '.join(USAGE_GROUPS)}.", param="by")
+    own = {"by": "day,model", **asked.query, "team": caller.team, "key": caller.key_id}
+    today = datetime.fromtimestamp(services.clock.now_ms() / 1000, services.zone).date()
+    return Shown(msgspec.json.encode(await REPORTS["usage"](services.store, services.snapshot, own, today)))
+
+
 async def _root(asked: PageRequest) -> Shown:
     origin = origin_of(asked.headers)
     base_urls = {api.key: origin + api.suffix for api in asked.client_apis}
@@ -133,7 +152,8 @@ _PAGE = (
     '<meta name=color-scheme content="light dark"><title>inducta-gateway</title><style>STYLE</style>'
     "<h1>inducta-gateway</h1><p>ABOUT</p>"
     "<table><thead><tr><th scope=col>Client<th scope=col>Variable<th scope=col>Base URL<tbody>ROWS</table>"
-    "<p>Which models a key may use: <code>GET /v1/models</code>. Its limits: <code>GET /v1/limits</code>.</p></html>"
+    "<p>Which models a key may use: <code>GET /v1/models</code>. Its limits: <code>GET /v1/limits</code>."
+    " What it has used: <code>GET /v1/usage</code>.</p></html>"
 )
 _CSP = (
     "content-security-policy",
@@ -146,6 +166,7 @@ PAGES = (
     Page(GEMINI_MODELS, _gemini_models),
     Page(GEMINI_MODEL, _gemini_model),
     Page(LIMITS, _limits),
+    Page(USAGE, _usage),
     Page(ROOT, _root, needs_key=False),
     Page(OPENAPI, _openapi, needs_key=False),
 )

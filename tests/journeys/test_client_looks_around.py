@@ -63,6 +63,7 @@ async def test_head_is_get_without_the_body() -> None:
         for path, status in (
             ("/v1/models", 200),
             ("/v1/limits", 200),
+            ("/v1/usage", 200),
             ("/healthz", 200),
             ("/", 200),
             ("/nothing", 404),
@@ -158,11 +159,17 @@ async def test_an_unknown_path_is_refused_in_the_shape_of_the_clients_api(
         assert (line["client_ip"], line["user_agent"]) == ("127.0.0.1", "x")
 
 
-@pytest.mark.parametrize("path", ["/v1/responses", "/v1/realtime", "/v1/chat/completions"])
-async def test_an_upgrade_to_websocket_is_refused_at_once_without_a_key(path: str) -> None:
+@pytest.mark.parametrize("path", ["/v1/responses", "/openai/v1/realtime?model=m", "/responses", "/v1/absent", "/"])
+@pytest.mark.parametrize(
+    ("connection", "upgrade"),
+    [("Upgrade", "websocket"), ("keep-alive, upgrade", "WebSocket"), ("upgrade", "h2c, websocket")],
+)
+async def test_an_upgrade_to_websocket_is_refused_at_once_without_a_key(
+    path: str, connection: str, upgrade: str
+) -> None:
     async with whole_gateway(NOWHERE) as gateway, raw_client(gateway.port) as client:
-        upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
-        client.send(http_head(f"GET {path} HTTP/1.1", {"host": "gateway", **upgrade}))
+        head = {"host": "gateway", "connection": connection, "upgrade": upgrade, "sec-websocket-version": "13"}
+        client.send(http_head(f"GET {path} HTTP/1.1", head))
         reply = await client.answer()
         assert (reply.status, reply.error["code"]) == (426, "upgrade_required")
         assert (reply.headers["upgrade"], reply.headers["connection"]) == ("HTTP/1.1", "upgrade, close")
@@ -248,3 +255,34 @@ async def test_a_coding_that_names_none_hides_no_usage() -> None:
         reply = await client.answer()
         assert (reply.headers["content-encoding"], reply.body) == ("utf-8", body)
         assert (await gateway.ended()).usage == Usage(3, 2)
+
+
+async def test_a_caller_sees_what_its_own_key_has_used_and_nothing_else() -> None:
+    other = "gw_another-key-of-the-same-team-0123456789abcdef"
+    keys = [{"name": "first", "key": KEY}, {"name": "second", "key": other}]
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, team={"keys": keys}) as gateway:
+        for key in (KEY, KEY, other):
+            assert (await gateway.chat(key=key)).status == 200
+            await gateway.ended()
+        reply = await gateway.request("GET", "/v1/usage", headers=BEARER)
+        (row,) = reply.json["rows"]
+        assert (row["model"], row["requests"], reply.json["total"]["requests"]) == (MODEL, 2, 2)
+        of_other = await gateway.request("GET", "/v1/usage?by=month", headers={"authorization": f"Bearer {other}"})
+        assert of_other.json["total"]["requests"] == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("team=x", "team"),
+        ("key=x", "key"),
+        ("by=key", "by"),
+        ("by=user", "by"),
+        ("since=x", "since"),
+        ("month=x", "month"),
+    ],
+)
+async def test_a_caller_cannot_ask_for_the_usage_of_others(query: str, param: str) -> None:
+    async with whole_gateway(NOWHERE) as gateway:
+        reply = await gateway.request("GET", f"/v1/usage?{query}", headers=BEARER)
+        assert (reply.status, reply.error["param"]) == (400, param)
