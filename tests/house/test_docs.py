@@ -59,6 +59,11 @@ def test_what_the_package_says_of_itself_has_no_relative_link() -> None:
     assert all(address.startswith("https://") for address in project["urls"].values())
 
 
+def test_every_page_is_in_the_sites_navigation() -> None:
+    named = set(re.findall(r": ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {page.name for page in DOCS.glob("*.md")} == named - {"index.md", "changelog.md"}
+
+
 def test_every_link_to_a_file_leads_somewhere() -> None:
     pages = [path for path in files() if path.suffix == ".md"]
     assert [f"{place(page)} -> {link}" for page in pages for link in _links(page) if not _leads(page, link)] == []
