@@ -175,6 +175,23 @@ PROCESSES = (
         width=6,
     ),
     Panel(
+        "Client connections",
+        "short",
+        {"{{instance}}": f"gateway_client_connections {OURS}"},
+        "Open connections of clients. max_clients bounds those of a process.",
+        width=6,
+    ),
+    Panel(
+        "Turned away",
+        "short",
+        {
+            "connections": f"sum(increase(gateway_client_connections_refused_total{WINDOW})) or vector(0)",
+            "admin requests": f"sum(increase(gateway_admin_requests_refused_total{WINDOW})) or vector(0)",
+        },
+        "Client connections that found no place, and requests to the admin API without a good token.",
+        width=6,
+    ),
+    Panel(
         "Configuration in use",
         "dateTimeAsIso",
         {
