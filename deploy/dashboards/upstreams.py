@@ -7,6 +7,7 @@ from deploy.dashboards.promql import matching, per_second, quantile, share
 
 HERE = {"upstream": "$upstream"}
 BY = "{{upstream}}"
+UP = f"max by (upstream) (gateway_upstream_up{matching(HERE)})"
 ATTEMPTS = per_second("gateway_upstream_attempts_total", "upstream", HERE)
 # What makes the gateway try the next route: an overloaded server, a broken one, none at all.
 BAD = {**HERE, "outcome": "429|5..|not_reached|hung_up|malformed|.*_timeout"}
@@ -79,7 +80,7 @@ HEALTH = (
     Panel(
         "Credentials echoed",
         "cps",
-        {BY: per_second("gateway_redacted_credentials_total", "upstream", HERE)},
+        {BY: f"{per_second('gateway_redacted_credentials_total', 'upstream', HERE)} or 0 * {UP}"},
         "Answers that repeated the gateway's own credential, which clients did not get.",
     ),
 )

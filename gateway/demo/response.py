@@ -120,8 +120,10 @@ class Responder:
         rows = [{"id": name, "object": "model", "created": now_s, "owned_by": "demo"} for name in self._models]
         return self.document(200, {"object": "list", "data": rows})
 
-    def refusal(self, status: int, message: str) -> DemoResponse:
-        return self.document(status, chat.error(status, message))
+    def refusal(self, status: int, message: str, path: str = "") -> DemoResponse:
+        """An error outside of every script, in the shape of the API that the path belongs to."""
+        shape = messages if path.startswith("/v1/messages") else chat
+        return self.document(status, shape.error(status, message))
 
     def document(self, status: int, payload: object) -> DemoResponse:
         """A JSON value, outside every script."""

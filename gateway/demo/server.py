@@ -241,7 +241,8 @@ class DemoConnection(asyncio.Protocol):
     def _without_model(self, request: DemoHttpRequest) -> DemoResponse:
         if request.path == "/v1/models" and request.method == "GET":
             return self._upstream.responder.models(int(time.time()))
-        return self._upstream.responder.refusal(404, f"{request.method} {request.path} is not served here.")
+        missing = f"{request.method} {request.path} is not served here."
+        return self._upstream.responder.refusal(404, missing, request.path)
 
     def _control(self, request: DemoHttpRequest) -> DemoResponse:
         """GET and DELETE /__truth, POST /__script: not part of any API, and left out of the truth."""

@@ -129,7 +129,7 @@ def _endpoint(row: Endpoint, body: Schema) -> Operation:
         content["multipart/form-data"] = {"schema": parts}
     served = {"application/json": {"schema": ANYTHING}}
     if row.stream_format is not None or row.terminal_events:
-        served["text/event-stream"] = {"schema": TEXT}
+        served["text/event-stream"] = {"schema": ANYTHING}  # Tools differ in what an event is to a schema.
     if row.stream_format is None:
         served["*/*"] = {"schema": ANYTHING}  # Audio, images and subtitles are relayed as they come.
     schema = _ERRORS.get(row.dialect, "Error")
