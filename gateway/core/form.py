@@ -291,7 +291,7 @@ def _filename(parameters: dict[str, str]) -> str | None:
         found = _EXTENDED.fullmatch(extended)
         if found is None:
             raise FormUnreadable("A part's filename* is not as RFC 8187 has it: utf-8''NAME.")
-        filename = unquote_to_bytes(found[1]).decode("utf-8", "replace")
+        filename = unquote_to_bytes(found[1].encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
     return filename and re.split(r"[/\\]", filename)[-1]
 
 

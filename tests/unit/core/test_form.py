@@ -98,6 +98,7 @@ def test_every_part_is_written_again_with_its_content(files: list[bytes], cuts: 
         ('filename="ä;=.wav"'.encode(), "ä;=.wav"),
         (b'filename="a\xff.wav"', "a?.wav"),
         (b'filename="a\tb.wav"', "a%09b.wav"),
+        (b"filename*=utf-8''a\xff.wav", "a\ufffd.wav"),
         (b"filename=x; filename*=utf-8''%e2%82%ac%22%0d%0a.wav", "€%22%0D%0A.wav"),
     ],
 )
