@@ -21,7 +21,9 @@ from gateway.__main__ import main
 INTERVAL_S = 0.001
 """Asked for; the kernel gives no more than one tick (often 4 ms)."""
 
-LOOP = "uvloop/__init__.py"
+LOOPS = {"uvloop/__init__.py", "asyncio/events.py"}
+"""Where an event loop calls what it runs: what called the loop is the same for all of it."""
+
 SHOWN = 30
 
 
@@ -70,7 +72,7 @@ def _in_a_loop() -> bool:
 
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
     """This frame and those that called it, up to the event loop."""
-    while frame is not None and _file(frame) != LOOP:
+    while frame is not None and _file(frame) not in LOOPS:
         yield frame
         frame = frame.f_back
 

@@ -425,7 +425,6 @@ def _check_that_all_happened(kinds: Counter[str], tries: Counter[int], outcomes:
     assert tries[3] > 5
     ways = ("401", "429", "500", "502", "503", "529", "hung_up", "first_byte_timeout")
     assert min(outcomes[way] for way in ways) > 10
-    assert outcomes["not_reached"] > 0
 
 
 @pytest.mark.slow
