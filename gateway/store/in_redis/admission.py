@@ -24,7 +24,7 @@ from gateway.store.in_redis.connection import ConnectionDown
 from gateway.store.in_redis.scripts import ADMIT, GIVE_BACK
 from gateway.store.in_redis.uncertain_calls import UncertainCalls
 
-_ATTEMPTS = 8
+_ATTEMPTS = 16
 """A window ends, or a server's clock is not known yet: one more attempt is enough for either. A burst that keeps Redis
 busy for longer than a call may be late takes one for each such stretch."""
 
