@@ -161,7 +161,7 @@ def _message(refusal: Refusal) -> str:
     limit = limit_status.limit
     unit = _UNITS.get(limit.meter, limit.meter.value.replace("_", " "))
     per = " in total" if limit.per is Per.TOTAL else f" per {limit.per.value}" if limit.per else ""
-    what = f"limit {limit.name!r} of {_whose(limit)} ({_figure(limit, limit.amount)} {unit}{per})"
+    what = f"limit {limit.name!r} of {whose_limit(limit)} ({_figure(limit, limit.amount)} {unit}{per})"
     requested = _figure(limit, refusal.requested)
     if refusal.why is RefusalReason.NEVER:
         return (
@@ -177,7 +177,7 @@ def _message(refusal: Refusal) -> str:
     return f"The {what} does not let this request pass: {figures}, this request needs {requested}.{wait}"
 
 
-def _whose(limit: Limit) -> str:
+def whose_limit(limit: Limit) -> str:
     return "the organisation" if limit.scope is Scope.ORGANISATION else f"{limit.scope.value} {limit.subject!r}"
 
 
