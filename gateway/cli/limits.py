@@ -21,8 +21,8 @@ _HEADINGS = ("limit", "of", "used", "held", "left", "amount", "resets at", "runs
 def limits(config: str, demo: str | None, team: str | None, as_json: bool) -> None:
     """Show each limit's use, what is left, when it resets.
 
-    A quota runs out at that time if it is used at the present pace. Held is what requests in flight may still use. Times are in UTC. A limit on each end user by itself is
-    left out: their names are not known.
+    A quota runs out at that time if it is used at the present pace. Held is what requests in flight may still use.
+    Times are in UTC. A limit on each end user by itself is left out: their names are not known.
     """
     report = report_or_end("limits", settings_or_end(config, demo), {"team": team})
     if as_json:

@@ -12,6 +12,7 @@ import pytest
 from gateway.core.address import Address
 from gateway.core.limits import Meter
 from gateway.settings import DEMO_MODEL, SettingsInvalid, demo_settings, load
+from gateway.settings.loading import parse
 from tests.unit.settings.configurations import SHA256, TEAM, VALID, assert_refused, loaded, problems
 
 
@@ -168,6 +169,14 @@ def test_an_empty_file_says_what_is_missing(text: str) -> None:
 def test_a_file_that_is_no_mapping_is_refused(text: str) -> None:
     (problem,) = problems(text)
     assert str(problem) == "gateway.yaml:1: must be a mapping of settings"
+
+
+@pytest.mark.parametrize("secrets", [True, False])
+@pytest.mark.parametrize("text", ["${NOWHERE}", "${file:/nowhere}", "a ${NOWHERE} b"])
+def test_a_file_that_is_one_reference_to_nothing_is_refused(text: str, secrets: bool) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        parse(text, "gateway.yaml", {}, secrets=secrets)
+    assert not secrets or any("NOWHERE" in str(problem).upper() for problem in refused.value.problems)
 
 
 def test_a_key_that_is_set_twice_is_told_where_it_is_set_again() -> None:
