@@ -15,6 +15,7 @@ from random import Random
 from secrets import token_hex
 from typing import NamedTuple
 
+from gateway.app.quota_forecasts import watch_forecasts
 from gateway.app.snapshot_builder import snapshot
 from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.app.store_lifecycle import StoreLifecycle
@@ -204,6 +205,8 @@ class Gateway:
         await self._tokens.start()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
+        forecasts = partial(watch_forecasts, self.store, self._metrics.configured_quotas, self._metrics.forecasts)
+        self.tasks.keep_running("forecast quotas", forecasts)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
         self.tasks.start("look for keys in both places", self._warn_of_clashes())
 
