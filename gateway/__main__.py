@@ -7,6 +7,7 @@ from importlib import import_module
 import click
 
 COMMANDS = {
+    "init": "gateway.cli.init:init",
     "serve": "gateway.cli.serve:serve",
     "supervise": "gateway.cli.supervise:command",
     "worker": "gateway.cli.worker:worker",

@@ -7,13 +7,15 @@ then the streams, and ends with nothing unsettled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from random import Random
 from secrets import token_hex
+from typing import NamedTuple
 
+from gateway.app.quota_forecasts import watch_forecasts
 from gateway.app.record_lifecycle import RecordLifecycle, process_name
 from gateway.app.requests_in_flight import RequestsInFlight
 from gateway.app.snapshot_builder import snapshot
@@ -32,7 +34,7 @@ from gateway.identity.contract import AuditEntry
 from gateway.identity.directory import KeyDirectory
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
-from gateway.runtime.listening import listen
+from gateway.runtime.listening import address_taken, listen_on_all
 from gateway.runtime.loop_lag import watch_loop_lag
 from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
@@ -54,6 +56,17 @@ from gateway.web.public_routes import PublicRoutes
 
 _BACKLOG = 4096
 """Connections that may wait to be accepted: enough for every client of a restarted gateway at once."""
+
+
+class _OpenListener(NamedTuple):
+    """One listener, at one address or several."""
+
+    servers: list[asyncio.Server]
+    listener: Listener
+
+    def stop_accepting(self) -> None:
+        for server in self.servers:
+            server.close()
 
 
 class Gateway:
@@ -103,20 +116,20 @@ class Gateway:
         probes = (self._exposition, self._liveness_problems, self._readiness_problems)
         self.admin = AdminHandlers(*probes, self._api.answer, self._api.refuse_stranger)
         self._draining = False
-        self._listeners: list[tuple[asyncio.Server, Listener]] = []
+        self._open: list[_OpenListener] = []
 
-    async def start(self) -> tuple[Address, Address]:
+    async def start(self) -> tuple[tuple[Address, ...], Address]:
         """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError."""
         await self._start_tasks()
         data = await self._listen(self._data.handle, self._client_limits(), self._settings.listen)
-        admin = await self._listen(AdminRoutes(self.admin).handle, ADMIN_CLIENTS, self._settings.admin.listen)
+        (admin,) = await self._listen(AdminRoutes(self.admin).handle, ADMIN_CLIENTS, (self._settings.admin.listen,))
         return data, admin
 
-    async def start_on_shared_port(self, port: int) -> Address:
+    async def start_on_shared_ports(self, ports: Sequence[int]) -> tuple[Address, ...]:
         """Listen for clients as one of several processes; operators ask the supervisor. Raises OSError."""
         await self._start_tasks()
-        address = Address(self._settings.listen.host, port)
-        return await self._listen(self._data.handle, self._client_limits(), address, shared=True)
+        addresses = [Address(address.host, port) for address, port in zip(self._settings.listen, ports, strict=True)]
+        return await self._listen(self._data.handle, self._client_limits(), addresses, shared=True)
 
     @property
     def in_flight(self) -> int:
@@ -148,8 +161,8 @@ class Gateway:
         self._draining = self._data.closing = True
         await wait_first(abort.wait(), asyncio.sleep(drain.delay.total_seconds()))
         self._data.refusing = True
-        for server, _ in self._listeners[:1]:
-            server.close()
+        for public in self._open[:1]:
+            public.stop_accepting()
         await wait_first(abort.wait(), self._pipeline.wait_idle(), asyncio.sleep(drain.timeout.total_seconds()))
         self._pipeline.abort()
         await self._pipeline.wait_idle()
@@ -157,10 +170,10 @@ class Gateway:
 
     async def close(self) -> None:
         """Close everything that is open, once what ended is settled and recorded."""
-        for server, listener in self._listeners:
-            server.close()
-            await listener.close()
-        self._listeners.clear()
+        for opened in self._open:
+            opened.stop_accepting()
+            await opened.listener.close()
+        self._open.clear()
         await self._pipeline.wait_settled()
         # A reload that ended later would start health checks again.
         await self.tasks.close()
@@ -193,6 +206,8 @@ class Gateway:
         await self._tokens.start()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
+        forecasts = partial(watch_forecasts, self.store, self._metrics.configured_quotas, self._metrics.forecasts)
+        self.tasks.keep_running("forecast quotas", forecasts)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
         self.tasks.start("look for keys in both places", self._warn_of_clashes())
 
@@ -274,12 +289,12 @@ class Gateway:
         self._log.warning("upstream sent bytes that answer no request", upstream=upstream)
 
     async def _listen(
-        self, handler: Handler, limits: ClientLimits, address: Address, *, shared: bool = False
-    ) -> Address:
+        self, handler: Handler, limits: ClientLimits, addresses: Sequence[Address], *, shared: bool = False
+    ) -> tuple[Address, ...]:
         listener = Listener(handler, self.services.new_id, limits)
-        server = await listen(listener, address, shared=shared, backlog=_BACKLOG)
-        self._listeners.append((server, listener))
-        return Address(address.host, server.sockets[0].getsockname()[1])
+        servers = await listen_on_all(listener, addresses, shared=shared, backlog=_BACKLOG)
+        self._open.append(_OpenListener(servers, listener))
+        return tuple(map(address_taken, addresses, servers))
 
     def _observe(self) -> None:
         self._metrics.in_flight.set(self.in_flight)
@@ -288,8 +303,8 @@ class Gateway:
         # From scratch each time: an upstream that a reload has removed is not reported any more.
         self._metrics.upstream_up.values = {(each.name,): int(each.up) for each in seen}
         self._metrics.unsettled.set(self._store.unsettled)
-        if self._listeners:
-            _, clients = self._listeners[0]
+        if self._open:
+            clients = self._open[0].listener
             self._metrics.client_connections.set(clients.open_connections)
             self._metrics.clients_refused.values[()] = clients.refused
         self._metrics.log_lines_dropped.values[()] = self._log.dropped()

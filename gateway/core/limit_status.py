@@ -93,9 +93,15 @@ def limit_object(limit_status: LimitStatus) -> dict[str, Any]:
 
 
 def limit_status_object(limit_status: LimitStatus) -> dict[str, Any]:
-    """A limit as `GET /v1/limits` and operators see it: with its state, what is left and whether it binds."""
+    """A limit as `GET /v1/limits` and operators see it: with its state, what is left, whether it binds, and the time at
+    which a quota will be used up."""
     limit = limit_status.limit
-    return {**limit_object(limit_status), "left": in_unit(limit, limit_status.left), "mode": limit.mode.value}
+    return {
+        **limit_object(limit_status),
+        "left": in_unit(limit, limit_status.left),
+        "mode": limit.mode.value,
+        "runs_out_at": rfc3339(limit_status.runs_out_ms) if limit_status.runs_out_ms else None,
+    }
 
 
 def limit_headers(headers: Sequence[LimitHeader | None], statuses: LimitStatuses, now_ms: int) -> list[tuple[str, str]]:

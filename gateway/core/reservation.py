@@ -88,7 +88,8 @@ class LimitStatus(msgspec.Struct, frozen=True):
     """A limit at one moment. `left` is what another request could take now, never negative.
 
     `resets_ms` is the wall time, by the store's clock, at which the limit is whole again: a bucket
-    full, a window over, 0 for `concurrent`.
+    full, a window over, 0 for `concurrent`. `runs_out_ms` is when a quota will be used up at the present pace, 0
+    where it will not in this window; only reports have it.
     """
 
     limit: Limit
@@ -96,6 +97,7 @@ class LimitStatus(msgspec.Struct, frozen=True):
     held: int
     left: int
     resets_ms: int
+    runs_out_ms: int = 0
 
 
 class LimitStatuses(msgspec.Struct, frozen=True):

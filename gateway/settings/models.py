@@ -45,6 +45,7 @@ from gateway.settings.types import (
     Issuer,
     JwksPlace,
     ListenAddress,
+    ListenAddresses,
     ModelName,
     ModelPattern,
     Moment,
@@ -493,7 +494,9 @@ class Settings(BaseSection):
 
     model_config = ConfigDict(json_schema_extra={"required": ["upstreams", "models"]})
 
-    listen: ListenAddress = setting("0.0.0.0:8080", "The listener for clients.")
+    listen: ListenAddresses = setting(
+        "0.0.0.0:8080", "The listener for clients: an address, or a list of them; [::] also takes IPv4."
+    )
     admin: AdminSettings = setting({}, "What is for operators.")
     trusted_proxies: tuple[IpNetwork, ...] = setting(
         (), "The networks of the proxies in front of the gateway, whose X-Forwarded-For names the client's address."

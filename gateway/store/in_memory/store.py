@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from zoneinfo import ZoneInfo
 
 from gateway.core.admission import decide
-from gateway.core.buckets import Counter, new_counter
+from gateway.core.buckets import Counter, Window, new_counter
 from gateway.core.calendar import DAY_MS, day_ms, day_of
 from gateway.core.clock import Clock
 from gateway.core.estimate import EstimateSubject, LearnedEstimate, merged
+from gateway.core.forecast import forecast
 from gateway.core.limits import Limit, Meter
 from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import (
@@ -108,8 +109,7 @@ class InMemoryStore:
         if held is not None:
             held.give_back()
         for due in settlement.dues:
-            if due.charged:
-                self._charge(due, now_ms)
+            self._charge(due, now_ms)
         if settlement.entry is not None:
             self._ledger.add(settlement.entry, day_of(self._zone, now_ms))
         if settlement.record is not None:
@@ -117,13 +117,16 @@ class InMemoryStore:
 
     def _charge(self, due: SettlementLine, now_ms: int) -> None:
         limit = due.hold.limit
-        amount = due.charged
-        if limit.meter is Meter.REQUESTS:
-            # What was charged at admission is not charged again, and not given back either.
-            amount = max(0, amount - due.hold.amount)
+        # What was charged at admission is not charged again, and not given back either.
+        at_once = due.hold.amount if limit.meter is Meter.REQUESTS else 0
+        amount = max(at_once, due.charged)
+        if not amount or (amount == at_once and not limit.is_quota):
+            return
         counter = self._counter(limit, now_ms)
         if counter.start_ms == due.hold.window_ms:
-            counter.use(amount)
+            counter.use(amount - at_once)
+            if isinstance(counter, Window):
+                counter.note(amount)
 
     async def renew(self, ids: Sequence[str]) -> None:
         now_ms = self._reap()
@@ -135,7 +138,7 @@ class InMemoryStore:
 
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
         now_ms = self._reap()
-        return [self._seen(limit, now_ms).limit_status(limit) for limit in limits]
+        return [self._status(limit, now_ms) for limit in limits]
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._ledger.rows(query)
@@ -192,6 +195,11 @@ class InMemoryStore:
         counter = self._counters.get(limit.identity) or new_counter(limit, self._zone, now_ms)
         counter.advance(limit, now_ms)
         return counter
+
+    def _status(self, limit: Limit, now_ms: int) -> LimitStatus:
+        counter = self._seen(limit, now_ms)
+        status = counter.limit_status(limit)
+        return forecast(status, counter.history, now_ms) if isinstance(counter, Window) else status
 
     def _forget_whole(self, now_ms: int) -> None:
         """For each new counter look at two, those that were not looked at for longest: this keeps

@@ -134,6 +134,26 @@ local function write_user(users, scores, names_of, details, user, place, weight,
   end
 end
 
+-- As core/forecast.py has it.
+local HOURS_HALF_LIFE_MS, DAYS_HALF_LIFE_MS = 7200000, 172800000
+
+local function begin_history(counter, now)
+  counter.has_history = true
+  counter[NOTED_PERCENT], counter[SINCE], counter[NOTED] = 0, now * HISTORY_UNIT, now * HISTORY_UNIT
+  counter[HOURS], counter[DAYS] = 0, 0
+end
+
+-- Adds what a request has used to the two sums that fade.
+local function note_use(counter, amount, now)
+  if not counter.has_history then
+    begin_history(counter, now)
+  end
+  local elapsed = max(0, now - counter[NOTED] / HISTORY_UNIT)
+  counter[HOURS] = counter[HOURS] * 2 ^ (-elapsed / HOURS_HALF_LIFE_MS) + amount * HISTORY_UNIT
+  counter[DAYS] = counter[DAYS] * 2 ^ (-elapsed / DAYS_HALF_LIFE_MS) + amount * HISTORY_UNIT
+  counter[NOTED] = now * HISTORY_UNIT
+end
+
 local FIXED, GIVEN = 6, 3
 local fixed = { unpack_numbers(doubles(#ARGV[2] / 8), ARGV[2]) }
 local given = { unpack_numbers(doubles(#ARGV[4] / 8), ARGV[4]) }
@@ -192,6 +212,10 @@ if state ~= SETTLED and last_key >= first_counter then
         if kind ~= LEASES then
           counter[1] = counter[1] + actual * counter[2]
         end
+      end
+      local whole = fixed[at + 2] == 1 and max(actual, charged) or actual
+      if kind == QUOTA and whole > 0 then
+        note_use(counter, whole, now)
       end
       counters[#counters + 1] = { key, counter, kind, first, second }
     end
