@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from gateway.core.limits import Limit
+from gateway.core.stored_objects import StoredObject
 from gateway.core.usage import Usage
 
 OUTPUT_SHARE_FLOOR = 2_048
@@ -215,6 +216,8 @@ class Settlement(msgspec.Struct, frozen=True):
     at_ms: int
     dues: tuple[SettlementLine, ...]
     entry: LedgerEntry | None
+    created: StoredObject | None = None
+    """What the upstream keeps of the answer."""
 
 
 def unasked_id(request_id: str) -> str:

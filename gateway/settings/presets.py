@@ -10,10 +10,11 @@ from typing import Any
 
 _CHAT = ("chat.completions", "completions")
 _RESPONSES = ("responses", "responses.*")
+_CONVERSATIONS = ("conversations", "conversations.*")
 _MESSAGES = ("messages", "messages.count_tokens")
 _EMBEDDINGS = ("embeddings",)
 _RERANK = ("rerank", "rerank.v2")
-_OPENAI = (*_CHAT, *_RESPONSES, *_EMBEDDINGS, "moderations", "images.*", "audio.*")
+_OPENAI = (*_CHAT, *_RESPONSES, *_CONVERSATIONS, *_EMBEDDINGS, "moderations", "images.*", "audio.*")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "openai": {

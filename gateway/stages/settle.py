@@ -91,7 +91,7 @@ def settlement(exchange: Exchange, reservation: Reservation, zone: tzinfo) -> Se
     used = usage or _NOTHING
     actual = {_TOKENS: used.input + used.output, _INPUT_TOKENS: used.input, _OUTPUT_TOKENS: used.output, _USD: cost}
     dues = tuple([SettlementLine(hold, actual.get(hold.limit.meter, 0)) for hold in reservation.holds])
-    return Settlement(reservation.id, reservation.at_ms, dues, entry)
+    return Settlement(reservation.id, reservation.at_ms, dues, entry, exchange.created)
 
 
 def _estimated(exchange: Exchange, parsed: ParsedRequest, output: int, counted: Usage = _NOTHING) -> Usage:

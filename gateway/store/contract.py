@@ -18,6 +18,7 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
+from gateway.core.stored_objects import ObjectKind, ObjectName, StoredObject
 
 HOLD_TTL_MS = 60_000
 """How long a hold lives at most that is not renewed."""
@@ -37,6 +38,11 @@ ESTIMATES_DAYS = 30
 
 ESTIMATES_MERGED = 8
 """Processes whose estimates about one subject are kept, those that shared last."""
+
+
+OBJECT_LIFE_MS = {ObjectKind.RESPONSE: 30 * 86_400_000, ObjectKind.CONVERSATION: 400 * 86_400_000}
+"""How long it is known whose an object is. OpenAI keeps a response for 30 days, and a conversation until it is deleted
+(https://platform.openai.com/docs/guides/conversation-state)."""
 
 
 class CallRefused(StoreUnavailable):
@@ -141,7 +147,16 @@ class SharedEstimates(Protocol):
         ...
 
 
-class Store(Counters, Ledger, SharedEstimates, Protocol):
+class StoredObjects(Protocol):
+    """Whose is what upstreams keep. `Counters.settle` writes it: of several settlements that name the same object the
+    first one counts, and for `OBJECT_LIFE_MS`."""
+
+    async def stored_object(self, name: ObjectName) -> StoredObject | None:
+        """None where nobody has made it, or its time is over. Raises StoreUnavailable."""
+        ...
+
+
+class Store(Counters, Ledger, SharedEstimates, StoredObjects, Protocol):
     async def ping(self) -> None:
         """Return if the store answers. Raises StoreUnavailable."""
         ...

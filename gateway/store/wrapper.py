@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
+from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.store.contract import Store, UsageQuery, UsageRow
 
 Inner = TypeVar("Inner", bound=Store)
@@ -45,6 +46,9 @@ class StoreWrapper(Generic[Inner]):
 
     async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
         return await self._store.shared_estimates()
+
+    async def stored_object(self, name: ObjectName) -> StoredObject | None:
+        return await self._store.stored_object(name)
 
     async def ping(self) -> None:
         await self._store.ping()

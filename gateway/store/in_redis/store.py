@@ -19,6 +19,7 @@ from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 from gateway.core.store_url import read_store_url
+from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, UsageQuery, UsageRow
 from gateway.store.in_redis.admission import Admissions, RecordLifetimes, SlotReply
@@ -27,6 +28,7 @@ from gateway.store.in_redis.client import Observer, Router, ServerClock
 from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.estimates import EstimateRows
 from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.in_redis.objects import ObjectRows
 from gateway.store.in_redis.reports import Reports
 from gateway.store.in_redis.settlement import Closings, JournalPosition, Renewals, Settlements
 from gateway.store.in_redis.uncertain_calls import UncertainCalls
@@ -90,6 +92,7 @@ class RedisStore:
         self._renewals = Renewals(self.client.background, arguments, timing)
         self._reports = Reports(self.client.background, arguments, keys, timing)
         self._estimates = EstimateRows(self.client.background, keys, options.process)
+        self._objects = ObjectRows(self.client.admissions, keys)
         self._open: dict[str, Reservation] = {}
         self._in_doubt: dict[str, Reservation] = {}
         """Settled, but without an answer: their records stay until a replay has made sure."""
@@ -163,6 +166,9 @@ class RedisStore:
 
     async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
         return await self._estimates.read()
+
+    async def stored_object(self, name: ObjectName) -> StoredObject | None:
+        return await self._objects.find(name)
 
     async def ping(self) -> None:
         # On both connections, so that a broken one is found before a request needs it.
