@@ -43,7 +43,7 @@ _MEMBERS = {ObjectKind.RESPONSE: "previous_response_id", ObjectKind.CONVERSATION
 """Of a request's body, by what they name."""
 
 
-class Subject(NamedTuple):
+class ObjectSubject(NamedTuple):
     """What binds a request about something that an upstream keeps, and that upstream; empty: any."""
 
     binding: Binding
@@ -95,13 +95,13 @@ class ObjectDirectory:
 
 async def find_subject(
     request: IncomingRequest, caller: Caller, snapshot: ConfigSnapshot, directory: ObjectDirectory
-) -> Subject:
+) -> ObjectSubject:
     """Of a request to an endpoint that is about something that an upstream keeps. Raises ResponseUnknown,
     ConversationUnknown, ModelUnknown, StoreUnavailable."""
     endpoint, named = request.endpoint, request.parameters.get(request.endpoint.object_parameter)
     assert endpoint.about is not None, "other endpoints name a model"
     if named is None:
-        return Subject(_maker(request, caller, snapshot), "")
+        return ObjectSubject(_maker(request, caller, snapshot), "")
     unknown = _unknown(ObjectName(endpoint.about, named))
     if not all(is_object_id(value) for value in request.parameters.values()):
         raise unknown
@@ -109,7 +109,7 @@ async def find_subject(
     binding = snapshot.binding(caller, found.model) if found is not None else None
     if found is None or binding is None or not _leads_to(found.upstream, binding.model, endpoint):
         raise unknown
-    return Subject(binding, found.upstream)
+    return ObjectSubject(binding, found.upstream)
 
 
 async def find_holder(parsed: ParsedRequest, directory: ObjectDirectory) -> str:
