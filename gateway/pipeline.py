@@ -8,7 +8,7 @@ docs/life-of-a-request.md has the details.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any
@@ -163,19 +163,18 @@ class Pipeline:
         return services.end_users.counted_as(parsed.user, caller.team, caller.end_user.most, services.clock.now_ms())
 
     async def _finish(self, exchange: Exchange) -> None:
-        services, name = self.services, f"request {exchange.request.request_id}"
+        services = self.services
         exchange.ended = services.clock.monotonic()
-        await self._log_failure(self._releaser.release(exchange), f"{name} has not released its upstream")
-        await self._log_failure(
-            settle(exchange, services.estimates, services.zone, services.store), f"{name} is not settled"
-        )
-        record(exchange, services.recorders, services.log_error)
-
-    async def _log_failure(self, work: Coroutine[Any, Any, None], failure: str) -> None:
         try:
-            await work
+            if not self._releaser.released(exchange):
+                await self._releaser.release(exchange)
         except Exception as error:  # noqa: BLE001 # Whatever it is, what comes after must still be done.
-            self.services.log_error(failure, error)
+            services.log_error(f"request {exchange.request.request_id} has not released its upstream", error)
+        try:
+            await settle(exchange, services.estimates, services.zone, services.store)
+        except Exception as error:  # noqa: BLE001 # The same.
+            services.log_error(f"request {exchange.request.request_id} is not settled", error)
+        record(exchange, services.recorders, services.log_error)
 
     def _refuse(self, exchange: Exchange, writer: ResponseWriter, error: GatewayError) -> None:
         exchange.error = error

@@ -273,7 +273,8 @@ def _is_plain(body: bytes, raws: dict[str, msgspec.Raw]) -> bool:
     no escape in a name, no second member. With spaces the text is written again and compared.
     """
     members = len(raws)
-    shortest = sum(map(len, raws)) + sum(map(len, map(memoryview, raws.values()))) + 4 * members + 1
+    values: Iterable[bytes] = map(memoryview, raws.values())  # type: ignore[arg-type] # As long as they are.
+    shortest = sum(map(len, raws)) + sum(map(len, values)) + 4 * members + 1
     if len(body) == shortest:
         return members > 0
     if len(body) != shortest + 2 * members - 1 or len(body) > _SMALL_BYTES:

@@ -95,6 +95,13 @@ class _Answers(msgspec.Struct):
     cost: int = 0
 
 
+class _StoreCalls(msgspec.Struct):
+    """Calls of the store with the same name and outcome since the series were last read."""
+
+    seconds: Observations
+    number: int = 0
+
+
 class _ReportedQuota(NamedTuple):
     """A quota of a team or of the organisation, by its place among the limits of a request."""
 
@@ -123,6 +130,7 @@ class Metrics:
         self._quotas: dict[Labels, QuotaUse] = {}
         self._configured_quotas: dict[Labels, Limit] = {}
         self._answers: dict[tuple[object, ...], _Answers] = {}
+        self._store_calls: dict[Labels, _StoreCalls] = {}
         self._quotas_of: dict[int, _QuotasOf] = {}
         self._process = ProcessMetrics()
 
@@ -255,8 +263,11 @@ class Metrics:
 
     def store_call(self, call: str, outcome: str, seconds: float) -> None:
         """Record one call of the store: what for, "ok" or "unavailable", and how long it took."""
-        self.store_calls.add((call, outcome))
-        self.store_seconds.observe((call,), seconds)
+        calls = self._store_calls.get((call, outcome))
+        if calls is None:
+            calls = self._store_calls[call, outcome] = _StoreCalls(self.store_seconds.of((call,)))
+        calls.number += 1
+        calls.seconds.add(STORE_CALL, seconds)
 
     def journal_entries_were(self, outcome: str, entries: int) -> None:
         """Record what became of settlements that could not be made at once: "written", "replayed", "parked", "lost"."""
@@ -344,6 +355,9 @@ class Metrics:
             if answers.source:
                 self._add_usage(answers)
         self._answers.clear()
+        for labels, calls in self._store_calls.items():
+            self.store_calls.add(labels, calls.number)
+        self._store_calls.clear()
 
     def _add_usage(self, answers: _Answers) -> None:
         _, team, model, upstream, _ = answers.labels
