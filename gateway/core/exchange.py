@@ -10,7 +10,7 @@ from gateway.core.errors import Blame, GatewayError
 from gateway.core.health import Attempt
 from gateway.core.refusals import Fault
 from gateway.core.request import IncomingRequest, ParsedRequest
-from gateway.core.reservation import Reservation
+from gateway.core.reservation import Refusal, Reservation
 from gateway.core.response import Headers, UpstreamResponse
 from gateway.core.snapshot import Caller, Target
 from gateway.core.usage import Usage
@@ -80,6 +80,8 @@ class Exchange(msgspec.Struct, eq=False):
     estimated_input: int = 0
     """Tokens, as estimated at admission."""
     reservation: Reservation | None = None
+    refusal: Refusal | None = None
+    """Why no limit let it pass, in the place of a reservation."""
     target: Target | None = None
     attempt: Attempt | None = None
     """The last try: what becomes of its answer shows how healthy its upstream is."""

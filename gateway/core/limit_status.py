@@ -131,9 +131,15 @@ def limit_object(limit_status: LimitStatus) -> dict[str, Any]:
 
 
 def limit_status_object(limit_status: LimitStatus) -> dict[str, Any]:
-    """A limit as `GET /v1/limits` and operators see it: with its state, what is left and whether it binds."""
+    """A limit as `GET /v1/limits` and operators see it: with its state, what is left, whether it binds, and the time at
+    which a quota will be used up."""
     limit = limit_status.limit
-    return {**limit_object(limit_status), "left": in_unit(limit, limit_status.left), "mode": limit.mode.value}
+    return {
+        **limit_object(limit_status),
+        "left": in_unit(limit, limit_status.left),
+        "mode": limit.mode.value,
+        "runs_out_at": rfc3339(limit_status.runs_out_ms) if limit_status.runs_out_ms else None,
+    }
 
 
 def in_unit(limit: Limit, amount: int) -> int | float:
@@ -176,7 +182,7 @@ def _message(refusal: Refusal) -> str:
     limit = limit_status.limit
     unit = _UNITS.get(limit.meter, limit.meter.value.replace("_", " "))
     per = " in total" if limit.per is Per.TOTAL else f" per {limit.per.value}" if limit.per else ""
-    what = f"limit {limit.name!r} of {_whose(limit)} ({_figure(limit, limit.amount)} {unit}{per})"
+    what = f"limit {limit.name!r} of {whose_limit(limit)} ({_figure(limit, limit.amount)} {unit}{per})"
     requested = _figure(limit, refusal.requested)
     if refusal.why is RefusalReason.NEVER:
         return (
@@ -192,7 +198,7 @@ def _message(refusal: Refusal) -> str:
     return f"The {what} does not let this request pass: {figures}, this request needs {requested}.{wait}"
 
 
-def _whose(limit: Limit) -> str:
+def whose_limit(limit: Limit) -> str:
     return "the organisation" if limit.scope is Scope.ORGANISATION else f"{limit.scope.value} {limit.subject!r}"
 
 

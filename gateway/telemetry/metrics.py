@@ -20,7 +20,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Limit, Meter, Per, Scope
-from gateway.core.reservation import LimitStatuses, Reservation
+from gateway.core.reservation import LimitStatus, LimitStatuses, Reservation
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.usage import Usage, UsageSource
 from gateway.telemetry.exposition import CONTENT_TYPE, ProcessReport, exposition, pack
@@ -177,6 +177,12 @@ class Metrics:
         self.quota_used = Gauge(
             "gateway_quota_used_ratio", "Used part of a quota.", ("team", "limit", "meter", "per"), "max"
         )
+        self.quota_runs_out = Gauge(
+            "gateway_quota_runs_out_timestamp_seconds",
+            "When a quota will be used up at the present pace.",
+            ("team", "limit", "meter", "per"),
+            "max",
+        )
         self.in_flight = Gauge("gateway_requests_in_flight", "Requests in flight.", values={(): 0})
         self.aborted = Counter("gateway_streams_aborted_total", "Streams that ended before completion.", ("by",))
         self.attempts = Counter(
@@ -287,6 +293,16 @@ class Metrics:
         known = self._quotas_of.get(id(statuses.limits)) or self._find_quotas(statuses.limits)
         for place, labels, amount in known.reported[: len(statuses.used)]:
             self._quotas[labels] = QuotaUse(statuses.used[place], amount, statuses.resets_ms[place])
+
+    def configured_quotas(self) -> list[Limit]:
+        """Those of teams and of the organisation."""
+        return list(self._configured_quotas.values())
+
+    def forecasts(self, statuses: Iterable[LimitStatus]) -> None:
+        """Note when each of these quotas runs out; one that does not in its window has no series."""
+        self.quota_runs_out.values = {
+            _quota_labels(status.limit): status.runs_out_ms / 1000 for status in statuses if status.runs_out_ms
+        }
 
     def config_loaded(self, config_hash: str, at_s: float) -> None:
         """A configuration is in use from now on. `at_s` is in seconds since 1970."""
