@@ -42,7 +42,7 @@ class Knowing:
         self.learn(*known)
 
     def learn(self, *known: StoredObject) -> None:
-        self.store.settled += [Settlement(each.name.id, 0, (), None, each) for each in known]
+        self.store.settled += [Settlement(each.name.id, 0, (), None, created=each) for each in known]
 
     async def _wait(self, seconds: float) -> None:
         self.waited.append(seconds)
