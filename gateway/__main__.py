@@ -16,6 +16,8 @@ COMMANDS = {
     "audit": "gateway.cli.audit:audit",
     "usage": "gateway.cli.usage:usage",
     "limits": "gateway.cli.limits:limits",
+    "explain": "gateway.cli.explain:explain",
+    "requests": "gateway.cli.requests:requests",
     "upstreams": "gateway.cli.upstreams:upstreams",
     "prices": "gateway.cli.prices:prices",
     "reconcile": "gateway.cli.reconcile:reconcile",

@@ -7,7 +7,7 @@ then the streams, and ends with nothing unsettled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
@@ -16,6 +16,8 @@ from secrets import token_hex
 from typing import NamedTuple
 
 from gateway.app.quota_forecasts import watch_forecasts
+from gateway.app.record_lifecycle import RecordLifecycle, process_name
+from gateway.app.requests_in_flight import RequestsInFlight
 from gateway.app.snapshot_builder import snapshot
 from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.app.store_lifecycle import StoreLifecycle
@@ -43,7 +45,8 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.sampling import PERIOD_S
 from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import HealthCheck, HealthChecks
-from gateway.web.admin_api import AdminApi
+from gateway.web.admin_api import AdminApi, Administer
+from gateway.web.admin_requests import RequestAdministration
 from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminRoutes
 from gateway.web.body_memory import BodyMemory
 from gateway.web.client_address import ClientAddresses
@@ -75,21 +78,14 @@ class Gateway:
         self._log = log
         self._metrics = Metrics(clock, version("inducta-gateway"))
         self.tasks = BackgroundTasks(log.defect, self._metrics.task_failed)
-        self._store = StoreLifecycle(
-            settings.store,
-            clock,
-            settings.timezone,
-            log,
-            self._background_tasks,
-            observe=self._metrics.store_call,
-            count_entries=self._metrics.journal_entries_were,
-        )
+        self._store = self._store_lifecycle(settings, clock)
         self.store = self._store.store
         self._client = HttpClient(self._background_tasks(), self._note_unrequested_bytes)
         self._routing = RoutingState(self._note_health)
         self._health_checks = HealthChecks(
             self._client, self._routing.health, clock, Random(), self._background_tasks()
         )
+        self._records = RecordLifecycle(self.store, clock, self._background_tasks())
         first = snapshot(settings, clock.now_ms() // 1000)
         self._directory = KeyDirectory(self._store.keys, first, clock.now_ms, self._background_tasks())
         self.services = Services(
@@ -99,6 +95,7 @@ class Gateway:
             upstream=UpstreamServices(self._client, self._routing, clock),
             zone=settings.timezone,
             recorders=(self._metrics.exchange, log.exchange),
+            request_records=self._records.recorder,
             log_error=log.defect,
             clock=clock,
             new_id=id_maker(),
@@ -114,7 +111,8 @@ class Gateway:
         self._data = PublicRoutes(self._pipeline, settings.max_body, memory, CorsPolicy())
         self._follow_clients(settings)
         self.keys = KeyAdministration(self._store.keys, self._in_force, settings.timezone, self._note_change)
-        self._api = AdminApi(self.services, settings.admin.secret, self._note_admin_refusal, self.keys)
+        self._in_flight = RequestsInFlight(self._pipeline, clock, process_name(), log)
+        self._api = AdminApi(self.services, settings.admin.secret, self._note_admin_refusal, self._administered())
         probes = (self._exposition, self._liveness_problems, self._readiness_problems)
         self.admin = AdminHandlers(*probes, self._api.answer, self._api.refuse_stranger)
         self._draining = False
@@ -183,6 +181,7 @@ class Gateway:
         await self._health_checks.close()
         await self._client.close()
         await self._directory.close()
+        await self._records.close()
         await self._store.close()
         self._log.report_left_out()
 
@@ -200,6 +199,8 @@ class Gateway:
 
     async def _start_tasks(self) -> None:
         self._store.start()
+        self._records.start()
+        self.store.answer_processes(self._in_flight.answer)
         self._directory.start()
         self._follow_upstreams()
         await self._tokens.start()
@@ -210,13 +211,30 @@ class Gateway:
         self.tasks.keep_running("report log lines left out", self._report_left_out)
         self.tasks.start("look for keys in both places", self._warn_of_clashes())
 
+    def _store_lifecycle(self, settings: Settings, clock: Clock) -> StoreLifecycle:
+        return StoreLifecycle(
+            settings.store,
+            clock,
+            settings.timezone,
+            self._log,
+            self._background_tasks,
+            observe=self._metrics.store_call,
+            count_entries=self._metrics.journal_entries_were,
+        )
+
+    def _administered(self) -> Mapping[str, Administer]:
+        """What the admin API answers by method, by the first part of the path."""
+        requests = RequestAdministration(self.store, self._teams, self.keys.note, self._in_flight.answer)
+        return {"keys": self.keys.answer, "audit": self.keys.answer, "requests": requests.answer}
+
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
 
-    def _note_configuration(self, settings: Settings, teams: Iterable[str]) -> None:
-        """For the metrics: what is in force."""
+    def _note_configuration(self, settings: Settings, teams: Collection[str]) -> None:
+        """For the metrics and the records of requests: what is in force."""
         self._metrics.keep(self.services.snapshot, teams)
         self._metrics.config_loaded(settings.file_hash, self.services.clock.now_ms() / 1000)
+        self._records.follow(settings.record, len(teams), settings.file_hash)
 
     def _follow_clients(self, settings: Settings) -> None:
         """Which web pages may call, and which proxies say who does."""
@@ -235,6 +253,9 @@ class Gateway:
     def _note_admin_refusal(self, request: AdminRequest, error: GatewayError) -> None:
         self._metrics.admin_refused.add((error.code,))
         self._log.admin_refused(request.client_ip, request.method, request.path, error.status, error.code)
+
+    def _teams(self) -> Collection[str]:
+        return self.services.snapshot.teams
 
     def _in_force(self) -> ConfigSnapshot:
         return self.services.snapshot

@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from gateway.core.limits import Limit
+from gateway.core.request_record import KeptRecord
 from gateway.core.usage import Usage
 
 OUTPUT_SHARE_FLOOR = 2_048
@@ -211,12 +212,13 @@ class SettlementLine(msgspec.Struct, frozen=True):
 class Settlement(msgspec.Struct, frozen=True):
     """The truth about a reservation, whose `id` and `at_ms` it repeats: by both of them its holds are found.
     Settling it twice is the same as once. `entry` is None where there is nothing to bill: the request
-    never got an answer."""
+    never got an answer. `record` is what is kept to explain the request, written in the same step."""
 
     id: str
     at_ms: int
     dues: tuple[SettlementLine, ...]
     entry: LedgerEntry | None
+    record: KeptRecord | None = None
 
 
 def unasked_id(request_id: str) -> str:

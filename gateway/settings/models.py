@@ -215,6 +215,14 @@ class DrainSettings(BaseSection):
     timeout: Duration = setting("10m", "How long running streams may take to finish after that.")
 
 
+class RecordSettings(BaseSection):
+    """What is kept of requests for `gateway explain`; never content."""
+
+    requests: Literal["none", "failed", "all"] = setting("failed", "Which requests have a record.")
+    keep: Wait = setting("24h", "For how long a record is kept.")
+    most: Count = setting(10_000, "Records that are kept of all teams together; each team has an equal share.")
+
+
 class StoreSettings(BaseSection):
     url: StoreUrl = setting("memory://", "Where counters and the ledger are kept.", repr=False)
     timeout: Wait = setting("250ms", "For one call to Redis; past it, the store counts as unavailable.")
@@ -505,6 +513,7 @@ class Settings(BaseSection):
     )
     keepalive: Duration = setting("15s", "After how much silence a stream gets a comment; 0s: never.")
     drain: DrainSettings = setting({}, "What happens at SIGTERM.")
+    record: RecordSettings = setting({}, "What is kept of requests, to explain them later.")
     store: StoreSettings = setting({}, "Where counters and the ledger are kept.")
     upstreams: dict[ShortName, UpstreamSettings] = setting({}, "The model servers, by name; at least one.")
     models: dict[ModelName, ModelSettings] = setting({}, "The models, by the name that clients ask for; at least one.")

@@ -19,6 +19,7 @@ from gateway.store.usage_report import FIGURES, USAGE_PARAMETERS
 from gateway.web.admin_api import PAGES as ADMIN_PAGES
 from gateway.web.admin_api import AdminApi
 from gateway.web.admin_openapi import PREFIX, admin_document
+from gateway.web.admin_requests import METHODS as REQUEST_METHODS
 from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminRoutes
 from gateway.web.public_openapi import HEALTH_PATH, public_document
 from gateway.web.public_pages import PAGES
@@ -45,9 +46,9 @@ def test_every_admin_route_is_described_and_no_other() -> None:
     served |= {(PREFIX + page, "get") for page in ADMIN_PAGES}
     keys = KeyAdministration(InMemoryKeyStore(SystemClock()), _no_snapshot, ZoneInfo("UTC"), _no_entry)
     members = {f"keys/{{id}}/{verb}".rstrip("/"): methods for verb, methods in keys.members.items()}
-    for path, methods in {**keys.collections, **members}.items():
+    for path, methods in {**keys.collections, **members, **REQUEST_METHODS}.items():
         served |= {(PREFIX + path, method.lower()) for method in methods}
-    api = AdminApi(cast(Services, None), "token", _ignored, keys)
+    api = AdminApi(cast(Services, None), "token", _ignored, {})
     assert operations(ADMIN) == served | {(PREFIX + action, "post") for action in api.actions}
 
 

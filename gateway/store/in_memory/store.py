@@ -10,7 +10,7 @@ ended takes them again when it is renewed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from zoneinfo import ZoneInfo
 
 from gateway.core.admission import decide
@@ -20,6 +20,7 @@ from gateway.core.clock import Clock
 from gateway.core.estimate import EstimateSubject, LearnedEstimate, merged
 from gateway.core.forecast import forecast
 from gateway.core.limits import Limit, Meter
+from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import (
     AdmissionRequest,
     Hold,
@@ -29,8 +30,9 @@ from gateway.core.reservation import (
     Settlement,
     SettlementLine,
 )
-from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, UsageQuery, UsageRow
+from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, ProcessReplies, UsageQuery, UsageRow
 from gateway.store.in_memory.ledger import InMemoryLedger
+from gateway.store.in_memory.records import InMemoryRecords
 from gateway.store.ledger import USERS_MAX
 
 _MARKS = 32_768
@@ -79,6 +81,8 @@ class InMemoryStore:
         self._settled_before: set[str] = set()
         self._ledger = InMemoryLedger(users_max)
         self._estimates: dict[EstimateSubject, LearnedEstimate] = {}
+        self._records = InMemoryRecords()
+        self._answers: list[Callable[[bytes], bytes]] = []
 
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
         now_ms = self._reap()
@@ -108,6 +112,8 @@ class InMemoryStore:
             self._charge(due, now_ms)
         if settlement.entry is not None:
             self._ledger.add(settlement.entry, day_of(self._zone, now_ms))
+        if settlement.record is not None:
+            self._records.keep(settlement.record, now_ms)
 
     def _charge(self, due: SettlementLine, now_ms: int) -> None:
         limit = due.hold.limit
@@ -152,6 +158,20 @@ class InMemoryStore:
     async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
         merging = {subject: merged([estimate]) for subject, estimate in self._estimates.items()}
         return {subject: estimate for subject, estimate in merging.items() if estimate is not None}
+
+    async def keep_records(self, kept: Sequence[KeptRecord]) -> None:
+        now_ms = self._clock.now_ms()
+        for one in kept:
+            self._records.keep(one, now_ms)
+
+    async def request_records(self, request_id: str, _teams: Sequence[str]) -> list[RequestRecord]:
+        return self._records.find(request_id, self._clock.now_ms())
+
+    def answer_processes(self, answer: Callable[[bytes], bytes]) -> None:
+        self._answers.append(answer)
+
+    async def ask_processes(self, question: bytes) -> ProcessReplies:
+        return ProcessReplies([answer(question) for answer in self._answers], len(self._answers))
 
     async def ping(self) -> None:
         return

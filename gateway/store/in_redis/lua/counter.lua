@@ -82,10 +82,10 @@ local function unpacked(packed, now, step)
   return counter
 end
 
--- The strings stored at the keys from this one on. MGET takes a key of another type for none, and the counter would be
+-- The strings stored at the keys from this one on, up to the last or to another one. MGET takes a key of another type for none, and the counter would be
 -- written over what somebody else has there: GET ends the script with an error before anything is written.
-local function stored_from(first)
-  local stored = call('MGET', unpack(KEYS, first))
+local function stored_from(first, last)
+  local stored = call('MGET', unpack(KEYS, first, last or #KEYS))
   for number = 1, #stored do
     if not stored[number] then
       call('GET', KEYS[first + number - 1])
