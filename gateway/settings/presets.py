@@ -27,11 +27,13 @@ from typing import Any
 
 _CHAT = ("chat.completions", "completions")
 _RESPONSES = ("responses", "responses.*")
+_KEPT_RESPONSES = ("responses", "responses.retrieve", "responses.delete")
+_CONVERSATIONS = ("conversations", "conversations.*")
 _MESSAGES = ("messages", "messages.count_tokens")
 _EMBEDDINGS = ("embeddings",)
 _RERANK = ("rerank", "rerank.v2")
-_AZURE = (*_CHAT, *_RESPONSES, *_EMBEDDINGS, "images.generations", "images.edits", "audio.*")
-_OPENAI = (*_CHAT, *_RESPONSES, *_EMBEDDINGS, "moderations", "images.*", "audio.*")
+_AZURE = (*_CHAT, *_RESPONSES, *_CONVERSATIONS, *_EMBEDDINGS, "images.generations", "images.edits", "audio.*")
+_OPENAI = (*_CHAT, *_RESPONSES, *_CONVERSATIONS, *_EMBEDDINGS, "moderations", "images.*", "audio.*")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "openai": {
@@ -65,7 +67,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The region is in the URL: https://bedrock-runtime.REGION.amazonaws.com/openai/v1. It has Claude, too.
     "bedrock": {
         "output_cap": "max_completion_tokens",
-        "endpoints": ("chat.completions", "responses", "messages"),
+        "endpoints": ("chat.completions", "responses", "responses.retrieve", "responses.delete", "messages"),
         "base_paths": {"messages": "/anthropic/v1"},
     },
     "mistral": {
@@ -81,7 +83,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "xai": {
         "base_url": "https://api.x.ai/v1",
         "output_cap": "max_completion_tokens",
-        "endpoints": (*_CHAT, "responses", "images.generations"),
+        "endpoints": (*_CHAT, *_KEPT_RESPONSES, "images.generations"),
     },
     "deepseek": {
         "base_url": "https://api.deepseek.com/v1",
@@ -90,7 +92,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "fireworks": {
         "base_url": "https://api.fireworks.ai/inference/v1",
-        "endpoints": (*_CHAT, "responses", "messages", *_EMBEDDINGS, "rerank"),
+        "endpoints": (*_CHAT, *_KEPT_RESPONSES, "messages", *_EMBEDDINGS, "rerank"),
     },
     "together": {
         "base_url": "https://api.together.ai/v1",
