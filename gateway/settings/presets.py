@@ -67,7 +67,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The region is in the URL: https://bedrock-runtime.REGION.amazonaws.com/openai/v1. It has Claude, too.
     "bedrock": {
         "output_cap": "max_completion_tokens",
-        "endpoints": ("chat.completions", "responses", "responses.retrieve", "responses.delete", "messages"),
+        "endpoints": ("chat.completions", *_KEPT_RESPONSES, "messages"),
         "base_paths": {"messages": "/anthropic/v1"},
     },
     "mistral": {
