@@ -1,6 +1,6 @@
 """Read this first: the way of a request, one line a stage.
 
-authenticate → read_body → parse_request → admit → route → forward → relay, then always, exactly once:
+authenticate → read_body → parse_request → (locate) → admit → route → forward → relay, then always, exactly once:
 release_upstream → settle → record. The stages are in `stages/`, the values they pass on in `core/`;
 docs/life-of-a-request.md has the details.
 """
@@ -8,16 +8,17 @@ docs/life-of-a-request.md has the details.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any
 
 from gateway.core.clock import Clock
 from gateway.core.end_users import EndUserCounts, user_in_header
-from gateway.core.errors import ClientGone, GatewayError, InternalError, ShuttingDown
+from gateway.core.errors import ClientGone, GatewayError, InternalError, RequestCancelled, ShuttingDown
 from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
+from gateway.core.form import Form
 from gateway.core.query_rules import key_in_query
 from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.response import ResponseWriter
@@ -29,13 +30,14 @@ from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admit
 from gateway.stages.authenticate import authenticate, key_digest, sent_key, stored_caller
 from gateway.stages.forward import UpstreamServices, forward
-from gateway.stages.parse_request import parse_request
+from gateway.stages.locate import ObjectDirectory, find_holder, find_subject
+from gateway.stages.parse_request import parse_object_request, parse_request
 from gateway.stages.read_body import read_body
 from gateway.stages.record import Recorder, record
 from gateway.stages.relay import relay
 from gateway.stages.release_upstream import UpstreamReleaser
 from gateway.stages.route import route
-from gateway.stages.settle import settle
+from gateway.stages.settle import SettlementRecorder, settle
 from gateway.store.contract import Store
 
 Page = Callable[[Exchange, ResponseWriter], Awaitable[None]]
@@ -52,6 +54,7 @@ class Services:
     upstream: UpstreamServices
     zone: tzinfo
     recorders: Sequence[Recorder]
+    request_records: SettlementRecorder
     log_error: LogError
     clock: Clock
     new_id: Callable[[], str]
@@ -71,13 +74,20 @@ class Pipeline:
         """`tasks` are the pipeline's own: `wait_settled` waits for all of them."""
         self.services = services
         self._tasks = tasks
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: dict[asyncio.Task[Any], Exchange] = {}
+        self._cancelled: set[asyncio.Task[Any]] = set()
         self._starts = StartQueue()
         self._releaser = UpstreamReleaser(services.clock)
+        self._objects = ObjectDirectory(services.store)
 
     @property
     def in_flight(self) -> int:
         return len(self._running)
+
+    @property
+    def running(self) -> Iterable[Exchange]:
+        """The requests in flight."""
+        return self._running.values()
 
     async def answer(self, request: IncomingRequest, writer: ResponseWriter) -> None:
         """Give `writer` an answer, whatever happens. Raises nothing but the cancellation by a client that left."""
@@ -90,26 +100,27 @@ class Pipeline:
     async def _run(self, exchange: Exchange, writer: ResponseWriter, work: Page) -> None:
         task = asyncio.current_task()
         assert task is not None, "a request runs in a task"
-        self._running.add(task)
+        self._running[task] = exchange
         try:
             await work(exchange, writer)
         except GatewayError as error:
             self._refuse(exchange, writer, error)
         except asyncio.CancelledError:
+            why = self._why_ended(task)
             if writer.gone:
                 if not exchange.whole:
                     self._refuse(exchange, writer, ClientGone("The client left."))
                 raise
-            # `abort` cancels the work alone: the listener must still be able to send the error.
+            # `abort` and `cancel` end the work alone: the listener must still be able to send the error.
             task.uncancel()
-            self._refuse(exchange, writer, ShuttingDown("The gateway is shutting down."))
+            self._refuse(exchange, writer, why)
         except Exception as defect:  # noqa: BLE001 # A defect of ours: its details belong into the log alone.
             self.services.log_error(f"request {exchange.request.request_id} failed", defect)
             self._refuse(
                 exchange, writer, InternalError("The gateway failed. Its operators find the request id in the log.")
             )
         finally:
-            self._running.discard(task)
+            del self._running[task]
             # In a task of the process, so that no second cancellation can lose a settlement.
             self._tasks.start("finish a request", self._finish(exchange))
 
@@ -144,22 +155,39 @@ class Pipeline:
         body = await read_body(request, services.new_boundary)
         if isinstance(body, bytes) and len(body) > LARGE_BYTES:
             await self._starts.wait_large(caller.team, len(body))
-        exchange.parsed = parsed = parse_request(
-            body,
-            request.endpoint,
-            caller,
-            snapshot,
-            path_model=request.path_model,
-            query=request.query,
-            user=named_user,
-        )
+        if request.endpoint.about is not None:
+            parsed = await self._parse_about_object(exchange, caller, body, named_user)
+        else:
+            exchange.parsed = parsed = parse_request(
+                body,
+                request.endpoint,
+                caller,
+                snapshot,
+                path_model=request.path_model,
+                query=request.query,
+                user=named_user,
+            )
+            if parsed.continues:
+                exchange.held_by = await find_holder(parsed, self._objects)
         counted = self._counted_user(exchange, parsed)
         exchange.reservation = await admit(exchange, parsed, services.estimates, services.store, counted)
+        if parsed.creates is not None:
+            self._objects.begin(exchange)
         if parsed.stream:
             writer.keep_alive(services.keepalive_s, exchange.limit_headers)
-        targets = route(parsed, request.headers, caller, services.upstream.routing, services.clock)
+        targets = route(parsed, request.headers, caller, services.upstream.routing, services.clock, exchange.held_by)
         exchange.response = response = await forward(exchange, parsed, targets, services.upstream, writer)
         await relay(exchange, parsed, response, writer, services.clock)
+
+    async def _parse_about_object(
+        self, exchange: Exchange, caller: Caller, body: bytes | Form, user: str
+    ) -> ParsedRequest:
+        """A request about what an upstream keeps; `held_by` says which one."""
+        assert isinstance(body, bytes), "these endpoints take no form"
+        request = exchange.request
+        binding, exchange.held_by = await find_subject(request, caller, self.services.snapshot, self._objects)
+        exchange.parsed = parse_object_request(body, request.endpoint, binding, query=request.query, user=user)
+        return exchange.parsed
 
     def _counted_user(self, exchange: Exchange, parsed: ParsedRequest) -> str:
         """The end user whose counters are charged."""
@@ -170,19 +198,20 @@ class Pipeline:
         return services.end_users.counted_as(parsed.user, caller.team, caller.end_user.most, services.clock.now_ms())
 
     async def _finish(self, exchange: Exchange) -> None:
-        services, name = self.services, f"request {exchange.request.request_id}"
+        services = self.services
         exchange.ended = services.clock.monotonic()
-        await self._log_failure(self._releaser.release(exchange), f"{name} has not released its upstream")
-        await self._log_failure(
-            settle(exchange, services.estimates, services.zone, services.store), f"{name} is not settled"
-        )
-        record(exchange, services.recorders, services.log_error)
-
-    async def _log_failure(self, work: Coroutine[Any, Any, None], failure: str) -> None:
         try:
-            await work
+            if not self._releaser.released(exchange):
+                await self._releaser.release(exchange)
         except Exception as error:  # noqa: BLE001 # Whatever it is, what comes after must still be done.
-            self.services.log_error(failure, error)
+            services.log_error(f"request {exchange.request.request_id} has not released its upstream", error)
+        try:
+            await settle(exchange, services.estimates, services.zone, services.store, services.request_records)
+        except Exception as error:  # noqa: BLE001 # The same.
+            services.log_error(f"request {exchange.request.request_id} is not settled", error)
+        if exchange.parsed is not None and exchange.parsed.creates is not None:
+            self._objects.end(exchange)
+        record(exchange, services.recorders, services.log_error)
 
     def _refuse(self, exchange: Exchange, writer: ResponseWriter, error: GatewayError) -> None:
         exchange.error = error
@@ -190,6 +219,21 @@ class Pipeline:
             exchange.status = error.status
         error.headers = exchange.limit_headers() or error.headers
         writer.fail(error)
+
+    def _why_ended(self, task: asyncio.Task[Any]) -> GatewayError:
+        if task not in self._cancelled:
+            return ShuttingDown("The gateway is shutting down.")
+        self._cancelled.discard(task)
+        return RequestCancelled("An operator of the gateway has ended this request. Ask them before you send it again.")
+
+    def cancel(self, exchange: Exchange) -> bool:
+        """End a request in flight as a shutdown would: its client gets an error, and what was delivered is charged.
+        False where it ends already."""
+        for task, running in self._running.items():
+            if running is exchange and task not in self._cancelled:
+                self._cancelled.add(task)
+                return task.cancel()
+        return False
 
     def abort(self) -> None:
         """Cancel what is still running: its clients get the error that the gateway shuts down."""

@@ -10,7 +10,7 @@ from gateway.cli.configuration import config_option, demo_option, settings_or_en
 from gateway.cli.output import Row, json_option, show_json, table
 from gateway.cli.reports import report_or_end
 
-_HEADINGS = ("limit", "of", "used", "held", "left", "amount", "resets at")
+_HEADINGS = ("limit", "of", "used", "held", "left", "amount", "resets at", "runs out at")
 
 
 @click.command(epilog="Example: gateway limits --team search")
@@ -21,8 +21,8 @@ _HEADINGS = ("limit", "of", "used", "held", "left", "amount", "resets at")
 def limits(config: str, demo: str | None, team: str | None, as_json: bool) -> None:
     """Show each limit's use, what is left, when it resets.
 
-    Held is what requests in flight may still use. Times are in UTC. A limit on each end user by itself is
-    left out: their names are not known.
+    A quota runs out at that time if it is used at the present pace. Held is what requests in flight may still use.
+    Times are in UTC. A limit on each end user by itself is left out: their names are not known.
     """
     report = report_or_end("limits", settings_or_end(config, demo), {"team": team})
     if as_json:
@@ -35,6 +35,6 @@ def limits(config: str, demo: str | None, team: str | None, as_json: bool) -> No
 
 def _row(limit: dict[str, Any]) -> Row:
     name = limit["name"] + (" (shadow)" if limit["mode"] == "shadow" else "")
-    resets_at = (limit["resets_at"] or "").replace("T", " ")
     figures = [limit[each] for each in ("used", "held", "left", "amount")]
-    return [name, f"{limit['scope']} {limit['subject']}".rstrip(), *figures, resets_at]
+    times = [(limit[each] or "").replace("T", " ") for each in ("resets_at", "runs_out_at")]
+    return [name, f"{limit['scope']} {limit['subject']}".rstrip(), *figures, *times]

@@ -10,10 +10,12 @@ from typing import Any
 
 _CHAT = ("chat.completions", "completions")
 _RESPONSES = ("responses", "responses.*")
+_KEPT_RESPONSES = ("responses", "responses.retrieve", "responses.delete")
+_CONVERSATIONS = ("conversations", "conversations.*")
 _MESSAGES = ("messages", "messages.count_tokens")
 _EMBEDDINGS = ("embeddings",)
 _RERANK = ("rerank", "rerank.v2")
-_OPENAI = (*_CHAT, *_RESPONSES, *_EMBEDDINGS, "moderations", "images.*", "audio.*")
+_OPENAI = (*_CHAT, *_RESPONSES, *_CONVERSATIONS, *_EMBEDDINGS, "moderations", "images.*", "audio.*")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "openai": {
@@ -60,7 +62,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "xai": {
         "base_url": "https://api.x.ai/v1",
         "output_cap": "max_completion_tokens",
-        "endpoints": (*_CHAT, "responses", "messages", *_EMBEDDINGS, "images.generations"),
+        "endpoints": (*_CHAT, *_KEPT_RESPONSES, "messages", *_EMBEDDINGS, "images.generations"),
     },
     "deepseek": {
         "base_url": "https://api.deepseek.com/v1",
@@ -69,7 +71,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "fireworks": {
         "base_url": "https://api.fireworks.ai/inference/v1",
-        "endpoints": (*_CHAT, "responses", "messages", *_EMBEDDINGS, "rerank"),
+        "endpoints": (*_CHAT, *_KEPT_RESPONSES, "messages", *_EMBEDDINGS, "rerank"),
     },
     "together": {
         "base_url": "https://api.together.xyz/v1",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, zip_longest
 from typing import Any
 
@@ -45,6 +45,7 @@ class TrafficTotals(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, metrics: Metrics) -> TrafficTotals:
+        metrics.every()  # Adds what was counted since the series were last read.
         failed: Counts = {}
         for (blame, _, _), count in metrics.errors.values.items():
             failed[blame] = failed.get(blame, 0) + count
@@ -96,8 +97,10 @@ class TrafficSample(msgspec.Struct, frozen=True):
 class TrafficHistory:
     """The last minutes of one process."""
 
-    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, metrics: Metrics, clock: Clock, in_flight: Callable[[], int]) -> None:
+        """`in_flight` says how many requests are."""
         self._metrics = metrics
+        self._in_flight = in_flight
         self._clock = clock
         self._samples: deque[TrafficSample] = deque(maxlen=HISTORY_MINUTES)
         self._before = TrafficTotals()
@@ -129,7 +132,7 @@ class TrafficHistory:
         return TrafficSample(
             at_ms=middle_ms - middle_ms % MINUTE_MS,
             seconds=(now_ms - self._began_ms) / 1000,
-            in_flight=int(self._metrics.in_flight.values.get((), 0)),
+            in_flight=self._in_flight(),
             passed=totals.since(self._before),
         )
 

@@ -10,7 +10,7 @@ from gateway.core.errors import FieldInvalid, GatewayError, MethodNotAllowed, Ur
 from gateway.core.health import ModelStatus, UpstreamStatus
 from gateway.core.limit_status import rfc3339
 from gateway.core.snapshot import ConfigSnapshot
-from gateway.identity.administration import AdministrationRequest, KeyAdministration
+from gateway.identity.administration import AdministrationRequest
 from gateway.pipeline import Services
 from gateway.store.usage_report import REPORTS, JsonObject, Report, close_month, json_list, refuse_unknown
 from gateway.telemetry.traffic import HISTORY_MINUTES, TrafficHistory
@@ -24,8 +24,7 @@ Reload = Callable[[str], Awaitable[list[str]]]
 
 Action = Callable[[AdminRequest], Awaitable[AdminResponse]]
 
-ADMINISTERED = ("keys", "audit")
-"""What is answered for every method by gateway/identity/administration.py."""
+Administer = Callable[[AdministrationRequest], Awaitable[JsonObject]]
 
 Content = Callable[[Services, Mapping[str, str]], Awaitable[JsonObject]]
 """The JSON of a page by its query. Raises FieldInvalid, StoreUnavailable."""
@@ -38,9 +37,10 @@ class AdminApi:
         self,
         services: Services,
         access: AdminAccess,
-        administration: KeyAdministration,
+        administered: Mapping[str, Administer],
         pages: Mapping[str, Content],
     ) -> None:
+        """`administered` answers for every method, by the first part of a path."""
         self.reload: Reload | None = None
         """None where there is no file."""
 
@@ -52,7 +52,7 @@ class AdminApi:
 
         self._services = services
         self._access = access
-        self._administration = administration
+        self._administered = administered
 
     async def answer(self, request: AdminRequest) -> AdminResponse:
         try:
@@ -73,8 +73,10 @@ class AdminApi:
         if path == SESSION:
             return await self._access.answer_session(request)
         await self._access.check(request)
-        if path.partition("/")[0] in ADMINISTERED:
-            return await self._administer(path, request)
+        administer = self._administered.get(path.partition("/")[0])
+        if administer is not None:
+            asked = AdministrationRequest(request.method, path, request.query, request.body, actor_of(request))
+            return json_response(200, await administer(asked))
         action = self.actions.get(path)
         if action is not None:
             if request.method != "POST":
@@ -82,15 +84,15 @@ class AdminApi:
             return await action(request)
         if request.method != "GET":
             raise MethodNotAllowed("Use GET to read this page.", allow="GET")
-        content = self.pages.get(path)
-        if content is None:
-            known = ", ".join(PREFIX + page for page in (*self.pages, *ADMINISTERED))
-            raise UrlUnknown(f"There is nothing at {request.path[:200]!r}; there are {known}.")
-        return json_response(200, await content(self._services, request.query))
+        return json_response(200, await self._content(request))
 
-    async def _administer(self, path: str, request: AdminRequest) -> AdminResponse:
-        asked = AdministrationRequest(request.method, path, request.query, request.body, actor_of(request))
-        return json_response(200, await self._administration.answer(asked))
+    async def _content(self, request: AdminRequest) -> JsonObject:
+        """The JSON at a path. Raises UrlUnknown, FieldInvalid, StoreUnavailable."""
+        content = self.pages.get(request.path.removeprefix(PREFIX))
+        if content is None:
+            known = ", ".join(PREFIX + page for page in (*self.pages, *self._administered))
+            raise UrlUnknown(f"There is nothing at {request.path[:200]!r}; there are {known}.")
+        return await content(self._services, request.query)
 
     async def _reload(self, request: AdminRequest) -> AdminResponse:
         if self.reload is None:

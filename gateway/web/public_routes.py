@@ -8,14 +8,14 @@ alone does not: a load balancer asks for it every few seconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
 
-from gateway.core.endpoints import ENDPOINTS, UNKNOWN, Dialect, Endpoint
+from gateway.core.endpoints import ENDPOINTS, FORWARDED, OBJECT_ENDPOINTS, UNKNOWN, Dialect, Endpoint
 from gateway.core.errors import GatewayError, MethodNotAllowed, ShuttingDown, UpgradeRequired
 from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
@@ -32,7 +32,7 @@ from gateway.web.errors import JSON
 from gateway.web.public_openapi import HEALTH_PATH
 from gateway.web.public_pages import PAGES, Needs, Page, PageRequest, digest_of_session
 from gateway.web.request_body import ClientBody
-from gateway.web.response_writer import HttpResponseWriter
+from gateway.web.response_writer import HeadWriter, HttpResponseWriter
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -40,16 +40,24 @@ Resource = Mapping[str, Endpoint | Page]
 """What answers each method."""
 
 
-def _resources() -> dict[str, Resource]:
-    found: dict[str, dict[str, Endpoint | Page]] = {path: {"POST": endpoint} for path, endpoint in ENDPOINTS.items()}
-    for page in PAGES:
-        found.setdefault(page.endpoint.path, {}).update(dict.fromkeys(page.methods, page))
-    return {**found}
+def _methods_of(rows: Iterable[Endpoint]) -> Resource:
+    """`HEAD` works where `GET` does."""
+    methods = {row.method: row for row in rows}
+    return methods | {"HEAD": methods["GET"]} if "GET" in methods else methods
 
 
-_RESOURCES = _resources()
+def _pages_at(path: str) -> Resource:
+    return {method: page for page in PAGES if page.endpoint.path == path for method in page.methods}
+
+
+_RESOURCES: dict[str, Resource] = {
+    **{path: _methods_of(row for row in FORWARDED if row.path == path) for path in (row.path for row in FORWARDED)},
+    **{page.endpoint.path: _pages_at(page.endpoint.path) for page in PAGES},
+}
 _NOTHING: Resource = {}
-_PATHS = PathTable(ENDPOINTS, (page.endpoint.path for page in PAGES))
+_PATHS = PathTable(
+    ENDPOINTS, (*dict.fromkeys(row.path for row in OBJECT_ENDPOINTS), *(page.endpoint.path for page in PAGES))
+)
 _SERVED_APIS = tuple(api for api in CLIENT_APIS if _PATHS.find(api.path) is not None)
 
 
@@ -106,7 +114,8 @@ class PublicRoutes:
             request_id = services.new_id()
         path = request.rel_url.raw_path
         route = _route(request.method, path)
-        writer = HttpResponseWriter(
+        kind = HeadWriter if request.method == "HEAD" else HttpResponseWriter
+        writer = kind(
             request,
             request_id,
             route.dialect(request),
@@ -130,6 +139,7 @@ class PublicRoutes:
                     path=path,
                     query=request.rel_url.raw_query_string,
                     path_model=route.parameters.get("model", ""),
+                    parameters=route.parameters,
                     client_ip=self.addresses.of(request.remote or "", request.headers.getall("x-forwarded-for", ())),
                 )
                 await self._answer(request, route, incoming, writer)

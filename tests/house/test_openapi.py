@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from gateway.core.endpoints import ENDPOINTS
+from gateway.core.endpoints import ENDPOINTS, OBJECT_ENDPOINTS
 from gateway.core.errors import AdminForbidden, ClientGone, GatewayError, NoWorker
 from gateway.identity.administration import KeyAdministration
 from gateway.identity.contract import AuditEntry
@@ -20,6 +20,7 @@ from gateway.store.usage_report import FIGURES, USAGE_PARAMETERS
 from gateway.web.admin_access import SESSION, AdminAccess
 from gateway.web.admin_api import AdminApi
 from gateway.web.admin_openapi import PREFIX, admin_document
+from gateway.web.admin_requests import METHODS as REQUEST_METHODS
 from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminRoutes
 from gateway.web.public_openapi import HEALTH_PATH, public_document
 from gateway.web.public_pages import PAGES
@@ -37,6 +38,8 @@ def operations(document: Document) -> set[tuple[str, str]]:
 def test_every_public_route_is_described_and_no_other() -> None:
     served = {(page.endpoint.path, method.lower()) for page in PAGES for method in page.methods}
     served |= {(HEALTH_PATH, method) for method in WITHOUT_BODY} | {(path, "post") for path in ENDPOINTS}
+    served |= {(row.path, row.method.lower()) for row in OBJECT_ENDPOINTS}
+    served |= {(row.path, "head") for row in OBJECT_ENDPOINTS if row.method == "GET"}
     assert operations(PUBLIC) == served
 
 
@@ -45,10 +48,10 @@ def test_every_admin_route_is_described_and_no_other() -> None:
     served = {(path, method) for path in listener.pages for method in WITHOUT_BODY}
     keys = KeyAdministration(InMemoryKeyStore(SystemClock()), _no_snapshot, ZoneInfo("UTC"), _no_entry)
     members = {f"keys/{{id}}/{verb}".rstrip("/"): methods for verb, methods in keys.members.items()}
-    for path, methods in {**keys.collections, **members}.items():
+    for path, methods in {**keys.collections, **members, **REQUEST_METHODS}.items():
         served |= {(PREFIX + path, method.lower()) for method in methods}
     access = AdminAccess("token", cast(SessionDirectory, None), _ignored, _never)
-    api = AdminApi(cast(Services, None), access, keys, {"traffic": _never})
+    api = AdminApi(cast(Services, None), access, {}, {"traffic": _never})
     served |= {(PREFIX + page, "get") for page in api.pages}
     served |= {(PREFIX + SESSION, method.lower()) for method in access.methods}
     assert operations(ADMIN) == served | {(PREFIX + action, "post") for action in api.actions}

@@ -16,6 +16,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.pricing import Price
 from gateway.core.request import IncomingRequest, ParsedRequest
+from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import (
     AdmissionRequest,
     Hold,
@@ -28,6 +29,7 @@ from gateway.core.reservation import (
 from gateway.core.response import Headers
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Upstream
+from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.stages.forward import UpstreamServices
 from gateway.stages.parse_request import parse_request
 from gateway.store.contract import UsageQuery, UsageRow
@@ -231,6 +233,19 @@ class ScriptedWire:
         """Nothing is open."""
 
 
+class Unrecorded:
+    """A recorder that keeps nothing, and remembers what had no settlement."""
+
+    def __init__(self) -> None:
+        self.unsettled: list[Exchange] = []
+
+    def of(self, _x: Exchange) -> KeptRecord | None:
+        return None
+
+    def keep_unsettled(self, x: Exchange) -> None:
+        self.unsettled.append(x)
+
+
 class Ledgers:
     """A store that admits everything (or answers with `verdict`) and keeps every settlement."""
 
@@ -256,6 +271,13 @@ class Ledgers:
         if self.outage is not None:
             raise self.outage
         self.settled.append(settlement)
+
+    async def stored_object(self, name: ObjectName) -> StoredObject | None:
+        await asyncio.sleep(0)
+        if self.outage is not None:
+            raise self.outage
+        made = [settled.created for settled in self.settled]
+        return next((each for each in made if each is not None and each.name == name), None)
 
     async def renew(self, ids: Sequence[str]) -> None:
         """Nothing runs out."""

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from urllib.parse import quote
 
 from gateway.core.limits import Limit, Scope
+from gateway.core.stored_objects import ObjectName
 
 SCHEMA = 1
 """Of counters, records and the ledger's first rows."""
@@ -89,9 +90,26 @@ class StoreKeys:
         """Of what is kept of stored keys, under one hash tag."""
         return f"{self._at(IDENTITY)}:{what}"
 
+    def stored_object(self, name: ObjectName) -> str:
+        """Of whose an object is that an upstream keeps: each in a slot of its own."""
+        return f"{self._at('s/' + _digest(f'{name.kind} {name.id}'))}"
+
     def estimates(self) -> str:
         """Of what processes have learned about requests."""
         return f"{self._at(ORGANISATION)}:e"
+
+    def request_records(self, team: str) -> tuple[str, str]:
+        """Of the records of a team's requests and of their order; of requests without a known key where it is empty."""
+        stem = self._of(team) if team else self._at(ORGANISATION)
+        return f"{stem}:x", f"{stem}:xo"
+
+    def process_calls(self) -> str:
+        """Of the channel on which processes are asked."""
+        return f"{self._at(ORGANISATION)}:calls"
+
+    def process_replies(self, question: str) -> str:
+        """Of the list of the replies to a question, in the slot of the channel."""
+        return f"{self._at(ORGANISATION)}:replies:{question}"
 
     def journal(self, tag: str, process: str) -> str:
         """Of how far the journal of a process has been replayed."""

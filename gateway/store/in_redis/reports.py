@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.core.buckets import Counter, CounterState, restored
 from gateway.core.errors import StoreUnavailable
+from gateway.core.forecast import UseHistory, forecast
 from gateway.core.limits import Limit
 from gateway.core.reservation import LimitStatus
 from gateway.store.contract import HOLD_STEPS, UsageQuery, UsageRow
@@ -48,18 +49,27 @@ _LIMITS_AT_ONCE = 200
 _DAYS_AT_ONCE = 8
 _ATTEMPTS = 4
 
+_WITHOUT_HISTORY = 11
+"""Numbers of a counter before those of its history, as counter.lua has them."""
+
+HISTORY_UNIT = 2.0**-53
+"""What those are written in."""
+
 
 class CounterReading(msgspec.Struct, frozen=True):
-    """A limit's counter as it was found: `spent` of a rate is in parts, and true at `now_ms`."""
+    """A limit's counter as it was found: `spent` of a rate is in parts, and true at `now_ms`. `history` is None where
+    nothing of a quota has been settled."""
 
     arguments: LimitArguments
     now_ms: int
     spent: int
     held: int
     terms: CounterTerms
+    history: UseHistory | None = None
 
     def status(self) -> LimitStatus:
-        return self.arguments.status(self.now_ms, self.spent, self.held, self.terms)
+        status = self.arguments.status(self.now_ms, self.spent, self.held, self.terms)
+        return forecast(status, self.history, self.now_ms)
 
 
 class Reports:
@@ -125,14 +135,16 @@ class Reports:
     def _reading(self, one: LimitArguments, terms: CounterTerms, value: bytes | None, now_ms: int) -> CounterReading:
         if value is None:
             return CounterReading(one, now_ms, 0, 0, terms)
-        spent, scale, stamp_ms, _, *sums = [int(number) for number in unpack(f"<{len(value) // 8}d", value)]
+        numbers = unpack(f"<{len(value) // 8}d", value)
+        spent, scale, stamp_ms, _, *sums = map(int, numbers[:_WITHOUT_HISTORY])
         held = 0
         if sums:
             over = now_ms // self._timing.step_ms - sums[0]
             held = sum(sums[1 + min(max(over, 0), HOLD_STEPS) :])
         if one.kind == RATE:
             spent = one.spent_at(now_ms, spent, scale, stamp_ms)
-        return CounterReading(one, now_ms, spent, held, terms)
+        _, *history = [number / HISTORY_UNIT for number in numbers[_WITHOUT_HISTORY:]] or [0.0]
+        return CounterReading(one, now_ms, spent, held, terms, UseHistory(*history) if history else None)
 
     def _counter(self, reading: CounterReading) -> Counter:
         window = reading.terms if reading.arguments.kind == QUOTA else (0, 0)

@@ -7,6 +7,7 @@ import { Audit } from "./pages/audit.js";
 import { Keys } from "./pages/keys.js";
 import { Models } from "./pages/models.js";
 import { Overview } from "./pages/overview.js";
+import { Requests } from "./pages/requests.js";
 import { Team } from "./pages/team.js";
 import { Teams } from "./pages/teams.js";
 import { Upstreams } from "./pages/upstreams.js";
@@ -21,6 +22,7 @@ const PAGES = [
   ["models", "Models", Models],
   ["upstreams", "Upstreams", Upstreams],
   ["usage", "Usage", Usage],
+  ["requests", "Requests", Requests],
   ["audit", "Audit", Audit],
 ];
 

@@ -23,6 +23,10 @@ def metrics(clock: StandingClock) -> Metrics:
     return Metrics(clock, "0")
 
 
+def history_of(metrics: Metrics, clock: StandingClock) -> TrafficHistory:
+    return TrafficHistory(metrics, clock, lambda: 2)
+
+
 def passed(metrics: Metrics, requests: int = 1, seconds: float = 0.3) -> None:
     metrics.requests.add(("chat", "search", "m", "up", "200"), requests)
     metrics.attempts.add(("up", "200"), requests)
@@ -40,7 +44,7 @@ def samples(history: TrafficHistory, minutes: int = 60) -> list[dict[str, Any]]:
 
 
 def test_a_sample_has_what_was_added_in_its_minute(clock: StandingClock, metrics: Metrics) -> None:
-    history = TrafficHistory(metrics, clock)
+    history = history_of(metrics, clock)
     passed(metrics, 2)
     clock.ms += MINUTE_MS
     history.sample()
@@ -53,11 +57,11 @@ def test_a_sample_has_what_was_added_in_its_minute(clock: StandingClock, metrics
     assert (second["requests"], second["seconds"]) == (3, 60.0)
     assert second["failed"] == {"caller": 0, "policy": 0, "upstream": 1, "gateway": 0}
     assert second["attempts"] == {"up": {"200": 3}}
-    assert (running["requests"], running["seconds"]) == (0, 0.0)
+    assert (running["requests"], running["seconds"], running["in_flight"]) == (0, 0.0, 2)
 
 
 def test_the_minute_that_runs_is_reported_too(clock: StandingClock, metrics: Metrics) -> None:
-    history = TrafficHistory(metrics, clock)
+    history = history_of(metrics, clock)
     passed(metrics)
     clock.ms += 15_000
     (running,) = samples(history)
@@ -66,7 +70,7 @@ def test_the_minute_that_runs_is_reported_too(clock: StandingClock, metrics: Met
 
 
 def test_a_timer_that_fires_a_little_early_does_not_move_a_sample(clock: StandingClock, metrics: Metrics) -> None:
-    history = TrafficHistory(metrics, clock)
+    history = history_of(metrics, clock)
     clock.ms += MINUTE_MS - 3
     history.sample()
     clock.ms += MINUTE_MS
@@ -76,7 +80,7 @@ def test_a_timer_that_fires_a_little_early_does_not_move_a_sample(clock: Standin
 
 
 def test_only_the_last_hours_are_kept(clock: StandingClock, metrics: Metrics) -> None:
-    history = TrafficHistory(metrics, clock)
+    history = history_of(metrics, clock)
     for _ in range(HISTORY_MINUTES + 50):
         clock.ms += MINUTE_MS
         history.sample()
@@ -85,7 +89,7 @@ def test_only_the_last_hours_are_kept(clock: StandingClock, metrics: Metrics) ->
 
 
 def test_series_that_a_reload_takes_away_count_as_nothing(clock: StandingClock, metrics: Metrics) -> None:
-    history = TrafficHistory(metrics, clock)
+    history = history_of(metrics, clock)
     passed(metrics, 5)
     clock.ms += MINUTE_MS
     history.sample()
@@ -99,7 +103,7 @@ def test_series_that_a_reload_takes_away_count_as_nothing(clock: StandingClock, 
 
 
 def test_the_minutes_of_workers_are_added(clock: StandingClock, metrics: Metrics) -> None:
-    one, other = TrafficHistory(metrics, clock), TrafficHistory(metrics, clock)
+    one, other = history_of(metrics, clock), history_of(metrics, clock)
     passed(metrics, 3, seconds=0.3)
     passed(metrics, 1, seconds=4.0)
     clock.ms += 30_000
@@ -126,5 +130,5 @@ def test_a_quantile_is_linear_within_its_bucket(counts: list[int], which: float,
 
 
 def test_the_report_has_the_bounds_that_its_counts_belong_to(clock: StandingClock, metrics: Metrics) -> None:
-    report = TrafficHistory(metrics, clock).report(1)
+    report = history_of(metrics, clock).report(1)
     assert report["buckets"] == {"duration": DURATION, "first_token": FIRST_TOKEN}
