@@ -2,6 +2,7 @@
 
 TOOLS := .tools
 HELM_VERSION := v3.22.0
+KUBECONFORM_VERSION := v0.8.0
 NPM_CHECKS := tests/deploy/npm
 # The first container engine that is there; `make image ENGINE=/path/to/podman` overrules it.
 ENGINE ?= $(shell command -v docker || command -v podman || command -v buildah)
@@ -17,7 +18,7 @@ FORMAT = $(if $(filter podman buildah,$(notdir $(ENGINE))),--format docker)
 test-deploy: debian-tools deploy-tools $(VENV)/.dev ## image, compose, chart, dashboards, alerts, proxy: with the real programs
 	DEPLOY_TOOLS=required $(BIN)/python -m pytest tests/deploy $(PYTEST_ARGS)
 
-deploy-tools: $(TOOLS)/venv/.done $(NPM_CHECKS)/node_modules/.package-lock.json $(TOOLS)/go/bin/helm
+deploy-tools: $(TOOLS)/venv/.done $(NPM_CHECKS)/node_modules/.package-lock.json $(TOOLS)/go/bin/helm $(TOOLS)/go/bin/kubeconform
 
 generate: $(VENV)/.dev ## write the dashboards, the chart's schema of values and its README again
 	$(BIN)/python -m deploy.dashboards
@@ -86,6 +87,11 @@ $(TOOLS)/go/bin/helm:
 	@command -v go >/dev/null || { echo "Helm is built from its Go module, and there is no go: install Go, or put helm" \
 		"into $(TOOLS)/go/bin" >&2; exit 1; }
 	GOBIN=$(abspath $(TOOLS)/go/bin) go install -trimpath helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+
+$(TOOLS)/go/bin/kubeconform:
+	@command -v go >/dev/null || { echo "kubeconform is built from its Go module, and there is no go: install Go, or put kubeconform" \
+		"into $(TOOLS)/go/bin" >&2; exit 1; }
+	GOBIN=$(abspath $(TOOLS)/go/bin) go install -trimpath github.com/yannh/kubeconform/cmd/kubeconform@$(KUBECONFORM_VERSION)
 
 debian-tools:
 	@missing=""; PATH="$$PATH:/usr/sbin"; \

@@ -151,6 +151,5 @@ def _hold(charge: Charge, counter: Counter, request: AdmissionRequest, granted: 
 
 
 def _limit_statuses(request: AdmissionRequest, counters: Sequence[Counter]) -> LimitStatuses:
-    return LimitStatuses.of(
-        [counter.limit_status(limit) for limit, counter in zip(request.limits, counters, strict=True)]
-    )
+    statuses = [counter.limit_status(limit) for limit, counter in zip(request.limits, counters, strict=True)]
+    return msgspec.structs.replace(LimitStatuses.of(statuses), limits=request.limits)

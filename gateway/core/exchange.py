@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from gateway.core.errors import Blame, GatewayError
 from gateway.core.health import Attempt
-from gateway.core.limit_status import limit_headers
 from gateway.core.refusals import Fault
 from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.reservation import Refusal, Reservation
 from gateway.core.response import Headers, UpstreamResponse
 from gateway.core.snapshot import Caller, Target
+from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.core.usage import Usage
 
 
@@ -32,6 +33,11 @@ class AnswerTally(Protocol):
     @property
     def usage(self) -> Usage | None:
         """What the upstream reported last, None if nothing."""
+        ...
+
+    @property
+    def object_id(self) -> str:
+        """Under which the upstream keeps the answer, empty where it has not said so."""
         ...
 
     @property
@@ -63,8 +69,7 @@ class Failure(NamedTuple):
     code: str
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """Filled in stage by stage; None means that the request did not come so far. `id` is of the gateway's
     own making, since settlement is idempotent by it and clients choose their request ids.
 
@@ -81,6 +86,8 @@ class Exchange:
     estimated_input: int = 0
     """Tokens, as estimated at admission."""
     reservation: Reservation | None = None
+    held_by: str = ""
+    """The upstream that alone can answer, since it keeps what the request is about; empty: any."""
     refusal: Refusal | None = None
     """Why no limit let it pass, in the place of a reservation."""
     target: Target | None = None
@@ -99,12 +106,23 @@ class Exchange:
     first_byte_at: float | None = None
     ended: float = 0.0
     upstream_seconds: float = 0.0
-    attempts: list[tuple[str, str]] = field(default_factory=list)
+    attempts: list[tuple[str, str]] = []
     """(upstream's name, outcome) of each try, in order."""
     _limit_headers: list[tuple[str, str]] | None = None
 
     def note_attempt(self, upstream: str, outcome: str) -> None:
         self.attempts.append((upstream, outcome))
+
+    @property
+    def created(self) -> StoredObject | None:
+        """What the upstream keeps of it, once its answer has said so."""
+        parsed, tally, target = self.parsed, self.tally, self.target
+        if parsed is None or parsed.creates is None or tally is None or target is None or self.status >= 400:
+            return None
+        if not tally.object_id:
+            return None
+        team, name = parsed.binding.caller.team, ObjectName(parsed.creates, tally.object_id)
+        return StoredObject(name, team, target.upstream.name, parsed.model.name)
 
     @property
     def quota_output_cap(self) -> int | None:
@@ -117,7 +135,7 @@ class Exchange:
         """The headers that report the caller's limits, made once; none before admission."""
         if self._limit_headers is None and self.reservation is not None and self.parsed is not None:
             headers, reservation = self.parsed.binding.headers, self.reservation
-            self._limit_headers = limit_headers(headers, reservation.limit_statuses, reservation.at_ms)
+            self._limit_headers = headers.written(reservation.limit_statuses, reservation.at_ms)
             if (cap := self.quota_output_cap) is not None:
                 self._limit_headers.append(("x-quota-output-cap", str(cap)))
         return self._limit_headers or ()

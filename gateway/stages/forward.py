@@ -96,9 +96,10 @@ async def forward(
         target = following
         body = outgoing_body(exchange, parsed, target)
         outgoing = UpstreamRequest(
-            endpoint.upstream_path(target.model),
+            endpoint.upstream_path(target.model, exchange.request.parameters),
             (*headers, *_more_headers(exchange, target)),
             body,
+            method=endpoint.method,
             model=target.model,
             team=caller.team,
             rest=parsed.rest,
@@ -227,7 +228,7 @@ def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:
 def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> bytes:
     """The body for this target: the client's bytes, but for what must change."""
     changes: dict[Path, bytes] = {}
-    if target.model != parsed.asked_model:
+    if target.model != parsed.asked_model and parsed.endpoint.about is None:
         changes |= _model_changes(parsed, target)
     if _must_ask_usage(parsed, target):
         changes["stream_options",] = _asking_usage(parsed.members.value("stream_options"))
@@ -249,14 +250,14 @@ def _cap_changes(exchange: Exchange, parsed: ParsedRequest, target: Target) -> d
     produce and that has no cap, one more."""
     granted = exchange.quota_output_cap
     cap, paths = parsed.output_cap if granted is None else granted, parsed.endpoint.cap_paths
-    if cap is None or not paths:
-        return {}
+    if cap is None or not paths or (granted is None and (parsed.asked_cap or 0) <= cap):
+        return {}  # What was asked for is the largest of the caps.
     members, unset = parsed.members, _UNSET_OF_GEMINI if parsed.endpoint.names_model else _UNSET
     given = {path: int(text) for path in paths if (text := members.value_at(path) or b"null") not in unset}
     if granted is not None and not given:
         usual: Path = (target.upstream.output_cap,)
         # A second spelling of an object that is there would be a second object.
-        begun = next((path for path in paths if path[0] in members.spans), paths[0])
+        begun = next((path for path in paths if path[0] in members.names), paths[0])
         return {usual if usual in paths else begun: b"%d" % cap}
     return {path: b"%d" % cap for path, asked in given.items() if asked > cap}
 
@@ -276,7 +277,8 @@ def _headers(exchange: Exchange, parsed: ParsedRequest) -> tuple[tuple[str, str]
     """What every target gets; `content-type` and `x-request-id` are the gateway's to say."""
     request = exchange.request
     passed = TO_UPSTREAM.passed(request.headers)
-    return (("content-type", parsed.content_type), *passed, ("x-request-id", request.request_id))
+    own = ("x-request-id", request.request_id)
+    return (("content-type", parsed.content_type), *passed, own) if parsed.content_type else (*passed, own)
 
 
 def _query(exchange: Exchange, target: Target) -> str:

@@ -16,7 +16,7 @@ from gateway.core.form import Form
 from gateway.core.input_size import InputSize, input_size
 from gateway.core.json_spans import JsonSpans, NamesRead, read_json_spans
 from gateway.core.pricing import DEARER_TIERS
-from gateway.core.query_rules import asks_events
+from gateway.core.query_rules import asks_events, parameter
 from gateway.core.request import ParsedRequest
 from gateway.core.request_fields import TOKENS_MAX, Fields
 from gateway.core.snapshot import Binding, Caller, ConfigSnapshot, Model
@@ -63,8 +63,7 @@ def parse_request(
     asked_model = _checked(path_model, members, endpoint.model_paths) if endpoint.names_model else fields.model
     binding = _binding(asked_model, fields, endpoint, caller, snapshot)
     asked, most = fields.output_cap, binding.model.max_output_tokens
-    budget = _thinking_budget(members, fields.thinking_budgets)
-    least = endpoint.least_output
+    budget, least = _thinking_budget(members, fields.thinking_budgets), endpoint.least_output
     if asked is None or asked > budget:
         # A cap that is not above the budget is the client's own affair: Anthropic's interleaved thinking may exceed it.
         least = max(least, budget + 1)
@@ -89,6 +88,29 @@ def parse_request(
         units=fields.units,
         rest=rest,
         content_type=content_type,
+        continues=fields.continues,
+        creates=endpoint.creates if fields.is_kept else None,
+    )
+
+
+def parse_object_request(
+    body: bytes, endpoint: Endpoint, binding: Binding, *, query: str = "", user: str = ""
+) -> ParsedRequest:
+    """A request about what an upstream keeps, of whose body nothing is judged. Raises BodyUnreadable."""
+    content = body if endpoint.method == "POST" else b""
+    return ParsedRequest(
+        endpoint=endpoint,
+        binding=binding.of_requests(),
+        asked_model=binding.model.name,
+        stream=parameter(query, "stream") == "true",
+        asks_usage=False,
+        output_cap=None,
+        choices=1,
+        user=user,
+        members=read_json_spans(content) if content else JsonSpans(b"", {}),
+        input_size=InputSize(),
+        content_type="application/json" if content else "",
+        creates=endpoint.creates,
     )
 
 
@@ -183,11 +205,11 @@ def _refuse_second_readings(members: JsonSpans, endpoint: Endpoint) -> None:
     """Refuse names, of members and of members of objects that are read, in which an upstream could see another request
     than the gateway did."""
     assert endpoint.fields is not None, "only endpoints with a body are read"
-    endpoint.names_read.refuse_lookalikes(members.spans)
+    endpoint.names_read.refuse_lookalikes(members.names)
     for member, names in _names_within(endpoint.fields).items():
         inner = members.value(member)
-        if inner is not None and inner != b"null":
-            names.refuse_lookalikes(read_json_spans(inner).spans)
+        if inner is not None and inner.startswith(b"{"):
+            names.refuse_lookalikes(read_json_spans(inner).names)
 
 
 @cache
@@ -206,7 +228,7 @@ def _checked(model: str, members: JsonSpans, paths: Sequence[Path]) -> str:
     """The model that the path names. Raises FieldInvalid where the body names another one: servers differ in which of
     them they obey."""
     for path in paths:
-        if path[0] in members.spans:
+        if path[0] in members.names:
             for name in _texts_at(msgspec.json.decode(members.value(path[0]) or b"null"), path[1:]):
                 if name.removeprefix(GEMINI_PREFIX) != model:
                     shown = ".".join(path)
@@ -227,9 +249,9 @@ def _texts_at(value: Any, path: Path) -> Iterator[str]:
             yield from _texts_at(each, path[1:])
 
 
-def _thinking_budget(members: JsonSpans, paths: Sequence[Path]) -> int:
+def _thinking_budget(members: JsonSpans, paths: tuple[Path, ...]) -> int:
     """Tokens that the model may think, 0 where the request names no number: whether it is sound, the upstream says."""
-    if all(path[0] not in members.spans for path in paths):
+    if _first_names(paths).isdisjoint(members.names):
         return 0
     for name, *inner in paths:
         text = members.value(name)
@@ -242,6 +264,11 @@ def _thinking_budget(members: JsonSpans, paths: Sequence[Path]) -> int:
         if type(value) is int and 0 < value < TOKENS_MAX:
             return value
     return 0
+
+
+@cache
+def _first_names(paths: tuple[Path, ...]) -> frozenset[str]:
+    return frozenset([path[0] for path in paths])
 
 
 def _refuse_cap_within_thinking(asked: int | None, budget: int, endpoint: Endpoint, model: Model) -> None:

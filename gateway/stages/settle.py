@@ -61,12 +61,14 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
         return _estimated(exchange, parsed, made) if left and exchange.target is not None else None
     if exchange.status >= 400 and not (left and exchange.status == ClientGone.status):
         return None
+    reported = tally.usage
+    if reported is not None and tally.is_final:
+        return reported
     output = tally.delivered if parsed.endpoint.has_output else 0
     if left and not exchange.whole:
         output = max(output, _made_meanwhile(exchange, parsed, estimator))
-    reported = tally.usage
     if reported is not None:
-        is_more = not tally.is_final and output > reported.output
+        is_more = output > reported.output
         return msgspec.structs.replace(reported, output=output, source=UsageSource.ESTIMATED) if is_more else reported
     if tally.is_empty and (tally.failed or (exchange.error is not None and not left)):
         return None
@@ -108,7 +110,7 @@ def settlement(
     used = usage or _NOTHING
     actual = {_TOKENS: used.input + used.output, _INPUT_TOKENS: used.input, _OUTPUT_TOKENS: used.output, _USD: cost}
     dues = tuple([SettlementLine(hold, actual.get(hold.limit.meter, 0)) for hold in reservation.holds])
-    return Settlement(reservation.id, reservation.at_ms, dues, entry, record)
+    return Settlement(reservation.id, reservation.at_ms, dues, entry, record, exchange.created)
 
 
 def _estimated(exchange: Exchange, parsed: ParsedRequest, output: int, counted: Usage = _NOTHING) -> Usage:

@@ -9,12 +9,14 @@ from functools import cache
 import msgspec
 
 from gateway.core.endpoints import (
+    CREATE_CONVERSATION,
     ENDPOINTS,
     GEMINI_MODEL,
     GEMINI_MODELS,
     LIMITS,
     MODEL,
     MODELS,
+    OBJECT_ENDPOINTS,
     OPENAPI,
     ROOT,
     USAGE,
@@ -74,6 +76,7 @@ _PAGES: Mapping[str, tuple[str, Schema]] = {
     OPENAPI.path: ("This description.", {"type": "object"}),
     HEALTH_PATH: ("Whether the gateway takes requests.", an_object(status={"const": "ok"})),
 }
+_IDS = ("response_id", "conversation_id", "item_id")
 _WITHOUT_KEY = {ROOT.path, OPENAPI.path, HEALTH_PATH}
 _ANTHROPIC_ERROR: Schema = {
     "type": "object",
@@ -104,6 +107,10 @@ def public_document() -> bytes:
     )
     bodies = dict(zip((row.path for row in rows if row.fields is not None), schemas, strict=True))
     paths: dict[str, Operation] = {row.path: {"post": _endpoint(row, bodies[row.path])} for row in rows}
+    for row in OBJECT_ENDPOINTS:
+        paths.setdefault(row.path, {})[row.method.lower()] = _object_endpoint(row)
+        if row.method == "GET":
+            paths[row.path]["head"] = _object_endpoint(row, of_head=True)
     for path in _PAGES:
         paths[path] = {"get": _page(path, "get"), "head": _page(path, "head")}
     components = {
@@ -147,6 +154,27 @@ def _endpoint(row: Endpoint, body: Schema) -> Operation:
     }
 
 
+def _object_endpoint(row: Endpoint, *, of_head: bool = False) -> Operation:
+    """Of the body nothing is read, so that it may be any object, or none."""
+    served = {"application/json": {"schema": ANYTHING}}
+    if row.terminal_events:
+        served["text/event-stream"] = {"schema": ANYTHING}
+    operation: Operation = {
+        "operationId": row.name + (".head" if of_head else ""),
+        "summary": f"Forwarded to the model server that has the {row.about}: {row.name}.",
+        "security": _NEEDS_KEY,
+        "parameters": list(_parameters(row.path)),
+        "responses": {
+            "200": {"description": "The model server's answer.", "content": served},
+            **errors_of(_serves, _ERRORS.get(row.dialect, "Error")),
+            "4XX": {"description": "What the model server refuses, as it says it."},
+        },
+    }
+    if row.method == "POST":
+        operation["requestBody"] = {"content": {"application/json": {"schema": {"type": "object"}}}}
+    return operation
+
+
 def _page(path: str, method: str) -> Operation:
     summary, schema = _PAGES[path]
     operation: Operation = {
@@ -165,6 +193,12 @@ def _page(path: str, method: str) -> Operation:
 def _parameters(path: str) -> Iterable[Schema]:
     if "{model}" in path:
         yield {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    for name in _IDS:
+        if f"{{{name}}}" in path:
+            yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    if path == CREATE_CONVERSATION.path:
+        whose = "Whose model server is to make it; left out: that of the first model that can."
+        yield {"name": "model", "in": "query", "description": whose, "schema": TEXT}
     if path == GEMINI_MODELS.path:
         yield {"name": "pageSize", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}}
         yield {"name": "pageToken", "in": "query", "schema": TEXT}

@@ -8,14 +8,14 @@ alone does not: a load balancer asks for it every few seconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
 
-from gateway.core.endpoints import ENDPOINTS, UNKNOWN, Dialect, Endpoint
+from gateway.core.endpoints import ENDPOINTS, FORWARDED, OBJECT_ENDPOINTS, UNKNOWN, Dialect, Endpoint
 from gateway.core.errors import MethodNotAllowed, ShuttingDown, UpgradeRequired
 from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
@@ -30,19 +30,28 @@ from gateway.web.errors import JSON
 from gateway.web.public_openapi import HEALTH_PATH
 from gateway.web.public_pages import PAGES, Page, PageRequest
 from gateway.web.request_body import ClientBody
-from gateway.web.response_writer import HttpResponseWriter
+from gateway.web.response_writer import HeadWriter, HttpResponseWriter
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 Resource = Mapping[str, Endpoint | Page]
 """What answers each method."""
 
+
+def _methods_of(rows: Iterable[Endpoint]) -> Resource:
+    """`HEAD` works where `GET` does."""
+    methods = {row.method: row for row in rows}
+    return methods | {"HEAD": methods["GET"]} if "GET" in methods else methods
+
+
 _RESOURCES: dict[str, Resource] = {
-    **{path: {"POST": endpoint} for path, endpoint in ENDPOINTS.items()},
+    **{path: _methods_of(row for row in FORWARDED if row.path == path) for path in (row.path for row in FORWARDED)},
     **{page.endpoint.path: {"GET": page, "HEAD": page} for page in PAGES},
 }
 _NOTHING: Resource = {}
-_PATHS = PathTable(ENDPOINTS, (page.endpoint.path for page in PAGES))
+_PATHS = PathTable(
+    ENDPOINTS, (*dict.fromkeys(row.path for row in OBJECT_ENDPOINTS), *(page.endpoint.path for page in PAGES))
+)
 _SERVED_APIS = tuple(api for api in CLIENT_APIS if _PATHS.find(api.path) is not None)
 
 
@@ -89,7 +98,8 @@ class PublicRoutes:
             request_id = services.new_id()
         path = request.rel_url.raw_path
         route = _route(request.method, path)
-        writer = HttpResponseWriter(
+        kind = HeadWriter if request.method == "HEAD" else HttpResponseWriter
+        writer = kind(
             request,
             request_id,
             route.dialect(request),
@@ -111,6 +121,7 @@ class PublicRoutes:
                     path=path,
                     query=request.rel_url.raw_query_string,
                     path_model=route.parameters.get("model", ""),
+                    parameters=route.parameters,
                     client_ip=self.addresses.of(request.remote or "", request.headers.getall("x-forwarded-for", ())),
                 )
                 await self._answer(request, route, incoming, writer)

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from gateway.core.endpoints import ENDPOINTS
+from gateway.core.endpoints import ENDPOINTS, OBJECT_ENDPOINTS
 from gateway.core.errors import AdminForbidden, ClientGone, GatewayError, NoWorker
 from gateway.identity.administration import KeyAdministration
 from gateway.identity.contract import AuditEntry
@@ -37,6 +37,8 @@ def operations(document: Document) -> set[tuple[str, str]]:
 def test_every_public_route_is_described_and_no_other() -> None:
     pages = [HEALTH_PATH, *(page.endpoint.path for page in PAGES)]
     served = {(path, method) for path in pages for method in WITHOUT_BODY} | {(path, "post") for path in ENDPOINTS}
+    served |= {(row.path, row.method.lower()) for row in OBJECT_ENDPOINTS}
+    served |= {(row.path, "head") for row in OBJECT_ENDPOINTS if row.method == "GET"}
     assert operations(PUBLIC) == served
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
+from typing import NamedTuple
 
 import msgspec
 
@@ -230,37 +232,53 @@ def _amounts_of(record: bytes, request: AdmissionRequest, batch: SlotBatch) -> l
 
 
 def _reservation(request: AdmissionRequest, at_ms: int, replies: Sequence[SlotReply]) -> Reservation:
-    amounts: list[int] = []
-    begins: list[int] = []
-    used: list[int] = []
-    held: list[int] = []
-    resets_ms: list[int] = []
-    has_shadow = False
-    for reply in replies:
-        window, now_ms, spent = reply.call.window, reply.now_ms, reply.spent
-        has_shadow = has_shadow or reply.call.batch.has_shadow
-        amounts += reply.amounts
-        begins += window.begins
-        held += reply.held
-        used += [-(-each // scale) for each, scale in zip(spent, window.scales, strict=True)]
-        resets_ms += [
+    columns = _columns(replies[0]) if len(replies) == 1 else _joined(replies)
+    granted, limits = replies[-1].granted, request.limits
+    statuses = LimitStatuses(limits, columns.used, columns.held, columns.resets_ms)
+    would_refuse: tuple[Limit, ...] = ()
+    if columns.has_shadow:
+        holds, would_refuse = _holds_in_shadow(request, replies, columns.amounts, columns.begins)
+    else:
+        holds = tuple(map(Hold, limits, columns.amounts, columns.begins))
+    return Reservation(request.id, at_ms, granted, granted < request.most, holds, statuses, would_refuse)
+
+
+class _Columns(NamedTuple):
+    """What replies say of the limits, each in the order of the limits; `has_shadow`: one of them only watches."""
+
+    amounts: Sequence[int]
+    begins: Sequence[int]
+    used: Sequence[int]
+    held: Sequence[int]
+    resets_ms: Sequence[int]
+    has_shadow: bool
+
+
+def _columns(reply: SlotReply) -> _Columns:
+    window, now_ms, spent = reply.call.window, reply.now_ms, reply.spent
+    return _Columns(
+        reply.amounts,
+        window.begins,
+        [-(-each // scale) for each, scale in zip(spent, window.scales, strict=True)],
+        reply.held,
+        [
             now_ms - (-each // flow) if flow else whole_ms
             for each, flow, whole_ms in zip(spent, window.flows, window.resets, strict=True)
-        ]
-    if len(replies) > 1:
-        places = [place for reply in replies for place in reply.call.batch.places]
-        order = sorted(range(len(places)), key=places.__getitem__)
-        amounts, begins, used, held, resets_ms = (
-            [column[at] for at in order] for column in (amounts, begins, used, held, resets_ms)
-        )
-    granted, limits = replies[-1].granted, request.limits
-    statuses = LimitStatuses(limits, used, held, resets_ms)
-    would_refuse: tuple[Limit, ...] = ()
-    if has_shadow:
-        holds, would_refuse = _holds_in_shadow(request, replies, amounts, begins)
-    else:
-        holds = tuple(map(Hold, limits, amounts, begins))
-    return Reservation(request.id, at_ms, granted, granted < request.most, holds, statuses, would_refuse)
+        ],
+        reply.call.batch.has_shadow,
+    )
+
+
+def _joined(replies: Sequence[SlotReply]) -> _Columns:
+    """Those of several slots."""
+    places = [place for reply in replies for place in reply.call.batch.places]
+    order = sorted(range(len(places)), key=places.__getitem__)
+    each = [_columns(reply) for reply in replies]
+    amounts, begins, used, held, resets_ms = (
+        [column[at] for at in order]
+        for column in [list(chain.from_iterable(parts)) for parts in zip(*[one[:5] for one in each], strict=True)]
+    )
+    return _Columns(amounts, begins, used, held, resets_ms, any(one.has_shadow for one in each))
 
 
 def _holds_in_shadow(
