@@ -2,7 +2,7 @@
 command line.
 
 A request is a method, a path below /admin/v1, a query and a body, whether it came over HTTP or from a command that
-speaks to the store itself. Each change is written together with its line in the audit; a key that somebody else has
+speaks to the store itself. Each change is written together with its line in the audit; a key that another process has
 changed meanwhile is read again, and changed as it is then.
 """
 
@@ -117,7 +117,7 @@ class KeyAdministration:
         self._note_change(await self._store.write((), entry) or entry)
 
     async def clashes(self, snapshot: ConfigSnapshot) -> list[str]:
-        """Keys of this configuration whose ids are those of stored keys: nobody could tell them apart. Raises
+        """Keys of this configuration whose ids are those of stored keys: they could not be distinguished. Raises
         StoreUnavailable."""
         callers = list(snapshot.callers.values())
         found: list[str] = []
@@ -315,7 +315,7 @@ class KeyAdministration:
             raise FieldInvalid(f"The key {key_id} is in the configuration: change it there, and reload.", param="id")
         key = await self._stored(key_id)
         if key.revoked_ms is not None:
-            raise FieldInvalid(f"The key {key_id} is revoked, which is for good. Create another one.", param="id")
+            raise FieldInvalid(f"The key {key_id} is revoked permanently. Create another one.", param="id")
         return key
 
     async def _object(self, key: StoredKey, now_ms: int) -> JsonObject:
