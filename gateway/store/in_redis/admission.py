@@ -36,7 +36,7 @@ _QUIET_MS = 2_000
 class SlotReply(msgspec.Struct, frozen=True):
     """What admit.lua answered of one slot's share of an admission. Of each charge: the amount that it bears or would
     have to bear (_SHADOW_REFUSED for a shadow limit that would have refused), what is used, of a rate in parts, and
-    what is held."""
+    what is held. `raises` is what grants add to the limit of each, empty where they raise none."""
 
     call: SlotCall
     now_ms: int
@@ -44,6 +44,7 @@ class SlotReply(msgspec.Struct, frozen=True):
     amounts: list[int]
     spent: list[int]
     held: list[int]
+    raises: Sequence[int] = ()
 
 
 class RecordLifetimes:
@@ -122,10 +123,11 @@ class Admissions:
         charges, where they are known."""
         batch, window = reply.call.batch, reply.call.window
         counters = list(others)
-        for place, one, terms, spent, held in zip(
-            batch.places, batch.limits, window.terms, reply.spent, reply.held, strict=True
+        raises = reply.raises or [0] * len(batch.places)
+        for place, one, terms, spent, held, raised in zip(
+            batch.places, batch.limits, window.terms, reply.spent, reply.held, raises, strict=True
         ):
-            state = CounterState(reply.now_ms, spent, held, terms if one.kind == QUOTA else (0, 0))
+            state = CounterState(reply.now_ms, spent, held, terms if one.kind == QUOTA else (0, 0), raised)
             counters[place] = restored(one.limit, self._arguments.windows.zone, state)
         known = [counter for counter in counters if counter is not None]
         judgement = judge(request, known) if len(known) == len(request.limits) else None
@@ -164,8 +166,9 @@ class Admissions:
             # A reply with few charges is padded to a length that Redis makes fastest.
             end = 3 + 3 * len(call.window.keys)
             most = numbers[2]
-            reply = SlotReply(call, numbers[1], most, numbers[3:end:3], numbers[4:end:3], numbers[5:end:3])
-            if not numbers[0]:
+            raises = numbers[end : end + len(call.window.keys)] if numbers[0] > 1 else ()
+            reply = SlotReply(call, numbers[1], most, numbers[3:end:3], numbers[4:end:3], numbers[5:end:3], raises)
+            if not numbers[0] & 1:
                 await self._give_all_back(request.id, replies)
                 return reply
             replies.append(reply)
@@ -217,13 +220,13 @@ def _may_have_been_carried_out(lost: BaseException) -> bool:
 
 def _amounts_of(record: bytes, request: AdmissionRequest, batch: SlotBatch) -> list[int]:
     """What an open record (counter.lua says how it is written) holds of each charge."""
-    _, granted, *shadows = [int(number) for number in record.split()]
+    _, granted, *others = [int(number) for number in record.split()]
     charges = request.charges
     amounts = [
-        held_amount(charges[place], one.kind == QUOTA, request, granted)
+        held_amount(charges[place], None if one.kind == QUOTA else one.capacity, request, granted)
         for place, one in zip(batch.places, batch.limits, strict=True)
     ]
-    for key_number, amount in zip(shadows[::2], shadows[1::2], strict=True):
+    for key_number, amount in zip(others[::2], others[1::2], strict=True):
         # Among the script's keys the record is the first.
         amounts[key_number - 2] = amount
     return amounts
@@ -235,17 +238,22 @@ def _reservation(request: AdmissionRequest, at_ms: int, replies: Sequence[SlotRe
     used: list[int] = []
     held: list[int] = []
     resets_ms: list[int] = []
-    has_shadow = False
+    has_shadow = are_raised = False
     for reply in replies:
         window, now_ms, spent = reply.call.window, reply.now_ms, reply.spent
         has_shadow = has_shadow or reply.call.batch.has_shadow
+        flows: Sequence[int] = window.flows
+        scales: Sequence[int] = window.scales
+        if reply.raises:
+            are_raised = True
+            flows, scales = reply.call.paces(reply.raises)
         amounts += reply.amounts
         begins += window.begins
         held += reply.held
-        used += [-(-each // scale) for each, scale in zip(spent, window.scales, strict=True)]
+        used += [-(-each // scale) for each, scale in zip(spent, scales, strict=True)]
         resets_ms += [
             now_ms - (-each // flow) if flow else whole_ms
-            for each, flow, whole_ms in zip(spent, window.flows, window.resets, strict=True)
+            for each, flow, whole_ms in zip(spent, flows, window.resets, strict=True)
         ]
     if len(replies) > 1:
         places = [place for reply in replies for place in reply.call.batch.places]
@@ -254,13 +262,23 @@ def _reservation(request: AdmissionRequest, at_ms: int, replies: Sequence[SlotRe
             [column[at] for at in order] for column in (amounts, begins, used, held, resets_ms)
         )
     granted, limits = replies[-1].granted, request.limits
-    statuses = LimitStatuses(limits, used, held, resets_ms)
+    raised = _raised(limits, replies) if are_raised else limits
+    statuses = LimitStatuses(raised, used, held, resets_ms, are_raised)
     would_refuse: tuple[Limit, ...] = ()
     if has_shadow:
         holds, would_refuse = _holds_in_shadow(request, replies, amounts, begins)
     else:
         holds = tuple(map(Hold, limits, amounts, begins))
     return Reservation(request.id, at_ms, granted, granted < request.most, holds, statuses, would_refuse)
+
+
+def _raised(limits: Sequence[Limit], replies: Sequence[SlotReply]) -> list[Limit]:
+    """The limits with what grants add to them."""
+    raised = list(limits)
+    for reply in replies:
+        for place, by in zip(reply.call.batch.places, reply.raises, strict=False):
+            raised[place] = raised[place].raised(by)
+    return raised
 
 
 def _holds_in_shadow(
@@ -270,7 +288,7 @@ def _holds_in_shadow(
     charges, capped = request.charges, set[int]()
     for reply in replies:
         for place, one in zip(reply.call.batch.places, reply.call.batch.limits, strict=True):
-            enforced = held_amount(charges[place], one.kind == QUOTA, request, reply.granted)
+            enforced = held_amount(charges[place], None if one.kind == QUOTA else one.capacity, request, reply.granted)
             if not one.enforced and amounts[place] < enforced:
                 capped.add(place)
     places = range(len(amounts))

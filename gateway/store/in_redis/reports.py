@@ -11,11 +11,13 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from struct import unpack
+from zoneinfo import ZoneInfo
 
 import msgspec
 
-from gateway.core.buckets import Counter, CounterState, restored
+from gateway.core.buckets import Counter, CounterState, RateParts, restored, restored_rate
 from gateway.core.errors import StoreUnavailable
+from gateway.core.grants import total, unended
 from gateway.core.limits import Limit
 from gateway.core.reservation import LimitStatus
 from gateway.store.contract import HOLD_STEPS, UsageQuery, UsageRow
@@ -29,6 +31,7 @@ from gateway.store.in_redis.arguments import (
     Timing,
 )
 from gateway.store.in_redis.client import Router
+from gateway.store.in_redis.grants import grants_of
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.in_redis.ledger import (
     BY_DETAILS,
@@ -50,16 +53,24 @@ _ATTEMPTS = 4
 
 
 class CounterReading(msgspec.Struct, frozen=True):
-    """A limit's counter as it was found: `spent` of a rate is in parts, and true at `now_ms`."""
+    """A limit's counter as it was found: `spent` of a rate is in parts, and true at `now_ms`, as is what grants add."""
 
     arguments: LimitArguments
     now_ms: int
     spent: int
     held: int
     terms: CounterTerms
+    granted: int = 0
 
-    def status(self) -> LimitStatus:
+    def status(self, zone: ZoneInfo) -> LimitStatus:
+        if self.granted:
+            return self.counter(zone).limit_status(self.arguments.limit)
         return self.arguments.status(self.now_ms, self.spent, self.held, self.terms)
+
+    def counter(self, zone: ZoneInfo) -> Counter:
+        window = self.terms if self.arguments.kind == QUOTA else (0, 0)
+        state = CounterState(self.now_ms, self.spent, self.held, window, self.granted)
+        return restored(self.arguments.limit, zone, state)
 
 
 class Reports:
@@ -71,11 +82,13 @@ class Reports:
 
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
         """How they are now, in the same order. Raises StoreUnavailable."""
-        return [reading.status() async for chunk in self._readings(limits) for reading in chunk]
+        zone = self._arguments.windows.zone
+        return [reading.status(zone) async for chunk in self._readings(limits) for reading in chunk]
 
     async def counters(self, limits: Sequence[Limit]) -> list[Counter]:
         """The same as counters of the core, which can judge."""
-        return [self._counter(reading) async for chunk in self._readings(limits) for reading in chunk]
+        zone = self._arguments.windows.zone
+        return [reading.counter(zone) async for chunk in self._readings(limits) for reading in chunk]
 
     async def time(self) -> None:
         """Ask the server that has the set of teams for its time. Raises StoreUnavailable."""
@@ -125,19 +138,18 @@ class Reports:
     def _reading(self, one: LimitArguments, terms: CounterTerms, value: bytes | None, now_ms: int) -> CounterReading:
         if value is None:
             return CounterReading(one, now_ms, 0, 0, terms)
-        spent, scale, stamp_ms, _, *sums = [int(number) for number in unpack(f"<{len(value) // 8}d", value)]
-        held = 0
+        spent, scale, stamp_ms, _, *rest = [int(number) for number in unpack(f"<{len(value) // 8}d", value)]
+        sums, held = rest[: 1 + HOLD_STEPS], 0
         if sums:
             over = now_ms // self._timing.step_ms - sums[0]
             held = sum(sums[1 + min(max(over, 0), HOLD_STEPS) :])
-        if one.kind == RATE:
+        grants = grants_of(rest[1 + HOLD_STEPS :])
+        if one.kind == RATE and grants:
+            bucket = restored_rate(one.limit, grants, RateParts(spent, scale, stamp_ms), now_ms)
+            spent = bucket.debt
+        elif one.kind == RATE:
             spent = one.spent_at(now_ms, spent, scale, stamp_ms)
-        return CounterReading(one, now_ms, spent, held, terms)
-
-    def _counter(self, reading: CounterReading) -> Counter:
-        window = reading.terms if reading.arguments.kind == QUOTA else (0, 0)
-        state = CounterState(reading.now_ms, reading.spent, reading.held, window)
-        return restored(reading.arguments.limit, self._arguments.windows.zone, state)
+        return CounterReading(one, now_ms, spent, held, terms, total(unended(grants, now_ms)))
 
     async def _add(self, sums: UsageSums, team: str, day: str, by_user: bool) -> None:
         """The coarsest rows are read first: they never have what the finer ones do not have yet."""

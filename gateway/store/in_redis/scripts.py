@@ -39,9 +39,10 @@ def bulk(*values: str | bytes | int) -> bytes:
 
 _COUNTER = _FOLDER / "counter.lua"
 SCRIPTS = tuple(
-    LuaScript(name, _COUNTER, _FOLDER / f"{name}.lua") for name in ("admit", "settle", "renew", "give_back", "close")
+    LuaScript(name, _COUNTER, _FOLDER / f"{name}.lua")
+    for name in ("admit", "settle", "renew", "give_back", "close", "grant")
 )
-ADMIT, SETTLE, RENEW, GIVE_BACK, CLOSE = SCRIPTS
+ADMIT, SETTLE, RENEW, GIVE_BACK, CLOSE, GRANT = SCRIPTS
 
 LOADING = tuple(("SCRIPT", "LOAD", script.text) for script in SCRIPTS)
 """The commands that a new connection begins with, so that the server knows every script."""

@@ -114,6 +114,9 @@ def _move_counter(client: Redis, key: bytes, by_ms: int) -> None:
     used, scale, stamp_ms, expiry_ms, *holds = unpack(f"<{len(value) // 8}d", value)
     if holds:
         holds[0] -= by_ms // STEP_MS
+    for place in range(HOLD_STEPS + 1, len(holds), 4):
+        # The end of a grant.
+        holds[place + 2] -= by_ms
     moved = (used, scale, stamp_ms - by_ms, expiry_ms - by_ms, *holds)
     client.set(key, pack(f"<{len(moved)}d", *moved), keepttl=True)
 
