@@ -28,6 +28,8 @@ from gateway.core.snapshot import ConfigSnapshot
 from gateway.identity.administration import KeyAdministration
 from gateway.identity.contract import AuditEntry
 from gateway.identity.directory import KeyDirectory
+from gateway.identity.grants import GrantAdministration
+from gateway.identity.requests import Administration
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
 from gateway.runtime.listening import listen
@@ -101,7 +103,7 @@ class Gateway:
         self._data = PublicRoutes(self._pipeline, settings.max_body, memory, CorsPolicy())
         self._follow_clients(settings)
         self.keys = KeyAdministration(self._store.keys, self._in_force, settings.timezone, self._note_change)
-        self._api = AdminApi(self.services, settings.admin.secret, self._note_admin_refusal, self.keys)
+        self._api = self._admin_api(settings)
         probes = (self._exposition, self._liveness_problems, self._readiness_problems)
         self.admin = AdminHandlers(*probes, self._api.answer, self._api.refuse_stranger)
         self._draining = False
@@ -194,6 +196,12 @@ class Gateway:
         self.tasks.keep_running("watch the loop's lag", lag)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
         self.tasks.start("look for keys in both places", self._warn_of_clashes())
+
+    def _admin_api(self, settings: Settings) -> AdminApi:
+        store, zone = self._store, settings.timezone
+        grants = GrantAdministration(store.keys, store.store, self._in_force, zone, self._note_change)
+        administration = Administration({"keys": self.keys, "grants": grants, "audit": self.keys})
+        return AdminApi(self.services, settings.admin.secret, self._note_admin_refusal, administration)
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)

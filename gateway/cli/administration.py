@@ -1,4 +1,5 @@
-"""How commands about keys reach them: in the shared store, or in the running gateway that keeps them in memory."""
+"""How commands about keys and grants reach them: in the shared store, or in the running gateway that keeps them in
+memory."""
 
 from __future__ import annotations
 
@@ -17,8 +18,11 @@ from gateway.app.snapshot_builder import snapshot
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
 from gateway.cli.configuration import load_or_end
 from gateway.core.errors import FieldInvalid, GatewayError, StoreUnavailable
-from gateway.identity.administration import PAGE_MAX, AdministrationRequest, KeyAdministration
+from gateway.identity.administration import PAGE_MAX, KeyAdministration
+from gateway.identity.contract import AuditEntry
+from gateway.identity.grants import GrantAdministration
 from gateway.identity.in_redis import RedisKeyStore
+from gateway.identity.requests import Administration, AdministrationRequest
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
@@ -109,7 +113,10 @@ async def _of_store(settings: Settings) -> AsyncIterator[Answer]:
     keys = RedisKeyStore(store.client.background, settings.store.prefix, BackgroundTasks(unlogged))
     built = snapshot(settings)
     try:
-        yield KeyAdministration(keys, lambda: built, settings.timezone, lambda _entry: None).answer
+        zone = settings.timezone
+        of_keys = KeyAdministration(keys, lambda: built, zone, _unlogged_change)
+        of_grants = GrantAdministration(keys, store, lambda: built, zone, _unlogged_change)
+        yield Administration({"keys": of_keys, "grants": of_grants, "audit": of_keys}).answer
     except StoreUnavailable as error:
         trouble = store.trouble
         message = f"The store {trouble.rstrip('.')}. Is store.url right?" if trouble else error.message
@@ -125,6 +132,10 @@ def _actor() -> str:
     except (OSError, KeyError):
         user = "an unknown user"
     return f"the command line, {user}@{socket.gethostname()}"
+
+
+def _unlogged_change(_entry: AuditEntry) -> None:
+    """The audit in the store has it."""
 
 
 def unlogged(_what: str, _error: BaseException) -> None:

@@ -17,7 +17,7 @@ from gateway.core.errors import (
 from gateway.core.health import ModelStatus, UpstreamStatus
 from gateway.core.limit_status import rfc3339
 from gateway.core.snapshot import ConfigSnapshot
-from gateway.identity.administration import AdministrationRequest, KeyAdministration
+from gateway.identity.requests import Administration, AdministrationRequest
 from gateway.pipeline import Services
 from gateway.store.usage_report import REPORTS, JsonObject, Report, close_month, json_list
 from gateway.web.admin_openapi import PREFIX
@@ -31,8 +31,8 @@ NoteRefusal = Callable[[AdminRequest, GatewayError], None]
 
 Action = Callable[[AdminRequest], Awaitable[AdminResponse]]
 
-ADMINISTERED = ("keys", "audit")
-"""What is answered for every method by gateway/identity/administration.py."""
+ADMINISTERED = ("keys", "grants", "audit")
+"""What is answered for every method by gateway/identity."""
 
 Content = Callable[[Services, Mapping[str, str]], Awaitable[JsonObject]]
 
@@ -41,7 +41,7 @@ class AdminApi:
     """Everything under PREFIX. Without a token it is closed."""
 
     def __init__(
-        self, services: Services, token: str, note_refusal: NoteRefusal, administration: KeyAdministration
+        self, services: Services, token: str, note_refusal: NoteRefusal, administration: Administration
     ) -> None:
         self.reload: Reload | None = None
         """None where there is no file."""

@@ -30,6 +30,7 @@ from tests.redis_servers import RedisServer, redis_server
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+POLL_S = 0.02
 _numbers = count(1)
 
 
@@ -275,7 +276,7 @@ async def admitted_again(store: Store, one: Limit) -> None:
             try:
                 await admitted(store, ask(one))
             except StoreUnavailable:
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(POLL_S)
             else:
                 return
 
