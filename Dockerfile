@@ -4,6 +4,7 @@
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
+# The tag is in PYTHON_IMAGE, where hadolint does not look for it (DL3006).
 # hadolint ignore=DL3006
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore

@@ -2,15 +2,23 @@
 
 TOOLS := .tools
 HELM_VERSION := v3.22.0
+KUBECONFORM_VERSION := v0.8.0
 NPM_CHECKS := tests/deploy/npm
+# The first container engine that is there; `make image ENGINE=/path/to/podman` overrules it.
+ENGINE ?= $(shell command -v docker || command -v podman || command -v buildah)
+IMAGE ?= inducta-gateway
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' gateway/__init__.py)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+# The health check is of Docker's format, which podman and buildah write only when asked to.
+FORMAT = $(if $(filter podman buildah,$(notdir $(ENGINE))),--format docker)
 
-.PHONY: sbom audit lock-audit docs lock-docs
+.PHONY: image sbom audit lock-audit docs lock-docs
 .PHONY: test-deploy deploy-tools debian-tools generate lock-deploy pictures
 
 test-deploy: debian-tools deploy-tools $(VENV)/.dev ## image, compose, chart, dashboards, alerts, proxy: with the real programs
 	DEPLOY_TOOLS=required $(BIN)/python -m pytest tests/deploy $(PYTEST_ARGS)
 
-deploy-tools: $(TOOLS)/venv/.done $(NPM_CHECKS)/node_modules/.package-lock.json $(TOOLS)/go/bin/helm
+deploy-tools: $(TOOLS)/venv/.done $(NPM_CHECKS)/node_modules/.package-lock.json $(TOOLS)/go/bin/helm $(TOOLS)/go/bin/kubeconform
 
 generate: $(VENV)/.dev ## write the dashboards, the chart's schema of values and its README again
 	$(BIN)/python -m deploy.dashboards
@@ -20,6 +28,12 @@ generate: $(VENV)/.dev ## write the dashboards, the chart's schema of values and
 lock-deploy: $(VENV)/.dev ## write requirements/deploy.txt again; UPGRADE=--upgrade takes newer versions
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock-deploy" $(UPGRADE) requirements/deploy.in -o requirements/deploy.txt
+
+image: ## build the container image with docker, podman or buildah; IMAGE=registry.example.com/name, ENGINE=
+	@[ -n "$(ENGINE)" ] || { echo "Docker, podman or buildah builds the image, and none of them is installed. Install one, or say" \
+		"where it is: make image ENGINE=/path/to/podman" >&2; exit 1; }
+	$(ENGINE) build $(FORMAT) -t $(IMAGE):$(VERSION) -t $(IMAGE):latest \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) .
 
 docs: $(TOOLS)/docs/.done ## build the documentation as a site in dist/site; a link that leads nowhere fails it
 	NO_MKDOCS_2_WARNING=1 $(TOOLS)/docs/bin/mkdocs build --strict --quiet
@@ -73,6 +87,11 @@ $(TOOLS)/go/bin/helm:
 	@command -v go >/dev/null || { echo "Helm is built from its Go module, and there is no go: install Go, or put helm" \
 		"into $(TOOLS)/go/bin" >&2; exit 1; }
 	GOBIN=$(abspath $(TOOLS)/go/bin) go install -trimpath helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+
+$(TOOLS)/go/bin/kubeconform:
+	@command -v go >/dev/null || { echo "kubeconform is built from its Go module, and there is no go: install Go, or put kubeconform" \
+		"into $(TOOLS)/go/bin" >&2; exit 1; }
+	GOBIN=$(abspath $(TOOLS)/go/bin) go install -trimpath github.com/yannh/kubeconform/cmd/kubeconform@$(KUBECONFORM_VERSION)
 
 debian-tools:
 	@missing=""; PATH="$$PATH:/usr/sbin"; \

@@ -4,14 +4,15 @@ OPENAPI := .tools/openapi
 FUZZING := .tools/fuzzing
 SOAK_MINUTES ?= 30
 FUZZ_SECONDS ?= 960
+FUZZ_SEED ?= 0
 
 .PHONY: soak fuzz test-openapi lock-robustness
 
 soak: redis-server $(VENV)/.dev ## 30 minutes of everything that happens to a gateway; SOAK_MINUTES= for another time
 	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES)
 
-fuzz: $(FUZZING)/.done ## atheris on every reader of bytes from outside, a minute each; FUZZ_SECONDS= for another time of all
-	$(FUZZING)/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+fuzz: $(FUZZING)/.done ## atheris on every reader of bytes from outside, a minute each; FUZZ_SECONDS= and FUZZ_SEED= change it
+	$(FUZZING)/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 test-openapi: $(OPENAPI)/.done $(VENV)/.dev ## both listeners answer what their /openapi.json says, whatever is sent
 	$(BIN)/python -m tests.openapi $(OPENAPI)/bin/schemathesis

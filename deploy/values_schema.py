@@ -21,8 +21,8 @@ Json = dict[str, Any]
 # What Kubernetes itself defines, and maps whose names are the user's own.
 FREE = {
     "secret", "resources", "updateStrategy", "podAnnotations", "podLabels", "nodeSelector", "affinity", "annotations",
-    "labels", "journalVolume", "podSecurityContext", "securityContext", "commonLabels", "startupProbe", "livenessProbe",
-    "readinessProbe",
+    "labels", "journalVolume", "tmpVolume", "podSecurityContext", "securityContext", "commonLabels", "startupProbe",
+    "livenessProbe", "readinessProbe",
 }  # fmt: skip
 COUNT_OR_SHARE: Json = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+%$"}]}
 OVERRULED: dict[str, Json] = {

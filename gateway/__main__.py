@@ -7,6 +7,7 @@ from importlib import import_module
 import click
 
 COMMANDS = {
+    "init": "gateway.cli.init:init",
     "serve": "gateway.cli.serve:serve",
     "supervise": "gateway.cli.supervise:command",
     "worker": "gateway.cli.worker:worker",
@@ -15,6 +16,8 @@ COMMANDS = {
     "audit": "gateway.cli.audit:audit",
     "usage": "gateway.cli.usage:usage",
     "limits": "gateway.cli.limits:limits",
+    "explain": "gateway.cli.explain:explain",
+    "requests": "gateway.cli.requests:requests",
     "upstreams": "gateway.cli.upstreams:upstreams",
     "prices": "gateway.cli.prices:prices",
     "reconcile": "gateway.cli.reconcile:reconcile",

@@ -8,14 +8,14 @@ docs/life-of-a-request.md has the details.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any
 
 from gateway.core.clock import Clock
 from gateway.core.end_users import EndUserCounts, user_in_header
-from gateway.core.errors import ClientGone, GatewayError, InternalError, ShuttingDown
+from gateway.core.errors import ClientGone, GatewayError, InternalError, RequestCancelled, ShuttingDown
 from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
 from gateway.core.query_rules import key_in_query
@@ -35,7 +35,7 @@ from gateway.stages.record import Recorder, record
 from gateway.stages.relay import relay
 from gateway.stages.release_upstream import UpstreamReleaser
 from gateway.stages.route import route
-from gateway.stages.settle import settle
+from gateway.stages.settle import SettlementRecorder, settle
 from gateway.store.contract import Store
 
 Page = Callable[[Exchange, ResponseWriter], Awaitable[None]]
@@ -52,6 +52,7 @@ class Services:
     upstream: UpstreamServices
     zone: tzinfo
     recorders: Sequence[Recorder]
+    request_records: SettlementRecorder
     log_error: LogError
     clock: Clock
     new_id: Callable[[], str]
@@ -71,13 +72,19 @@ class Pipeline:
         """`tasks` are the pipeline's own: `wait_settled` waits for all of them."""
         self.services = services
         self._tasks = tasks
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: dict[asyncio.Task[Any], Exchange] = {}
+        self._cancelled: set[asyncio.Task[Any]] = set()
         self._starts = StartQueue()
         self._releaser = UpstreamReleaser(services.clock)
 
     @property
     def in_flight(self) -> int:
         return len(self._running)
+
+    @property
+    def running(self) -> Iterable[Exchange]:
+        """The requests in flight."""
+        return self._running.values()
 
     async def answer(self, request: IncomingRequest, writer: ResponseWriter) -> None:
         """Give `writer` an answer, whatever happens. Raises nothing but the cancellation by a client that left."""
@@ -90,26 +97,27 @@ class Pipeline:
     async def _run(self, exchange: Exchange, writer: ResponseWriter, work: Page) -> None:
         task = asyncio.current_task()
         assert task is not None, "a request runs in a task"
-        self._running.add(task)
+        self._running[task] = exchange
         try:
             await work(exchange, writer)
         except GatewayError as error:
             self._refuse(exchange, writer, error)
         except asyncio.CancelledError:
+            why = self._why_ended(task)
             if writer.gone:
                 if not exchange.whole:
                     self._refuse(exchange, writer, ClientGone("The client left."))
                 raise
-            # `abort` cancels the work alone: the listener must still be able to send the error.
+            # `abort` and `cancel` end the work alone: the listener must still be able to send the error.
             task.uncancel()
-            self._refuse(exchange, writer, ShuttingDown("The gateway is shutting down."))
+            self._refuse(exchange, writer, why)
         except Exception as defect:  # noqa: BLE001 # A defect of ours: its details belong into the log alone.
             self.services.log_error(f"request {exchange.request.request_id} failed", defect)
             self._refuse(
                 exchange, writer, InternalError("The gateway failed. Its operators find the request id in the log.")
             )
         finally:
-            self._running.discard(task)
+            del self._running[task]
             # In a task of the process, so that no second cancellation can lose a settlement.
             self._tasks.start("finish a request", self._finish(exchange))
 
@@ -163,19 +171,18 @@ class Pipeline:
         return services.end_users.counted_as(parsed.user, caller.team, caller.end_user.most, services.clock.now_ms())
 
     async def _finish(self, exchange: Exchange) -> None:
-        services, name = self.services, f"request {exchange.request.request_id}"
+        services = self.services
         exchange.ended = services.clock.monotonic()
-        await self._log_failure(self._releaser.release(exchange), f"{name} has not released its upstream")
-        await self._log_failure(
-            settle(exchange, services.estimates, services.zone, services.store), f"{name} is not settled"
-        )
-        record(exchange, services.recorders, services.log_error)
-
-    async def _log_failure(self, work: Coroutine[Any, Any, None], failure: str) -> None:
         try:
-            await work
+            if not self._releaser.released(exchange):
+                await self._releaser.release(exchange)
         except Exception as error:  # noqa: BLE001 # Whatever it is, what comes after must still be done.
-            self.services.log_error(failure, error)
+            services.log_error(f"request {exchange.request.request_id} has not released its upstream", error)
+        try:
+            await settle(exchange, services.estimates, services.zone, services.store, services.request_records)
+        except Exception as error:  # noqa: BLE001 # The same.
+            services.log_error(f"request {exchange.request.request_id} is not settled", error)
+        record(exchange, services.recorders, services.log_error)
 
     def _refuse(self, exchange: Exchange, writer: ResponseWriter, error: GatewayError) -> None:
         exchange.error = error
@@ -183,6 +190,21 @@ class Pipeline:
             exchange.status = error.status
         error.headers = exchange.limit_headers() or error.headers
         writer.fail(error)
+
+    def _why_ended(self, task: asyncio.Task[Any]) -> GatewayError:
+        if task not in self._cancelled:
+            return ShuttingDown("The gateway is shutting down.")
+        self._cancelled.discard(task)
+        return RequestCancelled("An operator of the gateway has ended this request. Ask them before you send it again.")
+
+    def cancel(self, exchange: Exchange) -> bool:
+        """End a request in flight as a shutdown would: its client gets an error, and what was delivered is charged.
+        False where it ends already."""
+        for task, running in self._running.items():
+            if running is exchange and task not in self._cancelled:
+                self._cancelled.add(task)
+                return task.cancel()
+        return False
 
     def abort(self) -> None:
         """Cancel what is still running: its clients get the error that the gateway shuts down."""

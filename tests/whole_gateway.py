@@ -223,7 +223,7 @@ async def whole_gateway(*upstream_urls: str, clock: Clock | None = None, **chang
     with library_log() as library_lines:
         async with aiohttp.ClientSession(auto_decompress=False) as session:
             whole = WholeGateway(gateway, lines, session, config)
-            data, admin = await gateway.start()
+            (data, *_), admin = await gateway.start()
             whole.port, whole.admin_port = data.port, admin.port
             try:
                 yield whole

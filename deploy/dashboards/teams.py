@@ -9,13 +9,15 @@ TEAM = {"team": "$team"}
 RATIO = f"gateway_quota_used_ratio{matching({'team': '$team|'})}"
 
 
-def fullest(ratio: str) -> str:
+RUNS_OUT = f"gateway_quota_runs_out_timestamp_seconds{matching({'team': '$team|'})}"
+
+
+def by_quota(of_replicas: str, metric: str) -> str:
     """Over replicas; the organisation's own quotas, whose team is empty, are named."""
-    return f'label_replace(max by (team, meter, per) ({ratio}), "team", "organisation", "team", "^$")'
+    return f'label_replace({of_replicas} by (team, meter, per) ({metric}), "team", "organisation", "team", "^$")'
 
 
-USED = fullest(RATIO)
-GROWTH = fullest(f"deriv({RATIO}[1h])")
+USED = by_quota("max", RATIO)
 QUOTA = "{{team}} {{meter}} a {{per}}"
 LIMIT = "{{team}}: {{scope}} {{meter}} {{per}}"
 REQUESTS = per_second("gateway_requests_total", "team", TEAM)
@@ -35,10 +37,10 @@ QUOTAS = (
     ),
     Panel("Quotas over time", "percentunit", {QUOTA: USED}, "A fall to nothing is a new window.", most=1),
     Panel(
-        "Spent in",
+        "Runs out in",
         "s",
-        {QUOTA: f"(1 - {USED}) / ({GROWTH} > 0)"},
-        "When a quota runs out, if use goes on as in the last hour.",
+        {QUOTA: f"clamp_min({by_quota('min', RUNS_OUT)} - time(), 0)"},
+        "When a quota runs out at the pace of the last hours and days. One that lasts for its window is not here.",
     ),
 )
 

@@ -7,13 +7,17 @@ then the streams, and ends with nothing unsettled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from random import Random
 from secrets import token_hex
+from typing import NamedTuple
 
+from gateway.app.quota_forecasts import watch_forecasts
+from gateway.app.record_lifecycle import RecordLifecycle, process_name
+from gateway.app.requests_in_flight import RequestsInFlight
 from gateway.app.snapshot_builder import snapshot
 from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.app.store_lifecycle import StoreLifecycle
@@ -29,10 +33,9 @@ from gateway.identity.administration import KeyAdministration
 from gateway.identity.contract import AuditEntry
 from gateway.identity.directory import KeyDirectory
 from gateway.identity.grants import GrantAdministration
-from gateway.identity.requests import Administration
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
-from gateway.runtime.listening import listen
+from gateway.runtime.listening import address_taken, listen_on_all
 from gateway.runtime.loop_lag import watch_loop_lag
 from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
@@ -43,7 +46,8 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.sampling import PERIOD_S
 from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import HealthCheck, HealthChecks
-from gateway.web.admin_api import AdminApi
+from gateway.web.admin_api import AdminApi, Administer
+from gateway.web.admin_requests import RequestAdministration
 from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminRoutes
 from gateway.web.body_memory import BodyMemory
 from gateway.web.client_address import ClientAddresses
@@ -55,6 +59,17 @@ _BACKLOG = 4096
 """Connections that may wait to be accepted: enough for every client of a restarted gateway at once."""
 
 
+class _OpenListener(NamedTuple):
+    """One listener, at one address or several."""
+
+    servers: list[asyncio.Server]
+    listener: Listener
+
+    def stop_accepting(self) -> None:
+        for server in self.servers:
+            server.close()
+
+
 class Gateway:
     """Made of settings; to be started in a running event loop. Without a clock it takes the system's."""
 
@@ -64,21 +79,14 @@ class Gateway:
         self._log = log
         self._metrics = Metrics(clock, version("inducta-gateway"))
         self.tasks = BackgroundTasks(log.defect, self._metrics.task_failed)
-        self._store = StoreLifecycle(
-            settings.store,
-            clock,
-            settings.timezone,
-            log,
-            self._background_tasks,
-            observe=self._metrics.store_call,
-            count_entries=self._metrics.journal_entries_were,
-        )
+        self._store = self._store_lifecycle(settings, clock)
         self.store = self._store.store
         self._client = HttpClient(self._background_tasks(), self._note_unrequested_bytes)
         self._routing = RoutingState(self._note_health)
         self._health_checks = HealthChecks(
             self._client, self._routing.health, clock, Random(), self._background_tasks()
         )
+        self._records = RecordLifecycle(self.store, clock, self._background_tasks())
         first = snapshot(settings, clock.now_ms() // 1000)
         self._directory = KeyDirectory(self._store.keys, first, clock.now_ms, self._background_tasks())
         self.services = Services(
@@ -88,6 +96,7 @@ class Gateway:
             upstream=UpstreamServices(self._client, self._routing, clock),
             zone=settings.timezone,
             recorders=(self._metrics.exchange, log.exchange),
+            request_records=self._records.recorder,
             log_error=log.defect,
             clock=clock,
             new_id=id_maker(),
@@ -103,24 +112,25 @@ class Gateway:
         self._data = PublicRoutes(self._pipeline, settings.max_body, memory, CorsPolicy())
         self._follow_clients(settings)
         self.keys = KeyAdministration(self._store.keys, self._in_force, settings.timezone, self._note_change)
-        self._api = self._admin_api(settings)
+        self._in_flight = RequestsInFlight(self._pipeline, clock, process_name(), log)
+        self._api = AdminApi(self.services, settings.admin.secret, self._note_admin_refusal, self._administered())
         probes = (self._exposition, self._liveness_problems, self._readiness_problems)
         self.admin = AdminHandlers(*probes, self._api.answer, self._api.refuse_stranger)
         self._draining = False
-        self._listeners: list[tuple[asyncio.Server, Listener]] = []
+        self._open: list[_OpenListener] = []
 
-    async def start(self) -> tuple[Address, Address]:
+    async def start(self) -> tuple[tuple[Address, ...], Address]:
         """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError."""
         await self._start_tasks()
         data = await self._listen(self._data.handle, self._client_limits(), self._settings.listen)
-        admin = await self._listen(AdminRoutes(self.admin).handle, ADMIN_CLIENTS, self._settings.admin.listen)
+        (admin,) = await self._listen(AdminRoutes(self.admin).handle, ADMIN_CLIENTS, (self._settings.admin.listen,))
         return data, admin
 
-    async def start_on_shared_port(self, port: int) -> Address:
+    async def start_on_shared_ports(self, ports: Sequence[int]) -> tuple[Address, ...]:
         """Listen for clients as one of several processes; operators ask the supervisor. Raises OSError."""
         await self._start_tasks()
-        address = Address(self._settings.listen.host, port)
-        return await self._listen(self._data.handle, self._client_limits(), address, shared=True)
+        addresses = [Address(address.host, port) for address, port in zip(self._settings.listen, ports, strict=True)]
+        return await self._listen(self._data.handle, self._client_limits(), addresses, shared=True)
 
     @property
     def in_flight(self) -> int:
@@ -152,8 +162,8 @@ class Gateway:
         self._draining = self._data.closing = True
         await wait_first(abort.wait(), asyncio.sleep(drain.delay.total_seconds()))
         self._data.refusing = True
-        for server, _ in self._listeners[:1]:
-            server.close()
+        for public in self._open[:1]:
+            public.stop_accepting()
         await wait_first(abort.wait(), self._pipeline.wait_idle(), asyncio.sleep(drain.timeout.total_seconds()))
         self._pipeline.abort()
         await self._pipeline.wait_idle()
@@ -161,10 +171,10 @@ class Gateway:
 
     async def close(self) -> None:
         """Close everything that is open, once what ended is settled and recorded."""
-        for server, listener in self._listeners:
-            server.close()
-            await listener.close()
-        self._listeners.clear()
+        for opened in self._open:
+            opened.stop_accepting()
+            await opened.listener.close()
+        self._open.clear()
         await self._pipeline.wait_settled()
         # A reload that ended later would start health checks again.
         await self.tasks.close()
@@ -172,6 +182,7 @@ class Gateway:
         await self._health_checks.close()
         await self._client.close()
         await self._directory.close()
+        await self._records.close()
         await self._store.close()
         self._log.report_left_out()
 
@@ -189,27 +200,45 @@ class Gateway:
 
     async def _start_tasks(self) -> None:
         self._store.start()
+        self._records.start()
+        self.store.answer_processes(self._in_flight.answer)
         self._directory.start()
         self._follow_upstreams()
         await self._tokens.start()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
+        forecasts = partial(watch_forecasts, self.store, self._metrics.configured_quotas, self._metrics.forecasts)
+        self.tasks.keep_running("forecast quotas", forecasts)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
         self.tasks.start("look for keys in both places", self._warn_of_clashes())
 
-    def _admin_api(self, settings: Settings) -> AdminApi:
-        store, zone = self._store, settings.timezone
-        grants = GrantAdministration(store.keys, store.store, self._in_force, zone, self._note_change)
-        administration = Administration({"keys": self.keys, "grants": grants, "audit": self.keys})
-        return AdminApi(self.services, settings.admin.secret, self._note_admin_refusal, administration)
+    def _store_lifecycle(self, settings: Settings, clock: Clock) -> StoreLifecycle:
+        return StoreLifecycle(
+            settings.store,
+            clock,
+            settings.timezone,
+            self._log,
+            self._background_tasks,
+            observe=self._metrics.store_call,
+            count_entries=self._metrics.journal_entries_were,
+        )
+
+    def _administered(self) -> Mapping[str, Administer]:
+        """What the admin API answers by method, by the first part of the path."""
+        requests = RequestAdministration(self.store, self._teams, self.keys.note, self._in_flight.answer)
+        zone = self._settings.timezone
+        grants = GrantAdministration(self._store.keys, self.store, self._in_force, zone, self._note_change)
+        of_keys = {"keys": self.keys.answer, "audit": self.keys.answer}
+        return of_keys | {"grants": grants.answer, "requests": requests.answer}
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
 
-    def _note_configuration(self, settings: Settings, teams: Iterable[str]) -> None:
-        """For the metrics: what is in force."""
+    def _note_configuration(self, settings: Settings, teams: Collection[str]) -> None:
+        """For the metrics and the records of requests: what is in force."""
         self._metrics.keep(self.services.snapshot, teams)
         self._metrics.config_loaded(settings.file_hash, self.services.clock.now_ms() / 1000)
+        self._records.follow(settings.record, len(teams), settings.file_hash)
 
     def _follow_clients(self, settings: Settings) -> None:
         """Which web pages may call, and which proxies say who does."""
@@ -228,6 +257,9 @@ class Gateway:
     def _note_admin_refusal(self, request: AdminRequest, error: GatewayError) -> None:
         self._metrics.admin_refused.add((error.code,))
         self._log.admin_refused(request.client_ip, request.method, request.path, error.status, error.code)
+
+    def _teams(self) -> Collection[str]:
+        return self.services.snapshot.teams
 
     def _in_force(self) -> ConfigSnapshot:
         return self.services.snapshot
@@ -261,12 +293,12 @@ class Gateway:
         self._log.warning("upstream sent bytes that answer no request", upstream=upstream)
 
     async def _listen(
-        self, handler: Handler, limits: ClientLimits, address: Address, *, shared: bool = False
-    ) -> Address:
+        self, handler: Handler, limits: ClientLimits, addresses: Sequence[Address], *, shared: bool = False
+    ) -> tuple[Address, ...]:
         listener = Listener(handler, self.services.new_id, limits)
-        server = await listen(listener, address, shared=shared, backlog=_BACKLOG)
-        self._listeners.append((server, listener))
-        return Address(address.host, server.sockets[0].getsockname()[1])
+        servers = await listen_on_all(listener, addresses, shared=shared, backlog=_BACKLOG)
+        self._open.append(_OpenListener(servers, listener))
+        return tuple(map(address_taken, addresses, servers))
 
     def _observe(self) -> None:
         self._metrics.in_flight.set(self.in_flight)
@@ -275,8 +307,8 @@ class Gateway:
         # From scratch each time: an upstream that a reload has removed is not reported any more.
         self._metrics.upstream_up.values = {(each.name,): int(each.up) for each in seen}
         self._metrics.unsettled.set(self._store.unsettled)
-        if self._listeners:
-            _, clients = self._listeners[0]
+        if self._open:
+            clients = self._open[0].listener
             self._metrics.client_connections.set(clients.open_connections)
             self._metrics.clients_refused.values[()] = clients.refused
         self._metrics.log_lines_dropped.values[()] = self._log.dropped()

@@ -18,7 +18,7 @@ import uvloop
 from gateway.app.gateway import Gateway
 from gateway.app.reload import Reloader
 from gateway.app.worker_control import control_handlers
-from gateway.core.address import Address
+from gateway.core.address import Address, listed
 from gateway.runtime.control_channel import ControlChannel, ControlServer, Order
 from gateway.runtime.core_dumps import disable_core_dumps
 from gateway.runtime.descriptors import allow_many_connections
@@ -32,7 +32,7 @@ class Announce(NamedTuple):
     """What people at a terminal are told, beside the log."""
 
     serving: Callable[[Settings, Address, Address], None]
-    """Called once the gateway listens, with the addresses at which clients and operators are served."""
+    """Called once the gateway listens, with the first address for clients and that for operators."""
     draining: Callable[[int, Settings], None]
     """Called once it is asked to stop, with the number of requests in flight."""
 
@@ -58,7 +58,7 @@ def run_gateway(source: Source, announce: Announce) -> None:
 
 
 def run_worker(spec: WorkerSpec, path: str, settings: Settings) -> None:
-    """`path` is the file that the settings come from. Raises OSError where the port cannot be listened on."""
+    """`path` is the file that the settings come from. Raises OSError where a port cannot be listened on."""
     disable_core_dumps()
     allow_many_connections()
     uvloop.run(_run_worker(spec, path, settings, configure(worker=spec.worker)))
@@ -72,8 +72,8 @@ async def _run_gateway(source: Source, log: Log, announce: Announce) -> None:
         if source.path is not None:
             Reloader(source.path, gateway, log, settings).start()
         data, admin = await gateway.start()
-        log.info("serving", listen=str(data), admin=str(admin))
-        announce.serving(settings, data, admin)
+        log.info("serving", listen=listed(data), admin=str(admin))
+        announce.serving(settings, data[0], admin)
         await _until(shutdown, gateway, lambda: announce.draining(gateway.in_flight, settings))
     log.info("stopped")
 
@@ -87,8 +87,8 @@ async def _run_worker(spec: WorkerSpec, path: str, settings: Settings, log: Log)
     channel = await ControlChannel.over(socket.socket(fileno=_STDIN))
     orders = {Order.DRAIN: shutdown.request, Order.ABORT: shutdown.abort, Order.RELOAD: reloader.ask}
     control = ControlServer(channel, orders, control_handlers(gateway), gateway.tasks, log.defect)
-    data = await gateway.start_on_shared_port(spec.port)
-    log.info("worker serving", listen=str(data), pid=os.getpid())
+    data = await gateway.start_on_shared_ports(spec.ports)
+    log.info("worker serving", listen=listed(data), pid=os.getpid())
     control.ready()
     gateway.tasks.keep_running("follow the supervisor", control.run)
     await _until(shutdown, gateway)

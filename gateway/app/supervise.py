@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.app.admin_aggregator import AdminAggregator, WorkerEvents
-from gateway.core.address import Address
+from gateway.core.address import Address, listed
 from gateway.runtime.control_channel import Order
 from gateway.runtime.core_dumps import disable_core_dumps
-from gateway.runtime.listening import listen
+from gateway.runtime.listening import address_taken, listen, listen_on_all
 from gateway.runtime.shutdown import Shutdown
 from gateway.runtime.system_clock import id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
@@ -31,7 +31,7 @@ class SupervisorConfig(msgspec.Struct, frozen=True):
 
     config: str
     workers: int
-    listen: Address
+    listen: tuple[Address, ...]
     admin: Address
 
 
@@ -44,10 +44,11 @@ def supervise(config: SupervisorConfig, command: Sequence[str]) -> int:
 
 async def _supervise(config: SupervisorConfig, command: Sequence[str], log: Log) -> int:
     reserved = await _reserve(config.listen)
-    data = _address(config.listen, reserved)
+    data = tuple(map(address_taken, config.listen, reserved))
     events = WorkerEvents(log)
     tasks = BackgroundTasks(log.defect, events.task_failed)
-    pool = WorkerPool(PoolConfig(command, config.workers, data.port), events, tasks, log.defect)
+    ports = tuple(address.port for address in data)
+    pool = WorkerPool(PoolConfig(command, config.workers, ports), events, tasks, log.defect)
     aggregator = AdminAggregator(pool, config.workers, events, log)
     listener = Listener(AdminRoutes(aggregator.handlers).handle, id_maker(), ADMIN_CLIENTS)
     server = await listen(listener, config.admin)
@@ -59,7 +60,8 @@ async def _supervise(config: SupervisorConfig, command: Sequence[str], log: Log)
 
     async def stop() -> None:
         await shutdown.requested.wait()
-        reserved.close()
+        for server in reserved:
+            server.close()
         pool.order(Order.DRAIN)
         await shutdown.aborted.wait()
         pool.order(Order.ABORT)
@@ -70,7 +72,8 @@ async def _supervise(config: SupervisorConfig, command: Sequence[str], log: Log)
     running = tasks.start("keep the workers", pool.run())
     await wait_first(pool.complete.wait(), asyncio.wait([running]))
     if pool.complete.is_set():
-        log.info("serving", listen=str(data), admin=str(_address(config.admin, server)), workers=config.workers)
+        admin = str(address_taken(config.admin, server))
+        log.info("serving", listen=listed(data), admin=admin, workers=config.workers)
     status = await running
     server.close()
     await listener.close()
@@ -79,14 +82,11 @@ async def _supervise(config: SupervisorConfig, command: Sequence[str], log: Log)
     return status
 
 
-async def _reserve(address: Address) -> asyncio.Server:
-    """Sockets that have the port and take no connection; workers share it (SO_REUSEPORT). Raises OSError."""
-    # One that does not share comes first: another gateway that has the port is noticed, not joined.
-    alone = await listen(asyncio.Protocol, address)
-    port = alone.sockets[0].getsockname()[1]
-    alone.close()
-    return await listen(asyncio.Protocol, Address(address.host, port), shared=True, start_serving=False)
-
-
-def _address(address: Address, server: asyncio.Server) -> Address:
-    return Address(address.host, server.sockets[0].getsockname()[1])
+async def _reserve(addresses: Sequence[Address]) -> list[asyncio.Server]:
+    """Sockets that have the ports and take no connection; workers share them (SO_REUSEPORT). Raises OSError."""
+    # Those that do not share come first: another gateway that has a port is noticed, not joined.
+    alone = await listen_on_all(asyncio.Protocol, addresses)
+    taken = list(map(address_taken, addresses, alone))
+    for server in alone:
+        server.close()
+    return [await listen(asyncio.Protocol, address, shared=True, start_serving=False) for address in taken]

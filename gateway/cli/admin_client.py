@@ -68,6 +68,6 @@ class AdminClient:
         message = str(answer["error"]["message"])
         if response.status == 400:
             raise FieldInvalid(message)
-        if response.status == 404 and page.startswith(("keys/", "grants/")):
+        if response.status == 404 and page.startswith(("keys/", "grants/", "requests/")):
             raise UrlUnknown(message)
         raise AdminUnavailable(f"{url} answers {response.status}: {message}")

@@ -1,5 +1,6 @@
-"""How commands about keys and grants reach them: in the shared store, or in the running gateway that keeps them in
-memory."""
+"""How commands about keys, grants and single requests reach what they are about: by way of the shared store, or in the
+running gateway that keeps all in memory.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +17,17 @@ import msgspec
 
 from gateway.app.snapshot_builder import snapshot
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
-from gateway.cli.configuration import load_or_end
+from gateway.cli.configuration import settings_or_end
 from gateway.core.errors import FieldInvalid, GatewayError, StoreUnavailable
 from gateway.identity.administration import PAGE_MAX, KeyAdministration
 from gateway.identity.contract import AuditEntry
 from gateway.identity.grants import GrantAdministration
 from gateway.identity.in_redis import RedisKeyStore
-from gateway.identity.requests import Administration, AdministrationRequest
+from gateway.identity.requests import AdministrationRequest
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
+from gateway.web.admin_requests import LIST, RequestAdministration
 
 _TIMEOUT_S = 5.0
 """For one call: no request waits for it, and an operator's machine may be far from the store."""
@@ -37,9 +39,9 @@ Ask = Callable[..., Awaitable[Json]]
 Result = TypeVar("Result")
 
 
-def administer(config: str, work: Callable[[Ask], Awaitable[Result]]) -> Result:
+def administer(config: str, work: Callable[[Ask], Awaitable[Result]], demo: str | None = None) -> Result:
     """What `work` gives, once it has asked what it needs. Ends the command where that cannot be done."""
-    settings = load_or_end(config).settings
+    settings = settings_or_end(config, demo)
     try:
         return asyncio.run(_run(settings, work))
     except FieldInvalid as invalid:
@@ -51,12 +53,17 @@ def administer(config: str, work: Callable[[Ask], Awaitable[Result]]) -> Result:
 
 
 def ask_once(
-    config: str, method: str, path: str, query: Mapping[str, str] | None = None, body: Json | None = None
+    config: str,
+    method: str,
+    path: str,
+    query: Mapping[str, str] | None = None,
+    body: Json | None = None,
+    demo: str | None = None,
 ) -> Json:
     async def work(ask: Ask) -> Json:
         return await ask(method, path, query=query or {}, body=body)
 
-    return administer(config, work)
+    return administer(config, work, demo)
 
 
 def all_pages(config: str, path: str, query: Mapping[str, str], most: int | None = None) -> list[Json]:
@@ -112,11 +119,21 @@ async def _of_store(settings: Settings) -> AsyncIterator[Answer]:
     store = RedisStore(options, settings.timezone)
     keys = RedisKeyStore(store.client.background, settings.store.prefix, BackgroundTasks(unlogged))
     built = snapshot(settings)
+    about_keys = KeyAdministration(keys, lambda: built, settings.timezone, _unlogged_change)
+    about_grants = GrantAdministration(keys, store, lambda: built, settings.timezone, _unlogged_change)
+    about_requests = RequestAdministration(store, lambda: built.teams, about_keys.note)
+    parts: dict[str, Answer] = {
+        "keys": about_keys.answer,
+        "audit": about_keys.answer,
+        "grants": about_grants.answer,
+        LIST: about_requests.answer,
+    }
+
+    async def answer(request: AdministrationRequest) -> Json:
+        return await parts[request.path.partition("/")[0]](request)
+
     try:
-        zone = settings.timezone
-        of_keys = KeyAdministration(keys, lambda: built, zone, _unlogged_change)
-        of_grants = GrantAdministration(keys, store, lambda: built, zone, _unlogged_change)
-        yield Administration({"keys": of_keys, "grants": of_grants, "audit": of_keys}).answer
+        yield answer
     except StoreUnavailable as error:
         trouble = store.trouble
         message = f"The store {trouble.rstrip('.')}. Is store.url right?" if trouble else error.message

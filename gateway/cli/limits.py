@@ -13,7 +13,7 @@ from gateway.cli.configuration import config_option, demo_option, settings_or_en
 from gateway.cli.output import Row, csv_option, json_option, show_csv, show_json, table
 from gateway.cli.reports import report_or_end
 
-_HEADINGS = ("limit", "of", "used", "held", "left", "amount", "granted", "resets at")
+_HEADINGS = ("limit", "of", "used", "held", "left", "amount", "granted", "resets at", "runs out at")
 _GRANTS_HEADINGS = ("id", "limit", "of", "amount", "until", "granted by", "why")
 
 
@@ -26,8 +26,9 @@ _GRANTS_HEADINGS = ("id", "limit", "of", "amount", "until", "granted by", "why")
 def limits(context: click.Context, config: str, demo: str | None, team: str | None, as_json: bool) -> None:
     """Show each limit's use, what is left, when it resets.
 
-    Held is what requests in flight may still use; granted is what of the amount is there for a while alone. Times are
-    in UTC. A limit on each end user by itself is left out: their names are not known.
+    A quota runs out at that time if it is used at the present pace. Held is what requests in flight may still use;
+    granted is what of the amount is there for a while alone. Times are in UTC. A limit on each end user by itself is
+    left out: their names are not known.
     """
     if context.invoked_subcommand is not None:
         _refuse_options(context)
@@ -114,9 +115,10 @@ def _refuse_options(context: click.Context) -> None:
 
 def _row(limit: dict[str, Any]) -> Row:
     name = limit["name"] + (" (shadow)" if limit["mode"] == "shadow" else "")
-    resets_at = (limit["resets_at"] or "").replace("T", " ")
     figures = [limit[each] for each in ("used", "held", "left", "amount")]
-    return [name, f"{limit['scope']} {limit['subject']}".rstrip(), *figures, limit.get("granted", ""), resets_at]
+    times = [(limit[each] or "").replace("T", " ") for each in ("resets_at", "runs_out_at")]
+    whose = f"{limit['scope']} {limit['subject']}".rstrip()
+    return [name, whose, *figures, limit.get("granted", ""), *times]
 
 
 def _grant_row(grant: Json) -> Row:

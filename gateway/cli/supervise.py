@@ -16,7 +16,7 @@ from gateway.cli.reexec import JsonArgument, program
 
 EXAMPLE = (
     """Example: gateway supervise '{"config":"config/gateway.yaml","workers":2,"""
-    """"listen":["0.0.0.0",8080],"admin":["127.0.0.1",9090]}'"""
+    """"listen":[["0.0.0.0",8080]],"admin":["127.0.0.1",9090]}'"""
 )
 
 

@@ -10,7 +10,7 @@ from gateway.cli.errors import errors_in_one_line
 from gateway.cli.reexec import JsonArgument
 from gateway.runtime.workers import WorkerSpec
 
-EXAMPLE = """Example: gateway worker -c config/gateway.yaml '{"worker":1,"port":8080}'"""
+EXAMPLE = """Example: gateway worker -c config/gateway.yaml '{"worker":1,"ports":[8080]}'"""
 
 
 @click.command(hidden=True, epilog=EXAMPLE)

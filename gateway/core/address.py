@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 # What listens everywhere listens here, too.
@@ -20,3 +21,8 @@ class Address(NamedTuple):
     def from_here(self) -> Address:
         """Where a client on the same machine reaches what listens there."""
         return Address(_LOOPBACK.get(self.host, self.host), self.port)
+
+
+def listed(addresses: Iterable[Address]) -> str:
+    """For people: one after the other."""
+    return ", ".join(map(str, addresses))

@@ -151,6 +151,7 @@ def _hold(charge: Charge, counter: Counter, request: AdmissionRequest, granted: 
 
 
 def _limit_statuses(request: AdmissionRequest, counters: Sequence[Counter]) -> LimitStatuses:
-    return LimitStatuses.of(
+    statuses = LimitStatuses.of(
         [counter.limit_status(limit) for limit, counter in zip(request.limits, counters, strict=True)]
     )
+    return statuses if statuses.are_raised else msgspec.structs.replace(statuses, limits=request.limits)

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway.core.calendar import FOREVER_MS, window
+from gateway.core.forecast import UseHistory
 from gateway.core.grants import Grants, total, unended
 from gateway.core.limits import Limit, Meter, Per
 from gateway.core.reservation import Charge, LimitStatus, RefusalReason
@@ -113,14 +114,20 @@ class Bucket:
 
 
 class Window:
-    """A quota: what was used and is held since the calendar window around now began."""
+    """A quota: what was used and is held since the calendar window around now began. `history` is None before the first
+    settlement, `noted_percent` the highest part of the amount that a notification was sent for."""
 
-    __slots__ = ("capacity", "end_ms", "granted", "held", "now_ms", "per", "start_ms", "used", "zone")
+    __slots__ = (
+        *("capacity", "end_ms", "granted", "held", "history", "noted_percent"),
+        *("now_ms", "per", "start_ms", "used", "zone"),
+    )
 
     def __init__(self, limit: Limit, zone: ZoneInfo) -> None:
         self.per, self.zone = limit.per or Per.TOTAL, zone
         self.capacity = limit.amount
-        self.used = self.held = self.granted = self.now_ms = self.start_ms = self.end_ms = 0
+        self.used = self.held = self.granted = self.noted_percent = 0
+        self.now_ms = self.start_ms = self.end_ms = 0
+        self.history: UseHistory | None = None
 
     def advance(self, limit: Limit, now_ms: int, grants: Grants = ()) -> None:
         """Start from zero where the window is over. Holds on a past window end with it: it binds nothing any more."""
@@ -128,10 +135,17 @@ class Window:
         self.capacity, self.now_ms = limit.amount + self.granted, now_ms
         if not self.start_ms <= now_ms < self.end_ms:
             self.start_ms, self.end_ms = window(self.per, self.zone, now_ms)
-            self.used = self.held = 0
+            self.used = self.held = self.noted_percent = 0
+            self.history = None
 
     def use(self, amount: int) -> None:
         self.used += amount
+
+    def note(self, amount: int) -> None:
+        """Remember for the forecast that a request has used so much."""
+        if self.history is None:
+            self.history = UseHistory(self.now_ms, self.now_ms)
+        self.history.note(amount, self.now_ms)
 
     def output_left(self, charge: Charge) -> int:
         """How many tokens of output what is left pays for; negative where it pays not even the input."""

@@ -257,6 +257,15 @@ class StoreUnavailable(GatewayError):
     code = "store_unavailable"
 
 
+class RequestCancelled(GatewayError):
+    """An operator has ended the request: its client is not to send it again by itself."""
+
+    status = 503
+    code = "request_cancelled"
+    blame = Blame.POLICY
+    should_retry = False
+
+
 class IssuerUnavailable(GatewayError):
     """No key of an identity provider was ever fetched, so that no token of it can be verified."""
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from gateway.core.errors import Blame, GatewayError
 from gateway.core.health import Attempt
-from gateway.core.limit_status import limit_headers
+from gateway.core.limit_status import LimitHeaders
 from gateway.core.refusals import Fault
 from gateway.core.request import IncomingRequest, ParsedRequest
-from gateway.core.reservation import Reservation
+from gateway.core.reservation import Refusal, Reservation
 from gateway.core.response import Headers, UpstreamResponse
 from gateway.core.snapshot import Caller, Target
 from gateway.core.usage import Usage
@@ -63,8 +64,7 @@ class Failure(NamedTuple):
     code: str
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """Filled in stage by stage; None means that the request did not come so far. `id` is of the gateway's
     own making, since settlement is idempotent by it and clients choose their request ids.
 
@@ -81,6 +81,8 @@ class Exchange:
     estimated_input: int = 0
     """Tokens, as estimated at admission."""
     reservation: Reservation | None = None
+    refusal: Refusal | None = None
+    """Why no limit let it pass, in the place of a reservation."""
     target: Target | None = None
     attempt: Attempt | None = None
     """The last try: what becomes of its answer shows how healthy its upstream is."""
@@ -97,7 +99,7 @@ class Exchange:
     first_byte_at: float | None = None
     ended: float = 0.0
     upstream_seconds: float = 0.0
-    attempts: list[tuple[str, str]] = field(default_factory=list)
+    attempts: list[tuple[str, str]] = []
     """(upstream's name, outcome) of each try, in order."""
     _limit_headers: list[tuple[str, str]] | None = None
 
@@ -114,8 +116,9 @@ class Exchange:
     def limit_headers(self) -> Headers:
         """The headers that report the caller's limits, made once; none before admission."""
         if self._limit_headers is None and self.reservation is not None and self.parsed is not None:
-            headers, reservation = self.parsed.binding.headers, self.reservation
-            self._limit_headers = limit_headers(headers, reservation.limit_statuses, reservation.at_ms)
+            statuses, at_ms = self.reservation.limit_statuses, self.reservation.at_ms
+            headers = LimitHeaders(statuses.limits) if statuses.are_raised else self.parsed.binding.headers
+            self._limit_headers = headers.written(statuses, at_ms)
             if (cap := self.quota_output_cap) is not None:
                 self._limit_headers.append(("x-quota-output-cap", str(cap)))
         return self._limit_headers or ()

@@ -48,7 +48,7 @@ _PLAIN_CHARSETS = ("", "utf-8", "utf8", "us-ascii")
 _DISPOSITION_PARAMETERS = {"name", "filename", "filename*"}
 
 
-class FormSpans(JsonSpans, frozen=True):
+class FormSpans(JsonSpans):
     """The fields that are read in a form as it is written, as `JsonSpans` are those of an object: values are plain
     text."""
 

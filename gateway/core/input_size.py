@@ -115,7 +115,7 @@ class _Attachment(msgspec.Struct, frozen=True):
 def input_size(members: JsonSpans) -> InputSize:
     """The size of a request's input."""
     text = attached = length = 0
-    for name in members.spans:
+    for name in members.names:
         if name in FREE_MEMBERS:
             continue
         value = members.value(name) or b""

@@ -41,17 +41,34 @@ _SMALL_BYTES = 16 * 1024
 them would take 170 MB and the better part of a second."""
 
 
-class JsonSpans(msgspec.Struct, frozen=True):
-    """`spans` gives begin and end of each member's value in `body`, in order of appearance. `readable` is the body
-    with lone surrogates replaced."""
+class JsonSpans(msgspec.Struct):
+    """The members of an object. `readable` is the body with lone surrogates replaced. Where nothing but the members is
+    in the body, in one of the two usual ways of writing (`_is_plain`), they are at hand as `raws`, and where they are
+    is computed when something has to be changed."""
 
     body: bytes
-    spans: dict[str, tuple[int, int]]
+    found: dict[str, tuple[int, int]] | None = None
     readable: bytes = b""
+    raws: dict[str, msgspec.Raw] = {}
+
+    @property
+    def spans(self) -> dict[str, tuple[int, int]]:
+        """Begin and end of each member's value in `body`, in order of appearance."""
+        if self.found is None:
+            self.found = _spans_by_walking(self.readable, self.raws)
+        return self.found
+
+    @property
+    def names(self) -> Collection[str]:
+        """Those of the members, in order of appearance."""
+        return self.raws if self.found is None else self.found
 
     def value(self, name: str) -> bytes | None:
         """A member's value as JSON text, None where the object has no such member."""
-        span = self.spans.get(name)
+        if self.found is None:
+            raw = self.raws.get(name)
+            return None if raw is None else bytes(raw)
+        span = self.found.get(name)
         return self.body[span[0] : span[1]] if span else None
 
     def value_at(self, path: Path) -> bytes | None:
@@ -141,7 +158,9 @@ def read_json_spans(body: bytes) -> JsonSpans:
         raise BodyUnreadable("The body must be a JSON object.") from None
     except msgspec.DecodeError as error:
         raise BodyUnreadable(f"The body is not valid JSON: {error}.") from None
-    return JsonSpans(body, _spans(readable, raws), readable)
+    if readable is body and _is_plain(body, raws):
+        return JsonSpans(body, None, body, raws)
+    return JsonSpans(body, _spans_by_walking(readable, raws), readable)
 
 
 class NamesRead:
@@ -246,25 +265,22 @@ def _too_many() -> BodyUnreadable:
     return BodyUnreadable(f"The body has more than {MOST:,} members. Send only those that the API knows.")
 
 
-def _spans(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:
-    return _compact_spans(body, raws) or _spans_by_walking(body, raws)
+def _is_plain(body: bytes, raws: dict[str, msgspec.Raw]) -> bool:
+    """Whether the object is written as shortly as it can be, or with one space behind each colon and comma, so that it
+    has no second member of a name.
 
-
-def _compact_spans(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]] | None:
-    """The spans in an object that is written as shortly as it can be; None for any other.
-
-    No text that has these members is shorter, so one that is just as long has nothing else: no space, no escape in a
-    name, no second member of a name."""
-    if body.startswith(b" ", len(next(iter(raws), "")) + 4):  # Behind the first colon: it is written with spaces.
-        return None
-    spans: dict[str, tuple[int, int]] = {}
-    position = 1
-    for name, raw in raws.items():
-        begin = position + len(name) + 3
-        position = begin + len(memoryview(raw))
-        spans[name] = (begin, position)
-        position += 1
-    return spans if position == len(body) and spans else None
+    No text that has these members is shorter than the shortest, so one that is just as long has nothing else: no space,
+    no escape in a name, no second member. With spaces the text is written again and compared.
+    """
+    members = len(raws)
+    values: Iterable[bytes] = map(memoryview, raws.values())  # type: ignore[arg-type] # As long as they are.
+    shortest = sum(map(len, raws)) + sum(map(len, values)) + 4 * members + 1
+    if len(body) == shortest:
+        return members > 0
+    if len(body) != shortest + 2 * members - 1 or len(body) > _SMALL_BYTES:
+        return False
+    written = map(b'"%b": %b'.__mod__, zip(map(str.encode, raws), raws.values(), strict=True))
+    return body == b"{%b}" % b", ".join(written)
 
 
 def _spans_by_walking(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:

@@ -5,9 +5,9 @@ Amounts are in the unit of the configuration: requests, tokens, US dollars.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -27,17 +27,59 @@ _NOUNS = {Meter.REQUESTS: "requests", Meter.USD: "usd", **dict.fromkeys(_TOKENS,
 
 
 class LimitHeader(msgspec.Struct, frozen=True):
-    """How a limit appears in the head of an answer. Of limits that share `limit_name` the tightest is shown."""
+    """How a limit appears in the head of an answer. `shown` is the header that never changes."""
 
-    limit_name: str
+    shown: tuple[str, str]
     remaining_name: str
     reset_name: str
-    amount: str
     capacity: int
     in_dollars: bool
 
 
-def header_of(limit: Limit) -> LimitHeader | None:
+class _PlacedHeader(NamedTuple):
+    """A limit's header, and the limit's place among those of the request."""
+
+    place: int
+    header: LimitHeader
+
+
+class LimitHeaders:
+    """What reports the limits of a request in the head of its answer: `x-ratelimit-*` for the tightest rates and
+    `x-quota-*` for the tightest quotas, those with the least left. Which limits share a header is found once."""
+
+    def __init__(self, limits: Iterable[Limit]) -> None:
+        by_name: dict[str, list[_PlacedHeader]] = {}
+        for place, limit in enumerate(limits):
+            header = _header_of(limit)
+            if header is not None:
+                by_name.setdefault(header.remaining_name, []).append(_PlacedHeader(place, header))
+        self._alternatives = tuple(map(tuple, by_name.values()))
+
+    def written(self, statuses: LimitStatuses, now_ms: int) -> list[tuple[str, str]]:
+        """The headers. `statuses` are those of the limits, in the same order; the last ones may be missing."""
+        used, held, resets_ms = statuses.used, statuses.held, statuses.resets_ms
+        written: list[tuple[str, str]] = []
+        for alternatives in self._alternatives:
+            if len(alternatives) == 1:
+                place, header = alternatives[0]
+                if place >= len(used):
+                    continue
+                left = header.capacity - used[place] - held[place]
+            else:
+                known = [each for each in alternatives if each.place < len(used)]
+                if not known:
+                    continue
+                lefts = [each.header.capacity - used[each.place] - held[each.place] for each in known]
+                left = min(lefts)
+                place, header = known[lefts.index(left)]
+            left = max(0, left)
+            written += (header.shown, (header.remaining_name, _dollars(left) if header.in_dollars else str(left)))
+            if resets_ms[place]:
+                written.append((header.reset_name, duration_text(resets_ms[place] - now_ms)))
+        return written
+
+
+def _header_of(limit: Limit) -> LimitHeader | None:
     """None for a limit without headers: `concurrent`, a rate of dollars, and a shadow limit, for which no client is
     to slow down."""
     noun = _NOUNS.get(limit.meter)
@@ -45,10 +87,9 @@ def header_of(limit: Limit) -> LimitHeader | None:
         return None
     prefix = "x-ratelimit" if limit.is_rate else "x-quota"
     return LimitHeader(
-        limit_name=f"{prefix}-limit-{noun}",
+        shown=(f"{prefix}-limit-{noun}", _dollars(limit.amount) if limit.meter is Meter.USD else str(limit.amount)),
         remaining_name=f"{prefix}-remaining-{noun}",
         reset_name=f"{prefix}-reset-{noun}",
-        amount=_dollars(limit.amount) if limit.meter is Meter.USD else str(limit.amount),
         capacity=limit.burst,
         in_dollars=limit.meter is Meter.USD,
     )
@@ -68,11 +109,8 @@ def refusal_error(refusal: Refusal, thinking_budget: int = 0) -> LimitRefusal:
     error = kind(message, retry_after_ms=refusal.retry_after_ms or None, limit=shown)
     if kind is not QuotaSpent:
         error.type = limit.meter.family
-    error.headers = limit_headers(
-        [header_of(limit_status.limit) for limit_status in refusal.limit_statuses],
-        refusal.limit_statuses,
-        refusal.at_ms,
-    )
+    statuses = refusal.limit_statuses
+    error.headers = LimitHeaders(statuses.limits).written(statuses, refusal.at_ms)
     return error
 
 
@@ -97,34 +135,15 @@ def limit_object(limit_status: LimitStatus) -> dict[str, Any]:
 
 
 def limit_status_object(limit_status: LimitStatus) -> dict[str, Any]:
-    """A limit as `GET /v1/limits` and operators see it: with its state, what is left and whether it binds."""
+    """A limit as `GET /v1/limits` and operators see it: with its state, what is left, whether it binds, and the time at
+    which a quota will be used up."""
     limit = limit_status.limit
-    return {**limit_object(limit_status), "left": in_unit(limit, limit_status.left), "mode": limit.mode.value}
-
-
-def limit_headers(headers: Sequence[LimitHeader | None], statuses: LimitStatuses, now_ms: int) -> list[tuple[str, str]]:
-    """`x-ratelimit-*` for the tightest rates and `x-quota-*` for the tightest quotas: those with the least left.
-    `headers` are those of the limits, in the same order."""
-    if statuses.are_raised:
-        headers = [header_of(limit) for limit in statuses.limits]
-    # By name: what is left, the header, and when the limit is whole again.
-    tightest: dict[str, tuple[int, LimitHeader, int]] = {}
-    for header, used, held, resets_ms in zip(headers, statuses.used, statuses.held, statuses.resets_ms, strict=False):
-        if header is not None:
-            left = header.capacity - used - held
-            rival = tightest.get(header.limit_name)
-            if rival is None or left < rival[0]:
-                tightest[header.limit_name] = left, header, resets_ms
-    written: list[tuple[str, str]] = []
-    for least, header, resets_ms in tightest.values():
-        left = max(least, 0)
-        written += (
-            (header.limit_name, header.amount),
-            (header.remaining_name, _dollars(left) if header.in_dollars else str(left)),
-        )
-        if resets_ms:
-            written.append((header.reset_name, duration_text(resets_ms - now_ms)))
-    return written
+    return {
+        **limit_object(limit_status),
+        "left": in_unit(limit, limit_status.left),
+        "mode": limit.mode.value,
+        "runs_out_at": rfc3339(limit_status.runs_out_ms) if limit_status.runs_out_ms else None,
+    }
 
 
 def in_unit(limit: Limit, amount: int) -> int | float:
@@ -168,7 +187,7 @@ def _message(refusal: Refusal) -> str:
     unit = _UNITS.get(limit.meter, limit.meter.value.replace("_", " "))
     per = " in total" if limit.per is Per.TOTAL else f" per {limit.per.value}" if limit.per else ""
     raised = f", {_figure(limit, limit.granted)} of them granted for a while" if limit.granted else ""
-    what = f"limit {limit.name!r} of {_whose(limit)} ({_figure(limit, limit.amount)} {unit}{per}{raised})"
+    what = f"limit {limit.name!r} of {whose_limit(limit)} ({_figure(limit, limit.amount)} {unit}{per}{raised})"
     requested = _figure(limit, refusal.requested)
     if refusal.why is RefusalReason.NEVER:
         return (
@@ -184,7 +203,7 @@ def _message(refusal: Refusal) -> str:
     return f"The {what} does not let this request pass: {figures}, this request needs {requested}.{wait}"
 
 
-def _whose(limit: Limit) -> str:
+def whose_limit(limit: Limit) -> str:
     return "the organisation" if limit.scope is Scope.ORGANISATION else f"{limit.scope.value} {limit.subject!r}"
 
 

@@ -45,6 +45,8 @@ class PlainTally:
         self._scanner: JsonScanner | None = None
         self._bytes = 0
         self._weight = 0
+        self._unweighed: list[dict[str, Any]] = []
+        """The answers, until somebody asks what they weigh: of one that reports its usage nobody does."""
         self._is_read = False
         self._is_json = True
 
@@ -77,7 +79,7 @@ class PlainTally:
     def delivered(self) -> int:
         """Tokens in the text of the answer."""
         self._read()
-        return 0 if self._reports_failure else int(self._weight // CHARACTERS_PER_TOKEN)
+        return 0 if self._reports_failure else int(self._weighed() // CHARACTERS_PER_TOKEN)
 
     def feed(self, data: bytes) -> None:
         self._bytes += len(data)
@@ -111,15 +113,16 @@ class PlainTally:
             self._scanner.close()
         else:
             self._read_kept(b"".join(self._kept))
-            self._reports_failure |= self._refused or (self.fault is not None and not self._weight)
+            self._reports_failure |= self._refused or (self.fault is not None and not self._weighed())
 
     def _read_kept(self, body: bytes) -> None:
-        answers, shape, kind = self._answers_in(body), self._endpoint.stream_format, kind_of(body)
+        answers = self._answers_in(body)
+        kind = None if answers else kind_of(body)
         if answers:
             for answer in answers:
                 self.fault = self.fault or reported_fault(answer)
                 self._reader.read_members(answer)
-                self._weight += answer_weight(shape, answer) if shape is not None else 0
+            self._unweighed = answers
         elif kind is BodyKind.EVENTS and (events := _events_in(body)):
             for each in events:
                 self._read_event(*each)
@@ -133,10 +136,19 @@ class PlainTally:
             if self.fault is None:
                 self._weight = max(0, weight_of_json(body) - _FRAME_OF_PLAIN_ANSWER) if is_cut else weight_of(body)
 
+    def _weighed(self) -> int:
+        shape = self._endpoint.stream_format
+        if self._unweighed and shape is not None:
+            self._weight += sum([answer_weight(shape, answer) for answer in self._unweighed])
+        self._unweighed = []
+        return self._weight
+
     def _answers_in(self, body: bytes) -> list[dict[str, Any]]:
         """The answer. Gemini's API has several in an array, where a stream was not asked for as events; of one that is
         cut off, those that are whole."""
         value = decoded(body)
+        if type(value) is dict:
+            return [value]
         if self._endpoint.stream_format is StreamFormat.GEMINI:
             value = decoded(body.rstrip(b", \r\n") + b"]") if value is None else value
         if self._endpoint.stream_format is not StreamFormat.GEMINI or not isinstance(value, list):

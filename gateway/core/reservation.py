@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from gateway.core.limits import Limit
+from gateway.core.request_record import KeptRecord
 from gateway.core.usage import Usage
 
 OUTPUT_SHARE_FLOOR = 2_048
@@ -87,7 +88,8 @@ class LimitStatus(msgspec.Struct, frozen=True):
     """A limit at one moment. `left` is what another request could take now, never negative.
 
     `limit` is as raised as it is then. `resets_ms` is the wall time, by the store's clock, at which the limit is whole
-    again: a bucket full, a window over, 0 for `concurrent`.
+    again: a bucket full, a window over, 0 for `concurrent`. `runs_out_ms` is when a quota will be used up at the
+    present pace, 0 where it will not in this window; only reports have it.
     """
 
     limit: Limit
@@ -95,6 +97,7 @@ class LimitStatus(msgspec.Struct, frozen=True):
     held: int
     left: int
     resets_ms: int
+    runs_out_ms: int = 0
 
 
 class LimitStatuses(msgspec.Struct, frozen=True):
@@ -212,12 +215,13 @@ class SettlementLine(msgspec.Struct, frozen=True):
 class Settlement(msgspec.Struct, frozen=True):
     """The truth about a reservation, whose `id` and `at_ms` it repeats: by both of them its holds are found.
     Settling it twice is the same as once. `entry` is None where there is nothing to bill: the request
-    never got an answer."""
+    never got an answer. `record` is what is kept to explain the request, written in the same step."""
 
     id: str
     at_ms: int
     dues: tuple[SettlementLine, ...]
     entry: LedgerEntry | None
+    record: KeptRecord | None = None
 
 
 def unasked_id(request_id: str) -> str:

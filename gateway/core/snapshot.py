@@ -21,7 +21,7 @@ import msgspec
 from gateway.core.end_users import EndUserRule
 from gateway.core.endpoints import ENDPOINT_NAMES
 from gateway.core.issuers import TokenIssuer
-from gateway.core.limit_status import LimitHeader, header_of
+from gateway.core.limit_status import LimitHeaders
 from gateway.core.limits import Limit, Meter
 from gateway.core.networks import Network
 from gateway.core.pricing import CeilingRates, Price, ceiling, rates_at
@@ -278,14 +278,14 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
 
     `limits` is the same tuple for every request that names no end user, so that a store can keep by its identity
     what it has prepared for it; `limits_for` gives the same tuple for the same user, while the user is remembered.
-    `headers` belong to `limits` followed by the limits of a user, place by place, as do the rules of `rules_for`.
+    `headers` are those of `limits` followed by the limits of a user, as are the rules of `rules_for`, place by place.
     """
 
     caller: Caller
     model: Model
     limits: tuple[Limit, ...]
     user_limits: tuple[Limit, ...]
-    headers: tuple[LimitHeader | None, ...]
+    headers: LimitHeaders
     _counts_dollars: bool
     _rules: dict[CeilingRates | None, ChargeRules] = msgspec.field(default_factory=dict)
     _by_user: dict[str, tuple[Limit, ...]] = msgspec.field(default_factory=dict)
@@ -341,7 +341,7 @@ def bind(caller: Caller, model: Model, meters: Container[Meter] = frozenset(Mete
         model=model,
         limits=limits,
         user_limits=user_limits,
-        headers=tuple([header_of(limit) for limit in every]),
+        headers=LimitHeaders(every),
         _counts_dollars=any(limit.meter is Meter.USD for limit in every),
     )
 

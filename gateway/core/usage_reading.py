@@ -107,7 +107,7 @@ class UsageReader:
         if reading is None:
             return False
         self.final = place.final and reading.complete and (reading.usage.output > 0 or not place.needs_output)
-        completed = _completed(report, self._report)
+        completed = _completed(report, self._report) if self._report else report
         if completed is not report:
             reading = _read_at(place, completed, self._table) or reading
         self._report, self._reported = completed, reading.usage

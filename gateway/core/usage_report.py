@@ -83,6 +83,8 @@ def read_report(
 
 def value_at(value: Any, path: Path) -> Any:
     """The value at a path; of an array's elements the last that has one."""
+    if len(path) == 1 and type(value) is dict:
+        return value.get(path[0])
     for position, name in enumerate(path):
         if isinstance(value, dict):
             value = value.get(name)
@@ -118,6 +120,11 @@ class _Counts:
         self._added: dict[str, int] = {}
         self._report = report
         self._walk(report, words.tree)
+        self.has_parts = bool(self._added) or not self.of.keys() <= _WHOLES
+        if self.has_parts:
+            self._complete_parts()
+
+    def _complete_parts(self) -> None:
         for name, count in self._added.items():
             self.of[name] = self.get(name) + count
         if not _LIFETIMES.isdisjoint(self.of):
@@ -148,7 +155,10 @@ class _Counts:
 
     def _take(self, rank: int, field: UsageField, value: Any) -> None:
         name = field.count
-        count = milliseconds(value) if name in _IN_SECONDS else _count(value)
+        if type(value) is int and 0 <= value <= COUNT_MAX and name not in _IN_SECONDS:
+            count: int | None = value  # As nearly every count is.
+        else:
+            count = milliseconds(value) if name in _IN_SECONDS else _count(value)
         if count is None or (not count and name not in _ZERO_COUNTS):
             return
         if field.added:
@@ -291,7 +301,7 @@ def _number(value: Any) -> int | float | None:
 
 def _count(value: Any) -> int | None:
     if type(value) is int and 0 <= value <= COUNT_MAX:
-        return value  # As nearly every count is.
+        return value
     number = _number(value)
     return max(0, int(number)) if number is not None else None
 

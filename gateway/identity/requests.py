@@ -4,12 +4,11 @@ that speaks to the store itself; and how such a request is read."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from gateway.core.errors import BodyUnreadable, FieldInvalid, MethodNotAllowed, UrlUnknown
-from gateway.identity.key_objects import JsonObject
 from gateway.settings.diagnostics import SettingsInvalid
 from gateway.settings.models import BaseSection
 from gateway.settings.stored_keys import read_section
@@ -26,26 +25,6 @@ class AdministrationRequest(msgspec.Struct, frozen=True):
     query: Mapping[str, str] = {}
     body: bytes = b""
     actor: str = ""
-
-
-class Administrator(Protocol):
-    async def answer(self, request: AdministrationRequest) -> JsonObject:
-        """Raises FieldInvalid, BodyUnreadable, UrlUnknown, MethodNotAllowed, StoreUnavailable."""
-        ...
-
-
-class Administration:
-    """Gives each request to whoever answers for the first part of its path."""
-
-    def __init__(self, parts: Mapping[str, Administrator]) -> None:
-        self.parts = parts
-
-    async def answer(self, request: AdministrationRequest) -> JsonObject:
-        """Raises what an Administrator does."""
-        part = self.parts.get(request.path.partition("/")[0])
-        if part is None:
-            raise nothing_at(request.path)
-        return await part.answer(request)
 
 
 def nothing_at(path: str) -> UrlUnknown:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gateway.core.address import Address
 
@@ -40,3 +40,27 @@ async def listen(
     except BaseException:
         both.close()
         raise
+
+
+async def listen_on_all(
+    protocol: Callable[[], asyncio.BaseProtocol],
+    addresses: Sequence[Address],
+    *,
+    shared: bool = False,
+    backlog: int = _BACKLOG,
+) -> list[asyncio.Server]:
+    """A server at each address, or at none. Raises OSError."""
+    servers: list[asyncio.Server] = []
+    try:
+        for address in addresses:
+            servers.append(await listen(protocol, address, shared=shared, backlog=backlog))
+    except OSError:
+        for server in servers:
+            server.close()
+        raise
+    return servers
+
+
+def address_taken(asked: Address, server: asyncio.Server) -> Address:
+    """With the port that port 0 became."""
+    return Address(asked.host, server.sockets[0].getsockname()[1])

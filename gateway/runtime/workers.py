@@ -34,10 +34,10 @@ _CLEAN = (0, -signal.SIGTERM)
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
-    """Which worker it is, counted from 1, and the port that it shares."""
+    """Which worker it is, counted from 1, and the ports that it shares: one for each address of `listen`."""
 
     worker: int
-    port: int
+    ports: tuple[int, ...]
 
 
 class PoolConfig(NamedTuple):
@@ -45,7 +45,7 @@ class PoolConfig(NamedTuple):
 
     command: Sequence[str]
     workers: int
-    port: int
+    ports: tuple[int, ...]
 
 
 class PoolObserver(Protocol):
@@ -185,7 +185,7 @@ class WorkerPool:
 
     async def _run_one(self, number: int) -> int:
         """The exit status."""
-        spec = WorkerSpec(number, self._config.port)
+        spec = WorkerSpec(number, self._config.ports)
         try:
             process = await WorkerProcess.start(self._config.command, spec, self._tasks, self._log_error)
         except OSError as error:

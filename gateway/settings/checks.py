@@ -105,7 +105,10 @@ def find_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
 
 
 def _listeners(settings: Settings) -> Iterator[Diagnostic]:
-    if settings.listen == settings.admin.listen and settings.listen.port:
+    for place, address in enumerate(settings.listen):
+        if address.port and address in settings.listen[:place]:
+            yield Diagnostic(("listen", place), "is listed twice; take one away")
+    if settings.admin.listen.port and settings.admin.listen in settings.listen:
         yield Diagnostic(("admin", "listen"), "is the address that clients are served on; it needs one of its own")
 
 

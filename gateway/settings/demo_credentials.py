@@ -29,7 +29,7 @@ def is_loopback(host: str) -> bool:
 
 
 def demo_credential_errors(settings: Settings) -> Iterator[Diagnostic]:
-    if not is_loopback(settings.listen.host):
+    if not all(is_loopback(address.host) for address in settings.listen):
         for name, team in settings.teams.items():
             places = (place for place, key in enumerate(team.keys) if key.digest == _DIGEST)
             yield from (Diagnostic(("teams", name, "keys", place), _REFUSED) for place in places)

@@ -254,8 +254,9 @@ class _DocumentBuilder:
 def stand_in(path: Path) -> str | None:
     """What is in the place of a value that this machine does not have: what is right for the settings that are most
     often secret, and without which the rest of their section could not be checked; else nothing."""
+    name = str(path[-1]) if path else ""  # The document itself may be one reference.
     unique = hashlib.sha256(repr(path).encode()).hexdigest()
-    return {"key": f"gw_{unique[:43]}", "sha256": unique, "base_url": "https://unset.invalid/v1"}.get(str(path[-1]))
+    return {"key": f"gw_{unique[:43]}", "sha256": unique, "base_url": "https://unset.invalid/v1"}.get(name)
 
 
 def _line(event: Any) -> int:

@@ -45,6 +45,7 @@ from gateway.settings.types import (
     Issuer,
     JwksPlace,
     ListenAddress,
+    ListenAddresses,
     ModelName,
     ModelPattern,
     Moment,
@@ -212,6 +213,14 @@ class CorsSettings(BaseSection):
 class DrainSettings(BaseSection):
     delay: Duration = setting("5s", "How long to go on serving after SIGTERM, so that load balancers notice.")
     timeout: Duration = setting("10m", "How long running streams may take to finish after that.")
+
+
+class RecordSettings(BaseSection):
+    """What is kept of requests for `gateway explain`; never content."""
+
+    requests: Literal["none", "failed", "all"] = setting("failed", "Which requests have a record.")
+    keep: Wait = setting("24h", "For how long a record is kept.")
+    most: Count = setting(10_000, "Records that are kept of all teams together; each team has an equal share.")
 
 
 class StoreSettings(BaseSection):
@@ -485,7 +494,9 @@ class Settings(BaseSection):
 
     model_config = ConfigDict(json_schema_extra={"required": ["upstreams", "models"]})
 
-    listen: ListenAddress = setting("0.0.0.0:8080", "The listener for clients.")
+    listen: ListenAddresses = setting(
+        "0.0.0.0:8080", "The listener for clients: an address, or a list of them; [::] also takes IPv4."
+    )
     admin: AdminSettings = setting({}, "What is for operators.")
     trusted_proxies: tuple[IpNetwork, ...] = setting(
         (), "The networks of the proxies in front of the gateway, whose X-Forwarded-For names the client's address."
@@ -502,6 +513,7 @@ class Settings(BaseSection):
     )
     keepalive: Duration = setting("15s", "After how much silence a stream gets a comment; 0s: never.")
     drain: DrainSettings = setting({}, "What happens at SIGTERM.")
+    record: RecordSettings = setting({}, "What is kept of requests, to explain them later.")
     store: StoreSettings = setting({}, "Where counters and the ledger are kept.")
     upstreams: dict[ShortName, UpstreamSettings] = setting({}, "The model servers, by name; at least one.")
     models: dict[ModelName, ModelSettings] = setting({}, "The models, by the name that clients ask for; at least one.")

@@ -176,6 +176,13 @@ def _address(given: Any) -> Address:
     return Address(host, port)
 
 
+def _addresses(given: Any) -> tuple[Address, ...]:
+    several = given if isinstance(given, list | tuple) and not isinstance(given, Address) else [given]
+    if not several:
+        raise ValueError("must be an address, or a list of at least one")
+    return tuple(_address(each) for each in several)
+
+
 def _network(given: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     if isinstance(given, ipaddress.IPv4Network | ipaddress.IPv6Network):
         return given
@@ -311,7 +318,12 @@ Amount = Annotated[Decimal, *value_type(_amount, type="number", exclusiveMinimum
 DollarsPerMillion = Annotated[Decimal, *_price_of("million tokens", MONEY_DECIMALS)]
 DollarsPerMillionCharacters = Annotated[Decimal, *_price_of("million characters", MONEY_DECIMALS)]
 DollarsPerUnit = Annotated[Decimal, *_price_of("unit", UNIT_PRICE_DECIMALS)]
-ListenAddress = Annotated[Address, *value_type(_address, type="string", pattern=r"^.+:[0-9]{1,5}$")]
+_LISTEN = {"type": "string", "pattern": r"^.+:[0-9]{1,5}$"}
+ListenAddress = Annotated[Address, *value_type(_address, **_LISTEN)]
+ListenAddresses = Annotated[
+    tuple[Address, ...],
+    *value_type(_addresses, anyOf=[_LISTEN, {"type": "array", "items": _LISTEN, "minItems": 1}]),
+]
 HttpUrl = Annotated[str, *value_type(_http_url, type="string", pattern="^https?://")]
 ProxyUrl = Annotated[str, *value_type(_proxy_url, type="string", pattern="^(none|http://.+)$")]
 StoreUrl = Annotated[str, *value_type(_store_url, type="string", pattern=_STORE_SCHEMES)]

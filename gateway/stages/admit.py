@@ -29,6 +29,7 @@ async def admit(
     exchange.estimated_input = estimator.input_tokens(parsed.input_size)
     verdict = await counters.admit(admission_request(exchange, parsed, estimator.output_tokens(), user))
     if isinstance(verdict, Refusal):
+        exchange.refusal = verdict
         needs_budget = parsed.least_output > parsed.thinking_budget
         raise refusal_error(verdict, thinking_budget=parsed.thinking_budget if needs_budget else 0)
     return verdict

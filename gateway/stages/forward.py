@@ -249,14 +249,14 @@ def _cap_changes(exchange: Exchange, parsed: ParsedRequest, target: Target) -> d
     produce and that has no cap, one more."""
     granted = exchange.quota_output_cap
     cap, paths = parsed.output_cap if granted is None else granted, parsed.endpoint.cap_paths
-    if cap is None or not paths:
-        return {}
+    if cap is None or not paths or (granted is None and (parsed.asked_cap or 0) <= cap):
+        return {}  # What was asked for is the largest of the caps.
     members, unset = parsed.members, _UNSET_OF_GEMINI if parsed.endpoint.names_model else _UNSET
     given = {path: int(text) for path in paths if (text := members.value_at(path) or b"null") not in unset}
     if granted is not None and not given:
         usual: Path = (target.upstream.output_cap,)
         # A second spelling of an object that is there would be a second object.
-        begun = next((path for path in paths if path[0] in members.spans), paths[0])
+        begun = next((path for path in paths if path[0] in members.names), paths[0])
         return {usual if usual in paths else begun: b"%d" % cap}
     return {path: b"%d" % cap for path, asked in given.items() if asked > cap}
 

@@ -183,11 +183,11 @@ def _refuse_second_readings(members: JsonSpans, endpoint: Endpoint) -> None:
     """Refuse names, of members and of members of objects that are read, in which an upstream could see another request
     than the gateway did."""
     assert endpoint.fields is not None, "only endpoints with a body are read"
-    endpoint.names_read.refuse_lookalikes(members.spans)
+    endpoint.names_read.refuse_lookalikes(members.names)
     for member, names in _names_within(endpoint.fields).items():
         inner = members.value(member)
         if inner is not None and inner != b"null":
-            names.refuse_lookalikes(read_json_spans(inner).spans)
+            names.refuse_lookalikes(read_json_spans(inner).names)
 
 
 @cache
@@ -206,7 +206,7 @@ def _checked(model: str, members: JsonSpans, paths: Sequence[Path]) -> str:
     """The model that the path names. Raises FieldInvalid where the body names another one: servers differ in which of
     them they obey."""
     for path in paths:
-        if path[0] in members.spans:
+        if path[0] in members.names:
             for name in _texts_at(msgspec.json.decode(members.value(path[0]) or b"null"), path[1:]):
                 if name.removeprefix(GEMINI_PREFIX) != model:
                     shown = ".".join(path)
@@ -227,9 +227,9 @@ def _texts_at(value: Any, path: Path) -> Iterator[str]:
             yield from _texts_at(each, path[1:])
 
 
-def _thinking_budget(members: JsonSpans, paths: Sequence[Path]) -> int:
+def _thinking_budget(members: JsonSpans, paths: tuple[Path, ...]) -> int:
     """Tokens that the model may think, 0 where the request names no number: whether it is sound, the upstream says."""
-    if all(path[0] not in members.spans for path in paths):
+    if _first_names(paths).isdisjoint(members.names):
         return 0
     for name, *inner in paths:
         text = members.value(name)
@@ -242,6 +242,11 @@ def _thinking_budget(members: JsonSpans, paths: Sequence[Path]) -> int:
         if type(value) is int and 0 < value < TOKENS_MAX:
             return value
     return 0
+
+
+@cache
+def _first_names(paths: tuple[Path, ...]) -> frozenset[str]:
+    return frozenset([path[0] for path in paths])
 
 
 def _refuse_cap_within_thinking(asked: int | None, budget: int, endpoint: Endpoint, model: Model) -> None:

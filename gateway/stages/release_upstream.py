@@ -27,11 +27,22 @@ class UpstreamReleaser:
         self._clock = clock
         self._read_on: set[UpstreamResponse] = set()
 
+    def released(self, exchange: Exchange) -> bool:
+        """Whether the answer has ended by itself, as most have, so that nothing is to be left. How the exchange ended
+        counts for its upstream's health."""
+        if exchange.response is not None and not exchange.response.is_over:
+            return False
+        self._note_outcome(exchange)
+        return True
+
     async def release(self, exchange: Exchange) -> None:
         """Leave the upstream: at once, or where its `reads_on` says so, at the end of a bounded while. How the
         exchange ended counts for its upstream's health."""
         if exchange.response is not None and not exchange.response.is_over:
             await self._leave(exchange, exchange.response)
+        self._note_outcome(exchange)
+
+    def _note_outcome(self, exchange: Exchange) -> None:
         if exchange.attempt is not None:
             exchange.attempt.ended(outcome_of(exchange), self._clock.monotonic(), reason=_reason_of(exchange))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, tzinfo
+from typing import Protocol
 
 import msgspec
 
@@ -11,6 +12,7 @@ from gateway.core.estimate import Estimates, Estimator
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Meter
 from gateway.core.request import ParsedRequest
+from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import LedgerEntry, Reservation, Settlement, SettlementLine
 from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import Counters
@@ -19,9 +21,22 @@ _NOTHING = Usage()
 _TOKENS, _INPUT_TOKENS, _OUTPUT_TOKENS, _USD = Meter.TOKENS, Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS, Meter.USD
 
 
-async def settle(exchange: Exchange, estimates: Estimates, zone: tzinfo, counters: Counters) -> None:
+class SettlementRecorder(Protocol):
+    """What is kept to explain requests, in one step with their settlement."""
+
+    def of(self, x: Exchange) -> KeptRecord | None: ...
+
+    def keep_unsettled(self, x: Exchange) -> None:
+        """The same for a request that has nothing to settle."""
+        ...
+
+
+async def settle(
+    exchange: Exchange, estimates: Estimates, zone: tzinfo, counters: Counters, recorder: SettlementRecorder
+) -> None:
     """Note what was used in the exchange, and charge it. Raises StoreUnavailable."""
     if exchange.parsed is None or exchange.caller is None or exchange.reservation is None:
+        recorder.keep_unsettled(exchange)
         return
     estimator = estimates.of(exchange.caller.team, exchange.parsed.model.name)
     usage = usage_of(exchange, exchange.parsed, estimator)
@@ -30,7 +45,7 @@ async def settle(exchange: Exchange, estimates: Estimates, zone: tzinfo, counter
         exchange.usage = usage
         exchange.cost = price.cost(usage) if price else 0
         _learn(exchange, exchange.parsed, usage, estimator)
-    await counters.settle(settlement(exchange, exchange.reservation, zone))
+    await counters.settle(settlement(exchange, exchange.reservation, zone, recorder.of(exchange)))
 
 
 def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) -> Usage | None:
@@ -46,12 +61,14 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
         return _estimated(exchange, parsed, made) if left and exchange.target is not None else None
     if exchange.status >= 400 and not (left and exchange.status == ClientGone.status):
         return None
+    reported = tally.usage
+    if reported is not None and tally.is_final:
+        return reported
     output = tally.delivered if parsed.endpoint.has_output else 0
     if left and not exchange.whole:
         output = max(output, _made_meanwhile(exchange, parsed, estimator))
-    reported = tally.usage
     if reported is not None:
-        is_more = not tally.is_final and output > reported.output
+        is_more = output > reported.output
         return msgspec.structs.replace(reported, output=output, source=UsageSource.ESTIMATED) if is_more else reported
     if tally.is_empty and (tally.failed or (exchange.error is not None and not left)):
         return None
@@ -71,7 +88,9 @@ def _made_meanwhile(exchange: Exchange, parsed: ParsedRequest, estimator: Estima
     return min(cap, estimator.output_within(exchange.upstream_seconds) * parsed.choices)
 
 
-def settlement(exchange: Exchange, reservation: Reservation, zone: tzinfo) -> Settlement:
+def settlement(
+    exchange: Exchange, reservation: Reservation, zone: tzinfo, record: KeptRecord | None = None
+) -> Settlement:
     """The truth about a reservation, as the store takes it."""
     usage, cost = exchange.usage, exchange.cost
     entry = None
@@ -91,7 +110,7 @@ def settlement(exchange: Exchange, reservation: Reservation, zone: tzinfo) -> Se
     used = usage or _NOTHING
     actual = {_TOKENS: used.input + used.output, _INPUT_TOKENS: used.input, _OUTPUT_TOKENS: used.output, _USD: cost}
     dues = tuple([SettlementLine(hold, actual.get(hold.limit.meter, 0)) for hold in reservation.holds])
-    return Settlement(reservation.id, reservation.at_ms, dues, entry)
+    return Settlement(reservation.id, reservation.at_ms, dues, entry, record)
 
 
 def _estimated(exchange: Exchange, parsed: ParsedRequest, output: int, counted: Usage = _NOTHING) -> Usage:

@@ -6,11 +6,12 @@
 4. Time is the store's own: callers give none. Where its clock is set, limits go on from the new time.
 5. A grant counts from when it is made until its end by the store's clock, for every process and to the millisecond.
 6. A shadow limit refuses nobody and counts what it would have refused: it is charged as if it had been enforced alone.
+7. A settlement's record is kept with it, in the same step; a record that cannot be kept never holds a settlement up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -19,6 +20,7 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.core.grants import Grant
 from gateway.core.limits import Limit
+from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 
 HOLD_TTL_MS = 60_000
@@ -36,6 +38,9 @@ LEDGER_DAYS = 400
 
 ESTIMATES_DAYS = 30
 """How long what a process has learned is kept after it was last shared."""
+
+ASKED_S = 0.8
+"""How long the replies of other processes are waited for."""
 
 ESTIMATES_MERGED = 8
 """Processes whose estimates about one subject are kept, those that shared last."""
@@ -152,7 +157,40 @@ class SharedEstimates(Protocol):
         ...
 
 
-class Store(Counters, Ledger, SharedEstimates, Protocol):
+class RecordStore(Protocol):
+    """What is kept of requests for a while, team by team. Raises StoreUnavailable."""
+
+    async def keep_records(self, kept: Sequence[KeptRecord]) -> None:
+        """Keep records of requests that have no settlement, by one call for each team."""
+        ...
+
+    async def request_records(self, request_id: str, teams: Sequence[str]) -> list[RequestRecord]:
+        """What is kept under a request id, of these teams and of those that the ledger knows, the newest first. Clients
+        may choose the id, so there may be several: of one team the newest ALIKE_MAX."""
+        ...
+
+
+class ProcessReplies(msgspec.Struct, frozen=True):
+    """What processes replied, and how many were asked: one that is stuck does not reply."""
+
+    replies: list[bytes]
+    asked: int
+
+
+class ProcessCalls(Protocol):
+    """Questions to every gateway process of the store. Nothing is written while nobody asks."""
+
+    def answer_processes(self, answer: Callable[[bytes], bytes]) -> None:
+        """Answer what others ask, from now on until `close`."""
+        ...
+
+    async def ask_processes(self, question: bytes) -> ProcessReplies:
+        """Ask every process, this one too where it answers; of those that reply within ASKED_S. Raises
+        StoreUnavailable."""
+        ...
+
+
+class Store(Counters, Ledger, SharedEstimates, RecordStore, ProcessCalls, Protocol):
     async def ping(self) -> None:
         """Return if the store answers. Raises StoreUnavailable."""
         ...

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.core.grants import Grant
 from gateway.core.limits import Limit
+from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
-from gateway.store.contract import Store, UsageQuery, UsageRow
+from gateway.store.contract import ProcessReplies, Store, UsageQuery, UsageRow
 
 Inner = TypeVar("Inner", bound=Store)
 
@@ -52,6 +53,18 @@ class StoreWrapper(Generic[Inner]):
 
     async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
         return await self._store.shared_estimates()
+
+    async def keep_records(self, kept: Sequence[KeptRecord]) -> None:
+        await self._store.keep_records(kept)
+
+    async def request_records(self, request_id: str, teams: Sequence[str]) -> list[RequestRecord]:
+        return await self._store.request_records(request_id, teams)
+
+    def answer_processes(self, answer: Callable[[bytes], bytes]) -> None:
+        self._store.answer_processes(answer)
+
+    async def ask_processes(self, question: bytes) -> ProcessReplies:
+        return await self._store.ask_processes(question)
 
     async def ping(self) -> None:
         await self._store.ping()

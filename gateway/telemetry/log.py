@@ -92,7 +92,7 @@ class Log:
     def admin_refused(self, client_ip: str, method: str, path: str, status: int, code: str) -> None:
         """A request to the admin API without the right to make it."""
         if self._samples["admin request refused"].admits(code):
-            fields = {"client_ip": client_ip, "method": _cut(method), "path": _cut(path), "status": status}
+            fields = {"client_ip": client_ip, "method": shortened(method), "path": shortened(path), "status": status}
             self._log.warning("admin request refused", **fields, code=code)
 
     def report_left_out(self) -> None:
@@ -134,7 +134,7 @@ def _fields_of(x: Exchange) -> dict[str, Any]:
     if x.target is not None:
         fields["upstream"] = x.target.upstream.name
     if x.response is not None and (upstream_id := first_of(UPSTREAM_ID_HEADERS, x.response.headers)):
-        fields["upstream_request_id"] = _cut(upstream_id)
+        fields["upstream_request_id"] = shortened(upstream_id)
     if x.redacted:
         fields["redacted"] = x.redacted
     fields["status"] = x.status
@@ -158,19 +158,19 @@ def _code_of(x: Exchange) -> str:
 def _add_client(fields: dict[str, Any], request: IncomingRequest) -> None:
     """Who asked, and what the endpoint's name does not say: the path without its query, which can carry a key."""
     if not request.endpoint.name:
-        fields["method"], fields["path"] = _cut(request.method), _cut(request.path)
+        fields["method"], fields["path"] = shortened(request.method), shortened(request.path)
     if request.client_ip:
         fields["client_ip"] = request.client_ip
     headers = request.headers
     if agent := headers.get("user-agent"):
-        fields["user_agent"] = _cut(agent)
+        fields["user_agent"] = shortened(agent)
     if session := first_of(SESSION_HEADERS, headers):
-        fields["session"] = _cut(session)
+        fields["session"] = shortened(session)
         # What names its agent or its turn names its session, too.
         if helper := first_of(AGENT_HEADERS, headers):
-            fields["agent"] = _cut(helper)
+            fields["agent"] = shortened(helper)
         if turn := _turn(headers):
-            fields["turn"] = _cut(turn)
+            fields["turn"] = shortened(turn)
     if (parent := headers.get("traceparent")) and (trace := _TRACE_ID.match(parent)):
         fields["trace_id"] = trace[1]
     if request.body.size:
@@ -185,7 +185,7 @@ def _turn(headers: Mapping[str, str]) -> str:
     return named
 
 
-def _cut(text: str) -> str:
+def shortened(text: str) -> str:
     """What a client sent, of bounded length, with the bytes that are not UTF-8 replaced."""
     if len(text) <= SHOWN_CHARACTERS and text.isascii():
         return text

@@ -1,16 +1,17 @@
 """What the gateway counts.
 
-`Metrics.exchange` records everything about one finished request. Label values come from the configuration and from
-closed lists, never from what a client sends, so that the number of series is bounded. What a reload removes from the
-configuration (a team, a model, an upstream, a limit) loses its series: `keep` gets what is configured, and whatever
-else is there goes at the next scrape. Every metric is described in docs/metrics.md.
+`Metrics.exchange` records everything about one finished request: what requests of the same labels have in common is
+found with one look-up (`_Answers`), and added to the series when these are read. Label values come from the
+configuration and from closed lists, never from what a client sends, so that the number of series is bounded. What a
+reload removes from the configuration (a team, a model, an upstream, a limit) loses its series: `keep` gets what is
+configured, and whatever else is there goes at the next scrape. Every metric is described in docs/metrics.md.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -19,9 +20,9 @@ from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Limit, Meter, Per, Scope
-from gateway.core.reservation import LimitStatuses
+from gateway.core.reservation import LimitStatus, LimitStatuses, Reservation
 from gateway.core.snapshot import ConfigSnapshot
-from gateway.core.usage import Usage
+from gateway.core.usage import Usage, UsageSource
 from gateway.telemetry.exposition import CONTENT_TYPE, ProcessReport, exposition, pack
 from gateway.telemetry.series import (
     Aggregation,
@@ -30,6 +31,7 @@ from gateway.telemetry.series import (
     Gauge,
     Histogram,
     Labels,
+    Observations,
     Series,
     prune,
 )
@@ -48,6 +50,9 @@ MICRO = 1_000_000
 
 STORED_LIMIT = "(stored)"
 """The label of a limit that only a key in the store has: names of labels are those of the configuration."""
+
+_LIMITS_REMEMBERED = 1_024
+"""Sets of limits whose quotas are remembered; all are forgotten where there are more."""
 
 _QUOTA_SCOPES = frozenset({Scope.ORGANISATION, Scope.TEAM})
 _QUOTA_WINDOWS = frozenset(per for per in Per if per.rate_ms is None)
@@ -73,6 +78,45 @@ class QuotaUse(msgspec.Struct):
         return self.used / self.amount if self.resets_ms == 0 or now_ms < self.resets_ms else 0.0
 
 
+class _Answers(msgspec.Struct):
+    """Requests of the same endpoint, team, model, upstream, status and source of usage, since the series were last
+    read. What they observe goes into the histograms at once."""
+
+    labels: Labels
+    """Of `gateway_requests_total`."""
+    source: str
+    duration: Observations
+    overhead: Observations
+    requests: int = 0
+    input: int = 0
+    output: int = 0
+    cached_input: int = 0
+    reasoning: int = 0
+    cost: int = 0
+
+
+class _StoreCalls(msgspec.Struct):
+    """Calls of the store with the same name and outcome since the series were last read."""
+
+    seconds: Observations
+    number: int = 0
+
+
+class _ReportedQuota(NamedTuple):
+    """A quota of a team or of the organisation, by its place among the limits of a request."""
+
+    place: int
+    labels: Labels
+    amount: int
+
+
+class _QuotasOf(NamedTuple):
+    """`limits` are kept alive, so that no others have their identity."""
+
+    limits: Sequence[Limit]
+    reported: tuple[_ReportedQuota, ...]
+
+
 class Metrics:
     """Every series of this process. A new one is one line here and, if a request feeds it, one below."""
 
@@ -85,6 +129,9 @@ class Metrics:
         self._names: ConfiguredNames | None = None
         self._quotas: dict[Labels, QuotaUse] = {}
         self._configured_quotas: dict[Labels, Limit] = {}
+        self._answers: dict[tuple[object, ...], _Answers] = {}
+        self._store_calls: dict[Labels, _StoreCalls] = {}
+        self._quotas_of: dict[int, _QuotasOf] = {}
         self._process = ProcessMetrics()
 
     def _begin_at_nothing(self) -> None:
@@ -129,6 +176,12 @@ class Metrics:
         )
         self.quota_used = Gauge(
             "gateway_quota_used_ratio", "Used part of a quota.", ("team", "limit", "meter", "per"), "max"
+        )
+        self.quota_runs_out = Gauge(
+            "gateway_quota_runs_out_timestamp_seconds",
+            "When a quota will be used up at the present pace.",
+            ("team", "limit", "meter", "per"),
+            "max",
         )
         self.in_flight = Gauge("gateway_requests_in_flight", "Requests in flight.", values={(): 0})
         self.aborted = Counter("gateway_streams_aborted_total", "Streams that ended before completion.", ("by",))
@@ -183,29 +236,31 @@ class Metrics:
 
     def exchange(self, x: Exchange) -> None:
         """Record one finished request."""
+        target, parsed, usage = x.target, x.parsed, x.usage
         team = x.caller.team if x.caller else ""
-        model = x.parsed.model.name if x.parsed else ""
-        upstream = x.target.upstream.name if x.target else ""
-        endpoint = x.request.endpoint.name
-        self.requests.add((endpoint, team, model, upstream, str(x.status)))
+        model = parsed.binding.model.name if parsed else ""
+        upstream = target.upstream.name if target else ""
+        is_reported = None if usage is None else usage.source is UsageSource.REPORTED
+        which = (x.request.endpoint.name, team, model, upstream, x.status, is_reported)
+        answers = self._answers.get(which) or self._begin_answers(which, usage)
+        answers.requests += 1
+        duration = x.ended - x.request.at
+        answers.duration.add(DURATION, duration)
+        answers.overhead.add(OVERHEAD, max(0.0, duration - x.upstream_seconds))
+        if usage is not None:
+            answers.input += usage.input
+            answers.output += usage.output
+            answers.cached_input += usage.cached_input
+            answers.reasoning += usage.reasoning
+            answers.cost += x.cost
         for attempt in x.attempts:
             self.attempts.add(attempt)
         if x.redacted:
             self.redacted.add((upstream,), x.redacted)
-        place = (model, upstream)
-        duration = x.ended - x.request.at
-        self.duration.observe(place, duration)
-        self.overhead.observe((endpoint,), max(0.0, duration - x.upstream_seconds))
-        if x.first_byte_at is not None and x.parsed is not None and x.parsed.stream:
-            self.first_token.observe(place, x.first_byte_at - x.request.at)
-        if x.usage is not None:
-            self._usage(x.usage, team, place)
-            self.cost.add((team, model), x.cost)
+        if x.first_byte_at is not None and parsed is not None and parsed.stream:
+            self.first_token.observe((model, upstream), x.first_byte_at - x.request.at)
         if x.reservation is not None:
-            self.quotas(x.reservation.limit_statuses)
-            for limit in x.reservation.would_refuse:
-                name = self._limit_label(limit.name, limit.scope)
-                self.shadow_refused.add((team, name, limit.meter, limit.per or "", limit.scope))
+            self._reserved(x.reservation, team)
         failure = x.failure
         if failure is not None:
             self.errors.add((*failure, upstream))
@@ -214,8 +269,11 @@ class Metrics:
 
     def store_call(self, call: str, outcome: str, seconds: float) -> None:
         """Record one call of the store: what for, "ok" or "unavailable", and how long it took."""
-        self.store_calls.add((call, outcome))
-        self.store_seconds.observe((call,), seconds)
+        calls = self._store_calls.get((call, outcome))
+        if calls is None:
+            calls = self._store_calls[call, outcome] = _StoreCalls(self.store_seconds.of((call,)))
+        calls.number += 1
+        calls.seconds.add(STORE_CALL, seconds)
 
     def journal_entries_were(self, outcome: str, entries: int) -> None:
         """Record what became of settlements that could not be made at once: "written", "replayed", "parked", "lost"."""
@@ -232,9 +290,21 @@ class Metrics:
 
         Those of keys and users are left out: their number has no bound that a metric could bear.
         """
-        for limit, used, resets_ms in zip(statuses.limits, statuses.used, statuses.resets_ms, strict=False):
-            if limit.is_quota and limit.scope in _QUOTA_SCOPES and limit.amount:
-                self._quotas[_quota_labels(limit)] = QuotaUse(used, limit.amount, resets_ms)
+        # Limits that grants raise are put together for this one request.
+        remembered = None if statuses.are_raised else self._quotas_of.get(id(statuses.limits))
+        known = remembered or self._find_quotas(statuses)
+        for place, labels, amount in known.reported[: len(statuses.used)]:
+            self._quotas[labels] = QuotaUse(statuses.used[place], amount, statuses.resets_ms[place])
+
+    def configured_quotas(self) -> list[Limit]:
+        """Those of teams and of the organisation."""
+        return list(self._configured_quotas.values())
+
+    def forecasts(self, statuses: Iterable[LimitStatus]) -> None:
+        """Note when each of these quotas runs out; one that does not in its window has no series."""
+        self.quota_runs_out.values = {
+            _quota_labels(status.limit): status.runs_out_ms / 1000 for status in statuses if status.runs_out_ms
+        }
 
     def config_loaded(self, config_hash: str, at_s: float) -> None:
         """A configuration is in use from now on. `at_s` is in seconds since 1970."""
@@ -278,6 +348,7 @@ class Metrics:
 
     def every(self) -> list[Series]:
         """Every series but those of the process, without what is no longer configured."""
+        self._add_answers()
         now_ms = self._clock.now_ms()
         self.quota_used.values = {labels: quota.ratio(now_ms) for labels, quota in self._quotas.items()}
         found = [each for each in vars(self).values() if isinstance(each, Series)]
@@ -285,15 +356,56 @@ class Metrics:
             prune(found, self._names)
         return found
 
-    def _usage(self, usage: Usage, team: str, place: Labels) -> None:
-        model, upstream = place
-        add, source = self.tokens.add, usage.source
-        add((team, model, upstream, "input", source), usage.input)
-        add((team, model, upstream, "output", source), usage.output)
-        if usage.cached_input:
-            add((team, model, upstream, "cached_input", source), usage.cached_input)
-        if usage.reasoning:
-            add((team, model, upstream, "reasoning", source), usage.reasoning)
+    def _begin_answers(self, which: tuple[str, str, str, str, int, bool | None], usage: Usage | None) -> _Answers:
+        endpoint, team, model, upstream, status, _ = which
+        answers = self._answers[which] = _Answers(
+            (endpoint, team, model, upstream, str(status)),
+            usage.source if usage is not None else "",
+            self.duration.of((model, upstream)),
+            self.overhead.of((endpoint,)),
+        )
+        return answers
+
+    def _add_answers(self) -> None:
+        """Add what was counted since the last time."""
+        for answers in self._answers.values():
+            self.requests.add(answers.labels, answers.requests)
+            if answers.source:
+                self._add_usage(answers)
+        self._answers.clear()
+        for labels, calls in self._store_calls.items():
+            self.store_calls.add(labels, calls.number)
+        self._store_calls.clear()
+
+    def _add_usage(self, answers: _Answers) -> None:
+        _, team, model, upstream, _ = answers.labels
+        place, source = (team, model, upstream), answers.source
+        self.tokens.add((*place, "input", source), answers.input)
+        self.tokens.add((*place, "output", source), answers.output)
+        if answers.cached_input:
+            self.tokens.add((*place, "cached_input", source), answers.cached_input)
+        if answers.reasoning:
+            self.tokens.add((*place, "reasoning", source), answers.reasoning)
+        self.cost.add((team, model), answers.cost)
+
+    def _reserved(self, reservation: Reservation, team: str) -> None:
+        self.quotas(reservation.limit_statuses)
+        for limit in reservation.would_refuse:
+            name = self._limit_label(limit.name, limit.scope)
+            self.shadow_refused.add((team, name, limit.meter, limit.per or "", limit.scope))
+
+    def _find_quotas(self, statuses: LimitStatuses) -> _QuotasOf:
+        reported = [
+            _ReportedQuota(place, _quota_labels(limit), limit.amount)
+            for place, limit in enumerate(statuses.limits)
+            if limit.is_quota and limit.scope in _QUOTA_SCOPES and limit.amount
+        ]
+        found = _QuotasOf(statuses.limits, tuple(reported))
+        if not statuses.are_raised:
+            if len(self._quotas_of) >= _LIMITS_REMEMBERED:
+                self._quotas_of.clear()
+            self._quotas_of[id(statuses.limits)] = found
+        return found
 
     def _failed(self, x: Exchange, error: GatewayError, team: str) -> None:
         if error.limit is not None:

@@ -73,6 +73,10 @@ class Observations(msgspec.Struct):
     counts: list[int]
     total: float = 0.0
 
+    def add(self, bounds: tuple[float, ...], value: float) -> None:
+        self.counts[bisect_left(bounds, value)] += 1
+        self.total += value
+
 
 class Histogram(msgspec.Struct, tag="histogram"):
     """Counts observations by upper bounds, which are inclusive and ascending."""
@@ -87,20 +91,19 @@ class Histogram(msgspec.Struct, tag="histogram"):
 
     def __post_init__(self) -> None:
         if not self.labels:
-            self._observations(())
+            self.of(())
 
     def observe(self, labels: Labels, value: float) -> None:
-        observations = self.values.get(labels) or self._observations(labels)
-        observations.counts[bisect_left(self.bounds, value)] += 1
-        observations.total += value
+        (self.values.get(labels) or self.of(labels)).add(self.bounds, value)
 
     def merge(self, other: Histogram) -> None:
         for labels, more in other.values.items():
-            observations = self._observations(labels)
+            observations = self.of(labels)
             observations.counts = list(map(add, observations.counts, more.counts))
             observations.total += more.total
 
-    def _observations(self, labels: Labels) -> Observations:
+    def of(self, labels: Labels) -> Observations:
+        """What was observed for this label set, from nothing on."""
         found = self.values.get(labels)
         if found is None:
             found = self.values[labels] = Observations([0] * (len(self.bounds) + 1))

@@ -17,7 +17,7 @@ from gateway.core.errors import (
 from gateway.core.health import ModelStatus, UpstreamStatus
 from gateway.core.limit_status import rfc3339
 from gateway.core.snapshot import ConfigSnapshot
-from gateway.identity.requests import Administration, AdministrationRequest
+from gateway.identity.requests import AdministrationRequest
 from gateway.pipeline import Services
 from gateway.store.usage_report import REPORTS, JsonObject, Report, close_month, json_list
 from gateway.web.admin_openapi import PREFIX
@@ -31,8 +31,7 @@ NoteRefusal = Callable[[AdminRequest, GatewayError], None]
 
 Action = Callable[[AdminRequest], Awaitable[AdminResponse]]
 
-ADMINISTERED = ("keys", "grants", "audit")
-"""What is answered for every method by gateway/identity."""
+Administer = Callable[[AdministrationRequest], Awaitable[JsonObject]]
 
 Content = Callable[[Services, Mapping[str, str]], Awaitable[JsonObject]]
 
@@ -41,8 +40,9 @@ class AdminApi:
     """Everything under PREFIX. Without a token it is closed."""
 
     def __init__(
-        self, services: Services, token: str, note_refusal: NoteRefusal, administration: Administration
+        self, services: Services, token: str, note_refusal: NoteRefusal, administered: Mapping[str, Administer]
     ) -> None:
+        """`administered` answers for every method, by the first part of a path."""
         self.reload: Reload | None = None
         """None where there is no file."""
 
@@ -52,7 +52,7 @@ class AdminApi:
         self._services = services
         self._token = token
         self._note_refusal = note_refusal
-        self._administration = administration
+        self._administered = administered
 
     async def answer(self, request: AdminRequest) -> AdminResponse:
         try:
@@ -78,8 +78,10 @@ class AdminApi:
     async def _answer(self, request: AdminRequest) -> AdminResponse:
         self._check(request)
         path = request.path.removeprefix(PREFIX)
-        if path.partition("/")[0] in ADMINISTERED:
-            return await self._administer(path, request)
+        administer = self._administered.get(path.partition("/")[0])
+        if administer is not None:
+            asked = AdministrationRequest(request.method, path, request.query, request.body, _actor(request))
+            return json_response(200, await administer(asked))
         action = self.actions.get(path)
         if action is not None:
             if request.method != "POST":
@@ -87,11 +89,15 @@ class AdminApi:
             return await action(request)
         if request.method != "GET":
             raise MethodNotAllowed("Use GET to read this page.", allow="GET")
-        return json_response(200, await content_of(request.path, self._services, request.query))
+        return json_response(200, await self._content(request))
 
-    async def _administer(self, path: str, request: AdminRequest) -> AdminResponse:
-        asked = AdministrationRequest(request.method, path, request.query, request.body, _actor(request))
-        return json_response(200, await self._administration.answer(asked))
+    async def _content(self, request: AdminRequest) -> JsonObject:
+        """The JSON at a path. Raises UrlUnknown, FieldInvalid, StoreUnavailable."""
+        content = PAGES.get(request.path.removeprefix(PREFIX))
+        if content is None:
+            known = ", ".join(PREFIX + page for page in (*PAGES, *self._administered))
+            raise UrlUnknown(f"There is nothing at {request.path[:200]!r}; there are {known}.")
+        return await content(self._services, request.query)
 
     async def _reload(self, request: AdminRequest) -> AdminResponse:
         if self.reload is None:
@@ -114,15 +120,6 @@ def check_token(headers: Mapping[str, str], token: str) -> None:
     scheme, _, given = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
         raise KeyUnknown("Send the admin token as 'Authorization: Bearer TOKEN'.")
-
-
-async def content_of(path: str, services: Services, query: Mapping[str, str]) -> JsonObject:
-    """The JSON at a path. Raises UrlUnknown, FieldInvalid, StoreUnavailable."""
-    content = PAGES.get(path.removeprefix(PREFIX))
-    if content is None:
-        known = ", ".join(PREFIX + page for page in (*PAGES, *ADMINISTERED))
-        raise UrlUnknown(f"There is nothing at {path[:200]!r}; there are {known}.")
-    return await content(services, query)
 
 
 def _reported(report: Report) -> Content:

@@ -23,7 +23,7 @@ from gateway.core.errors import (
     UrlUnknown,
     VersionUnsupported,
 )
-from gateway.core.limits import Meter, Per, Scope
+from gateway.core.limits import Meter, Mode, Per, Scope
 from gateway.web.openapi import (
     AMOUNT,
     COUNT,
@@ -111,6 +111,15 @@ _NEW_GRANT: Mapping[str, Schema] = {
     "why": TEXT,
 }
 _MADE: Schema = {"allOf": [reference("Key"), an_object(key=TEXT)]}
+
+_PROCESSES = an_object(asked=COUNT, answered=COUNT)
+_CANCELLED_LIST: Mapping[str, Schema] = {
+    "data": a_list(reference("RequestInFlight")),
+    "next": or_null(TEXT),
+    "processes": _PROCESSES,
+    "problem": or_null(TEXT),
+}
+_IN_FLIGHT_LIST: Mapping[str, Schema] = {**_CANCELLED_LIST, "total": COUNT}
 
 ROUTES = (
     _DescribedPage("/metrics", "Metrics, as Prometheus reads them.", TEXT, content_type="text/plain"),
@@ -203,6 +212,30 @@ ROUTES = (
     ),
     _DescribedPage(f"{PREFIX}upstreams", "The model servers and their health.", _listed(reference("Upstream"))),
     _DescribedPage(
+        f"{PREFIX}requests",
+        "The requests in flight in every process of every gateway of the store, the oldest first.",
+        {**_listed(reference("RequestInFlight")), "properties": _IN_FLIGHT_LIST},
+        ("team",),
+    ),
+    _DescribedPage(
+        f"{PREFIX}requests/{{id}}",
+        "What happened to a request, and where it is in flight. Clients may choose the id, so there may be several.",
+        an_object(
+            id=TEXT,
+            in_flight=a_list(reference("RequestInFlight")),
+            records=a_list(reference("RequestRecord")),
+            problem=or_null(TEXT),
+        ),
+        ("team",),
+    ),
+    _DescribedPage(
+        f"{PREFIX}requests/{{id}}",
+        "Ends a request in flight, as a shutdown would: what was delivered is charged.",
+        {**_listed(reference("RequestInFlight")), "properties": _CANCELLED_LIST},
+        ("team",),
+        method="delete",
+    ),
+    _DescribedPage(
         f"{PREFIX}reload",
         "Reloads the configuration file; 400 says what is wrong with it.",
         an_object(taken_up=_FLAG, problems=a_list(TEXT)),
@@ -246,6 +279,76 @@ _AUDIT_ENTRY = an_object(
     subject=TEXT,
     before=or_null({"type": "object"}),
     after=or_null({"type": "object"}),
+)
+_IN_FLIGHT = an_object(
+    id=TEXT,
+    state={"enum": ["arriving", "waiting", "answering"]},
+    began_at=TIME,
+    age_s=AMOUNT,
+    team=or_null(TEXT),
+    key=or_null(TEXT),
+    key_name=or_null(TEXT),
+    user=or_null(TEXT),
+    client_ip=or_null(TEXT),
+    endpoint=or_null(TEXT),
+    model=or_null(TEXT),
+    stream=_FLAG,
+    upstream=or_null(TEXT),
+    estimated_input_tokens=COUNT,
+    output_tokens=COUNT,
+    process=TEXT,
+)
+_RECORDED_LIMIT = an_object(
+    name=TEXT,
+    scope={"enum": [scope.value for scope in Scope]},
+    subject=TEXT,
+    meter={"enum": [meter.value for meter in Meter]},
+    per=or_null({"enum": [per.value for per in Per]}),
+    mode={"enum": [mode.value for mode in Mode]},
+    amount=AMOUNT,
+    used=AMOUNT,
+    held=AMOUNT,
+    left=AMOUNT,
+    needed=or_null(AMOUNT),
+    resets_at=or_null(TIME),
+    verdict={"enum": ["passed", "refused", "would_refuse"]},
+)
+_RECORD = an_object(
+    id=TEXT,
+    at=TIME,
+    status=COUNT,
+    error=or_null(
+        an_object(code=TEXT, blame=TEXT, message=or_null(TEXT), param=or_null(TEXT), retry_after_ms=or_null(COUNT))
+    ),
+    team=or_null(TEXT),
+    key=or_null(TEXT),
+    key_name=or_null(TEXT),
+    user=or_null(TEXT),
+    client_ip=or_null(TEXT),
+    user_agent=or_null(TEXT),
+    method=TEXT,
+    path=or_null(TEXT),
+    endpoint=or_null(TEXT),
+    model=or_null(TEXT),
+    stream=_FLAG,
+    whole=_FLAG,
+    limits=a_list(_RECORDED_LIMIT),
+    estimated_input_tokens=COUNT,
+    granted_output_tokens=or_null(COUNT),
+    output_cap=or_null(COUNT),
+    upstream=or_null(TEXT),
+    upstream_request_id=or_null(TEXT),
+    attempts=a_list(an_object(upstream=TEXT, outcome=TEXT)),
+    usage=or_null({"type": "object"}),
+    usd=AMOUNT,
+    prices=a_list(an_object(name=TEXT, quantity=COUNT, unit=TEXT, usd_per_unit=AMOUNT, usd=AMOUNT)),
+    duration_s=AMOUNT,
+    upstream_s=AMOUNT,
+    time_to_first_byte_s=or_null(AMOUNT),
+    config=or_null(TEXT),
+    version=TEXT,
+    process=TEXT,
+    explanation=a_list(TEXT),
 )
 _CIRCUIT = an_object(
     model=TEXT,
@@ -295,6 +398,8 @@ def admin_document() -> bytes:
             "AuditEntry": _AUDIT_ENTRY,
             "Grant": _GRANT,
             "Key": _KEY,
+            "RequestInFlight": _IN_FLIGHT,
+            "RequestRecord": _RECORD,
             "Upstream": _UPSTREAM,
             "Usage": _USAGE,
         },

@@ -101,5 +101,7 @@ SHARED_SCHEMAS: Mapping[str, Schema] = {
         "description": "The message says what to do. `limit` is there in a 429.",
     },
     "Limit": _raisable(an_object(**_LIMIT, requested=AMOUNT, retry_after_ms=or_null(COUNT))),
-    "LimitStatus": _raisable(an_object(**_LIMIT, left=AMOUNT, mode={"enum": [mode.value for mode in Mode]})),
+    "LimitStatus": _raisable(
+        an_object(**_LIMIT, left=AMOUNT, mode={"enum": [mode.value for mode in Mode]}, runs_out_at=or_null(TIME))
+    ),
 }

@@ -30,19 +30,25 @@ def response_head(status: int, headers: Headers, framing: str, *, version: tuple
 
     Raises ValueError for a header that would be read as more than one.
     """
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-    if lines.count("\r") != len(headers) or lines.count("\n") != len(headers):
+    # `join` takes each pair as it is: a comprehension would cost as much as all else here.
+    lines = "\r\n".join([_status_line(version, status), *map(": ".join, headers), ""])
+    breaks = len(headers) + 1
+    if lines.count("\r") != breaks or lines.count("\n") != breaks:
         raise ValueError("a header of the answer has a line break in it")
     connection = ""
     if closes and all(name != "connection" for name, _ in headers):
         connection = "connection: close\r\n"
     elif not closes and version == (1, 0):
         connection = "connection: keep-alive\r\n"
-    line = f"HTTP/{version[0]}.{version[1]} {status} {_REASONS.get(status, '')}\r\n"
-    head = f"{line}{lines}{framing}{connection}date: {_date(int(time.time()))}\r\n\r\n"
-    return head.encode("utf-8", "surrogateescape")
+    return f"{lines}{framing}{connection}{_end(int(time.time()))}".encode("utf-8", "surrogateescape")
+
+
+@lru_cache(maxsize=128)
+def _status_line(version: tuple[int, int], status: int) -> str:
+    return f"HTTP/{version[0]}.{version[1]} {status} {_REASONS.get(status, '')}"
 
 
 @lru_cache(maxsize=1)
-def _date(second: int) -> str:
-    return formatdate(second, usegmt=True)
+def _end(second: int) -> str:
+    """The date and what ends the head."""
+    return f"date: {formatdate(second, usegmt=True)}\r\n\r\n"

@@ -18,6 +18,8 @@ from gateway.web.response_head import CHUNKED, content_length, response_head
 _COMMENT = b": keep-alive\n"
 """Without a blank line, which some clients take for the end of an event; so it may only stand between two events."""
 
+_SERVER = ("server", SERVER)
+
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -173,18 +175,16 @@ class HttpResponseWriter:
 
     def _begin(self, status: int, headers: Headers, framing: str, body: bytes) -> None:
         self.started = self._connection.response_began = True
-        own = [*headers, *self._always, ("x-request-id", self._request_id), ("server", SERVER)]
-        if self._dialect is Dialect.ANTHROPIC and all(name != "request-id" for name, _ in headers):
+        request, given = self._request, dict(headers)
+        own = [*headers, *self._always, ("x-request-id", self._request_id), _SERVER]
+        if self._dialect is Dialect.ANTHROPIC and "request-id" not in given:
             # Anthropic's libraries show it with an error.
             own.append(("request-id", self._request_id))
-        if (body or framing is CHUNKED) and all(name != "content-type" for name, _ in headers):
+        if "content-type" not in given and (body or framing is CHUNKED):
             own.append(("content-type", "application/octet-stream"))
-        request = self._request
-        head = response_head(status, own, framing, version=request.version, closes=self._closes)
-        self.response = WrittenResponse(request, keep_alive=not self._closes)
-        if request.transport is not None:
-            request.transport.write(head + body)
-
-    @property
-    def _closes(self) -> bool:
-        return self._closing or not self._request.keep_alive
+        closes = self._closing or not request.keep_alive
+        head = response_head(status, own, framing, version=request.version, closes=closes)
+        self.response = WrittenResponse(request, keep_alive=not closes)
+        transport = self._connection.transport
+        if transport is not None:
+            transport.write(head + body)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,15 +14,17 @@ import pytest
 import yaml
 
 from deploy import chart_readme, values_schema
+from gateway.settings import Settings
 from tests.deploy.load import configuration
-from tests.deploy.processes import NPM, ROOT, Json, gateway, gateway_command, outcome, run, running, tool
+from tests.deploy.processes import NPM, ROOT, TOOLS, Json, gateway, gateway_command, outcome, run, running, tool
 
 CHART = ROOT / "helm" / "inducta-gateway"
 KUBERNETES = "1.33.0"
 OLDEST = "1.27.0"
 CUSTOM = {"HTTPRoute", "PrometheusRule", "ServiceMonitor"}
 
-# Values beside examples/try.yaml, each a way to install the chart.
+# Values beside examples/try.yaml, each a way to install the chart. They name what most installations change, alone and
+# together; together they set nearly every value.
 MATRIX: dict[str, tuple[str, ...]] = {
     "try": (),
     "redis_on_a_volume": ("redis.bundled.storage=5Gi",),
@@ -99,7 +103,84 @@ MATRIX: dict[str, tuple[str, ...]] = {
         "redis.bundled.podSecurityContext=null",
         "redis.bundled.securityContext=null",
     ),
+    "by_another_name": ("nameOverride=llm", "fullnameOverride=null"),
+    "from_a_registry_with_a_port": (
+        "image.repository=registry.example.com:5000/llm/gateway",
+        "image.tag=1.2.3-rc.1",
+        "image.pullPolicy=Always",
+    ),
+    "reloading_by_itself": ("rolloutOnConfigChange=false",),
+    "redis_over_tls": (
+        "redis.bundled.enabled=false",
+        "redis.url=rediss://gateway:$(REDIS_PASSWORD)@redis.example.com:6380/0",
+        "redis.passwordSecret.name=redis",
+        "redis.passwordSecret.key=redis-password",
+    ),
+    "redis_with_sentinels": (
+        "redis.bundled.enabled=false",
+        r"redis.url=redis+sentinel://one:26379\,two:26379\,three:26379/main",
+    ),
+    "redis_without_a_limit_of_memory": ("redis.bundled.resources=null", "redis.bundled.image=valkey/valkey:8"),
+    "of_a_real_model_server": (
+        "demoUpstream.enabled=false",
+        "config.upstreams.demo.base_url=https://host.example/v1",
+        "config.upstreams.demo.api_key=${UPSTREAM_API_KEY}",
+        "existingSecret=keys",
+    ),
+    "with_several_workers": ("config.workers=4", "resources.requests.cpu=4", "resources.limits.memory=2Gi"),
+    "without_requests_and_limits": ("resources=null",),
+    "with_room_for_large_forms": (
+        "config.max_body=512MiB",
+        "config.max_body_memory=4GiB",
+        "tmpVolume.emptyDir.sizeLimit=8Gi",
+        "tmpVolume.emptyDir.medium=Memory",
+    ),
+    "stopped_before_it_is_replaced": ("updateStrategy.type=Recreate", "updateStrategy.rollingUpdate=null"),
+    "with_a_long_drain": ("config.drain.timeout=1h", "config.drain.delay=30s", "preStopSeconds=15"),
+    "disrupted_by_shares": ("podDisruptionBudget.maxUnavailable=25%", "replicaCount=8"),
+    "autoscaled_by_processor_alone": ("autoscaling.enabled=true", "autoscaling.maxReplicas=50"),
+    "annotated_and_labelled": (
+        r"podAnnotations.example\.com/scrape=yes",
+        "podLabels.tier=edge",
+        "serviceAccount.annotations.role=gateway",
+        "service.annotations.scheme=internal",
+        "service.labels.tier=edge",
+        "adminService.annotations.scheme=internal",
+    ),
+    "of_an_account_that_exists": ("serviceAccount.create=false", "serviceAccount.name=llm"),
+    "on_ports_of_the_nodes": ("service.type=NodePort", "service.nodePort=30443", "adminService.port=9999"),
+    "ingress_of_another_class_with_tls": (
+        "ingress.enabled=true",
+        "ingress.className=traefik",
+        "ingress.annotations=null",
+        "ingress.hosts={llm.example.com}",
+        "ingress.tls[0].secretName=llm",
+        "ingress.tls[0].hosts={llm.example.com}",
+        "ingress.paths={/v1,/v1beta}",
+    ),
+    "route_of_some_paths": (
+        "httpRoute.enabled=true",
+        "httpRoute.parentRefs[0].name=public",
+        "httpRoute.parentRefs[0].namespace=infra",
+        "httpRoute.paths={/v1,/v1beta}",
+    ),
+    "without_policies": ("networkPolicy.enabled=false",),
+    "watched_with_labels": (
+        "serviceMonitor.enabled=true",
+        "serviceMonitor.labels.release=prometheus",
+        "serviceMonitor.interval=1m",
+        "prometheusRule.enabled=true",
+        "prometheusRule.labels.release=prometheus",
+        "dashboards.enabled=true",
+        "dashboards.labels.grafana_dashboard=yes",
+    ),
 }
+WITHOUT_RESTRICTION = {"without_security_contexts", "with_more_of_everything"}
+"""These name containers or contexts of the user's own."""
+
+RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+EVERY_VALUE_SET = pytest.mark.parametrize("sets", MATRIX.values(), ids=MATRIX.keys())
+SCHEMAS = "lib/python3*/site-packages/kubernetes_validate/kubernetes-json-schema"
 
 
 def template_command(example: str = "try") -> tuple[str, ...]:
@@ -107,8 +188,10 @@ def template_command(example: str = "try") -> tuple[str, ...]:
     return (tool("helm"), "template", "gw", str(CHART), "--kube-version", KUBERNETES, "-f", str(values))
 
 
-async def template(*sets: str, example: str = "try") -> str:
-    return await run(*template_command(example), *(flag for each in sets for flag in ("--set", each)))
+async def template(*sets: str, example: str = "try", values: tuple[str, ...] = ()) -> str:
+    """`values` are more files of the chart's folder."""
+    files = [flag for each in values for flag in ("-f", str(CHART / each))]
+    return await run(*template_command(example), *files, *(flag for each in sets for flag in ("--set", each)))
 
 
 async def rendered(*sets: str, example: str = "try") -> list[Json]:
@@ -125,15 +208,40 @@ def container(resources: list[Json]) -> Json:
     return containers[0]
 
 
-async def valid(resources: list[Json], folder: Path, kubernetes: str = KUBERNETES) -> None:
+@pytest.fixture(scope="session")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Kubernetes' own schemas of both versions, for kubeconform's -schema-location.
+
+    The package kubernetes-validate has them, with references and names that only it resolves.
+    """
+    kept = tmp_path_factory.mktemp("schemas")
+    tool("kubernetes-validate")
+    for version in (OLDEST, KUBERNETES):
+        (shipped,) = (TOOLS / "venv").glob(f"{SCHEMAS}/v{version}-local-strict")
+        (kept / f"v{version}").mkdir()
+        for schema in shipped.glob("*.json"):
+            document = json.loads(
+                schema.read_text(encoding="utf-8").replace("/api/_definitions.json#", "_definitions.json#")
+            )
+            document.pop("$id", None)
+            (kept / f"v{version}" / schema.name).write_text(json.dumps(document), encoding="utf-8")
+    return f"{kept}/{{{{.NormalizedKubernetesVersion}}}}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json"
+
+
+async def valid(resources: list[Json], schemas: str, kubernetes: str = KUBERNETES) -> None:
     """Every resource against Kubernetes' own schemas, the custom ones against theirs."""
-    plain = folder / "plain.yaml"
-    plain.write_text(yaml.safe_dump_all([each for each in resources if each["kind"] not in CUSTOM]))
-    version = kubernetes.rpartition(".")[0]
-    await run(tool("kubernetes-validate"), "--strict", "--quiet", "-k", version, str(plain))
+    plain = yaml.safe_dump_all([each for each in resources if each["kind"] not in CUSTOM])
+    flags = ("-strict", "-kubernetes-version", kubernetes, "-schema-location", schemas)
+    await run(tool("kubeconform"), *flags, given=plain)
     custom = [each for each in resources if each["kind"] in CUSTOM]
     if custom:
         await run(tool("node"), str(NPM / "crds.mjs"), given=json.dumps(custom))
+
+
+async def test_a_resource_that_kubernetes_would_refuse_is_found(schemas: str) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [], "contaners": []}}
+    with pytest.raises(AssertionError, match="contaners"):
+        await valid([pod], schemas)
 
 
 def test_the_values_schema_is_the_gateways_own() -> None:
@@ -145,15 +253,21 @@ async def test_the_chart_has_nothing_to_be_linted() -> None:
         await run(tool("helm"), "lint", "--strict", str(CHART), "-f", str(CHART / "examples" / f"{example}.yaml"))
 
 
-@pytest.mark.parametrize("sets", MATRIX.values(), ids=MATRIX.keys())
-async def test_kubernetes_takes_what_is_rendered(sets: tuple[str, ...], tmp_path: Path) -> None:
-    await valid(await rendered(*sets), tmp_path)
+@EVERY_VALUE_SET
+async def test_kubernetes_takes_what_is_rendered(sets: tuple[str, ...], schemas: str) -> None:
+    await valid(await rendered(*sets), schemas)
+
+
+@EVERY_VALUE_SET
+async def test_every_value_set_has_nothing_to_be_linted(sets: tuple[str, ...]) -> None:
+    values = ("-f", str(CHART / "examples" / "try.yaml"), *(flag for each in sets for flag in ("--set", each)))
+    await run(tool("helm"), "lint", "--strict", "--quiet", "--kube-version", KUBERNETES, str(CHART), *values)
 
 
 @pytest.mark.parametrize("kubernetes", [OLDEST, KUBERNETES])
-async def test_kubernetes_takes_the_production_example(kubernetes: str, tmp_path: Path) -> None:
+async def test_kubernetes_takes_the_production_example(kubernetes: str, schemas: str) -> None:
     resources = await rendered(example="production")
-    await valid(resources, tmp_path, kubernetes)
+    await valid(resources, schemas, kubernetes)
     assert {"HorizontalPodAutoscaler", "Ingress", "NetworkPolicy", *CUSTOM - {"HTTPRoute"}} <= {
         each["kind"] for each in resources
     }
@@ -279,10 +393,70 @@ async def test_every_container_can_write_nowhere_and_become_nobody_else() -> Non
             assert security["capabilities"] == {"drop": ["ALL"]}
 
 
-async def test_on_openshift_no_pod_names_a_user_or_a_group() -> None:
-    manifests = await run(*template_command(), "-f", str(CHART / "examples" / "openshift.yaml"))
-    assert manifests.count("runAsNonRoot: true") == len(("gateway", "redis", "demo upstream", "test"))
-    assert not any(fixed in manifests for fixed in ("runAsUser", "runAsGroup", "fsGroup"))
+@pytest.mark.parametrize("sets", [sets for name, sets in MATRIX.items() if name not in WITHOUT_RESTRICTION])
+async def test_openshift_admits_every_pod_as_it_is(sets: tuple[str, ...]) -> None:
+    """By restricted-v2, which assigns the user and the groups, and has nothing else to add or to refuse."""
+    manifests = await template(*sets, values=("examples/openshift.yaml",))
+    for pod in pods([each for each in yaml.safe_load_all(manifests) if each]):
+        assert list(not_admitted_by_restricted_v2(pod)) == []
+
+
+async def test_without_the_example_openshift_refuses_the_user_and_the_groups() -> None:
+    refused = [list(not_admitted_by_restricted_v2(pod)) for pod in pods(await rendered())]
+    assert refused
+    assert all(each == ["names a user or a group"] for each in refused)
+
+
+def pods(resources: list[Json]) -> list[Json]:
+    """The specification of each pod that these make."""
+    kinds = {"Deployment", "StatefulSet"}
+    made = [each["spec"]["template"]["spec"] for each in resources if each["kind"] in kinds]
+    return made + [each["spec"] for each in resources if each["kind"] == "Pod"]
+
+
+def not_admitted_by_restricted_v2(pod: Json) -> Iterator[str]:
+    """What OpenShift's SecurityContextConstraints `restricted-v2` would refuse or change, but for what it assigns.
+
+    Source: bindata/bootkube/scc-manifests/0000_20_kube-apiserver-operator_00_scc-restricted-v2.yaml of
+    openshift/cluster-kube-apiserver-operator.
+    """
+    whole = pod.get("securityContext", {})
+    if whole.keys() & {"runAsUser", "runAsGroup", "fsGroup", "supplementalGroups", "seLinuxOptions", "sysctls"}:
+        yield "names a user or a group"
+    if whole.get("seccompProfile") != {"type": "RuntimeDefault"} or whole.get("runAsNonRoot") is not True:
+        yield "has no seccomp profile, or may run as root"
+    if any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")):
+        yield "is in a namespace of the host"
+    allowed = {"configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
+    if {kind for volume in pod.get("volumes", ()) for kind in volume if kind != "name"} - allowed:
+        yield "has a volume of another kind"
+    for container in (*pod["containers"], *pod.get("initContainers", ())):
+        if container["securityContext"] != RESTRICTED or any(p.get("hostPort") for p in container.get("ports", ())):
+            yield f"{container['name']} may do more than a container that is restricted"
+
+
+async def test_every_pod_pulls_its_image_with_the_same_secrets() -> None:
+    resources = await rendered("imagePullSecrets[0].name=pull")
+    ours = [pod for pod in pods(resources) if "gateway" in pod["containers"][0]["image"]]
+    assert len(ours) == len(("gateway", "demo upstream", "test"))
+    assert all(pod["imagePullSecrets"] == [{"name": "pull"}] for pod in ours)
+
+
+async def test_what_a_request_may_hold_fits_into_the_pod_and_through_the_ingress() -> None:
+    sizes = {name: _bytes(Settings.model_fields[name].default) for name in ("max_body", "max_body_memory")}
+    resources = await rendered("ingress.enabled=true")
+    (tmp,) = [
+        each for each in one(resources, "Deployment")["spec"]["template"]["spec"]["volumes"] if each["name"] == "tmp"
+    ]
+    assert _bytes(tmp["emptyDir"]["sizeLimit"]) >= 2 * sizes["max_body_memory"]
+    annotations = one(resources, "Ingress")["metadata"]["annotations"]
+    assert _bytes(annotations["nginx.ingress.kubernetes.io/proxy-body-size"]) >= sizes["max_body"]
+
+
+def _bytes(size: str) -> int:
+    """A size in the units of nginx, Kubernetes and the gateway that are used here."""
+    (found,) = re.findall(r"^(\d+)(m|Mi|MiB|Gi)$", size)
+    return int(found[0]) * (2**30 if found[1] == "Gi" else 2**20)
 
 
 async def test_a_pod_runs_as_the_user_of_the_values() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from gateway import __version__
 from tests.deploy.load import configuration
 from tests.deploy.processes import ROOT, free_port, outcome, run, running, tool
 
@@ -57,6 +58,42 @@ def test_it_runs_as_nobody_in_particular_and_is_ended_by_a_signal() -> None:
     assert user != "0"
     assert json.loads(value_of(stage, "ENTRYPOINT")) == ["/usr/bin/tini", "--", "gateway"]
     assert value_of(stage, "STOPSIGNAL") == "SIGTERM"
+
+
+def engines(folder: Path, *names: str) -> dict[str, str]:
+    """A PATH that has what `make image` needs and engines that print how they are called."""
+    for needed in ("sh", "sed", "git"):
+        (folder / needed).symlink_to(shutil.which(needed) or pytest.fail(f"there is no {needed}"))
+    for name in names:
+        (folder / name).write_text('#!/bin/sh\necho "${0##*/} $*"\n')
+        (folder / name).chmod(0o755)
+    return {"PATH": str(folder), "MAKEFLAGS": ""}
+
+
+@pytest.mark.parametrize(
+    ("installed", "called"),
+    [
+        (("docker", "podman"), "docker build -t"),
+        (("podman", "buildah"), "podman build --format docker -t"),
+        (("buildah",), "buildah build --format docker -t"),
+    ],
+)
+async def test_make_image_takes_the_engine_that_is_there(
+    installed: tuple[str, ...], called: str, tmp_path: Path
+) -> None:
+    make = shutil.which("make") or pytest.fail("there is no make")
+    env = engines(tmp_path, *installed)
+    printed = await run(make, "-s", "image", "IMAGE=registry.example.com/gw", env=env, cwd=ROOT)
+    name = f"registry.example.com/gw:{__version__} -t registry.example.com/gw:latest"
+    assert printed.startswith(f"{called} {name} --build-arg VERSION={__version__} --build-arg REVISION=")
+    assert printed.endswith(" .\n")
+
+
+async def test_make_image_says_what_to_install_where_there_is_no_engine(tmp_path: Path) -> None:
+    make = shutil.which("make") or pytest.fail("there is no make")
+    code, printed = await outcome(make, "-s", "image", env=engines(tmp_path), cwd=ROOT)
+    assert code != 0
+    assert printed.startswith("Docker, podman or buildah builds the image, and none of them is installed.")
 
 
 @pytest.mark.slow

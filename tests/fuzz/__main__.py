@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz [--seconds 960] [TARGET…]`: atheris on each target, the time shared among them.
+"""`python -m tests.fuzz [--seconds 960] [--seed N] [TARGET…]`: atheris on each target, the time shared among them.
 
 What breaks a target is in a file `.tools/found-…`, whose name is printed: put it into the corpus once it is fixed.
 """
@@ -16,16 +16,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument("--seconds", type=int, default=960)
+    parser.add_argument("--seed", type=int, default=0, help="of the inputs; 0, the default: drawn by chance")
     given = parser.parse_args()
     names = given.targets or list(TARGETS)
     each = max(1, given.seconds // len(names))
-    broken = [name for name in names if not _holds(name, each)]
+    broken = [name for name in names if not _holds(name, each, given.seed)]
     sys.stdout.write(f"broken: {', '.join(broken)}\n" if broken else "every target holds\n")
     return 1 if broken else 0
 
 
-def _holds(name: str, seconds: int) -> bool:
-    command = [sys.executable, "-m", "tests.fuzz.one_target", name, str(seconds)]
+def _holds(name: str, seconds: int, seed: int) -> bool:
+    command = [sys.executable, "-m", "tests.fuzz.one_target", name, str(seconds), str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     counts = [line.rpartition(" ")[2] for line in done.stderr.splitlines() if "number_of_executed_units" in line]
     holds = done.returncode == 0

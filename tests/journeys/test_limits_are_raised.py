@@ -29,7 +29,8 @@ NOWHERE = "http://127.0.0.1:1/v1"
 LAUNCH = {"team": "search", "limit": "requests-per-day", "amount": 2, "until": "1h", "why": "product launch"}
 TEAM = {"limits": [{"requests": 1, "per": "day"}, {"usd": 5, "per": "month"}], "user_limits": [{"concurrent": 3}]}
 PRICED = {"price": {"input": 1, "output": 1}}
-GATEWAYS = 4
+GATEWAYS = 2
+PAUSE_S = 0.05
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ async def test_a_limit_of_anyone_can_be_raised() -> None:
 
 
 @pytest.mark.slow
-async def test_four_gateways_admit_exactly_as_much_until_the_grant_ends_to_the_second(
+async def test_gateways_admit_exactly_as_much_until_the_grant_ends_to_the_second(
     redis: RedisServer, tmp_path: Path
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
@@ -153,14 +154,14 @@ async def test_four_gateways_admit_exactly_as_much_until_the_grant_ends_to_the_s
 
         url = f"http://127.0.0.1:{processes[0].admin_port}/admin/v1/grants"
         headers = {"authorization": f"Bearer {TOKEN}"}
-        racing = [asyncio.create_task(status(number)) for number in range(60)]
+        racing = [asyncio.create_task(status(number)) for number in range(24)]
         grant = {**LAUNCH, "limit": "most", "amount": 7, "until": "1h"}
         async with session.post(url, json=grant, headers=headers) as answer:
             assert answer.status == 200
         statuses = await asyncio.gather(*racing)
-        statuses += await asyncio.gather(*[status(number) for number in range(40)])
+        statuses += await asyncio.gather(*[status(number) for number in range(16)])
         assert statuses.count(200) == 27
-        until = datetime.now(UTC) + timedelta(seconds=2)
+        until = datetime.now(UTC) + timedelta(seconds=4)
         async with session.post(
             url, json={**grant, "amount": 1_000, "until": until.isoformat()}, headers=headers
         ) as answer:
@@ -170,6 +171,8 @@ async def test_four_gateways_admit_exactly_as_much_until_the_grant_ends_to_the_s
             before = time.time()
             statuses = await asyncio.gather(*[status(number) for number in range(GATEWAYS)])
             seen.append((before, time.time(), statuses))
+            # Not all the time: nobody reads the gateways' log meanwhile.
+            await asyncio.sleep(PAUSE_S)
         assert {each for began, ended, several in seen if ended < until.timestamp() for each in several} == {200}
         assert {each for began, ended, several in seen if began > until.timestamp() for each in several} == {429}
 

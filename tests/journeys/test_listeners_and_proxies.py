@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import aiohttp
 import pytest
 
+from gateway.app.gateway import Gateway
 from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.core.address import Address
 from gateway.demo import DemoUpstream
-from gateway.runtime.listening import listen
+from gateway.runtime.listening import listen, listen_on_all
+from gateway.telemetry.log import Log
 from tests.whole_gateway import KEY, configuration, settings_of, whole_gateway
 
 NOWHERE = "http://127.0.0.1:1/v1"
@@ -26,6 +29,34 @@ async def test_one_address_takes_both_families() -> None:
                 assert reply.status == 200
             await gateway.ended()
         assert [line["client_ip"] for line in gateway.lines] == ["127.0.0.1", "::1"]
+
+
+async def test_several_addresses_are_one_listener() -> None:
+    async with DemoUpstream() as upstream:
+        config = configuration(upstream.base_url, listen=["127.0.0.1:0", "127.0.0.2:0"])
+        gateway = Gateway(settings_of(config), Log(lambda _line: None))
+        addresses, _ = await gateway.start()
+        try:
+            assert [address.host for address in addresses] == ["127.0.0.1", "127.0.0.2"]
+            async with aiohttp.ClientSession(headers={"authorization": f"Bearer {KEY}"}) as session:
+                for address in addresses:
+                    async with session.get(f"http://{address}/v1/models") as reply:
+                        assert reply.status == 200
+        finally:
+            await gateway.close()
+        for address in addresses:
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(*address)
+
+
+async def test_where_one_address_is_taken_none_is() -> None:
+    holder = await listen(asyncio.Protocol, Address("127.0.0.2", 0))
+    taken = Address("127.0.0.2", holder.sockets[0].getsockname()[1])
+    with pytest.raises(OSError, match="in use"):
+        await listen_on_all(asyncio.Protocol, [Address("127.0.0.1", taken.port), taken])
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", taken.port)
+    holder.close()
 
 
 @IPV6

@@ -124,7 +124,7 @@ def pool_of(program: str, observer: Observer, workers: int = 2) -> WorkerPool:
     """Workers that are this program in Python: its WorkerSpec is `spec`, its end of the control channel `stdin`."""
     command = (sys.executable, "-c", OPENING + program)
     tasks = BackgroundTasks(observer.log.defect, observer.task_failed)
-    return WorkerPool(PoolConfig(command, workers, 0), observer, tasks, observer.log.defect)
+    return WorkerPool(PoolConfig(command, workers, (0,)), observer, tasks, observer.log.defect)
 
 
 def born(folder: Path) -> list[str]:
@@ -228,7 +228,7 @@ async def test_a_worker_whose_keeping_fails_is_kept_on() -> None:
     observer = Failing()
     tasks = BackgroundTasks(observer.log.defect, observer.task_failed, first_pause_s=0.001)
     command = (sys.executable, "-c", OPENING + "os.kill(os.getpid(), 9)")
-    pool = WorkerPool(PoolConfig(command, 1, 0), observer, tasks, observer.log.defect)
+    pool = WorkerPool(PoolConfig(command, 1, (0,)), observer, tasks, observer.log.defect)
     working = asyncio.create_task(run(pool))
     async with asyncio.timeout(PATIENCE_S):
         while observer.replaced < 2:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from gateway.core.circuit import FAILURES_IN_A_ROW
@@ -52,6 +53,17 @@ async def test_a_limit_of_n_admits_n_over_all_workers_and_metrics_tell_their_sum
     by_worker = Counter(line["worker"] for line in gateway.lines if line["event"] == "request")
     assert by_worker.total() == 60
     assert min(by_worker[1], by_worker[2]) > 0
+
+
+async def test_workers_share_each_of_several_addresses(redis: RedisServer, tmp_path: Path) -> None:
+    async with DemoUpstream(DemoScript(chunks=3)) as upstream:
+        config = shared(upstream.base_url, redis, tmp_path) | {"listen": ["127.0.0.1:0", "127.0.0.2:0"]}
+        async with workers_process(config, tmp_path) as gateway, aiohttp.ClientSession() as session:
+            addresses = next(line for line in gateway.lines if line["event"] == "serving")["listen"].split(", ")
+            assert [address.rpartition(":")[0] for address in addresses] == ["127.0.0.1", "127.0.0.2"]
+            for address in addresses:
+                async with session.get(f"http://{address}/v1/models", headers={"authorization": "Bearer no"}) as reply:
+                    assert reply.status == 401
 
 
 async def test_operators_find_one_gateway(redis: RedisServer, tmp_path: Path) -> None:

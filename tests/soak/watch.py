@@ -24,6 +24,8 @@ KEYS_MORE_MOST = 30
 """Of Redis, over the second half: what has a name of its own for each day or user is there after the first."""
 HOLDS_RETURN_S = 70.0
 """Reservations of a dead process return by themselves within 60 s."""
+STORE_RETURNS_S = 30.0
+"""The last accident may have been a restart of Redis: so long its gateways have to find it again."""
 
 
 class Sample(NamedTuple):
@@ -156,10 +158,15 @@ class Watch:
 
     async def _admin(self, path: str) -> Json:
         headers = {"authorization": f"Bearer {TOKEN}"}
-        async with self._world.session.get(self._world.gateway.admin_url + path, headers=headers) as answer:
-            body: Json = await answer.json()
-            assert answer.status == 200, body
-            return body
+        deadline = time.monotonic() + STORE_RETURNS_S
+        while True:
+            async with self._world.session.get(self._world.gateway.admin_url + path, headers=headers) as answer:
+                body: Json = await answer.json()
+            if answer.status != 503 or time.monotonic() >= deadline:
+                break
+            await asyncio.sleep(POLL_S)
+        assert answer.status == 200, body
+        return body
 
     async def _metrics(self) -> dict[str, float]:
         """The sum of each name's series."""

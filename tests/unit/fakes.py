@@ -16,6 +16,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.pricing import Price
 from gateway.core.request import IncomingRequest, ParsedRequest
+from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import (
     AdmissionRequest,
     Hold,
@@ -229,6 +230,19 @@ class ScriptedWire:
 
     async def close(self) -> None:
         """Nothing is open."""
+
+
+class Unrecorded:
+    """A recorder that keeps nothing, and remembers what had no settlement."""
+
+    def __init__(self) -> None:
+        self.unsettled: list[Exchange] = []
+
+    def of(self, _x: Exchange) -> KeptRecord | None:
+        return None
+
+    def keep_unsettled(self, x: Exchange) -> None:
+        self.unsettled.append(x)
 
 
 class Ledgers:

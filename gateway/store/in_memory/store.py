@@ -14,12 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from zoneinfo import ZoneInfo
 
 from gateway.core.admission import decide
-from gateway.core.buckets import Counter, new_counter
+from gateway.core.buckets import Counter, Window, new_counter
 from gateway.core.calendar import DAY_MS, day_ms, day_of
 from gateway.core.clock import Clock
 from gateway.core.estimate import EstimateSubject, LearnedEstimate, merged
+from gateway.core.forecast import forecast
 from gateway.core.grants import Grant, Grants, unended, with_grant, without_grant
 from gateway.core.limits import Limit, Meter
+from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import (
     AdmissionRequest,
     Hold,
@@ -29,8 +31,9 @@ from gateway.core.reservation import (
     Settlement,
     SettlementLine,
 )
-from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, UsageQuery, UsageRow
+from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, ProcessReplies, UsageQuery, UsageRow
 from gateway.store.in_memory.ledger import InMemoryLedger
+from gateway.store.in_memory.records import InMemoryRecords
 from gateway.store.ledger import USERS_MAX
 
 _MARKS = 32_768
@@ -81,6 +84,8 @@ class InMemoryStore:
         self._settled_before: set[str] = set()
         self._ledger = InMemoryLedger(users_max)
         self._estimates: dict[EstimateSubject, LearnedEstimate] = {}
+        self._records = InMemoryRecords()
+        self._answers: list[Callable[[bytes], bytes]] = []
 
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
         now_ms = self._reap()
@@ -107,20 +112,24 @@ class InMemoryStore:
         if held is not None:
             held.give_back()
         for due in settlement.dues:
-            if due.charged:
-                self._charge(due, now_ms)
+            self._charge(due, now_ms)
         if settlement.entry is not None:
             self._ledger.add(settlement.entry, day_of(self._zone, now_ms))
+        if settlement.record is not None:
+            self._records.keep(settlement.record, now_ms)
 
     def _charge(self, due: SettlementLine, now_ms: int) -> None:
         limit = due.hold.limit
-        amount = due.charged
-        if limit.meter is Meter.REQUESTS:
-            # What was charged at admission is not charged again, and not given back either.
-            amount = max(0, amount - due.hold.amount)
+        # What was charged at admission is not charged again, and not given back either.
+        at_once = due.hold.amount if limit.meter is Meter.REQUESTS else 0
+        amount = max(at_once, due.charged)
+        if not amount or (amount == at_once and not limit.is_quota):
+            return
         counter = self._counter(limit, now_ms)
         if counter.start_ms == due.hold.window_ms:
-            counter.use(amount)
+            counter.use(amount - at_once)
+            if isinstance(counter, Window):
+                counter.note(amount)
 
     async def renew(self, ids: Sequence[str]) -> None:
         now_ms = self._reap()
@@ -132,7 +141,7 @@ class InMemoryStore:
 
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
         now_ms = self._reap()
-        return [self._seen(limit, now_ms).limit_status(limit) for limit in limits]
+        return [self._status(limit, now_ms) for limit in limits]
 
     async def grant(self, limit: Limit, grant: Grant) -> None:
         self._change_grants(limit, lambda grants: with_grant(grants, grant))
@@ -169,6 +178,20 @@ class InMemoryStore:
         merging = {subject: merged([estimate]) for subject, estimate in self._estimates.items()}
         return {subject: estimate for subject, estimate in merging.items() if estimate is not None}
 
+    async def keep_records(self, kept: Sequence[KeptRecord]) -> None:
+        now_ms = self._clock.now_ms()
+        for one in kept:
+            self._records.keep(one, now_ms)
+
+    async def request_records(self, request_id: str, _teams: Sequence[str]) -> list[RequestRecord]:
+        return self._records.find(request_id, self._clock.now_ms())
+
+    def answer_processes(self, answer: Callable[[bytes], bytes]) -> None:
+        self._answers.append(answer)
+
+    async def ask_processes(self, question: bytes) -> ProcessReplies:
+        return ProcessReplies([answer(question) for answer in self._answers], len(self._answers))
+
     async def ping(self) -> None:
         return
 
@@ -204,6 +227,11 @@ class InMemoryStore:
                 self._grants[limit.identity] = lasting
             else:
                 del self._grants[limit.identity]
+
+    def _status(self, limit: Limit, now_ms: int) -> LimitStatus:
+        counter = self._seen(limit, now_ms)
+        status = counter.limit_status(limit)
+        return forecast(status, counter.history, now_ms) if isinstance(counter, Window) else status
 
     def _forget_whole(self, now_ms: int) -> None:
         """For each new counter look at two, those that were not looked at for longest: this keeps

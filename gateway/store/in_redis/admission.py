@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,7 +20,16 @@ from gateway.core.buckets import Counter, CounterState, restored
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, Hold, LimitStatuses, Refusal, Reservation
-from gateway.store.in_redis.arguments import QUOTA, ScriptArguments, SlotBatch, SlotCall, Timing, packed
+from gateway.store.in_redis.arguments import (
+    QUOTA,
+    Paces,
+    ScriptArguments,
+    SlotBatch,
+    SlotCall,
+    Timing,
+    WindowArguments,
+    packed,
+)
 from gateway.store.in_redis.client import Router, ServerClock
 from gateway.store.in_redis.connection import ConnectionDown
 from gateway.store.in_redis.scripts import ADMIT, GIVE_BACK
@@ -233,43 +244,60 @@ def _amounts_of(record: bytes, request: AdmissionRequest, batch: SlotBatch) -> l
 
 
 def _reservation(request: AdmissionRequest, at_ms: int, replies: Sequence[SlotReply]) -> Reservation:
-    amounts: list[int] = []
-    begins: list[int] = []
-    used: list[int] = []
-    held: list[int] = []
-    resets_ms: list[int] = []
-    has_shadow = are_raised = False
-    for reply in replies:
-        window, now_ms, spent = reply.call.window, reply.now_ms, reply.spent
-        has_shadow = has_shadow or reply.call.batch.has_shadow
-        flows: Sequence[int] = window.flows
-        scales: Sequence[int] = window.scales
-        if reply.raises:
-            are_raised = True
-            flows, scales = reply.call.paces(reply.raises)
-        amounts += reply.amounts
-        begins += window.begins
-        held += reply.held
-        used += [-(-each // scale) for each, scale in zip(spent, scales, strict=True)]
-        resets_ms += [
-            now_ms - (-each // flow) if flow else whole_ms
-            for each, flow, whole_ms in zip(spent, flows, window.resets, strict=True)
-        ]
-    if len(replies) > 1:
-        places = [place for reply in replies for place in reply.call.batch.places]
-        order = sorted(range(len(places)), key=places.__getitem__)
-        amounts, begins, used, held, resets_ms = (
-            [column[at] for at in order] for column in (amounts, begins, used, held, resets_ms)
-        )
+    columns = _columns(replies[0]) if len(replies) == 1 else _joined(replies)
     granted, limits = replies[-1].granted, request.limits
-    raised = _raised(limits, replies) if are_raised else limits
-    statuses = LimitStatuses(raised, used, held, resets_ms, are_raised)
+    statuses = LimitStatuses(limits, columns.used, columns.held, columns.resets_ms)
+    if columns.are_raised:
+        statuses = msgspec.structs.replace(statuses, limits=_raised(limits, replies), are_raised=True)
     would_refuse: tuple[Limit, ...] = ()
-    if has_shadow:
-        holds, would_refuse = _holds_in_shadow(request, replies, amounts, begins)
+    if columns.has_shadow:
+        holds, would_refuse = _holds_in_shadow(request, replies, columns.amounts, columns.begins)
     else:
-        holds = tuple(map(Hold, limits, amounts, begins))
+        holds = tuple(map(Hold, limits, columns.amounts, columns.begins))
     return Reservation(request.id, at_ms, granted, granted < request.most, holds, statuses, would_refuse)
+
+
+class _Columns(NamedTuple):
+    """What replies say of the limits, each in the order of the limits; `has_shadow`: one of them only watches;
+    `are_raised`: grants raise one of them."""
+
+    amounts: Sequence[int]
+    begins: Sequence[int]
+    used: Sequence[int]
+    held: Sequence[int]
+    resets_ms: Sequence[int]
+    has_shadow: bool
+    are_raised: bool
+
+
+def _columns(reply: SlotReply) -> _Columns:
+    window, now_ms, spent = reply.call.window, reply.now_ms, reply.spent
+    paces: WindowArguments | Paces = reply.call.paces(reply.raises) if reply.raises else window
+    return _Columns(
+        reply.amounts,
+        window.begins,
+        [-(-each // scale) for each, scale in zip(spent, paces.scales, strict=True)],
+        reply.held,
+        [
+            now_ms - (-each // flow) if flow else whole_ms
+            for each, flow, whole_ms in zip(spent, paces.flows, window.resets, strict=True)
+        ],
+        reply.call.batch.has_shadow,
+        bool(reply.raises),
+    )
+
+
+def _joined(replies: Sequence[SlotReply]) -> _Columns:
+    """Those of several slots."""
+    places = [place for reply in replies for place in reply.call.batch.places]
+    order = sorted(range(len(places)), key=places.__getitem__)
+    each = [_columns(reply) for reply in replies]
+    amounts, begins, used, held, resets_ms = (
+        [column[at] for at in order]
+        for column in [list(chain.from_iterable(parts)) for parts in zip(*[one[:5] for one in each], strict=True)]
+    )
+    has_shadow, are_raised = any(one.has_shadow for one in each), any(one.are_raised for one in each)
+    return _Columns(amounts, begins, used, held, resets_ms, has_shadow, are_raised)
 
 
 def _raised(limits: Sequence[Limit], replies: Sequence[SlotReply]) -> list[Limit]:

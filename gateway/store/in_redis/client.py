@@ -199,10 +199,9 @@ class Router:
 
     async def _call(self, name: str, script: LuaScript | None, command: Command | CommandMaker, key: str) -> Any:
         # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.
-        servers, began = self._servers, time.monotonic()
-        clock = servers.clock_of(key)
+        began = time.monotonic()
         try:
-            node = servers.node_of(key) or await self._discovered(key)
+            node = self._servers.node_of(key) or await self._discovered(key)
             try:
                 reply = await node.connection(self._background).call(command)
             except ErrorReply as error:
@@ -212,7 +211,7 @@ class Router:
             raise self._unavailable(error) from error
         self._observe(name, "ok", time.monotonic() - began)
         if script is not None:
-            clock.learn(reply[1], began)
+            node.clock.learn(reply[1], began)
         return reply
 
     def _unavailable(self, error: ConnectionDown | ErrorReply) -> StoreUnavailable:

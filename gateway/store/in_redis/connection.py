@@ -133,10 +133,15 @@ class RedisStream(asyncio.Protocol):
         return await asyncio.gather(*[call.reply for call in calls])
 
     def send(self, calls: Sequence[_PendingCall]) -> None:
+        """Send those that somebody waits for still."""
         assert self._transport is not None
-        self.sent.extend(calls)
-        commands = [call.command for call in calls]
-        self._transport.write(b"".join([one if type(one) is bytes else _packed(one) for one in commands]))
+        commands: list[bytes] = []
+        for call in calls:
+            if not call.reply.done():
+                command = call.command
+                commands.append(command if type(command) is bytes else _packed(command))
+                self.sent.append(call)
+        self._transport.write(b"".join(commands))
 
     def abort(self, why: str = "was closed") -> None:
         """Fail what was sent, and close at once."""
@@ -293,8 +298,7 @@ class RedisConnection:
         if stream is None or stream.is_closing or stream.paused or not self._pending:
             return
         calls, self._pending = self._pending, []
-        # What is not waited for any more is not sent.
-        stream.send([call for call in calls if not call.reply.done()])
+        stream.send(calls)
 
     def _note_data(self) -> None:
         self._heard = self._time.steps

@@ -25,6 +25,9 @@ from gateway.store.in_redis.client import Router
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.in_redis.scripts import GRANT
 
+HISTORY_UNIT = 2.0**-53
+"""What a counter's history and its grants are written in, as counter.lua has it."""
+
 
 class GrantWriter:
     def __init__(self, client: Router, arguments: ScriptArguments, keys: StoreKeys, timing: Timing) -> None:
@@ -59,11 +62,12 @@ class GrantWriter:
         return terms
 
 
-def grants_of(numbers: Sequence[int]) -> Grants:
-    """The grants that are behind a counter's numbers, four of each."""
+def grants_of(numbers: Sequence[float]) -> Grants:
+    """The grants that are behind a counter's other numbers, four of each."""
+    whole = [int(number / HISTORY_UNIT) for number in numbers]
     return tuple(
         [
             Grant(f"{grant_id:012x}", amount, until_ms)
-            for grant_id, amount, until_ms in zip(numbers[::4], numbers[1::4], numbers[2::4], strict=True)
+            for grant_id, amount, until_ms in zip(whole[::4], whole[1::4], whole[2::4], strict=True)
         ]
     )

@@ -93,6 +93,19 @@ class StoreKeys:
         """Of what processes have learned about requests."""
         return f"{self._at(ORGANISATION)}:e"
 
+    def request_records(self, team: str) -> tuple[str, str]:
+        """Of the records of a team's requests and of their order; of requests without a known key where it is empty."""
+        stem = self._of(team) if team else self._at(ORGANISATION)
+        return f"{stem}:x", f"{stem}:xo"
+
+    def process_calls(self) -> str:
+        """Of the channel on which processes are asked."""
+        return f"{self._at(ORGANISATION)}:calls"
+
+    def process_replies(self, question: str) -> str:
+        """Of the list of the replies to a question, in the slot of the channel."""
+        return f"{self._at(ORGANISATION)}:replies:{question}"
+
     def journal(self, tag: str, process: str) -> str:
         """Of how far the journal of a process has been replayed."""
         return f"{self._at(tag)}:j:{process}"

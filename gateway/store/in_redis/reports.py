@@ -17,6 +17,7 @@ import msgspec
 
 from gateway.core.buckets import Counter, CounterState, RateParts, restored, restored_rate
 from gateway.core.errors import StoreUnavailable
+from gateway.core.forecast import UseHistory, forecast
 from gateway.core.grants import total, unended
 from gateway.core.limits import Limit
 from gateway.core.reservation import LimitStatus
@@ -31,7 +32,7 @@ from gateway.store.in_redis.arguments import (
     Timing,
 )
 from gateway.store.in_redis.client import Router
-from gateway.store.in_redis.grants import grants_of
+from gateway.store.in_redis.grants import HISTORY_UNIT, grants_of
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.in_redis.ledger import (
     BY_DETAILS,
@@ -51,21 +52,28 @@ _LIMITS_AT_ONCE = 200
 _DAYS_AT_ONCE = 8
 _ATTEMPTS = 4
 
+_WITHOUT_HISTORY, _WITH_HISTORY = 11, 16
+"""Numbers of a counter before those of its history, and before its grants, as counter.lua has them."""
+
 
 class CounterReading(msgspec.Struct, frozen=True):
-    """A limit's counter as it was found: `spent` of a rate is in parts, and true at `now_ms`, as is what grants add."""
+    """A limit's counter as it was found: `spent` of a rate is in parts, and true at `now_ms`, as is what grants add.
+    `history` is None where nothing of a quota has been settled."""
 
     arguments: LimitArguments
     now_ms: int
     spent: int
     held: int
     terms: CounterTerms
+    history: UseHistory | None = None
     granted: int = 0
 
     def status(self, zone: ZoneInfo) -> LimitStatus:
         if self.granted:
-            return self.counter(zone).limit_status(self.arguments.limit)
-        return self.arguments.status(self.now_ms, self.spent, self.held, self.terms)
+            status = self.counter(zone).limit_status(self.arguments.limit)
+        else:
+            status = self.arguments.status(self.now_ms, self.spent, self.held, self.terms)
+        return forecast(status, self.history, self.now_ms)
 
     def counter(self, zone: ZoneInfo) -> Counter:
         window = self.terms if self.arguments.kind == QUOTA else (0, 0)
@@ -138,18 +146,19 @@ class Reports:
     def _reading(self, one: LimitArguments, terms: CounterTerms, value: bytes | None, now_ms: int) -> CounterReading:
         if value is None:
             return CounterReading(one, now_ms, 0, 0, terms)
-        spent, scale, stamp_ms, _, *rest = [int(number) for number in unpack(f"<{len(value) // 8}d", value)]
-        sums, held = rest[: 1 + HOLD_STEPS], 0
+        numbers = unpack(f"<{len(value) // 8}d", value)
+        spent, scale, stamp_ms, _, *sums = map(int, numbers[:_WITHOUT_HISTORY])
+        held = 0
         if sums:
             over = now_ms // self._timing.step_ms - sums[0]
             held = sum(sums[1 + min(max(over, 0), HOLD_STEPS) :])
-        grants = grants_of(rest[1 + HOLD_STEPS :])
+        grants = grants_of(numbers[_WITH_HISTORY:])
         if one.kind == RATE and grants:
             bucket = restored_rate(one.limit, grants, RateParts(spent, scale, stamp_ms), now_ms)
             spent = bucket.debt
         elif one.kind == RATE:
             spent = one.spent_at(now_ms, spent, scale, stamp_ms)
-        return CounterReading(one, now_ms, spent, held, terms, total(unended(grants, now_ms)))
+        return CounterReading(one, now_ms, spent, held, terms, _history(numbers), total(unended(grants, now_ms)))
 
     async def _add(self, sums: UsageSums, team: str, day: str, by_user: bool) -> None:
         """The coarsest rows are read first: they never have what the finer ones do not have yet."""
@@ -180,3 +189,9 @@ class Reports:
         async for batch in self._client.scan(command, key):
             for name in batch[::every]:
                 yield name.decode()
+
+
+def _history(numbers: Sequence[float]) -> UseHistory | None:
+    """None where nothing was settled, though a grant makes room for a history."""
+    _, *history = [number / HISTORY_UNIT for number in numbers[_WITHOUT_HISTORY:_WITH_HISTORY]] or [0.0]
+    return UseHistory(*history) if any(history) else None

@@ -1,4 +1,4 @@
-"""The Lua scripts as they are sent: each file with counter.lua in front of it, known by the SHA-1 of the whole.
+"""The Lua scripts as they are sent: each file behind those that it shares with others, known by the SHA-1 of the whole.
 
 A command is sent as an array of strings, each with its length in front (RESP). Most of a call is the same as in the
 call before, so its bytes are made once: `head` and `bulk` make them.
@@ -37,12 +37,14 @@ def bulk(*values: str | bytes | int) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(piece), piece) for piece in pieces])
 
 
-_COUNTER = _FOLDER / "counter.lua"
-SCRIPTS = tuple(
-    LuaScript(name, _COUNTER, _FOLDER / f"{name}.lua")
-    for name in ("admit", "settle", "renew", "give_back", "close", "grant")
+_COUNTER, _RECORDS = _FOLDER / "counter.lua", _FOLDER / "request_records.lua"
+ADMIT, RENEW, GIVE_BACK, CLOSE, GRANT = (
+    LuaScript(name, _COUNTER, _FOLDER / f"{name}.lua") for name in ("admit", "renew", "give_back", "close", "grant")
 )
-ADMIT, SETTLE, RENEW, GIVE_BACK, CLOSE, GRANT = SCRIPTS
+SETTLE, KEEP_RECORDS = (
+    LuaScript(name, _COUNTER, _RECORDS, _FOLDER / f"{name}.lua") for name in ("settle", "keep_records")
+)
+SCRIPTS = (ADMIT, SETTLE, RENEW, GIVE_BACK, CLOSE, GRANT, KEEP_RECORDS)
 
 LOADING = tuple(("SCRIPT", "LOAD", script.text) for script in SCRIPTS)
 """The commands that a new connection begins with, so that the server knows every script."""

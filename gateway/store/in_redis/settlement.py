@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable, Sequence
 import msgspec
 
 from gateway.core.calendar import DAY_MS, day_ms, day_of_ms
+from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import LedgerEntry, Reservation, Settlement
 from gateway.store.in_redis.arguments import (
     LONG_MS,
@@ -24,6 +25,7 @@ from gateway.store.in_redis.arguments import (
 from gateway.store.in_redis.client import Router
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.in_redis.ledger import LEDGER_MS, BillName, bill_name
+from gateway.store.in_redis.records import record_arguments
 from gateway.store.in_redis.scripts import CLOSE, RENEW, SETTLE, bulk
 from gateway.store.ledger import figures_of, moved_to, weight_of
 
@@ -59,9 +61,19 @@ class SlotHolds(msgspec.Struct, frozen=True):
     batch: SlotBatch
 
 
+class SettledInSlot(msgspec.Struct, frozen=True):
+    """What a settlement writes in one slot beside its counters: in that of its team alone there is any."""
+
+    entry: LedgerEntry | None = None
+    kept: KeptRecord | None = None
+
+
+_NOTHING_MORE = SettledInSlot()
+
+
 class SettlementArguments:
     """What is the same in all settlements of one batch and window whose bills have one name: the bytes around the
-    record's key, the id and the numbers."""
+    record's key, the id and the numbers. `recorded_of` is the team of which a record is kept, if any is."""
 
     __slots__ = ("_fixed", "_head", "_names", "for_user")
 
@@ -74,15 +86,18 @@ class SettlementArguments:
         window: WindowArguments,
         process: str,
         bill: BillName | None,
+        recorded_of: str | None,
     ) -> None:
         bill_keys, names = ((), ()) if bill is None else (bill.keys(keys), bill.fields())
         self.for_user = bill is not None and bill.for_user
         # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
-        fixed = [timing.step_ms, LEDGER_MS, LEDGER_MS, users_max, 0 if bill is None else day_ms(bill.day)]
+        is_recorded = recorded_of is not None
+        fixed = [timing.step_ms, LEDGER_MS, LEDGER_MS, users_max, 0 if bill is None else day_ms(bill.day), is_recorded]
         for one, terms in zip(batch.limits, window.terms, strict=True):
             fixed += (one.kind, one.at_once, terms.first, terms.second)
-        known_keys = (keys.journal(batch.tag, process), *bill_keys, *window.keys)
-        self._head = SETTLE.head(1 + len(known_keys), 4 + len(names) + self.for_user)
+        record_keys = () if recorded_of is None else keys.request_records(recorded_of)
+        known_keys = (keys.journal(batch.tag, process), *bill_keys, *window.keys, *record_keys)
+        self._head = SETTLE.head(1 + len(known_keys), 4 + len(names) + self.for_user + 4 * is_recorded)
         self._fixed = bulk(*known_keys, LONG_MS, packed(fixed))
         self._names = bulk(*names)
 
@@ -113,18 +128,22 @@ class Settlements:
     async def settle(self, settlement: Settlement, position: JournalPosition) -> None:
         """In every slot that the settlement speaks of. What fails in one is repeated in all: each settles it once.
         Raises StoreUnavailable."""
-        entry, billing = settlement.entry, ""
+        entry, kept, billing = settlement.entry, settlement.record, ""
         batches: Sequence[SlotBatch] = self._arguments.slot_batches([line.hold.limit for line in settlement.dues])
         if entry is not None:
             if self._teams.get(entry.team, 0) <= time.monotonic():
                 await self._register_team(entry.team)
             billing = self._arguments.billing_tag(entry.team)
+        elif kept is not None:
+            billing = self._arguments.billing_tag(kept.record.team)
         if len(batches) > 1 or batches[0].tag != billing:
             batches = [batch for batch in batches if batch.places]
             if billing and all(batch.tag != billing for batch in batches):
                 batches.append(self._arguments.empty(billing))
+        more = SettledInSlot(entry, kept)
         calls = [
-            self._settle_slot(settlement, entry if batch.tag == billing else None, batch, position) for batch in batches
+            self._settle_slot(settlement, more if batch.tag == billing else _NOTHING_MORE, batch, position)
+            for batch in batches
         ]
         if len(calls) == 1:
             # A single call needs no task of its own.
@@ -133,19 +152,20 @@ class Settlements:
             await asyncio.gather(*calls)
 
     async def _settle_slot(
-        self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
+        self, settlement: Settlement, more: SettledInSlot, batch: SlotBatch, position: JournalPosition
     ) -> None:
         while True:
-            record, command = self._call(settlement, entry, batch, position)
+            record, command = self._call(settlement, more, batch, position)
             outcome, _, *open_ms = await self._client.run(SETTLE, record, command)
-            if outcome != _DAY_IS_CLOSED or entry is None:
+            if outcome != _DAY_IS_CLOSED or more.entry is None:
                 return
-            entry = moved_to(entry, day_of_ms(open_ms[0]))
+            more = SettledInSlot(moved_to(more.entry, day_of_ms(open_ms[0])), more.kept)
 
     def _call(
-        self, settlement: Settlement, entry: LedgerEntry | None, batch: SlotBatch, position: JournalPosition
+        self, settlement: Settlement, more: SettledInSlot, batch: SlotBatch, position: JournalPosition
     ) -> tuple[str, bytes]:
         """The record that it is about, and the command."""
+        entry, kept = more.entry, more.kept
         dues, window = settlement.dues, batch.window_at(settlement.at_ms)
         lines = dues if len(batch.places) == len(dues) else [dues[place] for place in batch.places]
         begins = [line.hold.window_ms for line in lines]
@@ -160,18 +180,22 @@ class Settlements:
         record = (
             batch.record(settlement.at_ms) if own else self._keys.record(batch.tag, position.process, settlement.at_ms)
         )
-        arguments = self._arguments_of(batch, window, position.process, entry)
+        arguments = self._arguments_of(batch, window, position.process, more)
         user = entry.user if entry is not None else ""
-        return record, arguments.command(record, settlement.id, user, numbers)
+        command = arguments.command(record, settlement.id, user, numbers)
+        return record, command if kept is None else command + record_arguments(kept)
 
     def _arguments_of(
-        self, batch: SlotBatch, window: WindowArguments, process: str, entry: LedgerEntry | None
+        self, batch: SlotBatch, window: WindowArguments, process: str, more: SettledInSlot
     ) -> SettlementArguments:
-        bill = None if entry is None else bill_name(entry)
-        which = (window, bill)
+        bill = None if more.entry is None else bill_name(more.entry)
+        recorded_of = None if more.kept is None else more.kept.record.team
+        which = (window, bill, recorded_of)
         prepared = self._prepared.get(which) if process == batch.process else None
         if prepared is None:
-            prepared = SettlementArguments(self._keys, self._timing, self._users_max, batch, window, process, bill)
+            prepared = SettlementArguments(
+                self._keys, self._timing, self._users_max, batch, window, process, bill, recorded_of
+            )
             if process == batch.process:
                 self._prepared.put(which, prepared)
         return prepared

@@ -7,7 +7,7 @@ it is one script a slot: admission goes from slot to slot and is given back wher
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from zoneinfo import ZoneInfo
 
@@ -18,10 +18,11 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.core.grants import Grant
 from gateway.core.limits import Limit
+from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 from gateway.core.store_url import read_store_url
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, UsageQuery, UsageRow
+from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, ProcessReplies, UsageQuery, UsageRow
 from gateway.store.in_redis.admission import Admissions, RecordLifetimes, SlotReply
 from gateway.store.in_redis.arguments import ScriptArguments, Timing
 from gateway.store.in_redis.client import Observer, Router, ServerClock
@@ -29,6 +30,8 @@ from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.estimates import EstimateRows
 from gateway.store.in_redis.grants import GrantWriter
 from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.in_redis.process_calls import ProcessChannel
+from gateway.store.in_redis.records import RecordRows
 from gateway.store.in_redis.reports import Reports
 from gateway.store.in_redis.settlement import Closings, JournalPosition, Renewals, Settlements
 from gateway.store.in_redis.uncertain_calls import UncertainCalls
@@ -93,6 +96,8 @@ class RedisStore:
         self._reports = Reports(self.client.background, arguments, keys, timing)
         self._grants = GrantWriter(self.client.background, arguments, keys, timing)
         self._estimates = EstimateRows(self.client.background, keys, options.process)
+        self._record_rows = RecordRows(self.client.background, keys)
+        self._processes = ProcessChannel(self.client.background, keys, self._tasks)
         self._open: dict[str, Reservation] = {}
         self._in_doubt: dict[str, Reservation] = {}
         """Settled, but without an answer: their records stay until a replay has made sure."""
@@ -172,6 +177,18 @@ class RedisStore:
 
     async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
         return await self._estimates.read()
+
+    async def keep_records(self, kept: Sequence[KeptRecord]) -> None:
+        await self._record_rows.keep(kept)
+
+    async def request_records(self, request_id: str, teams: Sequence[str]) -> list[RequestRecord]:
+        return await self._record_rows.find(request_id, teams)
+
+    def answer_processes(self, answer: Callable[[bytes], bytes]) -> None:
+        self._processes.answer(answer)
+
+    async def ask_processes(self, question: bytes) -> ProcessReplies:
+        return await self._processes.ask(question)
 
     async def ping(self) -> None:
         # On both connections, so that a broken one is found before a request needs it.

@@ -63,6 +63,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{/* The port of an address such as 0.0.0.0:8080. */}}
+{{/* Of several addresses, the first is the one that the service leads to. */}}
+{{- define "gateway.listen" -}}
+{{- $listen := .Values.config.listen -}}
+{{- if kindIs "slice" $listen }}{{ first $listen }}{{ else }}{{ $listen }}{{ end }}
+{{- end }}
+
 {{- define "gateway.port" -}}
 {{- $port := regexFind "[0-9]+$" . | int }}
 {{- if not $port }}{{ fail (printf "%s: Kubernetes needs a port of its own, not 0" .) }}{{ end }}

@@ -23,7 +23,7 @@ from gateway.core.limits import Limit, Mode, Scope
 from gateway.core.reservation import RefusalReason, Reservation
 from gateway.store.contract import Store
 from gateway.store.in_redis import RedisOptions, RedisStore
-from gateway.store.in_redis.grants import grants_of
+from gateway.store.in_redis.grants import HISTORY_UNIT, grants_of
 from tests.contract.store.asking import admitted, ask, limit, refused, truth, used_and_held
 from tests.contract.store.keepers import UTC, Keeper, MemoryKeeper, redis_options
 from tests.redis_servers import RedisServer, redis_server
@@ -249,7 +249,7 @@ async def test_a_day_s_quota_gets_its_grant_in_each_window_until_the_end(
     first = min(windows)
     assert sorted(windows) == [first + DAY_MS * day for day in range(10)]
     for value in windows.values():
-        assert grants_of([int(number) for number in memoryview(value).cast("d")[11:]]) == (grant,)
+        assert grants_of(memoryview(value).cast("d")[16:].tolist()) == (grant,)
 
 
 async def test_gateways_see_a_grant_without_a_word_and_a_restart_keeps_it(tmp_path: Path) -> None:
@@ -305,9 +305,10 @@ def test_redis_and_the_core_let_a_raised_rate_flow_back_alike(
         grants = with_grant(grants, a_grant(amount, BEGIN_MS + max(1, after_ms)))
     flow, scale = pace(one)
     period = one.per.rate_ms if one.per else 0
-    numbers = [debt, scale, BEGIN_MS, 0, BEGIN_MS // 10_000, *[0] * 6]
+    numbers: list[float] = [debt, scale, BEGIN_MS, 0, BEGIN_MS // 10_000, *[0] * 11]
     for grant in grants:
-        numbers += [int(grant.id, 16), grant.amount, grant.until_ms, period or 0]
+        written = (int(grant.id, 16), grant.amount, grant.until_ms, period or 0)
+        numbers += [number * HISTORY_UNIT for number in written]
     counter = Path("gateway/store/in_redis/lua/counter.lua").read_text(encoding="utf-8")
     with contextlib.closing(shared_redis.client()) as client:
         value = pack(f"<{len(numbers)}d", *numbers)

@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import QuotaSpent, RateExceeded, RequestExceedsLimit
 from gateway.core.limit_status import (
+    LimitHeaders,
     duration_text,
-    header_of,
-    limit_headers,
     limit_object,
     limit_status_object,
     refusal_error,
@@ -37,7 +36,7 @@ def refusal(of: Limit, why: RefusalReason, retry_after_ms: int = 1_500, requeste
 
 
 def headers(*limit_statuses: LimitStatus) -> dict[str, str]:
-    told = limit_headers([header_of(each.limit) for each in limit_statuses], LimitStatuses.of(limit_statuses), NOW)
+    told = LimitHeaders(each.limit for each in limit_statuses).written(LimitStatuses.of(limit_statuses), NOW)
     assert len(dict(told)) == len(told)
     return dict(told)
 

@@ -25,6 +25,14 @@ def test_operators_and_clients_cannot_be_served_at_one_address() -> None:
     loaded("listen: 127.0.0.1:0\nadmin: {listen: 127.0.0.1:0}\n" + VALID)
 
 
+def test_clients_can_be_served_at_several_addresses_each_of_its_own() -> None:
+    several = loaded("listen: ['127.0.0.1:8080', '[::1]:8080', '127.0.0.1:0', '127.0.0.1:0']\n" + VALID)
+    assert [str(address) for address in several.settings.listen][:2] == ["127.0.0.1:8080", "[::1]:8080"]
+    assert_refused("listen:\n- 127.0.0.1:80\n- 127.0.0.1:80 # !\n" + VALID, "listen[1]: is listed twice; take one away")
+    text = "listen: [0.0.0.0:80, 127.0.0.1:9090]\nadmin:\n  listen: 127.0.0.1:9090 # !\n" + VALID
+    assert_refused(text, "admin.listen: is the address that clients are served on; it needs one of its own")
+
+
 def test_the_largest_body_fits_into_the_memory_of_all() -> None:
     said = "max_body_memory: is below `max_body`, so a body of that size could never be taken"
     assert_refused("max_body: 2MiB\nmax_body_memory: 1MiB # !\n" + VALID, said)

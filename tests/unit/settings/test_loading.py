@@ -12,12 +12,13 @@ import pytest
 from gateway.core.address import Address
 from gateway.core.limits import Meter
 from gateway.settings import DEMO_MODEL, SettingsInvalid, demo_settings, load
+from gateway.settings.loading import parse
 from tests.unit.settings.configurations import SHA256, TEAM, VALID, assert_refused, loaded, problems
 
 
 def test_what_is_left_out_has_its_default() -> None:
     settings = loaded(VALID + TEAM).settings
-    assert settings.listen == Address("0.0.0.0", 8080)
+    assert settings.listen == (Address("0.0.0.0", 8080),)
     assert settings.admin.listen == Address("127.0.0.1", 9090)
     assert settings.timezone == ZoneInfo("UTC")
     assert settings.max_body == 32 * 2**20
@@ -168,6 +169,14 @@ def test_an_empty_file_says_what_is_missing(text: str) -> None:
 def test_a_file_that_is_no_mapping_is_refused(text: str) -> None:
     (problem,) = problems(text)
     assert str(problem) == "gateway.yaml:1: must be a mapping of settings"
+
+
+@pytest.mark.parametrize("secrets", [True, False])
+@pytest.mark.parametrize("text", ["${NOWHERE}", "${file:/nowhere}", "a ${NOWHERE} b"])
+def test_a_file_that_is_one_reference_to_nothing_is_refused(text: str, secrets: bool) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        parse(text, "gateway.yaml", {}, secrets=secrets)
+    assert not secrets or any("NOWHERE" in str(problem).upper() for problem in refused.value.problems)
 
 
 def test_a_key_that_is_set_twice_is_told_where_it_is_set_again() -> None:
@@ -358,14 +367,14 @@ def test_the_demo_has_one_key_one_model_and_limits_to_be_seen() -> None:
     assert key.key.get_secret_value() == "gw_1"
     assert {limit.meter for limit in team.limits} >= {Meter.REQUESTS, Meter.TOKENS, Meter.CONCURRENT, Meter.USD}
     assert settings.upstreams["demo"].credential is None
-    assert settings.listen == Address("127.0.0.1", 8080)
+    assert settings.listen == (Address("127.0.0.1", 8080),)
 
 
 def test_a_named_server_gets_its_key_and_every_model_that_it_lists() -> None:
     settings = demo_settings("gw_1", URL, api_key="sk-1", models=["tiny.gguf", "a/b"], listen="127.0.0.1:0")
     assert list(settings.models) == ["tiny.gguf", "a/b"]
     assert settings.upstreams["demo"].credential == ("authorization", "Bearer sk-1")
-    assert settings.listen.port == 0
+    assert settings.listen[0].port == 0
     assert all(limit.meter is not Meter.USD for limit in settings.teams["demo"].limits)
 
 

@@ -27,7 +27,7 @@ from gateway.core.reservation import Hold, LimitStatuses, Reservation
 from gateway.core.stream_tally import StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.settle import settle, settlement, usage_of
-from tests.unit.fakes import CALLER, NOW_MS, Ledgers, body_of, exchange_of, limit, target
+from tests.unit.fakes import CALLER, NOW_MS, Ledgers, Unrecorded, body_of, exchange_of, limit, target
 
 UTC = ZoneInfo("UTC")
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n'
@@ -249,7 +249,7 @@ def held(exchange: Exchange, at_ms: int = NOW_MS) -> Reservation:
 async def test_each_limit_is_settled_to_what_was_used_of_it() -> None:
     exchange, store = seen(*WORDS, USAGE), Ledgers()
     held(exchange)
-    await settle(exchange, Estimates(), UTC, store)
+    await settle(exchange, Estimates(), UTC, store, Unrecorded())
     (settled,) = store.settled
     assert [due.hold for due in settled.dues] == list(HOLDS)
     assert [due.actual for due in settled.dues][2:] == [57, 12, 45, COST]
@@ -268,7 +268,7 @@ async def test_the_bill_says_where_and_for_whom_a_request_was_served(user: str) 
     exchange.parsed = msgspec.structs.replace(exchange.parsed, user=user)
     exchange.caller = msgspec.structs.replace(exchange.caller, cost_center="4711")
     exchange.target = exchange.parsed.model.targets[0]
-    await settle(exchange, Estimates(), UTC, store)
+    await settle(exchange, Estimates(), UTC, store, Unrecorded())
     entry = store.settled[0].entry
     assert entry is not None
     assert (entry.upstream, entry.user, entry.cost_center) == (exchange.target.upstream.name, user, "4711")
@@ -277,7 +277,7 @@ async def test_the_bill_says_where_and_for_whom_a_request_was_served(user: str) 
 async def test_a_free_request_gives_everything_back_and_has_no_entry() -> None:
     exchange, store = unanswered(UpstreamUnreachable("It refused.")), Ledgers()
     held(exchange)
-    await settle(exchange, Estimates(), UTC, store)
+    await settle(exchange, Estimates(), UTC, store, Unrecorded())
     (settled,) = store.settled
     assert [due.actual for due in settled.dues][2:] == [0, 0, 0, 0]
     assert (settled.entry, exchange.usage, exchange.cost) == (None, None, 0)
@@ -303,7 +303,7 @@ def test_the_day_is_that_of_the_admission_in_the_configured_zone(zone: str, at_m
 async def test_a_model_without_a_price_costs_nothing() -> None:
     exchange = seen(*WORDS, USAGE)
     exchange.target = target()
-    await settle(exchange, Estimates(), UTC, Ledgers())
+    await settle(exchange, Estimates(), UTC, Ledgers(), Unrecorded())
     assert (exchange.usage, exchange.cost) == (Usage(12, 45), 0)
 
 
@@ -312,7 +312,7 @@ async def test_the_route_that_served_has_its_own_price(served_by: int, cost: int
     prices = [Price(2_000_000, 10_000_000), Price(3_000_000, 7_000_000)]
     exchange = seen(*WORDS, USAGE)
     exchange.target = [target(name, price=price) for name, price in zip("ab", prices, strict=True)][served_by]
-    await settle(exchange, Estimates(), UTC, Ledgers())
+    await settle(exchange, Estimates(), UTC, Ledgers(), Unrecorded())
     assert exchange.cost == cost
 
 
@@ -320,7 +320,7 @@ async def test_the_route_that_served_has_its_own_price(served_by: int, cost: int
 async def test_what_was_not_admitted_is_not_settled(missing: str) -> None:
     exchange, store = seen(*WORDS, USAGE), Ledgers()
     setattr(exchange, missing, None)
-    await settle(exchange, Estimates(), UTC, store)
+    await settle(exchange, Estimates(), UTC, store, Unrecorded())
     assert store.settled == []
 
 
@@ -328,7 +328,7 @@ async def taught(exchange: Exchange) -> int:
     """What is expected of the model's output after sixteen exchanges like this one."""
     estimates = Estimates()
     for _ in range(16):
-        await settle(exchange, estimates, UTC, Ledgers())
+        await settle(exchange, estimates, UTC, Ledgers(), Unrecorded())
     return estimates.of(CALLER.team, "m").output_tokens()
 
 
@@ -351,7 +351,7 @@ async def test_estimates_and_halves_teach_nothing() -> None:
 async def test_a_store_that_is_out_is_told_and_the_usage_is_known() -> None:
     exchange = seen(*WORDS, USAGE)
     with pytest.raises(StoreUnavailable):
-        await settle(exchange, Estimates(), UTC, Ledgers(outage=StoreUnavailable("Out.")))
+        await settle(exchange, Estimates(), UTC, Ledgers(outage=StoreUnavailable("Out.")), Unrecorded())
     assert exchange.usage == Usage(12, 45)
 
 

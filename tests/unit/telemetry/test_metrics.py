@@ -241,6 +241,16 @@ def test_a_quota_over_all_time_never_resets(metrics: Metrics, clock: StoppedCloc
     assert quota_used(metrics, team="", limit="all", meter="usd", per="total") == 0.5
 
 
+def test_a_quota_that_runs_out_says_when(metrics: Metrics) -> None:
+    name, labels = "gateway_quota_runs_out_timestamp_seconds", {"team": "search", "limit": MONTHLY.name}
+    labels |= {"meter": MONTHLY.meter, "per": "month"}
+    status = limit_status(MONTHLY, 250)
+    metrics.forecasts([msgspec.structs.replace(status, runs_out_ms=1_500)])
+    assert value(metrics, name, **labels) == 1.5
+    metrics.forecasts([status])
+    assert value(metrics, name, **labels) is None
+
+
 def test_several_quotas_of_one_kind_are_shown_apart(metrics: Metrics) -> None:
     other = Limit("month of one model", Scope.TEAM, "search", Meter.TOKENS, Per.MONTH, 100, 100, "search")
     metrics.quotas(LimitStatuses.of([limit_status(MONTHLY, 900), limit_status(other, 30)]))

@@ -1,15 +1,22 @@
 -- How every script reads, ages and writes a counter: this text is put in front of each of them.
 --
 -- Numbers are sent and stored as little-endian doubles, whole ones below 2^53, so that none is spelled out and read again.
--- A counter is one string of eleven, or of the first four where nothing is held and no grant raises its limit:
+-- A counter is one string of eleven, or of the first four where nothing is held, or of sixteen where something was
+-- settled of a quota, and more where grants raise its limit:
 --   1      what is used: units of a quota, parts of a unit of a rate
 --   2      how many parts a unit has: the rate's scale, else 1
 --   3      when it was last brought up to now, in milliseconds
 --   4      when its key expires
 --   5      the last step of the clock that is over; holds end together, at whole steps
 --   6..11  what is held until the end of the 1st .. 6th step after that one
---   then four for each grant, the first to end first: its id, what it adds to the limit, when it ends, and, of a rate,
---   the milliseconds in which the limit's amount flows back, else 0
+--   12     the highest part of the amount, in percent, for which a notification was made
+--   13     when something was settled first in this window, in milliseconds; 0 where nothing was
+--   14     when it was last, of which time the next two are
+--   15     the sum of what was settled, which fades in hours
+--   16     the same, which fades in days
+--   17..   four for each grant, the first to end first: its id, what it adds to the limit, when it ends, and, of a rate,
+--          the milliseconds in which the limit's amount flows back, else 0
+-- From 12 on they are written in units of 2^-53: older gateways, which take them for holds, round them to nothing.
 -- Its kind comes with two terms: a RATE's flow (parts given back in a millisecond) and scale, the first millisecond
 -- of a QUOTA's window and the first after it, for LEASES 0 and 0.
 
@@ -17,8 +24,10 @@ local abs, ceil, floor, max, min = math.abs, math.ceil, math.floor, math.max, ma
 local call, pack, unpack_numbers = redis.call, struct.pack, struct.unpack
 local RATE, QUOTA, LEASES = 0, 1, 2
 local STEPS = 6
-local LONG, SHORT, LONG_SIZE, SHORT_SIZE = '<ddddddddddd', '<dddd', 88, 32
+local LONG, SHORT, SHORT_SIZE = '<ddddddddddd', '<dddd', 32
+local WITH_HISTORY, WITH_HISTORY_SIZE, HISTORY_UNIT = '<dddddddddddddddd', 128, 2 ^ -53
 local STAMP, EXPIRY, OVER, FIRST, LAST = 3, 4, 5, 6, 11
+local NOTED_PERCENT, SINCE, NOTED, HOURS, DAYS = 12, 13, 14, 15, 16
 local TEN_YEARS_MS, SPARE_MS = 315576000000, 10000
 local SETTLED = 's'
 
@@ -61,13 +70,32 @@ end
 
 -- The grants behind the numbers of a counter.
 local function grants_in(packed)
-  local grants, cursor = {}, LONG_SIZE + 1
+  local grants, cursor = {}, WITH_HISTORY_SIZE + 1
   while cursor <= #packed do
     local id, amount, ends, period
     id, amount, ends, period, cursor = unpack_numbers('<dddd', packed, cursor)
-    grants[#grants + 1] = { id = id, amount = amount, ends = ends, period = period }
+    grants[#grants + 1] = {
+      id = id / HISTORY_UNIT, amount = amount / HISTORY_UNIT, ends = ends / HISTORY_UNIT, period = period / HISTORY_UNIT
+    }
   end
   return grants
+end
+
+-- The counter as a string, with its grants.
+local function with_grants(counter)
+  if not counter.has_history then
+    for place = NOTED_PERCENT, DAYS do
+      counter[place] = 0
+    end
+  end
+  local parts = { pack(WITH_HISTORY, unpack(counter, 1, DAYS)) }
+  for _, grant in ipairs(counter.grants) do
+    local id, amount, ends, period = grant.id, grant.amount, grant.ends, grant.period
+    parts[#parts + 1] = pack(
+      '<dddd', id * HISTORY_UNIT, amount * HISTORY_UNIT, ends * HISTORY_UNIT, period * HISTORY_UNIT
+    )
+  end
+  return table.concat(parts)
 end
 
 -- The counter in the string, or a whole one where there is none. `grants` is nil where it has none, `raised` what they
@@ -80,18 +108,22 @@ local function unpacked(packed, now, step)
     local used, scale, stamp, expiry = unpack_numbers(SHORT, packed)
     return { used, scale, stamp, expiry, step, 0, 0, 0, 0, 0, 0 }
   end
-  local counter = { unpack_numbers(LONG, packed) }
-  if #packed > LONG_SIZE then
+  local has_history = #packed >= WITH_HISTORY_SIZE
+  local counter = { unpack_numbers(has_history and WITH_HISTORY or LONG, packed) }
+  if #packed > WITH_HISTORY_SIZE then
     counter.grants = grants_in(packed)
+    has_history = counter[SINCE] > 0
   end
+  counter.has_history = has_history
   age(counter, step)
   return counter
 end
 
--- The strings stored at the keys from this one on. MGET takes a key of another type for none, and the counter would be
--- written over what somebody else has there: GET ends the script with an error before anything is written.
-local function stored_from(first)
-  local stored = call('MGET', unpack(KEYS, first))
+-- The strings stored at the keys from this one on, up to the last or to another one. MGET takes a key of another type
+-- for none, and the counter would be written over what somebody else has there: GET ends the script with an error before
+-- anything is written.
+local function stored_from(first, last)
+  local stored = call('MGET', unpack(KEYS, first, last or #KEYS))
   for number = 1, #stored do
     if not stored[number] then
       call('GET', KEYS[first + number - 1])
@@ -106,11 +138,10 @@ end
 
 local function packed(counter, holding)
   if counter.grants then
-    local parts = { pack(LONG, unpack(counter, 1, LAST)) }
-    for _, grant in ipairs(counter.grants) do
-      parts[#parts + 1] = pack('<dddd', grant.id, grant.amount, grant.ends, grant.period)
-    end
-    return table.concat(parts)
+    return with_grants(counter)
+  end
+  if counter.has_history then
+    return pack(WITH_HISTORY, unpack(counter, 1, DAYS))
   end
   if holding > 0 then
     return pack(LONG, unpack(counter, 1, LAST))

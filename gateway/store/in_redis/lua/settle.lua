@@ -1,4 +1,4 @@
--- Replaces what a reservation holds by what was used, and writes the bill, once.
+-- Replaces what a reservation holds by what was used, and writes the bill and the request's record, once.
 --
 -- KEYS[1]  the request's record: a hash of reservation id to what counter.lua says, or "s" once settled
 -- KEYS[2]  how far a journal on disk has been replayed here
@@ -11,6 +11,7 @@
 --   KEYS[7]  the scores of the users that have rows there: a sorted set
 --   KEYS[8]  the details that each of these users has: a hash of user to their fields, joined by line feeds
 -- then the counters, one a due
+-- and last, where a record of the request is kept, the team's records and their order, as in request_records.lua
 --
 -- ARGV[1]  how long the record is kept, in milliseconds
 -- ARGV[2]  numbers that are the same in each call:
@@ -18,6 +19,7 @@
 --   how long the journal's mark is kept, and how long the ledger keeps a day, in milliseconds
 --   how many end users a day has
 --   the day of the bill, in milliseconds since 1970, as if its time zone were UTC; 0 where there is none
+--   1 where a record of the request is kept, else 0
 --   then four a due: its kind, 1 if it was used at once and not held, and the two terms of its kind
 -- ARGV[3]  reservation id
 -- ARGV[4]  numbers of this settlement:
@@ -31,6 +33,8 @@
 --   ARGV[7]  the field in the details
 -- and where an end user is named:
 --   ARGV[8]  the user
+-- and last, where a record of the request is kept:
+--   the request id, the record as JSON, how long it is kept in milliseconds, and how many records the team may have
 --
 -- Returns {1, now} where it settled, {0, now} where that had been done, and {2, now, first open day} where the day is
 -- closed: nothing was settled then.
@@ -130,11 +134,37 @@ local function write_user(users, scores, names_of, details, user, place, weight,
   end
 end
 
-local FIXED, GIVEN = 5, 3
+-- As core/forecast.py has it.
+local HOURS_HALF_LIFE_MS, DAYS_HALF_LIFE_MS = 7200000, 172800000
+
+local function begin_history(counter, now)
+  counter.has_history = true
+  counter[NOTED_PERCENT], counter[SINCE], counter[NOTED] = 0, now * HISTORY_UNIT, now * HISTORY_UNIT
+  counter[HOURS], counter[DAYS] = 0, 0
+end
+
+-- Adds what a request has used to the two sums that fade.
+local function note_use(counter, amount, now)
+  if not counter.has_history then
+    begin_history(counter, now)
+  end
+  local elapsed = max(0, now - counter[NOTED] / HISTORY_UNIT)
+  counter[HOURS] = counter[HOURS] * 2 ^ (-elapsed / HOURS_HALF_LIFE_MS) + amount * HISTORY_UNIT
+  counter[DAYS] = counter[DAYS] * 2 ^ (-elapsed / DAYS_HALF_LIFE_MS) + amount * HISTORY_UNIT
+  counter[NOTED] = now * HISTORY_UNIT
+end
+
+local FIXED, GIVEN = 6, 3
 local fixed = { unpack_numbers(doubles(#ARGV[2] / 8), ARGV[2]) }
 local given = { unpack_numbers(doubles(#ARGV[4] / 8), ARGV[4]) }
 local step_ms, mark_ms, ledger_ms = fixed[1], fixed[2], fixed[3]
 local place, count = given[1], given[3]
+-- Where the keys and arguments end that are not of the record.
+local last_key, last_argument = #KEYS, #ARGV
+if fixed[6] == 1 then
+  last_key, last_argument = last_key - 2, last_argument - 4
+end
+local user = last_argument >= 8 and ARGV[8]
 local now = now_ms()
 local step = floor(now / step_ms)
 
@@ -145,7 +175,7 @@ local state = call('HGET', KEYS[1], ARGV[3])
 
 -- Read all before anything is written: where somebody else has written to one of the keys, Redis ends the script with
 -- an error, and half a settlement would count as a whole one.
-local first_counter = ARGV[8] and 9 or count > 0 and 6 or 3
+local first_counter = user and 9 or count > 0 and 6 or 3
 local billed, ledger_row, details, details_row, for_user
 if count > 0 and state ~= SETTLED then
   local day = fixed[5]
@@ -160,14 +190,14 @@ if count > 0 and state ~= SETTLED then
   ledger_row = added(billed, bill, FIRST_SCHEMA)
   details = call('HGET', KEYS[4], ARGV[7])
   details_row = details == billed and count == FIRST_SCHEMA and ledger_row or added(details, bill, count)
-  if ARGV[8] then
-    for_user = user_bill(KEYS[6], KEYS[7], KEYS[8], ARGV[7], ARGV[8], bill, count, fixed[4])
+  if user then
+    for_user = user_bill(KEYS[6], KEYS[7], KEYS[8], ARGV[7], user, bill, count, fixed[4])
   end
 end
 local last = last_of(state)
 local counters = {}
-if state ~= SETTLED and #KEYS >= first_counter then
-  local stored = stored_from(first_counter)
+if state ~= SETTLED and last_key >= first_counter then
+  local stored = stored_from(first_counter, last_key)
   for number = 1, #stored do
     local at = FIXED + 4 * number - 4
     local charged, actual = given[GIVEN + count + number], given[GIVEN + count + #stored + number]
@@ -182,6 +212,10 @@ if state ~= SETTLED and #KEYS >= first_counter then
         if kind ~= LEASES then
           counter[1] = counter[1] + actual * counter[2]
         end
+      end
+      local whole = fixed[at + 2] == 1 and max(actual, charged) or actual
+      if kind == QUOTA and whole > 0 then
+        note_use(counter, whole, now)
       end
       counters[#counters + 1] = { key, counter, kind, first, second }
     end
@@ -214,9 +248,15 @@ if ledger_row then
   end
 end
 if for_user then
-  write_user(KEYS[6], KEYS[7], KEYS[8], ARGV[7], ARGV[8], for_user, given[2], ledger_ms)
+  write_user(KEYS[6], KEYS[7], KEYS[8], ARGV[7], user, for_user, given[2], ledger_ms)
 end
 
+if last_key < #KEYS then
+  keep_record(
+    KEYS[last_key + 1], KEYS[last_key + 2], ARGV[last_argument + 1], ARGV[last_argument + 2], now,
+    tonumber(ARGV[last_argument + 3]), tonumber(ARGV[last_argument + 4])
+  )
+end
 for _, one in ipairs(counters) do
   write(one[1], one[2], one[3], one[4], one[5], step_ms)
 end

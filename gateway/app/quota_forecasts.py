@@ -1,0 +1,24 @@
+"""Keeps the metric of when quotas run out: a forecast is in the store, no request carries it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from gateway.core.errors import StoreUnavailable
+from gateway.core.limits import Limit
+from gateway.core.reservation import LimitStatus
+from gateway.store.contract import Counters
+
+LOOK_EVERY_S = 60.0
+
+
+async def watch_forecasts(
+    store: Counters, quotas: Callable[[], Sequence[Limit]], note: Callable[[Sequence[LimitStatus]], None]
+) -> None:
+    """Note how the quotas are, every minute. While the store is out what was noted last stays."""
+    while True:
+        with suppress(StoreUnavailable):
+            note(await store.limit_statuses(quotas()))
+        await asyncio.sleep(LOOK_EVERY_S)

@@ -1,0 +1,39 @@
+"""The records of requests in a running gateway: what makes and writes them, and the settings that they follow."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from socket import gethostname
+
+from gateway.core.clock import Clock
+from gateway.runtime.tasks import BackgroundTasks
+from gateway.settings.models import RecordSettings
+from gateway.store.contract import RecordStore
+from gateway.store.record_writer import RecordWriter
+from gateway.telemetry.request_records import RecordPolicy, RequestRecorder
+
+
+def process_name() -> str:
+    """Where this is, for people: of containers the host name is the container's."""
+    return f"{gethostname()}:{os.getpid()}"
+
+
+class RecordLifecycle:
+    """`recorder` is what requests use; `start` once the event loop runs."""
+
+    def __init__(self, store: RecordStore, clock: Clock, tasks: BackgroundTasks) -> None:
+        self.recorder = RequestRecorder(clock, version("inducta-gateway"), process_name())
+        self.writer = RecordWriter(store, self.recorder, tasks)
+
+    def start(self) -> None:
+        self.writer.start()
+
+    def follow(self, settings: RecordSettings, teams: int, config: str) -> None:
+        """A configuration with this hash and so many teams is in force. Each team has an equal share of the records, as
+        have requests without a known key: none displaces those of another."""
+        keep_ms, share = round(settings.keep.total_seconds() * 1000), max(1, settings.most // (teams + 1))
+        self.recorder.follow(RecordPolicy(settings.requests, keep_ms, share), config)
+
+    async def close(self) -> None:
+        await self.writer.close()

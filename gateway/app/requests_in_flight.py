@@ -1,0 +1,47 @@
+"""What this process answers to the others, and to its own admin API, about the requests that run in it."""
+
+from __future__ import annotations
+
+from secrets import token_hex
+
+import msgspec
+
+from gateway.core.clock import Clock
+from gateway.core.exchange import Exchange
+from gateway.core.requests_in_flight import ProcessQuestion, ProcessReply, asks_about, oldest, request_in_flight
+from gateway.pipeline import Pipeline
+from gateway.telemetry.log import Log
+
+_QUESTION = msgspec.msgpack.Decoder(ProcessQuestion)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+class RequestsInFlight:
+    """`process` says where they run, for people."""
+
+    def __init__(self, pipeline: Pipeline, clock: Clock, process: str, log: Log) -> None:
+        self._pipeline = pipeline
+        self._clock = clock
+        self._id = token_hex(8)
+        self._process = process
+        self._log = log
+
+    def answer(self, packed: bytes) -> bytes:
+        """A ProcessQuestion, answered with a ProcessReply, both encoded."""
+        question = _QUESTION.decode(packed)
+        asked = [x for x in self._pipeline.running if asks_about(question, x.request, _team(x))]
+        if question.cancel_for:
+            asked = [x for x in asked if self._cancel(x, question.cancel_for)]
+        now_ms, now = self._clock.now_ms(), self._clock.monotonic()
+        seen = [request_in_flight(x, now_ms, now) for x in asked]
+        return _ENCODER.encode(ProcessReply(self._id, self._process, len(seen), oldest(seen)))
+
+    def _cancel(self, x: Exchange, actor: str) -> bool:
+        ended = self._pipeline.cancel(x)
+        if ended:
+            self._log.info("request cancelled", request_id=x.request.request_id, team=_team(x), actor=actor)
+        return ended
+
+
+def _team(x: Exchange) -> str:
+    return x.caller.team if x.caller is not None else ""

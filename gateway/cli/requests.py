@@ -1,0 +1,89 @@
+"""`gateway requests`: what is in flight in every process of every gateway of the store, and how one is ended."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import click
+
+from gateway.cli.administration import Json, ask_once
+from gateway.cli.configuration import config_option, demo_option
+from gateway.cli.output import Row, json_option, show_json, table
+
+_HEADINGS = ("id", "team", "key", "model", "upstream", "state", "age", "tokens", "served by")
+
+team_option = click.option("--team", metavar="TEAM", help="Those of this team alone.")
+
+
+@click.group(epilog="Example: gateway requests --team search", invoke_without_command=True)
+@config_option
+@demo_option
+@team_option
+@json_option
+@click.pass_context
+def requests(context: click.Context, config: str, demo: str | None, team: str | None, as_json: bool) -> None:
+    """Show the requests in flight, the oldest first.
+
+    Every process of every gateway of the store is asked; with memory:// the running gateway. Tokens are those that
+    the client was given so far, estimated; of an answer that is not streamed they are known at its end.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    found = ask_once(config, "GET", "requests", {"team": team} if team else {}, demo=demo)
+    if as_json:
+        show_json(found)
+        return
+    if found["data"]:
+        click.echo(table(_HEADINGS, [_row(request) for request in found["data"]]))
+    else:
+        click.echo(f"No request is in flight in {_processes(found)}.")
+    if found["total"] > len(found["data"]):
+        click.echo(f"The oldest {len(found['data']):,} of {found['total']:,} are shown.", err=True)
+    if found["problem"]:
+        click.echo(found["problem"], err=True)
+
+
+@requests.command(epilog="Example: gateway requests cancel 4f0c2a9e51d37b860000002a")
+@config_option
+@demo_option
+@click.argument("request_id", metavar="REQUEST_ID")
+@team_option
+@json_option
+def cancel(config: str, demo: str | None, request_id: str, team: str | None, as_json: bool) -> None:
+    """End one request in flight.
+
+    Its client gets an error, in a stream as its last event, and what was delivered is charged. Clients may choose
+    their ids: every request with this one is ended, with --team that of this team. The audit has who did it.
+    """
+    ended = ask_once(
+        config, "DELETE", f"requests/{quote(request_id, safe='')}", {"team": team} if team else {}, demo=demo
+    )
+    if as_json:
+        show_json(ended)
+        return
+    for request in ended["data"]:
+        click.echo(
+            f"Ended: {request['id']} of team {request['team']}, {request['age_s']:,.1f} s old,"
+            f" about {request['output_tokens']:,} tokens delivered."
+        )
+    if ended["problem"]:
+        click.echo(ended["problem"], err=True)
+
+
+def _row(request: Json) -> Row:
+    return [
+        request["id"],
+        request["team"] or "",
+        request["key_name"] or "",
+        request["model"] or "",
+        request["upstream"] or "",
+        request["state"],
+        f"{request['age_s']:,.1f} s",
+        request["output_tokens"],
+        request["process"],
+    ]
+
+
+def _processes(found: Json) -> str:
+    answered = found["processes"]["answered"]
+    return "the one process that serves" if answered == 1 else f"the {answered} processes that serve"

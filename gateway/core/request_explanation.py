@@ -1,0 +1,277 @@
+"""What a request record says to people and to programs.
+
+`explained` gives plain sentences for whoever is woken at night: what happened, why, with which figures, what it cost,
+and what to do now. `record_object` gives the same facts as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from gateway.core.errors import Blame
+from gateway.core.limit_status import duration_text, in_unit, rfc3339, whose_limit
+from gateway.core.limits import Limit, Meter, Per
+from gateway.core.pricing import FEMTO_PER_MICRO, PICO_PER_MICRO, PriceLine
+from gateway.core.request_record import RecordedError, RecordedLimit, RequestRecord
+from gateway.core.usage import Usage, UsageSource
+
+_PICO_PER_USD = 10**12
+_FEMTO_PER_USD = FEMTO_PER_MICRO * PICO_PER_MICRO
+
+_RESPONSIBLE = {
+    Blame.CALLER: "The caller is responsible: nothing is wrong with the gateway.",
+    Blame.POLICY: "A limit did what it is configured to do: nothing is broken.",
+    Blame.UPSTREAM: "The upstream is responsible: look at 'gateway upstreams'.",
+    Blame.GATEWAY: "The gateway or its store is responsible: look at its log and at /readyz.",
+}
+
+_WHAT_HAPPENED = {
+    "missing_api_key": "It came without a key.",
+    "invalid_api_key": "Its key is not known, or revoked or disabled, or may not be used from this address.",
+    "expired_api_key": "Its key or token has expired.",
+    "model_not_found": "It asked for a model that is unknown, or that its key may not use.",
+    "unknown_url": "It asked for a path that the gateway does not have: the client's base URL is probably wrong.",
+    "method_not_allowed": "It used a method that the path does not take.",
+    "invalid_json": "Its body is not valid JSON.",
+    "invalid_form": "Its body is not a valid form.",
+    "invalid_value": "A field of its body is missing or has a value that is not allowed.",
+    "invalid_request": "It is not valid HTTP.",
+    "request_too_large": "Its body is larger than max_body.",
+    "unsupported_encoding": "Its body has a content coding that the gateway does not decode.",
+    "client_gone": "The client closed the connection before it had the whole answer.",
+    "passed_on": "The upstream answered with an error, which the client was given as it is.",
+    "error_event": "The upstream reported an error inside its answer, which the client was given as it is.",
+    "upstream_refused": "The upstream refused after the client's stream had begun.",
+    "internal_error": "The gateway itself failed: this is a defect. Its log has the place, under this request id.",
+}
+"""Where the gateway's own message is not kept, since it may quote the request or the upstream."""
+
+
+def explained(record: RequestRecord) -> list[str]:
+    """What happened, one or two sentences each: the outcome first."""
+    return [
+        *_outcome(record),
+        _who(record),
+        *_limits(record),
+        *_attempts(record),
+        _cost(record),
+        _times(record),
+        _versions(record),
+    ]
+
+
+def _outcome(record: RequestRecord) -> Iterator[str]:
+    error = record.error
+    if error is None:
+        yield f"The request was answered with status {record.status}."
+        return
+    verb = "refused" if error.blame in (Blame.CALLER, Blame.POLICY) and error.code != "client_gone" else "not completed"
+    yield f"The request was {verb}: status {record.status}, {error.code}."
+    yield (error.message or _WHAT_HAPPENED.get(error.code, "docs/errors.md says what this code means.")) + (
+        f" The field is {error.param}." if error.param else ""
+    )
+    if error.blame in _RESPONSIBLE:
+        yield _RESPONSIBLE[Blame(error.blame)]
+
+
+def _who(record: RequestRecord) -> str:
+    asked = record.model or "no model that is known"
+    how = "as a stream" if record.stream else "as one answer"
+    place = record.endpoint or f"{record.method} {record.path}"
+    where = f" from {record.client_ip}" if record.client_ip else ""
+    user = f", end user {record.user}" if record.user else ""
+    who = (
+        f"key {record.key_name} ({record.key}) of team {record.team}{user}"
+        if record.team
+        else "a caller without a key that is known"
+    )
+    return f"At {_clock(record.at_ms)} UTC {who} asked{where} for {asked} ({place}, {how})."
+
+
+def _limits(record: RequestRecord) -> Iterator[str]:
+    if not record.limits:
+        return
+    passed = [limit for limit in record.limits if not limit.refused and not limit.would_refuse]
+    for limit in record.limits:
+        if limit.refused:
+            yield f"Refused by {_limit(limit)}." + _when_free(record, limit)
+        elif limit.would_refuse:
+            yield f"Would have been refused by {_limit(limit)}, if it were not in shadow mode."
+    if passed:
+        yield "Let pass by " + "; ".join(map(_limit, passed)) + "."
+
+
+def _limit(seen: RecordedLimit) -> str:
+    limit = seen.limit
+    per = "" if limit.per is None else " in total" if limit.per is Per.TOTAL else f" per {limit.per.value}"
+    needed = "" if seen.needed is None else f", {_amount(limit, seen.needed)} needed"
+    figures = f"{_amount(limit, seen.used)} used, {_amount(limit, seen.held)} held, {_amount(limit, seen.left)} left"
+    return (
+        f"limit {limit.name} of {whose_limit(limit)} ({_amount(limit, limit.amount)} {_unit(limit)}{per}:"
+        f" {figures}{needed})"
+    )
+
+
+def _when_free(record: RequestRecord, seen: RecordedLimit) -> str:
+    wait_ms = record.error.retry_after_ms if record.error is not None else 0
+    if wait_ms:
+        return f" It would have passed {duration_text(wait_ms)} later."
+    if seen.needed is not None and seen.needed > seen.limit.burst:
+        return " It needs more than the limit ever holds: it can never pass."
+    return f" The limit is whole again at {_clock(seen.resets_ms)} UTC." if seen.resets_ms else ""
+
+
+def _attempts(record: RequestRecord) -> Iterator[str]:
+    if record.attempts:
+        tries = ", then ".join(f"{each.upstream} ({each.outcome})" for each in record.attempts)
+        yield f"Upstreams tried: {tries}."
+    elif record.granted is not None and record.upstream:
+        yield f"The request was sent to the upstream {record.upstream}, and nothing came back before it ended."
+    else:
+        yield "No upstream was asked."
+
+
+def _cost(record: RequestRecord) -> str:
+    usage = record.usage
+    if usage is None:
+        return "It was charged nothing: nothing was delivered."
+    source = "as the upstream reported" if usage.source is UsageSource.REPORTED else "estimated by the gateway"
+    told = f"It was charged {usage.input:,} tokens of input and {usage.output:,} of output ({source})"
+    if not record.prices:
+        return f"{told}, at no price."
+    lines = " + ".join(_price(line) for line in record.prices)
+    return f"{told}: {_dollars(record.cost / PICO_PER_MICRO)} USD = {lines}."
+
+
+def _price(line: PriceLine) -> str:
+    quantity = f"{line.quantity / 1000:,g} seconds" if line.unit == "ms" else f"{line.quantity:,} {line.name}"
+    if line.unit == "token":
+        return f"{quantity} at {_dollars(line.price * 1_000_000 / _PICO_PER_USD)} per million"
+    return f"{quantity} at {_dollars(line.price / _PICO_PER_USD)}"
+
+
+def _times(record: RequestRecord) -> str:
+    own = max(0.0, record.duration_s - record.upstream_s)
+    first = "" if record.first_byte_s is None else f", the first byte after {_seconds(record.first_byte_s)}"
+    return (
+        f"It took {_seconds(record.duration_s)}: {_seconds(record.upstream_s)} waiting for upstreams,"
+        f" {_seconds(own)} in the gateway{first}."
+    )
+
+
+def _versions(record: RequestRecord) -> str:
+    config = f"configuration {record.config}" if record.config else "a configuration without a file"
+    return f"It was served by {record.process}, inducta-gateway {record.version}, {config}."
+
+
+def _unit(limit: Limit) -> str:
+    names = {Meter.USD: "USD", Meter.CONCURRENT: "requests at a time"}
+    return names.get(limit.meter, limit.meter.value.replace("_", " "))
+
+
+def _amount(limit: Limit, amount: int) -> str:
+    return _dollars(amount / PICO_PER_MICRO) if limit.meter is Meter.USD else f"{amount:,}"
+
+
+def _dollars(amount: float) -> str:
+    return f"{amount:,.6f}".rstrip("0").rstrip(".")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:,.1f} s"
+
+
+def _clock(at_ms: int) -> str:
+    return rfc3339(at_ms).replace("T", " ").removesuffix("Z")
+
+
+def record_object(record: RequestRecord) -> dict[str, Any]:
+    """As the admin API shows it: amounts as the configuration writes them, times in RFC 3339."""
+    error, usage = record.error, record.usage
+    return {
+        "id": record.request_id,
+        "at": rfc3339(record.at_ms),
+        "status": record.status,
+        "error": None if error is None else _error_object(error),
+        "team": record.team or None,
+        "key": record.key or None,
+        "key_name": record.key_name or None,
+        "user": record.user or None,
+        "client_ip": record.client_ip or None,
+        "user_agent": record.user_agent or None,
+        "method": record.method,
+        "path": record.path or None,
+        "endpoint": record.endpoint or None,
+        "model": record.model or None,
+        "stream": record.stream,
+        "whole": record.whole,
+        "limits": [_limit_object(each) for each in record.limits],
+        "estimated_input_tokens": record.estimated_input,
+        "granted_output_tokens": record.granted,
+        "output_cap": record.output_cap,
+        "upstream": record.upstream or None,
+        "upstream_request_id": record.upstream_request_id or None,
+        "attempts": [{"upstream": each.upstream, "outcome": each.outcome} for each in record.attempts],
+        "usage": None if usage is None else _usage_object(usage),
+        "usd": record.cost / PICO_PER_MICRO,
+        "prices": [_price_object(line) for line in record.prices],
+        "duration_s": record.duration_s,
+        "upstream_s": record.upstream_s,
+        "time_to_first_byte_s": record.first_byte_s,
+        "config": record.config or None,
+        "version": record.version,
+        "process": record.process,
+    }
+
+
+def _error_object(error: RecordedError) -> dict[str, Any]:
+    return {
+        "code": error.code,
+        "blame": error.blame,
+        "message": error.message or None,
+        "param": error.param or None,
+        "retry_after_ms": error.retry_after_ms or None,
+    }
+
+
+def _limit_object(seen: RecordedLimit) -> dict[str, Any]:
+    limit = seen.limit
+    return {
+        "name": limit.name,
+        "scope": limit.scope.value,
+        "subject": limit.subject,
+        "meter": limit.meter.value,
+        "per": limit.per.value if limit.per else None,
+        "mode": limit.mode.value,
+        "amount": in_unit(limit, limit.amount),
+        "used": in_unit(limit, seen.used),
+        "held": in_unit(limit, seen.held),
+        "left": in_unit(limit, seen.left),
+        "needed": None if seen.needed is None else in_unit(limit, seen.needed),
+        "resets_at": rfc3339(seen.resets_ms) if seen.resets_ms else None,
+        "verdict": "refused" if seen.refused else "would_refuse" if seen.would_refuse else "passed",
+    }
+
+
+def _usage_object(usage: Usage) -> dict[str, Any]:
+    """What was used; what was not is left out, but for input and output."""
+    figures = {
+        name: figure
+        for name, figure in msgspec.structs.asdict(usage).items()
+        if figure and name not in ("input", "output", "source")
+    }
+    return {"input": usage.input, "output": usage.output, "source": usage.source.value, **figures}
+
+
+def _price_object(line: PriceLine) -> dict[str, Any]:
+    """`usd_per_unit` is that of one token, second or piece; sound is counted in milliseconds."""
+    return {
+        "name": line.name,
+        "quantity": line.quantity,
+        "unit": line.unit,
+        "usd_per_unit": line.price / _PICO_PER_USD,
+        "usd": line.amount / _FEMTO_PER_USD,
+    }

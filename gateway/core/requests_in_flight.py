@@ -1,0 +1,121 @@
+"""What gateway processes say to one another about the requests that run in them.
+
+Whoever wants to know asks every process (`store/contract.py`, `ProcessCalls`): the question and the replies are plain
+data, encoded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from gateway.core.exchange import Exchange
+from gateway.core.limit_status import rfc3339
+from gateway.core.request import IncomingRequest
+from gateway.core.stream_tally import StreamTally
+
+LISTED_MAX = 1_000
+"""Requests in one reply: the oldest."""
+
+
+class RequestInFlight(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One request that has not ended. `state` is "arriving" before admission, "waiting" for the first byte of an
+    upstream, then "answering"."""
+
+    request_id: str
+    began_ms: int
+    age_s: float
+    state: str
+    endpoint: str = ""
+    team: str = ""
+    key: str = ""
+    key_name: str = ""
+    user: str = ""
+    client_ip: str = ""
+    model: str = ""
+    stream: bool = False
+    upstream: str = ""
+    estimated_input: int = 0
+    output: int = 0
+    """Tokens that the client was given so far, estimated; of a plain answer none before its end."""
+
+
+class ProcessQuestion(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which requests run: of a team, with a request id, or all. Where `cancel_for` names who wants it, those with this
+    request id are ended, and the reply has those that were."""
+
+    team: str = ""
+    request_id: str = ""
+    cancel_for: str = ""
+
+
+class ProcessReply(msgspec.Struct, frozen=True):
+    """`id` is of the process alone; containers may share the host name and process id of `process`. `total` is how many
+    requests there are, whether or not all are listed."""
+
+    id: str
+    process: str
+    total: int
+    requests: list[RequestInFlight]
+
+
+def request_in_flight(x: Exchange, now_ms: int, now: float) -> RequestInFlight:
+    """An exchange as it stands at this moment, by both clocks."""
+    request, caller, parsed = x.request, x.caller, x.parsed
+    age_s = now - request.at
+    return RequestInFlight(
+        request_id=request.request_id,
+        began_ms=now_ms - round(age_s * 1000),
+        age_s=round(age_s, 3),
+        state=_state(x),
+        endpoint=request.endpoint.name,
+        team=caller.team if caller is not None else "",
+        key=caller.key_id if caller is not None else "",
+        key_name=caller.key_name if caller is not None else "",
+        user=parsed.user if parsed is not None else "",
+        client_ip=request.client_ip,
+        model=parsed.model.name if parsed is not None else "",
+        stream=parsed is not None and parsed.stream,
+        upstream=x.target.upstream.name if x.target is not None else "",
+        estimated_input=x.estimated_input,
+        output=x.tally.delivered if isinstance(x.tally, StreamTally) else 0,
+    )
+
+
+def in_flight_object(process: str, seen: RequestInFlight) -> dict[str, Any]:
+    """As the admin API shows it."""
+    return {
+        "id": seen.request_id,
+        "state": seen.state,
+        "began_at": rfc3339(seen.began_ms),
+        "age_s": seen.age_s,
+        "team": seen.team or None,
+        "key": seen.key or None,
+        "key_name": seen.key_name or None,
+        "user": seen.user or None,
+        "client_ip": seen.client_ip or None,
+        "endpoint": seen.endpoint or None,
+        "model": seen.model or None,
+        "stream": seen.stream,
+        "upstream": seen.upstream or None,
+        "estimated_input_tokens": seen.estimated_input,
+        "output_tokens": seen.output,
+        "process": process,
+    }
+
+
+def asks_about(question: ProcessQuestion, request: IncomingRequest, team: str) -> bool:
+    """Whether a question is about a request of this team."""
+    return question.team in ("", team) and question.request_id in ("", request.request_id)
+
+
+def oldest(requests: Iterable[RequestInFlight]) -> list[RequestInFlight]:
+    return sorted(requests, key=lambda request: request.began_ms)[:LISTED_MAX]
+
+
+def _state(x: Exchange) -> str:
+    if x.reservation is None:
+        return "arriving"
+    return "waiting" if x.first_byte_at is None else "answering"

@@ -1,0 +1,206 @@
+"""The records that explain requests later: which requests have one, and what is in it.
+
+A request that was admitted gets its record with its settlement: `of` gives it to the settle stage. One that was refused
+before that has no settlement, and there can be thousands of these in a second: `keep_unsettled` takes a sample of them,
+so many of each team and error code, which `take` gives to whoever writes them to the store.
+
+Never in a record: content, a key, an upstream's secret. Of an error the message is kept only where its class is one
+whose messages the gateway writes from its own configuration and figures.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from gateway.core.clock import Clock
+from gateway.core.errors import CallerError, ClientGone, GatewayError, UpstreamRefused
+from gateway.core.exchange import Exchange
+from gateway.core.header_rules import UPSTREAM_ID_HEADERS, first_of
+from gateway.core.limits import Limit
+from gateway.core.pricing import PriceLine
+from gateway.core.request_record import KeptRecord, RecordedAttempt, RecordedError, RecordedLimit, RequestRecord
+from gateway.core.reservation import LimitStatus, Refusal
+from gateway.telemetry.log import SHOWN_CHARACTERS, shortened
+
+SAMPLED_ALIKE = 20
+"""Of the requests that were refused before admission, so many of each team and error code between two writings."""
+
+WAITING_MAX = 500
+"""Of them in all; while the store is out, the newest."""
+
+_VERSIONS = 8
+"""So many configurations are remembered for the requests that began under them."""
+
+_PARAM = re.compile(r"[A-Za-z0-9_.\[\]-]{1,80}")
+
+
+class RecordPolicy(msgspec.Struct, frozen=True):
+    """Which requests have a record ("none", "failed" or "all"), for how long it is kept, and how many of one team."""
+
+    requests: str = "none"
+    keep_ms: int = 0
+    most: int = 0
+
+
+class _ConfigVersion(msgspec.Struct, frozen=True):
+    config: str
+    since: float
+
+
+class RequestRecorder:
+    """Implements `stages.settle.SettlementRecorder`. `process` says where it runs, for people."""
+
+    def __init__(self, clock: Clock, version: str, process: str) -> None:
+        self._clock = clock
+        self._version = version
+        self._process = process
+        self._policy = RecordPolicy()
+        self._configs: deque[_ConfigVersion] = deque(maxlen=_VERSIONS)
+        self._waiting: deque[KeptRecord] = deque(maxlen=WAITING_MAX)
+        self._sampled: Counter[tuple[str, str]] = Counter()
+
+    def follow(self, policy: RecordPolicy, config: str) -> None:
+        """A configuration with this hash is in force from now on."""
+        self._policy = policy
+        self._configs.append(_ConfigVersion(config, self._clock.monotonic()))
+
+    def of(self, x: Exchange) -> KeptRecord | None:
+        """The record of a request that has ended, where it is to have one."""
+        policy = self._policy
+        if policy.requests == "none" or (policy.requests == "failed" and x.failure is None):
+            return None
+        return KeptRecord(self._record(x), policy.keep_ms, policy.most)
+
+    def keep_unsettled(self, x: Exchange) -> None:
+        """The same for a request that was never admitted, if it failed and there are not too many of its kind."""
+        failure = x.failure
+        if failure is None or self._policy.requests == "none":
+            return
+        kind = (x.caller.team if x.caller is not None else "", failure.code)
+        self._sampled[kind] += 1
+        if self._sampled[kind] <= SAMPLED_ALIKE:
+            self._waiting.append(KeptRecord(self._record(x), self._policy.keep_ms, self._policy.most))
+
+    def take(self) -> list[KeptRecord]:
+        """Those that wait to be written. The next sample begins."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        self._sampled.clear()
+        return waiting
+
+    def put_back(self, records: Sequence[KeptRecord]) -> None:
+        """They could not be written now; the newest wait."""
+        room = WAITING_MAX - len(self._waiting)
+        if room:
+            self._waiting.extendleft(reversed(records[-room:]))
+
+    def _record(self, x: Exchange) -> RequestRecord:
+        request, caller, parsed, reservation, target = x.request, x.caller, x.parsed, x.reservation, x.target
+        endpoint, error = request.endpoint.name, _error_of(x)
+        return RequestRecord(
+            id=x.id,
+            request_id=request.request_id,
+            at_ms=self._clock.now_ms() - round((self._clock.monotonic() - request.at) * 1000),
+            status=x.status,
+            duration_s=round(x.ended - request.at, 6),
+            upstream_s=round(x.upstream_seconds, 6),
+            first_byte_s=None if x.first_byte_at is None else round(x.first_byte_at - request.at, 6),
+            method=shortened(request.method),
+            path="" if endpoint else shortened(request.path),
+            endpoint=endpoint,
+            team=caller.team if caller is not None else "",
+            key=caller.key_id if caller is not None else "",
+            key_name=caller.key_name if caller is not None else "",
+            user=parsed.user[:SHOWN_CHARACTERS] if parsed is not None else "",
+            client_ip=request.client_ip,
+            user_agent=shortened(request.headers.get("user-agent", "")),
+            model=parsed.model.name if parsed is not None else "",
+            stream=parsed is not None and parsed.stream,
+            whole=x.whole,
+            estimated_input=x.estimated_input,
+            granted=reservation.granted if reservation is not None else None,
+            output_cap=x.quota_output_cap,
+            upstream=target.upstream.name if target is not None else "",
+            upstream_request_id=_upstream_id(x),
+            error=error,
+            limits=tuple(_limits_of(x)),
+            attempts=tuple([RecordedAttempt(*attempt) for attempt in x.attempts]),
+            usage=x.usage,
+            cost=x.cost,
+            prices=_prices_of(x),
+            config=self._config_at(request.at),
+            version=self._version,
+            process=self._process,
+        )
+
+    def _config_at(self, began: float) -> str:
+        """The newest configuration that was in force then; of a request older than all that are known, the oldest."""
+        found = next((each for each in reversed(self._configs) if each.since <= began), None)
+        return (found or self._configs[0]).config if self._configs else ""
+
+
+def _error_of(x: Exchange) -> RecordedError | None:
+    failure, error = x.failure, x.error
+    if failure is None:
+        return None
+    if error is None:
+        return RecordedError(failure.code, failure.blame)
+    param = error.param if error.param and _PARAM.fullmatch(error.param) else ""
+    message = error.message if _is_gateways_own(error) else ""
+    return RecordedError(failure.code, failure.blame, message, param, error.retry_after_ms or 0)
+
+
+def _is_gateways_own(error: GatewayError) -> bool:
+    """Whether the message has nothing in it that a client or an upstream wrote."""
+    return not isinstance(error, (CallerError, ClientGone, UpstreamRefused))
+
+
+def _limits_of(x: Exchange) -> Iterator[RecordedLimit]:
+    if x.refusal is not None:
+        yield from _limits_of_refusal(x.refusal)
+    elif x.reservation is not None:
+        held = {id(hold.limit): hold.amount for hold in x.reservation.holds}
+        shadows = set(map(id, x.reservation.would_refuse))
+        for status in x.reservation.limit_statuses:
+            limit = status.limit
+            yield _recorded(status, needed=held.get(id(limit)), would_refuse=id(limit) in shadows)
+
+
+def _limits_of_refusal(refusal: Refusal) -> Iterator[RecordedLimit]:
+    refusing = refusal.limit_status
+    shadows = {limit.identity for limit in refusal.would_refuse}
+    yield _recorded(refusing, needed=refusal.requested, refused=True)
+    for status in refusal.limit_statuses:
+        if status.limit.identity != refusing.limit.identity:
+            yield _recorded(status, would_refuse=status.limit.identity in shadows)
+
+
+def _recorded(
+    status: LimitStatus, *, needed: int | None = None, refused: bool = False, would_refuse: bool = False
+) -> RecordedLimit:
+    limit: Limit = status.limit
+    return RecordedLimit(
+        limit,
+        status.used,
+        status.held,
+        status.left,
+        status.resets_ms,
+        needed,
+        refused=refused,
+        would_refuse=would_refuse,
+    )
+
+
+def _prices_of(x: Exchange) -> tuple[PriceLine, ...]:
+    price = x.target.price if x.target is not None else None
+    if x.usage is None or price is None or x.parsed is None or x.parsed.endpoint.is_free:
+        return ()
+    return price.lines(x.usage)
+
+
+def _upstream_id(x: Exchange) -> str:
+    return shortened(first_of(UPSTREAM_ID_HEADERS, x.response.headers)) if x.response is not None else ""

@@ -1,0 +1,191 @@
+"""What operators can know and do about single requests: which are in flight, what happened to one, and its end by hand.
+
+One implementation under the admin API and the command line. Requests in flight are in the processes that serve them,
+of this gateway and of others: all are asked by way of the store. Where the store is out, a gateway still says what runs
+in the process that was asked, and that this is not all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from gateway.core.errors import FieldInvalid, MethodNotAllowed, StoreUnavailable, UrlUnknown
+from gateway.core.request_explanation import explained, record_object
+from gateway.core.request_record import RequestRecord
+from gateway.core.requests_in_flight import (
+    LISTED_MAX,
+    ProcessQuestion,
+    ProcessReply,
+    RequestInFlight,
+    in_flight_object,
+)
+from gateway.identity.contract import AuditEntry
+from gateway.identity.requests import AdministrationRequest
+from gateway.store.contract import ProcessCalls, RecordStore
+
+JsonObject = dict[str, Any]
+
+LIST, MEMBER = "requests", "requests/{id}"
+METHODS: Mapping[str, tuple[str, ...]] = {LIST: ("GET",), MEMBER: ("GET", "DELETE")}
+"""What is answered, by path below /admin/v1."""
+
+_ENCODER = msgspec.msgpack.Encoder()
+_REPLY = msgspec.msgpack.Decoder(ProcessReply)
+
+
+class RequestSources(RecordStore, ProcessCalls, Protocol):
+    """What of a store is about single requests."""
+
+
+class LocatedRequest(NamedTuple):
+    """A request in flight, and the process that serves it."""
+
+    process: str
+    request: RequestInFlight
+
+    def as_json(self) -> JsonObject:
+        return in_flight_object(self.process, self.request)
+
+
+class _Asked(NamedTuple):
+    """What processes replied. `problem` says why this may not be all; empty where it is."""
+
+    found: list[LocatedRequest]
+    total: int
+    processes: JsonObject
+    problem: str
+
+
+class RequestAdministration:
+    """`teams` gives the names of those that are configured. `note` adds to the audit. `answer_here` answers for this
+    process, None where it serves no requests."""
+
+    def __init__(
+        self,
+        sources: RequestSources,
+        teams: Callable[[], Collection[str]],
+        note: Callable[[AuditEntry], Awaitable[None]],
+        answer_here: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        self._sources = sources
+        self._teams = teams
+        self._note = note
+        self._answer_here = answer_here
+
+    async def answer(self, request: AdministrationRequest) -> JsonObject:
+        """Raises FieldInvalid, UrlUnknown, MethodNotAllowed, StoreUnavailable."""
+        _, _, request_id = request.path.partition("/")
+        _refuse_unknown(request.query, ("team",))
+        team = request.query.get("team", "")
+        if "/" in request_id or request.path.endswith("/"):
+            raise UrlUnknown(f"There is nothing at {request.path[:200]!r}.")
+        if not request_id:
+            _refuse_method(request.method, METHODS[LIST])
+            return await self._list(team)
+        _refuse_method(request.method, METHODS[MEMBER])
+        if request.method == "GET":
+            return await self._show(request_id, team)
+        return await self._cancel(request_id, team, request.actor)
+
+    async def _list(self, team: str) -> JsonObject:
+        asked = await self._ask(ProcessQuestion(team))
+        found = sorted(asked.found, key=lambda served: served.request.began_ms)[:LISTED_MAX]
+        return {
+            "data": [served.as_json() for served in found],
+            "next": None,
+            "total": asked.total,
+            "processes": asked.processes,
+            "problem": asked.problem or None,
+        }
+
+    async def _show(self, request_id: str, team: str) -> JsonObject:
+        asked = await self._ask(ProcessQuestion(team, request_id))
+        records: list[RequestRecord] = []
+        problem = asked.problem
+        try:
+            records = await self._sources.request_records(request_id, tuple(self._teams()))
+        except StoreUnavailable:
+            if not asked.found:
+                raise
+            problem = "The store does not answer, so records of requests that have ended are not shown."
+        records = [record for record in records if team in ("", record.team)]
+        if not asked.found and not records:
+            raise UrlUnknown(_unknown(request_id, asked))
+        return {
+            "id": request_id,
+            "in_flight": [served.as_json() for served in asked.found],
+            "records": [{**record_object(record), "explanation": explained(record)} for record in records],
+            "problem": problem or None,
+        }
+
+    async def _cancel(self, request_id: str, team: str, actor: str) -> JsonObject:
+        asked = await self._ask(ProcessQuestion(team, request_id, actor or "an operator"))
+        if not asked.found:
+            raise UrlUnknown(await self._not_in_flight(request_id, team, asked))
+        problem = asked.problem
+        ended = [served.as_json() for served in asked.found]
+        try:
+            for shown in ended:
+                await self._note(AuditEntry(actor, "request.cancel", request_id, before=shown))
+        except StoreUnavailable:
+            problem = "The store does not answer: this is in the log, but not in the audit."
+        return {"data": ended, "next": None, "processes": asked.processes, "problem": problem or None}
+
+    async def _not_in_flight(self, request_id: str, team: str, asked: _Asked) -> str:
+        try:
+            records = await self._sources.request_records(request_id, tuple(self._teams()))
+        except StoreUnavailable:
+            records = []
+        newest = next((record for record in records if team in ("", record.team)), None)
+        if newest is None:
+            return _unknown(request_id, asked)
+        shown = record_object(newest)
+        return (
+            f"The request {request_id[:128]!r} has ended already: it began at {shown['at']} and ended after"
+            f" {newest.duration_s:.1f} s with status {newest.status}. 'gateway explain' says more."
+        )
+
+    async def _ask(self, question: ProcessQuestion) -> _Asked:
+        packed, problem, asked, replies = _ENCODER.encode(question), "", 0, list[bytes]()
+        try:
+            answered = await self._sources.ask_processes(packed)
+            asked, replies = answered.asked, answered.replies
+        except StoreUnavailable:
+            if self._answer_here is None:
+                raise
+            problem = "The store does not answer: only the process that was asked is shown."
+        by_process = {reply.id: reply for reply in map(_REPLY.decode, replies)}
+        if self._answer_here is not None:
+            own = _REPLY.decode(self._answer_here(packed))
+            # What was cancelled is in the first reply alone.
+            by_process.setdefault(own.id, own)
+        silent = asked - len(replies)
+        if silent > 0:
+            problem = f"{silent} of {asked} gateway processes did not answer in time: their requests are missing here."
+        found = [LocatedRequest(reply.process, each) for reply in by_process.values() for each in reply.requests]
+        processes = {"asked": max(asked, len(by_process)), "answered": len(by_process)}
+        return _Asked(found, sum(reply.total for reply in by_process.values()), processes, problem)
+
+
+def _unknown(request_id: str, asked: _Asked) -> str:
+    answered = asked.processes["answered"]
+    return (
+        f"No request {request_id[:128]!r} is known. It is not in flight in any of the {answered} gateway processes that"
+        " answered, and there is no record of it. The setting 'record' says which requests have one and for how long;"
+        " where very many are refused at once, some have none. The log has a line of every request."
+        + (f" {asked.problem}" if asked.problem else "")
+    )
+
+
+def _refuse_unknown(query: Mapping[str, str], known: Collection[str]) -> None:
+    for name in query:
+        if name not in known:
+            raise FieldInvalid(f"{name[:64]!r} is not known here; there are {', '.join(known)}.", param=name[:64])
+
+
+def _refuse_method(method: str, taken: Collection[str]) -> None:
+    if method not in taken:
+        raise MethodNotAllowed(f"Use {' or '.join(taken)} here.", allow=", ".join(taken))
