@@ -14,6 +14,7 @@ from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.reservation import Refusal, Reservation
 from gateway.core.response import Headers, UpstreamResponse
 from gateway.core.snapshot import Caller, Target
+from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.core.usage import Usage
 
 
@@ -33,6 +34,11 @@ class AnswerTally(Protocol):
     @property
     def usage(self) -> Usage | None:
         """What the upstream reported last, None if nothing."""
+        ...
+
+    @property
+    def object_id(self) -> str:
+        """Under which the upstream keeps the answer, empty where it has not said so."""
         ...
 
     @property
@@ -81,6 +87,8 @@ class Exchange(msgspec.Struct, eq=False):
     estimated_input: int = 0
     """Tokens, as estimated at admission."""
     reservation: Reservation | None = None
+    held_by: str = ""
+    """The upstream that alone can answer, since it keeps what the request is about; empty: any."""
     refusal: Refusal | None = None
     """Why no limit let it pass, in the place of a reservation."""
     target: Target | None = None
@@ -105,6 +113,17 @@ class Exchange(msgspec.Struct, eq=False):
 
     def note_attempt(self, upstream: str, outcome: str) -> None:
         self.attempts.append((upstream, outcome))
+
+    @property
+    def created(self) -> StoredObject | None:
+        """What the upstream keeps of it, once its answer has said so."""
+        parsed, tally, target = self.parsed, self.tally, self.target
+        if parsed is None or parsed.creates is None or tally is None or target is None or self.status >= 400:
+            return None
+        if not tally.object_id:
+            return None
+        team, name = parsed.binding.caller.team, ObjectName(parsed.creates, tally.object_id)
+        return StoredObject(name, team, target.upstream.name, parsed.model.name)
 
     @property
     def quota_output_cap(self) -> int | None:

@@ -123,7 +123,8 @@ def input_size(members: JsonSpans) -> InputSize:
             attached += REFERENCE_TOKENS if value != b"null" else 0
         text += weight_of_json(value)
         length += len(value)
-        if name in _CONTENT_MEMBERS and _MARKS.search(value) and _can_be_looked_at(value):
+        # Asked first, since a search for names is slow where there are many.
+        if name in _CONTENT_MEMBERS and _can_be_looked_at(value) and _MARKS.search(value):
             for each in _attachments(decoded(value), name):
                 text -= each.length
                 length -= each.length
@@ -132,7 +133,7 @@ def input_size(members: JsonSpans) -> InputSize:
 
 
 def _can_be_looked_at(value: bytes) -> bool:
-    return value.count(b"{") + value.count(b"[") <= _LOOKED_MAX
+    return len(value) <= _LOOKED_MAX or value.count(b"{") + value.count(b"[") <= _LOOKED_MAX
 
 
 def _attachments(value: Any, name: str) -> Iterator[_Attachment]:

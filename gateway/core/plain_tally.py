@@ -67,6 +67,11 @@ class PlainTally:
         return self._reader.usage
 
     @property
+    def object_id(self) -> str:
+        """Under which the upstream keeps the answer; empty where it has not said so yet."""
+        return self._reader.object_id
+
+    @property
     def is_final(self) -> bool:
         return self._reader.final
 

@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.core.limits import Limit
 from gateway.core.request_record import KeptRecord
+from gateway.core.stored_objects import StoredObject
 from gateway.core.usage import Usage
 
 OUTPUT_SHARE_FLOOR = 2_048
@@ -222,6 +223,8 @@ class Settlement(msgspec.Struct, frozen=True):
     dues: tuple[SettlementLine, ...]
     entry: LedgerEntry | None
     record: KeptRecord | None = None
+    created: StoredObject | None = None
+    """What the upstream keeps of the answer."""
 
 
 def unasked_id(request_id: str) -> str:

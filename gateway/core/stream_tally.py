@@ -170,6 +170,11 @@ class StreamTally:
         return self._reader.usage
 
     @property
+    def object_id(self) -> str:
+        """Under which the upstream keeps the answer; empty where it has not said so yet."""
+        return self._reader.object_id
+
+    @property
     def is_final(self) -> bool:
         """Whether the reported usage has the output."""
         return self._stopped_usage is not None or self._reader.final

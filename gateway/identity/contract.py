@@ -153,6 +153,16 @@ class KeyStore(Protocol):
 
     async def audit(self, cursor: str, limit: int) -> AuditPage: ...
 
+    async def keep_session(self, name: str, holder: str, life_ms: int) -> None:
+        """Keep who holds the browser session of this name, for so long."""
+        ...
+
+    async def session(self, name: str) -> str | None:
+        """Who holds it; None where it has ended."""
+        ...
+
+    async def end_session(self, name: str) -> None: ...
+
     async def time_ms(self) -> int: ...
 
     def subscribe(self, notify: Callable[[], None]) -> None:

@@ -36,6 +36,8 @@ class InMemoryKeyStore:
         self._changes = 0
         self._entries = 0
         self._subscribers: list[Callable[[], None]] = []
+        self._sessions: dict[str, tuple[str, int]] = {}
+        """Holder and end."""
 
     async def get(self, ids: Sequence[str]) -> list[StoredKey | None]:
         return [self._keys.get(key_id) for key_id in ids]
@@ -92,6 +94,18 @@ class InMemoryKeyStore:
         newest_first = [entry for entry in reversed(self._audit) if not cursor or int(entry.id) <= int(cursor)]
         rest = newest_first[limit:]
         return AuditPage(newest_first[:limit], rest[0].id if rest else "")
+
+    async def keep_session(self, name: str, holder: str, life_ms: int) -> None:
+        now_ms = self._clock.now_ms()
+        self._sessions = {other: kept for other, kept in self._sessions.items() if kept[1] > now_ms}
+        self._sessions[name] = holder, now_ms + life_ms
+
+    async def session(self, name: str) -> str | None:
+        holder, end_ms = self._sessions.get(name, ("", 0))
+        return holder if self._clock.now_ms() < end_ms else None
+
+    async def end_session(self, name: str) -> None:
+        self._sessions.pop(name, None)
 
     async def time_ms(self) -> int:
         return self._clock.now_ms()

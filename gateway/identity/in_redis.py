@@ -5,6 +5,7 @@
     {k}:used         hash: id → when it was last used, in milliseconds
     {k}:grants       hash: id → the grant as JSON; the counters that it raises are elsewhere
     {k}:changes      stream: the audit, and at the same time what directories follow
+    {k}:session:NAME who holds a browser session; it expires with it
 
 All are under one hash tag, so that one script writes all that belongs to a change. The id of a change is the position
 that a directory follows. Keys stay until they are taken away by hand; the stream ends 400 days after the last change.
@@ -123,6 +124,19 @@ class RedisKeyStore:
         entries = [_with_place(_ENTRY.decode(fields[3]), change) for change, fields in found[:limit]]
         return AuditPage(entries, found[limit][0].decode() if len(found) > limit else "")
 
+    async def keep_session(self, name: str, holder: str, life_ms: int) -> None:
+        key = self._session_key(name)
+        await self._client.ask(key, ("SET", key, holder, "PX", str(life_ms)))
+
+    async def session(self, name: str) -> str | None:
+        key = self._session_key(name)
+        holder = await self._client.ask(key, ("GET", key))
+        return None if holder is None else holder.decode()
+
+    async def end_session(self, name: str) -> None:
+        key = self._session_key(name)
+        await self._client.ask(key, ("DEL", key))
+
     async def time_ms(self) -> int:
         return await self._client.time(self._keys)
 
@@ -147,6 +161,9 @@ class RedisKeyStore:
 
     async def close(self) -> None:
         await self._tasks.close()
+
+    def _session_key(self, name: str) -> str:
+        return self._names.identity(f"session:{name}")
 
     def _team_places(self, team: str) -> str:
         return self._names.identity(f"places:{team}")

@@ -96,9 +96,10 @@ async def forward(
         target = following
         body = outgoing_body(exchange, parsed, target)
         outgoing = UpstreamRequest(
-            endpoint.upstream_path(target.model),
+            endpoint.upstream_path(target.model, exchange.request.parameters),
             (*headers, *_more_headers(exchange, target)),
             body,
+            method=endpoint.method,
             model=target.model,
             team=caller.team,
             rest=parsed.rest,
@@ -227,7 +228,7 @@ def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:
 def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> bytes:
     """The body for this target: the client's bytes, but for what must change."""
     changes: dict[Path, bytes] = {}
-    if target.model != parsed.asked_model:
+    if target.model != parsed.asked_model and parsed.endpoint.about is None:
         changes |= _model_changes(parsed, target)
     if _must_ask_usage(parsed, target):
         changes["stream_options",] = _asking_usage(parsed.members.value("stream_options"))
@@ -276,7 +277,8 @@ def _headers(exchange: Exchange, parsed: ParsedRequest) -> tuple[tuple[str, str]
     """What every target gets; `content-type` and `x-request-id` are the gateway's to say."""
     request = exchange.request
     passed = TO_UPSTREAM.passed(request.headers)
-    return (("content-type", parsed.content_type), *passed, ("x-request-id", request.request_id))
+    own = ("x-request-id", request.request_id)
+    return (("content-type", parsed.content_type), *passed, own) if parsed.content_type else (*passed, own)
 
 
 def _query(exchange: Exchange, target: Target) -> str:

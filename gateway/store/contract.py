@@ -22,6 +22,7 @@ from gateway.core.grants import Grant
 from gateway.core.limits import Limit
 from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
+from gateway.core.stored_objects import ObjectKind, ObjectName, StoredObject
 
 HOLD_TTL_MS = 60_000
 """How long a hold lives at most that is not renewed."""
@@ -44,6 +45,11 @@ ASKED_S = 0.8
 
 ESTIMATES_MERGED = 8
 """Processes whose estimates about one subject are kept, those that shared last."""
+
+
+OBJECT_LIFE_MS = {ObjectKind.RESPONSE: 30 * 86_400_000, ObjectKind.CONVERSATION: 400 * 86_400_000}
+"""How long it is known whose an object is. OpenAI keeps a response for 30 days, and a conversation until it is deleted
+(https://platform.openai.com/docs/guides/conversation-state)."""
 
 
 class CallRefused(StoreUnavailable):
@@ -157,6 +163,15 @@ class SharedEstimates(Protocol):
         ...
 
 
+class StoredObjects(Protocol):
+    """Whose is what upstreams keep. `Counters.settle` writes it: of several settlements that name the same object the
+    first one counts, and for `OBJECT_LIFE_MS`."""
+
+    async def stored_object(self, name: ObjectName) -> StoredObject | None:
+        """None where nobody has made it, or its time is over. Raises StoreUnavailable."""
+        ...
+
+
 class RecordStore(Protocol):
     """What is kept of requests for a while, team by team. Raises StoreUnavailable."""
 
@@ -190,7 +205,7 @@ class ProcessCalls(Protocol):
         ...
 
 
-class Store(Counters, Ledger, SharedEstimates, RecordStore, ProcessCalls, Protocol):
+class Store(Counters, Ledger, SharedEstimates, StoredObjects, RecordStore, ProcessCalls, Protocol):
     async def ping(self) -> None:
         """Return if the store answers. Raises StoreUnavailable."""
         ...

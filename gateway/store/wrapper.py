@@ -10,6 +10,7 @@ from gateway.core.grants import Grant
 from gateway.core.limits import Limit
 from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
+from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.store.contract import ProcessReplies, Store, UsageQuery, UsageRow
 
 Inner = TypeVar("Inner", bound=Store)
@@ -53,6 +54,9 @@ class StoreWrapper(Generic[Inner]):
 
     async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
         return await self._store.shared_estimates()
+
+    async def stored_object(self, name: ObjectName) -> StoredObject | None:
+        return await self._store.stored_object(name)
 
     async def keep_records(self, kept: Sequence[KeptRecord]) -> None:
         await self._store.keep_records(kept)

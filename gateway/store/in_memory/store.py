@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from gateway.core.admission import decide
@@ -31,7 +32,8 @@ from gateway.core.reservation import (
     Settlement,
     SettlementLine,
 )
-from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, ProcessReplies, UsageQuery, UsageRow
+from gateway.core.stored_objects import ObjectName, StoredObject
+from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, OBJECT_LIFE_MS, ProcessReplies, UsageQuery, UsageRow
 from gateway.store.in_memory.ledger import InMemoryLedger
 from gateway.store.in_memory.records import InMemoryRecords
 from gateway.store.ledger import USERS_MAX
@@ -41,6 +43,15 @@ _MARKS = 32_768
 
 _LAPSED = 32_768
 """Reservations whose holds have ended, and that are not settled yet."""
+
+
+_OBJECTS = 100_000
+"""Objects of upstreams whose owners are known; the oldest go first."""
+
+
+class _KeptObject(NamedTuple):
+    made: StoredObject
+    expires_ms: int
 
 
 class _Held:
@@ -84,6 +95,7 @@ class InMemoryStore:
         self._settled_before: set[str] = set()
         self._ledger = InMemoryLedger(users_max)
         self._estimates: dict[EstimateSubject, LearnedEstimate] = {}
+        self._objects: dict[ObjectName, _KeptObject] = {}
         self._records = InMemoryRecords()
         self._answers: list[Callable[[bytes], bytes]] = []
 
@@ -117,6 +129,15 @@ class InMemoryStore:
             self._ledger.add(settlement.entry, day_of(self._zone, now_ms))
         if settlement.record is not None:
             self._records.keep(settlement.record, now_ms)
+        if settlement.created is not None:
+            self._keep(settlement.created, now_ms)
+
+    def _keep(self, made: StoredObject, now_ms: int) -> None:
+        known = self._objects.get(made.name)
+        if known is None or known.expires_ms <= now_ms:
+            self._objects[made.name] = _KeptObject(made, now_ms + OBJECT_LIFE_MS[made.name.kind])
+            if len(self._objects) > _OBJECTS:
+                del self._objects[next(iter(self._objects))]
 
     def _charge(self, due: SettlementLine, now_ms: int) -> None:
         limit = due.hold.limit
@@ -177,6 +198,10 @@ class InMemoryStore:
     async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
         merging = {subject: merged([estimate]) for subject, estimate in self._estimates.items()}
         return {subject: estimate for subject, estimate in merging.items() if estimate is not None}
+
+    async def stored_object(self, name: ObjectName) -> StoredObject | None:
+        known = self._objects.get(name)
+        return known.made if known is not None and known.expires_ms > self._clock.now_ms() else None
 
     async def keep_records(self, kept: Sequence[KeptRecord]) -> None:
         now_ms = self._clock.now_ms()

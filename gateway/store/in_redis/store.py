@@ -21,6 +21,7 @@ from gateway.core.limits import Limit
 from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 from gateway.core.store_url import read_store_url
+from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, ProcessReplies, UsageQuery, UsageRow
 from gateway.store.in_redis.admission import Admissions, RecordLifetimes, SlotReply
@@ -30,6 +31,7 @@ from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.estimates import EstimateRows
 from gateway.store.in_redis.grants import GrantWriter
 from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.in_redis.objects import ObjectRows
 from gateway.store.in_redis.process_calls import ProcessChannel
 from gateway.store.in_redis.records import RecordRows
 from gateway.store.in_redis.reports import Reports
@@ -96,6 +98,7 @@ class RedisStore:
         self._reports = Reports(self.client.background, arguments, keys, timing)
         self._grants = GrantWriter(self.client.background, arguments, keys, timing)
         self._estimates = EstimateRows(self.client.background, keys, options.process)
+        self._objects = ObjectRows(self.client.admissions, keys)
         self._record_rows = RecordRows(self.client.background, keys)
         self._processes = ProcessChannel(self.client.background, keys, self._tasks)
         self._open: dict[str, Reservation] = {}
@@ -177,6 +180,9 @@ class RedisStore:
 
     async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
         return await self._estimates.read()
+
+    async def stored_object(self, name: ObjectName) -> StoredObject | None:
+        return await self._objects.find(name)
 
     async def keep_records(self, kept: Sequence[KeptRecord]) -> None:
         await self._record_rows.keep(kept)
