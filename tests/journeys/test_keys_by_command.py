@@ -101,6 +101,31 @@ def test_the_life_of_a_key_is_in_the_audit(shell: Shell) -> None:
     assert len(table.splitlines()) == 6
 
 
+def test_a_key_is_changed_by_what_is_named_and_nothing_else(shell: Shell) -> None:
+    options = (
+        "--limit",
+        "requests=60/minute",
+        "--expires",
+        "90d",
+        "--metadata",
+        "owner=alice",
+        "--network",
+        "10.0.0.0/8",
+    )
+    made = shell.json("keys", "create", "--team", "search", "--name", "k", *options)
+    more = ("--limit", "requests=120/minute", "--limit", "concurrent=2", "--name", "other")
+    changed = shell.json("keys", "change", made["id"], *more, "--clear", "expires", "--clear", "networks")
+    assert changed["limits"] == [
+        {"name": "requests-per-minute", "requests": 120, "per": "minute"},
+        {"name": "concurrent", "concurrent": 2},
+    ]
+    assert (changed["name"], changed["expires_at"], changed["networks"]) == ("other", None, [])
+    assert (changed["metadata"], changed["models"]) == ({"owner": "alice"}, made["models"])
+    assert shell.json("keys", "change", made["id"], "--metadata", "a=b")["metadata"] == {"a": "b"}
+    [_, entry, _] = shell.json("audit")["data"]
+    assert (entry["action"], entry["before"]["name"], entry["after"]["name"]) == ("key.change", "k", "other")
+
+
 def test_lists_are_tables_csv_and_json_of_both_sources(shell: Shell) -> None:
     for number in range(3):
         shell.json("keys", "create", "--team", "search", "--name", f"k{number}")
@@ -158,6 +183,14 @@ def test_hashes_move_to_another_store_and_twice_does_no_harm(shell: Shell, serve
         (("show", "000000000000"), 1, "no key with the id"),
         (("revoke", "000000000000"), 1, "no key with the id"),
         (("disable", "000000000000", "111111111111"), 2, "unexpected extra argument"),
+        (("change",), 2, "ID"),
+        (("change", "000000000000"), 2, "Nothing is to be changed"),
+        (("change", "000000000000", "--name", "k"), 1, "no key with the id"),
+        (("change", "000000000000", "--name", "a b"), 2, "name"),
+        (("change", "000000000000", "--team", "search"), 2, "--team"),
+        (("change", "000000000000", "--clear", "name"), 2, "name"),
+        (("change", "000000000000", "--limit", "requests=5/day", "--clear", "limits"), 2, "exclude"),
+        (("change", "k", "--name", "k"), 2, "12 hexadecimal digits"),
         (("rotate", "000000000000", "--overlap", "long"), 2, "overlap"),
         (("rotate", "000000000000", "--expires", "long"), 2, "expires_at"),
         (("import", "none.json"), 2, "does not exist"),
