@@ -207,6 +207,22 @@ def test_wrong_missing_and_contradictory_arguments_are_refused_in_words(
     assert shell.json("audit")["data"] == []
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--last", "0"), "--last"),
+        (("--last", "10001"), "--last"),
+        (("--last", "many"), "--last"),
+        (("--csv", "--json"), "exclude"),
+        (("--team", "search"), "--team"),
+        (("keys",), "unexpected extra argument"),
+    ],
+)
+def test_the_audit_refuses_what_it_does_not_know(shell: Shell, words: tuple[str, ...], says: str) -> None:
+    result = shell.run("audit", *words)
+    assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
+
+
 def test_a_key_of_the_file_is_not_changed_by_a_command(shell: Shell) -> None:
     [key] = shell.json("keys", "list")["data"]
     result = shell.run("keys", "revoke", key["id"])
