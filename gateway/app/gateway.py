@@ -40,6 +40,7 @@ from gateway.runtime.listening import address_taken, listen_on_all
 from gateway.runtime.loop_lag import watch_loop_lag
 from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
+from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
 from gateway.settings.models import Settings
 from gateway.stages.forward import UpstreamServices
 from gateway.telemetry.log import Log
@@ -123,14 +124,16 @@ class Gateway:
         self._open: list[_OpenListener] = []
 
     async def start(self) -> tuple[tuple[Address, ...], Address]:
-        """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError."""
+        """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError,
+        and SettingsInvalid where the configuration has a key of the store."""
         await self._start_tasks()
         data = await self._listen(self._data.handle, self._client_limits(), self._settings.listen)
         (admin,) = await self._listen(AdminRoutes(self.admin).handle, ADMIN_CLIENTS, (self._settings.admin.listen,))
         return data, admin
 
     async def start_on_shared_ports(self, ports: Sequence[int]) -> tuple[Address, ...]:
-        """Listen for clients as one of several processes; operators ask the supervisor. Raises OSError."""
+        """Listen for clients as one of several processes; operators ask the supervisor. Raises what
+        `start` does."""
         await self._start_tasks()
         addresses = [Address(address.host, port) for address, port in zip(self._settings.listen, ports, strict=True)]
         return await self._listen(self._data.handle, self._client_limits(), addresses, shared=True)
@@ -202,6 +205,7 @@ class Gateway:
         return ClientLimits(min(most, possible))
 
     async def _start_tasks(self) -> None:
+        await self._refuse_clashes()
         self._store.start()
         self._records.start()
         self.store.answer_processes(self._in_flight.answer)
@@ -214,7 +218,6 @@ class Gateway:
         self.tasks.keep_running("forecast quotas", forecasts)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
         self.tasks.keep_running("sample the traffic", self._traffic.follow)
-        self.tasks.start("look for keys in both places", self._warn_of_clashes())
 
     def _store_lifecycle(self, settings: Settings, clock: Clock) -> StoreLifecycle:
         return StoreLifecycle(
@@ -280,11 +283,11 @@ class Gateway:
         fields = {"actor": entry.actor, "action": entry.action, "subject": entry.subject}
         self._log.info("audit", **fields, before=entry.before, after=entry.after)
 
-    async def _warn_of_clashes(self) -> None:
-        """At the start the configuration goes before the store; a reload refuses what is in both."""
+    async def _refuse_clashes(self) -> None:
+        """Raises SettingsInvalid. While the store is out nothing is known of its keys: the next reload looks."""
         with suppress(StoreUnavailable):
-            for clash in await self.keys.clashes(self.services.snapshot):
-                self._log.warning("a key is in the configuration and in the store", what=clash)
+            if clashes := await self.keys.clashes(self.services.snapshot):
+                raise SettingsInvalid(Diagnostic((), clash) for clash in clashes)
 
     async def _report_left_out(self) -> None:
         while True:

@@ -7,6 +7,8 @@ import csv
 import hashlib
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from gateway.__main__ import main
 from tests.redis_servers import RedisServer, redis_server
-from tests.whole_gateway import Json, configuration
+from tests.whole_gateway import Json, configuration, key_settings
 
 NOWHERE = "http://127.0.0.1:1/v1"
 
@@ -227,6 +229,20 @@ def test_a_key_of_the_file_is_not_changed_by_a_command(shell: Shell) -> None:
     [key] = shell.json("keys", "list")["data"]
     result = shell.run("keys", "revoke", key["id"])
     assert (result.exit_code, "in the configuration" in result.stderr) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_gateway_does_not_start_with_a_key_that_is_in_both_places(
+    shell: Shell, server: RedisServer, workers: str
+) -> None:
+    made = shell.json("keys", "create", "--team", "search", "--name", "k")
+    both = {"keys": [key_settings(), key_settings("twice", made["key"])]}
+    shell.file.write_text(json.dumps(configuration(NOWHERE, store={"url": server.url}, team=both)))
+    command = [sys.executable, "-m", "gateway", "serve", "-c", str(shell.file), "--workers", workers]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (2, False), ended
+    assert f"teams.search: the key twice has the id {made['id']} of the stored key k" in ended.stderr
 
 
 def test_a_store_that_does_not_answer_is_named(shell: Shell, tmp_path: Path) -> None:
