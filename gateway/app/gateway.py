@@ -15,6 +15,7 @@ from random import Random
 from secrets import token_hex
 from typing import NamedTuple
 
+from gateway.app.config_documents import ConfigDocuments, ConfigInForce
 from gateway.app.quota_forecasts import watch_forecasts
 from gateway.app.record_lifecycle import RecordLifecycle, process_name
 from gateway.app.requests_in_flight import RequestsInFlight
@@ -237,15 +238,23 @@ class Gateway:
     def _administered(self) -> Mapping[str, Administer]:
         """What the admin API answers by method, by the first part of the path."""
         requests = RequestAdministration(self.store, self._teams, self.keys.note, self._in_flight.answer)
-        return {"keys": self.keys.answer, "audit": self.keys.answer, "requests": requests.answer}
+        config = ConfigDocuments(lambda: self._config)
+        return {
+            "keys": self.keys.answer,
+            "audit": self.keys.answer,
+            "requests": requests.answer,
+            "config": config.answer,
+        }
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
 
     def _note_configuration(self, settings: Settings, teams: Collection[str]) -> None:
-        """For the metrics and the records of requests: what is in force."""
+        """For operators, the metrics and the records of requests: what is in force."""
+        now_ms = self.services.clock.now_ms()
+        self._config = ConfigInForce(settings.text, settings.file, settings.file_hash, now_ms)
         self._metrics.keep(self.services.snapshot, teams)
-        self._metrics.config_loaded(settings.file_hash, self.services.clock.now_ms() / 1000)
+        self._metrics.config_loaded(settings.file_hash, now_ms / 1000)
         self._records.follow(settings.record, len(teams), settings.file_hash)
 
     def _follow_clients(self, settings: Settings) -> None:

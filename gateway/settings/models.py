@@ -527,6 +527,16 @@ class Settings(BaseSection):
         return ""
 
     @cached_property
+    def file(self) -> str:
+        """The path of that file."""
+        return ""
+
+    @cached_property
+    def text(self) -> str:
+        """What is in it, with the secrets that are written there."""
+        return ""
+
+    @cached_property
     def proxies(self) -> EnvironmentProxies:
         """Those of the environment that they were read in; none for settings built in code."""
         return EnvironmentProxies()

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gateway.app.config_documents import METHODS as CONFIG_METHODS
 from gateway.core.endpoints import ENDPOINTS, OBJECT_ENDPOINTS
 from gateway.core.errors import AdminForbidden, ClientGone, GatewayError, NoWorker
 from gateway.identity.administration import KeyAdministration
@@ -48,7 +49,7 @@ def test_every_admin_route_is_described_and_no_other() -> None:
     served = {(path, method) for path in listener.pages for method in WITHOUT_BODY}
     keys = KeyAdministration(InMemoryKeyStore(SystemClock()), _no_snapshot, ZoneInfo("UTC"), _no_entry)
     members = {f"keys/{{id}}/{verb}".rstrip("/"): methods for verb, methods in keys.members.items()}
-    for path, methods in {**keys.collections, **members, **REQUEST_METHODS}.items():
+    for path, methods in {**keys.collections, **members, **REQUEST_METHODS, **CONFIG_METHODS}.items():
         served |= {(PREFIX + path, method.lower()) for method in methods}
     access = AdminAccess("token", cast(SessionDirectory, None), _ignored, _never)
     api = AdminApi(cast(Services, None), access, {}, {"traffic": _never})
