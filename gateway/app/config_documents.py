@@ -24,7 +24,7 @@ import msgspec
 from gateway.app.snapshot_process import NICENESS
 from gateway.core.errors import BodyUnreadable, FieldInvalid, InternalError, MethodNotAllowed, UrlUnknown
 from gateway.core.limit_status import rfc3339
-from gateway.identity.administration import AdministrationRequest
+from gateway.identity.requests import AdministrationRequest
 from gateway.settings import SettingsInvalid
 from gateway.settings.comparison import TextChange, compare
 from gateway.settings.diagnostics import Diagnostic

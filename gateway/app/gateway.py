@@ -33,6 +33,7 @@ from gateway.core.snapshot import ConfigSnapshot
 from gateway.identity.administration import KeyAdministration
 from gateway.identity.contract import AuditEntry
 from gateway.identity.directory import KeyDirectory
+from gateway.identity.grants import GrantAdministration
 from gateway.identity.sessions import SessionDirectory
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
@@ -238,13 +239,11 @@ class Gateway:
     def _administered(self) -> Mapping[str, Administer]:
         """What the admin API answers by method, by the first part of the path."""
         requests = RequestAdministration(self.store, self._teams, self.keys.note, self._in_flight.answer)
+        zone = self._settings.timezone
+        grants = GrantAdministration(self._store.keys, self.store, self._in_force, zone, self._note_change)
         config = ConfigDocuments(lambda: self._config)
-        return {
-            "keys": self.keys.answer,
-            "audit": self.keys.answer,
-            "requests": requests.answer,
-            "config": config.answer,
-        }
+        of_keys = {"keys": self.keys.answer, "audit": self.keys.answer}
+        return of_keys | {"grants": grants.answer, "requests": requests.answer, "config": config.answer}
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
