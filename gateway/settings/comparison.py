@@ -1,7 +1,7 @@
 """What differs between two texts of a configuration, in the order of the newer one.
 
 Both are compared as they are written: with their references, whatever these are replaced by on some machine. Items of
-lists are told apart by what names them: limits by their title, keys by their name, routes by their upstream; other
+lists are matched by what names them: limits by their title, keys by their name, routes by their upstream; other
 texts by themselves. So a limit in another place is the same limit. What a secret was and is, is never shown.
 """
 
@@ -127,7 +127,7 @@ def _title(limit: Mapping[str, Any]) -> str:
 
 
 def _counts(limit: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What it counts, but for its name."""
+    """What it counts, under whichever name."""
     models: Sequence[Any] = limit.get("models") or ()
     return next(each for each in _METERS if each in limit), limit.get("per"), tuple(map(str, models))
 
