@@ -5,7 +5,7 @@
 
 Both are worked out by a child process: to read a configuration of 10,000 keys takes seconds of pure Python, which
 would delay every request. A text that is sent is read without this machine's variables and files: what it would be
-replaced by is not shown to whoever sends it, and values that depend on them are not checked.
+replaced by is not shown, and values that depend on them are not checked.
 """
 
 from __future__ import annotations
