@@ -21,11 +21,11 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 PARSERS := tests/parsers/npm
 # What has a target of its own, since it needs more than this environment.
-WITHOUT_OTHERS := --ignore=tests/parsers --ignore=tests/clients/programs
+WITHOUT_OTHERS := --ignore=tests/parsers --ignore=tests/clients/programs --ignore=tests/clone
 FOCUS := .tools/focus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-parsers test-focus quick lint types layers unit bench bench-check format lock redis-server valgrind clean distclean
+.PHONY: help demo test test-demo test-parsers test-focus quick lint types layers unit bench bench-check format lock redis-server valgrind clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ quick: redis-server $(VENV)/.dev ## every test but the slow ones
 
 test-parsers: $(PARSERS)/node_modules/.package-lock.json $(VENV)/.dev ## what the gateway judges is what servers in Python, Go and Node.js read
 	PARSERS=required $(PYTEST) tests/parsers $(PYTEST_ARGS)
+
+test-demo: $(VENV)/.dev ## `make demo` from a fresh clone: on each Python from 3.11 on, with spaces in its path, as another user, offline
+	$(BIN)/python -m pytest tests/clone $(PYTEST_ARGS)
 
 test-focus: $(FOCUS)/bin/focus-validator $(VENV)/.dev ## the rows of `gateway usage --focus` pass the FinOps validator (needs Python 3.12 or 3.13)
 	FOCUS_VALIDATOR=$< $(BIN)/python -m pytest tests/unit/finance/test_focus.py $(PYTEST_ARGS)

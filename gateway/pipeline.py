@@ -144,6 +144,13 @@ class Pipeline:
             exchange.caller = authenticate(request, known, services.clock)
         return exchange.caller
 
+    async def authenticate_digest(self, exchange: Exchange, digest: str) -> Caller:
+        """The caller whose key has this SHA-256. Raises KeyUnknown, KeyExpired, StoreUnavailable."""
+        services = self.services
+        known = services.snapshot.callers.get(digest) or await stored_caller(digest, services.directory)
+        exchange.caller = authenticate(exchange.request, known, services.clock)
+        return exchange.caller
+
     async def _answer(self, exchange: Exchange, writer: ResponseWriter) -> None:
         services, request, snapshot = self.services, exchange.request, self.services.snapshot
         caller = await self.authenticate(exchange)

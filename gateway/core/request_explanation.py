@@ -92,16 +92,13 @@ def _who(record: RequestRecord) -> str:
 
 
 def _limits(record: RequestRecord) -> Iterator[str]:
-    if not record.limits:
-        return
-    passed = [limit for limit in record.limits if not limit.refused and not limit.would_refuse]
     for limit in record.limits:
         if limit.refused:
             yield f"Refused by {_limit(limit)}." + _when_free(record, limit)
         elif limit.would_refuse:
             yield f"Would have been refused by {_limit(limit)}, if it were not in shadow mode."
-    if passed:
-        yield "Let pass by " + "; ".join(map(_limit, passed)) + "."
+        else:
+            yield f"Let pass by {_limit(limit)}."
 
 
 def _limit(seen: RecordedLimit) -> str:

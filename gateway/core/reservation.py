@@ -88,9 +88,9 @@ class AdmissionRequest(msgspec.Struct, frozen=True):
 class LimitStatus(msgspec.Struct, frozen=True):
     """A limit at one moment. `left` is what another request could take now, never negative.
 
-    `resets_ms` is the wall time, by the store's clock, at which the limit is whole again: a bucket
-    full, a window over, 0 for `concurrent`. `runs_out_ms` is when a quota will be used up at the present pace, 0
-    where it will not in this window; only reports have it.
+    `limit` is as raised as it is then. `resets_ms` is the wall time, by the store's clock, at which the limit is whole
+    again: a bucket full, a window over, 0 for `concurrent`. `runs_out_ms` is when a quota will be used up at the
+    present pace, 0 where it will not in this window; only reports have it.
     """
 
     limit: Limit
@@ -109,6 +109,8 @@ class LimitStatuses(msgspec.Struct, frozen=True):
     used: Sequence[int] = ()
     held: Sequence[int] = ()
     resets_ms: Sequence[int] = ()
+    are_raised: bool = False
+    """Whether grants raise any of the limits: `limits` then have the raised amounts."""
 
     def __len__(self) -> int:
         return len(self.used)
@@ -127,6 +129,7 @@ class LimitStatuses(msgspec.Struct, frozen=True):
             [status.used for status in statuses],
             [status.held for status in statuses],
             [status.resets_ms for status in statuses],
+            any(status.limit.granted for status in statuses),
         )
 
 
