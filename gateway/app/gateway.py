@@ -198,7 +198,7 @@ class Gateway:
         self._log.report_left_out()
 
     def packed_metrics(self) -> bytes:
-        """For whoever sums those of several processes."""
+        """For the caller that sums those of several processes."""
         self._observe()
         return self._metrics.packed()
 

@@ -180,7 +180,7 @@ ROUTES = (
         body=_some_of(_CHANGEABLE),
     ),
     _DescribedPage(
-        f"{PREFIX}keys/{{id}}", "Revokes a key for good, in every gateway.", reference("Key"), method="delete"
+        f"{PREFIX}keys/{{id}}", "Revokes a key permanently, in every gateway.", reference("Key"), method="delete"
     ),
     _DescribedPage(
         f"{PREFIX}keys/{{id}}/rotate",
