@@ -1,6 +1,6 @@
 """The trace that a request is a part of, as W3C Trace Context has it (https://www.w3.org/TR/trace-context/).
 
-A request is a span, and so is each attempt at an upstream, below it. An upstream is told its attempt's id, so that its
+A request is a span, and so is each attempt at an upstream, below it. An upstream gets its attempt's id, so that its
 own spans come below that.
 """
 

@@ -2,8 +2,8 @@
 below it one for each attempt at an upstream (generative AI).
 
 Sources: https://opentelemetry.io/docs/specs/semconv/http/http-spans/, and client-inference.md of
-https://github.com/open-telemetry/semantic-conventions-genai as of late 2026. What these do not name begins with
-`inducta.`.
+https://github.com/open-telemetry/semantic-conventions-genai as published in November 2026. What these do not name
+begins with `inducta.`.
 
 A request that is traced costs a `RequestTrace` on its way. Its spans are made when it has ended, of what the exchange
 has anyway, and wait in a bounded queue to be exported. Never in them: a prompt, an answer, a key, an upstream's secret.
