@@ -7,6 +7,7 @@ then the streams, and ends with nothing unsettled.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -23,6 +24,7 @@ from gateway.app.snapshot_builder import snapshot
 from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.app.store_lifecycle import StoreLifecycle
 from gateway.app.token_lifecycle import TokenLifecycle
+from gateway.app.trace_export import TraceExport, trace_export
 from gateway.core.address import Address
 from gateway.core.clock import Clock
 from gateway.core.end_users import EndUserCounts
@@ -75,9 +77,12 @@ class _OpenListener(NamedTuple):
 
 
 class Gateway:
-    """Made of settings; to be started in a running event loop. Without a clock it takes the system's."""
+    """Made of settings; to be started in a running event loop. Without a clock it takes the system's. `environ` says
+    whether traces are exported."""
 
-    def __init__(self, settings: Settings, log: Log, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: Settings, log: Log, clock: Clock | None = None, environ: Mapping[str, str] = os.environ
+    ) -> None:
         clock = clock or SystemClock()
         self._settings = settings
         self._log = log
@@ -108,6 +113,7 @@ class Gateway:
             keepalive_s=settings.keepalive.total_seconds(),
             end_users=EndUserCounts(),
         )
+        self._traces = self._trace_export(environ, clock)
         self._tokens = TokenLifecycle(self.services, self._client, clock, log, self._background_tasks)
         self._note_configuration(settings, settings.teams)
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
@@ -184,6 +190,8 @@ class Gateway:
         await self.tasks.close()
         await self._tokens.close()
         await self._health_checks.close()
+        if self._traces is not None:
+            await self._traces.close()
         await self._client.close()
         await self._directory.close()
         await self._records.close()
@@ -204,6 +212,8 @@ class Gateway:
 
     async def _start_tasks(self) -> None:
         self._store.start()
+        if self._traces is not None:
+            self._traces.start()
         self._records.start()
         self.store.answer_processes(self._in_flight.answer)
         self._directory.start()
@@ -244,6 +254,15 @@ class Gateway:
         config = ConfigDocuments(lambda: self._config)
         of_keys = {"keys": self.keys.answer, "audit": self.keys.answer}
         return of_keys | {"grants": grants.answer, "requests": requests.answer, "config": config.answer}
+
+    def _trace_export(self, environ: Mapping[str, str], clock: Clock) -> TraceExport | None:
+        """What requests are traced with from now on."""
+        tasks, count = self._background_tasks(), self._metrics.spans_were
+        export = trace_export(environ, self._client, clock, self._log, tasks, count)
+        if export is not None:
+            self.services.begin_trace = export.tracer.begin
+            self.services.recorders = (*self.services.recorders, export.tracer.record)
+        return export
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
