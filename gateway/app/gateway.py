@@ -7,6 +7,7 @@ then the streams, and ends with nothing unsettled.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -15,6 +16,7 @@ from random import Random
 from secrets import token_hex
 from typing import NamedTuple
 
+from gateway.app.config_documents import ConfigDocuments, ConfigInForce
 from gateway.app.quota_forecasts import watch_forecasts
 from gateway.app.record_lifecycle import RecordLifecycle, process_name
 from gateway.app.requests_in_flight import RequestsInFlight
@@ -22,6 +24,7 @@ from gateway.app.snapshot_builder import snapshot
 from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.app.store_lifecycle import StoreLifecycle
 from gateway.app.token_lifecycle import TokenLifecycle
+from gateway.app.trace_export import TraceExport, trace_export
 from gateway.core.address import Address
 from gateway.core.clock import Clock
 from gateway.core.end_users import EndUserCounts
@@ -75,9 +78,12 @@ class _OpenListener(NamedTuple):
 
 
 class Gateway:
-    """Made of settings; to be started in a running event loop. Without a clock it takes the system's."""
+    """Made of settings; to be started in a running event loop. Without a clock it takes the system's. `environ` says
+    whether traces are exported."""
 
-    def __init__(self, settings: Settings, log: Log, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: Settings, log: Log, clock: Clock | None = None, environ: Mapping[str, str] = os.environ
+    ) -> None:
         clock = clock or SystemClock()
         self._settings = settings
         self._log = log
@@ -108,6 +114,7 @@ class Gateway:
             keepalive_s=settings.keepalive.total_seconds(),
             end_users=EndUserCounts(),
         )
+        self._traces = self._trace_export(environ, clock)
         self._tokens = TokenLifecycle(self.services, self._client, clock, log, self._background_tasks)
         self._note_configuration(settings, settings.teams)
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
@@ -186,6 +193,8 @@ class Gateway:
         await self.tasks.close()
         await self._tokens.close()
         await self._health_checks.close()
+        if self._traces is not None:
+            await self._traces.close()
         await self._client.close()
         await self._directory.close()
         await self._records.close()
@@ -193,7 +202,7 @@ class Gateway:
         self._log.report_left_out()
 
     def packed_metrics(self) -> bytes:
-        """For whoever sums those of several processes."""
+        """For the caller that sums those of several processes."""
         self._observe()
         return self._metrics.packed()
 
@@ -207,6 +216,8 @@ class Gateway:
     async def _start_tasks(self) -> None:
         await self._refuse_clashes()
         self._store.start()
+        if self._traces is not None:
+            self._traces.start()
         self._records.start()
         self.store.answer_processes(self._in_flight.answer)
         self._directory.start()
@@ -243,16 +254,28 @@ class Gateway:
         requests = RequestAdministration(self.store, self._teams, self.keys.note, self._in_flight.answer)
         zone = self._settings.timezone
         grants = GrantAdministration(self._store.keys, self.store, self._in_force, zone, self._note_change)
+        config = ConfigDocuments(lambda: self._config)
         of_keys = {"keys": self.keys.answer, "audit": self.keys.answer}
-        return of_keys | {"grants": grants.answer, "requests": requests.answer}
+        return of_keys | {"grants": grants.answer, "requests": requests.answer, "config": config.answer}
+
+    def _trace_export(self, environ: Mapping[str, str], clock: Clock) -> TraceExport | None:
+        """What requests are traced with from now on."""
+        tasks, count = self._background_tasks(), self._metrics.spans_were
+        export = trace_export(environ, self._client, clock, self._log, tasks, count)
+        if export is not None:
+            self.services.begin_trace = export.tracer.begin
+            self.services.recorders = (*self.services.recorders, export.tracer.record)
+        return export
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
 
     def _note_configuration(self, settings: Settings, teams: Collection[str]) -> None:
-        """For the metrics and the records of requests: what is in force."""
+        """For operators, the metrics and the records of requests: what is in force."""
+        now_ms = self.services.clock.now_ms()
+        self._config = ConfigInForce(settings.text, settings.file, settings.file_hash, now_ms)
         self._metrics.keep(self.services.snapshot, teams)
-        self._metrics.config_loaded(settings.file_hash, self.services.clock.now_ms() / 1000)
+        self._metrics.config_loaded(settings.file_hash, now_ms / 1000)
         self._records.follow(settings.record, len(teams), settings.file_hash)
 
     def _follow_clients(self, settings: Settings) -> None:

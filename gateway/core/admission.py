@@ -1,9 +1,9 @@
 """The decision: may this request pass all of its limits, and how much may it produce?
 
 A rate must have enough left for the input and what the answer likely needs. It never asks for more than a full bucket,
-so only an input that is larger than the bucket is refused for good; what an answer takes beyond its hold is debt, which
-flows back. A quota must not be overrun: it must pay for the least output that makes sense, grants a share of what is
-left, and the answer is capped to that. So what requests in flight hold bounds what they can use.
+so only an input that is larger than the bucket is refused permanently; what an answer takes beyond its hold is debt,
+which flows back. A quota must not be overrun: it must pay for the least output that makes sense, grants a share of what
+is left, and the answer is capped to that. So what requests in flight hold bounds what they can use.
 
 Pure over counters that were brought up to now. All charges or none: a refusal changes no counter.
 """

@@ -102,7 +102,7 @@ class LimitStatus(msgspec.Struct, frozen=True):
 
 
 class LimitStatuses(msgspec.Struct, frozen=True):
-    """How the limits of a request stand, column by column: of most of them nobody reads the status. `used`, `held` and
+    """How the limits of a request stand, column by column: the status of most of them is never read. `used`, `held` and
     `resets_ms` are those of `LimitStatus`."""
 
     limits: Sequence[Limit] = ()

@@ -1,7 +1,7 @@
 """What operators can do with keys, and what the audit says of it: one implementation under the admin API and the
 command line.
 
-Each change is written together with its line in the audit; a key that somebody else has changed meanwhile is read
+Each change is written together with its line in the audit; a key that another process has changed meanwhile is read
 again, and changed as it is then.
 """
 
@@ -108,7 +108,7 @@ class KeyAdministration:
         self._note_change(await self._store.write((), entry) or entry)
 
     async def clashes(self, snapshot: ConfigSnapshot) -> list[str]:
-        """Keys of this configuration whose ids are those of stored keys: nobody could tell them apart. Raises
+        """Keys of this configuration whose ids are those of stored keys: they could not be distinguished. Raises
         StoreUnavailable."""
         callers = list(snapshot.callers.values())
         found: list[str] = []
@@ -306,7 +306,7 @@ class KeyAdministration:
             raise FieldInvalid(f"The key {key_id} is in the configuration: change it there, and reload.", param="id")
         key = await self._stored(key_id)
         if key.revoked_ms is not None:
-            raise FieldInvalid(f"The key {key_id} is revoked, which is for good. Create another one.", param="id")
+            raise FieldInvalid(f"The key {key_id} is revoked permanently. Create another one.", param="id")
         return key
 
     async def _object(self, key: StoredKey, now_ms: int) -> JsonObject:

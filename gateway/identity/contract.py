@@ -2,9 +2,9 @@
 
 1. `write` writes all of its keys and the audit's line, or nothing: a key is written only over the revision that its
    writer has read.
-2. After a `write`, `changes` names its keys to everyone who asks with an earlier position. Who cannot be told all
-   that has changed since a position is told so, and never too little.
-3. A `subscribe`d function is called soon after a change, as a rule. Nobody relies on it.
+2. After a `write`, `changes` names its keys to everyone who asks with an earlier position. A caller that cannot get
+   all that has changed since a position gets a reset, and never too little.
+3. A `subscribe`d function is called soon after a change, as a rule. No caller may rely on it.
 4. Times are the store's own.
 
 A key is known by its id, the beginning of its SHA-256; the key itself is not kept anywhere.
@@ -31,7 +31,7 @@ REVOKED_DAYS = 400
 """How long a revoked key is kept: as long as the ledger and the audit, which know it by its id."""
 
 CHANGES_MAX = 1_000
-"""Who has missed more changes than that is told to forget all keys."""
+"""A process that has missed more changes than that forgets all keys."""
 
 
 class StoredKey(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -110,7 +110,7 @@ class AuditPage(NamedTuple):
 
 
 class KeyChanges(NamedTuple):
-    """`ids` of the keys that have changed since a position; None where that cannot be told, and any may have."""
+    """`ids` of the keys that have changed since a position; None where that is not known, and any may have."""
 
     position: str
     ids: list[str] | None
@@ -194,7 +194,7 @@ class CallerDirectory(Protocol):
     """Those that this process has seen lately, by their SHA-256."""
 
     used: set[str]
-    """Ids of keys that requests have used: whoever lets one in adds it."""
+    """Ids of keys that requests have used: the stage that accepts one adds it."""
 
     async def find(self, digest: str) -> Caller | None:
         """The caller with this SHA-256, asked of the store where it is not known; None where there is none. Raises

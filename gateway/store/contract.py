@@ -2,10 +2,10 @@
 
 1. `admit` checks every charge and holds all of them or none; a refusal changes nothing.
 2. `settle` is idempotent: it replaces what is held by what was used, once, whatever is retried.
-3. A reservation that nobody renews or settles gives back its holds within HOLD_TTL_MS.
+3. A reservation that is neither renewed nor settled gives back its holds within HOLD_TTL_MS.
 4. Time is the store's own: callers give none. Where its clock is set, limits go on from the new time.
 5. A grant counts from when it is made until its end by the store's clock, for every process and to the millisecond.
-6. A shadow limit refuses nobody and counts what it would have refused: it is charged as if it had been enforced alone.
+6. A shadow limit refuses nothing and counts what it would have refused: it is charged as if only it had been enforced.
 7. A settlement's record is kept with it, in the same step; a record that cannot be kept never holds a settlement up.
 """
 
@@ -168,7 +168,7 @@ class StoredObjects(Protocol):
     first one counts, and for `OBJECT_LIFE_MS`."""
 
     async def stored_object(self, name: ObjectName) -> StoredObject | None:
-        """None where nobody has made it, or its time is over. Raises StoreUnavailable."""
+        """None where no team has made it, or its time is over. Raises StoreUnavailable."""
         ...
 
 
@@ -193,7 +193,7 @@ class ProcessReplies(msgspec.Struct, frozen=True):
 
 
 class ProcessCalls(Protocol):
-    """Questions to every gateway process of the store. Nothing is written while nobody asks."""
+    """Questions to every gateway process of the store. Nothing is written while no process asks."""
 
     def answer_processes(self, answer: Callable[[bytes], bytes]) -> None:
         """Answer what others ask, from now on until `close`."""

@@ -20,7 +20,7 @@ from gateway.web.admin_openapi import PREFIX
 from gateway.web.admin_routes import AdminRequest, AdminResponse, error_response, json_response
 
 Reload = Callable[[str], Awaitable[list[str]]]
-"""Reloads the configuration's file for whom it is told, and gives what is wrong with it."""
+"""Reloads the configuration's file for the caller that is named, and gives what is wrong with it."""
 
 Action = Callable[[AdminRequest], Awaitable[AdminResponse]]
 

@@ -57,7 +57,7 @@ def errors_of(serves: Callable[[type[GatewayError]], bool], schema: str = "Error
     """The answers with an error of this schema, by status."""
     codes: dict[int, dict[str, None]] = {}
     for kind in _leaves(GatewayError):
-        # Nobody reads what is logged of a client that left.
+        # No client reads what is logged of a client that left.
         if kind is not ClientGone and serves(kind):
             codes.setdefault(kind.status, {})[kind.code] = None
     return {

@@ -235,7 +235,7 @@ class InMemoryStore:
         return counter
 
     def _seen(self, limit: Limit, now_ms: int) -> Counter:
-        """The same to look at: nothing is kept for a limit that nobody has used."""
+        """The same to look at: nothing is kept for an unused limit."""
         counter = self._counters.get(limit.identity) or new_counter(limit, self._zone, now_ms)
         self._advance(counter, limit, now_ms)
         return counter
@@ -260,7 +260,7 @@ class InMemoryStore:
 
     def _forget_whole(self, now_ms: int) -> None:
         """For each new counter look at two, those that were not looked at for longest: this keeps
-        their number under twice that of the ones in use. Called while nobody works with any."""
+        their number under twice that of the ones in use. Called while none is in use."""
         for _ in range(min(2 * self._newcomers, len(self._rounds))):
             identity = self._rounds.popleft()
             if identity not in self._grants and self._counters[identity].is_whole(now_ms):
