@@ -79,7 +79,7 @@ class RequestAdministration:
         """Raises FieldInvalid, UrlUnknown, MethodNotAllowed, StoreUnavailable."""
         _, _, request_id = request.path.partition("/")
         _refuse_unknown(request.query, ("team",))
-        team = request.query.get("team", "")
+        team = self._team(request.query)
         if "/" in request_id or request.path.endswith("/"):
             raise UrlUnknown(f"There is nothing at {request.path[:200]!r}.")
         if not request_id:
@@ -89,6 +89,14 @@ class RequestAdministration:
         if request.method == "GET":
             return await self._show(request_id, team)
         return await self._cancel(request_id, team, request.actor)
+
+    def _team(self, query: Mapping[str, str]) -> str:
+        """The team that is asked about, empty for all. Raises FieldInvalid."""
+        team, known = query.get("team", ""), self._teams()
+        if team and team not in known:
+            named = ", ".join(sorted(known)) or "none"
+            raise FieldInvalid(f"There is no team {team[:64]!r}; there are {named}.", param="team")
+        return team
 
     async def _list(self, team: str) -> JsonObject:
         asked = await self._ask(ProcessQuestion(team))
