@@ -180,10 +180,11 @@ class RequestAdministration:
 
 def _unknown(request_id: str, asked: _Asked) -> str:
     answered = asked.processes["answered"]
+    processes = "the gateway process" if answered == 1 else f"any of the {answered} gateway processes"
     return (
-        f"No request {request_id[:128]!r} is known. It is not in flight in any of the {answered} gateway processes that"
-        " answered, and there is no record of it. The setting 'record' says which requests have one and for how long;"
-        " where very many are refused at once, some have none. The log has a line of every request."
+        f"No request {request_id[:128]!r} is known. It is not in flight in {processes} that answered, and there is no"
+        " record of it. The setting 'record' says which requests have one and for how long; where very many are refused"
+        " at once, some have none. The log has a line of every request."
         + (f" {asked.problem}" if asked.problem else "")
     )
 
