@@ -364,6 +364,10 @@ LIMITS = Endpoint(name="limits", path="/v1/limits")
 USAGE = Endpoint(name="usage", path="/v1/usage")
 ROOT = Endpoint(name="root", path="/")
 OPENAPI = Endpoint(name="openapi", path="/openapi.json")
+ME_SESSION = Endpoint(name="me", path="/me/session")
+ME_KEY = Endpoint(name="me", path="/me/key")
+ME_LIMITS = Endpoint(name="me", path="/me/limits")
+ME_USAGE = Endpoint(name="me", path="/me/usage")
 """These are answered by the gateway itself; nothing is forwarded."""
 
 UNKNOWN = Endpoint(name="", path="")

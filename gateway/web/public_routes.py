@@ -16,19 +16,21 @@ import msgspec
 from aiohttp import web
 
 from gateway.core.endpoints import ENDPOINTS, FORWARDED, OBJECT_ENDPOINTS, UNKNOWN, Dialect, Endpoint
-from gateway.core.errors import MethodNotAllowed, ShuttingDown, UpgradeRequired
+from gateway.core.errors import GatewayError, MethodNotAllowed, ShuttingDown, UpgradeRequired
 from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.url_paths import PathTable
+from gateway.identity.sessions import SessionDirectory
 from gateway.pipeline import Pipeline
 from gateway.web.body_memory import BodyMemory
 from gateway.web.client_address import ClientAddresses
 from gateway.web.client_hints import CLIENT_APIS, UnservedRequest, api_of, unknown_url
+from gateway.web.console_files import SHARED_FILES, ConsoleFiles
 from gateway.web.cors import CorsPolicy
 from gateway.web.errors import JSON
 from gateway.web.public_openapi import HEALTH_PATH
-from gateway.web.public_pages import PAGES, Page, PageRequest
+from gateway.web.public_pages import PAGES, Needs, Page, PageRequest, digest_of_session
 from gateway.web.request_body import ClientBody
 from gateway.web.response_writer import HeadWriter, HttpResponseWriter
 
@@ -44,9 +46,13 @@ def _methods_of(rows: Iterable[Endpoint]) -> Resource:
     return methods | {"HEAD": methods["GET"]} if "GET" in methods else methods
 
 
+def _pages_at(path: str) -> Resource:
+    return {method: page for page in PAGES if page.endpoint.path == path for method in page.methods}
+
+
 _RESOURCES: dict[str, Resource] = {
     **{path: _methods_of(row for row in FORWARDED if row.path == path) for path in (row.path for row in FORWARDED)},
-    **{page.endpoint.path: {"GET": page, "HEAD": page} for page in PAGES},
+    **{page.endpoint.path: _pages_at(page.endpoint.path) for page in PAGES},
 }
 _NOTHING: Resource = {}
 _PATHS = PathTable(
@@ -82,7 +88,15 @@ class PublicRoutes:
     away. Both belong to the drain. `cors` and `addresses` may be replaced at any time.
     """
 
-    def __init__(self, pipeline: Pipeline, max_body_bytes: int, memory: BodyMemory, cors: CorsPolicy) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        max_body_bytes: int,
+        memory: BodyMemory,
+        cors: CorsPolicy,
+        sessions: SessionDirectory,
+    ) -> None:
+        """`sessions` are those of /me."""
         self.closing = False
         self.refusing = False
         self.cors = cors
@@ -90,6 +104,8 @@ class PublicRoutes:
         self._pipeline = pipeline
         self._max_body_bytes = max_body_bytes
         self._memory = memory
+        self._sessions = sessions
+        self._me = ConsoleFiles("/me", "me.html", ("me.js", *SHARED_FILES))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         services = self._pipeline.services
@@ -108,6 +124,8 @@ class PublicRoutes:
         )
         if path == HEALTH_PATH and request.method in ("GET", "HEAD"):
             self._show_health(writer)
+        elif route.answers is None and self._me.serves(path):
+            self._show_me(request, path, writer)
         else:
             body = ClientBody(request, self._max_body_bytes, self._memory)
             try:
@@ -158,12 +176,24 @@ class PublicRoutes:
             parameters=route.parameters,
             query=request.rel_url.query,
             client_apis=_SERVED_APIS,
+            sessions=self._sessions,
         )
-        if page.needs_key:
+        if page.needs is Needs.KEY:
             caller = await self._pipeline.authenticate(exchange)
+            asked = msgspec.structs.replace(asked, found_caller=caller)
+        elif page.needs is Needs.SESSION:
+            caller = await self._pipeline.authenticate_digest(exchange, await digest_of_session(asked))
             asked = msgspec.structs.replace(asked, found_caller=caller)
         shown = await page.show(asked)
         writer.send(200, shown.headers, shown.body)
+
+    def _show_me(self, request: web.BaseRequest, path: str, writer: HttpResponseWriter) -> None:
+        try:
+            answer = self._me.answer(request.method, path, request.headers)
+        except GatewayError as error:
+            writer.fail(error)
+        else:
+            writer.send(answer.status, answer.headers, answer.body)
 
     def _show_health(self, writer: HttpResponseWriter) -> None:
         """503 from the drain's delay on: load balancers are to look elsewhere while requests are still served."""

@@ -56,7 +56,8 @@ async def test_limits_keys_teams_and_upstreams_are_listed_without_secrets() -> N
         (key,) = (await ask(gateway, "keys")).json["data"]
         assert (key["name"], key["status"], key["source"]) == ("search-test", "active", "config")
         assert (await ask(gateway, f"keys/{key['id']}")).json == key
-        assert (await ask(gateway, "teams")).json["data"] == [{"name": "search", "keys": [key["id"]]}]
+        (team,) = (await ask(gateway, "teams")).json["data"]
+        assert (team["name"], team["keys"], team["models"]) == ("search", [key["id"]], [MODEL])
         (upstream,) = (await ask(gateway, "upstreams")).json["data"]
         assert (upstream["name"], upstream["models"]) == ("up1", [MODEL])
 
