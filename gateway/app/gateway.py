@@ -16,6 +16,7 @@ from random import Random
 from secrets import token_hex
 from typing import NamedTuple
 
+from gateway.app.config_documents import ConfigDocuments, ConfigInForce
 from gateway.app.quota_forecasts import watch_forecasts
 from gateway.app.record_lifecycle import RecordLifecycle, process_name
 from gateway.app.requests_in_flight import RequestsInFlight
@@ -42,6 +43,7 @@ from gateway.runtime.listening import address_taken, listen_on_all
 from gateway.runtime.loop_lag import watch_loop_lag
 from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
+from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
 from gateway.settings.models import Settings
 from gateway.stages.forward import UpstreamServices
 from gateway.telemetry.log import Log
@@ -129,14 +131,16 @@ class Gateway:
         self._open: list[_OpenListener] = []
 
     async def start(self) -> tuple[tuple[Address, ...], Address]:
-        """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError."""
+        """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError,
+        and SettingsInvalid where the configuration has a key of the store."""
         await self._start_tasks()
         data = await self._listen(self._data.handle, self._client_limits(), self._settings.listen)
         (admin,) = await self._listen(AdminRoutes(self.admin).handle, ADMIN_CLIENTS, (self._settings.admin.listen,))
         return data, admin
 
     async def start_on_shared_ports(self, ports: Sequence[int]) -> tuple[Address, ...]:
-        """Listen for clients as one of several processes; operators ask the supervisor. Raises OSError."""
+        """Listen for clients as one of several processes; operators ask the supervisor. Raises what
+        `start` does."""
         await self._start_tasks()
         addresses = [Address(address.host, port) for address, port in zip(self._settings.listen, ports, strict=True)]
         return await self._listen(self._data.handle, self._client_limits(), addresses, shared=True)
@@ -210,6 +214,7 @@ class Gateway:
         return ClientLimits(min(most, possible))
 
     async def _start_tasks(self) -> None:
+        await self._refuse_clashes()
         self._store.start()
         if self._traces is not None:
             self._traces.start()
@@ -224,7 +229,6 @@ class Gateway:
         self.tasks.keep_running("forecast quotas", forecasts)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
         self.tasks.keep_running("sample the traffic", self._traffic.follow)
-        self.tasks.start("look for keys in both places", self._warn_of_clashes())
 
     def _store_lifecycle(self, settings: Settings, clock: Clock) -> StoreLifecycle:
         return StoreLifecycle(
@@ -250,8 +254,9 @@ class Gateway:
         requests = RequestAdministration(self.store, self._teams, self.keys.note, self._in_flight.answer)
         zone = self._settings.timezone
         grants = GrantAdministration(self._store.keys, self.store, self._in_force, zone, self._note_change)
+        config = ConfigDocuments(lambda: self._config)
         of_keys = {"keys": self.keys.answer, "audit": self.keys.answer}
-        return of_keys | {"grants": grants.answer, "requests": requests.answer}
+        return of_keys | {"grants": grants.answer, "requests": requests.answer, "config": config.answer}
 
     def _trace_export(self, environ: Mapping[str, str], clock: Clock) -> TraceExport | None:
         """What requests are traced with from now on."""
@@ -266,9 +271,11 @@ class Gateway:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
 
     def _note_configuration(self, settings: Settings, teams: Collection[str]) -> None:
-        """For the metrics and the records of requests: what is in force."""
+        """For operators, the metrics and the records of requests: what is in force."""
+        now_ms = self.services.clock.now_ms()
+        self._config = ConfigInForce(settings.text, settings.file, settings.file_hash, now_ms)
         self._metrics.keep(self.services.snapshot, teams)
-        self._metrics.config_loaded(settings.file_hash, self.services.clock.now_ms() / 1000)
+        self._metrics.config_loaded(settings.file_hash, now_ms / 1000)
         self._records.follow(settings.record, len(teams), settings.file_hash)
 
     def _follow_clients(self, settings: Settings) -> None:
@@ -299,11 +306,11 @@ class Gateway:
         fields = {"actor": entry.actor, "action": entry.action, "subject": entry.subject}
         self._log.info("audit", **fields, before=entry.before, after=entry.after)
 
-    async def _warn_of_clashes(self) -> None:
-        """At the start the configuration goes before the store; a reload refuses what is in both."""
+    async def _refuse_clashes(self) -> None:
+        """Raises SettingsInvalid. While the store is out nothing is known of its keys: the next reload looks."""
         with suppress(StoreUnavailable):
-            for clash in await self.keys.clashes(self.services.snapshot):
-                self._log.warning("a key is in the configuration and in the store", what=clash)
+            if clashes := await self.keys.clashes(self.services.snapshot):
+                raise SettingsInvalid(Diagnostic((), clash) for clash in clashes)
 
     async def _report_left_out(self) -> None:
         while True:
