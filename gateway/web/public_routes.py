@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import msgspec
@@ -89,6 +89,8 @@ class PublicRoutes:
             request_id = services.new_id()
         path = request.rel_url.raw_path
         route = _route(request.method, path)
+        addresses, headers = self.addresses, request.headers
+        forwarded = headers.getall("x-forwarded-for", ()) if addresses.trusts_any else ()
         writer = HttpResponseWriter(
             request,
             request_id,
@@ -111,7 +113,7 @@ class PublicRoutes:
                     path=path,
                     query=request.rel_url.raw_query_string,
                     path_model=route.parameters.get("model", ""),
-                    client_ip=self.addresses.of(request.remote or "", request.headers.getall("x-forwarded-for", ())),
+                    client_ip=addresses.of(request.remote or "", forwarded),
                 )
                 await self._answer(request, route, incoming, writer)
             finally:
@@ -163,11 +165,21 @@ class PublicRoutes:
 
 
 def _route(method: str, raw_path: str) -> _Destination:
+    return _remembered_route(method, raw_path) if len(raw_path) <= _REMEMBERED_PATH else _find_route(method, raw_path)
+
+
+def _find_route(method: str, raw_path: str) -> _Destination:
     found = _PATHS.find(raw_path)
     if found is None:
         return _Destination(_NOTHING, None, {})
     resource = _RESOURCES[found.pattern]
     return _Destination(resource, resource.get(method), found.parameters)
+
+
+_REMEMBERED_PATH = 256
+"""Characters of a path that is remembered: clients use few, but can make up any number, as long as they like."""
+
+_remembered_route = lru_cache(256)(_find_route)
 
 
 def _page(request: web.BaseRequest, route: _Destination) -> Page:
