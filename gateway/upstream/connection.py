@@ -278,7 +278,7 @@ class Connection(asyncio.BufferedProtocol):
         piece = framing.feed(self._read_buffer[:nbytes])
         if piece:
             if self._state is not _RECEIVING:
-                self._begin_receiving(response)
+                self._begin_receiving(response, now)
             else:
                 self._deadlines.since = now
             (response.sink or response.feed)(piece)
@@ -357,11 +357,11 @@ class Connection(asyncio.BufferedProtocol):
         self._deadlines.awaiting_response(now)
         self._timer.arm(self._deadlines.next)
 
-    def _begin_receiving(self, response: ResponseStream) -> None:
+    def _begin_receiving(self, response: ResponseStream, now: float) -> None:
         self._state = _RECEIVING
-        response.head(self._framing.status, self._framing.headers)
+        response.head(self._framing.status, self._framing.headers, now)
         if not self._framing.complete:
-            self._deadlines.receiving(monotonic())
+            self._deadlines.receiving(now)
             self._timer.arm(self._deadlines.next)
 
     def _end_exchange(self, response: ResponseStream) -> None:
@@ -384,7 +384,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _complete_response(self, response: ResponseStream) -> None:
         if self._state is not _RECEIVING:
-            response.head(self._framing.status, self._framing.headers)
+            response.head(self._framing.status, self._framing.headers, monotonic())
         self._response = None
         response.complete()
 
