@@ -2,7 +2,7 @@
 
 VENV ?= .venv
 BIN := $(VENV)/bin
-# The first Python that is new enough; `make PYTHON=/path/to/python3` overrules it.
+# The first Python that is new enough; `make PYTHON=/path/to/python3` overrides it.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 WORKERS ?= 2
@@ -21,11 +21,11 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 PARSERS := tests/parsers/npm
 # What has a target of its own, since it needs more than this environment.
-WITHOUT_OTHERS := --ignore=tests/parsers --ignore=tests/clients/programs
+WITHOUT_OTHERS := --ignore=tests/parsers --ignore=tests/clients/programs --ignore=tests/clone
 FOCUS := .tools/focus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-parsers test-focus quick lint types layers unit bench bench-check format lock redis-server valgrind clean distclean
+.PHONY: help demo test test-demo test-parsers test-focus quick lint types layers unit bench bench-check format lock redis-server valgrind clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,15 +43,19 @@ quick: redis-server $(VENV)/.dev ## every test but the slow ones
 test-parsers: $(PARSERS)/node_modules/.package-lock.json $(VENV)/.dev ## what the gateway judges is what servers in Python, Go and Node.js read
 	PARSERS=required $(PYTEST) tests/parsers $(PYTEST_ARGS)
 
+test-demo: $(VENV)/.dev ## `make demo` from a fresh clone: on each Python from 3.11 on, with spaces in its path, as another user, offline
+	$(BIN)/python -m pytest -o faulthandler_timeout=1200 tests/clone $(PYTEST_ARGS)
+
 test-focus: $(FOCUS)/bin/focus-validator $(VENV)/.dev ## the rows of `gateway usage --focus` pass the FinOps validator (needs Python 3.12 or 3.13)
 	FOCUS_VALIDATOR=$< $(BIN)/python -m pytest tests/unit/finance/test_focus.py $(PYTEST_ARGS)
 
 unit: $(VENV)/.dev ## the tests without network or processes
 	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
 
-lint: $(VENV)/.dev ## ruff: the rules and the format
+lint: $(VENV)/.dev ## ruff: the rules and the format; plain words in documentation, messages and help
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m tests.house.prose
 
 types: $(VENV)/.dev ## mypy, strict, on gateway/
 	$(BIN)/mypy
@@ -74,6 +78,7 @@ lock: $(VENV)/.dev ## write requirements/*.txt again after a change of pyproject
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/runtime.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra otel -c requirements/dev.txt -o requirements/otel.txt
 
 clean: ## remove what was built and every cache
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -19,6 +19,7 @@ COMMANDS = {
     "explain": "gateway.cli.explain:explain",
     "requests": "gateway.cli.requests:requests",
     "upstreams": "gateway.cli.upstreams:upstreams",
+    "top": "gateway.cli.top:top",
     "prices": "gateway.cli.prices:prices",
     "reconcile": "gateway.cli.reconcile:reconcile",
     "schema": "gateway.cli.schema:schema",

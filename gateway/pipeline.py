@@ -1,6 +1,6 @@
 """Read this first: the way of a request, one line a stage.
 
-authenticate → read_body → parse_request → admit → route → forward → relay, then always, exactly once:
+authenticate → read_body → parse_request → (locate) → admit → route → forward → relay, then always, exactly once:
 release_upstream → settle → record. The stages are in `stages/`, the values they pass on in `core/`;
 docs/life-of-a-request.md has the details.
 """
@@ -18,18 +18,21 @@ from gateway.core.end_users import EndUserCounts, user_in_header
 from gateway.core.errors import ClientGone, GatewayError, InternalError, RequestCancelled, ShuttingDown
 from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
+from gateway.core.form import Form
 from gateway.core.query_rules import key_in_query
 from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.tokens import TokenVerifier, is_token
+from gateway.core.traces import RequestTrace
 from gateway.identity.contract import CallerDirectory
 from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admit
 from gateway.stages.authenticate import authenticate, key_digest, sent_key, stored_caller
 from gateway.stages.forward import UpstreamServices, forward
-from gateway.stages.parse_request import parse_request
+from gateway.stages.locate import ObjectDirectory, find_holder, find_subject
+from gateway.stages.parse_request import parse_object_request, parse_request
 from gateway.stages.read_body import read_body
 from gateway.stages.record import Recorder, record
 from gateway.stages.relay import relay
@@ -63,6 +66,8 @@ class Services:
     end_users: EndUserCounts
     tokens: TokenVerifier | None = None
     """None where no tokens are taken."""
+    begin_trace: Callable[[IncomingRequest], RequestTrace | None] | None = None
+    """None where no traces are exported."""
 
 
 class Pipeline:
@@ -76,6 +81,7 @@ class Pipeline:
         self._cancelled: set[asyncio.Task[Any]] = set()
         self._starts = StartQueue()
         self._releaser = UpstreamReleaser(services.clock)
+        self._objects = ObjectDirectory(services.store)
 
     @property
     def in_flight(self) -> int:
@@ -98,6 +104,8 @@ class Pipeline:
         task = asyncio.current_task()
         assert task is not None, "a request runs in a task"
         self._running[task] = exchange
+        if self.services.begin_trace is not None:
+            exchange.trace = self.services.begin_trace(exchange.request)
         try:
             await work(exchange, writer)
         except GatewayError as error:
@@ -136,6 +144,13 @@ class Pipeline:
             exchange.caller = authenticate(request, known, services.clock)
         return exchange.caller
 
+    async def authenticate_digest(self, exchange: Exchange, digest: str) -> Caller:
+        """The caller whose key has this SHA-256. Raises KeyUnknown, KeyExpired, StoreUnavailable."""
+        services = self.services
+        known = services.snapshot.callers.get(digest) or await stored_caller(digest, services.directory)
+        exchange.caller = authenticate(exchange.request, known, services.clock)
+        return exchange.caller
+
     async def _answer(self, exchange: Exchange, writer: ResponseWriter) -> None:
         services, request, snapshot = self.services, exchange.request, self.services.snapshot
         caller = await self.authenticate(exchange)
@@ -145,22 +160,39 @@ class Pipeline:
         body = await read_body(request, services.new_boundary)
         if isinstance(body, bytes) and len(body) > LARGE_BYTES:
             await self._starts.wait_large(caller.team, len(body))
-        exchange.parsed = parsed = parse_request(
-            body,
-            request.endpoint,
-            caller,
-            snapshot,
-            path_model=request.path_model,
-            query=request.query,
-            user=named_user,
-        )
+        if request.endpoint.about is not None:
+            parsed = await self._parse_about_object(exchange, caller, body, named_user)
+        else:
+            exchange.parsed = parsed = parse_request(
+                body,
+                request.endpoint,
+                caller,
+                snapshot,
+                path_model=request.path_model,
+                query=request.query,
+                user=named_user,
+            )
+            if parsed.continues:
+                exchange.held_by = await find_holder(parsed, self._objects)
         counted = self._counted_user(exchange, parsed)
         exchange.reservation = await admit(exchange, parsed, services.estimates, services.store, counted)
+        if parsed.creates is not None:
+            self._objects.begin(exchange)
         if parsed.stream:
             writer.keep_alive(services.keepalive_s, exchange.limit_headers)
-        targets = route(parsed, request.headers, caller, services.upstream.routing, services.clock)
+        targets = route(parsed, request.headers, caller, services.upstream.routing, services.clock, exchange.held_by)
         exchange.response = response = await forward(exchange, parsed, targets, services.upstream, writer)
         await relay(exchange, parsed, response, writer, services.clock)
+
+    async def _parse_about_object(
+        self, exchange: Exchange, caller: Caller, body: bytes | Form, user: str
+    ) -> ParsedRequest:
+        """A request about what an upstream keeps; `held_by` says which one."""
+        assert isinstance(body, bytes), "these endpoints take no form"
+        request = exchange.request
+        binding, exchange.held_by = await find_subject(request, caller, self.services.snapshot, self._objects)
+        exchange.parsed = parse_object_request(body, request.endpoint, binding, query=request.query, user=user)
+        return exchange.parsed
 
     def _counted_user(self, exchange: Exchange, parsed: ParsedRequest) -> str:
         """The end user whose counters are charged."""
@@ -182,6 +214,8 @@ class Pipeline:
             await settle(exchange, services.estimates, services.zone, services.store, services.request_records)
         except Exception as error:  # noqa: BLE001 # The same.
             services.log_error(f"request {exchange.request.request_id} is not settled", error)
+        if exchange.parsed is not None and exchange.parsed.creates is not None:
+            self._objects.end(exchange)
         record(exchange, services.recorders, services.log_error)
 
     def _refuse(self, exchange: Exchange, writer: ResponseWriter, error: GatewayError) -> None:

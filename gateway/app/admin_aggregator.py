@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from gateway.telemetry import series
 from gateway.telemetry.exposition import MetricsAggregator, unpack
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import ProcessMetrics
+from gateway.telemetry.traffic import traffic_report
 from gateway.web.admin_openapi import PREFIX
 from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminResponse, json_response
 
@@ -116,6 +118,8 @@ class AdminAggregator:
             return _worst(await self._pool.request_each("admin", body, RELOAD_TIMEOUT_S))
         if request.path == PREFIX + "upstreams":
             return _all_upstreams(await self._pool.request_each("admin", body, PAGE_TIMEOUT_S))
+        if request.path == PREFIX + "traffic":
+            return _all_traffic(await self._pool.request_each("admin", body, PAGE_TIMEOUT_S))
         ask = self._pool.request_any if request.method == "GET" else self._pool.request_one
         reply = await ask("admin", body, PAGE_TIMEOUT_S)
         return _worst({} if reply is None else {0: reply})
@@ -138,9 +142,23 @@ def _worst(replies: dict[int, bytes | None]) -> AdminResponse:
     return worst
 
 
+def _all_traffic(replies: dict[int, bytes | None]) -> AdminResponse:
+    """The minutes of the workers that answer, added up. What one counted that has died is lost."""
+    answered = _answered(replies)
+    worst = _worst(dict(answered))
+    if worst.status >= 400:
+        return worst
+    each = (msgspec.json.decode(_response(reply).body)["data"] for reply in answered.values())
+    return json_response(200, traffic_report(chain.from_iterable(each)))
+
+
+def _answered(replies: dict[int, bytes | None]) -> dict[int, bytes]:
+    return {worker: reply for worker, reply in replies.items() if reply is not None}
+
+
 def _all_upstreams(replies: dict[int, bytes | None]) -> AdminResponse:
     """What the workers that answer know of each upstream. It is up where each of them would ask it."""
-    answered = {worker: reply for worker, reply in replies.items() if reply is not None}
+    answered = _answered(replies)
     worst = _worst(dict(answered))
     if worst.status >= 400:
         return worst

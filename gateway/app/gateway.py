@@ -7,6 +7,7 @@ then the streams, and ends with nothing unsettled.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -15,6 +16,7 @@ from random import Random
 from secrets import token_hex
 from typing import NamedTuple
 
+from gateway.app.config_documents import ConfigDocuments, ConfigInForce
 from gateway.app.quota_forecasts import watch_forecasts
 from gateway.app.record_lifecycle import RecordLifecycle, process_name
 from gateway.app.requests_in_flight import RequestsInFlight
@@ -22,6 +24,7 @@ from gateway.app.snapshot_builder import snapshot
 from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.app.store_lifecycle import StoreLifecycle
 from gateway.app.token_lifecycle import TokenLifecycle
+from gateway.app.trace_export import TraceExport, trace_export
 from gateway.core.address import Address
 from gateway.core.clock import Clock
 from gateway.core.end_users import EndUserCounts
@@ -32,20 +35,25 @@ from gateway.core.snapshot import ConfigSnapshot
 from gateway.identity.administration import KeyAdministration
 from gateway.identity.contract import AuditEntry
 from gateway.identity.directory import KeyDirectory
+from gateway.identity.grants import GrantAdministration
+from gateway.identity.sessions import SessionDirectory
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
 from gateway.runtime.listening import address_taken, listen_on_all
 from gateway.runtime.loop_lag import watch_loop_lag
 from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
+from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
 from gateway.settings.models import Settings
 from gateway.stages.forward import UpstreamServices
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.sampling import PERIOD_S
+from gateway.telemetry.traffic import TrafficHistory
 from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import HealthCheck, HealthChecks
-from gateway.web.admin_api import AdminApi, Administer
+from gateway.web.admin_access import AdminAccess
+from gateway.web.admin_api import AdminApi, Administer, traffic_page
 from gateway.web.admin_requests import RequestAdministration
 from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminRoutes
 from gateway.web.body_memory import BodyMemory
@@ -70,9 +78,12 @@ class _OpenListener(NamedTuple):
 
 
 class Gateway:
-    """Made of settings; to be started in a running event loop. Without a clock it takes the system's."""
+    """Made of settings; to be started in a running event loop. Without a clock it takes the system's. `environ` says
+    whether traces are exported."""
 
-    def __init__(self, settings: Settings, log: Log, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: Settings, log: Log, clock: Clock | None = None, environ: Mapping[str, str] = os.environ
+    ) -> None:
         clock = clock or SystemClock()
         self._settings = settings
         self._log = log
@@ -82,9 +93,8 @@ class Gateway:
         self.store = self._store.store
         self._client = HttpClient(self._background_tasks(), self._note_unrequested_bytes)
         self._routing = RoutingState(self._note_health)
-        self._health_checks = HealthChecks(
-            self._client, self._routing.health, clock, Random(), self._background_tasks()
-        )
+        health = self._routing.health
+        self._health_checks = HealthChecks(self._client, health, clock, Random(), self._background_tasks())
         self._records = RecordLifecycle(self.store, clock, self._background_tasks())
         first = snapshot(settings, clock.now_ms() // 1000)
         self._directory = KeyDirectory(self._store.keys, first, clock.now_ms, self._background_tasks())
@@ -104,29 +114,33 @@ class Gateway:
             keepalive_s=settings.keepalive.total_seconds(),
             end_users=EndUserCounts(),
         )
+        self._traces = self._trace_export(environ, clock)
         self._tokens = TokenLifecycle(self.services, self._client, clock, log, self._background_tasks)
         self._note_configuration(settings, settings.teams)
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
         memory = BodyMemory(settings.max_body_memory)
-        self._data = PublicRoutes(self._pipeline, settings.max_body, memory, CorsPolicy())
+        self._data = PublicRoutes(self._pipeline, settings.max_body, memory, CorsPolicy(), self._sessions("me"))
         self._follow_clients(settings)
         self.keys = KeyAdministration(self._store.keys, self._in_force, settings.timezone, self._note_change)
         self._in_flight = RequestsInFlight(self._pipeline, clock, process_name(), log)
-        self._api = AdminApi(self.services, settings.admin.secret, self._note_admin_refusal, self._administered())
+        self._traffic = TrafficHistory(self._metrics, clock, lambda: self.in_flight)
+        self._api = self._admin_api(settings.admin.secret)
         probes = (self._exposition, self._liveness_problems, self._readiness_problems)
         self.admin = AdminHandlers(*probes, self._api.answer, self._api.refuse_stranger)
         self._draining = False
         self._open: list[_OpenListener] = []
 
     async def start(self) -> tuple[tuple[Address, ...], Address]:
-        """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError."""
+        """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError,
+        and SettingsInvalid where the configuration has a key of the store."""
         await self._start_tasks()
         data = await self._listen(self._data.handle, self._client_limits(), self._settings.listen)
         (admin,) = await self._listen(AdminRoutes(self.admin).handle, ADMIN_CLIENTS, (self._settings.admin.listen,))
         return data, admin
 
     async def start_on_shared_ports(self, ports: Sequence[int]) -> tuple[Address, ...]:
-        """Listen for clients as one of several processes; operators ask the supervisor. Raises OSError."""
+        """Listen for clients as one of several processes; operators ask the supervisor. Raises what
+        `start` does."""
         await self._start_tasks()
         addresses = [Address(address.host, port) for address, port in zip(self._settings.listen, ports, strict=True)]
         return await self._listen(self._data.handle, self._client_limits(), addresses, shared=True)
@@ -179,6 +193,8 @@ class Gateway:
         await self.tasks.close()
         await self._tokens.close()
         await self._health_checks.close()
+        if self._traces is not None:
+            await self._traces.close()
         await self._client.close()
         await self._directory.close()
         await self._records.close()
@@ -186,7 +202,7 @@ class Gateway:
         self._log.report_left_out()
 
     def packed_metrics(self) -> bytes:
-        """For whoever sums those of several processes."""
+        """For the caller that sums those of several processes."""
         self._observe()
         return self._metrics.packed()
 
@@ -198,7 +214,10 @@ class Gateway:
         return ClientLimits(min(most, possible))
 
     async def _start_tasks(self) -> None:
+        await self._refuse_clashes()
         self._store.start()
+        if self._traces is not None:
+            self._traces.start()
         self._records.start()
         self.store.answer_processes(self._in_flight.answer)
         self._directory.start()
@@ -209,7 +228,7 @@ class Gateway:
         forecasts = partial(watch_forecasts, self.store, self._metrics.configured_quotas, self._metrics.forecasts)
         self.tasks.keep_running("forecast quotas", forecasts)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
-        self.tasks.start("look for keys in both places", self._warn_of_clashes())
+        self.tasks.keep_running("sample the traffic", self._traffic.follow)
 
     def _store_lifecycle(self, settings: Settings, clock: Clock) -> StoreLifecycle:
         return StoreLifecycle(
@@ -222,18 +241,41 @@ class Gateway:
             count_entries=self._metrics.journal_entries_were,
         )
 
+    def _admin_api(self, token: str) -> AdminApi:
+        access = AdminAccess(token, self._sessions("console"), self._note_admin_refusal, self.keys.note)
+        pages = {"traffic": traffic_page(self._traffic)}
+        return AdminApi(self.services, access, self._administered(), pages)
+
+    def _sessions(self, kind: str) -> SessionDirectory:
+        return SessionDirectory(self._store.keys, kind, self.services.clock.now_ms)
+
     def _administered(self) -> Mapping[str, Administer]:
         """What the admin API answers by method, by the first part of the path."""
         requests = RequestAdministration(self.store, self._teams, self.keys.note, self._in_flight.answer)
-        return {"keys": self.keys.answer, "audit": self.keys.answer, "requests": requests.answer}
+        zone = self._settings.timezone
+        grants = GrantAdministration(self._store.keys, self.store, self._in_force, zone, self._note_change)
+        config = ConfigDocuments(lambda: self._config)
+        of_keys = {"keys": self.keys.answer, "audit": self.keys.answer}
+        return of_keys | {"grants": grants.answer, "requests": requests.answer, "config": config.answer}
+
+    def _trace_export(self, environ: Mapping[str, str], clock: Clock) -> TraceExport | None:
+        """What requests are traced with from now on."""
+        tasks, count = self._background_tasks(), self._metrics.spans_were
+        export = trace_export(environ, self._client, clock, self._log, tasks, count)
+        if export is not None:
+            self.services.begin_trace = export.tracer.begin
+            self.services.recorders = (*self.services.recorders, export.tracer.record)
+        return export
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
 
     def _note_configuration(self, settings: Settings, teams: Collection[str]) -> None:
-        """For the metrics and the records of requests: what is in force."""
+        """For operators, the metrics and the records of requests: what is in force."""
+        now_ms = self.services.clock.now_ms()
+        self._config = ConfigInForce(settings.text, settings.file, settings.file_hash, now_ms)
         self._metrics.keep(self.services.snapshot, teams)
-        self._metrics.config_loaded(settings.file_hash, self.services.clock.now_ms() / 1000)
+        self._metrics.config_loaded(settings.file_hash, now_ms / 1000)
         self._records.follow(settings.record, len(teams), settings.file_hash)
 
     def _follow_clients(self, settings: Settings) -> None:
@@ -264,11 +306,11 @@ class Gateway:
         fields = {"actor": entry.actor, "action": entry.action, "subject": entry.subject}
         self._log.info("audit", **fields, before=entry.before, after=entry.after)
 
-    async def _warn_of_clashes(self) -> None:
-        """At the start the configuration goes before the store; a reload refuses what is in both."""
+    async def _refuse_clashes(self) -> None:
+        """Raises SettingsInvalid. While the store is out nothing is known of its keys: the next reload looks."""
         with suppress(StoreUnavailable):
-            for clash in await self.keys.clashes(self.services.snapshot):
-                self._log.warning("a key is in the configuration and in the store", what=clash)
+            if clashes := await self.keys.clashes(self.services.snapshot):
+                raise SettingsInvalid(Diagnostic((), clash) for clash in clashes)
 
     async def _report_left_out(self) -> None:
         while True:

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway.core.end_users import EndUserRule
-from gateway.core.endpoints import ENDPOINT_NAMES, ENDPOINTS
+from gateway.core.endpoints import ENDPOINT_NAMES, FORWARDED
 from gateway.core.header_rules import is_credential
 from gateway.core.http_syntax import read_base_url
 from gateway.core.issuers import TokenClaims, TokenIssuer
@@ -124,7 +124,7 @@ def _base_paths(written: UpstreamSettings) -> Iterator[tuple[str, str]]:
     """Of the endpoints that have another base path than that of the base URL. Where that ends in a version, an API of
     another version is beside it: /v1beta/models/… and /v2/rerank beside /v1/chat/completions."""
     usual = urlsplit(written.base_url).path.rstrip("/")
-    for endpoint in ENDPOINTS.values():
+    for endpoint in FORWARDED:
         named = next((path for pattern, path in written.base_paths.items() if matches(endpoint.name, (pattern,))), None)
         base = _base_of_version(usual, endpoint.version) if named is None else named.rstrip("/")
         if base != usual:
@@ -224,17 +224,19 @@ def _pico_dollars(written: PriceListSettings) -> dict[str, int]:
 
 
 def _issuer(written: JwtSettings, proxies: EnvironmentProxies) -> TokenIssuer:
+    place = written.keys_place
     return TokenIssuer(
         issuer=written.issuer,
         audiences=frozenset(written.audience),
-        jwks=written.jwks,
+        jwks=place,
+        is_discovered=written.jwks is None,
         algorithms=frozenset(written.algorithms),
         claims=TokenClaims(
             user=written.user, groups=written.groups, team=written.team or "", models=written.models or ""
         ),
         teams=tuple(written.teams.items()),
         default_team=written.default_team or "",
-        proxy=None if written.jwks.startswith("/") else proxies.proxy_for(read_base_url(written.jwks)),
+        proxy=None if place.startswith("/") else proxies.proxy_for(read_base_url(place)),
     )
 
 

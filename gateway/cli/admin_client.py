@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.core.address import Address
 from gateway.core.errors import FieldInvalid, UrlUnknown
-from gateway.identity.administration import AdministrationRequest
+from gateway.identity.requests import AdministrationRequest
 from gateway.settings import Settings
 
 _TIMEOUT_S = 10.0
@@ -45,6 +45,17 @@ class AdminClient:
         """What POST /admin/v1/PAGE gives. Raises AdminUnavailable, FieldInvalid."""
         return self._request("POST", page, query)
 
+    def metrics(self) -> str:
+        """The exposition, as Prometheus reads it. Raises AdminUnavailable."""
+        connection = HTTPConnection(self._address.host, self._address.port, timeout=_TIMEOUT_S)
+        try:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
+        except (OSError, HTTPException, UnicodeDecodeError) as error:
+            raise AdminUnavailable(_no_answer(f"http://{self._address}/metrics", error)) from None
+        finally:
+            connection.close()
+
     def administer(self, request: AdministrationRequest) -> dict[str, Any]:
         """What the running gateway answers to it. Raises AdminUnavailable, FieldInvalid, UrlUnknown."""
         return self._request(request.method, request.path, request.query, request.body)
@@ -58,9 +69,7 @@ class AdminClient:
             response = connection.getresponse()
             answer: dict[str, Any] = msgspec.json.decode(response.read())
         except (OSError, HTTPException, msgspec.DecodeError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            message = f"No gateway answers at {url}: {why}. Is it running, with this configuration?"
-            raise AdminUnavailable(message) from None
+            raise AdminUnavailable(_no_answer(url, error)) from None
         finally:
             connection.close()
         if response.status == 200:
@@ -68,6 +77,11 @@ class AdminClient:
         message = str(answer["error"]["message"])
         if response.status == 400:
             raise FieldInvalid(message)
-        if response.status == 404 and page.startswith(("keys/", "requests/")):
+        if response.status == 404 and page.startswith(("keys/", "grants/", "requests/")):
             raise UrlUnknown(message)
         raise AdminUnavailable(f"{url} answers {response.status}: {message}")
+
+
+def _no_answer(url: str, error: Exception) -> str:
+    why = getattr(error, "strerror", None) or str(error)
+    return f"No gateway answers at {url}: {why}. Is it running, with this configuration?"

@@ -5,6 +5,7 @@ there is a row.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,7 @@ import msgspec
 from gateway.core import request_fields, usage_tables
 from gateway.core.json_spans import NamesRead
 from gateway.core.request_fields import Fields
+from gateway.core.stored_objects import ObjectKind
 from gateway.core.usage_tables import Path, UsageTable
 
 
@@ -28,6 +30,9 @@ class Dialect(StrEnum):
 
 GEMINI_PREFIX = "models/"
 """What Gemini's API writes before a model's name, where a body has it."""
+
+
+_NO_PARAMETERS: Mapping[str, str] = {}
 
 
 class StreamFormat(StrEnum):
@@ -46,6 +51,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     name: str
     path: str
     """Of Gemini's API it has the parameter `{model}`, which names the model in place of the body."""
+    method: str = "POST"
     fields: type[Fields] | None = None
     input_members: tuple[str, ...] = ()
     """Members of the body that are the model's input, the main one first."""
@@ -75,6 +81,10 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     is_free: bool = False
     """Whether it only counts: nothing is charged but the request."""
+    about: ObjectKind | None = None
+    """What its path names by an id, or has the upstream make: something that the upstream keeps, whose model it is."""
+    creates: ObjectKind | None = None
+    """What the upstream keeps of an answer."""
     names_read: NamesRead = NamesRead(())
     """Made of the fields."""
 
@@ -92,13 +102,23 @@ class Endpoint(msgspec.Struct, frozen=True):
         return "{model}" in self.path
 
     @property
+    def object_parameter(self) -> str:
+        """The parameter of its path that names what it is about; empty where there is none yet."""
+        name = f"{self.about}_id"
+        return name if f"{{{name}}}" in self.path else ""
+
+    @property
     def version(self) -> str:
         """The first segment of its path."""
         return "/" + self.path.split("/", 2)[1]
 
-    def upstream_path(self, model: str) -> str:
-        """The path at an upstream, below the version, for what the model is called there."""
+    def upstream_path(self, model: str, parameters: Mapping[str, str] = _NO_PARAMETERS) -> str:
+        """The path at an upstream, below the version, for what the model is called there, and with what else the
+        request's path names."""
         path = self.path[len(self.version) :]
+        if self.about is not None:
+            for name, value in parameters.items():
+                path = path.replace(f"{{{name}}}", quote(value, safe=""))
         return path.replace("{model}", quote(model, safe="/")) if self.names_model else path
 
 
@@ -138,6 +158,7 @@ RESPONSES = Endpoint(
     terminal_events=("response.completed", "response.incomplete", "response.failed"),
     dialect=Dialect.RESPONSES,
     stream_format=StreamFormat.RESPONSES,
+    creates=ObjectKind.RESPONSE,
 )
 MESSAGES = Endpoint(
     name="messages",
@@ -233,7 +254,7 @@ SPEECH = Endpoint(
 
 def _form(name: str, path: str, usage: UsageTable, *terminal_events: str) -> Endpoint:
     return Endpoint(
-        name, path, request_fields.FormFields, usage=usage, terminal_events=terminal_events, takes_form=True
+        name, path, fields=request_fields.FormFields, usage=usage, terminal_events=terminal_events, takes_form=True
     )
 
 
@@ -298,6 +319,43 @@ BATCH_EMBED_CONTENTS = _gemini(
     estimated=True,
 )
 
+
+def _about(kind: ObjectKind, name: str, method: str, path: str, **more: Any) -> Endpoint:
+    """A row about what an upstream keeps. Nothing of it is charged but the request: its answers were billed when they
+    were made."""
+    return Endpoint(
+        f"{kind}s{name}", path, method=method, usage=usage_tables.NO_USAGE, about=kind, is_free=True, **more
+    )
+
+
+def _about_response(name: str, method: str, path: str = "") -> Endpoint:
+    """A stream of it resumes one that was made (https://platform.openai.com/docs/api-reference/responses/get)."""
+    return _about(
+        ObjectKind.RESPONSE,
+        name,
+        method,
+        f"/v1/responses/{{response_id}}{path}",
+        dialect=Dialect.RESPONSES,
+        terminal_events=RESPONSES.terminal_events,
+    )
+
+
+def _about_conversation(name: str, method: str, path: str = "") -> Endpoint:
+    return _about(ObjectKind.CONVERSATION, name, method, f"/v1/conversations/{{conversation_id}}{path}")
+
+
+RETRIEVE_RESPONSE = _about_response(".retrieve", "GET")
+CREATE_CONVERSATION = Endpoint(
+    "conversations",
+    "/v1/conversations",
+    usage=usage_tables.CONVERSATIONS_USAGE,
+    about=ObjectKind.CONVERSATION,
+    creates=ObjectKind.CONVERSATION,
+    is_free=True,
+    names_read=NamesRead(("model",)),
+)
+"""`?model=` says whose upstream is to make it."""
+
 MODELS = Endpoint(name="models", path="/v1/models")
 MODEL = Endpoint(name="models", path="/v1/models/{model}")
 GEMINI_MODELS = Endpoint(name="models", path="/v1beta/models", dialect=Dialect.GEMINI)
@@ -306,6 +364,10 @@ LIMITS = Endpoint(name="limits", path="/v1/limits")
 USAGE = Endpoint(name="usage", path="/v1/usage")
 ROOT = Endpoint(name="root", path="/")
 OPENAPI = Endpoint(name="openapi", path="/openapi.json")
+ME_SESSION = Endpoint(name="me", path="/me/session")
+ME_KEY = Endpoint(name="me", path="/me/key")
+ME_LIMITS = Endpoint(name="me", path="/me/limits")
+ME_USAGE = Endpoint(name="me", path="/me/usage")
 """These are answered by the gateway itself; nothing is forwarded."""
 
 UNKNOWN = Endpoint(name="", path="")
@@ -323,5 +385,24 @@ _GEMINI_ROWS = (
 )
 
 ENDPOINTS: dict[str, Endpoint] = {row.path: row for row in (*_TEXT_ROWS, *_OTHER_ROWS, *_FORM_ROWS, *_GEMINI_ROWS)}
-ENDPOINT_NAMES = tuple(row.name for row in ENDPOINTS.values())
+"""Those whose request names a model, by their path."""
+
+OBJECT_ENDPOINTS = (
+    RETRIEVE_RESPONSE,
+    _about_response(".delete", "DELETE"),
+    _about_response(".cancel", "POST", "/cancel"),
+    _about_response(".input_items", "GET", "/input_items"),
+    CREATE_CONVERSATION,
+    _about_conversation(".retrieve", "GET"),
+    _about_conversation(".update", "POST"),
+    _about_conversation(".delete", "DELETE"),
+    _about_conversation(".items", "GET", "/items"),
+    _about_conversation(".items.create", "POST", "/items"),
+    _about_conversation(".items.retrieve", "GET", "/items/{item_id}"),
+    _about_conversation(".items.delete", "DELETE", "/items/{item_id}"),
+)
+"""Those about what an upstream keeps. Several have one path, and differ by their method."""
+
+FORWARDED = (*ENDPOINTS.values(), *OBJECT_ENDPOINTS)
+ENDPOINT_NAMES = tuple(row.name for row in FORWARDED)
 """Of those that are forwarded."""

@@ -132,6 +132,27 @@ class ModelUnknown(CallerError):
     code = "model_not_found"
 
 
+class ResponseUnknown(CallerError):
+    """Unknown, expired or another team's: the answer is the same, so that ids cannot be probed."""
+
+    status = 404
+    code = "response_not_found"
+
+
+class PreviousResponseUnknown(CallerError):
+    """The same of the response that a request goes on from; clients know it by this code."""
+
+    status = 404
+    code = "previous_response_not_found"
+
+
+class ConversationUnknown(CallerError):
+    """The same of a conversation."""
+
+    status = 404
+    code = "conversation_not_found"
+
+
 class AdminForbidden(CallerError):
     """The admin API is closed: no token is configured."""
 

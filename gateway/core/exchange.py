@@ -8,11 +8,14 @@ import msgspec
 
 from gateway.core.errors import Blame, GatewayError
 from gateway.core.health import Attempt
+from gateway.core.limit_status import LimitHeaders
 from gateway.core.refusals import Fault
 from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.reservation import Refusal, Reservation
 from gateway.core.response import Headers, UpstreamResponse
 from gateway.core.snapshot import Caller, Target
+from gateway.core.stored_objects import ObjectName, StoredObject
+from gateway.core.traces import RequestTrace
 from gateway.core.usage import Usage
 
 
@@ -32,6 +35,11 @@ class AnswerTally(Protocol):
     @property
     def usage(self) -> Usage | None:
         """What the upstream reported last, None if nothing."""
+        ...
+
+    @property
+    def object_id(self) -> str:
+        """Under which the upstream keeps the answer, empty where it has not said so."""
         ...
 
     @property
@@ -80,6 +88,8 @@ class Exchange(msgspec.Struct, eq=False):
     estimated_input: int = 0
     """Tokens, as estimated at admission."""
     reservation: Reservation | None = None
+    held_by: str = ""
+    """The upstream that alone can answer, since it keeps what the request is about; empty: any."""
     refusal: Refusal | None = None
     """Why no limit let it pass, in the place of a reservation."""
     target: Target | None = None
@@ -100,10 +110,23 @@ class Exchange(msgspec.Struct, eq=False):
     upstream_seconds: float = 0.0
     attempts: list[tuple[str, str]] = []
     """(upstream's name, outcome) of each try, in order."""
+    trace: RequestTrace | None = None
+    """None where its spans are not kept."""
     _limit_headers: list[tuple[str, str]] | None = None
 
     def note_attempt(self, upstream: str, outcome: str) -> None:
         self.attempts.append((upstream, outcome))
+
+    @property
+    def created(self) -> StoredObject | None:
+        """What the upstream keeps of it, once its answer has said so."""
+        parsed, tally, target = self.parsed, self.tally, self.target
+        if parsed is None or parsed.creates is None or tally is None or target is None or self.status >= 400:
+            return None
+        if not tally.object_id:
+            return None
+        team, name = parsed.binding.caller.team, ObjectName(parsed.creates, tally.object_id)
+        return StoredObject(name, team, target.upstream.name, parsed.model.name)
 
     @property
     def quota_output_cap(self) -> int | None:
@@ -115,8 +138,9 @@ class Exchange(msgspec.Struct, eq=False):
     def limit_headers(self) -> Headers:
         """The headers that report the caller's limits, made once; none before admission."""
         if self._limit_headers is None and self.reservation is not None and self.parsed is not None:
-            headers, reservation = self.parsed.binding.headers, self.reservation
-            self._limit_headers = headers.written(reservation.limit_statuses, reservation.at_ms)
+            statuses, at_ms = self.reservation.limit_statuses, self.reservation.at_ms
+            headers = LimitHeaders(statuses.limits) if statuses.are_raised else self.parsed.binding.headers
+            self._limit_headers = headers.written(statuses, at_ms)
             if (cap := self.quota_output_cap) is not None:
                 self._limit_headers.append(("x-quota-output-cap", str(cap)))
         return self._limit_headers or ()

@@ -97,7 +97,7 @@ class UpstreamStatus(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct, eq=False):
-    """Whoever began it ends it, whatever happens; only the first end counts."""
+    """The caller that began it ends it in every case; only the first end counts."""
 
     _model: _ModelHealth
     _caller: Caller
@@ -214,7 +214,7 @@ class Health:
             upstream_health.is_down = False
 
     def keep(self, upstreams: Iterable[Upstream]) -> None:
-        """Forget every other upstream, but for those that still have attempts."""
+        """Forget every other upstream, except for those that still have attempts."""
         kept = set(upstreams)
         self._upstreams = {
             key: upstream_health

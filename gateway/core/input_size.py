@@ -1,6 +1,6 @@
 """How large the input of a request is, for the estimate: its text, and what is attached to it.
 
-Every member of the body may become tokens, but for those that are known to cost nothing (`FREE_MEMBERS`).
+Every member of the body may become tokens, except for those that are known to cost nothing (`FREE_MEMBERS`).
 Text is weighed by its characters (text_weight.py). Attachments count as what they are, not as the text that
 spells them: an image in base64, an image behind a URL and an uploaded image are all one image. A string is an
 attachment only at the places where the APIs have them (`_is_attached`), and base64 only as a whole string: text
@@ -123,7 +123,8 @@ def input_size(members: JsonSpans) -> InputSize:
             attached += REFERENCE_TOKENS if value != b"null" else 0
         text += weight_of_json(value)
         length += len(value)
-        if name in _CONTENT_MEMBERS and _MARKS.search(value) and _can_be_looked_at(value):
+        # Asked first, since a search for names is slow where there are many.
+        if name in _CONTENT_MEMBERS and _can_be_looked_at(value) and _MARKS.search(value):
             for each in _attachments(decoded(value), name):
                 text -= each.length
                 length -= each.length
@@ -132,7 +133,7 @@ def input_size(members: JsonSpans) -> InputSize:
 
 
 def _can_be_looked_at(value: bytes) -> bool:
-    return value.count(b"{") + value.count(b"[") <= _LOOKED_MAX
+    return len(value) <= _LOOKED_MAX or value.count(b"{") + value.count(b"[") <= _LOOKED_MAX
 
 
 def _attachments(value: Any, name: str) -> Iterator[_Attachment]:
@@ -179,7 +180,7 @@ def _is_attached(name: str, holder: dict[str, Any], parent: str) -> bool:
 
 
 def _attachment(name: str, text: str, holder: dict[str, Any]) -> _Attachment | None:
-    """What an attachment's text stands for; None where it is no more than text."""
+    """What an attachment's text names; None where it is no more than text."""
     if name in _REFERENCE_NAMES or (name in _LINKED_NAMES and text.startswith(_SCHEMES)):
         return _Attachment(len(text), REFERENCE_TOKENS)
     found = _BASE64.match(text)

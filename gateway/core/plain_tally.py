@@ -46,7 +46,7 @@ class PlainTally:
         self._bytes = 0
         self._weight = 0
         self._unweighed: list[dict[str, Any]] = []
-        """The answers, until somebody asks what they weigh: of one that reports its usage nobody does."""
+        """The answers, until their weight is asked for, which it is not where usage is reported."""
         self._is_read = False
         self._is_json = True
 
@@ -65,6 +65,11 @@ class PlainTally:
         """The units that were counted in the answer, where it reports no usage."""
         self._read()
         return self._reader.usage
+
+    @property
+    def object_id(self) -> str:
+        """Under which the upstream keeps the answer; empty where it has not said so yet."""
+        return self._reader.object_id
 
     @property
     def is_final(self) -> bool:

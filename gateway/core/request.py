@@ -11,6 +11,7 @@ from gateway.core.endpoints import Endpoint
 from gateway.core.input_size import InputSize
 from gateway.core.json_spans import JsonSpans
 from gateway.core.snapshot import Binding, Model
+from gateway.core.stored_objects import ObjectKind, ObjectName
 from gateway.core.usage import Usage
 
 
@@ -74,6 +75,8 @@ class IncomingRequest(msgspec.Struct, frozen=True):
     query: str = ""
     """As it was sent, without the question mark."""
     path_model: str = ""
+    parameters: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """All that the path names, decoded."""
     client_ip: str = ""
 
 
@@ -105,7 +108,12 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     rest: BodyTail | None = None
     """What follows the bytes of `members`, where the body is not held in memory."""
     content_type: str = "application/json"
-    """What the upstream is told to read the body as: what it was read as here, whatever the client called it."""
+    """The type that the upstream reads the body as: what it was read as here, whatever the client called it. Empty
+    where there is no body."""
+    continues: tuple[ObjectName, ...] = ()
+    """What an upstream keeps and the request goes on from."""
+    creates: ObjectKind | None = None
+    """What the upstream keeps of its answer."""
 
     @property
     def model(self) -> Model:

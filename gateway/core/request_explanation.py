@@ -1,6 +1,6 @@
 """What a request record says to people and to programs.
 
-`explained` gives plain sentences for whoever is woken at night: what happened, why, with which figures, what it cost,
+`explained` gives plain sentences for the engineer on call: what happened, why, with which figures, what it cost,
 and what to do now. `record_object` gives the same facts as JSON.
 """
 
@@ -92,16 +92,13 @@ def _who(record: RequestRecord) -> str:
 
 
 def _limits(record: RequestRecord) -> Iterator[str]:
-    if not record.limits:
-        return
-    passed = [limit for limit in record.limits if not limit.refused and not limit.would_refuse]
     for limit in record.limits:
         if limit.refused:
             yield f"Refused by {_limit(limit)}." + _when_free(record, limit)
         elif limit.would_refuse:
             yield f"Would have been refused by {_limit(limit)}, if it were not in shadow mode."
-    if passed:
-        yield "Let pass by " + "; ".join(map(_limit, passed)) + "."
+        else:
+            yield f"Let pass by {_limit(limit)}."
 
 
 def _limit(seen: RecordedLimit) -> str:
@@ -257,7 +254,7 @@ def _limit_object(seen: RecordedLimit) -> dict[str, Any]:
 
 
 def _usage_object(usage: Usage) -> dict[str, Any]:
-    """What was used; what was not is left out, but for input and output."""
+    """What was used; what was not is left out, except for input and output."""
     figures = {
         name: figure
         for name, figure in msgspec.structs.asdict(usage).items()

@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from gateway.core.end_users import USER_CHARACTERS, account_in
 from gateway.core.pricing import FAST
+from gateway.core.stored_objects import ObjectKind, ObjectName
 from gateway.core.usage import Usage
 
 TOKENS_MAX = 2**31 - 1
@@ -24,6 +25,7 @@ TokensOrNone = Annotated[int, Meta(ge=0, le=TOKENS_MAX)]
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
 Tier = Annotated[str, Meta(max_length=256)]
 User = Annotated[str, Meta(max_length=USER_CHARACTERS)]
+ObjectId = Annotated[str, Meta(max_length=256)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Heat = Annotated[float, Meta(ge=0, le=2)]
 Choices = Annotated[int, Meta(ge=1, le=128)]
@@ -74,6 +76,16 @@ class Fields(msgspec.Struct, kw_only=True):
     def units(self) -> Usage:
         """What it asks for and is billed by the piece."""
         return _NO_UNITS
+
+    @property
+    def continues(self) -> tuple[ObjectName, ...]:
+        """What an upstream keeps and it goes on from."""
+        return ()
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the upstream may keep its answer, where the API has that."""
+        return True
 
 
 class _StreamOptions(msgspec.Struct):
@@ -159,7 +171,25 @@ class EmbeddingFields(Fields, kw_only=True):
             raise ValueError("Object missing required field `input`")
 
 
-class CountedResponseFields(Fields, kw_only=True):
+class _ConversationReference(msgspec.Struct):
+    id: ObjectId
+
+
+class _ContinuingFields(Fields, kw_only=True):
+    previous_response_id: ObjectId | None = None
+    conversation: ObjectId | _ConversationReference | None = None
+
+    @property
+    def continues(self) -> tuple[ObjectName, ...]:
+        if self.previous_response_id is None and self.conversation is None:
+            return ()
+        named = self.conversation
+        conversation = named.id if isinstance(named, _ConversationReference) else named
+        names = ((ObjectKind.RESPONSE, self.previous_response_id), (ObjectKind.CONVERSATION, conversation))
+        return tuple([ObjectName(kind, name) for kind, name in names if name is not None])
+
+
+class CountedResponseFields(_ContinuingFields, kw_only=True):
     """Of a request of the Responses API that has no answer in the way of a response: it counts or compacts its
     input."""
 
@@ -168,12 +198,13 @@ class CountedResponseFields(Fields, kw_only=True):
         return False
 
 
-class ResponseFields(Fields, kw_only=True):
+class ResponseFields(_ContinuingFields, kw_only=True):
     input: msgspec.Raw | UnsetType = UNSET
     max_output_tokens: Tokens | None = None
     temperature: Heat | None = None
     top_p: Share | None = None
     background: bool | None = None
+    store: bool | None = None
 
     def __post_init__(self) -> None:
         if self.background:
@@ -185,6 +216,11 @@ class ResponseFields(Fields, kw_only=True):
     @property
     def output_cap(self) -> int | None:
         return self.max_output_tokens
+
+    @property
+    def is_kept(self) -> bool:
+        """Unless it says otherwise (https://platform.openai.com/docs/api-reference/responses/create)."""
+        return self.store is not False
 
 
 class _AnthropicMessage(msgspec.Struct, gc=False):

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.stored_objects import is_object_id
 from gateway.core.tolerant_json import JsonScanner, Wanted, wanted_members
 from gateway.core.usage import Usage
 from gateway.core.usage_report import Members, Reading, milliseconds, read_report, tier_name, value_at
@@ -33,6 +34,9 @@ class UsageReader:
 
     def __init__(self, table: UsageTable) -> None:
         self.final = False
+        self.object_id = ""
+        """Under which the upstream keeps the answer; empty where it names none."""
+
         self._table = table
         self._reported: Usage | None = None
         self._report: Members = {}
@@ -80,6 +84,8 @@ class UsageReader:
         kind = members.get("type")
         event = kind if isinstance(kind, str) else event
         table = self._table
+        if table.id_paths and not self.object_id:
+            self._read_id(members)
         believed = table.believed.get(event, table.believed_anywhere)
         if not believed:
             return False
@@ -93,6 +99,10 @@ class UsageReader:
             if self._read_place(members, place):
                 return True
         return False
+
+    def _read_id(self, members: Members) -> None:
+        named = (value_at(members, path) for path in self._table.id_paths)
+        self.object_id = next((name for name in named if is_object_id(name)), "")
 
     def _read_tolerantly(self, text: bytes, event: str) -> bool:
         found: list[Members] = []
@@ -127,7 +137,7 @@ class UsageReader:
 
 def wanted_of(table: UsageTable, also: Iterable[Path] = ()) -> Wanted:
     """The members that a `JsonScanner` must give to read usage by this table, and others beside."""
-    paths: list[Path] = [("type",), *table.tier_paths, *also]
+    paths: list[Path] = [("type",), *table.tier_paths, *table.id_paths, *also]
     for place in table.places:
         paths += [place.path] if place.path else [field.path for field in place.words.fields]
     for items in table.items:
@@ -139,7 +149,7 @@ def wanted_of(table: UsageTable, also: Iterable[Path] = ()) -> Wanted:
 
 
 def report_in(members: Members, table: UsageTable) -> Members | None:
-    """The usage object that counts of one decoded object, as it stands there."""
+    """The usage object that counts of one decoded object, as it is there."""
     for place in table.places:
         report = value_at(members, place.path)
         if _read_at(place, report, table) is not None:

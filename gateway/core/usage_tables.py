@@ -58,7 +58,7 @@ class UsageField(msgspec.Struct, frozen=True):
     Of several fields of `input`, `output` and `total` the first that is there counts, of other counts the
     greatest, since they name the same tokens. `added` ones are added to that.
 
-    A part counts inside its whole, but for these: `beside` is the field of the whole beside which it
+    A part counts inside its whole, except for these: `beside` is the field of the whole beside which it
     stands (`*`: beside any), `beside_with` a member whose presence says so.
     """
 
@@ -279,6 +279,8 @@ class UsageTable(msgspec.Struct, frozen=True):
     items: tuple[CountedItems, ...] = ()
     image_events: frozenset[str] = frozenset()
     """Events each of which carries one finished image."""
+    id_paths: tuple[Path, ...] = ()
+    """Where an answer names the object that the upstream keeps of it."""
     duration_path: Path = ()
     """The sound's length in seconds, which is billed where no usage is reported: whole seconds, begun ones too."""
     believed: dict[str, tuple[UsagePlace, ...]] = {}
@@ -322,6 +324,7 @@ RESPONSES_USAGE = UsageTable(
         UsagePlace(("usage",), OPENAI_RESPONSES, events=_ENDED | {""}),
     ),
     tier_paths=(("response", "service_tier"), ("service_tier",)),
+    id_paths=(("response", "id"), ("id",)),
     items=tuple(
         CountedItems(count, path, OPENAI_RESPONSES, kind, actions)
         for path in (("response", "output"), ("output",))
@@ -392,3 +395,5 @@ GEMINI_EMBEDDINGS_USAGE = UsageTable(
 )
 NO_USAGE = UsageTable("counting")
 """Endpoints that cost nothing: what they count is their result."""
+
+CONVERSATIONS_USAGE = UsageTable("conversations", id_paths=(("id",),))

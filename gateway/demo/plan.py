@@ -44,6 +44,9 @@ class ScriptedRequest(msgspec.Struct):
     query: Any = None
     documents: list[Any] | None = None
     dimensions: int | None = None
+    store: bool | None = None
+    previous_response_id: str | None = None
+    conversation: Any = None
     encoding_format: str | None = None
     demo: dict[str, Any] | None = None
 

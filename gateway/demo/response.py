@@ -16,6 +16,7 @@ from gateway.demo import chat, messages, other_apis, responses
 from gateway.demo.encoding import PLAIN_PIECE_BYTES, Piece, encoded, encoded_events, encoded_response
 from gateway.demo.plan import DemoEvent, PlannedAnswer, ScriptedRequest, TokenCounts, plan_answer
 from gateway.demo.script import DemoScript
+from gateway.demo.stored import DemoObjects
 from gateway.demo.truth import Outcome
 
 FORM = "multipart/form-data"
@@ -25,7 +26,7 @@ JSON = "application/json"
 
 class DemoApi(NamedTuple):
     """`stream` is None for what is never streamed. `done` is the payload of a stream's last event, empty where the
-    API has none. `speaks`: whether an answer has tokens of its own."""
+    API has none. `speaks`: whether an answer has tokens of its own. `keeps`: whether it can be asked for again."""
 
     plain: Callable[[PlannedAnswer], dict[str, Any] | bytes]
     stream: Callable[[PlannedAnswer], Iterator[DemoEvent]] | None = None
@@ -33,13 +34,16 @@ class DemoApi(NamedTuple):
     error: Callable[[int, str], dict[str, Any]] = chat.error
     error_event: Callable[[int, str], DemoEvent] = chat.error_event
     speaks: bool = False
+    keeps: bool = False
     content_type: str = JSON
 
 
 DEMO_APIS: dict[str, DemoApi] = {
     "/v1/chat/completions": DemoApi(chat.plain, chat.stream, b"[DONE]", speaks=True),
     "/v1/completions": DemoApi(chat.legacy_plain, chat.legacy_stream, b"[DONE]", speaks=True),
-    "/v1/responses": DemoApi(responses.plain, responses.stream, error_event=responses.error_event, speaks=True),
+    "/v1/responses": DemoApi(
+        responses.plain, responses.stream, error_event=responses.error_event, speaks=True, keeps=True
+    ),
     "/v1/messages": DemoApi(messages.plain, messages.stream, b"", messages.error, messages.error_event, speaks=True),
     "/v1/embeddings": DemoApi(other_apis.embeddings),
     "/v1/moderations": DemoApi(other_apis.moderations),
@@ -73,13 +77,15 @@ class BadRequest(Exception):
 
 
 class Responder:
-    """Makes replies. `made` counts them, and so numbers each; `dice` decide about mishaps and random pieces."""
+    """Makes replies. `made` counts them from `first` on, and so numbers each; `dice` decide about mishaps and random
+    pieces."""
 
-    def __init__(self, models: tuple[str, ...], dice: random.Random) -> None:
+    def __init__(self, models: tuple[str, ...], dice: random.Random, first: int = 1) -> None:
         self._models = models
         self._dice = dice
         self._decoder = msgspec.json.Decoder(ScriptedRequest)
-        self.made = 0
+        self._objects = DemoObjects()
+        self.made = first - 1
 
     def read(self, body: bytes, content_type: str) -> ScriptedRequest:
         """Of a form only the fields `model` and `demo` are read. Raises BadRequest."""
@@ -104,6 +110,10 @@ class Responder:
         turn = plan_answer(self.made, now_s, request, script, shape.speaks)
         if script.status != 200 or script.body is not None:
             return self._verbatim(shape, turn)
+        if shape.keeps:
+            if missing := self._objects.missing(turn):
+                return self.refusal(404, f"There is nothing with the id {missing!r}.")
+            self._objects.keep(turn)
         if request.stream and shape.stream is not None:
             events = encoded_events(_events(shape, turn), script, shape.done)
             return DemoResponse(encoded_response(events, EVENT_STREAM, True, script, self._dice), script, turn.counts())
@@ -119,6 +129,11 @@ class Responder:
     def models(self, now_s: int) -> DemoResponse:
         rows = [{"id": name, "object": "model", "created": now_s, "owned_by": "demo"} for name in self._models]
         return self.document(200, {"object": "list", "data": rows})
+
+    def kept(self, method: str, path: str, body: bytes, now_s: int) -> DemoResponse | None:
+        """The answer to a request about what is kept; None where the path is of no such thing."""
+        answer = self._objects.answer(method, path, body, now_s)
+        return None if answer is None else self.document(*answer)
 
     def refusal(self, status: int, message: str, path: str = "") -> DemoResponse:
         """An error outside of every script, in the shape of the API that the path belongs to."""

@@ -26,6 +26,10 @@ def error_event(_status: int, message: str) -> DemoEvent:
     return DemoEvent({"type": "error", "code": "server_error", "message": message, "param": None}, name="error")
 
 
+def response_id(answer: PlannedAnswer) -> str:
+    return f"resp_{answer.number:024x}"
+
+
 def _steps(answer: PlannedAnswer) -> Iterator[tuple[str, Json, int]]:
     yield "response.created", {"response": _response(answer, ended=False)}, 0
     yield "response.in_progress", {"response": _response(answer, ended=False)}, 0
@@ -59,7 +63,7 @@ def _response(answer: PlannedAnswer, ended: bool) -> Json:
     status = "incomplete" if incomplete else "completed" if ended else "in_progress"
     reports = ended and answer.script.usage != "never"
     return {
-        "id": f"resp_{answer.number:024x}",
+        "id": response_id(answer),
         "object": "response",
         "created_at": answer.created,
         "status": status,
@@ -68,6 +72,7 @@ def _response(answer: PlannedAnswer, ended: bool) -> Json:
         "model": answer.request.model,
         "output": [_item(answer, ended)] if ended else [],
         "parallel_tool_calls": True,
+        "previous_response_id": answer.request.previous_response_id,
         "tool_choice": "auto",
         "tools": [],
         "usage": _usage(answer) if reports else None,

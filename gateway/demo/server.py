@@ -41,7 +41,8 @@ LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
 class DemoUpstream:
-    """`port` 0 takes a free one, which `port` then has. `seed` makes its dice repeatable."""
+    """`port` 0 takes a free one, which `port` then has. `seed` makes its dice repeatable, and its ids others than those
+    of another seed."""
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class DemoUpstream:
         self.host = host
         self.port = port
         self.truth = Truth(time.monotonic)
-        self.responder = Responder(models, random.Random(seed))
+        self.responder = Responder(models, random.Random(seed), first=(seed << 32) + 1)
         self._next_scripts: deque[DemoScript] = deque()
         self._connections: set[asyncio.Transport] = set()
 
@@ -241,6 +242,9 @@ class DemoConnection(asyncio.Protocol):
     def _without_model(self, request: DemoHttpRequest) -> DemoResponse:
         if request.path == "/v1/models" and request.method == "GET":
             return self._upstream.responder.models(int(time.time()))
+        kept = self._upstream.responder.kept(request.method, request.path, request.body, int(time.time()))
+        if kept is not None:
+            return kept
         missing = f"{request.method} {request.path} is not served here."
         return self._upstream.responder.refusal(404, missing, request.path)
 
@@ -341,7 +345,7 @@ class Playback:
                     return
 
     def _wait_for(self, piece: Piece) -> None:
-        """Waits count from one to the next, so that a slow turn of the loop delays nothing for good."""
+        """Waits count from one to the next, so that a slow turn of the loop delays nothing permanently."""
         self._next = piece
         self._due += piece.delay_s
         self._timer = self._loop.call_at(self._due, self._send_next)

@@ -132,7 +132,7 @@ class LimitSettings(BaseSection):
     models: tuple[ModelPattern, ...] | None = setting(
         None, "The models whose requests it counts, as globs; left out: all that its scope may use.", min_length=1
     )
-    mode: Literal["enforce", "shadow"] = setting("enforce", "`shadow`: it counts and is shown, but refuses nobody.")
+    mode: Literal["enforce", "shadow"] = setting("enforce", "`shadow`: it counts and is shown, but refuses no request.")
     when_spent: Literal["finish", "stop"] = setting(
         "finish", "Of quotas: whether a running stream may finish its answer, or is stopped where the quota ends."
     )
@@ -200,7 +200,7 @@ class AdminSettings(BaseSection):
 
     @property
     def secret(self) -> str:
-        """The token in clear, empty where the admin API is closed."""
+        """The token in clear text, empty where the admin API is closed."""
         return "" if self.token is None else self.token.get_secret_value()
 
 
@@ -314,7 +314,7 @@ class UpstreamSettings(BaseSection):
 
     @property
     def credential(self) -> tuple[str, str] | None:
-        """The header, in lower case, that proves the gateway to this server, and its value in clear."""
+        """The header, in lower case, that proves the gateway to this server, and its value in clear text."""
         secret = self.api_key.get_secret_value() if self.api_key is not None else ""
         if not secret or self.auth == "none":
             return None
@@ -429,7 +429,7 @@ class KeySettings(BaseSection):
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the key in hexadecimal, empty for a key that nobody can use."""
+        """The SHA-256 of the key in hexadecimal, empty for a key that cannot be used."""
         if self.sha256 is not None:
             return self.sha256
         secret = "" if self.key is None else self.key.get_secret_value()
@@ -471,7 +471,10 @@ class JwtSettings(BaseSection):
 
     issuer: Issuer = setting(REQUIRED, "What its tokens have in `iss`, to the letter.")
     audience: Audiences = setting(REQUIRED, "What its tokens for this gateway have in `aud`: one, or a list of some.")
-    jwks: JwksPlace = setting(REQUIRED, "Where its public keys are (JWK Set): a URL, or the path of a file.")
+    jwks: JwksPlace | None = setting(
+        None,
+        "Where its public keys are (JWK Set): a URL or the path of a file; left out: what its discovery document says.",
+    )
     algorithms: TokenAlgorithms = setting(TOKEN_ALGORITHMS, "The signatures that are taken.")
     user: ClaimName = setting("sub", "The claim that names the end user; a token without it is refused.")
     groups: ClaimName = setting("groups", "The claim that lists the groups of a user.")
@@ -487,6 +490,11 @@ class JwtSettings(BaseSection):
     models: ClaimName | None = setting(
         None, "The claim that lists the models that a token may use, of its team's; left out, or missing: all of them."
     )
+
+    @property
+    def keys_place(self) -> str:
+        """Where the public keys are, or the document that says where (OpenID Connect Discovery 1.0, section 4)."""
+        return self.jwks or f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
 
 
 class Settings(BaseSection):
@@ -524,6 +532,16 @@ class Settings(BaseSection):
     @cached_property
     def file_hash(self) -> str:
         """The beginning of the SHA-256 of the file that they were read from; empty for settings built in code."""
+        return ""
+
+    @cached_property
+    def file(self) -> str:
+        """The path of that file."""
+        return ""
+
+    @cached_property
+    def text(self) -> str:
+        """What is in it, with the secrets that are written there."""
         return ""
 
     @cached_property

@@ -1,7 +1,24 @@
 """What is known of providers and servers: the settings of an upstream that `preset` fills in.
 
-Each is only a default: what the file says of the upstream overrules it. Sources: the
-providers' API references, as of late 2026.
+Each is only a default: what the file says of the upstream overrides it. An endpoint is listed where the provider's
+reference has it in the shape that clients send, as of November 2026. One that has the path but other fields is left
+out: OpenRouter transcribes sound from JSON, Mistral's speech wants `voice_id`, xAI has retired Messages and has no
+embeddings. The references:
+
+- anthropic: docs.anthropic.com/en/api/openai-sdk (chat, for tests and comparisons)
+- azure, foundry: learn.microsoft.com/azure/ai-foundry/openai/reference; content filters take the place of moderations
+- bedrock: docs.aws.amazon.com/bedrock/latest/userguide/inference-responses-api.html, inference-messages-api.html
+- cohere: docs.cohere.com/docs/compatibility-api; it refuses `stream_options`
+  (strandsagents.com/docs/user-guide/concepts/model-providers/cohere)
+- deepseek: api-docs.deepseek.com/guides/anthropic_api; its completions are at another base URL, in beta
+- fireworks: docs.fireworks.ai/tools-sdks/anthropic-compatibility, docs.fireworks.ai/nexus/apis-and-sdks
+- gemini: ai.google.dev/gemini-api/docs/openai
+- groq: console.groq.com/docs/openai
+- mistral: docs.mistral.ai/api; it refuses fields that it does not know
+  (github.com/mistralai/platform-docs-public/issues/7), and its last chunk has the usage unasked
+- openrouter: openrouter.ai/docs/api-reference, skills.sh/openrouterteam/skills/openrouter-stt
+- together: docs.together.ai/docs/inference/openai-compatibility
+- xai: docs.x.ai/developers/rest-api-reference/inference
 """
 
 from __future__ import annotations
@@ -10,10 +27,13 @@ from typing import Any
 
 _CHAT = ("chat.completions", "completions")
 _RESPONSES = ("responses", "responses.*")
+_KEPT_RESPONSES = ("responses", "responses.retrieve", "responses.delete")
+_CONVERSATIONS = ("conversations", "conversations.*")
 _MESSAGES = ("messages", "messages.count_tokens")
 _EMBEDDINGS = ("embeddings",)
 _RERANK = ("rerank", "rerank.v2")
-_OPENAI = (*_CHAT, *_RESPONSES, *_EMBEDDINGS, "moderations", "images.*", "audio.*")
+_AZURE = (*_CHAT, *_RESPONSES, *_CONVERSATIONS, *_EMBEDDINGS, "images.generations", "images.edits", "audio.*")
+_OPENAI = (*_CHAT, *_RESPONSES, *_CONVERSATIONS, *_EMBEDDINGS, "moderations", "images.*", "audio.*")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "openai": {
@@ -22,12 +42,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "endpoints": _OPENAI,
     },
     # The resource's name is in the URL: https://NAME.openai.azure.com/openai/v1.
-    "azure": {"auth": "api-key", "output_cap": "max_completion_tokens", "endpoints": _OPENAI},
+    "azure": {"auth": "api-key", "output_cap": "max_completion_tokens", "endpoints": _AZURE},
     # Microsoft Foundry, which has Claude too: https://NAME.services.ai.azure.com/openai/v1.
     "foundry": {
         "auth": "api-key",
         "output_cap": "max_completion_tokens",
-        "endpoints": (*_OPENAI, *_MESSAGES),
+        "endpoints": (*_AZURE, *_MESSAGES),
         "base_paths": {"messages*": "/anthropic/v1"},
     },
     "anthropic": {
@@ -44,13 +64,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The project and the location are in the URL:
     # https://LOCATION-aiplatform.googleapis.com/v1/projects/PROJECT/locations/LOCATION/endpoints/openapi.
     "vertex": {"endpoints": ("chat.completions", "gemini.*")},
-    # The region is in the URL: https://bedrock-runtime.REGION.amazonaws.com/openai/v1.
-    "bedrock": {"output_cap": "max_completion_tokens", "endpoints": ("chat.completions", *_RESPONSES)},
-    # Refuses members that it does not know; its last chunk carries the usage unasked.
+    # The region is in the URL: https://bedrock-runtime.REGION.amazonaws.com/openai/v1. It has Claude, too.
+    "bedrock": {
+        "output_cap": "max_completion_tokens",
+        "endpoints": ("chat.completions", *_KEPT_RESPONSES, "messages"),
+        "base_paths": {"messages": "/anthropic/v1"},
+    },
     "mistral": {
         "base_url": "https://api.mistral.ai/v1",
         "stream_options": False,
-        "endpoints": ("chat.completions", *_EMBEDDINGS, "moderations", "audio.*"),
+        "endpoints": ("chat.completions", *_EMBEDDINGS, "moderations", "audio.transcriptions"),
     },
     "groq": {
         "base_url": "https://api.groq.com/openai/v1",
@@ -60,7 +83,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "xai": {
         "base_url": "https://api.x.ai/v1",
         "output_cap": "max_completion_tokens",
-        "endpoints": (*_CHAT, "responses", "messages", *_EMBEDDINGS, "images.generations"),
+        "endpoints": (*_CHAT, *_KEPT_RESPONSES, "images.generations"),
     },
     "deepseek": {
         "base_url": "https://api.deepseek.com/v1",
@@ -69,15 +92,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "fireworks": {
         "base_url": "https://api.fireworks.ai/inference/v1",
-        "endpoints": (*_CHAT, "responses", "messages", *_EMBEDDINGS, "rerank"),
+        "endpoints": (*_CHAT, *_KEPT_RESPONSES, "messages", *_EMBEDDINGS, "rerank"),
     },
     "together": {
-        "base_url": "https://api.together.xyz/v1",
-        "endpoints": (*_CHAT, *_EMBEDDINGS, "rerank", "images.*", "audio.*"),
+        "base_url": "https://api.together.ai/v1",
+        "endpoints": (*_CHAT, *_EMBEDDINGS, "rerank", "images.generations", "audio.*"),
     },
     # Its own API is beside the one that is compatible with OpenAI's.
     "cohere": {
         "base_url": "https://api.cohere.ai/compatibility/v1",
+        "stream_options": False,
         "endpoints": ("chat.completions", *_EMBEDDINGS, *_RERANK),
         "base_paths": {"rerank": "/v1", "rerank.v2": "/v2"},
     },
@@ -85,9 +109,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "jina": {"base_url": "https://api.jina.ai/v1", "endpoints": (*_EMBEDDINGS, "rerank")},
     "openrouter": {
         "base_url": "https://openrouter.ai/api/v1",
-        "endpoints": (*_CHAT, "responses", "messages", *_EMBEDDINGS, "rerank", "audio.transcriptions"),
+        "endpoints": (*_CHAT, "responses", "messages", *_EMBEDDINGS, "rerank"),
     },
-    # Servers that one runs oneself say themselves what they have: it depends on their version and model.
+    # Servers of your own are asked for every endpoint: what they have depends on their version and model.
     "vllm": {"base_url": "http://127.0.0.1:8000/v1"},
     "sglang": {"base_url": "http://127.0.0.1:30000/v1"},
     "ollama": {"base_url": "http://127.0.0.1:11434/v1", "auth": "none"},

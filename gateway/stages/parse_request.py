@@ -16,7 +16,7 @@ from gateway.core.form import Form
 from gateway.core.input_size import InputSize, input_size
 from gateway.core.json_spans import JsonSpans, NamesRead, read_json_spans
 from gateway.core.pricing import DEARER_TIERS
-from gateway.core.query_rules import asks_events
+from gateway.core.query_rules import asks_events, parameter
 from gateway.core.request import ParsedRequest
 from gateway.core.request_fields import TOKENS_MAX, Fields
 from gateway.core.snapshot import Binding, Caller, ConfigSnapshot, Model
@@ -63,8 +63,7 @@ def parse_request(
     asked_model = _checked(path_model, members, endpoint.model_paths) if endpoint.names_model else fields.model
     binding = _binding(asked_model, fields, endpoint, caller, snapshot)
     asked, most = fields.output_cap, binding.model.max_output_tokens
-    budget = _thinking_budget(members, fields.thinking_budgets)
-    least = endpoint.least_output
+    budget, least = _thinking_budget(members, fields.thinking_budgets), endpoint.least_output
     if asked is None or asked > budget:
         # A cap that is not above the budget is the client's own affair: Anthropic's interleaved thinking may exceed it.
         least = max(least, budget + 1)
@@ -89,6 +88,29 @@ def parse_request(
         units=fields.units,
         rest=rest,
         content_type=content_type,
+        continues=fields.continues,
+        creates=endpoint.creates if fields.is_kept else None,
+    )
+
+
+def parse_object_request(
+    body: bytes, endpoint: Endpoint, binding: Binding, *, query: str = "", user: str = ""
+) -> ParsedRequest:
+    """A request about what an upstream keeps, of whose body nothing is judged. Raises BodyUnreadable."""
+    content = body if endpoint.method == "POST" else b""
+    return ParsedRequest(
+        endpoint=endpoint,
+        binding=binding.of_requests(),
+        asked_model=binding.model.name,
+        stream=parameter(query, "stream") == "true",
+        asks_usage=False,
+        output_cap=None,
+        choices=1,
+        user=user,
+        members=read_json_spans(content) if content else JsonSpans(b"", {}),
+        input_size=InputSize(),
+        content_type="application/json" if content else "",
+        creates=endpoint.creates,
     )
 
 
@@ -186,7 +208,7 @@ def _refuse_second_readings(members: JsonSpans, endpoint: Endpoint) -> None:
     endpoint.names_read.refuse_lookalikes(members.names)
     for member, names in _names_within(endpoint.fields).items():
         inner = members.value(member)
-        if inner is not None and inner != b"null":
+        if inner is not None and inner.startswith(b"{"):
             names.refuse_lookalikes(read_json_spans(inner).names)
 
 

@@ -13,13 +13,21 @@ from gateway.core.snapshot import Caller, Target
 
 
 def route(
-    parsed: ParsedRequest, headers: Mapping[str, str], caller: Caller, routing: RoutingState, clock: Clock
+    parsed: ParsedRequest,
+    headers: Mapping[str, str],
+    caller: Caller,
+    routing: RoutingState,
+    clock: Clock,
+    held_by: str = "",
 ) -> list[Target]:
-    """The targets that the caller may ask, best first; `headers` are the request's. Raises NoTarget where none can take
+    """The targets that the caller may ask, best first; `headers` are the request's, `held_by` is the upstream that
+    alone can answer it. Raises NoTarget where none can take
     it now, and UpstreamAuthFailed where that is since all of them reject the gateway's credentials: waiting does not
     help."""
     model, now = parsed.model, clock.monotonic()
     serving = model.serving(parsed.endpoint.name)
+    if held_by:
+        serving = tuple([target for target in serving if target.upstream.name == held_by])
     targets = routing.order(serving, key_of(parsed, headers), now, caller)
     if not targets:
         if routing.health.reject_credentials(serving, now):

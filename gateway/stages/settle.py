@@ -111,7 +111,7 @@ def settlement(
     used = usage or _NOTHING
     actual = {_TOKENS: used.input + used.output, _INPUT_TOKENS: used.input, _OUTPUT_TOKENS: used.output, _USD: cost}
     dues = tuple([SettlementLine(hold, actual.get(hold.limit.meter, 0)) for hold in reservation.holds])
-    return Settlement(reservation.id, reservation.at_ms, dues, entry, record)
+    return Settlement(reservation.id, reservation.at_ms, dues, entry, record, exchange.created)
 
 
 @lru_cache(16)

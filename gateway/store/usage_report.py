@@ -105,7 +105,7 @@ async def _usage(store: Store, _snapshot: ConfigSnapshot, query: Mapping[str, st
 async def close_month(store: Store, query: Mapping[str, str]) -> JsonObject:
     """Let this month and those before it change no more: `{"month": {"name": …, "final": true}}`. Raises FieldInvalid,
     StoreUnavailable."""
-    _refuse_unknown(query, ("month",))
+    refuse_unknown(query, ("month",))
     month = ReportedMonth.read(query.get("month", ""))
     if not await store.close_ledger(month.after):
         first_day = date.fromisoformat(month.after) + timedelta(days=1)
@@ -114,7 +114,7 @@ async def close_month(store: Store, query: Mapping[str, str]) -> JsonObject:
 
 
 async def _limits(store: Store, snapshot: ConfigSnapshot, query: Mapping[str, str], _today: date) -> JsonObject:
-    _refuse_unknown(query, ("team",))
+    refuse_unknown(query, ("team",))
     team = query.get("team", "")
     if team and team not in snapshot.teams:
         known = ", ".join(sorted(snapshot.teams)) or "none"
@@ -134,7 +134,7 @@ REPORTS: Mapping[str, Report] = {"usage": _usage, "limits": _limits}
 
 def _usage_query(given: Mapping[str, str], month: ReportedMonth | None, today: date) -> UsageQuery:
     """A query as written: `by` a list with commas. Raises FieldInvalid."""
-    _refuse_unknown(given, USAGE_PARAMETERS)
+    refuse_unknown(given, USAGE_PARAMETERS)
     by = tuple(dict.fromkeys(part for part in given.get("by", "").split(",") if part))
     for part in by:
         if part not in GROUPS:
@@ -160,7 +160,7 @@ def _usage_order(given: Mapping[str, str]) -> UsageOrder:
     return UsageOrder(figure or "usd", int(top))
 
 
-def _refuse_unknown(given: Mapping[str, str], known: Iterable[str]) -> None:
+def refuse_unknown(given: Mapping[str, str], known: Iterable[str]) -> None:
     for name in given:
         if name not in known:
             raise FieldInvalid(f"{name[:64]!r} is not known here; there are {', '.join(known)}.", param=name[:64])

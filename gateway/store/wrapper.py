@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
+from gateway.core.grants import Grant
 from gateway.core.limits import Limit
 from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
+from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.store.contract import ProcessReplies, Store, UsageQuery, UsageRow
 
 Inner = TypeVar("Inner", bound=Store)
@@ -32,6 +34,12 @@ class StoreWrapper(Generic[Inner]):
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
         return await self._store.limit_statuses(limits)
 
+    async def grant(self, limit: Limit, grant: Grant) -> None:
+        await self._store.grant(limit, grant)
+
+    async def withdraw(self, limit: Limit, grant: Grant) -> None:
+        await self._store.withdraw(limit, grant)
+
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._store.usage(query)
 
@@ -46,6 +54,9 @@ class StoreWrapper(Generic[Inner]):
 
     async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
         return await self._store.shared_estimates()
+
+    async def stored_object(self, name: ObjectName) -> StoredObject | None:
+        return await self._store.stored_object(name)
 
     async def keep_records(self, kept: Sequence[KeptRecord]) -> None:
         await self._store.keep_records(kept)

@@ -1,46 +1,44 @@
-"""The admin API under /admin/v1: its token, what operators may know of a running gateway as JSON, and the reload."""
+"""The admin API under /admin/v1: what operators may know of a running gateway as JSON, and what they may do."""
 
 from __future__ import annotations
 
-import hmac
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
-from gateway.core.errors import (
-    AdminForbidden,
-    FieldInvalid,
-    GatewayError,
-    KeyUnknown,
-    MethodNotAllowed,
-    UrlUnknown,
-)
+from gateway.core.errors import FieldInvalid, GatewayError, MethodNotAllowed, UrlUnknown
 from gateway.core.health import ModelStatus, UpstreamStatus
 from gateway.core.limit_status import rfc3339
 from gateway.core.snapshot import ConfigSnapshot
-from gateway.identity.administration import AdministrationRequest
+from gateway.identity.requests import AdministrationRequest
 from gateway.pipeline import Services
-from gateway.store.usage_report import REPORTS, JsonObject, Report, close_month, json_list
+from gateway.store.usage_report import REPORTS, JsonObject, Report, close_month, json_list, refuse_unknown
+from gateway.telemetry.traffic import HISTORY_MINUTES, TrafficHistory
+from gateway.web.admin_access import SESSION, AdminAccess, actor_of
+from gateway.web.admin_catalogue import models, teams
 from gateway.web.admin_openapi import PREFIX
 from gateway.web.admin_routes import AdminRequest, AdminResponse, error_response, json_response
 
 Reload = Callable[[str], Awaitable[list[str]]]
-"""Reloads the configuration's file for whom it is told, and gives what is wrong with it."""
-
-NoteRefusal = Callable[[AdminRequest, GatewayError], None]
-"""Reports a request without the right to make it."""
+"""Reloads the configuration's file for the caller that is named, and gives what is wrong with it."""
 
 Action = Callable[[AdminRequest], Awaitable[AdminResponse]]
 
 Administer = Callable[[AdministrationRequest], Awaitable[JsonObject]]
 
 Content = Callable[[Services, Mapping[str, str]], Awaitable[JsonObject]]
+"""The JSON of a page by its query. Raises FieldInvalid, StoreUnavailable."""
 
 
 class AdminApi:
-    """Everything under PREFIX. Without a token it is closed."""
+    """Everything under PREFIX. `pages` are those that need more than `services`."""
 
     def __init__(
-        self, services: Services, token: str, note_refusal: NoteRefusal, administered: Mapping[str, Administer]
+        self,
+        services: Services,
+        access: AdminAccess,
+        administered: Mapping[str, Administer],
+        pages: Mapping[str, Content],
     ) -> None:
         """`administered` answers for every method, by the first part of a path."""
         self.reload: Reload | None = None
@@ -49,9 +47,11 @@ class AdminApi:
         self.actions: Mapping[str, Action] = {"reload": self._reload, "usage/close": self._close_month}
         """What POST to a path does."""
 
+        self.pages = {**PAGES, **pages}
+        """What GET of a path shows."""
+
         self._services = services
-        self._token = token
-        self._note_refusal = note_refusal
+        self._access = access
         self._administered = administered
 
     async def answer(self, request: AdminRequest) -> AdminResponse:
@@ -63,24 +63,19 @@ class AdminApi:
     async def refuse_stranger(self, request: AdminRequest) -> AdminResponse | None:
         """What the token alone decides, so that it is asked before a body is read."""
         try:
-            self._check(request)
+            await self._access.check(request)
         except GatewayError as error:
             return error_response(error)
         return None
 
-    def _check(self, request: AdminRequest) -> None:
-        try:
-            check_token(request.headers, self._token)
-        except GatewayError as error:
-            self._note_refusal(request, error)
-            raise
-
     async def _answer(self, request: AdminRequest) -> AdminResponse:
-        self._check(request)
         path = request.path.removeprefix(PREFIX)
+        if path == SESSION:
+            return await self._access.answer_session(request)
+        await self._access.check(request)
         administer = self._administered.get(path.partition("/")[0])
         if administer is not None:
-            asked = AdministrationRequest(request.method, path, request.query, request.body, _actor(request))
+            asked = AdministrationRequest(request.method, path, request.query, request.body, actor_of(request))
             return json_response(200, await administer(asked))
         action = self.actions.get(path)
         if action is not None:
@@ -93,33 +88,20 @@ class AdminApi:
 
     async def _content(self, request: AdminRequest) -> JsonObject:
         """The JSON at a path. Raises UrlUnknown, FieldInvalid, StoreUnavailable."""
-        content = PAGES.get(request.path.removeprefix(PREFIX))
+        content = self.pages.get(request.path.removeprefix(PREFIX))
         if content is None:
-            known = ", ".join(PREFIX + page for page in (*PAGES, *self._administered))
+            known = ", ".join(PREFIX + page for page in (*self.pages, *self._administered))
             raise UrlUnknown(f"There is nothing at {request.path[:200]!r}; there are {known}.")
         return await content(self._services, request.query)
 
     async def _reload(self, request: AdminRequest) -> AdminResponse:
         if self.reload is None:
             raise FieldInvalid("This gateway was started without a configuration file.")
-        problems = await self.reload(_actor(request))
+        problems = await self.reload(actor_of(request))
         return json_response(400 if problems else 200, {"taken_up": not problems, "problems": problems})
 
     async def _close_month(self, request: AdminRequest) -> AdminResponse:
         return json_response(200, await close_month(self._services.store, request.query))
-
-
-def _actor(request: AdminRequest) -> str:
-    return f"the admin API, from {request.client_ip or 'an unknown address'}"
-
-
-def check_token(headers: Mapping[str, str], token: str) -> None:
-    """Raises AdminForbidden where no token is configured, KeyUnknown for another one than that."""
-    if not token:
-        raise AdminForbidden("The admin API is closed: set admin.token to open it.")
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
-        raise KeyUnknown("Send the admin token as 'Authorization: Bearer TOKEN'.")
 
 
 def _reported(report: Report) -> Content:
@@ -133,11 +115,17 @@ def _reported(report: Report) -> Content:
     return content
 
 
-async def _teams(services: Services, _query: Mapping[str, str]) -> JsonObject:
-    keys: dict[str, list[str]] = {team: [] for team in services.snapshot.teams}
-    for caller in services.snapshot.callers.values():
-        keys.setdefault(caller.team, []).append(caller.key_id)
-    return json_list([{"name": team, "keys": ids} for team, ids in keys.items()])
+def traffic_page(history: TrafficHistory) -> Content:
+    """What passed in the last `minutes`, each for itself."""
+
+    async def content(_services: Services, query: Mapping[str, str]) -> JsonObject:
+        refuse_unknown(query, ("minutes",))
+        written = query.get("minutes", "180")
+        if not re.fullmatch("[1-9][0-9]{0,2}", written, re.ASCII) or int(written) > HISTORY_MINUTES:
+            raise FieldInvalid(f"'minutes' must be a number from 1 to {HISTORY_MINUTES}.", param="minutes")
+        return history.report(int(written))
+
+    return content
 
 
 async def _upstreams(services: Services, _query: Mapping[str, str]) -> JsonObject:
@@ -176,6 +164,7 @@ def _circuit_object(seen: ModelStatus, now: float, began_ms: float) -> JsonObjec
 
 PAGES: dict[str, Content] = {
     **{name: _reported(report) for name, report in REPORTS.items()},
-    "teams": _teams,
+    "teams": teams,
+    "models": models,
     "upstreams": _upstreams,
 }

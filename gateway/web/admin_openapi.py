@@ -26,6 +26,7 @@ from gateway.core.errors import (
 from gateway.core.limits import Meter, Mode, Per, Scope
 from gateway.web.openapi import (
     AMOUNT,
+    ANYTHING,
     COUNT,
     PATH,
     SHARED_SCHEMAS,
@@ -100,8 +101,29 @@ _EXPORTED: Mapping[str, Schema] = {
     "revoked_at": or_null(TIME),
     "counted_as": TEXT,
 }
+_NEW_GRANT: Mapping[str, Schema] = {
+    "limit": TEXT,
+    "team": or_null(TEXT),
+    "key": or_null(TEXT),
+    "user": or_null(TEXT),
+    "model": or_null(TEXT),
+    "amount": AMOUNT,
+    "until": TEXT,
+    "why": TEXT,
+}
 _MADE: Schema = {"allOf": [reference("Key"), an_object(key=TEXT)]}
 
+_SESSION = an_object(signed_in=_FLAG, expires_at=or_null(TIME), version=TEXT)
+_CONFIG = an_object(hash=or_null(TEXT), file=or_null(TEXT), loaded_at=TIME, text=or_null(TEXT))
+_PROBLEM = an_object(file=TEXT, line=COUNT, path=TEXT, message=TEXT)
+_CHANGE = an_object(
+    path=TEXT,
+    change={"enum": ["added", "removed", "changed", "renamed"]},
+    before=ANYTHING,
+    after=ANYTHING,
+    note=TEXT,
+)
+_BUCKETS = an_object(duration=a_list(AMOUNT), first_token=a_list(AMOUNT))
 _PROCESSES = an_object(asked=COUNT, answered=COUNT)
 _CANCELLED_LIST: Mapping[str, Schema] = {
     "data": a_list(reference("RequestInFlight")),
@@ -131,7 +153,7 @@ ROUTES = (
     ),
     _DescribedPage(f"{PREFIX}limits", "Every limit, and how it stands.", _listed(reference("LimitStatus")), ("team",)),
     _DescribedPage(
-        f"{PREFIX}teams", "The teams and the ids of their keys.", _listed(an_object(name=TEXT, keys=a_list(TEXT)))
+        f"{PREFIX}teams", "The teams, what they may use, and the ids of their keys.", _listed(reference("Team"))
     ),
     _DescribedPage(
         f"{PREFIX}keys",
@@ -168,7 +190,7 @@ ROUTES = (
         body=_some_of(_CHANGEABLE),
     ),
     _DescribedPage(
-        f"{PREFIX}keys/{{id}}", "Revokes a key for good, in every gateway.", reference("Key"), method="delete"
+        f"{PREFIX}keys/{{id}}", "Revokes a key permanently, in every gateway.", reference("Key"), method="delete"
     ),
     _DescribedPage(
         f"{PREFIX}keys/{{id}}/rotate",
@@ -179,11 +201,37 @@ ROUTES = (
         body=_some_of({"overlap": TEXT, "expires_at": TEXT}),
     ),
     _DescribedPage(
+        f"{PREFIX}grants",
+        "The grants that have not ended, in the order in which they were made.",
+        _listed(reference("Grant")),
+        ("team",),
+    ),
+    _DescribedPage(
+        f"{PREFIX}grants",
+        "Raises a limit until the grant's end: of a team, of a key, of an end user of a team, of a model, else of the"
+        " organisation.",
+        reference("Grant"),
+        method="post",
+        body=_some_of(_NEW_GRANT, ["limit", "amount", "until", "why"]),
+    ),
+    _DescribedPage(f"{PREFIX}grants/{{id}}", "One grant.", reference("Grant")),
+    _DescribedPage(f"{PREFIX}grants/{{id}}", "Ends a grant now.", reference("Grant"), method="delete"),
+    _DescribedPage(
         f"{PREFIX}audit",
         "Who changed what, the newest first.",
         _listed(reference("AuditEntry")),
         ("limit", "cursor"),
     ),
+    _DescribedPage(f"{PREFIX}models", "The models with their routes and prices.", _listed(reference("RoutedModel"))),
+    _DescribedPage(
+        f"{PREFIX}traffic",
+        "What passed through this gateway in the last hours, a sample each minute.",
+        an_object(data=a_list(reference("TrafficSample")), next=or_null(TEXT), buckets=_BUCKETS),
+        ("minutes",),
+    ),
+    _DescribedPage(f"{PREFIX}session", "Whether the browser that asks is signed in.", _SESSION),
+    _DescribedPage(f"{PREFIX}session", "Signs the browser in by the token: it gets a cookie.", _SESSION, method="post"),
+    _DescribedPage(f"{PREFIX}session", "Signs the browser out.", _SESSION, method="delete"),
     _DescribedPage(f"{PREFIX}upstreams", "The model servers and their health.", _listed(reference("Upstream"))),
     _DescribedPage(
         f"{PREFIX}requests",
@@ -209,6 +257,14 @@ ROUTES = (
         ("team",),
         method="delete",
     ),
+    _DescribedPage(f"{PREFIX}config", "The text of the configuration in force, without secrets and comments.", _CONFIG),
+    _DescribedPage(
+        f"{PREFIX}config/diff",
+        "What is wrong with a text, and what it would change. Nothing is changed.",
+        an_object(valid=_FLAG, problems=a_list(_PROBLEM), changes=a_list(_CHANGE)),
+        method="post",
+        body=_some_of({"text": TEXT}, ["text"]),
+    ),
     _DescribedPage(
         f"{PREFIX}reload",
         "Reloads the configuration file; 400 says what is wrong with it.",
@@ -230,6 +286,20 @@ _KEY = an_object(
     last_used_at=or_null(TIME),
     status={"enum": ["active", "expired", "revoked", "disabled"]},
     source={"enum": ["config", "store"]},
+)
+_GRANT = an_object(
+    id=TEXT,
+    limit=TEXT,
+    scope={"enum": [scope.value for scope in Scope]},
+    subject=TEXT,
+    team=or_null(TEXT),
+    meter={"enum": [meter.value for meter in Meter]},
+    per=or_null({"enum": [per.value for per in Per]}),
+    amount=AMOUNT,
+    created_at=TIME,
+    until=TIME,
+    why=TEXT,
+    granted_by=TEXT,
 )
 _AUDIT_ENTRY = an_object(
     id=TEXT,
@@ -322,6 +392,34 @@ _CIRCUIT = an_object(
     cooling=a_list(an_object(team=TEXT, until=TIME)),
 )
 _UPSTREAM = an_object(name=TEXT, up=_FLAG, in_flight=COUNT, models=a_list(TEXT), circuits=a_list(_CIRCUIT))
+_TERMS = a_list({"type": "object"})
+_TEAM = an_object(
+    name=TEXT, keys=a_list(TEXT), models=a_list(TEXT), cost_center=TEXT, key_limits=_TERMS, user_limits=_TERMS
+)
+_ROUTE = an_object(upstream=TEXT, model=TEXT, weight=COUNT, priority=COUNT, price=or_null({"type": "object"}))
+_ROUTED_MODEL = an_object(
+    name=TEXT,
+    aliases=a_list(TEXT),
+    context_window=or_null(COUNT),
+    max_output_tokens=or_null(COUNT),
+    affinity=TEXT,
+    routes=a_list(_ROUTE),
+    limits=_TERMS,
+)
+_DURATIONS = an_object(p50_s=or_null(AMOUNT), p95_s=or_null(AMOUNT), p99_s=or_null(AMOUNT), counts=a_list(COUNT))
+_TRAFFIC_SAMPLE = an_object(
+    at=TIME,
+    seconds=AMOUNT,
+    requests=COUNT,
+    failed=an_object(caller=COUNT, policy=COUNT, upstream=COUNT, gateway=COUNT),
+    in_flight=COUNT,
+    input_tokens=COUNT,
+    output_tokens=COUNT,
+    usd=AMOUNT,
+    duration=_DURATIONS,
+    first_token=_DURATIONS,
+    attempts={"type": "object", "additionalProperties": {"type": "object", "additionalProperties": COUNT}},
+)
 _USAGE = an_object(
     requests=COUNT,
     input_tokens=COUNT,
@@ -356,7 +454,11 @@ def admin_document() -> bytes:
         "schemas": {
             **SHARED_SCHEMAS,
             "AuditEntry": _AUDIT_ENTRY,
+            "Grant": _GRANT,
             "Key": _KEY,
+            "RoutedModel": _ROUTED_MODEL,
+            "Team": _TEAM,
+            "TrafficSample": _TRAFFIC_SAMPLE,
             "RequestInFlight": _IN_FLIGHT,
             "RequestRecord": _RECORD,
             "Upstream": _UPSTREAM,

@@ -22,8 +22,8 @@ from gateway.core.requests_in_flight import (
     RequestInFlight,
     in_flight_object,
 )
-from gateway.identity.administration import AdministrationRequest
 from gateway.identity.contract import AuditEntry
+from gateway.identity.requests import AdministrationRequest
 from gateway.store.contract import ProcessCalls, RecordStore
 
 JsonObject = dict[str, Any]
@@ -79,7 +79,7 @@ class RequestAdministration:
         """Raises FieldInvalid, UrlUnknown, MethodNotAllowed, StoreUnavailable."""
         _, _, request_id = request.path.partition("/")
         _refuse_unknown(request.query, ("team",))
-        team = request.query.get("team", "")
+        team = self._team(request.query)
         if "/" in request_id or request.path.endswith("/"):
             raise UrlUnknown(f"There is nothing at {request.path[:200]!r}.")
         if not request_id:
@@ -89,6 +89,14 @@ class RequestAdministration:
         if request.method == "GET":
             return await self._show(request_id, team)
         return await self._cancel(request_id, team, request.actor)
+
+    def _team(self, query: Mapping[str, str]) -> str:
+        """The team that is asked about, empty for all. Raises FieldInvalid."""
+        team, known = query.get("team", ""), self._teams()
+        if team and team not in known:
+            named = ", ".join(sorted(known)) or "none"
+            raise FieldInvalid(f"There is no team {team[:64]!r}; there are {named}.", param="team")
+        return team
 
     async def _list(self, team: str) -> JsonObject:
         asked = await self._ask(ProcessQuestion(team))
@@ -172,10 +180,11 @@ class RequestAdministration:
 
 def _unknown(request_id: str, asked: _Asked) -> str:
     answered = asked.processes["answered"]
+    processes = "the gateway process" if answered == 1 else f"any of the {answered} gateway processes"
     return (
-        f"No request {request_id[:128]!r} is known. It is not in flight in any of the {answered} gateway processes that"
-        " answered, and there is no record of it. The setting 'record' says which requests have one and for how long;"
-        " where very many are refused at once, some have none. The log has a line of every request."
+        f"No request {request_id[:128]!r} is known. It is not in flight in {processes} that answered, and there is no"
+        " record of it. The setting 'record' says which requests have one and for how long; where very many are refused"
+        " at once, some have none. The log has a line of every request."
         + (f" {asked.problem}" if asked.problem else "")
     )
 

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import msgspec
 from aiohttp import web
 
-from gateway.core.errors import GatewayError, MethodNotAllowed, TooLarge, UrlUnknown
+from gateway.core.errors import AdminForbidden, GatewayError, MethodNotAllowed, TooLarge, UrlUnknown
 from gateway.web import openapi
 from gateway.web.admin_openapi import PREFIX, admin_document
+from gateway.web.console_files import SHARED_FILES, ConsoleFiles, closed_page
 from gateway.web.errors import JSON, SERVER, error_body, error_headers
 
 
@@ -58,10 +59,11 @@ class AdminHandlers(NamedTuple):
 
 class AdminRoutes:
     """`/metrics` for Prometheus, `/healthz` while the gateway lives, `/readyz` while it wants traffic, `/openapi.json`,
-    `/admin/v1`."""
+    `/admin/v1`, `/console`."""
 
     def __init__(self, handlers: AdminHandlers) -> None:
         self._handlers = handlers
+        self._console = ConsoleFiles("/console", "index.html", ("app.js", "pages/", *SHARED_FILES))
         self.pages: dict[str, Callable[[], Awaitable[AdminResponse]]] = {
             "/metrics": self._metrics,
             "/healthz": self._health,
@@ -84,9 +86,11 @@ class AdminRoutes:
         path = request.rel_url.raw_path
         if path.startswith(PREFIX):
             return await self._admin_api(request)
+        if self._console.serves(path):
+            return await self._console_file(request, path)
         page = self.pages.get(path)
         if page is None:
-            raise UrlUnknown(f"The admin listener has {', '.join(self.pages)} and {PREFIX}.")
+            raise UrlUnknown(f"The admin listener has {', '.join(self.pages)}, {PREFIX} and /console.")
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed("Use GET to read this page.", allow="GET")
         return await page()
@@ -99,6 +103,21 @@ class AdminRoutes:
                 return refusal
             plain = msgspec.structs.replace(plain, body=await _body(request))
         return await self._handlers.admin_api(plain)
+
+    async def _console_file(self, request: web.BaseRequest, path: str) -> AdminResponse:
+        """The files are the same for everybody: what they show is behind the token. Where there is none, the page says
+        so."""
+        answer = self._console.answer(request.method, path, request.headers)
+        if path == "/console" and await self._is_closed():
+            answer = closed_page()
+        return AdminResponse(answer.status, list(answer.headers), answer.body)
+
+    async def _is_closed(self) -> bool:
+        try:
+            response = await self._handlers.admin_api(AdminRequest("GET", f"{PREFIX}session"))
+        except GatewayError:
+            return False  # It is not known; the page shows what the matter is.
+        return response.status == AdminForbidden.status
 
     async def _metrics(self) -> AdminResponse:
         text, content_type = await self._handlers.metrics()

@@ -9,12 +9,18 @@ from functools import cache
 import msgspec
 
 from gateway.core.endpoints import (
+    CREATE_CONVERSATION,
     ENDPOINTS,
     GEMINI_MODEL,
     GEMINI_MODELS,
     LIMITS,
+    ME_KEY,
+    ME_LIMITS,
+    ME_SESSION,
+    ME_USAGE,
     MODEL,
     MODELS,
+    OBJECT_ENDPOINTS,
     OPENAPI,
     ROOT,
     USAGE,
@@ -27,6 +33,7 @@ from gateway.web.openapi import (
     COUNT,
     SHARED_SCHEMAS,
     TEXT,
+    TIME,
     Operation,
     Schema,
     a_list,
@@ -34,8 +41,10 @@ from gateway.web.openapi import (
     answer,
     document,
     errors_of,
+    or_null,
     reference,
 )
+from gateway.web.session_cookies import ME_COOKIE
 
 HEALTH_PATH = "/healthz"
 
@@ -50,6 +59,7 @@ _KEY_SCHEMES: Mapping[str, Schema] = {
     **{name: {"type": "apiKey", "in": "header", "name": name} for name in ("x-api-key", "api-key", "x-goog-api-key")},
 }
 _NEEDS_KEY: list[Schema] = [{name: []} for name in _KEY_SCHEMES]
+_SESSION_SCHEME = {"session": {"type": "apiKey", "in": "cookie", "name": ME_COOKIE.name}}
 _DATED = {"id": TEXT, "object": {"const": "model"}, "created": COUNT, "owned_by": TEXT}
 _SIZES = {"context_window": COUNT, "max_output_tokens": COUNT}
 _MODEL: Schema = {
@@ -60,6 +70,11 @@ _MODEL: Schema = {
     ],
 }
 _GEMINI_MODEL: Schema = an_object(name=TEXT, version=TEXT, displayName=TEXT, supportedGenerationMethods=a_list(TEXT))
+_SESSION = an_object(signed_in={"type": "boolean"}, expires_at=or_null(TIME), version=TEXT)
+_CLIENT = an_object(key=TEXT, name=TEXT, variable=TEXT, base_url=TEXT)
+_OWN_KEY = an_object(
+    id=TEXT, name=TEXT, team=TEXT, expires_at=or_null(TIME), models=a_list(TEXT), clients=a_list(_CLIENT)
+)
 _PAGES: Mapping[str, tuple[str, Schema]] = {
     MODELS.path: ("The models that the key may use.", an_object(data=a_list(reference("Model")))),
     MODEL.path: ("One of these models.", reference("Model")),
@@ -72,9 +87,29 @@ _PAGES: Mapping[str, tuple[str, Schema]] = {
     ),
     ROOT.path: ("Which base URL each client needs.", an_object(service=TEXT, base_urls={"type": "object"})),
     OPENAPI.path: ("This description.", {"type": "object"}),
+    ME_SESSION.path: ("Whether the browser that asks is signed in to /me.", _SESSION),
+    ME_KEY.path: (
+        "What the holder of a key may know of it, and which base URL each client needs.",
+        _OWN_KEY,
+    ),
+    ME_LIMITS.path: (
+        "As /v1/limits, by the cookie of /me/session.",
+        an_object(data=a_list(reference("LimitStatus"))),
+    ),
+    ME_USAGE.path: (
+        "As /v1/usage, by the cookie of /me/session.",
+        an_object(rows=a_list({"type": "object"}), total={"type": "object"}),
+    ),
     HEALTH_PATH: ("Whether the gateway takes requests.", an_object(status={"const": "ok"})),
 }
-_WITHOUT_KEY = {ROOT.path, OPENAPI.path, HEALTH_PATH}
+_IDS = ("response_id", "conversation_id", "item_id")
+_WITHOUT_KEY = {ROOT.path, OPENAPI.path, HEALTH_PATH, ME_SESSION.path}
+_BY_SESSION = {ME_KEY.path, ME_LIMITS.path, ME_USAGE.path}
+_CHANGES: Mapping[tuple[str, str], tuple[str, list[Schema]]] = {
+    (ME_SESSION.path, "post"): ("Signs the browser in to /me by the key: it gets a cookie.", _NEEDS_KEY),
+    (ME_SESSION.path, "delete"): ("Signs the browser out of /me.", []),
+}
+"""Pages that are asked for by other methods than GET."""
 _ANTHROPIC_ERROR: Schema = {
     "type": "object",
     "properties": {
@@ -104,10 +139,16 @@ def public_document() -> bytes:
     )
     bodies = dict(zip((row.path for row in rows if row.fields is not None), schemas, strict=True))
     paths: dict[str, Operation] = {row.path: {"post": _endpoint(row, bodies[row.path])} for row in rows}
+    for row in OBJECT_ENDPOINTS:
+        paths.setdefault(row.path, {})[row.method.lower()] = _object_endpoint(row)
+        if row.method == "GET":
+            paths[row.path]["head"] = _object_endpoint(row, of_head=True)
     for path in _PAGES:
         paths[path] = {"get": _page(path, "get"), "head": _page(path, "head")}
+    for (path, method), (summary, security) in _CHANGES.items():
+        paths[path][method] = {**_page(path, method), "summary": summary, "security": security}
     components = {
-        "securitySchemes": _KEY_SCHEMES,
+        "securitySchemes": {**_KEY_SCHEMES, **_SESSION_SCHEME},
         "schemas": {
             **SHARED_SCHEMAS,
             **read,
@@ -147,11 +188,32 @@ def _endpoint(row: Endpoint, body: Schema) -> Operation:
     }
 
 
+def _object_endpoint(row: Endpoint, *, of_head: bool = False) -> Operation:
+    """Of the body nothing is read, so that it may be any object, or none."""
+    served = {"application/json": {"schema": ANYTHING}}
+    if row.terminal_events:
+        served["text/event-stream"] = {"schema": ANYTHING}
+    operation: Operation = {
+        "operationId": row.name + (".head" if of_head else ""),
+        "summary": f"Forwarded to the model server that has the {row.about}: {row.name}.",
+        "security": _NEEDS_KEY,
+        "parameters": list(_parameters(row.path)),
+        "responses": {
+            "200": {"description": "The model server's answer.", "content": served},
+            **errors_of(_serves, _ERRORS.get(row.dialect, "Error")),
+            "4XX": {"description": "What the model server refuses, as it says it."},
+        },
+    }
+    if row.method == "POST":
+        operation["requestBody"] = {"content": {"application/json": {"schema": {"type": "object"}}}}
+    return operation
+
+
 def _page(path: str, method: str) -> Operation:
     summary, schema = _PAGES[path]
     operation: Operation = {
         "summary": summary,
-        "security": [] if path in _WITHOUT_KEY else _NEEDS_KEY,
+        "security": [] if path in _WITHOUT_KEY else [{"session": []}] if path in _BY_SESSION else _NEEDS_KEY,
         "parameters": list(_parameters(path)),
         "responses": {"200": answer(summary, schema), **errors_of(_serves, "ErrorOfAnyApi")},
     }
@@ -165,6 +227,12 @@ def _page(path: str, method: str) -> Operation:
 def _parameters(path: str) -> Iterable[Schema]:
     if "{model}" in path:
         yield {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    for name in _IDS:
+        if f"{{{name}}}" in path:
+            yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    if path == CREATE_CONVERSATION.path:
+        whose = "Whose model server is to make it; left out: that of the first model that can."
+        yield {"name": "model", "in": "query", "description": whose, "schema": TEXT}
     if path == GEMINI_MODELS.path:
         yield {"name": "pageSize", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}}
         yield {"name": "pageToken", "in": "query", "schema": TEXT}

@@ -1,6 +1,7 @@
 """What the public listener answers by itself: which models a key may use, how its limits stand, and what this is.
 
-A page gets a `PageRequest` and gives a `Shown`. One that shows a caller's own data says `needs_key`.
+A page gets a `PageRequest` and gives a `Shown`. One that shows a caller's own data says what proves who it is: a key,
+or the browser session that began with one (/me/session).
 """
 
 from __future__ import annotations
@@ -9,17 +10,35 @@ import html
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from enum import Enum
 from hashlib import sha256
 
 import msgspec
 
-from gateway.core.endpoints import GEMINI_MODEL, GEMINI_MODELS, LIMITS, MODEL, MODELS, OPENAPI, ROOT, USAGE, Endpoint
-from gateway.core.errors import FieldInvalid, ModelUnknown
-from gateway.core.limit_status import limit_status_object
+from gateway import __version__
+from gateway.core.endpoints import (
+    GEMINI_MODEL,
+    GEMINI_MODELS,
+    LIMITS,
+    ME_KEY,
+    ME_LIMITS,
+    ME_SESSION,
+    ME_USAGE,
+    MODEL,
+    MODELS,
+    OPENAPI,
+    ROOT,
+    USAGE,
+    Endpoint,
+)
+from gateway.core.errors import FieldInvalid, KeyMissing, KeyUnknown, ModelUnknown
+from gateway.core.limit_status import limit_status_object, rfc3339
 from gateway.core.limits import Limit
 from gateway.core.response import Headers
 from gateway.core.snapshot import Caller, Model
+from gateway.identity.sessions import BrowserSession, SessionDirectory, new_session_id
 from gateway.pipeline import Services
+from gateway.stages.authenticate import key_digest, sent_key
 from gateway.store.usage_report import REPORTS
 from gateway.web.client_hints import CLIENT_APIS, ClientApi, origin_of
 from gateway.web.errors import JSON
@@ -32,7 +51,9 @@ from gateway.web.model_lists import (
     openai_model,
 )
 from gateway.web.public_openapi import public_document
+from gateway.web.session_cookies import ME_COOKIE
 
+_NO_STORE = ("cache-control", "no-store")
 USAGE_QUERY = ("by", "since", "until", "month")
 USAGE_GROUPS = ("day", "month", "model")
 """What a caller may ask of its own usage; the rest is for operators (`GET /admin/v1/usage`)."""
@@ -46,6 +67,7 @@ class PageRequest(msgspec.Struct, frozen=True):
     parameters: Mapping[str, str]
     query: Mapping[str, str]
     client_apis: tuple[ClientApi, ...] = CLIENT_APIS
+    sessions: SessionDirectory | None = None
     found_caller: Caller | None = None
 
     @property
@@ -63,12 +85,21 @@ class Shown(msgspec.Struct, frozen=True):
     headers: Headers = (JSON,)
 
 
+class Needs(Enum):
+    """What proves who asks for a page."""
+
+    NOTHING = 0
+    KEY = 1
+    SESSION = 2
+
+
 class Page(msgspec.Struct, frozen=True):
     """`show` raises ModelUnknown, FieldInvalid, StoreUnavailable."""
 
     endpoint: Endpoint
     show: Callable[[PageRequest], Awaitable[Shown]]
-    needs_key: bool = True
+    needs: Needs = Needs.KEY
+    methods: tuple[str, ...] = ("GET", "HEAD")
 
 
 async def _models(asked: PageRequest) -> Shown:
@@ -120,6 +151,63 @@ async def _usage(asked: PageRequest) -> Shown:
     return Shown(msgspec.json.encode(await REPORTS["usage"](services.store, services.snapshot, own, today)))
 
 
+async def digest_of_session(asked: PageRequest) -> str:
+    """The SHA-256 of the key with which the browser signed in. Raises KeyMissing."""
+    session = await _session_of(asked)
+    if session is None:
+        raise KeyMissing("Sign in with a key at /me.")
+    return session.holder
+
+
+async def _session_of(asked: PageRequest) -> BrowserSession | None:
+    assert asked.sessions is not None, "the listener has them"
+    return await asked.sessions.find(ME_COOKIE.value_in(asked.headers))
+
+
+async def _sign_in(asked: PageRequest) -> Shown:
+    digest = key_digest(sent_key(asked.headers))
+    if not digest.startswith(asked.caller.key_id):
+        raise KeyUnknown("Sign in with a key: a token is not kept.")
+    assert asked.sessions is not None, "the listener has them"
+    session = await asked.sessions.begin(new_session_id(), digest)
+    return _session_shown(asked, session, ME_COOKIE.set_by(session.id, asked.headers))
+
+
+async def _session(asked: PageRequest) -> Shown:
+    return _session_shown(asked, await _session_of(asked))
+
+
+async def _sign_out(asked: PageRequest) -> Shown:
+    session = await _session_of(asked)
+    if session is not None and asked.sessions is not None:
+        await asked.sessions.end(session.id)
+    return _session_shown(asked, None, ME_COOKIE.cleared(asked.headers))
+
+
+def _session_shown(asked: PageRequest, session: BrowserSession | None, *headers: tuple[str, str]) -> Shown:
+    expires_at = None if session is None else rfc3339(session.expires_ms)
+    body = {"signed_in": session is not None, "expires_at": expires_at, "version": __version__}
+    return Shown(msgspec.json.encode(body), (JSON, _NO_STORE, *headers))
+
+
+async def _key(asked: PageRequest) -> Shown:
+    """What the holder of a key may know of it, and which base URL each client needs."""
+    caller, origin = asked.caller, origin_of(asked.headers)
+    clients = [
+        {"key": api.key, "name": api.name, "variable": api.variable, "base_url": origin + api.suffix}
+        for api in asked.client_apis
+    ]
+    shown = {
+        "id": caller.key_id,
+        "name": caller.key_name,
+        "team": caller.team,
+        "expires_at": None if caller.expires_ms is None else rfc3339(caller.expires_ms),
+        "models": [model.name for model in asked.services.snapshot.models_of(caller)],
+        "clients": clients,
+    }
+    return Shown(msgspec.json.encode(shown), (JSON, _NO_STORE))
+
+
 async def _root(asked: PageRequest) -> Shown:
     origin = origin_of(asked.headers)
     base_urls = {api.key: origin + api.suffix for api in asked.client_apis}
@@ -167,6 +255,12 @@ PAGES = (
     Page(GEMINI_MODEL, _gemini_model),
     Page(LIMITS, _limits),
     Page(USAGE, _usage),
-    Page(ROOT, _root, needs_key=False),
-    Page(OPENAPI, _openapi, needs_key=False),
+    Page(ROOT, _root, needs=Needs.NOTHING),
+    Page(OPENAPI, _openapi, needs=Needs.NOTHING),
+    Page(ME_SESSION, _session, needs=Needs.NOTHING),
+    Page(ME_SESSION, _sign_in, methods=("POST",)),
+    Page(ME_SESSION, _sign_out, needs=Needs.NOTHING, methods=("DELETE",)),
+    Page(ME_KEY, _key, needs=Needs.SESSION),
+    Page(ME_LIMITS, _limits, needs=Needs.SESSION),
+    Page(ME_USAGE, _usage, needs=Needs.SESSION),
 )

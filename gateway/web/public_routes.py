@@ -8,41 +8,59 @@ alone does not: a load balancer asks for it every few seconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache, partial
 from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
 
-from gateway.core.endpoints import ENDPOINTS, UNKNOWN, Dialect, Endpoint
-from gateway.core.errors import MethodNotAllowed, ShuttingDown, UpgradeRequired
+from gateway.core.endpoints import ENDPOINTS, FORWARDED, OBJECT_ENDPOINTS, UNKNOWN, Dialect, Endpoint
+from gateway.core.errors import GatewayError, MethodNotAllowed, ShuttingDown, UpgradeRequired
 from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.url_paths import PathTable
+from gateway.identity.sessions import SessionDirectory
 from gateway.pipeline import Pipeline
 from gateway.web.body_memory import BodyMemory
 from gateway.web.client_address import ClientAddresses
 from gateway.web.client_hints import CLIENT_APIS, UnservedRequest, api_of, unknown_url
+from gateway.web.console_files import SHARED_FILES, ConsoleFiles
 from gateway.web.cors import CorsPolicy
 from gateway.web.errors import JSON
 from gateway.web.public_openapi import HEALTH_PATH
-from gateway.web.public_pages import PAGES, Page, PageRequest
+from gateway.web.public_pages import PAGES, Needs, Page, PageRequest, digest_of_session
 from gateway.web.request_body import ClientBody
-from gateway.web.response_writer import HttpResponseWriter
+from gateway.web.response_writer import HeadWriter, HttpResponseWriter
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+_REMEMBERED_PATH = 256
+"""Characters of a path that is remembered: clients use few, but can make up any number, as long as they like."""
 
 Resource = Mapping[str, Endpoint | Page]
 """What answers each method."""
 
+
+def _methods_of(rows: Iterable[Endpoint]) -> Resource:
+    """`HEAD` works where `GET` does."""
+    methods = {row.method: row for row in rows}
+    return methods | {"HEAD": methods["GET"]} if "GET" in methods else methods
+
+
+def _pages_at(path: str) -> Resource:
+    return {method: page for page in PAGES if page.endpoint.path == path for method in page.methods}
+
+
 _RESOURCES: dict[str, Resource] = {
-    **{path: {"POST": endpoint} for path, endpoint in ENDPOINTS.items()},
-    **{page.endpoint.path: {"GET": page, "HEAD": page} for page in PAGES},
+    **{path: _methods_of(row for row in FORWARDED if row.path == path) for path in (row.path for row in FORWARDED)},
+    **{page.endpoint.path: _pages_at(page.endpoint.path) for page in PAGES},
 }
 _NOTHING: Resource = {}
-_PATHS = PathTable(ENDPOINTS, (page.endpoint.path for page in PAGES))
+_PATHS = PathTable(
+    ENDPOINTS, (*dict.fromkeys(row.path for row in OBJECT_ENDPOINTS), *(page.endpoint.path for page in PAGES))
+)
 _SERVED_APIS = tuple(api for api in CLIENT_APIS if _PATHS.find(api.path) is not None)
 
 
@@ -73,7 +91,15 @@ class PublicRoutes:
     away. Both belong to the drain. `cors` and `addresses` may be replaced at any time.
     """
 
-    def __init__(self, pipeline: Pipeline, max_body_bytes: int, memory: BodyMemory, cors: CorsPolicy) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        max_body_bytes: int,
+        memory: BodyMemory,
+        cors: CorsPolicy,
+        sessions: SessionDirectory,
+    ) -> None:
+        """`sessions` are those of /me."""
         self.closing = False
         self.refusing = False
         self.cors = cors
@@ -81,6 +107,8 @@ class PublicRoutes:
         self._pipeline = pipeline
         self._max_body_bytes = max_body_bytes
         self._memory = memory
+        self._sessions = sessions
+        self._me = ConsoleFiles("/me", "me.html", ("me.js", *SHARED_FILES))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         services = self._pipeline.services
@@ -91,7 +119,8 @@ class PublicRoutes:
         route = _route(request.method, path)
         addresses, headers = self.addresses, request.headers
         forwarded = headers.getall("x-forwarded-for", ()) if addresses.trusts_any else ()
-        writer = HttpResponseWriter(
+        kind = HeadWriter if request.method == "HEAD" else HttpResponseWriter
+        writer = kind(
             request,
             request_id,
             route.dialect(request),
@@ -100,6 +129,8 @@ class PublicRoutes:
         )
         if path == HEALTH_PATH and request.method in ("GET", "HEAD"):
             self._show_health(writer)
+        elif route.answers is None and self._me.serves(path):
+            self._show_me(request, path, writer)
         else:
             body = ClientBody(request, self._max_body_bytes, self._memory)
             try:
@@ -113,6 +144,7 @@ class PublicRoutes:
                     path=path,
                     query=request.rel_url.raw_query_string,
                     path_model=route.parameters.get("model", ""),
+                    parameters=route.parameters,
                     client_ip=addresses.of(request.remote or "", forwarded),
                 )
                 await self._answer(request, route, incoming, writer)
@@ -149,12 +181,24 @@ class PublicRoutes:
             parameters=route.parameters,
             query=request.rel_url.query,
             client_apis=_SERVED_APIS,
+            sessions=self._sessions,
         )
-        if page.needs_key:
+        if page.needs is Needs.KEY:
             caller = await self._pipeline.authenticate(exchange)
+            asked = msgspec.structs.replace(asked, found_caller=caller)
+        elif page.needs is Needs.SESSION:
+            caller = await self._pipeline.authenticate_digest(exchange, await digest_of_session(asked))
             asked = msgspec.structs.replace(asked, found_caller=caller)
         shown = await page.show(asked)
         writer.send(200, shown.headers, shown.body)
+
+    def _show_me(self, request: web.BaseRequest, path: str, writer: HttpResponseWriter) -> None:
+        try:
+            answer = self._me.answer(request.method, path, request.headers)
+        except GatewayError as error:
+            writer.fail(error)
+        else:
+            writer.send(answer.status, answer.headers, answer.body)
 
     def _show_health(self, writer: HttpResponseWriter) -> None:
         """503 from the drain's delay on: load balancers are to look elsewhere while requests are still served."""
@@ -162,10 +206,6 @@ class PublicRoutes:
             writer.fail(ShuttingDown("The gateway is shutting down."))
         else:
             writer.send(200, [JSON], b'{"status":"ok"}')
-
-
-def _route(method: str, raw_path: str) -> _Destination:
-    return _remembered_route(method, raw_path) if len(raw_path) <= _REMEMBERED_PATH else _find_route(method, raw_path)
 
 
 def _find_route(method: str, raw_path: str) -> _Destination:
@@ -176,10 +216,11 @@ def _find_route(method: str, raw_path: str) -> _Destination:
     return _Destination(resource, resource.get(method), found.parameters)
 
 
-_REMEMBERED_PATH = 256
-"""Characters of a path that is remembered: clients use few, but can make up any number, as long as they like."""
-
 _remembered_route = lru_cache(256)(_find_route)
+
+
+def _route(method: str, raw_path: str) -> _Destination:
+    return _remembered_route(method, raw_path) if len(raw_path) <= _REMEMBERED_PATH else _find_route(method, raw_path)
 
 
 def _page(request: web.BaseRequest, route: _Destination) -> Page:

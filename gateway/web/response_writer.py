@@ -97,7 +97,7 @@ class HttpResponseWriter:
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         self._stop_timers()
-        self._begin(status, headers, content_length(status, len(body)), b"" if self._request.method == "HEAD" else body)
+        self._begin(status, headers, content_length(status, len(body)), body)
 
     def start(self, status: int, headers: Headers) -> None:
         if self.started:
@@ -188,3 +188,16 @@ class HttpResponseWriter:
         transport = self._connection.transport
         if transport is not None:
             transport.write(head + body)
+
+
+class HeadWriter(HttpResponseWriter):
+    """The same of a `HEAD` request, whose answer has no body (RFC 9110, section 9.3.2)."""
+
+    def write(self, data: bytes) -> None:
+        """Nothing of it is sent."""
+
+    def finish(self) -> None:
+        self._stop_timers()
+
+    def _begin(self, status: int, headers: Headers, framing: str, body: bytes) -> None:
+        super()._begin(status, headers, framing, b"")

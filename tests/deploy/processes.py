@@ -70,15 +70,16 @@ async def outcome(
 class Running:
     """A program that runs. `lines` are what it has printed."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, patience_s: float = PATIENCE_S) -> None:
         self.process = process
+        self.patience_s = patience_s
         self.lines: list[str] = []
         self._more = asyncio.Event()
         self._reading = asyncio.create_task(self._read())
 
     async def line(self, fits: Callable[[str], bool]) -> str:
         """The first line that fits, waited for."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.patience_s):
             while True:
                 for line in self.lines:
                     if fits(line):
@@ -112,12 +113,12 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    *command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    *command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, patience_s: float = PATIENCE_S
 ) -> AsyncIterator[Running]:
     process = await asyncio.create_subprocess_exec(
         *command, stdout=PIPE, stderr=STDOUT, env={**os.environ, **(env or {})}, cwd=cwd
     )
-    program = Running(process)
+    program = Running(process, patience_s)
     try:
         yield program
     finally:

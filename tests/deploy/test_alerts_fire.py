@@ -13,7 +13,6 @@ from tests.deploy.processes import ROOT, Json, run, tool
 RULES = ROOT / "helm" / "inducta-gateway" / "alerts.yaml"
 CASES = ROOT / "tests" / "deploy" / "alerts_test.yaml"
 RUNBOOKS = ROOT / "docs" / "runbooks.md"
-SERVED = "https://docs.inducta.ai/gateway/runbooks/"
 
 
 def alerts() -> list[Json]:
@@ -37,7 +36,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
     headings = set(re.findall(r"^## (Gateway\w+)$", RUNBOOKS.read_text(encoding="utf-8"), re.MULTILINE))
     assert {alert["alert"] for alert in alerts()} == headings
     for alert in alerts():
-        assert alert["annotations"]["runbook_url"] == f"{SERVED}#{alert['alert'].lower()}"
+        assert alert["annotations"]["runbook_url"] == f"docs/runbooks.md#{alert['alert'].lower()}"
 
 
 def test_every_alert_says_how_urgent_it_is() -> None:

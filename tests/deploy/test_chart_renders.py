@@ -500,6 +500,11 @@ async def test_the_rules_link_to_where_the_runbooks_are_served() -> None:
     assert {each["annotations"]["runbook_url"].partition("#")[0] for each in alerts} == {where}
 
 
+async def test_without_an_address_the_rules_name_the_file_of_the_runbooks() -> None:
+    text = await template("prometheusRule.enabled=true")
+    assert set(re.findall(r"runbook_url: ([^#\n]+)", text)) == {"docs/runbooks.md"}
+
+
 async def test_no_password_is_an_argument() -> None:
     resources = await rendered()
     pods = [each["spec"]["template"]["spec"] for each in resources if each["kind"] in {"Deployment", "StatefulSet"}]

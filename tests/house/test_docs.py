@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from gateway.core.endpoints import ENDPOINTS
+from gateway.core.endpoints import FORWARDED
 from gateway.core.errors import GatewayError, LimitRefusal, QuotaSpent
 from gateway.core.limits import Meter
 from gateway.web.public_openapi import HEALTH_PATH
@@ -21,6 +21,7 @@ DOCS = ROOT / "docs"
 METRIC = re.compile(r"gateway_[a-z0-9_]+")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+OWN_FILE = re.compile(r"`((?:gateway|tests|docs|helm|deploy|config|bench)/[^`*\s]*)`")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 PROVIDERS_KEY = re.compile(r"api_key: *\"?\$\{INDUCTA_API_KEY")
 """An upstream's credential under the name of the key that clients have."""
@@ -47,8 +48,10 @@ def test_every_metric_stands_in_docs_and_no_other() -> None:
 
 
 def test_every_endpoint_stands_in_the_api_page_and_no_other() -> None:
-    served = {f"POST {path}" for path in ENDPOINTS} | {f"GET {page.endpoint.path}" for page in PAGES}
-    rows = [cells[0] for cells in _tables(DOCS / "api.md") if cells[0].startswith(("`POST /", "`GET /"))]
+    served = {f"{row.method} {row.path}" for row in FORWARDED}
+    served |= {f"{method} {page.endpoint.path}" for page in PAGES for method in page.methods if method != "HEAD"}
+    methods = ("`POST /", "`GET /", "`DELETE /")
+    rows = [cells[0] for cells in _tables(DOCS / "api.md") if cells[0].startswith(methods)]
     documented = [request for row in rows for request in _requests(row)]
     assert sorted(documented) == sorted(served | {f"GET {HEALTH_PATH}"})
 
@@ -56,7 +59,6 @@ def test_every_endpoint_stands_in_the_api_page_and_no_other() -> None:
 def test_what_the_package_says_of_itself_has_no_relative_link() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert [link for link in LINK.findall(project["readme"]["text"]) if "://" not in link] == []
-    assert all(address.startswith("https://") for address in project["urls"].values())
 
 
 def test_every_page_is_in_the_sites_navigation() -> None:
@@ -67,6 +69,12 @@ def test_every_page_is_in_the_sites_navigation() -> None:
 def test_every_link_to_a_file_leads_somewhere() -> None:
     pages = [path for path in files() if path.suffix == ".md"]
     assert [f"{place(page)} -> {link}" for page in pages for link in _links(page) if not _leads(page, link)] == []
+
+
+def test_every_file_that_contributors_are_sent_to_is_there() -> None:
+    named = OWN_FILE.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_the_changelog_says_what_is_coming_or_what_came() -> None:

@@ -8,15 +8,19 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from gateway.core.endpoints import ENDPOINTS
+from gateway.app.config_documents import METHODS as CONFIG_METHODS
+from gateway.core.endpoints import ENDPOINTS, OBJECT_ENDPOINTS
 from gateway.core.errors import AdminForbidden, ClientGone, GatewayError, NoWorker
 from gateway.identity.administration import KeyAdministration
 from gateway.identity.contract import AuditEntry
+from gateway.identity.grants import GrantAdministration
 from gateway.identity.in_memory import InMemoryKeyStore
+from gateway.identity.sessions import SessionDirectory
 from gateway.pipeline import Services
 from gateway.runtime.system_clock import SystemClock
+from gateway.store.in_memory import InMemoryStore
 from gateway.store.usage_report import FIGURES, USAGE_PARAMETERS
-from gateway.web.admin_api import PAGES as ADMIN_PAGES
+from gateway.web.admin_access import SESSION, AdminAccess
 from gateway.web.admin_api import AdminApi
 from gateway.web.admin_openapi import PREFIX, admin_document
 from gateway.web.admin_requests import METHODS as REQUEST_METHODS
@@ -35,20 +39,28 @@ def operations(document: Document) -> set[tuple[str, str]]:
 
 
 def test_every_public_route_is_described_and_no_other() -> None:
-    pages = [HEALTH_PATH, *(page.endpoint.path for page in PAGES)]
-    served = {(path, method) for path in pages for method in WITHOUT_BODY} | {(path, "post") for path in ENDPOINTS}
+    served = {(page.endpoint.path, method.lower()) for page in PAGES for method in page.methods}
+    served |= {(HEALTH_PATH, method) for method in WITHOUT_BODY} | {(path, "post") for path in ENDPOINTS}
+    served |= {(row.path, row.method.lower()) for row in OBJECT_ENDPOINTS}
+    served |= {(row.path, "head") for row in OBJECT_ENDPOINTS if row.method == "GET"}
     assert operations(PUBLIC) == served
 
 
 def test_every_admin_route_is_described_and_no_other() -> None:
     listener = AdminRoutes(AdminHandlers(*[_never] * len(AdminHandlers._fields)))
     served = {(path, method) for path in listener.pages for method in WITHOUT_BODY}
-    served |= {(PREFIX + page, "get") for page in ADMIN_PAGES}
-    keys = KeyAdministration(InMemoryKeyStore(SystemClock()), _no_snapshot, ZoneInfo("UTC"), _no_entry)
+    store, zone = InMemoryKeyStore(SystemClock()), ZoneInfo("UTC")
+    keys = KeyAdministration(store, _no_snapshot, zone, _no_entry)
+    grants = GrantAdministration(store, InMemoryStore(SystemClock(), zone), _no_snapshot, zone, _no_entry)
     members = {f"keys/{{id}}/{verb}".rstrip("/"): methods for verb, methods in keys.members.items()}
-    for path, methods in {**keys.collections, **members, **REQUEST_METHODS}.items():
+    of_grants = {"grants": grants.collection, "grants/{id}": grants.member}
+    of_others = {**of_grants, **REQUEST_METHODS, **CONFIG_METHODS}
+    for path, methods in {**keys.collections, **members, **of_others}.items():
         served |= {(PREFIX + path, method.lower()) for method in methods}
-    api = AdminApi(cast(Services, None), "token", _ignored, {})
+    access = AdminAccess("token", cast(SessionDirectory, None), _ignored, _never)
+    api = AdminApi(cast(Services, None), access, {}, {"traffic": _never})
+    served |= {(PREFIX + page, "get") for page in api.pages}
+    served |= {(PREFIX + SESSION, method.lower()) for method in access.methods}
     assert operations(ADMIN) == served | {(PREFIX + action, "post") for action in api.actions}
 
 

@@ -253,9 +253,6 @@ async def test_what_would_be_answered_later_is_refused_since_nobody_could_meter_
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/v1/responses/resp_1"),
-        ("DELETE", "/v1/responses/resp_1"),
-        ("POST", "/v1/responses/resp_1/cancel"),
         ("POST", "/v1/messages/batches"),
         ("POST", "/v1/complete"),
         ("POST", "/v1/files"),

@@ -13,8 +13,19 @@ from click.testing import CliRunner
 
 from gateway.__main__ import main
 from gateway.demo import DemoScript, DemoUpstream
+from tests.hand_upstream import HandUpstream, content, hand_upstream
 from tests.redis_servers import RedisServer, redis_server
-from tests.whole_gateway import KEY, MODEL, PATIENCE_S, Json, Reply, WholeGateway, configuration, whole_gateway
+from tests.whole_gateway import (
+    KEY,
+    MODEL,
+    PATIENCE_S,
+    Json,
+    LiveStream,
+    Reply,
+    WholeGateway,
+    configuration,
+    whole_gateway,
+)
 
 TOKEN = "operators-token"
 ADMIN = {"listen": "127.0.0.1:0", "token": TOKEN}
@@ -174,6 +185,37 @@ async def test_a_request_while_the_store_is_out_is_explained_when_it_is_back(tmp
                     continue
             (record,) = found.json["records"]
             assert (record["error"]["code"], record["error"]["blame"]) == ("store_unavailable", "gateway")
+
+
+async def test_a_record_waits_in_the_journal_with_its_settlement(tmp_path: Path) -> None:
+    with redis_server(tcp=True) as server:
+        store = {"url": server.url, "journal": str(tmp_path), "timeout": "100ms"}
+        async with hand_upstream() as upstream, whole_gateway(upstream.base_url, admin=ADMIN, store=store) as gateway:
+            stream = await begun_stream(gateway, upstream)
+            server.kill()
+            upstream.hang_up()
+            await stream.rest()
+            exchange = await gateway.ended()
+            assert "gateway_unsettled_requests 1" in await gateway.metrics()
+            server.start()
+            async with asyncio.timeout(PATIENCE_S):
+                while (found := await explanation(gateway, stream.headers["x-request-id"])).status != 200:
+                    continue
+            (record,) = found.json["records"]
+            assert exchange.usage is not None
+            assert record["usage"]["output"] == exchange.usage.output >= 1
+            assert (await gateway.ledger()).output == exchange.usage.output
+
+
+async def begun_stream(gateway: WholeGateway, upstream: HandUpstream) -> LiveStream:
+    """A stream that has delivered one chunk."""
+    opening = asyncio.ensure_future(gateway.open_stream())
+    turn = await upstream.asked()
+    turn.begin_stream()
+    turn.send(content("Once"))
+    stream = await opening
+    await stream.event()
+    return stream
 
 
 async def test_an_unknown_id_is_told_where_to_look() -> None:

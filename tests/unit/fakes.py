@@ -29,6 +29,7 @@ from gateway.core.reservation import (
 from gateway.core.response import Headers
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, ConfigSnapshot, Model, Target, Upstream
+from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.stages.forward import UpstreamServices
 from gateway.stages.parse_request import parse_request
 from gateway.store.contract import UsageQuery, UsageRow
@@ -270,6 +271,13 @@ class Ledgers:
         if self.outage is not None:
             raise self.outage
         self.settled.append(settlement)
+
+    async def stored_object(self, name: ObjectName) -> StoredObject | None:
+        await asyncio.sleep(0)
+        if self.outage is not None:
+            raise self.outage
+        made = [settled.created for settled in self.settled]
+        return next((each for each in made if each is not None and each.name == name), None)
 
     async def renew(self, ids: Sequence[str]) -> None:
         """Nothing runs out."""

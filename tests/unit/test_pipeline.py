@@ -19,6 +19,7 @@ from gateway.core.errors import (
     ModelUnknown,
     NoTarget,
     RateExceeded,
+    RequestCancelled,
     ShuttingDown,
     StoreUnavailable,
     TooLarge,
@@ -298,6 +299,49 @@ async def test_a_drain_that_is_aborted_tells_its_clients_and_settles() -> None:
     assert whole.client.error.retry_after_ms == 1000
     assert whole.pipeline.in_flight == 0
     assert [usage and usage.output for usage in whole.charged] == [2]
+
+
+async def test_a_cancelled_stream_ends_as_at_a_shutdown_and_is_not_to_be_tried_again() -> None:
+    whole = Whole(stream(CHUNK, CHUNK, hangs=True))
+    running = whole.start(arrival_of(body_of(stream=True)))
+    await let_run()
+    (exchange,) = whole.pipeline.running
+    assert [whole.pipeline.cancel(exchange) for _ in range(2)] == [True, False]
+    await running
+    await whole.pipeline.wait_settled()
+    assert isinstance(whole.client.error, RequestCancelled)
+    assert whole.client.error.should_retry is False
+    assert [usage and usage.output for usage in whole.charged] == [2]
+    assert whole.pipeline.cancel(exchange) is False
+
+
+async def test_a_cancelled_request_leaves_the_others_alone() -> None:
+    whole = Whole(stream(CHUNK, hangs=True), stream(CHUNK, hangs=True))
+    first, second = Client(), Client()
+    running = [
+        asyncio.create_task(whole.pipeline.answer(arrival_of(body_of(stream=True)), client))
+        for client in (first, second)
+    ]
+    await let_run()
+    whole.pipeline.cancel(next(iter(whole.pipeline.running)))
+    await running[0]
+    assert isinstance(first.error, RequestCancelled)
+    assert (second.error, whole.pipeline.in_flight) == (None, 1)
+    whole.pipeline.abort()
+    await whole.pipeline.wait_idle()
+    assert isinstance(second.error, ShuttingDown)
+
+
+async def test_a_client_that_leaves_a_cancelled_request_is_gone_all_the_same() -> None:
+    whole = Whole(stream(CHUNK, hangs=True))
+    running = whole.start(arrival_of(body_of(stream=True)))
+    await let_run()
+    whole.client.gone = True
+    whole.pipeline.cancel(next(iter(whole.pipeline.running)))
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await whole.pipeline.wait_settled()
+    assert isinstance(whole.recorded[0].error, ClientGone)
 
 
 async def test_a_defect_is_an_answer_without_details_and_a_complaint_with_all() -> None:

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from urllib.parse import quote
 
 from gateway.core.limits import Limit, Scope
+from gateway.core.stored_objects import ObjectName
 
 SCHEMA = 1
 """Of counters, records and the ledger's first rows."""
@@ -88,6 +89,10 @@ class StoreKeys:
     def identity(self, what: str) -> str:
         """Of what is kept of stored keys, under one hash tag."""
         return f"{self._at(IDENTITY)}:{what}"
+
+    def stored_object(self, name: ObjectName) -> str:
+        """Of whose an object is that an upstream keeps: each in a slot of its own."""
+        return f"{self._at('s/' + _digest(f'{name.kind} {name.id}'))}"
 
     def estimates(self) -> str:
         """Of what processes have learned about requests."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Coroutine, Hashable, Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -25,6 +26,7 @@ from gateway.store.in_redis.arguments import (
 from gateway.store.in_redis.client import Router
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.in_redis.ledger import LEDGER_MS, BillName, bill_name
+from gateway.store.in_redis.objects import ObjectRows
 from gateway.store.in_redis.records import record_arguments
 from gateway.store.in_redis.scripts import CLOSE, RENEW, SETTLE, bulk
 from gateway.store.ledger import figures_of, moved_to, weight_of
@@ -122,6 +124,7 @@ class Settlements:
         self._timing = timing
         self._users_max = users_max
         self._closings = Closings(client, keys)
+        self._objects = ObjectRows(client, keys)
         self._teams: dict[str, float] = {}
         self._prepared: Recent[Hashable, SettlementArguments] = Recent(_RECENT_BILLS)
 
@@ -141,10 +144,12 @@ class Settlements:
             if billing and all(batch.tag != billing for batch in batches):
                 batches.append(self._arguments.empty(billing))
         more = SettledInSlot(entry, kept)
-        calls = [
+        calls: list[Coroutine[Any, Any, None]] = [
             self._settle_slot(settlement, more if batch.tag == billing else _NOTHING_MORE, batch, position)
             for batch in batches
         ]
+        if settlement.created is not None:
+            calls.append(self._objects.keep(settlement.created))
         if len(calls) == 1:
             # A single call needs no task of its own.
             await calls[0]

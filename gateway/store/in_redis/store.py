@@ -16,10 +16,12 @@ import msgspec
 from gateway.core.buckets import Counter
 from gateway.core.errors import StoreUnavailable
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
+from gateway.core.grants import Grant
 from gateway.core.limits import Limit
 from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 from gateway.core.store_url import read_store_url
+from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, ProcessReplies, UsageQuery, UsageRow
 from gateway.store.in_redis.admission import Admissions, RecordLifetimes, SlotReply
@@ -27,7 +29,9 @@ from gateway.store.in_redis.arguments import ScriptArguments, Timing
 from gateway.store.in_redis.client import Observer, Router, ServerClock
 from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.estimates import EstimateRows
+from gateway.store.in_redis.grants import GrantWriter
 from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.in_redis.objects import ObjectRows
 from gateway.store.in_redis.process_calls import ProcessChannel
 from gateway.store.in_redis.records import RecordRows
 from gateway.store.in_redis.reports import Reports
@@ -92,7 +96,9 @@ class RedisStore:
         self._closings = Closings(self.client.background, keys)
         self._renewals = Renewals(self.client.background, arguments, timing)
         self._reports = Reports(self.client.background, arguments, keys, timing)
+        self._grants = GrantWriter(self.client.background, arguments, keys, timing)
         self._estimates = EstimateRows(self.client.background, keys, options.process)
+        self._objects = ObjectRows(self.client.admissions, keys)
         self._record_rows = RecordRows(self.client.background, keys)
         self._processes = ProcessChannel(self.client.background, keys, self._tasks)
         self._open: dict[str, Reservation] = {}
@@ -154,6 +160,12 @@ class RedisStore:
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
         return await self._reports.limit_statuses(limits)
 
+    async def grant(self, limit: Limit, grant: Grant) -> None:
+        await self._grants.add(limit, grant)
+
+    async def withdraw(self, limit: Limit, grant: Grant) -> None:
+        await self._grants.take_away(limit, grant)
+
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._reports.usage(query)
 
@@ -168,6 +180,9 @@ class RedisStore:
 
     async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
         return await self._estimates.read()
+
+    async def stored_object(self, name: ObjectName) -> StoredObject | None:
+        return await self._objects.find(name)
 
     async def keep_records(self, kept: Sequence[KeptRecord]) -> None:
         await self._record_rows.keep(kept)

@@ -366,17 +366,51 @@ def test_each_preset_is_whole_but_for_a_url_that_names_a_resource(preset: str) -
         ("vllm", "rerank.v2", "/v2/rerank"),
         ("litellm", "gemini.countTokens", "/v1beta/models/m:countTokens"),
         ("fireworks", "messages", "/inference/v1/messages"),
+        ("bedrock", "messages", "/anthropic/v1/messages"),
+        ("bedrock", "responses", "/openai/v1/responses"),
+        ("foundry", "messages", "/anthropic/v1/messages"),
     ],
 )
 def test_a_provider_is_asked_where_it_has_an_endpoint(preset: str, endpoint: str, path: str) -> None:
-    settings = build({"upstreams": {"u": {"preset": preset}}, "models": {"m": {"routes": [{"upstream": "u"}]}}})
+    own = {} if "base_url" in PRESETS[preset] else {"base_url": "https://own.test/openai/v1"}
+    settings = build({"upstreams": {"u": {"preset": preset, **own}}, "models": {"m": {"routes": [{"upstream": "u"}]}}})
     (upstream,) = snapshot(settings).upstreams()
     assert paths_of(upstream)[endpoint] == path
 
 
+@pytest.mark.parametrize(
+    ("preset", "endpoint"),
+    [
+        ("azure", "moderations"),
+        ("xai", "messages"),
+        ("xai", "embeddings"),
+        ("openrouter", "audio.transcriptions"),
+        ("mistral", "audio.speech"),
+        ("bedrock", "responses.compact"),
+    ],
+)
+def test_a_provider_is_not_asked_for_what_it_has_not_or_has_in_another_shape(preset: str, endpoint: str) -> None:
+    own = {} if "base_url" in PRESETS[preset] else {"base_url": "https://own.test/openai/v1"}
+    settings = build({"upstreams": {"u": {"preset": preset, **own}}, "models": {"m": {"routes": [{"upstream": "u"}]}}})
+    (upstream,) = snapshot(settings).upstreams()
+    assert endpoint in ENDPOINT_NAMES
+    assert upstream.endpoints is not None
+    assert endpoint not in upstream.endpoints
+
+
+def test_cohere_is_not_asked_for_the_usage_of_a_stream() -> None:
+    upstreams = {"u": {"preset": "cohere"}}
+    assert (
+        not build({"upstreams": upstreams, "models": {"m": {"routes": [{"upstream": "u"}]}}})
+        .upstreams["u"]
+        .stream_options
+    )
+
+
 def test_what_stands_beside_a_preset_goes_before_it() -> None:
     upstream = upstream_of(preset="deepseek", endpoints=["responses*"], base_paths={"responses*": "/x/"})
-    assert upstream.endpoints == {"responses", "responses.input_tokens", "responses.compact"}
+    kept = {f"responses.{what}" for what in ("retrieve", "delete", "cancel", "input_items")}
+    assert upstream.endpoints == {"responses", "responses.input_tokens", "responses.compact", *kept}
     assert paths_of(upstream)["responses"] == "/x/responses"
 
 

@@ -52,9 +52,9 @@ def test_codes_tell_errors_apart() -> None:
     assert sorted(codes) == sorted(set(codes))
 
 
-def test_only_hopeless_refusals_tell_clients_not_to_retry() -> None:
+def test_only_what_no_retry_can_change_tells_clients_not_to_retry() -> None:
     hopeless = {kind.__name__ for kind in leaves if kind.should_retry is False}
-    assert hopeless == {"RequestExceedsLimit", "QuotaSpent", "UpstreamAuthFailed"}
+    assert hopeless == {"RequestExceedsLimit", "QuotaSpent", "UpstreamAuthFailed", "RequestCancelled"}
 
 
 def test_a_gateway_that_shuts_down_says_when_another_answers() -> None:

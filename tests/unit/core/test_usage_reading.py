@@ -12,6 +12,7 @@ from gateway.core.usage import Usage
 from gateway.core.usage_reading import UsageReader, report_in, wanted_of
 from gateway.core.usage_tables import (
     CHAT_USAGE,
+    CONVERSATIONS_USAGE,
     EMBEDDINGS_USAGE,
     GEMINI_EMBEDDINGS_USAGE,
     GEMINI_USAGE,
@@ -389,3 +390,31 @@ def test_no_answer_makes_it_raise(table: UsageTable, answers: list[Any], cut: in
         scanner.feed(text)
         scanner.close()
     assert reader.usage.input >= 0
+
+
+@pytest.mark.parametrize(
+    ("table", "events", "found"),
+    [
+        (RESPONSES_USAGE, [{"id": "resp_1", "output": [{"id": "msg_1"}], "usage": RESPONSE}], "resp_1"),
+        (RESPONSES_USAGE, [{"type": "response.created", "response": {"id": "resp_1"}}], "resp_1"),
+        (RESPONSES_USAGE, [{"response": {"id": "resp_1"}}, {"response": {"id": "resp_2"}}], "resp_1"),
+        (RESPONSES_USAGE, [{"type": "response.output_text.delta", "item_id": "msg_1", "delta": "resp_2"}], ""),
+        (RESPONSES_USAGE, [{"id": "../resp_1"}, {"id": ["resp_1"]}, {"id": ""}, {"id": "r" * 257}], ""),
+        (RESPONSES_USAGE, [b'{"id":"resp_1","output":[{"text":"\x01'], "resp_1"),
+        (CONVERSATIONS_USAGE, [{"id": "conv_1", "object": "conversation"}], "conv_1"),
+        (CHAT_USAGE, [{"id": "chatcmpl-1", "usage": CHAT}], ""),
+    ],
+)
+def test_the_id_is_read_that_the_upstream_keeps_the_answer_under(
+    table: UsageTable, events: list[dict[str, Any] | bytes], found: str
+) -> None:
+    assert read(table, *events).object_id == found
+
+
+def test_the_id_of_a_long_answer_is_picked_out_of_it() -> None:
+    reader = UsageReader(RESPONSES_USAGE)
+    scanner = reader.scanner("response.created")
+    for piece in (b'{"response":{"instructions":"', b"x" * 100_000, b'","id":"resp_', b'1"}}'):
+        scanner.feed(piece)
+    scanner.close()
+    assert reader.object_id == "resp_1"

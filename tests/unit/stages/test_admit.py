@@ -220,6 +220,7 @@ async def test_a_refusal_is_raised(per: Per, why: RefusalReason, kind: type[Exce
     refused = Refusal(LimitStatus(limit(per=per), 1, 0, 0, NOW_MS + 1), 1, why, 500, NOW_MS)
     with pytest.raises(kind):
         await admit(exchange, parsed, Estimates(), Ledgers(refused), parsed.user)
+    assert exchange.refusal is refused
 
 
 async def test_a_store_that_is_out_is_told() -> None:

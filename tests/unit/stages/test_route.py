@@ -29,6 +29,16 @@ class Picking:
             self.routing.health.begin(one, now).ended(outcome, now, reason=reason)
 
 
+def test_the_upstream_that_keeps_what_a_request_is_about_is_asked_and_no_other() -> None:
+    picking = Picking(target("first"), target("keeps", priority=2), target("last", priority=3))
+    picked = route(picking.parsed, {}, CALLER, picking.routing, picking.clock, "keeps")
+    assert [each.upstream.name for each in picked] == ["keeps"]
+    picking.fail(picking.parsed.model.targets[1])
+    route(picking.parsed, {}, CALLER, picking.routing, picking.clock, "keeps")
+    with pytest.raises(NoTarget):
+        route(picking.parsed, {}, CALLER, picking.routing, picking.clock, "keeps")
+
+
 def test_one_target_is_taken() -> None:
     assert Picking(target("only")).picked() == ["only"]
 

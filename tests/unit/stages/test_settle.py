@@ -9,6 +9,7 @@ from gateway.core.endpoints import CHAT, ENDPOINTS
 from gateway.core.errors import (
     ClientGone,
     GatewayError,
+    KeyUnknown,
     NoTarget,
     ShuttingDown,
     StoreUnavailable,
@@ -23,6 +24,7 @@ from gateway.core.limits import Meter, Per
 from gateway.core.plain_tally import PlainTally
 from gateway.core.pricing import Price
 from gateway.core.refusals import Fault
+from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import Hold, LimitStatuses, Reservation
 from gateway.core.stream_tally import StreamTally
 from gateway.core.usage import Usage, UsageSource
@@ -257,6 +259,29 @@ async def test_each_limit_is_settled_to_what_was_used_of_it() -> None:
     assert settled.entry is not None
     assert (settled.id, settled.entry.usage, settled.entry.cost) == ("exchange-1", Usage(12, 45), COST)
     assert (settled.entry.team, settled.entry.key, settled.entry.model) == ("search", "0123456789ab", "m")
+
+
+async def test_the_record_of_a_request_goes_with_its_settlement_and_knows_what_was_used() -> None:
+    exchange, store = seen(*WORDS, USAGE), Ledgers()
+    held(exchange)
+    known: list[Usage | None] = []
+    kept = KeptRecord(RequestRecord("exchange-1", "req-1", NOW_MS, 200, 1.0), 1, 1)
+
+    class Recorder(Unrecorded):
+        def of(self, x: Exchange) -> KeptRecord:
+            known.append(x.usage)
+            return kept
+
+    recorder = Recorder()
+    await settle(exchange, Estimates(), UTC, store, recorder)
+    assert (store.settled[0].record, known, recorder.unsettled) == (kept, [Usage(12, 45)], [])
+
+
+async def test_a_request_that_was_never_admitted_is_recorded_without_a_settlement() -> None:
+    exchange, store, recorder = unanswered(KeyUnknown("No."), forwarded=False), Ledgers(), Unrecorded()
+    exchange.reservation = None
+    await settle(exchange, Estimates(), UTC, store, recorder)
+    assert (store.settled, recorder.unsettled) == ([], [exchange])
 
 
 @pytest.mark.parametrize("user", ["", "ann"])

@@ -9,7 +9,7 @@ import pytest
 from gateway.app.gateway import Gateway
 from gateway.core.errors import AdminForbidden, KeyUnknown
 from gateway.telemetry.log import Log
-from gateway.web.admin_api import check_token
+from gateway.web.admin_access import check_token
 from gateway.web.admin_routes import AdminRequest, AdminResponse
 from tests.whole_gateway import configuration, settings_of
 

@@ -1,0 +1,82 @@
+"""What the configuration in force has, for operators: teams, models, routes and prices. Never a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.core.pricing import PICO_PER_MICRO, PRICE_NAMES, Price
+from gateway.core.snapshot import ConfigSnapshot, Model, Target
+from gateway.identity.key_objects import limit_terms
+from gateway.pipeline import Services
+from gateway.store.usage_report import JsonObject, json_list, refuse_unknown
+
+_PICO_PER_DOLLAR = 10**12
+_UNITS = frozenset(("request", "image", "search", "second"))
+_ALWAYS_SHOWN = frozenset(("input", "output", "cached_input"))
+_WRITTEN_AS = {"character": "million_characters"}
+_TEXT_OF = {"audio_output": "output", "image_output": "output"}
+"""Whose price it has where it has none of its own; of others, `input`."""
+
+
+async def teams(services: Services, query: Mapping[str, str]) -> JsonObject:
+    refuse_unknown(query, ())
+    snapshot = services.snapshot
+    keys: dict[str, list[str]] = {team: [] for team in snapshot.teams}
+    for caller in snapshot.callers.values():
+        keys.setdefault(caller.team, []).append(caller.key_id)
+    return json_list([{"name": name, "keys": ids, **_team_terms(snapshot, name)} for name, ids in keys.items()])
+
+
+async def models(services: Services, query: Mapping[str, str]) -> JsonObject:
+    refuse_unknown(query, ())
+    every = {model.name: model for model in services.snapshot.models.values()}
+    return json_list([_model_object(model) for model in every.values()])
+
+
+def _team_terms(snapshot: ConfigSnapshot, name: str) -> JsonObject:
+    terms = snapshot.teams[name]
+    return {
+        "models": [model.name for model in snapshot.models_of(terms.caller)],
+        "cost_center": terms.caller.cost_center,
+        "key_limits": [limit_terms(limit) for limit in terms.key_limits],
+        "user_limits": [limit_terms(limit) for limit in terms.caller.user_limits],
+    }
+
+
+def _model_object(model: Model) -> JsonObject:
+    return {
+        "name": model.name,
+        "aliases": list(model.aliases),
+        "context_window": model.context_window,
+        "max_output_tokens": model.max_output_tokens,
+        "affinity": model.affinity,
+        "routes": [_route_object(target) for target in model.targets],
+        "limits": [limit_terms(limit) for limit in model.limits],
+    }
+
+
+def _route_object(target: Target) -> JsonObject:
+    return {
+        "upstream": target.upstream.name,
+        "model": target.model,
+        "weight": target.weight,
+        "priority": target.priority,
+        "price": None if target.price is None else price_terms(target.price),
+    }
+
+
+def price_terms(price: Price) -> JsonObject:
+    """As the configuration writes it, without what is priced as text is, or free."""
+    found: JsonObject = {}
+    for name in PRICE_NAMES:
+        amount = getattr(price, name)
+        per_unit = name in _UNITS or name == "character"
+        usual = 0 if per_unit else getattr(price, _TEXT_OF.get(name, "input"))
+        if name in _ALWAYS_SHOWN or amount != usual:
+            unit = _PICO_PER_DOLLAR if name in _UNITS else PICO_PER_MICRO
+            found[_WRITTEN_AS.get(name, name)] = amount / unit
+    if price.above:
+        found["above"] = [{"tokens": step.tokens, **price_terms(step.price)} for step in price.above]
+    if price.tiers:
+        found["tiers"] = {name: price_terms(tier) for name, tier in price.tiers.items()}
+    return found

@@ -1,0 +1,91 @@
+// Requests to the gateway that serves these pages, and data that stays fresh while somebody looks.
+import { useCallback, useEffect, useRef, useState } from "../vendor/htm-preact.js";
+
+const SAME_ORIGIN = { "x-gateway-console": "1" };
+export const SIGNED_OUT = "signed-out";
+export const POLL_MS = 10_000;
+
+export class ApiError extends Error {
+  constructor(status, error) {
+    super(error.message || `The gateway answered ${status}.`);
+    this.status = status;
+    this.code = error.code || "";
+    this.param = error.param || "";
+  }
+}
+
+// `base` is "/admin/v1" or "/me".
+export function client(base) {
+  async function ask(method, path, { body, token } = {}) {
+    const headers = { ...SAME_ORIGIN };
+    if (token) headers.authorization = `Bearer ${token}`;
+    if (body !== undefined) headers["content-type"] = "application/json";
+    let answer;
+    try {
+      answer = await fetch(base + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    } catch {
+      throw new ApiError(0, { message: "The gateway does not answer. Is it running, and is this machine connected to it?" });
+    }
+    const given = await answer.json().catch(() => ({}));
+    if (answer.ok) return given;
+    const failed = new ApiError(answer.status, given.error || { message: (given.problems || []).join("\n") });
+    failed.body = given;
+    if (answer.status === 401 && !token) window.dispatchEvent(new Event(SIGNED_OUT));
+    throw failed;
+  }
+  return { ask, get: (path) => ask("GET", path) };
+}
+
+// The query of a path, without what is empty.
+export function query(parameters) {
+  const given = Object.entries(parameters).filter(([, value]) => value !== "" && value !== undefined && value !== null);
+  return given.length ? `?${new URLSearchParams(given)}` : "";
+}
+
+// What `load` gives, again whenever `key` changes, and each POLL_MS while the page can be seen, unless `poll` is false.
+// A failure keeps what was there. `key` null: nothing is asked.
+export function useData(load, key, { poll = true } = {}) {
+  const [state, setState] = useState({ data: undefined, error: null, key: undefined });
+  const latest = useRef(0);
+  const current = useRef(load);
+  current.current = load;
+
+  const reload = useCallback(async () => {
+    const turn = ++latest.current;
+    try {
+      const data = await current.current();
+      if (turn === latest.current) setState({ data, error: null, key });
+    } catch (error) {
+      if (turn === latest.current) setState((before) => ({ data: before.key === key ? before.data : undefined, error, key }));
+    }
+  }, [key]);
+
+  useEffect(() => {
+    if (key === null) return undefined;
+    reload();
+    if (!poll) return undefined;
+    const timer = setInterval(() => document.hidden || reload(), POLL_MS);
+    const shown = () => document.hidden || reload();
+    document.addEventListener("visibilitychange", shown);
+    return () => {
+      latest.current++;
+      clearInterval(timer);
+      document.removeEventListener("visibilitychange", shown);
+    };
+  }, [key, poll]);
+
+  const fresh = state.key === key;
+  return { data: fresh ? state.data : undefined, error: fresh ? state.error : null, reload };
+}
+
+// Every page of a list that has them, up to `most` entries.
+export async function all(get, path, parameters = {}, most = 5000) {
+  const found = [];
+  let cursor = "";
+  do {
+    const page = await get(path + query({ ...parameters, cursor, limit: "1000" }));
+    found.push(...page.data);
+    cursor = page.next;
+  } while (cursor && found.length < most);
+  return found;
+}

@@ -1,0 +1,35 @@
+import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
+import { Note } from "./ui.js";
+
+// Takes a secret, and forgets it: what stays in the browser is the cookie of a session, which no script can read.
+export function SignIn({ title, what, hint, over, signIn }) {
+  const [state, setState] = useState({ busy: false, error: "" });
+  const input = useRef(null);
+  useEffect(() => input.current.focus(), []);
+  async function submit(event) {
+    event.preventDefault();
+    const secret = input.current.value.trim();
+    if (!secret) return;
+    setState({ busy: true, error: "" });
+    try {
+      await signIn(secret);
+    } catch (error) {
+      setState({ busy: false, error: error.status === 401 ? `This is not the right ${what.toLowerCase()}. ${error.message}` : error.message });
+      input.current.select();
+    }
+  }
+  return html`
+    <main class="gate">
+      <div class="card">
+        <h1><img src=${`${location.pathname.replace(/\/$/, "")}/icon.svg`} alt="" />${title}</h1>
+        ${over && !state.error && html`<${Note} tone="warn">Your session is over. Sign in again.<//>`}
+        <form class="form" onSubmit=${submit}>
+          <label class="field">${what}
+            <input ref=${input} type="password" name="secret" autocomplete="current-password" autocapitalize="none" spellcheck="false" required aria-describedby="hint" />
+            <small id="hint">${hint}</small></label>
+          ${state.error && html`<${Note} tone="bad">${state.error}<//>`}
+          <div><button class="primary" type="submit" disabled=${state.busy}>Sign in</button></div>
+        </form>
+      </div>
+    </main>`;
+}

@@ -1,0 +1,140 @@
+// One team: its limits and grants, its keys, and who uses what.
+import { html, useState } from "../vendor/htm-preact.js";
+import { all, query, useData } from "../lib/api.js";
+import { Chart, Legend } from "../lib/charts.js";
+import * as format from "../lib/format.js";
+import { Badge, Card, Chips, Confirm, Empty, Loaded, Meter, Note, Page, Segmented, Select, Table, Time } from "../lib/ui.js";
+import { KeyStatus } from "./keys.js";
+import { RunsOut, daysBetween } from "./overview.js";
+
+const team = (name) => encodeURIComponent(name);
+
+export function Team({ api, subject: name }) {
+  const about = useData(() => Promise.all([api.get("/teams"), api.get(`/limits?team=${team(name)}`)])
+    .then(([teams, limits]) => ({ terms: teams.data.find((each) => each.name === name), limits: limits.data })), `team ${name}`);
+  const keys = useData(() => all(api.get, "/keys", { team: name }), `keys ${name}`);
+  return html`<${Page} title=${name} crumb=${html`<a href="#/teams">Teams</a>`} actions=${html`<a class="button" href=${`#/usage?team=${team(name)}&since=30d`}>Explore usage</a>`}>
+    <${Loaded} from=${about}>${({ terms, limits }) => html`
+      ${terms && html`<${About} terms=${terms} />`}
+      <${Card} title="Limits" flush><${Limits} limits=${limits} name=${name} /><//>
+      <${Grants} api=${api} name=${name} limits=${limits} reload=${about.reload} />`}<//>
+    <${UsageOf} api=${api} name=${name} />
+    <${Card} title="Keys" flush tools=${html`<a class="small" href=${`#/keys?team=${team(name)}`}>Manage</a>`}>
+      <${Loaded} from=${keys}>${(data) => html`<${Table} label="Keys" rows=${data} rowKey=${(row) => row.id} empty=${html`<${Empty} title="This team has no key"><a href=${`#/keys?team=${team(name)}&new=1`}>Create one</a>, or add one to the configuration.<//>`} columns=${[
+        { name: "name", label: "Key", show: (row) => html`<div><a href=${`#/keys?id=${row.id}`}>${row.name}</a><div class="sub mono">${row.id}</div></div>` },
+        { name: "status", label: "Status", show: (row) => html`<${KeyStatus} of=${row} />` },
+        { name: "last_used_at", label: "Last used", show: (row) => html`<${Time} at=${row.last_used_at} relative none=${row.source === "config" ? "not noted" : "never"} />` },
+        { name: "expires_at", label: "Expires", show: (row) => html`<${Time} at=${row.expires_at} none="never" />` },
+      ]} />`}<//>
+    <//>
+  <//>`;
+}
+
+function About({ terms }) {
+  return html`<${Card} title="Terms"><dl class="definition">
+    <dt>Models</dt><dd><${Chips} of=${terms.models} none="none that is configured" /></dd>
+    ${terms.owner && html`<dt>Owner</dt><dd>${terms.owner}</dd>`}
+    ${terms.cost_center && html`<dt>Cost center</dt><dd>${terms.cost_center}</dd>`}
+    ${terms.key_limits.length > 0 && html`<dt>Each key</dt><dd><${Chips} of=${terms.key_limits.map(format.terms)} /></dd>`}
+    ${terms.user_limits.length > 0 && html`<dt>Each end user</dt><dd><${Chips} of=${terms.user_limits.map(format.terms)} /></dd>`}
+  </dl><//>`;
+}
+
+export const limitKey = (limit) => `${limit.scope} ${limit.subject} ${limit.name}`;
+
+function Limits({ limits }) {
+  const rank = { team: 0, key: 1, organisation: 2, model: 3 };
+  const rows = [...limits].sort((a, b) => rank[a.scope] - rank[b.scope]);
+  return html`<${Table} label="Limits" rows=${rows} rowKey=${limitKey} empty=${html`<${Empty} title="Nothing limits this team">Add <code>limits:</code> to it in the configuration; try one first with <code>mode: shadow</code>.<//>`} columns=${[
+    { name: "name", label: "Limit", show: (row) => html`<div>${row.name}<div class="sub">${row.scope === "team" ? "" : row.scope === "organisation" ? "whole organisation" : `${row.scope} ${row.subject}`}</div></div>` },
+    { name: "mode", label: "Mode", show: (row) => (row.mode === "shadow" ? html`<${Badge} plain>shadow<//>` : html`<span class="muted">enforced</span>`) },
+    { name: "used", label: "Used", value: (row) => (row.amount ? row.used / row.amount : 0), show: (row) => html`<${Meter} limit=${row} />` },
+    { name: "left", label: "Left", number: true, show: (row) => format.amount(row.meter, row.left) },
+    { name: "resets_at", label: "Resets", show: (row) => html`<${Time} at=${row.resets_at} />` },
+    { name: "runs_out_at", label: "Runs out", show: (row) => html`<${RunsOut} limit=${row} />` },
+  ]} />`;
+}
+
+// Temporary raises of its limits.
+function Grants({ api, name, limits, reload }) {
+  const [dialog, setDialog] = useState(null);
+  const found = useData(() => api.get(`/grants${query({ team: name })}`).then((page) => page.data), `grants ${name}`);
+  const changed = () => { setDialog(null); found.reload(); reload(); };
+  const grantable = limits.filter((limit) => limit.scope === "team" && limit.meter !== "concurrent");
+  return html`<${Card} title="Grants" flush tools=${grantable.length > 0 && html`<button onClick=${() => setDialog("new")}>Grant more</button>`}>
+    <${Loaded} from=${found}>${(data) => html`<${Table} label="Grants" rows=${data} rowKey=${(row) => row.id} filter=${false} empty=${html`<${Empty} title="No grant is in force">A grant raises a limit until a day, and says why.<//>`} columns=${[
+      { name: "limit", label: "Limit", show: (row) => html`<div>${row.limit}${row.scope !== "team" && html`<div class="sub">${row.scope} ${row.subject}</div>`}</div>` },
+      { name: "amount", label: "More", number: true, show: (row) => format.amount(row.meter, row.amount) },
+      { name: "until", label: "Until", show: (row) => html`<${Time} at=${row.until} />` },
+      { name: "why", label: "Why" },
+      { name: "granted_by", label: "By" },
+      { name: "actions", label: "", actions: true, show: (row) => html`<button class="quiet danger" onClick=${() => setDialog(row)} aria-label=${`End the grant of ${row.limit}`}>End</button>` },
+    ]} />`}<//>
+    ${dialog === "new" && html`<${Confirm} title=${`Grant ${name} more`} verb="Grant" onClose=${() => setDialog(null)} onDone=${changed}
+      act=${(form) => api.ask("POST", "/grants", { body: { team: name, limit: form.get("limit"), amount: Number(form.get("amount")), until: form.get("until"), why: form.get("why") } })}>
+      <label class="field">Limit<select name="limit" required>${grantable.map((limit) => html`<option key=${limit.name} value=${limit.name}>${limit.name} (${format.terms({ ...limit, [limit.meter]: limit.amount })})</option>`)}</select></label>
+      <div class="pair">
+        <label class="field">How much more<input name="amount" type="number" min="0" step="any" required /></label>
+        <label class="field">Until<input name="until" type="date" required /></label>
+      </div>
+      <label class="field">Why<input name="why" required maxlength="200" /><small>Kept in the audit.</small></label><//>`}
+    ${dialog && dialog !== "new" && html`<${Confirm} title="End this grant?" verb="End it" danger onClose=${() => setDialog(null)} onDone=${changed}
+      act=${() => api.ask("DELETE", `/grants/${encodeURIComponent(dialog.id)}`)}><p>The limit ${dialog.limit} is what the configuration says again, at once.</p><//>`}
+  <//>`;
+}
+
+const GROUPS = [["model", "Model"], ["key", "Key"], ["user", "End user"], ["upstream", "Upstream"]];
+export const FIGURES = [["usd", "Spend"], ["requests", "Requests"], ["tokens", "Tokens"]];
+
+export const figureOf = (row, figure) => (figure === "tokens" ? row.input_tokens + row.output_tokens : row[figure]);
+export const shown = (figure) => (figure === "usd" ? (n) => format.money(n) : format.count);
+export const shortly = (figure) => (figure === "usd" ? format.moneyTick : format.short);
+
+function UsageOf({ api, name }) {
+  const [by, setBy] = useState("model");
+  const [figure, setFigure] = useState("usd");
+  const [since, setSince] = useState("month");
+  const found = useData(() => Promise.all([api.get(`/usage${query({ team: name, by: `day,${by}`, since })}`), api.get(`/usage${query({ team: name, by, since, sort: figure === "tokens" ? "output_tokens" : figure })}`)])
+    .then(([days, groups]) => ({ days, groups })), `usage ${name} ${by} ${since} ${figure}`);
+  return html`<${Card} title="Usage">
+    <div class="stack">
+      <div class="filters">
+        <${Segmented} label="Figure" value=${figure} onChange=${setFigure} options=${FIGURES} />
+        <${Select} label="By" value=${by} onChange=${setBy} options=${GROUPS} />
+        <${Select} label="Since" value=${since} onChange=${setSince} options=${[["month", "This month"], ["7d", "7 days"], ["30d", "30 days"], ["90d", "90 days"]]} />
+      </div>
+      <${Loaded} from=${found}>${({ days, groups }) => (groups.rows.length
+        ? html`<${ByDay} days=${days} groups=${groups} by=${by} figure=${figure} label=${`Usage of ${name} by day`} />
+          <${GroupTable} groups=${groups} by=${[by]} />`
+        : html`<${Empty} title="Nothing was used in this time">Choose a longer one, or see how to point a client at the gateway on its page <code>/me</code>.<//>`)}<//>
+    </div>
+  <//>`;
+}
+
+// Bars by day, of the largest groups by themselves and of the others together.
+export function ByDay({ days, groups, by, figure, label }) {
+  const largest = [...groups.rows].sort((a, b) => figureOf(b, figure) - figureOf(a, figure)).slice(0, 6).map((row) => row[by]);
+  const dates = days.rows.map((row) => row.day).sort();
+  const names = dates.length ? daysBetween(dates[0], dates[dates.length - 1]) : [];
+  const place = new Map(names.map((each, at) => [each, at]));
+  const blank = () => names.map(() => 0);
+  const sums = new Map(largest.map((each) => [each, blank()]));
+  const others = blank();
+  for (const row of days.rows) (sums.get(row[by]) || others)[place.get(row.day)] += figureOf(row, figure);
+  const series = largest.map((each, at) => ({ name: each || "(none)", tone: `s${at + 1}`, values: sums.get(each) }));
+  if (others.some((n) => n > 0)) series.push({ name: "others", tone: "s0", values: others });
+  return html`<div class="stack"><${Chart} label=${label} points=${names.map(format.day)} series=${series} show=${shown(figure)} axis=${shortly(figure)} /><${Legend} series=${series} /></div>`;
+}
+
+export function GroupTable({ groups, by, tools, most }) {
+  const digits = format.columnDigits(groups.rows.map((row) => row.usd));
+  const heads = { day: "Day", month: "Month", team: "Team", key: "Key", model: "Model", user: "End user", upstream: "Upstream", cost_center: "Cost center", late: "Late" };
+  const number = (name, head) => ({ name, label: head, number: true, show: (row) => format.count(row[name]) });
+  const total = { ...groups.total, [by[0]]: "Total" };
+  return html`<${Table} label="Usage by group" rows=${groups.rows} rowKey=${(row) => by.map((each) => row[each]).join(" ")} total=${total} tools=${tools} most=${most} sort=${by.includes("day") || by.includes("month") ? by.find((each) => each === "day" || each === "month") : "usd"} empty=${html`<${Empty} title="Nothing was used" />`} columns=${[
+    ...by.map((each) => ({ name: each, label: heads[each], show: (row) => (row[each] === "" || row[each] === undefined ? html`<span class="muted">none</span>` : each === "team" ? html`<a href=${`#/teams/${team(row[each])}`}>${row[each]}</a>` : String(row[each])) })),
+    number("requests", "Requests"), number("input_tokens", "Input"), number("cached_input_tokens", "of it cached"), number("output_tokens", "Output"),
+    { name: "estimated_tokens", label: "Estimated", number: true, show: (row) => (row.estimated_tokens ? format.count(row.estimated_tokens) : "–") },
+    { name: "usd", label: "Spend", number: true, show: (row) => format.money(row.usd, digits) },
+  ]} />`;
+}
