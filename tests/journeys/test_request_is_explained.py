@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,31 @@ async def test_nothing_of_what_a_client_wrote_or_an_upstream_answered_is_kept(st
         with redis.client() as client:
             kept = b"".join(repr(client.hgetall(name)).encode() for name in client.scan_iter("*:x"))
         assert SECRET_WORDS.encode() not in kept
+
+
+async def test_a_record_costs_no_call_of_its_own(redis: RedisServer, tmp_path: Path) -> None:
+    store = {"url": redis.url, "journal": str(tmp_path / "journal"), "prefix": "calls"}
+    team = {"limits": [{"requests": 10, "per": "day"}]}
+    async with (
+        DemoUpstream(DemoScript(status=500)) as upstream,
+        whole_gateway(upstream.base_url, admin=ADMIN, team=team, store=store) as gateway,
+    ):
+        replies = [await gateway.chat() for _ in range(60)]
+        for _ in replies:
+            await gateway.ended()
+        records = [await explained(gateway, reply) for reply in (replies[0], replies[9], replies[10])]
+        codes = [record["error"]["code"] for record in records]
+        assert codes == ["passed_on", "no_upstream_available", "insufficient_quota"]
+        calls = await store_calls(gateway)
+        # Fifty refusals, within some seconds: one call in each.
+        assert calls["keep_records"] <= 5
+        assert (calls["settle"], calls["admit"]) == (10, 60)
+
+
+async def store_calls(gateway: WholeGateway) -> dict[str, int]:
+    """How often the store was called, by what for."""
+    pattern = r'^gateway_store_calls_total\{call="(\w+)",outcome="ok"\} (\d+)'
+    return {call: int(count) for call, count in re.findall(pattern, await gateway.metrics(), re.MULTILINE)}
 
 
 async def test_a_storm_of_refusals_is_sampled_and_other_kinds_are_not_lost() -> None:

@@ -141,7 +141,7 @@ async def test_what_is_not_in_flight_is_told_apart_from_what_has_ended() -> None
         assert "It is not in flight" in unknown.error["message"]
         async with begun(gateway, upstream, "stuck"):
             assert (await ask(gateway, "requests/stuck?team=chat", "DELETE")).status == 404
-            typing_error = await ask(gateway, "requests/stuck?team=serach", "DELETE")
+            typing_error = await ask(gateway, "requests?team=serach")
             assert (typing_error.status, typing_error.error["param"]) == (400, "team")
             assert [each["id"] for each in (await in_flight(gateway))["data"]] == ["stuck"]
             await ask(gateway, "requests/stuck", "DELETE")
