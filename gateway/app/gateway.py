@@ -15,6 +15,7 @@ from random import Random
 from secrets import token_hex
 from typing import NamedTuple
 
+from gateway.app.notification_lifecycle import NotificationLifecycle
 from gateway.app.quota_forecasts import watch_forecasts
 from gateway.app.record_lifecycle import RecordLifecycle, process_name
 from gateway.app.requests_in_flight import RequestsInFlight
@@ -73,9 +74,10 @@ class _OpenListener(NamedTuple):
 
 
 class Gateway:
-    """Made of settings; to be started in a running event loop. Without a clock it takes the system's."""
+    """Made of settings; to be started in a running event loop. Without a clock it takes the system's. `speaks`: whether
+    it notifies of an outage of the store, or another process of the same gateway does."""
 
-    def __init__(self, settings: Settings, log: Log, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, log: Log, clock: Clock | None = None, *, speaks: bool = True) -> None:
         clock = clock or SystemClock()
         self._settings = settings
         self._log = log
@@ -105,6 +107,9 @@ class Gateway:
             estimates=self._store.estimates,
             keepalive_s=settings.keepalive.total_seconds(),
             end_users=EndUserCounts(),
+        )
+        self._notifications = NotificationLifecycle(
+            self.services, self._store, self._client, self._metrics, log, self._background_tasks, speaks=speaks
         )
         self._tokens = TokenLifecycle(self.services, self._client, clock, log, self._background_tasks)
         self._note_configuration(settings, settings.teams)
@@ -148,6 +153,7 @@ class Gateway:
         self._note_configuration(loaded.settings, loaded.teams)
         self._routing.keep(loaded.snapshot.models.values())
         self._follow_upstreams()
+        self._notifications.follow()
         self.tasks.start("follow identity providers", self._tokens.follow())
         return before
 
@@ -155,8 +161,12 @@ class Gateway:
         """What POST /admin/v1/reload does."""
         self._api.reload = reload
 
-    def count_reload(self, outcome: str) -> None:
-        self._metrics.config_reloads.add((outcome,))
+    def reload_accepted(self) -> None:
+        self._metrics.config_reloads.add(("accepted",))
+
+    def reload_refused(self, problems: Sequence[str]) -> None:
+        self._metrics.config_reloads.add(("refused",))
+        self._notifications.refused(problems)
 
     async def drain(self, abort: asyncio.Event) -> None:
         """Stop: serve on for `delay`, let what runs finish for `timeout`, then cut it; `abort` ends either wait."""
@@ -180,6 +190,7 @@ class Gateway:
         await self._pipeline.wait_settled()
         # A reload that ended later would start health checks again.
         await self.tasks.close()
+        await self._notifications.close()
         await self._tokens.close()
         await self._health_checks.close()
         await self._client.close()
@@ -206,6 +217,7 @@ class Gateway:
         self.store.answer_processes(self._in_flight.answer)
         self._directory.start()
         self._follow_upstreams()
+        self._notifications.start()
         await self._tokens.start()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
@@ -315,6 +327,7 @@ class Gateway:
         # From scratch each time: an upstream that a reload has removed is not reported any more.
         self._metrics.upstream_up.values = {(each.name,): int(each.up) for each in seen}
         self._metrics.unsettled.set(self._store.unsettled)
+        self._metrics.notifications_waiting.set(self._notifications.waiting)
         if self._open:
             clients = self._open[0].listener
             self._metrics.client_connections.set(clients.open_connections)

@@ -103,12 +103,12 @@ class Reloader:
             await self._refuse_clashes(loaded.snapshot)
         except LoadFailed as failed:
             self._log.error("configuration rejected", asked_by=asked_by, problems=failed.problems)
-            self._gateway.count_reload("refused")
+            self._gateway.reload_refused(failed.problems)
             return failed.problems
         settings = loaded.settings
         fixed = [name for name in _FIXED if getattr(settings, name) != getattr(self._settings, name)]
         before = self._gateway.swap(loaded)
-        self._gateway.count_reload("accepted")
+        self._gateway.reload_accepted()
         self._log.info("configuration reloaded", asked_by=asked_by, needs_restart=fixed)
         await self._audit(asked_by, before, loaded)
         self._retire(before)

@@ -81,7 +81,7 @@ async def _run_gateway(source: Source, log: Log, announce: Announce) -> None:
 async def _run_worker(spec: WorkerSpec, path: str, settings: Settings, log: Log) -> None:
     shutdown = Shutdown()
     shutdown.on_signals_of_a_group()
-    gateway = Gateway(settings, log)
+    gateway = Gateway(settings, log, speaks=spec.worker == 1)
     reloader = Reloader(path, gateway, log, settings)
     reloader.start()
     channel = await ControlChannel.over(socket.socket(fileno=_STDIN))

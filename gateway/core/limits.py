@@ -88,6 +88,8 @@ class Limit(msgspec.Struct, frozen=True, gc=False):
     models: tuple[str, ...] = ()
     mode: Mode = Mode.ENFORCE
     when_spent: WhenSpent = WhenSpent.FINISH
+    notify_at: tuple[int, ...] = ()
+    """Of a quota, the parts of its amount, in percent and ascending, that somebody wants to know of."""
 
     @property
     def is_rate(self) -> bool:

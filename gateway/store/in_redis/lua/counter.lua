@@ -82,8 +82,9 @@ local function unpacked(packed, now, step)
   return counter
 end
 
--- The strings stored at the keys from this one on, up to the last or to another one. MGET takes a key of another type for none, and the counter would be
--- written over what somebody else has there: GET ends the script with an error before anything is written.
+-- The strings stored at the keys from this one on, up to the last or to another one. MGET takes a key of another type for
+-- none, and the counter would be written over what somebody else has there: GET ends the script with an error before
+-- anything is written.
 local function stored_from(first, last)
   local stored = call('MGET', unpack(KEYS, first, last or #KEYS))
   for number = 1, #stored do

@@ -1,0 +1,1 @@
+"""Notifications: what operators are told without asking, and how it reaches them."""
