@@ -4,7 +4,7 @@ TOOLS := .tools
 HELM_VERSION := v3.22.0
 KUBECONFORM_VERSION := v0.8.0
 NPM_CHECKS := tests/deploy/npm
-# The first container engine that is there; `make image ENGINE=/path/to/podman` overrules it.
+# The first container engine that is there; `make image ENGINE=/path/to/podman` overrides it.
 ENGINE ?= $(shell command -v docker || command -v podman || command -v buildah)
 IMAGE ?= inducta-gateway
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' gateway/__init__.py)

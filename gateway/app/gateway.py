@@ -33,6 +33,7 @@ from gateway.core.snapshot import ConfigSnapshot
 from gateway.identity.administration import KeyAdministration
 from gateway.identity.contract import AuditEntry
 from gateway.identity.directory import KeyDirectory
+from gateway.identity.grants import GrantAdministration
 from gateway.identity.sessions import SessionDirectory
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
@@ -200,7 +201,7 @@ class Gateway:
         self._log.report_left_out()
 
     def packed_metrics(self) -> bytes:
-        """For whoever sums those of several processes."""
+        """For the caller that sums those of several processes."""
         self._observe()
         return self._metrics.packed()
 
@@ -249,7 +250,10 @@ class Gateway:
     def _administered(self) -> Mapping[str, Administer]:
         """What the admin API answers by method, by the first part of the path."""
         requests = RequestAdministration(self.store, self._teams, self.keys.note, self._in_flight.answer)
-        return {"keys": self.keys.answer, "audit": self.keys.answer, "requests": requests.answer}
+        zone = self._settings.timezone
+        grants = GrantAdministration(self._store.keys, self.store, self._in_force, zone, self._note_change)
+        of_keys = {"keys": self.keys.answer, "audit": self.keys.answer}
+        return of_keys | {"grants": grants.answer, "requests": requests.answer}
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)

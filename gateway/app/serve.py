@@ -29,7 +29,7 @@ from gateway.telemetry.log import Log, configure
 
 
 class Announce(NamedTuple):
-    """What people at a terminal are told, beside the log."""
+    """What is printed at a terminal, beside the log."""
 
     serving: Callable[[Settings, Address, Address], None]
     """Called once the gateway listens, with the first address for clients and that for operators."""

@@ -14,7 +14,7 @@ from gateway.core.snapshot import Caller, ConfigSnapshot, Model, TeamTerms
 from gateway.identity.key_objects import config_key_object, limit_terms
 
 SHOWN_MAX = 100
-"""Of each kind; of more the number is told."""
+"""Of each kind; of more only the number is given."""
 
 
 Compared = TypeVar("Compared")
@@ -60,7 +60,7 @@ def _keys(snapshot: ConfigSnapshot) -> dict[str, Caller]:
 
 
 def _is_same_key(one: Caller, other: Caller) -> bool:
-    """But for what they have of their teams, which is shown there."""
+    """Except for what they have of their teams, which is shown there."""
     return (
         (one.key_name, one.team, one.models, one.expires_ms, one.disabled, one.networks)
         == (other.key_name, other.team, other.models, other.expires_ms, other.disabled, other.networks)

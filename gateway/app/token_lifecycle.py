@@ -82,7 +82,7 @@ class TokenLifecycle:
             await self._verifier.close()
 
     def _open_keys(self, place: KeysPlace, on_removed: Callable[[], None]) -> SigningKeys:
-        # Imported already by whoever calls this.
+        # The caller has imported it already.
         from gateway.identity.jwks import FetchPace, SigningKeys
 
         is_file = place.jwks.startswith("/")

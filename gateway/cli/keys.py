@@ -23,7 +23,7 @@ _LIMIT = re.compile(r"(?P<meter>[a-z_]+)=(?P<amount>[0-9_.]+)(/(?P<per>[a-z]+))?
 def keys() -> None:
     """Create, list and revoke keys while gateways run.
 
-    Keys are kept in the store of the configuration, beside those that stand in the file. With a shared store no gateway
+    Keys are kept in the store of the configuration, beside those in the file. With a shared store no gateway
     need run; with memory:// the running gateway is asked at its admin listener.
     """
 
@@ -127,7 +127,7 @@ def enable(config: str, key_id: str, as_json: bool) -> None:
 @click.argument("key_id", metavar="ID")
 @json_option
 def revoke(config: str, key_id: str, as_json: bool) -> None:
-    """Refuse a key for good, in every gateway within a second."""
+    """Refuse a key permanently, in every gateway within a second."""
     _show(ask_once(config, "DELETE", _path(key_id)), as_json)
 
 

@@ -97,7 +97,7 @@ class UpstreamStatus(msgspec.Struct, frozen=True):
 
 
 class Attempt:
-    """Whoever began it ends it, whatever happens; only the first end counts."""
+    """The caller that began it ends it in every case; only the first end counts."""
 
     __slots__ = ("_caller", "_has_ended", "_model", "_turn")
 
@@ -217,7 +217,7 @@ class Health:
             upstream_health.is_down = False
 
     def keep(self, upstreams: Iterable[Upstream]) -> None:
-        """Forget every other upstream, but for those that still have attempts."""
+        """Forget every other upstream, except for those that still have attempts."""
         kept = set(upstreams)
         self._upstreams = {
             key: upstream_health

@@ -19,8 +19,8 @@ TOKEN_ALGORITHMS = (
     "Ed25519",
     "EdDSA",
 )
-"""Signatures by a private key alone (RFC 7518, RFC 8037, RFC 9864). With HMAC whoever can check a token could make one,
-and `none` proves nothing."""
+"""Signatures by a private key alone (RFC 7518, RFC 8037, RFC 9864). With HMAC a party that checks tokens could
+make one, and `none` proves nothing."""
 
 
 class TokenClaims(msgspec.Struct, frozen=True):

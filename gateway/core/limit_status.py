@@ -115,9 +115,10 @@ def refusal_error(refusal: Refusal, thinking_budget: int = 0) -> LimitRefusal:
 
 
 def limit_object(limit_status: LimitStatus) -> dict[str, Any]:
-    """A limit and its state, as the API shows it (times in RFC 3339, UTC)."""
+    """A limit and its state, as the API shows it (times in RFC 3339, UTC). `granted` is what of its amount grants add;
+    it is left out where they add nothing."""
     limit = limit_status.limit
-    return {
+    shown = {
         "name": limit.name,
         "scope": limit.scope.value,
         "subject": limit.subject,
@@ -128,6 +129,9 @@ def limit_object(limit_status: LimitStatus) -> dict[str, Any]:
         "held": in_unit(limit, limit_status.held),
         "resets_at": rfc3339(limit_status.resets_ms) if limit_status.resets_ms else None,
     }
+    if limit.granted:
+        shown["granted"] = in_unit(limit, limit.granted)
+    return shown
 
 
 def limit_status_object(limit_status: LimitStatus) -> dict[str, Any]:
@@ -182,7 +186,8 @@ def _message(refusal: Refusal) -> str:
     limit = limit_status.limit
     unit = _UNITS.get(limit.meter, limit.meter.value.replace("_", " "))
     per = " in total" if limit.per is Per.TOTAL else f" per {limit.per.value}" if limit.per else ""
-    what = f"limit {limit.name!r} of {whose_limit(limit)} ({_figure(limit, limit.amount)} {unit}{per})"
+    raised = f", {_figure(limit, limit.granted)} of them granted for a while" if limit.granted else ""
+    what = f"limit {limit.name!r} of {whose_limit(limit)} ({_figure(limit, limit.amount)} {unit}{per}{raised})"
     requested = _figure(limit, refusal.requested)
     if refusal.why is RefusalReason.NEVER:
         return (

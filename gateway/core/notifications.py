@@ -12,7 +12,7 @@ from gateway.core.proxies import Proxy
 
 
 class EventKind(StrEnum):
-    """What a channel may be told of."""
+    """What a channel can ask for."""
 
     QUOTA = "quota"
     UPSTREAM = "upstream"

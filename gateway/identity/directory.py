@@ -38,7 +38,7 @@ UNKNOWN_MAX = 10_000
 """Keys and unknown hashes that are kept; the oldest goes first, and is asked for again when it is needed."""
 
 LOOKUPS_MAX = 256
-"""Look-ups at the same time: whoever sends hashes that are no key must not fill the memory with them."""
+"""Look-ups at the same time: a client that sends hashes that are no key must not fill the memory with them."""
 
 
 LISTED_MAX = 10_000

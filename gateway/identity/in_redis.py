@@ -3,6 +3,7 @@
     {k}:keys         hash: id → the key as JSON
     {k}:places       sorted set: time of creation and id, in the order of creation; `{k}:places:TEAM` those of a team
     {k}:used         hash: id → when it was last used, in milliseconds
+    {k}:grants       hash: id → the grant as JSON; the counters that it raises are elsewhere
     {k}:changes      stream: the audit, and at the same time what directories follow
     {k}:session:NAME who holds a browser session; it expires with it
 
@@ -27,6 +28,7 @@ from gateway.identity.contract import (
     AuditPage,
     KeyChanges,
     KeyPage,
+    StoredGrant,
     StoredKey,
 )
 from gateway.runtime.backoff import Backoff
@@ -37,12 +39,14 @@ from gateway.store.in_redis.scripts import LuaScript
 
 _FOLDER = Path(__file__).with_name("lua")
 _WRITE = LuaScript("write_keys", _FOLDER / "write_keys.lua")
+_GRANTS = LuaScript("write_grants", _FOLDER / "write_grants.lua")
 _CHANGES = LuaScript("key_changes", _FOLDER / "key_changes.lua")
 
 _CHANGES_LIFE_MS = 400 * 86_400_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 _KEY = msgspec.json.Decoder(StoredKey)
+_GRANT = msgspec.json.Decoder(StoredGrant)
 _ENTRY = msgspec.json.Decoder(AuditEntry)
 
 
@@ -56,6 +60,7 @@ class RedisKeyStore:
         self._keys = names.identity("keys")
         self._places = names.identity("places")
         self._used = names.identity("used")
+        self._grants = names.identity("grants")
         self._changes = names.identity("changes")
         self._channel = names.identity("changed")
         self._names = names
@@ -80,6 +85,23 @@ class RedisKeyStore:
             arguments += (key.id, key.revision - 1, msgspec.json.encode(key), key.place)
         reply = await self._run(_WRITE, names, arguments)
         return _with_place(entry, reply[2]) if reply[0] else None
+
+    async def grants(self) -> list[StoredGrant]:
+        found = await self._client.ask(self._grants, ("HVALS", self._grants))
+        return sorted(map(_GRANT.decode, found), key=lambda grant: (grant.created_ms, grant.id))
+
+    async def write_grant(self, grant: StoredGrant, entry: AuditEntry, ended: Sequence[str] = ()) -> AuditEntry:
+        reply = await self._change_grants(entry, ended, grant.id, msgspec.json.encode(grant))
+        return _with_place(entry, reply[2])
+
+    async def remove_grant(self, grant_id: str, entry: AuditEntry) -> AuditEntry | None:
+        reply = await self._change_grants(entry, [grant_id])
+        return _with_place(entry, reply[2]) if reply[0] else None
+
+    async def _change_grants(self, entry: AuditEntry, removed: Sequence[str], *added: str | bytes) -> list[Any]:
+        line = msgspec.json.encode(entry)
+        arguments: list[str | bytes | int] = [line, AUDIT_ENTRIES, _CHANGES_LIFE_MS, " ".join(removed), *added]
+        return await self._run(_GRANTS, [self._grants, self._changes], arguments)
 
     async def changes(self, position: str) -> KeyChanges:
         reply = await self._run(_CHANGES, [self._changes], [position, CHANGES_MAX])

@@ -105,7 +105,7 @@ class SigningKeys:
         self._tasks.keep_running("follow signing keys", self._follow)
 
     async def close(self) -> None:
-        """Nobody waits any more."""
+        """No request waits for it."""
         await self._tasks.close()
         self._is_closed = True
         self._next_end.set()

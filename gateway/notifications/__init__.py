@@ -1,1 +1,1 @@
-"""Notifications: what operators are told without asking, and how it reaches them."""
+"""Notifications: what operators want to know without asking, and how it reaches them."""

@@ -1,9 +1,9 @@
 """Delivers what waits in the outbox, beside requests and never in their way.
 
 Each process of each gateway claims a few entries at a time, for as long as an attempt can take and some more: an entry
-whose deliverer dies is free again then. What a settlement has put in is a counter's name and figures; whoever claims it
-finds the limit in its configuration, and replaces it by one entry for each channel that wants it, in one step. So each
-receiver is tried by itself, and what is lost between any two steps is found again.
+whose deliverer dies is free again then. What a settlement has put in is a counter's name and figures. The process that
+claims it finds the limit in its configuration, and replaces it by one entry for each channel that wants it, in one
+step. So each receiver is tried by itself, and what is lost between any two steps is found again.
 
     crossing ──► outbox ──► claim ──► one entry a channel ──► claim ──► send ──► taken: done
                                                                           └────► else: due later, with the same id
@@ -60,7 +60,7 @@ DELIVERY_PACE = DeliveryPace()
 
 
 class DeliveryReports(NamedTuple):
-    """Who is told how it goes: the log of a channel's problem, and metrics by channel and outcome (`sent`, `failed`,
+    """Reports of how it goes: the log of a channel's problem, and metrics by channel and outcome (`sent`, `failed`,
     `given_up`, `dropped`)."""
 
     log: Callable[[Notification, str], None]
@@ -172,7 +172,7 @@ class NotificationDelivery:
                 return self._pace.poll_s
             return await self._retry(entry, message.channel, age_s, problem_wait_s)
         except StoreUnavailable:
-            # The lease ends, and somebody tries again.
+            # The lease ends, and a process tries again.
             return self._pace.poll_s
 
     async def _attempt(self, message: Notification) -> float | None:
@@ -218,7 +218,7 @@ class NotificationDelivery:
     async def _quota_data(self, limit: Limit, percent: int, used: int, at_ms: int) -> Mapping[str, object]:
         (status,) = await self._quotas.statuses([limit])
         terms = self._serving().teams.get(limit.team)
-        # The window may be over by now: what was used then is told.
+        # The window may be over by now: the message has what was used then.
         shown = limit_status_object(msgspec.structs.replace(status, used=max(used, status.used)))
         return {
             **shown,

@@ -78,7 +78,7 @@ def signature(secret: str, name: str, now_s: int, body: bytes) -> str:
 
 def _quota(data: Data) -> str:
     unit = _UNITS.get(data["meter"], data["meter"].replace("_", " "))
-    shadow = " (shadow: it refuses nobody)" if data["mode"] == "shadow" else ""
+    shadow = " (shadow: it does not refuse)" if data["mode"] == "shadow" else ""
     whose = "the organisation" if data["scope"] == "organisation" else f"{data['scope']} {data['subject']}"
     figures = f"{_figure(data['used'])} of {_figure(data['amount'])} {unit}"
     parts = [f"{data['percent']} % of limit {data['name']} of {whose} is used{shadow}: {figures}."]

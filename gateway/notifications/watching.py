@@ -26,7 +26,7 @@ from gateway.notifications.delivery import NotificationDelivery
 
 EXPIRES_SOON_MS = 7 * DAY_MS
 LASTING_MS = 120_000
-"""How long a flag lasts that nobody raises again."""
+"""How long a flag lasts that is not raised again."""
 
 _AGAIN_S = 30.0
 _SCAN_EVERY_S = 3_600.0

@@ -2,7 +2,7 @@
 
 A text becomes plain data with a line for each path (document.py), the data becomes frozen, validated settings, and the
 settings are checked against each other (checks.py). What is invalid is cut away until the rest is valid, so that the
-checks run in the same go: whoever fixes a configuration sees all of its errors at once.
+checks run in the same go: a person who fixes a configuration sees all of its errors at once.
 
 `demo_settings` is the configuration of `gateway serve --demo` and `--upstream URL`, which have no file.
 """

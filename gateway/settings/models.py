@@ -137,7 +137,7 @@ class LimitSettings(BaseSection):
     models: tuple[ModelPattern, ...] | None = setting(
         None, "The models whose requests it counts, as globs; left out: all that its scope may use.", min_length=1
     )
-    mode: Literal["enforce", "shadow"] = setting("enforce", "`shadow`: it counts and is shown, but refuses nobody.")
+    mode: Literal["enforce", "shadow"] = setting("enforce", "`shadow`: it counts and is shown, but refuses no request.")
     when_spent: Literal["finish", "stop"] = setting(
         "finish", "Of quotas: whether a running stream may finish its answer, or is stopped where the quota ends."
     )
@@ -205,7 +205,7 @@ class AdminSettings(BaseSection):
 
     @property
     def secret(self) -> str:
-        """The token in clear, empty where the admin API is closed."""
+        """The token in clear text, empty where the admin API is closed."""
         return "" if self.token is None else self.token.get_secret_value()
 
 
@@ -319,7 +319,7 @@ class UpstreamSettings(BaseSection):
 
     @property
     def credential(self) -> tuple[str, str] | None:
-        """The header, in lower case, that proves the gateway to this server, and its value in clear."""
+        """The header, in lower case, that proves the gateway to this server, and its value in clear text."""
         secret = self.api_key.get_secret_value() if self.api_key is not None else ""
         if not secret or self.auth == "none":
             return None
@@ -434,7 +434,7 @@ class KeySettings(BaseSection):
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the key in hexadecimal, empty for a key that nobody can use."""
+        """The SHA-256 of the key in hexadecimal, empty for a key that cannot be used."""
         if self.sha256 is not None:
             return self.sha256
         secret = "" if self.key is None else self.key.get_secret_value()

@@ -1,6 +1,6 @@
 """What is known of providers and servers: the settings of an upstream that `preset` fills in.
 
-Each is only a default: what the file says of the upstream overrules it. An endpoint is listed where the provider's
+Each is only a default: what the file says of the upstream overrides it. An endpoint is listed where the provider's
 reference has it in the shape that clients send, as of November 2026. One that has the path but other fields is left
 out: OpenRouter transcribes sound from JSON, Mistral's speech wants `voice_id`, xAI has retired Messages and has no
 embeddings. The references:

@@ -288,7 +288,7 @@ def _secret(given: Any) -> SecretStr:
 
 
 def _secret_url(given: Any) -> SecretStr:
-    """Whoever has the URL of a webhook can write there: it is never shown."""
+    """The URL of a webhook is all that is needed to write there: it is never shown."""
     if isinstance(given, SecretStr):
         return given
     text = _match("https?://[!-~]{1,2000}", given, "must be an http:// or https:// URL")[0]

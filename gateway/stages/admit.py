@@ -63,8 +63,8 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int, 
 
 
 def input_charges(rules: ChargeRules, entered: int, size: InputSize) -> list[int]:
-    """What each limit is charged for the input. An estimate that is more than a rate ever holds would refuse for good
-    what may fit: it is lowered to all that the rate holds, unless the input is certainly more."""
+    """What each limit is charged for the input. An estimate that is more than a rate ever holds would permanently
+    refuse what may fit: it is lowered to all that the rate holds, unless the input is certainly more."""
     charges = [*rules.each]
     for place in rules.by_input:
         per_input, most = rules.per_input[place], rules.most[place]

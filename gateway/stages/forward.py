@@ -226,7 +226,7 @@ def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:
 
 
 def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> bytes:
-    """The body for this target: the client's bytes, but for what must change."""
+    """The body for this target: the client's bytes, except for what must change."""
     changes: dict[Path, bytes] = {}
     if target.model != parsed.asked_model and parsed.endpoint.about is None:
         changes |= _model_changes(parsed, target)

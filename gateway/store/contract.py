@@ -2,10 +2,11 @@
 
 1. `admit` checks every charge and holds all of them or none; a refusal changes nothing.
 2. `settle` is idempotent: it replaces what is held by what was used, once, whatever is retried.
-3. A reservation that nobody renews or settles gives back its holds within HOLD_TTL_MS.
+3. A reservation that is neither renewed nor settled gives back its holds within HOLD_TTL_MS.
 4. Time is the store's own: callers give none. Where its clock is set, limits go on from the new time.
-5. A shadow limit refuses nobody and counts what it would have refused: it is charged as if it had been enforced alone.
-6. A settlement's record is kept with it, in the same step; a record that cannot be kept never holds a settlement up.
+5. A grant counts from when it is made until its end by the store's clock, for every process and to the millisecond.
+6. A shadow limit refuses nothing and counts what it would have refused: it is charged as if only it had been enforced.
+7. A settlement's record is kept with it, in the same step; a record that cannot be kept never holds a settlement up.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 
 from gateway.core.errors import StoreUnavailable
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
+from gateway.core.grants import Grant
 from gateway.core.limits import Limit
 from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
@@ -127,6 +129,15 @@ class Counters(Protocol):
         """How these limits stand now, in the same order; charges nothing."""
         ...
 
+    async def grant(self, limit: Limit, grant: Grant) -> None:
+        """Raise the limit from now on until the grant's end; again is the same as once. The limit is known by its
+        identity: its amounts are those of who asks."""
+        ...
+
+    async def withdraw(self, limit: Limit, grant: Grant) -> None:
+        """End the grant now; one that there is not is no error."""
+        ...
+
 
 class Ledger(Protocol):
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
@@ -163,7 +174,7 @@ class StoredObjects(Protocol):
     first one counts, and for `OBJECT_LIFE_MS`."""
 
     async def stored_object(self, name: ObjectName) -> StoredObject | None:
-        """None where nobody has made it, or its time is over. Raises StoreUnavailable."""
+        """None where no team has made it, or its time is over. Raises StoreUnavailable."""
         ...
 
 
@@ -188,7 +199,7 @@ class ProcessReplies(msgspec.Struct, frozen=True):
 
 
 class ProcessCalls(Protocol):
-    """Questions to every gateway process of the store. Nothing is written while nobody asks."""
+    """Questions to every gateway process of the store. Nothing is written while no process asks."""
 
     def answer_processes(self, answer: Callable[[bytes], bytes]) -> None:
         """Answer what others ask, from now on until `close`."""
@@ -231,7 +242,7 @@ class NotificationOutbox(Protocol):
         ...
 
     async def claim(self, most: int, lease_ms: int) -> list[str]:
-        """Entries that are due, which nobody else gets until the lease is over."""
+        """Entries that are due, which no other deliverer gets until the lease is over."""
         ...
 
     async def done(self, entry: str) -> None:

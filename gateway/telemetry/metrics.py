@@ -301,7 +301,9 @@ class Metrics:
 
         Those of keys and users are left out: their number has no bound that a metric could bear.
         """
-        known = self._quotas_of.get(id(statuses.limits)) or self._find_quotas(statuses.limits)
+        # Limits that grants raise are put together for this one request.
+        remembered = None if statuses.are_raised else self._quotas_of.get(id(statuses.limits))
+        known = remembered or self._find_quotas(statuses)
         for place, labels, amount in known.reported[: len(statuses.used)]:
             self._quotas[labels] = QuotaUse(statuses.used[place], amount, statuses.resets_ms[place])
 
@@ -403,15 +405,17 @@ class Metrics:
             name = self._limit_label(limit.name, limit.scope)
             self.shadow_refused.add((team, name, limit.meter, limit.per or "", limit.scope))
 
-    def _find_quotas(self, limits: Sequence[Limit]) -> _QuotasOf:
+    def _find_quotas(self, statuses: LimitStatuses) -> _QuotasOf:
         reported = [
             _ReportedQuota(place, _quota_labels(limit), limit.amount)
-            for place, limit in enumerate(limits)
+            for place, limit in enumerate(statuses.limits)
             if limit.is_quota and limit.scope in _QUOTA_SCOPES and limit.amount
         ]
-        if len(self._quotas_of) >= _LIMITS_REMEMBERED:
-            self._quotas_of.clear()
-        found = self._quotas_of[id(limits)] = _QuotasOf(limits, tuple(reported))
+        found = _QuotasOf(statuses.limits, tuple(reported))
+        if not statuses.are_raised:
+            if len(self._quotas_of) >= _LIMITS_REMEMBERED:
+                self._quotas_of.clear()
+            self._quotas_of[id(statuses.limits)] = found
         return found
 
     def _failed(self, x: Exchange, error: GatewayError, team: str) -> None:

@@ -18,7 +18,7 @@ from gateway.upstream.contract import FailureReason
 CLIENT_GRACE_S = 10.0
 CLIENT_BYTES_PER_S = 1024
 """How long an upstream's connection waits for a client that sends its body as it goes, in all: so long, and a second
-more for each KiB that has come. Whoever is slower would keep it from others for little; Apache's mod_reqtimeout has
+more for each KiB that has come. A slower client would keep it from others for little; Apache's mod_reqtimeout has
 such a least rate, too."""
 
 _SENDING = FailureReason("send_timeout", "took no byte of the request")

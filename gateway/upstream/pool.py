@@ -1,14 +1,14 @@
 """The connections to one upstream: the one used last is used first, and there are never too many.
 
 A request that may not have one waits in line; the line and the connecting share the connect timeout. A team's line
-has a bound: whoever would wait behind more is told at once.
+has a bound: a request that would wait behind more is refused at once.
 
 Models and teams share the connections of their upstream. A model that hangs keeps each connection for minutes, and a
 team that sends much has all of them in use; either would soon have them all. So a model, and likewise a team, may only
 take another while it holds less than HELD_PER_FREE times what is free. This is the dynamic threshold by which switches
 share a packet buffer (Choudhury and Hahne, 1998): one alone gets three quarters of the connections, two get three
-sevenths each, and whoever comes next finds some free. Who holds no more than any other may always take one: what is
-kept free is kept for those that hold less, and for nobody where there are none.
+sevenths each, and the next one finds some free. Who holds no more than any other may always take one: what is
+kept free is kept for those that hold less, and for none where there are none.
 
 From the line, the team that holds least is served first, of its models the one that holds least, then who has waited
 longest. So teams that all want more than there is hold equally many, whatever each of them sends (max-min fairness).
@@ -167,7 +167,7 @@ class Pool:
     def lost(self, connection: Connection) -> None:
         holder = self._in_use.pop(connection, None)
         if holder is None and connection not in self._idle:
-            return  # It never came to be used, or was replaced: whoever did that has its place.
+            return  # It never came to be used, or was replaced: the one that did that has its place.
         if holder is None:
             self._idle.remove(connection)
         if not self._idle and not self._in_use:
@@ -213,7 +213,7 @@ class Pool:
         return busy
 
     def _leave_line(self, holder: Holder, waiter: Waiter) -> None:
-        """Whoever gives up waiting passes on what it was given in the same moment."""
+        """A waiter that gives up passes on what it was given in the same moment."""
         if waiter.cancelled():
             line = self._lines.get(holder, deque())
             with contextlib.suppress(ValueError):  # It may have been skipped and dropped already.

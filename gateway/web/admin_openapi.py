@@ -100,6 +100,16 @@ _EXPORTED: Mapping[str, Schema] = {
     "revoked_at": or_null(TIME),
     "counted_as": TEXT,
 }
+_NEW_GRANT: Mapping[str, Schema] = {
+    "limit": TEXT,
+    "team": or_null(TEXT),
+    "key": or_null(TEXT),
+    "user": or_null(TEXT),
+    "model": or_null(TEXT),
+    "amount": AMOUNT,
+    "until": TEXT,
+    "why": TEXT,
+}
 _MADE: Schema = {"allOf": [reference("Key"), an_object(key=TEXT)]}
 
 _SESSION = an_object(signed_in=_FLAG, expires_at=or_null(TIME), version=TEXT)
@@ -170,7 +180,7 @@ ROUTES = (
         body=_some_of(_CHANGEABLE),
     ),
     _DescribedPage(
-        f"{PREFIX}keys/{{id}}", "Revokes a key for good, in every gateway.", reference("Key"), method="delete"
+        f"{PREFIX}keys/{{id}}", "Revokes a key permanently, in every gateway.", reference("Key"), method="delete"
     ),
     _DescribedPage(
         f"{PREFIX}keys/{{id}}/rotate",
@@ -180,6 +190,22 @@ ROUTES = (
         method="post",
         body=_some_of({"overlap": TEXT, "expires_at": TEXT}),
     ),
+    _DescribedPage(
+        f"{PREFIX}grants",
+        "The grants that have not ended, in the order in which they were made.",
+        _listed(reference("Grant")),
+        ("team",),
+    ),
+    _DescribedPage(
+        f"{PREFIX}grants",
+        "Raises a limit until the grant's end: of a team, of a key, of an end user of a team, of a model, else of the"
+        " organisation.",
+        reference("Grant"),
+        method="post",
+        body=_some_of(_NEW_GRANT, ["limit", "amount", "until", "why"]),
+    ),
+    _DescribedPage(f"{PREFIX}grants/{{id}}", "One grant.", reference("Grant")),
+    _DescribedPage(f"{PREFIX}grants/{{id}}", "Ends a grant now.", reference("Grant"), method="delete"),
     _DescribedPage(
         f"{PREFIX}audit",
         "Who changed what, the newest first.",
@@ -242,6 +268,20 @@ _KEY = an_object(
     last_used_at=or_null(TIME),
     status={"enum": ["active", "expired", "revoked", "disabled"]},
     source={"enum": ["config", "store"]},
+)
+_GRANT = an_object(
+    id=TEXT,
+    limit=TEXT,
+    scope={"enum": [scope.value for scope in Scope]},
+    subject=TEXT,
+    team=or_null(TEXT),
+    meter={"enum": [meter.value for meter in Meter]},
+    per=or_null({"enum": [per.value for per in Per]}),
+    amount=AMOUNT,
+    created_at=TIME,
+    until=TIME,
+    why=TEXT,
+    granted_by=TEXT,
 )
 _AUDIT_ENTRY = an_object(
     id=TEXT,
@@ -396,6 +436,7 @@ def admin_document() -> bytes:
         "schemas": {
             **SHARED_SCHEMAS,
             "AuditEntry": _AUDIT_ENTRY,
+            "Grant": _GRANT,
             "Key": _KEY,
             "RoutedModel": _ROUTED_MODEL,
             "Team": _TEAM,

@@ -22,8 +22,8 @@ from gateway.core.requests_in_flight import (
     RequestInFlight,
     in_flight_object,
 )
-from gateway.identity.administration import AdministrationRequest
 from gateway.identity.contract import AuditEntry
+from gateway.identity.requests import AdministrationRequest
 from gateway.store.contract import ProcessCalls, RecordStore
 
 JsonObject = dict[str, Any]

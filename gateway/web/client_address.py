@@ -34,7 +34,7 @@ class ClientAddresses:
         for hop in reversed(hops[-_HOPS_MAX:]):
             named = plain_address(hop)
             if not named:
-                break  # Whoever wrote this is not understood: the proxy that passed it on is all that is known.
+                break  # This entry is not understood: the proxy that passed it on is all that is known.
             address = named
             if not self._is_trusted(address):
                 break

@@ -1,6 +1,6 @@
 """The body of a request, decoded, up to the size that the operator allows: whole, or as it comes.
 
-Nothing is read before somebody asks for it, and no one asks before the key is known to be good: until then a body costs
+Nothing is read before a stage asks for it, and none asks before the key is known to be good: until then a body costs
 what the kernel and the parser hold of it, whatever it would decode to.
 """
 
@@ -32,7 +32,7 @@ piece, so that a slow one cannot keep a request for ever."""
 
 
 class ClientBody:
-    """A `gateway.core.request.Body`. Whoever made it calls `release` when the request is over."""
+    """A `gateway.core.request.Body`. Its owner calls `release` when the request is over."""
 
     def __init__(self, request: web.BaseRequest, max_bytes: int, memory: BodyMemory) -> None:
         self._request = request

@@ -12,10 +12,12 @@ from gateway.core.endpoints import ENDPOINTS, OBJECT_ENDPOINTS
 from gateway.core.errors import AdminForbidden, ClientGone, GatewayError, NoWorker
 from gateway.identity.administration import KeyAdministration
 from gateway.identity.contract import AuditEntry
+from gateway.identity.grants import GrantAdministration
 from gateway.identity.in_memory import InMemoryKeyStore
 from gateway.identity.sessions import SessionDirectory
 from gateway.pipeline import Services
 from gateway.runtime.system_clock import SystemClock
+from gateway.store.in_memory import InMemoryStore
 from gateway.store.usage_report import FIGURES, USAGE_PARAMETERS
 from gateway.web.admin_access import SESSION, AdminAccess
 from gateway.web.admin_api import AdminApi
@@ -46,9 +48,12 @@ def test_every_public_route_is_described_and_no_other() -> None:
 def test_every_admin_route_is_described_and_no_other() -> None:
     listener = AdminRoutes(AdminHandlers(*[_never] * len(AdminHandlers._fields)))
     served = {(path, method) for path in listener.pages for method in WITHOUT_BODY}
-    keys = KeyAdministration(InMemoryKeyStore(SystemClock()), _no_snapshot, ZoneInfo("UTC"), _no_entry)
+    store, zone = InMemoryKeyStore(SystemClock()), ZoneInfo("UTC")
+    keys = KeyAdministration(store, _no_snapshot, zone, _no_entry)
+    grants = GrantAdministration(store, InMemoryStore(SystemClock(), zone), _no_snapshot, zone, _no_entry)
     members = {f"keys/{{id}}/{verb}".rstrip("/"): methods for verb, methods in keys.members.items()}
-    for path, methods in {**keys.collections, **members, **REQUEST_METHODS}.items():
+    of_grants = {"grants": grants.collection, "grants/{id}": grants.member}
+    for path, methods in {**keys.collections, **members, **of_grants, **REQUEST_METHODS}.items():
         served |= {(PREFIX + path, method.lower()) for method in methods}
     access = AdminAccess("token", cast(SessionDirectory, None), _ignored, _never)
     api = AdminApi(cast(Services, None), access, {}, {"traffic": _never})

@@ -41,7 +41,7 @@ models:
   openai/gpt-oss-120b: {{routes: [{{upstream: demo}}], price: {{input: 0.15, output: 0.60}}}}
   openai/whisper-large-v3: {{routes: [{{upstream: demo}}]}}
 teams:
-  search: {{keys: [{{name: search, key: "${{INDUCTA_API_KEY}}"}}]}}
+  search: {{limits: [{{tokens: 2_000_000, per: day}}], keys: [{{name: search, key: "${{INDUCTA_API_KEY}}"}}]}}
 """
 PAGES = {page: list(those) for page, those in groupby(blocks(), key=lambda block: block.page)}
 

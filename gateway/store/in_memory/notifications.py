@@ -36,9 +36,9 @@ class InMemoryNotificationOutbox:
         self._note = note
 
     def note_crossings(self, limit: Limit, counter: Window, now_ms: int) -> None:
-        """Put in which thresholds this quota has crossed and had not crossed before."""
+        """Put in which thresholds this quota, with what grants add to it, has crossed and had not crossed before."""
         for percent in limit.notify_at:
-            if percent > counter.noted_percent and counter.used * 100 >= limit.amount * percent:
+            if percent > counter.noted_percent and counter.used * 100 >= counter.capacity * percent:
                 counter.noted_percent = percent
                 figures = (counter.start_ms, percent, counter.used, now_ms)
                 self._put_in(["\n".join(("quota", self.counter_name(limit), *map(str, figures)))])

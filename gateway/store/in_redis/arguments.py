@@ -59,6 +59,13 @@ class CounterTerms(NamedTuple):
     second: int
 
 
+class Paces(NamedTuple):
+    """Columns of a batch: the flow of a rate and its scale, else 0 and 1."""
+
+    flows: Sequence[int]
+    scales: Sequence[int]
+
+
 class LimitArguments:
     """What is fixed of one limit: its counter's key (of a quota without the window), and its numbers."""
 
@@ -166,6 +173,14 @@ class SlotCall:
         numbers = self._numbers.pack(now_ms, request.likely, most, least, request.enough, *fixed, *per_output)
         name = request.id.encode()
         return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (self._head, len(name), name, len(numbers), numbers)
+
+    def paces(self, raises: Sequence[int]) -> Paces:
+        """Those of the window, where grants add so much to its limits."""
+        flows, scales = list(self.window.flows), list(self.window.scales)
+        for place, (one, by) in enumerate(zip(self.batch.limits, raises, strict=True)):
+            if by and one.kind == RATE:
+                flows[place], scales[place] = pace(one.limit.raised(by))
+        return Paces(flows, scales)
 
 
 class SlotBatch:

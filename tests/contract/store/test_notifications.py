@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from gateway.core.calendar import window
+from gateway.core.grants import Grant
 from gateway.core.limits import Limit, Mode, Per, Scope
 from gateway.store.contract import OUTBOX_MAX, NotificationOutbox
 from tests.contract.store.asking import admitted, ask, limit, truth
@@ -121,6 +122,15 @@ async def test_a_raised_amount_does_not_repeat_what_was_crossed(keeper: Keeper, 
     assert await crossings(outbox) == []
     await use(keeper, 300, raised)
     assert [crossing.percent for crossing in await crossings(outbox)] == [100]
+
+
+async def test_what_a_grant_adds_counts(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    now_ms = (await admitted(keeper.store, ask())).at_ms
+    await keeper.store.grant(QUOTA, Grant("0123456789ab", 1_000, now_ms + 3_600_000))
+    await use(keeper, 999, QUOTA)
+    assert await crossings(outbox) == []
+    await use(keeper, 1, QUOTA)
+    assert [crossing.percent for crossing in await crossings(outbox)] == [50]
 
 
 async def test_an_entry_is_claimed_by_one_and_free_again_after_the_lease(

@@ -109,7 +109,7 @@ def test_a_quota_of_money_in_shadow_of_the_organisation_says_so() -> None:
         "runs_out_at": None,
     }
     assert text_of(EventType.QUOTA_THRESHOLD, told).startswith(
-        "95 % of limit tokens-per-month of the organisation is used (shadow: it refuses nobody): 475.25 of 500 USD."
+        "95 % of limit tokens-per-month of the organisation is used (shadow: it does not refuse): 475.25 of 500 USD."
     )
 
 

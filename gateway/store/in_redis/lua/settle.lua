@@ -280,8 +280,8 @@ end
 local result = { 1, now }
 for at = first_threshold, #fixed - 1, 3 do
   local of, percent = by_due[fixed[at]], fixed[at + 1]
-  if of and of[2][1] * 100 >= fixed[at + 2] * percent then
-    local counter = of[2]
+  local counter = of and of[2]
+  if counter and counter[1] * 100 >= (fixed[at + 2] + (counter.raised or 0)) * percent then
     if not counter.has_history then
       begin_history(counter, now)
     end
