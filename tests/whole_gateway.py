@@ -213,12 +213,14 @@ def settings_of(told: Json) -> Settings:
 
 
 @asynccontextmanager
-async def whole_gateway(*upstream_urls: str, clock: Clock | None = None, **changes: Any) -> AsyncIterator[WholeGateway]:
+async def whole_gateway(
+    *upstream_urls: str, clock: Clock | None = None, environ: Mapping[str, str] | None = None, **changes: Any
+) -> AsyncIterator[WholeGateway]:
     """A running gateway before these upstreams; `changes` are those of `configuration`. At the end all that it wrote is
     searched for its secrets."""
     lines: list[bytes] = []
     config = configuration(*upstream_urls, **changes)
-    gateway = Gateway(settings_of(config), Log(lines.append), clock)
+    gateway = Gateway(settings_of(config), Log(lines.append), clock, environ or {})
     written: dict[str, bytes] = {}
     with library_log() as library_lines:
         async with aiohttp.ClientSession(auto_decompress=False) as session:

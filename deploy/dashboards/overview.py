@@ -202,6 +202,13 @@ PROCESSES = (
         width=6,
     ),
     Panel(
+        "Spans",
+        "short",
+        {"{{outcome}}": f"sum by (outcome) (increase(gateway_spans_total{WINDOW}))"},
+        "Spans of traces, where they are exported: dropped are those that found no place in the queue.",
+        width=6,
+    ),
+    Panel(
         "Configuration in use",
         "dateTimeAsIso",
         {

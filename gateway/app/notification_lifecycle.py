@@ -21,8 +21,7 @@ from gateway.upstream.contract import UpstreamClient
 
 
 class NotificationLifecycle:
-    """`speaks`: whether this process notifies of an outage of the store for its gateway. `start` once the event loop
-    runs."""
+    """`start` once the event loop runs."""
 
     def __init__(
         self,
@@ -32,8 +31,6 @@ class NotificationLifecycle:
         metrics: Metrics,
         log: Log,
         new_tasks: Callable[[], BackgroundTasks],
-        *,
-        speaks: bool,
     ) -> None:
         self._services = services
         self._outbox = store.notifications
@@ -59,14 +56,16 @@ class NotificationLifecycle:
             new_tasks(),
         )
         watched = WatchedParts(self._upstreams, lambda: store.trouble, store.keys, serving)
-        speaker = Speaker(socket.gethostname(), speaks, store.on_outage)
+        speaker = Speaker(socket.gethostname(), store.on_outage)
         self._watch = NotificationWatch(self._delivery, watched, speaker, services.clock)
 
     @property
     def waiting(self) -> int:
         return self._outbox.waiting
 
-    def start(self) -> None:
+    def start(self, *, speaks: bool) -> None:
+        """`speaks`: whether this process notifies of an outage of the store for its gateway."""
+        self._watch.speaks = speaks
         self.follow()
         self._delivery.start()
         self._tasks.keep_running("watch what is notified of", self._watch.follow_health)

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
+from gateway.app.config_documents import READ_ONCE
 from gateway.app.gateway import Gateway
 from gateway.app.snapshot_differences import differences
 from gateway.app.snapshot_process import LoadedSnapshot, LoadFailed, load_in_child, release_in_parts
@@ -32,9 +33,6 @@ LOOK_EVERY_S = 2.0
 
 READINGS = 5
 """Of a file that changes during each of them, the last reading is taken; the next look finds what came after."""
-
-_FIXED = ("listen", "admin", "workers", "timezone", "max_body", "max_body_memory", "max_clients", "drain", "store")
-"""Settings that are read once, at the start."""
 
 Load = Callable[[str, int], Awaitable[LoadedSnapshot]]
 """Reads a file, at a time in seconds since 1970. Raises LoadFailed."""
@@ -106,7 +104,7 @@ class Reloader:
             self._gateway.reload_refused(failed.problems)
             return failed.problems
         settings = loaded.settings
-        fixed = [name for name in _FIXED if getattr(settings, name) != getattr(self._settings, name)]
+        fixed = [name for name in READ_ONCE if getattr(settings, name) != getattr(self._settings, name)]
         before = self._gateway.swap(loaded)
         self._gateway.reload_accepted()
         self._log.info("configuration reloaded", asked_by=asked_by, needs_restart=fixed)

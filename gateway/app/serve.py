@@ -81,13 +81,13 @@ async def _run_gateway(source: Source, log: Log, announce: Announce) -> None:
 async def _run_worker(spec: WorkerSpec, path: str, settings: Settings, log: Log) -> None:
     shutdown = Shutdown()
     shutdown.on_signals_of_a_group()
-    gateway = Gateway(settings, log, speaks=spec.worker == 1)
+    gateway = Gateway(settings, log)
     reloader = Reloader(path, gateway, log, settings)
     reloader.start()
     channel = await ControlChannel.over(socket.socket(fileno=_STDIN))
     orders = {Order.DRAIN: shutdown.request, Order.ABORT: shutdown.abort, Order.RELOAD: reloader.ask}
     control = ControlServer(channel, orders, control_handlers(gateway), gateway.tasks, log.defect)
-    data = await gateway.start_on_shared_ports(spec.ports)
+    data = await gateway.start_on_shared_ports(spec.ports, speaks=spec.worker == 1)
     log.info("worker serving", listen=listed(data), pid=os.getpid())
     control.ready()
     gateway.tasks.keep_running("follow the supervisor", control.run)

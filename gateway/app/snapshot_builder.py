@@ -247,17 +247,19 @@ def _pico_dollars(written: PriceListSettings) -> dict[str, int]:
 
 
 def _issuer(written: JwtSettings, proxies: EnvironmentProxies) -> TokenIssuer:
+    place = written.keys_place
     return TokenIssuer(
         issuer=written.issuer,
         audiences=frozenset(written.audience),
-        jwks=written.jwks,
+        jwks=place,
+        is_discovered=written.jwks is None,
         algorithms=frozenset(written.algorithms),
         claims=TokenClaims(
             user=written.user, groups=written.groups, team=written.team or "", models=written.models or ""
         ),
         teams=tuple(written.teams.items()),
         default_team=written.default_team or "",
-        proxy=None if written.jwks.startswith("/") else proxies.proxy_for(read_base_url(written.jwks)),
+        proxy=None if place.startswith("/") else proxies.proxy_for(read_base_url(place)),
     )
 
 

@@ -16,6 +16,24 @@ from gateway.cli.output import Row, csv_option, json_option, show_csv, show_json
 from gateway.identity.administration import IMPORTED_MAX, STATUSES
 
 _HEADINGS = ("id", "name", "team", "status", "source", "models", "limits", "expires at", "last used at")
+_CHANGED = {
+    "name": "name",
+    "expires": "expires_at",
+    "models": "models",
+    "network": "networks",
+    "limit": "limits",
+    "metadata": "metadata",
+}
+"""What options change, as the admin API names it."""
+
+_CLEARED = {
+    "expires": "expires_at",
+    "models": "models",
+    "networks": "networks",
+    "limits": "limits",
+    "metadata": "metadata",
+}
+
 _LIMIT = re.compile(r"(?P<meter>[a-z_]+)=(?P<amount>[0-9_.]+)(/(?P<per>[a-z]+))?")
 
 
@@ -70,6 +88,33 @@ def create(config: str, expires: str | None, as_json: bool, **given: Any) -> Non
     if given["network"]:
         body["networks"] = list(given["network"])
     _show_made(ask_once(config, "POST", "keys", body=body), as_json)
+
+
+@keys.command(epilog="Example: gateway keys change 3f2a9c0b71de --limit requests=120/minute --clear expires")
+@config_option
+@click.argument("key_id", metavar="ID")
+@click.option("--name", metavar="NAME", help="What it is called in logs and reports.")
+@click.option("--expires", metavar="WHEN", help="90d, 2027-01-01 or 2027-01-01T18:00:00Z.")
+@click.option("--models", metavar="GLOB", multiple=True, help="Models that it may use.")
+@click.option("--network", metavar="CIDR", multiple=True, help="From where it may be used.")
+@click.option("--limit", metavar="LIMIT", multiple=True, callback=_limit, help="Such as requests=60/minute.")
+@click.option("--metadata", metavar="NAME=TEXT", multiple=True, callback=_metadata, help="A note.")
+@click.option("--clear", type=click.Choice(tuple(_CLEARED)), multiple=True, help="Back to what a new key has.")
+@json_option
+def change(config: str, key_id: str, clear: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Change a key. What is named takes the place of all that the key had of it; the rest stays.
+
+    It counts in every gateway within a second. A limit that keeps its name keeps what was used of it.
+    """
+    body: Json = {_CLEARED[name]: None for name in clear}
+    for option, member in _CHANGED.items():
+        if given[option]:
+            if member in body:
+                raise click.UsageError(f"--{option} and --clear exclude one another here.")
+            body[member] = list(given[option]) if isinstance(given[option], tuple) else given[option]
+    if not body:
+        raise click.UsageError("Nothing is to be changed: name at least one option.")
+    _show(ask_once(config, "PATCH", _path(key_id), body=body), as_json)
 
 
 @keys.command("list", epilog="Example: gateway keys list --team search --unused 30d")

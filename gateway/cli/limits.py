@@ -27,8 +27,8 @@ def limits(context: click.Context, config: str, demo: str | None, team: str | No
     """Show each limit's use, what is left, when it resets.
 
     A quota runs out at that time if it is used at the present pace. Held is what requests in flight may still use;
-    granted is what of the amount is there for a while alone. Times are in UTC. A limit on each end user by itself is
-    left out: their names are not known.
+    granted is what grants add to the amount for a while. Times are in UTC. A limit on each end user by itself is left
+    out: their names are not known.
     """
     if context.invoked_subcommand is not None:
         _refuse_options(context)

@@ -15,6 +15,7 @@ from gateway.core.reservation import Refusal, Reservation
 from gateway.core.response import Headers, UpstreamResponse
 from gateway.core.snapshot import Caller, Target
 from gateway.core.stored_objects import ObjectName, StoredObject
+from gateway.core.traces import RequestTrace
 from gateway.core.usage import Usage
 
 
@@ -109,6 +110,8 @@ class Exchange(msgspec.Struct, eq=False):
     upstream_seconds: float = 0.0
     attempts: list[tuple[str, str]] = []
     """(upstream's name, outcome) of each try, in order."""
+    trace: RequestTrace | None = None
+    """None where its spans are not kept."""
     _limit_headers: list[tuple[str, str]] | None = None
 
     def note_attempt(self, upstream: str, outcome: str) -> None:

@@ -57,14 +57,18 @@ class WatchedParts(NamedTuple):
 
 
 class Speaker(NamedTuple):
-    """Who notifies of the store's outage, which no flag can be shared about: one process of each gateway."""
+    """For whom a process notifies of the store's outage."""
 
     gateway: str
-    speaks: bool
     on_outage: str
 
 
 class NotificationWatch:
+    """`speaks`: whether this process notifies of the store's outage, about which no flag can be shared: one of each
+    gateway does."""
+
+    speaks = True
+
     def __init__(
         self,
         delivery: NotificationDelivery,
@@ -152,7 +156,7 @@ class NotificationWatch:
         store.look(now, bad=trouble is not None)
         if trouble is not None and store.notified_at is None and store.is_due(now, self._pace.down_s):
             store.notified_at = now
-            if self._speaker.speaks:
+            if self.speaks:
                 about = {"gateway": self._speaker.gateway, "reason": trouble, "on_outage": self._speaker.on_outage}
                 await self._delivery.send_now(EventType.STORE_UNAVAILABLE, about)
         elif store.is_over(now, self._pace.look_s):

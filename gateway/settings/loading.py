@@ -91,6 +91,7 @@ def parse(text: str, file: str, environ: Mapping[str, str], *, secrets: bool = T
         errors = unset if settings is None else errors
     if errors or settings is None:
         raise SettingsInvalid(_located(errors, file, document))
+    settings.__dict__.update(file=file, text=text)
     settings.__dict__["file_hash"] = hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
     warnings = _with(unset, find_warnings(settings, index))[len(unset) :]
     return Loaded(settings, tuple(_located(warnings, file, document)), tuple(_located(unset, file, document)))

@@ -477,7 +477,10 @@ class JwtSettings(BaseSection):
 
     issuer: Issuer = setting(REQUIRED, "What its tokens have in `iss`, to the letter.")
     audience: Audiences = setting(REQUIRED, "What its tokens for this gateway have in `aud`: one, or a list of some.")
-    jwks: JwksPlace = setting(REQUIRED, "Where its public keys are (JWK Set): a URL, or the path of a file.")
+    jwks: JwksPlace | None = setting(
+        None,
+        "Where its public keys are (JWK Set): a URL or the path of a file; left out: what its discovery document says.",
+    )
     algorithms: TokenAlgorithms = setting(TOKEN_ALGORITHMS, "The signatures that are taken.")
     user: ClaimName = setting("sub", "The claim that names the end user; a token without it is refused.")
     groups: ClaimName = setting("groups", "The claim that lists the groups of a user.")
@@ -493,6 +496,11 @@ class JwtSettings(BaseSection):
     models: ClaimName | None = setting(
         None, "The claim that lists the models that a token may use, of its team's; left out, or missing: all of them."
     )
+
+    @property
+    def keys_place(self) -> str:
+        """Where the public keys are, or the document that says where (OpenID Connect Discovery 1.0, section 4)."""
+        return self.jwks or f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
 
 
 class NotifySettings(BaseSection):
@@ -551,6 +559,16 @@ class Settings(BaseSection):
     @cached_property
     def file_hash(self) -> str:
         """The beginning of the SHA-256 of the file that they were read from; empty for settings built in code."""
+        return ""
+
+    @cached_property
+    def file(self) -> str:
+        """The path of that file."""
+        return ""
+
+    @cached_property
+    def text(self) -> str:
+        """What is in it, with the secrets that are written there."""
         return ""
 
     @cached_property

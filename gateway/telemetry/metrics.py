@@ -145,6 +145,8 @@ class Metrics:
             self.admin_refused.add((code,), 0)
         for outcome in ("written", "replayed", "parked", "lost"):
             self.journal_entries.add((outcome,), 0)
+        for outcome in ("exported", "dropped", "rejected"):
+            self.spans.add((outcome,), 0)
 
     def _define_series_of_requests(self) -> None:
         place = ("model", "upstream")
@@ -231,6 +233,7 @@ class Metrics:
         self.journal_entries = Counter(
             "gateway_journal_entries_total", "Settlements that could not be made at once.", ("outcome",)
         )
+        self.spans = Counter("gateway_spans_total", "Spans of traces.", ("outcome",))
         self.store_calls = Counter("gateway_store_calls_total", "Store calls.", ("call", "outcome"))
         self.store_seconds = Histogram("gateway_store_call_seconds", "Duration of store calls.", ("call",), STORE_CALL)
         self.unsettled = Gauge(
@@ -289,6 +292,10 @@ class Metrics:
     def journal_entries_were(self, outcome: str, entries: int) -> None:
         """Record what became of settlements that could not be made at once: "written", "replayed", "parked", "lost"."""
         self.journal_entries.add((outcome,), entries)
+
+    def spans_were(self, outcome: str, spans: int) -> None:
+        """Record what became of spans: "exported", "dropped", "rejected"."""
+        self.spans.add((outcome,), spans)
 
     def task_failed(self, task: str) -> None:
         self.task_failures.add((task,))

@@ -26,6 +26,7 @@ from gateway.core.errors import (
 from gateway.core.limits import Meter, Mode, Per, Scope
 from gateway.web.openapi import (
     AMOUNT,
+    ANYTHING,
     COUNT,
     PATH,
     SHARED_SCHEMAS,
@@ -113,6 +114,15 @@ _NEW_GRANT: Mapping[str, Schema] = {
 _MADE: Schema = {"allOf": [reference("Key"), an_object(key=TEXT)]}
 
 _SESSION = an_object(signed_in=_FLAG, expires_at=or_null(TIME), version=TEXT)
+_CONFIG = an_object(hash=or_null(TEXT), file=or_null(TEXT), loaded_at=TIME, text=or_null(TEXT))
+_PROBLEM = an_object(file=TEXT, line=COUNT, path=TEXT, message=TEXT)
+_CHANGE = an_object(
+    path=TEXT,
+    change={"enum": ["added", "removed", "changed", "renamed"]},
+    before=ANYTHING,
+    after=ANYTHING,
+    note=TEXT,
+)
 _BUCKETS = an_object(duration=a_list(AMOUNT), first_token=a_list(AMOUNT))
 _PROCESSES = an_object(asked=COUNT, answered=COUNT)
 _CANCELLED_LIST: Mapping[str, Schema] = {
@@ -246,6 +256,14 @@ ROUTES = (
         {**_listed(reference("RequestInFlight")), "properties": _CANCELLED_LIST},
         ("team",),
         method="delete",
+    ),
+    _DescribedPage(f"{PREFIX}config", "The text of the configuration in force, without secrets and comments.", _CONFIG),
+    _DescribedPage(
+        f"{PREFIX}config/diff",
+        "What is wrong with a text, and what it would change. Nothing is changed.",
+        an_object(valid=_FLAG, problems=a_list(_PROBLEM), changes=a_list(_CHANGE)),
+        method="post",
+        body=_some_of({"text": TEXT}, ["text"]),
     ),
     _DescribedPage(
         f"{PREFIX}reload",

@@ -9,16 +9,23 @@ import asyncio
 import hashlib
 import json
 import random
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+
+import msgspec
+import yaml
 
 from gateway.demo import DemoScript, DemoUpstream
 from gateway.runtime.system_clock import SystemClock
 from tests.whole_gateway import WholeGateway, whole_gateway
 
 TOKEN = "operators-token-of-the-tests"
+REFUSED = "4f0c2a9e51d37b86"
+"""The id of a request that a limit refused."""
+
 DAY_MS = 86_400_000
 MINUTE_MS = 60_000
 
@@ -117,6 +124,8 @@ async def busy_gateway(days: int = 20) -> AsyncIterator[WholeGateway]:
         clock.shift_ms = 0
         await _use(gateway, chance, times=2)
         await _make_keys(gateway)
+        await gateway.chat(key=key_of("mobile"), headers={"x-request-id": REFUSED})
+        _show_as_written(gateway)
         await gateway.gateway._pipeline.wait_settled()
         yield gateway
 
@@ -145,6 +154,14 @@ async def _make_keys(gateway: WholeGateway) -> None:
     ):
         body = json.dumps({"team": team, "name": name, **more})
         await gateway.request("POST", "/admin/v1/keys", admin=True, data=body, headers=headers)
+
+
+def _show_as_written(gateway: WholeGateway) -> None:
+    """People write YAML; the tests' configuration is JSON."""
+    config = gateway.gateway._config
+    text = re.sub(r"sk-of-vllm-(a|b)-\w+", "${UPSTREAM_API_KEY}", config.text)
+    written = yaml.safe_dump(json.loads(text), sort_keys=False)
+    gateway.gateway._config = msgspec.structs.replace(config, text=written, file="config/gateway.yaml")
 
 
 async def main() -> None:

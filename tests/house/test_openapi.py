@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gateway.app.config_documents import METHODS as CONFIG_METHODS
 from gateway.core.endpoints import ENDPOINTS, OBJECT_ENDPOINTS
 from gateway.core.errors import AdminForbidden, ClientGone, GatewayError, NoWorker
 from gateway.identity.administration import KeyAdministration
@@ -53,7 +54,8 @@ def test_every_admin_route_is_described_and_no_other() -> None:
     grants = GrantAdministration(store, InMemoryStore(SystemClock(), zone), _no_snapshot, zone, _no_entry)
     members = {f"keys/{{id}}/{verb}".rstrip("/"): methods for verb, methods in keys.members.items()}
     of_grants = {"grants": grants.collection, "grants/{id}": grants.member}
-    for path, methods in {**keys.collections, **members, **of_grants, **REQUEST_METHODS}.items():
+    of_others = {**of_grants, **REQUEST_METHODS, **CONFIG_METHODS}
+    for path, methods in {**keys.collections, **members, **of_others}.items():
         served |= {(PREFIX + path, method.lower()) for method in methods}
     access = AdminAccess("token", cast(SessionDirectory, None), _ignored, _never)
     api = AdminApi(cast(Services, None), access, {}, {"traffic": _never})

@@ -44,8 +44,9 @@ class Place:
             return [UpstreamStatus("main", self.up[number], 0, ())]
 
         watched = WatchedParts(upstreams, lambda: self.trouble, self.keys, lambda: world.snapshot)
-        speaker = Speaker("gw-1", number == 0, "refuse")
-        return NotificationWatch(world.another(), watched, speaker, world.clock)
+        watch = NotificationWatch(world.another(), watched, Speaker("gw-1", "refuse"), world.clock)
+        watch.speaks = number == 0
+        return watch
 
 
 @pytest.fixture

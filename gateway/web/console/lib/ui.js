@@ -73,7 +73,7 @@ export function Meter({ limit, compact }) {
   return html`
     <div class=${`meter ${tone}`}>
       <div class="words">
-        <span>${format.amount(limit.meter, limit.used)} <span class="muted">of ${format.amount(limit.meter, limit.amount)}</span></span>
+        <span>${format.amount(limit.meter, limit.used)} <span class="muted">of ${format.amount(limit.meter, limit.amount)}${limit.granted ? `, ${format.amount(limit.meter, limit.granted)} of it granted` : ""}</span></span>
         ${!compact && html`<span class=${tone || "muted"}>${format.percent(limit.used, limit.amount)}</span>`}
       </div>
       <div class="bar" aria-hidden="true"><i ref=${used}></i><i class="held" ref=${reserved}></i></div>
