@@ -12,6 +12,7 @@ COMMANDS = {
     "supervise": "gateway.cli.supervise:command",
     "worker": "gateway.cli.worker:worker",
     "check": "gateway.cli.check:check",
+    "diff": "gateway.cli.diff:diff",
     "keys": "gateway.cli.keys:keys",
     "audit": "gateway.cli.audit:audit",
     "usage": "gateway.cli.usage:usage",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from math import inf
 
 import msgspec
@@ -96,10 +97,12 @@ class Upstream(msgspec.Struct, frozen=True, cache_hash=True):
 
     def base_path(self, endpoint: str) -> str | None:
         """The base path of this endpoint, None where it is that of `base_url`."""
-        for name, path in self.base_paths:
-            if name == endpoint:
-                return path
-        return None
+        return _base_path(self.base_paths, endpoint) if self.base_paths else None
+
+
+@lru_cache(256)
+def _base_path(paths: tuple[tuple[str, str], ...], endpoint: str) -> str | None:
+    return dict(paths).get(endpoint)
 
 
 class Target(msgspec.Struct, frozen=True, cache_hash=True):

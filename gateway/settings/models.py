@@ -430,7 +430,7 @@ class KeySettings(BaseSection):
     networks: tuple[IpNetwork, ...] = setting(
         (), "From where it may be used, in CIDR notation; left out: from everywhere."
     )
-    limits: Limits = setting((), "Limits on this key alone.")
+    limits: Limits = setting((), "Limits on this key only.")
 
     @property
     def digest(self) -> str:

@@ -199,7 +199,7 @@ class Settlements:
         begins = [line.hold.window_ms for line in lines]
         if begins != window.begins:
             window = self._arguments.window_of(batch, begins)
-        figures = () if entry is None else figures_of(entry)
+        figures: Sequence[int] = () if entry is None else figures_of(entry)
         weight = weight_of(entry) if entry is not None and entry.user else 0
         numbers: list[float] = [position.place, weight, len(figures), *figures]
         numbers += [line.hold.amount for line in lines]
