@@ -119,7 +119,7 @@ class WholeGateway:
 
     def let_the_kernel_hold_little(self) -> None:
         """What clients do not read then stays in the gateway's own buffers."""
-        server, _ = self.gateway._listeners[0]
+        server, *_ = self.gateway._open[0].servers
         server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
 
     async def ended(self) -> Exchange:

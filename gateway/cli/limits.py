@@ -20,15 +20,15 @@ _GRANTS_HEADINGS = ("id", "limit", "of", "amount", "until", "granted by", "why")
 @click.group(invoke_without_command=True, epilog="Example: gateway limits --team search")
 @config_option
 @demo_option
-@click.option("--team", metavar="TEAM", help="Those that bind this team.")
+@click.option("--team", metavar="TEAM", help="Only limits that apply to this team.")
 @json_option
 @click.pass_context
 def limits(context: click.Context, config: str, demo: str | None, team: str | None, as_json: bool) -> None:
     """Show each limit's use, what is left, when it resets.
 
     A quota runs out at that time if it is used at the present pace. Held is what requests in flight may still use;
-    granted is what of the amount is there for a while alone. Times are in UTC. A limit on each end user by itself is
-    left out: their names are not known.
+    granted is what grants add to the amount for a while. Times are in UTC. A limit on each end user by itself is left
+    out: their names are not known.
     """
     if context.invoked_subcommand is not None:
         _refuse_options(context)
@@ -71,7 +71,7 @@ def grant(config: str, as_json: bool, **given: str | None) -> None:
 
 @limits.command(epilog="Example: gateway limits grants --team search")
 @config_option
-@click.option("--team", metavar="TEAM", help="Those of this team, its keys and its users.")
+@click.option("--team", metavar="TEAM", help="Only grants to this team, its keys and its users.")
 @csv_option
 @json_option
 def grants(config: str, team: str | None, as_csv: bool, as_json: bool) -> None:

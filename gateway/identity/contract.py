@@ -27,6 +27,9 @@ KEY_ID_DIGITS = 12
 AUDIT_ENTRIES = 10_000
 """So many of the last ones are kept."""
 
+REVOKED_DAYS = 400
+"""How long a revoked key is kept: as long as the ledger and the audit, which know it by its id."""
+
 CHANGES_MAX = 1_000
 """A process that has missed more changes than that forgets all keys."""
 
@@ -127,6 +130,10 @@ class KeyStore(Protocol):
     async def write(self, keys: Sequence[StoredKey], entry: AuditEntry) -> AuditEntry | None:
         """Write each key over its last revision (1: there is none yet), or nothing and give None where one has another.
         Without keys it adds to the audit alone. Gives the entry with its id and time."""
+        ...
+
+    async def forget_revoked(self, before_ms: int, limit: int) -> int:
+        """Take away keys that were revoked before this time, so many at most; how many there were."""
         ...
 
     async def grants(self) -> list[StoredGrant]:

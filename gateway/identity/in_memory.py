@@ -65,6 +65,14 @@ class InMemoryKeyStore:
             notify()
         return written
 
+    async def forget_revoked(self, before_ms: int, limit: int) -> int:
+        revoked = [key for key in self._keys.values() if key.revoked_ms is not None and key.revoked_ms < before_ms]
+        for key in revoked[:limit]:
+            del self._keys[key.id]
+            self._order.remove((key.place, key.team))
+            self._used.pop(key.id, None)
+        return len(revoked[:limit])
+
     async def grants(self) -> list[StoredGrant]:
         return list(self._grants.values())
 
