@@ -9,17 +9,18 @@ copies in November 2026:
 - cohere: docs.cohere.com/docs/compatibility-api: base URL, chat, embeddings. That `stream_options` is refused is from
   strandsagents.com/docs/user-guide/concepts/model-providers/cohere
 - deepseek: api-docs.deepseek.com/guides/anthropic_api: where Messages begin
-- fireworks: docs.fireworks.ai/tools-sdks/anthropic-compatibility, docs.fireworks.ai/nexus/apis-and-sdks: chat, responses,
-  messages
+- fireworks: docs.fireworks.ai/tools-sdks/anthropic-compatibility, docs.fireworks.ai/nexus/apis-and-sdks: chat,
+  responses, messages
 - groq: console.groq.com/docs/openai: base URL, responses, transcriptions and translations
 - mistral: that unknown fields are refused, github.com/mistralai/platform-docs-public/issues/7; that its speech wants
   `voice_id` and that it has no translations, github.com/backdrop-contrib/ai_provider_mistral/wiki
 - openrouter: that it transcribes sound from JSON, skills.sh/openrouterteam/skills/openrouter-stt
-- together: docs.together.ai/docs/inference/openai-compatibility: base URL, chat, completions, images, speech, embeddings
+- together: docs.together.ai/docs/inference/openai-compatibility: base URL, chat, completions, images, speech,
+  embeddings
 - xai: docs.x.ai/api-reference: base URL, chat, responses, images; Messages are retired there and embeddings not listed
 
-The rest is from memory and was not checked: `output_cap` of every provider; azure and foundry (among it that they have no
-moderations and no image variations); gemini's, vertex's, voyage's and jina's endpoints; rerank and embeddings of the
+The rest is from memory and was not checked: `output_cap` of every provider; azure and foundry (among it that they have
+no moderations and no image variations); gemini's, vertex's, voyage's and jina's endpoints; rerank and embeddings of the
 others; Groq's speech; that Mistral's last chunk has the usage unasked.
 """
 
