@@ -9,12 +9,14 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
-COPY requirements/build.txt requirements/runtime.txt requirements/
+# What is installed: the lock runtime, or otel where traces are to be exported.
+ARG LOCK=runtime
+COPY requirements/build.txt requirements/runtime.txt requirements/otel.txt requirements/
 RUN python -m venv /opt/build \
     && /opt/build/bin/python -m pip install --require-hashes -r requirements/build.txt \
     && python -m venv --without-pip /opt/gateway \
     && /opt/build/bin/python -m pip --python /opt/gateway/bin/python install --only-binary :all: --require-hashes \
-        -r requirements/runtime.txt
+        -r requirements/${LOCK:-runtime}.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /opt/wheels . \

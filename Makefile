@@ -2,7 +2,7 @@
 
 VENV ?= .venv
 BIN := $(VENV)/bin
-# The first Python that is new enough; `make PYTHON=/path/to/python3` overrules it.
+# The first Python that is new enough; `make PYTHON=/path/to/python3` overrides it.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 WORKERS ?= 2
@@ -21,7 +21,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 PARSERS := tests/parsers/npm
 # What has a target of its own, since it needs more than this environment.
-WITHOUT_OTHERS := --ignore=tests/parsers --ignore=tests/clients/programs --ignore=tests/clone
+WITHOUT_OTHERS := --ignore=tests/parsers --ignore=tests/clients/programs --ignore=tests/console --ignore=tests/clone
 FOCUS := .tools/focus
 PEERS := .tools/peers
 
@@ -45,7 +45,7 @@ test-parsers: $(PARSERS)/node_modules/.package-lock.json $(VENV)/.dev ## what th
 	PARSERS=required $(PYTEST) tests/parsers $(PYTEST_ARGS)
 
 test-demo: $(VENV)/.dev ## `make demo` from a fresh clone: on each Python from 3.11 on, with spaces in its path, as another user, offline
-	$(BIN)/python -m pytest tests/clone $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -o faulthandler_timeout=1200 tests/clone $(PYTEST_ARGS)
 
 test-focus: $(FOCUS)/bin/focus-validator $(VENV)/.dev ## the rows of `gateway usage --focus` pass the FinOps validator (needs Python 3.12 or 3.13)
 	FOCUS_VALIDATOR=$< $(BIN)/python -m pytest tests/unit/finance/test_focus.py $(PYTEST_ARGS)
@@ -53,9 +53,10 @@ test-focus: $(FOCUS)/bin/focus-validator $(VENV)/.dev ## the rows of `gateway us
 unit: $(VENV)/.dev ## the tests without network or processes
 	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
 
-lint: $(VENV)/.dev ## ruff: the rules and the format
+lint: $(VENV)/.dev ## ruff: the rules and the format; plain words in documentation, messages and help
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m tests.house.prose
 
 types: $(VENV)/.dev ## mypy, strict, on gateway/
 	$(BIN)/mypy
@@ -87,6 +88,7 @@ lock: $(VENV)/.dev ## write requirements/*.txt again after a change of pyproject
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/runtime.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra otel -c requirements/dev.txt -o requirements/otel.txt
 
 clean: ## remove what was built and every cache
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -149,3 +151,4 @@ redis-server:
 include deploy.mk
 include robustness.mk
 include clients.mk
+include console.mk

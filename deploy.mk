@@ -4,7 +4,7 @@ TOOLS := .tools
 HELM_VERSION := v3.22.0
 KUBECONFORM_VERSION := v0.8.0
 NPM_CHECKS := tests/deploy/npm
-# The first container engine that is there; `make image ENGINE=/path/to/podman` overrules it.
+# The first container engine that is there; `make image ENGINE=/path/to/podman` overrides it.
 ENGINE ?= $(shell command -v docker || command -v podman || command -v buildah)
 IMAGE ?= inducta-gateway
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' gateway/__init__.py)
@@ -29,11 +29,11 @@ lock-deploy: $(VENV)/.dev ## write requirements/deploy.txt again; UPGRADE=--upgr
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock-deploy" $(UPGRADE) requirements/deploy.in -o requirements/deploy.txt
 
-image: ## build the container image with docker, podman or buildah; IMAGE=registry.example.com/name, ENGINE=
+image: ## build the container image with docker, podman or buildah; IMAGE=registry.example.com/name, ENGINE=, LOCK=otel for traces
 	@[ -n "$(ENGINE)" ] || { echo "Docker, podman or buildah builds the image, and none of them is installed. Install one, or say" \
 		"where it is: make image ENGINE=/path/to/podman" >&2; exit 1; }
 	$(ENGINE) build $(FORMAT) -t $(IMAGE):$(VERSION) -t $(IMAGE):latest \
-		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) .
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) $(if $(LOCK),--build-arg LOCK=$(LOCK)) .
 
 docs: $(TOOLS)/docs/.done ## build the documentation as a site in dist/site; a link that leads nowhere fails it
 	NO_MKDOCS_2_WARNING=1 $(TOOLS)/docs/bin/mkdocs build --strict --quiet
@@ -52,7 +52,7 @@ sbom: $(VENV)/.dev ## write dist/sbom.json: every package of the gateway, as Cyc
 	$(BIN)/python -m deploy.sbom > dist/sbom.json
 
 audit: $(TOOLS)/audit/.done ## look for known vulnerabilities of the locked packages (asks pypi.org)
-	@for lock in runtime dev; do \
+	@for lock in runtime otel dev; do \
 		$(TOOLS)/audit/bin/pip-audit --disable-pip --require-hashes --progress-spinner off \
 			-r requirements/$$lock.txt >$(TOOLS)/audit/said 2>&1; status=$$?; \
 		if grep -q "could not be audited" $(TOOLS)/audit/said \

@@ -24,6 +24,7 @@ from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.tokens import TokenVerifier, is_token
+from gateway.core.traces import RequestTrace
 from gateway.identity.contract import CallerDirectory
 from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
@@ -65,6 +66,8 @@ class Services:
     end_users: EndUserCounts
     tokens: TokenVerifier | None = None
     """None where no tokens are taken."""
+    begin_trace: Callable[[IncomingRequest], RequestTrace | None] | None = None
+    """None where no traces are exported."""
 
 
 class Pipeline:
@@ -101,6 +104,8 @@ class Pipeline:
         task = asyncio.current_task()
         assert task is not None, "a request runs in a task"
         self._running[task] = exchange
+        if self.services.begin_trace is not None:
+            exchange.trace = self.services.begin_trace(exchange.request)
         try:
             await work(exchange, writer)
         except GatewayError as error:

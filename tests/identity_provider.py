@@ -71,6 +71,8 @@ class IdentityProvider:
         self.answered = asyncio.Condition()
         """Notified after each request for the keys."""
         self.keys = [ec_key("first")]
+        self.discovery: dict[str, str] = {}
+        """What its discovery document has in place of the truth."""
         self._port = 0
         self._runner: web.AppRunner | None = None
 
@@ -90,8 +92,13 @@ class IdentityProvider:
         await self._runner.cleanup()
 
     @property
+    def url(self) -> str:
+        """Its issuer, for gateways that are to find its keys by themselves."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
     def jwks(self) -> str:
-        return f"http://127.0.0.1:{self._port}/keys?tenant=acme"
+        return f"{self.url}/keys?tenant=acme"
 
     def rotate(self, kid: str, *, keep: int = 1) -> None:
         """Sign with a new key from now on; publish it with so many of those before it."""
@@ -107,7 +114,7 @@ class IdentityProvider:
             await self.answered.wait_for(lambda: self.asked >= number)
 
     async def _discover(self, _: web.Request) -> web.Response:
-        return web.json_response({"issuer": ISSUER, "jwks_uri": self.jwks})
+        return web.json_response({"issuer": self.url, "jwks_uri": self.jwks, **self.discovery})
 
     async def _publish(self, request: web.Request) -> web.Response:
         self.asked += 1

@@ -119,7 +119,7 @@ class WholeGateway:
 
     def let_the_kernel_hold_little(self) -> None:
         """What clients do not read then stays in the gateway's own buffers."""
-        server, _ = self.gateway._listeners[0]
+        server, *_ = self.gateway._open[0].servers
         server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
 
     async def ended(self) -> Exchange:
@@ -213,12 +213,14 @@ def settings_of(told: Json) -> Settings:
 
 
 @asynccontextmanager
-async def whole_gateway(*upstream_urls: str, clock: Clock | None = None, **changes: Any) -> AsyncIterator[WholeGateway]:
+async def whole_gateway(
+    *upstream_urls: str, clock: Clock | None = None, environ: Mapping[str, str] | None = None, **changes: Any
+) -> AsyncIterator[WholeGateway]:
     """A running gateway before these upstreams; `changes` are those of `configuration`. At the end all that it wrote is
     searched for its secrets."""
     lines: list[bytes] = []
     config = configuration(*upstream_urls, **changes)
-    gateway = Gateway(settings_of(config), Log(lines.append), clock)
+    gateway = Gateway(settings_of(config), Log(lines.append), clock, environ or {})
     written: dict[str, bytes] = {}
     with library_log() as library_lines:
         async with aiohttp.ClientSession(auto_decompress=False) as session:

@@ -147,6 +147,16 @@ PROCESSES = (
         width=6,
     ),
     Panel(
+        "Notifications",
+        "short",
+        {
+            "{{channel}} {{outcome}}": f"sum by (channel, outcome) (increase(gateway_notifications_total{WINDOW}))",
+            "waiting": "max(gateway_notifications_waiting)",
+        },
+        "Attempts to notify operators, by receiver and outcome, and what waits.",
+        width=6,
+    ),
+    Panel(
         "Worker restarts",
         "short",
         {"died and replaced": f"sum(increase(gateway_worker_restarts_total{WINDOW})) or vector(0)"},
@@ -189,6 +199,13 @@ PROCESSES = (
             "admin requests": f"sum(increase(gateway_admin_requests_refused_total{WINDOW})) or vector(0)",
         },
         "Client connections that found no place, and requests to the admin API without a good token.",
+        width=6,
+    ),
+    Panel(
+        "Spans",
+        "short",
+        {"{{outcome}}": f"sum by (outcome) (increase(gateway_spans_total{WINDOW}))"},
+        "Spans of traces, where they are exported: dropped are those that found no place in the queue.",
         width=6,
     ),
     Panel(

@@ -1,4 +1,4 @@
-"""A gateway without a file: in front of the demo upstream, or of a server that somebody names."""
+"""A gateway without a file: in front of the demo upstream, or of a server of your own."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def _models_of(settings: Settings, url: str) -> list[str]:
     try:
         listed = await models_served(client, snapshot(settings).upstreams()[0])
     except UpstreamError as error:
-        # Whoever gave the URL knows the server by that, not by the name that it has in the settings.
+        # The user who gave the URL knows the server by that, not by the name that it has in the settings.
         raise UpstreamUnreachable(f"{url} is not served: {error.message}") from None
     finally:
         await client.close()

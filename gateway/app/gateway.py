@@ -7,6 +7,7 @@ then the streams, and ends with nothing unsettled.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -15,6 +16,8 @@ from random import Random
 from secrets import token_hex
 from typing import NamedTuple
 
+from gateway.app.config_documents import ConfigDocuments, ConfigInForce
+from gateway.app.notification_lifecycle import NotificationLifecycle
 from gateway.app.quota_forecasts import watch_forecasts
 from gateway.app.record_lifecycle import RecordLifecycle, process_name
 from gateway.app.requests_in_flight import RequestsInFlight
@@ -22,6 +25,7 @@ from gateway.app.snapshot_builder import snapshot
 from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.app.store_lifecycle import StoreLifecycle
 from gateway.app.token_lifecycle import TokenLifecycle
+from gateway.app.trace_export import TraceExport, trace_export
 from gateway.core.address import Address
 from gateway.core.clock import Clock
 from gateway.core.end_users import EndUserCounts
@@ -32,6 +36,7 @@ from gateway.core.snapshot import ConfigSnapshot
 from gateway.identity.administration import KeyAdministration
 from gateway.identity.contract import AuditEntry
 from gateway.identity.directory import KeyDirectory
+from gateway.identity.grants import GrantAdministration
 from gateway.identity.sessions import SessionDirectory
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
@@ -39,6 +44,7 @@ from gateway.runtime.listening import address_taken, listen_on_all
 from gateway.runtime.loop_lag import watch_loop_lag
 from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
+from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
 from gateway.settings.models import Settings
 from gateway.stages.forward import UpstreamServices
 from gateway.telemetry.log import Log
@@ -73,9 +79,12 @@ class _OpenListener(NamedTuple):
 
 
 class Gateway:
-    """Made of settings; to be started in a running event loop. Without a clock it takes the system's."""
+    """Made of settings; to be started in a running event loop. Without a clock it takes the system's. `environ` says
+    whether traces are exported."""
 
-    def __init__(self, settings: Settings, log: Log, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: Settings, log: Log, clock: Clock | None = None, environ: Mapping[str, str] = os.environ
+    ) -> None:
         clock = clock or SystemClock()
         self._settings = settings
         self._log = log
@@ -106,6 +115,8 @@ class Gateway:
             keepalive_s=settings.keepalive.total_seconds(),
             end_users=EndUserCounts(),
         )
+        self._notifications = self._notification_lifecycle()
+        self._traces = self._trace_export(environ, clock)
         self._tokens = TokenLifecycle(self.services, self._client, clock, log, self._background_tasks)
         self._note_configuration(settings, settings.teams)
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
@@ -122,15 +133,17 @@ class Gateway:
         self._open: list[_OpenListener] = []
 
     async def start(self) -> tuple[tuple[Address, ...], Address]:
-        """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError."""
+        """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError,
+        and SettingsInvalid where the configuration has a key of the store."""
         await self._start_tasks()
         data = await self._listen(self._data.handle, self._client_limits(), self._settings.listen)
         (admin,) = await self._listen(AdminRoutes(self.admin).handle, ADMIN_CLIENTS, (self._settings.admin.listen,))
         return data, admin
 
-    async def start_on_shared_ports(self, ports: Sequence[int]) -> tuple[Address, ...]:
-        """Listen for clients as one of several processes; operators ask the supervisor. Raises OSError."""
-        await self._start_tasks()
+    async def start_on_shared_ports(self, ports: Sequence[int], *, speaks: bool) -> tuple[Address, ...]:
+        """Listen for clients as one of several processes, of which one `speaks`: it notifies of an outage of the store.
+        Operators ask the supervisor. Raises what `start` does."""
+        await self._start_tasks(speaks=speaks)
         addresses = [Address(address.host, port) for address, port in zip(self._settings.listen, ports, strict=True)]
         return await self._listen(self._data.handle, self._client_limits(), addresses, shared=True)
 
@@ -148,6 +161,7 @@ class Gateway:
         self._note_configuration(loaded.settings, loaded.teams)
         self._routing.keep(loaded.snapshot.models.values())
         self._follow_upstreams()
+        self._notifications.follow()
         self.tasks.start("follow identity providers", self._tokens.follow())
         return before
 
@@ -155,8 +169,12 @@ class Gateway:
         """What POST /admin/v1/reload does."""
         self._api.reload = reload
 
-    def count_reload(self, outcome: str) -> None:
-        self._metrics.config_reloads.add((outcome,))
+    def reload_accepted(self) -> None:
+        self._metrics.config_reloads.add(("accepted",))
+
+    def reload_refused(self, problems: Sequence[str]) -> None:
+        self._metrics.config_reloads.add(("refused",))
+        self._notifications.refused(problems)
 
     async def drain(self, abort: asyncio.Event) -> None:
         """Stop: serve on for `delay`, let what runs finish for `timeout`, then cut it; `abort` ends either wait."""
@@ -180,8 +198,11 @@ class Gateway:
         await self._pipeline.wait_settled()
         # A reload that ended later would start health checks again.
         await self.tasks.close()
+        await self._notifications.close()
         await self._tokens.close()
         await self._health_checks.close()
+        if self._traces is not None:
+            await self._traces.close()
         await self._client.close()
         await self._directory.close()
         await self._records.close()
@@ -189,7 +210,7 @@ class Gateway:
         self._log.report_left_out()
 
     def packed_metrics(self) -> bytes:
-        """For whoever sums those of several processes."""
+        """For the caller that sums those of several processes."""
         self._observe()
         return self._metrics.packed()
 
@@ -200,12 +221,16 @@ class Gateway:
             self._log.warning("max_clients lowered", wanted=most, connections=possible, why="file descriptors")
         return ClientLimits(min(most, possible))
 
-    async def _start_tasks(self) -> None:
+    async def _start_tasks(self, *, speaks: bool = True) -> None:
+        await self._refuse_clashes()
         self._store.start()
+        if self._traces is not None:
+            self._traces.start()
         self._records.start()
         self.store.answer_processes(self._in_flight.answer)
         self._directory.start()
         self._follow_upstreams()
+        self._notifications.start(speaks=speaks)
         await self._tokens.start()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
@@ -213,7 +238,6 @@ class Gateway:
         self.tasks.keep_running("forecast quotas", forecasts)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
         self.tasks.keep_running("sample the traffic", self._traffic.follow)
-        self.tasks.start("look for keys in both places", self._warn_of_clashes())
 
     def _store_lifecycle(self, settings: Settings, clock: Clock) -> StoreLifecycle:
         return StoreLifecycle(
@@ -237,15 +261,35 @@ class Gateway:
     def _administered(self) -> Mapping[str, Administer]:
         """What the admin API answers by method, by the first part of the path."""
         requests = RequestAdministration(self.store, self._teams, self.keys.note, self._in_flight.answer)
-        return {"keys": self.keys.answer, "audit": self.keys.answer, "requests": requests.answer}
+        zone = self._settings.timezone
+        grants = GrantAdministration(self._store.keys, self.store, self._in_force, zone, self._note_change)
+        config = ConfigDocuments(lambda: self._config)
+        of_keys = {"keys": self.keys.answer, "audit": self.keys.answer}
+        return of_keys | {"grants": grants.answer, "requests": requests.answer, "config": config.answer}
+
+    def _trace_export(self, environ: Mapping[str, str], clock: Clock) -> TraceExport | None:
+        """What requests are traced with from now on."""
+        tasks, count = self._background_tasks(), self._metrics.spans_were
+        export = trace_export(environ, self._client, clock, self._log, tasks, count)
+        if export is not None:
+            self.services.begin_trace = export.tracer.begin
+            self.services.recorders = (*self.services.recorders, export.tracer.record)
+        return export
+
+    def _notification_lifecycle(self) -> NotificationLifecycle:
+        return NotificationLifecycle(
+            self.services, self._store, self._client, self._metrics, self._log, self._background_tasks
+        )
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
 
     def _note_configuration(self, settings: Settings, teams: Collection[str]) -> None:
-        """For the metrics and the records of requests: what is in force."""
+        """For operators, the metrics and the records of requests: what is in force."""
+        now_ms = self.services.clock.now_ms()
+        self._config = ConfigInForce(settings.text, settings.file, settings.file_hash, now_ms)
         self._metrics.keep(self.services.snapshot, teams)
-        self._metrics.config_loaded(settings.file_hash, self.services.clock.now_ms() / 1000)
+        self._metrics.config_loaded(settings.file_hash, now_ms / 1000)
         self._records.follow(settings.record, len(teams), settings.file_hash)
 
     def _follow_clients(self, settings: Settings) -> None:
@@ -276,11 +320,11 @@ class Gateway:
         fields = {"actor": entry.actor, "action": entry.action, "subject": entry.subject}
         self._log.info("audit", **fields, before=entry.before, after=entry.after)
 
-    async def _warn_of_clashes(self) -> None:
-        """At the start the configuration goes before the store; a reload refuses what is in both."""
+    async def _refuse_clashes(self) -> None:
+        """Raises SettingsInvalid. While the store is out nothing is known of its keys: the next reload looks."""
         with suppress(StoreUnavailable):
-            for clash in await self.keys.clashes(self.services.snapshot):
-                self._log.warning("a key is in the configuration and in the store", what=clash)
+            if clashes := await self.keys.clashes(self.services.snapshot):
+                raise SettingsInvalid(Diagnostic((), clash) for clash in clashes)
 
     async def _report_left_out(self) -> None:
         while True:
@@ -315,6 +359,7 @@ class Gateway:
         # From scratch each time: an upstream that a reload has removed is not reported any more.
         self._metrics.upstream_up.values = {(each.name,): int(each.up) for each in seen}
         self._metrics.unsettled.set(self._store.unsettled)
+        self._metrics.notifications_waiting.set(self._notifications.waiting)
         if self._open:
             clients = self._open[0].listener
             self._metrics.client_connections.set(clients.open_connections)

@@ -17,8 +17,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
+from gateway.app.config_documents import READ_ONCE
 from gateway.app.gateway import Gateway
-from gateway.app.snapshot_differences import differences
+from gateway.app.snapshot_differences import Differences, differences, in_words, restarted_counters
 from gateway.app.snapshot_process import LoadedSnapshot, LoadFailed, load_in_child, release_in_parts
 from gateway.core.errors import StoreUnavailable
 from gateway.core.snapshot import Caller, ConfigSnapshot
@@ -32,9 +33,6 @@ LOOK_EVERY_S = 2.0
 
 READINGS = 5
 """Of a file that changes during each of them, the last reading is taken; the next look finds what came after."""
-
-_FIXED = ("listen", "admin", "workers", "timezone", "max_body", "max_body_memory", "max_clients", "drain", "store")
-"""Settings that are read once, at the start."""
 
 Load = Callable[[str, int], Awaitable[LoadedSnapshot]]
 """Reads a file, at a time in seconds since 1970. Raises LoadFailed."""
@@ -103,14 +101,17 @@ class Reloader:
             await self._refuse_clashes(loaded.snapshot)
         except LoadFailed as failed:
             self._log.error("configuration rejected", asked_by=asked_by, problems=failed.problems)
-            self._gateway.count_reload("refused")
+            self._gateway.reload_refused(failed.problems)
             return failed.problems
         settings = loaded.settings
-        fixed = [name for name in _FIXED if getattr(settings, name) != getattr(self._settings, name)]
+        fixed = [name for name in READ_ONCE if getattr(settings, name) != getattr(self._settings, name)]
         before = self._gateway.swap(loaded)
-        self._gateway.count_reload("accepted")
-        self._log.info("configuration reloaded", asked_by=asked_by, needs_restart=fixed)
-        await self._audit(asked_by, before, loaded)
+        self._gateway.reload_accepted()
+        changes = await asyncio.to_thread(differences, before, loaded.snapshot)
+        restarted = await asyncio.to_thread(restarted_counters, before, loaded.snapshot)
+        told = {"changes": in_words(changes), "counters_restarted": restarted, "needs_restart": fixed}
+        self._log.info("configuration reloaded", asked_by=asked_by, **told)
+        await self._audit(asked_by, changes, loaded)
         self._retire(before)
         return []
 
@@ -120,9 +121,8 @@ class Reloader:
             if clashes := await self._gateway.keys.clashes(snapshot):
                 raise LoadFailed([f"{self._path}: {clash}" for clash in clashes])
 
-    async def _audit(self, asked_by: list[str], before: ConfigSnapshot, loaded: LoadedSnapshot) -> None:
+    async def _audit(self, asked_by: list[str], changes: Differences, loaded: LoadedSnapshot) -> None:
         """A reload that changes nothing that requests can notice is in the log alone."""
-        changes = await asyncio.to_thread(differences, before, loaded.snapshot)
         if not changes.before and not changes.after:
             return
         entry = AuditEntry(

@@ -82,7 +82,7 @@ class TokenLifecycle:
             await self._verifier.close()
 
     def _open_keys(self, place: KeysPlace, on_removed: Callable[[], None]) -> SigningKeys:
-        # Imported already by whoever calls this.
+        # The caller has imported it already.
         from gateway.identity.jwks import FetchPace, SigningKeys
 
         is_file = place.jwks.startswith("/")
@@ -92,15 +92,22 @@ class TokenLifecycle:
     def _fetch_of(self, place: KeysPlace) -> Callable[[], Awaitable[bytes]]:
         if place.jwks.startswith("/"):
             return partial(asyncio.to_thread, Path(place.jwks).read_bytes)
+        return partial(self._fetch_discovered if place.issuer else self._fetch, place)
+
+    async def _fetch_discovered(self, place: KeysPlace) -> bytes:
+        """Raises UpstreamError, ValueError."""
+        from gateway.identity.jwks import place_in  # As above.
+
+        return await self._fetch(place_in(await self._fetch(place), place))
+
+    async def _fetch(self, place: KeysPlace) -> bytes:
+        """Raises UpstreamError."""
         url = urlsplit(place.jwks)
         base = f"{url.scheme}://{url.netloc}{f'?{url.query}' if url.query else ''}"
         provider = Upstream(
             name=url.hostname or "", base_url=base, timeouts=_TIMEOUTS, max_connections=1, proxy=place.proxy
         )
-        return partial(self._fetch, provider, url.path or "/")
-
-    async def _fetch(self, provider: Upstream, path: str) -> bytes:
-        """Raises UpstreamError."""
+        path = url.path or "/"
         status, body = await fetch(self._client, provider, path)
         if status != 200:
             raise UpstreamUnreachable(f"GET {path} of {provider.name} was answered with {status}")

@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.core.address import Address
 from gateway.core.errors import FieldInvalid, UrlUnknown
-from gateway.identity.administration import AdministrationRequest
+from gateway.identity.requests import AdministrationRequest
 from gateway.settings import Settings
 
 _TIMEOUT_S = 10.0
@@ -77,7 +77,7 @@ class AdminClient:
         message = str(answer["error"]["message"])
         if response.status == 400:
             raise FieldInvalid(message)
-        if response.status == 404 and page.startswith(("keys/", "requests/")):
+        if response.status == 404 and page.startswith(("keys/", "grants/", "requests/")):
             raise UrlUnknown(message)
         raise AdminUnavailable(f"{url} answers {response.status}: {message}")
 

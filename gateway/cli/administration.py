@@ -1,5 +1,5 @@
-"""How commands about keys and single requests reach what they are about: by way of the shared store, or in the running
-gateway that keeps all in memory.
+"""How commands about keys, grants and single requests reach what they are about: by way of the shared store, or in the
+running gateway that keeps all in memory.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from gateway.app.snapshot_builder import snapshot
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
 from gateway.cli.configuration import settings_or_end
 from gateway.core.errors import FieldInvalid, GatewayError, StoreUnavailable
-from gateway.identity.administration import PAGE_MAX, AdministrationRequest, KeyAdministration
+from gateway.identity.administration import PAGE_MAX, KeyAdministration
+from gateway.identity.contract import AuditEntry
+from gateway.identity.grants import GrantAdministration
 from gateway.identity.in_redis import RedisKeyStore
+from gateway.identity.requests import AdministrationRequest
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
@@ -116,12 +119,18 @@ async def _of_store(settings: Settings) -> AsyncIterator[Answer]:
     store = RedisStore(options, settings.timezone)
     keys = RedisKeyStore(store.client.background, settings.store.prefix, BackgroundTasks(unlogged))
     built = snapshot(settings)
-    about_keys = KeyAdministration(keys, lambda: built, settings.timezone, lambda _entry: None)
+    about_keys = KeyAdministration(keys, lambda: built, settings.timezone, _unlogged_change)
+    about_grants = GrantAdministration(keys, store, lambda: built, settings.timezone, _unlogged_change)
     about_requests = RequestAdministration(store, lambda: built.teams, about_keys.note)
+    parts: dict[str, Answer] = {
+        "keys": about_keys.answer,
+        "audit": about_keys.answer,
+        "grants": about_grants.answer,
+        LIST: about_requests.answer,
+    }
 
     async def answer(request: AdministrationRequest) -> Json:
-        is_request = request.path.partition("/")[0] == LIST
-        return await (about_requests.answer(request) if is_request else about_keys.answer(request))
+        return await parts[request.path.partition("/")[0]](request)
 
     try:
         yield answer
@@ -140,6 +149,10 @@ def _actor() -> str:
     except (OSError, KeyError):
         user = "an unknown user"
     return f"the command line, {user}@{socket.gethostname()}"
+
+
+def _unlogged_change(_entry: AuditEntry) -> None:
+    """The audit in the store has it."""
 
 
 def unlogged(_what: str, _error: BaseException) -> None:

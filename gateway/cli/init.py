@@ -79,6 +79,6 @@ def init(folder: Path) -> None:
 
 
 def _create(path: Path, text: str, mode: int) -> None:
-    """The file has its mode from its creation on: nobody can open it before."""
+    """The file has its mode from its creation on: no other user can open it before."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
         file.write(text)

@@ -16,6 +16,24 @@ from gateway.cli.output import Row, csv_option, json_option, show_csv, show_json
 from gateway.identity.administration import IMPORTED_MAX, STATUSES
 
 _HEADINGS = ("id", "name", "team", "status", "source", "models", "limits", "expires at", "last used at")
+_CHANGED = {
+    "name": "name",
+    "expires": "expires_at",
+    "models": "models",
+    "network": "networks",
+    "limit": "limits",
+    "metadata": "metadata",
+}
+"""What options change, as the admin API names it."""
+
+_CLEARED = {
+    "expires": "expires_at",
+    "models": "models",
+    "networks": "networks",
+    "limits": "limits",
+    "metadata": "metadata",
+}
+
 _LIMIT = re.compile(r"(?P<meter>[a-z_]+)=(?P<amount>[0-9_.]+)(/(?P<per>[a-z]+))?")
 
 
@@ -23,7 +41,7 @@ _LIMIT = re.compile(r"(?P<meter>[a-z_]+)=(?P<amount>[0-9_.]+)(/(?P<per>[a-z]+))?
 def keys() -> None:
     """Create, list and revoke keys while gateways run.
 
-    Keys are kept in the store of the configuration, beside those that stand in the file. With a shared store no gateway
+    Keys are kept in the store of the configuration, beside those in the file. With a shared store no gateway
     need run; with memory:// the running gateway is asked at its admin listener.
     """
 
@@ -52,12 +70,16 @@ def _metadata(_context: click.Context, _parameter: click.Parameter, given: tuple
 
 @keys.command(epilog="Example: gateway keys create --team search --name batch --limit requests=60/minute")
 @config_option
-@click.option("--team", metavar="TEAM", required=True, help="The team of the configuration that it is of.")
-@click.option("--name", metavar="NAME", required=True, help="What it is called in logs and reports.")
-@click.option("--expires", metavar="WHEN", help="90d, 2027-01-01 or 2027-01-01T18:00:00Z; left out: never.")
-@click.option("--models", metavar="GLOB", multiple=True, help="Models that it may use; left out: all of its team's.")
-@click.option("--network", metavar="CIDR", multiple=True, help="From where it may be used; left out: from everywhere.")
-@click.option("--limit", metavar="LIMIT", multiple=True, callback=_limit, help="Such as requests=60/minute.")
+@click.option("--team", metavar="TEAM", required=True, help="Its team, one of the configuration.")
+@click.option("--name", metavar="NAME", required=True, help="Its name in logs and reports.")
+@click.option("--expires", metavar="WHEN", help="90d, 2027-01-01 or 2027-01-01T18:00:00Z. Default: never.")
+@click.option(
+    "--models", metavar="GLOB", multiple=True, help="Models that it may use. Default: all models of its team."
+)
+@click.option("--network", metavar="CIDR", multiple=True, help="Addresses that it may be used from. Default: all.")
+@click.option(
+    "--limit", metavar="LIMIT", multiple=True, callback=_limit, help="A limit on the key, such as requests=60/minute."
+)
 @click.option("--metadata", metavar="NAME=TEXT", multiple=True, callback=_metadata, help="A note.")
 @json_option
 def create(config: str, expires: str | None, as_json: bool, **given: Any) -> None:
@@ -72,12 +94,43 @@ def create(config: str, expires: str | None, as_json: bool, **given: Any) -> Non
     _show_made(ask_once(config, "POST", "keys", body=body), as_json)
 
 
+@keys.command(epilog="Example: gateway keys change 3f2a9c0b71de --limit requests=120/minute --clear expires")
+@config_option
+@click.argument("key_id", metavar="ID")
+@click.option("--name", metavar="NAME", help="Its name in logs and reports.")
+@click.option("--expires", metavar="WHEN", help="90d, 2027-01-01 or 2027-01-01T18:00:00Z.")
+@click.option("--models", metavar="GLOB", multiple=True, help="Models that it may use.")
+@click.option("--network", metavar="CIDR", multiple=True, help="From where it may be used.")
+@click.option(
+    "--limit", metavar="LIMIT", multiple=True, callback=_limit, help="A limit on the key, such as requests=60/minute."
+)
+@click.option("--metadata", metavar="NAME=TEXT", multiple=True, callback=_metadata, help="A note.")
+@click.option("--clear", type=click.Choice(tuple(_CLEARED)), multiple=True, help="Back to what a new key has.")
+@json_option
+def change(config: str, key_id: str, clear: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Change a key. What is named takes the place of all that the key had of it; the rest stays.
+
+    It counts in every gateway within a second. A limit that keeps its name keeps what was used of it.
+    """
+    body: Json = {_CLEARED[name]: None for name in clear}
+    for option, member in _CHANGED.items():
+        if given[option]:
+            if member in body:
+                raise click.UsageError(f"--{option} and --clear exclude one another here.")
+            body[member] = list(given[option]) if isinstance(given[option], tuple) else given[option]
+    if not body:
+        raise click.UsageError("Nothing is to be changed: name at least one option.")
+    _show(ask_once(config, "PATCH", _path(key_id), body=body), as_json)
+
+
 @keys.command("list", epilog="Example: gateway keys list --team search --unused 30d")
 @config_option
-@click.option("--team", metavar="TEAM", help="Those of this team.")
-@click.option("--status", type=click.Choice(STATUSES), help="Those that are so now.")
-@click.option("--source", type=click.Choice(["config", "store"]), help="Those of the file, or those of the store.")
-@click.option("--unused", metavar="DAYS", help="Those of the store that were not used for so long, such as 30d.")
+@click.option("--team", metavar="TEAM", help="Only this team.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only those with this status.")
+@click.option(
+    "--source", type=click.Choice(["config", "store"]), help="Only keys of the file, or only keys of the store."
+)
+@click.option("--unused", metavar="DAYS", help="Only keys of the store that were not used for so long, such as 30d.")
 @csv_option
 @json_option
 def list_keys(config: str, as_csv: bool, as_json: bool, **query: str | None) -> None:
@@ -127,7 +180,7 @@ def enable(config: str, key_id: str, as_json: bool) -> None:
 @click.argument("key_id", metavar="ID")
 @json_option
 def revoke(config: str, key_id: str, as_json: bool) -> None:
-    """Refuse a key for good, in every gateway within a second."""
+    """Refuse a key permanently, in every gateway within a second."""
     _show(ask_once(config, "DELETE", _path(key_id)), as_json)
 
 
@@ -148,7 +201,7 @@ def rotate(config: str, key_id: str, overlap: str, expires: str | None, as_json:
 
 @keys.command("export", epilog="Example: gateway keys export > keys.json")
 @config_option
-@click.option("--team", metavar="TEAM", help="Those of this team.")
+@click.option("--team", metavar="TEAM", help="Only this team.")
 def export_keys(config: str, team: str | None) -> None:
     """Print the keys of the store as JSON, with their hashes, for another store to import."""
     show_json({"keys": all_pages(config, "keys/export", {"team": team} if team else {})})

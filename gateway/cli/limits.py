@@ -1,29 +1,38 @@
-"""`gateway limits`: the use of every limit now."""
+"""`gateway limits`: the use of every limit now, and what is granted to limits for a while."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from gateway.cli.administration import Json, ask_once
 from gateway.cli.configuration import config_option, demo_option, settings_or_end
-from gateway.cli.output import Row, json_option, show_json, table
+from gateway.cli.output import Row, csv_option, json_option, show_csv, show_json, table
 from gateway.cli.reports import report_or_end
 
-_HEADINGS = ("limit", "of", "used", "held", "left", "amount", "resets at", "runs out at")
+_HEADINGS = ("limit", "of", "used", "held", "left", "amount", "granted", "resets at", "runs out at")
+_GRANTS_HEADINGS = ("id", "limit", "of", "amount", "until", "granted by", "why")
 
 
-@click.command(epilog="Example: gateway limits --team search")
+@click.group(invoke_without_command=True, epilog="Example: gateway limits --team search")
 @config_option
 @demo_option
-@click.option("--team", metavar="TEAM", help="Those that bind this team.")
+@click.option("--team", metavar="TEAM", help="Only limits that apply to this team.")
 @json_option
-def limits(config: str, demo: str | None, team: str | None, as_json: bool) -> None:
+@click.pass_context
+def limits(context: click.Context, config: str, demo: str | None, team: str | None, as_json: bool) -> None:
     """Show each limit's use, what is left, when it resets.
 
-    A quota runs out at that time if it is used at the present pace. Held is what requests in flight may still use.
-    Times are in UTC. A limit on each end user by itself is left out: their names are not known.
+    A quota runs out at that time if it is used at the present pace. Held is what requests in flight may still use;
+    granted is what grants add to the amount for a while. Times are in UTC. A limit on each end user by itself is left
+    out: their names are not known.
     """
+    if context.invoked_subcommand is not None:
+        _refuse_options(context)
+        return
     report = report_or_end("limits", settings_or_end(config, demo), {"team": team})
     if as_json:
         show_json(report)
@@ -33,8 +42,86 @@ def limits(config: str, demo: str | None, team: str | None, as_json: bool) -> No
         click.echo("There are no limits.")
 
 
+@limits.command(epilog="Example: gateway limits grant --team search --limit tokens-per-day --amount 500_000 --until 3d"
+                       " --why 'product launch'")  # fmt: skip
+@config_option
+@click.option("--team", metavar="TEAM", help="Whose limit it is; without any of these four, the organisation's.")
+@click.option("--key", metavar="ID", help="The key whose limit it is.")
+@click.option("--user", metavar="USER", help="The end user of the team whose limit it is.")
+@click.option("--model", metavar="MODEL", help="The model whose limit it is.")
+@click.option("--limit", metavar="NAME", required=True, help="The limit's name, as `gateway limits` shows it.")
+@click.option("--amount", metavar="N", required=True, help="What is added to it, in its unit.")
+@click.option("--until", metavar="WHEN", required=True, help="3d, 2026-12-01 (its first moment) or a time.")
+@click.option("--why", metavar="TEXT", required=True, help="The reason, for the audit.")
+@json_option
+def grant(config: str, as_json: bool, **given: str | None) -> None:
+    """Raise a limit for a while.
+
+    It counts at once, in every gateway, and ends by itself. Of a rate the bucket holds as much more, too. Grants of one
+    limit add up.
+    """
+    body: Json = {name: text for name, text in given.items() if text is not None}
+    body["amount"] = body["amount"].replace("_", "")
+    made = ask_once(config, "POST", "grants", body=body)
+    if as_json:
+        show_json(made)
+    else:
+        click.echo(table(_GRANTS_HEADINGS, [_grant_row(made)]))
+
+
+@limits.command(epilog="Example: gateway limits grants --team search")
+@config_option
+@click.option("--team", metavar="TEAM", help="Only grants to this team, its keys and its users.")
+@csv_option
+@json_option
+def grants(config: str, team: str | None, as_csv: bool, as_json: bool) -> None:
+    """List the grants that have not ended."""
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json exclude one another.")
+    report = ask_once(config, "GET", "grants", query={"team": team} if team else {})
+    rows = [_grant_row(each) for each in report["data"]]
+    if as_json:
+        show_json(report)
+    elif as_csv:
+        show_csv(_GRANTS_HEADINGS, rows)
+    elif rows:
+        click.echo(table(_GRANTS_HEADINGS, rows))
+    else:
+        click.echo("There are no grants.")
+
+
+@limits.command(epilog="Example: gateway limits withdraw 3f2a9c0b71de")
+@config_option
+@click.argument("grant_id", metavar="ID")
+@json_option
+def withdraw(config: str, grant_id: str, as_json: bool) -> None:
+    """End a grant now."""
+    if not re.fullmatch("[0-9a-f]{12}", grant_id):
+        raise click.BadParameter("must be the id of a grant, as `gateway limits grants` shows them.", param_hint="ID")
+    ended = ask_once(config, "DELETE", f"grants/{grant_id}")
+    if as_json:
+        show_json(ended)
+    else:
+        click.echo(f"The grant {grant_id} has ended: {ended['limit']} is back at its own amount, or at what other"
+                   " grants leave.")  # fmt: skip
+
+
+def _refuse_options(context: click.Context) -> None:
+    """An option in front of a subcommand would be ignored."""
+    for name in context.params:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"Write the options behind {context.invoked_subcommand!r}, not in front of it.")
+
+
 def _row(limit: dict[str, Any]) -> Row:
     name = limit["name"] + (" (shadow)" if limit["mode"] == "shadow" else "")
     figures = [limit[each] for each in ("used", "held", "left", "amount")]
     times = [(limit[each] or "").replace("T", " ") for each in ("resets_at", "runs_out_at")]
-    return [name, f"{limit['scope']} {limit['subject']}".rstrip(), *figures, *times]
+    whose = f"{limit['scope']} {limit['subject']}".rstrip()
+    return [name, whose, *figures, limit.get("granted", ""), *times]
+
+
+def _grant_row(grant: Json) -> Row:
+    subject = f"{grant['scope']} {grant['subject']}".rstrip()
+    until = grant["until"].replace("T", " ")
+    return [grant["id"], grant["limit"], subject, grant["amount"], until, grant["granted_by"], grant["why"]]

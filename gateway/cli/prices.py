@@ -72,7 +72,7 @@ def _write(text: str, file: str | None) -> None:
         return
     path = Path(file)
     try:
-        # What somebody wrote by hand, such as the configuration, is never replaced.
+        # What a person wrote by hand, such as the configuration, is never replaced.
         if path.exists() and not path.read_bytes().startswith(FILE_HEADER.encode()):
             raise click.ClickException(f"{file} is not a file of `gateway prices update`. Name another file.")
         path.write_text(text, encoding="utf-8")

@@ -69,7 +69,7 @@ def _run_from_file(config: str, asked: Workers | None) -> None:
     if count > 1:
         listeners = {"listen": settings.listen, "admin": settings.admin.listen}
         supervisor_config = json_argument({"config": config, "workers": count, **listeners})
-        # Not a child: whoever signals and watches this process goes on with the one that it becomes.
+        # Not a child: a supervisor that signals and watches this process goes on with the one that it becomes.
         os.execv(sys.executable, [*program(), "supervise", supervisor_config])  # noqa: S606 # No shell is wanted.
     # As below.
     from gateway.app.serve import Announce, Source

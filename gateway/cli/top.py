@@ -92,7 +92,7 @@ def _print_once(watched: Watched) -> None:
 
 
 def _show(watched: Watched, every_s: float) -> None:
-    """Until somebody ends it. A gateway that goes away is asked again. Raises AdminUnavailable where there is none at
+    """Until it is interrupted. A gateway that goes away is asked again. Raises AdminUnavailable where there is none at
     the beginning."""
     view, problem = watched.look(), ""
     look_at = time.monotonic() + min(every_s, _ONCE_S)

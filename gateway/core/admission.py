@@ -1,9 +1,9 @@
 """The decision: may this request pass all of its limits, and how much may it produce?
 
 A rate must have enough left for the input and what the answer likely needs. It never asks for more than a full bucket,
-so only an input that is larger than the bucket is refused for good; what an answer takes beyond its hold is debt, which
-flows back. A quota must not be overrun: it must pay for the least output that makes sense, grants a share of what is
-left, and the answer is capped to that. So what requests in flight hold bounds what they can use.
+so only an input that is larger than the bucket is refused permanently; what an answer takes beyond its hold is debt,
+which flows back. A quota must not be overrun: it must pay for the least output that makes sense, grants a share of what
+is left, and the answer is capped to that. So what requests in flight hold bounds what they can use.
 
 Pure over counters that were brought up to now. All charges or none: a refusal changes no counter.
 """
@@ -85,7 +85,7 @@ def need_of(charge: Charge, counter: Counter, request: AdmissionRequest, granted
     """What the counter must have left for the request to pass."""
     if type(counter) is Window:
         return charge.amount(min(request.least, request.most))
-    return held_amount(charge, False, request, granted)
+    return held_amount(charge, counter.capacity, request, granted)
 
 
 def refusal(request: AdmissionRequest, counters: Sequence[Counter], judgement: Judgement, now_ms: int) -> Refusal:
@@ -125,14 +125,14 @@ def _granted(request: AdmissionRequest, counters: Sequence[Counter]) -> int:
     return granted
 
 
-def held_amount(charge: Charge, quota: bool, request: AdmissionRequest, granted: int) -> int:
-    """What an admitted request holds of the limit: of a quota what it may produce, of a rate what it likely will, up
-    to a full bucket."""
+def held_amount(charge: Charge, bucket: int | None, request: AdmissionRequest, granted: int) -> int:
+    """What an admitted request holds of the limit: of a quota, which has no bucket, what it may produce, of a rate what
+    it likely will, up to a full bucket."""
     if not charge.per_output:
         return charge.fixed
-    if quota:
+    if bucket is None:
         return charge.amount(granted)
-    return max(charge.fixed, min(charge.limit.burst, charge.amount(min(request.likely, granted))))
+    return max(charge.fixed, min(bucket, charge.amount(min(request.likely, granted))))
 
 
 def _hold(charge: Charge, counter: Counter, request: AdmissionRequest, granted: int) -> Hold:
@@ -142,7 +142,7 @@ def _hold(charge: Charge, counter: Counter, request: AdmissionRequest, granted: 
     if type(counter) is Window and charge.per_output and charge.limit.mode is Mode.SHADOW:
         own = output_share(counter.output_left(charge), request.enough)
         capped, granted = own < granted, min(own, granted)
-    amount = held_amount(charge, type(counter) is Window, request, granted)
+    amount = held_amount(charge, None if type(counter) is Window else counter.capacity, request, granted)
     if charge.limit.meter is Meter.REQUESTS:
         counter.use(amount)
     else:
@@ -151,5 +151,7 @@ def _hold(charge: Charge, counter: Counter, request: AdmissionRequest, granted: 
 
 
 def _limit_statuses(request: AdmissionRequest, counters: Sequence[Counter]) -> LimitStatuses:
-    statuses = [counter.limit_status(limit) for limit, counter in zip(request.limits, counters, strict=True)]
-    return msgspec.structs.replace(LimitStatuses.of(statuses), limits=request.limits)
+    statuses = LimitStatuses.of(
+        [counter.limit_status(limit) for limit, counter in zip(request.limits, counters, strict=True)]
+    )
+    return statuses if statuses.are_raised else msgspec.structs.replace(statuses, limits=request.limits)

@@ -25,7 +25,7 @@ class BodyKind(Enum):
 
 
 def kind_of(beginning: bytes) -> BodyKind | None:
-    """The kind of a body that begins so; None while that cannot be told."""
+    """The kind of a body that begins so; None while that is not certain."""
     blank = _BEFORE.match(beginning)
     begin = blank.end() if blank else 0
     if _JSON.match(beginning, begin):

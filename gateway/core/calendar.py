@@ -50,7 +50,7 @@ def day_ms(day: str) -> int:
 
 
 def day_of_ms(at_ms: int) -> str:
-    """The day that this number stands for."""
+    """The day that this number means."""
     return date.fromordinal(at_ms // DAY_MS + _EPOCH.toordinal()).isoformat()
 
 

@@ -57,7 +57,7 @@ REASONS_KEPT = 20
 """Failures whose reason is kept, to say why a circuit opened."""
 
 ANYONE = Caller("", "", "")
-"""Nobody in particular. What happens to it counts for everyone."""
+"""No key in particular. What happens to it counts for everyone."""
 EVERYONE = ""
 """In place of a key's id: every key."""
 
@@ -117,7 +117,7 @@ class Circuit:
         return EVERYONE if self.state(now) is CircuitState.CLOSED else self._key
 
     def is_open_for_all(self, now: float) -> bool:
-        """Whether nobody may ask: also where the only key that it is open for is the only one that asked lately."""
+        """Whether no key may ask: also where the only key that it is open for is the only one that asked lately."""
         is_bound = self._key == EVERYONE or not self._window.has_others(self._key, now)
         return self.state(now) is CircuitState.OPEN and is_bound
 
@@ -247,7 +247,7 @@ class Circuit:
         self._turn += 1
         self._is_probed = False
         if key == EVERYONE:
-            self._row.clear()  # It is open whoever fails next.
+            self._row.clear()  # It is open, whichever key fails next.
 
 
 class _LastFailure(NamedTuple):

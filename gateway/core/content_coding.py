@@ -1,7 +1,7 @@
 """Content codings of bodies (RFC 9110, section 8.4), of requests and of answers: decoded a slice at a time.
 
 A megabyte of any of them can hold a gigabyte. So a decoder is fed and read in turns: one turn of each coding gives at
-most SLICE_BYTES, and whoever reads lets others run between, or waits until what it has was taken. Where a request has
+most SLICE_BYTES, and the reader lets others run between, or waits until what it has was taken. Where a request has
 several codings, each is counted: between two of them, too, a body is never larger than is allowed.
 """
 

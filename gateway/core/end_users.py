@@ -65,7 +65,7 @@ def account_in(user_id: str) -> str:
 
 
 def user_in_header(rule: EndUserRule, headers: Mapping[str, str]) -> str:
-    """Whom the team's service names, empty where it names nobody. Raises FieldInvalid for a name that is too long."""
+    """The end user that the team's service names, or an empty text. Raises FieldInvalid for a name that is too long."""
     if not rule.header:
         return ""
     user = headers.get(rule.header, "").strip()

@@ -8,12 +8,14 @@ import msgspec
 
 from gateway.core.errors import Blame, GatewayError
 from gateway.core.health import Attempt
+from gateway.core.limit_status import LimitHeaders
 from gateway.core.refusals import Fault
 from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.reservation import Refusal, Reservation
 from gateway.core.response import Headers, UpstreamResponse
 from gateway.core.snapshot import Caller, Target
 from gateway.core.stored_objects import ObjectName, StoredObject
+from gateway.core.traces import RequestTrace
 from gateway.core.usage import Usage
 
 
@@ -108,6 +110,8 @@ class Exchange(msgspec.Struct, eq=False):
     upstream_seconds: float = 0.0
     attempts: list[tuple[str, str]] = []
     """(upstream's name, outcome) of each try, in order."""
+    trace: RequestTrace | None = None
+    """None where its spans are not kept."""
     _limit_headers: list[tuple[str, str]] | None = None
 
     def note_attempt(self, upstream: str, outcome: str) -> None:
@@ -134,8 +138,9 @@ class Exchange(msgspec.Struct, eq=False):
     def limit_headers(self) -> Headers:
         """The headers that report the caller's limits, made once; none before admission."""
         if self._limit_headers is None and self.reservation is not None and self.parsed is not None:
-            headers, reservation = self.parsed.binding.headers, self.reservation
-            self._limit_headers = headers.written(reservation.limit_statuses, reservation.at_ms)
+            statuses, at_ms = self.reservation.limit_statuses, self.reservation.at_ms
+            headers = LimitHeaders(statuses.limits) if statuses.are_raised else self.parsed.binding.headers
+            self._limit_headers = headers.written(statuses, at_ms)
             if (cap := self.quota_output_cap) is not None:
                 self._limit_headers.append(("x-quota-output-cap", str(cap)))
         return self._limit_headers or ()

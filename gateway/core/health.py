@@ -96,16 +96,13 @@ class UpstreamStatus(msgspec.Struct, frozen=True):
     models: tuple[ModelStatus, ...]
 
 
-class Attempt:
-    """Whoever began it ends it, whatever happens; only the first end counts."""
+class Attempt(msgspec.Struct, eq=False):
+    """The caller that began it ends it in every case; only the first end counts."""
 
-    __slots__ = ("_caller", "_has_ended", "_model", "_turn")
-
-    def __init__(self, model_health: _ModelHealth, caller: Caller, turn: int) -> None:
-        self._model = model_health
-        self._caller = caller
-        self._turn = turn
-        self._has_ended = False
+    _model: _ModelHealth
+    _caller: Caller
+    _turn: int
+    _has_ended: bool = False
 
     def answered(self, now: float) -> None:
         """The first byte of an answer came that is no failure: a probe has succeeded as soon as this."""
@@ -217,7 +214,7 @@ class Health:
             upstream_health.is_down = False
 
     def keep(self, upstreams: Iterable[Upstream]) -> None:
-        """Forget every other upstream, but for those that still have attempts."""
+        """Forget every other upstream, except for those that still have attempts."""
         kept = set(upstreams)
         self._upstreams = {
             key: upstream_health

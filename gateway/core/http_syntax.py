@@ -1,4 +1,4 @@
-"""What may stand in an HTTP/1.1 request (RFC 9110, RFC 9112): one reading for the check of a configuration and for
+"""What may be in an HTTP/1.1 request (RFC 9110, RFC 9112): one reading for the check of a configuration and for
 the client that sends. What the one lets through the other can write."""
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How large the input of a request is, for the estimate: its text, and what is attached to it.
 
-Every member of the body may become tokens, but for those that are known to cost nothing (`FREE_MEMBERS`).
+Every member of the body may become tokens, except for those that are known to cost nothing (`FREE_MEMBERS`).
 Text is weighed by its characters (text_weight.py). Attachments count as what they are, not as the text that
 spells them: an image in base64, an image behind a URL and an uploaded image are all one image. A string is an
 attachment only at the places where the APIs have them (`_is_attached`), and base64 only as a whole string: text
@@ -180,7 +180,7 @@ def _is_attached(name: str, holder: dict[str, Any], parent: str) -> bool:
 
 
 def _attachment(name: str, text: str, holder: dict[str, Any]) -> _Attachment | None:
-    """What an attachment's text stands for; None where it is no more than text."""
+    """What an attachment's text names; None where it is no more than text."""
     if name in _REFERENCE_NAMES or (name in _LINKED_NAMES and text.startswith(_SCHEMES)):
         return _Attachment(len(text), REFERENCE_TOKENS)
     found = _BASE64.match(text)

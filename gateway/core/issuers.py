@@ -19,8 +19,8 @@ TOKEN_ALGORITHMS = (
     "Ed25519",
     "EdDSA",
 )
-"""Signatures by a private key alone (RFC 7518, RFC 8037, RFC 9864). With HMAC whoever can check a token could make one,
-and `none` proves nothing."""
+"""Signatures by a private key alone (RFC 7518, RFC 8037, RFC 9864). With HMAC a party that checks tokens could
+make one, and `none` proves nothing."""
 
 
 class TokenClaims(msgspec.Struct, frozen=True):
@@ -40,12 +40,14 @@ class TokenIssuer(msgspec.Struct, frozen=True):
     audiences: frozenset[str]
     """A token is taken where it is meant for one of these."""
     jwks: str
-    """Where its public keys are: a URL, or the path of a file."""
+    """Where its public keys are: a URL, or the path of a file; or the URL of the document that says where."""
     algorithms: frozenset[str] = frozenset(TOKEN_ALGORITHMS)
     claims: TokenClaims = TokenClaims()
     teams: tuple[tuple[str, str], ...] = ()
     """Groups and their teams: the first that a token has decides."""
     default_team: str = ""
     """Of tokens that none of the groups has; empty: they are refused."""
+    is_discovered: bool = False
+    """Whether `jwks` is such a document (OpenID Connect Discovery 1.0)."""
     proxy: Proxy | None = None
     """The forward proxy on the way to `jwks`."""

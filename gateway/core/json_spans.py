@@ -43,7 +43,7 @@ them would take 170 MB and the better part of a second."""
 
 class JsonSpans(msgspec.Struct):
     """The members of an object. `readable` is the body with lone surrogates replaced. Where nothing but the members is
-    in the body, in one of the two usual ways of writing (`_is_plain`), they are at hand as `raws`, and where they are
+    in the body, in one of the two usual ways of writing (`_is_plain`), they are available as `raws`, and where they are
     is computed when something has to be changed."""
 
     body: bytes

@@ -74,7 +74,8 @@ class Limit(msgspec.Struct, frozen=True, gc=False):
     `subject` is the team's name, the key's id, the model's name, the end user (for scope user,
     filled in when a request names one), or "" for the organisation. `team` is set for team, key and
     user limits: counters of one team live together. `per` is None for `concurrent` alone.
-    `burst` is what a rate's bucket holds; for other kinds it equals `amount`.
+    `burst` is what a rate's bucket holds; for other kinds it equals `amount`. `granted` is what of both
+    is there for a while alone.
     """
 
     name: str
@@ -88,6 +89,9 @@ class Limit(msgspec.Struct, frozen=True, gc=False):
     models: tuple[str, ...] = ()
     mode: Mode = Mode.ENFORCE
     when_spent: WhenSpent = WhenSpent.FINISH
+    notify_at: tuple[int, ...] = ()
+    """Of a quota, the parts of its amount, in percent and ascending, at which operators are notified."""
+    granted: int = 0
 
     @property
     def is_rate(self) -> bool:
@@ -110,3 +114,9 @@ class Limit(msgspec.Struct, frozen=True, gc=False):
     def for_user(self, user: str) -> Limit:
         """The same limit for one end user by itself."""
         return msgspec.structs.replace(self, subject=user)
+
+    def raised(self, by: int) -> Limit:
+        """The same limit with so much more of its unit, by grants."""
+        if not by:
+            return self
+        return msgspec.structs.replace(self, amount=self.amount + by, burst=self.burst + by, granted=by)

@@ -46,7 +46,7 @@ class PlainTally:
         self._bytes = 0
         self._weight = 0
         self._unweighed: list[dict[str, Any]] = []
-        """The answers, until somebody asks what they weigh: of one that reports its usage nobody does."""
+        """The answers, until their weight is asked for, which it is not where usage is reported."""
         self._is_read = False
         self._is_json = True
 

@@ -12,7 +12,7 @@ writes cost what input costs, sound and pictures what text costs, units nothing.
 cached or written, else as a medium, else as text.
 
 What a request will cost is known only when it has been answered: by which route, at which tier, how much of its input
-was written to a cache. `ceiling` has the dearest of all that may happen, as rates by which admission reserves: a
+was written to a cache. `ceiling` has the most expensive of all that may happen, as rates by which admission reserves: a
 request that stays within its estimated input, its reserved output and the units that it asks for never costs more.
 Searches of a model and seconds of sound cannot be foreseen, and are not reserved.
 """
@@ -140,7 +140,7 @@ class Price(msgspec.Struct, frozen=True):
 
 
 def ceiling(prices: Collection[Price], asked_tier: str) -> tuple[CeilingRates, ...]:
-    """The dearest of these prices for a request that asks for this service tier, or for none: the rates of the longest
+    """The highest of these prices for a request that asks for this service tier, or for none: the rates of the longest
     input first, those of any last."""
     lists = list(prices)
     lists += [tier for price in prices for name, tier in price.tiers.items() if _may_serve(name, asked_tier)]
@@ -161,7 +161,7 @@ def rates_at(steps: tuple[CeilingRates, ...], input_tokens: int) -> CeilingRates
 
 def _may_serve(tier: str, asked: str) -> bool:
     """Whether a request that asks for one tier may be answered at another. What asks for none is served at the tier
-    that its project has at the provider, but for the fast mode, which must be asked for."""
+    that its project has at the provider, except for the fast mode, which must be asked for."""
     if asked in _ANY_TIER:
         return tier != FAST
     return tier == asked or tier in _ORDINARY_TIERS

@@ -201,7 +201,7 @@ def _error_in(answer: Members) -> Members | None:
         error = value_at(answer, path)
         if error:
             return error if isinstance(error, dict) else answer
-    # vLLM's and Mistral's errors stand at the top, as do the Responses API's error events.
+    # vLLM's and Mistral's errors are at the top, as are the Responses API's error events.
     return answer if "error" in (answer.get("object"), answer.get("type")) else None
 
 

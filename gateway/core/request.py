@@ -108,7 +108,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     rest: BodyTail | None = None
     """What follows the bytes of `members`, where the body is not held in memory."""
     content_type: str = "application/json"
-    """What the upstream is told to read the body as: what it was read as here, whatever the client called it. Empty
+    """The type that the upstream reads the body as: what it was read as here, whatever the client called it. Empty
     where there is no body."""
     continues: tuple[ObjectName, ...] = ()
     """What an upstream keeps and the request goes on from."""

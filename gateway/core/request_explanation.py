@@ -1,6 +1,6 @@
 """What a request record says to people and to programs.
 
-`explained` gives plain sentences for whoever is woken at night: what happened, why, with which figures, what it cost,
+`explained` gives plain sentences for the engineer on call: what happened, why, with which figures, what it cost,
 and what to do now. `record_object` gives the same facts as JSON.
 """
 
@@ -254,7 +254,7 @@ def _limit_object(seen: RecordedLimit) -> dict[str, Any]:
 
 
 def _usage_object(usage: Usage) -> dict[str, Any]:
-    """What was used; what was not is left out, but for input and output."""
+    """What was used; what was not is left out, except for input and output."""
     figures = {
         name: figure
         for name, figure in msgspec.structs.asdict(usage).items()

@@ -1,4 +1,4 @@
-"""What is kept of one request for a while, so that an operator can be told what happened to it.
+"""What is kept of one request for a while, so that an operator can see what happened to it.
 
 A record is plain data, since it crosses the border to the store and may wait in a journal. It has figures, names of the
 configuration, and who asked; never content, keys or secrets. So of an error it has the message only where the gateway

@@ -1,7 +1,7 @@
 """What gateway processes say to one another about the requests that run in them.
 
-Whoever wants to know asks every process (`store/contract.py`, `ProcessCalls`): the question and the replies are plain
-data, encoded here.
+A process that wants to know asks all of them (`store/contract.py`, `ProcessCalls`): the question and the replies are
+plain data, encoded here.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ProcessReply(msgspec.Struct, frozen=True):
 
 
 def request_in_flight(x: Exchange, now_ms: int, now: float) -> RequestInFlight:
-    """An exchange as it stands at this moment, by both clocks."""
+    """An exchange as it is at this moment, by both clocks."""
     request, caller, parsed = x.request, x.caller, x.parsed
     age_s = now - request.at
     return RequestInFlight(

@@ -88,9 +88,9 @@ class AdmissionRequest(msgspec.Struct, frozen=True):
 class LimitStatus(msgspec.Struct, frozen=True):
     """A limit at one moment. `left` is what another request could take now, never negative.
 
-    `resets_ms` is the wall time, by the store's clock, at which the limit is whole again: a bucket
-    full, a window over, 0 for `concurrent`. `runs_out_ms` is when a quota will be used up at the present pace, 0
-    where it will not in this window; only reports have it.
+    `limit` is as raised as it is then. `resets_ms` is the wall time, by the store's clock, at which the limit is whole
+    again: a bucket full, a window over, 0 for `concurrent`. `runs_out_ms` is when a quota will be used up at the
+    present pace, 0 where it will not in this window; only reports have it.
     """
 
     limit: Limit
@@ -102,13 +102,15 @@ class LimitStatus(msgspec.Struct, frozen=True):
 
 
 class LimitStatuses(msgspec.Struct, frozen=True):
-    """How the limits of a request stand, column by column: of most of them nobody reads the status. `used`, `held` and
+    """How the limits of a request stand, column by column: the status of most of them is never read. `used`, `held` and
     `resets_ms` are those of `LimitStatus`."""
 
     limits: Sequence[Limit] = ()
     used: Sequence[int] = ()
     held: Sequence[int] = ()
     resets_ms: Sequence[int] = ()
+    are_raised: bool = False
+    """Whether grants raise any of the limits: `limits` then have the raised amounts."""
 
     def __len__(self) -> int:
         return len(self.used)
@@ -127,6 +129,7 @@ class LimitStatuses(msgspec.Struct, frozen=True):
             [status.used for status in statuses],
             [status.held for status in statuses],
             [status.resets_ms for status in statuses],
+            any(status.limit.granted for status in statuses),
         )
 
 

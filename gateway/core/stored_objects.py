@@ -35,5 +35,5 @@ class StoredObject(msgspec.Struct, frozen=True):
 
 
 def is_object_id(text: object) -> bool:
-    """Whether an id is one that can stand in a path: what no server gives to anything is nobody's."""
+    """Whether an id can be in a path; one that no server gives belongs to no team."""
     return isinstance(text, str) and _ID.fullmatch(text) is not None

@@ -60,7 +60,7 @@ def wanted_members(paths: Iterable[tuple[str, ...]]) -> Wanted:
             below = node.setdefault(name, {})
             node = below if below is not None else {}
         if path:
-            # A shorter path wants all that the longer ones do, but for the whole object itself.
+            # A shorter path wants all that the longer ones do, except for the whole object itself.
             node[path[-1]] = None
     return tree
 

@@ -149,7 +149,7 @@ def wanted_of(table: UsageTable, also: Iterable[Path] = ()) -> Wanted:
 
 
 def report_in(members: Members, table: UsageTable) -> Members | None:
-    """The usage object that counts of one decoded object, as it stands there."""
+    """The usage object that counts of one decoded object, as it is there."""
     for place in table.places:
         report = value_at(members, place.path)
         if _read_at(place, report, table) is not None:

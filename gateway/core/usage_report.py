@@ -39,7 +39,7 @@ _ENOUGH = frozenset({"input", "output", "audio_seconds", "characters"})
 _ENOUGH_WITHOUT_OUTPUT = _ENOUGH | {"total", "searches"}
 _COMPLETE = (_ENOUGH | {"total"}) - {"input"}
 _ZERO_COUNTS = _WHOLES | _ENOUGH_WITHOUT_OUTPUT | {"image_output"}
-"""Of these a zero is told apart from nothing."""
+"""Of these a zero is distinguished from nothing."""
 _IN_SECONDS = frozenset({"audio_seconds", "sound_seconds"})
 _TIER_MEMBERS = frozenset({"service_tier", "serviceTier", "speed", "trafficType"})
 _LIFETIMES = frozenset({"cache_write", "cache_write_1h"})

@@ -58,7 +58,7 @@ class UsageField(msgspec.Struct, frozen=True):
     Of several fields of `input`, `output` and `total` the first that is there counts, of other counts the
     greatest, since they name the same tokens. `added` ones are added to that.
 
-    A part counts inside its whole, but for these: `beside` is the field of the whole beside which it
+    A part counts inside its whole, except for these: `beside` is the field of the whole beside which it
     stands (`*`: beside any), `beside_with` a member whose presence says so.
     """
 

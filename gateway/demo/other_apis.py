@@ -1,6 +1,6 @@
 """The APIs whose answers are no text: embeddings, moderations, rerank, images, speech, transcriptions.
 
-OpenAI's API reference, but for rerank, which is Jina's and vLLM's.
+OpenAI's API reference, except for rerank, which is Jina's and vLLM's.
 """
 
 from __future__ import annotations

@@ -347,7 +347,7 @@ class Playback:
                     return
 
     def _wait_for(self, piece: Piece) -> None:
-        """Waits count from one to the next, so that a slow turn of the loop delays nothing for good."""
+        """Waits count from one to the next, so that a slow turn of the loop delays nothing permanently."""
         self._next = piece
         self._due += piece.delay_s
         self._timer = self._loop.call_at(self._due, self._send_next)

@@ -1,6 +1,6 @@
 """What the demo upstream keeps: responses, conversations and the items of these, as OpenAI's API reference has them.
 
-Whoever knows an id may ask for it, as at any provider with one account: teams are the gateway's matter.
+Every client that knows an id may ask for it, as at any provider with one account: teams are the gateway's matter.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """What operators can do with keys, and what the audit says of it: one implementation under the admin API and the
 command line.
 
-A request is a method, a path below /admin/v1, a query and a body, whether it came over HTTP or from a command that
-speaks to the store itself. Each change is written together with its line in the audit; a key that somebody else has
-changed meanwhile is read again, and changed as it is then.
+Each change is written together with its line in the audit; a key that another process has changed meanwhile is read
+again, and changed as it is then.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import date, datetime, timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from gateway.core.errors import BodyUnreadable, FieldInvalid, MethodNotAllowed, StoreUnavailable, UrlUnknown
+from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
 from gateway.core.limits import Limit, Meter, Scope
 from gateway.core.snapshot import ConfigSnapshot, matches
-from gateway.identity.contract import KEY_ID_DIGITS, AuditEntry, KeyStore, StoredKey
+from gateway.identity.contract import KEY_ID_DIGITS, AuditEntry, KeyStore, NoteChange, StoredKey
 from gateway.identity.key_objects import (
     JsonObject,
     audit_object,
@@ -29,14 +28,22 @@ from gateway.identity.key_objects import (
     exported_key,
     stored_key_object,
 )
-from gateway.settings.diagnostics import SettingsInvalid, nearest
-from gateway.settings.models import BaseSection, moment_in
+from gateway.identity.requests import (
+    AdministrationRequest,
+    body_of,
+    nothing_at,
+    of_method,
+    refuse_unknown,
+    section,
+    written_in,
+)
+from gateway.settings.diagnostics import nearest
+from gateway.settings.models import moment_in
 from gateway.settings.stored_keys import (
     ImportedKeySettings,
     KeyChangeSettings,
     NewKeySettings,
     RotationSettings,
-    read_section,
 )
 
 PAGE_DEFAULT, PAGE_MAX = 100, 1_000
@@ -48,22 +55,6 @@ _ATTEMPTS = 8
 _DURATION = re.compile(r"([1-9][0-9]{0,4})d")
 _PLACE = r"([0-9]{15}:[0-9a-f]{12})?"
 _CURSOR = re.compile(rf"config:[0-9]{{1,9}}|store:{_PLACE}")
-
-NoteChange = Callable[[AuditEntry], None]
-"""Gets each line of the audit that was written here, for the log."""
-
-SectionOf = TypeVar("SectionOf", bound=BaseSection)
-Handler = TypeVar("Handler")
-
-
-class AdministrationRequest(msgspec.Struct, frozen=True):
-    """`path` is what follows /admin/v1/, `actor` who asks, for the audit."""
-
-    method: str
-    path: str
-    query: Mapping[str, str] = {}
-    body: bytes = b""
-    actor: str = ""
 
 
 def new_key() -> str:
@@ -104,20 +95,20 @@ class KeyAdministration:
         """Raises FieldInvalid, BodyUnreadable, UrlUnknown, MethodNotAllowed, StoreUnavailable."""
         collection = self.collections.get(request.path)
         if collection is not None:
-            return await _of_method(collection, request.method)(request)
+            return await of_method(collection, request.method)(request)
         kind, _, rest = request.path.partition("/")
         key_id, _, verb = rest.partition("/")
         member = self.members.get(verb)
         if kind != "keys" or member is None or (not verb and rest.endswith("/")):
-            raise UrlUnknown(f"There is nothing at {request.path[:200]!r}.")
-        return await _of_method(member, request.method)(request, key_id)
+            raise nothing_at(request.path)
+        return await of_method(member, request.method)(request, key_id)
 
     async def note(self, entry: AuditEntry) -> None:
         """Add what was done elsewhere to the audit. Raises StoreUnavailable."""
         self._note_change(await self._store.write((), entry) or entry)
 
     async def clashes(self, snapshot: ConfigSnapshot) -> list[str]:
-        """Keys of this configuration whose ids are those of stored keys: nobody could tell them apart. Raises
+        """Keys of this configuration whose ids are those of stored keys: they could not be distinguished. Raises
         StoreUnavailable."""
         callers = list(snapshot.callers.values())
         found: list[str] = []
@@ -134,7 +125,7 @@ class KeyAdministration:
 
     async def _list(self, request: AdministrationRequest) -> JsonObject:
         query = request.query
-        _refuse_unknown(query, ("team", "status", "source", "unused", "limit", "cursor"))
+        refuse_unknown(query, ("team", "status", "source", "unused", "limit", "cursor"))
         limit, cursor, now_ms = _limit_of(query), _cursor_of(query), await self._store.time_ms()
         status, source = _choice(query, "status", STATUSES), _choice(query, "source", ("config", "store"))
         team, unused_ms = query.get("team", ""), _unused_ms(query)
@@ -166,7 +157,7 @@ class KeyAdministration:
         return shown, page.next
 
     async def _show(self, request: AdministrationRequest, key_id: str) -> JsonObject:
-        _refuse_unknown(request.query, ())
+        refuse_unknown(request.query, ())
         now_ms = await self._store.time_ms()
         caller = next((each for each in self._snapshot().callers.values() if each.key_id == key_id), None)
         if caller is not None:
@@ -174,7 +165,7 @@ class KeyAdministration:
         return await self._object(await self._stored(key_id), now_ms)
 
     async def _create(self, request: AdministrationRequest) -> JsonObject:
-        written = _read(NewKeySettings, request)
+        written = written_in(NewKeySettings, request)
         now_ms = await self._store.time_ms()
         secret = new_key()
         digest = hashlib.sha256(secret.encode()).hexdigest()
@@ -183,8 +174,8 @@ class KeyAdministration:
         return await self._written("key.create", request, key, None, now_ms) | {"key": secret}
 
     async def _change(self, request: AdministrationRequest, key_id: str) -> JsonObject:
-        body = _body(request)
-        written = _read(KeyChangeSettings, request)
+        body = body_of(request)
+        written = written_in(KeyChangeSettings, request)
         if not body:
             names = ", ".join(KeyChangeSettings.model_fields)
             raise FieldInvalid(f"Nothing is to be changed; name at least one of {names}.")
@@ -204,7 +195,7 @@ class KeyAdministration:
         return await self._changed("key.revoke", request, key_id, revoked)
 
     async def _rotate(self, request: AdministrationRequest, key_id: str) -> JsonObject:
-        written = _read(RotationSettings, request)
+        written = written_in(RotationSettings, request)
         for _ in range(_ATTEMPTS):
             old = await self._changeable(key_id)
             now_ms = await self._store.time_ms()
@@ -236,7 +227,7 @@ class KeyAdministration:
         raise _busy(key_id)
 
     async def _export(self, request: AdministrationRequest) -> JsonObject:
-        _refuse_unknown(request.query, ("team", "limit", "cursor"))
+        refuse_unknown(request.query, ("team", "limit", "cursor"))
         limit, cursor = _limit_of(request.query), request.query.get("cursor", "")
         if not re.fullmatch(_PLACE, cursor):
             raise FieldInvalid("'cursor' must be what `next` of another page said.", param="cursor")
@@ -245,7 +236,7 @@ class KeyAdministration:
 
     async def _import(self, request: AdministrationRequest) -> JsonObject:
         """Keys that there are already are left as they are, so that an import can be repeated."""
-        given = _body(request)
+        given = body_of(request)
         items = given.get("keys")
         if set(given) != {"keys"} or not isinstance(items, list) or not 1 <= len(items) <= IMPORTED_MAX:
             raise FieldInvalid(f"'keys' must be a list of 1 to {IMPORTED_MAX} keys, and nothing else.", param="keys")
@@ -264,7 +255,7 @@ class KeyAdministration:
         raise _busy("that is imported")
 
     async def _audit(self, request: AdministrationRequest) -> JsonObject:
-        _refuse_unknown(request.query, ("limit", "cursor"))
+        refuse_unknown(request.query, ("limit", "cursor"))
         cursor = request.query.get("cursor", "")
         if not re.fullmatch(r"([0-9]{1,20}(-[0-9]{1,20})?)?", cursor):
             raise FieldInvalid("'cursor' must be what `next` of another page said.", param="cursor")
@@ -274,7 +265,7 @@ class KeyAdministration:
     async def _changed(
         self, action: str, request: AdministrationRequest, key_id: str, change: Callable[[StoredKey, int], StoredKey]
     ) -> JsonObject:
-        _refuse_unknown(request.query, ())
+        refuse_unknown(request.query, ())
         for _ in range(_ATTEMPTS):
             old = await self._changeable(key_id)
             now_ms = await self._store.time_ms()
@@ -315,7 +306,7 @@ class KeyAdministration:
             raise FieldInvalid(f"The key {key_id} is in the configuration: change it there, and reload.", param="id")
         key = await self._stored(key_id)
         if key.revoked_ms is not None:
-            raise FieldInvalid(f"The key {key_id} is revoked, which is for good. Create another one.", param="id")
+            raise FieldInvalid(f"The key {key_id} is revoked permanently. Create another one.", param="id")
         return key
 
     async def _object(self, key: StoredKey, now_ms: int) -> JsonObject:
@@ -325,7 +316,7 @@ class KeyAdministration:
     def _imported(self, item: Any, place: str, now_ms: int) -> StoredKey:
         if not isinstance(item, dict):
             raise FieldInvalid(f"{place} must be a key as `gateway keys export` writes it.", param=place)
-        written = _section(ImportedKeySettings, item, f"{place}.")
+        written = section(ImportedKeySettings, item, f"{place}.")
         digest = written.sha256
         created = now_ms if written.created_at is None else self._moment(written.created_at, now_ms)
         revoked = None if written.revoked_at is None else self._moment(written.revoked_at, now_ms)
@@ -400,52 +391,12 @@ class KeyAdministration:
                 )
 
 
-def _of_method(methods: Mapping[str, Handler], method: str) -> Handler:
-    found = methods.get(method)
-    if found is None:
-        allow = ", ".join(methods)
-        raise MethodNotAllowed(f"This takes {allow}, not {method[:20]}.", allow=allow)
-    return found
-
-
-def _read(kind: type[SectionOf], request: AdministrationRequest) -> SectionOf:
-    """Raises FieldInvalid, BodyUnreadable."""
-    _refuse_unknown(request.query, ())
-    return _section(kind, _body(request), "")
-
-
-def _section(kind: type[SectionOf], written: Mapping[str, Any], prefix: str) -> SectionOf:
-    try:
-        return read_section(kind, written)
-    except SettingsInvalid as invalid:
-        first = invalid.problems[0]
-        where = prefix + first.setting
-        raise FieldInvalid(f"'{where}' {first.message}.", param=where) from None
-
-
-def _body(request: AdministrationRequest) -> dict[str, Any]:
-    try:
-        body = msgspec.json.decode(request.body) if request.body else {}
-    except msgspec.DecodeError:
-        raise BodyUnreadable("The body is not JSON.") from None
-    if not isinstance(body, dict):
-        raise FieldInvalid("The body must be a JSON object.")
-    return body
-
-
 def _id(digest: str) -> str:
     return digest[:KEY_ID_DIGITS]
 
 
 def _busy(key_id: str) -> StoreUnavailable:
     return StoreUnavailable(f"The key {key_id} is being changed by others. Try again.", retry_after_ms=1000)
-
-
-def _refuse_unknown(given: Mapping[str, str], known: Iterable[str]) -> None:
-    for name in given:
-        if name not in known:
-            there = f"there are {', '.join(known)}" if known else "there are no parameters"
-            raise FieldInvalid(f"{name[:64]!r} is not known here; {there}.", param=name[:64])
 
 
 def _limit_of(query: Mapping[str, str]) -> int:

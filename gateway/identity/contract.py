@@ -2,9 +2,9 @@
 
 1. `write` writes all of its keys and the audit's line, or nothing: a key is written only over the revision that its
    writer has read.
-2. After a `write`, `changes` names its keys to everyone who asks with an earlier position. Who cannot be told all
-   that has changed since a position is told so, and never too little.
-3. A `subscribe`d function is called soon after a change, as a rule. Nobody relies on it.
+2. After a `write`, `changes` names its keys to everyone who asks with an earlier position. A caller that cannot get
+   all that has changed since a position gets a reset, and never too little.
+3. A `subscribe`d function is called soon after a change, as a rule. No caller may rely on it.
 4. Times are the store's own.
 
 A key is known by its id, the beginning of its SHA-256; the key itself is not kept anywhere.
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from gateway.core.grants import Grant
 from gateway.core.limits import Limit
 from gateway.core.snapshot import Caller, ConfigSnapshot
 
@@ -26,8 +27,11 @@ KEY_ID_DIGITS = 12
 AUDIT_ENTRIES = 10_000
 """So many of the last ones are kept."""
 
+REVOKED_DAYS = 400
+"""How long a revoked key is kept: as long as the ledger and the audit, which know it by its id."""
+
 CHANGES_MAX = 1_000
-"""Who has missed more changes than that is told to forget all keys."""
+"""A process that has missed more changes than that forgets all keys."""
 
 
 class StoredKey(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,6 +74,27 @@ class AuditEntry(msgspec.Struct, frozen=True):
     at_ms: int = 0
 
 
+NoteChange = Callable[[AuditEntry], None]
+"""Gets each line of the audit that was written, for the log."""
+
+
+class StoredGrant(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A temporary raise of a limit as operators know it; `limit` is as it was when it was granted. Times are
+    milliseconds since 1970."""
+
+    id: str
+    limit: Limit
+    amount: int
+    created_ms: int
+    until_ms: int
+    reason: str
+    actor: str
+
+    @property
+    def grant(self) -> Grant:
+        return Grant(self.id, self.amount, self.until_ms)
+
+
 class KeyPage(NamedTuple):
     """`next` is the cursor of the page that follows; empty behind the last."""
 
@@ -85,7 +110,7 @@ class AuditPage(NamedTuple):
 
 
 class KeyChanges(NamedTuple):
-    """`ids` of the keys that have changed since a position; None where that cannot be told, and any may have."""
+    """`ids` of the keys that have changed since a position; None where that is not known, and any may have."""
 
     position: str
     ids: list[str] | None
@@ -105,6 +130,22 @@ class KeyStore(Protocol):
     async def write(self, keys: Sequence[StoredKey], entry: AuditEntry) -> AuditEntry | None:
         """Write each key over its last revision (1: there is none yet), or nothing and give None where one has another.
         Without keys it adds to the audit alone. Gives the entry with its id and time."""
+        ...
+
+    async def forget_revoked(self, before_ms: int, limit: int) -> int:
+        """Take away keys that were revoked before this time, so many at most; how many there were."""
+        ...
+
+    async def grants(self) -> list[StoredGrant]:
+        """Every grant that was written and not removed, also where it has ended."""
+        ...
+
+    async def write_grant(self, grant: StoredGrant, entry: AuditEntry, ended: Sequence[str] = ()) -> AuditEntry:
+        """Write a grant and the audit's line, and remove those with these ids."""
+        ...
+
+    async def remove_grant(self, grant_id: str, entry: AuditEntry) -> AuditEntry | None:
+        """Remove it and write the audit's line; None where there is none."""
         ...
 
     async def changes(self, position: str) -> KeyChanges:
@@ -138,6 +179,14 @@ class KeyStore(Protocol):
     async def close(self) -> None: ...
 
 
+class RaisedLimits(Protocol):
+    """The counters that grants raise. Raises StoreUnavailable."""
+
+    async def grant(self, limit: Limit, grant: Grant) -> None: ...
+
+    async def withdraw(self, limit: Limit, grant: Grant) -> None: ...
+
+
 class CallerDirectory(Protocol):
     """The stored keys as requests see them."""
 
@@ -145,7 +194,7 @@ class CallerDirectory(Protocol):
     """Those that this process has seen lately, by their SHA-256."""
 
     used: set[str]
-    """Ids of keys that requests have used: whoever lets one in adds it."""
+    """Ids of keys that requests have used: the stage that accepts one adds it."""
 
     async def find(self, digest: str) -> Caller | None:
         """The caller with this SHA-256, asked of the store where it is not known; None where there is none. Raises

@@ -24,7 +24,7 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Scope
 from gateway.core.networks import read_network
 from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms
-from gateway.identity.contract import KEY_ID_DIGITS, KeyStore, StoredKey
+from gateway.identity.contract import KEY_ID_DIGITS, REVOKED_DAYS, KeyStore, StoredKey
 from gateway.runtime.tasks import BackgroundTasks
 
 POLL_S = 0.4
@@ -33,12 +33,15 @@ POLL_S = 0.4
 FLUSH_S = 60.0
 """Between two notes of when keys were last used: at most one write per minute and key."""
 
+FORGET_S = 3_600.0
+"""Between two looks for keys that were revoked long ago."""
+
 KNOWN_MAX = 10_000
 UNKNOWN_MAX = 10_000
 """Keys and unknown hashes that are kept; the oldest goes first, and is asked for again when it is needed."""
 
 LOOKUPS_MAX = 256
-"""Look-ups at the same time: whoever sends hashes that are no key must not fill the memory with them."""
+"""Look-ups at the same time: a client that sends hashes that are no key must not fill the memory with them."""
 
 
 LISTED_MAX = 10_000
@@ -77,6 +80,7 @@ class KeyDirectory:
         self._store.subscribe(self._changed.set)
         self._tasks.keep_running("follow changes of keys", self._follow)
         self._tasks.keep_running("note the use of keys", self._note_use)
+        self._tasks.keep_running("forget keys that were revoked long ago", self._forget_revoked)
 
     async def close(self) -> None:
         await self._tasks.close()
@@ -119,6 +123,12 @@ class KeyDirectory:
         if used:
             await self._store.touch(dict.fromkeys(used, self._now_ms()))
             self.used -= used
+
+    async def forget_revoked(self) -> None:
+        """Take keys away that were revoked REVOKED_DAYS ago: some of them, the next time more. Raises
+        StoreUnavailable."""
+        before_ms = await self._store.time_ms() - REVOKED_DAYS * 86_400_000
+        await self._store.forget_revoked(before_ms, _PAGE)
 
     async def _look_up(self, key_id: str, digest: str) -> StoredKey | None:
         """Raises StoreUnavailable."""
@@ -169,6 +179,12 @@ class KeyDirectory:
             await asyncio.sleep(FLUSH_S)
             with suppress(StoreUnavailable):
                 await self.flush()
+
+    async def _forget_revoked(self) -> None:
+        while True:
+            await asyncio.sleep(FORGET_S)
+            with suppress(StoreUnavailable):
+                await self.forget_revoked()
 
     def _forget(self, key_id: str) -> None:
         self._unknown.pop(key_id, None)

@@ -16,6 +16,7 @@ from gateway.identity.contract import (
     AuditPage,
     KeyChanges,
     KeyPage,
+    StoredGrant,
     StoredKey,
 )
 
@@ -29,6 +30,7 @@ class InMemoryKeyStore:
         self._order: list[tuple[str, str]] = []
         """Place and team, sorted."""
         self._used: dict[str, int] = {}
+        self._grants: dict[str, StoredGrant] = {}
         self._audit: deque[AuditEntry] = deque(maxlen=AUDIT_ENTRIES)
         self._changed: deque[str] = deque(maxlen=CHANGES_MAX)
         self._changes = 0
@@ -58,12 +60,30 @@ class InMemoryKeyStore:
             self._keys[key.id] = key
             self._changed.append(key.id)
         self._changes += len(keys)
-        self._entries += 1
-        written = msgspec.structs.replace(entry, id=str(self._entries), at_ms=self._clock.now_ms())
-        self._audit.append(written)
+        written = self._note(entry)
         for notify in self._subscribers if keys else ():
             notify()
         return written
+
+    async def forget_revoked(self, before_ms: int, limit: int) -> int:
+        revoked = [key for key in self._keys.values() if key.revoked_ms is not None and key.revoked_ms < before_ms]
+        for key in revoked[:limit]:
+            del self._keys[key.id]
+            self._order.remove((key.place, key.team))
+            self._used.pop(key.id, None)
+        return len(revoked[:limit])
+
+    async def grants(self) -> list[StoredGrant]:
+        return list(self._grants.values())
+
+    async def write_grant(self, grant: StoredGrant, entry: AuditEntry, ended: Sequence[str] = ()) -> AuditEntry:
+        for grant_id in ended:
+            self._grants.pop(grant_id, None)
+        self._grants[grant.id] = grant
+        return self._note(entry)
+
+    async def remove_grant(self, grant_id: str, entry: AuditEntry) -> AuditEntry | None:
+        return self._note(entry) if self._grants.pop(grant_id, None) else None
 
     async def changes(self, position: str) -> KeyChanges:
         now = str(self._changes)
@@ -103,6 +123,12 @@ class InMemoryKeyStore:
 
     async def close(self) -> None:
         self._subscribers.clear()
+
+    def _note(self, entry: AuditEntry) -> AuditEntry:
+        self._entries += 1
+        written = msgspec.structs.replace(entry, id=str(self._entries), at_ms=self._clock.now_ms())
+        self._audit.append(written)
+        return written
 
     def _revision(self, key_id: str) -> int:
         known = self._keys.get(key_id)

@@ -3,11 +3,14 @@
     {k}:keys         hash: id → the key as JSON
     {k}:places       sorted set: time of creation and id, in the order of creation; `{k}:places:TEAM` those of a team
     {k}:used         hash: id → when it was last used, in milliseconds
+    {k}:revoked      sorted set: ids by when they were revoked, in milliseconds
+    {k}:grants       hash: id → the grant as JSON; the counters that it raises are elsewhere
     {k}:changes      stream: the audit, and at the same time what directories follow
     {k}:session:NAME who holds a browser session; it expires with it
 
 All are under one hash tag, so that one script writes all that belongs to a change. The id of a change is the position
-that a directory follows. Keys stay until they are taken away by hand; the stream ends 400 days after the last change.
+that a directory follows. Keys stay until REVOKED_DAYS after they were revoked; the stream ends 400 days after the last
+change.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from gateway.identity.contract import (
     AuditPage,
     KeyChanges,
     KeyPage,
+    StoredGrant,
     StoredKey,
 )
 from gateway.runtime.backoff import Backoff
@@ -37,12 +41,15 @@ from gateway.store.in_redis.scripts import LuaScript
 
 _FOLDER = Path(__file__).with_name("lua")
 _WRITE = LuaScript("write_keys", _FOLDER / "write_keys.lua")
+_FORGET = LuaScript("forget_keys", _FOLDER / "forget_keys.lua")
+_GRANTS = LuaScript("write_grants", _FOLDER / "write_grants.lua")
 _CHANGES = LuaScript("key_changes", _FOLDER / "key_changes.lua")
 
 _CHANGES_LIFE_MS = 400 * 86_400_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 _KEY = msgspec.json.Decoder(StoredKey)
+_GRANT = msgspec.json.Decoder(StoredGrant)
 _ENTRY = msgspec.json.Decoder(AuditEntry)
 
 
@@ -56,6 +63,8 @@ class RedisKeyStore:
         self._keys = names.identity("keys")
         self._places = names.identity("places")
         self._used = names.identity("used")
+        self._revoked = names.identity("revoked")
+        self._grants = names.identity("grants")
         self._changes = names.identity("changes")
         self._channel = names.identity("changed")
         self._names = names
@@ -73,13 +82,42 @@ class RedisKeyStore:
         return KeyPage([key for key in keys if key is not None], shown[-1] if len(found) > limit else "")
 
     async def write(self, keys: Sequence[StoredKey], entry: AuditEntry) -> AuditEntry | None:
-        names = [self._keys, self._places, self._changes, *(self._team_places(key.team) for key in keys)]
+        of_teams = [self._team_places(key.team) for key in keys]
+        names = [self._keys, self._places, self._changes, self._revoked, *of_teams]
         line = msgspec.json.encode(entry)
         arguments: list[str | bytes | int] = [line, AUDIT_ENTRIES, _CHANGES_LIFE_MS, self._channel]
         for key in keys:
-            arguments += (key.id, key.revision - 1, msgspec.json.encode(key), key.place)
+            arguments += (key.id, key.revision - 1, msgspec.json.encode(key), key.place, key.revoked_ms or 0)
         reply = await self._run(_WRITE, names, arguments)
         return _with_place(entry, reply[2]) if reply[0] else None
+
+    async def forget_revoked(self, before_ms: int, limit: int) -> int:
+        command = ("ZRANGEBYSCORE", self._revoked, "-inf", f"({before_ms}", "LIMIT", "0", str(limit))
+        ids = [key_id.decode() for key_id in await self._client.ask(self._revoked, command)]
+        keys = [key for key in await self.get(ids) if key is not None]
+        if not keys:
+            return 0
+        of_teams = [self._team_places(key.team) for key in keys]
+        arguments: list[str | bytes | int] = [part for key in keys for part in (key.id, key.place)]
+        await self._run(_FORGET, [self._keys, self._places, self._used, self._revoked, *of_teams], arguments)
+        return len(keys)
+
+    async def grants(self) -> list[StoredGrant]:
+        found = await self._client.ask(self._grants, ("HVALS", self._grants))
+        return sorted(map(_GRANT.decode, found), key=lambda grant: (grant.created_ms, grant.id))
+
+    async def write_grant(self, grant: StoredGrant, entry: AuditEntry, ended: Sequence[str] = ()) -> AuditEntry:
+        reply = await self._change_grants(entry, ended, grant.id, msgspec.json.encode(grant))
+        return _with_place(entry, reply[2])
+
+    async def remove_grant(self, grant_id: str, entry: AuditEntry) -> AuditEntry | None:
+        reply = await self._change_grants(entry, [grant_id])
+        return _with_place(entry, reply[2]) if reply[0] else None
+
+    async def _change_grants(self, entry: AuditEntry, removed: Sequence[str], *added: str | bytes) -> list[Any]:
+        line = msgspec.json.encode(entry)
+        arguments: list[str | bytes | int] = [line, AUDIT_ENTRIES, _CHANGES_LIFE_MS, " ".join(removed), *added]
+        return await self._run(_GRANTS, [self._grants, self._changes], arguments)
 
     async def changes(self, position: str) -> KeyChanges:
         reply = await self._run(_CHANGES, [self._changes], [position, CHANGES_MAX])

@@ -16,6 +16,7 @@ publishes one, or a short RSA key, has made a mistake that must not become ours.
 from __future__ import annotations
 
 import asyncio
+import re
 from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -46,10 +47,12 @@ _KINDS: dict[str, type[PublicKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 
 
 class KeysPlace(NamedTuple):
-    """A URL or the path of a file, and the forward proxy on the way there."""
+    """A URL or the path of a file, and the forward proxy on the way there. `issuer`: at the URL is the discovery
+    document of this issuer; empty: the keys are there."""
 
     jwks: str
     proxy: Proxy | None = None
+    issuer: str = ""
 
 
 class FetchPace(NamedTuple):
@@ -105,7 +108,7 @@ class SigningKeys:
         self._tasks.keep_running("follow signing keys", self._follow)
 
     async def close(self) -> None:
-        """Nobody waits any more."""
+        """No request waits for it."""
         await self._tasks.close()
         self._is_closed = True
         self._next_end.set()
@@ -182,6 +185,26 @@ class SigningKeys:
         before, self._keys = self._keys, keys
         if any(kid not in keys or _identity(keys[kid]) != _identity(key) for kid, key in before.items()):
             self._on_removed()
+
+
+class _Discovery(msgspec.Struct):
+    issuer: str
+    jwks_uri: str
+
+
+def place_in(body: bytes, place: KeysPlace) -> KeysPlace:
+    """Where the keys are, as the discovery document at a place says (OpenID Connect Discovery 1.0, section 4.3). Raises
+    ValueError for the document of another issuer, and where keys would come over a less safe way than the document."""
+    try:
+        found = msgspec.json.decode(body, type=_Discovery)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ValueError("the answer is no discovery document: an object with `issuer` and `jwks_uri`") from None
+    if found.issuer != place.issuer:
+        raise ValueError("the discovery document is that of another issuer: `issuer` must be the same to the letter")
+    scheme = place.jwks.partition("://")[0]
+    if not re.fullmatch(rf"(https|{scheme})://[!-~]+", found.jwks_uri):
+        raise ValueError(f"`jwks_uri` of the discovery document must begin with {scheme}://")
+    return KeysPlace(found.jwks_uri, place.proxy)
 
 
 def read_keys(body: bytes) -> dict[str, PublicKey]:

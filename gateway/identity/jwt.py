@@ -123,7 +123,7 @@ class JwtVerifier:
         before, self._keys = self._keys, {}
         self._providers = {}
         for name, issuer in snapshot.issuers.items():
-            place = KeysPlace(issuer.jwks, issuer.proxy)
+            place = KeysPlace(issuer.jwks, issuer.proxy, issuer.issuer if issuer.is_discovered else "")
             keys = self._keys.get(place) or before.get(place)
             if keys is None:
                 keys = self._open_keys(place, self._forget)

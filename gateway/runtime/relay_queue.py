@@ -6,7 +6,7 @@ comes here after each read, with what that read took to be passed on. In each tu
 the last read of each says that the turn stays within TURN_S.
 
 What takes longer than COSTLY_S by a single read, such as ten thousand events of a byte, waits in a line of its own:
-one goes on at a time, and after it none other of these for PAUSE times as long as it took. Whoever sends nothing but
+one goes on at a time, and after it none other of these for PAUSE times as long as it took. A team that sends only
 such answers has a quarter of the event loop, and no ordinary answer waits behind them.
 """
 

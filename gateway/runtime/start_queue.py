@@ -6,11 +6,11 @@ team, and each turn of the event loop takes as many, one of each line in rotatio
 comes, and a team waits for one request of each other team at most, not for all of them.
 
 To parse one large body takes as long as a hundred small requests, and nothing can interrupt it. So these begin one
-at a time, by team in rotation too, and after each no other begins for three times as long as it took: whoever sends
+at a time, by team in rotation too, and after each no other begins for three times as long as it took: a team that sends
 nothing but large bodies has a quarter of the event loop.
 
-Where no more come than may begin, nobody waits and nothing is queued. A line has a bound; who finds it full is told
-to come again, rather than to wait for an answer that comes too late.
+Where no more come than may begin, no request waits and nothing is queued. A line has a bound; a request that finds it
+full is refused with a time to retry after, rather than left to wait for an answer that comes too late.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every task that outlives the call which starts it, so that no loop ends unseen.
 
-A plain `asyncio` task keeps its exception to itself until somebody asks for it: a loop that renews
+A plain `asyncio` task keeps its exception to itself until a caller asks for it: a loop that renews
 leases or watches a file could end on one unexpected error, and the process would go on without it.
 Here an owner has a `BackgroundTasks` for what it starts:
 

@@ -1,7 +1,7 @@
 """What is wrong with a configuration: diagnostics with their place, all reported at once.
 
 A message never contains a value of the configuration, since any value may be a secret: it names the place, says what
-is wrong there and what is allowed. A name may be a secret, too, where somebody pasted one in front of a colon: names
+is wrong there and what is allowed. A name may be a secret, too, where a person pasted one in front of a colon: names
 that look like one are not shown.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 
@@ -26,9 +27,10 @@ def jwt_errors(settings: Settings, *, secrets: bool = True) -> Iterator[Diagnost
 def jwt_warnings(settings: Settings) -> Iterator[Diagnostic]:
     """For settings without errors."""
     for place, written in enumerate(settings.jwt):
-        if written.jwks.startswith("http://") and not is_loopback(read_base_url(written.jwks).host):
+        place_of_keys = written.keys_place
+        if place_of_keys.startswith("http://") and not is_loopback(read_base_url(place_of_keys).host):
             message = "is fetched without TLS: who is on the way can replace the keys, and make tokens; use https://"
-            yield Diagnostic(("jwt", place, "jwks"), message)
+            yield Diagnostic(("jwt", place, "jwks" if written.jwks else "issuer"), message)
 
 
 def _teams(path: Path, written: JwtSettings, settings: Settings) -> Iterator[Diagnostic]:
@@ -44,16 +46,19 @@ def _teams(path: Path, written: JwtSettings, settings: Settings) -> Iterator[Dia
 
 
 def _keys(path: Path, written: JwtSettings, settings: Settings, secrets: bool) -> Iterator[Diagnostic]:
-    where = (*path, "jwks")
-    if written.jwks.startswith("/"):
+    where = (*path, "jwks" if written.jwks else "issuer")
+    if not re.match("https?://.", written.keys_place) and not written.jwks:
+        yield Diagnostic(where, "is no URL whose discovery document could say where the keys are; set `jwks`")
+        return
+    if written.keys_place.startswith("/"):
         try:
-            with FilePath(written.jwks).open("rb") as opened:
+            with FilePath(written.keys_place).open("rb") as opened:
                 opened.read(1)
         except OSError as error:
             if secrets or not isinstance(error, FileNotFoundError):
                 yield Diagnostic(where, f"cannot be read: {error.strerror or 'it is no usable path'}")
         return
     try:
-        settings.proxies.proxy_for(read_base_url(written.jwks))
+        settings.proxies.proxy_for(read_base_url(written.keys_place))
     except ValueError as error:
         yield Diagnostic(where, str(error))

@@ -2,7 +2,7 @@
 
 A text becomes plain data with a line for each path (document.py), the data becomes frozen, validated settings, and the
 settings are checked against each other (checks.py). What is invalid is cut away until the rest is valid, so that the
-checks run in the same go: whoever fixes a configuration sees all of its errors at once.
+checks run in the same go: a person who fixes a configuration sees all of its errors at once.
 
 `demo_settings` is the configuration of `gateway serve --demo` and `--upstream URL`, which have no file.
 """
@@ -91,6 +91,7 @@ def parse(text: str, file: str, environ: Mapping[str, str], *, secrets: bool = T
         errors = unset if settings is None else errors
     if errors or settings is None:
         raise SettingsInvalid(_located(errors, file, document))
+    settings.__dict__.update(file=file, text=text)
     settings.__dict__["file_hash"] = hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
     warnings = _with(unset, find_warnings(settings, index))[len(unset) :]
     return Loaded(settings, tuple(_located(warnings, file, document)), tuple(_located(unset, file, document)))

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, mo
 from gateway.core.end_users import MOST_USERS
 from gateway.core.issuers import TOKEN_ALGORITHMS
 from gateway.core.limits import Limit, Meter, Mode, Per, Scope, WhenSpent
+from gateway.core.notifications import EVERYBODY, EventKind
 from gateway.core.proxies import EnvironmentProxies
 from gateway.settings.diagnostics import Path
 from gateway.settings.document import DocumentMapping
@@ -51,18 +52,22 @@ from gateway.settings.types import (
     Moment,
     Origin,
     PemFile,
+    Percent,
     ProxyUrl,
     QueryName,
     QueryValue,
     Secret,
+    SecretUrl,
     Sha256,
     ShortName,
     StoreUrl,
     Switch,
+    TeamPattern,
     TierName,
     Timezone,
     TokenAlgorithms,
     Wait,
+    WebhookSecret,
     Workers,
 )
 
@@ -132,7 +137,7 @@ class LimitSettings(BaseSection):
     models: tuple[ModelPattern, ...] | None = setting(
         None, "The models whose requests it counts, as globs; left out: all that its scope may use.", min_length=1
     )
-    mode: Literal["enforce", "shadow"] = setting("enforce", "`shadow`: it counts and is shown, but refuses nobody.")
+    mode: Literal["enforce", "shadow"] = setting("enforce", "`shadow`: it counts and is shown, but refuses no request.")
     when_spent: Literal["finish", "stop"] = setting(
         "finish", "Of quotas: whether a running stream may finish its answer, or is stopped where the quota ends."
     )
@@ -200,7 +205,7 @@ class AdminSettings(BaseSection):
 
     @property
     def secret(self) -> str:
-        """The token in clear, empty where the admin API is closed."""
+        """The token in clear text, empty where the admin API is closed."""
         return "" if self.token is None else self.token.get_secret_value()
 
 
@@ -314,7 +319,7 @@ class UpstreamSettings(BaseSection):
 
     @property
     def credential(self) -> tuple[str, str] | None:
-        """The header, in lower case, that proves the gateway to this server, and its value in clear."""
+        """The header, in lower case, that proves the gateway to this server, and its value in clear text."""
         secret = self.api_key.get_secret_value() if self.api_key is not None else ""
         if not secret or self.auth == "none":
             return None
@@ -425,11 +430,11 @@ class KeySettings(BaseSection):
     networks: tuple[IpNetwork, ...] = setting(
         (), "From where it may be used, in CIDR notation; left out: from everywhere."
     )
-    limits: Limits = setting((), "Limits on this key alone.")
+    limits: Limits = setting((), "Limits on this key only.")
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the key in hexadecimal, empty for a key that nobody can use."""
+        """The SHA-256 of the key in hexadecimal, empty for a key that cannot be used."""
         if self.sha256 is not None:
             return self.sha256
         secret = "" if self.key is None else self.key.get_secret_value()
@@ -457,6 +462,7 @@ class TeamSettings(BaseSection):
         None, "The models that the team may use, as globs; left out: every model.", min_length=1
     )
     cost_center: str = setting("", "What reports of usage can group the team by.", max_length=64)
+    owner: str = setting("", "Who is responsible for the team; notifications name it.", max_length=256)
     limits: Limits = setting((), "Limits shared by all of the team's keys.")
     key_limits: Limits = setting(
         (), "Limits on each key of the team by itself; a key's own limit of the same name goes first."
@@ -471,7 +477,10 @@ class JwtSettings(BaseSection):
 
     issuer: Issuer = setting(REQUIRED, "What its tokens have in `iss`, to the letter.")
     audience: Audiences = setting(REQUIRED, "What its tokens for this gateway have in `aud`: one, or a list of some.")
-    jwks: JwksPlace = setting(REQUIRED, "Where its public keys are (JWK Set): a URL, or the path of a file.")
+    jwks: JwksPlace | None = setting(
+        None,
+        "Where its public keys are (JWK Set): a URL or the path of a file; left out: what its discovery document says.",
+    )
     algorithms: TokenAlgorithms = setting(TOKEN_ALGORITHMS, "The signatures that are taken.")
     user: ClaimName = setting("sub", "The claim that names the end user; a token without it is refused.")
     groups: ClaimName = setting("groups", "The claim that lists the groups of a user.")
@@ -486,6 +495,31 @@ class JwtSettings(BaseSection):
     )
     models: ClaimName | None = setting(
         None, "The claim that lists the models that a token may use, of its team's; left out, or missing: all of them."
+    )
+
+    @property
+    def keys_place(self) -> str:
+        """Where the public keys are, or the document that says where (OpenID Connect Discovery 1.0, section 4)."""
+        return self.jwks or f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
+
+
+class NotifySettings(BaseSection):
+    """A receiver of notifications."""
+
+    name: ShortName | None = setting(
+        None, "What it is called in the log and in metrics; left out: its format and its place in the list."
+    )
+    url: SecretUrl = setting(REQUIRED, "Where notifications are sent with POST.")
+    format: Literal["slack", "json"] = setting(
+        "json", "`slack`: an incoming webhook of Slack or what is like it; `json`: Standard Webhooks, signed."
+    )
+    secret: WebhookSecret | None = setting(None, "What `json` is signed with; required there.")
+    at: tuple[Percent, ...] = setting(("80%", "95%", "100%"), "The parts of a quota that it wants to know of.")
+    teams: tuple[TeamPattern, ...] = setting(
+        (EVERYBODY,), "The teams that it wants to know of; `*`: all, and what belongs to no team.", min_length=1
+    )
+    events: tuple[Literal[*EventKind], ...] = setting(  # type: ignore[valid-type]
+        tuple(EventKind), "What it wants to know of.", min_length=1
     )
 
 
@@ -519,11 +553,22 @@ class Settings(BaseSection):
     models: dict[ModelName, ModelSettings] = setting({}, "The models, by the name that clients ask for; at least one.")
     limits: Limits = setting((), "Limits on the whole organisation.")
     teams: dict[ShortName, TeamSettings] = setting({}, "Who may use the gateway.")
+    notify: tuple[NotifySettings, ...] = setting((), "Who is notified of quotas, upstreams, the store and keys.")
     jwt: tuple[JwtSettings, ...] = setting((), "Identity providers whose tokens are taken in place of keys.")
 
     @cached_property
     def file_hash(self) -> str:
         """The beginning of the SHA-256 of the file that they were read from; empty for settings built in code."""
+        return ""
+
+    @cached_property
+    def file(self) -> str:
+        """The path of that file."""
+        return ""
+
+    @cached_property
+    def text(self) -> str:
+        """What is in it, with the secrets that are written there."""
         return ""
 
     @cached_property

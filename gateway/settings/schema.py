@@ -34,7 +34,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _tidied(node: Any) -> Any:
-    """Without titles, which repeat the names, and without null, which stands for what is left out."""
+    """Without titles, which repeat the names, and without null, which means what is left out."""
     if isinstance(node, list):
         return [_tidied(item) for item in node]
     if not isinstance(node, dict):

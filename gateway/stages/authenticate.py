@@ -18,7 +18,7 @@ KEY_HEADERS = frozenset(("x-api-key", "api-key", "x-goog-api-key"))
 
 
 def authenticate(request: IncomingRequest, caller: Caller | None, clock: Clock) -> Caller:
-    """The caller whose key the request carries, if it may be used now and from there. None is a key that nobody has.
+    """The caller whose key the request carries, if it may be used now and from there. None is an unknown key.
     Raises KeyUnknown, KeyExpired."""
     if caller is None or caller.disabled or (caller.networks and not is_in(request.client_ip, caller.networks)):
         raise KeyUnknown(

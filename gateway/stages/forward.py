@@ -95,9 +95,12 @@ async def forward(
     while following is not None:
         target = following
         body = outgoing_body(exchange, parsed, target)
+        more = _more_headers(exchange, target)
+        if exchange.trace is not None:
+            more = [*more, ("traceparent", exchange.trace.begin_attempt(target, services.clock.monotonic()))]
         outgoing = UpstreamRequest(
             endpoint.upstream_path(target.model, exchange.request.parameters),
-            (*headers, *_more_headers(exchange, target)),
+            (*headers, *more),
             body,
             method=endpoint.method,
             model=target.model,
@@ -226,7 +229,7 @@ def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:
 
 
 def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> bytes:
-    """The body for this target: the client's bytes, but for what must change."""
+    """The body for this target: the client's bytes, except for what must change."""
     changes: dict[Path, bytes] = {}
     if target.model != parsed.asked_model and parsed.endpoint.about is None:
         changes |= _model_changes(parsed, target)
@@ -277,6 +280,9 @@ def _headers(exchange: Exchange, parsed: ParsedRequest) -> tuple[tuple[str, str]
     """What every target gets; `content-type` and `x-request-id` are the gateway's to say."""
     request = exchange.request
     passed = TO_UPSTREAM.passed(request.headers)
+    if exchange.trace is not None:
+        replaced = exchange.trace.replaced_headers
+        passed = [line for line in passed if line[0] not in replaced]
     own = ("x-request-id", request.request_id)
     return (("content-type", parsed.content_type), *passed, own) if parsed.content_type else (*passed, own)
 

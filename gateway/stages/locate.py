@@ -1,8 +1,8 @@
 """Locate: which upstream keeps the response or the conversation that a request is about, or goes on from.
 
-Upstreams give ids to responses and conversations, and whoever has an id could ask for what it names. Here an id belongs
-to the team whose request made it: the settlement of that request writes the id, its team and its upstream into the
-store, where the first writer of an id stays its owner. To any other team the id is unknown, by the same answer and
+Upstreams give ids to responses and conversations, and a client that has an id could ask for what it names. Here an id
+belongs to the team whose request made it: the settlement of that request writes the id, its team and its upstream into
+the store, where the first writer of an id stays its owner. To any other team the id is unknown, by the same answer and
 after the same time as one that never was.
 
 What is not in the store may be on its way there. While an answer is still coming, the process that relays it knows its

@@ -68,7 +68,7 @@ class Replayed(Store, Protocol):
 
 
 def _uncounted(outcome: str, entries: int) -> None:
-    """Nobody looks."""
+    """No caller looks."""
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -155,7 +155,7 @@ class Backlog:
             except StoreUnavailable:
                 await asyncio.sleep(self._policy.pause_s)
                 continue
-            except Exception as error:  # noqa: BLE001 # A defect must not end the replay for good.
+            except Exception as error:  # noqa: BLE001 # A defect must not end the replay permanently.
                 self._complain_once(f"the journal cannot be replayed: {error!r}")
                 await asyncio.sleep(self._policy.pause_s)
                 continue
@@ -216,7 +216,7 @@ class Backlog:
                 self._complain_once(f"the journal {journal.path} waits: {error}")
                 return
             if self._read_up_to == before:
-                self._complain_once(f"the journal {journal.path} has lost lines: somebody else has changed it")
+                self._complain_once(f"the journal {journal.path} has lost lines: another program has changed it")
                 return
         self._read_up_to = 0
 

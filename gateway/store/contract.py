@@ -2,21 +2,23 @@
 
 1. `admit` checks every charge and holds all of them or none; a refusal changes nothing.
 2. `settle` is idempotent: it replaces what is held by what was used, once, whatever is retried.
-3. A reservation that nobody renews or settles gives back its holds within HOLD_TTL_MS.
+3. A reservation that is neither renewed nor settled gives back its holds within HOLD_TTL_MS.
 4. Time is the store's own: callers give none. Where its clock is set, limits go on from the new time.
-5. A shadow limit refuses nobody and counts what it would have refused: it is charged as if it had been enforced alone.
-6. A settlement's record is kept with it, in the same step; a record that cannot be kept never holds a settlement up.
+5. A grant counts from when it is made until its end by the store's clock, for every process and to the millisecond.
+6. A shadow limit refuses nothing and counts what it would have refused: it is charged as if only it had been enforced.
+7. A settlement's record is kept with it, in the same step; a record that cannot be kept never holds a settlement up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from gateway.core.errors import StoreUnavailable
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
+from gateway.core.grants import Grant
 from gateway.core.limits import Limit
 from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
@@ -34,6 +36,12 @@ LATE_DAYS = 2
 LEDGER_DAYS = 400
 """How long the ledger keeps a day."""
 
+
+OUTBOX_MAX = 10_000
+"""Notifications that wait in one slot of the store; settle.lua repeats it."""
+
+OUTBOX_DAYS = 7
+"""How long notifications are kept after the last one was put in; settle.lua repeats it."""
 
 ESTIMATES_DAYS = 30
 """How long what a process has learned is kept after it was last shared."""
@@ -121,6 +129,15 @@ class Counters(Protocol):
         """How these limits stand now, in the same order; charges nothing."""
         ...
 
+    async def grant(self, limit: Limit, grant: Grant) -> None:
+        """Raise the limit from now on until the grant's end; again is the same as once. The limit is known by its
+        identity: its amounts are those of who asks."""
+        ...
+
+    async def withdraw(self, limit: Limit, grant: Grant) -> None:
+        """End the grant now; one that there is not is no error."""
+        ...
+
 
 class Ledger(Protocol):
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
@@ -157,7 +174,7 @@ class StoredObjects(Protocol):
     first one counts, and for `OBJECT_LIFE_MS`."""
 
     async def stored_object(self, name: ObjectName) -> StoredObject | None:
-        """None where nobody has made it, or its time is over. Raises StoreUnavailable."""
+        """None where no team has made it, or its time is over. Raises StoreUnavailable."""
         ...
 
 
@@ -182,7 +199,7 @@ class ProcessReplies(msgspec.Struct, frozen=True):
 
 
 class ProcessCalls(Protocol):
-    """Questions to every gateway process of the store. Nothing is written while nobody asks."""
+    """Questions to every gateway process of the store. Nothing is written while no process asks."""
 
     def answer_processes(self, answer: Callable[[bytes], bytes]) -> None:
         """Answer what others ask, from now on until `close`."""
@@ -200,3 +217,56 @@ class Store(Counters, Ledger, SharedEstimates, StoredObjects, RecordStore, Proce
         ...
 
     async def close(self) -> None: ...
+
+
+class NotificationOutbox(Protocol):
+    """Notifications that wait to be delivered, for all gateways together.
+
+    An entry is text. Settlements put in that a quota has crossed a threshold, in the same step that charges it:
+    `quota`, what `counter_name` calls the counter, the first millisecond of its window, the percent, what is used and
+    the time, a line each. Everything else is put in by `post`. An entry is claimed by one deliverer, and free again
+    once the lease is over; it stays until it is `done`. OUTBOX_MAX entries wait at most, new ones are dropped then.
+    Every method raises StoreUnavailable.
+    """
+
+    def counter_name(self, limit: Limit) -> str:
+        """What entries of settlements call the counter of this limit."""
+        ...
+
+    def follow(self, teams: Iterable[str], models: Iterable[str]) -> None:
+        """Claim from now on what settlements put in for limits of these, beside those of the organisation."""
+        ...
+
+    def subscribe(self, note: Callable[[int, int], None]) -> None:
+        """Have this called with the number of entries that this process has put in, and of those that were dropped."""
+        ...
+
+    async def claim(self, most: int, lease_ms: int) -> list[str]:
+        """Entries that are due, which no other deliverer gets until the lease is over."""
+        ...
+
+    async def done(self, entry: str) -> None:
+        """Take it out."""
+        ...
+
+    async def defer(self, entry: str, wait_ms: int) -> None:
+        """Let it be due again after so long."""
+        ...
+
+    async def replace(self, entry: str, by: Sequence[str]) -> None:
+        """Put these in its place, unless it is not there any more."""
+        ...
+
+    async def post(self, entries: Sequence[str], flag: str, keep_ms: int) -> bool:
+        """Put these in and raise the flag for so long, unless it is raised: then it is kept for so long again, and
+        nothing is put in. Whether they were put in."""
+        ...
+
+    async def clear(self, flag: str, entries: Sequence[str]) -> bool:
+        """Lower the flag and put these in, unless it is not raised."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many waited when entries were claimed last."""
+        ...

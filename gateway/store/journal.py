@@ -1,6 +1,6 @@
 """On disk: what could not be settled yet, until it can be.
 
-A file a process, held by a lock that ends with the process; whoever gets the lock of a dead one may
+A file a process, held by a lock that ends with the process; the process that gets the lock of a dead one may
 replay it. A line is the CRC-32 of its text and the text, which is signed (journal_key.py): the one finds damage, the
 other forgery. Lines are synced to the disk in batches, and `append` returns when its line is. What is torn at the end
 was never promised to anyone. An entry that can never be charged is moved to a `.parked` file beside it, which has the
@@ -83,7 +83,7 @@ class Journal:
         self.size = 0
         """Bytes of whole lines in the file."""
         self._spoiled = False
-        """Whether something that was refused may still lie in the file behind them."""
+        """Whether something that was refused may still be in the file behind them."""
         self.failing = False
         """Whether the disk did not take what it was last given."""
 
@@ -129,7 +129,7 @@ class Journal:
                 async with self._turn:
                     batch, self._waiting = self._waiting, []
                     trouble = await asyncio.to_thread(self._write, [settlement for settlement, _ in batch])
-            except Exception as error:  # noqa: BLE001 # Whatever it is, somebody waits for each line of the batch.
+            except Exception as error:  # noqa: BLE001 # Whatever it is, a caller waits for each line of the batch.
                 trouble = repr(error)
             finally:
                 self.failing = trouble is not None
@@ -235,7 +235,7 @@ def _is_exposed(folder: os.stat_result) -> bool:
 
 
 def _is_still_at(path: Path, opened: os.stat_result) -> bool:
-    """Not if somebody else has replayed and removed it before it was locked, or if it is no file at all."""
+    """Not if another process has replayed and removed it before it was locked, or if it is no file at all."""
     try:
         return stat.S_ISREG(opened.st_mode) and path.stat().st_ino == opened.st_ino
     except FileNotFoundError:
@@ -294,7 +294,7 @@ def _understood(text: bytes, is_signed: Callable[[bytes], bool]) -> tuple[Journa
 
 
 def _created(path: Path) -> int:
-    """A new file under a lock from its first moment, so that nobody can take it for a dead process's."""
+    """A new file under a lock from its first moment, so that no process can take it for a dead process's."""
     unborn = path.with_suffix(".new")
     file = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
@@ -306,7 +306,7 @@ def _created(path: Path) -> int:
         finally:
             os.close(folder)
     except OSError:
-        # Before the lock is let go, so that nobody takes it for a dead process's.
+        # Before the lock is let go, so that no process takes it for a dead process's.
         for name in (unborn, path):
             with suppress(OSError):
                 name.unlink(missing_ok=True)

@@ -1,8 +1,9 @@
-"""The key by which a journal's lines are known to be a gateway's own, and not somebody's who can write to the folder.
+"""The key that proves a journal's lines to be a gateway's own, and not another program's that can write to the folder.
 
 All gateways of an installation share one key, which is kept in the store: lines are replayed into the store, so it is
-at hand whenever one is judged. They must also be signed while the store is out, from a process's start on: so a copy is
-beside the journals, in a file that this user alone can read. A copy that another user could have put there is not used.
+available whenever one is judged. They must also be signed while the store is out, from a process's start on: so a copy
+is beside the journals, in a file that this user alone can read. A copy that another user could have put there is not
+used.
 
 A gateway that has neither, since it has never met its store, makes a key and offers it to the store later. Where the
 store has another by then, lines that were signed with the first can be replayed by their own process alone.
@@ -81,7 +82,7 @@ class JournalKey:
 
 
 def _copied(path: Path) -> bytes | None:
-    """The key in a file that nobody but this user can have written or read."""
+    """The key in a file that only this user can have written or read."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

@@ -94,7 +94,7 @@ class OutboxStore(StoreWrapper[Replayed]):
 
 
 def _with_requests(settlement: Settlement) -> Settlement:
-    """Nobody has counted a request that was let through unasked."""
+    """No store has counted a request that was let through unasked."""
     dues = tuple(
         [SettlementLine(due.hold, 1) if due.hold.limit.meter is Meter.REQUESTS else due for due in settlement.dues]
     )

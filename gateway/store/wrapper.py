@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
+from gateway.core.grants import Grant
 from gateway.core.limits import Limit
 from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
@@ -32,6 +33,12 @@ class StoreWrapper(Generic[Inner]):
 
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
         return await self._store.limit_statuses(limits)
+
+    async def grant(self, limit: Limit, grant: Grant) -> None:
+        await self._store.grant(limit, grant)
+
+    async def withdraw(self, limit: Limit, grant: Grant) -> None:
+        await self._store.withdraw(limit, grant)
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._store.usage(query)

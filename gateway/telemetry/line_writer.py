@@ -1,6 +1,6 @@
 """Writes lines to a file descriptor without ever making their author wait.
 
-Whoever reads a process's standard output can stall: a full pipe, a slow disk, a stopped terminal. A write then blocks,
+The reader of a process's standard output can stall: a full pipe, a slow disk, a stopped terminal. A write then blocks,
 and on the event loop it would block every request. O_NONBLOCK is no way out, since the open file is shared with
 other processes, which would get its EAGAIN too. So a thread writes:
 
@@ -38,7 +38,7 @@ CLOSE_TIMEOUT_S = 2.0
 
 
 def _ignore(_dropped: int) -> None:
-    """Where nobody reports."""
+    """Where losses are not reported."""
 
 
 class LineWriter:

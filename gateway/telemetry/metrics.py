@@ -124,6 +124,7 @@ class Metrics:
         self._clock = clock
         self._define_series_of_requests()
         self._define_series_of_the_process()
+        self._define_series_of_notifications()
         self.build.set(1, (version, platform.python_version()))
         self._begin_at_nothing()
         self._names: ConfiguredNames | None = None
@@ -144,6 +145,8 @@ class Metrics:
             self.admin_refused.add((code,), 0)
         for outcome in ("written", "replayed", "parked", "lost"):
             self.journal_entries.add((outcome,), 0)
+        for outcome in ("exported", "dropped", "rejected"):
+            self.spans.add((outcome,), 0)
 
     def _define_series_of_requests(self) -> None:
         place = ("model", "upstream")
@@ -192,6 +195,16 @@ class Metrics:
             "gateway_redacted_credentials_total", "Credentials of the gateway that an upstream echoed.", ("upstream",)
         )
 
+    def _define_series_of_notifications(self) -> None:
+        self.notifications = Counter(
+            "gateway_notifications_total",
+            "Attempts to deliver a notification, by how they ended.",
+            ("channel", "outcome"),
+        )
+        self.notifications_waiting = Gauge(
+            "gateway_notifications_waiting", "Notifications that wait to be delivered.", (), "max", {(): 0}
+        )
+
     def _define_series_of_the_process(self) -> None:
         self.config_reloads = Counter("gateway_config_reloads_total", "Configuration reloads.", ("outcome",))
         self.config_info = Gauge(
@@ -220,6 +233,7 @@ class Metrics:
         self.journal_entries = Counter(
             "gateway_journal_entries_total", "Settlements that could not be made at once.", ("outcome",)
         )
+        self.spans = Counter("gateway_spans_total", "Spans of traces.", ("outcome",))
         self.store_calls = Counter("gateway_store_calls_total", "Store calls.", ("call", "outcome"))
         self.store_seconds = Histogram("gateway_store_call_seconds", "Duration of store calls.", ("call",), STORE_CALL)
         self.unsettled = Gauge(
@@ -279,6 +293,10 @@ class Metrics:
         """Record what became of settlements that could not be made at once: "written", "replayed", "parked", "lost"."""
         self.journal_entries.add((outcome,), entries)
 
+    def spans_were(self, outcome: str, spans: int) -> None:
+        """Record what became of spans: "exported", "dropped", "rejected"."""
+        self.spans.add((outcome,), spans)
+
     def task_failed(self, task: str) -> None:
         self.task_failures.add((task,))
 
@@ -290,7 +308,9 @@ class Metrics:
 
         Those of keys and users are left out: their number has no bound that a metric could bear.
         """
-        known = self._quotas_of.get(id(statuses.limits)) or self._find_quotas(statuses.limits)
+        # Limits that grants raise are put together for this one request.
+        remembered = None if statuses.are_raised else self._quotas_of.get(id(statuses.limits))
+        known = remembered or self._find_quotas(statuses)
         for place, labels, amount in known.reported[: len(statuses.used)]:
             self._quotas[labels] = QuotaUse(statuses.used[place], amount, statuses.resets_ms[place])
 
@@ -392,15 +412,17 @@ class Metrics:
             name = self._limit_label(limit.name, limit.scope)
             self.shadow_refused.add((team, name, limit.meter, limit.per or "", limit.scope))
 
-    def _find_quotas(self, limits: Sequence[Limit]) -> _QuotasOf:
+    def _find_quotas(self, statuses: LimitStatuses) -> _QuotasOf:
         reported = [
             _ReportedQuota(place, _quota_labels(limit), limit.amount)
-            for place, limit in enumerate(limits)
+            for place, limit in enumerate(statuses.limits)
             if limit.is_quota and limit.scope in _QUOTA_SCOPES and limit.amount
         ]
-        if len(self._quotas_of) >= _LIMITS_REMEMBERED:
-            self._quotas_of.clear()
-        found = self._quotas_of[id(limits)] = _QuotasOf(limits, tuple(reported))
+        found = _QuotasOf(statuses.limits, tuple(reported))
+        if not statuses.are_raised:
+            if len(self._quotas_of) >= _LIMITS_REMEMBERED:
+                self._quotas_of.clear()
+            self._quotas_of[id(statuses.limits)] = found
         return found
 
     def _failed(self, x: Exchange, error: GatewayError, team: str) -> None:

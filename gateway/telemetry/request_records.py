@@ -2,7 +2,7 @@
 
 A request that was admitted gets its record with its settlement: `of` gives it to the settle stage. One that was refused
 before that has no settlement, and there can be thousands of these in a second: `keep_unsettled` takes a sample of them,
-so many of each team and error code, which `take` gives to whoever writes them to the store.
+so many of each team and error code, which `take` gives to the task that writes them to the store.
 
 Never in a record: content, a key, an upstream's secret. Of an error the message is kept only where its class is one
 whose messages the gateway writes from its own configuration and figures.

@@ -1,4 +1,4 @@
-"""Lines of the log that strangers can cause, so many in a while: whoever has no key must not fill the disk."""
+"""Lines of the log that strangers can cause, so many in a while: a client without a key must not fill the disk."""
 
 from __future__ import annotations
 

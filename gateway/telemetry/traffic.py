@@ -1,4 +1,4 @@
-"""What passed in the last hours, minute by minute, for people who look without a Prometheus at hand.
+"""What passed in the last hours, minute by minute, for people who look without a Prometheus.
 
 Once a minute the series of metrics.py are summed to a few totals; what they grew by since the minute before is a
 sample. HISTORY_MINUTES of them are kept in the process, and go with it. Nothing is counted twice for it, and a request

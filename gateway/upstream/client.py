@@ -51,7 +51,7 @@ class HttpClient:
 
     async def send(self, upstream: Upstream, request: UpstreamRequest) -> ResponseStream:
         """As the contract says; also ValueError for a request that cannot be written safely (see
-        `UpstreamOrigin.head`). Whoever cancels it closes the connection."""
+        `UpstreamOrigin.head`). Its cancellation closes the connection."""
         pool = self._pool(upstream)
         encoded = EncodedRequest(
             head=pool.origin.head(request),

@@ -207,7 +207,7 @@ class Connector:
         lookup = self._lookup
         if lookup is None or lookup.done():
             lookup = self._lookup = self._tasks.start("name_lookup", self._look_up())
-        # Whoever gives up waiting leaves the lookup to the others.
+        # A caller that gives up waiting leaves the lookup to the others.
         await asyncio.wait([lookup])
         if lookup.cancelled():
             raise CannotConnect("the gateway is shutting down")
@@ -217,7 +217,7 @@ class Connector:
         return found
 
     async def _look_up(self) -> Addresses | CannotConnect:
-        """A failure is a result: when all who asked have given up, nobody is there to take an exception."""
+        """A failure is a result: when all who asked have given up, no caller is left to take an exception."""
         loop = asyncio.get_running_loop()
         try:
             return list(await loop.getaddrinfo(self._peer.host, self._peer.port, type=socket.SOCK_STREAM))

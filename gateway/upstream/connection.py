@@ -13,7 +13,7 @@ is doing is its state:
     RECEIVING  The first byte of the body has come, and `exchange` returns. The limit is `timeouts.idle`
                between two pieces; while the reader has paused, only `timeouts.total`. The upstream need
                not have taken the whole request: an early answer ends an upload.
-    CLOSED     For good.
+    CLOSED     Permanently.
 
     IDLE --exchange--> SENDING --flushed--> AWAITING --first piece--> RECEIVING --end--> IDLE
                           \\------------first piece------------------^
@@ -22,7 +22,7 @@ A response without a body, or one that fails before its body, goes from SENDING 
 its end. A response whose framing ended it, on a connection that may be kept and whose request is sent,
 returns the connection to its owner; every other end closes it. `abort` closes from any state.
 
-A server may close an idle connection in the moment in which it is used again. Whoever sends gets
+A server may close an idle connection in the moment in which it is used again. The sender gets
 StaleConnection, if the server cannot have received the whole request; any other close before the response
 is a failure of the upstream, which may have worked on the request.
 """
@@ -65,8 +65,8 @@ allow (AWS 60 s, nginx 75 s), so that one is seldom closed under a request. Agai
 allow less (uvicorn 5 s) sending again helps."""
 
 DISTRUST_SECONDS = 60.0
-"""For so long after bytes that nobody asked for, no connection to that upstream carries a second request. An answer
-that comes late, on a connection that is in use again, cannot be told from the one that is awaited there."""
+"""For so long after bytes that no request asked for, no connection to that upstream carries a second request. An answer
+that comes late, on a connection that is in use again, cannot be distinguished from the one that is awaited there."""
 
 HUNG_UP = FailureReason("hung_up", "closed the connection before it answered")
 
@@ -144,7 +144,7 @@ class EncodedRequest(msgspec.Struct, frozen=True):
 
 
 class ConnectionOwner(Protocol):
-    """Whoever has the connection between exchanges."""
+    """The owner of the connection between exchanges."""
 
     def released(self, connection: Connection) -> None:
         """The exchange has ended, and the connection can carry another."""
@@ -165,7 +165,6 @@ class Connection(asyncio.BufferedProtocol):
     _transport: asyncio.Transport
     _fileno: int
     _is_tls: bool
-    _deadlines: Deadlines
 
     def __init__(self, upstream_name: str, owner: ConnectionOwner, options: ClientOptions) -> None:
         self._name = upstream_name
@@ -174,6 +173,7 @@ class Connection(asyncio.BufferedProtocol):
         self._read_buffer = options.read_buffer
         self._timer = DeadlineTimer(asyncio.get_running_loop(), self._timer_expired)
         self._framing = Framing()
+        self._deadlines = Deadlines(Timeouts(), 0.0)
         self._state = ConnectionState.IDLE
         self._response: ResponseStream | None = None
         self._upload: Upload | None = None
@@ -247,7 +247,7 @@ class Connection(asyncio.BufferedProtocol):
             self._await_flush()
 
     def waiting_for_client(self, sent_bytes: int) -> None:
-        """All that was at hand is taken: the source is waited for."""
+        """All that was available is taken: the source is waited for."""
         if self._state is ConnectionState.SENDING:
             self._deadlines.waiting_for_client(monotonic(), sent_bytes)
             self._timer.arm(self._deadlines.next)
@@ -262,7 +262,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_tls = transport.get_extra_info("ssl_object") is not None
         self._fileno = transport.get_extra_info("socket").fileno()
         # With these limits the loop says when a request is wholly sent, from when `first_byte` runs. An upper
-        # limit of 0 would not do: asyncio's TLS then pauses a writer that has nothing left, and for good.
+        # limit of 0 would not do: asyncio's TLS then pauses a writer that has nothing left, and permanently.
         transport.set_write_buffer_limits(high=1, low=0)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -278,7 +278,7 @@ class Connection(asyncio.BufferedProtocol):
         piece = framing.feed(self._read_buffer[:nbytes])
         if piece:
             if self._state is not _RECEIVING:
-                self._begin_receiving(response)
+                self._begin_receiving(response, now)
             else:
                 self._deadlines.since = now
             (response.sink or response.feed)(piece)
@@ -328,7 +328,7 @@ class Connection(asyncio.BufferedProtocol):
     def _send(self, response: ResponseStream, request: EncodedRequest) -> None:
         self._state = ConnectionState.SENDING
         self._framing.expect_response()
-        self._deadlines = Deadlines(request.timeouts, request.began)
+        self._deadlines.begin(request.timeouts, request.began)
         self._upload = None
         if request.rest is not None:
             # Whether the client or the upstream is slow from here on: it is not the gateway.
@@ -357,11 +357,11 @@ class Connection(asyncio.BufferedProtocol):
         self._deadlines.awaiting_response(now)
         self._timer.arm(self._deadlines.next)
 
-    def _begin_receiving(self, response: ResponseStream) -> None:
+    def _begin_receiving(self, response: ResponseStream, now: float) -> None:
         self._state = _RECEIVING
-        response.head(self._framing.status, self._framing.headers)
+        response.head(self._framing.status, self._framing.headers, now)
         if not self._framing.complete:
-            self._deadlines.receiving(monotonic())
+            self._deadlines.receiving(now)
             self._timer.arm(self._deadlines.next)
 
     def _end_exchange(self, response: ResponseStream) -> None:
@@ -384,7 +384,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _complete_response(self, response: ResponseStream) -> None:
         if self._state is not _RECEIVING:
-            response.head(self._framing.status, self._framing.headers)
+            response.head(self._framing.status, self._framing.headers, monotonic())
         self._response = None
         response.complete()
 

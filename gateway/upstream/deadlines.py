@@ -18,7 +18,7 @@ from gateway.upstream.contract import FailureReason
 CLIENT_GRACE_S = 10.0
 CLIENT_BYTES_PER_S = 1024
 """How long an upstream's connection waits for a client that sends its body as it goes, in all: so long, and a second
-more for each KiB that has come. Whoever is slower would keep it from others for little; Apache's mod_reqtimeout has
+more for each KiB that has come. A slower client would keep it from others for little; Apache's mod_reqtimeout has
 such a least rate, too."""
 
 _SENDING = FailureReason("send_timeout", "took no byte of the request")
@@ -70,13 +70,16 @@ class Deadlines:
     """What the upstream did not do; None while it is the client that is waited for."""
 
     def __init__(self, timeouts: Timeouts, began: float) -> None:
+        self.begin(timeouts, began)
+
+    def begin(self, timeouts: Timeouts, began: float) -> None:
+        """Another exchange begins."""
         self._timeouts = timeouts
         self._total_at = began + timeouts.total
         self._client_s = 0.0
         self._missing = _SENDING
         self.since = began
         self._allowed_s = timeouts.idle
-        self._missing = _SENDING
 
     def sending(self, now: float) -> None:
         """The request is on its way; to be called again whenever the upstream takes some of it."""

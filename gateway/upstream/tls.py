@@ -12,6 +12,6 @@ def client_context(tls: UpstreamTls) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=tls.ca or None)
     context.set_alpn_protocols(["http/1.1"])
     if tls.cert:
-        # With a password given, a key that has another one is an error, and OpenSSL asks nobody at the terminal.
+        # With a password given, a key that has another one is an error, and OpenSSL does not ask at the terminal.
         context.load_cert_chain(tls.cert, tls.key or None, password="")
     return context

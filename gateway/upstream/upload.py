@@ -1,4 +1,4 @@
-"""The rest of a request of which only the beginning was at hand: sent as its source gives it and the upstream takes it.
+"""The rest of a request of which only the beginning was available: sent as the source gives and the upstream takes it.
 
 A response that begins before all is sent ends the sending: the upstream wants no more (RFC 9112, 9.5).
 """
@@ -72,7 +72,7 @@ class Upload:
 
 
 def beginning(request: UpstreamRequest) -> bytes:
-    """The body as far as it is at hand, in the framing in which the rest follows."""
+    """The body as far as it is available, in the framing in which the rest follows."""
     is_chunked = request.rest is not None and request.rest.length is None
     return _chunk(request.body) if is_chunked and request.body else request.body
 

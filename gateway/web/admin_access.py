@@ -1,4 +1,4 @@
-"""Who may use the admin API: whoever has the token, and browsers that signed in with it.
+"""Who may use the admin API: clients with the token, and browsers that signed in with it.
 
 A program sends the token in `authorization`. The console sends it once, to `/admin/v1/session`, and from then on the
 cookie of a session. The cookie counts beside the header SAME_ORIGIN alone, which the console's own pages send and no

@@ -10,7 +10,7 @@ from gateway.core.errors import FieldInvalid, GatewayError, MethodNotAllowed, Ur
 from gateway.core.health import ModelStatus, UpstreamStatus
 from gateway.core.limit_status import rfc3339
 from gateway.core.snapshot import ConfigSnapshot
-from gateway.identity.administration import AdministrationRequest
+from gateway.identity.requests import AdministrationRequest
 from gateway.pipeline import Services
 from gateway.store.usage_report import REPORTS, JsonObject, Report, close_month, json_list, refuse_unknown
 from gateway.telemetry.traffic import HISTORY_MINUTES, TrafficHistory
@@ -20,7 +20,7 @@ from gateway.web.admin_openapi import PREFIX
 from gateway.web.admin_routes import AdminRequest, AdminResponse, error_response, json_response
 
 Reload = Callable[[str], Awaitable[list[str]]]
-"""Reloads the configuration's file for whom it is told, and gives what is wrong with it."""
+"""Reloads the configuration's file for the caller that is named, and gives what is wrong with it."""
 
 Action = Callable[[AdminRequest], Awaitable[AdminResponse]]
 

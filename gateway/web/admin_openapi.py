@@ -26,6 +26,7 @@ from gateway.core.errors import (
 from gateway.core.limits import Meter, Mode, Per, Scope
 from gateway.web.openapi import (
     AMOUNT,
+    ANYTHING,
     COUNT,
     PATH,
     SHARED_SCHEMAS,
@@ -100,9 +101,28 @@ _EXPORTED: Mapping[str, Schema] = {
     "revoked_at": or_null(TIME),
     "counted_as": TEXT,
 }
+_NEW_GRANT: Mapping[str, Schema] = {
+    "limit": TEXT,
+    "team": or_null(TEXT),
+    "key": or_null(TEXT),
+    "user": or_null(TEXT),
+    "model": or_null(TEXT),
+    "amount": AMOUNT,
+    "until": TEXT,
+    "why": TEXT,
+}
 _MADE: Schema = {"allOf": [reference("Key"), an_object(key=TEXT)]}
 
 _SESSION = an_object(signed_in=_FLAG, expires_at=or_null(TIME), version=TEXT)
+_CONFIG = an_object(hash=or_null(TEXT), file=or_null(TEXT), loaded_at=TIME, text=or_null(TEXT))
+_PROBLEM = an_object(file=TEXT, line=COUNT, path=TEXT, message=TEXT)
+_CHANGE = an_object(
+    path=TEXT,
+    change={"enum": ["added", "removed", "changed", "renamed"]},
+    before=ANYTHING,
+    after=ANYTHING,
+    note=TEXT,
+)
 _BUCKETS = an_object(duration=a_list(AMOUNT), first_token=a_list(AMOUNT))
 _PROCESSES = an_object(asked=COUNT, answered=COUNT)
 _CANCELLED_LIST: Mapping[str, Schema] = {
@@ -143,7 +163,7 @@ ROUTES = (
     ),
     _DescribedPage(
         f"{PREFIX}keys",
-        "Makes a key. Its secret is in this answer alone.",
+        "Makes a key. Only this answer has its secret.",
         _MADE,
         method="post",
         body=_some_of({**_CHANGEABLE, "team": TEXT}, ["name", "team"]),
@@ -170,16 +190,32 @@ ROUTES = (
         body=_some_of(_CHANGEABLE),
     ),
     _DescribedPage(
-        f"{PREFIX}keys/{{id}}", "Revokes a key for good, in every gateway.", reference("Key"), method="delete"
+        f"{PREFIX}keys/{{id}}", "Revokes a key permanently, in every gateway.", reference("Key"), method="delete"
     ),
     _DescribedPage(
         f"{PREFIX}keys/{{id}}/rotate",
-        "Makes a key that takes the place of this one, which goes on for the overlap (24h). Its secret is in this"
-        " answer alone.",
+        "Makes a key that takes the place of this one, which goes on for the overlap (24h). Only this"
+        " answer has its secret.",
         _MADE,
         method="post",
         body=_some_of({"overlap": TEXT, "expires_at": TEXT}),
     ),
+    _DescribedPage(
+        f"{PREFIX}grants",
+        "The grants that have not ended, in the order in which they were made.",
+        _listed(reference("Grant")),
+        ("team",),
+    ),
+    _DescribedPage(
+        f"{PREFIX}grants",
+        "Raises a limit until the grant's end: of a team, of a key, of an end user of a team, of a model, else of the"
+        " organisation.",
+        reference("Grant"),
+        method="post",
+        body=_some_of(_NEW_GRANT, ["limit", "amount", "until", "why"]),
+    ),
+    _DescribedPage(f"{PREFIX}grants/{{id}}", "One grant.", reference("Grant")),
+    _DescribedPage(f"{PREFIX}grants/{{id}}", "Ends a grant now.", reference("Grant"), method="delete"),
     _DescribedPage(
         f"{PREFIX}audit",
         "Who changed what, the newest first.",
@@ -221,6 +257,14 @@ ROUTES = (
         ("team",),
         method="delete",
     ),
+    _DescribedPage(f"{PREFIX}config", "The text of the configuration in force, without secrets and comments.", _CONFIG),
+    _DescribedPage(
+        f"{PREFIX}config/diff",
+        "What is wrong with a text, and what it would change. Nothing is changed.",
+        an_object(valid=_FLAG, problems=a_list(_PROBLEM), changes=a_list(_CHANGE)),
+        method="post",
+        body=_some_of({"text": TEXT}, ["text"]),
+    ),
     _DescribedPage(
         f"{PREFIX}reload",
         "Reloads the configuration file; 400 says what is wrong with it.",
@@ -242,6 +286,20 @@ _KEY = an_object(
     last_used_at=or_null(TIME),
     status={"enum": ["active", "expired", "revoked", "disabled"]},
     source={"enum": ["config", "store"]},
+)
+_GRANT = an_object(
+    id=TEXT,
+    limit=TEXT,
+    scope={"enum": [scope.value for scope in Scope]},
+    subject=TEXT,
+    team=or_null(TEXT),
+    meter={"enum": [meter.value for meter in Meter]},
+    per=or_null({"enum": [per.value for per in Per]}),
+    amount=AMOUNT,
+    created_at=TIME,
+    until=TIME,
+    why=TEXT,
+    granted_by=TEXT,
 )
 _AUDIT_ENTRY = an_object(
     id=TEXT,
@@ -396,6 +454,7 @@ def admin_document() -> bytes:
         "schemas": {
             **SHARED_SCHEMAS,
             "AuditEntry": _AUDIT_ENTRY,
+            "Grant": _GRANT,
             "Key": _KEY,
             "RoutedModel": _ROUTED_MODEL,
             "Team": _TEAM,

@@ -7,7 +7,8 @@ in the process that was asked, and that this is not all.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -22,8 +23,8 @@ from gateway.core.requests_in_flight import (
     RequestInFlight,
     in_flight_object,
 )
-from gateway.identity.administration import AdministrationRequest
 from gateway.identity.contract import AuditEntry
+from gateway.identity.requests import AdministrationRequest
 from gateway.store.contract import ProcessCalls, RecordStore
 
 JsonObject = dict[str, Any]
@@ -84,11 +85,20 @@ class RequestAdministration:
             raise UrlUnknown(f"There is nothing at {request.path[:200]!r}.")
         if not request_id:
             _refuse_method(request.method, METHODS[LIST])
-            return await self._list(team)
+            return await self._list(self._configured(team))
         _refuse_method(request.method, METHODS[MEMBER])
         if request.method == "GET":
             return await self._show(request_id, team)
         return await self._cancel(request_id, team, request.actor)
+
+    def _configured(self, team: str) -> str:
+        """The same, so that a typing error is not taken for a team without requests. A single request may be of a team
+        that a reload has removed. Raises FieldInvalid."""
+        known = self._teams()
+        if team and team not in known:
+            named = ", ".join(sorted(known)) or "none"
+            raise FieldInvalid(f"There is no team {team[:64]!r}; there are {named}.", param="team")
+        return team
 
     async def _list(self, team: str) -> JsonObject:
         asked = await self._ask(ProcessQuestion(team))
@@ -157,12 +167,13 @@ class RequestAdministration:
             if self._answer_here is None:
                 raise
             problem = "The store does not answer: only the process that was asked is shown."
-        by_process = {reply.id: reply for reply in map(_REPLY.decode, replies)}
+        understood = list(_understood(replies))
+        by_process = {reply.id: reply for reply in understood}
         if self._answer_here is not None:
             own = _REPLY.decode(self._answer_here(packed))
             # What was cancelled is in the first reply alone.
             by_process.setdefault(own.id, own)
-        silent = asked - len(replies)
+        silent = asked - len(understood)
         if silent > 0:
             problem = f"{silent} of {asked} gateway processes did not answer in time: their requests are missing here."
         found = [LocatedRequest(reply.process, each) for reply in by_process.values() for each in reply.requests]
@@ -170,12 +181,20 @@ class RequestAdministration:
         return _Asked(found, sum(reply.total for reply in by_process.values()), processes, problem)
 
 
+def _understood(replies: Iterable[bytes]) -> Iterator[ProcessReply]:
+    """Without those of gateways of another version that say it in another way."""
+    for reply in replies:
+        with suppress(msgspec.DecodeError):
+            yield _REPLY.decode(reply)
+
+
 def _unknown(request_id: str, asked: _Asked) -> str:
     answered = asked.processes["answered"]
+    processes = "the gateway process" if answered == 1 else f"any of the {answered} gateway processes"
     return (
-        f"No request {request_id[:128]!r} is known. It is not in flight in any of the {answered} gateway processes that"
-        " answered, and there is no record of it. The setting 'record' says which requests have one and for how long;"
-        " where very many are refused at once, some have none. The log has a line of every request."
+        f"No request {request_id[:128]!r} is known. It is not in flight in {processes} that answered, and there is no"
+        " record of it. The setting 'record' says which requests have one and for how long; where very many are refused"
+        " at once, some have none. The log has a line of every request."
         + (f" {asked.problem}" if asked.problem else "")
     )
 

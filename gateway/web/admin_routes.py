@@ -116,7 +116,7 @@ class AdminRoutes:
         try:
             response = await self._handlers.admin_api(AdminRequest("GET", f"{PREFIX}session"))
         except GatewayError:
-            return False  # Nobody can say; the page shows what the matter is.
+            return False  # It is not known; the page shows what the matter is.
         return response.status == AdminForbidden.status
 
     async def _metrics(self) -> AdminResponse:

@@ -1,6 +1,6 @@
 """How much of its memory, and of its disk, a process lets the bodies of requests take.
 
-Bodies come before limits can be asked: whoever has a key could otherwise send as many large ones at once as it likes.
+Bodies come before limits can be asked: a client with a key could otherwise send as many large ones at once as it likes.
 What is over the budget waits its turn, in order of arrival, and is refused when that takes too long. A body that has
 begun to grow goes first: it holds memory already, and others get theirs when it is done.
 """

@@ -1,7 +1,7 @@
 """The pages of browsers, as files of the package: the console on the admin listener, /me on the public one.
 
 There is no build step: what is in `console/` is what browsers get. They get it with a policy that lets them load code,
-style and data from this listener alone, and no inline code at all; whoever puts such into an answer finds it not run.
+style and data from this listener alone, and no inline code at all: what is put into an answer is not run.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ _EXPOSED = ", ".join(
 
 
 class CorsPolicy:
-    """`origins` are those that may call; `*` among them stands for all."""
+    """`origins` are those that may call; `*` among them means all."""
 
     def __init__(self, origins: Iterable[str] = ()) -> None:
         self._origins = frozenset(origins)

@@ -52,7 +52,7 @@ class DiskSpool:
 
     def close(self) -> None:
         """Give the disk's space back; what is still written is dropped."""
-        # Whoever was cancelled may have left a thread at work: its descriptor must not become another file's.
+        # A task that was cancelled may have left a thread at work: its descriptor must not become another file's.
         with self._lock:
             if self._file is not None:
                 self._file.close()

@@ -2,7 +2,7 @@
 again.
 
 aiohttp's parser takes more than RFC 9112 lets a server take; what it lets through in error is refused here, before a
-handler sees it. Bodies arrive as they were sent: whoever reads one decodes it, once the sender is known.
+handler sees it. Bodies arrive as they were sent: the reader decodes them, once the sender is known.
 
 Clients cannot use up what others need. A listener has so many connections and no more: for a new one the idle
 connection that was used least recently is closed, or where the oldest are all at work, the new one is refused. A client

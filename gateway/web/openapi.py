@@ -57,7 +57,7 @@ def errors_of(serves: Callable[[type[GatewayError]], bool], schema: str = "Error
     """The answers with an error of this schema, by status."""
     codes: dict[int, dict[str, None]] = {}
     for kind in _leaves(GatewayError):
-        # Nobody reads what is logged of a client that left.
+        # No client reads what is logged of a client that left.
         if kind is not ClientGone and serves(kind):
             codes.setdefault(kind.status, {})[kind.code] = None
     return {
@@ -74,6 +74,11 @@ def _leaves(root: type[GatewayError]) -> Iterator[type[GatewayError]]:
         yield root
 
 
+def _raisable(limit: Schema) -> Schema:
+    """With the member that is there while a grant lasts."""
+    return limit | {"properties": {**limit["properties"], "granted": _GRANTED}}
+
+
 _ERROR = an_object(message=TEXT, type=TEXT, param=or_null(TEXT), code=or_null(TEXT))
 _LIMIT: Schema = {
     "name": TEXT,
@@ -86,6 +91,7 @@ _LIMIT: Schema = {
     "held": AMOUNT,
     "resets_at": or_null(TIME),
 }
+_GRANTED: Schema = {**AMOUNT, "description": "What grants add to the amount for a while; left out where nothing."}
 
 SHARED_SCHEMAS: Mapping[str, Schema] = {
     "Error": {
@@ -94,8 +100,8 @@ SHARED_SCHEMAS: Mapping[str, Schema] = {
         "required": ["error"],
         "description": "The message says what to do. `limit` is there in a 429.",
     },
-    "Limit": an_object(**_LIMIT, requested=AMOUNT, retry_after_ms=or_null(COUNT)),
-    "LimitStatus": an_object(
-        **_LIMIT, left=AMOUNT, mode={"enum": [mode.value for mode in Mode]}, runs_out_at=or_null(TIME)
+    "Limit": _raisable(an_object(**_LIMIT, requested=AMOUNT, retry_after_ms=or_null(COUNT))),
+    "LimitStatus": _raisable(
+        an_object(**_LIMIT, left=AMOUNT, mode={"enum": [mode.value for mode in Mode]}, runs_out_at=or_null(TIME))
     ),
 }

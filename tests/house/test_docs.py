@@ -21,6 +21,7 @@ DOCS = ROOT / "docs"
 METRIC = re.compile(r"gateway_[a-z0-9_]+")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+OWN_FILE = re.compile(r"`((?:gateway|tests|docs|helm|deploy|config|bench)/[^`*\s]*)`")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 PROVIDERS_KEY = re.compile(r"api_key: *\"?\$\{INDUCTA_API_KEY")
 """An upstream's credential under the name of the key that clients have."""
@@ -68,6 +69,12 @@ def test_every_page_is_in_the_sites_navigation() -> None:
 def test_every_link_to_a_file_leads_somewhere() -> None:
     pages = [path for path in files() if path.suffix == ".md"]
     assert [f"{place(page)} -> {link}" for page in pages for link in _links(page) if not _leads(page, link)] == []
+
+
+def test_every_file_that_contributors_are_sent_to_is_there() -> None:
+    named = OWN_FILE.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_the_changelog_says_what_is_coming_or_what_came() -> None:

@@ -8,14 +8,17 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gateway.app.config_documents import METHODS as CONFIG_METHODS
 from gateway.core.endpoints import ENDPOINTS, OBJECT_ENDPOINTS
 from gateway.core.errors import AdminForbidden, ClientGone, GatewayError, NoWorker
 from gateway.identity.administration import KeyAdministration
 from gateway.identity.contract import AuditEntry
+from gateway.identity.grants import GrantAdministration
 from gateway.identity.in_memory import InMemoryKeyStore
 from gateway.identity.sessions import SessionDirectory
 from gateway.pipeline import Services
 from gateway.runtime.system_clock import SystemClock
+from gateway.store.in_memory import InMemoryStore
 from gateway.store.usage_report import FIGURES, USAGE_PARAMETERS
 from gateway.web.admin_access import SESSION, AdminAccess
 from gateway.web.admin_api import AdminApi
@@ -46,9 +49,13 @@ def test_every_public_route_is_described_and_no_other() -> None:
 def test_every_admin_route_is_described_and_no_other() -> None:
     listener = AdminRoutes(AdminHandlers(*[_never] * len(AdminHandlers._fields)))
     served = {(path, method) for path in listener.pages for method in WITHOUT_BODY}
-    keys = KeyAdministration(InMemoryKeyStore(SystemClock()), _no_snapshot, ZoneInfo("UTC"), _no_entry)
+    store, zone = InMemoryKeyStore(SystemClock()), ZoneInfo("UTC")
+    keys = KeyAdministration(store, _no_snapshot, zone, _no_entry)
+    grants = GrantAdministration(store, InMemoryStore(SystemClock(), zone), _no_snapshot, zone, _no_entry)
     members = {f"keys/{{id}}/{verb}".rstrip("/"): methods for verb, methods in keys.members.items()}
-    for path, methods in {**keys.collections, **members, **REQUEST_METHODS}.items():
+    of_grants = {"grants": grants.collection, "grants/{id}": grants.member}
+    of_others = {**of_grants, **REQUEST_METHODS, **CONFIG_METHODS}
+    for path, methods in {**keys.collections, **members, **of_others}.items():
         served |= {(PREFIX + path, method.lower()) for method in methods}
     access = AdminAccess("token", cast(SessionDirectory, None), _ignored, _never)
     api = AdminApi(cast(Services, None), access, {}, {"traffic": _never})

@@ -5,17 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tests.house.prose import Text, findings, known, texts, too_long
 from tests.house.tree import ROOT, files, place, under
 
 # Folders of one person's or one machine's file system, but not of a project, a container or a URL.
 MACHINE = re.compile(r"(?<![\w.~}/-])/(root|work|mnt|Users/\w+|home/\w+)/")
 ADDRESS = re.compile(r"://|^\s*(-i|-f|--(extra-)?index-url|--find-links|--trusted-host)\b", re.MULTILINE)
-# Images where the field has a term: entry point, backend, fix, again, compute, reloaded, is in, problem.
-IMAGES = re.compile(
-    r"\b(doors?|keepers?|mend(s|ed|ing)?|anew|reckon\w*|taken\s+up|stands\s+in|vigils?|couriers?|crews?|ailments?"
-    r"|sick|(by\s+)?whose\s+doing|by\s+the\s+doing|nobody\s+need|goes\s+before\s+it|stands?\s+beside|in\s+the\s+midst)\b",
-    re.IGNORECASE,
-)
 RESOLVED = re.compile(r'"resolved":')
 
 
@@ -30,15 +25,33 @@ def test_the_locks_name_no_address() -> None:
 
 
 def test_code_and_documentation_use_plain_terms() -> None:
-    # A decision is left as it was taken, in its words; what was released, too.
-    read = [*under("gateway", suffix=".py"), *under("docs", suffix=".md")]
-    read += [path for path in files() if path.parent == ROOT and path.suffix in {".md", ".mk", ".yml", ""}]
-    read += [*under("helm", suffix=".yaml"), *under("config", suffix=".yaml")]
-    kept = [path for path in read if "decisions" not in path.parts and path.stem not in {"CHANGELOG", "LICENSE"}]
-    texts = {path: path.read_text(encoding="utf-8") for path in kept}
-    assert texts
-    found = [(path, match) for path, text in texts.items() for match in IMAGES.finditer(text)]
-    assert [f"{place(path, texts[path].count(chr(10), 0, at.start()) + 1)}: {at[0]}" for path, at in found] == []
+    assert list(findings(texts(), known())) == []
+
+
+def test_the_linter_of_prose_finds_a_word_by_its_line_and_leaves_code_alone(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "page.md"
+    prose = "Plain text.\n`whoever` is code, [a link](whoever.md) too.\nIt reckons with\nwhoever comes.\n"
+    found = list(findings(iter([Text(page, 1, prose)]), known()))
+    assert [line.partition(" write ")[0] for line in found] == [
+        'docs/page.md:3: "reckons":',
+        'docs/page.md:4: "whoever":',
+    ]
+
+
+def test_the_linter_of_prose_finds_a_sentence_that_nobody_can_read_in_a_breath() -> None:
+    page = ROOT / "docs" / "page.md"
+    prose = "A short one.\n\n" + "word " * 61 + "end.\n\n| " + "cell " * 70 + "|\n"
+    assert list(too_long(Text(page, 1, prose))) == ["docs/page.md:3: split the sentence of 62 words"]
+
+
+def test_the_linter_of_prose_reads_help_errors_and_metric_texts() -> None:
+    read = "\n".join(text.prose for text in texts())
+    for known_text in (
+        "Validate a configuration. Exit status 0: it can be used; 2: it cannot.",
+        "The largest body that a request may have, after decompression.",
+        "is missing, so nobody can use the gateway",
+    ):
+        assert known_text in read
 
 
 def test_every_locked_package_is_pinned_and_hashed() -> None:

@@ -31,6 +31,7 @@ NEEDED = {
     "cline": "a program of others; make test-clients runs it",
     "reconcile": "a provider's export",
     "token.txt": "a token of the reader's own",
+    "THE-ID": "a request of the reader's own",
 }
 CONFIG = """
 listen: 127.0.0.1:{port}
@@ -41,7 +42,7 @@ models:
   openai/gpt-oss-120b: {{routes: [{{upstream: demo}}], price: {{input: 0.15, output: 0.60}}}}
   openai/whisper-large-v3: {{routes: [{{upstream: demo}}]}}
 teams:
-  search: {{keys: [{{name: search, key: "${{INDUCTA_API_KEY}}"}}]}}
+  search: {{limits: [{{tokens: 2_000_000, per: day}}], keys: [{{name: search, key: "${{INDUCTA_API_KEY}}"}}]}}
 """
 PAGES = {page: list(those) for page, those in groupby(blocks(), key=lambda block: block.page)}
 

@@ -380,7 +380,7 @@ async def test_a_key_of_the_configuration_is_changed_there_and_a_revoked_one_nev
             ("POST", "/rotate", None),
         ):
             reply = await ask(gateway, method, f"keys/{key['id']}{page}", body)
-            assert (reply.status, "for good" in reply.error["message"]) == (400, True)
+            assert (reply.status, "permanently" in reply.error["message"]) == (400, True)
 
 
 async def test_an_expired_key_says_so(redis: RedisServer) -> None:

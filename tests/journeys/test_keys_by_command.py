@@ -7,6 +7,8 @@ import csv
 import hashlib
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from gateway.__main__ import main
 from tests.redis_servers import RedisServer, redis_server
-from tests.whole_gateway import Json, configuration
+from tests.whole_gateway import Json, configuration, key_settings
 
 NOWHERE = "http://127.0.0.1:1/v1"
 
@@ -101,6 +103,31 @@ def test_the_life_of_a_key_is_in_the_audit(shell: Shell) -> None:
     assert len(table.splitlines()) == 6
 
 
+def test_a_key_is_changed_by_what_is_named_and_nothing_else(shell: Shell) -> None:
+    options = (
+        "--limit",
+        "requests=60/minute",
+        "--expires",
+        "90d",
+        "--metadata",
+        "owner=alice",
+        "--network",
+        "10.0.0.0/8",
+    )
+    made = shell.json("keys", "create", "--team", "search", "--name", "k", *options)
+    more = ("--limit", "requests=120/minute", "--limit", "concurrent=2", "--name", "other")
+    changed = shell.json("keys", "change", made["id"], *more, "--clear", "expires", "--clear", "networks")
+    assert changed["limits"] == [
+        {"name": "requests-per-minute", "requests": 120, "per": "minute"},
+        {"name": "concurrent", "concurrent": 2},
+    ]
+    assert (changed["name"], changed["expires_at"], changed["networks"]) == ("other", None, [])
+    assert (changed["metadata"], changed["models"]) == ({"owner": "alice"}, made["models"])
+    assert shell.json("keys", "change", made["id"], "--metadata", "a=b")["metadata"] == {"a": "b"}
+    [_, entry, _] = shell.json("audit")["data"]
+    assert (entry["action"], entry["before"]["name"], entry["after"]["name"]) == ("key.change", "k", "other")
+
+
 def test_lists_are_tables_csv_and_json_of_both_sources(shell: Shell) -> None:
     for number in range(3):
         shell.json("keys", "create", "--team", "search", "--name", f"k{number}")
@@ -158,6 +185,14 @@ def test_hashes_move_to_another_store_and_twice_does_no_harm(shell: Shell, serve
         (("show", "000000000000"), 1, "no key with the id"),
         (("revoke", "000000000000"), 1, "no key with the id"),
         (("disable", "000000000000", "111111111111"), 2, "unexpected extra argument"),
+        (("change",), 2, "ID"),
+        (("change", "000000000000"), 2, "Nothing is to be changed"),
+        (("change", "000000000000", "--name", "k"), 1, "no key with the id"),
+        (("change", "000000000000", "--name", "a b"), 2, "name"),
+        (("change", "000000000000", "--team", "search"), 2, "--team"),
+        (("change", "000000000000", "--clear", "name"), 2, "name"),
+        (("change", "000000000000", "--limit", "requests=5/day", "--clear", "limits"), 2, "exclude"),
+        (("change", "k", "--name", "k"), 2, "12 hexadecimal digits"),
         (("rotate", "000000000000", "--overlap", "long"), 2, "overlap"),
         (("rotate", "000000000000", "--expires", "long"), 2, "expires_at"),
         (("import", "none.json"), 2, "does not exist"),
@@ -174,10 +209,40 @@ def test_wrong_missing_and_contradictory_arguments_are_refused_in_words(
     assert shell.json("audit")["data"] == []
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--last", "0"), "--last"),
+        (("--last", "10001"), "--last"),
+        (("--last", "many"), "--last"),
+        (("--csv", "--json"), "exclude"),
+        (("--team", "search"), "--team"),
+        (("keys",), "unexpected extra argument"),
+    ],
+)
+def test_the_audit_refuses_what_it_does_not_know(shell: Shell, words: tuple[str, ...], says: str) -> None:
+    result = shell.run("audit", *words)
+    assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
+
+
 def test_a_key_of_the_file_is_not_changed_by_a_command(shell: Shell) -> None:
     [key] = shell.json("keys", "list")["data"]
     result = shell.run("keys", "revoke", key["id"])
     assert (result.exit_code, "in the configuration" in result.stderr) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_gateway_does_not_start_with_a_key_that_is_in_both_places(
+    shell: Shell, server: RedisServer, workers: str
+) -> None:
+    made = shell.json("keys", "create", "--team", "search", "--name", "k")
+    both = {"keys": [key_settings(), key_settings("twice", made["key"])]}
+    shell.file.write_text(json.dumps(configuration(NOWHERE, store={"url": server.url}, team=both)))
+    command = [sys.executable, "-m", "gateway", "serve", "-c", str(shell.file), "--workers", workers]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (2, False), ended
+    assert f"teams.search: the key twice has the id {made['id']} of the stored key k" in ended.stderr
 
 
 def test_a_store_that_does_not_answer_is_named(shell: Shell, tmp_path: Path) -> None:

@@ -137,3 +137,17 @@ async def test_the_configuration_in_use_is_a_metric_from_the_start() -> None:
         hashes = [line for line in text.splitlines() if line.startswith("gateway_config_info{")]
         assert [len(line.split('"')[1]) for line in hashes] == [12]
         assert "gateway_config_last_reload_success_timestamp_seconds 1" in text
+
+
+async def test_the_configuration_in_force_is_shown_without_secrets_and_compared_with_another() -> None:
+    async with whole_gateway("http://127.0.0.1:1/v1", admin=ADMIN, team=TEAM) as gateway:
+        shown = (await ask(gateway, "config")).json
+        assert (len(shown["hash"]), shown["file"]) == (12, "test.yaml")
+        assert "tokens-per-day" not in shown["text"]
+        assert '"tokens": 2000' in shown["text"]
+        assert TOKEN not in shown["text"]
+        other = shown["text"].replace('"tokens": 2000', '"tokens": 3000')
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        told = await gateway.request("POST", "/admin/v1/config/diff", admin=True, json={"text": other}, headers=headers)
+        paths = [each["path"] for each in told.json["changes"]]
+        assert "teams.search.limits.tokens-per-day.tokens" in paths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,19 @@ from click.testing import CliRunner
 
 from gateway.__main__ import main
 from gateway.demo import DemoScript, DemoUpstream
+from tests.hand_upstream import HandUpstream, content, hand_upstream
 from tests.redis_servers import RedisServer, redis_server
-from tests.whole_gateway import KEY, MODEL, PATIENCE_S, Json, Reply, WholeGateway, configuration, whole_gateway
+from tests.whole_gateway import (
+    KEY,
+    MODEL,
+    PATIENCE_S,
+    Json,
+    LiveStream,
+    Reply,
+    WholeGateway,
+    configuration,
+    whole_gateway,
+)
 
 TOKEN = "operators-token"
 ADMIN = {"listen": "127.0.0.1:0", "token": TOKEN}
@@ -150,6 +162,31 @@ async def test_nothing_of_what_a_client_wrote_or_an_upstream_answered_is_kept(st
         assert SECRET_WORDS.encode() not in kept
 
 
+async def test_a_record_costs_no_call_of_its_own(redis: RedisServer, tmp_path: Path) -> None:
+    store = {"url": redis.url, "journal": str(tmp_path / "journal"), "prefix": "calls"}
+    team = {"limits": [{"requests": 10, "per": "day"}]}
+    async with (
+        DemoUpstream(DemoScript(status=500)) as upstream,
+        whole_gateway(upstream.base_url, admin=ADMIN, team=team, store=store) as gateway,
+    ):
+        replies = [await gateway.chat() for _ in range(60)]
+        for _ in replies:
+            await gateway.ended()
+        records = [await explained(gateway, reply) for reply in (replies[0], replies[9], replies[10])]
+        codes = [record["error"]["code"] for record in records]
+        assert codes == ["passed_on", "no_upstream_available", "insufficient_quota"]
+        calls = await store_calls(gateway)
+        # Fifty refusals, within some seconds: one call in each.
+        assert calls["keep_records"] <= 5
+        assert (calls["settle"], calls["admit"]) == (10, 60)
+
+
+async def store_calls(gateway: WholeGateway) -> dict[str, int]:
+    """How often the store was called, by what for."""
+    pattern = r'^gateway_store_calls_total\{call="(\w+)",outcome="ok"\} (\d+)'
+    return {call: int(count) for call, count in re.findall(pattern, await gateway.metrics(), re.MULTILINE)}
+
+
 async def test_a_storm_of_refusals_is_sampled_and_other_kinds_are_not_lost() -> None:
     async with whole_gateway(NOWHERE, admin=ADMIN) as gateway:
         storm = await asyncio.gather(*[gateway.chat(model="unknown") for _ in range(60)])
@@ -174,6 +211,37 @@ async def test_a_request_while_the_store_is_out_is_explained_when_it_is_back(tmp
                     continue
             (record,) = found.json["records"]
             assert (record["error"]["code"], record["error"]["blame"]) == ("store_unavailable", "gateway")
+
+
+async def test_a_record_waits_in_the_journal_with_its_settlement(tmp_path: Path) -> None:
+    with redis_server(tcp=True) as server:
+        store = {"url": server.url, "journal": str(tmp_path), "timeout": "100ms"}
+        async with hand_upstream() as upstream, whole_gateway(upstream.base_url, admin=ADMIN, store=store) as gateway:
+            stream = await begun_stream(gateway, upstream)
+            server.kill()
+            upstream.hang_up()
+            await stream.rest()
+            exchange = await gateway.ended()
+            assert "gateway_unsettled_requests 1" in await gateway.metrics()
+            server.start()
+            async with asyncio.timeout(PATIENCE_S):
+                while (found := await explanation(gateway, stream.headers["x-request-id"])).status != 200:
+                    continue
+            (record,) = found.json["records"]
+            assert exchange.usage is not None
+            assert record["usage"]["output"] == exchange.usage.output >= 1
+            assert (await gateway.ledger()).output == exchange.usage.output
+
+
+async def begun_stream(gateway: WholeGateway, upstream: HandUpstream) -> LiveStream:
+    """A stream that has delivered one chunk."""
+    opening = asyncio.ensure_future(gateway.open_stream())
+    turn = await upstream.asked()
+    turn.begin_stream()
+    turn.send(content("Once"))
+    stream = await opening
+    await stream.event()
+    return stream
 
 
 async def test_an_unknown_id_is_told_where_to_look() -> None:

@@ -135,12 +135,14 @@ async def test_a_request_that_has_no_answer_yet_is_told_not_to_try_again() -> No
 
 
 async def test_what_is_not_in_flight_is_told_apart_from_what_has_ended() -> None:
-    async with hand_upstream() as upstream, whole_gateway(upstream.base_url, admin=ADMIN) as gateway:
+    async with hand_upstream() as upstream, whole_gateway(upstream.base_url, admin=ADMIN, teams=TEAMS) as gateway:
         unknown = await ask(gateway, "requests/nobodys", "DELETE")
         assert (unknown.status, unknown.error["code"]) == (404, "unknown_url")
         assert "It is not in flight" in unknown.error["message"]
         async with begun(gateway, upstream, "stuck"):
-            await ask(gateway, "requests/stuck?team=chat", "DELETE")
+            assert (await ask(gateway, "requests/stuck?team=chat", "DELETE")).status == 404
+            typing_error = await ask(gateway, "requests?team=serach")
+            assert (typing_error.status, typing_error.error["param"]) == (400, "team")
             assert [each["id"] for each in (await in_flight(gateway))["data"]] == ["stuck"]
             await ask(gateway, "requests/stuck", "DELETE")
         await gateway.ended()

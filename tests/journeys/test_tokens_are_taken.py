@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.demo import DemoUpstream
 from tests.contract.store.keepers import FalseClock
 from tests.identity_provider import AUDIENCE, ISSUER, IdentityProvider, claims_of, ec_key, key_set, signed
-from tests.whole_gateway import Json, WholeGateway, configuration, settings_of, whole_gateway
+from tests.redis_servers import redis_server
+from tests.whole_gateway import Json, WholeGateway, chat_body, configuration, settings_of, whole_gateway
+from tests.workers import shared, workers_process
 
 NOW_S = FalseClock().now_ms() // 1000
 TEAM = {"user_limits": [{"requests": 2, "per": "day"}]}
 
 
-def jwt_settings(jwks: str, **changes: Any) -> list[Json]:
+def jwt_settings(jwks: str | None, **changes: Any) -> list[Json]:
     teams = {"platform-search": "search"}
     written = {"issuer": ISSUER, "audience": AUDIENCE, "jwks": jwks, "user": "email", "teams": teams}
     return [{**written, **changes}]
@@ -74,6 +79,70 @@ async def test_a_gateway_that_starts_has_the_keys_before_it_serves() -> None:
     ):
         assert logged(gateway, "signing keys fetched")
         assert (await gateway.chat(key=idp.token(NOW_S))).status == 200
+
+
+async def test_the_issuer_alone_says_where_its_keys_are() -> None:
+    async with DemoUpstream() as upstream, IdentityProvider() as idp:
+        jwt = jwt_settings(None, issuer=idp.url)
+        async with whole_gateway(upstream.base_url, clock=FalseClock(), jwt=jwt) as gateway:
+            assert (await gateway.chat(key=idp.token(NOW_S, iss=idp.url))).status == 200
+            idp.rotate("another")
+            assert (await gateway.chat(key=idp.token(NOW_S, iss=idp.url))).status == 200
+            assert (await gateway.chat(key=idp.token(NOW_S))).status == 401
+
+
+async def test_a_discovery_document_of_another_issuer_is_not_believed() -> None:
+    async with DemoUpstream() as upstream, IdentityProvider() as idp:
+        idp.discovery = {"issuer": ISSUER}
+        jwt = jwt_settings(None, issuer=idp.url)
+        async with whole_gateway(upstream.base_url, clock=FalseClock(), jwt=jwt) as gateway:
+            (line,) = logged(gateway, "signing keys not fetched")
+            assert "another issuer" in line["problem"]
+            refused = await gateway.chat(key=idp.token(NOW_S, iss=idp.url))
+            assert (refused.status, refused.error["code"]) == (503, "issuer_unavailable")
+
+
+@pytest.mark.slow
+async def test_every_worker_takes_tokens_and_their_users_share_limits(tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        redis = stack.enter_context(redis_server(tcp=True))
+        upstream = await stack.enter_async_context(DemoUpstream())
+        idp = await stack.enter_async_context(IdentityProvider())
+        changes = {"jwt": jwt_settings(None, issuer=idp.url), "team": TEAM}
+        config = shared(upstream.base_url, redis, tmp_path, **changes)
+        gateway = await stack.enter_async_context(workers_process(config, tmp_path))
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+
+        async def status(token: str) -> int:
+            """On a connection of its own, so that each worker gets some."""
+            url = f"http://127.0.0.1:{gateway.port}/v1/chat/completions"
+            headers = {"authorization": f"Bearer {token}", "connection": "close"}
+            async with session.post(url, json=chat_body(), headers=headers) as answer:
+                await answer.read()
+                return answer.status
+
+        now_s = int(time.time())
+        for name in ("ada", "bob"):
+            token = idp.token(now_s, iss=idp.url, email=f"{name}@example.com")
+            assert sorted([await status(token) for _ in range(8)]) == [200, 200, *[429] * 6]
+        assert {await status(idp.token(now_s, iss=idp.url, exp=now_s - 100)) for _ in range(8)} == {401}
+        idp.rotate("rotated", keep=0)
+        fresh = [idp.token(now_s, iss=idp.url, email=f"{number}@example.com") for number in range(8)]
+        assert {await status(token) for token in fresh} == {200}
+
+
+async def test_limits_of_each_key_hold_for_all_tokens_with_the_same_rights() -> None:
+    team = {"key_limits": [{"requests": 2, "per": "day"}]}
+    async with (
+        DemoUpstream() as upstream,
+        IdentityProvider() as idp,
+        whole_gateway(upstream.base_url, clock=FalseClock(), team=team, jwt=jwt_settings(idp.jwks)) as gateway,
+    ):
+        tokens = [idp.token(NOW_S, email=f"{name}@example.com") for name in ("ada", "bob", "carol")]
+        assert [(await gateway.chat(key=token)).status for token in tokens] == [200, 200, 429]
+        refused = await gateway.chat(key=tokens[0])
+        assert (refused.json["limit"]["scope"], refused.json["limit"]["subject"][:4]) == ("key", "jwt-")
+        assert (await gateway.chat()).status == 200
 
 
 async def test_a_rotation_under_load_refuses_no_good_token() -> None:

@@ -20,6 +20,7 @@ from gateway.core.calendar import DAY_MS, day_ms, day_of
 from gateway.core.clock import Clock
 from gateway.core.estimate import EstimateSubject, LearnedEstimate, merged
 from gateway.core.forecast import forecast
+from gateway.core.grants import Grant, Grants, unended, with_grant, without_grant
 from gateway.core.limits import Limit, Meter
 from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import (
@@ -34,6 +35,7 @@ from gateway.core.reservation import (
 from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, OBJECT_LIFE_MS, ProcessReplies, UsageQuery, UsageRow
 from gateway.store.in_memory.ledger import InMemoryLedger
+from gateway.store.in_memory.notifications import InMemoryNotificationOutbox
 from gateway.store.in_memory.records import InMemoryRecords
 from gateway.store.ledger import USERS_MAX
 
@@ -83,6 +85,8 @@ class InMemoryStore:
         self._zone = zone
         self._hold_step_ms = hold_ttl_ms // HOLD_STEPS
         self._counters: dict[tuple[object, ...], Counter] = {}
+        self._grants: dict[tuple[object, ...], Grants] = {}
+        """By the identity of their limits, until their counters have been brought up to their ends."""
         self._rounds: deque[tuple[object, ...]] = deque()
         self._newcomers = 0
         self._held: dict[str, _Held] = {}
@@ -91,6 +95,7 @@ class InMemoryStore:
         self._settled: set[str] = set()
         self._settled_before: set[str] = set()
         self._ledger = InMemoryLedger(users_max)
+        self.notifications = InMemoryNotificationOutbox(clock)
         self._estimates: dict[EstimateSubject, LearnedEstimate] = {}
         self._objects: dict[ObjectName, _KeptObject] = {}
         self._records = InMemoryRecords()
@@ -148,6 +153,7 @@ class InMemoryStore:
             counter.use(amount - at_once)
             if isinstance(counter, Window):
                 counter.note(amount)
+                self.notifications.note_crossings(limit, counter, now_ms)
 
     async def renew(self, ids: Sequence[str]) -> None:
         now_ms = self._reap()
@@ -160,6 +166,22 @@ class InMemoryStore:
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
         now_ms = self._reap()
         return [self._status(limit, now_ms) for limit in limits]
+
+    async def grant(self, limit: Limit, grant: Grant) -> None:
+        self._change_grants(limit, lambda grants: with_grant(grants, grant))
+
+    async def withdraw(self, limit: Limit, grant: Grant) -> None:
+        self._change_grants(limit, lambda grants: without_grant(grants, grant))
+
+    def _change_grants(self, limit: Limit, change: Callable[[Grants], Grants]) -> None:
+        """A rate flows back at the pace that it has had until now."""
+        now_ms = self._reap()
+        self._seen(limit, now_ms)
+        changed = unended(change(self._grants.get(limit.identity, ())), now_ms)
+        if changed:
+            self._grants[limit.identity] = changed
+        else:
+            self._grants.pop(limit.identity, None)
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._ledger.rows(query)
@@ -212,14 +234,27 @@ class InMemoryStore:
             counter = self._counters[identity] = new_counter(limit, self._zone, now_ms)
             self._rounds.append(identity)
             self._newcomers += 1
-        counter.advance(limit, now_ms)
+        self._advance(counter, limit, now_ms)
         return counter
 
     def _seen(self, limit: Limit, now_ms: int) -> Counter:
-        """The same to look at: nothing is kept for a limit that nobody has used."""
+        """The same to look at: nothing is kept for an unused limit."""
         counter = self._counters.get(limit.identity) or new_counter(limit, self._zone, now_ms)
-        counter.advance(limit, now_ms)
+        self._advance(counter, limit, now_ms)
         return counter
+
+    def _advance(self, counter: Counter, limit: Limit, now_ms: int) -> None:
+        grants = self._grants.get(limit.identity) if self._grants else None
+        if grants is None:
+            counter.advance(limit, now_ms)
+            return
+        counter.advance(limit, now_ms, grants)
+        if grants[0].until_ms <= now_ms:
+            lasting = unended(grants, now_ms)
+            if lasting:
+                self._grants[limit.identity] = lasting
+            else:
+                del self._grants[limit.identity]
 
     def _status(self, limit: Limit, now_ms: int) -> LimitStatus:
         counter = self._seen(limit, now_ms)
@@ -228,10 +263,10 @@ class InMemoryStore:
 
     def _forget_whole(self, now_ms: int) -> None:
         """For each new counter look at two, those that were not looked at for longest: this keeps
-        their number under twice that of the ones in use. Called while nobody works with any."""
+        their number under twice that of the ones in use. Called while none is in use."""
         for _ in range(min(2 * self._newcomers, len(self._rounds))):
             identity = self._rounds.popleft()
-            if self._counters[identity].is_whole(now_ms):
+            if identity not in self._grants and self._counters[identity].is_whole(now_ms):
                 del self._counters[identity]
             else:
                 self._rounds.append(identity)

@@ -20,7 +20,16 @@ from gateway.core.buckets import Counter, CounterState, restored
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, Hold, LimitStatuses, Refusal, Reservation
-from gateway.store.in_redis.arguments import QUOTA, ScriptArguments, SlotBatch, SlotCall, Timing, packed
+from gateway.store.in_redis.arguments import (
+    QUOTA,
+    Paces,
+    ScriptArguments,
+    SlotBatch,
+    SlotCall,
+    Timing,
+    WindowArguments,
+    packed,
+)
 from gateway.store.in_redis.client import Router, ServerClock
 from gateway.store.in_redis.connection import ConnectionDown
 from gateway.store.in_redis.scripts import ADMIT, GIVE_BACK
@@ -38,7 +47,7 @@ _QUIET_MS = 2_000
 class SlotReply(msgspec.Struct, frozen=True):
     """What admit.lua answered of one slot's share of an admission. Of each charge: the amount that it bears or would
     have to bear (_SHADOW_REFUSED for a shadow limit that would have refused), what is used, of a rate in parts, and
-    what is held."""
+    what is held. `raises` is what grants add to the limit of each, empty where they raise none."""
 
     call: SlotCall
     now_ms: int
@@ -46,6 +55,7 @@ class SlotReply(msgspec.Struct, frozen=True):
     amounts: list[int]
     spent: list[int]
     held: list[int]
+    raises: Sequence[int] = ()
 
 
 class RecordLifetimes:
@@ -124,10 +134,11 @@ class Admissions:
         charges, where they are known."""
         batch, window = reply.call.batch, reply.call.window
         counters = list(others)
-        for place, one, terms, spent, held in zip(
-            batch.places, batch.limits, window.terms, reply.spent, reply.held, strict=True
+        raises = reply.raises or [0] * len(batch.places)
+        for place, one, terms, spent, held, raised in zip(
+            batch.places, batch.limits, window.terms, reply.spent, reply.held, raises, strict=True
         ):
-            state = CounterState(reply.now_ms, spent, held, terms if one.kind == QUOTA else (0, 0))
+            state = CounterState(reply.now_ms, spent, held, terms if one.kind == QUOTA else (0, 0), raised)
             counters[place] = restored(one.limit, self._arguments.windows.zone, state)
         known = [counter for counter in counters if counter is not None]
         judgement = judge(request, known) if len(known) == len(request.limits) else None
@@ -166,8 +177,9 @@ class Admissions:
             # A reply with few charges is padded to a length that Redis makes fastest.
             end = 3 + 3 * len(call.window.keys)
             most = numbers[2]
-            reply = SlotReply(call, numbers[1], most, numbers[3:end:3], numbers[4:end:3], numbers[5:end:3])
-            if not numbers[0]:
+            raises = numbers[end : end + len(call.window.keys)] if numbers[0] > 1 else ()
+            reply = SlotReply(call, numbers[1], most, numbers[3:end:3], numbers[4:end:3], numbers[5:end:3], raises)
+            if not numbers[0] & 1:
                 await self._give_all_back(request.id, replies)
                 return reply
             replies.append(reply)
@@ -219,13 +231,13 @@ def _may_have_been_carried_out(lost: BaseException) -> bool:
 
 def _amounts_of(record: bytes, request: AdmissionRequest, batch: SlotBatch) -> list[int]:
     """What an open record (counter.lua says how it is written) holds of each charge."""
-    _, granted, *shadows = [int(number) for number in record.split()]
+    _, granted, *others = [int(number) for number in record.split()]
     charges = request.charges
     amounts = [
-        held_amount(charges[place], one.kind == QUOTA, request, granted)
+        held_amount(charges[place], None if one.kind == QUOTA else one.capacity, request, granted)
         for place, one in zip(batch.places, batch.limits, strict=True)
     ]
-    for key_number, amount in zip(shadows[::2], shadows[1::2], strict=True):
+    for key_number, amount in zip(others[::2], others[1::2], strict=True):
         # Among the script's keys the record is the first.
         amounts[key_number - 2] = amount
     return amounts
@@ -235,6 +247,8 @@ def _reservation(request: AdmissionRequest, at_ms: int, replies: Sequence[SlotRe
     columns = _columns(replies[0]) if len(replies) == 1 else _joined(replies)
     granted, limits = replies[-1].granted, request.limits
     statuses = LimitStatuses(limits, columns.used, columns.held, columns.resets_ms)
+    if columns.are_raised:
+        statuses = msgspec.structs.replace(statuses, limits=_raised(limits, replies), are_raised=True)
     would_refuse: tuple[Limit, ...] = ()
     if columns.has_shadow:
         holds, would_refuse = _holds_in_shadow(request, replies, columns.amounts, columns.begins)
@@ -244,7 +258,8 @@ def _reservation(request: AdmissionRequest, at_ms: int, replies: Sequence[SlotRe
 
 
 class _Columns(NamedTuple):
-    """What replies say of the limits, each in the order of the limits; `has_shadow`: one of them only watches."""
+    """What replies say of the limits, each in the order of the limits; `has_shadow`: one of them only watches;
+    `are_raised`: grants raise one of them."""
 
     amounts: Sequence[int]
     begins: Sequence[int]
@@ -252,20 +267,23 @@ class _Columns(NamedTuple):
     held: Sequence[int]
     resets_ms: Sequence[int]
     has_shadow: bool
+    are_raised: bool
 
 
 def _columns(reply: SlotReply) -> _Columns:
     window, now_ms, spent = reply.call.window, reply.now_ms, reply.spent
+    paces: WindowArguments | Paces = reply.call.paces(reply.raises) if reply.raises else window
     return _Columns(
         reply.amounts,
         window.begins,
-        [-(-each // scale) for each, scale in zip(spent, window.scales, strict=True)],
+        [-(-each // scale) for each, scale in zip(spent, paces.scales, strict=True)],
         reply.held,
         [
             now_ms - (-each // flow) if flow else whole_ms
-            for each, flow, whole_ms in zip(spent, window.flows, window.resets, strict=True)
+            for each, flow, whole_ms in zip(spent, paces.flows, window.resets, strict=True)
         ],
         reply.call.batch.has_shadow,
+        bool(reply.raises),
     )
 
 
@@ -278,7 +296,17 @@ def _joined(replies: Sequence[SlotReply]) -> _Columns:
         [column[at] for at in order]
         for column in [list(chain.from_iterable(parts)) for parts in zip(*[one[:5] for one in each], strict=True)]
     )
-    return _Columns(amounts, begins, used, held, resets_ms, any(one.has_shadow for one in each))
+    has_shadow, are_raised = any(one.has_shadow for one in each), any(one.are_raised for one in each)
+    return _Columns(amounts, begins, used, held, resets_ms, has_shadow, are_raised)
+
+
+def _raised(limits: Sequence[Limit], replies: Sequence[SlotReply]) -> list[Limit]:
+    """The limits with what grants add to them."""
+    raised = list(limits)
+    for reply in replies:
+        for place, by in zip(reply.call.batch.places, reply.raises, strict=False):
+            raised[place] = raised[place].raised(by)
+    return raised
 
 
 def _holds_in_shadow(
@@ -288,7 +316,7 @@ def _holds_in_shadow(
     charges, capped = request.charges, set[int]()
     for reply in replies:
         for place, one in zip(reply.call.batch.places, reply.call.batch.limits, strict=True):
-            enforced = held_amount(charges[place], one.kind == QUOTA, request, reply.granted)
+            enforced = held_amount(charges[place], None if one.kind == QUOTA else one.capacity, request, reply.granted)
             if not one.enforced and amounts[place] < enforced:
                 capped.add(place)
     places = range(len(amounts))

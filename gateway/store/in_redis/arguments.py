@@ -11,7 +11,8 @@ little-endian doubles, as counter.lua reads them; their order is in the heads of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from struct import Struct, pack
+from functools import lru_cache
+from struct import Struct
 from typing import Generic, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -57,6 +58,13 @@ class CounterTerms(NamedTuple):
 
     first: int
     second: int
+
+
+class Paces(NamedTuple):
+    """Columns of a batch: the flow of a rate and its scale, else 0 and 1."""
+
+    flows: Sequence[int]
+    scales: Sequence[int]
 
 
 class LimitArguments:
@@ -166,6 +174,14 @@ class SlotCall:
         numbers = self._numbers.pack(now_ms, request.likely, most, least, request.enough, *fixed, *per_output)
         name = request.id.encode()
         return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (self._head, len(name), name, len(numbers), numbers)
+
+    def paces(self, raises: Sequence[int]) -> Paces:
+        """Those of the window, where grants add so much to its limits."""
+        flows, scales = list(self.window.flows), list(self.window.scales)
+        for place, (one, by) in enumerate(zip(self.batch.limits, raises, strict=True)):
+            if by and one.kind == RATE:
+                flows[place], scales[place] = pace(one.limit.raised(by))
+        return Paces(flows, scales)
 
 
 class SlotBatch:
@@ -322,4 +338,9 @@ def counter_key(arguments: LimitArguments, terms: CounterTerms) -> str:
 
 
 def packed(numbers: Sequence[float]) -> bytes:
-    return pack(f"<{len(numbers)}d", *numbers)
+    return _doubles(len(numbers)).pack(*numbers)
+
+
+@lru_cache(256)
+def _doubles(count: int) -> Struct:
+    return Struct(f"<{count}d")

@@ -41,7 +41,7 @@ _SCANNED_AT_ONCE = 500
 
 _RETRY_MS = 1_000
 _RECENT_S = 3.0
-"""For so long a refusal counts: whoever looks whether the store is healthy shall see it, and see it pass."""
+"""For so long a refusal counts: a check of the store's health shall see it, and see it pass."""
 
 _ABOUT_SERVER = frozenset(
     {

@@ -1,4 +1,4 @@
-"""One pipelined connection to a Redis server, kept up for good.
+"""One pipelined connection to a Redis server, kept up permanently.
 
 A `RedisConnection` packs the calls of one turn of the event loop into one write. Replies come in the order of
 the calls: `data_received` parses them and resolves their futures, without a task in between. The server is
@@ -70,7 +70,7 @@ class LoopTime:
     A busy loop fires a timer late, and often before it reads: by the clock alone, its own pause looks like a server's
     silence. So time is counted in steps, each by a timer of its own: at most one in a turn of the loop, and sockets are
     read between two turns. A step that ends far too late says little about others, and counts as a tenth. Steps are
-    counted as long as `look`, called after each, says that somebody waits."""
+    counted as long as `look`, called after each, says that a call waits."""
 
     def __init__(self, step_s: float, look: Callable[[], bool]) -> None:
         self._step_s = step_s
@@ -133,7 +133,7 @@ class RedisStream(asyncio.Protocol):
         return await asyncio.gather(*[call.reply for call in calls])
 
     def send(self, calls: Sequence[_PendingCall]) -> None:
-        """Send those that somebody waits for still."""
+        """Send those that are still waited for."""
         assert self._transport is not None
         commands: list[bytes] = []
         for call in calls:

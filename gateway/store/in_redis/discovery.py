@@ -1,6 +1,6 @@
 """Where the servers of a store are: at the URL's address, where sentinels say, or by the slots of a cluster.
 
-Whoever follows sentinels only when a connection breaks is late: after a planned failover the old master still
+A client that follows sentinels only when a connection breaks is late: after a planned failover the old master still
 takes writes, for seconds, and loses them when it becomes a replica. So `Sentinels` subscribes to the events of
 one sentinel, asks it each second as well, and goes to the next one when it does not answer; a new master is
 connected to at once.

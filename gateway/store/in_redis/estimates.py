@@ -2,7 +2,7 @@
 
 A row is what one process has learned about one team and model: its name a JSON array of team, model and process, its
 figures seven little-endian doubles (the server's time of writing, and those of a `LearnedEstimate`). A process writes
-no row but its own, so that nothing has to be merged in a script; whoever reads them merges them, and takes those away
+no row but its own, so that nothing has to be merged in a script; the reader merges them, and takes those away
 that are too old or too many. What cannot be read is taken away, too.
 """
 

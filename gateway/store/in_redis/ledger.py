@@ -51,7 +51,7 @@ RowTaker = Callable[[RowName, Sequence[float]], None]
 
 class BillName(NamedTuple):
     """What the bills of one row have in common: all of a `LedgerEntry` but its figures. `for_user`: whether they name
-    an end user, whoever that is."""
+    an end user."""
 
     day: str
     team: str

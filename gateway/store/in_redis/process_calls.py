@@ -5,7 +5,7 @@
     LRANGE replies:ID           ◄─── a list, 10 s long  ◄───  RPUSH replies:ID, PEXPIRE
 
 PUBLISH returns how many processes got the question, so the asker knows how many replies there are to come, and that one
-is stuck which does not reply. Nothing is written while nobody asks.
+is stuck which does not reply. Nothing is written while no process asks.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class ProcessChannel:
     async def _reply(self, question_id: str, answer: Callable[[bytes], bytes], question: bytes) -> None:
         key = self._keys.process_replies(question_id)
         reply = answer(question)
-        # Nobody waits for a reply that cannot be written: the asker sees that it is missing.
+        # No process waits for a reply that cannot be written: the asker sees that it is missing.
         with suppress(StoreUnavailable):
             await asyncio.gather(
                 self._client.ask(key, ("RPUSH", key, reply)), self._client.ask(key, ("PEXPIRE", key, _REPLIES_MS))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -49,8 +50,11 @@ class RecordRows:
         found: dict[str, RequestRecord] = {}
         for at in range(0, len(asked), _TEAMS_AT_ONCE):
             rows = await asyncio.gather(*[self._row(team, request_id) for team in asked[at : at + _TEAMS_AT_ONCE]])
-            records = [_DECODER.decode(line) for row in rows if row is not None for line in row.split(b"\n")]
-            found |= {record.id: record for record in records}
+            for line in [line for row in rows if row is not None for line in row.split(b"\n")]:
+                # What a newer gateway wrote before it was put back to this one may have what is not known here.
+                with suppress(msgspec.DecodeError):
+                    record = _DECODER.decode(line)
+                    found[record.id] = record
         return sorted(found.values(), key=lambda record: record.at_ms, reverse=True)
 
     async def _keep(self, team: str, kept: Sequence[KeptRecord]) -> None:

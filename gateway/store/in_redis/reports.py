@@ -11,12 +11,14 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from struct import unpack
+from zoneinfo import ZoneInfo
 
 import msgspec
 
-from gateway.core.buckets import Counter, CounterState, restored
+from gateway.core.buckets import Counter, CounterState, RateParts, restored, restored_rate
 from gateway.core.errors import StoreUnavailable
 from gateway.core.forecast import UseHistory, forecast
+from gateway.core.grants import total, unended
 from gateway.core.limits import Limit
 from gateway.core.reservation import LimitStatus
 from gateway.store.contract import HOLD_STEPS, UsageQuery, UsageRow
@@ -30,6 +32,7 @@ from gateway.store.in_redis.arguments import (
     Timing,
 )
 from gateway.store.in_redis.client import Router
+from gateway.store.in_redis.grants import HISTORY_UNIT, grants_of
 from gateway.store.in_redis.keys import StoreKeys
 from gateway.store.in_redis.ledger import (
     BY_DETAILS,
@@ -49,16 +52,13 @@ _LIMITS_AT_ONCE = 200
 _DAYS_AT_ONCE = 8
 _ATTEMPTS = 4
 
-_WITHOUT_HISTORY = 11
-"""Numbers of a counter before those of its history, as counter.lua has them."""
-
-HISTORY_UNIT = 2.0**-53
-"""What those are written in."""
+_WITHOUT_HISTORY, _WITH_HISTORY = 11, 16
+"""Numbers of a counter before those of its history, and before its grants, as counter.lua has them."""
 
 
 class CounterReading(msgspec.Struct, frozen=True):
-    """A limit's counter as it was found: `spent` of a rate is in parts, and true at `now_ms`. `history` is None where
-    nothing of a quota has been settled."""
+    """A limit's counter as it was found: `spent` of a rate is in parts, and true at `now_ms`, as is what grants add.
+    `history` is None where nothing of a quota has been settled."""
 
     arguments: LimitArguments
     now_ms: int
@@ -66,10 +66,19 @@ class CounterReading(msgspec.Struct, frozen=True):
     held: int
     terms: CounterTerms
     history: UseHistory | None = None
+    granted: int = 0
 
-    def status(self) -> LimitStatus:
-        status = self.arguments.status(self.now_ms, self.spent, self.held, self.terms)
+    def status(self, zone: ZoneInfo) -> LimitStatus:
+        if self.granted:
+            status = self.counter(zone).limit_status(self.arguments.limit)
+        else:
+            status = self.arguments.status(self.now_ms, self.spent, self.held, self.terms)
         return forecast(status, self.history, self.now_ms)
+
+    def counter(self, zone: ZoneInfo) -> Counter:
+        window = self.terms if self.arguments.kind == QUOTA else (0, 0)
+        state = CounterState(self.now_ms, self.spent, self.held, window, self.granted)
+        return restored(self.arguments.limit, zone, state)
 
 
 class Reports:
@@ -81,11 +90,13 @@ class Reports:
 
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
         """How they are now, in the same order. Raises StoreUnavailable."""
-        return [reading.status() async for chunk in self._readings(limits) for reading in chunk]
+        zone = self._arguments.windows.zone
+        return [reading.status(zone) async for chunk in self._readings(limits) for reading in chunk]
 
     async def counters(self, limits: Sequence[Limit]) -> list[Counter]:
         """The same as counters of the core, which can judge."""
-        return [self._counter(reading) async for chunk in self._readings(limits) for reading in chunk]
+        zone = self._arguments.windows.zone
+        return [reading.counter(zone) async for chunk in self._readings(limits) for reading in chunk]
 
     async def time(self) -> None:
         """Ask the server that has the set of teams for its time. Raises StoreUnavailable."""
@@ -141,15 +152,13 @@ class Reports:
         if sums:
             over = now_ms // self._timing.step_ms - sums[0]
             held = sum(sums[1 + min(max(over, 0), HOLD_STEPS) :])
-        if one.kind == RATE:
+        grants = grants_of(numbers[_WITH_HISTORY:])
+        if one.kind == RATE and grants:
+            bucket = restored_rate(one.limit, grants, RateParts(spent, scale, stamp_ms), now_ms)
+            spent = bucket.debt
+        elif one.kind == RATE:
             spent = one.spent_at(now_ms, spent, scale, stamp_ms)
-        _, *history = [number / HISTORY_UNIT for number in numbers[_WITHOUT_HISTORY:]] or [0.0]
-        return CounterReading(one, now_ms, spent, held, terms, UseHistory(*history) if history else None)
-
-    def _counter(self, reading: CounterReading) -> Counter:
-        window = reading.terms if reading.arguments.kind == QUOTA else (0, 0)
-        state = CounterState(reading.now_ms, reading.spent, reading.held, window)
-        return restored(reading.arguments.limit, self._arguments.windows.zone, state)
+        return CounterReading(one, now_ms, spent, held, terms, _history(numbers), total(unended(grants, now_ms)))
 
     async def _add(self, sums: UsageSums, team: str, day: str, by_user: bool) -> None:
         """The coarsest rows are read first: they never have what the finer ones do not have yet."""
@@ -180,3 +189,9 @@ class Reports:
         async for batch in self._client.scan(command, key):
             for name in batch[::every]:
                 yield name.decode()
+
+
+def _history(numbers: Sequence[float]) -> UseHistory | None:
+    """None where nothing was settled, though a grant makes room for a history."""
+    _, *history = [number / HISTORY_UNIT for number in numbers[_WITHOUT_HISTORY:_WITH_HISTORY]] or [0.0]
+    return UseHistory(*history) if any(history) else None

@@ -38,13 +38,18 @@ def bulk(*values: str | bytes | int) -> bytes:
 
 
 _COUNTER, _RECORDS = _FOLDER / "counter.lua", _FOLDER / "request_records.lua"
-ADMIT, RENEW, GIVE_BACK, CLOSE = (
-    LuaScript(name, _COUNTER, _FOLDER / f"{name}.lua") for name in ("admit", "renew", "give_back", "close")
+ADMIT, RENEW, GIVE_BACK, CLOSE, GRANT = (
+    LuaScript(name, _COUNTER, _FOLDER / f"{name}.lua") for name in ("admit", "renew", "give_back", "close", "grant")
 )
 SETTLE, KEEP_RECORDS = (
     LuaScript(name, _COUNTER, _RECORDS, _FOLDER / f"{name}.lua") for name in ("settle", "keep_records")
 )
-SCRIPTS = (ADMIT, SETTLE, RENEW, GIVE_BACK, CLOSE, KEEP_RECORDS)
+SCRIPTS = (ADMIT, SETTLE, RENEW, GIVE_BACK, CLOSE, GRANT, KEEP_RECORDS)
+
+CLAIM_NOTIFICATIONS, POST_NOTIFICATIONS = [
+    LuaScript(name, _COUNTER, _FOLDER / f"{name}.lua") for name in ("claim_notifications", "post_notifications")
+]
+"""Loaded when they are called first: many gateways have no receivers."""
 
 LOADING = tuple(("SCRIPT", "LOAD", script.text) for script in SCRIPTS)
 """The commands that a new connection begins with, so that the server knows every script."""

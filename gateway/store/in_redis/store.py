@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from gateway.core.buckets import Counter
 from gateway.core.errors import StoreUnavailable
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
+from gateway.core.grants import Grant
 from gateway.core.limits import Limit
 from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
@@ -28,7 +30,9 @@ from gateway.store.in_redis.arguments import ScriptArguments, Timing
 from gateway.store.in_redis.client import Observer, Router, ServerClock
 from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.estimates import EstimateRows
+from gateway.store.in_redis.grants import GrantWriter
 from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.in_redis.notifications import RedisNotificationOutbox
 from gateway.store.in_redis.objects import ObjectRows
 from gateway.store.in_redis.process_calls import ProcessChannel
 from gateway.store.in_redis.records import RecordRows
@@ -89,11 +93,21 @@ class RedisStore:
         arguments = ScriptArguments(keys, zone, options.process, self._servers.by_slot)
         uncertain = UncertainCalls(self._tasks, options.timeout_s)
         self._admissions = Admissions(self.client.admissions, arguments, timing, uncertain, self._records, self.now_ms)
-        self._settlements = Settlements(self.client.admissions, arguments, keys, timing, options.users_max)
-        self._replays = Settlements(self.client.background, arguments, keys, timing, options.users_max)
+        self.notifications = RedisNotificationOutbox(self.client.background, keys, self._servers.by_slot)
+        settled = partial(
+            Settlements,
+            arguments=arguments,
+            keys=keys,
+            timing=timing,
+            users_max=options.users_max,
+            crossed=self.notifications.crossed,
+        )
+        self._settlements = settled(self.client.admissions)
+        self._replays = settled(self.client.background)
         self._closings = Closings(self.client.background, keys)
         self._renewals = Renewals(self.client.background, arguments, timing)
         self._reports = Reports(self.client.background, arguments, keys, timing)
+        self._grants = GrantWriter(self.client.background, arguments, keys, timing)
         self._estimates = EstimateRows(self.client.background, keys, options.process)
         self._objects = ObjectRows(self.client.admissions, keys)
         self._record_rows = RecordRows(self.client.background, keys)
@@ -156,6 +170,12 @@ class RedisStore:
 
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
         return await self._reports.limit_statuses(limits)
+
+    async def grant(self, limit: Limit, grant: Grant) -> None:
+        await self._grants.add(limit, grant)
+
+    async def withdraw(self, limit: Limit, grant: Grant) -> None:
+        await self._grants.take_away(limit, grant)
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._reports.usage(query)

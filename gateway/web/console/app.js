@@ -1,9 +1,10 @@
 // The console: sign-in, navigation, and which page is shown. Its pages use /admin/v1 and nothing else.
-import { html, render, useEffect, useRef, useState } from "./vendor/htm-preact.js";
+import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./vendor/htm-preact.js";
 import { SIGNED_OUT, client } from "./lib/api.js";
 import { SignIn } from "./lib/sign_in.js";
 import { Loading, Note } from "./lib/ui.js";
 import { Audit } from "./pages/audit.js";
+import { Configuration } from "./pages/configuration.js";
 import { Keys } from "./pages/keys.js";
 import { Models } from "./pages/models.js";
 import { Overview } from "./pages/overview.js";
@@ -23,6 +24,7 @@ const PAGES = [
   ["upstreams", "Upstreams", Upstreams],
   ["usage", "Usage", Usage],
   ["requests", "Requests", Requests],
+  ["configuration", "Configuration", Configuration],
   ["audit", "Audit", Audit],
 ];
 
@@ -39,7 +41,7 @@ function Console() {
   const [route, setRoute] = useState(routeOf(location.hash));
   useEffect(() => {
     api.get("/session").then(setSession, (error) => setProblem(error.message));
-    const left = () => setSession((before) => ({ ...before, signed_in: false, over: before && before.signed_in }));
+    const left = () => setSession((before) => ({ ...before, signed_in: false, over: before && (before.over || before.signed_in) }));
     const moved = () => setRoute(routeOf(location.hash));
     window.addEventListener(SIGNED_OUT, left);
     window.addEventListener("hashchange", moved);
@@ -56,6 +58,13 @@ function Console() {
       signIn=${(token) => api.ask("POST", "/session", { token }).then(setSession)} />`;
   }
   return html`<${Shell} route=${route} session=${session} signOut=${() => api.ask("DELETE", "/session").then(setSession, () => setSession({ ...session, signed_in: false }))} />`;
+}
+
+// A page that fails takes nothing else with it.
+function Guarded({ shown: Shown, ...about }) {
+  const [error] = useErrorBoundary();
+  if (error) return html`<${Note} tone="bad" action=${html`<button onClick=${() => location.reload()}>Load it again</button>`}>${`This page failed: ${error.message}`}<//>`;
+  return html`<${Shown} ...${about} />`;
 }
 
 function Shell({ route, session, signOut }) {
@@ -85,7 +94,7 @@ function Shell({ route, session, signOut }) {
       </header>
       <main id="main" tabindex="-1" ref=${main}>
         ${Shown
-          ? html`<${Shown} key=${`${route.page} ${route.subject}`} api=${api} subject=${route.subject} parameters=${route.parameters} />`
+          ? html`<${Guarded} key=${`${route.page} ${route.subject} ${JSON.stringify(route.parameters)}`} shown=${Shown} api=${api} subject=${route.subject} parameters=${route.parameters} />`
           : html`<${Note} tone="warn">There is no page called ${route.page}. <a href="#/overview">Overview</a><//>`}
       </main>
     </div>`;

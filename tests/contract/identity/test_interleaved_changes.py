@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 from gateway.core.errors import FieldInvalid, KeyExpired, KeyUnknown
 from gateway.core.request import IncomingRequest
 from gateway.core.snapshot import Caller, ConfigSnapshot, Model, TeamTerms
-from gateway.identity.administration import AdministrationRequest, KeyAdministration
+from gateway.identity.administration import KeyAdministration
 from gateway.identity.contract import KeyStore
 from gateway.identity.directory import KeyDirectory
 from gateway.identity.in_memory import InMemoryKeyStore
+from gateway.identity.requests import AdministrationRequest
 from gateway.runtime.system_clock import SystemClock
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.stages.authenticate import authenticate, key_digest, stored_caller

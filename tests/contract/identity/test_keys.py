@@ -141,3 +141,21 @@ async def test_the_audit_keeps_the_last_ten_thousand(keys: KeyStore) -> None:
         if not cursor:
             break
     assert count == AUDIT_ENTRIES
+
+
+async def test_a_key_is_forgotten_once_it_was_revoked_long_enough_and_no_other(keys: KeyStore) -> None:
+    old, later, kept = key_of(1, revoked_ms=5_000), key_of(2, revoked_ms=6_000), key_of(3)
+    await keys.write([old, later, kept], entry_of())
+    await keys.touch({old.id: 1, kept.id: 2})
+    assert await keys.forget_revoked(5_000, 10) == 0
+    assert await keys.forget_revoked(6_000, 10) == 1
+    assert await keys.get([old.id, later.id, kept.id]) == [None, later, kept]
+    assert await keys.last_used([old.id, kept.id]) == [None, 2]
+    for team in ("", "search"):
+        assert [key.id for key in (await keys.page(team, "", 10)).keys] == [later.id, kept.id]
+    assert await keys.forget_revoked(6_000, 10) == 0
+
+
+async def test_so_many_keys_are_forgotten_at_once(keys: KeyStore) -> None:
+    await keys.write([key_of(number, revoked_ms=number) for number in range(1, 6)], entry_of())
+    assert [await keys.forget_revoked(10, 2) for _ in range(4)] == [2, 2, 1, 0]

@@ -17,6 +17,7 @@ from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import HOLD_STEPS, Store
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.in_redis import RedisOptions, RedisStore
+from gateway.store.in_redis.grants import HISTORY_UNIT
 from tests.redis_servers import RedisServer
 
 HOLD_TTL_MS = 600
@@ -114,6 +115,9 @@ def _move_counter(client: Redis, key: bytes, by_ms: int) -> None:
     used, scale, stamp_ms, expiry_ms, *holds = unpack(f"<{len(value) // 8}d", value)
     if holds:
         holds[0] -= by_ms // STEP_MS
+    for place in range(HOLD_STEPS + 6, len(holds), 4):
+        # The end of a grant.
+        holds[place + 2] -= by_ms * HISTORY_UNIT
     moved = (used, scale, stamp_ms - by_ms, expiry_ms - by_ms, *holds)
     client.set(key, pack(f"<{len(moved)}d", *moved), keepttl=True)
 

@@ -119,6 +119,19 @@ async def test_a_key_that_somebody_else_has_written_to_holds_no_settlement_up(re
         await store.close()
 
 
+async def test_a_record_that_this_version_cannot_read_hides_no_other(redis: RedisServer) -> None:
+    store = RedisStore(redis_options(redis.url), UTC)
+    try:
+        await store.keep_records([kept(at_ms=1)])
+        newer = msgspec.json.encode({**msgspec.to_builtins(kept(at_ms=2).record), "limits": "another shape", "more": 1})
+        with redis.client() as client:
+            known = client.hget("gw:1:{t/red}:x", "req-1")
+            client.hset("gw:1:{t/red}:x", "req-1", newer + b"\n" + known)
+        assert await ids(store, "req-1", "red") == ["own-req-1-1"]
+    finally:
+        await store.close()
+
+
 async def test_a_settlement_from_the_journal_brings_its_record(redis: RedisServer) -> None:
     dead, alive = RedisStore(redis_options(redis.url, "dead"), UTC), RedisStore(redis_options(redis.url, "alive"), UTC)
     try:

@@ -12,7 +12,7 @@ import pytest
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.snapshot import Caller, ConfigSnapshot, TeamTerms
-from gateway.identity.contract import AuditEntry, StoredKey
+from gateway.identity.contract import REVOKED_DAYS, AuditEntry, StoredKey
 from gateway.identity.directory import KNOWN_MAX, LOOKUPS_MAX, UNKNOWN_MAX, KeyDirectory
 from gateway.identity.in_memory import InMemoryKeyStore
 from gateway.runtime.tasks import BackgroundTasks
@@ -207,3 +207,18 @@ async def test_the_use_of_keys_is_noted_once_for_all_requests(store: SlowKeyStor
     await directory.flush()
     assert await store.last_used(["a", "b"]) == [77, 77]
     assert directory.used == set()
+
+
+async def test_a_key_that_was_revoked_long_ago_is_forgotten_and_still_refused(
+    store: SlowKeyStore, directory: KeyDirectory
+) -> None:
+    day_ms = 86_400_000
+    now_ms = await store.time_ms()
+    old, young = [
+        msgspec.structs.replace(key_of(number), revoked_ms=now_ms - days * day_ms)
+        for number, days in ((1, REVOKED_DAYS + 1), (2, REVOKED_DAYS - 1))
+    ]
+    await store.write([old, young], AuditEntry("a test", "key.import", "2 keys"))
+    await directory.forget_revoked()
+    assert await store.get([old.id, young.id]) == [None, young]
+    assert [await directory.find(key.sha256) for key in (old, young)] == [None, None]

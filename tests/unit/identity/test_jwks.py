@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.errors import UpstreamUnreachable
 from gateway.identity import jwks
-from gateway.identity.jwks import KEYS_MAX, FetchPace, FetchResult, SigningKeys, read_keys
+from gateway.identity.jwks import KEYS_MAX, FetchPace, FetchResult, KeysPlace, SigningKeys, place_in, read_keys
 from gateway.runtime.tasks import BackgroundTasks
 from tests.identity_provider import ec_key, key_set, rsa_key
 
@@ -168,3 +168,37 @@ def test_so_many_keys_are_taken_at_most() -> None:
     entry = ONE.as_dict(private=False)
     entries = [{**entry, "kid": f"{number}"} for number in range(KEYS_MAX + 1)]
     assert len(read_keys(json.dumps({"keys": entries}).encode())) == KEYS_MAX
+
+
+FOUND = KeysPlace("https://idp.example/.well-known/openid-configuration", issuer="https://idp.example")
+
+
+def document(**changes: object) -> bytes:
+    return json.dumps({"issuer": FOUND.issuer, "jwks_uri": "https://keys.example/of/idp", "more": 1} | changes).encode()
+
+
+def test_a_discovery_document_says_where_the_keys_are() -> None:
+    assert place_in(document(), FOUND) == KeysPlace("https://keys.example/of/idp")
+    near = KeysPlace("http://localhost/.well-known/openid-configuration", issuer="http://localhost")
+    there = document(issuer="http://localhost", jwks_uri="http://localhost/keys")
+    assert place_in(there, near).jwks == "http://localhost/keys"
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"", "no discovery document"),
+        (b"[]", "no discovery document"),
+        (b'{"issuer": "https://idp.example"}', "no discovery document"),
+        (document(jwks_uri=5), "no discovery document"),
+        (document(issuer="https://idp.example/"), "another issuer"),
+        (document(issuer="https://evil.example"), "another issuer"),
+        (document(jwks_uri="http://keys.example/"), "must begin with https://"),
+        (document(jwks_uri="/etc/passwd"), "must begin with https://"),
+        (document(jwks_uri="file:///etc/passwd"), "must begin with https://"),
+        (document(jwks_uri="https://keys.example/a b"), "must begin with https://"),
+    ],
+)
+def test_a_discovery_document_of_another_or_to_a_less_safe_place_is_refused(body: bytes, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        place_in(body, FOUND)

@@ -66,6 +66,25 @@ def test_a_file_of_keys_must_be_there(tmp_path: Path) -> None:
     loaded(HEAD + entry(jwks=str(file)))
 
 
+def test_an_issuer_that_is_a_url_is_enough() -> None:
+    def alone(issuer: str) -> str:
+        return HEAD + f"  - {{issuer: '{issuer}', audience: llm, default_team: search}}"
+
+    for issuer in ("https://idp.example", "https://idp.example/"):
+        (written,) = loaded(alone(issuer)).settings.jwt
+        assert written.keys_place == "https://idp.example/.well-known/openid-configuration"
+    (written,) = loaded(alone("https://idp.example/realms/acme")).settings.jwt
+    assert written.keys_place == "https://idp.example/realms/acme/.well-known/openid-configuration"
+    assert_refused(
+        alone("acme") + " # !",
+        "jwt[0].issuer: is no URL whose discovery document could say where the keys are; set `jwks`",
+    )
+    assert_warned(
+        alone("http://idp.example") + " # !",
+        "jwt[0].issuer: is fetched without TLS: who is on the way can replace the keys, and make tokens; use https://",
+    )
+
+
 def test_keys_without_tls_are_worth_a_warning() -> None:
     assert_warned(
         HEAD + entry(jwks="http://idp.example/keys") + " # !",

@@ -21,7 +21,8 @@
 -- Returns {-1, now} where the gateway must ask again: its time is off, or a window is over.
 -- Else {1 for admitted or 0 for refused, now, granted output}, then three a charge: the amount that it bears or would
 -- have to bear, what is used (in parts), what is held. Those of a refusal are as they are, those of an admission as
--- they are with it. A shadow limit bears what it would bear if it were enforced: -1 says that it would have refused and
+-- they are with it. Where grants raise any of the limits the first number is 2 more, and what they add to each follows.
+-- A shadow limit bears what it would bear if it were enforced: -1 says that it would have refused and
 -- bears nothing, and of a quota it bears no more than that would have granted.
 
 local OUTPUT_SHARE = 8
@@ -47,7 +48,7 @@ end
 
 -- Read and judge.
 local counters, rooms, holding = {}, {}, {}
-local granted = most
+local granted, is_raised = most, false
 local stored = count > 0 and stored_from(2) or {}
 for number = 1, count do
   local at = FIXED + 6 * number - 6
@@ -57,6 +58,9 @@ for number = 1, count do
   end
   local counter = current(KEYS[number + 1], stored[number], kind, first, second, now, step)
   local held_now = held(counter)
+  if counter.raised then
+    fixed[at + 4], is_raised = fixed[at + 4] + counter.raised, true
+  end
   local room = fixed[at + 4] - used(counter) - held_now
   local per_output = asked[ASKED + count + number]
   if kind == QUOTA and per_output > 0 and fixed[at + 2] == 1 then
@@ -90,17 +94,18 @@ if verdict[1] == 1 then
   local record = last .. ' ' .. granted
   for number = 1, count do
     local counter, at = counters[number], FIXED + 6 * number - 6
-    local borne = amount(number, granted)
+    local enforced = amount(number, granted)
+    local borne = enforced
     if fixed[at + 2] == 0 then
-      local enforced, per_output = borne, asked[ASKED + count + number]
+      local per_output = asked[ASKED + count + number]
       if verdict[number * 3 + 1] > rooms[number] then
         borne = -1
       elseif fixed[at + 1] == QUOTA and per_output > 0 then
         borne = amount(number, min(granted, output_share(rooms[number], asked[ASKED + number], per_output)))
       end
-      if borne ~= enforced then
-        record = record .. ' ' .. number + 1 .. ' ' .. borne
-      end
+    end
+    if borne ~= enforced or counter.raised then
+      record = record .. ' ' .. number + 1 .. ' ' .. borne
     end
     if borne >= 0 then
       if fixed[at + 3] == 1 then
@@ -120,5 +125,11 @@ end
 
 for number = 1, count do
   verdict[number * 3 + 2], verdict[number * 3 + 3] = counters[number][1], holding[number]
+end
+if is_raised then
+  verdict[1] = verdict[1] + 2
+  for number = 1, count do
+    verdict[3 + 3 * count + number] = counters[number].raised or 0
+  end
 end
 return verdict

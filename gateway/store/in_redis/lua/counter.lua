@@ -2,7 +2,7 @@
 --
 -- Numbers are sent and stored as little-endian doubles, whole ones below 2^53, so that none is spelled out and read again.
 -- A counter is one string of eleven, or of the first four where nothing is held, or of sixteen where something was
--- settled of a quota:
+-- settled of a quota, and more where grants raise its limit:
 --   1      what is used: units of a quota, parts of a unit of a rate
 --   2      how many parts a unit has: the rate's scale, else 1
 --   3      when it was last brought up to now, in milliseconds
@@ -10,11 +10,13 @@
 --   5      the last step of the clock that is over; holds end together, at whole steps
 --   6..11  what is held until the end of the 1st .. 6th step after that one
 --   12     the highest part of the amount, in percent, for which a notification was made
---   13     when something was settled first in this window, in milliseconds
+--   13     when something was settled first in this window, in milliseconds; 0 where nothing was
 --   14     when it was last, of which time the next two are
 --   15     the sum of what was settled, which fades in hours
 --   16     the same, which fades in days
--- The last five are written in units of 2^-53: older gateways, which take them for holds, round them to nothing.
+--   17..   four for each grant, the first to end first: its id, what it adds to the limit, when it ends, and, of a rate,
+--          the milliseconds in which the limit's amount flows back, else 0
+-- From 12 on they are written in units of 2^-53: older gateways, which take them for holds, round them to nothing.
 -- Its kind comes with two terms: a RATE's flow (parts given back in a millisecond) and scale, the first millisecond
 -- of a QUOTA's window and the first after it, for LEASES 0 and 0.
 
@@ -66,7 +68,38 @@ local function age(counter, step)
   end
 end
 
--- The counter in the string, or a whole one where there is none.
+-- The grants behind the numbers of a counter.
+local function grants_in(packed)
+  local grants, cursor = {}, WITH_HISTORY_SIZE + 1
+  while cursor <= #packed do
+    local id, amount, ends, period
+    id, amount, ends, period, cursor = unpack_numbers('<dddd', packed, cursor)
+    grants[#grants + 1] = {
+      id = id / HISTORY_UNIT, amount = amount / HISTORY_UNIT, ends = ends / HISTORY_UNIT, period = period / HISTORY_UNIT
+    }
+  end
+  return grants
+end
+
+-- The counter as a string, with its grants.
+local function with_grants(counter)
+  if not counter.has_history then
+    for place = NOTED_PERCENT, DAYS do
+      counter[place] = 0
+    end
+  end
+  local parts = { pack(WITH_HISTORY, unpack(counter, 1, DAYS)) }
+  for _, grant in ipairs(counter.grants) do
+    local id, amount, ends, period = grant.id, grant.amount, grant.ends, grant.period
+    parts[#parts + 1] = pack(
+      '<dddd', id * HISTORY_UNIT, amount * HISTORY_UNIT, ends * HISTORY_UNIT, period * HISTORY_UNIT
+    )
+  end
+  return table.concat(parts)
+end
+
+-- The counter in the string, or a whole one where there is none. `grants` is nil where it has none, `raised` what they
+-- add to the limit.
 local function unpacked(packed, now, step)
   if not packed then
     return { 0, 1, now, 0, step, 0, 0, 0, 0, 0, 0 }
@@ -77,13 +110,18 @@ local function unpacked(packed, now, step)
   end
   local has_history = #packed >= WITH_HISTORY_SIZE
   local counter = { unpack_numbers(has_history and WITH_HISTORY or LONG, packed) }
+  if #packed > WITH_HISTORY_SIZE then
+    counter.grants = grants_in(packed)
+    has_history = counter[SINCE] > 0
+  end
   counter.has_history = has_history
   age(counter, step)
   return counter
 end
 
--- The strings stored at the keys from this one on, up to the last or to another one. MGET takes a key of another type for none, and the counter would be
--- written over what somebody else has there: GET ends the script with an error before anything is written.
+-- The strings stored at the keys from this one on, up to the last or to another one. MGET takes a key of another type
+-- for none, and the counter would be written over what somebody else has there: GET ends the script with an error before
+-- anything is written.
 local function stored_from(first, last)
   local stored = call('MGET', unpack(KEYS, first, last or #KEYS))
   for number = 1, #stored do
@@ -99,6 +137,9 @@ local function held(counter)
 end
 
 local function packed(counter, holding)
+  if counter.grants then
+    return with_grants(counter)
+  end
   if counter.has_history then
     return pack(WITH_HISTORY, unpack(counter, 1, DAYS))
   end
@@ -108,14 +149,63 @@ local function packed(counter, holding)
   return pack(SHORT, unpack(counter, 1, EXPIRY))
 end
 
+local function rescale(counter, scale)
+  if counter[2] ~= scale then
+    counter[1] = rescaled(counter[1], counter[2], scale)
+    counter[2] = scale
+  end
+end
+
+-- What the grants of a rate add to it, and the flow and the scale that it has with that, as core/buckets.py has them.
+local function raised_pace(grants, first, second)
+  local raised, period = 0, grants[1].period
+  for _, grant in ipairs(grants) do
+    raised = raised + grant.amount
+  end
+  if period == 0 then
+    return raised, first, second
+  end
+  local amount = first * (period / second) + raised
+  local common, rest = amount, period
+  while rest > 0 do
+    common, rest = rest, common % rest
+  end
+  return raised, amount / common, period / common
+end
+
+-- Lets the grants end that are over by now, each when it ended. Returns the flow and the scale that a rate has then.
+local function end_grants(counter, first, second, now)
+  local grants = counter.grants
+  while grants[1] and grants[1].ends <= now do
+    local ended = grants[1]
+    if ended.period > 0 then
+      local _, flow, scale = raised_pace(grants, first, second)
+      rescale(counter, scale)
+      if ended.ends > counter[STAMP] then
+        counter[1] = max(0, counter[1] - (ended.ends - counter[STAMP]) * flow)
+        counter[STAMP] = ended.ends
+      end
+    end
+    table.remove(grants, 1)
+  end
+  if not grants[1] then
+    counter.grants, counter.raised = nil, nil
+    return first, second
+  end
+  counter.raised, first, second = raised_pace(grants, first, second)
+  return first, second
+end
+
 -- The counter at `key`, of which this string is stored, brought up to now. Where the clock was set back it is written
 -- at once, as a refusal writes nothing: it counts from the new time on, or else it would neither refill nor let holds end
 -- until the old one is back.
 local function current(key, stored, kind, first, second, now, step)
   local counter = unpacked(stored, now, step)
-  if kind == RATE and counter[2] ~= second then
-    counter[1] = rescaled(counter[1], counter[2], second)
-    counter[2] = second
+  if counter.grants then
+    first, second = end_grants(counter, first, second, now)
+  end
+  if kind == RATE then
+    rescale(counter, second)
   end
   local elapsed = now - counter[STAMP]
   counter[STAMP] = now
@@ -140,8 +230,8 @@ local function used(counter)
 end
 
 -- A record is "LAST GRANTED" while the reservation is open: its holds end with that step. For each shadow limit that
--- bears something else than an enforced one would, " NUMBER AMOUNT" follows: its key, and what it bears, -1 for nothing.
--- 0 for any other record.
+-- bears something else than an enforced one would, and for each limit that grants raise, " NUMBER AMOUNT" follows: its
+-- key, and what it bears, -1 for nothing. 0 for any other record.
 local function last_of(record)
   return record and tonumber(string.match(record, '^%d+')) or 0
 end
@@ -182,7 +272,8 @@ local function keep(key, counter, holding, life_ms, spare_ms)
   call('PSETEX', key, life_ms + spare_ms, packed(counter, holding))
 end
 
--- A counter lives until it is whole again, or until its window is over. Returns what it holds.
+-- A counter lives until it is whole again and no grant raises its limit, or until its window is over. Returns what it
+-- holds.
 local function write(key, counter, kind, first, second, step_ms)
   local holding = held(counter)
   if kind == QUOTA then
@@ -194,6 +285,12 @@ local function write(key, counter, kind, first, second, step_ms)
     end
   else
     local whole_in_ms = kind == RATE and ceil(counter[1] / first) or 0
+    local grants = counter.grants
+    if grants then
+      -- By the pace that is left when they have ended.
+      whole_in_ms = kind == RATE and ceil(counter[1] / counter[2] * second / first) or 0
+      whole_in_ms = max(whole_in_ms, grants[#grants].ends - counter[STAMP])
+    end
     keep(key, counter, holding, max(whole_in_ms, holding > 0 and STEPS * step_ms or 0), SPARE_MS)
   end
   return holding

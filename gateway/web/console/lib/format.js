@@ -45,6 +45,7 @@ export function duration(ms) {
 }
 
 export function amount(meter, n) {
+  if (n === null || n === undefined) return "–";
   return meter === "usd" ? money(n, n !== 0 && Math.abs(n) < 1 ? 4 : 2) : count(n);
 }
 

@@ -73,7 +73,7 @@ export function Meter({ limit, compact }) {
   return html`
     <div class=${`meter ${tone}`}>
       <div class="words">
-        <span>${format.amount(limit.meter, limit.used)} <span class="muted">of ${format.amount(limit.meter, limit.amount)}</span></span>
+        <span>${format.amount(limit.meter, limit.used)} <span class="muted">of ${format.amount(limit.meter, limit.amount)}${limit.granted ? `, ${format.amount(limit.meter, limit.granted)} of it granted` : ""}</span></span>
         ${!compact && html`<span class=${tone || "muted"}>${format.percent(limit.used, limit.amount)}</span>`}
       </div>
       <div class="bar" aria-hidden="true"><i ref=${used}></i><i class="held" ref=${reserved}></i></div>
@@ -169,9 +169,10 @@ export function Dialog({ title, onClose, children }) {
   useEffect(() => {
     const dialog = ref.current;
     if (!dialog.open) dialog.showModal();
-    return () => dialog.close();
+    // The event comes later: by then another dialog may be in the place of this one.
+    return () => { ref.gone = true; dialog.close(); };
   }, []);
-  return html`<dialog ref=${ref} aria-label=${title} onClose=${onClose}><div><h2>${title}</h2>${children}</div></dialog>`;
+  return html`<dialog ref=${ref} aria-label=${title} onClose=${() => ref.gone || onClose()}><div><h2>${title}</h2>${children}</div></dialog>`;
 }
 
 // Asks before something is done, does it, and says what went wrong.

@@ -72,7 +72,7 @@ function Record({ record }) {
   return html`
     <${Card} title="What happened" tools=${html`<${Badge} tone=${record.status < 400 && !error ? "good" : "bad"}>${record.status}${error ? ` ${error.code}` : ""}<//>`}>
       <div class="stack">
-        ${explained.length > 0 && html`<div class="stack small-gap">${explained.map((line) => html`<p key=${line}>${line}</p>`)}</div>`}
+        ${explained.length > 0 && html`<ul class="lines">${explained.map((line) => html`<li key=${line}>${line}</li>`)}</ul>`}
         <dl class="definition">
           <dt>Began</dt><dd><${Time} at=${record.began_at || record.at} /></dd>
           <dt>Team</dt><dd>${record.team ? html`<a href=${`#/teams/${encodeURIComponent(record.team)}`}>${record.team}</a>` : "–"}${record.key && html`, key <a href=${`#/keys?id=${record.key}`}>${record.key_name || record.key}</a>`}${record.user && `, ${record.user}`}</dd>

@@ -55,23 +55,19 @@ function Limits({ limits }) {
   ]} />`;
 }
 
-// Temporary raises. A gateway that has none answers 404 there.
+// Temporary raises of its limits.
 function Grants({ api, name, limits, reload }) {
   const [dialog, setDialog] = useState(null);
-  const found = useData(() => api.get(`/grants${query({ team: name })}`).then((page) => page.data, (error) => {
-    if (error.status === 404) return null;
-    throw error;
-  }), `grants ${name}`);
+  const found = useData(() => api.get(`/grants${query({ team: name })}`).then((page) => page.data), `grants ${name}`);
   const changed = () => { setDialog(null); found.reload(); reload(); };
-  if (found.data === null) return null;
   const grantable = limits.filter((limit) => limit.scope === "team" && limit.meter !== "concurrent");
   return html`<${Card} title="Grants" flush tools=${grantable.length > 0 && html`<button onClick=${() => setDialog("new")}>Grant more</button>`}>
     <${Loaded} from=${found}>${(data) => html`<${Table} label="Grants" rows=${data} rowKey=${(row) => row.id} filter=${false} empty=${html`<${Empty} title="No grant is in force">A grant raises a limit until a day, and says why.<//>`} columns=${[
-      { name: "limit", label: "Limit" },
-      { name: "amount", label: "More", number: true, show: (row) => format.amount((limits.find((limit) => limit.name === row.limit) || {}).meter, row.amount) },
+      { name: "limit", label: "Limit", show: (row) => html`<div>${row.limit}${row.scope !== "team" && html`<div class="sub">${row.scope} ${row.subject}</div>`}</div>` },
+      { name: "amount", label: "More", number: true, show: (row) => format.amount(row.meter, row.amount) },
       { name: "until", label: "Until", show: (row) => html`<${Time} at=${row.until} />` },
       { name: "why", label: "Why" },
-      { name: "by", label: "By", value: (row) => row.by || row.actor || "" },
+      { name: "granted_by", label: "By" },
       { name: "actions", label: "", actions: true, show: (row) => html`<button class="quiet danger" onClick=${() => setDialog(row)} aria-label=${`End the grant of ${row.limit}`}>End</button>` },
     ]} />`}<//>
     ${dialog === "new" && html`<${Confirm} title=${`Grant ${name} more`} verb="Grant" onClose=${() => setDialog(null)} onDone=${changed}

@@ -1,0 +1,154 @@
+"""The configuration in force as operators see it: its text without secrets, and what another text would change.
+
+    GET /admin/v1/config         the text in force
+    POST /admin/v1/config/diff   {"text": …}: what is wrong with it, and what it would change; nothing is changed
+
+Both are worked out by a child process: to read a configuration of 10,000 keys takes seconds of pure Python, which
+would delay every request. A text that is sent is read without this machine's variables and files: what it would be
+replaced by is not shown, and values that depend on them are not checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from gateway.app.snapshot_process import NICENESS
+from gateway.core.errors import BodyUnreadable, FieldInvalid, InternalError, MethodNotAllowed, UrlUnknown
+from gateway.core.limit_status import rfc3339
+from gateway.identity.requests import AdministrationRequest
+from gateway.settings import SettingsInvalid
+from gateway.settings.comparison import TextChange, compare
+from gateway.settings.diagnostics import Diagnostic
+from gateway.settings.loading import parse
+from gateway.settings.redacted import Unreadable, redacted_text, text_tree
+from gateway.store.usage_report import refuse_unknown
+
+SENT = "the text"
+"""What problems call the file that was sent."""
+
+_FILE = re.compile(r"(?<!\$)\$\{file:[^{}\n]*\}")
+_UNSET = "${A_FILE}"
+
+READ_ONCE = ("listen", "admin", "workers", "timezone", "max_body", "max_body_memory", "max_clients", "drain", "store")
+"""Settings that are read once, at the start."""
+
+METHODS = {"config": ("GET",), "config/diff": ("POST",)}
+
+JsonObject = dict[str, Any]
+
+
+class ConfigInForce(msgspec.Struct, frozen=True):
+    """`text` is empty where the settings came from no file. `loaded_ms` is in milliseconds since 1970."""
+
+    text: str
+    file: str
+    hash: str
+    loaded_ms: int
+
+
+class _Task(msgspec.Struct):
+    """What the child is to do. `sent` None: redact the text in force."""
+
+    in_force: str
+    sent: str | None = None
+
+
+class _SentText(msgspec.Struct, forbid_unknown_fields=True):
+    text: str
+
+
+class ConfigDocuments:
+    """Answers below `config` of the admin API."""
+
+    def __init__(self, in_force: Callable[[], ConfigInForce]) -> None:
+        self._in_force = in_force
+        self._one_at_a_time = asyncio.Lock()
+        self._redacted: tuple[str, str] = ("", "")
+        """Of which hash, and the text."""
+
+    async def answer(self, request: AdministrationRequest) -> JsonObject:
+        """Raises FieldInvalid, BodyUnreadable, UrlUnknown, MethodNotAllowed, InternalError."""
+        methods = METHODS.get(request.path)
+        if methods is None:
+            raise UrlUnknown(f"There is nothing at {request.path[:200]!r}.")
+        if request.method not in methods:
+            raise MethodNotAllowed(f"Use {methods[0]}.", allow=methods[0])
+        refuse_unknown(request.query, ())
+        return await (self._show() if request.path == "config" else self._diff(request.body))
+
+    async def _show(self) -> JsonObject:
+        config = self._in_force()
+        about = {"hash": config.hash or None, "file": config.file or None, "loaded_at": rfc3339(config.loaded_ms)}
+        if not config.text:
+            return about | {"text": None}
+        if self._redacted[0] != config.hash:
+            self._redacted = config.hash, (await self._run(_Task(config.text)))["text"]
+        return about | {"text": self._redacted[1]}
+
+    async def _diff(self, body: bytes) -> JsonObject:
+        try:
+            sent = msgspec.json.decode(body, type=_SentText).text
+        except msgspec.ValidationError as invalid:
+            raise FieldInvalid(f"The body must be {{'text': …}}: {invalid}.", param="text") from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise BodyUnreadable("The body is not JSON.") from None
+        return await self._run(_Task(self._in_force().text, sent))
+
+    async def _run(self, task: _Task) -> JsonObject:
+        async with self._one_at_a_time:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", __name__), stdin=PIPE, stdout=PIPE, start_new_session=True
+            )
+            try:
+                written, _ = await process.communicate(msgspec.json.encode(task))
+            except asyncio.CancelledError:
+                with suppress(ProcessLookupError):
+                    process.kill()
+                raise
+        if process.returncode != 0:
+            raise InternalError("The configuration could not be read. The gateway's log says why.")
+        found: JsonObject = msgspec.json.decode(written)
+        return found
+
+
+def work_out(task: _Task) -> JsonObject:
+    """The child's work."""
+    if task.sent is None:
+        return {"text": redacted_text(task.in_force)}
+    return difference(task.in_force, task.sent)
+
+
+def difference(before: str, after: str, name: str = SENT) -> JsonObject:
+    """What is wrong with a text, which problems call by this name, and what it changes of the one before."""
+    problems: Sequence[Diagnostic] = ()
+    try:
+        parse(_FILE.sub(_UNSET, after), name, {}, secrets=False)
+    except SettingsInvalid as invalid:
+        problems = invalid.problems
+    changes: list[TextChange] = []
+    # What is no YAML as a whole has no path: it may also be a text that grows without end as its aliases are followed.
+    if all(problem.path for problem in problems):
+        with suppress(Unreadable):
+            changes = compare(text_tree(before), text_tree(after), READ_ONCE)
+    return {
+        "valid": not problems,
+        "problems": [problem.as_json() for problem in problems],
+        "changes": msgspec.to_builtins(changes),
+    }
+
+
+if __name__ == "__main__":
+    os.nice(NICENESS)
+    # Under this name, not as __main__, the task has the type that is decoded.
+    from gateway.app.config_documents import _Task, work_out
+
+    sys.stdout.buffer.write(msgspec.json.encode(work_out(msgspec.json.decode(sys.stdin.buffer.read(), type=_Task))))

@@ -1,0 +1,42 @@
+"""Grants: what operators add to a limit for a while.
+
+A grant raises the amount of its limit, and of a rate what its bucket holds, from when it is made until its end by the
+store's clock. Grants of one limit add up. A rate flows back at the raised pace for as long as a grant lasts, and at its
+own from then on, whenever the counter is looked at next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """`id` is 12 hexadecimal digits, so that a store that counts in doubles keeps it exactly. `amount` is in the
+    limit's unit."""
+
+    id: str
+    amount: int
+    until_ms: int
+
+
+Grants = tuple[Grant, ...]
+"""Those of one limit, the first to end first."""
+
+
+def total(grants: Sequence[Grant]) -> int:
+    return sum([grant.amount for grant in grants])
+
+
+def with_grant(grants: Grants, added: Grant) -> Grants:
+    """A grant that is there already takes the place of itself."""
+    return tuple(sorted((*without_grant(grants, added), added), key=lambda grant: grant.until_ms))
+
+
+def without_grant(grants: Grants, removed: Grant) -> Grants:
+    return tuple([grant for grant in grants if grant.id != removed.id])
+
+
+def unended(grants: Grants, now_ms: int) -> Grants:
+    return tuple([grant for grant in grants if grant.until_ms > now_ms])

@@ -1,0 +1,274 @@
+"""What operators can do with grants, the temporary raises of limits: one implementation under the admin API and the
+command line.
+
+A grant is in two places: in the counters of its limit, where it counts (store/in_redis/grants.py), and in the list that
+operators see, together with the audit. The list is written first and cleared last. So what counts is always listed, and
+what the store did not take can be withdrawn and made again.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from math import gcd
+from zoneinfo import ZoneInfo
+
+from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
+from gateway.core.grants import total, with_grant
+from gateway.core.limit_status import MICRO, in_unit, rfc3339
+from gateway.core.limits import Limit, Meter, Scope
+from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.identity.contract import AuditEntry, KeyStore, NoteChange, RaisedLimits, StoredGrant
+from gateway.identity.directory import caller_of
+from gateway.identity.key_objects import JsonObject
+from gateway.identity.requests import AdministrationRequest, nothing_at, of_method, refuse_unknown, written_in
+from gateway.settings.diagnostics import nearest
+from gateway.settings.grants import GrantSettings
+from gateway.settings.models import moment_in
+from gateway.settings.types import MAX_WHOLE
+
+GRANT_DAYS_MAX = 366
+"""How long a grant lasts at most: of a quota per day it is written to the counter of each of them."""
+
+GRANTS_MAX = 1_000
+GRANTS_OF_A_LIMIT_MAX = 16
+"""Grants at the same time: admission adds up those of a limit."""
+
+
+class GrantAdministration:
+    """`limits` has the counters, `keys` the list of grants and the audit; `snapshot` gives the configuration in force,
+    `zone` is where its days begin."""
+
+    def __init__(
+        self,
+        keys: KeyStore,
+        limits: RaisedLimits,
+        snapshot: Callable[[], ConfigSnapshot],
+        zone: ZoneInfo,
+        note_change: NoteChange,
+    ) -> None:
+        self._keys = keys
+        self._limits = limits
+        self._snapshot = snapshot
+        self._zone = zone
+        self._note_change = note_change
+        self.collection: Mapping[str, Callable[[AdministrationRequest], Awaitable[JsonObject]]] = {
+            "GET": self._list,
+            "POST": self._create,
+        }
+        self.member: Mapping[str, Callable[[AdministrationRequest, str], Awaitable[JsonObject]]] = {
+            "GET": self._show,
+            "DELETE": self._withdraw,
+        }
+        """What follows grants/{id}."""
+
+    async def answer(self, request: AdministrationRequest) -> JsonObject:
+        """Raises FieldInvalid, BodyUnreadable, UrlUnknown, MethodNotAllowed, StoreUnavailable."""
+        kind, slash, grant_id = request.path.partition("/")
+        if kind != "grants" or (slash and not grant_id) or "/" in grant_id:
+            raise nothing_at(request.path)
+        if not slash:
+            return await of_method(self.collection, request.method)(request)
+        return await of_method(self.member, request.method)(request, grant_id)
+
+    async def _list(self, request: AdministrationRequest) -> JsonObject:
+        """Those that have not ended, in the order in which they were made."""
+        refuse_unknown(request.query, ("team",))
+        team, now_ms = request.query.get("team", ""), await self._keys.time_ms()
+        self._check_team(team)
+        grants = [grant for grant in await self._lasting(now_ms) if team in ("", grant.limit.team)]
+        return {"data": [grant_object(grant) for grant in grants], "next": None}
+
+    async def _show(self, request: AdministrationRequest, grant_id: str) -> JsonObject:
+        refuse_unknown(request.query, ())
+        return grant_object(await self._grant(grant_id))
+
+    async def _create(self, request: AdministrationRequest) -> JsonObject:
+        written = written_in(GrantSettings, request)
+        now_ms = await self._keys.time_ms()
+        limit = await self._limit(written)
+        every = await self._keys.grants()
+        grant = StoredGrant(
+            id=secrets.token_hex(6),
+            limit=limit,
+            amount=_amount(written, limit),
+            created_ms=now_ms,
+            until_ms=self._end(written, now_ms),
+            reason=written.why,
+            actor=request.actor,
+        )
+        _check_room([each for each in every if each.until_ms > now_ms], grant)
+        shown = grant_object(grant)
+        ended = [each.id for each in every if each.until_ms <= now_ms]
+        entry = AuditEntry(request.actor, "grant.create", grant.id, None, shown)
+        self._note_change(await self._keys.write_grant(grant, entry, ended))
+        try:
+            await self._limits.grant(limit, grant.grant)
+        except StoreUnavailable as error:
+            message = f"{error.message} The grant {grant.id} may not count: withdraw it, and make it again."
+            raise StoreUnavailable(message, retry_after_ms=error.retry_after_ms) from None
+        return shown
+
+    async def _withdraw(self, request: AdministrationRequest, grant_id: str) -> JsonObject:
+        refuse_unknown(request.query, ())
+        grant = await self._grant(grant_id)
+        await self._limits.withdraw(self._present(grant.limit), grant.grant)
+        shown = grant_object(grant)
+        entry = AuditEntry(request.actor, "grant.withdraw", grant.id, shown, None)
+        removed = await self._keys.remove_grant(grant.id, entry)
+        if removed is None:
+            raise _no_grant(grant_id)
+        self._note_change(removed)
+        return shown
+
+    async def _lasting(self, now_ms: int) -> list[StoredGrant]:
+        return [grant for grant in await self._keys.grants() if grant.until_ms > now_ms]
+
+    async def _grant(self, grant_id: str) -> StoredGrant:
+        for grant in await self._lasting(await self._keys.time_ms()):
+            if grant.id == grant_id:
+                return grant
+        raise _no_grant(grant_id)
+
+    async def _limit(self, written: GrantSettings) -> Limit:
+        """The limit that is meant. Raises FieldInvalid."""
+        limits = await self._limits_of(written)
+        for limit in limits:
+            if limit.name == written.limit:
+                return limit
+        names = sorted({limit.name for limit in limits})
+        hint = nearest(written.limit, names) if names else "it has no limits of its own"
+        raise FieldInvalid(f"'limit' is not a limit of {_whose(written)}; {hint}", param="limit")
+
+    async def _limits_of(self, written: GrantSettings) -> Sequence[Limit]:
+        team = self._check_team(written.team or "")
+        named = [name for name in ("key", "user", "model") if getattr(written, name) is not None]
+        if len(named) > 1 or (team and written.model is not None):
+            named = [*(["team"] if team else []), *named]
+            raise FieldInvalid(f"A limit is not of {' and '.join(named)} at once: leave one out.", param=named[-1])
+        if written.model is not None:
+            return self._limits_of_model(written.model)
+        if written.key is not None:
+            return await self._limits_of_key(written.key, team)
+        if written.user is not None:
+            if not team:
+                raise FieldInvalid("'team' is missing: the end user's limits are those of a team.", param="team")
+            user_limits = self._snapshot().teams[team].caller.user_limits
+            return [limit.for_user(written.user) for limit in user_limits]
+        teams = self._snapshot().teams
+        callers = [teams[team].caller] if team else [terms.caller for terms in teams.values()]
+        scope = Scope.TEAM if team else Scope.ORGANISATION
+        return [limit for caller in callers[:1] for limit in caller.limits if limit.scope is scope]
+
+    def _limits_of_model(self, name: str) -> Sequence[Limit]:
+        model = self._snapshot().models.get(name)
+        if model is None:
+            hint = nearest(name, sorted(self._snapshot().models))
+            raise FieldInvalid(f"'model' is not a model of the configuration; {hint}", param="model")
+        return model.limits
+
+    async def _limits_of_key(self, key_id: str, team: str) -> Sequence[Limit]:
+        caller = await self._caller(key_id)
+        if caller is None or team not in ("", caller.team):
+            of_team = f" of team {team}" if team else ""
+            raise FieldInvalid(f"'key': there is no key{of_team} with the id {key_id}.", param="key")
+        return [limit for limit in caller.limits if limit.scope is Scope.KEY]
+
+    async def _caller(self, key_id: str) -> Caller | None:
+        snapshot = self._snapshot()
+        for caller in snapshot.callers.values():
+            if caller.key_id == key_id:
+                return caller
+        [key] = await self._keys.get([key_id])
+        return None if key is None or key.revoked_ms is not None else caller_of(key, snapshot)
+
+    def _present(self, limit: Limit) -> Limit:
+        """The limit as it is configured now: its pace may be another one than when it was raised."""
+        snapshot = self._snapshot()
+        if limit.scope is Scope.USER and limit.team in snapshot.teams:
+            user_limits = snapshot.teams[limit.team].caller.user_limits
+            configured = [each.for_user(limit.subject) for each in user_limits]
+        else:
+            configured = snapshot.limits_of(limit.team)
+        return next((each for each in configured if each.identity == limit.identity), limit)
+
+    def _end(self, written: GrantSettings, now_ms: int) -> int:
+        until = written.until
+        if isinstance(until, timedelta):
+            until_ms = now_ms + round(until.total_seconds() * 1000)
+        else:
+            until_ms = round(moment_in(until, self._zone).timestamp() * 1000)
+        if until_ms <= now_ms:
+            raise FieldInvalid("'until' must be later than now.", param="until")
+        if until_ms > now_ms + GRANT_DAYS_MAX * 86_400_000:
+            raise FieldInvalid(
+                f"'until' must be within {GRANT_DAYS_MAX} days: raise the limit in the configuration instead.",
+                param="until",
+            )
+        return until_ms
+
+    def _check_team(self, team: str) -> str:
+        """Raises FieldInvalid."""
+        teams = self._snapshot().teams
+        if team and team not in teams:
+            hint = nearest(team, sorted(teams)) if teams else "the configuration has none"
+            raise FieldInvalid(f"'team' is not a team of the configuration; {hint}", param="team")
+        return team
+
+
+def grant_object(grant: StoredGrant) -> JsonObject:
+    """What the admin API and the command line show. Amounts are in the limit's unit, times RFC 3339 in UTC."""
+    limit = grant.limit
+    return {
+        "id": grant.id,
+        "limit": limit.name,
+        "scope": limit.scope.value,
+        "subject": limit.subject,
+        "team": limit.team or None,
+        "meter": limit.meter.value,
+        "per": limit.per.value if limit.per else None,
+        "amount": in_unit(limit, grant.amount),
+        "created_at": rfc3339(grant.created_ms),
+        "until": rfc3339(grant.until_ms),
+        "why": grant.reason,
+        "granted_by": grant.actor,
+    }
+
+
+def _amount(written: GrantSettings, limit: Limit) -> int:
+    if limit.meter is Meter.USD:
+        return int(written.amount * MICRO)
+    if written.amount != int(written.amount):
+        raise FieldInvalid(f"'amount' must be a whole number of {limit.meter.value}.", param="amount")
+    return int(written.amount)
+
+
+def _check_room(lasting: Sequence[StoredGrant], new: StoredGrant) -> None:
+    """Raises FieldInvalid where there are too many grants, or the raised limit is too large to be counted exactly."""
+    if len(lasting) >= GRANTS_MAX:
+        raise FieldInvalid(f"There are {GRANTS_MAX} grants already: withdraw some.")
+    of_limit = [each for each in lasting if each.limit.identity == new.limit.identity]
+    if len(of_limit) >= GRANTS_OF_A_LIMIT_MAX:
+        raise FieldInvalid(
+            f"The limit has {GRANTS_OF_A_LIMIT_MAX} grants already: withdraw one, or raise it in the configuration.",
+            param="limit",
+        )
+    grants = with_grant(tuple(sorted([each.grant for each in of_limit], key=lambda grant: grant.until_ms)), new.grant)
+    period_ms = (new.limit.per.rate_ms if new.limit.per else None) or 1
+    # Grants end one after the other: until then the rate has a pace, and parts, of its own.
+    for ended in range(len(grants)):
+        raised = new.limit.raised(total(grants[ended:]))
+        if raised.burst > MAX_WHOLE // (period_ms // gcd(raised.amount, period_ms)):
+            raise FieldInvalid("'amount': the raised limit is too large to be counted exactly.", param="amount")
+
+
+def _whose(written: GrantSettings) -> str:
+    for kind in ("model", "user", "key", "team"):
+        if (name := getattr(written, kind)) is not None:
+            return f"{kind} {name}"
+    return "the organisation"
+
+
+def _no_grant(grant_id: str) -> UrlUnknown:
+    return UrlUnknown(f"There is no grant with the id {grant_id[:64]!r}: it has ended, or was withdrawn.")

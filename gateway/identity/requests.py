@@ -1,0 +1,75 @@
+"""What operators ask: a method, a path below /admin/v1, a query and a body, whether it came over HTTP or from a command
+that speaks to the store itself; and how such a request is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from gateway.core.errors import BodyUnreadable, FieldInvalid, MethodNotAllowed, UrlUnknown
+from gateway.settings.diagnostics import SettingsInvalid
+from gateway.settings.models import BaseSection
+from gateway.settings.stored_keys import read_section
+
+SectionOf = TypeVar("SectionOf", bound=BaseSection)
+Handler = TypeVar("Handler")
+
+
+class AdministrationRequest(msgspec.Struct, frozen=True):
+    """`path` is what follows /admin/v1/, `actor` who asks, for the audit."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = {}
+    body: bytes = b""
+    actor: str = ""
+
+
+def nothing_at(path: str) -> UrlUnknown:
+    return UrlUnknown(f"There is nothing at {path[:200]!r}.")
+
+
+def of_method(methods: Mapping[str, Handler], method: str) -> Handler:
+    """Raises MethodNotAllowed."""
+    found = methods.get(method)
+    if found is None:
+        allow = ", ".join(methods)
+        raise MethodNotAllowed(f"This takes {allow}, not {method[:20]}.", allow=allow)
+    return found
+
+
+def written_in(kind: type[SectionOf], request: AdministrationRequest) -> SectionOf:
+    """The body, without a query. Raises FieldInvalid, BodyUnreadable."""
+    refuse_unknown(request.query, ())
+    return section(kind, body_of(request), "")
+
+
+def section(kind: type[SectionOf], written: Mapping[str, Any], prefix: str) -> SectionOf:
+    """`prefix` is where it is in the body. Raises FieldInvalid."""
+    try:
+        return read_section(kind, written)
+    except SettingsInvalid as invalid:
+        first = invalid.problems[0]
+        where = prefix + first.setting
+        raise FieldInvalid(f"'{where}' {first.message}.", param=where) from None
+
+
+def body_of(request: AdministrationRequest) -> dict[str, Any]:
+    """Raises FieldInvalid, BodyUnreadable."""
+    try:
+        body = msgspec.json.decode(request.body) if request.body else {}
+    except msgspec.DecodeError:
+        raise BodyUnreadable("The body is not JSON.") from None
+    if not isinstance(body, dict):
+        raise FieldInvalid("The body must be a JSON object.")
+    return body
+
+
+def refuse_unknown(given: Mapping[str, str], known: Iterable[str]) -> None:
+    """Raises FieldInvalid."""
+    for name in given:
+        if name not in known:
+            there = f"there are {', '.join(known)}" if known else "there are no parameters"
+            raise FieldInvalid(f"{name[:64]!r} is not known here; {there}.", param=name[:64])
