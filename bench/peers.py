@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import random
 import re
@@ -51,7 +52,7 @@ START_S = 120.0
 MESSAGES = [{"role": "user", "content": "Say hello to everyone who measures gateways today."}]
 ASKED = {"max_tokens": 1_000}
 """TensorZero's limits need it."""
-_WRK_TIME = re.compile(r"^ +(50|99)% +([\d.]+)(us|ms|s)$", re.MULTILINE)
+_WRK_TIME = re.compile(r"^ +(50|99)% +([\d.]+)(us|ms|s) *$", re.MULTILINE)
 _WRK_FAILURES = re.compile(r"(?:Non-2xx or 3xx responses|Socket errors):(.*)$", re.MULTILINE)
 _MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
@@ -84,6 +85,8 @@ class Peer(NamedTuple):
     environment: Callable[[Place], dict[str, str]] = lambda _place: {}
     path: str = "/v1/chat/completions"
     model: str = MODEL
+    can_stream: bool = True
+    """At 25,000 events a second with one process."""
     chooses_port: bool = False
     """It writes its port to the file `port` of its folder."""
 
@@ -159,7 +162,7 @@ PEERS = {
         chooses_port=True,
     ),
     "vllm-router": Peer("vLLM router 0.1.17", "none", _vllm_router),
-    "litellm": Peer("LiteLLM 1.81.10", "three limits in Redis", _litellm, _litellm_environment),
+    "litellm": Peer("LiteLLM 1.81.10", "three limits in Redis", _litellm, _litellm_environment, can_stream=False),
     "nginx": Peer("nginx", "none", _nginx),
 }
 
@@ -235,6 +238,9 @@ class Streams(NamedTuple):
     """Connections whose stream failed: they ask no more."""
 
 
+NO_STREAMS = Streams(math.nan, Latency(math.nan, math.nan), math.nan, 0)
+
+
 async def streams(running_peer: RunningPeer, seconds: float) -> Streams:
     """500 at once, each followed by the next; their beginnings are spread over the time that one takes."""
     server, seen = running_peer.server, Seen()
@@ -280,8 +286,10 @@ class Bench:
             answers = many.per_second * (time.monotonic() - began)
             cpu_us = (its.server.cpu_ns() - cpu_ns) / 1000 / answers
             one = its.wrk(1, self.seconds)
-        with running(peer, self.stream_port, self.redis_port, self.peer_core) as its:
-            streamed = uvloop.run(streams(its, self.seconds))
+        streamed = NO_STREAMS
+        if peer.can_stream:
+            with running(peer, self.stream_port, self.redis_port, self.peer_core) as its:
+                streamed = uvloop.run(streams(its, self.seconds))
         return PeerFigures(
             plain_per_s=many.per_second,
             plain_cpu_us=cpu_us,
@@ -354,6 +362,7 @@ def table(measured: dict[str, PeerFigures]) -> str:
         "answers that failed": [f"{each.failed:,.0f}" for each in seen],
         "memory for an open stream, KiB": [f"{each.kib_per_stream:.0f}" for each in seen],
     }
+    rows = {name: [re.sub("nan( / nan)?", "–", cell) for cell in cells] for name, cells in rows.items()}
     head = ["", *(PEERS[name].name for name in measured)]
     lines = [head, ["---", *["--:"] * len(seen)], *([name, *cells] for name, cells in rows.items())]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
