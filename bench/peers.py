@@ -284,7 +284,7 @@ class Bench:
             cpu_ns, began = its.server.cpu_ns(), time.monotonic()
             many = its.wrk(CONNECTIONS, self.seconds)
             answers = many.per_second * (time.monotonic() - began)
-            cpu_us = (its.server.cpu_ns() - cpu_ns) / 1000 / answers
+            cpu_us = (its.server.cpu_ns() - cpu_ns) / 1000 / max(answers, 1)
             one = its.wrk(1, self.seconds)
         streamed = NO_STREAMS
         if peer.can_stream:
