@@ -281,6 +281,25 @@ async def admitted_again(store: Store, one: Limit) -> None:
                 return
 
 
+async def test_an_admission_under_a_grant_that_nobody_waits_for_is_taken_back_as_a_whole(redis: RedisServer) -> None:
+    """It holds more than the limit has by itself."""
+    one = limit("tokens", "hour", 100)
+    store = RedisStore(RedisOptions(redis.url, "one", timeout_s=0.5), UTC)
+    try:
+        await granted(store, one, 9_000)
+        for turns in range(1, 8):
+            asking = asyncio.create_task(store.admit(ask(one, fixed=10, likely=500, most=500)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait([asking])
+        async with asyncio.timeout(10):
+            while (await used_and_held(store, one))[1]:
+                await asyncio.sleep(POLL_S)
+    finally:
+        await store.close()
+
+
 rates = st.builds(
     lambda per, amount: limit("tokens", per, amount),
     st.sampled_from(["second", "minute", "hour"]),
