@@ -21,6 +21,7 @@ COMMANDS = {
     "requests": "gateway.cli.requests:requests",
     "upstreams": "gateway.cli.upstreams:upstreams",
     "top": "gateway.cli.top:top",
+    "notify": "gateway.cli.notify:notify",
     "prices": "gateway.cli.prices:prices",
     "reconcile": "gateway.cli.reconcile:reconcile",
     "schema": "gateway.cli.schema:schema",

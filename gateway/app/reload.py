@@ -101,12 +101,12 @@ class Reloader:
             await self._refuse_clashes(loaded.snapshot)
         except LoadFailed as failed:
             self._log.error("configuration rejected", asked_by=asked_by, problems=failed.problems)
-            self._gateway.count_reload("refused")
+            self._gateway.reload_refused(failed.problems)
             return failed.problems
         settings = loaded.settings
         fixed = [name for name in READ_ONCE if getattr(settings, name) != getattr(self._settings, name)]
         before = self._gateway.swap(loaded)
-        self._gateway.count_reload("accepted")
+        self._gateway.reload_accepted()
         changes = await asyncio.to_thread(differences, before, loaded.snapshot)
         restarted = await asyncio.to_thread(restarted_counters, before, loaded.snapshot)
         told = {"changes": in_words(changes), "counters_restarted": restarted, "needs_restart": fixed}
