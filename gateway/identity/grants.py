@@ -34,7 +34,7 @@ GRANT_DAYS_MAX = 366
 """How long a grant lasts at most: of a quota per day it is written to the counter of each of them."""
 
 TOKENS = "jwt-"
-"""What the id begins with that stands for tokens of an identity provider."""
+"""How the id begins that tokens of an identity provider have in common."""
 
 GRANTS_MAX = 1_000
 GRANTS_OF_A_LIMIT_MAX = 16
