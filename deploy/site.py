@@ -8,6 +8,7 @@ from posixpath import normpath
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+_PICTURE = re.compile(r"(!\[[^\]]*\]\()docs/")
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 _PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
 
@@ -36,7 +37,7 @@ def _from_root(text: str) -> str:
         target += "README.md" if target.endswith("clients/") else ""
         return link[0] if "://" in path else f"[{name}]({target}{anchor or ''})"
 
-    return _LINK.sub(moved, text)
+    return _PICTURE.sub(r"\1", _LINK.sub(moved, text))
 
 
 def _inside(link: re.Match[str], folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""What differs between two configurations, for the audit: teams, keys, models and limits by their names, never a
+"""What differs between two configurations, for audit and log: teams, keys, models and limits by their names, never a
 secret."""
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from gateway.core.limit_status import whose_limit
 from gateway.core.limits import Limit, Scope
 from gateway.core.snapshot import Caller, ConfigSnapshot, Model, TeamTerms
 from gateway.identity.key_objects import config_key_object, limit_terms
@@ -40,6 +41,57 @@ def differences(before: ConfigSnapshot, after: ConfigSnapshot) -> Differences:
     _compare(_Kind("teams", operator.eq, _team), before.teams, after.teams, found)
     _compare(_Kind("models", operator.eq, _model), _models(before), _models(after), found)
     return found
+
+
+def in_words(found: Differences) -> list[str]:
+    """For the log: which teams, keys and models were added, removed or changed."""
+    lines: list[str] = []
+    for kind in ("teams", "keys", "models"):
+        before, after = found.before.get(kind, {}), found.after.get(kind, {})
+        for name in {**before, **after}:
+            what = "changed" if name in before and name in after else "added" if name in after else "removed"
+            lines.append(f"{kind.removesuffix('s')} {name} {what}")
+        if more := found.after.get(f"more_{kind}"):
+            lines.append(f"and {more} {kind} more")
+    return lines
+
+
+def restarted_counters(before: ConfigSnapshot, after: ConfigSnapshot) -> list[str]:
+    """The limits that begin again from zero: their place had one of the same name that counted something else, or one
+    that counted the same under another name."""
+    old, new = _limits_by_identity(before), _limits_by_identity(after)
+    gone = [limit for identity, limit in old.items() if identity not in new]
+    names = {(*_place(limit), limit.name) for limit in gone}
+    counts = {_place(limit) + _counted(limit) for limit in gone}
+    return [
+        f"limit {limit.name} of {_whose(limit)}"
+        for identity, limit in new.items()
+        if identity not in old and ((*_place(limit), limit.name) in names or _place(limit) + _counted(limit) in counts)
+    ][:SHOWN_MAX]
+
+
+def _limits_by_identity(snapshot: ConfigSnapshot) -> dict[tuple[object, ...], Limit]:
+    """What binds each key or each user of a team is there once, without a subject."""
+    found: dict[tuple[object, ...], Limit] = {}
+    for terms in snapshot.teams.values():
+        for limit in (*terms.key_limits, *terms.caller.user_limits):
+            found[limit.identity] = limit
+    for limit in snapshot.limits_of():
+        if limit.scope is not Scope.KEY or msgspec.structs.replace(limit, subject="").identity not in found:
+            found[limit.identity] = limit
+    return found
+
+
+def _whose(limit: Limit) -> str:
+    return whose_limit(limit) if limit.subject or not limit.team else f"each {limit.scope} of team {limit.team!r}"
+
+
+def _place(limit: Limit) -> tuple[object, ...]:
+    return limit.scope, limit.team, limit.subject
+
+
+def _counted(limit: Limit) -> tuple[object, ...]:
+    return limit.meter, limit.per, limit.models
 
 
 def _compare(

@@ -21,7 +21,7 @@ def explain(config: str, demo: str | None, request_id: str, as_json: bool) -> No
 
     REQUEST_ID is the x-request-id of its answer. Why it was refused or failed comes first, then who asked, each limit
     with its figures at the decision, the upstreams that were tried, what it cost, and how long it took. The setting
-    'record' says which requests are kept: those that failed, for a day. A request in flight is shown as it stands.
+    'record' says which requests are kept: those that failed, for a day. A request in flight is shown as it is now.
     """
     found = ask_once(config, "GET", f"requests/{quote(request_id, safe='')}", demo=demo)
     if as_json:

@@ -70,12 +70,16 @@ def _metadata(_context: click.Context, _parameter: click.Parameter, given: tuple
 
 @keys.command(epilog="Example: gateway keys create --team search --name batch --limit requests=60/minute")
 @config_option
-@click.option("--team", metavar="TEAM", required=True, help="The team of the configuration that it is of.")
-@click.option("--name", metavar="NAME", required=True, help="What it is called in logs and reports.")
-@click.option("--expires", metavar="WHEN", help="90d, 2027-01-01 or 2027-01-01T18:00:00Z; left out: never.")
-@click.option("--models", metavar="GLOB", multiple=True, help="Models that it may use; left out: all of its team's.")
-@click.option("--network", metavar="CIDR", multiple=True, help="From where it may be used; left out: from everywhere.")
-@click.option("--limit", metavar="LIMIT", multiple=True, callback=_limit, help="Such as requests=60/minute.")
+@click.option("--team", metavar="TEAM", required=True, help="Its team, one of the configuration.")
+@click.option("--name", metavar="NAME", required=True, help="Its name in logs and reports.")
+@click.option("--expires", metavar="WHEN", help="90d, 2027-01-01 or 2027-01-01T18:00:00Z. Default: never.")
+@click.option(
+    "--models", metavar="GLOB", multiple=True, help="Models that it may use. Default: all models of its team."
+)
+@click.option("--network", metavar="CIDR", multiple=True, help="Addresses that it may be used from. Default: all.")
+@click.option(
+    "--limit", metavar="LIMIT", multiple=True, callback=_limit, help="A limit on the key, such as requests=60/minute."
+)
 @click.option("--metadata", metavar="NAME=TEXT", multiple=True, callback=_metadata, help="A note.")
 @json_option
 def create(config: str, expires: str | None, as_json: bool, **given: Any) -> None:
@@ -93,11 +97,13 @@ def create(config: str, expires: str | None, as_json: bool, **given: Any) -> Non
 @keys.command(epilog="Example: gateway keys change 3f2a9c0b71de --limit requests=120/minute --clear expires")
 @config_option
 @click.argument("key_id", metavar="ID")
-@click.option("--name", metavar="NAME", help="What it is called in logs and reports.")
+@click.option("--name", metavar="NAME", help="Its name in logs and reports.")
 @click.option("--expires", metavar="WHEN", help="90d, 2027-01-01 or 2027-01-01T18:00:00Z.")
 @click.option("--models", metavar="GLOB", multiple=True, help="Models that it may use.")
 @click.option("--network", metavar="CIDR", multiple=True, help="From where it may be used.")
-@click.option("--limit", metavar="LIMIT", multiple=True, callback=_limit, help="Such as requests=60/minute.")
+@click.option(
+    "--limit", metavar="LIMIT", multiple=True, callback=_limit, help="A limit on the key, such as requests=60/minute."
+)
 @click.option("--metadata", metavar="NAME=TEXT", multiple=True, callback=_metadata, help="A note.")
 @click.option("--clear", type=click.Choice(tuple(_CLEARED)), multiple=True, help="Back to what a new key has.")
 @json_option
@@ -119,10 +125,12 @@ def change(config: str, key_id: str, clear: tuple[str, ...], as_json: bool, **gi
 
 @keys.command("list", epilog="Example: gateway keys list --team search --unused 30d")
 @config_option
-@click.option("--team", metavar="TEAM", help="Those of this team.")
-@click.option("--status", type=click.Choice(STATUSES), help="Those that are so now.")
-@click.option("--source", type=click.Choice(["config", "store"]), help="Those of the file, or those of the store.")
-@click.option("--unused", metavar="DAYS", help="Those of the store that were not used for so long, such as 30d.")
+@click.option("--team", metavar="TEAM", help="Only this team.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only those with this status.")
+@click.option(
+    "--source", type=click.Choice(["config", "store"]), help="Only keys of the file, or only keys of the store."
+)
+@click.option("--unused", metavar="DAYS", help="Only keys of the store that were not used for so long, such as 30d.")
 @csv_option
 @json_option
 def list_keys(config: str, as_csv: bool, as_json: bool, **query: str | None) -> None:
@@ -193,7 +201,7 @@ def rotate(config: str, key_id: str, overlap: str, expires: str | None, as_json:
 
 @keys.command("export", epilog="Example: gateway keys export > keys.json")
 @config_option
-@click.option("--team", metavar="TEAM", help="Those of this team.")
+@click.option("--team", metavar="TEAM", help="Only this team.")
 def export_keys(config: str, team: str | None) -> None:
     """Print the keys of the store as JSON, with their hashes, for another store to import."""
     show_json({"keys": all_pages(config, "keys/export", {"team": team} if team else {})})

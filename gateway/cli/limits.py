@@ -20,7 +20,7 @@ _GRANTS_HEADINGS = ("id", "limit", "of", "amount", "until", "granted by", "why")
 @click.group(invoke_without_command=True, epilog="Example: gateway limits --team search")
 @config_option
 @demo_option
-@click.option("--team", metavar="TEAM", help="Those that bind this team.")
+@click.option("--team", metavar="TEAM", help="Only limits that apply to this team.")
 @json_option
 @click.pass_context
 def limits(context: click.Context, config: str, demo: str | None, team: str | None, as_json: bool) -> None:
@@ -71,7 +71,7 @@ def grant(config: str, as_json: bool, **given: str | None) -> None:
 
 @limits.command(epilog="Example: gateway limits grants --team search")
 @config_option
-@click.option("--team", metavar="TEAM", help="Those of this team, its keys and its users.")
+@click.option("--team", metavar="TEAM", help="Only grants to this team, its keys and its users.")
 @csv_option
 @json_option
 def grants(config: str, team: str | None, as_csv: bool, as_json: bool) -> None:

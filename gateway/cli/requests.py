@@ -12,7 +12,7 @@ from gateway.cli.output import Row, json_option, show_json, table
 
 _HEADINGS = ("id", "team", "key", "model", "upstream", "state", "age", "tokens", "served by")
 
-team_option = click.option("--team", metavar="TEAM", help="Those of this team alone.")
+team_option = click.option("--team", metavar="TEAM", help="Only this team.")
 
 
 @click.group(epilog="Example: gateway requests --team search", invoke_without_command=True)

@@ -45,14 +45,14 @@ _ALWAYS = {
 @click.command(epilog="Example: gateway usage --since month --by user,model --team search --sort usd --top 10")
 @config_option
 @demo_option
-@click.option("--team", metavar="TEAM", help="Of this team alone.")
-@click.option("--key", metavar="ID", help="Of this key alone.")
-@click.option("--model", metavar="MODEL", help="Of this model alone.")
-@click.option("--user", metavar="NAME", help="Of this end user alone.")
-@click.option("--upstream", metavar="NAME", help="Of this upstream alone.")
-@click.option("--cost-center", metavar="NAME", help="Of the teams of this cost centre alone.")
+@click.option("--team", metavar="TEAM", help="Only this team.")
+@click.option("--key", metavar="ID", help="Only this key.")
+@click.option("--model", metavar="MODEL", help="Only this model.")
+@click.option("--user", metavar="NAME", help="Only this end user.")
+@click.option("--upstream", metavar="NAME", help="Only this upstream.")
+@click.option("--cost-center", metavar="NAME", help="Only teams of this cost centre.")
 @click.option("--month", metavar="MONTH", help="Of this month, such as 2026-10, instead of --since and --until.")
-@click.option("--final", is_flag=True, help="Close the month and all before it: they do not change any more.")
+@click.option("--final", is_flag=True, help="Close the month and all before it: they do not change afterwards.")
 @click.option("--since", metavar="DAY", help="From this day on: 2026-11-01, 7d (seven days with today) or month.")
 @click.option("--until", metavar="DAY", help="Up to this day, which is left out.")
 @click.option(

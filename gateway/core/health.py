@@ -96,16 +96,13 @@ class UpstreamStatus(msgspec.Struct, frozen=True):
     models: tuple[ModelStatus, ...]
 
 
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """The caller that began it ends it in every case; only the first end counts."""
 
-    __slots__ = ("_caller", "_has_ended", "_model", "_turn")
-
-    def __init__(self, model_health: _ModelHealth, caller: Caller, turn: int) -> None:
-        self._model = model_health
-        self._caller = caller
-        self._turn = turn
-        self._has_ended = False
+    _model: _ModelHealth
+    _caller: Caller
+    _turn: int
+    _has_ended: bool = False
 
     def answered(self, now: float) -> None:
         """The first byte of an answer came that is no failure: a probe has succeeded as soon as this."""

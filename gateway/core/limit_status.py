@@ -5,11 +5,9 @@ Amounts are in the unit of the configuration: requests, tokens, US dollars.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
-
-import msgspec
 
 from gateway.core.calendar import FOREVER_MS
 from gateway.core.errors import LimitRefusal, QuotaSpent, RateExceeded, RequestExceedsLimit
@@ -26,21 +24,16 @@ _OF_OUTPUT = (Meter.TOKENS, Meter.OUTPUT_TOKENS, Meter.USD)
 _NOUNS = {Meter.REQUESTS: "requests", Meter.USD: "usd", **dict.fromkeys(_TOKENS, "tokens")}
 
 
-class LimitHeader(msgspec.Struct, frozen=True):
-    """How a limit appears in the head of an answer. `shown` is the header that never changes."""
+class LimitHeader(NamedTuple):
+    """How a limit appears in the head of an answer: the limit's `place` among those of the request, and the header that
+    never changes, `shown`."""
 
+    place: int
+    capacity: int
     shown: tuple[str, str]
     remaining_name: str
     reset_name: str
-    capacity: int
     in_dollars: bool
-
-
-class _PlacedHeader(NamedTuple):
-    """A limit's header, and the limit's place among those of the request."""
-
-    place: int
-    header: LimitHeader
 
 
 class LimitHeaders:
@@ -48,11 +41,11 @@ class LimitHeaders:
     `x-quota-*` for the tightest quotas, those with the least left. Which limits share a header is found once."""
 
     def __init__(self, limits: Iterable[Limit]) -> None:
-        by_name: dict[str, list[_PlacedHeader]] = {}
+        by_name: dict[str, list[LimitHeader]] = {}
         for place, limit in enumerate(limits):
-            header = _header_of(limit)
+            header = _header_of(limit, place)
             if header is not None:
-                by_name.setdefault(header.remaining_name, []).append(_PlacedHeader(place, header))
+                by_name.setdefault(header.remaining_name, []).append(header)
         self._alternatives = tuple(map(tuple, by_name.values()))
 
     def written(self, statuses: LimitStatuses, now_ms: int) -> list[tuple[str, str]]:
@@ -60,26 +53,27 @@ class LimitHeaders:
         used, held, resets_ms = statuses.used, statuses.held, statuses.resets_ms
         written: list[tuple[str, str]] = []
         for alternatives in self._alternatives:
-            if len(alternatives) == 1:
-                place, header = alternatives[0]
-                if place >= len(used):
-                    continue
-                left = header.capacity - used[place] - held[place]
-            else:
-                known = [each for each in alternatives if each.place < len(used)]
-                if not known:
-                    continue
-                lefts = [each.header.capacity - used[each.place] - held[each.place] for each in known]
-                left = min(lefts)
-                place, header = known[lefts.index(left)]
+            header = alternatives[0] if len(alternatives) == 1 else _tightest(alternatives, statuses)
+            place, capacity, shown, remaining_name, reset_name, in_dollars = header
+            if place >= len(used):
+                continue
+            left = capacity - used[place] - held[place]
             left = max(0, left)
-            written += (header.shown, (header.remaining_name, _dollars(left) if header.in_dollars else str(left)))
+            written.append(shown)
+            written.append((remaining_name, _dollars(left) if in_dollars else str(left)))
             if resets_ms[place]:
-                written.append((header.reset_name, duration_text(resets_ms[place] - now_ms)))
+                written.append((reset_name, duration_text(resets_ms[place] - now_ms)))
         return written
 
 
-def _header_of(limit: Limit) -> LimitHeader | None:
+def _tightest(headers: Sequence[LimitHeader], statuses: LimitStatuses) -> LimitHeader:
+    """That of the limit with the least left, of those whose status is known."""
+    used, held = statuses.used, statuses.held
+    known = [each for each in headers if each.place < len(used)]
+    return min(known, key=lambda each: each.capacity - used[each.place] - held[each.place], default=headers[-1])
+
+
+def _header_of(limit: Limit, place: int) -> LimitHeader | None:
     """None for a limit without headers: `concurrent`, a rate of dollars, and a shadow limit, for which no client is
     to slow down."""
     noun = _NOUNS.get(limit.meter)
@@ -87,10 +81,11 @@ def _header_of(limit: Limit) -> LimitHeader | None:
         return None
     prefix = "x-ratelimit" if limit.is_rate else "x-quota"
     return LimitHeader(
+        place=place,
+        capacity=limit.burst,
         shown=(f"{prefix}-limit-{noun}", _dollars(limit.amount) if limit.meter is Meter.USD else str(limit.amount)),
         remaining_name=f"{prefix}-remaining-{noun}",
         reset_name=f"{prefix}-reset-{noun}",
-        capacity=limit.burst,
         in_dollars=limit.meter is Meter.USD,
     )
 

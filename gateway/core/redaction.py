@@ -44,7 +44,7 @@ class Redactor(msgspec.Struct, frozen=True):
     def body(self, body: bytes) -> tuple[bytes, int]:
         """A whole body without secrets, and how many there were."""
         for spelling in self.every:
-            if spelling in body:
+            if body.find(spelling) >= 0:
                 return _redacted(body, self.every)
         return body, 0
 
@@ -75,7 +75,8 @@ class StreamRedactor:
         if self._held:
             piece, self._held = self._held + piece, b""
         for secret in self._secrets:
-            if secret in piece:
+            # `in` takes bytes for a number first, and makes an error of it that it drops: far slower than `find`.
+            if piece.find(secret) >= 0:
                 piece, count = _redacted(piece, self._secrets)
                 self.count += count
                 break

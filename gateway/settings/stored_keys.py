@@ -40,7 +40,7 @@ class KeyChangeSettings(BaseSection):
 
     name: ShortName | None = setting(None, "The key's name in logs and reports.")
     models: tuple[ModelPattern, ...] | None = setting(None, "The models that it may use, as globs.", min_length=1)
-    limits: Limits | None = setting(None, "Limits on this key alone.")
+    limits: Limits | None = setting(None, "Limits on this key only.")
     networks: tuple[IpNetwork, ...] | None = setting(None, "From where it may be used.")
     metadata: dict[ShortName, MetadataValue] | None = setting(None, "Notes.", max_length=METADATA_MAX)
     expires_at: Expiry | None = setting(None, "When it stops working: a time, a day or a duration from now.")

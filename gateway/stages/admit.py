@@ -45,8 +45,10 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int, 
     enough = max(2 * expected, OUTPUT_SHARE_FLOOR, thinking, least)
     limits = binding.limits_for(user)
     rules = binding.rules_for(parsed.tier, entered, parsed.units)
-    fixed = input_charges(rules, entered, parsed.input_size)[: len(limits)]
-    per_output = rules.per_output[: len(limits)]
+    fixed, per_output = input_charges(rules, entered, parsed.input_size), rules.per_output
+    if len(fixed) > len(limits):
+        # A request that names no end user is not bound by the limits of one.
+        fixed, per_output = fixed[: len(limits)], per_output[: len(limits)]
     likely = min(expected, most) * parsed.choices
     if parsed.asked_cap is None:
         likely = _likely_within(rules, fixed, likely)

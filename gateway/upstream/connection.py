@@ -165,7 +165,6 @@ class Connection(asyncio.BufferedProtocol):
     _transport: asyncio.Transport
     _fileno: int
     _is_tls: bool
-    _deadlines: Deadlines
 
     def __init__(self, upstream_name: str, owner: ConnectionOwner, options: ClientOptions) -> None:
         self._name = upstream_name
@@ -174,6 +173,7 @@ class Connection(asyncio.BufferedProtocol):
         self._read_buffer = options.read_buffer
         self._timer = DeadlineTimer(asyncio.get_running_loop(), self._timer_expired)
         self._framing = Framing()
+        self._deadlines = Deadlines(Timeouts(), 0.0)
         self._state = ConnectionState.IDLE
         self._response: ResponseStream | None = None
         self._upload: Upload | None = None
@@ -278,7 +278,7 @@ class Connection(asyncio.BufferedProtocol):
         piece = framing.feed(self._read_buffer[:nbytes])
         if piece:
             if self._state is not _RECEIVING:
-                self._begin_receiving(response)
+                self._begin_receiving(response, now)
             else:
                 self._deadlines.since = now
             (response.sink or response.feed)(piece)
@@ -328,7 +328,7 @@ class Connection(asyncio.BufferedProtocol):
     def _send(self, response: ResponseStream, request: EncodedRequest) -> None:
         self._state = ConnectionState.SENDING
         self._framing.expect_response()
-        self._deadlines = Deadlines(request.timeouts, request.began)
+        self._deadlines.begin(request.timeouts, request.began)
         self._upload = None
         if request.rest is not None:
             # Whether the client or the upstream is slow from here on: it is not the gateway.
@@ -357,11 +357,11 @@ class Connection(asyncio.BufferedProtocol):
         self._deadlines.awaiting_response(now)
         self._timer.arm(self._deadlines.next)
 
-    def _begin_receiving(self, response: ResponseStream) -> None:
+    def _begin_receiving(self, response: ResponseStream, now: float) -> None:
         self._state = _RECEIVING
-        response.head(self._framing.status, self._framing.headers)
+        response.head(self._framing.status, self._framing.headers, now)
         if not self._framing.complete:
-            self._deadlines.receiving(monotonic())
+            self._deadlines.receiving(now)
             self._timer.arm(self._deadlines.next)
 
     def _end_exchange(self, response: ResponseStream) -> None:
@@ -384,7 +384,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _complete_response(self, response: ResponseStream) -> None:
         if self._state is not _RECEIVING:
-            response.head(self._framing.status, self._framing.headers)
+            response.head(self._framing.status, self._framing.headers, monotonic())
         self._response = None
         response.complete()
 

@@ -70,13 +70,16 @@ class Deadlines:
     """What the upstream did not do; None while it is the client that is waited for."""
 
     def __init__(self, timeouts: Timeouts, began: float) -> None:
+        self.begin(timeouts, began)
+
+    def begin(self, timeouts: Timeouts, began: float) -> None:
+        """Another exchange begins."""
         self._timeouts = timeouts
         self._total_at = began + timeouts.total
         self._client_s = 0.0
         self._missing = _SENDING
         self.since = began
         self._allowed_s = timeouts.idle
-        self._missing = _SENDING
 
     def sending(self, now: float) -> None:
         """The request is on its way; to be called again whenever the upstream takes some of it."""

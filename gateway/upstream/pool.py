@@ -21,7 +21,8 @@ import contextlib
 from collections import Counter, deque
 from collections.abc import Callable, Collection
 from functools import cache, partial
-from typing import NamedTuple
+
+import msgspec
 
 from gateway.core.errors import UpstreamBusy, UpstreamUnreachable
 from gateway.core.snapshot import Upstream
@@ -42,7 +43,7 @@ Waiter = asyncio.Future[Connection | None]
 """Gets a connection, or leave to open one (None). Either is counted for its holder already."""
 
 
-class Holder(NamedTuple):
+class Holder(msgspec.Struct, frozen=True, gc=False):
     """Who uses a connection: a model, for a team. Requests of the gateway's own have neither."""
 
     model: str = ""
@@ -57,12 +58,12 @@ class ConnectionShares:
         self.models: Collection[str] = ()
         self.teams = 0
         self.free = total
-        self._by_model: Counter[str] = Counter()
-        self._by_team: Counter[str] = Counter()
+        self._by_model: dict[str, int] = {}
+        self._by_team: dict[str, int] = {}
 
     def held(self, holder: Holder) -> tuple[int, int]:
         """By its team, and by its model."""
-        return self._by_team[holder.team], self._by_model[holder.model]
+        return self._by_team.get(holder.team, 0), self._by_model.get(holder.model, 0)
 
     def may_take(self, holder: Holder) -> bool:
         if not self.free:
@@ -75,22 +76,29 @@ class ConnectionShares:
 
     def take(self, holder: Holder) -> None:
         self.free -= 1
-        self._by_model[holder.model] += 1
-        self._by_team[holder.team] += 1
+        model, team = holder.model, holder.team
+        self._by_model[model] = self._by_model.get(model, 0) + 1
+        self._by_team[team] = self._by_team.get(team, 0) + 1
 
     def give_back(self, holder: Holder) -> None:
         self.free += 1
-        for counts, name in ((self._by_model, holder.model), (self._by_team, holder.team)):
-            counts[name] -= 1
-            if not counts[name]:
-                del counts[name]
+        _take_one(self._by_model, holder.model)
+        _take_one(self._by_team, holder.team)
 
     def _no_model_holds_less(self, held: int) -> bool:
-        return all(held <= self._by_model[other] for other in self.models)
+        return all(held <= self._by_model.get(other, 0) for other in self.models)
 
     def _no_team_holds_less(self, held: int) -> bool:
         holding = [count for team, count in self._by_team.items() if team]
         return len(holding) >= self.teams and all(held <= other for other in holding)
+
+
+def _take_one(counts: dict[str, int], name: str) -> None:
+    left = counts[name] - 1
+    if left:
+        counts[name] = left
+    else:
+        del counts[name]
 
 
 class Pool:
@@ -229,7 +237,7 @@ class Pool:
         """A holder has one less (None: an idle connection has gone)."""
         if holder is not None:
             self.shares.give_back(holder)
-        while (served := self._next_in_line()) is not None:
+        while self._lines and (served := self._next_in_line()) is not None:
             holder, waiter = served
             self.shares.take(holder)
             waiter.set_result(self._pop_idle(holder))

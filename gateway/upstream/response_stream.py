@@ -59,7 +59,9 @@ class ResponseStream:
         self._failure: Exception | None = None
         self._paused = self._received = self._over = self._yields = False
 
-    def head(self, status: int, headers: dict[str, str]) -> None:
+    def head(self, status: int, headers: dict[str, str], now: float) -> None:
+        """The first byte of the body has come, or the end of a response without one."""
+        self.first_byte_at = now
         self.status = status
         self.headers = headers
         encoding = headers.get("content-encoding")
@@ -68,18 +70,15 @@ class ResponseStream:
             self._buffer = buffer
             headers.pop("content-encoding")
             headers.pop("content-length", None)
+        self.wake()
 
     def feed(self, piece: bytes) -> None:
-        if not self.first_byte_at:
-            self._begin()
         self._buffer.put(piece)
         if self._callback is not None or self._buffer.size > HELD_BYTES:
             self._deliver()
 
     def complete(self) -> None:
         """The message has ended as its framing says. The connection serves others from here on."""
-        if not self.first_byte_at:
-            self._begin()
         self._connection = None
         self._received = True
         # What waits for a reader ends when it is read.
@@ -105,7 +104,8 @@ class ResponseStream:
     async def begun(self) -> None:
         """Wait for the first byte or the end. Raises what the connection said went wrong before."""
         if not self.first_byte_at and self._failure is None:
-            await self.woken()
+            self._waiter = waiter = asyncio.get_running_loop().create_future()
+            await waiter
         if not self.first_byte_at and self._failure is not None:
             raise self._failure
 
@@ -150,10 +150,6 @@ class ResponseStream:
         if connection is not None:
             connection.abort()
 
-    def _begin(self) -> None:
-        self.first_byte_at = monotonic()
-        self.wake()
-
     def _deliver(self) -> None:
         """Hand over what is held, as far as it is wanted, and see whether that was all."""
         try:
@@ -171,7 +167,9 @@ class ResponseStream:
                 self._connection.resume_reading()
 
     def _hand_over(self) -> None:
-        left, began = TURN_BYTES, monotonic()
+        left, began = TURN_BYTES, 0.0
+        if type(self._buffer) is not PlainBuffer or self._buffer.size > TURN_BYTES:
+            began = monotonic()  # Only what is more than one turn's is timed.
         while self._callback is not None and not (self._paused or self._yields) and (piece := self._buffer.get()):
             self._callback(piece)
             left -= len(piece)

@@ -163,7 +163,7 @@ ROUTES = (
     ),
     _DescribedPage(
         f"{PREFIX}keys",
-        "Makes a key. Its secret is in this answer alone.",
+        "Makes a key. Only this answer has its secret.",
         _MADE,
         method="post",
         body=_some_of({**_CHANGEABLE, "team": TEXT}, ["name", "team"]),
@@ -194,8 +194,8 @@ ROUTES = (
     ),
     _DescribedPage(
         f"{PREFIX}keys/{{id}}/rotate",
-        "Makes a key that takes the place of this one, which goes on for the overlap (24h). Its secret is in this"
-        " answer alone.",
+        "Makes a key that takes the place of this one, which goes on for the overlap (24h). Only this"
+        " answer has its secret.",
         _MADE,
         method="post",
         body=_some_of({"overlap": TEXT, "expires_at": TEXT}),

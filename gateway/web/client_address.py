@@ -23,12 +23,14 @@ _HOPS_MAX = 16
 class ClientAddresses:
     def __init__(self, trusted: Iterable[Network] = ()) -> None:
         self._trusted = tuple(trusted)
+        self.trusts_any = bool(self._trusted)
+        """Whether `X-Forwarded-For` is looked at."""
         self._is_trusted = lru_cache(_REMEMBERED)(self._trusts)
 
     def of(self, remote: str, forwarded: Iterable[str]) -> str:
         """`remote` is the socket's address, `forwarded` the lines of `X-Forwarded-For`, in their order."""
         address = _socket_address(remote)
-        if not self._trusted or not self._is_trusted(address):
+        if not self.trusts_any or not self._is_trusted(address):
             return address
         hops = [hop.strip() for line in forwarded for hop in line.split(",")]
         for hop in reversed(hops[-_HOPS_MAX:]):

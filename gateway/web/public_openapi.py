@@ -220,7 +220,7 @@ def _page(path: str, method: str) -> Operation:
     if path == ROOT.path:
         operation["responses"]["200"]["content"]["text/html"] = {"schema": TEXT}
     if method == "head":
-        operation["summary"] += " Its head alone."
+        operation["summary"] += " Only its head."
     return operation
 
 

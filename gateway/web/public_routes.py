@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import msgspec
@@ -35,6 +35,9 @@ from gateway.web.request_body import ClientBody
 from gateway.web.response_writer import HeadWriter, HttpResponseWriter
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+_REMEMBERED_PATH = 256
+"""Characters of a path that is remembered: clients use few, but can make up any number, as long as they like."""
 
 Resource = Mapping[str, Endpoint | Page]
 """What answers each method."""
@@ -114,6 +117,8 @@ class PublicRoutes:
             request_id = services.new_id()
         path = request.rel_url.raw_path
         route = _route(request.method, path)
+        addresses, headers = self.addresses, request.headers
+        forwarded = headers.getall("x-forwarded-for", ()) if addresses.trusts_any else ()
         kind = HeadWriter if request.method == "HEAD" else HttpResponseWriter
         writer = kind(
             request,
@@ -140,7 +145,7 @@ class PublicRoutes:
                     query=request.rel_url.raw_query_string,
                     path_model=route.parameters.get("model", ""),
                     parameters=route.parameters,
-                    client_ip=self.addresses.of(request.remote or "", request.headers.getall("x-forwarded-for", ())),
+                    client_ip=addresses.of(request.remote or "", forwarded),
                 )
                 await self._answer(request, route, incoming, writer)
             finally:
@@ -203,12 +208,19 @@ class PublicRoutes:
             writer.send(200, [JSON], b'{"status":"ok"}')
 
 
-def _route(method: str, raw_path: str) -> _Destination:
+def _find_route(method: str, raw_path: str) -> _Destination:
     found = _PATHS.find(raw_path)
     if found is None:
         return _Destination(_NOTHING, None, {})
     resource = _RESOURCES[found.pattern]
     return _Destination(resource, resource.get(method), found.parameters)
+
+
+_remembered_route = lru_cache(256)(_find_route)
+
+
+def _route(method: str, raw_path: str) -> _Destination:
+    return _remembered_route(method, raw_path) if len(raw_path) <= _REMEMBERED_PATH else _find_route(method, raw_path)
 
 
 def _page(request: web.BaseRequest, route: _Destination) -> Page:

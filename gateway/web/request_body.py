@@ -30,6 +30,9 @@ BODY_TIMEOUT_S = 60.0
 """How long a client may take to send its body, or of one that is taken in pieces the beginning and then each
 piece, so that a slow one cannot keep a request for ever."""
 
+_NEVER_HELD_BACK = 16 * 1024
+"""Bytes of a body for which no connection stops to read."""
+
 
 class ClientBody:
     """A `gateway.core.request.Body`. Its owner calls `release` when the request is over."""
@@ -45,9 +48,11 @@ class ClientBody:
         self._spools: list[DiskSpool] = []
 
     async def whole(self) -> bytes:
+        if "content-encoding" not in self._request.headers and self._is_at_hand():
+            content = self._content
+            # aiohttp's own way of reading also sees to a stream that was held back, which so short a one never was.
+            return b"".join(content._buffer) if self.size <= _NEVER_HELD_BACK else content.read_nowait()
         self._admit()
-        if self._is_at_hand():
-            return self._content.read_nowait()
         body = await self._in_time(partial(self._gather, self._max_bytes + 1))
         self._held.trim()
         return body
@@ -74,7 +79,7 @@ class ClientBody:
         """Whether the body is plain and has come whole, as most have, and there is memory for it: then nothing has to
         be waited for. Raises TooLarge."""
         content = self._content
-        if self._decoder is not None or not content.is_eof() or content.exception() is not None:
+        if not content.is_eof() or content.exception() is not None:
             return False
         if content.total_bytes > self._max_bytes:
             raise self._too_large()

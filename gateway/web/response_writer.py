@@ -74,7 +74,7 @@ class HttpResponseWriter:
         self._loop = asyncio.get_running_loop()
         self._alive: asyncio.TimerHandle | None = None
         self._written_at = 0.0
-        self._last_bytes = b""
+        self._last_piece = b""
 
     @property
     def gone(self) -> bool:
@@ -117,7 +117,7 @@ class HttpResponseWriter:
         if data and transport is not None:
             transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
             self._written_at = self._loop.time()
-            self._last_bytes = data[-4:]
+            self._last_piece = data
 
     def finish(self) -> None:
         self._stop_timers()
@@ -142,7 +142,7 @@ class HttpResponseWriter:
 
     @property
     def _between_events(self) -> bool:
-        return not self._last_bytes or self._last_bytes.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+        return not self._last_piece or self._last_piece.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
 
     def _stay_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
         due = self._written_at + every_s
@@ -162,9 +162,9 @@ class HttpResponseWriter:
             self._write_comment()
 
     def _write_comment(self) -> None:
-        before = self._last_bytes
+        before = self._last_piece
         self.write(_COMMENT)
-        self._last_bytes = before
+        self._last_piece = before
 
     def _stop_timers(self) -> None:
         """Nothing more is written on a timer, and the source is neither paused nor resumed any more."""

@@ -22,6 +22,7 @@ def services() -> dict[str, Json]:
 
 
 async def test_it_has_the_shape_of_a_compose_file() -> None:
+    # The rule that is left out forbids `image` beside `build`: here it is the name under which the build is kept.
     await run(tool("dclint"), str(COMPOSE), "--quiet", "--disable-rule", "no-build-and-image")
 
 

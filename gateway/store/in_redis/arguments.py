@@ -11,7 +11,8 @@ little-endian doubles, as counter.lua reads them; their order is in the heads of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from struct import Struct, pack
+from functools import lru_cache
+from struct import Struct
 from typing import Generic, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -337,4 +338,9 @@ def counter_key(arguments: LimitArguments, terms: CounterTerms) -> str:
 
 
 def packed(numbers: Sequence[float]) -> bytes:
-    return pack(f"<{len(numbers)}d", *numbers)
+    return _doubles(len(numbers)).pack(*numbers)
+
+
+@lru_cache(256)
+def _doubles(count: int) -> Struct:
+    return Struct(f"<{count}d")

@@ -181,7 +181,7 @@ async def packed_response(body: bytes) -> tuple[ResponseStream, HeldConnection, 
     def take(piece: bytes) -> None:
         given[-1] += len(piece)
 
-    response.head(200, {"content-encoding": "gzip"})
+    response.head(200, {"content-encoding": "gzip"}, 1.0)
     response.deliver_to(take)
     response.feed(gzip.compress(body))
     response.complete()
