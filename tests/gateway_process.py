@@ -105,11 +105,13 @@ async def gateway_process(
         yield running
     finally:
         running.kill()
+        # Before its end is waited for, which is seen only once everything that it wrote was read.
+        rest = await running.rest()
         await process.wait()
     if config is not None:
         secrets = secrets_in(config) | secrets_in(environment or {}) | {KEY}
         written = {
-            "its output": b"".join([*running.output, await running.rest()]),
+            "its output": b"".join([*running.output, rest]),
             "answers": b"\n".join(running.answers),
         }
         assert leaks(secrets, {**written, **await stored(config.get("store", {}))}) == []

@@ -27,7 +27,7 @@ Outputs = Mapping[str, bytes]
 
 
 def secrets_in(config: Any, name: str = "") -> set[str]:
-    """The secrets of a configuration: what is called like one, and passwords in URLs."""
+    """The secrets of a configuration: what is called like one, passwords in URLs, and the paths of webhooks."""
     if isinstance(config, dict):
         return {secret for key, value in config.items() for secret in secrets_in(value, str(key))}
     if isinstance(config, list | tuple):
@@ -35,6 +35,8 @@ def secrets_in(config: Any, name: str = "") -> set[str]:
     if not isinstance(config, str):
         return set()
     found = {unquote(urlsplit(config).password or "")} if "://" in config else set()
+    if name == "url" and config.startswith("http"):
+        found.add(urlsplit(config).path.strip("/"))
     if is_credential(name):
         found.add(config.rpartition(" ")[2])
     return {secret for secret in found if len(secret) >= SHORTEST}

@@ -147,6 +147,16 @@ PROCESSES = (
         width=6,
     ),
     Panel(
+        "Notifications",
+        "short",
+        {
+            "{{channel}} {{outcome}}": f"sum by (channel, outcome) (increase(gateway_notifications_total{WINDOW}))",
+            "waiting": "max(gateway_notifications_waiting)",
+        },
+        "Attempts to notify operators, by receiver and outcome, and what waits.",
+        width=6,
+    ),
+    Panel(
         "Worker restarts",
         "short",
         {"died and replaced": f"sum(increase(gateway_worker_restarts_total{WINDOW})) or vector(0)"},

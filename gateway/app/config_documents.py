@@ -124,16 +124,21 @@ def work_out(task: _Task) -> JsonObject:
     """The child's work."""
     if task.sent is None:
         return {"text": redacted_text(task.in_force)}
+    return difference(task.in_force, task.sent)
+
+
+def difference(before: str, after: str, name: str = SENT) -> JsonObject:
+    """What is wrong with a text, which problems call by this name, and what it changes of the one before."""
     problems: Sequence[Diagnostic] = ()
     try:
-        parse(_FILE.sub(_UNSET, task.sent), SENT, {}, secrets=False)
+        parse(_FILE.sub(_UNSET, after), name, {}, secrets=False)
     except SettingsInvalid as invalid:
         problems = invalid.problems
     changes: list[TextChange] = []
     # What is no YAML as a whole has no path: it may also be a text that grows without end as its aliases are followed.
     if all(problem.path for problem in problems):
         with suppress(Unreadable):
-            changes = compare(text_tree(task.in_force), text_tree(task.sent), READ_ONCE)
+            changes = compare(text_tree(before), text_tree(after), READ_ONCE)
     return {
         "valid": not problems,
         "problems": [problem.as_json() for problem in problems],

@@ -17,6 +17,7 @@ from secrets import token_hex
 from typing import NamedTuple
 
 from gateway.app.config_documents import ConfigDocuments, ConfigInForce
+from gateway.app.notification_lifecycle import NotificationLifecycle
 from gateway.app.quota_forecasts import watch_forecasts
 from gateway.app.record_lifecycle import RecordLifecycle, process_name
 from gateway.app.requests_in_flight import RequestsInFlight
@@ -114,6 +115,7 @@ class Gateway:
             keepalive_s=settings.keepalive.total_seconds(),
             end_users=EndUserCounts(),
         )
+        self._notifications = self._notification_lifecycle()
         self._traces = self._trace_export(environ, clock)
         self._tokens = TokenLifecycle(self.services, self._client, clock, log, self._background_tasks)
         self._note_configuration(settings, settings.teams)
@@ -138,10 +140,10 @@ class Gateway:
         (admin,) = await self._listen(AdminRoutes(self.admin).handle, ADMIN_CLIENTS, (self._settings.admin.listen,))
         return data, admin
 
-    async def start_on_shared_ports(self, ports: Sequence[int]) -> tuple[Address, ...]:
-        """Listen for clients as one of several processes; operators ask the supervisor. Raises what
-        `start` does."""
-        await self._start_tasks()
+    async def start_on_shared_ports(self, ports: Sequence[int], *, speaks: bool) -> tuple[Address, ...]:
+        """Listen for clients as one of several processes, of which one `speaks`: it notifies of an outage of the store.
+        Operators ask the supervisor. Raises what `start` does."""
+        await self._start_tasks(speaks=speaks)
         addresses = [Address(address.host, port) for address, port in zip(self._settings.listen, ports, strict=True)]
         return await self._listen(self._data.handle, self._client_limits(), addresses, shared=True)
 
@@ -159,6 +161,7 @@ class Gateway:
         self._note_configuration(loaded.settings, loaded.teams)
         self._routing.keep(loaded.snapshot.models.values())
         self._follow_upstreams()
+        self._notifications.follow()
         self.tasks.start("follow identity providers", self._tokens.follow())
         return before
 
@@ -166,8 +169,12 @@ class Gateway:
         """What POST /admin/v1/reload does."""
         self._api.reload = reload
 
-    def count_reload(self, outcome: str) -> None:
-        self._metrics.config_reloads.add((outcome,))
+    def reload_accepted(self) -> None:
+        self._metrics.config_reloads.add(("accepted",))
+
+    def reload_refused(self, problems: Sequence[str]) -> None:
+        self._metrics.config_reloads.add(("refused",))
+        self._notifications.refused(problems)
 
     async def drain(self, abort: asyncio.Event) -> None:
         """Stop: serve on for `delay`, let what runs finish for `timeout`, then cut it; `abort` ends either wait."""
@@ -191,6 +198,7 @@ class Gateway:
         await self._pipeline.wait_settled()
         # A reload that ended later would start health checks again.
         await self.tasks.close()
+        await self._notifications.close()
         await self._tokens.close()
         await self._health_checks.close()
         if self._traces is not None:
@@ -213,7 +221,7 @@ class Gateway:
             self._log.warning("max_clients lowered", wanted=most, connections=possible, why="file descriptors")
         return ClientLimits(min(most, possible))
 
-    async def _start_tasks(self) -> None:
+    async def _start_tasks(self, *, speaks: bool = True) -> None:
         await self._refuse_clashes()
         self._store.start()
         if self._traces is not None:
@@ -222,6 +230,7 @@ class Gateway:
         self.store.answer_processes(self._in_flight.answer)
         self._directory.start()
         self._follow_upstreams()
+        self._notifications.start(speaks=speaks)
         await self._tokens.start()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
@@ -266,6 +275,11 @@ class Gateway:
             self.services.begin_trace = export.tracer.begin
             self.services.recorders = (*self.services.recorders, export.tracer.record)
         return export
+
+    def _notification_lifecycle(self) -> NotificationLifecycle:
+        return NotificationLifecycle(
+            self.services, self._store, self._client, self._metrics, self._log, self._background_tasks
+        )
 
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
@@ -345,6 +359,7 @@ class Gateway:
         # From scratch each time: an upstream that a reload has removed is not reported any more.
         self._metrics.upstream_up.values = {(each.name,): int(each.up) for each in seen}
         self._metrics.unsettled.set(self._store.unsettled)
+        self._metrics.notifications_waiting.set(self._notifications.waiting)
         if self._open:
             clients = self._open[0].listener
             self._metrics.client_connections.set(clients.open_connections)

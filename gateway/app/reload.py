@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gateway.app.config_documents import READ_ONCE
 from gateway.app.gateway import Gateway
-from gateway.app.snapshot_differences import differences
+from gateway.app.snapshot_differences import Differences, differences, in_words, restarted_counters
 from gateway.app.snapshot_process import LoadedSnapshot, LoadFailed, load_in_child, release_in_parts
 from gateway.core.errors import StoreUnavailable
 from gateway.core.snapshot import Caller, ConfigSnapshot
@@ -101,14 +101,17 @@ class Reloader:
             await self._refuse_clashes(loaded.snapshot)
         except LoadFailed as failed:
             self._log.error("configuration rejected", asked_by=asked_by, problems=failed.problems)
-            self._gateway.count_reload("refused")
+            self._gateway.reload_refused(failed.problems)
             return failed.problems
         settings = loaded.settings
         fixed = [name for name in READ_ONCE if getattr(settings, name) != getattr(self._settings, name)]
         before = self._gateway.swap(loaded)
-        self._gateway.count_reload("accepted")
-        self._log.info("configuration reloaded", asked_by=asked_by, needs_restart=fixed)
-        await self._audit(asked_by, before, loaded)
+        self._gateway.reload_accepted()
+        changes = await asyncio.to_thread(differences, before, loaded.snapshot)
+        restarted = await asyncio.to_thread(restarted_counters, before, loaded.snapshot)
+        told = {"changes": in_words(changes), "counters_restarted": restarted, "needs_restart": fixed}
+        self._log.info("configuration reloaded", asked_by=asked_by, **told)
+        await self._audit(asked_by, changes, loaded)
         self._retire(before)
         return []
 
@@ -118,9 +121,8 @@ class Reloader:
             if clashes := await self._gateway.keys.clashes(snapshot):
                 raise LoadFailed([f"{self._path}: {clash}" for clash in clashes])
 
-    async def _audit(self, asked_by: list[str], before: ConfigSnapshot, loaded: LoadedSnapshot) -> None:
+    async def _audit(self, asked_by: list[str], changes: Differences, loaded: LoadedSnapshot) -> None:
         """A reload that changes nothing that requests can notice is in the log alone."""
-        changes = await asyncio.to_thread(differences, before, loaded.snapshot)
         if not changes.before and not changes.after:
             return
         entry = AuditEntry(

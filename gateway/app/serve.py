@@ -87,7 +87,7 @@ async def _run_worker(spec: WorkerSpec, path: str, settings: Settings, log: Log)
     channel = await ControlChannel.over(socket.socket(fileno=_STDIN))
     orders = {Order.DRAIN: shutdown.request, Order.ABORT: shutdown.abort, Order.RELOAD: reloader.ask}
     control = ControlServer(channel, orders, control_handlers(gateway), gateway.tasks, log.defect)
-    data = await gateway.start_on_shared_ports(spec.ports)
+    data = await gateway.start_on_shared_ports(spec.ports, speaks=spec.worker == 1)
     log.info("worker serving", listen=listed(data), pid=os.getpid())
     control.ready()
     gateway.tasks.keep_running("follow the supervisor", control.run)

@@ -18,6 +18,7 @@ from gateway.core.header_rules import is_credential
 from gateway.core.http_syntax import read_base_url
 from gateway.core.issuers import TokenClaims, TokenIssuer
 from gateway.core.limits import Limit, Scope
+from gateway.core.notifications import NotificationChannel, thresholds
 from gateway.core.pricing import Price, PriceTerms
 from gateway.core.proxies import EnvironmentProxies, Proxy, read_proxy
 from gateway.core.redaction import Redactor
@@ -48,6 +49,7 @@ from gateway.settings.models import (
     TlsSettings,
     UpstreamSettings,
 )
+from gateway.settings.notify_checks import channel_name
 
 _MILLION_PARTS = 1_000_000
 """USD per million tokens or characters, times this, is pico-dollars for one."""
@@ -66,16 +68,18 @@ class _Subject(NamedTuple):
     scope: Scope
     name: str = ""
     team: str = ""
+    notify_at: tuple[int, ...] = ()
 
 
 def snapshot(settings: Settings, loaded_at: int = 0) -> ConfigSnapshot:
     """`loaded_at` is in seconds since 1970."""
     upstreams = {name: _upstream(name, upstream, settings.proxies) for name, upstream in settings.upstreams.items()}
+    channels = tuple([_channel(settings, place) for place in range(len(settings.notify))])
     models: dict[str, Model] = {}
     for name, written in settings.models.items():
-        model = _model(name, written, upstreams, loaded_at)
+        model = _model(name, written, upstreams, loaded_at, thresholds(channels, ""))
         models.update(dict.fromkeys((name, *model.aliases), model))
-    teams = {name: _team(settings, name) for name in settings.teams}
+    teams = {name: _team(settings, name, channels) for name in settings.teams}
     callers: dict[str, Caller] = {}
     for team in teams.values():
         callers.update(_callers(settings, team))
@@ -84,6 +88,23 @@ def snapshot(settings: Settings, loaded_at: int = 0) -> ConfigSnapshot:
         models=models,
         teams=teams,
         issuers={written.issuer: _issuer(written, settings.proxies) for written in settings.jwt},
+        channels=channels,
+    )
+
+
+def _channel(settings: Settings, place: int) -> NotificationChannel:
+    """For settings without errors."""
+    written = settings.notify[place]
+    url = written.url.get_secret_value()
+    return NotificationChannel(
+        name=channel_name(written, place),
+        format=written.format,
+        url=url,
+        secret="" if written.secret is None else written.secret.get_secret_value(),
+        at=tuple(sorted(set(written.at))),
+        teams=written.teams,
+        events=written.events,
+        proxy=settings.proxies.proxy_for(read_base_url(url)),
     )
 
 
@@ -180,7 +201,9 @@ def _timeouts(written: TimeoutSettings) -> Timeouts:
     )
 
 
-def _model(name: str, written: ModelSettings, upstreams: dict[str, Upstream], loaded_at: int) -> Model:
+def _model(
+    name: str, written: ModelSettings, upstreams: dict[str, Upstream], loaded_at: int, notify_at: tuple[int, ...]
+) -> Model:
     price = price_of(written.price)
     return Model(
         name=name,
@@ -198,7 +221,7 @@ def _model(name: str, written: ModelSettings, upstreams: dict[str, Upstream], lo
         context_window=written.context_window,
         max_output_tokens=written.max_output_tokens,
         affinity=written.affinity,
-        limits=_limits(written.limits, _Subject(Scope.MODEL, name)),
+        limits=_limits(written.limits, _Subject(Scope.MODEL, name, notify_at=notify_at)),
         created=loaded_at,
     )
 
@@ -240,15 +263,15 @@ def _issuer(written: JwtSettings, proxies: EnvironmentProxies) -> TokenIssuer:
     )
 
 
-def _team(settings: Settings, name: str) -> TeamTerms:
-    written = settings.teams[name]
-    everybodys = _limits(settings.limits, _Subject(Scope.ORGANISATION))
+def _team(settings: Settings, name: str, channels: tuple[NotificationChannel, ...]) -> TeamTerms:
+    written, notify_at = settings.teams[name], thresholds(channels, name)
+    everybodys = _limits(settings.limits, _Subject(Scope.ORGANISATION, notify_at=thresholds(channels, "")))
     caller = Caller(
         key_id="",
         key_name="",
         team=name,
         models=() if written.models is None else (written.models,),
-        limits=(*everybodys, *_limits(written.limits, _Subject(Scope.TEAM, name, name))),
+        limits=(*everybodys, *_limits(written.limits, _Subject(Scope.TEAM, name, name, notify_at))),
         user_limits=_limits(written.user_limits, _Subject(Scope.USER, "", name)),
         cost_center=written.cost_center,
         end_user=EndUserRule(
@@ -257,7 +280,8 @@ def _team(settings: Settings, name: str) -> TeamTerms:
             most=written.end_user.most,
         ),
     )
-    return TeamTerms(caller, _limits(written.key_limits, _Subject(Scope.KEY, "", name)))
+    key_limits = _limits(written.key_limits, _Subject(Scope.KEY, "", name))
+    return TeamTerms(caller, key_limits, notify_at, written.owner)
 
 
 def _callers(settings: Settings, team: TeamTerms) -> Iterator[tuple[str, Caller]]:
@@ -289,4 +313,7 @@ def _limits(written: Limits, subject: _Subject) -> tuple[Limit, ...]:
 
 
 def _limit(written: LimitSettings, subject: _Subject) -> Limit:
-    return written.limit(subject.scope, subject.name, subject.team)
+    limit = written.limit(subject.scope, subject.name, subject.team)
+    if not (subject.notify_at and limit.is_quota):
+        return limit
+    return msgspec.structs.replace(limit, notify_at=subject.notify_at)

@@ -1,15 +1,17 @@
-"""What differs between two configurations, for the audit: teams, keys, models and limits by their names, never a
-secret."""
+"""What differs between two configurations, for audit and log: teams, keys, models, limits and receivers by their names,
+never a secret."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from gateway.core.limit_status import whose_limit
 from gateway.core.limits import Limit, Scope
+from gateway.core.notifications import NotificationChannel
 from gateway.core.snapshot import Caller, ConfigSnapshot, Model, TeamTerms
 from gateway.identity.key_objects import config_key_object, limit_terms
 
@@ -37,9 +39,61 @@ def differences(before: ConfigSnapshot, after: ConfigSnapshot) -> Differences:
     """For a thread of its own: to compare 10,000 keys takes a while, and snapshots do not change."""
     found = Differences({}, {})
     _compare(_Kind("keys", _is_same_key, _key), _keys(before), _keys(after), found)
-    _compare(_Kind("teams", operator.eq, _team), before.teams, after.teams, found)
+    _compare(_Kind("teams", operator.eq, _team), _teams(before), _teams(after), found)
     _compare(_Kind("models", operator.eq, _model), _models(before), _models(after), found)
+    _compare(_Kind("receivers", operator.eq, _receiver), _receivers(before), _receivers(after), found)
     return found
+
+
+def in_words(found: Differences) -> list[str]:
+    """For the log: which teams, keys, models and receivers of notifications were added, removed or changed."""
+    lines: list[str] = []
+    for kind in ("teams", "keys", "models", "receivers"):
+        before, after = found.before.get(kind, {}), found.after.get(kind, {})
+        for name in {**before, **after}:
+            what = "changed" if name in before and name in after else "added" if name in after else "removed"
+            lines.append(f"{kind.removesuffix('s')} {name} {what}")
+        if more := found.after.get(f"more_{kind}"):
+            lines.append(f"and {more} {kind} more")
+    return lines
+
+
+def restarted_counters(before: ConfigSnapshot, after: ConfigSnapshot) -> list[str]:
+    """The limits that begin again from zero: their place had one of the same name that counted something else, or one
+    that counted the same under another name."""
+    old, new = _limits_by_identity(before), _limits_by_identity(after)
+    gone = [limit for identity, limit in old.items() if identity not in new]
+    names = {(*_place(limit), limit.name) for limit in gone}
+    counts = {_place(limit) + _counted(limit) for limit in gone}
+    return [
+        f"limit {limit.name} of {_whose(limit)}"
+        for identity, limit in new.items()
+        if identity not in old and ((*_place(limit), limit.name) in names or _place(limit) + _counted(limit) in counts)
+    ][:SHOWN_MAX]
+
+
+def _limits_by_identity(snapshot: ConfigSnapshot) -> dict[tuple[object, ...], Limit]:
+    """What binds each key or each user of a team is there once, without a subject."""
+    found: dict[tuple[object, ...], Limit] = {}
+    for terms in snapshot.teams.values():
+        for limit in (*terms.key_limits, *terms.caller.user_limits):
+            found[limit.identity] = limit
+    for limit in snapshot.limits_of():
+        if limit.scope is not Scope.KEY or msgspec.structs.replace(limit, subject="").identity not in found:
+            found[limit.identity] = limit
+    return found
+
+
+def _whose(limit: Limit) -> str:
+    return whose_limit(limit) if limit.subject or not limit.team else f"each {limit.scope} of team {limit.team!r}"
+
+
+def _place(limit: Limit) -> tuple[object, ...]:
+    return limit.scope, limit.team, limit.subject
+
+
+def _counted(limit: Limit) -> tuple[object, ...]:
+    return limit.meter, limit.per, limit.models
 
 
 def _compare(
@@ -68,7 +122,7 @@ def _is_same_key(one: Caller, other: Caller) -> bool:
 
 
 def _own(caller: Caller) -> list[Limit]:
-    return [limit for limit in caller.limits if limit.scope is Scope.KEY]
+    return _without_parts([limit for limit in caller.limits if limit.scope is Scope.KEY])
 
 
 def _key(caller: Caller) -> dict[str, Any]:
@@ -82,12 +136,39 @@ def _team(terms: TeamTerms) -> dict[str, Any]:
         "key_limits": _limits(terms.key_limits),
         "user_limits": _limits(terms.caller.user_limits),
         "cost_center": terms.caller.cost_center,
+        "owner": terms.owner,
     }
+
+
+def _teams(snapshot: ConfigSnapshot) -> dict[str, TeamTerms]:
+    found = {}
+    for name, terms in snapshot.teams.items():
+        caller = msgspec.structs.replace(terms.caller, limits=tuple(_without_parts(terms.caller.limits)))
+        found[name] = msgspec.structs.replace(terms, caller=caller, notify_at=())
+    return found
+
+
+def _without_parts(limits: Iterable[Limit]) -> list[Limit]:
+    """The limits without what receivers want to know of them: that is shown where the receivers are."""
+    return [msgspec.structs.replace(limit, notify_at=()) if limit.notify_at else limit for limit in limits]
+
+
+def _receivers(snapshot: ConfigSnapshot) -> dict[str, NotificationChannel]:
+    return {channel.name: channel for channel in snapshot.channels}
+
+
+def _receiver(channel: NotificationChannel) -> dict[str, Any]:
+    """Without its URL and its secret."""
+    shown = {"format": channel.format, "at": list(channel.at), "teams": list(channel.teams)}
+    return {**shown, "events": list(channel.events)}
 
 
 def _models(snapshot: ConfigSnapshot) -> dict[str, Model]:
     """Without the time of their load. Upstreams are compared by what requests notice, and shown by their names."""
-    return {model.name: msgspec.structs.replace(model, created=0) for model in snapshot.models.values()}
+    return {
+        model.name: msgspec.structs.replace(model, created=0, limits=tuple(_without_parts(model.limits)))
+        for model in snapshot.models.values()
+    }
 
 
 def _model(model: Model) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from gateway.identity.in_memory import InMemoryKeyStore
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings.models import StoreSettings
 from gateway.store.backlog import Policy
-from gateway.store.contract import Store
+from gateway.store.contract import NotificationOutbox, Store
 from gateway.store.estimate_sharing import EstimateSharing
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.journal import Journal
@@ -54,14 +54,17 @@ class StoreLifecycle:
         count_entries: Callable[[str, int], None],
     ) -> None:
         self._outbox: OutboxStore | None = None
+        self.on_outage = settings.on_outage
         self._refuses = settings.on_outage == "refuse"
         self._log = log
         self._tasks = new_tasks()
         inner: Store
         self.keys: KeyStore
         """The keys beside those of the configuration, and the audit."""
+        self.notifications: NotificationOutbox
         if settings.url == "memory://":
-            inner = InMemoryStore(clock, zone)
+            inner = in_memory = InMemoryStore(clock, zone)
+            self.notifications = in_memory.notifications
             self.keys = InMemoryKeyStore(clock)
         else:
             # A gateway that keeps everything in memory does without these six megabytes.
@@ -80,6 +83,7 @@ class StoreLifecycle:
                 count=count_entries,
             )
             backend = RedisStore(options, zone, observe, new_tasks())
+            self.notifications = backend.notifications
             self.keys = RedisKeyStore(backend.client.background, settings.prefix, new_tasks())
             inner = self._outbox = OutboxStore(backend, journal, policy, zone, new_tasks())
         self.store = self._renewer = LeaseRenewer(inner, new_tasks())
@@ -103,7 +107,12 @@ class StoreLifecycle:
     @property
     def refusal(self) -> str | None:
         """Why requests are refused: the store does not answer, and the settings want it so."""
-        return self._outbox.trouble if self._outbox is not None and self._refuses else None
+        return self.trouble if self._refuses else None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the store counts as out; None while it answers."""
+        return self._outbox.trouble if self._outbox is not None else None
 
     @property
     def unsettled(self) -> int:

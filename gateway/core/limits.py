@@ -89,6 +89,8 @@ class Limit(msgspec.Struct, frozen=True, gc=False):
     models: tuple[str, ...] = ()
     mode: Mode = Mode.ENFORCE
     when_spent: WhenSpent = WhenSpent.FINISH
+    notify_at: tuple[int, ...] = ()
+    """Of a quota, the parts of its amount, in percent and ascending, at which operators are notified."""
     granted: int = 0
 
     @property

@@ -25,6 +25,7 @@ from gateway.core.issuers import TokenIssuer
 from gateway.core.limit_status import LimitHeaders
 from gateway.core.limits import Limit, Meter
 from gateway.core.networks import Network
+from gateway.core.notifications import NotificationChannel
 from gateway.core.pricing import CeilingRates, Price, ceiling, rates_at
 from gateway.core.proxies import Proxy
 from gateway.core.redaction import Redactor
@@ -213,16 +214,24 @@ class KeyTerms(msgspec.Struct, frozen=True):
 
 
 class TeamTerms(msgspec.Struct, frozen=True):
-    """What all keys of a team have in common: `caller` as it is, `key_limits` each for itself."""
+    """What all keys of a team have in common: `caller` as it is, `key_limits` each for itself. `notify_at` is that of
+    the quotas of its keys, `owner` who is responsible."""
 
     caller: Caller
     key_limits: tuple[Limit, ...] = ()
+    notify_at: tuple[int, ...] = ()
+    owner: str = ""
 
     def caller_of(self, key: KeyTerms) -> Caller:
         """A key of the team. A limit of its own takes the place of the team's `key_limits` of the same name."""
         limits = {limit.name: limit for limit in (*self.key_limits, *key.limits)}
         team = self.caller
-        own = [msgspec.structs.replace(limit, subject=key.subject, team=team.team) for limit in limits.values()]
+        own = [
+            msgspec.structs.replace(
+                limit, subject=key.subject, team=team.team, notify_at=self.notify_at if limit.is_quota else ()
+            )
+            for limit in limits.values()
+        ]
         return msgspec.structs.replace(
             team,
             key_id=key.key_id,
@@ -358,6 +367,8 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
     teams: dict[str, TeamTerms] = msgspec.field(default_factory=dict)
     issuers: dict[str, TokenIssuer] = {}
     """The identity providers whose tokens are taken, by what tokens call them."""
+    channels: tuple[NotificationChannel, ...] = ()
+    """The receivers of notifications."""
     _bindings: dict[tuple[str, str], Binding] = msgspec.field(default_factory=dict)
 
     def binding(self, caller: Caller, asked: str) -> Binding | None:

@@ -38,6 +38,7 @@ from gateway.settings.models import (
     Settings,
     UpstreamSettings,
 )
+from gateway.settings.notify_checks import notify_errors, notify_warnings
 from gateway.settings.types import MAX_WHOLE
 
 _GLOB = frozenset("*?[]")
@@ -91,6 +92,7 @@ def find_errors(settings: Settings, index: NameIndex, *, secrets: bool = True) -
     yield from demo_credential_errors(settings)
     yield from _limit_errors(settings, index)
     yield from jwt_errors(settings, secrets=secrets)
+    yield from notify_errors(settings)
 
 
 def find_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
@@ -102,6 +104,7 @@ def find_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
     yield from _search_warnings(settings, index)
     yield from _limit_warnings(settings, index)
     yield from jwt_warnings(settings)
+    yield from notify_warnings(settings, index.replaced)
 
 
 def _listeners(settings: Settings) -> Iterator[Diagnostic]:

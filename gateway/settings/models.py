@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, mo
 from gateway.core.end_users import MOST_USERS
 from gateway.core.issuers import TOKEN_ALGORITHMS
 from gateway.core.limits import Limit, Meter, Mode, Per, Scope, WhenSpent
+from gateway.core.notifications import EVERYBODY, EventKind
 from gateway.core.proxies import EnvironmentProxies
 from gateway.settings.diagnostics import Path
 from gateway.settings.document import DocumentMapping
@@ -51,18 +52,22 @@ from gateway.settings.types import (
     Moment,
     Origin,
     PemFile,
+    Percent,
     ProxyUrl,
     QueryName,
     QueryValue,
     Secret,
+    SecretUrl,
     Sha256,
     ShortName,
     StoreUrl,
     Switch,
+    TeamPattern,
     TierName,
     Timezone,
     TokenAlgorithms,
     Wait,
+    WebhookSecret,
     Workers,
 )
 
@@ -457,6 +462,7 @@ class TeamSettings(BaseSection):
         None, "The models that the team may use, as globs; left out: every model.", min_length=1
     )
     cost_center: str = setting("", "What reports of usage can group the team by.", max_length=64)
+    owner: str = setting("", "Who is responsible for the team; notifications name it.", max_length=256)
     limits: Limits = setting((), "Limits shared by all of the team's keys.")
     key_limits: Limits = setting(
         (), "Limits on each key of the team by itself; a key's own limit of the same name goes first."
@@ -497,6 +503,26 @@ class JwtSettings(BaseSection):
         return self.jwks or f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
 
 
+class NotifySettings(BaseSection):
+    """A receiver of notifications."""
+
+    name: ShortName | None = setting(
+        None, "What it is called in the log and in metrics; left out: its format and its place in the list."
+    )
+    url: SecretUrl = setting(REQUIRED, "Where notifications are sent with POST.")
+    format: Literal["slack", "json"] = setting(
+        "json", "`slack`: an incoming webhook of Slack or what is like it; `json`: Standard Webhooks, signed."
+    )
+    secret: WebhookSecret | None = setting(None, "What `json` is signed with; required there.")
+    at: tuple[Percent, ...] = setting(("80%", "95%", "100%"), "The parts of a quota that it wants to know of.")
+    teams: tuple[TeamPattern, ...] = setting(
+        (EVERYBODY,), "The teams that it wants to know of; `*`: all, and what belongs to no team.", min_length=1
+    )
+    events: tuple[Literal[*EventKind], ...] = setting(  # type: ignore[valid-type]
+        tuple(EventKind), "What it wants to know of.", min_length=1
+    )
+
+
 class Settings(BaseSection):
     """The configuration of the gateway."""
 
@@ -527,6 +553,7 @@ class Settings(BaseSection):
     models: dict[ModelName, ModelSettings] = setting({}, "The models, by the name that clients ask for; at least one.")
     limits: Limits = setting((), "Limits on the whole organisation.")
     teams: dict[ShortName, TeamSettings] = setting({}, "Who may use the gateway.")
+    notify: tuple[NotifySettings, ...] = setting((), "Who is notified of quotas, upstreams, the store and keys.")
     jwt: tuple[JwtSettings, ...] = setting((), "Identity providers whose tokens are taken in place of keys.")
 
     @cached_property

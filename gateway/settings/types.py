@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from base64 import b64decode
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -21,6 +22,7 @@ from pydantic import PlainValidator, SecretStr, WithJsonSchema
 
 from gateway.core.address import Address
 from gateway.core.endpoints import ENDPOINT_NAMES
+from gateway.core.http_syntax import read_base_url
 from gateway.core.issuers import TOKEN_ALGORITHMS
 from gateway.core.proxies import read_proxy
 from gateway.core.store_url import SCHEMES, read_store_url
@@ -285,6 +287,40 @@ def _secret(given: Any) -> SecretStr:
     return SecretStr(_match("[!-~]*", given, "must be printable ASCII without spaces")[0])
 
 
+def _secret_url(given: Any) -> SecretStr:
+    """The URL of a webhook is all that is needed to write there: it is never shown."""
+    if isinstance(given, SecretStr):
+        return given
+    text = _match("https?://[!-~]{1,2000}", given, "must be an http:// or https:// URL")[0]
+    try:
+        read_base_url(text)
+    except ValueError as error:
+        raise ValueError(str(error)) from None
+    return SecretStr(text)
+
+
+def _webhook_secret(given: Any) -> SecretStr:
+    if isinstance(given, SecretStr):
+        return given
+    allowed = "must be whsec_ and 24 to 64 random bytes in base64, as `openssl rand -base64 32` writes them"
+    encoded = _match("whsec_([A-Za-z0-9+/]+={0,2})", given, allowed)[1]
+    try:
+        size = len(b64decode(encoded, validate=True))
+    except ValueError:
+        raise ValueError(allowed) from None
+    if not 24 <= size <= 64:
+        raise ValueError(allowed)
+    return SecretStr(given)
+
+
+def _percent(given: Any) -> int:
+    allowed = "must be a part in percent from 1% to 100%, such as 80%"
+    percent = int(_match("([1-9][0-9]{0,2})%", given, allowed)[1])
+    if percent > 100:
+        raise ValueError(allowed)
+    return percent
+
+
 def _audiences(given: Any) -> tuple[str, ...]:
     allowed = "must be the name of this gateway at the identity provider: text, or a list of some"
     listed = (given,) if isinstance(given, str) else given
@@ -335,6 +371,12 @@ PemFile = Annotated[
 Timezone = Annotated[ZoneInfo, *value_type(_timezone, type="string")]
 Moment = Annotated[date | datetime, *value_type(_moment, type="string")]
 Secret = Annotated[SecretStr, *value_type(_secret, type="string")]
+SecretUrl = Annotated[SecretStr, *value_type(_secret_url, type="string", pattern="^https?://")]
+WebhookSecret = Annotated[SecretStr, *value_type(_webhook_secret, type="string", pattern="^whsec_")]
+Percent = Annotated[int, *value_type(_percent, type="string", pattern="^([1-9][0-9]?|100)%$")]
+TeamPattern = Annotated[
+    str, *text_of(r"[A-Za-z0-9._*?\[\]!-]{1,64}", "must be a team's name or a glob such as search-*; `*` is everybody")
+]
 Sha256 = Annotated[str, *value_type(_sha256, type="string", pattern="^[0-9A-Fa-f]{64}$")]
 ShortName = Annotated[
     str,

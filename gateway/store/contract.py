@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -36,6 +36,12 @@ LATE_DAYS = 2
 LEDGER_DAYS = 400
 """How long the ledger keeps a day."""
 
+
+OUTBOX_MAX = 10_000
+"""Notifications that wait in one slot of the store; settle.lua repeats it."""
+
+OUTBOX_DAYS = 7
+"""How long notifications are kept after the last one was put in; settle.lua repeats it."""
 
 ESTIMATES_DAYS = 30
 """How long what a process has learned is kept after it was last shared."""
@@ -211,3 +217,56 @@ class Store(Counters, Ledger, SharedEstimates, StoredObjects, RecordStore, Proce
         ...
 
     async def close(self) -> None: ...
+
+
+class NotificationOutbox(Protocol):
+    """Notifications that wait to be delivered, for all gateways together.
+
+    An entry is text. Settlements put in that a quota has crossed a threshold, in the same step that charges it:
+    `quota`, what `counter_name` calls the counter, the first millisecond of its window, the percent, what is used and
+    the time, a line each. Everything else is put in by `post`. An entry is claimed by one deliverer, and free again
+    once the lease is over; it stays until it is `done`. OUTBOX_MAX entries wait at most, new ones are dropped then.
+    Every method raises StoreUnavailable.
+    """
+
+    def counter_name(self, limit: Limit) -> str:
+        """What entries of settlements call the counter of this limit."""
+        ...
+
+    def follow(self, teams: Iterable[str], models: Iterable[str]) -> None:
+        """Claim from now on what settlements put in for limits of these, beside those of the organisation."""
+        ...
+
+    def subscribe(self, note: Callable[[int, int], None]) -> None:
+        """Have this called with the number of entries that this process has put in, and of those that were dropped."""
+        ...
+
+    async def claim(self, most: int, lease_ms: int) -> list[str]:
+        """Entries that are due, which no other deliverer gets until the lease is over."""
+        ...
+
+    async def done(self, entry: str) -> None:
+        """Take it out."""
+        ...
+
+    async def defer(self, entry: str, wait_ms: int) -> None:
+        """Let it be due again after so long."""
+        ...
+
+    async def replace(self, entry: str, by: Sequence[str]) -> None:
+        """Put these in its place, unless it is not there any more."""
+        ...
+
+    async def post(self, entries: Sequence[str], flag: str, keep_ms: int) -> bool:
+        """Put these in and raise the flag for so long, unless it is raised: then it is kept for so long again, and
+        nothing is put in. Whether they were put in."""
+        ...
+
+    async def clear(self, flag: str, entries: Sequence[str]) -> bool:
+        """Lower the flag and put these in, unless it is not raised."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many waited when entries were claimed last."""
+        ...

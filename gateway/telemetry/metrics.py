@@ -124,6 +124,7 @@ class Metrics:
         self._clock = clock
         self._define_series_of_requests()
         self._define_series_of_the_process()
+        self._define_series_of_notifications()
         self.build.set(1, (version, platform.python_version()))
         self._begin_at_nothing()
         self._names: ConfiguredNames | None = None
@@ -192,6 +193,16 @@ class Metrics:
         )
         self.redacted = Counter(
             "gateway_redacted_credentials_total", "Credentials of the gateway that an upstream echoed.", ("upstream",)
+        )
+
+    def _define_series_of_notifications(self) -> None:
+        self.notifications = Counter(
+            "gateway_notifications_total",
+            "Attempts to deliver a notification, by how they ended.",
+            ("channel", "outcome"),
+        )
+        self.notifications_waiting = Gauge(
+            "gateway_notifications_waiting", "Notifications that wait to be delivered.", (), "max", {(): 0}
         )
 
     def _define_series_of_the_process(self) -> None:

@@ -23,6 +23,11 @@ from tests.house.tree import ROOT, place, under
 WORDS = Path(__file__).parent / "words.yaml"
 _FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 _NOT_PROSE = re.compile(r"`[^`\n]*`|\]\([^)\n]*\)|https?://\S+|\{[^{}\n]*\}|<!--.*?-->")
+_SENTENCE = re.compile(r"(?<=[.!?:;])\s+(?=[A-Z*`\[])")
+_BLOCK = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.)\s)")
+LONGEST_SENTENCE = 60
+"""Words. Most sentences have fewer than 25; this is where one cannot be read in a breath."""
+
 _COMMENT = re.compile(r"(?:^|\s)#(?!!)(.*)$", re.MULTILINE)
 _STRINGS = (tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", -1))
 
@@ -65,6 +70,17 @@ def findings(read: Iterator[Text], avoided: list[Word]) -> Iterator[str]:
                 yield f'{place(text.path, line)}: "{found[0]}": write {word.write}'
 
 
+def too_long(text: Text) -> Iterator[str]:
+    """Sentences of a page that have to be split; tables are left out."""
+    position = 0
+    for block in _BLOCK.split(text.prose):
+        position = text.prose.index(block, position)
+        lengths = [len(sentence.split()) for sentence in _SENTENCE.split(" ".join(block.split()))]
+        if max(lengths) > LONGEST_SENTENCE and not re.search(r"^ *\|", block, re.MULTILINE):
+            line = text.line + text.prose.count("\n", 0, position)
+            yield f"{place(text.path, line)}: split the sentence of {max(lengths)} words"
+
+
 def _pages() -> Iterator[Path]:
     yield from (ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md"))
     yield from (path for path in under("docs", suffix=".md") if "decisions" not in path.parts)
@@ -95,6 +111,7 @@ def _blank(found: re.Match[str]) -> str:
 
 def main() -> int:
     found = list(findings(texts(), known()))
+    found += [each for page in _pages() for text in _markdown(page) for each in too_long(text)]
     sys.stdout.writelines(f"{line}\n" for line in found)
     return 1 if found else 0
 

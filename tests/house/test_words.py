@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.house.prose import Text, findings, known, texts
+from tests.house.prose import Text, findings, known, texts, too_long
 from tests.house.tree import ROOT, files, place, under
 
 # Folders of one person's or one machine's file system, but not of a project, a container or a URL.
@@ -36,6 +36,12 @@ def test_the_linter_of_prose_finds_a_word_by_its_line_and_leaves_code_alone(tmp_
         'docs/page.md:3: "reckons":',
         'docs/page.md:4: "whoever":',
     ]
+
+
+def test_the_linter_of_prose_finds_a_sentence_that_nobody_can_read_in_a_breath() -> None:
+    page = ROOT / "docs" / "page.md"
+    prose = "A short one.\n\n" + "word " * 61 + "end.\n\n| " + "cell " * 70 + "|\n"
+    assert list(too_long(Text(page, 1, prose))) == ["docs/page.md:3: split the sentence of 62 words"]
 
 
 def test_the_linter_of_prose_reads_help_errors_and_metric_texts() -> None:

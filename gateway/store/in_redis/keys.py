@@ -98,6 +98,14 @@ class StoreKeys:
         """Of what processes have learned about requests."""
         return f"{self._at(ORGANISATION)}:e"
 
+    def notifications(self, tag: str) -> str:
+        """Of the notifications that wait in the slot of this tag."""
+        return f"{self._at(tag)}:n"
+
+    def notification_flag(self, flag: str) -> str:
+        """Of what says that something was notified of."""
+        return f"{self.notifications(ORGANISATION)}:{_digest(flag)}"
+
     def request_records(self, team: str) -> tuple[str, str]:
         """Of the records of a team's requests and of their order; of requests without a known key where it is empty."""
         stem = self._of(team) if team else self._at(ORGANISATION)
@@ -133,11 +141,15 @@ class StoreKeys:
 def hash_tag(limit: Limit) -> str:
     if limit.team:
         return team_tag(limit.team)
-    return f"m/{_plain(limit.subject)}" if limit.scope is Scope.MODEL else ORGANISATION
+    return model_tag(limit.subject) if limit.scope is Scope.MODEL else ORGANISATION
 
 
 def team_tag(team: str) -> str:
     return f"t/{_plain(team)}"
+
+
+def model_tag(model: str) -> str:
+    return f"m/{_plain(model)}"
 
 
 def _plain(text: str) -> str:

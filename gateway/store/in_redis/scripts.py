@@ -46,5 +46,10 @@ SETTLE, KEEP_RECORDS = (
 )
 SCRIPTS = (ADMIT, SETTLE, RENEW, GIVE_BACK, CLOSE, GRANT, KEEP_RECORDS)
 
+CLAIM_NOTIFICATIONS, POST_NOTIFICATIONS = [
+    LuaScript(name, _COUNTER, _FOLDER / f"{name}.lua") for name in ("claim_notifications", "post_notifications")
+]
+"""Loaded when they are called first: many gateways have no receivers."""
+
 LOADING = tuple(("SCRIPT", "LOAD", script.text) for script in SCRIPTS)
 """The commands that a new connection begins with, so that the server knows every script."""

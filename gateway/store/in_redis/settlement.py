@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Hashable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -97,8 +97,11 @@ class SettlementArguments:
         fixed = [timing.step_ms, LEDGER_MS, LEDGER_MS, users_max, 0 if bill is None else day_ms(bill.day), is_recorded]
         for one, terms in zip(batch.limits, window.terms, strict=True):
             fixed += (one.kind, one.at_once, terms.first, terms.second)
+        thresholds = _thresholds(batch)
+        fixed += thresholds
+        outbox = (keys.notifications(batch.tag),) if thresholds else ()
         record_keys = () if recorded_of is None else keys.request_records(recorded_of)
-        known_keys = (keys.journal(batch.tag, process), *bill_keys, *window.keys, *record_keys)
+        known_keys = (keys.journal(batch.tag, process), *bill_keys, *window.keys, *outbox, *record_keys)
         self._head = SETTLE.head(1 + len(known_keys), 4 + len(names) + self.for_user + 4 * is_recorded)
         self._fixed = bulk(*known_keys, LONG_MS, packed(fixed))
         self._names = bulk(*names)
@@ -112,17 +115,35 @@ class SettlementArguments:
         return command + bulk(user) if self.for_user else command
 
 
+def _thresholds(batch: SlotBatch) -> list[int]:
+    """Three numbers for each, as settle.lua takes them."""
+    return [
+        number
+        for due, one in enumerate(batch.limits, 1)
+        for percent in one.limit.notify_at
+        for number in (due, percent, one.limit.amount)
+    ]
+
+
 class Settlements:
-    """Carries out settle.lua."""
+    """Carries out settle.lua. `crossed` gets the tag of a slot, and how many notifications were put in there and were
+    dropped."""
 
     def __init__(
-        self, client: Router, arguments: ScriptArguments, keys: StoreKeys, timing: Timing, users_max: int
+        self,
+        client: Router,
+        arguments: ScriptArguments,
+        keys: StoreKeys,
+        timing: Timing,
+        users_max: int,
+        crossed: Callable[[str, int, int], None],
     ) -> None:
         self._client = client
         self._arguments = arguments
         self._keys = keys
         self._timing = timing
         self._users_max = users_max
+        self._crossed = crossed
         self._closings = Closings(client, keys)
         self._objects = ObjectRows(client, keys)
         self._teams: dict[str, float] = {}
@@ -161,10 +182,12 @@ class Settlements:
     ) -> None:
         while True:
             record, command = self._call(settlement, more, batch, position)
-            outcome, _, *open_ms = await self._client.run(SETTLE, record, command)
+            outcome, _, *told = await self._client.run(SETTLE, record, command)
             if outcome != _DAY_IS_CLOSED or more.entry is None:
+                if told:
+                    self._crossed(batch.tag, told[0], told[1])
                 return
-            more = SettledInSlot(moved_to(more.entry, day_of_ms(open_ms[0])), more.kept)
+            more = SettledInSlot(moved_to(more.entry, day_of_ms(told[0])), more.kept)
 
     def _call(
         self, settlement: Settlement, more: SettledInSlot, batch: SlotBatch, position: JournalPosition

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -31,6 +32,7 @@ from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.estimates import EstimateRows
 from gateway.store.in_redis.grants import GrantWriter
 from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.in_redis.notifications import RedisNotificationOutbox
 from gateway.store.in_redis.objects import ObjectRows
 from gateway.store.in_redis.process_calls import ProcessChannel
 from gateway.store.in_redis.records import RecordRows
@@ -91,8 +93,17 @@ class RedisStore:
         arguments = ScriptArguments(keys, zone, options.process, self._servers.by_slot)
         uncertain = UncertainCalls(self._tasks, options.timeout_s)
         self._admissions = Admissions(self.client.admissions, arguments, timing, uncertain, self._records, self.now_ms)
-        self._settlements = Settlements(self.client.admissions, arguments, keys, timing, options.users_max)
-        self._replays = Settlements(self.client.background, arguments, keys, timing, options.users_max)
+        self.notifications = RedisNotificationOutbox(self.client.background, keys, self._servers.by_slot)
+        settled = partial(
+            Settlements,
+            arguments=arguments,
+            keys=keys,
+            timing=timing,
+            users_max=options.users_max,
+            crossed=self.notifications.crossed,
+        )
+        self._settlements = settled(self.client.admissions)
+        self._replays = settled(self.client.background)
         self._closings = Closings(self.client.background, keys)
         self._renewals = Renewals(self.client.background, arguments, timing)
         self._reports = Reports(self.client.background, arguments, keys, timing)

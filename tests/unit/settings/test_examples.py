@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 ENVIRON = {"UPSTREAM_API_KEY": "sk-1", "INDUCTA_API_KEY": "gw_1", "SEARCH_DEV_KEY": "gw_2"}
+ENVIRON |= {"SLACK_WEBHOOK": "https://hooks.example/T0/B0/x", "ON_CALL_URL": "https://on-call.example/"}
+ENVIRON |= {"ON_CALL_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
 
 
 def test_the_smallest_configuration_of_the_page_is_whole() -> None:

@@ -11,6 +11,7 @@
 --   KEYS[7]  the scores of the users that have rows there: a sorted set
 --   KEYS[8]  the details that each of these users has: a hash of user to their fields, joined by line feeds
 -- then the counters, one a due
+-- and where thresholds are given, the notifications that wait: a sorted set, scored by when each is due
 -- and last, where a record of the request is kept, the team's records and their order, as in request_records.lua
 --
 -- ARGV[1]  how long the record is kept, in milliseconds
@@ -21,6 +22,8 @@
 --   the day of the bill, in milliseconds since 1970, as if its time zone were UTC; 0 where there is none
 --   1 where a record of the request is kept, else 0
 --   then four a due: its kind, 1 if it was used at once and not held, and the two terms of its kind
+--   then three a threshold, those of one due ascending: the number of its due, which is a quota, percent, and the
+--   quota's amount
 -- ARGV[3]  reservation id
 -- ARGV[4]  numbers of this settlement:
 --   its place in the journal, 0 where it comes from none
@@ -36,10 +39,12 @@
 -- and last, where a record of the request is kept:
 --   the request id, the record as JSON, how long it is kept in milliseconds, and how many records the team may have
 --
--- Returns {1, now} where it settled, {0, now} where that had been done, and {2, now, first open day} where the day is
--- closed: nothing was settled then.
+-- Returns {1, now} where it settled, {1, now, put in, dropped} where that crossed thresholds, {0, now} where that had
+-- been done, and {2, now, first open day} where the day is closed: nothing was settled then.
 
 local FIRST_SCHEMA = 7
+-- As store/contract.py has them.
+local OUTBOX_MAX, OUTBOX_MS = 10000, 604800000
 -- A day that is younger cannot be closed.
 local LATE_MS = 2 * 86400000
 -- Scores are needed while new rows come: later, where there is no room, a new user is added to the others.
@@ -154,6 +159,18 @@ local function note_use(counter, amount, now)
   counter[NOTED] = now * HISTORY_UNIT
 end
 
+-- Puts the notification of a threshold in. Returns 1 where there is room for it.
+local function notify(outbox, key, percent, used, now)
+  if call('ZCARD', outbox) >= OUTBOX_MAX then
+    return 0
+  end
+  local stem, begins = string.match(key, '^(.*):(%d+)$')
+  local entry = { 'quota', stem, begins, percent, string.format('%.0f', used), string.format('%.0f', now) }
+  call('ZADD', outbox, now, table.concat(entry, '\n'))
+  call('PEXPIRE', outbox, OUTBOX_MS)
+  return 1
+end
+
 local FIXED, GIVEN = 6, 3
 local fixed = { unpack_numbers(doubles(#ARGV[2] / 8), ARGV[2]) }
 local given = { unpack_numbers(doubles(#ARGV[4] / 8), ARGV[4]) }
@@ -195,12 +212,14 @@ if count > 0 and state ~= SETTLED then
   end
 end
 local last = last_of(state)
-local counters = {}
-if state ~= SETTLED and last_key >= first_counter then
-  local stored = stored_from(first_counter, last_key)
-  for number = 1, #stored do
+local counters, by_due = {}, {}
+local dues = (#given - 1 - GIVEN - count) / 2
+local first_threshold = FIXED + 4 * dues + 1
+if state ~= SETTLED and dues > 0 then
+  local stored = stored_from(first_counter, first_counter + dues - 1)
+  for number = 1, dues do
     local at = FIXED + 4 * number - 4
-    local charged, actual = given[GIVEN + count + number], given[GIVEN + count + #stored + number]
+    local charged, actual = given[GIVEN + count + number], given[GIVEN + count + dues + number]
     local kind, first, second = fixed[at + 1], fixed[at + 3], fixed[at + 4]
     if in_window(kind, first, second, now) then
       local key = KEYS[first_counter + number - 1]
@@ -217,7 +236,8 @@ if state ~= SETTLED and last_key >= first_counter then
       if kind == QUOTA and whole > 0 then
         note_use(counter, whole, now)
       end
-      counters[#counters + 1] = { key, counter, kind, first, second }
+      by_due[number] = { key, counter, kind, first, second }
+      counters[#counters + 1] = by_due[number]
     end
   end
 end
@@ -257,7 +277,22 @@ if last_key < #KEYS then
     tonumber(ARGV[last_argument + 3]), tonumber(ARGV[last_argument + 4])
   )
 end
+local result = { 1, now }
+for at = first_threshold, #fixed - 1, 3 do
+  local of, percent = by_due[fixed[at]], fixed[at + 1]
+  local counter = of and of[2]
+  if counter and counter[1] * 100 >= (fixed[at + 2] + (counter.raised or 0)) * percent then
+    if not counter.has_history then
+      begin_history(counter, now)
+    end
+    if percent * HISTORY_UNIT > counter[NOTED_PERCENT] then
+      counter[NOTED_PERCENT] = percent * HISTORY_UNIT
+      local put_in = notify(KEYS[first_counter + dues], of[1], percent, counter[1], now)
+      result[3], result[4] = (result[3] or 0) + put_in, (result[4] or 0) + 1 - put_in
+    end
+  end
+end
 for _, one in ipairs(counters) do
   write(one[1], one[2], one[3], one[4], one[5], step_ms)
 end
-return { 1, now }
+return result

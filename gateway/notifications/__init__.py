@@ -1,0 +1,1 @@
+"""Notifications: what operators want to know without asking, and how it reaches them."""

@@ -1,0 +1,197 @@
+"""What a process notices by itself and notifies of: upstreams, the store, keys that expire, refused configurations.
+
+Processes share flags in the store, so that one of them notifies for all. A flag that is raised for as long as something
+lasts ends two minutes after the last process that saw it has died: then the end of it is notified of by none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.core.calendar import DAY_MS
+from gateway.core.clock import Clock
+from gateway.core.errors import StoreUnavailable
+from gateway.core.health import UpstreamStatus
+from gateway.core.limit_status import rfc3339
+from gateway.core.notifications import EventType
+from gateway.core.snapshot import ConfigSnapshot
+from gateway.identity.contract import KeyStore
+from gateway.notifications.delivery import NotificationDelivery
+
+EXPIRES_SOON_MS = 7 * DAY_MS
+LASTING_MS = 120_000
+"""How long a flag lasts that is not raised again."""
+
+_AGAIN_S = 30.0
+_SCAN_EVERY_S = 3_600.0
+_SCAN_MS = 3_300_000
+_CONFIGURATION_MS = 3_600_000
+_STORE_BACK_MS = 60_000
+_PAGE = 500
+
+
+class WatchPace(msgspec.Struct, frozen=True):
+    """Seconds: between two looks, and for how long something must be so before anybody is notified."""
+
+    look_s: float = 5.0
+    down_s: float = 10.0
+    up_s: float = 30.0
+
+
+WATCH_PACE = WatchPace()
+
+
+class WatchedParts(NamedTuple):
+    """What is looked at. `store_trouble` is None while the store answers."""
+
+    upstreams: Callable[[], Sequence[UpstreamStatus]]
+    store_trouble: Callable[[], str | None]
+    keys: KeyStore
+    serving: Callable[[], ConfigSnapshot]
+
+
+class Speaker(NamedTuple):
+    """For whom a process notifies of the store's outage."""
+
+    gateway: str
+    on_outage: str
+
+
+class NotificationWatch:
+    """`speaks`: whether this process notifies of the store's outage, about which no flag can be shared: one of each
+    gateway does."""
+
+    speaks = True
+
+    def __init__(
+        self,
+        delivery: NotificationDelivery,
+        watched: WatchedParts,
+        speaker: Speaker,
+        clock: Clock,
+        pace: WatchPace = WATCH_PACE,
+    ) -> None:
+        self._delivery = delivery
+        self._watched = watched
+        self._speaker = speaker
+        self._clock = clock
+        self._pace = pace
+        self._upstreams: dict[str, _Lasting] = {}
+        self._store = _Lasting()
+
+    async def follow_health(self) -> None:
+        """Notify of upstreams and of the store, for as long as this is awaited."""
+        while True:
+            if self._delivery.channels:
+                await self._look_at_store()
+                with suppress(StoreUnavailable):
+                    await self._look_at_upstreams()
+            await asyncio.sleep(self._pace.look_s)
+
+    async def follow_keys(self) -> None:
+        """Notify of keys that expire within a week, once each, for as long as this is awaited."""
+        while True:
+            if self._delivery.channels:
+                with suppress(StoreUnavailable):
+                    await self.look_at_keys()
+            await asyncio.sleep(_SCAN_EVERY_S)
+
+    async def configuration_refused(self, problems: Sequence[str]) -> None:
+        """Every process reads the same file: one of them notifies. Raises StoreUnavailable."""
+        digest = hashlib.sha256("\n".join(problems).encode()).hexdigest()
+        data = {"problems": list(problems)}
+        flag = f"configuration {digest}"
+        await self._delivery.post(EventType.CONFIGURATION_REFUSED, data, flag, _CONFIGURATION_MS)
+
+    async def look_at_keys(self) -> None:
+        """Raises StoreUnavailable."""
+        if not await self._delivery.is_first("keys", _SCAN_MS):
+            return
+        now_ms = self._clock.now_ms()
+        async for key in self._keys():
+            if now_ms < key.expires_ms <= now_ms + EXPIRES_SOON_MS:
+                terms = self._watched.serving().teams.get(key.team)
+                data = {"key": key.id, "name": key.name, "team": key.team, "expires_at": rfc3339(key.expires_ms)}
+                data["owner"] = terms.owner if terms is not None else ""
+                flag = f"key {key.id} {key.expires_ms}"
+                await self._delivery.post(EventType.KEY_EXPIRING, data, flag, EXPIRES_SOON_MS + DAY_MS, key.team)
+
+    async def _keys(self) -> AsyncIterator[_ExpiringKey]:
+        for caller in list(self._watched.serving().callers.values()):
+            if caller.expires_ms is not None and not caller.disabled:
+                yield _ExpiringKey(caller.key_id, caller.key_name, caller.team, caller.expires_ms)
+        cursor = ""
+        while True:
+            page = await self._watched.keys.page("", cursor, _PAGE)
+            for key in page.keys:
+                if key.expires_ms is not None and key.revoked_ms is None and not key.disabled:
+                    yield _ExpiringKey(key.id, key.name, key.team, key.expires_ms)
+            cursor = page.next
+            if not cursor:
+                return
+
+    async def _look_at_upstreams(self) -> None:
+        """Raises StoreUnavailable."""
+        now = self._clock.monotonic()
+        seen = self._watched.upstreams()
+        self._upstreams = {each.name: self._upstreams.get(each.name) or _Lasting() for each in seen}
+        for each in seen:
+            lasting, flag, data = self._upstreams[each.name], f"upstream {each.name}", {"upstream": each.name}
+            lasting.look(now, bad=not each.up)
+            if lasting.is_due(now, self._pace.down_s, again_s=_AGAIN_S):
+                await self._delivery.post(EventType.UPSTREAM_DOWN, data, flag, LASTING_MS)
+                lasting.notified_at = now
+            elif lasting.is_over(now, self._pace.up_s):
+                await self._delivery.clear(EventType.UPSTREAM_UP, data, flag)
+                lasting.notified_at = None
+
+    async def _look_at_store(self) -> None:
+        now, trouble, store = self._clock.monotonic(), self._watched.store_trouble(), self._store
+        store.look(now, bad=trouble is not None)
+        if trouble is not None and store.notified_at is None and store.is_due(now, self._pace.down_s):
+            store.notified_at = now
+            if self.speaks:
+                about = {"gateway": self._speaker.gateway, "reason": trouble, "on_outage": self._speaker.on_outage}
+                await self._delivery.send_now(EventType.STORE_UNAVAILABLE, about)
+        elif store.is_over(now, self._pace.look_s):
+            with suppress(StoreUnavailable):
+                await self._delivery.post(EventType.STORE_AVAILABLE, {}, "store back", _STORE_BACK_MS)
+                store.notified_at = None
+
+
+class _ExpiringKey(NamedTuple):
+    id: str
+    name: str
+    team: str
+    expires_ms: int
+
+
+class _Lasting:
+    """Since when something is bad or good, and when it was notified of last; monotonic seconds."""
+
+    __slots__ = ("bad", "notified_at", "since")
+
+    def __init__(self) -> None:
+        self.bad = False
+        self.since = 0.0
+        self.notified_at: float | None = None
+
+    def look(self, now: float, *, bad: bool) -> None:
+        if bad != self.bad:
+            self.bad, self.since = bad, now
+
+    def is_due(self, now: float, after_s: float, again_s: float = 0.0) -> bool:
+        """Whether it is bad for so long, and was not notified of lately."""
+        if not self.bad or now - self.since < after_s:
+            return False
+        return self.notified_at is None or now - self.notified_at >= again_s
+
+    def is_over(self, now: float, after_s: float) -> bool:
+        """Whether it was notified of and is good for so long."""
+        return self.notified_at is not None and not self.bad and now - self.since >= after_s

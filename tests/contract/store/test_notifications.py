@@ -1,0 +1,206 @@
+"""Every store finds once that a quota has crossed a threshold, and keeps the notification until it is delivered."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+import pytest
+
+from gateway.core.calendar import window
+from gateway.core.grants import Grant
+from gateway.core.limits import Limit, Mode, Per, Scope
+from gateway.store.contract import OUTBOX_MAX, NotificationOutbox
+from tests.contract.store.asking import admitted, ask, limit, truth
+from tests.contract.store.keepers import UTC, Keeper, MemoryKeeper
+
+AT = (50, 80, 100)
+QUOTA = limit("tokens", "total", 1_000, notify_at=AT)
+LEASE_MS = 400
+
+
+class Crossing(NamedTuple):
+    counter: str
+    begins: str
+    percent: int
+    used: int
+
+
+@pytest.fixture
+def outbox(keeper: Keeper) -> NotificationOutbox:
+    outbox: NotificationOutbox = keeper.store.notifications  # type: ignore[attr-defined]  # of both backends
+    outbox.follow(["red"], ["m"])
+    return outbox
+
+
+async def use(keeper: Keeper, amount: int, *limits: Limit) -> None:
+    await keeper.store.settle(truth(await admitted(keeper.store, ask(*limits, fixed=1, likely=1, most=1)), amount))
+
+
+async def crossings(outbox: NotificationOutbox) -> list[Crossing]:
+    """Those that wait, which are taken out."""
+    found = []
+    for entry in await outbox.claim(100, LEASE_MS):
+        what, counter, begins, percent, used, _ = entry.split("\n")
+        assert what == "quota"
+        found.append(Crossing(counter, begins, int(percent), int(used)))
+        await outbox.done(entry)
+    return sorted(found, key=lambda crossing: crossing.percent)
+
+
+async def test_a_settlement_that_crosses_a_threshold_puts_in_one_notification(
+    keeper: Keeper, outbox: NotificationOutbox
+) -> None:
+    await use(keeper, 499, QUOTA)
+    assert await crossings(outbox) == []
+    await use(keeper, 1, QUOTA)
+    assert await crossings(outbox) == [Crossing(outbox.counter_name(QUOTA), "0", 50, 500)]
+    await use(keeper, 100, QUOTA)
+    assert await crossings(outbox) == []
+
+
+async def test_each_of_several_thresholds_has_its_own(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    await use(keeper, 1_001, QUOTA)
+    assert [(crossing.percent, crossing.used) for crossing in await crossings(outbox)] == [(each, 1_001) for each in AT]
+
+
+async def test_many_settlements_at_a_time_cross_each_once(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    held = [await admitted(keeper.store, ask(QUOTA, fixed=1, likely=1, most=1)) for _ in range(50)]
+    await asyncio.gather(*[keeper.store.settle(truth(each, 30)) for each in held for _ in range(2)])
+    assert [crossing.percent for crossing in await crossings(outbox)] == list(AT)
+
+
+async def test_requests_that_are_counted_at_their_admission_cross_when_they_end(
+    keeper: Keeper, outbox: NotificationOutbox
+) -> None:
+    requests = limit("requests", "total", 4, notify_at=AT)
+    held = [await admitted(keeper.store, ask(requests)) for _ in range(4)]
+    assert await crossings(outbox) == []
+    for each in held:
+        await keeper.store.settle(truth(each, 0))
+    assert [crossing.percent for crossing in await crossings(outbox)] == list(AT)
+
+
+async def test_a_limit_in_shadow_crosses_too(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    await use(keeper, 10, limit("tokens", "total", 10, notify_at=(100,), mode=Mode.SHADOW, name="shadow"))
+    assert [crossing.percent for crossing in await crossings(outbox)] == [100]
+
+
+async def test_several_limits_of_a_request_cross_by_themselves(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    everybody = {"scope": Scope.ORGANISATION, "subject": "", "team": ""}
+    of_all = limit("tokens", "month", 100, notify_at=(90,), **everybody)
+    of_model = limit("tokens", "day", 1_000, notify_at=(10,), scope=Scope.MODEL, subject="m", team="")
+    others = (limit("tokens", "hour", 9_000), limit("concurrent", None, 9), limit("tokens", "week", 50))
+    await use(keeper, 100, *others, of_all, QUOTA, of_model)
+    found = {(crossing.counter, crossing.percent) for crossing in await crossings(outbox)}
+    assert found == {(outbox.counter_name(of_all), 90), (outbox.counter_name(of_model), 10)}
+
+
+async def test_a_notification_names_the_window(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    daily = limit("tokens", "day", 10, notify_at=(100,))
+    await use(keeper, 10, daily)
+    (found,) = await crossings(outbox)
+    (status,) = await keeper.store.limit_statuses([daily])
+    assert int(found.begins) == window(Per.DAY, UTC, status.resets_ms - 1)[0]
+
+
+async def test_the_next_window_crosses_again() -> None:
+    keeper = MemoryKeeper()
+    outbox = keeper.store.notifications  # type: ignore[attr-defined]
+    daily = limit("tokens", "day", 10, notify_at=(100,))
+    for _ in range(2):
+        await use(keeper, 10, daily)
+        assert len(await crossings(outbox)) == 1
+        await keeper.pass_ms(86_400_000)
+
+
+async def test_a_raised_amount_does_not_repeat_what_was_crossed(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    await use(keeper, 800, QUOTA)
+    assert len(await crossings(outbox)) == 2
+    raised = limit("tokens", "total", 2_000, notify_at=AT)
+    await use(keeper, 900, raised)
+    assert await crossings(outbox) == []
+    await use(keeper, 300, raised)
+    assert [crossing.percent for crossing in await crossings(outbox)] == [100]
+
+
+async def test_what_a_grant_adds_counts(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    now_ms = (await admitted(keeper.store, ask())).at_ms
+    await keeper.store.grant(QUOTA, Grant("0123456789ab", 1_000, now_ms + 3_600_000))
+    await use(keeper, 999, QUOTA)
+    assert await crossings(outbox) == []
+    await use(keeper, 1, QUOTA)
+    assert [crossing.percent for crossing in await crossings(outbox)] == [50]
+
+
+async def test_an_entry_is_claimed_by_one_and_free_again_after_the_lease(
+    keeper: Keeper, outbox: NotificationOutbox
+) -> None:
+    assert await outbox.post(["one", "two"], "flag", 60_000)
+    claimed = await outbox.claim(1, LEASE_MS) + await outbox.claim(9, LEASE_MS)
+    assert sorted(claimed) == ["one", "two"]
+    assert await outbox.claim(9, LEASE_MS) == []
+    await outbox.done("one")
+    await keeper.pass_ms(LEASE_MS + 1)
+    assert await outbox.claim(9, LEASE_MS) == ["two"]
+    await outbox.done("two")
+    await keeper.pass_ms(LEASE_MS + 1)
+    assert await outbox.claim(9, LEASE_MS) == []
+
+
+async def test_an_entry_that_is_deferred_is_due_later(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    await outbox.post(["one"], "flag", 60_000)
+    await outbox.claim(9, 60_000)
+    await outbox.defer("one", LEASE_MS)
+    assert await outbox.claim(9, LEASE_MS) == []
+    await keeper.pass_ms(LEASE_MS + 50)
+    assert await outbox.claim(9, LEASE_MS) == ["one"]
+
+
+async def test_an_entry_is_replaced_once(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    await use(keeper, 500, QUOTA)
+    (entry,) = await outbox.claim(9, LEASE_MS)
+    await outbox.replace(entry, ["a", "b"])
+    await outbox.replace(entry, ["c"])
+    assert sorted(await outbox.claim(9, LEASE_MS)) == ["a", "b"]
+
+
+async def test_what_is_done_is_not_deferred(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    await outbox.post(["one"], "flag", 60_000)
+    await outbox.claim(9, LEASE_MS)
+    await outbox.done("one")
+    await outbox.defer("one", 1)
+    await keeper.pass_ms(50)
+    assert await outbox.claim(9, LEASE_MS) == []
+
+
+async def test_a_flag_lets_one_post_for_all(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    posted = await asyncio.gather(*[outbox.post([f"down {number}"], "up1", 60_000) for number in range(5)])
+    assert sum(posted) == 1
+    cleared = await asyncio.gather(*[outbox.clear("up1", [f"back {number}"]) for number in range(5)])
+    assert sum(cleared) == 1
+    assert sorted(entry.split()[0] for entry in await outbox.claim(9, LEASE_MS)) == ["back", "down"]
+    assert await outbox.post([], "up1", 60_000)
+
+
+async def test_a_flag_lasts_while_it_is_raised_again(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    assert await outbox.post([], "flag", 600)
+    await keeper.pass_ms(400)
+    assert not await outbox.post([], "flag", 600)
+    await keeper.pass_ms(400)
+    assert not await outbox.post([], "flag", 600)
+    await keeper.pass_ms(700)
+    assert await outbox.post([], "flag", 600)
+
+
+async def test_what_does_not_fit_is_dropped_and_reported(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    noted: list[tuple[int, int]] = []
+    outbox.subscribe(lambda put_in, dropped: noted.append((put_in, dropped)))
+    await outbox.post([str(number) for number in range(OUTBOX_MAX - 1)], "fill", 60_000)
+    await outbox.post(["last", "beyond"], "more", 60_000)
+    everybody = {"scope": Scope.ORGANISATION, "subject": "", "team": ""}
+    await use(keeper, 1_000, limit("tokens", "total", 1_000, notify_at=AT, **everybody))
+    assert noted[:2] == [(OUTBOX_MAX - 1, 0), (1, 1)]
+    assert [sum(column) for column in zip(*noted[2:], strict=True)] == [0, len(AT)]
+    await outbox.claim(1, LEASE_MS)
+    assert outbox.waiting == OUTBOX_MAX
