@@ -1,16 +1,17 @@
-"""What differs between two configurations, for audit and log: teams, keys, models and limits by their names, never a
-secret."""
+"""What differs between two configurations, for audit and log: teams, keys, models, limits and receivers by their names,
+never a secret."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from gateway.core.limit_status import whose_limit
 from gateway.core.limits import Limit, Scope
+from gateway.core.notifications import NotificationChannel
 from gateway.core.snapshot import Caller, ConfigSnapshot, Model, TeamTerms
 from gateway.identity.key_objects import config_key_object, limit_terms
 
@@ -38,15 +39,16 @@ def differences(before: ConfigSnapshot, after: ConfigSnapshot) -> Differences:
     """For a thread of its own: to compare 10,000 keys takes a while, and snapshots do not change."""
     found = Differences({}, {})
     _compare(_Kind("keys", _is_same_key, _key), _keys(before), _keys(after), found)
-    _compare(_Kind("teams", operator.eq, _team), before.teams, after.teams, found)
+    _compare(_Kind("teams", operator.eq, _team), _teams(before), _teams(after), found)
     _compare(_Kind("models", operator.eq, _model), _models(before), _models(after), found)
+    _compare(_Kind("receivers", operator.eq, _receiver), _receivers(before), _receivers(after), found)
     return found
 
 
 def in_words(found: Differences) -> list[str]:
-    """For the log: which teams, keys and models were added, removed or changed."""
+    """For the log: which teams, keys, models and receivers of notifications were added, removed or changed."""
     lines: list[str] = []
-    for kind in ("teams", "keys", "models"):
+    for kind in ("teams", "keys", "models", "receivers"):
         before, after = found.before.get(kind, {}), found.after.get(kind, {})
         for name in {**before, **after}:
             what = "changed" if name in before and name in after else "added" if name in after else "removed"
@@ -120,7 +122,7 @@ def _is_same_key(one: Caller, other: Caller) -> bool:
 
 
 def _own(caller: Caller) -> list[Limit]:
-    return [limit for limit in caller.limits if limit.scope is Scope.KEY]
+    return _without_parts([limit for limit in caller.limits if limit.scope is Scope.KEY])
 
 
 def _key(caller: Caller) -> dict[str, Any]:
@@ -134,12 +136,39 @@ def _team(terms: TeamTerms) -> dict[str, Any]:
         "key_limits": _limits(terms.key_limits),
         "user_limits": _limits(terms.caller.user_limits),
         "cost_center": terms.caller.cost_center,
+        "owner": terms.owner,
     }
+
+
+def _teams(snapshot: ConfigSnapshot) -> dict[str, TeamTerms]:
+    found = {}
+    for name, terms in snapshot.teams.items():
+        caller = msgspec.structs.replace(terms.caller, limits=tuple(_without_parts(terms.caller.limits)))
+        found[name] = msgspec.structs.replace(terms, caller=caller, notify_at=())
+    return found
+
+
+def _without_parts(limits: Iterable[Limit]) -> list[Limit]:
+    """The limits without what receivers want to know of them: that is shown where the receivers are."""
+    return [msgspec.structs.replace(limit, notify_at=()) if limit.notify_at else limit for limit in limits]
+
+
+def _receivers(snapshot: ConfigSnapshot) -> dict[str, NotificationChannel]:
+    return {channel.name: channel for channel in snapshot.channels}
+
+
+def _receiver(channel: NotificationChannel) -> dict[str, Any]:
+    """Without its URL and its secret."""
+    shown = {"format": channel.format, "at": list(channel.at), "teams": list(channel.teams)}
+    return {**shown, "events": list(channel.events)}
 
 
 def _models(snapshot: ConfigSnapshot) -> dict[str, Model]:
     """Without the time of their load. Upstreams are compared by what requests notice, and shown by their names."""
-    return {model.name: msgspec.structs.replace(model, created=0) for model in snapshot.models.values()}
+    return {
+        model.name: msgspec.structs.replace(model, created=0, limits=tuple(_without_parts(model.limits)))
+        for model in snapshot.models.values()
+    }
 
 
 def _model(model: Model) -> dict[str, Any]:

@@ -109,6 +109,7 @@ async def test_its_steps_make_a_gateway_that_serves(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(json.dumps({**config, "admin": {"listen": f"127.0.0.1:{port}"}}), encoding="utf-8")
     env = {"GATEWAY_CONFIG": str(file), "PATH": f"{made / 'bin'}:/usr/bin:/bin"}
+    await run(str(made / "bin" / "gateway"), "init", str(tmp_path / "begun"), env=env)
     stage = instructions()[1]
     health = json.loads(value_of(stage, "HEALTHCHECK").partition("CMD ")[2])
     check = [part.replace("9090", str(port)) for part in health]

@@ -39,6 +39,19 @@ def test_a_limit_of_a_team_is_no_change_of_its_keys() -> None:
     assert set(differences(built(), built(team={"limits": [LIMIT]})).after) == {"teams"}
 
 
+def test_a_receiver_of_notifications_is_no_change_of_what_it_is_notified_of() -> None:
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    quotas = {"team": {"limits": [LIMIT], "key_limits": [LIMIT]}, "model": {"limits": [LIMIT]}}
+    notify = [{"url": "https://hooks.example/T0/xyzzy", "secret": secret, "at": ["80%"]}]
+    before, after = built(**quotas), built(**quotas, notify=notify)
+    found = differences(before, after)
+    assert found.before == {}
+    assert in_words(found) == ["receiver json-1 added"]
+    assert "xyzzy" not in str(found)
+    assert secret not in str(found)
+    assert restarted_counters(before, after) == []
+
+
 def test_of_many_keys_the_first_are_shown_and_the_number_of_the_rest() -> None:
     keys = [key_settings(f"k{number}", f"key-{number}") for number in range(SHOWN_MAX + 20)]
     found = differences(built(team={"keys": []}), built(team={"keys": keys}))
