@@ -21,7 +21,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 PARSERS := tests/parsers/npm
 # What has a target of its own, since it needs more than this environment.
-WITHOUT_OTHERS := --ignore=tests/parsers --ignore=tests/clients/programs --ignore=tests/clone
+WITHOUT_OTHERS := --ignore=tests/parsers --ignore=tests/clients/programs --ignore=tests/console --ignore=tests/clone
 FOCUS := .tools/focus
 
 .DEFAULT_GOAL := help
@@ -133,3 +133,4 @@ redis-server:
 include deploy.mk
 include robustness.mk
 include clients.mk
+include console.mk

@@ -26,10 +26,13 @@ TOKEN = "operators-token-of-the-tests"
 REFUSED = "4f0c2a9e51d37b86"
 """The id of a request that a limit refused."""
 
+RUNNING = "b1946ac92492d234"
+"""The id of the request of `long_stream`."""
+
 DAY_MS = 86_400_000
 MINUTE_MS = 60_000
 
-LARGE, SMALL, EMBEDDING = "openai/gpt-oss-120b", "qwen/qwen3-32b", "nomic/embed-text"
+LARGE, SMALL, SLOW = "openai/gpt-oss-120b", "qwen/qwen3-32b", "deepseek/deepseek-r1"
 TEAMS = {"search": 5, "support-bot": 3, "data-platform": 2, "mobile": 1}
 """How much each uses."""
 
@@ -52,7 +55,7 @@ def _team(name: str, **more: Any) -> dict[str, Any]:
     return {"keys": [{"name": f"{name}-prod", "sha256": secret}], **more}
 
 
-def settings(up: str, broken: str) -> dict[str, Any]:
+def settings(up: str, broken: str, slow: str) -> dict[str, Any]:
     """Changes of the configuration of `tests.whole_gateway`."""
     routes = [{"upstream": "vllm-a", "weight": 3}, {"upstream": "vllm-b", "model": "gpt-oss-120b-awq", "priority": 2}]
     return {
@@ -60,6 +63,7 @@ def settings(up: str, broken: str) -> dict[str, Any]:
         "upstreams": {
             "vllm-a": {"base_url": up, "api_key": "sk-of-vllm-a-3Tq9Zx7Lw2"},
             "vllm-b": {"base_url": broken, "api_key": "sk-of-vllm-b-8Rn4Vx1Tz6"},
+            "batch": {"base_url": slow},
         },
         "models": {
             LARGE: {
@@ -74,7 +78,7 @@ def settings(up: str, broken: str) -> dict[str, Any]:
                 "context_window": 40_960,
                 "price": {"input": 80, "output": 240},
             },
-            EMBEDDING: {"routes": [{"upstream": "vllm-a"}]},
+            SLOW: {"routes": [{"upstream": "batch"}], "context_window": 65_536},
         },
         "limits": [{"usd": 2_000, "per": "month", "models": [LARGE, SMALL]}],
         "teams": {
@@ -93,7 +97,7 @@ def settings(up: str, broken: str) -> dict[str, Any]:
                 "support-bot", cost_center="4720", limits=[{"usd": 20, "per": "month", "models": [LARGE]}]
             ),
             "data-platform": _team(
-                "data-platform", models=["qwen/*", "nomic/*"], limits=[{"tokens": 4_000, "per": "week"}]
+                "data-platform", models=["qwen/*", "deepseek/*"], limits=[{"tokens": 4_000, "per": "week"}]
             ),
             "mobile": _team("mobile", limits=[{"requests": 5, "per": "day", "name": "pilot"}]),
             "research": _team("research", limits=[{"tokens": 1_000_000, "per": "month", "mode": "shadow"}]),
@@ -110,7 +114,8 @@ async def busy_gateway(days: int = 20) -> AsyncIterator[WholeGateway]:
     async with (
         DemoUpstream(DemoScript(chunks=24, first_delay_ms=8, chunk_delay_ms=1, cached_tokens=4)) as up,
         DemoUpstream(failing) as broken,
-        whole_gateway(clock=clock, **settings(up.base_url, broken.base_url)) as gateway,
+        DemoUpstream(DemoScript(chunks=10_000, chunk_delay_ms=100)) as slow,
+        whole_gateway(clock=clock, **settings(up.base_url, broken.base_url, slow.base_url)) as gateway,
     ):
         for day in range(days, 0, -1):
             clock.shift_ms = -day * DAY_MS
@@ -128,6 +133,19 @@ async def busy_gateway(days: int = 20) -> AsyncIterator[WholeGateway]:
         _show_as_written(gateway)
         await gateway.gateway._pipeline.wait_settled()
         yield gateway
+
+
+@asynccontextmanager
+async def long_stream(gateway: WholeGateway) -> AsyncIterator[None]:
+    """A request that is in flight, under the id RUNNING, until somebody ends it."""
+    request = asyncio.ensure_future(
+        gateway.chat(key=key_of("search"), model=SLOW, stream=True, headers={"x-request-id": RUNNING})
+    )
+    try:
+        yield
+    finally:
+        request.cancel()
+        await asyncio.wait([request])
 
 
 async def _use(gateway: WholeGateway, chance: random.Random, times: int, quiet: bool = False) -> None:
@@ -165,7 +183,7 @@ def _show_as_written(gateway: WholeGateway) -> None:
 
 
 async def main() -> None:
-    async with busy_gateway() as gateway:
+    async with busy_gateway() as gateway, long_stream(gateway):
         sys.stdout.write(
             f"{gateway.admin_url}/console   {TOKEN}\nhttp://127.0.0.1:{gateway.port}/me   {key_of('search')}\n"
         )

@@ -41,7 +41,7 @@ function Console() {
   const [route, setRoute] = useState(routeOf(location.hash));
   useEffect(() => {
     api.get("/session").then(setSession, (error) => setProblem(error.message));
-    const left = () => setSession((before) => ({ ...before, signed_in: false, over: before && before.signed_in }));
+    const left = () => setSession((before) => ({ ...before, signed_in: false, over: before && (before.over || before.signed_in) }));
     const moved = () => setRoute(routeOf(location.hash));
     window.addEventListener(SIGNED_OUT, left);
     window.addEventListener("hashchange", moved);
@@ -94,7 +94,7 @@ function Shell({ route, session, signOut }) {
       </header>
       <main id="main" tabindex="-1" ref=${main}>
         ${Shown
-          ? html`<${Guarded} key=${`${route.page} ${route.subject}`} shown=${Shown} api=${api} subject=${route.subject} parameters=${route.parameters} />`
+          ? html`<${Guarded} key=${`${route.page} ${route.subject} ${JSON.stringify(route.parameters)}`} shown=${Shown} api=${api} subject=${route.subject} parameters=${route.parameters} />`
           : html`<${Note} tone="warn">There is no page called ${route.page}. <a href="#/overview">Overview</a><//>`}
       </main>
     </div>`;

@@ -13,7 +13,7 @@ function Me() {
   const [problem, setProblem] = useState("");
   useEffect(() => {
     api.get("/session").then(setSession, (error) => setProblem(error.message));
-    const left = () => setSession((before) => ({ ...before, signed_in: false, over: before && before.signed_in }));
+    const left = () => setSession((before) => ({ ...before, signed_in: false, over: before && (before.over || before.signed_in) }));
     window.addEventListener(SIGNED_OUT, left);
     return () => window.removeEventListener(SIGNED_OUT, left);
   }, []);

@@ -169,9 +169,10 @@ export function Dialog({ title, onClose, children }) {
   useEffect(() => {
     const dialog = ref.current;
     if (!dialog.open) dialog.showModal();
-    return () => dialog.close();
+    // The event comes later: by then another dialog may be in the place of this one.
+    return () => { ref.gone = true; dialog.close(); };
   }, []);
-  return html`<dialog ref=${ref} aria-label=${title} onClose=${onClose}><div><h2>${title}</h2>${children}</div></dialog>`;
+  return html`<dialog ref=${ref} aria-label=${title} onClose=${() => ref.gone || onClose()}><div><h2>${title}</h2>${children}</div></dialog>`;
 }
 
 // Asks before something is done, does it, and says what went wrong.

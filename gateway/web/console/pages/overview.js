@@ -26,7 +26,7 @@ export function Overview({ api }) {
       <//>
     </div>
     <div class="grid2 wide-left">
-      <${Card} title="Quotas that are nearly used up" flush>
+      <${Card} title="Quotas that run out" flush>
         <${Loaded} from=${limits}>${({ data }) => html`<${Nearly} limits=${data} />`}<//>
       <//>
       <${Card} title="Upstreams" flush tools=${html`<a class="small" href="#/upstreams">Details</a>`}>
@@ -160,7 +160,7 @@ const QUOTAS = new Set(["day", "week", "month", "total"]);
 function Nearly({ limits }) {
   const rows = limits.filter((limit) => QUOTAS.has(limit.per) && limit.amount && (limit.used / limit.amount >= 0.8 || limit.runs_out_at));
   const name = (limit) => `${scopeText(limit)} ${limit.name} ${limit.per}`;
-  return html`<${Table} label="Quotas that are nearly used up" rows=${rows} rowKey=${name} filter=${false} sort="used" empty=${html`<${Empty} title="No quota is over 80%">All quotas are on the pages of their <a href="#/teams">teams</a>.<//>`} columns=${[
+  return html`<${Table} label="Quotas that run out" rows=${rows} rowKey=${name} filter=${false} sort="used" empty=${html`<${Empty} title="No quota runs out">None is over 80%, or will be used up before it resets at the present pace. All are on the pages of their <a href="#/teams">teams</a>.<//>`} columns=${[
     { name: "limit", label: "Limit", value: name, show: (limit) => html`<div>${limit.scope === "team" ? html`<a href=${`#/teams/${encodeURIComponent(limit.subject)}`}>${limit.subject}</a>` : scopeText(limit)}<div class="sub">${limit.name}</div></div>` },
     { name: "used", label: "Used", value: (limit) => limit.used / limit.amount, show: (limit) => html`<${Meter} limit=${limit} />` },
     { name: "runs_out_at", label: "Runs out", show: (limit) => html`<${RunsOut} limit=${limit} />` },
