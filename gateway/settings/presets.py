@@ -1,24 +1,27 @@
 """What is known of providers and servers: the settings of an upstream that `preset` fills in.
 
-Each is only a default: what the file says of the upstream overrides it. An endpoint is listed where the provider's
-reference has it in the shape that clients send, as of November 2026. One that has the path but other fields is left
-out: OpenRouter transcribes sound from JSON, Mistral's speech wants `voice_id`, xAI has retired Messages and has no
-embeddings. The references:
+Each is only a default: what the file says of the upstream overrides it. What these pages say was looked up in stored
+copies in November 2026:
 
-- anthropic: docs.anthropic.com/en/api/openai-sdk (chat, for tests and comparisons)
-- azure, foundry: learn.microsoft.com/azure/ai-foundry/openai/reference; content filters take the place of moderations
-- bedrock: docs.aws.amazon.com/bedrock/latest/userguide/inference-responses-api.html, inference-messages-api.html
-- cohere: docs.cohere.com/docs/compatibility-api; it refuses `stream_options`
-  (strandsagents.com/docs/user-guide/concepts/model-providers/cohere)
-- deepseek: api-docs.deepseek.com/guides/anthropic_api; its completions are at another base URL, in beta
-- fireworks: docs.fireworks.ai/tools-sdks/anthropic-compatibility, docs.fireworks.ai/nexus/apis-and-sdks
-- gemini: ai.google.dev/gemini-api/docs/openai
-- groq: console.groq.com/docs/openai
-- mistral: docs.mistral.ai/api; it refuses fields that it does not know
-  (github.com/mistralai/platform-docs-public/issues/7), and its last chunk has the usage unasked
-- openrouter: openrouter.ai/docs/api-reference, skills.sh/openrouterteam/skills/openrouter-stt
-- together: docs.together.ai/docs/inference/openai-compatibility
-- xai: docs.x.ai/developers/rest-api-reference/inference
+- anthropic: docs.anthropic.com/en/api/openai-sdk: chat, for tests and comparisons
+- bedrock: docs.aws.amazon.com/bedrock/latest/userguide/inference-responses-api.html, inference-messages-api.html: base
+  URL, responses, messages
+- cohere: docs.cohere.com/docs/compatibility-api: base URL, chat, embeddings. That `stream_options` is refused is from
+  strandsagents.com/docs/user-guide/concepts/model-providers/cohere
+- deepseek: api-docs.deepseek.com/guides/anthropic_api: where Messages begin
+- fireworks: docs.fireworks.ai/tools-sdks/anthropic-compatibility, docs.fireworks.ai/nexus/apis-and-sdks: chat,
+  responses, messages
+- groq: console.groq.com/docs/openai: base URL, responses, transcriptions and translations
+- mistral: that unknown fields are refused, github.com/mistralai/platform-docs-public/issues/7; that its speech wants
+  `voice_id` and that it has no translations, github.com/backdrop-contrib/ai_provider_mistral/wiki
+- openrouter: that it transcribes sound from JSON, skills.sh/openrouterteam/skills/openrouter-stt
+- together: docs.together.ai/docs/inference/openai-compatibility: base URL, chat, completions, images, speech,
+  embeddings
+- xai: docs.x.ai/api-reference: base URL, chat, responses, images; Messages are retired there and embeddings not listed
+
+The rest is from memory and was not checked: `output_cap` of every provider; azure and foundry (among it that they have
+no moderations and no image variations); gemini's, vertex's, voyage's and jina's endpoints; rerank and embeddings of the
+others; Groq's speech; that Mistral's last chunk has the usage unasked.
 """
 
 from __future__ import annotations

@@ -50,6 +50,8 @@ class ClientBody:
     async def whole(self) -> bytes:
         if "content-encoding" not in self._request.headers and self._is_at_hand():
             content = self._content
+            if not self.size:
+                return b""  # Where a request has no body, aiohttp's stream has no buffer.
             # aiohttp's own way of reading also sees to a stream that was held back, which so short a one never was.
             return b"".join(content._buffer) if self.size <= _NEVER_HELD_BACK else content.read_nowait()
         self._admit()

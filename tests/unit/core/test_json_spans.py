@@ -326,3 +326,27 @@ def test_a_name_in_another_case_is_refused_where_the_read_one_has_capitals() -> 
 def test_a_second_member_of_a_name_is_found_however_the_object_is_written(body: bytes) -> None:
     with pytest.raises(BodyUnreadable, match="names a member twice"):
         read_json_spans(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":1,"a":2,"b":3,"c":4,"d": 5}',
+        b'{"a":2,"b":3,"a":1,"c":4, "d":5}',
+        b'{"b":3,"c":4,"d":5,"a":2 ,"a":1}',
+    ],
+)
+def test_a_second_member_in_the_length_of_spaces_is_refused(body: bytes) -> None:
+    assert len(body) == len(b'{"a": 1, "b": 3, "c": 4, "d": 5}')
+    assert "names a member twice" in refusal(body)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"a": 1, "b": [2]}', b'{"a":1,"b":[2]}', b'{"a":  1,"b": [2]}', b'{ "a":1 , "b":[2]}']
+)
+def test_members_are_found_and_changed_however_they_are_spaced(body: bytes) -> None:
+    members = read_json_spans(body)
+    assert (list(members.names), members.value("a"), members.value("b")) == (["a", "b"], b"1", b"[2]")
+    assert members.value("c") is None
+    assert members.changed({"b": b"3"}) == body.replace(b"[2]", b"3")
+    assert members.spans["b"] == (body.index(b"[2]"), body.index(b"[2]") + 3)

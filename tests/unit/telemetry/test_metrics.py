@@ -418,3 +418,23 @@ def test_a_store_call_is_told_apart_from_one_that_is_50_microseconds_longer(metr
         metrics.store_call("admit", "ok", seconds)
     bounds = ("5e-05", "0.0001", "0.00015")
     assert [value(metrics, "gateway_store_call_seconds_bucket", call="admit", le=le) for le in bounds] == [1, 2, 3]
+
+
+def test_what_is_counted_between_two_scrapes_is_added_once(metrics: Metrics) -> None:
+    labels = {"endpoint": "chat.completions", "status": "200", **SEARCH}
+    for scrape in (1, 2, 3):
+        metrics.exchange(answered())
+        metrics.store_call("admit", "ok", 0.001)
+        for _ in range(2):
+            assert value(metrics, "gateway_requests_total", **labels) == scrape
+            assert value(metrics, "gateway_request_duration_seconds_count", **PLACE) == scrape
+            assert value(metrics, "gateway_store_calls_total", call="admit", outcome="ok") == scrape
+
+
+def test_a_series_that_a_reload_removed_begins_again_with_its_histograms(metrics: Metrics) -> None:
+    metrics.exchange(answered())
+    metrics.keep(ConfigSnapshot({}, {}), [])
+    assert value(metrics, "gateway_request_duration_seconds_count", **PLACE) is None
+    metrics.keep(ConfigSnapshot({"digest": CALLER}, {MODEL.name: MODEL}), ["search"])
+    metrics.exchange(answered())
+    assert value(metrics, "gateway_request_duration_seconds_count", **PLACE) == 1
