@@ -23,9 +23,10 @@ PARSERS := tests/parsers/npm
 # What has a target of its own, since it needs more than this environment.
 WITHOUT_OTHERS := --ignore=tests/parsers --ignore=tests/clients/programs --ignore=tests/console --ignore=tests/clone
 FOCUS := .tools/focus
+PEERS := .tools/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-demo test-parsers test-focus quick lint types layers unit bench bench-check format lock redis-server valgrind clean distclean
+.PHONY: help demo test test-demo test-parsers test-focus quick lint types layers unit bench bench-peers bench-programs bench-check format lock redis-server valgrind clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +72,15 @@ bench: $(VENV)/.dev redis-server ## measure speed and memory (docs/performance.m
 	$(BIN)/python -m bench $(BENCH_ARGS)
 	$(BIN)/python -m bench.admission $(filter --json --write,$(BENCH_ARGS))
 
+bench-peers: $(VENV)/.dev redis-server bench-programs ## measure the gateway beside TensorZero, vLLM's router, LiteLLM and nginx
+	$(BIN)/python -m bench.peers $(BENCH_ARGS)
+
+# Each in an environment of its own, since their dependencies contradict each other.
+bench-programs: $(PEERS)/tensorzero/.done-2026.6.0 $(PEERS)/vllm-router/.done-0.1.17 $(PEERS)/litellm/.done-1.81.10
+	@for program in wrk nginx; do command -v $$program >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq \
+		&& apt-get install -y -qq --no-install-recommends $$program; } \
+		|| { echo "make bench-peers needs $$program. On Debian and Ubuntu: apt-get install $$program" >&2; exit 1; }; done
+
 bench-check: $(VENV)/.dev redis-server valgrind ## fail where a request costs more instructions than bench/instructions.json allows
 	$(BIN)/python -m bench.instructions --check
 
@@ -86,6 +96,14 @@ clean: ## remove what was built and every cache
 
 distclean: clean ## and the virtual environment
 	rm -rf $(VENV)
+
+$(PEERS)/tensorzero/.done-%: PROGRAM = tensorzero==$*
+$(PEERS)/vllm-router/.done-%: PROGRAM = vllm-router==$*
+$(PEERS)/litellm/.done-%: PROGRAM = 'litellm[proxy]==$*' httptools uvloop
+$(PEERS)/tensorzero/.done-% $(PEERS)/vllm-router/.done-% $(PEERS)/litellm/.done-%: | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/pip --quiet --disable-pip-version-check install $(PROGRAM)
+	@touch $@
 
 # It pins an old numpy, for which newer versions of pyarrow are too new.
 $(FOCUS)/bin/focus-validator:

@@ -27,12 +27,13 @@ class Target:
     name: str
     port: int
     key: str
+    path: str = "/v1/chat/completions"
 
     def request(self, model: str, **fields: Any) -> bytes:
         messages = [{"role": "user", "content": "Say hello to everyone who measures gateways today, please."}]
         body = json.dumps({"model": model, "messages": messages, **fields}).encode()
         head = (
-            "POST /v1/chat/completions HTTP/1.1\r\n"
+            f"POST {self.path} HTTP/1.1\r\n"
             f"host: 127.0.0.1:{self.port}\r\n"
             f"authorization: Bearer {self.key}\r\n"
             "content-type: application/json\r\n"

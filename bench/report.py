@@ -92,9 +92,9 @@ def markdown(results: Results, figures: Sequence[Figure], command: str) -> str:
     return "\n".join([BEGIN, *lines, "", facts, *([doubt] if doubt else []), END])
 
 
-def write_into(page: Path, section: str) -> None:
-    """Put the section in the place of the old one."""
+def write_into(page: Path, section: str, begin: str = BEGIN, end: str = END) -> None:
+    """Put the section, which has both marks, in the place of the old one."""
     text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
     page.write_text(before + section + after, encoding="utf-8")

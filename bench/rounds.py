@@ -68,7 +68,7 @@ class Bench:
         self.results = Results()
 
     def __enter__(self) -> Bench:
-        load_core, self._gateway_core = _two_cores()
+        load_core, self._gateway_core = two_cores()
         with self._stack as stack:
             stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
             os.sched_setaffinity(0, {load_core})
@@ -136,7 +136,8 @@ async def _run(bench: Bench, plan: Plan, say: Callable[[str], None]) -> None:
         await bench.latency(plan.latency_requests)
 
 
-def _two_cores() -> tuple[int, int]:
+def two_cores() -> tuple[int, int]:
+    """One for the load and its upstream, one for what is measured."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise RuntimeError("The benchmark needs two cores: one for the gateway, one for the load and the upstream.")

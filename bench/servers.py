@@ -26,15 +26,27 @@ PRICE = {"input": 0.15, "output": 0.60}
 class Server:
     """A process that listens on `port`, from `with` to the end of it. Its output goes to a file, for failures."""
 
-    def __init__(self, command: Sequence[str], port: int, cores: set[int], log: Path) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        port: int,
+        cores: set[int],
+        log: Path,
+        *,
+        environment: dict[str, str] | None = None,
+        port_file: Path | None = None,
+    ) -> None:
+        """A program that chooses its port itself writes it into `port_file`."""
         self.port = port
+        self._environment = environment
+        self._port_file = port_file
         self._command = command
         self._cores = cores
         self._log = log
 
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
         os.sched_setaffinity(self._process.pid, self._cores)
         self._wait_until_it_listens()
         return self
@@ -63,11 +75,18 @@ class Server:
 
     def _wait_until_it_listens(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not listens(self.port):
+        while not self._listens():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._process.kill()
                 raise RuntimeError(f"{' '.join(self._command)} does not listen:\n{self._log.read_text()[-4000:]}")
             time.sleep(0.05)
+
+    def _listens(self) -> bool:
+        if self._port_file is not None:
+            if not self._port_file.exists() or not (port := self._port_file.read_text()):
+                return False
+            self.port = int(port)
+        return listens(self.port)
 
 
 def listens(port: int) -> bool:

@@ -71,7 +71,7 @@ class WebhookReceiver:
         body = await request.read()
         status = self._status(len(self.attempts) + 1)
         async with self._came:
-            self.attempts.append(Delivery(request.path, lower(request.headers), body, status))
+            self.attempts.append(Delivery(request.path_qs, lower(request.headers), body, status))
             self._came.notify_all()
         return web.Response(status=status, headers={"location": "/elsewhere"} if 300 <= status < 400 else {})
 

@@ -33,8 +33,8 @@ class RequestsInFlight:
         if question.cancel_for:
             asked = [x for x in asked if self._cancel(x, question.cancel_for)]
         now_ms, now = self._clock.now_ms(), self._clock.monotonic()
-        seen = [request_in_flight(x, now_ms, now) for x in asked]
-        return _ENCODER.encode(ProcessReply(self._id, self._process, len(seen), oldest(seen)))
+        seen = [request_in_flight(x, now_ms, now) for x in oldest(asked)]
+        return _ENCODER.encode(ProcessReply(self._id, self._process, len(asked), seen))
 
     def _cancel(self, x: Exchange, actor: str) -> bool:
         ended = self._pipeline.cancel(x)

@@ -242,6 +242,8 @@ class DemoConnection(asyncio.Protocol):
     def _without_model(self, request: DemoHttpRequest) -> DemoResponse:
         if request.path == "/v1/models" and request.method == "GET":
             return self._upstream.responder.models(int(time.time()))
+        if request.path == "/health" and request.method == "GET":  # As vLLM and llama.cpp have it.
+            return self._upstream.responder.document(200, {"status": "ok"})
         kept = self._upstream.responder.kept(request.method, request.path, request.body, int(time.time()))
         if kept is not None:
             return kept

@@ -14,6 +14,8 @@ from datetime import timedelta
 from math import gcd
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
 from gateway.core.grants import total, with_grant
 from gateway.core.limit_status import MICRO, in_unit, rfc3339
@@ -30,6 +32,9 @@ from gateway.settings.types import MAX_WHOLE
 
 GRANT_DAYS_MAX = 366
 """How long a grant lasts at most: of a quota per day it is written to the counter of each of them."""
+
+TOKENS = "jwt-"
+"""How the id begins that tokens of an identity provider have in common."""
 
 GRANTS_MAX = 1_000
 GRANTS_OF_A_LIMIT_MAX = 16
@@ -169,6 +174,10 @@ class GrantAdministration:
         return model.limits
 
     async def _limits_of_key(self, key_id: str, team: str) -> Sequence[Limit]:
+        if key_id.startswith(TOKENS) and team:
+            # Which tokens there are is known by those who verify them alone: their limits are those of any key.
+            key_limits = self._snapshot().teams[team].key_limits
+            return [msgspec.structs.replace(limit, subject=key_id, team=team) for limit in key_limits]
         caller = await self._caller(key_id)
         if caller is None or team not in ("", caller.team):
             of_team = f" of team {team}" if team else ""

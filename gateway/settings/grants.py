@@ -18,7 +18,13 @@ EndUserName = Annotated[
         f"{_PRINTABLE}{{1,{USER_CHARACTERS}}}", f"must be an end user: 1 to {USER_CHARACTERS} printable characters"
     ),
 ]
-KeyId = Annotated[str, *text_of("[0-9a-f]{12}", "must be the id of a key: 12 hexadecimal digits")]
+KeyId = Annotated[
+    str,
+    *text_of(
+        "[0-9a-f]{12}|jwt-[0-9a-f]{8}",
+        "must be the id of a key: 12 hexadecimal digits, or of tokens: jwt- and 8 hexadecimal digits",
+    ),
+]
 Reason = Annotated[str, *text_of(_PRINTABLE + "{1,500}", "must be 1 to 500 printable characters")]
 
 

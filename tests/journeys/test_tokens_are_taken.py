@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.whole_gateway import Json, WholeGateway, chat_body, configuration, se
 from tests.workers import shared, workers_process
 
 NOW_S = FalseClock().now_ms() // 1000
+ADMIN = {"listen": "127.0.0.1:0", "token": "operators-token-2f8c1d"}
 TEAM = {"user_limits": [{"requests": 2, "per": "day"}]}
 
 
@@ -136,13 +138,22 @@ async def test_limits_of_each_key_hold_for_all_tokens_with_the_same_rights() -> 
     async with (
         DemoUpstream() as upstream,
         IdentityProvider() as idp,
-        whole_gateway(upstream.base_url, clock=FalseClock(), team=team, jwt=jwt_settings(idp.jwks)) as gateway,
+        whole_gateway(
+            upstream.base_url, clock=FalseClock(), team=team, jwt=jwt_settings(idp.jwks), admin=ADMIN
+        ) as gateway,
     ):
         tokens = [idp.token(NOW_S, email=f"{name}@example.com") for name in ("ada", "bob", "carol")]
         assert [(await gateway.chat(key=token)).status for token in tokens] == [200, 200, 429]
         refused = await gateway.chat(key=tokens[0])
         assert (refused.json["limit"]["scope"], refused.json["limit"]["subject"][:4]) == ("key", "jwt-")
         assert (await gateway.chat()).status == 200
+        key = refused.json["limit"]["subject"]
+        grant = {"team": "search", "key": key, "limit": "requests-per-day", "amount": 1, "until": "1h", "why": "demo"}
+        headers = {"authorization": f"Bearer {ADMIN['token']}"}
+        data = json.dumps(grant).encode()
+        made = await gateway.request("POST", "/admin/v1/grants", admin=True, headers=headers, data=data)
+        assert (made.status, made.json["subject"]) == (200, key)
+        assert [(await gateway.chat(key=token)).status for token in tokens[:2]] == [200, 429]
 
 
 async def test_a_rotation_under_load_refuses_no_good_token() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.contract.identity.conftest import keys_in_redis
-from tests.contract.identity.test_keys import entry_of, key_of
+from tests.contract.identity.test_keys import entry_of, grant_of, key_of
 from tests.redis_servers import RedisServer, redis_server
 
 RIGHTS = "~gw:* resetchannels -@all +@read +@write +@scripting +time +ping +select +cluster|slots"
@@ -41,6 +41,11 @@ async def test_the_rights_of_the_documentation_are_enough(server: RedisServer) -
         assert await keys.last_used([key_of(1).id]) == [5]
         assert (await keys.page("search", "", 5)).keys == await keys.get([key_of(1).id])
         assert len((await keys.audit("", 5)).entries) == 1
+        await keys.write_grant(grant_of(1), entry_of())
+        assert await keys.grants() == [grant_of(1)]
+        assert await keys.remove_grant(grant_of(1).id, entry_of()) is not None
+        await keys.write([key_of(2, revoked_ms=1)], entry_of())
+        assert await keys.forget_revoked(5, 5) == 1
 
 
 async def test_without_the_rights_for_messages_changes_are_written_and_followed(server: RedisServer) -> None:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from gateway.core.limits import Limit, Meter, Per, Scope
-from gateway.identity.contract import AUDIT_ENTRIES, CHANGES_MAX, AuditEntry, KeyStore, StoredKey
+from gateway.identity.contract import AUDIT_ENTRIES, CHANGES_MAX, AuditEntry, KeyStore, StoredGrant, StoredKey
 
 LIMIT = Limit("requests-per-minute", Scope.KEY, "", Meter.REQUESTS, Per.MINUTE, 60, 60)
 
@@ -159,3 +159,27 @@ async def test_a_key_is_forgotten_once_it_was_revoked_long_enough_and_no_other(k
 async def test_so_many_keys_are_forgotten_at_once(keys: KeyStore) -> None:
     await keys.write([key_of(number, revoked_ms=number) for number in range(1, 6)], entry_of())
     assert [await keys.forget_revoked(10, 2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def grant_of(number: int) -> StoredGrant:
+    return StoredGrant(f"{number:012x}", LIMIT, 5 * number, 1_000 + number, 9_000, "launch", "a test")
+
+
+async def test_grants_are_listed_as_they_were_written_until_they_are_removed(keys: KeyStore) -> None:
+    assert await keys.grants() == []
+    first, second, third = grant_of(1), grant_of(2), grant_of(3)
+    for grant in (first, second):
+        await keys.write_grant(grant, entry_of())
+    assert await keys.grants() == [first, second]
+    await keys.write_grant(third, entry_of(3), [first.id, "f" * 12])
+    assert await keys.grants() == [second, third]
+    assert await keys.remove_grant(second.id, entry_of()) is not None
+    assert await keys.remove_grant(second.id, entry_of()) is None
+    assert await keys.grants() == [third]
+    assert len((await keys.audit("", 10)).entries) == 4
+
+
+async def test_a_change_of_grants_is_no_change_of_keys(keys: KeyStore) -> None:
+    position = (await keys.changes("")).position
+    await keys.write_grant(grant_of(1), entry_of())
+    assert (await keys.changes(position)).ids == []

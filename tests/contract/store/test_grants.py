@@ -24,7 +24,7 @@ from gateway.core.reservation import RefusalReason, Reservation
 from gateway.store.contract import Store
 from gateway.store.in_redis import RedisOptions, RedisStore
 from gateway.store.in_redis.grants import HISTORY_UNIT, grants_of
-from tests.contract.store.asking import admitted, ask, limit, refused, truth, used_and_held
+from tests.contract.store.asking import admitted, ask, limit, refused, set_clock, truth, used_and_held
 from tests.contract.store.keepers import UTC, Keeper, MemoryKeeper, redis_options
 from tests.redis_servers import RedisServer, redis_server
 
@@ -279,6 +279,29 @@ async def admitted_again(store: Store, one: Limit) -> None:
                 await asyncio.sleep(POLL_S)
             else:
                 return
+
+
+async def test_an_admission_under_a_grant_whose_answer_is_lost_is_taken_back_whole(redis: RedisServer) -> None:
+    """It holds more than the limit has by itself, and would for a minute."""
+    one = limit("tokens", "hour", 100)
+    store, hasty = [RedisStore(RedisOptions(redis.url, name, timeout_s=0.5), UTC) for name in ("store", "hasty")]
+    await granted(store, one, 900)
+    await hasty.ping()
+    with contextlib.closing(redis.client()) as client:
+        client.config_resetstat()
+    # As in test_redis.py: the call is in time for the server, once it goes on.
+    set_clock(hasty.clock, hasty.now_ms() + 450)
+    redis.freeze()
+    with pytest.raises(StoreUnavailable):
+        await hasty.admit(ask(one, fixed=10, likely=500, most=500))
+    redis.thaw()
+    with contextlib.closing(redis.client()) as client:
+        async with asyncio.timeout(10):
+            while "cmdstat_hdel" not in client.info("commandstats"):
+                await asyncio.sleep(POLL_S)
+    assert await used_and_held(store, one) == (0, 0)
+    for each in (store, hasty):
+        await each.close()
 
 
 rates = st.builds(

@@ -19,7 +19,7 @@ from gateway.core.end_users import OTHER_USERS
 from gateway.core.limits import Limit, Mode, Scope
 from gateway.core.reservation import AdmissionRequest, LedgerEntry, Refusal, Reservation, Settlement
 from gateway.core.usage import Usage, UsageSource
-from gateway.store.contract import UsageQuery
+from gateway.store.contract import NotificationOutbox, UsageQuery
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.in_redis import RedisStore
 from gateway.store.in_redis.client import ServerClock
@@ -34,19 +34,20 @@ USERS_MAX = 6
 USERS = [f"user {number}" for number in range(12)]
 
 EVERYBODY = {"scope": Scope.ORGANISATION, "subject": "", "team": ""}
+PARTS = (5, 20, 50, 100)
 LIMITS = [
     limit("requests", "second", 300, burst=40),
-    limit("requests", "day", 900),
-    limit("requests", "total", 60, name="few"),
+    limit("requests", "day", 900, notify_at=PARTS),
+    limit("requests", "total", 60, name="few", notify_at=PARTS),
     limit("tokens", "second", 30_000, burst=9_000),
     limit("tokens", "minute", 900_000, burst=19_000, **EVERYBODY),
-    limit("tokens", "day", 70_000),
+    limit("tokens", "day", 70_000, notify_at=PARTS),
     limit("tokens", "month", 400_000, **EVERYBODY),
     limit("output_tokens", "second", 9_999, burst=12_000),
     limit("input_tokens", "hour", 36_000_000, burst=4_000),
-    limit("usd", "day", 30_000, scope=Scope.KEY, subject="k1"),
+    limit("usd", "day", 30_000, scope=Scope.KEY, subject="k1", notify_at=PARTS),
     limit("usd", "minute", 77_777, burst=9_999, mode=Mode.SHADOW),
-    limit("tokens", "day", 20_000, name="shadow", mode=Mode.SHADOW),
+    limit("tokens", "day", 20_000, name="shadow", mode=Mode.SHADOW, notify_at=PARTS),
     limit("concurrent", None, 12),
     limit("concurrent", None, 30, **EVERYBODY),
     limit("requests", "second", 100, burst=9, scope=Scope.USER, subject="ann"),
@@ -178,6 +179,13 @@ class Run:
         self.limits[place] = msgspec.structs.replace(one, amount=one.amount * factor // 2 or 1)
 
 
+async def crossings(outbox: NotificationOutbox) -> list[tuple[str, ...]]:
+    """What settlements have put in: the limit, the window, the percent and what was used, and when."""
+    names = {outbox.counter_name(one): str(one.identity) for one in LIMITS}
+    found = [entry.split("\n")[1:] for entry in await outbox.claim(10_000, 60_000)]
+    return sorted((names[counter], *figures) for counter, *figures in found)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_random_steps_have_equal_verdicts(redis: RedisServer, seed: int) -> None:
@@ -195,6 +203,9 @@ async def test_random_steps_have_equal_verdicts(redis: RedisServer, seed: int) -
         for query in (UsageQuery(by=GROUPS), UsageQuery(by=GROUPS[:-1]), UsageQuery(by=("month",))):
             told, known = [await one.usage(query) for one in (run.redis, run.memory)]
             assert told == known
+        crossed = [await crossings(one.notifications) for one in (run.redis, run.memory)]
+        assert crossed[0] == crossed[1]
+        assert len(crossed[0]) > len(PARTS)
         assert OTHER_USERS in [row.user for row in await run.redis.usage(UsageQuery(by=("user",)))]
     finally:
         await store.close()

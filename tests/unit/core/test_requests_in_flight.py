@@ -6,7 +6,6 @@ from gateway.core.endpoints import CHAT
 from gateway.core.requests_in_flight import (
     LISTED_MAX,
     ProcessQuestion,
-    RequestInFlight,
     asks_about,
     in_flight_object,
     oldest,
@@ -55,11 +54,11 @@ def test_a_question_is_about_a_team_or_an_id_or_all() -> None:
 
 
 def test_of_very_many_the_oldest_are_listed() -> None:
-    many = [
-        RequestInFlight(f"r{number}", began_ms=-number, age_s=0, state="waiting") for number in range(LISTED_MAX + 5)
-    ]
-    listed = oldest(many)
-    assert (len(listed), listed[0].request_id, listed[-1].request_id) == (LISTED_MAX, f"r{LISTED_MAX + 4}", "r5")
+    many = [unheard(f"r{number}") for number in range(LISTED_MAX + 5)]
+    for number, x in enumerate(many):
+        x.request = msgspec.structs.replace(x.request, at=-float(number))
+    ids = [x.request.request_id for x in oldest(many)]
+    assert (len(ids), ids[0], ids[-1]) == (LISTED_MAX, f"r{LISTED_MAX + 4}", "r5")
 
 
 def test_what_another_version_of_the_gateway_adds_is_read_over() -> None:

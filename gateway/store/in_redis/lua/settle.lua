@@ -212,7 +212,7 @@ if count > 0 and state ~= SETTLED then
   end
 end
 local last = last_of(state)
-local counters, by_due = {}, {}
+local counters, used_of = {}, {}
 local dues = (#given - 1 - GIVEN - count) / 2
 local first_threshold = FIXED + 4 * dues + 1
 if state ~= SETTLED and dues > 0 then
@@ -232,12 +232,13 @@ if state ~= SETTLED and dues > 0 then
           counter[1] = counter[1] + actual * counter[2]
         end
       end
+      local one = { key, counter, kind, first, second }
+      counters[#counters + 1] = one
       local whole = fixed[at + 2] == 1 and max(actual, charged) or actual
       if kind == QUOTA and whole > 0 then
         note_use(counter, whole, now)
+        used_of[number] = one
       end
-      by_due[number] = { key, counter, kind, first, second }
-      counters[#counters + 1] = by_due[number]
     end
   end
 end
@@ -279,12 +280,9 @@ if last_key < #KEYS then
 end
 local result = { 1, now }
 for at = first_threshold, #fixed - 1, 3 do
-  local of, percent = by_due[fixed[at]], fixed[at + 1]
+  local of, percent = used_of[fixed[at]], fixed[at + 1]
   local counter = of and of[2]
   if counter and counter[1] * 100 >= (fixed[at + 2] + (counter.raised or 0)) * percent then
-    if not counter.has_history then
-      begin_history(counter, now)
-    end
     if percent * HISTORY_UNIT > counter[NOTED_PERCENT] then
       counter[NOTED_PERCENT] = percent * HISTORY_UNIT
       local put_in = notify(KEYS[first_counter + dues], of[1], percent, counter[1], now)
