@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -94,6 +94,13 @@ class TrafficSample(msgspec.Struct, frozen=True):
     passed: TrafficTotals
 
 
+class _KeptSample(NamedTuple):
+    """`encoded` is the sample as it is reported: many pages that look at hours of them cost no computation."""
+
+    at_ms: int
+    encoded: msgspec.Raw
+
+
 class TrafficHistory:
     """The last minutes of one process."""
 
@@ -102,7 +109,7 @@ class TrafficHistory:
         self._metrics = metrics
         self._in_flight = in_flight
         self._clock = clock
-        self._samples: deque[TrafficSample] = deque(maxlen=HISTORY_MINUTES)
+        self._samples: deque[_KeptSample] = deque(maxlen=HISTORY_MINUTES)
         self._before = TrafficTotals()
         self._began_ms = clock.now_ms()
 
@@ -115,7 +122,8 @@ class TrafficHistory:
     def sample(self) -> None:
         """End the sample that runs."""
         totals, now_ms = TrafficTotals.of(self._metrics), self._clock.now_ms()
-        self._samples.append(self._sample(totals, now_ms))
+        ended = self._sample(totals, now_ms)
+        self._samples.append(_KeptSample(ended.at_ms, _encoded([_sample_object(ended)])))
         self._before, self._began_ms = totals, now_ms
 
     def report(self, minutes: int) -> JsonObject:
@@ -123,8 +131,11 @@ class TrafficHistory:
         now_ms = self._clock.now_ms()
         running = self._sample(TrafficTotals.of(self._metrics), now_ms)
         first_ms = now_ms - now_ms % MINUTE_MS - (minutes - 1) * MINUTE_MS
-        recent = [each for each in (*self._samples, running) if each.at_ms >= first_ms]
-        return traffic_report([_sample_object(each) for each in recent])
+        recent = [each for each in self._samples if each.at_ms >= first_ms]
+        last = [_sample_object(running)]
+        if recent and recent[-1].at_ms == running.at_ms:
+            last.append(msgspec.json.decode(recent.pop().encoded))
+        return _report([*(each.encoded for each in recent), _encoded(last)])
 
     def _sample(self, totals: TrafficTotals, now_ms: int) -> TrafficSample:
         # A timer may fire a little early: the minute is the one in which most of the sample is.
@@ -143,8 +154,16 @@ def traffic_report(samples: Iterable[JsonObject]) -> JsonObject:
     for sample in samples:
         known = by_minute.get(sample["at"])
         by_minute[sample["at"]] = sample if known is None else _added(known, sample)
-    data = [_with_quantiles(by_minute[minute]) for minute in sorted(by_minute)]
+    return _report([_with_quantiles(by_minute[minute]) for minute in sorted(by_minute)])
+
+
+def _report(data: list[Any]) -> JsonObject:
     return {"data": data, "next": None, "buckets": {"duration": DURATION, "first_token": FIRST_TOKEN}}
+
+
+def _encoded(of_one_minute: list[JsonObject]) -> msgspec.Raw:
+    (sample,) = traffic_report(of_one_minute)["data"]
+    return msgspec.Raw(msgspec.json.encode(sample))
 
 
 def quantile(bounds: Sequence[float], counts: Sequence[int], which: float) -> float | None:

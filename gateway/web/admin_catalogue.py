@@ -37,6 +37,7 @@ def _team_terms(snapshot: ConfigSnapshot, name: str) -> JsonObject:
     terms = snapshot.teams[name]
     return {
         "models": [model.name for model in snapshot.models_of(terms.caller)],
+        "owner": terms.owner,
         "cost_center": terms.caller.cost_center,
         "key_limits": [limit_terms(limit) for limit in terms.key_limits],
         "user_limits": [limit_terms(limit) for limit in terms.caller.user_limits],

@@ -113,6 +113,7 @@ _NEW_GRANT: Mapping[str, Schema] = {
 }
 _MADE: Schema = {"allOf": [reference("Key"), an_object(key=TEXT)]}
 
+_SESSION_PATH = f"{PREFIX}session"
 _SESSION = an_object(signed_in=_FLAG, expires_at=or_null(TIME), version=TEXT)
 _CONFIG = an_object(hash=or_null(TEXT), file=or_null(TEXT), loaded_at=TIME, text=or_null(TEXT))
 _PROBLEM = an_object(file=TEXT, line=COUNT, path=TEXT, message=TEXT)
@@ -229,9 +230,9 @@ ROUTES = (
         an_object(data=a_list(reference("TrafficSample")), next=or_null(TEXT), buckets=_BUCKETS),
         ("minutes",),
     ),
-    _DescribedPage(f"{PREFIX}session", "Whether the browser that asks is signed in.", _SESSION),
-    _DescribedPage(f"{PREFIX}session", "Signs the browser in by the token: it gets a cookie.", _SESSION, method="post"),
-    _DescribedPage(f"{PREFIX}session", "Signs the browser out.", _SESSION, method="delete"),
+    _DescribedPage(_SESSION_PATH, "Whether the browser that asks is signed in.", _SESSION),
+    _DescribedPage(_SESSION_PATH, "Signs the browser in by the token: it gets a cookie.", _SESSION, method="post"),
+    _DescribedPage(_SESSION_PATH, "Signs the browser out.", _SESSION, method="delete"),
     _DescribedPage(f"{PREFIX}upstreams", "The model servers and their health.", _listed(reference("Upstream"))),
     _DescribedPage(
         f"{PREFIX}requests",
@@ -394,7 +395,13 @@ _CIRCUIT = an_object(
 _UPSTREAM = an_object(name=TEXT, up=_FLAG, in_flight=COUNT, models=a_list(TEXT), circuits=a_list(_CIRCUIT))
 _TERMS = a_list({"type": "object"})
 _TEAM = an_object(
-    name=TEXT, keys=a_list(TEXT), models=a_list(TEXT), cost_center=TEXT, key_limits=_TERMS, user_limits=_TERMS
+    name=TEXT,
+    keys=a_list(TEXT),
+    models=a_list(TEXT),
+    owner=TEXT,
+    cost_center=TEXT,
+    key_limits=_TERMS,
+    user_limits=_TERMS,
 )
 _ROUTE = an_object(upstream=TEXT, model=TEXT, weight=COUNT, priority=COUNT, price=or_null({"type": "object"}))
 _ROUTED_MODEL = an_object(
@@ -479,7 +486,8 @@ def _operation(route: _DescribedPage) -> Operation:
     if route.method == "post":
         either = {"anyOf": [route.schema, reference("Error")]}
         responses["400"] = answer("It cannot be done, or the file is not valid.", either)
-    security: list[Schema] = [{"token": []}] if route.path.startswith(PREFIX) else []
+    is_open = not route.path.startswith(PREFIX) or (route.path == _SESSION_PATH and route.method != "post")
+    security: list[Schema] = [] if is_open else [{"token": []}]
     operation = {"summary": route.summary, "security": security, "parameters": known, "responses": responses}
     if route.body is not None:
         operation["requestBody"] = {"content": {"application/json": {"schema": route.body}}}

@@ -85,6 +85,7 @@ def settings(up: str, broken: str, slow: str) -> dict[str, Any]:
             "search": _team(
                 "search",
                 cost_center="4711",
+                owner="search-leads@example.com",
                 limits=[
                     {"requests": 600, "per": "minute"},
                     {"tokens": 9_000, "per": "day"},

@@ -50,14 +50,16 @@ async def test_a_question_that_means_nothing_is_told_so(query: str) -> None:
 
 
 async def test_limits_keys_teams_and_upstreams_are_listed_without_secrets() -> None:
-    async with whole_gateway("http://127.0.0.1:1/v1", admin=ADMIN, team=TEAM) as gateway:
+    team = {**TEAM, "owner": "search-leads@example.com"}
+    async with whole_gateway("http://127.0.0.1:1/v1", admin=ADMIN, team=team) as gateway:
         (limit,) = (await ask(gateway, "limits?team=search")).json["data"]
         assert (limit["name"], limit["left"], limit["mode"]) == ("tokens-per-day", 2_000, "enforce")
         (key,) = (await ask(gateway, "keys")).json["data"]
         assert (key["name"], key["status"], key["source"]) == ("search-test", "active", "config")
         assert (await ask(gateway, f"keys/{key['id']}")).json == key
-        (team,) = (await ask(gateway, "teams")).json["data"]
-        assert (team["name"], team["keys"], team["models"]) == ("search", [key["id"]], [MODEL])
+        (found,) = (await ask(gateway, "teams")).json["data"]
+        assert (found["name"], found["keys"], found["models"]) == ("search", [key["id"]], [MODEL])
+        assert found["owner"] == "search-leads@example.com"
         (upstream,) = (await ask(gateway, "upstreams")).json["data"]
         assert (upstream["name"], upstream["models"]) == ("up1", [MODEL])
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from gateway.core.grants import Grant
 from gateway.core.limits import Limit
 from gateway.core.reservation import Refusal, Reservation
 from gateway.store.in_redis import RedisStore
@@ -100,3 +101,24 @@ async def test_what_one_version_has_admitted_the_other_can_settle_once(redis: Re
         assert sum(figures[-1] for figures in older.usage().values()) == 3
     finally:
         await store.close()
+
+
+@pytest.mark.parametrize("one", [*QUOTAS, RATE, limit("tokens", "minute", 61)], ids=lambda one: one.name)
+async def test_an_older_version_drops_a_grant_and_nothing_that_was_counted_under_it(
+    store: RedisStore, older: OlderGateway, one: Limit
+) -> None:
+    amount = one.amount
+    hour_ms = 3_600_000
+    at_ms = (await store.admit(ask())).at_ms
+    await store.grant(one, Grant("0123456789ab", 2 * amount + 7, at_ms + hour_ms))
+    running = await newer_admits(store, one, fixed=amount, output=amount)
+    assert running is not None
+    assert (await used_and_held(store, one))[1] == 2 * amount
+    # It has no room by what it knows, and changes nothing.
+    assert older.admit(one, fixed=1, output=0) is None
+    assert await newer_admits(store, one, fixed=amount // 2, output=0) is not None
+    older_limit = msgspec.structs.replace(one, amount=8 * amount, burst=8 * amount)
+    assert older.admit(older_limit, fixed=amount, output=0) is not None
+    assert (await used_and_held(store, one))[1] == 3 * amount + amount // 2
+    [seen] = await store.limit_statuses([one])
+    assert seen.limit == one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.telemetry.metrics import DURATION, FIRST_TOKEN, Metrics
@@ -39,7 +40,7 @@ def passed(metrics: Metrics, requests: int = 1, seconds: float = 0.3) -> None:
 
 
 def samples(history: TrafficHistory, minutes: int = 60) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = history.report(minutes)["data"]
+    found: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(history.report(minutes)))["data"]
     return found
 
 
@@ -77,6 +78,17 @@ def test_a_timer_that_fires_a_little_early_does_not_move_a_sample(clock: Standin
     history.sample()
     minutes = [each["at"] for each in samples(history)]
     assert len(minutes) == len(set(minutes)) == 2  # The one that runs is a few milliseconds of the second.
+
+
+def test_what_is_left_of_a_minute_after_its_sample_is_added_to_it(clock: StandingClock, metrics: Metrics) -> None:
+    history = history_of(metrics, clock)
+    clock.ms += 50_000
+    passed(metrics)
+    history.sample()
+    passed(metrics, 2)
+    clock.ms += 5_000
+    (both,) = samples(history)
+    assert (both["requests"], sum(both["duration"]["counts"])) == (3, 3)
 
 
 def test_only_the_last_hours_are_kept(clock: StandingClock, metrics: Metrics) -> None:
