@@ -1,4 +1,4 @@
--- wrk: POST with the body, the headers and the path of a peer; arguments after `--`: path, key, body.
+-- Sends a chat with wrk: the arguments after `--` are the path, the key and the body.
 function init(args)
   wrk.method = "POST"
   wrk.path = args[1]
