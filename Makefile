@@ -107,7 +107,7 @@ $(PEERS)/tensorzero/.done-% $(PEERS)/vllm-router/.done-% $(PEERS)/litellm/.done-
 
 # It pins an old numpy, for which newer versions of pyarrow are too new.
 $(FOCUS)/bin/focus-validator:
-	$$(command -v python3.13 || command -v python3.12) -m venv $(FOCUS)
+	$$(command -v python3.12 || command -v python3.13) -m venv $(FOCUS)
 	$(FOCUS)/bin/pip --quiet --disable-pip-version-check install focus-validator==2.2.1 'pyarrow<19'
 
 # A stamp is as new as the lock that it was installed from, so a second run installs nothing.

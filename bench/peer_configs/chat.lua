@@ -1,4 +1,4 @@
--- Sends a chat with wrk: the arguments after `--` are the path, the key and the body.
+-- Has wrk send POST with the body, the headers and the path of a peer; arguments after `--`: path, key, body.
 function init(args)
   wrk.method = "POST"
   wrk.path = args[1]
