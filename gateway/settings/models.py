@@ -567,6 +567,11 @@ class Settings(BaseSection):
         return ""
 
     @cached_property
+    def referenced_files(self) -> tuple[str, ...]:
+        """The paths of the files that its `${file:…}` name."""
+        return ()
+
+    @cached_property
     def text(self) -> str:
         """What is in it, with the secrets that are written there."""
         return ""

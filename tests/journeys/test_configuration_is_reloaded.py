@@ -133,3 +133,47 @@ async def test_a_reload_of_many_keys_does_not_hold_the_event_loop(tmp_path: Path
     assert len(gateway.services.snapshot.callers) == 3_000
     assert max(turns_s) < 0.05
     await gateway.close()
+
+
+async def test_a_change_of_a_file_that_the_configuration_names_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.app.reload.LOOK_EVERY_S", 0.01)
+    key = tmp_path / "key"
+    key.write_text("gw_first")
+    path = written(tmp_path, configuration(NOWHERE, team={"keys": [{"name": "k", "key": "${file:key}"}]}))
+    settings = load(path, os.environ).settings
+    gateway = Gateway(settings, Log(lambda line: None))
+    gateway.tasks.keep_running("watch", Reloader(path, gateway, Log(lambda line: None), settings).watch)
+    try:
+        for secret in ("gw_second", "gw_third"):
+            key.write_text(secret)
+            await _until_in_force(gateway, secret)
+    finally:
+        await gateway.close()
+
+
+async def test_a_file_that_a_reload_names_for_the_first_time_is_watched_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.app.reload.LOOK_EVERY_S", 0.01)
+    path = written(tmp_path, configuration(NOWHERE, team={"keys": [{"name": "k", "key": "gw_first"}]}))
+    settings = load(path, os.environ).settings
+    gateway = Gateway(settings, Log(lambda line: None))
+    gateway.tasks.keep_running("watch", Reloader(path, gateway, Log(lambda line: None), settings).watch)
+    key = tmp_path / "key"
+    try:
+        key.write_text("gw_second")
+        written(tmp_path, configuration(NOWHERE, team={"keys": [{"name": "k", "key": "${file:key}"}]}))
+        await _until_in_force(gateway, "gw_second")
+        key.write_text("gw_third")
+        await _until_in_force(gateway, "gw_third")
+    finally:
+        await gateway.close()
+
+
+async def _until_in_force(gateway: Gateway, key: str) -> None:
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    async with asyncio.timeout(PATIENCE_S):
+        while digest not in gateway.services.snapshot.callers:
+            await asyncio.sleep(0.001)
