@@ -18,11 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.app.config_documents import READ_ONCE
+from gateway.app.config_documents import READ_ONCE, changes_between
 from gateway.app.gateway import Gateway
-from gateway.app.snapshot_differences import Differences, differences, in_words, restarted_counters
+from gateway.app.snapshot_differences import SHOWN_MAX, Differences, differences, in_words, restarted_counters
 from gateway.app.snapshot_process import LoadedSnapshot, LoadFailed, load_in_child, release_in_parts
-from gateway.core.errors import StoreUnavailable
+from gateway.core.errors import InternalError, StoreUnavailable
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.identity.contract import AuditEntry
 from gateway.runtime.tasks import BackgroundTasks
@@ -56,6 +56,8 @@ class Reloader:
         self._gateway = gateway
         self._log = log
         self._settings = settings
+        self._text = settings.text
+        """Of the configuration in force."""
         self._files = (path, *settings.referenced_files)
         """What is watched: the configuration, and the files that its `${file:…}` name."""
         self._seen = _stamps(self._files)
@@ -120,11 +122,23 @@ class Reloader:
         self._gateway.reload_accepted()
         changes = await asyncio.to_thread(differences, before, loaded.snapshot)
         restarted = await asyncio.to_thread(restarted_counters, before, loaded.snapshot)
-        told = {"changes": in_words(changes), "counters_restarted": restarted, "needs_restart": fixed}
+        words = await self._in_words(changes, settings.text)
+        told = {"changes": words, "counters_restarted": restarted, "needs_restart": fixed}
         self._log.info("configuration reloaded", asked_by=asked_by, **told)
         await self._audit(asked_by, changes, loaded)
         self._retire(before)
         return []
+
+    async def _in_words(self, changes: Differences, text: str) -> list[str]:
+        """The words of `gateway diff`. Where the text is the same, a file that it names has changed: then what came of
+        that."""
+        before, self._text = self._text, text
+        found: list[str] = []
+        if before and text and before != text:
+            with suppress(InternalError, OSError):
+                found = [change.in_words() for change in await changes_between(before, text)]
+        more = [f"and {len(found) - SHOWN_MAX} more"] if len(found) > SHOWN_MAX else []
+        return [*found[:SHOWN_MAX], *more] or in_words(changes)
 
     async def _refuse_clashes(self, snapshot: ConfigSnapshot) -> None:
         """Raises LoadFailed. While the store is out nothing is known of its keys, and the file is taken."""

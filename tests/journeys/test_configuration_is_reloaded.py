@@ -172,6 +172,31 @@ async def test_a_file_that_a_reload_names_for_the_first_time_is_watched_too(
         await gateway.close()
 
 
+async def test_the_log_says_what_changed_in_the_words_of_gateway_diff(tmp_path: Path) -> None:
+    lines: list[bytes] = []
+    log = Log(lines.append)
+    limit = {"requests": 600, "per": "minute"}
+    key = tmp_path / "key"
+    key.write_text("gw_first")
+    keys = [{"name": "k", "key": "${file:key}"}]
+    path = written(tmp_path, configuration(NOWHERE, team={"keys": keys, "limits": [limit]}))
+    settings = load(path, os.environ).settings
+    gateway = Gateway(settings, log)
+    reloader = Reloader(path, gateway, log, settings)
+    written(tmp_path, configuration(NOWHERE, team={"keys": keys, "limits": [{**limit, "requests": 900}]}, workers=1))
+    assert await reloader.reload("a test") == []
+    key.write_text("gw_second")
+    assert await reloader.reload("a test") == []
+    changes = [line["changes"] for line in map(json.loads, lines) if line["event"] == "configuration reloaded"]
+    assert sorted(changes[0]) == [
+        "teams.search.limits.requests-per-minute.requests changed from 600 to 900",
+        "workers added: 1 (needs a restart)",
+    ]
+    old, new = (hashlib.sha256(secret).hexdigest()[:12] for secret in (b"gw_first", b"gw_second"))
+    assert sorted(changes[1]) == sorted([f"key {old} removed", f"key {new} added"])
+    await gateway.close()
+
+
 async def _until_in_force(gateway: Gateway, key: str) -> None:
     digest = hashlib.sha256(key.encode()).hexdigest()
     async with asyncio.timeout(PATIENCE_S):
