@@ -201,4 +201,4 @@ async def _until_in_force(gateway: Gateway, key: str) -> None:
     digest = hashlib.sha256(key.encode()).hexdigest()
     async with asyncio.timeout(PATIENCE_S):
         while digest not in gateway.services.snapshot.callers:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
