@@ -14,7 +14,6 @@ import asyncio
 import os
 import re
 import sys
-from asyncio.subprocess import PIPE
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -25,6 +24,7 @@ from gateway.app.snapshot_process import NICENESS
 from gateway.core.errors import BodyUnreadable, FieldInvalid, InternalError, MethodNotAllowed, UrlUnknown
 from gateway.core.limit_status import rfc3339
 from gateway.identity.requests import AdministrationRequest
+from gateway.runtime.child_process import run_child
 from gateway.settings import SettingsInvalid
 from gateway.settings.comparison import TextChange, compare
 from gateway.settings.diagnostics import Diagnostic
@@ -114,18 +114,10 @@ async def changes_between(before: str, after: str) -> list[TextChange]:
 
 
 async def _work_out_in_child(task: _Task) -> JsonObject:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", __name__), stdin=PIPE, stdout=PIPE, start_new_session=True
-    )
-    try:
-        written, _ = await process.communicate(msgspec.json.encode(task))
-    except asyncio.CancelledError:
-        with suppress(ProcessLookupError):
-            process.kill()
-        raise
-    if process.returncode != 0:
+    child = await run_child((sys.executable, "-m", __name__), msgspec.json.encode(task))
+    if child.status != 0:
         raise InternalError("The configuration could not be read. The gateway's log says why.")
-    found: JsonObject = msgspec.json.decode(written)
+    found: JsonObject = msgspec.json.decode(child.written)
     return found
 
 
