@@ -35,6 +35,9 @@ LOOK_EVERY_S = 2.0
 READINGS = 5
 """Of a file that changes during each of them, the last reading is taken; the next look finds what came after."""
 
+COMPARED_CHARACTERS = 256 * 1024
+"""Of a file that is compared as a text, which takes a second for so many; of a larger one, what came of it is."""
+
 Load = Callable[[str, int], Awaitable[LoadedSnapshot]]
 """Reads a file, at a time in seconds since 1970. Raises LoadFailed."""
 
@@ -134,7 +137,7 @@ class Reloader:
         that."""
         before, self._text = self._text, text
         found: list[str] = []
-        if before and text and before != text:
+        if before and text and before != text and max(len(before), len(text)) <= COMPARED_CHARACTERS:
             with suppress(InternalError, OSError):
                 found = [change.in_words() for change in await changes_between(before, text)]
         more = [f"and {len(found) - SHOWN_MAX} more"] if len(found) > SHOWN_MAX else []
