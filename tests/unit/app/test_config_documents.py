@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,27 @@ def test_nothing_of_this_machine_is_read_for_a_text_that_is_sent(
     found = json.dumps(work_out(_Task(VALID, sent)))
     assert "of-the-machine" not in found
     assert "of-the-environment" not in found
+
+
+def test_a_certificate_of_a_text_that_is_sent_is_not_looked_for(tmp_path: Path) -> None:
+    silent = tmp_path / "nobody-writes-into-it"
+    os.mkfifo(silent)
+    sent = VALID.replace('"${A_KEY}"', f'"${{A_KEY}}", tls: {{ca: {silent}}}')
+    sent += f'jwt: [{{issuer: "https://idp.example", audience: a, jwks: {silent}, team: t}}]\nteams: {{t: {{}}}}\n'
+    assert work_out(_Task(VALID, sent))["problems"] == []
+
+
+async def test_a_short_text_that_means_very_much_is_refused() -> None:
+    sent = f'{VALID}a: &a "${{A:-{"x" * 300_000}}}"\nb: [{", ".join(["*a"] * 100_000)}]\n'
+    with pytest.raises(FieldInvalid, match="too much time or memory"):
+        await documents().answer(AdministrationRequest("POST", "config/diff", {}, json.dumps({"text": sent}).encode()))
+
+
+def test_marks_of_references_cannot_be_written_with_escapes() -> None:
+    found = work_out(_Task(VALID, VALID + 'timezone: "\\uE0007\\uE001"\n'))
+    assert [(each["path"], each["message"]) for each in found["problems"]] == [
+        ("timezone", "contains a private-use character")
+    ]
 
 
 async def test_requests_that_mean_nothing_are_refused() -> None:
