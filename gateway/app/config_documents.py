@@ -6,7 +6,7 @@
 Both are worked out by a child process: to read a configuration of 10,000 keys takes seconds of pure Python, which
 would delay every request. A text that is sent is read without this machine's variables and files: what it would be
 replaced by is not shown, and values that depend on them are not checked. A short text can mean very much, by aliases:
-its child has so much time and memory and no more.
+its child has so much time and memory and no more, and what it answers has a bound, too.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ READ_ONCE = ("listen", "admin", "workers", "timezone", "max_body", "max_body_mem
 BOUNDS = {resource.RLIMIT_CPU: 30, resource.RLIMIT_AS: 1024**3}
 """Seconds and bytes that a child may take for a text that is sent: 7,000 teams in 1 MiB take 8 s and 120 MB."""
 
-_OUT_OF_MEMORY = 3
+ANSWER_MAX = 8 * 1024**2
+"""Bytes that a child may answer about a text that is sent: 7,000 teams with an error each are 3 MiB."""
+
+_TOO_MUCH = 3
 """The exit status of a child."""
 
 METHODS = {"config": ("GET",), "config/diff": ("POST",)}
@@ -100,7 +103,7 @@ class ConfigDocuments:
         if not config.text:
             return about | {"text": None}
         if self._redacted[0] != config.hash:
-            self._redacted = config.hash, (await self._run(_Task(config.text)))["text"]
+            self._redacted = config.hash, msgspec.json.decode(await self._run(_Task(config.text)))["text"]
         return about | {"text": self._redacted[1]}
 
     async def _diff(self, body: bytes) -> JsonObject:
@@ -110,9 +113,10 @@ class ConfigDocuments:
             raise FieldInvalid(f"The body must be {{'text': …}}: {invalid}.", param="text") from None
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise BodyUnreadable("The body is not JSON.") from None
-        return await self._run(_Task(self._in_force().text, sent))
+        # Its parts are passed on as they are: to read and write megabytes again would delay requests.
+        return msgspec.json.decode(await self._run(_Task(self._in_force().text, sent)), type=dict[str, msgspec.Raw])
 
-    async def _run(self, task: _Task) -> JsonObject:
+    async def _run(self, task: _Task) -> bytes:
         async with self._one_at_a_time:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", __name__), stdin=PIPE, stdout=PIPE, start_new_session=True
@@ -123,14 +127,11 @@ class ConfigDocuments:
                 with suppress(ProcessLookupError):
                     process.kill()
                 raise
-        if process.returncode in (_OUT_OF_MEMORY, -signal.SIGXCPU):
-            raise FieldInvalid(
-                "The text takes too much time or memory to be read. Does it repeat aliases?", param="text"
-            )
+        if process.returncode in (_TOO_MUCH, -signal.SIGXCPU):
+            raise FieldInvalid("The text means too much to be compared here. Does it repeat aliases?", param="text")
         if process.returncode != 0:
             raise InternalError("The configuration could not be read. The gateway's log says why.")
-        found: JsonObject = msgspec.json.decode(written)
-        return found
+        return written
 
 
 def work_out(task: _Task) -> JsonObject:
@@ -151,7 +152,9 @@ def answer_parent() -> None:
     try:
         written = msgspec.json.encode(work_out(task))
     except MemoryError:
-        os._exit(_OUT_OF_MEMORY)
+        os._exit(_TOO_MUCH)
+    if task.sent is not None and len(written) > ANSWER_MAX:
+        sys.exit(_TOO_MUCH)
     sys.stdout.buffer.write(written)
 
 

@@ -84,7 +84,7 @@ class SessionDirectory:
 
     def _surplus(self, session: BrowserSession) -> str:
         """The id of the session of this holder that has to end for this one; empty for none."""
-        begun = self._begun[session.holder] = self._begun.pop(session.holder, None) or deque()
+        begun = self._begun[session.holder] = self._begun.pop(session.holder, deque())
         begun.append(session.id)
         if len(self._begun) > _SEEN_MAX:
             del self._begun[next(iter(self._begun))]

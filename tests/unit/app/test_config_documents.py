@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.app.config_documents import ConfigDocuments, ConfigInForce, _Task, work_out
@@ -66,10 +67,25 @@ def test_a_certificate_of_a_text_that_is_sent_is_not_looked_for(tmp_path: Path) 
     assert work_out(_Task(VALID, sent))["problems"] == []
 
 
-async def test_a_short_text_that_means_very_much_is_refused() -> None:
-    sent = f'{VALID}a: &a "${{A:-{"x" * 300_000}}}"\nb: [{", ".join(["*a"] * 100_000)}]\n'
-    with pytest.raises(FieldInvalid, match="too much time or memory"):
-        await documents().answer(AdministrationRequest("POST", "config/diff", {}, json.dumps({"text": sent}).encode()))
+@pytest.mark.parametrize(
+    ("once", "times"),
+    [
+        ("${A:-" + "x" * 300_000 + "}", 100_000),  # Gigabytes in the child.
+        ("x" * 300_000, 100),  # 30 MB in its answer.
+    ],
+)
+async def test_a_short_text_that_means_very_much_is_refused(once: str, times: int) -> None:
+    sent = f'{VALID}trusted_proxies: [&a "{once}", {", ".join(["*a"] * times)}]\n'
+    body = json.dumps({"text": sent}).encode()
+    with pytest.raises(FieldInvalid, match="too much"):
+        await documents().answer(AdministrationRequest("POST", "config/diff", {}, body))
+
+
+async def test_what_a_child_answers_is_passed_on() -> None:
+    body = json.dumps({"text": f"{VALID}timezone: Europe/Berlin\n"}).encode()
+    found = await documents().answer(AdministrationRequest("POST", "config/diff", {}, body))
+    read = json.loads(msgspec.json.encode(found))
+    assert (read["valid"], [each["path"] for each in read["changes"]]) == (True, ["timezone"])
 
 
 def test_marks_of_references_cannot_be_written_with_escapes() -> None:
