@@ -17,7 +17,6 @@ import re
 import resource
 import signal
 import sys
-from asyncio.subprocess import PIPE
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -28,6 +27,7 @@ from gateway.app.snapshot_process import NICENESS
 from gateway.core.errors import BodyUnreadable, FieldInvalid, InternalError, MethodNotAllowed, UrlUnknown
 from gateway.core.limit_status import rfc3339
 from gateway.identity.requests import AdministrationRequest
+from gateway.runtime.child_process import run_child
 from gateway.settings import SettingsInvalid
 from gateway.settings.comparison import TextChange, compare
 from gateway.settings.diagnostics import Diagnostic
@@ -118,20 +118,12 @@ class ConfigDocuments:
 
     async def _run(self, task: _Task) -> bytes:
         async with self._one_at_a_time:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", __name__), stdin=PIPE, stdout=PIPE, start_new_session=True
-            )
-            try:
-                written, _ = await process.communicate(msgspec.json.encode(task))
-            except asyncio.CancelledError:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                raise
-        if process.returncode in (_TOO_MUCH, -signal.SIGXCPU):
+            child = await run_child((sys.executable, "-m", __name__), msgspec.json.encode(task))
+        if child.status in (_TOO_MUCH, -signal.SIGXCPU):
             raise FieldInvalid("The text means too much to be compared here. Does it repeat aliases?", param="text")
-        if process.returncode != 0:
+        if child.status != 0:
             raise InternalError("The configuration could not be read. The gateway's log says why.")
-        return written
+        return child.written
 
 
 def work_out(task: _Task) -> JsonObject:
