@@ -284,6 +284,16 @@ async def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
             assert (reply.status, reply.error["code"]) == (400, "invalid_json")
 
 
+async def test_keys_of_any_year_are_imported_and_listed() -> None:
+    async with stored() as gateway:
+        for number, moment in enumerate(("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00")):
+            times = {"created_at": moment, "expires_at": moment, "revoked_at": moment}
+            key = {"sha256": f"{number}" * 64, "name": f"k{number}", "team": "search", **times}
+            assert (await ask(gateway, "POST", "keys/import", {"keys": [key]})).status == 200
+        for page in ("keys?source=store", "keys/export"):
+            assert len((await ask(gateway, "GET", page)).json["data"]) == 2
+
+
 async def test_a_use_is_noted_and_shown() -> None:
     async with stored() as gateway:
         key = await made(gateway)
