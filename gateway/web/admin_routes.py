@@ -76,7 +76,7 @@ class AdminRoutes:
             response = await self._answer(request)
         except GatewayError as error:
             response = error_response(error)
-        # What a cookie proves is for nobody else, and no figure is good for later.
+        # No cache is to give one operator's page to another client, or a figure later.
         headers = {"cache-control": "no-store", **dict(response.headers), "server": SERVER}
         answer = web.Response(status=response.status, headers=headers, body=response.body)
         if not request.content.is_eof():
