@@ -72,6 +72,7 @@ class _Task(msgspec.Struct):
 
     in_force: str
     sent: str | None = None
+    is_bounded: bool = False
 
 
 class _SentText(msgspec.Struct, forbid_unknown_fields=True):
@@ -114,16 +115,29 @@ class ConfigDocuments:
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise BodyUnreadable("The body is not JSON.") from None
         # Its parts are passed on as they are: to read and write megabytes again would delay requests.
-        return msgspec.json.decode(await self._run(_Task(self._in_force().text, sent)), type=dict[str, msgspec.Raw])
+        return msgspec.json.decode(
+            await self._run(_Task(self._in_force().text, sent, is_bounded=True)), type=dict[str, msgspec.Raw]
+        )
 
     async def _run(self, task: _Task) -> bytes:
         async with self._one_at_a_time:
-            child = await run_child((sys.executable, "-m", __name__), msgspec.json.encode(task))
-        if child.status in (_TOO_MUCH, -signal.SIGXCPU):
-            raise FieldInvalid("The text means too much to be compared here. Does it repeat aliases?", param="text")
-        if child.status != 0:
-            raise InternalError("The configuration could not be read. The gateway's log says why.")
-        return child.written
+            return await _work_out_in_child(task)
+
+
+async def changes_between(before: str, after: str) -> list[TextChange]:
+    """What differs between two texts that were in force, worked out by a child. Raises InternalError, OSError."""
+    written = await _work_out_in_child(_Task(before, after))
+    return msgspec.convert(msgspec.json.decode(written)["changes"], list[TextChange])
+
+
+async def _work_out_in_child(task: _Task) -> bytes:
+    """Raises FieldInvalid where a text that was sent means too much, InternalError, OSError."""
+    child = await run_child((sys.executable, "-m", __name__), msgspec.json.encode(task))
+    if child.status in (_TOO_MUCH, -signal.SIGXCPU):
+        raise FieldInvalid("The text means too much to be compared here. Does it repeat aliases?", param="text")
+    if child.status != 0:
+        raise InternalError("The configuration could not be read. The gateway's log says why.")
+    return child.written
 
 
 def work_out(task: _Task) -> JsonObject:
@@ -136,7 +150,7 @@ def work_out(task: _Task) -> JsonObject:
 def answer_parent() -> None:
     """Read a task, write what comes of it. The process ends where that takes too much."""
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=_Task)
-    if task.sent is not None:
+    if task.is_bounded:
         for kind, most in BOUNDS.items():
             with suppress(ValueError):  # An operator's own bound is lower, or this system has none of the kind.
                 # At the second bound of the time, the signal would be SIGKILL.
@@ -145,7 +159,7 @@ def answer_parent() -> None:
         written = msgspec.json.encode(work_out(task))
     except MemoryError:
         os._exit(_TOO_MUCH)
-    if task.sent is not None and len(written) > ANSWER_MAX:
+    if task.is_bounded and len(written) > ANSWER_MAX:
         sys.exit(_TOO_MUCH)
     sys.stdout.buffer.write(written)
 
