@@ -15,6 +15,8 @@ from gateway.core.limits import Limit, Meter, Mode, Per, Scope
 from gateway.core.reservation import LimitStatus, LimitStatuses, Refusal, RefusalReason
 
 MICRO = 1_000_000
+_FIRST_MS = -62_135_596_800_000
+"""When the year 1 began, by UTC."""
 
 _UNITS = {Meter.REQUESTS: "requests", Meter.USD: "USD", Meter.CONCURRENT: "requests at a time"}
 
@@ -161,8 +163,9 @@ def duration_text(milliseconds: int) -> str:
 
 
 def rfc3339(ms: int) -> str:
+    """Of what is beyond the years that can be written so, the first or last moment of these."""
     return (
-        datetime.fromtimestamp(min(ms, FOREVER_MS - 1) / 1000, UTC)
+        datetime.fromtimestamp(min(max(ms, _FIRST_MS), FOREVER_MS - 1) / 1000, UTC)
         .isoformat(timespec="milliseconds")
         .replace("+00:00", "Z")
     )

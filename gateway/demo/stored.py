@@ -81,7 +81,7 @@ class DemoObjects:
         name = f"conv_{self._made:024x}"
         made = {"id": name, "object": "conversation", "created_at": created, "metadata": given.get("metadata") or {}}
         _bounded(self._conversations)[name] = made
-        self._items[name] = [*(given.get("items") or [])]
+        self._items[name] = _items_of(given)
         return made
 
     def _whole(self, method: str, name: str, body: bytes) -> KeptAnswer | None:
@@ -108,7 +108,7 @@ class DemoObjects:
                 return KeptAnswer(200, self._conversations[name])
             return KeptAnswer(200, found[0]) if method == "GET" else None
         if method == "POST":
-            items.extend(each | {"id": f"msg_{len(items):x}"} for each in given.get("items") or [])
+            items.extend(each | {"id": f"msg_{len(items):x}"} for each in _items_of(given))
         return KeptAnswer(200, _list(items)) if method in ("GET", "POST") else None
 
 
@@ -116,6 +116,11 @@ def _bounded(kept: dict[str, Any]) -> dict[str, Any]:
     if len(kept) >= KEPT_MAX:
         del kept[next(iter(kept))]
     return kept
+
+
+def _items_of(given: Json) -> list[Json]:
+    items = given.get("items")
+    return [each for each in items if isinstance(each, dict)] if isinstance(items, list) else []
 
 
 def _list(items: list[Json]) -> Json:

@@ -257,7 +257,7 @@ class KeyAdministration:
     async def _audit(self, request: AdministrationRequest) -> JsonObject:
         refuse_unknown(request.query, ("limit", "cursor"))
         cursor = request.query.get("cursor", "")
-        if not re.fullmatch(r"([0-9]{1,20}(-[0-9]{1,20})?)?", cursor):
+        if not re.fullmatch(r"([0-9]{1,19}(-[0-9]{1,19})?)?", cursor):
             raise FieldInvalid("'cursor' must be what `next` of another page said.", param="cursor")
         page = await self._store.audit(cursor, _limit_of(request.query))
         return {"data": [audit_object(entry) for entry in page.entries], "next": page.next or None}

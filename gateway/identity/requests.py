@@ -60,8 +60,10 @@ def body_of(request: AdministrationRequest) -> dict[str, Any]:
     """Raises FieldInvalid, BodyUnreadable."""
     try:
         body = msgspec.json.decode(request.body) if request.body else {}
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise BodyUnreadable("The body is not JSON.") from None
+    except RecursionError:
+        raise BodyUnreadable("The body is nested too deeply.") from None
     if not isinstance(body, dict):
         raise FieldInvalid("The body must be a JSON object.")
     return body

@@ -3,12 +3,15 @@
 A session is 32 random bytes in a cookie. The store has it under its SHA-256, with who holds it and until when, so that
 it is good in every process of every gateway, and at its end in none of them.
 
+Who can begin sessions can begin very many: of one holder a process keeps the newest HOLDER_MAX, and ends the others.
+
 While the store does not answer, this process goes on with the sessions that it has seen: the console is needed most
 when something is down. One that ended elsewhere meanwhile ends here when the store is back.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
@@ -19,6 +22,7 @@ from gateway.core.errors import StoreUnavailable
 from gateway.identity.contract import KeyStore
 
 SESSION_LIFE_S = 12 * 3600
+HOLDER_MAX = 16
 _SEEN_MAX = 1_000
 _ID_MAX = 128
 
@@ -43,10 +47,15 @@ class SessionDirectory:
         self._kind = kind
         self._now_ms = now_ms
         self._seen: dict[str, BrowserSession] = {}
+        self._begun: dict[str, deque[str]] = {}
+        """What began here, by holder: the ids of the newest."""
 
     async def begin(self, session_id: str, holder: str) -> BrowserSession:
         session = BrowserSession(session_id, holder, self._now_ms() + SESSION_LIFE_S * 1000)
+        surplus = self._surplus(session)
         with suppress(StoreUnavailable):
+            if surplus:
+                await self.end(surplus)
             kept = f"{session.expires_ms} {holder}"
             await self._store.keep_session(self._name(session_id), kept, SESSION_LIFE_S * 1000)
         self._note(session)
@@ -72,6 +81,14 @@ class SessionDirectory:
         """Raises StoreUnavailable: then it has ended in this process alone."""
         self._seen.pop(session_id, None)
         await self._store.end_session(self._name(session_id))
+
+    def _surplus(self, session: BrowserSession) -> str:
+        """The id of the session of this holder that has to end for this one; empty for none."""
+        begun = self._begun[session.holder] = self._begun.pop(session.holder, deque())
+        begun.append(session.id)
+        if len(self._begun) > _SEEN_MAX:
+            del self._begun[next(iter(self._begun))]
+        return begun.popleft() if len(begun) > HOLDER_MAX else ""
 
     def _note(self, session: BrowserSession) -> None:
         self._seen.pop(session.id, None)

@@ -77,13 +77,15 @@ class NameIndex:
         return found
 
 
-def find_errors(settings: Settings, index: NameIndex, *, secrets: bool = True) -> Iterator[Diagnostic]:
-    """Without secrets, files that are not there are no errors."""
+def find_errors(
+    settings: Settings, index: NameIndex, *, secrets: bool = True, connection_files: bool = True
+) -> Iterator[Diagnostic]:
+    """Without secrets, files that are not there are no errors; without `connection_files` none is looked at."""
     yield from _listeners(settings)
     yield from _sizes(settings)
     yield from _workers(settings)
     yield from _upstreams(settings, index)
-    yield from connection_errors(settings, secrets=secrets)
+    yield from connection_errors(settings, secrets=secrets, files=connection_files)
     yield from _models(settings, index)
     yield from _prices(settings)
     yield from _aliases(settings, index)
@@ -91,7 +93,7 @@ def find_errors(settings: Settings, index: NameIndex, *, secrets: bool = True) -
     yield from _keys(settings)
     yield from demo_credential_errors(settings)
     yield from _limit_errors(settings, index)
-    yield from jwt_errors(settings, secrets=secrets)
+    yield from jwt_errors(settings, secrets=secrets, files=connection_files)
     yield from notify_errors(settings)
 
 

@@ -15,8 +15,8 @@ from gateway.settings.diagnostics import Diagnostic, Path
 from gateway.settings.models import Settings, TlsSettings, UpstreamSettings
 
 
-def connection_errors(settings: Settings, *, secrets: bool = True) -> Iterator[Diagnostic]:
-    """Without secrets, files that are not there are no errors."""
+def connection_errors(settings: Settings, *, secrets: bool = True, files: bool = True) -> Iterator[Diagnostic]:
+    """Without secrets, files that are not there are no errors; without `files` none is looked at."""
     for name, upstream in settings.upstreams.items():
         path: Path = ("upstreams", name)
         yield from _environment(path, upstream, settings.proxies)
@@ -25,7 +25,10 @@ def connection_errors(settings: Settings, *, secrets: bool = True) -> Iterator[D
                 yield Diagnostic(
                     (*path, "tls"), "has no effect on a `base_url` of http://; leave it out, or use https://"
                 )
-            yield from _tls((*path, "tls"), upstream.tls, secrets)
+            if upstream.tls.key and not upstream.tls.cert:
+                yield Diagnostic((*path, "tls", "key"), "has no `cert` that it belongs to")
+            if files:
+                yield from _tls((*path, "tls"), upstream.tls, secrets)
 
 
 def connection_warnings(settings: Settings, replaced: Container[Path]) -> Iterator[Diagnostic]:
@@ -50,8 +53,6 @@ def _environment(path: Path, upstream: UpstreamSettings, proxies: EnvironmentPro
 
 
 def _tls(path: Path, tls: TlsSettings, secrets: bool) -> Iterator[Diagnostic]:
-    if tls.key and not tls.cert:
-        yield Diagnostic((*path, "key"), "has no `cert` that it belongs to")
     unreadable = dict(_unreadable(tls))
     for name, error in unreadable.items():
         if secrets or not isinstance(error, FileNotFoundError):

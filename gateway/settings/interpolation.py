@@ -50,7 +50,8 @@ class References:
     def __init__(self, environ: Mapping[str, str], folder: Path) -> None:
         self._environ = environ
         self._folder = folder
-        self._hidden: list[str] = []
+        self._hidden: dict[str, str] = {}
+        """References, by their marks."""
         self.files: set[str] = set()
         """The paths of those that `fill` has looked for."""
 
@@ -62,7 +63,10 @@ class References:
         sources: list[str] = []
 
         def put(mark: re.Match[str]) -> str:
-            reference = self._hidden[int(mark[1])]
+            reference = self._hidden.get(mark[0])
+            if reference is None:
+                # YAML's escapes can write one: `"\uE0000\uE001"`.
+                raise ReferenceBroken("contains a private-use character")
             if reference.startswith("$$"):
                 return reference[1:]
             value, source = self._value(reference[2:-1])
@@ -74,8 +78,9 @@ class References:
         return Filled(_MARK.sub(put, text), ", ".join(sources))
 
     def _mark(self, reference: re.Match[str]) -> str:
-        self._hidden.append(reference[0])
-        return f"\ue000{len(self._hidden) - 1}\ue001"
+        mark = f"\ue000{len(self._hidden)}\ue001"
+        self._hidden[mark] = reference[0]
+        return mark
 
     def _value(self, inner: str) -> tuple[str, list[str]]:
         if inner.startswith("file:"):

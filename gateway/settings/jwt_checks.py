@@ -12,8 +12,8 @@ from gateway.settings.diagnostics import Diagnostic, Path, nearest
 from gateway.settings.models import JwtSettings, Settings
 
 
-def jwt_errors(settings: Settings, *, secrets: bool = True) -> Iterator[Diagnostic]:
-    """Without secrets, files that are not there are no errors."""
+def jwt_errors(settings: Settings, *, secrets: bool = True, files: bool = True) -> Iterator[Diagnostic]:
+    """Without secrets, files that are not there are no errors; without `files` none is looked at."""
     issuers: set[str] = set()
     for place, written in enumerate(settings.jwt):
         path: Path = ("jwt", place)
@@ -21,7 +21,8 @@ def jwt_errors(settings: Settings, *, secrets: bool = True) -> Iterator[Diagnost
             yield Diagnostic((*path, "issuer"), "is the issuer of another entry; write one, with a list in `audience`")
         issuers.add(written.issuer)
         yield from _teams(path, written, settings)
-        yield from _keys(path, written, settings, secrets)
+        if files or not written.keys_place.startswith("/"):
+            yield from _keys(path, written, settings, secrets)
 
 
 def jwt_warnings(settings: Settings) -> Iterator[Diagnostic]:

@@ -72,8 +72,11 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str], *, secrets: b
         return parse(_text(path), os.fspath(path), environ, secrets=secrets)
 
 
-def parse(text: str, file: str, environ: Mapping[str, str], *, secrets: bool = True) -> Loaded:
-    """The same for a text; `file` is what its problems name. Raises SettingsInvalid."""
+def parse(
+    text: str, file: str, environ: Mapping[str, str], *, secrets: bool = True, connection_files: bool = True
+) -> Loaded:
+    """The same for a text; `file` is what its problems name. `connection_files`: whether certificates and keys of
+    identity providers are read, too. Raises SettingsInvalid."""
     references = References(environ, FilePath(file).parent)
     try:
         document = read(text, references)
@@ -84,11 +87,12 @@ def parse(text: str, file: str, environ: Mapping[str, str], *, secrets: bool = T
     index = NameIndex(document)
     if settings is not None:
         settings.__dict__["proxies"] = EnvironmentProxies.of(environ)
-        errors = _with(errors, find_errors(settings, index, secrets=secrets))
+        errors = _with(errors, find_errors(settings, index, secrets=secrets, connection_files=connection_files))
     unset = [] if secrets else document.unset
     if unset and settings is not None:
         errors = [error for error in errors if error not in unset]
-        settings = settings if errors else _certain_part(settings, document.data, index)
+        if not errors:
+            settings = _certain_part(settings, document.data, index, connection_files=connection_files)
         errors = unset if settings is None else errors
     if errors or settings is None:
         raise SettingsInvalid(_located(errors, file, document))
@@ -104,11 +108,14 @@ def located(diagnostics: Iterable[Diagnostic], path: str, environ: Mapping[str, 
     return _located(diagnostics, path, document)
 
 
-def _certain_part(settings: Settings | None, data: Any, index: NameIndex) -> Settings | None:
+def _certain_part(settings: Settings | None, data: Any, index: NameIndex, *, connection_files: bool) -> Settings | None:
     """Settings whose only errors come from values that are not set, without what has these errors."""
     for _ in range(_ROUNDS):
-        broken = {found.path for found in find_errors(settings, index, secrets=False)} if settings is not None else ()
-        if settings is None or not broken:
+        if settings is None:
+            return None
+        errors = find_errors(settings, index, secrets=False, connection_files=connection_files)
+        broken = {found.path for found in errors}
+        if not broken:
             return settings
         proxies, data = settings.proxies, _without(data, (), broken)
         settings = validate(data).settings

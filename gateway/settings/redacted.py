@@ -61,7 +61,8 @@ class _Redaction:
     """References are hidden behind marks while the text is read: to YAML, their braces are a mapping."""
 
     def __init__(self, text: str) -> None:
-        self._references: list[str] = []
+        self._references: dict[str, str] = {}
+        """By their marks."""
         self._hidden_names = 0
         marked = _REFERENCE.sub(self._mark, _MARKS.sub("", text))
         try:
@@ -83,11 +84,12 @@ class _Redaction:
         return self._plain(self._root)
 
     def _mark(self, reference: re.Match[str]) -> str:
-        self._references.append(reference[0])
-        return f"\ue000{len(self._references) - 1}\ue001"
+        mark = f"\ue000{len(self._references)}\ue001"
+        self._references[mark] = reference[0]
+        return mark
 
     def _unmarked(self, text: str) -> str:
-        return _MARK.sub(lambda mark: self._references[int(mark[1])], text)
+        return _MARK.sub(lambda mark: self._references.get(mark[0], ""), text)
 
     def _hide(self, node: Any, kind: Any, *, secret: bool, seen: set[tuple[int, bool]]) -> None:
         """Hide what is secret at and below a node. `kind` is the type of its setting; None where there is no such."""

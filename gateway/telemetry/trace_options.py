@@ -8,11 +8,12 @@ does not keep a gateway from serving.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import unquote, urlsplit
+from math import inf
+from urllib.parse import unquote
 
 import msgspec
 
-from gateway.core.http_syntax import read_base_url
+from gateway.core.http_syntax import operator_header_fault, read_base_url
 
 _DEFAULT_ENDPOINT = "http://localhost:4318"
 _TRACES_PATH = "/v1/traces"
@@ -58,7 +59,7 @@ class _Environment:
             value = float(text or default)
         except ValueError:
             value = -1.0
-        if value < 0:
+        if not 0 <= value < inf:
             self.problems.append(f"{name} must be a number, and not negative; {default:g} is taken")
             return default
         return value
@@ -73,6 +74,15 @@ class _Environment:
             else:
                 found.append((name.strip(), unquote(value.strip())))
         return found
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        usable = []
+        for name, value in self.pairs("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"):
+            if fault := operator_header_fault(name, value):
+                self.problems.append(f"OTEL_EXPORTER_OTLP_HEADERS: one {fault}; it is left out")
+            else:
+                usable.append((name, value))
+        return tuple(usable)
 
     def sampling(self) -> Sampling:
         named = self.text("OTEL_TRACES_SAMPLER").lower() or "parentbased_always_on"
@@ -98,8 +108,7 @@ class _Environment:
             self.problems.append("OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf: nothing is exported")
             return ""
         try:
-            url = urlsplit(endpoint)
-            read_base_url(f"{url.scheme}://{url.netloc}")
+            read_base_url(endpoint)
         except ValueError as error:
             self.problems.append(f"OTEL_EXPORTER_OTLP_ENDPOINT {error}: nothing is exported")
             return ""
@@ -116,7 +125,7 @@ def read_trace_options(environ: Mapping[str, str]) -> tuple[TraceOptions | None,
     resource["service.name"] = reading.text("OTEL_SERVICE_NAME") or resource.get("service.name", "inducta-gateway")
     options = TraceOptions(
         endpoint=endpoint,
-        headers=tuple(reading.pairs("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")),
+        headers=reading.headers(),
         timeout_s=reading.number("OTEL_EXPORTER_OTLP_TIMEOUT", 10_000) / 1000,
         resource=tuple(resource.items()),
         sampling=reading.sampling(),

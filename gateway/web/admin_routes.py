@@ -76,7 +76,8 @@ class AdminRoutes:
             response = await self._answer(request)
         except GatewayError as error:
             response = error_response(error)
-        headers = {**dict(response.headers), "server": SERVER}
+        # No cache is to give one operator's page to another client, or a figure later.
+        headers = {"cache-control": "no-store", **dict(response.headers), "server": SERVER}
         answer = web.Response(status=response.status, headers=headers, body=response.body)
         if not request.content.is_eof():
             answer.force_close()

@@ -53,7 +53,8 @@ from gateway.web.model_lists import (
 from gateway.web.public_openapi import public_document
 from gateway.web.session_cookies import ME_COOKIE
 
-_NO_STORE = ("cache-control", "no-store")
+NO_STORE = ("cache-control", "no-store")
+"""Of what a cookie alone proves: caches keep answers to requests with `authorization` to themselves, not these."""
 USAGE_QUERY = ("by", "since", "until", "month")
 USAGE_GROUPS = ("day", "month", "model")
 """What a caller may ask of its own usage; the rest is for operators (`GET /admin/v1/usage`)."""
@@ -187,7 +188,7 @@ async def _sign_out(asked: PageRequest) -> Shown:
 def _session_shown(asked: PageRequest, session: BrowserSession | None, *headers: tuple[str, str]) -> Shown:
     expires_at = None if session is None else rfc3339(session.expires_ms)
     body = {"signed_in": session is not None, "expires_at": expires_at, "version": __version__}
-    return Shown(msgspec.json.encode(body), (JSON, _NO_STORE, *headers))
+    return Shown(msgspec.json.encode(body), (JSON, NO_STORE, *headers))
 
 
 async def _key(asked: PageRequest) -> Shown:
@@ -205,7 +206,7 @@ async def _key(asked: PageRequest) -> Shown:
         "models": [model.name for model in asked.services.snapshot.models_of(caller)],
         "clients": clients,
     }
-    return Shown(msgspec.json.encode(shown), (JSON, _NO_STORE))
+    return Shown(msgspec.json.encode(shown))
 
 
 async def _root(asked: PageRequest) -> Shown:

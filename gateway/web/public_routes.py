@@ -30,7 +30,7 @@ from gateway.web.console_files import SHARED_FILES, ConsoleFiles
 from gateway.web.cors import CorsPolicy
 from gateway.web.errors import JSON
 from gateway.web.public_openapi import HEALTH_PATH
-from gateway.web.public_pages import PAGES, Needs, Page, PageRequest, digest_of_session
+from gateway.web.public_pages import NO_STORE, PAGES, Needs, Page, PageRequest, digest_of_session
 from gateway.web.request_body import ClientBody
 from gateway.web.response_writer import HeadWriter, HttpResponseWriter
 
@@ -190,7 +190,8 @@ class PublicRoutes:
             caller = await self._pipeline.authenticate_digest(exchange, await digest_of_session(asked))
             asked = msgspec.structs.replace(asked, found_caller=caller)
         shown = await page.show(asked)
-        writer.send(200, shown.headers, shown.body)
+        private = (NO_STORE,) if page.needs is Needs.SESSION else ()
+        writer.send(200, (*shown.headers, *private), shown.body)
 
     def _show_me(self, request: web.BaseRequest, path: str, writer: HttpResponseWriter) -> None:
         try:

@@ -212,6 +212,14 @@ async def test_the_holder_of_a_key_sees_its_own_and_nothing_else() -> None:
         assert (await me(gateway, "GET", "key", headers)).status == 401
 
 
+async def test_no_cache_keeps_what_a_cookie_proves() -> None:
+    async with whole_gateway(NOWHERE, admin=ADMIN) as gateway:
+        of_me, of_console = with_cookie(await holder(gateway)), with_cookie(await signed_in(gateway))
+        shown = [await me(gateway, "GET", page, of_me) for page in ("session", "key", "limits", "usage")]
+        shown += [await admin(gateway, "GET", page, of_console) for page in ("session", "teams", "usage")]
+        assert [(reply.status, reply.headers.get("cache-control")) for reply in shown] == [(200, "no-store")] * 7
+
+
 async def test_the_session_of_a_key_ends_with_the_key() -> None:
     async with whole_gateway(NOWHERE, admin=ADMIN) as gateway:
         token = {"authorization": f"Bearer {TOKEN}"}

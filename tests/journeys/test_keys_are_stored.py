@@ -270,6 +270,30 @@ async def test_keys_of_the_configuration_and_of_the_store_are_listed_page_by_pag
         assert (await ask(gateway, "GET", "keys?unused=30d")).json["data"] == []
 
 
+async def test_a_cursor_that_the_store_could_not_read_is_refused(redis: RedisServer) -> None:
+    async with stored(store={"url": redis.url}) as gateway:
+        assert (await ask(gateway, "GET", f"audit?cursor={'9' * 19}")).status == 200
+        assert (await ask(gateway, "GET", f"audit?cursor={'9' * 20}")).error["param"] == "cursor"
+
+
+@pytest.mark.parametrize("body", [b'{"team": "\xff"}', b"[" * 100_000, b'{"a":' * 2_000])
+async def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
+    async with stored() as gateway:
+        for page in ("keys", "keys/import", "grants"):
+            reply = await ask(gateway, "POST", page, body)
+            assert (reply.status, reply.error["code"]) == (400, "invalid_json")
+
+
+async def test_keys_of_any_year_are_imported_and_listed() -> None:
+    async with stored() as gateway:
+        for number, moment in enumerate(("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00")):
+            times = {"created_at": moment, "expires_at": moment, "revoked_at": moment}
+            key = {"sha256": f"{number}" * 64, "name": f"k{number}", "team": "search", **times}
+            assert (await ask(gateway, "POST", "keys/import", {"keys": [key]})).status == 200
+        for page in ("keys?source=store", "keys/export"):
+            assert len((await ask(gateway, "GET", page)).json["data"]) == 2
+
+
 async def test_a_use_is_noted_and_shown() -> None:
     async with stored() as gateway:
         key = await made(gateway)

@@ -346,3 +346,14 @@ async def test_ids_cannot_lead_to_another_path() -> None:
             told = await ask(gateway, "GET", f"/v1/conversations/{kept.conversation}/items/{item}")
             assert told.status == 404, item
         assert len(one.truth.requests) + len(other.truth.requests) == before
+
+
+@pytest.mark.parametrize("items", [1, "text", [1, "text", None], {"id": "x"}])
+async def test_items_of_any_form_are_answered_by_the_demo(items: object) -> None:
+    async with DemoUpstream(DemoScript()) as upstream, whole_gateway(upstream.base_url) as gateway:
+        made = await ask(gateway, "POST", "/v1/conversations", body={"items": items})
+        assert made.status == 200
+        await gateway.ended()
+        path = f"/v1/conversations/{made.json['id']}/items"
+        assert (await ask(gateway, "POST", path, body={"items": items})).status == 200
+        assert (await ask(gateway, "GET", path)).json["data"] == []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.app.config_documents import ConfigDocuments, ConfigInForce, _Task, work_out
@@ -55,6 +57,42 @@ def test_nothing_of_this_machine_is_read_for_a_text_that_is_sent(
     found = json.dumps(work_out(_Task(VALID, sent)))
     assert "of-the-machine" not in found
     assert "of-the-environment" not in found
+
+
+def test_a_certificate_of_a_text_that_is_sent_is_not_looked_for(tmp_path: Path) -> None:
+    silent = tmp_path / "nobody-writes-into-it"
+    os.mkfifo(silent)
+    sent = VALID.replace('"${A_KEY}"', f'"${{A_KEY}}", tls: {{ca: {silent}}}')
+    sent += f'jwt: [{{issuer: "https://idp.example", audience: a, jwks: {silent}, team: t}}]\nteams: {{t: {{}}}}\n'
+    assert work_out(_Task(VALID, sent))["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("once", "times"),
+    [
+        ("${A:-" + "x" * 300_000 + "}", 100_000),  # Gigabytes in the child.
+        ("x" * 300_000, 100),  # 30 MB in its answer.
+    ],
+)
+async def test_a_short_text_that_means_very_much_is_refused(once: str, times: int) -> None:
+    sent = f'{VALID}trusted_proxies: [&a "{once}", {", ".join(["*a"] * times)}]\n'
+    body = json.dumps({"text": sent}).encode()
+    with pytest.raises(FieldInvalid, match="too much"):
+        await documents().answer(AdministrationRequest("POST", "config/diff", {}, body))
+
+
+async def test_what_a_child_answers_is_passed_on() -> None:
+    body = json.dumps({"text": f"{VALID}timezone: Europe/Berlin\n"}).encode()
+    found = await documents().answer(AdministrationRequest("POST", "config/diff", {}, body))
+    read = json.loads(msgspec.json.encode(found))
+    assert (read["valid"], [each["path"] for each in read["changes"]]) == (True, ["timezone"])
+
+
+def test_marks_of_references_cannot_be_written_with_escapes() -> None:
+    found = work_out(_Task(VALID, VALID + 'timezone: "\\uE0007\\uE001"\n'))
+    assert [(each["path"], each["message"]) for each in found["problems"]] == [
+        ("timezone", "contains a private-use character")
+    ]
 
 
 async def test_requests_that_mean_nothing_are_refused() -> None:

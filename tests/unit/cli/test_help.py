@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -16,3 +18,16 @@ def test_the_list_of_commands_says_of_each_what_it_does_in_a_whole_sentence() ->
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_shows_an_example_of_itself(command: str) -> None:
     assert f"Example: gateway {command}" in CliRunner().invoke(main, [command, "--help"]).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["explain", "\udcff"], ["requests", "cancel", "\udcff"], ["usage", "--team", "\udcff"]]
+)
+def test_arguments_that_are_no_text_end_in_one_line(arguments: list[str], tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    config.write_text(
+        "admin: {token: a-token-of-operators}\nupstreams: {a: {base_url: 'http://127.0.0.1:1/v1'}}\n"
+        "models: {m: {routes: [{upstream: a}]}}\n"
+    )
+    ended = CliRunner().invoke(main, [*arguments, "-c", str(config)])
+    assert (ended.exit_code, ended.stderr.splitlines()[-1]) == (2, "Error: An argument is not UTF-8 text.")

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.core.errors import StoreUnavailable
 from gateway.identity.in_memory import InMemoryKeyStore
-from gateway.identity.sessions import SESSION_LIFE_S, SessionDirectory, new_session_id
+from gateway.identity.sessions import HOLDER_MAX, SESSION_LIFE_S, SessionDirectory, new_session_id
 from tests.unit.fakes import StandingClock
 
 
@@ -104,3 +104,12 @@ async def test_what_ended_elsewhere_meanwhile_ends_when_the_store_is_back(
     assert await one.find(begun.id) is None
     store.out = True
     assert await one.find(begun.id) is None
+
+
+async def test_one_holder_keeps_the_newest_sessions_alone(store: FailingStore, clock: StandingClock) -> None:
+    sessions = directory(store, clock)
+    another = await sessions.begin(new_session_id(), "another holder")
+    begun = [await sessions.begin(new_session_id(), "holder") for _ in range(3 * HOLDER_MAX)]
+    assert len(store._sessions) == HOLDER_MAX + 1
+    assert [each for each in begun if await sessions.find(each.id)] == begun[-HOLDER_MAX:]
+    assert await sessions.find(another.id) == another

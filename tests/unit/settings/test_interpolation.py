@@ -81,3 +81,8 @@ def test_a_file_that_is_too_large_or_not_text_is_refused(tmp_path: Path) -> None
 @given(st.text(st.characters(exclude_characters="\ue000\ue001$")))
 def test_text_without_a_dollar_sign_is_left_alone(text: str) -> None:
     assert fill(text) == (text, "")
+
+
+@pytest.mark.parametrize("digits", ["0", "7", "9" * 5000])
+def test_a_mark_that_no_reference_has_is_refused(digits: str) -> None:
+    assert refusal(f"\ue000{digits}\ue001") == "contains a private-use character"
