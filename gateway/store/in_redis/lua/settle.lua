@@ -159,9 +159,11 @@ local function note_use(counter, amount, now)
   counter[NOTED] = now * HISTORY_UNIT
 end
 
--- Puts the notification of a threshold in. Returns 1 where there is room for it.
+-- Puts the notification of a threshold in. Returns 1 where there is room for it. Where somebody else has written to the
+-- outbox it is dropped: the settlement is half written by now, and must not end.
 local function notify(outbox, key, percent, used, now)
-  if call('ZCARD', outbox) >= OUTBOX_MAX then
+  local waiting = redis.pcall('ZCARD', outbox)
+  if type(waiting) ~= 'number' or waiting >= OUTBOX_MAX then
     return 0
   end
   local stem, begins = string.match(key, '^(.*):(%d+)$')
