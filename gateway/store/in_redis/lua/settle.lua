@@ -101,6 +101,7 @@ local function user_bill(users, scores, names_of, details, user, bill, count, mo
   local field = details .. '\n' .. user
   local row = call('HGET', users, field)
   local place = row and { scored = true, score = 0 } or place_of(users, scores, names_of, user, most)
+  call('ZCARD', scores)
   if not row and not place.own then
     field = details .. '\n'
     row = call('HGET', users, field)
@@ -206,6 +207,9 @@ if count > 0 and state ~= SETTLED then
   end
   local bill = { unpack(given, GIVEN + 1, GIVEN + count) }
   billed = call('HGET', KEYS[3], ARGV[6])
+  if not billed then
+    call('ZCARD', KEYS[5])
+  end
   ledger_row = added(billed, bill, FIRST_SCHEMA)
   details = call('HGET', KEYS[4], ARGV[7])
   details_row = details == billed and count == FIRST_SCHEMA and ledger_row or added(details, bill, count)
