@@ -25,6 +25,7 @@ class GatewayProcess:
         self.said: list[str] = []
         self.port = self.admin_port = 0
         self._process = process
+        self._reading = asyncio.Lock()
 
     @property
     def pid(self) -> int:
@@ -50,7 +51,8 @@ class GatewayProcess:
 
     async def _next(self) -> None:
         assert self._process.stdout is not None
-        text = await asyncio.wait_for(self._process.stdout.readline(), PATIENCE_S)
+        async with self._reading:
+            text = await asyncio.wait_for(self._process.stdout.readline(), PATIENCE_S)
         assert text, f"it ended early, after {self.lines}"
         self._take(text)
 
@@ -72,10 +74,18 @@ class GatewayProcess:
                 self._take(text)
             return await self._process.wait()
 
+    async def read_on(self) -> None:
+        """To its end, so that it never waits for somebody to read it."""
+        assert self._process.stdout is not None
+        async with self._reading:
+            async for text in self._process.stdout:
+                self.output.append(text)
+
     async def rest(self) -> bytes:
         """What it wrote that no test has looked at, once it has ended."""
         assert self._process.stdout is not None
-        return await self._process.stdout.read()
+        async with self._reading:  # A test may still wait for a line.
+            return await self._process.stdout.read()
 
     def kill(self) -> None:
         if self._process.returncode is None:

@@ -14,7 +14,6 @@ import asyncio
 import os
 import re
 import sys
-from asyncio.subprocess import PIPE
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -25,6 +24,7 @@ from gateway.app.snapshot_process import NICENESS
 from gateway.core.errors import BodyUnreadable, FieldInvalid, InternalError, MethodNotAllowed, UrlUnknown
 from gateway.core.limit_status import rfc3339
 from gateway.identity.requests import AdministrationRequest
+from gateway.runtime.child_process import run_child
 from gateway.settings import SettingsInvalid
 from gateway.settings.comparison import TextChange, compare
 from gateway.settings.diagnostics import Diagnostic
@@ -105,18 +105,10 @@ class ConfigDocuments:
 
     async def _run(self, task: _Task) -> JsonObject:
         async with self._one_at_a_time:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", __name__), stdin=PIPE, stdout=PIPE, start_new_session=True
-            )
-            try:
-                written, _ = await process.communicate(msgspec.json.encode(task))
-            except asyncio.CancelledError:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                raise
-        if process.returncode != 0:
+            child = await run_child((sys.executable, "-m", __name__), msgspec.json.encode(task))
+        if child.status != 0:
             raise InternalError("The configuration could not be read. The gateway's log says why.")
-        found: JsonObject = msgspec.json.decode(written)
+        found: JsonObject = msgspec.json.decode(child.written)
         return found
 
 

@@ -18,14 +18,13 @@ import io
 import os
 import pickle
 import sys
-from asyncio.subprocess import DEVNULL, PIPE
-from contextlib import suppress
 from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
 from gateway.app.snapshot_builder import snapshot
 from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.runtime.child_process import run_child
 from gateway.runtime.workers import status_text
 from gateway.settings import Settings, SettingsInvalid, load
 
@@ -70,19 +69,12 @@ async def load_in_child(path: str, loaded_at: int) -> LoadedSnapshot:
     """`loaded_at` is in seconds since 1970. Raises LoadFailed."""
     command = (sys.executable, "-m", __name__, path, str(loaded_at))
     try:
-        # A session of its own: Ctrl-C on a terminal is not for it.
-        process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, start_new_session=True)
+        child = await run_child(command)
     except OSError as error:
         raise LoadFailed([f"{path} cannot be read: no process can be started: {error.strerror}"]) from None
-    try:
-        written, _ = await process.communicate()
-    except asyncio.CancelledError:
-        with suppress(ProcessLookupError):
-            process.kill()
-        raise
-    if process.returncode != 0:
-        raise LoadFailed([f"{path} cannot be read: the process that reads it ended with {_status(process.returncode)}"])
-    return await _unpickled(written)
+    if child.status != 0:
+        raise LoadFailed([f"{path} cannot be read: the process that reads it ended with {_status(child.status)}"])
+    return await _unpickled(child.written)
 
 
 async def _unpickled(written: bytes) -> LoadedSnapshot:

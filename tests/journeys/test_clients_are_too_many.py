@@ -44,7 +44,7 @@ async def test_an_idle_client_that_has_not_taken_its_answer_gives_its_descriptor
         # Less than what pauses a writer, and more than the system holds: the request is over, and some is not sent.
         (await upstream.asked()).answer(b'{"pad":"' + b"x" * 60_000 + b'"}')
         await gateway.ended()
-        [connection] = gateway.gateway._listeners[0][1]._open
+        [connection] = gateway.gateway._open[0].listener._open
         async with asyncio.timeout(5):
             while not connection.is_idle:
                 await gateway.request("GET", "/healthz", admin=True)
@@ -99,7 +99,7 @@ async def test_clients_are_fewer_than_file_descriptors() -> None:
             client.send(b"POST /v1/chat/completions HTTP/1.1\r\n")
         assert (await gateway.request("GET", "/healthz", admin=True)).status == 200
         assert (await gateway.chat()).status == 200
-        assert gateway.gateway._listeners[0][1].open_connections <= 28
+        assert gateway.gateway._open[0].listener.open_connections <= 28
 
 
 @contextmanager
@@ -128,7 +128,7 @@ async def test_a_client_that_takes_nothing_of_a_stream_is_disconnected_and_its_u
         assert exchange.error.code == "client_gone"
         await turn.left()
         sending.cancel()
-        assert gateway.gateway._listeners[0][1].open_connections == 0
+        assert gateway.gateway._open[0].listener.open_connections == 0
 
 
 async def test_a_client_that_takes_nothing_of_a_plain_answer_is_disconnected() -> None:
@@ -141,7 +141,7 @@ async def test_a_client_that_takes_nothing_of_a_plain_answer_is_disconnected() -
         (await upstream.asked()).answer(b'{"pad":"' + b"x" * 100_000 + b'"}')
         await gateway.ended()
         async with asyncio.timeout(5):
-            while gateway.gateway._listeners[0][1].open_connections:
+            while gateway.gateway._open[0].listener.open_connections:
                 await _pass_time(gateway, STALLED_S)
 
 
@@ -169,7 +169,7 @@ async def _pass_time(gateway: WholeGateway, seconds: float) -> None:
 
 
 def _disconnect_soon(gateway: WholeGateway) -> None:
-    gateway.gateway._listeners[0][1].limits = ClientLimits(100, stalled_s=STALLED_S)
+    gateway.gateway._open[0].listener.limits = ClientLimits(100, stalled_s=STALLED_S)
     gateway.let_the_kernel_hold_little()
 
 

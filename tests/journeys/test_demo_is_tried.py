@@ -129,10 +129,11 @@ async def _start(
 
 
 async def _printed(process: asyncio.subprocess.Process) -> str:
-    """What is told to people, up to its last line."""
+    """What is told to people, up to its last line. Lines of the log come in between where their thread is as fast."""
     assert process.stdout is not None
     async with asyncio.timeout(30):
-        return (await process.stdout.readuntil(b"Ctrl-C")).decode()
+        printed = (await process.stdout.readuntil(b"Ctrl-C")).decode()
+    return re.sub(r"^\{\"time\".*\n", "", printed, flags=re.MULTILINE)
 
 
 async def _shell(command: str) -> str:

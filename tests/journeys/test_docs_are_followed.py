@@ -31,6 +31,7 @@ NEEDED = {
     "cline": "a program of others; make test-clients runs it",
     "reconcile": "a provider's export",
     "token.txt": "a token of the reader's own",
+    "notify": "a receiver of the reader's own",
     "THE-ID": "a request of the reader's own",
 }
 CONFIG = """

@@ -66,7 +66,8 @@ class Fleet:
                 try:
                     async with session.post(url, json=chat_body(max_tokens=4)) as answer:
                         await answer.read()
-                        if answer.status == 200:
+                        # What was under way in a gateway that was killed has counted: the quota may be used up early.
+                        if answer.status in {200, 429}:
                             self.served += 1
                             return
                         assert answer.status == 503, await answer.text()

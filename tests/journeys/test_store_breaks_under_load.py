@@ -153,16 +153,9 @@ class _Starter:
         folder = self._folder / f"gateway-{self._count}"
         folder.mkdir()
         gateway = await self._stack.enter_async_context(gateway_process(config=self._told, folder=folder))
-        reading = asyncio.create_task(_read_log(gateway))
+        reading = asyncio.create_task(gateway.read_on())
         self._stack.callback(reading.cancel)
         return gateway
-
-
-async def _read_log(gateway: GatewayProcess) -> None:
-    """So that it never waits for somebody to read it."""
-    assert gateway._process.stdout is not None
-    while await gateway._process.stdout.read(65_536):
-        pass
 
 
 def _configuration(upstream: DemoUpstream, hanging: DemoUpstream, redis: RedisServer, journal: Path) -> Json:
