@@ -133,7 +133,7 @@ async def test_a_record_that_cannot_be_written_holds_no_settlement_up(redis: Red
         await steady.settle(recorded(settlement, kept(name="half a character: \ud83d")))
         async with asyncio.timeout(10):
             while steady.unsettled:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(policy.pause_s)
         assert (await steady.limit_statuses([QUOTA]))[0].used == 7
     finally:
         await steady.close()
