@@ -112,7 +112,8 @@ def _gateway(_place: Place) -> Sequence[str]:
 def _gateway_environment(place: Place) -> dict[str, str]:
     ports = {"PORT": place.port, "UPSTREAM_PORT": place.upstream_port, "REDIS_PORT": place.redis_port}
     named = {name: str(port) for name, port in ports.items()}
-    return {**named, "ADMIN_PORT": str(free_port()), "JOURNAL": str(place.folder / "journal"), "KEY": place.key}
+    named |= {"ADMIN_PORT": str(free_port()), "ADMIN_TOKEN": secrets.token_urlsafe()}
+    return {**named, "JOURNAL": str(place.folder / "journal"), "KEY": place.key}
 
 
 def _nginx(place: Place) -> Sequence[str]:

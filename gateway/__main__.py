@@ -20,6 +20,7 @@ COMMANDS = {
     "explain": "gateway.cli.explain:explain",
     "requests": "gateway.cli.requests:requests",
     "upstreams": "gateway.cli.upstreams:upstreams",
+    "reload": "gateway.cli.reload:reload",
     "top": "gateway.cli.top:top",
     "notify": "gateway.cli.notify:notify",
     "prices": "gateway.cli.prices:prices",

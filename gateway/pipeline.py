@@ -15,7 +15,15 @@ from typing import Any
 
 from gateway.core.clock import Clock
 from gateway.core.end_users import EndUserCounts, user_in_header
-from gateway.core.errors import ClientGone, GatewayError, InternalError, RequestCancelled, ShuttingDown
+from gateway.core.errors import (
+    ClientGone,
+    GatewayError,
+    InternalError,
+    KeyExpired,
+    KeyUnknown,
+    RequestCancelled,
+    ShuttingDown,
+)
 from gateway.core.estimate import Estimates
 from gateway.core.exchange import Exchange
 from gateway.core.form import Form
@@ -25,7 +33,7 @@ from gateway.core.response import ResponseWriter
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.core.tokens import TokenVerifier, is_token
 from gateway.core.traces import RequestTrace
-from gateway.identity.contract import CallerDirectory
+from gateway.identity.contract import KEY_ID_DIGITS, CallerDirectory
 from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admit
@@ -136,12 +144,16 @@ class Pipeline:
         key = sent_key(request.headers, key_in_query(request))
         digest = key_digest(key)
         known = services.snapshot.callers.get(digest)
-        if known is None and services.tokens is not None and is_token(key):
-            token = services.tokens.verified(digest) or await services.tokens.verify(key, digest)
-            exchange.token_user, exchange.caller = token.user, token.caller
-        else:
-            known = known or await stored_caller(digest, services.directory)
-            exchange.caller = authenticate(request, known, services.clock)
+        try:
+            if known is None and services.tokens is not None and is_token(key):
+                token = services.tokens.verified(digest) or await services.tokens.verify(key, digest)
+                exchange.token_user, exchange.caller = token.user, token.caller
+            else:
+                known = known or await stored_caller(digest, services.directory)
+                exchange.caller = authenticate(request, known, services.clock)
+        except (KeyUnknown, KeyExpired):
+            exchange.refused_key = digest[:KEY_ID_DIGITS]
+            raise
         return exchange.caller
 
     async def authenticate_digest(self, exchange: Exchange, digest: str) -> Caller:
@@ -175,7 +187,11 @@ class Pipeline:
             if parsed.continues:
                 exchange.held_by = await find_holder(parsed, self._objects)
         counted = self._counted_user(exchange, parsed)
-        exchange.reservation = await admit(exchange, parsed, services.estimates, services.store, counted)
+        began = services.clock.monotonic()
+        try:
+            exchange.reservation = await admit(exchange, parsed, services.estimates, services.store, counted)
+        finally:
+            exchange.store_seconds = services.clock.monotonic() - began
         if parsed.creates is not None:
             self._objects.begin(exchange)
         if parsed.stream:

@@ -105,11 +105,20 @@ class ConfigDocuments:
 
     async def _run(self, task: _Task) -> JsonObject:
         async with self._one_at_a_time:
-            child = await run_child((sys.executable, "-m", __name__), msgspec.json.encode(task))
-        if child.status != 0:
-            raise InternalError("The configuration could not be read. The gateway's log says why.")
-        found: JsonObject = msgspec.json.decode(child.written)
-        return found
+            return await _work_out_in_child(task)
+
+
+async def changes_between(before: str, after: str) -> list[TextChange]:
+    """What differs between two texts that were in force, worked out by a child. Raises InternalError, OSError."""
+    return msgspec.convert((await _work_out_in_child(_Task(before, after)))["changes"], list[TextChange])
+
+
+async def _work_out_in_child(task: _Task) -> JsonObject:
+    child = await run_child((sys.executable, "-m", __name__), msgspec.json.encode(task))
+    if child.status != 0:
+        raise InternalError("The configuration could not be read. The gateway's log says why.")
+    found: JsonObject = msgspec.json.decode(child.written)
+    return found
 
 
 def work_out(task: _Task) -> JsonObject:

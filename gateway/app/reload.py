@@ -1,7 +1,7 @@
 """A changed configuration, loaded while the gateway runs: whole, or not at all.
 
-SIGHUP, a change of the file and POST /admin/v1/reload lead here. Requests under way go on under the
-configuration that they began with.
+SIGHUP, a change of the file or of one that its `${file:…}` name, and POST /admin/v1/reload lead here. Requests under
+way go on under the configuration that they began with.
 
 One reload runs at a time. Who asks for one meanwhile gets the result of the next, which all of them share: the one that
 runs may have read the file before they asked. A file that changes while it is read is read again, so that the newest
@@ -13,15 +13,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from gateway.app.config_documents import READ_ONCE
+from gateway.app.config_documents import READ_ONCE, changes_between
 from gateway.app.gateway import Gateway
-from gateway.app.snapshot_differences import Differences, differences, in_words, restarted_counters
+from gateway.app.snapshot_differences import SHOWN_MAX, Differences, differences, in_words, restarted_counters
 from gateway.app.snapshot_process import LoadedSnapshot, LoadFailed, load_in_child, release_in_parts
-from gateway.core.errors import StoreUnavailable
+from gateway.core.errors import InternalError, StoreUnavailable
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.identity.contract import AuditEntry
 from gateway.runtime.tasks import BackgroundTasks
@@ -38,6 +39,14 @@ Load = Callable[[str, int], Awaitable[LoadedSnapshot]]
 """Reads a file, at a time in seconds since 1970. Raises LoadFailed."""
 
 
+class Stamp(NamedTuple):
+    """What of a file differs once it has changed."""
+
+    modified_ns: int
+    size: int
+    inode: int
+
+
 class Reloader:
     """Keeps a gateway to a file."""
 
@@ -47,7 +56,11 @@ class Reloader:
         self._gateway = gateway
         self._log = log
         self._settings = settings
-        self._seen = _stamp(path)
+        self._text = settings.text
+        """Of the configuration in force."""
+        self._files = (path, *settings.referenced_files)
+        """What is watched: the configuration, and the files that its `${file:…}` name."""
+        self._seen = _stamps(self._files)
         self._asked = asyncio.Event()
         self._running: asyncio.Task[list[str]] | None = None
         self._next: asyncio.Task[list[str]] | None = None
@@ -76,12 +89,12 @@ class Reloader:
         return await asyncio.shield(reloading)
 
     async def watch(self) -> None:
-        """Reload whenever the file has changed, for as long as this is awaited."""
+        """Reload whenever one of the files has changed, for as long as this is awaited."""
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), LOOK_EVERY_S)
             is_asked = self._asked.is_set()
-            if is_asked or _stamp(self._path) != self._seen:
+            if is_asked or await self._look() != self._seen:
                 self._asked.clear()
                 await self.reload("SIGHUP" if is_asked else "a change of the file")
 
@@ -109,11 +122,23 @@ class Reloader:
         self._gateway.reload_accepted()
         changes = await asyncio.to_thread(differences, before, loaded.snapshot)
         restarted = await asyncio.to_thread(restarted_counters, before, loaded.snapshot)
-        told = {"changes": in_words(changes), "counters_restarted": restarted, "needs_restart": fixed}
+        words = await self._in_words(changes, settings.text)
+        told = {"changes": words, "counters_restarted": restarted, "needs_restart": fixed}
         self._log.info("configuration reloaded", asked_by=asked_by, **told)
         await self._audit(asked_by, changes, loaded)
         self._retire(before)
         return []
+
+    async def _in_words(self, changes: Differences, text: str) -> list[str]:
+        """The words of `gateway diff`. Where the text is the same, a file that it names has changed: then what came of
+        that."""
+        before, self._text = self._text, text
+        found: list[str] = []
+        if before and text and before != text:
+            with suppress(InternalError, OSError):
+                found = [change.in_words() for change in await changes_between(before, text)]
+        more = [f"and {len(found) - SHOWN_MAX} more"] if len(found) > SHOWN_MAX else []
+        return [*found[:SHOWN_MAX], *more] or in_words(changes)
 
     async def _refuse_clashes(self, snapshot: ConfigSnapshot) -> None:
         """Raises LoadFailed. While the store is out nothing is known of its keys, and the file is taken."""
@@ -136,20 +161,27 @@ class Reloader:
     async def _newest(self) -> LoadedSnapshot:
         """Raises LoadFailed."""
         for _ in range(READINGS - 1):
-            self._seen = _stamp(self._path)
+            self._seen = await self._look()
             try:
                 loaded = await self._read()
             except LoadFailed:
-                if _stamp(self._path) == self._seen:
+                if await self._look() == self._seen:
                     raise
             else:
-                if _stamp(self._path) == self._seen:
+                if await self._look() == self._seen:
                     return loaded
-        self._seen = _stamp(self._path)
+        self._seen = await self._look()
         return await self._read()
 
     async def _read(self) -> LoadedSnapshot:
-        return await self._load(self._path, self._gateway.services.clock.now_ms() // 1000)
+        """Files that it names for the first time are watched from now on, and so read once more."""
+        loaded = await self._load(self._path, self._gateway.services.clock.now_ms() // 1000)
+        self._files = (self._path, *loaded.settings.referenced_files)
+        return loaded
+
+    async def _look(self) -> dict[str, Stamp | None]:
+        """In a thread: there may be a file for each of thousands of keys."""
+        return await asyncio.to_thread(_stamps, self._files)
 
     def _retire(self, snapshot: ConfigSnapshot) -> None:
         """Free the callers of a snapshot little by little, once the last request under it has ended."""
@@ -163,9 +195,13 @@ class Reloader:
             self._tasks.start("release a snapshot", release_in_parts(callers))
 
 
-def _stamp(path: str) -> tuple[int, int, int] | None:
+def _stamps(paths: Iterable[str]) -> dict[str, Stamp | None]:
+    return {path: _stamp(path) for path in paths}
+
+
+def _stamp(path: str) -> Stamp | None:
     try:
         found = Path(path).stat()
-    except OSError:
+    except (OSError, ValueError):
         return None  # A file that is being replaced may be away for a moment.
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return Stamp(found.st_mtime_ns, found.st_size, found.st_ino)

@@ -15,6 +15,8 @@ from gateway.identity.requests import AdministrationRequest
 from gateway.settings import Settings
 
 _TIMEOUT_S = 10.0
+_RELOAD_TIMEOUT_S = 120.0
+"""To read a very large configuration takes many seconds."""
 
 
 class AdminUnavailable(Exception):
@@ -45,6 +47,10 @@ class AdminClient:
         """What POST /admin/v1/PAGE gives. Raises AdminUnavailable, FieldInvalid."""
         return self._request("POST", page, query)
 
+    def reload(self) -> dict[str, Any]:
+        """What POST /admin/v1/reload gives, also where the file is refused. Raises AdminUnavailable, FieldInvalid."""
+        return self._request("POST", "reload", {}, timeout_s=_RELOAD_TIMEOUT_S)
+
     def metrics(self) -> str:
         """The exposition, as Prometheus reads it. Raises AdminUnavailable."""
         connection = HTTPConnection(self._address.host, self._address.port, timeout=_TIMEOUT_S)
@@ -60,9 +66,11 @@ class AdminClient:
         """What the running gateway answers to it. Raises AdminUnavailable, FieldInvalid, UrlUnknown."""
         return self._request(request.method, request.path, request.query, request.body)
 
-    def _request(self, method: str, page: str, query: Mapping[str, str], body: bytes = b"") -> dict[str, Any]:
+    def _request(
+        self, method: str, page: str, query: Mapping[str, str], body: bytes = b"", timeout_s: float = _TIMEOUT_S
+    ) -> dict[str, Any]:
         url = f"http://{self._address}/admin/v1/{page}"
-        connection = HTTPConnection(self._address.host, self._address.port, timeout=_TIMEOUT_S)
+        connection = HTTPConnection(self._address.host, self._address.port, timeout=timeout_s)
         try:
             path = f"/admin/v1/{page}?{urlencode(query)}"
             connection.request(method, path, body or None, headers={"authorization": f"Bearer {self._token}"})
@@ -72,7 +80,7 @@ class AdminClient:
             raise AdminUnavailable(_no_answer(url, error)) from None
         finally:
             connection.close()
-        if response.status == 200:
+        if response.status == 200 or (page == "reload" and "taken_up" in answer):
             return answer
         message = str(answer["error"]["message"])
         if response.status == 400:

@@ -37,7 +37,7 @@ def diff(config: str, against: str | None, running: bool, as_json: bool) -> None
         show_json(found)
     else:
         for change in msgspec.convert(found["changes"], list[TextChange]):
-            click.echo(_line(change))
+            click.echo(change.in_words())
         if found["valid"] and not found["changes"]:
             click.echo("Nothing differs.")
     for problem in found["problems"]:
@@ -65,28 +65,6 @@ def _text(file: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8"
         raise click.BadParameter(f"{file} cannot be read: {why}", param_hint="FILE") from None
-
-
-def _line(change: TextChange) -> str:
-    note = f" ({change.note})" if change.note else ""
-    if change.change == "added":
-        what = f"added: {_shown(change.after)}"
-    elif change.change == "removed":
-        what = f"removed, was {_shown(change.before)}"
-    elif change.change == "renamed":
-        what = f"renamed from {_shown(change.before)} to {_shown(change.after)}"
-    else:
-        what = f"changed from {_shown(change.before)} to {_shown(change.after)}"
-    return f"{change.path} {what}{note}"
-
-
-def _shown(value: Any) -> str:
-    """As YAML writes it in a line."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {_shown(each)}" for name, each in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_shown, value)) + "]"
-    return "nothing" if value is None else str(value)
 
 
 def _place(problem: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from importlib.resources import files
@@ -10,9 +11,10 @@ from pathlib import Path
 import click
 
 from gateway.identity.administration import new_key
+from gateway.settings import json_schema
 
 _ENVIRONMENT = """\
-# What gateway.yaml takes from the environment. It has credentials: keep it out of version control.
+# What {file} takes from the environment. It has credentials: keep it out of version control.
 # Load it into a shell: set -a; . ./.env; set +a
 
 # The key that clients send.
@@ -25,22 +27,22 @@ UPSTREAM_API_KEY=
 """
 
 _NEXT_STEPS = """\
-Wrote gateway.yaml, and .env with a new key for clients and a token for the
-admin API.
+Wrote {file}, .env with a new key for clients and a token for the admin
+API, and gateway.schema.json, with which editors complete {file}.
 
 1. Load .env into this shell and check the configuration:
 
 {folder}set -a; . ./.env; set +a
-gateway check -c gateway.yaml
+gateway check -c {file}
 
 2. Start a scripted model server to try it with, or put the address of your own
-   into UPSTREAM_URL and its models into gateway.yaml:
+   into UPSTREAM_URL and its models into {file}:
 
 gateway demo-upstream --port 9000 &
 
 3. Start the gateway:
 
-gateway serve -c gateway.yaml
+gateway serve -c {file}
 
 4. Ask it, from a shell that has loaded .env:
 
@@ -53,16 +55,23 @@ curl -sN http://127.0.0.1:8080/v1/chat/completions \\
 
 
 @click.command(epilog="Example: gateway init my-gateway")
-@click.argument("folder", metavar="[FOLDER]", default=".", type=click.Path(file_okay=False, path_type=Path))
-def init(folder: Path) -> None:
-    """Write a configuration to begin from: gateway.yaml and .env.
+@click.argument("place", metavar="[FOLDER|FILE]", default=".", type=click.Path(path_type=Path))
+def init(place: Path) -> None:
+    """Write a configuration to begin from, and what belongs to it.
 
-    FOLDER is made where it is missing; without one it is the current folder. Existing files are never overwritten. The
-    key and the admin token in .env are new ones, and only its owner may read it.
+    FOLDER gets gateway.yaml, .env and gateway.schema.json; it is made where it is missing, and without one it is the
+    current folder. A FILE that ends in .yaml or .yml names the configuration, and the others are beside it. Existing
+    files are never overwritten. The key and the admin token in .env are new ones, and only its owner may read it.
     """
+    folder, name = (place.parent, place.name) if place.suffix in (".yaml", ".yml") else (place, "gateway.yaml")
     starter = (files(__package__) / "starter.yaml").read_text(encoding="utf-8")
-    environment = _ENVIRONMENT.format(key=new_key(), token=new_key())
-    contents = {folder / "gateway.yaml": (starter, 0o644), folder / ".env": (environment, 0o600)}
+    environment = _ENVIRONMENT.format(key=new_key(), token=new_key(), file=name)
+    schema = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    contents = {
+        folder / name: (starter, 0o644),
+        folder / ".env": (environment, 0o600),
+        folder / "gateway.schema.json": (schema, 0o644),
+    }
     existing = [str(path) for path in contents if os.path.lexists(path)]
     if existing:
         raise click.ClickException(
@@ -75,7 +84,8 @@ def init(folder: Path) -> None:
             _create(path, text, mode)
     except OSError as error:
         raise click.ClickException(f"{error.filename} cannot be written: {error.strerror}.") from None
-    click.echo(_NEXT_STEPS.format(folder="" if folder == Path() else f"cd {shlex.quote(str(folder))}\n"), nl=False)
+    enter = "" if folder == Path() else f"cd {shlex.quote(str(folder))}\n"
+    click.echo(_NEXT_STEPS.format(folder=enter, file=shlex.quote(name)), nl=False)
 
 
 def _create(path: Path, text: str, mode: int) -> None:

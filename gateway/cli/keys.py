@@ -12,7 +12,7 @@ import click
 
 from gateway.cli.administration import Ask, Json, administer, all_pages, ask_once
 from gateway.cli.configuration import config_option
-from gateway.cli.output import Row, csv_option, json_option, show_csv, show_json, table
+from gateway.cli.output import WHOLE, Row, csv_option, json_option, show_csv, show_json, table
 from gateway.identity.administration import IMPORTED_MAX, STATUSES
 
 _HEADINGS = ("id", "name", "team", "status", "source", "models", "limits", "expires at", "last used at")
@@ -267,7 +267,8 @@ def _show(key: Json, as_json: bool) -> None:
     shown = dict(zip(_HEADINGS, _row(key), strict=True))
     notes = ", ".join(f"{name}={text}" for name, text in key["metadata"].items())
     shown |= {"networks": ", ".join(key["networks"]), "metadata": notes, "created at": _time(key["created_at"])}
-    click.echo(table(("key", str(key["id"])), [(name, text) for name, text in shown.items() if text and name != "id"]))
+    rows = [(name, text) for name, text in shown.items() if text and name != "id"]
+    click.echo(table(("key", str(key["id"])), rows, WHOLE))
 
 
 def _row(key: Json) -> Row:

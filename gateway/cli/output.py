@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -16,6 +18,14 @@ Row = Sequence[str | int | float]
 json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, the same that the admin API gives.")
 
 csv_option = click.option("--csv", "as_csv", is_flag=True, help="As CSV, for spreadsheets.")
+
+_GAP = "  "
+
+WHOLE = 1_000_000
+"""Columns of a table that is not to be shortened."""
+
+_WHOLE_TEXT = 24
+"""Characters of an id of a request, and of a time."""
 
 _FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
 """What a cell begins with that spreadsheets compute (OWASP, CSV Injection)."""
@@ -36,12 +46,37 @@ def show_json(report: Mapping[str, Any]) -> None:
     click.echo(json.dumps(report, indent=2, ensure_ascii=False))
 
 
-def table(headings: Sequence[str], rows: Sequence[Row]) -> str:
-    """One line a row below its headings. Numbers are right-aligned, with their digits grouped."""
+def table(headings: Sequence[str], rows: Sequence[Row], columns: int | None = None) -> str:
+    """One line a row below its headings. Numbers are right-aligned, with their digits grouped. Where `columns` (left
+    out: those of the terminal, if there is one) do not suffice, the longest texts are shortened."""
     shown = [headings, *([figure(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip_longest(*shown, fillvalue="")]
     right = [any(isinstance(row[place], int | float) for row in rows) for place in range(len(headings))]
+    widths = [max(map(_width, column)) for column in zip_longest(*shown, fillvalue="")]
+    room = columns or (shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
+    if room is not None:
+        _narrow(widths, right, room)
     return "\n".join(_line(cells, widths, right) for cells in shown)
+
+
+def _narrow(widths: list[int], right: Sequence[bool], room: int) -> None:
+    """Numbers, and texts as long as an id or a time, stay whole."""
+    texts = [place for place, is_right in enumerate(right) if not is_right]
+    while texts and sum(widths) + len(_GAP) * (len(widths) - 1) > room:
+        widest = max(texts, key=widths.__getitem__)
+        if widths[widest] <= _WHOLE_TEXT:
+            return
+        widths[widest] -= 1
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal (Unicode Standard Annex 11)."""
+    return len(text) if text.isascii() else sum(map(_character_width, text))
+
+
+def _character_width(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def figure(cell: str | int | float) -> str:
@@ -59,4 +94,19 @@ def _printable(character: str) -> str:
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
     places = zip(cells, widths, right, strict=True)
-    return "  ".join(cell.rjust(width) if is_right else cell.ljust(width) for cell, width, is_right in places).rstrip()
+    return _GAP.join(_padded(cell, width, is_right=is_right) for cell, width, is_right in places).rstrip()
+
+
+def _padded(cell: str, width: int, *, is_right: bool) -> str:
+    cell = _shortened(cell, width) if _width(cell) > width else cell
+    blanks = " " * (width - _width(cell))
+    return blanks + cell if is_right else cell + blanks
+
+
+def _shortened(text: str, width: int) -> str:
+    room = width - 1
+    for place, character in enumerate(text):
+        room -= _character_width(character)
+        if room < 0:
+            return text[:place] + "…"
+    return text

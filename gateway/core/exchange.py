@@ -82,6 +82,8 @@ class Exchange(msgspec.Struct, eq=False):
     id: str
     request: IncomingRequest
     caller: Caller | None = None
+    refused_key: str = ""
+    """Of a key or token that was refused, the beginning of its SHA-256: the id, where it is a key."""
     token_user: str = ""
     """The end user that the caller's token proves."""
     parsed: ParsedRequest | None = None
@@ -108,6 +110,8 @@ class Exchange(msgspec.Struct, eq=False):
     first_byte_at: float | None = None
     ended: float = 0.0
     upstream_seconds: float = 0.0
+    store_seconds: float | None = None
+    """How long admission took, nearly all of it the store's verdict."""
     attempts: list[tuple[str, str]] = []
     """(upstream's name, outcome) of each try, in order."""
     trace: RequestTrace | None = None

@@ -33,6 +33,25 @@ class TextChange(msgspec.Struct, frozen=True):
     after: Any = None
     note: str = ""
 
+    def in_words(self) -> str:
+        """As `gateway diff` and the log say it."""
+        before, after = _as_yaml(self.before), _as_yaml(self.after)
+        what = {
+            "added": f"added: {after}",
+            "removed": f"removed, was {before}",
+            "renamed": f"renamed from {before} to {after}",
+        }.get(self.change, f"changed from {before} to {after}")
+        return f"{self.path} {what}" + (f" ({self.note})" if self.note else "")
+
+
+def _as_yaml(value: Any) -> str:
+    """In one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_as_yaml(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_as_yaml, value)) + "]"
+    return "nothing" if value is None else str(value)
+
 
 def compare(before: TextTree, after: TextTree, fixed: Collection[str]) -> list[TextChange]:
     """`fixed` are the settings that are read once, at the start."""

@@ -6,6 +6,7 @@ value: what they bring can neither change the structure of the file nor be repla
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,6 +51,8 @@ class References:
         self._environ = environ
         self._folder = folder
         self._hidden: list[str] = []
+        self.files: set[str] = set()
+        """The paths of those that `fill` has looked for."""
 
     def hide(self, text: str) -> str:
         return _REFERENCE.sub(self._mark, text)
@@ -90,6 +93,7 @@ class References:
         return self._environ[name], [f"${{{name}}}"]
 
     def _file(self, name: str) -> str:
+        self.files.add(os.fspath(self._folder / name))
         try:
             with (self._folder / name).open("rb") as file:
                 content = file.read(MAX_FILE_BYTES + 1)

@@ -74,8 +74,9 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str], *, secrets: b
 
 def parse(text: str, file: str, environ: Mapping[str, str], *, secrets: bool = True) -> Loaded:
     """The same for a text; `file` is what its problems name. Raises SettingsInvalid."""
+    references = References(environ, FilePath(file).parent)
     try:
-        document = read(text, References(environ, FilePath(file).parent))
+        document = read(text, references)
     except NotYaml as broken:
         raise SettingsInvalid([Diagnostic((), broken.message, broken.line, file)]) from None
     settings, found = validate(document.data)
@@ -91,7 +92,7 @@ def parse(text: str, file: str, environ: Mapping[str, str], *, secrets: bool = T
         errors = unset if settings is None else errors
     if errors or settings is None:
         raise SettingsInvalid(_located(errors, file, document))
-    settings.__dict__.update(file=file, text=text)
+    settings.__dict__.update(file=file, text=text, referenced_files=tuple(sorted(references.files)))
     settings.__dict__["file_hash"] = hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
     warnings = _with(unset, find_warnings(settings, index))[len(unset) :]
     return Loaded(settings, tuple(_located(warnings, file, document)), tuple(_located(unset, file, document)))

@@ -245,9 +245,9 @@ class StoreSettings(BaseSection):
 
 class TimeoutSettings(BaseSection):
     connect: Wait = setting("5s", "For a connection to be made.")
-    first_byte: Wait = setting("60s", "From the end of the request to the first byte of the answer.")
-    idle: Wait = setting("60s", "Between two pieces of the answer, or of a body that is sent on as it arrives.")
-    total: Wait = setting("15m", "For the whole answer.")
+    first_byte: Wait = setting("10m", "From the end of the request to the first byte of the answer.")
+    idle: Wait = setting("2m", "Between two pieces of the answer, or of a body that is sent on as it arrives.")
+    total: Wait = setting("30m", "For the whole answer.")
 
 
 class HealthSettings(BaseSection):
@@ -565,6 +565,11 @@ class Settings(BaseSection):
     def file(self) -> str:
         """The path of that file."""
         return ""
+
+    @cached_property
+    def referenced_files(self) -> tuple[str, ...]:
+        """The paths of the files that its `${file:…}` name."""
+        return ()
 
     @cached_property
     def text(self) -> str:

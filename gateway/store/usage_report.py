@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import date, timedelta
 from typing import Any, NamedTuple
 
@@ -160,10 +160,12 @@ def _usage_order(given: Mapping[str, str]) -> UsageOrder:
     return UsageOrder(figure or "usd", int(top))
 
 
-def refuse_unknown(given: Mapping[str, str], known: Iterable[str]) -> None:
+def refuse_unknown(given: Mapping[str, str], known: Collection[str]) -> None:
+    """Raises FieldInvalid."""
     for name in given:
         if name not in known:
-            raise FieldInvalid(f"{name[:64]!r} is not known here; there are {', '.join(known)}.", param=name[:64])
+            there = f"there are {', '.join(known)}" if known else "there are no parameters"
+            raise FieldInvalid(f"{name[:64]!r} is not known here; {there}.", param=name[:64])
 
 
 def _totals(rows: Iterable[UsageRow]) -> JsonObject:

@@ -127,9 +127,7 @@ def configure(fd: int | None = None, **always: Any) -> Log:
 def _fields_of(x: Exchange) -> dict[str, Any]:
     fields: dict[str, Any] = {"request_id": x.request.request_id, "endpoint": x.request.endpoint.name}
     _add_client(fields, x.request, x.trace)
-    if x.caller is not None:
-        fields["team"] = x.caller.team
-        fields["key"] = x.caller.key_id
+    _add_caller(fields, x)
     if x.parsed is not None:
         _add_request(fields, x)
     if x.target is not None:
@@ -150,6 +148,14 @@ def _fields_of(x: Exchange) -> dict[str, Any]:
     if x.attempts and (failure is not None or len(x.attempts) > 1):
         fields["attempts"] = [f"{upstream}: {outcome}" for upstream, outcome in x.attempts]
     return fields
+
+
+def _add_caller(fields: dict[str, Any], x: Exchange) -> None:
+    if x.caller is not None:
+        fields["team"] = x.caller.team
+        fields["key"] = x.caller.key_id
+    elif x.refused_key:
+        fields["refused_key"] = x.refused_key
 
 
 def _code_of(x: Exchange) -> str:
@@ -205,6 +211,8 @@ def _add_request(fields: dict[str, Any], x: Exchange) -> None:
         fields["output_cap"] = cap
     if parsed.user:
         fields["user"] = parsed.user[:SHOWN_CHARACTERS]
+    if (verdict := x.reservation or x.refusal) is not None and verdict.would_refuse:
+        fields["shadow_refused"] = [limit.name for limit in verdict.would_refuse]
 
 
 def _add_usage(fields: dict[str, Any], x: Exchange) -> None:
@@ -224,6 +232,8 @@ def _add_times(fields: dict[str, Any], x: Exchange) -> None:
     if x.first_byte_at is not None:
         fields["time_to_first_token_s"] = _rounded(x.first_byte_at - x.request.at)
     fields["overhead_s"] = _rounded(max(0.0, duration - x.upstream_seconds))
+    if x.store_seconds is not None:
+        fields["store_s"] = _rounded(x.store_seconds)
 
 
 def _rounded(seconds: float) -> float:

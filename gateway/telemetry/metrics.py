@@ -91,6 +91,7 @@ class _Answers(msgspec.Struct):
     input: int = 0
     output: int = 0
     cached_input: int = 0
+    cache_write: int = 0
     reasoning: int = 0
     cost: int = 0
 
@@ -265,6 +266,7 @@ class Metrics:
             answers.input += usage.input
             answers.output += usage.output
             answers.cached_input += usage.cached_input
+            answers.cache_write += usage.cache_write + usage.cache_write_1h
             answers.reasoning += usage.reasoning
             answers.cost += x.cost
         for attempt in x.attempts:
@@ -402,6 +404,8 @@ class Metrics:
         self.tokens.add((*place, "output", source), answers.output)
         if answers.cached_input:
             self.tokens.add((*place, "cached_input", source), answers.cached_input)
+        if answers.cache_write:
+            self.tokens.add((*place, "cache_write", source), answers.cache_write)
         if answers.reasoning:
             self.tokens.add((*place, "reasoning", source), answers.reasoning)
         self.cost.add((team, model), answers.cost)

@@ -95,6 +95,7 @@ class AdminApi:
         return await content(self._services, request.query)
 
     async def _reload(self, request: AdminRequest) -> AdminResponse:
+        refuse_unknown(request.query, ())
         if self.reload is None:
             raise FieldInvalid("This gateway was started without a configuration file.")
         problems = await self.reload(actor_of(request))
@@ -128,7 +129,8 @@ def traffic_page(history: TrafficHistory) -> Content:
     return content
 
 
-async def _upstreams(services: Services, _query: Mapping[str, str]) -> JsonObject:
+async def _upstreams(services: Services, query: Mapping[str, str]) -> JsonObject:
+    refuse_unknown(query, ())
     now = services.clock.monotonic()
     began_ms = services.clock.now_ms() - now * 1000
     seen = services.upstream.routing.health.view(services.snapshot.upstreams(), now)

@@ -129,7 +129,7 @@ class PublicRoutes:
         )
         if path == HEALTH_PATH and request.method in ("GET", "HEAD"):
             self._show_health(writer)
-        elif route.answers is None and self._me.serves(path):
+        elif route.answers is None and not route.resource and self._me.serves(path):
             self._show_me(request, path, writer)
         else:
             body = ClientBody(request, self._max_body_bytes, self._memory)

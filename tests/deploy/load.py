@@ -24,6 +24,7 @@ def configuration(upstream: str, dead: str, store: str = "memory://") -> Json:
         "admin": {"listen": "127.0.0.1:0"},
         "drain": {"delay": "0s", "timeout": "5s"},
         "store": {"url": store},
+        "notify": [{"url": dead, "format": "slack"}],
         "upstreams": {
             "inducta": {"base_url": upstream, "timeouts": {"idle": "500ms", "first_byte": "1s"}},
             "spare": {"base_url": dead},
@@ -40,7 +41,10 @@ def configuration(upstream: str, dead: str, store: str = "memory://") -> Json:
     }
 
 
-_SHADOW: list[Json] = [{"requests": 1, "per": "hour", "mode": "shadow"}]
+_SHADOW: list[Json] = [
+    {"requests": 1, "per": "hour", "mode": "shadow"},
+    {"requests": 5, "per": "day", "mode": "shadow"},  # Its parts are crossed at once, which is told to nobody.
+]
 
 
 def _team(name: str, limits: list[Json]) -> Json:

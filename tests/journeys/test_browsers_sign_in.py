@@ -235,6 +235,18 @@ async def test_another_page_cannot_use_the_cookie_of_me_though_cors_lets_it_call
         assert "access-control-allow-credentials" not in {name.lower() for name in read.headers}
 
 
+@pytest.mark.parametrize(
+    ("path", "taken"),
+    [("key", "GET"), ("limits", "GET"), ("session", "GET, POST, DELETE"), ("usage", "GET"), ("me.js", "GET, HEAD")],
+)
+async def test_what_the_page_asks_takes_its_own_methods_alone(path: str, taken: str) -> None:
+    async with whole_gateway(NOWHERE) as gateway:
+        for method in ("TRACE", "PUT"):
+            reply = await gateway.request(method, f"/me/{path}", headers={"authorization": f"Bearer {KEY}"})
+            assert reply.status == 405
+            assert set(reply.headers["allow"].split(", ")) - {"HEAD"} == set(taken.split(", ")) - {"HEAD"}
+
+
 async def test_what_is_no_key_does_not_sign_in() -> None:
     async with whole_gateway(NOWHERE) as gateway:
         for key, status in (("", 401), ("gw_guess", 401)):

@@ -133,3 +133,72 @@ async def test_a_reload_of_many_keys_does_not_hold_the_event_loop(tmp_path: Path
     assert len(gateway.services.snapshot.callers) == 3_000
     assert max(turns_s) < 0.05
     await gateway.close()
+
+
+async def test_a_change_of_a_file_that_the_configuration_names_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.app.reload.LOOK_EVERY_S", 0.01)
+    key = tmp_path / "key"
+    key.write_text("gw_first")
+    path = written(tmp_path, configuration(NOWHERE, team={"keys": [{"name": "k", "key": "${file:key}"}]}))
+    settings = load(path, os.environ).settings
+    gateway = Gateway(settings, Log(lambda line: None))
+    gateway.tasks.keep_running("watch", Reloader(path, gateway, Log(lambda line: None), settings).watch)
+    try:
+        for secret in ("gw_second", "gw_third"):
+            key.write_text(secret)
+            await _until_in_force(gateway, secret)
+    finally:
+        await gateway.close()
+
+
+async def test_a_file_that_a_reload_names_for_the_first_time_is_watched_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.app.reload.LOOK_EVERY_S", 0.01)
+    path = written(tmp_path, configuration(NOWHERE, team={"keys": [{"name": "k", "key": "gw_first"}]}))
+    settings = load(path, os.environ).settings
+    gateway = Gateway(settings, Log(lambda line: None))
+    gateway.tasks.keep_running("watch", Reloader(path, gateway, Log(lambda line: None), settings).watch)
+    key = tmp_path / "key"
+    try:
+        key.write_text("gw_second")
+        written(tmp_path, configuration(NOWHERE, team={"keys": [{"name": "k", "key": "${file:key}"}]}))
+        await _until_in_force(gateway, "gw_second")
+        key.write_text("gw_third")
+        await _until_in_force(gateway, "gw_third")
+    finally:
+        await gateway.close()
+
+
+async def test_the_log_says_what_changed_in_the_words_of_gateway_diff(tmp_path: Path) -> None:
+    lines: list[bytes] = []
+    log = Log(lines.append)
+    limit = {"requests": 600, "per": "minute"}
+    key = tmp_path / "key"
+    key.write_text("gw_first")
+    keys = [{"name": "k", "key": "${file:key}"}]
+    path = written(tmp_path, configuration(NOWHERE, team={"keys": keys, "limits": [limit]}))
+    settings = load(path, os.environ).settings
+    gateway = Gateway(settings, log)
+    reloader = Reloader(path, gateway, log, settings)
+    written(tmp_path, configuration(NOWHERE, team={"keys": keys, "limits": [{**limit, "requests": 900}]}, workers=1))
+    assert await reloader.reload("a test") == []
+    key.write_text("gw_second")
+    assert await reloader.reload("a test") == []
+    changes = [line["changes"] for line in map(json.loads, lines) if line["event"] == "configuration reloaded"]
+    assert sorted(changes[0]) == [
+        "teams.search.limits.requests-per-minute.requests changed from 600 to 900",
+        "workers added: 1 (needs a restart)",
+    ]
+    old, new = (hashlib.sha256(secret).hexdigest()[:12] for secret in (b"gw_first", b"gw_second"))
+    assert sorted(changes[1]) == sorted([f"key {old} removed", f"key {new} added"])
+    await gateway.close()
+
+
+async def _until_in_force(gateway: Gateway, key: str) -> None:
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    async with asyncio.timeout(PATIENCE_S):
+        while digest not in gateway.services.snapshot.callers:
+            await asyncio.sleep(0)

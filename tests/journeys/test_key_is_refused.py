@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 
 from gateway.demo import DemoUpstream
@@ -103,6 +105,15 @@ async def test_no_key_stands_in_the_log_whether_it_is_good_or_not() -> None:
         assert KEY not in str(gateway.lines)
         assert "gw_mistyped" not in str(gateway.lines)
         assert "gw_mistyped" not in await gateway.metrics()
+
+
+async def test_the_line_of_a_refused_key_has_the_beginning_of_its_hash() -> None:
+    keys = [key_settings(expires="2001-01-01")]
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, team={"keys": keys}) as gateway:
+        await gateway.chat(key="gw_mistyped")
+        await gateway.chat()
+        refused = [line["refused_key"] for line in gateway.lines if line["event"] == "request"]
+    assert refused == [sha256(key.encode()).hexdigest()[:12] for key in ("gw_mistyped", KEY)]
 
 
 def _without_key(headers: dict[str, str]) -> bytes:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import stat
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli.init import init
-from gateway.settings import Loaded, load
+from gateway.settings import Loaded, json_schema, load
 
 ASSIGNED = re.compile(r"^(\w+)=(.*)$", re.MULTILINE)
 ALTERNATIVE = re.compile(r"^( +)# (?=[\w-]+: )", re.MULTILINE)
@@ -46,6 +47,21 @@ def test_every_alternative_in_its_comments_can_be_used(tmp_path: Path) -> None:
     assert len(settings.models) == 2
 
 
+def test_editors_find_the_schema_that_its_first_line_names(tmp_path: Path) -> None:
+    run(tmp_path)
+    first = (tmp_path / "gateway.yaml").read_text().splitlines()[0]
+    assert first == "# yaml-language-server: $schema=./gateway.schema.json"
+    assert json.loads((tmp_path / "gateway.schema.json").read_text()) == json_schema()
+
+
+@pytest.mark.parametrize("name", ["production.yaml", "production.yml"])
+def test_a_file_may_be_named(name: str, tmp_path: Path) -> None:
+    result = run(tmp_path / "etc" / name)
+    assert sorted(path.name for path in (tmp_path / "etc").iterdir()) == sorted([".env", "gateway.schema.json", name])
+    assert f"gateway serve -c {name}\n" in result.stdout
+    assert load(str(tmp_path / "etc" / name), environment(tmp_path / "etc")).warnings == ()
+
+
 def test_each_time_its_credentials_are_new_and_only_the_owner_reads_them(tmp_path: Path) -> None:
     for name in ("one", "two"):
         run(tmp_path / name)
@@ -55,7 +71,7 @@ def test_each_time_its_credentials_are_new_and_only_the_owner_reads_them(tmp_pat
     assert stat.S_IMODE((tmp_path / "one" / ".env").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("existing", [".env", "gateway.yaml"])
+@pytest.mark.parametrize("existing", [".env", "gateway.yaml", "gateway.schema.json"])
 def test_a_file_that_exists_is_kept_and_nothing_is_written(existing: str, tmp_path: Path) -> None:
     (tmp_path / existing).write_text("mine")
     result = run(tmp_path)

@@ -29,3 +29,23 @@ def test_what_a_terminal_obeys_is_spelled_out() -> None:
 
 def test_a_table_without_rows_is_its_headings() -> None:
     assert table(["a", "b"], []) == "a  b"
+
+
+def test_the_longest_texts_are_shortened_where_a_terminal_is_narrow() -> None:
+    request_id = "4f0c2a9e51d37b860000002a"
+    rows = [[request_id, "a" * 60, 1_234_567], ["", "b", 8]]
+    assert table(["id", "why", "tokens"], rows, columns=70).splitlines() == [
+        f"id{' ' * 22}  why{' ' * 30}     tokens",
+        f"{request_id}  {'a' * 32}…  1,234,567",
+        f"{' ' * 24}  b{' ' * 32}          8",
+    ]
+    narrow = table(["id", "why", "tokens"], rows, columns=20).splitlines()
+    assert narrow[1] == f"{request_id}  {'a' * 23}…  1,234,567"
+
+
+def test_characters_that_take_two_columns_of_a_terminal_are_counted_so() -> None:
+    assert table(["team", "n"], [["日本", 1], ["e\u0301", 22]]).splitlines() == [
+        "team   n",
+        "日本   1",
+        "e\u0301     22",
+    ]

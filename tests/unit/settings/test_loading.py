@@ -26,7 +26,8 @@ def test_what_is_left_out_has_its_default() -> None:
     assert settings.store.url == "memory://"
     upstream = settings.upstreams["main"]
     assert (upstream.auth, upstream.max_connections, upstream.stream_options) == ("bearer", 512, True)
-    assert upstream.timeouts.total == timedelta(minutes=15)
+    waits = upstream.timeouts
+    assert (waits.first_byte, waits.idle, waits.total) == tuple(timedelta(minutes=each) for each in (10, 2, 30))
 
 
 def test_a_setting_that_is_nothing_counts_as_left_out() -> None:

@@ -20,7 +20,7 @@ from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.refusals import Fault
 from gateway.telemetry.log import SHOWN_CHARACTERS, Log, configure
 from tests.unit.fakes import ScriptedAnswer
-from tests.unit.telemetry.exchanges import SeenTally, answered, refusal_of, unheard
+from tests.unit.telemetry.exchanges import MONTHLY, SeenTally, answered, refusal_of, unheard
 
 SECRETS = ("a prompt", "gw_client-secret", "upstream-secret")
 
@@ -95,6 +95,26 @@ def test_an_output_that_a_quota_capped_is_reported() -> None:
     assert x.reservation is not None
     x.reservation = msgspec.structs.replace(x.reservation, granted=70, capped=True)
     assert line_of(x)["output_cap"] == 70
+
+
+def test_what_a_shadow_limit_would_have_refused_is_named() -> None:
+    x = answered()
+    assert x.reservation is not None
+    assert "shadow_refused" not in line_of(x)
+    x.reservation = msgspec.structs.replace(x.reservation, would_refuse=(MONTHLY,))
+    assert line_of(x)["shadow_refused"] == ["month"]
+
+
+def test_how_long_the_store_took_is_reported() -> None:
+    x = answered()
+    x.store_seconds = 0.000_412_3
+    assert line_of(x)["store_s"] == 0.000412
+
+
+def test_a_refused_key_is_named_by_its_hash() -> None:
+    x = unheard()
+    x.refused_key = "89abcdef0123"
+    assert line_of(x)["refused_key"] == "89abcdef0123"
 
 
 def test_what_always_holds_stands_in_every_line() -> None:

@@ -89,6 +89,13 @@ def test_tokens_and_cost_are_exact(metrics: Metrics) -> None:
     assert value(metrics, "gateway_cost_usd_total", team="search", model=PLACE["model"]) == 3.703701
 
 
+def test_tokens_written_to_a_cache_are_counted_for_however_long_they_are_kept(metrics: Metrics) -> None:
+    x = answered()
+    x.usage = Usage(input=120, output=300, cache_write=30, cache_write_1h=12)
+    metrics.exchange(x)
+    assert value(metrics, "gateway_tokens_total", direction="cache_write", source="reported", **SEARCH) == 42
+
+
 def test_estimated_tokens_stand_apart_from_reported_ones(metrics: Metrics) -> None:
     x = answered()
     x.usage = Usage(input=5, output=6, source=UsageSource.ESTIMATED)

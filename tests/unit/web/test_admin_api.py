@@ -35,6 +35,7 @@ async def answer(request: AdminRequest) -> AdminResponse:
         (AdminRequest("GET", "/admin/v1/reload", headers=TOKEN), 405, "method_not_allowed"),
         (AdminRequest("POST", "/admin/v1/reload", headers=TOKEN), 400, "invalid_value"),
         (AdminRequest("GET", "/admin/v1/limits", {"team": "nobody"}, TOKEN), 400, "invalid_value"),
+        (AdminRequest("GET", "/admin/v1/upstreams", {"nothing": "1"}, TOKEN), 400, "invalid_value"),
     ],
 )
 async def test_what_it_does_not_give_is_an_error_as_json(request_: AdminRequest, status: int, code: str) -> None:
@@ -65,6 +66,22 @@ async def test_a_reload_answers_with_the_problems_of_the_file(problems: list[str
         status,
         {"taken_up": not problems, "problems": problems},
     )
+
+
+async def test_a_reload_with_an_unknown_parameter_is_refused_and_reloads_nothing() -> None:
+    gateway = admin_api_of()
+    asked: list[str] = []
+
+    async def reload(asked_by: str) -> list[str]:
+        asked.append(asked_by)
+        return []
+
+    gateway.on_reload(reload)
+    response = await gateway.admin.admin_api(AdminRequest("POST", "/admin/v1/reload", {"dry_run": "1"}, TOKEN))
+    error = json.loads(response.body)["error"]
+    assert (response.status, error["param"]) == (400, "dry_run")
+    assert error["message"].endswith("there are no parameters.")
+    assert asked == []
 
 
 def test_a_token_is_asked_for_where_one_is_configured_and_nothing_goes_where_none_is() -> None:

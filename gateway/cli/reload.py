@@ -1,0 +1,40 @@
+"""`gateway reload`: the running gateway reads its configuration file again."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from gateway.cli.admin_client import AdminClient, AdminUnavailable
+from gateway.cli.configuration import config_option, load_or_end
+from gateway.cli.output import json_option, show_json
+from gateway.core.errors import FieldInvalid
+
+
+@click.command(epilog="Example: gateway reload -c config/gateway.yaml")
+@config_option
+@json_option
+def reload(config: str, as_json: bool) -> None:
+    """Have the running gateway reload its configuration file.
+
+    Asks it at the admin listener of FILE, and ends when the reload has ended. A file with errors is refused as a whole:
+    they are printed, and the configuration in force stays. Of several workers each reloads.
+    """
+    settings = load_or_end(config).settings
+    try:
+        reloaded = AdminClient.for_settings(settings).reload()
+    except FieldInvalid as invalid:
+        raise click.ClickException(invalid.message) from None
+    except AdminUnavailable as reason:
+        raise click.ClickException(str(reason)) from None
+    if as_json:
+        show_json(reloaded)
+    elif reloaded["taken_up"]:
+        click.echo("The configuration is reloaded. The log and 'gateway audit' have what it changed.")
+    else:
+        for problem in reloaded["problems"]:
+            click.echo(problem, err=True)
+        click.echo("The configuration is refused; the one in force stays.", err=True)
+    if not reloaded["taken_up"]:
+        sys.exit(1)
