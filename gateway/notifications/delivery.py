@@ -15,8 +15,10 @@ days. A receiver that took one and answered with an error gets it again under th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
@@ -27,7 +29,7 @@ from gateway.core.limit_status import limit_status_object, rfc3339
 from gateway.core.limits import Limit
 from gateway.core.notifications import EventType, NotificationChannel
 from gateway.core.reservation import LimitStatus
-from gateway.core.snapshot import ConfigSnapshot
+from gateway.core.snapshot import ConfigSnapshot, KeyTerms
 from gateway.notifications.messages import Data, Notification, notification
 from gateway.notifications.sending import TIMEOUTS, NotificationSender
 from gateway.runtime.tasks import BackgroundTasks
@@ -38,6 +40,9 @@ QUOTA_ENTRY = "quota\n"
 
 AT_ONCE = 8
 """Entries that a process delivers at a time."""
+
+_TOKENS = re.compile(r"jwt-[0-9a-f]{8}")
+"""What tokens of an identity provider have in the place of a key's id."""
 
 _ENTRY = msgspec.json.Decoder(Notification)
 
@@ -242,8 +247,15 @@ class NotificationDelivery:
 
 def _find(snapshot: ConfigSnapshot, counter: str, counter_name: Callable[[Limit], str]) -> Limit | None:
     """In a thread: there may be many keys, and the snapshot never changes."""
-    quotas = (limit for limit in snapshot.limits_of() if limit.is_quota)
+    quotas = (limit for limit in chain(snapshot.limits_of(), _limits_of_tokens(snapshot, counter)) if limit.is_quota)
     return next((limit for limit in quotas if counter_name(limit) == counter), None)
+
+
+def _limits_of_tokens(snapshot: ConfigSnapshot, counter: str) -> Iterator[Limit]:
+    """Those of the tokens of an identity provider that the counter names: no configuration and no store lists them."""
+    for key_id in set(_TOKENS.findall(counter)):
+        for terms in snapshot.teams.values():
+            yield from terms.caller_of(KeyTerms(key_id, "", subject=key_id)).limits
 
 
 def _encoded(message: Notification) -> str:

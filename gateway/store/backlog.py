@@ -57,8 +57,8 @@ class Replayed(Store, Protocol):
         ...
 
     async def replay(self, process: str, place: int, settlement: Settlement) -> None:
-        """Settle what is at this place of a process's journal, once, however often it is replayed.
-        Raises StoreUnavailable."""
+        """Settle what is at this place of a process's journal, once, however often it is replayed. Place 0 comes before
+        all: what is settled there is known by its id when its own place comes. Raises StoreUnavailable."""
         ...
 
     async def journal_key(self, proposal: bytes) -> bytes:
@@ -284,17 +284,17 @@ class Backlog:
                     raise
                 if attempt:
                     return str(error.__cause__ or error)
-                if not await self._takes_any(behind):
+                if not await self._takes_any(process, behind):
                     raise _KeptSettlement(f"the store refuses its next entry: {error.__cause__ or error}") from error
             else:
                 return None
         return None
 
-    async def _takes_any(self, lines: Sequence[Read]) -> bool:
+    async def _takes_any(self, process: str, lines: Sequence[Read]) -> bool:
         """Settled by their ids alone, so that their places are still to come."""
         for other in [one.line for one in lines if one.line is not None][:_WITNESSES]:
             try:
-                await self._store.settle(other.settlement)
+                await self._store.replay(process, 0, other.settlement)
             except Exception as error:
                 if not _is_refused(error):
                     raise

@@ -78,6 +78,8 @@ class OutboxStore(StoreWrapper[Replayed]):
         except Exception as error:  # noqa: BLE001 # Whatever it is, a request that was answered must be charged.
             if not isinstance(error, StoreUnavailable):
                 self._policy.log_error(f"request {settlement.id} cannot be settled and waits in the journal: {error!r}")
+                # The record may be what cannot be written: it never holds its settlement up.
+                settlement = msgspec.structs.replace(settlement, record=None)
             await self._backlog.keep(settlement)
 
     async def close(self) -> None:

@@ -163,11 +163,18 @@ def _limits_of(x: Exchange) -> Iterator[RecordedLimit]:
     if x.refusal is not None:
         yield from _limits_of_refusal(x.refusal)
     elif x.reservation is not None:
-        held = {id(hold.limit): hold.amount for hold in x.reservation.holds}
-        shadows = set(map(id, x.reservation.would_refuse))
-        for status in x.reservation.limit_statuses:
-            limit = status.limit
-            yield _recorded(status, needed=held.get(id(limit)), would_refuse=id(limit) in shadows)
+        statuses = x.reservation.limit_statuses
+        # A limit that grants raise is another object there, and to hash an identity takes longer than an object's.
+        name = _identity if statuses.are_raised else id
+        held = {name(hold.limit): hold.amount for hold in x.reservation.holds}
+        shadows = set(map(name, x.reservation.would_refuse))
+        for status in statuses:
+            named = name(status.limit)
+            yield _recorded(status, needed=held.get(named), would_refuse=named in shadows)
+
+
+def _identity(limit: Limit) -> object:
+    return limit.identity
 
 
 def _limits_of_refusal(refusal: Refusal) -> Iterator[RecordedLimit]:

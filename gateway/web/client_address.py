@@ -54,7 +54,8 @@ def _socket_address(remote: str) -> str:
 
 def plain_address(text: str) -> str:
     """An address as it is usually written, without a port; empty for what is none. IPv4 in IPv6 is IPv4, as a socket of
-    both gives it."""
+    both gives it. The zone of an IPv6 address (fe80::1%eth0) is left out: it has a meaning on one host alone, and in a
+    header it is whatever a client writes, of any length and not always text."""
     text = text.removeprefix("[").partition("]")[0] if text.startswith("[") else text
     if text.count(":") == 1:
         text = text.partition(":")[0]
@@ -64,4 +65,4 @@ def plain_address(text: str) -> str:
         return ""
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
         parsed = parsed.ipv4_mapped
-    return str(parsed)
+    return str(parsed).partition("%")[0]

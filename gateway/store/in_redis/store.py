@@ -150,9 +150,10 @@ class RedisStore:
 
     async def replay(self, process: str, place: int, settlement: Settlement) -> None:
         """Settle what is at this place of a process's journal, once, however often it is replayed. The
-        places of a journal are to be replayed in their order, one after the other."""
+        places of a journal are to be replayed in their order, one after the other; place 0 comes before all."""
         await self._replays.settle(settlement, JournalPosition(process, place))
-        reservation = self._in_doubt.pop(settlement.id, None)
+        # Its record stays for as long as its own place is still to come.
+        reservation = self._in_doubt.pop(settlement.id, None) if place else None
         if reservation is not None:
             self._records.end(reservation.at_ms)
 

@@ -11,8 +11,9 @@ from gateway.core.calendar import window
 from gateway.core.grants import Grant
 from gateway.core.limits import Limit, Mode, Per, Scope
 from gateway.store.contract import OUTBOX_MAX, NotificationOutbox
-from tests.contract.store.asking import admitted, ask, limit, truth
-from tests.contract.store.keepers import UTC, Keeper, MemoryKeeper
+from tests.contract.store.asking import admitted, ask, limit, truth, used_and_held
+from tests.contract.store.keepers import UTC, Keeper, MemoryKeeper, RedisKeeper
+from tests.redis_servers import RedisServer
 
 AT = (50, 80, 100)
 QUOTA = limit("tokens", "total", 1_000, notify_at=AT)
@@ -131,6 +132,20 @@ async def test_what_a_grant_adds_counts(keeper: Keeper, outbox: NotificationOutb
     assert await crossings(outbox) == []
     await use(keeper, 1, QUOTA)
     assert [crossing.percent for crossing in await crossings(outbox)] == [50]
+
+
+async def test_what_somebody_else_has_at_the_outbox_s_key_holds_no_settlement_up(redis: RedisServer) -> None:
+    with redis.client() as client:
+        client.set("gw:1:{o}:n", "another program's")
+    keeper = RedisKeeper(redis.url, [redis])
+    put_in: list[tuple[int, int]] = []
+    keeper.store.notifications.subscribe(lambda *counts: put_in.append(counts))  # type: ignore[attr-defined]
+    try:
+        await use(keeper, 600, QUOTA)
+        assert await used_and_held(keeper.store, QUOTA) == (600, 0)
+        assert put_in == [(0, 1)]
+    finally:
+        await keeper.store.close()
 
 
 async def test_an_entry_is_claimed_by_one_and_free_again_after_the_lease(

@@ -7,6 +7,7 @@ import contextlib
 import multiprocessing
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -97,6 +98,25 @@ async def test_what_somebody_else_has_at_a_counter_s_key_is_not_written_over(
             with pytest.raises(CallRefused):
                 await store.settle(truth(running, 7))
             assert dump(redis) == before
+
+
+@pytest.mark.parametrize(("named", "earlier"), [("gw:1:{t/red}:days", 0), ("gw:2:{t/red}:s:TODAY", 1)])
+async def test_what_somebody_else_has_at_a_key_of_the_ledger_leaves_no_half_settlement(
+    named: str, earlier: int, redis: RedisServer, store: RedisStore
+) -> None:
+    entry = bill(user="ann", day=datetime.now(UTC).date().isoformat())
+    key = named.replace("TODAY", entry.day)
+    for _ in range(earlier):
+        await store.settle(truth(await admitted(store, ask(LIMITS[2])), 1, entry))
+    running = truth(await admitted(store, ask(LIMITS[2])), 7, entry)
+    with contextlib.closing(redis.client()) as client:
+        client.set(key, "text")
+        with pytest.raises(CallRefused):
+            await store.settle(running)
+        client.delete(key)
+    await store.settle(running)
+    assert await used_and_held(store, LIMITS[2]) == (earlier + 7, 0)
+    assert (await store.usage(UsageQuery()))[0].requests == earlier + 1
 
 
 async def test_every_key_has_an_expiry_and_a_schema_in_its_name(redis: RedisServer, store: RedisStore) -> None:

@@ -172,6 +172,34 @@ async def test_what_redis_refuses_for_ever_holds_up_no_other(
     await steady.close()
 
 
+async def test_an_entry_that_shows_that_redis_takes_others_is_charged_once(server: RedisServer, tmp_path: Path) -> None:
+    """In the journal of a dead process, whose first entry is refused."""
+
+    def started(process: str) -> OutboxStore:
+        store = RedisStore(redis_options(server.url, process), UTC)
+        policy = Policy(lambda _complaint: None, takes_unsigned=True, pause_s=0.01, orphans_s=0.01)
+        steady = OutboxStore(store, Journal(tmp_path, process, sure_tasks()), policy, UTC, sure_tasks())
+        steady.start()
+        return steady
+
+    dead, alive = started("dead"), started("alive")
+    made = [await admitted(dead, ask(QUOTA)) for _ in range(3)]
+    server.kill()
+    for one, team in zip(made, ("blue", "red", "red"), strict=True):
+        await dead.settle(truth(one, 7, bill(team=team)))
+    await dead.close()
+    server.start()
+    with contextlib.closing(server.client()) as client:
+        client.set("gw:1:{t/blue}:l:2026-11-05", "not a hash")
+    async with asyncio.timeout(10):
+        while (tmp_path / "dead.journal").exists():
+            await asyncio.sleep(TIMEOUT_S / 10)
+    [row] = await alive.usage(UsageQuery(by=("team",)))
+    assert (row.team, row.requests) == ("red", 2)
+    assert await used_and_held(alive, QUOTA) == (14, 30)
+    await alive.close()
+
+
 async def test_replaying_a_journal_twice_charges_once(server: RedisServer, store: RedisStore) -> None:
     dead = RedisStore(redis_options(server.url, "dead"), UTC)
     settlements = [truth(await admitted(dead, ask(QUOTA)), 10, bill()) for _ in range(3)]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import msgspec
 
 from gateway.core.request_record import ALIKE_MAX, KeptRecord, RequestRecord
 from gateway.core.reservation import Settlement
+from gateway.store.backlog import Policy
 from gateway.store.contract import Store, UsageQuery
 from gateway.store.in_redis import RedisStore
+from gateway.store.journal import Journal
+from gateway.store.outbox import OutboxStore
 from tests.contract.store.asking import admitted, ask, bill, limit, truth
-from tests.contract.store.keepers import UTC, Keeper, redis_options
+from tests.contract.store.keepers import UTC, Keeper, redis_options, sure_tasks
 from tests.redis_servers import RedisServer
 
 QUOTA = limit("tokens", "month", 1_000)
@@ -117,6 +121,22 @@ async def test_a_key_that_somebody_else_has_written_to_holds_no_settlement_up(re
     finally:
         client.close()
         await store.close()
+
+
+async def test_a_record_that_cannot_be_written_holds_no_settlement_up(redis: RedisServer, tmp_path: Path) -> None:
+    store = RedisStore(redis_options(redis.url), UTC)
+    journal, policy = Journal(tmp_path, "one", sure_tasks()), Policy(lambda _complaint: None, pause_s=0.01)
+    steady = OutboxStore(store, journal, policy, UTC, sure_tasks())
+    steady.start()
+    try:
+        settlement = truth(await admitted(steady, ask(QUOTA)), 7, bill())
+        await steady.settle(recorded(settlement, kept(name="half a character: \ud83d")))
+        async with asyncio.timeout(10):
+            while steady.unsettled:
+                await asyncio.sleep(policy.pause_s)
+        assert (await steady.limit_statuses([QUOTA]))[0].used == 7
+    finally:
+        await steady.close()
 
 
 async def test_a_record_that_this_version_cannot_read_hides_no_other(redis: RedisServer) -> None:

@@ -13,7 +13,7 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit
 from gateway.core.notifications import EventType, NotificationChannel
 from gateway.core.reservation import LimitStatus
-from gateway.core.snapshot import Caller, ConfigSnapshot, TeamTerms
+from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms, TeamTerms
 from gateway.notifications.delivery import DeliveryPace, DeliveryReports, NotificationDelivery, QuotaReader
 from gateway.notifications.messages import Notification
 from gateway.notifications.sending import TIMEOUTS, NotificationSender, Sent
@@ -122,6 +122,16 @@ async def test_a_limit_of_a_stored_key_is_found_in_the_store() -> None:
     world.cross(OF_KEY, 50, 35)
     (message,) = await world.rounds()
     assert message.data["name"] == "own"
+
+
+async def test_a_limit_that_tokens_have_in_common_is_found_by_the_counter_s_name() -> None:
+    world = World()
+    terms = msgspec.structs.replace(world.snapshot.teams["red"], key_limits=(OF_KEY,), notify_at=(50,))
+    world.snapshot = world.stored = msgspec.structs.replace(world.snapshot, teams={"red": terms})
+    key = KeyTerms("jwt-0123abcd", "jwt-idp.test", subject="jwt-0123abcd")
+    world.cross(terms.caller_of(key).limits[-1], 50, 35)
+    (message,) = await world.rounds()
+    assert (message.data["name"], message.data["subject"]) == ("own", "jwt-0123abcd")
 
 
 async def test_a_limit_that_is_not_known_here_waits_for_another_gateway() -> None:

@@ -64,7 +64,7 @@ class FlakyStore(InMemoryStore):
 
     async def replay(self, process: str, place: int, settlement: Settlement) -> None:
         self._check(settlement.id)
-        if place > self.marks.get(process, 0):
+        if not place or place > self.marks.get(process, 0):
             await super().settle(settlement)
         self.marks[process] = max(place, self.marks.get(process, 0))
         self.replayed.append(settlement.id)

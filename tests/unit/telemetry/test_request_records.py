@@ -105,6 +105,22 @@ def test_limits_that_let_a_request_pass_have_what_they_hold_for_it() -> None:
     assert (would_refuse.needed, would_refuse.would_refuse) == (None, True)
 
 
+def test_limits_that_grants_raise_have_what_they_hold_too() -> None:
+    month, shadow = limit(Meter.TOKENS, Per.MONTH, 1_000), limit(Meter.USD, Per.DAY, 500)
+    shadow = msgspec.structs.replace(shadow, mode=Mode.SHADOW)
+    x = failed(ClientGone("Left."))
+    statuses = LimitStatuses.of(
+        [
+            LimitStatus(month.raised(500), 250, 40, 1_210, NOW_MS),
+            LimitStatus(shadow.raised(1), 501, 0, 0, NOW_MS),
+        ]
+    )
+    x.reservation = Reservation("id", NOW_MS, 100, False, (Hold(month, 40),), statuses, (shadow,))
+    passed, would_refuse = record_of(x).limits
+    assert (passed.limit.amount, passed.needed, passed.would_refuse) == (1_500, 40, False)
+    assert (would_refuse.needed, would_refuse.would_refuse) == (None, True)
+
+
 def test_a_refusal_has_every_limit_and_the_one_that_refused_first() -> None:
     minute, month = limit(Meter.REQUESTS, Per.MINUTE, 10), limit(Meter.TOKENS, Per.MONTH, 1_000)
     spent, other = LimitStatus(month, 990, 0, 10, NOW_MS), LimitStatus(minute, 3, 0, 7, NOW_MS)

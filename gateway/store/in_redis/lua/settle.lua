@@ -101,6 +101,7 @@ local function user_bill(users, scores, names_of, details, user, bill, count, mo
   local field = details .. '\n' .. user
   local row = call('HGET', users, field)
   local place = row and { scored = true, score = 0 } or place_of(users, scores, names_of, user, most)
+  call('ZCARD', scores)
   if not row and not place.own then
     field = details .. '\n'
     row = call('HGET', users, field)
@@ -159,9 +160,11 @@ local function note_use(counter, amount, now)
   counter[NOTED] = now * HISTORY_UNIT
 end
 
--- Puts the notification of a threshold in. Returns 1 where there is room for it.
+-- Puts the notification of a threshold in. Returns 1 where there is room for it. Where somebody else has written to the
+-- outbox it is dropped: the settlement is half written by now, and must not end.
 local function notify(outbox, key, percent, used, now)
-  if call('ZCARD', outbox) >= OUTBOX_MAX then
+  local waiting = redis.pcall('ZCARD', outbox)
+  if type(waiting) ~= 'number' or waiting >= OUTBOX_MAX then
     return 0
   end
   local stem, begins = string.match(key, '^(.*):(%d+)$')
@@ -204,6 +207,9 @@ if count > 0 and state ~= SETTLED then
   end
   local bill = { unpack(given, GIVEN + 1, GIVEN + count) }
   billed = call('HGET', KEYS[3], ARGV[6])
+  if not billed then
+    call('ZCARD', KEYS[5])
+  end
   ledger_row = added(billed, bill, FIRST_SCHEMA)
   details = call('HGET', KEYS[4], ARGV[7])
   details_row = details == billed and count == FIRST_SCHEMA and ledger_row or added(details, bill, count)
