@@ -29,6 +29,10 @@ REFUSED = "4f0c2a9e51d37b86"
 RUNNING = "b1946ac92492d234"
 """The id of the request of `long_stream`."""
 
+RECORDED_S = 20.0
+LOOK_EVERY_S = 0.1
+LOOKS = 20
+
 DAY_MS = 86_400_000
 MINUTE_MS = 60_000
 
@@ -130,7 +134,7 @@ async def busy_gateway(days: int = 20) -> AsyncIterator[WholeGateway]:
         clock.shift_ms = 0
         await _use(gateway, chance, times=2)
         await _make_keys(gateway)
-        await gateway.chat(key=key_of("mobile"), headers={"x-request-id": REFUSED})
+        await _have_a_request_refused(gateway)
         _show_as_written(gateway)
         await gateway.gateway._pipeline.wait_settled()
         yield gateway
@@ -161,6 +165,19 @@ async def _use(gateway: WholeGateway, chance: random.Random, times: int, quiet: 
         sent.append(gateway.chat(key="gw_unknown-key-of-somebody-who-guesses-0000000"))
         sent.append(gateway.chat(key=key_of("search"), model="no/such-model"))
     await asyncio.gather(*sent)
+
+
+async def _have_a_request_refused(gateway: WholeGateway) -> None:
+    """Until its record is there: records are written a second later, and of many refusals only some."""
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    async with asyncio.timeout(RECORDED_S):
+        while True:
+            await gateway.chat(key=key_of("mobile"), headers={"x-request-id": REFUSED})
+            for _ in range(LOOKS):
+                path = f"/admin/v1/requests/{REFUSED}"
+                if (await gateway.request("GET", path, admin=True, headers=headers)).status == 200:
+                    return
+                await asyncio.sleep(LOOK_EVERY_S)
 
 
 async def _make_keys(gateway: WholeGateway) -> None:
