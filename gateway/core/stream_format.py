@@ -29,7 +29,7 @@ _NO_TEXT = {"type", "id", "role", "index", "status", "call_id", "encrypted_conte
 _NO_TEXT_EVENTS = {"response.audio.delta", "response.output_audio.delta"}
 _SAID = {"content", "refusal", "tool_calls", "function_call"}
 _THOUGHTS = frozenset(
-    "reasoning reasoning_content reasoning_details reasoning_text thinking thinking_blocks thoughts".split()
+    ["reasoning", "reasoning_content", "reasoning_details", "reasoning_text", "thinking", "thinking_blocks", "thoughts"]
 )
 """Servers send the same thoughts under several of these names."""
 
