@@ -126,7 +126,7 @@ def test_usage_in_every_chunk_counts_as_far_as_it_came() -> None:
 @pytest.mark.parametrize("error", [ClientGone("left"), UpstreamBroke("broke"), ShuttingDown("over")])
 def test_what_a_stream_delivered_behind_its_last_report_is_charged_where_it_ended_early(error: GatewayError) -> None:
     first = CHUNK.replace(b"}\n\n", b',"usage":{"prompt_tokens":12,"completion_tokens":1}}\n\n') % b"word"
-    rest = [CHUNK % b"word %d" % number for number in range(50)]
+    rest = [CHUNK % b"a %d" % number for number in range(50)]
     exchange = seen(first, *rest, error=error)
     assert used(exchange) == Usage(12, 51, source=UsageSource.ESTIMATED)
     exchange = seen(first, *rest, error=None)
