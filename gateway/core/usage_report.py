@@ -322,7 +322,7 @@ def _tier_in(report: Members) -> str:
     if _TIER_MEMBERS.isdisjoint(report):
         return ""
     # Anthropic prices its fast mode apart from the tiers, and names it beside them.
-    if report.get("speed") == "fast":
+    if tier_name(report.get("speed")) == "fast":
         return "fast"
     traffic = report.get("trafficType")
     named = TRAFFIC_TYPES.get(traffic, "") if isinstance(traffic, str) else ""

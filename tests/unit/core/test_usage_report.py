@@ -460,6 +460,7 @@ def test_iterations_that_the_counts_leave_out_are_added(iterations: Any, usage: 
         ({"service_tier": "priority"}, "priority"),
         ({"serviceTier": "PRIORITY"}, "priority"),
         ({"service_tier": "standard", "speed": "fast"}, "fast"),
+        ({"service_tier": "standard", "speed": "Fast"}, "fast"),
         ({"service_tier": "standard", "speed": "standard"}, "standard"),
         ({"service_tier": None}, ""),
         ({"service_tier": 3}, ""),

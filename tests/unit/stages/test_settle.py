@@ -77,6 +77,13 @@ def used(exchange: Exchange) -> Usage | None:
 WORDS = [CHUNK % word for word in (b"Once", b" upon", b" a", b" time", b"")]
 
 
+@pytest.mark.parametrize("name", ["generated_text", "response", "output"])
+def test_an_answer_in_another_apis_shape_is_charged_for_its_text(name: str) -> None:
+    body = b'{"id":"x","%b":"%b"}' % (name.encode(), b"word " * 100)
+    assert used(plain(body)) == estimated(125)
+    assert used(plain(b'{"id":"x","choices":[],"%b":"%b"}' % (name.encode(), b"word " * 100))) == estimated(0)
+
+
 def test_what_the_upstream_reports_is_what_was_used() -> None:
     assert used(seen(*WORDS, USAGE)) == Usage(12, 45)
     assert used(plain(b'{"usage":{"prompt_tokens":12,"completion_tokens":45}}')) == Usage(12, 45)
@@ -126,7 +133,7 @@ def test_usage_in_every_chunk_counts_as_far_as_it_came() -> None:
 @pytest.mark.parametrize("error", [ClientGone("left"), UpstreamBroke("broke"), ShuttingDown("over")])
 def test_what_a_stream_delivered_behind_its_last_report_is_charged_where_it_ended_early(error: GatewayError) -> None:
     first = CHUNK.replace(b"}\n\n", b',"usage":{"prompt_tokens":12,"completion_tokens":1}}\n\n') % b"word"
-    rest = [CHUNK % b"word %d" % number for number in range(50)]
+    rest = [CHUNK % b"a %d" % number for number in range(50)]
     exchange = seen(first, *rest, error=error)
     assert used(exchange) == Usage(12, 51, source=UsageSource.ESTIMATED)
     exchange = seen(first, *rest, error=None)
