@@ -58,7 +58,6 @@ def parse_request(
         members, rest, content_type = read_json_spans(body), None, "application/json"
         fields = _fields(members.readable, endpoint)
         _refuse_second_readings(members, endpoint)
-        _refuse_other_models(members)
     else:
         members, rest, content_type = body.fields, body.rest, body.content_type
         fields = _fields_of_form(body, endpoint)
@@ -208,6 +207,7 @@ def _refuse_second_readings(members: JsonSpans, endpoint: Endpoint) -> None:
     than the gateway did."""
     assert endpoint.fields is not None, "only endpoints with a body are read"
     endpoint.names_read.refuse_lookalikes(members.names)
+    _refuse_other_models(members)
     for member, names in _names_within(endpoint.fields).items():
         inner = members.value(member)
         if inner is not None and inner.startswith(b"{"):
