@@ -54,7 +54,8 @@ from gateway.telemetry.traffic import TrafficHistory
 from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import HealthCheck, HealthChecks
 from gateway.web.admin_access import AdminAccess
-from gateway.web.admin_api import AdminApi, Administer, traffic_page
+from gateway.web.admin_api import AdminApi, Administer, traffic_page, upstreams
+from gateway.web.admin_overview import overview_page
 from gateway.web.admin_requests import RequestAdministration
 from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminRoutes
 from gateway.web.body_memory import BodyMemory
@@ -62,6 +63,7 @@ from gateway.web.client_address import ClientAddresses
 from gateway.web.cors import CorsPolicy
 from gateway.web.http_connection import ADMIN_CLIENTS, ClientLimits, Handler, Listener
 from gateway.web.public_routes import PublicRoutes
+from gateway.web.shared_answers import SharedAnswers
 
 _BACKLOG = 4096
 """Connections that may wait to be accepted: enough for every client of a restarted gateway at once."""
@@ -129,6 +131,7 @@ class Gateway:
         self._api = self._admin_api(settings.admin.secret)
         probes = (self._exposition, self._liveness_problems, self._readiness_problems)
         self.admin = AdminHandlers(*probes, self._api.answer, self._api.refuse_stranger)
+        self._shared_answers = SharedAnswers(self._api.answer, self._api.refuse_stranger, self.tasks, clock.monotonic)
         self._draining = False
         self._open: list[_OpenListener] = []
 
@@ -137,7 +140,8 @@ class Gateway:
         and SettingsInvalid where the configuration has a key of the store."""
         await self._start_tasks()
         data = await self._listen(self._data.handle, self._client_limits(), self._settings.listen)
-        (admin,) = await self._listen(AdminRoutes(self.admin).handle, ADMIN_CLIENTS, (self._settings.admin.listen,))
+        admin_routes = AdminRoutes(self.admin._replace(admin_api=self._shared_answers.answer))
+        (admin,) = await self._listen(admin_routes.handle, ADMIN_CLIENTS, (self._settings.admin.listen,))
         return data, admin
 
     async def start_on_shared_ports(self, ports: Sequence[int], *, speaks: bool) -> tuple[Address, ...]:
@@ -163,6 +167,7 @@ class Gateway:
         self._follow_upstreams()
         self._notifications.follow()
         self.tasks.start("follow identity providers", self._tokens.follow())
+        self._shared_answers.forget()
         return before
 
     def on_reload(self, reload: Callable[[str], Awaitable[list[str]]]) -> None:
@@ -252,7 +257,8 @@ class Gateway:
 
     def _admin_api(self, token: str) -> AdminApi:
         access = AdminAccess(token, self._sessions("console"), self._note_admin_refusal, self.keys.note)
-        pages = {"traffic": traffic_page(self._traffic)}
+        traffic = traffic_page(self._traffic)
+        pages = {"traffic": traffic, "overview": overview_page(traffic, upstreams)}
         return AdminApi(self.services, access, self._administered(), pages)
 
     def _sessions(self, kind: str) -> SessionDirectory:

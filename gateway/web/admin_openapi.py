@@ -125,6 +125,8 @@ _CHANGE = an_object(
     note=TEXT,
 )
 _BUCKETS = an_object(duration=a_list(AMOUNT), first_token=a_list(AMOUNT))
+_TRAFFIC = an_object(data=a_list(reference("TrafficSample")), next=or_null(TEXT), buckets=_BUCKETS)
+_USAGE_REPORT = an_object(rows=a_list(reference("Usage")), total=reference("Usage"))
 _PROCESSES = an_object(asked=COUNT, answered=COUNT)
 _CANCELLED_LIST: Mapping[str, Schema] = {
     "data": a_list(reference("RequestInFlight")),
@@ -142,7 +144,7 @@ ROUTES = (
     _DescribedPage(
         f"{PREFIX}usage",
         "What the ledger holds, by group.",
-        an_object(rows=a_list(reference("Usage")), total=reference("Usage")),
+        _USAGE_REPORT,
         ("by", "since", "until", "month", "team", "key", "model", "user", "upstream", "cost_center", "sort", "top"),
     ),
     _DescribedPage(
@@ -152,7 +154,12 @@ ROUTES = (
         ("month",),
         method="post",
     ),
-    _DescribedPage(f"{PREFIX}limits", "Every limit, and how it stands.", _listed(reference("LimitStatus")), ("team",)),
+    _DescribedPage(
+        f"{PREFIX}limits",
+        "Every limit, or those of a scope, and how it stands.",
+        _listed(reference("LimitStatus")),
+        ("team", "scope"),
+    ),
     _DescribedPage(
         f"{PREFIX}teams", "The teams, what they may use, and the ids of their keys.", _listed(reference("Team"))
     ),
@@ -227,7 +234,23 @@ ROUTES = (
     _DescribedPage(
         f"{PREFIX}traffic",
         "What passed through this gateway in the last hours, a sample each minute.",
-        an_object(data=a_list(reference("TrafficSample")), next=or_null(TEXT), buckets=_BUCKETS),
+        _TRAFFIC,
+        ("minutes",),
+    ),
+    _DescribedPage(
+        f"{PREFIX}overview",
+        "What the first page of the console shows, in one answer: traffic, upstreams, usage today, by day and of the"
+        " dearest teams this month, and the quotas that are nearly used up.",
+        an_object(
+            at=TIME,
+            traffic=_TRAFFIC,
+            upstreams=_listed(reference("Upstream")),
+            today=or_null(_USAGE_REPORT),
+            days=or_null(_USAGE_REPORT),
+            teams=or_null(_USAGE_REPORT),
+            limits=or_null(_listed(reference("LimitStatus"))),
+            problem=or_null(TEXT),
+        ),
         ("minutes",),
     ),
     _DescribedPage(_SESSION_PATH, "Whether the browser that asks is signed in.", _SESSION),

@@ -137,7 +137,8 @@ def sums(samples: list[Json], histogram: str) -> list[int]:
 
 def test_the_overview_shows_what_the_admin_api_says(pages: dict[str, Json]) -> None:
     view = pages["overview"]
-    traffic = answer(view, "traffic?minutes=60")
+    overview = answer(view, "overview?minutes=60")
+    traffic = overview["traffic"]
     samples = traffic["data"]
     assert single(view, "traffic.requests") == sum(each["requests"] for each in samples) > 0
     failed = {party: sum(each["failed"][party] for each in samples) for party in samples[0]["failed"]}
@@ -147,10 +148,10 @@ def test_the_overview_shows_what_the_admin_api_says(pages: dict[str, Json]) -> N
     for figure, histogram in (("traffic.p95", "duration"), ("traffic.first_token", "first_token")):
         shown = quantile(traffic["buckets"][histogram], sums(samples, histogram), 0.95)
         assert single(view, figure) == pytest.approx(shown)
-    assert single(view, "usage.today") == answer(view, "usage?since=1d")["total"]["usd"]
-    month = answer(view, "usage?by=day&since=month")["total"]["usd"]
+    assert single(view, "usage.today") == overview["today"]["total"]["usd"]
+    month = overview["days"]["total"]["usd"]
     assert single(view, "usage.month") == month > 0
-    teams = answer(view, "usage?by=team&since=month&sort=usd&top=6")["rows"]
+    teams = overview["teams"]["rows"]
     assert rows(view, "Teams this month") == expected(teams, "team", "requests", "usd")
 
 

@@ -58,7 +58,7 @@ def test_every_admin_route_is_described_and_no_other() -> None:
     for path, methods in {**keys.collections, **members, **of_others}.items():
         served |= {(PREFIX + path, method.lower()) for method in methods}
     access = AdminAccess("token", cast(SessionDirectory, None), _ignored, _never)
-    api = AdminApi(cast(Services, None), access, {}, {"traffic": _never})
+    api = AdminApi(cast(Services, None), access, {}, {"traffic": _never, "overview": _never})
     served |= {(PREFIX + page, "get") for page in api.pages}
     served |= {(PREFIX + SESSION, method.lower()) for method in access.methods}
     assert operations(ADMIN) == served | {(PREFIX + action, "post") for action in api.actions}

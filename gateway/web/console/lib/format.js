@@ -65,6 +65,9 @@ export function time(rfc3339) {
 
 export const clock = (at) => sameDay.format(new Date(at));
 
+const withSeconds = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+export const clockSeconds = (at) => withSeconds.format(new Date(at));
+
 export function ago(rfc3339) {
   const ms = Date.now() - new Date(rfc3339);
   return ms >= 0 ? `${duration(ms)} ago` : `in ${duration(-ms)}`;

@@ -39,9 +39,9 @@ export const Chips = ({ of, none }) => of.length
   ? html`<span class="chips">${of.map((each) => html`<span class="chip" key=${each}>${each}</span>`)}</span>`
   : html`<span class="muted">${none}</span>`;
 
-export function Time({ at, relative, none = "–" }) {
+export function Time({ at, relative, seconds, none = "–" }) {
   if (!at) return html`<span class="muted">${none}</span>`;
-  return html`<time datetime=${at} title=${format.utc(at)} class="nowrap">${relative ? format.ago(at) : format.time(at)}</time>`;
+  return html`<time datetime=${at} title=${format.utc(at)} class="nowrap">${relative ? format.ago(at) : seconds ? format.clockSeconds(at) : format.time(at)}</time>`;
 }
 
 export const Money = ({ usd, digits }) => html`<span title=${`$${usd}`}>${format.money(usd, digits)}</span>`;

@@ -8,7 +8,7 @@ import { RunsOut } from "./overview.js";
 const QUOTAS = new Set(["day", "week", "month", "total"]);
 
 export function Teams({ api }) {
-  const found = useData(() => Promise.all([api.get("/teams"), api.get("/limits"), api.get("/usage?by=team&since=month")]).then(joined), "teams");
+  const found = useData(() => Promise.all([api.get("/teams"), api.get("/limits?scope=team"), api.get("/usage?by=team&since=month")]).then(joined), "teams");
   return html`<${Page} title="Teams">
     <${Card} flush title="All teams" tools=${html`<span class="small muted">Figures are of this month</span>`}>
       <${Loaded} from=${found}>${(rows) => html`<${List} rows=${rows} />`}<//>
