@@ -47,6 +47,7 @@ from gateway.runtime.tasks import BackgroundTasks, wait_first
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
 from gateway.settings.models import Settings
 from gateway.stages.forward import UpstreamServices
+from gateway.store.usage_report import keys_used_since
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.sampling import PERIOD_S
@@ -125,7 +126,10 @@ class Gateway:
         memory = BodyMemory(settings.max_body_memory)
         self._data = PublicRoutes(self._pipeline, settings.max_body, memory, CorsPolicy(), self._sessions("me"))
         self._follow_clients(settings)
-        self.keys = KeyAdministration(self._store.keys, self._in_force, settings.timezone, self._note_change)
+        used_since = partial(keys_used_since, self.store)
+        self.keys = KeyAdministration(
+            self._store.keys, self._in_force, settings.timezone, self._note_change, used_since
+        )
         self._in_flight = RequestsInFlight(self._pipeline, clock, process_name(), log)
         self._traffic = TrafficHistory(self._metrics, clock, lambda: self.in_flight)
         self._api = self._admin_api(settings.admin.secret)

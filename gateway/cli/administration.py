@@ -10,6 +10,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -27,6 +28,7 @@ from gateway.identity.requests import AdministrationRequest
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
+from gateway.store.usage_report import keys_used_since
 from gateway.web.admin_requests import LIST, RequestAdministration
 
 _TIMEOUT_S = 5.0
@@ -119,7 +121,8 @@ async def _of_store(settings: Settings) -> AsyncIterator[Answer]:
     store = RedisStore(options, settings.timezone)
     keys = RedisKeyStore(store.client.background, settings.store.prefix, BackgroundTasks(unlogged))
     built = snapshot(settings)
-    about_keys = KeyAdministration(keys, lambda: built, settings.timezone, _unlogged_change)
+    used_since = partial(keys_used_since, store)
+    about_keys = KeyAdministration(keys, lambda: built, settings.timezone, _unlogged_change, used_since)
     about_grants = GrantAdministration(keys, store, lambda: built, settings.timezone, _unlogged_change)
     about_requests = RequestAdministration(store, lambda: built.teams, about_keys.note)
     parts: dict[str, Answer] = {

@@ -19,7 +19,7 @@ from gateway.core.limit_status import limit_status_object
 from gateway.core.limits import Limit, Scope
 from gateway.core.reservation import LimitStatus
 from gateway.core.snapshot import ConfigSnapshot
-from gateway.store.contract import Store, UsageQuery, UsageRow
+from gateway.store.contract import Ledger, Store, UsageQuery, UsageRow
 from gateway.store.ledger import GROUPS
 
 FIGURES: Mapping[str, Callable[[UsageRow], int | float]] = {
@@ -107,6 +107,11 @@ async def _usage(store: Store, _snapshot: ConfigSnapshot, query: Mapping[str, st
     if month is not None:
         report["month"] = month.as_json(final=month.after <= await store.closed_until())
     return report
+
+
+async def keys_used_since(store: Ledger, day: str) -> set[str]:
+    """The ids of the keys that the ledger has from this day on. Raises StoreUnavailable."""
+    return {row.key for row in await store.usage(UsageQuery(by=("key",), since=day))}
 
 
 async def close_month(store: Store, query: Mapping[str, str]) -> JsonObject:
