@@ -38,6 +38,7 @@ from gateway.identity.contract import AuditEntry
 from gateway.identity.directory import KeyDirectory
 from gateway.identity.grants import GrantAdministration
 from gateway.identity.sessions import SessionDirectory
+from gateway.notifications.history import NotificationList
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
 from gateway.runtime.listening import address_taken, listen_on_all
@@ -275,7 +276,9 @@ class Gateway:
         grants = GrantAdministration(self._store.keys, self.store, self._in_force, zone, self._note_change)
         config = ConfigDocuments(lambda: self._config)
         of_keys = {"keys": self.keys.answer, "audit": self.keys.answer}
-        return of_keys | {"grants": grants.answer, "requests": requests.answer, "config": config.answer}
+        notifications = NotificationList(self._store.notifications)
+        others = {"requests": requests.answer, "config": config.answer, "notifications": notifications.answer}
+        return of_keys | {"grants": grants.answer, **others}
 
     def _trace_export(self, environ: Mapping[str, str], clock: Clock) -> TraceExport | None:
         """What requests are traced with from now on."""

@@ -25,6 +25,8 @@ from gateway.identity.contract import AuditEntry
 from gateway.identity.grants import GrantAdministration
 from gateway.identity.in_redis import RedisKeyStore
 from gateway.identity.requests import AdministrationRequest
+from gateway.notifications.history import LIST as NOTIFICATIONS
+from gateway.notifications.history import NotificationList
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
@@ -125,7 +127,9 @@ async def _of_store(settings: Settings) -> AsyncIterator[Answer]:
     about_keys = KeyAdministration(keys, lambda: built, settings.timezone, _unlogged_change, used_since)
     about_grants = GrantAdministration(keys, store, lambda: built, settings.timezone, _unlogged_change)
     about_requests = RequestAdministration(store, lambda: built.teams, about_keys.note)
+    store.notifications.follow(built.teams, {model.name for model in built.models.values()})
     parts: dict[str, Answer] = {
+        NOTIFICATIONS: NotificationList(store.notifications).answer,
         "keys": about_keys.answer,
         "audit": about_keys.answer,
         "grants": about_grants.answer,

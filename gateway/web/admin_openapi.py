@@ -134,6 +134,11 @@ _CANCELLED_LIST: Mapping[str, Schema] = {
     "processes": _PROCESSES,
     "problem": or_null(TEXT),
 }
+_NOTIFICATION_LIST: Mapping[str, Schema] = {
+    "data": a_list(reference("DeliveredNotification")),
+    "next": or_null(TEXT),
+    "waiting": COUNT,
+}
 _IN_FLIGHT_LIST: Mapping[str, Schema] = {**_CANCELLED_LIST, "total": COUNT}
 
 ROUTES = (
@@ -229,6 +234,12 @@ ROUTES = (
         "Who changed what, the newest first.",
         _listed(reference("AuditEntry")),
         ("limit", "cursor"),
+    ),
+    _DescribedPage(
+        f"{PREFIX}notifications",
+        "The notifications that wait, the next to be tried first, and then what became of the last ones.",
+        {**_listed(reference("DeliveredNotification")), "properties": _NOTIFICATION_LIST},
+        ("limit",),
     ),
     _DescribedPage(f"{PREFIX}models", "The models with their routes and prices.", _listed(reference("RoutedModel"))),
     _DescribedPage(
@@ -333,6 +344,17 @@ _AUDIT_ENTRY = an_object(
     subject=TEXT,
     before=or_null({"type": "object"}),
     after=or_null({"type": "object"}),
+)
+_NOTIFICATION = an_object(
+    state={"enum": ["waiting", "failing", "sent", "given_up", "parked"]},
+    id=or_null(TEXT),
+    type=or_null(TEXT),
+    channel=or_null(TEXT),
+    at=or_null(TIME),
+    due_at=or_null(TIME),
+    tried_at=or_null(TIME),
+    problem=or_null(TEXT),
+    message=TEXT,
 )
 _IN_FLIGHT = an_object(
     id=TEXT,
@@ -484,6 +506,7 @@ def admin_document() -> bytes:
         "schemas": {
             **SHARED_SCHEMAS,
             "AuditEntry": _AUDIT_ENTRY,
+            "DeliveredNotification": _NOTIFICATION,
             "Grant": _GRANT,
             "Key": _KEY,
             "RoutedModel": _ROUTED_MODEL,
