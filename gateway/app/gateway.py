@@ -15,6 +15,7 @@ from importlib.metadata import version
 from random import Random
 from secrets import token_hex
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 from gateway.app.config_documents import ConfigDocuments, ConfigInForce
 from gateway.app.notification_lifecycle import NotificationLifecycle
@@ -127,16 +128,13 @@ class Gateway:
         memory = BodyMemory(settings.max_body_memory)
         self._data = PublicRoutes(self._pipeline, settings.max_body, memory, CorsPolicy(), self._sessions("me"))
         self._follow_clients(settings)
-        used_since = partial(keys_used_since, self.store)
-        self.keys = KeyAdministration(
-            self._store.keys, self._in_force, settings.timezone, self._note_change, used_since
-        )
+        self.keys = self._key_administration(settings.timezone)
         self._in_flight = RequestsInFlight(self._pipeline, clock, process_name(), log)
         self._traffic = TrafficHistory(self._metrics, clock, lambda: self.in_flight)
         self._api = self._admin_api(settings.admin.secret)
         probes = (self._exposition, self._liveness_problems, self._readiness_problems)
         self.admin = AdminHandlers(*probes, self._api.answer, self._api.refuse_stranger)
-        self._shared_answers = SharedAnswers(self._api.answer, self._api.refuse_stranger, self.tasks, clock.monotonic)
+        self._shared_answers = self._shared(self._api)
         self._draining = False
         self._open: list[_OpenListener] = []
 
@@ -265,6 +263,13 @@ class Gateway:
         traffic = traffic_page(self._traffic)
         pages = {"traffic": traffic, "overview": overview_page(traffic, upstreams)}
         return AdminApi(self.services, access, self._administered(), pages)
+
+    def _key_administration(self, zone: ZoneInfo) -> KeyAdministration:
+        used_since = partial(keys_used_since, self.store)
+        return KeyAdministration(self._store.keys, self._in_force, zone, self._note_change, used_since)
+
+    def _shared(self, api: AdminApi) -> SharedAnswers:
+        return SharedAnswers(api.answer, api.refuse_stranger, self.tasks, self.services.clock.monotonic)
 
     def _sessions(self, kind: str) -> SessionDirectory:
         return SessionDirectory(self._store.keys, kind, self.services.clock.now_ms)

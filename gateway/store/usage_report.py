@@ -127,7 +127,7 @@ async def close_month(store: Store, query: Mapping[str, str]) -> JsonObject:
 
 async def usage_overview(store: Store, today: date) -> JsonObject:
     """What the first page of the console shows of the ledger, each part as `usage` reports it: `today`, the `days` of
-    this month, and its dearest `teams`. All come from one reading."""
+    this month, and its most expensive `teams`. All come from one reading."""
     rows = await store.usage(UsageQuery(by=("day", "team"), since=today.replace(day=1).isoformat()))
     month = _totals(rows)
     of_today = [row for row in rows if row.day >= today.isoformat()]

@@ -251,7 +251,7 @@ ROUTES = (
     _DescribedPage(
         f"{PREFIX}overview",
         "What the first page of the console shows, in one answer: traffic, upstreams, usage today, by day and of the"
-        " dearest teams this month, and the quotas that are nearly used up.",
+        " most expensive teams this month, and the quotas that are nearly used up.",
         an_object(
             at=TIME,
             traffic=_TRAFFIC,

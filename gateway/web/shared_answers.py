@@ -1,6 +1,6 @@
 """Answers of the admin API that many open consoles ask for: computed once for all of them.
 
-Whoever may use the admin API may see all of it, so viewers who have proved that get the same answer. A question about
+Viewers who may use the admin API may see all of it, so they get the same answer. A question about
 one of the pages in SHARED is computed once: those who ask meanwhile wait for it, and those who ask within FRESH_S get
 the same bytes, compressed once. A viewer who names the tag of these bytes gets a 304 without them.
 

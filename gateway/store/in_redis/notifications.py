@@ -141,7 +141,7 @@ class RedisNotificationOutbox:
 
 
 def _text(entry: bytes) -> str:
-    """What is not UTF-8 is kept as it is: whoever reads it finds that it is no entry."""
+    """What is not UTF-8 is kept as it is, so that it can be taken out."""
     return entry.decode("utf-8", "surrogateescape")
 
 
