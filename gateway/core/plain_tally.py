@@ -34,6 +34,7 @@ class PlainTally:
 
     events = 0
     ended = False
+    delivered_since = 0
 
     def __init__(self, endpoint: Endpoint, *, fault: Fault | None = None, is_opaque: bool = False) -> None:
         self.fault = fault
@@ -74,6 +75,10 @@ class PlainTally:
     @property
     def is_final(self) -> bool:
         return self._reader.final
+
+    @property
+    def tells_input(self) -> bool:
+        return self._reader.tells_input
 
     @property
     def is_empty(self) -> bool:

@@ -94,9 +94,10 @@ def parse(
         if not errors:
             settings = _certain_part(settings, document.data, index, connection_files=connection_files)
         errors = unset if settings is None else errors
+    files = tuple(sorted(references.files))
     if errors or settings is None:
-        raise SettingsInvalid(_located(errors, file, document))
-    settings.__dict__.update(file=file, text=text, referenced_files=tuple(sorted(references.files)))
+        raise SettingsInvalid(_located(errors, file, document), files)
+    settings.__dict__.update(file=file, text=text, referenced_files=files)
     settings.__dict__["file_hash"] = hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
     warnings = _with(unset, find_warnings(settings, index))[len(unset) :]
     return Loaded(settings, tuple(_located(warnings, file, document)), tuple(_located(unset, file, document)))

@@ -12,11 +12,12 @@ import hashlib
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from gateway.core.end_users import MOST_USERS
+from gateway.core.endpoints import Dialect
 from gateway.core.issuers import TOKEN_ALGORITHMS
 from gateway.core.limits import Limit, Meter, Mode, Per, Scope, WhenSpent
 from gateway.core.notifications import EVERYBODY, EventKind
@@ -270,16 +271,32 @@ class TlsSettings(BaseSection):
         return {name: path for name in ("ca", "cert", "key") if (path := getattr(self, name)) is not None}
 
 
+class OtherCredential(NamedTuple):
+    """The header that is sent in place of `UpstreamSettings.credential` on the paths of one API."""
+
+    dialect: Dialect
+    header: tuple[str, str]
+
+
+_OTHER_HEADERS = {
+    "google": (Dialect.GEMINI, "x-goog-api-key"),
+    "foundry": (Dialect.ANTHROPIC, "x-api-key"),
+}
+"""By `auth`: the API that takes the credential in another header. Of Foundry's it is said in lib/foundry.py of
+github.com/anthropics/anthropic-sdk-python."""
+
+
 class UpstreamSettings(BaseSection):
     preset: Literal[*PRESETS] | None = setting(  # type: ignore[valid-type]
         None, "A provider or server whose base URL, auth and quirks are known; settings beside it override it."
     )
     base_url: HttpUrl = setting(REQUIRED, "The URL that the paths of the API follow, usually ending in /v1.")
     api_key: Secret | None = setting(None, "The credential for this server; empty or left out: none is sent.")
-    auth: Literal["bearer", "api-key", "x-api-key", "x-goog-api-key", "google", "none"] = setting(
+    auth: Literal["bearer", "api-key", "x-api-key", "x-goog-api-key", "foundry", "google", "none"] = setting(
         "bearer",
         "How the credential is sent: `Authorization: Bearer`, `api-key` (Azure), `x-api-key` (Anthropic), "
-        "`x-goog-api-key` (Gemini), or as Google's servers want it on the paths of each API (`google`).",
+        "`x-goog-api-key` (Gemini), or as Microsoft Foundry or Google's servers want it on the paths of each API "
+        "(`foundry`, `google`).",
     )
     endpoints: tuple[EndpointPattern, ...] | None = setting(
         None, "The endpoints that this server has, by name or glob; left out: it is asked for every one.", min_length=1
@@ -323,14 +340,18 @@ class UpstreamSettings(BaseSection):
         secret = self.api_key.get_secret_value() if self.api_key is not None else ""
         if not secret or self.auth == "none":
             return None
-        is_bearer = self.auth in ("bearer", "google")
-        return ("authorization", f"Bearer {secret}") if is_bearer else (self.auth, secret)
+        if self.auth in ("bearer", "google"):
+            return "authorization", f"Bearer {secret}"
+        return "api-key" if self.auth == "foundry" else self.auth, secret
 
     @property
-    def gemini_credential(self) -> tuple[str, str] | None:
-        """In place of `credential` on the paths of Gemini's API; None where it is the same."""
+    def other_credential(self) -> OtherCredential | None:
+        """None where the credential is sent in the same way on the paths of every API."""
         secret = self.api_key.get_secret_value() if self.api_key is not None else ""
-        return ("x-goog-api-key", secret) if secret and self.auth == "google" else None
+        if not secret or self.auth not in _OTHER_HEADERS:
+            return None
+        dialect, name = _OTHER_HEADERS[self.auth]
+        return OtherCredential(dialect, (name, secret))
 
 
 class PriceListSettings(BaseSection):

@@ -12,9 +12,12 @@ import sys
 
 import pytest
 
+from gateway.core.endpoints import ENDPOINTS, Endpoint
 from gateway.demo.server import DemoUpstream
 from gateway.settings.demo_credentials import DEMO_KEY
+from tests.forms import FORM_TYPE, field, file, form
 from tests.hand_upstream import hand_upstream
+from tests.whole_gateway import MODEL, Json, whole_gateway
 
 CURL = re.compile(r"^curl .*?\]\}'$", re.MULTILINE | re.DOTALL)
 REPORT = re.compile(r"^\S.*(?:usage|limits) --demo \S+$", re.MULTILINE)
@@ -34,6 +37,37 @@ async def test_the_commands_that_the_demo_prints_work_as_they_stand() -> None:
     assert re.search(r"demo +openai/gpt-oss-120b +2 ", usage)
     assert "requests-per-minute" in limits
     assert await process.wait() == 0
+
+
+BODIES: dict[str, Json] = {
+    "chat.completions": {"messages": [{"role": "user", "content": "Hello"}]},
+    "completions": {"prompt": "Hello"},
+    "messages": {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 9},
+    "rerank": {"query": "Hello", "documents": ["there"]},
+    "score": {"text_1": "Hello", "text_2": "there"},
+    "gemini": {"contents": [{"parts": [{"text": "Hello"}]}], "requests": [], "content": {}},
+    "images": {"prompt": "Hello"},
+    "audio": {"input": "Hello", "voice": "alloy"},
+}
+"""By an endpoint's name or the part before the dot; elsewhere `input` is all."""
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda endpoint: endpoint.name)
+async def test_the_demo_answers_every_endpoint_that_names_a_model(endpoint: Endpoint) -> None:
+    name = endpoint.name
+    fields = BODIES.get(name) or BODIES.get(name.partition(".")[0]) or {"input": "Hello"}
+    body = json.dumps({"model": MODEL, **fields}).encode()
+    content_type = "application/json"
+    if endpoint.takes_form:
+        body, content_type = form(field("model", MODEL), file(b"RIFF")), FORM_TYPE
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        path = endpoint.path.replace("{model}", MODEL)
+        reply = await gateway.post(body, path=path, headers={"content-type": content_type})
+        assert reply.status == 200
+        await gateway.ended()
+        row, truth = await gateway.ledger(), upstream.truth.total
+        assert (row.input, row.output) == (truth.reported.prompt, truth.reported.completion)
+        assert row.estimated == 0
 
 
 async def test_what_the_demo_prints_fits_a_terminal_and_is_the_same_at_each_start() -> None:

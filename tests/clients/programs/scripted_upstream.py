@@ -23,6 +23,9 @@ SHELLS = ("exec_command", "shell_command", "shell", "bash", "run_shell_command",
 """Names of the tools of agents that run a command, in lower case."""
 
 BIGGEST_BODY = 2**26
+READ_S = 0.5
+"""How long a connection stays open behind what was written, before it is lost. A client that notices the loss before it
+has read what came earlier may take it for a request without an answer, and send that again: a race of its own."""
 
 
 class Seen(NamedTuple):
@@ -107,7 +110,7 @@ class ScriptedUpstream:
         for event in events[: len(events) // 2] if cut else events:
             await response.write(event)
         if cut:
-            return _lose(request, response)
+            return await _lose(request, response)
         self.delivered += COUNTS
         await response.write_eof()
         return response
@@ -116,11 +119,12 @@ class ScriptedUpstream:
         response = web.StreamResponse(headers={"content-type": "application/json", "content-length": str(len(body))})
         await response.prepare(request)
         await response.write(body[: len(body) // 2])
-        return _lose(request, response)
+        return await _lose(request, response)
 
 
-def _lose(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+async def _lose(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
     """Close the connection behind what was written: the end of the framing never comes."""
+    await asyncio.sleep(READ_S)
     assert request.transport is not None
     request.transport.close()
     return response

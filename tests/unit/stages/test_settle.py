@@ -123,6 +123,23 @@ def test_usage_in_every_chunk_counts_as_far_as_it_came() -> None:
     assert used(seen(counted, error=ClientGone("It left."))) == Usage(3, 2)
 
 
+@pytest.mark.parametrize("error", [ClientGone("left"), UpstreamBroke("broke"), ShuttingDown("over")])
+def test_what_a_stream_delivered_behind_its_last_report_is_charged_where_it_ended_early(error: GatewayError) -> None:
+    first = CHUNK.replace(b"}\n\n", b',"usage":{"prompt_tokens":12,"completion_tokens":1}}\n\n') % b"word"
+    rest = [CHUNK % b"a %d" % number for number in range(50)]
+    exchange = seen(first, *rest, error=error)
+    assert used(exchange) == Usage(12, 51, source=UsageSource.ESTIMATED)
+    exchange = seen(first, *rest, error=None)
+    assert used(exchange) == Usage(12, 1)
+
+
+@pytest.mark.parametrize("report", ['{"completion_tokens":45}', '{"prompt_tokens":null,"completion_tokens":45}'])
+def test_an_answer_that_reports_its_output_alone_pays_for_its_prompt(report: str) -> None:
+    assert used(plain(b'{"choices":[{"message":{"content":"a"}}],"usage":%b}' % report.encode())) == estimated(45)
+    stream = seen(CHUNK % b"word", b'data: {"choices":[],"usage":%b}\n\n' % report.encode())
+    assert used(stream) == estimated(45)
+
+
 def test_a_client_that_leaves_before_the_first_byte_pays_for_its_prompt() -> None:
     gone = ClientGone("It left.")
     assert used(unanswered(gone)) == estimated(0)
