@@ -107,7 +107,7 @@ Answer = Callable[[AdministrationRequest], Awaitable[Json]]
 
 @asynccontextmanager
 async def _of_running(settings: Settings) -> AsyncIterator[Answer]:
-    click.echo(f"memory:// is in the running gateway: asking it at {settings.admin.listen}.", err=True)
+    click.echo(f"The store is in the running gateway's memory: asking it at {settings.admin.listen}.", err=True)
     client = AdminClient.for_settings(settings)
 
     async def answer(request: AdministrationRequest) -> Json:

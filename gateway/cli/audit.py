@@ -25,7 +25,7 @@ def audit(config: str, last: int, as_csv: bool, as_json: bool) -> None:
     change what became different; --json and --csv have the whole of it.
     """
     if as_csv and as_json:
-        raise click.UsageError("--csv and --json exclude one another.")
+        raise click.UsageError("--csv and --json cannot be combined.")
     found = all_pages(config, "audit", {}, last)
     if as_json:
         show_json({"data": found, "next": None})
@@ -34,7 +34,7 @@ def audit(config: str, last: int, as_csv: bool, as_json: bool) -> None:
     elif found:
         click.echo(table(_HEADINGS, [_row(each, *_difference(each)) for each in found]))
     else:
-        click.echo("Nothing has been changed.")
+        click.echo("No change is recorded.")
 
 
 def _row(entry: Json, before: Json | None, after: Json | None) -> Row:

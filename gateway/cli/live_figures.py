@@ -219,7 +219,7 @@ def _teams(view: LiveView) -> Iterator[str]:
         [name or "(no key)", _rate(requests[name]), _rate(tokens.get(name, 0.0)), _rate(refused.get(name, 0.0))]
         for name in busy[:_TEAMS_SHOWN]
     ]
-    yield from _section(("team", "requests/s", "tokens/s", "refused/s"), found, "No team asks for anything.")
+    yield from _section(("team", "requests/s", "tokens/s", "refused/s"), found, "No team sends requests.")
 
 
 _TEAMS_SHOWN = 8

@@ -31,7 +31,7 @@ def notify() -> None:
 
 @notify.command(epilog="Example: gateway notify test --channel slack-1")
 @config_option
-@click.option("--channel", metavar="NAME", help="This receiver alone.")
+@click.option("--channel", metavar="NAME", help="Only this receiver.")
 @json_option
 def test(config: str, channel: str | None, as_json: bool) -> None:
     """Send a test to each receiver of `notify`, once. Exit status 1 where one does not take it.
@@ -42,8 +42,11 @@ def test(config: str, channel: str | None, as_json: bool) -> None:
     asked = [each for each in known if channel in (None, each.name)]
     if not asked:
         names = ", ".join(each.name for each in known)
-        there_are = f"there are {names}" if names else "`notify` has none"
-        raise click.UsageError(f"There is no receiver{f' {channel!r}' if channel else ''}; {there_are}.")
+        if not names:
+            raise click.UsageError(
+                "No receiver is configured. Add one to `notify`: docs/notifications.md has an example."
+            )
+        raise click.UsageError(f"There is no receiver {channel!r}; there are {names}.")
     results = asyncio.run(_send(asked))
     if as_json:
         show_json({"data": [_object(each, sent) for each, sent in zip(asked, results, strict=True)], "next": None})

@@ -44,7 +44,7 @@ def prices(config: str, action: str | None, file: str | None, as_csv: bool, as_j
     if (as_csv or as_json) and action == "update":
         raise click.UsageError("`gateway prices update` writes YAML.")
     if as_csv and as_json:
-        raise click.UsageError("--csv and --json exclude one another.")
+        raise click.UsageError("--csv and --json cannot be combined.")
     settings = load_or_end(config).settings
     try:
         catalogue = load_catalogue(datetime.now(UTC))

@@ -62,7 +62,7 @@ def reconcile(
     something is not; 2: the file or the configuration cannot be used.
     """
     if as_csv and as_json:
-        raise click.UsageError("--csv and --json exclude one another.")
+        raise click.UsageError("--csv and --json cannot be combined.")
     settings = load_or_end(config).settings
     if upstream not in settings.upstreams:
         known = ", ".join(sorted(settings.upstreams))

@@ -380,7 +380,7 @@ class KeyAdministration:
         teams = self._snapshot().teams
         if team not in teams:
             hint = nearest(team, sorted(teams)) if teams else "the configuration has none"
-            raise FieldInvalid(f"'team' is not a team of the configuration; {hint}", param="team")
+            raise FieldInvalid(f"'team' must be a team of the configuration; {hint}", param="team")
 
     def _check_models(self, team: str, patterns: Iterable[str]) -> None:
         usable = [model.name for model in self._snapshot().models_of(self._snapshot().teams[team].caller)]

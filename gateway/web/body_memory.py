@@ -205,6 +205,7 @@ class HeldBytes:
 
 def _overloaded() -> Overloaded:
     return Overloaded(
-        "The gateway holds as many large requests as it may. Try again soon; operators can raise max_body_memory.",
+        "Bodies of other requests use all of the gateway's memory for bodies. Try again soon; operators can raise"
+        " max_body_memory.",
         retry_after_ms=1000,
     )

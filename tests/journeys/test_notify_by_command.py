@@ -58,7 +58,7 @@ async def test_one_receiver_can_be_asked_alone(tmp_path: Path) -> None:
 async def test_a_configuration_without_receivers_is_said_so(tmp_path: Path) -> None:
     result = await run(tmp_path, [])
     assert result.exit_code == 2
-    assert "There is no receiver; `notify` has none." in result.stderr
+    assert "No receiver is configured." in result.stderr
 
 
 async def test_an_operator_sees_what_was_delivered_and_what_fails_and_why(tmp_path: Path) -> None:
