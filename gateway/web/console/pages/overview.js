@@ -40,7 +40,7 @@ function Traffic({ report, usage, minutes }) {
   return html`
     <${Tiles}>
       <${Tile} label="Requests" note=${span}><${Figure} of="traffic.requests" value=${requests}>${format.short(requests)}<//><//>
-      <${Tile} label="Failed upstream or here" tone=${requests && ours / requests > 0.02 ? "bad" : ""} note=${`${format.count(ours)} of ${format.count(requests)}`}>
+      <${Tile} label="Failed, upstream or gateway" tone=${requests && ours / requests > 0.02 ? "bad" : ""} note=${`${format.count(ours)} of ${format.count(requests)}`}>
         <${Figure} of="traffic.failed" value=${ours}>${format.percent(ours, requests)}<//><//>
       <${Tile} label="Duration, 95th percentile" note="whole request"><${Figure} of="traffic.p95" value=${p95}>${format.seconds(p95)}<//><//>
       <${Tile} label="First token, 95th percentile" note="streams"><${Figure} of="traffic.first_token" value=${first}>${format.seconds(first)}<//><//>
