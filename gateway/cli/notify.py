@@ -26,7 +26,7 @@ _LIST_HEADINGS = ("state", "channel", "type", "happened", "next try", "last try"
 
 @click.group(epilog="Example: gateway notify test")
 def notify() -> None:
-    """Try the receivers of notifications, and see what waits and what fails."""
+    """Try the receivers of notifications, and see what fails."""
 
 
 @notify.command(epilog="Example: gateway notify test --channel slack-1")
