@@ -143,8 +143,8 @@ _IN_FLIGHT_LIST: Mapping[str, Schema] = {**_CANCELLED_LIST, "total": COUNT}
 
 ROUTES = (
     _DescribedPage("/metrics", "Metrics, as Prometheus reads them.", TEXT, content_type="text/plain"),
-    _DescribedPage("/healthz", "Whether the gateway lives; 503 says why it has to be restarted.", _STATE),
-    _DescribedPage("/readyz", "Whether the gateway wants traffic; 503 says why not.", _STATE),
+    _DescribedPage("/healthz", "Whether the process works; 503 says why it has to be restarted.", _STATE),
+    _DescribedPage("/readyz", "Whether the gateway should get requests; 503 says why not.", _STATE),
     _DescribedPage(PATH, "This description.", {"type": "object"}),
     _DescribedPage(
         f"{PREFIX}usage",
@@ -161,7 +161,7 @@ ROUTES = (
     ),
     _DescribedPage(
         f"{PREFIX}limits",
-        "Every limit, or those of a scope, and how it stands.",
+        "Every limit, or those of a scope, and its use.",
         _listed(reference("LimitStatus")),
         ("team", "scope"),
     ),
@@ -189,7 +189,7 @@ ROUTES = (
     ),
     _DescribedPage(
         f"{PREFIX}keys/import",
-        "Takes over exported keys; those that are there already are left as they are.",
+        "Imports exported keys; existing ones stay as they are.",
         an_object(imported=a_list(TEXT), skipped=a_list(TEXT)),
         method="post",
         body=an_object(keys=a_list(_some_of(_EXPORTED, ["sha256", "name", "team"]))),
@@ -518,7 +518,7 @@ def admin_document() -> bytes:
             "Usage": _USAGE,
         },
     }
-    description = "Metrics, health and, with the token of admin.token, what operators may know and do."
+    description = "Metrics, health and, with the token of admin.token, the reports and actions for operators."
     return document("inducta-gateway, for operators", description, paths, components)
 
 
