@@ -22,7 +22,7 @@ from gateway.core.body_kind import BodyKind
 from gateway.core.circuit import ANYONE
 from gateway.core.clock import Clock
 from gateway.core.collected_response import CollectedResponse
-from gateway.core.endpoints import GEMINI_PREFIX, Dialect
+from gateway.core.endpoints import GEMINI_PREFIX
 from gateway.core.errors import (
     NoTarget,
     UpstreamAuthFailed,
@@ -108,7 +108,7 @@ async def forward(
             rest=parsed.rest,
             query=_query(exchange, target),
             base_path=target.upstream.base_path(endpoint.name),
-            is_gemini=endpoint.dialect is Dialect.GEMINI,
+            takes_other_headers=endpoint.dialect is target.upstream.other_dialect,
             note_attempt=exchange.note_attempt,
         )
         try:
