@@ -217,7 +217,7 @@ class CorsSettings(BaseSection):
 
 
 class DrainSettings(BaseSection):
-    delay: Duration = setting("5s", "How long to go on serving after SIGTERM, so that load balancers notice.")
+    delay: Duration = setting("5s", "How long to continue serving after SIGTERM, so that load balancers notice.")
     timeout: Duration = setting("10m", "How long running streams may take to finish after that.")
 
 
@@ -231,7 +231,9 @@ class RecordSettings(BaseSection):
 
 class StoreSettings(BaseSection):
     url: StoreUrl = setting("memory://", "Where counters and the ledger are kept.", repr=False)
-    timeout: Wait = setting("250ms", "For one call to Redis; past it, the store counts as unavailable.")
+    timeout: Wait = setting(
+        "250ms", "How long Redis may be silent while calls wait; then the store counts as unavailable."
+    )
     on_outage: Literal["refuse", "allow"] = setting(
         "refuse", "While the store is unavailable: refuse requests, or let them through and charge them later."
     )
@@ -245,10 +247,14 @@ class StoreSettings(BaseSection):
 
 
 class TimeoutSettings(BaseSection):
-    connect: Wait = setting("5s", "For a connection to be made.")
-    first_byte: Wait = setting("10m", "From the end of the request to the first byte of the answer.")
-    idle: Wait = setting("2m", "Between two pieces of the answer, or of a body that is sent on as it arrives.")
-    total: Wait = setting("30m", "For the whole answer.")
+    connect: Wait = setting("5s", "How long to wait for a connection.")
+    first_byte: Wait = setting(
+        "10m", "How long to wait for the first byte of the answer, from the end of the request on."
+    )
+    idle: Wait = setting(
+        "2m", "How long to wait between two pieces of the answer, or of a body that is forwarded as it arrives."
+    )
+    total: Wait = setting("30m", "How long to wait for the whole answer.")
 
 
 class HealthSettings(BaseSection):
@@ -311,7 +317,7 @@ class UpstreamSettings(BaseSection):
     pass_headers: tuple[HeaderName, ...] = setting((), "Further headers of clients that may reach this server.")
     proxy: ProxyUrl | None = setting(
         None,
-        "The forward proxy to this server; `none`: no proxy; left out: HTTP_PROXY, HTTPS_PROXY and NO_PROXY say it.",
+        "The forward proxy to this server; `none`: no proxy; left out: HTTP_PROXY, HTTPS_PROXY and NO_PROXY decide.",
         repr=False,
     )
     tls: TlsSettings | None = setting(None, "Certificates for this server; left out: the system's authorities.")
@@ -434,7 +440,7 @@ class ModelSettings(BaseSection):
         "or those of one session of an agent.",
     )
     price: PriceSettings | None = setting(None, "What its requests cost; left out: they are counted as free.")
-    limits: Limits = setting((), "Limits on this model, shared by everybody.")
+    limits: Limits = setting((), "Limits on this model, shared by all teams.")
 
 
 class KeySettings(BaseSection):
@@ -470,7 +476,7 @@ class EndUserSettings(BaseSection):
     """From whom the team's requests come, beside what their bodies say."""
 
     header: HeaderName | None = setting(
-        None, "The header in which the team's own services name the end user; it goes before the body."
+        None, "The header in which the team's own services name the end user; it takes precedence over the body."
     )
     required: Switch = setting(False, "Whether a request that names no end user is refused.")
     most: Count = setting(
@@ -486,7 +492,7 @@ class TeamSettings(BaseSection):
     owner: str = setting("", "Who is responsible for the team; notifications name it.", max_length=256)
     limits: Limits = setting((), "Limits shared by all of the team's keys.")
     key_limits: Limits = setting(
-        (), "Limits on each key of the team by itself; a key's own limit of the same name goes first."
+        (), "Limits on each key of the team by itself; a key's own limit of the same name replaces it."
     )
     user_limits: Limits = setting((), "Limits on each end user (the request's `user`) by itself.")
     end_user: EndUserSettings = setting({}, "How the end user of the team's requests is found.")
@@ -496,20 +502,20 @@ class TeamSettings(BaseSection):
 class JwtSettings(BaseSection):
     """An identity provider, whose tokens are taken in place of a key."""
 
-    issuer: Issuer = setting(REQUIRED, "What its tokens have in `iss`, to the letter.")
+    issuer: Issuer = setting(REQUIRED, "What its tokens have in `iss`, exactly.")
     audience: Audiences = setting(REQUIRED, "What its tokens for this gateway have in `aud`: one, or a list of some.")
     jwks: JwksPlace | None = setting(
         None,
         "Where its public keys are (JWK Set): a URL or the path of a file; left out: what its discovery document says.",
     )
-    algorithms: TokenAlgorithms = setting(TOKEN_ALGORITHMS, "The signatures that are taken.")
+    algorithms: TokenAlgorithms = setting(TOKEN_ALGORITHMS, "The signature algorithms that are accepted.")
     user: ClaimName = setting("sub", "The claim that names the end user; a token without it is refused.")
     groups: ClaimName = setting("groups", "The claim that lists the groups of a user.")
     teams: dict[GroupName, ShortName] = setting(
         {}, "Which team a group belongs to; of several groups of a token, the first here decides."
     )
     team: ClaimName | None = setting(
-        None, "The claim that names a team, or a group of `teams`; it goes before `groups`."
+        None, "The claim that names a team, or a group of `teams`; it takes precedence over `groups`."
     )
     default_team: ShortName | None = setting(
         None, "The team of tokens that no group puts into another; left out: they are refused."
@@ -552,7 +558,7 @@ class Settings(BaseSection):
     listen: ListenAddresses = setting(
         "0.0.0.0:8080", "The listener for clients: an address, or a list of them; [::] also takes IPv4."
     )
-    admin: AdminSettings = setting({}, "What is for operators.")
+    admin: AdminSettings = setting({}, "The listener and the API for operators.")
     trusted_proxies: tuple[IpNetwork, ...] = setting(
         (), "The networks of the proxies in front of the gateway, whose X-Forwarded-For names the client's address."
     )
@@ -575,7 +581,7 @@ class Settings(BaseSection):
     limits: Limits = setting((), "Limits on the whole organisation.")
     teams: dict[ShortName, TeamSettings] = setting({}, "Who may use the gateway.")
     notify: tuple[NotifySettings, ...] = setting((), "Who is notified of quotas, upstreams, the store and keys.")
-    jwt: tuple[JwtSettings, ...] = setting((), "Identity providers whose tokens are taken in place of keys.")
+    jwt: tuple[JwtSettings, ...] = setting((), "Identity providers whose tokens are accepted in place of keys.")
 
     @cached_property
     def file_hash(self) -> str:

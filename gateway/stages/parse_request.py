@@ -128,7 +128,7 @@ def _binding(asked: str, fields: Fields, endpoint: Endpoint, caller: Caller, sna
     if binding is None:
         raise ModelUnknown(
             f"The model {asked[:SHOWN_NAME]!r} does not exist, or this key may not use it."
-            " GET /v1/models lists what it may.",
+            " GET /v1/models lists what it may use.",
             param="model",
         )
     if binding.model.served_by.get(endpoint.name) == ():

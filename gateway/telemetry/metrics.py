@@ -180,7 +180,10 @@ class Metrics:
             "gateway_shadow_refused_total", "Requests that a limit in shadow mode would have refused.", limit
         )
         self.quota_used = Gauge(
-            "gateway_quota_used_ratio", "Used part of a quota.", ("team", "limit", "meter", "per"), "max"
+            "gateway_quota_used_ratio",
+            "Settled use of a quota, divided by its amount.",
+            ("team", "limit", "meter", "per"),
+            "max",
         )
         self.quota_runs_out = Gauge(
             "gateway_quota_runs_out_timestamp_seconds",
@@ -220,7 +223,9 @@ class Metrics:
             "gateway_task_failures_total", "Background tasks that failed and were restarted.", ("task",)
         )
         self.admin_refused = Counter(
-            "gateway_admin_requests_refused_total", "Requests to the admin API without the right to make it.", ("code",)
+            "gateway_admin_requests_refused_total",
+            "Requests to the admin API that were refused for their token.",
+            ("code",),
         )
         self.log_lines_dropped = Counter(
             "gateway_log_lines_dropped_total", "Log lines that could not be written.", values={(): 0}
@@ -231,9 +236,9 @@ class Metrics:
             "Connections of clients that max_clients refused, or closed idle for others.",
             values={(): 0},
         )
-        self.loop_lag = Histogram("gateway_loop_lag_seconds", "How late the event loop was.", (), LOOP_LAG)
+        self.loop_lag = Histogram("gateway_loop_lag_seconds", "Delay of the event loop.", (), LOOP_LAG)
         self.journal_entries = Counter(
-            "gateway_journal_entries_total", "Settlements that could not be made at once.", ("outcome",)
+            "gateway_journal_entries_total", "Settlements that the store did not accept at once.", ("outcome",)
         )
         self.spans = Counter("gateway_spans_total", "Spans of traces.", ("outcome",))
         self.store_calls = Counter("gateway_store_calls_total", "Store calls.", ("call", "outcome"))

@@ -43,7 +43,7 @@ class BodyMemory:
         self._wait_s = wait_s
         self._large_by_team: dict[str, int] = {}
         """What the large bodies of each team hold."""
-        self._waiting: dict[str, list[_Place]] = {}
+        self._waiting: dict[str, list[_WaitingBody]] = {}
         """By team, in the order in which they are next."""
         self._beyond = 0
         """The number of the body that may grow beside its team's share, 0 for none."""
@@ -66,7 +66,7 @@ class BodyMemory:
 
     async def take(self, team: str, number: int, size: int, *, grows: bool = False) -> None:
         """Take so much for a large body, or wait for it. Those with lower numbers came first. Raises Overloaded."""
-        place = _Place(number, size, grows, asyncio.get_running_loop().create_future())
+        place = _WaitingBody(number, size, grows, asyncio.get_running_loop().create_future())
         line = self._waiting.get(team)
         is_next = line is None or number < line[0].number or number == self._beyond
         if is_next and self._may_take(team, place):
@@ -104,7 +104,7 @@ class BodyMemory:
         if held:
             self._large_by_team[team] = held
 
-    def _may_take(self, team: str, place: _Place) -> bool:
+    def _may_take(self, team: str, place: _WaitingBody) -> bool:
         left = self._max_bytes - self.held_bytes - place.size
         if left < 0:
             return False
@@ -130,15 +130,15 @@ class BodyMemory:
                         self._note(team, place.size)
                         place.turn.set_result(None)
 
-    def _leave(self, team: str, place: _Place) -> None:
+    def _leave(self, team: str, place: _WaitingBody) -> None:
         line = self._waiting.pop(team)
         line.remove(place)
         if line:
             self._waiting[team] = line  # Behind the other teams.
 
 
-class _Place(NamedTuple):
-    """Of a body that waits for its turn."""
+class _WaitingBody(NamedTuple):
+    """A body that waits for its turn."""
 
     number: int
     size: int
@@ -205,6 +205,7 @@ class HeldBytes:
 
 def _overloaded() -> Overloaded:
     return Overloaded(
-        "The gateway holds as many large requests as it may. Try again soon; operators can raise max_body_memory.",
+        "Bodies of other requests use all of the gateway's memory for bodies. Try again soon; operators can raise"
+        " max_body_memory.",
         retry_after_ms=1000,
     )

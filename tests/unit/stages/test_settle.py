@@ -77,6 +77,13 @@ def used(exchange: Exchange) -> Usage | None:
 WORDS = [CHUNK % word for word in (b"Once", b" upon", b" a", b" time", b"")]
 
 
+@pytest.mark.parametrize("name", ["generated_text", "response", "output"])
+def test_an_answer_in_another_apis_shape_is_charged_for_its_text(name: str) -> None:
+    body = b'{"id":"x","%b":"%b"}' % (name.encode(), b"word " * 100)
+    assert used(plain(body)) == estimated(125)
+    assert used(plain(b'{"id":"x","choices":[],"%b":"%b"}' % (name.encode(), b"word " * 100))) == estimated(0)
+
+
 def test_what_the_upstream_reports_is_what_was_used() -> None:
     assert used(seen(*WORDS, USAGE)) == Usage(12, 45)
     assert used(plain(b'{"usage":{"prompt_tokens":12,"completion_tokens":45}}')) == Usage(12, 45)
