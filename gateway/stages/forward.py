@@ -178,11 +178,10 @@ async def _collected(
     max_bytes = LATE_MAX if parsed.stream else WHOLE_MAX
     collected = CollectedResponse(response, max_bytes, redactor)
     try:
-        if response.status < 400:
-            await _collect(collected, parsed)
-        else:
-            async with asyncio.timeout(ERROR_BODY_S):
-                await _collect(collected, parsed)
+        if not _is_collected(collected, parsed):
+            async with asyncio.timeout(None if response.status < 400 else ERROR_BODY_S):
+                while not _is_collected(collected, parsed):
+                    await collected.woken()
         collected.is_whole = collected.is_over and not collected.is_too_long
     except TimeoutError:
         pass  # Its status has to do.
@@ -205,14 +204,21 @@ async def _collected(
     return collected
 
 
-async def _collect(collected: CollectedResponse, parsed: ParsedRequest) -> None:
-    """Wait until it is known what the answer is; and for JSON and errors, until all of it has come, or too much."""
+def _is_collected(collected: CollectedResponse, parsed: ParsedRequest) -> bool:
+    """Whether it is known what the answer is; and of JSON and errors, whether all of it has come, or too much. Raises
+    what `end` raises, unless the answer is passed on as a stream."""
     if collected.kind is None:
-        await collected.known()
+        if not collected.is_over:
+            return False
+        collected.end()
     collected.is_stream = collected.status < 400 and _is_stream(collected, parsed)
     grows = (collected.kind is BodyKind.OTHER or parsed.is_array) and collected.status < 400
-    if not (collected.is_stream or (grows and not collected.is_over)):
-        await collected.collected()
+    if collected.is_stream or (grows and not collected.is_over):
+        return True
+    if collected.is_over:
+        collected.end()
+        return True
+    return collected.is_too_long
 
 
 def _is_stream(response: CollectedResponse, parsed: ParsedRequest) -> bool:

@@ -196,7 +196,9 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self._send(response, request)
             if self._upload is None:
-                await response.begun()
+                while not response.first_byte_at:
+                    response.end()
+                    await response.woken()
             else:
                 await self._upload.send_until_response(response)
         except BaseException:

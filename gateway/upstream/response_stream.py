@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -103,11 +103,9 @@ class ResponseStream:
 
     async def begun(self) -> None:
         """Wait for the first byte or the end. Raises what the connection said went wrong before."""
-        if not self.first_byte_at and self._failure is None:
-            self._waiter = waiter = asyncio.get_running_loop().create_future()
-            await waiter
-        if not self.first_byte_at and self._failure is not None:
-            raise self._failure
+        while not self.first_byte_at:
+            self.end()
+            await self.woken()
 
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
         self._callback = into
@@ -120,12 +118,15 @@ class ResponseStream:
     async def finished(self) -> None:
         while not self._over:
             await self.woken()
+        self.end()
+
+    def end(self) -> None:
         if self._failure is not None:
             raise self._failure
 
-    async def woken(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
+    def woken(self) -> Awaitable[None]:
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        return waiter
 
     def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

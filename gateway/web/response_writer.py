@@ -41,7 +41,8 @@ class WrittenResponse(web.StreamResponse):
     async def write_eof(self, data: bytes = b"") -> None:
         """Wait until the client has read most of what was written: until then no further request of it is served."""
         self._connection.response_began = False
-        await self._writer.drain()
+        if self._connection.congested:
+            await self._writer.drain()
 
 
 class HttpResponseWriter:
