@@ -62,6 +62,11 @@ ERROR_BODY_S = 2.0
 """For so long the body of an error is waited for. After that its status decides, and what comes is relayed."""
 
 
+# Slow to reach through their classes in Python 3.11.
+_EVENTS, _JSON, _OTHER = BodyKind
+_PROVIDER, _CREDENTIALS = Fault.PROVIDER, Fault.CREDENTIALS
+_SUCCEEDED, _NEUTRAL, _GEMINI = Outcome.SUCCEEDED, Outcome.NEUTRAL, Dialect.GEMINI
+
 _UNSET = (b"null",)
 _UNSET_OF_GEMINI = (*_UNSET, b"0")
 """The values of a cap that is none: of protocol buffers, zero is the default."""
@@ -108,7 +113,7 @@ async def forward(
             rest=parsed.rest,
             query=_query(exchange, target),
             base_path=target.upstream.base_path(endpoint.name),
-            is_gemini=endpoint.dialect is Dialect.GEMINI,
+            is_gemini=endpoint.dialect is _GEMINI,
             note_attempt=exchange.note_attempt,
         )
         try:
@@ -118,7 +123,7 @@ async def forward(
             if following is None or not _can_repeat(parsed, writer) or not retries.take():
                 raise
             continue
-        following = _next_healthy(left, caller, services) if response.fault is Fault.PROVIDER else None
+        following = _next_healthy(left, caller, services) if response.fault is _PROVIDER else None
         if following is None or not _can_repeat(parsed, writer) or not retries.take():
             return _presentable(response, target)
         response.abandon()
@@ -155,13 +160,13 @@ async def _attempt(
         attempt.ended(outcome_of_error(error), now(), reason=error.reason)
         raise
     except BaseException:
-        attempt.ended(Outcome.NEUTRAL, now())
+        attempt.ended(_NEUTRAL, now())
         raise
     exchange.note_attempt(target.upstream.name, str(response.status))
     outcome = outcome_of_answer(response.status, response.fault)
-    if outcome is not Outcome.SUCCEEDED:
+    if outcome is not _SUCCEEDED:
         retry_after_s = read_retry_after(response.headers, services.clock.now_ms())
-        is_rejected = response.fault is Fault.CREDENTIALS
+        is_rejected = response.fault is _CREDENTIALS
         reason = UpstreamAuthFailed.code if is_rejected else str(response.status)
         attempt.ended(outcome, now(), retry_after_s, reason=reason)
     elif response.status >= 400:
@@ -212,7 +217,7 @@ def _is_collected(collected: CollectedResponse, parsed: ParsedRequest) -> bool:
             return False
         collected.end()
     collected.is_stream = collected.status < 400 and _is_stream(collected, parsed)
-    grows = (collected.kind is BodyKind.OTHER or parsed.is_array) and collected.status < 400
+    grows = (collected.kind is _OTHER or parsed.is_array) and collected.status < 400
     if collected.is_stream or (grows and not collected.is_over):
         return True
     if collected.is_over:
@@ -224,9 +229,9 @@ def _is_collected(collected: CollectedResponse, parsed: ParsedRequest) -> bool:
 def _is_stream(response: CollectedResponse, parsed: ParsedRequest) -> bool:
     """Whether the answer is an event stream: by what it is, where the request asks for one, whatever its content type
     says. Where its first bytes do not show what it is, its content type does."""
-    if response.kind is BodyKind.JSON or response.is_opaque:
+    if response.kind is _JSON or response.is_opaque:
         return False
-    return response.is_called_stream or (parsed.stream and response.kind is BodyKind.EVENTS)
+    return response.is_called_stream or (parsed.stream and response.kind is _EVENTS)
 
 
 def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:
@@ -311,7 +316,7 @@ def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:
 
 def _presentable(response: CollectedResponse, target: Target) -> CollectedResponse:
     name = target.upstream.name
-    if response.fault is Fault.CREDENTIALS:
+    if response.fault is _CREDENTIALS:
         response.abandon()
         raise UpstreamAuthFailed(
             f"The upstream {name!r} rejects the gateway's credentials ({response.status})."
