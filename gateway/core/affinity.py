@@ -39,7 +39,7 @@ _CACHE_KEYS = ("prompt_cache_key", "session_id")
 
 def key_of(parsed: ParsedRequest, headers: Mapping[str, str]) -> bytes:
     """What requests that belong together share; empty where nothing binds it to a target."""
-    match parsed.model.affinity:
+    match parsed.binding.model.affinity:
         case "session":
             return _session(parsed, headers) or _prefix(parsed)
         case "user":

@@ -92,7 +92,7 @@ async def forward(
     """
     headers, caller, now = _headers(exchange, parsed), exchange.caller or ANYONE, services.clock.monotonic()
     endpoint = parsed.endpoint
-    retries = services.routing.retries(parsed.model, now)
+    retries = services.routing.retries(parsed.binding.model, now)
     retries.request(now)
     left = iter(targets[: 1 + MORE_TARGETS])
     # The first was routed just now; whether the others may still be asked is seen when it is their turn.

@@ -41,7 +41,7 @@ async def settle(
     if exchange.parsed is None or exchange.caller is None or exchange.reservation is None:
         recorder.keep_unsettled(exchange)
         return
-    estimator = estimates.of(exchange.caller.team, exchange.parsed.model.name)
+    estimator = estimates.of(exchange.caller.team, exchange.parsed.binding.model.name)
     usage = usage_of(exchange, exchange.parsed, estimator)
     if usage is not None:
         price = exchange.target.price if exchange.target is not None and not exchange.parsed.endpoint.is_free else None

@@ -206,7 +206,7 @@ def _add_request(fields: dict[str, Any], x: Exchange) -> None:
     parsed = x.parsed
     if parsed is None:
         return
-    fields["model"] = parsed.model.name
+    fields["model"] = parsed.binding.model.name
     fields["stream"] = parsed.stream
     if (cap := x.quota_output_cap) is not None:
         fields["output_cap"] = cap
@@ -232,7 +232,8 @@ def _add_times(fields: dict[str, Any], x: Exchange) -> None:
     fields["duration_s"] = _rounded(duration)
     if x.first_byte_at is not None:
         fields["time_to_first_token_s"] = _rounded(x.first_byte_at - x.request.at)
-    fields["overhead_s"] = _rounded(max(0.0, duration - x.upstream_seconds))
+    overhead = duration - x.upstream_seconds
+    fields["overhead_s"] = _rounded(overhead) if overhead > 0 else 0.0
     if x.store_seconds is not None:
         fields["store_s"] = _rounded(x.store_seconds)
 

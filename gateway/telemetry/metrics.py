@@ -262,8 +262,9 @@ class Metrics:
         answers = self._answers.get(which) or self._begin_answers(which, usage)
         answers.requests += 1
         duration = x.ended - x.request.at
+        overhead = duration - x.upstream_seconds
         answers.duration.add(DURATION, duration)
-        answers.overhead.add(OVERHEAD, max(0.0, duration - x.upstream_seconds))
+        answers.overhead.add(OVERHEAD, overhead if overhead > 0 else 0.0)
         if usage is not None:
             answers.input += usage.input
             answers.output += usage.output
