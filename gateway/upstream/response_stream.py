@@ -57,7 +57,7 @@ class ResponseStream:
         self._callback: Callable[[bytes], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
-        self._paused = self._received = self._over = self._yields = False
+        self._paused = self._received = self.is_over = self._yields = False
 
     def head(self, status: int, headers: dict[str, str], now: float) -> None:
         """The first byte of the body has come, or the end of a response without one."""
@@ -111,12 +111,8 @@ class ResponseStream:
         self._callback = into
         self._deliver()
 
-    @property
-    def is_over(self) -> bool:
-        return self._over
-
     async def finished(self) -> None:
-        while not self._over:
+        while not self.is_over:
             await self.woken()
         self.end()
 
@@ -144,7 +140,7 @@ class ResponseStream:
 
     def abandon(self) -> None:
         connection, self._callback, self.sink = self._connection, None, None
-        if self._over:
+        if self.is_over:
             return
         self._buffer = PlainBuffer()
         self.fail_with(_ABANDONED.error(self._name, UpstreamBroke))
@@ -159,7 +155,7 @@ class ResponseStream:
                 self._end()
         except CodingDamaged as error:
             self._spoil(str(error))
-        is_direct = not (self._paused or self._yields or self._over) and type(self._buffer) is PlainBuffer
+        is_direct = not (self._paused or self._yields or self.is_over) and type(self._buffer) is PlainBuffer
         self.sink = self._callback if is_direct else None
         if self._connection is not None:
             if self._paused or self._yields or self._buffer.size > HELD_BYTES:
@@ -185,7 +181,7 @@ class ResponseStream:
     def _end(self) -> None:
         if self._failure is None:
             self._buffer.check_whole()
-        self._over = True
+        self.is_over = True
         # The reader has this stream, mostly: one less cycle for the collector of garbage.
         self._callback = None
         self.wake()
@@ -218,22 +214,18 @@ class PlainBuffer:
     """Gives back what it takes."""
 
     def __init__(self) -> None:
-        self._size = 0
+        self.size = 0
         self._pieces: deque[bytes] = deque()
 
-    @property
-    def size(self) -> int:
-        return self._size
-
     def put(self, piece: bytes) -> None:
-        self._size += len(piece)
+        self.size += len(piece)
         self._pieces.append(piece)
 
     def get(self) -> bytes:
         if not self._pieces:
             return b""
         piece = self._pieces.popleft()
-        self._size -= len(piece)
+        self.size -= len(piece)
         return piece
 
     def check_whole(self) -> None:
