@@ -15,10 +15,9 @@ from gateway.core.limits import Meter
 from gateway.core.request import ParsedRequest
 from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import LedgerEntry, Reservation, Settlement, SettlementLine
-from gateway.core.usage import Usage, UsageSource
+from gateway.core.usage import NOTHING_USED, Usage, UsageSource
 from gateway.store.contract import Counters
 
-_NOTHING = Usage()
 # Slow to reach through their classes in Python 3.11.
 _REPORTED = UsageSource.REPORTED
 _TOKENS, _INPUT_TOKENS, _OUTPUT_TOKENS, _USD = Meter.TOKENS, Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS, Meter.USD
@@ -110,7 +109,7 @@ def settlement(
             parsed.user,
             caller.cost_center,
         )
-    used = usage or _NOTHING
+    used = usage or NOTHING_USED
     actual = {_TOKENS: used.input + used.output, _INPUT_TOKENS: used.input, _OUTPUT_TOKENS: used.output, _USD: cost}
     dues = tuple([SettlementLine(hold, actual.get(hold.limit.meter, 0)) for hold in reservation.holds])
     return Settlement(reservation.id, reservation.at_ms, dues, entry, record, exchange.created)
@@ -122,7 +121,7 @@ def _day_of(second: int, zone: tzinfo) -> str:
     return datetime.fromtimestamp(second, zone).date().isoformat()
 
 
-def _estimated(exchange: Exchange, parsed: ParsedRequest, output: int, counted: Usage = _NOTHING) -> Usage:
+def _estimated(exchange: Exchange, parsed: ParsedRequest, output: int, counted: Usage = NOTHING_USED) -> Usage:
     """Usage that is not reported. Where tokens are not the measure there are none, and the units are all."""
     if not parsed.endpoint.estimated:
         return _with_units(counted, parsed)
