@@ -66,6 +66,9 @@ longer is passed on as it comes."""
 _TAIL = 64
 """Bytes of a long event that are kept, to see where and how it ends."""
 
+_BACKSLASH = ord("\\")
+"""As a number: for that `in` is ten times as fast as `find`, which is as much faster than `in` for bytes."""
+
 _DONE = b"[DONE]"
 _COMMENTS = re.compile(rb"(?::[^\r\n]*+\n\n)++")
 _USAGE = Nullable("usage")
@@ -260,8 +263,7 @@ class StreamTally:
             if text_begin < text_end:
                 text_events += 1
                 text = data[text_begin:text_end]
-                # `in` takes bytes for a number first, and makes an error of it that it drops: far slower than `find`.
-                is_plain = text.isascii() and text.find(b"\\") < 0
+                is_plain = text.isascii() and _BACKSLASH not in text
                 weight += text_end - text_begin if is_plain else weight_of_json(text)
         self.events += events
         self._text_events += text_events
