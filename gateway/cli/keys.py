@@ -12,7 +12,7 @@ import click
 
 from gateway.cli.administration import Ask, Json, administer, all_pages, ask_once
 from gateway.cli.configuration import config_option
-from gateway.cli.output import WHOLE, Row, csv_option, json_option, show_csv, show_json, table
+from gateway.cli.output import WHOLE, Row, csv_option, json_option, refuse_both, show_json, show_listing, table
 from gateway.identity.administration import IMPORTED_MAX, STATUSES
 
 _HEADINGS = ("id", "name", "team", "status", "source", "models", "limits", "expires at", "last used at")
@@ -135,17 +135,11 @@ def change(config: str, key_id: str, clear: tuple[str, ...], as_json: bool, **gi
 @json_option
 def list_keys(config: str, as_csv: bool, as_json: bool, **query: str | None) -> None:
     """List keys, in the order in which they were made."""
-    if as_csv and as_json:
-        raise click.UsageError("--csv and --json cannot be combined.")
+    refuse_both(as_csv=as_csv, as_json=as_json)
     found = all_pages(config, "keys", {name: text for name, text in query.items() if text is not None})
-    if as_json:
-        show_json({"data": found, "next": None})
-    elif as_csv:
-        show_csv(_HEADINGS, [_row(key) for key in found])
-    elif found:
-        click.echo(table(_HEADINGS, [_row(key) for key in found]))
-    else:
-        click.echo("There are no such keys.")
+    rows = [_row(key) for key in found]
+    report = {"data": found, "next": None}
+    show_listing(report, _HEADINGS, rows, as_csv=as_csv, as_json=as_json, empty="There are no such keys.")
 
 
 @keys.command(epilog="Example: gateway keys show 3f2a9c0b71de")

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from gateway.cli.administration import Json, ask_once
 from gateway.cli.configuration import config_option, demo_option, settings_or_end
-from gateway.cli.output import Row, csv_option, json_option, show_csv, show_json, table
+from gateway.cli.output import Row, csv_option, json_option, refuse_both, show_json, show_listing, table
 from gateway.cli.reports import report_or_end
 
 _HEADINGS = ("limit", "of", "used", "held", "left", "amount", "granted", "resets at", "runs out at")
@@ -76,18 +76,10 @@ def grant(config: str, as_json: bool, **given: str | None) -> None:
 @json_option
 def grants(config: str, team: str | None, as_csv: bool, as_json: bool) -> None:
     """List the grants that have not ended."""
-    if as_csv and as_json:
-        raise click.UsageError("--csv and --json cannot be combined.")
+    refuse_both(as_csv=as_csv, as_json=as_json)
     report = ask_once(config, "GET", "grants", query={"team": team} if team else {})
     rows = [_grant_row(each) for each in report["data"]]
-    if as_json:
-        show_json(report)
-    elif as_csv:
-        show_csv(_GRANTS_HEADINGS, rows)
-    elif rows:
-        click.echo(table(_GRANTS_HEADINGS, rows))
-    else:
-        click.echo("There are no grants.")
+    show_listing(report, _GRANTS_HEADINGS, rows, as_csv=as_csv, as_json=as_json, empty="There are no grants.")
 
 
 @limits.command(epilog="Example: gateway limits withdraw 3f2a9c0b71de")

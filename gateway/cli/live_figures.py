@@ -13,6 +13,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from gateway.cli.output import Row, figure, table
+from gateway.cli.requests import HEADINGS, request_row
 
 _LINE = re.compile(r"(?P<name>[a-z0-9_]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -193,21 +194,8 @@ _TEAMS_SHOWN = 8
 
 
 def _requests(view: LiveView) -> Iterator[str]:
-    found: list[Row] = [
-        [
-            request["id"],
-            request["team"] or "",
-            request["key_name"] or "",
-            request["model"] or "",
-            request["upstream"] or "",
-            request["state"],
-            f"{request['age_s']:,.1f} s",
-            request["output_tokens"],
-        ]
-        for request in view.requests.get("data", ())
-    ]
-    headings = ("request in flight", "team", "key", "model", "upstream", "state", "age", "tokens")
-    yield from _section(headings, found, "No request is in flight.")
+    found = [request_row(request)[:-1] for request in view.requests.get("data", ())]
+    yield from _section(("request in flight", *HEADINGS[1:-1]), found, "No request is in flight.")
 
 
 def _section(headings: Sequence[str], rows: Sequence[Row], empty: str) -> list[str]:

@@ -9,16 +9,19 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from gateway.app.demo import PLAYED_MODELS
 from gateway.core.endpoints import ENDPOINTS, Endpoint
 from gateway.demo.server import DemoUpstream
 from gateway.settings.demo_credentials import DEMO_KEY
-from tests.forms import FORM_TYPE, field, file, form
+from tests.apis import SmallestRequest
 from tests.hand_upstream import hand_upstream
-from tests.whole_gateway import MODEL, Json, whole_gateway
+from tests.whole_gateway import whole_gateway
 
+PAGES = Path(__file__).parents[2] / "docs" / "clients"
 CURL = re.compile(r"^curl .*?\]\}'$", re.MULTILINE | re.DOTALL)
 REPORT = re.compile(r"^\S.*(?:usage|limits) --demo \S+$", re.MULTILINE)
 
@@ -39,30 +42,18 @@ async def test_the_commands_that_the_demo_prints_work_as_they_stand() -> None:
     assert await process.wait() == 0
 
 
-BODIES: dict[str, Json] = {
-    "chat.completions": {"messages": [{"role": "user", "content": "Hello"}]},
-    "completions": {"prompt": "Hello"},
-    "messages": {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 9},
-    "rerank": {"query": "Hello", "documents": ["there"]},
-    "score": {"text_1": "Hello", "text_2": "there"},
-    "gemini": {"contents": [{"parts": [{"text": "Hello"}]}], "requests": [], "content": {}},
-    "images": {"prompt": "Hello"},
-    "audio": {"input": "Hello", "voice": "alloy"},
-}
-"""By an endpoint's name or the part before the dot; elsewhere `input` is all."""
+def test_the_demo_serves_every_model_that_a_page_of_a_client_names() -> None:
+    pages = "".join(page.read_text() for page in sorted(PAGES.glob("*.md")))
+    named = set(re.findall(r"\b(?:claude|gemini)-[a-z]*-?\d[a-z0-9.-]*\b", pages))
+    assert named >= {"claude-sonnet-4-5", "gemini-2.5-pro"}
+    assert named <= set(PLAYED_MODELS)
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda endpoint: endpoint.name)
 async def test_the_demo_answers_every_endpoint_that_names_a_model(endpoint: Endpoint) -> None:
-    name = endpoint.name
-    fields = BODIES.get(name) or BODIES.get(name.partition(".")[0]) or {"input": "Hello"}
-    body = json.dumps({"model": MODEL, **fields}).encode()
-    content_type = "application/json"
-    if endpoint.takes_form:
-        body, content_type = form(field("model", MODEL), file(b"RIFF")), FORM_TYPE
     async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
-        path = endpoint.path.replace("{model}", MODEL)
-        reply = await gateway.post(body, path=path, headers={"content-type": content_type})
+        asked = SmallestRequest.of(endpoint)
+        reply = await gateway.post(asked.body, path=asked.path, headers={"content-type": asked.content_type})
         assert reply.status == 200
         await gateway.ended()
         row, truth = await gateway.ledger(), upstream.truth.total

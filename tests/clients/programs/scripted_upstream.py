@@ -43,13 +43,16 @@ class Seen(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What one request gets in place of an answer: a refusal, or with `cut` half of a stream and a lost connection."""
+    """What one request gets in place of an answer: a refusal, or with `cut` half of a stream and a lost connection. One
+    `of_turns` waits for a request with tools: which of an agent's requests comes first, a turn or one for a title, is a
+    race."""
 
     status: int = 200
     kind: str = ""
     message: str = ""
     headers: Mapping[str, str] = {}
     cut: bool = False
+    of_turns: bool = False
 
 
 class ScriptedUpstream:
@@ -85,7 +88,9 @@ class ScriptedUpstream:
         return web.json_response({}, status=404)
 
     async def _play(self, request: web.Request, api: Api, body: Json) -> web.StreamResponse:
-        fault = self.faults.pop(0) if self.faults else Fault()
+        fault = Fault()
+        if self.faults and (api.tools(body) or not self.faults[0].of_turns):
+            fault = self.faults.pop(0)
         if fault.status != 200:
             refusal = api.refusal(fault.status, fault.kind, fault.message)
             return web.json_response(refusal, status=fault.status, headers=fault.headers)

@@ -58,7 +58,10 @@ UPSTREAMS = [
 
 def requests(*ids: str) -> dict[str, Any]:
     usual = {"team": "search", "key_name": "k", "model": "m", "upstream": "up", "state": "answering", "age_s": 1.5}
-    return {"data": [{"id": name, "output_tokens": 1_234, **usual} for name in ids], "problem": None}
+    return {
+        "data": [{"id": name, "output_tokens": 1_234, "process": "host:1", **usual} for name in ids],
+        "problem": None,
+    }
 
 
 def view(before: str | None = BEFORE, after: str = AFTER, *ids: str, problem: str = "") -> LiveView:
