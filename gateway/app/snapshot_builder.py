@@ -273,7 +273,7 @@ def _team(settings: Settings, name: str, channels: tuple[NotificationChannel, ..
         team=name,
         models=() if written.models is None else (written.models,),
         limits=(*everybodys, *_limits(written.limits, _Subject(Scope.TEAM, name, name, notify_at))),
-        user_limits=_limits(written.user_limits, _Subject(Scope.USER, "", name)),
+        user_limits=_limits(written.user_limits, _Subject(Scope.USER, "", name, notify_at)),
         cost_center=written.cost_center,
         end_user=EndUserRule(
             header=(written.end_user.header or "").lower(),

@@ -130,7 +130,7 @@ def change(config: str, key_id: str, clear: tuple[str, ...], as_json: bool, **gi
 @click.option(
     "--source", type=click.Choice(["config", "store"]), help="Only keys of the file, or only keys of the store."
 )
-@click.option("--unused", metavar="DAYS", help="Only keys of the store that were not used for so long, such as 30d.")
+@click.option("--unused", metavar="DAYS", help="Only keys that were not used for so long, such as 30d.")
 @csv_option
 @json_option
 def list_keys(config: str, as_csv: bool, as_json: bool, **query: str | None) -> None:

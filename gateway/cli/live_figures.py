@@ -100,6 +100,39 @@ class LiveView(NamedTuple):
     problem: str = ""
 
 
+def as_json(view: LiveView) -> Json:
+    """The same for programs; rates are null where there is one reading."""
+    reading, pace = view.reading, view.pace
+    tokens = {} if pace is None else pace.by("gateway_tokens_total", "direction")
+    return {
+        "at": datetime.fromtimestamp(reading.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "gateway": view.address,
+        "version": reading.label("gateway_build_info", "version") or None,
+        "config": reading.label("gateway_config_info", "hash") or None,
+        "in_flight": round(reading.total("gateway_requests_in_flight")),
+        "unsettled": round(reading.total("gateway_unsettled_requests")),
+        "requests_per_s": _rate_of(pace, "gateway_requests_total"),
+        "refused_per_s": _rate_of(pace, "gateway_refused_total"),
+        "input_tokens_per_s": None if pace is None else round(tokens.get("input", 0.0), 3),
+        "output_tokens_per_s": None if pace is None else round(tokens.get("output", 0.0), 3),
+        "usd_per_s": _rate_of(pace, "gateway_cost_usd_total"),
+        "failed_per_s": {} if pace is None else _rounded(pace.by("gateway_errors_total", "blame")),
+        "store_calls_per_s": {} if pace is None else _rounded(pace.by("gateway_store_calls_total", "outcome")),
+        "teams": {} if pace is None else _rounded(pace.by("gateway_requests_total", "team")),
+        "upstreams": list(view.upstreams),
+        "requests": view.requests.get("data", []),
+        "problem": view.problem or None,
+    }
+
+
+def _rate_of(pace: Pace | None, name: str) -> float | None:
+    return None if pace is None else round(pace.of(name), 6)
+
+
+def _rounded(rates: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(rate, 3) for name, rate in rates.items()}
+
+
 def frame(view: LiveView, columns: int, rows: int) -> list[str]:
     """As many lines as there is space for, the most important first."""
     lines = [_title(view), *_figures(view), "", *_upstreams(view), "", *_teams(view), "", *_requests(view)]

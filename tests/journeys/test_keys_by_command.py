@@ -137,7 +137,8 @@ def test_lists_are_tables_csv_and_json_of_both_sources(shell: Shell) -> None:
     table = shell.run("keys", "list", "--source", "store").stdout.splitlines()
     assert [line.split()[1] for line in table] == ["name", "k0", "k1", "k2"]
     assert shell.run("keys", "list", "--team", "ops").stdout == "There are no such keys.\n"
-    assert shell.json("keys", "list", "--unused", "30d")["data"] == []
+    # The others were made today; those of the file are judged by the ledger, which has none.
+    assert [key["name"] for key in shell.json("keys", "list", "--unused", "30d")["data"]] == ["search-test"]
 
 
 def test_limits_of_stored_keys_are_shown_with_the_others(shell: Shell) -> None:
