@@ -68,7 +68,9 @@ def executed(requests: int) -> list[Executed]:
         redis = stack.enter_context(redis_server(core))
         key, output = f"gw_{secrets.token_urlsafe(32)}", folder / "executed.json"
         before = servers.Before(upstream.port, upstream.port, key)
-        store = {"store": {"url": f"unix://{redis.connection_pool.connection_kwargs['path']}", "timeout": "10s"}}
+        store: dict[str, object] = {
+            "store": {"url": f"unix://{redis.connection_pool.connection_kwargs['path']}", "timeout": "10s"}
+        }
         gateway = stack.enter_context(servers.traced_gateway(before, core, folder, output, store))
         target = Target("gateway", gateway.port, key)
         asyncio.run(sent(target, PLAIN, requests))

@@ -1,8 +1,12 @@
 """`python -m bench.consoles`: what clients notice of fifty open consoles.
 
 A gateway with Redis and four limits is under a steady load that leaves most of its core idle. Spells with the overview
-of fifty consoles, each asking for its figures every ten seconds as the page does while it can be seen, and spells
-without them take turns. One core has the gateway, the other all else.
+of fifty consoles, each signed in and asking for its figures every ten seconds as the page does while it can be seen,
+and spells without them take turns. A last spell has the consoles alone: what the gateway's processor spends then, by
+the pages that it has shown. One core has the gateway, the other all else.
+
+With --each-part the consoles ask for every part of the overview by itself and with the token, as programs do: nothing
+is shared then.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import random
 import secrets
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -28,7 +33,10 @@ from bench.servers import MODEL, Server, demo_upstream, free_port
 
 CONSOLES = 50
 POLL_S = 10.0
-OVERVIEW = (
+OVERVIEW = ("overview?minutes=60",)
+"""What the first page asks for."""
+
+PARTS = (
     "traffic?minutes=60",
     "usage?since=1d",
     "usage?by=day&since=month",
@@ -36,11 +44,59 @@ OVERVIEW = (
     "upstreams",
     "limits",
 )
-"""What the first page asks for."""
+"""What it is made of."""
 
 CONNECTIONS = 16
 REST_S = 0.04
 """Between an answer and the connection's next request, at most: about 500 requests a second."""
+
+
+@dataclass
+class Viewers:
+    """The consoles, and how many pages they were shown. `parts`: they ask for each by itself, with the token."""
+
+    url: str
+    token: str
+    parts: bool
+    shown: int = 0
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def __aenter__(self) -> Viewers:
+        self.tasks = [asyncio.ensure_future(self._look()) for _ in range(CONSOLES)]
+        await asyncio.sleep(POLL_S)  # Until each has begun.
+        self.shown = 0
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for each in self.tasks:
+            each.cancel()
+        ends = await asyncio.gather(*self.tasks, return_exceptions=True)
+        assert all(isinstance(end, asyncio.CancelledError) for end in ends), ends
+
+    async def _look(self) -> None:
+        by_token, by_cookie = {"authorization": f"Bearer {self.token}"}, {"x-gateway-console": "1"}
+        jar = aiohttp.CookieJar(unsafe=True)  # Of an address without a name, too.
+        async with aiohttp.ClientSession(self.url, cookie_jar=jar, auto_decompress=False) as session:
+            async with session.post("/admin/v1/session", headers=by_token | by_cookie) as answer:
+                assert answer.status == 200, await answer.text()
+            headers = by_token if self.parts else by_cookie
+            await asyncio.sleep(random.uniform(0, POLL_S))
+            while True:
+                for page in PARTS if self.parts else OVERVIEW:
+                    async with session.get(f"/admin/v1/{page}", headers=headers) as answer:
+                        assert answer.status == 200, await answer.text()
+                        await answer.read()
+                self.shown += 1
+                await asyncio.sleep(POLL_S)
+
+
+@dataclass
+class Found:
+    """Of each round, without and with consoles; of the consoles alone the gateway's time for a page."""
+
+    alone: list[Latency] = field(default_factory=list)
+    beside: list[Latency] = field(default_factory=list)
+    page_cpu_ms: list[float] = field(default_factory=list)
 
 
 async def spell(target: Target, seconds: float) -> Latency:
@@ -54,40 +110,32 @@ async def spell(target: Target, seconds: float) -> Latency:
     return latency_of(seen.durations_ns)
 
 
-async def console(session: aiohttp.ClientSession, url: str) -> None:
-    await asyncio.sleep(random.uniform(0, POLL_S))
-    while True:
-        for page in OVERVIEW:
-            async with session.get(f"{url}/admin/v1/{page}") as answer:
-                assert answer.status == 200, await answer.text()
-                await answer.read()
-        await asyncio.sleep(POLL_S)
-
-
-async def spells(target: Target, admin: str, token: str, rounds: int, seconds: float) -> list[tuple[Latency, Latency]]:
-    """Of each round, without and with consoles."""
+async def spells(target: Target, gateway: Server, viewers: Viewers, rounds: int, seconds: float) -> Found:
     await spell(target, 3.0)  # Until everything is warm.
-    found = []
-    headers = {"authorization": f"Bearer {token}"}
+    found = Found()
     for number in range(1, rounds + 1):
         click.echo(f"round {number} of {rounds}", err=True)
-        alone = await spell(target, seconds)
-        async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
-            consoles = [asyncio.ensure_future(console(session, admin)) for _ in range(CONSOLES)]
-            await asyncio.sleep(POLL_S)  # Until each has begun.
-            beside = await spell(target, seconds)
-            for each in consoles:
-                each.cancel()
-            ends = await asyncio.gather(*consoles, return_exceptions=True)
-            assert all(isinstance(end, asyncio.CancelledError) for end in ends), ends
-        found.append((alone, beside))
+        found.alone.append(await spell(target, seconds))
+        idle_ns = await _cpu_ns(gateway, seconds)
+        async with viewers:
+            found.beside.append(await spell(target, seconds))
+            viewers.shown = 0
+            busy_ns = await _cpu_ns(gateway, seconds)
+            found.page_cpu_ms.append((busy_ns - idle_ns) / max(1, viewers.shown) / 1e6)
     return found
+
+
+async def _cpu_ns(server: Server, seconds: float) -> int:
+    before = server.cpu_ns()
+    await asyncio.sleep(seconds)
+    return server.cpu_ns() - before
 
 
 @click.command(epilog="Example: python -m bench.consoles --rounds 5")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Of each spell.")
-def main(rounds: int, seconds: float) -> None:
+@click.option("--each-part", is_flag=True, help="Ask for every part of the overview by itself, with the token.")
+def main(rounds: int, seconds: float, each_part: bool) -> None:
     """Measure what clients notice of fifty open consoles."""
     load_core, gateway_core = two_cores()
     os.sched_setaffinity(0, {load_core})
@@ -101,14 +149,17 @@ def main(rounds: int, seconds: float) -> None:
             place = Place(folder, free_port(), upstream.port, redis_port, f"gw_{secrets.token_urlsafe(32)}")
             peer = PEERS["gateway"]
             environment = os.environ | peer.environment(place) | {"ADMIN_TOKEN": token}
-            with Server(peer.command(place), place.port, {gateway_core}, folder / "log", environment=environment):
+            command, log = peer.command(place), folder / "log"
+            with Server(command, place.port, {gateway_core}, log, environment=environment) as gateway:
                 target = Target("gateway", place.port, place.key)
-                admin = f"http://127.0.0.1:{environment['ADMIN_PORT']}"
-                found = uvloop.run(spells(target, admin, token, rounds, seconds))
+                viewers = Viewers(f"http://127.0.0.1:{environment['ADMIN_PORT']}", token, each_part)
+                found = uvloop.run(spells(target, gateway, viewers, rounds, seconds))
     click.echo(f"| | without consoles | beside {CONSOLES} |\n| --- | --: | --: |")
     for percent in ("p50", "p99"):
-        alone, beside = (median(getattr(pair[side], f"{percent}_ms") for pair in found) for side in (0, 1))
+        sides = (found.alone, found.beside)
+        alone, beside = (median(getattr(each, f"{percent}_ms") for each in side) for side in sides)
         click.echo(f"| {percent} | {alone:.2f} ms | {beside:.2f} ms |")
+    click.echo(f"| the gateway's processor, each page | | {median(found.page_cpu_ms):.2f} ms |")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""`python -m bench.flood`: what a caller waits while another one's answers come as fast as an upstream can send.
+"""`python -m bench.flood`: what a caller waits while another one's answers or requests come as fast as they can.
 
-Four processes: the gateway, a demo upstream for the caller, this one with the caller and those who read the flood, and
-the upstream that floods (this module again, with `--upstream`). An answer of the flood is one of `FLOODS`, which the
-model's name says.
+Four processes: the gateway, a demo upstream for the caller, this one with the caller, and the flood's (this module
+again): an upstream that floods (`--upstream`), an answer of which is one of `ANSWERS` by the model's name, or a client
+that floods (`--client`) with one of `REQUESTS`. This process reads the flood of answers.
 
 The machine may do other work meanwhile. So what is shown of each request of the caller is, beside its time, how much
 processor time the gateway used from its beginning to its end: what stood before it in the event loop.
@@ -18,6 +18,7 @@ import gzip
 import json
 import math
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -47,24 +48,49 @@ def _chunk(text: str, finish: str | None = None) -> bytes:
     return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
 
 
-class Flood(NamedTuple):
+class AnswerFlood(NamedTuple):
     piece: bytes
     streams: int = 1
     first: bytes = b""
     is_packed: bool = False
 
 
-FLOODS = {
-    "comments": Flood(b": c\n\n"),
-    "odd-events": Flood(b"data: {}\n\n"),
-    "behind-the-end": Flood(_chunk("x"), first=_chunk("", "stop")),
-    "usage-again": Flood(_chunk("x")[:-3] + b',"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n'),
-    "bomb": Flood(_chunk("x" * 4000), is_packed=True),
-    "bomb-of-comments": Flood(b": c\n\n", is_packed=True),
-    "many": Flood(_chunk("x" * 4000), streams=200),
-    "many-comments": Flood(b": c\n\n", streams=50),
-    "many-bombs": Flood(b": c\n\n", streams=50, is_packed=True),
+ANSWERS = {
+    "comments": AnswerFlood(b": c\n\n"),
+    "odd-events": AnswerFlood(b"data: {}\n\n"),
+    "behind-the-end": AnswerFlood(_chunk("x"), first=_chunk("", "stop")),
+    "usage-again": AnswerFlood(_chunk("x")[:-3] + b',"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n'),
+    "bomb": AnswerFlood(_chunk("x" * 4000), is_packed=True),
+    "bomb-of-comments": AnswerFlood(b": c\n\n", is_packed=True),
+    "many": AnswerFlood(_chunk("x" * 4000), streams=200),
+    "many-comments": AnswerFlood(b": c\n\n", streams=50),
+    "many-bombs": AnswerFlood(b": c\n\n", streams=50, is_packed=True),
 }
+
+
+class RequestFlood(NamedTuple):
+    """So many requests at once, again and again. `size` is of the body as it is unpacked."""
+
+    size: int
+    at_once: int
+    key: str = KEY
+    is_packed: bool = False
+
+    def request(self) -> bytes:
+        text = b"x" * (self.size - 100)
+        body = b'{"model": "%b", "messages": [{"role": "user", "content": "%b"}]}' % (b"nothing", text)
+        coding = "content-encoding: gzip\r\n" if self.is_packed else ""
+        body = gzip.compress(body) if self.is_packed else body
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {self.key}\r\n{coding}"
+        return f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body
+
+
+REQUESTS = {
+    "bombs-without-a-key": RequestFlood(BOMB_BYTES, 4, key="gw_" + "0" * 40, is_packed=True),
+    "bombs-with-a-key": RequestFlood(BOMB_BYTES, 4, is_packed=True),
+    "large-bodies": RequestFlood(10 * 2**20, 100),
+}
+FLOODS = (*ANSWERS, *REQUESTS)
 
 
 class Waits(NamedTuple):
@@ -77,7 +103,7 @@ class Waits(NamedTuple):
 # The upstream.
 
 
-def _pieces(flood: Flood) -> Iterator[bytes]:
+def _pieces(flood: AnswerFlood) -> Iterator[bytes]:
     piece = flood.piece * (65_536 // len(flood.piece) + 1)
     if flood.is_packed:
         packed = gzip.compress(piece * 16)
@@ -93,7 +119,7 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         size = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-        flood = FLOODS[json.loads(await reader.readexactly(size))["model"]]
+        flood = ANSWERS[json.loads(await reader.readexactly(size))["model"]]
         coding = b"content-encoding: gzip\r\n" if flood.is_packed else b""
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n%b\r\n" % coding)
         for piece in _pieces(flood):
@@ -104,6 +130,26 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 async def _flood(port: int) -> None:
     await (await asyncio.start_server(_serve, "127.0.0.1", port)).serve_forever()
+
+
+# The client.
+
+
+async def _flood_with(name: str, port: int) -> None:
+    flood = REQUESTS[name]
+    request = flood.request()
+
+    async def again() -> None:
+        while True:
+            with contextlib.suppress(ConnectionError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(request)
+                while await reader.read(65_536):
+                    pass
+                writer.transport.abort()
+
+    print(flush=True)
+    await asyncio.gather(*(again() for _ in range(flood.at_once)))
 
 
 # The callers.
@@ -145,14 +191,28 @@ async def measured(gateway: Server, name: str, seconds: float) -> Waits:
         while True:
             await _read_flood(gateway.port, name)
 
-    streams = FLOODS[name].streams if name in FLOODS else 0
+    streams = ANSWERS[name].streams if name in ANSWERS else 0
     async with asyncio.TaskGroup() as readers:
-        tasks = [readers.create_task(again()) for _ in range(streams)]
-        await asyncio.sleep(0.5 if streams else 0)
-        waits = await _wait(gateway, seconds)
+        with _client(name, gateway.port) if name in REQUESTS else contextlib.nullcontext():
+            tasks = [readers.create_task(again()) for _ in range(streams)]
+            await asyncio.sleep(0.5 if name in FLOODS else 0)
+            waits = await _wait(gateway, seconds)
         for task in tasks:
             task.cancel()
     return waits
+
+
+@contextlib.contextmanager
+def _client(name: str, port: int) -> Iterator[None]:
+    """A process that floods the gateway with these requests. It has begun when it has printed a line."""
+    command = [sys.executable, "-m", "bench.flood", name, "--client", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        client.stdout.readline()
+        try:
+            yield
+        finally:
+            client.kill()
 
 
 def settings(port: int, upstream: int, flooding: int) -> dict[str, object]:
@@ -167,7 +227,7 @@ def settings(port: int, upstream: int, flooding: int) -> dict[str, object]:
         },
         "models": {
             MODEL: {"routes": [{"upstream": "quiet"}], "price": PRICE},
-            **{name: {"routes": [{"upstream": "flooding"}], "price": PRICE} for name in FLOODS},
+            **{name: {"routes": [{"upstream": "flooding"}], "price": PRICE} for name in ANSWERS},
         },
         "teams": {"bench": {"keys": [{"name": "bench", "key": KEY}]}},
     }
@@ -203,10 +263,11 @@ def row(name: str, waits: Waits) -> str:
 @click.option("--seconds", type=float, default=8.0, help="How long the caller asks beside each flood.")
 @click.option("--tree", type=click.Path(path_type=Path), default=Path.cwd(), help="Whose gateway.")
 @click.option("--upstream", type=int, default=0, hidden=True, help="Be the upstream that floods, on this port.")
-def main(names: tuple[str, ...], seconds: float, tree: Path, upstream: int) -> None:
-    """Measure what a caller waits while answers of others come at full speed."""
-    if upstream:
-        asyncio.run(_flood(upstream))
+@click.option("--client", type=int, default=0, hidden=True, help="Be the client that floods the gateway on this port.")
+def main(names: tuple[str, ...], seconds: float, tree: Path, upstream: int, client: int) -> None:
+    """Measure what a caller waits while answers and requests of others come at full speed."""
+    if upstream or client:
+        asyncio.run(_flood(upstream) if upstream else _flood_with(names[0], client))
         return
     click.echo(HEAD)
     for name in names or ("none", *FLOODS):

@@ -49,6 +49,9 @@ from gateway.stages.route import route
 from gateway.stages.settle import SettlementRecorder, settle
 from gateway.store.contract import Store
 
+KEPT_BYTES = 64 * 1024
+"""A body of up to this size is kept until its request is over; a longer one until its answer begins."""
+
 Page = Callable[[Exchange, ResponseWriter], Awaitable[None]]
 """What a listener answers by itself. Raises a GatewayError for what it does not have."""
 
@@ -169,6 +172,7 @@ class Pipeline:
         if not self._starts.try_begin():
             await self._starts.wait(caller.team)
         named_user = exchange.token_user or user_in_header(caller.end_user, request.headers)
+        request.body.team = caller.team
         body = await read_body(request, services.new_boundary)
         if isinstance(body, bytes) and len(body) > LARGE_BYTES:
             await self._starts.wait_large(caller.team, len(body))
@@ -186,6 +190,7 @@ class Pipeline:
             )
             if parsed.continues:
                 exchange.held_by = await find_holder(parsed, self._objects)
+        del body  # `parsed` has it, and lets go of it.
         counted = self._counted_user(exchange, parsed)
         began = services.clock.monotonic()
         try:
@@ -198,6 +203,10 @@ class Pipeline:
             writer.keep_alive(services.keepalive_s, exchange.limit_headers)
         targets = route(parsed, request.headers, caller, services.upstream.routing, services.clock, exchange.held_by)
         exchange.response = response = await forward(exchange, parsed, targets, services.upstream, writer)
+        if request.body.size > KEPT_BYTES and parsed.rest is None:
+            # A stream may run for minutes: meanwhile the memory of a long prompt is for others.
+            exchange.parsed = parsed = parsed.without_body()
+            request.body.release()
         await relay(exchange, parsed, response, writer, services.clock)
 
     async def _parse_about_object(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import NamedTuple
 
+from gateway.core.endpoints import Endpoint
 from gateway.core.usage import Usage
+from tests.forms import FORM_TYPE, field, file, form
 from tests.whole_gateway import KEY, MODEL, Json, Reply, WholeGateway
 
 TEXT = "Say hello to everybody."
@@ -107,6 +110,35 @@ RERANK_V2 = SmallApi(
 )
 SMALL_APIS = (COUNT_TOKENS, INPUT_TOKENS, COMPACT, SCORE, RERANK_V2)
 COUNTING = (COUNT_TOKENS, INPUT_TOKENS)
+
+
+_FIELDS: dict[str, Json] = {
+    "chat": {"messages": [{"role": "user", "content": TEXT}]},
+    "completions": {"prompt": TEXT},
+    "messages": {"messages": [{"role": "user", "content": TEXT}], "max_tokens": 100},
+    "rerank": {"query": TEXT, "documents": ["hello"]},
+    "score": {"text_1": TEXT, "text_2": "hello"},
+    "gemini": {"contents": [{"parts": [{"text": TEXT}]}], "requests": [], "content": {}},
+    "images": {"prompt": TEXT},
+    "audio": {"input": TEXT, "voice": "alloy"},
+}
+"""By the first word of an endpoint's name; elsewhere `input` is all."""
+
+
+class SmallestRequest(NamedTuple):
+    """A request that any row of the endpoint table takes."""
+
+    path: str
+    body: bytes
+    content_type: str
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> SmallestRequest:
+        path = re.sub(r"\{\w+_id\}", "resp_1", endpoint.path.replace("{model}", MODEL))
+        if endpoint.takes_form:
+            return cls(path, form(field("model", MODEL), field("prompt", TEXT), file(b"RIFF")), FORM_TYPE)
+        fields = _FIELDS.get(endpoint.name.partition(".")[0], {"input": TEXT})
+        return cls(path, json.dumps({"model": MODEL, **fields}).encode(), "application/json")
 
 
 def name_of(value: object) -> str | None:

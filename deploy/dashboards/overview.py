@@ -84,7 +84,7 @@ TRAFFIC = (
         "Streams cut",
         "cps",
         {"{{by}}": per_second("gateway_streams_aborted_total", "by")},
-        "Streams that ended before their answer did, and by whose doing.",
+        "Streams that ended before their answer did, and by the responsible party.",
         width=12,
     ),
 )
@@ -198,14 +198,14 @@ PROCESSES = (
             "connections": f"sum(increase(gateway_client_connections_refused_total{WINDOW})) or vector(0)",
             "admin requests": f"sum(increase(gateway_admin_requests_refused_total{WINDOW})) or vector(0)",
         },
-        "Client connections that found no place, and requests to the admin API without a good token.",
+        "Client connections that were refused, and requests to the admin API without a good token.",
         width=6,
     ),
     Panel(
         "Spans",
         "short",
         {"{{outcome}}": f"sum by (outcome) (increase(gateway_spans_total{WINDOW}))"},
-        "Spans of traces, where they are exported: dropped are those that found no place in the queue.",
+        "Spans of traces, where they are exported: dropped are those that did not fit into the queue.",
         width=6,
     ),
     Panel(

@@ -68,14 +68,14 @@ HEALTH = (
         "Errors",
         "reqps",
         {"{{upstream}}: {{code}}": per_second("gateway_errors_total", "upstream, code", {**HERE, "blame": "upstream"})},
-        "Requests that failed by the upstream's doing.",
+        "Requests that failed because of the upstream.",
         stacked=True,
     ),
     Panel(
         "Streams cut",
         "cps",
         {"{{by}}": per_second("gateway_streams_aborted_total", "by", {"by": "upstream|timeout"})},
-        "Streams that an upstream broke or let fall silent.",
+        "Streams that an upstream broke, or in which it fell silent.",
     ),
     Panel(
         "Credentials echoed",

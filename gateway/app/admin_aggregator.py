@@ -120,9 +120,25 @@ class AdminAggregator:
             return _all_upstreams(await self._pool.request_each("admin", body, PAGE_TIMEOUT_S))
         if request.path == PREFIX + "traffic":
             return _all_traffic(await self._pool.request_each("admin", body, PAGE_TIMEOUT_S))
+        if request.path == PREFIX + "overview" and request.method == "GET":
+            return await self._overview(request, body)
         ask = self._pool.request_any if request.method == "GET" else self._pool.request_one
         reply = await ask("admin", body, PAGE_TIMEOUT_S)
         return _worst({} if reply is None else {0: reply})
+
+    async def _overview(self, request: AdminRequest, body: bytes) -> AdminResponse:
+        """That of any worker, with what all of them measured."""
+        upstreams = msgspec.structs.replace(request, path=PREFIX + "upstreams", query={})
+        traffic = msgspec.structs.replace(request, path=PREFIX + "traffic")
+        reply, *measured = await asyncio.gather(
+            self._pool.request_any("admin", body, PAGE_TIMEOUT_S), self.admin_api(traffic), self.admin_api(upstreams)
+        )
+        answers = [_worst({} if reply is None else {0: reply}), *measured]
+        failed = next((each for each in answers if each.status >= 400), None)
+        if failed is not None:
+            return failed
+        overview, *parts = (msgspec.json.decode(each.body, type=dict[str, msgspec.Raw]) for each in answers)
+        return json_response(200, {**overview, **dict(zip(("traffic", "upstreams"), parts, strict=True))})
 
     async def refuse_stranger(self, request: AdminRequest) -> AdminResponse | None:
         reply = await self._pool.request_any("refuse_stranger", msgspec.msgpack.encode(request), PAGE_TIMEOUT_S)

@@ -22,6 +22,9 @@ from gateway.upstream.fetch import models_served
 _TOKENS_PER_SECOND = 40
 """Of the demo upstream: fast enough to please, slow enough to be seen streaming."""
 
+PLAYED_MODELS = ("claude-sonnet-4-5", "claude-haiku-4-5", "gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite")
+"""Further names that the demo's model answers to: those in docs/clients/, and what these clients ask beside them."""
+
 _ADMIN_PORT_OFFSET = 1010
 """From the port of clients to that of operators: 8080 to 9090."""
 
@@ -60,7 +63,7 @@ def _is_local(listen: str) -> bool:
 async def demo(access: Access) -> AsyncIterator[Settings]:
     """Settings for a gateway in front of the built-in upstream, which runs as long as the context."""
     async with DemoUpstream(DemoScript(chunk_delay_ms=1000 / _TOKENS_PER_SECOND)) as upstream:
-        yield demo_settings(access.key, upstream.base_url, **_alone(access))
+        yield demo_settings(access.key, upstream.base_url, aliases=PLAYED_MODELS, **_alone(access))
 
 
 @asynccontextmanager

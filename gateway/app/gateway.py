@@ -15,6 +15,7 @@ from importlib.metadata import version
 from random import Random
 from secrets import token_hex
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 from gateway.app.config_documents import ConfigDocuments, ConfigInForce
 from gateway.app.notification_lifecycle import NotificationLifecycle
@@ -38,6 +39,7 @@ from gateway.identity.contract import AuditEntry
 from gateway.identity.directory import KeyDirectory
 from gateway.identity.grants import GrantAdministration
 from gateway.identity.sessions import SessionDirectory
+from gateway.notifications.history import NotificationList
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
 from gateway.runtime.listening import address_taken, listen_on_all
@@ -47,6 +49,7 @@ from gateway.runtime.tasks import BackgroundTasks, wait_first
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
 from gateway.settings.models import Settings
 from gateway.stages.forward import UpstreamServices
+from gateway.store.usage_report import keys_used_since
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.sampling import PERIOD_S
@@ -54,7 +57,8 @@ from gateway.telemetry.traffic import TrafficHistory
 from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import HealthCheck, HealthChecks
 from gateway.web.admin_access import AdminAccess
-from gateway.web.admin_api import AdminApi, Administer, traffic_page
+from gateway.web.admin_api import AdminApi, Administer, traffic_page, upstreams
+from gateway.web.admin_overview import overview_page
 from gateway.web.admin_requests import RequestAdministration
 from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminRoutes
 from gateway.web.body_memory import BodyMemory
@@ -62,6 +66,7 @@ from gateway.web.client_address import ClientAddresses
 from gateway.web.cors import CorsPolicy
 from gateway.web.http_connection import ADMIN_CLIENTS, ClientLimits, Handler, Listener
 from gateway.web.public_routes import PublicRoutes
+from gateway.web.shared_answers import SharedAnswers
 
 _BACKLOG = 4096
 """Connections that may wait to be accepted: enough for every client of a restarted gateway at once."""
@@ -123,12 +128,13 @@ class Gateway:
         memory = BodyMemory(settings.max_body_memory)
         self._data = PublicRoutes(self._pipeline, settings.max_body, memory, CorsPolicy(), self._sessions("me"))
         self._follow_clients(settings)
-        self.keys = KeyAdministration(self._store.keys, self._in_force, settings.timezone, self._note_change)
+        self.keys = self._key_administration(settings.timezone)
         self._in_flight = RequestsInFlight(self._pipeline, clock, process_name(), log)
         self._traffic = TrafficHistory(self._metrics, clock, lambda: self.in_flight)
         self._api = self._admin_api(settings.admin.secret)
         probes = (self._exposition, self._liveness_problems, self._readiness_problems)
         self.admin = AdminHandlers(*probes, self._api.answer, self._api.refuse_stranger)
+        self._shared_answers = self._shared(self._api)
         self._draining = False
         self._open: list[_OpenListener] = []
 
@@ -137,7 +143,8 @@ class Gateway:
         and SettingsInvalid where the configuration has a key of the store."""
         await self._start_tasks()
         data = await self._listen(self._data.handle, self._client_limits(), self._settings.listen)
-        (admin,) = await self._listen(AdminRoutes(self.admin).handle, ADMIN_CLIENTS, (self._settings.admin.listen,))
+        admin_routes = AdminRoutes(self.admin._replace(admin_api=self._shared_answers.answer))
+        (admin,) = await self._listen(admin_routes.handle, ADMIN_CLIENTS, (self._settings.admin.listen,))
         return data, admin
 
     async def start_on_shared_ports(self, ports: Sequence[int], *, speaks: bool) -> tuple[Address, ...]:
@@ -163,6 +170,7 @@ class Gateway:
         self._follow_upstreams()
         self._notifications.follow()
         self.tasks.start("follow identity providers", self._tokens.follow())
+        self._shared_answers.forget()
         return before
 
     def on_reload(self, reload: Callable[[str], Awaitable[list[str]]]) -> None:
@@ -252,8 +260,16 @@ class Gateway:
 
     def _admin_api(self, token: str) -> AdminApi:
         access = AdminAccess(token, self._sessions("console"), self._note_admin_refusal, self.keys.note)
-        pages = {"traffic": traffic_page(self._traffic)}
+        traffic = traffic_page(self._traffic)
+        pages = {"traffic": traffic, "overview": overview_page(traffic, upstreams)}
         return AdminApi(self.services, access, self._administered(), pages)
+
+    def _key_administration(self, zone: ZoneInfo) -> KeyAdministration:
+        used_since = partial(keys_used_since, self.store)
+        return KeyAdministration(self._store.keys, self._in_force, zone, self._note_change, used_since)
+
+    def _shared(self, api: AdminApi) -> SharedAnswers:
+        return SharedAnswers(api.answer, api.refuse_stranger, self.tasks, self.services.clock.monotonic)
 
     def _sessions(self, kind: str) -> SessionDirectory:
         return SessionDirectory(self._store.keys, kind, self.services.clock.now_ms)
@@ -265,7 +281,9 @@ class Gateway:
         grants = GrantAdministration(self._store.keys, self.store, self._in_force, zone, self._note_change)
         config = ConfigDocuments(lambda: self._config)
         of_keys = {"keys": self.keys.answer, "audit": self.keys.answer}
-        return of_keys | {"grants": grants.answer, "requests": requests.answer, "config": config.answer}
+        notifications = NotificationList(self._store.notifications)
+        others = {"requests": requests.answer, "config": config.answer, "notifications": notifications.answer}
+        return of_keys | {"grants": grants.answer, **others}
 
     def _trace_export(self, environ: Mapping[str, str], clock: Clock) -> TraceExport | None:
         """What requests are traced with from now on."""

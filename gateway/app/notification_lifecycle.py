@@ -9,7 +9,8 @@ from gateway.app.store_lifecycle import StoreLifecycle
 from gateway.core.errors import StoreUnavailable
 from gateway.core.health import UpstreamStatus
 from gateway.core.snapshot import ConfigSnapshot
-from gateway.notifications.delivery import DeliveryReports, NotificationDelivery, QuotaReader
+from gateway.notifications.crossings import QuotaReader
+from gateway.notifications.delivery import DeliveryReports, NotificationDelivery
 from gateway.notifications.messages import Notification
 from gateway.notifications.sending import NotificationSender
 from gateway.notifications.watching import NotificationWatch, Speaker, WatchedParts
@@ -52,7 +53,7 @@ class NotificationLifecycle:
             serving,
             QuotaReader(with_stored_keys, services.store.limit_statuses),
             services.clock,
-            DeliveryReports(self._log_failure, count),
+            DeliveryReports(self._log_failure, self._log_parked, count),
             new_tasks(),
         )
         watched = WatchedParts(self._upstreams, lambda: store.trouble, store.keys, serving)
@@ -93,6 +94,9 @@ class NotificationLifecycle:
     def _upstreams(self) -> list[UpstreamStatus]:
         routing = self._services.upstream.routing
         return routing.health.view(self._services.snapshot.upstreams(), self._services.clock.monotonic())
+
+    def _log_parked(self, entry: str, error: BaseException) -> None:
+        self._log.defect(f"a notification that waited cannot be delivered, and is parked: {entry!r}", error)
 
     def _log_failure(self, message: Notification, problem: str) -> None:
         self._log.warning(

@@ -177,8 +177,13 @@ class Reloader:
         return await self._read()
 
     async def _read(self) -> LoadedSnapshot:
-        """Files that it names for the first time are watched from now on, and so read once more."""
-        loaded = await self._load(self._path, self._gateway.services.clock.now_ms() // 1000)
+        """Files that it names for the first time are watched from now on, and so read once more. So are those of a
+        configuration that is refused: what is wrong may be in one of them. Raises LoadFailed."""
+        try:
+            loaded = await self._load(self._path, self._gateway.services.clock.now_ms() // 1000)
+        except LoadFailed as failed:
+            self._files = tuple(dict.fromkeys((*self._files, *failed.files)))
+            raise
         self._files = (self._path, *loaded.settings.referenced_files)
         return loaded
 

@@ -111,13 +111,14 @@ def _channel(settings: Settings, place: int) -> NotificationChannel:
 def _upstream(name: str, written: UpstreamSettings, proxies: EnvironmentProxies) -> Upstream:
     credential = () if written.credential is None else (written.credential,)
     headers = tuple((header.lower(), value) for header, value in written.headers.items())
-    gemini = written.gemini_credential
+    other = written.other_credential
     proxy = _proxy(written, proxies)
     return Upstream(
         name=name,
         base_url=written.base_url,
         headers=(*credential, *headers),
-        gemini_headers=None if gemini is None else (gemini, *headers),
+        other_dialect=None if other is None else other.dialect,
+        other_headers=() if other is None else (other.header, *headers),
         endpoints=_endpoints(written),
         base_paths=tuple(_base_paths(written)),
         timeouts=_timeouts(written.timeouts),
@@ -272,7 +273,7 @@ def _team(settings: Settings, name: str, channels: tuple[NotificationChannel, ..
         team=name,
         models=() if written.models is None else (written.models,),
         limits=(*everybodys, *_limits(written.limits, _Subject(Scope.TEAM, name, name, notify_at))),
-        user_limits=_limits(written.user_limits, _Subject(Scope.USER, "", name)),
+        user_limits=_limits(written.user_limits, _Subject(Scope.USER, "", name, notify_at)),
         cost_center=written.cost_center,
         end_user=EndUserRule(
             header=(written.end_user.header or "").lower(),

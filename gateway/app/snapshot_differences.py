@@ -143,7 +143,8 @@ def _team(terms: TeamTerms) -> dict[str, Any]:
 def _teams(snapshot: ConfigSnapshot) -> dict[str, TeamTerms]:
     found = {}
     for name, terms in snapshot.teams.items():
-        caller = msgspec.structs.replace(terms.caller, limits=tuple(_without_parts(terms.caller.limits)))
+        of_team, of_users = (tuple(_without_parts(each)) for each in (terms.caller.limits, terms.caller.user_limits))
+        caller = msgspec.structs.replace(terms.caller, limits=of_team, user_limits=of_users)
         found[name] = msgspec.structs.replace(terms, caller=caller, notify_at=())
     return found
 

@@ -49,11 +49,13 @@ class LoadedSnapshot(NamedTuple):
 
 
 class LoadFailed(Exception):
-    """`problems` are what is wrong with the configuration, or why it could not be read."""
+    """`problems` are what is wrong with the configuration, or why it could not be read, `files` those that it names, as
+    far as it was read."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], files: tuple[str, ...] = ()) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+        self.files = files
 
 
 class _Head(NamedTuple):
@@ -63,6 +65,8 @@ class _Head(NamedTuple):
     settings: Settings | None = None
     snapshot: ConfigSnapshot | None = None
     teams: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    """Those that a configuration with problems names."""
 
 
 async def load_in_child(path: str, loaded_at: int) -> LoadedSnapshot:
@@ -81,7 +85,7 @@ async def _unpickled(written: bytes) -> LoadedSnapshot:
     parts = pickle.Unpickler(io.BytesIO(written))  # noqa: S301 # Our own child wrote it.
     head: _Head = parts.load()
     if head.settings is None or head.snapshot is None:
-        raise LoadFailed(head.problems)
+        raise LoadFailed(head.problems, head.files)
     teams, callers = await _mapping(parts), await _mapping(parts)
     whole = msgspec.structs.replace(head.snapshot, teams=teams, callers=callers)
     return LoadedSnapshot(head.settings, whole, head.teams)
@@ -102,7 +106,7 @@ def write_snapshot(path: str, loaded_at: int, out: BinaryIO) -> None:
     try:
         settings = load(path, os.environ).settings
     except SettingsInvalid as invalid:
-        pickler.dump(_Head([str(problem) for problem in invalid.problems]))
+        pickler.dump(_Head([str(problem) for problem in invalid.problems], files=invalid.files))
         return
     built = snapshot(settings, loaded_at)
     rest: dict[str, Any] = {"teams": {}, "models": {}, "upstreams": {}, "limits": ()}

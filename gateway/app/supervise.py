@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -24,6 +25,7 @@ from gateway.runtime.workers import PoolConfig, WorkerPool
 from gateway.telemetry.log import Log, configure
 from gateway.web.admin_routes import AdminRoutes
 from gateway.web.http_connection import ADMIN_CLIENTS, Listener
+from gateway.web.shared_answers import SharedAnswers
 
 
 class SupervisorConfig(msgspec.Struct, frozen=True):
@@ -50,7 +52,9 @@ async def _supervise(config: SupervisorConfig, command: Sequence[str], log: Log)
     ports = tuple(address.port for address in data)
     pool = WorkerPool(PoolConfig(command, config.workers, ports), events, tasks, log.defect)
     aggregator = AdminAggregator(pool, config.workers, events, log)
-    listener = Listener(AdminRoutes(aggregator.handlers).handle, id_maker(), ADMIN_CLIENTS)
+    handlers = aggregator.handlers
+    shared = SharedAnswers(handlers.admin_api, handlers.refuse_stranger, tasks, time.monotonic)
+    listener = Listener(AdminRoutes(handlers._replace(admin_api=shared.answer)).handle, id_maker(), ADMIN_CLIENTS)
     server = await listen(listener, config.admin)
     shutdown = Shutdown()
 

@@ -115,7 +115,7 @@ class TokenLifecycle:
 
     def _note_fetch(self, result: FetchResult) -> None:
         if result.problem:
-            kept = "the keys that were fetched before stay" if result.kids else "no token can be verified"
+            kept = "the keys that were fetched before stay valid" if result.kids else "no token can be verified"
             self._log.warning("signing keys not fetched", jwks=result.jwks, problem=result.problem, effect=kept)
         else:
             self._log.info("signing keys fetched", jwks=result.jwks, kids=list(result.kids))

@@ -107,12 +107,12 @@ class TraceExport:
                     await self.tracer.wait_for_batch(self._options.every_s)
             except (_NotTaken, UpstreamError) as error:
                 if not self._is_failing:
-                    self._log.warning("traces are not taken", collector=self._collector.name, why=str(error))
+                    self._log.warning("traces are not accepted", collector=self._collector.name, why=str(error))
                 self._is_failing = True
                 await asyncio.sleep(backoff.next_s())
             else:
                 if self._is_failing:
-                    self._log.info("traces are taken again", collector=self._collector.name)
+                    self._log.info("traces are accepted again", collector=self._collector.name)
                 self._is_failing = False
                 backoff.reset()
 

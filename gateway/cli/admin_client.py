@@ -32,7 +32,9 @@ class AdminClient:
     def for_settings(cls, settings: Settings) -> AdminClient:
         """Of the gateway that runs with these settings. Raises AdminUnavailable."""
         if not settings.admin.secret:
-            raise AdminUnavailable("The admin API is closed. Set admin.token, so that the gateway can be asked.")
+            raise AdminUnavailable(
+                "The admin API is closed. Set admin.token, so that this command can ask the gateway."
+            )
         if not settings.admin.listen.port:
             raise AdminUnavailable(
                 "admin.listen has port 0, so the running gateway cannot be found. Give it a port of its own."

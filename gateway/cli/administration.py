@@ -10,6 +10,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -24,9 +25,12 @@ from gateway.identity.contract import AuditEntry
 from gateway.identity.grants import GrantAdministration
 from gateway.identity.in_redis import RedisKeyStore
 from gateway.identity.requests import AdministrationRequest
+from gateway.notifications.history import LIST as NOTIFICATIONS
+from gateway.notifications.history import NotificationList
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
+from gateway.store.usage_report import keys_used_since
 from gateway.web.admin_requests import LIST, RequestAdministration
 
 _TIMEOUT_S = 5.0
@@ -103,7 +107,7 @@ Answer = Callable[[AdministrationRequest], Awaitable[Json]]
 
 @asynccontextmanager
 async def _of_running(settings: Settings) -> AsyncIterator[Answer]:
-    click.echo(f"memory:// is in the running gateway: asking it at {settings.admin.listen}.", err=True)
+    click.echo(f"The store is in the running gateway's memory: asking it at {settings.admin.listen}.", err=True)
     client = AdminClient.for_settings(settings)
 
     async def answer(request: AdministrationRequest) -> Json:
@@ -119,10 +123,13 @@ async def _of_store(settings: Settings) -> AsyncIterator[Answer]:
     store = RedisStore(options, settings.timezone)
     keys = RedisKeyStore(store.client.background, settings.store.prefix, BackgroundTasks(unlogged))
     built = snapshot(settings)
-    about_keys = KeyAdministration(keys, lambda: built, settings.timezone, _unlogged_change)
+    used_since = partial(keys_used_since, store)
+    about_keys = KeyAdministration(keys, lambda: built, settings.timezone, _unlogged_change, used_since)
     about_grants = GrantAdministration(keys, store, lambda: built, settings.timezone, _unlogged_change)
     about_requests = RequestAdministration(store, lambda: built.teams, about_keys.note)
+    store.notifications.follow(built.teams, {model.name for model in built.models.values()})
     parts: dict[str, Answer] = {
+        NOTIFICATIONS: NotificationList(store.notifications).answer,
         "keys": about_keys.answer,
         "audit": about_keys.answer,
         "grants": about_grants.answer,

@@ -8,7 +8,7 @@ import click
 
 from gateway.cli.administration import Json, all_pages
 from gateway.cli.configuration import config_option
-from gateway.cli.output import Row, csv_option, json_option, show_csv, show_json, table
+from gateway.cli.output import Row, csv_option, json_option, refuse_both, show_listing
 
 _HEADINGS = ("at", "who", "did", "to", "before", "after")
 
@@ -24,17 +24,11 @@ def audit(config: str, last: int, as_csv: bool, as_json: bool) -> None:
     The newest are first. The store keeps the last 10,000; the log has all. Times are in UTC. The table shows of a
     change what became different; --json and --csv have the whole of it.
     """
-    if as_csv and as_json:
-        raise click.UsageError("--csv and --json exclude one another.")
+    refuse_both(as_csv=as_csv, as_json=as_json)
     found = all_pages(config, "audit", {}, last)
-    if as_json:
-        show_json({"data": found, "next": None})
-    elif as_csv:
-        show_csv(_HEADINGS, [_row(each, each["before"], each["after"]) for each in found])
-    elif found:
-        click.echo(table(_HEADINGS, [_row(each, *_difference(each)) for each in found]))
-    else:
-        click.echo("Nothing has been changed.")
+    rows = [_row(each, *((each["before"], each["after"]) if as_csv else _difference(each))) for each in found]
+    report = {"data": found, "next": None}
+    show_listing(report, _HEADINGS, rows, as_csv=as_csv, as_json=as_json, empty="No change is recorded.")
 
 
 def _row(entry: Json, before: Json | None, after: Json | None) -> Row:

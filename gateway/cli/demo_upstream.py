@@ -73,7 +73,7 @@ def _value(text: str | bool) -> Any:
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=9000, show_default=True, help="The port to listen on; 0 takes a free one.")
 @click.option("--model", "models", multiple=True, default=(DEFAULT_MODEL,), show_default=True, help="A model to list.")
-@click.option("--seed", default=0, show_default=True, help="Of the dice for mishaps and random pieces.")
+@click.option("--seed", default=0, show_default=True, help="Seed of random failures and pieces.")
 @click.option(
     "--tokens-per-second", type=click.FloatRange(min=0, min_open=True), help="Another way to say chunk delay."
 )

@@ -11,8 +11,8 @@ import click
 from gateway.core.errors import GatewayError
 
 _PORT_TAKEN = (
-    "Another program is there. Choose other ports: listen and admin.listen of the configuration; without one --listen"
-    " and --admin-listen, or make demo PORT=8081."
+    "Another program uses this port. Choose other ports: listen and admin.listen of the configuration; without"
+    " a file --listen and --admin-listen, or make demo PORT=8081."
 )
 
 

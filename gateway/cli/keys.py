@@ -12,7 +12,7 @@ import click
 
 from gateway.cli.administration import Ask, Json, administer, all_pages, ask_once
 from gateway.cli.configuration import config_option
-from gateway.cli.output import WHOLE, Row, csv_option, json_option, show_csv, show_json, table
+from gateway.cli.output import WHOLE, Row, csv_option, json_option, refuse_both, show_json, show_listing, table
 from gateway.identity.administration import IMPORTED_MAX, STATUSES
 
 _HEADINGS = ("id", "name", "team", "status", "source", "models", "limits", "expires at", "last used at")
@@ -70,7 +70,7 @@ def _metadata(_context: click.Context, _parameter: click.Parameter, given: tuple
 
 @keys.command(epilog="Example: gateway keys create --team search --name batch --limit requests=60/minute")
 @config_option
-@click.option("--team", metavar="TEAM", required=True, help="Its team, one of the configuration.")
+@click.option("--team", metavar="TEAM", required=True, help="Its team: one of the configuration.")
 @click.option("--name", metavar="NAME", required=True, help="Its name in logs and reports.")
 @click.option("--expires", metavar="WHEN", help="90d, 2027-01-01 or 2027-01-01T18:00:00Z. Default: never.")
 @click.option(
@@ -105,7 +105,7 @@ def create(config: str, expires: str | None, as_json: bool, **given: Any) -> Non
     "--limit", metavar="LIMIT", multiple=True, callback=_limit, help="A limit on the key, such as requests=60/minute."
 )
 @click.option("--metadata", metavar="NAME=TEXT", multiple=True, callback=_metadata, help="A note.")
-@click.option("--clear", type=click.Choice(tuple(_CLEARED)), multiple=True, help="Back to what a new key has.")
+@click.option("--clear", type=click.Choice(tuple(_CLEARED)), multiple=True, help="Reset this to what a new key has.")
 @json_option
 def change(config: str, key_id: str, clear: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Change a key. What is named takes the place of all that the key had of it; the rest stays.
@@ -116,7 +116,7 @@ def change(config: str, key_id: str, clear: tuple[str, ...], as_json: bool, **gi
     for option, member in _CHANGED.items():
         if given[option]:
             if member in body:
-                raise click.UsageError(f"--{option} and --clear exclude one another here.")
+                raise click.UsageError(f"--{option} and --clear cannot be combined here.")
             body[member] = list(given[option]) if isinstance(given[option], tuple) else given[option]
     if not body:
         raise click.UsageError("Nothing is to be changed: name at least one option.")
@@ -130,22 +130,16 @@ def change(config: str, key_id: str, clear: tuple[str, ...], as_json: bool, **gi
 @click.option(
     "--source", type=click.Choice(["config", "store"]), help="Only keys of the file, or only keys of the store."
 )
-@click.option("--unused", metavar="DAYS", help="Only keys of the store that were not used for so long, such as 30d.")
+@click.option("--unused", metavar="DAYS", help="Only keys that were not used for so long, such as 30d.")
 @csv_option
 @json_option
 def list_keys(config: str, as_csv: bool, as_json: bool, **query: str | None) -> None:
     """List keys, in the order in which they were made."""
-    if as_csv and as_json:
-        raise click.UsageError("--csv and --json exclude one another.")
+    refuse_both(as_csv=as_csv, as_json=as_json)
     found = all_pages(config, "keys", {name: text for name, text in query.items() if text is not None})
-    if as_json:
-        show_json({"data": found, "next": None})
-    elif as_csv:
-        show_csv(_HEADINGS, [_row(key) for key in found])
-    elif found:
-        click.echo(table(_HEADINGS, [_row(key) for key in found]))
-    else:
-        click.echo("There are no such keys.")
+    rows = [_row(key) for key in found]
+    report = {"data": found, "next": None}
+    show_listing(report, _HEADINGS, rows, as_csv=as_csv, as_json=as_json, empty="There are no such keys.")
 
 
 @keys.command(epilog="Example: gateway keys show 3f2a9c0b71de")
@@ -187,8 +181,8 @@ def revoke(config: str, key_id: str, as_json: bool) -> None:
 @keys.command(epilog="Example: gateway keys rotate 3f2a9c0b71de --overlap 24h")
 @config_option
 @click.argument("key_id", metavar="ID")
-@click.option("--overlap", metavar="TIME", default="24h", show_default=True, help="How long the old one goes on.")
-@click.option("--expires", metavar="WHEN", help="Of the new one; left out: when the old one would have expired.")
+@click.option("--overlap", metavar="TIME", default="24h", show_default=True, help="How long the old key still works.")
+@click.option("--expires", metavar="WHEN", help="Expiry of the new key. Default: that of the old key.")
 @json_option
 def rotate(config: str, key_id: str, overlap: str, expires: str | None, as_json: bool) -> None:
     """Make a key that takes the place of another, and print it, once.

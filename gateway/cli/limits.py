@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from gateway.cli.administration import Json, ask_once
 from gateway.cli.configuration import config_option, demo_option, settings_or_end
-from gateway.cli.output import Row, csv_option, json_option, show_csv, show_json, table
+from gateway.cli.output import Row, csv_option, json_option, refuse_both, show_json, show_listing, table
 from gateway.cli.reports import report_or_end
 
 _HEADINGS = ("limit", "of", "used", "held", "left", "amount", "granted", "resets at", "runs out at")
@@ -45,10 +45,10 @@ def limits(context: click.Context, config: str, demo: str | None, team: str | No
 @limits.command(epilog="Example: gateway limits grant --team search --limit tokens-per-day --amount 500_000 --until 3d"
                        " --why 'product launch'")  # fmt: skip
 @config_option
-@click.option("--team", metavar="TEAM", help="Whose limit it is; without any of these four, the organisation's.")
-@click.option("--key", metavar="ID", help="The key whose limit it is.")
-@click.option("--user", metavar="USER", help="The end user of the team whose limit it is.")
-@click.option("--model", metavar="MODEL", help="The model whose limit it is.")
+@click.option("--team", metavar="TEAM", help="The team that has the limit. With none of these: the organisation.")
+@click.option("--key", metavar="ID", help="The key that has the limit.")
+@click.option("--user", metavar="USER", help="The end user of the team that has the limit.")
+@click.option("--model", metavar="MODEL", help="The model that has the limit.")
 @click.option("--limit", metavar="NAME", required=True, help="The limit's name, as `gateway limits` shows it.")
 @click.option("--amount", metavar="N", required=True, help="What is added to it, in its unit.")
 @click.option("--until", metavar="WHEN", required=True, help="3d, 2026-12-01 (its first moment) or a time.")
@@ -76,18 +76,10 @@ def grant(config: str, as_json: bool, **given: str | None) -> None:
 @json_option
 def grants(config: str, team: str | None, as_csv: bool, as_json: bool) -> None:
     """List the grants that have not ended."""
-    if as_csv and as_json:
-        raise click.UsageError("--csv and --json exclude one another.")
+    refuse_both(as_csv=as_csv, as_json=as_json)
     report = ask_once(config, "GET", "grants", query={"team": team} if team else {})
     rows = [_grant_row(each) for each in report["data"]]
-    if as_json:
-        show_json(report)
-    elif as_csv:
-        show_csv(_GRANTS_HEADINGS, rows)
-    elif rows:
-        click.echo(table(_GRANTS_HEADINGS, rows))
-    else:
-        click.echo("There are no grants.")
+    show_listing(report, _GRANTS_HEADINGS, rows, as_csv=as_csv, as_json=as_json, empty="There are no grants.")
 
 
 @limits.command(epilog="Example: gateway limits withdraw 3f2a9c0b71de")
@@ -102,15 +94,15 @@ def withdraw(config: str, grant_id: str, as_json: bool) -> None:
     if as_json:
         show_json(ended)
     else:
-        click.echo(f"The grant {grant_id} has ended: {ended['limit']} is back at its own amount, or at what other"
-                   " grants leave.")  # fmt: skip
+        click.echo(f"The grant {grant_id} has ended. {ended['limit']} has its own amount again, and what other"
+                   " grants add.")  # fmt: skip
 
 
 def _refuse_options(context: click.Context) -> None:
     """An option in front of a subcommand would be ignored."""
     for name in context.params:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"Write the options behind {context.invoked_subcommand!r}, not in front of it.")
+            raise click.UsageError(f"Write the options after {context.invoked_subcommand!r}, not before it.")
 
 
 def _row(limit: dict[str, Any]) -> Row:

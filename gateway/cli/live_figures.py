@@ -13,6 +13,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from gateway.cli.output import Row, figure, table
+from gateway.cli.requests import HEADINGS, request_row
 
 _LINE = re.compile(r"(?P<name>[a-z0-9_]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -97,6 +98,39 @@ class LiveView(NamedTuple):
     upstreams: Sequence[Json]
     requests: Json
     problem: str = ""
+
+
+def as_json(view: LiveView) -> Json:
+    """The same for programs; rates are null where there is one reading."""
+    reading, pace = view.reading, view.pace
+    tokens = {} if pace is None else pace.by("gateway_tokens_total", "direction")
+    return {
+        "at": datetime.fromtimestamp(reading.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "gateway": view.address,
+        "version": reading.label("gateway_build_info", "version") or None,
+        "config": reading.label("gateway_config_info", "hash") or None,
+        "in_flight": round(reading.total("gateway_requests_in_flight")),
+        "unsettled": round(reading.total("gateway_unsettled_requests")),
+        "requests_per_s": _rate_of(pace, "gateway_requests_total"),
+        "refused_per_s": _rate_of(pace, "gateway_refused_total"),
+        "input_tokens_per_s": None if pace is None else round(tokens.get("input", 0.0), 3),
+        "output_tokens_per_s": None if pace is None else round(tokens.get("output", 0.0), 3),
+        "usd_per_s": _rate_of(pace, "gateway_cost_usd_total"),
+        "failed_per_s": {} if pace is None else _rounded(pace.by("gateway_errors_total", "blame")),
+        "store_calls_per_s": {} if pace is None else _rounded(pace.by("gateway_store_calls_total", "outcome")),
+        "teams": {} if pace is None else _rounded(pace.by("gateway_requests_total", "team")),
+        "upstreams": list(view.upstreams),
+        "requests": view.requests.get("data", []),
+        "problem": view.problem or None,
+    }
+
+
+def _rate_of(pace: Pace | None, name: str) -> float | None:
+    return None if pace is None else round(pace.of(name), 6)
+
+
+def _rounded(rates: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(rate, 3) for name, rate in rates.items()}
 
 
 def frame(view: LiveView, columns: int, rows: int) -> list[str]:
@@ -186,28 +220,15 @@ def _teams(view: LiveView) -> Iterator[str]:
         [name or "(no key)", _rate(requests[name]), _rate(tokens.get(name, 0.0)), _rate(refused.get(name, 0.0))]
         for name in busy[:_TEAMS_SHOWN]
     ]
-    yield from _section(("team", "requests/s", "tokens/s", "refused/s"), found, "No team asks for anything.")
+    yield from _section(("team", "requests/s", "tokens/s", "refused/s"), found, "No team sends requests.")
 
 
 _TEAMS_SHOWN = 8
 
 
 def _requests(view: LiveView) -> Iterator[str]:
-    found: list[Row] = [
-        [
-            request["id"],
-            request["team"] or "",
-            request["key_name"] or "",
-            request["model"] or "",
-            request["upstream"] or "",
-            request["state"],
-            f"{request['age_s']:,.1f} s",
-            request["output_tokens"],
-        ]
-        for request in view.requests.get("data", ())
-    ]
-    headings = ("request in flight", "team", "key", "model", "upstream", "state", "age", "tokens")
-    yield from _section(headings, found, "No request is in flight.")
+    found = [request_row(request)[:-1] for request in view.requests.get("data", ())]
+    yield from _section(("request in flight", *HEADINGS[1:-1]), found, "No request is in flight.")
 
 
 def _section(headings: Sequence[str], rows: Sequence[Row], empty: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""`gateway notify`: whether notifications reach their receivers."""
+"""`gateway notify`: whether notifications reach their receivers, and what became of the last ones."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from gateway.app.snapshot_builder import snapshot
-from gateway.cli.administration import unlogged
-from gateway.cli.configuration import config_option, load_or_end
-from gateway.cli.output import json_option, show_json, table
+from gateway.cli.administration import Json, ask_once, unlogged
+from gateway.cli.configuration import config_option, demo_option, load_or_end
+from gateway.cli.output import Row, json_option, show_json, table
 from gateway.core.notifications import EventType, NotificationChannel
 from gateway.notifications.messages import notification
 from gateway.notifications.sending import NotificationSender, Sent
@@ -21,16 +21,17 @@ from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.client import HttpClient
 
 _HEADINGS = ("channel", "format", "result")
+_LIST_HEADINGS = ("state", "channel", "type", "happened", "next try", "last try", "problem", "message")
 
 
 @click.group(epilog="Example: gateway notify test")
 def notify() -> None:
-    """Try the receivers of notifications."""
+    """Try the receivers of notifications, and see what fails."""
 
 
 @notify.command(epilog="Example: gateway notify test --channel slack-1")
 @config_option
-@click.option("--channel", metavar="NAME", help="This receiver alone.")
+@click.option("--channel", metavar="NAME", help="Only this receiver.")
 @json_option
 def test(config: str, channel: str | None, as_json: bool) -> None:
     """Send a test to each receiver of `notify`, once. Exit status 1 where one does not take it.
@@ -41,8 +42,11 @@ def test(config: str, channel: str | None, as_json: bool) -> None:
     asked = [each for each in known if channel in (None, each.name)]
     if not asked:
         names = ", ".join(each.name for each in known)
-        there_are = f"there are {names}" if names else "`notify` has none"
-        raise click.UsageError(f"There is no receiver{f' {channel!r}' if channel else ''}; {there_are}.")
+        if not names:
+            raise click.UsageError(
+                "No receiver is configured. Add one to `notify`: docs/notifications.md has an example."
+            )
+        raise click.UsageError(f"There is no receiver {channel!r}; there are {names}.")
     results = asyncio.run(_send(asked))
     if as_json:
         show_json({"data": [_object(each, sent) for each, sent in zip(asked, results, strict=True)], "next": None})
@@ -51,6 +55,37 @@ def test(config: str, channel: str | None, as_json: bool) -> None:
         click.echo(table(_HEADINGS, rows))
     if any(sent.problem for sent in results):
         sys.exit(1)
+
+
+@notify.command("list", epilog="Example: gateway notify list")
+@config_option
+@demo_option
+@click.option("--limit", metavar="N", type=click.IntRange(1, 100), default=20, show_default=True, help="Of each kind.")
+@json_option
+def list_notifications(config: str, demo: str | None, limit: int, as_json: bool) -> None:
+    """Show what waits to be delivered, and what became of the last ones.
+
+    First what waits, the next to be tried first; "failing" has been tried, and "problem" says why it was not taken.
+    Then what was delivered ("sent"), given up after three days, or parked because it cannot be delivered at all.
+    Times are in UTC.
+    """
+    found = ask_once(config, "GET", "notifications", {"limit": str(limit)}, demo=demo)
+    if as_json:
+        show_json(found)
+        return
+    if found["data"]:
+        click.echo(table(_LIST_HEADINGS, [_listed(each) for each in found["data"]]))
+    else:
+        click.echo("Nothing waits, and nothing was delivered lately.")
+    hidden = found["waiting"] - sum(each["due_at"] is not None for each in found["data"])
+    if hidden > 0:
+        click.echo(f"{hidden:,} more wait.", err=True)
+
+
+def _listed(each: Json) -> Row:
+    times = [(each[name] or "")[:19].replace("T", " ") for name in ("at", "due_at", "tried_at")]
+    message = each["message"].replace("\n", " ")
+    return [each["state"], each["channel"] or "", each["type"] or "", *times, each["problem"] or "", message]
 
 
 def _object(channel: NotificationChannel, sent: Sent) -> dict[str, Any]:

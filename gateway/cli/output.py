@@ -31,6 +31,23 @@ _FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
 """What a cell begins with that spreadsheets compute (OWASP, CSV Injection)."""
 
 
+def refuse_both(*, as_csv: bool, as_json: bool) -> None:
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json cannot be combined.")
+
+
+def show_listing(
+    report: Mapping[str, Any], headings: Sequence[str], rows: Sequence[Row], *, as_csv: bool, as_json: bool, empty: str
+) -> None:
+    """A list as it was asked for; `empty` is what people read where there is nothing in it."""
+    if as_json:
+        show_json(report)
+    elif as_csv:
+        show_csv(headings, rows)
+    else:
+        click.echo(table(headings, rows) if rows else empty)
+
+
 def show_csv(headings: Sequence[str], rows: Iterable[Row]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(headings)

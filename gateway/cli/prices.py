@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from gateway.cli.configuration import config_option, load_or_end
-from gateway.cli.output import show_json, table
+from gateway.cli.output import refuse_both, show_json, table
 from gateway.finance.price_catalogue import CatalogueMissing, load_catalogue
 from gateway.finance.price_comparison import DIFFERENT, FILE_HEADER, PriceRow, compare, prices_file
 
@@ -43,8 +43,7 @@ def prices(config: str, action: str | None, file: str | None, as_csv: bool, as_j
         raise click.UsageError("FILE belongs to `gateway prices update`.")
     if (as_csv or as_json) and action == "update":
         raise click.UsageError("`gateway prices update` writes YAML.")
-    if as_csv and as_json:
-        raise click.UsageError("--csv and --json exclude one another.")
+    refuse_both(as_csv=as_csv, as_json=as_json)
     settings = load_or_end(config).settings
     try:
         catalogue = load_catalogue(datetime.now(UTC))

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from gateway.cli.configuration import EXIT_INVALID, config_option, load_or_end
-from gateway.cli.output import Row, show_json, table
+from gateway.cli.output import Row, refuse_both, show_json, table
 from gateway.cli.reports import report_or_end
 from gateway.finance.reconcile import FigureDifference, ReconciledCell, Reconciliation, ledger_query
 from gateway.finance.reconcile import reconcile as compare
@@ -61,8 +61,7 @@ def reconcile(
     what their dashboards export (CSV); - is standard input. Exit status 0: everything is within the tolerance; 1:
     something is not; 2: the file or the configuration cannot be used.
     """
-    if as_csv and as_json:
-        raise click.UsageError("--csv and --json exclude one another.")
+    refuse_both(as_csv=as_csv, as_json=as_json)
     settings = load_or_end(config).settings
     if upstream not in settings.upstreams:
         known = ", ".join(sorted(settings.upstreams))

@@ -48,10 +48,10 @@ def _of_running(page: str, settings: Settings, query: Mapping[str, str], closes_
     """Raises FieldInvalid, AdminUnavailable."""
     if not settings.admin.secret:
         raise AdminUnavailable(
-            "store.url is memory://, so only the running gateway knows. Set admin.token, so that it can be asked, or"
-            " share the counters: store.url: redis://…"
+            "store.url is memory://, so only the running gateway has these figures. Set admin.token, so that it"
+            " can be asked, or share them: store.url: redis://…"
         )
-    click.echo(f"memory:// is in the running gateway: asking it at {settings.admin.listen}.", err=True)
+    click.echo(f"The store is in the running gateway's memory: asking it at {settings.admin.listen}.", err=True)
     client = AdminClient.for_settings(settings)
     report = client.get(page, query)
     if closes_month:

@@ -10,7 +10,7 @@ from gateway.cli.administration import Json, ask_once
 from gateway.cli.configuration import config_option, demo_option
 from gateway.cli.output import Row, json_option, show_json, table
 
-_HEADINGS = ("id", "team", "key", "model", "upstream", "state", "age", "tokens", "served by")
+HEADINGS = ("id", "team", "key", "model", "upstream", "state", "age", "tokens", "served by")
 
 team_option = click.option("--team", metavar="TEAM", help="Only this team.")
 
@@ -34,7 +34,7 @@ def requests(context: click.Context, config: str, demo: str | None, team: str | 
         show_json(found)
         return
     if found["data"]:
-        click.echo(table(_HEADINGS, [_row(request) for request in found["data"]]))
+        click.echo(table(HEADINGS, [request_row(request) for request in found["data"]]))
     else:
         click.echo(f"No request is in flight in {_processes(found)}.")
     if found["total"] > len(found["data"]):
@@ -70,7 +70,8 @@ def cancel(config: str, demo: str | None, request_id: str, team: str | None, as_
         click.echo(ended["problem"], err=True)
 
 
-def _row(request: Json) -> Row:
+def request_row(request: Json) -> Row:
+    """One that the admin API lists, below HEADINGS."""
     return [
         request["id"],
         request["team"] or "",

@@ -31,10 +31,16 @@ def _workers(_context: click.Context, _option: click.Parameter, given: str | Non
 @click.command(epilog="Example: gateway serve -c config/gateway.yaml")
 @config_option
 @click.option("--workers", metavar="N", callback=_workers, help="Processes that share the port, or auto: one a core.")
-@click.option("--demo", "as_demo", is_flag=True, help="No file: the built-in upstream, one key, memory only.")
-@click.option("--upstream", metavar="URL", help="No file: that server and its models; its key in $UPSTREAM_API_KEY.")
-@click.option("--listen", default="127.0.0.1:8080", show_default=True, help="Where to serve without a file.")
-@click.option("--admin-listen", metavar="ADDRESS", help="The same for operators. Default: 127.0.0.1, 1010 ports above.")
+@click.option(
+    "--demo", "as_demo", is_flag=True, help="Run without a file: the demo upstream, one key, the store in memory."
+)
+@click.option(
+    "--upstream", metavar="URL", help="Run without a file in front of this server; its key is $UPSTREAM_API_KEY."
+)
+@click.option("--listen", default="127.0.0.1:8080", show_default=True, help="Address for clients, without a file.")
+@click.option(
+    "--admin-listen", metavar="ADDRESS", help="The same for operators. Default: 127.0.0.1, 1010 ports above --listen."
+)
 @click.pass_context
 def serve(context: click.Context, /, config: str, workers: Workers | None, **without_file: Any) -> None:
     """Run the gateway until SIGTERM or SIGINT.
@@ -44,18 +50,18 @@ def serve(context: click.Context, /, config: str, workers: Workers | None, **wit
     """
     as_demo, upstream = without_file["as_demo"], without_file["upstream"]
     if as_demo and upstream:
-        raise click.UsageError("--demo and --upstream exclude one another.")
+        raise click.UsageError("--demo and --upstream cannot be combined.")
     if not (as_demo or upstream):
         _run_from_file(config, workers)
         return
     if context.get_parameter_source("config") is ParameterSource.COMMANDLINE:
-        raise click.UsageError("--config goes without --demo and --upstream, which need no file.")
+        raise click.UsageError("--config cannot be combined with --demo or --upstream, which need no file.")
     if workers not in (None, 1):
-        raise click.UsageError(f"--workers goes without --demo and --upstream: {_ALONE}")
+        raise click.UsageError(f"--workers cannot be combined with --demo or --upstream: {_ALONE}")
     _run_without_file(upstream, without_file["listen"], without_file["admin_listen"])
 
 
-_ALONE = "with memory:// each worker would count for itself."
+_ALONE = "with memory:// each worker would count by itself."
 
 
 def _run_from_file(config: str, asked: Workers | None) -> None:

@@ -23,6 +23,8 @@ import click
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
 from gateway.cli.configuration import config_option, demo_option, settings_or_end
 from gateway.cli.live_figures import LiveView, MetricsReading, Pace, frame
+from gateway.cli.live_figures import as_json as json_of
+from gateway.cli.output import show_json
 from gateway.core.errors import FieldInvalid, UrlUnknown
 
 _ONCE_S = 1.0
@@ -42,7 +44,8 @@ _COLUMNS, _ROWS = 80, 24
     "--every", metavar="SECONDS", type=click.FloatRange(0.2, 3_600), default=2.0, show_default=True, help="How often."
 )
 @click.option("--once", is_flag=True, help="Print one view and end, as without a terminal.")
-def top(config: str, demo: str | None, every: float, once: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one view as JSON, with the rates of a second.")
+def top(config: str, demo: str | None, every: float, once: bool, as_json: bool) -> None:
     """Show what a running gateway does now.
 
     Requests and tokens in a second, what is in flight, refusals, failures, the store, upstreams and teams. Asks the
@@ -51,7 +54,11 @@ def top(config: str, demo: str | None, every: float, once: bool) -> None:
     settings = settings_or_end(config, demo)
     try:
         watched = Watched(AdminClient.for_settings(settings), str(settings.admin.listen))
-        if once or not _has_terminal():
+        if as_json:
+            watched.look()
+            time.sleep(_ONCE_S)
+            show_json(json_of(watched.look()))
+        elif once or not _has_terminal():
             _print_once(watched)
         else:
             _show(watched, every)

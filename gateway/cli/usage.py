@@ -51,7 +51,7 @@ _ALWAYS = {
 @click.option("--user", metavar="NAME", help="Only this end user.")
 @click.option("--upstream", metavar="NAME", help="Only this upstream.")
 @click.option("--cost-center", metavar="NAME", help="Only teams of this cost centre.")
-@click.option("--month", metavar="MONTH", help="Of this month, such as 2026-10, instead of --since and --until.")
+@click.option("--month", metavar="MONTH", help="This month, such as 2026-10, in place of --since and --until.")
 @click.option("--final", is_flag=True, help="Close the month and all before it: they do not change afterwards.")
 @click.option("--since", metavar="DAY", help="From this day on: 2026-11-01, 7d (seven days with today) or month.")
 @click.option("--until", metavar="DAY", help="Up to this day, which is left out.")
@@ -65,7 +65,7 @@ _ALWAYS = {
     help=f"A row for each: any of {', '.join(GROUPS)}, with commas or several times.",
 )
 @click.option("--sort", metavar="FIGURE", help="The largest first: usd, or another figure by its name in JSON.")
-@click.option("--top", metavar="N", help="The first N rows; by usd where --sort does not say more.")
+@click.option("--top", metavar="N", help="Only the first N rows; by usd unless --sort names another figure.")
 @csv_option
 @click.option("--focus", "as_focus", is_flag=True, help="As CSV of FinOps FOCUS 1.2, a row for each day.")
 @json_option
@@ -88,7 +88,7 @@ def usage(
     shown.
     """
     if as_csv + as_focus + as_json > 1:
-        raise click.UsageError("--csv, --focus and --json exclude one another.")
+        raise click.UsageError("--csv, --focus and --json cannot be combined.")
     if final and not query["month"]:
         raise click.UsageError("--final closes a month: name it with --month, such as --month 2026-10.")
     if as_focus:

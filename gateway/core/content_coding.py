@@ -120,7 +120,7 @@ class _TrailingBytes(Exception):
 
 
 class _Zlib:
-    """gzip, of one member or many, and deflate.
+    """gzip, of one member or many, perhaps padded with zeros as gzip(1) takes it, and deflate.
 
     `deflate` means the zlib format (RFC 9110, section 8.4.1.2), but some programs send the raw one, and others take one
     name for the other. The first byte tells: gzip's is 0x1f, with which no raw stream begins, and the low half of a
@@ -138,6 +138,9 @@ class _Zlib:
         if self._member is None:
             if self.whole and not self._is_gzip:
                 raise _TrailingBytes
+            if self.whole and not (data := data.lstrip(b"\0")):
+                self._rest, self.needs_input = b"", True
+                return b""
             self._member = zlib.decompressobj(self._format(data))
         member = self._member
         output = member.decompress(data, SLICE_BYTES)

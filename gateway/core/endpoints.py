@@ -34,6 +34,11 @@ GEMINI_PREFIX = "models/"
 
 _NO_PARAMETERS: Mapping[str, str] = {}
 
+OTHER_MODELS = frozenset({"models", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks"})
+"""Members by which a request names models that the upstream is to ask when its own fails: OpenRouter's
+(https://openrouter.ai/docs/guides/routing/model-fallbacks, also with Anthropic's name) and LiteLLM's
+(https://docs.litellm.ai/docs/proxy/reliability)."""
+
 
 class StreamFormat(StrEnum):
     """Whose events a stream of generated text consists of."""
@@ -99,7 +104,7 @@ class Endpoint(msgspec.Struct, frozen=True):
             msgspec.structs.force_setattr(self, "has_output", bool(self.cap_paths))
         if self.fields is not None:
             names = [field.encode_name for field in msgspec.structs.fields(self.fields)]
-            read = NamesRead((*names, *self.input_members, *(path[0] for path in self.cap_paths)))
+            read = NamesRead((*names, *self.input_members, *(path[0] for path in self.cap_paths), *OTHER_MODELS))
             msgspec.structs.force_setattr(self, "names_read", read)
 
     @property

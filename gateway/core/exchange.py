@@ -48,6 +48,16 @@ class AnswerTally(Protocol):
         ...
 
     @property
+    def tells_input(self) -> bool:
+        """Whether the reported usage has the input."""
+        ...
+
+    @property
+    def delivered_since(self) -> int:
+        """An estimate of the tokens in the text that was delivered after usage was reported last."""
+        ...
+
+    @property
     def counted(self) -> Usage:
         """Units that were counted in an answer without reported usage, such as images."""
         ...

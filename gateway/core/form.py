@@ -138,6 +138,8 @@ class FormRewriter:
     def feed(self, data: bytes) -> bytes:
         """What can be passed on now."""
         self._held += data
+        while self._state is _State.BEGIN and self._held.startswith(_LINE_END * 2):
+            self._held = self._held[len(_LINE_END) :]  # Unity's forms begin with a line end.
         while self._read_head() if self._state is _State.HEAD else self._pass_content():
             continue
         written = b"".join(self._out)

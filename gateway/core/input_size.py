@@ -65,7 +65,8 @@ _BASE64_MIN = 256
 
 _SCHEMES = ("http://", "https://", "gs://", "s3://")
 _LINKED_NAMES = frozenset({"url", "image_url", "video_url", "audio_url", "document_url", "image"})
-_URL_PARENTS = frozenset({"image_url", "video_url", "audio_url", "source"})
+_URL_PARENTS = frozenset({"image_url", "video_url", "audio_url", "source", "outputs"})
+"""`outputs`: what a code interpreter has drawn (https://platform.openai.com/docs/api-reference/responses/object)."""
 _DATA_PARENTS = frozenset({"input_audio", "inline_data", "inlineData"})
 _REFERENCE_NAMES = frozenset({"file_id", "file_url", "file_uri", "fileUri"})
 _MEDIA_NAMES = frozenset({"image_url", "video_url", "audio_url", "document_url", "input_audio", "file_data", "image"})

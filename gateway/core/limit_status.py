@@ -102,7 +102,7 @@ def refusal_error(refusal: Refusal, thinking_budget: int = 0) -> LimitRefusal:
     kind = _kind(refusal)
     message = _message(refusal)
     if thinking_budget and limit.is_quota and limit.meter in _OF_OUTPUT:
-        message += f" The need has a thinking budget of {thinking_budget:,} tokens in it: lower that to need less."
+        message += f" This includes a thinking budget of {thinking_budget:,} tokens: a lower one needs less."
     error = kind(message, retry_after_ms=refusal.retry_after_ms or None, limit=shown)
     if kind is not QuotaSpent:
         error.type = limit.meter.family
@@ -188,10 +188,7 @@ def _message(refusal: Refusal) -> str:
     what = f"limit {limit.name!r} of {whose_limit(limit)} ({_figure(limit, limit.amount)} {unit}{per}{raised})"
     requested = _figure(limit, refusal.requested)
     if refusal.why is RefusalReason.NEVER:
-        return (
-            f"The {what} never holds as much as this request needs: {requested}."
-            " Ask for less: fewer or shorter messages."
-        )
+        return f"The {what} never holds as much as this request needs: {requested}. Send fewer or shorter messages."
     figures = (
         f"{_figure(limit, limit_status.used)} used and {_figure(limit, limit_status.held)} held by requests in flight"
     )

@@ -25,6 +25,7 @@ class EventType(StrEnum):
     """What has happened, as receivers read it; what is in front of the dot is the kind."""
 
     QUOTA_THRESHOLD = "quota.threshold"
+    QUOTA_USERS = "quota.users"
     UPSTREAM_DOWN = "upstream.down"
     UPSTREAM_UP = "upstream.up"
     STORE_UNAVAILABLE = "store.unavailable"

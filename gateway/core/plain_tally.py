@@ -13,7 +13,7 @@ from gateway.core.endpoints import Endpoint, StreamFormat
 from gateway.core.estimate import CHARACTERS_PER_TOKEN
 from gateway.core.refusals import Fault
 from gateway.core.sse import EventSplitter, data_of, type_of
-from gateway.core.stream_format import answer_weight, event_weight
+from gateway.core.stream_format import answer_weight, event_weight, foreign_weight
 from gateway.core.text_weight import weight_of, weight_of_json
 from gateway.core.tolerant_json import JsonScanner
 from gateway.core.upstream_json import decoded, fault_of_body, object_of, reported_fault
@@ -36,6 +36,7 @@ class PlainTally:
 
     events = 0
     ended = False
+    delivered_since = 0
 
     def __init__(self, endpoint: Endpoint, *, fault: Fault | None = None, is_opaque: bool = False) -> None:
         self.fault = fault
@@ -76,6 +77,10 @@ class PlainTally:
     @property
     def is_final(self) -> bool:
         return self._reader.final
+
+    @property
+    def tells_input(self) -> bool:
+        return self._reader.tells_input
 
     @property
     def is_empty(self) -> bool:
@@ -146,7 +151,8 @@ class PlainTally:
     def _weighed(self) -> int:
         shape = self._endpoint.stream_format
         if self._unweighed and shape is not None:
-            self._weight += sum([answer_weight(shape, answer) for answer in self._unweighed])
+            weigh = answer_weight if self.fault is not None else _delivered_weight
+            self._weight += sum([weigh(shape, answer) for answer in self._unweighed])
         self._unweighed = []
         return self._weight
 
@@ -169,6 +175,10 @@ class PlainTally:
             self.fault = self.fault or reported_fault(chunk)
             self._reader.read_members(chunk, kind)
             self._weight += event_weight(shape, data) if shape is not None else 0
+
+
+def _delivered_weight(shape: StreamFormat, answer: dict[str, Any]) -> int:
+    return answer_weight(shape, answer) or foreign_weight(shape, answer)
 
 
 def _events_in(body: bytes) -> list[tuple[str, bytes]]:

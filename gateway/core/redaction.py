@@ -4,13 +4,14 @@ What is looked for is prepared when the configuration is loaded. A stream costs 
 and nothing is held back but the beginning of a secret at the very end of a piece, which no whole event ends with.
 Bodies that are held whole, and headers, are searched for the secret in Base64, too.
 
-What is not found: a secret in an encoding other than Base64, percent-encoding and JSON's escaped slash; in Base64 where
-the body is passed on as it comes; in a content coding that the gateway cannot decode; and one that a model spells out,
+What is not found: a secret in an encoding other than Base64, percent-encoding and JSON's escapes; in Base64 where the
+body is passed on as it comes; in a content coding that the gateway cannot decode; and one that a model spells out,
 a few letters an event.
 """
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
@@ -114,8 +115,18 @@ def _redacted(data: bytes, spellings: Iterable[bytes]) -> tuple[bytes, int]:
 
 
 def _spellings(secret: bytes) -> set[bytes]:
-    """As it is, percent-encoded, and as a JSON text that escapes slashes."""
-    return {secret, quote(secret, safe="").encode(), secret.replace(b"/", rb"\/")}
+    """As it is, percent-encoded, and as a JSON text: that escapes slashes, or what has a meaning in HTML, of which
+    encoders take these sets (of Go, of Gson, of .NET, of PHP)."""
+    percent = quote(secret, safe="").encode()
+    found = {secret, percent, re.sub(rb"%[0-9A-F]{2}", lambda each: each[0].lower(), percent)}
+    escaped = {secret.replace(b"\\", rb"\\").replace(b'"', rb"\"")}
+    for special in (b"<>&", b"<>&='", b"<>&+'\"`", b"<>&'\""):
+        escaped |= {_with_escapes(secret, special, spelled) for spelled in (b"\\u%04x", b"\\u%04X")}
+    return found | escaped | {each.replace(b"/", rb"\/") for each in escaped}
+
+
+def _with_escapes(secret: bytes, special: bytes, spelled: bytes) -> bytes:
+    return b"".join([spelled % byte if byte in special else b"%c" % byte for byte in secret])
 
 
 def _in_base64(secret: bytes) -> set[bytes]:

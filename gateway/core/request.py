@@ -41,9 +41,11 @@ class Spool(Protocol):
 class Body(Protocol):
     """A request's body, decoded: `whole`, or its `beginning` and then piece by piece. All raise TooLarge past the
     configured size, EncodingUnsupported, RequestMalformed, ClientGone, and Overloaded where bodies that are held take
-    all the memory that they may. `size` counts the bytes that were taken so far."""
+    all the memory that they may. `size` counts the bytes that were taken so far; `team` is whose share of the memory
+    they take."""
 
     size: int
+    team: str
 
     async def whole(self) -> bytes: ...
 
@@ -55,8 +57,12 @@ class Body(Protocol):
         """What has come next, empty at the end."""
         ...
 
-    def spool(self) -> Spool:
+    async def spool(self) -> Spool:
         """An empty one, which lasts as long as the request."""
+        ...
+
+    def release(self) -> None:
+        """Give back its memory: nothing has it any more."""
         ...
 
 
@@ -118,3 +124,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     @property
     def model(self) -> Model:
         return self.binding.model
+
+    def without_body(self) -> ParsedRequest:
+        """The same, once its body is sent and will not be sent again."""
+        return msgspec.structs.replace(self, members=JsonSpans(b"", {}))

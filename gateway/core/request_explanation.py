@@ -42,8 +42,8 @@ _WHAT_HAPPENED = {
     "request_too_large": "Its body is larger than max_body.",
     "unsupported_encoding": "Its body has a content coding that the gateway does not decode.",
     "client_gone": "The client closed the connection before it had the whole answer.",
-    "passed_on": "The upstream answered with an error, which the client was given as it is.",
-    "error_event": "The upstream reported an error inside its answer, which the client was given as it is.",
+    "passed_on": "The upstream answered with an error, which the client got unchanged.",
+    "error_event": "The upstream reported an error inside its answer, which the client got unchanged.",
     "upstream_refused": "The upstream refused after the client's stream had begun.",
     "internal_error": "The gateway itself failed: this is a defect. Its log has the place, under this request id.",
 }
@@ -138,7 +138,7 @@ def _cost(record: RequestRecord) -> str:
     source = "as the upstream reported" if usage.source is UsageSource.REPORTED else "estimated by the gateway"
     told = f"It was charged {usage.input:,} tokens of input and {usage.output:,} of output ({source})"
     if not record.prices:
-        return f"{told}, at no price."
+        return f"{told}, without a price."
     lines = " + ".join(_price(line) for line in record.prices)
     return f"{told}: {_dollars(record.cost / PICO_PER_MICRO)} USD = {lines}."
 

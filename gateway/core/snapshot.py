@@ -20,7 +20,7 @@ from math import inf
 import msgspec
 
 from gateway.core.end_users import EndUserRule
-from gateway.core.endpoints import ENDPOINT_NAMES
+from gateway.core.endpoints import ENDPOINT_NAMES, Dialect
 from gateway.core.issuers import TokenIssuer
 from gateway.core.limit_status import LimitHeaders
 from gateway.core.limits import Limit, Meter
@@ -89,8 +89,10 @@ class Upstream(msgspec.Struct, frozen=True, cache_hash=True):
     """The names of the endpoints that it serves; None: every one may be asked of it."""
     base_paths: tuple[tuple[str, str], ...] = ()
     """The names of endpoints whose paths follow another base path than `base_url` has, and that path."""
-    gemini_headers: tuple[tuple[str, str], ...] | None = None
-    """In place of `headers` on requests of Gemini's API, where the credential is sent in another way there."""
+    other_dialect: Dialect | None = None
+    """The API on whose paths the credential is sent in another way, if there is one."""
+    other_headers: tuple[tuple[str, str], ...] = ()
+    """In place of `headers` on requests of that API."""
 
     redactor: Redactor | None = None
     """Keeps its credentials out of its answers."""

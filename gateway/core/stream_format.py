@@ -5,8 +5,8 @@ does not report its usage; a quota with `when_spent: stop` ends the stream when 
 ignores `stream` gives a plain answer to a client whose stream a keep-alive has already begun.
 
 Shapes of events: the API references of OpenAI (chat, completions, responses), Anthropic (messages) and Google
-(generateContent, whose plain answer has the shape of an event); `reasoning` and `reasoning_content` are what vLLM,
-OpenRouter and DeepSeek call a model's thoughts.
+(generateContent, whose plain answer has the shape of an event); a model's thoughts are called by the names that vLLM,
+OpenRouter, DeepSeek, GitHub Copilot, Ollama and LiteLLM have for them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,19 @@ _NO_TEXT = {"type", "id", "role", "index", "status", "call_id", "encrypted_conte
 }
 _NO_TEXT_EVENTS = {"response.audio.delta", "response.output_audio.delta"}
 _SAID = {"content", "refusal", "tool_calls", "function_call"}
-_THOUGHTS = ("reasoning", "reasoning_content", "reasoning_details")
+_THOUGHTS = frozenset(
+    ["reasoning", "reasoning_content", "reasoning_details", "reasoning_text", "thinking", "thinking_blocks", "thoughts"]
+)
 """Servers send the same thoughts under several of these names."""
+
+_ANSWER_MEMBERS = {
+    StreamFormat.CHAT: "choices",
+    StreamFormat.COMPLETIONS: "choices",
+    StreamFormat.RESPONSES: "output",
+    StreamFormat.MESSAGES: "content",
+    StreamFormat.GEMINI: "candidates",
+}
+"""What every plain answer of an API has."""
 
 _DONE = event_of(b"[DONE]")
 
@@ -111,6 +122,11 @@ def answer_weight(shape: StreamFormat, answer: Json) -> int:
             return _weight([{**part, "signature": ""} for part in _parts(answer)])
         case StreamFormat.GEMINI:
             return sum([_weight(candidate.get("content")) for candidate in _objects(answer.get("candidates"))])
+
+
+def foreign_weight(shape: StreamFormat, answer: Json) -> int:
+    """What an answer delivers that is not the API's own: all its texts. Nothing, where it is."""
+    return 0 if _ANSWER_MEMBERS[shape] in answer else _weight(answer)
 
 
 def ending_at_cap(

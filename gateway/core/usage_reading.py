@@ -9,7 +9,6 @@ here raises.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,19 +20,18 @@ from gateway.core.usage import Usage
 from gateway.core.usage_report import Members, Reading, milliseconds, read_report, tier_name, value_at
 from gateway.core.usage_tables import TOTALS, CountedItems, Path, UsagePlace, UsageTable
 
-_DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,24})?\Z", re.ASCII)
-
 
 class UsageReader:
     """Reads one answer.
 
     `usage` is what has been read so far, `reported` whether the answer reports any of it: units that are
     only counted (the images in `data`) are no report. `final` is false while the output is not told yet,
-    as after Anthropic's `message_start`: of a stream that ends there the output is estimated.
+    as after Anthropic's `message_start`: of a stream that ends there the output is estimated. `tells_input` is
+    false where no report has had the input.
     """
 
     def __init__(self, table: UsageTable) -> None:
-        self.final = False
+        self.final = self.tells_input = False
         self.object_id = ""
         """Under which the upstream keeps the answer; empty where it names none."""
 
@@ -120,6 +118,7 @@ class UsageReader:
         completed = _completed(report, self._report) if self._report else report
         if completed is not report:
             reading = _read_at(place, completed, self._table) or reading
+        self.tells_input = reading.tells_input
         self._report, self._reported = completed, reading.usage
         return True
 
@@ -131,7 +130,7 @@ class UsageReader:
             if number:
                 self._counted[items.count] = number
         if self._table.duration_path:
-            length = milliseconds(_seconds(value_at(members, self._table.duration_path))) or 0
+            length = milliseconds(value_at(members, self._table.duration_path)) or 0
             self._duration_ms = -(-length // 1000) * 1000 or self._duration_ms
 
 
@@ -176,11 +175,6 @@ def _completed(report: Members, earlier: Members) -> Members:
             if inner is not value:
                 missing[name] = inner
     return {**report, **missing} if missing else report
-
-
-def _seconds(value: Any) -> Any:
-    # OpenAI's reference has had the duration as a text, too.
-    return float(value) if isinstance(value, str) and _DECIMAL.match(value) else value
 
 
 def _number_of(value: Any, items: CountedItems) -> int:

@@ -1,9 +1,10 @@
 """Reads one usage object, as the tables of usage_tables.py name its fields.
 
-The rules, for every API: an explicit zero is zero, a null is absent. A count that cannot be (text, NaN, a
-number without end) is absent, and a negative one is zero. Parts are never more than their whole. What the
-total has above the sum of input and output belongs to the part that it equals; else it is output that is
-named nowhere: reasoning. Nothing here raises.
+The rules, for every API: an explicit zero is zero, a null is absent. A number may be written as a text,
+as protocol buffers write those of 64 bits (https://protobuf.dev/programming-guides/json/). A count that
+cannot be (a word, NaN, a number below zero or without end) is absent. Parts are never more than their
+whole. What the total has above the sum of input and output belongs to the part that it equals; else it is
+output that is named nowhere: reasoning. Nothing here raises.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ Members = Mapping[str, Any]
 """A decoded JSON object."""
 
 _TIER = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
+_DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,24})?\Z", re.ASCII)
 _WHOLES = frozenset({"input", "output", "total"})
 _ENOUGH = frozenset({"input", "output", "audio_seconds", "characters"})
 _ENOUGH_WITHOUT_OUTPUT = _ENOUGH | {"total", "searches"}
 _COMPLETE = (_ENOUGH | {"total"}) - {"input"}
+_WITH_INPUT = (_ENOUGH | {"total"}) - {"output"}
 _ZERO_COUNTS = _WHOLES | _ENOUGH_WITHOUT_OUTPUT | {"image_output"}
 """Of these a zero is distinguished from nothing."""
 _IN_SECONDS = frozenset({"audio_seconds", "sound_seconds"})
@@ -54,10 +57,12 @@ class _Placement(Enum):
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """What one usage object says. `complete` is false where it tells of the input alone."""
+    """What one usage object says. `complete` is false where it tells of the input alone, `tells_input` where it tells
+    of the output alone."""
 
     usage: Usage
     complete: bool
+    tells_input: bool
 
 
 def read_usage(report: Members, words: Vocabulary = OPENAI_WORDS) -> Usage | None:
@@ -78,7 +83,8 @@ def read_report(
     usage = _bounded(counts, entered, output, output_medium, _tier_in(report))
     if "iterations" in report:
         usage = _with_iterations(usage, report, words)
-    return Reading(usage, not has_output or not _COMPLETE.isdisjoint(counts.of))
+    complete = not has_output or not _COMPLETE.isdisjoint(counts.of)
+    return Reading(usage, complete, not _WITH_INPUT.isdisjoint(counts.of))
 
 
 def value_at(value: Any, path: Path) -> Any:
@@ -105,8 +111,8 @@ def milliseconds(seconds: Any) -> int | None:
 
 
 def tier_name(value: Any) -> str:
-    """A service tier as it is reported, empty for what is none."""
-    return value if isinstance(value, str) and _TIER.match(value) else ""
+    """A service tier that is reported, in small letters as prices name it; empty for what is none."""
+    return value.lower() if isinstance(value, str) and _TIER.match(value) else ""
 
 
 class _Counts:
@@ -164,7 +170,9 @@ class _Counts:
         if field.added:
             self._added[name] = self._added.get(name, 0) + count
         elif name in _WHOLES:
-            if rank < self._ranks.get(name, 1_000):
+            before = self.of.get(name)
+            # A server that writes every name has zero where a name is not its own.
+            if before is None or ((count or not before) and (rank < self._ranks[name] or (count and not before))):
                 self.of[name], self._fields[name], self._ranks[name] = count, field, rank
         elif count > self.of.get(name, -1) or (count == self.of[name] and rank < self._ranks[name]):
             self.of[name], self._ranks[name] = count, rank
@@ -193,6 +201,8 @@ def _wholes(counts: _Counts, *, has_output: bool) -> tuple[int, int]:
         return _without_total(counts, entered, output)
     surplus = total - entered - output
     if surplus <= 0:
+        if surplus < 0:
+            del counts.of["total"]  # It is no sum of them, and so says nothing of a side that is missing.
         return entered, output
     if _is_input(counts, surplus, has_output=has_output):
         return entered + surplus, output
@@ -293,6 +303,8 @@ def _by_modality(details: list[Any]) -> dict[str, int]:
 
 
 def _number(value: Any) -> int | float | None:
+    if isinstance(value, str) and _DECIMAL.match(value):
+        value = float(value) if "." in value else int(value)
     # NaN compares with nothing, and so is out of every range.
     if isinstance(value, int | float) and not isinstance(value, bool) and -COUNT_MAX <= value <= COUNT_MAX:
         return value
@@ -303,14 +315,14 @@ def _count(value: Any) -> int | None:
     if type(value) is int and 0 <= value <= COUNT_MAX:
         return value
     number = _number(value)
-    return max(0, int(number)) if number is not None else None
+    return int(number) if number is not None and number >= 0 else None
 
 
 def _tier_in(report: Members) -> str:
     if _TIER_MEMBERS.isdisjoint(report):
         return ""
     # Anthropic prices its fast mode apart from the tiers, and names it beside them.
-    if report.get("speed") == "fast":
+    if tier_name(report.get("speed")) == "fast":
         return "fast"
     traffic = report.get("trafficType")
     named = TRAFFIC_TYPES.get(traffic, "") if isinstance(traffic, str) else ""

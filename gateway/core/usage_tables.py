@@ -55,8 +55,8 @@ XAI = "https://docs.x.ai/docs/api-reference"
 class UsageField(msgspec.Struct, frozen=True):
     """One name of one count.
 
-    Of several fields of `input`, `output` and `total` the first that is there counts, of other counts the
-    greatest, since they name the same tokens. `added` ones are added to that.
+    Of several fields of `input`, `output` and `total` the first that is there counts, a zero only where all are;
+    of other counts the greatest, since they name the same tokens. `added` ones are added to that.
 
     A part counts inside its whole, except for these: `beside` is the field of the whole beside which it
     stands (`*`: beside any), `beside_with` a member whose presence says so.

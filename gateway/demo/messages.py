@@ -29,6 +29,10 @@ def plain(answer: PlannedAnswer) -> Json:
     return message
 
 
+def counted(answer: PlannedAnswer) -> Json:
+    return {"input_tokens": answer.prompt_tokens}
+
+
 def stream(answer: PlannedAnswer) -> Iterator[DemoEvent]:
     """Input tokens are reported at the beginning, output tokens at the end."""
     reports = answer.script.usage != "never"

@@ -1,6 +1,8 @@
-"""The APIs whose answers are no text: embeddings, moderations, rerank, images, speech, transcriptions.
+"""The APIs whose answers are no text: embeddings, moderations, rerank, score, images, speech, transcriptions.
 
-OpenAI's API reference, except for rerank, which is Jina's and vLLM's.
+OpenAI's API reference, except for rerank, which is Jina's and vLLM's and in its second version Cohere's
+(https://docs.cohere.com/reference/rerank), and for score, which is vLLM's
+(https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html#score-api).
 """
 
 from __future__ import annotations
@@ -21,11 +23,15 @@ SPEECH = b"ID3\x04" + bytes(1_020)
 
 def embeddings(answer: PlannedAnswer) -> Json:
     """A vector for each input; as base64 of little-endian floats if that is request for."""
-    vector = [1.0 / (1 + place) for place in range(min(MAX_DIMENSIONS, answer.request.dimensions or DIMENSIONS))]
+    vector = vector_of(answer)
     packed = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
     embedding = packed if answer.request.encoding_format == "base64" else vector
     rows = [{"object": "embedding", "index": index, "embedding": embedding} for index in range(_inputs(answer))]
     return _reporting(answer, {"object": "list", "data": rows, "model": answer.request.model}, _prompt_usage(answer))
+
+
+def vector_of(answer: PlannedAnswer) -> list[float]:
+    return [1.0 / (1 + place) for place in range(min(MAX_DIMENSIONS, answer.request.dimensions or DIMENSIONS))]
 
 
 def moderations(answer: PlannedAnswer) -> Json:
@@ -34,12 +40,35 @@ def moderations(answer: PlannedAnswer) -> Json:
 
 
 def rerank(answer: PlannedAnswer) -> Json:
-    documents = answer.request.documents or []
     results = [
         {"index": index, "document": {"text": text}, "relevance_score": 1.0 / (1 + index)}
-        for index, text in enumerate(documents)
+        for index, text in enumerate(answer.request.documents or [])
     ]
     body = {"id": f"rerank-{answer.number:024x}", "model": answer.request.model, "results": results}
+    return _reporting(answer, body, _prompt_usage(answer))
+
+
+def rerank_v2(answer: PlannedAnswer) -> Json:
+    """It names no documents, and is billed by searches."""
+    ranks = range(len(answer.request.documents or []))
+    results = [{"index": index, "relevance_score": 1.0 / (1 + index)} for index in ranks]
+    units = {} if answer.script.usage == "never" else {"billed_units": {"search_units": 1}}
+    meta = {"api_version": {"version": "2"}, **units}
+    return {"id": f"rerank-{answer.number:024x}", "results": results, "meta": meta}
+
+
+def score(answer: PlannedAnswer) -> Json:
+    """One for each pair; a single text is paired with each of several."""
+    request = answer.request
+    sides = (request.text_1, request.text_2, request.queries, request.documents)
+    pairs = max(len(side) if isinstance(side, list) else 1 for side in sides)
+    body = {
+        "id": f"score-{answer.number:024x}",
+        "object": "list",
+        "created": answer.created,
+        "model": request.model,
+        "data": [{"index": index, "object": "score", "score": 1.0 / (1 + index)} for index in range(pairs)],
+    }
     return _reporting(answer, body, _prompt_usage(answer))
 
 

@@ -43,6 +43,14 @@ class ScriptedRequest(msgspec.Struct):
     input: Any = None
     query: Any = None
     documents: list[Any] | None = None
+    text_1: Any = None
+    text_2: Any = None
+    queries: Any = None
+    contents: Any = None
+    content: Any = None
+    requests: list[Any] | None = None
+    systemInstruction: Any = None  # noqa: N815
+    generationConfig: dict[str, Any] | None = None  # noqa: N815
     dimensions: int | None = None
     store: bool | None = None
     previous_response_id: str | None = None
@@ -104,14 +112,21 @@ def plan_answer(
     """`speaks` False: the answer has no tokens of its own."""
     if not speaks:
         script = msgspec.structs.replace(script, chunks=0)
-    caps = [
-        cap for cap in (request.max_tokens, request.max_completion_tokens, request.max_output_tokens) if cap is not None
-    ]
-    cap = min(caps, default=script.chunks)
+    cap = min(_caps(request), default=script.chunks)
     tool = called_tool(request)
     prompt = count_prompt(request) if script.prompt_tokens is None else script.prompt_tokens
     tokens = texts(min(cap, script.chunks), script.chunk_bytes, tool != "")
     return PlannedAnswer(number, created, request, script, tokens, cap < script.chunks, tool, prompt)
+
+
+def _caps(request: ScriptedRequest) -> list[int]:
+    named = (
+        request.max_tokens,
+        request.max_completion_tokens,
+        request.max_output_tokens,
+        (request.generationConfig or {}).get("maxOutputTokens"),
+    )
+    return [cap for cap in named if isinstance(cap, int)]
 
 
 def count_prompt(request: ScriptedRequest) -> int:
@@ -124,6 +139,13 @@ def count_prompt(request: ScriptedRequest) -> int:
         request.input,
         request.query,
         request.documents,
+        request.text_1,
+        request.text_2,
+        request.queries,
+        request.systemInstruction,
+        request.contents,
+        request.content,
+        request.requests,
     )
     size = sum(len(text.encode()) for part in read for text in _strings(part))
     return max(1, -(-size // BYTES_PER_TOKEN))
@@ -136,7 +158,7 @@ def _strings(part: Any) -> Iterator[str]:
         for item in part:
             yield from _strings(item)
     elif isinstance(part, dict):
-        for name in ("text", "content", "input"):
+        for name in ("text", "content", "input", "parts"):
             yield from _strings(part.get(name))
 
 
@@ -156,7 +178,7 @@ def called_tool(request: ScriptedRequest) -> str:
     if not request.tools or request.tool_choice == "none":
         return ""
     tool = request.tools[0] if isinstance(request.tools[0], dict) else {}
-    function = tool.get("function")
+    function = tool.get("function") or next(iter(tool.get("functionDeclarations") or ()), None)
     named = function if isinstance(function, dict) else tool
     return str(named.get("name") or "tool")
 

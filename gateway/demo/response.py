@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.demo import chat, messages, other_apis, responses
+from gateway.demo import chat, gemini, messages, other_apis, responses
 from gateway.demo.encoding import PLAIN_PIECE_BYTES, Piece, encoded, encoded_events, encoded_response
 from gateway.demo.plan import DemoEvent, PlannedAnswer, ScriptedRequest, TokenCounts, plan_answer
 from gateway.demo.script import DemoScript
@@ -26,16 +26,28 @@ JSON = "application/json"
 
 class DemoApi(NamedTuple):
     """`stream` is None for what is never streamed. `done` is the payload of a stream's last event, empty where the
-    API has none. `speaks`: whether an answer has tokens of its own. `keeps`: whether it can be asked for again."""
+    API has none. `speaks`: whether an answer has tokens of its own. `keeps`: whether it can be asked for again.
+    `is_free`: whether it costs nothing."""
 
-    plain: Callable[[PlannedAnswer], dict[str, Any] | bytes]
+    plain: Callable[[PlannedAnswer], dict[str, Any] | list[dict[str, Any]] | bytes]
     stream: Callable[[PlannedAnswer], Iterator[DemoEvent]] | None = None
     done: bytes = b""
     error: Callable[[int, str], dict[str, Any]] = chat.error
     error_event: Callable[[int, str], DemoEvent] = chat.error_event
     speaks: bool = False
     keeps: bool = False
+    is_free: bool = False
     content_type: str = JSON
+
+
+def _gemini(
+    plain: Callable[[PlannedAnswer], dict[str, Any] | list[dict[str, Any]]],
+    stream: Callable[[PlannedAnswer], Iterator[DemoEvent]] | None = None,
+    *,
+    speaks: bool = False,
+    is_free: bool = False,
+) -> DemoApi:
+    return DemoApi(plain, stream, b"", gemini.error, gemini.error_event, speaks=speaks, is_free=is_free)
 
 
 DEMO_APIS: dict[str, DemoApi] = {
@@ -44,17 +56,40 @@ DEMO_APIS: dict[str, DemoApi] = {
     "/v1/responses": DemoApi(
         responses.plain, responses.stream, error_event=responses.error_event, speaks=True, keeps=True
     ),
+    "/v1/responses/input_tokens": DemoApi(responses.counted, is_free=True),
+    "/v1/responses/compact": DemoApi(responses.compact, speaks=True),
     "/v1/messages": DemoApi(messages.plain, messages.stream, b"", messages.error, messages.error_event, speaks=True),
+    "/v1/messages/count_tokens": DemoApi(messages.counted, error=messages.error, is_free=True),
     "/v1/embeddings": DemoApi(other_apis.embeddings),
     "/v1/moderations": DemoApi(other_apis.moderations),
     "/v1/rerank": DemoApi(other_apis.rerank),
+    "/v2/rerank": DemoApi(other_apis.rerank_v2),
+    "/v1/score": DemoApi(other_apis.score),
     "/v1/images/generations": DemoApi(other_apis.images),
     "/v1/images/edits": DemoApi(other_apis.images),
     "/v1/images/variations": DemoApi(other_apis.images),
     "/v1/audio/speech": DemoApi(other_apis.speech, content_type="audio/mpeg"),
     "/v1/audio/transcriptions": DemoApi(other_apis.transcription, speaks=True),
     "/v1/audio/translations": DemoApi(other_apis.transcription, speaks=True),
+    "generateContent": _gemini(gemini.plain, speaks=True),
+    "streamGenerateContent": _gemini(gemini.array, gemini.stream, speaks=True),
+    "countTokens": _gemini(gemini.counted, is_free=True),
+    "embedContent": _gemini(gemini.embedding),
+    "batchEmbedContents": _gemini(gemini.embeddings),
 }
+"""By the path, or by what is done with the model that a path of Gemini's API names."""
+
+
+class DemoCall(NamedTuple):
+    """What a path asks for: one of DEMO_APIS, and the model where the path names it."""
+
+    api: str
+    model: str = ""
+
+    @classmethod
+    def of(cls, path: str) -> DemoCall:
+        named = gemini.GEMINI_PATH.fullmatch(path)
+        return cls(path) if named is None else cls(named["action"], named["model"])
 
 
 class DemoResponse(NamedTuple):
@@ -103,9 +138,9 @@ class Responder:
         except msgspec.ValidationError as error:
             raise BadRequest(f"demo: {error}") from error
 
-    def answer(self, path: str, request: ScriptedRequest, script: DemoScript, now_s: int) -> DemoResponse:
-        """An answer of the model at a path of DEMO_APIS."""
-        shape = DEMO_APIS[path]
+    def answer(self, api: str, request: ScriptedRequest, script: DemoScript, now_s: int) -> DemoResponse:
+        """An answer of the model by one of DEMO_APIS."""
+        shape = DEMO_APIS[api]
         self.made += 1
         turn = plan_answer(self.made, now_s, request, script, shape.speaks)
         if script.status != 200 or script.body is not None:
@@ -118,13 +153,12 @@ class Responder:
             events = encoded_events(_events(shape, turn), script, shape.done)
             return DemoResponse(encoded_response(events, EVENT_STREAM, True, script, self._dice), script, turn.counts())
         payload = shape.plain(turn)
-        reports = not isinstance(payload, bytes) and payload.get("usage") is not None
+        reports = _reports(payload)
         body = payload if isinstance(payload, bytes) else encoded(payload, script)
         script = _for_plain(script, len(turn.tokens))
         portions = _portions(body, len(turn.tokens) * turn.choices, reports, script)
-        return DemoResponse(
-            encoded_response(portions, shape.content_type, False, script, self._dice), script, turn.counts()
-        )
+        pieces = encoded_response(portions, shape.content_type, False, script, self._dice)
+        return DemoResponse(pieces, script, None if shape.is_free else turn.counts())
 
     def models(self, now_s: int) -> DemoResponse:
         rows = [{"id": name, "object": "model", "created": now_s, "owned_by": "demo"} for name in self._models]
@@ -137,7 +171,7 @@ class Responder:
 
     def refusal(self, status: int, message: str, path: str = "") -> DemoResponse:
         """An error outside of every script, in the shape of the API that the path belongs to."""
-        shape = messages if path.startswith("/v1/messages") else chat
+        shape = messages if path.startswith("/v1/messages") else gemini if path.startswith("/v1beta/") else chat
         return self.document(status, shape.error(status, message))
 
     def document(self, status: int, payload: object) -> DemoResponse:
@@ -160,6 +194,13 @@ class Responder:
         portions = _portions(body, 0, counted, script)
         pieces = encoded_response(portions, EVENT_STREAM if streams else JSON, streams, script, self._dice)
         return DemoResponse(pieces, script, turn.counts() if counted else None)
+
+
+def _reports(payload: dict[str, Any] | list[dict[str, Any]] | bytes) -> bool:
+    if isinstance(payload, bytes):
+        return False
+    bodies = payload if isinstance(payload, list) else [payload]
+    return any(body.get("usage") or body.get("usageMetadata") for body in bodies)
 
 
 def _events(shape: DemoApi, turn: PlannedAnswer) -> Iterator[DemoEvent]:

@@ -15,6 +15,17 @@ def plain(answer: PlannedAnswer) -> Json:
     return _response(answer, ended=True)
 
 
+def counted(answer: PlannedAnswer) -> Json:
+    return {"object": "response.input_tokens", "input_tokens": answer.prompt_tokens}
+
+
+def compact(answer: PlannedAnswer) -> Json:
+    """The input in short, which a client sends back in place of it."""
+    summary = {"id": f"cmp_{answer.number:024x}", "type": "compaction", "encrypted_content": "".join(answer.tokens)}
+    body = {"id": response_id(answer), "object": "response.compaction", "created_at": answer.created}
+    return body | {"output": [summary], "usage": None if answer.script.usage == "never" else _usage(answer)}
+
+
 def stream(answer: PlannedAnswer) -> Iterator[DemoEvent]:
     """The response begins, its one item is built up token by token, the response ends with usage."""
     for number, (kind, fields, tokens) in zip(count(), _steps(answer), strict=False):

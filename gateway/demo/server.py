@@ -18,19 +18,20 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple, Self, cast
+from urllib.parse import unquote
 
 import httptools
 import msgspec
 
 from gateway.demo.encoding import Piece
 from gateway.demo.plan import ScriptedRequest
-from gateway.demo.response import DEMO_APIS, BadRequest, DemoResponse, Responder
+from gateway.demo.response import DEMO_APIS, BadRequest, DemoCall, DemoResponse, Responder
 from gateway.demo.script import DemoScript
 from gateway.demo.truth import ServedRequest, Truth
 
 DEFAULT_MODEL = "openai/gpt-oss-120b"
 BACKLOG = 4_096
-KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key")
+KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
 
 WRITE_BYTES = 65_536
 RESET_DELAY_S = 0.01
@@ -111,6 +112,7 @@ class DemoHttpRequest(NamedTuple):
 
     method: str
     path: str
+    query: str
     headers: list[tuple[bytes, bytes]]
     given: dict[bytes, bytes]
     body: bytes
@@ -204,8 +206,9 @@ class DemoConnection(asyncio.Protocol):
 
     def _request(self) -> DemoHttpRequest:
         method, keep_alive = self._parser.get_method().decode(), self._parser.should_keep_alive()
-        path = self._url.decode("latin-1").partition("?")[0]
-        return DemoHttpRequest(method, path, self._headers, self._given, b"".join(self._body), keep_alive)
+        path, _, query = self._url.decode("latin-1").partition("?")
+        body = b"".join(self._body)
+        return DemoHttpRequest(method, unquote(path), query, self._headers, self._given, body, keep_alive)
 
     # The answers.
 
@@ -220,22 +223,25 @@ class DemoConnection(asyncio.Protocol):
 
     def _serve(self, request: DemoHttpRequest) -> tuple[ServedRequest, DemoResponse]:
         served = ServedRequest(request.method, request.path, request.headers, request.body, bearer=request.bearer)
-        metered = request.method == "POST" and request.path in DEMO_APIS
+        call = DemoCall.of(request.path)
+        metered = request.method == "POST" and call.api in DEMO_APIS
         try:
-            response = self._model_response(request, served) if metered else self._without_model(request)
+            response = self._model_response(request, call, served) if metered else self._without_model(request)
         except BadRequest as error:
-            response = self._upstream.responder.refusal(400, str(error))
+            response = self._upstream.responder.refusal(400, str(error), request.path)
         self._upstream.truth.begin(served, metered)
         return served, response
 
-    def _model_response(self, request: DemoHttpRequest, served: ServedRequest) -> DemoResponse:
+    def _model_response(self, request: DemoHttpRequest, call: DemoCall, served: ServedRequest) -> DemoResponse:
         script = self._upstream.next_script()
         fields = ScriptedRequest()
         if not self._answered_early:
             fields = self._upstream.responder.read(request.body, request.header(b"content-type"))
+        if call.model:
+            fields.model, fields.stream = call.model, "alt=sse" in request.query
         served.model, served.stream = fields.model, bool(fields.stream)
         script = self._upstream.responder.script_for(fields, script)
-        response = self._upstream.responder.answer(request.path, fields, script, int(time.time()))
+        response = self._upstream.responder.answer(call.api, fields, script, int(time.time()))
         served.number = self._upstream.responder.made
         return response
 

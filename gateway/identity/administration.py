@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -69,13 +69,23 @@ class _Cursor(NamedTuple):
     following: str
 
 
+KeysUsedSince = Callable[[str], Awaitable[Collection[str]]]
+"""The ids of the keys that the ledger has from this day on. Raises StoreUnavailable."""
+
+
 class KeyAdministration:
     """`snapshot` gives the configuration in force, `zone` is where its days begin."""
 
     def __init__(
-        self, store: KeyStore, snapshot: Callable[[], ConfigSnapshot], zone: ZoneInfo, note_change: NoteChange
+        self,
+        store: KeyStore,
+        snapshot: Callable[[], ConfigSnapshot],
+        zone: ZoneInfo,
+        note_change: NoteChange,
+        used_since: KeysUsedSince,
     ) -> None:
         self._store = store
+        self._used_since = used_since
         self._snapshot = snapshot
         self._zone = zone
         self._note_change = note_change
@@ -134,18 +144,26 @@ class KeyAdministration:
         if cursor.of_config is not None and source != "store":
             callers = [each for each in self._snapshot().callers.values() if team in ("", each.team)]
             shown = callers[cursor.of_config : cursor.of_config + limit]
-            listed = [config_key_object(caller, now_ms) for caller in shown]
+            used = await self._used_keys(unused_ms, now_ms)
+            listed = [config_key_object(caller, now_ms) for caller in shown if caller.key_id not in used]
             end = cursor.of_config + len(shown)
             following = f"config:{end}" if end < len(callers) else "store:"
         if following.startswith("store:") and source != "config" and len(listed) < limit:
             place = following.removeprefix("store:")
             stored, after = await self._stored_page(team, place, limit - len(listed), now_ms)
-            listed += stored
+            listed += [key for key in stored if _is_unused(key, unused_ms, now_ms)]
             following = f"store:{after}" if after else ""
         if following == "store:" and source == "config":
             following = ""
-        found = [key for key in listed if status in ("", key["status"]) and _is_unused(key, unused_ms, now_ms)]
+        found = [key for key in listed if status in ("", key["status"])]
         return {"data": found, "next": following or None}
+
+    async def _used_keys(self, unused_ms: int | None, now_ms: int) -> Collection[str]:
+        """Keys of the configuration that do not count as unused: nothing notes their use, but the ledger has it."""
+        if unused_ms is None:
+            return ()
+        first = datetime.fromtimestamp((now_ms - unused_ms) / 1000, self._zone).date()
+        return await self._used_since(first.isoformat())
 
     async def _stored_page(self, team: str, cursor: str, limit: int, now_ms: int) -> tuple[list[JsonObject], str]:
         page = await self._store.page(team, cursor, limit)
@@ -362,7 +380,7 @@ class KeyAdministration:
         teams = self._snapshot().teams
         if team not in teams:
             hint = nearest(team, sorted(teams)) if teams else "the configuration has none"
-            raise FieldInvalid(f"'team' is not a team of the configuration; {hint}", param="team")
+            raise FieldInvalid(f"'team' must be a team of the configuration; {hint}", param="team")
 
     def _check_models(self, team: str, patterns: Iterable[str]) -> None:
         usable = [model.name for model in self._snapshot().models_of(self._snapshot().teams[team].caller)]
@@ -432,7 +450,7 @@ def _unused_ms(query: Mapping[str, str]) -> int | None:
 
 
 def _is_unused(key: JsonObject, unused_ms: int | None, now_ms: int) -> bool:
-    """Neither used nor made for so long."""
+    """Of the store: neither used nor made for so long."""
     if unused_ms is None:
         return True
     last = key["last_used_at"] or key["created_at"]

@@ -144,7 +144,7 @@ class GrantAdministration:
                 return limit
         names = sorted({limit.name for limit in limits})
         hint = nearest(written.limit, names) if names else "it has no limits of its own"
-        raise FieldInvalid(f"'limit' is not a limit of {_whose(written)}; {hint}", param="limit")
+        raise FieldInvalid(f"'limit' must be a limit of {_whose(written)}; {hint}", param="limit")
 
     async def _limits_of(self, written: GrantSettings) -> Sequence[Limit]:
         team = self._check_team(written.team or "")
@@ -170,7 +170,7 @@ class GrantAdministration:
         model = self._snapshot().models.get(name)
         if model is None:
             hint = nearest(name, sorted(self._snapshot().models))
-            raise FieldInvalid(f"'model' is not a model of the configuration; {hint}", param="model")
+            raise FieldInvalid(f"'model' must be a model of the configuration; {hint}", param="model")
         return model.limits
 
     async def _limits_of_key(self, key_id: str, team: str) -> Sequence[Limit]:
@@ -222,7 +222,7 @@ class GrantAdministration:
         teams = self._snapshot().teams
         if team and team not in teams:
             hint = nearest(team, sorted(teams)) if teams else "the configuration has none"
-            raise FieldInvalid(f"'team' is not a team of the configuration; {hint}", param="team")
+            raise FieldInvalid(f"'team' must be a team of the configuration; {hint}", param="team")
         return team
 
 

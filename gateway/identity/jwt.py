@@ -196,16 +196,16 @@ class JwtVerifier:
         provider = self._providers.get(claimed.iss)
         if provider is None:
             raise KeyUnknown(
-                f"Tokens of the issuer {claimed.iss[:_SHOWN_CHARACTERS]!r} are not taken here. Get one of the identity"
-                " provider that your platform team names, or use an API key."
+                f"Tokens of the issuer {claimed.iss[:_SHOWN_CHARACTERS]!r} are not accepted here. Get one from the"
+                " identity provider that your platform team names, or use an API key."
             )
         if header.alg not in provider.issuer.algorithms:
             raise KeyUnknown(
-                f"The token is signed by the algorithm {header.alg[:_SHOWN_CHARACTERS]!r}, which is not taken here:"
-                f" {', '.join(sorted(provider.issuer.algorithms))}."
+                f"The token is signed by the algorithm {header.alg[:_SHOWN_CHARACTERS]!r}, which is not accepted"
+                f" here; accepted are {', '.join(sorted(provider.issuer.algorithms))}."
             )
         if header.crit is not UNSET or header.b64 is not UNSET:
-            raise KeyUnknown("The token's header has 'crit' or 'b64', and what that demands is not known here.")
+            raise KeyUnknown("The token's header has 'crit' or 'b64', which the gateway does not support.")
         if header.typ.lower() not in _TYPES:
             raise KeyUnknown(
                 f"The token is of the type {header.typ[:_SHOWN_CHARACTERS]!r}. Send an access token or an ID token."
@@ -218,7 +218,7 @@ class JwtVerifier:
             claims = jwt.decode(token, key, registry=provider.algorithms).claims
         except (JoseError, ValueError, TypeError, RecursionError):
             raise KeyUnknown(
-                "The token's signature is not valid, or the token was cut or changed on its way. Get a new one."
+                "The token's signature is not valid, or the token was cut or changed in transit. Get a new one."
             ) from None
         try:
             provider.claims.validate(claims)
@@ -289,7 +289,7 @@ def _claim_refused(claim: str, issuer: TokenIssuer) -> KeyUnknown:
 
 
 def _expired() -> KeyExpired:
-    return KeyExpired("The token has expired. Get a new one of your identity provider.")
+    return KeyExpired("The token has expired. Get a new one from your identity provider.")
 
 
 def _decoded(segment: str, kind: type[Any]) -> Any:

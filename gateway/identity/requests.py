@@ -33,11 +33,10 @@ def nothing_at(path: str) -> UrlUnknown:
 
 def of_method(methods: Mapping[str, Handler], method: str) -> Handler:
     """Raises MethodNotAllowed."""
-    found = methods.get(method)
-    if found is None:
+    if method not in methods:
         allow = ", ".join(methods)
         raise MethodNotAllowed(f"This takes {allow}, not {method[:20]}.", allow=allow)
-    return found
+    return methods[method]
 
 
 def written_in(kind: type[SectionOf], request: AdministrationRequest) -> SectionOf:

@@ -1,48 +1,45 @@
 """Delivers what waits in the outbox, beside requests and never in their way.
 
 Each process of each gateway claims a few entries at a time, for as long as an attempt can take and some more: an entry
-whose deliverer dies is free again then. What a settlement has put in is a counter's name and figures. The process that
-claims it finds the limit in its configuration, and replaces it by one entry for each channel that wants it, in one
-step. So each receiver is tried by itself, and what is lost between any two steps is found again.
+whose deliverer dies is free again then. What a settlement has put in (crossings.py) is replaced by one entry for each
+channel that wants it, in one step. So each receiver is tried by itself, and what is lost between any two steps is found
+again.
 
     crossing ──► outbox ──► claim ──► one entry a channel ──► claim ──► send ──► taken: done
                                                                           └────► else: due later, with the same id
 
 An attempt that fails is repeated after a second, then after twice the notification's age until an hour, for three
 days. A receiver that took one and answered with an error gets it again under the same id.
+
+An entry that cannot be read, or that fails in a way nothing is prepared for, is parked: taken out, logged once, and
+kept for operators to see. It holds up no other entry. The store keeps the last attempts, too (history.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from itertools import chain
 from typing import NamedTuple
 
 import msgspec
 
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
-from gateway.core.limit_status import limit_status_object, rfc3339
-from gateway.core.limits import Limit
 from gateway.core.notifications import EventType, NotificationChannel
-from gateway.core.reservation import LimitStatus
-from gateway.core.snapshot import ConfigSnapshot, KeyTerms
-from gateway.notifications.messages import Data, Notification, notification
+from gateway.core.snapshot import ConfigSnapshot
+from gateway.notifications.crossings import Crossing, CrossingNotifications, QuotaReader
+from gateway.notifications.history import DeliveryAttempt
+from gateway.notifications.messages import Data, Notification, notification, text_of
 from gateway.notifications.sending import TIMEOUTS, NotificationSender
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.store.contract import NotificationOutbox
-
-QUOTA_ENTRY = "quota\n"
-"""What entries of settlements begin with."""
+from gateway.store.contract import CROSSED_ENTRY, QUOTA_ENTRY, USERS_ENTRY, NotificationOutbox
 
 AT_ONCE = 8
 """Entries that a process delivers at a time."""
 
-_TOKENS = re.compile(r"jwt-[0-9a-f]{8}")
-"""What tokens of an identity provider have in the place of a key's id."""
+_PARKED_SHOWN = 200
+"""Characters of a parked entry that operators see."""
 
 _ENTRY = msgspec.json.Decoder(Notification)
 
@@ -65,19 +62,12 @@ DELIVERY_PACE = DeliveryPace()
 
 
 class DeliveryReports(NamedTuple):
-    """Reports of how it goes: the log of a channel's problem, and metrics by channel and outcome (`sent`, `failed`,
-    `given_up`, `dropped`)."""
+    """Reports of how it goes: the log of a channel's problem and of a parked entry, and metrics by channel and outcome
+    (`sent`, `failed`, `given_up`, `dropped`, `parked`)."""
 
     log: Callable[[Notification, str], None]
+    log_parked: Callable[[str, BaseException], None]
     counted: Callable[[str, str], None]
-
-
-class QuotaReader(NamedTuple):
-    """Where the limits are found that settlements speak of: in the configuration, with the stored keys of a store, and
-    how they are now."""
-
-    with_stored_keys: Callable[[], Awaitable[ConfigSnapshot]]
-    statuses: Callable[[Sequence[Limit]], Awaitable[list[LimitStatus]]]
 
 
 class NotificationDelivery:
@@ -97,7 +87,7 @@ class NotificationDelivery:
         self._outbox = outbox
         self._sender = sender
         self._serving = serving
-        self._quotas = quotas
+        self._crossings = CrossingNotifications(serving, quotas, outbox.counter_name)
         self._clock = clock
         self._reports = reports
         self._tasks = tasks
@@ -167,32 +157,50 @@ class NotificationDelivery:
     async def _handle(self, entry: str) -> float:
         """Seconds until there may be more."""
         try:
-            if entry.startswith(QUOTA_ENTRY):
-                return await self._fan_out(entry)
-            message = _ENTRY.decode(entry)
-            age_s = self._age_s(message.at_ms)
-            problem_wait_s = await self._attempt(message)
-            if problem_wait_s is None:
-                await self._outbox.done(entry)
-                return self._pace.poll_s
-            return await self._retry(entry, message.channel, age_s, problem_wait_s)
+            try:
+                return await self._deliver(entry)
+            except StoreUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 # Whatever it is, the other entries go on.
+                return await self._park(entry, error)
         except StoreUnavailable:
             # The lease ends, and a process tries again.
             return self._pace.poll_s
 
-    async def _attempt(self, message: Notification) -> float | None:
-        """None where it was taken, else how long the receiver wants to be left alone."""
+    async def _deliver(self, entry: str) -> float:
+        """Raises StoreUnavailable, and what an entry causes that cannot be read."""
+        if entry.startswith(USERS_ENTRY):
+            Crossing.read(entry)
+            await self._outbox.gather(entry)
+            return 0.0
+        if entry.startswith((QUOTA_ENTRY, CROSSED_ENTRY)):
+            return await self._fan_out(entry, Crossing.read(entry))
+        message = _ENTRY.decode(entry)
+        age_s = self._age_s(message.at_ms)
+        problem = await self._attempt(message)
+        if problem is None:
+            await self._outbox.done(entry)
+            await self._keep(message, "sent")
+            return self._pace.poll_s
+        if age_s <= self._pace.give_up_s:
+            await self._keep(message, "failed", problem.text)
+        else:
+            await self._keep(message, "given_up", problem.text)
+        return await self._retry(entry, message.channel, age_s, problem.wait_s)
+
+    async def _attempt(self, message: Notification) -> _Problem | None:
+        """None where it was taken."""
         channel = next((each for each in self.channels if each.name == message.channel), None)
         if channel is None:
             # Another gateway may have it already, or still.
-            return 0.0
+            return _Problem("no receiver has this name in the configuration of the gateway that tried", 0.0)
         sent = await self._sender.send(message, channel, self._clock.now_ms() // 1000)
         if not sent.problem:
             self._reports.counted(channel.name, "sent")
             return None
         self._reports.counted(channel.name, "failed")
         self._reports.log(message, sent.problem)
-        return sent.retry_after_s
+        return _Problem(sent.problem, sent.retry_after_s)
 
     async def _retry(self, entry: str, channel: str, age_s: float, least_s: float) -> float:
         if age_s > self._pace.give_up_s:
@@ -203,60 +211,47 @@ class NotificationDelivery:
         await self._outbox.defer(entry, round(wait_s * 1000))
         return wait_s
 
-    async def _fan_out(self, entry: str) -> float:
-        _, counter, begins, percent, used, at_ms = entry.split("\n")
-        limit = await self._limit_called(counter)
-        if limit is None:
-            # A gateway with another configuration may know it.
-            return await self._retry(entry, "", self._age_s(int(at_ms)), 0.0)
-        data = await self._quota_data(limit, int(percent), int(used), int(at_ms))
-        wanting = [
-            each
-            for each in self.channels
-            if each.wants(EventType.QUOTA_THRESHOLD, limit.team) and int(percent) in each.at
-        ]
-        occasion = f"{counter}\n{begins}\n{percent}"
-        made = [notification(each, EventType.QUOTA_THRESHOLD, data, occasion, int(at_ms)) for each in wanting]
+    async def _fan_out(self, entry: str, crossing: Crossing) -> float:
+        made = await self._crossings.of(crossing)
+        if made is None:
+            # A gateway with another configuration may know the limit.
+            return await self._retry(entry, "", self._age_s(crossing.at_ms), 0.0)
         await self._outbox.replace(entry, [_encoded(each) for each in made])
         return 0.0
 
-    async def _quota_data(self, limit: Limit, percent: int, used: int, at_ms: int) -> Mapping[str, object]:
-        (status,) = await self._quotas.statuses([limit])
-        terms = self._serving().teams.get(limit.team)
-        # The window may be over by now: the message has what was used then.
-        shown = limit_status_object(msgspec.structs.replace(status, used=max(used, status.used)))
-        return {
-            **shown,
-            "percent": percent,
-            "crossed_at": rfc3339(at_ms),
-            "team": limit.team or None,
-            "owner": (terms.owner if terms is not None else "") or None,
-        }
+    async def _park(self, entry: str, error: Exception) -> float:
+        self._reports.counted("", "parked")
+        shown, problem = _as_text(entry[:_PARKED_SHOWN]), _as_text(f"it cannot be delivered: {error!r}")
+        self._reports.log_parked(shown, error)
+        now_ms = self._clock.now_ms()
+        attempt = DeliveryAttempt("", "", "", now_ms, now_ms, "parked", problem, shown)
+        await self._outbox.note(_encoded(attempt), delivered=False)
+        await self._outbox.done(entry)
+        return self._pace.poll_s
 
-    async def _limit_called(self, counter: str) -> Limit | None:
-        """Raises StoreUnavailable."""
-        found = await asyncio.to_thread(_find, self._serving(), counter, self._outbox.counter_name)
-        if found is None:
-            snapshot = await self._quotas.with_stored_keys()
-            found = await asyncio.to_thread(_find, snapshot, counter, self._outbox.counter_name)
-        return found
+    async def _keep(self, message: Notification, outcome: str, problem: str = "") -> None:
+        """For operators who ask later."""
+        text, now_ms = text_of(message.type, message.data), self._clock.now_ms()
+        attempt = DeliveryAttempt(
+            message.id, message.channel, message.type, message.at_ms, now_ms, outcome, problem, text
+        )
+        await self._outbox.note(_encoded(attempt), delivered=outcome == "sent")
 
     def _age_s(self, at_ms: int) -> float:
         return max(0.0, (self._clock.now_ms() - at_ms) / 1000)
 
 
-def _find(snapshot: ConfigSnapshot, counter: str, counter_name: Callable[[Limit], str]) -> Limit | None:
-    """In a thread: there may be many keys, and the snapshot never changes."""
-    quotas = (limit for limit in chain(snapshot.limits_of(), _limits_of_tokens(snapshot, counter)) if limit.is_quota)
-    return next((limit for limit in quotas if counter_name(limit) == counter), None)
+class _Problem(NamedTuple):
+    """Why a notification was not taken, and how long the receiver wants to be left alone."""
+
+    text: str
+    wait_s: float
 
 
-def _limits_of_tokens(snapshot: ConfigSnapshot, counter: str) -> Iterator[Limit]:
-    """Those of the tokens of an identity provider that the counter names: no configuration and no store lists them."""
-    for key_id in set(_TOKENS.findall(counter)):
-        for terms in snapshot.teams.values():
-            yield from terms.caller_of(KeyTerms(key_id, "", subject=key_id)).limits
+def _as_text(found: str) -> str:
+    """With bytes that are no text spelled out."""
+    return found.encode("utf-8", "backslashreplace").decode()
 
 
-def _encoded(message: Notification) -> str:
-    return msgspec.json.encode(message).decode()
+def _encoded(value: Notification | DeliveryAttempt) -> str:
+    return msgspec.json.encode(value).decode()

@@ -89,6 +89,20 @@ def _quota(data: Data) -> str:
     return " ".join([*parts, *_owned(data)])
 
 
+def _users(data: Data) -> str:
+    unit = _UNITS.get(data["meter"], data["meter"].replace("_", " "))
+    shadow = " (shadow: it does not refuse)" if data["mode"] == "shadow" else ""
+    per = "in total" if data["per"] == "total" else f"per {data['per']}"
+    count, named = data["users"], list(data["named"])
+    who = "1 end user" if count == 1 else f"{count:,} end users"
+    called = ", ".join(named) + (f" and {count - len(named):,} more" if count > len(named) else "")
+    terms = f"({_figure(data['amount'])} {unit} {per} for each)"
+    parts = [f"{who} of team {data['team']} reached {data['percent']} % of limit {data['name']} {terms}{shadow}"]
+    parts[0] += f": {called}." if named else "."
+    parts.append(f"`gateway usage --team {data['team']} --by user` says what each has used.")
+    return " ".join([*parts, *_owned(data)])
+
+
 def _upstream_down(data: Data) -> str:
     return (
         f"Upstream {data['upstream']} is down: its checks fail, or the circuits of all its models are open."
@@ -146,6 +160,7 @@ def _escaped(text: str) -> str:
 
 _TEXTS: Mapping[EventType, Callable[[Data], str]] = {
     EventType.QUOTA_THRESHOLD: _quota,
+    EventType.QUOTA_USERS: _users,
     EventType.UPSTREAM_DOWN: _upstream_down,
     EventType.UPSTREAM_UP: _upstream_up,
     EventType.STORE_UNAVAILABLE: _store_unavailable,

@@ -112,7 +112,7 @@ def find_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
 def _listeners(settings: Settings) -> Iterator[Diagnostic]:
     for place, address in enumerate(settings.listen):
         if address.port and address in settings.listen[:place]:
-            yield Diagnostic(("listen", place), "is listed twice; take one away")
+            yield Diagnostic(("listen", place), "is listed twice; remove one")
     if settings.admin.listen.port and settings.admin.listen in settings.listen:
         yield Diagnostic(("admin", "listen"), "is the address that clients are served on; it needs one of its own")
 
@@ -124,7 +124,7 @@ def _sizes(settings: Settings) -> Iterator[Diagnostic]:
 
 def _workers(settings: Settings) -> Iterator[Diagnostic]:
     if settings.workers != 1 and settings.store.url == "memory://":
-        message = "would each count for themselves with memory://; set `store.url` to redis://…, or leave it at 1"
+        message = "would each count by themselves with memory://; set `store.url` to redis://…, or leave it at 1"
         yield Diagnostic(("workers",), message)
 
 
@@ -412,9 +412,9 @@ def _window(limit: LimitSettings) -> Iterator[Diagnostic]:
         yield Diagnostic((*limit.path, "per"), f"is missing; it must be one of {', '.join(Per)}")
     is_rate = limit.window is not None and limit.window.rate_ms is not None
     if limit.when_spent == "stop" and (is_rate or limit.window is None):
-        yield Diagnostic((*limit.path, "when_spent"), "belongs to quotas alone (per day, week, month or total)")
+        yield Diagnostic((*limit.path, "when_spent"), "applies only to quotas (per day, week, month or total)")
     if limit.burst is not None and not is_rate:
-        yield Diagnostic((*limit.path, "burst"), "belongs to rates alone (per second, minute or hour)")
+        yield Diagnostic((*limit.path, "burst"), "applies only to rates (per second, minute or hour)")
 
 
 def _size(limit: LimitSettings) -> Iterator[Diagnostic]:

@@ -17,7 +17,7 @@ DEMO_KEY = "gw_demo"
 DEMO_ADMIN_TOKEN = "gw_demo_admin"  # noqa: S105 # It is no secret.
 
 _DIGEST = hashlib.sha256(DEMO_KEY.encode()).hexdigest()
-_REFUSED = "is that of the demo, which everybody knows, and works on a loopback address alone; make one of your own"
+_REFUSED = "is that of the demo, which is public, and works only on a loopback address; create one of your own"
 
 
 def is_loopback(host: str) -> bool:

@@ -50,10 +50,12 @@ class Diagnostic(NamedTuple):
 
 
 class SettingsInvalid(Exception):
-    """The configuration cannot be used. `problems` holds everything that is wrong with it."""
+    """The configuration cannot be used. `problems` holds everything that is wrong with it, `files` the paths of those
+    that its `${file:…}` name, as far as it could be read."""
 
-    def __init__(self, problems: Iterable[Diagnostic]) -> None:
+    def __init__(self, problems: Iterable[Diagnostic], files: Iterable[str] = ()) -> None:
         self.problems = tuple(problems)
+        self.files = tuple(files)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

@@ -216,7 +216,7 @@ class _DocumentBuilder:
 
     def _item(self, node: Node, path: Path) -> Any:
         if isinstance(node, _Scalar) and node.text is None:
-            self.diagnostics.append(Diagnostic(path, "is empty; write a value or take the dash away", node.line))
+            self.diagnostics.append(Diagnostic(path, "is empty; write a value or remove the dash", node.line))
         return self.value(node, path, node.line)
 
     def _mapping(self, node: _Map, path: Path) -> DocumentMapping:

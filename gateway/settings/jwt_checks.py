@@ -30,7 +30,9 @@ def jwt_warnings(settings: Settings) -> Iterator[Diagnostic]:
     for place, written in enumerate(settings.jwt):
         place_of_keys = written.keys_place
         if place_of_keys.startswith("http://") and not is_loopback(read_base_url(place_of_keys).host):
-            message = "is fetched without TLS: who is on the way can replace the keys, and make tokens; use https://"
+            message = (
+                "is fetched without TLS: an attacker on the network can replace the keys, and make tokens; use https://"
+            )
             yield Diagnostic(("jwt", place, "jwks" if written.jwks else "issuer"), message)
 
 
@@ -49,7 +51,7 @@ def _teams(path: Path, written: JwtSettings, settings: Settings) -> Iterator[Dia
 def _keys(path: Path, written: JwtSettings, settings: Settings, secrets: bool) -> Iterator[Diagnostic]:
     where = (*path, "jwks" if written.jwks else "issuer")
     if not re.match("https?://.", written.keys_place) and not written.jwks:
-        yield Diagnostic(where, "is no URL whose discovery document could say where the keys are; set `jwks`")
+        yield Diagnostic(where, "is not a URL, so it has no discovery document that names the keys; set `jwks`")
         return
     if written.keys_place.startswith("/"):
         try:

@@ -94,9 +94,10 @@ def parse(
         if not errors:
             settings = _certain_part(settings, document.data, index, connection_files=connection_files)
         errors = unset if settings is None else errors
+    files = tuple(sorted(references.files))
     if errors or settings is None:
-        raise SettingsInvalid(_located(errors, file, document))
-    settings.__dict__.update(file=file, text=text, referenced_files=tuple(sorted(references.files)))
+        raise SettingsInvalid(_located(errors, file, document), files)
+    settings.__dict__.update(file=file, text=text, referenced_files=files)
     settings.__dict__["file_hash"] = hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
     warnings = _with(unset, find_warnings(settings, index))[len(unset) :]
     return Loaded(settings, tuple(_located(warnings, file, document)), tuple(_located(unset, file, document)))
@@ -138,11 +139,13 @@ def demo_settings(
     *,
     api_key: str = "",
     models: Sequence[str] = (DEMO_MODEL,),
+    aliases: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
     **changes: Any,
 ) -> Settings:
-    """One team `demo` with one key, `key`, in front of one upstream that serves `models`, through the proxy
-    that `environ` names for it. `changes` are settings of the first level, as in a file. Raises SettingsInvalid."""
+    """One team `demo` with one key, `key`, in front of one upstream that serves `models`, the first of which has the
+    `aliases`, through the proxy that `environ` names for it. `changes` are settings of the first level, as in a file.
+    Raises SettingsInvalid."""
     limits: list[dict[str, Any]] = [
         {"requests": 120, "per": "minute"},
         {"tokens": 200_000, "per": "minute"},
@@ -152,11 +155,13 @@ def demo_settings(
     priced = [model for model in models if model in _KNOWN_MODELS]
     if priced:
         limits.append({"usd": 5, "per": "month", "models": priced})
+    served = {model: {"routes": [{"upstream": "demo"}], **_KNOWN_MODELS.get(model, {})} for model in models}
+    served[models[0]]["aliases"] = list(aliases)
     settings = build(
         {
             "listen": "127.0.0.1:8080",
             "upstreams": {"demo": {"base_url": base_url, "api_key": api_key or None}},
-            "models": {model: {"routes": [{"upstream": "demo"}], **_KNOWN_MODELS.get(model, {})} for model in models},
+            "models": served,
             "teams": {"demo": {"limits": limits, "keys": [{"name": "demo", "key": key}]}},
             **changes,
         }

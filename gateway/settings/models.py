@@ -12,11 +12,12 @@ import hashlib
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from gateway.core.end_users import MOST_USERS
+from gateway.core.endpoints import Dialect
 from gateway.core.issuers import TOKEN_ALGORITHMS
 from gateway.core.limits import Limit, Meter, Mode, Per, Scope, WhenSpent
 from gateway.core.notifications import EVERYBODY, EventKind
@@ -216,7 +217,7 @@ class CorsSettings(BaseSection):
 
 
 class DrainSettings(BaseSection):
-    delay: Duration = setting("5s", "How long to go on serving after SIGTERM, so that load balancers notice.")
+    delay: Duration = setting("5s", "How long to continue serving after SIGTERM, so that load balancers notice.")
     timeout: Duration = setting("10m", "How long running streams may take to finish after that.")
 
 
@@ -230,7 +231,9 @@ class RecordSettings(BaseSection):
 
 class StoreSettings(BaseSection):
     url: StoreUrl = setting("memory://", "Where counters and the ledger are kept.", repr=False)
-    timeout: Wait = setting("250ms", "For one call to Redis; past it, the store counts as unavailable.")
+    timeout: Wait = setting(
+        "250ms", "How long Redis may be silent while calls wait; then the store counts as unavailable."
+    )
     on_outage: Literal["refuse", "allow"] = setting(
         "refuse", "While the store is unavailable: refuse requests, or let them through and charge them later."
     )
@@ -244,10 +247,14 @@ class StoreSettings(BaseSection):
 
 
 class TimeoutSettings(BaseSection):
-    connect: Wait = setting("5s", "For a connection to be made.")
-    first_byte: Wait = setting("10m", "From the end of the request to the first byte of the answer.")
-    idle: Wait = setting("2m", "Between two pieces of the answer, or of a body that is sent on as it arrives.")
-    total: Wait = setting("30m", "For the whole answer.")
+    connect: Wait = setting("5s", "How long to wait for a connection.")
+    first_byte: Wait = setting(
+        "10m", "How long to wait for the first byte of the answer, from the end of the request on."
+    )
+    idle: Wait = setting(
+        "2m", "How long to wait between two pieces of the answer, or of a body that is forwarded as it arrives."
+    )
+    total: Wait = setting("30m", "How long to wait for the whole answer.")
 
 
 class HealthSettings(BaseSection):
@@ -270,16 +277,32 @@ class TlsSettings(BaseSection):
         return {name: path for name in ("ca", "cert", "key") if (path := getattr(self, name)) is not None}
 
 
+class OtherCredential(NamedTuple):
+    """The header that is sent in place of `UpstreamSettings.credential` on the paths of one API."""
+
+    dialect: Dialect
+    header: tuple[str, str]
+
+
+_OTHER_HEADERS = {
+    "google": (Dialect.GEMINI, "x-goog-api-key"),
+    "foundry": (Dialect.ANTHROPIC, "x-api-key"),
+}
+"""By `auth`: the API that takes the credential in another header. Of Foundry's it is said in lib/foundry.py of
+github.com/anthropics/anthropic-sdk-python."""
+
+
 class UpstreamSettings(BaseSection):
     preset: Literal[*PRESETS] | None = setting(  # type: ignore[valid-type]
         None, "A provider or server whose base URL, auth and quirks are known; settings beside it override it."
     )
     base_url: HttpUrl = setting(REQUIRED, "The URL that the paths of the API follow, usually ending in /v1.")
     api_key: Secret | None = setting(None, "The credential for this server; empty or left out: none is sent.")
-    auth: Literal["bearer", "api-key", "x-api-key", "x-goog-api-key", "google", "none"] = setting(
+    auth: Literal["bearer", "api-key", "x-api-key", "x-goog-api-key", "foundry", "google", "none"] = setting(
         "bearer",
         "How the credential is sent: `Authorization: Bearer`, `api-key` (Azure), `x-api-key` (Anthropic), "
-        "`x-goog-api-key` (Gemini), or as Google's servers want it on the paths of each API (`google`).",
+        "`x-goog-api-key` (Gemini), or as Microsoft Foundry or Google's servers want it on the paths of each API "
+        "(`foundry`, `google`).",
     )
     endpoints: tuple[EndpointPattern, ...] | None = setting(
         None, "The endpoints that this server has, by name or glob; left out: it is asked for every one.", min_length=1
@@ -294,7 +317,7 @@ class UpstreamSettings(BaseSection):
     pass_headers: tuple[HeaderName, ...] = setting((), "Further headers of clients that may reach this server.")
     proxy: ProxyUrl | None = setting(
         None,
-        "The forward proxy to this server; `none`: no proxy; left out: HTTP_PROXY, HTTPS_PROXY and NO_PROXY say it.",
+        "The forward proxy to this server; `none`: no proxy; left out: HTTP_PROXY, HTTPS_PROXY and NO_PROXY decide.",
         repr=False,
     )
     tls: TlsSettings | None = setting(None, "Certificates for this server; left out: the system's authorities.")
@@ -323,14 +346,18 @@ class UpstreamSettings(BaseSection):
         secret = self.api_key.get_secret_value() if self.api_key is not None else ""
         if not secret or self.auth == "none":
             return None
-        is_bearer = self.auth in ("bearer", "google")
-        return ("authorization", f"Bearer {secret}") if is_bearer else (self.auth, secret)
+        if self.auth in ("bearer", "google"):
+            return "authorization", f"Bearer {secret}"
+        return "api-key" if self.auth == "foundry" else self.auth, secret
 
     @property
-    def gemini_credential(self) -> tuple[str, str] | None:
-        """In place of `credential` on the paths of Gemini's API; None where it is the same."""
+    def other_credential(self) -> OtherCredential | None:
+        """None where the credential is sent in the same way on the paths of every API."""
         secret = self.api_key.get_secret_value() if self.api_key is not None else ""
-        return ("x-goog-api-key", secret) if secret and self.auth == "google" else None
+        if not secret or self.auth not in _OTHER_HEADERS:
+            return None
+        dialect, name = _OTHER_HEADERS[self.auth]
+        return OtherCredential(dialect, (name, secret))
 
 
 class PriceListSettings(BaseSection):
@@ -413,7 +440,7 @@ class ModelSettings(BaseSection):
         "or those of one session of an agent.",
     )
     price: PriceSettings | None = setting(None, "What its requests cost; left out: they are counted as free.")
-    limits: Limits = setting((), "Limits on this model, shared by everybody.")
+    limits: Limits = setting((), "Limits on this model, shared by all teams.")
 
 
 class KeySettings(BaseSection):
@@ -449,7 +476,7 @@ class EndUserSettings(BaseSection):
     """From whom the team's requests come, beside what their bodies say."""
 
     header: HeaderName | None = setting(
-        None, "The header in which the team's own services name the end user; it goes before the body."
+        None, "The header in which the team's own services name the end user; it takes precedence over the body."
     )
     required: Switch = setting(False, "Whether a request that names no end user is refused.")
     most: Count = setting(
@@ -465,7 +492,7 @@ class TeamSettings(BaseSection):
     owner: str = setting("", "Who is responsible for the team; notifications name it.", max_length=256)
     limits: Limits = setting((), "Limits shared by all of the team's keys.")
     key_limits: Limits = setting(
-        (), "Limits on each key of the team by itself; a key's own limit of the same name goes first."
+        (), "Limits on each key of the team by itself; a key's own limit of the same name replaces it."
     )
     user_limits: Limits = setting((), "Limits on each end user (the request's `user`) by itself.")
     end_user: EndUserSettings = setting({}, "How the end user of the team's requests is found.")
@@ -475,20 +502,20 @@ class TeamSettings(BaseSection):
 class JwtSettings(BaseSection):
     """An identity provider, whose tokens are taken in place of a key."""
 
-    issuer: Issuer = setting(REQUIRED, "What its tokens have in `iss`, to the letter.")
+    issuer: Issuer = setting(REQUIRED, "What its tokens have in `iss`, exactly.")
     audience: Audiences = setting(REQUIRED, "What its tokens for this gateway have in `aud`: one, or a list of some.")
     jwks: JwksPlace | None = setting(
         None,
         "Where its public keys are (JWK Set): a URL or the path of a file; left out: what its discovery document says.",
     )
-    algorithms: TokenAlgorithms = setting(TOKEN_ALGORITHMS, "The signatures that are taken.")
+    algorithms: TokenAlgorithms = setting(TOKEN_ALGORITHMS, "The signature algorithms that are accepted.")
     user: ClaimName = setting("sub", "The claim that names the end user; a token without it is refused.")
     groups: ClaimName = setting("groups", "The claim that lists the groups of a user.")
     teams: dict[GroupName, ShortName] = setting(
         {}, "Which team a group belongs to; of several groups of a token, the first here decides."
     )
     team: ClaimName | None = setting(
-        None, "The claim that names a team, or a group of `teams`; it goes before `groups`."
+        None, "The claim that names a team, or a group of `teams`; it takes precedence over `groups`."
     )
     default_team: ShortName | None = setting(
         None, "The team of tokens that no group puts into another; left out: they are refused."
@@ -531,7 +558,7 @@ class Settings(BaseSection):
     listen: ListenAddresses = setting(
         "0.0.0.0:8080", "The listener for clients: an address, or a list of them; [::] also takes IPv4."
     )
-    admin: AdminSettings = setting({}, "What is for operators.")
+    admin: AdminSettings = setting({}, "The listener and the API for operators.")
     trusted_proxies: tuple[IpNetwork, ...] = setting(
         (), "The networks of the proxies in front of the gateway, whose X-Forwarded-For names the client's address."
     )
@@ -554,7 +581,7 @@ class Settings(BaseSection):
     limits: Limits = setting((), "Limits on the whole organisation.")
     teams: dict[ShortName, TeamSettings] = setting({}, "Who may use the gateway.")
     notify: tuple[NotifySettings, ...] = setting((), "Who is notified of quotas, upstreams, the store and keys.")
-    jwt: tuple[JwtSettings, ...] = setting((), "Identity providers whose tokens are taken in place of keys.")
+    jwt: tuple[JwtSettings, ...] = setting((), "Identity providers whose tokens are accepted in place of keys.")
 
     @cached_property
     def file_hash(self) -> str:

@@ -41,14 +41,16 @@ def notify_warnings(settings: Settings, replaced: Container[Path]) -> Iterator[D
                 yield Diagnostic((*path, name), "is in clear text in the file; take it from ${NAME} or ${file:PATH}")
         url = read_base_url(written.url.get_secret_value())
         if not url.tls and not is_loopback(url.host):
-            yield Diagnostic((*path, "url"), "is sent to without TLS: who is on the way can read it; use https://")
+            yield Diagnostic(
+                (*path, "url"), "is sent to without TLS: an attacker on the network can read it; use https://"
+            )
 
 
 def _teams(path: Path, written: NotifySettings, settings: Settings) -> Iterator[Diagnostic]:
     for place, pattern in enumerate(written.teams):
         if pattern != "*" and not any(fnmatchcase(team, pattern) for team in settings.teams):
             hint = nearest(pattern, sorted(settings.teams))
-            yield Diagnostic((*path, "teams", place), f"fits no team of this configuration; {hint}")
+            yield Diagnostic((*path, "teams", place), f"matches no team of this configuration; {hint}")
 
 
 def _proxy(path: Path, written: NotifySettings, settings: Settings) -> Iterator[Diagnostic]:

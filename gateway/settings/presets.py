@@ -1,27 +1,47 @@
 """What is known of providers and servers: the settings of an upstream that `preset` fills in.
 
-Each is only a default: what the file says of the upstream overrides it. What these pages say was looked up in stored
-copies in November 2026:
+Each is only a default: what the file says of the upstream overrides it. Where each fact is said was looked up in
+November 2026, in stored copies of pages and in the providers' own packages:
 
+- openai: github.com/openai/openai-python: src/openai/resources for the endpoints; in completion_create_params.py that
+  `max_tokens` is deprecated and refused by reasoning models
+- azure: github.com/MicrosoftDocs/azure-ai-docs, articles/foundry/openai/latest.md: base URL, `api-key`, both caps as
+  at OpenAI; github.com/Azure/azure-rest-api-specs, specification/ai/data-plane/OpenAI.v1: chat, responses, embeddings
+  and images, and that there are no moderations; learn.microsoft.com/azure/ai-foundry/openai/reference-preview-latest:
+  audio, in preview with the query `api-version=preview`; openai-python, lib/azure.py: completions
+- foundry: the same articles, foundry-models/includes/concepts-claude-models-content.md: messages, count_tokens and
+  their path; github.com/anthropics/anthropic-sdk-python, lib/foundry.py: that these take `x-api-key`
 - anthropic: docs.anthropic.com/en/api/openai-sdk: chat, for tests and comparisons
+- gemini: ai.google.dev/gemini-api/docs/openai: chat, embeddings and images; ai.google.dev/api: the rest
+- vertex: docs.cloud.google.com/vertex-ai/generative-ai/docs/migrate/openai/overview: base URL and chat
 - bedrock: docs.aws.amazon.com/bedrock/latest/userguide/inference-responses-api.html, inference-messages-api.html: base
-  URL, responses, messages
-- cohere: docs.cohere.com/docs/compatibility-api: base URL, chat, embeddings. That `stream_options` is refused is from
-  strandsagents.com/docs/user-guide/concepts/model-providers/cohere
-- deepseek: api-docs.deepseek.com/guides/anthropic_api: where Messages begin
+  URL, responses, messages; github.com/BerriAI/litellm, llms/bedrock/chat/chat_completions: that every model takes
+  `max_completion_tokens` and some refuse `max_tokens`
+- mistral: github.com/mistralai/platform-docs-public, public/openapi.yaml: endpoints and `max_tokens`;
+  github.com/openai/openai-agents-python/issues/442: that `stream_options` is a 422; github.com/vercel/ai,
+  packages/mistral: that the last chunk has the usage unasked. Its speech wants `voice_id` (the package mistralai)
+- groq: github.com/groq/groq-python, api.md: chat, embeddings, audio; that `max_tokens` is deprecated;
+  console.groq.com/docs/openai: base URL, responses
+- xai: docs.x.ai/api-reference: base URL, chat, responses, images; Messages are retired there and embeddings not listed;
+  github.com/vercel/ai, packages/xai: `max_completion_tokens`, image edits from JSON, speech and transcriptions on paths
+  of its own; github.com/Portkey-AI/gateway, src/providers/x-ai: completions
+- deepseek: api-docs.deepseek.com/guides/anthropic_api: where Messages begin; github.com/pydantic/pydantic-ai,
+  tests/models/cassettes/test_deepseek_responses: that it answers /responses; github.com/vercel/ai, packages/deepseek:
+  `max_tokens`
 - fireworks: docs.fireworks.ai/tools-sdks/anthropic-compatibility, docs.fireworks.ai/nexus/apis-and-sdks: chat,
-  responses, messages
-- groq: console.groq.com/docs/openai: base URL, responses, transcriptions and translations
-- mistral: that unknown fields are refused, github.com/mistralai/platform-docs-public/issues/7; that its speech wants
-  `voice_id` and that it has no translations, github.com/backdrop-contrib/ai_provider_mistral/wiki
-- openrouter: that it transcribes sound from JSON, skills.sh/openrouterteam/skills/openrouter-stt
-- together: docs.together.ai/docs/inference/openai-compatibility: base URL, chat, completions, images, speech,
-  embeddings
-- xai: docs.x.ai/api-reference: base URL, chat, responses, images; Messages are retired there and embeddings not listed
+  responses, messages; docs.fireworks.ai/inference-api-reference/rerank; the package fireworks-ai: completions, and that
+  `max_completion_tokens` is an alias of `max_tokens` which must not be beside it; github.com/Portkey-AI/gateway,
+  src/providers/fireworks-ai: embeddings
+- together: github.com/togethercomputer/openapi, openapi.yaml: base URL, every endpoint, `max_tokens`
+- cohere: github.com/cohere-ai/cohere-developer-experience, compatibility-api.mdx: base URL, chat, embeddings,
+  transcriptions, `max_tokens`; cohere-openapi.yaml: rerank. That `stream_options` is refused is from
+  strandsagents.com/docs/user-guide/concepts/model-providers/cohere
+- voyage: the package voyageai: embeddings, rerank, and that a key beginning with `al-` is for https://ai.mongodb.com/v1
+- jina: github.com/BerriAI/litellm, llms/jina_ai: embeddings, rerank
+- openrouter: the package openrouter: chat, responses, embeddings, rerank, speech, that `max_tokens` is deprecated, that
+  it transcribes sound from JSON and makes images on a path of its own
 
-The rest is from memory and was not checked: `output_cap` of every provider; azure and foundry (among it that they have
-no moderations and no image variations); gemini's, vertex's, voyage's and jina's endpoints; rerank and embeddings of the
-others; Groq's speech; that Mistral's last chunk has the usage unasked.
+Not found there, and from memory: that Azure and Foundry have conversations; OpenRouter's completions and messages.
 """
 
 from __future__ import annotations
@@ -48,7 +68,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "azure": {"auth": "api-key", "output_cap": "max_completion_tokens", "endpoints": _AZURE},
     # Microsoft Foundry, which has Claude too: https://NAME.services.ai.azure.com/openai/v1.
     "foundry": {
-        "auth": "api-key",
+        "auth": "foundry",
         "output_cap": "max_completion_tokens",
         "endpoints": (*_AZURE, *_MESSAGES),
         "base_paths": {"messages*": "/anthropic/v1"},
@@ -81,7 +101,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "groq": {
         "base_url": "https://api.groq.com/openai/v1",
         "output_cap": "max_completion_tokens",
-        "endpoints": ("chat.completions", "responses", "audio.*"),
+        "endpoints": ("chat.completions", "responses", *_EMBEDDINGS, "audio.*"),
     },
     "xai": {
         "base_url": "https://api.x.ai/v1",
@@ -90,7 +110,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "deepseek": {
         "base_url": "https://api.deepseek.com/v1",
-        "endpoints": ("chat.completions", "messages"),
+        "endpoints": ("chat.completions", "responses", "messages"),
         "base_paths": {"messages": "/anthropic/v1"},
     },
     "fireworks": {
@@ -105,14 +125,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cohere": {
         "base_url": "https://api.cohere.ai/compatibility/v1",
         "stream_options": False,
-        "endpoints": ("chat.completions", *_EMBEDDINGS, *_RERANK),
+        "endpoints": ("chat.completions", *_EMBEDDINGS, *_RERANK, "audio.transcriptions"),
         "base_paths": {"rerank": "/v1", "rerank.v2": "/v2"},
     },
+    # Keys that begin with `al-` are for https://ai.mongodb.com/v1.
     "voyage": {"base_url": "https://api.voyageai.com/v1", "endpoints": (*_EMBEDDINGS, "rerank")},
     "jina": {"base_url": "https://api.jina.ai/v1", "endpoints": (*_EMBEDDINGS, "rerank")},
     "openrouter": {
         "base_url": "https://openrouter.ai/api/v1",
-        "endpoints": (*_CHAT, "responses", "messages", *_EMBEDDINGS, "rerank"),
+        "output_cap": "max_completion_tokens",
+        "endpoints": (*_CHAT, "responses", "messages", *_EMBEDDINGS, "rerank", "audio.speech"),
     },
     # Servers of your own are asked for every endpoint: what they have depends on their version and model.
     "vllm": {"base_url": "http://127.0.0.1:8000/v1"},

@@ -120,14 +120,14 @@ def _duration(given: Any) -> timedelta:
 def _wait(given: Any) -> timedelta:
     duration = _duration(given)
     if not duration:
-        raise ValueError("must be longer than nothing, such as 250ms or 5s")
+        raise ValueError("must be longer than 0, such as 250ms or 5s")
     return duration
 
 
 def _size(given: Any) -> int:
     if type(given) is int and given > 0:
         return given
-    allowed = "must be a size above nothing such as 512B, 64KiB, 10MiB or 1GiB"
+    allowed = "must be a size above 0 such as 512B, 64KiB, 10MiB or 1GiB"
     parts = _match(rf"({_WHOLE})(B|KiB|MiB|GiB)", given, allowed)
     size = _whole(parts[1], allowed) * _BYTES[parts[3]]
     if not 1 <= size <= MAX_WHOLE:
@@ -188,7 +188,7 @@ def _addresses(given: Any) -> tuple[Address, ...]:
 def _network(given: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     if isinstance(given, ipaddress.IPv4Network | ipaddress.IPv6Network):
         return given
-    allowed = "must be an address or a network such as 10.0.0.0/8 or fd00::/8, without bits behind the prefix"
+    allowed = "must be an address or a network such as 10.0.0.0/8 or fd00::/8, without bits set after the prefix"
     try:
         return ipaddress.ip_network(_match("[0-9A-Fa-f:./]{2,50}", given, allowed)[0])
     except ValueError:

@@ -22,7 +22,7 @@ from gateway.core.body_kind import BodyKind
 from gateway.core.circuit import ANYONE
 from gateway.core.clock import Clock
 from gateway.core.collected_response import CollectedResponse
-from gateway.core.endpoints import GEMINI_PREFIX, Dialect
+from gateway.core.endpoints import GEMINI_PREFIX
 from gateway.core.errors import (
     NoTarget,
     UpstreamAuthFailed,
@@ -65,7 +65,7 @@ ERROR_BODY_S = 2.0
 # Slow to reach through their classes in Python 3.11.
 _EVENTS, _JSON, _OTHER = BodyKind
 _PROVIDER, _CREDENTIALS = Fault.PROVIDER, Fault.CREDENTIALS
-_SUCCEEDED, _NEUTRAL, _GEMINI = Outcome.SUCCEEDED, Outcome.NEUTRAL, Dialect.GEMINI
+_SUCCEEDED, _NEUTRAL = Outcome.SUCCEEDED, Outcome.NEUTRAL
 
 _UNSET = (b"null",)
 _UNSET_OF_GEMINI = (*_UNSET, b"0")
@@ -113,7 +113,7 @@ async def forward(
             rest=parsed.rest,
             query=_query(exchange, target),
             base_path=target.upstream.base_path(endpoint.name),
-            is_gemini=endpoint.dialect is _GEMINI,
+            takes_other_headers=endpoint.dialect is target.upstream.other_dialect,
             note_attempt=exchange.note_attempt,
         )
         try:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.end_users import user_missing
-from gateway.core.endpoints import GEMINI_PREFIX, Endpoint
+from gateway.core.endpoints import GEMINI_PREFIX, OTHER_MODELS, Endpoint
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.form import Form
 from gateway.core.input_size import InputSize, input_size
@@ -33,6 +33,7 @@ _ADVICE = {
 }
 """What to do, by the member at fault."""
 
+_NO_MODELS = (b"null", b"[]")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 SHOWN_NAME = 256
 """Characters of a model's name that an error repeats."""
@@ -129,7 +130,7 @@ def _binding(asked: str, fields: Fields, endpoint: Endpoint, caller: Caller, sna
     if binding is None:
         raise ModelUnknown(
             f"The model {asked[:SHOWN_NAME]!r} does not exist, or this key may not use it."
-            " GET /v1/models lists what it may.",
+            " GET /v1/models lists what it may use.",
             param="model",
         )
     if binding.model.served_by.get(endpoint.name) == ():
@@ -207,10 +208,25 @@ def _refuse_second_readings(members: JsonSpans, endpoint: Endpoint) -> None:
     than the gateway did."""
     assert endpoint.fields is not None, "only endpoints with a body are read"
     endpoint.names_read.refuse_lookalikes(members.names)
+    _refuse_other_models(members)
     for member, names in _names_within(endpoint.fields).items():
         inner = members.value(member)
         if inner is not None and inner.startswith(b"{"):
             names.refuse_lookalikes(read_json_spans(inner).names)
+
+
+def _refuse_other_models(members: JsonSpans) -> None:
+    """Refuse models that the upstream would choose from by itself: the key may not be allowed them, and they would be
+    charged as the one that was asked for. Raises FieldInvalid."""
+    if OTHER_MODELS.isdisjoint(members.names):
+        return
+    for name in members.names:
+        if name in OTHER_MODELS and members.value(name) not in _NO_MODELS:
+            raise FieldInvalid(
+                f"{name!r} names models for the upstream to choose from, which could be neither limited nor charged as"
+                " what they are. Leave it out. Operators: give the model a route for each fallback.",
+                param=name,
+            )
 
 
 @cache

@@ -56,7 +56,7 @@ async def _read_form(body: Body, form: FormRewriter, content_type: str) -> Form:
 
 
 async def _spooled(body: Body, form: FormRewriter, files: bytes) -> BodyTail:
-    spool = body.spool()
+    spool = await body.spool()
     await spool.write(files)
     while piece := await body.piece():
         await spool.write(form.feed(piece))

@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.core.errors import ClientGone, UpstreamRefused
 from gateway.core.estimate import Estimates, Estimator
-from gateway.core.exchange import Exchange
+from gateway.core.exchange import AnswerTally, Exchange
 from gateway.core.limits import Meter
 from gateway.core.request import ParsedRequest
 from gateway.core.request_record import KeptRecord
@@ -53,9 +53,10 @@ async def settle(
 def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) -> Usage | None:
     """What the request used; None where it failed before anything was delivered: failures are free.
 
-    Reported usage counts where there is any. Else the input is estimated from its size, and the output from what was
-    delivered: nothing that was delivered is free. A client that left before the first byte still pays for its prompt,
-    and for the plain answer that was being written meanwhile.
+    Reported usage counts where there is any, and in a stream that ended early what was delivered since. Else the input
+    is estimated from its size, and the output from what was delivered: nothing that was delivered is free. A client
+    that left before the first byte still pays for its prompt, and for the plain answer that was being written
+    meanwhile.
     """
     tally, left = exchange.tally, isinstance(exchange.error, ClientGone)
     if tally is None:
@@ -65,18 +66,31 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
         return None
     reported = tally.usage
     if reported is not None and tally.is_final:
-        return reported
+        if exchange.whole and reported.input:
+            return reported
+        return _with_rest(exchange, parsed, tally, reported, reported.output + tally.delivered_since)
     output = tally.delivered if parsed.endpoint.has_output else 0
     if left and not exchange.whole:
         output = max(output, _made_meanwhile(exchange, parsed, estimator))
     if reported is not None:
-        is_more = output > reported.output
-        return msgspec.structs.replace(reported, output=output, source=UsageSource.ESTIMATED) if is_more else reported
+        return _with_rest(exchange, parsed, tally, reported, output)
     if tally.is_empty and (tally.failed or (exchange.error is not None and not left)):
         return None
     if tally.failed and isinstance(exchange.error, UpstreamRefused):
         return None  # It came too late to be given to the client.
     return _estimated(exchange, parsed, output, tally.counted)
+
+
+def _with_rest(exchange: Exchange, parsed: ParsedRequest, tally: AnswerTally, reported: Usage, output: int) -> Usage:
+    """The reported usage with so much output, where that is more, and with the estimated input, where it tells none."""
+    entered = reported.input
+    if parsed.endpoint.estimated and not tally.tells_input:
+        entered = exchange.estimated_input
+    if entered == reported.input and output <= reported.output:
+        return reported
+    return msgspec.structs.replace(
+        reported, input=entered, output=max(output, reported.output), source=UsageSource.ESTIMATED
+    )
 
 
 def _made_meanwhile(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) -> int:

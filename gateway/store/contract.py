@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -42,6 +42,19 @@ OUTBOX_MAX = 10_000
 
 OUTBOX_DAYS = 7
 """How long notifications are kept after the last one was put in; settle.lua repeats it."""
+
+OUTBOX_PAST = 100
+"""Attempts that are kept, of those that delivered and of the others each."""
+
+QUOTA_ENTRY, USERS_ENTRY, CROSSED_ENTRY = "quota\n", "users\n", "crossed\n"
+"""What entries of settlements begin with."""
+
+USERS_WAIT_MS, USERS_PACE_MS = 60_000, 3_600_000
+"""How long end users are gathered that cross a threshold, and how long it takes at least until more of the same limit,
+window and threshold are; settle.lua repeats them."""
+
+USERS_NAMED = 5
+"""Of the gathered end users; settle.lua repeats it."""
 
 ESTIMATES_DAYS = 30
 """How long what a process has learned is kept after it was last shared."""
@@ -219,12 +232,29 @@ class Store(Counters, Ledger, SharedEstimates, StoredObjects, RecordStore, Proce
     async def close(self) -> None: ...
 
 
+class WaitingEntry(NamedTuple):
+    entry: str
+    due_ms: int
+
+
+class OutboxReport(NamedTuple):
+    """The entries that are due first, how many wait in all, and what was noted last, the newest first."""
+
+    waiting: list[WaitingEntry]
+    total: int
+    delivered: list[str]
+    problems: list[str]
+
+
 class NotificationOutbox(Protocol):
     """Notifications that wait to be delivered, for all gateways together.
 
     An entry is text. Settlements put in that a quota has crossed a threshold, in the same step that charges it:
     `quota`, what `counter_name` calls the counter, the first millisecond of its window, the percent, what is used and
-    the time, a line each. Everything else is put in by `post`. An entry is claimed by one deliverer, and free again
+    the time, a line each. Of limits of end users they put in one entry for all who cross a threshold within a while,
+    due at its end: `users`, the counter's name with an empty user, the window and the percent. `gather` replaces it by
+    `crossed`, the same three, the time, how many users there are, and up to USERS_NAMED of them, a line each.
+    Everything else is put in by `post`. An entry is claimed by one deliverer, and free again
     once the lease is over; it stays until it is `done`. OUTBOX_MAX entries wait at most, new ones are dropped then.
     Every method raises StoreUnavailable.
     """
@@ -255,6 +285,18 @@ class NotificationOutbox(Protocol):
 
     async def replace(self, entry: str, by: Sequence[str]) -> None:
         """Put these in its place, unless it is not there any more."""
+        ...
+
+    async def gather(self, entry: str) -> None:
+        """Put into the place of an entry `users`, unless it is not there any more, what was gathered."""
+        ...
+
+    async def note(self, attempt: str, *, delivered: bool) -> None:
+        """Keep what became of an attempt among the last OUTBOX_PAST of its kind, for operators."""
+        ...
+
+    async def report(self, most: int) -> OutboxReport:
+        """What waits and what was noted, so much of each at most."""
         ...
 
     async def post(self, entries: Sequence[str], flag: str, keep_ms: int) -> bool:

@@ -16,8 +16,10 @@ import msgspec
 
 from gateway.core.errors import FieldInvalid
 from gateway.core.limit_status import limit_status_object
+from gateway.core.limits import Limit, Scope
+from gateway.core.reservation import LimitStatus
 from gateway.core.snapshot import ConfigSnapshot
-from gateway.store.contract import Store, UsageQuery, UsageRow
+from gateway.store.contract import Ledger, Store, UsageQuery, UsageRow
 from gateway.store.ledger import GROUPS
 
 FIGURES: Mapping[str, Callable[[UsageRow], int | float]] = {
@@ -43,7 +45,12 @@ FIGURES: Mapping[str, Callable[[UsageRow], int | float]] = {
 
 _FILTERS = ("team", "key", "model", "user", "upstream", "cost_center")
 USAGE_PARAMETERS = ("by", "since", "until", "month", *_FILTERS, "sort", "top")
+LISTED_SCOPES = tuple(scope.value for scope in Scope if scope is not Scope.USER)
+"""Whose limits can be listed: the names of end users are not known in advance."""
+
 _LIMITS_AT_ONCE = 200
+_NEARLY = 0.8
+_DEAREST = 6
 _MONTH = re.compile(r"[12]\d{3}-(0[1-9]|1[0-2])", re.ASCII)
 _LAST_DAYS = re.compile(r"([1-9]\d{0,3})d")
 
@@ -102,6 +109,11 @@ async def _usage(store: Store, _snapshot: ConfigSnapshot, query: Mapping[str, st
     return report
 
 
+async def keys_used_since(store: Ledger, day: str) -> set[str]:
+    """The ids of the keys that the ledger has from this day on. Raises StoreUnavailable."""
+    return {row.key for row in await store.usage(UsageQuery(by=("key",), since=day))}
+
+
 async def close_month(store: Store, query: Mapping[str, str]) -> JsonObject:
     """Let this month and those before it change no more: `{"month": {"name": …, "final": true}}`. Raises FieldInvalid,
     StoreUnavailable."""
@@ -113,20 +125,63 @@ async def close_month(store: Store, query: Mapping[str, str]) -> JsonObject:
     return {"month": month.as_json(final=True)}
 
 
+async def usage_overview(store: Store, today: date) -> JsonObject:
+    """What the first page of the console shows of the ledger, each part as `usage` reports it: `today`, the `days` of
+    this month, and its most expensive `teams`. All come from one reading."""
+    rows = await store.usage(UsageQuery(by=("day", "team"), since=today.replace(day=1).isoformat()))
+    month = _totals(rows)
+    of_today = [row for row in rows if row.day >= today.isoformat()]
+    teams = sorted(_by(rows, "team").items(), key=lambda each: sum(row.cost for row in each[1]), reverse=True)
+    return {
+        "today": {"rows": [_totals(of_today)] if of_today else [], "total": _totals(of_today)},
+        "days": {"rows": [{"day": day} | _totals(each) for day, each in _by(rows, "day").items()], "total": month},
+        "teams": {"rows": [{"team": team} | _totals(each) for team, each in teams[:_DEAREST]], "total": month},
+    }
+
+
+def _by(rows: Iterable[UsageRow], name: str) -> dict[str, list[UsageRow]]:
+    """The rows of each group, in the order of the groups."""
+    found: dict[str, list[UsageRow]] = {}
+    for row in rows:
+        found.setdefault(getattr(row, name), []).append(row)
+    return dict(sorted(found.items()))
+
+
 async def _limits(store: Store, snapshot: ConfigSnapshot, query: Mapping[str, str], _today: date) -> JsonObject:
-    refuse_unknown(query, ("team",))
-    team = query.get("team", "")
+    refuse_unknown(query, ("team", "scope"))
+    team, scope = query.get("team", ""), query.get("scope", "")
     if team and team not in snapshot.teams:
         known = ", ".join(sorted(snapshot.teams)) or "none"
         raise FieldInvalid(f"There is no team {team[:64]!r}; there are {known}.", param="team")
+    if scope and scope not in LISTED_SCOPES:
+        raise FieldInvalid(f"'scope' cannot be {scope[:64]!r}; it is one of {', '.join(LISTED_SCOPES)}.", param="scope")
+    return json_list(await _statuses(store, snapshot, team, lambda limit: scope in ("", limit.scope), lambda _: True))
+
+
+async def quotas_running_out(store: Store, snapshot: ConfigSnapshot) -> JsonObject:
+    """Of `limits` the quotas that are nearly used up, or will be before they reset at the present pace."""
+    return json_list(await _statuses(store, snapshot, "", lambda limit: limit.is_quota, _runs_out))
+
+
+async def _statuses(
+    store: Store,
+    snapshot: ConfigSnapshot,
+    team: str,
+    is_asked: Callable[[Limit], bool],
+    is_shown: Callable[[LimitStatus], bool],
+) -> list[JsonObject]:
     # In a thread: to tell the limits of many keys apart takes a while, and the snapshot never changes.
-    limits = await asyncio.to_thread(snapshot.limits_of, team)
+    limits = await asyncio.to_thread(lambda: [limit for limit in snapshot.limits_of(team) if is_asked(limit)])
     listed: list[JsonObject] = []
     for at in range(0, len(limits), _LIMITS_AT_ONCE):
         limit_statuses = await store.limit_statuses(limits[at : at + _LIMITS_AT_ONCE])
-        listed += [limit_status_object(limit_status) for limit_status in limit_statuses]
+        listed += [limit_status_object(limit_status) for limit_status in limit_statuses if is_shown(limit_status)]
         await asyncio.sleep(0)
-    return json_list(listed)
+    return listed
+
+
+def _runs_out(limit_status: LimitStatus) -> bool:
+    return limit_status.used >= _NEARLY * limit_status.limit.amount or bool(limit_status.runs_out_ms)
 
 
 REPORTS: Mapping[str, Report] = {"usage": _usage, "limits": _limits}

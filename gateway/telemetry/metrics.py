@@ -37,8 +37,9 @@ from gateway.telemetry.series import (
 )
 
 # fmt: off
-DURATION = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 900)
-FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 60)
+# The last bounds of these two are a minute above what the default timeouts of an upstream allow.
+DURATION = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 900, 1860)
+FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 60, 180, 660)
 OVERHEAD = (0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 LOOP_LAG = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 STORE_CALL = (
@@ -181,7 +182,10 @@ class Metrics:
             "gateway_shadow_refused_total", "Requests that a limit in shadow mode would have refused.", limit
         )
         self.quota_used = Gauge(
-            "gateway_quota_used_ratio", "Used part of a quota.", ("team", "limit", "meter", "per"), "max"
+            "gateway_quota_used_ratio",
+            "Settled use of a quota, divided by its amount.",
+            ("team", "limit", "meter", "per"),
+            "max",
         )
         self.quota_runs_out = Gauge(
             "gateway_quota_runs_out_timestamp_seconds",
@@ -221,7 +225,9 @@ class Metrics:
             "gateway_task_failures_total", "Background tasks that failed and were restarted.", ("task",)
         )
         self.admin_refused = Counter(
-            "gateway_admin_requests_refused_total", "Requests to the admin API without the right to make it.", ("code",)
+            "gateway_admin_requests_refused_total",
+            "Requests to the admin API that were refused for their token.",
+            ("code",),
         )
         self.log_lines_dropped = Counter(
             "gateway_log_lines_dropped_total", "Log lines that could not be written.", values={(): 0}
@@ -232,9 +238,9 @@ class Metrics:
             "Connections of clients that max_clients refused, or closed idle for others.",
             values={(): 0},
         )
-        self.loop_lag = Histogram("gateway_loop_lag_seconds", "How late the event loop was.", (), LOOP_LAG)
+        self.loop_lag = Histogram("gateway_loop_lag_seconds", "Delay of the event loop.", (), LOOP_LAG)
         self.journal_entries = Counter(
-            "gateway_journal_entries_total", "Settlements that could not be made at once.", ("outcome",)
+            "gateway_journal_entries_total", "Settlements that the store did not accept at once.", ("outcome",)
         )
         self.spans = Counter("gateway_spans_total", "Spans of traces.", ("outcome",))
         self.store_calls = Counter("gateway_store_calls_total", "Store calls.", ("call", "outcome"))

@@ -60,7 +60,7 @@ class UpstreamOrigin:
             url = read_base_url(upstream.base_url)
         except ValueError as error:
             raise ValueError(f"base_url of upstream {upstream.name!r} {error}") from None
-        for name, value in (*upstream.headers, *(upstream.gemini_headers or ())):
+        for name, value in (*upstream.headers, *upstream.other_headers):
             if fault := operator_header_fault(name, value):
                 raise ValueError(f"header {name!r} of upstream {upstream.name!r} {fault}")
         self.host = url.host
@@ -78,15 +78,15 @@ class UpstreamOrigin:
             if upstream.proxy.authorization:
                 own["proxy-authorization"] = upstream.proxy.authorization
         self._fixed = _FixedHeaders(own, upstream.headers)
-        self._fixed_for_gemini = self._fixed
-        if upstream.gemini_headers is not None:
-            self._fixed_for_gemini = _FixedHeaders(own, upstream.gemini_headers)
+        self._other_fixed = self._fixed
+        if upstream.other_dialect is not None:
+            self._other_fixed = _FixedHeaders(own, upstream.other_headers)
         self._request_line = lru_cache(_REMEMBERED)(self._request_line_of)
 
     def head(self, request: UpstreamRequest) -> bytes:
         """The request's head, to its empty line. The operator's headers replace the caller's of the
         same name. Raises ValueError for what could be read as more than one header or request."""
-        fixed = self._fixed_for_gemini if request.is_gemini else self._fixed
+        fixed = self._other_fixed if request.takes_other_headers else self._fixed
         begun_line = fixed.begun_line
         headers = [(begun, value) for name, value in request.headers if (begun := begun_line(name))]
         if has_control("\t".join([value for _, value in headers])):

@@ -45,8 +45,8 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     query: str = ""
     base_path: str | None = None
     """In place of that of the base URL."""
-    is_gemini: bool = False
-    """Whether it is one of Gemini's API, for which the upstream may take its credential in another way."""
+    takes_other_headers: bool = False
+    """Whether it is one of the API for which the upstream takes its credential in another way."""
     note_attempt: Callable[[str, str], None] = _not_noted
     """Called with the upstream's name and the outcome of an attempt that is followed by another: `stale_connection`."""
 

@@ -21,7 +21,7 @@ CLIENT_BYTES_PER_S = 1024
 more for each KiB that has come. A slower client would keep it from others for little; Apache's mod_reqtimeout has
 such a least rate, too."""
 
-_SENDING = FailureReason("send_timeout", "took no byte of the request")
+_SENDING = FailureReason("send_timeout", "read no byte of the request")
 _AWAITING = FailureReason("first_byte_timeout", "sent no byte of an answer")
 _RECEIVING = FailureReason("idle_timeout", "sent nothing more")
 

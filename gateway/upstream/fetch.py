@@ -54,21 +54,16 @@ async def fetch_json(client: UpstreamClient, upstream: Upstream, path: str) -> A
 
 
 async def models_served(client: UpstreamClient, upstream: Upstream) -> list[str]:
-    """The ids of the models that the upstream lists, in its order. Raises as `fetch_json` does."""
+    """The ids of the models that the upstream lists, in its order, without entries that have none. Raises as
+    `fetch_json` does."""
     listing = await fetch_json(client, upstream, "/models")
-    try:
-        return [entry.id for entry in msgspec.convert(listing, _Models).data]
-    except msgspec.ValidationError:
-        raise UpstreamUnreachable(f"Upstream {upstream.name!r} lists its models in a shape unknown here.") from None
+    entries = listing.get("data") if isinstance(listing, dict) else None
+    named = [entry.get("id") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    ids = [name for name in named if isinstance(name, str)]
+    if not ids and entries != []:
+        raise UpstreamUnreachable(f"Upstream {upstream.name!r} lists its models in a shape unknown here.")
+    return ids
 
 
 def _asked(upstream: Upstream, path: str) -> str:
     return f"GET {path} of upstream {upstream.name!r}"
-
-
-class _Entry(msgspec.Struct):
-    id: str
-
-
-class _Models(msgspec.Struct):
-    data: list[_Entry]

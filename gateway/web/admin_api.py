@@ -109,7 +109,7 @@ def _reported(report: Report) -> Content:
     async def content(services: Services, query: Mapping[str, str]) -> JsonObject:
         today = datetime.fromtimestamp(services.clock.now_ms() / 1000, services.zone).date()
         snapshot = services.snapshot
-        if report is REPORTS["limits"]:
+        if report is REPORTS["limits"] and query.get("scope", "key") == "key":
             snapshot = await services.directory.with_stored_keys(query.get("team", ""))
         return await report(services.store, snapshot, query, today)
 
@@ -129,7 +129,7 @@ def traffic_page(history: TrafficHistory) -> Content:
     return content
 
 
-async def _upstreams(services: Services, query: Mapping[str, str]) -> JsonObject:
+async def upstreams(services: Services, query: Mapping[str, str]) -> JsonObject:
     refuse_unknown(query, ())
     now = services.clock.monotonic()
     began_ms = services.clock.now_ms() - now * 1000
@@ -168,5 +168,5 @@ PAGES: dict[str, Content] = {
     **{name: _reported(report) for name, report in REPORTS.items()},
     "teams": teams,
     "models": models,
-    "upstreams": _upstreams,
+    "upstreams": upstreams,
 }

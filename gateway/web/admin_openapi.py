@@ -125,6 +125,8 @@ _CHANGE = an_object(
     note=TEXT,
 )
 _BUCKETS = an_object(duration=a_list(AMOUNT), first_token=a_list(AMOUNT))
+_TRAFFIC = an_object(data=a_list(reference("TrafficSample")), next=or_null(TEXT), buckets=_BUCKETS)
+_USAGE_REPORT = an_object(rows=a_list(reference("Usage")), total=reference("Usage"))
 _PROCESSES = an_object(asked=COUNT, answered=COUNT)
 _CANCELLED_LIST: Mapping[str, Schema] = {
     "data": a_list(reference("RequestInFlight")),
@@ -132,17 +134,22 @@ _CANCELLED_LIST: Mapping[str, Schema] = {
     "processes": _PROCESSES,
     "problem": or_null(TEXT),
 }
+_NOTIFICATION_LIST: Mapping[str, Schema] = {
+    "data": a_list(reference("DeliveredNotification")),
+    "next": or_null(TEXT),
+    "waiting": COUNT,
+}
 _IN_FLIGHT_LIST: Mapping[str, Schema] = {**_CANCELLED_LIST, "total": COUNT}
 
 ROUTES = (
     _DescribedPage("/metrics", "Metrics, as Prometheus reads them.", TEXT, content_type="text/plain"),
-    _DescribedPage("/healthz", "Whether the gateway lives; 503 says why it has to be restarted.", _STATE),
-    _DescribedPage("/readyz", "Whether the gateway wants traffic; 503 says why not.", _STATE),
+    _DescribedPage("/healthz", "Whether the process works; 503 says why it has to be restarted.", _STATE),
+    _DescribedPage("/readyz", "Whether the gateway should get requests; 503 says why not.", _STATE),
     _DescribedPage(PATH, "This description.", {"type": "object"}),
     _DescribedPage(
         f"{PREFIX}usage",
         "What the ledger holds, by group.",
-        an_object(rows=a_list(reference("Usage")), total=reference("Usage")),
+        _USAGE_REPORT,
         ("by", "since", "until", "month", "team", "key", "model", "user", "upstream", "cost_center", "sort", "top"),
     ),
     _DescribedPage(
@@ -152,7 +159,12 @@ ROUTES = (
         ("month",),
         method="post",
     ),
-    _DescribedPage(f"{PREFIX}limits", "Every limit, and how it stands.", _listed(reference("LimitStatus")), ("team",)),
+    _DescribedPage(
+        f"{PREFIX}limits",
+        "Every limit, or those of a scope, and its use.",
+        _listed(reference("LimitStatus")),
+        ("team", "scope"),
+    ),
     _DescribedPage(
         f"{PREFIX}teams", "The teams, what they may use, and the ids of their keys.", _listed(reference("Team"))
     ),
@@ -177,7 +189,7 @@ ROUTES = (
     ),
     _DescribedPage(
         f"{PREFIX}keys/import",
-        "Takes over exported keys; those that are there already are left as they are.",
+        "Imports exported keys; existing ones stay as they are.",
         an_object(imported=a_list(TEXT), skipped=a_list(TEXT)),
         method="post",
         body=an_object(keys=a_list(_some_of(_EXPORTED, ["sha256", "name", "team"]))),
@@ -223,11 +235,33 @@ ROUTES = (
         _listed(reference("AuditEntry")),
         ("limit", "cursor"),
     ),
+    _DescribedPage(
+        f"{PREFIX}notifications",
+        "The notifications that wait, the next to be tried first, and then what became of the last ones.",
+        {**_listed(reference("DeliveredNotification")), "properties": _NOTIFICATION_LIST},
+        ("limit",),
+    ),
     _DescribedPage(f"{PREFIX}models", "The models with their routes and prices.", _listed(reference("RoutedModel"))),
     _DescribedPage(
         f"{PREFIX}traffic",
         "What passed through this gateway in the last hours, a sample each minute.",
-        an_object(data=a_list(reference("TrafficSample")), next=or_null(TEXT), buckets=_BUCKETS),
+        _TRAFFIC,
+        ("minutes",),
+    ),
+    _DescribedPage(
+        f"{PREFIX}overview",
+        "What the first page of the console shows, in one answer: traffic, upstreams, usage today, by day and of the"
+        " most expensive teams this month, and the quotas that are nearly used up.",
+        an_object(
+            at=TIME,
+            traffic=_TRAFFIC,
+            upstreams=_listed(reference("Upstream")),
+            today=or_null(_USAGE_REPORT),
+            days=or_null(_USAGE_REPORT),
+            teams=or_null(_USAGE_REPORT),
+            limits=or_null(_listed(reference("LimitStatus"))),
+            problem=or_null(TEXT),
+        ),
         ("minutes",),
     ),
     _DescribedPage(_SESSION_PATH, "Whether the browser that asks is signed in.", _SESSION),
@@ -310,6 +344,17 @@ _AUDIT_ENTRY = an_object(
     subject=TEXT,
     before=or_null({"type": "object"}),
     after=or_null({"type": "object"}),
+)
+_NOTIFICATION = an_object(
+    state={"enum": ["waiting", "failing", "sent", "given_up", "parked"]},
+    id=or_null(TEXT),
+    type=or_null(TEXT),
+    channel=or_null(TEXT),
+    at=or_null(TIME),
+    due_at=or_null(TIME),
+    tried_at=or_null(TIME),
+    problem=or_null(TEXT),
+    message=TEXT,
 )
 _IN_FLIGHT = an_object(
     id=TEXT,
@@ -461,6 +506,7 @@ def admin_document() -> bytes:
         "schemas": {
             **SHARED_SCHEMAS,
             "AuditEntry": _AUDIT_ENTRY,
+            "DeliveredNotification": _NOTIFICATION,
             "Grant": _GRANT,
             "Key": _KEY,
             "RoutedModel": _ROUTED_MODEL,
@@ -472,7 +518,7 @@ def admin_document() -> bytes:
             "Usage": _USAGE,
         },
     }
-    description = "Metrics, health and, with the token of admin.token, what operators may know and do."
+    description = "Metrics, health and, with the token of admin.token, the reports and actions for operators."
     return document("inducta-gateway, for operators", description, paths, components)
 
 

@@ -1,23 +1,37 @@
 """How much of its memory, and of its disk, a process lets the bodies of requests take.
 
 Bodies come before limits can be asked: a client with a key could otherwise send as many large ones at once as it likes.
-What is over the budget waits its turn, in order of arrival, and is refused when that takes too long. A body that has
-begun to grow goes first: it holds memory already, and others get theirs when it is done.
+A body takes what its head announces before it is read, so that none that has begun waits for another one to end. What
+is over the budget waits, and is refused when that takes too long. Who waits:
+
+**Small bodies do not**, up to `SMALL_BYTES`, as long as they fit: a short question never waits behind uploads.
+
+**A team's large bodies take three quarters at most, and less beside others'**: `TEAM_SHARE` times what is free then. So
+two teams that send all they can have three sevenths each, and a third one finds memory free when it comes. (Known from
+switches, whose ports share one buffer, as dynamic thresholds: Choudhury and Hahne, 1998.)
+
+**A body that becomes larger than its head made expect** (one in chunks, or that was compressed) goes on beside the
+share of its team, one at a time: if each had to wait for the others, none of them would become whole.
+
+Where bodies wait, teams take turns; of one team the first that came goes first.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from contextlib import suppress
+from itertools import count
+from typing import NamedTuple
 
 from gateway.core.errors import Overloaded
 
 WAIT_S = 5.0
 """How long a request waits for memory."""
 
+SMALL_BYTES = 64 * 1024
+TEAM_SHARE = 3
+
 _STEP_MAX_BYTES = 4 * 1024 * 1024
-"""A large body takes no more than this ahead of what has come."""
+"""A body that becomes larger than expected takes no more than this ahead of what has come."""
 
 
 class BodyMemory:
@@ -27,94 +41,171 @@ class BodyMemory:
         self.held_bytes = 0
         self._max_bytes = max_bytes
         self._wait_s = wait_s
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._large_by_team: dict[str, int] = {}
+        """What the large bodies of each team hold."""
+        self._waiting: dict[str, list[_WaitingBody]] = {}
+        """By team, in the order in which they are next."""
+        self._beyond = 0
+        """The number of the body that may grow beside its team's share, 0 for none."""
 
-    def take_now(self, size: int) -> bool:
-        """Take so much, unless it is not free or others wait. Whether it is taken."""
-        if self._waiting or not self._fits(size):
+    @property
+    def waiting(self) -> int:
+        """How many bodies wait."""
+        return sum(len(line) for line in self._waiting.values())
+
+    def take_small(self, size: int) -> bool:
+        """Take so much for a small body, if it fits. Whether it is taken."""
+        if self.held_bytes + size > self._max_bytes:
             return False
         self.held_bytes += size
         return True
 
-    async def take(self, size: int, wanted: int, *, growing: bool) -> int:
-        """Take as much as is wanted, or wait for `size`. Gives what was taken. Raises Overloaded."""
-        if growing or not self._waiting:
-            for taken in (wanted, size):
-                if self._fits(taken):
-                    self.held_bytes += taken
-                    return taken
-        turn = asyncio.get_running_loop().create_future()
-        place = (size, turn)
-        if growing:
-            self._waiting.appendleft(place)
-        else:
-            self._waiting.append(place)
+    def give_back_small(self, size: int) -> None:
+        self.held_bytes -= size
+        self._let_in()
+
+    async def take(self, team: str, number: int, size: int, *, grows: bool = False) -> None:
+        """Take so much for a large body, or wait for it. Those with lower numbers came first. Raises Overloaded."""
+        place = _WaitingBody(number, size, grows, asyncio.get_running_loop().create_future())
+        line = self._waiting.get(team)
+        is_next = line is None or number < line[0].number or number == self._beyond
+        if is_next and self._may_take(team, place):
+            self._note(team, size)
+            return
+        line = self._waiting.setdefault(team, [])
+        line.append(place)
+        line.sort(key=lambda each: each.number)
         try:
             async with asyncio.timeout(self._wait_s):
-                await turn
+                await place.turn
         except BaseException as error:
-            if turn.done() and not turn.cancelled():
-                self.held_bytes -= size
-            with suppress(ValueError):
-                self._waiting.remove(place)
+            if place.turn.done() and not place.turn.cancelled():
+                self._note(team, -size)
+            elif place in self._waiting.get(team, ()):
+                self._leave(team, place)
             self._let_in()
             if isinstance(error, TimeoutError):
                 raise _overloaded() from None
             raise
-        return size
 
-    def give_back(self, size: int) -> None:
-        self.held_bytes -= size
+    def give_back(self, team: str, size: int) -> None:
+        self._note(team, -size)
         self._let_in()
 
-    def _let_in(self) -> None:
-        while self._waiting and self._fits(self._waiting[0][0]):
-            size, turn = self._waiting.popleft()
-            if not turn.done():
-                self.held_bytes += size
-                turn.set_result(None)
+    def release(self, team: str, number: int, size: int) -> None:
+        """Give back all that a large body has."""
+        if number == self._beyond:
+            self._beyond = 0
+        self.give_back(team, size)
 
-    def _fits(self, size: int) -> bool:
-        return self.held_bytes + size <= self._max_bytes
+    def _note(self, team: str, size: int) -> None:
+        self.held_bytes += size
+        held = self._large_by_team.pop(team, 0) + size
+        if held:
+            self._large_by_team[team] = held
+
+    def _may_take(self, team: str, place: _WaitingBody) -> bool:
+        left = self._max_bytes - self.held_bytes - place.size
+        if left < 0:
+            return False
+        # One body may always have what `max_body` allows.
+        if not self._large_by_team or self._large_by_team.get(team, 0) + place.size <= TEAM_SHARE * left:
+            return True
+        if place.grows and self._beyond in (0, place.number):
+            self._beyond = place.number
+            return True
+        return False
+
+    def _let_in(self) -> None:
+        """Give those their turn that may take what they wait for: one of each team, again and again."""
+        went = bool(self._waiting)
+        while went:
+            went = False
+            for team, line in [*self._waiting.items()]:
+                place = line[0]
+                if place.turn.done() or self._may_take(team, place):
+                    went = True
+                    self._leave(team, place)
+                    if not place.turn.done():  # Its request may have ended since.
+                        self._note(team, place.size)
+                        place.turn.set_result(None)
+
+    def _leave(self, team: str, place: _WaitingBody) -> None:
+        line = self._waiting.pop(team)
+        line.remove(place)
+        if line:
+            self._waiting[team] = line  # Behind the other teams.
+
+
+class _WaitingBody(NamedTuple):
+    """A body that waits for its turn."""
+
+    number: int
+    size: int
+    grows: bool
+    turn: asyncio.Future[None]
 
 
 class HeldBytes:
-    """What one request's body takes of a `BodyMemory`."""
+    """What one request's body takes of a `BodyMemory`, out of the share of `team`."""
+
+    _numbers = count(1)
 
     def __init__(self, memory: BodyMemory) -> None:
+        self.team = ""
         self._memory = memory
+        self._number = 0
+        self._small_bytes = 0
         self._bytes = 0
         self._used = 0
 
-    def add_now(self, size: int) -> bool:
-        """Note the whole of a body that has come, unless its memory has to be waited for."""
-        if not self._memory.take_now(size):
+    def add_small(self, size: int) -> bool:
+        """Note the whole of a body that has come. Whether it is small, and there is memory for it."""
+        if size > SMALL_BYTES or not self._memory.take_small(size):
             return False
-        self._bytes = self._used = size
+        self._small_bytes = size
         return True
 
+    async def expect(self, size: int) -> None:
+        """Take what so many bytes will need. Raises Overloaded."""
+        if self._bytes or self._small_bytes or not self.add_small(size):
+            await self._take(size - self._bytes - self._small_bytes)
+
     async def add(self, size: int) -> None:
-        """Note bytes that came. Where memory has to be taken again, it is as much as before. Raises Overloaded."""
+        """Note bytes that came. Where more come than expected, as much as before is taken again. Raises Overloaded."""
         self._used += size
-        missing = self._used - self._bytes
-        if missing > 0:
-            wanted = max(missing, min(self._bytes, _STEP_MAX_BYTES))
-            self._bytes += await self._memory.take(missing, wanted, growing=self._bytes > 0)
+        held = self._bytes + self._small_bytes
+        if self._used > held:
+            await self._take(max(self._used - held, min(held, _STEP_MAX_BYTES)), grows=self._bytes > 0)
 
     def trim(self) -> None:
         """No more will come."""
-        spare, self._bytes = self._bytes - self._used, self._used
-        if spare:
-            self._memory.give_back(spare)
+        spare = min(self._bytes, self._bytes + self._small_bytes - self._used)
+        if spare > 0:
+            self._bytes -= spare
+            self._memory.give_back(self.team, spare)
 
     def release(self) -> None:
-        if self._bytes:
-            self._used = 0
-            self.trim()
+        """Give back all of it."""
+        small, self._small_bytes = self._small_bytes, 0
+        large, self._bytes = self._bytes, 0
+        self._used = 0
+        if small:
+            self._memory.give_back_small(small)
+        if large:
+            self._memory.release(self.team, self._number, large)
+
+    async def _take(self, size: int, *, grows: bool = False) -> None:
+        if size <= 0:
+            return
+        self._number = self._number or next(self._numbers)
+        await self._memory.take(self.team, self._number, size, grows=grows)
+        self._bytes += size
 
 
 def _overloaded() -> Overloaded:
     return Overloaded(
-        "The gateway holds as many large requests as it may. Try again soon; operators can raise max_body_memory.",
+        "Bodies of other requests use all of the gateway's memory for bodies. Try again soon; operators can raise"
+        " max_body_memory.",
         retry_after_ms=1000,
     )

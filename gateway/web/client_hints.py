@@ -134,7 +134,7 @@ def _difference(path: str, right: str) -> str:
         return f"/v1 is there twice: leave /v1 off the base URL. {right!r} is served."
     surplus = path.removesuffix(right)
     if surplus == path or not surplus.strip("/"):
-        return f"a slash is too much: {right!r} is served."
+        return f"there is one slash too many: {right!r} is served."
     return f"leave {surplus[:_SHOWN]!r} out: {right!r} is served."
 
 

@@ -249,7 +249,7 @@ def _fault_of(message: RawRequestMessage) -> GatewayError | None:
 
 
 def _turned_away() -> bytes:
-    error = Overloaded("The gateway has as many connections as it may. Try again soon.", retry_after_ms=1000)
+    error = Overloaded("All connections of the gateway are in use. Try again soon.", retry_after_ms=1000)
     body = error_body(error)
     headers = [*error_headers(error), ("server", SERVER), ("connection", "close"), ("content-length", str(len(body)))]
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)

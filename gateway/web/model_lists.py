@@ -99,7 +99,7 @@ def _sizes(model: Model, *names: str) -> dict[str, int]:
 
 def _place(names: list[str], name: str, parameter: str) -> int:
     if name not in names:
-        raise FieldInvalid(f"{parameter!r} is no model that this key may use.", param=parameter)
+        raise FieldInvalid(f"{parameter!r} is not a model that this key may use.", param=parameter)
     return names.index(name)
 
 

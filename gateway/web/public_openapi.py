@@ -80,7 +80,7 @@ _PAGES: Mapping[str, tuple[str, Schema]] = {
     MODEL.path: ("One of these models.", reference("Model")),
     GEMINI_MODELS.path: ("The same in Gemini's shape.", an_object(models=a_list(reference("GeminiModel")))),
     GEMINI_MODEL.path: ("One of these models in Gemini's shape.", reference("GeminiModel")),
-    LIMITS.path: ("The caller's limits, and how they stand.", an_object(data=a_list(reference("LimitStatus")))),
+    LIMITS.path: ("The caller's limits and their use.", an_object(data=a_list(reference("LimitStatus")))),
     USAGE.path: (
         "What the caller's own key has used.",
         an_object(rows=a_list({"type": "object"}), total={"type": "object"}),
@@ -89,7 +89,7 @@ _PAGES: Mapping[str, tuple[str, Schema]] = {
     OPENAPI.path: ("This description.", {"type": "object"}),
     ME_SESSION.path: ("Whether the browser that asks is signed in to /me.", _SESSION),
     ME_KEY.path: (
-        "What the holder of a key may know of it, and which base URL each client needs.",
+        "What a key's holder may see, and which base URL each client needs.",
         _OWN_KEY,
     ),
     ME_LIMITS.path: (
@@ -100,7 +100,7 @@ _PAGES: Mapping[str, tuple[str, Schema]] = {
         "As /v1/usage, by the cookie of /me/session.",
         an_object(rows=a_list({"type": "object"}), total={"type": "object"}),
     ),
-    HEALTH_PATH: ("Whether the gateway takes requests.", an_object(status={"const": "ok"})),
+    HEALTH_PATH: ("Whether the gateway accepts requests.", an_object(status={"const": "ok"})),
 }
 _IDS = ("response_id", "conversation_id", "item_id")
 _WITHOUT_KEY = {ROOT.path, OPENAPI.path, HEALTH_PATH, ME_SESSION.path}
@@ -183,7 +183,7 @@ def _endpoint(row: Endpoint, body: Schema) -> Operation:
         "responses": {
             "200": {"description": "The model server's answer.", "content": served},
             **errors_of(_serves, schema),
-            "4XX": {"description": "What the model server refuses, as it says it."},
+            "4XX": {"description": "A refusal of the model server, unchanged."},
         },
     }
 
@@ -201,7 +201,7 @@ def _object_endpoint(row: Endpoint, *, of_head: bool = False) -> Operation:
         "responses": {
             "200": {"description": "The model server's answer.", "content": served},
             **errors_of(_serves, _ERRORS.get(row.dialect, "Error")),
-            "4XX": {"description": "What the model server refuses, as it says it."},
+            "4XX": {"description": "A refusal of the model server, unchanged."},
         },
     }
     if row.method == "POST":

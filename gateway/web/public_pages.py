@@ -192,7 +192,7 @@ def _session_shown(asked: PageRequest, session: BrowserSession | None, *headers:
 
 
 async def _key(asked: PageRequest) -> Shown:
-    """What the holder of a key may know of it, and which base URL each client needs."""
+    """What a key's holder may see, and which base URL each client needs."""
     caller, origin = asked.caller, origin_of(asked.headers)
     clients = [
         {"key": api.key, "name": api.name, "variable": api.variable, "base_url": origin + api.suffix}

@@ -30,12 +30,18 @@ BODY_TIMEOUT_S = 60.0
 """How long a client may take to send its body, or of one that is taken in pieces the beginning and then each
 piece, so that a slow one cannot keep a request for ever."""
 
+_UNPACKED_TIMES = 8
+"""What a compressed body is expected to grow by: JSON with text does by 3 to 6."""
+
+_UNANNOUNCED_BYTES = 1024 * 1024
+"""What a body is expected to have that does not say how long it is."""
+
 _NEVER_HELD_BACK = 16 * 1024
 """Bytes of a body for which no connection stops to read."""
 
 
 class ClientBody:
-    """A `gateway.core.request.Body`. Its owner calls `release` when the request is over."""
+    """A `gateway.core.request.Body`. Its owner calls `release` when the request is over, or earlier."""
 
     def __init__(self, request: web.BaseRequest, max_bytes: int, memory: BodyMemory) -> None:
         self._request = request
@@ -47,6 +53,14 @@ class ClientBody:
         self._turns = 0
         self._spools: list[DiskSpool] = []
 
+    @property
+    def team(self) -> str:
+        return self._held.team
+
+    @team.setter
+    def team(self, name: str) -> None:
+        self._held.team = name
+
     async def whole(self) -> bytes:
         if "content-encoding" not in self._request.headers and self._is_at_hand():
             content = self._content
@@ -54,19 +68,20 @@ class ClientBody:
                 return b""  # Where a request has no body, aiohttp's stream has no buffer.
             # aiohttp's own way of reading also sees to a stream that was held back, which so short a one never was.
             return b"".join(content._buffer) if self.size <= _NEVER_HELD_BACK else content.read_nowait()
-        self._admit()
+        await self._admit(self._max_bytes)
         body = await self._in_time(partial(self._gather, self._max_bytes + 1))
         self._held.trim()
         return body
 
     async def beginning(self, size: int) -> bytes:
-        self._admit()
+        await self._admit(size)
         return await self._in_time(partial(self._gather, size))
 
     async def piece(self) -> bytes:
         return await self._in_time(self._next)
 
-    def spool(self) -> DiskSpool:
+    async def spool(self) -> DiskSpool:
+        await self._held.expect(self._expected)
         spool = DiskSpool(self._held)
         self._spools.append(spool)
         return spool
@@ -78,20 +93,21 @@ class ClientBody:
         self._held.release()
 
     def _is_at_hand(self) -> bool:
-        """Whether the body is plain and has come whole, as most have, and there is memory for it: then nothing has to
-        be waited for. Raises TooLarge."""
+        """Whether the body is plain and small and has come whole, as most have, and there is memory for it: then
+        nothing has to be waited for. Raises TooLarge."""
         content = self._content
         if not content.is_eof() or content.exception() is not None:
             return False
         if content.total_bytes > self._max_bytes:
             raise self._too_large()
-        if not self._held.add_now(content.total_bytes):
+        if not self._held.add_small(content.total_bytes):
             return False
         self.size = content.total_bytes
         return True
 
-    def _admit(self) -> None:
-        """Let the client send, unless its head announces too much or a coding that is not known."""
+    async def _admit(self, size: int) -> None:
+        """Let the client send, once there is memory for this many bytes, unless its head announces too much or a coding
+        that is not known. Raises Overloaded."""
         request = self._request
         headers = request.headers
         if request.content_length is not None and request.content_length > self._max_bytes:
@@ -104,10 +120,19 @@ class ClientBody:
                 raise EncodingUnsupported(
                     f"The content-encoding {named!r} is not supported. Send the body plain or in one of {CODINGS}."
                 ) from None
+        await self._held.expect(min(size, self._expected))
         expects = "expect" in headers and headers["expect"].lower() == "100-continue"
         # A client of HTTP/1.0 does not know what an interim answer is (RFC 9110, section 10.1.1).
         if expects and request.version >= (1, 1) and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    @property
+    def _expected(self) -> int:
+        """How long the body will be, once decoded, as far as its head says."""
+        length = self._request.content_length
+        if length is None:
+            length = _UNANNOUNCED_BYTES if self._request.body_exists else 0
+        return min(self._max_bytes, length * (_UNPACKED_TIMES if self._decoder is not None else 1))
 
     async def _in_time(self, reading: Callable[[], Awaitable[bytes]]) -> bytes:
         try:

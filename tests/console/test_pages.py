@@ -22,7 +22,7 @@ NPM = Path(__file__).with_name("npm")
 PICTURES = os.environ.get("CONSOLE_PICTURES", "-")
 PAGES = (
     *("overview", "teams", "teams/search", "keys", "models", "upstreams", "usage", "usage?by=model&and=user&since=7d"),
-    *("requests", f"requests/{REFUSED}", "configuration", "audit"),
+    *("requests", f"requests/{REFUSED}", "notifications", "configuration", "audit"),
 )
 HEADINGS = {
     "overview": "Overview",
@@ -33,6 +33,7 @@ HEADINGS = {
     "upstreams": "Upstreams",
     "usage": "Usage",
     "requests": "Requests",
+    "notifications": "Notifications",
     "configuration": "Configuration",
     "audit": "Audit",
     "me": "search-prod",
@@ -137,7 +138,8 @@ def sums(samples: list[Json], histogram: str) -> list[int]:
 
 def test_the_overview_shows_what_the_admin_api_says(pages: dict[str, Json]) -> None:
     view = pages["overview"]
-    traffic = answer(view, "traffic?minutes=60")
+    overview = answer(view, "overview?minutes=60")
+    traffic = overview["traffic"]
     samples = traffic["data"]
     assert single(view, "traffic.requests") == sum(each["requests"] for each in samples) > 0
     failed = {party: sum(each["failed"][party] for each in samples) for party in samples[0]["failed"]}
@@ -147,10 +149,10 @@ def test_the_overview_shows_what_the_admin_api_says(pages: dict[str, Json]) -> N
     for figure, histogram in (("traffic.p95", "duration"), ("traffic.first_token", "first_token")):
         shown = quantile(traffic["buckets"][histogram], sums(samples, histogram), 0.95)
         assert single(view, figure) == pytest.approx(shown)
-    assert single(view, "usage.today") == answer(view, "usage?since=1d")["total"]["usd"]
-    month = answer(view, "usage?by=day&since=month")["total"]["usd"]
+    assert single(view, "usage.today") == overview["today"]["total"]["usd"]
+    month = overview["days"]["total"]["usd"]
     assert single(view, "usage.month") == month > 0
-    teams = answer(view, "usage?by=team&since=month&sort=usd&top=6")["rows"]
+    teams = overview["teams"]["rows"]
     assert rows(view, "Teams this month") == expected(teams, "team", "requests", "usd")
 
 

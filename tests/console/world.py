@@ -20,6 +20,7 @@ import yaml
 
 from gateway.demo import DemoScript, DemoUpstream
 from gateway.runtime.system_clock import SystemClock
+from tests.webhook_receiver import webhook_receiver
 from tests.whole_gateway import WholeGateway, whole_gateway
 
 TOKEN = "operators-token-of-the-tests"
@@ -37,6 +38,9 @@ DAY_MS = 86_400_000
 MINUTE_MS = 60_000
 
 LARGE, SMALL, SLOW = "openai/gpt-oss-120b", "qwen/qwen3-32b", "deepseek/deepseek-r1"
+NOBODY_THERE = {"url": "http://127.0.0.1:1/hook", "format": "slack", "name": "mobile-leads", "teams": ["mobile"]}
+"""A receiver of notifications that does not answer."""
+
 TEAMS = {"search": 5, "support-bot": 3, "data-platform": 2, "mobile": 1}
 """How much each uses."""
 
@@ -120,7 +124,12 @@ async def busy_gateway(days: int = 20) -> AsyncIterator[WholeGateway]:
         DemoUpstream(DemoScript(chunks=24, first_delay_ms=8, chunk_delay_ms=1, cached_tokens=4)) as up,
         DemoUpstream(failing) as broken,
         DemoUpstream(DemoScript(chunks=10_000, chunk_delay_ms=100)) as slow,
-        whole_gateway(clock=clock, **settings(up.base_url, broken.base_url, slow.base_url)) as gateway,
+        webhook_receiver() as receiver,
+        whole_gateway(
+            clock=clock,
+            notify=[receiver.channel(name="operators"), NOBODY_THERE],
+            **settings(up.base_url, broken.base_url, slow.base_url),
+        ) as gateway,
     ):
         for day in range(days, 0, -1):
             clock.shift_ms = -day * DAY_MS

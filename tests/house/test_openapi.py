@@ -16,6 +16,7 @@ from gateway.identity.contract import AuditEntry
 from gateway.identity.grants import GrantAdministration
 from gateway.identity.in_memory import InMemoryKeyStore
 from gateway.identity.sessions import SessionDirectory
+from gateway.notifications.history import METHODS as NOTIFICATION_METHODS
 from gateway.pipeline import Services
 from gateway.runtime.system_clock import SystemClock
 from gateway.store.in_memory import InMemoryStore
@@ -50,15 +51,15 @@ def test_every_admin_route_is_described_and_no_other() -> None:
     listener = AdminRoutes(AdminHandlers(*[_never] * len(AdminHandlers._fields)))
     served = {(path, method) for path in listener.pages for method in WITHOUT_BODY}
     store, zone = InMemoryKeyStore(SystemClock()), ZoneInfo("UTC")
-    keys = KeyAdministration(store, _no_snapshot, zone, _no_entry)
+    keys = KeyAdministration(store, _no_snapshot, zone, _no_entry, _never)
     grants = GrantAdministration(store, InMemoryStore(SystemClock(), zone), _no_snapshot, zone, _no_entry)
     members = {f"keys/{{id}}/{verb}".rstrip("/"): methods for verb, methods in keys.members.items()}
     of_grants = {"grants": grants.collection, "grants/{id}": grants.member}
-    of_others = {**of_grants, **REQUEST_METHODS, **CONFIG_METHODS}
+    of_others = {**of_grants, **REQUEST_METHODS, **CONFIG_METHODS, **NOTIFICATION_METHODS}
     for path, methods in {**keys.collections, **members, **of_others}.items():
         served |= {(PREFIX + path, method.lower()) for method in methods}
     access = AdminAccess("token", cast(SessionDirectory, None), _ignored, _never)
-    api = AdminApi(cast(Services, None), access, {}, {"traffic": _never})
+    api = AdminApi(cast(Services, None), access, {}, {"traffic": _never, "overview": _never})
     served |= {(PREFIX + page, "get") for page in api.pages}
     served |= {(PREFIX + SESSION, method.lower()) for method in access.methods}
     assert operations(ADMIN) == served | {(PREFIX + action, "post") for action in api.actions}

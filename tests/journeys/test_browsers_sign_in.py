@@ -283,6 +283,11 @@ async def _in_every_worker(config: Json, folder: Path) -> None:
                 assert answer.status == 200
         async with session.get(f"{base}traffic?minutes=2", headers=headers) as answer:
             assert (answer.status, "data" in await answer.json()) == (200, True)
+        overviews = set()
+        for _ in range(4):
+            async with session.get(f"{base}overview?minutes=2", headers=headers) as answer:
+                overviews.add((await answer.json())["at"])
+        assert len(overviews) == 1, "the supervisor keeps it for all viewers"
         async with session.get(f"{admin_url}/console") as answer:
             assert answer.status == 200
         async with session.delete(f"{base}session", headers=headers) as answer:

@@ -172,6 +172,25 @@ async def test_a_file_that_a_reload_names_for_the_first_time_is_watched_too(
         await gateway.close()
 
 
+async def test_a_file_that_a_refused_configuration_names_is_watched_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.app.reload.LOOK_EVERY_S", 0.01)
+    path = written(tmp_path, configuration(NOWHERE, team={"keys": [{"name": "k", "key": "gw_first"}]}))
+    settings = load(path, os.environ).settings
+    gateway = Gateway(settings, Log(lambda line: None))
+    reloader = Reloader(path, gateway, Log(lambda line: None), settings)
+    gateway.tasks.keep_running("watch", reloader.watch)
+    key = tmp_path / "key"
+    try:
+        written(tmp_path, configuration(NOWHERE, team={"keys": [{"name": "k", "key": "${file:key}"}]}))
+        assert await reloader.reload("a test") != []
+        key.write_text("gw_second")
+        await _until_in_force(gateway, "gw_second")
+    finally:
+        await gateway.close()
+
+
 async def test_the_log_says_what_changed_in_the_words_of_gateway_diff(tmp_path: Path) -> None:
     lines: list[bytes] = []
     log = Log(lines.append)

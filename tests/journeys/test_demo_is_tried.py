@@ -9,13 +9,19 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from gateway.app.demo import PLAYED_MODELS
+from gateway.core.endpoints import ENDPOINTS, Endpoint
 from gateway.demo.server import DemoUpstream
 from gateway.settings.demo_credentials import DEMO_KEY
+from tests.apis import SmallestRequest
 from tests.hand_upstream import hand_upstream
+from tests.whole_gateway import whole_gateway
 
+PAGES = Path(__file__).parents[2] / "docs" / "clients"
 CURL = re.compile(r"^curl .*?\]\}'$", re.MULTILINE | re.DOTALL)
 REPORT = re.compile(r"^\S.*(?:usage|limits) --demo \S+$", re.MULTILINE)
 
@@ -34,6 +40,25 @@ async def test_the_commands_that_the_demo_prints_work_as_they_stand() -> None:
     assert re.search(r"demo +openai/gpt-oss-120b +2 ", usage)
     assert "requests-per-minute" in limits
     assert await process.wait() == 0
+
+
+def test_the_demo_serves_every_model_that_a_page_of_a_client_names() -> None:
+    pages = "".join(page.read_text() for page in sorted(PAGES.glob("*.md")))
+    named = set(re.findall(r"\b(?:claude|gemini)-[a-z]*-?\d[a-z0-9.-]*\b", pages))
+    assert named >= {"claude-sonnet-4-5", "gemini-2.5-pro"}
+    assert named <= set(PLAYED_MODELS)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda endpoint: endpoint.name)
+async def test_the_demo_answers_every_endpoint_that_names_a_model(endpoint: Endpoint) -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        asked = SmallestRequest.of(endpoint)
+        reply = await gateway.post(asked.body, path=asked.path, headers={"content-type": asked.content_type})
+        assert reply.status == 200
+        await gateway.ended()
+        row, truth = await gateway.ledger(), upstream.truth.total
+        assert (row.input, row.output) == (truth.reported.prompt, truth.reported.completion)
+        assert row.estimated == 0
 
 
 async def test_what_the_demo_prints_fits_a_terminal_and_is_the_same_at_each_start() -> None:

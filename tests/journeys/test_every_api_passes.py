@@ -132,6 +132,21 @@ async def test_of_a_body_only_the_name_of_the_model_is_rewritten(api: Api) -> No
         assert gateway.lines[-1]["model"] == MODEL
 
 
+@pytest.mark.parametrize("name", ["api_base", "base_url", "api_key", "custom_llm_provider", "api_version", "upstream"])
+async def test_a_client_cannot_choose_who_is_asked_or_with_which_key(name: str) -> None:
+    async with DemoUpstream() as elsewhere, DemoUpstream() as upstream:
+        upstreams = {"up1": {"base_url": upstream.base_url, "api_key": "sk-operators"}}
+        async with whole_gateway(upstream.base_url, upstreams=upstreams) as gateway:
+            body = CHAT.body(**{name: elsewhere.base_url})
+            headers = {f"x-{name}": elsewhere.base_url, f"x-litellm-{name}": elsewhere.base_url}
+            reply = await gateway.post(json.dumps(body).encode(), headers=headers)
+            assert reply.status == 200
+            (asked,) = upstream.truth.requests
+            assert json.loads(asked.body) == body
+            assert (asked.bearer, asked.header(f"x-{name}")) == ("sk-operators", None)
+            assert elsewhere.truth.connections_made == 0
+
+
 @pytest.mark.parametrize("api", SPEAKING, ids=name_of)
 async def test_an_output_over_the_models_most_is_lowered(api: Api) -> None:
     async with (

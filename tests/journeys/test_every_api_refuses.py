@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.endpoints import ENDPOINTS, Dialect
+from gateway.core.endpoints import ENDPOINTS, Dialect, Endpoint
 from gateway.demo import DemoScript, DemoUpstream
 from tests.apis import (
     APIS,
@@ -22,6 +22,7 @@ from tests.apis import (
     SPEAKING,
     SPEECH,
     Api,
+    SmallestRequest,
     error_event,
     name_of,
     told_error,
@@ -286,3 +287,14 @@ async def test_a_path_that_is_not_in_the_table_forwards_nothing(method: str, pat
 def test_every_row_of_the_table_is_tried_here_or_in_a_file_of_its_own() -> None:
     elsewhere = {path for path, row in ENDPOINTS.items() if row.takes_form or row.dialect is Dialect.GEMINI}
     assert {api.path for api in (*APIS, *SMALL_APIS)} == ENDPOINTS.keys() - elsewhere
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda endpoint: endpoint.name)
+async def test_no_endpoint_evades_a_limit(endpoint: Endpoint) -> None:
+    team = {"limits": [{"requests": 1, "per": "day"}]}
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, team=team) as gateway:
+        asked = SmallestRequest.of(endpoint)
+        headers = {"content-type": asked.content_type}
+        replies = [await gateway.post(asked.body, path=asked.path, headers=headers) for _ in range(2)]
+        assert [reply.status for reply in replies] == [200, 429]
+        assert upstream.truth.total.requests == 1

@@ -174,7 +174,7 @@ async def test_an_upstream_that_takes_nothing_is_given_up_in_time() -> None:
             turn = await upstream.asked()
             reply = await client.answer()
             assert (reply.status, reply.error["code"]) == (504, "upstream_timeout")
-            assert "took no byte of the request" in reply.error["message"]
+            assert "read no byte of the request" in reply.error["message"]
             await turn.left()
 
 

@@ -6,7 +6,9 @@ from hashlib import sha256
 
 import pytest
 
+from gateway.core.endpoints import FORWARDED, Endpoint
 from gateway.demo import DemoUpstream
+from tests.apis import SmallestRequest
 from tests.contract.store.keepers import FalseClock
 from tests.raw_client import http_chat, raw_client
 from tests.whole_gateway import KEY, key_settings, whole_gateway
@@ -75,6 +77,16 @@ async def test_a_key_may_come_in_the_headers_of_azure_and_anthropic(name: str) -
             client.send(_without_key({name: KEY}))
             assert (await client.answer()).status == 200
         assert KEY not in str(upstream.truth.as_json())
+
+
+@pytest.mark.parametrize("endpoint", FORWARDED, ids=lambda endpoint: endpoint.name)
+async def test_no_endpoint_is_served_without_a_key(endpoint: Endpoint) -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        asked = SmallestRequest.of(endpoint)
+        headers = {"content-type": asked.content_type}
+        reply = await gateway.request(endpoint.method, asked.path, data=asked.body, headers=headers)
+        assert reply.status == 401
+        assert not upstream.truth.requests
 
 
 async def test_a_key_works_until_the_moment_of_its_expiry() -> None:

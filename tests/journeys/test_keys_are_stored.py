@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -269,7 +270,35 @@ async def test_keys_of_the_configuration_and_of_the_store_are_listed_page_by_pag
         assert len((await ask(gateway, "GET", "keys?source=config")).json["data"]) == 1
         assert len((await ask(gateway, "GET", "keys?source=store&team=search")).json["data"]) == 5
         assert (await ask(gateway, "GET", "keys?team=ops")).json["data"] == []
-        assert (await ask(gateway, "GET", "keys?unused=30d")).json["data"] == []
+        unused = (await ask(gateway, "GET", "keys?unused=30d")).json["data"]
+        assert [key["source"] for key in unused] == ["config"], "the others were made today"
+
+
+async def test_keys_that_are_not_used_are_found_in_the_store_and_in_the_file() -> None:
+    async with DemoUpstream(DemoScript(chunks=1)) as upstream, stored(upstream.base_url) as gateway:
+        secrets = {name: f"gw_{name}".ljust(46, "x") for name in ("busy", "idle")}
+        keys = [
+            {
+                "sha256": hashlib.sha256(secret.encode()).hexdigest(),
+                "name": name,
+                "team": "search",
+                "created_at": "2025-01-01T00:00:00Z",
+            }
+            for name, secret in secrets.items()
+        ]
+        assert (await ask(gateway, "POST", "keys/import", {"keys": keys})).status == 200
+
+        async def unused(days: str) -> list[str]:
+            found = (await ask(gateway, "GET", f"keys?unused={days}")).json["data"]
+            return sorted(key["name"] for key in found)
+
+        assert await unused("30d") == ["busy", "idle", "search-test"]
+        for key in (KEY, secrets["busy"]):
+            assert (await gateway.chat(key=key)).status == 200
+        await gateway.ended()
+        await gateway.gateway._directory.flush()
+        assert await unused("30d") == ["idle"]
+        assert (await ask(gateway, "GET", "keys?unused=30d&source=config")).json["data"] == []
 
 
 async def test_a_cursor_that_the_store_could_not_read_is_refused(redis: RedisServer) -> None:

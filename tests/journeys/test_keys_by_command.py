@@ -137,7 +137,8 @@ def test_lists_are_tables_csv_and_json_of_both_sources(shell: Shell) -> None:
     table = shell.run("keys", "list", "--source", "store").stdout.splitlines()
     assert [line.split()[1] for line in table] == ["name", "k0", "k1", "k2"]
     assert shell.run("keys", "list", "--team", "ops").stdout == "There are no such keys.\n"
-    assert shell.json("keys", "list", "--unused", "30d")["data"] == []
+    # The others were made today; those of the file are judged by the ledger, which has none.
+    assert [key["name"] for key in shell.json("keys", "list", "--unused", "30d")["data"]] == ["search-test"]
 
 
 def test_limits_of_stored_keys_are_shown_with_the_others(shell: Shell) -> None:
@@ -177,7 +178,7 @@ def test_hashes_move_to_another_store_and_twice_does_no_harm(shell: Shell, serve
         (("create", "--team", "search", "--name", "k", "--metadata", "owner"), 2, "NAME=TEXT"),
         (("create", "--team", "search", "--name", "k", "--metadata", "a=1", "--metadata", "a=2"), 2, "twice"),
         (("create", "--team", "search", "--name", "k", "--csv"), 2, "--csv"),
-        (("list", "--csv", "--json"), 2, "exclude"),
+        (("list", "--csv", "--json"), 2, "cannot be combined"),
         (("list", "--status", "gone"), 2, "gone"),
         (("list", "--unused", "soon"), 2, "30d"),
         (("show",), 2, "ID"),
@@ -191,7 +192,7 @@ def test_hashes_move_to_another_store_and_twice_does_no_harm(shell: Shell, serve
         (("change", "000000000000", "--name", "a b"), 2, "name"),
         (("change", "000000000000", "--team", "search"), 2, "--team"),
         (("change", "000000000000", "--clear", "name"), 2, "name"),
-        (("change", "000000000000", "--limit", "requests=5/day", "--clear", "limits"), 2, "exclude"),
+        (("change", "000000000000", "--limit", "requests=5/day", "--clear", "limits"), 2, "cannot be combined"),
         (("change", "k", "--name", "k"), 2, "12 hexadecimal digits"),
         (("rotate", "000000000000", "--overlap", "long"), 2, "overlap"),
         (("rotate", "000000000000", "--expires", "long"), 2, "expires_at"),
@@ -215,7 +216,7 @@ def test_wrong_missing_and_contradictory_arguments_are_refused_in_words(
         (("--last", "0"), "--last"),
         (("--last", "10001"), "--last"),
         (("--last", "many"), "--last"),
-        (("--csv", "--json"), "exclude"),
+        (("--csv", "--json"), "cannot be combined"),
         (("--team", "search"), "--team"),
         (("keys",), "unexpected extra argument"),
     ],

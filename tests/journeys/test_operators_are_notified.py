@@ -53,6 +53,23 @@ async def test_a_quota_that_crosses_thresholds_is_told_of_once_each(upstream: De
             assert 'gateway_notifications_total{channel="json-1",outcome="sent"} 3' in await gateway.metrics()
 
 
+async def test_end_users_who_use_up_their_quotas_are_gathered(upstream: DemoUpstream) -> None:
+    team = {"user_limits": [{"requests": 2, "per": "day", "name": "each"}]}
+    admin = {"listen": "127.0.0.1:0", "token": "operators-token"}
+    headers = {"authorization": "Bearer operators-token"}
+    async with webhook_receiver() as receiver:
+        notify = [receiver.channel(at=["100%"])]
+        async with whole_gateway(upstream.base_url, team=team, notify=notify, admin=admin) as gateway:
+            for user in ("ada", "grace", "linus"):
+                for _ in range(2):
+                    assert (await gateway.chat(user=user)).status == 200
+                assert (await gateway.chat(user=user)).status == 429
+            await gateway.ended()
+            page = await gateway.request("GET", "/admin/v1/notifications", admin=True, headers=headers)
+            (waiting,) = page.json["data"]
+            assert (waiting["type"], waiting["state"], receiver.attempts) == ("quota.users", "waiting", [])
+
+
 async def test_slack_gets_a_sentence(upstream: DemoUpstream) -> None:
     async with webhook_receiver() as receiver:
         channel = {key: value for key, value in receiver.channel(format="slack").items() if key != "secret"}

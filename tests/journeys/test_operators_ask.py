@@ -32,8 +32,8 @@ ANSWERS = {
     "How do I replace a key?": r"gw_[A-Za-z0-9_-]{43}",
     "How do I revoke a key everywhere?": r"revoked",
     "How do I give extra tokens until Friday?": r"tokens-per-month",
-    # A key that is younger than that counts as used.
-    "Which keys are not used?": r"There are no such keys",
+    # The key of the file that was used is left out, and the one of the store that is younger.
+    "Which keys are not used?": r"\A(?!(.|\n)*(search-test|spare))(.|\n)*search-idle(.|\n)*search-old",
     "What did it cost, by day, team and model, for a spreadsheet?": rf"(?s)^day,team,model,.*,search,{MODEL},",
     "What is stuck?": r"search",
     "How do I add a model?": r"is valid: 1 upstream, 2 models",
@@ -110,6 +110,7 @@ async def terminal(tmp_path: Path) -> AsyncIterator[Terminal]:
                 store={"url": redis.url, "journal": str(tmp_path / "journal")},
             )
             config["models"]["tiny"] = config["models"][MODEL]
+            config["teams"]["search"]["keys"].append({"name": "search-idle", "sha256": "5e" * 32})
             headers = {"authorization": f"Bearer {KEY}"}
             async with (
                 gateway_process(config=config, folder=tmp_path) as gateway,
@@ -138,6 +139,9 @@ async def terminal_of(gateway: GatewayProcess, config: Json, folder: Path, sessi
     await until_recorded(session, f"{admin}/admin/v1/requests/{refused}")
     names = {"REQUEST_ID": refused, "$ADMIN": admin, "PID": str(gateway.pid)}
     terminal = Terminal(folder, gateway, names)
+    old = {"sha256": "4c" * 32, "name": "search-old", "team": "search", "created_at": "2025-01-01T00:00:00Z"}
+    (folder / "old.json").write_text(json.dumps({"keys": [old]}))
+    await terminal.run(f"gateway keys import {folder / 'old.json'}")
     made = await terminal.run("gateway keys create --team search --name spare --json")
     names["KEY_ID"] = json.loads(made)["id"]
     return terminal

@@ -191,8 +191,8 @@ async def test_a_window_in_which_nothing_was_used_is_told_so(redis: RedisServer,
     [
         (("usage", "--by", "colour"), "'by' cannot be 'colour'"),
         (("usage", "--since", "yesterday"), "'since' must be a day"),
-        (("usage", "--csv", "--json"), "exclude one another"),
-        (("usage", "--csv", "--focus"), "exclude one another"),
+        (("usage", "--csv", "--json"), "cannot be combined"),
+        (("usage", "--csv", "--focus"), "cannot be combined"),
         (("usage", "--focus", "--by", "team"), "leave --by out"),
         (("usage", "--focus", "--top", "3"), "leave --top out"),
         (("usage", "--final"), "name it with --month"),
@@ -224,7 +224,9 @@ async def test_memory_is_asked_of_the_running_gateway_and_that_is_said(tmp_path:
     async with whole_gateway("http://127.0.0.1:1/v1", admin=admin) as gateway:
         result = await operator_of(gateway, tmp_path).run("limits")
         assert result.exit_code == 0
-        assert result.stderr == (f"memory:// is in the running gateway: asking it at 127.0.0.1:{gateway.admin_port}.\n")
+        assert result.stderr == (
+            f"The store is in the running gateway's memory: asking it at 127.0.0.1:{gateway.admin_port}.\n"
+        )
 
 
 @pytest.mark.parametrize(

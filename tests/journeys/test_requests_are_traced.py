@@ -208,7 +208,7 @@ async def test_a_collector_that_fails_gets_the_same_batch_again_and_no_request_w
         assert len(collector.spans) == 2
         assert served.attributes["http.response.status_code"] == 200
         events = [line["event"] for line in gateway.lines]
-        assert "traces are not taken" in events
+        assert "traces are not accepted" in events
 
 
 async def test_what_the_queue_has_no_place_for_is_dropped_and_counted() -> None:

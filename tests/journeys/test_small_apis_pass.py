@@ -11,6 +11,7 @@ from tests.apis import (
     COMPACT,
     COUNT_TOKENS,
     COUNTING,
+    INPUT_TOKENS,
     QUESTION,
     SCORE,
     SMALL_APIS,
@@ -68,6 +69,17 @@ async def test_an_upstreams_404_passes_in_the_endpoints_own_shape() -> None:
         turn.answer(json.dumps(told).encode(), status=404)
         reply = await asking
         assert (reply.status, reply.json) == (404, told)
+
+
+@pytest.mark.parametrize(("api", "header"), [(COUNT_TOKENS, "x-api-key"), (INPUT_TOKENS, "api-key")], ids=name_of)
+async def test_foundry_gets_the_key_as_each_of_its_apis_takes_it(api: SmallApi, header: str) -> None:
+    async with hand_upstream() as upstream:
+        foundry = {"preset": "foundry", "base_url": upstream.base_url, "api_key": "sk-operators"}
+        async with whole_gateway(upstream.base_url, upstreams={"up1": foundry}) as gateway:
+            asking = asyncio.ensure_future(ask(gateway, api))
+            turn = await upstream.asked()
+            assert [name for name, value in turn.headers if value.endswith("sk-operators")] == [header]
+            assert (await answered(gateway, turn, asking, api.answer)).status == 200
 
 
 async def test_a_model_without_an_upstream_that_counts_is_a_404_in_anthropics_shape() -> None:

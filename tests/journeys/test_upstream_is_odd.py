@@ -179,6 +179,20 @@ async def test_an_error_reported_with_status_200_is_free_and_a_failure(api: Api,
         await _assert_free_and_a_failure(gateway)
 
 
+@pytest.mark.parametrize("api", SPEAKING, ids=name_of)
+async def test_the_text_of_an_error_inside_a_stream_is_no_output(api: Api) -> None:
+    """What was delivered before it is charged, as where the stream breaks at the same place without a word."""
+    charged = []
+    for end in ({"error_after": 6}, {"halt": "close", "halt_after": 6}):
+        script = DemoScript(usage="never", chunks=20).changed(end)
+        async with DemoUpstream(script) as upstream, whole_gateway(upstream.base_url) as gateway:
+            reply = await api.ask(gateway, stream=True)
+            assert reply.status == 200
+            await gateway.ended()
+            charged.append((await gateway.ledger()).output)
+    assert charged[0] == charged[1] > 0
+
+
 async def _assert_free_and_a_failure(gateway: WholeGateway) -> None:
     exchange = await gateway.ended()
     assert exchange.tally is not None

@@ -347,6 +347,8 @@ class GivenBody:
 
     def __init__(self, *pieces: bytes, failure: Exception | None = None) -> None:
         self.taken = self.size = 0
+        self.team = ""
+        self.released = False
         self.spools: list[MemorySpool] = []
         self._pieces = list(pieces)
         self._failure = failure
@@ -371,9 +373,12 @@ class GivenBody:
             raise self._failure
         return b""
 
-    def spool(self) -> MemorySpool:
+    async def spool(self) -> MemorySpool:
         self.spools.append(MemorySpool())
         return self.spools[-1]
+
+    def release(self) -> None:
+        self.released = True
 
 
 class MemorySpool:

@@ -248,13 +248,13 @@ class Router:
             else:
                 if error.code == "READONLY":
                     # A master that was demoted: a new connection finds the one that is master now.
-                    connection.reconnect("is not the master any more")
+                    connection.reconnect("is no longer the master")
                 raise error
             try:
                 return await self._ask_node(node, command, asking)
             except ErrorReply as again:
                 error = again
-        raise ConnectionDown("sends calls in a circle")
+        raise ConnectionDown("redirects calls in a circle")
 
     async def _ask_node(self, node: RedisNode, command: Command | CommandMaker, asking: bool) -> Any:
         connection = node.background if self._background else node.urgent

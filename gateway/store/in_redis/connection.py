@@ -186,7 +186,7 @@ class RedisStream(asyncio.Protocol):
 
     def _deliver(self, message: Any) -> None:
         if self.on_message is None:
-            self.abort("sent what it was not asked for")
+            self.abort("sent data that was not requested")
         else:
             self.on_message(message)
 

@@ -202,7 +202,7 @@ class Sentinels(OneServer):
         self._named = master
         if self._used is not None and self._used != master:
             self._used = master
-            self._node.reconnect("is not the master any more")
+            self._node.reconnect("is no longer the master")
 
 
 class Cluster:

@@ -102,6 +102,10 @@ class StoreKeys:
         """Of the notifications that wait in the slot of this tag."""
         return f"{self._at(tag)}:n"
 
+    def notification_past(self, kind: str) -> str:
+        """Of the last attempts to deliver notifications."""
+        return f"{self.notifications(ORGANISATION)}:past:{kind}"
+
     def notification_flag(self, flag: str) -> str:
         """Of what says that something was notified of."""
         return f"{self.notifications(ORGANISATION)}:{_digest(flag)}"
@@ -138,10 +142,20 @@ class StoreKeys:
         return f"{self._stem}:{{{tag}}}"
 
 
+def gathered_users(counter: str, begins: int | str) -> str:
+    """Of the end users who have crossed thresholds of a limit in a window: `counter` is that of an empty user."""
+    return f"{counter}:{begins}:users"
+
+
 def hash_tag(limit: Limit) -> str:
     if limit.team:
         return team_tag(limit.team)
     return model_tag(limit.subject) if limit.scope is Scope.MODEL else ORGANISATION
+
+
+def tag_in(key: str) -> str:
+    """The hash tag of a key."""
+    return key.partition("{")[2].partition("}")[0]
 
 
 def team_tag(team: str) -> str:

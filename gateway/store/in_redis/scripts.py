@@ -46,8 +46,9 @@ SETTLE, KEEP_RECORDS = (
 )
 SCRIPTS = (ADMIT, SETTLE, RENEW, GIVE_BACK, CLOSE, GRANT, KEEP_RECORDS)
 
-CLAIM_NOTIFICATIONS, POST_NOTIFICATIONS = [
-    LuaScript(name, _COUNTER, _FOLDER / f"{name}.lua") for name in ("claim_notifications", "post_notifications")
+CLAIM_NOTIFICATIONS, GATHER_NOTIFICATIONS, POST_NOTIFICATIONS = [
+    LuaScript(name, _COUNTER, _FOLDER / f"{name}.lua")
+    for name in ("claim_notifications", "gather_notifications", "post_notifications")
 ]
 """Loaded when they are called first: many gateways have no receivers."""
 

@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 
 from gateway.core.calendar import DAY_MS, day_ms, day_of_ms
+from gateway.core.end_users import OTHER_USERS
+from gateway.core.limits import Scope
 from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import LedgerEntry, Reservation, Settlement
 from gateway.store.in_redis.arguments import (
@@ -24,7 +26,7 @@ from gateway.store.in_redis.arguments import (
     packed,
 )
 from gateway.store.in_redis.client import Router
-from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.in_redis.keys import StoreKeys, gathered_users
 from gateway.store.in_redis.ledger import LEDGER_MS, BillName, bill_name
 from gateway.store.in_redis.objects import ObjectRows
 from gateway.store.in_redis.records import record_arguments
@@ -97,9 +99,9 @@ class SettlementArguments:
         fixed = [timing.step_ms, LEDGER_MS, LEDGER_MS, users_max, 0 if bill is None else day_ms(bill.day), is_recorded]
         for one, terms in zip(batch.limits, window.terms, strict=True):
             fixed += (one.kind, one.at_once, terms.first, terms.second)
-        thresholds = _thresholds(batch)
-        fixed += thresholds
-        outbox = (keys.notifications(batch.tag),) if thresholds else ()
+        thresholds = _Thresholds(batch, window, keys)
+        fixed += thresholds.numbers
+        outbox = (keys.notifications(batch.tag), *thresholds.gathered) if thresholds.numbers else ()
         record_keys = () if recorded_of is None else keys.request_records(recorded_of)
         known_keys = (keys.journal(batch.tag, process), *bill_keys, *window.keys, *outbox, *record_keys)
         self._head = SETTLE.head(1 + len(known_keys), 4 + len(names) + self.for_user + 4 * is_recorded)
@@ -115,14 +117,25 @@ class SettlementArguments:
         return command + bulk(user) if self.for_user else command
 
 
-def _thresholds(batch: SlotBatch) -> list[int]:
-    """Three numbers for each, as settle.lua takes them."""
-    return [
-        number
-        for due, one in enumerate(batch.limits, 1)
-        for percent in one.limit.notify_at
-        for number in (due, percent, one.limit.amount)
-    ]
+class _Thresholds:
+    """Four numbers for each, as settle.lua takes them, and the keys of the end users who cross those of theirs."""
+
+    __slots__ = ("gathered", "numbers")
+
+    def __init__(self, batch: SlotBatch, window: WindowArguments, keys: StoreKeys) -> None:
+        self.numbers: list[int] = []
+        self.gathered: list[str] = []
+        for due, (one, terms) in enumerate(zip(batch.limits, window.terms, strict=True), 1):
+            limit = one.limit
+            # The users that share one counter are not one who could be named.
+            if not limit.notify_at or limit.subject == OTHER_USERS:
+                continue
+            is_user = limit.scope is Scope.USER
+            if is_user:
+                self.gathered.append(gathered_users(keys.counter(limit.for_user("")), terms.first))
+            place = len(self.gathered) if is_user else 0
+            for percent in limit.notify_at:
+                self.numbers += (due, percent, limit.amount, place)
 
 
 class Settlements:

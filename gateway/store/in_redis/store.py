@@ -26,7 +26,7 @@ from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, ProcessReplies, UsageQuery, UsageRow
 from gateway.store.in_redis.admission import Admissions, RecordLifetimes, SlotReply
-from gateway.store.in_redis.arguments import ScriptArguments, Timing
+from gateway.store.in_redis.arguments import LONG_MS, ScriptArguments, Timing
 from gateway.store.in_redis.client import Observer, Router, ServerClock
 from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.estimates import EstimateRows
@@ -114,7 +114,8 @@ class RedisStore:
         self._processes = ProcessChannel(self.client.background, keys, self._tasks)
         self._open: dict[str, Reservation] = {}
         self._in_doubt: dict[str, Reservation] = {}
-        """Settled, but without an answer: their records stay until a replay has made sure."""
+        """Settled, but without an answer: their records stay until a repetition has made sure, or as long as they last.
+        What is lost or parked is never repeated."""
 
     @property
     def clock(self) -> ServerClock:
@@ -138,7 +139,7 @@ class RedisStore:
         return self._admissions.refusal(request, verdict, await self._other_counters(request, verdict))
 
     async def settle(self, settlement: Settlement) -> None:
-        reservation = self._open.pop(settlement.id, None)
+        reservation = self._open.pop(settlement.id, None) or self._in_doubt.pop(settlement.id, None)
         try:
             await self._settlements.settle(settlement, JournalPosition(self._process))
         except Exception:
@@ -220,7 +221,13 @@ class RedisStore:
 
     async def _shorten_records(self) -> None:
         """A second after the other; one that fails is done with the next renewal."""
-        for second, records in self._records.settled(self.now_ms()).items():
+        now_ms = self.now_ms()
+        while self._in_doubt:
+            oldest = next(iter(self._in_doubt.values()))
+            if now_ms < oldest.at_ms + LONG_MS:
+                break
+            self._records.end(self._in_doubt.pop(oldest.id).at_ms)
+        for second, records in self._records.settled(now_ms).items():
             await self._renewals.shorten_records(records)
             self._records.forget(second)
 

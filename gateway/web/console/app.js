@@ -7,6 +7,7 @@ import { Audit } from "./pages/audit.js";
 import { Configuration } from "./pages/configuration.js";
 import { Keys } from "./pages/keys.js";
 import { Models } from "./pages/models.js";
+import { Notifications } from "./pages/notifications.js";
 import { Overview } from "./pages/overview.js";
 import { Requests } from "./pages/requests.js";
 import { Team } from "./pages/team.js";
@@ -24,6 +25,7 @@ const PAGES = [
   ["upstreams", "Upstreams", Upstreams],
   ["usage", "Usage", Usage],
   ["requests", "Requests", Requests],
+  ["notifications", "Notifications", Notifications],
   ["configuration", "Configuration", Configuration],
   ["audit", "Audit", Audit],
 ];

@@ -23,6 +23,9 @@ SHELLS = ("exec_command", "shell_command", "shell", "bash", "run_shell_command",
 """Names of the tools of agents that run a command, in lower case."""
 
 BIGGEST_BODY = 2**26
+READ_S = 0.5
+"""How long a connection stays open behind what was written, before it is lost. A client that notices the loss before it
+has read what came earlier may take it for a request without an answer, and send that again: a race of its own."""
 
 
 class Seen(NamedTuple):
@@ -40,13 +43,16 @@ class Seen(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What one request gets in place of an answer: a refusal, or with `cut` half of a stream and a lost connection."""
+    """What one request gets in place of an answer: a refusal, or with `cut` half of a stream and a lost connection. One
+    `of_turns` waits for a request with tools: which of an agent's requests comes first, a turn or one for a title, is a
+    race."""
 
     status: int = 200
     kind: str = ""
     message: str = ""
     headers: Mapping[str, str] = {}
     cut: bool = False
+    of_turns: bool = False
 
 
 class ScriptedUpstream:
@@ -82,7 +88,9 @@ class ScriptedUpstream:
         return web.json_response({}, status=404)
 
     async def _play(self, request: web.Request, api: Api, body: Json) -> web.StreamResponse:
-        fault = self.faults.pop(0) if self.faults else Fault()
+        fault = Fault()
+        if self.faults and (api.tools(body) or not self.faults[0].of_turns):
+            fault = self.faults.pop(0)
         if fault.status != 200:
             refusal = api.refusal(fault.status, fault.kind, fault.message)
             return web.json_response(refusal, status=fault.status, headers=fault.headers)
@@ -107,7 +115,7 @@ class ScriptedUpstream:
         for event in events[: len(events) // 2] if cut else events:
             await response.write(event)
         if cut:
-            return _lose(request, response)
+            return await _lose(request, response)
         self.delivered += COUNTS
         await response.write_eof()
         return response
@@ -116,11 +124,12 @@ class ScriptedUpstream:
         response = web.StreamResponse(headers={"content-type": "application/json", "content-length": str(len(body))})
         await response.prepare(request)
         await response.write(body[: len(body) // 2])
-        return _lose(request, response)
+        return await _lose(request, response)
 
 
-def _lose(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+async def _lose(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
     """Close the connection behind what was written: the end of the framing never comes."""
+    await asyncio.sleep(READ_S)
     assert request.transport is not None
     request.transport.close()
     return response

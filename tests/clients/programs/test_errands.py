@@ -11,7 +11,7 @@ from tests.clients.programs.scripted_answers import GEMINI, MESSAGES
 from tests.clients.programs.scripted_upstream import Fault
 from tests.clients.programs.side_by_side import (
     assert_charged,
-    assert_nothing_aborted,
+    assert_no_turn_aborted,
     assert_untouched,
     both,
     outcome,
@@ -69,11 +69,11 @@ async def test_a_rate_is_waited_for(program: Program, tmp_path: Path) -> None:
 @every
 async def test_a_stream_that_is_cut_is_survived_as_well_as_ever(program: Program, tmp_path: Path) -> None:
     required(program)
-    cut = (Fault(cut=True),)
+    cut = (Fault(cut=True, of_turns=program.calls_tools),)
     async with straight(faults=cut) as direct, through(faults=cut) as gated:
         by_itself, ran = await both(program, direct, gated, tmp_path, patience_s=GIVING_UP_S)
         assert outcome(ran, gated).at_least_as_good_as(outcome(by_itself, direct)), (ran, by_itself)
-        await assert_nothing_aborted(gated)
+        await assert_no_turn_aborted(gated)
 
 
 @every
@@ -85,7 +85,7 @@ async def test_a_refusal_of_the_models_own_is_shown_as_the_upstream_said_it(prog
         assert outcome(ran, gated).at_least_as_good_as(outcome(by_itself, direct)), (ran, by_itself)
         if by_itself.code is not None:
             assert ("BLOCKED-9" in ran.printed) is ("BLOCKED-9" in by_itself.printed)
-        assert_untouched(gated)
+        assert_untouched(gated, ended=ran.code is not None)
 
 
 def _spent(program: Program) -> Fault:
@@ -97,7 +97,8 @@ def _spent(program: Program) -> Fault:
 
 def _slow_down(program: Program) -> Fault:
     kind = {MESSAGES: "rate_limit_error", GEMINI: "RESOURCE_EXHAUSTED"}.get(program.api, "rate_limit_exceeded")
-    return Fault(429, kind, "Rate limit reached: try again in 2s.", {"retry-after": "2"})
+    message = "Rate limit reached: try again in 2s."
+    return Fault(429, kind, message, {"retry-after": "2"}, of_turns=program.calls_tools)
 
 
 def _moderated(program: Program) -> Fault:

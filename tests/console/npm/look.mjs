@@ -10,7 +10,7 @@ async function look(browser, [width, colorScheme]) {
   const answers = {};
   page.on("response", async (answer) => {
     const { pathname, search } = new URL(answer.url());
-    if (answer.request().method() === "GET" && answer.headers()["content-type"] === "application/json") {
+    if (answer.status() === 200 && answer.request().method() === "GET" && answer.headers()["content-type"] === "application/json") {
       answers[pathname + search] = await answer.json().catch(() => null);
     }
   });

@@ -82,6 +82,10 @@ def _verdict(is_refused: bool, expires_ms: int | None, now_ms: int) -> Verdict:
     return "unknown" if is_refused else "expired" if expires_ms is not None and expires_ms <= now_ms else "served"
 
 
+async def _none_used(_day: str) -> set[str]:
+    return set()
+
+
 class Organisation:
     """Operators, three processes and the model of what they do."""
 
@@ -89,7 +93,9 @@ class Organisation:
         self.keys: list[ModelledKey] = []
         self.clock = clock
         self._directories = directories
-        self._administration = KeyAdministration(store, lambda: SNAPSHOT, ZoneInfo("UTC"), lambda _entry: None)
+        self._administration = KeyAdministration(
+            store, lambda: SNAPSHOT, ZoneInfo("UTC"), lambda _entry: None, _none_used
+        )
 
     async def take(self, step: Step) -> None:
         name, *given = step

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import pytest
 
 from gateway.core.calendar import window
+from gateway.core.end_users import OTHER_USERS
 from gateway.core.grants import Grant
 from gateway.core.limits import Limit, Mode, Per, Scope
-from gateway.store.contract import OUTBOX_MAX, NotificationOutbox
-from tests.contract.store.asking import admitted, ask, limit, truth, used_and_held
+from gateway.store.contract import OUTBOX_MAX, OUTBOX_PAST, USERS_PACE_MS, USERS_WAIT_MS, NotificationOutbox
+from tests.contract.store.asking import admitted, ask, bill, limit, truth, used_and_held
 from tests.contract.store.keepers import UTC, Keeper, MemoryKeeper, RedisKeeper
 from tests.redis_servers import RedisServer
 
@@ -219,3 +220,141 @@ async def test_what_does_not_fit_is_dropped_and_reported(keeper: Keeper, outbox:
     assert [sum(column) for column in zip(*noted[2:], strict=True)] == [0, len(AT)]
     await outbox.claim(1, LEASE_MS)
     assert outbox.waiting == OUTBOX_MAX
+
+
+OF_USERS = limit("tokens", "total", 100, scope=Scope.USER, subject="", notify_at=(80, 100))
+
+
+async def use_as(keeper: Keeper, user: str, amount: int, of: Limit = OF_USERS) -> None:
+    held = await admitted(keeper.store, ask(of.for_user(user), fixed=1, likely=1, most=1))
+    await keeper.store.settle(truth(held, amount, bill(user=user)))
+
+
+async def waiting(outbox: NotificationOutbox) -> list[list[str]]:
+    """The entries that wait, a list of lines each."""
+    return sorted(each.entry.split("\n") for each in (await outbox.report(OUTBOX_PAST)).waiting)
+
+
+async def test_end_users_who_cross_are_one_entry_that_waits(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    counter = outbox.counter_name(OF_USERS)
+    for number in range(12):
+        await use_as(keeper, f"user {number}\nof a team", 85)
+    assert await waiting(outbox) == [["users", counter, "0", "80"]]
+    assert await outbox.claim(9, 60_000) == [], "it waits for others"
+    (entry,) = (await outbox.report(1)).waiting
+    await outbox.gather(entry.entry)
+    (crossed,) = await waiting(outbox)
+    assert (crossed[:4], crossed[5]) == (["crossed", counter, "0", "80"], "12")
+    assert crossed[6:] == [f"user {number} of a team" for number in range(5)]
+    assert len(await outbox.claim(9, 60_000)) == 1
+
+
+async def test_each_end_user_is_counted_once_for_each_threshold(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    for amount in (85, 5, 5, 10):
+        await use_as(keeper, "ada", amount)
+    for entry in (await outbox.report(9)).waiting:
+        await outbox.gather(entry.entry)
+    assert [(of[3], of[5:]) for of in await waiting(outbox)] == [("100", ["1", "ada"]), ("80", ["1", "ada"])]
+
+
+async def test_who_crosses_after_the_gathering_waits_for_an_hour(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    await use_as(keeper, "ada", 85)
+    (first,) = (await outbox.report(1)).waiting
+    await outbox.gather(first.entry)
+    (crossed,) = (await outbox.report(1)).waiting
+    gathered_ms = int(crossed.entry.split("\n")[4])
+    assert first.due_ms - gathered_ms <= USERS_WAIT_MS
+    await outbox.claim(9, 60_000)
+    await outbox.done(crossed.entry)
+    await use_as(keeper, "grace", 85)
+    (second,) = (await outbox.report(1)).waiting
+    assert second.due_ms == gathered_ms + USERS_PACE_MS
+    await outbox.gather(second.entry)
+    assert [of[5:] for of in await waiting(outbox)] == [["1", "grace"]]
+
+
+async def test_an_entry_of_end_users_is_gathered_once(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    await use_as(keeper, "ada", 85)
+    (entry,) = (await outbox.report(1)).waiting
+    for _ in range(2):
+        await outbox.gather(entry.entry)
+    assert len(await waiting(outbox)) == 1
+
+
+async def test_the_users_who_share_a_counter_are_not_one_of_them(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    await use_as(keeper, OTHER_USERS, 100)
+    assert await waiting(outbox) == []
+
+
+async def test_limits_of_a_team_and_of_its_users_cross_side_by_side(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    monthly = limit("tokens", "month", 100, scope=Scope.USER, subject="", notify_at=(50,))
+    held = await admitted(
+        keeper.store, ask(QUOTA, OF_USERS.for_user("ada"), monthly.for_user("ada"), fixed=1, likely=1, most=1)
+    )
+    await keeper.store.settle(truth(held, 500, bill(user="ada")))
+    found = {(of[0], of[3]) for of in await waiting(outbox)}
+    assert found == {("quota", "50"), ("users", "50"), ("users", "80"), ("users", "100")}
+
+
+async def test_where_the_outbox_is_full_an_end_user_is_dropped_and_the_next_is_not() -> None:
+    keeper = MemoryKeeper()
+    outbox: NotificationOutbox = keeper.store.notifications  # type: ignore[attr-defined]
+    noted: list[tuple[int, int]] = []
+    await outbox.post([str(number) for number in range(OUTBOX_MAX)], "fill", 60_000)
+    outbox.subscribe(lambda put_in, dropped: noted.append((put_in, dropped)))
+    await use_as(keeper, "ada", 85)
+    await outbox.done("0")
+    await use_as(keeper, "grace", 85)
+    assert noted == [(0, 1), (1, 0)]
+
+
+async def test_a_full_outbox_in_redis_drops_an_end_user_and_not_the_next(redis: RedisServer) -> None:
+    keeper = RedisKeeper(redis.url, [redis])
+    outbox: NotificationOutbox = keeper.store.notifications  # type: ignore[attr-defined]
+    noted: list[tuple[int, int]] = []
+    try:
+        await outbox.post([str(number) for number in range(OUTBOX_MAX)], "fill", 60_000)
+        outbox.subscribe(lambda put_in, dropped: noted.append((put_in, dropped)))
+        await use_as(keeper, "ada", 85)
+        await outbox.done("0")
+        await use_as(keeper, "grace", 85)
+        assert noted == [(0, 1), (1, 0)]
+    finally:
+        await keeper.store.close()
+
+
+async def test_the_last_attempts_are_kept(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    for number in range(OUTBOX_PAST + 2):
+        await outbox.note(f"sent {number}", delivered=True)
+    await outbox.note("failed", delivered=False)
+    report = await outbox.report(OUTBOX_PAST)
+    assert (report.delivered[0], len(report.delivered), report.problems) == (
+        f"sent {OUTBOX_PAST + 1}",
+        OUTBOX_PAST,
+        ["failed"],
+    )
+    assert len((await outbox.report(3)).delivered) == 3
+
+
+async def test_what_waits_is_reported_with_its_time(keeper: Keeper, outbox: NotificationOutbox) -> None:
+    await outbox.post(["one", "two", "three"], "flag", 60_000)
+    await outbox.claim(9, LEASE_MS)
+    await outbox.defer("one", 60_000)
+    report = await outbox.report(2)
+    assert (len(report.waiting), report.total) == (2, 3)
+    last = (await outbox.report(9)).waiting[-1]
+    assert (last.entry, last.due_ms > report.waiting[0].due_ms) == ("one", True)
+
+
+async def test_bytes_that_are_no_text_are_claimed_and_taken_out(redis: RedisServer) -> None:
+    with redis.client() as client:
+        client.zadd("gw:1:{o}:n", {b"\xff\xfe": 1})
+        keeper = RedisKeeper(redis.url, [redis])
+        outbox: NotificationOutbox = keeper.store.notifications  # type: ignore[attr-defined]
+        try:
+            (entry,) = await outbox.claim(9, LEASE_MS)
+            await outbox.defer(entry, 1)
+            await outbox.done(entry)
+            assert client.zcard("gw:1:{o}:n") == 0
+        finally:
+            await keeper.store.close()

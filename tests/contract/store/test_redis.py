@@ -30,6 +30,7 @@ from gateway.store.backlog import Policy
 from gateway.store.contract import HOLD_TTL_MS as HOLD_TTL_IN_EARNEST_MS
 from gateway.store.contract import CallRefused, UsageQuery
 from gateway.store.in_redis import RedisStore
+from gateway.store.in_redis.arguments import LONG_MS
 from gateway.store.journal import Journal
 from gateway.store.outbox import OutboxStore
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, set_clock, truth, used_and_held
@@ -160,27 +161,62 @@ async def test_records_end_an_hour_after_they_are_settled_and_a_week_after_in_do
     assert hours == {settled.at_ms // 1000: 1, left.at_ms // 1000: 168}
 
 
-async def test_a_record_in_doubt_ends_in_an_hour_once_a_replay_has_made_sure(
-    redis: RedisServer, store: RedisStore
-) -> None:
+async def settled_unheard(redis: RedisServer, store: RedisStore) -> tuple[RedisStore, Settlement]:
+    """A store that does not know whether its only settlement was carried out."""
     hasty = RedisStore(redis_options(redis.url, "hasty", timeout_s=0.1), UTC)
-    reservation = await admitted(hasty, ask(*LIMITS))
+    settlement = truth(await admitted(hasty, ask(*LIMITS)), 7)
     redis.freeze()
     with pytest.raises(StoreUnavailable):
-        await hasty.settle(truth(reservation, 7))
+        await hasty.settle(settlement)
     redis.thaw()
     await store.ping()
     async with asyncio.timeout(10):
         while hasty.trouble:
             await asyncio.sleep(HOLD_TTL_MS / 50_000)
-    for _ in range(2):
-        set_clock(hasty.clock, reservation.at_ms + 4_000)
-        await hasty.renew([])
-        [life_ms] = [life_ms for key, life_ms in lives(redis).items() if ":r:hasty:" in key]
-        if life_ms > 2 * 3_600_000:
-            await hasty.replay("hasty", 1, truth(reservation, 7))
-    assert life_ms <= 3_600_000
+    return hasty, settlement
+
+
+async def hours_of_its_record(redis: RedisServer, hasty: RedisStore, after_ms: int) -> int:
+    set_clock(hasty.clock, after_ms)
+    await hasty.renew([])
+    [life_ms] = [life_ms for key, life_ms in lives(redis).items() if ":r:hasty:" in key]
+    return round(life_ms / 3_600_000)
+
+
+async def test_a_record_in_doubt_ends_in_an_hour_once_a_replay_has_made_sure(
+    redis: RedisServer, store: RedisStore
+) -> None:
+    hasty, settlement = await settled_unheard(redis, store)
+    soon = settlement.at_ms + 4_000
+    assert await hours_of_its_record(redis, hasty, soon) == 168
+    # As a witness that the store takes others: its own place in the journal is still to come.
+    await hasty.replay("hasty", 0, settlement)
+    assert await hours_of_its_record(redis, hasty, soon) == 168
+    await hasty.replay("hasty", 1, settlement)
+    assert await hours_of_its_record(redis, hasty, soon) == 1
     assert await used_and_held(store, LIMITS[2]) == (7, 0)
+    await hasty.close()
+
+
+async def test_a_record_in_doubt_ends_in_an_hour_once_it_is_settled_again_from_memory(
+    redis: RedisServer, store: RedisStore
+) -> None:
+    hasty, settlement = await settled_unheard(redis, store)
+    await hasty.settle(settlement)
+    assert await hours_of_its_record(redis, hasty, settlement.at_ms + 4_000) == 1
+    assert await used_and_held(store, LIMITS[2]) == (7, 0)
+    await hasty.close()
+
+
+async def test_what_is_in_doubt_for_longer_than_its_record_lasts_is_forgotten(
+    redis: RedisServer, store: RedisStore
+) -> None:
+    hasty, settlement = await settled_unheard(redis, store)
+    await hours_of_its_record(redis, hasty, settlement.at_ms + LONG_MS - 1_000)
+    assert hasty._in_doubt
+    await hours_of_its_record(redis, hasty, settlement.at_ms + LONG_MS + 1_000)
+    assert not hasty._in_doubt
+    assert not hasty._records.settled(settlement.at_ms + 2 * LONG_MS)
     await hasty.close()
 
 

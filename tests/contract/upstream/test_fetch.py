@@ -24,6 +24,12 @@ async def test_an_upstream_is_asked_for_its_models(client: HttpClient, play: Pla
     assert request.header("content-length") is None
 
 
+@pytest.mark.parametrize("other", [b'{"id":null}', b'{"name":"x"}', b'"text"', b"null", b'{"id":5}'])
+async def test_an_entry_without_an_id_leaves_the_others(client: HttpClient, play: Play, other: bytes) -> None:
+    server = await play([hears, says(plain(b'{"data":[%b,{"id":"tiny"}]}' % other))])
+    assert await models_served(client, server.upstream()) == ["tiny"]
+
+
 @pytest.mark.parametrize("status", [b"401 Unauthorized", b"403 Forbidden"])
 async def test_credentials_that_are_refused_are_told_apart(client: HttpClient, play: Play, status: bytes) -> None:
     server = await play([hears, says(plain(b"{}", status=status))])

@@ -190,7 +190,7 @@ async def test_a_slow_source_has_the_idle_time_for_each_piece(client: HttpClient
 async def test_an_upstream_that_takes_nothing_is_given_up(client: HttpClient, play: Play) -> None:
     server = await play([waits_for(asyncio.Event())])
     impatient = Timeouts(idle=0.1)
-    with pytest.raises(UpstreamTimedOut, match="took no byte of the request"):
+    with pytest.raises(UpstreamTimedOut, match="read no byte of the request"):
         await client.send(server.upstream(timeouts=impatient), uploading(Pieces(*[PIECE] * 1_000)))
 
 

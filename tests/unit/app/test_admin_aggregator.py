@@ -167,6 +167,47 @@ async def test_a_stranger_learns_nothing_of_the_upstreams() -> None:
     assert (answer.status, answer.body) == (401, b"no")
 
 
+class PoolByPath(Pool):
+    """Each worker answers by the request's path."""
+
+    def __init__(self, by_path: dict[str, bytes], log: Log) -> None:
+        super().__init__({}, log)
+        self.by_path = by_path
+
+    async def request_each(self, kind: str, body: bytes, timeout_s: float) -> Replies:
+        return dict.fromkeys((1, 2), self._reply(body))
+
+    async def request_any(self, kind: str, body: bytes, timeout_s: float) -> bytes | None:
+        return self._reply(body)
+
+    def _reply(self, body: bytes) -> bytes:
+        request = msgspec.msgpack.decode(body, type=AdminRequest)
+        assert request.query == ({} if request.path.endswith("upstreams") else {"minutes": "5"})
+        return self.by_path[request.path.removeprefix("/admin/v1/")]
+
+
+async def test_the_overview_of_several_workers_has_what_all_of_them_measured() -> None:
+    log = Log(lambda _line: None)
+    whole = {"at": "T1", "traffic": {"data": "of one"}, "upstreams": {"data": "of one"}, "days": {"rows": [7]}}
+    by_path = {
+        "overview": response(200, json.dumps(whole).encode()),
+        "upstreams": upstreams(circuit("closed"), in_flight=2),
+        "traffic": response(200, b'{"data": [], "next": null}'),
+    }
+    aggregator = AdminAggregator(PoolByPath(by_path, log), 2, WorkerEvents(log), log)
+    answer = await aggregator.admin_api(AdminRequest("GET", "/admin/v1/overview", {"minutes": "5"}))
+    found = json.loads(answer.body)
+    assert (answer.status, found["at"], found["days"]) == (200, "T1", {"rows": [7]})
+    assert found["upstreams"]["data"][0]["in_flight"] == 4
+    assert found["traffic"]["data"] == []
+
+
+async def test_a_stranger_gets_no_overview_of_several_workers() -> None:
+    refused = Supervisor({1: response(401, b"no"), 2: response(401, b"no")}).aggregator
+    answer = await refused.admin_api(AdminRequest("GET", "/admin/v1/overview"))
+    assert (answer.status, answer.body) == (401, b"no")
+
+
 async def test_metrics_of_no_worker_are_those_of_the_supervisor() -> None:
     body, _ = await Supervisor({}).aggregator.metrics()
     assert b"gateway_worker_restarts_total 0\n" in body

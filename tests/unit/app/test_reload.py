@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from gateway.app.gateway import Gateway
-from gateway.app.reload import READINGS, Reloader
+from gateway.app.reload import COMPARED_CHARACTERS, READINGS, Reloader
 from gateway.app.snapshot_process import CALLERS_A_PART, LoadedSnapshot, LoadFailed, release_in_parts
 from gateway.core.snapshot import Caller
+from gateway.settings.loading import parse
 from gateway.telemetry.log import Log
 from tests.whole_gateway import configuration, settings_of
 
@@ -26,6 +27,8 @@ class SlowFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.readings: list[str] = []
+        self.comment = ""
+        """What a reading has behind the configuration."""
         self._begun = asyncio.Condition()
         self._gates: list[asyncio.Event] = []
 
@@ -46,7 +49,8 @@ class SlowFile:
             raise LoadFailed(["invalid"])
         if name == "defect":
             raise KeyError(name)
-        settings = settings_of(configuration(NOWHERE, teams={name: {"keys": [{"name": "k", "key": "gw_k"}]}}))
+        told = configuration(NOWHERE, teams={name: {"keys": [{"name": "k", "key": "gw_k"}]}})
+        settings = parse(json.dumps(told) + self.comment, "test.yaml", {}).settings
         return LoadedSnapshot.of(settings, loaded_at)
 
     async def reading(self, number: int) -> None:
@@ -80,6 +84,13 @@ class Reloading:
     @property
     def events(self) -> list[str]:
         return [json.loads(line)["event"] for line in self.lines]
+
+    @property
+    def changes(self) -> list[str]:
+        """What the log says of the last reload."""
+        told = [json.loads(line) for line in self.lines]
+        words: list[str] = [line for line in told if line["event"] == "configuration reloaded"][-1]["changes"]
+        return words
 
 
 @pytest.fixture
@@ -158,6 +169,19 @@ async def test_a_file_with_errors_leaves_the_old_one_in_force(reloading: Reloadi
     assert await asked == ["invalid"]
     assert reloading.gateway.services.snapshot is before
     assert reloading.events == ["configuration rejected"]
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+async def test_a_large_file_is_not_compared_as_a_text(reloading: Reloading, is_large: bool) -> None:
+    file = reloading.file
+    file.comment = "\n#" + "x" * (COMPARED_CHARACTERS if is_large else 1_000)
+    file.write("second")
+    asked = reloading.ask()
+    await file.finish(1)
+    assert await asked == []
+    by_name = ["team second added", "team search removed"]
+    assert [each in reloading.changes for each in by_name] == [is_large, is_large]
+    assert any(each.startswith("teams.second added: ") for each in reloading.changes) is not is_large
 
 
 async def test_the_watch_of_the_file_comes_back_after_a_defect(reloading: Reloading) -> None:

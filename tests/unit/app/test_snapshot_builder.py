@@ -14,7 +14,7 @@ import pytest
 
 from gateway.app.snapshot_builder import price_of, snapshot
 from gateway.core.end_users import EndUserRule
-from gateway.core.endpoints import ENDPOINT_NAMES, ENDPOINTS
+from gateway.core.endpoints import ENDPOINT_NAMES, ENDPOINTS, Dialect
 from gateway.core.issuers import TokenClaims, TokenIssuer
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.pricing import Price
@@ -369,6 +369,10 @@ def test_each_preset_is_whole_but_for_a_url_that_names_a_resource(preset: str) -
         ("bedrock", "messages", "/anthropic/v1/messages"),
         ("bedrock", "responses", "/openai/v1/responses"),
         ("foundry", "messages", "/anthropic/v1/messages"),
+        ("deepseek", "responses", "/v1/responses"),
+        ("groq", "embeddings", "/openai/v1/embeddings"),
+        ("cohere", "audio.transcriptions", "/compatibility/v1/audio/transcriptions"),
+        ("openrouter", "audio.speech", "/api/v1/audio/speech"),
     ],
 )
 def test_a_provider_is_asked_where_it_has_an_endpoint(preset: str, endpoint: str, path: str) -> None:
@@ -398,6 +402,11 @@ def test_a_provider_is_not_asked_for_what_it_has_not_or_has_in_another_shape(pre
     assert endpoint not in upstream.endpoints
 
 
+@pytest.mark.parametrize("preset", ["openai", "azure", "foundry", "bedrock", "groq", "xai", "openrouter"])
+def test_who_deprecates_max_tokens_is_not_sent_it(preset: str) -> None:
+    assert PRESETS[preset]["output_cap"] == "max_completion_tokens"
+
+
 def test_cohere_is_not_asked_for_the_usage_of_a_stream() -> None:
     upstreams = {"u": {"preset": "cohere"}}
     assert (
@@ -415,19 +424,21 @@ def test_what_stands_beside_a_preset_goes_before_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("auth", "usual", "gemini"),
+    ("auth", "usual", "dialect", "other"),
     [
-        ("bearer", ("authorization", "Bearer K"), None),
-        ("x-goog-api-key", ("x-goog-api-key", "K"), None),
-        ("google", ("authorization", "Bearer K"), ("x-goog-api-key", "K")),
+        ("bearer", ("authorization", "Bearer K"), None, None),
+        ("x-goog-api-key", ("x-goog-api-key", "K"), None, None),
+        ("google", ("authorization", "Bearer K"), Dialect.GEMINI, ("x-goog-api-key", "K")),
+        ("foundry", ("api-key", "K"), Dialect.ANTHROPIC, ("x-api-key", "K")),
     ],
 )
-def test_googles_servers_get_the_key_as_each_api_wants_it(
-    auth: str, usual: tuple[str, str], gemini: tuple[str, str] | None
+def test_a_server_gets_the_key_as_each_api_wants_it(
+    auth: str, usual: tuple[str, str], dialect: Dialect | None, other: tuple[str, str] | None
 ) -> None:
     upstream = upstream_of(auth=auth, api_key="K", headers={"X-Org": "a"})
     assert upstream.headers == (usual, ("x-org", "a"))
-    assert upstream.gemini_headers == (gemini and (gemini, ("x-org", "a")))
+    assert upstream.other_dialect == dialect
+    assert upstream.other_headers == ((other, ("x-org", "a")) if other else ())
 
 
 def test_an_identity_provider_is_as_it_is_written() -> None:

@@ -41,7 +41,7 @@ def test_a_bad_configuration_ends_with_two_and_one_line_for_each_error(tmp_path:
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
         f"{file}:4: listn: is not a known setting; did you mean listen?",
-        f"{file}:5: max_body: must be a size above nothing such as 512B, 64KiB, 10MiB or 1GiB",
+        f"{file}:5: max_body: must be a size above 0 such as 512B, 64KiB, 10MiB or 1GiB",
     ]
 
 
@@ -142,7 +142,7 @@ def test_a_machine_without_secrets_can_check_everything_else(secret: Path) -> No
     ("line", "wrong"),
     [
         ("listn: x", "listn: is not a known setting; did you mean listen?"),
-        ("max_body: 5", "max_body: must be a size above nothing"),
+        ("max_body: 5", "max_body: must be a size above 0"),
         ("workers: ${WOR KERS}", "workers: a `${…}` is malformed"),
         ("timezone: ${file:gateway.yaml}x", "timezone:"),
         ("drain: {delay: soon}", "drain.delay: must be a duration"),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.live_figures import LiveView, MetricsReading, Pace, frame
+from gateway.cli.live_figures import LiveView, MetricsReading, Pace, as_json, frame
 
 AT = 1_793_880_000.0
 
@@ -58,7 +58,10 @@ UPSTREAMS = [
 
 def requests(*ids: str) -> dict[str, Any]:
     usual = {"team": "search", "key_name": "k", "model": "m", "upstream": "up", "state": "answering", "age_s": 1.5}
-    return {"data": [{"id": name, "output_tokens": 1_234, **usual} for name in ids], "problem": None}
+    return {
+        "data": [{"id": name, "output_tokens": 1_234, "process": "host:1", **usual} for name in ids],
+        "problem": None,
+    }
 
 
 def view(before: str | None = BEFORE, after: str = AFTER, *ids: str, problem: str = "") -> LiveView:
@@ -122,3 +125,24 @@ def test_what_a_client_chose_cannot_move_the_cursor() -> None:
 
 def test_why_something_is_missing_comes_right_below_the_title() -> None:
     assert shown(view(problem="No gateway answers.")).splitlines()[1] == "No gateway answers."
+
+
+def test_programs_get_the_same_as_json() -> None:
+    found = as_json(view(BEFORE, AFTER, "req-1"))
+    assert (found["at"], found["version"], found["config"]) == ("2026-11-05T12:00:02.000Z", "1.2.3", "abc")
+    assert (found["in_flight"], found["unsettled"], found["requests_per_s"], found["refused_per_s"]) == (
+        5,
+        7,
+        12.0,
+        1.0,
+    )
+    assert (found["input_tokens_per_s"], found["output_tokens_per_s"]) == (200.0, 50.0)
+    assert found["failed_per_s"] == {"upstream": 2.0, "policy": 1.0}
+    assert found["teams"] == {"search": 12.0, "chat": 0.0}
+    assert ([each["name"] for each in found["upstreams"]], found["requests"][0]["id"]) == (["up", "spare"], "req-1")
+    assert found["problem"] is None
+
+
+def test_rates_of_one_reading_are_not_known() -> None:
+    found = as_json(view(None))
+    assert (found["requests_per_s"], found["usd_per_s"], found["teams"], found["in_flight"]) == (None, None, {}, 5)

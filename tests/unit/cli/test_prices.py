@@ -96,7 +96,7 @@ def test_a_prices_file_is_replaced(config: Path, tmp_path: Path) -> None:
     [
         (("diff", "prices.yaml"), "FILE belongs to"),
         (("update", "--json"), "writes YAML"),
-        (("--csv", "--json"), "exclude one another"),
+        (("--csv", "--json"), "cannot be combined"),
     ],
 )
 def test_a_question_that_means_nothing_ends_with_two(config: Path, arguments: tuple[str, ...], said: str) -> None:

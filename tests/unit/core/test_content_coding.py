@@ -72,6 +72,15 @@ def test_several_frames_are_one_body(name: str, encode: Callable[[bytes], bytes]
     assert decoded([name], encode(b"a") + encode(b"") + encode(b"b" * 600_000)) == b"a" + b"b" * 600_000
 
 
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+def test_gzip_may_be_padded_with_zeros(step: int) -> None:
+    packed = gzip.compress(b"one") + gzip.compress(b" two") + bytes(600)
+    pieces = [packed[begin : begin + step] for begin in range(0, len(packed), step)]
+    assert decoded(["gzip"], *pieces) == b"one two"
+    with pytest.raises(CodingDamaged):
+        decoded(["gzip"], packed + b"\0x")
+
+
 @ENCODED
 def test_a_body_that_ends_early_or_late_is_damaged(name: str, encode: Callable[[bytes], bytes]) -> None:
     packed = encode(b"some text " * 50)

@@ -267,7 +267,14 @@ def test_nothing_may_follow_the_last_boundary_but_an_end_without_one() -> None:
     refusal(form(field("model", "m")) + form(field("user", "ann")))
 
 
-@pytest.mark.parametrize("begin", [b"\r\n", b"a preamble\r\n", b"-"])
+@pytest.mark.parametrize("begin", [b"\r\n", b"\r\n\r\n"])
+def test_a_form_may_begin_with_line_ends_however_it_is_cut(begin: bytes) -> None:
+    body = begin + form(field("model", "m"), file(b"sound"))
+    for cuts in ((), range(len(body)), (1,), (3,)):
+        assert parts(body, *cuts) == [("model", None, b"m"), ("file", "speech.wav", b"sound")]
+
+
+@pytest.mark.parametrize("begin", [b"\n", b"\r\nx\r\n", b"a preamble\r\n", b"-"])
 def test_a_form_begins_with_its_boundary(begin: bytes) -> None:
     assert "begin" in refusal(begin + form(field("model", "m")))
 

@@ -36,6 +36,10 @@ IMAGES = {
     "source by url": {"type": "image", "source": {"type": "url", "url": URL}},
     "source by id": {"type": "document", "source": {"type": "file", "file_id": "file_abc"}},
     "generated": {"type": "image_generation_call", "id": "ig_1", "result": BASE64},
+    "drawn by a program": {
+        "type": "code_interpreter_call",
+        "outputs": [{"type": "image", "url": f"data:image/png;base64,{BASE64}"}],
+    },
     "inline_data": {"inline_data": {"mime_type": "image/png", "data": BASE64}},
     "inlineData": {"inlineData": {"mimeType": "image/png", "data": BASE64}},
     "embedded": {"image": BASE64},

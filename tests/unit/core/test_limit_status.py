@@ -210,7 +210,7 @@ def test_a_refusal_for_ever_does_not_say_to_try_again() -> None:
 def test_a_refusal_of_too_much_says_to_ask_for_less() -> None:
     assert words(limit(Meter.INPUT_TOKENS, Per.HOUR, 1_000), RefusalReason.NEVER, 0) == (
         "The limit 'input_tokens-hour' of team 'search' (1,000 input tokens per hour) never holds as much as this"
-        " request needs: 12,000. Ask for less: fewer or shorter messages."
+        " request needs: 12,000. Send fewer or shorter messages."
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode, urlsafe_b64encode
 from urllib.parse import quote
 
@@ -20,13 +21,21 @@ def redactor(*secrets: str) -> Redactor:
     return made
 
 
+def _as_json(special: str, spelled: str) -> bytes:
+    """As encoders write a JSON text that may stand in HTML."""
+    return "".join([spelled % ord(each) if each in special else each for each in SECRET]).encode()
+
+
 @pytest.mark.parametrize(
     "echoed",
     [
         RAW,
         b"Bearer " + RAW,
         quote(SECRET, safe="").encode(),
+        re.sub("%[0-9A-F]{2}", lambda each: each[0].lower(), quote(SECRET, safe="")).encode(),
         json.dumps(SECRET).replace("/", r"\/").encode(),
+        *[_as_json(special, spelled) for special in ("+<>&", "=<>&") for spelled in (r"\u%04x", r"\u%04X")],
+        _as_json("+<>&", r"\u%04X").replace(b"/", rb"\/"),
         *[b64encode(b"x" * before + RAW) for before in range(5)],
         *[urlsafe_b64encode(b"x" * before + RAW + b"yz") for before in range(3)],
         b64encode(b"Bearer " + RAW).replace(b"/", rb"\/"),

@@ -65,7 +65,7 @@ def test_a_cost_is_told_line_by_line() -> None:
         " 1,000 input at 2 per million + 300 output at 8 per million + 200 cached_input at 0.5 per million"
         " + 1 request at 0.001."
     )
-    assert "at no price" in " ".join(explained(but(usage=usage)))
+    assert "without a price" in " ".join(explained(but(usage=usage)))
 
 
 def test_the_limit_that_refused_is_told_before_those_that_did_not() -> None:
@@ -109,7 +109,7 @@ def test_the_limit_that_refused_is_told_before_those_that_did_not() -> None:
     ("code", "blame", "says"),
     [
         ("invalid_value", Blame.CALLER, "A field of its body is missing or has a value that is not allowed."),
-        ("passed_on", Blame.UPSTREAM, "The upstream answered with an error, which the client was given as it is."),
+        ("passed_on", Blame.UPSTREAM, "The upstream answered with an error, which the client got unchanged."),
         ("internal_error", Blame.GATEWAY, "The gateway itself failed: this is a defect."),
     ],
 )

@@ -52,6 +52,7 @@ MESSAGE_START: Json = {"type": "message_start", "message": {"id": "msg_1", "usag
         (StreamFormat.CHAT, chat(content="four"), 4),
         (StreamFormat.CHAT, chat(content="", reasoning="thought"), 7),
         (StreamFormat.CHAT, chat(content=None, reasoning_content="thought"), 7),
+        (StreamFormat.CHAT, chat(content=None, thinking="thought", reasoning_text="thought"), 7),
         (StreamFormat.CHAT, chat(reasoning="same", reasoning_details=[{"type": "reasoning.text", "text": "same"}]), 4),
         (StreamFormat.CHAT, chat(refusal="no"), 2),
         (StreamFormat.CHAT, chat(tool_calls=[{"index": 0, "id": "call_1", "function": {"arguments": '{"a"'}}]), 4),

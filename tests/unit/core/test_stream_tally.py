@@ -410,6 +410,16 @@ def test_an_error_after_the_held_chunk_comes_after_it() -> None:
     assert (given, tally.failed) == (chunk("a") + FINISH + error, True)
 
 
+@pytest.mark.parametrize("named_in", [0, 1, 2])
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_tier_counts_whichever_chunk_names_it(named_in: int, merge: bool) -> None:
+    chunks = [chunk("a"), chunk("b"), usage_chunk('{"prompt_tokens":1,"completion_tokens":2}')]
+    named = [each.replace(b"}\n\n", b',"service_tier":null}\n\n') for each in chunks]
+    named[named_in] = chunks[named_in].replace(b"}\n\n", b',"service_tier":"Flex"}\n\n')
+    _, tally = told(b"".join(named) + DONE, merge=merge)
+    assert tally.usage == Usage(1, 2, service_tier="flex")
+
+
 def test_what_groq_says_beside_counts_where_usage_is_missing() -> None:
     stream = chunk(finish='"stop"', more=',"x_groq":{"usage":' + REPORT.decode() + "}") + DONE
     given, tally = told(stream)
@@ -419,7 +429,7 @@ def test_what_groq_says_beside_counts_where_usage_is_missing() -> None:
 
 absurd = [
     '{"prompt_tokens":1e999}',
-    '{"prompt_tokens":"1"}',
+    '{"prompt_tokens":"one"}',
     '{"prompt_tokens":' + "9" * 400 + "}",
     '{"prompt_tokens":' + "9" * 5_000 + "}",
     '{"a":"\\ud800"}',

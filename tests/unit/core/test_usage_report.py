@@ -47,6 +47,14 @@ reports = st.fixed_dictionaries(
         ({"prompt_tokens": None, "input_tokens": 5, "output_tokens": 1}, Usage(5, 1)),
         ({"prompt_tokens": 9, "completion_tokens": 2.0}, Usage(9, 2)),
         ({"prompt_tokens": -4, "completion_tokens": 2}, Usage(0, 2)),
+        ({"prompt_tokens": -1, "completion_tokens": 2, "total_tokens": 9}, Usage(7, 2)),
+        ({"prompt_tokens": "12", "completion_tokens": "3.0", "total_tokens": "15"}, Usage(12, 3)),
+        (
+            # As a server writes that has one structure for two APIs.
+            {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 9, "input_tokens": 7, "output_tokens": 2},
+            Usage(7, 2),
+        ),
+        ({"input_tokens": 0, "output_tokens": 0, "prompt_tokens": 7, "completion_tokens": 2}, Usage(7, 2)),
         (
             {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}},
             Usage(10, 5, cached_input=4),
@@ -101,7 +109,9 @@ def test_parts_are_never_more_than_the_whole() -> None:
         {"total_tokens": 5},
         {"num_sources_used": 3},
         {"prompt_tokens": None, "completion_tokens": None},
-        {"prompt_tokens": "12", "completion_tokens": "3"},
+        {"prompt_tokens": "twelve", "completion_tokens": "0x3"},
+        {"prompt_tokens": "12 ", "completion_tokens": "-3"},
+        {"prompt_tokens": -1, "completion_tokens": -1, "total_tokens": -1},
         {"prompt_tokens": True, "completion_tokens": False},
         {"prompt_tokens": float("nan"), "completion_tokens": float("inf")},
         {"prompt_tokens": 10**400, "completion_tokens": 10**13},
@@ -448,7 +458,9 @@ def test_iterations_that_the_counts_leave_out_are_added(iterations: Any, usage: 
     ("report", "tier"),
     [
         ({"service_tier": "priority"}, "priority"),
+        ({"serviceTier": "PRIORITY"}, "priority"),
         ({"service_tier": "standard", "speed": "fast"}, "fast"),
+        ({"service_tier": "standard", "speed": "Fast"}, "fast"),
         ({"service_tier": "standard", "speed": "standard"}, "standard"),
         ({"service_tier": None}, ""),
         ({"service_tier": 3}, ""),
@@ -483,11 +495,28 @@ def test_a_report_of_the_input_alone_is_not_complete() -> None:
     for report, complete in [
         ({"input_tokens": 1}, False),
         ({"input_tokens": 1, "output_tokens": 0}, True),
+        ({"input_tokens": 1, "output_tokens": -1}, False),
         ({"input_tokens": 1, "total_tokens": 1}, True),
+        ({"input_tokens": 11, "total_tokens": 10}, False),
     ]:
         reading = read_report(report, OPENAI_WORDS)
         assert reading is not None
-        assert reading.complete is complete
+        assert (reading.complete, reading.tells_input) == (complete, True)
+
+
+@pytest.mark.parametrize(
+    ("report", "tells_input"),
+    [
+        ({"output_tokens": 1}, False),
+        ({"output_tokens": 1, "input_tokens": None, "cache_read_input_tokens": 5}, False),
+        ({"output_tokens": 1, "input_tokens": 0}, True),
+        ({"output_tokens": 1, "total_tokens": 3}, True),
+    ],
+)
+def test_a_report_of_the_output_alone_does_not_tell_the_input(report: dict[str, Any], tells_input: bool) -> None:
+    reading = read_report(report, OPENAI_WORDS)
+    assert reading is not None
+    assert (reading.complete, reading.tells_input) == (True, tells_input)
 
 
 members = st.sampled_from(

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.core.usage_report import read_usage
 from gateway.demo import DemoUpstream
-from gateway.demo.response import DEMO_APIS, DemoResponse, Responder
+from gateway.demo.response import DEMO_APIS, DemoCall, DemoResponse, Responder
 from gateway.demo.script import DemoScript
 from tests.unit.demo.asking import answer, head_and_body, request, unchunked
 
@@ -53,6 +53,8 @@ def named(event: str) -> tuple[str, Any]:
         ("/v1/messages", {"system": TEXT, "messages": [{"role": "user", "content": TEXT}]}, (9, 3)),
         ("/v1/embeddings", {"input": [TEXT, TEXT]}, (9, 0)),
         ("/v1/rerank", {"query": TEXT, "documents": [TEXT]}, (9, 0)),
+        ("/v1/score", {"text_1": TEXT, "text_2": TEXT}, (9, 0)),
+        ("/v1/responses/compact", {"input": TEXT}, (5, 3)),
         ("/v1/images/generations", {"prompt": TEXT}, (5, 0)),
     ],
 )
@@ -68,7 +70,9 @@ def test_a_plain_answer_reports_what_the_truth_counts(
 
 @pytest.mark.parametrize("path", [path for path in DEMO_APIS if path not in ("/v1/moderations", "/v1/audio/speech")])
 def test_usage_can_be_left_out_everywhere(path: str) -> None:
-    assert not plain(path, DemoScript(usage="never")).get("usage")
+    told = plain(path, DemoScript(usage="never"))
+    for body in told if isinstance(told, list) else [told]:
+        assert not any((body.get("usage"), body.get("usageMetadata"), body.get("meta", {}).get("billed_units")))
     assert not any(piece.reports for piece in reply(path, DemoScript(usage="never")).pieces)
 
 
@@ -155,6 +159,67 @@ def test_errors_have_the_shape_of_their_api() -> None:
     }
     assert stream("/v1/messages", DemoScript(error_after=3))[3][0] == "error"
     assert stream("/v1/responses", DemoScript(error_after=3))[3][1]["type"] == "error"
+
+
+CONTENTS = [{"role": "user", "parts": [{"text": TEXT}]}]
+
+
+def test_geminis_stream_reports_what_came_so_far_in_each_event() -> None:
+    script = DemoScript(chunks=2, cached_tokens=1, reasoning_tokens=4)
+    events = [payload for _, payload in stream("streamGenerateContent", script, contents=CONTENTS)]
+    texts = [event["candidates"][0]["content"]["parts"][0]["text"] for event in events]
+    assert texts == ["Hello!", " This", ""]
+    assert [event["usageMetadata"]["candidatesTokenCount"] for event in events] == [1, 2, 2]
+    assert events[-1]["candidates"][0]["finishReason"] == "STOP"
+    assert events[-1]["usageMetadata"] == {
+        "promptTokenCount": 5,
+        "candidatesTokenCount": 2,
+        "totalTokenCount": 11,
+        "cachedContentTokenCount": 1,
+        "thoughtsTokenCount": 4,
+    }
+    assert plain("streamGenerateContent", script, contents=CONTENTS) == [
+        plain("generateContent", script, contents=CONTENTS)
+    ]
+
+
+def test_gemini_stops_at_its_cap_and_calls_the_first_function() -> None:
+    capped = plain("generateContent", DemoScript(), contents=CONTENTS, generationConfig={"maxOutputTokens": 2})
+    assert capped["candidates"][0]["finishReason"] == "MAX_TOKENS"
+    tools = [{"functionDeclarations": [{"name": "look"}]}]
+    (event,) = stream("streamGenerateContent", DemoScript(chunks=3), contents=CONTENTS, tools=tools)
+    (part,) = event[1]["candidates"][0]["content"]["parts"]
+    assert part["functionCall"]["name"] == "look"
+
+
+def test_gemini_embeds_one_content_or_several() -> None:
+    assert plain("embedContent", DemoScript(), content=CONTENTS[0])["usageMetadata"] == {"promptTokenCount": 5}
+    assert len(plain("batchEmbedContents", DemoScript(), requests=[{"content": CONTENTS[0]}] * 3)["embeddings"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "member"),
+    [
+        ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": TEXT}]}, "input_tokens"),
+        ("/v1/responses/input_tokens", {"input": TEXT}, "input_tokens"),
+        ("countTokens", {"contents": CONTENTS}, "totalTokens"),
+    ],
+)
+def test_counting_tells_the_prompts_size_and_costs_nothing(path: str, fields: dict[str, Any], member: str) -> None:
+    assert plain(path, DemoScript(), **fields)[member] == 5
+    counted = reply(path, DemoScript(), **fields)
+    assert counted.counts is None
+    assert not any(piece.reports for piece in counted.pieces)
+
+
+def test_a_score_is_there_for_each_pair() -> None:
+    scores = plain("/v1/score", DemoScript(), text_1=TEXT, text_2=[TEXT, TEXT])
+    assert [row["score"] for row in scores["data"]] == [1.0, 0.5]
+
+
+def test_a_path_of_gemini_names_the_model_and_what_is_done_with_it() -> None:
+    assert DemoCall.of("/v1beta/models/openai/gpt-oss-120b:countTokens") == ("countTokens", "openai/gpt-oss-120b")
+    assert DemoCall.of("/v1/score") == ("/v1/score", "")
 
 
 def test_embeddings_come_as_numbers_or_packed() -> None:

@@ -5,24 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
 
+from gateway.core.buckets import Window
 from gateway.core.errors import StoreUnavailable
-from gateway.core.limits import Limit
+from gateway.core.limits import Limit, Scope
 from gateway.core.notifications import EventType, NotificationChannel
 from gateway.core.reservation import LimitStatus
 from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms, TeamTerms
-from gateway.notifications.delivery import DeliveryPace, DeliveryReports, NotificationDelivery, QuotaReader
+from gateway.notifications.crossings import QuotaReader
+from gateway.notifications.delivery import DeliveryPace, DeliveryReports, NotificationDelivery
+from gateway.notifications.history import DeliveryAttempt
 from gateway.notifications.messages import Notification
 from gateway.notifications.sending import TIMEOUTS, NotificationSender, Sent
+from gateway.store.contract import USERS_PACE_MS, USERS_WAIT_MS
 from gateway.store.in_memory.notifications import InMemoryNotificationOutbox
 from tests.contract.store.asking import limit
 from tests.contract.store.keepers import FalseClock, sure_tasks
 
 QUOTA = limit("tokens", "day", 100, notify_at=(50, 100))
 OF_KEY = limit("tokens", "day", 70, name="own", notify_at=(50,))
+OF_USERS = limit("tokens", "day", 40, name="each", scope=Scope.USER, subject="", notify_at=(50, 100))
 A = NotificationChannel("a", "json", "https://a.test/", "whsec_", at=(50, 100))
 B = NotificationChannel("b", "json", "https://b.test/", "whsec_", at=(100,))
 PACE = DeliveryPace()
@@ -47,11 +53,12 @@ class World:
         self.clock = FalseClock()
         self.outbox = InMemoryNotificationOutbox(self.clock)
         self.sender = Script(*answers)
-        caller = Caller("", "", "red", limits=(QUOTA,))
+        caller = Caller("", "", "red", limits=(QUOTA,), user_limits=(OF_USERS,))
         self.snapshot = ConfigSnapshot({}, {}, {"red": TeamTerms(caller, owner="leads")}, channels=channels)
         self.stored = self.snapshot
         self.counted: list[tuple[str, str]] = []
         self.problems: list[str] = []
+        self.parked: list[str] = []
         self.outage: StoreUnavailable | None = None
         self.delivery = self.another()
 
@@ -65,6 +72,7 @@ class World:
             self.clock,
             DeliveryReports(
                 lambda _message, problem: self.problems.append(problem),
+                lambda entry, _error: self.parked.append(entry),
                 lambda channel, outcome: self.counted.append((channel, outcome)),
             ),
             sure_tasks(),
@@ -84,6 +92,17 @@ class World:
     def cross(self, of: Limit, percent: int, used: int) -> None:
         figures = (0, percent, used, self.clock.at_ms)
         self.outbox._put_in(["\n".join(("quota", self.outbox.counter_name(of), *map(str, figures)))])
+
+    def cross_as(self, *users: str, percent: int = 50) -> None:
+        counter = Window(OF_USERS, ZoneInfo("UTC"))
+        counter.used = OF_USERS.amount * percent // 100
+        for user in users:
+            counter.noted_percent = percent - 1
+            self.outbox.note_crossings(OF_USERS.for_user(user), counter, self.clock.at_ms)
+
+    async def attempts(self) -> list[DeliveryAttempt]:
+        report = await self.outbox.report(100)
+        return [msgspec.json.decode(each, type=DeliveryAttempt) for each in (*report.delivered, *report.problems)]
 
     async def _with_stored_keys(self) -> ConfigSnapshot:
         return self.stored
@@ -262,3 +281,87 @@ async def test_what_does_not_fit_is_counted(dropped: int) -> None:
     world = World()
     world.delivery._noted(0, dropped)
     assert world.counted == [("", "dropped")] * dropped
+
+
+async def test_ten_thousand_end_users_are_one_message() -> None:
+    world = World()
+    world.cross_as(*[f"user {number}" for number in range(10_000)])
+    assert await world.rounds() == []
+    world.clock.at_ms += USERS_WAIT_MS
+    (message,) = await world.rounds()
+    assert (message.type, message.data["users"]) == (EventType.QUOTA_USERS, 10_000)
+    assert message.data["named"] == [f"user {number}" for number in range(5)]
+    assert (message.data["name"], message.data["team"], message.data["owner"]) == ("each", "red", "leads")
+    assert world.outbox.waiting == 0
+
+
+async def test_more_end_users_of_a_window_are_gathered_for_an_hour() -> None:
+    world = World()
+    world.cross_as("ada")
+    world.clock.at_ms += USERS_WAIT_MS
+    first = await world.rounds()
+    world.cross_as("grace", "linus")
+    world.clock.at_ms += USERS_PACE_MS - 1
+    assert await world.rounds() == []
+    world.clock.at_ms += 1
+    second = await world.rounds()
+    assert [each.data["named"] for each in (*first, *second)] == [["ada"], ["grace", "linus"]]
+    assert first[0].id != second[0].id
+
+
+async def test_end_users_go_to_the_channels_that_want_the_part() -> None:
+    world = World(channels=(A, B))
+    world.cross_as("ada", percent=50)
+    world.cross_as("ada", percent=100)
+    world.clock.at_ms += USERS_WAIT_MS
+    await world.rounds()
+    assert sorted((name, message.data["percent"]) for name, message in world.sender.sent) == [
+        ("a", 50),
+        ("a", 100),
+        ("b", 100),
+    ]
+
+
+BROKEN = ("no JSON", "quota\nonly", "users\nc\n0\n50\nmore", "crossed\nc\n0\n50\n1\nmany", '{"id": 7}', "\udcff")
+
+
+async def test_entries_that_cannot_be_read_are_parked_and_the_others_go_on() -> None:
+    world = World()
+    await world.outbox.post(BROKEN, "flag", 60_000)
+    world.cross(QUOTA, 50, 55)
+    async with delivering(world):
+        async with asyncio.timeout(5):
+            while not world.sender.sent or world.outbox.waiting:
+                await asyncio.sleep(0)
+    assert sorted(world.parked) == sorted([*BROKEN[:-1], "\\udcff"]), "each is logged once"
+    assert world.counted.count(("", "parked")) == len(BROKEN)
+    parked = [each for each in await world.attempts() if each.outcome == "parked"]
+    assert len(parked) == len(BROKEN)
+    assert all(each.problem.startswith("it cannot be delivered: ") for each in parked)
+
+
+async def test_what_fails_in_a_way_nobody_thought_of_is_parked_too() -> None:
+    world = World()
+    incomplete = Notification("msg_1", "a", EventType.KEY_EXPIRING, world.clock.at_ms, {})
+    await world.outbox.post([msgspec.json.encode(incomplete).decode()], "flag", 60_000)
+    world.cross(QUOTA, 50, 55)
+    assert len(await world.rounds()) == 2
+    assert (len(world.parked), world.outbox.waiting) == (1, 0)
+
+
+async def test_what_became_of_attempts_is_kept() -> None:
+    world = World(Sent("it was answered with 500"), Sent(), Sent("it was answered with 404"))
+    world.cross(QUOTA, 50, 55)
+    await world.rounds()
+    await world.round(2)
+    world.cross(QUOTA, 100, 100)
+    await world.rounds()
+    await world.round(PACE.give_up_s + 1)
+    found = sorted(await world.attempts(), key=lambda each: each.tried_ms)
+    assert [(each.outcome, each.problem) for each in found] == [
+        ("failed", "it was answered with 500"),
+        ("sent", ""),
+        ("failed", "it was answered with 404"),
+        ("sent", ""),
+    ]
+    assert found[0].text.startswith("50 % of limit tokens-day of team red is used: ")

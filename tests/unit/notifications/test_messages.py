@@ -146,3 +146,20 @@ def test_every_event_but_the_test_has_a_kind_that_channels_can_choose(event: Eve
     assert channel.wants(event, "search")
     assert channel.wants(event, "ops") == (event is EventType.TEST)
     assert channel.wants(event, "") == (event is EventType.TEST)
+
+
+@pytest.mark.parametrize(
+    ("users", "named", "expected"),
+    [
+        (1, ["ada"], "1 end user of team red reached 80 % of limit each (100 tokens per day for each): ada."),
+        (7, ["ada", "bo"], "7 end users of team red reached 80 % of limit each (100 tokens per day for each): ada, bo"),
+        (7, [], "7 end users of team red reached 80 % of limit each (100 tokens per day for each)."),
+    ],
+)
+def test_end_users_are_counted_and_some_are_named(users: int, named: list[str], expected: str) -> None:
+    limit = {"name": "each", "scope": "user", "meter": "tokens", "per": "day", "amount": 100, "mode": "enforce"}
+    data = {**limit, "users": users, "named": named, "percent": 80, "team": "red", "owner": None}
+    text = text_of(EventType.QUOTA_USERS, data)
+    assert text.startswith(expected)
+    assert ("and 5 more" in text) == (users == 7 and bool(named))
+    assert text.endswith("`gateway usage --team red --by user` says what each has used.")

@@ -28,7 +28,7 @@ def test_operators_and_clients_cannot_be_served_at_one_address() -> None:
 def test_clients_can_be_served_at_several_addresses_each_of_its_own() -> None:
     several = loaded("listen: ['127.0.0.1:8080', '[::1]:8080', '127.0.0.1:0', '127.0.0.1:0']\n" + VALID)
     assert [str(address) for address in several.settings.listen][:2] == ["127.0.0.1:8080", "[::1]:8080"]
-    assert_refused("listen:\n- 127.0.0.1:80\n- 127.0.0.1:80 # !\n" + VALID, "listen[1]: is listed twice; take one away")
+    assert_refused("listen:\n- 127.0.0.1:80\n- 127.0.0.1:80 # !\n" + VALID, "listen[1]: is listed twice; remove one")
     text = "listen: [0.0.0.0:80, 127.0.0.1:9090]\nadmin:\n  listen: 127.0.0.1:9090 # !\n" + VALID
     assert_refused(text, "admin.listen: is the address that clients are served on; it needs one of its own")
 
@@ -40,7 +40,7 @@ def test_the_largest_body_fits_into_the_memory_of_all() -> None:
 
 
 def test_several_workers_need_counters_that_they_share() -> None:
-    said = "workers: would each count for themselves with memory://; set `store.url` to redis://…, or leave it at 1"
+    said = "workers: would each count by themselves with memory://; set `store.url` to redis://…, or leave it at 1"
     assert_refused("workers: 2 # !\n" + VALID, said)
     assert_refused("workers: auto # !\nstore: {url: 'memory://'}\n" + VALID, said)
     assert loaded("workers: auto\nstore: {url: 'redis://localhost'}\n" + VALID).settings.workers == "auto"
@@ -267,8 +267,8 @@ COUNT = "must be a whole number from 1 to 9007199254740992; digits may be groupe
 AMOUNT = "must be a number above 0 with at most 6 decimals; digits may be grouped with _"
 PER = "must be 'second', 'minute', 'hour', 'day', 'week', 'month' or 'total'"
 NO_PER = "is missing; it must be one of second, minute, hour, day, week, month, total"
-RATES_ALONE = "belongs to rates alone (per second, minute or hour)"
-QUOTAS_ALONE = "belongs to quotas alone (per day, week, month or total)"
+RATES_ALONE = "applies only to rates (per second, minute or hour)"
+QUOTAS_ALONE = "applies only to quotas (per day, week, month or total)"
 WRONG = [
     ("{per: minute}", "", ONE_METER),
     ("{requests: 1, tokens: 1, per: minute}", "", ONE_METER),

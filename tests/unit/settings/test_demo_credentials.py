@@ -35,7 +35,7 @@ def test_the_demos_key_works_on_this_machine() -> None:
 def test_the_demos_credentials_are_refused_where_others_reach_them(listen: str, admin: str, place: str) -> None:
     with pytest.raises(SettingsInvalid, match=place) as invalid:
         load(listen, admin)
-    assert "everybody knows" in str(invalid.value)
+    assert "which is public" in str(invalid.value)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_a_reference_in_a_key_is_refused() -> None:
 
 def test_a_dash_without_a_value_is_refused() -> None:
     (diagnostic,) = document("a:\n  - 1\n  -\n").diagnostics
-    assert diagnostic[:2] == (("a", 1), "is empty; write a value or take the dash away")
+    assert diagnostic[:2] == (("a", 1), "is empty; write a value or remove the dash")
 
 
 @pytest.mark.parametrize(

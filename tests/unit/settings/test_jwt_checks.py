@@ -77,18 +77,18 @@ def test_an_issuer_that_is_a_url_is_enough() -> None:
     assert written.keys_place == "https://idp.example/realms/acme/.well-known/openid-configuration"
     assert_refused(
         alone("acme") + " # !",
-        "jwt[0].issuer: is no URL whose discovery document could say where the keys are; set `jwks`",
+        "jwt[0].issuer: is not a URL, so it has no discovery document that names the keys; set `jwks`",
     )
     assert_warned(
         alone("http://idp.example") + " # !",
-        "jwt[0].issuer: is fetched without TLS: who is on the way can replace the keys, and make tokens; use https://",
+        "jwt[0].issuer: is fetched without TLS: an attacker on the network can replace the keys, and make tokens; use https://",
     )
 
 
 def test_keys_without_tls_are_worth_a_warning() -> None:
     assert_warned(
         HEAD + entry(jwks="http://idp.example/keys") + " # !",
-        "jwt[0].jwks: is fetched without TLS: who is on the way can replace the keys, and make tokens; use https://",
+        "jwt[0].jwks: is fetched without TLS: an attacker on the network can replace the keys, and make tokens; use https://",
     )
     assert loaded(HEAD + entry(jwks="http://127.0.0.1:9/keys")).warnings == ()
 

@@ -140,8 +140,8 @@ NAME_REFUSED = "teams.a b: its name must be 1 to 64 letters, digits, dots, dashe
         ("teams: {search: {models: []}}", "teams.search.models: must not be empty; leave it out to mean all"),
         ("teams: {a b: {}}", NAME_REFUSED),
         ("teams: {a: {limit: 1}}", "teams.a.limit: is not a known setting; did you mean limits?"),
-        ("max_body: [1]", "max_body: must be a size above nothing such as 512B, 64KiB, 10MiB or 1GiB"),
-        ("max_body: {a: 1}", "max_body: must be a size above nothing such as 512B, 64KiB, 10MiB or 1GiB"),
+        ("max_body: [1]", "max_body: must be a size above 0 such as 512B, 64KiB, 10MiB or 1GiB"),
+        ("max_body: {a: 1}", "max_body: must be a size above 0 such as 512B, 64KiB, 10MiB or 1GiB"),
         (
             "store: {url: mysql://x}",
             (

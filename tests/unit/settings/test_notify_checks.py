@@ -65,7 +65,7 @@ def test_names_are_given_once() -> None:
 def test_teams_are_there() -> None:
     assert_refused(
         HEAD + entry("https://x.test/", "format: slack, teams: ['sea*', serach]") + " # !",
-        "notify[0].teams[1]: fits no team of this configuration; did you mean search?",
+        "notify[0].teams[1]: matches no team of this configuration; did you mean search?",
     )
 
 
@@ -81,7 +81,7 @@ def test_what_is_in_clear_text_or_without_tls_is_warned_of() -> None:
     )
     found = loaded(HEAD + entry(more="format: slack"), {"HOOK": "http://x.test/"}).warnings
     assert [warning.message for warning in found] == [
-        "is sent to without TLS: who is on the way can read it; use https:// (the value comes from ${HOOK})"
+        "is sent to without TLS: an attacker on the network can read it; use https:// (the value comes from ${HOOK})"
     ]
 
 

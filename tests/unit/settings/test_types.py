@@ -91,12 +91,12 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 def test_a_wait_is_never_nothing() -> None:
     assert value(types.Wait, "1ms") == timedelta(milliseconds=1)
     assert value(types.Duration, "0s") == timedelta()
-    assert refused(types.Wait, "0s") == "must be longer than nothing, such as 250ms or 5s"
+    assert refused(types.Wait, "0s") == "must be longer than 0, such as 250ms or 5s"
 
 
 @pytest.mark.parametrize("text", ["", "10", "10MB", "10mib", "0B", "1.5MiB", "-1MiB", "10 MiB", "9999999999GiB", True])
 def test_what_is_no_size_is_refused(text: Any) -> None:
-    assert refused(types.ByteSize, text) == "must be a size above nothing such as 512B, 64KiB, 10MiB or 1GiB"
+    assert refused(types.ByteSize, text) == "must be a size above 0 such as 512B, 64KiB, 10MiB or 1GiB"
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,13 @@ def used(exchange: Exchange) -> Usage | None:
 WORDS = [CHUNK % word for word in (b"Once", b" upon", b" a", b" time", b"")]
 
 
+@pytest.mark.parametrize("name", ["generated_text", "response", "output"])
+def test_an_answer_in_another_apis_shape_is_charged_for_its_text(name: str) -> None:
+    body = b'{"id":"x","%b":"%b"}' % (name.encode(), b"word " * 100)
+    assert used(plain(body)) == estimated(125)
+    assert used(plain(b'{"id":"x","choices":[],"%b":"%b"}' % (name.encode(), b"word " * 100))) == estimated(0)
+
+
 def test_what_the_upstream_reports_is_what_was_used() -> None:
     assert used(seen(*WORDS, USAGE)) == Usage(12, 45)
     assert used(plain(b'{"usage":{"prompt_tokens":12,"completion_tokens":45}}')) == Usage(12, 45)
@@ -121,6 +128,23 @@ def test_half_a_long_event_is_charged() -> None:
 def test_usage_in_every_chunk_counts_as_far_as_it_came() -> None:
     counted = CHUNK.replace(b"}\n", b',"usage":{"prompt_tokens":3,"completion_tokens":2}}\n') % b"a"
     assert used(seen(counted, error=ClientGone("It left."))) == Usage(3, 2)
+
+
+@pytest.mark.parametrize("error", [ClientGone("left"), UpstreamBroke("broke"), ShuttingDown("over")])
+def test_what_a_stream_delivered_behind_its_last_report_is_charged_where_it_ended_early(error: GatewayError) -> None:
+    first = CHUNK.replace(b"}\n\n", b',"usage":{"prompt_tokens":12,"completion_tokens":1}}\n\n') % b"word"
+    rest = [CHUNK % b"a %d" % number for number in range(50)]
+    exchange = seen(first, *rest, error=error)
+    assert used(exchange) == Usage(12, 51, source=UsageSource.ESTIMATED)
+    exchange = seen(first, *rest, error=None)
+    assert used(exchange) == Usage(12, 1)
+
+
+@pytest.mark.parametrize("report", ['{"completion_tokens":45}', '{"prompt_tokens":null,"completion_tokens":45}'])
+def test_an_answer_that_reports_its_output_alone_pays_for_its_prompt(report: str) -> None:
+    assert used(plain(b'{"choices":[{"message":{"content":"a"}}],"usage":%b}' % report.encode())) == estimated(45)
+    stream = seen(CHUNK % b"word", b'data: {"choices":[],"usage":%b}\n\n' % report.encode())
+    assert used(stream) == estimated(45)
 
 
 def test_a_client_that_leaves_before_the_first_byte_pays_for_its_prompt() -> None:

@@ -43,6 +43,8 @@ class SeenTally:
     usage: Usage | None = None
     ended: bool = False
     is_final: bool = True
+    tells_input: bool = True
+    delivered_since: int = 0
     counted: Usage = field(default_factory=Usage)
     is_empty: bool = False
     delivered: int = 3

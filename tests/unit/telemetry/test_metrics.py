@@ -23,8 +23,9 @@ from gateway.core.refusals import Fault
 from gateway.core.reservation import LimitStatuses, Reservation
 from gateway.core.snapshot import ConfigSnapshot, Model, Target, Upstream
 from gateway.core.usage import Usage, UsageSource
+from gateway.settings.models import TimeoutSettings
 from gateway.telemetry.exposition import MetricsAggregator
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.metrics import DURATION, FIRST_TOKEN, Metrics
 from tests.unit.telemetry.exchanges import (
     CALLER,
     MODEL,
@@ -445,3 +446,10 @@ def test_a_series_that_a_reload_removed_begins_again_with_its_histograms(metrics
     metrics.keep(ConfigSnapshot({"digest": CALLER}, {MODEL.name: MODEL}), ["search"])
     metrics.exchange(answered())
     assert value(metrics, "gateway_request_duration_seconds_count", **PLACE) == 1
+
+
+def test_the_slowest_answer_that_the_default_timeouts_allow_is_within_the_histograms() -> None:
+    timeouts = TimeoutSettings()
+    first_byte = timeouts.connect + timeouts.first_byte
+    assert FIRST_TOKEN[-1] > first_byte.total_seconds()
+    assert DURATION[-1] > (timeouts.connect + timeouts.total).total_seconds()

@@ -331,6 +331,6 @@ async def test_a_request_has_time_as_long_as_some_of_it_is_taken() -> None:
 
     takes_some()
     exchange = upstream.hears(Timeouts(idle=0.06))
-    with pytest.raises(UpstreamTimedOut, match="took no byte of the request"):
+    with pytest.raises(UpstreamTimedOut, match="read no byte of the request"):
         await exchange
     assert upstream.socket.unsent == 5

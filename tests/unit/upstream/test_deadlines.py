@@ -84,7 +84,7 @@ def test_a_request_that_is_not_taken_has_the_idle_time() -> None:
     assert deadlines.next == 1005
     deadlines.sending(1003)
     assert deadlines.next == 1008
-    assert failure(deadlines, 1008) == ("send_timeout", "took no byte of the request for 5 s.")
+    assert failure(deadlines, 1008) == ("send_timeout", "read no byte of the request for 5 s.")
 
 
 def test_the_first_byte_has_its_time_from_the_end_of_the_request() -> None:

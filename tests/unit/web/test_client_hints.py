@@ -51,8 +51,8 @@ def test_a_version_that_is_there_twice_is_to_be_left_off_the_base_url() -> None:
     [
         ("/api/v1/chat/completions", "leave '/api' out: '/v1/chat/completions' is served."),
         ("/v1/chat/completions/chat/completions", "leave '/v1/chat/completions' out: '/chat/completions' is served."),
-        ("//v1/chat/completions", "a slash is too much: '/v1/chat/completions' is served."),
-        ("/v1/models/", "a slash is too much: '/v1/models' is served."),
+        ("//v1/chat/completions", "there is one slash too many: '/v1/chat/completions' is served."),
+        ("/v1/models/", "there is one slash too many: '/v1/models' is served."),
     ],
 )
 def test_what_is_too_much_of_a_path_is_named(path: str, said: str) -> None:

@@ -12,6 +12,8 @@
 --   KEYS[8]  the details that each of these users has: a hash of user to their fields, joined by line feeds
 -- then the counters, one a due
 -- and where thresholds are given, the notifications that wait: a sorted set, scored by when each is due
+-- and of each threshold of an end user's quota, the users who have crossed such: a hash of the percent to how many,
+--   "percent:names" to some of them, a line each, and "percent:last" to when they were gathered last
 -- and last, where a record of the request is kept, the team's records and their order, as in request_records.lua
 --
 -- ARGV[1]  how long the record is kept, in milliseconds
@@ -22,8 +24,8 @@
 --   the day of the bill, in milliseconds since 1970, as if its time zone were UTC; 0 where there is none
 --   1 where a record of the request is kept, else 0
 --   then four a due: its kind, 1 if it was used at once and not held, and the two terms of its kind
---   then three a threshold, those of one due ascending: the number of its due, which is a quota, percent, and the
---   quota's amount
+--   then four a threshold, those of one due ascending: the number of its due, which is a quota, percent, the quota's
+--   amount, and which of the keys behind the outbox has the end users who crossed it, 0 where it is of no end user
 -- ARGV[3]  reservation id
 -- ARGV[4]  numbers of this settlement:
 --   its place in the journal, 0 where it comes from none
@@ -45,6 +47,7 @@
 local FIRST_SCHEMA = 7
 -- As store/contract.py has them.
 local OUTBOX_MAX, OUTBOX_MS = 10000, 604800000
+local USERS_WAIT_MS, USERS_PACE_MS, USERS_NAMED = 60000, 3600000, 5
 -- A day that is younger cannot be closed.
 local LATE_MS = 2 * 86400000
 -- Scores are needed while new rows come: later, where there is no room, a new user is added to the others.
@@ -174,6 +177,35 @@ local function notify(outbox, key, percent, used, now)
   return 1
 end
 
+-- Counts one more end user who has crossed a threshold, and puts in one entry for all who do so until it is due. Returns
+-- 1 where it did, or where that was done before.
+local function notify_of_user(outbox, crossed, percent, user, now)
+  local users = redis.pcall('HGET', crossed, percent)
+  if type(users) == 'table' then
+    return 0
+  end
+  users = tonumber(users or '0')
+  if users == 0 then
+    local waiting = redis.pcall('ZCARD', outbox)
+    if type(waiting) ~= 'number' or waiting >= OUTBOX_MAX then
+      return 0
+    end
+    local last = tonumber(call('HGET', crossed, percent .. ':last') or '0')
+    local stem, begins = string.match(crossed, '^(.*):(%d+):users$')
+    local due = max(now + USERS_WAIT_MS, last + USERS_PACE_MS)
+    call('ZADD', outbox, due, table.concat({ 'users', stem, begins, percent }, '\n'))
+    call('PEXPIRE', outbox, OUTBOX_MS)
+  end
+  call('HINCRBY', crossed, percent, 1)
+  if user and users < USERS_NAMED then
+    local field, name = percent .. ':names', string.gsub(user, '%c', ' ')
+    local names = call('HGET', crossed, field)
+    call('HSET', crossed, field, names and names .. '\n' .. name or name)
+  end
+  call('PEXPIRE', crossed, OUTBOX_MS)
+  return 1
+end
+
 local FIXED, GIVEN = 6, 3
 local fixed = { unpack_numbers(doubles(#ARGV[2] / 8), ARGV[2]) }
 local given = { unpack_numbers(doubles(#ARGV[4] / 8), ARGV[4]) }
@@ -285,13 +317,19 @@ if last_key < #KEYS then
   )
 end
 local result = { 1, now }
-for at = first_threshold, #fixed - 1, 3 do
+for at = first_threshold, #fixed - 1, 4 do
   local of, percent = used_of[fixed[at]], fixed[at + 1]
   local counter = of and of[2]
   if counter and counter[1] * 100 >= (fixed[at + 2] + (counter.raised or 0)) * percent then
     if percent * HISTORY_UNIT > counter[NOTED_PERCENT] then
       counter[NOTED_PERCENT] = percent * HISTORY_UNIT
-      local put_in = notify(KEYS[first_counter + dues], of[1], percent, counter[1], now)
+      local outbox, users = first_counter + dues, fixed[at + 3]
+      local put_in
+      if users > 0 then
+        put_in = notify_of_user(KEYS[outbox], KEYS[outbox + users], percent, user, now)
+      else
+        put_in = notify(KEYS[outbox], of[1], percent, counter[1], now)
+      end
       result[3], result[4] = (result[3] or 0) + put_in, (result[4] or 0) + 1 - put_in
     end
   end

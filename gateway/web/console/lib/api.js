@@ -2,6 +2,7 @@
 import { useCallback, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 
 const SAME_ORIGIN = { "x-gateway-console": "1" };
+const KNOWN_MAX = 16;
 export const SIGNED_OUT = "signed-out";
 export const POLL_MS = 10_000;
 
@@ -16,23 +17,42 @@ export class ApiError extends Error {
 
 // `base` is "/admin/v1" or "/me".
 export function client(base) {
+  // The latest answers that have a tag, by path: one that is still the same is not sent again.
+  const known = new Map();
+
   async function ask(method, path, { body, token } = {}) {
     const headers = { ...SAME_ORIGIN };
     if (token) headers.authorization = `Bearer ${token}`;
     if (body !== undefined) headers["content-type"] = "application/json";
+    const before = method === "GET" ? known.get(path) : undefined;
+    if (before) headers["if-none-match"] = before.tag;
     let answer;
     try {
       answer = await fetch(base + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
     } catch {
       throw new ApiError(0, { message: "The gateway does not answer. Is it running, and is this machine connected to it?" });
     }
+    if (answer.status === 304 && before) return before.data;
     const given = await answer.json().catch(() => ({}));
-    if (answer.ok) return given;
+    if (answer.ok) {
+      if (method === "GET") keep(path, answer.headers.get("etag"), given);
+      return given;
+    }
     const failed = new ApiError(answer.status, given.error || { message: (given.problems || []).join("\n") });
     failed.body = given;
-    if (answer.status === 401 && !token) window.dispatchEvent(new Event(SIGNED_OUT));
+    if (answer.status === 401 && !token) {
+      known.clear();
+      window.dispatchEvent(new Event(SIGNED_OUT));
+    }
     throw failed;
   }
+
+  function keep(path, tag, data) {
+    known.delete(path);
+    if (tag) known.set(path, { tag, data });
+    if (known.size > KNOWN_MAX) known.delete(known.keys().next().value);
+  }
+
   return { ask, get: (path) => ask("GET", path) };
 }
 
@@ -42,9 +62,9 @@ export function query(parameters) {
   return given.length ? `?${new URLSearchParams(given)}` : "";
 }
 
-// What `load` gives, again whenever `key` changes, and each POLL_MS while the page can be seen, unless `poll` is false.
-// A failure keeps what was there. `key` null: nothing is asked.
-export function useData(load, key, { poll = true } = {}) {
+// What `load` gives, again whenever `key` changes, and each POLL_MS, both while the page can be seen; once if `poll` is false.
+// A failure keeps what was there. `key` null: nothing is asked. `keep`: of another key there is the last data until its own is there.
+export function useData(load, key, { poll = true, keep = false } = {}) {
   const [state, setState] = useState({ data: undefined, error: null, key: undefined });
   const latest = useRef(0);
   const current = useRef(load);
@@ -62,7 +82,7 @@ export function useData(load, key, { poll = true } = {}) {
 
   useEffect(() => {
     if (key === null) return undefined;
-    reload();
+    if (!poll || !document.hidden) reload();
     if (!poll) return undefined;
     const timer = setInterval(() => document.hidden || reload(), POLL_MS);
     const shown = () => document.hidden || reload();
@@ -74,7 +94,7 @@ export function useData(load, key, { poll = true } = {}) {
     };
   }, [key, poll]);
 
-  const fresh = state.key === key;
+  const fresh = state.key === key || (keep && !state.error);
   return { data: fresh ? state.data : undefined, error: fresh ? state.error : null, reload };
 }
 

@@ -65,6 +65,15 @@ export function time(rfc3339) {
 
 export const clock = (at) => sameDay.format(new Date(at));
 
+const withSeconds = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const dayWithSeconds = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+
+// Where it matters which of two things was first.
+export function timeSeconds(rfc3339) {
+  const at = new Date(rfc3339);
+  return (at.toDateString() === new Date().toDateString() ? withSeconds : dayWithSeconds).format(at);
+}
+
 export function ago(rfc3339) {
   const ms = Date.now() - new Date(rfc3339);
   return ms >= 0 ? `${duration(ms)} ago` : `in ${duration(-ms)}`;

@@ -39,9 +39,9 @@ export const Chips = ({ of, none }) => of.length
   ? html`<span class="chips">${of.map((each) => html`<span class="chip" key=${each}>${each}</span>`)}</span>`
   : html`<span class="muted">${none}</span>`;
 
-export function Time({ at, relative, none = "–" }) {
+export function Time({ at, relative, seconds, none = "–" }) {
   if (!at) return html`<span class="muted">${none}</span>`;
-  return html`<time datetime=${at} title=${format.utc(at)} class="nowrap">${relative ? format.ago(at) : format.time(at)}</time>`;
+  return html`<time datetime=${at} title=${format.utc(at)} class="nowrap">${relative ? format.ago(at) : seconds ? format.timeSeconds(at) : format.time(at)}</time>`;
 }
 
 export const Money = ({ usd, digits }) => html`<span title=${`$${usd}`}>${format.money(usd, digits)}</span>`;
@@ -73,7 +73,7 @@ export function Meter({ limit, compact }) {
   return html`
     <div class=${`meter ${tone}`}>
       <div class="words">
-        <span>${format.amount(limit.meter, limit.used)} <span class="muted">of ${format.amount(limit.meter, limit.amount)}${limit.granted ? `, ${format.amount(limit.meter, limit.granted)} of it granted` : ""}</span></span>
+        <span>${format.amount(limit.meter, limit.used)} <span class="muted">of ${format.amount(limit.meter, limit.amount)}${limit.meter === "usd" ? "" : ` ${format.unit[limit.meter]}`}${limit.granted ? `, ${format.amount(limit.meter, limit.granted)} of it granted` : ""}</span></span>
         ${!compact && html`<span class=${tone || "muted"}>${format.percent(limit.used, limit.amount)}</span>`}
       </div>
       <div class="bar" aria-hidden="true"><i ref=${used}></i><i class="held" ref=${reserved}></i></div>
@@ -114,10 +114,10 @@ export function Table({ label, columns, rows, rowKey, sort, descending, empty, t
     ${found.length > 4 && sortable.length > 1 && html`
       <div class="table-tools sort-by">
         <label class="row">Sort by <select value=${by.name || ""} onChange=${(event) => press(event.target.value)}>
-          ${!by.name && html`<option value=""></option>`}
+          ${!by.name && html`<option value="">as listed</option>`}
           ${sortable.map((each) => html`<option value=${each.name} key=${each.name}>${each.label}</option>`)}
         </select></label>
-        <button type="button" onClick=${() => setBy((before) => ({ ...before, down: !before.down }))}>${by.down ? "Largest first" : "Smallest first"}</button>
+        <button type="button" onClick=${() => setBy((before) => ({ ...before, down: !before.down }))}>${by.down ? "Descending" : "Ascending"}</button>
       </div>`}
     ${found.length === 0
       ? wanted ? html`<${Empty} title="Nothing fits the filter"><button class="link" onClick=${() => setWords("")}>Clear it</button><//>` : empty

@@ -32,7 +32,7 @@ const none = html`<${Empty} title="Nothing was changed yet">Keys that are made o
 
 function List({ entries }) {
   return html`<${Table} label="Audit" rows=${entries} rowKey=${(row) => row.id} filter=${true} sort="at" most=${300} empty=${none} columns=${[
-    { name: "at", label: "When", show: (row) => html`<${Time} at=${row.at} />` },
+    { name: "at", label: "When", show: (row) => html`<${Time} at=${row.at} seconds />` },
     { name: "action", label: "What", show: (row) => html`<span class="mono">${row.action}</span>` },
     { name: "subject", label: "Of", show: (row) => html`<${Subject} entry=${row} />` },
     { name: "actor", label: "Who" },

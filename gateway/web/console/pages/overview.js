@@ -3,37 +3,26 @@ import { html, useState } from "../vendor/htm-preact.js";
 import { useData } from "../lib/api.js";
 import { Chart, Legend } from "../lib/charts.js";
 import * as format from "../lib/format.js";
-import { Badge, Card, Empty, Figure, Loaded, Meter, Page, Segmented, Table, Tile, Tiles, scopeText } from "../lib/ui.js";
+import { Badge, Card, Empty, Figure, Loaded, Meter, Note, Page, Segmented, Table, Tile, Tiles, Time, scopeText } from "../lib/ui.js";
 
 const PARTIES = [["caller", "Caller"], ["policy", "Limits"], ["upstream", "Upstream"], ["gateway", "Gateway"]];
 
 export function Overview({ api }) {
   const [minutes, setMinutes] = useState(60);
-  const traffic = useData(() => api.get(`/traffic?minutes=${minutes}`), `traffic ${minutes}`);
-  const usage = useData(() => Promise.all([api.get("/usage?since=1d"), api.get("/usage?by=day&since=month"), api.get("/usage?by=team&since=month&sort=usd&top=6")])
-    .then(([today, days, teams]) => ({ today, days, teams })), "usage");
-  const upstreams = useData(() => api.get("/upstreams"), "upstreams");
-  const limits = useData(() => api.get("/limits"), "limits");
-  const choice = html`<${Segmented} label="Window" value=${minutes} onChange=${setMinutes} options=${[[60, "1 hour"], [180, "3 hours"], [360, "6 hours"]]} />`;
-  return html`<${Page} title="Overview" actions=${choice}>
-    <${Loaded} from=${traffic}>${(data) => html`<${Traffic} report=${data} usage=${usage.data} minutes=${minutes} />`}<//>
+  const found = useData(() => api.get(`/overview?minutes=${minutes}`).then((data) => ({ ...data, minutes })), `overview ${minutes}`, { keep: true });
+  const actions = html`${found.data && html`<span class="small muted">as of <${Time} at=${found.data.at} seconds /></span>`}
+    <${Segmented} label="Window" value=${minutes} onChange=${setMinutes} options=${[[60, "1 hour"], [180, "3 hours"], [360, "6 hours"]]} />`;
+  return html`<${Page} title="Overview" actions=${actions}><${Loaded} from=${found}>${(data) => html`
+    ${data.problem && html`<${Note} tone="bad">${data.problem} What it knows is missing here: spend, teams and quotas.<//>`}
+    <${Traffic} report=${data.traffic} usage=${data.days && data} minutes=${data.minutes} />
+    ${data.days && html`<div class="grid2 wide-left">
+      <${Card} title="Spend this month, by day"><${Spend} days=${data.days} /><//>
+      <${Card} title="Teams this month" flush tools=${html`<a class="small" href="#/usage?by=team&since=month&figure=usd">Explore</a>`}><${TopTeams} rows=${data.teams.rows} /><//>
+    </div>`}
     <div class="grid2 wide-left">
-      <${Card} title="Spend this month, by day">
-        <${Loaded} from=${usage}>${({ days }) => html`<${Spend} days=${days} />`}<//>
-      <//>
-      <${Card} title="Teams this month" flush tools=${html`<a class="small" href="#/usage?by=team&since=month&figure=usd">Explore</a>`}>
-        <${Loaded} from=${usage}>${({ teams }) => html`<${TopTeams} rows=${teams.rows} />`}<//>
-      <//>
-    </div>
-    <div class="grid2 wide-left">
-      <${Card} title="Quotas that run out" flush>
-        <${Loaded} from=${limits}>${({ data }) => html`<${Nearly} limits=${data} />`}<//>
-      <//>
-      <${Card} title="Upstreams" flush tools=${html`<a class="small" href="#/upstreams">Details</a>`}>
-        <${Loaded} from=${upstreams}>${({ data }) => html`<${Up} upstreams=${data} />`}<//>
-      <//>
-    </div>
-  <//>`;
+      ${data.limits && html`<${Card} title="Quotas that run out" flush><${Nearly} rows=${data.limits.data} /><//>`}
+      <${Card} title="Upstreams" flush tools=${html`<a class="small" href="#/upstreams">Details</a>`}><${Up} upstreams=${data.upstreams.data} /><//>
+    </div>`}<//><//>`;
 }
 
 const sum = (samples, of) => samples.reduce((total, sample) => total + of(sample), 0);
@@ -51,7 +40,7 @@ function Traffic({ report, usage, minutes }) {
   return html`
     <${Tiles}>
       <${Tile} label="Requests" note=${span}><${Figure} of="traffic.requests" value=${requests}>${format.short(requests)}<//><//>
-      <${Tile} label="Failed upstream or here" tone=${requests && ours / requests > 0.02 ? "bad" : ""} note=${`${format.count(ours)} of ${format.count(requests)}`}>
+      <${Tile} label="Failed, upstream or gateway" tone=${requests && ours / requests > 0.02 ? "bad" : ""} note=${`${format.count(ours)} of ${format.count(requests)}`}>
         <${Figure} of="traffic.failed" value=${ours}>${format.percent(ours, requests)}<//><//>
       <${Tile} label="Duration, 95th percentile" note="whole request"><${Figure} of="traffic.p95" value=${p95}>${format.seconds(p95)}<//><//>
       <${Tile} label="First token, 95th percentile" note="streams"><${Figure} of="traffic.first_token" value=${first}>${format.seconds(first)}<//><//>
@@ -155,10 +144,7 @@ function TopTeams({ rows }) {
   ]} />`;
 }
 
-const QUOTAS = new Set(["day", "week", "month", "total"]);
-
-function Nearly({ limits }) {
-  const rows = limits.filter((limit) => QUOTAS.has(limit.per) && limit.amount && (limit.used / limit.amount >= 0.8 || limit.runs_out_at));
+function Nearly({ rows }) {
   const name = (limit) => `${scopeText(limit)} ${limit.name} ${limit.per}`;
   return html`<${Table} label="Quotas that run out" rows=${rows} rowKey=${name} filter=${false} sort="used" empty=${html`<${Empty} title="No quota runs out">None is over 80%, or will be used up before it resets at the present pace. All are on the pages of their <a href="#/teams">teams</a>.<//>`} columns=${[
     { name: "limit", label: "Limit", value: name, show: (limit) => html`<div>${limit.scope === "team" ? html`<a href=${`#/teams/${encodeURIComponent(limit.subject)}`}>${limit.subject}</a>` : scopeText(limit)}<div class="sub">${limit.name}</div></div>` },

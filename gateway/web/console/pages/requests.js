@@ -20,7 +20,7 @@ function LookUp({ id }) {
     if (wanted) go(`#/requests/${encodeURIComponent(wanted)}`);
   }
   return html`<${Card} title="Look a request up"><form class="filters" onSubmit=${submit}>
-    <label>Request id<input name="id" class="mono" size="40" value=${id} autocomplete="off" spellcheck="false" placeholder="x-request-id of the answer, or of the log" /></label>
+    <label class="whole">Request id<input name="id" class="mono" size="40" value=${id} autocomplete="off" spellcheck="false" placeholder="x-request-id of the answer, or of the log" /></label>
     <button type="submit">Look up</button></form><//>`;
 }
 
@@ -74,7 +74,7 @@ function Record({ record }) {
       <div class="stack">
         ${explained.length > 0 && html`<ul class="lines">${explained.map((line) => html`<li key=${line}>${line}</li>`)}</ul>`}
         <dl class="definition">
-          <dt>Began</dt><dd><${Time} at=${record.began_at || record.at} /></dd>
+          <dt>Began</dt><dd><${Time} at=${record.began_at || record.at} seconds /></dd>
           <dt>Team</dt><dd>${record.team ? html`<a href=${`#/teams/${encodeURIComponent(record.team)}`}>${record.team}</a>` : "–"}${record.key && html`, key <a href=${`#/keys?id=${record.key}`}>${record.key_name || record.key}</a>`}${record.user && `, ${record.user}`}</dd>
           <dt>Asked for</dt><dd><span class="mono">${record.model || "–"}</span> at ${record.endpoint}${record.client_ip && `, from ${record.client_ip}`}</dd>
           <dt>Took</dt><dd>${format.seconds(record.duration_s)}${record.upstream_s !== undefined && record.upstream_s !== null && `, of it ${format.seconds(record.upstream_s)} waiting for upstreams`}</dd>

@@ -58,7 +58,7 @@ function Circuits({ circuits }) {
         ${circuit.share < 1 && `takes ${format.percent(circuit.share, 1)} of its traffic`}
         ${circuit.opened_at && html`, opened <${Time} at=${circuit.opened_at} />`}
         ${circuit.next_try_at && html`, next try <${Time} at=${circuit.next_try_at} />`}</div>`}
-      ${Object.keys(circuit.why).length > 0 && html`<div class="small">before it opened: ${Object.entries(circuit.why).map(([reason, n]) => `${n} × ${reason}`).join(", ")}</div>`}
+      ${Object.keys(circuit.why).length > 0 && html`<div class="small">${circuit.state === "closed" ? html`last opened <${Time} at=${circuit.opened_at} />, after ` : "before it opened: "}${Object.entries(circuit.why).map(([reason, n]) => `${n} × ${reason}`).join(", ")}</div>`}
     </li>`)}</ul>`;
 }
 

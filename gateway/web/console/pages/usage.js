@@ -24,7 +24,7 @@ export function Usage({ api, parameters }) {
   const ready = asked.span !== "one" || /^\d{4}-\d\d$/.test(asked.month || "");
   const by = [asked.by, asked.and].filter((each, place, every) => each && every.indexOf(each) === place);
   const ask = (groups) => api.get(`/usage${query({ by: groups.join(","), ...span, ...filters })}`);
-  const found = useData(() => Promise.all([ask(["day", asked.by]), ask([asked.by]), ask(by)]).then(([days, groups, table]) => ({ days, groups, table })), ready ? `usage ${JSON.stringify([by, span, filters])}` : null);
+  const found = useData(() => Promise.all([ask(["day", asked.by]), ask([asked.by]), by.length > 1 && ask(by)]).then(([days, groups, table]) => ({ days, groups, table: table || groups })), ready ? `usage ${JSON.stringify([by, span, filters])}` : null);
   const choice = (name) => (value) => change({ [name]: value });
   return html`<${Page} title="Usage" actions=${html`<button disabled=${!found.data || !found.data.table.rows.length} onClick=${() => download(found.data.table, by)}>Download CSV</button>`}>
     <${Card} title="What is shown">
@@ -35,7 +35,7 @@ export function Usage({ api, parameters }) {
             <label>To, without it<input type="date" value=${asked.until || ""} onChange=${(event) => change({ until: event.target.value })} /></label>`}
           ${asked.span === "one" && html`<label>Month<input type="month" value=${asked.month} onChange=${(event) => change({ month: event.target.value })} /></label>`}
           <${Select} label="By" value=${asked.by} onChange=${choice("by")} options=${GROUPS} />
-          <${Select} label="and" value=${asked.and} onChange=${choice("and")} options=${[["", "–"], ["day", "Day"], ["month", "Month"], ...GROUPS.filter(([name]) => name !== asked.by)]} />
+          <${Select} label="and by" value=${asked.and} onChange=${choice("and")} options=${[["", "–"], ["day", "Day"], ["month", "Month"], ...GROUPS.filter(([name]) => name !== asked.by)]} />
           <${Segmented} label="Figure of the chart" value=${asked.figure} onChange=${choice("figure")} options=${FIGURES} />
         </div>
         <form class="filters" onSubmit=${(event) => { event.preventDefault(); change(Object.fromEntries(new FormData(event.target))); }} aria-label="Filters">
@@ -49,7 +49,7 @@ export function Usage({ api, parameters }) {
         ? html`<${ByDay} days=${days} groups=${groups} by=${asked.by} figure=${asked.figure} label="Usage by day" />`
         : html`<${Empty} title="Nothing was used in this time">Choose a longer time, or fewer filters.<//>`)}<//>
     <//>
-    ${found.data && found.data.table.rows.length > 0 && html`<${Card} title="Figures" flush><${GroupTable} key=${by.join()} groups=${found.data.table} by=${by} /><//>`}
+    ${found.data && found.data.table.rows.length > 0 && html`<${Card} title="Figures" flush tools=${found.data.table.month && html`<span class="small muted">${found.data.table.month.final ? "This month is closed: its figures are final." : "This month is not closed: its figures can still change."}</span>`}><${GroupTable} key=${by.join()} groups=${found.data.table} by=${by} /><//>`}
   <//>`;
 }
 

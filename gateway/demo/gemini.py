@@ -1,0 +1,100 @@
+"""Gemini's API, plain and streamed, as in its reference (https://ai.google.dev/api).
+
+Its paths name the model and what is done with it: /v1beta/models/NAME:generateContent. Every event of a stream reports
+usage, of what came so far. A stream is of events where the request says `?alt=sse`, and else one JSON array.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+from gateway.demo.other_apis import vector_of
+from gateway.demo.plan import DemoEvent, PlannedAnswer
+
+Json = dict[str, Any]
+
+GEMINI_PATH = re.compile(r"/v1beta/models/(?P<model>.+):(?P<action>[A-Za-z]+)")
+
+
+def plain(answer: PlannedAnswer) -> Json:
+    return _response(answer, "".join(answer.tokens), len(answer.tokens), ended=True)
+
+
+def array(answer: PlannedAnswer) -> list[Json]:
+    """A stream that did not ask for events."""
+    return [plain(answer)]
+
+
+def stream(answer: PlannedAnswer) -> Iterator[DemoEvent]:
+    """Arguments of a tool come as a whole: the API has no pieces of them."""
+    reports = answer.script.usage != "never"
+    delivered = 0
+    for text in () if answer.tool else answer.tokens:
+        delivered += 1
+        yield DemoEvent(_response(answer, text, delivered, ended=False), 1, reports)
+    whole = "".join(answer.tokens) if answer.tool else ""
+    end = _response(answer, whole, len(answer.tokens), ended=True)
+    yield DemoEvent(end, len(answer.tokens) - delivered, reports)
+
+
+def counted(answer: PlannedAnswer) -> Json:
+    return {"totalTokens": answer.prompt_tokens}
+
+
+def embedding(answer: PlannedAnswer) -> Json:
+    return _reporting(answer, {"embedding": {"values": vector_of(answer)}})
+
+
+def embeddings(answer: PlannedAnswer) -> Json:
+    return _reporting(answer, {"embeddings": [{"values": vector_of(answer)} for _ in answer.request.requests or []]})
+
+
+def error(status: int, message: str) -> Json:
+    known = {429: "RESOURCE_EXHAUSTED", 404: "NOT_FOUND", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}
+    usual = "INVALID_ARGUMENT" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "INTERNAL"
+    return {"error": {"code": status, "message": message, "status": known.get(status, usual)}}
+
+
+def error_event(status: int, message: str) -> DemoEvent:
+    return DemoEvent(error(status, message))
+
+
+def _response(answer: PlannedAnswer, text: str, delivered: int, ended: bool) -> Json:
+    candidate: Json = {"index": 0, "content": {"role": "model", "parts": [_part(answer, text)]}}
+    if ended:
+        candidate["finishReason"] = "MAX_TOKENS" if answer.capped else "STOP"
+    body: Json = {
+        "candidates": [candidate],
+        "modelVersion": answer.request.model,
+        "responseId": f"demo-{answer.number:024x}",
+    }
+    if answer.script.usage != "never":
+        body["usageMetadata"] = _usage(answer, None if ended else delivered)
+    return body
+
+
+def _part(answer: PlannedAnswer, text: str) -> Json:
+    return {"functionCall": {"name": answer.tool, "args": {"text": text}}} if answer.tool else {"text": text}
+
+
+def _usage(answer: PlannedAnswer, delivered: int | None) -> Json:
+    """Thoughts are reported beside the candidates here, not as a part of them."""
+    counts = answer.counts(delivered)
+    report = {
+        "promptTokenCount": counts.prompt,
+        "candidatesTokenCount": max(0, counts.completion - counts.reasoning),
+        "totalTokenCount": counts.total,
+    }
+    if counts.cached:
+        report["cachedContentTokenCount"] = counts.cached
+    if counts.reasoning:
+        report["thoughtsTokenCount"] = counts.reasoning
+    return report
+
+
+def _reporting(answer: PlannedAnswer, body: Json) -> Json:
+    reports = answer.script.usage != "never"
+    return body | {"usageMetadata": {"promptTokenCount": answer.prompt_tokens}} if reports else body

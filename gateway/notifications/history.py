@@ -1,0 +1,121 @@
+"""What operators may know of the outbox: what waits, what was delivered last, and what fails and why.
+
+`GET /admin/v1/notifications` and `gateway notify list` give the same. An entry that waits has the problem of its last
+attempt, as long as that is among the last ones that the store keeps.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import msgspec
+
+from gateway.core.errors import FieldInvalid
+from gateway.core.limit_status import rfc3339
+from gateway.core.notifications import EventType
+from gateway.identity.key_objects import JsonObject
+from gateway.identity.requests import AdministrationRequest, nothing_at, of_method, refuse_unknown
+from gateway.notifications.crossings import Crossing
+from gateway.notifications.messages import Notification, text_of
+from gateway.store.contract import OUTBOX_PAST, NotificationOutbox, WaitingEntry
+
+LIST = "notifications"
+METHODS = {LIST: {"GET": None}}
+"""By path below /admin/v1."""
+
+
+class DeliveryAttempt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """As the store keeps it. `at_ms` is when it happened, `tried_ms` when that was delivered or not; `outcome` is
+    `sent`, `failed`, `given_up` or `parked`. Of a parked entry `text` is its beginning, and there is no id."""
+
+    id: str
+    channel: str
+    type: str
+    at_ms: int
+    tried_ms: int
+    outcome: str
+    problem: str = ""
+    text: str = ""
+
+
+_ATTEMPT = msgspec.json.Decoder(DeliveryAttempt)
+_ENTRY = msgspec.json.Decoder(Notification)
+
+
+class NotificationList:
+    """Answers operators. `outbox` follows the configuration in force."""
+
+    def __init__(self, outbox: NotificationOutbox) -> None:
+        self._outbox = outbox
+
+    async def answer(self, request: AdministrationRequest) -> JsonObject:
+        """Raises FieldInvalid, UrlUnknown, MethodNotAllowed, StoreUnavailable."""
+        if request.path != LIST:
+            raise nothing_at(request.path)
+        of_method(METHODS[LIST], request.method)
+        refuse_unknown(request.query, ("limit",))
+        written = request.query.get("limit", str(OUTBOX_PAST))
+        if not (written.isascii() and written.isdigit() and 1 <= int(written) <= OUTBOX_PAST):
+            raise FieldInvalid(f"'limit' must be a number from 1 to {OUTBOX_PAST}.", param="limit")
+        most = int(written)
+        report = await self._outbox.report(most)
+        problems = [attempt for written in report.problems if (attempt := _attempt(written)) is not None]
+        latest = {attempt.id: attempt for attempt in reversed(problems) if attempt.id}
+        waiting = [_waiting_object(entry, latest) for entry in report.waiting]
+        ended = [attempt for attempt in problems if attempt.outcome in ("given_up", "parked")]
+        delivered = [attempt for written in report.delivered if (attempt := _attempt(written)) is not None]
+        past = sorted([*ended, *delivered], key=lambda attempt: -attempt.tried_ms)[:most]
+        return {"data": [*waiting, *map(_past_object, past)], "next": None, "waiting": report.total}
+
+
+def _attempt(written: str) -> DeliveryAttempt | None:
+    """None for one that another version has written in another way."""
+    with suppress(msgspec.DecodeError):
+        return _ATTEMPT.decode(written)
+    return None
+
+
+def _waiting_object(waiting: WaitingEntry, latest: dict[str, DeliveryAttempt]) -> JsonObject:
+    shown = _object("waiting", due_at=rfc3339(waiting.due_ms))
+    try:
+        message = _ENTRY.decode(waiting.entry)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return shown | _crossing_members(waiting.entry)
+    shown |= {"id": message.id, "type": message.type.value, "channel": message.channel, "at": rfc3339(message.at_ms)}
+    with suppress(KeyError):
+        shown["message"] = text_of(message.type, message.data)
+    failed = latest.get(message.id)
+    if failed is not None:
+        shown |= {"state": "failing", "tried_at": rfc3339(failed.tried_ms), "problem": failed.problem}
+    return shown
+
+
+def _crossing_members(entry: str) -> JsonObject:
+    try:
+        crossing = Crossing.read(entry)
+    except ValueError:
+        shown = entry[:200].encode("utf-8", "backslashreplace").decode()
+        return {"problem": "it cannot be read", "message": shown}
+    is_quota = entry.startswith("quota")
+    kind = EventType.QUOTA_THRESHOLD if is_quota else EventType.QUOTA_USERS
+    whose = "The counter" if is_quota else "End users' counters below"
+    message = f"{whose} {crossing.counter}: {crossing.percent} % is used. It is not made into notifications yet."
+    return {"type": kind.value, "at": rfc3339(crossing.at_ms) if crossing.at_ms else None, "message": message}
+
+
+def _past_object(attempt: DeliveryAttempt) -> JsonObject:
+    shown = _object(attempt.outcome, due_at=None)
+    return shown | {
+        "id": attempt.id or None,
+        "type": attempt.type or None,
+        "channel": attempt.channel or None,
+        "at": rfc3339(attempt.at_ms),
+        "tried_at": rfc3339(attempt.tried_ms),
+        "problem": attempt.problem or None,
+        "message": attempt.text,
+    }
+
+
+def _object(state: str, due_at: str | None) -> JsonObject:
+    members = ("id", "type", "channel", "at", "tried_at", "problem")
+    return {"state": state, **dict.fromkeys(members), "due_at": due_at, "message": ""}

@@ -1,0 +1,44 @@
+"""The first page of the console as one answer: `GET /admin/v1/overview`.
+
+Each part has the shape of the page that it is taken from, and its figures: `traffic`, `upstreams`, three times `usage`,
+of which one reading of the ledger is enough, and of `limits` the quotas that are nearly used up. `at` is the time at
+which the answer was begun. Operators look most when something is down: while the store is out its parts are null, and
+`problem` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import date, datetime
+
+from gateway.core.errors import StoreUnavailable
+from gateway.core.limit_status import rfc3339
+from gateway.pipeline import Services
+from gateway.store.usage_report import JsonObject, quotas_running_out, usage_overview
+
+Part = Callable[[Services, Mapping[str, str]], Awaitable[JsonObject]]
+
+_WITHOUT_STORE: JsonObject = dict.fromkeys(("today", "days", "teams", "limits"))
+
+
+def overview_page(traffic: Part, upstreams: Part) -> Part:
+    """The page, made of these two and what the store knows. Raises FieldInvalid."""
+
+    async def content(services: Services, query: Mapping[str, str]) -> JsonObject:
+        now_ms = services.clock.now_ms()
+        today = datetime.fromtimestamp(now_ms / 1000, services.zone).date()
+        measured = {"traffic": await traffic(services, query), "upstreams": await upstreams(services, {})}
+        try:
+            stored, problem = await _stored(services, today), None
+        except StoreUnavailable as error:
+            stored, problem = _WITHOUT_STORE, error.message
+        return {"at": rfc3339(now_ms), **measured, **stored, "problem": problem}
+
+    return content
+
+
+async def _stored(services: Services, today: date) -> JsonObject:
+    """Raises StoreUnavailable."""
+    snapshot = await services.directory.with_stored_keys("")
+    usage = await usage_overview(services.store, today)
+    return {**usage, "limits": await quotas_running_out(services.store, snapshot)}
