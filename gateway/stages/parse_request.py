@@ -64,17 +64,18 @@ def parse_request(
     asked_model = _checked(path_model, members, endpoint.model_paths) if endpoint.names_model else fields.model
     binding = _binding(asked_model, fields, endpoint, caller, snapshot)
     asked, most = fields.output_cap, binding.model.max_output_tokens
-    budget, least = _thinking_budget(members, fields.thinking_budgets), endpoint.least_output
+    budgets, streams = fields.thinking_budgets, fields.streams
+    budget, least = _thinking_budget(members, budgets) if budgets else 0, endpoint.least_output
     if asked is None or asked > budget:
         # A cap that is not above the budget is the client's own affair: Anthropic's interleaved thinking may exceed it.
         least = max(least, budget + 1)
-    is_array = fields.streams and endpoint.names_model and not asks_events(query)
+    is_array = streams and endpoint.names_model and not asks_events(query)
     _refuse_cap_within_thinking(asked, budget, endpoint, binding.model)
     return ParsedRequest(
         endpoint=endpoint,
         binding=binding,
         asked_model=asked_model,
-        stream=fields.streams and not is_array,
+        stream=streams and not is_array,
         is_array=is_array,
         asks_usage=fields.asks_usage,
         asked_cap=asked,
@@ -90,7 +91,7 @@ def parse_request(
         rest=rest,
         content_type=content_type,
         continues=fields.continues,
-        creates=endpoint.creates if fields.is_kept else None,
+        creates=endpoint.creates if endpoint.creates is not None and fields.is_kept else None,
     )
 
 
