@@ -24,7 +24,7 @@ import msgspec
 
 from bench import servers
 from bench.admission import redis_server
-from bench.instructions import LOADS, sent
+from bench.instructions import LOADS, SETTLED_S, sent
 from bench.load import Target
 from bench.traced import Executed
 
@@ -74,9 +74,10 @@ def executed(requests: int) -> list[Executed]:
         gateway = stack.enter_context(servers.traced_gateway(before, core, folder, output, store))
         target = Target("gateway", gateway.port, key)
         asyncio.run(sent(target, PLAIN, requests))
+        time.sleep(SETTLED_S)
         gateway.signal(signal.SIGUSR2)
         asyncio.run(sent(target, PLAIN, requests))
-        time.sleep(1)  # What follows an answer: settlement, the log line.
+        time.sleep(SETTLED_S)
         gateway.signal(signal.SIGUSR2)
         while not output.exists() or not output.stat().st_size:
             time.sleep(0.1)

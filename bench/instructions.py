@@ -34,6 +34,9 @@ CONNECTIONS = 8
 START_TIMEOUT_S = 180.0
 """Under callgrind a start takes fifty times as long."""
 
+SETTLED_S = 2.0
+"""What follows an answer, settlement and the log line, is over then: so it is counted with its own request."""
+
 CALIBRATION = """
 class Point:
     def __init__(self, x, y):
@@ -111,9 +114,10 @@ def counted_gateway(folder: Path, upstream_port: int, store_url: str, key: str) 
 def instructions_of(load: Load, target: Target, pid: int, folder: Path) -> float:
     """Instructions for each request of a load, or for each event of its streams."""
     asyncio.run(sent(target, load, load.warm_up))
+    time.sleep(SETTLED_S)
     _control(pid, "--zero")
     events = asyncio.run(sent(target, load, load.requests))
-    time.sleep(1)  # What follows an answer: settlement, the log line.
+    time.sleep(SETTLED_S)
     _control(pid, "--dump")
     newest = max(folder.glob("counted.*"), key=lambda path: path.stat().st_mtime_ns)
     return _total(newest) / (events if load.stream else load.requests)

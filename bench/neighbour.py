@@ -5,6 +5,9 @@ asks for plain answers and streams at its own pace, first alone, then beside the
 a team has, and does everything at once: malformed and refused requests, huge bodies, uploads of a byte at a time,
 streams that it does not read, bombs in gzip, end users that it makes up, and leaving early.
 
+The gateway has a core of its own. On the other one the neighbour and its model server give way to the team and to
+the team's model server, so that what the team waits for is the gateway.
+
 The figures are shown and never judged. The ledger is: the team pays exactly what it got.
 """
 
@@ -30,7 +33,7 @@ import click
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.servers import MODEL, PRICE, Server, demo_upstream, free_port
+from bench.servers import LOWEST_PRIORITY, MODEL, PRICE, Server, demo_upstream, free_port
 
 TOKEN = secrets.token_urlsafe()
 QUIET_LOOPS = 8
@@ -295,7 +298,9 @@ async def _truth(ports: Ports) -> tuple[int, int, int]:
 def run(seconds: float, folder: Path) -> Measured:
     keys = {team: f"gw_{secrets.token_urlsafe(32)}" for team in ("quiet", "noisy")}
     cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[-1]})
     with demo_upstream(cores[-1], folder) as upstream, demo_upstream(cores[-1], folder) as noisy_upstream:
+        noisy_upstream.give_way()
         ports = Ports(free_port(), free_port(), upstream.port, noisy_upstream.port)
         config = folder / "gateway.yaml"
         config.write_bytes(msgspec.json.encode(settings(ports, keys)))
@@ -325,6 +330,7 @@ def table(result: Measured) -> str:
 def main(seconds: float, noise: int) -> None:
     """Measure what a team notices of another one that does its worst."""
     if noise:
+        os.setpriority(os.PRIO_PROCESS, 0, LOWEST_PRIORITY)
         asyncio.run(Neighbour(noise, os.environ["NOISY_KEY"]).misbehave(seconds))
         return
     with tempfile.TemporaryDirectory(prefix="neighbour-") as folder:

@@ -22,6 +22,8 @@ MODEL = "openai/gpt-oss-120b"
 SILENT_MODEL = "demo/silent"
 PRICE = {"input": 0.15, "output": 0.60}
 
+LOWEST_PRIORITY = 19
+
 
 class Server:
     """A process that listens on `port`, from `with` to the end of it. Its output goes to a file, for failures."""
@@ -58,6 +60,10 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def give_way(self) -> None:
+        """To whatever else wants its core."""
+        os.setpriority(os.PRIO_PROCESS, self._process.pid, LOWEST_PRIORITY)
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)

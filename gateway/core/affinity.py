@@ -39,12 +39,12 @@ _CACHE_KEYS = ("prompt_cache_key", "session_id")
 
 def key_of(parsed: ParsedRequest, headers: Mapping[str, str]) -> bytes:
     """What requests that belong together share; empty where nothing binds it to a target."""
-    match parsed.model.affinity:
-        case Affinity.SESSION:
+    match parsed.binding.model.affinity:
+        case "session":
             return _session(parsed, headers) or _prefix(parsed)
-        case Affinity.USER:
+        case "user":
             return parsed.user.encode("utf-8", "surrogatepass")
-        case Affinity.PREFIX:
+        case "prefix":
             return _prefix(parsed)
         case _:
             return b""

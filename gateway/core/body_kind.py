@@ -24,15 +24,18 @@ class BodyKind(Enum):
     OTHER = 3
 
 
+_IS_EVENTS, _IS_JSON, _IS_OTHER = BodyKind  # Slow to reach through the class in Python 3.11.
+
+
 def kind_of(beginning: bytes) -> BodyKind | None:
     """The kind of a body that begins so; None while that is not certain."""
     blank = _BEFORE.match(beginning)
     begin = blank.end() if blank else 0
     if _JSON.match(beginning, begin):
-        return BodyKind.JSON
+        return _IS_JSON
     if beginning.startswith(_NAMES, begin) or _COMMENT.match(beginning, begin):
-        return BodyKind.EVENTS
-    return None if len(beginning) < BLANK_MAX and _may_become(beginning, begin) else BodyKind.OTHER
+        return _IS_EVENTS
+    return None if len(beginning) < BLANK_MAX and _may_become(beginning, begin) else _IS_OTHER
 
 
 def _may_become(beginning: bytes, begin: int) -> bool:

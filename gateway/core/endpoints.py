@@ -34,6 +34,11 @@ GEMINI_PREFIX = "models/"
 
 _NO_PARAMETERS: Mapping[str, str] = {}
 
+OTHER_MODELS = frozenset({"models", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks"})
+"""Members by which a request names models that the upstream is to ask when its own fails: OpenRouter's
+(https://openrouter.ai/docs/guides/routing/model-fallbacks, also with Anthropic's name) and LiteLLM's
+(https://docs.litellm.ai/docs/proxy/reliability)."""
+
 
 class StreamFormat(StrEnum):
     """Whose events a stream of generated text consists of."""
@@ -87,19 +92,20 @@ class Endpoint(msgspec.Struct, frozen=True):
     """What the upstream keeps of an answer."""
     names_read: NamesRead = NamesRead(())
     """Made of the fields."""
+    names_model: bool = False
+    """Whether its path names the model. Made of the path, as is `_below_version`."""
+    _below_version: str = ""
 
     def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "names_model", "{model}" in self.path)
+        if self.path:
+            msgspec.structs.force_setattr(self, "_below_version", self.path[len(self.version) :])
         if self.has_output is None:
             msgspec.structs.force_setattr(self, "has_output", bool(self.cap_paths))
         if self.fields is not None:
             names = [field.encode_name for field in msgspec.structs.fields(self.fields)]
-            read = NamesRead((*names, *self.input_members, *(path[0] for path in self.cap_paths)))
+            read = NamesRead((*names, *self.input_members, *(path[0] for path in self.cap_paths), *OTHER_MODELS))
             msgspec.structs.force_setattr(self, "names_read", read)
-
-    @property
-    def names_model(self) -> bool:
-        """Whether its path names the model."""
-        return "{model}" in self.path
 
     @property
     def object_parameter(self) -> str:
@@ -115,7 +121,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     def upstream_path(self, model: str, parameters: Mapping[str, str] = _NO_PARAMETERS) -> str:
         """The path at an upstream, below the version, for what the model is called there, and with what else the
         request's path names."""
-        path = self.path[len(self.version) :]
+        path = self._below_version
         if self.about is not None:
             for name, value in parameters.items():
                 path = path.replace(f"{{{name}}}", quote(value, safe=""))

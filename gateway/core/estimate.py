@@ -141,13 +141,16 @@ class Estimator:
         say nothing of the text beside them."""
         if size.text and input_tokens and not size.attached:
             low, high = _RATIO_BOUNDS
-            seen = min(max(size.text / input_tokens, low), high)
-            self._ratios[size.is_wide] += _RATIO_STEP * (seen - self._ratios[size.is_wide])
-            self._lessons[size.is_wide] += 1
+            seen, which = size.text / input_tokens, size.is_wide
+            seen = low if seen < low else high if seen > high else seen
+            ratios = self._ratios
+            ratios[which] += _RATIO_STEP * (seen - ratios[which])
+            self._lessons[which] += 1
         if not output_tokens:
             return
         if seconds > 0:
-            speed = min(output_tokens / seconds, _SPEED_MAX)
+            speed = output_tokens / seconds
+            speed = speed if speed < _SPEED_MAX else _SPEED_MAX
             self._tokens_per_second += _SPEED_STEP * (speed - self._tokens_per_second)
         self._outputs.append(output_tokens)
         self._since_recount += 1

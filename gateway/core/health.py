@@ -39,19 +39,24 @@ class Outcome(StrEnum):
     NEUTRAL = "neutral"
 
 
+# Slow to reach through their classes in Python 3.11.
+_SUCCEEDED, _FAILED, _ERROR, _BUSY, _NEUTRAL = Outcome
+_CALLER = Fault.CALLER
+
+
 def outcome_of_answer(status: int, fault: Fault | None) -> Outcome:
     """`fault` is that of the answer's failure, None if it has none."""
-    if fault is None or fault is Fault.CALLER:
-        return Outcome.SUCCEEDED
+    if fault is None or fault is _CALLER:
+        return _SUCCEEDED
     if status == 429:
-        return Outcome.BUSY
+        return _BUSY
     # A status that says little, as 408, is no reason to leave the upstream; an error inside a 200 is.
-    return Outcome.SUCCEEDED if fault is Fault.UNKNOWN and status >= 400 else Outcome.ERROR
+    return _SUCCEEDED if fault is Fault.UNKNOWN and status >= 400 else _ERROR
 
 
 def outcome_of_error(error: UpstreamError) -> Outcome:
     """A request that found no connection free was never sent, and one abandoned was left by us."""
-    return Outcome.NEUTRAL if error.outcome in {"no_connection_free", "abandoned"} else Outcome.FAILED
+    return _NEUTRAL if error.outcome in {"no_connection_free", "abandoned"} else _FAILED
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -119,17 +124,14 @@ class Attempt(msgspec.Struct, eq=False):
         self._model.upstream_health.in_flight -= 1
         circuit, caller, turn = self._model.circuit, self._caller, self._turn
         was_closed = circuit.is_closed
-        match outcome:
-            case Outcome.SUCCEEDED:
-                circuit.succeeded(turn, now, caller)
-            case Outcome.FAILED:
-                circuit.failed(turn, now, caller, reason, for_everyone=True)
-            case Outcome.ERROR:
-                circuit.failed(turn, now, caller, reason)
-            case Outcome.BUSY:
-                circuit.answered(turn, now, caller)
-            case Outcome.NEUTRAL:
-                circuit.left(turn, caller)
+        if outcome is _SUCCEEDED:
+            circuit.succeeded(turn, now, caller)
+        elif outcome is _NEUTRAL:
+            circuit.left(turn, caller)
+        elif outcome is _BUSY:
+            circuit.answered(turn, now, caller)
+        else:
+            circuit.failed(turn, now, caller, reason, for_everyone=outcome is _FAILED)
         if cool_down_s > 0:
             circuit.cool_down(cool_down_s, now, caller)
         if not (was_closed and circuit.is_closed):

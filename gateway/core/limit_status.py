@@ -60,11 +60,11 @@ class LimitHeaders:
             if place >= len(used):
                 continue
             left = capacity - used[place] - held[place]
-            left = max(0, left)
-            written.append(shown)
-            written.append((remaining_name, _dollars(left) if in_dollars else str(left)))
-            if resets_ms[place]:
-                written.append((reset_name, duration_text(resets_ms[place] - now_ms)))
+            if left < 0:
+                left = 0
+            written += (shown, (remaining_name, _dollars(left) if in_dollars else str(left)))
+            if reset_ms := resets_ms[place]:
+                written.append((reset_name, duration_text(reset_ms - now_ms)))
         return written
 
 

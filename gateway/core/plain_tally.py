@@ -26,6 +26,8 @@ KEPT_MAX = 256 * 1024
 _FRAME_OF_PLAIN_ANSWER = 400
 """Bytes of a plain answer that are not its text: ids, names, usage."""
 
+_GEMINI = StreamFormat.GEMINI  # Slow to reach through the class in Python 3.11.
+
 
 class PlainTally:
     """One answer. `fault` says that its status or its body reports a failure, or that something is in its place that no
@@ -160,9 +162,9 @@ class PlainTally:
         value = decoded(body)
         if type(value) is dict:
             return [value]
-        if self._endpoint.stream_format is StreamFormat.GEMINI:
+        if self._endpoint.stream_format is _GEMINI:
             value = decoded(body.rstrip(b", \r\n") + b"]") if value is None else value
-        if self._endpoint.stream_format is not StreamFormat.GEMINI or not isinstance(value, list):
+        if self._endpoint.stream_format is not _GEMINI or not isinstance(value, list):
             value = [value]
         return value if all(isinstance(each, dict) for each in value) else []
 

@@ -12,7 +12,7 @@ from gateway.core.input_size import InputSize
 from gateway.core.json_spans import JsonSpans
 from gateway.core.snapshot import Binding, Model
 from gateway.core.stored_objects import ObjectKind, ObjectName
-from gateway.core.usage import Usage
+from gateway.core.usage import NOTHING_USED, Usage
 
 
 class BodyTail(Protocol):
@@ -103,7 +103,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     input_size: InputSize
     tier: str = ""
     """The service tier that the client asks for, empty for none."""
-    units: Usage = Usage()
+    units: Usage = NOTHING_USED
     """What it asks for and is billed by the piece: images, searches, characters."""
     asked_cap: int | None = None
     """What the client itself asked for, None if it did not say."""

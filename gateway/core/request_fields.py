@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from gateway.core.end_users import USER_CHARACTERS, account_in
 from gateway.core.pricing import FAST
 from gateway.core.stored_objects import ObjectKind, ObjectName
-from gateway.core.usage import Usage
+from gateway.core.usage import NOTHING_USED, Usage
 
 TOKENS_MAX = 2**31 - 1
 """As far as model servers count: in 32 bits."""
@@ -29,8 +29,6 @@ ObjectId = Annotated[str, Meta(max_length=256)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Heat = Annotated[float, Meta(ge=0, le=2)]
 Choices = Annotated[int, Meta(ge=1, le=128)]
-
-_NO_UNITS = Usage()
 
 
 class Fields(msgspec.Struct, kw_only=True):
@@ -75,7 +73,7 @@ class Fields(msgspec.Struct, kw_only=True):
     @property
     def units(self) -> Usage:
         """What it asks for and is billed by the piece."""
-        return _NO_UNITS
+        return NOTHING_USED
 
     @property
     def continues(self) -> tuple[ObjectName, ...]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from gateway.core.errors import GatewayError
@@ -38,8 +38,12 @@ class UpstreamResponse(Protocol):
         """Wait for the end. Raises UpstreamBroke or UpstreamTimedOut. To be called after `deliver_to`."""
         ...
 
-    async def woken(self) -> None:
-        """Wait until the end, or until `wake` is called. To be called while it is not over, by one reader."""
+    def end(self) -> None:
+        """The same of an answer that is over."""
+        ...
+
+    def woken(self) -> Awaitable[None]:
+        """Done at the end, or when `wake` is called. To be called while it is not over, by one reader."""
         ...
 
     def wake(self) -> None: ...

@@ -27,7 +27,8 @@ class RetryBudget:
 
     def request(self, now: float) -> None:
         """A request is sent for the first time."""
-        self._left = min(MOST, self._left + PER_REQUEST + (now - self._at) * PER_SECOND)
+        left = self._left + PER_REQUEST + (now - self._at) * PER_SECOND
+        self._left = left if left < MOST else MOST
         self._at = now
 
     def take(self) -> bool:

@@ -29,7 +29,7 @@ from gateway.core.notifications import NotificationChannel
 from gateway.core.pricing import CeilingRates, Price, ceiling, rates_at
 from gateway.core.proxies import Proxy
 from gateway.core.redaction import Redactor
-from gateway.core.usage import Usage
+from gateway.core.usage import NOTHING_USED, Usage
 
 BINDINGS_MAX = 65_536
 """Bindings that a snapshot keeps; the oldest goes first, and is made again when it is needed."""
@@ -262,8 +262,6 @@ _CHARGE_RULES = {
     Meter.CONCURRENT: ChargeRule(1, 0, 0),
 }
 
-_NO_UNITS = Usage()
-
 
 class ChargeRules(msgspec.Struct, frozen=True):
     """The rules of several limits, column by column. `most` is what a limit can ever hold, where that bounds what one
@@ -312,11 +310,11 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
         if self._counts_dollars:
             ceilings = self.model.ceilings
             rates = rates_at(ceilings.get(tier) or ceilings["default"], input_tokens)
-            if units is not _NO_UNITS and units != _NO_UNITS:
+            if units is not NOTHING_USED and units != NOTHING_USED:
                 return self._rules_at(rates, units)
         rules = self._rules.get(rates)
         if rules is None:
-            rules = self._rules[rates] = self._rules_at(rates, _NO_UNITS)
+            rules = self._rules[rates] = self._rules_at(rates, NOTHING_USED)
         return rules
 
     def _rules_at(self, rates: CeilingRates | None, units: Usage) -> ChargeRules:

@@ -14,6 +14,7 @@ _BLANK_LINE = re.compile(rb"(?<=[^\r\n])(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE = re.compile(rb"([^\r\n]*+)(\r\n|\n|\r|\Z)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 BOM = b"\xef\xbb\xbf"
+_LF, _CR = b"\n\r"
 
 
 class EventSplitter:
@@ -42,11 +43,9 @@ class EventSplitter:
             self._begun = True
             if self._pieces.startswith(BOM):
                 events, begin = [BOM], len(BOM)
-        for blank in _BLANK_LINE.finditer(self._pieces, max(begin, self._searched)):
-            if blank.end() == len(self._pieces) and blank[0] == b"\r\n\r":
-                break  # Its LF is still on the way, and belongs to this event.
-            events.append(bytes(self._pieces[begin : blank.end()]))
-            begin = blank.end()
+        for end in _event_ends(self._pieces, max(begin, self._searched)):
+            events.append(bytes(self._pieces[begin:end]))
+            begin = end
         del self._pieces[:begin]
         # A blank line takes up to four bytes, three of which may be here already.
         self._searched = max(0, len(self._pieces) - 3)
@@ -58,6 +57,23 @@ class EventSplitter:
         self._pieces.clear()
         self._searched = 0
         return rest
+
+
+def _event_ends(data: bytearray, begin: int) -> list[int]:
+    """Where the blank lines behind the events end, as far as they are whole."""
+    ends: list[int] = []
+    if _CR not in data:
+        # Nearly every stream has line feeds alone, and one between two events: a search finds them ten times as fast.
+        while (at := data.find(b"\n\n", begin)) > 0 and data[at - 1] != _LF:
+            begin = at + 2
+            ends.append(begin)
+        if at < 0:
+            return ends
+    for blank in _BLANK_LINE.finditer(data, begin):
+        if blank.end() == len(data) and blank[0] == b"\r\n\r":
+            break  # Its LF is still on the way, and belongs to this event.
+        ends.append(blank.end())
+    return ends
 
 
 def data_of(event: bytes) -> bytes | None:

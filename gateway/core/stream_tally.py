@@ -66,6 +66,9 @@ longer is passed on as it comes."""
 _TAIL = 64
 """Bytes of a long event that are kept, to see where and how it ends."""
 
+_BACKSLASH = ord("\\")
+"""As a number: for that `in` is ten times as fast as `find`, which is as much faster than `in` for bytes."""
+
 _DONE = b"[DONE]"
 _TIERS = (b'"service_tier":"', b'"service_tier": "')
 """In front of the name of a tier. Many servers write it into every chunk, some into the first alone."""
@@ -259,19 +262,25 @@ class StreamTally:
         """Weigh the events from here that are like the template except for a text without quotes, and so have nothing
         else that is new. Where the first other one begins."""
         opening, closing = self._template.opening, self._template.closing
-        while opening and data.startswith(opening, begin):
-            text_begin = begin + len(opening)
+        if not opening:
+            return begin
+        opening_size, closing_size = len(opening), len(closing)
+        events = text_events = weight = 0
+        while data.startswith(opening, begin):
+            text_begin = begin + opening_size
             text_end = data.find(b'"', text_begin)
             if not data.startswith(closing, text_end):
                 break
-            text = data[text_begin:text_end]
-            begin = text_end + len(closing)
-            self.events += 1
-            if text:
-                self._text_events += 1
-                # `in` takes bytes for a number first, and makes an error of it that it drops: far slower than `find`.
-                is_plain = text.isascii() and text.find(b"\\") < 0
-                self._weight += len(text) if is_plain else weight_of_json(text)
+            begin = text_end + closing_size
+            events += 1
+            if text_begin < text_end:
+                text_events += 1
+                text = data[text_begin:text_end]
+                is_plain = text.isascii() and _BACKSLASH not in text
+                weight += text_end - text_begin if is_plain else weight_of_json(text)
+        self.events += events
+        self._text_events += text_events
+        self._weight += weight
         return begin
 
     def _pass_content(self, data: bytes, begin: int) -> int:

@@ -50,3 +50,7 @@ class Usage(msgspec.Struct, frozen=True):
     @property
     def cache_writes(self) -> int:
         return self.cache_write + self.cache_write_1h
+
+
+NOTHING_USED = Usage()
+"""The same object for every request, so that it is known without a comparison of all counts."""

@@ -25,7 +25,7 @@ async def admit(
 ) -> Reservation:
     """A reservation under every limit that binds; `user` is the end user whose counters are charged. Raises a
     LimitRefusal, StoreUnavailable."""
-    estimator = estimates.of(parsed.binding.caller.team, parsed.model.name)
+    estimator = estimates.of(parsed.binding.caller.team, parsed.binding.model.name)
     exchange.estimated_input = estimator.input_tokens(parsed.input_size)
     verdict = await counters.admit(admission_request(exchange, parsed, estimator.output_tokens(), user))
     if isinstance(verdict, Refusal):
@@ -40,7 +40,7 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int, 
     binding, entered = parsed.binding, exchange.estimated_input
     most = most_output(parsed, entered, expected)
     # An answer that no cap can bind is let through only where all of it fits.
-    least = min(parsed.least_output, most) if parsed.endpoint.cap_paths else most
+    least = parsed.least_output if parsed.endpoint.cap_paths and parsed.least_output < most else most
     thinking = parsed.thinking_budget + ANSWER_AFTER_THINKING if parsed.thinking_budget else 0
     enough = max(2 * expected, OUTPUT_SHARE_FLOOR, thinking, least)
     limits = binding.limits_for(user)
@@ -49,7 +49,7 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int, 
     if len(fixed) > len(limits):
         # A request that names no end user is not bound by the limits of one.
         fixed, per_output = fixed[: len(limits)], per_output[: len(limits)]
-    likely = min(expected, most) * parsed.choices
+    likely = (expected if expected < most else most) * parsed.choices
     if parsed.asked_cap is None:
         likely = _likely_within(rules, fixed, likely)
     return AdmissionRequest(
@@ -87,7 +87,7 @@ def _likely_within(rules: ChargeRules, fixed: Sequence[int], likely: int) -> int
 
 def most_output(parsed: ParsedRequest, entered: int, expected: int) -> int:
     """Tokens that one choice may produce: within its caps, or else within what the context leaves of its input."""
-    model = parsed.model
+    model = parsed.binding.model
     if not parsed.endpoint.has_output:
         return 0
     most = parsed.output_cap if parsed.output_cap is not None else max(expected * MOST_WITHOUT_CAP, parsed.least_output)

@@ -62,6 +62,11 @@ ERROR_BODY_S = 2.0
 """For so long the body of an error is waited for. After that its status decides, and what comes is relayed."""
 
 
+# Slow to reach through their classes in Python 3.11.
+_EVENTS, _JSON, _OTHER = BodyKind
+_PROVIDER, _CREDENTIALS = Fault.PROVIDER, Fault.CREDENTIALS
+_SUCCEEDED, _NEUTRAL = Outcome.SUCCEEDED, Outcome.NEUTRAL
+
 _UNSET = (b"null",)
 _UNSET_OF_GEMINI = (*_UNSET, b"0")
 """The values of a cap that is none: of protocol buffers, zero is the default."""
@@ -87,7 +92,7 @@ async def forward(
     """
     headers, caller, now = _headers(exchange, parsed), exchange.caller or ANYONE, services.clock.monotonic()
     endpoint = parsed.endpoint
-    retries = services.routing.retries(parsed.model, now)
+    retries = services.routing.retries(parsed.binding.model, now)
     retries.request(now)
     left = iter(targets[: 1 + MORE_TARGETS])
     # The first was routed just now; whether the others may still be asked is seen when it is their turn.
@@ -118,7 +123,7 @@ async def forward(
             if following is None or not _can_repeat(parsed, writer) or not retries.take():
                 raise
             continue
-        following = _next_healthy(left, caller, services) if response.fault is Fault.PROVIDER else None
+        following = _next_healthy(left, caller, services) if response.fault is _PROVIDER else None
         if following is None or not _can_repeat(parsed, writer) or not retries.take():
             return _presentable(response, target)
         response.abandon()
@@ -155,13 +160,13 @@ async def _attempt(
         attempt.ended(outcome_of_error(error), now(), reason=error.reason)
         raise
     except BaseException:
-        attempt.ended(Outcome.NEUTRAL, now())
+        attempt.ended(_NEUTRAL, now())
         raise
     exchange.note_attempt(target.upstream.name, str(response.status))
     outcome = outcome_of_answer(response.status, response.fault)
-    if outcome is not Outcome.SUCCEEDED:
+    if outcome is not _SUCCEEDED:
         retry_after_s = read_retry_after(response.headers, services.clock.now_ms())
-        is_rejected = response.fault is Fault.CREDENTIALS
+        is_rejected = response.fault is _CREDENTIALS
         reason = UpstreamAuthFailed.code if is_rejected else str(response.status)
         attempt.ended(outcome, now(), retry_after_s, reason=reason)
     elif response.status >= 400:
@@ -178,11 +183,10 @@ async def _collected(
     max_bytes = LATE_MAX if parsed.stream else WHOLE_MAX
     collected = CollectedResponse(response, max_bytes, redactor)
     try:
-        if response.status < 400:
-            await _collect(collected, parsed)
-        else:
-            async with asyncio.timeout(ERROR_BODY_S):
-                await _collect(collected, parsed)
+        if not _is_collected(collected, parsed):
+            async with asyncio.timeout(None if response.status < 400 else ERROR_BODY_S):
+                while not _is_collected(collected, parsed):
+                    await collected.woken()
         collected.is_whole = collected.is_over and not collected.is_too_long
     except TimeoutError:
         pass  # Its status has to do.
@@ -205,22 +209,29 @@ async def _collected(
     return collected
 
 
-async def _collect(collected: CollectedResponse, parsed: ParsedRequest) -> None:
-    """Wait until it is known what the answer is; and for JSON and errors, until all of it has come, or too much."""
+def _is_collected(collected: CollectedResponse, parsed: ParsedRequest) -> bool:
+    """Whether it is known what the answer is; and of JSON and errors, whether all of it has come, or too much. Raises
+    what `end` raises, unless the answer is passed on as a stream."""
     if collected.kind is None:
-        await collected.known()
+        if not collected.is_over:
+            return False
+        collected.end()
     collected.is_stream = collected.status < 400 and _is_stream(collected, parsed)
-    grows = (collected.kind is BodyKind.OTHER or parsed.is_array) and collected.status < 400
-    if not (collected.is_stream or (grows and not collected.is_over)):
-        await collected.collected()
+    grows = (collected.kind is _OTHER or parsed.is_array) and collected.status < 400
+    if collected.is_stream or (grows and not collected.is_over):
+        return True
+    if collected.is_over:
+        collected.end()
+        return True
+    return collected.is_too_long
 
 
 def _is_stream(response: CollectedResponse, parsed: ParsedRequest) -> bool:
     """Whether the answer is an event stream: by what it is, where the request asks for one, whatever its content type
     says. Where its first bytes do not show what it is, its content type does."""
-    if response.kind is BodyKind.JSON or response.is_opaque:
+    if response.kind is _JSON or response.is_opaque:
         return False
-    return response.is_called_stream or (parsed.stream and response.kind is BodyKind.EVENTS)
+    return response.is_called_stream or (parsed.stream and response.kind is _EVENTS)
 
 
 def _can_repeat(parsed: ParsedRequest, writer: ResponseWriter) -> bool:
@@ -305,7 +316,7 @@ def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:
 
 def _presentable(response: CollectedResponse, target: Target) -> CollectedResponse:
     name = target.upstream.name
-    if response.fault is Fault.CREDENTIALS:
+    if response.fault is _CREDENTIALS:
         response.abandon()
         raise UpstreamAuthFailed(
             f"The upstream {name!r} rejects the gateway's credentials ({response.status})."

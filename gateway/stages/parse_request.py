@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.end_users import user_missing
-from gateway.core.endpoints import GEMINI_PREFIX, Endpoint
+from gateway.core.endpoints import GEMINI_PREFIX, OTHER_MODELS, Endpoint
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.form import Form
 from gateway.core.input_size import InputSize, input_size
@@ -33,6 +33,7 @@ _ADVICE = {
 }
 """What to do, by the member at fault."""
 
+_NO_MODELS = (b"null", b"[]")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 SHOWN_NAME = 256
 """Characters of a model's name that an error repeats."""
@@ -63,17 +64,18 @@ def parse_request(
     asked_model = _checked(path_model, members, endpoint.model_paths) if endpoint.names_model else fields.model
     binding = _binding(asked_model, fields, endpoint, caller, snapshot)
     asked, most = fields.output_cap, binding.model.max_output_tokens
-    budget, least = _thinking_budget(members, fields.thinking_budgets), endpoint.least_output
+    budgets, streams = fields.thinking_budgets, fields.streams
+    budget, least = _thinking_budget(members, budgets) if budgets else 0, endpoint.least_output
     if asked is None or asked > budget:
         # A cap that is not above the budget is the client's own affair: Anthropic's interleaved thinking may exceed it.
         least = max(least, budget + 1)
-    is_array = fields.streams and endpoint.names_model and not asks_events(query)
+    is_array = streams and endpoint.names_model and not asks_events(query)
     _refuse_cap_within_thinking(asked, budget, endpoint, binding.model)
     return ParsedRequest(
         endpoint=endpoint,
         binding=binding,
         asked_model=asked_model,
-        stream=fields.streams and not is_array,
+        stream=streams and not is_array,
         is_array=is_array,
         asks_usage=fields.asks_usage,
         asked_cap=asked,
@@ -89,7 +91,7 @@ def parse_request(
         rest=rest,
         content_type=content_type,
         continues=fields.continues,
-        creates=endpoint.creates if fields.is_kept else None,
+        creates=endpoint.creates if endpoint.creates is not None and fields.is_kept else None,
     )
 
 
@@ -206,10 +208,25 @@ def _refuse_second_readings(members: JsonSpans, endpoint: Endpoint) -> None:
     than the gateway did."""
     assert endpoint.fields is not None, "only endpoints with a body are read"
     endpoint.names_read.refuse_lookalikes(members.names)
+    _refuse_other_models(members)
     for member, names in _names_within(endpoint.fields).items():
         inner = members.value(member)
         if inner is not None and inner.startswith(b"{"):
             names.refuse_lookalikes(read_json_spans(inner).names)
+
+
+def _refuse_other_models(members: JsonSpans) -> None:
+    """Refuse models that the upstream would choose from by itself: the key may not be allowed them, and they would be
+    charged as the one that was asked for. Raises FieldInvalid."""
+    if OTHER_MODELS.isdisjoint(members.names):
+        return
+    for name in members.names:
+        if name in OTHER_MODELS and members.value(name) not in _NO_MODELS:
+            raise FieldInvalid(
+                f"{name!r} names models for the upstream to choose from, which could be neither limited nor charged as"
+                " what they are. Leave it out. Operators: give the model a route for each fallback.",
+                param=name,
+            )
 
 
 @cache

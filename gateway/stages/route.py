@@ -24,7 +24,7 @@ def route(
     alone can answer it. Raises NoTarget where none can take
     it now, and UpstreamAuthFailed where that is since all of them reject the gateway's credentials: waiting does not
     help."""
-    model, now = parsed.model, clock.monotonic()
+    model, now = parsed.binding.model, clock.monotonic()
     serving = model.serving(parsed.endpoint.name)
     if held_by:
         serving = tuple([target for target in serving if target.upstream.name == held_by])

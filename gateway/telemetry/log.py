@@ -1,6 +1,6 @@
 """The log: one line for each request at its end, and what else an operator should know.
 
-JSON lines in production, coloured lines on a terminal, both through structlog. Never in it: a prompt,
+JSON lines in production, coloured lines on a terminal (structlog). Never in it: a prompt,
 a response, a key, an upstream's secret. Logging neither raises nor waits: line_writer.py writes the lines, and drops
 what cannot be written. Of requests without a good key, so many have a line, and the others are counted.
 """
@@ -19,8 +19,6 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-import structlog
-from structlog.typing import EventDict, Processor
 
 from gateway.core.errors import GatewayError, InternalError
 from gateway.core.exchange import Exchange
@@ -53,6 +51,10 @@ def _none_dropped() -> int:
     return 0
 
 
+Render = Callable[[str, str, dict[str, Any]], bytes]
+"""Makes a line of a level, an event and its fields."""
+
+
 class Log:
     """Events are short and lower case; what varies goes into fields, with the unit in the name. The fields of
     `always` are in every line. `dropped` counts the lines that could not be written."""
@@ -68,45 +70,44 @@ class Log:
         self.dropped = dropped
         self._samples = {"request": LineSample(), "admin request refused": LineSample()}
         """Of lines that need no key, by their event."""
-        self._log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-            _LineEncoder(write),
-            processors=_processors(terminal),
-            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-            context_class=dict,
-            cache_logger_on_first_use=True,
-        ).bind(**always)
+        self._write_line = write
+        self._render = _for_terminal() if terminal else _as_json
+        self._always = always
 
     def info(self, event: str, **fields: Any) -> None:
-        self._log.info(event, **fields)
+        self._write("info", event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        self._log.warning(event, **fields)
+        self._write("warning", event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        self._log.error(event, **fields)
+        self._write("error", event, fields)
 
     def defect(self, event: str, error: BaseException, **fields: Any) -> None:
         """An unexpected exception: its class and where it was raised. Its text is left out, since the text of a
         library's exception can quote what a client sent."""
-        self._log.error(event, error=type(error).__qualname__, stack=_stack(error), **fields)
+        self.error(event, error=type(error).__qualname__, stack=_stack(error), **fields)
 
     def admin_refused(self, client_ip: str, method: str, path: str, status: int, code: str) -> None:
         """A request to the admin API without the right to make it."""
         if self._samples["admin request refused"].admits(code):
             fields = {"client_ip": client_ip, "method": shortened(method), "path": shortened(path), "status": status}
-            self._log.warning("admin request refused", **fields, code=code)
+            self.warning("admin request refused", **fields, code=code)
 
     def report_left_out(self) -> None:
         """How many lines of requests without a good key were left out since the last call."""
         for event, sample in self._samples.items():
             if codes := sample.begin_period():
-                self._log.warning("log lines left out", of=event, lines=sum(codes.values()), codes=codes)
+                self.warning("log lines left out", of=event, lines=sum(codes.values()), codes=codes)
 
     def exchange(self, x: Exchange) -> None:
         """The line of a request, unless it needed no key and there are too many of those. Fields that the request
         never came to have are left out."""
         if x.caller is not None or self._samples["request"].admits(_code_of(x)):
-            self._log.info("request", **_fields_of(x))
+            self._write("info", "request", _fields_of(x))
+
+    def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        self._write_line(self._render(level, event, {**self._always, **fields} if self._always else fields))
 
 
 def configure(fd: int | None = None, **always: Any) -> Log:
@@ -205,7 +206,7 @@ def _add_request(fields: dict[str, Any], x: Exchange) -> None:
     parsed = x.parsed
     if parsed is None:
         return
-    fields["model"] = parsed.model.name
+    fields["model"] = parsed.binding.model.name
     fields["stream"] = parsed.stream
     if (cap := x.quota_output_cap) is not None:
         fields["output_cap"] = cap
@@ -231,7 +232,8 @@ def _add_times(fields: dict[str, Any], x: Exchange) -> None:
     fields["duration_s"] = _rounded(duration)
     if x.first_byte_at is not None:
         fields["time_to_first_token_s"] = _rounded(x.first_byte_at - x.request.at)
-    fields["overhead_s"] = _rounded(max(0.0, duration - x.upstream_seconds))
+    overhead = duration - x.upstream_seconds
+    fields["overhead_s"] = _rounded(overhead) if overhead > 0 else 0.0
     if x.store_seconds is not None:
         fields["store_s"] = _rounded(x.store_seconds)
 
@@ -255,24 +257,25 @@ def _stack(error: BaseException) -> list[str]:
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
 
 
-def _processors(terminal: bool) -> list[Processor]:
-    if terminal:
-        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")
-        colours = structlog.dev.ConsoleRenderer(timestamp_key="time", colors=True, sort_keys=False)
-        return [structlog.processors.add_log_level, stamp, _printable, colours]
-    return [_as_json]
+def _for_terminal() -> Render:
+    # A gateway whose log goes to no terminal does without these megabytes.
+    import structlog
+
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")
+    colours = structlog.dev.ConsoleRenderer(timestamp_key="time", colors=True, sort_keys=False)
+
+    def render(level: str, event: str, fields: dict[str, Any]) -> bytes:
+        shown = stamp(None, level, {**_printable(fields), "event": _shown(event), "level": level})
+        return f"{colours(None, level, shown)}\n".encode(errors="backslashreplace")
+
+    return render
 
 
-def _as_json(_logger: Any, level: str, fields: EventDict) -> bytes:
-    """Time, level and event first, so that lines can be read by eye. What comes before the fields is written by hand:
-    to put it into the dictionary would mean to build that again."""
-    beginning = b'{"time":"%b","level":"%b","event":%b' % (
-        _time_now().encode(),
-        level.encode(),
-        _ENCODER.encode(fields.pop("event")),
-    )
+def _as_json(level: str, event: str, fields: dict[str, Any]) -> bytes:
+    """Time, level and event first, so that lines can be read by eye."""
+    beginning = b'{"time":"%b","level":"%b","event":%b' % (_time_now().encode(), level.encode(), _ENCODER.encode(event))
     rest = _ENCODER.encode(fields)
-    return b"%b,%b" % (beginning, rest[1:]) if fields else beginning + b"}"
+    return b"%b,%b\n" % (beginning, rest[1:]) if fields else beginning + b"}\n"
 
 
 def _time_now() -> str:
@@ -289,7 +292,7 @@ def _date_and_time(second: int) -> str:
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
 
-def _printable(_logger: Any, _method: str, fields: EventDict) -> EventDict:
+def _printable(fields: dict[str, Any]) -> dict[str, Any]:
     """A terminal would obey control characters: they are escaped."""
     return {name: _shown(value) for name, value in fields.items()}
 
@@ -298,19 +301,6 @@ def _shown(value: Any) -> Any:
     if isinstance(value, str) and not value.isprintable():
         return value.encode("unicode_escape").decode()
     return value
-
-
-class _LineEncoder:
-    """The end of structlog's pipeline: a rendered line becomes bytes, with its newline."""
-
-    def __init__(self, write: Callable[[bytes], None]) -> None:
-        self._write = write
-
-    def info(self, line: bytes | str) -> None:
-        whole = line if isinstance(line, bytes) else line.encode(errors="backslashreplace")
-        self._write(whole + b"\n")
-
-    warning = error = info
 
 
 class _LibraryHandler(logging.Handler):

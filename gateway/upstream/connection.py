@@ -86,7 +86,8 @@ class HangUp(StrEnum):
     RESET = "reset"
 
 
-_RECEIVING = ConnectionState.RECEIVING  # Compared for each chunk, and slow to reach through the class in Python 3.11.
+# Slow to reach through the class in Python 3.11.
+_IDLE, _SENDING, _AWAITING, _RECEIVING, _CLOSED = ConnectionState
 
 
 class StaleConnection(Exception):
@@ -174,7 +175,7 @@ class Connection(asyncio.BufferedProtocol):
         self._timer = DeadlineTimer(asyncio.get_running_loop(), self._timer_expired)
         self._framing = Framing()
         self._deadlines = Deadlines(Timeouts(), 0.0)
-        self._state = ConnectionState.IDLE
+        self._state = _IDLE
         self._response: ResponseStream | None = None
         self._upload: Upload | None = None
         self._idle_until = 0.0
@@ -196,7 +197,9 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self._send(response, request)
             if self._upload is None:
-                await response.begun()
+                while not response.first_byte_at:
+                    response.end()
+                    await response.woken()
             else:
                 await self._upload.send_until_response(response)
         except BaseException:
@@ -217,7 +220,7 @@ class Connection(asyncio.BufferedProtocol):
         self._timer.cancel()
         if not self.closed:
             self.closed = True
-            self._state = ConnectionState.CLOSED
+            self._state = _CLOSED
             self._transport.abort()
 
     def shut_down(self) -> None:
@@ -248,13 +251,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def waiting_for_client(self, sent_bytes: int) -> None:
         """All that was available is taken: the source is waited for."""
-        if self._state is ConnectionState.SENDING:
+        if self._state is _SENDING:
             self._deadlines.waiting_for_client(monotonic(), sent_bytes)
             self._timer.arm(self._deadlines.next)
 
     def flushed(self) -> None:
         """The upstream has taken the whole request."""
-        if self._response is not None and self._state is ConnectionState.SENDING:
+        if self._response is not None and self._state is _SENDING:
             self._await_response(self._response)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # only sockets come
@@ -271,7 +274,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         response = self._response
         if response is None:
-            if self._state is ConnectionState.IDLE:
+            if self._state is _IDLE:
                 self._refuse_unrequested()
             return
         framing, now = self._framing, monotonic()
@@ -326,7 +329,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def _send(self, response: ResponseStream, request: EncodedRequest) -> None:
-        self._state = ConnectionState.SENDING
+        self._state = _SENDING
         self._framing.expect_response()
         self._deadlines.begin(request.timeouts, request.began)
         self._upload = None
@@ -345,13 +348,13 @@ class Connection(asyncio.BufferedProtocol):
             self._await_response(response)
 
     def _await_flush(self) -> None:
-        if self._state is ConnectionState.SENDING:
+        if self._state is _SENDING:
             self._unsent = self._transport.get_write_buffer_size()
             self._deadlines.sending(monotonic())
             self._timer.arm(self._deadlines.next)
 
     def _await_response(self, response: ResponseStream) -> None:
-        self._state = ConnectionState.AWAITING
+        self._state = _AWAITING
         now = monotonic()
         response.sent_at = response.sent_at or now
         self._deadlines.awaiting_response(now)
@@ -396,7 +399,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._is_reading_paused or self._gives_way:
             self._is_reading_paused = self._gives_way = False
             self._transport.resume_reading()
-        self._state = ConnectionState.IDLE
+        self._state = _IDLE
         self._is_reused = True
         self._idle_until = monotonic() + self._options.idle_seconds
         self._timer.arm(self._idle_until)
@@ -406,7 +409,7 @@ class Connection(asyncio.BufferedProtocol):
         response = self._response
         if response is None:
             return
-        is_receiving = self._state is ConnectionState.RECEIVING
+        is_receiving = self._state is _RECEIVING
         if how is HangUp.CLOSED and self._framing.close():
             self._complete_response(response)
         elif self._is_stale(unacknowledged):
@@ -424,9 +427,9 @@ class Connection(asyncio.BufferedProtocol):
         late this process looks, and no time limit would be. A reset may leave out the acknowledgement, and TLS that
         is cut without a word does not say when it ended, so then only bytes that are still in this process count.
         """
-        if not self._is_reused or self._state is ConnectionState.RECEIVING or self._framing.has_begun:
+        if not self._is_reused or self._state is _RECEIVING or self._framing.has_begun:
             return False
-        return self._state is ConnectionState.SENDING or unacknowledged > 0
+        return self._state is _SENDING or unacknowledged > 0
 
     def _timer_expired(self) -> float | None:
         now = monotonic()
@@ -448,7 +451,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _note_progress(self, now: float) -> None:
         unsent = self._transport.get_write_buffer_size()
-        if unsent < self._unsent and self._state is ConnectionState.SENDING:
+        if unsent < self._unsent and self._state is _SENDING:
             self._unsent = unsent
             self._deadlines.sending(now)
 

@@ -104,7 +104,8 @@ class Deadlines:
 
     @property
     def next(self) -> float:
-        return min(self.since + self._allowed_s, self._total_at)
+        next_at = self.since + self._allowed_s
+        return next_at if next_at < self._total_at else self._total_at
 
     def error(self, now: float, upstream_name: str) -> UpstreamTimedOut | RequestMalformed:
         """Which limit has passed, and who is responsible."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -57,7 +57,7 @@ class ResponseStream:
         self._callback: Callable[[bytes], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
-        self._paused = self._received = self._over = self._yields = False
+        self._paused = self._received = self.is_over = self._yields = False
 
     def head(self, status: int, headers: dict[str, str], now: float) -> None:
         """The first byte of the body has come, or the end of a response without one."""
@@ -103,29 +103,26 @@ class ResponseStream:
 
     async def begun(self) -> None:
         """Wait for the first byte or the end. Raises what the connection said went wrong before."""
-        if not self.first_byte_at and self._failure is None:
-            self._waiter = waiter = asyncio.get_running_loop().create_future()
-            await waiter
-        if not self.first_byte_at and self._failure is not None:
-            raise self._failure
+        while not self.first_byte_at:
+            self.end()
+            await self.woken()
 
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
         self._callback = into
         self._deliver()
 
-    @property
-    def is_over(self) -> bool:
-        return self._over
-
     async def finished(self) -> None:
-        while not self._over:
+        while not self.is_over:
             await self.woken()
+        self.end()
+
+    def end(self) -> None:
         if self._failure is not None:
             raise self._failure
 
-    async def woken(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
+    def woken(self) -> Awaitable[None]:
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        return waiter
 
     def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -143,7 +140,7 @@ class ResponseStream:
 
     def abandon(self) -> None:
         connection, self._callback, self.sink = self._connection, None, None
-        if self._over:
+        if self.is_over:
             return
         self._buffer = PlainBuffer()
         self.fail_with(_ABANDONED.error(self._name, UpstreamBroke))
@@ -158,7 +155,7 @@ class ResponseStream:
                 self._end()
         except CodingDamaged as error:
             self._spoil(str(error))
-        is_direct = not (self._paused or self._yields or self._over) and type(self._buffer) is PlainBuffer
+        is_direct = not (self._paused or self._yields or self.is_over) and type(self._buffer) is PlainBuffer
         self.sink = self._callback if is_direct else None
         if self._connection is not None:
             if self._paused or self._yields or self._buffer.size > HELD_BYTES:
@@ -184,7 +181,7 @@ class ResponseStream:
     def _end(self) -> None:
         if self._failure is None:
             self._buffer.check_whole()
-        self._over = True
+        self.is_over = True
         # The reader has this stream, mostly: one less cycle for the collector of garbage.
         self._callback = None
         self.wake()
@@ -217,22 +214,18 @@ class PlainBuffer:
     """Gives back what it takes."""
 
     def __init__(self) -> None:
-        self._size = 0
+        self.size = 0
         self._pieces: deque[bytes] = deque()
 
-    @property
-    def size(self) -> int:
-        return self._size
-
     def put(self, piece: bytes) -> None:
-        self._size += len(piece)
+        self.size += len(piece)
         self._pieces.append(piece)
 
     def get(self) -> bytes:
         if not self._pieces:
             return b""
         piece = self._pieces.popleft()
-        self._size -= len(piece)
+        self.size -= len(piece)
         return piece
 
     def check_whole(self) -> None:

@@ -112,22 +112,24 @@ class PublicRoutes:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         services = self._pipeline.services
-        request_id = request.headers.get("x-request-id", "")
+        # Each of these takes aiohttp's request as long as a call.
+        headers, method, url = request.headers, request.method, request.rel_url
+        request_id = headers.get("x-request-id", "")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = services.new_id()
-        path = request.rel_url.raw_path
-        route = _route(request.method, path)
-        addresses, headers = self.addresses, request.headers
+        path = url.raw_path
+        route = _route(method, path)
+        addresses = self.addresses
         forwarded = headers.getall("x-forwarded-for", ()) if addresses.trusts_any else ()
-        kind = HeadWriter if request.method == "HEAD" else HttpResponseWriter
+        kind = HeadWriter if method == "HEAD" else HttpResponseWriter
         writer = kind(
             request,
             request_id,
             route.dialect(request),
             closing=self.closing,
-            always=self.cors.headers(request.headers),
+            always=self.cors.headers(headers),
         )
-        if path == HEALTH_PATH and request.method in ("GET", "HEAD"):
+        if path == HEALTH_PATH and method in ("GET", "HEAD"):
             self._show_health(writer)
         elif route.answers is None and not route.resource and self._me.serves(path):
             self._show_me(request, path, writer)
@@ -137,12 +139,12 @@ class PublicRoutes:
                 incoming = IncomingRequest(
                     request_id=request_id,
                     endpoint=route.endpoint,
-                    headers=request.headers,
+                    headers=headers,
                     body=body,
                     at=services.clock.monotonic(),
-                    method=request.method,
+                    method=method,
                     path=path,
-                    query=request.rel_url.raw_query_string,
+                    query=url.raw_query_string,
                     path_model=route.parameters.get("model", ""),
                     parameters=route.parameters,
                     client_ip=addresses.of(request.remote or "", forwarded),
@@ -156,7 +158,7 @@ class PublicRoutes:
     async def _answer(
         self, request: web.BaseRequest, route: _Destination, incoming: IncomingRequest, writer: HttpResponseWriter
     ) -> None:
-        if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(request):
+        if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(incoming.headers):
             await self._pipeline.answer(incoming, writer)
         else:
             await self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
@@ -167,7 +169,7 @@ class PublicRoutes:
         """Raises what a page raises, ShuttingDown, UpgradeRequired, UrlUnknown, MethodNotAllowed."""
         if self.refusing:
             raise ShuttingDown("The gateway is shutting down. Try again: another one will answer.")
-        if _wants_websocket(request):
+        if _wants_websocket(request.headers):
             raise UpgradeRequired("WebSocket is not served here. Send the request over HTTP: POST, without 'Upgrade'.")
         preflight = self.cors.preflight(request.method, request.headers)
         if preflight is not None:
@@ -235,6 +237,6 @@ def _page(request: web.BaseRequest, route: _Destination) -> Page:
     raise MethodNotAllowed(f"{path[:200]} takes {methods}, not {method[:20]}.", allow=methods)
 
 
-def _wants_websocket(request: web.BaseRequest) -> bool:
-    upgrade = request.headers.get("upgrade")
+def _wants_websocket(headers: Mapping[str, str]) -> bool:
+    upgrade = headers.get("upgrade")
     return upgrade is not None and "websocket" in upgrade.lower()

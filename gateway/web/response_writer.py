@@ -18,6 +18,7 @@ from gateway.web.response_head import CHUNKED, content_length, response_head
 _COMMENT = b": keep-alive\n"
 """Without a blank line, which some clients take for the end of an event; so it may only stand between two events."""
 
+_ANTHROPIC = Dialect.ANTHROPIC  # Slow to reach through the class in Python 3.11.
 _SERVER = ("server", SERVER)
 
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -41,7 +42,8 @@ class WrittenResponse(web.StreamResponse):
     async def write_eof(self, data: bytes = b"") -> None:
         """Wait until the client has read most of what was written: until then no further request of it is served."""
         self._connection.response_began = False
-        await self._writer.drain()
+        if self._connection.congested:
+            await self._writer.drain()
 
 
 class HttpResponseWriter:
@@ -177,7 +179,7 @@ class HttpResponseWriter:
         self.started = self._connection.response_began = True
         request, given = self._request, dict(headers)
         own = [*headers, *self._always, ("x-request-id", self._request_id), _SERVER]
-        if self._dialect is Dialect.ANTHROPIC and "request-id" not in given:
+        if self._dialect is _ANTHROPIC and "request-id" not in given:
             # Anthropic's libraries show it with an error.
             own.append(("request-id", self._request_id))
         if "content-type" not in given and (body or framing is CHUNKED):

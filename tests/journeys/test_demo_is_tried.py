@@ -133,7 +133,7 @@ async def test_a_server_behind_the_proxy_of_the_environment_is_served() -> None:
         (["--upstream", "somewhere"], 2, "base_url: must be an http:// or https:// URL"),
         (["--upstream", "http://127.0.0.1:1/v1"], 1, "http://127.0.0.1:1/v1 is not served: "),
         (["--demo", "--listen", "somewhere"], 2, "listen: must be an address"),
-        (["--demo", "--listen", "0.0.0.0:0"], 2, "teams.demo.keys[0]: is that of the demo, which everybody knows"),
+        (["--demo", "--listen", "0.0.0.0:0"], 2, "teams.demo.keys[0]: is that of the demo, which is public"),
     ],
 )
 def test_what_cannot_be_served_is_told_in_one_line(arguments: list[str], status: int, said: str) -> None:

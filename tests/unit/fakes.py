@@ -4,7 +4,7 @@ plays a script, counters that keep what they admit. And requests, as the stages 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -152,7 +152,7 @@ class ScriptedAnswer:
         self._hangs = hangs
         self._into: Callable[[bytes], None] | None = None
         self._over = asyncio.Event()
-        self._woken = asyncio.Event()
+        self._woken: asyncio.Future[None] | None = None
 
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
         self._into = into
@@ -164,15 +164,19 @@ class ScriptedAnswer:
 
     async def finished(self) -> None:
         await self._over.wait()
+        self.end()
+
+    def end(self) -> None:
         if self._failure is not None:
             raise self._failure
 
-    async def woken(self) -> None:
-        self._woken.clear()
-        await self._woken.wait()
+    def woken(self) -> Awaitable[None]:
+        self._woken = asyncio.get_running_loop().create_future()
+        return self._woken
 
     def wake(self) -> None:
-        self._woken.set()
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
 
     def pause(self) -> None:
         self.paused = True
@@ -206,7 +210,7 @@ class ScriptedAnswer:
 
     def _end(self) -> None:
         self._over.set()
-        self._woken.set()
+        self.wake()
 
 
 def stream(*pieces: bytes, **how: object) -> ScriptedAnswer:

@@ -170,7 +170,7 @@ class SlotCall:
         fixed, per_output, places = request.fixed, request.per_output, self.batch.places
         if len(places) != len(fixed):
             fixed, per_output = [fixed[place] for place in places], [per_output[place] for place in places]
-        least = min(most, request.least)
+        least = request.least if request.least < most else most
         numbers = self._numbers.pack(now_ms, request.likely, most, least, request.enough, *fixed, *per_output)
         name = request.id.encode()
         return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (self._head, len(name), name, len(numbers), numbers)

@@ -68,13 +68,13 @@ class ServerClock:
     def now_ms(self) -> int:
         return round(time.monotonic() * 1000 + self._ahead_ms)
 
-    def learn(self, now_ms: int, asked_at: float) -> None:
-        """The server gave this time in reply to a call of the moment `asked_at`.
+    def learn(self, now_ms: int, asked_at: float, read_at: float) -> None:
+        """The server gave this time in reply to a call of the moment `asked_at`, which was read at `read_at`.
 
         The reply may have waited for a busy event loop to read it. So the server's clock showed `now_ms` at some
         moment since `asked_at`, and what is believed of it changes only where it cannot be true.
         """
-        least, most = now_ms - time.monotonic() * 1000, now_ms - asked_at * 1000
+        least, most = now_ms - read_at * 1000, now_ms - asked_at * 1000
         if self._ahead_ms < least:
             self._ahead_ms = least
         elif self._ahead_ms > most:
@@ -87,23 +87,20 @@ class RedisNode:
     def __init__(self, connect: Connect, timeout_s: float, tasks: BackgroundTasks) -> None:
         self.clock = ServerClock()
         self.connect = connect
-        self._urgent = RedisConnection(connect, timeout_s, tasks)
-        self._background = RedisConnection(connect, timeout_s, tasks)
+        self.urgent = RedisConnection(connect, timeout_s, tasks)
+        self.background = RedisConnection(connect, timeout_s, tasks)
 
     @property
     def trouble(self) -> str | None:
-        return self._urgent.trouble or self._background.trouble
-
-    def connection(self, background: bool) -> RedisConnection:
-        return self._background if background else self._urgent
+        return self.urgent.trouble or self.background.trouble
 
     def reconnect(self, why: str) -> None:
-        self._urgent.reconnect(why)
-        self._background.reconnect(why)
+        self.urgent.reconnect(why)
+        self.background.reconnect(why)
 
     def close(self) -> None:
-        self._urgent.close()
-        self._background.close()
+        self.urgent.close()
+        self.background.close()
 
 
 class RedisServers(Protocol):
@@ -164,7 +161,7 @@ class Router:
         asked_at = clock.moment()
         seconds, microseconds = await self.ask(key, ("TIME",))
         now_ms = int(seconds) * 1000 + int(microseconds) // 1000
-        clock.learn(now_ms, asked_at)
+        clock.learn(now_ms, asked_at, clock.moment())
         return now_ms
 
     def ask(self, key: str, command: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
@@ -203,15 +200,16 @@ class Router:
         try:
             node = self._servers.node_of(key) or await self._discovered(key)
             try:
-                reply = await node.connection(self._background).call(command)
+                reply = await (node.background if self._background else node.urgent).call(command)
             except ErrorReply as error:
                 reply = await self._insist(script, command, key, node, error)
         except (ConnectionDown, ErrorReply) as error:
             self._observe(name, "unavailable", time.monotonic() - began)
             raise self._unavailable(error) from error
-        self._observe(name, "ok", time.monotonic() - began)
+        ended = time.monotonic()
+        self._observe(name, "ok", ended - began)
         if script is not None:
-            node.clock.learn(reply[1], began)
+            node.clock.learn(reply[1], began, ended)
         return reply
 
     def _unavailable(self, error: ConnectionDown | ErrorReply) -> StoreUnavailable:
@@ -238,7 +236,7 @@ class Router:
     ) -> Any:
         """Go on where the server answered that it could not carry the call out."""
         for _ in range(_ATTEMPTS):
-            connection, asking = node.connection(self._background), False
+            connection, asking = node.background if self._background else node.urgent, False
             if error.code == "NOSCRIPT" and script is not None:
                 await connection.call(("SCRIPT", "LOAD", script.text))
             elif error.code in ("MOVED", "ASK", "CROSSSLOT"):
@@ -259,7 +257,7 @@ class Router:
         raise ConnectionDown("redirects calls in a circle")
 
     async def _ask_node(self, node: RedisNode, command: Command | CommandMaker, asking: bool) -> Any:
-        connection = node.connection(self._background)
+        connection = node.background if self._background else node.urgent
         if not asking:
             return await connection.call(command)
         _, reply = await asyncio.gather(connection.call(("ASKING",)), connection.call(command))

@@ -268,7 +268,7 @@ class Cluster:
         nodes.sort(key=lambda node: self._node(node).trouble is not None)
         for node in nodes:
             try:
-                slots = await self._node(node).connection(background=True).call(("CLUSTER", "SLOTS"))
+                slots = await self._node(node).background.call(("CLUSTER", "SLOTS"))
             except (ConnectionDown, ErrorReply):
                 continue
             self._assign(slots, node)

@@ -54,7 +54,7 @@ def ask(
 
 def set_clock(clock: ServerClock, now_ms: int) -> None:
     """What a gateway believes of a server's clock is from now on that it shows this."""
-    clock.learn(now_ms, clock.moment())
+    clock.learn(now_ms, clock.moment(), clock.moment())
 
 
 def charge(one: Limit, fixed: int) -> Charge:

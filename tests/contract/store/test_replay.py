@@ -60,9 +60,9 @@ class RecordingClock(ServerClock):
 
     last_ms = round(time.time() * 1000)
 
-    def learn(self, now_ms: int, asked_at: float) -> None:
+    def learn(self, now_ms: int, asked_at: float, read_at: float) -> None:
         self.last_ms = now_ms
-        super().learn(now_ms, asked_at)
+        super().learn(now_ms, asked_at, read_at)
 
 
 @dataclass

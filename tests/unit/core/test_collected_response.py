@@ -45,27 +45,27 @@ async def test_an_answer_that_breaks_says_so_when_it_is_waited_for() -> None:
     [
         ((b"da", b"ta: x"), BodyKind.EVENTS),
         ((b"\r\n", b' {"a":1}'), BodyKind.JSON),
-        ((b"<htm", b"l>"), BodyKind.OTHER),
+        ((b"<html>",), BodyKind.OTHER),
     ],
 )
 async def test_what_an_answer_is_is_known_once_its_bytes_show_it(pieces: tuple[bytes, ...], kind: BodyKind) -> None:
     answer = ScriptedAnswer(hangs=True)
     collected = CollectedResponse(answer, 1_000)
     assert collected.kind is None
-    waiting = asyncio.ensure_future(collected.known())
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    answer.say(*pieces, b"more")
+    waiting = asyncio.ensure_future(collected.woken())
+    for piece in pieces:
+        assert not waiting.done()
+        answer.bring(piece)
     await waiting
     assert collected.kind is kind
 
 
 async def test_who_waits_for_the_whole_of_an_answer_waits_no_longer_than_it_is_collected() -> None:
-    answer = ScriptedAnswer(b"{", hangs=True)
+    answer = ScriptedAnswer(b'{"', hangs=True)
     collected = CollectedResponse(answer, 4)
-    waiting = asyncio.ensure_future(collected.collected())
-    await asyncio.sleep(0)
+    waiting = asyncio.ensure_future(collected.woken())
+    answer.bring(b"bc")
     assert not waiting.done()
-    answer.bring(b"bcdef")
+    answer.bring(b"def")
     await waiting
     assert (collected.is_over, collected.is_too_long) == (False, True)

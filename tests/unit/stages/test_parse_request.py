@@ -78,6 +78,30 @@ def test_a_tier_is_accepted_where_one_route_has_a_price_for_it() -> None:
     assert parsed.tier == "priority"
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/embeddings"])
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"models": ["openai/large"]},
+        {"fallbacks": [{"model": "openai/large"}]},
+        {"fallbacks": "openai/large"},
+        {"context_window_fallbacks": [{"m": ["openai/large"]}]},
+        {"content_policy_fallbacks": {}},
+        {"Models": ["openai/large"]},
+    ],
+)
+def test_an_upstream_cannot_be_told_to_choose_another_model(path: str, members: dict[str, Any]) -> None:
+    body = body_of(input="text", max_tokens=9, **members)
+    with pytest.raises(FieldInvalid) as refused:
+        read_body(body, endpoint=ENDPOINTS[path])
+    assert refused.value.param == next(iter(members)).lower()
+
+
+@pytest.mark.parametrize("empty", [None, []])
+def test_no_other_models_are_none(empty: Any) -> None:
+    assert read_with(models=empty, fallbacks=empty).model is SMALL
+
+
 def test_what_is_not_said_has_its_default() -> None:
     parsed = read_with()
     assert (parsed.stream, parsed.asks_usage, parsed.choices, parsed.user) == (False, False, 1, "")
