@@ -63,9 +63,8 @@ def parse_request(
         fields = _fields_of_form(body, endpoint)
     asked_model = _checked(path_model, members, endpoint.model_paths) if endpoint.names_model else fields.model
     binding = _binding(asked_model, fields, endpoint, caller, snapshot)
-    asked, most = fields.output_cap, binding.model.max_output_tokens
-    budgets, streams = fields.thinking_budgets, fields.streams
-    budget, least = _thinking_budget(members, budgets) if budgets else 0, endpoint.least_output
+    asked, most, streams = fields.output_cap, binding.model.max_output_tokens, fields.streams
+    budget, least = _thinking_budget(members, fields.thinking_budgets), endpoint.least_output
     if asked is None or asked > budget:
         # A cap that is not above the budget is the client's own affair: Anthropic's interleaved thinking may exceed it.
         least = max(least, budget + 1)
