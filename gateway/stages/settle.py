@@ -66,9 +66,8 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
         return None
     reported = tally.usage
     if reported is not None and tally.is_final:
-        if exchange.whole and reported.input:
-            return reported
-        return _with_rest(exchange, parsed, tally, reported, reported.output + tally.delivered_since)
+        since = 0 if exchange.whole else tally.delivered_since
+        return _with_rest(exchange, parsed, tally, reported, reported.output + since)
     output = tally.delivered if parsed.endpoint.has_output else 0
     if left and not exchange.whole:
         output = max(output, _made_meanwhile(exchange, parsed, estimator))

@@ -95,6 +95,12 @@ def test_an_explicit_zero_is_zero() -> None:
     assert used(plain(b'{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0}}')) == Usage(0, 0)
 
 
+@pytest.mark.parametrize("entered", [12, 0])
+def test_what_follows_the_last_report_of_a_whole_stream_is_in_it(entered: int) -> None:
+    usage = USAGE.replace(b"12", b"%d" % entered)
+    assert used(seen(WORDS[0], usage, *WORDS[1:])) == Usage(entered, 45)
+
+
 def test_a_whole_stream_without_usage_is_estimated() -> None:
     assert used(seen(*WORDS)) == estimated(4)
 
