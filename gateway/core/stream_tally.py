@@ -158,6 +158,7 @@ class StreamTally:
         self._template = _Template(endpoint.stream_format)
         self._final = _FinalChunk(endpoint.stream_format)
         self._long: _LongEvent | None = None
+        self._long_reports = False
         self._reader = UsageReader(endpoint.usage)
         self._stopped_usage: Usage | None = None
         self._text_events = self._weight = self._delivered_before = 0
@@ -339,9 +340,10 @@ class StreamTally:
 
     def _begin_long(self, begun: bytes) -> None:
         kind = type_of(begun)
+        self._long_reports = False
 
         def note(chunk: Members) -> None:
-            self._note(chunk, kind, reported_fault(chunk))
+            self._long_reports |= self._note(chunk, kind, reported_fault(chunk))
 
         scanner = JsonScanner(wanted_of(self._endpoint.usage, FAULT_PATHS), note)
         self._long = _LongEvent(begun, scanner, self._shape)
@@ -359,12 +361,16 @@ class StreamTally:
     def _weigh_long(self, event: _LongEvent, piece: bytes) -> None:
         if event.is_text:
             self._weight += weight_of(piece)
+        if self._long_reports:
+            self._delivered_before = self.delivered
 
     def _end_long(self) -> None:
         if self._long is not None:
             self._long.end()
             self.events += 1
             self._text_events += self._long.is_text
+            if self._long_reports:
+                self._delivered_before = self.delivered
             self._long = None
 
     def _on_event(self, event: bytes) -> bytes:

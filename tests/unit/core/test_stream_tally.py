@@ -483,6 +483,23 @@ def test_a_long_event_passes_and_the_usage_at_its_end_is_seen(step: int) -> None
     assert tally.delivered > 3 * HELD_MAX // 5 - 500
 
 
+@pytest.mark.parametrize("step", [999, HELD_MAX, 10 * HELD_MAX])
+def test_what_a_long_event_delivers_and_what_came_before_it_is_in_the_usage_it_reports(step: int) -> None:
+    stream = chunk("a") + long_event(3 * HELD_MAX, f',"usage":{REPORT.decode()}')
+    _, tally = told(stream, cuts=[*range(step, len(stream), step)])
+    assert (tally.usage, tally.delivered_since) == (NUMBERS, 0)
+
+
+def test_a_long_event_that_repeats_the_answer_reports_what_was_delivered_before() -> None:
+    delta = event('{"type":"response.output_text.delta","delta":"word"}')
+    usage = '"usage":{"input_tokens":12,"output_tokens":45}'
+    repeated = f'"output":[{{"type":"message","text":"{"x" * HELD_MAX}"}}]'
+    last = event(f'{{"type":"response.completed","response":{{{repeated},{usage}}}}}')
+    stream = 40 * delta + last
+    _, tally = told(stream, cuts=[len(stream) - 99], merge=False, endpoint=ENDPOINTS["/v1/responses"])
+    assert (tally.usage, tally.delivered, tally.delivered_since) == (NUMBERS, 40, 0)
+
+
 def test_a_long_event_is_not_held() -> None:
     tally = StreamTally(CHAT, merge=True)
     long = long_event(10 * HELD_MAX)
