@@ -33,7 +33,7 @@ _ADVICE = {
 }
 """What to do, by the member at fault."""
 
-_NO_MODELS = (b"null", b"[]")
+_NO_MODELS = re.compile(rb"null|\[\s*\]")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 SHOWN_NAME = 256
 """Characters of a model's name that an error repeats."""
@@ -220,7 +220,7 @@ def _refuse_other_models(members: JsonSpans) -> None:
     if OTHER_MODELS.isdisjoint(members.names):
         return
     for name in members.names:
-        if name in OTHER_MODELS and members.value(name) not in _NO_MODELS:
+        if name in OTHER_MODELS and not _NO_MODELS.fullmatch(members.value(name) or b"null"):
             raise FieldInvalid(
                 f"{name!r} names models for the upstream to choose from, which could be neither limited nor charged as"
                 " what they are. Leave it out. Operators: give the model a route for each fallback.",
