@@ -178,7 +178,8 @@ def called_tool(request: ScriptedRequest) -> str:
     if not request.tools or request.tool_choice == "none":
         return ""
     tool = request.tools[0] if isinstance(request.tools[0], dict) else {}
-    function = tool.get("function") or next(iter(tool.get("functionDeclarations") or ()), None)
+    declared = tool.get("functionDeclarations")
+    function = declared[0] if isinstance(declared, list) and declared else tool.get("function")
     named = function if isinstance(function, dict) else tool
     return str(named.get("name") or "tool")
 

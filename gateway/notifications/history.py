@@ -6,6 +6,7 @@ attempt, as long as that is among the last ones that the store keeps.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 
 import msgspec
@@ -55,7 +56,7 @@ class NotificationList:
         of_method(METHODS[LIST], request.method)
         refuse_unknown(request.query, ("limit",))
         written = request.query.get("limit", str(OUTBOX_PAST))
-        if not (written.isascii() and written.isdigit() and 1 <= int(written) <= OUTBOX_PAST):
+        if not re.fullmatch("[1-9][0-9]{0,2}", written, re.ASCII) or int(written) > OUTBOX_PAST:
             raise FieldInvalid(f"'limit' must be a number from 1 to {OUTBOX_PAST}.", param="limit")
         most = int(written)
         report = await self._outbox.report(most)

@@ -26,7 +26,7 @@ November 2026, in stored copies of pages and in the providers' own packages:
   github.com/vercel/ai, packages/xai: `max_completion_tokens`, image edits from JSON, speech and transcriptions on paths
   of its own; github.com/Portkey-AI/gateway, src/providers/x-ai: completions
 - deepseek: api-docs.deepseek.com/guides/anthropic_api: where Messages begin; github.com/pydantic/pydantic-ai,
-  tests/models/cassettes/test_deepseek_responses: that it answers /responses; github.com/vercel/ai, packages/deepseek:
+  tests/models/cassettes/test_deepseek_responses: /responses, without /v1; github.com/vercel/ai, packages/deepseek:
   `max_tokens`
 - fireworks: docs.fireworks.ai/tools-sdks/anthropic-compatibility, docs.fireworks.ai/nexus/apis-and-sdks: chat,
   responses, messages; docs.fireworks.ai/inference-api-reference/rerank; the package fireworks-ai: completions, and that
@@ -38,8 +38,8 @@ November 2026, in stored copies of pages and in the providers' own packages:
   strandsagents.com/docs/user-guide/concepts/model-providers/cohere
 - voyage: the package voyageai: embeddings, rerank, and that a key beginning with `al-` is for https://ai.mongodb.com/v1
 - jina: github.com/BerriAI/litellm, llms/jina_ai: embeddings, rerank
-- openrouter: the package openrouter: chat, responses, embeddings, rerank, speech, that `max_tokens` is deprecated, that
-  it transcribes sound from JSON and makes images on a path of its own
+- openrouter: the package openrouter: chat, responses, embeddings, rerank, speech, transcriptions of an uploaded file,
+  that `max_tokens` is deprecated, that it makes images on a path of its own
 
 Not found there, and from memory: that Azure and Foundry have conversations; OpenRouter's completions and messages.
 """
@@ -111,7 +111,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "deepseek": {
         "base_url": "https://api.deepseek.com/v1",
         "endpoints": ("chat.completions", "responses", "messages"),
-        "base_paths": {"messages": "/anthropic/v1"},
+        "base_paths": {"responses": "", "messages": "/anthropic/v1"},
     },
     "fireworks": {
         "base_url": "https://api.fireworks.ai/inference/v1",
@@ -134,7 +134,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "openrouter": {
         "base_url": "https://openrouter.ai/api/v1",
         "output_cap": "max_completion_tokens",
-        "endpoints": (*_CHAT, "responses", "messages", *_EMBEDDINGS, "rerank", "audio.speech"),
+        "endpoints": (*_CHAT, "responses", "messages", *_EMBEDDINGS, "rerank", "audio.speech", "audio.transcriptions"),
     },
     # Servers of your own are asked for every endpoint: what they have depends on their version and model.
     "vllm": {"base_url": "http://127.0.0.1:8000/v1"},

@@ -109,7 +109,7 @@ def _reported(report: Report) -> Content:
     async def content(services: Services, query: Mapping[str, str]) -> JsonObject:
         today = datetime.fromtimestamp(services.clock.now_ms() / 1000, services.zone).date()
         snapshot = services.snapshot
-        if report is REPORTS["limits"] and query.get("scope", "key") == "key":
+        if report is REPORTS["limits"] and query.get("scope", "") in ("", "key"):
             snapshot = await services.directory.with_stored_keys(query.get("team", ""))
         return await report(services.store, snapshot, query, today)
 

@@ -100,10 +100,7 @@ class SharedAnswers:
     async def answer(self, request: AdminRequest) -> AdminResponse:
         """Raises what the answerer raises."""
         if request.method != "GET":
-            try:
-                return await self._answer(request)
-            finally:
-                self.forget()
+            return await self._answer_change(request)
         if not _is_shared(request):
             return await self._answer(request)
         if refusal := await self._refuse(request):
@@ -118,6 +115,17 @@ class SharedAnswers:
         if encodings.response.status != 200:
             return encodings.response
         return encodings.answer_to(request, self._monotonic() - shared.began)
+
+    async def _answer_change(self, request: AdminRequest) -> AdminResponse:
+        """Where it fails, something may have changed all the same; a stranger has changed nothing."""
+        refused = False
+        try:
+            response = await self._answer(request)
+            refused = response.status in _NOT_ALLOWED
+            return response
+        finally:
+            if not refused:
+                self.forget()
 
     def forget(self) -> None:
         """Something has changed: what was computed or begun before answers only those who wait for it."""

@@ -91,6 +91,11 @@ async def test_limits_are_listed_by_scope() -> None:
             listed = (await ask(gateway, f"limits?scope={scope}", BY_TOKEN)).json["data"]
             assert [each["scope"] for each in listed] == [scope] * count
         assert (await ask(gateway, "limits?scope=user", BY_TOKEN)).status == 400
+        key = {"team": "search", "name": "of-the-store", "limits": [{"requests": 5, "per": "day"}]}
+        assert (await ask(gateway, "keys", BY_TOKEN, "POST", json=key)).status == 200
+        for query in ("", "?scope=", "?scope=key"):
+            listed = (await ask(gateway, f"limits{query}", BY_TOKEN)).json["data"]
+            assert [each["scope"] for each in listed].count("key") == 1, query
 
 
 async def test_while_the_store_is_out_the_overview_shows_what_is_known_without_it(tmp_path: Path) -> None:

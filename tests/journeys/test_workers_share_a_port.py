@@ -180,7 +180,7 @@ async def test_an_address_that_is_taken_is_told_before_any_worker_starts(redis: 
             ended = _serve(tmp_path, {**config, **changes})
             assert (ended.returncode, ended.stdout) == (1, "")
             assert "already in use" in ended.stderr
-            assert "Another program is there." in ended.stderr
+            assert "Another program uses this port." in ended.stderr
 
 
 def test_a_configuration_with_errors_ends_the_whole_with_two_and_tells_them_once(

@@ -33,8 +33,11 @@ class FakeNode:
     clock: ServerClock = field(default_factory=ServerClock)
     carried_out: list[str] = field(default_factory=list)
 
-    def connection(self, background: bool) -> FakeNode:
+    @property
+    def urgent(self) -> FakeNode:
         return self
+
+    background = urgent
 
     async def call(self, command: Command | CommandMaker) -> Any:
         made = command() if callable(command) else command

@@ -369,10 +369,11 @@ def test_each_preset_is_whole_but_for_a_url_that_names_a_resource(preset: str) -
         ("bedrock", "messages", "/anthropic/v1/messages"),
         ("bedrock", "responses", "/openai/v1/responses"),
         ("foundry", "messages", "/anthropic/v1/messages"),
-        ("deepseek", "responses", "/v1/responses"),
+        ("deepseek", "responses", "/responses"),
         ("groq", "embeddings", "/openai/v1/embeddings"),
         ("cohere", "audio.transcriptions", "/compatibility/v1/audio/transcriptions"),
         ("openrouter", "audio.speech", "/api/v1/audio/speech"),
+        ("openrouter", "audio.transcriptions", "/api/v1/audio/transcriptions"),
     ],
 )
 def test_a_provider_is_asked_where_it_has_an_endpoint(preset: str, endpoint: str, path: str) -> None:
@@ -388,7 +389,7 @@ def test_a_provider_is_asked_where_it_has_an_endpoint(preset: str, endpoint: str
         ("azure", "moderations"),
         ("xai", "messages"),
         ("xai", "embeddings"),
-        ("openrouter", "audio.transcriptions"),
+        ("openrouter", "images.generations"),
         ("mistral", "audio.speech"),
         ("bedrock", "responses.compact"),
     ],

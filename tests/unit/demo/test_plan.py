@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from gateway.demo.plan import ScriptedRequest, count_prompt, plan_answer, texts
 from gateway.demo.script import DemoScript
 
@@ -60,3 +62,11 @@ def test_a_tool_is_called_unless_the_request_forbids_it() -> None:
     tools = [{"type": "function", "function": {"name": "look"}}]
     assert plan_answer(1, 0, ScriptedRequest(tools=tools), DemoScript()).tool == "look"
     assert plan_answer(1, 0, ScriptedRequest(tools=tools, tool_choice="none"), DemoScript()).tool == ""
+
+
+@pytest.mark.parametrize(
+    ("declared", "called"), [([{"name": "look"}], "look"), ([], "tool"), (5, "tool"), ({"name": "look"}, "tool")]
+)
+def test_gemini_declares_functions_in_a_list(declared: object, called: str) -> None:
+    request = ScriptedRequest(tools=[{"functionDeclarations": declared}])
+    assert plan_answer(1, 0, request, DemoScript()).tool == called

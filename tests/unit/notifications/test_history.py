@@ -92,7 +92,9 @@ async def test_what_cannot_be_read_is_shown_too() -> None:
     msgspec.json.encode(data)
 
 
-@pytest.mark.parametrize("query", [{"limit": "0"}, {"limit": "101"}, {"limit": "x"}, {"colour": "red"}])
+@pytest.mark.parametrize(
+    "query", [{"limit": "0"}, {"limit": "101"}, {"limit": "x"}, {"limit": "9" * 5_000}, {"colour": "red"}]
+)
 async def test_a_question_that_means_nothing_is_refused(query: dict[str, str]) -> None:
     with pytest.raises(FieldInvalid):
         await Outbox().shown(**query)

@@ -106,7 +106,7 @@ def test_limits_know_the_parts_that_anyone_wants_to_know_of() -> None:
 
     assert parts(made.teams["search"].caller.limits) == {9: (50, 95), 5: (50, 80, 95)}
     assert parts(made.teams["ops"].caller.limits) == {9: (50, 95), 2: (50, 95)}
-    assert parts(made.teams["search"].caller.user_limits) == {3: ()}
+    assert parts(made.teams["search"].caller.user_limits) == {3: (50, 80, 95)}
     for caller in made.callers.values():
         assert parts(caller.limits)[4] == (50, 80, 95)
     assert all(not limit.notify_at for limit in made.limits_of() if limit.is_rate)

@@ -119,6 +119,15 @@ async def test_after_a_change_the_next_answer_shows_it(api: Api) -> None:
     assert number_in(await api.ask()) == 4
 
 
+@pytest.mark.parametrize("method", ["POST", "HEAD"])
+async def test_a_stranger_ends_nobodys_answer(api: Api, method: str) -> None:
+    first = await api.ask(cookie="signed in")
+    api.strangers.add("stranger")
+    refused = await api.get(OVERVIEW, {"x-gateway-console": "1", "cookie": "stranger"}, method)
+    assert refused.status == 401
+    assert number_in(await api.ask(cookie="signed in")) == number_in(first)
+
+
 async def test_what_was_begun_before_a_change_answers_nobody_who_asks_after_it(api: Api) -> None:
     api.going_on.clear()
     early = asyncio.ensure_future(api.ask())
