@@ -54,9 +54,9 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
     """What the request used; None where it failed before anything was delivered: failures are free.
 
     Reported usage counts where there is any, and in a stream that ended early what was delivered since. Else the input
-    is estimated from its size, and the output from what was delivered: nothing that was delivered is free. A client
-    that left before the first byte still pays for its prompt, and for the plain answer that was being written
-    meanwhile.
+    is estimated from its size, and the output from what was delivered: nothing that was delivered is free. A zero in a
+    stream that ended early is no report: some servers write zeros into every chunk but the last. A client that left
+    before the first byte still pays for its prompt, and for the plain answer that was being written meanwhile.
     """
     tally, left = exchange.tally, isinstance(exchange.error, ClientGone)
     if tally is None:
@@ -67,7 +67,8 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
     reported = tally.usage
     if reported is not None and tally.is_final:
         since = 0 if exchange.whole else tally.delivered_since
-        return _with_rest(exchange, parsed, tally, reported, reported.output + since)
+        if reported.output or not _is_cut(exchange, parsed, tally):
+            return _with_rest(exchange, parsed, tally, reported, reported.output + since)
     output = tally.delivered if parsed.endpoint.has_output else 0
     if left and not exchange.whole:
         output = max(output, _made_meanwhile(exchange, parsed, estimator))
@@ -83,13 +84,19 @@ def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) ->
 def _with_rest(exchange: Exchange, parsed: ParsedRequest, tally: AnswerTally, reported: Usage, output: int) -> Usage:
     """The reported usage with so much output, where that is more, and with the estimated input, where it tells none."""
     entered = reported.input
-    if parsed.endpoint.estimated and not tally.tells_input:
+    is_told = tally.tells_input and (entered or not _is_cut(exchange, parsed, tally))
+    if parsed.endpoint.estimated and not is_told:
         entered = exchange.estimated_input
     if entered == reported.input and output <= reported.output:
         return reported
     return msgspec.structs.replace(
         reported, input=entered, output=max(output, reported.output), source=UsageSource.ESTIMATED
     )
+
+
+def _is_cut(exchange: Exchange, parsed: ParsedRequest, tally: AnswerTally) -> bool:
+    """Whether it is a stream of which a part was delivered."""
+    return parsed.stream and not exchange.whole and tally.delivered > 0
 
 
 def _made_meanwhile(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) -> int:

@@ -101,6 +101,18 @@ def test_what_follows_the_last_report_of_a_whole_stream_is_in_it(entered: int) -
     assert used(seen(WORDS[0], usage, *WORDS[1:])) == Usage(entered, 45)
 
 
+@pytest.mark.parametrize("entered", [12, 0])
+def test_zeros_in_chunks_before_the_last_do_not_make_a_stream_free_that_ends_early(entered: int) -> None:
+    usage = b'"usage":{"prompt_tokens":%d,"completion_tokens":0}}\n\n' % entered
+    words = [word.replace(b"}\n\n", b"," + usage) for word in WORDS]
+    assert used(seen(*words[:3], error=ClientGone("It left."))) == msgspec.structs.replace(
+        estimated(3), input=entered or ENTERED
+    )
+    assert used(seen(words[-1], error=UpstreamBroke("It broke."))) == Usage(entered, 0)
+    assert used(seen(*words)) == Usage(entered, 0)
+    assert used(seen(*words, USAGE)) == Usage(12, 45)
+
+
 def test_a_whole_stream_without_usage_is_estimated() -> None:
     assert used(seen(*WORDS)) == estimated(4)
 
