@@ -32,6 +32,7 @@ _ONCE_S = 1.0
 
 _OTHER_SCREEN, _FIRST_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _HOME, _TO_END_OF_LINE, _TO_END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+_END = b"q"
 _WITHOUT_LIMIT = 10_000
 _COLUMNS, _ROWS = 80, 24
 """Of a terminal that does not say its size, such as a serial console."""
@@ -103,10 +104,10 @@ def _show(watched: Watched, every_s: float) -> None:
     the beginning."""
     view, problem = watched.look(), ""
     look_at = time.monotonic() + min(every_s, _ONCE_S)
-    with _terminal() as resized:
+    with _terminal() as signals:
         while True:
             _draw(view, problem)
-            if _ended_by_key(resized, look_at - time.monotonic()):
+            if _ended(signals, look_at - time.monotonic()):
                 return
             if time.monotonic() < look_at:
                 continue  # The window has another size.
@@ -126,11 +127,11 @@ def _draw(view: LiveView, problem: str) -> None:
     sys.stdout.flush()
 
 
-def _ended_by_key(resized: int, wait_s: float) -> bool:
-    """Wait for a key, another size of the window, or the time. Whether it is to end."""
-    ready, _, _ = select.select([sys.stdin, resized], [], [], max(0.0, wait_s))
-    if resized in ready:
-        os.read(resized, 4096)
+def _ended(signals: int, wait_s: float) -> bool:
+    """Wait for a key, a signal, or the time. Whether it is to end."""
+    ready, _, _ = select.select([sys.stdin, signals], [], [], max(0.0, wait_s))
+    if signals in ready and _END in os.read(signals, 4096):
+        return True
     if sys.stdin in ready:
         keys = os.read(sys.stdin.fileno(), 4096)
         return not keys or b"q" in keys
@@ -140,30 +141,33 @@ def _ended_by_key(resized: int, wait_s: float) -> bool:
 @contextmanager
 def _terminal() -> Iterator[int]:
     """The terminal without echo and on its other screen, as it was before afterwards, whatever ends it. Gives a file
-    that can be read when the window has another size."""
+    that can be read when the window has another size, or with `_END` in it when a signal wants the end."""
     stdin = sys.stdin.fileno()
     before = termios.tcgetattr(stdin)
-    resized, noting = os.pipe()
+    signals, noting = os.pipe()
     os.set_blocking(noting, False)
 
-    def note(_number: int, _frame: FrameType | None) -> None:
+    def resize(_number: int, _frame: FrameType | None) -> None:
         os.write(noting, b".")
 
-    signal.signal(signal.SIGWINCH, note)
-    signal.signal(signal.SIGTERM, _end)
+    def end(_number: int, _frame: FrameType | None) -> None:
+        # Python drops what is raised while it collects garbage or runs a destructor: the note stays.
+        os.write(noting, _END)
+        raise KeyboardInterrupt
+
+    handlers = {signal.SIGWINCH: resize, signal.SIGINT: end, signal.SIGTERM: end}
+    replaced = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         tty.setcbreak(stdin)
         sys.stdout.write(_OTHER_SCREEN)
-        yield resized
+        yield signals
     except KeyboardInterrupt:
         return
     finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
         sys.stdout.write(_FIRST_SCREEN)
         sys.stdout.flush()
         termios.tcsetattr(stdin, termios.TCSADRAIN, before)
-        for file in (resized, noting):
+        for file in (signals, noting):
             os.close(file)
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

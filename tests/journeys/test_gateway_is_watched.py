@@ -23,6 +23,30 @@ from tests.whole_gateway import PATIENCE_S, Json, WholeGateway, configuration, w
 TOKEN = "operators-token"
 ADMIN = {"listen": "127.0.0.1:0", "token": TOKEN}
 CONTROL = re.compile(rb"\x1b\[[?0-9;]*[A-Za-z]")
+TOP = ("-m", "gateway", "top")
+DEAF = """
+import os, signal, sys
+from gateway.cli.admin_client import AdminClient
+from gateway.cli.configuration import settings_or_end
+from gateway.cli.top import Watched, _show
+
+class Deaf(Watched):
+    looks = 0
+
+    def look(self):
+        view = super().look()
+        self.looks += 1
+        if self.looks == 3:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                pass
+        return view
+
+settings = settings_or_end(sys.argv[-1], None)
+_show(Deaf(AdminClient.for_settings(settings), ""), 0.2)
+"""
+"""Drops what the signal raises, as Python does within a destructor."""
 ENTER, LEAVE = b"\x1b[?1049h", b"\x1b[?1049l"
 
 
@@ -77,14 +101,14 @@ class Terminal:
 
 
 @asynccontextmanager
-async def terminal(config: Json, folder: Path, *words: str) -> AsyncIterator[Terminal]:
+async def terminal(config: Json, folder: Path, *words: str, program: tuple[str, ...] = TOP) -> AsyncIterator[Terminal]:
     """`gateway top` with this configuration, in a window of 100 by 30."""
     file = folder / "gateway.yaml"
     file.write_text(json.dumps(config))
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", "top", "-c", str(file), *words),
+        *(sys.executable, *program, "-c", str(file), *words),
         stdin=slave,
         stdout=slave,
         stderr=slave,
@@ -168,6 +192,16 @@ async def test_a_signal_to_end_leaves_the_terminal_as_it_was(tmp_path: Path) -> 
         await watching.shows("in flight")
         watching.process.send_signal(signal.SIGTERM)
         await watching.ended()
+        assert watching.echoes()
+
+
+async def test_ctrl_c_ends_it_although_its_exception_is_lost(tmp_path: Path) -> None:
+    async with (
+        hand_upstream() as upstream,
+        whole_gateway(upstream.base_url, admin=ADMIN) as gateway,
+        terminal(config_of(gateway, upstream.base_url), tmp_path, program=("-c", DEAF)) as watching,
+    ):
+        assert await watching.ended() == 0
         assert watching.echoes()
 
 
