@@ -176,7 +176,7 @@ class Server:
 
     async def sees_the_client_gone(self) -> None:
         """Wait until a `sees_the_client_leave` has: soon, since no timeout is as short as this."""
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(5):
             await self.gone.wait()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -197,5 +197,6 @@ class Server:
             # A client may leave before it has asked anything, but not in the middle of it.
             if left.partial:
                 raise
+            self.gone.set()
         finally:
             peer.writer.transport.abort()

@@ -136,7 +136,7 @@ async def test_a_proxy_that_listens_nowhere_is_named(client: HttpClient, play: P
 
 async def test_a_proxy_that_does_not_answer_ends_with_the_time_to_connect(client: HttpClient, play: Play) -> None:
     proxy = await play([hears, sees_the_client_leave])
-    upstream = proxy.upstream(base_url="https://llm.invalid", proxy=through(proxy), timeouts=Timeouts(connect=0.1))
+    upstream = proxy.upstream(base_url="https://llm.invalid", proxy=through(proxy), timeouts=Timeouts(connect=1.0))
     with pytest.raises(UpstreamUnreachable, match="did not accept a connection within"):
         await client.send(upstream, ASK)
     await proxy.sees_the_client_gone()

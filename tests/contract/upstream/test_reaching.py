@@ -174,7 +174,7 @@ async def test_tls_asked_of_a_server_without_it_is_unreachable(client: HttpClien
 
 async def test_a_handshake_that_hangs_ends_with_the_time_to_connect(client: HttpClient, play: Play) -> None:
     server = await play([sees_the_client_leave])
-    upstream = Upstream("hung", f"https://localhost:{server.port}", timeouts=Timeouts(connect=0.1))
+    upstream = Upstream("hung", f"https://localhost:{server.port}", timeouts=Timeouts(connect=1.0))
     with pytest.raises(UpstreamUnreachable, match="did not accept a connection within"):
         await client.send(upstream, ASK)
     await server.sees_the_client_gone()
