@@ -74,7 +74,7 @@ class BodyMemory:
             return
         line = self._waiting.setdefault(team, [])
         line.append(place)
-        line.sort(key=lambda each: each.number)
+        line.sort(key=lambda each: (each.number != self._beyond, each.number))
         try:
             async with asyncio.timeout(self._wait_s):
                 await place.turn

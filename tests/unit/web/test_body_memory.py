@@ -85,6 +85,24 @@ async def test_a_small_body_takes_what_large_ones_may_not() -> None:
     assert memory.held_bytes == 3 * MIB
 
 
+async def test_the_body_that_may_grow_waits_for_no_older_one_of_its_team() -> None:
+    memory = BodyMemory(100)
+    await memory.take("a", 1, 50)
+    await memory.take("a", 2, 20)
+    await memory.take("a", 2, 10, grows=True)
+    older = asyncio.ensure_future(memory.take("a", 1, 15, grows=True))
+    assert memory.take_small(20)
+    await asyncio.sleep(0)
+    growing = asyncio.ensure_future(memory.take("a", 2, 5, grows=True))
+    await asyncio.sleep(0)
+    memory.give_back_small(20)
+    await growing
+    assert not older.done()
+    memory.release("a", 2, 35)
+    await older
+    assert memory.held_bytes == 65
+
+
 async def test_who_waits_too_long_is_refused_and_lets_the_next_in() -> None:
     wait_s = 0.4
     memory = BodyMemory(100, wait_s)
