@@ -102,8 +102,8 @@ of those. A request leaves no cycles but in an exception's traceback, which the 
 objects of thousands of open streams takes tens of milliseconds, in which nothing else happens, so it is rare."""
 
 _THREADS_S = 0.0005
-"""How long a thread beside the event loop may keep the interpreter from it. A request needs it some ten times, after
-each wait for a socket: at Python's 5 ms, requests take 60 ms longer while a reload compares snapshots in a thread."""
+"""How long a thread beside the event loop may keep the interpreter from it, each time that the loop has waited for
+sockets. Python's own 5 ms made p99 60 ms longer while a reload compares snapshots in a thread (bench.reload)."""
 
 
 async def _until(shutdown: Shutdown, gateway: Gateway, on_drain: Callable[[], None] | None = None) -> None:
