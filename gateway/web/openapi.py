@@ -21,6 +21,7 @@ Schema = dict[str, Any]
 Operation = dict[str, Any]
 
 TEXT: Schema = {"type": "string"}
+FLAG: Schema = {"type": "boolean"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 AMOUNT: Schema = {"type": "number"}
 TIME: Schema = {"type": "string", "format": "date-time"}

@@ -31,6 +31,7 @@ from gateway.core.errors import AdminForbidden, GatewayError, NoWorker
 from gateway.web.openapi import (
     ANYTHING,
     COUNT,
+    FLAG,
     SHARED_SCHEMAS,
     TEXT,
     TIME,
@@ -70,7 +71,7 @@ _MODEL: Schema = {
     ],
 }
 _GEMINI_MODEL: Schema = an_object(name=TEXT, version=TEXT, displayName=TEXT, supportedGenerationMethods=a_list(TEXT))
-_SESSION = an_object(signed_in={"type": "boolean"}, expires_at=or_null(TIME), version=TEXT)
+_SESSION = an_object(signed_in=FLAG, expires_at=or_null(TIME), version=TEXT)
 _CLIENT = an_object(key=TEXT, name=TEXT, variable=TEXT, base_url=TEXT)
 _OWN_KEY = an_object(
     id=TEXT, name=TEXT, team=TEXT, expires_at=or_null(TIME), models=a_list(TEXT), clients=a_list(_CLIENT)
