@@ -21,7 +21,7 @@ picked out of it meanwhile.
 States of a stream:
 
     at ease ──an event is cut──► holding a part ──its end──► at ease
-    at ease ──a choice ends (merge)──► holding the final chunk (`_FinalChunk`) ──usage, a choice or the end──► at ease
+    at ease ──a choice ends (merge)──► holding the final chunk (`FinalChunk`) ──usage, a choice or the end──► at ease
     holding a part ──longer than HELD_MAX──► in a long event ──its end──► at ease
     any, with a budget ──it is used up──► stopped: the ending is written, and nothing more is passed
 
@@ -36,16 +36,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import msgspec
-
 from gateway.core.body_kind import BodyKind, kind_of
 from gateway.core.endpoints import Endpoint, StreamFormat
-from gateway.core.errors import BodyUnreadable
 from gateway.core.estimate import streamed_tokens
-from gateway.core.json_spans import read_json_spans
+from gateway.core.final_chunk import FinalChunk
 from gateway.core.refusals import FAULT_PATHS, Fault
-from gateway.core.sse import EventSplitter, data_of, type_of, with_data
-from gateway.core.stream_format import empty_choice, ending_at_cap, event_weight
+from gateway.core.sse import EventSplitter, data_of, type_of
+from gateway.core.stream_format import ending_at_cap, event_weight
 from gateway.core.text_weight import weight_of, weight_of_json
 from gateway.core.tolerant_json import JsonScanner
 from gateway.core.upstream_json import (
@@ -156,7 +153,7 @@ class StreamTally:
         self._budget = budget
         self._splitter = EventSplitter()
         self._template = _Template(endpoint.stream_format)
-        self._final = _FinalChunk(endpoint.stream_format)
+        self._final = FinalChunk(endpoint.stream_format)
         self._long: _LongEvent | None = None
         self._long_reports = False
         self._reader = UsageReader(endpoint.usage)
@@ -463,63 +460,6 @@ class _Template:
         self.opening = b""
 
 
-class _FinalChunk:
-    """The chunk that ends a choice, held until it is known whether the usage belongs into it, and what came after; and
-    the chunk with the usage alone, until it is known whether another one shows it. `report` is the last usage object,
-    `is_shown` whether the last chunk with a choice that was passed on has one."""
-
-    def __init__(self, shape: StreamFormat | None) -> None:
-        self.report: Members | None = None
-        self.is_shown = False
-        self._shape = shape
-        self._event: bytes | None = None
-        self._after = bytearray()
-        self._usage_event = b""
-
-    @property
-    def is_held(self) -> bool:
-        return self._event is not None
-
-    def hold(self, event: bytes) -> None:
-        self._event = event
-
-    def keep_usage(self, event: bytes) -> None:
-        self._usage_event = event
-
-    def follow(self, event: bytes) -> bytes:
-        """An event without a choice, which keeps its place behind what is held. What is passed on now."""
-        if self._event is None:
-            return event
-        self._after += event
-        return self.release() if len(self._after) > HELD_MAX else b""
-
-    def pass_by(self) -> bytes:
-        """Another chunk with a choice comes: this was not the last. What is held."""
-        self.is_shown = False
-        return self._released(None)
-
-    def release(self) -> bytes:
-        """What is held: with the usage in it, if it is known already."""
-        self.is_shown = self.is_shown or (self.is_held and self.report is not None)
-        return self._released(self.report)
-
-    def end(self) -> bytes:
-        """The stream ends: what is held, and the usage, if no chunk has shown it."""
-        passed = self.release()
-        if self._usage_event and not self.is_shown:
-            passed += _with_member(self._usage_event, "choices", [empty_choice(self._shape)])
-        self._usage_event = b""
-        return passed
-
-    def _released(self, report: Members | None) -> bytes:
-        event = self._event
-        if event is None:
-            return b""
-        self._event, after = None, bytes(self._after)
-        self._after.clear()
-        return (event if report is None else _with_member(event, "usage", report)) + after
-
-
 class _LongEvent:
     """An event that is too long to be held: where it ends. Its data go through a `JsonScanner` as they pass. `is_text`
     says that it delivers text, rather than repeat some."""
@@ -570,12 +510,3 @@ def _one_line_of_data(event: bytes) -> bytes:
     if event.find(b"\n", begin) >= 0 or not (event.startswith(b"event:") if begin else event.startswith(b"data:")):
         return b""
     return event[begin + 5 :]
-
-
-def _with_member(event: bytes, name: str, value: Any) -> bytes:
-    """The event with one member of its object set."""
-    try:
-        members = read_json_spans(data_of(event) or b"")
-        return with_data(event, members.changed({name: msgspec.json.encode(value)}))
-    except (BodyUnreadable, msgspec.MsgspecError, UnicodeEncodeError, OverflowError):
-        return event  # What is not one plain object is better left as it is.
