@@ -10,6 +10,8 @@ import signal
 import stat
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,23 @@ def written(folder: Path, config: Json) -> str:
     file = folder / "gateway.yaml"
     file.write_text(json.dumps(config))
     return str(file)
+
+
+def with_key(folder: Path, key: str) -> str:
+    return written(folder, configuration(NOWHERE, team={"keys": [{"name": "k", "key": key}]}))
+
+
+@asynccontextmanager
+async def watched(path: str) -> AsyncIterator[tuple[Gateway, Reloader]]:
+    """A gateway that looks at its file and reloads it when that has changed."""
+    settings = load(path, os.environ).settings
+    gateway = Gateway(settings, Log(lambda line: None))
+    reloader = Reloader(path, gateway, Log(lambda line: None), settings)
+    gateway.tasks.keep_running("watch", reloader.watch)
+    try:
+        yield gateway, reloader
+    finally:
+        await gateway.close()
 
 
 @pytest.mark.parametrize("keys", [0, 1, CALLERS_A_PART, 3 * CALLERS_A_PART + 1])
@@ -141,54 +160,35 @@ async def test_a_change_of_a_file_that_the_configuration_names_is_noticed(
     monkeypatch.setattr("gateway.app.reload.LOOK_EVERY_S", 0.01)
     key = tmp_path / "key"
     key.write_text("gw_first")
-    path = written(tmp_path, configuration(NOWHERE, team={"keys": [{"name": "k", "key": "${file:key}"}]}))
-    settings = load(path, os.environ).settings
-    gateway = Gateway(settings, Log(lambda line: None))
-    gateway.tasks.keep_running("watch", Reloader(path, gateway, Log(lambda line: None), settings).watch)
-    try:
+    async with watched(with_key(tmp_path, "${file:key}")) as (gateway, _):
         for secret in ("gw_second", "gw_third"):
             key.write_text(secret)
             await _until_in_force(gateway, secret)
-    finally:
-        await gateway.close()
 
 
 async def test_a_file_that_a_reload_names_for_the_first_time_is_watched_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.app.reload.LOOK_EVERY_S", 0.01)
-    path = written(tmp_path, configuration(NOWHERE, team={"keys": [{"name": "k", "key": "gw_first"}]}))
-    settings = load(path, os.environ).settings
-    gateway = Gateway(settings, Log(lambda line: None))
-    gateway.tasks.keep_running("watch", Reloader(path, gateway, Log(lambda line: None), settings).watch)
     key = tmp_path / "key"
-    try:
+    async with watched(with_key(tmp_path, "gw_first")) as (gateway, _):
         key.write_text("gw_second")
-        written(tmp_path, configuration(NOWHERE, team={"keys": [{"name": "k", "key": "${file:key}"}]}))
+        with_key(tmp_path, "${file:key}")
         await _until_in_force(gateway, "gw_second")
         key.write_text("gw_third")
         await _until_in_force(gateway, "gw_third")
-    finally:
-        await gateway.close()
 
 
 async def test_a_file_that_a_refused_configuration_names_is_watched_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.app.reload.LOOK_EVERY_S", 0.01)
-    path = written(tmp_path, configuration(NOWHERE, team={"keys": [{"name": "k", "key": "gw_first"}]}))
-    settings = load(path, os.environ).settings
-    gateway = Gateway(settings, Log(lambda line: None))
-    reloader = Reloader(path, gateway, Log(lambda line: None), settings)
-    gateway.tasks.keep_running("watch", reloader.watch)
     key = tmp_path / "key"
-    try:
-        written(tmp_path, configuration(NOWHERE, team={"keys": [{"name": "k", "key": "${file:key}"}]}))
+    async with watched(with_key(tmp_path, "gw_first")) as (gateway, reloader):
+        with_key(tmp_path, "${file:key}")
         assert await reloader.reload("a test") != []
         key.write_text("gw_second")
         await _until_in_force(gateway, "gw_second")
-    finally:
-        await gateway.close()
 
 
 async def test_the_log_says_what_changed_in_the_words_of_gateway_diff(tmp_path: Path) -> None:
