@@ -64,6 +64,19 @@ await step("the right token opens the overview", async () => {
   await settled(page);
 });
 
+// A key pressed as soon as a dialog is seen is lost if the dialog is opened later than it is put into the page.
+await page.evaluate(() => {
+  window.openedLate = [];
+  const watch = (changes) => {
+    for (const { addedNodes } of changes) for (const node of addedNodes) {
+      if (node.nodeType !== Node.ELEMENT_NODE) continue;
+      const dialog = node.matches("dialog") ? node : node.querySelector("dialog");
+      if (dialog && !dialog.open) window.openedLate.push(dialog.getAttribute("aria-label"));
+    }
+  };
+  new MutationObserver(watch).observe(document.body, { childList: true, subtree: true });
+});
+
 await step("nothing of the token is left in the browser but the session's cookie", async () => {
   const kept = await page.evaluate(() => JSON.stringify([Object.entries(localStorage), Object.entries(sessionStorage), document.cookie, location.href]));
   assert.equal(kept, JSON.stringify([[], [], "", `${origin}/console`]));
@@ -242,6 +255,10 @@ await step("what was done is in the audit", async () => {
   await open(page, "Audit");
   const actions = await page.locator("td[data-column=action]").allInnerTexts();
   for (const action of ["key.create", "key.rotate", "key.disable", "key.revoke", "request.cancel", "console.sign_in"]) assert.ok(actions.includes(action), action);
+});
+
+await step("every dialog was open from the moment it was in the page", async () => {
+  assert.deepEqual(await page.evaluate(() => window.openedLate), []);
 });
 
 await step("no script failed and the policy was kept", async () => assert.deepEqual(page.complaints, []));

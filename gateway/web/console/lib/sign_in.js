@@ -1,11 +1,11 @@
-import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
+import { html, useLayoutEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { Note } from "./ui.js";
 
 // Takes a secret, and forgets it: what stays in the browser is the cookie of a session, which no script can read.
 export function SignIn({ title, what, hint, over, signIn }) {
   const [state, setState] = useState({ busy: false, error: "" });
   const input = useRef(null);
-  useEffect(() => input.current.focus(), []);
+  useLayoutEffect(() => input.current.focus(), []);
   async function submit(event) {
     event.preventDefault();
     const secret = input.current.value.trim();

@@ -1,5 +1,5 @@
 // The parts that pages are made of.
-import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../vendor/htm-preact.js";
 import * as format from "./format.js";
 
 export const go = (route) => { location.hash = route; };
@@ -163,10 +163,11 @@ export function Select({ label, value, options, onChange }) {
     ${options.map(([name, text]) => html`<option key=${name} value=${name} selected=${name === value}>${text}</option>`)}</select></label>`;
 }
 
-// A native dialog: Escape closes it, focus stays in it and goes back to where it was.
+// A native dialog: Escape closes it, focus stays in it and goes back to where it was. It is opened in the same task that
+// puts it into the page: a key pressed right after it is seen is meant for it.
 export function Dialog({ title, onClose, children }) {
   const ref = useRef(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const dialog = ref.current;
     if (!dialog.open) dialog.showModal();
     // The event comes later: by then another dialog may be in the place of this one.
