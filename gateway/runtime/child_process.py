@@ -73,8 +73,8 @@ async def child_process(command: Sequence[str]) -> AsyncIterator[ChildProcess]:
 
 
 async def run_child(command: Sequence[str], sent: bytes = b"") -> ChildResult:
-    """Run it to its end, with `sent` as its standard input, which it reads before it writes. Where this is cancelled, it
-    is killed. Raises OSError where no process can be started."""
+    """Run it to its end, with `sent` as its standard input, which it reads before it writes. Where this is cancelled,
+    it is killed. Raises OSError where no process can be started."""
     async with child_process(command) as child:
         await child.send(sent)
         child.stdin.close()
@@ -85,21 +85,20 @@ def _spawn(command: Sequence[str], stdin: int, stdout: int) -> int:
     actions = [(os.POSIX_SPAWN_DUP2, stdin, _STDIN), (os.POSIX_SPAWN_DUP2, stdout, _STDOUT)]
     # A session of its own: Ctrl-C on a terminal is not for it. Python ignores SIGPIPE, which a program inherits.
     return os.posix_spawn(
-        command[0], command, os.environ, file_actions=actions, setsid=True, setsigdef=[signal.SIGPIPE]
+        command[0], tuple(command), os.environ, file_actions=actions, setsid=True, setsigdef=[signal.SIGPIPE]
     )
 
 
 async def _writer_to(pipe: int) -> asyncio.StreamWriter:
     loop = asyncio.get_running_loop()
-    file = open(pipe, "wb", buffering=0)  # noqa: SIM115 # The transport closes it.
     # Nothing is read from this pipe; the protocol is what `drain` waits for.
     protocol = asyncio.StreamReaderProtocol(asyncio.StreamReader())
-    transport, _ = await loop.connect_write_pipe(lambda: protocol, file)
+    transport, _ = await loop.connect_write_pipe(lambda: protocol, os.fdopen(pipe, "wb", buffering=0))
     return asyncio.StreamWriter(transport, protocol, None, loop)
 
 
 async def _read_into(reader: asyncio.StreamReader, pipe: int) -> asyncio.ReadTransport:
-    file = open(pipe, "rb", buffering=0)  # noqa: SIM115 # The transport closes it.
     protocol = asyncio.StreamReaderProtocol(reader)
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, file)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: protocol, os.fdopen(pipe, "rb", buffering=0))
     return transport
