@@ -1,4 +1,4 @@
-"""What commands that read a configuration share: the option that names it, and how its problems are printed."""
+"""What all commands that read a configuration share: the option that names it, and how its problems are printed."""
 
 from __future__ import annotations
 

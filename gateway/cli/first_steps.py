@@ -1,5 +1,5 @@
-"""What `gateway serve --demo` and `--upstream` print: commands to paste, in lines of at most 80 columns where the names
-of the models allow it.
+"""What `gateway serve --demo` and `--upstream` print: commands to paste, in lines of at most 80 columns unless a
+model's name is longer.
 """
 
 from __future__ import annotations

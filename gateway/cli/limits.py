@@ -1,4 +1,4 @@
-"""`gateway limits`: the use of every limit now, and what is granted to limits for a while."""
+"""`gateway limits`: shows the use of every limit; grants raise a limit for a while."""
 
 from __future__ import annotations
 

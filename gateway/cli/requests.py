@@ -1,4 +1,4 @@
-"""`gateway requests`: what is in flight in every process of every gateway of the store, and how one is ended."""
+"""`gateway requests`: lists the requests in flight in all processes of all gateways of the store, and ends one."""
 
 from __future__ import annotations
 

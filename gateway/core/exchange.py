@@ -1,4 +1,4 @@
-"""One request and its answer, as far as they have come: what settle charges and record reports."""
+"""One request and its answer, filled in stage by stage; settle charges and record reports what is in it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What admission reserves and settlement corrects: charges, verdicts, limit statuses, settlements.
 
-These values cross the border to the store, and a settlement may wait in a file: they are plain data.
+These values are plain data, because they go to the store and a settlement may wait in a file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How late the event loop is: a timer that measures by how much it fires after its time.
+"""Measures how late the event loop is: by how much a timer fires after its time.
 
-Whatever computes on the loop delays every stream of the process by as much. This is where it shows.
+A computation on the loop delays every stream of the process by as much; this is where it shows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The JSON Schema of a configuration, for editors and for other programs' values files."""
+"""The JSON Schema of a configuration, for editors and for the values files of other programs."""
 
 from __future__ import annotations
 

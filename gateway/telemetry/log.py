@@ -1,8 +1,8 @@
-"""The log: one line for each request at its end, and what else an operator should know.
+"""The log: one line for each request at its end, and events for operators.
 
-JSON lines in production, coloured lines on a terminal (structlog). Never in it: a prompt,
-a response, a key, an upstream's secret. Logging neither raises nor waits: line_writer.py writes the lines, and drops
-what cannot be written. Of requests without a good key, so many have a line, and the others are counted.
+JSON lines in production, coloured lines on a terminal (structlog). Never in it: a prompt, a response, a key, an
+upstream's secret. Logging neither raises nor waits: line_writer.py writes the lines, and drops what cannot be written.
+Requests without a valid key have only so many lines in a while; the others are counted.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What the gateway counts.
+"""Every metric of the gateway.
 
-`Metrics.exchange` records everything about one finished request: what requests of the same labels have in common is
-found with one look-up (`_Answers`), and added to the series when these are read. Label values come from the
-configuration and from closed lists, never from what a client sends, so that the number of series is bounded. What a
-reload removes from the configuration (a team, a model, an upstream, a limit) loses its series: `keep` gets what is
-configured, and whatever else is there goes at the next scrape. Every metric is described in docs/metrics.md.
+`Metrics.exchange` records a finished request: it finds what requests of the same labels share with one look-up
+(`_Answers`), which is added to the series when these are read. Label values come from the configuration and from closed
+lists, never from what a client sends, so that the number of series is bounded. When a reload removes a team, a model,
+an upstream or a limit, their series go: `keep` gets what is configured, and the next scrape leaves out the rest.
+docs/metrics.md describes every metric.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lines of the log that strangers can cause, so many in a while: a client without a key must not fill the disk."""
+"""Limits the log lines that clients without a key can cause, so that they cannot fill the disk."""
 
 from __future__ import annotations
 

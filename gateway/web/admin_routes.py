@@ -1,8 +1,8 @@
-"""The operators' listener: metrics, health, readiness, and the admin API behind its token.
+"""The admin listener: metrics, health, readiness, and the admin API behind its token.
 
-What it answers comes from `AdminHandlers`: those of this process, or of several workers together. Requests to the
-admin API are plain values, so that a supervisor can pass them to a worker. A supervisor loads this module, so it
-imports nothing that serves clients.
+`AdminHandlers` gives the answers: of this process, or of several workers together. Requests to the admin API are plain
+values, so that a supervisor can pass them to a worker. A supervisor loads this module, so it imports nothing that
+serves clients.
 """
 
 from __future__ import annotations

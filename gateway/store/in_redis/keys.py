@@ -1,7 +1,7 @@
-"""The names of everything kept in Redis.
+"""The names of all keys in Redis.
 
-`prefix:schema:{tag}:…`: the hash tag in braces decides the slot of a cluster, so that the counters of one
-team, its keys and its users are in one slot. Another schema gives other names, never another meaning.
+`prefix:schema:{tag}:…`: the hash tag in braces decides the slot of a cluster, so that the counters of one team, its
+keys and its users are in one slot. Another schema uses other names, so that a name never changes its meaning.
 """
 
 from __future__ import annotations
