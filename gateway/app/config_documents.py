@@ -148,7 +148,7 @@ def work_out(task: _Task) -> JsonObject:
 
 
 def answer_parent() -> None:
-    """Read a task, write what comes of it. The process ends where that takes too much."""
+    """Read a task, write its result. The process ends if that takes too much."""
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=_Task)
     if task.is_bounded:
         for kind, most in BOUNDS.items():

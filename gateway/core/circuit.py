@@ -50,14 +50,14 @@ LONGEST_COOL_DOWN_S = 300.0
 """A Retry-After beyond this is not believed: quotas are raised and servers fixed before their time."""
 
 KEYS_IN_SLOT = 64
-"""Keys that a sixth of the window tells apart; those of further ones count for everyone."""
+"""How many keys a sixth of the window distinguishes; failures of further ones count for all keys."""
 TEAMS_COOLING = 256
 """Teams that a target is cooling down for, at most; the one with the shortest time left goes first."""
 REASONS_KEPT = 20
 """Failures whose reason is kept, to say why a circuit opened."""
 
 ANYONE = Caller("", "", "")
-"""No key in particular. What happens to it counts for everyone."""
+"""No key in particular: what happens counts for all keys."""
 EVERYONE = ""
 """In place of a key's id: every key."""
 
@@ -71,7 +71,7 @@ class CircuitState(StrEnum):
 
 class Opening(msgspec.Struct, frozen=True):
     """Why and when a circuit opened: how many of the last failures had which reason. `key` is the id of the key that it
-    is open for alone; empty: for everyone."""
+    is open for alone; empty: for all keys."""
 
     at: float
     reasons: Mapping[str, int]
@@ -307,6 +307,6 @@ class _FailureWindow:
 
 
 def _most(failures: Counter[str]) -> tuple[str, int]:
-    """The key that has most of the failures, and how many; what counts for everyone is of no key."""
+    """The key that has most of the failures, and how many; what counts for all keys is of none."""
     ranked = ((key, number) for key, number in failures.items() if key != EVERYONE)
     return max(ranked, key=lambda each: each[1], default=(EVERYONE, 0))

@@ -102,7 +102,7 @@ class LimitStatus(msgspec.Struct, frozen=True):
 
 
 class LimitStatuses(msgspec.Struct, frozen=True):
-    """How the limits of a request stand, column by column: the status of most of them is never read. `used`, `held` and
+    """The status of a request's limits, column by column: that of most of them is never read. `used`, `held` and
     `resets_ms` are those of `LimitStatus`."""
 
     limits: Sequence[Limit] = ()

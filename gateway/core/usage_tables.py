@@ -58,8 +58,8 @@ class UsageField(msgspec.Struct, frozen=True):
     Of several fields of `input`, `output` and `total` the first that is there counts, a zero only where all are;
     of other counts the greatest, since they name the same tokens. `added` ones are added to that.
 
-    A part counts inside its whole, except for these: `beside` is the field of the whole beside which it
-    stands (`*`: beside any), `beside_with` a member whose presence says so.
+    A part counts inside its whole, except for these: `beside` is the field of the whole that does
+    not include it (`*`: none does), `beside_with` a member whose presence says so.
     """
 
     count: str

@@ -12,8 +12,8 @@ LOOK_EVERY_S = 0.1
 
 
 async def watch_loop_lag(observe: Callable[[float], None], monotonic: Callable[[], float]) -> None:
-    """Observe the lag, in seconds, for as long as this is awaited. `monotonic` is a clock of its own: a loop's
-    time stands still while the loop computes."""
+    """Observe the lag, in seconds, for as long as this is awaited. `monotonic` is not the loop's
+    own clock, which does not advance while the loop computes."""
     while True:
         due = monotonic() + LOOK_EVERY_S
         await asyncio.sleep(LOOK_EVERY_S)

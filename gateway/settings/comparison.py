@@ -25,7 +25,7 @@ _COUNTED_BY = ("per", "models", "name", *_METERS)
 
 
 class TextChange(msgspec.Struct, frozen=True):
-    """`change` is added, removed, changed or renamed; `note` says what comes of it beside the change itself."""
+    """`change` is added, removed, changed or renamed; `note` says what else follows from it."""
 
     path: str
     change: str

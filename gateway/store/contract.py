@@ -139,7 +139,7 @@ class Counters(Protocol):
         ...
 
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
-        """How these limits stand now, in the same order; charges nothing."""
+        """The status of these limits now, in the same order; charges nothing."""
         ...
 
     async def grant(self, limit: Limit, grant: Grant) -> None:

@@ -36,7 +36,7 @@ from gateway.telemetry.line_writer import LineWriter
 from gateway.telemetry.sampling import LineSample
 
 SHOWN_CHARACTERS = 200
-"""What a client may add to a line by each text of its own: it is cut there."""
+"""The length at which each text of a client is cut in a line."""
 
 _TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-")
 """W3C Trace Context, 3.2."""

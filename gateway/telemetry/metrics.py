@@ -130,7 +130,7 @@ class Metrics:
         self._define_series_of_the_process()
         self._define_series_of_notifications()
         self.build.set(1, (version, platform.python_version()))
-        self._begin_at_nothing()
+        self._begin_at_zero()
         self._names: ConfiguredNames | None = None
         self._quotas: dict[Labels, QuotaUse] = {}
         self._configured_quotas: dict[Labels, Limit] = {}
@@ -139,8 +139,8 @@ class Metrics:
         self._quotas_of: dict[int, _QuotasOf] = {}
         self._process = ProcessMetrics()
 
-    def _begin_at_nothing(self) -> None:
-        """A counter that begins at nothing shows its first step to Prometheus; one that begins at one hides it."""
+    def _begin_at_zero(self) -> None:
+        """A counter that begins at 0 shows its first step to Prometheus; one that begins at 1 hides it."""
         for _, by in _ABORTED_BY:
             self.aborted.add((by,), 0)
         for outcome in ("accepted", "refused"):

@@ -106,7 +106,7 @@ class AdminRoutes:
         return await self._handlers.admin_api(plain)
 
     async def _console_file(self, request: web.BaseRequest, path: str) -> AdminResponse:
-        """The files are the same for everybody: what they show is behind the token. Where there is none, the page says
+        """The files are public: what they show is behind the token. Where there is none, the page says
         so."""
         answer = self._console.answer(request.method, path, request.headers)
         if path == "/console" and await self._is_closed():

@@ -54,7 +54,7 @@ class BodyMemory:
         return sum(len(line) for line in self._waiting.values())
 
     def take_small(self, size: int) -> bool:
-        """Take so much for a small body, if it fits. Whether it is taken."""
+        """Take this much for a small body, if it fits. Whether it fits."""
         if self.held_bytes + size > self._max_bytes:
             return False
         self.held_bytes += size
@@ -172,7 +172,8 @@ class HeldBytes:
             await self._take(size - self._bytes - self._small_bytes)
 
     async def add(self, size: int) -> None:
-        """Note bytes that came. Where more come than expected, as much as before is taken again. Raises Overloaded."""
+        """Note bytes that came. If more come than expected, as much again is taken, up to _STEP_MAX_BYTES.
+        Raises Overloaded."""
         self._used += size
         held = self._bytes + self._small_bytes
         if self._used > held:

@@ -17,7 +17,7 @@ _REMEMBERED = 1_024
 """Addresses of which it is remembered whether they are trusted."""
 
 _HOPS_MAX = 16
-"""More are not looked at: the last one that was is taken for the client."""
+"""More are not read: the last one that was read counts as the client."""
 
 
 class ClientAddresses:

@@ -36,7 +36,7 @@ _HEAD_MAX = 32 * 1024
 """Bytes of one header: tokens in Authorization are longer than aiohttp's default of 8 KiB allows."""
 
 _UNREAD_BYTES = 64 * 1024
-"""Of a body that is taken more slowly than it comes: from twice as much on, the client is held back."""
+"""Of a body that is read more slowly than it comes: from twice as much on, the client has to wait."""
 
 _FRAMING_BYTES = 64 * 1024
 _FRAMING_SHARE = 16

@@ -28,7 +28,7 @@ from gateway.web.errors import CODINGS
 
 BODY_TIMEOUT_S = 60.0
 """How long a client may take to send its body, or of one that is taken in pieces the beginning and then each
-piece, so that a slow one cannot keep a request for ever."""
+piece, so that a slow one cannot keep a request open without end."""
 
 _UNPACKED_TIMES = 8
 """What a compressed body is expected to grow by: JSON with text does by 3 to 6."""

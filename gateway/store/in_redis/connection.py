@@ -82,7 +82,7 @@ class LoopTime:
 
     def run(self) -> None:
         if self._timer is None:
-            # Not the loop's own clock, which may stand still within a turn.
+            # Not the loop's own clock, which may not advance within a turn.
             self._due = time.monotonic() + self._step_s
             self._timer = asyncio.get_running_loop().call_later(self._step_s, self._count)
 

@@ -91,7 +91,7 @@ class StoreKeys:
         return f"{self._at(IDENTITY)}:{what}"
 
     def stored_object(self, name: ObjectName) -> str:
-        """Of whose an object is that an upstream keeps: each in a slot of its own."""
+        """The owner of an object that an upstream keeps: each in its own slot."""
         return f"{self._at('s/' + _digest(f'{name.kind} {name.id}'))}"
 
     def estimates(self) -> str:
