@@ -1,5 +1,6 @@
-"""What may be in an HTTP/1.1 request (RFC 9110, RFC 9112): one reading for the check of a configuration and for
-the client that sends. What the one lets through the other can write."""
+"""What an HTTP/1.1 request may contain (RFC 9110, RFC 9112). The check of a configuration and the client that sends use
+the same rules, so that the client can send whatever the check accepts.
+"""
 
 from __future__ import annotations
 
