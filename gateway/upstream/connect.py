@@ -209,7 +209,7 @@ class Connector:
     async def _addresses(self) -> Addresses:
         with suppress(socket.gaierror, UnicodeError):
             # An address needs no name server, and so no thread.
-            return socket.getaddrinfo(*self._where, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+            return list(socket.getaddrinfo(*self._where, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
         lookup = self._lookup
         if lookup is None or lookup.done():
             lookup = self._lookup = self._tasks.start("name_lookup", self._look_up())
@@ -231,7 +231,7 @@ class Connector:
             return CannotConnect(_reason(error))
 
     def _resolve(self) -> Addresses:
-        return socket.getaddrinfo(*self._where, type=socket.SOCK_STREAM)
+        return list(socket.getaddrinfo(*self._where, type=socket.SOCK_STREAM))
 
 
 async def _open_tunnel(connected: socket.socket, request: bytes) -> None:
