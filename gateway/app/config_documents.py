@@ -3,10 +3,10 @@
     GET /admin/v1/config         the text in force
     POST /admin/v1/config/diff   {"text": …}: what is wrong with it, and what it would change; nothing is changed
 
-Both are worked out by a child process: to read a configuration of 10,000 keys takes seconds of pure Python, which
-would delay every request. A text that is sent is read without this machine's variables and files: what it would be
-replaced by is not shown, and values that depend on them are not checked. A short text can mean very much, by aliases:
-its child has so much time and memory and no more, and what it answers has a bound, too.
+A child process computes both, because reading a configuration of 10,000 keys takes seconds of pure Python and would
+delay every request. A text that is sent is read without this machine's environment variables and files, so the answer
+shows none of them, and values that depend on them are not checked. YAML aliases can expand a short text to a very large
+one, so the child has a bound for its time, its memory and its answer.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def work_out(task: _Task) -> JsonObject:
 
 
 def answer_parent() -> None:
-    """Read a task, write what comes of it. The process ends where that takes too much."""
+    """Read a task, write its result. The process ends if that takes too much."""
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=_Task)
     if task.is_bounded:
         for kind, most in BOUNDS.items():

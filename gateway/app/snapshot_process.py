@@ -1,13 +1,13 @@
-"""A configuration read in a process of its own, so that a reload does not delay requests.
+"""Reads a configuration in a child process, so that a reload does not delay requests.
 
-Reading 10,000 keys takes seconds of pure Python. In a thread it would hold the interpreter lock for most of that time,
-and every request would wait for it again and again. So a reload starts this module as a child:
+Reading 10,000 keys takes seconds of pure Python. A thread would hold the interpreter lock for most of that time, and
+every request would wait for it. So a reload starts this module as a child:
 
     child:  read the file → check it → build the snapshot → pickle it to standard output, in parts
     parent: collect the bytes → unpickle a part in each turn of the event loop → swap the snapshot
 
-All parts are of one pickler, so that callers go on sharing what they share (a team's limits, say), and each takes a
-fraction of a millisecond. docs/decisions/0008-reloads-in-a-child-process.md has the figures.
+One pickler writes all parts, so that callers still share what they share (for example a team's limits). Unpickling a
+part takes a fraction of a millisecond. docs/decisions/0008-reloads-in-a-child-process.md has the figures.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""How commands about keys, grants and single requests reach what they are about: by way of the shared store, or in the
-running gateway that keeps all in memory.
+"""Sends the requests of commands about keys, grants and single requests: to the shared store, or to the running gateway
+if that keeps everything in memory.
 """
 
 from __future__ import annotations

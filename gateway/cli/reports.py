@@ -1,5 +1,5 @@
-"""Reports for `gateway usage` and `gateway limits`: from the shared store, or from the running gateway that keeps it
-in memory.
+"""The reports of `gateway usage` and `gateway limits`: from the shared store, or from the running gateway if that keeps
+everything in memory.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""What may be in an HTTP/1.1 request (RFC 9110, RFC 9112): one reading for the check of a configuration and for
-the client that sends. What the one lets through the other can write. And what two headers of a request for a page
-mean."""
+"""What an HTTP/1.1 request may contain (RFC 9110, RFC 9112). The check of a configuration and the client that sends use
+the same rules, so that the client can send whatever the check accepts. And what two
+headers of a request for a page mean.
+"""
 
 from __future__ import annotations
 

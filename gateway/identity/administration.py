@@ -1,8 +1,8 @@
-"""What operators can do with keys, and what the audit says of it: one implementation under the admin API and the
-command line.
+"""What operators can do with keys, and how the audit records it: one implementation for the admin API and the command
+line.
 
-Each change is written together with its line in the audit; a key that another process has changed meanwhile is read
-again, and changed as it is then.
+A change and its audit entry are written in one step. If another process has changed the key in the meantime, the key is
+read again and the change is applied to the new state.
 """
 
 from __future__ import annotations

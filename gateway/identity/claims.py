@@ -1,4 +1,4 @@
-"""What the claims of a verified token say of its bearer: end user, team, models."""
+"""What the claims of a verified token say about its bearer: end user, team, models."""
 
 from __future__ import annotations
 

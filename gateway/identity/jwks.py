@@ -1,16 +1,16 @@
-"""The public keys of an identity provider (JWK Set, RFC 7517), fetched off the requests' way.
+"""The public keys of an identity provider (JWK Set, RFC 7517), fetched in the background.
 
-    a token → its key is known → verified, with no call
+    a token → its key is known → verified, without a call
                   ↓ not known
               the next fetch is brought forward, and the token waits for it
 
-A task fetches the keys each `every_s`; a fetch that fails or brings no usable key changes nothing, so that the last
-good ones stay, however long the provider is down. Providers rotate: who signs with a new key before it was due to be
-fetched has the next fetch brought forward. Anyone can invent the name of a key, so that happens once in `least_s`, and
-WAITING_MAX tokens wait for it at most: any more are refused at once. A good token waits for `least_s` and a fetch.
+A task fetches the keys each `every_s`. A fetch that fails or brings no usable key changes nothing, so the last good
+keys stay valid, however long the provider is down. Providers rotate keys: a token with a new key brings the next fetch
+forward. Anyone can invent the name of a key, so that happens once in `least_s`, and at most WAITING_MAX tokens wait for
+it: more are refused at once. A valid token waits at most for `least_s` and a fetch.
 
-Only keys that can verify a signature by a private key are taken: `oct` is a shared secret, and a provider that
-publishes one, a private key, or a short RSA key, has made a mistake that must not become ours.
+Only keys that can verify a signature by a private key are accepted. `oct` is a shared secret: a provider that publishes
+one, a private key or a short RSA key has made a mistake that must not become ours.
 """
 
 from __future__ import annotations

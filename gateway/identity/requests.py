@@ -1,5 +1,6 @@
-"""What operators ask: a method, a path below /admin/v1, a query and a body, whether it came over HTTP or from a command
-that speaks to the store itself; and how such a request is read."""
+"""A request of an operator: a method, a path below /admin/v1, a query and a body, and how they are read. It comes over
+HTTP, or from a command that uses the store itself.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work in a process of its own, for what would hold up the event loop."""
+"""Runs work that would block the event loop in a child process."""
 
 from __future__ import annotations
 

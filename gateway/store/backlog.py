@@ -1,7 +1,7 @@
-"""What waits to be settled: on the disk of this process and of dead ones, and in memory where the disk refuses it.
+"""Settlements that wait: in the files of this process and of dead ones, and in memory if the disk refuses them.
 
-Each second the store and the disk are tried again. Nothing holds up what is behind it: an entry that the store
-refuses while it takes the next one is parked, a file that cannot be read is left where it is.
+Each second the store and the disk are tried again. Nothing delays what is behind it: an entry that the store refuses
+while it accepts the next one is parked, and a file that cannot be read is left where it is.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""On disk: what could not be settled yet, until it can be.
+"""Keeps on disk what cannot be settled yet.
 
-A file a process, held by a lock that ends with the process; the process that gets the lock of a dead one may
-replay it. A line is the CRC-32 of its text and the text, which is signed (journal_key.py): the one finds damage, the
-other forgery. Lines are synced to the disk in batches, and `append` returns when its line is. What is torn at the end
-was never promised to anyone. An entry that can never be charged is moved to a `.parked` file beside it, which has the
-same form.
+Each process has a file, held by a lock that ends with the process; a process that gets the lock of a dead one may
+replay its file. A line is the CRC-32 of its text and the text, which is signed (journal_key.py): the checksum finds
+damage, the signature forgery. Lines are synced to the disk in batches, and `append` returns when its line is. A torn
+end was never promised to any caller. An entry that can never be charged is moved to a `.parked` file next to it, which
+has the same form.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What operators ask of a store: the ledger by group, and how limits are; the same from the admin API and from the
-command line.
+"""Reports for operators: the ledger by group, and the status of limits; the same for the admin API and the command
+line.
 
 Reports are JSON objects, made piece by piece, so that a long one leaves the event loop to others in between.
 """

@@ -1,14 +1,14 @@
 """Where an upstream is, how a request to it begins, and how a connection to it is opened: name, address, TCP, TLS.
 
-Through a forward proxy, name, address and TCP are the proxy's. A request in plain HTTP then names its whole URL (RFC
-9112, 3.2.2) and carries the proxy's credential; one under TLS goes through a tunnel that CONNECT opens (RFC 9110,
-9.3.6), and the proxy sees nothing of it.
+With a forward proxy, name, address and TCP are the proxy's. A request in plain HTTP then has its whole URL (RFC 9112,
+3.2.2) and the proxy's credential. One under TLS goes through a tunnel that CONNECT opens (RFC 9110, 9.3.6), and the
+proxy sees nothing of it.
 
-What does not change between requests is worked out once, in `UpstreamOrigin`. What could smuggle a second header
-or request into the first is refused: the operator's when the origin is made, a caller's for each request.
+`UpstreamOrigin` has what does not change between requests. What could smuggle a second header or request into the first
+is refused: the operator's text when the origin is made, a caller's for each request.
 
-Addresses of both families race (RFC 8305, by aiohappyeyeballs: uvloop's own connector tries one
-after the other, so that a dead IPv6 route would cost the whole connect timeout).
+Addresses of both families race (RFC 8305, by aiohappyeyeballs: uvloop's own connector tries one after the other, so
+that a dead IPv6 route would cost the whole connect timeout).
 """
 
 from __future__ import annotations

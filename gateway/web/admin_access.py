@@ -1,9 +1,9 @@
 """Who may use the admin API: clients with the token, and browsers that signed in with it.
 
-A program sends the token in `authorization`. The console sends it once, to `/admin/v1/session`, and from then on the
-cookie of a session. The cookie counts beside the header SAME_ORIGIN alone, which the console's own pages send and no
-page of another origin can: so no other page can change or read anything with it, that of another port of the same
-host included, to which SameSite does not apply.
+A program sends the token in `authorization`. The console sends it once, to `/admin/v1/session`, and then the cookie of
+a session. The cookie counts only together with the header SAME_ORIGIN, which the console's own pages send and no page
+of another origin can. So no other page can change or read anything with it, not even one of another port of the same
+host, to which SameSite does not apply.
 """
 
 from __future__ import annotations

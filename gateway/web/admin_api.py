@@ -1,4 +1,4 @@
-"""The admin API under /admin/v1: what operators may know of a running gateway as JSON, and what they may do."""
+"""The admin API under /admin/v1: reports of a running gateway as JSON, and actions of operators."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What operators can know and do about single requests: which are in flight, what happened to one, and its end by hand.
+"""Single requests for operators: which are in flight, what happened to one, and how to end one.
 
-One implementation under the admin API and the command line. Requests in flight are in the processes that serve them,
-of this gateway and of others: all are asked by way of the store. Where the store is out, a gateway still says what runs
-in the process that was asked, and that this is not all.
+One implementation for the admin API and the command line. Requests in flight are in the processes that serve them, of
+this gateway and of others: all are asked by way of the store. While the store is out, a gateway still shows what runs
+in the process that was asked, and says that this is not all.
 """
 
 from __future__ import annotations

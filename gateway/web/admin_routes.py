@@ -1,8 +1,8 @@
-"""The operators' listener: metrics, health, readiness, and the admin API behind its token.
+"""The admin listener: metrics, health, readiness, and the admin API behind its token.
 
-What it answers comes from `AdminHandlers`: those of this process, or of several workers together. Requests to the
-admin API are plain values, so that a supervisor can pass them to a worker. A supervisor loads this module, so it
-imports nothing that serves clients.
+`AdminHandlers` gives the answers: of this process, or of several workers together. Requests to the admin API are plain
+values, so that a supervisor can pass them to a worker. A supervisor loads this module, so it imports nothing that
+serves clients.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class AdminRoutes:
         return await self._handlers.admin_api(plain)
 
     async def _console_file(self, request: web.BaseRequest, path: str) -> AdminResponse:
-        """The files are the same for everybody: what they show is behind the token. Where there is none, the page says
+        """The files are public: what they show is behind the token. Where there is none, the page says
         so."""
         answer = self._console.answer(request.method, path, request.headers)
         if path == "/console" and await self._is_closed():

@@ -1,7 +1,7 @@
-"""The pages of browsers, as files of the package: the console on the admin listener, /me on the public one.
+"""The files of the browser pages: the console on the admin listener, /me on the public one.
 
-There is no build step: what is in `console/` is what browsers get. They get it with a policy that lets them load code,
-style and data from this listener alone, and no inline code at all: what is put into an answer is not run.
+There is no build step: browsers get the files in `console/` as they are. A policy lets them load code, style and data
+from this listener only, and no inline code, so that nothing in an answer is run.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Answers of the admin API that many open consoles ask for: computed once for all of them.
+"""Answers of the admin API that many open consoles ask for, computed once for all of them.
 
-Viewers who may use the admin API may see all of it, so they get the same answer. A question about
-one of the pages in SHARED is computed once: those who ask meanwhile wait for it, and those who ask within FRESH_S get
-the same bytes, compressed once. A viewer who names the tag of these bytes gets a 304 without them.
+Everyone who may use the admin API may see all of it, so all viewers get the same answer. A question about one of the
+pages in SHARED is computed once: those who ask meanwhile wait for it, and those who ask within FRESH_S get the same
+bytes, compressed once. A viewer who names the tag of these bytes gets a 304 without them.
 
-An answer that took long is kept for KEEP_FACTOR times as long: however large the ledger is, one question takes no more
-than a twentieth of the event loop's time. `age` says how old an answer is.
+An answer that took long is kept for KEEP_FACTOR times as long: however large the ledger is, one question takes at most
+a twentieth of the event loop's time. `age` says how old an answer is.
 
-A request that changes something ends all answers from before it, and so does `forget`, for changes that come another
-way. A change in another gateway of the store is seen when the answer is computed next. A program with the token shares
-nothing: it may look for what it has just caused.
+A request that changes something ends all earlier answers, and so does `forget`, for changes that come another way. A
+change in another gateway of the store is seen when the answer is computed next. A program with the token gets no shared
+answer: it may look for what it has just changed.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""One pipelined connection to a Redis server, kept up permanently.
+"""One pipelined connection to a Redis server, which reconnects by itself.
 
-A `RedisConnection` packs the calls of one turn of the event loop into one write. Replies come in the order of
-the calls: `data_received` parses them and resolves their futures, without a task in between. The server is
-judged by its silence. While calls wait and nothing comes for `timeout_s`, or one call waits for ten times as
-long, every call that waits fails, and from then on calls fail at once until the server has answered again:
-no request waits for a server that is known to be out. The silence is measured in the time in which the event
-loop could have read a reply (`LoopTime`), so that a pause of this process is not taken for one of the server.
+A `RedisConnection` packs the calls of one turn of the event loop into one write. Replies come in the order of the
+calls: `data_received` parses them and resolves their futures, without a task in between.
+
+A silent server counts as out. If calls wait and nothing comes for `timeout_s`, or one call waits for ten times as long,
+all waiting calls fail, and further calls fail at once until the server has answered again: no request waits for a
+server that is known to be out. Only the time in which the event loop could have read a reply counts as silence
+(`LoopTime`), so that a pause of this process is not taken for one of the server.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class LoopTime:
 
     def run(self) -> None:
         if self._timer is None:
-            # Not the loop's own clock, which may stand still within a turn.
+            # Not the loop's own clock, which may not advance within a turn.
             self._due = time.monotonic() + self._step_s
             self._timer = asyncio.get_running_loop().call_later(self._step_s, self._count)
 
