@@ -1,7 +1,7 @@
-"""A whole gateway: what it is made of, how it starts and how it stops.
+"""A whole gateway: its parts, how it starts and how it stops.
 
-`start` opens both listeners; `drain` stops in order: first readiness, then the public listener,
-then the streams, and ends with nothing unsettled.
+`start` opens both listeners. `drain` stops in order: readiness, the public listener, the streams. It returns when
+nothing is unsettled.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""A changed configuration, loaded while the gateway runs: whole, or not at all.
+"""Loads a changed configuration while the gateway runs: as a whole, or not at all.
 
-SIGHUP, a change of the file or of one that its `${file:…}` name, and POST /admin/v1/reload lead here. Requests under
-way go on under the configuration that they began with.
+Three things start a reload: SIGHUP, a change of the file or of one that its `${file:…}` name, and POST
+/admin/v1/reload. Requests in flight keep the configuration that they began with.
 
-One reload runs at a time. Who asks for one meanwhile gets the result of the next, which all of them share: the one that
-runs may have read the file before they asked. A file that changes while it is read is read again, so that the newest
-one is in force at the end, however long each took.
+One reload runs at a time. All reloads that are asked for meanwhile become the next one and share its result: the
+running one may have read the file before they were asked for. If the file changes while it is read, it is read again,
+so that the newest file is in force at the end.
 """
 
 from __future__ import annotations

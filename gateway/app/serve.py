@@ -1,7 +1,7 @@
-"""Run one gateway in this process until it is asked to stop: by itself, or as one of several workers.
+"""Runs one gateway in this process until it has to stop: alone, or as one of several workers.
 
-By itself it opens both listeners and follows signals. A worker shares the port, is asked by operators through its
-supervisor, and drains when the supervisor orders it, or is gone.
+A single gateway opens both listeners and handles signals. A worker shares the port and opens no admin listener: its
+supervisor passes operators' requests on to it. It drains when the supervisor orders it or is gone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settings to the catalogue that requests see: upstreams, models, callers and the limits that bind them."""
+"""Builds the configuration snapshot from settings: upstreams, models, callers and the limits that bind them."""
 
 from __future__ import annotations
 

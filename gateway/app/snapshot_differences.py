@@ -1,5 +1,6 @@
-"""What differs between two configurations, for audit and log: teams, keys, models, limits and receivers by their names,
-never a secret."""
+"""What differs between two snapshots, for audit and log: teams, keys, models, limits and receivers by their names,
+never a secret.
+"""
 
 from __future__ import annotations
 

@@ -1,18 +1,18 @@
-"""A configuration read in a process of its own, so that a reload does not delay requests.
+"""Reads a configuration in a child process, so that a reload does not delay requests.
 
-Reading 10,000 keys takes seconds of pure Python, and comparing them with those in force hundreds of milliseconds. In a
-thread it would hold the interpreter lock for most of that time, and every request would wait for it again and again.
-So a reload starts this module as a child:
+Reading 10,000 keys takes seconds of pure Python, and comparing them with those in force takes hundreds of milliseconds.
+A thread would hold the interpreter lock for most of that time, and every request would wait for it. So a reload starts
+this module as a child:
 
     parent: pickle the snapshot in force, a part in each turn of the event loop → the child's standard input
     child:  read it → read the file → check it → build the snapshot → compare the two
             → pickle the new one, and what has changed, to standard output, in parts
     parent: unpickle each part as it comes → swap the snapshot
 
-Each part has its length in front, and takes a fraction of a millisecond to read. All those of the new snapshot are of
-one pickler, so that callers go on sharing what they share with their team; of the callers it remembers a few parts at
-a time, since a memory of all of them would take milliseconds to free. Those of the old snapshot are only
-compared: each is pickled by itself. docs/decisions/0029-a-reload-is-compared-in-the-child.md has the figures.
+Each part has its length in front. Reading one takes a fraction of a millisecond. One pickler writes all parts of the
+new snapshot, so that callers still share what they share with their team; it remembers the callers of a few parts at a
+time, since a memory of all of them would take milliseconds to free. The parts of the old snapshot are only compared, so
+each is pickled by itself. docs/decisions/0029-a-reload-is-compared-in-the-child.md has the figures.
 """
 
 from __future__ import annotations

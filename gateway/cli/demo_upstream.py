@@ -50,7 +50,7 @@ def script_from(given: dict[str, Any]) -> DemoScript:
 
 
 def _body(text: str) -> str:
-    """As it stands, or what a file holds, byte for byte."""
+    """The text itself or, after an @, the content of a file, byte for byte."""
     if not text.startswith("@"):
         return text
     try:

@@ -1,4 +1,4 @@
-"""`gateway init`: a configuration to begin from, and the environment that it needs, with credentials of its own."""
+"""`gateway init`: writes a first configuration, and an environment file with new credentials."""
 
 from __future__ import annotations
 

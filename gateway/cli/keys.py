@@ -1,4 +1,4 @@
-"""`gateway keys`: the keys that are kept in the store. They work in every gateway at once, without a reload."""
+"""`gateway keys`: manages the keys in the store. A change counts in every gateway at once, without a reload."""
 
 from __future__ import annotations
 

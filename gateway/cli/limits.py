@@ -1,4 +1,4 @@
-"""`gateway limits`: the use of every limit now, and what is granted to limits for a while."""
+"""`gateway limits`: shows the use of every limit; grants raise a limit for a while."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import re
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from gateway.cli.administration import Json, ask_once
-from gateway.cli.configuration import config_option, demo_option, settings_or_end
+from gateway.cli.configuration import config_option, demo_option, refuse_options_of_group, settings_or_end
 from gateway.cli.output import Row, csv_option, json_option, refuse_both, show_json, show_listing, table
 from gateway.cli.reports import report_or_end
 
@@ -31,7 +30,7 @@ def limits(context: click.Context, config: str, demo: str | None, team: str | No
     out: their names are not known.
     """
     if context.invoked_subcommand is not None:
-        _refuse_options(context)
+        refuse_options_of_group(context)
         return
     report = report_or_end("limits", settings_or_end(config, demo), {"team": team})
     if as_json:
@@ -96,13 +95,6 @@ def withdraw(config: str, grant_id: str, as_json: bool) -> None:
     else:
         click.echo(f"The grant {grant_id} has ended. {ended['limit']} has its own amount again, and what other"
                    " grants add.")  # fmt: skip
-
-
-def _refuse_options(context: click.Context) -> None:
-    """An option in front of a subcommand would be ignored."""
-    for name in context.params:
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"Write the options after {context.invoked_subcommand!r}, not before it.")
 
 
 def _row(limit: dict[str, Any]) -> Row:

@@ -1,4 +1,4 @@
-"""`gateway notify`: whether notifications reach their receivers, and what became of the last ones."""
+"""`gateway notify`: tests the receivers of notifications, and lists what waits and what failed."""
 
 from __future__ import annotations
 

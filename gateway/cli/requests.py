@@ -1,4 +1,4 @@
-"""`gateway requests`: what is in flight in every process of every gateway of the store, and how one is ended."""
+"""`gateway requests`: lists the requests in flight in all processes of all gateways of the store, and ends one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import quote
 import click
 
 from gateway.cli.administration import Json, ask_once
-from gateway.cli.configuration import config_option, demo_option
+from gateway.cli.configuration import config_option, demo_option, refuse_options_of_group
 from gateway.cli.output import Row, json_option, show_json, table
 
 HEADINGS = ("id", "team", "key", "model", "upstream", "state", "age", "tokens", "served by")
@@ -28,6 +28,7 @@ def requests(context: click.Context, config: str, demo: str | None, team: str | 
     the client was given so far, estimated; of an answer that is not streamed they are known at its end.
     """
     if context.invoked_subcommand is not None:
+        refuse_options_of_group(context)
         return
     found = ask_once(config, "GET", "requests", {"team": team} if team else {}, demo=demo)
     if as_json:

@@ -1,7 +1,7 @@
-"""`gateway supervise`: what `gateway serve` becomes where the configuration asks for several workers.
+"""`gateway supervise`: replaces `gateway serve` if the configuration asks for several workers.
 
-A process of its own kind, since it lives as long as the gateway: it has neither the configuration's
-models nor anything that serves in its memory.
+The process replaces itself, so that the supervisor's memory holds neither the configuration's models nor the code that
+serves requests: it lives as long as the gateway.
 """
 
 from __future__ import annotations

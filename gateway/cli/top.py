@@ -1,8 +1,7 @@
 """`gateway top`: a live view of a running gateway in a terminal, in plain text.
 
-It asks the admin listener for its metrics, upstreams and requests in flight, as any program can. The terminal gets no
-more than cursor movements that every one of them knows (ECMA-48), so it works over ssh and in tmux. Where there is no
-terminal, one view is printed.
+It reads metrics, upstreams and requests in flight from the admin listener. It needs no more of the terminal than
+cursor movements of ECMA-48, so that it works over ssh and in tmux. Without a terminal it prints one view.
 """
 
 from __future__ import annotations

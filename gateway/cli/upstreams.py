@@ -1,4 +1,4 @@
-"""`gateway upstreams`: how healthy the running gateway finds each model server, and why."""
+"""`gateway upstreams`: shows the health of each model server in the running gateway, and the reasons."""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
 """The configuration as requests see it: keys, models, upstreams, and what binds a key that uses a model.
 
-A `ConfigSnapshot` is immutable. A reload builds a new one beside it and swaps one reference; a request keeps the
-one that it began with.
+A `ConfigSnapshot` is immutable. A reload builds a new one and swaps one reference; a request keeps the snapshot that it
+began with.
 
-What a request needs to know of its key and its model together is a `Binding`: the limits that apply to both, what
-each of them is charged, and the names of the headers that report it. Globs are matched and limits are put together
-once, when a key first uses a model, and not for each request. Bindings are made one at a time, as they are needed:
-there can be as many as keys times models, which are too many to make at a reload, and too many to keep without a
-bound.
+A `Binding` is what applies to one key and one model: the limits of both, what each of them is charged, and the names of
+the headers that report it. It is built when a key first uses a model, so that globs are matched once and not for each
+request. There can be as many bindings as keys times models: too many to build at a reload, and too many to keep
+without a bound.
 """
 
 from __future__ import annotations

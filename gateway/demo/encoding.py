@@ -1,8 +1,8 @@
-"""From the events or the body of an answer to the bytes of an HTTP/1.1 response, with the faults of a script.
+"""Turns the events or the body of an answer into the bytes of an HTTP/1.1 response, with the faults of a script.
 
 Pure generators over pieces, no I/O. Events become server-sent events (WHATWG HTML, section 9.2) in the script's
-dialect. A body is then cut short, compressed, cut into pieces and framed (RFC 9112), in that order, each step leaving
-the rest alone.
+dialect. A body is then cut short, compressed, cut into pieces and framed (RFC 9112), in that order; each step is
+independent of the others.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Gemini's API, plain and streamed, as in its reference (https://ai.google.dev/api).
 
-Its paths name the model and what is done with it: /v1beta/models/NAME:generateContent. Every event of a stream reports
-usage, of what came so far. A stream is of events where the request says `?alt=sse`, and else one JSON array.
+A path names the model and the action: /v1beta/models/NAME:generateContent. Every event of a stream reports the usage so
+far. A stream consists of events if the request says `?alt=sse`, otherwise it is one JSON array.
 """
 
 from __future__ import annotations

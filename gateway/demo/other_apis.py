@@ -1,6 +1,6 @@
-"""The APIs whose answers are no text: embeddings, moderations, rerank, score, images, speech, transcriptions.
+"""The APIs whose answers are not text: embeddings, moderations, rerank, score, images, speech, transcriptions.
 
-OpenAI's API reference, except for rerank, which is Jina's and vLLM's and in its second version Cohere's
+They follow OpenAI's API reference, except for rerank, which is Jina's and vLLM's and in its second version Cohere's
 (https://docs.cohere.com/reference/rerank), and for score, which is vLLM's
 (https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html#score-api).
 """

@@ -1,6 +1,6 @@
-"""A request and a script together are a planned answer: its tokens and what they cost.
+"""Plans an answer from a request and a script: its tokens and what they cost.
 
-Every API writes its answers from that; the rules of counting are here and nowhere else.
+Every API writes its answers from the plan, so all rules of counting are in this module.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""From a request that has been read to its response: which script, which API, which pieces. No I/O.
+"""Finds the response to a request: which script, which API, which pieces. No I/O.
 
-The APIs are one table: a path and how its answers look.
+The APIs are one table: a path and the form of its answers.
 """
 
 from __future__ import annotations

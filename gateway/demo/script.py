@@ -1,6 +1,6 @@
-"""What the demo upstream does with a request: how much, how fast, how wrong, in which dialect.
+"""What the demo upstream does with a request: how much, how fast, with which faults, in which dialect.
 
-One script is for the whole server; a request changes it for itself with an object `demo` in its JSON body, which any
+The server has one script. A request overrides parts of it for itself with an object `demo` in its JSON body, which any
 gateway passes on. The command line has a flag for each field.
 """
 

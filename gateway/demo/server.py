@@ -1,10 +1,10 @@
-"""The demo upstream as a server: within a test's event loop, or as a process of its own.
+"""The demo upstream as a server: in a test's event loop, or as its own process.
 
-async with DemoUpstream(DemoScript(chunks=3)) as upstream:
-    … upstream.base_url … upstream.truth.total.completed
+    async with DemoUpstream(DemoScript(chunks=3)) as upstream:
+        … upstream.base_url … upstream.truth.total.completed
 
 Each connection reads HTTP/1.1 with httptools and answers one request after the other. A `Playback` sends the pieces of
-one answer in their time, and waits whenever the peer reads too slowly.
+one answer on time, and waits while the peer reads too slowly.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""What the demo upstream keeps: responses, conversations and the items of these, as OpenAI's API reference has them.
+"""What the demo upstream keeps: responses, conversations and their items, as in OpenAI's API reference.
 
-Every client that knows an id may ask for it, as at any provider with one account: teams are the gateway's matter.
+Every client that knows an id may use it, as with a provider where all share one account: teams exist only in the
+gateway.
 """
 
 from __future__ import annotations

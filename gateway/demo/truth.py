@@ -1,7 +1,7 @@
-"""What the demo upstream really served: the other side of every bill, for tests to compare with.
+"""What the demo upstream really served. Tests compare the gateway's bill with it.
 
 An answer counts as completed once all its bytes are handed to the socket. Tokens of an answer that
-stopped or whose reader left count as partial, as far as their events were sent whole.
+stopped or whose reader left count as partial, as far as their events were sent completely.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Work in a process of its own, for what would hold up the event loop.
+"""Runs work that would block the event loop in a child process.
 
-`asyncio` and uvloop start a process by a fork, which copies the page tables of a gateway and then waits for the new
-program: uvloop takes 4 to 6 ms of processor time for that, in which no request goes on. `posix_spawn` shares the memory
-until the program begins, and takes 0.3 ms. So a child is started by that, and its pipes become streams of the loop.
+`asyncio` and uvloop start a process by a fork, which copies the page tables of the gateway and then waits for the new
+program. uvloop takes 4 to 6 ms of processor time for that, in which no request goes on. `posix_spawn` shares the memory
+until the program begins, and takes 0.4 ms. So `posix_spawn` starts a child, and its pipes become streams of the loop.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Much memory given back a little at a time.
+"""Frees large dictionaries a little at a time.
 
-To free 10,000 keys with their limits takes tens of milliseconds, and Python frees what a dictionary holds at once when
+Freeing 10,000 keys with their limits takes tens of milliseconds, and Python frees what a dictionary holds at once when
 its last reference goes. The owner of a large one hands it to `release_in_parts` instead.
 """
 

@@ -1,4 +1,4 @@
-"""What must hold for a connection to an upstream: proxies that can be used, files of TLS that can be read and fit.
+"""Checks of the connection to an upstream: proxies that can be used, files of TLS that can be read and belong together.
 
 The files are read as requests will need them, so that `gateway check` and a reload find a wrong one.
 """

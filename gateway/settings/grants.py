@@ -1,4 +1,4 @@
-"""What operators write about a grant, as JSON."""
+"""The JSON that operators write for a grant."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Settings from a file, from a text or from plain data, or everything that is wrong with them.
+"""Loads settings from a file, from a text or from plain data, or reports everything that is wrong with them.
 
 A text becomes plain data with a line for each path (document.py), the data becomes frozen, validated settings, and the
-settings are checked against each other (checks.py). What is invalid is cut away until the rest is valid, so that the
-checks run in the same go: a person who fixes a configuration sees all of its errors at once.
+settings are checked against each other (checks.py). Invalid parts are removed until the rest is valid, so that the
+checks run in the same pass and a reader of the report sees all errors at once.
 
 `demo_settings` is the configuration of `gateway serve --demo` and `--upstream URL`, which have no file.
 """
@@ -51,6 +51,7 @@ _MESSAGES = {
     "dict_type": "must be a mapping, from names to settings",
     "model_type": "must be a mapping of settings",
     "too_short": "must not be empty; leave it out to mean all",
+    "too_long": "has too many entries",
 }
 _KEY = "[key]"
 """What pydantic appends to the path of a mapping's key that is wrong."""

@@ -1,6 +1,6 @@
-"""What operators write about a key that is kept in the store: the same settings as of a key in the file, as JSON.
+"""The JSON that operators write for a key in the store: the same settings as those of a key in the file.
 
-A name that is left out is not changed, or has its default; null takes it back to the default.
+A member that is left out keeps its value, or has its default; null restores the default.
 """
 
 from __future__ import annotations

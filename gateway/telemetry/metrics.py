@@ -1,10 +1,10 @@
-"""What the gateway counts.
+"""Every metric of the gateway.
 
-`Metrics.exchange` records everything about one finished request: what requests of the same labels have in common is
-found with one look-up (`_Answers`), and added to the series when these are read. Label values come from the
-configuration and from closed lists, never from what a client sends, so that the number of series is bounded. What a
-reload removes from the configuration (a team, a model, an upstream, a limit) loses its series: `keep` gets what is
-configured, and whatever else is there goes at the next scrape. Every metric is described in docs/metrics.md.
+`Metrics.exchange` records a finished request: it finds what requests of the same labels share with one look-up
+(`_Answers`), which is added to the series when these are read. Label values come from the configuration and from closed
+lists, never from what a client sends, so that the number of series is bounded. When a reload removes a team, a model,
+an upstream or a limit, their series go: `keep` gets what is configured, and the next scrape leaves out the rest.
+docs/metrics.md describes every metric.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Metrics:
         self._define_series_of_the_process()
         self._define_series_of_notifications()
         self.build.set(1, (version, platform.python_version()))
-        self._begin_at_nothing()
+        self._begin_at_zero()
         self._names: ConfiguredNames | None = None
         self._quotas: dict[Labels, QuotaUse] = {}
         self._configured_quotas: dict[Labels, Limit] = {}
@@ -139,8 +139,8 @@ class Metrics:
         self._quotas_of: dict[int, _QuotasOf] = {}
         self._process = ProcessMetrics()
 
-    def _begin_at_nothing(self) -> None:
-        """A counter that begins at nothing shows its first step to Prometheus; one that begins at one hides it."""
+    def _begin_at_zero(self) -> None:
+        """A counter that begins at 0 shows its first step to Prometheus; one that begins at 1 hides it."""
         for _, by in _ABORTED_BY:
             self.aborted.add((by,), 0)
         for outcome in ("accepted", "refused"):
