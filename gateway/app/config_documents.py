@@ -24,9 +24,9 @@ from typing import Any
 import msgspec
 
 from gateway.app.snapshot_process import NICENESS
-from gateway.core.errors import BodyUnreadable, FieldInvalid, InternalError, MethodNotAllowed, UrlUnknown
+from gateway.core.errors import BodyUnreadable, FieldInvalid, InternalError, UrlUnknown
 from gateway.core.limit_status import rfc3339
-from gateway.identity.requests import AdministrationRequest
+from gateway.identity.requests import AdministrationRequest, not_allowed
 from gateway.runtime.child_process import run_child
 from gateway.settings import SettingsInvalid
 from gateway.settings.comparison import TextChange, compare
@@ -94,7 +94,7 @@ class ConfigDocuments:
         if methods is None:
             raise UrlUnknown(f"There is nothing at {request.path[:200]!r}.")
         if request.method not in methods:
-            raise MethodNotAllowed(f"Use {methods[0]}.", allow=methods[0])
+            raise not_allowed(request.method, methods)
         refuse_unknown(request.query, ())
         return await (self._show() if request.path == "config" else self._diff(request.body))
 

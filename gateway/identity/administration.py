@@ -221,7 +221,7 @@ class KeyAdministration:
                 raise FieldInvalid(f"The key {key_id} has expired. Create another one.", param="id")
             secret = new_key()
             digest = hashlib.sha256(secret.encode()).hexdigest()
-            expires_ms = old.expires_ms if written.expires_at is None else self._moment(written.expires_at, now_ms)
+            expires_ms = old.expires_ms if written.expires_at is None else self._end(written.expires_at, now_ms)
             new = msgspec.structs.replace(
                 old,
                 id=_id(digest),
@@ -363,13 +363,17 @@ class KeyAdministration:
         if "metadata" in names:
             changes["metadata"] = written.metadata or {}
         if "expires_at" in names:
-            expires = written.expires_at
-            changes["expires_ms"] = None if expires is None else self._moment(expires, now_ms or 0)
-            if now_ms is not None and expires is not None and changes["expires_ms"] <= now_ms:
-                raise FieldInvalid("'expires_at' must be later than now.", param="expires_at")
+            changes["expires_ms"] = None if written.expires_at is None else self._end(written.expires_at, now_ms)
         if "disabled" in names:
             changes["disabled"] = bool(written.disabled)
         return msgspec.structs.replace(key, **changes)
+
+    def _end(self, written: date | timedelta, now_ms: int | None) -> int:
+        """When a key stops working. Without a time, it may have stopped already. Raises FieldInvalid."""
+        end_ms = self._moment(written, now_ms or 0)
+        if now_ms is not None and end_ms <= now_ms:
+            raise FieldInvalid("'expires_at' must be later than now.", param="expires_at")
+        return end_ms
 
     def _moment(self, written: date | timedelta, now_ms: int) -> int:
         if isinstance(written, timedelta):

@@ -157,7 +157,8 @@ class JwtVerifier:
         if refusal is not None and self._clock.now_ms() < refusal.until_ms:
             raise refusal.kind(refusal.message)
         header, provider = self._read(token)
-        key = provider.keys.find(header.kid) or await provider.keys.find_fetched(header.kid)
+        kind = provider.algorithms.get_alg(header.alg).key_type
+        key = provider.keys.find(header.kid, kind) or await provider.keys.find_fetched(header.kid, kind)
         if self._providers.get(provider.issuer.issuer) is not provider:
             return await self.verify(token, digest)  # The configuration has changed meanwhile.
         if key is None:

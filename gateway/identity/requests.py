@@ -4,6 +4,8 @@ HTTP, or from a command that uses the store itself.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -35,9 +37,14 @@ def nothing_at(path: str) -> UrlUnknown:
 def of_method(methods: Mapping[str, Handler], method: str) -> Handler:
     """Raises MethodNotAllowed."""
     if method not in methods:
-        allow = ", ".join(methods)
-        raise MethodNotAllowed(f"This takes {allow}, not {method[:20]}.", allow=allow)
+        raise not_allowed(method, methods)
     return methods[method]
+
+
+def not_allowed(method: str, methods: Iterable[str]) -> MethodNotAllowed:
+    """For a path that takes `methods`. The listener answers HEAD wherever there is GET."""
+    allow = ", ".join("GET, HEAD" if each == "GET" else each for each in methods)
+    return MethodNotAllowed(f"This takes {allow}, not {method[:20]}.", allow=allow)
 
 
 def written_in(kind: type[SectionOf], request: AdministrationRequest) -> SectionOf:
@@ -60,6 +67,8 @@ def body_of(request: AdministrationRequest) -> dict[str, Any]:
     """Raises FieldInvalid, BodyUnreadable."""
     try:
         body = msgspec.json.decode(request.body) if request.body else {}
+        if request.body:
+            json.loads(request.body, object_pairs_hook=_refuse_repeated)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BodyUnreadable("The body is not JSON.") from None
     except RecursionError:
@@ -67,6 +76,14 @@ def body_of(request: AdministrationRequest) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise FieldInvalid("The body must be a JSON object.")
     return body
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    """Of an object, read without its values. Raises BodyUnreadable for two members of one name: which one is meant is
+    not known."""
+    for name, times in Counter(name for name, _ in pairs).items():
+        if times > 1:
+            raise BodyUnreadable(f"The body has {name[:64]!r} {times} times in one object; give it once.")
 
 
 def refuse_unknown(given: Mapping[str, str], known: Iterable[str]) -> None:

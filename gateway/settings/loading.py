@@ -52,6 +52,7 @@ _MESSAGES = {
     "dict_type": "must be a mapping, from names to settings",
     "model_type": "must be a mapping of settings",
     "too_short": "must not be empty; leave it out to mean all",
+    "too_long": "has too many entries",
 }
 _KEY = "[key]"
 """What pydantic appends to the path of a mapping's key that is wrong."""

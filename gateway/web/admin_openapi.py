@@ -318,7 +318,7 @@ def admin_document() -> bytes:
     for route in ROUTES:
         methods = paths.setdefault(route.path, {})
         methods[route.method] = _operation(route)
-        if not route.path.startswith(PREFIX):
+        if route.method == "get":
             methods["head"] = _operation(route)
     components = {
         "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.core.errors import MethodNotAllowed, UrlUnknown
+from gateway.core.http_syntax import names_tag
 from gateway.core.response import Headers
 
 FOLDER = Path(__file__).with_name("console")
@@ -75,7 +76,7 @@ class ConsoleFiles:
             raise UrlUnknown(f"There is nothing at {path[:200]!r}. The page is {self._path}.")
         if method not in ("GET", "HEAD"):
             raise MethodNotAllowed("Use GET to read this page.", allow="GET, HEAD")
-        if headers.get("if-none-match", "") == file.tag:
+        if names_tag(headers.get("if-none-match", ""), file.tag):
             return StaticAnswer(304, file.headers, b"")
         return StaticAnswer(200, file.headers, file.body)
 

@@ -21,6 +21,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from gateway.core.errors import GatewayError
+from gateway.core.http_syntax import accepts_coding, names_tag
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.web.admin_openapi import PREFIX
 from gateway.web.admin_routes import AdminRequest, AdminResponse, error_response
@@ -64,9 +65,9 @@ class _Encodings(NamedTuple):
 
     def answer_to(self, request: AdminRequest, age_s: float) -> AdminResponse:
         headers = [*self.response.headers, ("etag", self.tag), ("age", str(int(age_s)))]
-        if request.headers.get("if-none-match", "") == self.tag:
+        if names_tag(request.headers.get("if-none-match", ""), self.tag):
             return AdminResponse(304, headers, b"")
-        if self.compressed and "gzip" in request.headers.get("accept-encoding", ""):
+        if self.compressed and accepts_coding(request.headers.get("accept-encoding", ""), "gzip"):
             return AdminResponse(200, [*headers, ("content-encoding", "gzip")], self.compressed)
         return AdminResponse(200, headers, self.response.body)
 
