@@ -1,4 +1,5 @@
-"""The view of `gateway top`: turns two readings of a gateway's metrics, and answers of its admin API, into lines of text.
+"""The view of `gateway top`: turns two readings of a gateway's metrics, and answers of its admin API, into lines
+of text.
 
 Rates are the difference between two readings. A counter that has fallen belongs to a gateway that was restarted, and
 counts from zero. Histograms are read in the same way, so that a quantile is of what happened in between.
