@@ -28,18 +28,12 @@ from gateway.settings.demo_credentials import demo_credential_errors
 from gateway.settings.diagnostics import Diagnostic, Path, dotted, nearest
 from gateway.settings.document import Document
 from gateway.settings.jwt_checks import jwt_errors, jwt_warnings
-from gateway.settings.models import (
-    KeySettings,
-    LimitSettings,
-    ModelSettings,
-    PriceSettings,
-    PriceStepSettings,
-    RouteSettings,
-    Settings,
-    UpstreamSettings,
-)
+from gateway.settings.limit_settings import LimitSettings
+from gateway.settings.models import KeySettings, ModelSettings, RouteSettings, Settings
 from gateway.settings.notify_checks import notify_errors, notify_warnings
+from gateway.settings.price_settings import PriceSettings, PriceStepSettings
 from gateway.settings.types import MAX_WHOLE
+from gateway.settings.upstream_settings import UpstreamSettings
 
 _GLOB = frozenset("*?[]")
 

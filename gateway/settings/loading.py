@@ -22,13 +22,14 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from gateway.core.proxies import EnvironmentProxies
+from gateway.settings.base_section import BaseSection
 from gateway.settings.checks import NameIndex, find_errors, find_warnings
 from gateway.settings.connection_checks import connection_errors
 from gateway.settings.demo_credentials import demo_credential_errors
 from gateway.settings.diagnostics import Diagnostic, Path, SettingsInvalid, unknown_name
 from gateway.settings.document import Document, DocumentMapping, NotYaml, read
 from gateway.settings.interpolation import References
-from gateway.settings.models import BaseSection, Settings
+from gateway.settings.models import Settings
 
 HASH_DIGITS = 12
 

@@ -24,7 +24,7 @@ from gateway.core.refusals import Fault
 from gateway.core.reservation import LimitStatuses, Reservation
 from gateway.core.snapshot import ConfigSnapshot, Model, Target, TeamTerms, Upstream
 from gateway.core.usage import Usage, UsageSource
-from gateway.settings.models import TimeoutSettings
+from gateway.settings.upstream_settings import TimeoutSettings
 from gateway.telemetry.exposition import MetricsAggregator
 from gateway.telemetry.metrics import DURATION, FIRST_TOKEN, Metrics, configured_names
 from tests.unit.telemetry.exchanges import (
