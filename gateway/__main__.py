@@ -35,7 +35,7 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """A running gateway keeps in memory what its own command needs, and nothing of the others."""
+    """Loads only the command that is called, so that a running gateway does not hold the others in memory."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -86,7 +86,7 @@ def _usage_errors_in_one_line() -> Iterator[None]:
 )
 @click.version_option(package_name="inducta-gateway", prog_name="gateway")
 def main() -> None:
-    """The one entry point between an organisation's programs and its language models."""
+    """A gateway between an organisation's programs and its language models."""
 
 
 if __name__ == "__main__":

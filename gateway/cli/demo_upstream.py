@@ -50,7 +50,7 @@ def script_from(given: dict[str, Any]) -> DemoScript:
 
 
 def _body(text: str) -> str:
-    """As it stands, or what a file holds, byte for byte."""
+    """The text itself or, after an @, the content of a file, byte for byte."""
     if not text.startswith("@"):
         return text
     try:
@@ -86,7 +86,7 @@ def _value(text: str | bool) -> Any:
 def demo_upstream(host: str, port: int, models: tuple[str, ...], seed: int, **script: Any) -> None:
     """Serve an OpenAI-compatible API that plays a script.
 
-    A request changes the script for itself with an object `demo` in its JSON body. GET /__truth tells what was
+    A request changes the script for itself with an object `demo` in its JSON body. GET /__truth shows what was
     really served, DELETE /__truth forgets it, POST /__script sets another script.
     """
     uvloop.run(_serve(DemoUpstream(script_from(script), models=models, host=host, port=port, seed=seed)))

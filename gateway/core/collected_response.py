@@ -1,9 +1,9 @@
-"""An answer, as far as it has been collected before the client gets any of it.
+"""An answer while it is collected, before the client gets any of it.
 
-Its first bytes show what it is. What is to be passed on as it comes, such as a stream, is collected no further. Until
-the client has a byte of any other, another target can still be asked: where the answer breaks, or where its body says
-that the provider failed. What is longer than `max_bytes` is held no further: the rest waits at the upstream until the
-answer is passed on. All of it is redacted before anyone sees it.
+Its first bytes tell what it is. An answer that is passed on as it comes, such as a stream, is collected no further. Of
+any other, no byte is passed on yet, so that another target can still be asked if the answer breaks or its body says
+that the provider failed. At most `max_bytes` are held: the rest waits at the upstream until the answer is passed on.
+Everything is redacted before it is read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""The endpoints served, as one table: a row says how to read a request, where usage is in its
-answers, which field caps its output, and how an error looks. There is no handler per endpoint;
-there is a row.
+"""The endpoints, as one table. A row says how to read a request, where its answers report usage, which field caps the
+output, and how an error looks. There is no handler for a single endpoint.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Keeps an upstream's credential out of what its answers say: debugging proxies and test servers echo the request.
+"""Removes an upstream's credential from its answers: debugging proxies and test servers echo the request.
 
-What is looked for is prepared when the configuration is loaded. A stream costs one search for each secret and piece,
-and nothing is held back but the beginning of a secret at the very end of a piece, which no whole event ends with.
-Bodies that are held whole, and headers, are searched for the secret in Base64, too.
+The patterns are prepared when the configuration is loaded. A stream costs one search for each secret and piece. Nothing
+is held back except the beginning of a secret at the very end of a piece, where no complete event ends. Bodies that are
+held as a whole, and headers, are also searched for the secret in Base64.
 
-What is not found: a secret in an encoding other than Base64, percent-encoding and JSON's escapes; in Base64 where the
-body is passed on as it comes; in a content coding that the gateway cannot decode; and one that a model spells out,
-a few letters an event.
+Not found: a secret in an encoding other than Base64, percent-encoding and JSON's escapes; in Base64 if the body is
+passed on as it comes; in a content coding that the gateway cannot decode; and one that a model spells out, a few
+letters in each event.
 """
 
 from __future__ import annotations

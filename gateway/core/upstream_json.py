@@ -1,6 +1,6 @@
-"""What an upstream reports in a piece of JSON: a failure, the end of a choice.
+"""Reads what an upstream reports in a piece of JSON: a failure, the end of a choice.
 
-Bytes that are no JSON report nothing; nothing here raises. Usage is read by usage_reading.py.
+Bytes that are not JSON report nothing; nothing here raises. Usage is read by usage_reading.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which endpoint a path names.
+"""Finds the endpoint that a path names.
 
-A table holds each endpoint's path once, as OpenAI's API spells it. Clients spell it in more ways, and all of them mean
-the same endpoint:
+A table has each endpoint's path once, as OpenAI's API spells it. Clients use other spellings, too, which mean the same
+endpoint:
 
     /v1/chat/completions                                the table's own
     /chat/completions                                   a base URL without /v1
@@ -9,7 +9,7 @@ the same endpoint:
     /openai/deployments/NAME/chat/completions           Azure's older API: the path names the model
     /v1/deployments/NAME/chat/completions, /deployments/… the same, where a client was given a base URL with /v1
 
-Gemini's API comes in versions (/v1beta, /v1alpha, /v1, /v1beta1), and below a project of Vertex AI:
+Gemini's API has versions (/v1beta, /v1alpha, /v1, /v1beta1), and is also below a project of Vertex AI:
 
     /v1beta1/projects/P/locations/L/publishers/google/models/NAME:generateContent
 

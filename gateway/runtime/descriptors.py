@@ -1,4 +1,4 @@
-"""File descriptors: how many a process may have, and so how many connections of clients."""
+"""How many file descriptors a process may have, and so how many connections of clients."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What must hold between settings: names that exist and are not taken twice, keys that can be used, limits that bind.
+"""Checks between settings: names that exist and are unique, keys that can be used, limits that bind.
 
-Errors are what cannot work or would silently do nothing; warnings are what works, but hardly as it was meant. Each
-limit has one meter, can bind something, can be counted exactly, and has a name of its own in its scope: a limit that
-silently does nothing is the worst kind.
+Errors are settings that cannot work or would silently do nothing; warnings are settings that work, but probably not as
+intended. Each limit has one meter, can bind something, can be counted exactly, and has its own name in its scope: a
+limit that silently does nothing is the worst kind.
 
-`NameIndex` is read from the plain data, not from the settings, so that a reference to something that has an error of
-its own is not reported as a reference to nothing.
+`NameIndex` is read from the plain data and not from the settings, so that a reference to something with an error is not
+also reported as a reference to nothing.
 """
 
 from __future__ import annotations
@@ -28,18 +28,12 @@ from gateway.settings.demo_credentials import demo_credential_errors
 from gateway.settings.diagnostics import Diagnostic, Path, dotted, nearest
 from gateway.settings.document import Document
 from gateway.settings.jwt_checks import jwt_errors, jwt_warnings
-from gateway.settings.models import (
-    KeySettings,
-    LimitSettings,
-    ModelSettings,
-    PriceSettings,
-    PriceStepSettings,
-    RouteSettings,
-    Settings,
-    UpstreamSettings,
-)
+from gateway.settings.limit_settings import LimitSettings
+from gateway.settings.models import KeySettings, ModelSettings, RouteSettings, Settings
 from gateway.settings.notify_checks import notify_errors, notify_warnings
+from gateway.settings.price_settings import PriceSettings, PriceStepSettings
 from gateway.settings.types import MAX_WHOLE
+from gateway.settings.upstream_settings import UpstreamSettings
 
 _GLOB = frozenset("*?[]")
 

@@ -1,8 +1,8 @@
-"""YAML text in, plain data and the line of every setting out.
+"""Reads YAML text into plain data, with the line of every setting.
 
-A scalar keeps its text, so that the setting's type reads it and YAML's guesses (`no` as false,
-`0123` as octal, `12:30` as 750, a hash as a float) never apply. Only an empty one, `~` and `null`
-are nothing. Tags, merge keys, duplicate keys, more than one document and bombs are refused.
+A scalar keeps its text, so that the setting's type reads it and YAML's guesses (`no` as false, `0123` as octal, `12:30`
+as 750, a hash as a float) never apply. Only an empty scalar, `~` and `null` are null. Tags, merge keys, duplicate keys,
+more than one document and bombs are refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`${NAME}`, `${NAME:-default}` and `${file:PATH}` in values; `$${` is a plain `${`.
+"""Replaces `${NAME}`, `${NAME:-default}` and `${file:PATH}` in values; `$${` is a plain `${`.
 
-References are hidden behind marks before the YAML is read and filled in afterwards, value by
-value: what they bring can neither change the structure of the file nor be replaced once more.
+References are hidden behind marks before the YAML is read, and replaced afterwards, value by value: a replacement can
+neither change the structure of the file nor be replaced itself.
 """
 
 from __future__ import annotations

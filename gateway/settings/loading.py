@@ -1,8 +1,8 @@
-"""Settings from a file, from a text or from plain data, or everything that is wrong with them.
+"""Loads settings from a file, from a text or from plain data, or reports everything that is wrong with them.
 
 A text becomes plain data with a line for each path (document.py), the data becomes frozen, validated settings, and the
-settings are checked against each other (checks.py). What is invalid is cut away until the rest is valid, so that the
-checks run in the same go: a person who fixes a configuration sees all of its errors at once.
+settings are checked against each other (checks.py). Invalid parts are removed until the rest is valid, so that the
+checks run in the same pass and a reader of the report sees all errors at once.
 
 `demo_settings` is the configuration of `gateway serve --demo` and `--upstream URL`, which have no file.
 """
@@ -22,13 +22,14 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from gateway.core.proxies import EnvironmentProxies
+from gateway.settings.base_section import BaseSection
 from gateway.settings.checks import NameIndex, find_errors, find_warnings
 from gateway.settings.connection_checks import connection_errors
 from gateway.settings.demo_credentials import demo_credential_errors
 from gateway.settings.diagnostics import Diagnostic, Path, SettingsInvalid, unknown_name
 from gateway.settings.document import Document, DocumentMapping, NotYaml, read
 from gateway.settings.interpolation import References
-from gateway.settings.models import BaseSection, Settings
+from gateway.settings.models import Settings
 
 HASH_DIGITS = 12
 
@@ -52,6 +53,7 @@ _MESSAGES = {
     "model_type": "must be a mapping of settings",
     "too_short": "must not be empty; leave it out to mean all",
     "string_type": "must be text",
+    "too_long": "has too many entries",
 }
 _KEY = "[key]"
 """What pydantic appends to the path of a mapping's key that is wrong."""

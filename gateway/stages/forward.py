@@ -1,11 +1,13 @@
-"""Forward: send the request to the first target that answers; the next only before the client has a byte.
+"""Forward: sends the request to the targets in their order, until one answers; never to another once the client has a
+byte.
 
-What an answer is, its first bytes say (`core/body_kind.py`). A stream is passed on as soon as it begins, and so is a
-body that is not JSON (speech, images, files). JSON and errors are collected first, up to WHOLE_MAX: what breaks
-meanwhile gives way to the next target, and the body of an error says whose fault it is (`core/refusals.py`), which
-decides what follows:
+The first bytes of an answer tell what it is (`core/body_kind.py`). A stream is passed on as soon as it begins, and so
+is a body that is not JSON (speech, images, files). JSON and errors are collected first, up to WHOLE_MAX: if the
+upstream breaks meanwhile, the next target is asked, and the body of an error says whose fault it is
+(`core/refusals.py`), which decides what follows:
 
-- the caller's: it would be refused everywhere, and a moderation must not be shopped around. It is passed on as it is.
+- the caller's: it would be refused everywhere, and a refusal for moderation must not be retried elsewhere. It is passed
+  on unchanged.
 - the gateway's credentials: UpstreamAuthFailed. Later requests go to other targets, once the circuit has opened.
 - the provider's: the next target is asked.
 """

@@ -1,4 +1,4 @@
-"""Parse the request: what the gateway must know of a request, and nothing more; the bytes stay as they came."""
+"""Parse the request: reads what the gateway has to know, and nothing more; the bytes stay as they came."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP client of the gateway: requests to upstreams and their responses, over a pool for each upstream.
+"""The HTTP client of the gateway: sends requests to upstreams, over a pool for each upstream.
 
 A pool belongs to one immutable `Upstream`: when a reload changes a setting, requests get a new pool,
 and the old one empties by itself as its responses end and its idle connections expire.

@@ -1,7 +1,7 @@
-"""Where a response's head and body are in a connection's bytes: llhttp behind a small, pure interface.
+"""Finds a response's head and body in a connection's bytes: llhttp behind a small, pure interface.
 
-Interim responses (1xx), trailers and chunk extensions are read and dropped. Whatever leaves doubt
-where the response ends is a fault; whatever follows its end is `excess` and makes the connection unfit for another.
+Interim responses (1xx), trailers and chunk extensions are read and dropped. If it is not certain where the response
+ends, that is a fault. What follows the end is `excess`, and makes the connection unfit for another request.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
-"""The connections to one upstream: the one used last is used first, and there are never too many.
+"""The connections to one upstream, at most `max_connections`: the one that was used last is used first.
 
-A request that may not have one waits in line; the line and the connecting share the connect timeout. A team's line
-has a bound: a request that would wait behind more is refused at once.
+A request that may not have a connection waits in line; waiting and connecting share the connect timeout. A team's line
+has a bound: a request beyond it is refused at once.
 
 Models and teams share the connections of their upstream. A model that hangs keeps each connection for minutes, and a
-team that sends much has all of them in use; either would soon have them all. So a model, and likewise a team, may only
-take another while it holds less than HELD_PER_FREE times what is free. This is the dynamic threshold by which switches
+team that sends much uses all of them; either would soon have them all. So a model, and likewise a team, may only take
+another while it holds less than HELD_PER_FREE times the free ones. This is the dynamic threshold by which switches
 share a packet buffer (Choudhury and Hahne, 1998): one alone gets three quarters of the connections, two get three
-sevenths each, and the next one finds some free. Who holds no more than any other may always take one: what is
-kept free is kept for those that hold less, and for none where there are none.
+sevenths each, and the next one finds some free. Who holds least may always take one: free connections are kept only
+for those that hold less.
 
-From the line, the team that holds least is served first, of its models the one that holds least, then who has waited
-longest. So teams that all want more than there is hold equally many, whatever each of them sends (max-min fairness).
+From the line, the team that holds least is served first, of its models the one that holds least, then the request that
+has waited longest. So teams that all want more than there is hold equally many, whatever each of them sends (max-min
+fairness).
 """
 
 from __future__ import annotations

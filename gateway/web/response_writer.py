@@ -16,7 +16,7 @@ from gateway.web.http_connection import HttpConnection
 from gateway.web.response_head import CHUNKED, content_length, response_head
 
 _COMMENT = b": keep-alive\n"
-"""Without a blank line, which some clients take for the end of an event; so it may only stand between two events."""
+"""Without a blank line, which some clients take for the end of an event; so it may only be between two events."""
 
 _ANTHROPIC = Dialect.ANTHROPIC  # Slow to reach through the class in Python 3.11.
 _SERVER = ("server", SERVER)
