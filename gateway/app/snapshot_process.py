@@ -31,12 +31,12 @@ from gateway.settings import Settings, SettingsInvalid, load
 CALLERS_A_PART = 50
 
 NICENESS = 10
-"""Requests go before the reading of a configuration."""
+"""The child's priority: requests come first."""
 
 
 class LoadedSnapshot(NamedTuple):
-    """`settings` without what the snapshot holds: teams, models, upstreams and limits. `teams` are the names of all
-    that are configured."""
+    """`settings` without the parts that the snapshot holds: teams, models, upstreams and limits. `teams` has the names
+    of all configured ones."""
 
     settings: Settings
     snapshot: ConfigSnapshot
@@ -92,7 +92,7 @@ async def _unpickled(written: bytes) -> LoadedSnapshot:
 
 
 async def _mapping(parts: pickle.Unpickler) -> dict[str, Any]:
-    """Of the parts up to an empty one."""
+    """The parts up to an empty one."""
     found: dict[str, Any] = {}
     while part := parts.load():
         found.update(part)
@@ -121,7 +121,7 @@ def write_snapshot(path: str, loaded_at: int, out: BinaryIO) -> None:
 
 
 async def release_in_parts(callers: list[Caller]) -> None:
-    """Let go of these a few in each turn of the event loop: all at once would take it milliseconds."""
+    """Drop these objects, a few in each turn of the event loop: all at once would take milliseconds."""
     while callers:
         del callers[-CALLERS_A_PART:]
         await asyncio.sleep(0)
