@@ -97,7 +97,9 @@ class Gateway:
         self.tasks = BackgroundTasks(log.defect, self._metrics.task_failed)
         self._store = self._store_lifecycle(settings, clock)
         self.store = self._store.store
-        self._client = HttpClient(self._background_tasks(), self._note_unrequested_bytes)
+        self._client = HttpClient(
+            self._background_tasks(), self._note_unrequested_bytes, max_connections=max_connections_of_clients()
+        )
         self._routing = RoutingState(self._note_health)
         health = self._routing.health
         self._health_checks = HealthChecks(self._client, health, clock, Random(), self._background_tasks())
