@@ -51,8 +51,9 @@ from gateway.settings.models import Settings
 from gateway.stages.forward import UpstreamServices
 from gateway.store.usage_report import keys_used_since
 from gateway.telemetry.log import Log
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.metrics import Metrics, configured_names
 from gateway.telemetry.sampling import PERIOD_S
+from gateway.telemetry.series import ConfiguredNames
 from gateway.telemetry.traffic import TrafficHistory
 from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import HealthCheck, HealthChecks
@@ -125,7 +126,7 @@ class Gateway:
         self._notifications = self._notification_lifecycle()
         self._traces = self._trace_export(environ, clock)
         self._tokens = TokenLifecycle(self.services, self._client, clock, log, self._background_tasks)
-        self._note_configuration(settings, settings.teams)
+        self._note_configuration(settings, configured_names(first, settings.teams))
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
         memory = BodyMemory(settings.max_body_memory)
         self._data = PublicRoutes(self._pipeline, settings.max_body, memory, CorsPolicy(), self._sessions("me"))
@@ -167,7 +168,7 @@ class Gateway:
         self.services.keepalive_s = loaded.settings.keepalive.total_seconds()
         self._directory.keep(loaded.snapshot)
         self._follow_clients(loaded.settings)
-        self._note_configuration(loaded.settings, loaded.teams)
+        self._note_configuration(loaded.settings, loaded.names)
         self._routing.keep(loaded.snapshot.models.values())
         self._follow_upstreams()
         self._notifications.follow()
@@ -304,13 +305,13 @@ class Gateway:
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
 
-    def _note_configuration(self, settings: Settings, teams: Collection[str]) -> None:
+    def _note_configuration(self, settings: Settings, names: ConfiguredNames) -> None:
         """For operators, the metrics and the records of requests: what is in force."""
         now_ms = self.services.clock.now_ms()
         self._config = ConfigInForce(settings.text, settings.file, settings.file_hash, now_ms)
-        self._metrics.keep(self.services.snapshot, teams)
+        self._metrics.keep(self.services.snapshot, names)
         self._metrics.config_loaded(settings.file_hash, now_ms / 1000)
-        self._records.follow(settings.record, len(teams), settings.file_hash)
+        self._records.follow(settings.record, len(names.team), settings.file_hash)
 
     def _follow_clients(self, settings: Settings) -> None:
         """Which web pages may call, and which proxies say who does."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from gateway.finance.price_catalogue import CatalogueEntry, NotFound, PriceCatalogue, PriceFields, charged, flat, nested
 from gateway.settings import Settings
-from gateway.settings.models import PriceSettings, TierPriceSettings
+from gateway.settings.price_settings import PriceSettings, TierPriceSettings
 
 TOLERANCE = Decimal("0.01")
 """The part of the catalogue's price up to which two prices count as the same."""

@@ -7,6 +7,7 @@ read again and the change is applied to the new state.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import secrets
@@ -52,6 +53,7 @@ IMPORTED_MAX = 200
 
 STATUSES = ("active", "expired", "revoked", "disabled")
 _ATTEMPTS = 8
+_CLASHES_AT_ONCE = 200
 _DURATION = re.compile(r"([1-9][0-9]{0,4})d")
 _PLACE = r"([0-9]{15}:[0-9a-f]{12})?"
 _CURSOR = re.compile(rf"config:[0-9]{{1,9}}|store:{_PLACE}")
@@ -122,8 +124,9 @@ class KeyAdministration:
         StoreUnavailable."""
         callers = list(snapshot.callers.values())
         found: list[str] = []
-        for at in range(0, len(callers), PAGE_MAX):
-            asked = callers[at : at + PAGE_MAX]
+        for at in range(0, len(callers), _CLASHES_AT_ONCE):
+            await asyncio.sleep(0)  # The store may answer at once, and a part takes a fraction of a millisecond.
+            asked = callers[at : at + _CLASHES_AT_ONCE]
             stored = await self._store.get([caller.key_id for caller in asked])
             found += [
                 f"teams.{caller.team}: the key {caller.key_name} has the id {key.id} of the stored key {key.name} of"

@@ -25,6 +25,7 @@ from gateway.core.limits import Scope
 from gateway.core.networks import read_network
 from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms
 from gateway.identity.contract import KEY_ID_DIGITS, REVOKED_DAYS, KeyStore, StoredKey
+from gateway.runtime.release import release_in_parts
 from gateway.runtime.tasks import BackgroundTasks
 
 POLL_S = 0.4
@@ -90,7 +91,7 @@ class KeyDirectory:
     def keep(self, snapshot: ConfigSnapshot) -> None:
         """Another configuration is in force: teams may have other limits, or be gone."""
         self._snapshot = snapshot
-        self.callers.clear()
+        self._forget_callers()
 
     async def find(self, digest: str) -> Caller | None:
         key_id = digest[:KEY_ID_DIGITS]
@@ -198,7 +199,12 @@ class KeyDirectory:
             lookup.stale = True
         self._keys.clear()
         self._unknown.clear()
-        self.callers.clear()
+        self._forget_callers()
+
+    def _forget_callers(self) -> None:
+        forgotten, self.callers = self.callers, {}
+        if forgotten:
+            self._tasks.start("release callers", release_in_parts(forgotten))
 
 
 def caller_of(key: StoredKey, snapshot: ConfigSnapshot) -> Caller | None:

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.core.errors import BodyUnreadable, FieldInvalid, MethodNotAllowed, UrlUnknown
+from gateway.settings.base_section import BaseSection
 from gateway.settings.diagnostics import SettingsInvalid
-from gateway.settings.models import BaseSection
 from gateway.settings.stored_keys import read_section
 
 SectionOf = TypeVar("SectionOf", bound=BaseSection)

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import SecretStr
 
+from gateway.settings.base_section import BaseSection
 from gateway.settings.diagnostics import looks_like_secret
-from gateway.settings.models import BaseSection, Settings
+from gateway.settings.models import Settings
 
 REDACTED = "(redacted)"
 
