@@ -98,9 +98,7 @@ class Gateway:
         self.tasks = BackgroundTasks(log.defect, self._metrics.task_failed)
         self._store = self._store_lifecycle(settings, clock)
         self.store = self._store.store
-        self._client = HttpClient(
-            self._background_tasks(), self._note_unrequested_bytes, max_connections=max_connections_of_clients()
-        )
+        self._client = self._new_client()
         self._routing = RoutingState(self._note_health)
         health = self._routing.health
         self._health_checks = HealthChecks(self._client, health, clock, Random(), self._background_tasks())
@@ -224,6 +222,10 @@ class Gateway:
         """For the caller that sums those of several processes."""
         self._observe()
         return self._metrics.packed()
+
+    def _new_client(self) -> HttpClient:
+        most = max_connections_of_clients()
+        return HttpClient(self._background_tasks(), self._note_unrequested_bytes, max_connections=most)
 
     def _client_limits(self) -> ClientLimits:
         """What the settings allow, or what the process has file descriptors for."""
