@@ -98,7 +98,7 @@ class Gateway:
         self.tasks = BackgroundTasks(log.defect, self._metrics.task_failed)
         self._store = self._store_lifecycle(settings, clock)
         self.store = self._store.store
-        self._client = HttpClient(self._background_tasks(), self._note_unrequested_bytes)
+        self._client = self._new_client()
         self._routing = RoutingState(self._note_health)
         health = self._routing.health
         self._health_checks = HealthChecks(self._client, health, clock, Random(), self._background_tasks())
@@ -223,6 +223,10 @@ class Gateway:
         """This process's share, for a caller that sums several processes."""
         self._observe()
         return self._metrics.packed()
+
+    def _new_client(self) -> HttpClient:
+        most = max_connections_of_clients()
+        return HttpClient(self._background_tasks(), self._note_unrequested_bytes, max_connections=most)
 
     def _client_limits(self) -> ClientLimits:
         """The connections that the settings allow, or fewer if the process has not enough file descriptors."""

@@ -95,4 +95,5 @@ def _step(step: str | int) -> str:
     if isinstance(step, int):
         return f"[{step}]"
     shown = HIDDEN if looks_like_secret(step) else step
-    return f'["{shown}"]' if "." in shown or not shown.isprintable() or shown == HIDDEN else f".{shown}"
+    quoted = "." in shown or not shown.isprintable() or shown in ("", HIDDEN)
+    return f'["{shown}"]' if quoted else f".{shown}"

@@ -52,6 +52,7 @@ _MESSAGES = {
     "dict_type": "must be a mapping, from names to settings",
     "model_type": "must be a mapping of settings",
     "too_short": "must not be empty; leave it out to mean all",
+    "string_type": "must be text",
     "too_long": "has too many entries",
 }
 _KEY = "[key]"
@@ -206,6 +207,8 @@ def diagnostic_of(error: Any, kind: type[BaseSection] = Settings) -> Diagnostic:
         return Diagnostic(path, f"its name {allowed}" if _KEY in error["loc"] else allowed)
     if error["type"] == "literal_error":
         return Diagnostic(path, f"must be {error['ctx']['expected']}")
+    if error["type"] == "string_too_long":
+        return Diagnostic(path, f"must have at most {error['ctx']['max_length']} characters")
     return Diagnostic(path, _MESSAGES.get(error["type"], "has the wrong form"))
 
 
@@ -263,8 +266,10 @@ def _text(path: str | os.PathLike[str]) -> str:
     file = os.fspath(path)
     try:
         return FilePath(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise SettingsInvalid([Diagnostic((), "is not UTF-8 text", 0, file)]) from None
+    except UnicodeDecodeError as error:
+        # The error has what was read up to here, which is the whole file.
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SettingsInvalid([Diagnostic((), "is not UTF-8 text", line, file)]) from None
     except OSError as error:
         hint = "name a configuration with -c FILE or in $GATEWAY_CONFIG"
         raise SettingsInvalid([Diagnostic((), f"cannot be read: {error.strerror}; {hint}", 0, file)]) from None
