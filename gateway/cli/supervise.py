@@ -23,9 +23,9 @@ EXAMPLE = (
 @click.command("supervise", hidden=True, epilog=EXAMPLE)
 @click.argument("workers", type=JsonArgument(SupervisorConfig))
 def command(workers: SupervisorConfig) -> None:
-    """Keep several workers.
+    """Run several workers.
 
-    gateway serve becomes this where the configuration asks for more than one.
+    gateway serve becomes this if the configuration asks for more than one.
     """
     with errors_in_one_line():
         sys.exit(supervise(workers, [*program(), "worker", "-c", workers.config]))

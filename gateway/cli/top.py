@@ -21,9 +21,9 @@ import click
 
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
 from gateway.cli.configuration import config_option, demo_option, settings_or_end
-from gateway.cli.live_figures import LiveView, MetricsReading, Pace, frame
-from gateway.cli.live_figures import as_json as json_of
 from gateway.cli.output import show_json
+from gateway.cli.top_view import LiveView, MetricsReading, Pace, frame
+from gateway.cli.top_view import as_json as json_of
 from gateway.core.errors import FieldInvalid, UrlUnknown
 
 _ONCE_S = 1.0

@@ -368,11 +368,11 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
     """The identity providers whose tokens are taken, by what tokens call them."""
     channels: tuple[NotificationChannel, ...] = ()
     """The receivers of notifications."""
-    _bindings: dict[tuple[str, str], Binding] = msgspec.field(default_factory=dict)
+    bindings: dict[tuple[str, str], Binding] = msgspec.field(default_factory=dict)
 
     def binding(self, caller: Caller, asked: str) -> Binding | None:
         """What binds a caller that asks for this model or alias; None where it is unknown or not allowed."""
-        known = self._bindings.get((caller.key_id, asked))
+        known = self.bindings.get((caller.key_id, asked))
         if known is not None and known.caller is caller:
             return known
         model = self.models.get(asked)
@@ -381,9 +381,9 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
         # A model and its aliases have one binding.
         named = self.binding(caller, model.name) if asked != model.name else None
         made = named or bind(caller, model)
-        if len(self._bindings) >= BINDINGS_MAX:
-            del self._bindings[next(iter(self._bindings))]
-        self._bindings[caller.key_id, asked] = made
+        if len(self.bindings) >= BINDINGS_MAX:
+            del self.bindings[next(iter(self.bindings))]
+        self.bindings[caller.key_id, asked] = made
         return made
 
     def upstreams(self) -> list[Upstream]:

@@ -24,12 +24,12 @@ def plain(answer: PlannedAnswer) -> Json:
 
 
 def array(answer: PlannedAnswer) -> list[Json]:
-    """A stream that did not ask for events."""
+    """A stream for a request that did not ask for events."""
     return [plain(answer)]
 
 
 def stream(answer: PlannedAnswer) -> Iterator[DemoEvent]:
-    """Arguments of a tool come as a whole: the API has no pieces of them."""
+    """A tool's arguments are one piece: the API does not split them."""
     reports = answer.script.usage != "never"
     delivered = 0
     for text in () if answer.tool else answer.tokens:
@@ -81,7 +81,7 @@ def _part(answer: PlannedAnswer, text: str) -> Json:
 
 
 def _usage(answer: PlannedAnswer, delivered: int | None) -> Json:
-    """Thoughts are reported beside the candidates here, not as a part of them."""
+    """The API reports thoughts next to the candidates, not as a part of them."""
     counts = answer.counts(delivered)
     report = {
         "promptTokenCount": counts.prompt,

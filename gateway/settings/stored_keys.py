@@ -12,10 +12,11 @@ from typing import Annotated, Any, TypeVar
 from pydantic import ValidationError
 
 from gateway.core.limits import Meter
+from gateway.settings.base_section import REQUIRED, BaseSection, setting
 from gateway.settings.checks import limit_faults
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
+from gateway.settings.limit_settings import Limits
 from gateway.settings.loading import diagnostic_of
-from gateway.settings.models import REQUIRED, BaseSection, Limits, setting
 from gateway.settings.types import (
     Duration,
     IpNetwork,

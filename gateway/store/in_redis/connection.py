@@ -12,6 +12,7 @@ server that is known to be out. Only the time in which the event loop could have
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -49,12 +50,18 @@ _LONGEST_PAUSE_S = 1.0
 _INCOMPLETE: Any = object()
 
 
+_OF_A_SCRIPT = re.compile(r"ERR Error running script [^\n]*?: -([A-Z]+) ")
+"""How Redis 6.2 reports that it did not carry out a command of a script; later versions begin with that error."""
+
+
 class ErrorReply(Exception):
-    """The server answered that it did not carry a call out. `code` is the first word, such as `NOSCRIPT`."""
+    """The server answered that it did not carry a call out. `code` is the first word, such as `NOSCRIPT`; of an error
+    within a script it is that of the error."""
 
     @property
     def code(self) -> str:
-        return str(self).partition(" ")[0]
+        within = _OF_A_SCRIPT.match(str(self))
+        return within[1] if within else str(self).partition(" ")[0]
 
 
 class ConnectionDown(Exception):
