@@ -1,7 +1,7 @@
-"""Read this first: the way of a request, one line a stage.
+"""Read this first: the way of a request, one line for each stage.
 
 authenticate → read_body → parse_request → (locate) → admit → route → forward → relay, then always, exactly once:
-release_upstream → settle → record. The stages are in `stages/`, the values they pass on in `core/`;
+release_upstream → settle → record. The stages are in `stages/`, the values that they pass on are in `core/`;
 docs/life-of-a-request.md has the details.
 """
 
@@ -37,7 +37,7 @@ from gateway.identity.contract import KEY_ID_DIGITS, CallerDirectory
 from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admit
-from gateway.stages.authenticate import authenticate, key_digest, sent_key, stored_caller
+from gateway.stages.authenticate import authenticate, credentials_in, key_digest, sent_key, stored_caller
 from gateway.stages.forward import UpstreamServices, forward
 from gateway.stages.locate import ObjectDirectory, find_holder, find_subject
 from gateway.stages.parse_request import parse_object_request, parse_request
@@ -144,7 +144,11 @@ class Pipeline:
         """The caller whose key or token the request carries. Raises KeyMissing, KeyUnknown, KeyExpired,
         IssuerUnavailable, StoreUnavailable."""
         services, request = self.services, exchange.request
-        key = sent_key(request.headers, key_in_query(request))
+        try:
+            key = sent_key(request.headers, key_in_query(request))
+        except KeyUnknown:
+            exchange.refused_key = key_digest(credentials_in(request.headers))[:KEY_ID_DIGITS]
+            raise
         digest = key_digest(key)
         known = services.snapshot.callers.get(digest)
         try:
@@ -163,7 +167,11 @@ class Pipeline:
         """The caller whose key has this SHA-256. Raises KeyUnknown, KeyExpired, StoreUnavailable."""
         services = self.services
         known = services.snapshot.callers.get(digest) or await stored_caller(digest, services.directory)
-        exchange.caller = authenticate(exchange.request, known, services.clock)
+        try:
+            exchange.caller = authenticate(exchange.request, known, services.clock)
+        except (KeyUnknown, KeyExpired):
+            exchange.refused_key = digest[:KEY_ID_DIGITS]
+            raise
         return exchange.caller
 
     async def _answer(self, exchange: Exchange, writer: ResponseWriter) -> None:

@@ -3,10 +3,10 @@
     GET /admin/v1/config         the text in force
     POST /admin/v1/config/diff   {"text": …}: what is wrong with it, and what it would change; nothing is changed
 
-Both are worked out by a child process: to read a configuration of 10,000 keys takes seconds of pure Python, which
-would delay every request. A text that is sent is read without this machine's variables and files: what it would be
-replaced by is not shown, and values that depend on them are not checked. A short text can mean very much, by aliases:
-its child has so much time and memory and no more, and what it answers has a bound, too.
+A child process computes both, because reading a configuration of 10,000 keys takes seconds of pure Python and would
+delay every request. A text that is sent is read without this machine's environment variables and files, so the answer
+shows none of them, and values that depend on them are not checked. YAML aliases can expand a short text to a very large
+one, so the child has a bound for its time, its memory and its answer.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import Any
 import msgspec
 
 from gateway.app.snapshot_process import NICENESS
-from gateway.core.errors import BodyUnreadable, FieldInvalid, InternalError, MethodNotAllowed, UrlUnknown
+from gateway.core.errors import BodyUnreadable, FieldInvalid, InternalError, UrlUnknown
 from gateway.core.limit_status import rfc3339
-from gateway.identity.requests import AdministrationRequest
+from gateway.identity.requests import AdministrationRequest, not_allowed
 from gateway.runtime.child_process import run_child
 from gateway.settings import SettingsInvalid
 from gateway.settings.comparison import TextChange, compare
@@ -36,13 +36,13 @@ from gateway.settings.redacted import Unreadable, redacted_text, text_tree
 from gateway.store.usage_report import refuse_unknown
 
 SENT = "the text"
-"""What problems call the file that was sent."""
+"""The name of the file that was sent, in problems."""
 
 _FILE = re.compile(r"(?<!\$)\$\{file:[^{}\n]*\}")
 _UNSET = "${A_FILE}"
 
 READ_ONCE = ("listen", "admin", "workers", "timezone", "max_body", "max_body_memory", "max_clients", "drain", "store")
-"""Settings that are read once, at the start."""
+"""Settings that are read only at the start."""
 
 BOUNDS = {resource.RLIMIT_CPU: 30, resource.RLIMIT_AS: 1024**3}
 """Seconds and bytes that a child may take for a text that is sent: 7,000 teams in 1 MiB take 8 s and 120 MB."""
@@ -86,7 +86,7 @@ class ConfigDocuments:
         self._in_force = in_force
         self._one_at_a_time = asyncio.Lock()
         self._redacted: tuple[str, str] = ("", "")
-        """Of which hash, and the text."""
+        """The hash of a configuration, and its text."""
 
     async def answer(self, request: AdministrationRequest) -> JsonObject:
         """Raises FieldInvalid, BodyUnreadable, UrlUnknown, MethodNotAllowed, InternalError."""
@@ -94,7 +94,7 @@ class ConfigDocuments:
         if methods is None:
             raise UrlUnknown(f"There is nothing at {request.path[:200]!r}.")
         if request.method not in methods:
-            raise MethodNotAllowed(f"Use {methods[0]}.", allow=methods[0])
+            raise not_allowed(request.method, methods)
         refuse_unknown(request.query, ())
         return await (self._show() if request.path == "config" else self._diff(request.body))
 
@@ -125,13 +125,13 @@ class ConfigDocuments:
 
 
 async def changes_between(before: str, after: str) -> list[TextChange]:
-    """What differs between two texts that were in force, worked out by a child. Raises InternalError, OSError."""
+    """What differs between two texts that were in force, computed by a child. Raises InternalError, OSError."""
     written = await _work_out_in_child(_Task(before, after))
     return msgspec.convert(msgspec.json.decode(written)["changes"], list[TextChange])
 
 
 async def _work_out_in_child(task: _Task) -> bytes:
-    """Raises FieldInvalid where a text that was sent means too much, InternalError, OSError."""
+    """Raises FieldInvalid if a text that was sent expands too far, InternalError, OSError."""
     child = await run_child((sys.executable, "-m", __name__), msgspec.json.encode(task))
     if child.status in (_TOO_MUCH, -signal.SIGXCPU):
         raise FieldInvalid("The text means too much to be compared here. Does it repeat aliases?", param="text")
@@ -148,7 +148,7 @@ def work_out(task: _Task) -> JsonObject:
 
 
 def answer_parent() -> None:
-    """Read a task, write what comes of it. The process ends where that takes too much."""
+    """Read a task, write its result. The process ends if that takes too much."""
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=_Task)
     if task.is_bounded:
         for kind, most in BOUNDS.items():
@@ -165,7 +165,7 @@ def answer_parent() -> None:
 
 
 def difference(before: str, after: str, name: str = SENT) -> JsonObject:
-    """What is wrong with a text, which problems call by this name, and what it changes of the one before."""
+    """What is wrong with a text, which problems call by this name, and what it changes in the older one."""
     problems: Sequence[Diagnostic] = ()
     try:
         parse(_FILE.sub(_UNSET, after), name, {}, secrets=False, connection_files=False)

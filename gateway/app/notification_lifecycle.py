@@ -1,4 +1,4 @@
-"""Notifications of a running gateway: made of its parts, kept to the configuration in force, closed with it."""
+"""The notifications of a running gateway: builds their parts, follows the configuration in force, closes them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class NotificationLifecycle:
         self._outbox.follow(snapshot.teams, {model.name for model in snapshot.models.values()})
 
     def refused(self, problems: Sequence[str]) -> None:
-        """A configuration was not taken."""
+        """A configuration was refused."""
         self._tasks.start("notify of a refused configuration", self._notify_refused(list(problems)))
 
     async def close(self) -> None:

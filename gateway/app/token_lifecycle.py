@@ -1,5 +1,6 @@
-"""The verifier of tokens of a running gateway: made when the configuration first names an identity provider, kept to
-the configuration in force, closed with the gateway."""
+"""The verifier of tokens of a running gateway: built when the configuration first names an identity provider, updated
+with the configuration in force, closed with the gateway.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ FILE_EVERY_S = 10.0
 """How often a file of keys is read; a URL is asked less often."""
 
 START_WAIT_S = 5.0
-"""How long an issuer that does not answer delays the start."""
+"""How long the start waits for an issuer that does not answer."""
 
 _TIMEOUTS = Timeouts(connect=5.0, first_byte=5.0, idle=5.0, total=10.0)
 
@@ -55,7 +56,7 @@ class TokenLifecycle:
         self._one_at_a_time = asyncio.Lock()
 
     async def start(self) -> None:
-        """Take tokens, with the keys of every issuer that answers soon: the first requests need not wait for them."""
+        """Accept tokens. Waits a moment for the keys of every issuer, so that the first requests need not."""
         await self.follow()
         if self._verifier is not None:
             with suppress(TimeoutError):
@@ -63,7 +64,7 @@ class TokenLifecycle:
                     await self._verifier.wait_fetched()
 
     async def follow(self) -> None:
-        """Take tokens by the snapshot in force."""
+        """Accept tokens by the snapshot in force."""
         async with self._one_at_a_time:
             snapshot = self._services.snapshot
             if self._verifier is None:

@@ -1,7 +1,7 @@
-"""What an answer is, by its first bytes, whatever its content type says.
+"""Tells from the first bytes of an answer what it is, whatever its content type says.
 
-Servers stream under `text/plain` or no type at all, and send one JSON object under `text/event-stream`. Sound without a
-header may begin with any byte, so that one character is no sign yet: the next one must fit, too.
+Servers send streams as `text/plain` or without a type, and single JSON objects as `text/event-stream`. Sound without a
+header can begin with any byte, so one character is not enough: the next one has to fit, too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _COMMENT = re.compile(rb":[ \t\r\nA-Za-z]")
 _JSON = re.compile(rb"""\{[ \t\r\n]*+["'}/]|\[[ \t\r\n]*+["'\[\]{/0-9tfnNI-]""")
 _JSON_BEGUN = re.compile(rb"[{\[][ \t\r\n]*+\Z")
 BLANK_MAX = 4096
-"""Bytes of blank at an answer's beginning that are waited for to end."""
+"""At most this many blank bytes at the beginning of an answer are waited through."""
 
 
 class BodyKind(Enum):
@@ -28,7 +28,7 @@ _IS_EVENTS, _IS_JSON, _IS_OTHER = BodyKind  # Slow to reach through the class in
 
 
 def kind_of(beginning: bytes) -> BodyKind | None:
-    """The kind of a body that begins so; None while that is not certain."""
+    """The kind of a body with this beginning; None while that is not certain."""
     blank = _BEFORE.match(beginning)
     begin = blank.end() if blank else 0
     if _JSON.match(beginning, begin):

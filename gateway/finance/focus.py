@@ -1,10 +1,10 @@
-"""The ledger as cost data in the FinOps Open Cost and Usage Specification (FOCUS), version 1.2, for tools that have the
+"""The ledger as cost data of the FinOps Open Cost and Usage Specification (FOCUS), version 1.2, for tools that read the
 bills of clouds in this form (https://focus.finops.org/focus-specification/v1-2/).
 
 A row is one day of one team, key, model, upstream and cost centre. The upstream is provider, publisher and issuer of
-the invoice, since it is what is paid; the team is the sub account. The ledger has one sum of money for a row, however
-many prices it was made of, so there are no unit prices: all four costs are this sum, and the quantity is the tokens,
-or the requests where a model has none. What FOCUS has no column for begins with `x_`, as it says.
+the invoice, because it gets the money; the team is the sub account. The ledger has one sum of money for a row, of
+possibly several prices, so there are no unit prices: all four costs are this sum, and the quantity is the tokens, or
+the requests of a model without tokens. Columns that FOCUS does not have begin with `x_`, as it requires.
 
 A request that was settled after its month was closed is a correction of that month, in the month that was open.
 """
@@ -18,7 +18,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 GROUPED_BY = ("day", "team", "key", "model", "upstream", "cost_center", "late")
-"""What the usage report has to be grouped by."""
+"""The groups that the usage report needs."""
 
 FOCUS_COLUMNS = (
     *("BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd"),
@@ -39,11 +39,12 @@ FOCUS_COLUMNS = (
 )
 
 NO_UPSTREAM = "(none)"
-"""Of what was not sent to an upstream, or settled by a gateway of the version before: FOCUS wants a name."""
+"""The provider of rows without an upstream (not sent to one, or settled by a gateway of the version before): FOCUS
+requires a name."""
 
 
 def focus_rows(report: Mapping[str, Any], zone: ZoneInfo) -> Iterator[dict[str, str]]:
-    """Of a usage report that is grouped by GROUPED_BY, whose days are those of this time zone."""
+    """The rows of a usage report that is grouped by GROUPED_BY, with days in this time zone."""
     for row in report["rows"]:
         day = date.fromisoformat(row["day"])
         yield _periods(day, row["late"], zone) | _parties(row) | _amounts(row)
@@ -113,7 +114,7 @@ def _amounts(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _ascii(text: str) -> str:
-    """A description has to be ASCII; the names are whole in other columns."""
+    """ASCII only, as a description has to be; other columns have the complete names."""
     return text.encode("ascii", "replace").decode()
 
 
@@ -122,6 +123,6 @@ def _next_month(first: date) -> date:
 
 
 def _instant(day: date, zone: ZoneInfo) -> str:
-    """Where a day begins, as FOCUS writes it."""
+    """The beginning of a day, as FOCUS writes it."""
     begins = datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
     return begins.strftime("%Y-%m-%dT%H:%M:%SZ")

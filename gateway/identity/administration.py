@@ -1,12 +1,13 @@
-"""What operators can do with keys, and what the audit says of it: one implementation under the admin API and the
-command line.
+"""What operators can do with keys, and how the audit records it: one implementation for the admin API and the command
+line.
 
-Each change is written together with its line in the audit; a key that another process has changed meanwhile is read
-again, and changed as it is then.
+A change and its audit entry are written in one step. If another process has changed the key in the meantime, the key is
+read again and the change is applied to the new state.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import secrets
@@ -52,6 +53,7 @@ IMPORTED_MAX = 200
 
 STATUSES = ("active", "expired", "revoked", "disabled")
 _ATTEMPTS = 8
+_CLASHES_AT_ONCE = 200
 _DURATION = re.compile(r"([1-9][0-9]{0,4})d")
 _PLACE = r"([0-9]{15}:[0-9a-f]{12})?"
 _CURSOR = re.compile(rf"config:[0-9]{{1,9}}|store:{_PLACE}")
@@ -63,7 +65,7 @@ def new_key() -> str:
 
 
 class _Cursor(NamedTuple):
-    """Where a page of all keys begins: at one of the configuration, or behind one of the store."""
+    """The beginning of a page of keys: a key of the configuration, or the cursor of the store."""
 
     of_config: int | None
     following: str
@@ -99,7 +101,7 @@ class KeyAdministration:
             "": {"GET": self._show, "PATCH": self._change, "DELETE": self._revoke},
             "rotate": {"POST": self._rotate},
         }
-        """What follows keys/{id}."""
+        """The actions below keys/{id}."""
 
     async def answer(self, request: AdministrationRequest) -> JsonObject:
         """Raises FieldInvalid, BodyUnreadable, UrlUnknown, MethodNotAllowed, StoreUnavailable."""
@@ -114,16 +116,17 @@ class KeyAdministration:
         return await of_method(member, request.method)(request, key_id)
 
     async def note(self, entry: AuditEntry) -> None:
-        """Add what was done elsewhere to the audit. Raises StoreUnavailable."""
+        """Add an entry about a change that was made elsewhere. Raises StoreUnavailable."""
         self._note_change(await self._store.write((), entry) or entry)
 
     async def clashes(self, snapshot: ConfigSnapshot) -> list[str]:
-        """Keys of this configuration whose ids are those of stored keys: they could not be distinguished. Raises
+        """Keys of this configuration with the id of a stored key: they could not be distinguished. Raises
         StoreUnavailable."""
         callers = list(snapshot.callers.values())
         found: list[str] = []
-        for at in range(0, len(callers), PAGE_MAX):
-            asked = callers[at : at + PAGE_MAX]
+        for at in range(0, len(callers), _CLASHES_AT_ONCE):
+            await asyncio.sleep(0)  # The store may answer at once, and a part takes a fraction of a millisecond.
+            asked = callers[at : at + _CLASHES_AT_ONCE]
             stored = await self._store.get([caller.key_id for caller in asked])
             found += [
                 f"teams.{caller.team}: the key {caller.key_name} has the id {key.id} of the stored key {key.name} of"
@@ -159,7 +162,7 @@ class KeyAdministration:
         return {"data": found, "next": following or None}
 
     async def _used_keys(self, unused_ms: int | None, now_ms: int) -> Collection[str]:
-        """Keys of the configuration that do not count as unused: nothing notes their use, but the ledger has it."""
+        """The keys that the ledger has in that time. For keys of the configuration, nothing else records their use."""
         if unused_ms is None:
             return ()
         first = datetime.fromtimestamp((now_ms - unused_ms) / 1000, self._zone).date()
@@ -221,7 +224,7 @@ class KeyAdministration:
                 raise FieldInvalid(f"The key {key_id} has expired. Create another one.", param="id")
             secret = new_key()
             digest = hashlib.sha256(secret.encode()).hexdigest()
-            expires_ms = old.expires_ms if written.expires_at is None else self._moment(written.expires_at, now_ms)
+            expires_ms = old.expires_ms if written.expires_at is None else self._end(written.expires_at, now_ms)
             new = msgspec.structs.replace(
                 old,
                 id=_id(digest),
@@ -253,7 +256,7 @@ class KeyAdministration:
         return {"data": [exported_key(key) for key in page.keys], "next": page.next or None}
 
     async def _import(self, request: AdministrationRequest) -> JsonObject:
-        """Keys that there are already are left as they are, so that an import can be repeated."""
+        """Existing keys stay as they are, so that an import can be repeated."""
         given = body_of(request)
         items = given.get("keys")
         if set(given) != {"keys"} or not isinstance(items, list) or not 1 <= len(items) <= IMPORTED_MAX:
@@ -346,7 +349,7 @@ class KeyAdministration:
         return msgspec.structs.replace(key, revoked_ms=revoked)
 
     def _applied(self, key: StoredKey, written: KeyChangeSettings, names: set[str], now_ms: int | None) -> StoredKey:
-        """The key with what was written under these names. Without a time, it may have expired already."""
+        """The key with the written values of these settings. Without a time, it may have expired already."""
         self._check_team(key.team)
         changes: dict[str, Any] = {}
         if "name" in names:
@@ -363,13 +366,17 @@ class KeyAdministration:
         if "metadata" in names:
             changes["metadata"] = written.metadata or {}
         if "expires_at" in names:
-            expires = written.expires_at
-            changes["expires_ms"] = None if expires is None else self._moment(expires, now_ms or 0)
-            if now_ms is not None and expires is not None and changes["expires_ms"] <= now_ms:
-                raise FieldInvalid("'expires_at' must be later than now.", param="expires_at")
+            changes["expires_ms"] = None if written.expires_at is None else self._end(written.expires_at, now_ms)
         if "disabled" in names:
             changes["disabled"] = bool(written.disabled)
         return msgspec.structs.replace(key, **changes)
+
+    def _end(self, written: date | timedelta, now_ms: int | None) -> int:
+        """When a key stops working. Without a time, it may have stopped already. Raises FieldInvalid."""
+        end_ms = self._moment(written, now_ms or 0)
+        if now_ms is not None and end_ms <= now_ms:
+            raise FieldInvalid("'expires_at' must be later than now.", param="expires_at")
+        return end_ms
 
     def _moment(self, written: date | timedelta, now_ms: int) -> int:
         if isinstance(written, timedelta):
@@ -391,7 +398,8 @@ class KeyAdministration:
                 )
 
     def _check_limits(self, team: str, patterns: tuple[str, ...] | None, limits: Iterable[Limit]) -> None:
-        """A limit that can bind nothing, or has nothing to count by, is an error, as in the configuration."""
+        """Check the key's limits: one that can bind nothing, or has nothing to count by, is an error, as in the
+        configuration."""
         snapshot = self._snapshot()
         usable = [
             model
@@ -450,7 +458,7 @@ def _unused_ms(query: Mapping[str, str]) -> int | None:
 
 
 def _is_unused(key: JsonObject, unused_ms: int | None, now_ms: int) -> bool:
-    """Of the store: neither used nor made for so long."""
+    """A key of the store that was neither used nor created for this long."""
     if unused_ms is None:
         return True
     last = key["last_used_at"] or key["created_at"]

@@ -1,15 +1,15 @@
-"""The stored keys as one process knows them: those that requests have used lately, and hashes that are no key.
+"""The stored keys that one process knows: those that requests have used lately, and hashes that are not a key.
 
     a request → `callers`, a plain dictionary → known: no call, no task
                      ↓ not there
                 `find` → the store, by one call → kept, as a key or as an unknown hash
 
-Nothing is kept beyond a change of it. The store numbers changes; a directory follows them by its position, each
-POLL_S, and at once where the store's message says that there is one. So a message that is lost delays a revocation by
-POLL_S and no more. What changes while it is looked up is not kept, and where the store cannot say what has changed
-(it was restored, or a failover lost the last changes), all that was known is forgotten.
+Nothing is kept beyond its next change. The store numbers changes, and a directory follows them by its position: each
+POLL_S, and at once when a message of the store announces one. So a lost message delays a revocation by at most POLL_S.
+A key that changes while it is looked up is not kept. If the store cannot say what has changed (it was restored, or a
+failover lost the last changes), everything is forgotten.
 
-While the store does not answer, the keys that are known go on: `store.on_outage` says what becomes of requests.
+While the store does not answer, the known keys stay valid: `store.on_outage` decides what happens to requests.
 """
 
 from __future__ import annotations
@@ -25,23 +25,25 @@ from gateway.core.limits import Scope
 from gateway.core.networks import read_network
 from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms
 from gateway.identity.contract import KEY_ID_DIGITS, REVOKED_DAYS, KeyStore, StoredKey
+from gateway.runtime.release import release_in_parts
 from gateway.runtime.tasks import BackgroundTasks
 
 POLL_S = 0.4
-"""Between two questions for changes: a revoked key stops within a second, whatever is lost."""
+"""Between two polls for changes: a revoked key stops within a second, even if a message is lost."""
 
 FLUSH_S = 60.0
 """Between two notes of when keys were last used: at most one write per minute and key."""
 
 FORGET_S = 3_600.0
-"""Between two looks for keys that were revoked long ago."""
+"""Between two removals of keys that were revoked long ago."""
 
 KNOWN_MAX = 10_000
 UNKNOWN_MAX = 10_000
-"""Keys and unknown hashes that are kept; the oldest goes first, and is asked for again when it is needed."""
+"""The number of keys, and of unknown hashes, that are kept; the oldest are dropped, and looked up again when they are
+needed."""
 
 LOOKUPS_MAX = 256
-"""Look-ups at the same time: a client that sends hashes that are no key must not fill the memory with them."""
+"""Concurrent look-ups. A client that sends unknown hashes must not fill the memory with them."""
 
 
 LISTED_MAX = 10_000
@@ -49,7 +51,7 @@ _PAGE = 500
 
 
 class _Lookup:
-    """A question to the store that several requests may wait for. `stale`: the key has changed meanwhile."""
+    """A look-up that several requests may wait for. `stale`: the key has changed meanwhile."""
 
     def __init__(self) -> None:
         self.stale = False
@@ -69,9 +71,9 @@ class KeyDirectory:
         self._now_ms = now_ms
         self._tasks = tasks
         self._keys: dict[str, StoredKey] = {}
-        """By id, also those that no caller was made of yet under this snapshot."""
+        """By id, including those that have no caller under this snapshot yet."""
         self._unknown: dict[str, str] = {}
-        """Hashes that are no key, by what would be its id."""
+        """Hashes that are not a key, by the id that the key would have."""
         self._lookups: dict[str, _Lookup] = {}
         self._position = ""
         self._changed = asyncio.Event()
@@ -88,9 +90,9 @@ class KeyDirectory:
             await self.flush()
 
     def keep(self, snapshot: ConfigSnapshot) -> None:
-        """Another configuration is in force: teams may have other limits, or be gone."""
+        """Another configuration is in force: teams may have other limits, or may be removed."""
         self._snapshot = snapshot
-        self.callers.clear()
+        self._forget_callers()
 
     async def find(self, digest: str) -> Caller | None:
         key_id = digest[:KEY_ID_DIGITS]
@@ -125,8 +127,7 @@ class KeyDirectory:
             self.used -= used
 
     async def forget_revoked(self) -> None:
-        """Take keys away that were revoked REVOKED_DAYS ago: some of them, the next time more. Raises
-        StoreUnavailable."""
+        """Remove some of the keys that were revoked REVOKED_DAYS ago, the next time more. Raises StoreUnavailable."""
         before_ms = await self._store.time_ms() - REVOKED_DAYS * 86_400_000
         await self._store.forget_revoked(before_ms, _PAGE)
 
@@ -146,7 +147,7 @@ class KeyDirectory:
         return found
 
     async def _ask(self, lookup: _Lookup, key_id: str, digest: str) -> StoredKey | StoreUnavailable | None:
-        """What is kept is kept before anything else can happen: no change comes between the answer and that."""
+        """Keeps the result before any other task runs, so that no change comes between the answer and that."""
         try:
             [key] = await self._store.get([key_id])
         except StoreUnavailable as error:
@@ -198,11 +199,16 @@ class KeyDirectory:
             lookup.stale = True
         self._keys.clear()
         self._unknown.clear()
-        self.callers.clear()
+        self._forget_callers()
+
+    def _forget_callers(self) -> None:
+        forgotten, self.callers = self.callers, {}
+        if forgotten:
+            self._tasks.start("release callers", release_in_parts(forgotten))
 
 
 def caller_of(key: StoredKey, snapshot: ConfigSnapshot) -> Caller | None:
-    """None where the configuration does not have its team any more."""
+    """None if the configuration does not have its team any more."""
     team = snapshot.teams.get(key.team)
     if team is None:
         return None
@@ -222,7 +228,7 @@ def caller_of(key: StoredKey, snapshot: ConfigSnapshot) -> Caller | None:
 
 async def with_stored_keys(snapshot: ConfigSnapshot, store: KeyStore, team: str) -> ConfigSnapshot:
     """For reports: the configuration with the first LISTED_MAX keys of a team, or of all, that are not revoked and have
-    limits to themselves. Raises StoreUnavailable."""
+    their own limits. Raises StoreUnavailable."""
     found: dict[str, Caller] = {}
     cursor = ""
     while len(found) < LISTED_MAX:

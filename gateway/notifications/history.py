@@ -1,7 +1,7 @@
-"""What operators may know of the outbox: what waits, what was delivered last, and what fails and why.
+"""What operators can see of the outbox: what waits, what was delivered last, and what fails and why.
 
-`GET /admin/v1/notifications` and `gateway notify list` give the same. An entry that waits has the problem of its last
-attempt, as long as that is among the last ones that the store keeps.
+`GET /admin/v1/notifications` and `gateway notify list` give the same. A waiting entry shows the problem of its last
+attempt while the store still keeps that attempt.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ METHODS = {LIST: {"GET": None}}
 
 
 class DeliveryAttempt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """As the store keeps it. `at_ms` is when it happened, `tried_ms` when that was delivered or not; `outcome` is
-    `sent`, `failed`, `given_up` or `parked`. Of a parked entry `text` is its beginning, and there is no id."""
+    """An attempt as the store keeps it. `at_ms` is the time of the event, `tried_ms` that of the attempt; `outcome` is
+    `sent`, `failed`, `given_up` or `parked`. For a parked entry `text` is its beginning, and there is no id."""
 
     id: str
     channel: str
@@ -70,7 +70,7 @@ class NotificationList:
 
 
 def _attempt(written: str) -> DeliveryAttempt | None:
-    """None for one that another version has written in another way."""
+    """None for one that another version has written in a different form."""
     with suppress(msgspec.DecodeError):
         return _ATTEMPT.decode(written)
     return None

@@ -1,9 +1,9 @@
-"""What a notification says: as it waits in the outbox, and as each kind of receiver reads it.
+"""The text of a notification: as it waits in the outbox, and as each kind of receiver reads it.
 
 A `json` channel gets Standard Webhooks (https://www.standardwebhooks.com, specification 1.0): the id, the time and the
 body are signed with the channel's secret, HMAC-SHA-256. The id is the same however often a notification is sent, so
-that a receiver that answered with an error, though it took the notification, can tell. A `slack` channel gets the
-message format of Slack's incoming webhooks; Mattermost, Rocket.Chat and Discord (with /slack behind the URL) take it.
+that a receiver that accepted it and answered with an error recognises it. A `slack` channel gets the message format of
+Slack's incoming webhooks; Mattermost, Rocket.Chat and Discord (with /slack behind the URL) accept it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PROBLEMS_SHOWN = 5
 _UNITS = {"usd": "USD", "requests": "requests"}
 
 Data = Mapping[str, Any]
-"""The facts of a notification, as a receiver of JSON gets them."""
+"""The data of a notification, as a receiver of JSON gets it."""
 
 
 class Notification(msgspec.Struct, frozen=True):
@@ -41,13 +41,13 @@ class Notification(msgspec.Struct, frozen=True):
 
 
 def notification(channel: NotificationChannel, event: EventType, data: Data, occasion: str, at_ms: int) -> Notification:
-    """`occasion` tells this event from every other one of its type: from it comes the id."""
+    """`occasion` distinguishes this event from all others of its type; the id is made from it."""
     digest = hashlib.blake2b(f"{event}\n{occasion}\n{channel.name}".encode(), digest_size=16).hexdigest()
     return Notification(f"msg_{digest}", channel.name, event, at_ms, dict(data))
 
 
 def text_of(event: EventType, data: Data) -> str:
-    """For people, in one paragraph."""
+    """The message for people, in one paragraph."""
     return _TEXTS[event](data)
 
 
@@ -70,7 +70,7 @@ def request_headers(
 
 
 def signature(secret: str, name: str, now_s: int, body: bytes) -> str:
-    """As Standard Webhooks has it. The secret is one that `secret_fault` has nothing against."""
+    """The signature of Standard Webhooks. `secret_fault` has accepted the secret."""
     key = b64decode(secret.removeprefix(SECRET_PREFIX))
     digest = hmac.digest(key, b"%b.%d.%b" % (name.encode(), now_s, body), "sha256")
     return f"v1,{b64encode(digest).decode()}"

@@ -1,11 +1,11 @@
-"""What must hold between settings: names that exist and are not taken twice, keys that can be used, limits that bind.
+"""Checks between settings: names that exist and are unique, keys that can be used, limits that bind.
 
-Errors are what cannot work or would silently do nothing; warnings are what works, but hardly as it was meant. Each
-limit has one meter, can bind something, can be counted exactly, and has a name of its own in its scope: a limit that
-silently does nothing is the worst kind.
+Errors are settings that cannot work or would silently do nothing; warnings are settings that work, but probably not as
+intended. Each limit has one meter, can bind something, can be counted exactly, and has its own name in its scope: a
+limit that silently does nothing is the worst kind.
 
-`NameIndex` is read from the plain data, not from the settings, so that a reference to something that has an error of
-its own is not reported as a reference to nothing.
+`NameIndex` is read from the plain data and not from the settings, so that a reference to something with an error is not
+also reported as a reference to nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import SecretStr
 
-from gateway.core.header_rules import pass_header_fault
+from gateway.core.header_rules import is_credential, pass_header_fault
 from gateway.core.http_syntax import operator_header_fault, read_base_url
 from gateway.core.limits import Meter, Per
 from gateway.core.pricing import SERVICE_TIERS
@@ -28,18 +28,12 @@ from gateway.settings.demo_credentials import demo_credential_errors
 from gateway.settings.diagnostics import Diagnostic, Path, dotted, nearest
 from gateway.settings.document import Document
 from gateway.settings.jwt_checks import jwt_errors, jwt_warnings
-from gateway.settings.models import (
-    KeySettings,
-    LimitSettings,
-    ModelSettings,
-    PriceSettings,
-    PriceStepSettings,
-    RouteSettings,
-    Settings,
-    UpstreamSettings,
-)
+from gateway.settings.limit_settings import LimitSettings
+from gateway.settings.models import KeySettings, ModelSettings, RouteSettings, Settings
 from gateway.settings.notify_checks import notify_errors, notify_warnings
+from gateway.settings.price_settings import PriceSettings, PriceStepSettings
 from gateway.settings.types import MAX_WHOLE
+from gateway.settings.upstream_settings import UpstreamSettings
 
 _GLOB = frozenset("*?[]")
 
@@ -50,7 +44,7 @@ _UNCERTAIN = {Meter.TOKENS, Meter.OUTPUT_TOKENS, Meter.USD}
 _EMPTY = "is empty; name at least one price, or leave it out"
 
 _SEARCHING_PRESETS = {"openai", "azure", "anthropic", "openrouter"}
-"""Whose answers report searches, which are charged apart from tokens."""
+"""The endpoints whose answers report searches, which are charged separately from tokens."""
 _CROWD = 32
 """A quota that fewer requests at one time hold whole is worth a warning: a few coding agents send as many."""
 
@@ -69,7 +63,7 @@ class NameIndex:
         self._fitting: dict[tuple[str, ...] | None, frozenset[str]] = {None: frozenset(self.models)}
 
     def fitting(self, patterns: Iterable[str] | None) -> frozenset[str]:
-        """The models that fit any of the patterns; None lets every one through."""
+        """The models that match any of the patterns; without patterns all of them."""
         globs = None if patterns is None else tuple(patterns)
         found = self._fitting.get(globs)
         if found is None:
@@ -80,7 +74,7 @@ class NameIndex:
 def find_errors(
     settings: Settings, index: NameIndex, *, secrets: bool = True, connection_files: bool = True
 ) -> Iterator[Diagnostic]:
-    """Without secrets, files that are not there are no errors; without `connection_files` none is looked at."""
+    """Without secrets, missing files are no errors; without `connection_files` no file is read."""
     yield from _listeners(settings)
     yield from _sizes(settings)
     yield from _workers(settings)
@@ -119,7 +113,11 @@ def _listeners(settings: Settings) -> Iterator[Diagnostic]:
 
 def _sizes(settings: Settings) -> Iterator[Diagnostic]:
     if settings.max_body_memory < settings.max_body:
-        yield Diagnostic(("max_body_memory",), "is below `max_body`, so a body of that size could never be taken")
+        if "max_body_memory" in settings.model_fields_set:
+            yield Diagnostic(("max_body_memory",), "is below `max_body`, so a body of that size could never be taken")
+        else:
+            message = "is above `max_body_memory`, which is 256MiB where it is left out; raise that to at least as much"
+            yield Diagnostic(("max_body",), message)
 
 
 def _workers(settings: Settings) -> Iterator[Diagnostic]:
@@ -137,7 +135,7 @@ def _upstreams(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
 
 
 def _upstream(path: Path, upstream: UpstreamSettings) -> Iterator[Diagnostic]:
-    """Whatever keeps requests to it from being written, too."""
+    """What would keep every request to it from being sent."""
     try:
         read_base_url(upstream.base_url)
     except ValueError as error:
@@ -147,7 +145,11 @@ def _upstream(path: Path, upstream: UpstreamSettings) -> Iterator[Diagnostic]:
     credential = upstream.credential
     if credential is not None and (fault := operator_header_fault(*credential)):
         yield Diagnostic((*path, "api_key"), fault)
+    lower_names: set[str] = set()
     for header, value in upstream.headers.items():
+        if header.lower() in lower_names:
+            yield Diagnostic((*path, "headers", header), "is there twice, in another spelling; remove one")
+        lower_names.add(header.lower())
         if fault := operator_header_fault(header, value):
             yield Diagnostic((*path, "headers", header), fault)
         if credential is not None and header.lower() == credential[0]:
@@ -259,8 +261,11 @@ def _aliases(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
 
 
 def _access(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
-    """Patterns of teams and keys that let nothing through."""
+    """Patterns of teams and keys that let nothing through, and secrets that would be names."""
     for name, team in settings.teams.items():
+        if team.end_user.header is not None and is_credential(team.end_user.header):
+            message = "can carry a credential, which would be in the log and in reports as the end user's name"
+            yield Diagnostic(("teams", name, "end_user", "header"), message)
         everything = frozenset(index.models)
         yield from _idle_patterns(("teams", name, "models"), team.models, everything, index)
         allowed = index.fitting(team.models)
@@ -378,7 +383,7 @@ def _requests_held(limit: LimitSettings, model: ModelSettings) -> int:
 def _idle_patterns(
     path: Path, patterns: Sequence[str] | None, models: frozenset[str], index: NameIndex
 ) -> Iterator[Diagnostic]:
-    """Those of the patterns at `path` that match none of `models`."""
+    """The patterns at `path` that match none of `models`."""
     for place, pattern in enumerate(patterns or ()):
         if models and models.isdisjoint(index.fitting((pattern,))):
             model = index.aliases.get(pattern)
@@ -400,7 +405,7 @@ def _scopes(settings: Settings, index: NameIndex) -> Iterator[_Scoped]:
 
 
 def limit_faults(limit: LimitSettings) -> Iterator[Diagnostic]:
-    """Of a limit by itself, with one meter: a window that does not go with it, an amount that cannot be kept."""
+    """Checks of one limit with one meter: a window that does not fit it, an amount that cannot be kept."""
     yield from _window(limit)
     yield from _size(limit)
 

@@ -1,4 +1,4 @@
-"""What must hold for identity providers: each by itself, teams that exist, keys that can be read and trusted."""
+"""Checks of identity providers: each one's settings, teams that exist, keys that can be read and trusted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.settings.models import JwtSettings, Settings
 
 
 def jwt_errors(settings: Settings, *, secrets: bool = True, files: bool = True) -> Iterator[Diagnostic]:
-    """Without secrets, files that are not there are no errors; without `files` none is looked at."""
+    """Without secrets, missing files are no errors; without `files` no file is read."""
     issuers: set[str] = set()
     for place, written in enumerate(settings.jwt):
         path: Path = ("jwt", place)

@@ -1,8 +1,8 @@
-"""A configuration's text as people may see it: as it is written, without comments and without secrets.
+"""The text of a configuration for people: as it is written, without comments and secrets.
 
-Where a secret may be is known by the settings themselves: those whose type is a secret, or that are left out of their
+The settings say where a secret can be: those whose type is a secret, and those that are left out of their
 representation (headers, queries, proxies). Of these a reference such as `${NAME}` is shown, and anything else is not:
-neither a value nor the default of a reference. Comments are left out, since anything may be in them.
+neither a value nor the default of a reference. Comments are left out, since they can contain anything.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import SecretStr
 
+from gateway.settings.base_section import BaseSection
 from gateway.settings.diagnostics import looks_like_secret
-from gateway.settings.models import BaseSection, Settings
+from gateway.settings.models import Settings
 
 REDACTED = "(redacted)"
 
@@ -92,7 +93,7 @@ class _Redaction:
         return _MARK.sub(lambda mark: self._references.get(mark[0], ""), text)
 
     def _hide(self, node: Any, kind: Any, *, secret: bool, seen: set[tuple[int, bool]]) -> None:
-        """Hide what is secret at and below a node. `kind` is the type of its setting; None where there is no such."""
+        """Hide secrets at and below a node. `kind` is the type of its setting; None if there is no such setting."""
         if (id(node), secret) in seen:
             return  # An alias.
         seen.add((id(node), secret))
@@ -130,7 +131,7 @@ def _name(key: Any) -> str:
 
 
 def _member_of(kind: Any, name: str) -> tuple[Any, bool]:
-    """The type of a member, and whether it is secret. What the settings do not know is: it may be a name misspelt."""
+    """The type of a member, and whether it is secret. An unknown one is secret: it may be a misspelt name."""
     for each in _choices(kind):
         if isinstance(each, type) and issubclass(each, BaseSection):
             field = next((field for known, field in each.model_fields.items() if name in (known, field.alias)), None)

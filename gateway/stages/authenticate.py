@@ -1,5 +1,6 @@
-"""Authenticate: which key is this, and may it still be used? A look-up in memory for every key that was seen lately;
-for another, the directory of stored keys asks the store."""
+"""Authenticate: which key is this, and may it still be used? A key that was seen lately is a look-up in memory; for any
+other, the directory of stored keys asks the store.
+"""
 
 from __future__ import annotations
 
@@ -60,6 +61,11 @@ def sent_key(headers: Mapping[str, str], query_key: str = "") -> str:
     if not found:
         raise KeyMissing("No API key was sent. Send it as 'Authorization: Bearer KEY'.")
     return found
+
+
+def credentials_in(headers: Mapping[str, str]) -> str:
+    """All lines that `sent_key` reads, for what the log says of those that it refuses."""
+    return "\n".join(value for name, value in headers.items() if name.lower() in ("authorization", *KEY_HEADERS))
 
 
 def _bearer(authorization: str) -> str:

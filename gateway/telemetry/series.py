@@ -1,10 +1,10 @@
-"""Numbers that grow while requests pass: counters, gauges and histograms by label values.
+"""Counters, gauges and histograms by label values.
 
-Plain dictionaries for one thread, the event loop's: an increment costs a fraction of a microsecond. As structs
-they also pass between processes: `merge` adds the series of one process to those of another.
+Plain dictionaries for one thread, the event loop's: an increment costs a fraction of a microsecond. Structs also pass
+between processes: `merge` adds the series of one process to those of another.
 
-A label set stays until its process ends, unless `prune` removes it: a reload that removes a team, a model, an
-upstream or a limit removes their series too. `ConfiguredNames` says what there is.
+A label set stays until its process ends, unless `prune` removes it, after a reload that removed its team, model,
+upstream or limit. `ConfiguredNames` has those that are configured.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Counter(msgspec.Struct, tag="counter"):
 
 
 class Gauge(msgspec.Struct, tag="gauge"):
-    """Goes up and down. `aggregation` says what those of several processes are together."""
+    """Goes up and down. `aggregation` says how the values of several processes are combined."""
 
     kind: ClassVar[str] = "gauge"
 
@@ -103,7 +103,7 @@ class Histogram(msgspec.Struct, tag="histogram"):
             observations.total += more.total
 
     def of(self, labels: Labels) -> Observations:
-        """What was observed for this label set, from nothing on."""
+        """The observations for this label set, beginning at zero."""
         found = self.values.get(labels)
         if found is None:
             found = self.values[labels] = Observations([0] * (len(self.bounds) + 1))
