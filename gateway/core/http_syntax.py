@@ -77,8 +77,8 @@ def read_base_url(text: str) -> BaseUrl:
 
 
 def operator_header_fault(name: str, value: str) -> str:
-    """Why an operator cannot have this header sent, as what follows its name; empty: it can. The value is never
-    repeated."""
+    """Why an operator may not send this header, as the end of a sentence that begins with its name; empty if it may.
+    The value is never repeated."""
     if name.lower() in RESERVED_HEADERS:
         return "is a header that the gateway sets itself"
     return header_fault(name, value)

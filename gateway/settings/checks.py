@@ -46,7 +46,7 @@ _UNCERTAIN = {Meter.TOKENS, Meter.OUTPUT_TOKENS, Meter.USD}
 _EMPTY = "is empty; name at least one price, or leave it out"
 
 _SEARCHING_PRESETS = {"openai", "azure", "anthropic", "openrouter"}
-"""Whose answers report searches, which are charged apart from tokens."""
+"""The endpoints whose answers report searches, which are charged separately from tokens."""
 _CROWD = 32
 """A quota that fewer requests at one time hold whole is worth a warning: a few coding agents send as many."""
 
@@ -65,7 +65,7 @@ class NameIndex:
         self._fitting: dict[tuple[str, ...] | None, frozenset[str]] = {None: frozenset(self.models)}
 
     def fitting(self, patterns: Iterable[str] | None) -> frozenset[str]:
-        """The models that fit any of the patterns; None lets every one through."""
+        """The models that match any of the patterns; without patterns all of them."""
         globs = None if patterns is None else tuple(patterns)
         found = self._fitting.get(globs)
         if found is None:
@@ -76,7 +76,7 @@ class NameIndex:
 def find_errors(
     settings: Settings, index: NameIndex, *, secrets: bool = True, connection_files: bool = True
 ) -> Iterator[Diagnostic]:
-    """Without secrets, files that are not there are no errors; without `connection_files` none is looked at."""
+    """Without secrets, missing files are no errors; without `connection_files` no file is read."""
     yield from _listeners(settings)
     yield from _sizes(settings)
     yield from _workers(settings)
@@ -151,7 +151,7 @@ def _upstreams(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
 
 
 def _upstream(path: Path, upstream: UpstreamSettings) -> Iterator[Diagnostic]:
-    """Whatever keeps requests to it from being written, too."""
+    """What would keep every request to it from being sent."""
     try:
         read_base_url(upstream.base_url)
     except ValueError as error:
@@ -399,7 +399,7 @@ def _requests_held(limit: LimitSettings, model: ModelSettings) -> int:
 def _idle_patterns(
     path: Path, patterns: Sequence[str] | None, models: frozenset[str], index: NameIndex
 ) -> Iterator[Diagnostic]:
-    """Those of the patterns at `path` that match none of `models`."""
+    """The patterns at `path` that match none of `models`."""
     for place, pattern in enumerate(patterns or ()):
         if models and models.isdisjoint(index.fitting((pattern,))):
             model = index.aliases.get(pattern)
@@ -421,7 +421,7 @@ def _scopes(settings: Settings, index: NameIndex) -> Iterator[_Scoped]:
 
 
 def limit_faults(limit: LimitSettings) -> Iterator[Diagnostic]:
-    """Of a limit by itself, with one meter: a window that does not go with it, an amount that cannot be kept."""
+    """Checks of one limit with one meter: a window that does not fit it, an amount that cannot be kept."""
     yield from _window(limit)
     yield from _size(limit)
 
