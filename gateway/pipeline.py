@@ -8,7 +8,7 @@ docs/life-of-a-request.md has the details.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any
@@ -103,13 +103,13 @@ class Pipeline:
         """The requests in flight."""
         return self._running.values()
 
-    async def answer(self, request: IncomingRequest, writer: ResponseWriter) -> None:
+    def answer(self, request: IncomingRequest, writer: ResponseWriter) -> Coroutine[Any, Any, None]:
         """Give `writer` an answer, whatever happens. Raises nothing but the cancellation by a client that left."""
-        await self._run(Exchange(self.services.new_id(), request), writer, self._answer)
+        return self._run(Exchange(self.services.new_id(), request), writer, self._answer)
 
-    async def answer_here(self, request: IncomingRequest, writer: ResponseWriter, page: Page) -> None:
+    def answer_here(self, request: IncomingRequest, writer: ResponseWriter, page: Page) -> Coroutine[Any, Any, None]:
         """Let the listener answer by itself, with the same errors, drain and record as a forwarded request."""
-        await self._run(Exchange(self.services.new_id(), request, status=200), writer, page)
+        return self._run(Exchange(self.services.new_id(), request, status=200), writer, page)
 
     async def _run(self, exchange: Exchange, writer: ResponseWriter, work: Page) -> None:
         task = asyncio.current_task()
