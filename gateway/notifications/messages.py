@@ -156,8 +156,8 @@ def _time(written: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Names are not markup (https://docs.slack.dev/messaging/formatting-message-text), and call nobody: clients choose
-    those of end users, and Mattermost and Discord call everybody for a word such as @channel."""
+    """Names are not markup (https://docs.slack.dev/messaging/formatting-message-text), nor mentions: clients choose
+    those of end users, and Mattermost and Discord notify a whole channel for a word such as @channel."""
     text = _MENTION.sub("@\u200b", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
