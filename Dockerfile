@@ -1,5 +1,5 @@
-# The gateway's image: one virtual environment on a slim Debian, run as nobody in particular.
-# Nothing is written below / at run time but /tmp, and /var/lib/gateway where a volume is mounted there.
+# The gateway's image: one virtual environment on a slim Debian, run as user 10001.
+# At run time only /tmp and /var/lib/gateway are written; mount a volume at the latter.
 # docs/deploy.md says how it is built, run and checked.
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm

@@ -6,10 +6,13 @@ SOAK_MINUTES ?= 30
 FUZZ_SECONDS ?= 960
 FUZZ_SEED ?= 0
 
-.PHONY: soak fuzz test-openapi lock-robustness
+.PHONY: chaos soak fuzz test-openapi lock-robustness
 
 soak: redis-server $(VENV)/.dev ## 30 minutes of everything that happens to a gateway; SOAK_MINUTES= for another time
 	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES)
+
+chaos: redis-server $(VENV)/.dev ## processes killed at every stage of every kind of request, some minutes
+	CHAOS=all $(BIN)/python -m pytest -n $(WORKERS) tests/journeys/test_gateway_is_killed.py $(PYTEST_ARGS)
 
 fuzz: $(FUZZING)/.done ## atheris on every reader of bytes from outside, a minute each; FUZZ_SECONDS= and FUZZ_SEED= change it
 	$(FUZZING)/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)

@@ -1,7 +1,7 @@
-"""Read this first: the way of a request, one line a stage.
+"""Read this first: the way of a request, one line for each stage.
 
 authenticate → read_body → parse_request → (locate) → admit → route → forward → relay, then always, exactly once:
-release_upstream → settle → record. The stages are in `stages/`, the values they pass on in `core/`;
+release_upstream → settle → record. The stages are in `stages/`, the values that they pass on are in `core/`;
 docs/life-of-a-request.md has the details.
 """
 

@@ -14,6 +14,9 @@ from pathlib import Path
 from tests.kept_secrets import leaks, secrets_in, stored
 from tests.whole_gateway import KEY, PATIENCE_S, Json
 
+_LINE_S = 60.0
+"""For a line of the log: a process that starts on a busy machine takes long until its first."""
+
 
 class GatewayProcess:
     """`lines` are what it logged so far, `said` what it told people, `answers` what operators and clients got of it."""
@@ -52,7 +55,7 @@ class GatewayProcess:
     async def _next(self) -> None:
         assert self._process.stdout is not None
         async with self._reading:
-            text = await asyncio.wait_for(self._process.stdout.readline(), PATIENCE_S)
+            text = await asyncio.wait_for(self._process.stdout.readline(), _LINE_S)
         assert text, f"it ended early, after {self.lines}"
         self._take(text)
 

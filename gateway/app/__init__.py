@@ -1,1 +1,3 @@
-"""The composition root: settings become objects, objects become running servers. The only reader of settings."""
+"""The composition root: it turns settings into objects and runs the servers. No other package reads settings to build
+objects.
+"""

@@ -3,10 +3,10 @@
     GET /admin/v1/config         the text in force
     POST /admin/v1/config/diff   {"text": …}: what is wrong with it, and what it would change; nothing is changed
 
-Both are worked out by a child process: to read a configuration of 10,000 keys takes seconds of pure Python, which
-would delay every request. A text that is sent is read without this machine's variables and files: what it would be
-replaced by is not shown, and values that depend on them are not checked. A short text can mean very much, by aliases:
-its child has so much time and memory and no more, and what it answers has a bound, too.
+A child process computes both, because reading a configuration of 10,000 keys takes seconds of pure Python and would
+delay every request. A text that is sent is read without this machine's environment variables and files, so the answer
+shows none of them, and values that depend on them are not checked. YAML aliases can expand a short text to a very large
+one, so the child has a bound for its time, its memory and its answer.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import Any
 import msgspec
 
 from gateway.app.snapshot_process import NICENESS
-from gateway.core.errors import BodyUnreadable, FieldInvalid, InternalError, MethodNotAllowed, UrlUnknown
+from gateway.core.errors import BodyUnreadable, FieldInvalid, InternalError, UrlUnknown
 from gateway.core.limit_status import rfc3339
-from gateway.identity.requests import AdministrationRequest
+from gateway.identity.requests import AdministrationRequest, not_allowed
 from gateway.runtime.child_process import run_child
 from gateway.settings import SettingsInvalid
 from gateway.settings.comparison import TextChange, compare
@@ -94,7 +94,7 @@ class ConfigDocuments:
         if methods is None:
             raise UrlUnknown(f"There is nothing at {request.path[:200]!r}.")
         if request.method not in methods:
-            raise MethodNotAllowed(f"Use {methods[0]}.", allow=methods[0])
+            raise not_allowed(request.method, methods)
         refuse_unknown(request.query, ())
         return await (self._show() if request.path == "config" else self._diff(request.body))
 
@@ -148,7 +148,7 @@ def work_out(task: _Task) -> JsonObject:
 
 
 def answer_parent() -> None:
-    """Read a task, write what comes of it. The process ends where that takes too much."""
+    """Read a task, write its result. The process ends if that takes too much."""
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=_Task)
     if task.is_bounded:
         for kind, most in BOUNDS.items():

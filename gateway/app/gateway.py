@@ -1,7 +1,7 @@
-"""A whole gateway: what it is made of, how it starts and how it stops.
+"""A whole gateway: its parts, how it starts and how it stops.
 
-`start` opens both listeners; `drain` stops in order: first readiness, then the public listener,
-then the streams, and ends with nothing unsettled.
+`start` opens both listeners. `drain` stops in order: readiness, the public listener, the streams. It returns when
+nothing is unsettled.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ from gateway.settings.models import Settings
 from gateway.stages.forward import UpstreamServices
 from gateway.store.usage_report import keys_used_since
 from gateway.telemetry.log import Log
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.metrics import Metrics, configured_names
 from gateway.telemetry.sampling import PERIOD_S
+from gateway.telemetry.series import ConfiguredNames
 from gateway.telemetry.traffic import TrafficHistory
 from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import HealthCheck, HealthChecks
@@ -97,7 +98,7 @@ class Gateway:
         self.tasks = BackgroundTasks(log.defect, self._metrics.task_failed)
         self._store = self._store_lifecycle(settings, clock)
         self.store = self._store.store
-        self._client = HttpClient(self._background_tasks(), self._note_unrequested_bytes)
+        self._client = self._new_client()
         self._routing = RoutingState(self._note_health)
         health = self._routing.health
         self._health_checks = HealthChecks(self._client, health, clock, Random(), self._background_tasks())
@@ -123,7 +124,7 @@ class Gateway:
         self._notifications = self._notification_lifecycle()
         self._traces = self._trace_export(environ, clock)
         self._tokens = TokenLifecycle(self.services, self._client, clock, log, self._background_tasks)
-        self._note_configuration(settings, settings.teams)
+        self._note_configuration(settings, configured_names(first, settings.teams))
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
         memory = BodyMemory(settings.max_body_memory)
         self._data = PublicRoutes(self._pipeline, settings.max_body, memory, CorsPolicy(), self._sessions("me"))
@@ -165,7 +166,7 @@ class Gateway:
         self.services.keepalive_s = loaded.settings.keepalive.total_seconds()
         self._directory.keep(loaded.snapshot)
         self._follow_clients(loaded.settings)
-        self._note_configuration(loaded.settings, loaded.teams)
+        self._note_configuration(loaded.settings, loaded.names)
         self._routing.keep(loaded.snapshot.models.values())
         self._follow_upstreams()
         self._notifications.follow()
@@ -221,6 +222,10 @@ class Gateway:
         """For the caller that sums those of several processes."""
         self._observe()
         return self._metrics.packed()
+
+    def _new_client(self) -> HttpClient:
+        most = max_connections_of_clients()
+        return HttpClient(self._background_tasks(), self._note_unrequested_bytes, max_connections=most)
 
     def _client_limits(self) -> ClientLimits:
         """What the settings allow, or what the process has file descriptors for."""
@@ -302,13 +307,13 @@ class Gateway:
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
 
-    def _note_configuration(self, settings: Settings, teams: Collection[str]) -> None:
+    def _note_configuration(self, settings: Settings, names: ConfiguredNames) -> None:
         """For operators, the metrics and the records of requests: what is in force."""
         now_ms = self.services.clock.now_ms()
         self._config = ConfigInForce(settings.text, settings.file, settings.file_hash, now_ms)
-        self._metrics.keep(self.services.snapshot, teams)
+        self._metrics.keep(self.services.snapshot, names)
         self._metrics.config_loaded(settings.file_hash, now_ms / 1000)
-        self._records.follow(settings.record, len(teams), settings.file_hash)
+        self._records.follow(settings.record, len(names.team), settings.file_hash)
 
     def _follow_clients(self, settings: Settings) -> None:
         """Which web pages may call, and which proxies say who does."""

@@ -1,4 +1,4 @@
-"""Notifications of a running gateway: made of its parts, kept to the configuration in force, closed with it."""
+"""The notifications of a running gateway: builds their parts, follows the configuration in force, closes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps the metric of when quotas run out: a forecast is in the store, no request carries it."""
+"""Keeps the metric of when quotas run out. The forecasts are read from the store, since no request carries them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records of requests in a running gateway: what makes and writes them, and the settings that they follow."""
+"""The request records of a running gateway: builds what makes and writes them, and follows their settings."""
 
 from __future__ import annotations
 

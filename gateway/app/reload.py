@@ -1,11 +1,11 @@
-"""A changed configuration, loaded while the gateway runs: whole, or not at all.
+"""Loads a changed configuration while the gateway runs: as a whole, or not at all.
 
-SIGHUP, a change of the file or of one that its `${file:…}` name, and POST /admin/v1/reload lead here. Requests under
-way go on under the configuration that they began with.
+Three things start a reload: SIGHUP, a change of the file or of one that its `${file:…}` name, and POST
+/admin/v1/reload. Requests in flight keep the configuration that they began with.
 
-One reload runs at a time. Who asks for one meanwhile gets the result of the next, which all of them share: the one that
-runs may have read the file before they asked. A file that changes while it is read is read again, so that the newest
-one is in force at the end, however long each took.
+One reload runs at a time. All reloads that are asked for meanwhile become the next one and share its result: the
+running one may have read the file before they were asked for. If the file changes while it is read, it is read again,
+so that the newest file is in force at the end.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.app.config_documents import READ_ONCE, changes_between
 from gateway.app.gateway import Gateway
-from gateway.app.snapshot_differences import SHOWN_MAX, Differences, differences, in_words, restarted_counters
-from gateway.app.snapshot_process import LoadedSnapshot, LoadFailed, load_in_child, release_in_parts
+from gateway.app.snapshot_differences import SHOWN_MAX, Differences, in_words
+from gateway.app.snapshot_process import LoadedSnapshot, LoadFailed, load_in_child
 from gateway.core.errors import InternalError, StoreUnavailable
-from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.core.snapshot import ConfigSnapshot
 from gateway.identity.contract import AuditEntry
+from gateway.runtime.release import release_in_parts
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings
 from gateway.telemetry.log import Log
@@ -38,8 +39,8 @@ READINGS = 5
 COMPARED_CHARACTERS = 256 * 1024
 """Of a file that is compared as a text, which takes a second for so many; of a larger one, what came of it is."""
 
-Load = Callable[[str, int], Awaitable[LoadedSnapshot]]
-"""Reads a file, at a time in seconds since 1970. Raises LoadFailed."""
+Load = Callable[[str, int, ConfigSnapshot], Awaitable[LoadedSnapshot]]
+"""Reads a file, at a time in seconds since 1970, and compares it with a snapshot. Raises LoadFailed."""
 
 
 class Stamp(NamedTuple):
@@ -123,13 +124,13 @@ class Reloader:
         fixed = [name for name in READ_ONCE if getattr(settings, name) != getattr(self._settings, name)]
         before = self._gateway.swap(loaded)
         self._gateway.reload_accepted()
-        changes = await asyncio.to_thread(differences, before, loaded.snapshot)
-        restarted = await asyncio.to_thread(restarted_counters, before, loaded.snapshot)
-        words = await self._in_words(changes, settings.text)
-        told = {"changes": words, "counters_restarted": restarted, "needs_restart": fixed}
-        self._log.info("configuration reloaded", asked_by=asked_by, **told)
-        await self._audit(asked_by, changes, loaded)
         self._retire(before)
+        del before
+        differences, restarted = loaded.changes
+        words = await self._in_words(differences, settings.text)
+        told = {"changes": words, "counters_restarted": list(restarted), "needs_restart": fixed}
+        self._log.info("configuration reloaded", asked_by=asked_by, **told)
+        await self._audit(asked_by, differences, loaded)
         return []
 
     async def _in_words(self, changes: Differences, text: str) -> list[str]:
@@ -180,7 +181,8 @@ class Reloader:
         """Files that it names for the first time are watched from now on, and so read once more. So are those of a
         configuration that is refused: what is wrong may be in one of them. Raises LoadFailed."""
         try:
-            loaded = await self._load(self._path, self._gateway.services.clock.now_ms() // 1000)
+            services = self._gateway.services
+            loaded = await self._load(self._path, services.clock.now_ms() // 1000, services.snapshot)
         except LoadFailed as failed:
             self._files = tuple(dict.fromkeys((*self._files, *failed.files)))
             raise
@@ -192,15 +194,14 @@ class Reloader:
         return await asyncio.to_thread(_stamps, self._files)
 
     def _retire(self, snapshot: ConfigSnapshot) -> None:
-        """Free the callers of a snapshot little by little, once the last request under it has ended."""
-        callers = list(snapshot.callers.values())
-        weakref.finalize(snapshot, self._release, callers).atexit = False
+        """Free what a snapshot has much of little by little, once the last request under it has ended."""
+        weakref.finalize(snapshot, self._release, snapshot.callers, snapshot.bindings).atexit = False
 
-    def _release(self, callers: list[Caller]) -> None:
+    def _release(self, *mappings: dict[Any, Any]) -> None:
         # Where the loop has ended, nothing is left to delay.
         with suppress(RuntimeError):
             asyncio.get_running_loop()
-            self._tasks.start("release a snapshot", release_in_parts(callers))
+            self._tasks.start("release a snapshot", release_in_parts(*mappings))
 
 
 def _stamps(paths: Iterable[str]) -> dict[str, Stamp | None]:

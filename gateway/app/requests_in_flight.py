@@ -1,4 +1,4 @@
-"""What this process answers to the others, and to its own admin API, about the requests that run in it."""
+"""Answers questions about the requests that run in this process: those of other processes, and of its own admin API."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Run one gateway in this process until it is asked to stop: by itself, or as one of several workers.
+"""Runs one gateway in this process until it has to stop: alone, or as one of several workers.
 
-By itself it opens both listeners and follows signals. A worker shares the port, is asked by operators through its
-supervisor, and drains when the supervisor orders it, or is gone.
+A single gateway opens both listeners and handles signals. A worker shares the port and opens no admin listener: its
+supervisor passes operators' requests on to it. It drains when the supervisor orders it or is gone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple
@@ -101,10 +100,6 @@ _COLLECTOR = (10_000, 20, 1_000)
 of those. A request leaves no cycles but in an exception's traceback, which the first two find; a search through all
 objects of thousands of open streams takes tens of milliseconds, in which nothing else happens, so it is rare."""
 
-_THREADS_S = 0.0005
-"""How long a thread beside the event loop may keep the interpreter from it, each time that the loop has waited for
-sockets. Python's own 5 ms made p99 60 ms longer while a reload compares snapshots in a thread (bench.reload)."""
-
 
 async def _until(shutdown: Shutdown, gateway: Gateway, on_drain: Callable[[], None] | None = None) -> None:
     """Let a gateway that listens serve until it is asked to stop, then drain it."""
@@ -112,7 +107,6 @@ async def _until(shutdown: Shutdown, gateway: Gateway, on_drain: Callable[[], No
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECTOR)
-    sys.setswitchinterval(_THREADS_S)
     await shutdown.requested.wait()
     if on_drain is not None:
         on_drain()

@@ -1,4 +1,4 @@
-"""Settings to the catalogue that requests see: upstreams, models, callers and the limits that bind them."""
+"""Builds the configuration snapshot from settings: upstreams, models, callers and the limits that bind them."""
 
 from __future__ import annotations
 
@@ -35,21 +35,11 @@ from gateway.core.snapshot import (
     matches,
 )
 from gateway.identity.contract import KEY_ID_DIGITS
-from gateway.settings.models import (
-    JwtSettings,
-    KeySettings,
-    Limits,
-    LimitSettings,
-    ModelSettings,
-    PriceListSettings,
-    PriceSettings,
-    Settings,
-    TierPriceSettings,
-    TimeoutSettings,
-    TlsSettings,
-    UpstreamSettings,
-)
+from gateway.settings.limit_settings import Limits, LimitSettings
+from gateway.settings.models import JwtSettings, KeySettings, ModelSettings, Settings
 from gateway.settings.notify_checks import channel_name
+from gateway.settings.price_settings import PriceListSettings, PriceSettings, TierPriceSettings
+from gateway.settings.upstream_settings import TimeoutSettings, TlsSettings, UpstreamSettings
 
 _MILLION_PARTS = 1_000_000
 """USD per million tokens or characters, times this, is pico-dollars for one."""

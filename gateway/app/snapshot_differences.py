@@ -1,5 +1,6 @@
-"""What differs between two configurations, for audit and log: teams, keys, models, limits and receivers by their names,
-never a secret."""
+"""What differs between two snapshots, for audit and log: teams, keys, models, limits and receivers by their names,
+never a secret.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +36,19 @@ class Differences(NamedTuple):
     after: dict[str, Any]
 
 
+class SnapshotChanges(NamedTuple):
+    """What a reload has changed. `restarted` are the limits that count from zero again."""
+
+    differences: Differences = Differences({}, {})
+    restarted: tuple[str, ...] = ()
+
+
+def changes_of(before: ConfigSnapshot, after: ConfigSnapshot) -> SnapshotChanges:
+    """For a process that serves nothing: to compare 10,000 keys takes hundreds of milliseconds."""
+    return SnapshotChanges(differences(before, after), tuple(restarted_counters(before, after)))
+
+
 def differences(before: ConfigSnapshot, after: ConfigSnapshot) -> Differences:
-    """For a thread of its own: to compare 10,000 keys takes a while, and snapshots do not change."""
     found = Differences({}, {})
     _compare(_Kind("keys", _is_same_key, _key), _keys(before), _keys(after), found)
     _compare(_Kind("teams", operator.eq, _team), _teams(before), _teams(after), found)

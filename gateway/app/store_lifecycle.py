@@ -1,7 +1,7 @@
-"""The store that the settings ask for: made, started, watched and closed.
+"""The store that the settings name: built, started, watched and closed.
 
-In front of the backend are the outbox, which keeps on disk what an outage would lose (Redis alone), and the renewer
-of leases. What requests teach this process about their size is shared by way of the store.
+Two wrappers are in front of the backend: the outbox, which keeps on disk what an outage would lose (only for Redis),
+and the renewer of leases. The store also shares what this process learns about the size of requests.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Several workers as one gateway: one port, one listener for operators, one end.
+"""Runs several workers as one gateway: one port, one admin listener, one exit status.
 
-This process passes no request on. It reserves the port, keeps the workers (gateway.runtime.workers) and answers
-operators for all of them (gateway.app.admin_aggregator).
+Requests do not pass through this process. It reserves the port, starts and replaces the workers
+(gateway.runtime.workers), and answers operators for all of them (gateway.app.admin_aggregator).
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The verifier of tokens of a running gateway: made when the configuration first names an identity provider, kept to
-the configuration in force, closed with the gateway."""
+"""The verifier of tokens of a running gateway: built when the configuration first names an identity provider, updated
+with the configuration in force, closed with the gateway.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Sends the spans of requests to a collector, off the requests' way: batch after batch over HTTP, from a queue with a
-bound. What a collector does not take for now is sent again, while newer spans beyond the bound are dropped and counted.
+"""Sends spans to a collector: in batches over HTTP, from a bounded queue, without delaying requests.
+
+A batch that the collector does not take for now is sent again. Meanwhile newer spans that do not fit into the queue are
+dropped and counted.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The command line: one module a command, each a thin layer over the rooms below."""
+"""The command line: one module for each command, each a thin layer over the packages below."""

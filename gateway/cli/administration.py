@@ -1,5 +1,5 @@
-"""How commands about keys, grants and single requests reach what they are about: by way of the shared store, or in the
-running gateway that keeps all in memory.
+"""Sends the requests of commands about keys, grants and single requests: to the shared store, or to the running gateway
+if that keeps everything in memory.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ async def _run(settings: Settings, work: Callable[[Ask], Awaitable[Result]]) -> 
             method: str, path: str, query: Mapping[str, str] = {}, body: Json | None = None
         ) -> Json:  # It is read alone.
             packed = b"" if body is None else msgspec.json.encode(body)
-            return await answer(AdministrationRequest(method, path, query, packed, _actor()))
+            return await answer(AdministrationRequest(method, path, query, packed, command_actor()))
 
         return await work(ask)
 
@@ -150,7 +150,8 @@ async def _of_store(settings: Settings) -> AsyncIterator[Answer]:
         await store.close()
 
 
-def _actor() -> str:
+def command_actor() -> str:
+    """Who uses the command line, for the audit."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):

@@ -21,8 +21,8 @@ _HEADINGS = ("at", "who", "did", "to", "before", "after")
 def audit(config: str, last: int, as_csv: bool, as_json: bool) -> None:
     """Show who changed keys and the configuration.
 
-    The newest are first. The store keeps the last 10,000; the log has all. Times are in UTC. The table shows of a
-    change what became different; --json and --csv have the whole of it.
+    The newest change is first. The store keeps the last 10,000; the log has all. Times are in UTC. The table shows what
+    differs; --json and --csv have the whole entry.
     """
     refuse_both(as_csv=as_csv, as_json=as_json)
     found = all_pages(config, "audit", {}, last)

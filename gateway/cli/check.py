@@ -1,4 +1,4 @@
-"""`gateway check`: everything that is wrong with a configuration, at once."""
+"""`gateway check`: lists everything that is wrong with a configuration, at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands that read a configuration share: the option that names it, and how its problems are printed."""
+"""What all commands that read a configuration share: the option that names it, and how its problems are printed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 import click
+from click.core import ParameterSource
 
 from gateway.settings import Diagnostic, Loaded, Settings, SettingsInvalid, demo_settings, load
 from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN, DEMO_KEY
@@ -59,6 +60,13 @@ def settings_or_end(config: str, demo: str | None) -> Settings:
         raise click.BadParameter(
             "must be an address of this machine, such as 127.0.0.1:9090", param_hint="--demo"
         ) from None
+
+
+def refuse_options_of_group(context: click.Context) -> None:
+    """End the command if options are in front of its subcommand, which would ignore them."""
+    for name in context.params:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"Write the options after {context.invoked_subcommand!r}, not before it.")
 
 
 def end_with(invalid: SettingsInvalid) -> NoReturn:

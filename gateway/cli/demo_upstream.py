@@ -50,7 +50,7 @@ def script_from(given: dict[str, Any]) -> DemoScript:
 
 
 def _body(text: str) -> str:
-    """As it stands, or what a file holds, byte for byte."""
+    """The text itself or, after an @, the content of a file, byte for byte."""
     if not text.startswith("@"):
         return text
     try:
@@ -71,7 +71,13 @@ def _value(text: str | bool) -> Any:
 
 @click.command("demo-upstream", epilog=EXAMPLE)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=9000, show_default=True, help="The port to listen on; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=9000,
+    show_default=True,
+    help="The port to listen on; 0 takes a free one.",
+)
 @click.option("--model", "models", multiple=True, default=(DEFAULT_MODEL,), show_default=True, help="A model to list.")
 @click.option("--seed", default=0, show_default=True, help="Seed of random failures and pieces.")
 @click.option(
@@ -80,7 +86,7 @@ def _value(text: str | bool) -> Any:
 def demo_upstream(host: str, port: int, models: tuple[str, ...], seed: int, **script: Any) -> None:
     """Serve an OpenAI-compatible API that plays a script.
 
-    A request changes the script for itself with an object `demo` in its JSON body. GET /__truth tells what was
+    A request changes the script for itself with an object `demo` in its JSON body. GET /__truth shows what was
     really served, DELETE /__truth forgets it, POST /__script sets another script.
     """
     uvloop.run(_serve(DemoUpstream(script_from(script), models=models, host=host, port=port, seed=seed)))

@@ -1,4 +1,4 @@
-"""What keeps a gateway from starting, in one line that a person can act on."""
+"""Turns what keeps a gateway from starting into one line that says what to do."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from gateway.cli.output import figure, json_option, show_json
 @click.argument("request_id", metavar="REQUEST_ID")
 @json_option
 def explain(config: str, demo: str | None, request_id: str, as_json: bool) -> None:
-    """Tell what happened to one request.
+    """Explain what happened to one request.
 
     REQUEST_ID is the x-request-id of its answer. Why it was refused or failed comes first, then who asked, each limit
     with its figures at the decision, the upstreams that were tried, what it cost, and how long it took. The setting
@@ -38,10 +38,10 @@ def explain(config: str, demo: str | None, request_id: str, as_json: bool) -> No
 
 def _in_flight(request: Json) -> list[str]:
     state = {"arriving": "has not been admitted yet", "waiting": "waits for the first byte of its upstream"}
-    stands = state.get(request["state"], f"is being answered, about {request['output_tokens']:,} tokens so far")
+    progress = state.get(request["state"], f"is being answered, about {request['output_tokens']:,} tokens so far")
     upstream = f" The upstream is {request['upstream']}." if request["upstream"] else ""
     return [
-        f"The request is in flight: it began {request['age_s']:,.1f} s ago and {stands}.{upstream}",
+        f"The request is in flight: it began {request['age_s']:,.1f} s ago and {progress}.{upstream}",
         f"Key {request['key_name']} ({request['key']}) of team {request['team']} asks for {request['model']}.",
         f"It is served by {request['process']}. 'gateway requests cancel {request['id']}' ends it.",
     ]

@@ -1,5 +1,5 @@
-"""What `gateway serve --demo` and `--upstream` print: commands to paste, in lines of at most 80 columns where the names
-of the models allow it.
+"""What `gateway serve --demo` and `--upstream` print: commands to paste, in lines of at most 80 columns unless a
+model's name is longer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def show_how(key: str, admin_token: str, settings: Settings, data: Address, admi
     if admin_token == DEMO_ADMIN_TOKEN:
         program, address = _program(), "" if admin == _DEMO_ADMIN else f" {admin}"
         reports = "\n".join(f"{program} {report} --demo{address}" for report in ("usage", "limits"))
-        click.echo(f"What was used, and how limits stand:\n\n{reports}\n")
+        click.echo(f"Usage and limits:\n\n{reports}\n")
     click.echo(f"In a browser: http://{admin}/console with the admin token\n{admin_token}")
     click.echo(f"and http://{data}/me with the key\n")
     click.echo(f"Metrics: curl -s http://{admin}/metrics    To stop: Ctrl-C\n")

@@ -1,4 +1,4 @@
-"""`gateway init`: a configuration to begin from, and the environment that it needs, with credentials of its own."""
+"""`gateway init`: writes a first configuration, and an environment file with new credentials."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ curl -sN http://127.0.0.1:8080/v1/chat/completions \\
 @click.command(epilog="Example: gateway init my-gateway")
 @click.argument("place", metavar="[FOLDER|FILE]", default=".", type=click.Path(path_type=Path))
 def init(place: Path) -> None:
-    """Write a configuration to begin from, and what belongs to it.
+    """Write a first configuration, with its environment and schema.
 
-    FOLDER gets gateway.yaml, .env and gateway.schema.json; it is made where it is missing, and without one it is the
-    current folder. A FILE that ends in .yaml or .yml names the configuration, and the others are beside it. Existing
+    FOLDER gets gateway.yaml, .env and gateway.schema.json. It is created if it is missing; the default is the current
+    folder. A FILE that ends in .yaml or .yml names the configuration, and the others are beside it. Existing
     files are never overwritten. The key and the admin token in .env are new ones, and only its owner may read it.
     """
     folder, name = (place.parent, place.name) if place.suffix in (".yaml", ".yml") else (place, "gateway.yaml")

@@ -1,4 +1,4 @@
-"""`gateway keys`: the keys that are kept in the store. They work in every gateway at once, without a reload."""
+"""`gateway keys`: manages the keys in the store. A change counts in every gateway at once, without a reload."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _LIMIT = re.compile(r"(?P<meter>[a-z_]+)=(?P<amount>[0-9_.]+)(/(?P<per>[a-z]+))?
 def keys() -> None:
     """Create, list and revoke keys while gateways run.
 
-    Keys are kept in the store of the configuration, beside those in the file. With a shared store no gateway
-    need run; with memory:// the running gateway is asked at its admin listener.
+    These keys are in the store, in addition to those in the configuration. With a shared store no gateway need run;
+    with memory:// the command asks the running gateway at its admin listener.
     """
 
 
@@ -100,7 +100,7 @@ def create(config: str, expires: str | None, as_json: bool, **given: Any) -> Non
 @click.option("--name", metavar="NAME", help="Its name in logs and reports.")
 @click.option("--expires", metavar="WHEN", help="90d, 2027-01-01 or 2027-01-01T18:00:00Z.")
 @click.option("--models", metavar="GLOB", multiple=True, help="Models that it may use.")
-@click.option("--network", metavar="CIDR", multiple=True, help="From where it may be used.")
+@click.option("--network", metavar="CIDR", multiple=True, help="Addresses that it may be used from.")
 @click.option(
     "--limit", metavar="LIMIT", multiple=True, callback=_limit, help="A limit on the key, such as requests=60/minute."
 )
@@ -108,9 +108,9 @@ def create(config: str, expires: str | None, as_json: bool, **given: Any) -> Non
 @click.option("--clear", type=click.Choice(tuple(_CLEARED)), multiple=True, help="Reset this to what a new key has.")
 @json_option
 def change(config: str, key_id: str, clear: tuple[str, ...], as_json: bool, **given: Any) -> None:
-    """Change a key. What is named takes the place of all that the key had of it; the rest stays.
+    """Change a key. Each option replaces the whole value of its setting; all others stay.
 
-    It counts in every gateway within a second. A limit that keeps its name keeps what was used of it.
+    A change counts in every gateway within a second. A limit that keeps its name keeps what was used.
     """
     body: Json = {_CLEARED[name]: None for name in clear}
     for option, member in _CHANGED.items():
@@ -165,7 +165,7 @@ def disable(config: str, key_id: str, as_json: bool) -> None:
 @click.argument("key_id", metavar="ID")
 @json_option
 def enable(config: str, key_id: str, as_json: bool) -> None:
-    """Let a disabled key in again."""
+    """Accept a disabled key again."""
     _show(ask_once(config, "PATCH", _path(key_id), body={"disabled": False}), as_json)
 
 
@@ -185,9 +185,9 @@ def revoke(config: str, key_id: str, as_json: bool) -> None:
 @click.option("--expires", metavar="WHEN", help="Expiry of the new key. Default: that of the old key.")
 @json_option
 def rotate(config: str, key_id: str, overlap: str, expires: str | None, as_json: bool) -> None:
-    """Make a key that takes the place of another, and print it, once.
+    """Make a key that replaces another, and print it, once.
 
-    Its limits go on from what the old one has used. After a leak, leave the old one no time: --overlap 0s.
+    Both keys share the counters of their limits. After a leak, end the old key at once: --overlap 0s.
     """
     body = {"overlap": overlap} | ({"expires_at": expires} if expires is not None else {})
     _show_made(ask_once(config, "POST", f"{_path(key_id)}/rotate", body=body), as_json)
@@ -206,9 +206,9 @@ def export_keys(config: str, team: str | None) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), metavar="FILE")
 @json_option
 def import_keys(config: str, file: str, as_json: bool) -> None:
-    """Take over the keys that `gateway keys export` has printed; - reads them from standard input.
+    """Import the keys that `gateway keys export` has printed; - reads them from standard input.
 
-    Keys that are there already are left as they are.
+    Existing keys stay as they are.
     """
     given = _read_export(file)
 
@@ -223,7 +223,7 @@ def import_keys(config: str, file: str, as_json: bool) -> None:
     if as_json:
         show_json(done)
     else:
-        click.echo(f"Imported {len(done['imported'])} keys; {len(done['skipped'])} were there already.")
+        click.echo(f"Imported {len(done['imported'])} keys; {len(done['skipped'])} existed already.")
 
 
 def _read_export(file: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""`gateway limits`: the use of every limit now, and what is granted to limits for a while."""
+"""`gateway limits`: shows the use of every limit; grants raise a limit for a while."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import re
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from gateway.cli.administration import Json, ask_once
-from gateway.cli.configuration import config_option, demo_option, settings_or_end
+from gateway.cli.configuration import config_option, demo_option, refuse_options_of_group, settings_or_end
 from gateway.cli.output import Row, csv_option, json_option, refuse_both, show_json, show_listing, table
 from gateway.cli.reports import report_or_end
 
@@ -26,12 +25,12 @@ _GRANTS_HEADINGS = ("id", "limit", "of", "amount", "until", "granted by", "why")
 def limits(context: click.Context, config: str, demo: str | None, team: str | None, as_json: bool) -> None:
     """Show each limit's use, what is left, when it resets.
 
-    A quota runs out at that time if it is used at the present pace. Held is what requests in flight may still use;
-    granted is what grants add to the amount for a while. Times are in UTC. A limit on each end user by itself is left
-    out: their names are not known.
+    Held is what requests in flight may still use; granted is what grants add to the amount for a while. A quota runs
+    out at that time if it is used at the present pace. Times are in UTC. Limits on single end users are left out,
+    because their names are not known in advance.
     """
     if context.invoked_subcommand is not None:
-        _refuse_options(context)
+        refuse_options_of_group(context)
         return
     report = report_or_end("limits", settings_or_end(config, demo), {"team": team})
     if as_json:
@@ -50,15 +49,15 @@ def limits(context: click.Context, config: str, demo: str | None, team: str | No
 @click.option("--user", metavar="USER", help="The end user of the team that has the limit.")
 @click.option("--model", metavar="MODEL", help="The model that has the limit.")
 @click.option("--limit", metavar="NAME", required=True, help="The limit's name, as `gateway limits` shows it.")
-@click.option("--amount", metavar="N", required=True, help="What is added to it, in its unit.")
+@click.option("--amount", metavar="N", required=True, help="The amount to add, in the limit's unit.")
 @click.option("--until", metavar="WHEN", required=True, help="3d, 2026-12-01 (its first moment) or a time.")
 @click.option("--why", metavar="TEXT", required=True, help="The reason, for the audit.")
 @json_option
 def grant(config: str, as_json: bool, **given: str | None) -> None:
     """Raise a limit for a while.
 
-    It counts at once, in every gateway, and ends by itself. Of a rate the bucket holds as much more, too. Grants of one
-    limit add up.
+    A grant counts at once, in every gateway, and ends by itself. The bucket of a rate grows by the same amount. Grants
+    of one limit add up.
     """
     body: Json = {name: text for name, text in given.items() if text is not None}
     body["amount"] = body["amount"].replace("_", "")
@@ -96,13 +95,6 @@ def withdraw(config: str, grant_id: str, as_json: bool) -> None:
     else:
         click.echo(f"The grant {grant_id} has ended. {ended['limit']} has its own amount again, and what other"
                    " grants add.")  # fmt: skip
-
-
-def _refuse_options(context: click.Context) -> None:
-    """An option in front of a subcommand would be ignored."""
-    for name in context.params:
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"Write the options after {context.invoked_subcommand!r}, not before it.")
 
 
 def _row(limit: dict[str, Any]) -> Row:

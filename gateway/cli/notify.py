@@ -1,4 +1,4 @@
-"""`gateway notify`: whether notifications reach their receivers, and what became of the last ones."""
+"""`gateway notify`: tests the receivers of notifications, and lists what waits and what failed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LIST_HEADINGS = ("state", "channel", "type", "happened", "next try", "last try"
 
 @click.group(epilog="Example: gateway notify test")
 def notify() -> None:
-    """Try the receivers of notifications, and see what fails."""
+    """Test the receivers of notifications, and see what fails."""
 
 
 @notify.command(epilog="Example: gateway notify test --channel slack-1")
@@ -34,7 +34,7 @@ def notify() -> None:
 @click.option("--channel", metavar="NAME", help="Only this receiver.")
 @json_option
 def test(config: str, channel: str | None, as_json: bool) -> None:
-    """Send a test to each receiver of `notify`, once. Exit status 1 where one does not take it.
+    """Send a test to each receiver of `notify`, once. Exit status 1 if one does not accept it.
 
     No gateway needs to run.
     """
@@ -63,10 +63,10 @@ def test(config: str, channel: str | None, as_json: bool) -> None:
 @click.option("--limit", metavar="N", type=click.IntRange(1, 100), default=20, show_default=True, help="Of each kind.")
 @json_option
 def list_notifications(config: str, demo: str | None, limit: int, as_json: bool) -> None:
-    """Show what waits to be delivered, and what became of the last ones.
+    """Show the notifications that wait, and the last attempts.
 
-    First what waits, the next to be tried first; "failing" has been tried, and "problem" says why it was not taken.
-    Then what was delivered ("sent"), given up after three days, or parked because it cannot be delivered at all.
+    First what waits, the next to be tried first: "failing" was tried, and "problem" says why it failed. Then what was
+    delivered ("sent"), given up after three days, or parked because it cannot be delivered.
     Times are in UTC.
     """
     found = ask_once(config, "GET", "notifications", {"limit": str(limit)}, demo=demo)

@@ -1,4 +1,4 @@
-"""`gateway prices`: the configured prices beside those of a maintained catalogue."""
+"""`gateway prices`: compares the configured prices with those of a maintained catalogue."""
 
 from __future__ import annotations
 

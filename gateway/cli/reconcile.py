@@ -1,4 +1,4 @@
-"""`gateway reconcile`: the ledger beside a provider's usage export."""
+"""`gateway reconcile`: compares the ledger with a provider's usage export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How one process of the gateway starts another: the same program, with a value as JSON for its last argument."""
+"""How one process of the gateway starts another: the same program, with a value as JSON in its last argument."""
 
 from __future__ import annotations
 

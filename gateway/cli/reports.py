@@ -1,5 +1,5 @@
-"""Reports for `gateway usage` and `gateway limits`: from the shared store, or from the running gateway that keeps it
-in memory.
+"""The reports of `gateway usage` and `gateway limits`: from the shared store, or from the running gateway if that keeps
+everything in memory.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import click
 
 from gateway.app.snapshot_builder import snapshot
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
-from gateway.cli.administration import unlogged
+from gateway.cli.administration import command_actor, unlogged
 from gateway.core.errors import FieldInvalid, StoreUnavailable
 from gateway.identity.directory import with_stored_keys
 from gateway.identity.in_redis import RedisKeyStore
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
-from gateway.store.usage_report import REPORTS, close_month
+from gateway.store.usage_report import REPORTS
+from gateway.web.month_closing import close_and_note
 
 _TIMEOUT_S = 5.0
 """For one call: no request waits for it, and an operator's machine may be far from the store."""
@@ -73,7 +74,8 @@ async def _of_store(page: str, settings: Settings, query: Mapping[str, str], clo
         ask = partial(REPORTS[page], store, known, query, datetime.now(settings.timezone).date())
         report = await ask()
         if closes_month:
-            await close_month(store, {"month": query["month"]})
+            note = partial(keys.write, ())
+            await close_and_note(store, {"month": query["month"]}, command_actor(), note)
             report = await ask()
     except StoreUnavailable:
         trouble = (store.trouble or "does not answer").rstrip(".")  # What the system says often ends in a full stop.

@@ -1,4 +1,4 @@
-"""`gateway requests`: what is in flight in every process of every gateway of the store, and how one is ended."""
+"""`gateway requests`: lists the requests in flight in all processes of all gateways of the store, and ends one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import quote
 import click
 
 from gateway.cli.administration import Json, ask_once
-from gateway.cli.configuration import config_option, demo_option
+from gateway.cli.configuration import config_option, demo_option, refuse_options_of_group
 from gateway.cli.output import Row, json_option, show_json, table
 
 HEADINGS = ("id", "team", "key", "model", "upstream", "state", "age", "tokens", "served by")
@@ -25,9 +25,10 @@ def requests(context: click.Context, config: str, demo: str | None, team: str | 
     """Show the requests in flight, the oldest first.
 
     Every process of every gateway of the store is asked; with memory:// the running gateway. Tokens are those that
-    the client was given so far, estimated; of an answer that is not streamed they are known at its end.
+    the client has got so far, estimated; for an answer that is not streamed they are 0.
     """
     if context.invoked_subcommand is not None:
+        refuse_options_of_group(context)
         return
     found = ask_once(config, "GET", "requests", {"team": team} if team else {}, demo=demo)
     if as_json:
@@ -52,8 +53,8 @@ def requests(context: click.Context, config: str, demo: str | None, team: str | 
 def cancel(config: str, demo: str | None, request_id: str, team: str | None, as_json: bool) -> None:
     """End one request in flight.
 
-    Its client gets an error, in a stream as its last event, and what was delivered is charged. Clients may choose
-    their ids: every request with this one is ended, with --team that of this team. The audit has who did it.
+    Its client gets an error, in a stream as its last event, and what was delivered is charged. Clients can choose
+    their ids: every request with this id is ended, or with --team those of this team. The audit records who did it.
     """
     ended = ask_once(
         config, "DELETE", f"requests/{quote(request_id, safe='')}", {"team": team} if team else {}, demo=demo

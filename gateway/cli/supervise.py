@@ -1,7 +1,7 @@
-"""`gateway supervise`: what `gateway serve` becomes where the configuration asks for several workers.
+"""`gateway supervise`: replaces `gateway serve` if the configuration asks for several workers.
 
-A process of its own kind, since it lives as long as the gateway: it has neither the configuration's
-models nor anything that serves in its memory.
+The process replaces itself, so that the supervisor's memory holds neither the configuration's models nor the code that
+serves requests: it lives as long as the gateway.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ EXAMPLE = (
 @click.command("supervise", hidden=True, epilog=EXAMPLE)
 @click.argument("workers", type=JsonArgument(SupervisorConfig))
 def command(workers: SupervisorConfig) -> None:
-    """Keep several workers.
+    """Run several workers.
 
-    gateway serve becomes this where the configuration asks for more than one.
+    gateway serve becomes this if the configuration asks for more than one.
     """
     with errors_in_one_line():
         sys.exit(supervise(workers, [*program(), "worker", "-c", workers.config]))

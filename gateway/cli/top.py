@@ -1,8 +1,7 @@
 """`gateway top`: a live view of a running gateway in a terminal, in plain text.
 
-It asks the admin listener for its metrics, upstreams and requests in flight, as any program can. The terminal gets no
-more than cursor movements that every one of them knows (ECMA-48), so it works over ssh and in tmux. Where there is no
-terminal, one view is printed.
+It reads metrics, upstreams and requests in flight from the admin listener. It needs no more of the terminal than
+cursor movements of ECMA-48, so that it works over ssh and in tmux. Without a terminal it prints one view.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ import click
 
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
 from gateway.cli.configuration import config_option, demo_option, settings_or_end
-from gateway.cli.live_figures import LiveView, MetricsReading, Pace, frame
-from gateway.cli.live_figures import as_json as json_of
 from gateway.cli.output import show_json
+from gateway.cli.top_view import LiveView, MetricsReading, Pace, frame
+from gateway.cli.top_view import as_json as json_of
 from gateway.core.errors import FieldInvalid, UrlUnknown
 
 _ONCE_S = 1.0

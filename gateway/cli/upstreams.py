@@ -1,4 +1,4 @@
-"""`gateway upstreams`: how healthy the running gateway finds each model server, and why."""
+"""`gateway upstreams`: shows the health of each model server in the running gateway, and the reasons."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def upstreams(config: str, demo: str | None, as_json: bool) -> None:
     """Show each model server's health, and why circuits opened.
 
     Asks the running gateway at its admin listener. A row is one model of one upstream; models that no request
-    has asked for are left out. Of several workers each finds out by itself: a row says which of them it is of.
+    has asked for are left out. Each worker decides for itself: a row names the workers that it is about.
     """
     settings = settings_or_end(config, demo)
     try:

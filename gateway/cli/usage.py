@@ -1,4 +1,4 @@
-"""`gateway usage`: who used how much of what, from the ledger."""
+"""`gateway usage`: reports tokens, requests and cost from the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gateway worker`: one of the processes that `gateway supervise` keeps."""
+"""`gateway worker`: one of the processes that `gateway supervise` starts."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Nouns and pure machines: values, bytes and arithmetic, without I/O, clock, dice or tasks."""
+"""Values and pure logic: bytes, arithmetic and state machines, without I/O, clock, random numbers or tasks."""

@@ -1,4 +1,4 @@
-"""Where to listen."""
+"""The address of a listener."""
 
 from __future__ import annotations
 

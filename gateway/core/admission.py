@@ -1,11 +1,13 @@
-"""The decision: may this request pass all of its limits, and how much may it produce?
+"""Decides whether a request may pass all of its limits, and how much output it may produce.
 
-A rate must have enough left for the input and what the answer likely needs. It never asks for more than a full bucket,
-so only an input that is larger than the bucket is refused permanently; what an answer takes beyond its hold is debt,
-which flows back. A quota must not be overrun: it must pay for the least output that makes sense, grants a share of what
-is left, and the answer is capped to that. So what requests in flight hold bounds what they can use.
+A rate needs enough left for the input and for what the answer probably needs. It never asks for more than a full
+bucket, so only an input that is larger than the bucket is refused permanently. What an answer uses beyond its hold is
+debt, which the bucket's refill repays.
 
-Pure over counters that were brought up to now. All charges or none: a refusal changes no counter.
+A quota must not be exceeded. It has to pay for the smallest useful output, it grants a share of what is left, and the
+output is capped to that share. So what requests in flight hold is a bound of what they can use.
+
+Pure, over counters that the caller has brought up to now. All charges are made or none: a refusal changes no counter.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which target requests that belong together go to: their prompt's beginning is then in its cache.
+"""Sends requests that belong together to the same target, where the beginning of their prompt is in the cache.
 
-Rendezvous hashing: each key ranks the targets in an order of its own, so one that comes or goes moves
-only its own keys. Bounded load: a target that has more in flight than its share is passed over
-(Mirrokni et al., "Consistent Hashing with Bounded Loads", 2016).
+Rendezvous hashing: each key ranks the targets in its own order, so that a target that comes or goes moves only its own
+keys. Bounded load: a target that has more in flight than its share is skipped (Mirrokni et al., "Consistent Hashing
+with Bounded Loads", 2016).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What an answer is, by its first bytes, whatever its content type says.
+"""Tells from the first bytes of an answer what it is, whatever its content type says.
 
-Servers stream under `text/plain` or no type at all, and send one JSON object under `text/event-stream`. Sound without a
-header may begin with any byte, so that one character is no sign yet: the next one must fit, too.
+Servers send streams as `text/plain` or without a type, and single JSON objects as `text/event-stream`. Sound without a
+header can begin with any byte, so one character is not enough: the next one has to fit, too.
 """
 
 from __future__ import annotations

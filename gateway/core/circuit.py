@@ -1,21 +1,21 @@
 """The circuit of one model of one upstream: what share of its usual requests it may get.
 
-    closed ──failures──► open ──rest is over──► half open ──a probe is answered──► recovering ──► closed
-      all                 none ◄──the probe fails──  one at a time                  10 % growing to all
+    closed ──failures──► open ──pause is over──► half open ──a probe succeeds──► recovering ──► closed
+      all                 none ◄──the probe fails──  one at a time                 10 % growing to all
 
-A circuit opens after FAILURES_IN_A_ROW, or where half of LEAST_IN_WINDOW requests or more failed in WINDOW_S. It
-rests, each time longer. Then one request at a time is let through as a probe; an answer begins the recovery. Where
-a model has no other route, the router still sends an open circuit a trickle of requests (`core/routing.py`); one of
-these that is answered begins the recovery as a probe does, and one that fails changes nothing.
+A circuit opens after FAILURES_IN_A_ROW, or if half of at least LEAST_IN_WINDOW requests failed in WINDOW_S. It then
+pauses, longer each time. After the pause one request at a time passes as a probe, and an answer to it begins the
+recovery. If a model has no other route, the router still sends an open circuit a trickle of requests
+(`core/routing.py`). An answer to one of these begins the recovery, too; a failure of one changes nothing.
 
-A server that is dead fails everyone; one that answers a request with an error may have failed because of that request
-alone. So an error that an answer reports counts for the key that got it: while only one key gets errors, the circuit
-opens for this key alone, and the others do not notice. It opens for everyone once OTHERS_AT_LEAST of the failures do
-not come from the key that has most of them. What is no answer (refused, silent, broken) counts for everyone at once.
-In the same way a Retry-After cools the target down for the team that got it, and for no other.
+A dead server fails every caller. A server that answers with an error may do so because of the request. So an error that
+an answer reports counts for the key that got it: while only one key gets errors, the circuit opens for this key only.
+It opens for all keys once at least OTHERS_AT_LEAST of the failures come from other keys than the one with most of them.
+A failure without an answer (refused, silent, broken) counts for all keys at once. In the same way a Retry-After
+applies only to the team that got it.
 
-What an attempt says counts only while the circuit is in the same turn: opening begins a new turn, so that slow failures
-of requests sent before do not open it again.
+The outcome of an attempt counts only in the turn in which the attempt began. Opening begins a new turn, so that slow
+failures of requests that were sent before do not open the circuit again.
 
 Pure: times are monotonic seconds of the caller's clock.
 """
@@ -50,14 +50,14 @@ LONGEST_COOL_DOWN_S = 300.0
 """A Retry-After beyond this is not believed: quotas are raised and servers fixed before their time."""
 
 KEYS_IN_SLOT = 64
-"""Keys that a sixth of the window tells apart; those of further ones count for everyone."""
+"""How many keys a sixth of the window distinguishes; failures of further ones count for all keys."""
 TEAMS_COOLING = 256
 """Teams that a target is cooling down for, at most; the one with the shortest time left goes first."""
 REASONS_KEPT = 20
 """Failures whose reason is kept, to say why a circuit opened."""
 
 ANYONE = Caller("", "", "")
-"""No key in particular. What happens to it counts for everyone."""
+"""No key in particular: what happens counts for all keys."""
 EVERYONE = ""
 """In place of a key's id: every key."""
 
@@ -71,7 +71,7 @@ class CircuitState(StrEnum):
 
 class Opening(msgspec.Struct, frozen=True):
     """Why and when a circuit opened: how many of the last failures had which reason. `key` is the id of the key that it
-    is open for alone; empty: for everyone."""
+    is open for alone; empty: for all keys."""
 
     at: float
     reasons: Mapping[str, int]
@@ -307,6 +307,6 @@ class _FailureWindow:
 
 
 def _most(failures: Counter[str]) -> tuple[str, int]:
-    """The key that has most of the failures, and how many; what counts for everyone is of no key."""
+    """The key that has most of the failures, and how many; what counts for all keys is of none."""
     ranked = ((key, number) for key, number in failures.items() if key != EVERYONE)
     return max(ranked, key=lambda each: each[1], default=(EVERYONE, 0))

@@ -1,4 +1,4 @@
-"""What the gateway needs of a clock. `app` has the system's, tests have one that they move."""
+"""The clock that the gateway needs. `app` injects the system's, tests one that they move."""
 
 from __future__ import annotations
 

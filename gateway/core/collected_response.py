@@ -1,9 +1,9 @@
-"""An answer, as far as it has been collected before the client gets any of it.
+"""An answer while it is collected, before the client gets any of it.
 
-Its first bytes show what it is. What is to be passed on as it comes, such as a stream, is collected no further. Until
-the client has a byte of any other, another target can still be asked: where the answer breaks, or where its body says
-that the provider failed. What is longer than `max_bytes` is held no further: the rest waits at the upstream until the
-answer is passed on. All of it is redacted before anyone sees it.
+Its first bytes tell what it is. An answer that is passed on as it comes, such as a stream, is collected no further. Of
+any other, no byte is passed on yet, so that another target can still be asked if the answer breaks or its body says
+that the provider failed. At most `max_bytes` are held: the rest waits at the upstream until the answer is passed on.
+Everything is redacted before it is read.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class CollectedResponse(UpstreamResponse):
         self._pieces: list[bytes] = []
         self._size = 0
         self._into: Callable[[bytes], None] = self._take
-        response.deliver_to(self._take if redactor is None else self._pass_on)
+        response.deliver_to(self._redacted_into(self._take))
 
     @property
     def body(self) -> bytes:
@@ -84,7 +84,7 @@ class CollectedResponse(UpstreamResponse):
             into(piece)
         self._pieces.clear()
         self._into = into
-        self._response.deliver_to(into if self._stream_redactor is None else self._pass_on)
+        self._response.deliver_to(self._redacted_into(into))
 
     async def finished(self) -> None:
         while not self.is_over:
@@ -120,10 +120,17 @@ class CollectedResponse(UpstreamResponse):
     def abandon(self) -> None:
         self._response.abandon()
 
-    def _pass_on(self, data: bytes) -> None:
-        assert self._stream_redactor is not None, "only what is redacted comes this way"
-        if passed := self._stream_redactor.feed(data):
-            self._into(passed)
+    def _redacted_into(self, into: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """A callback that gives each piece to `into`, redacted."""
+        if self._stream_redactor is None:
+            return into
+        redact = self._stream_redactor.feed
+
+        def pass_on(data: bytes) -> None:
+            if passed := redact(data):
+                into(passed)
+
+        return pass_on
 
     def _take(self, data: bytes) -> None:
         self._pieces.append(data)

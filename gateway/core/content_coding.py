@@ -1,8 +1,8 @@
-"""Content codings of bodies (RFC 9110, section 8.4), of requests and of answers: decoded a slice at a time.
+"""Decodes the content codings of bodies (RFC 9110, section 8.4), of requests and of answers, a slice at a time.
 
-A megabyte of any of them can hold a gigabyte. So a decoder is fed and read in turns: one turn of each coding gives at
-most SLICE_BYTES, and the reader lets others run between, or waits until what it has was taken. Where a request has
-several codings, each is counted: between two of them, too, a body is never larger than is allowed.
+A compressed megabyte can hold a gigabyte. So a decoder gives at most SLICE_BYTES in each turn, and the reader lets
+other work run in between, or waits until what it has was taken. If a request has several codings, the size is limited
+behind each of them.
 """
 
 from __future__ import annotations

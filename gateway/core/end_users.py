@@ -1,14 +1,13 @@
-"""Who the end user of a request is: the person or program behind the caller, whom `user_limits` bind.
+"""Finds the end user of a request: the person or program behind the caller, whom `user_limits` bind.
 
-The first of these that is there counts, from what is proved to what is only claimed:
+The first of these that is present counts, from what is proved to what is only claimed:
 
 1. the claim of a token (`jwt.user`), which the caller cannot choose;
 2. the header of the team's own service (`end_user.header`);
-3. the body: `user`, then `safety_identifier`; of Anthropic's API `metadata.user_id`.
+3. the body: `user`, then `safety_identifier`; in Anthropic's API `metadata.user_id`.
 
-A caller can make names up. So a team has so many end users a day in each process (`end_user.most`), and all further
-ones share the counters of one, `OTHER_USERS`. Names that tokens prove are as many as an identity provider has people:
-they are not counted.
+A caller can invent names. So each process counts at most `end_user.most` end users of a team a day; all others share
+the counters of `OTHER_USERS`. Names that tokens prove are not counted: an identity provider has only so many people.
 """
 
 from __future__ import annotations

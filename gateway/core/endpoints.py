@@ -1,6 +1,5 @@
-"""The endpoints served, as one table: a row says how to read a request, where usage is in its
-answers, which field caps its output, and how an error looks. There is no handler per endpoint;
-there is a row.
+"""The endpoints, as one table. A row says how to read a request, where its answers report usage, which field caps the
+output, and how an error looks. There is no handler for a single endpoint.
 """
 
 from __future__ import annotations
@@ -89,6 +88,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     takes_form: bool = False
     """Whether a request may be a form with files, which is relayed as it comes and never held whole."""
 
+    is_often_missing: bool = False
+    """Whether servers that have the rest of its API may lack it: their 404 is of any shape."""
     is_free: bool = False
     """Whether it only counts: nothing is charged but the request."""
     about: ObjectKind | None = None
@@ -190,6 +191,7 @@ INPUT_TOKENS = Endpoint(
     input_members=_RESPONSES_INPUT,
     usage=usage_tables.NO_USAGE,
     is_free=True,
+    is_often_missing=True,
 )
 COMPACT = Endpoint(
     name="responses.compact",
@@ -200,6 +202,7 @@ COMPACT = Endpoint(
     estimated=True,
     usage=usage_tables.RESPONSES_USAGE,
     stream_format=StreamFormat.RESPONSES,
+    is_often_missing=True,
 )
 COUNT_TOKENS = Endpoint(
     name="messages.count_tokens",
@@ -209,6 +212,7 @@ COUNT_TOKENS = Endpoint(
     usage=usage_tables.NO_USAGE,
     dialect=Dialect.ANTHROPIC,
     is_free=True,
+    is_often_missing=True,
 )
 EMBEDDINGS = Endpoint(
     name="embeddings",
@@ -312,6 +316,7 @@ GEMINI_COUNT_TOKENS = _gemini(
     usage=usage_tables.NO_USAGE,
     model_paths=(("model",), ("generateContentRequest", "model"), ("generate_content_request", "model")),
     is_free=True,
+    is_often_missing=True,
 )
 EMBED_CONTENT = _gemini(
     "embedContent",

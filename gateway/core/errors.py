@@ -1,8 +1,7 @@
-"""Everything that can go wrong with a request, as one tree.
+"""Every error of a request, as one tree.
 
-An error knows from the start its status, type, code, who is responsible and whether to try again;
-`web/errors.py` renders it, the pipeline logs it, nothing else interprets it.
-The table of them all is in docs/errors.md.
+A class has its status, type, code, responsible party and whether to retry. `web/errors.py` renders an error and the
+pipeline logs it; no other module interprets it. docs/errors.md has the table.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One request and its answer, as far as they have come: what settle charges and record reports."""
+"""One request and its answer, filled in stage by stage; settle charges and record reports what is in it."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Exchange(msgspec.Struct, eq=False):
     """Why no limit let it pass, in the place of a reservation."""
     target: Target | None = None
     attempt: Attempt | None = None
-    """The last try: what becomes of its answer shows how healthy its upstream is."""
+    """The last attempt: the outcome of its answer shows how healthy its upstream is."""
     response: UpstreamResponse | None = None
     tally: AnswerTally | None = None
     status: int = 0

@@ -1,5 +1,6 @@
-"""Where the usage goes in a stream whose client did not ask for it: into the last chunk that has a choice. It is held
-until it is known that none follows."""
+"""Puts the usage into a stream whose client did not ask for it: into the last chunk that has a choice. That chunk is
+held until it is known that no other follows.
+"""
 
 from __future__ import annotations
 

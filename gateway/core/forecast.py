@@ -1,15 +1,15 @@
-"""When a quota will be used up at the present pace.
+"""Computes when a quota will be used up at the present pace.
 
-What is used fades out of two sums, one of the last hours and one of the last days: what was used a half-life ago counts
-half. A sum over the time that it covers is a pace; constant use has the same pace in both.
+What is used is added to two sums that fade, one of the last hours and one of the last days: after a half-life an amount
+counts half. A sum divided by the time that it covers is a pace; constant use gives the same pace in both.
 
     span(T)   = half-life / ln 2 * (1 - 2 ** (-T / half-life))     T: how long the quota has been watched
     pace      = sum / span(T)
 
-The next six hours go on as the last hours did, what comes then as the last days did: so a caller who has just begun to
-use much is seen at once, and a busy noon is not taken for the month. A quota per day goes on as the last hours did
-until it ends. T is at least an hour for the pace of the hours and a day for that of the days, so that the first
-requests of a window are no pace.
+The next six hours are expected to continue as the last hours, the time after that as the last days. So a caller who
+suddenly uses much is seen at once, and a busy noon is not taken for the month. A quota per day continues as the last
+hours until it ends. T is at least an hour for the first pace and a day for the second, because the first requests of a
+window are no pace yet.
 """
 
 from __future__ import annotations

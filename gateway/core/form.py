@@ -1,11 +1,11 @@
 """A form with files (multipart/form-data: RFC 7578, RFC 2046), read as it passes and written again.
 
 Parsers of forms differ: in what ends a part, in which parameters of a head count, in how names are quoted, decoded and
-nested. A client that knows how the upstream's differs from the gateway's could be metered for one model and served
-another. So no byte of a form's structure is passed on: each part gets a head that the gateway wrote, between
-boundaries that the client cannot know. The fields that are read come first, as plain text. Of the client's heads only
-the name, the file's name and the content type are left. What cannot be written so, and names that some parsers take
-for one that is read, are refused.
+nested. A client that knows the difference could be metered for one model and served another. So no byte of a form's
+structure is passed on: the gateway writes the head of each part, and boundaries that the client cannot know. The
+fields that are read come first, as plain text. Of the client's heads only the name, the file's name and the content
+type are left. A form that cannot be written like this is refused, and so are names that some parsers take for one that
+is read.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Grants: what operators add to a limit for a while.
 
-A grant raises the amount of its limit, and of a rate what its bucket holds, from when it is made until its end by the
-store's clock. Grants of one limit add up. A rate flows back at the raised pace for as long as a grant lasts, and at its
-own from then on, whenever the counter is looked at next.
+A grant raises the amount of its limit (of a rate also the size of the bucket) from its creation until its end, by the
+store's clock. Grants of one limit add up. A rate refills at the raised pace exactly while the grant lasts, whenever the
+counter is read.
 """
 
 from __future__ import annotations

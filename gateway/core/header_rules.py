@@ -97,7 +97,11 @@ TO_UPSTREAM = HeaderRule(
             "version",
         }
     ),
-    prefixes=("anthropic-", "openai-", "x-stainless-", "x-claude-code-", "x-codex-", "x-opencode-"),
+    # Codex says with one of its internal headers that tools are in the input, where a model wants them so.
+    prefixes=(
+        *("anthropic-", "openai-", "x-stainless-", "x-claude-code-", "x-codex-", "x-opencode-"),
+        "x-openai-internal-codex-",
+    ),
     kept_endings=_CREDENTIAL_ENDINGS,
 )
 
@@ -115,6 +119,7 @@ TO_CLIENT = HeaderRule(
             "retry-after",
             "retry-after-ms",
             "x-should-retry",
+            "x-reasoning-included",  # Codex counts reasoning by itself where it is missing.
             "request-id",
         }
     ),
@@ -140,6 +145,8 @@ def is_credential(name: str) -> bool:
 def pass_header_fault(name: str) -> str:
     """Why an operator cannot let this header of clients through, as what follows its name; empty: it can."""
     name = name.lower()
+    if "*" in name:
+        return "is read as it is, and not as a pattern; write each header by its name"
     if name in RESERVED_HEADERS or name in _OWN_NAMES:
         return "is a header that the gateway sets itself, or never passes on"
     if name.endswith(_CREDENTIAL_ENDINGS):

@@ -1,10 +1,8 @@
-"""How healthy the upstreams are, as far as requests and checks have shown.
+"""The health of the upstreams, from the outcomes of requests and of checks.
 
-Each model of each upstream has a `Circuit` (`core/circuit.py`), which says what share of a caller's usual requests it
-may get. An `Attempt` is one request to one target, from before it is sent until its answer has ended; its `Outcome` is
-what it says of its circuit.
-
-Beside the circuits, a configured check can find a whole upstream down; then none of its models has a share.
+Each model of each upstream has a `Circuit` (`core/circuit.py`), which says what share of its usual requests it may get.
+An `Attempt` is one request to one target, from before it is sent until its answer has ended; its `Outcome` feeds the
+circuit. A configured health check can also find a whole upstream down: then none of its models has a share.
 
 Pure: times are monotonic seconds of the caller's clock, and each change of a state is reported to a callback.
 """

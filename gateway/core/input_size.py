@@ -1,10 +1,9 @@
-"""How large the input of a request is, for the estimate: its text, and what is attached to it.
+"""Measures the input of a request for the estimate: its text, and its attachments.
 
-Every member of the body may become tokens, except for those that are known to cost nothing (`FREE_MEMBERS`).
-Text is weighed by its characters (text_weight.py). Attachments count as what they are, not as the text that
-spells them: an image in base64, an image behind a URL and an uploaded image are all one image. A string is an
-attachment only at the places where the APIs have them (`_is_attached`), and base64 only as a whole string: text
-that looks like base64 is text.
+Every member of the body can become tokens, except for those that are known to be free (`FREE_MEMBERS`). Text is weighed
+by its characters (text_weight.py). Attachments count as what they are, not as the text that spells them: an image in
+base64, an image behind a URL and an uploaded image are each one image. A string is an attachment only at the places
+where the APIs have them (`_is_attached`), and base64 only as a whole string: text that looks like base64 is text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whose tokens are taken in place of a key: what a configuration says of an identity provider."""
+"""Identity providers whose tokens are accepted in place of a key, as the configuration describes them."""
 
 from __future__ import annotations
 

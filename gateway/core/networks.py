@@ -1,4 +1,4 @@
-"""Networks in CIDR notation, from which keys may be used and whose proxies are trusted."""
+"""Networks in CIDR notation: where a key may be used from, and which proxies are trusted."""
 
 from __future__ import annotations
 

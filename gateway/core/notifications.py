@@ -1,4 +1,4 @@
-"""Who wants to know of what: the channels that notifications go to, and the kinds of events there are."""
+"""The kinds of events that operators are notified of, and the channels that notifications go to."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The tally of an answer that is not a stream: what it used, what of it was delivered, and whether it is an answer.
 
-JSON up to KEPT_MAX is kept and decoded once, when it is whole: failure, usage and text are read from the same object.
-Of what is longer, the reports are picked out as it passes. A stream that was not asked for is read event by event.
+JSON of up to KEPT_MAX bytes is kept and decoded once, when it is complete: failure, usage and text are read from the
+same object. Of longer JSON, the reports of usage are picked out as it passes. A stream that was not asked for is read
+event by event.
 """
 
 from __future__ import annotations

@@ -1,20 +1,19 @@
-"""What usage costs: exact integers, rounded once.
+"""Computes what usage costs: exact integers, rounded once.
 
 Prices are whole pico-dollars (10^-12 USD): a token's price in USD per million tokens with six decimals, a
 character's in USD per million with six, or a unit's in USD with twelve, is a whole number of them. Amounts
-are summed in femto-dollars, since sound is priced by the second and counted by the millisecond, and rounded
+are summed in femto-dollars, since sound is priced by the second and counted by the millisecond. The sum is rounded
 half up to whole micro-dollars, once for each request.
 
-One request has one price list: that of the answer's service tier if there is one, and of this the step that
-its input reaches. A list may leave prices out. A step or a tier takes what it leaves out from the list that
-it belongs to; a tier has its own steps or none. What is still left out falls back: cached input and cache
-writes cost what input costs, sound and pictures what text costs, units nothing. A token counts once: as
-cached or written, else as a medium, else as text.
+A request has one price list: that of the answer's service tier if there is one, and in it the step that its input
+reaches. A step or a tier takes a price that it leaves out from the list that it belongs to; a tier has its own steps or
+none. What is then still missing falls back: cached input and cache writes cost what input costs, sound and pictures
+what text costs, units nothing. A token counts once: as cached or written, else as a medium, else as text.
 
 What a request will cost is known only when it has been answered: by which route, at which tier, how much of its input
-was written to a cache. `ceiling` has the most expensive of all that may happen, as rates by which admission reserves: a
-request that stays within its estimated input, its reserved output and the units that it asks for never costs more.
-Searches of a model and seconds of sound cannot be foreseen, and are not reserved.
+was written to a cache. So admission reserves by `ceiling`, the highest rate of all that can happen: a request that
+stays within its estimated input, its reserved output and the units that it asks for never costs more. Searches of a
+model and seconds of sound cannot be foreseen, and are not reserved.
 """
 
 from __future__ import annotations

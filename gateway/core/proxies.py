@@ -1,11 +1,11 @@
-"""Forward proxies: how one is written, and which one an upstream is reached through where the environment says it.
+"""Forward proxies: how one is written, and which one the environment names for an upstream.
 
-`HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` are read as curl, requests and Go read them: the name in lower case goes
-first, even where it is empty; `NO_PROXY` is a list of names (with everything below them) and addresses, each perhaps
-with a port, of networks in CIDR notation, or `*`. As in Go, the environment puts no proxy before a loopback address.
+`HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` are read as curl, requests and Go read them: the name in lower case comes
+first, even if it is empty. `NO_PROXY` is `*`, or a list of names (with everything below them), addresses and networks
+in CIDR notation, each optionally with a port. As in Go, the environment puts no proxy in front of a loopback address.
 
-Only proxies that are spoken to in plain HTTP are known. Any other (SOCKS, HTTPS) is an error and never ignored: the
-requests would leave by a way that the operator has closed.
+Only proxies that are spoken to in plain HTTP are supported. Any other (SOCKS, HTTPS) is an error and is never ignored:
+the requests would leave by a way that the operator has closed.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""What of a request's query string reaches the upstream.
+"""Which part of a request's query string reaches the upstream.
 
-As a reverse proxy does, the gateway passes it on: Claude Code sends `?beta=true`. It keeps back what could have the
-upstream read another request than the gateway did, or answer without its usage, and what is not for the upstream:
+The gateway passes the query on, as a reverse proxy does: Claude Code sends `?beta=true`. It removes what is not for the
+upstream, and what could make the upstream read another request than the gateway did, or answer without its usage:
 
 - credentials, whatever they are called;
-- `api-version`, since Azure's clients name that of the gateway's path, and an upstream's `query` names its own;
-- parameters called like a member of the body that is read here: some servers read both places;
-- parameters that the upstream's operator sets;
-- of a request of Gemini's API everything but `alt=sse`: Google's servers take parameters that leave members out of the
-  answer, or write it in another format (https://cloud.google.com/apis/docs/system-parameters).
+- `api-version`: Azure's clients mean the version of the gateway's path, and an upstream's `query` has its own;
+- parameters with the name of a member of the body that is read: some servers read both places;
+- parameters that the upstream's `query` sets;
+- of a request of Gemini's API everything except `alt=sse`: Google's servers take parameters that leave members out of
+  the answer, or write it in another format (https://cloud.google.com/apis/docs/system-parameters).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Keeps an upstream's credential out of what its answers say: debugging proxies and test servers echo the request.
+"""Removes an upstream's credential from its answers: debugging proxies and test servers echo the request.
 
-What is looked for is prepared when the configuration is loaded. A stream costs one search for each secret and piece,
-and nothing is held back but the beginning of a secret at the very end of a piece, which no whole event ends with.
-Bodies that are held whole, and headers, are searched for the secret in Base64, too.
+The patterns are prepared when the configuration is loaded. A stream costs one search for each secret and piece. Nothing
+is held back except the beginning of a secret at the very end of a piece, where no complete event ends. Bodies that are
+held as a whole, and headers, are also searched for the secret in Base64.
 
-What is not found: a secret in an encoding other than Base64, percent-encoding and JSON's escapes; in Base64 where the
-body is passed on as it comes; in a content coding that the gateway cannot decode; and one that a model spells out,
-a few letters an event.
+Not found: a secret in an encoding other than Base64, percent-encoding and JSON's escapes; in Base64 if the body is
+passed on as it comes; in a content coding that the gateway cannot decode; and one that a model spells out, a few
+letters in each event.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ SHORTEST_BYTES = 12
 
 
 class Redactor(msgspec.Struct, frozen=True):
-    """`plain` are the spellings that are looked for everywhere; `every` has those in Base64, too, and `texts` the same
-    as text."""
+    """`plain` are the spellings that are looked for everywhere, and `plain_bytes` what they consist of; `every` has
+    those in Base64, too, and `texts` the same as text."""
 
     plain: tuple[bytes, ...]
+    plain_bytes: frozenset[int]
     every: tuple[bytes, ...]
     texts: tuple[str, ...]
 
@@ -40,7 +41,8 @@ class Redactor(msgspec.Struct, frozen=True):
         plain = sorted({spelling for secret in known for spelling in _spellings(secret)}, key=len, reverse=True)
         encoded = sorted({spelling for secret in known for spelling in _in_base64(secret)})
         every = (*plain, *encoded)
-        return cls(tuple(plain), every, tuple(each.decode() for each in every)) if known else None
+        texts = tuple(each.decode() for each in every)
+        return cls(tuple(plain), frozenset(b"".join(plain)), every, texts) if known else None
 
     def body(self, body: bytes) -> tuple[bytes, int]:
         """A whole body without secrets, and how many there were."""
@@ -68,7 +70,7 @@ class StreamRedactor:
     def __init__(self, redactor: Redactor) -> None:
         self.count = 0
         self._secrets = redactor.plain
-        self._bytes = frozenset(b"".join(redactor.plain))
+        self._bytes = redactor.plain_bytes
         self._held = b""
 
     def feed(self, piece: bytes) -> bytes:

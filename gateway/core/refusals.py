@@ -1,10 +1,9 @@
-"""Whose fault a failure is that an upstream reports, as data.
+"""Decides whose fault a failure is that an upstream reports. The rules are data.
 
-An upstream's health must not suffer from what callers ask, and a caller must not be blamed for the
-gateway's own key. Providers say it in many places: the status, a code or type in the body, an event of a
-stream that began with 200. `fault_of` looks first for codes that decide whatever the status is, then at
-the status, then at the codes that are too general to stand against one. Words of a message decide only
-where a provider gives no code at all (`_MESSAGES`).
+An upstream's health must not suffer from what callers send, and a caller must not be blamed for the gateway's own key.
+Providers report a failure in many places: the status, a code or type in the body, an event of a stream that began with
+200. `fault_of` reads first the codes that decide whatever the status is, then the status, then the codes that are too
+general to override one. The words of a message decide only if a provider gives no code at all (`_MESSAGES`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A request: as it arrives at a listener, and what the gateway reads of it, without touching its bytes."""
+"""A request: as it arrives at a listener, and what the gateway reads of it without changing its bytes."""
 
 from __future__ import annotations
 

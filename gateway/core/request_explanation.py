@@ -1,4 +1,4 @@
-"""What a request record says to people and to programs.
+"""Explains a request record to people and to programs.
 
 `explained` gives plain sentences for the engineer on call: what happened, why, with which figures, what it cost,
 and what to do now. `record_object` gives the same facts as JSON.

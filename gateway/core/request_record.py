@@ -1,7 +1,7 @@
-"""What is kept of one request for a while, so that an operator can see what happened to it.
+"""The record of one request, which lets an operator see later what happened to it.
 
-A record is plain data, since it crosses the border to the store and may wait in a journal. It has figures, names of the
-configuration, and who asked; never content, keys or secrets. So of an error it has the message only where the gateway
+A record is plain data, because it goes to the store and may wait in a journal. It has figures, names of the
+configuration, and who asked; never content, keys or secrets. So it has the message of an error only if the gateway
 wrote all of it: messages about a request's body or an upstream's answer quote them.
 """
 

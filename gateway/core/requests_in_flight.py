@@ -1,7 +1,7 @@
-"""What gateway processes say to one another about the requests that run in them.
+"""The messages by which gateway processes ask one another about the requests that run in them.
 
-A process that wants to know asks all of them (`store/contract.py`, `ProcessCalls`): the question and the replies are
-plain data, encoded here.
+A process asks all others (`store/contract.py`, `ProcessCalls`). The question and the replies are plain data, and are
+encoded here.
 """
 
 from __future__ import annotations

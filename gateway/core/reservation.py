@@ -1,6 +1,6 @@
 """What admission reserves and settlement corrects: charges, verdicts, limit statuses, settlements.
 
-These values cross the border to the store, and a settlement may wait in a file: they are plain data.
+These values are plain data, because they go to the store and a settlement may wait in a file.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class LimitStatus(msgspec.Struct, frozen=True):
 
 
 class LimitStatuses(msgspec.Struct, frozen=True):
-    """How the limits of a request stand, column by column: the status of most of them is never read. `used`, `held` and
+    """The status of a request's limits, column by column: that of most of them is never read. `used`, `held` and
     `resets_ms` are those of `LimitStatus`."""
 
     limits: Sequence[Limit] = ()

@@ -1,7 +1,7 @@
-"""When a request may be sent again: how much of the load may be retries, and what a server's Retry-After says.
+"""Limits how much of the load may be retries, and reads a server's Retry-After.
 
-Retries are limited to a part of the requests that come: when every upstream of a model fails, they would multiply
-the load just when there is too much.
+Retries are at most a part of the requests: if every upstream of a model fails, they would multiply the load when it is
+already too high.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""In which order a model's routes are tried.
+"""The order in which a model's routes are tried.
 
 Three questions decide, in this order:
 
-1. May the route be asked now? `core/health.py` gives each a share of its usual requests. One that recovers is due
-   once its shares add up to a request; one whose connections are all taken comes behind those that have some free.
-2. Does the request belong to a route? With `affinity`, requests that begin alike go where their prompt's beginning
-   is in the cache (`core/affinity.py`).
-3. Whose turn is it? By priority, then by smooth weighted round robin, as nginx does it, over weights that shrink with
-   the load: a slow server accumulates requests in flight and so gets fewer new ones; equals that are idle take turns
-   exactly by weight.
+1. May the route be asked now? `core/health.py` gives each a share of its usual requests. A recovering route is due once
+   its shares add up to a request. A route whose connections are all in use comes behind those that have free ones.
+2. Does the request belong to a route? With `affinity`, requests with the same beginning go where the beginning of their
+   prompt is in the cache (`core/affinity.py`).
+3. Whose turn is it? By priority, then by smooth weighted round robin, as in nginx, with weights that shrink with the
+   load: a slow server accumulates requests in flight and so gets fewer new ones; idle routes take turns exactly by
+   weight.
 
-Where no route is due (every circuit is open, or those that recover have had their share) the least bad one still gets
-a trickle, one request in each TRICKLE_S, and the others are refused. So a model that few use does not wait for a
-recovery that only requests can bring about, and a server that has just come back is not hit by all that waited.
+If no route is due (every circuit is open, or those that recover have had their share), the least bad one still gets a
+trickle, one request in each TRICKLE_S, and the others are refused. So a model with few users does not wait for a
+recovery that only requests can start, and a server that has just come back does not get all waiting requests at once.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 """The configuration as requests see it: keys, models, upstreams, and what binds a key that uses a model.
 
-A `ConfigSnapshot` is immutable. A reload builds a new one beside it and swaps one reference; a request keeps the
-one that it began with.
+A `ConfigSnapshot` is immutable. A reload builds a new one and swaps one reference; a request keeps the snapshot that it
+began with.
 
-What a request needs to know of its key and its model together is a `Binding`: the limits that apply to both, what
-each of them is charged, and the names of the headers that report it. Globs are matched and limits are put together
-once, when a key first uses a model, and not for each request. Bindings are made one at a time, as they are needed:
-there can be as many as keys times models, which are too many to make at a reload, and too many to keep without a
-bound.
+A `Binding` is what applies to one key and one model: the limits of both, what each of them is charged, and the names of
+the headers that report it. It is built when a key first uses a model, so that globs are matched once and not for each
+request. There can be as many bindings as keys times models: too many to build at a reload, and too many to keep
+without a bound.
 """
 
 from __future__ import annotations
@@ -369,11 +368,11 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
     """The identity providers whose tokens are taken, by what tokens call them."""
     channels: tuple[NotificationChannel, ...] = ()
     """The receivers of notifications."""
-    _bindings: dict[tuple[str, str], Binding] = msgspec.field(default_factory=dict)
+    bindings: dict[tuple[str, str], Binding] = msgspec.field(default_factory=dict)
 
     def binding(self, caller: Caller, asked: str) -> Binding | None:
         """What binds a caller that asks for this model or alias; None where it is unknown or not allowed."""
-        known = self._bindings.get((caller.key_id, asked))
+        known = self.bindings.get((caller.key_id, asked))
         if known is not None and known.caller is caller:
             return known
         model = self.models.get(asked)
@@ -382,9 +381,9 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
         # A model and its aliases have one binding.
         named = self.binding(caller, model.name) if asked != model.name else None
         made = named or bind(caller, model)
-        if len(self._bindings) >= BINDINGS_MAX:
-            del self._bindings[next(iter(self._bindings))]
-        self._bindings[caller.key_id, asked] = made
+        if len(self.bindings) >= BINDINGS_MAX:
+            del self.bindings[next(iter(self.bindings))]
+        self.bindings[caller.key_id, asked] = made
         return made
 
     def upstreams(self) -> list[Upstream]:

@@ -1,4 +1,4 @@
-"""The URL of a store, read: in memory, one server, the master that sentinels name, or a cluster.
+"""Reads the URL of a store: memory, one server, the master that sentinels name, or a cluster.
 
 `memory://` · `redis://[user:password@]host[:port][/db]` · `rediss://` (TLS) · `unix:///path` ·
 `redis+sentinel://h1:p1,h2:p2/name[/db]` · `redis+cluster://h1:p1,h2:p2`, the last two also `rediss+`.

@@ -1,6 +1,6 @@
-"""What an upstream keeps of an answer: a response or a conversation of the Responses API, by the id that it gave it.
+"""Responses and conversations of the Responses API that an upstream keeps, by the id that it gave them.
 
-An id belongs to the team whose request made it, and is asked of the upstream that has it.
+An id belongs to the team whose request made it. Requests with the id go to the upstream that has it.
 """
 
 from __future__ import annotations

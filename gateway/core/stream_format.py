@@ -1,8 +1,8 @@
-"""What a stream of each API looks like, for where the gateway writes or measures a part of one itself.
+"""The shape of each API's streams, for the cases in which the gateway itself writes or measures a part of one.
 
-Streams are relayed as they come. Three things need more than that: what was delivered is weighed, for an answer that
-does not report its usage; a quota with `when_spent: stop` ends the stream when that is used up; and an upstream that
-ignores `stream` gives a plain answer to a client whose stream a keep-alive has already begun.
+Streams are relayed as they come. Three cases need more: the delivered text of an answer that does not report its usage
+is weighed; a quota with `when_spent: stop` ends the stream when the quota is used up; and if an upstream ignores
+`stream` after a keep-alive has begun the client's stream, its plain answer is written as events.
 
 Shapes of events: the API references of OpenAI (chat, completions, responses), Anthropic (messages) and Google
 (generateContent, whose plain answer has the shape of an event); a model's thoughts are called by the names that vLLM,

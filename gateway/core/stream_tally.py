@@ -64,8 +64,8 @@ longer is passed on as it comes."""
 _TAIL = 64
 """Bytes of a long event that are kept, to see where and how it ends."""
 
-_BACKSLASH = ord("\\")
-"""As a number: for that `in` is ten times as fast as `find`, which is as much faster than `in` for bytes."""
+_QUOTE, _BACKSLASH = b'"\\'
+"""As numbers: for these `in` is ten times as fast as `find`, which is as much faster than `in` for bytes."""
 
 _DONE = b"[DONE]"
 _TIERS = (b'"service_tier":"', b'"service_tier": "')
@@ -144,7 +144,6 @@ class StreamTally:
         self.fault: Fault | None = None
         """Whose fault the failure is that the upstream reported first."""
 
-        self.events = 0
         self._endpoint = endpoint
         self._shape = endpoint.stream_format
         self._marks = _marks_of(endpoint)
@@ -159,11 +158,16 @@ class StreamTally:
         self._long_reports = False
         self._reader = UsageReader(endpoint.usage)
         self._stopped_usage: Usage | None = None
-        self._text_events = self._weight = self._delivered_before = 0
+        self._events = self._text_events = self._alike_events = self._weight = self._delivered_before = 0
 
     @property
     def failed(self) -> bool:
         return self.fault is not None
+
+    @property
+    def events(self) -> int:
+        """How many events with data were passed on."""
+        return self._events + self._alike_events
 
     @property
     def usage(self) -> Usage | None:
@@ -197,7 +201,7 @@ class StreamTally:
     @property
     def delivered(self) -> int:
         """Tokens in the text that the client was given."""
-        return streamed_tokens(self._text_events, self._weight)
+        return streamed_tokens(self._text_events + self._alike_events, self._weight)
 
     @property
     def delivered_since(self) -> int:
@@ -220,6 +224,13 @@ class StreamTally:
 
     def feed(self, data: bytes) -> bytes:
         """Take in what the upstream sent; give what the client gets now."""
+        template = self._template
+        text = data[template.text_begin : template.text_end]
+        if text and _QUOTE not in text and data.startswith(template.opening) and data.endswith(template.closing):
+            # One event that is like the template, as most pieces are.
+            self._alike_events += 1
+            self._weight += len(text) if text.isascii() and _BACKSLASH not in text else weight_of_json(text)
+            return data
         end = self._pass_alike(data, 0)
         if end == len(data):
             return data
@@ -277,8 +288,8 @@ class StreamTally:
                 text = data[text_begin:text_end]
                 is_plain = text.isascii() and _BACKSLASH not in text
                 weight += text_end - text_begin if is_plain else weight_of_json(text)
-        self.events += events
-        self._text_events += text_events
+        self._events += events - text_events
+        self._alike_events += text_events
         self._weight += weight
         return begin
 
@@ -309,7 +320,7 @@ class StreamTally:
 
     def _count(self, data: bytes) -> None:
         """Count one event that is passed on, and weigh its text."""
-        self.events += 1
+        self._events += 1
         if self._shape is not None:
             self._weigh(event_weight(self._shape, data))
 
@@ -365,7 +376,7 @@ class StreamTally:
     def _end_long(self) -> None:
         if self._long is not None:
             self._long.end()
-            self.events += 1
+            self._events += 1
             self._text_events += self._long.is_text
             if self._long_reports:
                 self._on_report()
@@ -454,10 +465,13 @@ class StreamTally:
 
 class _Template:
     """What the next chunk of content looks like, learned from one: an `opening`, a text, and a `closing` that begins
-    with the quote behind the text. The opening is empty while nothing is known."""
+    with the quote behind the text. The opening is empty while nothing is known. The text of an event alone is at
+    `text_begin` to `text_end`, as a slice counts; while nothing is known, that is no text."""
+
+    __slots__ = ("_text_opening", "closing", "opening", "text_begin", "text_end")
 
     def __init__(self, shape: StreamFormat | None) -> None:
-        self.opening = self.closing = b""
+        self.forget()
         self._text_opening = _TEXT_OPENINGS.get(shape) if shape is not None else None
 
     def learn(self, event: bytes) -> None:
@@ -466,11 +480,16 @@ class _Template:
         begin = event.find(self._text_opening) + len(self._text_opening)
         end = event.find(b'"', begin)
         is_found = len(self._text_opening) <= begin < end
-        self.opening, self.closing = (event[:begin], event[end:]) if is_found else (b"", b"")
+        if not is_found:
+            self.forget()
+            return
+        self.opening, self.closing = event[:begin], event[end:]
+        self.text_begin, self.text_end = begin, -len(self.closing)
 
     def forget(self) -> None:
         """Something else came: look at what follows."""
-        self.opening = b""
+        self.opening = self.closing = b""
+        self.text_begin = self.text_end = 0
 
 
 class _LongEvent:

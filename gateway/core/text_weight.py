@@ -1,9 +1,8 @@
-"""How much text weighs before a tokenizer has seen it.
+"""The weight of a text, as a measure of its tokens without a tokenizer.
 
-The unit is a plain character: one of ASCII, of which tokenizers of the day have about four in a token. A
-character of another script weighs more, since fewer of them are in a token; one of Chinese, Japanese or
-Korean is about a token by itself. Text is weighed as UTF-8 by counting the bytes that begin a character,
-so that even megabytes take milliseconds.
+The unit is a plain character: one of ASCII, of which current tokenizers have about four in a token. A character of
+another script weighs more, because fewer of them are in a token; one of Chinese, Japanese or Korean is about a token.
+Text is weighed as UTF-8 by counting the bytes that begin a character, so that even megabytes take milliseconds.
 """
 
 from __future__ import annotations

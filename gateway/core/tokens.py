@@ -1,4 +1,4 @@
-"""Callers that prove themselves with a token of an identity provider (JWT, RFC 7519) in place of a key."""
+"""Callers with a token of an identity provider (JWT, RFC 7519) in place of a key."""
 
 from __future__ import annotations
 

@@ -1,14 +1,13 @@
 """Picks members out of JSON text as it comes, also out of text that a strict parser refuses.
 
-A `JsonScanner` takes bytes in pieces and gives, for each object at the top (or in an array at the top),
-what it has at the wanted paths: nothing else is decoded or kept, so that memory stays small whatever the
-text's length. It goes by tokens: a string is one token, so that nothing inside a string is ever taken for
-a member. The time is linear in the text.
+A `JsonScanner` takes bytes in pieces. For each object at the top (or in an array at the top) it gives what the object
+has at the wanted paths. Nothing else is decoded or kept, so memory stays small whatever the text's length is. A string
+is one token, so that nothing inside a string is ever taken for a member. The time is linear in the text.
 
-It reads what servers really send: byte order marks, lone surrogates, control characters in strings, NaN
-and infinities, comments, trailing commas, a tail that is missing. It raises nothing. What cannot be
-understood is left out. Text that begins with anything else than an object, an array, or comments in front
-of one is no JSON: nothing in it is read, since it may be a model's own words.
+It reads what servers really send: byte order marks, lone surrogates, control characters in strings, NaN and infinities,
+comments, trailing commas, a missing tail. It raises nothing and leaves out what it cannot understand. Text that begins
+with anything else than an object, an array, or comments in front of one is not JSON: nothing in it is read, since it
+may be a model's own words.
 """
 
 from __future__ import annotations

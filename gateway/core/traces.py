@@ -1,7 +1,7 @@
-"""The trace that a request is a part of, as W3C Trace Context has it (https://www.w3.org/TR/trace-context/).
+"""The trace that a request is a part of (W3C Trace Context, https://www.w3.org/TR/trace-context/).
 
-A request is a span, and so is each attempt at an upstream, below it. An upstream gets its attempt's id, so that its
-own spans come below that.
+A request is a span, and each attempt at an upstream is a span below it. The upstream gets the id of its attempt, so
+that its own spans are below that.
 """
 
 from __future__ import annotations

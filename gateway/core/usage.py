@@ -1,6 +1,6 @@
 """What a request used: tokens by kind, and the units that are billed by the piece.
 
-usage_tables.py says where each API reports it, usage_reading.py reads it, pricing.py prices it.
+usage_tables.py says where each API reports it, usage_reading.py reads it, pricing.py computes its cost.
 """
 
 from __future__ import annotations

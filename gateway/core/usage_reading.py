@@ -1,10 +1,9 @@
 """Reads what an answer used, from its body or from the events of its stream, by an API's `UsageTable`.
 
-What is reported last counts. What a later report of a stream leaves out, or has as null, is as an earlier
-one said: Anthropic reports in parts, and others repeat no more than what has changed. Usage is believed
-only at the API's places: whatever a request's text put into an answer is inside a string, or at another
-path, and is never read. Bytes that are no JSON are read as far as they can be (tolerant_json.py); nothing
-here raises.
+The last report counts. What it leaves out, or has as null, keeps the value of an earlier report: Anthropic reports in
+parts, and other providers repeat only what has changed. Usage is believed only at the API's places: whatever a
+request's text put into an answer is inside a string, or at another path, and is never read. Bytes that are not JSON are
+read as far as they can be (tolerant_json.py); nothing here raises.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Reads one usage object, as the tables of usage_tables.py name its fields.
+"""Reads one usage object, whose fields the tables of usage_tables.py name.
 
 The rules, for every API: an explicit zero is zero, a null is absent. A number may be written as a text,
-as protocol buffers write those of 64 bits (https://protobuf.dev/programming-guides/json/). A count that
-cannot be (a word, NaN, a number below zero or without end) is absent. Parts are never more than their
-whole. What the total has above the sum of input and output belongs to the part that it equals; else it is
-output that is named nowhere: reasoning. Nothing here raises.
+as protocol buffers write those of 64 bits (https://protobuf.dev/programming-guides/json/). An impossible count (a word,
+NaN, a negative or infinite number) is absent. Parts are never more than their whole. What the total has above the sum
+of input and output belongs to the part that it equals; otherwise it is output without a name: reasoning. Nothing here
+raises.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Where each API reports usage, and what its fields are called, as data. usage_reading.py reads by it.
+"""Where each API reports usage, and the names of its fields, as data for usage_reading.py.
 
 A `UsageTable` describes one API of the gateway's endpoints: the places of a usage object in an answer
 or in an event, the events that may carry it, and what is counted from the answer itself. A place is
 believed only at its path and in its events: the echo of a request in `response.created`, or text in a
 message, is never usage.
 
-A `Vocabulary` names the fields of a usage object. Providers of one API differ in names, and in whether
-a part is counted inside a whole (`prompt_tokens` has the cached ones) or beside it (Anthropic's
-`input_tokens` has not). `source` is the page or file that documents a field.
+A `Vocabulary` has the names of a usage object's fields. Providers of one API differ in names, and in whether a part is
+counted inside the whole (`prompt_tokens` includes the cached ones) or next to it (Anthropic's `input_tokens` does not).
+`source` is the page or file that documents a field.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class UsageField(msgspec.Struct, frozen=True):
     Of several fields of `input`, `output` and `total` the first that is there counts, a zero only where all are;
     of other counts the greatest, since they name the same tokens. `added` ones are added to that.
 
-    A part counts inside its whole, except for these: `beside` is the field of the whole beside which it
-    stands (`*`: beside any), `beside_with` a member whose presence says so.
+    A part counts inside its whole, except for these: `beside` is the field of the whole that does
+    not include it (`*`: none does), `beside_with` a member whose presence says so.
     """
 
     count: str

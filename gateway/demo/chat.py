@@ -22,7 +22,7 @@ def plain(answer: PlannedAnswer) -> Json:
 
 
 def stream(answer: PlannedAnswer) -> Iterator[DemoEvent]:
-    """For each choice a head, the tokens in answer, an end; then usage, as the script has it."""
+    """Each choice has a head, the tokens in `answer` and an end; then comes the usage, as the script says."""
     policy = answer.script.usage
     choices = range(answer.choices)
     chunk = _chunks(answer)
@@ -55,7 +55,7 @@ def legacy_plain(answer: PlannedAnswer) -> Json:
 
 
 def legacy_stream(answer: PlannedAnswer) -> Iterator[DemoEvent]:
-    """For each token an event, an end for each choice, and usage if the request asks for it."""
+    """An event for each token, an end for each choice, and usage if the request asks for it."""
     own = _envelope(answer, "text_completion", "cmpl")
     choices = range(answer.choices)
     for token in answer.tokens:
@@ -68,7 +68,7 @@ def legacy_stream(answer: PlannedAnswer) -> Iterator[DemoEvent]:
 
 
 def _chunks(answer: PlannedAnswer) -> Callable[[Json, int, int], DemoEvent]:
-    """A function that makes a chunk of one choice, the tokens in it and the tokens delivered so far."""
+    """A function that makes a chunk from a choice, its tokens and the number of tokens delivered so far."""
     own = _envelope(answer, "chat.completion.chunk")
     policy = answer.script.usage
 

@@ -1,8 +1,8 @@
-"""From the events or the body of an answer to the bytes of an HTTP/1.1 response, with the faults of a script.
+"""Turns the events or the body of an answer into the bytes of an HTTP/1.1 response, with the faults of a script.
 
 Pure generators over pieces, no I/O. Events become server-sent events (WHATWG HTML, section 9.2) in the script's
-dialect. A body is then cut short, compressed, cut into pieces and framed (RFC 9112), in that order, each step leaving
-the rest alone.
+dialect. A body is then cut short, compressed, cut into pieces and framed (RFC 9112), in that order; each step is
+independent of the others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NEWLINES = {"lf": b"\n", "crlf": b"\r\n", "cr": b"\r"}
 BOM = b"\xef\xbb\xbf"
 
 NEXT_TURN_S = 1e-6
-"""A wait that is over at once, but not before the event loop has sent what came before."""
+"""A wait of no time, in which the event loop sends what came before."""
 
 PLAIN_PIECE_BYTES = 65_536
 FRAGMENT_BYTES = 100
@@ -33,7 +33,7 @@ PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Piece(msgspec.Struct, frozen=True, gc=False):
-    """Bytes to send after a wait. `then` says that the answer stops with it, and how."""
+    """Bytes to send after a wait. `then` says how the answer ends, if it ends with them."""
 
     data: bytes
     delay_s: float = 0.0
@@ -50,7 +50,7 @@ def encoded(payload: Any, script: DemoScript) -> bytes:
 
 
 def encoded_events(events: Iterable[DemoEvent], script: DemoScript, done: bytes) -> Iterator[Piece]:
-    """Each event as the bytes of one piece, each token but the first after its wait, with what surrounds them."""
+    """Each event as the bytes of one piece, with a wait before each token except the first."""
     pace_s = script.chunk_delay_ms / 1000
     delay_s = 0.0
     frame = _framer(script)
@@ -68,7 +68,7 @@ def encoded_events(events: Iterable[DemoEvent], script: DemoScript, done: bytes)
 
 
 def _framer(script: DemoScript) -> Callable[[bytes, str], bytes]:
-    """What makes an event of a payload and the name of its type."""
+    """A function that makes an event from a payload and the name of its type."""
     newline = NEWLINES[script.newline]
     field = b"data:" if script.tight else b"data: "
     before = b": the next event follows" + newline + newline if script.comments else b""
@@ -87,7 +87,7 @@ def _framer(script: DemoScript) -> Callable[[bytes, str], bytes]:
 def encoded_response(
     body: Iterable[Piece], content_type: str, streams: bool, script: DemoScript, dice: random.Random
 ) -> Iterator[Piece]:
-    """The whole answer. The last piece's `then` says what becomes of the connection."""
+    """The whole answer. The last piece's `then` says what happens to the connection."""
     for status in script.informational:
         yield Piece(_status_line(status, "1.1") + b"\r\n", NEXT_TURN_S)
     wait_s = script.headers_delay_ms / 1000
@@ -113,7 +113,7 @@ def encoded_response(
 
 
 def halted(body: Iterable[Piece], script: DemoScript) -> Iterator[Piece]:
-    """Up to where the script halts; what is whole ends with `then` being "done"."""
+    """The pieces up to the place where the script halts; a complete answer ends with `then` "done"."""
     if not script.halts_at("between_events", "inside_event", "inside_framing"):
         yield from body
         yield Piece(b"", then="done")
@@ -134,7 +134,7 @@ def _halt(piece: Piece, script: DemoScript) -> Piece:
 
 
 def compressed(body: Iterable[Piece]) -> Iterator[Piece]:
-    """As gzip, each piece decompressible as soon as it is there."""
+    """As gzip; each piece can be decompressed when it arrives."""
     deflate = zlib.compressobj(wbits=31)
     for piece in body:
         yield replace(piece, data=deflate.compress(piece.data) + deflate.flush(zlib.Z_SYNC_FLUSH))
@@ -205,7 +205,7 @@ def _cut_at(body: Iterable[Piece], offsets: tuple[int, ...]) -> Iterator[Piece]:
 
 
 def framed(body: Iterable[Piece], framing: str, script: DemoScript) -> Iterator[Piece]:
-    """With the transfer coding around each piece and at the end, where there is one."""
+    """Each piece, and the end, in the transfer coding, if there is one."""
     chunked = framing == "chunked"
     for piece in body:
         data = piece.data

@@ -1,7 +1,7 @@
 """Gemini's API, plain and streamed, as in its reference (https://ai.google.dev/api).
 
-Its paths name the model and what is done with it: /v1beta/models/NAME:generateContent. Every event of a stream reports
-usage, of what came so far. A stream is of events where the request says `?alt=sse`, and else one JSON array.
+A path names the model and the action: /v1beta/models/NAME:generateContent. Every event of a stream reports the usage so
+far. A stream consists of events if the request says `?alt=sse`, otherwise it is one JSON array.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def plain(answer: PlannedAnswer) -> Json:
 
 
 def array(answer: PlannedAnswer) -> list[Json]:
-    """A stream that did not ask for events."""
+    """A stream for a request that did not ask for events."""
     return [plain(answer)]
 
 
 def stream(answer: PlannedAnswer) -> Iterator[DemoEvent]:
-    """Arguments of a tool come as a whole: the API has no pieces of them."""
+    """A tool's arguments are one piece: the API does not split them."""
     reports = answer.script.usage != "never"
     delivered = 0
     for text in () if answer.tool else answer.tokens:
@@ -81,7 +81,7 @@ def _part(answer: PlannedAnswer, text: str) -> Json:
 
 
 def _usage(answer: PlannedAnswer, delivered: int | None) -> Json:
-    """Thoughts are reported beside the candidates here, not as a part of them."""
+    """The API reports thoughts next to the candidates, not as a part of them."""
     counts = answer.counts(delivered)
     report = {
         "promptTokenCount": counts.prompt,

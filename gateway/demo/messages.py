@@ -77,7 +77,7 @@ def _message(answer: PlannedAnswer) -> Json:
 
 
 def _input_usage(answer: PlannedAnswer) -> Json:
-    """Cached tokens are reported beside the input here, not as a part of it."""
+    """The API reports cached tokens next to the input, not as a part of it."""
     counts = answer.counts()
     return {
         "input_tokens": max(0, counts.prompt - counts.cached),

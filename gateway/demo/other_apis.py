@@ -1,6 +1,6 @@
-"""The APIs whose answers are no text: embeddings, moderations, rerank, score, images, speech, transcriptions.
+"""The APIs whose answers are not text: embeddings, moderations, rerank, score, images, speech, transcriptions.
 
-OpenAI's API reference, except for rerank, which is Jina's and vLLM's and in its second version Cohere's
+They follow OpenAI's API reference, except for rerank, which is Jina's and vLLM's and in its second version Cohere's
 (https://docs.cohere.com/reference/rerank), and for score, which is vLLM's
 (https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html#score-api).
 """
@@ -22,7 +22,7 @@ SPEECH = b"ID3\x04" + bytes(1_020)
 
 
 def embeddings(answer: PlannedAnswer) -> Json:
-    """A vector for each input; as base64 of little-endian floats if that is request for."""
+    """A vector for each input; as base64 of little-endian floats if the request asks for that."""
     vector = vector_of(answer)
     packed = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
     embedding = packed if answer.request.encoding_format == "base64" else vector
@@ -49,7 +49,7 @@ def rerank(answer: PlannedAnswer) -> Json:
 
 
 def rerank_v2(answer: PlannedAnswer) -> Json:
-    """It names no documents, and is billed by searches."""
+    """It returns no documents, and is billed by searches."""
     ranks = range(len(answer.request.documents or []))
     results = [{"index": index, "relevance_score": 1.0 / (1 + index)} for index in ranks]
     units = {} if answer.script.usage == "never" else {"billed_units": {"search_units": 1}}
@@ -58,7 +58,7 @@ def rerank_v2(answer: PlannedAnswer) -> Json:
 
 
 def score(answer: PlannedAnswer) -> Json:
-    """One for each pair; a single text is paired with each of several."""
+    """A score for each pair; a single text is paired with each of several."""
     request = answer.request
     sides = (request.text_1, request.text_2, request.queries, request.documents)
     pairs = max(len(side) if isinstance(side, list) else 1 for side in sides)
@@ -100,6 +100,6 @@ def _typed_usage(answer: PlannedAnswer) -> Json:
 
 
 def _inputs(answer: PlannedAnswer) -> int:
-    """How many texts were request about; a list of token numbers is one."""
+    """How many texts the request has; a list of token numbers is one."""
     given = answer.request.input
     return len(given) if isinstance(given, list) and given and not isinstance(given[0], int) else 1

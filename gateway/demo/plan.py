@@ -1,6 +1,6 @@
-"""A request and a script together are a planned answer: its tokens and what they cost.
+"""Plans an answer from a request and a script: its tokens and what they cost.
 
-Every API writes its answers from that; the rules of counting are here and nowhere else.
+Every API writes its answers from the plan, so all rules of counting are in this module.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ScriptedRequest(msgspec.Struct):
 
 
 class TokenCounts(NamedTuple):
-    """What an answer costs. `total` is their sum unless the script says otherwise."""
+    """The tokens of an answer. `total` is their sum unless the script says otherwise."""
 
     prompt: int
     completion: int
@@ -70,7 +70,7 @@ class TokenCounts(NamedTuple):
 
     @property
     def output(self) -> int:
-        """What a bill shows: also what `total` has above the sum of its parts."""
+        """The output on a bill: with what `total` has above the sum of its parts."""
         return max(self.completion, self.total - self.prompt)
 
 
@@ -109,7 +109,7 @@ class PlannedAnswer(NamedTuple):
 def plan_answer(
     number: int, created: int, request: ScriptedRequest, script: DemoScript, speaks: bool = True
 ) -> PlannedAnswer:
-    """`speaks` False: the answer has no tokens of its own."""
+    """With `speaks` False the answer has no tokens."""
     if not speaks:
         script = msgspec.structs.replace(script, chunks=0)
     cap = min(_caps(request), default=script.chunks)
@@ -130,7 +130,7 @@ def _caps(request: ScriptedRequest) -> list[int]:
 
 
 def count_prompt(request: ScriptedRequest) -> int:
-    """One token for every four bytes of the text that the model reads, a broken four counts; at least one."""
+    """One token for every four bytes of the text that the model reads, rounded up; at least one."""
     read = (
         request.system,
         request.instructions,
@@ -163,7 +163,7 @@ def _strings(part: Any) -> Iterator[str]:
 
 
 def texts(count: int, chunk_bytes: int, arguments: bool) -> tuple[str, ...]:
-    """The texts of so many tokens: words, or the pieces of a JSON object if they are a tool's arguments."""
+    """The texts of this many tokens: words, or the pieces of a JSON object if they are a tool's arguments."""
     words = WORDS
     if chunk_bytes:
         words = tuple(word + "." * (chunk_bytes - len(word.encode())) for word in words)
@@ -185,7 +185,7 @@ def called_tool(request: ScriptedRequest) -> str:
 
 
 class DemoEvent(msgspec.Struct, frozen=True, gc=False):
-    """`tokens` of output become the client's with it; `reports` says that it carries usage; `name` is its type."""
+    """It delivers `tokens` of output; `reports` says that it carries usage; `name` is its type."""
 
     payload: dict[str, Any]
     tokens: int = 0

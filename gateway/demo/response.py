@@ -1,6 +1,6 @@
-"""From a request that has been read to its response: which script, which API, which pieces. No I/O.
+"""Finds the response to a request: which script, which API, which pieces. No I/O.
 
-The APIs are one table: a path and how its answers look.
+The APIs are one table: a path and the form of its answers.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ DEMO_APIS: dict[str, DemoApi] = {
     "embedContent": _gemini(gemini.embedding),
     "batchEmbedContents": _gemini(gemini.embeddings),
 }
-"""By the path, or by what is done with the model that a path of Gemini's API names."""
+"""By the path; for Gemini's API by the action at its end."""
 
 
 class DemoCall(NamedTuple):
-    """What a path asks for: one of DEMO_APIS, and the model where the path names it."""
+    """The API of a path, one of DEMO_APIS, and the model if the path names it."""
 
     api: str
     model: str = ""
@@ -93,7 +93,7 @@ class DemoCall(NamedTuple):
 
 
 class DemoResponse(NamedTuple):
-    """`counts` is None for what costs nothing: errors, lists, bodies given verbatim."""
+    """`counts` is None for an answer without tokens: errors, lists, bodies given verbatim."""
 
     pieces: Iterator[Piece]
     script: DemoScript
@@ -101,19 +101,18 @@ class DemoResponse(NamedTuple):
 
     @property
     def outcome(self) -> Outcome:
-        """What becomes of a request whose reply was sent to its end."""
+        """How a request whose reply was sent to its end is counted."""
         if self.script.status >= 400:
             return "failed"
         return "completed" if self.script.error_after is None else "halted"
 
 
 class BadRequest(Exception):
-    """The request is not what its API takes; the text says why."""
+    """The API does not accept the request; the text says why."""
 
 
 class Responder:
-    """Makes replies. `made` counts them from `first` on, and so numbers each; `dice` decide about mishaps and random
-    pieces."""
+    """Makes replies. `made` numbers them, from `first` on; `dice` decide about mishaps and random pieces."""
 
     def __init__(self, models: tuple[str, ...], dice: random.Random, first: int = 1) -> None:
         self._models = models
@@ -165,24 +164,24 @@ class Responder:
         return self.document(200, {"object": "list", "data": rows})
 
     def kept(self, method: str, path: str, body: bytes, now_s: int) -> DemoResponse | None:
-        """The answer to a request about what is kept; None where the path is of no such thing."""
+        """The answer to a request about something that is kept; None for any other path."""
         answer = self._objects.answer(method, path, body, now_s)
         return None if answer is None else self.document(*answer)
 
     def refusal(self, status: int, message: str, path: str = "") -> DemoResponse:
-        """An error outside of every script, in the shape of the API that the path belongs to."""
+        """An error independent of any script, in the shape of the path's API."""
         shape = messages if path.startswith("/v1/messages") else gemini if path.startswith("/v1beta/") else chat
         return self.document(status, shape.error(status, message))
 
     def document(self, status: int, payload: object) -> DemoResponse:
-        """A JSON value, outside every script."""
+        """A JSON value, independent of any script."""
         script = DemoScript(status=status)
         return DemoResponse(
             encoded_response([Piece(encoded(payload, script))], JSON, False, script, self._dice), script
         )
 
     def _verbatim(self, shape: DemoApi, turn: PlannedAnswer) -> DemoResponse:
-        """What the script gives as the body, else an error. The script can say, too, which usage the body reports."""
+        """The body that the script gives, or an error. The script can also say which usage the body reports."""
         script = _for_plain(turn.script, 0)
         streams = bool(turn.request.stream) and script.status == 200
         if script.body is None:
@@ -222,7 +221,7 @@ def _for_plain(script: DemoScript, tokens: int) -> DemoScript:
 
 
 def _portions(body: bytes, tokens: int, reports: bool, script: DemoScript) -> Iterator[Piece]:
-    """A body given as a whole, in portions that a socket can take; in halves if it is to halt."""
+    """A complete body, in portions that a socket can take; in halves if it has to halt."""
     size = max(1, (len(body) + 1) // 2) if script.halt else PLAIN_PIECE_BYTES
     last = max(0, len(body) - 1) // size * size
     for start in range(0, last, size):
@@ -231,7 +230,7 @@ def _portions(body: bytes, tokens: int, reports: bool, script: DemoScript) -> It
 
 
 def _form_as_json(body: bytes) -> bytes:
-    """The two fields of a form (RFC 7578) that matter here."""
+    """The two fields of a form (RFC 7578) that are read."""
     fields = {name: _form_field(body, name) for name in ("model", "demo")}
     demo = msgspec.Raw(fields["demo"] or b"null")
     return msgspec.json.encode({"model": fields["model"].decode("utf-8", "replace"), "demo": demo})

@@ -20,7 +20,7 @@ def counted(answer: PlannedAnswer) -> Json:
 
 
 def compact(answer: PlannedAnswer) -> Json:
-    """The input in short, which a client sends back in place of it."""
+    """A short form of the input, which a client sends back in place of it."""
     summary = {"id": f"cmp_{answer.number:024x}", "type": "compaction", "encrypted_content": "".join(answer.tokens)}
     body = {"id": response_id(answer), "object": "response.compaction", "created_at": answer.created}
     return body | {"output": [summary], "usage": None if answer.script.usage == "never" else _usage(answer)}

@@ -1,6 +1,6 @@
-"""What the demo upstream does with a request: how much, how fast, how wrong, in which dialect.
+"""What the demo upstream does with a request: how much, how fast, with which faults, in which dialect.
 
-One script is for the whole server; a request changes it for itself with an object `demo` in its JSON body, which any
+The server has one script. A request overrides parts of it for itself with an object `demo` in its JSON body, which any
 gateway passes on. The command line has a flag for each field.
 """
 
@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 MAX = 1_000_000
-"""Of any count: a request must not make the demo upstream run out of memory."""
+"""The largest count: a request must not make the demo upstream run out of memory."""
 
 Count = Annotated[int, Meta(ge=0, le=MAX)]
 Milliseconds = Annotated[float, Meta(ge=0)]
@@ -29,7 +29,7 @@ Afterwards = Literal["keep", "close", "vanish"]
 
 
 class DemoScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Every field's meaning is its description, which is also its help on the command line."""
+    """A field's description is also its help on the command line."""
 
     chunks: Annotated[Count, Meta(description="Tokens of an answer; each is an event of its own in a stream.")] = 45
     chunk_bytes: Annotated[Count, Meta(description="Pad the text of each token to so many bytes.")] = 0
@@ -89,11 +89,11 @@ class DemoScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = ()
 
     def changed(self, changes: dict[str, Any]) -> DemoScript:
-        """This script with other values. Raises msgspec.ValidationError for what is no field or no value of it."""
+        """This script with other values. Raises msgspec.ValidationError for an unknown field or an invalid value."""
         return msgspec.convert({**msgspec.structs.asdict(self), **changes}, DemoScript)
 
     def rolled(self, dice: random.Random) -> DemoScript:
-        """This script as one request meets it: perhaps with a mishap."""
+        """This script for one request: `dice` decide whether a mishap happens to it."""
         if not self.mishaps or dice.random() >= self.mishap_share:
             return self
         return self.changed(dice.choice(self.mishaps))

@@ -1,10 +1,10 @@
-"""The demo upstream as a server: within a test's event loop, or as a process of its own.
+"""The demo upstream as a server: in a test's event loop, or as its own process.
 
-async with DemoUpstream(DemoScript(chunks=3)) as upstream:
-    … upstream.base_url … upstream.truth.total.completed
+    async with DemoUpstream(DemoScript(chunks=3)) as upstream:
+        … upstream.base_url … upstream.truth.total.completed
 
 Each connection reads HTTP/1.1 with httptools and answers one request after the other. A `Playback` sends the pieces of
-one answer in their time, and waits whenever the peer reads too slowly.
+one answer on time, and waits while the peer reads too slowly.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
 
 WRITE_BYTES = 65_536
 RESET_DELAY_S = 0.01
-"""Time for what was written to leave before a reset throws it away."""
+"""Time for written bytes to be sent before a reset discards them."""
 
 AHEAD = 16
 LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
 class DemoUpstream:
-    """`port` 0 takes a free one, which `port` then has. `seed` makes its dice repeatable, and its ids others than those
-    of another seed."""
+    """With `port` 0 it takes a free one, which `port` then has. `seed` makes its dice repeatable; another seed gives
+    other ids."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class DemoUpstream:
         return self._next_scripts.popleft() if self._next_scripts else self.script
 
     def queue_scripts(self, scripts: list[DemoScript]) -> None:
-        """Each serves one request, in order; the last one serves all that follow."""
+        """Each script serves one request, in order; the last one serves all that follow."""
         *first, self.script = scripts
         self._next_scripts = deque(first)
 
@@ -257,7 +257,7 @@ class DemoConnection(asyncio.Protocol):
         return self._upstream.responder.refusal(404, missing, request.path)
 
     def _control(self, request: DemoHttpRequest) -> DemoResponse:
-        """GET and DELETE /__truth, POST /__script: not part of any API, and left out of the truth."""
+        """GET and DELETE /__truth, POST /__script: they belong to no API and are not counted."""
         responder, truth = self._upstream.responder, self._upstream.truth
         if (request.method, request.path) == ("GET", "/__truth"):
             return responder.document(200, truth.as_json())
@@ -353,7 +353,7 @@ class Playback:
                     return
 
     def _wait_for(self, piece: Piece) -> None:
-        """Waits count from one to the next, so that a slow turn of the loop delays nothing permanently."""
+        """A wait begins where the one before ended, so that a slow turn of the loop does not add up."""
         self._next = piece
         self._due += piece.delay_s
         self._timer = self._loop.call_at(self._due, self._send_next)
@@ -411,7 +411,8 @@ class Playback:
 
 
 def _ahead(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """The same, made some at a time: one by one, with other streams' work between, each costs three times as much."""
+    """The same pieces, made several at a time: made one by one between other streams' work, each costs three times as
+    much."""
     while batch := list(islice(pieces, AHEAD)):
         yield from batch
 

@@ -1,6 +1,7 @@
-"""What the demo upstream keeps: responses, conversations and the items of these, as OpenAI's API reference has them.
+"""What the demo upstream keeps: responses, conversations and their items, as in OpenAI's API reference.
 
-Every client that knows an id may ask for it, as at any provider with one account: teams are the gateway's matter.
+Every client that knows an id may use it, as with a provider where all share one account: teams exist only in the
+gateway.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from gateway.demo import chat, responses
 from gateway.demo.plan import PlannedAnswer
 
 KEPT_MAX = 10_000
-"""Responses, and as many conversations; the oldest go first."""
+"""How many responses are kept, and how many conversations; the oldest are dropped first."""
 
 Json = dict[str, Any]
 _PATH = re.compile(r"/v1/(responses|conversations)/([^/]+)(?:/(items|input_items|cancel)(?:/([^/]+))?)?")
@@ -33,12 +34,12 @@ class DemoObjects:
         self._made = 0
 
     def keep(self, answer: PlannedAnswer) -> None:
-        """A response, unless its request says not to."""
+        """Keep a response, unless its request says not to."""
         if answer.request.store is not False:
             _bounded(self._responses)[responses.response_id(answer)] = answer
 
     def missing(self, answer: PlannedAnswer) -> str:
-        """The id that the request goes on from and that is not kept; empty where there is none."""
+        """The id that the request continues from, if it is not kept; else empty."""
         named = answer.request.conversation
         conversation = named.get("id") if isinstance(named, dict) else named
         for wanted, kept in (
@@ -50,7 +51,7 @@ class DemoObjects:
         return ""
 
     def answer(self, method: str, path: str, body: bytes, created: int) -> KeptAnswer | None:
-        """None where the path is of nothing that is kept."""
+        """None for a path of anything that is not kept."""
         if (method, path) == ("POST", "/v1/conversations"):
             return KeptAnswer(200, self._begin(_object(body), created))
         found = _PATH.fullmatch(path)

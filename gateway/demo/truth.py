@@ -1,7 +1,7 @@
-"""What the demo upstream really served: the other side of every bill, for tests to compare with.
+"""What the demo upstream really served. Tests compare the gateway's bill with it.
 
 An answer counts as completed once all its bytes are handed to the socket. Tokens of an answer that
-stopped or whose reader left count as partial, as far as their events were sent whole.
+stopped or whose reader left count as partial, as far as their events were sent completely.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ServedRequest:
 
     @property
     def headers(self) -> list[tuple[str, str]]:
-        """As they arrived, in order and in their own case."""
+        """As they arrived, in order and with their case."""
         return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.raw_headers]
 
     def header(self, name: str) -> str | None:
@@ -70,7 +70,7 @@ class TokenSums:
 
 @dataclass(slots=True)
 class DemoTally:
-    """Sums over requests. Tokens are under `reported` or `unreported` if their answer was completed, else
+    """Sums over requests. Tokens of a completed answer are under `reported` or `unreported`, all others
     under `partial`."""
 
     requests: int = 0
@@ -112,7 +112,7 @@ class Truth:
         self.reset()
 
     def reset(self) -> None:
-        """Forget every request; those that are running leave no trace when they end."""
+        """Forget every request; those that are running are not counted when they end."""
         self.total = DemoTally()
         self.tallies: dict[tuple[str, str], DemoTally] = {}
         self.requests: deque[ServedRequest] = deque()

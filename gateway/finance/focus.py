@@ -1,10 +1,10 @@
-"""The ledger as cost data in the FinOps Open Cost and Usage Specification (FOCUS), version 1.2, for tools that have the
+"""The ledger as cost data of the FinOps Open Cost and Usage Specification (FOCUS), version 1.2, for tools that read the
 bills of clouds in this form (https://focus.finops.org/focus-specification/v1-2/).
 
 A row is one day of one team, key, model, upstream and cost centre. The upstream is provider, publisher and issuer of
-the invoice, since it is what is paid; the team is the sub account. The ledger has one sum of money for a row, however
-many prices it was made of, so there are no unit prices: all four costs are this sum, and the quantity is the tokens,
-or the requests where a model has none. What FOCUS has no column for begins with `x_`, as it says.
+the invoice, because it gets the money; the team is the sub account. The ledger has one sum of money for a row, of
+possibly several prices, so there are no unit prices: all four costs are this sum, and the quantity is the tokens, or
+the requests of a model without tokens. Columns that FOCUS does not have begin with `x_`, as it requires.
 
 A request that was settled after its month was closed is a correction of that month, in the month that was open.
 """

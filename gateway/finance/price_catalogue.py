@@ -4,9 +4,9 @@ A price is a flat mapping from a field to USD. A field is named as in the config
 `search` …; `above.200000.input` is `input` for a request whose input is longer than 200,000 tokens,
 `tiers.priority.input` is `input` for an answer of that service tier. `nested` gives the shape of the configuration.
 
-A route leads to a model of the catalogue by its upstream and the upstream's name of the model. The upstream's base
-URL decides which provider it is, since any server may speak a provider's API; where no provider of the catalogue has
-this URL, the preset decides. What is unknown or ambiguous has no price: a wrong price is worse than none.
+A route's upstream and its name of the model lead to a model of the catalogue. The upstream's base URL decides which
+provider it is, since any server may speak a provider's API; if the catalogue does not have this URL, the preset
+decides. An unknown or ambiguous model has no price: a wrong price is worse than none.
 """
 
 from __future__ import annotations

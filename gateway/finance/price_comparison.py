@@ -1,8 +1,8 @@
-"""The configured prices beside the catalogue's, and the catalogue's as a text for the configuration.
+"""Compares the configured prices with the catalogue's, and writes the catalogue's as text for the configuration.
 
-A row is a field of a model's price on one of its routes. Compared is what a request is charged: a field that the
-configuration leaves out falls back to another one, on both sides by the same rule. Only a field that is written down
-can be wrong in the configuration (`differs`); one that is left out is `left out` where its fall-back is another price.
+A row is one field of a model's price on one of its routes. What is compared is what a request is charged: a field that
+is left out falls back to another one, by the same rule on both sides. A field that is written can differ (`differs`);
+one that is left out is `left out` if its fallback has another price.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from gateway.finance.price_catalogue import CatalogueEntry, NotFound, PriceCatalogue, PriceFields, charged, flat, nested
 from gateway.settings import Settings
-from gateway.settings.models import PriceSettings, TierPriceSettings
+from gateway.settings.price_settings import PriceSettings, TierPriceSettings
 
 TOLERANCE = Decimal("0.01")
 """The part of the catalogue's price up to which two prices count as the same."""

@@ -1,11 +1,11 @@
-"""The ledger beside a provider's usage export: each day and model, and why they may differ.
+"""Compares the ledger with a provider's usage export, by day and model, and says why they may differ.
 
 A cell is a day and the models of the configuration whose routes to the upstream lead to one model of the provider.
-The provider names snapshots (`gpt-4o-2024-08-06`) where a route names the model (`gpt-4o`), or the reverse: the
-ending that is a date or `latest` is left out where that makes the match certain.
+The provider may name a snapshot (`gpt-4o-2024-08-06`) where a route names the model (`gpt-4o`), or the reverse: an
+ending that is a date or `latest` is ignored if the match is then certain.
 
-The export's days are in UTC, the ledger's in the configuration's time zone. Rows of the ledger that have no upstream,
-as those of older gateways, are counted where their model has a route to it, whichever upstream served them.
+The export's days are in UTC, the ledger's in the configuration's time zone. Rows of the ledger without an upstream,
+which older gateways wrote, count if their model has a route to the upstream, whichever upstream served them.
 """
 
 from __future__ import annotations

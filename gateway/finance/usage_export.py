@@ -1,17 +1,17 @@
-"""A provider's usage export, summed by day and model.
+"""Reads a provider's usage export, and sums it by day and model.
 
-Eight formats, known by what is in them:
+Eight formats, recognised by their content:
 
 - OpenAI's usage API (`/v1/organization/usage/completions`, `embeddings` …) and costs API (`/v1/organization/costs`),
   and the CSV of its usage and cost dashboards, which have the same fields as columns;
 - Anthropic's usage API (`/v1/organizations/usage_report/messages`) and cost API (`/v1/organizations/cost_report`),
   and the CSV of its Console's usage and cost pages.
 
-A JSON file holds one page of the API or several, in a list or one after the other, in any order; a bucket may be
-there by itself, too. Buckets of minutes and hours are added up. Days are the provider's: both count them in UTC.
+A JSON file holds one page of the API or several, in a list or one after the other, in any order; a single bucket is
+accepted, too. Buckets of minutes and hours are added up. Days are the provider's: both count them in UTC.
 
-OpenAI's `input_tokens` have the cached and the written ones in them, as the ledger's have; Anthropic's are apart and
-are added. Anthropic's API gives money in cents, its Console in dollars, rounded to cents in each row.
+OpenAI's `input_tokens` include the cached and the written ones, as the ledger's do; Anthropic's do not, and are added.
+Anthropic's API gives money in cents, its Console in dollars, rounded to cents in each row.
 
 Sources: OpenAI's API reference (Usage, Costs), Anthropic's Admin API reference (Usage Report, Cost Report), headers of
 downloaded files.

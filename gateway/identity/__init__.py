@@ -1,1 +1,1 @@
-"""Who calls, where that is not in the configuration: keys that are kept in the store, and the audit of changes."""
+"""Callers that are not in the configuration: keys that are kept in the store, and the audit of changes."""

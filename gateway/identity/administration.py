@@ -1,12 +1,13 @@
-"""What operators can do with keys, and what the audit says of it: one implementation under the admin API and the
-command line.
+"""What operators can do with keys, and how the audit records it: one implementation for the admin API and the command
+line.
 
-Each change is written together with its line in the audit; a key that another process has changed meanwhile is read
-again, and changed as it is then.
+A change and its audit entry are written in one step. If another process has changed the key in the meantime, the key is
+read again and the change is applied to the new state.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import secrets
@@ -52,6 +53,7 @@ IMPORTED_MAX = 200
 
 STATUSES = ("active", "expired", "revoked", "disabled")
 _ATTEMPTS = 8
+_CLASHES_AT_ONCE = 200
 _DURATION = re.compile(r"([1-9][0-9]{0,4})d")
 _PLACE = r"([0-9]{15}:[0-9a-f]{12})?"
 _CURSOR = re.compile(rf"config:[0-9]{{1,9}}|store:{_PLACE}")
@@ -122,8 +124,9 @@ class KeyAdministration:
         StoreUnavailable."""
         callers = list(snapshot.callers.values())
         found: list[str] = []
-        for at in range(0, len(callers), PAGE_MAX):
-            asked = callers[at : at + PAGE_MAX]
+        for at in range(0, len(callers), _CLASHES_AT_ONCE):
+            await asyncio.sleep(0)  # The store may answer at once, and a part takes a fraction of a millisecond.
+            asked = callers[at : at + _CLASHES_AT_ONCE]
             stored = await self._store.get([caller.key_id for caller in asked])
             found += [
                 f"teams.{caller.team}: the key {caller.key_name} has the id {key.id} of the stored key {key.name} of"
@@ -221,7 +224,7 @@ class KeyAdministration:
                 raise FieldInvalid(f"The key {key_id} has expired. Create another one.", param="id")
             secret = new_key()
             digest = hashlib.sha256(secret.encode()).hexdigest()
-            expires_ms = old.expires_ms if written.expires_at is None else self._moment(written.expires_at, now_ms)
+            expires_ms = old.expires_ms if written.expires_at is None else self._end(written.expires_at, now_ms)
             new = msgspec.structs.replace(
                 old,
                 id=_id(digest),
@@ -363,13 +366,17 @@ class KeyAdministration:
         if "metadata" in names:
             changes["metadata"] = written.metadata or {}
         if "expires_at" in names:
-            expires = written.expires_at
-            changes["expires_ms"] = None if expires is None else self._moment(expires, now_ms or 0)
-            if now_ms is not None and expires is not None and changes["expires_ms"] <= now_ms:
-                raise FieldInvalid("'expires_at' must be later than now.", param="expires_at")
+            changes["expires_ms"] = None if written.expires_at is None else self._end(written.expires_at, now_ms)
         if "disabled" in names:
             changes["disabled"] = bool(written.disabled)
         return msgspec.structs.replace(key, **changes)
+
+    def _end(self, written: date | timedelta, now_ms: int | None) -> int:
+        """When a key stops working. Without a time, it may have stopped already. Raises FieldInvalid."""
+        end_ms = self._moment(written, now_ms or 0)
+        if now_ms is not None and end_ms <= now_ms:
+            raise FieldInvalid("'expires_at' must be later than now.", param="expires_at")
+        return end_ms
 
     def _moment(self, written: date | timedelta, now_ms: int) -> int:
         if isinstance(written, timedelta):

@@ -1,4 +1,4 @@
-"""What the claims of a verified token say of its bearer: end user, team, models."""
+"""What the claims of a verified token say about its bearer: end user, team, models."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def _user(claims: Mapping[str, Any], name: str) -> str:
         )
     if len(user) > USER_CHARACTERS:
         raise KeyUnknown(f"The token's claim {name!r} has more than {USER_CHARACTERS} characters.")
-    if name == "email" and claims.get("email_verified") is False:
+    # Some providers write it as text.
+    if name == "email" and claims.get("email_verified") in (False, "false"):
         raise KeyUnknown(
             "The identity provider has not verified the email address of this token. Verify it there, and get a new"
             " token."

@@ -1,10 +1,10 @@
 """What a store of keys promises. Both backends run the suite in tests/contract/identity.
 
-1. `write` writes all of its keys and the audit's line, or nothing: a key is written only over the revision that its
+1. `write` writes all of its keys and the audit entry, or nothing: a key is written only over the revision that the
    writer has read.
-2. After a `write`, `changes` names its keys to everyone who asks with an earlier position. A caller that cannot get
-   all that has changed since a position gets a reset, and never too little.
-3. A `subscribe`d function is called soon after a change, as a rule. No caller may rely on it.
+2. After a `write`, `changes` reports its keys to every caller with an earlier position. A caller that cannot get all
+   changes since its position gets a reset, and never too little.
+3. A `subscribe`d function is usually called soon after a change. No caller may rely on it.
 4. Times are the store's own.
 
 A key is known by its id, the beginning of its SHA-256; the key itself is not kept anywhere.

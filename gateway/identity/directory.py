@@ -1,15 +1,15 @@
-"""The stored keys as one process knows them: those that requests have used lately, and hashes that are no key.
+"""The stored keys that one process knows: those that requests have used lately, and hashes that are not a key.
 
     a request → `callers`, a plain dictionary → known: no call, no task
                      ↓ not there
                 `find` → the store, by one call → kept, as a key or as an unknown hash
 
-Nothing is kept beyond a change of it. The store numbers changes; a directory follows them by its position, each
-POLL_S, and at once where the store's message says that there is one. So a message that is lost delays a revocation by
-POLL_S and no more. What changes while it is looked up is not kept, and where the store cannot say what has changed
-(it was restored, or a failover lost the last changes), all that was known is forgotten.
+Nothing is kept beyond its next change. The store numbers changes, and a directory follows them by its position: each
+POLL_S, and at once when a message of the store announces one. So a lost message delays a revocation by at most POLL_S.
+A key that changes while it is looked up is not kept. If the store cannot say what has changed (it was restored, or a
+failover lost the last changes), everything is forgotten.
 
-While the store does not answer, the keys that are known go on: `store.on_outage` says what becomes of requests.
+While the store does not answer, the known keys stay valid: `store.on_outage` decides what happens to requests.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from gateway.core.limits import Scope
 from gateway.core.networks import read_network
 from gateway.core.snapshot import Caller, ConfigSnapshot, KeyTerms
 from gateway.identity.contract import KEY_ID_DIGITS, REVOKED_DAYS, KeyStore, StoredKey
+from gateway.runtime.release import release_in_parts
 from gateway.runtime.tasks import BackgroundTasks
 
 POLL_S = 0.4
@@ -90,7 +91,7 @@ class KeyDirectory:
     def keep(self, snapshot: ConfigSnapshot) -> None:
         """Another configuration is in force: teams may have other limits, or be gone."""
         self._snapshot = snapshot
-        self.callers.clear()
+        self._forget_callers()
 
     async def find(self, digest: str) -> Caller | None:
         key_id = digest[:KEY_ID_DIGITS]
@@ -198,7 +199,12 @@ class KeyDirectory:
             lookup.stale = True
         self._keys.clear()
         self._unknown.clear()
-        self.callers.clear()
+        self._forget_callers()
+
+    def _forget_callers(self) -> None:
+        forgotten, self.callers = self.callers, {}
+        if forgotten:
+            self._tasks.start("release callers", release_in_parts(forgotten))
 
 
 def caller_of(key: StoredKey, snapshot: ConfigSnapshot) -> Caller | None:

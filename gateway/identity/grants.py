@@ -1,9 +1,9 @@
-"""What operators can do with grants, the temporary raises of limits: one implementation under the admin API and the
+"""What operators can do with grants, the temporary raises of limits: one implementation for the admin API and the
 command line.
 
-A grant is in two places: in the counters of its limit, where it counts (store/in_redis/grants.py), and in the list that
-operators see, together with the audit. The list is written first and cleared last. So what counts is always listed, and
-what the store did not take can be withdrawn and made again.
+A grant is in two places: in the counters of its limit, where it has its effect (store/in_redis/grants.py), and in the
+list that operators see, together with the audit. The list is written first and cleared last. So a grant with an effect
+is always listed, and one that the store did not accept can be withdrawn and made again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Keys in the memory of one process: for the demo, for tests, and where the store is memory://."""
+"""Keys in the memory of one process: for the demo, for tests, and for `memory://`."""
 
 from __future__ import annotations
 

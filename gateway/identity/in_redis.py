@@ -1,4 +1,4 @@
-"""Keys in Redis, beside the counters: one hash of keys, two orders of their places, one stream of changes.
+"""Keys in Redis, under one hash tag.
 
     {k}:keys         hash: id → the key as JSON
     {k}:places       sorted set: time of creation and id, in the order of creation; `{k}:places:TEAM` those of a team
@@ -6,11 +6,10 @@
     {k}:revoked      sorted set: ids by when they were revoked, in milliseconds
     {k}:grants       hash: id → the grant as JSON; the counters that it raises are elsewhere
     {k}:changes      stream: the audit, and at the same time what directories follow
-    {k}:session:NAME who holds a browser session; it expires with it
+    {k}:session:NAME the holder of a browser session; it expires with the session
 
-All are under one hash tag, so that one script writes all that belongs to a change. The id of a change is the position
-that a directory follows. Keys stay until REVOKED_DAYS after they were revoked; the stream ends 400 days after the last
-change.
+One hash tag lets one script write all parts of a change. The id of a change is the position that a directory follows.
+Keys stay until REVOKED_DAYS after they were revoked; the stream ends 400 days after the last change.
 """
 
 from __future__ import annotations

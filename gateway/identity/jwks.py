@@ -1,16 +1,16 @@
-"""The public keys of an identity provider (JWK Set, RFC 7517), fetched off the requests' way.
+"""The public keys of an identity provider (JWK Set, RFC 7517), fetched in the background.
 
-    a token → its key is known → verified, with no call
+    a token → its key is known → verified, without a call
                   ↓ not known
               the next fetch is brought forward, and the token waits for it
 
-A task fetches the keys each `every_s`; a fetch that fails or brings no usable key changes nothing, so that the last
-good ones stay, however long the provider is down. Providers rotate: who signs with a new key before it was due to be
-fetched has the next fetch brought forward. Anyone can invent the name of a key, so that happens once in `least_s`, and
-WAITING_MAX tokens wait for it at most: any more are refused at once. A good token waits for `least_s` and a fetch.
+A task fetches the keys each `every_s`. A fetch that fails or brings no usable key changes nothing, so the last good
+keys stay valid, however long the provider is down. Providers rotate keys: a token with a new key brings the next fetch
+forward. Anyone can invent the name of a key, so that happens once in `least_s`, and at most WAITING_MAX tokens wait for
+it: more are refused at once. A valid token waits at most for `least_s` and a fetch.
 
-Only keys that can verify a signature by a private key are taken: `oct` is a shared secret, and a provider that
-publishes one, or a short RSA key, has made a mistake that must not become ours.
+Only keys that can verify a signature by a private key are accepted. `oct` is a shared secret: a provider that publishes
+one, a private key or a short RSA key has made a mistake that must not become ours.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from gateway.core.proxies import Proxy
 from gateway.runtime.tasks import BackgroundTasks
 
 PublicKey = RSAKey | ECKey | OKPKey
+
+KeysByName = dict[str, dict[str, PublicKey]]
+"""Keys by `kid`, and then by `kty`: keys of different kinds may have one name (RFC 7517, section 4.5)."""
 
 WAITING_MAX = 1_024
 """Tokens that wait for a fetch at the same time."""
@@ -95,7 +98,7 @@ class SigningKeys:
         self._report = report
         self._on_removed = on_removed
         self._pace = pace
-        self._keys: dict[str, PublicKey] = {}
+        self._keys: KeysByName = {}
         self._begun = self._ended = 0
         """Fetches so far."""
         self._next_end = asyncio.Event()
@@ -123,13 +126,17 @@ class SigningKeys:
         while not self._ended and not self._is_closed:
             await self._next_end.wait()
 
-    def find(self, kid: str) -> PublicKey | None:
-        """The key of this name. A token that names none is by the only key that there is."""
-        if not kid and len(self._keys) == 1:
-            return next(iter(self._keys.values()))
-        return self._keys.get(kid)
+    def find(self, kid: str, kind: str = "") -> PublicKey | None:
+        """The key of this name, where there are several the one of this kind ("EC"). A token that names none is by the
+        only key of its kind."""
+        if not kid:
+            every = [key for named in self._keys.values() for key in named.values() if kind in ("", key.key_type)]
+            if len(every) == 1:
+                return every[0]
+        named = self._keys.get(kid, {})
+        return named.get(kind) or next(iter(named.values()), None)
 
-    async def find_fetched(self, kid: str) -> PublicKey | None:
+    async def find_fetched(self, kid: str, kind: str = "") -> PublicKey | None:
         """As `find`, after a fetch that begins from now on, or any before it that brings the key."""
         if self._waiting >= WAITING_MAX:
             return None
@@ -138,13 +145,13 @@ class SigningKeys:
         self._waiting += 1
         try:
             async with asyncio.timeout(self._pace.least_s + FETCH_TIMEOUT_S):
-                while self.find(kid) is None and self._ended < last and not self._is_closed:
+                while self.find(kid, kind) is None and self._ended < last and not self._is_closed:
                     await self._next_end.wait()
         except TimeoutError:
             pass
         finally:
             self._waiting -= 1
-        return self.find(kid)
+        return self.find(kid, kind)
 
     async def _follow(self) -> None:
         pace = self._pace
@@ -181,9 +188,9 @@ class SigningKeys:
             self._report(result)
         return problem
 
-    def _take(self, keys: dict[str, PublicKey]) -> None:
+    def _take(self, keys: KeysByName) -> None:
         before, self._keys = self._keys, keys
-        if any(kid not in keys or _identity(keys[kid]) != _identity(key) for kid, key in before.items()):
+        if _identities(before) - _identities(keys):
             self._on_removed()
 
 
@@ -207,16 +214,16 @@ def place_in(body: bytes, place: KeysPlace) -> KeysPlace:
     return KeysPlace(found.jwks_uri, place.proxy)
 
 
-def read_keys(body: bytes) -> dict[str, PublicKey]:
-    """The usable keys of a set by their names; one without a name has the empty one. Raises ValueError where there are
-    none."""
+def read_keys(body: bytes) -> KeysByName:
+    """The usable keys of a set; one without a name has the empty one. Of several with one name and kind the first
+    counts. Raises ValueError where there are none."""
     try:
         written = msgspec.json.decode(body, type=_KeySet).keys
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ValueError("the answer is not a JWK Set: an object with a list `keys`") from None
-    found: dict[str, PublicKey] = {}
+    found: KeysByName = {}
     for kid, key in _usable(written[:KEYS_MAX]):
-        found.setdefault(kid, key)
+        found.setdefault(kid, {}).setdefault(key.key_type, key)
     if not found:
         raise ValueError("the JWK Set has no usable key: RSA with 2048 bits or more, EC or OKP, for signatures")
     return found
@@ -225,7 +232,7 @@ def read_keys(body: bytes) -> dict[str, PublicKey]:
 def _usable(written: list[dict[str, Any]]) -> Iterator[tuple[str, PublicKey]]:
     for each in written:
         kind, kid = _KINDS.get(str(each.get("kty"))), each.get("kid", "")
-        if kind is None or not isinstance(kid, str) or each.get("use", "sig") != "sig":
+        if kind is None or not isinstance(kid, str) or each.get("use", "sig") != "sig" or "d" in each:
             continue
         try:
             if kind is RSAKey and not RSA_BITS_MIN <= _bits(each["n"]) <= RSA_BITS_MAX:
@@ -239,8 +246,10 @@ def _usable(written: list[dict[str, Any]]) -> Iterator[tuple[str, PublicKey]]:
 
 def _bits(modulus: str) -> int:
     """Of a number in Base64 (RFC 7518, section 2). Raises ValueError, TypeError."""
+    if len(modulus) > RSA_BITS_MAX:
+        raise ValueError("far too long to be decoded")
     return int.from_bytes(urlsafe_b64decode(modulus + "=" * (-len(modulus) % 4))).bit_length()
 
 
-def _identity(key: PublicKey) -> str:
-    return key.thumbprint()
+def _identities(keys: KeysByName) -> set[tuple[str, str]]:
+    return {(kid, key.thumbprint()) for kid, named in keys.items() for key in named.values()}

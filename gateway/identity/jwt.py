@@ -1,17 +1,17 @@
 """Tokens of identity providers (JWT, RFC 7519) that callers send in place of a key.
 
-    a request → `verified`, by the token's SHA-256 → known: one look in a dictionary
+    a request → `verified`, by the token's SHA-256 → known: one look-up in a dictionary
                     ↓ not there
                 `verify`: size → header → issuer → key → signature → claims → team and user → kept until it expires
 
-What costs little comes first, so that a flood of nonsense costs little. A signature costs 0.1 ms (RS256, ES256) to
-1 ms (ES512), about as much as the answer to the request; one that was found bad is remembered for a while, as is a
-token whose claims are wrong: to send it again costs a look in a dictionary, too.
+Cheap checks come first, so that a flood of nonsense costs little. A signature costs 0.1 ms (RS256, ES256) to
+1 ms (ES512), about as much as the answer to the request. So a token with a bad signature or wrong claims is remembered
+for a while: sending it again costs one look-up.
 
-The rules are those of RFC 8725. The algorithm is one of the issuer's list, which can name none but signatures by a
-private key, and it fits the kind of the key, which comes from the issuer's own set: what a token says of keys (`jwk`,
-`jku`, `x5c`) is not looked at. `crit` is refused, since nothing that it could demand is known here. A token of another
-type (`typ`: a logout token, say) is no access token, and one for another audience is not for us.
+The rules are those of RFC 8725. The algorithm is one of the issuer's list, which can name only signatures by a private
+key, and it has to fit the kind of the key, which comes from the issuer's own set. What a token says about keys (`jwk`,
+`jku`, `x5c`) is ignored. `crit` is refused, because no extension is known. A token of another type (`typ`, for example
+a logout token) is not an access token, and one for another audience is not for this gateway.
 """
 
 from __future__ import annotations
@@ -157,7 +157,8 @@ class JwtVerifier:
         if refusal is not None and self._clock.now_ms() < refusal.until_ms:
             raise refusal.kind(refusal.message)
         header, provider = self._read(token)
-        key = provider.keys.find(header.kid) or await provider.keys.find_fetched(header.kid)
+        kind = provider.algorithms.get_alg(header.alg).key_type
+        key = provider.keys.find(header.kid, kind) or await provider.keys.find_fetched(header.kid, kind)
         if self._providers.get(provider.issuer.issuer) is not provider:
             return await self.verify(token, digest)  # The configuration has changed meanwhile.
         if key is None:

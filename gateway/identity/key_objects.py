@@ -1,4 +1,4 @@
-"""Keys and lines of the audit as JSON: what the admin API and the command line give. Never a secret."""
+"""Keys and audit entries as JSON, for the admin API and the command line. Never a secret."""
 
 from __future__ import annotations
 

@@ -1,16 +1,19 @@
-"""What operators ask: a method, a path below /admin/v1, a query and a body, whether it came over HTTP or from a command
-that speaks to the store itself; and how such a request is read."""
+"""A request of an operator: a method, a path below /admin/v1, a query and a body, and how they are read. It comes over
+HTTP, or from a command that uses the store itself.
+"""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from gateway.core.errors import BodyUnreadable, FieldInvalid, MethodNotAllowed, UrlUnknown
+from gateway.settings.base_section import BaseSection
 from gateway.settings.diagnostics import SettingsInvalid
-from gateway.settings.models import BaseSection
 from gateway.settings.stored_keys import read_section
 
 SectionOf = TypeVar("SectionOf", bound=BaseSection)
@@ -34,9 +37,14 @@ def nothing_at(path: str) -> UrlUnknown:
 def of_method(methods: Mapping[str, Handler], method: str) -> Handler:
     """Raises MethodNotAllowed."""
     if method not in methods:
-        allow = ", ".join(methods)
-        raise MethodNotAllowed(f"This takes {allow}, not {method[:20]}.", allow=allow)
+        raise not_allowed(method, methods)
     return methods[method]
+
+
+def not_allowed(method: str, methods: Iterable[str]) -> MethodNotAllowed:
+    """For a path that takes `methods`. The listener answers HEAD wherever there is GET."""
+    allow = ", ".join("GET, HEAD" if each == "GET" else each for each in methods)
+    return MethodNotAllowed(f"This takes {allow}, not {method[:20]}.", allow=allow)
 
 
 def written_in(kind: type[SectionOf], request: AdministrationRequest) -> SectionOf:
@@ -59,6 +67,8 @@ def body_of(request: AdministrationRequest) -> dict[str, Any]:
     """Raises FieldInvalid, BodyUnreadable."""
     try:
         body = msgspec.json.decode(request.body) if request.body else {}
+        if request.body:
+            json.loads(request.body, object_pairs_hook=_refuse_repeated)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BodyUnreadable("The body is not JSON.") from None
     except RecursionError:
@@ -66,6 +76,14 @@ def body_of(request: AdministrationRequest) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise FieldInvalid("The body must be a JSON object.")
     return body
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    """Of an object, read without its values. Raises BodyUnreadable for two members of one name: which one is meant is
+    not known."""
+    for name, times in Counter(name for name, _ in pairs).items():
+        if times > 1:
+            raise BodyUnreadable(f"The body has {name[:64]!r} {times} times in one object; give it once.")
 
 
 def refuse_unknown(given: Mapping[str, str], known: Iterable[str]) -> None:

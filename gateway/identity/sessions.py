@@ -1,12 +1,12 @@
 """Sessions of browsers: of the console, which begin with the admin token, and of /me, which begin with a key.
 
-A session is 32 random bytes in a cookie. The store has it under its SHA-256, with who holds it and until when, so that
-it is good in every process of every gateway, and at its end in none of them.
+A session is 32 random bytes in a cookie. The store has it under its SHA-256, with its holder and its end, so that it is
+valid in every process of every gateway, and ends in all of them.
 
-Who can begin sessions can begin very many: of one holder a process keeps the newest HOLDER_MAX, and ends the others.
+A holder could begin any number of sessions, so a process keeps the newest HOLDER_MAX of each and ends the others.
 
-While the store does not answer, this process goes on with the sessions that it has seen: the console is needed most
-when something is down. One that ended elsewhere meanwhile ends here when the store is back.
+While the store does not answer, a process keeps the sessions that it has seen: the console is needed most when
+something is down. A session that ended elsewhere in the meantime ends when the store is back.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Notifications: what operators want to know without asking, and how it reaches them."""
+"""Notifications: events that operators are informed of, and their delivery."""

@@ -1,14 +1,14 @@
-"""What settlements put into the outbox, and the notifications that come of it.
+"""The entries that settlements put into the outbox, and the notifications that are made of them.
 
 A settlement knows a counter's name and its figures:
 
     quota    counter  window  percent  used  time              a quota has reached a part of its amount
-    users    counter  window  percent                          the same of end users by themselves: some, or many
+    users    counter  window  percent                          the same of single end users: some, or many
     crossed  counter  window  percent  time  number  name …    how many they were, once that was gathered
 
-Here the limit is found in the configuration, and each channel that wants to know gets a notification. A team may have
-ten thousand end users, so what one minute, then one hour, has of one limit, window and part is one notification: it
-counts all of them and names a few. Each user is counted once for each window and part.
+This module finds the limit in the configuration, and makes a notification for each channel that wants the event. A team
+may have ten thousand end users, so all crossings of one limit, window and part within a minute, later within an hour,
+are one notification: it counts all of them and names a few. Each user is counted once for each window and part.
 """
 
 from __future__ import annotations

@@ -1,18 +1,17 @@
-"""Delivers what waits in the outbox, beside requests and never in their way.
+"""Delivers the entries of the outbox in the background.
 
-Each process of each gateway claims a few entries at a time, for as long as an attempt can take and some more: an entry
-whose deliverer dies is free again then. What a settlement has put in (crossings.py) is replaced by one entry for each
-channel that wants it, in one step. So each receiver is tried by itself, and what is lost between any two steps is found
-again.
+Each process of each gateway claims a few entries at a time, for a little longer than an attempt can take: if the
+process dies, they are free again then. The entry of a settlement (crossings.py) is replaced by one entry for each
+channel that wants it, in one step. So each receiver is tried by itself, and nothing is lost between two steps.
 
-    crossing ──► outbox ──► claim ──► one entry a channel ──► claim ──► send ──► taken: done
+    crossing ──► outbox ──► claim ──► one entry a channel ──► claim ──► send ──► accepted: done
                                                                           └────► else: due later, with the same id
 
-An attempt that fails is repeated after a second, then after twice the notification's age until an hour, for three
-days. A receiver that took one and answered with an error gets it again under the same id.
+A failed attempt is repeated after a second, then after twice the notification's age up to an hour, for three days. A
+receiver that accepted one and answered with an error gets it again under the same id.
 
-An entry that cannot be read, or that fails in a way nothing is prepared for, is parked: taken out, logged once, and
-kept for operators to see. It holds up no other entry. The store keeps the last attempts, too (history.py).
+An entry that cannot be read, or that fails in an unexpected way, is parked: removed, logged once, and kept for
+operators to see. It delays no other entry. The store also keeps the last attempts (history.py).
 """
 
 from __future__ import annotations

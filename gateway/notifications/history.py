@@ -1,7 +1,7 @@
-"""What operators may know of the outbox: what waits, what was delivered last, and what fails and why.
+"""What operators can see of the outbox: what waits, what was delivered last, and what fails and why.
 
-`GET /admin/v1/notifications` and `gateway notify list` give the same. An entry that waits has the problem of its last
-attempt, as long as that is among the last ones that the store keeps.
+`GET /admin/v1/notifications` and `gateway notify list` give the same. A waiting entry shows the problem of its last
+attempt while the store still keeps that attempt.
 """
 
 from __future__ import annotations

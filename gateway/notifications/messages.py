@@ -1,9 +1,9 @@
-"""What a notification says: as it waits in the outbox, and as each kind of receiver reads it.
+"""The text of a notification: as it waits in the outbox, and as each kind of receiver reads it.
 
 A `json` channel gets Standard Webhooks (https://www.standardwebhooks.com, specification 1.0): the id, the time and the
 body are signed with the channel's secret, HMAC-SHA-256. The id is the same however often a notification is sent, so
-that a receiver that answered with an error, though it took the notification, can tell. A `slack` channel gets the
-message format of Slack's incoming webhooks; Mattermost, Rocket.Chat and Discord (with /slack behind the URL) take it.
+that a receiver that accepted it and answered with an error recognises it. A `slack` channel gets the message format of
+Slack's incoming webhooks; Mattermost, Rocket.Chat and Discord (with /slack behind the URL) accept it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One attempt to give a notification to its receiver.
+"""Makes one attempt to send a notification to its receiver.
 
-The URL is the operator's own. No redirect is followed, nothing of the answer's body is read, and an attempt is over
-after TIMEOUTS.total. The URL is a secret: messages and logs have the name of the channel alone.
+The operator chose the URL. No redirect is followed, nothing of the answer's body is read, and an attempt ends after
+TIMEOUTS.total. The URL is a secret: messages and logs have only the name of the channel.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a process notices by itself and notifies of: upstreams, the store, keys that expire, refused configurations.
+"""Notifies of what a process notices by itself: upstreams, the store, keys that expire, refused configurations.
 
-Processes share flags in the store, so that one of them notifies for all. A flag that is raised for as long as something
-lasts ends two minutes after the last process that saw it has died: then the end of it is notified of by none.
+Processes share flags in the store, so that one of them notifies for all. The flag of a lasting condition expires two
+minutes after the last process that saw it has died; the end of that condition is then not notified of.
 """
 
 from __future__ import annotations

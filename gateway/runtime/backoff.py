@@ -1,4 +1,4 @@
-"""The pauses between attempts of what keeps failing."""
+"""The pauses between attempts of something that keeps failing."""
 
 from __future__ import annotations
 

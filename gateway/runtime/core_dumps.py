@@ -1,4 +1,4 @@
-"""No core dumps: one would hold every key that the process knows."""
+"""Turns core dumps off: one would hold every key that the process knows."""
 
 from __future__ import annotations
 

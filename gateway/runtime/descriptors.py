@@ -1,4 +1,4 @@
-"""File descriptors: how many a process may have, and so how many connections of clients."""
+"""How many file descriptors a process may have, and so how many connections of clients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _OWN = 64
 """For the store, files, the log, health checks, and the admin listener."""
 
 _PER_CLIENT = 2
-"""A request has a connection of the client and one to an upstream."""
+"""A request has a connection of the client and one to an upstream, of which no more are open."""
 
 
 def allow_many_connections() -> None:

@@ -1,7 +1,7 @@
-"""Sockets that listen.
+"""Opens listening sockets.
 
-asyncio binds `::` to IPv6 alone. Here it takes IPv4 too, as nginx, Envoy and Go's servers have it, so that one address
-is enough in a network of both.
+asyncio binds `::` to IPv6 only. This module makes it accept IPv4 too, as nginx, Envoy and Go's servers do, so that one
+address is enough in a network of both.
 """
 
 from __future__ import annotations

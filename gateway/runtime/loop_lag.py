@@ -1,6 +1,6 @@
-"""How late the event loop is: a timer that measures by how much it fires after its time.
+"""Measures how late the event loop is: by how much a timer fires after its time.
 
-Whatever computes on the loop delays every stream of the process by as much. This is where it shows.
+A computation on the loop delays every stream of the process by as much; this is where it shows.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ LOOK_EVERY_S = 0.1
 
 
 async def watch_loop_lag(observe: Callable[[float], None], monotonic: Callable[[], float]) -> None:
-    """Observe the lag, in seconds, for as long as this is awaited. `monotonic` is a clock of its own: a loop's
-    time stands still while the loop computes."""
+    """Observe the lag, in seconds, for as long as this is awaited. `monotonic` is not the loop's
+    own clock, which does not advance while the loop computes."""
     while True:
         due = monotonic() + LOOK_EVERY_S
         await asyncio.sleep(LOOK_EVERY_S)

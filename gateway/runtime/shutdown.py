@@ -1,6 +1,6 @@
-"""When a process stops: on SIGTERM or SIGINT it drains, and is aborted by a second one.
+"""Stops a process: the first SIGTERM or SIGINT drains it, a second one aborts it.
 
-A single process takes the second signal itself. A worker does not: service managers signal every process of a group,
+A single process handles the second signal itself. A worker does not: service managers signal every process of a group,
 so that the supervisor's first signal may arrive there twice. Workers abort when the supervisor orders it.
 """
 

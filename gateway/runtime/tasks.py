@@ -1,15 +1,15 @@
-"""Every task that outlives the call which starts it, so that no loop ends unseen.
+"""Runs every task that outlives the call which starts it, so that no loop ends unnoticed.
 
-A plain `asyncio` task keeps its exception to itself until a caller asks for it: a loop that renews
-leases or watches a file could end on one unexpected error, and the process would go on without it.
-Here an owner has a `BackgroundTasks` for what it starts:
+A plain `asyncio` task keeps its exception until a caller asks for it: a loop that renews leases or watches a file could
+end on one unexpected error, and the process would go on without it. So an owner starts its tasks in a
+`BackgroundTasks`:
 
 * `keep_running` is for loops. One that raises is logged, counted and started again after a pause,
   which doubles while it goes on failing. One that returns is over.
 * `start` is for work that ends. An exception is logged and counted, whether or not the result is awaited.
 * `close` cancels both and waits for their end; `idle` waits for the work and cancels nothing.
 
-`asyncio.create_task` and its kin are called in this package alone; a house test looks.
+`asyncio.create_task` and its kin are called only in this package; a house test checks it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The worker processes of one gateway: started one by one, replaced when they die, asked and ordered together.
+"""The worker processes of one gateway: starts them one by one, replaces those that die, sends them requests and orders.
 
-The first starts alone, so that what keeps all of them from starting is reported once. After that a worker that
-dies is replaced, after a pause that grows while replacements die too; the others serve on meanwhile.
+The first worker starts alone, so that what keeps all of them from starting is reported once. A worker that dies later
+is replaced, after a pause that grows while replacements die too; the others go on serving.
 """
 
 from __future__ import annotations

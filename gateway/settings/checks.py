@@ -1,11 +1,11 @@
-"""What must hold between settings: names that exist and are not taken twice, keys that can be used, limits that bind.
+"""Checks between settings: names that exist and are unique, keys that can be used, limits that bind.
 
-Errors are what cannot work or would silently do nothing; warnings are what works, but hardly as it was meant. Each
-limit has one meter, can bind something, can be counted exactly, and has a name of its own in its scope: a limit that
-silently does nothing is the worst kind.
+Errors are settings that cannot work or would silently do nothing; warnings are settings that work, but probably not as
+intended. Each limit has one meter, can bind something, can be counted exactly, and has its own name in its scope: a
+limit that silently does nothing is the worst kind.
 
-`NameIndex` is read from the plain data, not from the settings, so that a reference to something that has an error of
-its own is not reported as a reference to nothing.
+`NameIndex` is read from the plain data and not from the settings, so that a reference to something with an error is not
+also reported as a reference to nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import SecretStr
 
-from gateway.core.header_rules import pass_header_fault
+from gateway.core.header_rules import is_credential, pass_header_fault
 from gateway.core.http_syntax import operator_header_fault, read_base_url
 from gateway.core.limits import Meter, Per
 from gateway.core.pricing import SERVICE_TIERS
@@ -28,18 +28,12 @@ from gateway.settings.demo_credentials import demo_credential_errors
 from gateway.settings.diagnostics import Diagnostic, Path, dotted, nearest
 from gateway.settings.document import Document
 from gateway.settings.jwt_checks import jwt_errors, jwt_warnings
-from gateway.settings.models import (
-    KeySettings,
-    LimitSettings,
-    ModelSettings,
-    PriceSettings,
-    PriceStepSettings,
-    RouteSettings,
-    Settings,
-    UpstreamSettings,
-)
+from gateway.settings.limit_settings import LimitSettings
+from gateway.settings.models import KeySettings, ModelSettings, RouteSettings, Settings
 from gateway.settings.notify_checks import notify_errors, notify_warnings
+from gateway.settings.price_settings import PriceSettings, PriceStepSettings
 from gateway.settings.types import MAX_WHOLE
+from gateway.settings.upstream_settings import UpstreamSettings
 
 _GLOB = frozenset("*?[]")
 
@@ -119,7 +113,11 @@ def _listeners(settings: Settings) -> Iterator[Diagnostic]:
 
 def _sizes(settings: Settings) -> Iterator[Diagnostic]:
     if settings.max_body_memory < settings.max_body:
-        yield Diagnostic(("max_body_memory",), "is below `max_body`, so a body of that size could never be taken")
+        if "max_body_memory" in settings.model_fields_set:
+            yield Diagnostic(("max_body_memory",), "is below `max_body`, so a body of that size could never be taken")
+        else:
+            message = "is above `max_body_memory`, which is 256MiB where it is left out; raise that to at least as much"
+            yield Diagnostic(("max_body",), message)
 
 
 def _workers(settings: Settings) -> Iterator[Diagnostic]:
@@ -147,7 +145,11 @@ def _upstream(path: Path, upstream: UpstreamSettings) -> Iterator[Diagnostic]:
     credential = upstream.credential
     if credential is not None and (fault := operator_header_fault(*credential)):
         yield Diagnostic((*path, "api_key"), fault)
+    lower_names: set[str] = set()
     for header, value in upstream.headers.items():
+        if header.lower() in lower_names:
+            yield Diagnostic((*path, "headers", header), "is there twice, in another spelling; remove one")
+        lower_names.add(header.lower())
         if fault := operator_header_fault(header, value):
             yield Diagnostic((*path, "headers", header), fault)
         if credential is not None and header.lower() == credential[0]:
@@ -259,8 +261,11 @@ def _aliases(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
 
 
 def _access(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
-    """Patterns of teams and keys that let nothing through."""
+    """Patterns of teams and keys that let nothing through, and secrets that would be names."""
     for name, team in settings.teams.items():
+        if team.end_user.header is not None and is_credential(team.end_user.header):
+            message = "can carry a credential, which would be in the log and in reports as the end user's name"
+            yield Diagnostic(("teams", name, "end_user", "header"), message)
         everything = frozenset(index.models)
         yield from _idle_patterns(("teams", name, "models"), team.models, everything, index)
         allowed = index.fitting(team.models)

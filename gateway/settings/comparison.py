@@ -1,8 +1,8 @@
-"""What differs between two texts of a configuration, in the order of the newer one.
+"""Compares two texts of a configuration, in the order of the newer one.
 
-Both are compared as they are written: with their references, whatever these are replaced by on some machine. Items of
-lists are matched by what names them: limits by their title, keys by their name, routes by their upstream; other
-texts by themselves. So a limit in another place is the same limit. What a secret was and is, is never shown.
+Both are compared as they are written, with their references, whatever these are replaced by on a machine. Items of
+lists are matched by what names them: limits by their title, keys by their name, routes by their upstream, plain texts
+by themselves. So a limit at another place in its list is the same limit. Secrets are never shown.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COUNTED_BY = ("per", "models", "name", *_METERS)
 
 
 class TextChange(msgspec.Struct, frozen=True):
-    """`change` is added, removed, changed or renamed; `note` says what comes of it beside the change itself."""
+    """`change` is added, removed, changed or renamed; `note` says what else follows from it."""
 
     path: str
     change: str

@@ -1,4 +1,4 @@
-"""What must hold for a connection to an upstream: proxies that can be used, files of TLS that can be read and fit.
+"""Checks of the connection to an upstream: proxies that can be used, files of TLS that can be read and belong together.
 
 The files are read as requests will need them, so that `gateway check` and a reload find a wrong one.
 """
@@ -12,7 +12,8 @@ from pathlib import Path as FilePath
 from gateway.core.http_syntax import read_base_url
 from gateway.core.proxies import EnvironmentProxies
 from gateway.settings.diagnostics import Diagnostic, Path
-from gateway.settings.models import Settings, TlsSettings, UpstreamSettings
+from gateway.settings.models import Settings
+from gateway.settings.upstream_settings import TlsSettings, UpstreamSettings
 
 
 def connection_errors(settings: Settings, *, secrets: bool = True, files: bool = True) -> Iterator[Diagnostic]:

@@ -1,7 +1,7 @@
 """The key and the admin token of `gateway serve --demo`.
 
-They are the same at each start, so that what was pasted yesterday works today, and so everybody knows them: they are
-refused on a listener that other machines can reach.
+They are always the same, so that yesterday's commands work today. That makes them public: a listener that other
+machines can reach refuses them.
 """
 
 from __future__ import annotations

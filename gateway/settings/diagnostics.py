@@ -1,8 +1,8 @@
 """What is wrong with a configuration: diagnostics with their place, all reported at once.
 
 A message never contains a value of the configuration, since any value may be a secret: it names the place, says what
-is wrong there and what is allowed. A name may be a secret, too, where a person pasted one in front of a colon: names
-that look like one are not shown.
+is wrong there and what is allowed. A name can be a secret, too, if it was pasted in front of a colon: names that look
+like one are not shown.
 """
 
 from __future__ import annotations
@@ -95,4 +95,5 @@ def _step(step: str | int) -> str:
     if isinstance(step, int):
         return f"[{step}]"
     shown = HIDDEN if looks_like_secret(step) else step
-    return f'["{shown}"]' if "." in shown or not shown.isprintable() or shown == HIDDEN else f".{shown}"
+    quoted = "." in shown or not shown.isprintable() or shown in ("", HIDDEN)
+    return f'["{shown}"]' if quoted else f".{shown}"

@@ -1,11 +1,11 @@
-"""What operators write about a grant, as JSON."""
+"""The JSON that operators write for a grant."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from gateway.core.end_users import USER_CHARACTERS
-from gateway.settings.models import REQUIRED, BaseSection, setting
+from gateway.settings.base_section import REQUIRED, BaseSection, setting
 from gateway.settings.stored_keys import Expiry
 from gateway.settings.types import Amount, ModelName, ShortName, text_of
 

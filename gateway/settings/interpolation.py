@@ -1,7 +1,7 @@
-"""`${NAME}`, `${NAME:-default}` and `${file:PATH}` in values; `$${` is a plain `${`.
+"""Replaces `${NAME}`, `${NAME:-default}` and `${file:PATH}` in values; `$${` is a plain `${`.
 
-References are hidden behind marks before the YAML is read and filled in afterwards, value by
-value: what they bring can neither change the structure of the file nor be replaced once more.
+References are hidden behind marks before the YAML is read, and replaced afterwards, value by value: a replacement can
+neither change the structure of the file nor be replaced itself.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class References:
         return mark
 
     def _value(self, inner: str) -> tuple[str, list[str]]:
-        if inner.startswith("file:"):
+        if inner.startswith("file:") and inner != "file:":
             return self._file(inner.removeprefix("file:")), [f"${{{inner}}}"]
         parts = _NAME.fullmatch(inner)
         if parts is None:

@@ -1,4 +1,4 @@
-"""What must hold for identity providers: each by itself, teams that exist, keys that can be read and trusted."""
+"""Checks of identity providers: each one's settings, teams that exist, keys that can be read and trusted."""
 
 from __future__ import annotations
 

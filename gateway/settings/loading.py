@@ -1,8 +1,8 @@
-"""Settings from a file, from a text or from plain data, or everything that is wrong with them.
+"""Loads settings from a file, from a text or from plain data, or reports everything that is wrong with them.
 
 A text becomes plain data with a line for each path (document.py), the data becomes frozen, validated settings, and the
-settings are checked against each other (checks.py). What is invalid is cut away until the rest is valid, so that the
-checks run in the same go: a person who fixes a configuration sees all of its errors at once.
+settings are checked against each other (checks.py). Invalid parts are removed until the rest is valid, so that the
+checks run in the same pass and a reader of the report sees all errors at once.
 
 `demo_settings` is the configuration of `gateway serve --demo` and `--upstream URL`, which have no file.
 """
@@ -22,13 +22,14 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from gateway.core.proxies import EnvironmentProxies
+from gateway.settings.base_section import BaseSection
 from gateway.settings.checks import NameIndex, find_errors, find_warnings
 from gateway.settings.connection_checks import connection_errors
 from gateway.settings.demo_credentials import demo_credential_errors
 from gateway.settings.diagnostics import Diagnostic, Path, SettingsInvalid, unknown_name
 from gateway.settings.document import Document, DocumentMapping, NotYaml, read
 from gateway.settings.interpolation import References
-from gateway.settings.models import BaseSection, Settings
+from gateway.settings.models import Settings
 
 HASH_DIGITS = 12
 
@@ -51,6 +52,8 @@ _MESSAGES = {
     "dict_type": "must be a mapping, from names to settings",
     "model_type": "must be a mapping of settings",
     "too_short": "must not be empty; leave it out to mean all",
+    "string_type": "must be text",
+    "too_long": "has too many entries",
 }
 _KEY = "[key]"
 """What pydantic appends to the path of a mapping's key that is wrong."""
@@ -204,6 +207,8 @@ def diagnostic_of(error: Any, kind: type[BaseSection] = Settings) -> Diagnostic:
         return Diagnostic(path, f"its name {allowed}" if _KEY in error["loc"] else allowed)
     if error["type"] == "literal_error":
         return Diagnostic(path, f"must be {error['ctx']['expected']}")
+    if error["type"] == "string_too_long":
+        return Diagnostic(path, f"must have at most {error['ctx']['max_length']} characters")
     return Diagnostic(path, _MESSAGES.get(error["type"], "has the wrong form"))
 
 
@@ -261,8 +266,10 @@ def _text(path: str | os.PathLike[str]) -> str:
     file = os.fspath(path)
     try:
         return FilePath(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise SettingsInvalid([Diagnostic((), "is not UTF-8 text", 0, file)]) from None
+    except UnicodeDecodeError as error:
+        # The error has what was read up to here, which is the whole file.
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SettingsInvalid([Diagnostic((), "is not UTF-8 text", line, file)]) from None
     except OSError as error:
         hint = "name a configuration with -c FILE or in $GATEWAY_CONFIG"
         raise SettingsInvalid([Diagnostic((), f"cannot be read: {error.strerror}; {hint}", 0, file)]) from None

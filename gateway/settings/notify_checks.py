@@ -1,4 +1,4 @@
-"""What must hold for the receivers of notifications: names, secrets that fit, teams that exist."""
+"""Checks of the receivers of notifications: names, secrets of the right form, teams that exist."""
 
 from __future__ import annotations
 

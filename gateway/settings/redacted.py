@@ -1,8 +1,8 @@
-"""A configuration's text as people may see it: as it is written, without comments and without secrets.
+"""The text of a configuration for people: as it is written, without comments and secrets.
 
-Where a secret may be is known by the settings themselves: those whose type is a secret, or that are left out of their
+The settings say where a secret can be: those whose type is a secret, and those that are left out of their
 representation (headers, queries, proxies). Of these a reference such as `${NAME}` is shown, and anything else is not:
-neither a value nor the default of a reference. Comments are left out, since anything may be in them.
+neither a value nor the default of a reference. Comments are left out, since they can contain anything.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import SecretStr
 
+from gateway.settings.base_section import BaseSection
 from gateway.settings.diagnostics import looks_like_secret
-from gateway.settings.models import BaseSection, Settings
+from gateway.settings.models import Settings
 
 REDACTED = "(redacted)"
 

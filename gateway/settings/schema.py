@@ -1,4 +1,4 @@
-"""The JSON Schema of a configuration, for editors and for other programs' values files."""
+"""The JSON Schema of a configuration, for editors and for the values files of other programs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DEFINITIONS = {
 
 
 def json_schema() -> dict[str, Any]:
-    """Draft 2020-12. Wherever a value may stand, a reference such as `${NAME}` may stand too."""
+    """Draft 2020-12. Wherever a value is allowed, a reference such as `${NAME}` is allowed, too."""
     schema: dict[str, Any] = _tidied(Settings.model_json_schema())
     definitions = {**schema.pop("$defs"), **_DEFINITIONS}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": definitions}

@@ -1,6 +1,6 @@
-"""What operators write about a key that is kept in the store: the same settings as of a key in the file, as JSON.
+"""The JSON that operators write for a key in the store: the same settings as those of a key in the file.
 
-A name that is left out is not changed, or has its default; null takes it back to the default.
+A member that is left out keeps its value, or has its default; null restores the default.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Annotated, Any, TypeVar
 from pydantic import ValidationError
 
 from gateway.core.limits import Meter
+from gateway.settings.base_section import REQUIRED, BaseSection, setting
 from gateway.settings.checks import limit_faults
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
+from gateway.settings.limit_settings import Limits
 from gateway.settings.loading import diagnostic_of
-from gateway.settings.models import REQUIRED, BaseSection, Limits, setting
 from gateway.settings.types import (
     Duration,
     IpNetwork,

@@ -1,7 +1,7 @@
-"""The types of values that settings have: durations, sizes, counts, money, addresses, names, dates.
+"""The types of settings: durations, sizes, counts, money, addresses, names, dates.
 
-Each is a type that reads the text of the file (or a plain value, for settings built in code), says
-what is allowed when it cannot, never what it was given, and describes itself to JSON Schema.
+Each reads the text of the file (or a plain value, for settings built in code). If it cannot, it says what is allowed
+and never what it was given. It also describes itself to JSON Schema.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The steps of a request, a module each; none of them knows another."""
+"""The steps of a request, one module each. They do not know one another."""

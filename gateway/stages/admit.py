@@ -1,4 +1,4 @@
-"""Admit: ask the store, in one atomic step, whether every limit lets the request pass."""
+"""Admit: asks the store, in one atomic step, whether every limit lets the request pass."""
 
 from __future__ import annotations
 

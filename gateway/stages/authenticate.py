@@ -1,5 +1,6 @@
-"""Authenticate: which key is this, and may it still be used? A look-up in memory for every key that was seen lately;
-for another, the directory of stored keys asks the store."""
+"""Authenticate: which key is this, and may it still be used? A key that was seen lately is a look-up in memory; for any
+other, the directory of stored keys asks the store.
+"""
 
 from __future__ import annotations
 

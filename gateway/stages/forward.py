@@ -1,11 +1,13 @@
-"""Forward: send the request to the first target that answers; the next only before the client has a byte.
+"""Forward: sends the request to the targets in their order, until one answers; never to another once the client has a
+byte.
 
-What an answer is, its first bytes say (`core/body_kind.py`). A stream is passed on as soon as it begins, and so is a
-body that is not JSON (speech, images, files). JSON and errors are collected first, up to WHOLE_MAX: what breaks
-meanwhile gives way to the next target, and the body of an error says whose fault it is (`core/refusals.py`), which
-decides what follows:
+The first bytes of an answer tell what it is (`core/body_kind.py`). A stream is passed on as soon as it begins, and so
+is a body that is not JSON (speech, images, files). JSON and errors are collected first, up to WHOLE_MAX: if the
+upstream breaks meanwhile, the next target is asked, and the body of an error says whose fault it is
+(`core/refusals.py`), which decides what follows:
 
-- the caller's: it would be refused everywhere, and a moderation must not be shopped around. It is passed on as it is.
+- the caller's: it would be refused everywhere, and a refusal for moderation must not be retried elsewhere. It is passed
+  on unchanged.
 - the gateway's credentials: UpstreamAuthFailed. Later requests go to other targets, once the circuit has opened.
 - the provider's: the next target is asked.
 """
@@ -22,7 +24,7 @@ from gateway.core.body_kind import BodyKind
 from gateway.core.circuit import ANYONE
 from gateway.core.clock import Clock
 from gateway.core.collected_response import CollectedResponse
-from gateway.core.endpoints import GEMINI_PREFIX
+from gateway.core.endpoints import GEMINI_PREFIX, Endpoint
 from gateway.core.errors import (
     NoTarget,
     UpstreamAuthFailed,
@@ -31,6 +33,7 @@ from gateway.core.errors import (
     UpstreamError,
     UpstreamTimedOut,
     UpstreamUnreachable,
+    UrlUnknown,
 )
 from gateway.core.exchange import Exchange
 from gateway.core.header_rules import TO_UPSTREAM
@@ -45,7 +48,7 @@ from gateway.core.response import ResponseWriter, UpstreamResponse
 from gateway.core.retry import read_retry_after
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, Target
-from gateway.core.upstream_json import fault_of_body
+from gateway.core.upstream_json import error_message, fault_of_body, is_error_of
 from gateway.core.usage_tables import Path
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 
@@ -125,7 +128,7 @@ async def forward(
             continue
         following = _next_healthy(left, caller, services) if response.fault is _PROVIDER else None
         if following is None or not _can_repeat(parsed, writer) or not retries.take():
-            return _presentable(response, target)
+            return _presentable(response, parsed.endpoint, target)
         response.abandon()
     raise NoTarget(f"No upstream of the model {parsed.model.name!r} can take a request now.", retry_after_ms=1000)
 
@@ -314,7 +317,8 @@ def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:
     return [line for line in given if line[0] in names and not TO_UPSTREAM.admits(line[0])]
 
 
-def _presentable(response: CollectedResponse, target: Target) -> CollectedResponse:
+def _presentable(response: CollectedResponse, endpoint: Endpoint, target: Target) -> CollectedResponse:
+    """Raises UpstreamAuthFailed, UpstreamUnreachable, UrlUnknown in place of what no client of this API can read."""
     name = target.upstream.name
     if response.fault is _CREDENTIALS:
         response.abandon()
@@ -325,6 +329,10 @@ def _presentable(response: CollectedResponse, target: Target) -> CollectedRespon
     if response.status < 200 or 300 <= response.status < 400:
         response.abandon()
         raise _redirected(name, response.status)
+    if response.status == 404 and endpoint.is_often_missing and not is_error_of(endpoint.dialect, response.body):
+        reason = error_message(response.body)
+        response.abandon()
+        raise UrlUnknown(f"The upstream {name!r} answers {endpoint.name!r} with 404: {reason}")
     return response
 
 

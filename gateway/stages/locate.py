@@ -1,13 +1,14 @@
-"""Locate: which upstream keeps the response or the conversation that a request is about, or goes on from.
+"""Locate: finds the upstream that keeps the response or conversation that a request is about, or continues.
 
-Upstreams give ids to responses and conversations, and a client that has an id could ask for what it names. Here an id
-belongs to the team whose request made it: the settlement of that request writes the id, its team and its upstream into
-the store, where the first writer of an id stays its owner. To any other team the id is unknown, by the same answer and
-after the same time as one that never was.
+Upstreams give ids to responses and conversations, and a client that has an id could ask for what it names. In the
+gateway an id belongs to the team whose request made it: the settlement of that request writes the id, its team and its
+upstream into the store, where the first writer of an id stays its owner. To any other team the id is unknown, with the
+same answer after the same time as for an id that never was.
 
-What is not in the store may be on its way there. While an answer is still coming, the process that relays it knows its
-id from its tally. To another process it is known when the answer is settled, so an unknown id is looked for once more
-after a moment. The store goes first: a model server that takes ids from its clients may give one that another team has.
+An id that is not in the store may be on its way there. While an answer is still coming, the process that relays it
+knows the id from its tally. Other processes know it when the answer is settled, so an unknown id is looked up once more
+after a moment. The store is asked first: a model server that accepts ids from its clients may give one that another
+team has.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Parse the request: what the gateway must know of a request, and nothing more; the bytes stay as they came."""
+"""Parse the request: reads what the gateway has to know, and nothing more; the bytes stay as they came."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _fields(body: bytes, endpoint: Endpoint) -> Fields:
     try:
         return _decoder(endpoint.fields).decode(body)
     except msgspec.ValidationError as error:
-        raise _field_error(str(error)) from None
+        raise _field_error(str(error), endpoint.fields) from None
     except RecursionError:
         raise BodyUnreadable("The body is nested too deeply to be read.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -177,7 +177,7 @@ def _fields_of_form(form: Form, endpoint: Endpoint) -> Fields:
     try:
         return msgspec.convert(sent, endpoint.fields, strict=False)
     except msgspec.ValidationError as error:
-        raise _field_error(str(error)) from None
+        raise _field_error(str(error), endpoint.fields) from None
 
 
 @cache
@@ -185,7 +185,7 @@ def _decoder(fields: type[Fields]) -> msgspec.json.Decoder[Fields]:
     return msgspec.json.Decoder(fields)
 
 
-def _field_error(explanation: str) -> FieldInvalid:
+def _field_error(explanation: str, fields: type[Fields]) -> FieldInvalid:
     """A msgspec explanation ("Expected `int`, got `str` - at `$.max_tokens`") as an error of ours."""
     what, _, place = explanation.rpartition(" - at `$")
     if not what:
@@ -200,6 +200,8 @@ def _field_error(explanation: str) -> FieldInvalid:
         return FieldInvalid(f"{path!r} is required and was not sent.", param=path)
     reason = f"{what[:1].lower()}{what[1:_EXPLANATION_MAX]}".replace("`", "'")
     advice = _ADVICE.get(path.rpartition(".")[2], "")
+    if advice is _NO_CAP and any(field.required for field in msgspec.structs.fields(fields) if field.name == path):
+        advice = ""
     return FieldInvalid(f"{path!r} is not valid: {reason}.{advice}", param=path or None)
 
 

@@ -1,11 +1,11 @@
-"""Read the body: whole, as JSON is read; of a form with files, at least the fields that the gateway judges.
+"""Read the body: all of it if it is JSON; of a form with files at least the fields that the gateway judges.
 
-A form is written again (`core/form.py`). One that is longer than its beginning is passed on as it comes where `model`
-is within the beginning, and no other field that is read may follow. Where the files come first, as in OpenAI's own
-curl example, they wait on disk until the whole form has been read.
+A form is written again (`core/form.py`). A form that is longer than its beginning is passed on as it comes if `model`
+is within the beginning; no other field that is read may follow then. If the files come first, as in OpenAI's own curl
+example, they wait on disk until the whole form has been read.
 
-Where a deployment's path names the model, as Azure's do, it is written into the body, in place of another one or of
-none: whatever is judged later, and whatever the upstream reads, is the path's.
+If a deployment's path names the model, as Azure's do, the model is written into the body, whether the body has one or
+not: what is judged later, and what the upstream reads, is the path's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Record: one log line and the metrics of a request that has ended. It never fails a request."""
+"""Record: writes one log line and the metrics of a request that has ended. It never fails a request."""
 
 from __future__ import annotations
 

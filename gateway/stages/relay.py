@@ -1,4 +1,4 @@
-"""Relay: the upstream's bytes to the client as they come, while a tally watches.
+"""Relay: passes the upstream's bytes to the client as they come, while a tally counts.
 
 A piece of a stream goes from socket to socket inside one callback; this coroutine only waits for the
 end. A slow client pauses the upstream's socket, so little is ever held.

@@ -1,4 +1,6 @@
-"""Release the upstream: leave the upstream when the client has left, or read on for a while to learn the true usage."""
+"""Release the upstream: if the client has left, ends the upstream request, or reads on for a while to learn the true
+usage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Route: in which order the model's routes are tried: by health, priority, affinity, weight and load."""
+"""Route: the order in which the model's routes are tried, by health, priority, affinity, weight and load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settle: what the request truly used, charged once in place of what was held for it."""
+"""Settle: charges what the request truly used, once, in place of what was held for it."""
 
 from __future__ import annotations
 

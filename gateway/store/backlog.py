@@ -1,7 +1,7 @@
-"""What waits to be settled: on the disk of this process and of dead ones, and in memory where the disk refuses it.
+"""Settlements that wait: in the files of this process and of dead ones, and in memory if the disk refuses them.
 
-Each second the store and the disk are tried again. Nothing holds up what is behind it: an entry that the store
-refuses while it takes the next one is parked, a file that cannot be read is left where it is.
+Each second the store and the disk are tried again. Nothing delays what is behind it: an entry that the store refuses
+while it accepts the next one is parked, and a file that cannot be read is left where it is.
 """
 
 from __future__ import annotations
@@ -206,18 +206,19 @@ class Backlog:
 
     async def _replay_own(self) -> None:
         journal = self._journal
-        while not await journal.empty(self._read_up_to):
-            before = self._read_up_to
-            try:
+        try:
+            while not await journal.empty(self._read_up_to):
+                before = self._read_up_to
+                await journal.restore()
                 async for end in self._replay(journal.process, journal.path, before, journal.size):
                     self._read_up_to = end
                     self._own -= 1
-            except (OSError, _KeptSettlement) as error:
-                self._complain_once(f"the journal {journal.path} waits: {error}")
-                return
-            if self._read_up_to == before:
-                self._complain_once(f"the journal {journal.path} has lost lines: another program has changed it")
-                return
+                if self._read_up_to == before:
+                    self._complain_once(f"the journal {journal.path} has lost lines: another program has changed it")
+                    return
+        except (OSError, _KeptSettlement) as error:
+            self._complain_once(f"the journal {journal.path} waits: {error}")
+            return
         self._read_up_to = 0
 
     async def _replay_orphans(self) -> None:

@@ -3,10 +3,10 @@
 1. `admit` checks every charge and holds all of them or none; a refusal changes nothing.
 2. `settle` is idempotent: it replaces what is held by what was used, once, whatever is retried.
 3. A reservation that is neither renewed nor settled gives back its holds within HOLD_TTL_MS.
-4. Time is the store's own: callers give none. Where its clock is set, limits go on from the new time.
-5. A grant counts from when it is made until its end by the store's clock, for every process and to the millisecond.
+4. Time is the store's own: callers pass none. If its clock is set, limits go on from the new time.
+5. A grant counts from its creation until its end by the store's clock, for every process and to the millisecond.
 6. A shadow limit refuses nothing and counts what it would have refused: it is charged as if only it had been enforced.
-7. A settlement's record is kept with it, in the same step; a record that cannot be kept never holds a settlement up.
+7. A settlement's record is kept with it, in the same step; a record that cannot be kept never delays a settlement.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Counters(Protocol):
         ...
 
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
-        """How these limits stand now, in the same order; charges nothing."""
+        """The status of these limits now, in the same order; charges nothing."""
         ...
 
     async def grant(self, limit: Limit, grant: Grant) -> None:

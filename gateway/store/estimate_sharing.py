@@ -1,7 +1,7 @@
-"""Shares what this process learns about requests with other processes, and with the one that comes after it.
+"""Shares what this process learns about requests with other processes, and with those that start later.
 
 At its start a process reads what all have shared; every minute it writes what it has learned since. No request waits
-for either, and a store that is out means only that nothing is learned from elsewhere.
+for either. While the store is out, nothing is learned from other processes.
 """
 
 from __future__ import annotations

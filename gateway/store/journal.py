@@ -1,10 +1,10 @@
-"""On disk: what could not be settled yet, until it can be.
+"""Keeps on disk what cannot be settled yet.
 
-A file a process, held by a lock that ends with the process; the process that gets the lock of a dead one may
-replay it. A line is the CRC-32 of its text and the text, which is signed (journal_key.py): the one finds damage, the
-other forgery. Lines are synced to the disk in batches, and `append` returns when its line is. What is torn at the end
-was never promised to anyone. An entry that can never be charged is moved to a `.parked` file beside it, which has the
-same form.
+Each process has a file, held by a lock that ends with the process; a process that gets the lock of a dead one may
+replay its file. A line is the CRC-32 of its text and the text, which is signed (journal_key.py): the checksum finds
+damage, the signature forgery. Lines are synced to the disk in batches, and `append` returns when its line is. A torn
+end was never promised to any caller. An entry that can never be charged is moved to a `.parked` file next to it, which
+has the same form.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ LARGEST_BYTES = 1 << 30
 LINES_AT_ONCE = 200
 
 _PROBE = b"\n" * 4096
+
+_COPIED_AT_ONCE = 1 << 20
 
 
 class JournalFull(Exception):
@@ -111,12 +113,20 @@ class Journal:
                 self.size = 0
             return True
 
+    async def restore(self) -> None:
+        """Put the file back where another program has removed it. Raises OSError."""
+        async with self._turn:
+            await asyncio.to_thread(self._put_back)
+
     async def close(self) -> None:
         """Let go of the file: another process may take it up. It is removed if it is empty."""
         if self._writer is not None:
             await asyncio.wait([self._writer])
         if self._file >= 0:
-            if not self.size:
+            if self.size:
+                with suppress(OSError):
+                    await self.restore()
+            else:
                 self.path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = -1
@@ -171,6 +181,7 @@ class Journal:
         try:
             if self._file < 0:
                 self._file = _created(self.path)
+            self._put_back()
             if self._spoiled:
                 os.ftruncate(self._file, self.size)
             self._spoiled = True
@@ -180,6 +191,22 @@ class Journal:
             self._cut()
             return str(error)
         return None
+
+    def _put_back(self) -> None:
+        """A file that was removed while it was open keeps its lines, but has no name to be found by, and ends with the
+        process."""
+        if self._file < 0 or os.fstat(self._file).st_nlink:
+            return
+        removed, file = self._file, _created(self.path)
+        try:
+            _copy(removed, file, self.size)
+            os.fdatasync(file)
+        except OSError:
+            self.path.unlink(missing_ok=True)
+            os.close(file)
+            raise
+        self._file, self._spoiled = file, False
+        os.close(removed)
 
     def _cut(self) -> None:
         """Half a line would spoil the next one. A disk that refuses this, too, is asked again before that one."""
@@ -319,3 +346,14 @@ def _write_all(file: int, text: bytes) -> None:
     rest = memoryview(text)
     while rest:
         rest = rest[os.write(file, rest) :]
+
+
+def _copy(source: int, target: int, size: int) -> None:
+    """So many bytes from the beginning."""
+    start = 0
+    while start < size:
+        text = os.pread(source, min(size - start, _COPIED_AT_ONCE), start)
+        if not text:
+            raise OSError("the file is shorter than what was written to it")
+        _write_all(target, text)
+        start += len(text)

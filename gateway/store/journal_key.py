@@ -1,12 +1,13 @@
-"""The key that proves a journal's lines to be a gateway's own, and not another program's that can write to the folder.
+"""The key that signs a journal's lines: only a gateway's own lines are replayed, not those of another program that can
+write to the folder.
 
-All gateways of an installation share one key, which is kept in the store: lines are replayed into the store, so it is
-available whenever one is judged. They must also be signed while the store is out, from a process's start on: so a copy
-is beside the journals, in a file that this user alone can read. A copy that another user could have put there is not
-used.
+All gateways of an installation share one key. The store has it: lines are replayed into the store, so the key is
+available whenever a line is verified. Lines must also be signed while the store is out, from a process's start on, so a
+copy is next to the journals, in a file that only this user can read. A copy that another user could have put there is
+not used.
 
-A gateway that has neither, since it has never met its store, makes a key and offers it to the store later. Where the
-store has another by then, lines that were signed with the first can be replayed by their own process alone.
+A gateway that has neither, because it has never reached its store, makes a key and offers it to the store later. If the
+store has another by then, lines that were signed with the first can be replayed only by their own process.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Keeps the holds of this process for as long as their requests run.
+"""Renews the holds of this process for as long as their requests run.
 
-In each round, a sixth of the time for which a hold lasts, every reservation is renewed that was open when the
-round began and still is. The round's renewals are spread over it in chunks, so that many long streams are
-no burst of work, for the store or for the event loop.
+In each round, a sixth of the time for which a hold lasts, every reservation is renewed that was open when the round
+began and still is. The renewals are spread over the round in chunks, so that many long streams are no burst of work,
+for the store or for the event loop.
 """
 
 from __future__ import annotations

@@ -3,15 +3,15 @@
 A team has rows for each day. A row is a name (`RowName`) and its figures (`COLUMNS`). The columns after the first
 seven are zero for most requests: a row has either these seven or all.
 
-End users are chosen by clients, so there can be any number of them. A team and day keep the rows of `USERS_MAX` users;
-where they are full, a new one takes the place of the one with the lowest score, whose figures are added to rows with
-the same key, model, upstream and cost centre and the user `OTHER_USERS`. The score of a user is what it cost and the
-score of the one that it displaced. This is the Space-Saving algorithm (Metwally, Agrawal, El Abbadi, 2005): with N the
-cost of all requests that name a user, every user of more than N / USERS_MAX is kept, and lacks at most N / USERS_MAX
-that was counted before it took its place. Sums over all users are exact, and so are all other groups.
+Clients choose end users, so there can be any number of them. A team and day keep the rows of `USERS_MAX` users. When
+they are full, a new user takes the place of the one with the lowest score, whose figures are added to rows with the
+same key, model, upstream and cost centre and the user `OTHER_USERS`. The score of a user is its cost plus the score of
+the user that it displaced. This is the Space-Saving algorithm (Metwally, Agrawal, El Abbadi, 2005): with N the cost of
+all requests that name a user, every user of more than N / USERS_MAX is kept, and lacks at most N / USERS_MAX that was
+counted before it took its place. Sums over all users are exact, and so are all other groups.
 
-A user has a row for each key, model, upstream and cost centre that it uses, `ROWS_OF_A_USER` at most: what is beyond is
-added to the others, too, so that memory is bounded.
+A user has at most `ROWS_OF_A_USER` rows, one for each key, model, upstream and cost centre; what is beyond is added to
+the others, too, so that memory is bounded.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""A store whose outages lose nothing: what cannot be settled waits in the backlog until it can be.
+"""A store whose outages lose nothing: what cannot be settled waits in the backlog.
 
-Admission is refused while the store is out or, if the operator prefers that, let through unasked and charged later.
+While the store is out, admission is refused or, if the operator prefers that, requests pass unchecked and are charged
+later.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes the records of requests that have no settlement: in batches, off the way of any request.
+"""Writes the records of requests that have no settlement: in batches, in the background.
 
 Each second all that wait are written together, by one call for each team. While the store is out they wait in memory,
 a bounded number of them.

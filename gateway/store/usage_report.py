@@ -1,5 +1,5 @@
-"""What operators ask of a store: the ledger by group, and how limits are; the same from the admin API and from the
-command line.
+"""Reports for operators: the ledger by group, and the status of limits; the same for the admin API and the command
+line.
 
 Reports are JSON objects, made piece by piece, so that a long one leaves the event loop to others in between.
 """
@@ -199,6 +199,8 @@ def _usage_query(given: Mapping[str, str], month: ReportedMonth | None, today: d
         if days:
             raise FieldInvalid("'month' is a whole month: leave 'since' and 'until' out.", param="month")
         days = {"since": month.first, "until": month.after}
+    if days.get("until", "9") < days.get("since", ""):
+        raise FieldInvalid(f"'until' ({days['until']}) is before 'since' ({days['since']}).", param="until")
     filters = {name: given[name] for name in _FILTERS if name in given}
     return UsageQuery(by=by, **days, **filters)
 

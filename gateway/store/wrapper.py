@@ -1,4 +1,4 @@
-"""A store around another: what a wrapper does not change goes straight through."""
+"""The base of stores that wrap another: every call that a wrapper does not change goes to the wrapped store."""
 
 from __future__ import annotations
 

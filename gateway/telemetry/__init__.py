@@ -1,1 +1,1 @@
-"""What operators see: one log line a request, and metrics."""
+"""What operators see: one log line for each request, metrics, traces and request records."""

@@ -1,12 +1,12 @@
-"""Series written as Prometheus reads them, those of several processes as one.
+"""Writes series as Prometheus reads them, those of several processes as one.
 
-A process alone renders what it has counted: the text exposition format, version 0.0.4. It is written here since a
-scrape holds the event loop, and with it every stream, five times as long when prometheus_client renders it:
+A single process renders what it has counted in the text exposition format, version 0.0.4. prometheus_client would take
+five times as long, and a scrape holds the event loop and with it every stream:
 docs/decisions/0005-metrics-in-plain-dictionaries.md.
 
-A worker packs its series into a report instead. The supervisor keeps the last report of each worker and adds them
-up at a scrape, together with what workers that have ended had counted: no total falls because a worker was
-replaced. What a reload removed goes from those sums as soon as no worker has it configured any more.
+A worker packs its series into a report instead. The supervisor keeps the last report of each worker. At a scrape it
+adds them up, together with what workers that have ended had counted, so that no total falls when a worker is replaced.
+Series that a reload removed leave these sums as soon as no worker has them configured.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ other processes, which would get its EAGAIN too. So a thread writes:
 * A write that fails drops the lines of its chunk, counted as well. What a failed write has left out of the line that
   it broke off is written first when the next one succeeds, so that no line is ever joined to half of another.
 * Once a write succeeds again, `on_recovered` is called with the number of lines dropped since the last time.
-* `close` waits for what is queued, but not for ever. A child process after a fork has an empty queue and a thread of
+* `close` waits for what is queued, for a limited time. A child process after a fork has an empty queue and a thread of
   its own.
 
 What this trades: a process that is killed loses the lines of the last moments (`GATHER_S`).

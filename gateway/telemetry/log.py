@@ -1,8 +1,8 @@
-"""The log: one line for each request at its end, and what else an operator should know.
+"""The log: one line for each request at its end, and events for operators.
 
-JSON lines in production, coloured lines on a terminal (structlog). Never in it: a prompt,
-a response, a key, an upstream's secret. Logging neither raises nor waits: line_writer.py writes the lines, and drops
-what cannot be written. Of requests without a good key, so many have a line, and the others are counted.
+JSON lines in production, coloured lines on a terminal (structlog). Never in it: a prompt, a response, a key, an
+upstream's secret. Logging neither raises nor waits: line_writer.py writes the lines, and drops what cannot be written.
+Requests without a valid key have only so many lines in a while; the others are counted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from gateway.telemetry.line_writer import LineWriter
 from gateway.telemetry.sampling import LineSample
 
 SHOWN_CHARACTERS = 200
-"""What a client may add to a line by each text of its own: it is cut there."""
+"""The length at which each text of a client is cut in a line."""
 
 _TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-")
 """W3C Trace Context, 3.2."""

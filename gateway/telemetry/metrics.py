@@ -1,10 +1,10 @@
-"""What the gateway counts.
+"""Every metric of the gateway.
 
-`Metrics.exchange` records everything about one finished request: what requests of the same labels have in common is
-found with one look-up (`_Answers`), and added to the series when these are read. Label values come from the
-configuration and from closed lists, never from what a client sends, so that the number of series is bounded. What a
-reload removes from the configuration (a team, a model, an upstream, a limit) loses its series: `keep` gets what is
-configured, and whatever else is there goes at the next scrape. Every metric is described in docs/metrics.md.
+`Metrics.exchange` records a finished request: it finds what requests of the same labels share with one look-up
+(`_Answers`), which is added to the series when these are read. Label values come from the configuration and from closed
+lists, never from what a client sends, so that the number of series is bounded. When a reload removes a team, a model,
+an upstream or a limit, their series go: `keep` gets what is configured, and the next scrape leaves out the rest.
+docs/metrics.md describes every metric.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Metrics:
         self._define_series_of_the_process()
         self._define_series_of_notifications()
         self.build.set(1, (version, platform.python_version()))
-        self._begin_at_nothing()
+        self._begin_at_zero()
         self._names: ConfiguredNames | None = None
         self._quotas: dict[Labels, QuotaUse] = {}
         self._configured_quotas: dict[Labels, Limit] = {}
@@ -139,8 +139,8 @@ class Metrics:
         self._quotas_of: dict[int, _QuotasOf] = {}
         self._process = ProcessMetrics()
 
-    def _begin_at_nothing(self) -> None:
-        """A counter that begins at nothing shows its first step to Prometheus; one that begins at one hides it."""
+    def _begin_at_zero(self) -> None:
+        """A counter that begins at 0 shows its first step to Prometheus; one that begins at 1 hides it."""
         for _, by in _ABORTED_BY:
             self.aborted.add((by,), 0)
         for outcome in ("accepted", "refused"):
@@ -340,9 +340,8 @@ class Metrics:
         self.config_info.values = {(config_hash,): 1}
         self.config_loaded_at.set(at_s)
 
-    def keep(self, snapshot: ConfigSnapshot, teams: Iterable[str]) -> None:
-        """Show series of this configuration alone from now on. `teams` are all that are configured, with or without
-        a key of their own.
+    def keep(self, snapshot: ConfigSnapshot, names: ConfiguredNames) -> None:
+        """Show series of this configuration alone from now on. `names` are what `configured_names` gives of it.
 
         The used part of a quota whose amount has changed is computed with the new amount. A quota that counts other
         models than before is another one to the store, and begins again.
@@ -354,18 +353,7 @@ class Metrics:
                 del self._quotas[labels]
             else:
                 self._quotas[labels].amount = limit.amount
-        limits = {limit.name for caller in snapshot.callers.values() for limit in (*caller.limits, *caller.user_limits)}
-        for terms in snapshot.teams.values():
-            bound = (*terms.caller.limits, *terms.caller.user_limits, *terms.key_limits)
-            limits.update(limit.name for limit in bound)
-        limits.add(STORED_LIMIT)
-        limits.update(limit.name for model in snapshot.models.values() for limit in model.limits)
-        self._names = ConfiguredNames(
-            team=frozenset(teams),
-            model=frozenset(model.name for model in snapshot.models.values()),
-            upstream=frozenset(upstream.name for upstream in snapshot.upstreams()),
-            limit=frozenset(limits),
-        )
+        self._names = names
 
     def render(self) -> tuple[bytes, str]:
         """The exposition and its content type."""
@@ -468,14 +456,29 @@ def _quota_labels(limit: Limit) -> Labels:
     return (limit.team, limit.name, str(limit.meter), limit.per or "")
 
 
+def configured_names(snapshot: ConfigSnapshot, teams: Iterable[str]) -> ConfiguredNames:
+    """`teams` are all that are configured, with or without a key of their own. For 10,000 keys this takes milliseconds:
+    a reload has it done beside the event loop."""
+    limits = {limit.name for caller in snapshot.callers.values() for limit in (*caller.limits, *caller.user_limits)}
+    for terms in snapshot.teams.values():
+        bound = (*terms.caller.limits, *terms.caller.user_limits, *terms.key_limits)
+        limits.update(limit.name for limit in bound)
+    limits.add(STORED_LIMIT)
+    limits.update(limit.name for model in snapshot.models.values() for limit in model.limits)
+    return ConfiguredNames(
+        team=frozenset(teams),
+        model=frozenset(model.name for model in snapshot.models.values()),
+        upstream=frozenset(upstream.name for upstream in snapshot.upstreams()),
+        limit=frozenset(limits),
+    )
+
+
 def _quotas_of(snapshot: ConfigSnapshot) -> dict[Labels, Limit]:
-    """The quotas of teams and of the organisation. Keys of one team share them, so one key of each is asked."""
-    one_of_each = {caller.team: caller for caller in snapshot.callers.values()}
-    one_of_each |= {name: terms.caller for name, terms in snapshot.teams.items()}
+    """The quotas of teams and of the organisation, which all keys of a team share."""
     return {
         _quota_labels(limit): limit
-        for caller in one_of_each.values()
-        for limit in caller.limits
+        for terms in snapshot.teams.values()
+        for limit in terms.caller.limits
         if limit.is_quota and limit.scope in _QUOTA_SCOPES
     }
 

@@ -1,5 +1,6 @@
-"""Spans as OTLP has them (https://opentelemetry.io/docs/specs/otlp/). Imported only where traces are exported: the
-messages of `opentelemetry-proto` are the extra `[otel]`."""
+"""Spans as OTLP messages (https://opentelemetry.io/docs/specs/otlp/). Imported only if traces are exported, because
+`opentelemetry-proto` belongs to the extra `[otel]`.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""The records that explain requests later: which requests have one, and what is in it.
+"""Makes the records that explain requests later: which requests have one, and what is in it.
 
-A request that was admitted gets its record with its settlement: `of` gives it to the settle stage. One that was refused
-before that has no settlement, and there can be thousands of these in a second: `keep_unsettled` takes a sample of them,
-so many of each team and error code, which `take` gives to the task that writes them to the store.
+The record of an admitted request is written with its settlement: `of` gives it to the settle stage. A request that was
+refused before admission has no settlement, and there can be thousands of these in a second. So `keep_unsettled` takes a
+sample of them, a fixed number for each team and error code, and `take` gives it to the task that writes it to the
+store.
 
-Never in a record: content, a key, an upstream's secret. Of an error the message is kept only where its class is one
-whose messages the gateway writes from its own configuration and figures.
+Never in a record: content, a key, an upstream's secret. An error's message is kept only if its class is one whose
+messages the gateway writes from its own configuration and figures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lines of the log that strangers can cause, so many in a while: a client without a key must not fill the disk."""
+"""Limits the log lines that clients without a key can cause, so that they cannot fill the disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PERIOD_S = 10.0
 
 
 class LineSample:
-    """`admits` says which lines are written. What was left out is counted, by the error's code, until it is taken."""
+    """`admits` says which lines are written. The others are counted, by the error's code, until that is reported."""
 
     def __init__(self, lines: int = LINES) -> None:
         self._lines = lines

@@ -1,10 +1,10 @@
-"""Numbers that grow while requests pass: counters, gauges and histograms by label values.
+"""Counters, gauges and histograms by label values.
 
-Plain dictionaries for one thread, the event loop's: an increment costs a fraction of a microsecond. As structs
-they also pass between processes: `merge` adds the series of one process to those of another.
+Plain dictionaries for one thread, the event loop's: an increment costs a fraction of a microsecond. Structs also pass
+between processes: `merge` adds the series of one process to those of another.
 
-A label set stays until its process ends, unless `prune` removes it: a reload that removes a team, a model, an
-upstream or a limit removes their series too. `ConfiguredNames` says what there is.
+A label set stays until its process ends, unless `prune` removes it, after a reload that removed its team, model,
+upstream or limit. `ConfiguredNames` has those that are configured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How traces are exported, by the environment variables that OpenTelemetry names
+"""How traces are exported, by the environment variables of OpenTelemetry
 (https://opentelemetry.io/docs/specs/otel/protocol/exporter/, …/configuration/sdk-environment-variables/).
 
-A value that cannot be used is reported and left out, as the specification wants it: a wrong variable of a whole cluster
+A value that cannot be used is reported and ignored, as the specification requires: a wrong variable of a whole cluster
 does not keep a gateway from serving.
 """
 

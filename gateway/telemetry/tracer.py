@@ -1,12 +1,12 @@
-"""Spans of requests, by OpenTelemetry's semantic conventions: one of the request as the gateway served it (HTTP), and
+"""Spans of requests, by OpenTelemetry's semantic conventions: one for the request as the gateway served it (HTTP), and
 below it one for each attempt at an upstream (generative AI).
 
 Sources: https://opentelemetry.io/docs/specs/semconv/http/http-spans/, and client-inference.md of
-https://github.com/open-telemetry/semantic-conventions-genai as published in November 2026. What these do not name
-begins with `inducta.`.
+https://github.com/open-telemetry/semantic-conventions-genai as published in November 2026. Attributes that these do not
+name begin with `inducta.`.
 
-A request that is traced costs a `RequestTrace` on its way. Its spans are made when it has ended, of what the exchange
-has anyway, and wait in a bounded queue to be exported. Never in them: a prompt, an answer, a key, an upstream's secret.
+While it runs, a traced request costs a `RequestTrace`. Its spans are made when it has ended, from what the exchange has
+anyway, and wait in a bounded queue to be exported. Never in them: a prompt, an answer, a key, an upstream's secret.
 """
 
 from __future__ import annotations

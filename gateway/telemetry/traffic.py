@@ -1,9 +1,9 @@
-"""What passed in the last hours, minute by minute, for people who look without a Prometheus.
+"""Traffic of the last hours, minute by minute, for operators without a Prometheus.
 
-Once a minute the series of metrics.py are summed to a few totals; what they grew by since the minute before is a
-sample. HISTORY_MINUTES of them are kept in the process, and go with it. Nothing is counted twice for it, and a request
-costs nothing more. Minutes are those of the wall clock, so that the samples of several workers can be added: the
-counts of their histograms are in each sample, and quantiles are computed from the sums.
+Once a minute the series of metrics.py are summed to a few totals; a sample is their increase since the minute before.
+The process keeps HISTORY_MINUTES samples, and loses them when it ends. A request costs nothing more. Minutes are those
+of the wall clock, so that the samples of several workers can be added: each sample has the counts of the histograms,
+and quantiles are computed from their sums.
 """
 
 from __future__ import annotations

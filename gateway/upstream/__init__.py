@@ -1,1 +1,1 @@
-"""The HTTP client of the model servers: its connections, its pools, and the health checks."""
+"""The HTTP client of the model servers: connections, pools and health checks."""

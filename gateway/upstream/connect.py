@@ -1,14 +1,14 @@
 """Where an upstream is, how a request to it begins, and how a connection to it is opened: name, address, TCP, TLS.
 
-Through a forward proxy, name, address and TCP are the proxy's. A request in plain HTTP then names its whole URL (RFC
-9112, 3.2.2) and carries the proxy's credential; one under TLS goes through a tunnel that CONNECT opens (RFC 9110,
-9.3.6), and the proxy sees nothing of it.
+With a forward proxy, name, address and TCP are the proxy's. A request in plain HTTP then has its whole URL (RFC 9112,
+3.2.2) and the proxy's credential. One under TLS goes through a tunnel that CONNECT opens (RFC 9110, 9.3.6), and the
+proxy sees nothing of it.
 
-What does not change between requests is worked out once, in `UpstreamOrigin`. What could smuggle a second header
-or request into the first is refused: the operator's when the origin is made, a caller's for each request.
+`UpstreamOrigin` has what does not change between requests. What could smuggle a second header or request into the first
+is refused: the operator's text when the origin is made, a caller's for each request.
 
-Addresses of both families race (RFC 8305, by aiohappyeyeballs: uvloop's own connector tries one
-after the other, so that a dead IPv6 route would cost the whole connect timeout).
+Addresses of both families race (RFC 8305, by aiohappyeyeballs: uvloop's own connector tries one after the other, so
+that a dead IPv6 route would cost the whole connect timeout).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import TypeVar
 
@@ -35,6 +36,7 @@ from gateway.core.http_syntax import (
 )
 from gateway.core.proxies import Proxy
 from gateway.core.snapshot import Upstream
+from gateway.runtime.own_thread import run_in_own_thread
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.contract import UpstreamRequest
 
@@ -152,15 +154,16 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 class Connector:
     """Opens connections to one origin.
 
-    However many connect at once, one name lookup is on its way: lookups occupy the threads that all
-    upstreams share, and a name server that hangs for one upstream must leave some to the others.
+    However many connect at once, one name lookup is on its way, in a thread of its own: a name server that
+    hangs for one upstream holds up no other.
     """
 
     def __init__(self, origin: UpstreamOrigin, tls: Callable[[], ssl.SSLContext], tasks: BackgroundTasks) -> None:
         self._origin = origin
         self._tls = tls
         self._tasks = tasks
-        self._peer = origin if origin.proxy is None else origin.proxy
+        peer = origin if origin.proxy is None else origin.proxy
+        self._where = (peer.host, peer.port)
         self._lookup: asyncio.Task[Addresses | CannotConnect] | None = None
 
     async def connect(self, make: Callable[[], P]) -> P:
@@ -204,6 +207,9 @@ class Connector:
             raise CannotConnect(f"the files of its `tls` cannot be used ({_reason(error)})") from error
 
     async def _addresses(self) -> Addresses:
+        with suppress(socket.gaierror, UnicodeError):
+            # An address needs no name server, and so no thread.
+            return list(socket.getaddrinfo(*self._where, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
         lookup = self._lookup
         if lookup is None or lookup.done():
             lookup = self._lookup = self._tasks.start("name_lookup", self._look_up())
@@ -218,12 +224,14 @@ class Connector:
 
     async def _look_up(self) -> Addresses | CannotConnect:
         """A failure is a result: when all who asked have given up, no caller is left to take an exception."""
-        loop = asyncio.get_running_loop()
         try:
-            return list(await loop.getaddrinfo(self._peer.host, self._peer.port, type=socket.SOCK_STREAM))
-        # A name that DNS cannot carry is a UnicodeError.
-        except (OSError, UnicodeError) as error:
+            return await run_in_own_thread("name lookup", self._resolve)
+        # A name that DNS cannot carry is a UnicodeError, a thread too many a RuntimeError.
+        except (OSError, UnicodeError, RuntimeError) as error:
             return CannotConnect(_reason(error))
+
+    def _resolve(self) -> Addresses:
+        return list(socket.getaddrinfo(*self._where, type=socket.SOCK_STREAM))
 
 
 async def _open_tunnel(connected: socket.socket, request: bytes) -> None:

@@ -1,8 +1,8 @@
-"""What the client of the model servers promises to the stages, and how its failures are named.
+"""What the client of the model servers promises to the stages, and the names of its failures.
 
-`send` returns once the first byte of the response's body (or its end) has arrived, so that nothing is
-promised to the caller for an upstream that sends a head and then fails. From then on bytes are pushed,
-not pulled: no task is switched for a chunk.
+`send` returns once the first byte of the response's body (or its end) has arrived, so that the caller gets no response
+from an upstream that sends a head and then fails. From then on bytes are pushed, not pulled: no task is switched for a
+chunk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The small requests that the gateway makes of an upstream for itself, and what reads their answers."""
+"""Small requests of the gateway's own to an upstream, and a reader of their answers."""
 
 from __future__ import annotations
 

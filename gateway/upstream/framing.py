@@ -1,7 +1,7 @@
-"""Where a response's head and body are in a connection's bytes: llhttp behind a small, pure interface.
+"""Finds a response's head and body in a connection's bytes: llhttp behind a small, pure interface.
 
-Interim responses (1xx), trailers and chunk extensions are read and dropped. Whatever leaves doubt
-where the response ends is a fault; whatever follows its end is `excess` and makes the connection unfit for another.
+Interim responses (1xx), trailers and chunk extensions are read and dropped. If it is not certain where the response
+ends, that is a fault. What follows the end is `excess`, and makes the connection unfit for another request.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Framing:
             self._count_bodiless(len(data))
             return b""
         self._bodiless = 0
-        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        piece = b"".join(pieces)  # Of one piece, that is the piece itself.
         pieces.clear()
         return piece
 

@@ -1,5 +1,5 @@
-"""Health checks: an upstream that is configured for it is asked regularly whether it is healthy, whether or not
-requests come. `Health` gets each result, and believes it once enough checks in a row agree.
+"""Health checks: asks each configured upstream regularly whether it is healthy, whether or not there are requests.
+`Health` gets each result, and changes its mind after enough equal ones in a row.
 """
 
 from __future__ import annotations

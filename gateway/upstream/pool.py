@@ -1,17 +1,18 @@
-"""The connections to one upstream: the one used last is used first, and there are never too many.
+"""The connections to one upstream, at most `max_connections`: the one that was used last is used first.
 
-A request that may not have one waits in line; the line and the connecting share the connect timeout. A team's line
-has a bound: a request that would wait behind more is refused at once.
+A request that may not have a connection waits in line; waiting and connecting share the connect timeout. A team's line
+has a bound: a request beyond it is refused at once.
 
 Models and teams share the connections of their upstream. A model that hangs keeps each connection for minutes, and a
-team that sends much has all of them in use; either would soon have them all. So a model, and likewise a team, may only
-take another while it holds less than HELD_PER_FREE times what is free. This is the dynamic threshold by which switches
+team that sends much uses all of them; either would soon have them all. So a model, and likewise a team, may only take
+another while it holds less than HELD_PER_FREE times the free ones. This is the dynamic threshold by which switches
 share a packet buffer (Choudhury and Hahne, 1998): one alone gets three quarters of the connections, two get three
-sevenths each, and the next one finds some free. Who holds no more than any other may always take one: what is
-kept free is kept for those that hold less, and for none where there are none.
+sevenths each, and the next one finds some free. Who holds least may always take one: free connections are kept only
+for those that hold less.
 
-From the line, the team that holds least is served first, of its models the one that holds least, then who has waited
-longest. So teams that all want more than there is hold equally many, whatever each of them sends (max-min fairness).
+From the line, the team that holds least is served first, of its models the one that holds least, then the request that
+has waited longest. So teams that all want more than there is hold equally many, whatever each of them sends (max-min
+fairness).
 """
 
 from __future__ import annotations
@@ -102,10 +103,16 @@ def _take_one(counts: dict[str, int], name: str) -> None:
 
 
 class Pool:
-    """Owner of the connections to one upstream. `emptied` is called when the last of them is gone."""
+    """Owner of the connections to one upstream. `emptied` is called when the last of them is gone, `make_room` before a
+    new one is opened: it says whether an idle one had to be closed for that, to whichever upstream."""
 
     def __init__(
-        self, upstream: Upstream, origin: UpstreamOrigin, options: ClientOptions, emptied: Callable[[], None]
+        self,
+        upstream: Upstream,
+        origin: UpstreamOrigin,
+        options: ClientOptions,
+        emptied: Callable[[], None],
+        make_room: Callable[[], bool],
     ) -> None:
         self.origin = origin
         self.shares = ConnectionShares(upstream.max_connections)
@@ -115,6 +122,7 @@ class Pool:
         tls = cache(partial(client_context, upstream.tls)) if upstream.tls is not None else lambda: options.tls
         self._connector = Connector(origin, tls, options.tasks)
         self._emptied = emptied
+        self._make_room = make_room
         self._idle: deque[Connection] = deque()
         self._in_use: dict[Connection, Holder] = {}
         self._lines: dict[Holder, deque[Waiter]] = {}
@@ -122,6 +130,15 @@ class Pool:
         """How many requests of each team are in a line."""
         self._is_closed = False
         self._all_gone = asyncio.Event()
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    @property
+    def open(self) -> int:
+        """Idle, used or being opened."""
+        return len(self._idle) + self._upstream.max_connections - self.shares.free
 
     def take_idle(self, holder: Holder) -> Connection | None:
         """A connection for one exchange of this holder, if one is idle and it may have that."""
@@ -178,9 +195,12 @@ class Pool:
             return  # It never came to be used, or was replaced: the one that did that has its place.
         if holder is None:
             self._idle.remove(connection)
-        if not self._idle and not self._in_use:
-            self._all_gone.set()
-        self._give_back(holder)
+        self._left(holder)
+
+    def close_idle(self) -> None:
+        """Close the one that is idle longest."""
+        self._idle.popleft().abort()
+        self._left(None)
 
     def unrequested_bytes(self) -> None:
         """No connection of such an upstream is used again: a second answer may be on its way there."""
@@ -233,6 +253,12 @@ class Pool:
         elif not given.closed:
             self.released(given)
 
+    def _left(self, holder: Holder | None) -> None:
+        """A connection has gone, which this holder had (None: it was idle)."""
+        if not self._idle and not self._in_use:
+            self._all_gone.set()
+        self._give_back(holder)
+
     def _give_back(self, holder: Holder | None) -> None:
         """A holder has one less (None: an idle connection has gone)."""
         if holder is not None:
@@ -262,6 +288,8 @@ class Pool:
         elif self._idle and len(self._idle) > self.shares.free:
             self._idle.popleft().abort()
         try:
+            if self._make_room():
+                await asyncio.sleep(0)  # A connection gives its descriptor back in the next turn of the event loop.
             connection = await self._connector.connect(lambda: Connection(self._upstream.name, self, self._options))
             if self._is_closed:
                 connection.abort()

@@ -1,12 +1,12 @@
-"""A response as it is received: pushed by the connection on one side, read by the relay on the other.
+"""A response as it is received: the connection pushes it, the relay reads it.
 
 While the reader keeps up, a piece goes straight from the parser to the reader's callback. Otherwise
 pieces wait in a buffer, and past HELD_BYTES the connection pauses reading. The end is reported after
 the last piece.
 
-Buffers give pieces back in order and decoded, a slice at a time (core/content_coding.py): however small the input of a
-compression bomb, its output is bounded by who reads. Even for a reader that keeps up, no more than TURN_BYTES are
-handed over at once: then others have their turn (runtime/relay_queue.py).
+Buffers give pieces back in order and decoded, a slice at a time (core/content_coding.py): the reader bounds the output
+of a compression bomb, however small its input is. Even a reader that keeps up gets at most TURN_BYTES at once: then
+others have their turn (runtime/relay_queue.py).
 """
 
 from __future__ import annotations
@@ -211,14 +211,18 @@ class Buffer(Protocol):
 
 
 class PlainBuffer:
-    """Gives back what it takes."""
+    """Gives back what it takes. Most streams put nothing into it, and so it has no memory before."""
+
+    __slots__ = ("_pieces", "size")
 
     def __init__(self) -> None:
         self.size = 0
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[bytes] | None = None
 
     def put(self, piece: bytes) -> None:
         self.size += len(piece)
+        if self._pieces is None:
+            self._pieces = deque()
         self._pieces.append(piece)
 
     def get(self) -> bytes:

@@ -1,4 +1,4 @@
-"""The TLS of one upstream that has an authority or a client certificate of its own."""
+"""The TLS context of an upstream with its own authority or client certificate."""
 
 from __future__ import annotations
 

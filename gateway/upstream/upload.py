@@ -1,6 +1,6 @@
-"""The rest of a request of which only the beginning was available: sent as the source gives and the upstream takes it.
+"""Sends the rest of a request whose beginning was sent with the head: as the source gives it and the upstream takes it.
 
-A response that begins before all is sent ends the sending: the upstream wants no more (RFC 9112, 9.5).
+A response that begins before all is sent ends the sending: the upstream does not want the rest (RFC 9112, 9.5).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Who may use the admin API: clients with the token, and browsers that signed in with it.
 
-A program sends the token in `authorization`. The console sends it once, to `/admin/v1/session`, and from then on the
-cookie of a session. The cookie counts beside the header SAME_ORIGIN alone, which the console's own pages send and no
-page of another origin can: so no other page can change or read anything with it, that of another port of the same
-host included, to which SameSite does not apply.
+A program sends the token in `authorization`. The console sends it once, to `/admin/v1/session`, and then the cookie of
+a session. The cookie counts only together with the header SAME_ORIGIN, which the console's own pages send and no page
+of another origin can. So no other page can change or read anything with it, not even one of another port of the same
+host, to which SameSite does not apply.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from gateway.core.errors import (
     FieldInvalid,
     GatewayError,
     KeyUnknown,
-    MethodNotAllowed,
     StoreUnavailable,
 )
 from gateway.core.limit_status import rfc3339
 from gateway.identity.contract import AuditEntry
+from gateway.identity.requests import of_method
 from gateway.identity.sessions import BrowserSession, SessionDirectory, new_session_id
 from gateway.web.admin_routes import AdminRequest, AdminResponse, json_response
 from gateway.web.session_cookies import ADMIN_COOKIE, SAME_ORIGIN
@@ -50,7 +50,7 @@ class AdminAccess:
         self._token = token
         self._sessions = sessions
         self._note_refusal = note_refusal
-        self._note_audit = note_audit
+        self.note_audit = note_audit
         self.methods: Mapping[str, Callable[[AdminRequest], Awaitable[AdminResponse]]] = {
             "GET": self._show,
             "POST": self._sign_in,
@@ -71,11 +71,7 @@ class AdminAccess:
             raise FieldInvalid(f"{name!r} is not known here; there are no parameters.", param=name)
         if not self._token:
             raise AdminForbidden(_CLOSED)
-        answer = self.methods.get(request.method)
-        if answer is None:
-            allowed = ", ".join(self.methods)
-            raise MethodNotAllowed(f"Use one of {allowed}.", allow=allowed)
-        return await answer(request)
+        return await of_method(self.methods, request.method)(request)
 
     def _check_token(self, request: AdminRequest) -> None:
         try:
@@ -116,7 +112,7 @@ class AdminAccess:
     async def _note(self, request: AdminRequest, action: str) -> None:
         """Where the store is out, people sign in all the more."""
         with suppress(StoreUnavailable):
-            await self._note_audit(AuditEntry(actor_of(request), action, "console"))
+            await self.note_audit(AuditEntry(actor_of(request), action, "console"))
 
 
 def check_token(headers: Mapping[str, str], token: str) -> None:
@@ -124,7 +120,7 @@ def check_token(headers: Mapping[str, str], token: str) -> None:
     if not token:
         raise AdminForbidden(_CLOSED)
     scheme, _, given = headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip(" ").encode(), token.encode()):
         raise KeyUnknown("Send the admin token as 'Authorization: Bearer TOKEN'.")
 
 

@@ -1,4 +1,4 @@
-"""The admin API under /admin/v1: what operators may know of a running gateway as JSON, and what they may do."""
+"""The admin API under /admin/v1: reports of a running gateway as JSON, and actions of operators."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
-from gateway.core.errors import FieldInvalid, GatewayError, MethodNotAllowed, UrlUnknown
+from gateway.core.errors import FieldInvalid, GatewayError, UrlUnknown
 from gateway.core.health import ModelStatus, UpstreamStatus
 from gateway.core.limit_status import rfc3339
 from gateway.core.snapshot import ConfigSnapshot
-from gateway.identity.requests import AdministrationRequest
+from gateway.identity.requests import AdministrationRequest, of_method
 from gateway.pipeline import Services
-from gateway.store.usage_report import REPORTS, JsonObject, Report, close_month, json_list, refuse_unknown
+from gateway.store.usage_report import REPORTS, JsonObject, Report, json_list, refuse_unknown
 from gateway.telemetry.traffic import HISTORY_MINUTES, TrafficHistory
 from gateway.web.admin_access import SESSION, AdminAccess, actor_of
 from gateway.web.admin_catalogue import models, teams
 from gateway.web.admin_openapi import PREFIX
 from gateway.web.admin_routes import AdminRequest, AdminResponse, error_response, json_response
+from gateway.web.month_closing import close_and_note
 
 Reload = Callable[[str], Awaitable[list[str]]]
 """Reloads the configuration's file for the caller that is named, and gives what is wrong with it."""
@@ -79,20 +80,13 @@ class AdminApi:
             return json_response(200, await administer(asked))
         action = self.actions.get(path)
         if action is not None:
-            if request.method != "POST":
-                raise MethodNotAllowed("Use POST: this changes something.", allow="POST")
-            return await action(request)
-        if request.method != "GET":
-            raise MethodNotAllowed("Use GET to read this page.", allow="GET")
-        return json_response(200, await self._content(request))
-
-    async def _content(self, request: AdminRequest) -> JsonObject:
-        """The JSON at a path. Raises UrlUnknown, FieldInvalid, StoreUnavailable."""
-        content = self.pages.get(request.path.removeprefix(PREFIX))
+            return await of_method({"POST": action}, request.method)(request)
+        content = self.pages.get(path)
         if content is None:
             known = ", ".join(PREFIX + page for page in (*self.pages, *self._administered))
             raise UrlUnknown(f"There is nothing at {request.path[:200]!r}; there are {known}.")
-        return await content(self._services, request.query)
+        shown = of_method({"GET": content}, request.method)
+        return json_response(200, await shown(self._services, request.query))
 
     async def _reload(self, request: AdminRequest) -> AdminResponse:
         refuse_unknown(request.query, ())
@@ -102,7 +96,9 @@ class AdminApi:
         return json_response(400 if problems else 200, {"taken_up": not problems, "problems": problems})
 
     async def _close_month(self, request: AdminRequest) -> AdminResponse:
-        return json_response(200, await close_month(self._services.store, request.query))
+        note = self._access.note_audit
+        closed = await close_and_note(self._services.store, request.query, actor_of(request), note)
+        return json_response(200, closed)
 
 
 def _reported(report: Report) -> Content:

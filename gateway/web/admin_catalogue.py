@@ -1,4 +1,4 @@
-"""What the configuration in force has, for operators: teams, models, routes and prices. Never a secret."""
+"""The teams, models, routes and prices of the configuration in force, for operators. Never a secret."""
 
 from __future__ import annotations
 

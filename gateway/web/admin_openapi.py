@@ -1,5 +1,8 @@
-"""The admin listener's description: what /openapi.json answers there. A supervisor answers it too, so this knows the
-routes by a table of its own, which a house test compares with them."""
+"""The OpenAPI document of the admin listener, which /openapi.json answers.
+
+A supervisor answers it, too, without the code that serves the routes. So the routes are a table of their own here, and
+a house test compares it with them.
+"""
 
 from __future__ import annotations
 
@@ -315,7 +318,7 @@ def admin_document() -> bytes:
     for route in ROUTES:
         methods = paths.setdefault(route.path, {})
         methods[route.method] = _operation(route)
-        if not route.path.startswith(PREFIX):
+        if route.method == "get":
             methods["head"] = _operation(route)
     components = {
         "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},

@@ -1,9 +1,9 @@
-"""The first page of the console as one answer: `GET /admin/v1/overview`.
+"""The first page of the console in one answer: `GET /admin/v1/overview`.
 
-Each part has the shape of the page that it is taken from, and its figures: `traffic`, `upstreams`, three times `usage`,
-of which one reading of the ledger is enough, and of `limits` the quotas that are nearly used up. `at` is the time at
-which the answer was begun. Operators look most when something is down: while the store is out its parts are null, and
-`problem` says so.
+Each part has the shape and the figures of the page that it is taken from: `traffic`, `upstreams`, three times `usage`,
+from one reading of the ledger, and of `limits` the quotas that are nearly used up. `at` is the time at which the answer
+was begun. Operators need the page most when something is down: while the store is out its parts are null, and `problem`
+says so.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What operators can know and do about single requests: which are in flight, what happened to one, and its end by hand.
+"""Single requests for operators: which are in flight, what happened to one, and how to end one.
 
-One implementation under the admin API and the command line. Requests in flight are in the processes that serve them,
-of this gateway and of others: all are asked by way of the store. Where the store is out, a gateway still says what runs
-in the process that was asked, and that this is not all.
+One implementation for the admin API and the command line. Requests in flight are in the processes that serve them, of
+this gateway and of others: all are asked by way of the store. While the store is out, a gateway still shows what runs
+in the process that was asked, and says that this is not all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from gateway.core.errors import FieldInvalid, MethodNotAllowed, StoreUnavailable, UrlUnknown
+from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
 from gateway.core.request_explanation import explained, record_object
 from gateway.core.request_record import RequestRecord
 from gateway.core.requests_in_flight import (
@@ -24,7 +24,7 @@ from gateway.core.requests_in_flight import (
     in_flight_object,
 )
 from gateway.identity.contract import AuditEntry
-from gateway.identity.requests import AdministrationRequest
+from gateway.identity.requests import AdministrationRequest, not_allowed
 from gateway.store.contract import ProcessCalls, RecordStore
 
 JsonObject = dict[str, Any]
@@ -207,4 +207,4 @@ def _refuse_unknown(query: Mapping[str, str], known: Collection[str]) -> None:
 
 def _refuse_method(method: str, taken: Collection[str]) -> None:
     if method not in taken:
-        raise MethodNotAllowed(f"Use {' or '.join(taken)} here.", allow=", ".join(taken))
+        raise not_allowed(method, taken)

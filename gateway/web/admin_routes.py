@@ -1,19 +1,21 @@
-"""The operators' listener: metrics, health, readiness, and the admin API behind its token.
+"""The admin listener: metrics, health, readiness, and the admin API behind its token.
 
-What it answers comes from `AdminHandlers`: those of this process, or of several workers together. Requests to the
-admin API are plain values, so that a supervisor can pass them to a worker. A supervisor loads this module, so it
-imports nothing that serves clients.
+`AdminHandlers` gives the answers: of this process, or of several workers together. Requests to the admin API are plain
+values, so that a supervisor can pass them to a worker. A supervisor loads this module, so it imports nothing that
+serves clients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
-from gateway.core.errors import AdminForbidden, GatewayError, MethodNotAllowed, TooLarge, UrlUnknown
+from gateway.core.errors import AdminForbidden, FieldInvalid, GatewayError, MethodNotAllowed, TooLarge, UrlUnknown
 from gateway.web import openapi
 from gateway.web.admin_openapi import PREFIX, admin_document
 from gateway.web.console_files import SHARED_FILES, ConsoleFiles, closed_page
@@ -21,8 +23,8 @@ from gateway.web.errors import JSON, SERVER, error_body, error_headers
 
 
 class AdminRequest(msgspec.Struct, frozen=True):
-    """`path` as it was sent, `query` decoded: of a parameter that is given twice, the first. Names of headers are in
-    lower case."""
+    """`path` as it was sent, `query` decoded. Names of headers are in lower case; the lines of one that comes several
+    times are one, with those that differ. HEAD is asked as GET: the listener leaves the body out."""
 
     method: str
     path: str
@@ -93,20 +95,23 @@ class AdminRoutes:
         if page is None:
             raise UrlUnknown(f"The admin listener has {', '.join(self.pages)}, {PREFIX} and /console.")
         if request.method not in ("GET", "HEAD"):
-            raise MethodNotAllowed("Use GET to read this page.", allow="GET")
+            raise MethodNotAllowed("Use GET to read this page.", allow="GET, HEAD")
         return await page()
 
     async def _admin_api(self, request: web.BaseRequest) -> AdminResponse:
         """The body is read once it is known whose it is; most have none."""
         plain = _without_body(request)
+        repeated = len(request.rel_url.query) > len(plain.query)
+        if (repeated or request.can_read_body) and (refusal := await self._handlers.refuse_stranger(plain)):
+            return refusal
+        if repeated:
+            _refuse_repeated(name for name, _ in request.rel_url.query.items())
         if request.can_read_body:
-            if refusal := await self._handlers.refuse_stranger(plain):
-                return refusal
             plain = msgspec.structs.replace(plain, body=await _body(request))
         return await self._handlers.admin_api(plain)
 
     async def _console_file(self, request: web.BaseRequest, path: str) -> AdminResponse:
-        """The files are the same for everybody: what they show is behind the token. Where there is none, the page says
+        """The files are public: what they show is behind the token. Where there is none, the page says
         so."""
         answer = self._console.answer(request.method, path, request.headers)
         if path == "/console" and await self._is_closed():
@@ -154,14 +159,27 @@ async def _body(request: web.BaseRequest) -> bytes:
         raise TooLarge(error.text or "The body is too large.") from None
 
 
+def _refuse_repeated(names: Iterable[str]) -> None:
+    """Which one is meant is not known. Raises FieldInvalid."""
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise FieldInvalid(f"{_text(name)[:64]!r} is given {times} times; give it once.", param=_text(name)[:64])
+
+
 def _without_body(request: web.BaseRequest) -> AdminRequest:
     return AdminRequest(
-        method=_text(request.method),
+        method="GET" if request.method == "HEAD" else _text(request.method),
         path=_text(request.rel_url.raw_path),
         query={_text(name): _text(request.rel_url.query[name]) for name in request.rel_url.query},
-        headers={name.lower(): _text(request.headers[name]) for name in request.headers},
+        headers={name.lower(): _text(_lines(request.headers, name)) for name in request.headers},
         client_ip=request.remote or "",
     )
+
+
+def _lines(headers: CIMultiDictProxy[str], name: str) -> str:
+    """A header as one line (RFC 9110, 5.3; cookies: RFC 6265, 5.4). Two tokens that differ are no token."""
+    between = "; " if name.lower() == "cookie" else ", "
+    return between.join(dict.fromkeys(headers.getall(name)))
 
 
 def _text(received: str) -> str:

@@ -1,4 +1,4 @@
-"""What the admin API's answers consist of, as schemas that its description names."""
+"""The schemas of the objects in the admin API's answers."""
 
 from __future__ import annotations
 

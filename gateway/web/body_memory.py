@@ -1,19 +1,19 @@
-"""How much of its memory, and of its disk, a process lets the bodies of requests take.
+"""Limits the memory, and the disk, that the bodies of requests take in a process.
 
-Bodies come before limits can be asked: a client with a key could otherwise send as many large ones at once as it likes.
-A body takes what its head announces before it is read, so that none that has begun waits for another one to end. What
-is over the budget waits, and is refused when that takes too long. Who waits:
+Bodies are read before limits can be asked, so a client with a key could send as many large ones at once as it likes.
+A body therefore takes what its head announces before it is read, so that none that has begun waits for another one to
+end. A body beyond the budget waits, and is refused if that takes too long:
 
-**Small bodies do not**, up to `SMALL_BYTES`, as long as they fit: a short question never waits behind uploads.
+**Small bodies do not wait**, up to `SMALL_BYTES`, as long as they fit: a short question never waits behind uploads.
 
-**A team's large bodies take three quarters at most, and less beside others'**: `TEAM_SHARE` times what is free then. So
-two teams that send all they can have three sevenths each, and a third one finds memory free when it comes. (Known from
+**A team's large bodies take three quarters at most, and less next to others'**: `TEAM_SHARE` times what is free. So two
+teams that send all they can have three sevenths each, and a third one finds memory free when it comes. (Known from
 switches, whose ports share one buffer, as dynamic thresholds: Choudhury and Hahne, 1998.)
 
-**A body that becomes larger than its head made expect** (one in chunks, or that was compressed) goes on beside the
-share of its team, one at a time: if each had to wait for the others, none of them would become whole.
+**A body that becomes larger than its head announced** (one in chunks, or that was compressed) goes on beyond the share
+of its team, one at a time: if each had to wait for the others, none of them would become complete.
 
-Where bodies wait, teams take turns; of one team the first that came goes first.
+Among waiting bodies teams take turns; of one team the first that came goes first.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class BodyMemory:
         return sum(len(line) for line in self._waiting.values())
 
     def take_small(self, size: int) -> bool:
-        """Take so much for a small body, if it fits. Whether it is taken."""
+        """Take this much for a small body, if it fits. Whether it fits."""
         if self.held_bytes + size > self._max_bytes:
             return False
         self.held_bytes += size
@@ -172,7 +172,8 @@ class HeldBytes:
             await self._take(size - self._bytes - self._small_bytes)
 
     async def add(self, size: int) -> None:
-        """Note bytes that came. Where more come than expected, as much as before is taken again. Raises Overloaded."""
+        """Note bytes that came. If more come than expected, as much again is taken, up to _STEP_MAX_BYTES.
+        Raises Overloaded."""
         self._used += size
         held = self._bytes + self._small_bytes
         if self._used > held:

@@ -1,8 +1,8 @@
-"""Whose address a request comes from: the socket's, or what a trusted proxy in front of the gateway says.
+"""The address that a request comes from: the socket's, or the one that a trusted proxy in front of the gateway reports.
 
-`X-Forwarded-For` has an address for each hop, the last one written by the proxy that is nearest. Who sends a request
-can write anything in front of them; so they are read from the end, as long as each was written by a proxy that is
-trusted, and the first that is not one of those is the client (as nginx has it with `real_ip_recursive`).
+`X-Forwarded-For` has an address for each hop, the last one written by the nearest proxy. The sender of a request can
+write anything in front of them. So they are read from the end, as long as each was written by a trusted proxy; the
+first that is not a trusted proxy is the client (as in nginx with `real_ip_recursive`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _REMEMBERED = 1_024
 """Addresses of which it is remembered whether they are trusted."""
 
 _HOPS_MAX = 16
-"""More are not looked at: the last one that was is taken for the client."""
+"""More are not read: the last one that was read counts as the client."""
 
 
 class ClientAddresses:

@@ -1,7 +1,7 @@
-"""Hints for a client that asks in the wrong place: which base URL it needs, and what is not served here.
+"""Hints for a client that asks at the wrong place: the base URL that it needs, and what is not served here.
 
-Which API a client speaks shows in its headers; an error has that API's shape. The hints are words for people: nothing
-but the shape of errors is decided by them.
+A client's headers show which API it speaks; an error has that API's shape. The hints are text for people: they decide
+nothing except the shape of errors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The pages of browsers, as files of the package: the console on the admin listener, /me on the public one.
+"""The files of the browser pages: the console on the admin listener, /me on the public one.
 
-There is no build step: what is in `console/` is what browsers get. They get it with a policy that lets them load code,
-style and data from this listener alone, and no inline code at all: what is put into an answer is not run.
+There is no build step: browsers get the files in `console/` as they are. A policy lets them load code, style and data
+from this listener only, and no inline code, so that nothing in an answer is run.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.core.errors import MethodNotAllowed, UrlUnknown
+from gateway.core.http_syntax import names_tag
 from gateway.core.response import Headers
 
 FOLDER = Path(__file__).with_name("console")
@@ -75,7 +76,7 @@ class ConsoleFiles:
             raise UrlUnknown(f"There is nothing at {path[:200]!r}. The page is {self._path}.")
         if method not in ("GET", "HEAD"):
             raise MethodNotAllowed("Use GET to read this page.", allow="GET, HEAD")
-        if headers.get("if-none-match", "") == file.tag:
+        if names_tag(headers.get("if-none-match", ""), file.tag):
             return StaticAnswer(304, file.headers, b"")
         return StaticAnswer(200, file.headers, file.body)
 

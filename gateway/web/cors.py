@@ -1,8 +1,7 @@
 """Which web pages may call the gateway from a browser (the Fetch standard, "CORS protocol").
 
-A page proves nothing by its origin: it sends a key as every client does, in a header. So no answer allows credentials
-of the browser's own (cookies), and an origin that is not configured gets no header at all: its browser shows the page
-nothing.
+An origin proves nothing: a page sends a key in a header, as every client does. So no answer allows the browser's own
+credentials (cookies), and an origin that is not configured gets no header: its browser shows the page nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bytes of a request's body that wait on disk: the files of a form whose fields come after them."""
+"""Bytes of a request's body that wait on disk: the files of a form that come before its fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an error looks to a client: one renderer for every answer and every stream, in the endpoint's dialect."""
+"""Renders errors to clients, for every answer and every stream, in the endpoint's dialect."""
 
 from __future__ import annotations
 

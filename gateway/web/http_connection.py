@@ -1,12 +1,12 @@
-"""The connections of clients. One tells its response writer when the client reads too slowly, and when it reads
-again.
+"""The connections of clients. A connection reports to its response writer when the client reads too slowly, and when it
+reads again.
 
-aiohttp's parser takes more than RFC 9112 lets a server take; what it lets through in error is refused here, before a
-handler sees it. Bodies arrive as they were sent: the reader decodes them, once the sender is known.
+aiohttp's parser accepts more than RFC 9112 lets a server accept: the difference is refused here, before a handler sees
+it. Bodies arrive as they were sent: the reader decodes them, once the sender is known.
 
-Clients cannot use up what others need. A listener has so many connections and no more: for a new one the idle
-connection that was used least recently is closed, or where the oldest are all at work, the new one is refused. A client
-that takes nothing of what was written for it is disconnected after a while, whether its answer is still made or not.
+Clients cannot use up what others need. A listener has a limited number of connections: for a new one the idle
+connection that was used least recently is closed, or, if the oldest are all at work, the new one is refused. A client
+that reads nothing of what was written for it is disconnected after a while, whether its answer is complete or not.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _HEAD_MAX = 32 * 1024
 """Bytes of one header: tokens in Authorization are longer than aiohttp's default of 8 KiB allows."""
 
 _UNREAD_BYTES = 64 * 1024
-"""Of a body that is taken more slowly than it comes: from twice as much on, the client is held back."""
+"""Of a body that is read more slowly than it comes: from twice as much on, the client has to wait."""
 
 _FRAMING_BYTES = 64 * 1024
 _FRAMING_SHARE = 16

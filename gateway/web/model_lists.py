@@ -1,6 +1,6 @@
 """The models that a key may use, in the shapes of OpenAI's, Anthropic's and Gemini's APIs.
 
-A list is given whole to a client that does not ask for pages.
+A client that does not ask for pages gets the complete list.
 """
 
 from __future__ import annotations

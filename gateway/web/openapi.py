@@ -1,5 +1,5 @@
-"""What the descriptions of both listeners share: documents of OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.1), their
-errors, and the objects that both listeners show.
+"""What the OpenAPI 3.1 documents of both listeners share (https://spec.openapis.org/oas/v3.1.1): their errors, and the
+objects that both listeners show.
 
 Errors come from the tree in `core/errors.py`: a status of an answer lists the codes that it can have.
 """

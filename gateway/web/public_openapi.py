@@ -1,5 +1,6 @@
-"""The public listener's description: what /openapi.json answers there. It is made from the endpoint table, the fields
-that are read of a request, the pages and the tree of errors."""
+"""The OpenAPI document of the public listener, which /openapi.json answers. It is made from the endpoint table, the
+fields that are read of a request, the pages and the tree of errors.
+"""
 
 from __future__ import annotations
 

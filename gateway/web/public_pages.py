@@ -1,7 +1,7 @@
-"""What the public listener answers by itself: which models a key may use, how its limits stand, and what this is.
+"""The pages that the public listener answers by itself: models, limits and usage of a key, `/`, and what `/me` shows.
 
-A page gets a `PageRequest` and gives a `Shown`. One that shows a caller's own data says what proves who it is: a key,
-or the browser session that began with one (/me/session).
+A page gets a `PageRequest` and returns a `Shown`. `Page.needs` says what proves who asks: nothing, a key, or the
+browser session that began with one (/me/session).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The public listener's routes: each request becomes an IncomingRequest and a ResponseWriter for the pipeline.
 
 A path names a resource, and a resource says what answers each method: an endpoint, to which the request is forwarded,
-or a page of the gateway's own, which runs through the pipeline for the same errors, drain and records. `/healthz`
-alone does not: a load balancer asks for it every few seconds.
+or a page of the gateway, which runs through the pipeline for the same errors, drain and records. Only `/healthz`
+does not: a load balancer asks for it every few seconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The body of a request, decoded, up to the size that the operator allows: whole, or as it comes.
+"""The body of a request, decoded, up to the size that the operator allows: complete, or as it comes.
 
-Nothing is read before a stage asks for it, and none asks before the key is known to be good: until then a body costs
-what the kernel and the parser hold of it, whatever it would decode to.
+Nothing is read before a stage asks for it, and no stage asks before the key is known to be valid: until then a body
+costs what the kernel and the parser hold of it, whatever its decoded size is.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gateway.web.errors import CODINGS
 
 BODY_TIMEOUT_S = 60.0
 """How long a client may take to send its body, or of one that is taken in pieces the beginning and then each
-piece, so that a slow one cannot keep a request for ever."""
+piece, so that a slow one cannot keep a request open without end."""
 
 _UNPACKED_TIMES = 8
 """What a compressed body is expected to grow by: JSON with text does by 3 to 6."""

@@ -1,6 +1,6 @@
-"""The head of an answer, in bytes: status line, headers, framing (RFC 9112, sections 4 and 6).
+"""Writes the head of an answer: status line, headers, framing (RFC 9112, sections 4 and 6).
 
-It is written with one format instead of a map of headers, which would cost more than all else of a short answer.
+It is one format string instead of a map of headers, which would cost more than all the rest of a short answer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The cookies of browser sessions: one for the console, one for /me.
 
 Both are HttpOnly, so that no script reads them, SameSite=Strict, and bound to the paths that read them. They are Secure
-where the browser came over TLS; the listeners themselves speak HTTP, and a loopback address needs none.
+if the browser came over TLS; the listeners themselves speak HTTP, and a loopback address needs none.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Answers of the admin API that many open consoles ask for: computed once for all of them.
+"""Answers of the admin API that many open consoles ask for, computed once for all of them.
 
-Viewers who may use the admin API may see all of it, so they get the same answer. A question about
-one of the pages in SHARED is computed once: those who ask meanwhile wait for it, and those who ask within FRESH_S get
-the same bytes, compressed once. A viewer who names the tag of these bytes gets a 304 without them.
+Everyone who may use the admin API may see all of it, so all viewers get the same answer. A question about one of the
+pages in SHARED is computed once: those who ask meanwhile wait for it, and those who ask within FRESH_S get the same
+bytes, compressed once. A viewer who names the tag of these bytes gets a 304 without them.
 
-An answer that took long is kept for KEEP_FACTOR times as long: however large the ledger is, one question takes no more
-than a twentieth of the event loop's time. `age` says how old an answer is.
+An answer that took long is kept for KEEP_FACTOR times as long: however large the ledger is, one question takes at most
+a twentieth of the event loop's time. `age` says how old an answer is.
 
-A request that changes something ends all answers from before it, and so does `forget`, for changes that come another
-way. A change in another gateway of the store is seen when the answer is computed next. A program with the token shares
-nothing: it may look for what it has just caused.
+A request that changes something ends all earlier answers, and so does `forget`, for changes that come another way. A
+change in another gateway of the store is seen when the answer is computed next. A program with the token gets no shared
+answer: it may look for what it has just changed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from gateway.core.errors import GatewayError
+from gateway.core.http_syntax import accepts_coding, names_tag
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.web.admin_openapi import PREFIX
 from gateway.web.admin_routes import AdminRequest, AdminResponse, error_response
@@ -64,9 +65,9 @@ class _Encodings(NamedTuple):
 
     def answer_to(self, request: AdminRequest, age_s: float) -> AdminResponse:
         headers = [*self.response.headers, ("etag", self.tag), ("age", str(int(age_s)))]
-        if request.headers.get("if-none-match", "") == self.tag:
+        if names_tag(request.headers.get("if-none-match", ""), self.tag):
             return AdminResponse(304, headers, b"")
-        if self.compressed and "gzip" in request.headers.get("accept-encoding", ""):
+        if self.compressed and accepts_coding(request.headers.get("accept-encoding", ""), "gzip"):
             return AdminResponse(200, [*headers, ("content-encoding", "gzip")], self.compressed)
         return AdminResponse(200, headers, self.response.body)
 

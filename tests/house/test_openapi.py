@@ -62,6 +62,7 @@ def test_every_admin_route_is_described_and_no_other() -> None:
     api = AdminApi(cast(Services, None), access, {}, {"traffic": _never, "overview": _never})
     served |= {(PREFIX + page, "get") for page in api.pages}
     served |= {(PREFIX + SESSION, method.lower()) for method in access.methods}
+    served |= {(path, "head") for path, method in served if method == "get"}
     assert operations(ADMIN) == served | {(PREFIX + action, "post") for action in api.actions}
 
 

@@ -19,12 +19,15 @@ import pytest
 from gateway.app.gateway import Gateway
 from gateway.app.reload import Reloader
 from gateway.app.snapshot_builder import snapshot
-from gateway.app.snapshot_process import CALLERS_A_PART, LoadFailed, load_in_child
+from gateway.app.snapshot_differences import changes_of
+from gateway.app.snapshot_process import CALLERS_A_PART, TEXT_PART, LoadedSnapshot, LoadFailed, load_in_child, parts_of
+from gateway.core.snapshot import ConfigSnapshot
 from gateway.settings import load
 from gateway.telemetry.log import Log
 from tests.whole_gateway import PATIENCE_S, Json, configuration
 
 NOWHERE = "http://127.0.0.1:1/v1"
+EMPTY = ConfigSnapshot({}, {})
 
 
 def teams(count: int) -> Json:
@@ -34,6 +37,9 @@ def teams(count: int) -> Json:
         for number in range(count)
     ]
     return {"search": {"keys": keys, "limits": [{"concurrent": 7}]}}
+
+
+PRICED = {"price": {"input": 1, "output": 1}}
 
 
 def written(folder: Path, config: Json) -> str:
@@ -64,7 +70,7 @@ async def test_the_snapshot_is_the_same_as_one_that_is_built_here(keys: int, tmp
     tiers = {"flex": {"input": "0.05", "above": [{"tokens": 9, "input": 1}]}}
     price = {"price": {"input": "0.15", "output": "0.60", "above": [{"tokens": 10, "input": 1}], "tiers": tiers}}
     path = written(tmp_path, configuration(NOWHERE, model=price, teams=teams(keys), keepalive="3s"))
-    loaded = await asyncio.wait_for(load_in_child(path, 1_700_000_000), PATIENCE_S)
+    loaded = await asyncio.wait_for(load_in_child(path, 1_700_000_000, EMPTY), PATIENCE_S)
     settings = load(path, os.environ).settings
     built = snapshot(settings, 1_700_000_000)
     assert (loaded.snapshot.callers, loaded.snapshot.models) == (built.callers, built.models)
@@ -73,22 +79,52 @@ async def test_the_snapshot_is_the_same_as_one_that_is_built_here(keys: int, tmp
 
 
 async def test_callers_share_what_they_have_in_common(tmp_path: Path) -> None:
-    path = written(tmp_path, configuration(NOWHERE, model={"price": {"input": 1, "output": 1}}, teams=teams(200)))
-    loaded = await asyncio.wait_for(load_in_child(path, 0), PATIENCE_S)
+    path = written(tmp_path, configuration(NOWHERE, model=PRICED, teams=teams(200)))
+    loaded = await asyncio.wait_for(load_in_child(path, 0, EMPTY), PATIENCE_S)
     assert len({id(caller.limits[0]) for caller in loaded.snapshot.callers.values()}) == 1
+
+
+async def test_what_has_changed_is_the_same_as_if_it_was_compared_here(tmp_path: Path) -> None:
+    before = LoadedSnapshot.of(
+        load(written(tmp_path, configuration(NOWHERE, model=PRICED, teams=teams(60))), os.environ).settings
+    )
+    path = written(
+        tmp_path, configuration(NOWHERE, model=PRICED, teams=teams(90), limits=[{"tokens": 5, "per": "day"}])
+    )
+    loaded = await asyncio.wait_for(load_in_child(path, 0, before.snapshot), PATIENCE_S)
+    assert loaded.changes == changes_of(before.snapshot, loaded.snapshot)
+    assert len(loaded.changes.differences.after["keys"]) == 30
+    assert "search" in loaded.changes.differences.after["teams"]
+
+
+@pytest.mark.parametrize("over", [-1, 0, 1])
+async def test_a_text_comes_back_whole(over: int, tmp_path: Path) -> None:
+    text = json.dumps(configuration(NOWHERE)) + "\n#"
+    text += "ü" * (2 * TEXT_PART - len(text) + over)
+    path = tmp_path / "gateway.yaml"
+    await asyncio.to_thread(path.write_text, text)
+    loaded = await asyncio.wait_for(load_in_child(str(path), 0, EMPTY), PATIENCE_S)
+    assert loaded.settings.text == text
+
+
+def test_no_part_of_a_snapshot_has_many_callers(tmp_path: Path) -> None:
+    settings = load(written(tmp_path, configuration(NOWHERE, model=PRICED, teams=teams(300))), os.environ).settings
+    bare, *parts = parts_of(snapshot(settings))
+    assert (bare.callers, bare.teams, bare.bindings) == ({}, {}, {})
+    assert max(map(len, parts)) == CALLERS_A_PART
 
 
 async def test_a_file_with_errors_is_told_with_its_lines(tmp_path: Path) -> None:
     path = written(tmp_path, {**configuration(NOWHERE), "listn": "x"})
     with pytest.raises(LoadFailed) as failed:
-        await asyncio.wait_for(load_in_child(path, 0), PATIENCE_S)
+        await asyncio.wait_for(load_in_child(path, 0, EMPTY), PATIENCE_S)
     (problem,) = failed.value.problems
     assert problem.startswith(f"{path}:1: listn: is not a known setting")
 
 
 async def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(LoadFailed, match="cannot be read"):
-        await asyncio.wait_for(load_in_child(str(tmp_path / "none.yaml"), 0), PATIENCE_S)
+        await asyncio.wait_for(load_in_child(str(tmp_path / "none.yaml"), 0, EMPTY), PATIENCE_S)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +139,7 @@ async def test_a_reading_that_dies_leaves_the_old_configuration_in_force(
     interpreter.chmod(stat.S_IRWXU)
     monkeypatch.setattr(sys, "executable", str(interpreter))
     with pytest.raises(LoadFailed, match=why):
-        await asyncio.wait_for(load_in_child("gateway.yaml", 0), PATIENCE_S)
+        await asyncio.wait_for(load_in_child("gateway.yaml", 0, EMPTY), PATIENCE_S)
 
 
 async def test_a_reading_that_is_no_longer_wanted_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +148,7 @@ async def test_a_reading_that_is_no_longer_wanted_is_ended(tmp_path: Path, monke
     interpreter.write_text(f"#!/bin/sh\necho $$ > {told}.new && mv {told}.new {told}\nexec sleep 3600")
     interpreter.chmod(stat.S_IRWXU)
     monkeypatch.setattr(sys, "executable", str(interpreter))
-    loading = asyncio.ensure_future(load_in_child("gateway.yaml", 0))
+    loading = asyncio.ensure_future(load_in_child("gateway.yaml", 0, EMPTY))
     async with asyncio.timeout(PATIENCE_S):
         while not told.exists():
             await asyncio.sleep(0)
@@ -136,7 +172,7 @@ def _runs(pid: int) -> bool:
 @pytest.mark.slow
 async def test_a_reload_of_many_keys_does_not_hold_the_event_loop(tmp_path: Path) -> None:
     """In processor time of the loop's thread: what other programs take meanwhile is not counted."""
-    config = configuration(NOWHERE, model={"price": {"input": 1, "output": 1}}, teams=teams(3_000))
+    config = configuration(NOWHERE, model=PRICED, teams=teams(3_000))
     path = written(tmp_path, config)
     settings = load(path, os.environ).settings
     gateway = Gateway(settings, Log(lambda line: None))

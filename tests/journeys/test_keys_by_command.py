@@ -155,7 +155,7 @@ def test_hashes_move_to_another_store_and_twice_does_no_harm(shell: Shell, serve
         client.flushall()
     assert shell.json("keys", "import", str(file)) == {"imported": ids, "skipped": []}
     again = shell.run("keys", "import", "-", given=file.read_text())
-    assert again.stdout == "Imported 0 keys; 3 were there already.\n"
+    assert again.stdout == "Imported 0 keys; 3 existed already.\n"
     assert [key["id"] for key in shell.json("keys", "list", "--source", "store")["data"]] == ids
 
 

@@ -144,6 +144,8 @@ async def test_a_month_is_reported_and_closed_for_good(store: Json, tmp_path: Pa
             final = await operator.run("usage", "--month", "2020-02", "--final")
             assert (final.exit_code, final.stdout) == (0, "Nothing was used.\n")
             assert final.stderr.splitlines()[-1] == "2020-02 is final: it does not change any more."
+        (entry,) = json.loads((await operator.run("audit", "--json")).stdout)["data"]
+        assert (entry["action"], entry["subject"]) == ("usage.close", "2020-02")
         for month, is_final in (("2020-01", True), ("2020-03", False), (this_month, False)):
             told = json.loads((await operator.run("usage", "--month", month, "--json")).stdout)
             assert told["month"] == {"name": month, "final": is_final}

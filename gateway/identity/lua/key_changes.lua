@@ -3,10 +3,10 @@
 -- KEYS[1]  the changes: a stream, of which `k` are the ids of keys
 --
 -- ARGV[1]  the position: the id of a change, 0-0 where there was none yet, empty where none is known
--- ARGV[2]  how many changes are told at most
+-- ARGV[2]  how many changes are returned at most
 --
 -- Returns {1, now, the last change, ids, ids, ...}, each a list with spaces, or {0, now, the last change} where it
--- cannot be told: the change at the position is gone, as after a failover that lost it, or too many came since.
+-- is not known: the change at the position is gone, as after a failover that lost it, or too many came since.
 
 local call = redis.call
 

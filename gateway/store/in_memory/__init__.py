@@ -1,4 +1,4 @@
-"""The store kept in this process: for one gateway alone, for demos and for tests."""
+"""The store in the memory of this process: for a single gateway, for demos and for tests."""
 
 from gateway.store.in_memory.store import InMemoryStore
 

@@ -1,4 +1,4 @@
-"""The notifications that wait, in memory: for one gateway, and lost with it."""
+"""The notifications that wait, in memory: for a single gateway, and lost with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Request records in memory: of each team the newest, each for a while."""
+"""Request records in memory: the newest of each team, each for a limited time."""
 
 from __future__ import annotations
 

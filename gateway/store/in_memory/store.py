@@ -1,10 +1,10 @@
-"""Counters, holds and ledger in memory. Promises what store/contract.py says, for one process.
+"""Counters, holds and ledger in memory, for one process. It promises what store/contract.py says.
 
-Nothing here awaits but a report of the ledger: every other call is atomic. Memory is bounded by what is
-not whole: counters that are whole again are forgotten, a few with each new one, and settled ids are
-remembered by generations.
-Holds end as they do in Redis: together at whole steps of the clock. A reservation whose holds have
-ended takes them again when it is renewed.
+Only reports of the ledger await; every other call is atomic. Memory is bounded by the counters that are in use: those
+that are full again are forgotten, a few with each new one, and settled ids are remembered by generations.
+
+Holds end as they do in Redis: together at whole steps of the clock. A reservation whose holds have ended takes them
+again when it is renewed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The store kept in Redis, for any number of gateways. The one place that imports redis."""
+"""The store in Redis, for any number of gateways. No other package imports redis."""
 
 from gateway.store.in_redis.client import Observer
 from gateway.store.in_redis.store import RedisOptions, RedisStore

@@ -1,8 +1,8 @@
-"""Admission: ask slot by slot whether every limit lets the request pass; outside of a cluster that is one call.
+"""Admission: asks slot by slot whether every limit lets the request pass; outside of a cluster that is one call.
 
-What the store was asked and this process has no answer to, or what it could not give back, is an
-*uncertain call*: it is undone as soon as the store answers. The records of the reservations that were
-made are counted by second (`RecordLifetimes`), until settlement lets them end.
+An *uncertain call* is one that the store was asked for without an answer, or that could not be given back: it is undone
+as soon as the store answers. The records of reservations are counted by second (`RecordLifetimes`), until settlement
+lets them end.
 """
 
 from __future__ import annotations

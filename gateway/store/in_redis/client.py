@@ -1,9 +1,8 @@
-"""A Redis client for many small calls: it brings each to the node that has its key.
+"""A Redis client for many small calls, which sends each to the node that has its key.
 
-A script that the node does not know is loaded and called again, a slot that has moved is followed; nothing is
-repeated that may have been carried out. Errors end here, as StoreUnavailable. Every node has two connections:
-one for what requests wait for, and one for reports, renewals, replays and look-ups, so that these delay no
-request.
+A script that the node does not know is loaded and called again, and a slot that has moved is followed. Nothing is
+repeated that may have been carried out. Errors become StoreUnavailable. Every node has two connections: one for what
+requests wait for, and one for reports, renewals, replays and look-ups, so that these delay no request.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
-"""One pipelined connection to a Redis server, kept up permanently.
+"""One pipelined connection to a Redis server, which reconnects by itself.
 
-A `RedisConnection` packs the calls of one turn of the event loop into one write. Replies come in the order of
-the calls: `data_received` parses them and resolves their futures, without a task in between. The server is
-judged by its silence. While calls wait and nothing comes for `timeout_s`, or one call waits for ten times as
-long, every call that waits fails, and from then on calls fail at once until the server has answered again:
-no request waits for a server that is known to be out. The silence is measured in the time in which the event
-loop could have read a reply (`LoopTime`), so that a pause of this process is not taken for one of the server.
+A `RedisConnection` packs the calls of one turn of the event loop into one write. Replies come in the order of the
+calls: `data_received` parses them and resolves their futures, without a task in between.
+
+A silent server counts as out. If calls wait and nothing comes for `timeout_s`, or one call waits for ten times as long,
+all waiting calls fail, and further calls fail at once until the server has answered again: no request waits for a
+server that is known to be out. Only the time in which the event loop could have read a reply counts as silence
+(`LoopTime`), so that a pause of this process is not taken for one of the server.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -48,12 +50,18 @@ _LONGEST_PAUSE_S = 1.0
 _INCOMPLETE: Any = object()
 
 
+_OF_A_SCRIPT = re.compile(r"ERR Error running script [^\n]*?: -([A-Z]+) ")
+"""How Redis 6.2 reports that it did not carry out a command of a script; later versions begin with that error."""
+
+
 class ErrorReply(Exception):
-    """The server answered that it did not carry a call out. `code` is the first word, such as `NOSCRIPT`."""
+    """The server answered that it did not carry a call out. `code` is the first word, such as `NOSCRIPT`; of an error
+    within a script it is that of the error."""
 
     @property
     def code(self) -> str:
-        return str(self).partition(" ")[0]
+        within = _OF_A_SCRIPT.match(str(self))
+        return within[1] if within else str(self).partition(" ")[0]
 
 
 class ConnectionDown(Exception):
@@ -81,7 +89,7 @@ class LoopTime:
 
     def run(self) -> None:
         if self._timer is None:
-            # Not the loop's own clock, which may stand still within a turn.
+            # Not the loop's own clock, which may not advance within a turn.
             self._due = time.monotonic() + self._step_s
             self._timer = asyncio.get_running_loop().call_later(self._step_s, self._count)
 

@@ -1,9 +1,9 @@
-"""Where the servers of a store are: at the URL's address, where sentinels say, or by the slots of a cluster.
+"""Finds the servers of a store: at the URL's address, by sentinels, or by the slots of a cluster.
 
-A client that follows sentinels only when a connection breaks is late: after a planned failover the old master still
-takes writes, for seconds, and loses them when it becomes a replica. So `Sentinels` subscribes to the events of
-one sentinel, asks it each second as well, and goes to the next one when it does not answer; a new master is
-connected to at once.
+A client that asks sentinels only when a connection breaks is late: after a planned failover the old master still
+accepts writes for seconds, and loses them when it becomes a replica. So `Sentinels` subscribes to the events of one
+sentinel, also asks it each second, and changes to the next one if it does not answer. It connects to a new master at
+once.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What processes have learned about requests, in one hash: estimates are few, and no request waits for them.
+"""What processes have learned about requests, in one Redis hash: estimates are few, and no request waits for them.
 
-A row is what one process has learned about one team and model: its name a JSON array of team, model and process, its
-figures seven little-endian doubles (the server's time of writing, and those of a `LearnedEstimate`). A process writes
-no row but its own, so that nothing has to be merged in a script; the reader merges them, and takes those away
-that are too old or too many. What cannot be read is taken away, too.
+A row is what one process has learned about one team and model. Its name is a JSON array of team, model and process, its
+value seven little-endian doubles: the server's time of writing, and the figures of a `LearnedEstimate`. A process
+writes only its own rows, so that no script has to merge anything. The reader merges the rows, and removes those that
+are too old, too many or unreadable.
 """
 
 from __future__ import annotations

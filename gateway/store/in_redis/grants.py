@@ -1,8 +1,8 @@
-"""Grants in Redis: they are part of the counters whose limits they raise.
+"""Grants in Redis, as parts of the counters whose limits they raise.
 
-Admission reads its counters anyway, so a grant costs no key and no argument there, and a limit without one costs
+Admission reads its counters anyway, so a grant costs it no key and no argument, and a limit without a grant costs
 nothing. The counter of a rate or of `concurrent` lives until its last grant has ended. A quota has a counter for each
-calendar window: a grant is written to each window until its end.
+calendar window, so a grant is written to each window until its end.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The names of everything kept in Redis.
+"""The names of all keys in Redis.
 
-`prefix:schema:{tag}:…`: the hash tag in braces decides the slot of a cluster, so that the counters of one
-team, its keys and its users are in one slot. Another schema gives other names, never another meaning.
+`prefix:schema:{tag}:…`: the hash tag in braces decides the slot of a cluster, so that the counters of one team, its
+keys and its users are in one slot. Another schema uses other names, so that a name never changes its meaning.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class StoreKeys:
         return f"{self._at(IDENTITY)}:{what}"
 
     def stored_object(self, name: ObjectName) -> str:
-        """Of whose an object is that an upstream keeps: each in a slot of its own."""
+        """The owner of an object that an upstream keeps: each in its own slot."""
         return f"{self._at('s/' + _digest(f'{name.kind} {name.id}'))}"
 
     def estimates(self) -> str:

@@ -1,23 +1,23 @@
-"""The ledger in Redis: how its rows are written, and what rows of several hashes say together.
+"""The ledger in Redis: how its rows are written, and how a report combines the rows of several hashes.
 
 A team and day have three hashes, each finer than the one before:
 
 1. `ledger`: by key and model, the first seven columns. This is the first schema, which older gateways read and write.
 2. `details`: by key, model, upstream and cost centre, all columns.
-3. `users`: the same by end user. A request that names none is not in it.
+3. `users`: the same by end user, for requests that name one.
 
-settle.lua adds to all that apply in one step. A report adds the rows of the finest hash that it needs and, of each
-coarser one, what the finer does not explain. What an older gateway has settled is in the first alone, so it has a row
-without upstream; a request that named no end user has one without user. So gateways of both schemas can share a Redis,
-while one replaces the other or is put back: all of them see all requests. The scores that decide which users have rows
-are a sorted set; another hash knows the rows of each.
+settle.lua adds to all that apply in one step. A report adds up the rows of the finest hash that it needs and, of each
+coarser one, what the finer does not explain. What an older gateway has settled is only in the first, so its row has no
+upstream; a request that named no end user has a row without user. So gateways of both schemas can share a Redis during
+an upgrade or a rollback, and all of them see all requests. A sorted set has the scores that decide which users have
+rows; another hash has the rows of each.
 
-A row is a string of little-endian doubles. The name of a row of details is a JSON array, with a fifth part where the
-requests are late: the month that they were of. A row of users has this name, a line feed and the user, nothing where
-it is the sum of other users.
+A row is a string of little-endian doubles. The name of a row of details is a JSON array, with a fifth part if the
+requests are late: their month. A row of users has this name, a line feed and the user, or nothing if it is the sum of
+other users.
 
-A closed day changes no more. Each team has the first open day beside its days, where settle.lua sees it in the same
-step; the organisation has it for all teams, so that one that is new takes it over before its first bill.
+A closed day does not change. Each team has the first open day next to its days, where settle.lua sees it in the same
+step; the organisation has it for all teams, so that a new team copies it before its first bill.
 """
 
 from __future__ import annotations

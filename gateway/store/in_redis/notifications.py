@@ -1,7 +1,7 @@
 """The notifications that wait, in Redis: a sorted set in each slot that has limits, scored by when each is due.
 
-settle.lua puts in what it finds, so that nothing is lost between its reply and the outbox. What gateways find
-themselves is in the slot of the organisation, and so are the flags by which one of them puts it in for all.
+settle.lua adds what it finds, so that nothing is lost between its reply and the outbox. The slot of the organisation
+has what gateways find themselves, and the flags by which one of them adds it for all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Whose is what upstreams keep: one string for each object, which is written once and expires.
+"""The owner of each object that an upstream keeps: one string for each, which is written once and expires.
 
-Its writing is a command beside the script of the settlement, in the same round trip: on a cluster they are in different
-slots, and both may be repeated.
+The command that writes it is sent together with the script of the settlement, in the same round trip: on a cluster they
+are in different slots, and both may be repeated.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     PUBLISH calls "ID question" ───► to all subscribers ───►  answer(question)
     LRANGE replies:ID           ◄─── a list, 10 s long  ◄───  RPUSH replies:ID, PEXPIRE
 
-PUBLISH returns how many processes got the question, so the asker knows how many replies there are to come, and that one
-is stuck which does not reply. Nothing is written while no process asks.
+PUBLISH returns how many processes got the question, so the asker knows how many replies to expect; a process that does
+not reply is stuck. Nothing is written while no process asks.
 """
 
 from __future__ import annotations

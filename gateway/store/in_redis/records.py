@@ -1,7 +1,7 @@
-"""Request records in Redis: of each team a hash and its order, as lua/request_records.lua writes them.
+"""Request records in Redis: a hash and its order for each team, as lua/request_records.lua writes them.
 
-A record is found by its request id alone, which does not say its team: all teams are asked, in a few pipelined calls.
-That is for an operator who waits for one answer, so no index has to be written with each record.
+A record is looked up by its request id, which does not say its team, so all teams are asked, in a few pipelined calls.
+Only an operator waits for that, so no index has to be written with each record.
 """
 
 from __future__ import annotations

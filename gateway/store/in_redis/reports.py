@@ -1,8 +1,8 @@
-"""What is read without a script: how limits are, and the ledger.
+"""Reads what needs no script: the status of limits, and the ledger.
 
-A counter is one string, and its arithmetic is the core's. The ledger is some hashes for each team and day, found by
-a set of teams and one of days for each team. Both are read in small pieces, one after the other, so that
-neither Redis nor the event loop is held up by a long report.
+A counter is one string, and the core does its arithmetic. The ledger is some hashes for each team and day, which a set
+of teams and a set of days for each team list. Both are read in small pieces, one after the other, so that a long report
+delays neither Redis nor the event loop.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Lua scripts as they are sent: each file behind those that it shares with others, known by the SHA-1 of the whole.
 
 A command is sent as an array of strings, each with its length in front (RESP). Most of a call is the same as in the
-call before, so its bytes are made once: `head` and `bulk` make them.
+call before, so its bytes are prepared once: `head` and `bulk` make them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settlement and renewal: what happens to reservations after they were made."""
+"""Settlement and renewal: what happens to reservations after admission."""
 
 from __future__ import annotations
 

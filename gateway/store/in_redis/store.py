@@ -1,7 +1,7 @@
-"""The store in Redis: promises what store/contract.py says, for any number of gateways.
+"""The store in Redis, for any number of gateways. It promises what store/contract.py says.
 
-Every promise is one script (lua/*.lua), carried out by Redis at once and by its own clock. On a cluster
-it is one script a slot: admission goes from slot to slot and is given back where one refuses.
+Every promise is one script (lua/*.lua), which Redis carries out atomically and by its own clock. On a cluster it is one
+script for each slot: admission goes from slot to slot and gives back what it got if one refuses.
 """
 
 from __future__ import annotations

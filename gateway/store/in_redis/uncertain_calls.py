@@ -1,4 +1,4 @@
-"""Calls that may have been carried out though their answer was lost, until they are undone."""
+"""Calls that may have been carried out although their answer was lost, until they are undone."""
 
 from __future__ import annotations
 

@@ -101,20 +101,24 @@ class RedisKeeper:
             return datetime.fromtimestamp(client.time()[0], tz=UTC).date()
 
     def set_clock(self, by_ms: int) -> None:
-        """What was written is moved the other way: that is the same to the scripts."""
         for server in self._servers:
-            with contextlib.closing(server.client()) as client:
-                for key in client.scan_iter("*:c:*"):
-                    _move_counter(client, key, by_ms)
-                for key in client.scan_iter("*:r:*"):
-                    _move_record(client, key, by_ms)
+            set_clock(server, by_ms, STEP_MS)
 
 
-def _move_counter(client: Redis, key: bytes, by_ms: int) -> None:
+def set_clock(server: RedisServer, by_ms: int, step_ms: int) -> None:
+    """What was written is moved the other way: that is the same to the scripts. `step_ms`: of holds."""
+    with contextlib.closing(server.client()) as client:
+        for key in client.scan_iter("*:c:*"):
+            _move_counter(client, key, by_ms, step_ms)
+        for key in client.scan_iter("*:r:*"):
+            _move_record(client, key, by_ms, step_ms)
+
+
+def _move_counter(client: Redis, key: bytes, by_ms: int, step_ms: int) -> None:
     value = client.get(key)
     used, scale, stamp_ms, expiry_ms, *holds = unpack(f"<{len(value) // 8}d", value)
     if holds:
-        holds[0] -= by_ms // STEP_MS
+        holds[0] -= by_ms // step_ms
     for place in range(HOLD_STEPS + 6, len(holds), 4):
         # The end of a grant.
         holds[place + 2] -= by_ms * HISTORY_UNIT
@@ -122,11 +126,11 @@ def _move_counter(client: Redis, key: bytes, by_ms: int) -> None:
     client.set(key, pack(f"<{len(moved)}d", *moved), keepttl=True)
 
 
-def _move_record(client: Redis, key: bytes, by_ms: int) -> None:
+def _move_record(client: Redis, key: bytes, by_ms: int, step_ms: int) -> None:
     for name, record in client.hgetall(key).items():
         last, _, rest = record.partition(b" ")
         if rest:
-            client.hset(key, name, b"%d %s" % (int(last) - by_ms // STEP_MS, rest))
+            client.hset(key, name, b"%d %s" % (int(last) - by_ms // step_ms, rest))
 
 
 def redis_options(url: str, process: str = "one", timeout_s: float = PATIENCE_S) -> RedisOptions:

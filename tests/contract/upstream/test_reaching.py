@@ -182,7 +182,8 @@ async def test_a_handshake_that_hangs_ends_with_the_time_to_connect(client: Http
 
 async def test_who_gives_up_a_lookup_leaves_it_to_the_others(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(OK)])
-    first, second = (asyncio.create_task(ask(client, server.upstream())) for _ in range(2))
+    upstream = server.upstream(base_url=f"http://localhost:{server.port}")
+    first, second = (asyncio.create_task(ask(client, upstream)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     assert await second == (200, b"ok")

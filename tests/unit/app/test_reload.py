@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+import threading
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
+from types import FrameType
 
+import msgspec
 import pytest
 
+from gateway.app import snapshot_differences
 from gateway.app.gateway import Gateway
 from gateway.app.reload import COMPARED_CHARACTERS, READINGS, Reloader
-from gateway.app.snapshot_process import CALLERS_A_PART, LoadedSnapshot, LoadFailed, release_in_parts
-from gateway.core.snapshot import Caller
+from gateway.app.snapshot_process import LoadedSnapshot, LoadFailed
+from gateway.core.snapshot import ConfigSnapshot
+from gateway.runtime.release import RELEASED_AT_ONCE
 from gateway.settings.loading import parse
 from gateway.telemetry.log import Log
-from tests.whole_gateway import configuration, settings_of
+from tests.whole_gateway import MODEL, configuration, settings_of
 
 PATIENCE_S = 10.0
 NOWHERE = "http://127.0.0.1:1/v1"
@@ -37,7 +44,7 @@ class SlowFile:
         changed.write_text(name)
         changed.replace(self.path)
 
-    async def load(self, path: str, loaded_at: int) -> LoadedSnapshot:
+    async def load(self, path: str, loaded_at: int, before: ConfigSnapshot) -> LoadedSnapshot:
         name = self.path.read_text()
         gate = asyncio.Event()
         self._gates.append(gate)
@@ -51,7 +58,7 @@ class SlowFile:
             raise KeyError(name)
         told = configuration(NOWHERE, teams={name: {"keys": [{"name": "k", "key": "gw_k"}]}})
         settings = parse(json.dumps(told) + self.comment, "test.yaml", {}).settings
-        return LoadedSnapshot.of(settings, loaded_at)
+        return LoadedSnapshot.of(settings, loaded_at, before)
 
     async def reading(self, number: int) -> None:
         """Wait until this reading has begun."""
@@ -201,12 +208,48 @@ async def test_the_watch_of_the_file_comes_back_after_a_defect(reloading: Reload
     assert "background task watch the configuration failed" in reloading.events
 
 
-async def test_callers_are_let_go_of_a_few_in_each_turn_of_the_loop() -> None:
-    callers = [Caller(f"{number}", "k", "team") for number in range(5 * CALLERS_A_PART)]
-    releasing = asyncio.ensure_future(release_in_parts(callers))
-    sizes = []
-    while not releasing.done():
+async def test_what_is_no_longer_in_force_is_released_a_few_in_each_turn_of_the_loop(reloading: Reloading) -> None:
+    snapshot = reloading.gateway.services.snapshot
+    (caller,) = snapshot.callers.values()
+    callers, bindings = snapshot.callers, snapshot.bindings
+    for number in range(5 * RELEASED_AT_ONCE):
+        named = msgspec.structs.replace(caller, key_id=f"key {number}")
+        callers[named.key_id] = named
+        assert snapshot.binding(named, MODEL) is not None
+    asked = reloading.ask()
+    await reloading.file.finish(1)
+    assert await asked == []
+    assert len(callers) > len(bindings) > 0, "a request may still be under way"
+    del snapshot
+    sizes = [len(callers) + len(bindings)]
+    while sizes[-1]:
         await asyncio.sleep(0)
-        sizes.append(len(callers))
-    assert max(before - after for before, after in zip([250, *sizes], sizes, strict=False)) <= 2 * CALLERS_A_PART
-    assert sizes[-1] == 0
+        sizes.append(len(callers) + len(bindings))
+    assert max(before - after for before, after in pairwise(sizes)) <= RELEASED_AT_ONCE
+
+
+async def test_a_reload_compares_nothing_in_the_process_that_serves(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(json.dumps(configuration(NOWHERE)))
+    settings = settings_of(configuration(NOWHERE))
+    lines: list[bytes] = []
+    gateway = Gateway(settings, Log(lines.append))
+    reloader = Reloader(str(file), gateway, Log(lines.append), settings)
+    file.write_text(json.dumps(configuration(NOWHERE, team={"limits": [{"requests": 5, "per": "day"}]})))
+    called: set[str] = set()
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call" and frame.f_code.co_filename == snapshot_differences.__file__:
+            called.add(frame.f_code.co_name)
+
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        assert await reloader.reload("a test") == []
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+        await gateway.close()
+    assert called <= {"in_words"}
+    audit = next(line for line in map(json.loads, lines) if line["event"] == "audit")
+    assert list(audit["after"]) == ["teams"]

@@ -22,8 +22,8 @@ from gateway.core.proxies import Proxy
 from gateway.core.snapshot import Caller, ConfigSnapshot, Timeouts, Upstream
 from gateway.core.usage import Usage
 from gateway.settings.loading import build, demo_settings
-from gateway.settings.models import PriceSettings
 from gateway.settings.presets import PRESETS
+from gateway.settings.price_settings import PriceSettings
 
 KEY = "gw_secret"
 AUTHORITY = Path(__file__).parents[2] / "contract" / "upstream" / "certificates" / "authority.pem"

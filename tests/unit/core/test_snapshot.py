@@ -168,7 +168,7 @@ def test_the_same_user_has_the_same_limits_while_it_is_remembered() -> None:
     assert (again is not ann, again == ann) == (True, True)
 
 
-def test_bindings_are_kept_up_to_a_bound() -> None:
+def testbindings_are_kept_up_to_a_bound() -> None:
     snapshot = ConfigSnapshot({}, {"m": Model("m", ())})
     first = snapshot.binding(Caller("0", "0", "t"), "m")
     for number in range(1, BINDINGS_MAX + 1):
@@ -180,7 +180,7 @@ def test_names_that_are_not_served_leave_nothing_behind() -> None:
     snapshot = ConfigSnapshot({}, NAMES)
     for number in range(100):
         assert snapshot.binding(ANYONE, f"made up {number}") is None
-    assert len(snapshot._bindings) == 0
+    assert len(snapshot.bindings) == 0
 
 
 def test_each_limit_has_its_charge_and_its_header_in_the_same_place() -> None:

@@ -19,7 +19,7 @@ from gateway.app.snapshot_builder import price_of
 from gateway.core.pricing import Price
 from gateway.core.usage import Usage
 from gateway.finance.price_catalogue import UNITS, CatalogueEntry, load_catalogue, nested
-from gateway.settings.models import PriceSettings
+from gateway.settings.price_settings import PriceSettings
 from tests.unit.finance.catalogues import NOW
 
 USAGES = (

@@ -153,6 +153,8 @@ async def test_a_key_that_is_withdrawn_or_replaced_is_noticed(provider: Provider
         {"kid": "one"},
         {**ONE.as_dict(private=False), "kid": 7},
         {**ONE.as_dict(private=False), "use": "enc"},
+        ONE.as_dict(private=True),
+        {"kty": "RSA", "kid": "one", "e": "AQAB", "n": "_" * 1_000_000},
         {**ONE.as_dict(private=False), "key_ops": ["encrypt"]},
         SHORT_RSA,
     ],

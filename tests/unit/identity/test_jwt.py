@@ -227,6 +227,7 @@ BAD = {
     "a user that is a number": Bad(token(email=7), "claim 'email' is missing"),
     "a user that is too long": Bad(token(email="a" * 513), "more than 512"),
     "an address that nobody has verified": Bad(token(email_verified=False), "has not verified"),
+    "an address that nobody has verified, in text": Bad(token(email_verified="false"), "has not verified"),
     "no group": Bad(token(groups=None), "belongs to no team"),
     "other groups": Bad(token(groups=["everyone"]), "belongs to no team"),
     "groups that are numbers": Bad(token(groups=[7]), "belongs to no team"),
@@ -303,6 +304,17 @@ async def test_a_token_without_a_name_of_a_key_is_by_the_only_one() -> None:
     await verifying.keep(issuer_of())
     assert (await verifying.take(token(header={"kid": None}))).user == "ada@example.com"
     await verifying.verifier.close()
+
+
+async def test_keys_of_different_kinds_may_have_one_name_or_none() -> None:
+    for kid in ("one", None):
+        named = [{**key.as_dict(private=False), "kid": kid or ""} for key in (EC, rsa_key(), OKP)]
+        made = Verifying()
+        made.body = json.dumps({"keys": named}).encode()
+        await made.keep(issuer_of())
+        for key, alg in ((EC, "ES256"), (rsa_key(), "RS256"), (OKP, "Ed25519")):
+            assert (await made.take(token(key, alg, header={"kid": kid}))).caller.team == "search"
+        await made.verifier.close()
 
 
 async def test_an_algorithm_that_the_operator_left_out_is_refused(verifying: Verifying) -> None:

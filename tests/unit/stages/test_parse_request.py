@@ -452,3 +452,13 @@ def test_a_completion_may_have_no_prompt(members: dict[str, Any], choices: int) 
     """OpenAI's begins a text then, and vLLM's may have it as embeddings."""
     body = json.dumps({"model": "m", **members}).encode()
     assert read_body(body, endpoint=ENDPOINTS["/v1/completions"]).choices == choices
+
+
+def test_a_cap_that_its_api_requires_is_not_said_to_be_one_to_leave_out() -> None:
+    said = {}
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        with pytest.raises(FieldInvalid) as refused:
+            parse_request(body_of(max_tokens=0), ENDPOINTS[path], CALLER, catalogue_of(SMALL))
+        said[path] = refused.value.message
+    assert said["/v1/chat/completions"].endswith("Leave it out, if you do not want to limit the answer.")
+    assert said["/v1/messages"] == "'max_tokens' is not valid: expected 'int' >= 1."

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -119,6 +120,30 @@ async def test_a_damaged_line_is_told_and_the_others_are_read(tmp_path: Path) ->
     text[len(text) // 2] ^= 1
     journal.path.write_bytes(text)
     assert kept(journal.path) == [settlement("a"), None, settlement("c")]
+
+
+async def test_a_file_that_another_program_removes_is_put_back_with_its_lines(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "p", sure_tasks())
+    await journal.append(settlement("a"))
+    journal.path.unlink()
+    await journal.append(settlement("b"))
+    assert kept(journal.path) == [settlement("a"), settlement("b")]
+    journal.path.unlink()
+    await journal.close()
+    assert kept(journal.path) == [settlement("a"), settlement("b")]
+
+
+async def test_a_folder_that_another_program_removes_is_a_disk_that_refuses(tmp_path: Path) -> None:
+    folder = tmp_path / "journal"
+    journal = Journal(folder, "p", sure_tasks())
+    await journal.append(settlement("a"))
+    shutil.rmtree(folder)
+    with pytest.raises(JournalFull):
+        await journal.append(settlement("b"))
+    folder.mkdir()
+    await journal.append(settlement("c"))
+    assert kept(journal.path) == [settlement("a"), settlement("c")]
+    await journal.close()
 
 
 async def test_places_go_on_when_the_file_is_emptied(tmp_path: Path) -> None:

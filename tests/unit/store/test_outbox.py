@@ -91,6 +91,7 @@ class Stage:
         lets_through: bool = False,
         in_memory: int = 10,
         takes_unsigned: bool = False,
+        journal: type[Journal] = Journal,
     ) -> None:
         self.clock = FalseClock()
         self.store = FlakyStore(self.clock)
@@ -105,7 +106,7 @@ class Stage:
             in_memory=in_memory,
             count=lambda outcome, entries: self.counts.update({outcome: entries}),
         )
-        self.journal = Journal(folder, process, sure_tasks())
+        self.journal = journal(folder, process, sure_tasks())
         self.steady = OutboxStore(self.store, self.journal, policy, UTC, sure_tasks())
 
     def fill_disk(self) -> None:
@@ -357,6 +358,43 @@ async def test_files_that_cannot_be_read_hold_up_no_other(tmp_path: Path) -> Non
     assert len(stage.complaints) == 3
     await stage.steady.close()
     assert sorted(names(tmp_path)) == ["a.journal", "garbage.parked", "z.journal"]
+
+
+async def test_a_journal_that_another_program_removes_is_charged_all_the_same(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.store.go()
+    await stage.settle("a", "b")
+    stage.journal.path.unlink()
+    stage.store.come()
+    stage.steady.start()
+    await stage.until_nothing_waits()
+    assert await stage.billed() == 2
+    await stage.steady.close()
+
+
+class StuckJournal(Journal):
+    """On a disk that refuses to shorten it."""
+
+    async def empty(self, read_up_to: int) -> bool:
+        if read_up_to == self.size > 0:
+            raise OSError("Read-only file system")
+        return await super().empty(read_up_to)
+
+
+async def test_a_journal_that_cannot_be_emptied_holds_up_no_other(tmp_path: Path) -> None:
+    before = Stage(tmp_path, "dead")
+    before.store.go()
+    await before.settle("left behind")
+    await before.journal.close()
+    after = Stage(tmp_path, "alive", journal=StuckJournal)
+    after.store.go()
+    await after.settle("own")
+    after.store.come()
+    after.steady.start()
+    await until(lambda: "left behind" in after.store.replayed)
+    assert await after.billed() == 2
+    await after.steady.close()
+    assert [complaint for complaint in after.complaints if "waits: Read-only" in complaint]
 
 
 async def test_a_start_takes_up_what_a_process_left_behind(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -21,11 +22,11 @@ from gateway.core.errors import (
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.refusals import Fault
 from gateway.core.reservation import LimitStatuses, Reservation
-from gateway.core.snapshot import ConfigSnapshot, Model, Target, Upstream
+from gateway.core.snapshot import ConfigSnapshot, Model, Target, TeamTerms, Upstream
 from gateway.core.usage import Usage, UsageSource
-from gateway.settings.models import TimeoutSettings
+from gateway.settings.upstream_settings import TimeoutSettings
 from gateway.telemetry.exposition import MetricsAggregator
-from gateway.telemetry.metrics import DURATION, FIRST_TOKEN, Metrics
+from gateway.telemetry.metrics import DURATION, FIRST_TOKEN, Metrics, configured_names
 from tests.unit.telemetry.exchanges import (
     CALLER,
     MODEL,
@@ -312,7 +313,12 @@ def test_names_from_the_configuration_are_escaped(metrics: Metrics) -> None:
 
 def configuration(*limits: Limit, model: Model = MODEL) -> ConfigSnapshot:
     caller = msgspec.structs.replace(CALLER, limits=limits)
-    return ConfigSnapshot(callers={"digest": caller}, models={model.name: model, "alias": model})
+    models = {model.name: model, "alias": model}
+    return ConfigSnapshot(callers={"digest": caller}, models=models, teams={caller.team: TeamTerms(caller)})
+
+
+def keep(metrics: Metrics, snapshot: ConfigSnapshot, teams: Iterable[str]) -> None:
+    metrics.keep(snapshot, configured_names(snapshot, teams))
 
 
 def raised(amount: int) -> Limit:
@@ -320,15 +326,15 @@ def raised(amount: int) -> Limit:
 
 
 def test_a_quota_that_a_reload_removes_is_shown_no_longer(metrics: Metrics) -> None:
-    metrics.keep(configuration(MONTHLY), ["search"])
+    keep(metrics, configuration(MONTHLY), ["search"])
     metrics.exchange(answered())
     assert quota_used(metrics) == 0.25
-    metrics.keep(configuration(), ["search"])
+    keep(metrics, configuration(), ["search"])
     assert quota_used(metrics) is None
 
 
 def test_a_limit_that_only_a_stored_key_has_is_counted_under_one_name(metrics: Metrics) -> None:
-    metrics.keep(configuration(MONTHLY), ["search"])
+    keep(metrics, configuration(MONTHLY), ["search"])
     for name in ("anything", "else", MONTHLY.name):
         own = Limit(name, Scope.KEY, CALLER.key_id, Meter.REQUESTS, Per.MONTH, 5, 5, "search")
         x = answered()
@@ -343,22 +349,22 @@ def test_a_limit_that_only_a_stored_key_has_is_counted_under_one_name(metrics: M
 
 
 def test_a_quota_that_a_reload_raises_shows_its_new_ratio_at_once(metrics: Metrics) -> None:
-    metrics.keep(configuration(MONTHLY), ["search"])
+    keep(metrics, configuration(MONTHLY), ["search"])
     metrics.quotas(LimitStatuses.of([limit_status(MONTHLY, 1_000)]))
-    metrics.keep(configuration(raised(4_000)), ["search"])
+    keep(metrics, configuration(raised(4_000)), ["search"])
     assert quota_used(metrics) == 0.25
 
 
 def test_a_raised_quota_that_refused_a_request_shows_its_new_ratio_in_dollars_too(metrics: Metrics) -> None:
     spend = Limit("spend", Scope.TEAM, "search", Meter.USD, Per.MONTH, 5_000_000, 5_000_000, "search")
     labels = {"limit": "spend", "meter": "usd"}
-    metrics.keep(configuration(spend), ["search"])
+    keep(metrics, configuration(spend), ["search"])
     x = answered()
     x.reservation, x.usage, x.status = None, None, 429
     x.error = QuotaSpent("Spent.", retry_after_ms=5_000, limit={**refusal_of(spend, 5), "amount": 5})
     metrics.exchange(x)
     assert quota_used(metrics, **labels) == 1
-    metrics.keep(configuration(msgspec.structs.replace(spend, amount=20_000_000)), ["search"])
+    keep(metrics, configuration(msgspec.structs.replace(spend, amount=20_000_000)), ["search"])
     assert quota_used(metrics, **labels) == 0.25
 
 
@@ -366,18 +372,18 @@ def test_after_a_raise_the_workers_together_show_the_new_ratio() -> None:
     aggregator = MetricsAggregator()
     for number, used in enumerate((1_000, 900)):
         worker = Metrics(StoppedClock(), "1.2.3")
-        worker.keep(configuration(MONTHLY), ["search"])
+        keep(worker, configuration(MONTHLY), ["search"])
         worker.quotas(LimitStatuses.of([limit_status(MONTHLY, used)]))
-        worker.keep(configuration(raised(4_000)), ["search"])
+        keep(worker, configuration(raised(4_000)), ["search"])
         aggregator.update(number, worker.packed())
     labels = 'team="search",limit="month",meter="tokens",per="month"'
     assert f"gateway_quota_used_ratio{{{labels}}} 0.25\n" in aggregator.render([])[0].decode()
 
 
 def test_a_quota_over_other_models_than_before_begins_again(metrics: Metrics) -> None:
-    metrics.keep(configuration(MONTHLY), ["search"])
+    keep(metrics, configuration(MONTHLY), ["search"])
     metrics.quotas(LimitStatuses.of([limit_status(MONTHLY, 1_000)]))
-    metrics.keep(configuration(msgspec.structs.replace(MONTHLY, models=("other",))), ["search"])
+    keep(metrics, configuration(msgspec.structs.replace(MONTHLY, models=("other",))), ["search"])
     assert quota_used(metrics) is None
 
 
@@ -385,7 +391,7 @@ def test_series_of_a_team_and_a_model_that_a_reload_removes_go(metrics: Metrics)
     metrics.exchange(answered())
     metrics.store_call("admit", "ok", 0.002)
     model = Model("other", (Target(Upstream("spare", "http://spare.test/v1", ()), "m"),))
-    metrics.keep(configuration(model=model), ["ops"])
+    keep(metrics, configuration(model=model), ["ops"])
     text = metrics.render()[0].decode()
     assert [name for name in ("search", MODEL.name, "inducta") if f'"{name}"' in text] == []
     assert value(metrics, "gateway_store_calls_total", call="admit", outcome="ok") == 1
@@ -393,7 +399,7 @@ def test_series_of_a_team_and_a_model_that_a_reload_removes_go(metrics: Metrics)
 
 
 def test_a_request_that_outlives_its_team_brings_no_series_back(metrics: Metrics) -> None:
-    metrics.keep(configuration(), ["ops"])
+    keep(metrics, configuration(), ["ops"])
     metrics.exchange(answered())
     assert b'team="search"' not in metrics.render()[0]
 
@@ -401,14 +407,14 @@ def test_a_request_that_outlives_its_team_brings_no_series_back(metrics: Metrics
 def test_a_counter_of_what_stays_configured_never_falls(metrics: Metrics) -> None:
     for count in range(1, 4):
         metrics.exchange(answered())
-        metrics.keep(configuration(MONTHLY), ["search", f"team-{count}"])
+        keep(metrics, configuration(MONTHLY), ["search", f"team-{count}"])
         labels = {"endpoint": "chat.completions", "status": "200", **SEARCH}
         assert value(metrics, "gateway_requests_total", **labels) == count
 
 
 def test_a_team_without_a_key_in_the_configuration_keeps_its_series(metrics: Metrics) -> None:
     metrics.exchange(answered())
-    metrics.keep(ConfigSnapshot(callers={}, models={MODEL.name: MODEL}), ["search"])
+    keep(metrics, ConfigSnapshot(callers={}, models={MODEL.name: MODEL}), ["search"])
     assert value(metrics, "gateway_cost_usd_total", team="search", model=MODEL.name) == 1.234567
 
 
@@ -441,9 +447,9 @@ def test_what_is_counted_between_two_scrapes_is_added_once(metrics: Metrics) -> 
 
 def test_a_series_that_a_reload_removed_begins_again_with_its_histograms(metrics: Metrics) -> None:
     metrics.exchange(answered())
-    metrics.keep(ConfigSnapshot({}, {}), [])
+    keep(metrics, ConfigSnapshot({}, {}), [])
     assert value(metrics, "gateway_request_duration_seconds_count", **PLACE) is None
-    metrics.keep(ConfigSnapshot({"digest": CALLER}, {MODEL.name: MODEL}), ["search"])
+    keep(metrics, ConfigSnapshot({"digest": CALLER}, {MODEL.name: MODEL}), ["search"])
     metrics.exchange(answered())
     assert value(metrics, "gateway_request_duration_seconds_count", **PLACE) == 1
 

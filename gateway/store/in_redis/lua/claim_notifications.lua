@@ -3,7 +3,7 @@
 -- KEYS[1]  the notifications that wait: a sorted set, scored by when each is due
 --
 -- ARGV[1]  how many at most
--- ARGV[2]  how long nobody else gets them, in milliseconds
+-- ARGV[2]  how long no other process gets them, in milliseconds
 --
 -- Returns {waiting, now, entry, …}.
 

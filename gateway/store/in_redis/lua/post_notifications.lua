@@ -1,4 +1,4 @@
--- Puts notifications in, if nobody has done so.
+-- Puts notifications in, if no process has done so.
 --
 -- KEYS[1]  the notifications that wait: a sorted set, scored by when each is due
 -- KEYS[2]  the flag

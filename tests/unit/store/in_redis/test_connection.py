@@ -3,10 +3,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.store.in_redis.connection import RedisConnection, RedisStream
+from gateway.store.in_redis.connection import ErrorReply, RedisConnection, RedisStream
 
 PING = ("PING",)
+SCRIPT_OF_6_2 = "ERR Error running script (call to f_1028a5dba704e1d8a01fd96efeba25bb78f62df2): @user_script"
 
 
 class FakeTransport(asyncio.Transport):
@@ -64,3 +67,17 @@ async def test_what_is_called_on_a_closed_connection_that_is_not_lost_yet_waits_
     assert b"PING" in server.transports[1].written
     assert failures == []
     connection.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("NOSCRIPT No matching script. Please use EVAL.", "NOSCRIPT"),
+        ("READONLY You can't write against a read only replica. script: 1028a5, on @user_script:1.", "READONLY"),
+        (f"{SCRIPT_OF_6_2}:4: @user_script: 4: -READONLY You can't write against a read only replica.", "READONLY"),
+        (f"{SCRIPT_OF_6_2}:1: @user_script: 1: -OOM command not allowed when used memory > 'maxmemory'.", "OOM"),
+        (f"{SCRIPT_OF_6_2}:3: attempt to index a nil value", "ERR"),
+    ],
+)
+def test_an_error_within_a_script_has_the_code_of_that_error(text: str, code: str) -> None:
+    assert ErrorReply(text).code == code

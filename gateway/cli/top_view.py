@@ -1,7 +1,8 @@
-"""What `gateway top` shows: two readings of a gateway's metrics, and what its admin API says, as lines of text.
+"""The view of `gateway top`: turns two readings of a gateway's metrics, and answers of its admin API, into lines
+of text.
 
-Rates are the difference between two readings. A counter that has fallen belongs to a gateway that was restarted: it
-counts from zero. Histograms are read the same way, so that a quantile is of what happened in between.
+Rates are the difference between two readings. A counter that has fallen belongs to a gateway that was restarted, and
+counts from zero. Histograms are read in the same way, so that a quantile is of what happened in between.
 """
 
 from __future__ import annotations

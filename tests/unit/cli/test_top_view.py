@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.live_figures import LiveView, MetricsReading, Pace, as_json, frame
+from gateway.cli.top_view import LiveView, MetricsReading, Pace, as_json, frame
 
 AT = 1_793_880_000.0
 
