@@ -61,7 +61,6 @@ def parse_request(
     else:
         members, rest, content_type = body.fields, body.rest, body.content_type
         fields = _fields_of_form(body, endpoint)
-        _refuse_other_models(members)
     asked_model = _checked(path_model, members, endpoint.model_paths) if endpoint.names_model else fields.model
     binding = _binding(asked_model, fields, endpoint, caller, snapshot)
     asked, most, streams = fields.output_cap, binding.model.max_output_tokens, fields.streams
@@ -173,6 +172,7 @@ def _fields(body: bytes, endpoint: Endpoint) -> Fields:
 
 def _fields_of_form(form: Form, endpoint: Endpoint) -> Fields:
     assert endpoint.fields is not None, "only endpoints with a body are read"
+    _refuse_other_models(form.fields)
     sent = {name: form.fields.text(name) for name in form.fields.spans}
     try:
         return msgspec.convert(sent, endpoint.fields, strict=False)
