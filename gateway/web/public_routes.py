@@ -8,7 +8,7 @@ does not: a load balancer asks for it every few seconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -155,13 +155,12 @@ class PublicRoutes:
         assert writer.response is not None, "the pipeline always gives an answer"
         return writer.response
 
-    async def _answer(
+    def _answer(
         self, request: web.BaseRequest, route: _Destination, incoming: IncomingRequest, writer: HttpResponseWriter
-    ) -> None:
+    ) -> Awaitable[None]:
         if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(incoming.headers):
-            await self._pipeline.answer(incoming, writer)
-        else:
-            await self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
+            return self._pipeline.answer(incoming, writer)
+        return self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
 
     async def _answer_here(
         self, request: web.BaseRequest, route: _Destination, exchange: Exchange, writer: ResponseWriter
