@@ -19,7 +19,7 @@ from gateway.settings.interpolation import ReferenceBroken, References, Referenc
 
 MAX_DEPTH = 24
 MAX_VALUES = 1_000_000
-"""How many values a configuration may have once its aliases are written out."""
+"""The most values of a configuration, with its aliases expanded."""
 
 _NULLS = {"", "~", "null"}
 _FORBIDDEN = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue002-\ufffd\U00010000-\U0010ffff]")
@@ -31,7 +31,7 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Place(NamedTuple):
-    """Where a setting is. `source` names the references that its value came from."""
+    """The place of a setting. `source` names the references that its value came from."""
 
     line: int
     source: str = ""
@@ -71,7 +71,7 @@ class Document:
         return Place(line, self.sources.get(path, ""))
 
     def _below(self, node: Node, step: str | int) -> tuple[Node, int] | None:
-        """What is at this step below a node, and on which line. Of two with the same name, the last one counts."""
+        """The value at this step below a node, and its line. Of two with the same name, the last one counts."""
         if isinstance(node, _Sequence) and isinstance(step, int):
             return (node.items[step], node.items[step].line) if step < len(node.items) else None
         if not isinstance(node, _Map) or not isinstance(step, str):
@@ -110,7 +110,7 @@ class _Scalar(NamedTuple):
     line: int
     text: str | None
     size: int = 1
-    """How many values it has, aliases written out."""
+    """The number of its values, with aliases expanded."""
 
 
 class _Sequence(NamedTuple):
@@ -240,7 +240,7 @@ class _DocumentBuilder:
         return built
 
     def _key(self, node: Node, path: Path) -> str | None:
-        """The name that a key is, or None with a diagnostic about one that is no name."""
+        """The name in a key, or None with a diagnostic if it is not a name."""
         if not isinstance(node, _Scalar) or node.text is None:
             why = "a key is not text; write a name before the colon"
         elif node.text == "<<":
