@@ -49,7 +49,7 @@ class CollectedResponse(UpstreamResponse):
         self._pieces: list[bytes] = []
         self._size = 0
         self._into: Callable[[bytes], None] = self._take
-        response.deliver_to(self._take if redactor is None else self._pass_on)
+        response.deliver_to(self._redacted_into(self._take))
 
     @property
     def body(self) -> bytes:
@@ -76,7 +76,7 @@ class CollectedResponse(UpstreamResponse):
 
     @property
     def redacted(self) -> int:
-        """How often the upstream's credential was in it so far."""
+        """How often the upstream's credential has been in it so far."""
         return self._redacted_whole + (self._stream_redactor.count if self._stream_redactor is not None else 0)
 
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
@@ -84,7 +84,7 @@ class CollectedResponse(UpstreamResponse):
             into(piece)
         self._pieces.clear()
         self._into = into
-        self._response.deliver_to(into if self._stream_redactor is None else self._pass_on)
+        self._response.deliver_to(self._redacted_into(into))
 
     async def finished(self) -> None:
         while not self.is_over:
@@ -104,7 +104,7 @@ class CollectedResponse(UpstreamResponse):
         self._response.wake()
 
     def redact_body(self) -> None:
-        """Look at `body` as a whole, now that no more of it is waited for: for what no single piece shows."""
+        """Check the whole `body`, once it is complete, for what no single piece shows."""
         if self._redactor is not None:
             body, count = self._redactor.body(self.body)
             if count:
@@ -120,10 +120,17 @@ class CollectedResponse(UpstreamResponse):
     def abandon(self) -> None:
         self._response.abandon()
 
-    def _pass_on(self, data: bytes) -> None:
-        assert self._stream_redactor is not None, "only what is redacted comes this way"
-        if passed := self._stream_redactor.feed(data):
-            self._into(passed)
+    def _redacted_into(self, into: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """A callback that gives each piece to `into`, redacted."""
+        if self._stream_redactor is None:
+            return into
+        redact = self._stream_redactor.feed
+
+        def pass_on(data: bytes) -> None:
+            if passed := redact(data):
+                into(passed)
+
+        return pass_on
 
     def _take(self, data: bytes) -> None:
         self._pieces.append(data)

@@ -25,10 +25,11 @@ SHORTEST_BYTES = 12
 
 
 class Redactor(msgspec.Struct, frozen=True):
-    """`plain` are the spellings that are looked for everywhere; `every` has those in Base64, too, and `texts` the same
-    as text."""
+    """`plain` are the spellings that are looked for everywhere, and `plain_bytes` what they consist of; `every` has
+    those in Base64, too, and `texts` the same as text."""
 
     plain: tuple[bytes, ...]
+    plain_bytes: frozenset[int]
     every: tuple[bytes, ...]
     texts: tuple[str, ...]
 
@@ -40,7 +41,8 @@ class Redactor(msgspec.Struct, frozen=True):
         plain = sorted({spelling for secret in known for spelling in _spellings(secret)}, key=len, reverse=True)
         encoded = sorted({spelling for secret in known for spelling in _in_base64(secret)})
         every = (*plain, *encoded)
-        return cls(tuple(plain), every, tuple(each.decode() for each in every)) if known else None
+        texts = tuple(each.decode() for each in every)
+        return cls(tuple(plain), frozenset(b"".join(plain)), every, texts) if known else None
 
     def body(self, body: bytes) -> tuple[bytes, int]:
         """A whole body without secrets, and how many there were."""
@@ -68,7 +70,7 @@ class StreamRedactor:
     def __init__(self, redactor: Redactor) -> None:
         self.count = 0
         self._secrets = redactor.plain
-        self._bytes = frozenset(b"".join(redactor.plain))
+        self._bytes = redactor.plain_bytes
         self._held = b""
 
     def feed(self, piece: bytes) -> bytes:

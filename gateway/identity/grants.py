@@ -31,14 +31,14 @@ from gateway.settings.models import moment_in
 from gateway.settings.types import MAX_WHOLE
 
 GRANT_DAYS_MAX = 366
-"""How long a grant lasts at most: of a quota per day it is written to the counter of each of them."""
+"""The longest grant: a grant to a quota per day is written to the counter of each day."""
 
 TOKENS = "jwt-"
-"""How the id begins that tokens of an identity provider have in common."""
+"""The beginning of the ids that tokens of an identity provider share."""
 
 GRANTS_MAX = 1_000
 GRANTS_OF_A_LIMIT_MAX = 16
-"""Grants at the same time: admission adds up those of a limit."""
+"""The most grants at a time: admission adds up those of a limit."""
 
 
 class GrantAdministration:
@@ -66,7 +66,7 @@ class GrantAdministration:
             "GET": self._show,
             "DELETE": self._withdraw,
         }
-        """What follows grants/{id}."""
+        """The actions below grants/{id}."""
 
     async def answer(self, request: AdministrationRequest) -> JsonObject:
         """Raises FieldInvalid, BodyUnreadable, UrlUnknown, MethodNotAllowed, StoreUnavailable."""
@@ -78,7 +78,7 @@ class GrantAdministration:
         return await of_method(self.member, request.method)(request, grant_id)
 
     async def _list(self, request: AdministrationRequest) -> JsonObject:
-        """Those that have not ended, in the order in which they were made."""
+        """The grants that have not ended, in the order of their creation."""
         refuse_unknown(request.query, ("team",))
         team, now_ms = request.query.get("team", ""), await self._keys.time_ms()
         self._check_team(team)
@@ -137,7 +137,7 @@ class GrantAdministration:
         raise _no_grant(grant_id)
 
     async def _limit(self, written: GrantSettings) -> Limit:
-        """The limit that is meant. Raises FieldInvalid."""
+        """The limit that the request names. Raises FieldInvalid."""
         limits = await self._limits_of(written)
         for limit in limits:
             if limit.name == written.limit:
@@ -193,7 +193,7 @@ class GrantAdministration:
         return None if key is None or key.revoked_ms is not None else caller_of(key, snapshot)
 
     def _present(self, limit: Limit) -> Limit:
-        """The limit as it is configured now: its pace may be another one than when it was raised."""
+        """The limit as it is configured now: its pace may differ from when it was raised."""
         snapshot = self._snapshot()
         if limit.scope is Scope.USER and limit.team in snapshot.teams:
             user_limits = snapshot.teams[limit.team].caller.user_limits
@@ -227,7 +227,8 @@ class GrantAdministration:
 
 
 def grant_object(grant: StoredGrant) -> JsonObject:
-    """What the admin API and the command line show. Amounts are in the limit's unit, times RFC 3339 in UTC."""
+    """The grant as the admin API and the command line show it. Amounts are in the limit's unit, times RFC 3339 in
+    UTC."""
     limit = grant.limit
     return {
         "id": grant.id,
@@ -254,7 +255,7 @@ def _amount(written: GrantSettings, limit: Limit) -> int:
 
 
 def _check_room(lasting: Sequence[StoredGrant], new: StoredGrant) -> None:
-    """Raises FieldInvalid where there are too many grants, or the raised limit is too large to be counted exactly."""
+    """Raises FieldInvalid if there are too many grants, or if the raised limit is too large to be counted exactly."""
     if len(lasting) >= GRANTS_MAX:
         raise FieldInvalid(f"There are {GRANTS_MAX} grants already: withdraw some.")
     of_limit = [each for each in lasting if each.limit.identity == new.limit.identity]

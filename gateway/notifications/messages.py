@@ -27,7 +27,7 @@ _PROBLEMS_SHOWN = 5
 _UNITS = {"usd": "USD", "requests": "requests"}
 
 Data = Mapping[str, Any]
-"""The facts of a notification, as a receiver of JSON gets them."""
+"""The data of a notification, as a receiver of JSON gets it."""
 
 
 class Notification(msgspec.Struct, frozen=True):
@@ -41,13 +41,13 @@ class Notification(msgspec.Struct, frozen=True):
 
 
 def notification(channel: NotificationChannel, event: EventType, data: Data, occasion: str, at_ms: int) -> Notification:
-    """`occasion` tells this event from every other one of its type: from it comes the id."""
+    """`occasion` distinguishes this event from all others of its type; the id is made from it."""
     digest = hashlib.blake2b(f"{event}\n{occasion}\n{channel.name}".encode(), digest_size=16).hexdigest()
     return Notification(f"msg_{digest}", channel.name, event, at_ms, dict(data))
 
 
 def text_of(event: EventType, data: Data) -> str:
-    """For people, in one paragraph."""
+    """The message for people, in one paragraph."""
     return _TEXTS[event](data)
 
 
@@ -70,7 +70,7 @@ def request_headers(
 
 
 def signature(secret: str, name: str, now_s: int, body: bytes) -> str:
-    """As Standard Webhooks has it. The secret is one that `secret_fault` has nothing against."""
+    """The signature of Standard Webhooks. `secret_fault` has accepted the secret."""
     key = b64decode(secret.removeprefix(SECRET_PREFIX))
     digest = hmac.digest(key, b"%b.%d.%b" % (name.encode(), now_s, body), "sha256")
     return f"v1,{b64encode(digest).decode()}"

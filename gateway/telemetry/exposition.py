@@ -45,7 +45,7 @@ def unpack(packed: bytes) -> ProcessReport:
 
 
 def aggregate(processes: Iterable[list[Series]]) -> list[Series]:
-    """The series of all of them, each once. The first of a name takes in the others."""
+    """The series of all processes, each once: the first of a name absorbs the others."""
     found: dict[str, Series] = {}
     for every in processes:
         for series in every:
@@ -63,7 +63,7 @@ class MetricsAggregator:
         self._ended = pack(ProcessReport([]))
 
     def update(self, worker: int, packed: bytes) -> None:
-        """Take in what the worker has counted up to now."""
+        """Replace the worker's report."""
         self._latest[worker] = packed
 
     def retire(self, worker: int) -> None:

@@ -71,7 +71,7 @@ _ABORTED_BY: tuple[tuple[type[GatewayError], str], ...] = (
 
 
 class QuotaUse(msgspec.Struct):
-    """What was last seen of a quota, in its meter's unit. `resets_ms` is 0 where it never resets."""
+    """The last known use of a quota, in its meter's unit. `resets_ms` is 0 if it never resets."""
 
     used: float
     amount: float
@@ -302,11 +302,11 @@ class Metrics:
         calls.seconds.add(STORE_CALL, seconds)
 
     def journal_entries_were(self, outcome: str, entries: int) -> None:
-        """Record what became of settlements that could not be made at once: "written", "replayed", "parked", "lost"."""
+        """Record the outcome of settlements that could not be made at once: "written", "replayed", "parked", "lost"."""
         self.journal_entries.add((outcome,), entries)
 
     def spans_were(self, outcome: str, spans: int) -> None:
-        """Record what became of spans: "exported", "dropped", "rejected"."""
+        """Record the outcome of spans: "exported", "dropped", "rejected"."""
         self.spans.add((outcome,), spans)
 
     def task_failed(self, task: str) -> None:
@@ -456,7 +456,7 @@ class Metrics:
             self._quotas[labels] = QuotaUse(limit["used"] * unit, limit["amount"] * unit, resets_ms)
 
     def _limit_label(self, name: str, scope: str) -> str:
-        """Of limits of single keys in the store, which may be called anything, the configuration's names alone."""
+        """For limits of single keys in the store, which may have any name, only names of the configuration are used."""
         is_known = scope != Scope.KEY or self._names is None or name in self._names.limit
         return name if is_known else STORED_LIMIT
 

@@ -52,7 +52,7 @@ class Framing:
             self._count_bodiless(len(data))
             return b""
         self._bodiless = 0
-        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        piece = b"".join(pieces)  # Of one piece, that is the piece itself.
         pieces.clear()
         return piece
 

@@ -211,14 +211,18 @@ class Buffer(Protocol):
 
 
 class PlainBuffer:
-    """Gives back what it takes."""
+    """Gives back what it takes. Most streams put nothing into it, and so it has no memory before."""
+
+    __slots__ = ("_pieces", "size")
 
     def __init__(self) -> None:
         self.size = 0
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[bytes] | None = None
 
     def put(self, piece: bytes) -> None:
         self.size += len(piece)
+        if self._pieces is None:
+            self._pieces = deque()
         self._pieces.append(piece)
 
     def get(self) -> bytes:

@@ -51,16 +51,16 @@ class AdminHandlers(NamedTuple):
     """The exposition and its content type."""
 
     liveness_problems: Callable[[], Awaitable[list[str]]]
-    """Why the gateway has to be restarted."""
+    """The reasons to restart the gateway."""
 
     readiness_problems: Callable[[], Awaitable[list[str]]]
-    """Why the gateway should get no traffic now."""
+    """The reasons to send the gateway no traffic now."""
 
     admin_api: Callable[[AdminRequest], Awaitable[AdminResponse]]
-    """Answers what comes to the admin API. Raises a GatewayError where it cannot be asked."""
+    """Answers a request to the admin API. Raises a GatewayError if it cannot."""
 
     refuse_stranger: Callable[[AdminRequest], Awaitable[AdminResponse | None]]
-    """Of a request whose body has not been read: the answer to one without the token, None to one that has it."""
+    """The answer to a request without the token, before its body is read; None for one that has it."""
 
 
 class AdminRoutes:
@@ -105,7 +105,7 @@ class AdminRoutes:
         return await page()
 
     async def _admin_api(self, request: web.BaseRequest) -> AdminResponse:
-        """The body is read once it is known whose it is; most have none."""
+        """Reads the body once the token is known to be right; most requests have none."""
         plain = _without_body(request)
         repeated = len(request.rel_url.query) > len(plain.query)
         if (repeated or request.can_read_body) and (refusal := await self._handlers.refuse_stranger(plain)):

@@ -8,7 +8,7 @@ does not: a load balancer asks for it every few seconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -73,12 +73,12 @@ class _Destination(NamedTuple):
 
     @property
     def endpoint(self) -> Endpoint:
-        """What log and metrics call it."""
+        """Its name in log and metrics."""
         answers = self.answers or next(iter(self.resource.values()), UNKNOWN)
         return answers.endpoint if isinstance(answers, Page) else answers
 
     def dialect(self, request: web.BaseRequest) -> Dialect:
-        """Whose shape an error has: a page is asked for by clients of every API."""
+        """The API whose shape an error has: clients of every API ask for a page."""
         if isinstance(self.answers, Endpoint):
             return self.answers.dialect
         return api_of(request.headers, request.rel_url.raw_path).dialect
@@ -155,13 +155,12 @@ class PublicRoutes:
         assert writer.response is not None, "the pipeline always gives an answer"
         return writer.response
 
-    async def _answer(
+    def _answer(
         self, request: web.BaseRequest, route: _Destination, incoming: IncomingRequest, writer: HttpResponseWriter
-    ) -> None:
+    ) -> Awaitable[None]:
         if isinstance(route.answers, Endpoint) and not self.refusing and not _wants_websocket(incoming.headers):
-            await self._pipeline.answer(incoming, writer)
-        else:
-            await self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
+            return self._pipeline.answer(incoming, writer)
+        return self._pipeline.answer_here(incoming, writer, partial(self._answer_here, request, route))
 
     async def _answer_here(
         self, request: web.BaseRequest, route: _Destination, exchange: Exchange, writer: ResponseWriter

@@ -23,6 +23,10 @@ _SERVER = ("server", SERVER)
 
 _LAST_CHUNK = b"0\r\n\r\n"
 
+_LOOKS = 8
+"""How many times in the span after which silence is broken the writer looks whether it wrote. So a piece need not read
+the clock, and a comment comes by an eighth of the span late at most."""
+
 
 class WrittenResponse(web.StreamResponse):
     """What aiohttp's connection is given at the end of a request: an answer that is written already.
@@ -75,7 +79,8 @@ class HttpResponseWriter:
         self._streams_events = False
         self._loop = asyncio.get_running_loop()
         self._alive: asyncio.TimerHandle | None = None
-        self._written_at = 0.0
+        self._has_written = False
+        self._silent_looks = 0
         self._last_piece = b""
 
     @property
@@ -94,8 +99,7 @@ class HttpResponseWriter:
 
     def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
         if every_s > 0:
-            self._written_at = self._loop.time()
-            self._alive = self._loop.call_later(every_s, self._stay_alive, every_s, headers)
+            self._alive = self._loop.call_later(every_s / _LOOKS, self._look_for_silence, every_s / _LOOKS, headers)
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         self._stop_timers()
@@ -118,7 +122,7 @@ class HttpResponseWriter:
         transport = self._connection.transport
         if data and transport is not None:
             transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-            self._written_at = self._loop.time()
+            self._has_written = True
             self._last_piece = data
 
     def finish(self) -> None:
@@ -146,17 +150,22 @@ class HttpResponseWriter:
     def _between_events(self) -> bool:
         return not self._last_piece or self._last_piece.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
 
-    def _stay_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
-        due = self._written_at + every_s
-        now = self._loop.time()
-        if now >= due:
-            due = now + every_s
-            if not self.started and self._request.content.is_eof():
-                # A client that still sends its body does not wait yet.
-                self._begin_with_comment((*headers(), ("content-type", "text/event-stream; charset=utf-8")))
-            elif self._streams_events and self._between_events and not self.congested:
-                self._write_comment()
-        self._alive = self._loop.call_at(due, self._stay_alive, every_s, headers)
+    def _look_for_silence(self, every_s: float, headers: Callable[[], Headers]) -> None:
+        if self._has_written:
+            self._has_written, self._silent_looks = False, 0
+        else:
+            self._silent_looks += 1
+        if self._silent_looks >= _LOOKS:
+            self._silent_looks = 0
+            self._break_silence(headers)
+        self._alive = self._loop.call_later(every_s, self._look_for_silence, every_s, headers)
+
+    def _break_silence(self, headers: Callable[[], Headers]) -> None:
+        if not self.started and self._request.content.is_eof():
+            # A client that still sends its body does not wait yet.
+            self._begin_with_comment((*headers(), ("content-type", "text/event-stream; charset=utf-8")))
+        elif self._streams_events and self._between_events and not self.congested:
+            self._write_comment()
 
     def _begin_with_comment(self, headers: Headers) -> None:
         if not self.gone:
@@ -166,7 +175,7 @@ class HttpResponseWriter:
     def _write_comment(self) -> None:
         before = self._last_piece
         self.write(_COMMENT)
-        self._last_piece = before
+        self._last_piece, self._has_written = before, False
 
     def _stop_timers(self) -> None:
         """Nothing more is written on a timer, and the source is neither paused nor resumed any more."""

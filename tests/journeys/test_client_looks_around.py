@@ -280,9 +280,16 @@ async def test_a_caller_sees_what_its_own_key_has_used_and_nothing_else() -> Non
         ("by=user", "by"),
         ("since=x", "since"),
         ("month=x", "month"),
+        ("by=day&by=model", "by"),
     ],
 )
 async def test_a_caller_cannot_ask_for_the_usage_of_others(query: str, param: str) -> None:
     async with whole_gateway(NOWHERE) as gateway:
         reply = await gateway.request("GET", f"/v1/usage?{query}", headers=BEARER)
         assert (reply.status, reply.error["param"]) == (400, param)
+
+
+async def test_a_caller_s_limits_have_no_parameters_that_could_be_taken_for_a_filter() -> None:
+    async with whole_gateway(NOWHERE) as gateway:
+        reply = await gateway.request("GET", "/v1/limits?team=another", headers=BEARER)
+        assert (reply.status, reply.error["param"]) == (400, "team")
