@@ -45,7 +45,7 @@ class TrafficTotals(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, metrics: Metrics) -> TrafficTotals:
-        metrics.every()  # Adds what was counted since the series were last read.
+        metrics.add_counted()
         failed: Counts = {}
         for (blame, _, _), count in metrics.errors.values.items():
             failed[blame] = failed.get(blame, 0) + count
