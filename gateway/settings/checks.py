@@ -45,7 +45,7 @@ _UNCERTAIN = {Meter.TOKENS, Meter.OUTPUT_TOKENS, Meter.USD}
 
 _EMPTY = "is empty; name at least one price, or leave it out"
 
-_SEARCHING_PRESETS = {"openai", "azure", "anthropic", "openrouter"}
+_SEARCHING_PRESETS = {"openai", "azure", "anthropic", "openrouter", "gemini", "vertex"}
 """The endpoints whose answers report searches, which are charged separately from tokens."""
 _CROWD = 32
 """A quota that fewer requests at one time hold whole is worth a warning: a few coding agents send as many."""

@@ -73,12 +73,12 @@ class _Destination(NamedTuple):
 
     @property
     def endpoint(self) -> Endpoint:
-        """What log and metrics call it."""
+        """Its name in log and metrics."""
         answers = self.answers or next(iter(self.resource.values()), UNKNOWN)
         return answers.endpoint if isinstance(answers, Page) else answers
 
     def dialect(self, request: web.BaseRequest) -> Dialect:
-        """Whose shape an error has: a page is asked for by clients of every API."""
+        """The API whose shape an error has: clients of every API ask for a page."""
         if isinstance(self.answers, Endpoint):
             return self.answers.dialect
         return api_of(request.headers, request.rel_url.raw_path).dialect
