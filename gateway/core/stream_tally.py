@@ -245,7 +245,9 @@ class StreamTally:
             end = end if end >= 2 else len(data)
             passed.append(self._feed_events(data[begin:end]))
             if self._is_at_ease():
-                begin, end = end, self._pass_content(data, end)
+                if not self._final.is_shown:
+                    self._template.resume()
+                begin, end = end, self._pass_content(data, self._pass_alike(data, end))
                 passed.append(data[begin:end])
         return b"".join(passed)
 
@@ -293,7 +295,7 @@ class StreamTally:
             self._count(text)
             self._follow_shown(text)
             # Not each time: where no chunk is like the one before, it would be for nothing.
-            if self.events % 4 == 1:
+            if self._events < 4 or self._events % 4 == 1:
                 self._template.learn(data[begin : blank + 2])
             begin = self._pass_alike(data, blank + 2)
         return begin
@@ -322,7 +324,7 @@ class StreamTally:
             self._weight += weight
 
     def _feed_events(self, data: bytes) -> bytes:
-        self._template.forget()
+        self._template.suspend()
         passed = [b""]
         if self._long is not None:
             data = self._pass_long(self._long, data, passed)
@@ -443,11 +445,13 @@ class _Template:
     with the quote behind the text. `size` is that of the two. The opening is empty while nothing is known. The text of
     an event alone is at `text_begin` to `text_end`, as a slice counts; while nothing is known, that is no text."""
 
-    __slots__ = ("_seam", "_text_opening", "closing", "opening", "size", "text_begin", "text_end")
+    __slots__ = ("_learned", "_seam", "_text_opening", "closing", "opening", "size", "text_begin", "text_end")
 
     def __init__(self, shape: StreamFormat | None) -> None:
-        self.forget()
+        self._learned = self._seam = self.closing = b""
         self._text_opening = _TEXT_OPENINGS.get(shape) if shape is not None else None
+        self.size = 0
+        self.suspend()
 
     def learn(self, event: bytes) -> None:
         if self._text_opening is None:
@@ -455,17 +459,19 @@ class _Template:
         begin = event.find(self._text_opening) + len(self._text_opening)
         end = event.find(b'"', begin)
         is_found = len(self._text_opening) <= begin < end and event[end - 1] != _BACKSLASH
-        if not is_found:
-            self.forget()
-            return
-        self.opening, self.closing = event[:begin], event[end:]
-        self._seam = self.closing + self.opening
-        self.text_begin, self.text_end, self.size = begin, -len(self.closing), len(self._seam)
+        self._learned, self.closing = (event[:begin], event[end:]) if is_found else (b"", b"")
+        self._seam = self.closing + self._learned
+        self.size = len(self._seam)
+        self.resume()
 
-    def forget(self) -> None:
-        """Something else came: look at what follows."""
-        self.opening = self.closing = self._seam = b""
-        self.text_begin = self.text_end = self.size = 0
+    def suspend(self) -> None:
+        """Something else came: each event is looked at until it is known that the stream goes on as before."""
+        self.opening = b""
+        self.text_begin = self.text_end = 0
+
+    def resume(self) -> None:
+        self.opening = self._learned
+        self.text_begin, self.text_end = len(self._learned), -len(self.closing)
 
     def texts_of(self, data: bytes, begin: int) -> list[bytes]:
         """The texts of the events from here that are like this one."""
