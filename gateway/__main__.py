@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 COMMANDS = {
     "init": "gateway.cli.init:init",
@@ -45,13 +48,36 @@ class Commands(click.Group):
         assert isinstance(command, click.Command), f"{COMMANDS[cmd_name]} is no command"
         return command
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        with _usage_errors_in_one_line():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except UnicodeEncodeError as error:
-            if not "\udc80" <= error.object[error.start] <= "\udcff":
-                raise
-            raise click.UsageError("An argument is not UTF-8 text.") from None
+        with _usage_errors_in_one_line():
+            try:
+                return super().invoke(ctx)
+            except UnicodeEncodeError as error:
+                if not "\udc80" <= error.object[error.start] <= "\udcff":
+                    raise
+                raise click.UsageError("An argument is not UTF-8 text.", ctx) from None
+
+
+class _UsageErrorInOneLine(click.ClickException):
+    exit_code = click.UsageError.exit_code
+
+
+@contextmanager
+def _usage_errors_in_one_line() -> Iterator[None]:
+    """click shows them in four lines. A group without a command still shows its help."""
+    try:
+        yield
+    except NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        message = " ".join(error.format_message().split())
+        end = "" if message.endswith((".", "?")) else "."
+        command = "gateway" if error.ctx is None else error.ctx.command_path
+        raise _UsageErrorInOneLine(f"{message}{end} Help: {command} --help") from None
 
 
 @click.group(

@@ -8,7 +8,7 @@ docs/life-of-a-request.md has the details.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any
@@ -37,7 +37,7 @@ from gateway.identity.contract import KEY_ID_DIGITS, CallerDirectory
 from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admit
-from gateway.stages.authenticate import authenticate, key_digest, sent_key, stored_caller
+from gateway.stages.authenticate import authenticate, credentials_in, key_digest, sent_key, stored_caller
 from gateway.stages.forward import UpstreamServices, forward
 from gateway.stages.locate import ObjectDirectory, find_holder, find_subject
 from gateway.stages.parse_request import parse_object_request, parse_request
@@ -103,13 +103,13 @@ class Pipeline:
         """The requests in flight."""
         return self._running.values()
 
-    async def answer(self, request: IncomingRequest, writer: ResponseWriter) -> None:
+    def answer(self, request: IncomingRequest, writer: ResponseWriter) -> Coroutine[Any, Any, None]:
         """Give `writer` an answer, whatever happens. Raises nothing but the cancellation by a client that left."""
-        await self._run(Exchange(self.services.new_id(), request), writer, self._answer)
+        return self._run(Exchange(self.services.new_id(), request), writer, self._answer)
 
-    async def answer_here(self, request: IncomingRequest, writer: ResponseWriter, page: Page) -> None:
+    def answer_here(self, request: IncomingRequest, writer: ResponseWriter, page: Page) -> Coroutine[Any, Any, None]:
         """Let the listener answer by itself, with the same errors, drain and record as a forwarded request."""
-        await self._run(Exchange(self.services.new_id(), request, status=200), writer, page)
+        return self._run(Exchange(self.services.new_id(), request, status=200), writer, page)
 
     async def _run(self, exchange: Exchange, writer: ResponseWriter, work: Page) -> None:
         task = asyncio.current_task()
@@ -144,7 +144,11 @@ class Pipeline:
         """The caller whose key or token the request carries. Raises KeyMissing, KeyUnknown, KeyExpired,
         IssuerUnavailable, StoreUnavailable."""
         services, request = self.services, exchange.request
-        key = sent_key(request.headers, key_in_query(request))
+        try:
+            key = sent_key(request.headers, key_in_query(request))
+        except KeyUnknown:
+            exchange.refused_key = key_digest(credentials_in(request.headers))[:KEY_ID_DIGITS]
+            raise
         digest = key_digest(key)
         known = services.snapshot.callers.get(digest)
         try:
@@ -163,7 +167,11 @@ class Pipeline:
         """The caller whose key has this SHA-256. Raises KeyUnknown, KeyExpired, StoreUnavailable."""
         services = self.services
         known = services.snapshot.callers.get(digest) or await stored_caller(digest, services.directory)
-        exchange.caller = authenticate(exchange.request, known, services.clock)
+        try:
+            exchange.caller = authenticate(exchange.request, known, services.clock)
+        except (KeyUnknown, KeyExpired):
+            exchange.refused_key = digest[:KEY_ID_DIGITS]
+            raise
         return exchange.caller
 
     async def _answer(self, exchange: Exchange, writer: ResponseWriter) -> None:

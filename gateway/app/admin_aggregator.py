@@ -23,11 +23,11 @@ from gateway.web.admin_openapi import PREFIX
 from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminResponse, json_response
 
 PROBE_TIMEOUT_S = 3.0
-"""A worker that does not answer by then counts as away: probes give up soon after."""
+"""After this time a worker counts as not answering: probes give up soon after."""
 
 PAGE_TIMEOUT_S = 10.0
 RELOAD_TIMEOUT_S = 120.0
-"""A configuration of 10,000 keys takes several seconds to check, and all workers do so at once."""
+"""Long, because a configuration of 10,000 keys takes several seconds to check, and all workers check it at once."""
 
 
 class WorkerEvents:
@@ -75,7 +75,7 @@ class AdminAggregator:
         )
 
     async def metrics(self) -> tuple[bytes, str]:
-        """Of a worker that does not answer, what it had counted when it last did."""
+        """A worker that does not answer counts as in its last report."""
         events = self._events
         # One after the other: an answer that was overtaken would let counters fall.
         async with self._scraping:
@@ -94,14 +94,14 @@ class AdminAggregator:
         return True
 
     async def liveness_problems(self) -> list[str]:
-        """A worker that died is replaced without anybody's help; one that hangs is not."""
+        """A worker that died is replaced by itself; one that hangs is not."""
         replies = await self._pool.request_each("liveness", b"", PROBE_TIMEOUT_S)
         if not replies:
             return ["no worker serves"]
         return _problems(replies)
 
     async def readiness_problems(self) -> list[str]:
-        """None while any worker is ready: a load balancer that took the gateway out would take out that one, too."""
+        """None while any worker is ready: a load balancer that removed the gateway would remove that one, too."""
         if self.draining:
             return ["draining"]
         replies = await self._pool.request_each("readiness", b"", PROBE_TIMEOUT_S)
@@ -111,8 +111,8 @@ class AdminAggregator:
         return [*missing, *_problems(replies)]
 
     async def admin_api(self, request: AdminRequest) -> AdminResponse:
-        """Workers know the same: any of them answers. But each reloads the configuration for itself, and finds out by
-        itself how healthy the upstreams are."""
+        """Any worker answers, because all know the same, with two exceptions: each reloads the configuration for
+        itself, and each has its own view of the upstreams' health."""
         body = msgspec.msgpack.encode(request)
         if request.path == PREFIX + "reload":
             return _worst(await self._pool.request_each("admin", body, RELOAD_TIMEOUT_S))
@@ -127,7 +127,7 @@ class AdminAggregator:
         return _worst({} if reply is None else {0: reply})
 
     async def _overview(self, request: AdminRequest, body: bytes) -> AdminResponse:
-        """That of any worker, with what all of them measured."""
+        """The answer of any worker, with the measurements of all."""
         upstreams = msgspec.structs.replace(request, path=PREFIX + "upstreams", query={})
         traffic = msgspec.structs.replace(request, path=PREFIX + "traffic")
         reply, *measured = await asyncio.gather(
@@ -159,7 +159,7 @@ def _worst(replies: dict[int, bytes | None]) -> AdminResponse:
 
 
 def _all_traffic(replies: dict[int, bytes | None]) -> AdminResponse:
-    """The minutes of the workers that answer, added up. What one counted that has died is lost."""
+    """The samples of the workers that answer, added up. Those of a dead worker are lost."""
     answered = _answered(replies)
     worst = _worst(dict(answered))
     if worst.status >= 400:
@@ -173,7 +173,7 @@ def _answered(replies: dict[int, bytes | None]) -> dict[int, bytes]:
 
 
 def _all_upstreams(replies: dict[int, bytes | None]) -> AdminResponse:
-    """What the workers that answer know of each upstream. It is up where each of them would ask it."""
+    """The upstreams as the workers that answer see them. One is up if each of them would use it."""
     answered = _answered(replies)
     worst = _worst(dict(answered))
     if worst.status >= 400:
@@ -196,7 +196,7 @@ def _all_upstreams(replies: dict[int, bytes | None]) -> AdminResponse:
 
 
 def _add_circuit(known: dict[str, Any], circuit: dict[str, Any], worker: int) -> None:
-    """Add what one worker knows of a circuit to what others know of it in the same state."""
+    """Add one worker's view of a circuit to that of others with the same state."""
     is_first, tries, opened = not known["workers"], known["next_try_at"], known["opened_at"]
     known["workers"].append(worker)
     if is_first:

@@ -36,13 +36,13 @@ from gateway.settings.redacted import Unreadable, redacted_text, text_tree
 from gateway.store.usage_report import refuse_unknown
 
 SENT = "the text"
-"""What problems call the file that was sent."""
+"""The name of the file that was sent, in problems."""
 
 _FILE = re.compile(r"(?<!\$)\$\{file:[^{}\n]*\}")
 _UNSET = "${A_FILE}"
 
 READ_ONCE = ("listen", "admin", "workers", "timezone", "max_body", "max_body_memory", "max_clients", "drain", "store")
-"""Settings that are read once, at the start."""
+"""Settings that are read only at the start."""
 
 BOUNDS = {resource.RLIMIT_CPU: 30, resource.RLIMIT_AS: 1024**3}
 """Seconds and bytes that a child may take for a text that is sent: 7,000 teams in 1 MiB take 8 s and 120 MB."""
@@ -86,7 +86,7 @@ class ConfigDocuments:
         self._in_force = in_force
         self._one_at_a_time = asyncio.Lock()
         self._redacted: tuple[str, str] = ("", "")
-        """Of which hash, and the text."""
+        """The hash of a configuration, and its text."""
 
     async def answer(self, request: AdministrationRequest) -> JsonObject:
         """Raises FieldInvalid, BodyUnreadable, UrlUnknown, MethodNotAllowed, InternalError."""
@@ -125,13 +125,13 @@ class ConfigDocuments:
 
 
 async def changes_between(before: str, after: str) -> list[TextChange]:
-    """What differs between two texts that were in force, worked out by a child. Raises InternalError, OSError."""
+    """What differs between two texts that were in force, computed by a child. Raises InternalError, OSError."""
     written = await _work_out_in_child(_Task(before, after))
     return msgspec.convert(msgspec.json.decode(written)["changes"], list[TextChange])
 
 
 async def _work_out_in_child(task: _Task) -> bytes:
-    """Raises FieldInvalid where a text that was sent means too much, InternalError, OSError."""
+    """Raises FieldInvalid if a text that was sent expands too far, InternalError, OSError."""
     child = await run_child((sys.executable, "-m", __name__), msgspec.json.encode(task))
     if child.status in (_TOO_MUCH, -signal.SIGXCPU):
         raise FieldInvalid("The text means too much to be compared here. Does it repeat aliases?", param="text")
@@ -165,7 +165,7 @@ def answer_parent() -> None:
 
 
 def difference(before: str, after: str, name: str = SENT) -> JsonObject:
-    """What is wrong with a text, which problems call by this name, and what it changes of the one before."""
+    """What is wrong with a text, which problems call by this name, and what it changes in the older one."""
     problems: Sequence[Diagnostic] = ()
     try:
         parse(_FILE.sub(_UNSET, after), name, {}, secrets=False, connection_files=False)

@@ -20,19 +20,19 @@ from gateway.upstream.client import HttpClient
 from gateway.upstream.fetch import models_served
 
 _TOKENS_PER_SECOND = 40
-"""Of the demo upstream: fast enough to please, slow enough to be seen streaming."""
+"""The pace of the demo upstream: fast enough to please, slow enough to be seen streaming."""
 
 PLAYED_MODELS = ("claude-sonnet-4-5", "claude-haiku-4-5", "gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite")
-"""Further names that the demo's model answers to: those in docs/clients/, and what these clients ask beside them."""
+"""Further names of the demo's model: those in docs/clients/, and what these clients ask for in addition."""
 
 _ADMIN_PORT_OFFSET = 1010
-"""From the port of clients to that of operators: 8080 to 9090."""
+"""The distance from the port of clients to that of operators: 8080 to 9090."""
 
 _LAST_PORT = 65_535
 
 
 class Access(NamedTuple):
-    """Where a gateway without a file listens, and what opens it."""
+    """Where a gateway without a file listens, with its key and its admin token."""
 
     listen: str
     admin_listen: str
@@ -41,8 +41,8 @@ class Access(NamedTuple):
 
 
 def access(listen: str, admin_listen: str | None, environ: Mapping[str, str], *, in_front_of_demo: bool) -> Access:
-    """The demo's own key and admin token where only this machine reaches them, and random ones elsewhere. A real
-    upstream costs money, so everybody on this machine knowing its key is too many. The environment goes first."""
+    """The demo's own key and admin token if only this machine can reach the listeners, random ones otherwise. A real
+    upstream costs money, so its key is random on this machine, too. The environment overrides both."""
     admin_listen = admin_listen or f"127.0.0.1:{_admin_port(listen.rpartition(':')[2])}"
     key = environ.get("INDUCTA_API_KEY") or (DEMO_KEY if in_front_of_demo and _is_local(listen) else new_key())
     token = environ.get("GATEWAY_ADMIN_TOKEN") or (DEMO_ADMIN_TOKEN if _is_local(admin_listen) else new_key())
@@ -50,7 +50,7 @@ def access(listen: str, admin_listen: str | None, environ: Mapping[str, str], *,
 
 
 def _admin_port(port: str) -> int:
-    """Where clients get any free port, operators do, too."""
+    """If clients get any free port, operators do, too."""
     number = int(port) if port.isdecimal() else 0
     return number + _ADMIN_PORT_OFFSET if 0 < number <= _LAST_PORT - _ADMIN_PORT_OFFSET else 0
 
@@ -94,6 +94,6 @@ async def _models_of(settings: Settings, url: str) -> list[str]:
 
 
 def _alone(access: Access) -> dict[str, Any]:
-    """Settings for a gateway that one person tries: Ctrl-C need not wait for load balancers to notice."""
+    """Settings of a gateway that one person tries: Ctrl-C need not wait for load balancers to notice."""
     admin = {"listen": access.admin_listen, "token": access.admin_token}
     return {"listen": access.listen, "admin": admin, "drain": {"delay": "0s"}}

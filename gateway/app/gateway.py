@@ -44,12 +44,14 @@ from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
 from gateway.runtime.listening import address_taken, listen_on_all
 from gateway.runtime.loop_lag import watch_loop_lag
+from gateway.runtime.slices import in_slices
 from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
 from gateway.settings.models import Settings
 from gateway.stages.forward import UpstreamServices
 from gateway.store.usage_report import keys_used_since
+from gateway.telemetry.exposition import CONTENT_TYPE
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics, configured_names
 from gateway.telemetry.sampling import PERIOD_S
@@ -85,7 +87,7 @@ class _OpenListener(NamedTuple):
 
 
 class Gateway:
-    """Made of settings; to be started in a running event loop. Without a clock it takes the system's. `environ` says
+    """Built from settings; `start` needs a running event loop. Without a clock it uses the system's. `environ` says
     whether traces are exported."""
 
     def __init__(
@@ -98,7 +100,7 @@ class Gateway:
         self.tasks = BackgroundTasks(log.defect, self._metrics.task_failed)
         self._store = self._store_lifecycle(settings, clock)
         self.store = self._store.store
-        self._client = HttpClient(self._background_tasks(), self._note_unrequested_bytes)
+        self._client = self._new_client()
         self._routing = RoutingState(self._note_health)
         health = self._routing.health
         self._health_checks = HealthChecks(self._client, health, clock, Random(), self._background_tasks())
@@ -140,8 +142,8 @@ class Gateway:
         self._open: list[_OpenListener] = []
 
     async def start(self) -> tuple[tuple[Address, ...], Address]:
-        """Listen; give the addresses taken, data and admin (port 0 takes a free one). Raises OSError,
-        and SettingsInvalid where the configuration has a key of the store."""
+        """Listen, and return the addresses, data and admin (port 0 takes a free one). Raises OSError, and
+        SettingsInvalid if the configuration has a key of the store."""
         await self._start_tasks()
         data = await self._listen(self._data.handle, self._client_limits(), self._settings.listen)
         admin_routes = AdminRoutes(self.admin._replace(admin_api=self._shared_answers.answer))
@@ -149,7 +151,7 @@ class Gateway:
         return data, admin
 
     async def start_on_shared_ports(self, ports: Sequence[int], *, speaks: bool) -> tuple[Address, ...]:
-        """Listen for clients as one of several processes, of which one `speaks`: it notifies of an outage of the store.
+        """Listen for clients as one of several processes. The one that `speaks` notifies of an outage of the store.
         Operators ask the supervisor. Raises what `start` does."""
         await self._start_tasks(speaks=speaks)
         addresses = [Address(address.host, port) for address, port in zip(self._settings.listen, ports, strict=True)]
@@ -157,11 +159,11 @@ class Gateway:
 
     @property
     def in_flight(self) -> int:
-        """How many requests are under way."""
+        """The number of requests in flight."""
         return self._pipeline.in_flight
 
     def swap(self, loaded: LoadedSnapshot) -> ConfigSnapshot:
-        """Serve requests that begin from now on under this configuration. Gives the one before."""
+        """Serve new requests under this configuration. Returns the one before."""
         before, self.services.snapshot = self.services.snapshot, loaded.snapshot
         self.services.keepalive_s = loaded.settings.keepalive.total_seconds()
         self._directory.keep(loaded.snapshot)
@@ -172,6 +174,7 @@ class Gateway:
         self._notifications.follow()
         self.tasks.start("follow identity providers", self._tokens.follow())
         self._shared_answers.forget()
+        self.tasks.start("remove series", self._remove_series())
         return before
 
     def on_reload(self, reload: Callable[[str], Awaitable[list[str]]]) -> None:
@@ -186,7 +189,8 @@ class Gateway:
         self._notifications.refused(problems)
 
     async def drain(self, abort: asyncio.Event) -> None:
-        """Stop: serve on for `delay`, let what runs finish for `timeout`, then cut it; `abort` ends either wait."""
+        """Stop: serve for `delay`, let running requests finish for `timeout`, then end them; `abort` ends either
+        wait."""
         drain = self._settings.drain
         self._draining = self._data.closing = True
         await wait_first(abort.wait(), asyncio.sleep(drain.delay.total_seconds()))
@@ -199,7 +203,7 @@ class Gateway:
         await self.close()
 
     async def close(self) -> None:
-        """Close everything that is open, once what ended is settled and recorded."""
+        """Close everything, once all ended requests are settled and recorded."""
         for opened in self._open:
             opened.stop_accepting()
             await opened.listener.close()
@@ -219,12 +223,16 @@ class Gateway:
         self._log.report_left_out()
 
     def packed_metrics(self) -> bytes:
-        """For the caller that sums those of several processes."""
+        """This process's share, for a caller that sums several processes."""
         self._observe()
         return self._metrics.packed()
 
+    def _new_client(self) -> HttpClient:
+        most = max_connections_of_clients()
+        return HttpClient(self._background_tasks(), self._note_unrequested_bytes, max_connections=most)
+
     def _client_limits(self) -> ClientLimits:
-        """What the settings allow, or what the process has file descriptors for."""
+        """The connections that the settings allow, or fewer if the process has not enough file descriptors."""
         most, possible = self._settings.max_clients, max_connections_of_clients()
         if possible < most and "max_clients" in self._settings.model_fields_set:
             self._log.warning("max_clients lowered", wanted=most, connections=possible, why="file descriptors")
@@ -276,7 +284,7 @@ class Gateway:
         return SessionDirectory(self._store.keys, kind, self.services.clock.now_ms)
 
     def _administered(self) -> Mapping[str, Administer]:
-        """What the admin API answers by method, by the first part of the path."""
+        """What answers every method of the admin API, by the first part of the path."""
         requests = RequestAdministration(self.store, self._teams, self.keys.note, self._in_flight.answer)
         zone = self._settings.timezone
         grants = GrantAdministration(self._store.keys, self.store, self._in_force, zone, self._note_change)
@@ -287,7 +295,7 @@ class Gateway:
         return of_keys | {"grants": grants.answer, **others}
 
     def _trace_export(self, environ: Mapping[str, str], clock: Clock) -> TraceExport | None:
-        """What requests are traced with from now on."""
+        """Trace requests with this tracer from now on."""
         tasks, count = self._background_tasks(), self._metrics.spans_were
         export = trace_export(environ, self._client, clock, self._log, tasks, count)
         if export is not None:
@@ -312,7 +320,7 @@ class Gateway:
         self._records.follow(settings.record, len(names.team), settings.file_hash)
 
     def _follow_clients(self, settings: Settings) -> None:
-        """Which web pages may call, and which proxies say who does."""
+        """Apply the web pages that may call, and the trusted proxies."""
         self._data.cors = CorsPolicy(settings.cors.origins)
         self._data.addresses = ClientAddresses(settings.trusted_proxies)
 
@@ -340,7 +348,7 @@ class Gateway:
         self._log.info("audit", **fields, before=entry.before, after=entry.after)
 
     async def _refuse_clashes(self) -> None:
-        """Raises SettingsInvalid. While the store is out nothing is known of its keys: the next reload looks."""
+        """Raises SettingsInvalid. While the store is out its keys are unknown: the next reload checks them."""
         with suppress(StoreUnavailable):
             if clashes := await self.keys.clashes(self.services.snapshot):
                 raise SettingsInvalid(Diagnostic((), clash) for clash in clashes)
@@ -387,7 +395,12 @@ class Gateway:
 
     async def _exposition(self) -> tuple[bytes, str]:
         self._observe()
-        return self._metrics.render()
+        return b"".join([part async for part in in_slices(self._metrics.parts(), 1)]), CONTENT_TYPE
+
+    async def _remove_series(self) -> None:
+        """Those of what is no longer configured, whether or not metrics are ever read."""
+        async for _ in in_slices(self._metrics.each(), 1):
+            pass
 
     async def _liveness_problems(self) -> list[str]:
         return []  # A process that answers is healthy.

@@ -78,7 +78,7 @@ class NotificationLifecycle:
         self._outbox.follow(snapshot.teams, {model.name for model in snapshot.models.values()})
 
     def refused(self, problems: Sequence[str]) -> None:
-        """A configuration was not taken."""
+        """A configuration was refused."""
         self._tasks.start("notify of a refused configuration", self._notify_refused(list(problems)))
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ LOOK_EVERY_S = 60.0
 async def watch_forecasts(
     store: Counters, quotas: Callable[[], Sequence[Limit]], note: Callable[[Sequence[LimitStatus]], None]
 ) -> None:
-    """Note how the quotas are, every minute. While the store is out what was noted last stays."""
+    """Record the forecasts every minute. While the store is out the last ones stay."""
     while True:
         with suppress(StoreUnavailable):
             note(await store.limit_statuses(quotas()))

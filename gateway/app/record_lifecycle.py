@@ -15,7 +15,7 @@ from gateway.telemetry.request_records import RecordPolicy, RequestRecorder
 
 
 def process_name() -> str:
-    """Where this is, for people: of containers the host name is the container's."""
+    """The place of this process, for people: a container's host name is its name."""
     return f"{gethostname()}:{os.getpid()}"
 
 
@@ -30,8 +30,8 @@ class RecordLifecycle:
         self.writer.start()
 
     def follow(self, settings: RecordSettings, teams: int, config: str) -> None:
-        """A configuration with this hash and so many teams is in force. Each team has an equal share of the records, as
-        have requests without a known key: none displaces those of another."""
+        """A configuration with this hash and number of teams is in force. Each team, and all requests without a known
+        key together, have an equal share of the records, so that none displaces those of another."""
         keep_ms, share = round(settings.keep.total_seconds() * 1000), max(1, settings.most // (teams + 1))
         self.recorder.follow(RecordPolicy(settings.requests, keep_ms, share), config)
 

@@ -31,20 +31,20 @@ from gateway.settings import Settings
 from gateway.telemetry.log import Log
 
 LOOK_EVERY_S = 2.0
-"""How often the file is looked at. Kubernetes swaps a link for a changed ConfigMap, which inotify misses."""
+"""Between two checks of the file. Kubernetes swaps a link for a changed ConfigMap, which inotify misses."""
 
 READINGS = 5
-"""Of a file that changes during each of them, the last reading is taken; the next look finds what came after."""
+"""A file is read this often while it changes; the next check finds what came after the last reading."""
 
 COMPARED_CHARACTERS = 256 * 1024
-"""Of a file that is compared as a text, which takes a second for so many; of a larger one, what came of it is."""
+"""Up to this size a file is compared as text, which then takes a second; of a larger one the snapshots are compared."""
 
 Load = Callable[[str, int, ConfigSnapshot], Awaitable[LoadedSnapshot]]
 """Reads a file, at a time in seconds since 1970, and compares it with a snapshot. Raises LoadFailed."""
 
 
 class Stamp(NamedTuple):
-    """What of a file differs once it has changed."""
+    """What differs in a file that has changed."""
 
     modified_ns: int
     size: int
@@ -61,15 +61,15 @@ class Reloader:
         self._log = log
         self._settings = settings
         self._text = settings.text
-        """Of the configuration in force."""
+        """The hash of the configuration in force."""
         self._files = (path, *settings.referenced_files)
-        """What is watched: the configuration, and the files that its `${file:…}` name."""
+        """The files that are watched: the configuration, and those that its `${file:…}` name."""
         self._seen = _stamps(self._files)
         self._asked = asyncio.Event()
         self._running: asyncio.Task[list[str]] | None = None
         self._next: asyncio.Task[list[str]] | None = None
         self._asked_by: list[str] = []
-        """Who waits for the next reload, for the log."""
+        """Who asked for the next reload, for the log."""
 
     def start(self) -> None:
         """Listen to SIGHUP and to the admin API, and watch the file, until the gateway's tasks are closed."""
@@ -82,7 +82,7 @@ class Reloader:
         return self._gateway.tasks
 
     async def reload(self, asked_by: str) -> list[str]:
-        """Load the file as it is now, or newer; what is wrong with it, where it was refused."""
+        """Load the file as it is now, or newer. Returns what is wrong with it, if it was refused."""
         self._asked_by.append(asked_by)
         if self._next is not None:
             reloading = self._next
@@ -134,8 +134,8 @@ class Reloader:
         return []
 
     async def _in_words(self, changes: Differences, text: str) -> list[str]:
-        """The words of `gateway diff`. Where the text is the same, a file that it names has changed: then what came of
-        that."""
+        """The words of `gateway diff`. If the text is the same, a file that it names has changed: then the difference
+        of the snapshots."""
         before, self._text = self._text, text
         found: list[str] = []
         if before and text and before != text and max(len(before), len(text)) <= COMPARED_CHARACTERS:
@@ -145,13 +145,13 @@ class Reloader:
         return [*found[:SHOWN_MAX], *more] or in_words(changes)
 
     async def _refuse_clashes(self, snapshot: ConfigSnapshot) -> None:
-        """Raises LoadFailed. While the store is out nothing is known of its keys, and the file is taken."""
+        """Raises LoadFailed. While the store is out its keys are unknown, and the file is accepted."""
         with suppress(StoreUnavailable):
             if clashes := await self._gateway.keys.clashes(snapshot):
                 raise LoadFailed([f"{self._path}: {clash}" for clash in clashes])
 
     async def _audit(self, asked_by: list[str], changes: Differences, loaded: LoadedSnapshot) -> None:
-        """A reload that changes nothing that requests can notice is in the log alone."""
+        """A reload that changes nothing that requests can notice is only in the log."""
         if not changes.before and not changes.after:
             return
         entry = AuditEntry(
@@ -178,8 +178,8 @@ class Reloader:
         return await self._read()
 
     async def _read(self) -> LoadedSnapshot:
-        """Files that it names for the first time are watched from now on, and so read once more. So are those of a
-        configuration that is refused: what is wrong may be in one of them. Raises LoadFailed."""
+        """Files that it names for the first time are watched from now on, and so are read once more. This includes
+        those of a refused configuration: the error may be in one of them. Raises LoadFailed."""
         try:
             services = self._gateway.services
             loaded = await self._load(self._path, services.clock.now_ms() // 1000, services.snapshot)
@@ -190,7 +190,7 @@ class Reloader:
         return loaded
 
     async def _look(self) -> dict[str, Stamp | None]:
-        """In a thread: there may be a file for each of thousands of keys."""
+        """In a thread, because there may be a file for each of thousands of keys."""
         return await asyncio.to_thread(_stamps, self._files)
 
     def _retire(self, snapshot: ConfigSnapshot) -> None:

@@ -29,12 +29,12 @@ from gateway.telemetry.log import Log, configure
 
 
 class Announce(NamedTuple):
-    """What is printed at a terminal, beside the log."""
+    """What is printed at a terminal, in addition to the log."""
 
     serving: Callable[[Settings, Address, Address], None]
     """Called once the gateway listens, with the first address for clients and that for operators."""
     draining: Callable[[int, Settings], None]
-    """Called once it is asked to stop, with the number of requests in flight."""
+    """Called when it has to stop, with the number of requests in flight."""
 
 
 _STDIN = 0
@@ -42,8 +42,8 @@ _STDIN = 0
 
 
 class Source(NamedTuple):
-    """Where the settings come from: a context that lasts as long as the gateway, and the file to be
-    watched, if there is one."""
+    """The source of the settings: a context that lasts as long as the gateway, and the file to be watched, if there is
+    one."""
 
     settings: AbstractAsyncContextManager[Settings]
     path: str | None = None
@@ -102,7 +102,7 @@ objects of thousands of open streams takes tens of milliseconds, in which nothin
 
 
 async def _until(shutdown: Shutdown, gateway: Gateway, on_drain: Callable[[], None] | None = None) -> None:
-    """Let a gateway that listens serve until it is asked to stop, then drain it."""
+    """Serve until a stop is requested, then drain."""
     # What was built to last is left out of every later search for garbage.
     gc.collect()
     gc.freeze()

@@ -49,11 +49,11 @@ _UNIT_PARTS = dict.fromkeys(("request", "image", "search", "second"), 10**12)
 
 
 _VERTEX_OPENAI, _VERTEX_GEMINI = "/endpoints/openapi", "/publishers/google"
-"""Of Vertex AI: where the paths of OpenAI's API end within a project, and where those of Gemini's do."""
+"""The ends of Vertex AI's base paths within a project: for OpenAI's API and for Gemini's."""
 
 
 class _Subject(NamedTuple):
-    """Whom a limit binds."""
+    """The scope and subject of a limit."""
 
     scope: Scope
     name: str = ""
@@ -133,8 +133,8 @@ def _endpoints(written: UpstreamSettings) -> frozenset[str] | None:
 
 
 def _base_paths(written: UpstreamSettings) -> Iterator[tuple[str, str]]:
-    """Of the endpoints that have another base path than that of the base URL. Where that ends in a version, an API of
-    another version is beside it: /v1beta/models/… and /v2/rerank beside /v1/chat/completions."""
+    """The endpoints with another base path than that of the base URL. If that ends in a version, an API of another
+    version is next to it: /v1beta/models/… and /v2/rerank next to /v1/chat/completions."""
     usual = urlsplit(written.base_url).path.rstrip("/")
     for endpoint in FORWARDED:
         named = next((path for pattern, path in written.base_paths.items() if matches(endpoint.name, (pattern,))), None)
@@ -153,7 +153,7 @@ def _base_of_version(usual: str, version: str) -> str:
 
 
 def _secrets(written: UpstreamSettings, proxy: Proxy | None) -> Iterator[str]:
-    """What proves the gateway to this server, or to the proxy in front of it."""
+    """The credential header for this server, or for the proxy in front of it."""
     if written.api_key is not None:
         yield written.api_key.get_secret_value()
     queried = parse_qsl(urlsplit(written.base_url).query)
@@ -218,7 +218,7 @@ def _model(
 
 
 def price_of(written: PriceSettings | None) -> Price | None:
-    """The price as requests are charged by it, in pico-dollars."""
+    """The price by which requests are charged, in pico-dollars."""
     if written is None:
         return None
     tiers = {name: _price_terms(tier) for name, tier in written.tiers.items()}
@@ -230,7 +230,7 @@ def _price_terms(written: TierPriceSettings) -> PriceTerms:
 
 
 def _pico_dollars(written: PriceListSettings) -> dict[str, int]:
-    """Exact: a price of a million has at most six decimals, that of a unit at most nine."""
+    """Exact, because a price per million has at most six decimals, and that of a unit at most nine."""
     return {
         "character" if name == "million_characters" else name: int(usd * _UNIT_PARTS.get(name, _MILLION_PARTS))
         for name, usd in written.prices.items()
@@ -283,7 +283,7 @@ def _callers(settings: Settings, team: TeamTerms) -> Iterator[tuple[str, Caller]
 
 
 def _caller(team: TeamTerms, key: KeySettings, timezone: ZoneInfo) -> Caller:
-    """One key, with what it has in common with the other keys of its team."""
+    """One key; it shares with the other keys of its team what they have in common."""
     key_id = key.digest[:KEY_ID_DIGITS]
     expires = key.expires_at(timezone)
     terms = KeyTerms(

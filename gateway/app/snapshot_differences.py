@@ -17,7 +17,7 @@ from gateway.core.snapshot import Caller, ConfigSnapshot, Model, TeamTerms
 from gateway.identity.key_objects import config_key_object, limit_terms
 
 SHOWN_MAX = 100
-"""Of each kind; of more only the number is given."""
+"""So many of each kind are listed; of more only the number."""
 
 
 Compared = TypeVar("Compared")
@@ -30,7 +30,7 @@ class _Kind(NamedTuple, Generic[Compared]):
 
 
 class Differences(NamedTuple):
-    """By kind and name; what there was not is left out."""
+    """By kind and name; a side that did not exist is left out."""
 
     before: dict[str, Any]
     after: dict[str, Any]
@@ -71,8 +71,8 @@ def in_words(found: Differences) -> list[str]:
 
 
 def restarted_counters(before: ConfigSnapshot, after: ConfigSnapshot) -> list[str]:
-    """The limits that begin again from zero: their place had one of the same name that counted something else, or one
-    that counted the same under another name."""
+    """The limits that begin again from zero: a limit of the same name counted something else, or the same was counted
+    under another name."""
     old, new = _limits_by_identity(before), _limits_by_identity(after)
     gone = [limit for identity, limit in old.items() if identity not in new]
     names = {(*_place(limit), limit.name) for limit in gone}
@@ -85,7 +85,7 @@ def restarted_counters(before: ConfigSnapshot, after: ConfigSnapshot) -> list[st
 
 
 def _limits_by_identity(snapshot: ConfigSnapshot) -> dict[tuple[object, ...], Limit]:
-    """What binds each key or each user of a team is there once, without a subject."""
+    """What binds each key or each user of a team is listed once, without a subject."""
     found: dict[tuple[object, ...], Limit] = {}
     for terms in snapshot.teams.values():
         for limit in (*terms.key_limits, *terms.caller.user_limits):
@@ -126,7 +126,7 @@ def _keys(snapshot: ConfigSnapshot) -> dict[str, Caller]:
 
 
 def _is_same_key(one: Caller, other: Caller) -> bool:
-    """Except for what they have of their teams, which is shown there."""
+    """Without what they have from their teams, which is shown there."""
     return (
         (one.key_name, one.team, one.models, one.expires_ms, one.disabled, one.networks)
         == (other.key_name, other.team, other.models, other.expires_ms, other.disabled, other.networks)
@@ -162,7 +162,7 @@ def _teams(snapshot: ConfigSnapshot) -> dict[str, TeamTerms]:
 
 
 def _without_parts(limits: Iterable[Limit]) -> list[Limit]:
-    """The limits without what receivers want to know of them: that is shown where the receivers are."""
+    """The limits without the thresholds of receivers, which are shown there."""
     return [msgspec.structs.replace(limit, notify_at=()) if limit.notify_at else limit for limit in limits]
 
 

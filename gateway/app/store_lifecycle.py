@@ -106,7 +106,7 @@ class StoreLifecycle:
 
     @property
     def refusal(self) -> str | None:
-        """Why requests are refused: the store does not answer, and the settings want it so."""
+        """Why requests are refused: the store does not answer, and `on_outage` is `refuse`."""
         return self.trouble if self._refuses else None
 
     @property
@@ -128,8 +128,8 @@ class WatchedStore(Protocol):
 
 
 async def watch_store(store: WatchedStore, log: Log) -> None:
-    """Ping the store now and then, so that readiness knows of an outage before a request does, and log when it goes
-    out and when it is back."""
+    """Ping the store regularly, so that readiness knows of an outage before a request does, and log its beginning and
+    end."""
     was_out = False
     while True:
         with suppress(StoreUnavailable):
@@ -153,8 +153,8 @@ def _journal(folder: Path, process: str, tasks: BackgroundTasks) -> Journal:
 
 
 def state_folder(environment: Mapping[str, str]) -> Path:
-    """Where a program keeps what must outlive it: as systemd says it (systemd.exec, STATE_DIRECTORY), else as the
-    XDG Base Directory Specification does."""
+    """The folder for what must outlive the process: systemd's (systemd.exec, STATE_DIRECTORY), else that of the XDG
+    Base Directory Specification."""
     given = environment.get("STATE_DIRECTORY", "").partition(":")[0]
     if given:
         return Path(given)

@@ -29,7 +29,7 @@ from gateway.web.shared_answers import SharedAnswers
 
 
 class SupervisorConfig(msgspec.Struct, frozen=True):
-    """What is to be run: workers under one configuration, at these addresses."""
+    """What a supervisor runs: workers under one configuration, at these addresses."""
 
     config: str
     workers: int
@@ -38,8 +38,8 @@ class SupervisorConfig(msgspec.Struct, frozen=True):
 
 
 def supervise(config: SupervisorConfig, command: Sequence[str]) -> int:
-    """Serve until SIGTERM or SIGINT, then let every worker drain. The exit status. `command` runs a worker once its
-    WorkerSpec is appended. Raises OSError where an address cannot be taken."""
+    """Serve until SIGTERM or SIGINT, then drain every worker. Returns the exit status. `command` runs a worker once its
+    WorkerSpec is appended. Raises OSError if an address is in use."""
     disable_core_dumps()
     return asyncio.run(_supervise(config, command, configure()))
 
@@ -87,7 +87,7 @@ async def _supervise(config: SupervisorConfig, command: Sequence[str], log: Log)
 
 
 async def _reserve(addresses: Sequence[Address]) -> list[asyncio.Server]:
-    """Sockets that have the ports and take no connection; workers share them (SO_REUSEPORT). Raises OSError."""
+    """Sockets that reserve the ports and accept no connection; workers share them (SO_REUSEPORT). Raises OSError."""
     # Those that do not share come first: another gateway that has a port is noticed, not joined.
     alone = await listen_on_all(asyncio.Protocol, addresses)
     taken = list(map(address_taken, addresses, alone))

@@ -31,7 +31,7 @@ FILE_EVERY_S = 10.0
 """How often a file of keys is read; a URL is asked less often."""
 
 START_WAIT_S = 5.0
-"""How long an issuer that does not answer delays the start."""
+"""How long the start waits for an issuer that does not answer."""
 
 _TIMEOUTS = Timeouts(connect=5.0, first_byte=5.0, idle=5.0, total=10.0)
 
@@ -56,7 +56,7 @@ class TokenLifecycle:
         self._one_at_a_time = asyncio.Lock()
 
     async def start(self) -> None:
-        """Take tokens, with the keys of every issuer that answers soon: the first requests need not wait for them."""
+        """Accept tokens. Waits a moment for the keys of every issuer, so that the first requests need not."""
         await self.follow()
         if self._verifier is not None:
             with suppress(TimeoutError):
@@ -64,7 +64,7 @@ class TokenLifecycle:
                     await self._verifier.wait_fetched()
 
     async def follow(self) -> None:
-        """Take tokens by the snapshot in force."""
+        """Accept tokens by the snapshot in force."""
         async with self._one_at_a_time:
             snapshot = self._services.snapshot
             if self._verifier is None:

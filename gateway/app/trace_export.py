@@ -28,10 +28,10 @@ from gateway.telemetry.tracer import Span, Tracer
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 
 CLOSE_S = 3.0
-"""How long the end of a gateway waits for its last spans to be sent."""
+"""How long a stopping gateway waits for its last spans to be sent."""
 
 ENCODED_AT_ONCE = 16
-"""Spans, each of which takes some 50 µs."""
+"""Spans in a piece of a batch; each takes some 50 µs to encode."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 """Between two attempts to send a batch."""
@@ -94,7 +94,7 @@ class TraceExport:
         self._tasks.keep_running("export traces", self._run)
 
     async def close(self) -> None:
-        """Send what is left, if the collector takes it soon."""
+        """Send what is left, if the collector accepts it soon."""
         await self._tasks.close()
         with suppress(TimeoutError, _NotTaken, GatewayError):
             async with asyncio.timeout(CLOSE_S):
@@ -138,8 +138,8 @@ class TraceExport:
         return True
 
     async def _encoded(self, batch: list[Span]) -> bytes:
-        """Some spans at a time, with other work between. What is encoded one behind the other is one message: of
-        protocol buffers, lists go on (https://protobuf.dev/programming-guides/encoding/#last-one-wins)."""
+        """Encodes some spans at a time, with other work in between. Pieces that follow one another are one message:
+        protocol buffers join lists (https://protobuf.dev/programming-guides/encoding/#last-one-wins)."""
         pieces = []
         for at in range(0, len(batch), ENCODED_AT_ONCE):
             pieces.append(self._otlp.encode(batch[at : at + ENCODED_AT_ONCE], self._options.resource))
@@ -165,7 +165,7 @@ def trace_export(
     tasks: BackgroundTasks,
     count: Count,
 ) -> TraceExport | None:
-    """None where the environment asks for no export, or the extra is missing; the log says so."""
+    """None if the environment asks for no export, or the extra is missing; the log says so."""
     options, problems = read_trace_options(environ)
     for problem in problems:
         log.warning("a variable of OpenTelemetry cannot be used", what=problem)

@@ -71,7 +71,13 @@ def _value(text: str | bool) -> Any:
 
 @click.command("demo-upstream", epilog=EXAMPLE)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=9000, show_default=True, help="The port to listen on; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=9000,
+    show_default=True,
+    help="The port to listen on; 0 takes a free one.",
+)
 @click.option("--model", "models", multiple=True, default=(DEFAULT_MODEL,), show_default=True, help="A model to list.")
 @click.option("--seed", default=0, show_default=True, help="Seed of random failures and pieces.")
 @click.option(

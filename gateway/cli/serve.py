@@ -49,9 +49,15 @@ def serve(context: click.Context, /, config: str, workers: Workers | None, **wit
     reloads the configuration.
     """
     as_demo, upstream = without_file["as_demo"], without_file["upstream"]
+    if upstream == "":
+        raise click.UsageError("--upstream needs a URL, such as https://host/v1.")
     if as_demo and upstream:
         raise click.UsageError("--demo and --upstream cannot be combined.")
     if not (as_demo or upstream):
+        for name in ("listen", "admin_listen"):
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                option, setting = name.replace("_", "-"), name.replace("_", ".")
+                raise click.UsageError(f"--{option} goes with --demo or --upstream; in the file it is `{setting}`.")
         _run_from_file(config, workers)
         return
     if context.get_parameter_source("config") is ParameterSource.COMMANDLINE:

@@ -19,10 +19,10 @@ class Address(NamedTuple):
 
     @property
     def from_here(self) -> Address:
-        """Where a client on the same machine reaches what listens there."""
+        """The address at which a client on the same machine reaches the listener."""
         return Address(_LOOPBACK.get(self.host, self.host), self.port)
 
 
 def listed(addresses: Iterable[Address]) -> str:
-    """For people: one after the other."""
+    """The addresses for people, one after the other."""
     return ", ".join(map(str, addresses))

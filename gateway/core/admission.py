@@ -66,7 +66,7 @@ def decide(request: AdmissionRequest, counters: Sequence[Counter], now_ms: int) 
 
 
 def judge(request: AdmissionRequest, counters: Sequence[Counter]) -> Judgement:
-    """Which limits have too little left for the request; shadow limits are only named where they would refuse.
+    """The limits that have too little left for the request. Shadow limits are only named in case they would refuse.
     Nothing is changed."""
     granted = max(min(request.least, request.most), _granted(request, counters))
     blocked: list[DeniedCharge] = []
@@ -128,8 +128,8 @@ def _granted(request: AdmissionRequest, counters: Sequence[Counter]) -> int:
 
 
 def held_amount(charge: Charge, bucket: int | None, request: AdmissionRequest, granted: int) -> int:
-    """What an admitted request holds of the limit: of a quota, which has no bucket, what it may produce, of a rate what
-    it likely will, up to a full bucket."""
+    """What an admitted request holds of the limit: of a quota all that it may produce, since it has no bucket; of a
+    rate what it probably produces, at most a full bucket."""
     if not charge.per_output:
         return charge.fixed
     if bucket is None:

@@ -20,10 +20,10 @@ from gateway.core.request import ParsedRequest
 from gateway.core.snapshot import Target
 
 LOAD_BOUND = 1.25
-"""How much more than its share of what is in flight a target may have."""
+"""A target may have this many times its share of the requests in flight."""
 
 KEY_BYTES = 1024
-"""How much of each message counts: long enough to tell prompts apart, short enough to cost nothing."""
+"""The part of each message that counts: long enough to distinguish prompts, short enough to cost nothing."""
 
 
 class Affinity(StrEnum):
@@ -38,7 +38,7 @@ _CACHE_KEYS = ("prompt_cache_key", "session_id")
 
 
 def key_of(parsed: ParsedRequest, headers: Mapping[str, str]) -> bytes:
-    """What requests that belong together share; empty where nothing binds it to a target."""
+    """The key that requests with the same target share; empty if nothing binds the request to a target."""
     match parsed.binding.model.affinity:
         case "session":
             return _session(parsed, headers) or _prefix(parsed)
@@ -67,7 +67,8 @@ def favourite(key: bytes, candidates: Sequence[Candidate]) -> Target | None:
 
 
 def _distance(key: bytes, target: Target) -> float:
-    """Exponentially distributed, the weight being its rate: each target is nearest as often as its weight says."""
+    """An exponentially distributed distance, with the weight as its rate: each target is nearest as often as its weight
+    says."""
     name = f"{target.upstream.name}\n{target.model}".encode()
     drawn = int.from_bytes(blake2b(key, digest_size=8, key=blake2b(name, digest_size=32).digest()).digest())
     return -math.log((drawn + 1) / (2**64 + 1)) / target.weight

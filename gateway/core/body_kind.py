@@ -15,7 +15,7 @@ _COMMENT = re.compile(rb":[ \t\r\nA-Za-z]")
 _JSON = re.compile(rb"""\{[ \t\r\n]*+["'}/]|\[[ \t\r\n]*+["'\[\]{/0-9tfnNI-]""")
 _JSON_BEGUN = re.compile(rb"[{\[][ \t\r\n]*+\Z")
 BLANK_MAX = 4096
-"""Bytes of blank at an answer's beginning that are waited for to end."""
+"""At most this many blank bytes at the beginning of an answer are waited through."""
 
 
 class BodyKind(Enum):
@@ -28,7 +28,7 @@ _IS_EVENTS, _IS_JSON, _IS_OTHER = BodyKind  # Slow to reach through the class in
 
 
 def kind_of(beginning: bytes) -> BodyKind | None:
-    """The kind of a body that begins so; None while that is not certain."""
+    """The kind of a body with this beginning; None while that is not certain."""
     blank = _BEFORE.match(beginning)
     begin = blank.end() if blank else 0
     if _JSON.match(beginning, begin):

@@ -19,7 +19,7 @@ from gateway.core.limits import Limit, Meter, Per
 from gateway.core.reservation import Charge, LimitStatus, RefusalReason
 
 HELD_RETRY_MS = 1_000
-"""When to come back where only holds are in the way: it is not known when they are settled."""
+"""When to retry if only holds are in the way: it is not known when they are settled."""
 
 
 class Denial(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ def pace(limit: Limit) -> tuple[int, int]:
 
 
 def rescaled(debt: int, old: int, new: int) -> int:
-    """A debt in parts of another scale, to the nearest part."""
+    """A debt, converted to parts of another scale and rounded to the nearest part."""
     return debt // old * new + (debt % old * new + old // 2) // old
 
 
@@ -101,7 +101,7 @@ class Bucket:
         return Denial(RefusalReason.HELD, max(HELD_RETRY_MS, self._wait_ms(self.capacity - need)))
 
     def _wait_ms(self, used: int) -> int:
-        """Until no more than this is used."""
+        """Milliseconds until at most this much is used."""
         return -((used * self.scale - self.debt) // self.flow)
 
     def limit_status(self, limit: Limit) -> LimitStatus:
@@ -130,7 +130,7 @@ class Window:
         self.history: UseHistory | None = None
 
     def advance(self, limit: Limit, now_ms: int, grants: Grants = ()) -> None:
-        """Start from zero where the window is over. Holds on a past window end with it: it binds nothing any more."""
+        """Start from zero if the window is over. Holds on a past window end with it and bind nothing any more."""
         self.granted = total(unended(grants, now_ms)) if grants else 0
         self.capacity, self.now_ms = limit.amount + self.granted, now_ms
         if not self.start_ms <= now_ms < self.end_ms:
@@ -148,7 +148,7 @@ class Window:
         self.history.note(amount, self.now_ms)
 
     def output_left(self, charge: Charge) -> int:
-        """How many tokens of output what is left pays for; negative where it pays not even the input."""
+        """The tokens of output that the rest pays for; negative if it does not pay for the input."""
         return (self.capacity - self.used - self.held - charge.fixed) * 1_000_000 // charge.per_output
 
     def denial(self, need: int) -> Denial | None:
@@ -223,7 +223,7 @@ class CounterState(msgspec.Struct, frozen=True):
 
 
 def restored_rate(limit: Limit, grants: Grants, parts: RateParts, now_ms: int) -> Bucket:
-    """The bucket of a rate that grants raise, as it was left, and brought up to now."""
+    """The bucket of a rate that grants raise, as it was stored, and as it is now."""
     bucket = Bucket(limit.raised(total(grants)), parts.stamp_ms)
     bucket.debt = rescaled(parts.debt, parts.scale, bucket.scale)
     bucket.advance(limit, now_ms, grants)

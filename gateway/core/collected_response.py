@@ -76,7 +76,7 @@ class CollectedResponse(UpstreamResponse):
 
     @property
     def redacted(self) -> int:
-        """How often the upstream's credential was in it so far."""
+        """How often the upstream's credential has been in it so far."""
         return self._redacted_whole + (self._stream_redactor.count if self._stream_redactor is not None else 0)
 
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
@@ -104,7 +104,7 @@ class CollectedResponse(UpstreamResponse):
         self._response.wake()
 
     def redact_body(self) -> None:
-        """Look at `body` as a whole, now that no more of it is waited for: for what no single piece shows."""
+        """Check the whole `body`, once it is complete, for what no single piece shows."""
         if self._redactor is not None:
             body, count = self._redactor.body(self.body)
             if count:

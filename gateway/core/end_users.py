@@ -20,7 +20,7 @@ import msgspec
 from gateway.core.errors import FieldInvalid
 
 OTHER_USERS = "(others)"
-"""The end user in whose place all those are counted that are too many."""
+"""The end user that represents all those beyond `end_user.most`."""
 
 USER_CHARACTERS = 512
 """The longest name."""
@@ -35,7 +35,7 @@ _CLAUDE_CODE = re.compile(r"user_([0-9a-f]{1,128})_account_([0-9A-Za-z-]{0,64})_
 
 
 class EndUserRule(msgspec.Struct, frozen=True):
-    """Of a team. `header` is in lower case, empty where no header is believed."""
+    """The settings of a team. `header` is in lower case, and empty if no header is trusted."""
 
     header: str = ""
     required: bool = False
@@ -50,8 +50,8 @@ class _ClaudeCodeUser(msgspec.Struct):
 
 
 def account_in(user_id: str) -> str:
-    """Of Claude Code's `metadata.user_id` the account, or else the device: it also names the session, and with each
-    session the user would be another one. Any other text is as it is."""
+    """The account in Claude Code's `metadata.user_id`, or else the device: the text also names the session, so that
+    each session would be another user. Any other text is returned unchanged."""
     if user_id.startswith("user_") and (old := _CLAUDE_CODE.fullmatch(user_id)):
         return old[2] or old[1]
     if user_id.startswith("{"):
@@ -77,7 +77,7 @@ def user_in_header(rule: EndUserRule, headers: Mapping[str, str]) -> str:
 
 
 def user_missing(rule: EndUserRule) -> FieldInvalid:
-    """For a team whose requests must name one."""
+    """Check that the request of a team that requires an end user names one."""
     how = f"Send the header {rule.header!r}, or" if rule.header else "Send"
     return FieldInvalid(
         f"Requests of this team must name their end user. {how} 'user' in the body"
@@ -87,7 +87,7 @@ def user_missing(rule: EndUserRule) -> FieldInvalid:
 
 
 class EndUserCounts:
-    """The end users that each team has had today (in UTC), as far as they are counted by themselves."""
+    """The end users of each team today (in UTC), as far as each has its own counters."""
 
     def __init__(self) -> None:
         self._day = 0

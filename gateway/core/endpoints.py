@@ -39,6 +39,11 @@ OTHER_MODELS = frozenset({"models", "fallbacks", "context_window_fallbacks", "co
 (https://docs.litellm.ai/docs/proxy/reliability)."""
 
 
+OVERRIDES = "extra_body"
+"""LiteLLM's proxy gives its members to the OpenAI client, which puts them in the place of those of the body
+(https://docs.litellm.ai/docs/completion/provider_specific_params)."""
+
+
 class StreamFormat(StrEnum):
     """Whose events a stream of generated text consists of."""
 
@@ -83,6 +88,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     takes_form: bool = False
     """Whether a request may be a form with files, which is relayed as it comes and never held whole."""
 
+    is_often_missing: bool = False
+    """Whether servers that have the rest of its API may lack it: their 404 is of any shape."""
     is_free: bool = False
     """Whether it only counts: nothing is charged but the request."""
     about: ObjectKind | None = None
@@ -136,7 +143,7 @@ CHAT = Endpoint(
     path="/v1/chat/completions",
     fields=request_fields.ChatFields,
     input_members=_CHAT_INPUT,
-    cap_paths=(("max_completion_tokens",), ("max_tokens",)),
+    cap_paths=(("max_completion_tokens",), ("n_predict",), ("max_tokens",)),
     estimated=True,
     asks_with_stream_options=True,
     stream_format=StreamFormat.CHAT,
@@ -146,7 +153,7 @@ COMPLETIONS = Endpoint(
     path="/v1/completions",
     fields=request_fields.CompletionFields,
     input_members=("prompt", "suffix"),
-    cap_paths=(("max_tokens",),),
+    cap_paths=(("n_predict",), ("max_tokens",)),
     estimated=True,
     asks_with_stream_options=True,
     stream_format=StreamFormat.COMPLETIONS,
@@ -184,6 +191,7 @@ INPUT_TOKENS = Endpoint(
     input_members=_RESPONSES_INPUT,
     usage=usage_tables.NO_USAGE,
     is_free=True,
+    is_often_missing=True,
 )
 COMPACT = Endpoint(
     name="responses.compact",
@@ -194,6 +202,7 @@ COMPACT = Endpoint(
     estimated=True,
     usage=usage_tables.RESPONSES_USAGE,
     stream_format=StreamFormat.RESPONSES,
+    is_often_missing=True,
 )
 COUNT_TOKENS = Endpoint(
     name="messages.count_tokens",
@@ -203,6 +212,7 @@ COUNT_TOKENS = Endpoint(
     usage=usage_tables.NO_USAGE,
     dialect=Dialect.ANTHROPIC,
     is_free=True,
+    is_often_missing=True,
 )
 EMBEDDINGS = Endpoint(
     name="embeddings",
@@ -306,6 +316,7 @@ GEMINI_COUNT_TOKENS = _gemini(
     usage=usage_tables.NO_USAGE,
     model_paths=(("model",), ("generateContentRequest", "model"), ("generate_content_request", "model")),
     is_free=True,
+    is_often_missing=True,
 )
 EMBED_CONTENT = _gemini(
     "embedContent",

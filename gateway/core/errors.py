@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 
 class Blame(StrEnum):
-    """Who is responsible for an error: it decides which team is woken."""
+    """Who is responsible for an error, and so which team is called."""
 
     CALLER = "caller"
     POLICY = "policy"
@@ -139,14 +139,14 @@ class ResponseUnknown(CallerError):
 
 
 class PreviousResponseUnknown(CallerError):
-    """The same of the response that a request goes on from; clients know it by this code."""
+    """The same for the response that a request continues from; clients know it by this code."""
 
     status = 404
     code = "previous_response_not_found"
 
 
 class ConversationUnknown(CallerError):
-    """The same of a conversation."""
+    """The same for a conversation."""
 
     status = 404
     code = "conversation_not_found"
@@ -215,7 +215,7 @@ class QuotaSpent(LimitRefusal):
 
 
 class UpstreamError(GatewayError):
-    """`outcome` says more closely than the code how it went, for metrics: one of a closed list."""
+    """`outcome` says in more detail than the code how it went, for metrics: one of a closed list."""
 
     status = 502
     blame = Blame.UPSTREAM
@@ -278,7 +278,7 @@ class StoreUnavailable(GatewayError):
 
 
 class RequestCancelled(GatewayError):
-    """An operator has ended the request: its client is not to send it again by itself."""
+    """An operator has ended the request: its client must not send it again by itself."""
 
     status = 503
     code = "request_cancelled"
@@ -304,15 +304,15 @@ class ShuttingDown(GatewayError):
 
 
 class Overloaded(GatewayError):
-    """The bodies of other requests take all the memory that they may, there is no space on disk, or too many requests
-    of a team wait to begin."""
+    """The bodies of other requests use all of `max_body_memory`, there is no space on disk, or too many requests of a
+    team wait to begin."""
 
     status = 503
     code = "overloaded"
 
 
 class NoWorker(GatewayError):
-    """None of the processes of this gateway answers: they start, or die as soon as they have."""
+    """No process of this gateway answers: they are starting, or die as soon as they have started."""
 
     status = 503
     code = "no_worker"

@@ -20,19 +20,19 @@ import msgspec
 from gateway.core.input_size import InputSize
 
 CHARACTERS_PER_TOKEN = 4.0
-"""Where an estimator begins: English text in common tokenizers has about four characters a token."""
+"""The ratio at which an estimator begins: English text in common tokenizers has about four characters a token."""
 
 CHARACTERS_PER_STREAMED_TOKEN = 5
-"""Of text alone. English in recent tokenizers has a little less, code has fewer."""
+"""Characters a token of text only. English in recent tokenizers has a little less, code has fewer."""
 
 OUTPUT_AT_FIRST = 1024
 """Tokens of output to expect before a model has answered anything."""
 
 TOKENS_PER_SECOND_AT_FIRST = 30.0
-"""How fast a model is taken to write before it has answered anything."""
+"""The assumed speed of a model that has not answered anything yet."""
 
 ESTIMATORS_MAX = 10_000
-"""Pairs of team and model that are remembered; of more the one that was used longest ago is forgotten."""
+"""Pairs of team and model that are remembered; beyond that, the one that was used longest ago is forgotten."""
 
 _RECENT = 200
 _QUANTILE = 0.95
@@ -48,11 +48,12 @@ LESSONS_TO_SHARE = _RECOUNT_EVERY
 
 _LESSONS_MAX = 1_000_000
 _VOTE = LESSONS_TO_SHARE
-"""What a process weighs at most in a median: so one that has learned from more, or says so, does not outvote others."""
+"""The most that a process weighs in a median, so that one that has learned from more, or says so, does not outvote
+others."""
 
 
 class EstimateSubject(NamedTuple):
-    """Whose requests to what are estimated."""
+    """The team and the model whose requests are estimated."""
 
     team: str
     model: str
@@ -98,7 +99,7 @@ _NOTHING_LEARNED = LearnedEstimate(
 
 
 class Estimator:
-    """What one team's requests to one model have needed."""
+    """The estimator for one team's requests to one model."""
 
     def __init__(self, begins_with: LearnedEstimate = _NOTHING_LEARNED) -> None:
         self._lessons = [0, 0]
@@ -195,8 +196,8 @@ class Estimates:
         self._shared |= {subject: int(estimate.all_lessons) for subject, estimate in learned.items()}
 
     def begin_with(self, learned: Mapping[EstimateSubject, LearnedEstimate]) -> None:
-        """What others have learned is where those estimators begin that have not learned anything yet: a process
-        believes what it has seen itself more."""
+        """Let the estimators that have learned nothing yet begin with what others have learned: a process trusts its
+        own figures more."""
         self._begin_with = learned
         for subject, estimator in self._estimators.items():
             known = learned.get(EstimateSubject(*subject))

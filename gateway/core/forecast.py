@@ -31,7 +31,7 @@ DAYS_HALF_LIFE_MS = 2 * DAY_MS
 """Likewise."""
 
 NEXT_HOURS_MS = 6 * HOUR_MS
-"""For so long the last hours are believed."""
+"""For this long the pace of the last hours is expected to continue."""
 
 
 class UseHistory(msgspec.Struct):
@@ -85,6 +85,6 @@ def _pace(total: float, half_life_ms: int, history: UseHistory, now_ms: int, lea
 
 
 def _halved(elapsed_ms: float, half_life_ms: int) -> float:
-    """What is left of one after so long; a clock that was set back lets nothing grow."""
+    """The factor by which a sum fades in this time; a clock that was set back increases nothing."""
     left: float = 2.0 ** (-max(0.0, elapsed_ms) / half_life_ms)
     return left

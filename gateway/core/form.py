@@ -49,8 +49,8 @@ _DISPOSITION_PARAMETERS = {"name", "filename", "filename*"}
 
 
 class FormSpans(JsonSpans):
-    """The fields that are read in a form as it is written, as `JsonSpans` are those of an object: values are plain
-    text."""
+    """The fields that are read of a form, at their places in the written form, as `JsonSpans` are for an object: values
+    are plain text."""
 
     def text(self, name: str) -> str:
         """Raises FormUnreadable."""

@@ -22,7 +22,7 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 Grants = tuple[Grant, ...]
-"""Those of one limit, the first to end first."""
+"""The grants of one limit, ordered by their end."""
 
 
 def total(grants: Sequence[Grant]) -> int:
@@ -30,7 +30,7 @@ def total(grants: Sequence[Grant]) -> int:
 
 
 def with_grant(grants: Grants, added: Grant) -> Grants:
-    """A grant that is there already takes the place of itself."""
+    """A grant that exists already is replaced by itself."""
     return tuple(sorted((*without_grant(grants, added), added), key=lambda grant: grant.until_ms))
 
 

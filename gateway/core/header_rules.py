@@ -23,8 +23,8 @@ _REMEMBERED_NAMES = 256
 
 
 class HeaderRule:
-    """All in lower case. `names` pass whatever else holds; of what begins with one of `prefixes`, what begins or ends
-    as one of `kept_prefixes` or `kept_endings` is kept back."""
+    """All in lower case. `names` always pass. A header that begins with one of `prefixes` passes unless it begins or
+    ends like one of `kept_prefixes` or `kept_endings`."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class HeaderRule:
         return [(lower, value) for name, value in headers.items() if (lower := passing(name))]
 
     def _passing_name(self, name: str) -> str:
-        """In lower case; empty where it is kept back."""
+        """The name in lower case; empty if it does not pass."""
         lower = name.lower()
         if lower in self._names:
             return lower
@@ -95,15 +95,19 @@ TO_UPSTREAM = HeaderRule(
             "x-client-request-id",
             "originator",
             "version",
+            "x-anthropic-additional-protection",  # Claude Code's users ask Anthropic for it.
         }
     ),
-    prefixes=("anthropic-", "openai-", "x-stainless-", "x-claude-code-", "x-codex-", "x-opencode-"),
+    # Codex says with one of its internal headers that tools are in the input, where a model wants them so.
+    prefixes=(
+        *("anthropic-", "openai-", "x-stainless-", "x-claude-code-", "x-codex-", "x-opencode-"),
+        *("x-claude-remote-", "x-openai-internal-codex-"),
+    ),
     kept_endings=_CREDENTIAL_ENDINGS,
 )
 
 REPEATED_PREFIXES = ("openai-", "anthropic-", "x-codex-")
-"""Of headers of an answer whose names begin so, every line reaches the client. Of any other, which has one value, the
-last."""
+"""Of an answer's headers that begin like this, every line reaches the client; of any other, only the last line."""
 
 TO_CLIENT = HeaderRule(
     names=frozenset(
@@ -115,6 +119,7 @@ TO_CLIENT = HeaderRule(
             "retry-after",
             "retry-after-ms",
             "x-should-retry",
+            "x-reasoning-included",  # Codex counts reasoning by itself where it is missing.
             "request-id",
         }
     ),
@@ -138,8 +143,11 @@ def is_credential(name: str) -> bool:
 
 
 def pass_header_fault(name: str) -> str:
-    """Why an operator cannot let this header of clients through, as what follows its name; empty: it can."""
+    """Why `pass_headers` may not name this header, as the end of a sentence that begins with its name; empty if it
+    may."""
     name = name.lower()
+    if "*" in name:
+        return "is read as it is, and not as a pattern; write each header by its name"
     if name in RESERVED_HEADERS or name in _OWN_NAMES:
         return "is a header that the gateway sets itself, or never passes on"
     if name.endswith(_CREDENTIAL_ENDINGS):
@@ -150,7 +158,7 @@ def pass_header_fault(name: str) -> str:
 
 
 def first_of(names: tuple[str, ...], headers: Mapping[str, str]) -> str:
-    """The value of the first of these headers that is there, empty where none is."""
+    """The value of the first of these headers that is present; empty if none is."""
     if _set_of(names).isdisjoint(map(str.lower, headers)):
         return ""
     for name in names:

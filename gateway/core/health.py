@@ -22,13 +22,13 @@ from gateway.core.snapshot import Caller, Target, Upstream
 
 DOWN_AFTER_CHECKS = 3
 UP_AFTER_CHECKS = 2
-"""So many checks in a row must agree before they are believed."""
+"""This many checks in a row must agree before the state changes."""
 
 
 class Outcome(StrEnum):
-    """What an attempt says of its upstream. SUCCEEDED includes that it refused what the caller must not ask; FAILED
-    that no whole answer came; ERROR that the answer was an error, by its status or an event; BUSY is too many requests
-    for now; NEUTRAL says nothing, as when the client left."""
+    """What an attempt says about its upstream. SUCCEEDED includes a refusal of what the caller may not ask; FAILED: no
+    complete answer came; ERROR: the answer was an error, by its status or an event; BUSY: too many requests for now;
+    NEUTRAL: nothing, for example because the client left."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -53,7 +53,7 @@ def outcome_of_answer(status: int, fault: Fault | None) -> Outcome:
 
 
 def outcome_of_error(error: UpstreamError) -> Outcome:
-    """A request that found no connection free was never sent, and one abandoned was left by us."""
+    """A request that found no free connection was never sent, and an abandoned one was ended by the gateway."""
     return _NEUTRAL if error.outcome in {"no_connection_free", "abandoned"} else _FAILED
 
 
@@ -196,7 +196,8 @@ class Health:
         )
 
     def checked(self, upstream: Upstream, is_healthy: bool, now: float) -> None:
-        """What a check found. The circuits of an upstream that is up again recover as slowly as after a probe."""
+        """Record the result of a check. The circuits of an upstream that is up again recover as slowly as after a
+        probe."""
         upstream_health = self._health_of(upstream)
         if not upstream_health.check(is_healthy):
             return
@@ -208,7 +209,7 @@ class Health:
                 model_health.report(now)
 
     def unchecked(self, upstream: Upstream) -> None:
-        """No more checks come: what the last ones found is forgotten."""
+        """There are no more checks: forget the result of the last ones."""
         upstream_health = self._upstreams.get(upstream)
         if upstream_health is not None:
             upstream_health.is_down = False
@@ -262,7 +263,7 @@ class _UpstreamHealth:
         self._against = 0
 
     def check(self, is_healthy: bool) -> bool:
-        """Whether this check changes what is believed: enough in a row say so."""
+        """Whether this check changes the state: enough in a row agree."""
         if is_healthy != self.is_down:
             self._against = 0
             return False

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -35,6 +37,10 @@ _LONE_SURROGATE = re.compile(
 MOST = 1_000
 """Members of one object: far more than any API has, and few enough to be walked through at once. As many lone
 surrogates are read."""
+
+_REMEMBERED_CHARACTERS = 512
+"""Of all names of an object together, so that its written forms are remembered. Clients send the same members with
+every request, but can make up any."""
 
 _SMALL_BYTES = 16 * 1024
 """An object of so few bytes has few members. In a larger one they are counted before each is decoded: a million of
@@ -269,18 +275,40 @@ def _is_plain(body: bytes, raws: dict[str, msgspec.Raw]) -> bool:
     """Whether the object is written as shortly as it can be, or with one space behind each colon and comma, so that it
     has no second member of a name.
 
-    No text that has these members is shorter than the shortest, so one that is just as long has nothing else: no space,
-    no escape in a name, no second member. With spaces the text is written again and compared.
+    A small one is written again and compared. Of a large one only the length is: no text that has these members is
+    shorter than the shortest, so one that is just as long has nothing else: no space, no escape in a name, no second
+    member.
     """
-    members = len(raws)
-    values: Iterable[bytes] = map(memoryview, raws.values())  # type: ignore[arg-type] # As long as they are.
-    shortest = sum(map(len, raws)) + sum(map(len, values)) + 4 * members + 1
-    if len(body) == shortest:
-        return members > 0
-    if len(body) != shortest + 2 * members - 1 or len(body) > _SMALL_BYTES:
+    if len(body) > _SMALL_BYTES:
+        sizes: Iterable[bytes] = map(memoryview, raws.values())  # type: ignore[arg-type] # As long as they are.
+        return len(body) == sum(map(len, raws)) + sum(map(len, sizes)) + 4 * len(raws) + 1
+    if not raws:
         return False
-    written = map(b'"%b": %b'.__mod__, zip(map(str.encode, raws), raws.values(), strict=True))
-    return body == b"{%b}" % b", ".join(written)
+    is_remembered = sum(map(len, raws)) <= _REMEMBERED_CHARACTERS
+    forms = _remembered_forms(*raws) if is_remembered else _written_forms(*raws)
+    form = forms.spaced if body.startswith(b" ", forms.value_at) else forms.short
+    return body == form % tuple(raws.values())
+
+
+class _WrittenForms(NamedTuple):
+    """The usual ways to write an object, with a `%b` in the place of each value; without spaces, the first value begins
+    at `value_at`."""
+
+    short: bytes
+    spaced: bytes
+    value_at: int
+
+
+def _written_forms(*names: str) -> _WrittenForms:
+    begun = [b'"%b":' % name.encode().replace(b"%", b"%%") for name in names]
+    return _WrittenForms(
+        b"{%b}" % b",".join([name + b"%b" for name in begun]),
+        b"{%b}" % b", ".join([name + b" %b" for name in begun]),
+        len(names[0].encode()) + 4,
+    )
+
+
+_remembered_forms = lru_cache(256)(_written_forms)
 
 
 def _spans_by_walking(body: bytes, raws: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:

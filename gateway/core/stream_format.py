@@ -98,8 +98,13 @@ def _typed_event_weight(shape: StreamFormat, event: _Event) -> int:
 def _odd_event_weight(shape: StreamFormat, data: bytes) -> int:
     """The weight of an event that a strict parser refuses."""
     event = decoded(data)
-    if not isinstance(event, dict):
+    events = event if isinstance(event, list) else [event]
+    if not events or not all(isinstance(each, dict) for each in events):
         return weight_of(data)
+    return sum([_decoded_event_weight(shape, each) for each in events])
+
+
+def _decoded_event_weight(shape: StreamFormat, event: Json) -> int:
     if shape in (StreamFormat.RESPONSES, StreamFormat.MESSAGES):
         return _typed_event_weight(shape, _Event(str(event.get("type")), event.get("delta")))
     if shape is StreamFormat.CHAT:

@@ -49,6 +49,7 @@ from gateway.core.tolerant_json import JsonScanner
 from gateway.core.upstream_json import (
     Nullable,
     ends_choice,
+    fault_of_body,
     has_choice,
     object_of,
     reported_fault,
@@ -360,7 +361,7 @@ class StreamTally:
         if event.is_text:
             self._weight += weight_of(piece)
         if self._long_reports:
-            self._delivered_before = self.delivered
+            self._on_report()
 
     def _end_long(self) -> None:
         if self._long is not None:
@@ -368,7 +369,7 @@ class StreamTally:
             self._events += 1
             self._text_events += self._long.is_text
             if self._long_reports:
-                self._delivered_before = self.delivered
+                self._on_report()
             self._long = None
 
     def _on_event(self, event: bytes) -> bytes:
@@ -389,9 +390,7 @@ class StreamTally:
             return self._final.end() + event
         chunk = object_of(data)
         if chunk is None:
-            self._reader.read(data, type_of(event))
-            self._count(data)
-            return self._final.release() + event
+            return self._final.release() + self._on_other_event(event, data)
         return self._on_chunk(event, data, chunk)
 
     def _on_chunk(self, event: bytes, data: bytes, chunk: dict[str, Any]) -> bytes:
@@ -403,12 +402,12 @@ class StreamTally:
         if fault is not None:
             return (self._final.pass_by() if chosen else self._final.end()) + event
         if not chosen and self._merge and reports:
-            self._delivered_before = self.delivered
+            self._on_report()
             self._final.keep_usage(event)
             return b""
         self._count(data)
         if reports:
-            self._delivered_before = self.delivered
+            self._on_report()
         if not chosen:
             return self._final.follow(self._within_budget(event, data))
         before = self._final.pass_by()
@@ -420,6 +419,20 @@ class StreamTally:
                 self._final.hold(event)
                 return before
         return before + passed
+
+    def _on_other_event(self, event: bytes, data: bytes) -> bytes:
+        """The same for one whose data is not one object: several in an array, or what no strict parser reads."""
+        self.fault = self.fault or fault_of_body(200, data)
+        reports = self._reader.read(data, type_of(event))
+        self._count(data)
+        if reports:
+            self._on_report()
+        return event
+
+    def _on_report(self) -> None:
+        """What comes behind a report that has the output is not in it."""
+        if self._reader.tells_output:
+            self._delivered_before = self.delivered
 
     def _note(self, chunk: Members, kind: str, fault: Fault | None) -> bool:
         """Take in what a chunk says of the stream. Whether it reports usage."""

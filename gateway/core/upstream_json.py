@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.endpoints import Dialect
 from gateway.core.refusals import FAULT_PATHS, Fault, fault_of
 from gateway.core.sse import BOM
 from gateway.core.tolerant_json import JsonScanner, wanted_members
@@ -47,6 +48,15 @@ def error_message(body: bytes) -> str:
     inner = chunk.get("error")
     message = (inner if isinstance(inner, dict) else chunk).get("message")
     return message if isinstance(message, str) else "it gave no reason."
+
+
+def is_error_of(dialect: Dialect, body: bytes) -> bool:
+    """Whether a body is an error as this API writes them."""
+    answer = object_of(body) or {}
+    error = answer.get("error")
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return False
+    return dialect is not Dialect.ANTHROPIC or answer.get("type") == "error"
 
 
 class Nullable:

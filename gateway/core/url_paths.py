@@ -14,7 +14,8 @@ Gemini's API has versions (/v1beta, /v1alpha, /v1, /v1beta1), and is also below 
     /v1beta1/projects/P/locations/L/publishers/google/models/NAME:generateContent
 
 The spellings of a path without parameters are looked up in a dictionary. A path with parameters is a regular
-expression: `{model}` crosses slashes, as names of models do; any other parameter is one segment.
+expression: `{model}` crosses slashes, as names of models do; any other parameter is one segment. A path that encodes
+characters without need (`/v1/%6dodels`) is read as if it did not; an encoded slash is a part of a name, never a slash.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ _DEPLOYMENTS = re.compile(_ANY_PREFIX + "/deployments/")
 _GEMINI = "/v1beta"
 _GEMINI_PREFIX = "/v1(?:beta1?|alpha)?(?:/projects/[^/]+/locations/[^/]+)?(?:/publishers/[^/]+)?"
 _PARAMETER = re.compile(r"\{(\w+)\}")
+_NEEDLESSLY_ENCODED = re.compile("%(?:2[dDeE]|3[0-9aA]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aAeE])")
+"""Characters that mean the same when they are encoded (RFC 3986, section 6.2.2.2), and the colon of Gemini's API,
+which some clients encode: letters, digits and one of `-._~:`."""
 
 
 class PathMatch(NamedTuple):
@@ -59,6 +63,8 @@ class PathTable:
 
     def find(self, raw_path: str) -> PathMatch | None:
         """`raw_path` is as it was sent: percent-encoded, without the query."""
+        if "%" in raw_path:
+            raw_path = _NEEDLESSLY_ENCODED.sub(lambda found: unquote(found[0]), raw_path)
         return self._plain.get(raw_path) or self._find_deployment(raw_path) or self._find_pattern(raw_path)
 
     def _find_deployment(self, raw_path: str) -> PathMatch | None:

@@ -18,7 +18,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 GROUPED_BY = ("day", "team", "key", "model", "upstream", "cost_center", "late")
-"""What the usage report has to be grouped by."""
+"""The groups that the usage report needs."""
 
 FOCUS_COLUMNS = (
     *("BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd"),
@@ -39,11 +39,12 @@ FOCUS_COLUMNS = (
 )
 
 NO_UPSTREAM = "(none)"
-"""Of what was not sent to an upstream, or settled by a gateway of the version before: FOCUS wants a name."""
+"""The provider of rows without an upstream (not sent to one, or settled by a gateway of the version before): FOCUS
+requires a name."""
 
 
 def focus_rows(report: Mapping[str, Any], zone: ZoneInfo) -> Iterator[dict[str, str]]:
-    """Of a usage report that is grouped by GROUPED_BY, whose days are those of this time zone."""
+    """The rows of a usage report that is grouped by GROUPED_BY, with days in this time zone."""
     for row in report["rows"]:
         day = date.fromisoformat(row["day"])
         yield _periods(day, row["late"], zone) | _parties(row) | _amounts(row)
@@ -113,7 +114,7 @@ def _amounts(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _ascii(text: str) -> str:
-    """A description has to be ASCII; the names are whole in other columns."""
+    """ASCII only, as a description has to be; other columns have the complete names."""
     return text.encode("ascii", "replace").decode()
 
 
@@ -122,6 +123,6 @@ def _next_month(first: date) -> date:
 
 
 def _instant(day: date, zone: ZoneInfo) -> str:
-    """Where a day begins, as FOCUS writes it."""
+    """The beginning of a day, as FOCUS writes it."""
     begins = datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
     return begins.strftime("%Y-%m-%dT%H:%M:%SZ")

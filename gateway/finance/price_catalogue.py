@@ -44,7 +44,7 @@ UNITS: Mapping[str, tuple[str, int]] = {
     "input_audio_hours": ("second", 3_600),
     "input_mchars": ("million_characters", 1),
 }
-"""The catalogue's keys: the configuration's field, and how many of its units the catalogue's price is for."""
+"""By the catalogue's keys: the configuration's field, and the number of its units that the catalogue's price is for."""
 
 FALLBACKS: Mapping[str, str] = {
     "cached_input": "input",
@@ -55,19 +55,19 @@ FALLBACKS: Mapping[str, str] = {
     "audio_output": "output",
     "image_output": "output",
 }
-"""Where a field is left out, the one that is charged in its place."""
+"""By a field that is left out: the one that is charged instead."""
 
 _PROVIDERS = {"gemini": "google"}
 """Presets whose provider has another name in the catalogue."""
 
 _NO_PROVIDER = {"vllm", "ollama", "llamacpp"}
-"""Presets of servers that people run themselves."""
+"""Presets of self-hosted servers."""
 
 _TIER_KEYS = {"service_tier", "speed"}
 
 _SMALLEST_OF_MILLION = Decimal(1).scaleb(-MONEY_DECIMALS)
 _SMALLEST_OF_UNIT = Decimal(1).scaleb(-UNIT_PRICE_DECIMALS)
-"""Prices are rounded to what the configuration takes: some of the catalogue are quotients with endless digits."""
+"""Prices are rounded to what the configuration accepts: some of the catalogue are quotients with endless digits."""
 
 
 class CatalogueMissing(Exception):
@@ -75,7 +75,8 @@ class CatalogueMissing(Exception):
 
 
 class CatalogueEntry(NamedTuple):
-    """A model of the catalogue, such as `openai gpt-4o`. `unsupported` are prices that the configuration cannot say."""
+    """A model of the catalogue, such as `openai gpt-4o`. `unsupported` are prices that the configuration has no field
+    for."""
 
     name: str
     price: PriceFields
@@ -89,7 +90,7 @@ class NotFound(NamedTuple):
 
 
 class PriceCatalogue:
-    """The prices at one moment: some begin at a date."""
+    """The prices at one moment, since some begin at a date."""
 
     def __init__(self, snapshot: DataSnapshot, version: str, now: datetime) -> None:
         self.title = f"genai-prices {version}"
@@ -154,7 +155,7 @@ def load_catalogue(now: datetime) -> PriceCatalogue:
 
 
 def flat(price: Mapping[str, Any], prefix: str = "") -> dict[str, Decimal]:
-    """The fields of a price as the configuration has it; what is None is left out."""
+    """The fields of a price in the configuration's shape, without those that are None."""
     fields: dict[str, Decimal] = {}
     for name, value in price.items():
         if name == "above":
@@ -169,7 +170,7 @@ def flat(price: Mapping[str, Any], prefix: str = "") -> dict[str, Decimal]:
 
 
 def nested(fields: PriceFields) -> dict[str, Any]:
-    """The price as the configuration has it."""
+    """The price in the configuration's shape."""
     price: dict[str, Any] = {}
     steps: dict[int, dict[str, Decimal]] = {}
     tiers: dict[str, dict[str, Decimal]] = {}
@@ -190,7 +191,7 @@ def nested(fields: PriceFields) -> dict[str, Any]:
 
 
 def charged(fields: PriceFields, field: str) -> Decimal | None:
-    """What this field costs: its own price, or that of the field it falls back to; None where neither has one."""
+    """What this field costs: its own price, or that of the field that it falls back to; None if neither has one."""
     group, _, name = field.rpartition(".")
     # A step or a tier changes what it names; the rest is as in the list that it belongs to.
     place = group
@@ -204,8 +205,8 @@ def charged(fields: PriceFields, field: str) -> Decimal | None:
 
 
 def _tiers(model: ModelInfo) -> dict[str, dict[str, str]]:
-    """Service tiers that have prices of their own, and what the catalogue knows them by. Anthropic's fast mode is one,
-    as in what answers report."""
+    """Service tiers with their own prices, and the catalogue's name of each. Anthropic's fast mode is one, as in what
+    answers report."""
     found: dict[str, dict[str, str]] = {}
     for variant in model.price_variants or ():
         if len(variant.when) == 1 and (key := next(iter(variant.when))) in _TIER_KEYS:
@@ -218,7 +219,7 @@ def _changes_with_the_hour(model: ModelInfo) -> bool:
 
 
 def _fields(price: ModelPrice) -> CatalogueEntry:
-    """The catalogue's own shape: a Decimal, or a base with prices above some lengths of input, for each of its keys."""
+    """A price in the catalogue's shape: by key a Decimal, or a base with prices above some lengths of input."""
     fields: dict[str, Decimal] = {}
     steps: dict[str, dict[int, Decimal]] = {}
     unsupported = []

@@ -37,8 +37,8 @@ DIFFERENT = frozenset({PriceStatus.DIFFERS, PriceStatus.LEFT_OUT, PriceStatus.NO
 
 
 class PriceRow(NamedTuple):
-    """Prices are in USD, `difference` is in percent of the catalogue's price. `written` tells whether the
-    configuration names this field, `entry` the catalogue's model, `reason` why there is none."""
+    """Prices are in USD, `difference` is in percent of the catalogue's price. `written` says whether the configuration
+    has this field, `entry` is the catalogue's model, `reason` says why there is none."""
 
     model: str
     upstream: str
@@ -84,7 +84,7 @@ class _Route(NamedTuple):
         return None if self.price is None else flat(self.price.model_dump(exclude_none=True))
 
     def path_of(self, field: str) -> tuple[str | int, ...]:
-        """Where the configuration has a field that it writes down."""
+        """The place in the configuration of a field that is written down."""
         assert self.price is not None, "only fields that are written down have a path"
         *kinds, name = field.split(".")
         place: TierPriceSettings = self.price
@@ -99,12 +99,12 @@ class _Route(NamedTuple):
 
 
 def compare(settings: Settings, catalogue: PriceCatalogue) -> list[PriceRow]:
-    """A row for each field that either side has, in the configuration's order."""
+    """A row for each field of either side, in the configuration's order."""
     return [row for route in _routes(settings, catalogue) for row in _rows(route)]
 
 
 def warnings(settings: Settings, catalogue: PriceCatalogue) -> list[PriceWarning]:
-    """One for each price in the configuration that is not the catalogue's."""
+    """A warning for each price of the configuration that is not the catalogue's."""
     found: dict[PriceWarning, None] = {}
     for route in _routes(settings, catalogue):
         for row in _rows(route):
@@ -131,13 +131,13 @@ def prices_file(settings: Settings, catalogue: PriceCatalogue) -> str:
 
 
 def usd(amount: Decimal) -> str:
-    """Without an exponent and without zeros at its end."""
+    """In decimals, without trailing zeros."""
     text = f"{amount:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _routes(settings: Settings, catalogue: PriceCatalogue) -> Iterator[_Route]:
-    """Each place that a model's requests go to, once."""
+    """Each target of a model's requests, once."""
     for name, model in settings.models.items():
         places: dict[tuple[str, str], _Route] = {}
         for index, route in enumerate(model.routes):
@@ -213,5 +213,5 @@ def _flow(value: Any) -> str:
 
 
 def _scalar(text: str) -> str:
-    """A model's name has neither a backslash nor a space, so that a quote is all that must be escaped."""
+    """In single quotes: a model's name has neither a backslash nor a space, so only a quote has to be doubled."""
     return "'" + text.replace("'", "''") + "'"

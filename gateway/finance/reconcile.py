@@ -30,7 +30,7 @@ Row = Mapping[str, Any]
 
 
 class ModelGroup(NamedTuple):
-    """Models of the configuration that share routes, and what the upstream calls them."""
+    """Models of the configuration that share routes, and the upstream's names of them."""
 
     models: frozenset[str]
     route_models: frozenset[str]
@@ -41,7 +41,7 @@ class ModelGroup(NamedTuple):
 
 
 class FigureDifference(NamedTuple):
-    """`percent` is of the provider's figure; None where that is 0."""
+    """`percent` is of the provider's figure; None if that is 0."""
 
     ledger: Decimal
     provider: Decimal
@@ -144,7 +144,7 @@ class _LedgerFigures:
         return self._sums.get((day, title), {})
 
     def titles(self, day: str) -> list[str]:
-        """What was used on this day."""
+        """The use of this day."""
         return [title for used_on, title in self._sums if used_on == day and title != ALL_MODELS]
 
     def _add(self, key: tuple[str, str], row: Row) -> None:
@@ -155,7 +155,7 @@ class _LedgerFigures:
 
 
 def ledger_query(export: UsageExport, groups: Sequence[str]) -> dict[str, str]:
-    """What to ask the usage report for; `groups` are those that it knows."""
+    """The query for the usage report; `groups` are those that it supports."""
     by = [name for name in ("day", "model", "upstream") if name in groups]
     until = max(export.days) + timedelta(days=1)
     return {"by": ",".join(by), "since": min(export.days).isoformat(), "until": until.isoformat()}
@@ -181,7 +181,7 @@ def reconcile(
 
 
 def model_groups(settings: Settings, upstream: str) -> list[ModelGroup]:
-    """What belongs together because routes to this upstream lead from or to the same name."""
+    """Groups of models that belong together, because their routes to this upstream lead from or to the same name."""
     groups: list[ModelGroup] = []
     for name, model in settings.models.items():
         for route in model.routes:
@@ -195,7 +195,7 @@ def model_groups(settings: Settings, upstream: str) -> list[ModelGroup]:
 
 
 def group_of(name: str, groups: Iterable[ModelGroup]) -> ModelGroup | None:
-    """The group that an export means by this name of a model; None where it is not certain."""
+    """The group that an export means by this name of a model; None if it is not certain."""
     asked, base = _canonical(name), _without_version(name)
     named = [(group, _canonical(route_model)) for group in groups for route_model in group.route_models]
     for matching in (
@@ -238,7 +238,7 @@ def _cells(
 
 
 def _cells_of_all(day: date, export: UsageExport, ledger: _LedgerFigures) -> Iterator[ReconciledCell]:
-    """For an export that names no models."""
+    """The group for an export that names no models."""
     cell = export.cells.get((day, ""))
     if cell is not None or ledger.titles(day.isoformat()):
         yield _cell(day, ALL_MODELS, cell, export, ledger)
@@ -259,7 +259,7 @@ def _cell(
 
 
 def _shared_models(settings: Settings, upstream: str) -> frozenset[str]:
-    """Titles of models that have routes to other upstreams, too."""
+    """Titles of models that also have routes to other upstreams."""
     return frozenset(
         group.title
         for group in model_groups(settings, upstream)

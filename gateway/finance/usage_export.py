@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 Figures = Mapping[str, Decimal]
 """By the names of the ledger's report: requests, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens,
-usd. What a format does not tell is left out."""
+usd. Counts that a format does not have are left out."""
 
 _CENT = Decimal("0.01")
 _MOST_DIGITS = 18
@@ -39,7 +39,7 @@ _BLANK = re.compile(r"\s*")
 
 
 class ExportBroken(Exception):
-    """The file is not a usage export; the text names the line or the element, and what is wrong there."""
+    """The file is not a usage export. The text names the line or the element, and what is wrong with it."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ class UsageExport:
 
     @property
     def figures(self) -> frozenset[str]:
-        """What the file tells of any cell."""
+        """The names of the counts that the file has."""
         return frozenset(name for cell in self.cells.values() for name in cell.figures)
 
     def add(self, day: date, line: _ExportLine, rounding: Decimal) -> None:
@@ -91,7 +91,7 @@ class _ExportLine(NamedTuple):
 
 
 class _ExportFields:
-    """A result of an API or a row of a CSV. Reads what it has; raises ExportBroken with its place."""
+    """A result of an API, or a row of a CSV. Reading raises ExportBroken with its place."""
 
     def __init__(self, place: str, values: Mapping[str, Any]) -> None:
         self.place = place
@@ -107,7 +107,7 @@ class _ExportFields:
         return (value or "").strip()
 
     def number(self, name: str) -> Decimal:
-        """0 where it is left out."""
+        """0 if it is left out."""
         value = self._values.get(name)
         if value is None or value == "":
             return Decimal(0)
@@ -276,7 +276,7 @@ def _read_json(text: str) -> UsageExport:
 
 
 def _pages(text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each page, and where it is, as far as there are several."""
+    """Each page and, if there are several, its place."""
     documents = _documents(text)
     is_single = len(documents) == 1 and not isinstance(documents[0], list)
     for number, document in enumerate(documents[0] if len(documents) == 1 and not is_single else documents):

@@ -38,6 +38,7 @@ from gateway.identity.requests import (
     section,
     written_in,
 )
+from gateway.runtime.slices import in_slices
 from gateway.settings.diagnostics import nearest
 from gateway.settings.models import moment_in
 from gateway.settings.stored_keys import (
@@ -54,6 +55,7 @@ IMPORTED_MAX = 200
 STATUSES = ("active", "expired", "revoked", "disabled")
 _ATTEMPTS = 8
 _CLASHES_AT_ONCE = 200
+_OBJECTS_AT_ONCE = 50
 _DURATION = re.compile(r"([1-9][0-9]{0,4})d")
 _PLACE = r"([0-9]{15}:[0-9a-f]{12})?"
 _CURSOR = re.compile(rf"config:[0-9]{{1,9}}|store:{_PLACE}")
@@ -65,7 +67,7 @@ def new_key() -> str:
 
 
 class _Cursor(NamedTuple):
-    """Where a page of all keys begins: at one of the configuration, or behind one of the store."""
+    """The beginning of a page of keys: a key of the configuration, or the cursor of the store."""
 
     of_config: int | None
     following: str
@@ -101,7 +103,7 @@ class KeyAdministration:
             "": {"GET": self._show, "PATCH": self._change, "DELETE": self._revoke},
             "rotate": {"POST": self._rotate},
         }
-        """What follows keys/{id}."""
+        """The actions below keys/{id}."""
 
     async def answer(self, request: AdministrationRequest) -> JsonObject:
         """Raises FieldInvalid, BodyUnreadable, UrlUnknown, MethodNotAllowed, StoreUnavailable."""
@@ -116,11 +118,11 @@ class KeyAdministration:
         return await of_method(member, request.method)(request, key_id)
 
     async def note(self, entry: AuditEntry) -> None:
-        """Add what was done elsewhere to the audit. Raises StoreUnavailable."""
+        """Add an entry about a change that was made elsewhere. Raises StoreUnavailable."""
         self._note_change(await self._store.write((), entry) or entry)
 
     async def clashes(self, snapshot: ConfigSnapshot) -> list[str]:
-        """Keys of this configuration whose ids are those of stored keys: they could not be distinguished. Raises
+        """Keys of this configuration with the id of a stored key: they could not be distinguished. Raises
         StoreUnavailable."""
         callers = list(snapshot.callers.values())
         found: list[str] = []
@@ -148,7 +150,11 @@ class KeyAdministration:
             callers = [each for each in self._snapshot().callers.values() if team in ("", each.team)]
             shown = callers[cursor.of_config : cursor.of_config + limit]
             used = await self._used_keys(unused_ms, now_ms)
-            listed = [config_key_object(caller, now_ms) for caller in shown if caller.key_id not in used]
+            listed = [
+                config_key_object(caller, now_ms)
+                async for caller in in_slices(shown, _OBJECTS_AT_ONCE)
+                if caller.key_id not in used
+            ]
             end = cursor.of_config + len(shown)
             following = f"config:{end}" if end < len(callers) else "store:"
         if following.startswith("store:") and source != "config" and len(listed) < limit:
@@ -162,7 +168,7 @@ class KeyAdministration:
         return {"data": found, "next": following or None}
 
     async def _used_keys(self, unused_ms: int | None, now_ms: int) -> Collection[str]:
-        """Keys of the configuration that do not count as unused: nothing notes their use, but the ledger has it."""
+        """The keys that the ledger has in that time. For keys of the configuration, nothing else records their use."""
         if unused_ms is None:
             return ()
         first = datetime.fromtimestamp((now_ms - unused_ms) / 1000, self._zone).date()
@@ -173,7 +179,8 @@ class KeyAdministration:
         used = await self._store.last_used([key.id for key in page.keys])
         snapshot = self._snapshot()
         shown = [
-            stored_key_object(key, snapshot, now_ms, used_ms) for key, used_ms in zip(page.keys, used, strict=True)
+            stored_key_object(key, snapshot, now_ms, used_ms)
+            async for key, used_ms in in_slices(zip(page.keys, used, strict=True), _OBJECTS_AT_ONCE)
         ]
         return shown, page.next
 
@@ -256,7 +263,7 @@ class KeyAdministration:
         return {"data": [exported_key(key) for key in page.keys], "next": page.next or None}
 
     async def _import(self, request: AdministrationRequest) -> JsonObject:
-        """Keys that there are already are left as they are, so that an import can be repeated."""
+        """Existing keys stay as they are, so that an import can be repeated."""
         given = body_of(request)
         items = given.get("keys")
         if set(given) != {"keys"} or not isinstance(items, list) or not 1 <= len(items) <= IMPORTED_MAX:
@@ -349,7 +356,7 @@ class KeyAdministration:
         return msgspec.structs.replace(key, revoked_ms=revoked)
 
     def _applied(self, key: StoredKey, written: KeyChangeSettings, names: set[str], now_ms: int | None) -> StoredKey:
-        """The key with what was written under these names. Without a time, it may have expired already."""
+        """The key with the written values of these settings. Without a time, it may have expired already."""
         self._check_team(key.team)
         changes: dict[str, Any] = {}
         if "name" in names:
@@ -398,7 +405,8 @@ class KeyAdministration:
                 )
 
     def _check_limits(self, team: str, patterns: tuple[str, ...] | None, limits: Iterable[Limit]) -> None:
-        """A limit that can bind nothing, or has nothing to count by, is an error, as in the configuration."""
+        """Check the key's limits: one that can bind nothing, or has nothing to count by, is an error, as in the
+        configuration."""
         snapshot = self._snapshot()
         usable = [
             model
@@ -457,7 +465,7 @@ def _unused_ms(query: Mapping[str, str]) -> int | None:
 
 
 def _is_unused(key: JsonObject, unused_ms: int | None, now_ms: int) -> bool:
-    """Of the store: neither used nor made for so long."""
+    """A key of the store that was neither used nor created for this long."""
     if unused_ms is None:
         return True
     last = key["last_used_at"] or key["created_at"]

@@ -13,7 +13,7 @@ from gateway.core.issuers import TokenIssuer
 
 PATTERNS_MAX = 100
 PATTERN_CHARACTERS = 256
-"""Of the claim of models."""
+"""Limits of the claim of models."""
 
 
 class Bearer(msgspec.Struct, frozen=True):
@@ -25,7 +25,7 @@ class Bearer(msgspec.Struct, frozen=True):
 
 
 def bearer(claims: Mapping[str, Any], issuer: TokenIssuer) -> Bearer:
-    """Raises KeyUnknown, which says which claim is missing or wrong."""
+    """The bearer that the claims describe. Raises KeyUnknown, which names the claim that is missing or wrong."""
     return Bearer(_user(claims, issuer.claims.user), _team(claims, issuer), _models(claims, issuer.claims.models))
 
 
@@ -88,7 +88,7 @@ def _texts(value: Any) -> tuple[str, ...] | None:
 
 
 def _claim(claims: Mapping[str, Any], name: str) -> Any:
-    """A claim by its name, which may have dots itself (https://example.com/groups), or else by the path in it
+    """A claim by its name, which may contain dots (https://example.com/groups), or else by a path of names
     (realm_access.roles)."""
     if name in claims:
         return claims[name]

@@ -25,13 +25,13 @@ KEY_ID_DIGITS = 12
 """A key's id is the beginning of its SHA-256."""
 
 AUDIT_ENTRIES = 10_000
-"""So many of the last ones are kept."""
+"""The number of entries that are kept, the last ones."""
 
 REVOKED_DAYS = 400
 """How long a revoked key is kept: as long as the ledger and the audit, which know it by its id."""
 
 CHANGES_MAX = 1_000
-"""A process that has missed more changes than that forgets all keys."""
+"""A process that has missed more changes than this forgets all keys."""
 
 
 class StoredKey(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -63,7 +63,7 @@ class StoredKey(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AuditEntry(msgspec.Struct, frozen=True):
-    """Who did what to what, and how it was before and after. `id` and `at_ms` are given by the store."""
+    """Who did what to what, with the state before and after. The store sets `id` and `at_ms`."""
 
     actor: str
     action: str
@@ -75,7 +75,7 @@ class AuditEntry(msgspec.Struct, frozen=True):
 
 
 NoteChange = Callable[[AuditEntry], None]
-"""Gets each line of the audit that was written, for the log."""
+"""Gets each audit entry that was written, for the log."""
 
 
 class StoredGrant(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -96,7 +96,7 @@ class StoredGrant(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class KeyPage(NamedTuple):
-    """`next` is the cursor of the page that follows; empty behind the last."""
+    """`next` is the cursor of the following page; empty for the last one."""
 
     keys: list[StoredKey]
     next: str
@@ -110,17 +110,17 @@ class AuditPage(NamedTuple):
 
 
 class KeyChanges(NamedTuple):
-    """`ids` of the keys that have changed since a position; None where that is not known, and any may have."""
+    """The `ids` of the keys that have changed since a position; None if that is not known and any may have changed."""
 
     position: str
     ids: list[str] | None
 
 
 class KeyStore(Protocol):
-    """Every method raises StoreUnavailable where the store does not answer in time."""
+    """Every method raises StoreUnavailable if the store does not answer in time."""
 
     async def get(self, ids: Sequence[str]) -> list[StoredKey | None]:
-        """The keys with these ids, by one call; None for an id that there is not."""
+        """The keys with these ids, by one call; None for an unknown id."""
         ...
 
     async def page(self, team: str, cursor: str, limit: int) -> KeyPage:
@@ -128,28 +128,32 @@ class KeyStore(Protocol):
         ...
 
     async def write(self, keys: Sequence[StoredKey], entry: AuditEntry) -> AuditEntry | None:
-        """Write each key over its last revision (1: there is none yet), or nothing and give None where one has another.
-        Without keys it adds to the audit alone. Gives the entry with its id and time."""
+        """Write each key over its last revision (1 if it is new), or nothing and return None if one has another
+        revision. Without keys it only adds to the audit. Returns the entry with its id and time."""
         ...
 
     async def forget_revoked(self, before_ms: int, limit: int) -> int:
-        """Take away keys that were revoked before this time, so many at most; how many there were."""
+        """Remove at most this many keys that were revoked before this time. Returns their number."""
         ...
 
     async def grants(self) -> list[StoredGrant]:
-        """Every grant that was written and not removed, also where it has ended."""
+        """Every grant that was written and not removed, including those that have ended."""
         ...
 
-    async def write_grant(self, grant: StoredGrant, entry: AuditEntry, ended: Sequence[str] = ()) -> AuditEntry:
-        """Write a grant and the audit's line, and remove those with these ids."""
+    async def write_grant(
+        self, grant: StoredGrant, entry: AuditEntry, ended: Sequence[str] = (), seen: Sequence[str] | None = None
+    ) -> AuditEntry | None:
+        """Write a grant and the audit entry, and remove the grants with these ids. `seen` are the ids of all grants
+        that there may be before: if there are others, it writes nothing and returns None."""
         ...
 
     async def remove_grant(self, grant_id: str, entry: AuditEntry) -> AuditEntry | None:
-        """Remove it and write the audit's line; None where there is none."""
+        """Remove it and write the audit entry; None if it does not exist."""
         ...
 
     async def changes(self, position: str) -> KeyChanges:
-        """What has changed since a position; an empty one is the beginning of a process, and can tell nothing."""
+        """The changes since a position. An empty position is the beginning of a process, for which changes are
+        unknown."""
         ...
 
     async def touch(self, used: Mapping[str, int]) -> None:
@@ -161,11 +165,11 @@ class KeyStore(Protocol):
     async def audit(self, cursor: str, limit: int) -> AuditPage: ...
 
     async def keep_session(self, name: str, holder: str, life_ms: int) -> None:
-        """Keep who holds the browser session of this name, for so long."""
+        """Keep the holder of the browser session of this name, for this long."""
         ...
 
     async def session(self, name: str) -> str | None:
-        """Who holds it; None where it has ended."""
+        """Its holder; None if it has ended."""
         ...
 
     async def end_session(self, name: str) -> None: ...
@@ -173,7 +177,7 @@ class KeyStore(Protocol):
     async def time_ms(self) -> int: ...
 
     def subscribe(self, notify: Callable[[], None]) -> None:
-        """Have this called after changes, until `close`."""
+        """Call this function after changes, until `close`."""
         ...
 
     async def close(self) -> None: ...
@@ -191,17 +195,17 @@ class CallerDirectory(Protocol):
     """The stored keys as requests see them."""
 
     callers: dict[str, Caller]
-    """Those that this process has seen lately, by their SHA-256."""
+    """The callers that this process has seen lately, by their SHA-256."""
 
     used: set[str]
     """Ids of keys that requests have used: the stage that accepts one adds it."""
 
     async def find(self, digest: str) -> Caller | None:
-        """The caller with this SHA-256, asked of the store where it is not known; None where there is none. Raises
+        """The caller with this SHA-256, from the store if it is not known; None if there is none. Raises
         StoreUnavailable."""
         ...
 
     async def with_stored_keys(self, team: str) -> ConfigSnapshot:
-        """For reports: the configuration in force with the keys that have limits to themselves, of a team or of all.
+        """For reports: the configuration in force with the stored keys that have their own limits, of a team or of all.
         Raises StoreUnavailable."""
         ...

@@ -29,28 +29,29 @@ from gateway.runtime.release import release_in_parts
 from gateway.runtime.tasks import BackgroundTasks
 
 POLL_S = 0.4
-"""Between two questions for changes: a revoked key stops within a second, whatever is lost."""
+"""Between two polls for changes: a revoked key stops within a second, even if a message is lost."""
 
 FLUSH_S = 60.0
 """Between two notes of when keys were last used: at most one write per minute and key."""
 
 FORGET_S = 3_600.0
-"""Between two looks for keys that were revoked long ago."""
+"""Between two removals of keys that were revoked long ago."""
 
 KNOWN_MAX = 10_000
 UNKNOWN_MAX = 10_000
-"""Keys and unknown hashes that are kept; the oldest goes first, and is asked for again when it is needed."""
+"""The number of keys, and of unknown hashes, that are kept; the oldest are dropped, and looked up again when they are
+needed."""
 
 LOOKUPS_MAX = 256
-"""Look-ups at the same time: a client that sends hashes that are no key must not fill the memory with them."""
+"""Concurrent look-ups. A client that sends unknown hashes must not fill the memory with them."""
 
 
 LISTED_MAX = 10_000
-_PAGE = 500
+_PAGE = 100
 
 
 class _Lookup:
-    """A question to the store that several requests may wait for. `stale`: the key has changed meanwhile."""
+    """A look-up that several requests may wait for. `stale`: the key has changed meanwhile."""
 
     def __init__(self) -> None:
         self.stale = False
@@ -70,9 +71,9 @@ class KeyDirectory:
         self._now_ms = now_ms
         self._tasks = tasks
         self._keys: dict[str, StoredKey] = {}
-        """By id, also those that no caller was made of yet under this snapshot."""
+        """By id, including those that have no caller under this snapshot yet."""
         self._unknown: dict[str, str] = {}
-        """Hashes that are no key, by what would be its id."""
+        """Hashes that are not a key, by the id that the key would have."""
         self._lookups: dict[str, _Lookup] = {}
         self._position = ""
         self._changed = asyncio.Event()
@@ -89,7 +90,7 @@ class KeyDirectory:
             await self.flush()
 
     def keep(self, snapshot: ConfigSnapshot) -> None:
-        """Another configuration is in force: teams may have other limits, or be gone."""
+        """Another configuration is in force: teams may have other limits, or may be removed."""
         self._snapshot = snapshot
         self._forget_callers()
 
@@ -126,8 +127,7 @@ class KeyDirectory:
             self.used -= used
 
     async def forget_revoked(self) -> None:
-        """Take keys away that were revoked REVOKED_DAYS ago: some of them, the next time more. Raises
-        StoreUnavailable."""
+        """Remove some of the keys that were revoked REVOKED_DAYS ago, the next time more. Raises StoreUnavailable."""
         before_ms = await self._store.time_ms() - REVOKED_DAYS * 86_400_000
         await self._store.forget_revoked(before_ms, _PAGE)
 
@@ -147,7 +147,7 @@ class KeyDirectory:
         return found
 
     async def _ask(self, lookup: _Lookup, key_id: str, digest: str) -> StoredKey | StoreUnavailable | None:
-        """What is kept is kept before anything else can happen: no change comes between the answer and that."""
+        """Keeps the result before any other task runs, so that no change comes between the answer and that."""
         try:
             [key] = await self._store.get([key_id])
         except StoreUnavailable as error:
@@ -208,7 +208,7 @@ class KeyDirectory:
 
 
 def caller_of(key: StoredKey, snapshot: ConfigSnapshot) -> Caller | None:
-    """None where the configuration does not have its team any more."""
+    """None if the configuration does not have its team any more."""
     team = snapshot.teams.get(key.team)
     if team is None:
         return None
@@ -228,7 +228,7 @@ def caller_of(key: StoredKey, snapshot: ConfigSnapshot) -> Caller | None:
 
 async def with_stored_keys(snapshot: ConfigSnapshot, store: KeyStore, team: str) -> ConfigSnapshot:
     """For reports: the configuration with the first LISTED_MAX keys of a team, or of all, that are not revoked and have
-    limits to themselves. Raises StoreUnavailable."""
+    their own limits. Raises StoreUnavailable."""
     found: dict[str, Caller] = {}
     cursor = ""
     while len(found) < LISTED_MAX:

@@ -31,14 +31,16 @@ from gateway.settings.models import moment_in
 from gateway.settings.types import MAX_WHOLE
 
 GRANT_DAYS_MAX = 366
-"""How long a grant lasts at most: of a quota per day it is written to the counter of each of them."""
+"""The longest grant: a grant to a quota per day is written to the counter of each day."""
 
 TOKENS = "jwt-"
-"""How the id begins that tokens of an identity provider have in common."""
+"""The beginning of the ids that tokens of an identity provider share."""
 
 GRANTS_MAX = 1_000
 GRANTS_OF_A_LIMIT_MAX = 16
-"""Grants at the same time: admission adds up those of a limit."""
+"""The most grants at a time: admission adds up those of a limit."""
+
+_ATTEMPTS = 16
 
 
 class GrantAdministration:
@@ -66,7 +68,7 @@ class GrantAdministration:
             "GET": self._show,
             "DELETE": self._withdraw,
         }
-        """What follows grants/{id}."""
+        """The actions below grants/{id}."""
 
     async def answer(self, request: AdministrationRequest) -> JsonObject:
         """Raises FieldInvalid, BodyUnreadable, UrlUnknown, MethodNotAllowed, StoreUnavailable."""
@@ -78,7 +80,7 @@ class GrantAdministration:
         return await of_method(self.member, request.method)(request, grant_id)
 
     async def _list(self, request: AdministrationRequest) -> JsonObject:
-        """Those that have not ended, in the order in which they were made."""
+        """The grants that have not ended, in the order of their creation."""
         refuse_unknown(request.query, ("team",))
         team, now_ms = request.query.get("team", ""), await self._keys.time_ms()
         self._check_team(team)
@@ -93,7 +95,6 @@ class GrantAdministration:
         written = written_in(GrantSettings, request)
         now_ms = await self._keys.time_ms()
         limit = await self._limit(written)
-        every = await self._keys.grants()
         grant = StoredGrant(
             id=secrets.token_hex(6),
             limit=limit,
@@ -103,17 +104,29 @@ class GrantAdministration:
             reason=written.why,
             actor=request.actor,
         )
-        _check_room([each for each in every if each.until_ms > now_ms], grant)
-        shown = grant_object(grant)
-        ended = [each.id for each in every if each.until_ms <= now_ms]
-        entry = AuditEntry(request.actor, "grant.create", grant.id, None, shown)
-        self._note_change(await self._keys.write_grant(grant, entry, ended))
+        await self._write(grant)
         try:
             await self._limits.grant(limit, grant.grant)
         except StoreUnavailable as error:
             message = f"{error.message} The grant {grant.id} may not count: withdraw it, and make it again."
             raise StoreUnavailable(message, retry_after_ms=error.retry_after_ms) from None
-        return shown
+        return grant_object(grant)
+
+    async def _write(self, grant: StoredGrant) -> None:
+        """To the list, where there is room beside the grants that there are at that moment. Raises FieldInvalid,
+        StoreUnavailable."""
+        entry = AuditEntry(grant.actor, "grant.create", grant.id, None, grant_object(grant))
+        for _ in range(_ATTEMPTS):
+            every = await self._keys.grants()
+            # It is there already where the answer to its writing was lost.
+            lasting = [each for each in every if each.until_ms > grant.created_ms and each.id != grant.id]
+            _check_room(lasting, grant)
+            ended = [each.id for each in every if each.until_ms <= grant.created_ms]
+            written = await self._keys.write_grant(grant, entry, ended, [each.id for each in every])
+            if written is not None:
+                self._note_change(written)
+                return
+        raise StoreUnavailable("Others are changing the grants. Try again.", retry_after_ms=1000)
 
     async def _withdraw(self, request: AdministrationRequest, grant_id: str) -> JsonObject:
         refuse_unknown(request.query, ())
@@ -137,7 +150,7 @@ class GrantAdministration:
         raise _no_grant(grant_id)
 
     async def _limit(self, written: GrantSettings) -> Limit:
-        """The limit that is meant. Raises FieldInvalid."""
+        """The limit that the request names. Raises FieldInvalid."""
         limits = await self._limits_of(written)
         for limit in limits:
             if limit.name == written.limit:
@@ -193,7 +206,7 @@ class GrantAdministration:
         return None if key is None or key.revoked_ms is not None else caller_of(key, snapshot)
 
     def _present(self, limit: Limit) -> Limit:
-        """The limit as it is configured now: its pace may be another one than when it was raised."""
+        """The limit as it is configured now: its pace may differ from when it was raised."""
         snapshot = self._snapshot()
         if limit.scope is Scope.USER and limit.team in snapshot.teams:
             user_limits = snapshot.teams[limit.team].caller.user_limits
@@ -227,7 +240,8 @@ class GrantAdministration:
 
 
 def grant_object(grant: StoredGrant) -> JsonObject:
-    """What the admin API and the command line show. Amounts are in the limit's unit, times RFC 3339 in UTC."""
+    """The grant as the admin API and the command line show it. Amounts are in the limit's unit, times RFC 3339 in
+    UTC."""
     limit = grant.limit
     return {
         "id": grant.id,
@@ -254,7 +268,7 @@ def _amount(written: GrantSettings, limit: Limit) -> int:
 
 
 def _check_room(lasting: Sequence[StoredGrant], new: StoredGrant) -> None:
-    """Raises FieldInvalid where there are too many grants, or the raised limit is too large to be counted exactly."""
+    """Raises FieldInvalid if there are too many grants, or if the raised limit is too large to be counted exactly."""
     if len(lasting) >= GRANTS_MAX:
         raise FieldInvalid(f"There are {GRANTS_MAX} grants already: withdraw some.")
     of_limit = [each for each in lasting if each.limit.identity == new.limit.identity]

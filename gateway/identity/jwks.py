@@ -44,7 +44,7 @@ KEYS_MAX = 100
 """Of a set; the largest providers publish ten."""
 
 RSA_BITS_MIN, RSA_BITS_MAX = 2048, 8192
-"""RFC 7518 demands the one; verifying by keys above the other takes milliseconds."""
+"""The shortest and the longest RSA key: RFC 7518 demands the former; verifying with longer ones takes milliseconds."""
 
 _KINDS: dict[str, type[PublicKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 
@@ -59,7 +59,7 @@ class KeysPlace(NamedTuple):
 
 
 class FetchPace(NamedTuple):
-    """Seconds between two fetches: as a rule, after one that has failed, and at least."""
+    """Seconds between two fetches: usually, after a failed one, and at least."""
 
     every_s: float = 300.0
     retry_s: float = 15.0
@@ -67,7 +67,7 @@ class FetchPace(NamedTuple):
 
 
 class FetchResult(NamedTuple):
-    """What has become of a fetch; `problem` is empty for one that brought keys."""
+    """The result of a fetch; `problem` is empty if it brought keys."""
 
     jwks: str
     problem: str
@@ -111,7 +111,7 @@ class SigningKeys:
         self._tasks.keep_running("follow signing keys", self._follow)
 
     async def close(self) -> None:
-        """No request waits for it."""
+        """Fetches in the background: no request waits."""
         await self._tasks.close()
         self._is_closed = True
         self._next_end.set()
@@ -122,7 +122,7 @@ class SigningKeys:
         return not self._keys
 
     async def wait_fetched(self) -> None:
-        """Return after the first fetch, whatever it brought."""
+        """Return after the first fetch, whether it succeeded or not."""
         while not self._ended and not self._is_closed:
             await self._next_end.wait()
 
@@ -137,7 +137,7 @@ class SigningKeys:
         return named.get(kind) or next(iter(named.values()), None)
 
     async def find_fetched(self, kid: str, kind: str = "") -> PublicKey | None:
-        """As `find`, after a fetch that begins from now on, or any before it that brings the key."""
+        """Like `find`, after a fetch that begins now or later, or any earlier one that brings the key."""
         if self._waiting >= WAITING_MAX:
             return None
         last = self._begun + 1
@@ -168,7 +168,7 @@ class SigningKeys:
                     await self._asked.wait()
 
     async def _refresh(self) -> str:
-        """What was wrong, empty for nothing."""
+        """Fetch the keys. Returns what was wrong, or an empty text."""
         problem = ""
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
@@ -200,8 +200,8 @@ class _Discovery(msgspec.Struct):
 
 
 def place_in(body: bytes, place: KeysPlace) -> KeysPlace:
-    """Where the keys are, as the discovery document at a place says (OpenID Connect Discovery 1.0, section 4.3). Raises
-    ValueError for the document of another issuer, and where keys would come over a less safe way than the document."""
+    """The place of the keys, as the discovery document says (OpenID Connect Discovery 1.0, section 4.3). Raises
+    ValueError for the document of another issuer, and if the keys would come over a less safe way than the document."""
     try:
         found = msgspec.json.decode(body, type=_Discovery)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -37,7 +37,7 @@ from gateway.identity.claims import Bearer, bearer
 from gateway.identity.jwks import KeysPlace, PublicKey, SigningKeys
 
 SKEW_S = 60
-"""How far the clocks of an identity provider and of the gateway may be apart."""
+"""The most by which the clocks of an identity provider and of the gateway may differ."""
 
 TOKEN_CHARACTERS = 16_384
 """The longest token. Those of providers that list every group of a user have 4,000 or more."""
@@ -45,10 +45,10 @@ TOKEN_CHARACTERS = 16_384
 VERIFIED_MAX = 50_000
 REFUSED_MAX = 10_000
 CALLERS_MAX = 1_000
-"""Of what is kept; the oldest goes first, and is made again when it is needed."""
+"""The number of results that are kept; the oldest are dropped, and computed again when they are needed."""
 
 REFUSED_MS = 10_000
-"""How long a refused token is remembered: one that is not valid yet may be soon."""
+"""How long a refused token is remembered. A token that is not valid yet may be valid soon."""
 
 _TYPES = frozenset({"", "jwt", "at+jwt", "application/at+jwt", "application/jwt"})
 """RFC 9068 names access tokens `at+jwt`; most providers still say JWT, or nothing."""
@@ -67,7 +67,7 @@ class _Header(msgspec.Struct):
 
 
 class _Claimed(msgspec.Struct):
-    """What of a token's claims is read before it is verified."""
+    """The claims that are read before a token is verified."""
 
     iss: Any = None
 
@@ -79,8 +79,8 @@ class _RefusedToken(NamedTuple):
 
 
 class _Algorithms(JWSRegistry):
-    """Those of one issuer. A certificate in a header makes it long, and custom members of it are ignored
-    (RFC 7515, section 4)."""
+    """The headers of one issuer's tokens. A certificate makes a header long, and its custom members are ignored (RFC
+    7515, section 4)."""
 
     max_header_length = 4_096
     max_payload_length = TOKEN_CHARACTERS
@@ -110,7 +110,7 @@ class JwtVerifier:
         self._open_keys = open_keys
         self._clock = clock
         self._providers: dict[str, _Provider] = {}
-        """By what tokens call them."""
+        """By the name in the tokens' `iss`."""
         self._keys: dict[KeysPlace, SigningKeys] = {}
         """Several issuers may share a place."""
         self._teams: Mapping[str, TeamTerms] = {}
@@ -119,7 +119,7 @@ class JwtVerifier:
         self._callers: dict[tuple[str, str, tuple[str, ...] | None], Caller] = {}
 
     async def keep(self, snapshot: ConfigSnapshot) -> None:
-        """Take tokens by this configuration from now on. Keys whose place is the same are not fetched again."""
+        """Accept tokens by this configuration from now on. Keys at an unchanged place are not fetched again."""
         before, self._keys = self._keys, {}
         self._providers = {}
         for name, issuer in snapshot.issuers.items():
@@ -137,7 +137,7 @@ class JwtVerifier:
             await before[place].close()
 
     async def wait_fetched(self) -> None:
-        """Return after the first fetch of each issuer's keys, whatever it brought."""
+        """Return after the first fetch of each issuer's keys, whether it succeeded or not."""
         for keys in self._keys.values():
             await keys.wait_fetched()
 
@@ -187,7 +187,7 @@ class JwtVerifier:
         )
 
     def _read(self, token: str) -> tuple[_Header, _Provider]:
-        """Whose token it claims to be, before anything is proved. Raises KeyUnknown."""
+        """The issuer that the token claims, before anything is proved. Raises KeyUnknown."""
         if len(token) > TOKEN_CHARACTERS:
             raise KeyUnknown(f"The token has more than {TOKEN_CHARACTERS} characters. Ask for one with fewer claims.")
         first, payload, _ = token.split(".")
@@ -238,7 +238,7 @@ class JwtVerifier:
         return VerifiedToken(self._caller(who, issuer), who.user, expires_ms)
 
     def _caller(self, who: Bearer, issuer: TokenIssuer) -> Caller:
-        """The same one for all who may do the same, so that what binds it is put together once."""
+        """The same caller for all bearers with the same rights, so that its binding is built once."""
         rights = (issuer.issuer, who.team, who.models)
         caller = self._callers.get(rights)
         if caller is None:
@@ -256,8 +256,8 @@ class JwtVerifier:
 
 
 def key_id_of(issuer: str, who: Bearer) -> str:
-    """What is used as a key's id, in logs, reports and counters: the same for all tokens of an issuer whose
-    bearers are in one team and may use the same models."""
+    """The key id of a token's bearer in logs, reports and counters: the same for all tokens of an issuer whose bearers
+    are in one team and may use the same models."""
     seed = "\n".join((issuer, who.team, *(who.models or ())))
     return f"jwt-{hashlib.sha256(seed.encode()).hexdigest()[:8]}"
 

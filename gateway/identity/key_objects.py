@@ -35,7 +35,7 @@ def stored_key_object(key: StoredKey, snapshot: ConfigSnapshot, now_ms: int, use
 
 
 def config_key_object(caller: Caller, now_ms: int) -> JsonObject:
-    """A key of the configuration, where neither its beginning nor its use is known."""
+    """A key of the configuration, whose creation and last use are not known."""
     expired = caller.expires_ms is not None and caller.expires_ms <= now_ms
     return {
         "id": caller.key_id,
@@ -54,7 +54,7 @@ def config_key_object(caller: Caller, now_ms: int) -> JsonObject:
 
 
 def exported_key(key: StoredKey) -> JsonObject:
-    """All that another store needs to take it over: its hash, not itself."""
+    """Everything that another store needs to import it: its hash, not the key."""
     return {
         "sha256": key.sha256,
         "name": key.name,
@@ -92,7 +92,7 @@ def status_of(key: StoredKey, now_ms: int) -> str:
 
 
 def limit_terms(limit: Limit) -> JsonObject:
-    """As it is written in the configuration."""
+    """The limit as it is written in the configuration."""
     unit = MICRO if limit.meter is Meter.USD else 1
     found: JsonObject = {"name": limit.name, limit.meter.value: _figure(limit.amount, unit)}
     if limit.per is not None:

@@ -21,7 +21,7 @@ Handler = TypeVar("Handler")
 
 
 class AdministrationRequest(msgspec.Struct, frozen=True):
-    """`path` is what follows /admin/v1/, `actor` who asks, for the audit."""
+    """`path` is what follows /admin/v1/, `actor` is who asks, for the audit."""
 
     method: str
     path: str
@@ -54,7 +54,7 @@ def written_in(kind: type[SectionOf], request: AdministrationRequest) -> Section
 
 
 def section(kind: type[SectionOf], written: Mapping[str, Any], prefix: str) -> SectionOf:
-    """`prefix` is where it is in the body. Raises FieldInvalid."""
+    """`prefix` is its place in the body. Raises FieldInvalid."""
     try:
         return read_section(kind, written)
     except SettingsInvalid as invalid:

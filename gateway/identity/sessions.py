@@ -28,7 +28,7 @@ _ID_MAX = 128
 
 
 class BrowserSession(NamedTuple):
-    """`holder` is whatever the one who began it can prove again."""
+    """`holder` is what the browser proved at the beginning."""
 
     id: str
     holder: str
@@ -48,7 +48,7 @@ class SessionDirectory:
         self._now_ms = now_ms
         self._seen: dict[str, BrowserSession] = {}
         self._begun: dict[str, deque[str]] = {}
-        """What began here, by holder: the ids of the newest."""
+        """The sessions that began in this process, by holder: the ids of the newest."""
 
     async def begin(self, session_id: str, holder: str) -> BrowserSession:
         session = BrowserSession(session_id, holder, self._now_ms() + SESSION_LIFE_S * 1000)
@@ -62,7 +62,7 @@ class SessionDirectory:
         return session
 
     async def find(self, session_id: str) -> BrowserSession | None:
-        """None for one that there is not, or that is over."""
+        """None if it does not exist, or is over."""
         if not session_id or len(session_id) > _ID_MAX:
             return None
         try:
@@ -78,12 +78,12 @@ class SessionDirectory:
         return session if session is not None and self._now_ms() < session.expires_ms else None
 
     async def end(self, session_id: str) -> None:
-        """Raises StoreUnavailable: then it has ended in this process alone."""
+        """Raises StoreUnavailable: then it has ended only in this process."""
         self._seen.pop(session_id, None)
         await self._store.end_session(self._name(session_id))
 
     def _surplus(self, session: BrowserSession) -> str:
-        """The id of the session of this holder that has to end for this one; empty for none."""
+        """The id of the holder's session that has to end for this one; empty if none has to."""
         begun = self._begun[session.holder] = self._begun.pop(session.holder, deque())
         begun.append(session.id)
         if len(self._begun) > _SEEN_MAX:

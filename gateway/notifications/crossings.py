@@ -30,11 +30,11 @@ from gateway.notifications.messages import Notification, notification
 from gateway.store.contract import CROSSED_ENTRY, QUOTA_ENTRY, USERS_ENTRY
 
 _TOKENS = re.compile(r"jwt-[0-9a-f]{8}")
-"""What tokens of an identity provider have in the place of a key's id."""
+"""What tokens of an identity provider have in place of a key's id."""
 
 
 class Crossing(NamedTuple):
-    """An entry of a settlement. Of a quota `used`, of end users how many they are and what some of them are called."""
+    """An entry of a settlement. For a quota it has `used`; for end users their number and the names of some."""
 
     counter: str
     begins: str
@@ -60,15 +60,14 @@ class Crossing(NamedTuple):
 
 
 class QuotaReader(NamedTuple):
-    """Where the limits are found that settlements speak of: in the configuration, with the stored keys of a store, and
-    how they are now."""
+    """Finds the limits that settlements name: in the configuration with the stored keys, and their status now."""
 
     with_stored_keys: Callable[[], Awaitable[ConfigSnapshot]]
     statuses: Callable[[Sequence[Limit]], Awaitable[list[LimitStatus]]]
 
 
 class CrossingNotifications:
-    """`serving` gives the configuration in force, `counter_name` what entries call the counter of a limit."""
+    """`serving` returns the configuration in force, `counter_name` the name of a limit's counter in entries."""
 
     def __init__(
         self, serving: Callable[[], ConfigSnapshot], quotas: QuotaReader, counter_name: Callable[[Limit], str]
@@ -78,7 +77,7 @@ class CrossingNotifications:
         self._counter_name = counter_name
 
     async def of(self, crossing: Crossing) -> list[Notification] | None:
-        """None where the limit is not known here. Raises StoreUnavailable."""
+        """None if the limit is unknown. Raises StoreUnavailable."""
         if crossing.users:
             limit = _user_limit(self._serving(), crossing.counter, self._counter_name)
             event = EventType.QUOTA_USERS
@@ -137,13 +136,13 @@ def _user_limit(snapshot: ConfigSnapshot, counter: str, counter_name: Callable[[
 
 
 def _find(snapshot: ConfigSnapshot, counter: str, counter_name: Callable[[Limit], str]) -> Limit | None:
-    """In a thread: there may be many keys, and the snapshot never changes."""
+    """To be run in a thread: there may be many keys, and the snapshot never changes."""
     quotas = (limit for limit in chain(snapshot.limits_of(), _limits_of_tokens(snapshot, counter)) if limit.is_quota)
     return next((limit for limit in quotas if counter_name(limit) == counter), None)
 
 
 def _limits_of_tokens(snapshot: ConfigSnapshot, counter: str) -> Iterator[Limit]:
-    """Those of the tokens of an identity provider that the counter names: no configuration and no store lists them."""
+    """The keys of an identity provider's tokens that the counter names: no configuration and no store lists them."""
     for key_id in set(_TOKENS.findall(counter)):
         for terms in snapshot.teams.values():
             yield from terms.caller_of(KeyTerms(key_id, "", subject=key_id)).limits

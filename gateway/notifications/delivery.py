@@ -44,7 +44,7 @@ _ENTRY = msgspec.json.Decoder(Notification)
 
 
 class DeliveryPace(msgspec.Struct, frozen=True):
-    """Seconds. The lease is longer than everything that is done with a claimed entry."""
+    """Seconds. The lease is longer than all that happens to a claimed entry."""
 
     poll_s: float = 5.0
     first_retry_s: float = 1.0
@@ -53,7 +53,7 @@ class DeliveryPace(msgspec.Struct, frozen=True):
     lease_s: float = 3 * TIMEOUTS.total
 
     def wait_s(self, age_s: float) -> float:
-        """Until the next attempt of what is so old: the age doubles each time."""
+        """The time until the next attempt for an entry of this age: the age doubles each time."""
         return min(max(self.first_retry_s, age_s), self.longest_retry_s)
 
 
@@ -102,30 +102,30 @@ class NotificationDelivery:
         self._tasks.keep_running("deliver notifications", self._run)
 
     async def close(self) -> None:
-        """What waits is delivered by another process, or after the next start."""
+        """Waiting entries are delivered by another process, or after the next start."""
         await self._tasks.close()
 
     def entries(self, event: EventType, team: str, data: Data, occasion: str) -> list[str]:
-        """One for each channel that wants to know."""
+        """A notification for each channel that wants the event."""
         wanting = [each for each in self.channels if each.wants(event, team)]
         return [_encoded(notification(each, event, data, occasion, self._clock.now_ms())) for each in wanting]
 
     async def post(self, event: EventType, data: Data, flag: str, keep_ms: int, team: str = "") -> None:
-        """Notify of this, once for as long as the flag is raised, over all gateways. Raises StoreUnavailable."""
+        """Notify of this, once while the flag is raised, over all gateways. Raises StoreUnavailable."""
         if entries := self.entries(event, team, data, f"{flag}\n{self._clock.now_ms()}"):
             await self._outbox.post(entries, flag, keep_ms)
 
     async def clear(self, event: EventType, data: Data, flag: str) -> None:
-        """Notify that what the flag says is over, if it is raised. Raises StoreUnavailable."""
+        """Notify of the end of the flag's condition, if the flag is raised. Raises StoreUnavailable."""
         if entries := self.entries(event, "", data, f"{flag}\n{self._clock.now_ms()}"):
             await self._outbox.clear(flag, entries)
 
     async def is_first(self, flag: str, keep_ms: int) -> bool:
-        """Whether this process is the one to do something that all could do. Raises StoreUnavailable."""
+        """Whether this process does something that all processes could do. Raises StoreUnavailable."""
         return await self._outbox.post([], flag, keep_ms)
 
     async def send_now(self, event: EventType, data: Data) -> None:
-        """Without the outbox, once to each channel: for what is about the store itself."""
+        """Send without the outbox, once to each channel: for notifications about the store itself."""
         entries = self.entries(event, "", data, f"{self._clock.now_ms()}")
         await asyncio.gather(*[self._attempt(_ENTRY.decode(entry)) for entry in entries])
 
@@ -147,7 +147,7 @@ class NotificationDelivery:
                     await self._wakeup.wait()
 
     async def _round(self) -> float:
-        """Seconds until there may be more. Raises StoreUnavailable."""
+        """Deliver what is due. Returns the seconds until there may be more. Raises StoreUnavailable."""
         lease_ms = round(self._pace.lease_s * 1000)
         claimed = await self._outbox.claim(AT_ONCE, lease_ms)
         waits = await asyncio.gather(*[self._handle(entry) for entry in claimed])
@@ -188,7 +188,7 @@ class NotificationDelivery:
         return await self._retry(entry, message.channel, age_s, problem.wait_s)
 
     async def _attempt(self, message: Notification) -> _Problem | None:
-        """None where it was taken."""
+        """None if the receiver accepted it."""
         channel = next((each for each in self.channels if each.name == message.channel), None)
         if channel is None:
             # Another gateway may have it already, or still.
@@ -229,7 +229,7 @@ class NotificationDelivery:
         return self._pace.poll_s
 
     async def _keep(self, message: Notification, outcome: str, problem: str = "") -> None:
-        """For operators who ask later."""
+        """Keep the attempt for operators."""
         text, now_ms = text_of(message.type, message.data), self._clock.now_ms()
         attempt = DeliveryAttempt(
             message.id, message.channel, message.type, message.at_ms, now_ms, outcome, problem, text
@@ -241,14 +241,14 @@ class NotificationDelivery:
 
 
 class _Problem(NamedTuple):
-    """Why a notification was not taken, and how long the receiver wants to be left alone."""
+    """Why a notification was not accepted, and how long the receiver asks to wait."""
 
     text: str
     wait_s: float
 
 
 def _as_text(found: str) -> str:
-    """With bytes that are no text spelled out."""
+    """The text of an entry, with bytes that are not UTF-8 escaped."""
     return found.encode("utf-8", "backslashreplace").decode()
 
 

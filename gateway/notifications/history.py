@@ -26,8 +26,8 @@ METHODS = {LIST: {"GET": None}}
 
 
 class DeliveryAttempt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """As the store keeps it. `at_ms` is when it happened, `tried_ms` when that was delivered or not; `outcome` is
-    `sent`, `failed`, `given_up` or `parked`. Of a parked entry `text` is its beginning, and there is no id."""
+    """An attempt as the store keeps it. `at_ms` is the time of the event, `tried_ms` that of the attempt; `outcome` is
+    `sent`, `failed`, `given_up` or `parked`. For a parked entry `text` is its beginning, and there is no id."""
 
     id: str
     channel: str
@@ -70,7 +70,7 @@ class NotificationList:
 
 
 def _attempt(written: str) -> DeliveryAttempt | None:
-    """None for one that another version has written in another way."""
+    """None for one that another version has written in a different form."""
     with suppress(msgspec.DecodeError):
         return _ATTEMPT.decode(written)
     return None

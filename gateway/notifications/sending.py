@@ -22,7 +22,7 @@ _SECONDS = re.compile(r"\d{1,6}", re.ASCII)
 
 
 class Sent(NamedTuple):
-    """`problem` is empty where the receiver has taken it. `retry_after_s` is what it asks for."""
+    """`problem` is empty if the receiver accepted it. `retry_after_s` is the wait that it asks for."""
 
     problem: str = ""
     retry_after_s: float = 0.0

@@ -26,7 +26,7 @@ from gateway.notifications.delivery import NotificationDelivery
 
 EXPIRES_SOON_MS = 7 * DAY_MS
 LASTING_MS = 120_000
-"""How long a flag lasts that is not raised again."""
+"""How long a flag lasts unless it is raised again."""
 
 _AGAIN_S = 30.0
 _SCAN_EVERY_S = 3_600.0
@@ -37,7 +37,7 @@ _PAGE = 500
 
 
 class WatchPace(msgspec.Struct, frozen=True):
-    """Seconds: between two looks, and for how long something must be so before anybody is notified."""
+    """Seconds: between two checks, and for how long a condition must last before a notification."""
 
     look_s: float = 5.0
     down_s: float = 10.0
@@ -48,7 +48,7 @@ WATCH_PACE = WatchPace()
 
 
 class WatchedParts(NamedTuple):
-    """What is looked at. `store_trouble` is None while the store answers."""
+    """What is watched. `store_trouble` is None while the store answers."""
 
     upstreams: Callable[[], Sequence[UpstreamStatus]]
     store_trouble: Callable[[], str | None]
@@ -57,7 +57,7 @@ class WatchedParts(NamedTuple):
 
 
 class Speaker(NamedTuple):
-    """For whom a process notifies of the store's outage."""
+    """The gateway that a process notifies for of the store's outage."""
 
     gateway: str
     on_outage: str
@@ -173,7 +173,7 @@ class _ExpiringKey(NamedTuple):
 
 
 class _Lasting:
-    """Since when something is bad or good, and when it was notified of last; monotonic seconds."""
+    """Since when a condition is bad or good, and when it was last notified of; monotonic seconds."""
 
     __slots__ = ("bad", "notified_at", "since")
 
@@ -187,11 +187,11 @@ class _Lasting:
             self.bad, self.since = bad, now
 
     def is_due(self, now: float, after_s: float, again_s: float = 0.0) -> bool:
-        """Whether it is bad for so long, and was not notified of lately."""
+        """Whether it has been bad for this long, and was not notified of lately."""
         if not self.bad or now - self.since < after_s:
             return False
         return self.notified_at is None or now - self.notified_at >= again_s
 
     def is_over(self, now: float, after_s: float) -> bool:
-        """Whether it was notified of and is good for so long."""
+        """Whether it was notified of, and has been good for this long."""
         return self.notified_at is not None and not self.bad and now - self.since >= after_s

@@ -8,7 +8,7 @@ _OWN = 64
 """For the store, files, the log, health checks, and the admin listener."""
 
 _PER_CLIENT = 2
-"""A request has a connection of the client and one to an upstream."""
+"""A request has a connection of the client and one to an upstream, of which no more are open."""
 
 
 def allow_many_connections() -> None:

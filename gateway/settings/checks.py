@@ -17,7 +17,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import SecretStr
 
-from gateway.core.header_rules import pass_header_fault
+from gateway.core.address import Address
+from gateway.core.header_rules import is_credential, pass_header_fault
 from gateway.core.http_syntax import operator_header_fault, read_base_url
 from gateway.core.limits import Meter, Per
 from gateway.core.pricing import SERVICE_TIERS
@@ -36,6 +37,7 @@ from gateway.settings.types import MAX_WHOLE
 from gateway.settings.upstream_settings import UpstreamSettings
 
 _GLOB = frozenset("*?[]")
+_EVERY_IPV4 = "0.0.0.0"  # noqa: S104 # It is compared, not listened on.
 
 _UNCERTAIN = {Meter.TOKENS, Meter.OUTPUT_TOKENS, Meter.USD}
 """Meters of quotas that one answer without a maximum can overrun."""
@@ -43,8 +45,8 @@ _UNCERTAIN = {Meter.TOKENS, Meter.OUTPUT_TOKENS, Meter.USD}
 
 _EMPTY = "is empty; name at least one price, or leave it out"
 
-_SEARCHING_PRESETS = {"openai", "azure", "anthropic", "openrouter"}
-"""Whose answers report searches, which are charged apart from tokens."""
+_SEARCHING_PRESETS = {"openai", "azure", "anthropic", "openrouter", "gemini", "vertex"}
+"""The endpoints whose answers report searches, which are charged separately from tokens."""
 _CROWD = 32
 """A quota that fewer requests at one time hold whole is worth a warning: a few coding agents send as many."""
 
@@ -63,7 +65,7 @@ class NameIndex:
         self._fitting: dict[tuple[str, ...] | None, frozenset[str]] = {None: frozenset(self.models)}
 
     def fitting(self, patterns: Iterable[str] | None) -> frozenset[str]:
-        """The models that fit any of the patterns; None lets every one through."""
+        """The models that match any of the patterns; without patterns all of them."""
         globs = None if patterns is None else tuple(patterns)
         found = self._fitting.get(globs)
         if found is None:
@@ -74,7 +76,7 @@ class NameIndex:
 def find_errors(
     settings: Settings, index: NameIndex, *, secrets: bool = True, connection_files: bool = True
 ) -> Iterator[Diagnostic]:
-    """Without secrets, files that are not there are no errors; without `connection_files` none is looked at."""
+    """Without secrets, missing files are no errors; without `connection_files` no file is read."""
     yield from _listeners(settings)
     yield from _sizes(settings)
     yield from _workers(settings)
@@ -105,15 +107,33 @@ def find_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
 
 def _listeners(settings: Settings) -> Iterator[Diagnostic]:
     for place, address in enumerate(settings.listen):
-        if address.port and address in settings.listen[:place]:
+        before = settings.listen[:place]
+        if address.port and address in before:
             yield Diagnostic(("listen", place), "is listed twice; remove one")
-    if settings.admin.listen.port and settings.admin.listen in settings.listen:
+        elif wide := next((other for other in before if _overlap(address, other)), None):
+            yield Diagnostic(("listen", place), f"overlaps with {wide}; remove one, or choose another port")
+    admin = settings.admin.listen
+    if admin.port and admin in settings.listen:
         yield Diagnostic(("admin", "listen"), "is the address that clients are served on; it needs one of its own")
+    elif wide := next((other for other in settings.listen if _overlap(admin, other)), None):
+        yield Diagnostic(("admin", "listen"), f"overlaps with {wide}, where clients are served; choose another port")
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    """Whether the system refuses to listen on both: on a port of every address, [::] and 0.0.0.0 leave none."""
+    hosts = {one.host, other.host}
+    if not one.port or one.port != other.port:
+        return False
+    return len(hosts) == 1 or "::" in hosts or (_EVERY_IPV4 in hosts and not any(":" in host for host in hosts))
 
 
 def _sizes(settings: Settings) -> Iterator[Diagnostic]:
     if settings.max_body_memory < settings.max_body:
-        yield Diagnostic(("max_body_memory",), "is below `max_body`, so a body of that size could never be taken")
+        if "max_body_memory" in settings.model_fields_set:
+            yield Diagnostic(("max_body_memory",), "is below `max_body`, so a body of that size could never be taken")
+        else:
+            message = "is above `max_body_memory`, which is 256MiB where it is left out; raise that to at least as much"
+            yield Diagnostic(("max_body",), message)
 
 
 def _workers(settings: Settings) -> Iterator[Diagnostic]:
@@ -131,7 +151,7 @@ def _upstreams(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
 
 
 def _upstream(path: Path, upstream: UpstreamSettings) -> Iterator[Diagnostic]:
-    """Whatever keeps requests to it from being written, too."""
+    """What would keep every request to it from being sent."""
     try:
         read_base_url(upstream.base_url)
     except ValueError as error:
@@ -141,7 +161,11 @@ def _upstream(path: Path, upstream: UpstreamSettings) -> Iterator[Diagnostic]:
     credential = upstream.credential
     if credential is not None and (fault := operator_header_fault(*credential)):
         yield Diagnostic((*path, "api_key"), fault)
+    lower_names: set[str] = set()
     for header, value in upstream.headers.items():
+        if header.lower() in lower_names:
+            yield Diagnostic((*path, "headers", header), "is there twice, in another spelling; remove one")
+        lower_names.add(header.lower())
         if fault := operator_header_fault(header, value):
             yield Diagnostic((*path, "headers", header), fault)
         if credential is not None and header.lower() == credential[0]:
@@ -253,8 +277,11 @@ def _aliases(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
 
 
 def _access(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
-    """Patterns of teams and keys that let nothing through."""
+    """Patterns of teams and keys that let nothing through, and secrets that would be names."""
     for name, team in settings.teams.items():
+        if team.end_user.header is not None and is_credential(team.end_user.header):
+            message = "can carry a credential, which would be in the log and in reports as the end user's name"
+            yield Diagnostic(("teams", name, "end_user", "header"), message)
         everything = frozenset(index.models)
         yield from _idle_patterns(("teams", name, "models"), team.models, everything, index)
         allowed = index.fitting(team.models)
@@ -372,7 +399,7 @@ def _requests_held(limit: LimitSettings, model: ModelSettings) -> int:
 def _idle_patterns(
     path: Path, patterns: Sequence[str] | None, models: frozenset[str], index: NameIndex
 ) -> Iterator[Diagnostic]:
-    """Those of the patterns at `path` that match none of `models`."""
+    """The patterns at `path` that match none of `models`."""
     for place, pattern in enumerate(patterns or ()):
         if models and models.isdisjoint(index.fitting((pattern,))):
             model = index.aliases.get(pattern)
@@ -394,7 +421,7 @@ def _scopes(settings: Settings, index: NameIndex) -> Iterator[_Scoped]:
 
 
 def limit_faults(limit: LimitSettings) -> Iterator[Diagnostic]:
-    """Of a limit by itself, with one meter: a window that does not go with it, an amount that cannot be kept."""
+    """Checks of one limit with one meter: a window that does not fit it, an amount that cannot be kept."""
     yield from _window(limit)
     yield from _size(limit)
 

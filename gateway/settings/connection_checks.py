@@ -17,7 +17,7 @@ from gateway.settings.upstream_settings import TlsSettings, UpstreamSettings
 
 
 def connection_errors(settings: Settings, *, secrets: bool = True, files: bool = True) -> Iterator[Diagnostic]:
-    """Without secrets, files that are not there are no errors; without `files` none is looked at."""
+    """Without secrets, missing files are no errors; without `files` no file is read."""
     for name, upstream in settings.upstreams.items():
         path: Path = ("upstreams", name)
         yield from _environment(path, upstream, settings.proxies)

@@ -66,13 +66,13 @@ def dotted(path: Path) -> str:
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """A hint at what was meant, to end a sentence with."""
+    """A hint at what was meant, as the end of a sentence."""
     close = _closest(name, known)
     return f"did you mean {close}?" if close else f"known here: {', '.join(known)}"
 
 
 def unknown_name(path: Path, known: Collection[str]) -> Diagnostic:
-    """For a setting that there is not. Its name is shown where it can be a misspelt name."""
+    """The diagnostic for an unknown setting. Its name is shown if it can be a misspelt one."""
     name = str(path[-1])
     if _closest(name, known) or (_PLAIN_WORDS.fullmatch(name) and not looks_like_secret(name)):
         return Diagnostic(path, f"is not a known setting; {nearest(name, known)}")
@@ -95,4 +95,5 @@ def _step(step: str | int) -> str:
     if isinstance(step, int):
         return f"[{step}]"
     shown = HIDDEN if looks_like_secret(step) else step
-    return f'["{shown}"]' if "." in shown or not shown.isprintable() or shown == HIDDEN else f".{shown}"
+    quoted = "." in shown or not shown.isprintable() or shown in ("", HIDDEN)
+    return f'["{shown}"]' if quoted else f".{shown}"

@@ -19,17 +19,19 @@ from gateway.settings.interpolation import ReferenceBroken, References, Referenc
 
 MAX_DEPTH = 24
 MAX_VALUES = 1_000_000
-"""How many values a configuration may have once its aliases are written out."""
+"""The most values of a configuration, with its aliases expanded."""
 
 _NULLS = {"", "~", "null"}
 _FORBIDDEN = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue002-\ufffd\U00010000-\U0010ffff]")
 """What YAML does not allow (YAML 1.2, production 1, except for DEL), and the marks of references."""
+_NEEDS_QUOTES = re.compile(r"(?:^|[:,[{-])\s*(?:[*&!%@`]|\[[^]]*\][^\s,\]}]|\{[^}]*\}[^\s,\]}])")
+"""Text that begins with a character that YAML has a use for, such as an IPv6 address with a port, or a glob."""
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml where it is there: nine times as fast, and 10,000 keys are 40,000 lines of events."""
 
 
 class Place(NamedTuple):
-    """Where a setting is. `source` names the references that its value came from."""
+    """The place of a setting. `source` names the references that its value came from."""
 
     line: int
     source: str = ""
@@ -69,7 +71,7 @@ class Document:
         return Place(line, self.sources.get(path, ""))
 
     def _below(self, node: Node, step: str | int) -> tuple[Node, int] | None:
-        """What is at this step below a node, and on which line. Of two with the same name, the last one counts."""
+        """The value at this step below a node, and its line. Of two with the same name, the last one counts."""
         if isinstance(node, _Sequence) and isinstance(step, int):
             return (node.items[step], node.items[step].line) if step < len(node.items) else None
         if not isinstance(node, _Map) or not isinstance(step, str):
@@ -100,7 +102,7 @@ def read(text: str, references: References) -> Document:
         mark = error.problem_mark or error.context_mark
         # What is missing at the end of the text is missed on the line after it.
         line = min(mark.line + 1, len(text.splitlines())) if mark else 0
-        raise NotYaml(line, f"is not YAML: {error.problem or error.context}") from None
+        raise NotYaml(line, f"is not YAML: {error.problem or error.context}{_hint(text, line)}") from None
     return Document(root, _DocumentBuilder(references))
 
 
@@ -108,7 +110,7 @@ class _Scalar(NamedTuple):
     line: int
     text: str | None
     size: int = 1
-    """How many values it has, aliases written out."""
+    """The number of its values, with aliases expanded."""
 
 
 class _Sequence(NamedTuple):
@@ -238,7 +240,7 @@ class _DocumentBuilder:
         return built
 
     def _key(self, node: Node, path: Path) -> str | None:
-        """The name that a key is, or None with a diagnostic about one that is no name."""
+        """The name in a key, or None with a diagnostic if it is not a name."""
         if not isinstance(node, _Scalar) or node.text is None:
             why = "a key is not text; write a name before the colon"
         elif node.text == "<<":
@@ -257,6 +259,17 @@ def stand_in(path: Path) -> str | None:
     name = str(path[-1]) if path else ""  # The document itself may be one reference.
     unique = hashlib.sha256(repr(path).encode()).hexdigest()
     return {"key": f"gw_{unique[:43]}", "sha256": unique, "base_url": "https://unset.invalid/v1"}.get(name)
+
+
+def _hint(text: str, line: int) -> str:
+    """What is most often wrong with a line that is not YAML; the parser's own words rarely say it."""
+    lines = text.splitlines()
+    wrong = lines[line - 1] if 0 < line <= len(lines) else ""
+    if "\t" in wrong[: len(wrong) - len(wrong.lstrip())]:
+        return "; indent with spaces, not with tabs"
+    if _NEEDS_QUOTES.search(wrong):
+        return "; put text that begins with one of [ { * & ! % @ ` in quotes, such as '[::]:8080'"
+    return ""
 
 
 def _line(event: Any) -> int:

@@ -83,7 +83,7 @@ class References:
         return mark
 
     def _value(self, inner: str) -> tuple[str, list[str]]:
-        if inner.startswith("file:"):
+        if inner.startswith("file:") and inner != "file:":
             return self._file(inner.removeprefix("file:")), [f"${{{inner}}}"]
         parts = _NAME.fullmatch(inner)
         if parts is None:

@@ -13,7 +13,7 @@ from gateway.settings.models import JwtSettings, Settings
 
 
 def jwt_errors(settings: Settings, *, secrets: bool = True, files: bool = True) -> Iterator[Diagnostic]:
-    """Without secrets, files that are not there are no errors; without `files` none is looked at."""
+    """Without secrets, missing files are no errors; without `files` no file is read."""
     issuers: set[str] = set()
     for place, written in enumerate(settings.jwt):
         path: Path = ("jwt", place)

@@ -69,17 +69,17 @@ class LimitSettings(BaseSection):
 
     @property
     def bucket(self) -> int:
-        """What a rate's bucket holds, in the meter's unit; the amount for other kinds."""
+        """The size of a rate's bucket, in the meter's unit; the amount for other kinds."""
         return self.amount if self.burst is None else self._units(self.burst)
 
     @cached_property
     def title(self) -> str:
-        """Its name. A generated one does not depend on the amount: counters are kept under it, and a limit that is
-        raised goes on from what was used."""
+        """Its name. A generated one does not depend on the amount, because counters are kept under it: a limit that is
+        raised keeps what was used."""
         return self.name or self._generated_title()
 
     def limit(self, scope: Scope, subject: str = "", team: str = "") -> Limit:
-        """As requests are bound by it."""
+        """The limit that binds requests."""
         return Limit(
             name=self.title,
             scope=scope,

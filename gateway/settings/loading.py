@@ -52,6 +52,7 @@ _MESSAGES = {
     "dict_type": "must be a mapping, from names to settings",
     "model_type": "must be a mapping of settings",
     "too_short": "must not be empty; leave it out to mean all",
+    "string_type": "must be text",
     "too_long": "has too many entries",
 }
 _KEY = "[key]"
@@ -77,8 +78,8 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str], *, secrets: b
 def parse(
     text: str, file: str, environ: Mapping[str, str], *, secrets: bool = True, connection_files: bool = True
 ) -> Loaded:
-    """The same for a text; `file` is what its problems name. `connection_files`: whether certificates and keys of
-    identity providers are read, too. Raises SettingsInvalid."""
+    """Read a configuration from a text; `file` is its name in problems. `connection_files`: whether certificates and
+    keys of identity providers are read, too. Raises SettingsInvalid."""
     references = References(environ, FilePath(file).parent)
     try:
         document = read(text, references)
@@ -106,7 +107,7 @@ def parse(
 
 
 def located(diagnostics: Iterable[Diagnostic], path: str, environ: Mapping[str, str]) -> list[Diagnostic]:
-    """What was found elsewhere about the settings of a file that can be loaded, with its lines."""
+    """Diagnostics that were found elsewhere, with the lines of a file that can be loaded."""
     document = read(_text(path), References(environ, FilePath(path).parent))
     return _located(diagnostics, path, document)
 
@@ -128,7 +129,7 @@ def _certain_part(settings: Settings | None, data: Any, index: NameIndex, *, con
 
 
 def build(data: dict[str, Any]) -> Settings:
-    """Settings that are made in code, of the same plain data. Raises SettingsInvalid."""
+    """Settings built in code, from the same plain data. Raises SettingsInvalid."""
     settings, found = validate(data)
     if found or settings is None:
         raise SettingsInvalid(found)
@@ -175,7 +176,7 @@ def demo_settings(
 
 
 class Validated(NamedTuple):
-    """`settings` is what is valid of the data; None where nothing is."""
+    """`settings` is the valid part of the data; None if there is none."""
 
     settings: Settings | None
     found: list[Diagnostic]
@@ -197,7 +198,7 @@ def validate(data: Any) -> Validated:
 
 
 def diagnostic_of(error: Any, kind: type[BaseSection] = Settings) -> Diagnostic:
-    """What pydantic found, as it is said of a section of this kind."""
+    """The diagnostics for what pydantic found in a section of this kind."""
     path = tuple(step for step in error["loc"] if step != _KEY)
     if error["type"] == "extra_forbidden":
         return unknown_name(path, _settings_at(path[:-1], kind))
@@ -206,6 +207,8 @@ def diagnostic_of(error: Any, kind: type[BaseSection] = Settings) -> Diagnostic:
         return Diagnostic(path, f"its name {allowed}" if _KEY in error["loc"] else allowed)
     if error["type"] == "literal_error":
         return Diagnostic(path, f"must be {error['ctx']['expected']}")
+    if error["type"] == "string_too_long":
+        return Diagnostic(path, f"must have at most {error['ctx']['max_length']} characters")
     return Diagnostic(path, _MESSAGES.get(error["type"], "has the wrong form"))
 
 
@@ -228,7 +231,7 @@ def _is_section(kind: Any) -> bool:
 
 
 def _cut(error: Any) -> Path:
-    """What has to go for the rest to be valid: what is wrong, or what something is missing from."""
+    """The paths to remove so that the rest is valid: what is wrong, or what lacks something."""
     path: Path = tuple(step for step in error["loc"] if step != _KEY)
     return path[:-1] if error["type"] == "missing" else path
 
@@ -263,8 +266,10 @@ def _text(path: str | os.PathLike[str]) -> str:
     file = os.fspath(path)
     try:
         return FilePath(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise SettingsInvalid([Diagnostic((), "is not UTF-8 text", 0, file)]) from None
+    except UnicodeDecodeError as error:
+        # The error has what was read up to here, which is the whole file.
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SettingsInvalid([Diagnostic((), "is not UTF-8 text", line, file)]) from None
     except OSError as error:
         hint = "name a configuration with -c FILE or in $GATEWAY_CONFIG"
         raise SettingsInvalid([Diagnostic((), f"cannot be read: {error.strerror}; {hint}", 0, file)]) from None

@@ -157,7 +157,7 @@ class KeySettings(BaseSection):
 
 
 class EndUserSettings(BaseSection):
-    """From whom the team's requests come, beside what their bodies say."""
+    """How the end user of a team's request is found, in addition to the request's body."""
 
     header: HeaderName | None = setting(
         None, "The header in which the team's own services name the end user; it takes precedence over the body."
@@ -274,7 +274,7 @@ class Settings(BaseSection):
 
     @cached_property
     def file(self) -> str:
-        """The path of that file."""
+        """The path of the file."""
         return ""
 
     @cached_property
@@ -284,12 +284,12 @@ class Settings(BaseSection):
 
     @cached_property
     def text(self) -> str:
-        """What is in it, with the secrets that are written there."""
+        """Its text, with the secrets that are written in it."""
         return ""
 
     @cached_property
     def proxies(self) -> EnvironmentProxies:
-        """Those of the environment that they were read in; none for settings built in code."""
+        """The proxies of the environment that they were read in; none for settings built in code."""
         return EnvironmentProxies()
 
 

@@ -12,7 +12,7 @@ from gateway.settings.models import NotifySettings, Settings
 
 
 def channel_name(written: NotifySettings, place: int) -> str:
-    """What a receiver is called; `place` is that in the list, from 0 on."""
+    """The name of a receiver; `place` is its place in the list, from 0."""
     return written.name or f"{written.format}-{place + 1}"
 
 

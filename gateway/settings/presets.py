@@ -8,9 +8,12 @@ November 2026, in stored copies of pages and in the providers' own packages:
 - azure: github.com/MicrosoftDocs/azure-ai-docs, articles/foundry/openai/latest.md: base URL, `api-key`, both caps as
   at OpenAI; github.com/Azure/azure-rest-api-specs, specification/ai/data-plane/OpenAI.v1: chat, responses, embeddings
   and images, and that there are no moderations; learn.microsoft.com/azure/ai-foundry/openai/reference-preview-latest:
-  audio, in preview with the query `api-version=preview`; openai-python, lib/azure.py: completions
+  audio, in preview with the query `api-version=preview`; openai-python, lib/azure.py: completions;
+  learn.microsoft.com/azure/foundry/openai/latest: conversations, where learn.microsoft.com/answers/a/12821516 got
+  a 404 in June 2026
 - foundry: the same articles, foundry-models/includes/concepts-claude-models-content.md: messages, count_tokens and
-  their path; github.com/anthropics/anthropic-sdk-python, lib/foundry.py: that these take `x-api-key`
+  their path; github.com/anthropics/anthropic-sdk-python, lib/foundry.py: that these take `x-api-key`;
+  learn.microsoft.com/azure/foundry/reference/rest/create-conversation: conversations
 - anthropic: docs.anthropic.com/en/api/openai-sdk: chat, for tests and comparisons
 - gemini: ai.google.dev/gemini-api/docs/openai: chat, embeddings and images; ai.google.dev/api: the rest
 - vertex: docs.cloud.google.com/vertex-ai/generative-ai/docs/migrate/openai/overview: base URL and chat
@@ -39,9 +42,8 @@ November 2026, in stored copies of pages and in the providers' own packages:
 - voyage: the package voyageai: embeddings, rerank, and that a key beginning with `al-` is for https://ai.mongodb.com/v1
 - jina: github.com/BerriAI/litellm, llms/jina_ai: embeddings, rerank
 - openrouter: the package openrouter: chat, responses, embeddings, rerank, speech, transcriptions of an uploaded file,
-  that `max_tokens` is deprecated, that it makes images on a path of its own
-
-Not found there, and from memory: that Azure and Foundry have conversations; OpenRouter's completions and messages.
+  that `max_tokens` is deprecated, that it makes images on a path of its own; github.com/OpenRouterTeam/docs,
+  openapi/openapi.yaml: messages; guides/features/router-metadata.mdx: completions
 """
 
 from __future__ import annotations

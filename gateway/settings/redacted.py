@@ -93,7 +93,7 @@ class _Redaction:
         return _MARK.sub(lambda mark: self._references.get(mark[0], ""), text)
 
     def _hide(self, node: Any, kind: Any, *, secret: bool, seen: set[tuple[int, bool]]) -> None:
-        """Hide what is secret at and below a node. `kind` is the type of its setting; None where there is no such."""
+        """Hide secrets at and below a node. `kind` is the type of its setting; None if there is no such setting."""
         if (id(node), secret) in seen:
             return  # An alias.
         seen.add((id(node), secret))
@@ -131,7 +131,7 @@ def _name(key: Any) -> str:
 
 
 def _member_of(kind: Any, name: str) -> tuple[Any, bool]:
-    """The type of a member, and whether it is secret. What the settings do not know is: it may be a name misspelt."""
+    """The type of a member, and whether it is secret. An unknown one is secret: it may be a misspelt name."""
     for each in _choices(kind):
         if isinstance(each, type) and issubclass(each, BaseSection):
             field = next((field for known, field in each.model_fields.items() if name in (known, field.alias)), None)

@@ -22,16 +22,16 @@ from pydantic import PlainValidator, SecretStr, WithJsonSchema
 
 from gateway.core.address import Address
 from gateway.core.endpoints import ENDPOINT_NAMES
-from gateway.core.http_syntax import read_base_url
+from gateway.core.http_syntax import is_host_name, read_base_url
 from gateway.core.issuers import TOKEN_ALGORITHMS
 from gateway.core.proxies import read_proxy
 from gateway.core.store_url import SCHEMES, read_store_url
 
 MAX_WHOLE = 2**53
-"""Up to here amounts are exact everywhere: a double, which Redis' Lua counts in, holds no more."""
+"""The largest exact amount: a double, which Redis' Lua counts in, holds no more."""
 
 MAX_WORKERS = 512
-"""More than any machine has cores for."""
+"""The most workers: more than any machine has cores for."""
 
 MONEY_DECIMALS = 6
 """Dollars are kept as whole micro-dollars, prices as whole pico-dollars a token."""
@@ -197,7 +197,7 @@ def _network(given: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 def _is_host(host: str) -> bool:
     if ":" not in host and not re.fullmatch(r"[0-9.]+", host):
-        return True
+        return is_host_name(host)
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -264,7 +264,7 @@ def _moment(given: Any) -> date | datetime:
 
 
 def read_expiry(given: Any) -> date | datetime | timedelta:
-    """A moment, or how long from now it is. Raises ValueError: what is allowed."""
+    """A moment, or a duration from now. Raises ValueError: what is allowed."""
     for read in (_duration, _moment):
         try:
             return read(given)
@@ -288,7 +288,7 @@ def _secret(given: Any) -> SecretStr:
 
 
 def _secret_url(given: Any) -> SecretStr:
-    """The URL of a webhook is all that is needed to write there: it is never shown."""
+    """The URL of a webhook. It is never shown, because it is all that one needs to post there."""
     if isinstance(given, SecretStr):
         return given
     text = _match("https?://[!-~]{1,2000}", given, "must be an http:// or https:// URL")[0]

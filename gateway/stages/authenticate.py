@@ -63,6 +63,11 @@ def sent_key(headers: Mapping[str, str], query_key: str = "") -> str:
     return found
 
 
+def credentials_in(headers: Mapping[str, str]) -> str:
+    """All lines that `sent_key` reads, for what the log says of those that it refuses."""
+    return "\n".join(value for name, value in headers.items() if name.lower() in ("authorization", *KEY_HEADERS))
+
+
 def _bearer(authorization: str) -> str:
     scheme, _, key = authorization.partition(" ")
     key = key.strip(" ")

@@ -24,7 +24,7 @@ from gateway.core.body_kind import BodyKind
 from gateway.core.circuit import ANYONE
 from gateway.core.clock import Clock
 from gateway.core.collected_response import CollectedResponse
-from gateway.core.endpoints import GEMINI_PREFIX
+from gateway.core.endpoints import GEMINI_PREFIX, Endpoint
 from gateway.core.errors import (
     NoTarget,
     UpstreamAuthFailed,
@@ -33,6 +33,7 @@ from gateway.core.errors import (
     UpstreamError,
     UpstreamTimedOut,
     UpstreamUnreachable,
+    UrlUnknown,
 )
 from gateway.core.exchange import Exchange
 from gateway.core.header_rules import TO_UPSTREAM
@@ -47,7 +48,7 @@ from gateway.core.response import ResponseWriter, UpstreamResponse
 from gateway.core.retry import read_retry_after
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, Target
-from gateway.core.upstream_json import fault_of_body
+from gateway.core.upstream_json import error_message, fault_of_body, is_error_of
 from gateway.core.usage_tables import Path
 from gateway.upstream.contract import UpstreamClient, UpstreamRequest
 
@@ -127,7 +128,7 @@ async def forward(
             continue
         following = _next_healthy(left, caller, services) if response.fault is _PROVIDER else None
         if following is None or not _can_repeat(parsed, writer) or not retries.take():
-            return _presentable(response, target)
+            return _presentable(response, parsed.endpoint, target)
         response.abandon()
     raise NoTarget(f"No upstream of the model {parsed.model.name!r} can take a request now.", retry_after_ms=1000)
 
@@ -275,7 +276,7 @@ def _cap_changes(exchange: Exchange, parsed: ParsedRequest, target: Target) -> d
         # A second spelling of an object that is there would be a second object.
         begun = next((path for path in paths if path[0] in members.names), paths[0])
         return {usual if usual in paths else begun: b"%d" % cap}
-    return {path: b"%d" % cap for path, asked in given.items() if asked > cap}
+    return {path: b"%d" % cap for path, asked in given.items() if not 0 <= asked <= cap}
 
 
 def _must_ask_usage(parsed: ParsedRequest, target: Target) -> bool:
@@ -316,7 +317,8 @@ def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:
     return [line for line in given if line[0] in names and not TO_UPSTREAM.admits(line[0])]
 
 
-def _presentable(response: CollectedResponse, target: Target) -> CollectedResponse:
+def _presentable(response: CollectedResponse, endpoint: Endpoint, target: Target) -> CollectedResponse:
+    """Raises UpstreamAuthFailed, UpstreamUnreachable, UrlUnknown in place of what no client of this API can read."""
     name = target.upstream.name
     if response.fault is _CREDENTIALS:
         response.abandon()
@@ -327,6 +329,10 @@ def _presentable(response: CollectedResponse, target: Target) -> CollectedRespon
     if response.status < 200 or 300 <= response.status < 400:
         response.abandon()
         raise _redirected(name, response.status)
+    if response.status == 404 and endpoint.is_often_missing and not is_error_of(endpoint.dialect, response.body):
+        reason = error_message(response.body)
+        response.abandon()
+        raise UrlUnknown(f"The upstream {name!r} answers {endpoint.name!r} with 404: {reason}")
     return response
 
 

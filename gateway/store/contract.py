@@ -94,7 +94,7 @@ class UsageQuery(msgspec.Struct, frozen=True):
         return bool(self.user) or "user" in self.by
 
 
-class UsageRow(msgspec.Struct):
+class UsageRow(msgspec.Struct, gc=False):
     """Sums over one group; the fields that are not grouped by are empty. `cost` is in micro-dollars,
     `estimated` the tokens (input and output) that no upstream reported. The other figures are those of `Usage`."""
 

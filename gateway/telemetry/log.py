@@ -272,21 +272,22 @@ def _for_terminal() -> Render:
 
 
 def _as_json(level: str, event: str, fields: dict[str, Any]) -> bytes:
-    """Time, level and event first, so that lines can be read by eye."""
-    beginning = b'{"time":"%b","level":"%b","event":%b' % (_time_now().encode(), level.encode(), _ENCODER.encode(event))
+    """Time, level and event first, so that lines can be read by eye. The time is that of RFC 3339, in UTC, to the
+    microsecond."""
+    now_us = time.time_ns() // 1000
+    beginning = _date_and_time(now_us // 1_000_000), now_us % 1_000_000, _level_and_event(level, event)
     rest = _ENCODER.encode(fields)
-    return b"%b,%b\n" % (beginning, rest[1:]) if fields else beginning + b"}\n"
-
-
-def _time_now() -> str:
-    """RFC 3339 in UTC, to the microsecond."""
-    second, microsecond = divmod(time.time_ns() // 1000, 1_000_000)
-    return f"{_date_and_time(second)}.{microsecond:06}Z"
+    return b'{"time":"%b.%06dZ",%b%b%b\n' % (*beginning, b"," if fields else b"", rest[1:])
 
 
 @lru_cache(maxsize=1)
-def _date_and_time(second: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+def _date_and_time(second: int) -> bytes:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+
+
+@lru_cache(maxsize=64)
+def _level_and_event(level: str, event: str) -> bytes:
+    return b'"level":"%b","event":%b' % (level.encode(), _ENCODER.encode(event))
 
 
 _ENCODER = msgspec.json.Encoder(enc_hook=str)

@@ -28,13 +28,14 @@ from gateway.core.reservation import LimitStatus, Refusal
 from gateway.telemetry.log import SHOWN_CHARACTERS, shortened
 
 SAMPLED_ALIKE = 20
-"""Of the requests that were refused before admission, so many of each team and error code between two writings."""
+"""The sample between two writings: so many requests that were refused before admission, for each team and error
+code."""
 
 WAITING_MAX = 500
-"""Of them in all; while the store is out, the newest."""
+"""The most that wait in all; while the store is out, the newest."""
 
 _VERSIONS = 8
-"""So many configurations are remembered for the requests that began under them."""
+"""The number of configurations that are remembered for the requests that began under them."""
 
 _PARAM = re.compile(r"[A-Za-z0-9_.\[\]-]{1,80}")
 
@@ -70,7 +71,7 @@ class RequestRecorder:
         self._configs.append(_ConfigVersion(config, self._clock.monotonic()))
 
     def of(self, x: Exchange) -> KeptRecord | None:
-        """The record of a request that has ended, where it is to have one."""
+        """The record of a request that has ended, if it is to have one."""
         policy = self._policy
         if policy.requests == "none" or (policy.requests == "failed" and x.failure is None):
             return None
@@ -87,14 +88,14 @@ class RequestRecorder:
             self._waiting.append(KeptRecord(self._record(x), self._policy.keep_ms, self._policy.most))
 
     def take(self) -> list[KeptRecord]:
-        """Those that wait to be written. The next sample begins."""
+        """The records that wait to be written. Begins the next sample."""
         waiting = list(self._waiting)
         self._waiting.clear()
         self._sampled.clear()
         return waiting
 
     def put_back(self, records: Sequence[KeptRecord]) -> None:
-        """They could not be written now; the newest wait."""
+        """Keep records that could not be written; only the newest wait."""
         room = WAITING_MAX - len(self._waiting)
         if room:
             self._waiting.extendleft(reversed(records[-room:]))
@@ -139,7 +140,7 @@ class RequestRecorder:
         )
 
     def _config_at(self, began: float) -> str:
-        """The newest configuration that was in force then; of a request older than all that are known, the oldest."""
+        """The newest configuration that was in force then; for a request older than all known ones, the oldest."""
         found = next((each for each in reversed(self._configs) if each.since <= began), None)
         return (found or self._configs[0]).config if self._configs else ""
 

@@ -47,7 +47,7 @@ class Counter(msgspec.Struct, tag="counter"):
 
 
 class Gauge(msgspec.Struct, tag="gauge"):
-    """Goes up and down. `aggregation` says what those of several processes are together."""
+    """Goes up and down. `aggregation` says how the values of several processes are combined."""
 
     kind: ClassVar[str] = "gauge"
 
@@ -103,7 +103,7 @@ class Histogram(msgspec.Struct, tag="histogram"):
             observations.total += more.total
 
     def of(self, labels: Labels) -> Observations:
-        """What was observed for this label set, from nothing on."""
+        """The observations for this label set, beginning at zero."""
         found = self.values.get(labels)
         if found is None:
             found = self.values[labels] = Observations([0] * (len(self.bounds) + 1))

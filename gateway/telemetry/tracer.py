@@ -40,7 +40,7 @@ _CUT = 200
 """Characters of a text that a client chose."""
 
 _STALE = "stale_connection"
-"""No attempt of its own: the request went again over another connection."""
+"""Not a separate attempt: the request was sent again over another connection."""
 
 _OPERATIONS = {
     StreamFormat.CHAT: "chat",
@@ -106,7 +106,7 @@ class Tracer:
         self._batch_is_full = asyncio.Event()
 
     def begin(self, request: IncomingRequest) -> RequestTrace | None:
-        """None where its spans are not kept: the client's `traceparent` then passes as it is."""
+        """None if its spans are not kept: the client's `traceparent` then passes unchanged."""
         parent = read_traceparent(request.headers.get("traceparent", ""))
         trace_id = parent.trace_id if parent is not None else f"{self._dice.getrandbits(128) or 1:032x}"
         if parent is not None and self._sampling.follows_parent:
@@ -136,7 +136,7 @@ class Tracer:
         return batch
 
     async def wait_for_batch(self, most_s: float) -> None:
-        """Until a batch is full, or for so long."""
+        """Wait until a batch is full, or for this long."""
         try:
             async with asyncio.timeout(most_s):
                 await self._batch_is_full.wait()
@@ -148,7 +148,7 @@ class Tracer:
 
 
 def spans_of(exchange: Exchange, trace: RequestTrace, clock: Clock) -> list[Span]:
-    """That of the request, and those of its attempts, of an exchange that has ended."""
+    """The span of the request, and those of its attempts, of an exchange that has ended."""
     offset_s = clock.now_ms() / 1000 - clock.monotonic()
 
     def nanoseconds(moment: float) -> int:
@@ -190,7 +190,7 @@ def spans_of(exchange: Exchange, trace: RequestTrace, clock: Clock) -> list[Span
 
 
 def _error_of(exchange: Exchange, outcome: str, is_last: bool) -> str:
-    """What an attempt failed with, as far as it is the upstream's."""
+    """The failure of an attempt, if it is the upstream's."""
     if outcome.isdigit() and int(outcome) < 400:
         failure = exchange.failure if is_last else None
         return failure.code if failure is not None and failure.blame is Blame.UPSTREAM else ""
@@ -252,7 +252,7 @@ def _asked(exchange: Exchange, attempt: UpstreamSpan) -> dict[str, Value]:
 
 
 def _answered(exchange: Exchange, attempt: UpstreamSpan) -> dict[str, Value]:
-    """What the attempt that was relayed has given."""
+    """The attributes of the attempt whose answer was relayed."""
     attributes: dict[str, Value] = {}
     parsed, usage, tally = exchange.parsed, exchange.usage, exchange.tally
     if parsed is not None and parsed.stream and exchange.first_byte_at is not None:

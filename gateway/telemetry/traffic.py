@@ -45,7 +45,7 @@ class TrafficTotals(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, metrics: Metrics) -> TrafficTotals:
-        metrics.every()  # Adds what was counted since the series were last read.
+        metrics.add_counted()
         failed: Counts = {}
         for (blame, _, _), count in metrics.errors.values.items():
             failed[blame] = failed.get(blame, 0) + count
@@ -68,10 +68,10 @@ class TrafficTotals(msgspec.Struct, frozen=True):
         )
 
     def since(self, before: TrafficTotals) -> TrafficTotals:
-        """What was added. A total falls where a reload takes series away: that counts as nothing."""
+        """The increase. A total falls if a reload removes series: that counts as zero."""
         return TrafficTotals(
             requests=max(0, self.requests - before.requests),
-            failed=_grown(self.failed, before.failed),
+            failed=_increase(self.failed, before.failed),
             input_tokens=max(0, self.input_tokens - before.input_tokens),
             output_tokens=max(0, self.output_tokens - before.output_tokens),
             micro_dollars=max(0, self.micro_dollars - before.micro_dollars),
@@ -80,13 +80,13 @@ class TrafficTotals(msgspec.Struct, frozen=True):
             attempts={
                 upstream: grown
                 for upstream, counts in self.attempts.items()
-                if (grown := _grown(counts, before.attempts.get(upstream, {})))
+                if (grown := _increase(counts, before.attempts.get(upstream, {})))
             },
         )
 
 
 class TrafficSample(msgspec.Struct, frozen=True):
-    """`at_ms` is where its minute begins; `seconds` is less than 60 in the first one and in the one that runs."""
+    """`at_ms` is the beginning of its minute; `seconds` is less than 60 in the first and in the current one."""
 
     at_ms: int
     seconds: float
@@ -120,14 +120,14 @@ class TrafficHistory:
             self.sample()
 
     def sample(self) -> None:
-        """End the sample that runs."""
+        """End the current sample."""
         totals, now_ms = TrafficTotals.of(self._metrics), self._clock.now_ms()
         ended = self._sample(totals, now_ms)
         self._samples.append(_KeptSample(ended.at_ms, _encoded([_sample_object(ended)])))
         self._before, self._began_ms = totals, now_ms
 
     def report(self, minutes: int) -> JsonObject:
-        """The last so many minutes, the one that runs with them: `{"data": […], "buckets": {…}}`."""
+        """The last minutes, including the current one: `{"data": […], "buckets": {…}}`."""
         now_ms = self._clock.now_ms()
         running = self._sample(TrafficTotals.of(self._metrics), now_ms)
         first_ms = now_ms - now_ms % MINUTE_MS - (minutes - 1) * MINUTE_MS
@@ -167,8 +167,8 @@ def _encoded(of_one_minute: list[JsonObject]) -> msgspec.Raw:
 
 
 def quantile(bounds: Sequence[float], counts: Sequence[int], which: float) -> float | None:
-    """As Prometheus' histogram_quantile: linear within a bucket, of what is above all bounds the last bound. None where
-    nothing was observed."""
+    """Like Prometheus' histogram_quantile: linear within a bucket, and the last bound for what is above all bounds.
+    None if nothing was observed."""
     total = sum(counts)
     if not total:
         return None
@@ -227,7 +227,7 @@ def _added(one: JsonObject, other: JsonObject) -> JsonObject:
 
 
 def _summed(histogram: Histogram) -> tuple[int, ...]:
-    """Over all labels."""
+    """The sum over all labels."""
     every = [observations.counts for observations in histogram.values.values()]
     return tuple(map(sum, zip(*every, strict=True)))
 
@@ -240,7 +240,7 @@ def _columns_added(one: Sequence[int], other: Sequence[int]) -> list[int]:
     return [sum(both) for both in zip_longest(one, other, fillvalue=0)]
 
 
-def _grown(now: Mapping[str, int], before: Mapping[str, int]) -> Counts:
+def _increase(now: Mapping[str, int], before: Mapping[str, int]) -> Counts:
     return {name: count - before.get(name, 0) for name, count in now.items() if count > before.get(name, 0)}
 
 
@@ -249,7 +249,7 @@ def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> Counts:
 
 
 def _trimmed(counts: Sequence[int]) -> list[int]:
-    """Without the zeros at the end, which most have."""
+    """The counts without the zeros at the end, which most have."""
     kept = len(counts)
     while kept and not counts[kept - 1]:
         kept -= 1

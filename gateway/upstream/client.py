@@ -7,6 +7,7 @@ and the old one empties by itself as its responses end and its idle connections 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterable
 from time import monotonic
 
@@ -34,7 +35,8 @@ def _not_reported(_upstream: str) -> None:
 
 class HttpClient:
     """Implements `contract.UpstreamClient` with HTTP/1.1. `report_unrequested_bytes` gets the name of an upstream
-    each time that it sends what answers no request."""
+    each time that it sends what answers no request. Beyond `max_connections` to all upstreams none is kept idle: else
+    those to one would take the descriptors that others need."""
 
     def __init__(
         self,
@@ -42,11 +44,13 @@ class HttpClient:
         report_unrequested_bytes: Callable[[str], None] = _not_reported,
         idle_seconds: float = IDLE_SECONDS,
         distrust_seconds: float = DISTRUST_SECONDS,
+        max_connections: int = sys.maxsize,
     ) -> None:
         self._options = ClientOptions(tasks, idle_seconds, report_unrequested_bytes, distrust_seconds)
         self._pools: dict[Upstream, Pool] = {}
         self._models: dict[Upstream, set[str]] = {}
         self._teams = 0
+        self._max_connections = max_connections
         self._is_closed = False
 
     async def send(self, upstream: Upstream, request: UpstreamRequest) -> ResponseStream:
@@ -102,9 +106,21 @@ class HttpClient:
             raise FailureReason("not_reached", f"is misconfigured: {error}").error(
                 upstream.name, UpstreamUnreachable
             ) from None
-        pool = self._pools[upstream] = Pool(upstream, origin, self._options, lambda: self._forget(upstream))
+        pool = self._pools[upstream] = Pool(
+            upstream, origin, self._options, lambda: self._forget(upstream), self._make_room
+        )
         pool.shares.models, pool.shares.teams = self._models.get(upstream, ()), self._teams
         return pool
+
+    def _make_room(self) -> bool:
+        pools = self._pools.values()
+        if sum([pool.open for pool in pools]) <= self._max_connections:
+            return False
+        fullest = max(pools, key=lambda pool: pool.idle)
+        if not fullest.idle:
+            return False
+        fullest.close_idle()
+        return True
 
     def _forget(self, upstream: Upstream) -> None:
         del self._pools[upstream]

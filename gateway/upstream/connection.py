@@ -459,8 +459,9 @@ class Connection(asyncio.BufferedProtocol):
 def _queued_bytes(fileno: int, queue: int) -> int:
     """What the system holds of a TCP socket (tcp(7)): FIONREAD, received and not read; TIOCOUTQ, written and not
     acknowledged. 0 where that is not known."""
+    count = bytearray(4)  # What can be written to is what `ioctl` tries first: it takes bytes for an error before.
     try:
-        answer = fcntl.ioctl(fileno, queue, bytes(4))
+        fcntl.ioctl(fileno, queue, count)
     except OSError:
         return 0
-    return int.from_bytes(answer, sys.byteorder)
+    return int.from_bytes(count, sys.byteorder)

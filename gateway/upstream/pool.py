@@ -103,10 +103,16 @@ def _take_one(counts: dict[str, int], name: str) -> None:
 
 
 class Pool:
-    """Owner of the connections to one upstream. `emptied` is called when the last of them is gone."""
+    """Owner of the connections to one upstream. `emptied` is called when the last of them is gone, `make_room` before a
+    new one is opened: it says whether an idle one had to be closed for that, to whichever upstream."""
 
     def __init__(
-        self, upstream: Upstream, origin: UpstreamOrigin, options: ClientOptions, emptied: Callable[[], None]
+        self,
+        upstream: Upstream,
+        origin: UpstreamOrigin,
+        options: ClientOptions,
+        emptied: Callable[[], None],
+        make_room: Callable[[], bool],
     ) -> None:
         self.origin = origin
         self.shares = ConnectionShares(upstream.max_connections)
@@ -116,6 +122,7 @@ class Pool:
         tls = cache(partial(client_context, upstream.tls)) if upstream.tls is not None else lambda: options.tls
         self._connector = Connector(origin, tls, options.tasks)
         self._emptied = emptied
+        self._make_room = make_room
         self._idle: deque[Connection] = deque()
         self._in_use: dict[Connection, Holder] = {}
         self._lines: dict[Holder, deque[Waiter]] = {}
@@ -123,6 +130,15 @@ class Pool:
         """How many requests of each team are in a line."""
         self._is_closed = False
         self._all_gone = asyncio.Event()
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    @property
+    def open(self) -> int:
+        """Idle, used or being opened."""
+        return len(self._idle) + self._upstream.max_connections - self.shares.free
 
     def take_idle(self, holder: Holder) -> Connection | None:
         """A connection for one exchange of this holder, if one is idle and it may have that."""
@@ -179,9 +195,12 @@ class Pool:
             return  # It never came to be used, or was replaced: the one that did that has its place.
         if holder is None:
             self._idle.remove(connection)
-        if not self._idle and not self._in_use:
-            self._all_gone.set()
-        self._give_back(holder)
+        self._left(holder)
+
+    def close_idle(self) -> None:
+        """Close the one that is idle longest."""
+        self._idle.popleft().abort()
+        self._left(None)
 
     def unrequested_bytes(self) -> None:
         """No connection of such an upstream is used again: a second answer may be on its way there."""
@@ -234,6 +253,12 @@ class Pool:
         elif not given.closed:
             self.released(given)
 
+    def _left(self, holder: Holder | None) -> None:
+        """A connection has gone, which this holder had (None: it was idle)."""
+        if not self._idle and not self._in_use:
+            self._all_gone.set()
+        self._give_back(holder)
+
     def _give_back(self, holder: Holder | None) -> None:
         """A holder has one less (None: an idle connection has gone)."""
         if holder is not None:
@@ -263,6 +288,8 @@ class Pool:
         elif self._idle and len(self._idle) > self.shares.free:
             self._idle.popleft().abort()
         try:
+            if self._make_room():
+                await asyncio.sleep(0)  # A connection gives its descriptor back in the next turn of the event loop.
             connection = await self._connector.connect(lambda: Connection(self._upstream.name, self, self._options))
             if self._is_closed:
                 connection.abort()

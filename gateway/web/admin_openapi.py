@@ -82,7 +82,7 @@ _STATE = an_object(status=TEXT)
 
 
 def _some_of(properties: Mapping[str, Schema], required: list[str] | None = None) -> Schema:
-    """What is written: no other member may be there."""
+    """The body of a request, which may have no other member."""
     found: Schema = {"type": "object", "properties": dict(properties), "additionalProperties": False}
     return found | {"required": required} if required else found
 
@@ -145,26 +145,26 @@ _NOTIFICATION_LIST: Mapping[str, Schema] = {
 _IN_FLIGHT_LIST: Mapping[str, Schema] = {**_CANCELLED_LIST, "total": COUNT}
 
 ROUTES = (
-    _DescribedPage("/metrics", "Metrics, as Prometheus reads them.", TEXT, content_type="text/plain"),
-    _DescribedPage("/healthz", "Whether the process works; 503 says why it has to be restarted.", _STATE),
-    _DescribedPage("/readyz", "Whether the gateway should get requests; 503 says why not.", _STATE),
+    _DescribedPage("/metrics", "The metrics, in Prometheus' text format.", TEXT, content_type="text/plain"),
+    _DescribedPage("/healthz", "200 while the process works; 503 says why it has to be restarted.", _STATE),
+    _DescribedPage("/readyz", "200 while the gateway should get requests; 503 says why not.", _STATE),
     _DescribedPage(PATH, "This description.", {"type": "object"}),
     _DescribedPage(
         f"{PREFIX}usage",
-        "What the ledger holds, by group.",
+        "Tokens, requests and cost of the ledger, by group.",
         _USAGE_REPORT,
         ("by", "since", "until", "month", "team", "key", "model", "user", "upstream", "cost_center", "sort", "top"),
     ),
     _DescribedPage(
         f"{PREFIX}usage/close",
-        "Closes a month and those before it: they do not change any more.",
+        "Closes a month and those before it: they do not change afterwards.",
         an_object(month=an_object(name=TEXT, final=FLAG)),
         ("month",),
         method="post",
     ),
     _DescribedPage(
         f"{PREFIX}limits",
-        "Every limit, or those of a scope, and its use.",
+        "Each limit and its use.",
         _listed(reference("LimitStatus")),
         ("team", "scope"),
     ),
@@ -200,7 +200,7 @@ ROUTES = (
     _DescribedPage(f"{PREFIX}keys/{{id}}", "One key.", reference("Key")),
     _DescribedPage(
         f"{PREFIX}keys/{{id}}",
-        "Changes a key: what is left out stays, null takes it back to the default.",
+        "Changes a key: a member that is left out keeps its value, null restores the default.",
         reference("Key"),
         method="patch",
         body=_some_of(_CHANGEABLE),
@@ -210,8 +210,7 @@ ROUTES = (
     ),
     _DescribedPage(
         f"{PREFIX}keys/{{id}}/rotate",
-        "Makes a key that takes the place of this one, which goes on for the overlap (24h). Only this"
-        " answer has its secret.",
+        "Makes a key that replaces this one; both are valid for the overlap (24h). Only this answer has its secret.",
         _MADE,
         method="post",
         body=_some_of({"overlap": TEXT, "expires_at": TEXT}),
@@ -240,21 +239,21 @@ ROUTES = (
     ),
     _DescribedPage(
         f"{PREFIX}notifications",
-        "The notifications that wait, the next to be tried first, and then what became of the last ones.",
+        "The notifications that wait, the next to be tried first, then the last attempts.",
         {**_listed(reference("DeliveredNotification")), "properties": _NOTIFICATION_LIST},
         ("limit",),
     ),
     _DescribedPage(f"{PREFIX}models", "The models with their routes and prices.", _listed(reference("RoutedModel"))),
     _DescribedPage(
         f"{PREFIX}traffic",
-        "What passed through this gateway in the last hours, a sample each minute.",
+        "Traffic of this gateway in the last hours, a sample for each minute.",
         _TRAFFIC,
         ("minutes",),
     ),
     _DescribedPage(
         f"{PREFIX}overview",
-        "What the first page of the console shows, in one answer: traffic, upstreams, usage today, by day and of the"
-        " most expensive teams this month, and the quotas that are nearly used up.",
+        "The first page of the console in one answer: traffic, upstreams, usage today, by day and of the most expensive"
+        " teams this month, and the quotas that are nearly used up.",
         an_object(
             at=TIME,
             traffic=_TRAFFIC,
@@ -279,7 +278,7 @@ ROUTES = (
     ),
     _DescribedPage(
         f"{PREFIX}requests/{{id}}",
-        "What happened to a request, and where it is in flight. Clients may choose the id, so there may be several.",
+        "What happened to a request, and where it is in flight. Clients can choose the id, so there can be several.",
         an_object(
             id=TEXT,
             in_flight=a_list(reference("RequestInFlight")),
@@ -298,7 +297,7 @@ ROUTES = (
     _DescribedPage(f"{PREFIX}config", "The text of the configuration in force, without secrets and comments.", _CONFIG),
     _DescribedPage(
         f"{PREFIX}config/diff",
-        "What is wrong with a text, and what it would change. Nothing is changed.",
+        "The errors of a configuration, and what it would change. Nothing is changed.",
         an_object(valid=FLAG, problems=a_list(_PROBLEM), changes=a_list(_CHANGE)),
         method="post",
         body=_some_of({"text": TEXT}, ["text"]),
@@ -310,6 +309,30 @@ ROUTES = (
         method="post",
     ),
 )
+
+
+_PARAMETERS: Mapping[str, str] = {
+    "by": "Groups of the rows, with commas: day, month, team, key, model, upstream, cost_center, late, user.",
+    "since": "The first day: 2026-11-01, 7d (today and the six days before it) or month (the first day of this one).",
+    "until": "The day after the last one, written as since.",
+    "month": "A month such as 2026-10; in a query of usage, in place of since and until.",
+    "team": "Only this team.",
+    "key": "Only this key, by its id.",
+    "model": "Only this model.",
+    "user": "Only this end user.",
+    "upstream": "Only this upstream.",
+    "cost_center": "Only teams of this cost centre.",
+    "sort": "A figure, the largest first: usd, requests, input_tokens and so on.",
+    "top": "The number of rows.",
+    "scope": "Only limits of this scope: organisation, model, team or key.",
+    "status": "Only keys with this status: active, expired, revoked or disabled.",
+    "source": "Only keys of the configuration (config), or of the store (store).",
+    "unused": "Only keys that were not used for this long, such as 30d.",
+    "limit": "The most entries in the answer.",
+    "cursor": "The next of the page before.",
+    "minutes": "The number of minutes, up to now.",
+}
+"""What each parameter of a query means."""
 
 
 @cache
@@ -329,7 +352,9 @@ def admin_document() -> bytes:
 
 
 def _operation(route: _DescribedPage) -> Operation:
-    known: list[Schema] = [{"name": name, "in": "query", "schema": TEXT} for name in route.parameters]
+    known: list[Schema] = [
+        {"name": name, "in": "query", "description": _PARAMETERS[name], "schema": TEXT} for name in route.parameters
+    ]
     if "{id}" in route.path:
         known.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}})
     responses = {"200": answer(route.summary, route.schema, route.content_type), **errors_of(_serves)}

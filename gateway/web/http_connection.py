@@ -248,6 +248,10 @@ def _fault_of(message: RawRequestMessage) -> GatewayError | None:
     return None
 
 
+async def _refused(connection: HttpConnection, fault: GatewayError) -> web.StreamResponse:
+    return connection.refusal(fault)
+
+
 def _turned_away() -> bytes:
     error = Overloaded("All connections of the gateway are in use. Try again soon.", retry_after_ms=1000)
     body = error_body(error)
@@ -278,16 +282,16 @@ class Listener(web.Server):
     def open_connections(self) -> int:
         return len(self._open)
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    def _handle(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         assert isinstance(request, _Request), "the factory makes no other"
         connection: HttpConnection = request.protocol  # type: ignore[assignment]  # This listener makes no other.
         if request.fault is not None:
-            return connection.refusal(request.fault)
+            return _refused(connection, request.fault)
         connection.request_began(request)
         if connection in self._open:
             del self._open[connection]
             self._open[connection] = None
-        return await self._handler(request)
+        return self._handler(request)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)

@@ -51,9 +51,9 @@ from gateway.web.session_cookies import ME_COOKIE
 HEALTH_PATH = "/healthz"
 
 _DESCRIPTION = (
-    "OpenAI's API, Anthropic's Messages and Gemini's API, in front of many model servers. The schemas of requests name "
-    "what the gateway reads; every other member is passed on untouched. An answer of a model server passes as it is, "
-    "its 4xx errors too. Each path under /v1 is also served without /v1, under /openai/v1 and under /openai, and for a "
+    "OpenAI's API, Anthropic's Messages and Gemini's API, in front of many model servers. The schemas of requests have "
+    "what the gateway reads; every other member is passed on unchanged. So are the answers of a model server and its "
+    "4xx errors. Each path under /v1 is also served without /v1, under /openai/v1 and under /openai, and for a "
     "model that the path names under /openai/deployments/{model}."
 )
 _KEY_SCHEMES: Mapping[str, Schema] = {
@@ -65,7 +65,7 @@ _SESSION_SCHEME = {"session": {"type": "apiKey", "in": "cookie", "name": ME_COOK
 _DATED = {"id": TEXT, "object": {"const": "model"}, "created": COUNT, "owned_by": TEXT}
 _SIZES = {"context_window": COUNT, "max_output_tokens": COUNT}
 _MODEL: Schema = {
-    "description": "In Anthropic's shape where the request has an anthropic-version.",
+    "description": "In Anthropic's shape if the request has the header anthropic-version.",
     "anyOf": [
         {**an_object(**_DATED), "properties": {**_DATED, **_SIZES}},
         {**an_object(type={"const": "model"}, id=TEXT, display_name=TEXT, created_at=TEXT)},
@@ -87,11 +87,11 @@ _PAGES: Mapping[str, tuple[str, Schema]] = {
         "What the caller's own key has used.",
         an_object(rows=a_list({"type": "object"}), total={"type": "object"}),
     ),
-    ROOT.path: ("Which base URL each client needs.", an_object(service=TEXT, base_urls={"type": "object"})),
+    ROOT.path: ("The base URL for each client.", an_object(service=TEXT, base_urls={"type": "object"})),
     OPENAPI.path: ("This description.", {"type": "object"}),
-    ME_SESSION.path: ("Whether the browser that asks is signed in to /me.", _SESSION),
+    ME_SESSION.path: ("Whether the browser is signed in to /me.", _SESSION),
     ME_KEY.path: (
-        "What a key's holder may see, and which base URL each client needs.",
+        "The key of the session, and the base URL for each client.",
         _OWN_KEY,
     ),
     ME_LIMITS.path: (
@@ -102,7 +102,7 @@ _PAGES: Mapping[str, tuple[str, Schema]] = {
         "As /v1/usage, by the cookie of /me/session.",
         an_object(rows=a_list({"type": "object"}), total={"type": "object"}),
     ),
-    HEALTH_PATH: ("Whether the gateway accepts requests.", an_object(status={"const": "ok"})),
+    HEALTH_PATH: ("200 while the gateway accepts requests, 503 while it drains.", an_object(status={"const": "ok"})),
 }
 _IDS = ("response_id", "conversation_id", "item_id")
 _WITHOUT_KEY = {ROOT.path, OPENAPI.path, HEALTH_PATH, ME_SESSION.path}
@@ -111,7 +111,7 @@ _CHANGES: Mapping[tuple[str, str], tuple[str, list[Schema]]] = {
     (ME_SESSION.path, "post"): ("Signs the browser in to /me by the key: it gets a cookie.", _NEEDS_KEY),
     (ME_SESSION.path, "delete"): ("Signs the browser out of /me.", []),
 }
-"""Pages that are asked for by other methods than GET."""
+"""The pages that have other methods than GET."""
 _ANTHROPIC_ERROR: Schema = {
     "type": "object",
     "properties": {
@@ -124,7 +124,7 @@ _ANTHROPIC_ERROR: Schema = {
 
 _GEMINI_ERROR = an_object(error=an_object(code=COUNT, message=TEXT, status=TEXT, details=a_list(ANYTHING)))
 _ERROR_OF_ANY_API: Schema = {
-    "description": "Of a page, an error has the shape of the API that the client's headers are of.",
+    "description": "The error of a page has the shape of the API that the client's headers show.",
     "anyOf": [reference("Error"), reference("AnthropicError"), reference("GeminiError")],
 }
 
@@ -134,7 +134,7 @@ _ERRORS = {Dialect.ANTHROPIC: "AnthropicError", Dialect.GEMINI: "GeminiError"}
 
 @cache
 def public_document() -> bytes:
-    """Needs no configuration: it is the same for every caller."""
+    """The document, which is the same for every caller and every configuration."""
     rows = list(ENDPOINTS.values())
     schemas, read = msgspec.json.schema_components(
         [row.fields for row in rows if row.fields is not None], ref_template="#/components/schemas/{name}"
@@ -191,7 +191,7 @@ def _endpoint(row: Endpoint, body: Schema) -> Operation:
 
 
 def _object_endpoint(row: Endpoint, *, of_head: bool = False) -> Operation:
-    """Of the body nothing is read, so that it may be any object, or none."""
+    """The body is not read, so it may be any object, or none."""
     served = {"application/json": {"schema": ANYTHING}}
     if row.terminal_events:
         served["text/event-stream"] = {"schema": ANYTHING}
@@ -233,13 +233,13 @@ def _parameters(path: str) -> Iterable[Schema]:
         if f"{{{name}}}" in path:
             yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     if path == CREATE_CONVERSATION.path:
-        whose = "Whose model server is to make it; left out: that of the first model that can."
+        whose = "The model whose model server makes it; left out: the first model whose server can."
         yield {"name": "model", "in": "query", "description": whose, "schema": TEXT}
     if path == GEMINI_MODELS.path:
         yield {"name": "pageSize", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}}
         yield {"name": "pageToken", "in": "query", "schema": TEXT}
     if path == MODELS.path:
-        needs = "Read where the request has an anthropic-version."
+        needs = "Read if the request has the header anthropic-version."
         number = {"type": "integer", "minimum": 1, "maximum": 1000}
         for name, schema in (("limit", number), ("after_id", TEXT), ("before_id", TEXT)):
             yield {"name": name, "in": "query", "description": needs, "schema": schema}

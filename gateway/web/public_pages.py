@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import html
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from enum import Enum
 from hashlib import sha256
@@ -54,10 +55,10 @@ from gateway.web.public_openapi import public_document
 from gateway.web.session_cookies import ME_COOKIE
 
 NO_STORE = ("cache-control", "no-store")
-"""Of what a cookie alone proves: caches keep answers to requests with `authorization` to themselves, not these."""
+"""For pages that a cookie opens: caches keep answers to requests with `authorization` to themselves, not these."""
 USAGE_QUERY = ("by", "since", "until", "month")
 USAGE_GROUPS = ("day", "month", "model")
-"""What a caller may ask of its own usage; the rest is for operators (`GET /admin/v1/usage`)."""
+"""The query of a caller about its own usage; everything else is for operators (`GET /admin/v1/usage`)."""
 
 
 class PageRequest(msgspec.Struct, frozen=True):
@@ -130,6 +131,7 @@ def _model_named(asked: PageRequest) -> Model:
 
 
 async def _limits(asked: PageRequest) -> Shown:
+    _refuse_unknown(asked.query, ())
     snapshot = asked.services.snapshot
     limits: dict[tuple[object, ...], Limit] = {}
     for model in snapshot.models_of(asked.caller):
@@ -140,16 +142,24 @@ async def _limits(asked: PageRequest) -> Shown:
 
 
 async def _usage(asked: PageRequest) -> Shown:
-    """What the caller's own key has used. Who asks sees no other key's figures, whatever the query says."""
+    """The usage of the caller's own key. It never includes another key's, whatever the query says."""
     services, caller = asked.services, asked.caller
-    for name in asked.query:
-        if name not in USAGE_QUERY:
-            raise FieldInvalid(f"{name[:64]!r} is not known here; known are {', '.join(USAGE_QUERY)}.", param=name[:64])
+    _refuse_unknown(asked.query, USAGE_QUERY)
     if beyond := set(asked.query.get("by", "day").split(",")) - {*USAGE_GROUPS, ""}:
         raise FieldInvalid(f"'by' cannot be {min(beyond)[:64]!r}; it is made of {', '.join(USAGE_GROUPS)}.", param="by")
     own = {"by": "day,model", **asked.query, "team": caller.team, "key": caller.key_id}
     today = datetime.fromtimestamp(services.clock.now_ms() / 1000, services.zone).date()
     return Shown(msgspec.json.encode(await REPORTS["usage"](services.store, services.snapshot, own, today)))
+
+
+def _refuse_unknown(query: Mapping[str, str], known: Collection[str]) -> None:
+    """A parameter that is given twice means two things. Raises FieldInvalid."""
+    for name, times in Counter(name for name, _ in query.items()).items():
+        if name not in known:
+            there = f"known are {', '.join(known)}" if known else "there are no parameters"
+            raise FieldInvalid(f"{name[:64]!r} is not known here; {there}.", param=name[:64])
+        if times > 1:
+            raise FieldInvalid(f"{name!r} is given {times} times; give it once.", param=name)
 
 
 async def digest_of_session(asked: PageRequest) -> str:
@@ -192,7 +202,7 @@ def _session_shown(asked: PageRequest, session: BrowserSession | None, *headers:
 
 
 async def _key(asked: PageRequest) -> Shown:
-    """What a key's holder may see, and which base URL each client needs."""
+    """The key of the session, and the base URL for each client."""
     caller, origin = asked.caller, origin_of(asked.headers)
     clients = [
         {"key": api.key, "name": api.name, "variable": api.variable, "base_url": origin + api.suffix}

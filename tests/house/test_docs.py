@@ -77,6 +77,11 @@ def test_every_file_that_contributors_are_sent_to_is_there() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_contributors_find_every_package_in_the_table() -> None:
+    packages = {f"`gateway/{path.parent.name}/`" for path in (ROOT / "gateway").glob("*/__init__.py")}
+    assert packages - {cells[0] for cells in _tables(ROOT / "CONTRIBUTING.md")} == set()
+
+
 def test_the_changelog_says_what_is_coming_or_what_came() -> None:
     assert VERSION.search((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
 

@@ -232,6 +232,7 @@ async def test_the_session_of_a_key_ends_with_the_key() -> None:
         async with asyncio.timeout(5):
             while (await me(gateway, "GET", "key", headers)).status != 401:
                 await asyncio.sleep(0)
+        assert [line["refused_key"] for line in gateway.lines if line.get("status") == 401] == [made["id"]]
 
 
 async def test_another_page_cannot_use_the_cookie_of_me_though_cors_lets_it_call() -> None:

@@ -128,6 +128,17 @@ async def test_the_line_of_a_refused_key_has_the_beginning_of_its_hash() -> None
     assert refused == [sha256(key.encode()).hexdigest()[:12] for key in ("gw_mistyped", KEY)]
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [{"authorization": KEY}, {"authorization": f"Basic {KEY}"}, {"authorization": "Bearer gw_a", "x-api-key": "gw_b"}],
+)
+async def test_the_line_of_what_is_no_key_has_the_beginning_of_its_hash_too(headers: dict[str, str]) -> None:
+    async with whole_gateway("http://127.0.0.1:1/v1") as gateway:
+        assert (await gateway.request("GET", "/v1/models", headers=headers)).status == 401
+        (line,) = [line for line in gateway.lines if line["event"] == "request"]
+    assert line["refused_key"] == sha256("\n".join(headers.values()).encode()).hexdigest()[:12]
+
+
 def _without_key(headers: dict[str, str]) -> bytes:
     lines = http_chat(headers=headers).split(b"\r\n")
     return b"\r\n".join(line for line in lines if not line.startswith(b"authorization"))

@@ -71,6 +71,19 @@ async def test_an_upstreams_404_passes_in_the_endpoints_own_shape() -> None:
         assert (reply.status, reply.json) == (404, told)
 
 
+@pytest.mark.parametrize("said", [{"detail": "Not Found"}, {"error": {"message": "Not Found"}}, "<html>Not Found"])
+async def test_a_404_of_another_shape_is_given_in_the_endpoints_own(said: object) -> None:
+    async with hand_upstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        asking = asyncio.ensure_future(ask(gateway, COUNT_TOKENS))
+        turn = await upstream.asked()
+        turn.answer(json.dumps(said).encode(), status=404)
+        reply = await asking
+        assert (reply.status, reply.json["type"]) == (404, "error")
+        assert (reply.error["type"], reply.error["code"]) == ("not_found_error", "unknown_url")
+        assert reply.error["message"].startswith("The upstream 'up1' answers 'messages.count_tokens' with 404: ")
+        assert (await gateway.ended()).cost == 0
+
+
 @pytest.mark.parametrize(("api", "header"), [(COUNT_TOKENS, "x-api-key"), (INPUT_TOKENS, "api-key")], ids=name_of)
 async def test_foundry_gets_the_key_as_each_of_its_apis_takes_it(api: SmallApi, header: str) -> None:
     async with hand_upstream() as upstream:

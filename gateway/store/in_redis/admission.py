@@ -271,20 +271,15 @@ class _Columns(NamedTuple):
 
 
 def _columns(reply: SlotReply) -> _Columns:
-    window, now_ms, spent = reply.call.window, reply.now_ms, reply.spent
+    window, now_ms = reply.call.window, reply.now_ms
     paces: WindowArguments | Paces = reply.call.paces(reply.raises) if reply.raises else window
-    return _Columns(
-        reply.amounts,
-        window.begins,
-        [-(-each // scale) for each, scale in zip(spent, paces.scales, strict=True)],
-        reply.held,
-        [
-            now_ms - (-each // flow) if flow else whole_ms
-            for each, flow, whole_ms in zip(spent, paces.flows, window.resets, strict=True)
-        ],
-        reply.call.batch.has_shadow,
-        bool(reply.raises),
-    )
+    used: list[int] = []
+    resets_ms: list[int] = []
+    for spent, flow, scale, whole_ms in zip(reply.spent, paces.flows, paces.scales, window.resets, strict=True):
+        used.append(-(-spent // scale) if flow else spent)
+        resets_ms.append(now_ms - (-spent // flow) if flow else whole_ms)
+    has_shadow = reply.call.batch.has_shadow
+    return _Columns(reply.amounts, window.begins, used, reply.held, resets_ms, has_shadow, bool(reply.raises))
 
 
 def _joined(replies: Sequence[SlotReply]) -> _Columns:

@@ -37,13 +37,11 @@ def bulk(*values: str | bytes | int) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(piece), piece) for piece in pieces])
 
 
-_COUNTER, _RECORDS = _FOLDER / "counter.lua", _FOLDER / "request_records.lua"
-ADMIT, RENEW, GIVE_BACK, CLOSE, GRANT = (
-    LuaScript(name, _COUNTER, _FOLDER / f"{name}.lua") for name in ("admit", "renew", "give_back", "close", "grant")
-)
-SETTLE, KEEP_RECORDS = (
-    LuaScript(name, _COUNTER, _RECORDS, _FOLDER / f"{name}.lua") for name in ("settle", "keep_records")
-)
+_COUNTER, _HOLDS, _RECORDS = _FOLDER / "counter.lua", _FOLDER / "holds.lua", _FOLDER / "request_records.lua"
+ADMIT, CLOSE, GRANT = (LuaScript(name, _COUNTER, _FOLDER / f"{name}.lua") for name in ("admit", "close", "grant"))
+RENEW, GIVE_BACK = (LuaScript(name, _COUNTER, _HOLDS, _FOLDER / f"{name}.lua") for name in ("renew", "give_back"))
+SETTLE = LuaScript("settle", _COUNTER, _HOLDS, _RECORDS, _FOLDER / "settle.lua")
+KEEP_RECORDS = LuaScript("keep_records", _COUNTER, _RECORDS, _FOLDER / "keep_records.lua")
 SCRIPTS = (ADMIT, SETTLE, RENEW, GIVE_BACK, CLOSE, GRANT, KEEP_RECORDS)
 
 CLAIM_NOTIFICATIONS, GATHER_NOTIFICATIONS, POST_NOTIFICATIONS = [

@@ -209,14 +209,19 @@ class Settlements:
         entry, kept = more.entry, more.kept
         dues, window = settlement.dues, batch.window_at(settlement.at_ms)
         lines = dues if len(batch.places) == len(dues) else [dues[place] for place in batch.places]
-        begins = [line.hold.window_ms for line in lines]
+        begins: list[int] = []
+        charged: list[int] = []
+        actual: list[int] = []
+        for line in lines:
+            hold = line.hold
+            begins.append(hold.window_ms)
+            charged.append(hold.amount)
+            actual.append(line.charged if hold.capped else line.actual)
         if begins != window.begins:
             window = self._arguments.window_of(batch, begins)
         figures: Sequence[int] = () if entry is None else figures_of(entry)
         weight = weight_of(entry) if entry is not None and entry.user else 0
-        numbers: list[float] = [position.place, weight, len(figures), *figures]
-        numbers += [line.hold.amount for line in lines]
-        numbers += [line.charged if line.hold.capped else line.actual for line in lines]
+        numbers = [position.place, weight, len(figures), *figures, *charged, *actual]
         own = position.process == batch.process
         record = (
             batch.record(settlement.at_ms) if own else self._keys.record(batch.tag, position.process, settlement.at_ms)

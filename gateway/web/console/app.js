@@ -33,8 +33,17 @@ const PAGES = [
 // `#/teams/search?since=7d`: the page, what it is about, and its parameters.
 function routeOf(hash) {
   const [path, search = ""] = hash.replace(/^#\/?/, "").split("?");
-  const [page, ...rest] = path.split("/").map(decodeURIComponent);
+  const [page, ...rest] = path.split("/").map(decoded);
   return { page: page || "overview", subject: rest.join("/"), parameters: Object.fromEntries(new URLSearchParams(search)) };
+}
+
+// What is not percent-encoded as it should be stays as it is: there is nothing of this name.
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 function Console() {
@@ -59,7 +68,7 @@ function Console() {
       hint="The value of admin.token in the configuration. This browser stays signed in for 12 hours."
       signIn=${(token) => api.ask("POST", "/session", { token }).then(setSession)} />`;
   }
-  return html`<${Shell} route=${route} session=${session} signOut=${() => api.ask("DELETE", "/session").then(setSession, () => setSession({ ...session, signed_in: false }))} />`;
+  return html`<${Shell} route=${route} session=${session} signOut=${() => api.ask("DELETE", "/session").then(setSession, (error) => error.status === 401 || setProblem(`You may still be signed in. ${error.message}`))} />`;
 }
 
 // A page that fails takes nothing else with it.

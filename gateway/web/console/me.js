@@ -17,13 +17,13 @@ function Me() {
     window.addEventListener(SIGNED_OUT, left);
     return () => window.removeEventListener(SIGNED_OUT, left);
   }, []);
-  if (problem) return html`<main class="gate"><h1>My key</h1><${Note} tone="bad">${problem}<//></main>`;
+  if (problem) return html`<main class="gate"><h1>My key</h1><${Note} tone="bad" action=${html`<button onClick=${() => location.reload()}>Try again</button>`}>${problem}<//></main>`;
   if (session === undefined) return html`<main><${Loading} /></main>`;
   if (!session.signed_in) {
     return html`<${SignIn} title="My key" what="API key" over=${session.over} hint="It begins with gw_. This browser stays signed in for 12 hours; the key itself is not kept in it."
       signIn=${(token) => api.ask("POST", "/session", { token }).then(setSession)} />`;
   }
-  const signOut = () => api.ask("DELETE", "/session").then(setSession, () => setSession({ ...session, signed_in: false }));
+  const signOut = () => api.ask("DELETE", "/session").then(setSession, (error) => error.status === 401 || setProblem(`You may still be signed in. ${error.message}`));
   return html`<div class="me"><header class="top"><span class="brand"><img src="/me/icon.svg" alt="" />inducta-gateway</span><button onClick=${signOut}>Sign out</button></header>
     <main id="main"><${Own} /></main></div>`;
 }

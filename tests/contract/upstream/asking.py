@@ -21,8 +21,10 @@ def new_client(
     idle_seconds: float = IDLE_SECONDS,
     report_unrequested_bytes: Callable[[str], None] = lambda upstream: None,
     distrust_seconds: float = DISTRUST_SECONDS,
+    max_connections: int = 1_000,
 ) -> HttpClient:
-    return HttpClient(BackgroundTasks(unexpected), report_unrequested_bytes, idle_seconds, distrust_seconds)
+    tasks = BackgroundTasks(unexpected)
+    return HttpClient(tasks, report_unrequested_bytes, idle_seconds, distrust_seconds, max_connections)
 
 
 def plain(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:

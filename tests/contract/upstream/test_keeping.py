@@ -52,6 +52,24 @@ async def test_a_connection_serves_one_request_after_another(client: HttpClient,
     assert server.connections == 1
 
 
+async def test_idle_connections_to_one_upstream_make_room_for_those_to_others(play: Play) -> None:
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+    first = await play([hears, says(OK), sees_the_client_leave], [hears, says(OK)])
+    second = await play([hears, sets(asked), waits_for(may_answer), says(OK)])
+    client = new_client(max_connections=1)
+    assert await ask(client, first.upstream()) == (200, b"ok")
+    waiting = asyncio.create_task(ask(client, second.upstream()))
+    await first.sees_the_client_gone()
+    await asked.wait()
+    # None is idle now: a request is never refused for it.
+    assert await ask(client, first.upstream()) == (200, b"ok")
+    may_answer.set()
+    assert await waiting == (200, b"ok")
+    assert first.connections == 2
+    await client.close()
+    assert client._pools == {}
+
+
 async def test_the_connection_used_last_is_used_first(client: HttpClient, play: Play) -> None:
     heard, both_asked = asyncio.Event(), asyncio.Event()
     late = [hears, sets(heard), waits_for(both_asked), says(plain(b"late")), hears, says(plain(b"from the late one"))]

@@ -29,5 +29,47 @@ def test_arguments_that_are_no_text_end_in_one_line(arguments: list[str], tmp_pa
         "admin: {token: a-token-of-operators}\nupstreams: {a: {base_url: 'http://127.0.0.1:1/v1'}}\n"
         "models: {m: {routes: [{upstream: a}]}}\n"
     )
-    ended = CliRunner().invoke(main, [*arguments, "-c", str(config)])
-    assert (ended.exit_code, ended.stderr.splitlines()[-1]) == (2, "Error: An argument is not UTF-8 text.")
+    ended = CliRunner().invoke(main, [*arguments, "-c", str(config)], prog_name="gateway")
+    assert ended.exit_code == 2
+    assert ended.stderr.splitlines()[-1] == "Error: An argument is not UTF-8 text. Help: gateway --help"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["bogus"], "No such command 'bogus'. Help: gateway --help"),
+        (["--bogus"], "No such option '--bogus'. Help: gateway --help"),
+        (["check", "file.yaml"], "Got unexpected extra argument (file.yaml). Help: gateway check --help"),
+        (["check", "--xyzzy"], "No such option '--xyzzy'. Help: gateway check --help"),
+        (["keys", "bogus"], "No such command 'bogus'. Help: gateway keys --help"),
+        (["explain"], "Missing argument 'REQUEST_ID'. Help: gateway explain --help"),
+        (["diff"], "Name one of --against FILE and --running. Help: gateway diff --help"),
+        (
+            ["demo-upstream", "--port", "99999"],
+            "Invalid value for '--port': 99999 is not in the range 0<=x<=65535. Help: gateway demo-upstream --help",
+        ),
+        (
+            ["serve", "--listen", "127.0.0.1:8080"],
+            "--listen goes with --demo or --upstream; in the file it is `listen`. Help: gateway serve --help",
+        ),
+        (
+            ["serve", "--upstream", ""],
+            "--upstream needs a URL, such as https://host/v1. Help: gateway serve --help",
+        ),
+        (
+            ["serve", "--admin-listen", "127.0.0.1:9090"],
+            (
+                "--admin-listen goes with --demo or --upstream; in the file it is `admin.listen`."
+                " Help: gateway serve --help"
+            ),
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_that_says_what_to_do_next(arguments: list[str], said: str) -> None:
+    ended = CliRunner().invoke(main, arguments, prog_name="gateway")
+    assert (ended.exit_code, ended.stderr) == (2, f"Error: {said}\n")
+
+
+def test_a_group_without_a_command_shows_its_help() -> None:
+    ended = CliRunner().invoke(main, ["keys"], prog_name="gateway")
+    assert (ended.exit_code, ended.stderr.splitlines()[0]) == (2, "Usage: gateway keys [OPTIONS] COMMAND [ARGS]...")

@@ -16,6 +16,8 @@ CREDENTIALS = ("authorization", "proxy-authorization", "x-api-key", "api-key", "
         *("openai-beta", "openai-organization", "x-stainless-retry-count"),
         *("session-id", "thread-id", "x-client-request-id", "originator", "version", "x-session-id"),
         *("x-session-affinity", "x-claude-code-session-id", "x-codex-window-id", "x-opencode-session"),
+        *("x-claude-code-prompt-id", "x-claude-remote-session-id", "x-anthropic-additional-protection"),
+        *("x-openai-internal-codex-responses-lite", "x-openai-internal-codex-residency"),
     ],
 )
 def test_what_a_provider_or_an_agent_reads_reaches_the_upstream(name: str) -> None:
@@ -27,6 +29,7 @@ def test_what_a_provider_or_an_agent_reads_reaches_the_upstream(name: str) -> No
     [
         *CREDENTIALS,
         *("anthropic-api-key", "openai-api-key", "x-codex-authorization", "x-codex-access-token"),
+        *("x-openai-internal-codex-token", "x-openai-actor-authorization", "x-oai-attestation"),
         *("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via", "cf-connecting-ip"),
         *("host", "connection", "accept-encoding", "transfer-encoding", "content-length", "expect", "upgrade"),
         *("origin", "referer", "x-request-id", "content-encoding", "x-whatever"),
@@ -47,7 +50,8 @@ def test_every_line_of_a_header_passes_in_its_order() -> None:
         *((name, True) for name in ("content-type", "content-disposition", "content-encoding", "content-language")),
         *((name, True) for name in ("retry-after", "retry-after-ms", "x-should-retry", "request-id")),
         *((name, True) for name in ("openai-processing-ms", "openai-version", "anthropic-organization-id")),
-        *((name, True) for name in ("x-codex-turn-state", "anthropic-anything")),
+        *((name, True) for name in ("x-codex-turn-state", "x-reasoning-included", "anthropic-anything")),
+        *((name, False) for name in ("x-models-etag", "x-openai-authorization-error")),
         *((name, False) for name in CREDENTIALS),
         *((name, False) for name in ("anthropic-ratelimit-tokens-remaining", "anthropic-priority-input-tokens-limit")),
         *((name, False) for name in ("x-ratelimit-limit-requests", "server", "date", "connection", "x-request-id")),

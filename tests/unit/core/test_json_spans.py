@@ -350,3 +350,22 @@ def test_members_are_found_and_changed_however_they_are_spaced(body: bytes) -> N
     assert members.value("c") is None
     assert members.changed({"b": b"3"}) == body.replace(b"[2]", b"3")
     assert members.spans["b"] == (body.index(b"[2]"), body.index(b"[2]") + 3)
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("name", ["%b", "100%", "%%s", "é", "n" * 600])
+def test_an_object_in_a_usual_way_of_writing_is_known_as_such_whatever_its_names(
+    name: str, separators: tuple[str, str]
+) -> None:
+    object_ = {name: "a%b", "b": [1, 2]}
+    body = json.dumps(object_, ensure_ascii=False, separators=separators).encode()
+    members = read_json_spans(body)
+    assert members.found is None, "it is not walked through before something is changed"
+    assert members.value("b") == json.dumps([1, 2], separators=separators).encode()
+    assert members.changed({"b": b"3"}).endswith(b"3}")
+
+
+def test_a_long_object_without_spaces_is_known_by_its_length() -> None:
+    body = json.dumps({"a": "x" * 20_000, "b": 1}, separators=(",", ":")).encode()
+    assert read_json_spans(body).found is None
+    assert "names a member twice" in refusal(body[:-1] + b',"b":1}')

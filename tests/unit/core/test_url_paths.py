@@ -60,3 +60,18 @@ def test_other_paths_are_nothing(path: str) -> None:
 def test_a_path_outside_the_version_has_one_spelling() -> None:
     assert TABLE.find("/v2/rerank") == PathMatch("/v2/rerank", {})
     assert TABLE.find("/") == PathMatch("/", {})
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/v1/%6Dodels", PathMatch("/v1/models", {})),
+        ("/v1/chat%2dcompletions", None),
+        ("/%76%31/ch%61t/completions", PathMatch("/v1/chat/completions", {})),
+        ("/v1beta/models/a%3AgenerateContent", PathMatch("/v1beta/models/{model}:generateContent", {"model": "a"})),
+        ("/v1/models/%C3%A9%20%252F", PathMatch("/v1/models/{model}", {"model": "é %2F"})),
+        ("/v1/models%2Fa", None),
+    ],
+)
+def test_characters_that_are_encoded_without_need_change_no_endpoint(path: str, found: PathMatch | None) -> None:
+    assert TABLE.find(path) == found

@@ -33,10 +33,37 @@ def test_clients_can_be_served_at_several_addresses_each_of_its_own() -> None:
     assert_refused(text, "admin.listen: is the address that clients are served on; it needs one of its own")
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("'[::]:80'", "0.0.0.0:80"),
+        ("0.0.0.0:80", "127.0.0.1:80"),
+        ("'[::]:80'", "'[::1]:80'"),
+        ("localhost:80", "'[::]:80'"),
+    ],
+)
+def test_addresses_that_the_system_does_not_give_together_are_refused(first: str, second: str) -> None:
+    wide = first.strip("'")
+    said = f"overlaps with {wide}; remove one, or choose another port"
+    assert_refused(f"listen:\n- {first}\n- {second} # !\n{VALID}", f"listen[1]: {said}")
+    said = f"overlaps with {wide}, where clients are served; choose another port"
+    assert_refused(f"listen: {first}\nadmin:\n  listen: {second} # !\n{VALID}", f"admin.listen: {said}")
+
+
+def test_addresses_that_do_not_overlap_can_share_a_port() -> None:
+    loaded("listen: ['127.0.0.1:80', '[::1]:80', '0.0.0.0:81', '[::]:0', '0.0.0.0:0']\n" + VALID)
+
+
 def test_the_largest_body_fits_into_the_memory_of_all() -> None:
     said = "max_body_memory: is below `max_body`, so a body of that size could never be taken"
     assert_refused("max_body: 2MiB\nmax_body_memory: 1MiB # !\n" + VALID, said)
     loaded("max_body: 2MiB\nmax_body_memory: 2MiB\n" + VALID)
+
+
+def test_a_body_larger_than_the_memory_that_is_left_out_is_refused_where_it_is_written() -> None:
+    said = "max_body: is above `max_body_memory`, which is 256MiB where it is left out; raise that to at least as much"
+    assert_refused("timezone: UTC\nmax_body: 1GiB # !\n" + VALID, said)
+    loaded("max_body: 256MiB\n" + VALID)
 
 
 def test_several_workers_need_counters_that_they_share() -> None:
@@ -121,6 +148,25 @@ def test_a_header_that_never_passes_cannot_be_let_through() -> None:
     assert_refused(text, "upstreams.main.pass_headers[1]: " + PRIVATE)
     upstream = loaded(text.replace(", Cookie", "")).settings.upstreams["main"]
     assert upstream.pass_headers == ("x-my-header",)
+
+
+def test_a_pattern_of_headers_is_refused_since_it_would_let_none_through() -> None:
+    text = VALID.replace("9000/v1}", "9000/v1, pass_headers: [x-my-*]} # !")
+    said = "is read as it is, and not as a pattern; write each header by its name"
+    assert_refused(text, f"upstreams.main.pass_headers[0]: {said}")
+
+
+def test_a_header_that_is_added_is_written_once_however_it_is_spelled() -> None:
+    text = VALID.replace("9000/v1}", "9000/v1, headers: {x-org: a, X-Org: b}} # !")
+    assert_refused(text, "upstreams.main.headers.X-Org: is there twice, in another spelling; remove one")
+
+
+@pytest.mark.parametrize("header", ["Authorization", "x-api-key", "Cookie", "x-auth-token"])
+def test_an_end_user_cannot_be_named_by_a_credential(header: str) -> None:
+    text = VALID + f"teams:\n  search:\n    end_user:\n      header: {header} # !\n"
+    said = "can carry a credential, which would be in the log and in reports as the end user's name"
+    assert_refused(text, f"teams.search.end_user.header: {said}")
+    assert loaded(text.replace(header, "x-openwebui-user-email")).settings.teams["search"].end_user.header
 
 
 def test_a_parameter_of_the_query_is_given_once() -> None:

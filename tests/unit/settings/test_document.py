@@ -87,11 +87,20 @@ def test_a_dash_without_a_value_is_refused() -> None:
     assert diagnostic[:2] == (("a", 1), "is empty; write a value or remove the dash")
 
 
+QUOTES = "; put text that begins with one of [ { * & ! % @ ` in quotes, such as '[::]:8080'"
+SPACES = "; indent with spaces, not with tabs"
+
+
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
         ("a: [1\nb: 2\n", 2, "is not YAML: did not find expected ',' or ']'"),
         ("a: 1\nb: [", 2, "is not YAML: did not find expected node content"),
+        ("a: 1\nb: [::]:8080\n", 2, f"is not YAML: did not find expected node content{QUOTES}"),
+        ("a: 1\nb: [x]y\n", 2, f"is not YAML: did not find expected key{QUOTES}"),
+        ("a: 1\nb: {c: [*]}\n", 2, f"is not YAML: did not find expected alphabetic or numeric character{QUOTES}"),
+        ("a: 1\nb: @c\n", 2, f"is not YAML: found character that cannot start any token{QUOTES}"),
+        ("a:\n\tb: 1\n", 2, f"is not YAML: found character that cannot start any token{SPACES}"),
         ("a: 1\nb: !!int 3\n", 2, "YAML tags (`!…`) are not supported; write the plain value"),
         ("a: !!python/object/apply:os.system [x]\n", 1, "YAML tags (`!…`) are not supported; write the plain value"),
         ("a: 1\n--- \nb: 1\n", 2, "a second YAML document begins here; a configuration is one"),

@@ -51,6 +51,7 @@ def test_what_a_reference_brings_is_not_replaced_again() -> None:
     [
         ("${NOBODY}", "the environment has no NOBODY; set it, or write ${NOBODY:-default}"),
         ("${NAME", "a `${` is not closed on its line; write `$${` for a plain `${`"),
+        ("${file:}", "a `${…}` is malformed; write ${NAME}, ${NAME:-default} or ${file:PATH}"),
         ("${}", "a `${…}` is malformed; write ${NAME}, ${NAME:-default} or ${file:PATH}"),
         ("${1st}", "a `${…}` is malformed; write ${NAME}, ${NAME:-default} or ${file:PATH}"),
         ("${NAME-x}", "a `${…}` is malformed; write ${NAME}, ${NAME:-default} or ${file:PATH}"),

@@ -139,6 +139,8 @@ NAME_REFUSED = "teams.a b: its name must be 1 to 64 letters, digits, dots, dashe
         ("teams: {search: {models: openai/*}}", "teams.search.models: must be a list"),
         ("teams: {search: {models: []}}", "teams.search.models: must not be empty; leave it out to mean all"),
         ("teams: {a b: {}}", NAME_REFUSED),
+        ("teams: {a: {cost_center: [4711]}}", "teams.a.cost_center: must be text"),
+        ("teams: {a: {cost_center: " + "4" * 65 + "}}", "teams.a.cost_center: must have at most 64 characters"),
         ("teams: {a: {limit: 1}}", "teams.a.limit: is not a known setting; did you mean limits?"),
         ("max_body: [1]", "max_body: must be a size above 0 such as 512B, 64KiB, 10MiB or 1GiB"),
         ("max_body: {a: 1}", "max_body: must be a size above 0 such as 512B, 64KiB, 10MiB or 1GiB"),
@@ -198,6 +200,11 @@ def test_an_unknown_setting_is_refused_also_without_a_value() -> None:
 def test_a_name_with_a_dot_is_quoted_in_a_path() -> None:
     (problem,) = problems(VALID + "  gpt-4.1: {routes: []}\n")
     assert problem.setting == 'models["gpt-4.1"].routes'
+
+
+def test_a_name_that_is_empty_is_quoted_in_a_path() -> None:
+    (told,) = problems(VALID + 'teams: {"": {}}\n')
+    assert told.setting == 'teams[""]'
 
 
 def test_the_line_of_a_value_below_its_key_is_the_keys() -> None:
@@ -350,9 +357,10 @@ def test_a_file_that_cannot_be_read_says_how_to_name_another(tmp_path: Path) -> 
 
 def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
-    file.write_bytes("listen: ü".encode("latin-1"))
-    with pytest.raises(SettingsInvalid, match="is not UTF-8 text"):
+    file.write_bytes("# one\r\nlisten: ü\n".encode("latin-1"))
+    with pytest.raises(SettingsInvalid) as invalid:
         load(file, {})
+    assert str(invalid.value) == f"{file}:2: is not UTF-8 text"
 
 
 URL = "http://127.0.0.1:9000/v1"

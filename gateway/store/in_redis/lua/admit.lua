@@ -40,6 +40,14 @@ if abs(now - asked[1]) > fixed[1] then
   return { -1, now }
 end
 
+local function used(counter)
+  if counter[2] == 1 then
+    return counter[1]
+  end
+  local rest = counter[1] % counter[2]
+  return (counter[1] - rest) / counter[2] + (rest > 0 and 1 or 0)
+end
+
 -- What a quota with so much room grants, as core/reservation.py has it.
 local function output_share(room, amount, per_output)
   local left = floor((room - amount) * 1000000 / per_output)

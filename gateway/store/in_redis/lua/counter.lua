@@ -19,6 +19,9 @@
 -- From 12 on they are written in units of 2^-53: older gateways, which take them for holds, round them to nothing.
 -- Its kind comes with two terms: a RATE's flow (parts given back in a millisecond) and scale, the first millisecond
 -- of a QUOTA's window and the first after it, for LEASES 0 and 0.
+--
+-- Each call defines these functions again, which takes Redis about a twelfth of it: what few counters need is within the
+-- function that needs it, and what ends or moves holds is in holds.lua.
 
 local abs, ceil, floor, max, min = math.abs, math.ceil, math.floor, math.max, math.min
 local call, pack, unpack_numbers = redis.call, struct.pack, struct.unpack
@@ -29,7 +32,6 @@ local WITH_HISTORY, WITH_HISTORY_SIZE, HISTORY_UNIT = '<dddddddddddddddd', 128, 
 local STAMP, EXPIRY, OVER, FIRST, LAST = 3, 4, 5, 6, 11
 local NOTED_PERCENT, SINCE, NOTED, HOURS, DAYS = 12, 13, 14, 15, 16
 local TEN_YEARS_MS, SPARE_MS = 315576000000, 10000
-local SETTLED = 's'
 
 local function now_ms()
   local time = call('TIME')
@@ -39,14 +41,6 @@ end
 -- The format of so many numbers.
 local function doubles(count)
   return '<' .. string.rep('d', count)
-end
-
-local function in_window(kind, first, second, now)
-  return kind ~= QUOTA or (first <= now and now < second)
-end
-
-local function rescaled(used, old, new)
-  return floor(used / old) * new + floor((used % old * new + floor(old / 2)) / old)
 end
 
 -- Forgets the holds that have ended by now. Where the clock was set back, holds that would end later than any hold can
@@ -68,36 +62,6 @@ local function age(counter, step)
   end
 end
 
--- The grants behind the numbers of a counter.
-local function grants_in(packed)
-  local grants, cursor = {}, WITH_HISTORY_SIZE + 1
-  while cursor <= #packed do
-    local id, amount, ends, period
-    id, amount, ends, period, cursor = unpack_numbers('<dddd', packed, cursor)
-    grants[#grants + 1] = {
-      id = id / HISTORY_UNIT, amount = amount / HISTORY_UNIT, ends = ends / HISTORY_UNIT, period = period / HISTORY_UNIT
-    }
-  end
-  return grants
-end
-
--- The counter as a string, with its grants.
-local function with_grants(counter)
-  if not counter.has_history then
-    for place = NOTED_PERCENT, DAYS do
-      counter[place] = 0
-    end
-  end
-  local parts = { pack(WITH_HISTORY, unpack(counter, 1, DAYS)) }
-  for _, grant in ipairs(counter.grants) do
-    local id, amount, ends, period = grant.id, grant.amount, grant.ends, grant.period
-    parts[#parts + 1] = pack(
-      '<dddd', id * HISTORY_UNIT, amount * HISTORY_UNIT, ends * HISTORY_UNIT, period * HISTORY_UNIT
-    )
-  end
-  return table.concat(parts)
-end
-
 -- The counter in the string, or a whole one where there is none. `grants` is nil where it has none, `raised` what they
 -- add to the limit.
 local function unpacked(packed, now, step)
@@ -108,13 +72,18 @@ local function unpacked(packed, now, step)
     local used, scale, stamp, expiry = unpack_numbers(SHORT, packed)
     return { used, scale, stamp, expiry, step, 0, 0, 0, 0, 0, 0 }
   end
-  local has_history = #packed >= WITH_HISTORY_SIZE
-  local counter = { unpack_numbers(has_history and WITH_HISTORY or LONG, packed) }
+  local counter = { unpack_numbers(#packed >= WITH_HISTORY_SIZE and WITH_HISTORY or LONG, packed) }
   if #packed > WITH_HISTORY_SIZE then
-    counter.grants = grants_in(packed)
-    has_history = counter[SINCE] > 0
+    local grants, cursor = {}, WITH_HISTORY_SIZE + 1
+    while cursor <= #packed do
+      local id, amount, ends, period
+      id, amount, ends, period, cursor = unpack_numbers('<dddd', packed, cursor)
+      grants[#grants + 1] = {
+        id = id / HISTORY_UNIT, amount = amount / HISTORY_UNIT, ends = ends / HISTORY_UNIT, period = period / HISTORY_UNIT
+      }
+    end
+    counter.grants = grants
   end
-  counter.has_history = has_history
   age(counter, step)
   return counter
 end
@@ -136,11 +105,28 @@ local function held(counter)
   return counter[6] + counter[7] + counter[8] + counter[9] + counter[10] + counter[11]
 end
 
+-- Whether something was settled in this window.
+local function has_history(counter)
+  return (counter[SINCE] or 0) > 0
+end
+
 local function packed(counter, holding)
   if counter.grants then
-    return with_grants(counter)
+    if not has_history(counter) then
+      for place = NOTED_PERCENT, DAYS do
+        counter[place] = 0
+      end
+    end
+    local parts = { pack(WITH_HISTORY, unpack(counter, 1, DAYS)) }
+    for _, grant in ipairs(counter.grants) do
+      local id, amount, ends, period = grant.id, grant.amount, grant.ends, grant.period
+      parts[#parts + 1] = pack(
+        '<dddd', id * HISTORY_UNIT, amount * HISTORY_UNIT, ends * HISTORY_UNIT, period * HISTORY_UNIT
+      )
+    end
+    return table.concat(parts)
   end
-  if counter.has_history then
+  if has_history(counter) then
     return pack(WITH_HISTORY, unpack(counter, 1, DAYS))
   end
   if holding > 0 then
@@ -149,33 +135,35 @@ local function packed(counter, holding)
   return pack(SHORT, unpack(counter, 1, EXPIRY))
 end
 
-local function rescale(counter, scale)
-  if counter[2] ~= scale then
-    counter[1] = rescaled(counter[1], counter[2], scale)
-    counter[2] = scale
+local function rescale(counter, new)
+  local used, old = counter[1], counter[2]
+  if old ~= new then
+    counter[1] = floor(used / old) * new + floor((used % old * new + floor(old / 2)) / old)
+    counter[2] = new
   end
-end
-
--- What the grants of a rate add to it, and the flow and the scale that it has with that, as core/buckets.py has them.
-local function raised_pace(grants, first, second)
-  local raised, period = 0, grants[1].period
-  for _, grant in ipairs(grants) do
-    raised = raised + grant.amount
-  end
-  if period == 0 then
-    return raised, first, second
-  end
-  local amount = first * (period / second) + raised
-  local common, rest = amount, period
-  while rest > 0 do
-    common, rest = rest, common % rest
-  end
-  return raised, amount / common, period / common
 end
 
 -- Lets the grants end that are over by now, each when it ended. Returns the flow and the scale that a rate has then.
 local function end_grants(counter, first, second, now)
   local grants = counter.grants
+
+  -- What the grants of a rate add to it, and the flow and the scale that it has with that, as core/buckets.py has them.
+  local function raised_pace()
+    local raised, period = 0, grants[1].period
+    for _, grant in ipairs(grants) do
+      raised = raised + grant.amount
+    end
+    if period == 0 then
+      return raised, first, second
+    end
+    local amount = first * (period / second) + raised
+    local common, rest = amount, period
+    while rest > 0 do
+      common, rest = rest, common % rest
+    end
+    return raised, amount / common, period / common
+  end
+
   while grants[1] and grants[1].ends <= now do
     local ended = grants[1]
     if ended.period > 0 then
@@ -217,25 +205,6 @@ local function current(key, stored, kind, first, second, now, step)
   return counter
 end
 
-local function read(key, kind, first, second, now, step)
-  return current(key, call('GET', key), kind, first, second, now, step)
-end
-
-local function used(counter)
-  if counter[2] == 1 then
-    return counter[1]
-  end
-  local rest = counter[1] % counter[2]
-  return (counter[1] - rest) / counter[2] + (rest > 0 and 1 or 0)
-end
-
--- A record is "LAST GRANTED" while the reservation is open: its holds end with that step. For each shadow limit that
--- bears something else than an enforced one would, and for each limit that grants raise, " NUMBER AMOUNT" follows: its
--- key, and what it bears, -1 for nothing. 0 for any other record.
-local function last_of(record)
-  return record and tonumber(string.match(record, '^%d+')) or 0
-end
-
 -- A hold that ends with `last` is in this sum: in the last one where the clock was set back since.
 local function place_of(counter, last)
   return OVER + max(1, min(STEPS, last - counter[OVER]))
@@ -244,21 +213,6 @@ end
 local function hold(counter, last, amount)
   local place = place_of(counter, last)
   counter[place] = counter[place] + amount
-end
-
--- Gives nothing back where the hold has ended by itself. What its sum does not have is in an earlier one: a clock that
--- was set back had moved it.
-local function release(counter, last, amount)
-  if last <= counter[OVER] then
-    return
-  end
-  local place = place_of(counter, last)
-  while amount > counter[place] and place > FIRST do
-    amount = amount - counter[place]
-    counter[place] = 0
-    place = place - 1
-  end
-  counter[place] = max(0, counter[place] - amount)
 end
 
 -- Writes the counter, which lives for so long at least. To set an expiry takes longer than all else about a write, so

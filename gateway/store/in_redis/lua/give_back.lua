@@ -22,7 +22,7 @@ for number = 2, #KEYS do
   local kind, at_once, amount, first, second
   kind, at_once, amount, first, second, cursor = unpack_numbers('<ddddd', ARGV[2], cursor)
   if in_window(kind, first, second, now) then
-    local counter = read(KEYS[number], kind, first, second, now, step)
+    local counter = current(KEYS[number], call('GET', KEYS[number]), kind, first, second, now, step)
     if at_once == 1 then
       counter[1] = max(0, counter[1] - amount * counter[2])
     else

@@ -37,7 +37,7 @@ for number = 1, #KEYS do
   local first, second
   first, second, cursor = unpack_numbers('<dd', ARGV[1], cursor)
   if kind ~= QUOTA or now < second then
-    local counter = read(KEYS[number], kind, first, second, now, step)
+    local counter = current(KEYS[number], call('GET', KEYS[number]), kind, first, second, now, step)
     counter.grants = with_change(counter.grants)
     write(KEYS[number], counter, kind, first, second, step_ms)
   end

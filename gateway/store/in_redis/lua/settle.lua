@@ -146,16 +146,11 @@ end
 -- As core/forecast.py has it.
 local HOURS_HALF_LIFE_MS, DAYS_HALF_LIFE_MS = 7200000, 172800000
 
-local function begin_history(counter, now)
-  counter.has_history = true
-  counter[NOTED_PERCENT], counter[SINCE], counter[NOTED] = 0, now * HISTORY_UNIT, now * HISTORY_UNIT
-  counter[HOURS], counter[DAYS] = 0, 0
-end
-
 -- Adds what a request has used to the two sums that fade.
 local function note_use(counter, amount, now)
-  if not counter.has_history then
-    begin_history(counter, now)
+  if not has_history(counter) then
+    counter[NOTED_PERCENT], counter[SINCE], counter[NOTED] = 0, now * HISTORY_UNIT, now * HISTORY_UNIT
+    counter[HOURS], counter[DAYS] = 0, 0
   end
   local elapsed = max(0, now - counter[NOTED] / HISTORY_UNIT)
   counter[HOURS] = counter[HOURS] * 2 ^ (-elapsed / HOURS_HALF_LIFE_MS) + amount * HISTORY_UNIT

@@ -5,6 +5,7 @@ const SAME_ORIGIN = { "x-gateway-console": "1" };
 const KNOWN_MAX = 16;
 export const SIGNED_OUT = "signed-out";
 export const POLL_MS = 10_000;
+const PATIENCE_MS = 60_000;
 
 export class ApiError extends Error {
   constructor(status, error) {
@@ -26,14 +27,8 @@ export function client(base) {
     if (body !== undefined) headers["content-type"] = "application/json";
     const before = method === "GET" ? known.get(path) : undefined;
     if (before) headers["if-none-match"] = before.tag;
-    let answer;
-    try {
-      answer = await fetch(base + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
-    } catch {
-      throw new ApiError(0, { message: "The gateway does not answer. Is it running, and is this machine connected to it?" });
-    }
+    const [answer, given] = await answered(base + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
     if (answer.status === 304 && before) return before.data;
-    const given = await answer.json().catch(() => ({}));
     if (answer.ok) {
       if (method === "GET") keep(path, answer.headers.get("etag"), given);
       return given;
@@ -56,6 +51,24 @@ export function client(base) {
   return { ask, get: (path) => ask("GET", path) };
 }
 
+// An answer and its JSON, unless either takes too long.
+async function answered(address, request) {
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(), PATIENCE_MS);
+  try {
+    const answer = await fetch(address, { ...request, signal: late.signal });
+    const given = await answer.json().catch((error) => { if (late.signal.aborted) throw error; return {}; });
+    return [answer, given];
+  } catch {
+    const message = late.signal.aborted
+      ? `The gateway did not answer within ${PATIENCE_MS / 1000} seconds.`
+      : "The gateway does not answer. Is it running, and is this machine connected to it?";
+    throw new ApiError(0, { message });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 // The query of a path, without what is empty.
 export function query(parameters) {
   const given = Object.entries(parameters).filter(([, value]) => value !== "" && value !== undefined && value !== null);
@@ -63,20 +76,24 @@ export function query(parameters) {
 }
 
 // What `load` gives, again whenever `key` changes, and each POLL_MS, both while the page can be seen; once if `poll` is false.
-// A failure keeps what was there. `key` null: nothing is asked. `keep`: of another key there is the last data until its own is there.
+// What is not answered yet is not asked again by the clock. A failure keeps what was there. `key` null: nothing is asked. `keep`: of another key there is the last data until its own is there.
 export function useData(load, key, { poll = true, keep = false } = {}) {
   const [state, setState] = useState({ data: undefined, error: null, key: undefined });
   const latest = useRef(0);
+  const asked = useRef(null);
   const current = useRef(load);
   current.current = load;
 
   const reload = useCallback(async () => {
     const turn = ++latest.current;
+    asked.current = turn;
     try {
       const data = await current.current();
       if (turn === latest.current) setState({ data, error: null, key });
     } catch (error) {
       if (turn === latest.current) setState((before) => ({ data: before.key === key ? before.data : undefined, error, key }));
+    } finally {
+      if (asked.current === turn) asked.current = null;
     }
   }, [key]);
 
@@ -84,8 +101,8 @@ export function useData(load, key, { poll = true, keep = false } = {}) {
     if (key === null) return undefined;
     if (!poll || !document.hidden) reload();
     if (!poll) return undefined;
-    const timer = setInterval(() => document.hidden || reload(), POLL_MS);
-    const shown = () => document.hidden || reload();
+    const shown = () => document.hidden || asked.current !== null || reload();
+    const timer = setInterval(shown, POLL_MS);
     document.addEventListener("visibilitychange", shown);
     return () => {
       latest.current++;
@@ -98,7 +115,7 @@ export function useData(load, key, { poll = true, keep = false } = {}) {
   return { data: fresh ? state.data : undefined, error: fresh ? state.error : null, reload };
 }
 
-// Every page of a list that has them, up to `most` entries.
+// Every page of a list that has them, up to `most` entries; `more`: whether there are others.
 export async function all(get, path, parameters = {}, most = 5000) {
   const found = [];
   let cursor = "";
@@ -107,5 +124,5 @@ export async function all(get, path, parameters = {}, most = 5000) {
     found.push(...page.data);
     cursor = page.next;
   } while (cursor && found.length < most);
-  return found;
+  return { data: found, more: Boolean(cursor) };
 }

@@ -5,9 +5,12 @@ const compact = new Intl.NumberFormat("en-US", { notation: "compact", maximumSig
 export const count = (n) => whole.format(n);
 export const short = (n) => (Math.abs(n) < 10_000 ? whole.format(n) : compact.format(n));
 
-// As many digits as say something: cents for what people pay, more for what is less than a cent.
+// As many digits as say something: cents for what people pay, more for what is less than a cent. What they cannot say is
+// written as less than the least that they can, not as nothing.
 export function money(usd, digits) {
   if (digits === undefined) digits = moneyDigits(usd);
+  const least = 10 ** -digits;
+  if (usd > 0 && usd < least / 2) return `<${money(least, digits)}`;
   return usd.toLocaleString("en-US", { style: "currency", currency: "USD", minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
@@ -19,8 +22,8 @@ export function moneyDigits(usd) {
 // At an axis: no more digits than tell its ticks apart.
 export const moneyTick = (usd) => usd.toLocaleString("en-US", { style: "currency", currency: "USD", minimumFractionDigits: usd === 0 || usd >= 10 ? 0 : 2, maximumSignificantDigits: 3 });
 
-// Of a column: as many digits as its smallest amount needs beside its largest.
-export const columnDigits = (amounts) => moneyDigits(Math.max(0, ...amounts));
+// Of a column, which may be long: as many digits as its largest amount needs.
+export const columnDigits = (amounts) => moneyDigits(amounts.reduce((most, each) => Math.max(most, each), 0));
 
 export function percent(part, of) {
   if (!of) return "0%";

@@ -21,13 +21,15 @@ export function Keys({ api, parameters }) {
   };
   const close = () => setDialog(null);
   return html`<${Page} title="Keys" actions=${html`<button class="primary" onClick=${() => setDialog({ kind: "create" })} disabled=${!names.length}>Create a key</button>`}>
+    ${teams.error && html`<${Note} tone="bad" action=${html`<button onClick=${teams.reload}>Try again</button>`}>The teams are not known, so no key can be created: ${teams.error.message}<//>`}
     <div class="filters">
       <${Select} label="Team" value=${team} onChange=${setTeam} options=${[["", "All teams"], ...names.map((each) => [each, each])]} />
       <${Select} label="Status" value=${status} onChange=${setStatus} options=${[["", "Any status"], ...Object.keys(TONES).map((each) => [each, each])]} />
       <${Select} label="Use" value=${unused} onChange=${setUnused} options=${[["", "Used or not"], ["7d", "Unused for 7 days"], ["30d", "Unused for 30 days"], ["90d", "Unused for 90 days"]]} />
     </div>
     <${Card} title="Keys" flush>
-      <${Loaded} from=${keys}>${(data) => html`<${List} keys=${data} open=${setDialog} filtered=${team || status || unused} />`}<//>
+      <${Loaded} from=${keys}>${({ data, more }) => html`<${List} keys=${data} open=${setDialog} filtered=${team || status || unused} />
+        ${more && html`<div class="table-foot">These are the first ${format.count(data.length)} keys. Choose a team or a status above to see the others.</div>`}`}<//>
     <//>
     ${dialog && html`<${KeyDialog} key=${`${dialog.kind} ${dialog.id || (dialog.key && dialog.key.id)}`} ...${{ api, dialog, names, team, done, close, open: setDialog }} />`}
   <//>`;

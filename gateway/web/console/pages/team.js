@@ -20,7 +20,7 @@ export function Team({ api, subject: name }) {
       <${Grants} api=${api} name=${name} limits=${limits} reload=${about.reload} />`}<//>
     <${UsageOf} api=${api} name=${name} />
     <${Card} title="Keys" flush tools=${html`<a class="small" href=${`#/keys?team=${team(name)}`}>Manage</a>`}>
-      <${Loaded} from=${keys}>${(data) => html`<${Table} label="Keys" rows=${data} rowKey=${(row) => row.id} empty=${html`<${Empty} title="This team has no key"><a href=${`#/keys?team=${team(name)}&new=1`}>Create one</a>, or add one to the configuration.<//>`} columns=${[
+      <${Loaded} from=${keys}>${({ data }) => html`<${Table} label="Keys" rows=${data} rowKey=${(row) => row.id} empty=${html`<${Empty} title="This team has no key"><a href=${`#/keys?team=${team(name)}&new=1`}>Create one</a>, or add one to the configuration.<//>`} columns=${[
         { name: "name", label: "Key", show: (row) => html`<div><a href=${`#/keys?id=${row.id}`}>${row.name}</a><div class="sub mono">${row.id}</div></div>` },
         { name: "status", label: "Status", show: (row) => html`<${KeyStatus} of=${row} />` },
         { name: "last_used_at", label: "Last used", show: (row) => html`<${Time} at=${row.last_used_at} relative none=${row.source === "config" ? "not noted" : "never"} />` },

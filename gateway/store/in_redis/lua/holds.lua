@@ -1,0 +1,29 @@
+-- How scripts give back what is held: this text is put behind counter.lua, in front of those that end or move holds.
+
+local SETTLED = 's'
+
+local function in_window(kind, first, second, now)
+  return kind ~= QUOTA or (first <= now and now < second)
+end
+
+-- A record is "LAST GRANTED" while the reservation is open: its holds end with that step. For each shadow limit that
+-- bears something else than an enforced one would, and for each limit that grants raise, " NUMBER AMOUNT" follows: its
+-- key, and what it bears, -1 for nothing. 0 for any other record.
+local function last_of(record)
+  return record and tonumber(string.match(record, '^%d+')) or 0
+end
+
+-- Gives nothing back where the hold has ended by itself. What its sum does not have is in an earlier one: a clock that
+-- was set back had moved it.
+local function release(counter, last, amount)
+  if last <= counter[OVER] then
+    return
+  end
+  local place = place_of(counter, last)
+  while amount > counter[place] and place > FIRST do
+    amount = amount - counter[place]
+    counter[place] = 0
+    place = place - 1
+  end
+  counter[place] = max(0, counter[place] - amount)
+end

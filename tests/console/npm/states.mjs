@@ -1,0 +1,226 @@
+// The console while the admin API fails, hangs or has very little or very much to say: prints what did not work, by step.
+// Answers are the script's own, and so is the time: nothing waits for a clock.
+// node states.mjs ORIGIN TOKEN
+import assert from "node:assert/strict";
+import { launch, opened, overflow, settled, signIn } from "./browser.mjs";
+
+const [origin, token] = process.argv.slice(2);
+const PAGES = ["overview", "teams", "teams/search", "keys", "models", "upstreams", "usage", "requests", "requests/abc", "notifications", "configuration", "audit"];
+const AT = "2026-03-01T23:30:15.000Z";
+const failures = [];
+const browser = await launch();
+let page = null;
+
+async function step(name, work, options = {}) {
+  page = await opened(browser, { origin, ...options });
+  try {
+    if (options.clock) await page.clock.install();
+    await signIn(page, `${origin}/console`, token);
+    await work();
+    const scripts = page.complaints.filter((each) => each.startsWith("script:") || each.includes("policy:"));
+    assert.deepEqual(scripts, []);
+  } catch (error) {
+    failures.push(`${name}: ${error.message.split("\n").slice(0, 8).join(" ")}`);
+  }
+  await page.context().close();
+}
+
+const json = (route, body, status = 200) => route.fulfill({ status, contentType: "application/json", body: JSON.stringify(body) });
+const refused = (route, status, message) => json(route, { error: { message, type: "server_error", param: null, code: "x" } }, status);
+const listed = (data, next = null) => ({ data, next });
+
+// Answers `path` of the admin API, whatever its query, by `answer(route, query)`.
+const answer = (path, give) => page.route((url) => url.pathname === `/admin/v1/${path}`, (route) => give(route, new URL(route.request().url()).searchParams));
+const everything = (give) => page.route((url) => url.pathname.startsWith("/admin/v1/") && url.pathname !== "/admin/v1/session", give);
+
+async function show(name) {
+  await page.evaluate((hash) => { location.hash = hash; }, `#/${name}`);
+  await page.evaluate(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))));
+}
+
+const text = (locator) => page.locator(locator).allInnerTexts();
+const focused = () => page.evaluate(() => document.activeElement.getAttribute("aria-label") || document.activeElement.innerText || document.activeElement.placeholder || "");
+
+const keyOf = (number, more = {}) => ({
+  id: number.toString(16).padStart(12, "0"), name: `key-${number}`, team: "search", models: [], limits: [], networks: [], metadata: {},
+  created_at: new Date(Date.parse(AT) + number * 1000).toISOString(), expires_at: null, last_used_at: null, status: "active", source: "store", ...more,
+});
+const usageOf = (rows) => {
+  const names = ["requests", "input_tokens", "cached_input_tokens", "output_tokens", "estimated_tokens", "usd"];
+  const filled = rows.map((row) => ({ ...Object.fromEntries(names.map((name) => [name, 0])), ...row }));
+  return { rows: filled, total: Object.fromEntries(names.map((name) => [name, filled.reduce((sum, row) => sum + row[name], 0)])) };
+};
+
+const FAILURES = {
+  "an error of the gateway": [(route) => refused(route, 500, "The gateway failed."), "The gateway failed."],
+  "a store that is out": [(route) => refused(route, 503, "The store does not answer."), "The store does not answer."],
+  "a proxy's page": [(route) => route.fulfill({ status: 502, contentType: "text/html", body: "<h1>Bad Gateway</h1>" }), "The gateway answered 502."],
+  "nobody there": [(route) => route.abort("connectionrefused"), "The gateway does not answer."],
+};
+
+await step("every page says what is wrong, and goes on when asked again", async () => {
+  const kinds = Object.entries(FAILURES);
+  for (const [place, name] of PAGES.entries()) {
+    const [what, [fail, words]] = kinds[place % kinds.length];
+    await everything(fail);
+    await show(name);
+    await page.locator("main [role=alert]", { hasText: words }).first().waitFor();
+    await settled(page);
+    assert.deepEqual(await text("main .loading"), [], `${name}, ${what}`);
+    assert.ok((await page.locator("h1").innerText()).length > 0, name);
+    await page.unrouteAll({ behavior: "wait" });
+    if (name === "requests/abc") continue; // There is none: that is another error.
+    for (let left = await page.getByRole("button", { name: "Try again" }).count(); left > 0; left--) {
+      await page.getByRole("button", { name: "Try again" }).first().click();
+      await page.waitForFunction((n) => document.querySelectorAll("main [role=alert]").length < n, left);
+    }
+    await settled(page);
+  }
+});
+
+await step("a session that has ended elsewhere leads to the sign-in, which says so", async () => {
+  for (const name of ["overview", "teams/search", "audit"]) {
+    await show(name);
+    await settled(page);
+    await everything((route) => refused(route, 401, "Send the admin token."));
+    await page.reload();
+    await page.getByText("Your session is over. Sign in again.").waitFor();
+    assert.deepEqual(await text("nav"), [], name);
+    await page.unrouteAll({ behavior: "wait" });
+    await page.reload();
+    await page.locator("nav").waitFor();
+  }
+});
+
+await step("an address that means nothing is a page that says so", async () => {
+  for (const hash of ["#/nothing", "#/teams/%", "#/usage?since=%"]) {
+    await page.evaluate((wanted) => { location.hash = wanted; }, hash);
+    await page.reload();
+    await page.waitForFunction(() => document.querySelector("main#main")?.innerText.trim() && !document.querySelector(".loading"));
+  }
+});
+
+await step("what does not come is said to be loading, and then to be late; nothing is asked twice meanwhile", async () => {
+  const asked = [];
+  await answer("notifications", (route) => { asked.push(route); });
+  await show("notifications");
+  await page.locator("main .loading").waitFor();
+  await page.clock.runFor(35_000);
+  assert.equal(asked.length, 1);
+  await json(asked[0], { ...listed([]), waiting: 0 });
+  await page.getByText("Nothing waits").waitFor();
+  await page.clock.runFor(10_000);
+  await page.waitForFunction(() => !document.querySelector("main .loading"));
+  assert.equal(asked.length, 2);
+  await page.clock.runFor(61_000);
+  await page.locator("main [role=alert]", { hasText: "did not answer within 60 seconds" }).waitFor();
+  assert.ok(await page.getByText("Nothing waits").isVisible());
+}, { clock: true });
+
+await step("a sorted column keeps its order and the focus while data changes", async () => {
+  let more = 0;
+  await answer("keys", (route) => json(route, listed([1, 2, 3, 10, ...Array(more).fill(20)].map((n) => keyOf(n)))));
+  await show("keys");
+  await page.locator("tbody tr").first().waitFor();
+  const head = page.getByRole("columnheader", { name: "Key" }).getByRole("button");
+  await head.focus();
+  await page.keyboard.press("Enter");
+  assert.deepEqual(await text("tbody td:first-child button"), ["key-1", "key-2", "key-3", "key-10"]);
+  assert.equal(await focused(), "Key");
+  more = 1;
+  await page.clock.runFor(10_000);
+  await page.locator("tbody tr").nth(4).waitFor();
+  assert.deepEqual(await text("tbody td:first-child button"), ["key-1", "key-2", "key-3", "key-10", "key-20"]);
+  assert.equal(await page.locator("th[aria-sort=ascending]").innerText(), "Key");
+  assert.equal(await focused(), "Key");
+  await page.keyboard.press("Enter");
+  assert.equal((await text("tbody td:first-child button"))[0], "key-20");
+}, { clock: true });
+
+await step("a filter and what is typed into it survive new data", async () => {
+  let count = 30;
+  await answer("keys", (route) => json(route, listed([...Array(count).keys()].map((n) => keyOf(n)))));
+  await show("keys");
+  const filter = page.getByPlaceholder("Filter");
+  await filter.waitFor();
+  await filter.focus();
+  await page.keyboard.type("key-2");
+  assert.equal(await page.locator("tbody tr").count(), 11);
+  count = 31;
+  await page.clock.runFor(10_000);
+  await page.keyboard.type("9");
+  assert.equal(await filter.inputValue(), "key-29");
+  assert.deepEqual(await text("tbody td:first-child button"), ["key-29"]);
+  await page.keyboard.type("x");
+  await page.getByText("Nothing fits the filter").waitFor();
+  await page.getByRole("button", { name: "Clear it" }).click();
+  assert.equal(await page.locator("tbody tr").count(), 31);
+}, { clock: true });
+
+await step("no key, one key and ten thousand keys are shown, and it is said when not all are", async () => {
+  let count = 0;
+  await answer("keys", (route, query) => {
+    const begin = Number(query.get("cursor") || 0), end = Math.min(count, begin + 1000);
+    return json(route, listed([...Array(end - begin).keys()].map((n) => keyOf(begin + n)), end < count ? String(end) : null));
+  });
+  await show("keys");
+  await page.getByText("There is no key yet").waitFor();
+  for (const [now, rows, words] of [[1, 1, ""], [10_000, 200, "200 of 5,000 rows"]]) {
+    count = now;
+    await show("teams");
+    await settled(page);
+    await show("keys");
+    await page.waitForFunction((n) => document.querySelectorAll("tbody tr").length === n, rows);
+    if (words) await page.getByText(words).waitFor();
+  }
+  await page.getByText("These are the first 5,000 keys. Choose a team or a status above to see the others.").waitFor();
+  await page.getByRole("button", { name: "Show more" }).click();
+  assert.equal(await page.locator("tbody tr").count(), 400);
+});
+
+await step("the digits of a long column are found", async () => {
+  const digits = await page.evaluate(() => import("/console/lib/format.js").then((format) => format.columnDigits(Array(200_000).fill(0.004))));
+  assert.equal(digits, 4);
+});
+
+await step("long names stay within the window", async () => {
+  const long = "x".repeat(64);
+  await answer("keys", (route) => json(route, listed([keyOf(1, { name: long, team: long })])));
+  await answer("teams", (route) => json(route, listed([{ name: long, keys: [], models: ["m".repeat(200)], owner: `${long}@${long}`, cost_center: long, key_limits: [], user_limits: [] }])));
+  await answer("usage", (route) => json(route, usageOf([{ team: long, model: "m".repeat(200), day: "2026-03-01", usd: 1 }])));
+  await answer("limits", (route) => json(route, listed([])));
+  for (const [name, shown] of [["keys", long], ["teams", long], ["usage", long]]) {
+    await show(name);
+    await page.locator("main", { hasText: shown }).waitFor();
+    await settled(page);
+    assert.deepEqual(await overflow(page), [], name);
+  }
+}, { width: 360, height: 780 });
+
+await step("times are the viewer's, and UTC where one points", async () => {
+  await answer("keys", (route) => json(route, listed([keyOf(0, { expires_at: AT })])));
+  await show("keys");
+  const time = page.locator("tbody [data-label=Expires] time");
+  await time.waitFor();
+  assert.equal(await time.getAttribute("datetime"), AT);
+  assert.equal(await time.getAttribute("title"), "2026-03-01 23:30:15 UTC");
+  assert.match(await time.innerText(), /2 Mar/); // An hour later in Berlin, that is the next day.
+});
+
+await step("money has the digits that say something, and what is not nothing is not shown as nothing", async () => {
+  const amounts = [12345.678901, 0.0004, 0];
+  await answer("usage", (route) => json(route, usageOf(amounts.map((usd, place) => ({ team: `t${place}`, day: "2026-03-01", usd })))));
+  await answer("limits", (route) => json(route, listed([])));
+  await show("usage");
+  await page.locator("tbody tr").first().waitFor();
+  assert.deepEqual(await text("tbody [data-column=usd]"), ["$12,345.68", "<$0.01", "$0.00"]);
+  amounts.splice(0, 3, 0.000123, 0.0000001, 0);
+  await show("teams");
+  await settled(page);
+  await show("usage");
+  await page.waitForFunction(() => document.querySelector("tbody [data-column=usd]")?.innerText === "$0.000123");
+  assert.deepEqual(await text("tbody [data-column=usd]"), ["$0.000123", "<$0.000001", "$0.000000"]);
+});
+
+await browser.close();
+process.stdout.write(JSON.stringify(failures));
