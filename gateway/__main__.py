@@ -74,9 +74,10 @@ def _usage_errors_in_one_line() -> Iterator[None]:
     except NoArgsIsHelpError:
         raise
     except click.UsageError as error:
-        message = " ".join(error.format_message().split()).rstrip(".")
+        message = " ".join(error.format_message().split())
+        end = "" if message.endswith((".", "?")) else "."
         command = "gateway" if error.ctx is None else error.ctx.command_path
-        raise _UsageErrorInOneLine(f"{message}. Help: {command} --help") from None
+        raise _UsageErrorInOneLine(f"{message}{end} Help: {command} --help") from None
 
 
 @click.group(

@@ -39,6 +39,11 @@ OTHER_MODELS = frozenset({"models", "fallbacks", "context_window_fallbacks", "co
 (https://docs.litellm.ai/docs/proxy/reliability)."""
 
 
+OVERRIDES = "extra_body"
+"""LiteLLM's proxy gives its members to the OpenAI client, which puts them in the place of those of the body
+(https://docs.litellm.ai/docs/completion/provider_specific_params)."""
+
+
 class StreamFormat(StrEnum):
     """Whose events a stream of generated text consists of."""
 
@@ -138,7 +143,7 @@ CHAT = Endpoint(
     path="/v1/chat/completions",
     fields=request_fields.ChatFields,
     input_members=_CHAT_INPUT,
-    cap_paths=(("max_completion_tokens",), ("max_tokens",)),
+    cap_paths=(("max_completion_tokens",), ("n_predict",), ("max_tokens",)),
     estimated=True,
     asks_with_stream_options=True,
     stream_format=StreamFormat.CHAT,
@@ -148,7 +153,7 @@ COMPLETIONS = Endpoint(
     path="/v1/completions",
     fields=request_fields.CompletionFields,
     input_members=("prompt", "suffix"),
-    cap_paths=(("max_tokens",),),
+    cap_paths=(("n_predict",), ("max_tokens",)),
     estimated=True,
     asks_with_stream_options=True,
     stream_format=StreamFormat.COMPLETIONS,

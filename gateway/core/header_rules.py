@@ -95,12 +95,13 @@ TO_UPSTREAM = HeaderRule(
             "x-client-request-id",
             "originator",
             "version",
+            "x-anthropic-additional-protection",  # Claude Code's users ask Anthropic for it.
         }
     ),
     # Codex says with one of its internal headers that tools are in the input, where a model wants them so.
     prefixes=(
         *("anthropic-", "openai-", "x-stainless-", "x-claude-code-", "x-codex-", "x-opencode-"),
-        "x-openai-internal-codex-",
+        *("x-claude-remote-", "x-openai-internal-codex-"),
     ),
     kept_endings=_CREDENTIAL_ENDINGS,
 )

@@ -32,6 +32,10 @@ _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _REFUSED = re.compile(r"q=0(\.0{0,3})?", re.IGNORECASE)
 _TARGET = re.compile(r"/[!-~]*")
+_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?")
+_HOST_MAX = 254
+"""A name of 253 characters, and the dot of the root behind it."""
 
 
 class BaseUrl(NamedTuple):
@@ -46,6 +50,12 @@ class BaseUrl(NamedTuple):
     query: str
 
 
+def is_host_name(text: str) -> bool:
+    """Whether it can be looked up (RFC 1123, section 2.1), which is no promise that it is found. Underscores are in
+    names of containers. The system's own look-up raises UnicodeError for a name of another form."""
+    return len(text) <= _HOST_MAX and _HOST.fullmatch(text) is not None
+
+
 def read_base_url(text: str) -> BaseUrl:
     """Raises ValueError, with what follows the setting's name."""
     try:
@@ -55,7 +65,7 @@ def read_base_url(text: str) -> BaseUrl:
         port = url.port or _DEFAULT_PORTS.get(url.scheme, 0)
     except ValueError as error:
         raise ValueError(f"is not a URL: {error}") from None
-    if url.scheme not in _DEFAULT_PORTS or not host:
+    if url.scheme not in _DEFAULT_PORTS or not (":" in host or is_host_name(host)):
         raise ValueError("must be http://host… or https://host…")
     if url.username is not None or url.fragment:
         raise ValueError("must have no user, password or fragment")

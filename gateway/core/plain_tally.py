@@ -44,7 +44,7 @@ class PlainTally:
         self._reports_failure = self._refused = fault is not None
         self._is_opaque = is_opaque
         self._endpoint = endpoint
-        self._reader = UsageReader(endpoint.usage)
+        self._reader = UsageReader(endpoint.usage, is_answer=True)
         self._kept: list[bytes] = []
         self._scanner: JsonScanner | None = None
         self._bytes = 0

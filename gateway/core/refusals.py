@@ -36,6 +36,7 @@ FAULT_PATHS: tuple[Path, ...] = (
     ("status_code",),
     ("error",),
     ("response", "error"),
+    ("choices", "*", "error"),
     ("promptFeedback",),
     ("base_resp",),
 )
@@ -73,7 +74,11 @@ _DECIDING_CODES: dict[str, Fault] = {
     # OpenAI: https://platform.openai.com/docs/guides/error-codes, and of the Responses API's `error.code`.
     **_codes(Fault.CALLER, "content_policy_violation", "content_policy", "moderation_blocked", "invalid_prompt"),
     **_codes(Fault.CALLER, "cyber_policy", "bio_policy", "image_generation_user_error", "safety_violation"),
-    **_codes(Fault.CALLER, "context_length_exceeded", "string_above_max_length", "invalid_image_url"),
+    **_codes(Fault.CALLER, "context_length_exceeded", "string_above_max_length"),
+    **_codes(Fault.CALLER, "invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url"),
+    **_codes(Fault.CALLER, "image_too_large", "image_too_small", "image_parse_error", "invalid_image_mode"),
+    **_codes(Fault.CALLER, "image_file_too_large", "unsupported_image_media_type", "empty_image_file"),
+    **_codes(Fault.CALLER, "failed_to_download_image", "image_file_not_found"),
     **_codes(Fault.CREDENTIALS, "invalid_api_key", "account_deactivated", "invalid_organization", "key_expired"),
     **_codes(Fault.PROVIDER, "insufficient_quota", "billing_hard_limit_reached", "billing_not_active"),
     # Azure: https://learn.microsoft.com/azure/ai-foundry/openai/concepts/content-filter
@@ -87,17 +92,21 @@ _DECIDING_CODES: dict[str, Fault] = {
     **_codes(Fault.PROVIDER, "failed_precondition", "billing_disabled", "service_disabled"),
     # Groq: https://console.groq.com/docs/errors
     **_codes(Fault.CALLER, "tool_use_failed", "json_validate_failed"),
+    **_codes(Fault.PROVIDER, "organization_restricted", "blocked_api_access", "model_terms_required"),
     # DashScope: https://help.aliyun.com/zh/model-studio/error-code
     **_codes(Fault.CALLER, "datainspectionfailed", "data_inspection_failed", "ipinfringementsuspect"),
     **_codes(Fault.CREDENTIALS, "invalidapikey"),
     **_codes(Fault.PROVIDER, "arrearage"),
     # Moonshot: https://platform.moonshot.ai/docs/api/chat
     **_codes(Fault.CREDENTIALS, "invalid_authentication_error", "incorrect_api_key_error"),
-    **_codes(Fault.PROVIDER, "exceeded_current_quota_error"),
+    **_codes(Fault.PROVIDER, "exceeded_current_quota_error", "engine_overloaded_error"),
     # Z.ai: https://docs.z.ai/api-reference/api-code
     **_codes(Fault.CALLER, "1301"),
-    **_codes(Fault.CREDENTIALS, "1000", "1001", "1002", "1003", "1004"),
     **_codes(Fault.PROVIDER, "1113", "1302", "1305"),
+    # LiteLLM's proxy: https://docs.litellm.ai/docs/proxy/users
+    **_codes(Fault.PROVIDER, "budget_exceeded"),
+    # Portkey: https://portkey.ai/docs/product/guardrails
+    **_codes(Fault.CALLER, "hooks_failed"),
     # Fireworks: https://docs.fireworks.ai/guides/inference-error-codes
     **_codes(Fault.PROVIDER, "precondition_failed"),
 }
@@ -109,7 +118,9 @@ _GENERAL_CODES: dict[str, Fault] = {
     **_codes(Fault.CALLER, "notfounderror", "invalid_value", "model_not_found", "unprocessableentityerror"),
     **_codes(Fault.CREDENTIALS, "permission_error"),
     **_codes(Fault.PROVIDER, "server_error", "api_error", "internal_server_error", "internalservererror", "overloaded"),
-    **_codes(Fault.PROVIDER, "rate_limit_error", "rate_limit_exceeded", "timeout_error", "vector_store_timeout"),
+    **_codes(
+        Fault.PROVIDER, "rate_limit_error", "rate_limit_exceeded", "timeout_error", "vector_store_timeout", "timeout"
+    ),
     **_codes(
         Fault.PROVIDER, "service_unavailable_error", "unavailable_error", "too_many_requests", "capacity_exceeded"
     ),
@@ -140,6 +151,9 @@ _MESSAGES: dict[int, dict[str, Fault]] = {
     400: {
         # Anthropic's code is that of any wrong request (https://docs.claude.com/en/api/errors).
         "your credit balance is too low": Fault.PROVIDER,
+        "you have reached your specified api usage limits": Fault.PROVIDER,
+        "you have reached your specified workspace api usage limits": Fault.PROVIDER,
+        "this organization has been disabled": Fault.PROVIDER,
         # xAI's is that of any wrong argument (https://docs.x.ai/docs/key-information/debugging).
         "incorrect api key provided": Fault.CREDENTIALS,
     },
@@ -191,7 +205,18 @@ def _reports_nothing(answer: Members) -> bool:
     """Whether an answer has none of the members by which one without a status reports a failure: nearly every one."""
     kind = answer.get("type")
     is_failure = kind in _FAILURE_TYPES if isinstance(kind, str) else False
-    return not is_failure and answer.get("object") != "error" and _FAILURE_MEMBERS.isdisjoint(answer)
+    if is_failure or answer.get("object") == "error" or not _FAILURE_MEMBERS.isdisjoint(answer):
+        return False
+    return "choices" not in answer or _error_of_a_choice(answer["choices"]) is None
+
+
+def _error_of_a_choice(choices: Any) -> Members | None:
+    """OpenRouter's, of a provider that failed (https://openrouter.ai/docs/api/reference/overview)."""
+    if type(choices) is list:
+        for choice in choices:
+            if type(choice) is dict and type(error := choice.get("error")) is dict and error:
+                return error
+    return None
 
 
 def _error_in(answer: Members) -> Members | None:
@@ -200,6 +225,8 @@ def _error_in(answer: Members) -> Members | None:
         error = value_at(answer, path)
         if error:
             return error if isinstance(error, dict) else answer
+    if (error := _error_of_a_choice(answer.get("choices"))) is not None:
+        return error
     # vLLM's and Mistral's errors are at the top, as are the Responses API's error events.
     return answer if "error" in (answer.get("object"), answer.get("type")) else None
 

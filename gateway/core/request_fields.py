@@ -99,6 +99,9 @@ class _Sampled(Fields, kw_only=True):
     n: Choices | None = None
     stop: str | Annotated[list[str], Meta(max_length=4)] | None = None
     stream_options: _StreamOptions | None = None
+    n_predict: Annotated[int, Meta(le=TOKENS_MAX)] | None = None
+    """llama.cpp obeys it rather than `max_tokens`; below zero it is no cap
+    (https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md)."""
 
     @property
     def asks_usage(self) -> bool:
@@ -106,11 +109,19 @@ class _Sampled(Fields, kw_only=True):
 
     @property
     def output_cap(self) -> int | None:
-        return self.max_tokens
+        return _largest_cap(self.max_tokens, self.n_predict)
 
     @property
     def choices(self) -> int:
         return self.n or 1
+
+
+def _largest_cap(one: int | None, other: int | None) -> int | None:
+    """Of two caps the larger, since it is not known which one the upstream obeys."""
+    if one is None or other is None:
+        named = other if one is None else one
+        return None if named is None or named < 0 else named
+    return None if other < 0 else max(one, other)
 
 
 class _ChatMessage(msgspec.Struct, gc=False):
@@ -131,11 +142,8 @@ class ChatFields(_Sampled, kw_only=True):
 
     @property
     def output_cap(self) -> int | None:
-        """Of two caps the larger, since it is not known which one the upstream obeys."""
-        one, other = self.max_completion_tokens, self.max_tokens
-        if one is None or other is None:
-            return other if one is None else one
-        return max(one, other)
+        named = _largest_cap(self.max_completion_tokens, self.max_tokens)
+        return named if self.n_predict is None else _largest_cap(named, self.n_predict)
 
 
 class CompletionFields(_Sampled, kw_only=True):

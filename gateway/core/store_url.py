@@ -10,6 +10,8 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
+from gateway.core.http_syntax import is_host_name
+
 Node = tuple[str, int]
 
 TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")
@@ -96,7 +98,7 @@ def _path(kind: str, path: str) -> tuple[str, int]:
             raise ValueError("needs the name of the master after the sentinels, such as /mymaster")
     if database and kind == "cluster":
         raise ValueError("must end after the hosts: a cluster has one database")
-    if database and not database.isdigit():
+    if database and not database.isdecimal():
         raise ValueError("must end in the number of a database, such as /0, or in none")
     return unquote(service), int(database or 0)
 
@@ -110,7 +112,8 @@ def _node(text: str, port: int) -> Node:
     if not colon or given.endswith("]"):
         host, given = text, str(port)
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not given.isdigit() or not 0 < int(given) < 65536:
+    is_host = ":" in host or is_host_name(host)
+    if not is_host or not given.isdecimal() or not 0 < int(given) < 65536:
         raise ValueError("needs hosts with ports, such as redis.example.com:6379 or [::1]:6379")
     return host, int(given)
 

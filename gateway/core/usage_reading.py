@@ -26,15 +26,20 @@ class UsageReader:
     `usage` is what has been read so far, `reported` whether the answer reports any of it: units that are
     only counted (the images in `data`) are no report. `final` is false while the output is not told yet,
     as after Anthropic's `message_start`: of a stream that ends there the output is estimated. `tells_input` is
-    false where no report has had the input.
+    false where no report has had the input, `tells_output` where the last one has not had the output.
+
+    With `is_answer` what is read is an answer, whatever its `type` says: no event has its usage.
     """
 
-    def __init__(self, table: UsageTable) -> None:
-        self.final = self.tells_input = False
+    def __init__(self, table: UsageTable, *, is_answer: bool = False) -> None:
+        self.final = self.tells_input = self.tells_output = False
         self.object_id = ""
         """Under which the upstream keeps the answer; empty where it names none."""
 
         self._table = table
+        self._believed_otherwise = (
+            table.believed.get("", table.believed_anywhere) if is_answer else table.believed_anywhere
+        )
         self._reported: Usage | None = None
         self._report: Members = {}
         self._tier = ""
@@ -83,7 +88,7 @@ class UsageReader:
         table = self._table
         if table.id_paths and not self.object_id:
             self._read_id(members)
-        believed = table.believed.get(event, table.believed_anywhere)
+        believed = table.believed.get(event, self._believed_otherwise)
         if not believed:
             return False
         for path in table.tier_paths:
@@ -113,7 +118,9 @@ class UsageReader:
         reading = _read_at(place, report, self._table)
         if reading is None:
             return False
-        self.final = place.final and reading.complete and (reading.usage.output > 0 or not place.needs_output)
+        self.tells_output = reading.complete and (reading.usage.output > 0 or not place.needs_output)
+        # A report of the input alone leaves the output as it is.
+        self.final = place.final if self.tells_output else self.final
         completed = _completed(report, self._report) if self._report else report
         if completed is not report:
             reading = _read_at(place, completed, self._table) or reading

@@ -44,7 +44,7 @@ _WITH_INPUT = (_ENOUGH | {"total"}) - {"output"}
 _ZERO_COUNTS = _WHOLES | _ENOUGH_WITHOUT_OUTPUT | {"image_output"}
 """Of these a zero is distinguished from nothing."""
 _IN_SECONDS = frozenset({"audio_seconds", "sound_seconds"})
-_TIER_MEMBERS = frozenset({"service_tier", "serviceTier", "speed", "trafficType"})
+_TIER_MEMBERS = frozenset({"service_tier", "serviceTier", "speed", "trafficType", "traffic_type"})
 _LIFETIMES = frozenset({"cache_write", "cache_write_1h"})
 
 
@@ -77,14 +77,15 @@ def read_report(
     """What one usage object says; None if it has no count that can be believed. `has_output` and
     `output_medium` are the API's, as in `UsageTable`."""
     counts = _Counts(report, words)
-    if (_ENOUGH if has_output else _ENOUGH_WITHOUT_OUTPUT).isdisjoint(counts.of):
+    if not counts.suffice(has_output=has_output):
         return None
     entered, output = _wholes(counts, has_output=has_output)
     usage = _bounded(counts, entered, output, output_medium, _tier_in(report))
     if "iterations" in report:
         usage = _with_iterations(usage, report, words)
     complete = not has_output or not _COMPLETE.isdisjoint(counts.of)
-    return Reading(usage, complete, not _WITH_INPUT.isdisjoint(counts.of))
+    tells_input = not _WITH_INPUT.isdisjoint(counts.of) or counts.parts(_Placement.BESIDE, "image_input") > 0
+    return Reading(usage, complete, tells_input)
 
 
 def value_at(value: Any, path: Path) -> Any:
@@ -141,6 +142,12 @@ class _Counts:
 
     def get(self, name: str) -> int:
         return self.of.get(name, 0)
+
+    def suffice(self, *, has_output: bool) -> bool:
+        """Whether they are a report: of what an answer without output was given, a part beside the input is enough."""
+        if has_output:
+            return not _ENOUGH.isdisjoint(self.of)
+        return not _ENOUGH_WITHOUT_OUTPUT.isdisjoint(self.of) or self.parts(_Placement.BESIDE, "image_input") > 0
 
     def parts(self, placement: _Placement, *names: str) -> int:
         """The sum of those of these parts that have this placement."""
@@ -207,8 +214,8 @@ def _wholes(counts: _Counts, *, has_output: bool) -> tuple[int, int]:
     if _is_input(counts, surplus, has_output=has_output):
         return entered + surplus, output
     reasoning = counts.get("reasoning")
-    if reasoning and surplus == reasoning + counts.get("audio_input"):
-        return entered + counts.get("audio_input"), output + reasoning
+    if reasoning and (beside := surplus - reasoning) in (counts.get("audio_input"), _cached(counts)):
+        return entered + beside, output + reasoning
     counts.of["reasoning"] = max(reasoning, surplus)
     return entered, output + surplus
 
@@ -222,14 +229,18 @@ def _is_input(counts: _Counts, surplus: int, *, has_output: bool) -> bool:
     if counts.get("sound_seconds") and not counts.get("audio_input"):
         counts.of["audio_input"] = surplus
         return True
-    cached = counts.get("cached_input") + counts.get("cache_writes")
-    return surplus in (counts.get("audio_input"), cached)
+    return surplus in (counts.get("audio_input"), _cached(counts))
+
+
+def _cached(counts: _Counts) -> int:
+    return counts.get("cached_input") + counts.get("cache_writes")
 
 
 def _without_total(counts: _Counts, entered: int, output: int) -> tuple[int, int]:
     # A part that is more than its whole is counted beside it.
-    audio, reasoning = counts.get("audio_input"), counts.get("reasoning")
-    return entered + (audio if audio > entered else 0), output + (reasoning if reasoning > output else 0)
+    audio, cached, reasoning = counts.get("audio_input"), _cached(counts), counts.get("reasoning")
+    entered += (audio if audio > entered else 0) + (cached if cached > entered > 0 else 0)
+    return entered, output + (reasoning if reasoning > output else 0)
 
 
 def _bounded(counts: _Counts, entered: int, output: int, output_medium: str, tier: str) -> Usage:
@@ -298,7 +309,7 @@ def _by_modality(details: list[Any]) -> dict[str, int]:
         modality = each.get("modality") if isinstance(each, dict) else None
         name = MODALITIES.get(modality, modality) if isinstance(modality, str | int) else None
         if isinstance(name, str):
-            found[name] = found.get(name, 0) + (_count(each.get("tokenCount")) or 0)
+            found[name] = found.get(name, 0) + (_count(each.get("tokenCount", each.get("token_count"))) or 0)
     return found
 
 
@@ -324,6 +335,6 @@ def _tier_in(report: Members) -> str:
     # Anthropic prices its fast mode apart from the tiers, and names it beside them.
     if tier_name(report.get("speed")) == "fast":
         return "fast"
-    traffic = report.get("trafficType")
+    traffic = report.get("trafficType", report.get("traffic_type"))
     named = TRAFFIC_TYPES.get(traffic, "") if isinstance(traffic, str) else ""
     return tier_name(report.get("service_tier")) or tier_name(report.get("serviceTier")) or named

@@ -12,10 +12,14 @@ counted inside the whole (`prompt_tokens` includes the cached ones) or next to i
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 Path = tuple[str, ...]
 """Names from member to member; `*` is any element of an array."""
+
+_CAPITAL = re.compile("[A-Z]")
 
 OPENAI_CHAT = "https://platform.openai.com/docs/api-reference/chat/object"
 OPENAI_COMPLETIONS = "https://platform.openai.com/docs/api-reference/completions/object"
@@ -32,7 +36,9 @@ GEMINI_EMBEDDINGS = "https://ai.google.dev/api/embeddings"
 DASHSCOPE_CACHE = "https://help.aliyun.com/zh/model-studio/context-cache"
 DASHSCOPE_SPEECH = "https://help.aliyun.com/zh/model-studio/qwen-tts-api"
 DEEPSEEK = "https://api-docs.deepseek.com/api/create-chat-completion"
+GEMINI_GROUNDING = "https://ai.google.dev/gemini-api/docs/google-search"
 GROQ = "https://console.groq.com/docs/api-reference"
+INCEPTION = "https://docs.inceptionlabs.ai/"
 JINA = "https://api.jina.ai/redoc"
 COHERE = "https://docs.cohere.com/reference/rerank"
 COHERE_CHAT = "https://docs.cohere.com/reference/chat"
@@ -113,6 +119,7 @@ _CACHE_FIELDS = (
     _field("cached_input", "prompt_cache_hit_tokens", DEEPSEEK),
     _field("cached_input", "cached_tokens", MOONSHOT),
     _field("cached_input", "num_cached_tokens", MISTRAL),
+    _field("cached_input", "cached_input_tokens", INCEPTION),
     _field("cached_input", "cache_read_input_tokens", ANTHROPIC_CACHE, beside="input_tokens"),
     _field("cache_writes", "prompt_tokens_details.cache_write_tokens", OPENROUTER),
     _field("cache_writes", "input_tokens_details.cache_write_tokens", OPENAI_RESPONSES),
@@ -152,6 +159,7 @@ _REASONING_FIELDS = (
 _UNIT_FIELDS = (
     _field("searches", "server_tool_use.web_search_requests", ANTHROPIC),
     _field("searches", "server_tool_use_details.web_search_requests", OPENROUTER),
+    _field("searches", "prompt_tokens_details.web_search_requests", LITELLM),
     _field("searches", "server_side_tool_usage_details.web_search_calls", XAI),
     _field("searches", "server_side_tool_usage_details.x_search_calls", XAI, added=True),
     _field("searches", "num_sources_used", XAI),
@@ -187,24 +195,33 @@ ANTHROPIC_WORDS = Vocabulary(
         *OPENAI_WORDS.fields,
     )
 )
-GEMINI_WORDS = Vocabulary(
-    (
-        _field("input", "promptTokenCount", GEMINI),
-        _field("input", "toolUsePromptTokenCount", GEMINI, added=True),
-        _field("output", "candidatesTokenCount", GEMINI),
-        _field("reasoning", "thoughtsTokenCount", GEMINI, beside="*"),
-        _field("total", "totalTokenCount", GEMINI),
-        _field("cached_input", "cachedContentTokenCount", GEMINI),
-        _field("audio_input", "promptTokensDetails.AUDIO", GEMINI),
-        _field("audio_input", "promptTokenDetails.AUDIO", GEMINI_EMBEDDINGS),
-        _field("audio_input", "toolUsePromptTokensDetails.AUDIO", GEMINI, added=True),
-        _field("image_input", "promptTokensDetails.IMAGE", GEMINI),
-        _field("image_input", "promptTokenDetails.IMAGE", GEMINI_EMBEDDINGS),
-        _field("image_input", "toolUsePromptTokensDetails.IMAGE", GEMINI, added=True),
-        _field("audio_output", "candidatesTokensDetails.AUDIO", GEMINI),
-        _field("image_output", "candidatesTokensDetails.IMAGE", GEMINI),
-    )
+_GEMINI_FIELDS = (
+    _field("input", "promptTokenCount", GEMINI),
+    _field("input", "toolUsePromptTokenCount", GEMINI, added=True),
+    _field("output", "candidatesTokenCount", GEMINI),
+    _field("reasoning", "thoughtsTokenCount", GEMINI, beside="*"),
+    _field("total", "totalTokenCount", GEMINI),
+    _field("cached_input", "cachedContentTokenCount", GEMINI),
+    _field("audio_input", "promptTokensDetails.AUDIO", GEMINI),
+    _field("audio_input", "promptTokenDetails.AUDIO", GEMINI_EMBEDDINGS),
+    _field("audio_input", "toolUsePromptTokensDetails.AUDIO", GEMINI, added=True),
+    _field("image_input", "promptTokensDetails.IMAGE", GEMINI),
+    _field("image_input", "promptTokenDetails.IMAGE", GEMINI_EMBEDDINGS),
+    _field("image_input", "toolUsePromptTokensDetails.IMAGE", GEMINI, added=True),
+    _field("audio_output", "candidatesTokensDetails.AUDIO", GEMINI),
+    _field("image_output", "candidatesTokensDetails.IMAGE", GEMINI),
 )
+
+
+def _in_snake_case(field: UsageField) -> UsageField:
+    path = tuple([name if name.isupper() else _CAPITAL.sub(r"_\g<0>", name).lower() for name in field.path])
+    return msgspec.structs.replace(field, path=path)
+
+
+GEMINI_WORDS = Vocabulary((*_GEMINI_FIELDS, *map(_in_snake_case, _GEMINI_FIELDS)))
+"""In both spellings of protocol buffers: proxies that answer with Google's Python types write the names as those have
+them (https://protobuf.dev/programming-guides/json/)."""
+
 COHERE_WORDS = Vocabulary(
     (
         _field("input", "input_tokens", COHERE_EMBED),
@@ -387,11 +404,14 @@ SPEECH_USAGE = UsageTable(
 )
 GEMINI_USAGE = UsageTable(
     "generateContent",
-    (UsagePlace(("usageMetadata",), GEMINI, GEMINI_WORDS, needs_output=True),),
+    tuple(UsagePlace((name,), GEMINI, GEMINI_WORDS, needs_output=True) for name in ("usageMetadata", "usage_metadata")),
     tier_paths=(("serviceTier",),),
+    items=(CountedItems("searches", ("candidates", "*", "groundingMetadata", "webSearchQueries"), GEMINI_GROUNDING),),
 )
 GEMINI_EMBEDDINGS_USAGE = UsageTable(
-    "embedContent", (UsagePlace(("usageMetadata",), GEMINI_EMBEDDINGS, GEMINI_WORDS),), has_output=False
+    "embedContent",
+    tuple(UsagePlace((name,), GEMINI_EMBEDDINGS, GEMINI_WORDS) for name in ("usageMetadata", "usage_metadata")),
+    has_output=False,
 )
 NO_USAGE = UsageTable("counting")
 """Endpoints that cost nothing: what they count is their result."""

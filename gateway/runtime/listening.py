@@ -7,6 +7,7 @@ address is enough in a network of both.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Sequence
 
@@ -49,16 +50,23 @@ async def listen_on_all(
     shared: bool = False,
     backlog: int = _BACKLOG,
 ) -> list[asyncio.Server]:
-    """A server at each address, or at none. Raises OSError."""
+    """A server at each address, or at none. Raises OSError, which names the address."""
     servers: list[asyncio.Server] = []
-    try:
-        for address in addresses:
+    for address in addresses:
+        try:
             servers.append(await listen(protocol, address, shared=shared, backlog=backlog))
-    except OSError:
-        for server in servers:
-            server.close()
-        raise
+        except OSError as error:
+            for server in servers:
+                server.close()
+            raise OSError(error.errno, f"{address} cannot be listened on: {_reason(error)}") from error
     return servers
+
+
+def _reason(error: OSError) -> str:
+    """In the system's words: those of asyncio name the address in a form of their own."""
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 def address_taken(asked: Address, server: asyncio.Server) -> Address:

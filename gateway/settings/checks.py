@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import SecretStr
 
+from gateway.core.address import Address
 from gateway.core.header_rules import is_credential, pass_header_fault
 from gateway.core.http_syntax import operator_header_fault, read_base_url
 from gateway.core.limits import Meter, Per
@@ -36,6 +37,7 @@ from gateway.settings.types import MAX_WHOLE
 from gateway.settings.upstream_settings import UpstreamSettings
 
 _GLOB = frozenset("*?[]")
+_EVERY_IPV4 = "0.0.0.0"  # noqa: S104 # It is compared, not listened on.
 
 _UNCERTAIN = {Meter.TOKENS, Meter.OUTPUT_TOKENS, Meter.USD}
 """Meters of quotas that one answer without a maximum can overrun."""
@@ -43,7 +45,7 @@ _UNCERTAIN = {Meter.TOKENS, Meter.OUTPUT_TOKENS, Meter.USD}
 
 _EMPTY = "is empty; name at least one price, or leave it out"
 
-_SEARCHING_PRESETS = {"openai", "azure", "anthropic", "openrouter"}
+_SEARCHING_PRESETS = {"openai", "azure", "anthropic", "openrouter", "gemini", "vertex"}
 """The endpoints whose answers report searches, which are charged separately from tokens."""
 _CROWD = 32
 """A quota that fewer requests at one time hold whole is worth a warning: a few coding agents send as many."""
@@ -105,10 +107,24 @@ def find_warnings(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
 
 def _listeners(settings: Settings) -> Iterator[Diagnostic]:
     for place, address in enumerate(settings.listen):
-        if address.port and address in settings.listen[:place]:
+        before = settings.listen[:place]
+        if address.port and address in before:
             yield Diagnostic(("listen", place), "is listed twice; remove one")
-    if settings.admin.listen.port and settings.admin.listen in settings.listen:
+        elif wide := next((other for other in before if _overlap(address, other)), None):
+            yield Diagnostic(("listen", place), f"overlaps with {wide}; remove one, or choose another port")
+    admin = settings.admin.listen
+    if admin.port and admin in settings.listen:
         yield Diagnostic(("admin", "listen"), "is the address that clients are served on; it needs one of its own")
+    elif wide := next((other for other in settings.listen if _overlap(admin, other)), None):
+        yield Diagnostic(("admin", "listen"), f"overlaps with {wide}, where clients are served; choose another port")
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    """Whether the system refuses to listen on both: on a port of every address, [::] and 0.0.0.0 leave none."""
+    hosts = {one.host, other.host}
+    if not one.port or one.port != other.port:
+        return False
+    return len(hosts) == 1 or "::" in hosts or (_EVERY_IPV4 in hosts and not any(":" in host for host in hosts))
 
 
 def _sizes(settings: Settings) -> Iterator[Diagnostic]:

@@ -22,7 +22,7 @@ from pydantic import PlainValidator, SecretStr, WithJsonSchema
 
 from gateway.core.address import Address
 from gateway.core.endpoints import ENDPOINT_NAMES
-from gateway.core.http_syntax import read_base_url
+from gateway.core.http_syntax import is_host_name, read_base_url
 from gateway.core.issuers import TOKEN_ALGORITHMS
 from gateway.core.proxies import read_proxy
 from gateway.core.store_url import SCHEMES, read_store_url
@@ -197,7 +197,7 @@ def _network(given: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 def _is_host(host: str) -> bool:
     if ":" not in host and not re.fullmatch(r"[0-9.]+", host):
-        return True
+        return is_host_name(host)
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -276,7 +276,7 @@ def _cap_changes(exchange: Exchange, parsed: ParsedRequest, target: Target) -> d
         # A second spelling of an object that is there would be a second object.
         begun = next((path for path in paths if path[0] in members.names), paths[0])
         return {usual if usual in paths else begun: b"%d" % cap}
-    return {path: b"%d" % cap for path, asked in given.items() if asked > cap}
+    return {path: b"%d" % cap for path, asked in given.items() if not 0 <= asked <= cap}
 
 
 def _must_ask_usage(parsed: ParsedRequest, target: Target) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.end_users import user_missing
-from gateway.core.endpoints import GEMINI_PREFIX, OTHER_MODELS, Endpoint
+from gateway.core.endpoints import GEMINI_PREFIX, OTHER_MODELS, OVERRIDES, Endpoint
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.form import Form
 from gateway.core.input_size import InputSize, input_size
@@ -172,6 +172,7 @@ def _fields(body: bytes, endpoint: Endpoint) -> Fields:
 
 def _fields_of_form(form: Form, endpoint: Endpoint) -> Fields:
     assert endpoint.fields is not None, "only endpoints with a body are read"
+    _refuse_other_models(form.fields)
     sent = {name: form.fields.text(name) for name in form.fields.spans}
     try:
         return msgspec.convert(sent, endpoint.fields, strict=False)
@@ -210,6 +211,7 @@ def _refuse_second_readings(members: JsonSpans, endpoint: Endpoint) -> None:
     assert endpoint.fields is not None, "only endpoints with a body are read"
     endpoint.names_read.refuse_lookalikes(members.names)
     _refuse_other_models(members)
+    _refuse_overrides(members, endpoint.names_read)
     for member, names in _names_within(endpoint.fields).items():
         inner = members.value(member)
         if inner is not None and inner.startswith(b"{"):
@@ -227,6 +229,20 @@ def _refuse_other_models(members: JsonSpans) -> None:
                 f"{name!r} names models for the upstream to choose from, which could be neither limited nor charged as"
                 " what they are. Leave it out. Operators: give the model a route for each fallback.",
                 param=name,
+            )
+
+
+def _refuse_overrides(members: JsonSpans, read: NamesRead) -> None:
+    """Refuse members that an upstream could take in the place of those that were read. Raises FieldInvalid."""
+    overrides = members.value(OVERRIDES)
+    if overrides is None or not overrides.startswith(b"{"):
+        return
+    for name in read_json_spans(overrides).names:
+        if name in read:
+            raise FieldInvalid(
+                f"{OVERRIDES!r} has {name[:SHOWN_NAME]!r}, which some upstreams read in place of the request's own."
+                f" Send it beside {OVERRIDES!r}.",
+                param=f"{OVERRIDES}.{name[:SHOWN_NAME]}",
             )
 
 

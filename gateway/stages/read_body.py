@@ -15,6 +15,7 @@ from functools import cache
 
 import msgspec
 
+from gateway.core.endpoints import OTHER_MODELS
 from gateway.core.form import Form, FormRewriter, FormSpans, form_type, is_form
 from gateway.core.json_spans import JsonSpans, read_json_spans
 from gateway.core.request import Body, BodyTail, IncomingRequest
@@ -70,7 +71,8 @@ def _with_model(members: JsonSpans, model: str) -> bytes:
 
 @cache
 def _names(fields: type[Fields]) -> frozenset[str]:
-    return frozenset(field.encode_name for field in msgspec.structs.fields(fields))
+    """Of a form's fields those that are read, and those that must not be there."""
+    return frozenset(field.encode_name for field in msgspec.structs.fields(fields)) | OTHER_MODELS
 
 
 class _PassingTail:

@@ -30,7 +30,7 @@ from gateway.web.admin_routes import AdminRequest, AdminResponse, json_response
 from gateway.web.session_cookies import ADMIN_COOKIE, SAME_ORIGIN
 
 SESSION = "session"
-"""The only path below PREFIX that is answered to anybody."""
+"""The only path below PREFIX that needs no token."""
 
 NoteRefusal = Callable[[AdminRequest, GatewayError], None]
 """Reports a request without the right to make it."""
@@ -56,10 +56,10 @@ class AdminAccess:
             "POST": self._sign_in,
             "DELETE": self._sign_out,
         }
-        """What is done with the session of a browser."""
+        """Answers requests about the session of a browser."""
 
     async def check(self, request: AdminRequest) -> None:
-        """Raises AdminForbidden where no token is configured, KeyUnknown for a request without the right."""
+        """Raises AdminForbidden if no token is configured, KeyUnknown for a request without the right."""
         is_signed_in = "authorization" not in request.headers and await self._session(request) is not None
         if not is_signed_in:
             self._check_token(request)
@@ -88,7 +88,7 @@ class AdminAccess:
         return session if is_ours else None
 
     def _proof(self, session_id: str) -> str:
-        """What a session keeps of the token: another token ends the sessions of the one before."""
+        """What a session keeps of the token: a new token ends the sessions of the one before."""
         return hmac.digest(self._token.encode(), session_id.encode(), "sha256").hex()
 
     async def _show(self, request: AdminRequest) -> AdminResponse:
@@ -102,7 +102,7 @@ class AdminAccess:
         return _response(session, ADMIN_COOKIE.set_by(session_id, request.headers))
 
     async def _sign_out(self, request: AdminRequest) -> AdminResponse:
-        """A browser whose session is over loses its cookie all the same."""
+        """A browser also loses its cookie if its session is already over."""
         session = await self._session(request)
         if session is not None:
             await self._sessions.end(session.id)
@@ -110,13 +110,13 @@ class AdminAccess:
         return _response(None, ADMIN_COOKIE.cleared(request.headers))
 
     async def _note(self, request: AdminRequest, action: str) -> None:
-        """Where the store is out, people sign in all the more."""
+        """Best effort: while the store is out, operators must be able to sign in."""
         with suppress(StoreUnavailable):
             await self.note_audit(AuditEntry(actor_of(request), action, "console"))
 
 
 def check_token(headers: Mapping[str, str], token: str) -> None:
-    """Raises AdminForbidden where no token is configured, KeyUnknown for another one than that."""
+    """Raises AdminForbidden if no token is configured, KeyUnknown for a wrong one."""
     if not token:
         raise AdminForbidden(_CLOSED)
     scheme, _, given = headers.get("authorization", "").partition(" ")

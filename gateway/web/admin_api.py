@@ -17,11 +17,11 @@ from gateway.telemetry.traffic import HISTORY_MINUTES, TrafficHistory
 from gateway.web.admin_access import SESSION, AdminAccess, actor_of
 from gateway.web.admin_catalogue import models, teams
 from gateway.web.admin_openapi import PREFIX
-from gateway.web.admin_routes import AdminRequest, AdminResponse, error_response, json_response
+from gateway.web.admin_routes import AdminRequest, AdminResponse, error_response, json_response, long_json_response
 from gateway.web.month_closing import close_and_note
 
 Reload = Callable[[str], Awaitable[list[str]]]
-"""Reloads the configuration's file for the caller that is named, and gives what is wrong with it."""
+"""Reloads the configuration file for the caller that is named, and returns what is wrong with it."""
 
 Action = Callable[[AdminRequest], Awaitable[AdminResponse]]
 
@@ -43,13 +43,13 @@ class AdminApi:
     ) -> None:
         """`administered` answers for every method, by the first part of a path."""
         self.reload: Reload | None = None
-        """None where there is no file."""
+        """None if there is no file."""
 
         self.actions: Mapping[str, Action] = {"reload": self._reload, "usage/close": self._close_month}
-        """What POST to a path does."""
+        """The action of a POST, by path."""
 
         self.pages = {**PAGES, **pages}
-        """What GET of a path shows."""
+        """The content of a GET, by path."""
 
         self._services = services
         self._access = access
@@ -62,7 +62,7 @@ class AdminApi:
             return error_response(error)
 
     async def refuse_stranger(self, request: AdminRequest) -> AdminResponse | None:
-        """What the token alone decides, so that it is asked before a body is read."""
+        """The refusal of a request without the token, which is decided before a body is read."""
         try:
             await self._access.check(request)
         except GatewayError as error:
@@ -77,7 +77,7 @@ class AdminApi:
         administer = self._administered.get(path.partition("/")[0])
         if administer is not None:
             asked = AdministrationRequest(request.method, path, request.query, request.body, actor_of(request))
-            return json_response(200, await administer(asked))
+            return await long_json_response(await administer(asked))
         action = self.actions.get(path)
         if action is not None:
             return await of_method({"POST": action}, request.method)(request)
@@ -86,7 +86,7 @@ class AdminApi:
             known = ", ".join(PREFIX + page for page in (*self.pages, *self._administered))
             raise UrlUnknown(f"There is nothing at {request.path[:200]!r}; there are {known}.")
         shown = of_method({"GET": content}, request.method)
-        return json_response(200, await shown(self._services, request.query))
+        return await long_json_response(await shown(self._services, request.query))
 
     async def _reload(self, request: AdminRequest) -> AdminResponse:
         refuse_unknown(request.query, ())
@@ -113,7 +113,7 @@ def _reported(report: Report) -> Content:
 
 
 def traffic_page(history: TrafficHistory) -> Content:
-    """What passed in the last `minutes`, each for itself."""
+    """The samples of the last `minutes`."""
 
     async def content(_services: Services, query: Mapping[str, str]) -> JsonObject:
         refuse_unknown(query, ("minutes",))

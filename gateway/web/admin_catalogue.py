@@ -15,7 +15,7 @@ _UNITS = frozenset(("request", "image", "search", "second"))
 _ALWAYS_SHOWN = frozenset(("input", "output", "cached_input"))
 _WRITTEN_AS = {"character": "million_characters"}
 _TEXT_OF = {"audio_output": "output", "image_output": "output"}
-"""Whose price it has where it has none of its own; of others, `input`."""
+"""By field: the one whose price applies if it has none; for all others it is `input`."""
 
 
 async def teams(services: Services, query: Mapping[str, str]) -> JsonObject:
@@ -67,7 +67,7 @@ def _route_object(target: Target) -> JsonObject:
 
 
 def price_terms(price: Price) -> JsonObject:
-    """As the configuration writes it, without what is priced as text is, or free."""
+    """The price as the configuration writes it, without fields that cost what text costs, or nothing."""
     found: JsonObject = {}
     for name in PRICE_NAMES:
         amount = getattr(price, name)

@@ -82,7 +82,7 @@ _STATE = an_object(status=TEXT)
 
 
 def _some_of(properties: Mapping[str, Schema], required: list[str] | None = None) -> Schema:
-    """What is written: no other member may be there."""
+    """The body of a request, which may have no other member."""
     found: Schema = {"type": "object", "properties": dict(properties), "additionalProperties": False}
     return found | {"required": required} if required else found
 

@@ -22,7 +22,7 @@ _WITHOUT_STORE: JsonObject = dict.fromkeys(("today", "days", "teams", "limits"))
 
 
 def overview_page(traffic: Part, upstreams: Part) -> Part:
-    """The page, made of these two and what the store knows. Raises FieldInvalid."""
+    """The page, made of these two and of what the store knows. Raises FieldInvalid."""
 
     async def content(services: Services, query: Mapping[str, str]) -> JsonObject:
         now_ms = services.clock.now_ms()

@@ -31,14 +31,14 @@ JsonObject = dict[str, Any]
 
 LIST, MEMBER = "requests", "requests/{id}"
 METHODS: Mapping[str, tuple[str, ...]] = {LIST: ("GET",), MEMBER: ("GET", "DELETE")}
-"""What is answered, by path below /admin/v1."""
+"""The methods, by path below /admin/v1."""
 
 _ENCODER = msgspec.msgpack.Encoder()
 _REPLY = msgspec.msgpack.Decoder(ProcessReply)
 
 
 class RequestSources(RecordStore, ProcessCalls, Protocol):
-    """What of a store is about single requests."""
+    """The part of a store that is about single requests."""
 
 
 class LocatedRequest(NamedTuple):
@@ -52,7 +52,7 @@ class LocatedRequest(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """What processes replied. `problem` says why this may not be all; empty where it is."""
+    """The replies of processes. `problem` says why they may be incomplete; empty if they are not."""
 
     found: list[LocatedRequest]
     total: int
@@ -92,8 +92,8 @@ class RequestAdministration:
         return await self._cancel(request_id, team, request.actor)
 
     def _configured(self, team: str) -> str:
-        """The same, so that a typing error is not taken for a team without requests. A single request may be of a team
-        that a reload has removed. Raises FieldInvalid."""
+        """The team of the query, if it is configured, so that a typing error is not taken for a team without requests.
+        A single request may be of a team that a reload has removed. Raises FieldInvalid."""
         known = self._teams()
         if team and team not in known:
             named = ", ".join(sorted(known)) or "none"
@@ -182,7 +182,7 @@ class RequestAdministration:
 
 
 def _understood(replies: Iterable[bytes]) -> Iterator[ProcessReply]:
-    """Without those of gateways of another version that say it in another way."""
+    """The replies without those of gateways of another version that have a different form."""
     for reply in replies:
         with suppress(msgspec.DecodeError):
             yield _REPLY.decode(reply)

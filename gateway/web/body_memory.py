@@ -42,9 +42,9 @@ class BodyMemory:
         self._max_bytes = max_bytes
         self._wait_s = wait_s
         self._large_by_team: dict[str, int] = {}
-        """What the large bodies of each team hold."""
+        """The bytes that the large bodies of each team hold."""
         self._waiting: dict[str, list[_WaitingBody]] = {}
-        """By team, in the order in which they are next."""
+        """The waiting bodies by team, the next team first."""
         self._beyond = 0
         """The number of the body that may grow beside its team's share, 0 for none."""
 
@@ -65,7 +65,7 @@ class BodyMemory:
         self._let_in()
 
     async def take(self, team: str, number: int, size: int, *, grows: bool = False) -> None:
-        """Take so much for a large body, or wait for it. Those with lower numbers came first. Raises Overloaded."""
+        """Take this much for a large body, or wait for it. Bodies with lower numbers came first. Raises Overloaded."""
         place = _WaitingBody(number, size, grows, asyncio.get_running_loop().create_future())
         line = self._waiting.get(team)
         is_next = line is None or number < line[0].number or number == self._beyond
@@ -117,7 +117,7 @@ class BodyMemory:
         return False
 
     def _let_in(self) -> None:
-        """Give those their turn that may take what they wait for: one of each team, again and again."""
+        """Give waiting bodies their turn while there is memory for them: one of each team, in rotation."""
         went = bool(self._waiting)
         while went:
             went = False
@@ -147,7 +147,7 @@ class _WaitingBody(NamedTuple):
 
 
 class HeldBytes:
-    """What one request's body takes of a `BodyMemory`, out of the share of `team`."""
+    """The share that one request's body takes of a `BodyMemory`, counted for `team`."""
 
     _numbers = count(1)
 
@@ -180,7 +180,7 @@ class HeldBytes:
             await self._take(max(self._used - held, min(held, _STEP_MAX_BYTES)), grows=self._bytes > 0)
 
     def trim(self) -> None:
-        """No more will come."""
+        """Give back what is left over: no more bytes come."""
         spare = min(self._bytes, self._bytes + self._small_bytes - self._used)
         if spare > 0:
             self._bytes -= spare

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from gateway.core.networks import Network, is_in
 
 _REMEMBERED = 1_024
-"""Addresses of which it is remembered whether they are trusted."""
+"""The number of addresses that are remembered as trusted or not."""
 
 _HOPS_MAX = 16
 """More are not read: the last one that was read counts as the client."""
@@ -48,7 +48,7 @@ class ClientAddresses:
 
 @lru_cache(_REMEMBERED)
 def _socket_address(remote: str) -> str:
-    """One of a few that come again and again, as their connections do."""
+    """Remembered, because a few addresses come again and again, as their connections do."""
     return plain_address(remote)
 
 

@@ -71,7 +71,7 @@ _OTHER_APIS = {"/v1beta/": "Gemini's API", "/v1alpha/": "Gemini's API", "/api/":
 
 
 def api_of(headers: Mapping[str, str], raw_path: str) -> ClientApi:
-    """Which API the client that sent this speaks; OpenAI's where nothing says otherwise."""
+    """The API that the client speaks, by its headers; OpenAI's if nothing says otherwise."""
     agent = headers.get("user-agent", "").lower()
     if "anthropic-version" in headers or agent.startswith(_ANTHROPIC_AGENTS) or raw_path.endswith("/messages"):
         return ANTHROPIC
@@ -89,7 +89,7 @@ def origin_of(headers: Mapping[str, str]) -> str:
 
 
 class UnservedRequest(NamedTuple):
-    """What was asked for. `is_served` says whether a path is one of this gateway's."""
+    """The request. `is_served` says whether this gateway serves a path."""
 
     method: str
     path: str
@@ -98,7 +98,7 @@ class UnservedRequest(NamedTuple):
 
 
 def unknown_url(asked: UnservedRequest) -> UrlUnknown:
-    """The 404 of a path, with what is to be changed."""
+    """The 404 of a path, with what to change."""
     shown = f"{asked.method[:20]} {asked.path[:_SHOWN]!r}"
     api = api_of(asked.headers, asked.path)
     right = _served_part(asked)
@@ -120,7 +120,7 @@ def _right_base_url(api: ClientApi, asked: UnservedRequest) -> str:
 
 
 def _served_part(asked: UnservedRequest) -> str:
-    """The path that was meant, where the sent one has something too much: slashes, or segments in front."""
+    """The path that was meant, if the sent one has something too much: slashes, or segments in front."""
     tidy = re.sub("/+", "/", asked.path).rstrip("/")
     if tidy != asked.path and asked.is_served(tidy):
         return tidy

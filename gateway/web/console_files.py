@@ -19,7 +19,7 @@ from gateway.core.response import Headers
 FOLDER = Path(__file__).with_name("console")
 
 SHARED_FILES = ("style.css", "icon.svg", "lib/", "vendor/")
-"""What both pages need, by the beginnings of its names."""
+"""The files that both pages need, by the beginnings of their names."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
@@ -57,8 +57,7 @@ class StaticAnswer(NamedTuple):
 
 
 class ConsoleFiles:
-    """What is at a path and below it: `page` at the path itself, and the files whose names begin with one of
-    `begins`."""
+    """The files at a path and below it: `page` at the path itself, and those whose names begin with one of `begins`."""
 
     def __init__(self, path: str, page: str, begins: tuple[str, ...]) -> None:
         self._path = path

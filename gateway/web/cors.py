@@ -37,7 +37,7 @@ class CorsPolicy:
         self._origins = frozenset(origins)
 
     def headers(self, request_headers: Mapping[str, str]) -> Headers:
-        """What goes on an answer, whatever it is."""
+        """The headers that every answer gets."""
         if not self._origins:
             return ()
         allowed = self._allowed(request_headers.get("origin", ""))
@@ -51,7 +51,7 @@ class CorsPolicy:
         )
 
     def preflight(self, method: str, request_headers: Mapping[str, str]) -> Headers | None:
-        """What the answer to a preflight has besides; None for a request that is none, or whose origin may not call."""
+        """The headers of the answer to a preflight; None for a request that is none, or whose origin may not call."""
         if method != "OPTIONS" or "access-control-request-method" not in request_headers:
             return None
         if not self._allowed(request_headers.get("origin", "")):
@@ -66,7 +66,7 @@ class CorsPolicy:
         )
 
     def _allowed(self, origin: str) -> str:
-        """The value of access-control-allow-origin, empty where there is none."""
+        """The value of access-control-allow-origin; empty if there is none."""
         if not origin or not self._origins:
             return ""
         if "*" in self._origins:

@@ -51,7 +51,7 @@ class DiskSpool:
         return await asyncio.to_thread(self._read, begin)
 
     def close(self) -> None:
-        """Give the disk's space back; what is still written is dropped."""
+        """Give the disk's space back; bytes that are still to be written are dropped."""
         # A task that was cancelled may have left a thread at work: its descriptor must not become another file's.
         with self._lock:
             if self._file is not None:

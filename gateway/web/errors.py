@@ -26,7 +26,7 @@ CODINGS = "gzip, deflate, br, zstd"
 """Content codings in which a request's body may come."""
 
 _SHOWN_WAIT_MAX_MS = 60_000
-"""Of an error that is not to be tried again: agents wait in silence for as long as `retry-after` says."""
+"""The longest `retry-after` of an error that must not be retried: agents wait in silence for as long as it says."""
 
 # The types of Anthropic's API by status (its reference, "Errors"); others are api_error.
 _ANTHROPIC_TYPES = {
@@ -81,8 +81,8 @@ def error_event(error: GatewayError, dialect: Dialect) -> bytes:
 
 
 def error_headers(error: GatewayError) -> Headers:
-    """`retry-after` in whole seconds, rounded up, and `retry-after-ms`, where another try can succeed. An error that is
-    not to be tried again has `retry-after` alone, and only where the wait is short."""
+    """`retry-after` in whole seconds, rounded up, and `retry-after-ms`, if another try can succeed. An error that must
+    not be retried has only `retry-after`, and only if the wait is short."""
     headers = [JSON, *error.headers]
     wait_ms, final = error.retry_after_ms, error.should_retry is False
     if wait_ms is not None and not final:

@@ -42,7 +42,7 @@ def or_null(schema: Schema) -> Schema:
 
 
 def an_object(**properties: Schema) -> Schema:
-    """All of whose members are always there; there may be more."""
+    """An object whose members are always present; it may have more."""
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
@@ -76,7 +76,7 @@ def _leaves(root: type[GatewayError]) -> Iterator[type[GatewayError]]:
 
 
 def _raisable(limit: Schema) -> Schema:
-    """With the member that is there while a grant lasts."""
+    """The limit with the member that it has while a grant lasts."""
     return limit | {"properties": {**limit["properties"], "granted": _GRANTED}}
 
 

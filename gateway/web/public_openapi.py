@@ -111,7 +111,7 @@ _CHANGES: Mapping[tuple[str, str], tuple[str, list[Schema]]] = {
     (ME_SESSION.path, "post"): ("Signs the browser in to /me by the key: it gets a cookie.", _NEEDS_KEY),
     (ME_SESSION.path, "delete"): ("Signs the browser out of /me.", []),
 }
-"""Pages that are asked for by other methods than GET."""
+"""The pages that have other methods than GET."""
 _ANTHROPIC_ERROR: Schema = {
     "type": "object",
     "properties": {
@@ -134,7 +134,7 @@ _ERRORS = {Dialect.ANTHROPIC: "AnthropicError", Dialect.GEMINI: "GeminiError"}
 
 @cache
 def public_document() -> bytes:
-    """Needs no configuration: it is the same for every caller."""
+    """The document, which is the same for every caller and every configuration."""
     rows = list(ENDPOINTS.values())
     schemas, read = msgspec.json.schema_components(
         [row.fields for row in rows if row.fields is not None], ref_template="#/components/schemas/{name}"
@@ -191,7 +191,7 @@ def _endpoint(row: Endpoint, body: Schema) -> Operation:
 
 
 def _object_endpoint(row: Endpoint, *, of_head: bool = False) -> Operation:
-    """Of the body nothing is read, so that it may be any object, or none."""
+    """The body is not read, so it may be any object, or none."""
     served = {"application/json": {"schema": ANYTHING}}
     if row.terminal_events:
         served["text/event-stream"] = {"schema": ANYTHING}

@@ -55,10 +55,10 @@ from gateway.web.public_openapi import public_document
 from gateway.web.session_cookies import ME_COOKIE
 
 NO_STORE = ("cache-control", "no-store")
-"""Of what a cookie alone proves: caches keep answers to requests with `authorization` to themselves, not these."""
+"""For pages that a cookie opens: caches keep answers to requests with `authorization` to themselves, not these."""
 USAGE_QUERY = ("by", "since", "until", "month")
 USAGE_GROUPS = ("day", "month", "model")
-"""What a caller may ask of its own usage; the rest is for operators (`GET /admin/v1/usage`)."""
+"""The query of a caller about its own usage; everything else is for operators (`GET /admin/v1/usage`)."""
 
 
 class PageRequest(msgspec.Struct, frozen=True):
@@ -142,7 +142,7 @@ async def _limits(asked: PageRequest) -> Shown:
 
 
 async def _usage(asked: PageRequest) -> Shown:
-    """What the caller's own key has used. Who asks sees no other key's figures, whatever the query says."""
+    """The usage of the caller's own key. It never includes another key's, whatever the query says."""
     services, caller = asked.services, asked.caller
     _refuse_unknown(asked.query, USAGE_QUERY)
     if beyond := set(asked.query.get("by", "day").split(",")) - {*USAGE_GROUPS, ""}:
@@ -202,7 +202,7 @@ def _session_shown(asked: PageRequest, session: BrowserSession | None, *headers:
 
 
 async def _key(asked: PageRequest) -> Shown:
-    """What a key's holder may see, and which base URL each client needs."""
+    """The key of the session, and the base URL for each client."""
     caller, origin = asked.caller, origin_of(asked.headers)
     clients = [
         {"key": api.key, "name": api.name, "variable": api.variable, "base_url": origin + api.suffix}

@@ -31,10 +31,10 @@ BODY_TIMEOUT_S = 60.0
 piece, so that a slow one cannot keep a request open without end."""
 
 _UNPACKED_TIMES = 8
-"""What a compressed body is expected to grow by: JSON with text does by 3 to 6."""
+"""The expected growth of a compressed body: JSON with text grows by 3 to 6."""
 
 _UNANNOUNCED_BYTES = 1024 * 1024
-"""What a body is expected to have that does not say how long it is."""
+"""The expected size of a body that does not announce its length."""
 
 _NEVER_HELD_BACK = 16 * 1024
 """Bytes of a body for which no connection stops to read."""
@@ -87,7 +87,7 @@ class ClientBody:
         return spool
 
     def release(self) -> None:
-        """Give back what is held of memory and disk."""
+        """Give back its memory and disk."""
         for spool in self._spools:
             spool.close()
         self._held.release()
@@ -161,7 +161,7 @@ class ClientBody:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _next(self, most: int = -1) -> bytes:
-        """What has come next, empty at the end. `most` bounds what is not decoded."""
+        """The next bytes; empty at the end. `most` bounds what is not decoded."""
         if self._decoder is None:
             piece = await (self._content.readany() if most < 0 else self._content.read(most))
         else:

@@ -23,7 +23,7 @@ class SessionCookie(NamedTuple):
     path: str
 
     def value_in(self, headers: Mapping[str, str]) -> str:
-        """The id of the session that a request names; empty where it names none that counts."""
+        """The id of the session that a request names; empty if it names none that counts."""
         if SAME_ORIGIN not in headers:
             return ""
         for part in headers.get("cookie", "").split(";"):

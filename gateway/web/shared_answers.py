@@ -36,7 +36,7 @@ KEEP_FACTOR = 20
 LONGEST_S = 60.0
 QUESTIONS_MAX = 32
 KEPT_BYTES = 16 * 1024 * 1024
-"""Of all answers together, uncompressed."""
+"""The most bytes of all answers together, uncompressed."""
 
 _COMPRESSED_FROM = 2 * 1024
 _COMPRESSION_LEVEL = 4
@@ -44,10 +44,10 @@ _IN_THREAD_FROM = 64 * 1024
 _NOT_ALLOWED = (401, 403)
 
 Answerer = Callable[[AdminRequest], Awaitable[AdminResponse]]
-"""Answers a request. Raises a GatewayError where it cannot be asked."""
+"""Answers a request. Raises a GatewayError if it cannot."""
 
 Refuser = Callable[[AdminRequest], Awaitable[AdminResponse | None]]
-"""The answer to a viewer without the right to ask, None to others."""
+"""The answer to a viewer without the right to ask; None for others."""
 
 
 class _Encodings(NamedTuple):
@@ -96,7 +96,7 @@ class SharedAnswers:
         self._tasks = tasks
         self._monotonic = monotonic
         self._answers: dict[tuple[str, ...], _SharedAnswer] = {}
-        """By question, the oldest first."""
+        """The answers by question, the oldest first."""
 
     async def answer(self, request: AdminRequest) -> AdminResponse:
         """Raises what the answerer raises."""
@@ -129,7 +129,8 @@ class SharedAnswers:
                 self.forget()
 
     def forget(self) -> None:
-        """Something has changed: what was computed or begun before answers only those who wait for it."""
+        """Something has changed: an answer that was computed, or begun, before this goes only to those who wait for
+        it."""
         self._answers.clear()
 
     def _shared(self, request: AdminRequest) -> _SharedAnswer:

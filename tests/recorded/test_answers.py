@@ -54,7 +54,8 @@ def texts(path: FilePath) -> Iterator[bytes]:
 
 def readers(table: UsageTable, path: FilePath) -> tuple[UsageReader, UsageReader]:
     """The answer's reader, and one that had it byte by byte."""
-    whole, scanned = UsageReader(table), UsageReader(table)
+    is_answer = path.suffix != ".sse"
+    whole, scanned = UsageReader(table, is_answer=is_answer), UsageReader(table, is_answer=is_answer)
     for text in texts(path):
         whole.read(text)
         scanner = scanned.scanner()

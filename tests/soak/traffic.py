@@ -7,14 +7,18 @@ while a worker is killed, since nobody can settle what a dead process had in fli
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import NamedTuple
 
 import aiohttp
 
-from tests.soak.world import FLAKY, LEFT, LIMITED, POLL_S, START_S, STEADY, World, configuration, key_of
+from tests.soak.world import FLAKY, LEFT, LIMITED, POLL_S, START_S, STEADY, TOKEN, World, configuration, key_of
 from tests.whole_gateway import Json
 
 LOOPS: dict[str, int] = {STEADY: 10, LEFT: 8, FLAKY: 6, LIMITED: 2}
@@ -23,6 +27,9 @@ PAUSE_S = 0.1
 """Between two requests of a loop, at most."""
 USERS = 50
 REDIS_IS_OUT_S = 1.5
+FROZEN_S = 2.0
+REVOKED_S = 1.0
+TRIES_OF_A_REVOKED_KEY = 10
 SETTLES_S = 0.5
 """What ended last is settled by then."""
 
@@ -48,11 +55,13 @@ class Accident(NamedTuple):
 
 
 class Traffic:
-    """`answers` counts what clients got, by team and outcome; `accidents` what happened."""
+    """`answers` counts what clients got, by team and outcome; `accidents` what happened; `faults` are what may not
+    happen, in words."""
 
     def __init__(self, world: World, dice: Random) -> None:
         self.answers: dict[str, Counter[str]] = {team: Counter() for team in LOOPS}
         self.accidents: Counter[str] = Counter()
+        self.faults: list[str] = []
         self._world = world
         self._dice = dice
         self._over = asyncio.Event()
@@ -144,17 +153,23 @@ class Traffic:
         accidents = (
             Accident("reload", self._reload),
             Accident("Redis restarts", self._restart_redis),
-            Accident("reload", self._reload),
+            Accident("Redis frozen", self._freeze_redis),
+            Accident("Redis forgets scripts and connections", self._cut_redis),
+            Accident("worker frozen", self._freeze_worker),
+            Accident("requests cancelled", self._cancel_requests),
+            Accident("key used and revoked", self._revoke_key),
+            Accident("grant given and ended", self._grant),
             Accident("worker killed", self._kill_worker, pauses_steady=True),
         )
-        turn = 0
+        to_come: list[Accident] = []
         while not self._over.is_set():
             try:
                 async with asyncio.timeout(every_s):
                     await self._over.wait()
             except TimeoutError:
-                await self._have(accidents[turn % len(accidents)])
-                turn += 1
+                # Each before any comes again, in an order by chance.
+                to_come = to_come or self._dice.sample(accidents, len(accidents))
+                await self._have(to_come.pop())
 
     async def _have(self, accident: Accident) -> None:
         if accident.pauses_steady:
@@ -181,6 +196,72 @@ class Traffic:
         await asyncio.to_thread(self._world.redis.stop)
         await asyncio.sleep(REDIS_IS_OUT_S)
         await asyncio.to_thread(self._world.redis.start, START_S)
+
+    async def _freeze_redis(self) -> None:
+        self._world.redis.freeze()
+        await asyncio.sleep(FROZEN_S)
+        self._world.redis.thaw()
+
+    async def _cut_redis(self) -> None:
+        def cut() -> None:
+            with closing(self._world.redis.client()) as client:
+                client.script_flush()
+                client.client_kill_filter(_type="normal", skipme=True)
+
+        await asyncio.to_thread(cut)
+
+    async def _freeze_worker(self) -> None:
+        """No pause of the gateway counts as one of the store."""
+        pid = self._world.gateway.worker_pids[2]
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(FROZEN_S)
+        os.kill(pid, signal.SIGCONT)
+
+    async def _cancel_requests(self) -> None:
+        """Of the teams of which not everything has to be delivered."""
+        for team in (LEFT, FLAKY):
+            for request in (await self._admin("GET", f"requests?team={team}"))["data"]:
+                await self._admin("DELETE", f"requests/{request['id']}?team={team}")
+
+    async def _revoke_key(self) -> None:
+        """A key that is revoked serves nobody a second later, in whichever worker."""
+        made = await self._admin("POST", "keys", {"team": LIMITED, "name": f"key-{self._dice.randrange(10**9)}"})
+        if "key" not in made:
+            return  # The store was out.
+        await self._ask_with(made["key"])
+        if "error" in await self._admin("DELETE", f"keys/{made['id']}"):
+            return
+        await asyncio.sleep(REVOKED_S)
+        for _ in range(TRIES_OF_A_REVOKED_KEY):
+            if await self._ask_with(made["key"]) == 200:
+                self.faults.append("a revoked key was served")
+
+    async def _grant(self) -> None:
+        until = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
+        fields = {"team": STEADY, "limit": "tokens-per-day", "amount": 1, "until": until, "why": "an accident"}
+        made = await self._admin("POST", "grants", fields)
+        if "id" in made:
+            await self._admin("DELETE", f"grants/{made['id']}")
+        elif made.get("error", {}).get("code") != "store_unavailable":
+            self.faults.append(f"a grant was refused: {made}")
+
+    async def _ask_with(self, key: str) -> int:
+        """On a connection of its own, so that any worker may have it."""
+        headers = {"authorization": f"Bearer {key}"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.get(f"{self._world.gateway.url}/v1/models") as answer,
+        ):
+            return answer.status
+
+    async def _admin(self, method: str, path: str, body: Json | None = None) -> Json:
+        url = f"{self._world.gateway.admin_url}/admin/v1/{path}"
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        async with self._world.session.request(method, url, json=body, headers=headers) as answer:
+            if answer.status >= 500 and answer.status != 503:
+                self.faults.append(f"{method} {path} was answered with {answer.status}")
+            told: Json = await answer.json() if answer.content_type == "application/json" else {}
+            return told
 
     async def _kill_worker(self) -> None:
         """The second one: the first lives through it all, so that its memory can be judged."""

@@ -24,8 +24,14 @@ KEYS_MORE_MOST = 30
 """Of Redis, over the second half: what has a name of its own for each day or user is there after the first."""
 HOLDS_RETURN_S = 70.0
 """Reservations of a dead process return by themselves within 60 s."""
+ANSWERS = {200, 400, 401, 404, 413, 429, 500, 502, 503}
+"""500 is the model server's own, which reaches the caller as it was; one of the gateway's is an error in its log."""
 STORE_RETURNS_S = 30.0
 """The last accident may have been a restart of Redis: so long its gateways have to find it again."""
+
+
+_STORED_KEYS = b":{k}:"
+"""Keys of callers stay until long after they are revoked."""
 
 
 class Sample(NamedTuple):
@@ -119,8 +125,19 @@ class Watch:
             ),
             Verdict(last.everlasting_keys == 0, "every key of Redis expires", f"{last.everlasting_keys} do not"),
             Verdict(not defects, "no error of the gateway's own", f"{len(defects)} lines of the log"),
+            Verdict(not self._odd(), "every answer is one that may be", "; ".join(self._odd()) or "all of them"),
             *await self._ledger(),
         ]
+
+    def _odd(self) -> list[str]:
+        """What no client should get whatever happens, and what else may not be."""
+        odd = [
+            f"{count} × {outcome} of {team}"
+            for team, counts in self._traffic.answers.items()
+            for outcome, count in counts.items()
+            if outcome[:3].isdigit() and int(outcome[:3]) not in ANSWERS
+        ]
+        return odd + self._traffic.faults
 
     async def _ledger(self) -> list[Verdict]:
         """Ledger against truth. What a killed worker had in flight is settled by nobody."""
@@ -185,7 +202,10 @@ class Watch:
                 with client.pipeline(transaction=False) as pipeline:
                     for key in keys:
                         pipeline.ttl(key)
-                    everlasting = sum(rest_s == -1 for rest_s in pipeline.execute())
+                    everlasting = sum(
+                        rest_s == -1 and _STORED_KEYS not in key
+                        for key, rest_s in zip(keys, pipeline.execute(), strict=True)
+                    )
                 counted = sum(b":r:" not in key for key in keys)
                 return _RedisSeen(counted, everlasting, client.info("memory")["used_memory"] / MIB)
         except RedisError as error:

@@ -36,14 +36,17 @@ def key_of(team: str) -> str:
 
 
 def configuration(upstream_url: str, redis_url: str, folder: Path, *, generation: int = 0) -> Json:
-    """`generation` changes what a reload takes up."""
+    """`generation` changes what a reload takes up: a limit, which comes and goes, a price, a model."""
     quota = {"tokens": DAILY_TOKENS, "per": "day"}
     teams: Json = {
         team: {"limits": [quota, {"concurrent": 500}], "keys": [key_settings(f"{team}-key", key_of(team))]}
         for team in (STEADY, LEFT, FLAKY, LIMITED)
     }
-    teams[LIMITED]["limits"].append({"requests": 5, "per": "second"})
-    route = {"routes": [{"upstream": "demo"}], "price": {"input": 1, "output": 2}, "max_output_tokens": 1000}
+    teams[LIMITED]["limits"].append({"requests": 3 + generation % 3, "per": "second"})
+    if generation % 2:
+        teams[STEADY]["limits"].append({"tokens": DAILY_TOKENS, "per": "minute"})
+    price = {"input": 1 + generation % 4, "output": 2}
+    route = {"routes": [{"upstream": "demo"}], "price": price, "max_output_tokens": 1000}
     return {
         "listen": f"127.0.0.1:{free_port()}",
         "admin": {"listen": f"127.0.0.1:{free_port()}", "token": TOKEN},

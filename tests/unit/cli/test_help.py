@@ -40,6 +40,7 @@ def test_arguments_that_are_no_text_end_in_one_line(arguments: list[str], tmp_pa
         (["bogus"], "No such command 'bogus'. Help: gateway --help"),
         (["--bogus"], "No such option '--bogus'. Help: gateway --help"),
         (["check", "file.yaml"], "Got unexpected extra argument (file.yaml). Help: gateway check --help"),
+        (["check", "--xyzzy"], "No such option '--xyzzy'. Help: gateway check --help"),
         (["keys", "bogus"], "No such command 'bogus'. Help: gateway keys --help"),
         (["explain"], "Missing argument 'REQUEST_ID'. Help: gateway explain --help"),
         (["diff"], "Name one of --against FILE and --running. Help: gateway diff --help"),

@@ -23,10 +23,21 @@ def test_a_base_url_is_read_into_what_a_connection_and_a_request_need() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["ftp://h", "h/v1", "http://u@h", "http://h#f", "http://h/a b", "http://h:99999"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("ftp://h", "h/v1", "http://u@h", "http://h#f", "http://h/a b", "http://h:99999"),
+        *("http://a..b/v1", "http://-a/v1", "http://" + "a" * 64),
+    ],
+)
 def test_what_is_no_base_url_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^(is|must)"):
         read_base_url(text)
+
+
+@pytest.mark.parametrize("host", ["h", "model_server", "a.b.", "_srv.x", "1.2.3.4", "[::1]", "a" * 63 + ".b"])
+def test_every_name_that_can_be_looked_up_is_a_host(host: str) -> None:
+    assert read_base_url(f"http://{host}/v1").host == host.strip("[]")
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,10 @@ def test_without_a_code_the_status_decides(status: int, fault: Fault) -> None:
         ({"metadata": {"flagged_input": "x"}}, Fault.CALLER),
         ({"code": None, "moderation_details": {"moderation_stage": "input"}}, Fault.CALLER),
         ({"code": "insufficient_quota", "type": "insufficient_quota"}, Fault.PROVIDER),
+        ({"code": "organization_restricted", "type": "invalid_request_error"}, Fault.PROVIDER),
+        ({"code": "400", "type": "budget_exceeded"}, Fault.PROVIDER),
+        ({"type": "engine_overloaded_error"}, Fault.PROVIDER),
+        ({"type": "hooks_failed", "code": None}, Fault.CALLER),
         ({"type": "overloaded_error"}, Fault.PROVIDER),
         ({"code": "invalid_api_key", "type": "invalid_request_error"}, Fault.CREDENTIALS),
         ({"type": "authentication_error"}, Fault.CREDENTIALS),
@@ -143,6 +147,39 @@ def test_what_did_not_fail_is_nobodys_fault(answer: dict[str, Any] | None) -> No
 )
 def test_words_decide_only_where_a_provider_has_no_code(status: int, answer: dict[str, Any], fault: Fault) -> None:
     assert fault_of(status, answer) is fault
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url", "image_too_large"),
+        *("image_too_small", "image_parse_error", "image_content_policy_violation", "invalid_image_mode"),
+        *("image_file_too_large", "unsupported_image_media_type", "empty_image_file", "failed_to_download_image"),
+        *("image_file_not_found", "invalid_prompt", "bio_policy"),
+    ],
+)
+def test_an_input_that_a_response_could_not_be_made_of_is_the_callers(code: str) -> None:
+    """Codes of https://github.com/openai/openai-python/blob/main/src/openai/types/responses/response_error.py."""
+    response = {"object": "response", "status": "failed", "error": {"code": code, "message": "m"}}
+    assert fault_of(200, response) is Fault.CALLER
+    assert fault_of(200, {"type": "response.failed", "response": response}) is Fault.CALLER
+
+
+@pytest.mark.parametrize("code", ["1000", "1001", "1004"])
+def test_a_number_that_several_providers_have_says_nothing(code: str) -> None:
+    assert fault_of(500, {"object": "error", "type": "internal_server_error", "code": code}) is Fault.PROVIDER
+    assert fault_of(401, {"error": {"code": code, "message": "Authentication Failed"}}) is Fault.CREDENTIALS
+
+
+@pytest.mark.parametrize(("code", "fault"), [(502, Fault.PROVIDER), (429, Fault.PROVIDER), (400, Fault.CALLER)])
+def test_an_error_of_a_choice_is_the_answers(code: int, fault: Fault) -> None:
+    choice = {"finish_reason": "error", "message": {"content": ""}, "error": {"code": code, "message": "m"}}
+    answer = {"choices": [{"message": {"content": "x"}, "error": None}, choice], "usage": {"prompt_tokens": 1}}
+    assert fault_of(200, answer) is fault
+    assert scan(json.dumps(answer).encode(), wanted_members(FAULT_PATHS))[0]["choices"][1] == {"error": choice["error"]}
+    for odd in ({"error": "x"}, {"error": {}}, "error", None):
+        assert fault_of(200, {"choices": [odd]}) is None
+    assert fault_of(200, {"choices": {"error": choice["error"]}}) is None
 
 
 def test_an_error_picked_out_of_broken_json_is_judged_alike() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.endpoints import CHAT, COMPLETIONS, ENDPOINTS, Endpoint
+from gateway.core.refusals import Fault
 from gateway.core.sse import data_of
 from gateway.core.stream_tally import HELD_MAX, StreamTally
 from gateway.core.usage import Usage
@@ -393,6 +394,30 @@ def test_what_follows_a_known_frame_is_still_looked_at() -> None:
     assert (tally.events, tally.usage) == (19, NUMBERS)
 
 
+TEXTS = st.text('ab"\\\né語', max_size=4)
+
+
+@given(st.lists(st.tuples(TEXTS, st.booleans()), max_size=8), st.data())
+def test_a_run_of_events_weighs_what_each_of_them_does(said: list[tuple[str, bool]], data: st.DataObject) -> None:
+    words = [chunk(json.dumps(text, ensure_ascii=escapes)[1:-1]) for text, escapes in said]
+    others = st.sampled_from([b"", b": waiting\n\n", event('{"choices":[],"note":"none"}')])
+    pieces = [word + other for word in words for other in [data.draw(others)]]
+    each, run = StreamTally(CHAT, merge=False), StreamTally(CHAT, merge=False)
+    learned = chunk("learned") * 2
+    assert (each.feed(learned), run.feed(learned)) == (learned, learned)
+    for piece in pieces:
+        assert each.feed(piece) == piece
+    assert run.feed(b"".join(pieces)) == b"".join(pieces)
+    assert (each.events, each._weight, each.delivered) == (run.events, run._weight, run.delivered)
+
+
+def test_a_quote_that_is_not_escaped_ends_a_text() -> None:
+    tally = StreamTally(CHAT, merge=False)
+    hidden = chunk('a"}}],"usage":{"prompt_tokens":12,"completion_tokens":45},"x":[{"y":{"z":"b')
+    assert tally.feed(chunk("a") * 2 + hidden + chunk("c")) == chunk("a") * 2 + hidden + chunk("c")
+    assert tally.usage == NUMBERS
+
+
 def test_an_error_in_a_stream_passes_and_is_no_answer() -> None:
     error = event('{"error":{"message":"out of memory","code":500}}')
     given, tally = told(error)
@@ -611,3 +636,24 @@ def test_comments_and_the_end_are_no_text() -> None:
     assert tally.events == 1
     _, apart = told(quiet + chunk("a") + DONE, cuts=[len(quiet), len(quiet + chunk("a"))])
     assert apart.events == 1
+
+
+def test_events_in_an_array_are_weighed_and_read_one_by_one() -> None:
+    first, second = json.loads(data_of(chunk("four")) or b""), json.loads(data_of(usage_chunk()) or b"")
+    tally = StreamTally(CHAT, merge=False)
+    tally.feed(event(json.dumps([first, second])))
+    assert (tally.usage, tally.delivered, tally.delivered_since) == (NUMBERS, 1, 0)
+    tally.feed(event(json.dumps([first, first])) + chunk("more"))
+    assert (tally.delivered, tally.delivered_since) == (3, 2)
+
+
+def test_an_error_in_an_array_is_one() -> None:
+    tally = StreamTally(ENDPOINTS["/v1beta/models/{model}:streamGenerateContent"], merge=False)
+    tally.feed(event(json.dumps([{"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}}])))
+    assert tally.fault is Fault.PROVIDER
+
+
+def test_what_is_delivered_behind_a_report_of_the_input_alone_is_not_in_the_report_before_it() -> None:
+    tally = StreamTally(CHAT, merge=False)
+    tally.feed(chunk("one") + usage_chunk() + chunk("two") + usage_chunk('{"prompt_tokens":12}') + chunk("three"))
+    assert (tally.usage, tally.is_final, tally.delivered_since) == (NUMBERS, True, 2)

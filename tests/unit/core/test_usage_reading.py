@@ -259,8 +259,7 @@ def test_what_a_later_report_leaves_out_is_as_an_earlier_one_said(
 
 
 def test_a_report_without_the_output_is_not_the_last_word() -> None:
-    reader = read(CHAT_USAGE, {"usage": CHAT}, {"usage": {"prompt_tokens": 11, "completion_tokens": None}})
-    assert not reader.final
+    assert not read(CHAT_USAGE, {"usage": {"prompt_tokens": 11, "completion_tokens": None}}).final
 
 
 def test_a_later_part_completes_an_earlier_one() -> None:
@@ -327,6 +326,47 @@ def test_what_is_no_answer_reports_nothing(body: bytes) -> None:
 def test_the_report_itself_can_be_asked_for() -> None:
     assert report_in({"usage": None, "x_groq": {"usage": CHAT}}, CHAT_USAGE) == CHAT
     assert report_in({"usage": {"cost": 1}}, CHAT_USAGE) is None
+
+
+@pytest.mark.parametrize(
+    ("table", "answer"),
+    [
+        (RESPONSES_USAGE, {"type": "response", "object": "response", "usage": RESPONSE}),
+        (RESPONSES_USAGE, {"type": "text", "usage": RESPONSE}),
+        (MESSAGES_USAGE, {"type": "completion", "usage": RESPONSE}),
+        (IMAGES_USAGE, {"type": "images", "usage": RESPONSE}),
+    ],
+)
+def test_an_answer_is_believed_whatever_it_calls_itself_and_an_event_is_not(
+    table: UsageTable, answer: dict[str, Any]
+) -> None:
+    text = json.dumps(answer).encode()
+    whole, event, scanned = UsageReader(table, is_answer=True), UsageReader(table), UsageReader(table, is_answer=True)
+    scanner = scanned.scanner()
+    scanner.feed(text)
+    scanner.close()
+    assert whole.read(text)
+    assert scanned.usage == whole.usage
+    assert (whole.usage.input, whole.usage.output) == (11, 7)
+    assert not event.read(text)
+
+
+def test_an_answer_is_not_believed_in_what_it_repeats_of_a_request() -> None:
+    reader = UsageReader(RESPONSES_USAGE, is_answer=True)
+    assert not reader.read(json.dumps({"type": "response.created", "response": {"usage": RESPONSE}}).encode())
+
+
+def test_a_later_report_of_the_input_alone_leaves_the_output_as_it_was_told() -> None:
+    first = {"usageMetadata": {"promptTokenCount": 8, "candidatesTokenCount": 3, "totalTokenCount": 11}}
+    reader = read(GEMINI_USAGE, first, {"usageMetadata": {"promptTokenCount": 9}})
+    assert (reader.usage.input, reader.usage.output, reader.final, reader.tells_output) == (9, 3, True, False)
+
+
+def test_an_input_that_is_an_image_alone_is_a_report_where_there_is_no_output() -> None:
+    image = {"meta": {"billed_units": {"images": 1, "image_tokens": 1000}}}
+    reader = read(EMBEDDINGS_USAGE, image)
+    assert (reader.usage.input, reader.usage.image_input, reader.tells_input) == (1000, 1000, True)
+    assert not read(CHAT_USAGE, {"usage": {"prompt_tokens_details": {"image_tokens": 1000}}}).reported
 
 
 def test_a_scanner_can_give_other_members_beside() -> None:

@@ -91,6 +91,22 @@ def test_cached_input_beside_the_input_is_added_to_it() -> None:
     assert read_usage(report) == Usage(128, 13, cached_input=100, cache_write=7)
 
 
+@pytest.mark.parametrize(
+    ("report", "usage"),
+    [
+        ({"prompt_tokens": 40, "completion_tokens": 25, "total_tokens": 108}, Usage(83, 25, 43)),
+        ({"prompt_tokens": 40, "completion_tokens": 25, "total_tokens": 115}, Usage(83, 32, 43, 7)),
+        ({"prompt_tokens": 40, "completion_tokens": 25}, Usage(83, 25, 43, 7)),
+        ({"prompt_tokens": 43, "completion_tokens": 25}, Usage(43, 25, 43, 7)),
+        ({"prompt_tokens": 40, "completion_tokens": 25, "total_tokens": 65}, Usage(40, 25, 40, 7)),
+    ],
+)
+def test_cached_input_that_is_more_than_the_input_is_beside_it(report: dict[str, Any], usage: Usage) -> None:
+    """As xAI has it now and then (https://github.com/vercel/ai/pull/12485)."""
+    reasoning = {"completion_tokens_details": {"reasoning_tokens": 7}} if usage.reasoning else {}
+    assert read_usage({**report, "prompt_tokens_details": {"cached_tokens": 43}, **reasoning}) == usage
+
+
 def test_parts_are_never_more_than_the_whole() -> None:
     report = {
         "prompt_tokens": 3,

@@ -33,6 +33,27 @@ def test_clients_can_be_served_at_several_addresses_each_of_its_own() -> None:
     assert_refused(text, "admin.listen: is the address that clients are served on; it needs one of its own")
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("'[::]:80'", "0.0.0.0:80"),
+        ("0.0.0.0:80", "127.0.0.1:80"),
+        ("'[::]:80'", "'[::1]:80'"),
+        ("localhost:80", "'[::]:80'"),
+    ],
+)
+def test_addresses_that_the_system_does_not_give_together_are_refused(first: str, second: str) -> None:
+    wide = first.strip("'")
+    said = f"overlaps with {wide}; remove one, or choose another port"
+    assert_refused(f"listen:\n- {first}\n- {second} # !\n{VALID}", f"listen[1]: {said}")
+    said = f"overlaps with {wide}, where clients are served; choose another port"
+    assert_refused(f"listen: {first}\nadmin:\n  listen: {second} # !\n{VALID}", f"admin.listen: {said}")
+
+
+def test_addresses_that_do_not_overlap_can_share_a_port() -> None:
+    loaded("listen: ['127.0.0.1:80', '[::1]:80', '0.0.0.0:81', '[::]:0', '0.0.0.0:0']\n" + VALID)
+
+
 def test_the_largest_body_fits_into_the_memory_of_all() -> None:
     said = "max_body_memory: is below `max_body`, so a body of that size could never be taken"
     assert_refused("max_body: 2MiB\nmax_body_memory: 1MiB # !\n" + VALID, said)

@@ -151,6 +151,11 @@ def test_an_address_is_a_host_and_a_port_and_reads_as_it_is_written(text: str, a
         "1.2.3:80",
         "a b:80",
         "http://a:80",
+        "a..b:80",
+        "-a:80",
+        "a-.b:80",
+        "a" * 64 + ":80",
+        "a." * 127 + "b:80",
     ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:

@@ -472,6 +472,10 @@ def test_an_upstream_that_does_not_know_the_option_is_not_asked() -> None:
         ({"max_tokens": None}, 70, {"max_tokens": 70}),
         ({"max_tokens": 500, "n": 3}, 70, {"max_tokens": 23, "n": 3}),
         ({"max_completion_tokens": None, "max_tokens": 9_999}, None, {"max_tokens": 1_000}),
+        ({"max_tokens": 1, "n_predict": 9_999}, None, {"max_tokens": 1, "n_predict": 1_000}),
+        ({"max_tokens": 1, "n_predict": 500}, 70, {"max_tokens": 1, "n_predict": 70}),
+        ({"max_tokens": 1, "n_predict": -1}, 70, {"max_tokens": 1, "n_predict": 70}),
+        ({"n_predict": -1}, None, {"n_predict": -1}),
     ],
 )
 def test_the_output_is_capped_where_it_is_over(
@@ -479,7 +483,7 @@ def test_the_output_is_capped_where_it_is_over(
 ) -> None:
     model = Model("m", (target(),), max_output_tokens=1_000)
     told = json.loads(sent(body_of(**members), granted=granted, model=model))
-    named = {"max_tokens", "max_completion_tokens", "n"}
+    named = {"max_tokens", "max_completion_tokens", "n_predict", "n"}
     assert {name: value for name, value in told.items() if name in named and value is not None} == expected
 
 

@@ -97,9 +97,40 @@ def test_an_upstream_cannot_be_told_to_choose_another_model(path: str, members: 
     assert refused.value.param == next(iter(members)).lower()
 
 
+@pytest.mark.parametrize(
+    "name", ["model", "Model", "mo\\u0064el", "max_tokens", "n", "stream", "service_tier", "fallbacks", "messages"]
+)
+def test_what_is_read_cannot_be_overridden(name: str) -> None:
+    body = body_of()[:-1] + b',"extra_body": {"top_k": 5, "%b": 1}}' % name.encode()
+    with pytest.raises(FieldInvalid) as refused:
+        read_body(body)
+    assert refused.value.param == "extra_body." + json.loads(f'"{name}"')
+
+
+@pytest.mark.parametrize("extra", [b"null", b"[]", b'"model"', b"{}", b'{"google": {"model": "x"}, "top_k": 5}'])
+def test_what_else_is_in_an_extra_body_passes(extra: bytes) -> None:
+    assert read_body(body_of()[:-1] + b',"extra_body": %b}' % extra).model is SMALL
+
+
 @pytest.mark.parametrize("empty", [b"null", b"[]", b"[ ]", b"[\n  ]"])
 def test_no_other_models_are_none(empty: bytes) -> None:
     assert read_body(body_of()[:-1] + b',"models": %b, "fallbacks": %b}' % (empty, empty)).model is SMALL
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize(
+    ("caps", "cap"),
+    [
+        ({"n_predict": 50}, 50),
+        ({"max_tokens": 1, "n_predict": 50}, 50),
+        ({"max_tokens": 60, "n_predict": 50}, 60),
+        ({"max_tokens": 1, "n_predict": -1}, None),
+        ({"n_predict": -1}, None),
+        ({"n_predict": None}, None),
+    ],
+)
+def test_what_a_server_obeys_in_place_of_the_cap_is_one(path: str, caps: dict[str, Any], cap: int | None) -> None:
+    assert read_body(body_of(**caps), endpoint=ENDPOINTS[path]).output_cap == cap
 
 
 def test_what_is_not_said_has_its_default() -> None:

@@ -231,3 +231,23 @@ async def test_json_at_an_endpoint_of_forms_is_read_as_json() -> None:
     assert (parsed.model, parsed.user, parsed.rest) == (MODEL, "ann", None)
     with pytest.raises(FieldInvalid):
         parse_request(b"{}", TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
+
+
+@pytest.mark.parametrize("name", ["models", "fallbacks", "fallbacks[]", "context_window_fallbacks", "Models"])
+@pytest.mark.parametrize("size", [8, 2 * BEGINNING_BYTES])
+async def test_a_form_cannot_have_its_upstream_choose_another_model(name: str, size: int) -> None:
+    other = field(name, "openai/large")
+    for parts in ([field("model", "m"), other, file(b"x" * size)], [field("model", "m"), file(b"x" * size), other]):
+        with pytest.raises((FieldInvalid, FormUnreadable)):
+            await read_to_its_end(given_form(*parts))
+
+
+async def read_to_its_end(given: GivenBody) -> None:
+    parsed = parse_request(await received(given), TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
+    while parsed.rest is not None and await parsed.rest.piece():
+        continue
+
+
+async def test_a_form_without_other_models_passes() -> None:
+    taken = await received(given_form(field("model", "m"), field("fallbacks", "[]"), file(b"sound")))
+    assert parse_request(taken, TRANSCRIPTIONS, CALLER, catalogue_of(MODEL)).asked_model == "m"
