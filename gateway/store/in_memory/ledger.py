@@ -42,7 +42,7 @@ class _UserRows:
         add_figures(self.rows, name, figures_of(entry))
 
     def _make_room(self, name: RowName) -> bool:
-        """Give the row a place and its user a score, though another user may lose both. False where it gets none."""
+        """Give the row a place and its user a score, which may displace another user. False if it gets none."""
         user = name.user
         if user not in self._scores:
             self._scores[user] = self._displace() if len(self._scores) >= self._most else 0.0
