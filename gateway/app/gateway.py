@@ -44,12 +44,14 @@ from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
 from gateway.runtime.listening import address_taken, listen_on_all
 from gateway.runtime.loop_lag import watch_loop_lag
+from gateway.runtime.slices import in_slices
 from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
 from gateway.settings.models import Settings
 from gateway.stages.forward import UpstreamServices
 from gateway.store.usage_report import keys_used_since
+from gateway.telemetry.exposition import CONTENT_TYPE
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics, configured_names
 from gateway.telemetry.sampling import PERIOD_S
@@ -172,6 +174,7 @@ class Gateway:
         self._notifications.follow()
         self.tasks.start("follow identity providers", self._tokens.follow())
         self._shared_answers.forget()
+        self.tasks.start("remove series", self._remove_series())
         return before
 
     def on_reload(self, reload: Callable[[str], Awaitable[list[str]]]) -> None:
@@ -392,7 +395,12 @@ class Gateway:
 
     async def _exposition(self) -> tuple[bytes, str]:
         self._observe()
-        return self._metrics.render()
+        return b"".join([part async for part in in_slices(self._metrics.parts(), 1)]), CONTENT_TYPE
+
+    async def _remove_series(self) -> None:
+        """Those of what is no longer configured, whether or not metrics are ever read."""
+        async for _ in in_slices(self._metrics.each(), 1):
+            pass
 
     async def _liveness_problems(self) -> list[str]:
         return []  # A process that answers is healthy.

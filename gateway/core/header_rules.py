@@ -14,7 +14,7 @@ Claude Code, Codex, opencode and pi send; W3C Trace Context.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 
 from gateway.core.http_syntax import RESERVED_HEADERS
 
@@ -95,12 +95,13 @@ TO_UPSTREAM = HeaderRule(
             "x-client-request-id",
             "originator",
             "version",
+            "x-anthropic-additional-protection",  # Claude Code's users ask Anthropic for it.
         }
     ),
     # Codex says with one of its internal headers that tools are in the input, where a model wants them so.
     prefixes=(
         *("anthropic-", "openai-", "x-stainless-", "x-claude-code-", "x-codex-", "x-opencode-"),
-        "x-openai-internal-codex-",
+        *("x-claude-remote-", "x-openai-internal-codex-"),
     ),
     kept_endings=_CREDENTIAL_ENDINGS,
 )
@@ -158,15 +159,7 @@ def pass_header_fault(name: str) -> str:
 
 def first_of(names: tuple[str, ...], headers: Mapping[str, str]) -> str:
     """The value of the first of these headers that is present; empty if none is."""
-    if _set_of(names).isdisjoint(map(str.lower, headers)):
-        return ""
     for name in names:
         if value := headers.get(name):
             return value
     return ""
-
-
-@cache
-def _set_of(names: tuple[str, ...]) -> frozenset[str]:
-    """There are as many tuples as tables above."""
-    return frozenset(names)

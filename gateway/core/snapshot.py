@@ -11,7 +11,7 @@ without a bound.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from math import inf
@@ -398,16 +398,18 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
 
     def limits_of(self, team: str = "") -> list[Limit]:
         """Every limit with one subject, of one team or of all: those on each end user are left out."""
-        found: dict[tuple[object, ...], Limit] = {}
+        return list({limit.identity: limit for limit in self.each_limit(team)}.values())
+
+    def each_limit(self, team: str = "") -> Iterator[Limit]:
+        """The same, one after the other: those that several keys have are given again for each."""
         for name, terms in self.teams.items():
             if team in ("", name):
-                found |= {limit.identity: limit for limit in terms.caller.limits}
+                yield from terms.caller.limits
         for caller in self.callers.values():
             if team in ("", caller.team):
-                found |= {limit.identity: limit for limit in caller.limits}
+                yield from caller.limits
         for model in self.models.values():
-            found |= {limit.identity: limit for limit in model.limits}
-        return list(found.values())
+            yield from model.limits
 
 
 def _applies(limit: Limit, model: Model, meters: Container[Meter]) -> bool:

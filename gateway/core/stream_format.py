@@ -33,6 +33,9 @@ _THOUGHTS = frozenset(
 )
 """Servers send the same thoughts under several of these names."""
 
+_SEALED = frozenset({"data", "signature", "format"})
+"""What thoughts have beside their text, in the shapes of OpenRouter and LiteLLM: encrypted ones, and their proofs."""
+
 _ANSWER_MEMBERS = {
     StreamFormat.CHAT: "choices",
     StreamFormat.COMPLETIONS: "choices",
@@ -305,12 +308,21 @@ def _delta_weight(delta: Any) -> int:
         if value is None or name in _NO_TEXT:
             continue
         if name in _THOUGHTS:
-            thoughts = max(thoughts, _weight(value))
+            thoughts = max(thoughts, _weight_of_thoughts(value))
         elif name in _SAID:
             weight += _weight(value)
         elif name == "audio" and isinstance(value, dict):
             weight += _weight(value.get("transcript"))
     return weight + thoughts
+
+
+def _weight_of_thoughts(value: Any) -> int:
+    blocks = value if isinstance(value, list) else [value]
+    return sum([_weight(_unsealed(block) if isinstance(block, dict) else block) for block in blocks])
+
+
+def _unsealed(block: Json) -> Json:
+    return {name: value for name, value in block.items() if name not in _SEALED}
 
 
 def _weight(value: Any) -> int:

@@ -8,7 +8,7 @@ chunk with a choice came behind it, the chunk with the usage is sent after all, 
 
 What comes in is looked at no more closely than it must be, event by event, on the first of these levels that suffices:
 
-1. An event that equals the one before except for a text without quotes is content (`_Template`). Its text is weighed.
+1. An event that equals the one before except for its text is content (`_Template`). Its text is weighed.
 2. A whole event in which, by its bytes, there is no usage, no error and no end of a choice or of the stream is content.
    Its text is weighed, and the template is learned from it. A run of comments is passed by as one.
 3. Anything else goes through the `EventSplitter`. An event that by its bytes is content is weighed and passes.
@@ -34,6 +34,7 @@ delivered is weighed from the decoded texts, and counts where the answer does no
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 from typing import Any
 
 from gateway.core.body_kind import BodyKind, kind_of
@@ -245,7 +246,9 @@ class StreamTally:
             end = end if end >= 2 else len(data)
             passed.append(self._feed_events(data[begin:end]))
             if self._is_at_ease():
-                begin, end = end, self._pass_content(data, end)
+                if not self._final.is_shown:
+                    self._template.resume()
+                begin, end = end, self._pass_content(data, self._pass_alike(data, end))
                 passed.append(data[begin:end])
         return b"".join(passed)
 
@@ -269,29 +272,16 @@ class StreamTally:
         return self._budget is None and not self._final.is_held and not self._splitter.held and self._long is None
 
     def _pass_alike(self, data: bytes, begin: int) -> int:
-        """Weigh the events from here that are like the template except for a text without quotes, and so have nothing
-        else that is new. Where the first other one begins."""
-        opening, closing = self._template.opening, self._template.closing
-        if not opening:
+        """Weigh the events from here that are like the template except for their text, and so have nothing else that is
+        new. Where the first other one begins."""
+        texts = self._template.texts_of(data, begin)
+        if not texts:
             return begin
-        opening_size, closing_size = len(opening), len(closing)
-        events = text_events = weight = 0
-        while data.startswith(opening, begin):
-            text_begin = begin + opening_size
-            text_end = data.find(b'"', text_begin)
-            if not data.startswith(closing, text_end):
-                break
-            begin = text_end + closing_size
-            events += 1
-            if text_begin < text_end:
-                text_events += 1
-                text = data[text_begin:text_end]
-                is_plain = text.isascii() and _BACKSLASH not in text
-                weight += text_end - text_begin if is_plain else weight_of_json(text)
-        self._events += events - text_events
-        self._alike_events += text_events
-        self._weight += weight
-        return begin
+        text, empty = b"".join(texts), texts.count(b"")
+        self._events += empty
+        self._alike_events += len(texts) - empty
+        self._weight += len(text) if text.isascii() and _BACKSLASH not in text else weight_of_json(text)
+        return begin + len(text) + len(texts) * self._template.size
 
     def _pass_content(self, data: bytes, begin: int) -> int:
         """Weigh the whole events from here that are content, and pass by comments. Where the first other one begins."""
@@ -306,7 +296,7 @@ class StreamTally:
             self._count(text)
             self._follow_shown(text)
             # Not each time: where no chunk is like the one before, it would be for nothing.
-            if self.events % 4 == 1:
+            if self._events < 4 or self._events % 4 == 1:
                 self._template.learn(data[begin : blank + 2])
             begin = self._pass_alike(data, blank + 2)
         return begin
@@ -335,7 +325,7 @@ class StreamTally:
             self._weight += weight
 
     def _feed_events(self, data: bytes) -> bytes:
-        self._template.forget()
+        self._template.suspend()
         passed = [b""]
         if self._long is not None:
             data = self._pass_long(self._long, data, passed)
@@ -465,31 +455,49 @@ class StreamTally:
 
 class _Template:
     """What the next chunk of content looks like, learned from one: an `opening`, a text, and a `closing` that begins
-    with the quote behind the text. The opening is empty while nothing is known. The text of an event alone is at
-    `text_begin` to `text_end`, as a slice counts; while nothing is known, that is no text."""
+    with the quote behind the text. `size` is that of the two. The opening is empty while nothing is known. The text of
+    an event alone is at `text_begin` to `text_end`, as a slice counts; while nothing is known, that is no text."""
 
-    __slots__ = ("_text_opening", "closing", "opening", "text_begin", "text_end")
+    __slots__ = ("_learned", "_seam", "_text_opening", "closing", "opening", "size", "text_begin", "text_end")
 
     def __init__(self, shape: StreamFormat | None) -> None:
-        self.forget()
+        self._learned = self._seam = self.closing = b""
         self._text_opening = _TEXT_OPENINGS.get(shape) if shape is not None else None
+        self.size = 0
+        self.suspend()
 
     def learn(self, event: bytes) -> None:
         if self._text_opening is None:
             return
         begin = event.find(self._text_opening) + len(self._text_opening)
         end = event.find(b'"', begin)
-        is_found = len(self._text_opening) <= begin < end
-        if not is_found:
-            self.forget()
-            return
-        self.opening, self.closing = event[:begin], event[end:]
-        self.text_begin, self.text_end = begin, -len(self.closing)
+        is_found = len(self._text_opening) <= begin < end and event[end - 1] != _BACKSLASH
+        self._learned, self.closing = (event[:begin], event[end:]) if is_found else (b"", b"")
+        self._seam = self.closing + self._learned
+        self.size = len(self._seam)
+        self.resume()
 
-    def forget(self) -> None:
-        """Something else came: look at what follows."""
-        self.opening = self.closing = b""
+    def suspend(self) -> None:
+        """Something else came: each event is looked at until it is known that the stream goes on as before."""
+        self.opening = b""
         self.text_begin = self.text_end = 0
+
+    def resume(self) -> None:
+        self.opening = self._learned
+        self.text_begin, self.text_end = len(self._learned), -len(self.closing)
+
+    def texts_of(self, data: bytes, begin: int) -> list[bytes]:
+        """The texts of the events from here that are like this one."""
+        if not self.opening or not data.startswith(self.opening, begin):
+            return []
+        *texts, last = data[begin + self.text_begin :].split(self._seam)
+        if _QUOTE in b"".join(texts):
+            alike = list(takewhile(_is_text, texts))
+            if len(alike) < len(texts):
+                texts, last = alike, texts[len(alike)]
+        # Behind the last text is its closing and what is not like it, or the piece ends within the event.
+        text, closing, _ = last.partition(self.closing)
+        return [*texts, text] if closing and _is_text(text) else texts
 
 
 class _LongEvent:
@@ -520,6 +528,11 @@ class _LongEvent:
 
     def end(self) -> None:
         self._scanner.close()
+
+
+def _is_text(text: bytes) -> bool:
+    """Whether these bytes, between two quotes, are one text of JSON: each quote in them is escaped."""
+    return _QUOTE not in text or _QUOTE not in text.replace(rb"\\", b"").replace(rb"\"", b"")
 
 
 def _marks_of(endpoint: Endpoint) -> tuple[bytes, ...]:

@@ -38,6 +38,7 @@ from gateway.identity.requests import (
     section,
     written_in,
 )
+from gateway.runtime.slices import in_slices
 from gateway.settings.diagnostics import nearest
 from gateway.settings.models import moment_in
 from gateway.settings.stored_keys import (
@@ -54,6 +55,7 @@ IMPORTED_MAX = 200
 STATUSES = ("active", "expired", "revoked", "disabled")
 _ATTEMPTS = 8
 _CLASHES_AT_ONCE = 200
+_OBJECTS_AT_ONCE = 50
 _DURATION = re.compile(r"([1-9][0-9]{0,4})d")
 _PLACE = r"([0-9]{15}:[0-9a-f]{12})?"
 _CURSOR = re.compile(rf"config:[0-9]{{1,9}}|store:{_PLACE}")
@@ -148,7 +150,11 @@ class KeyAdministration:
             callers = [each for each in self._snapshot().callers.values() if team in ("", each.team)]
             shown = callers[cursor.of_config : cursor.of_config + limit]
             used = await self._used_keys(unused_ms, now_ms)
-            listed = [config_key_object(caller, now_ms) for caller in shown if caller.key_id not in used]
+            listed = [
+                config_key_object(caller, now_ms)
+                async for caller in in_slices(shown, _OBJECTS_AT_ONCE)
+                if caller.key_id not in used
+            ]
             end = cursor.of_config + len(shown)
             following = f"config:{end}" if end < len(callers) else "store:"
         if following.startswith("store:") and source != "config" and len(listed) < limit:
@@ -173,7 +179,8 @@ class KeyAdministration:
         used = await self._store.last_used([key.id for key in page.keys])
         snapshot = self._snapshot()
         shown = [
-            stored_key_object(key, snapshot, now_ms, used_ms) for key, used_ms in zip(page.keys, used, strict=True)
+            stored_key_object(key, snapshot, now_ms, used_ms)
+            async for key, used_ms in in_slices(zip(page.keys, used, strict=True), _OBJECTS_AT_ONCE)
         ]
         return shown, page.next
 

@@ -140,8 +140,11 @@ class KeyStore(Protocol):
         """Every grant that was written and not removed, including those that have ended."""
         ...
 
-    async def write_grant(self, grant: StoredGrant, entry: AuditEntry, ended: Sequence[str] = ()) -> AuditEntry:
-        """Write a grant and the audit entry, and remove the grants with these ids."""
+    async def write_grant(
+        self, grant: StoredGrant, entry: AuditEntry, ended: Sequence[str] = (), seen: Sequence[str] | None = None
+    ) -> AuditEntry | None:
+        """Write a grant and the audit entry, and remove the grants with these ids. `seen` are the ids of all grants
+        that there may be before: if there are others, it writes nothing and returns None."""
         ...
 
     async def remove_grant(self, grant_id: str, entry: AuditEntry) -> AuditEntry | None:

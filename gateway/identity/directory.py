@@ -47,7 +47,7 @@ LOOKUPS_MAX = 256
 
 
 LISTED_MAX = 10_000
-_PAGE = 500
+_PAGE = 100
 
 
 class _Lookup:

@@ -40,6 +40,8 @@ GRANTS_MAX = 1_000
 GRANTS_OF_A_LIMIT_MAX = 16
 """The most grants at a time: admission adds up those of a limit."""
 
+_ATTEMPTS = 16
+
 
 class GrantAdministration:
     """`limits` has the counters, `keys` the list of grants and the audit; `snapshot` gives the configuration in force,
@@ -93,7 +95,6 @@ class GrantAdministration:
         written = written_in(GrantSettings, request)
         now_ms = await self._keys.time_ms()
         limit = await self._limit(written)
-        every = await self._keys.grants()
         grant = StoredGrant(
             id=secrets.token_hex(6),
             limit=limit,
@@ -103,17 +104,29 @@ class GrantAdministration:
             reason=written.why,
             actor=request.actor,
         )
-        _check_room([each for each in every if each.until_ms > now_ms], grant)
-        shown = grant_object(grant)
-        ended = [each.id for each in every if each.until_ms <= now_ms]
-        entry = AuditEntry(request.actor, "grant.create", grant.id, None, shown)
-        self._note_change(await self._keys.write_grant(grant, entry, ended))
+        await self._write(grant)
         try:
             await self._limits.grant(limit, grant.grant)
         except StoreUnavailable as error:
             message = f"{error.message} The grant {grant.id} may not count: withdraw it, and make it again."
             raise StoreUnavailable(message, retry_after_ms=error.retry_after_ms) from None
-        return shown
+        return grant_object(grant)
+
+    async def _write(self, grant: StoredGrant) -> None:
+        """To the list, where there is room beside the grants that there are at that moment. Raises FieldInvalid,
+        StoreUnavailable."""
+        entry = AuditEntry(grant.actor, "grant.create", grant.id, None, grant_object(grant))
+        for _ in range(_ATTEMPTS):
+            every = await self._keys.grants()
+            # It is there already where the answer to its writing was lost.
+            lasting = [each for each in every if each.until_ms > grant.created_ms and each.id != grant.id]
+            _check_room(lasting, grant)
+            ended = [each.id for each in every if each.until_ms <= grant.created_ms]
+            written = await self._keys.write_grant(grant, entry, ended, [each.id for each in every])
+            if written is not None:
+                self._note_change(written)
+                return
+        raise StoreUnavailable("Others are changing the grants. Try again.", retry_after_ms=1000)
 
     async def _withdraw(self, request: AdministrationRequest, grant_id: str) -> JsonObject:
         refuse_unknown(request.query, ())

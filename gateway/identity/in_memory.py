@@ -76,7 +76,11 @@ class InMemoryKeyStore:
     async def grants(self) -> list[StoredGrant]:
         return list(self._grants.values())
 
-    async def write_grant(self, grant: StoredGrant, entry: AuditEntry, ended: Sequence[str] = ()) -> AuditEntry:
+    async def write_grant(
+        self, grant: StoredGrant, entry: AuditEntry, ended: Sequence[str] = (), seen: Sequence[str] | None = None
+    ) -> AuditEntry | None:
+        if seen is not None and self._grants.keys() != set(seen):
+            return None
         for grant_id in ended:
             self._grants.pop(grant_id, None)
         self._grants[grant.id] = grant

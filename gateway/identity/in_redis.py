@@ -105,9 +105,12 @@ class RedisKeyStore:
         found = await self._client.ask(self._grants, ("HVALS", self._grants))
         return sorted(map(_GRANT.decode, found), key=lambda grant: (grant.created_ms, grant.id))
 
-    async def write_grant(self, grant: StoredGrant, entry: AuditEntry, ended: Sequence[str] = ()) -> AuditEntry:
-        reply = await self._change_grants(entry, ended, grant.id, msgspec.json.encode(grant))
-        return _with_place(entry, reply[2])
+    async def write_grant(
+        self, grant: StoredGrant, entry: AuditEntry, ended: Sequence[str] = (), seen: Sequence[str] | None = None
+    ) -> AuditEntry | None:
+        expected = () if seen is None else (" ".join(seen),)
+        reply = await self._change_grants(entry, ended, grant.id, msgspec.json.encode(grant), *expected)
+        return _with_place(entry, reply[2]) if reply[0] else None
 
     async def remove_grant(self, grant_id: str, entry: AuditEntry) -> AuditEntry | None:
         reply = await self._change_grants(entry, [grant_id])

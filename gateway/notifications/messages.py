@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,6 +25,7 @@ SECRET_BYTES = range(24, 65)
 """How long a secret may be, by the specification."""
 
 _PROBLEMS_SHOWN = 5
+_MENTION = re.compile(r"(?<![\w.+-])@(?=\w)")
 _UNITS = {"usd": "USD", "requests": "requests"}
 
 Data = Mapping[str, Any]
@@ -95,7 +97,7 @@ def _users(data: Data) -> str:
     per = "in total" if data["per"] == "total" else f"per {data['per']}"
     count, named = data["users"], list(data["named"])
     who = "1 end user" if count == 1 else f"{count:,} end users"
-    called = ", ".join(named) + (f" and {count - len(named):,} more" if count > len(named) else "")
+    called = ", ".join(map(_on_one_line, named)) + (f" and {count - len(named):,} more" if count > len(named) else "")
     terms = f"({_figure(data['amount'])} {unit} {per} for each)"
     parts = [f"{who} of team {data['team']} reached {data['percent']} % of limit {data['name']} {terms}{shadow}"]
     parts[0] += f": {called}." if named else "."
@@ -154,8 +156,14 @@ def _time(written: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Names are not markup (https://docs.slack.dev/messaging/formatting-message-text)."""
+    """Names are not markup (https://docs.slack.dev/messaging/formatting-message-text), nor mentions: clients choose
+    those of end users, and Mattermost and Discord notify a whole channel for a word such as @channel."""
+    text = _MENTION.sub("@\u200b", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _on_one_line(name: str) -> str:
+    return name if name.isprintable() else "".join(each if each.isprintable() else "\ufffd" for each in name)
 
 
 _TEXTS: Mapping[EventType, Callable[[Data], str]] = {

@@ -22,7 +22,7 @@ What can go wrong:
 * A worker that is dead ends the stream: all of its requests fail at once.
 * A worker that does not read (it is stopped) fails further requests at once when `MAX_UNSENT_BYTES` wait for it.
 * A handler that raises is logged in the worker, and its request fails in the supervisor.
-* A body longer than `MAX_BODY_BYTES` is logged, its request fails at once, and what still comes of it is dropped.
+* A body longer than `MAX_BODY_BYTES` is logged, its request fails at once, and the rest of it is dropped.
 * A request given up before its body is sent ends with an `abandoned` part, so that the worker keeps none of it.
 """
 

@@ -8,9 +8,8 @@ from gateway.settings.models import Settings
 
 _NULL = {"type": "null"}
 _REFERENCE = {"$ref": "#/$defs/Reference"}
-_GROUPED = {"$ref": "#/$defs/GroupedDigits"}
+_GROUPED = {"integer": {"$ref": "#/$defs/GroupedDigits"}, "number": {"$ref": "#/$defs/GroupedNumber"}}
 _SCALARS = {"boolean", "integer", "number", "string"}
-_NUMBERS = {"integer", "number"}
 
 _DEFINITIONS = {
     "Reference": {
@@ -23,18 +22,25 @@ _DEFINITIONS = {
         "pattern": "^[0-9]+(_[0-9]+)+$",
         "description": "Which YAML 1.2 takes for text.",
     },
+    "GroupedNumber": {
+        "type": "string",
+        "pattern": r"^[0-9]+(_[0-9]+)+(\.[0-9]+)?$",
+        "description": "Which YAML 1.2 takes for text.",
+    },
 }
 
 
 def json_schema() -> dict[str, Any]:
-    """Draft 2020-12. Wherever a value is allowed, a reference such as `${NAME}` is allowed, too."""
+    """Draft 2020-12. Wherever a value is allowed, a reference such as `${NAME}` is allowed, too; and nothing, which
+    means what is left out, wherever a setting can be left out."""
     schema: dict[str, Any] = _tidied(Settings.model_json_schema())
     definitions = {**schema.pop("$defs"), **_DEFINITIONS}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": definitions}
 
 
 def _tidied(node: Any) -> Any:
-    """Without titles, which repeat the names, and without null, which means what is left out."""
+    """Without titles, which repeat the names. Null is allowed for each setting that can be left out, and nowhere else:
+    pydantic says it of some of them alone."""
     if isinstance(node, list):
         return [_tidied(item) for item in node]
     if not isinstance(node, dict):
@@ -44,6 +50,9 @@ def _tidied(node: Any) -> Any:
         only: dict[str, Any] = options[0]
         return _tidied(only | {name: node[name] for name in ("description", "default") if node.get(name)})
     kept = {name: _member(name, value) for name, value in node.items() if name != "title"}
+    if "properties" in kept and "additionalProperties" in kept:
+        left_out = kept["properties"].keys() - set(kept.get("required", ()))
+        kept["properties"] |= {name: _or_nothing(kept["properties"][name]) for name in left_out}
     return _or_reference(kept) if node.get("type") in _SCALARS else kept
 
 
@@ -55,5 +64,15 @@ def _member(name: str, value: Any) -> Any:
 
 def _or_reference(scalar: dict[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {name: scalar.pop(name) for name in ("description", "default") if name in scalar}
-    grouped = [_GROUPED] if scalar.get("type") in _NUMBERS else []
+    grouped = [_GROUPED[scalar["type"]]] if scalar.get("type") in _GROUPED else []
     return {**kept, "anyOf": [scalar, *grouped, _REFERENCE]}
+
+
+def _or_nothing(setting: dict[str, Any]) -> dict[str, Any]:
+    if "anyOf" in setting:
+        return {**setting, "anyOf": [*setting["anyOf"], _NULL]}
+    if "type" in setting:
+        return {**setting, "type": [setting["type"], "null"]}
+    kept = {name: value for name, value in setting.items() if name in {"description", "default"}}
+    only = {name: value for name, value in setting.items() if name not in kept}
+    return {**kept, "anyOf": [only, _NULL]}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from pydantic import ConfigDict
+
 from gateway.core.endpoints import Dialect
 from gateway.settings.base_section import REQUIRED, BaseSection, setting
 from gateway.settings.presets import PRESETS
@@ -71,7 +73,19 @@ _OTHER_HEADERS = {
 github.com/anthropics/anthropic-sdk-python."""
 
 
+_WITHOUT_BASE_URL = [name for name, known in PRESETS.items() if "base_url" not in known]
+
+
+def _let_presets_name_the_base_url(schema: dict[str, Any]) -> None:
+    """For editors, which see what is written and not what a preset fills in."""
+    schema["required"].remove("base_url")
+    named = {"required": ["preset"], "properties": {"preset": {"not": {"enum": _WITHOUT_BASE_URL}}}}
+    schema["anyOf"] = [{"required": ["base_url"]}, named]
+
+
 class UpstreamSettings(BaseSection):
+    model_config = ConfigDict(json_schema_extra=_let_presets_name_the_base_url)
+
     preset: Literal[*PRESETS] | None = setting(  # type: ignore[valid-type]
         None, "A provider or server whose base URL, auth and quirks are known; settings beside it override it."
     )

@@ -27,6 +27,7 @@ _OWN_WORDS = re.compile(r"`(\w+)`: (.*)")
 """An explanation that a class of fields gives itself."""
 
 _NO_CAP = " Leave it out, if you do not want to limit the answer."
+_CAP_NEEDED = " Send how many tokens the answer may have at most; this API requires it."
 _ADVICE = {
     **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens"), _NO_CAP),
     "role": " The roles of each API are in its reference.",
@@ -201,7 +202,7 @@ def _field_error(explanation: str, fields: type[Fields]) -> FieldInvalid:
     reason = f"{what[:1].lower()}{what[1:_EXPLANATION_MAX]}".replace("`", "'")
     advice = _ADVICE.get(path.rpartition(".")[2], "")
     if advice is _NO_CAP and any(field.required for field in msgspec.structs.fields(fields) if field.name == path):
-        advice = ""
+        advice = _CAP_NEEDED
     return FieldInvalid(f"{path!r} is not valid: {reason}.{advice}", param=path or None)
 
 

@@ -95,8 +95,9 @@ def _with_rest(exchange: Exchange, parsed: ParsedRequest, tally: AnswerTally, re
 
 
 def _is_cut(exchange: Exchange, parsed: ParsedRequest, tally: AnswerTally) -> bool:
-    """Whether it is a stream of which a part was delivered."""
-    return parsed.stream and not exchange.whole and tally.delivered > 0
+    """Whether it is a stream of which a part was delivered, or which its client left before that."""
+    is_left = isinstance(exchange.error, ClientGone)
+    return parsed.stream and not exchange.whole and (is_left or tally.delivered > 0)
 
 
 def _made_meanwhile(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) -> int:

@@ -34,26 +34,26 @@ from gateway.store.journal import (
 )
 
 _PAUSE_S = 1.0
-"""Between two looks whether the store is back."""
+"""Between two checks whether the store is back."""
 
 _ORPHANS_S = 60.0
-"""Between two looks for journals that were left behind."""
+"""Between two searches for journals that were left behind."""
 
 _IN_MEMORY = 10_000
 """Settlements: some ten megabytes."""
 
 _WITNESSES = 10
-"""Entries that are tried to find out whether the store refuses one of them or all."""
+"""Entries that are tried, to find out whether the store refuses one of them or all."""
 
 
 class Replayed(Store, Protocol):
     @property
     def trouble(self) -> str | None:
-        """Why it counts as out, for operators; None while it answers."""
+        """Why the store counts as out, for operators; None while it answers."""
         ...
 
     def now_ms(self) -> int:
-        """The store's time, as far as it is known while the store is out."""
+        """The store's time, as well as it is known while the store is out."""
         ...
 
     async def replay(self, process: str, place: int, settlement: Settlement) -> None:
@@ -68,7 +68,7 @@ class Replayed(Store, Protocol):
 
 
 def _uncounted(outcome: str, entries: int) -> None:
-    """No caller looks."""
+    """Counts nothing, for callers without metrics."""
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -100,7 +100,7 @@ class Backlog:
         self._orphaned = 0
         self._read_up_to = 0
         self._orphans_read: dict[str, int] = {}
-        """How far the journals of dead processes are dealt with, by process."""
+        """How far the journals of dead processes are replayed, by process."""
         self._complained: set[str] = set()
         self._news = asyncio.Event()
         self._moving: asyncio.Task[None] | None = None
@@ -111,7 +111,7 @@ class Backlog:
 
     @property
     def failing(self) -> bool:
-        """Whether what is kept now would not outlive the process."""
+        """Whether an entry that is kept now would be lost with the process."""
         return self._journal.failing
 
     async def keep(self, settlement: Settlement) -> None:
@@ -131,7 +131,7 @@ class Backlog:
         self._news.set()
 
     async def close(self) -> None:
-        """What is on the disk waits there for the next start; what is not is tried once more."""
+        """Try once more what is only in memory; what is on disk waits there for the next start."""
         if self._moving is not None:
             await asyncio.wait([self._moving])
         await self._empty_memory()
@@ -251,7 +251,7 @@ class Backlog:
             self._complain_once(f"the journal {orphan.path} waits: {error}")
 
     async def _replay(self, process: str, path: Path, start: int, end: int | None) -> AsyncIterator[int]:
-        """Gives the end of each line that is dealt with. Raises StoreUnavailable, OSError, _KeptSettlement."""
+        """Yields the end of each line that is done. Raises StoreUnavailable, OSError, _KeptSettlement."""
         while lines := await asyncio.to_thread(read, path, self._signed_by(process), start, end):
             parked = 0
             for number, one in enumerate(lines):
@@ -269,14 +269,14 @@ class Backlog:
                 yield start
 
     def _signed_by(self, process: str) -> Callable[[bytes], bool]:
-        """Whether a line of this process's journal is to be believed."""
+        """Whether a line of this process's journal can be trusted."""
         if self._policy.takes_unsigned:
             return _is_anybodys
         key = self._journal.key
         return key.is_own if process == self._journal.process else key.is_ours
 
     async def _refusal(self, process: str, line: JournalLine, behind: Sequence[Read]) -> str | None:
-        """Why the store refuses this line and no other; None where it is settled."""
+        """Why the store refuses only this line; None if it is settled."""
         for attempt in range(2):
             try:
                 await self._store.replay(process, line.place, line.settlement)
@@ -325,5 +325,6 @@ def _is_anybodys(_text: bytes) -> bool:
 
 
 def _is_refused(error: Exception) -> bool:
-    """Whether it is about the call, be it by the server's word or by a defect of ours, and not about the store."""
+    """Whether the error is about the call, by the server's word or by a defect of the gateway, and not about the
+    store."""
     return isinstance(error, CallRefused) or not isinstance(error, StoreUnavailable)

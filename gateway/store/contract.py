@@ -25,54 +25,54 @@ from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Res
 from gateway.core.stored_objects import ObjectKind, ObjectName, StoredObject
 
 HOLD_TTL_MS = 60_000
-"""How long a hold lives at most that is not renewed."""
+"""The longest life of a hold that is not renewed."""
 
 HOLD_STEPS = 6
 """Holds end together, at whole sixths of HOLD_TTL_MS by the store's clock: each lives for five sixths at least."""
 
 LATE_DAYS = 2
-"""Entries that are younger are never late: a ledger is closed a day after the last closed one is over."""
+"""Entries younger than this are never late: a ledger is closed a day after the last closed one is over."""
 
 LEDGER_DAYS = 400
 """How long the ledger keeps a day."""
 
 
 OUTBOX_MAX = 10_000
-"""Notifications that wait in one slot of the store; settle.lua repeats it."""
+"""The most notifications that wait in one slot of the store; settle.lua repeats it."""
 
 OUTBOX_DAYS = 7
 """How long notifications are kept after the last one was put in; settle.lua repeats it."""
 
 OUTBOX_PAST = 100
-"""Attempts that are kept, of those that delivered and of the others each."""
+"""Attempts that are kept, separately of those that delivered and of the others."""
 
 QUOTA_ENTRY, USERS_ENTRY, CROSSED_ENTRY = "quota\n", "users\n", "crossed\n"
-"""What entries of settlements begin with."""
+"""The beginnings of entries of settlements."""
 
 USERS_WAIT_MS, USERS_PACE_MS = 60_000, 3_600_000
-"""How long end users are gathered that cross a threshold, and how long it takes at least until more of the same limit,
-window and threshold are; settle.lua repeats them."""
+"""How long end users that cross a threshold are gathered, and the least time until more of the same limit, window and
+threshold are; settle.lua repeats them."""
 
 USERS_NAMED = 5
-"""Of the gathered end users; settle.lua repeats it."""
+"""The number of gathered end users that are named; settle.lua repeats it."""
 
 ESTIMATES_DAYS = 30
 """How long what a process has learned is kept after it was last shared."""
 
 ASKED_S = 0.8
-"""How long the replies of other processes are waited for."""
+"""How long a question waits for the replies of other processes."""
 
 ESTIMATES_MERGED = 8
-"""Processes whose estimates about one subject are kept, those that shared last."""
+"""The number of processes whose estimates about one subject are kept, those that shared last."""
 
 
 OBJECT_LIFE_MS = {ObjectKind.RESPONSE: 30 * 86_400_000, ObjectKind.CONVERSATION: 400 * 86_400_000}
-"""How long it is known whose an object is. OpenAI keeps a response for 30 days, and a conversation until it is deleted
+"""How long the owner of an object is known. OpenAI keeps a response for 30 days, and a conversation until it is deleted
 (https://platform.openai.com/docs/guides/conversation-state)."""
 
 
 class CallRefused(StoreUnavailable):
-    """The store answers, and refuses this call; it may take others."""
+    """The store answers and refuses this call; it may accept others."""
 
 
 class UsageQuery(msgspec.Struct, frozen=True):
@@ -94,7 +94,7 @@ class UsageQuery(msgspec.Struct, frozen=True):
         return bool(self.user) or "user" in self.by
 
 
-class UsageRow(msgspec.Struct):
+class UsageRow(msgspec.Struct, gc=False):
     """Sums over one group; the fields that are not grouped by are empty. `cost` is in micro-dollars,
     `estimated` the tokens (input and output) that no upstream reported. The other figures are those of `Usage`."""
 
@@ -127,15 +127,15 @@ class UsageRow(msgspec.Struct):
 
 
 class Counters(Protocol):
-    """Every method raises StoreUnavailable when the store does not answer in time."""
+    """Every method raises StoreUnavailable if the store does not answer in time."""
 
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal: ...
 
     async def settle(self, settlement: Settlement) -> None: ...
 
     async def renew(self, ids: Sequence[str]) -> None:
-        """Keep the holds of these reservations for another HOLD_TTL_MS, and take again those that have ended while the
-        store was out; unknown ids are no error."""
+        """Keep the holds of these reservations for another HOLD_TTL_MS, and restore those that ended while the store
+        was out; unknown ids are no error."""
         ...
 
     async def limit_statuses(self, limits: Sequence[Limit]) -> list[LimitStatus]:
@@ -143,12 +143,12 @@ class Counters(Protocol):
         ...
 
     async def grant(self, limit: Limit, grant: Grant) -> None:
-        """Raise the limit from now on until the grant's end; again is the same as once. The limit is known by its
-        identity: its amounts are those of who asks."""
+        """Raise the limit from now until the grant's end; repeating it changes nothing. The limit is known by its
+        identity: its amounts are the caller's."""
         ...
 
     async def withdraw(self, limit: Limit, grant: Grant) -> None:
-        """End the grant now; one that there is not is no error."""
+        """End the grant now; an unknown one is no error."""
         ...
 
 
@@ -170,42 +170,43 @@ class Ledger(Protocol):
 
 
 class SharedEstimates(Protocol):
-    """What processes have learned about requests, so that one that starts need not learn again. Nothing is lost that
-    counts where an estimate is lost. Raises StoreUnavailable."""
+    """What processes have learned about requests, so that one that starts need not learn again. A lost estimate loses
+    nothing that is charged. Raises StoreUnavailable."""
 
     async def share_estimates(self, learned: Mapping[EstimateSubject, LearnedEstimate]) -> None:
         """Replace what this process has shared about these."""
         ...
 
     async def shared_estimates(self) -> dict[EstimateSubject, LearnedEstimate]:
-        """What all processes have shared within ESTIMATES_DAYS, merged; of each subject the newest ESTIMATES_MERGED."""
+        """The estimates that all processes have shared within ESTIMATES_DAYS, merged; of each subject the newest
+        ESTIMATES_MERGED."""
         ...
 
 
 class StoredObjects(Protocol):
-    """Whose is what upstreams keep. `Counters.settle` writes it: of several settlements that name the same object the
-    first one counts, and for `OBJECT_LIFE_MS`."""
+    """The owners of what upstreams keep. `Counters.settle` writes them: of several settlements that name the same
+    object the first one counts, for `OBJECT_LIFE_MS`."""
 
     async def stored_object(self, name: ObjectName) -> StoredObject | None:
-        """None where no team has made it, or its time is over. Raises StoreUnavailable."""
+        """The owner; None if no team has made it, or its time is over. Raises StoreUnavailable."""
         ...
 
 
 class RecordStore(Protocol):
-    """What is kept of requests for a while, team by team. Raises StoreUnavailable."""
+    """The records of requests, which are kept for a while, team by team. Raises StoreUnavailable."""
 
     async def keep_records(self, kept: Sequence[KeptRecord]) -> None:
         """Keep records of requests that have no settlement, by one call for each team."""
         ...
 
     async def request_records(self, request_id: str, teams: Sequence[str]) -> list[RequestRecord]:
-        """What is kept under a request id, of these teams and of those that the ledger knows, the newest first. Clients
-        may choose the id, so there may be several: of one team the newest ALIKE_MAX."""
+        """The records under a request id, of these teams and of those that the ledger knows, the newest first. Clients
+        can choose the id, so there can be several: of one team the newest ALIKE_MAX."""
         ...
 
 
 class ProcessReplies(msgspec.Struct, frozen=True):
-    """What processes replied, and how many were asked: one that is stuck does not reply."""
+    """The replies of processes, and how many were asked: one that is stuck does not reply."""
 
     replies: list[bytes]
     asked: int
@@ -219,7 +220,7 @@ class ProcessCalls(Protocol):
         ...
 
     async def ask_processes(self, question: bytes) -> ProcessReplies:
-        """Ask every process, this one too where it answers; of those that reply within ASKED_S. Raises
+        """Ask every process, including this one if it answers. Returns the replies that come within ASKED_S. Raises
         StoreUnavailable."""
         ...
 
@@ -238,7 +239,7 @@ class WaitingEntry(NamedTuple):
 
 
 class OutboxReport(NamedTuple):
-    """The entries that are due first, how many wait in all, and what was noted last, the newest first."""
+    """The entries that are due first, the number of all that wait, and the last attempts, the newest first."""
 
     waiting: list[WaitingEntry]
     total: int
@@ -260,55 +261,55 @@ class NotificationOutbox(Protocol):
     """
 
     def counter_name(self, limit: Limit) -> str:
-        """What entries of settlements call the counter of this limit."""
+        """The name of this limit's counter in entries of settlements."""
         ...
 
     def follow(self, teams: Iterable[str], models: Iterable[str]) -> None:
-        """Claim from now on what settlements put in for limits of these, beside those of the organisation."""
+        """Claim from now on what settlements add for limits of these, and for those of the organisation."""
         ...
 
     def subscribe(self, note: Callable[[int, int], None]) -> None:
-        """Have this called with the number of entries that this process has put in, and of those that were dropped."""
+        """Call this with the number of entries that this process has added, and of those that were dropped."""
         ...
 
     async def claim(self, most: int, lease_ms: int) -> list[str]:
-        """Entries that are due, which no other deliverer gets until the lease is over."""
+        """Entries that are due. No other deliverer gets them until the lease is over."""
         ...
 
     async def done(self, entry: str) -> None:
-        """Take it out."""
+        """Remove it."""
         ...
 
     async def defer(self, entry: str, wait_ms: int) -> None:
-        """Let it be due again after so long."""
+        """Make it due again after this long."""
         ...
 
     async def replace(self, entry: str, by: Sequence[str]) -> None:
-        """Put these in its place, unless it is not there any more."""
+        """Replace it by these, unless it has been removed."""
         ...
 
     async def gather(self, entry: str) -> None:
-        """Put into the place of an entry `users`, unless it is not there any more, what was gathered."""
+        """Replace an entry `users` by what was gathered, unless it has been removed."""
         ...
 
     async def note(self, attempt: str, *, delivered: bool) -> None:
-        """Keep what became of an attempt among the last OUTBOX_PAST of its kind, for operators."""
+        """Keep the result of an attempt among the last OUTBOX_PAST of its kind, for operators."""
         ...
 
     async def report(self, most: int) -> OutboxReport:
-        """What waits and what was noted, so much of each at most."""
+        """What waits and the last attempts, at most so many of each."""
         ...
 
     async def post(self, entries: Sequence[str], flag: str, keep_ms: int) -> bool:
-        """Put these in and raise the flag for so long, unless it is raised: then it is kept for so long again, and
-        nothing is put in. Whether they were put in."""
+        """Add these and raise the flag for this long. If it is raised already, it is kept for this long again, and
+        nothing is added. Returns whether they were added."""
         ...
 
     async def clear(self, flag: str, entries: Sequence[str]) -> bool:
-        """Lower the flag and put these in, unless it is not raised."""
+        """Lower the flag and add these, if it is raised."""
         ...
 
     @property
     def waiting(self) -> int:
-        """How many waited when entries were claimed last."""
+        """The number that waited when entries were last claimed."""
         ...

@@ -18,7 +18,7 @@ SHARE_EVERY_S = 60.0
 READ_EVERY_ROUNDS = 10
 
 RETRY_EVERY_S = 5.0
-"""While the store is out and nothing was read yet."""
+"""The pause while the store is out and nothing was read yet."""
 
 
 class EstimateSharing:
@@ -53,7 +53,7 @@ class EstimateSharing:
             self._estimates.shared(learned)
 
     async def close(self) -> None:
-        """Share once more, where the store answers."""
+        """Share once more, if the store answers."""
         await self._tasks.close()
         with suppress(StoreUnavailable):
             await self.share()
@@ -68,7 +68,7 @@ class EstimateSharing:
                     await self.share()
 
     async def _try_to_read(self) -> bool:
-        """False where it is to be tried again soon."""
+        """False if it has to be tried again soon."""
         try:
             await self.read()
         except CallRefused:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, timedelta
+from heapq import nlargest
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,10 +20,11 @@ from gateway.core.limit_status import limit_status_object
 from gateway.core.limits import Limit, Scope
 from gateway.core.reservation import LimitStatus
 from gateway.core.snapshot import ConfigSnapshot
+from gateway.runtime.slices import in_slices, sorted_in_slices
 from gateway.store.contract import Ledger, Store, UsageQuery, UsageRow
-from gateway.store.ledger import GROUPS
+from gateway.store.ledger import GROUPS, SLICE
 
-FIGURES: Mapping[str, Callable[[UsageRow], int | float]] = {
+COUNTS: Mapping[str, Callable[[UsageRow], int]] = {
     "requests": lambda row: row.requests,
     "input_tokens": lambda row: row.input,
     "cached_input_tokens": lambda row: row.cached_input,
@@ -39,16 +41,17 @@ FIGURES: Mapping[str, Callable[[UsageRow], int | float]] = {
     "searches": lambda row: row.searches,
     "audio_ms": lambda row: row.audio_ms,
     "characters": lambda row: row.characters,
-    "usd": lambda row: row.cost / 1_000_000,
 }
-"""The figures of a row of the report by their names in JSON."""
+"""The counts of a row of the report by their names in JSON."""
+
+FIGURES: Mapping[str, Callable[[UsageRow], int | float]] = {**COUNTS, "usd": lambda row: row.cost / 1_000_000}
 
 _FILTERS = ("team", "key", "model", "user", "upstream", "cost_center")
 USAGE_PARAMETERS = ("by", "since", "until", "month", *_FILTERS, "sort", "top")
 LISTED_SCOPES = tuple(scope.value for scope in Scope if scope is not Scope.USER)
 """Whose limits can be listed: the names of end users are not known in advance."""
 
-_LIMITS_AT_ONCE = 200
+_LIMITS_AT_ONCE = 50
 _NEARLY = 0.8
 _DEAREST = 6
 _MONTH = re.compile(r"[12]\d{3}-(0[1-9]|1[0-2])", re.ASCII)
@@ -99,10 +102,13 @@ async def _usage(store: Store, _snapshot: ConfigSnapshot, query: Mapping[str, st
     month = ReportedMonth.read(query["month"]) if query.get("month") else None
     asked, order = _usage_query(query, month, today), _usage_order(query)
     rows = await store.usage(asked)
-    total = _totals(rows)
+    total = await _totals(rows)
     if order.figure:
-        rows.sort(key=FIGURES[order.figure], reverse=True)
-    grouped = [{name: getattr(row, name) for name in asked.by} | _totals((row,)) for row in rows[: order.top]]
+        rows = await sorted_in_slices(rows, SLICE, FIGURES[order.figure], reverse=True)
+    grouped = [
+        {name: getattr(row, name) for name in asked.by} | _figures(row)
+        async for row in in_slices(rows[: order.top], SLICE)
+    ]
     report: JsonObject = {"rows": grouped, "total": total}
     if month is not None:
         report["month"] = month.as_json(final=month.after <= await store.closed_until())
@@ -129,20 +135,23 @@ async def usage_overview(store: Store, today: date) -> JsonObject:
     """What the first page of the console shows of the ledger, each part as `usage` reports it: `today`, the `days` of
     this month, and its most expensive `teams`. All come from one reading."""
     rows = await store.usage(UsageQuery(by=("day", "team"), since=today.replace(day=1).isoformat()))
-    month = _totals(rows)
+    month = await _totals(rows)
     of_today = [row for row in rows if row.day >= today.isoformat()]
-    teams = sorted(_by(rows, "team").items(), key=lambda each: sum(row.cost for row in each[1]), reverse=True)
+    by_day, by_team = await _by(rows, "day"), await _by(rows, "team")
+    costs = {team: sum(row.cost for row in each) async for team, each in in_slices(by_team.items(), 1)}
+    dearest = nlargest(_DEAREST, costs, key=lambda team: costs[team])
+    total_of_today = await _totals(of_today)
     return {
-        "today": {"rows": [_totals(of_today)] if of_today else [], "total": _totals(of_today)},
-        "days": {"rows": [{"day": day} | _totals(each) for day, each in _by(rows, "day").items()], "total": month},
-        "teams": {"rows": [{"team": team} | _totals(each) for team, each in teams[:_DEAREST]], "total": month},
+        "today": {"rows": [total_of_today] if of_today else [], "total": total_of_today},
+        "days": {"rows": [{"day": day} | await _totals(each) for day, each in by_day.items()], "total": month},
+        "teams": {"rows": [{"team": team} | await _totals(by_team[team]) for team in dearest], "total": month},
     }
 
 
-def _by(rows: Iterable[UsageRow], name: str) -> dict[str, list[UsageRow]]:
+async def _by(rows: Iterable[UsageRow], name: str) -> dict[str, list[UsageRow]]:
     """The rows of each group, in the order of the groups."""
     found: dict[str, list[UsageRow]] = {}
-    for row in rows:
+    async for row in in_slices(rows, SLICE):
         found.setdefault(getattr(row, name), []).append(row)
     return dict(sorted(found.items()))
 
@@ -170,11 +179,14 @@ async def _statuses(
     is_asked: Callable[[Limit], bool],
     is_shown: Callable[[LimitStatus], bool],
 ) -> list[JsonObject]:
-    # In a thread: to tell the limits of many keys apart takes a while, and the snapshot never changes.
-    limits = await asyncio.to_thread(lambda: [limit for limit in snapshot.limits_of(team) if is_asked(limit)])
-    listed: list[JsonObject] = []
-    for at in range(0, len(limits), _LIMITS_AT_ONCE):
-        limit_statuses = await store.limit_statuses(limits[at : at + _LIMITS_AT_ONCE])
+    limits: dict[tuple[object, ...], Limit] = {}
+    async for limit in in_slices(snapshot.each_limit(team), SLICE):
+        if is_asked(limit):
+            limits[limit.identity] = limit
+    each, listed = list(limits.values()), list[JsonObject]()
+    for at in range(0, len(each), _LIMITS_AT_ONCE):
+        limit_statuses = await store.limit_statuses(each[at : at + _LIMITS_AT_ONCE])
+        await asyncio.sleep(0)
         listed += [limit_status_object(limit_status) for limit_status in limit_statuses if is_shown(limit_status)]
         await asyncio.sleep(0)
     return listed
@@ -225,11 +237,18 @@ def refuse_unknown(given: Mapping[str, str], known: Collection[str]) -> None:
             raise FieldInvalid(f"{name[:64]!r} is not known here; {there}.", param=name[:64])
 
 
-def _totals(rows: Iterable[UsageRow]) -> JsonObject:
-    every = list(rows)
-    totals = {name: sum(map(figure, every)) for name, figure in FIGURES.items()}
-    # Summed in whole micro-dollars.
-    return totals | {"usd": sum(row.cost for row in every) / 1_000_000}
+async def _totals(rows: Sequence[UsageRow]) -> JsonObject:
+    totals, micro_dollars = dict.fromkeys(FIGURES, 0), 0
+    async for at in in_slices(range(0, len(rows), SLICE), 1):
+        part = rows[at : at + SLICE]
+        for name, figure in COUNTS.items():
+            totals[name] += sum(map(figure, part))
+        micro_dollars += sum(row.cost for row in part)
+    return {**totals, "usd": micro_dollars / 1_000_000}
+
+
+def _figures(row: UsageRow) -> JsonObject:
+    return {name: figure(row) for name, figure in FIGURES.items()}
 
 
 def _day(name: str, text: str, today: date) -> str:

@@ -11,16 +11,18 @@ Series that a reload removed leave these sums as soon as no worker has them conf
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from itertools import accumulate
 
 import msgspec
 
-from gateway.telemetry.series import ConfiguredNames, Counter, Gauge, Histogram, Labels, Series, prune
+from gateway.telemetry.series import ConfiguredNames, Counter, Gauge, Histogram, Labels, Observations, Series, prune
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PACKED = "application/vnd.msgpack"
+
+PART_CHARACTERS = 32 * 1024
 
 
 class ProcessReport(msgspec.Struct):
@@ -84,33 +86,49 @@ class MetricsAggregator:
 
 
 def exposition(every: Iterable[Series]) -> bytes:
-    return "".join(line for series in every for line in _lines(series)).encode()
+    return b"".join(exposition_parts(every))
 
 
-def _lines(series: Series) -> Iterator[str]:
+def exposition_parts(every: Iterable[Series]) -> Iterator[bytes]:
+    """The same, part by part, each of which takes a fraction of a millisecond. Series may change between two parts: all
+    lines of a label set are in one."""
+    for series in every:
+        lines: list[str] = []
+        size = 0
+        for text in _texts(series):
+            lines.append(text)
+            size += len(text)
+            if size >= PART_CHARACTERS:
+                yield "".join(lines).encode()
+                lines, size = [], 0
+        yield "".join(lines).encode()
+
+
+def _texts(series: Series) -> Iterator[str]:
+    """The head of a series, then the lines of each label set."""
     yield f"# HELP {series.name} {series.about}\n# TYPE {series.name} {series.kind}\n"
     match series:
         case Counter():
-            for labels, amount in series.values.items():
+            for labels, amount in list(series.values.items()):
                 shown = amount if series.divisor == 1 else amount / series.divisor
                 yield f"{series.name}{_braces(series.labels, labels)} {shown}\n"
         case Gauge():
-            for labels, value in series.values.items():
+            for labels, value in list(series.values.items()):
                 yield f"{series.name}{_braces(series.labels, labels)} {value}\n"
         case Histogram():
-            yield from _buckets(series)
+            bounds = (*(str(float(bound)) for bound in series.bounds), "+Inf")
+            for labels, observations in list(series.values.items()):
+                yield "".join(_buckets(series, bounds, labels, observations))
 
 
-def _buckets(series: Histogram) -> Iterator[str]:
-    bounds = (*(str(float(bound)) for bound in series.bounds), "+Inf")
-    for labels, observations in series.values.items():
-        pairs = _pairs(series.labels, labels)
-        opening = f'{series.name}_bucket{{{pairs}{"," if pairs else ""}le="'
-        for bound, count in zip(bounds, accumulate(observations.counts), strict=True):
-            yield f'{opening}{bound}"}} {count}\n'
-        braces = _braces(series.labels, labels)
-        yield f"{series.name}_sum{braces} {observations.total}\n"
-        yield f"{series.name}_count{braces} {sum(observations.counts)}\n"
+def _buckets(series: Histogram, bounds: Sequence[str], labels: Labels, observations: Observations) -> Iterator[str]:
+    pairs = _pairs(series.labels, labels)
+    opening = f'{series.name}_bucket{{{pairs}{"," if pairs else ""}le="'
+    for bound, count in zip(bounds, accumulate(observations.counts), strict=True):
+        yield f'{opening}{bound}"}} {count}\n'
+    braces = _braces(series.labels, labels)
+    yield f"{series.name}_sum{braces} {observations.total}\n"
+    yield f"{series.name}_count{braces} {sum(observations.counts)}\n"
 
 
 def _braces(names: Labels, values: Labels) -> str:

@@ -10,7 +10,8 @@ docs/metrics.md describes every metric.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,7 +24,7 @@ from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.reservation import LimitStatus, LimitStatuses, Reservation
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.usage import Usage, UsageSource
-from gateway.telemetry.exposition import CONTENT_TYPE, ProcessReport, exposition, pack
+from gateway.telemetry.exposition import CONTENT_TYPE, ProcessReport, exposition_parts, pack
 from gateway.telemetry.series import (
     Aggregation,
     ConfiguredNames,
@@ -357,7 +358,11 @@ class Metrics:
 
     def render(self) -> tuple[bytes, str]:
         """The exposition and its content type."""
-        return exposition([*self.every(), *self._process.series()]), CONTENT_TYPE
+        return b"".join(self.parts()), CONTENT_TYPE
+
+    def parts(self) -> Iterator[bytes]:
+        """The exposition, part by part: requests may be counted between two of them."""
+        return exposition_parts(chain(self.each(), self._process.series()))
 
     def packed(self) -> bytes:
         """The same for a supervisor, which adds it to that of other workers."""
@@ -365,13 +370,17 @@ class Metrics:
 
     def every(self) -> list[Series]:
         """Every series but those of the process, without what is no longer configured."""
-        self._add_answers()
+        return list(self.each())
+
+    def each(self) -> Iterator[Series]:
+        """The same, one after the other: what is no longer configured is removed from a series as it is given."""
+        self.add_counted()
         now_ms = self._clock.now_ms()
         self.quota_used.values = {labels: quota.ratio(now_ms) for labels, quota in self._quotas.items()}
-        found = [each for each in vars(self).values() if isinstance(each, Series)]
-        if self._names is not None:
-            prune(found, self._names)
-        return found
+        for each in [each for each in vars(self).values() if isinstance(each, Series)]:
+            if self._names is not None:
+                prune((each,), self._names)
+            yield each
 
     def _begin_answers(self, which: tuple[str, str, str, str, int, bool | None], usage: Usage | None) -> _Answers:
         endpoint, team, model, upstream, status, _ = which
@@ -383,8 +392,8 @@ class Metrics:
         )
         return answers
 
-    def _add_answers(self) -> None:
-        """Add what was counted since the last time."""
+    def add_counted(self) -> None:
+        """Add to the series what was counted since the last time."""
         for answers in self._answers.values():
             self.requests.add(answers.labels, answers.requests)
             if answers.source:

@@ -45,7 +45,7 @@ class TrafficTotals(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, metrics: Metrics) -> TrafficTotals:
-        metrics.every()  # Adds what was counted since the series were last read.
+        metrics.add_counted()
         failed: Counts = {}
         for (blame, _, _), count in metrics.errors.values.items():
             failed[blame] = failed.get(blame, 0) + count
@@ -71,7 +71,7 @@ class TrafficTotals(msgspec.Struct, frozen=True):
         """The increase. A total falls if a reload removes series: that counts as zero."""
         return TrafficTotals(
             requests=max(0, self.requests - before.requests),
-            failed=_grown(self.failed, before.failed),
+            failed=_increase(self.failed, before.failed),
             input_tokens=max(0, self.input_tokens - before.input_tokens),
             output_tokens=max(0, self.output_tokens - before.output_tokens),
             micro_dollars=max(0, self.micro_dollars - before.micro_dollars),
@@ -80,7 +80,7 @@ class TrafficTotals(msgspec.Struct, frozen=True):
             attempts={
                 upstream: grown
                 for upstream, counts in self.attempts.items()
-                if (grown := _grown(counts, before.attempts.get(upstream, {})))
+                if (grown := _increase(counts, before.attempts.get(upstream, {})))
             },
         )
 
@@ -240,7 +240,7 @@ def _columns_added(one: Sequence[int], other: Sequence[int]) -> list[int]:
     return [sum(both) for both in zip_longest(one, other, fillvalue=0)]
 
 
-def _grown(now: Mapping[str, int], before: Mapping[str, int]) -> Counts:
+def _increase(now: Mapping[str, int], before: Mapping[str, int]) -> Counts:
     return {name: count - before.get(name, 0) for name, count in now.items() if count > before.get(name, 0)}
 
 

@@ -17,7 +17,7 @@ from gateway.telemetry.traffic import HISTORY_MINUTES, TrafficHistory
 from gateway.web.admin_access import SESSION, AdminAccess, actor_of
 from gateway.web.admin_catalogue import models, teams
 from gateway.web.admin_openapi import PREFIX
-from gateway.web.admin_routes import AdminRequest, AdminResponse, error_response, json_response
+from gateway.web.admin_routes import AdminRequest, AdminResponse, error_response, json_response, long_json_response
 from gateway.web.month_closing import close_and_note
 
 Reload = Callable[[str], Awaitable[list[str]]]
@@ -77,7 +77,7 @@ class AdminApi:
         administer = self._administered.get(path.partition("/")[0])
         if administer is not None:
             asked = AdministrationRequest(request.method, path, request.query, request.body, actor_of(request))
-            return json_response(200, await administer(asked))
+            return await long_json_response(await administer(asked))
         action = self.actions.get(path)
         if action is not None:
             return await of_method({"POST": action}, request.method)(request)
@@ -86,7 +86,7 @@ class AdminApi:
             known = ", ".join(PREFIX + page for page in (*self.pages, *self._administered))
             raise UrlUnknown(f"There is nothing at {request.path[:200]!r}; there are {known}.")
         shown = of_method({"GET": content}, request.method)
-        return json_response(200, await shown(self._services, request.query))
+        return await long_json_response(await shown(self._services, request.query))
 
     async def _reload(self, request: AdminRequest) -> AdminResponse:
         refuse_unknown(request.query, ())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -20,6 +20,10 @@ from gateway.web import openapi
 from gateway.web.admin_openapi import PREFIX, admin_document
 from gateway.web.console_files import SHARED_FILES, ConsoleFiles, closed_page
 from gateway.web.errors import JSON, SERVER, error_body, error_headers
+from gateway.web.long_json import encoded_in_slices
+
+PIECE = 256 * 1024
+"""Bytes of a body that are sent at once: a transport copies what its socket does not take."""
 
 
 class AdminRequest(msgspec.Struct, frozen=True):
@@ -80,6 +84,8 @@ class AdminRoutes:
             response = error_response(error)
         # No cache is to give one operator's page to another client, or a figure later.
         headers = {"cache-control": "no-store", **dict(response.headers), "server": SERVER}
+        if len(response.body) > PIECE and request.method != "HEAD":
+            return await _send_in_pieces(request, web.StreamResponse(status=response.status, headers=headers), response)
         answer = web.Response(status=response.status, headers=headers, body=response.body)
         if not request.content.is_eof():
             answer.force_close()
@@ -139,8 +145,26 @@ class AdminRoutes:
         return AdminResponse(200, [JSON], admin_document())
 
 
+async def _send_in_pieces(
+    request: web.BaseRequest, answer: web.StreamResponse, response: AdminResponse
+) -> web.StreamResponse:
+    answer.content_length = len(response.body)
+    if not request.content.is_eof():
+        answer.force_close()
+    await answer.prepare(request)
+    body = memoryview(response.body)
+    for at in range(0, len(body), PIECE):
+        await answer.write(body[at : at + PIECE])
+    return answer
+
+
 def json_response(status: int, body: object) -> AdminResponse:
     return AdminResponse(status, [JSON], msgspec.json.encode(body))
+
+
+async def long_json_response(body: dict[str, Any]) -> AdminResponse:
+    """Of what may have long lists."""
+    return AdminResponse(200, [JSON], await encoded_in_slices(body))
 
 
 def error_response(error: GatewayError) -> AdminResponse:

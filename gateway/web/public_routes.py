@@ -231,9 +231,19 @@ def _page(request: web.BaseRequest, route: _Destination) -> Page:
         return route.answers
     method, path = request.method, request.rel_url.raw_path
     methods = ", ".join(route.resource) or ("GET, HEAD" if path == HEALTH_PATH else "")
-    if not methods:
-        raise unknown_url(UnservedRequest(method, path, request.headers, lambda other: _PATHS.find(other) is not None))
+    if not methods or _is_other_action(method, route):
+        raise unknown_url(UnservedRequest(method, path, request.headers, partial(_is_served, method)))
     raise MethodNotAllowed(f"{path[:200]} takes {methods}, not {method[:20]}.", allow=methods)
+
+
+def _is_served(method: str, path: str) -> bool:
+    route = _find_route(method, path)
+    return route.resource is not _NOTHING and not _is_other_action(method, route)
+
+
+def _is_other_action(method: str, route: _Destination) -> bool:
+    """Whether it is an action of Gemini's API that is not served: it looks like a model, which cannot be posted to."""
+    return route.answers is None and method == "POST" and ":" in route.parameters.get("model", "")
 
 
 def _wants_websocket(headers: Mapping[str, str]) -> bool:

@@ -98,7 +98,7 @@ async def test_every_line_of_an_answers_header_reaches_the_client() -> None:
     [
         (RESPONSES, {"background": True}, "an answer that is made later cannot be metered"),
         (RESPONSES, {"max_output_tokens": -1}, "Leave it out, if you do not want to limit the answer."),
-        (MESSAGES, {"max_tokens": 0}, "Leave it out"),
+        (MESSAGES, {"max_tokens": 0}, "Send how many tokens the answer may have at most; this API requires it."),
     ],
 )
 async def test_what_is_refused_says_what_to_do(api: Any, fields: dict[str, Any], words: str) -> None:

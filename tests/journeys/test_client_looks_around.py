@@ -27,6 +27,17 @@ async def test_a_path_without_its_version_is_the_same_endpoint(path: str) -> Non
         assert gateway.lines[-1]["endpoint"] == "chat.completions"
 
 
+async def test_an_action_of_geminis_api_that_is_not_served_is_an_unknown_path_and_no_model_to_get() -> None:
+    async with whole_gateway(NOWHERE) as gateway:
+        for action, status in ((":predict", 404), (":batchGenerateContent", 404), ("", 405)):
+            reply = await gateway.post(b"{}", path=f"/v1beta/models/{MODEL}{action}")
+            assert (reply.status, reply.error["code"]) == (status, status)
+            reason = reply.error["details"][0]["reason"]
+            assert reason == ("unknown_url" if action else "method_not_allowed")
+            is_named = "is a path of Gemini's API that this gateway does not serve" in reply.error["message"]
+            assert is_named is bool(action)
+
+
 @pytest.mark.parametrize("sent", [{}, {"model": "another"}, {"model": MODEL}])
 async def test_a_deployment_names_the_model_that_is_judged_and_served(sent: dict[str, str]) -> None:
     """The body's own model counts for nothing, even where the key may not use it."""

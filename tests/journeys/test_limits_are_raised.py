@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from gateway.__main__ import main
 from gateway.demo import DemoScript, DemoUpstream
+from gateway.identity.grants import GRANTS_OF_A_LIMIT_MAX
 from tests.gateway_process import gateway_process
 from tests.redis_servers import RedisServer, redis_server
 from tests.whole_gateway import KEY, MODEL, Json, Reply, WholeGateway, chat_body, configuration, whole_gateway
@@ -50,6 +51,17 @@ async def ask(gateway: WholeGateway, method: str, page: str, body: Any = None, t
     headers = {"authorization": f"Bearer {token}"} if token else {}
     data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
     return await gateway.request(method, f"/admin/v1/{page}", admin=True, headers=headers, data=data)
+
+
+async def test_a_limit_has_no_more_grants_than_it_may_however_many_are_made_at_once(redis: RedisServer) -> None:
+    async with running(store={"url": redis.url}) as one, running(store={"url": redis.url}) as other:
+        asked = [ask((one, other)[number % 2], "POST", "grants", LAUNCH) for number in range(GRANTS_OF_A_LIMIT_MAX + 8)]
+        statuses = {reply.status for reply in await asyncio.gather(*asked)}
+        assert statuses <= {200, 400, 503}
+        listed = (await ask(one, "GET", "grants")).json["data"]
+        assert 0 < len(listed) <= GRANTS_OF_A_LIMIT_MAX
+        (limit,) = [each for each in (await ask(other, "GET", "limits")).json["data"] if each["meter"] == "requests"]
+        assert limit["granted"] == 2 * len(listed)
 
 
 async def raised(gateway: WholeGateway, **changes: Any) -> Json:

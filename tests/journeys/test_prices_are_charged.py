@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.demo import DemoScript, DemoUpstream
-from tests.hand_upstream import hand_upstream
-from tests.whole_gateway import KEY, Json, chat_body, whole_gateway
+from tests.hand_upstream import DONE, content, finish, hand_upstream, usage
+from tests.whole_gateway import KEY, Json, chat_body, configuration, settings_of, whole_gateway
 
 DAILY: Json = {"limits": [{"usd": 1, "per": "day"}]}
 CLAUDE: Json = {
@@ -95,6 +96,25 @@ async def test_after_a_failure_the_route_that_answered_is_charged() -> None:
         assert (await gateway.chat(max_tokens=50)).status == 200
         assert (await gateway.ended()).cost == 100 * 10 + 50 * 20
         assert (await gateway.ledger()).cost == 2_000
+
+
+async def test_a_stream_costs_what_it_cost_when_it_began_whatever_is_reloaded_meanwhile() -> None:
+    async with (
+        hand_upstream() as upstream,
+        whole_gateway(upstream.base_url, model={"price": {"input": 1, "output": 2}}, team=DAILY) as gateway,
+    ):
+        for cost in (100 * 1 + 50 * 2, 100 * 7 + 50 * 9):
+            asking = asyncio.create_task(gateway.chat(stream=True))
+            turn = await upstream.asked()
+            turn.begin_stream()
+            turn.send(content("word"))
+            new = configuration(upstream.base_url, model={"price": {"input": 7, "output": 9}}, team=DAILY)
+            gateway.gateway.swap(LoadedSnapshot.of(settings_of(new)))
+            turn.send(finish(usage=usage(100, 50)) + DONE)
+            turn.end_stream()
+            await turn.close()
+            assert (await asking).status == 200
+            assert (await gateway.ended()).cost == cost
 
 
 async def test_a_tier_without_a_price_is_refused_before_anything_is_reserved_or_forwarded() -> None:

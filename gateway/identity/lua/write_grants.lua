@@ -9,12 +9,23 @@
 -- ARGV[4]  the ids of the grants that are removed, with spaces between them
 -- ARGV[5]  the id of the grant that is written, where one is
 -- ARGV[6]  its JSON
+-- ARGV[7]  the ids of all grants that there must be before, with spaces between them; left out: whichever there are
 --
--- Returns {1, now, the id of the change}, or {0, now} where nothing is written and there was nothing to remove.
+-- Returns {1, now, the id of the change}, or {0, now} where nothing is written: there was nothing to remove, or there
+-- are other grants.
 
 local call = redis.call
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+if ARGV[7] then
+  local seen = 0
+  for id in string.gmatch(ARGV[7], '%S+') do
+    seen = seen + 1
+    if call('HEXISTS', KEYS[1], id) == 0 then return { 0, now } end
+  end
+  if call('HLEN', KEYS[1]) ~= seen then return { 0, now } end
+end
 
 local removed = 0
 for id in string.gmatch(ARGV[4], '%S+') do

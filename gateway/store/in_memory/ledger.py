@@ -8,9 +8,11 @@ from heapq import heappop, heappush, heapreplace
 
 from gateway.core.end_users import OTHER_USERS
 from gateway.core.reservation import LedgerEntry
+from gateway.runtime.slices import in_slices
 from gateway.store.contract import LEDGER_DAYS, UsageQuery, UsageRow
 from gateway.store.ledger import (
     ROWS_OF_A_USER,
+    SLICE,
     RowName,
     UsageSums,
     add_figures,
@@ -40,7 +42,7 @@ class _UserRows:
         add_figures(self.rows, name, figures_of(entry))
 
     def _make_room(self, name: RowName) -> bool:
-        """Give the row a place and its user a score, though another user may lose both. False where it gets none."""
+        """Give the row a place and its user a score, which may displace another user. False if it gets none."""
         user = name.user
         if user not in self._scores:
             self._scores[user] = self._displace() if len(self._scores) >= self._most else 0.0
@@ -97,12 +99,14 @@ class InMemoryLedger:
         days = [(day, team, kept) for day, teams in self._days.items() for team, kept in teams.items()]
         for day, team, kept in days:
             if sums.covers(day):
-                for name, figures in kept.rows.items():
+                # Rows may be added meanwhile; those of users may be displaced, so their figures are of one moment.
+                async for name, figures in in_slices(list(kept.rows.items()), SLICE):
                     sums.add(day, team, name, figures)
-                for name, figures in kept.users.rows.items():
+                of_users = [(name, list(figures)) for name, figures in kept.users.rows.items()]
+                async for name, figures in in_slices(of_users, SLICE):
                     sums.add(day, team, name if name.user else name._replace(user=OTHER_USERS), figures)
                 await asyncio.sleep(0)
-        return sums.rows()
+        return await sums.rows()
 
     def _forget_old(self, today: str) -> None:
         oldest = (date.fromisoformat(today) - timedelta(days=LEDGER_DAYS)).isoformat()

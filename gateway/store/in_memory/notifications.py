@@ -26,7 +26,7 @@ _OUTBOX_MS = OUTBOX_DAYS * 86_400_000
 
 
 def _not_noted(_put_in: int, _dropped: int) -> None:
-    """Where nothing is delivered."""
+    """For a process that delivers nothing."""
 
 
 class _Threshold(NamedTuple):
@@ -58,7 +58,7 @@ class InMemoryNotificationOutbox:
         self._due: dict[str, int] = {}
         """When each entry is due."""
         self._flags: dict[str, int] = {}
-        """Until when each is raised."""
+        """The end of each flag."""
         self._gathered: dict[_Threshold, _Gathered] = {}
         self._delivered: deque[str] = deque(maxlen=OUTBOX_PAST)
         self._problems: deque[str] = deque(maxlen=OUTBOX_PAST)
@@ -74,7 +74,7 @@ class InMemoryNotificationOutbox:
         self._note = note
 
     def note_crossings(self, limit: Limit, counter: Window, now_ms: int) -> None:
-        """Put in which thresholds this quota, with what grants add to it, has crossed and had not crossed before."""
+        """Add an entry for the thresholds that this quota, with its grants, has crossed now and not before."""
         for percent in limit.notify_at:
             if percent > counter.noted_percent and counter.used * 100 >= counter.capacity * percent:
                 counter.noted_percent = percent

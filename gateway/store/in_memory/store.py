@@ -43,11 +43,11 @@ _MARKS = 32_768
 """Settled ids in one generation; two are kept."""
 
 _LAPSED = 32_768
-"""Reservations whose holds have ended, and that are not settled yet."""
+"""The number of reservations whose holds have ended and that are not settled yet."""
 
 
 _OBJECTS = 100_000
-"""Objects of upstreams whose owners are known; the oldest go first."""
+"""The number of objects whose owners are known; the oldest are dropped first."""
 
 
 class _KeptObject(NamedTuple):
@@ -238,7 +238,7 @@ class InMemoryStore:
         return counter
 
     def _seen(self, limit: Limit, now_ms: int) -> Counter:
-        """The same to look at: nothing is kept for an unused limit."""
+        """The limit's counter for reading: nothing is kept for an unused limit."""
         counter = self._counters.get(limit.identity) or new_counter(limit, self._zone, now_ms)
         self._advance(counter, limit, now_ms)
         return counter

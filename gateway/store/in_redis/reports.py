@@ -21,6 +21,7 @@ from gateway.core.forecast import UseHistory, forecast
 from gateway.core.grants import total, unended
 from gateway.core.limits import Limit
 from gateway.core.reservation import LimitStatus
+from gateway.runtime.slices import in_slices
 from gateway.store.contract import HOLD_STEPS, UsageQuery, UsageRow
 from gateway.store.in_redis.arguments import (
     QUOTA,
@@ -46,7 +47,7 @@ from gateway.store.in_redis.ledger import (
     ledger_name,
     user_name,
 )
-from gateway.store.ledger import UsageSums
+from gateway.store.ledger import SLICE, UsageSums
 
 _LIMITS_AT_ONCE = 200
 _DAYS_AT_ONCE = 8
@@ -113,7 +114,7 @@ class Reports:
             for at in range(0, len(asked), _DAYS_AT_ONCE):
                 days_now = asked[at : at + _DAYS_AT_ONCE]
                 await asyncio.gather(*[self._add(sums, team, day, query.is_about_users) for day in days_now])
-        return sums.rows()
+        return await sums.rows()
 
     async def _readings(self, limits: Sequence[Limit]) -> AsyncIterator[list[CounterReading]]:
         """In the limits' order, a chunk after the other."""
@@ -171,7 +172,7 @@ class Reports:
         else:
             await self._each_row(keys.details(team, day), details_name, ledger.explain, add)
         for rest in (ledger, details):
-            for name, figures in rest.rows():
+            async for name, figures in in_slices(rest.rows(), SLICE):
                 add(name, figures)
 
     async def _each_row(self, key: str, named: NameReader, *takers: RowTaker) -> None:

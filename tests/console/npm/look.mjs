@@ -7,6 +7,8 @@ const VIEWS = [[1440, "light"], [360, "dark"], [360, "light"], [1440, "dark"]];
 
 async function look(browser, [width, colorScheme]) {
   const page = await opened(browser, { width, height: width === 360 ? 780 : 900, colorScheme, origin });
+  // Each page asks once: its figures are compared with the answer that they came from, not with a later one.
+  await page.addInitScript(() => { window.setInterval = () => 0; });
   const answers = {};
   page.on("response", async (answer) => {
     const { pathname, search } = new URL(answer.url());

@@ -179,6 +179,18 @@ async def test_grants_are_listed_as_they_were_written_until_they_are_removed(key
     assert len((await keys.audit("", 10)).entries) == 4
 
 
+async def test_a_grant_is_written_only_beside_those_that_were_seen(keys: KeyStore) -> None:
+    first, second, third = grant_of(1), grant_of(2), grant_of(3)
+    assert await keys.write_grant(first, entry_of(), seen=[]) is not None
+    for seen in ([], [second.id], [first.id, second.id]):
+        assert await keys.write_grant(second, entry_of(), [first.id], seen=seen) is None
+    assert await keys.grants() == [first]
+    assert await keys.write_grant(second, entry_of(), seen=[first.id]) is not None
+    assert await keys.write_grant(third, entry_of(), [first.id], seen=[second.id, first.id]) is not None
+    assert await keys.grants() == [second, third]
+    assert len((await keys.audit("", 10)).entries) == 3
+
+
 async def test_a_change_of_grants_is_no_change_of_keys(keys: KeyStore) -> None:
     position = (await keys.changes("")).position
     await keys.write_grant(grant_of(1), entry_of())

@@ -16,6 +16,7 @@ CREDENTIALS = ("authorization", "proxy-authorization", "x-api-key", "api-key", "
         *("openai-beta", "openai-organization", "x-stainless-retry-count"),
         *("session-id", "thread-id", "x-client-request-id", "originator", "version", "x-session-id"),
         *("x-session-affinity", "x-claude-code-session-id", "x-codex-window-id", "x-opencode-session"),
+        *("x-claude-code-prompt-id", "x-claude-remote-session-id", "x-anthropic-additional-protection"),
         *("x-openai-internal-codex-responses-lite", "x-openai-internal-codex-residency"),
     ],
 )

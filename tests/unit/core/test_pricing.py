@@ -166,6 +166,23 @@ def test_ten_thousand_costs_are_exact_to_the_micro_dollar() -> None:
         assert sum(line.amount for line in price.lines(usage)) == exact * FEMTO_PER_MICRO
 
 
+def test_costs_are_exact_at_each_step_beside_it_and_where_they_are_rounded() -> None:
+    dice = random.Random(411)
+    for _ in range(1_500):
+        terms = random_terms(dice)
+        price = Price.of(terms)
+        steps = {0, *terms.above, *(step for tier in terms.tiers.values() for step in tier.above)}
+        for entered in {max(0, step + beside) for step in steps for beside in (-1, 0, 1)} | {10**12}:
+            usage = msgspec.structs.replace(random_usage(dice), input=entered)
+            assert price.cost(usage) == (exact_cost(terms, usage) + Fraction(1, 2)).__floor__(), (terms, usage)
+    for halves in range(1, 12):
+        half = Price(input=500_000, output=0)  # Half a micro-dollar.
+        assert (
+            half.cost(Usage(halves))
+            == (exact_cost(PriceTerms({"input": 500_000}), Usage(halves)) + Fraction(1, 2)).__floor__()
+        )
+
+
 def reserved(prices: list[Price], asked: str, expected: Usage, output: int) -> int:
     """What is held for a request with these units and so much output, in micro-dollars."""
     rates = rates_at(ceiling(prices, asked), expected.input)

@@ -394,6 +394,30 @@ def test_what_follows_a_known_frame_is_still_looked_at() -> None:
     assert (tally.events, tally.usage) == (19, NUMBERS)
 
 
+TEXTS = st.text('ab"\\\né語', max_size=4)
+
+
+@given(st.lists(st.tuples(TEXTS, st.booleans()), max_size=8), st.data())
+def test_a_run_of_events_weighs_what_each_of_them_does(said: list[tuple[str, bool]], data: st.DataObject) -> None:
+    words = [chunk(json.dumps(text, ensure_ascii=escapes)[1:-1]) for text, escapes in said]
+    others = st.sampled_from([b"", b": waiting\n\n", event('{"choices":[],"note":"none"}')])
+    pieces = [word + other for word in words for other in [data.draw(others)]]
+    each, run = StreamTally(CHAT, merge=False), StreamTally(CHAT, merge=False)
+    learned = chunk("learned") * 2
+    assert (each.feed(learned), run.feed(learned)) == (learned, learned)
+    for piece in pieces:
+        assert each.feed(piece) == piece
+    assert run.feed(b"".join(pieces)) == b"".join(pieces)
+    assert (each.events, each._weight, each.delivered) == (run.events, run._weight, run.delivered)
+
+
+def test_a_quote_that_is_not_escaped_ends_a_text() -> None:
+    tally = StreamTally(CHAT, merge=False)
+    hidden = chunk('a"}}],"usage":{"prompt_tokens":12,"completion_tokens":45},"x":[{"y":{"z":"b')
+    assert tally.feed(chunk("a") * 2 + hidden + chunk("c")) == chunk("a") * 2 + hidden + chunk("c")
+    assert tally.usage == NUMBERS
+
+
 def test_an_error_in_a_stream_passes_and_is_no_answer() -> None:
     error = event('{"error":{"message":"out of memory","code":500}}')
     given, tally = told(error)

@@ -75,6 +75,18 @@ def test_slack_gets_text_without_a_signature_and_names_are_no_markup() -> None:
     assert dict(request_headers(told, SLACK, body, 0)).keys() == {"content-type", "user-agent"}
 
 
+def test_names_that_clients_choose_call_nobody_and_are_on_one_line() -> None:
+    limit = {"name": "each", "scope": "user", "meter": "tokens", "per": "day", "amount": 100, "mode": "enforce"}
+    named = ["@channel", "ada@example.com", "x (@here)", "a\r\nKey b expires"]
+    data = {**limit, "users": 4, "named": named, "percent": 80, "team": "red", "owner": None}
+    told = Notification("msg_1", SLACK.name, EventType.QUOTA_USERS, 0, data)
+    text = msgspec.json.decode(request_body(told, SLACK))["text"]
+    assert "@channel" not in text
+    assert "@here" not in text
+    assert "ada@example.com" in text
+    assert "a\ufffd\ufffdKey b expires" in text
+
+
 def test_the_id_is_that_of_the_event_and_the_channel() -> None:
     first = notification(JSON, EventType.TEST, {}, "a", NOON_MS)
     assert notification(JSON, EventType.TEST, {"more": 1}, "a", NOON_MS + 5).id == first.id

@@ -67,3 +67,29 @@ def test_a_limit_has_one_meter_in_the_schema_too() -> None:
 def test_no_pattern_repeats_more_often_than_helm_can_read() -> None:
     counts = [int(count) for count in re.findall(r"\{[0-9,]*?([0-9]+)\}", json.dumps(SCHEMA))]
     assert 0 < max(counts) <= RE2_REPEATS_MAX
+
+
+def test_a_setting_that_can_be_left_out_can_be_nothing_in_the_schema_too() -> None:
+    null = {"type": "null"}
+    assert null in setting("JwtSettings", "default_team")["anyOf"]
+    assert null in SCHEMA["properties"]["admin"]["anyOf"]
+    assert SCHEMA["properties"]["limits"]["type"] == ["array", "null"]
+    assert setting("LimitSettings", "requests")["anyOf"].count(null) == 1
+    assert null not in setting("RouteSettings", "upstream")["anyOf"]
+    assert SCHEMA["properties"]["upstreams"]["type"] == "object"
+
+
+def test_an_upstream_has_a_base_url_of_its_own_or_of_its_preset() -> None:
+    upstream = SCHEMA["$defs"]["UpstreamSettings"]
+    own, of_preset = upstream["anyOf"]
+    assert "required" not in upstream or "base_url" not in upstream["required"]
+    assert (own, of_preset["required"]) == ({"required": ["base_url"]}, ["preset"])
+    assert of_preset["properties"]["preset"]["not"]["enum"] == ["azure", "foundry", "vertex", "bedrock"]
+
+
+def test_digits_may_be_grouped_in_a_price_with_decimals_too() -> None:
+    assert {"$ref": "#/$defs/GroupedNumber"} in setting("PriceSettings", "input")["anyOf"]
+    pattern = SCHEMA["$defs"]["GroupedNumber"]["pattern"]
+    assert [bool(re.search(pattern, text)) for text in ("1_000.5", "1_000", "1_000.", "1000", "_1.5")] == [
+        *(True, True, False, False, False)
+    ]

@@ -461,4 +461,4 @@ def test_a_cap_that_its_api_requires_is_not_said_to_be_one_to_leave_out() -> Non
             parse_request(body_of(max_tokens=0), ENDPOINTS[path], CALLER, catalogue_of(SMALL))
         said[path] = refused.value.message
     assert said["/v1/chat/completions"].endswith("Leave it out, if you do not want to limit the answer.")
-    assert said["/v1/messages"] == "'max_tokens' is not valid: expected 'int' >= 1."
+    assert said["/v1/messages"].endswith("Send how many tokens the answer may have at most; this API requires it.")

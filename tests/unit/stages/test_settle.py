@@ -441,3 +441,19 @@ def test_a_cut_stream_whose_usage_comes_in_parts_pays_for_what_was_delivered() -
     assert usage is not None
     assert (usage.input, usage.source) == (9, UsageSource.ESTIMATED)
     assert 200 <= usage.output <= 202
+
+
+@pytest.mark.parametrize("entered", [0, 9])
+def test_zeros_at_the_beginning_do_not_make_a_stream_free_that_its_client_leaves_before_any_text(entered: int) -> None:
+    messages = ENDPOINTS["/v1/messages"]
+    exchange, parsed = exchange_of(body_of(max_tokens=500), endpoint=messages)
+    parsed = msgspec.structs.replace(parsed, stream=True)
+    tally = exchange.tally = StreamTally(messages, merge=False)
+    exchange.status, exchange.error = 200, ClientGone("It left.")
+    begun = MESSAGE_START.replace(
+        b'"input_tokens":9,"output_tokens":1', b'"input_tokens":%d,"output_tokens":0' % entered
+    )
+    tally.feed(begun)
+    usage = usage_of(exchange, parsed, Estimator())
+    assert usage is not None
+    assert usage.input == (entered or exchange.estimated_input) > 0

@@ -14,14 +14,16 @@ LONG = [*FIGURES, 3, 2, 0, 0, 0, 0, 1, 0, 0, 9]
 
 
 @given(rows=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.booleans()), max_size=20))
-def test_rows_add_up_whatever_their_order(rows: list[tuple[str, str, bool]]) -> None:
+async def test_rows_add_up_whatever_their_order(rows: list[tuple[str, str, bool]]) -> None:
     one, other = (UsageSums(UsageQuery(by=("team",), model="x")) for _ in range(2))
     for sums, given_rows in ((one, rows), (other, rows[::-1])):
         for team, model, is_long in given_rows:
             sums.add("2026-11-05", team, RowName("k", model), LONG if is_long else FIGURES)
-    assert one.rows() == other.rows()
-    assert sum(row.requests for row in one.rows()) == sum(model == "x" for _, model, _ in rows)
-    assert sum(row.characters for row in one.rows()) == 9 * sum(model == "x" and is_long for _, model, is_long in rows)
+    found = await one.rows()
+    assert found == await other.rows()
+    assert found == sorted(found, key=lambda row: row.team)
+    assert sum(row.requests for row in found) == sum(model == "x" for _, model, _ in rows)
+    assert sum(row.characters for row in found) == 9 * sum(model == "x" and is_long for _, model, is_long in rows)
 
 
 def test_a_row_has_every_group_and_every_column() -> None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.telemetry.exposition import MetricsAggregator, ProcessReport, aggregate, exposition, pack, unpack
+from gateway.telemetry.exposition import (
+    PART_CHARACTERS,
+    MetricsAggregator,
+    ProcessReport,
+    aggregate,
+    exposition,
+    pack,
+    unpack,
+)
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.series import ConfiguredNames, Counter, Gauge, Histogram, Series
 from tests.unit.telemetry.exchanges import StoppedClock, answered
@@ -39,6 +47,22 @@ def test_what_is_packed_comes_out_as_it_was() -> None:
     metrics = Metrics(StoppedClock(), "1.2.3")
     metrics.exchange(answered())
     assert unpack(pack(ProcessReport(metrics.every()))).series == metrics.every()
+
+
+def test_many_series_are_written_in_small_parts_while_others_are_counted() -> None:
+    metrics = Metrics(StoppedClock(), "1.2.3")
+    for number in range(1_000):
+        metrics.first_token.observe((f"model-{number}", "inducta"), 0.1)
+        metrics.requests.add(("chat.completions", "search", f"model-{number}", "inducta", "200"))
+    parts = []
+    for number, part in enumerate(metrics.parts()):
+        metrics.first_token.observe((f"new-{number}", "inducta"), 0.1)
+        parts.append(part)
+    assert max(map(len, parts)) <= 2 * PART_CHARACTERS
+    samples = [each for family in text_string_to_metric_families(b"".join(parts).decode()) for each in family.samples]
+    known = [each for each in samples if each.labels.get("model", "").startswith("model-")]
+    assert len([each for each in known if each.name == "gateway_requests_total"]) == 1_000
+    assert len([each for each in known if each.name == "gateway_time_to_first_token_seconds_count"]) == 1_000
 
 
 def test_counters_add_up_by_their_labels() -> None:
