@@ -25,7 +25,8 @@ export async function signIn(page, address, secret) {
   await page.goto(address);
   await page.locator("input[name=secret]").fill(secret);
   await page.keyboard.press("Enter");
-  await page.locator("h1").filter({ hasNotText: "inducta-gateway" }).waitFor();
+  await page.locator("input[name=secret]").waitFor({ state: "detached" });
+  await page.locator("h1").waitFor();
 }
 
 // Until nothing is being loaded.

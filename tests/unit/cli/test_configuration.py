@@ -17,6 +17,6 @@ from gateway.__main__ import main
 def test_an_option_that_a_subcommand_would_ignore_is_refused(
     group: str, options: list[str], subcommand: list[str]
 ) -> None:
-    ended = CliRunner().invoke(main, [group, *options, *subcommand])
-    problem = f"Error: Write the options after {subcommand[0]!r}, not before it."
+    ended = CliRunner().invoke(main, [group, *options, *subcommand], prog_name="gateway")
+    problem = f"Error: Write the options after {subcommand[0]!r}, not before it. Help: gateway {group} --help"
     assert (ended.exit_code, ended.stderr.splitlines()[-1]) == (2, problem)
