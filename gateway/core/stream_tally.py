@@ -34,7 +34,6 @@ delivered is weighed from the decoded texts, and counts where the answer does no
 from __future__ import annotations
 
 import re
-from itertools import takewhile
 from typing import Any
 
 from gateway.core.body_kind import BodyKind, kind_of
@@ -458,10 +457,20 @@ class _Template:
     with the quote behind the text. `size` is that of the two. The opening is empty while nothing is known. The text of
     an event alone is at `text_begin` to `text_end`, as a slice counts; while nothing is known, that is no text."""
 
-    __slots__ = ("_learned", "_seam", "_text_opening", "closing", "opening", "size", "text_begin", "text_end")
+    __slots__ = (
+        "_between",
+        "_learned",
+        "_mark",
+        "_text_opening",
+        "closing",
+        "opening",
+        "size",
+        "text_begin",
+        "text_end",
+    )
 
     def __init__(self, shape: StreamFormat | None) -> None:
-        self._learned = self._seam = self.closing = b""
+        self._learned = self._between = self._mark = self.closing = b""
         self._text_opening = _TEXT_OPENINGS.get(shape) if shape is not None else None
         self.size = 0
         self.suspend()
@@ -473,8 +482,10 @@ class _Template:
         end = event.find(b'"', begin)
         is_found = len(self._text_opening) <= begin < end and event[end - 1] != _BACKSLASH
         self._learned, self.closing = (event[:begin], event[end:]) if is_found else (b"", b"")
-        self._seam = self.closing + self._learned
-        self.size = len(self._seam)
+        seam = self.closing + self._learned
+        # A search for something short is far faster: a long one is prepared again for each place where it is found.
+        self._mark = self._text_opening if self.closing.find(self._text_opening) < 0 else seam
+        self._between, self.size = seam.removesuffix(self._mark), len(seam)
         self.resume()
 
     def suspend(self) -> None:
@@ -490,11 +501,13 @@ class _Template:
         """The texts of the events from here that are like this one."""
         if not self.opening or not data.startswith(self.opening, begin):
             return []
-        *texts, last = data[begin + self.text_begin :].split(self._seam)
-        if _QUOTE in b"".join(texts):
-            alike = list(takewhile(_is_text, texts))
-            if len(alike) < len(texts):
-                texts, last = alike, texts[len(alike)]
+        *parts, last = data[begin + self.text_begin :].split(self._mark)
+        texts, between = [], self._between
+        for part in parts:
+            if not part.endswith(between) or not _is_text(text := part.removesuffix(between)):
+                last = part
+                break
+            texts.append(text)
         # Behind the last text is its closing and what is not like it, or the piece ends within the event.
         text, closing, _ = last.partition(self.closing)
         return [*texts, text] if closing and _is_text(text) else texts

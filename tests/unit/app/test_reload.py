@@ -222,9 +222,10 @@ async def test_what_is_no_longer_in_force_is_released_a_few_in_each_turn_of_the_
     assert len(callers) > len(bindings) > 0, "a request may still be under way"
     del snapshot
     sizes = [len(callers) + len(bindings)]
-    while sizes[-1]:
+    for _ in range(sizes[0]):
         await asyncio.sleep(0)
         sizes.append(len(callers) + len(bindings))
+    assert sizes[-1] == 0
     assert max(before - after for before, after in pairwise(sizes)) <= RELEASED_AT_ONCE
 
 
