@@ -200,20 +200,6 @@ async def test_a_connection_survives_what_was_not_foreseen(redis: RedisServer) -
     await failures.tasks.close()
 
 
-async def test_a_host_that_is_no_name_is_an_outage_that_is_logged() -> None:
-    failures = Failures()
-    store = RedisStore(redis_options("redis://redis..host:1", timeout_s=TIMEOUT_S), UTC, tasks=failures.tasks)
-    began = time.perf_counter()
-    with pytest.raises(StoreUnavailable):
-        await store.admit(ask(QUOTA))
-    assert time.perf_counter() - began < TIMEOUT_S
-    assert "UnicodeError" in (store.trouble or "")
-    async with asyncio.timeout(10):
-        while len(failures.logged) < 2:
-            await asyncio.sleep(0)
-    await store.close()
-
-
 async def test_a_server_of_another_protocol_is_an_outage() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
