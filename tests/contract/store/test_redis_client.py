@@ -117,14 +117,15 @@ async def test_a_redis_that_answers_slowly_is_not_out(redis: RedisServer, store:
     await store.ping()
     with contextlib.closing(redis.client()) as client:
         busy = client.register_script(
-            "local t = redis.call('TIME')[2] + 0; while (redis.call('TIME')[2] - t) % 1000000 < 1000 do end return 1"
+            "local t = redis.call('TIME')[2] + 0; while (redis.call('TIME')[2] - t) % 1000000 < 200 do end return 1"
         )
         busy()
     began = time.perf_counter()
-    # As long as an admission, of which Redis reads a few dozen before it answers any.
+    # As long as an admission. Redis reads a dozen or two before it answers any: together they take a small part of the
+    # time-out, also on a busy machine.
     call = ("EVALSHA", busy.sha, 0, b"x" * 1_000)
-    calls = [store.client.admissions.ask("gw", call) for _ in range(600)]
-    assert await asyncio.gather(*calls) == [1] * 600
+    calls = [store.client.admissions.ask("gw", call) for _ in range(3_000)]
+    assert await asyncio.gather(*calls) == [1] * 3_000
     assert time.perf_counter() - began > 2 * TIMEOUT_S
     assert store.trouble is None
 
@@ -197,20 +198,6 @@ async def test_a_connection_survives_what_was_not_foreseen(redis: RedisServer) -
     assert failures.counted == ["connect to Redis"] * 2
     connection.close()
     await failures.tasks.close()
-
-
-async def test_a_host_that_is_no_name_is_an_outage_that_is_logged() -> None:
-    failures = Failures()
-    store = RedisStore(redis_options("redis://redis..host:1", timeout_s=TIMEOUT_S), UTC, tasks=failures.tasks)
-    began = time.perf_counter()
-    with pytest.raises(StoreUnavailable):
-        await store.admit(ask(QUOTA))
-    assert time.perf_counter() - began < TIMEOUT_S
-    assert "UnicodeError" in (store.trouble or "")
-    async with asyncio.timeout(10):
-        while len(failures.logged) < 2:
-            await asyncio.sleep(0)
-    await store.close()
 
 
 async def test_a_server_of_another_protocol_is_an_outage() -> None:
