@@ -180,7 +180,7 @@ PATHS = [
         for path in (
             *("/v1", "/v1/", "/v1/chat/completions/", "/v1//chat/completions", "//v1/chat/completions"),
             *("/v1/./chat/completions", "/v1/../v1/chat/completions", "/v2/chat/completions", "/V1/chat/completions"),
-            *("/v1/Chat/Completions", "/v1/chat%2Fcompletions", "/%76%31/chat/completions", "/v1/chat/completions;x"),
+            *("/v1/Chat/Completions", "/v1/chat%2Fcompletions", "/%2576%2531/chat", "/v1/chat/completions;x"),
             *("/v1/chat/completions%00", "/v1/chat/completions%20", "/v1/chat/completion", "/v1/chat", "/metrics"),
             *("/admin/v1/teams", "/readyz", "/.env", "/v1/files", "/v1/v1/messages", "/v1/threads", "/favicon.ico"),
             *("/openai/deployments//chat/completions", "/openai/deployments/x/nothing", "/\\v1\\chat\\completions"),

@@ -362,8 +362,9 @@ def _check_cut(case: Case) -> str:
 
 
 def _check_estimate(case: Case, usage: Usage, last: ServedRequest) -> None:
-    """At least what the client has, at most what the upstream made and its frame; the input within a factor of two."""
-    assert last.prompt_tokens == 0 or last.prompt_tokens / 2 <= usage.input <= last.prompt_tokens * 2 + 12
+    """At least what the client has, at most what the upstream made and its frame; the input within a factor of two and
+    the frame of a message, which a short prompt is no longer than."""
+    assert last.prompt_tokens == 0 or last.prompt_tokens / 2 <= usage.input <= last.prompt_tokens * 2 + 24
     assert usage.output <= _most_estimated(last)
     assert not case.plan.stream or usage.output >= _contents(case)
 
