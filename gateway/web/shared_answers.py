@@ -31,6 +31,9 @@ SHARED = frozenset(PREFIX + page for page in ("overview", "traffic", "usage", "l
 """Pages that only show. Keys, grants, requests, the audit and the configuration, where people act on what they see, are
 computed for each viewer."""
 
+COMPARISON = PREFIX + "config/diff"
+"""A POST that changes nothing. A child process computes the answer, and is ended if the client leaves."""
+
 FRESH_S = 2.0
 KEEP_FACTOR = 20
 LONGEST_S = 60.0
@@ -100,6 +103,8 @@ class SharedAnswers:
 
     async def answer(self, request: AdminRequest) -> AdminResponse:
         """Raises what the answerer raises."""
+        if request.path == COMPARISON:
+            return await self._answer(request)
         if request.method != "GET":
             # A change has several steps, which belong together: a client that leaves does not stop it between two.
             return await asyncio.shield(self._tasks.start("change by an operator", self._answer_change(request)))
