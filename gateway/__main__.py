@@ -53,7 +53,7 @@ class Commands(click.Group):
             return super().make_context(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _usage_errors_in_one_line():
+        with _usage_errors_in_one_line(ctx):
             try:
                 return super().invoke(ctx)
             except UnicodeEncodeError as error:
@@ -67,7 +67,7 @@ class _UsageErrorInOneLine(click.ClickException):
 
 
 @contextmanager
-def _usage_errors_in_one_line() -> Iterator[None]:
+def _usage_errors_in_one_line(group: click.Context | None = None) -> Iterator[None]:
     """click shows them in four lines. A group without a command still shows its help."""
     try:
         yield
@@ -76,8 +76,13 @@ def _usage_errors_in_one_line() -> Iterator[None]:
     except click.UsageError as error:
         message = " ".join(error.format_message().split())
         end = "" if message.endswith((".", "?")) else "."
-        command = "gateway" if error.ctx is None else error.ctx.command_path
+        command = _called(group) if error.ctx is None else error.ctx.command_path
         raise _UsageErrorInOneLine(f"{message}{end} Help: {command} --help") from None
+
+
+def _called(group: click.Context | None) -> str:
+    """The command of an error that has no context, as those of click's parser: the group knows what it called."""
+    return f"gateway {group.invoked_subcommand}" if group and group.invoked_subcommand else "gateway"
 
 
 @click.group(

@@ -61,7 +61,7 @@ class Reloader:
         self._log = log
         self._settings = settings
         self._text = settings.text
-        """The hash of the configuration in force."""
+        """The text of the configuration in force."""
         self._files = (path, *settings.referenced_files)
         """The files that are watched: the configuration, and those that its `${file:…}` name."""
         self._seen = _stamps(self._files)
@@ -75,6 +75,8 @@ class Reloader:
         """Listen to SIGHUP and to the admin API, and watch the file, until the gateway's tasks are closed."""
         self._gateway.on_reload(self.reload)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.ask)
+        if self._has_changed_since_it_was_read():
+            self._seen = {}
         self._tasks.keep_running("watch the configuration", self.watch)
 
     @property
@@ -105,6 +107,13 @@ class Reloader:
     def ask(self) -> None:
         """Have `watch` reload the file now, changed or not."""
         self._asked.set()
+
+    def _has_changed_since_it_was_read(self) -> bool:
+        """A start takes seconds with 10,000 keys, and the stamps are of its end."""
+        with suppress(OSError):
+            text = Path(self._path).read_text(encoding="utf-8-sig", errors="replace")
+            return bool(self._text) and text != self._text
+        return False
 
     async def _reload_after(self, running: asyncio.Task[list[str]]) -> list[str]:
         await asyncio.wait([running])

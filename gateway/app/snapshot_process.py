@@ -107,6 +107,12 @@ async def load_in_child(path: str, loaded_at: int, before: ConfigSnapshot) -> Lo
             status = await child.ended()
     except OSError as error:
         raise LoadFailed([f"{path} cannot be read: no process can be started: {error.strerror}"]) from None
+    except LoadFailed:
+        raise
+    except Exception as error:  # The classes of another version can fail to be unpickled in any way.
+        problem = f"{path} cannot be read: what the process that reads it answers is not understood"
+        hint = "if another version of the gateway has been installed, restart the gateway"
+        raise LoadFailed([f"{problem} ({type(error).__name__}); {hint}"]) from error
     if status != 0 or loaded is None:
         raise LoadFailed([f"{path} cannot be read: the process that reads it ended with {status_text(status)}"])
     return loaded

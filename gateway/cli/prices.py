@@ -32,9 +32,9 @@ def prices(config: str, action: str | None, file: str | None, as_csv: bool, as_j
     """Compare the configured prices with a catalogue.
 
     \b
-    gateway prices                 every price of every model
-    gateway prices diff            those that differ by more than 1 %; exit status 1 if there are any
-    gateway prices update [FILE]   the catalogue's prices as YAML, to paste into the configuration
+    gateway prices                every price of every model
+    gateway prices diff           those off by over 1 %; exit status 1 if any
+    gateway prices update [FILE]  the catalogue's prices, as YAML to paste
 
     The catalogue is the package genai-prices: pip install 'inducta-gateway[prices]'. A newer one comes with
     pip install -U genai-prices. A running gateway never reads it.

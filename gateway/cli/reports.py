@@ -23,7 +23,7 @@ from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
 from gateway.store.usage_report import REPORTS
-from gateway.web.month_closing import close_and_note
+from gateway.web.month_closing import close_and_note, not_noted
 
 _TIMEOUT_S = 5.0
 """For one call: no request waits for it, and an operator's machine may be far from the store."""
@@ -77,9 +77,11 @@ async def _of_store(page: str, settings: Settings, query: Mapping[str, str], clo
             note = partial(keys.write, ())
             await close_and_note(store, {"month": query["month"]}, command_actor(), note)
             report = await ask()
-    except StoreUnavailable:
+    except StoreUnavailable as error:
         trouble = (store.trouble or "does not answer").rstrip(".")  # What the system says often ends in a full stop.
-        raise click.ClickException(f"The store {trouble}. Is store.url right?") from None
+        closed = not_noted(query.get("month", ""))
+        end = closed if error.message.endswith(closed) else "Is store.url right?"
+        raise click.ClickException(f"The store {trouble}. {end}") from None
     finally:
         await keys.close()
         await store.close()

@@ -44,6 +44,10 @@ OVERRIDES = "extra_body"
 (https://docs.litellm.ai/docs/completion/provider_specific_params)."""
 
 
+LLAMA_CAP: Path = ("n_predict",)
+"""llama.cpp's cap. Other servers ignore it, so that it is never the only one where the output must be capped."""
+
+
 class StreamFormat(StrEnum):
     """Whose events a stream of generated text consists of."""
 
@@ -143,7 +147,7 @@ CHAT = Endpoint(
     path="/v1/chat/completions",
     fields=request_fields.ChatFields,
     input_members=_CHAT_INPUT,
-    cap_paths=(("max_completion_tokens",), ("n_predict",), ("max_tokens",)),
+    cap_paths=(("max_completion_tokens",), LLAMA_CAP, ("max_tokens",)),
     estimated=True,
     asks_with_stream_options=True,
     stream_format=StreamFormat.CHAT,
@@ -153,7 +157,7 @@ COMPLETIONS = Endpoint(
     path="/v1/completions",
     fields=request_fields.CompletionFields,
     input_members=("prompt", "suffix"),
-    cap_paths=(("n_predict",), ("max_tokens",)),
+    cap_paths=(("max_tokens",), LLAMA_CAP),
     estimated=True,
     asks_with_stream_options=True,
     stream_format=StreamFormat.COMPLETIONS,

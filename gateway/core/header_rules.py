@@ -142,6 +142,12 @@ def is_credential(name: str) -> bool:
     return name.lower().endswith((*_CREDENTIAL_ENDINGS, "key", "token", "secret", "password", "signature", "sig"))
 
 
+def carries_credential(name: str) -> bool:
+    """Whether a header of this name carries a client's credential. Narrower than `is_credential`: `x-customer-key` can
+    be a name, and an operator who names such a header knows which of both it is."""
+    return name.lower().endswith(_CREDENTIAL_ENDINGS)
+
+
 def pass_header_fault(name: str) -> str:
     """Why `pass_headers` may not name this header, as the end of a sentence that begins with its name; empty if it
     may."""
@@ -150,7 +156,7 @@ def pass_header_fault(name: str) -> str:
         return "is read as it is, and not as a pattern; write each header by its name"
     if name in RESERVED_HEADERS or name in _OWN_NAMES:
         return "is a header that the gateway sets itself, or never passes on"
-    if name.endswith(_CREDENTIAL_ENDINGS):
+    if carries_credential(name):
         return "can carry a credential of the client, which no upstream may see"
     if name in _PROXY_NAMES or name.startswith(_PROXY_PREFIXES):
         return "says how the request came to the gateway, which no upstream may see"

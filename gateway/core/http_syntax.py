@@ -1,6 +1,6 @@
 """What an HTTP/1.1 request may contain (RFC 9110, RFC 9112). The check of a configuration and the client that sends use
-the same rules, so that the client can send whatever the check accepts. And what two
-headers of a request for a page mean.
+the same rules, so that the client can send whatever the check accepts. `names_tag` and `accepts_coding` read headers of
+requests for the gateway's pages.
 """
 
 from __future__ import annotations

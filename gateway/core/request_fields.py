@@ -109,19 +109,19 @@ class _Sampled(Fields, kw_only=True):
 
     @property
     def output_cap(self) -> int | None:
-        return _largest_cap(self.max_tokens, self.n_predict)
+        return _beside(self.max_tokens, self.n_predict)
 
     @property
     def choices(self) -> int:
         return self.n or 1
 
 
-def _largest_cap(one: int | None, other: int | None) -> int | None:
-    """Of two caps the larger, since it is not known which one the upstream obeys."""
-    if one is None or other is None:
-        named = other if one is None else one
-        return None if named is None or named < 0 else named
-    return None if other < 0 else max(one, other)
+def _beside(named: int | None, n_predict: int | None) -> int | None:
+    """The cap that is named beside `n_predict`, or that where it is larger: it is not known which of the two the
+    upstream obeys. Alone `n_predict` is no cap: only llama.cpp knows it."""
+    if named is None or n_predict is None:
+        return named
+    return None if n_predict < 0 else max(named, n_predict)
 
 
 class _ChatMessage(msgspec.Struct, gc=False):
@@ -142,8 +142,10 @@ class ChatFields(_Sampled, kw_only=True):
 
     @property
     def output_cap(self) -> int | None:
-        named = _largest_cap(self.max_completion_tokens, self.max_tokens)
-        return named if self.n_predict is None else _largest_cap(named, self.n_predict)
+        """Of two caps the larger, since it is not known which one the upstream obeys."""
+        one, other = self.max_completion_tokens, self.max_tokens
+        named = max(one, other) if one is not None and other is not None else other if one is None else one
+        return _beside(named, self.n_predict)
 
 
 class CompletionFields(_Sampled, kw_only=True):

@@ -32,9 +32,12 @@ _DEPLOYMENTS = re.compile(_ANY_PREFIX + "/deployments/")
 _GEMINI = "/v1beta"
 _GEMINI_PREFIX = "/v1(?:beta1?|alpha)?(?:/projects/[^/]+/locations/[^/]+)?(?:/publishers/[^/]+)?"
 _PARAMETER = re.compile(r"\{(\w+)\}")
-_NEEDLESSLY_ENCODED = re.compile("%(?:2[dDeE]|3[0-9aA]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aAeE])")
+_NEEDLESSLY_ENCODED = re.compile(
+    "(?<!%)(?<!%[0-9a-fA-F])%(?:2[dDeE]|3[0-9aA]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aAeE])"
+)
 """Characters that mean the same when they are encoded (RFC 3986, section 6.2.2.2), and the colon of Gemini's API,
-which some clients encode: letters, digits and one of `-._~:`."""
+which some clients encode: letters, digits and one of `-._~:`. Not behind half an escape, which they would complete: in
+`%2%66` they would make a slash."""
 
 
 class PathMatch(NamedTuple):

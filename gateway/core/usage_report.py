@@ -238,7 +238,8 @@ def _cached(counts: _Counts) -> int:
 
 def _without_total(counts: _Counts, entered: int, output: int) -> tuple[int, int]:
     # A part that is more than its whole is counted beside it.
-    audio, cached, reasoning = counts.get("audio_input"), _cached(counts), counts.get("reasoning")
+    audio, reasoning = counts.get("audio_input"), counts.get("reasoning")
+    cached = counts.parts(_Placement.INSIDE, "cached_input", "cache_writes")
     entered += (audio if audio > entered else 0) + (cached if cached > entered > 0 else 0)
     return entered, output + (reasoning if reasoning > output else 0)
 

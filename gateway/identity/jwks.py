@@ -127,17 +127,18 @@ class SigningKeys:
             await self._next_end.wait()
 
     def find(self, kid: str, kind: str = "") -> PublicKey | None:
-        """The key of this name, where there are several the one of this kind ("EC"). A token that names none is by the
-        only key of its kind."""
+        """The key of this name and, if one is given, of this kind ("EC"). A token that names none is by the only key of
+        its kind."""
         if not kid:
             every = [key for named in self._keys.values() for key in named.values() if kind in ("", key.key_type)]
             if len(every) == 1:
                 return every[0]
         named = self._keys.get(kid, {})
-        return named.get(kind) or next(iter(named.values()), None)
+        return named.get(kind) if kind else next(iter(named.values()), None)
 
     async def find_fetched(self, kid: str, kind: str = "") -> PublicKey | None:
-        """Like `find`, after a fetch that begins now or later, or any earlier one that brings the key."""
+        """Like `find`, after a fetch that begins now or later, or any earlier one that brings the key. If the issuer
+        has the name only for a key of another kind, it is that one: no token of this kind is signed by it."""
         if self._waiting >= WAITING_MAX:
             return None
         last = self._begun + 1
@@ -151,7 +152,7 @@ class SigningKeys:
             pass
         finally:
             self._waiting -= 1
-        return self.find(kid, kind)
+        return self.find(kid, kind) or self.find(kid)
 
     async def _follow(self) -> None:
         pace = self._pace

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import SecretStr
 
 from gateway.core.address import Address
-from gateway.core.header_rules import is_credential, pass_header_fault
+from gateway.core.header_rules import carries_credential, pass_header_fault
 from gateway.core.http_syntax import operator_header_fault, read_base_url
 from gateway.core.limits import Meter, Per
 from gateway.core.pricing import SERVICE_TIERS
@@ -279,7 +279,7 @@ def _aliases(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
 def _access(settings: Settings, index: NameIndex) -> Iterator[Diagnostic]:
     """Patterns of teams and keys that let nothing through, and secrets that would be names."""
     for name, team in settings.teams.items():
-        if team.end_user.header is not None and is_credential(team.end_user.header):
+        if team.end_user.header is not None and carries_credential(team.end_user.header):
             message = "can carry a credential, which would be in the log and in reports as the end user's name"
             yield Diagnostic(("teams", name, "end_user", "header"), message)
         everything = frozenset(index.models)

@@ -26,6 +26,8 @@ _FORBIDDEN = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue002-\ufffd\U00010000-\U001
 """What YAML does not allow (YAML 1.2, production 1, except for DEL), and the marks of references."""
 _NEEDS_QUOTES = re.compile(r"(?:^|[:,[{-])\s*(?:[*&!%@`]|\[[^]]*\][^\s,\]}]|\{[^}]*\}[^\s,\]}])")
 """Text that begins with a character that YAML has a use for, such as an IPv6 address with a port, or a glob."""
+_HINTED_CHARACTERS = 1_000
+"""How much of a line is searched for it: a search takes time by the square of the length."""
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml where it is there: nine times as fast, and 10,000 keys are 40,000 lines of events."""
 
@@ -264,7 +266,7 @@ def stand_in(path: Path) -> str | None:
 def _hint(text: str, line: int) -> str:
     """What is most often wrong with a line that is not YAML; the parser's own words rarely say it."""
     lines = text.splitlines()
-    wrong = lines[line - 1] if 0 < line <= len(lines) else ""
+    wrong = lines[line - 1][:_HINTED_CHARACTERS] if 0 < line <= len(lines) else ""
     if "\t" in wrong[: len(wrong) - len(wrong.lstrip())]:
         return "; indent with spaces, not with tabs"
     if _NEEDS_QUOTES.search(wrong):

@@ -35,6 +35,7 @@ def json_schema() -> dict[str, Any]:
     means what is left out, wherever a setting can be left out."""
     schema: dict[str, Any] = _tidied(Settings.model_json_schema())
     definitions = {**schema.pop("$defs"), **_DEFINITIONS}
+    definitions["TeamSettings"]["type"] = ["object", "null"]  # A team needs no setting: `teams: {search: }` is one.
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": definitions}
 
 

@@ -24,7 +24,7 @@ from gateway.core.body_kind import BodyKind
 from gateway.core.circuit import ANYONE
 from gateway.core.clock import Clock
 from gateway.core.collected_response import CollectedResponse
-from gateway.core.endpoints import GEMINI_PREFIX, Endpoint
+from gateway.core.endpoints import GEMINI_PREFIX, LLAMA_CAP, Endpoint
 from gateway.core.errors import (
     NoTarget,
     UpstreamAuthFailed,
@@ -264,19 +264,28 @@ def _model_changes(parsed: ParsedRequest, target: Target) -> dict[Path, bytes]:
 
 def _cap_changes(exchange: Exchange, parsed: ParsedRequest, target: Target) -> dict[Path, bytes]:
     """The caps that are over what the model allows or a quota grants; where a quota grants less than the request may
-    produce and that has no cap, one more."""
-    granted = exchange.quota_output_cap
+    produce and that has no cap that each server knows, one more."""
+    granted, members = exchange.quota_output_cap, parsed.members
     cap, paths = parsed.output_cap if granted is None else granted, parsed.endpoint.cap_paths
-    if cap is None or not paths or (granted is None and (parsed.asked_cap or 0) <= cap):
+    if cap is None or not paths:
+        return {}
+    if granted is None and (parsed.asked_cap or 0) <= cap and LLAMA_CAP[0] not in members.names:
         return {}  # What was asked for is the largest of the caps.
-    members, unset = parsed.members, _UNSET_OF_GEMINI if parsed.endpoint.names_model else _UNSET
+    unset = _UNSET_OF_GEMINI if parsed.endpoint.names_model else _UNSET
     given = {path: int(text) for path in paths if (text := members.value_at(path) or b"null") not in unset}
-    if granted is not None and not given:
-        usual: Path = (target.upstream.output_cap,)
-        # A second spelling of an object that is there would be a second object.
-        begun = next((path for path in paths if path[0] in members.names), paths[0])
-        return {usual if usual in paths else begun: b"%d" % cap}
-    return {path: b"%d" % cap for path, asked in given.items() if not 0 <= asked <= cap}
+    changes = {path: b"%d" % cap for path, asked in given.items() if not 0 <= asked <= cap}
+    if granted is not None and given.keys() <= {LLAMA_CAP}:
+        changes[_added_cap(parsed, target)] = b"%d" % cap
+    return changes
+
+
+def _added_cap(parsed: ParsedRequest, target: Target) -> Path:
+    """Where the cap of a request is written that has none."""
+    usual: Path = (target.upstream.output_cap,)
+    paths = [path for path in parsed.endpoint.cap_paths if path != LLAMA_CAP]
+    # A second spelling of an object that is there would be a second object.
+    begun = next((path for path in paths if path[0] in parsed.members.names), paths[0])
+    return usual if usual in paths else begun
 
 
 def _must_ask_usage(parsed: ParsedRequest, target: Target) -> bool:

@@ -28,6 +28,11 @@ async def close_and_note(
         try:
             await note(entry)
         except StoreUnavailable as error:
-            message = f"{error.message} {name} is closed, but this is not in the audit."
+            message = f"{error.message} {not_noted(name)}"
             raise StoreUnavailable(message, retry_after_ms=error.retry_after_ms) from None
     return closed
+
+
+def not_noted(month: str) -> str:
+    """What the error says of a month whose closing the audit lacks."""
+    return f"{month} is closed, but this is not in the audit."

@@ -7,9 +7,9 @@ bytes, compressed once. A viewer who names the tag of these bytes gets a 304 wit
 An answer that took long is kept for KEEP_FACTOR times as long: however large the ledger is, one question takes at most
 a twentieth of the event loop's time. `age` says how old an answer is.
 
-A request that changes something ends all earlier answers, and so does `forget`, for changes that come another way. A
-change in another gateway of the store is seen when the answer is computed next. A program with the token gets no shared
-answer: it may look for what it has just changed.
+A request that changes something runs to its end, and ends all earlier answers. So does `forget`, for changes that come
+another way. A change in another gateway of the store is seen when the answer is computed next. A program with the token
+gets no shared answer: it may look for what it has just changed.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from gateway.web.session_cookies import SAME_ORIGIN
 SHARED = frozenset(PREFIX + page for page in ("overview", "traffic", "usage", "limits", "teams", "models", "upstreams"))
 """Pages that only show. Keys, grants, requests, the audit and the configuration, where people act on what they see, are
 computed for each viewer."""
+
+COMPARISON = PREFIX + "config/diff"
+"""A POST that changes nothing. A child process computes the answer, and is ended if the client leaves."""
 
 FRESH_S = 2.0
 KEEP_FACTOR = 20
@@ -100,8 +103,11 @@ class SharedAnswers:
 
     async def answer(self, request: AdminRequest) -> AdminResponse:
         """Raises what the answerer raises."""
+        if request.path == COMPARISON:
+            return await self._answer(request)
         if request.method != "GET":
-            return await self._answer_change(request)
+            # A change has several steps, which belong together: a client that leaves does not stop it between two.
+            return await asyncio.shield(self._tasks.start("change by an operator", self._answer_change(request)))
         if not _is_shared(request):
             return await self._answer(request)
         if refusal := await self._refuse(request):
@@ -124,6 +130,8 @@ class SharedAnswers:
             response = await self._answer(request)
             refused = response.status in _NOT_ALLOWED
             return response
+        except GatewayError as error:
+            return error_response(error)
         finally:
             if not refused:
                 self.forget()

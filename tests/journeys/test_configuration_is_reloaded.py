@@ -129,7 +129,13 @@ async def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("program", "why"),
-    [("#!/bin/sh\nkill -9 $$", "SIGKILL"), ("#!/bin/sh\nexit 3", "exit 3"), ("not a program", "no process can be")],
+    [
+        ("#!/bin/sh\nkill -9 $$", "SIGKILL"),
+        ("#!/bin/sh\nexit 3", "exit 3"),
+        ("not a program", "no process can be"),
+        ("#!/bin/sh\nprintf '\\0\\0\\0\\1x'", "another version"),
+        ("#!/bin/sh\necho a word of another program", "ended with"),
+    ],
 )
 async def test_a_reading_that_dies_leaves_the_old_configuration_in_force(
     program: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from gateway.__main__ import main
 from tests.contract.identity.conftest import keys_in_redis
 from tests.contract.identity.test_keys import entry_of, grant_of, key_of
 from tests.redis_servers import RedisServer, redis_server
@@ -54,3 +57,20 @@ async def test_without_the_rights_for_messages_changes_are_written_and_followed(
         position = (await keys.changes("")).position
         assert await keys.write([key_of(1)], entry_of()) is not None
         assert (await keys.changes(position)).ids == [key_of(1).id]
+
+
+def test_a_month_that_is_closed_without_a_line_in_the_audit_is_reported_as_that(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    with contextlib.closing(server.client()) as client:
+        client.execute_command("ACL", "SETUSER", "gateway", "on", ">secret", "+@all", "~gw:*{o}*", "%R~*")
+    config = tmp_path / "gateway.yaml"
+    config.write_text(
+        f"store: {{url: '{server.url.replace('redis://', 'redis://gateway:secret@')}'}}\n"
+        "upstreams: {a: {base_url: 'http://127.0.0.1:1/v1'}}\nmodels: {m: {routes: [{upstream: a}]}}\n"
+    )
+    closing = ("usage", "-c", str(config), "--month", "2020-03")
+    ended = CliRunner().invoke(main, [*closing, "--final"])
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    assert ended.stderr.endswith(". 2020-03 is closed, but this is not in the audit.\n")
+    assert CliRunner().invoke(main, list(closing)).stderr == "2020-03 is final: it does not change any more.\n"

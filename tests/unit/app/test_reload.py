@@ -208,6 +208,18 @@ async def test_the_watch_of_the_file_comes_back_after_a_defect(reloading: Reload
     assert "background task watch the configuration failed" in reloading.events
 
 
+@pytest.mark.parametrize("change", ["", "# another", "\udcff"])
+async def test_a_file_that_changes_during_the_start_is_read_again(change: str, reloading: Reloading) -> None:
+    text = json.dumps(configuration(NOWHERE))
+    path = reloading.file.path
+    path.write_text(text)
+    settings = parse(text, str(path), {}).settings
+    path.write_bytes((text + change).encode(errors="surrogateescape"))
+    reloader = Reloader(str(path), reloading.gateway, Log(reloading.lines.append), settings, load=reloading.file.load)
+    reloader.start()
+    assert (await reloader._look() != reloader._seen) is bool(change)
+
+
 async def test_what_is_no_longer_in_force_is_released_a_few_in_each_turn_of_the_loop(reloading: Reloading) -> None:
     snapshot = reloading.gateway.services.snapshot
     (caller,) = snapshot.callers.values()

@@ -42,6 +42,7 @@ def test_arguments_that_are_no_text_end_in_one_line(arguments: list[str], tmp_pa
         (["check", "file.yaml"], "Got unexpected extra argument (file.yaml). Help: gateway check --help"),
         (["check", "--xyzzy"], "No such option '--xyzzy'. Help: gateway check --help"),
         (["keys", "bogus"], "No such command 'bogus'. Help: gateway keys --help"),
+        (["usage", "--since"], "Option '--since' requires an argument. Help: gateway usage --help"),
         (["explain"], "Missing argument 'REQUEST_ID'. Help: gateway explain --help"),
         (["diff"], "Name one of --against FILE and --running. Help: gateway diff --help"),
         (
@@ -68,6 +69,12 @@ def test_arguments_that_are_no_text_end_in_one_line(arguments: list[str], tmp_pa
 def test_a_wrong_command_line_is_one_line_that_says_what_to_do_next(arguments: list[str], said: str) -> None:
     ended = CliRunner().invoke(main, arguments, prog_name="gateway")
     assert (ended.exit_code, ended.stderr) == (2, f"Error: {said}\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_fits_into_80_columns(command: str) -> None:
+    lines = CliRunner().invoke(main, [command, "--help"], terminal_width=80).stdout.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
 
 
 def test_a_group_without_a_command_shows_its_help() -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from gateway.core.url_paths import PathMatch, PathTable
 
@@ -75,3 +79,11 @@ def test_a_path_outside_the_version_has_one_spelling() -> None:
 )
 def test_characters_that_are_encoded_without_need_change_no_endpoint(path: str, found: PathMatch | None) -> None:
     assert TABLE.find(path) == found
+
+
+@given(st.text(alphabet="%0123456789abcdefABCDEF.", min_size=1, max_size=12))
+@example("a%2%66b")
+@example("%%35c")
+def test_a_broken_escape_stays_one_character_by_character(written: str) -> None:
+    found = TABLE.find(f"/v1/models/x{written}")
+    assert found == PathMatch("/v1/models/{model}", {"model": unquote(f"x{written}")})

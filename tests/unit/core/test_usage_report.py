@@ -107,6 +107,16 @@ def test_cached_input_that_is_more_than_the_input_is_beside_it(report: dict[str,
     assert read_usage({**report, "prompt_tokens_details": {"cached_tokens": 43}, **reasoning}) == usage
 
 
+def test_cached_input_that_is_added_already_does_not_make_another_part_more_than_the_input() -> None:
+    report = {
+        "input_tokens": 5,
+        "cache_read_input_tokens": 200,
+        "prompt_tokens_details": {"cache_write_tokens": 10},
+        "output_tokens": 7,
+    }
+    assert read_usage(report) == Usage(205, 7, cached_input=200, cache_write=5)
+
+
 def test_parts_are_never_more_than_the_whole() -> None:
     report = {
         "prompt_tokens": 3,

@@ -317,6 +317,18 @@ async def test_keys_of_different_kinds_may_have_one_name_or_none() -> None:
         await made.verifier.close()
 
 
+async def test_a_key_of_another_kind_under_a_known_name_is_fetched() -> None:
+    for kid in ("one", None):
+        rsa, ec = [{**key.as_dict(private=False), "kid": kid or ""} for key in (rsa_key(), EC)]
+        made = Verifying()
+        made.body = json.dumps({"keys": [rsa]}).encode()
+        await made.keep(issuer_of())
+        await made.take(token(rsa_key(), "RS256", header={"kid": kid}))
+        made.body = json.dumps({"keys": [rsa, ec]}).encode()
+        assert (await made.take(token(header={"kid": kid}))).caller.team == "search"
+        await made.verifier.close()
+
+
 async def test_an_algorithm_that_the_operator_left_out_is_refused(verifying: Verifying) -> None:
     await verifying.keep(issuer_of(algorithms=frozenset({"RS256"})))
     await verifying.take(token(rsa_key(), "RS256"))

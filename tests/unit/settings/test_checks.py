@@ -166,7 +166,12 @@ def test_an_end_user_cannot_be_named_by_a_credential(header: str) -> None:
     text = VALID + f"teams:\n  search:\n    end_user:\n      header: {header} # !\n"
     said = "can carry a credential, which would be in the log and in reports as the end user's name"
     assert_refused(text, f"teams.search.end_user.header: {said}")
-    assert loaded(text.replace(header, "x-openwebui-user-email")).settings.teams["search"].end_user.header
+
+
+@pytest.mark.parametrize("header", ["x-openwebui-user-email", "x-customer-key", "x-monkey", "x-forwarded-user"])
+def test_an_end_user_can_be_named_by_any_other_header(header: str) -> None:
+    text = VALID + f"teams: {{search: {{end_user: {{header: {header}}}}}}}\n"
+    assert loaded(text).settings.teams["search"].end_user.header == header
 
 
 def test_a_parameter_of_the_query_is_given_once() -> None:

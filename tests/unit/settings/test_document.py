@@ -122,3 +122,8 @@ def test_a_bomb_of_aliases_is_refused_before_it_goes_off() -> None:
     line, message = refusal("a: &a [x]\n" + levels)
     assert message == "its aliases amount to more than 1000000 values"
     assert line == 7
+
+
+@pytest.mark.parametrize(("spaces", "is_hinted"), [(0, True), (2_000, False)])
+def test_a_hint_is_searched_for_at_the_beginning_of_a_long_line_alone(spaces: int, is_hinted: bool) -> None:
+    assert ("in quotes" in refusal(f"a: {' ' * spaces}[::]:80")[1]) is is_hinted

@@ -77,6 +77,7 @@ def test_a_setting_that_can_be_left_out_can_be_nothing_in_the_schema_too() -> No
     assert setting("LimitSettings", "requests")["anyOf"].count(null) == 1
     assert null not in setting("RouteSettings", "upstream")["anyOf"]
     assert SCHEMA["properties"]["upstreams"]["type"] == "object"
+    assert SCHEMA["$defs"]["TeamSettings"]["type"] == ["object", "null"]
 
 
 def test_an_upstream_has_a_base_url_of_its_own_or_of_its_preset() -> None:

@@ -9,7 +9,7 @@ import pytest
 from multidict import CIMultiDict
 
 from gateway.core.circuit import FAILURES_IN_A_ROW
-from gateway.core.endpoints import ENDPOINTS
+from gateway.core.endpoints import COMPLETIONS, ENDPOINTS
 from gateway.core.errors import (
     GatewayError,
     NoTarget,
@@ -475,7 +475,11 @@ def test_an_upstream_that_does_not_know_the_option_is_not_asked() -> None:
         ({"max_tokens": 1, "n_predict": 9_999}, None, {"max_tokens": 1, "n_predict": 1_000}),
         ({"max_tokens": 1, "n_predict": 500}, 70, {"max_tokens": 1, "n_predict": 70}),
         ({"max_tokens": 1, "n_predict": -1}, 70, {"max_tokens": 1, "n_predict": 70}),
-        ({"n_predict": -1}, None, {"n_predict": -1}),
+        ({"max_tokens": 5_000, "n_predict": -1}, None, {"max_tokens": 1_000, "n_predict": 1_000}),
+        ({"n_predict": -1}, None, {"n_predict": 1_000}),
+        ({"n_predict": 500}, None, {"n_predict": 500}),
+        ({"n_predict": 1}, 70, {"n_predict": 1, "max_tokens": 70}),
+        ({"n_predict": 500}, 70, {"n_predict": 70, "max_tokens": 70}),
     ],
 )
 def test_the_output_is_capped_where_it_is_over(
@@ -489,6 +493,18 @@ def test_the_output_is_capped_where_it_is_over(
 
 def test_a_cap_is_named_as_the_upstream_names_it() -> None:
     assert json.loads(sent(body_of(), granted=70, output_cap="max_completion_tokens"))["max_completion_tokens"] == 70
+
+
+@pytest.mark.parametrize("given", [b"", b',"n_predict":null', b',"n_predict":9'])
+@pytest.mark.parametrize("usual", ["max_tokens", "max_completion_tokens"])
+def test_a_completion_is_capped_by_the_one_member_that_every_server_of_it_knows(usual: str, given: bytes) -> None:
+    """The Completions API has no `max_completion_tokens`, and `n_predict` is llama.cpp's alone."""
+    to = target(model="m", output_cap=usual)
+    body = b'{"model":"m","prompt":"Hello"%b}' % given
+    exchange, parsed = exchange_of(body, model=Model("m", (to,)), endpoint=COMPLETIONS)
+    assert exchange.reservation is not None
+    exchange.reservation = msgspec.structs.replace(exchange.reservation, granted=70, capped=True)
+    assert json.loads(outgoing_body(exchange, parsed, to)) == {**json.loads(body), "max_tokens": 70}
 
 
 def test_a_body_is_made_for_each_target() -> None:

@@ -121,7 +121,7 @@ def test_no_other_models_are_none(empty: bytes) -> None:
 @pytest.mark.parametrize(
     ("caps", "cap"),
     [
-        ({"n_predict": 50}, 50),
+        ({"n_predict": 50}, None),
         ({"max_tokens": 1, "n_predict": 50}, 50),
         ({"max_tokens": 60, "n_predict": 50}, 60),
         ({"max_tokens": 1, "n_predict": -1}, None),

@@ -12,7 +12,7 @@ import pytest
 from gateway.core.errors import NoWorker
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.web.admin_routes import AdminRequest, AdminResponse, json_response
-from gateway.web.shared_answers import FRESH_S, KEPT_BYTES, LONGEST_S, SharedAnswers
+from gateway.web.shared_answers import COMPARISON, FRESH_S, KEPT_BYTES, LONGEST_S, SharedAnswers
 
 OVERVIEW = "/admin/v1/overview"
 
@@ -24,6 +24,7 @@ class Api:
         self.now = 100.0
         self.takes_s = 0.0
         self.computed: list[AdminRequest] = []
+        self.ended = 0
         self.strangers: set[str] = set()
         self.status = 200
         self.filling = ""
@@ -38,6 +39,7 @@ class Api:
         self.computed.append(request)
         number = len(self.computed)
         await self.going_on.wait()
+        self.ended += 1
         self.now += self.takes_s
         if self.failure is not None:
             raise self.failure
@@ -126,6 +128,35 @@ async def test_a_stranger_ends_nobodys_answer(api: Api, method: str) -> None:
     refused = await api.get(OVERVIEW, {"x-gateway-console": "1", "cookie": "stranger"}, method)
     assert refused.status == 401
     assert number_in(await api.ask(cookie="signed in")) == number_in(first)
+
+
+async def test_a_change_is_made_to_its_end_though_its_client_leaves(api: Api) -> None:
+    first = await api.ask()
+    api.going_on.clear()
+    leaving = asyncio.ensure_future(api.get("/admin/v1/grants", {"authorization": "Bearer t"}, "POST"))
+    await until_computing(api, 2)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert api.ended == number_in(first)
+    api.going_on.set()
+    await api.tasks.idle()
+    assert api.ended == 2
+    assert number_in(await api.ask()) == 3
+
+
+async def test_a_comparison_ends_with_its_client_and_changes_nothing(api: Api) -> None:
+    first = await api.ask()
+    api.going_on.clear()
+    leaving = asyncio.ensure_future(api.get(COMPARISON, {"authorization": "Bearer t"}, "POST"))
+    await until_computing(api, 2)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    api.going_on.set()
+    await api.tasks.idle()
+    assert api.ended == 1
+    assert number_in(await api.ask()) == number_in(first)
 
 
 async def test_what_was_begun_before_a_change_answers_nobody_who_asks_after_it(api: Api) -> None:
