@@ -191,21 +191,23 @@ async def within_an_answer(world: World, stream: bool) -> Charged:
     return IN_FLIGHT
 
 
-async def behind_an_answer_that_nobody_has_settled(world: World, stream: bool) -> Charged:
-    world.proxy.hold_call(SETTLE)
+async def kill_what_settles(world: World, stream: bool) -> None:
+    """Have an answer whole, and kill the process whose settlement the proxy holds."""
     client = await answered(world, stream)
     killed = await world.proxy.held()
     await client
     await world.kill(killed)
+
+
+async def behind_an_answer_that_nobody_has_settled(world: World, stream: bool) -> Charged:
+    world.proxy.hold_call(SETTLE)
+    await kill_what_settles(world, stream)
     return IN_FLIGHT
 
 
 async def between_the_settlement_and_its_reply(world: World, stream: bool) -> Charged:
     world.proxy.hold_reply(SETTLE)
-    client = await answered(world, stream)
-    killed = await world.proxy.held()
-    await client
-    await world.kill(killed)
+    await kill_what_settles(world, stream)
     return CHARGED
 
 
