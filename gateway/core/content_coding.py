@@ -32,6 +32,10 @@ _BROTLI_SLICE_BYTES = SLICE_BYTES // 4
 
 _ZSTD_WINDOW_LOG = 23
 """8 MiB, the most that RFC 9659 lets a content coding ask for."""
+_ZSTD_OPTIONS = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
+_ZSTD_HEAD_BYTES = 18
+"""The longest head of a frame (RFC 8878, section 3.1.1)."""
+
 _GZIP = 16 + zlib.MAX_WBITS
 _ZLIB = zlib.MAX_WBITS
 _RAW_DEFLATE = -zlib.MAX_WBITS
@@ -101,7 +105,7 @@ class ContentDecoder:
             return b""
         try:
             output = decoder.decode(data)
-        except (zlib.error, brotli.error, zstd.ZstdError, _TrailingBytes):
+        except (zlib.error, brotli.error, zstd.ZstdError, _TrailingBytes, _SizeIsWrong):
             raise CodingDamaged(f"not valid {self._names[place]}") from None
         self._left[place] -= len(output)
         if self._left[place] < 0:
@@ -117,6 +121,10 @@ def codings_of(content_encoding: str) -> list[str]:
 
 class _TrailingBytes(Exception):
     """Something follows the end."""
+
+
+class _SizeIsWrong(Exception):
+    """It holds another number of bytes than it says."""
 
 
 class _Zlib:
@@ -176,25 +184,37 @@ class _Brotli:
 
 
 class _Zstd:
-    """zstd, of one frame or many: RFC 8878."""
+    """zstd, of one frame or many: RFC 8878.
+
+    The library reads a frame that it is given at once in another way than one that comes in pieces, with other checks.
+    So it gets the first byte of each frame alone, and what the frame says of its size is checked here.
+    """
 
     def __init__(self) -> None:
         self.needs_input, self.whole = True, False
-        self._frame = _new_frame()
+        self._frame: zstd.ZstdDecompressor | None = None
         self._rest = b""
+        self._head = b""
+        self._decoded_bytes = 0
 
     def decode(self, data: bytes) -> bytes:
-        output = self._frame.decompress(self._rest + data, SLICE_BYTES)
-        self.whole = self._frame.eof
-        self._rest = self._frame.unused_data if self.whole else b""
-        self.needs_input = not self._rest if self.whole else self._frame.needs_input
+        data, self._rest = self._rest + data, b""
+        if self._frame is None:
+            self._frame = zstd.ZstdDecompressor(options=_ZSTD_OPTIONS)
+            self._head, self._decoded_bytes = data[:_ZSTD_HEAD_BYTES], 0
+            self._frame.decompress(data[:1])
+            data = data[1:]
+        elif (missing := _ZSTD_HEAD_BYTES - len(self._head)) > 0:
+            self._head += data[:missing]
+        output = self._frame.decompress(data, SLICE_BYTES)
+        self._decoded_bytes += len(output)
+        self.whole, self.needs_input = self._frame.eof, self._frame.needs_input
         if self.whole:
-            self._frame = _new_frame()
+            if zstd.get_frame_info(self._head).decompressed_size not in (None, self._decoded_bytes):
+                raise _SizeIsWrong
+            self._rest = self._frame.unused_data
+            self._frame, self.needs_input = None, not self._rest
         return output
-
-
-def _new_frame() -> zstd.ZstdDecompressor:
-    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
 
 
 _DECODERS: dict[str, Callable[[], _Decoder]] = {

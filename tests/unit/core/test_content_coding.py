@@ -114,6 +114,31 @@ def test_a_window_of_more_than_8_mib_is_refused() -> None:
         decoded(["zstd"], zstd.compress(b"abc" * 10_000_000, options=options), max_bytes=2**30)
 
 
+ZSTD_MAGIC = bytes.fromhex("28b52ffd")
+
+
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [
+        pytest.param("20 02 110000 6869", b"hi", id="the size that it says"),
+        pytest.param("20 fa 010000", None, id="250 bytes announced, an empty block"),
+        pytest.param("24 fa 010000 99e9d851", None, id="250 bytes announced, an empty block and a checksum"),
+        pytest.param("20 01 110000 6869", None, id="one byte announced, two there"),
+        pytest.param("40 88 0000 03 0800 61", None, id="a window of 128 MiB"),
+        pytest.param("40 68 0000 03 0800 61", b"a" * 256, id="a window of 8 MiB"),
+    ],
+)
+def test_a_frame_is_taken_or_refused_however_it_is_cut(rest: str, expected: bytes | None) -> None:
+    packed = ZSTD_MAGIC + bytes.fromhex(rest)
+    for step in range(1, len(packed) + 1):
+        pieces = [packed[begin : begin + step] for begin in range(0, len(packed), step)]
+        if expected is None:
+            with pytest.raises(CodingDamaged):
+                decoded(["zstd"], *pieces)
+        else:
+            assert decoded(["zstd"], *pieces) == expected, step
+
+
 @given(st.binary(max_size=80), st.sampled_from(["gzip", "deflate", "br", "zstd"]))
 def test_no_bytes_raise_anything_else(data: bytes, name: str) -> None:
     try:
