@@ -38,12 +38,15 @@ class EventSplitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         self._pieces += data
-        events, begin = [], 0
+        events: list[bytes] = []
+        begin = 0
         if not self._begun and len(self._pieces) >= len(BOM):
             self._begun = True
             if self._pieces.startswith(BOM):
-                events, begin = [BOM], len(BOM)
-        for end in _event_ends(self._pieces, max(begin, self._searched)):
+                events.append(BOM)
+                # Or it would be a line, and a line end behind it the end of an event.
+                del self._pieces[: len(BOM)]
+        for end in _event_ends(self._pieces, self._searched):
             events.append(bytes(self._pieces[begin:end]))
             begin = end
         del self._pieces[:begin]
