@@ -5,6 +5,7 @@ FUZZING := .tools/fuzzing
 SOAK_MINUTES ?= 30
 FUZZ_SECONDS ?= 960
 FUZZ_SEED ?= 0
+FUZZ_INPUTS ?= -1
 
 .PHONY: chaos soak fuzz test-openapi lock-robustness
 
@@ -14,8 +15,8 @@ soak: redis-server $(VENV)/.dev ## 30 minutes of everything that happens to a ga
 chaos: redis-server $(VENV)/.dev ## processes killed at every stage of every kind of request, some minutes
 	CHAOS=all $(BIN)/python -m pytest -n $(WORKERS) tests/journeys/test_gateway_is_killed.py $(PYTEST_ARGS)
 
-fuzz: $(FUZZING)/.done ## atheris on every reader of bytes from outside, a minute each; FUZZ_SECONDS= and FUZZ_SEED= change it
-	$(FUZZING)/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
+fuzz: $(FUZZING)/.done ## atheris on every reader of bytes from outside, a minute each; FUZZ_SECONDS=, FUZZ_SEED= and FUZZ_INPUTS= change it
+	$(FUZZING)/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) --inputs $(FUZZ_INPUTS)
 
 test-openapi: $(OPENAPI)/.done $(VENV)/.dev ## both listeners answer what their /openapi.json says, whatever is sent
 	$(BIN)/python -m tests.openapi $(OPENAPI)/bin/schemathesis
