@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -32,7 +32,7 @@ _BROTLI_SLICE_BYTES = SLICE_BYTES // 4
 
 _ZSTD_WINDOW_LOG = 23
 """8 MiB, the most that RFC 9659 lets a content coding ask for."""
-_ZSTD_OPTIONS = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
+_ZSTD_OPTIONS: Mapping[int, int] = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
 _ZSTD_HEAD_BYTES = 18
 """The longest head of a frame (RFC 8878, section 3.1.1)."""
 
