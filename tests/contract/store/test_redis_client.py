@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterator
 
@@ -12,13 +13,15 @@ import pytest
 from gateway.core.errors import StoreUnavailable
 from gateway.core.reservation import Reservation
 from gateway.core.store_url import read_store_url
+from gateway.runtime.name_lookup import Address, NameLookups
+from gateway.runtime.name_lookup import resolve as resolve_really
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.in_redis import RedisStore
 from gateway.store.in_redis.connection import ConnectionDown, RedisConnection, RedisStream
 from gateway.store.in_redis.discovery import RedisConnector
 from tests.contract.store.asking import admitted, ask, bill, limit, truth, used_and_held
 from tests.contract.store.keepers import UTC, redis_options
-from tests.redis_servers import RedisServer
+from tests.redis_servers import RedisServer, redis_server
 
 TIMEOUT_S = 0.25
 STALL_S = 1.0
@@ -179,7 +182,7 @@ class Failures:
 
 async def test_a_connection_survives_what_was_not_foreseen(redis: RedisServer) -> None:
     failures = Failures()
-    connect = RedisConnector(read_store_url(redis.url)).to(("", 0))
+    connect = RedisConnector(read_store_url(redis.url), NameLookups(failures.tasks)).to(("", 0))
     errors: list[Exception] = [ZeroDivisionError("once"), KeyError("twice")]
 
     async def connect_at_third() -> RedisStream:
@@ -197,6 +200,30 @@ async def test_a_connection_survives_what_was_not_foreseen(redis: RedisServer) -
     assert [type(error) for error in failures.logged] == [ZeroDivisionError, KeyError]
     assert failures.counted == ["connect to Redis"] * 2
     connection.close()
+    await failures.tasks.close()
+
+
+async def test_a_server_is_reached_while_the_names_of_others_hang() -> None:
+    """The loop's own look-ups share two threads."""
+    freed = threading.Event()
+
+    def resolve(host: str, port: int) -> list[Address]:
+        if host != "redis.example":
+            freed.wait()
+        return resolve_really("127.0.0.1", port)
+
+    failures = Failures()
+    with redis_server(tcp=True) as server:
+        connector = RedisConnector(read_store_url(server.url), NameLookups(failures.tasks, resolve))
+        hanging = [asyncio.create_task(connector.open((f"sentinel-{number}.example", 26379))) for number in range(3)]
+        port = int(server.url.rpartition(":")[2].partition("/")[0])
+        stream = await connector.open(("redis.example", port))
+        assert await stream.ask(("PING",)) == [b"PONG"]
+        stream.abort()
+    for one in hanging:
+        assert not one.done()
+        one.cancel()
+    freed.set()
     await failures.tasks.close()
 
 
