@@ -93,6 +93,11 @@ class World:
     def gateway(self) -> GatewayProcess:
         return self.gateways[-1]
 
+    @property
+    def processes(self) -> list[int]:
+        """Those that have served requests for the gateway."""
+        return [line["pid"] for line in self.gateway.lines if line["event"] == "worker serving"] or [self.gateway.pid]
+
     async def start(self) -> None:
         """The first gateway, or the next one."""
         folder = self.folder / f"gateway-{len(self.gateways)}"
@@ -103,6 +108,7 @@ class World:
 
     async def kill(self, pid: int) -> None:
         """And have its successor: workers get it from their supervisor."""
+        assert pid in self.processes
         serving = len([line for line in self.gateway.lines if line["event"] == "worker serving"])
         os.kill(pid, signal.SIGKILL)
         if self.workers == 1:
@@ -115,8 +121,7 @@ class World:
     def serving(self, client: RawClient) -> int:
         """The process that has this client's connection."""
         socket = f"socket:[{_inode(self.gateway.port, client.port)}]"
-        pids = [line["pid"] for line in self.gateway.lines if line["event"] == "worker serving"] or [self.gateway.pid]
-        return next(pid for pid in pids if socket in _open_files(pid))
+        return next(pid for pid in self.processes if socket in _open_files(pid))
 
     def ask(self, **fields: object) -> asyncio.Task[bytes]:
         """What a client is given of an answer, until it ends or breaks."""
@@ -330,9 +335,8 @@ async def after_the_disk_took_what_it_refused(world: World, stream: bool) -> Cha
 
 
 Stage = Callable[[World, bool], Awaitable[Charged]]
+IN_A_BODY: list[Stage] = [while_a_body_is_received, while_a_form_is_received]
 IN_A_REQUEST: list[Stage] = [
-    while_a_body_is_received,
-    while_a_form_is_received,
     before_the_admission_is_carried_out,
     between_the_admission_and_its_reply,
     while_the_upstream_thinks,
@@ -352,6 +356,9 @@ ON_THE_DISK: list[Stage] = [
     with_a_line_that_the_disk_refused_and_kept,
     after_the_disk_took_what_it_refused,
 ]
+
+
+STAGES = ["in a request", "in the journal", "on the disk"]
 
 
 def whole_answer(stream: bool) -> bytes:
@@ -420,6 +427,11 @@ async def kill_at(stages: Sequence[Stage], redis: RedisServer, folder: Path, *, 
 
 
 @pytest.mark.slow
+async def test_a_body_that_is_cut_by_a_kill_costs_what_its_request_held(redis: RedisServer, tmp_path: Path) -> None:
+    await kill_at(IN_A_BODY, redis, tmp_path, stream=False, workers=1)
+
+
+@pytest.mark.slow
 async def test_a_killed_gateway_loses_what_it_had_in_flight_and_holds_none_of_it(
     redis: RedisServer, tmp_path: Path
 ) -> None:
@@ -440,7 +452,8 @@ async def test_what_a_disk_makes_of_a_line_is_charged_once_or_not_at_all(redis: 
 @pytest.mark.skipif("CHAOS" not in os.environ, reason="`make chaos` runs it")
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("stages", [[*IN_A_BODY, *IN_A_REQUEST], IN_THE_JOURNAL, ON_THE_DISK], ids=STAGES)
 async def test_every_stage_is_the_same_for_every_kind_of_request(
-    stream: bool, workers: int, redis: RedisServer, tmp_path: Path
+    stages: list[Stage], stream: bool, workers: int, redis: RedisServer, tmp_path: Path
 ) -> None:
-    await kill_at([*IN_A_REQUEST, *IN_THE_JOURNAL, *ON_THE_DISK], redis, tmp_path, stream=stream, workers=workers)
+    await kill_at(stages, redis, tmp_path, stream=stream, workers=workers)
