@@ -82,13 +82,13 @@ def test_only_an_enforced_limit_that_is_short_refuses(scene: tuple[AdmissionRequ
 @given(scene=scenes())
 def test_one_token_more_could_not_have_been_granted(scene: tuple[AdmissionRequest, list[Counter]]) -> None:
     asked, counters = scene
-    services = [counter.capacity - counter.used - counter.held for counter in counters]
+    left_before = [counter.capacity - counter.used - counter.held for counter in counters]
     verdict = decide(asked, counters, NOON)
     if isinstance(verdict, Reservation) and verdict.capped and verdict.granted > min(asked.least, asked.most):
         quotas = [place for place, one in enumerate(asked.charges) if one.limit.is_quota and one.per_output]
         enforced = [place for place in quotas if asked.charges[place].limit.mode is Mode.ENFORCE]
         for place in enforced:
-            left = (services[place] - asked.charges[place].fixed) * MILLION // asked.charges[place].per_output
+            left = (left_before[place] - asked.charges[place].fixed) * MILLION // asked.charges[place].per_output
             if verdict.granted + 1 > min(left, max(asked.enough, left // 8)):
                 break
         else:
