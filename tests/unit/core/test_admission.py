@@ -93,3 +93,25 @@ def test_one_token_more_could_not_have_been_granted(scene: tuple[AdmissionReques
                 break
         else:
             raise AssertionError(f"one token more than {verdict.granted} could have been granted")
+
+
+def decided(one: Limit, used: int, most: int) -> Reservation | Refusal:
+    """The verdict on a request with 10 tokens of input and so much output, where a limit has been used so far."""
+    counter = new_counter(one, UTC, NOON)
+    counter.advance(one, NOON)
+    counter.use(used)
+    return decide(AdmissionRequest.of("r", (charge(one, 10),), most, most, 1, 1), [counter], NOON)
+
+
+def test_a_shadow_quota_holds_what_it_would_have_granted_and_grants_all() -> None:
+    for amount, granted, capped in ((90, 10, True), (4_010, 300, False)):
+        verdict = decided(limit("tokens", "month", amount, mode=Mode.SHADOW), 0, 300)
+        assert isinstance(verdict, Reservation)
+        (hold,) = verdict.holds
+        assert (verdict.granted, hold.amount, hold.capped) == (300, 10 + granted, capped)
+
+
+def test_the_hold_of_a_rate_is_in_no_window() -> None:
+    verdict = decided(limit("tokens", "minute", 1_000), 0, 300)
+    assert isinstance(verdict, Reservation)
+    assert [hold.window_ms for hold in verdict.holds] == [0]

@@ -92,6 +92,13 @@ def test_the_wait_is_the_smallest_after_which_the_need_passes(rate: Limit, used:
         assert need > rate.burst
 
 
+@pytest.mark.parametrize(("need", "why"), [(70, RefusalReason.SPENT), (71, RefusalReason.HELD)])
+def test_a_need_that_holds_alone_leave_room_for_waits_for_what_is_used(need: int, why: RefusalReason) -> None:
+    denial = bucket(limit(Meter.TOKENS, Per.MINUTE, 100), used=1, held=30).denial(need)
+    assert denial is not None
+    assert denial.why is why
+
+
 def test_holds_do_not_decay() -> None:
     rate = limit(Meter.TOKENS, Per.SECOND, 100)
     counter = bucket(rate, held=80)
