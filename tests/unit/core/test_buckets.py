@@ -208,6 +208,20 @@ def test_leases_are_all_held_and_none_used() -> None:
     assert counter.limit_status(lanes).used == 0
 
 
+def test_a_new_amount_binds_the_next_lease() -> None:
+    counter = Leases(limit(Meter.CONCURRENT, None, 2))
+    counter.held = 2
+    counter.advance(limit(Meter.CONCURRENT, None, 3), NOON)
+    assert counter.denial(1) is None
+    assert counter.limit_status(limit(Meter.CONCURRENT, None, 3)).left == 1
+
+
+def test_a_bucket_is_whole_once_nothing_is_held_and_all_has_flowed_back() -> None:
+    rate = limit(Meter.TOKENS, Per.SECOND, 1_000)
+    assert [bucket(rate, used=100).is_whole(NOON + ms) for ms in (99, 100)] == [False, True]
+    assert not bucket(rate, used=100, held=1).is_whole(NOON + 100)
+
+
 @pytest.mark.parametrize(
     ("of", "kind"),
     [
