@@ -22,7 +22,7 @@ class Hint(NamedTuple):
     line: int = 0
 
 
-class _Place(NamedTuple):
+class _ParserStop(NamedTuple):
     """Where the parser stopped, at `line`, while it read what begins at `start_line`; both count from 1, `column` from
     0. `expected` is what it says."""
 
@@ -46,78 +46,78 @@ def find_hint(text: str, error: Any) -> Hint:
     # What is missing at the end of the text is missed on the line after it.
     line = min(mark.line + 1, len(lines))
     start_line = start.line + 1 if start else line
-    place = _Place(lines, line, mark.column, start_line, error.context or "", error.problem or "")
-    found = next((hint for look in _LOOKS if (hint := look(place))), Hint(""))
+    stop = _ParserStop(lines, line, mark.column, start_line, error.context or "", error.problem or "")
+    found = next((hint for look in _LOOKS if (hint := look(stop))), Hint(""))
     return found if found.line else found._replace(line=line)
 
 
-def _wrong_space(place: _Place) -> Hint | None:
-    if "\t" in _indentation(place.text(place.line)):
+def _wrong_space(stop: _ParserStop) -> Hint | None:
+    if "\t" in _indentation(stop.text(stop.line)):
         return Hint("indent with spaces, not with tabs")
-    for line in (place.line - 1, place.line):
-        if "\xa0" in _indentation(place.text(line)):
+    for line in (stop.line - 1, stop.line):
+        if "\xa0" in _indentation(stop.text(line)):
             return Hint("indent with spaces; this line begins with a no-break space", line)
     return None
 
 
-def _open_reference(place: _Place) -> Hint | None:
-    for line in range(place.start_line, place.line + 1):
-        if _OPEN_REFERENCE.search(place.text(line)):
+def _open_reference(stop: _ParserStop) -> Hint | None:
+    for line in range(stop.start_line, stop.line + 1):
+        if _OPEN_REFERENCE.search(stop.text(line)):
             return Hint("a `${` is not closed", line)
     return None
 
 
-def _needs_quotes(place: _Place) -> Hint | None:
-    if not _NEEDS_QUOTES.search(place.text(place.line)) or _begins_line(place):
+def _needs_quotes(stop: _ParserStop) -> Hint | None:
+    if not _NEEDS_QUOTES.search(stop.text(stop.line)) or _begins_line(stop):
         return None
     return Hint("put text that begins with one of [ { * & ! % @ ` in quotes, such as '[::]:8080'")
 
 
-def _open_quote(place: _Place) -> Hint | None:
-    if place.context != "while scanning a quoted scalar":
+def _open_quote(stop: _ParserStop) -> Hint | None:
+    if stop.context != "while scanning a quoted scalar":
         return None
-    return Hint("the quote that opens on this line is not closed", place.start_line)
+    return Hint("the quote that opens on this line is not closed", stop.start_line)
 
 
-def _open_bracket(place: _Place) -> Hint | None:
-    kind = {"while parsing a flow sequence": "[", "while parsing a flow mapping": "{"}.get(place.context)
+def _open_bracket(stop: _ParserStop) -> Hint | None:
+    kind = {"while parsing a flow sequence": "[", "while parsing a flow mapping": "{"}.get(stop.context)
     if kind is None:
         return None
-    where = "" if place.start_line == place.line else f" of line {place.start_line}"
+    where = "" if stop.start_line == stop.line else f" of line {stop.start_line}"
     return Hint(f"the {kind}{where} is not closed, or a comma is missing")
 
 
-def _no_colon(place: _Place) -> Hint | None:
-    if place.context != "while scanning a simple key":
+def _no_colon(stop: _ParserStop) -> Hint | None:
+    if stop.context != "while scanning a simple key":
         return None
-    return Hint("a name needs a colon and a space after it", place.start_line)
+    return Hint("a name needs a colon and a space after it", stop.start_line)
 
 
-def _value_and_more(place: _Place) -> Hint | None:
-    if not place.expected.startswith("mapping values are not allowed"):
+def _value_and_more(stop: _ParserStop) -> Hint | None:
+    if not stop.expected.startswith("mapping values are not allowed"):
         return None
-    if place.text(place.line).count(": ") > 1:
+    if stop.text(stop.line).count(": ") > 1:
         return Hint("put text with a colon and a space in it in quotes")
     return Hint("indent this line like the one before it, or put text with a colon in it in quotes")
 
 
-def _wrong_indentation(place: _Place) -> Hint | None:
-    if not _begins_line(place) or not place.context.startswith("while parsing a block"):
+def _wrong_indentation(stop: _ParserStop) -> Hint | None:
+    if not _begins_line(stop) or not stop.context.startswith("while parsing a block"):
         return None
-    spaces = len(_indentation(place.text(place.start_line)))
-    section = f"line {place.start_line}, where its section begins"
-    return Hint(f"this line is indented by {place.column} spaces, and {section}, by {spaces}")
+    spaces = len(_indentation(stop.text(stop.start_line)))
+    section = f"line {stop.start_line}, where its section begins"
+    return Hint(f"this line is indented by {stop.column} spaces, and {section}, by {spaces}")
 
 
-def _begins_line(place: _Place) -> bool:
-    return place.column == len(_indentation(place.text(place.line)))
+def _begins_line(stop: _ParserStop) -> bool:
+    return stop.column == len(_indentation(stop.text(stop.line)))
 
 
 def _indentation(text: str) -> str:
     return text[: len(text) - len(text.lstrip())]
 
 
-_LOOKS: tuple[Callable[[_Place], Hint | None], ...] = (
+_LOOKS: tuple[Callable[[_ParserStop], Hint | None], ...] = (
     _wrong_space,
     _open_reference,
     _open_quote,

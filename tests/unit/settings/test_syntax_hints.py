@@ -25,8 +25,16 @@ def refusal(text: str) -> tuple[int, str]:
             3,
             "indent this line like the one before it, or put text with a colon in it in quotes",
         ),
-        ("a:\n  b:\n   c: [1]\n    d: 2\n", 4, "this line is indented by 4 spaces, and line 3, where its section begins, by 3"),
-        ("a:\n   b: {c: 1}\n  d: 2\n", 3, "this line is indented by 2 spaces, and line 1, where its section begins, by 0"),
+        (
+            "a:\n  b:\n   c: [1]\n    d: 2\n",
+            4,
+            "this line is indented by 4 spaces, and line 3, where its section begins, by 3",
+        ),
+        (
+            "a:\n   b: {c: 1}\n  d: 2\n",
+            3,
+            "this line is indented by 2 spaces, and line 1, where its section begins, by 0",
+        ),
         ("a: b: c\n", 1, "put text with a colon and a space in it in quotes"),
         ("a:\n\xa0 b: [1]\n    c: 2\n", 2, "indent with spaces; this line begins with a no-break space"),
         ("a:\n\tb: 1\n", 2, "indent with spaces, not with tabs"),
