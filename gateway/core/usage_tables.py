@@ -253,7 +253,8 @@ MODALITIES: dict[str | int, str] = {2: "IMAGE", 4: "AUDIO"}
 TRAFFIC_TYPES = {"ON_DEMAND_FLEX": "flex", "ON_DEMAND_PRIORITY": "priority"}
 """Vertex AI's words for the tiers (https://cloud.google.com/vertex-ai/generative-ai/docs/flex-paygo)."""
 
-TOP_LEVEL_ITERATIONS = ("message", "fallback_message")
+FALLBACK_ITERATION = "fallback_message"
+TOP_LEVEL_ITERATIONS = ("message", FALLBACK_ITERATION)
 """The kinds of Anthropic's `usage.iterations` that the counts above them include. Others (compaction, advisor) are
 billed beside (https://docs.claude.com/en/docs/build-with-claude/compaction)."""
 
