@@ -178,6 +178,19 @@ def read_for_embeddings(report: dict[str, Any]) -> Usage | None:
             id="the same tokens under two names, one of which is not filled in",
         ),
         pytest.param(
+            {"prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36, "completion_tokens": 20},
+            Usage(100, 20, cached_input=64),
+            id="input as hits and misses alone",
+        ),
+        pytest.param(
+            {
+                **{"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
+                **{"prompt_cache_hit_tokens": 100, "prompt_cache_miss_tokens": 0},
+            },
+            Usage(100, 20, cached_input=100),
+            id="hits and misses beside their sum",
+        ),
+        pytest.param(
             {
                 "prompt_tokens": 50,
                 "completion_tokens": 1,
