@@ -184,8 +184,11 @@ def read_for_embeddings(report: dict[str, Any]) -> Usage | None:
         ),
         pytest.param(
             {
-                **{"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
-                **{"prompt_cache_hit_tokens": 100, "prompt_cache_miss_tokens": 0},
+                "prompt_tokens": 100,
+                "completion_tokens": 20,
+                "total_tokens": 120,
+                "prompt_cache_hit_tokens": 100,
+                "prompt_cache_miss_tokens": 0,
             },
             Usage(100, 20, cached_input=100),
             id="hits and misses beside their sum",
