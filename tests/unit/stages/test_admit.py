@@ -188,6 +188,15 @@ def test_an_answer_without_tokens_reserves_none() -> None:
     assert (ask.likely, ask.most, ask.least) == (0, 0, 0)
 
 
+def test_a_request_that_names_no_user_is_not_charged_at_the_limits_of_one() -> None:
+    rate = limit(Meter.TOKENS, Per.MINUTE)
+    caller = msgspec.structs.replace(CALLER, limits=(rate,), user_limits=(limit(Meter.USD, Per.DAY),))
+    exchange, parsed = exchange_of(body_of(), caller=caller)
+    (charge,) = admission_request(exchange, parsed, 200, "").charges
+    assert charge.limit == rate
+    assert len(admission_request(exchange, parsed, 200, "ann").charges) == 2
+
+
 def test_limits_on_other_models_are_not_charged() -> None:
     others = msgspec.structs.replace(limit(), models=("other/*",))
     assert [charge.limit for charge in asked(others, limit(Meter.TOKENS)).charges] == [limit(Meter.TOKENS)]
