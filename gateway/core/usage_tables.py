@@ -114,7 +114,7 @@ _CACHE_FIELDS = (
     _field("cached_input", "input_tokens_details.cached_tokens", OPENAI_RESPONSES),
     _field("cached_input", "prompt_token_details.cached_tokens", MISTRAL),
     _field("cached_input", "input_token_details.cached_tokens", OPENAI_AUDIO),
-    _field("cached_input", "prompt_cache_hit_tokens", DEEPSEEK),
+    _field("cached_input", "prompt_cache_hit_tokens", DEEPSEEK, beside="prompt_cache_miss_tokens"),
     _field("cached_input", "cached_tokens", MOONSHOT),
     _field("cached_input", "num_cached_tokens", MISTRAL),
     _field("cached_input", "cached_input_tokens", INCEPTION),
@@ -168,6 +168,7 @@ _UNIT_FIELDS = (
 _OPENAI_WHOLES = (
     _field("input", "prompt_tokens", OPENAI_CHAT),
     _field("input", "input_tokens", OPENAI_RESPONSES),
+    _field("input", "prompt_cache_miss_tokens", DEEPSEEK),
     _field("input", "citation_tokens", PERPLEXITY, added=True),
     _field("output", "completion_tokens", OPENAI_CHAT),
     _field("output", "output_tokens", OPENAI_RESPONSES),
@@ -251,7 +252,8 @@ MODALITIES: dict[str | int, str] = {2: "IMAGE", 4: "AUDIO"}
 TRAFFIC_TYPES = {"ON_DEMAND_FLEX": "flex", "ON_DEMAND_PRIORITY": "priority"}
 """Vertex AI's words for the tiers (https://cloud.google.com/vertex-ai/generative-ai/docs/flex-paygo)."""
 
-TOP_LEVEL_ITERATIONS = ("message", "fallback_message")
+FALLBACK_ITERATION = "fallback_message"
+TOP_LEVEL_ITERATIONS = ("message", FALLBACK_ITERATION)
 """The kinds of Anthropic's `usage.iterations` that the counts above them include. Others (compaction, advisor) are
 billed beside (https://docs.claude.com/en/docs/build-with-claude/compaction)."""
 
