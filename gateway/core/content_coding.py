@@ -29,7 +29,7 @@ MOST_CODINGS = 4
 
 _FRAME_BYTES = 64
 _FRAMES_FREE = 1_000
-"""On average a frame, or a member of gzip, has to be so long, but for the first thousand. One takes the decoder tens of
+"""On average a frame, or a member of gzip, has to be so long, after the first thousand. One takes the decoder tens of
 microseconds, even if it is empty: in nine bytes each, the frames of a small body would keep it busy for half a minute.
 Programs send one, or begin another after some kilobytes."""
 
