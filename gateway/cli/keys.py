@@ -197,7 +197,10 @@ def rotate(config: str, key_id: str, overlap: str, expires: str | None, as_json:
 @config_option
 @click.option("--team", metavar="TEAM", help="Only this team.")
 def export_keys(config: str, team: str | None) -> None:
-    """Print the keys of the store as JSON, with their hashes, for another store to import."""
+    """Print keys and their hashes as JSON, for `gateway keys import`.
+
+    The keys are those of the store; another store imports them.
+    """
     show_json({"keys": all_pages(config, "keys/export", {"team": team} if team else {})})
 
 

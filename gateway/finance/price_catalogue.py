@@ -149,7 +149,7 @@ def load_catalogue(now: datetime) -> PriceCatalogue:
         # The package is an extra, and its data are 1.5 MB that only these commands need.
         from genai_prices import __version__, data, data_snapshot
     except ImportError:
-        message = "The price catalogue is not installed. Run: pip install 'inducta-gateway[prices]'"
+        message = "The price catalogue is not installed. Run: pip install genai-prices"
         raise CatalogueMissing(message) from None
     return PriceCatalogue(data_snapshot.DataSnapshot(data.providers, from_auto_update=False), __version__, now)
 
