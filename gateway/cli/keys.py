@@ -209,9 +209,9 @@ def export_keys(config: str, team: str | None) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), metavar="FILE")
 @json_option
 def import_keys(config: str, file: str, as_json: bool) -> None:
-    """Import the keys that `gateway keys export` has printed; - reads them from standard input.
+    """Import the keys that `gateway keys export` prints.
 
-    Existing keys stay as they are.
+    FILE - is standard input. Existing keys stay as they are.
     """
     given = _read_export(file)
 
