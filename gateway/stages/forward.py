@@ -44,7 +44,7 @@ from gateway.core.query_rules import passed_query
 from gateway.core.redaction import Redactor
 from gateway.core.refusals import Fault
 from gateway.core.request import ParsedRequest
-from gateway.core.response import ResponseWriter, UpstreamResponse
+from gateway.core.response import Headers, ResponseWriter, UpstreamResponse
 from gateway.core.retry import read_retry_after
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, Target
@@ -108,7 +108,7 @@ async def forward(
             more = [*more, ("traceparent", exchange.trace.begin_attempt(target, services.clock.monotonic()))]
         outgoing = UpstreamRequest(
             endpoint.upstream_path(target.model, exchange.request.parameters),
-            (*headers, *more),
+            [*headers, *more] if more else headers,
             body,
             method=endpoint.method,
             model=target.model,
@@ -299,15 +299,15 @@ def _asking_usage(options: bytes | None) -> bytes:
     return read_json_spans(options).changed({"include_usage": b"true"})
 
 
-def _headers(exchange: Exchange, parsed: ParsedRequest) -> tuple[tuple[str, str], ...]:
+def _headers(exchange: Exchange, parsed: ParsedRequest) -> Headers:
     """What every target gets; `content-type` and `x-request-id` are the gateway's to say."""
     request = exchange.request
     passed = TO_UPSTREAM.passed(request.headers)
     if exchange.trace is not None:
         replaced = exchange.trace.replaced_headers
         passed = [line for line in passed if line[0] not in replaced]
-    own = ("x-request-id", request.request_id)
-    return (("content-type", parsed.content_type), *passed, own) if parsed.content_type else (*passed, own)
+    passed.append(("x-request-id", request.request_id))
+    return [("content-type", parsed.content_type), *passed] if parsed.content_type else passed
 
 
 def _query(exchange: Exchange, target: Target) -> str:
@@ -328,6 +328,8 @@ def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:
 
 def _presentable(response: CollectedResponse, endpoint: Endpoint, target: Target) -> CollectedResponse:
     """Raises UpstreamAuthFailed, UpstreamUnreachable, UrlUnknown in place of what no client of this API can read."""
+    if 200 <= response.status < 300:
+        return response
     name = target.upstream.name
     if response.fault is _CREDENTIALS:
         response.abandon()
@@ -335,7 +337,7 @@ def _presentable(response: CollectedResponse, endpoint: Endpoint, target: Target
             f"The upstream {name!r} rejects the gateway's credentials ({response.status})."
             " Operators: check its api_key."
         )
-    if response.status < 200 or 300 <= response.status < 400:
+    if response.status < 400:
         response.abandon()
         raise _redirected(name, response.status)
     if response.status == 404 and endpoint.is_often_missing and not is_error_of(endpoint.dialect, response.body):
