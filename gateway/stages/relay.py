@@ -15,11 +15,12 @@ from gateway.core.collected_response import CollectedResponse
 from gateway.core.errors import UpstreamBroke, UpstreamError, UpstreamRefused
 from gateway.core.exchange import Exchange
 from gateway.core.header_rules import TO_CLIENT
+from gateway.core.output_budget import OutputBudget
 from gateway.core.plain_tally import PlainTally
 from gateway.core.request import ParsedRequest
 from gateway.core.response import Headers, ResponseWriter
 from gateway.core.stream_format import stream_of_plain
-from gateway.core.stream_tally import OutputBudget, StreamTally
+from gateway.core.stream_tally import StreamTally
 from gateway.core.upstream_json import error_message
 
 _JSON = BodyKind.JSON  # Slow to reach through the class in Python 3.11.
