@@ -210,12 +210,13 @@ class Pool:
     def _pop_idle(self, holder: Holder) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if not connection.closed and connection.has_unread_bytes():
-                connection.abort()
-                self.unrequested_bytes()
-            if not connection.closed:
+            if connection.closed:
+                continue
+            if not connection.has_unread_bytes():
                 self._in_use[connection] = holder
                 return connection
+            connection.abort()
+            self.unrequested_bytes()
         return None
 
     async def _wait_in_line(self, holder: Holder) -> Connection | None:
