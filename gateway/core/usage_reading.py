@@ -1,9 +1,10 @@
 """Reads what an answer used, from its body or from the events of its stream, by an API's `UsageTable`.
 
 The last report counts. What it leaves out, or has as null, keeps the value of an earlier report: Anthropic reports in
-parts, and other providers repeat only what has changed. Usage is believed only at the API's places: whatever a
-request's text put into an answer is inside a string, or at another path, and is never read. Bytes that are not JSON are
-read as far as they can be (tolerant_json.py); nothing here raises.
+parts, and other providers repeat only what has changed. So does an input of zero behind one that was not.
+Usage is believed only at the API's places: whatever a request's text put into an answer is inside a string, or at
+another path, and is never read. Bytes that are not JSON are read as far as they can be (tolerant_json.py); nothing here
+raises.
 """
 
 from __future__ import annotations
@@ -123,13 +124,17 @@ class UsageReader:
         if reading is None:
             return False
         self.tells_output = reading.complete and (reading.usage.output > 0 or not place.needs_output)
+        had_output = self.final
         # A report of the input alone leaves the output as it is.
         self.final = place.final if self.tells_output else self.final
         completed = _completed(report, self._report) if self._report else report
         if completed is not report:
             reading = _read_at(place, completed, self._table) or reading
         self.tells_input = reading.tells_input
-        self._report, self._reported = completed, reading.usage
+        usage = reading.usage
+        if not usage.input and self._reported is not None and self._reported.input:
+            usage = _not_undone(usage, self._reported, had_output=had_output)
+        self._report, self._reported = completed, usage
         return True
 
     def _count_units(self, members: Members, event: str) -> None:
@@ -185,6 +190,17 @@ def _completed(report: Members, earlier: Members) -> Members:
             if inner is not value:
                 missing[name] = inner
     return {**report, **missing} if missing else report
+
+
+def _not_undone(usage: Usage, earlier: Usage, *, had_output: bool) -> Usage:
+    """The usage, whose input is zero, with the input of an earlier report, and with its output if it has none either:
+    what was used stays used, and some servers end a stream with zeros. An output that was not final may be none."""
+    names = _OF_INPUT if usage.output or not had_output else _OF_INPUT + _OF_OUTPUT
+    return msgspec.structs.replace(usage, **{name: getattr(earlier, name) for name in names})
+
+
+_OF_INPUT = ("input", "cached_input", "cache_write", "cache_write_1h", "audio_input", "image_input")
+_OF_OUTPUT = ("output", "reasoning", "audio_output", "image_output")
 
 
 def _number_of(value: Any, items: CountedItems) -> int:

@@ -242,3 +242,13 @@ def test_every_refusal_can_be_told(
     error = refusal_error(refusal(limit(meter, per, amount), why, wait_ms, requested=2**53))
     assert error.message
     assert error.limit is not None
+
+
+@pytest.mark.parametrize(
+    ("meter", "per", "is_named"),
+    [(Meter.OUTPUT_TOKENS, Per.DAY, True), (Meter.USD, Per.MONTH, True), (Meter.INPUT_TOKENS, Per.DAY, False),
+     (Meter.OUTPUT_TOKENS, Per.MINUTE, False)],
+)  # fmt: skip
+def test_a_thinking_budget_is_named_where_a_quota_has_to_pay_for_it(meter: Meter, per: Per, is_named: bool) -> None:
+    error = refusal_error(refusal(limit(meter, per), RefusalReason.SPENT), thinking_budget=2_000)
+    assert ("thinking budget of 2,000 tokens" in str(error)) is is_named

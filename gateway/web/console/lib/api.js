@@ -37,7 +37,7 @@ export function client(base) {
     failed.body = given;
     if (answer.status === 401 && !token) {
       known.clear();
-      window.dispatchEvent(new Event(SIGNED_OUT));
+      window.dispatchEvent(new CustomEvent(SIGNED_OUT, { detail: failed }));
     }
     throw failed;
   }
