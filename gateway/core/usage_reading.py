@@ -10,6 +10,7 @@ read as far as they can be (tolerant_json.py); nothing here raises.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -32,20 +33,23 @@ class UsageReader:
     With `is_answer` what is read is an answer, whatever its `type` says: no event has its usage.
     """
 
-    def __init__(self, table: UsageTable, *, is_answer: bool = False) -> None:
-        self.final = self.tells_input = self.tells_output = False
-        self.object_id = ""
-        """Under which the upstream keeps the answer; empty where it names none."""
+    final = False
+    tells_input = False
+    tells_output = False
+    object_id = ""
+    """Under which the upstream keeps the answer; empty where it names none."""
 
+    _reported: Usage | None = None
+    _report: Members = MappingProxyType({})
+    _tier = ""
+    _duration_ms = 0
+
+    def __init__(self, table: UsageTable, *, is_answer: bool = False) -> None:
         self._table = table
         self._believed_otherwise = (
             table.believed.get("", table.believed_anywhere) if is_answer else table.believed_anywhere
         )
-        self._reported: Usage | None = None
-        self._report: Members = {}
-        self._tier = ""
         self._counted: dict[str, int] = {}
-        self._duration_ms = 0
 
     @property
     def reported(self) -> bool:

@@ -22,7 +22,6 @@ Path = tuple[str, ...]
 _CAPITAL = re.compile("[A-Z]")
 
 OPENAI_CHAT = "https://platform.openai.com/docs/api-reference/chat/object"
-OPENAI_COMPLETIONS = "https://platform.openai.com/docs/api-reference/completions/object"
 OPENAI_RESPONSES = "https://platform.openai.com/docs/api-reference/responses/object"
 OPENAI_RESPONSES_STREAM = "https://platform.openai.com/docs/api-reference/responses-streaming"
 OPENAI_EMBEDDINGS = "https://platform.openai.com/docs/api-reference/embeddings"
@@ -53,7 +52,6 @@ OPENROUTER_RERANK = "https://openrouter.ai/docs/api/api-reference/rerank"
 PERPLEXITY = "https://docs.perplexity.ai/models/models/sonar-deep-research"
 SGLANG = "https://github.com/sgl-project/sglang/blob/main/python/sglang/srt/entrypoints/openai/protocol.py"
 SILICONFLOW = "https://docs.siliconflow.cn/en/api-reference/rerank/create-rerank"
-TOGETHER = "https://docs.together.ai/reference/chat-completions-1"
 VOLCENGINE = "https://www.volcengine.com/docs/82379/1541523"
 XAI = "https://docs.x.ai/docs/api-reference"
 
