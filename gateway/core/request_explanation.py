@@ -14,7 +14,7 @@ import msgspec
 from gateway.core.errors import Blame
 from gateway.core.limit_status import duration_text, in_unit, rfc3339, whose_limit
 from gateway.core.limits import Limit, Meter, Per
-from gateway.core.pricing import FEMTO_PER_MICRO, PICO_PER_MICRO, PriceLine
+from gateway.core.pricing import FEMTO_PER_MICRO, PICO_PER_MICRO, WHOLE_FACTOR, PriceLine
 from gateway.core.request_record import RecordedError, RecordedLimit, RequestRecord
 from gateway.core.usage import Usage, UsageSource
 
@@ -146,7 +146,9 @@ def _cost(record: RequestRecord) -> str:
 def _price(line: PriceLine) -> str:
     quantity = f"{line.quantity / 1000:,g} seconds" if line.unit == "ms" else f"{line.quantity:,} {line.name}"
     if line.unit == "token":
-        return f"{quantity} at {_dollars(line.price * 1_000_000 / _PICO_PER_USD)} per million"
+        whose = f" of {line.model}" if line.model else ""
+        times = "" if line.factor == WHOLE_FACTOR else f" × {line.factor / WHOLE_FACTOR:g}"
+        return f"{quantity}{whose} at {_dollars(line.price * 1_000_000 / _PICO_PER_USD)}{times} per million"
     return f"{quantity} at {_dollars(line.price / _PICO_PER_USD)}"
 
 
@@ -258,17 +260,20 @@ def _usage_object(usage: Usage) -> dict[str, Any]:
     figures = {
         name: figure
         for name, figure in msgspec.structs.asdict(usage).items()
-        if figure and name not in ("input", "output", "source")
+        if figure and name not in ("input", "output", "source", "parts")
     }
     return {"input": usage.input, "output": usage.output, "source": usage.source.value, **figures}
 
 
 def _price_object(line: PriceLine) -> dict[str, Any]:
-    """`usd_per_unit` is that of one token, second or piece; sound is counted in milliseconds."""
+    """`usd_per_unit` is that of one token, second or piece; sound is counted in milliseconds. `factor` is the region's,
+    `model` the one of the upstream's that used the tokens, where it is not the one that was asked for."""
     return {
         "name": line.name,
         "quantity": line.quantity,
         "unit": line.unit,
         "usd_per_unit": line.price / _PICO_PER_USD,
         "usd": line.amount / _FEMTO_PER_USD,
+        "factor": line.factor / WHOLE_FACTOR,
+        "model": line.model,
     }

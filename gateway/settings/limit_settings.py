@@ -20,7 +20,21 @@ from gateway.settings.types import (
 MICRO = 1_000_000
 
 _METERS = tuple(Meter)
-_ONE_METER: dict[str, Any] = {"oneOf": [{"required": [meter.value]} for meter in Meter]}
+_GIVEN: dict[str, Any] = {"not": {"type": "null"}}
+
+
+def _given(name: str) -> dict[str, Any]:
+    """A setting that is there and is not null."""
+    return {"required": [name], "properties": {name: _GIVEN}}
+
+
+_ONE_METER: dict[str, Any] = {
+    "oneOf": [_given(meter.value) for meter in Meter],
+    "if": _given(Meter.CONCURRENT.value),
+    "then": {"properties": {"per": {"type": "null"}}},
+    "else": _given("per"),
+}
+"""In the schema: one meter, and a window wherever the meter is not a number of requests in flight."""
 
 
 class LimitSettings(BaseSection):

@@ -21,7 +21,6 @@ from gateway.telemetry.configured_names import ConfiguredNames, prune
 from gateway.telemetry.series import Counter, Gauge, Histogram, Labels, Observations, Series
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-PACKED = "application/vnd.msgpack"
 
 PART_CHARACTERS = 32 * 1024
 

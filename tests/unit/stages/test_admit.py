@@ -197,6 +197,15 @@ def test_a_request_that_names_no_user_is_not_charged_at_the_limits_of_one() -> N
     assert len(admission_request(exchange, parsed, 200, "ann").charges) == 2
 
 
+@pytest.mark.parametrize(("characters", "charged"), [(8, 50), (100_000, INPUT)])
+def test_an_estimate_above_what_a_rate_holds_is_lowered_unless_the_input_is_certainly_more(
+    characters: int, charged: int
+) -> None:
+    rate = msgspec.structs.replace(limit(Meter.INPUT_TOKENS, Per.MINUTE), amount=50, burst=50)
+    (charge,) = asked(rate, messages=[{"role": "user", "content": "x" * characters}]).charges
+    assert charge.fixed == charged
+
+
 def test_limits_on_other_models_are_not_charged() -> None:
     others = msgspec.structs.replace(limit(), models=("other/*",))
     assert [charge.limit for charge in asked(others, limit(Meter.TOKENS)).charges] == [limit(Meter.TOKENS)]
