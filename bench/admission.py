@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 
 from bench.report import machine
 from gateway.core.limits import Limit, Meter, Per, Scope
-from gateway.core.reservation import AdmissionRequest, Charge, LedgerEntry, Reservation, Settlement, SettlementLine
+from gateway.core.reservation import AdmissionRequest, Charge, LedgerEntry, Reservation, Settlement
 from gateway.core.usage import Usage
 from gateway.store.in_redis import RedisOptions, RedisStore
 
@@ -110,9 +110,9 @@ def ask(name: str, bound_by: Sequence[Limit]) -> AdmissionRequest:
 
 
 def truth(reservation: Reservation, key: str) -> Settlement:
-    dues = tuple([SettlementLine(hold, USED.total) for hold in reservation.holds])
+    actual = [USED.total] * len(reservation.holds)
     entry = LedgerEntry("2026-11-23", "bench", key, "m", USED, 31, upstream="up1")
-    return Settlement(reservation.id, reservation.at_ms, dues, entry)
+    return Settlement(reservation.id, reservation.at_ms, reservation.holds, actual, entry)
 
 
 class Run:

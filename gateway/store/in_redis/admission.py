@@ -19,7 +19,7 @@ from gateway.core.admission import held_amount, judge, refusal
 from gateway.core.buckets import Counter, CounterState, restored
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit
-from gateway.core.reservation import AdmissionRequest, Hold, LimitStatuses, Refusal, Reservation
+from gateway.core.reservation import AdmissionRequest, Hold, Holds, LimitStatuses, Refusal, Reservation
 from gateway.store.in_redis.arguments import (
     QUOTA,
     Paces,
@@ -114,7 +114,7 @@ class Admissions:
 
     async def admit(self, request: AdmissionRequest) -> Reservation | SlotReply:
         """A reservation, or the reply that refuses. Raises StoreUnavailable."""
-        batches = self._arguments.slot_batches_of(request.limits)
+        batches = self._arguments.slot_batches(request.limits)
         for _ in range(_ATTEMPTS):
             try:
                 verdict = await self._attempt(request, batches)
@@ -253,7 +253,7 @@ def _reservation(request: AdmissionRequest, at_ms: int, replies: Sequence[SlotRe
     if columns.has_shadow:
         holds, would_refuse = _holds_in_shadow(request, replies, columns.amounts, columns.begins)
     else:
-        holds = tuple(map(Hold, limits, columns.amounts, columns.begins))
+        holds = Holds(limits, columns.amounts, columns.begins)
     return Reservation(request.id, at_ms, granted, granted < request.most, holds, statuses, would_refuse)
 
 
@@ -306,7 +306,7 @@ def _raised(limits: Sequence[Limit], replies: Sequence[SlotReply]) -> list[Limit
 
 def _holds_in_shadow(
     request: AdmissionRequest, replies: Sequence[SlotReply], amounts: Sequence[int], begins: Sequence[int]
-) -> tuple[tuple[Hold, ...], tuple[Limit, ...]]:
+) -> tuple[Holds, tuple[Limit, ...]]:
     """What is held, and the shadow limits that would have refused."""
     charges, capped = request.charges, set[int]()
     for reply in replies:
@@ -321,4 +321,4 @@ def _holds_in_shadow(
         if amounts[place] != _SHADOW_REFUSED
     ]
     would_refuse = [request.limits[place] for place in places if amounts[place] == _SHADOW_REFUSED]
-    return tuple(holds), tuple(would_refuse)
+    return Holds.of(holds), tuple(would_refuse)

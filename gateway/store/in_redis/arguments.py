@@ -274,22 +274,22 @@ class ScriptArguments:
         self._sets: Recent[tuple[int, ...], tuple[SlotBatch, ...]] = Recent(_RECENT_SETS)
         self._tuples: Recent[int, PreparedTuple] = Recent(_RECENT_SETS)
 
-    def slot_batches(self, limits: Sequence[Limit]) -> tuple[SlotBatch, ...]:
-        """The limits by who can speak of them in one call, the closest first; one batch at least."""
+    def slot_batches(self, limits: tuple[Limit, ...]) -> tuple[SlotBatch, ...]:
+        """The limits by who can speak of them in one call, the closest first; one batch at least. The same tuple comes
+        with many requests, so it is looked up as one."""
+        prepared = self._tuples.get(id(limits))
+        if prepared is None:
+            prepared = PreparedTuple(limits, self._batches_of(limits))
+            self._tuples.put(id(limits), prepared)
+        return prepared.batches
+
+    def _batches_of(self, limits: Sequence[Limit]) -> tuple[SlotBatch, ...]:
         identity = tuple(map(id, limits))
         batches = self._sets.get(identity)
         if batches is None:
             batches = self._split([self._of(limit) for limit in limits])
             self._sets.put(identity, batches)
         return batches
-
-    def slot_batches_of(self, limits: tuple[Limit, ...]) -> tuple[SlotBatch, ...]:
-        """The same for a tuple of limits that comes with many requests: it is looked up as one."""
-        prepared = self._tuples.get(id(limits))
-        if prepared is None:
-            prepared = PreparedTuple(limits, self.slot_batches(limits))
-            self._tuples.put(id(limits), prepared)
-        return prepared.batches
 
     def unremembered(self, limits: Sequence[Limit]) -> tuple[SlotBatch, ...]:
         """The same for a report, whose many limits would push out those of the requests."""
