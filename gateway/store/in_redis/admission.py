@@ -22,12 +22,10 @@ from gateway.core.limits import Limit
 from gateway.core.reservation import AdmissionRequest, Hold, Holds, LimitStatuses, Refusal, Reservation
 from gateway.store.in_redis.arguments import (
     QUOTA,
-    Paces,
     ScriptArguments,
     SlotBatch,
     SlotCall,
     Timing,
-    WindowArguments,
     packed,
 )
 from gateway.store.in_redis.client import Router, ServerClock
@@ -272,12 +270,10 @@ class _Columns(NamedTuple):
 
 def _columns(reply: SlotReply) -> _Columns:
     window, now_ms = reply.call.window, reply.now_ms
-    paces: WindowArguments | Paces = reply.call.paces(reply.raises) if reply.raises else window
-    used: list[int] = []
-    resets_ms: list[int] = []
-    for spent, flow, scale, whole_ms in zip(reply.spent, paces.flows, paces.scales, window.resets, strict=True):
-        used.append(-(-spent // scale) if flow else spent)
-        resets_ms.append(now_ms - (-spent // flow) if flow else whole_ms)
+    used, resets_ms = reply.spent.copy(), window.resets.copy()
+    for place, flow, scale in reply.call.raised_rates(reply.raises) if reply.raises else window.rates:
+        spent = used[place]
+        used[place], resets_ms[place] = -(-spent // scale), now_ms - (-spent // flow)
     has_shadow = reply.call.batch.has_shadow
     return _Columns(reply.amounts, window.begins, used, reply.held, resets_ms, has_shadow, bool(reply.raises))
 

@@ -60,11 +60,12 @@ class CounterTerms(NamedTuple):
     second: int
 
 
-class Paces(NamedTuple):
-    """Columns of a batch: the flow of a rate and its scale, else 0 and 1."""
+class RatePace(NamedTuple):
+    """How a rate flows back, by its place among the limits of a batch."""
 
-    flows: Sequence[int]
-    scales: Sequence[int]
+    place: int
+    flow: int
+    scale: int
 
 
 class LimitArguments:
@@ -122,11 +123,10 @@ class CalendarWindows:
 
 
 class WindowArguments:
-    """A batch's keys and numbers from `start_ms` until `end_ms`. `flows`, `scales`, `begins` and `resets` are columns:
-    the flow of a rate and its scale, else 0 and 1; the first millisecond of a quota's window and the first after it,
-    0 where there is none."""
+    """A batch's keys and numbers from `start_ms` until `end_ms`. `begins` and `resets` are columns: the first millisecond
+    of a quota's window and the first after it, 0 where there is none. `rates` are those of its limits that are some."""
 
-    __slots__ = ("begins", "end_ms", "flows", "keys", "resets", "scales", "start_ms", "terms")
+    __slots__ = ("begins", "end_ms", "keys", "rates", "resets", "start_ms", "terms")
 
     def __init__(self, limits: Sequence[LimitArguments], terms: Sequence[CounterTerms]) -> None:
         self.start_ms, self.end_ms = 0, FOREVER_MS
@@ -136,15 +136,12 @@ class WindowArguments:
             if kind == QUOTA:
                 self.start_ms, self.end_ms = max(self.start_ms, of_window.first), min(self.end_ms, of_window.second)
         self.keys = tuple(map(counter_key, limits, terms))
-        self.flows = tuple([own.first if kind == RATE else 0 for kind, own in zip(kinds, terms, strict=True)])
-        self.scales = tuple([own.second if kind == RATE else 1 for kind, own in zip(kinds, terms, strict=True)])
+        self.rates = tuple([RatePace(place, *terms[place]) for place, kind in enumerate(kinds) if kind == RATE])
         self.begins = [own.first if kind == QUOTA else 0 for kind, own in zip(kinds, terms, strict=True)]
-        self.resets = tuple(
-            [
-                own.second if kind == QUOTA and own.second != FOREVER_MS else 0
-                for kind, own in zip(kinds, terms, strict=True)
-            ]
-        )
+        self.resets = [
+            own.second if kind == QUOTA and own.second != FOREVER_MS else 0
+            for kind, own in zip(kinds, terms, strict=True)
+        ]
 
 
 class SlotCall:
@@ -175,13 +172,13 @@ class SlotCall:
         name = request.id.encode()
         return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (self._head, len(name), name, len(numbers), numbers)
 
-    def paces(self, raises: Sequence[int]) -> Paces:
-        """Those of the window, where grants add so much to its limits."""
-        flows, scales = list(self.window.flows), list(self.window.scales)
-        for place, (one, by) in enumerate(zip(self.batch.limits, raises, strict=True)):
-            if by and one.kind == RATE:
-                flows[place], scales[place] = pace(one.limit.raised(by))
-        return Paces(flows, scales)
+    def raised_rates(self, raises: Sequence[int]) -> list[RatePace]:
+        """The rates of the window, where grants add so much to its limits."""
+        limits = self.batch.limits
+        return [
+            RatePace(rate.place, *pace(limits[rate.place].limit.raised(by))) if (by := raises[rate.place]) else rate
+            for rate in self.window.rates
+        ]
 
 
 class SlotBatch:
