@@ -136,11 +136,11 @@ def _cost(record: RequestRecord) -> str:
     if usage is None:
         return "It was charged nothing: nothing was delivered."
     source = "as the upstream reported" if usage.source is UsageSource.REPORTED else "estimated by the gateway"
-    told = f"It was charged {usage.input:,} tokens of input and {usage.output:,} of output ({source})"
+    charged = f"It was charged {usage.input:,} tokens of input and {usage.output:,} of output ({source})"
     if not record.prices:
-        return f"{told}, without a price."
+        return f"{charged}, without a price."
     lines = " + ".join(_price(line) for line in record.prices)
-    return f"{told}: {_dollars(record.cost / PICO_PER_MICRO)} USD = {lines}."
+    return f"{charged}: {_dollars(record.cost / PICO_PER_MICRO)} USD = {lines}."
 
 
 def _price(line: PriceLine) -> str:
