@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 
 from gateway.core.errors import Blame
-from gateway.core.limit_status import duration_text, in_unit, rfc3339, whose_limit
+from gateway.core.limit_status import in_unit, whose_limit
 from gateway.core.limits import Limit, Meter, Per
 from gateway.core.pricing import FEMTO_PER_MICRO, PICO_PER_MICRO, PriceLine
 from gateway.core.request_record import RecordedError, RecordedLimit, RequestRecord
+from gateway.core.time_format import duration_text, rfc3339
 from gateway.core.usage import Usage, UsageSource
 
 _PICO_PER_USD = 10**12
