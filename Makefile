@@ -119,7 +119,7 @@ $(VENV)/pyvenv.cfg:
 		"newer. Install one, or say where it is: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) comes without venv. On Debian and Ubuntu:" \
 		"apt-get install python3-venv" >&2; exit 1; }
-	@echo "Making $(VENV) and installing the locked packages: the first time takes about a minute."
+	@echo "Installing the locked packages into $(VENV): about a minute, the first time."
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml | $(VENV)/pyvenv.cfg

@@ -35,7 +35,7 @@ def prices(config: str, action: str | None, file: str | None, as_csv: bool, as_j
     gateway prices diff           those off by over 1 %; exit status 1 if any
     gateway prices update [FILE]  the catalogue's prices, as YAML to paste
 
-    The catalogue is the package genai-prices: pip install 'inducta-gateway[prices]'. A newer one comes with
+    The catalogue is the package genai-prices: pip install genai-prices. A newer one comes with
     pip install -U genai-prices. A running gateway never reads it.
     """
     if file and action != "update":

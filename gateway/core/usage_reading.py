@@ -1,15 +1,16 @@
 """Reads what an answer used, from its body or from the events of its stream, by an API's `UsageTable`.
 
 The last report counts. What it leaves out, or has as null, keeps the value of an earlier report: Anthropic reports in
-parts, and other providers repeat only what has changed. So does an input of zero behind one that was not.
-Usage is believed only at the API's places: whatever a request's text put into an answer is inside a string, or at
-another path, and is never read. Bytes that are not JSON are read as far as they can be (tolerant_json.py); nothing here
-raises.
+parts, and other providers repeat only what has changed. So does an input of zero behind a report of the input alone,
+since translators of other APIs end Anthropic's streams so. Usage is believed only at the API's places: whatever a
+request's text put into an answer is inside a string, or at another path, and is never read. Bytes that are not JSON are
+read as far as they can be (tolerant_json.py); nothing here raises.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -32,20 +33,23 @@ class UsageReader:
     With `is_answer` what is read is an answer, whatever its `type` says: no event has its usage.
     """
 
-    def __init__(self, table: UsageTable, *, is_answer: bool = False) -> None:
-        self.final = self.tells_input = self.tells_output = False
-        self.object_id = ""
-        """Under which the upstream keeps the answer; empty where it names none."""
+    final = False
+    tells_input = False
+    tells_output = False
+    object_id = ""
+    """Under which the upstream keeps the answer; empty where it names none."""
 
+    _reported: Usage | None = None
+    _report: Members = MappingProxyType({})
+    _tier = ""
+    _duration_ms = 0
+
+    def __init__(self, table: UsageTable, *, is_answer: bool = False) -> None:
         self._table = table
         self._believed_otherwise = (
             table.believed.get("", table.believed_anywhere) if is_answer else table.believed_anywhere
         )
-        self._reported: Usage | None = None
-        self._report: Members = {}
-        self._tier = ""
         self._counted: dict[str, int] = {}
-        self._duration_ms = 0
 
     @property
     def reported(self) -> bool:
@@ -128,8 +132,8 @@ class UsageReader:
             reading = _read_at(place, completed, self._table) or reading
         self.tells_input = reading.tells_input
         usage = reading.usage
-        if not usage.input and self._reported is not None and self._reported.input:
-            usage = _not_undone(usage, self._reported, had_output=had_output)
+        if not (usage.input or had_output) and self._reported is not None:
+            usage = msgspec.structs.replace(usage, **{name: getattr(self._reported, name) for name in _OF_INPUT})
         self._report, self._reported = completed, usage
         return True
 
@@ -188,15 +192,7 @@ def _completed(report: Members, earlier: Members) -> Members:
     return {**report, **missing} if missing else report
 
 
-def _not_undone(usage: Usage, earlier: Usage, *, had_output: bool) -> Usage:
-    """The usage, whose input is zero, with the input of an earlier report, and with its output if it has none either:
-    what was used stays used, and some servers end a stream with zeros. An output that was not final may be none."""
-    names = _OF_INPUT if usage.output or not had_output else _OF_INPUT + _OF_OUTPUT
-    return msgspec.structs.replace(usage, **{name: getattr(earlier, name) for name in names})
-
-
 _OF_INPUT = ("input", "cached_input", "cache_write", "cache_write_1h", "audio_input", "image_input")
-_OF_OUTPUT = ("output", "reasoning", "audio_output", "image_output")
 
 
 def _number_of(value: Any, items: CountedItems) -> int:

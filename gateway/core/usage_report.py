@@ -173,12 +173,11 @@ class _Counts:
 
     def _take(self, rank: int, field: UsageField, value: Any) -> None:
         name = field.count
-        if type(value) is int and 0 <= value <= COUNT_MAX and name not in _IN_SECONDS:
-            count: int | None = value  # As nearly every count is.
-        else:
+        count = value
+        if type(value) is not int or not 0 <= value <= COUNT_MAX or name in _IN_SECONDS:  # As hardly any count is.
             count = milliseconds(value) if name in _IN_SECONDS else _count(value)
-        if count is None or (not count and name not in _ZERO_COUNTS):
-            return
+            if count is None or (not count and name not in _ZERO_COUNTS):
+                return
         if field.added:
             self._added[name] = self._added.get(name, 0) + count
         elif name in _WHOLES:

@@ -52,7 +52,7 @@ def answer_headers(exchange: Exchange, response: CollectedResponse, content_type
     """The head that the client sees: a few of the upstream's headers and the state of the caller's limits. A
     `content_type` replaces the upstream's."""
     passed = TO_CLIENT.passed(response.headers)
-    if any("\n" in value for _, value in passed):
+    if "\n" in "".join(response.headers.values()):
         passed = [(name, line) for name, value in passed for line in value.split("\n")]
     if content_type is not None:
         passed = [("content-type", content_type), *[each for each in passed if each[0] != "content-type"]]

@@ -89,12 +89,11 @@ class UpstreamOrigin:
         same name. Raises ValueError for what could be read as more than one header or request."""
         fixed = self._other_fixed if request.takes_other_headers else self._fixed
         begun_line = fixed.begun_line
-        headers = [(begun, value) for name, value in request.headers if (begun := begun_line(name))]
-        if has_control("\t".join([value for _, value in headers])):
+        lines = [begun + value for name, value in request.headers if (begun := begun_line(name))]
+        if has_control("\t".join(lines)):
             raise ValueError("a header of the request contains a line break or control character")
-        lines = "".join([f"{begun}{value}\r\n" for begun, value in headers])
         request_line = self._request_line(request.method, request.base_path, request.path, request.query)
-        head = f"{request_line}{fixed.lines}{lines}{_framing(request)}\r\n"
+        head = "\r\n".join([request_line, *fixed.lines, *lines, *_framing(request), "\r\n"])
         # A header that is not UTF-8 arrives with its bytes as surrogates and leaves as it came.
         return head.encode("utf-8", "surrogateescape")
 
@@ -104,7 +103,7 @@ class UpstreamOrigin:
             target += ("&" if "?" in target else "?") + "&".join(queries)
         if not is_request_line(method, target):
             raise ValueError(f"{method!r} {target!r} is not a request line")
-        return f"{method} {self._before_target}{target} HTTP/1.1\r\n"
+        return f"{method} {self._before_target}{target} HTTP/1.1"
 
 
 class _FixedHeaders:
@@ -113,7 +112,7 @@ class _FixedHeaders:
 
     def __init__(self, own: Mapping[str, str], operators: Iterable[tuple[str, str]]) -> None:
         fixed = {**own, **{name.lower(): value for name, value in operators}}
-        self.lines = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
+        self.lines = [f"{name}: {value}" for name, value in fixed.items()]
         self.begun_line = lru_cache(_REMEMBERED)(self._begun_line_of)
         self._names = RESERVED_HEADERS | fixed.keys()
 
@@ -132,14 +131,14 @@ def _tunnel_request(url: BaseUrl, proxy: Proxy) -> bytes:
     return f"CONNECT {host}:{url.port} HTTP/1.1\r\nhost: {host}:{url.port}\r\n{login}\r\n".encode()
 
 
-def _framing(request: UpstreamRequest) -> str:
-    """The line that says where the body ends (RFC 9112, section 6)."""
-    rest = request.rest
-    if rest is None:
-        return f"content-length: {len(request.body)}\r\n" if request.body or request.method != "GET" else ""
-    if rest.length is None:
-        return "transfer-encoding: chunked\r\n"
-    return f"content-length: {len(request.body) + rest.length}\r\n"
+def _framing(request: UpstreamRequest) -> tuple[str, ...]:
+    """The line that says where the body ends (RFC 9112, section 6); none where there is no body."""
+    if request.rest is None:
+        size = len(request.body)
+        return (f"content-length: {size}",) if size or request.method != "GET" else ()
+    if request.rest.length is None:
+        return ("transfer-encoding: chunked",)
+    return (f"content-length: {len(request.body) + request.rest.length}",)
 
 
 class CannotConnect(Exception):

@@ -274,6 +274,12 @@ async def test_kubernetes_takes_the_production_example(kubernetes: str, schemas:
 
 
 @pytest.mark.parametrize("example", ["try", "production"])
+async def test_the_documentations_commands_find_what_the_examples_make(example: str) -> None:
+    names = {(each["kind"], each["metadata"]["name"]) for each in await rendered(example=example)}
+    assert {("Deployment", "gateway"), ("Service", "gateway")} <= names
+
+
+@pytest.mark.parametrize("example", ["try", "production"])
 async def test_the_gateway_loads_the_rendered_configuration(example: str, tmp_path: Path) -> None:
     resources = await rendered(example=example)
     (config,) = [each for each in resources if each["kind"] == "ConfigMap" and "gateway.yaml" in each["data"]]

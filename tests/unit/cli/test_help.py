@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,14 @@ def test_the_list_of_commands_says_of_each_what_it_does_in_a_whole_sentence() ->
     told = {line.split()[0]: line for line in listed if line.startswith("  ") and line.split()[0] in COMMANDS}
     assert set(told) == set(COMMANDS) - {"supervise", "worker"}
     assert [line for line in told.values() if not line.endswith(".") or line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("group", ["keys", "limits", "notify", "requests"])
+def test_the_list_of_a_groups_commands_cuts_no_sentence(group: str) -> None:
+    shown = CliRunner().invoke(main, [group, "--help"]).stdout
+    listed = [line for line in shown.partition("Commands:")[2].splitlines() if re.match("  [a-z]", line)]
+    assert listed
+    assert [line for line in listed if line.endswith("...")] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
