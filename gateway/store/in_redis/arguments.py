@@ -123,8 +123,9 @@ class CalendarWindows:
 
 
 class WindowArguments:
-    """A batch's keys and numbers from `start_ms` until `end_ms`. `begins` and `resets` are columns: the first millisecond
-    of a quota's window and the first after it, 0 where there is none. `rates` are those of its limits that are some."""
+    """A batch's keys and numbers from `start_ms` until `end_ms`. `begins` and `resets` are columns: the first
+    millisecond of a quota's window and the first after it, 0 where there is none. `rates` has the limits that are
+    rates."""
 
     __slots__ = ("begins", "end_ms", "keys", "rates", "resets", "start_ms", "terms")
 
