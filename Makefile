@@ -29,7 +29,7 @@ PEERS := .tools/peers
 .PHONY: help demo test test-demo test-parsers test-focus quick lint types layers unit bench bench-peers bench-programs bench-check format lock redis-server valgrind clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## run the gateway with a demo upstream, or with UPSTREAM=https://host/v1 UPSTREAM_API_KEY=...; PORT=, ADMIN_PORT=
 	@exec $(BIN)/gateway serve $(if $(UPSTREAM),--upstream "$(UPSTREAM)",--demo) --listen 127.0.0.1:$(PORT) \
@@ -119,11 +119,12 @@ $(VENV)/pyvenv.cfg:
 		"newer. Install one, or say where it is: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) comes without venv. On Debian and Ubuntu:" \
 		"apt-get install python3-venv" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	@echo "Installing the locked packages into $(VENV): about a minute, the first time."
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml | $(VENV)/pyvenv.cfg
 	@$(INSTALL) --require-hashes -r requirements/build.txt -r requirements/runtime.txt $(OR_SAY_WHY)
-	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime

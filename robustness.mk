@@ -3,17 +3,19 @@
 OPENAPI := .tools/openapi
 FUZZING := .tools/fuzzing
 SOAK_MINUTES ?= 30
+SOAK_GATEWAYS ?= 3
+SOAK_SEED ?= 1
 FUZZ_SECONDS ?= 960
 FUZZ_SEED ?= 0
 FUZZ_INPUTS ?= -1
 
 .PHONY: chaos soak fuzz test-openapi lock-robustness
 
-soak: redis-server $(VENV)/.dev ## 30 minutes of everything that happens to a gateway; SOAK_MINUTES= for another time
-	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES)
+soak: redis-server $(VENV)/.dev ## 30 minutes of everything that happens to gateways; SOAK_MINUTES=, SOAK_GATEWAYS= and SOAK_SEED= change it
+	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES) --gateways $(SOAK_GATEWAYS) --seed $(SOAK_SEED)
 
 chaos: redis-server $(VENV)/.dev ## processes killed at every stage of every kind of request, some minutes
-	CHAOS=all $(BIN)/python -m pytest -n $(WORKERS) tests/journeys/test_gateway_is_killed.py $(PYTEST_ARGS)
+	CHAOS=all $(BIN)/python -m pytest -n $(WORKERS) -o faulthandler_timeout=1200 tests/journeys/test_gateway_is_killed.py $(PYTEST_ARGS)
 
 fuzz: $(FUZZING)/.done ## atheris on every reader of bytes from outside, a minute each; FUZZ_SECONDS=, FUZZ_SEED= and FUZZ_INPUTS= change it
 	$(FUZZING)/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) --inputs $(FUZZ_INPUTS)

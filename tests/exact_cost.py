@@ -15,29 +15,37 @@ DOLLAR = 10**12
 
 
 def exact_cost(terms: PriceTerms, usage: Usage) -> Fraction:
-    """In micro-dollars, before it is rounded."""
-    tier = terms.tiers.get(usage.service_tier)
-    given: Mapping[str, int] = {**terms.prices, **tier.prices} if tier else terms.prices
-    reached = [tokens for tokens in (tier or terms).above if tokens < usage.input]
-    if reached:
-        given = {**given, **(tier or terms).above[max(reached)]}
+    """In micro-dollars, before it is rounded. All inferences of an answer are charged by these terms."""
+    given = _given(terms, usage)
 
-    def usd(name: str, *fallbacks: str) -> Fraction:
-        return Fraction(next((given[each] for each in (name, *fallbacks) if each in given), 0), DOLLAR)
+    def usd(name: str) -> Fraction:
+        return Fraction(given.get(name, 0), DOLLAR)
 
-    left = usage.input
-    total = Fraction(0)
-    for name in ("cached_input", "cache_write", "cache_write_1h", "audio_input", "image_input"):
-        taken = min(getattr(usage, name), left)
-        left -= taken
-        total += taken * usd(name, "input")
-    total += left * usd("input")
-    left = usage.output
-    for name in ("audio_output", "image_output"):
-        taken = min(getattr(usage, name), left)
-        left -= taken
-        total += taken * usd(name, "output")
-    total += left * usd("output")
+    total = sum([_cost_of_tokens(terms, part) for part in usage.parts or (usage,)], Fraction(0))
     total += usd("request") + usage.images * usd("image") + usage.searches * usd("search")
     total += usage.characters * usd("character") + Fraction(usage.audio_ms, 1000) * usd("second")
     return total * MILLION
+
+
+def _given(terms: PriceTerms, usage: Usage) -> Mapping[str, int]:
+    """The terms that apply to this usage."""
+    tier = terms.tiers.get(usage.service_tier)
+    given: Mapping[str, int] = {**terms.prices, **tier.prices} if tier else terms.prices
+    reached = [tokens for tokens in (tier or terms).above if tokens < usage.input]
+    return {**given, **(tier or terms).above[max(reached)]} if reached else given
+
+
+def _cost_of_tokens(terms: PriceTerms, usage: Usage) -> Fraction:
+    given, total = _given(terms, usage), Fraction(0)
+    sides = {
+        "input": ("cached_input", "cache_write", "cache_write_1h", "audio_input", "image_input"),
+        "output": ("audio_output", "image_output"),
+    }
+    for text, parts in sides.items():
+        left, price = getattr(usage, text), given.get(text, 0)
+        for name in parts:
+            taken = min(getattr(usage, name), left)
+            left -= taken
+            total += Fraction(taken * given.get(name, price), DOLLAR)
+        total += Fraction(left * price, DOLLAR)
+    return total * Fraction(terms.regions.get(usage.region, 1000), 1000)

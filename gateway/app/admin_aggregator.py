@@ -17,7 +17,7 @@ from gateway.runtime.workers import WorkerPool
 from gateway.telemetry import series
 from gateway.telemetry.exposition import MetricsAggregator, unpack
 from gateway.telemetry.log import Log
-from gateway.telemetry.metrics import ProcessMetrics
+from gateway.telemetry.process_metrics import ProcessMetrics
 from gateway.telemetry.traffic import traffic_report
 from gateway.web.admin_openapi import PREFIX
 from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminResponse, json_response

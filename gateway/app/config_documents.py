@@ -24,9 +24,9 @@ from typing import Any
 import msgspec
 
 from gateway.app.snapshot_process import NICENESS
-from gateway.core.errors import BodyUnreadable, FieldInvalid, InternalError, UrlUnknown
-from gateway.core.limit_status import rfc3339
-from gateway.identity.requests import AdministrationRequest, not_allowed
+from gateway.core.errors import FieldInvalid, InternalError, UrlUnknown
+from gateway.core.time_format import rfc3339
+from gateway.identity.requests import AdministrationRequest, json_object, not_allowed
 from gateway.runtime.child_process import run_child
 from gateway.settings import SettingsInvalid
 from gateway.settings.comparison import TextChange, compare
@@ -109,11 +109,9 @@ class ConfigDocuments:
 
     async def _diff(self, body: bytes) -> JsonObject:
         try:
-            sent = msgspec.json.decode(body, type=_SentText).text
+            sent = msgspec.convert(json_object(body), _SentText).text
         except msgspec.ValidationError as invalid:
             raise FieldInvalid(f"The body must be {{'text': …}}: {invalid}.", param="text") from None
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise BodyUnreadable("The body is not JSON.") from None
         # Its parts are passed on as they are: to read and write megabytes again would delay requests.
         return msgspec.json.decode(
             await self._run(_Task(self._in_force().text, sent, is_bounded=True)), type=dict[str, msgspec.Raw]

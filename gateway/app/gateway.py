@@ -51,11 +51,11 @@ from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
 from gateway.settings.models import Settings
 from gateway.stages.forward import UpstreamServices
 from gateway.store.usage_report import keys_used_since
+from gateway.telemetry.configured_names import ConfiguredNames, configured_names
 from gateway.telemetry.exposition import CONTENT_TYPE
 from gateway.telemetry.log import Log
-from gateway.telemetry.metrics import Metrics, configured_names
+from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.sampling import PERIOD_S
-from gateway.telemetry.series import ConfiguredNames
 from gateway.telemetry.traffic import TrafficHistory
 from gateway.upstream.client import HttpClient
 from gateway.upstream.health_checks import HealthCheck, HealthChecks
@@ -251,7 +251,7 @@ class Gateway:
         await self._tokens.start()
         lag = partial(watch_loop_lag, self._metrics.loop_lagged, self.services.clock.monotonic)
         self.tasks.keep_running("watch the loop's lag", lag)
-        forecasts = partial(watch_forecasts, self.store, self._metrics.configured_quotas, self._metrics.forecasts)
+        forecasts = partial(watch_forecasts, self.store, self._metrics.quotas.configured, self._metrics.forecasts)
         self.tasks.keep_running("forecast quotas", forecasts)
         self.tasks.keep_running("report log lines left out", self._report_left_out)
         self.tasks.keep_running("sample the traffic", self._traffic.follow)

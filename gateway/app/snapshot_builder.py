@@ -19,7 +19,7 @@ from gateway.core.http_syntax import read_base_url
 from gateway.core.issuers import TokenClaims, TokenIssuer
 from gateway.core.limits import Limit, Scope
 from gateway.core.notifications import NotificationChannel, thresholds
-from gateway.core.pricing import Price, PriceTerms
+from gateway.core.pricing import WHOLE_FACTOR, Price, PriceTerms
 from gateway.core.proxies import EnvironmentProxies, Proxy, read_proxy
 from gateway.core.redaction import Redactor
 from gateway.core.snapshot import (
@@ -79,7 +79,19 @@ def snapshot(settings: Settings, loaded_at: int = 0) -> ConfigSnapshot:
         teams=teams,
         issuers={written.issuer: _issuer(written, settings.proxies) for written in settings.jwt},
         channels=channels,
+        prices=_prices(models),
     )
+
+
+def _prices(models: dict[str, Model]) -> dict[str, dict[str, Price]]:
+    found: dict[str, dict[str, Price]] = {}
+    for name, model in models.items():
+        for target in model.targets:
+            if target.price is not None:
+                known = found.setdefault(target.upstream.name, {})
+                known.setdefault(target.model, target.price)
+                known.setdefault(name, target.price)
+    return found
 
 
 def _channel(settings: Settings, place: int) -> NotificationChannel:
@@ -222,7 +234,8 @@ def price_of(written: PriceSettings | None) -> Price | None:
     if written is None:
         return None
     tiers = {name: _price_terms(tier) for name, tier in written.tiers.items()}
-    return Price.of(msgspec.structs.replace(_price_terms(written), tiers=tiers))
+    regions = {name: int(factor * WHOLE_FACTOR) for name, factor in written.regions.items()}
+    return Price.of(msgspec.structs.replace(_price_terms(written), tiers=tiers, regions=regions))
 
 
 def _price_terms(written: TierPriceSettings) -> PriceTerms:

@@ -36,8 +36,7 @@ from gateway.core.snapshot import ConfigSnapshot
 from gateway.runtime.child_process import ChildProcess, child_process
 from gateway.runtime.workers import status_text
 from gateway.settings import Settings, SettingsInvalid, load
-from gateway.telemetry.metrics import configured_names
-from gateway.telemetry.series import ConfiguredNames
+from gateway.telemetry.configured_names import ConfiguredNames, configured_names
 
 CALLERS_A_PART = 25
 """Or teams."""

@@ -39,7 +39,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 _AGAIN = frozenset({408, 429, 502, 503, 504})
 """Statuses after which a batch is sent again (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response)."""
 
-_EXTRA = "the extra is not installed: pip install 'inducta-gateway[otel]'"
+_EXTRA = "the extra [otel] is not installed: pip install opentelemetry-proto"
 
 Count = Callable[[str, int], None]
 

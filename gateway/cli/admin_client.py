@@ -13,6 +13,7 @@ from gateway.core.address import Address
 from gateway.core.errors import FieldInvalid, UrlUnknown
 from gateway.identity.requests import AdministrationRequest
 from gateway.settings import Settings
+from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN
 
 _TIMEOUT_S = 10.0
 _RELOAD_TIMEOUT_S = 120.0
@@ -87,9 +88,17 @@ class AdminClient:
         message = str(answer["error"]["message"])
         if response.status == 400:
             raise FieldInvalid(message)
+        if response.status == 401:
+            raise AdminUnavailable(self._other_token())
         if response.status == 404 and page.startswith(("keys/", "grants/", "requests/")):
             raise UrlUnknown(message)
         raise AdminUnavailable(f"{url} answers {response.status}: {message}")
+
+    def _other_token(self) -> str:
+        gateway = f"The gateway at {self._address} has another admin token"
+        if self._token == DEMO_ADMIN_TOKEN:
+            return f"{gateway} than the demo. If it is not the demo, use -c FILE in place of --demo."
+        return f"{gateway}. Use the configuration and the environment that it was started with."
 
 
 def _no_answer(url: str, error: Exception) -> str:

@@ -57,7 +57,7 @@ curl -sN http://127.0.0.1:8080/v1/chat/completions \\
 @click.command(epilog="Example: gateway init my-gateway")
 @click.argument("place", metavar="[FOLDER|FILE]", default=".", type=click.Path(path_type=Path))
 def init(place: Path) -> None:
-    """Write a first configuration, with its environment and schema.
+    """Write a first configuration, its .env and its schema.
 
     FOLDER gets gateway.yaml, .env and gateway.schema.json. It is created if it is missing; the default is the current
     folder. A FILE that ends in .yaml or .yml names the configuration, and the others are beside it. Existing

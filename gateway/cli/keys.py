@@ -197,7 +197,10 @@ def rotate(config: str, key_id: str, overlap: str, expires: str | None, as_json:
 @config_option
 @click.option("--team", metavar="TEAM", help="Only this team.")
 def export_keys(config: str, team: str | None) -> None:
-    """Print the keys of the store as JSON, with their hashes, for another store to import."""
+    """Print keys and their hashes as JSON, for `gateway keys import`.
+
+    The keys are those of the store; another store imports them.
+    """
     show_json({"keys": all_pages(config, "keys/export", {"team": team} if team else {})})
 
 
@@ -206,9 +209,9 @@ def export_keys(config: str, team: str | None) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), metavar="FILE")
 @json_option
 def import_keys(config: str, file: str, as_json: bool) -> None:
-    """Import the keys that `gateway keys export` has printed; - reads them from standard input.
+    """Import the keys that `gateway keys export` prints.
 
-    Existing keys stay as they are.
+    FILE - is standard input. Existing keys stay as they are.
     """
     given = _read_export(file)
 

@@ -27,8 +27,8 @@ WHOLE = 1_000_000
 _WHOLE_TEXT = 24
 """Characters of an id of a request, and of a time."""
 
-_FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that spreadsheets compute (OWASP, CSV Injection)."""
+_FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a cell begins with that spreadsheets compute (OWASP, CSV Injection); the last four are full-width signs."""
 
 
 def refuse_both(*, as_csv: bool, as_json: bool) -> None:
@@ -49,9 +49,22 @@ def show_listing(
 
 
 def show_csv(headings: Sequence[str], rows: Iterable[Row]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer = csv.writer(_UnixLines())
     writer.writerow(headings)
     writer.writerows([as_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+
+
+class _UnixLines:
+    """Writes the lines of `csv` to the standard output. A writer with these line ends would not quote a carriage
+    return, which many readers take for one: what follows it would begin a cell."""
+
+    def write(self, line: str) -> None:
+        sys.stdout.write(line.removesuffix("\r\n") + "\n")
+
+
+def show_csv_objects(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A column for each of these members."""
+    show_csv(columns, ([row[name] for name in columns] for row in rows))
 
 
 def as_text(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from pathlib import Path
 import click
 
 from gateway.cli.configuration import config_option, load_or_end
-from gateway.cli.output import refuse_both, show_json, table
+from gateway.cli.output import refuse_both, show_csv_objects, show_json, table
 from gateway.finance.price_catalogue import CatalogueMissing, load_catalogue
 from gateway.finance.price_comparison import DIFFERENT, FILE_HEADER, PriceRow, compare, prices_file
 
@@ -36,7 +35,7 @@ def prices(config: str, action: str | None, file: str | None, as_csv: bool, as_j
     gateway prices diff           those off by over 1 %; exit status 1 if any
     gateway prices update [FILE]  the catalogue's prices, as YAML to paste
 
-    The catalogue is the package genai-prices: pip install 'inducta-gateway[prices]'. A newer one comes with
+    The catalogue is the package genai-prices: pip install genai-prices. A newer one comes with
     pip install -U genai-prices. A running gateway never reads it.
     """
     if file and action != "update":
@@ -58,7 +57,7 @@ def prices(config: str, action: str | None, file: str | None, as_csv: bool, as_j
     if as_json:
         show_json({"catalogue": catalogue.title, "rows": [row.as_json() for row in rows]})
     elif as_csv:
-        _show_csv(rows)
+        show_csv_objects(_COLUMNS, (row.as_json() for row in rows))
     else:
         click.echo(table(_HEADINGS, [_cells(row) for row in rows]) if rows else "No price differs by more than 1 %.")
     if action == "diff" and rows:
@@ -77,12 +76,6 @@ def _write(text: str, file: str | None) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise click.ClickException(f"{file} cannot be written: {error.strerror or error}.") from None
-
-
-def _show_csv(rows: Sequence[PriceRow]) -> None:
-    writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row.as_json() for row in rows)
 
 
 def _cells(row: PriceRow) -> Sequence[str | float]:

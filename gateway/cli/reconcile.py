@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from gateway.cli.configuration import EXIT_INVALID, config_option, load_or_end
-from gateway.cli.output import Row, refuse_both, show_json, table
+from gateway.cli.output import Row, refuse_both, show_csv_objects, show_json, table
 from gateway.cli.reports import report_or_end
 from gateway.finance.reconcile import FigureDifference, ReconciledCell, Reconciliation, ledger_query
 from gateway.finance.reconcile import reconcile as compare
@@ -70,9 +69,7 @@ def reconcile(
     if as_json:
         show_json(result.as_json())
     elif as_csv:
-        writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(_csv_rows(result))
+        show_csv_objects(_COLUMNS, _csv_rows(result))
     else:
         _show(result, show_all)
     sys.exit(0 if result.is_within else 1)

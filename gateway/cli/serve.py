@@ -37,7 +37,13 @@ def _workers(_context: click.Context, _option: click.Parameter, given: str | Non
 @click.option(
     "--upstream", metavar="URL", help="Run without a file in front of this server; its key is $UPSTREAM_API_KEY."
 )
-@click.option("--listen", default="127.0.0.1:8080", show_default=True, help="Address for clients, without a file.")
+@click.option(
+    "--listen",
+    metavar="ADDRESS",
+    default="127.0.0.1:8080",
+    show_default=True,
+    help="Address for clients, without a file.",
+)
 @click.option(
     "--admin-listen", metavar="ADDRESS", help="The same for operators. Default: 127.0.0.1, 1010 ports above --listen."
 )

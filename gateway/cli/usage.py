@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
 from gateway.cli.configuration import config_option, demo_option, settings_or_end
-from gateway.cli.output import Row, as_text, csv_option, json_option, show_json, table
+from gateway.cli.output import Row, csv_option, json_option, show_csv_objects, show_json, table
 from gateway.cli.reports import report_or_end
 from gateway.finance.focus import FOCUS_COLUMNS, GROUPED_BY, focus_rows
 from gateway.store.ledger import GROUPS
@@ -98,11 +98,11 @@ def usage(
     report = report_or_end("usage", settings, query, closes_month=final)
     groups = list(dict.fromkeys(name for name in (query["by"] or "").split(",") if name))
     if as_focus:
-        _write_csv(FOCUS_COLUMNS, focus_rows(report, settings.timezone))
+        _write_focus(focus_rows(report, settings.timezone))
     elif as_json:
         show_json(report)
     elif as_csv:
-        _show_csv(report, groups)
+        show_csv_objects([*groups, *_HEADINGS], report["rows"])
     else:
         _show_table(report, groups)
     if "month" in report and not as_json:
@@ -120,13 +120,9 @@ def _say_whether_final(month: dict[str, Any]) -> None:
     click.echo(f"{month['name']} {what}.", err=True)
 
 
-def _show_csv(report: dict[str, Any], groups: list[str]) -> None:
-    rows = (row | {name: as_text(row[name]) for name in groups} for row in report["rows"])
-    _write_csv([*groups, *_HEADINGS], rows)
-
-
-def _write_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
-    writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+def _write_focus(rows: Iterable[dict[str, str]]) -> None:
+    """Names as they are: programs read it and compare them, and callers choose none of them."""
+    writer = csv.DictWriter(sys.stdout, FOCUS_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
 

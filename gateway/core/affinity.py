@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from hashlib import blake2b
 
 import msgspec
@@ -24,13 +23,6 @@ LOAD_BOUND = 1.25
 
 KEY_BYTES = 1024
 """The part of each message that counts: long enough to distinguish prompts, short enough to cost nothing."""
-
-
-class Affinity(StrEnum):
-    NONE = "none"
-    USER = "user"
-    PREFIX = "prefix"
-    SESSION = "session"
 
 
 _CACHE_KEYS = ("prompt_cache_key", "session_id")

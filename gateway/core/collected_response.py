@@ -21,33 +21,34 @@ _OTHER = BodyKind.OTHER  # Slow to reach through the class in Python 3.11.
 class CollectedResponse(UpstreamResponse):
     """Gives what was collected first, then what the upstream still sends."""
 
+    kind: BodyKind | None = None
+    """What it is by its first bytes; None until they show it."""
+
+    is_stream = False
+    """Whether it is passed on as an event stream."""
+
+    is_whole = False
+    """Whether `body` is all of it."""
+
+    fault: Fault | None = None
+    """Whose fault the failure is that the status reports; None for a status below 400."""
+
+    _stream_redactor: StreamRedactor | None = None
+    _redacted_whole = 0
+    _size = 0
+
     def __init__(self, response: UpstreamResponse, max_bytes: int, redactor: Redactor | None = None) -> None:
         self.status = response.status
         self.headers = response.headers
         self._redactor = redactor
-        self._stream_redactor: StreamRedactor | None = None
-        self._redacted_whole = 0
         if redactor is not None:
             self._stream_redactor = StreamRedactor(redactor)
             self.headers, self._redacted_whole = redactor.headers(response.headers)
         self.sent_at = response.sent_at
         self.first_byte_at = response.first_byte_at
-        self.kind: BodyKind | None = None
-        """What it is by its first bytes; None until they show it."""
-
-        self.is_stream = False
-        """Whether it is passed on as an event stream."""
-
-        self.is_whole = False
-        """Whether `body` is all of it."""
-
-        self.fault: Fault | None = None
-        """Whose fault the failure is that the status reports; None for a status below 400."""
-
         self._response = response
         self._max_bytes = max_bytes
         self._pieces: list[bytes] = []
-        self._size = 0
         self._into: Callable[[bytes], None] = self._take
         response.deliver_to(self._redacted_into(self._take))
 

@@ -161,7 +161,7 @@ class Estimator:
     def _recount(self) -> None:
         self._since_recount = 0
         ranked = sorted(self._outputs)
-        self._output = ranked[min(len(ranked) - 1, int(len(ranked) * _QUANTILE))]
+        self._output = ranked[int(len(ranked) * _QUANTILE)]
 
 
 class Estimates:

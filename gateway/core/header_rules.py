@@ -165,7 +165,4 @@ def pass_header_fault(name: str) -> str:
 
 def first_of(names: tuple[str, ...], headers: Mapping[str, str]) -> str:
     """The value of the first of these headers that is present; empty if none is."""
-    for name in names:
-        if value := headers.get(name):
-            return value
-    return ""
+    return next(filter(None, map(headers.get, names)), "")

@@ -7,6 +7,7 @@ event by event.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.core.body_kind import BodyKind, kind_of
@@ -39,6 +40,15 @@ class PlainTally:
     ended = False
     delivered_since = 0
 
+    _scanner: JsonScanner | None = None
+    _bytes = 0
+    _weight = 0
+    _unweighed: Sequence[dict[str, Any]] = ()
+    """The answers, until their weight is asked for, which it is not where usage is reported."""
+
+    _is_read = False
+    _is_json = True
+
     def __init__(self, endpoint: Endpoint, *, fault: Fault | None = None, is_opaque: bool = False) -> None:
         self.fault = fault
         self._reports_failure = self._refused = fault is not None
@@ -46,13 +56,6 @@ class PlainTally:
         self._endpoint = endpoint
         self._reader = UsageReader(endpoint.usage, is_answer=True)
         self._kept: list[bytes] = []
-        self._scanner: JsonScanner | None = None
-        self._bytes = 0
-        self._weight = 0
-        self._unweighed: list[dict[str, Any]] = []
-        """The answers, until their weight is asked for, which it is not where usage is reported."""
-        self._is_read = False
-        self._is_json = True
 
     @property
     def failed(self) -> bool:
@@ -154,7 +157,7 @@ class PlainTally:
         if self._unweighed and shape is not None:
             weigh = answer_weight if self.fault is not None else _delivered_weight
             self._weight += sum([weigh(shape, answer) for answer in self._unweighed])
-        self._unweighed = []
+        self._unweighed = ()
         return self._weight
 
     def _answers_in(self, body: bytes) -> list[dict[str, Any]]:

@@ -8,7 +8,11 @@ half up to whole micro-dollars, once for each request.
 A request has one price list: that of the answer's service tier if there is one, and in it the step that its input
 reaches. A step or a tier takes a price that it leaves out from the list that it belongs to; a tier has its own steps or
 none. What is then still missing falls back: cached input and cache writes cost what input costs, sound and pictures
-what text costs, units nothing. A token counts once: as cached or written, else as a medium, else as text.
+what text costs, units nothing. A token counts once: as cached or written, else as a medium, else as text. The region
+that the answer names multiplies the price of each token, whichever list it is from.
+
+Of an answer that took several inferences each is priced by itself, and the sum is rounded: by the length of its own
+input, and by the price of its own model where the upstream serves that at a known price.
 
 What a request will cost is known only when it has been answered: by which route, at which tier, how much of its input
 was written to a cache. So admission reserves by `ceiling`, the highest rate of all that can happen: a request that
@@ -18,18 +22,23 @@ model and seconds of sound cannot be foreseen, and are not reserved.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from operator import mul
+from types import MappingProxyType
 
 import msgspec
 
 from gateway.core.usage import Usage
 
 FEMTO_PER_PICO = 1_000
+WHOLE_FACTOR = FEMTO_PER_PICO
+"""A region's factor that changes nothing. Factors are whole thousandths, so that a token's price times its factor is a
+whole number of femto-dollars."""
 FEMTO_PER_MICRO = 1_000_000_000
 PICO_PER_MICRO = 1_000_000
 AS_TEXT = -1
 """A price that is left out, and falls back."""
+NO_PRICES: Mapping[str, Price] = MappingProxyType({})
 
 
 class PriceTerms(msgspec.Struct, frozen=True):
@@ -39,17 +48,21 @@ class PriceTerms(msgspec.Struct, frozen=True):
     prices: Mapping[str, int]
     above: Mapping[int, Mapping[str, int]] = {}
     tiers: Mapping[str, PriceTerms] = {}
+    regions: Mapping[str, int] = {}
 
 
 class PriceLine(msgspec.Struct, frozen=True):
     """One line of a request's bill. `price` is pico-dollars for one `unit`, `amount` exact femto-dollars; sound
-    is priced by the second, and its quantity is in milliseconds."""
+    is priced by the second, and its quantity is in milliseconds. `factor` is that of the region, in thousandths.
+    `model` is empty for the model that was asked for."""
 
     name: str
     quantity: int
     unit: str
     price: int
     amount: int
+    factor: int = WHOLE_FACTOR
+    model: str = ""
 
 
 class CeilingRates(msgspec.Struct, frozen=True, cache_hash=True):
@@ -77,7 +90,8 @@ class PriceStep(msgspec.Struct, frozen=True):
 
 
 class Price(msgspec.Struct, frozen=True):
-    """One price list, complete, in pico-dollars for a token or a unit. `above` is sorted, longest first."""
+    """One price list, complete, in pico-dollars for a token or a unit. `above` is sorted, longest first. `regions` has
+    factors in thousandths."""
 
     input: int
     output: int
@@ -95,6 +109,7 @@ class Price(msgspec.Struct, frozen=True):
     second: int = 0
     above: tuple[PriceStep, ...] = ()
     tiers: Mapping[str, Price] = {}
+    regions: Mapping[str, int] = {}
 
     def __post_init__(self) -> None:
         for names, text in ((_INPUT_PARTS, self.input), (_OUTPUT_PARTS, self.output)):
@@ -116,21 +131,31 @@ class Price(msgspec.Struct, frozen=True):
             for name, tier in terms.tiers.items()
         }
         steps.sort(key=lambda step: -step.tokens)
-        return msgspec.structs.replace(_complete(base), above=tuple(steps), tiers=tiers)
+        return msgspec.structs.replace(_complete(base), above=tuple(steps), tiers=tiers, regions=terms.regions)
 
-    def cost(self, usage: Usage) -> int:
-        """Whole micro-dollars, rounded half up."""
+    def cost(self, usage: Usage, others: Mapping[str, Price] = NO_PRICES) -> int:
+        """Whole micro-dollars, rounded half up. `others` are the prices of the upstream's other models."""
+        if usage.parts or (self.regions and usage.region):
+            return _rounded(sum([line.amount for line in self.lines(usage, others)]))
         price = self.list_for(usage) if self.tiers or self.above else self
         # The rates are the first fields of a price, in the order of the quantities. The last is by the second.
         quantities, rates = _quantities(usage), msgspec.structs.astuple(price)
-        femto: int = sum(map(mul, quantities[:-1], rates)) * FEMTO_PER_PICO + quantities[-1] * price.second
-        return (femto + FEMTO_PER_MICRO // 2) // FEMTO_PER_MICRO
+        return _rounded(sum(map(mul, quantities[:-1], rates)) * FEMTO_PER_PICO + quantities[-1] * price.second)
 
-    def lines(self, usage: Usage) -> tuple[PriceLine, ...]:
+    def lines(self, usage: Usage, others: Mapping[str, Price] = NO_PRICES) -> tuple[PriceLine, ...]:
         """What the cost consists of, without what was not used or has no price."""
-        price = self.list_for(usage)
-        lines = (_line(name, n, getattr(price, name)) for name, n in zip(PRICE_NAMES, _quantities(usage), strict=True))
-        return tuple(line for line in lines if line.amount)
+        lines: list[PriceLine] = []
+        for part in usage.parts or (usage,):
+            lines += others.get(part.model, self)._token_lines(part)
+        price, units = self.list_for(usage), _quantities(usage)[_TOKEN_KINDS:]
+        lines += [_line(name, n, getattr(price, name)) for name, n in zip(_UNIT_NAMES, units, strict=True)]
+        return tuple([line for line in lines if line.amount])
+
+    def _token_lines(self, part: Usage) -> Iterator[PriceLine]:
+        rates, factor = self.list_for(part), self.regions.get(part.region, WHOLE_FACTOR)
+        for name, count in zip(_TOKEN_NAMES, _quantities(part), strict=False):
+            rate = getattr(rates, name)
+            yield PriceLine(name, count, "token", rate, count * rate * factor, factor, part.model)
 
     def list_for(self, usage: Usage) -> Price:
         """The list by which this usage is priced."""
@@ -144,8 +169,9 @@ def ceiling(prices: Collection[Price], asked_tier: str) -> tuple[CeilingRates, .
     lists = list(prices)
     lists += [tier for price in prices for name, tier in price.tiers.items() if _may_serve(name, asked_tier)]
     steps = [step for price in lists for step in price.above]
+    factor = max([WHOLE_FACTOR, *(each for price in prices for each in price.regions.values())])
     return tuple(
-        _dearest(above, [*lists, *(step.price for step in steps if step.tokens <= above)])
+        _dearest(above, [*lists, *(step.price for step in steps if step.tokens <= above)], factor)
         for above in sorted({-1, *(step.tokens for step in steps)}, reverse=True)
     )
 
@@ -166,13 +192,20 @@ def _may_serve(tier: str, asked: str) -> bool:
     return tier == asked or tier in _ORDINARY_TIERS
 
 
-def _dearest(above: int, lists: Collection[Price]) -> CeilingRates:
+def _dearest(above: int, lists: Collection[Price], factor: int) -> CeilingRates:
     def most(*names: str) -> int:
         rates: list[int] = [getattr(price, name) for price in lists for name in names]
         return max(rates, default=0)
 
+    entered = -(-most("input", *_INPUT_PARTS) * factor // WHOLE_FACTOR)
+    output = -(-most("output", *_OUTPUT_PARTS) * factor // WHOLE_FACTOR)
     units = (most("request"), most("image"), most("search"), most("character"))
-    return CeilingRates(above, most("input", *_INPUT_PARTS), most("output", *_OUTPUT_PARTS), *units)
+    return CeilingRates(above, entered, output, *units)
+
+
+def _rounded(femto: int) -> int:
+    """Whole micro-dollars, half up."""
+    return (femto + FEMTO_PER_MICRO // 2) // FEMTO_PER_MICRO
 
 
 FAST = "fast"
@@ -186,10 +219,13 @@ SERVICE_TIERS = DEARER_TIERS | {"default", "standard", "on_demand", "flex", "bat
 
 _ANY_TIER = frozenset({"", "auto"})
 _ORDINARY_TIERS = frozenset({"default", "standard", "on_demand"})
-PRICE_NAMES = tuple(name for name in Price.__struct_fields__ if name not in {"above", "tiers"})
+PRICE_NAMES = tuple(name for name in Price.__struct_fields__ if name not in {"above", "tiers", "regions"})
 _INPUT_PARTS = ("cached_input", "cache_write", "cache_write_1h", "audio_input", "image_input")
 _OUTPUT_PARTS = ("audio_output", "image_output")
 _UNITS = {"request": "request", "image": "image", "search": "search", "character": "character", "second": "ms"}
+_UNIT_NAMES = tuple(name for name in PRICE_NAMES if name in _UNITS)
+_TOKEN_NAMES = tuple(name for name in PRICE_NAMES if name not in _UNITS)
+_TOKEN_KINDS = len(_TOKEN_NAMES)
 
 
 def _quantities(usage: Usage) -> tuple[int, ...]:
@@ -215,7 +251,7 @@ def _quantities(usage: Usage) -> tuple[int, ...]:
 def _line(name: str, quantity: int, price: int) -> PriceLine:
     # A millisecond costs in femto-dollars what a second costs in pico-dollars.
     amount = quantity * price * (1 if name == "second" else FEMTO_PER_PICO)
-    return PriceLine(name, quantity, _UNITS.get(name, "token"), price, amount)
+    return PriceLine(name, quantity, _UNITS[name], price, amount)
 
 
 def _complete(prices: Mapping[str, int]) -> Price:

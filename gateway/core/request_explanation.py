@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 
 from gateway.core.errors import Blame
-from gateway.core.limit_status import duration_text, in_unit, rfc3339, whose_limit
+from gateway.core.limit_status import in_unit, whose_limit
 from gateway.core.limits import Limit, Meter, Per
-from gateway.core.pricing import FEMTO_PER_MICRO, PICO_PER_MICRO, PriceLine
+from gateway.core.pricing import FEMTO_PER_MICRO, PICO_PER_MICRO, WHOLE_FACTOR, PriceLine
 from gateway.core.request_record import RecordedError, RecordedLimit, RequestRecord
+from gateway.core.time_format import duration_text, rfc3339
 from gateway.core.usage import Usage, UsageSource
 
 _PICO_PER_USD = 10**12
@@ -136,17 +137,19 @@ def _cost(record: RequestRecord) -> str:
     if usage is None:
         return "It was charged nothing: nothing was delivered."
     source = "as the upstream reported" if usage.source is UsageSource.REPORTED else "estimated by the gateway"
-    told = f"It was charged {usage.input:,} tokens of input and {usage.output:,} of output ({source})"
+    charged = f"It was charged {usage.input:,} tokens of input and {usage.output:,} of output ({source})"
     if not record.prices:
-        return f"{told}, without a price."
+        return f"{charged}, without a price."
     lines = " + ".join(_price(line) for line in record.prices)
-    return f"{told}: {_dollars(record.cost / PICO_PER_MICRO)} USD = {lines}."
+    return f"{charged}: {_dollars(record.cost / PICO_PER_MICRO)} USD = {lines}."
 
 
 def _price(line: PriceLine) -> str:
     quantity = f"{line.quantity / 1000:,g} seconds" if line.unit == "ms" else f"{line.quantity:,} {line.name}"
     if line.unit == "token":
-        return f"{quantity} at {_dollars(line.price * 1_000_000 / _PICO_PER_USD)} per million"
+        whose = f" of {line.model}" if line.model else ""
+        times = "" if line.factor == WHOLE_FACTOR else f" × {line.factor / WHOLE_FACTOR:g}"
+        return f"{quantity}{whose} at {_dollars(line.price * 1_000_000 / _PICO_PER_USD)}{times} per million"
     return f"{quantity} at {_dollars(line.price / _PICO_PER_USD)}"
 
 
@@ -258,17 +261,20 @@ def _usage_object(usage: Usage) -> dict[str, Any]:
     figures = {
         name: figure
         for name, figure in msgspec.structs.asdict(usage).items()
-        if figure and name not in ("input", "output", "source")
+        if figure and name not in ("input", "output", "source", "parts")
     }
     return {"input": usage.input, "output": usage.output, "source": usage.source.value, **figures}
 
 
 def _price_object(line: PriceLine) -> dict[str, Any]:
-    """`usd_per_unit` is that of one token, second or piece; sound is counted in milliseconds."""
+    """`usd_per_unit` is that of one token, second or piece; sound is counted in milliseconds. `factor` is the region's,
+    `model` the one of the upstream's that used the tokens, where it is not the one that was asked for."""
     return {
         "name": line.name,
         "quantity": line.quantity,
         "unit": line.unit,
         "usd_per_unit": line.price / _PICO_PER_USD,
         "usd": line.amount / _FEMTO_PER_USD,
+        "factor": line.factor / WHOLE_FACTOR,
+        "model": line.model,
     }

@@ -11,10 +11,11 @@ without a bound.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from math import inf
+from types import MappingProxyType
 
 import msgspec
 
@@ -25,7 +26,7 @@ from gateway.core.limit_status import LimitHeaders
 from gateway.core.limits import Limit, Meter
 from gateway.core.networks import Network
 from gateway.core.notifications import NotificationChannel
-from gateway.core.pricing import CeilingRates, Price, ceiling, rates_at
+from gateway.core.pricing import NO_PRICES, CeilingRates, Price, ceiling, rates_at
 from gateway.core.proxies import Proxy
 from gateway.core.redaction import Redactor
 from gateway.core.usage import NOTHING_USED, Usage
@@ -37,6 +38,8 @@ USERS_MAX = 256
 """End users of one binding whose limits are kept; the least recently seen goes first."""
 
 MILLION = 1_000_000
+
+_NO_UPSTREAMS: Mapping[str, Mapping[str, Price]] = MappingProxyType({})
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -297,10 +300,16 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
     limits: tuple[Limit, ...]
     user_limits: tuple[Limit, ...]
     headers: LimitHeaders
+    prices: Mapping[str, Mapping[str, Price]]
+    """Of the configuration: the prices of each upstream's models, by the upstream's names of them."""
     _counts_dollars: bool
     _rules: dict[CeilingRates | None, ChargeRules] = msgspec.field(default_factory=dict)
     _by_user: dict[str, tuple[Limit, ...]] = msgspec.field(default_factory=dict)
     _of_requests: list[Binding] = msgspec.field(default_factory=list)
+
+    def prices_beside(self, target: Target) -> Mapping[str, Price]:
+        """Those of the models of the target's upstream, by the upstream's names."""
+        return self.prices.get(target.upstream.name, NO_PRICES)
 
     def rules_for(self, tier: str, input_tokens: int, units: Usage) -> ChargeRules:
         """What is charged for a request. A `usd` limit is charged what a request with this input and these units can
@@ -323,7 +332,7 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
     def of_requests(self) -> Binding:
         """What binds a request that costs nothing: limits of tokens and of money do not."""
         if not self._of_requests:
-            self._of_requests.append(bind(self.caller, self.model, _OF_REQUESTS))
+            self._of_requests.append(bind(self.caller, self.model, _OF_REQUESTS, self.prices))
         return self._of_requests[0]
 
     def limits_for(self, user: str) -> tuple[Limit, ...]:
@@ -342,7 +351,12 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
 _OF_REQUESTS = frozenset({Meter.REQUESTS, Meter.CONCURRENT})
 
 
-def bind(caller: Caller, model: Model, meters: Container[Meter] = frozenset(Meter)) -> Binding:
+def bind(
+    caller: Caller,
+    model: Model,
+    meters: Container[Meter] = frozenset(Meter),
+    prices: Mapping[str, Mapping[str, Price]] = _NO_UPSTREAMS,
+) -> Binding:
     """Put together what applies to this key and this model, of limits those with these meters."""
     limits = tuple([limit for limit in (*caller.limits, *model.limits) if _applies(limit, model, meters)])
     user_limits = tuple([limit for limit in caller.user_limits if _applies(limit, model, meters)])
@@ -353,6 +367,7 @@ def bind(caller: Caller, model: Model, meters: Container[Meter] = frozenset(Mete
         limits=limits,
         user_limits=user_limits,
         headers=LimitHeaders(every),
+        prices=prices,
         _counts_dollars=any(limit.meter is Meter.USD for limit in every),
     )
 
@@ -369,6 +384,9 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
     channels: tuple[NotificationChannel, ...] = ()
     """The receivers of notifications."""
     bindings: dict[tuple[str, str], Binding] = msgspec.field(default_factory=dict)
+    prices: dict[str, dict[str, Price]] = msgspec.field(default_factory=dict)
+    """The prices of each upstream's models, by the upstream's names of them, and by their names and aliases here. Of
+    several routes to one model of an upstream the first counts."""
 
     def binding(self, caller: Caller, asked: str) -> Binding | None:
         """What binds a caller that asks for this model or alias; None where it is unknown or not allowed."""
@@ -380,7 +398,7 @@ class ConfigSnapshot(msgspec.Struct, frozen=True, eq=False, weakref=True):
             return None
         # A model and its aliases have one binding.
         named = self.binding(caller, model.name) if asked != model.name else None
-        made = named or bind(caller, model)
+        made = named or bind(caller, model, prices=self.prices)
         if len(self.bindings) >= BINDINGS_MAX:
             del self.bindings[next(iter(self.bindings))]
         self.bindings[caller.key_id, asked] = made

@@ -8,14 +8,14 @@ chunk with a choice came behind it, the chunk with the usage is sent after all, 
 
 What comes in is looked at no more closely than it must be, event by event, on the first of these levels that suffices:
 
-1. An event that equals the one before except for its text is content (`_Template`). Its text is weighed.
+1. An event that equals the one before except for its text is content (`ContentTemplate`). Its text is weighed.
 2. A whole event in which, by its bytes, there is no usage, no error and no end of a choice or of the stream is content.
    Its text is weighed, and the template is learned from it. A run of comments is passed by as one.
 3. Anything else goes through the `EventSplitter`. An event that by its bytes is content is weighed and passes.
 4. An event that may have usage, an error or an end in it is decoded.
 
 A piece may end inside an event; then the rest is held until the event is whole, so that a broken stream leaves the
-client whole events only. An event longer than HELD_MAX is passed on as it comes (`_LongEvent`), and what it reports is
+client whole events only. An event longer than HELD_MAX is passed on as it comes (`LongEvent`), and what it reports is
 picked out of it meanwhile.
 
 States of a stream:
@@ -37,12 +37,15 @@ import re
 from typing import Any
 
 from gateway.core.body_kind import BodyKind, kind_of
-from gateway.core.endpoints import Endpoint, StreamFormat
+from gateway.core.content_template import BACKSLASH, QUOTE, ContentTemplate
+from gateway.core.endpoints import Endpoint
 from gateway.core.estimate import streamed_tokens
 from gateway.core.final_chunk import FinalChunk
+from gateway.core.long_event import LongEvent
+from gateway.core.output_budget import OutputBudget
 from gateway.core.refusals import FAULT_PATHS, Fault
 from gateway.core.sse import EventSplitter, data_of, type_of
-from gateway.core.stream_format import ending_at_cap, event_weight
+from gateway.core.stream_format import event_weight, foreign_event_weight
 from gateway.core.text_weight import weight_of, weight_of_json
 from gateway.core.tolerant_json import JsonScanner
 from gateway.core.upstream_json import (
@@ -53,7 +56,7 @@ from gateway.core.upstream_json import (
     object_of,
     reported_fault,
 )
-from gateway.core.usage import Usage, UsageSource
+from gateway.core.usage import Usage
 from gateway.core.usage_reading import UsageReader, report_in, wanted_of
 from gateway.core.usage_report import Members, value_at
 
@@ -61,78 +64,12 @@ HELD_MAX = 64 * 1024
 """Bytes of one unfinished event that are held back, so that a cut leaves whole events only. What is
 longer is passed on as it comes."""
 
-_TAIL = 64
-"""Bytes of a long event that are kept, to see where and how it ends."""
-
-_QUOTE, _BACKSLASH = b'"\\'
-"""As numbers: for these `in` is ten times as fast as `find`, which is as much faster than `in` for bytes."""
-
 _DONE = b"[DONE]"
 _TIERS = (b'"service_tier":"', b'"service_tier": "')
 """In front of the name of a tier. Many servers write it into every chunk, some into the first alone."""
 _COMMENTS = re.compile(rb"(?::[^\r\n]*+\n\n)++")
 _USAGE = Nullable("usage")
 _FINISH_REASON = Nullable("finish_reason")
-_TEXT_OPENINGS = {
-    StreamFormat.CHAT: b'content":"',
-    StreamFormat.COMPLETIONS: b'"text":"',
-    StreamFormat.MESSAGES: b'"text":"',
-}
-"""What is in front of the text of a chunk of content. Events of Responses are numbered, so that no two are alike."""
-
-
-_TEXT_MARKS = {
-    StreamFormat.CHAT: b"choices",
-    StreamFormat.COMPLETIONS: b"choices",
-    StreamFormat.RESPONSES: b'.delta"',
-    StreamFormat.MESSAGES: b"content_block_delta",
-    StreamFormat.GEMINI: b'"text"',
-}
-"""What the beginning of a long event that delivers text has in it."""
-
-
-class OutputBudget:
-    """What a stream may deliver before a quota with `when_spent: stop` is spent, and how it is ended then.
-
-    `output` is in tokens over all choices, `input` is the estimate of the request's. Tokens are estimated from the
-    text of each event. An upstream that keeps to the cap that it was given ends by itself before the budget does.
-    """
-
-    def __init__(self, shape: StreamFormat, *, output: int, input_tokens: int, choices: int = 1) -> None:
-        self._shape = shape
-        self._output = output
-        self._input = input_tokens
-        self._choices = choices
-        self._events = 0
-        self._weight = 0
-        self._opening: bytes | None = None
-
-    @property
-    def delivered(self) -> int:
-        """Tokens of the events that were admitted."""
-        return streamed_tokens(self._events, self._weight)
-
-    def admits(self, data: bytes) -> bool:
-        """Whether the event with this data may be delivered; if so, it is counted."""
-        if self._opening is None:
-            self._opening = data
-        weight = event_weight(self._shape, data)
-        if not weight:
-            return True
-        if streamed_tokens(self._events + 1, self._weight + weight) > self._output:
-            return False
-        self._events += 1
-        self._weight += weight
-        return True
-
-    def usage(self, reported: Usage | None) -> Usage:
-        """What the stream has used: its input as `reported`, where it was."""
-        entered = reported.input if reported is not None and reported.input else self._input
-        return Usage(input=entered, output=self.delivered, source=UsageSource.ESTIMATED)
-
-    def ending(self, data: bytes, usage: Usage, *, merge: bool) -> bytes:
-        """The events that end the stream in place of the event with this data."""
-        return ending_at_cap(self._shape, self._opening or b"", data, usage, choices=self._choices, merge=merge)
 
 
 class StreamTally:
@@ -152,13 +89,14 @@ class StreamTally:
         self._merge = merge
         self._budget = budget
         self._splitter = EventSplitter()
-        self._template = _Template(endpoint.stream_format)
+        self._template = ContentTemplate(endpoint.stream_format)
         self._final = FinalChunk(endpoint.stream_format)
-        self._long: _LongEvent | None = None
+        self._long: LongEvent | None = None
         self._long_reports = False
         self._reader = UsageReader(endpoint.usage)
         self._stopped_usage: Usage | None = None
         self._events = self._text_events = self._alike_events = self._weight = self._delivered_before = 0
+        self._foreign_events = self._foreign_weight = 0
 
     @property
     def failed(self) -> bool:
@@ -200,7 +138,9 @@ class StreamTally:
 
     @property
     def delivered(self) -> int:
-        """Tokens in the text that the client was given."""
+        """Tokens in the text that the client was given. A stream without any of the API's own is one of another API."""
+        if self._foreign_weight and not self._weight:
+            return streamed_tokens(self._foreign_events, self._foreign_weight)
         return streamed_tokens(self._text_events + self._alike_events, self._weight)
 
     @property
@@ -226,10 +166,10 @@ class StreamTally:
         """Take in what the upstream sent; give what the client gets now."""
         template = self._template
         text = data[template.text_begin : template.text_end]
-        if text and _QUOTE not in text and data.startswith(template.opening) and data.endswith(template.closing):
+        if text and QUOTE not in text and data.startswith(template.opening) and data.endswith(template.closing):
             # One event that is like the template, as most pieces are.
             self._alike_events += 1
-            self._weight += len(text) if text.isascii() and _BACKSLASH not in text else weight_of_json(text)
+            self._weight += len(text) if text.isascii() and BACKSLASH not in text else weight_of_json(text)
             return data
         end = self._pass_alike(data, 0)
         if end == len(data):
@@ -279,7 +219,7 @@ class StreamTally:
         text, empty = b"".join(texts), texts.count(b"")
         self._events += empty
         self._alike_events += len(texts) - empty
-        self._weight += len(text) if text.isascii() and _BACKSLASH not in text else weight_of_json(text)
+        self._weight += len(text) if text.isascii() and BACKSLASH not in text else weight_of_json(text)
         return begin + len(text) + len(texts) * self._template.size
 
     def _pass_content(self, data: bytes, begin: int) -> int:
@@ -311,7 +251,11 @@ class StreamTally:
         """Count one event that is passed on, and weigh its text."""
         self._events += 1
         if self._shape is not None:
-            self._weigh(event_weight(self._shape, data))
+            weight = event_weight(self._shape, data)
+            self._weigh(weight)
+            if not (weight or self._weight) and (foreign := foreign_event_weight(self._shape, data)):
+                self._foreign_events += 1
+                self._foreign_weight += foreign
 
     def _follow_shown(self, data: bytes) -> None:
         """Usage that was shown before another choice came is not in the last chunk."""
@@ -344,10 +288,10 @@ class StreamTally:
             self._long_reports |= self._note(chunk, kind, reported_fault(chunk))
 
         scanner = JsonScanner(wanted_of(self._endpoint.usage, FAULT_PATHS), note)
-        self._long = _LongEvent(begun, scanner, self._shape)
+        self._long = LongEvent(begun, scanner, self._shape)
         self._weigh_long(self._long, begun)
 
-    def _pass_long(self, event: _LongEvent, data: bytes, passed: list[bytes]) -> bytes:
+    def _pass_long(self, event: LongEvent, data: bytes, passed: list[bytes]) -> bytes:
         """Pass on the rest of a long event; give what follows it."""
         end, is_over = event.take(data)
         passed.append(data[:end])
@@ -356,7 +300,7 @@ class StreamTally:
             self._end_long()
         return data[end:]
 
-    def _weigh_long(self, event: _LongEvent, piece: bytes) -> None:
+    def _weigh_long(self, event: LongEvent, piece: bytes) -> None:
         if event.is_text:
             self._weight += weight_of(piece)
         if self._long_reports:
@@ -450,102 +394,6 @@ class StreamTally:
         self.stopped = True
         self._stopped_usage = budget.usage(self.usage)
         return budget.ending(data, self._stopped_usage, merge=self._merge)
-
-
-class _Template:
-    """What the next chunk of content looks like, learned from one: an `opening`, a text, and a `closing` that begins
-    with the quote behind the text. `size` is that of the two. The opening is empty while nothing is known. The text of
-    an event alone is at `text_begin` to `text_end`, as a slice counts; while nothing is known, that is no text."""
-
-    __slots__ = (
-        "_between",
-        "_learned",
-        "_mark",
-        "_text_opening",
-        "closing",
-        "opening",
-        "size",
-        "text_begin",
-        "text_end",
-    )
-
-    def __init__(self, shape: StreamFormat | None) -> None:
-        self._learned = self._between = self._mark = self.closing = b""
-        self._text_opening = _TEXT_OPENINGS.get(shape) if shape is not None else None
-        self.size = 0
-        self.suspend()
-
-    def learn(self, event: bytes) -> None:
-        if self._text_opening is None:
-            return
-        begin = event.find(self._text_opening) + len(self._text_opening)
-        end = event.find(b'"', begin)
-        is_found = len(self._text_opening) <= begin < end and event[end - 1] != _BACKSLASH
-        self._learned, self.closing = (event[:begin], event[end:]) if is_found else (b"", b"")
-        seam = self.closing + self._learned
-        # A search for something short is far faster: a long one is prepared again for each place where it is found.
-        self._mark = self._text_opening if self.closing.find(self._text_opening) < 0 else seam
-        self._between, self.size = seam.removesuffix(self._mark), len(seam)
-        self.resume()
-
-    def suspend(self) -> None:
-        """Something else came: each event is looked at until it is known that the stream goes on as before."""
-        self.opening = b""
-        self.text_begin = self.text_end = 0
-
-    def resume(self) -> None:
-        self.opening = self._learned
-        self.text_begin, self.text_end = len(self._learned), -len(self.closing)
-
-    def texts_of(self, data: bytes, begin: int) -> list[bytes]:
-        """The texts of the events from here that are like this one."""
-        if not self.opening or not data.startswith(self.opening, begin):
-            return []
-        *parts, last = data[begin + self.text_begin :].split(self._mark)
-        texts, between = [], self._between
-        for part in parts:
-            if not part.endswith(between) or not _is_text(text := part.removesuffix(between)):
-                last = part
-                break
-            texts.append(text)
-        # Behind the last text is its closing and what is not like it, or the piece ends within the event.
-        text, closing, _ = last.partition(self.closing)
-        return [*texts, text] if closing and _is_text(text) else texts
-
-
-class _LongEvent:
-    """An event that is too long to be held: where it ends. Its data go through a `JsonScanner` as they pass. `is_text`
-    says that it delivers text, rather than repeat some."""
-
-    def __init__(self, begun: bytes, scanner: JsonScanner, shape: StreamFormat | None) -> None:
-        mark = _TEXT_MARKS.get(shape) if shape is not None else None
-        self.is_text = mark is not None and mark in begun[:1024]
-        self._tail = bytearray(begun[-_TAIL:])
-        self._scanner = scanner
-        scanner.feed(data_of(begun) or b"")
-
-    @property
-    def ends_object(self) -> bool:
-        return self._tail.rstrip().endswith(b"}")
-
-    def take(self, data: bytes) -> tuple[int, bool]:
-        """How many of these bytes belong to the event, and whether it ends with them."""
-        # The blank line may have begun in what was passed on already.
-        overlap = bytes(self._tail[-3:])
-        events = EventSplitter().feed(b"x" + overlap + data)
-        end = len(events[0]) - 1 - len(overlap) if events else len(data)
-        self._scanner.feed(data[:end])
-        self._tail += data[:end]
-        del self._tail[:-_TAIL]
-        return end, bool(events)
-
-    def end(self) -> None:
-        self._scanner.close()
-
-
-def _is_text(text: bytes) -> bool:
-    """Whether these bytes, between two quotes, are one text of JSON: each quote in them is escaped."""
-    return _QUOTE not in text or _QUOTE not in text.replace(rb"\\", b"").replace(rb"\"", b"")
 
 
 def _marks_of(endpoint: Endpoint) -> tuple[bytes, ...]:

@@ -42,6 +42,13 @@ class Usage(msgspec.Struct, frozen=True):
     characters: int = 0
     service_tier: str = ""
     """The tier that the answer names; empty where it names none."""
+    region: str = ""
+    """Where the answer says that it was computed, as Anthropic's `inference_geo`; empty where it does not."""
+    model: str = ""
+    """Of a part: the upstream's name of the model that used it; empty for the model that was asked for."""
+    parts: tuple[Usage, ...] = ()
+    """What each inference used, in tokens, where an answer took several; together they are the whole. Each has a price
+    of its own: that of its model, and of the length of its own input."""
 
     @property
     def total(self) -> int:

@@ -1,7 +1,8 @@
 """Reads what an answer used, from its body or from the events of its stream, by an API's `UsageTable`.
 
 The last report counts. What it leaves out, or has as null, keeps the value of an earlier report: Anthropic reports in
-parts, and other providers repeat only what has changed. Usage is believed only at the API's places: whatever a
+parts, and other providers repeat only what has changed. So does an input of zero behind a report of the input alone,
+since translators of other APIs end Anthropic's streams so. Usage is believed only at the API's places: whatever a
 request's text put into an answer is inside a string, or at another path, and is never read. Bytes that are not JSON are
 read as far as they can be (tolerant_json.py); nothing here raises.
 """
@@ -9,6 +10,7 @@ read as far as they can be (tolerant_json.py); nothing here raises.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -31,20 +33,23 @@ class UsageReader:
     With `is_answer` what is read is an answer, whatever its `type` says: no event has its usage.
     """
 
-    def __init__(self, table: UsageTable, *, is_answer: bool = False) -> None:
-        self.final = self.tells_input = self.tells_output = False
-        self.object_id = ""
-        """Under which the upstream keeps the answer; empty where it names none."""
+    final = False
+    tells_input = False
+    tells_output = False
+    object_id = ""
+    """Under which the upstream keeps the answer; empty where it names none."""
 
+    _reported: Usage | None = None
+    _report: Members = MappingProxyType({})
+    _tier = ""
+    _duration_ms = 0
+
+    def __init__(self, table: UsageTable, *, is_answer: bool = False) -> None:
         self._table = table
         self._believed_otherwise = (
             table.believed.get("", table.believed_anywhere) if is_answer else table.believed_anywhere
         )
-        self._reported: Usage | None = None
-        self._report: Members = {}
-        self._tier = ""
         self._counted: dict[str, int] = {}
-        self._duration_ms = 0
 
     @property
     def reported(self) -> bool:
@@ -119,13 +124,17 @@ class UsageReader:
         if reading is None:
             return False
         self.tells_output = reading.complete and (reading.usage.output > 0 or not place.needs_output)
+        had_output = self.final
         # A report of the input alone leaves the output as it is.
         self.final = place.final if self.tells_output else self.final
         completed = _completed(report, self._report) if self._report else report
         if completed is not report:
             reading = _read_at(place, completed, self._table) or reading
         self.tells_input = reading.tells_input
-        self._report, self._reported = completed, reading.usage
+        usage = reading.usage
+        if not (usage.input or had_output) and self._reported is not None:
+            usage = msgspec.structs.replace(usage, **{name: getattr(self._reported, name) for name in _OF_INPUT})
+        self._report, self._reported = completed, usage
         return True
 
     def _count_units(self, members: Members, event: str) -> None:
@@ -181,6 +190,9 @@ def _completed(report: Members, earlier: Members) -> Members:
             if inner is not value:
                 missing[name] = inner
     return {**report, **missing} if missing else report
+
+
+_OF_INPUT = ("input", "cached_input", "cache_write", "cache_write_1h", "audio_input", "image_input")
 
 
 def _number_of(value: Any, items: CountedItems) -> int:

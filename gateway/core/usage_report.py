@@ -10,7 +10,7 @@ raises.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -18,6 +18,7 @@ import msgspec
 
 from gateway.core.usage import Usage
 from gateway.core.usage_tables import (
+    FALLBACK_ITERATION,
     MODALITIES,
     OPENAI_WORDS,
     TOP_LEVEL_ITERATIONS,
@@ -30,6 +31,9 @@ from gateway.core.usage_tables import (
 
 COUNT_MAX = 10**12
 """No answer has as many tokens: a greater count is a defect of who reports it, and is absent."""
+
+MODEL_MAX = 256
+"""Characters of the name of a model, as in the configuration."""
 
 Members = Mapping[str, Any]
 """A decoded JSON object."""
@@ -80,9 +84,10 @@ def read_report(
     if not counts.suffice(has_output=has_output):
         return None
     entered, output = _wholes(counts, has_output=has_output)
-    usage = _bounded(counts, entered, output, output_medium, _tier_in(report))
-    if "iterations" in report:
-        usage = _with_iterations(usage, report, words)
+    usage = _bounded(counts, entered, output, output_medium)
+    iterations = report.get("iterations")
+    if isinstance(iterations, list) and iterations:
+        usage = _with_iterations(usage, iterations, words)
     complete = not has_output or not _COMPLETE.isdisjoint(counts.of)
     tells_input = not _WITH_INPUT.isdisjoint(counts.of) or counts.parts(_Placement.BESIDE, "image_input") > 0
     return Reading(usage, complete, tells_input)
@@ -125,7 +130,7 @@ class _Counts:
         self._fields: dict[str, UsageField] = {}
         self._ranks: dict[str, int] = {}
         self._added: dict[str, int] = {}
-        self._report = report
+        self.report = report
         self._walk(report, words.tree)
         self.has_parts = bool(self._added) or not self.of.keys() <= _WHOLES
         if self.has_parts:
@@ -168,12 +173,11 @@ class _Counts:
 
     def _take(self, rank: int, field: UsageField, value: Any) -> None:
         name = field.count
-        if type(value) is int and 0 <= value <= COUNT_MAX and name not in _IN_SECONDS:
-            count: int | None = value  # As nearly every count is.
-        else:
+        count = value
+        if type(value) is not int or not 0 <= value <= COUNT_MAX or name in _IN_SECONDS:  # As hardly any count is.
             count = milliseconds(value) if name in _IN_SECONDS else _count(value)
-        if count is None or (not count and name not in _ZERO_COUNTS):
-            return
+            if count is None or (not count and name not in _ZERO_COUNTS):
+                return
         if field.added:
             self._added[name] = self._added.get(name, 0) + count
         elif name in _WHOLES:
@@ -187,7 +191,7 @@ class _Counts:
 
     def _placement(self, name: str) -> _Placement:
         field = self._fields[name]
-        if field.beside == "*" or (field.beside_with and _count(self._report.get(field.beside_with)) is not None):
+        if field.beside == "*" or (field.beside_with and _count(self.report.get(field.beside_with)) is not None):
             return _Placement.BESIDE
         whole = self._fields.get("input")
         beside = bool(field.beside) and whole is not None and field.beside == whole.path[-1]
@@ -244,10 +248,11 @@ def _without_total(counts: _Counts, entered: int, output: int) -> tuple[int, int
     return entered, output + (reasoning if reasoning > output else 0)
 
 
-def _bounded(counts: _Counts, entered: int, output: int, output_medium: str, tier: str) -> Usage:
+def _bounded(counts: _Counts, entered: int, output: int, output_medium: str) -> Usage:
     """The usage, no part of which is more than what the others leave of its whole."""
+    tier, region = _tier_in(counts.report), tier_name(counts.report.get("inference_geo"))
     if not output_medium and counts.of.keys() <= _WHOLES:
-        return Usage(entered, output, service_tier=tier)
+        return Usage(entered, output, service_tier=tier, region=region)
     cached = min(counts.get("cached_input"), entered)
     writes = min(counts.get("cache_writes"), entered - cached)
     for_an_hour = min(counts.get("cache_write_1h"), writes)
@@ -272,19 +277,42 @@ def _bounded(counts: _Counts, entered: int, output: int, output_medium: str, tie
         audio_ms=counts.get("audio_seconds"),
         characters=counts.get("characters"),
         service_tier=tier,
+        region=region,
     )
 
 
-def _with_iterations(usage: Usage, report: Members, words: Vocabulary) -> Usage:
-    """The usage with those of Anthropic's iterations that its counts leave out."""
-    iterations = report.get("iterations")
-    for iteration in iterations if isinstance(iterations, list) else ():
-        if not isinstance(iteration, dict) or iteration.get("type", "message") in TOP_LEVEL_ITERATIONS:
+def _with_iterations(usage: Usage, iterations: list[Any], words: Vocabulary) -> Usage:
+    """The usage with those of Anthropic's iterations that its counts leave out, and what each used.
+
+    The counts leave out compactions and advisors, and the input of every message behind an advisor, though each is
+    billed (https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool). Where the messages have fewer
+    tokens than the counts, or one was refused, the counts are what is billed of them.
+    """
+    own, beside = [], []
+    for iteration in iterations:
+        read = read_usage({**iteration, "iterations": None}, words) if isinstance(iteration, dict) else None
+        if read is None:
             continue
-        more = read_usage({**iteration, "iterations": None}, words)
-        if more is not None:
-            usage = _sum(usage, more)
-    return usage
+        if iteration.get("type", "message") in TOP_LEVEL_ITERATIONS:
+            own.append(msgspec.structs.replace(read, service_tier=usage.service_tier, region=usage.region))
+        else:
+            beside.append(_beside(read, iteration.get("model"), usage))
+    is_refused = any(isinstance(each, dict) and each.get("type") == FALLBACK_ITERATION for each in iterations)
+    if is_refused or _sum_of("input", own) < usage.input or _sum_of("output", own) < usage.output:
+        own = [usage]
+    parts = (*own, *beside)
+    if len(parts) == 1:
+        return usage
+    summed = {name: _sum_of(name, parts) for name in _SUMMED}
+    summed["reasoning"] = max(summed["reasoning"], usage.reasoning)
+    return msgspec.structs.replace(usage, **summed, parts=parts)
+
+
+def _beside(read: Usage, model: Any, usage: Usage) -> Usage:
+    """An inference that the counts leave out: of the model that was asked for, or of another, whose tier is its own."""
+    if isinstance(model, str) and 0 < len(model) <= MODEL_MAX:
+        return msgspec.structs.replace(read, region=usage.region, model=model)
+    return msgspec.structs.replace(read, service_tier=usage.service_tier, region=usage.region)
 
 
 _SUMMED = (
@@ -299,8 +327,8 @@ _SUMMED = (
 )
 
 
-def _sum(usage: Usage, more: Usage) -> Usage:
-    return msgspec.structs.replace(usage, **{name: getattr(usage, name) + getattr(more, name) for name in _SUMMED})
+def _sum_of(name: str, parts: Iterable[Usage]) -> int:
+    return sum([getattr(part, name) for part in parts])
 
 
 def _by_modality(details: list[Any]) -> dict[str, int]:

@@ -22,7 +22,6 @@ Path = tuple[str, ...]
 _CAPITAL = re.compile("[A-Z]")
 
 OPENAI_CHAT = "https://platform.openai.com/docs/api-reference/chat/object"
-OPENAI_COMPLETIONS = "https://platform.openai.com/docs/api-reference/completions/object"
 OPENAI_RESPONSES = "https://platform.openai.com/docs/api-reference/responses/object"
 OPENAI_RESPONSES_STREAM = "https://platform.openai.com/docs/api-reference/responses-streaming"
 OPENAI_EMBEDDINGS = "https://platform.openai.com/docs/api-reference/embeddings"
@@ -53,7 +52,6 @@ OPENROUTER_RERANK = "https://openrouter.ai/docs/api/api-reference/rerank"
 PERPLEXITY = "https://docs.perplexity.ai/models/models/sonar-deep-research"
 SGLANG = "https://github.com/sgl-project/sglang/blob/main/python/sglang/srt/entrypoints/openai/protocol.py"
 SILICONFLOW = "https://docs.siliconflow.cn/en/api-reference/rerank/create-rerank"
-TOGETHER = "https://docs.together.ai/reference/chat-completions-1"
 VOLCENGINE = "https://www.volcengine.com/docs/82379/1541523"
 XAI = "https://docs.x.ai/docs/api-reference"
 
@@ -116,7 +114,7 @@ _CACHE_FIELDS = (
     _field("cached_input", "input_tokens_details.cached_tokens", OPENAI_RESPONSES),
     _field("cached_input", "prompt_token_details.cached_tokens", MISTRAL),
     _field("cached_input", "input_token_details.cached_tokens", OPENAI_AUDIO),
-    _field("cached_input", "prompt_cache_hit_tokens", DEEPSEEK),
+    _field("cached_input", "prompt_cache_hit_tokens", DEEPSEEK, beside="prompt_cache_miss_tokens"),
     _field("cached_input", "cached_tokens", MOONSHOT),
     _field("cached_input", "num_cached_tokens", MISTRAL),
     _field("cached_input", "cached_input_tokens", INCEPTION),
@@ -170,6 +168,7 @@ _UNIT_FIELDS = (
 _OPENAI_WHOLES = (
     _field("input", "prompt_tokens", OPENAI_CHAT),
     _field("input", "input_tokens", OPENAI_RESPONSES),
+    _field("input", "prompt_cache_miss_tokens", DEEPSEEK),
     _field("input", "citation_tokens", PERPLEXITY, added=True),
     _field("output", "completion_tokens", OPENAI_CHAT),
     _field("output", "output_tokens", OPENAI_RESPONSES),
@@ -253,7 +252,8 @@ MODALITIES: dict[str | int, str] = {2: "IMAGE", 4: "AUDIO"}
 TRAFFIC_TYPES = {"ON_DEMAND_FLEX": "flex", "ON_DEMAND_PRIORITY": "priority"}
 """Vertex AI's words for the tiers (https://cloud.google.com/vertex-ai/generative-ai/docs/flex-paygo)."""
 
-TOP_LEVEL_ITERATIONS = ("message", "fallback_message")
+FALLBACK_ITERATION = "fallback_message"
+TOP_LEVEL_ITERATIONS = ("message", FALLBACK_ITERATION)
 """The kinds of Anthropic's `usage.iterations` that the counts above them include. Others (compaction, advisor) are
 billed beside (https://docs.claude.com/en/docs/build-with-claude/compaction)."""
 

@@ -46,6 +46,9 @@ UNITS: Mapping[str, tuple[str, int]] = {
 }
 """By the catalogue's keys: the configuration's field, and the number of its units that the catalogue's price is for."""
 
+_BESIDE_PRICES = {"tokens", "regions"}
+"""What a price has that is no price: where a step begins, and factors by region, which the catalogue does not have."""
+
 FALLBACKS: Mapping[str, str] = {
     "cached_input": "input",
     "cache_write": "input",
@@ -149,7 +152,7 @@ def load_catalogue(now: datetime) -> PriceCatalogue:
         # The package is an extra, and its data are 1.5 MB that only these commands need.
         from genai_prices import __version__, data, data_snapshot
     except ImportError:
-        message = "The price catalogue is not installed. Run: pip install 'inducta-gateway[prices]'"
+        message = "The price catalogue is not installed. Run: pip install genai-prices"
         raise CatalogueMissing(message) from None
     return PriceCatalogue(data_snapshot.DataSnapshot(data.providers, from_auto_update=False), __version__, now)
 
@@ -164,7 +167,7 @@ def flat(price: Mapping[str, Any], prefix: str = "") -> dict[str, Decimal]:
         elif name == "tiers":
             for tier, prices in (value or {}).items():
                 fields |= flat(prices, f"{prefix}tiers.{tier}.")
-        elif name != "tokens" and value is not None:
+        elif name not in _BESIDE_PRICES and value is not None:
             fields[prefix + name] = Decimal(value)
     return fields
 

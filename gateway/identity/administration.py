@@ -31,7 +31,7 @@ from gateway.identity.key_objects import (
 )
 from gateway.identity.requests import (
     AdministrationRequest,
-    body_of,
+    json_object,
     nothing_at,
     of_method,
     refuse_unknown,
@@ -202,7 +202,7 @@ class KeyAdministration:
         return await self._written("key.create", request, key, None, now_ms) | {"key": secret}
 
     async def _change(self, request: AdministrationRequest, key_id: str) -> JsonObject:
-        body = body_of(request)
+        body = json_object(request.body)
         written = written_in(KeyChangeSettings, request)
         if not body:
             names = ", ".join(KeyChangeSettings.model_fields)
@@ -264,7 +264,7 @@ class KeyAdministration:
 
     async def _import(self, request: AdministrationRequest) -> JsonObject:
         """Existing keys stay as they are, so that an import can be repeated."""
-        given = body_of(request)
+        given = json_object(request.body)
         items = given.get("keys")
         if set(given) != {"keys"} or not isinstance(items, list) or not 1 <= len(items) <= IMPORTED_MAX:
             raise FieldInvalid(f"'keys' must be a list of 1 to {IMPORTED_MAX} keys, and nothing else.", param="keys")

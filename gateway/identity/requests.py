@@ -50,7 +50,7 @@ def not_allowed(method: str, methods: Iterable[str]) -> MethodNotAllowed:
 def written_in(kind: type[SectionOf], request: AdministrationRequest) -> SectionOf:
     """The body, without a query. Raises FieldInvalid, BodyUnreadable."""
     refuse_unknown(request.query, ())
-    return section(kind, body_of(request), "")
+    return section(kind, json_object(request.body), "")
 
 
 def section(kind: type[SectionOf], written: Mapping[str, Any], prefix: str) -> SectionOf:
@@ -63,19 +63,19 @@ def section(kind: type[SectionOf], written: Mapping[str, Any], prefix: str) -> S
         raise FieldInvalid(f"'{where}' {first.message}.", param=where) from None
 
 
-def body_of(request: AdministrationRequest) -> dict[str, Any]:
-    """Raises FieldInvalid, BodyUnreadable."""
+def json_object(body: bytes) -> dict[str, Any]:
+    """What a body says; an empty one says nothing. Raises FieldInvalid, BodyUnreadable."""
     try:
-        body = msgspec.json.decode(request.body) if request.body else {}
-        if request.body:
-            json.loads(request.body, object_pairs_hook=_refuse_repeated)
+        written = msgspec.json.decode(body) if body else {}
+        if body:
+            json.loads(body, object_pairs_hook=_refuse_repeated)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BodyUnreadable("The body is not JSON.") from None
     except RecursionError:
         raise BodyUnreadable("The body is nested too deeply.") from None
-    if not isinstance(body, dict):
+    if not isinstance(written, dict):
         raise FieldInvalid("The body must be a JSON object.")
-    return body
+    return written
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:

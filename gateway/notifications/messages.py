@@ -17,12 +17,10 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.limit_status import rfc3339
 from gateway.core.notifications import EventType, NotificationChannel
+from gateway.core.time_format import rfc3339
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 # What every secret begins with is none.
-SECRET_BYTES = range(24, 65)
-"""How long a secret may be, by the specification."""
 
 _PROBLEMS_SHOWN = 5
 _MENTION = re.compile(r"(?<![\w.+-])@(?=\w)")

@@ -23,6 +23,13 @@ async def in_slices(items: Iterable[T], size: int) -> AsyncIterator[T]:
             await asyncio.sleep(0)
 
 
+async def drained_in_slices(items: list[T], size: int) -> AsyncIterator[T]:
+    """The items of a list that is empty in the end: to free tens of thousands at once takes tens of milliseconds."""
+    items.reverse()
+    async for _ in in_slices(range(len(items)), size):
+        yield items.pop()
+
+
 async def sorted_in_slices(items: Sequence[T], size: int, key: Callable[[T], Any], *, reverse: bool = False) -> list[T]:
     """As `sorted` gives them."""
     runs = [

@@ -8,12 +8,16 @@ from __future__ import annotations
 import ssl
 from collections.abc import Container, Iterator
 from pathlib import Path as FilePath
+from urllib.parse import urlsplit
 
 from gateway.core.http_syntax import read_base_url
 from gateway.core.proxies import EnvironmentProxies
 from gateway.settings.diagnostics import Diagnostic, Path
 from gateway.settings.models import Settings
 from gateway.settings.upstream_settings import TlsSettings, UpstreamSettings
+
+_ENDPOINT_PATHS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages")
+"""Paths of requests, as providers' pages show them in whole URLs."""
 
 
 def connection_errors(settings: Settings, *, secrets: bool = True, files: bool = True) -> Iterator[Diagnostic]:
@@ -38,6 +42,10 @@ def connection_warnings(settings: Settings, replaced: Container[Path]) -> Iterat
         path: Path = ("upstreams", name, "proxy")
         if upstream.proxy is not None and "@" in upstream.proxy and path not in replaced:
             yield Diagnostic(path, "has a password in clear text in the file; take it from ${NAME} or ${file:PATH}")
+        base_path = urlsplit(upstream.base_url).path
+        if end := next((end for end in _ENDPOINT_PATHS if base_path.endswith(end)), None):
+            message = f"ends in {end}, which the gateway appends to it; leave that off"
+            yield Diagnostic(("upstreams", name, "base_url"), message)
 
 
 def _environment(path: Path, upstream: UpstreamSettings, proxies: EnvironmentProxies) -> Iterator[Diagnostic]:

@@ -23,6 +23,8 @@ _PREFIXED = re.compile(
 """How keys of well-known services begin."""
 
 _RUN = re.compile(r"[A-Za-z0-9+=]{20,}")
+_GROUPED_DIGITS = 3
+"""Those after the comma of 1,000, which YAML takes for the next name of `{requests: 1,000}`."""
 _PLAIN_WORDS = re.compile(r"[A-Za-z_-]{1,40}")
 
 
@@ -65,17 +67,24 @@ def dotted(path: Path) -> str:
     return "".join(parts).removeprefix(".")
 
 
+def closest(name: str, known: Collection[str]) -> str:
+    """The known name that a name is most like, or nothing."""
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), "")
+
+
 def nearest(name: str, known: Collection[str]) -> str:
     """A hint at what was meant, as the end of a sentence."""
-    close = _closest(name, known)
+    close = closest(name, known)
     return f"did you mean {close}?" if close else f"known here: {', '.join(known)}"
 
 
 def unknown_name(path: Path, known: Collection[str]) -> Diagnostic:
     """The diagnostic for an unknown setting. Its name is shown if it can be a misspelt one."""
     name = str(path[-1])
-    if _closest(name, known) or (_PLAIN_WORDS.fullmatch(name) and not looks_like_secret(name)):
+    if closest(name, known) or (_PLAIN_WORDS.fullmatch(name) and not looks_like_secret(name)):
         return Diagnostic(path, f"is not a known setting; {nearest(name, known)}")
+    if name.isdecimal() and len(name) == _GROUPED_DIGITS:
+        return Diagnostic(path, "is not a known setting; the digits of a number are grouped with _, as in 1_000")
     message = f"is not a known setting, and not shown, since it may be a secret; known here: {', '.join(known)}"
     return Diagnostic(path, message, hides_name=True)
 
@@ -85,10 +94,6 @@ def looks_like_secret(name: str) -> bool:
     runs = _RUN.findall(name)
     mixed = any(re.search("[0-9]", run) and re.search("[A-Za-z]", run) for run in runs)
     return mixed or _PREFIXED.match(name.removeprefix("Bearer ")) is not None
-
-
-def _closest(name: str, known: Collection[str]) -> str:
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), "")
 
 
 def _step(step: str | int) -> str:

@@ -16,6 +16,7 @@ import yaml
 
 from gateway.settings.diagnostics import Diagnostic, Path
 from gateway.settings.interpolation import ReferenceBroken, References, ReferenceUnset, has_reference
+from gateway.settings.syntax_hints import find_hint
 
 MAX_DEPTH = 24
 MAX_VALUES = 1_000_000
@@ -24,10 +25,6 @@ MAX_VALUES = 1_000_000
 _NULLS = {"", "~", "null"}
 _FORBIDDEN = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue002-\ufffd\U00010000-\U0010ffff]")
 """What YAML does not allow (YAML 1.2, production 1, except for DEL), and the marks of references."""
-_NEEDS_QUOTES = re.compile(r"(?:^|[:,[{-])\s*(?:[*&!%@`]|\[[^]]*\][^\s,\]}]|\{[^}]*\}[^\s,\]}])")
-"""Text that begins with a character that YAML has a use for, such as an IPv6 address with a port, or a glob."""
-_HINTED_CHARACTERS = 1_000
-"""How much of a line is searched for it: a search takes time by the square of the length."""
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml where it is there: nine times as fast, and 10,000 keys are 40,000 lines of events."""
 
@@ -101,10 +98,9 @@ def read(text: str, references: References) -> Document:
     try:
         root = _Composer(references.hide(text)).document()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        # What is missing at the end of the text is missed on the line after it.
-        line = min(mark.line + 1, len(text.splitlines())) if mark else 0
-        raise NotYaml(line, f"is not YAML: {error.problem or error.context}{_hint(text, line)}") from None
+        hint = find_hint(text, error)
+        message = f"is not YAML: {error.problem or error.context}"
+        raise NotYaml(hint.line, f"{message}; {hint.text}" if hint.text else message) from None
     return Document(root, _DocumentBuilder(references))
 
 
@@ -261,17 +257,6 @@ def stand_in(path: Path) -> str | None:
     name = str(path[-1]) if path else ""  # The document itself may be one reference.
     unique = hashlib.sha256(repr(path).encode()).hexdigest()
     return {"key": f"gw_{unique[:43]}", "sha256": unique, "base_url": "https://unset.invalid/v1"}.get(name)
-
-
-def _hint(text: str, line: int) -> str:
-    """What is most often wrong with a line that is not YAML; the parser's own words rarely say it."""
-    lines = text.splitlines()
-    wrong = lines[line - 1][:_HINTED_CHARACTERS] if 0 < line <= len(lines) else ""
-    if "\t" in wrong[: len(wrong) - len(wrong.lstrip())]:
-        return "; indent with spaces, not with tabs"
-    if _NEEDS_QUOTES.search(wrong):
-        return "; put text that begins with one of [ { * & ! % @ ` in quotes, such as '[::]:8080'"
-    return ""
 
 
 def _line(event: Any) -> int:

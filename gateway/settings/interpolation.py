@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,28 +44,45 @@ class Filled(NamedTuple):
     source: str
 
 
+class HiddenReferences:
+    """The references of one text, each behind a mark while the text is read: to YAML, their braces are a mapping."""
+
+    def __init__(self) -> None:
+        self._by_mark: dict[str, str] = {}
+
+    def hide(self, text: str) -> str:
+        return _REFERENCE.sub(self._mark, text)
+
+    def replaced(self, text: str, put: Callable[[str | None], str]) -> str:
+        """The text with what `put` gives for the reference of each mark. It gets None for a mark that was in the text
+        from the beginning: YAML's escapes can write one, `"\\uE0000\\uE001"`."""
+        return _MARK.sub(lambda mark: put(self._by_mark.get(mark[0])), text)
+
+    def _mark(self, reference: re.Match[str]) -> str:
+        mark = f"\ue000{len(self._by_mark)}\ue001"
+        self._by_mark[mark] = reference[0]
+        return mark
+
+
 class References:
     """The references of one text, taken out of it by `hide` and put back by `fill`."""
 
     def __init__(self, environ: Mapping[str, str], folder: Path) -> None:
         self._environ = environ
         self._folder = folder
-        self._hidden: dict[str, str] = {}
-        """References, by their marks."""
+        self._hidden = HiddenReferences()
         self.files: set[str] = set()
         """The paths of those that `fill` has looked for."""
 
     def hide(self, text: str) -> str:
-        return _REFERENCE.sub(self._mark, text)
+        return self._hidden.hide(text)
 
     def fill(self, text: str) -> Filled:
         """Raises ReferenceBroken."""
         sources: list[str] = []
 
-        def put(mark: re.Match[str]) -> str:
-            reference = self._hidden.get(mark[0])
+        def put(reference: str | None) -> str:
             if reference is None:
-                # YAML's escapes can write one: `"\uE0000\uE001"`.
                 raise ReferenceBroken("contains a private-use character")
             if reference.startswith("$$"):
                 return reference[1:]
@@ -75,12 +92,7 @@ class References:
 
         if "${" in text:
             raise ReferenceBroken("a `${` is not closed on its line; write `$${` for a plain `${`")
-        return Filled(_MARK.sub(put, text), ", ".join(sources))
-
-    def _mark(self, reference: re.Match[str]) -> str:
-        mark = f"\ue000{len(self._hidden)}\ue001"
-        self._hidden[mark] = reference[0]
-        return mark
+        return Filled(self._hidden.replaced(text, put), ", ".join(sources))
 
     def _value(self, inner: str) -> tuple[str, list[str]]:
         if inner.startswith("file:") and inner != "file:":

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from gateway.core.limits import Limit, Meter, Mode, Per, Scope, WhenSpent
+from gateway.core.limits import MICRO, Limit, Meter, Mode, Per, Scope, WhenSpent
 from gateway.settings.base_section import BaseSection, setting
 from gateway.settings.types import (
     Amount,
@@ -17,10 +17,22 @@ from gateway.settings.types import (
     ShortName,
 )
 
-MICRO = 1_000_000
-
 _METERS = tuple(Meter)
-_ONE_METER: dict[str, Any] = {"oneOf": [{"required": [meter.value]} for meter in Meter]}
+_GIVEN: dict[str, Any] = {"not": {"type": "null"}}
+
+
+def _given(name: str) -> dict[str, Any]:
+    """A setting that is there and is not null."""
+    return {"required": [name], "properties": {name: _GIVEN}}
+
+
+_ONE_METER: dict[str, Any] = {
+    "oneOf": [_given(meter.value) for meter in Meter],
+    "if": _given(Meter.CONCURRENT.value),
+    "then": {"properties": {"per": {"type": "null"}}},
+    "else": _given("per"),
+}
+"""In the schema: one meter, and a window wherever the meter is not a number of requests in flight."""
 
 
 class LimitSettings(BaseSection):

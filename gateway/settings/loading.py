@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from gateway.settings.base_section import BaseSection
 from gateway.settings.checks import NameIndex, find_errors, find_warnings
 from gateway.settings.connection_checks import connection_errors
 from gateway.settings.demo_credentials import demo_credential_errors
-from gateway.settings.diagnostics import Diagnostic, Path, SettingsInvalid, unknown_name
+from gateway.settings.diagnostics import Diagnostic, Path, SettingsInvalid, closest, unknown_name
 from gateway.settings.document import Document, DocumentMapping, NotYaml, read
 from gateway.settings.interpolation import References
 from gateway.settings.models import Settings
@@ -48,7 +49,7 @@ _KNOWN_MODELS: dict[str, dict[str, Any]] = {
 
 _MESSAGES = {
     "missing": "is missing; it is required",
-    "tuple_type": "must be a list",
+    "tuple_type": "must be a list, such as [a, b]",
     "dict_type": "must be a mapping, from names to settings",
     "model_type": "must be a mapping of settings",
     "too_short": "must not be empty; leave it out to mean all",
@@ -188,7 +189,7 @@ def validate(data: Any) -> Validated:
         try:
             return Validated(Settings.model_validate(data), found)
         except ValidationError as invalid:
-            errors: list[Any] = invalid.errors(include_url=False, include_input=False)
+            errors: list[Any] = invalid.errors(include_url=False)
         # Later rounds only find what the cutting broke.
         found = found or [diagnostic_of(error) for error in errors]
         cuts = {_cut(error) for error in errors}
@@ -206,10 +207,19 @@ def diagnostic_of(error: Any, kind: type[BaseSection] = Settings) -> Diagnostic:
         allowed = str(error["ctx"]["error"])
         return Diagnostic(path, f"its name {allowed}" if _KEY in error["loc"] else allowed)
     if error["type"] == "literal_error":
-        return Diagnostic(path, f"must be {error['ctx']['expected']}")
+        return Diagnostic(path, _one_of(error["ctx"]["expected"], error["input"]))
+    if error["type"] == "model_type" and path:
+        return Diagnostic(path, f"must be a mapping of settings; known here: {', '.join(_settings_at(path, kind))}")
     if error["type"] == "string_too_long":
         return Diagnostic(path, f"must have at most {error['ctx']['max_length']} characters")
     return Diagnostic(path, _MESSAGES.get(error["type"], "has the wrong form"))
+
+
+def _one_of(expected: str, given: Any) -> str:
+    """`expected` is pydantic's list of what is allowed. What is meant is repeated, and never what is given."""
+    allowed = re.findall("'([^']+)'", expected)
+    meant = closest(given, allowed) if isinstance(given, str) else ""
+    return f"must be {expected}; did you mean {meant}?" if meant else f"must be {expected}"
 
 
 def _settings_at(path: Path, root: type[BaseSection]) -> list[str]:
@@ -269,7 +279,7 @@ def _text(path: str | os.PathLike[str]) -> str:
     except UnicodeDecodeError as error:
         # The error has what was read up to here, which is the whole file.
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise SettingsInvalid([Diagnostic((), "is not UTF-8 text", line, file)]) from None
+        raise SettingsInvalid([Diagnostic((), "is not UTF-8 text; save the file as UTF-8", line, file)]) from None
     except OSError as error:
         hint = "name a configuration with -c FILE or in $GATEWAY_CONFIG"
         raise SettingsInvalid([Diagnostic((), f"cannot be read: {error.strerror}; {hint}", 0, file)]) from None

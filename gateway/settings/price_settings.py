@@ -1,4 +1,4 @@
-"""Prices as they are written: of a model or route, by length of the input and by service tier."""
+"""Prices as they are written: of a model or route, by length of the input, by service tier and by region."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from gateway.settings.types import (
     DollarsPerMillion,
     DollarsPerMillionCharacters,
     DollarsPerUnit,
+    Factor,
+    RegionName,
     TierName,
 )
 
@@ -71,3 +73,6 @@ class TierPriceSettings(PriceListSettings):
 
 class PriceSettings(TierPriceSettings):
     tiers: dict[TierName, TierPriceSettings] = setting({}, "Other prices of answers that name a service tier.")
+    regions: dict[RegionName, Factor] = setting(
+        {}, "What the prices of tokens are multiplied by in answers that name a region, as Anthropic's `inference_geo`."
+    )

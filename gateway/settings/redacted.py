@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from gateway.settings.base_section import BaseSection
 from gateway.settings.diagnostics import looks_like_secret
+from gateway.settings.interpolation import HiddenReferences
 from gateway.settings.models import Settings
 
 REDACTED = "(redacted)"
@@ -25,8 +26,6 @@ REDACTED = "(redacted)"
 _SHOWN = re.compile(r"(Bearer )?\$\{([A-Za-z_][A-Za-z0-9_]*(:-)?|file:[^{}]+)\}|none|memory://|~|null|")
 """Of what is a secret: a reference without a default, and words that say that there is none."""
 
-_REFERENCE = re.compile(r"\$?\$\{[^{}\n]*\}|\$\$\{")
-_MARK = re.compile("\ue000([0-9]+)\ue001")
 _MARKS = re.compile("[\ue000\ue001]")
 
 _USER = re.compile(r"(?<=://)[^/@\s]*@")
@@ -59,13 +58,12 @@ def text_tree(text: str) -> TextTree:
 
 
 class _Redaction:
-    """References are hidden behind marks while the text is read: to YAML, their braces are a mapping."""
+    """What the text says, and what of it may be shown."""
 
     def __init__(self, text: str) -> None:
-        self._references: dict[str, str] = {}
-        """By their marks."""
+        self._references = HiddenReferences()
         self._hidden_names = 0
-        marked = _REFERENCE.sub(self._mark, _MARKS.sub("", text))
+        marked = self._references.hide(_MARKS.sub("", text))
         try:
             self._root = yaml.compose(marked, Loader=_LOADER)
         except yaml.YAMLError as error:
@@ -84,13 +82,8 @@ class _Redaction:
     def plain(self) -> Any:
         return self._plain(self._root)
 
-    def _mark(self, reference: re.Match[str]) -> str:
-        mark = f"\ue000{len(self._references)}\ue001"
-        self._references[mark] = reference[0]
-        return mark
-
     def _unmarked(self, text: str) -> str:
-        return _MARK.sub(lambda mark: self._references.get(mark[0], ""), text)
+        return self._references.replaced(text, lambda reference: reference or "")
 
     def _hide(self, node: Any, kind: Any, *, secret: bool, seen: set[tuple[int, bool]]) -> None:
         """Hide secrets at and below a node. `kind` is the type of its setting; None if there is no such setting."""

@@ -73,7 +73,7 @@ def read_section(kind: type[SectionOf], written: Mapping[str, Any]) -> SectionOf
     try:
         section = kind.model_validate(dict(written))
     except ValidationError as invalid:
-        errors: list[Any] = invalid.errors(include_url=False, include_input=False)
+        errors: list[Any] = invalid.errors(include_url=False)
         raise SettingsInvalid(diagnostic_of(error, kind) for error in errors) from None
     limits: Limits | None = getattr(section, "limits", None)
     if faults := list(_limit_faults(limits or ())):

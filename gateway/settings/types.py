@@ -39,6 +39,9 @@ MONEY_DECIMALS = 6
 UNIT_PRICE_DECIMALS = 9
 """Of the price of one search or one second of audio: 0.36 USD an hour is 0.0001 USD a second."""
 
+FACTOR_DECIMALS, FACTOR_MAX = 3, 100
+"""Of what a region multiplies prices by: with the decimals of a price, amounts are whole femto-dollars."""
+
 PRICE_MAX = 1_000_000
 """USD for a million tokens, or for one unit."""
 
@@ -165,6 +168,14 @@ def _price_of(units: str, decimals: int) -> tuple[PlainValidator, WithJsonSchema
         return number
 
     return value_type(read, type="number", minimum=0, maximum=PRICE_MAX)
+
+
+def _factor(given: Any) -> Decimal:
+    allowed = f"must be a factor above 0 and up to {FACTOR_MAX}, with at most {FACTOR_DECIMALS} decimals, such as 1.1"
+    number = _decimal(given, allowed, FACTOR_DECIMALS)
+    if not 0 < number <= FACTOR_MAX:
+        raise ValueError(allowed)
+    return number
 
 
 def _address(given: Any) -> Address:
@@ -354,6 +365,7 @@ Amount = Annotated[Decimal, *value_type(_amount, type="number", exclusiveMinimum
 DollarsPerMillion = Annotated[Decimal, *_price_of("million tokens", MONEY_DECIMALS)]
 DollarsPerMillionCharacters = Annotated[Decimal, *_price_of("million characters", MONEY_DECIMALS)]
 DollarsPerUnit = Annotated[Decimal, *_price_of("unit", UNIT_PRICE_DECIMALS)]
+Factor = Annotated[Decimal, *value_type(_factor, type="number", exclusiveMinimum=0, maximum=FACTOR_MAX)]
 _LISTEN = {"type": "string", "pattern": r"^.+:[0-9]{1,5}$"}
 ListenAddress = Annotated[Address, *value_type(_address, **_LISTEN)]
 ListenAddresses = Annotated[
@@ -385,6 +397,9 @@ ShortName = Annotated[
     ),
 ]
 TierName = Annotated[str, *text_of("[a-z0-9_-]{1,64}", "must be 1 to 64 small letters, digits, dashes and underscores")]
+RegionName = Annotated[
+    str, *text_of("[a-z0-9_-]{1,32}", "must be 1 to 32 small letters, digits, dashes and underscores, such as us")
+]
 ModelName = Annotated[str, *text_of(_MODEL, "must be 1 to 256 characters, none of them a control character")]
 ModelPattern = Annotated[str, *text_of(_MODEL, "must be a model's name or a glob such as openai/*")]
 EndpointPattern = Annotated[str, *value_type(_endpoint_pattern, type="string")]

@@ -15,7 +15,7 @@ upstream breaks meanwhile, the next target is asked, and the body of an error sa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 
 import msgspec
@@ -41,10 +41,9 @@ from gateway.core.health import Outcome, outcome_of_answer, outcome_of_error
 from gateway.core.json_spans import read_json_spans
 from gateway.core.plain_tally import PlainTally
 from gateway.core.query_rules import passed_query
-from gateway.core.redaction import Redactor
 from gateway.core.refusals import Fault
 from gateway.core.request import ParsedRequest
-from gateway.core.response import ResponseWriter, UpstreamResponse
+from gateway.core.response import Headers, ResponseWriter
 from gateway.core.retry import read_retry_after
 from gateway.core.routing import RoutingState
 from gateway.core.snapshot import Caller, Target
@@ -108,7 +107,7 @@ async def forward(
             more = [*more, ("traceparent", exchange.trace.begin_attempt(target, services.clock.monotonic()))]
         outgoing = UpstreamRequest(
             endpoint.upstream_path(target.model, exchange.request.parameters),
-            (*headers, *more),
+            [*headers, *more] if more else headers,
             body,
             method=endpoint.method,
             model=target.model,
@@ -157,8 +156,13 @@ async def _attempt(
         exchange.upstream_seconds += begun.first_byte_at - begun.sent_at
         if begun.status < 400:
             attempt.answered(now())
-        response = await _collected(exchange, parsed, begun, services.clock, target.upstream.redactor)
+        response = CollectedResponse(begun, LATE_MAX if parsed.stream else WHOLE_MAX, target.upstream.redactor)
+        exchange.first_byte_at = now()
+        is_collected = _is_collected(response, parsed) or await _wait_collected(exchange, parsed, response, now)
+        response.is_whole = is_collected and response.is_over and not response.is_too_long
+        _read_collected(exchange, response)
     except UpstreamError as error:
+        exchange.first_byte_at = None
         exchange.note_attempt(target.upstream.name, error.reason)
         attempt.ended(outcome_of_error(error), now(), reason=error.reason)
         raise
@@ -177,39 +181,37 @@ async def _attempt(
     return response
 
 
-async def _collected(
-    exchange: Exchange, parsed: ParsedRequest, response: UpstreamResponse, clock: Clock, redactor: Redactor | None
-) -> CollectedResponse:
-    """The answer, collected as far as it goes. The time that this takes is the upstream's. Raises what `finished`
-    raises."""
-    exchange.first_byte_at = began = clock.monotonic()
-    max_bytes = LATE_MAX if parsed.stream else WHOLE_MAX
-    collected = CollectedResponse(response, max_bytes, redactor)
+async def _wait_collected(
+    exchange: Exchange, parsed: ParsedRequest, collected: CollectedResponse, now: Callable[[], float]
+) -> bool:
+    """Wait until the answer is collected as far as it goes; False for an error whose body takes too long: its status
+    has to do. The time that this takes is the upstream's. Raises what `finished` raises."""
+    began = now()
     try:
-        if not _is_collected(collected, parsed):
-            async with asyncio.timeout(None if response.status < 400 else ERROR_BODY_S):
-                while not _is_collected(collected, parsed):
-                    await collected.woken()
-        collected.is_whole = collected.is_over and not collected.is_too_long
+        async with asyncio.timeout(None if collected.status < 400 else ERROR_BODY_S):
+            while not _is_collected(collected, parsed):
+                await collected.woken()
+        return True
     except TimeoutError:
-        pass  # Its status has to do.
+        return False
     except BaseException as error:
-        response.abandon()
-        if isinstance(error, UpstreamError):
-            exchange.first_byte_at = None
-        elif isinstance(error, asyncio.CancelledError) and response.status < 400:
+        collected.abandon()
+        if isinstance(error, asyncio.CancelledError) and collected.status < 400:
             # A client that leaves pays for what has come.
             exchange.tally = PlainTally(parsed.endpoint, is_opaque=collected.is_opaque)
             exchange.tally.feed(collected.body)
         raise
     finally:
-        exchange.upstream_seconds += clock.monotonic() - began
-    if collected.is_whole or response.status >= 400:
+        exchange.upstream_seconds += now() - began
+
+
+def _read_collected(exchange: Exchange, collected: CollectedResponse) -> None:
+    """See what is in an answer: the upstream's credential, and whose fault its failure is."""
+    if collected.is_whole or collected.status >= 400:
         collected.redact_body()
     exchange.redacted = collected.redacted
-    if response.status >= 400:
-        collected.fault = fault_of_body(response.status, collected.body)
-    return collected
+    if collected.status >= 400:
+        collected.fault = fault_of_body(collected.status, collected.body)
 
 
 def _is_collected(collected: CollectedResponse, parsed: ParsedRequest) -> bool:
@@ -299,15 +301,15 @@ def _asking_usage(options: bytes | None) -> bytes:
     return read_json_spans(options).changed({"include_usage": b"true"})
 
 
-def _headers(exchange: Exchange, parsed: ParsedRequest) -> tuple[tuple[str, str], ...]:
+def _headers(exchange: Exchange, parsed: ParsedRequest) -> Headers:
     """What every target gets; `content-type` and `x-request-id` are the gateway's to say."""
     request = exchange.request
     passed = TO_UPSTREAM.passed(request.headers)
     if exchange.trace is not None:
         replaced = exchange.trace.replaced_headers
         passed = [line for line in passed if line[0] not in replaced]
-    own = ("x-request-id", request.request_id)
-    return (("content-type", parsed.content_type), *passed, own) if parsed.content_type else (*passed, own)
+    passed.append(("x-request-id", request.request_id))
+    return [("content-type", parsed.content_type), *passed] if parsed.content_type else passed
 
 
 def _query(exchange: Exchange, target: Target) -> str:
@@ -328,6 +330,8 @@ def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:
 
 def _presentable(response: CollectedResponse, endpoint: Endpoint, target: Target) -> CollectedResponse:
     """Raises UpstreamAuthFailed, UpstreamUnreachable, UrlUnknown in place of what no client of this API can read."""
+    if 200 <= response.status < 300:
+        return response
     name = target.upstream.name
     if response.fault is _CREDENTIALS:
         response.abandon()
@@ -335,7 +339,7 @@ def _presentable(response: CollectedResponse, endpoint: Endpoint, target: Target
             f"The upstream {name!r} rejects the gateway's credentials ({response.status})."
             " Operators: check its api_key."
         )
-    if response.status < 200 or 300 <= response.status < 400:
+    if response.status < 400:
         response.abandon()
         raise _redirected(name, response.status)
     if response.status == 404 and endpoint.is_often_missing and not is_error_of(endpoint.dialect, response.body):

@@ -15,11 +15,12 @@ from gateway.core.collected_response import CollectedResponse
 from gateway.core.errors import UpstreamBroke, UpstreamError, UpstreamRefused
 from gateway.core.exchange import Exchange
 from gateway.core.header_rules import TO_CLIENT
+from gateway.core.output_budget import OutputBudget
 from gateway.core.plain_tally import PlainTally
 from gateway.core.request import ParsedRequest
 from gateway.core.response import Headers, ResponseWriter
 from gateway.core.stream_format import stream_of_plain
-from gateway.core.stream_tally import OutputBudget, StreamTally
+from gateway.core.stream_tally import StreamTally
 from gateway.core.upstream_json import error_message
 
 _JSON = BodyKind.JSON  # Slow to reach through the class in Python 3.11.
@@ -51,7 +52,7 @@ def answer_headers(exchange: Exchange, response: CollectedResponse, content_type
     """The head that the client sees: a few of the upstream's headers and the state of the caller's limits. A
     `content_type` replaces the upstream's."""
     passed = TO_CLIENT.passed(response.headers)
-    if any("\n" in value for _, value in passed):
+    if "\n" in "".join(response.headers.values()):
         passed = [(name, line) for name, value in passed for line in value.split("\n")]
     if content_type is not None:
         passed = [("content-type", content_type), *[each for each in passed if each[0] != "content-type"]]

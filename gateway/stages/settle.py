@@ -12,9 +12,11 @@ from gateway.core.errors import ClientGone, UpstreamRefused
 from gateway.core.estimate import Estimates, Estimator
 from gateway.core.exchange import AnswerTally, Exchange
 from gateway.core.limits import Meter
+from gateway.core.pricing import NO_PRICES
 from gateway.core.request import ParsedRequest
 from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import LedgerEntry, Reservation, Settlement, SettlementLine
+from gateway.core.snapshot import Target
 from gateway.core.usage import NOTHING_USED, Usage, UsageSource
 from gateway.store.contract import Counters
 
@@ -43,11 +45,17 @@ async def settle(
     estimator = estimates.of(exchange.caller.team, exchange.parsed.binding.model.name)
     usage = usage_of(exchange, exchange.parsed, estimator)
     if usage is not None:
-        price = exchange.target.price if exchange.target is not None and not exchange.parsed.endpoint.is_free else None
         exchange.usage = usage
-        exchange.cost = price.cost(usage) if price else 0
+        exchange.cost = _cost(exchange.parsed, exchange.target, usage)
         _learn(exchange, exchange.parsed, usage, estimator)
     await counters.settle(settlement(exchange, exchange.reservation, zone, recorder.of(exchange)))
+
+
+def _cost(parsed: ParsedRequest, target: Target | None, usage: Usage) -> int:
+    """Micro-dollars."""
+    if target is None or target.price is None or parsed.endpoint.is_free:
+        return 0
+    return target.price.cost(usage, parsed.binding.prices_beside(target) if usage.parts else NO_PRICES)
 
 
 def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) -> Usage | None:
@@ -90,7 +98,7 @@ def _with_rest(exchange: Exchange, parsed: ParsedRequest, tally: AnswerTally, re
     if entered == reported.input and output <= reported.output:
         return reported
     return msgspec.structs.replace(
-        reported, input=entered, output=max(output, reported.output), source=UsageSource.ESTIMATED
+        reported, input=entered, output=max(output, reported.output), source=UsageSource.ESTIMATED, parts=()
     )
 
 

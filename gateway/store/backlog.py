@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
@@ -27,10 +28,8 @@ from gateway.store.journal import (
     JournalLine,
     Orphan,
     Read,
-    count,
     orphans,
     park,
-    read,
 )
 
 _PAUSE_S = 1.0
@@ -209,13 +208,13 @@ class Backlog:
         try:
             while not await journal.empty(self._read_up_to):
                 before = self._read_up_to
-                await journal.restore()
-                async for end in self._replay(journal.process, journal.path, before, journal.size):
+                with suppress(OSError):  # Only what is not charged before this process ends needs a name.
+                    await journal.restore()
+                async for end in self._replay(journal, before):
                     self._read_up_to = end
                     self._own -= 1
                 if self._read_up_to == before:
-                    self._complain_once(f"the journal {journal.path} has lost lines: another program has changed it")
-                    return
+                    return  # What is being written comes next.
         except (OSError, _KeptSettlement) as error:
             self._complain_once(f"the journal {journal.path} waits: {error}")
             return
@@ -234,7 +233,7 @@ class Backlog:
 
     async def _count(self, orphan: Orphan) -> int:
         try:
-            return await asyncio.to_thread(count, orphan.path, self._orphans_read.get(orphan.process, 0))
+            return await asyncio.to_thread(orphan.count, self._orphans_read.get(orphan.process, 0))
         except OSError:
             # Its replay says so.
             return 0
@@ -242,7 +241,7 @@ class Backlog:
     async def _replay_orphan(self, orphan: Orphan) -> None:
         start = self._orphans_read.get(orphan.process, 0)
         try:
-            async for end in self._replay(orphan.process, orphan.path, start, None):
+            async for end in self._replay(orphan, start):
                 self._orphans_read[orphan.process] = end
                 self._orphaned -= 1
             orphan.remove()
@@ -250,9 +249,10 @@ class Backlog:
         except (OSError, _KeptSettlement) as error:
             self._complain_once(f"the journal {orphan.path} waits: {error}")
 
-    async def _replay(self, process: str, path: Path, start: int, end: int | None) -> AsyncIterator[int]:
+    async def _replay(self, journal: Journal | Orphan, start: int) -> AsyncIterator[int]:
         """Yields the end of each line that is done. Raises StoreUnavailable, OSError, _KeptSettlement."""
-        while lines := await asyncio.to_thread(read, path, self._signed_by(process), start, end):
+        process, path = journal.process, journal.path
+        while lines := await journal.read(self._signed_by(process), start):
             parked = 0
             for number, one in enumerate(lines):
                 if one.line is None:

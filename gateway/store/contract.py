@@ -30,9 +30,6 @@ HOLD_TTL_MS = 60_000
 HOLD_STEPS = 6
 """Holds end together, at whole sixths of HOLD_TTL_MS by the store's clock: each lives for five sixths at least."""
 
-LATE_DAYS = 2
-"""Entries younger than this are never late: a ledger is closed a day after the last closed one is over."""
-
 LEDGER_DAYS = 400
 """How long the ledger keeps a day."""
 

@@ -5,6 +5,9 @@ replay its file. A line is the CRC-32 of its text and the text, which is signed 
 damage, the signature forgery. Lines are synced to the disk in batches, and `append` returns when its line is. A torn
 end was never promised to any caller. An entry that can never be charged is moved to a `.parked` file next to it, which
 has the same form.
+
+Files are read by their descriptors, not by their names: what another program does to the folder meanwhile delays no
+charge.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -35,7 +39,7 @@ LINES_AT_ONCE = 200
 
 _PROBE = b"\n" * 4096
 
-_COPIED_AT_ONCE = 1 << 20
+_READ_AT_ONCE = 1 << 20
 
 
 class JournalFull(Exception):
@@ -48,6 +52,9 @@ class JournalLine(msgspec.Struct, frozen=True):
     place: int
     settlement: Settlement
 
+
+IsSigned = Callable[[bytes], bool]
+"""Whether the text of a line, without its checksum, can be trusted."""
 
 DAMAGED = "is damaged"
 UNSIGNED = "is not signed by a gateway of this store"
@@ -102,6 +109,16 @@ class Journal:
         """Find out whether the disk takes lines again: `failing` says so afterwards."""
         async with self._turn:
             self.failing = await asyncio.to_thread(self._write_and_cut) is not None
+
+    async def read(self, is_signed: IsSigned, start: int) -> list[Read]:
+        """The next lines from here, as `read` gives them. Raises OSError."""
+        async with self._turn:
+            if start >= self.size:
+                return []
+            lines = await asyncio.to_thread(read, self._file, is_signed, start, self.size)
+        if not lines:
+            raise OSError("it has lost lines: another program has changed it")
+        return lines
 
     async def empty(self, read_up_to: int) -> bool:
         """Forget every line, if none has come since this much was read."""
@@ -224,6 +241,14 @@ class Orphan:
         self.process = path.name.removesuffix(SUFFIX)
         self._file = file
 
+    async def read(self, is_signed: IsSigned, start: int) -> list[Read]:
+        """The next lines from here, as `read` gives them. Raises OSError."""
+        return await asyncio.to_thread(read, self._file, is_signed, start)
+
+    def count(self, start: int) -> int:
+        """How many lines there are from here. Raises OSError."""
+        return count(self._file, start)
+
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
         self.release()
@@ -279,28 +304,33 @@ def park(journal: Path, lines: Sequence[bytes]) -> None:
         os.close(file)
 
 
-def read(path: Path, is_signed: Callable[[bytes], bool], start: int, end: int | None = None) -> list[Read]:
-    """The next lines from here to `end`, up to LINES_AT_ONCE; none at the end, and none of a torn tail. `is_signed`
-    gets the text of each, without its checksum."""
+def read(file: int, is_signed: IsSigned, start: int, end: int | None = None) -> list[Read]:
+    """The next lines from here to `end`, up to LINES_AT_ONCE; none at the end, and none of a torn tail."""
     found: list[Read] = []
-    with path.open("rb") as file:
-        file.seek(start)
-        for text in file:
-            if not text.endswith(b"\n") or len(found) == LINES_AT_ONCE:
-                break
-            start += len(text)
-            if end is not None and start > end:
-                break
-            line, fault = _understood(text, is_signed)
-            found.append(Read(line, start, text, fault))
+    for text in islice(_lines(file, start), LINES_AT_ONCE):
+        start += len(text)
+        if end is not None and start > end:
+            break
+        line, fault = _understood(text, is_signed)
+        found.append(Read(line, start, text, fault))
     return found
 
 
-def count(path: Path, start: int = 0) -> int:
+def count(file: int, start: int = 0) -> int:
     """How many lines there are from here."""
-    with path.open("rb") as file:
-        file.seek(start)
-        return sum(1 for text in file if text.endswith(b"\n"))
+    return sum(1 for _ in _lines(file, start))
+
+
+def _lines(file: int, start: int) -> Iterator[bytes]:
+    """The whole ones from here, each with its line feed. The place of the descriptor stays what it was."""
+    begun: list[bytes] = []
+    while block := os.pread(file, _READ_AT_ONCE, start):
+        start += len(block)
+        *ends, rest = block.split(b"\n")
+        for end in ends:
+            yield b"".join([*begun, end, b"\n"])
+            begun = []
+        begun.append(rest)
 
 
 def spelled(line: JournalLine, sign: Callable[[bytes], bytes]) -> bytes:
@@ -308,7 +338,7 @@ def spelled(line: JournalLine, sign: Callable[[bytes], bytes]) -> bytes:
     return b"%08x %s\n" % (crc32(text), text)
 
 
-def _understood(text: bytes, is_signed: Callable[[bytes], bool]) -> tuple[JournalLine | None, str]:
+def _understood(text: bytes, is_signed: IsSigned) -> tuple[JournalLine | None, str]:
     """The line, or its fault."""
     try:
         if int(text[:8], 16) != crc32(text[9:-1]):
@@ -322,11 +352,11 @@ def _understood(text: bytes, is_signed: Callable[[bytes], bool]) -> tuple[Journa
 
 def _created(path: Path) -> int:
     """A new file under a lock from its first moment, so that no process can take it for a dead process's."""
-    unborn = path.with_suffix(".new")
-    file = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    temporary = path.with_suffix(".new")
+    file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        unborn.rename(path)
+        temporary.rename(path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -334,7 +364,7 @@ def _created(path: Path) -> int:
             os.close(folder)
     except OSError:
         # Before the lock is let go, so that no process takes it for a dead process's.
-        for name in (unborn, path):
+        for name in (temporary, path):
             with suppress(OSError):
                 name.unlink(missing_ok=True)
         os.close(file)
@@ -352,7 +382,7 @@ def _copy(source: int, target: int, size: int) -> None:
     """So many bytes from the beginning."""
     start = 0
     while start < size:
-        text = os.pread(source, min(size - start, _COPIED_AT_ONCE), start)
+        text = os.pread(source, min(size - start, _READ_AT_ONCE), start)
         if not text:
             raise OSError("the file is shorter than what was written to it")
         _write_all(target, text)

@@ -17,14 +17,15 @@ the others, too, so that memory is bounded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import itemgetter
+from itertools import zip_longest
+from operator import add
 from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway.core.reservation import LedgerEntry
 from gateway.core.usage import UsageSource
-from gateway.runtime.slices import in_slices, sorted_in_slices
+from gateway.runtime.slices import drained_in_slices, sorted_in_slices
 from gateway.store.contract import UsageQuery, UsageRow
 
 COLUMNS = (
@@ -39,8 +40,6 @@ GROUPS = ("day", "month", "team", "key", "model", "upstream", "cost_center", "la
 USERS_MAX = 10_000
 """Users that have rows of a team and day, besides `OTHER_USERS`."""
 
-_GROUP = itemgetter(0)
-
 _ESTIMATED = UsageSource.ESTIMATED  # Slow to reach through the class in Python 3.11.
 
 SLICE = 100
@@ -48,6 +47,11 @@ SLICE = 100
 
 ROWS_OF_A_USER = 64
 """Rows that one user has at most; settle.lua repeats it."""
+
+
+Figures = tuple[float, ...]
+"""A row, in the order of COLUMNS. Python's search for garbage stops looking at a tuple of numbers; a list for each of
+tens of thousands of rows would make it take tens of milliseconds."""
 
 
 class RowName(NamedTuple):
@@ -63,14 +67,14 @@ class RowName(NamedTuple):
 
 
 class UsageSums:
-    """Add rows in any order; `rows` are sorted by their group."""
+    """Add rows in any order, then take `rows`, which are sorted by their group."""
 
     def __init__(self, query: UsageQuery) -> None:
         self._query = query
         self._places = [GROUPS.index(name) for name in query.by]
         filters = {name: getattr(query, name) for name in ("team", "key", "model", "upstream", "cost_center", "user")}
         self._filters = [(GROUPS.index(name), wanted) for name, wanted in filters.items() if wanted]
-        self._sums: dict[tuple[str, ...], list[float]] = {}
+        self._sums: dict[tuple[str, ...], Figures] = {}
 
     def add(self, day: str, team: str, name: RowName, figures: Sequence[float]) -> None:
         """`figures` are whole numbers, of the first columns at least."""
@@ -84,9 +88,9 @@ class UsageSums:
         return day >= self._query.since and (not self._query.until or day < self._query.until)
 
     async def rows(self) -> list[UsageRow]:
-        """In slices: there may be tens of thousands."""
-        groups = await sorted_in_slices(list(self._sums.items()), SLICE, key=_GROUP)
-        return [self._row(group, total) async for group, total in in_slices(groups, SLICE)]
+        """Made, and the sums freed, in slices: there may be tens of thousands."""
+        groups = await sorted_in_slices(list(self._sums), SLICE, key=tuple)
+        return [self._row(group, self._sums.pop(group)) async for group in drained_in_slices(groups, SLICE)]
 
     def _row(self, group: tuple[str, ...], total: Sequence[float]) -> UsageRow:
         fields: dict[str, Any] = dict(zip(self._query.by, group, strict=True))
@@ -94,16 +98,15 @@ class UsageSums:
         return UsageRow(**fields | dict(zip(COLUMNS, map(int, total), strict=False)))
 
 
-def add_figures(rows: dict[Any, list[float]], name: Any, figures: Sequence[float]) -> None:
+def add_figures(rows: dict[Any, Figures], name: Any, figures: Sequence[float]) -> None:
     """Add to the row of this name."""
     row = rows.get(name)
     if row is None:
-        rows[name] = list(figures)
-        return
-    if len(figures) > len(row):
-        row += [0] * (len(figures) - len(row))
-    for place, figure in enumerate(figures):
-        row[place] += figure
+        rows[name] = tuple(figures)
+    elif len(row) == len(figures):
+        rows[name] = tuple(map(add, row, figures))
+    else:
+        rows[name] = tuple(map(sum, zip_longest(row, figures, fillvalue=0)))
 
 
 def name_of(entry: LedgerEntry) -> RowName:

@@ -20,7 +20,7 @@ from gateway.core.limit_status import limit_status_object
 from gateway.core.limits import Limit, Scope
 from gateway.core.reservation import LimitStatus
 from gateway.core.snapshot import ConfigSnapshot
-from gateway.runtime.slices import in_slices, sorted_in_slices
+from gateway.runtime.slices import drained_in_slices, in_slices, sorted_in_slices
 from gateway.store.contract import Ledger, Store, UsageQuery, UsageRow
 from gateway.store.ledger import GROUPS, SLICE
 
@@ -105,10 +105,11 @@ async def _usage(store: Store, _snapshot: ConfigSnapshot, query: Mapping[str, st
     total = await _totals(rows)
     if order.figure:
         rows = await sorted_in_slices(rows, SLICE, FIGURES[order.figure], reverse=True)
-    grouped = [
-        {name: getattr(row, name) for name in asked.by} | _figures(row)
-        async for row in in_slices(rows[: order.top], SLICE)
-    ]
+    most = len(rows) if order.top is None else order.top
+    grouped: list[JsonObject] = []
+    async for row in drained_in_slices(rows, SLICE):
+        if len(grouped) < most:
+            grouped.append({name: getattr(row, name) for name in asked.by} | _figures(row))
     report: JsonObject = {"rows": grouped, "total": total}
     if month is not None:
         report["month"] = month.as_json(final=month.after <= await store.closed_until())
@@ -141,11 +142,17 @@ async def usage_overview(store: Store, today: date) -> JsonObject:
     costs = {team: sum(row.cost for row in each) async for team, each in in_slices(by_team.items(), 1)}
     dearest = nlargest(_DEAREST, costs, key=lambda team: costs[team])
     total_of_today = await _totals(of_today)
-    return {
+    overview = {
         "today": {"rows": [total_of_today] if of_today else [], "total": total_of_today},
         "days": {"rows": [{"day": day} | await _totals(each) for day, each in by_day.items()], "total": month},
         "teams": {"rows": [{"team": team} | await _totals(by_team[team]) for team in dearest], "total": month},
     }
+    for groups in (by_day, by_team):
+        groups.clear()
+    of_today.clear()
+    async for _ in drained_in_slices(rows, SLICE):
+        pass
+    return overview
 
 
 async def _by(rows: Iterable[UsageRow], name: str) -> dict[str, list[UsageRow]]:

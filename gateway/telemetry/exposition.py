@@ -17,10 +17,10 @@ from itertools import accumulate
 
 import msgspec
 
-from gateway.telemetry.series import ConfiguredNames, Counter, Gauge, Histogram, Labels, Observations, Series, prune
+from gateway.telemetry.configured_names import ConfiguredNames, prune
+from gateway.telemetry.series import Counter, Gauge, Histogram, Labels, Observations, Series
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-PACKED = "application/vnd.msgpack"
 
 PART_CHARACTERS = 32 * 1024
 

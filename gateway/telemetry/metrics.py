@@ -10,32 +10,24 @@ docs/metrics.md describes every metric.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
-from prometheus_client import CollectorRegistry, ProcessCollector
 
 from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
 from gateway.core.exchange import Exchange
-from gateway.core.limits import Limit, Meter, Per, Scope
-from gateway.core.reservation import LimitStatus, LimitStatuses, Reservation
+from gateway.core.limits import MICRO, Scope
+from gateway.core.reservation import LimitStatus, Reservation
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.usage import Usage, UsageSource
+from gateway.telemetry.configured_names import STORED_LIMIT, ConfiguredNames, prune
 from gateway.telemetry.exposition import CONTENT_TYPE, ProcessReport, exposition_parts, pack
-from gateway.telemetry.series import (
-    Aggregation,
-    ConfiguredNames,
-    Counter,
-    Gauge,
-    Histogram,
-    Labels,
-    Observations,
-    Series,
-    prune,
-)
+from gateway.telemetry.process_metrics import ProcessMetrics
+from gateway.telemetry.quota_uses import QuotaUses, quota_labels
+from gateway.telemetry.series import Counter, Gauge, Histogram, Labels, Observations, Series
 
 # fmt: off
 # The last bounds of these two are a minute above what the default timeouts of an upstream allow.
@@ -48,18 +40,8 @@ STORE_CALL = (
     0.25, 0.5, 1, 2.5,
 )
 # fmt: on
-MICRO = 1_000_000
 
 _REPORTED = UsageSource.REPORTED  # Slow to reach through the class in Python 3.11.
-
-STORED_LIMIT = "(stored)"
-"""The label of a limit that only a key in the store has: names of labels are those of the configuration."""
-
-_LIMITS_REMEMBERED = 1_024
-"""Sets of limits whose quotas are remembered; all are forgotten where there are more."""
-
-_QUOTA_SCOPES = frozenset({Scope.ORGANISATION, Scope.TEAM})
-_QUOTA_WINDOWS = frozenset(per for per in Per if per.rate_ms is None)
 
 # The first class that fits says who ended a stream that had begun.
 _ABORTED_BY: tuple[tuple[type[GatewayError], str], ...] = (
@@ -68,18 +50,6 @@ _ABORTED_BY: tuple[tuple[type[GatewayError], str], ...] = (
     (UpstreamTimedOut, "timeout"),
     (UpstreamError, "upstream"),
 )
-
-
-class QuotaUse(msgspec.Struct):
-    """The last known use of a quota, in its meter's unit. `resets_ms` is 0 if it never resets."""
-
-    used: float
-    amount: float
-    resets_ms: int
-
-    def ratio(self, now_ms: int) -> float:
-        """A window that is over counts as unused until a request reports more."""
-        return self.used / self.amount if self.resets_ms == 0 or now_ms < self.resets_ms else 0.0
 
 
 class _Answers(msgspec.Struct):
@@ -107,37 +77,19 @@ class _StoreCalls(msgspec.Struct):
     number: int = 0
 
 
-class _ReportedQuota(NamedTuple):
-    """A quota of a team or of the organisation, by its place among the limits of a request."""
-
-    place: int
-    labels: Labels
-    amount: int
-
-
-class _QuotasOf(NamedTuple):
-    """`limits` are kept alive, so that no others have their identity."""
-
-    limits: Sequence[Limit]
-    reported: tuple[_ReportedQuota, ...]
-
-
 class Metrics:
     """Every series of this process. A new one is one line here and, if a request feeds it, one below."""
 
     def __init__(self, clock: Clock, version: str) -> None:
-        self._clock = clock
+        self.quotas = QuotaUses(clock)
         self._define_series_of_requests()
         self._define_series_of_the_process()
         self._define_series_of_notifications()
         self.build.set(1, (version, platform.python_version()))
         self._begin_at_zero()
         self._names: ConfiguredNames | None = None
-        self._quotas: dict[Labels, QuotaUse] = {}
-        self._configured_quotas: dict[Labels, Limit] = {}
         self._answers: dict[tuple[object, ...], _Answers] = {}
         self._store_calls: dict[Labels, _StoreCalls] = {}
-        self._quotas_of: dict[int, _QuotasOf] = {}
         self._process = ProcessMetrics()
 
     def _begin_at_zero(self) -> None:
@@ -315,25 +267,10 @@ class Metrics:
     def loop_lagged(self, seconds: float) -> None:
         self.loop_lag.observe((), seconds)
 
-    def quotas(self, statuses: LimitStatuses) -> None:
-        """Note how much of each quota of a team or of the organisation is used.
-
-        Those of keys and users are left out: their number has no bound that a metric could bear.
-        """
-        # Limits that grants raise are put together for this one request.
-        remembered = None if statuses.are_raised else self._quotas_of.get(id(statuses.limits))
-        known = remembered or self._find_quotas(statuses)
-        for place, labels, amount in known.reported[: len(statuses.used)]:
-            self._quotas[labels] = QuotaUse(statuses.used[place], amount, statuses.resets_ms[place])
-
-    def configured_quotas(self) -> list[Limit]:
-        """Those of teams and of the organisation."""
-        return list(self._configured_quotas.values())
-
     def forecasts(self, statuses: Iterable[LimitStatus]) -> None:
         """Note when each of these quotas runs out; one that does not in its window has no series."""
         self.quota_runs_out.values = {
-            _quota_labels(status.limit): status.runs_out_ms / 1000 for status in statuses if status.runs_out_ms
+            quota_labels(status.limit): status.runs_out_ms / 1000 for status in statuses if status.runs_out_ms
         }
 
     def config_loaded(self, config_hash: str, at_s: float) -> None:
@@ -342,18 +279,8 @@ class Metrics:
         self.config_loaded_at.set(at_s)
 
     def keep(self, snapshot: ConfigSnapshot, names: ConfiguredNames) -> None:
-        """Show series of this configuration alone from now on. `names` are what `configured_names` gives of it.
-
-        The used part of a quota whose amount has changed is computed with the new amount. A quota that counts other
-        models than before is another one to the store, and begins again.
-        """
-        before, self._configured_quotas = self._configured_quotas, _quotas_of(snapshot)
-        for labels in list(self._quotas):
-            limit, old = self._configured_quotas.get(labels), before.get(labels)
-            if limit is None or (old is not None and old.models != limit.models):
-                del self._quotas[labels]
-            else:
-                self._quotas[labels].amount = limit.amount
+        """Show series of this configuration alone from now on. `names` are what `configured_names` gives of it."""
+        self.quotas.keep(snapshot)
         self._names = names
 
     def render(self) -> tuple[bytes, str]:
@@ -375,8 +302,7 @@ class Metrics:
     def each(self) -> Iterator[Series]:
         """The same, one after the other: what is no longer configured is removed from a series as it is given."""
         self.add_counted()
-        now_ms = self._clock.now_ms()
-        self.quota_used.values = {labels: quota.ratio(now_ms) for labels, quota in self._quotas.items()}
+        self.quota_used.values = self.quotas.ratios()
         for each in [each for each in vars(self).values() if isinstance(each, Series)]:
             if self._names is not None:
                 prune((each,), self._names)
@@ -417,23 +343,10 @@ class Metrics:
         self.cost.add((team, model), answers.cost)
 
     def _reserved(self, reservation: Reservation, team: str) -> None:
-        self.quotas(reservation.limit_statuses)
+        self.quotas.note(reservation.limit_statuses)
         for limit in reservation.would_refuse:
             name = self._limit_label(limit.name, limit.scope)
             self.shadow_refused.add((team, name, limit.meter, limit.per or "", limit.scope))
-
-    def _find_quotas(self, statuses: LimitStatuses) -> _QuotasOf:
-        reported = [
-            _ReportedQuota(place, _quota_labels(limit), limit.amount)
-            for place, limit in enumerate(statuses.limits)
-            if limit.is_quota and limit.scope in _QUOTA_SCOPES and limit.amount
-        ]
-        found = _QuotasOf(statuses.limits, tuple(reported))
-        if not statuses.are_raised:
-            if len(self._quotas_of) >= _LIMITS_REMEMBERED:
-                self._quotas_of.clear()
-            self._quotas_of[id(statuses.limits)] = found
-        return found
 
     def _failed(self, x: Exchange, error: GatewayError, team: str) -> None:
         if error.limit is not None:
@@ -447,66 +360,9 @@ class Metrics:
         per = limit["per"] or ""
         name = self._limit_label(limit["name"], limit["scope"])
         self.refused.add((team, name, limit["meter"], per, limit["scope"]))
-        if per in _QUOTA_WINDOWS and limit["scope"] in _QUOTA_SCOPES and limit["amount"]:
-            labels = (team if limit["scope"] == Scope.TEAM else "", limit["name"], limit["meter"], per)
-            known = self._quotas.get(labels)
-            # A total quota has no time to retry after: it never resets.
-            resets_ms = known.resets_ms if known else retry_after_ms and self._clock.now_ms() + retry_after_ms
-            unit = MICRO if limit["meter"] == Meter.USD else 1
-            self._quotas[labels] = QuotaUse(limit["used"] * unit, limit["amount"] * unit, resets_ms)
+        self.quotas.note_refusal(team, limit, retry_after_ms)
 
     def _limit_label(self, name: str, scope: str) -> str:
         """For limits of single keys in the store, which may have any name, only names of the configuration are used."""
         is_known = scope != Scope.KEY or self._names is None or name in self._names.limit
         return name if is_known else STORED_LIMIT
-
-
-def _quota_labels(limit: Limit) -> Labels:
-    return (limit.team, limit.name, str(limit.meter), limit.per or "")
-
-
-def configured_names(snapshot: ConfigSnapshot, teams: Iterable[str]) -> ConfiguredNames:
-    """`teams` are all that are configured, with or without a key of their own. For 10,000 keys this takes milliseconds:
-    a reload has it done beside the event loop."""
-    limits = {limit.name for caller in snapshot.callers.values() for limit in (*caller.limits, *caller.user_limits)}
-    for terms in snapshot.teams.values():
-        bound = (*terms.caller.limits, *terms.caller.user_limits, *terms.key_limits)
-        limits.update(limit.name for limit in bound)
-    limits.add(STORED_LIMIT)
-    limits.update(limit.name for model in snapshot.models.values() for limit in model.limits)
-    return ConfiguredNames(
-        team=frozenset(teams),
-        model=frozenset(model.name for model in snapshot.models.values()),
-        upstream=frozenset(upstream.name for upstream in snapshot.upstreams()),
-        limit=frozenset(limits),
-    )
-
-
-def _quotas_of(snapshot: ConfigSnapshot) -> dict[Labels, Limit]:
-    """The quotas of teams and of the organisation, which all keys of a team share."""
-    return {
-        _quota_labels(limit): limit
-        for terms in snapshot.teams.values()
-        for limit in terms.caller.limits
-        if limit.is_quota and limit.scope in _QUOTA_SCOPES
-    }
-
-
-class ProcessMetrics:
-    """CPU, memory and files of this process, under the names that every Prometheus client has for them (Linux only)."""
-
-    def __init__(self) -> None:
-        self._collector = ProcessCollector(registry=CollectorRegistry())
-
-    def series(self) -> list[Series]:
-        found: list[Series] = []
-        for family in self._collector.collect():
-            (sample,) = family.samples
-            if family.type == "counter":
-                counter = Counter(sample.name, family.documentation, divisor=MICRO)
-                counter.add((), round(sample.value * MICRO))
-                found.append(counter)
-            else:
-                how: Aggregation = "min" if sample.name == "process_start_time_seconds" else "sum"
-                found.append(Gauge(sample.name, family.documentation, aggregation=how, values={(): sample.value}))
-        return found

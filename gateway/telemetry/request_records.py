@@ -205,10 +205,10 @@ def _recorded(
 
 
 def _prices_of(x: Exchange) -> tuple[PriceLine, ...]:
-    price = x.target.price if x.target is not None else None
-    if x.usage is None or price is None or x.parsed is None or x.parsed.endpoint.is_free:
+    target, parsed = x.target, x.parsed
+    if x.usage is None or target is None or target.price is None or parsed is None or parsed.endpoint.is_free:
         return ()
-    return price.lines(x.usage)
+    return target.price.lines(x.usage, parsed.binding.prices_beside(target))
 
 
 def _upstream_id(x: Exchange) -> str:

@@ -3,14 +3,13 @@
 Plain dictionaries for one thread, the event loop's: an increment costs a fraction of a microsecond. Structs also pass
 between processes: `merge` adds the series of one process to those of another.
 
-A label set stays until its process ends, unless `prune` removes it, after a reload that removed its team, model,
-upstream or limit. `ConfiguredNames` has those that are configured.
+A label set stays until its process ends, unless it is removed after a reload (`configured_names.py`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from operator import add
 from typing import ClassVar, Literal
 
@@ -111,33 +110,3 @@ class Histogram(msgspec.Struct, tag="histogram"):
 
 
 Series = Counter | Gauge | Histogram
-
-
-class ConfiguredNames(msgspec.Struct, frozen=True):
-    """The names in the present configuration, by the label that shows them."""
-
-    team: frozenset[str]
-    model: frozenset[str]
-    upstream: frozenset[str]
-    limit: frozenset[str]
-
-    def united(self, other: ConfiguredNames) -> ConfiguredNames:
-        return ConfiguredNames(*[getattr(self, label) | getattr(other, label) for label in self.__struct_fields__])
-
-
-def prune(every: Iterable[Series], names: ConfiguredNames) -> None:
-    """Remove the label sets of what is not configured. An empty label names nothing, and stays."""
-    for series in every:
-        checks = [
-            (place, getattr(names, label))
-            for place, label in enumerate(series.labels)
-            if label in ConfiguredNames.__struct_fields__
-        ]
-        values = series.values
-        gone = [
-            labels
-            for labels in values
-            if any(labels[place] and labels[place] not in configured for place, configured in checks)
-        ]
-        for labels in gone:
-            del values[labels]

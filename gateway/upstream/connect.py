@@ -19,7 +19,6 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from functools import lru_cache
 from typing import TypeVar
 
@@ -36,7 +35,7 @@ from gateway.core.http_syntax import (
 )
 from gateway.core.proxies import Proxy
 from gateway.core.snapshot import Upstream
-from gateway.runtime.own_thread import run_in_own_thread
+from gateway.runtime.name_lookup import LookupFailed, NameLookups
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.upstream.contract import UpstreamRequest
 
@@ -90,12 +89,11 @@ class UpstreamOrigin:
         same name. Raises ValueError for what could be read as more than one header or request."""
         fixed = self._other_fixed if request.takes_other_headers else self._fixed
         begun_line = fixed.begun_line
-        headers = [(begun, value) for name, value in request.headers if (begun := begun_line(name))]
-        if has_control("\t".join([value for _, value in headers])):
+        lines = [begun + value for name, value in request.headers if (begun := begun_line(name))]
+        if has_control("\t".join(lines)):
             raise ValueError("a header of the request contains a line break or control character")
-        lines = "".join([f"{begun}{value}\r\n" for begun, value in headers])
         request_line = self._request_line(request.method, request.base_path, request.path, request.query)
-        head = f"{request_line}{fixed.lines}{lines}{_framing(request)}\r\n"
+        head = "\r\n".join([request_line, *fixed.lines, *lines, *_framing(request), "\r\n"])
         # A header that is not UTF-8 arrives with its bytes as surrogates and leaves as it came.
         return head.encode("utf-8", "surrogateescape")
 
@@ -105,7 +103,7 @@ class UpstreamOrigin:
             target += ("&" if "?" in target else "?") + "&".join(queries)
         if not is_request_line(method, target):
             raise ValueError(f"{method!r} {target!r} is not a request line")
-        return f"{method} {self._before_target}{target} HTTP/1.1\r\n"
+        return f"{method} {self._before_target}{target} HTTP/1.1"
 
 
 class _FixedHeaders:
@@ -114,7 +112,7 @@ class _FixedHeaders:
 
     def __init__(self, own: Mapping[str, str], operators: Iterable[tuple[str, str]]) -> None:
         fixed = {**own, **{name.lower(): value for name, value in operators}}
-        self.lines = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
+        self.lines = [f"{name}: {value}" for name, value in fixed.items()]
         self.begun_line = lru_cache(_REMEMBERED)(self._begun_line_of)
         self._names = RESERVED_HEADERS | fixed.keys()
 
@@ -133,38 +131,35 @@ def _tunnel_request(url: BaseUrl, proxy: Proxy) -> bytes:
     return f"CONNECT {host}:{url.port} HTTP/1.1\r\nhost: {host}:{url.port}\r\n{login}\r\n".encode()
 
 
-def _framing(request: UpstreamRequest) -> str:
-    """The line that says where the body ends (RFC 9112, section 6)."""
-    rest = request.rest
-    if rest is None:
-        return f"content-length: {len(request.body)}\r\n" if request.body or request.method != "GET" else ""
-    if rest.length is None:
-        return "transfer-encoding: chunked\r\n"
-    return f"content-length: {len(request.body) + rest.length}\r\n"
+def _framing(request: UpstreamRequest) -> tuple[str, ...]:
+    """The line that says where the body ends (RFC 9112, section 6); none where there is no body."""
+    if request.rest is None:
+        size = len(request.body)
+        return (f"content-length: {size}",) if size or request.method != "GET" else ()
+    if request.rest.length is None:
+        return ("transfer-encoding: chunked",)
+    return (f"content-length: {len(request.body) + request.rest.length}",)
 
 
 class CannotConnect(Exception):
     """Why not, in words that reveal no address but the proxy's."""
 
 
-Addresses = list[aiohappyeyeballs.AddrInfoType]
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class Connector:
     """Opens connections to one origin.
 
-    However many connect at once, one name lookup is on its way, in a thread of its own: a name server that
-    hangs for one upstream holds up no other.
+    However many connect at once, one name lookup is on its way: a name server that hangs for one upstream holds up no
+    other.
     """
 
     def __init__(self, origin: UpstreamOrigin, tls: Callable[[], ssl.SSLContext], tasks: BackgroundTasks) -> None:
         self._origin = origin
         self._tls = tls
-        self._tasks = tasks
-        peer = origin if origin.proxy is None else origin.proxy
-        self._where = (peer.host, peer.port)
-        self._lookup: asyncio.Task[Addresses | CannotConnect] | None = None
+        self._lookups = NameLookups(tasks)
+        self._peer = origin if origin.proxy is None else origin.proxy
 
     async def connect(self, make: Callable[[], P]) -> P:
         """Raises CannotConnect."""
@@ -190,7 +185,9 @@ class Connector:
     async def _open(self) -> socket.socket:
         loop = asyncio.get_running_loop()
         connected = await aiohappyeyeballs.start_connection(
-            await self._addresses(), happy_eyeballs_delay=HEAD_START_SECONDS, loop=loop
+            await self._lookups.addresses(self._peer.host, self._peer.port),
+            happy_eyeballs_delay=HEAD_START_SECONDS,
+            loop=loop,
         )
         if self._origin.tunnel_request:
             try:
@@ -205,33 +202,6 @@ class Connector:
             return self._tls()
         except OSError as error:
             raise CannotConnect(f"the files of its `tls` cannot be used ({_reason(error)})") from error
-
-    async def _addresses(self) -> Addresses:
-        with suppress(socket.gaierror, UnicodeError):
-            # An address needs no name server, and so no thread.
-            return list(socket.getaddrinfo(*self._where, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
-        lookup = self._lookup
-        if lookup is None or lookup.done():
-            lookup = self._lookup = self._tasks.start("name_lookup", self._look_up())
-        # A caller that gives up waiting leaves the lookup to the others.
-        await asyncio.wait([lookup])
-        if lookup.cancelled():
-            raise CannotConnect("the gateway is shutting down")
-        found = lookup.result()
-        if isinstance(found, CannotConnect):
-            raise CannotConnect(str(found))
-        return found
-
-    async def _look_up(self) -> Addresses | CannotConnect:
-        """A failure is a result: when all who asked have given up, no caller is left to take an exception."""
-        try:
-            return await run_in_own_thread("name lookup", self._resolve)
-        # A name that DNS cannot carry is a UnicodeError, a thread too many a RuntimeError.
-        except (OSError, UnicodeError, RuntimeError) as error:
-            return CannotConnect(_reason(error))
-
-    def _resolve(self) -> Addresses:
-        return list(socket.getaddrinfo(*self._where, type=socket.SOCK_STREAM))
 
 
 async def _open_tunnel(connected: socket.socket, request: bytes) -> None:
@@ -257,7 +227,7 @@ def _reason(error: Exception) -> str:
         return f"its certificate is not trusted ({error.verify_message})"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed ({error.reason})"
-    if isinstance(error, socket.gaierror | UnicodeError):
+    if isinstance(error, LookupFailed):
         return "its name cannot be resolved"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()

@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.core.errors import UpstreamError
 from gateway.core.request import BodyTail
-from gateway.core.response import UpstreamResponse
+from gateway.core.response import Headers, UpstreamResponse
 from gateway.core.snapshot import Upstream
 
 __all__ = ["FailureReason", "UpstreamClient", "UpstreamRequest", "UpstreamResponse"]
@@ -32,7 +32,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     `Accept-Encoding: identity`."""
 
     path: str
-    headers: tuple[tuple[str, str], ...]
+    headers: Headers
     body: bytes
     method: str = "POST"
     model: str = ""

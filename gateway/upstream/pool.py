@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection
 from functools import cache, partial
 
@@ -59,8 +59,8 @@ class ConnectionShares:
         self.models: Collection[str] = ()
         self.teams = 0
         self.free = total
-        self._by_model: dict[str, int] = {}
-        self._by_team: dict[str, int] = {}
+        self._by_model: defaultdict[str, int] = defaultdict(int)
+        self._by_team: defaultdict[str, int] = defaultdict(int)
 
     def held(self, holder: Holder) -> tuple[int, int]:
         """By its team, and by its model."""
@@ -70,16 +70,15 @@ class ConnectionShares:
         if not self.free:
             return False
         most = HELD_PER_FREE * self.free
-        by_team, by_model = self.held(holder)
+        by_team, by_model = self._by_team.get(holder.team, 0), self._by_model.get(holder.model, 0)
         return (by_model < most or self._no_model_holds_less(by_model)) and (
             by_team < most or self._no_team_holds_less(by_team)
         )
 
     def take(self, holder: Holder) -> None:
         self.free -= 1
-        model, team = holder.model, holder.team
-        self._by_model[model] = self._by_model.get(model, 0) + 1
-        self._by_team[team] = self._by_team.get(team, 0) + 1
+        self._by_model[holder.model] += 1
+        self._by_team[holder.team] += 1
 
     def give_back(self, holder: Holder) -> None:
         self.free += 1
@@ -211,12 +210,13 @@ class Pool:
     def _pop_idle(self, holder: Holder) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if not connection.closed and connection.has_unread_bytes():
-                connection.abort()
-                self.unrequested_bytes()
-            if not connection.closed:
+            if connection.closed:
+                continue
+            if not connection.has_unread_bytes():
                 self._in_use[connection] = holder
                 return connection
+            connection.abort()
+            self.unrequested_bytes()
         return None
 
     async def _wait_in_line(self, holder: Holder) -> Connection | None:

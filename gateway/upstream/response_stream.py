@@ -15,6 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.core.content_coding import CodingDamaged, CodingUnknown, ContentDecoder, codings_of
@@ -42,22 +43,26 @@ class ResponseStream:
     """Implements `contract.UpstreamResponse`. The connection calls `head`, `feed`, then `complete`, `fail`
     or `fail_with`."""
 
+    status = 0
+    headers: Mapping[str, str] = MappingProxyType({})
+    sent_at = 0.0
+    first_byte_at = 0.0
+    is_over = False
+    sink: Callable[[bytes], None] | None = None
+    """The reader's callback, while pieces may go to it as they come: in place of `feed`."""
+
+    _callback: Callable[[bytes], None] | None = None
+    _waiter: asyncio.Future[None] | None = None
+    _failure: Exception | None = None
+    _paused = False
+    _received = False
+    _yields = False
+
     def __init__(self, upstream_name: str, connection: Connection, relays: RelayQueue) -> None:
-        self.status = 0
-        self.headers: Mapping[str, str] = {}
-        self.sent_at = 0.0
-        self.first_byte_at = 0.0
         self._name = upstream_name
         self._relays = relays
         self._connection: Connection | None = connection
         self._buffer: Buffer = PlainBuffer()
-        self.sink: Callable[[bytes], None] | None = None
-        """The reader's callback, while pieces may go to it as they come: in place of `feed`."""
-
-        self._callback: Callable[[bytes], None] | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._failure: Exception | None = None
-        self._paused = self._received = self.is_over = self._yields = False
 
     def head(self, status: int, headers: dict[str, str], now: float) -> None:
         """The first byte of the body has come, or the end of a response without one."""
@@ -125,8 +130,11 @@ class ResponseStream:
         return waiter
 
     def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
 
     def pause(self) -> None:
         self._paused = True
@@ -150,12 +158,15 @@ class ResponseStream:
     def _deliver(self) -> None:
         """Hand over what is held, as far as it is wanted, and see whether that was all."""
         try:
-            self._hand_over()
+            if self._buffer.size:
+                self._hand_over()
             if self._received and not self._buffer.size:
                 self._end()
         except CodingDamaged as error:
             self._spoil(str(error))
-        is_direct = not (self._paused or self._yields or self.is_over) and type(self._buffer) is PlainBuffer
+        if self.is_over:
+            return
+        is_direct = not (self._paused or self._yields) and type(self._buffer) is PlainBuffer
         self.sink = self._callback if is_direct else None
         if self._connection is not None:
             if self._paused or self._yields or self._buffer.size > HELD_BYTES:
@@ -167,10 +178,15 @@ class ResponseStream:
         left, began = TURN_BYTES, 0.0
         if type(self._buffer) is not PlainBuffer or self._buffer.size > TURN_BYTES:
             began = monotonic()  # Only what is more than one turn's is timed.
-        while self._callback is not None and not (self._paused or self._yields) and (piece := self._buffer.get()):
+        while self._callback is not None and not (self._paused or self._yields):
+            piece = self._buffer.get()
+            if not piece:
+                return
             self._callback(piece)
+            if not self._buffer.size:
+                return
             left -= len(piece)
-            if left <= 0 and self._buffer.size:
+            if left <= 0:
                 self._yields = True
                 self._relays.wait(self._go_on, monotonic() - began)
 
@@ -183,7 +199,7 @@ class ResponseStream:
             self._buffer.check_whole()
         self.is_over = True
         # The reader has this stream, mostly: one less cycle for the collector of garbage.
-        self._callback = None
+        self._callback = self.sink = None
         self.wake()
 
     def _spoil(self, what: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.core.pricing import PICO_PER_MICRO, PRICE_NAMES, Price
+from gateway.core.pricing import PICO_PER_MICRO, PRICE_NAMES, WHOLE_FACTOR, Price
 from gateway.core.snapshot import ConfigSnapshot, Model, Target
 from gateway.identity.key_objects import limit_terms
 from gateway.pipeline import Services
@@ -80,4 +80,6 @@ def price_terms(price: Price) -> JsonObject:
         found["above"] = [{"tokens": step.tokens, **price_terms(step.price)} for step in price.above]
     if price.tiers:
         found["tiers"] = {name: price_terms(tier) for name, tier in price.tiers.items()}
+    if price.regions:
+        found["regions"] = {name: factor / WHOLE_FACTOR for name, factor in price.regions.items()}
     return found

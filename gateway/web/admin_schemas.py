@@ -126,7 +126,9 @@ _RECORD = an_object(
     attempts=a_list(an_object(upstream=TEXT, outcome=TEXT)),
     usage=or_null({"type": "object"}),
     usd=AMOUNT,
-    prices=a_list(an_object(name=TEXT, quantity=COUNT, unit=TEXT, usd_per_unit=AMOUNT, usd=AMOUNT)),
+    prices=a_list(
+        an_object(name=TEXT, quantity=COUNT, unit=TEXT, usd_per_unit=AMOUNT, usd=AMOUNT, factor=AMOUNT, model=TEXT)
+    ),
     duration_s=AMOUNT,
     upstream_s=AMOUNT,
     time_to_first_byte_s=or_null(AMOUNT),

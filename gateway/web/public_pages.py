@@ -33,16 +33,18 @@ from gateway.core.endpoints import (
     Endpoint,
 )
 from gateway.core.errors import FieldInvalid, KeyMissing, KeyUnknown, ModelUnknown
-from gateway.core.limit_status import limit_status_object, rfc3339
+from gateway.core.limit_status import limit_status_object
 from gateway.core.limits import Limit
 from gateway.core.response import Headers
 from gateway.core.snapshot import Caller, Model
+from gateway.core.time_format import rfc3339
 from gateway.identity.sessions import BrowserSession, SessionDirectory, new_session_id
 from gateway.pipeline import Services
 from gateway.stages.authenticate import key_digest, sent_key
 from gateway.store.usage_report import REPORTS
 from gateway.web.client_hints import CLIENT_APIS, ClientApi, origin_of
 from gateway.web.errors import JSON
+from gateway.web.long_json import encoded_in_slices
 from gateway.web.model_lists import (
     anthropic_list,
     anthropic_model,
@@ -149,7 +151,8 @@ async def _usage(asked: PageRequest) -> Shown:
         raise FieldInvalid(f"'by' cannot be {min(beyond)[:64]!r}; it is made of {', '.join(USAGE_GROUPS)}.", param="by")
     own = {"by": "day,model", **asked.query, "team": caller.team, "key": caller.key_id}
     today = datetime.fromtimestamp(services.clock.now_ms() / 1000, services.zone).date()
-    return Shown(msgspec.json.encode(await REPORTS["usage"](services.store, services.snapshot, own, today)))
+    report = await REPORTS["usage"](services.store, services.snapshot, own, today)
+    return Shown(await encoded_in_slices(report))
 
 
 def _refuse_unknown(query: Mapping[str, str], known: Collection[str]) -> None:

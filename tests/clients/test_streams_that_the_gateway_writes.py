@@ -11,8 +11,9 @@ import httpx2
 import openai
 
 from gateway.core.endpoints import CHAT, MESSAGES, RESPONSES, Endpoint
+from gateway.core.output_budget import OutputBudget
 from gateway.core.stream_format import stream_of_plain
-from gateway.core.stream_tally import OutputBudget, StreamTally
+from gateway.core.stream_tally import StreamTally
 
 Json = dict[str, Any]
 

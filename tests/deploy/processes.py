@@ -31,8 +31,8 @@ def tool(name: str) -> str:
     """Where a program is. A test that asks for one is left out, but under `make test-deploy`, which installs it."""
     if os.environ.get("DEPLOY_TOOLS") != "required":
         pytest.skip("`make test-deploy` runs this")
-    services = (TOOLS / "go" / "bin", TOOLS / "venv" / "bin", NPM / "node_modules" / ".bin", Path("/usr/sbin"))
-    found = shutil.which(name, path=os.pathsep.join((os.environ["PATH"], *map(str, services))))
+    folders = (TOOLS / "go" / "bin", TOOLS / "venv" / "bin", NPM / "node_modules" / ".bin", Path("/usr/sbin"))
+    found = shutil.which(name, path=os.pathsep.join((os.environ["PATH"], *map(str, folders))))
     return found or pytest.fail(f"{name} is not installed; `make test-deploy` installs it")
 
 

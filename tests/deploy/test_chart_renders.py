@@ -274,6 +274,12 @@ async def test_kubernetes_takes_the_production_example(kubernetes: str, schemas:
 
 
 @pytest.mark.parametrize("example", ["try", "production"])
+async def test_the_documentations_commands_find_what_the_examples_make(example: str) -> None:
+    names = {(each["kind"], each["metadata"]["name"]) for each in await rendered(example=example)}
+    assert {("Deployment", "gateway"), ("Service", "gateway")} <= names
+
+
+@pytest.mark.parametrize("example", ["try", "production"])
 async def test_the_gateway_loads_the_rendered_configuration(example: str, tmp_path: Path) -> None:
     resources = await rendered(example=example)
     (config,) = [each for each in resources if each["kind"] == "ConfigMap" and "gateway.yaml" in each["data"]]
@@ -298,6 +304,9 @@ def container_env(resources: list[Json]) -> list[Json]:
         ("config.drain.delya=3s", "'delya' not allowed"),
         ("config.drain.delay=soon", "/config/drain/delay"),
         ("config.teams.demo.limits[0].requests=many", "/config/teams/demo/limits/0/requests"),
+        ("config.limits[0].requests=5", "at '/config/limits/0': missing property 'per'"),
+        ("config.limits[0].per=day", "at '/config/limits/0': 'oneOf' failed"),
+        ("config.limits[0].concurrent=5,config.limits[0].per=day", "/config/limits/0/per"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
         ("config.upstreams=null", "/config/upstreams"),
     ],
@@ -306,6 +315,13 @@ async def test_a_wrong_value_is_refused_by_its_place(sets: str, complaint: str) 
     code, printed = await outcome(*template_command(), "--set", sets)
     assert code != 0
     assert complaint in printed
+
+
+async def test_a_limit_may_name_the_meters_that_it_does_not_have() -> None:
+    limit = ("requests=5", "tokens=null", "concurrent=null", "per=minute")
+    resources = await rendered(*(f"config.limits[0].{part}" for part in limit), "config.limits[1].concurrent=5")
+    config = yaml.safe_load(one(resources, "ConfigMap")["data"]["gateway.yaml"])
+    assert [each.get("requests") for each in config["limits"]] == [5, None]
 
 
 async def test_a_pod_has_as_long_to_go_as_its_drain_needs() -> None:

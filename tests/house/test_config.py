@@ -36,7 +36,7 @@ def test_every_shipped_configuration_passes_its_check() -> None:
 def test_every_setting_stands_in_docs_and_no_other() -> None:
     """Counted, since sections have settings of the same name: `limits` has a row in each of them."""
     explained = Counter(name.split(".")[-1] for name in ROW.findall(PAGE.read_text(encoding="utf-8")))
-    assert Counter(_settings(json_schema())) == explained
+    assert Counter(_settings(json_schema())) == explained, "each has its row in docs/configuration.md"
 
 
 def _environment(path: Path) -> dict[str, str]:

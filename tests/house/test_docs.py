@@ -38,13 +38,13 @@ class Row(NamedTuple):
 
 def test_every_error_stands_in_docs_with_status_type_code_and_blame() -> None:
     documented = {Row(*cells[:4]) for cells in _tables(DOCS / "errors.md") if cells[0].isdigit()}
-    assert {_row(error) for error in _errors(GatewayError)} == documented
+    assert {_row(error) for error in _errors(GatewayError)} == documented, "each has its row in docs/errors.md"
 
 
 def test_every_metric_stands_in_docs_and_no_other() -> None:
     documented = {cells[0].strip("`").partition("{")[0] for cells in _tables(DOCS / "metrics.md")}
     counted = {name for path in under("gateway") for name in _metrics(path)}
-    assert counted == {name for name in documented if METRIC.fullmatch(name)}
+    assert counted == {name for name in documented if METRIC.fullmatch(name)}, "each has its row in docs/metrics.md"
 
 
 def test_every_endpoint_stands_in_the_api_page_and_no_other() -> None:
@@ -53,7 +53,7 @@ def test_every_endpoint_stands_in_the_api_page_and_no_other() -> None:
     methods = ("`POST /", "`GET /", "`DELETE /")
     rows = [cells[0] for cells in _tables(DOCS / "api.md") if cells[0].startswith(methods)]
     documented = [request for row in rows for request in _requests(row)]
-    assert sorted(documented) == sorted(served | {f"GET {HEALTH_PATH}"})
+    assert sorted(documented) == sorted(served | {f"GET {HEALTH_PATH}"}), "each has its row in docs/api.md"
 
 
 def test_what_the_package_says_of_itself_has_no_relative_link() -> None:

@@ -26,10 +26,10 @@ def files() -> tuple[Path, ...]:
     return tuple(path for path in named if path.is_file())
 
 
-def under(*services: str, suffix: str = ".py") -> list[Path]:
+def under(*folders: str, suffix: str = ".py") -> list[Path]:
     """The files below these folders of the project, which must be some."""
-    found = [path for path in files() if path.suffix == suffix and path.relative_to(ROOT).parts[0] in services]
-    assert found, f"no {suffix} below {services}"
+    found = [path for path in files() if path.suffix == suffix and path.relative_to(ROOT).parts[0] in folders]
+    assert found, f"no {suffix} below {folders}"
     return found
 
 

@@ -250,9 +250,13 @@ async def test_memory_that_cannot_be_asked_ends_with_one_and_what_to_do(admin: J
 async def test_another_token_than_the_gateways_ends_with_one(tmp_path: Path) -> None:
     admin = {"listen": "127.0.0.1:0", "token": "another-token"}
     async with whole_gateway("http://127.0.0.1:1/v1", admin=admin) as gateway:
-        result = await operator_of(gateway, tmp_path).run("usage")
+        operator, address = operator_of(gateway, tmp_path), f"127.0.0.1:{gateway.admin_port}"
+        result = await operator.run("usage")
         assert result.exit_code == 1
-        assert "answers 401: Send the admin token" in result.stderr
+        assert f"The gateway at {address} has another admin token. Use the configuration and the" in result.stderr
+        result = await operator.run("usage", "--demo", address)
+        assert result.exit_code == 1
+        assert "If it is not the demo, use -c FILE in place of --demo." in result.stderr
 
 
 async def test_a_store_that_is_out_ends_with_one(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import DONE, content, finish, hand_upstream, usage
-from tests.whole_gateway import KEY, Json, chat_body, configuration, settings_of, whole_gateway
+from tests.whole_gateway import KEY, MODEL, Json, chat_body, configuration, settings_of, whole_gateway
 
 DAILY: Json = {"limits": [{"usd": 1, "per": "day"}]}
 CLAUDE: Json = {
@@ -23,6 +23,7 @@ CLAUDE: Json = {
     "search": "0.01",
     "above": [{"tokens": 10_000, "input": 6, "output": "22.50"}],
     "tiers": {"priority": {"input": 30, "output": 150}},
+    "regions": {"us": "1.1"},
 }
 USED: Json = {
     "input_tokens": 500,
@@ -67,6 +68,44 @@ async def test_the_ledger_has_what_the_answer_names_at_its_price(used: Json, cos
         assert (await gateway.ledger()).cost == cost
         listed = await gateway.request("GET", "/v1/limits", headers={"authorization": f"Bearer {KEY}"})
         assert listed.json["data"][0]["used"] == cost / 1_000_000
+
+
+async def test_the_region_that_the_answer_names_multiplies_what_its_tokens_cost() -> None:
+    used = USED | {"inference_geo": "us", "server_tool_use": {"web_search_requests": 2}}
+    tokens = 1_500 + CACHED + WRITTEN_FOR_5_MINUTES + WRITTEN_FOR_AN_HOUR + 15_000
+    async with (
+        hand_upstream() as upstream,
+        whole_gateway(upstream.base_url, model={"price": CLAUDE}, team=DAILY) as gateway,
+    ):
+        asking = asyncio.create_task(gateway.post(_message(), path="/v1/messages"))
+        (await upstream.asked()).answer(json.dumps({"type": "message", "content": [], "usage": used}).encode())
+        assert (await asking).status == 200
+        exchange = await gateway.ended()
+        assert exchange.cost == tokens * 11 // 10 + 20_000
+        (hold,) = exchange.reservation.holds if exchange.reservation else ()
+        assert hold.amount >= exchange.estimated_input * 6 * 11 // 10 + 1_000 * 15
+
+
+async def test_an_advisor_is_charged_at_the_price_of_its_own_model() -> None:
+    iterations = [
+        {"type": "message", "input_tokens": 400, "output_tokens": 10},
+        {"type": "advisor_message", "model": "claude-opus", "input_tokens": 900, "output_tokens": 200},
+        {"type": "message", "input_tokens": 700, "cache_read_input_tokens": 300, "output_tokens": 20},
+    ]
+    used = {"input_tokens": 400, "output_tokens": 30, "iterations": iterations}
+    models = {
+        MODEL: {"routes": [{"upstream": "up1"}], "price": CLAUDE},
+        "opus": {"routes": [{"upstream": "up1", "model": "claude-opus"}], "price": {"input": 5, "output": 25}},
+    }
+    async with hand_upstream() as upstream, whole_gateway(upstream.base_url, models=models, team=DAILY) as gateway:
+        asking = asyncio.create_task(gateway.post(_message(), path="/v1/messages"))
+        (await upstream.asked()).answer(json.dumps({"type": "message", "content": [], "usage": used}).encode())
+        assert (await asking).status == 200
+        exchange = await gateway.ended()
+        assert exchange.usage is not None
+        assert (exchange.usage.input, exchange.usage.output) == (400 + 900 + 1_000, 230)
+        assert exchange.cost == (400 + 700) * 3 + 90 + 30 * 15 + 900 * 5 + 200 * 25
+        assert (await gateway.ledger()).cost == exchange.cost
 
 
 async def test_the_route_that_served_is_charged_and_the_dearest_is_reserved() -> None:

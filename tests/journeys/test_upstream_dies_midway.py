@@ -13,7 +13,9 @@ from tests.hand_upstream import content, finish, hand_upstream
 from tests.whole_gateway import whole_gateway
 
 ASKING = {"stream_options": {"include_usage": True}}
-SHORT = {"first_byte": "5s", "idle": "50ms", "total": "10s"}
+PATIENT = {"first_byte": "10s", "idle": "10s", "total": "20s"}
+SHORT = PATIENT | {"idle": "500ms"}
+"""Where nothing but this timeout can end the stream."""
 
 
 @pytest.mark.parametrize("asked", [{}, ASKING], ids=["not asking", "asking"])
@@ -27,8 +29,9 @@ async def test_the_client_gets_whole_events_then_an_error_and_no_end(
 ) -> None:
     script = DemoScript(chunks=7, halt=halt, halt_at=halt_at, halt_after=halt_after)  # type: ignore[arg-type]
     async with DemoUpstream(script) as upstream:
-        told = {"up1": {"base_url": upstream.base_url, "timeouts": SHORT}}
-        async with whole_gateway(upstream.base_url, upstreams=told) as gateway:
+        timeouts = SHORT if halt == "hang" else PATIENT
+        settings = {"up1": {"base_url": upstream.base_url, "timeouts": timeouts}}
+        async with whole_gateway(upstream.base_url, upstreams=settings) as gateway:
             reply = await gateway.chat(stream=True, **asked)
             assert reply.status == 200
             assert reply.broken

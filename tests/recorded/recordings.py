@@ -23,7 +23,13 @@ _PATHS = {
 }
 _CONTENT_TYPES = {".sse": "text/event-stream", ".json": "application/json", ".html": "text/html"}
 _UNITS = {"images": "images", "searches": "searches", "seconds": "audio_ms"}
-_DEFAULTS = {name: default for name, default in msgspec.structs.asdict(Usage()).items() if name != "source"}
+_PARTS = {
+    "messages/anthropic-compaction.json": [{"input": 162, "output": 11}, {"input": 99_195, "output": 81}],
+}
+"""What each inference used of answers whose index has the sum alone."""
+
+_NOT_LISTED = {"source", "region", "model", "parts"}
+_DEFAULTS = {name: default for name, default in msgspec.structs.asdict(Usage()).items() if name not in _NOT_LISTED}
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -74,11 +80,17 @@ def _written(entry: dict[str, Any]) -> Recording:
         endpoint=entry["endpoint"],
         status=entry["status"],
         content_type=entry.get("content_type") or _CONTENT_TYPES[file.suffix],
-        usage=_DEFAULTS | entry["usage"] if "usage" in entry else {},
+        usage=_DEFAULTS | _listed(entry["usage"]) if "usage" in entry else {},
         reported=entry.get("reported", fault is None),
         client_status=502 if fault == "credentials" else entry["status"],
         failed=fault is not None,
     )
+
+
+def _listed(usage: dict[str, Any]) -> dict[str, Any]:
+    if "parts" not in usage:
+        return usage
+    return usage | {"parts": tuple([Usage(**part) for part in usage["parts"]])}
 
 
 def _real(entry: dict[str, Any]) -> Recording:
@@ -90,6 +102,9 @@ def _real(entry: dict[str, Any]) -> Recording:
         units = {"images": 0, "searches": 0, "seconds": 0} | expected["units"]
         usage |= {ours: units[theirs] for theirs, ours in _UNITS.items() if units[theirs] is not None}
         usage["audio_ms"] = round(1000 * usage.get("audio_ms", 0))
+    if entry["file"] in _PARTS:
+        told = {"service_tier": usage["service_tier"], "region": "global"}
+        usage = _listed(usage | {"parts": [part | told for part in _PARTS[entry["file"]]]})
     return Recording(
         name=f"recorded/{entry['file']}",
         file=SHARED / "recorded" / entry["file"],

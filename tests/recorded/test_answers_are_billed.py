@@ -52,7 +52,7 @@ PRICES = {
 LONG = {"input": "6.05", "output": "22.7", "cached_input": "0.607"}
 TIERS = {"flex": {"input": "1.51", "output": "7.53"}, "priority": {"input": "9.7"}, "fast": {"output": "91.3"}}
 LONG_FROM = 4_000
-PRICE: Json = {**PRICES, "above": [{"tokens": LONG_FROM, **LONG}], "tiers": TIERS}
+PRICE: Json = {**PRICES, "above": [{"tokens": LONG_FROM, **LONG}], "tiers": TIERS, "regions": {"us": "1.1"}}
 
 ADMIN_TOKEN = "operators-only"
 FIGURES = {
@@ -99,6 +99,7 @@ TERMS = PriceTerms(
     terms_of(PRICES),
     above={LONG_FROM: terms_of(LONG)},
     tiers={name: PriceTerms(terms_of(prices)) for name, prices in TIERS.items()},
+    regions={"us": 1_100},
 )
 
 

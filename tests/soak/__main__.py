@@ -19,8 +19,8 @@ ACCIDENT_EVERY_S = 12.0
 _HEAD = "    time   worker  supervisor  descriptors  threads  in flight  unsettled  Redis keys   Redis   answered"
 
 
-async def soak(minutes: float, seed: int, folder: Path) -> bool:
-    async with soak_world(folder) as world:
+async def soak(minutes: float, seed: int, gateways: int, folder: Path) -> bool:
+    async with soak_world(folder, gateways) as world:
         traffic = Traffic(world, Random(seed))
         watch = Watch(world, traffic)
         running = asyncio.ensure_future(traffic.run(minutes * 60, ACCIDENT_EVERY_S))
@@ -53,9 +53,10 @@ def _report(world: World, traffic: Traffic, verdicts: list[Verdict]) -> None:
     for verdict in verdicts:
         _say(f"{'ok  ' if verdict.holds else 'FAIL'}  {verdict.what}: {verdict.figures}")
     if not all(verdict.holds for verdict in verdicts):
-        _say("\nthe last lines of the gateway's log that are no requests:")
-        lines = [line for line in world.gateway.log.read_text().splitlines() if '"event":"request"' not in line]
-        _say("\n".join(lines[-30:] + world.gateway.defects()[-5:]))
+        for gateway in world.gateways:
+            _say(f"\nthe last lines of the log of {gateway.folder.name} that are no requests:")
+            lines = [line for line in gateway.log.read_text().splitlines() if '"event":"request"' not in line]
+            _say("\n".join(lines[-30:] + gateway.defects()[-5:]))
 
 
 def _say(text: str) -> None:
@@ -67,9 +68,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--gateways", type=int, default=3, help="with one store; all but the first are killed, too")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        return 0 if asyncio.run(soak(given.minutes, given.seed, Path(folder))) else 1
+        return 0 if asyncio.run(soak(given.minutes, given.seed, given.gateways, Path(folder))) else 1
 
 
 if __name__ == "__main__":

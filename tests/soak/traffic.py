@@ -1,7 +1,8 @@
 """What happens during a soak: the requests of several teams, and accidents.
 
 Requests of the steady team are all answered in full, so what the ledger holds of them is known exactly. They pause
-while a worker is killed, since nobody can settle what a dead process had in flight; all the others go on.
+while a process is killed, since nobody can settle what a dead process had in flight; all the others go on. Each request
+goes to any of the gateways, as if a load balancer chose that does not look whether they live.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -18,10 +20,23 @@ from typing import NamedTuple
 
 import aiohttp
 
-from tests.soak.world import FLAKY, LEFT, LIMITED, POLL_S, START_S, STEADY, TOKEN, World, configuration, key_of
+from tests.soak.world import (
+    BOUNDED,
+    FLAKY,
+    LEFT,
+    LIMITED,
+    POLL_S,
+    START_S,
+    STEADY,
+    TOKEN,
+    GatewayUnderSoak,
+    World,
+    configuration,
+    key_of,
+)
 from tests.whole_gateway import Json
 
-LOOPS: dict[str, int] = {STEADY: 10, LEFT: 8, FLAKY: 6, LIMITED: 2}
+LOOPS: dict[str, int] = {STEADY: 10, LEFT: 8, FLAKY: 6, LIMITED: 2, BOUNDED: 6}
 """How many requests of each team are on their way at once, at most."""
 PAUSE_S = 0.1
 """Between two requests of a loop, at most."""
@@ -30,8 +45,8 @@ REDIS_IS_OUT_S = 1.5
 FROZEN_S = 2.0
 REVOKED_S = 1.0
 TRIES_OF_A_REVOKED_KEY = 10
-SETTLES_S = 0.5
-"""What ended last is settled by then."""
+BOUNDED_CHUNKS = 40
+"""Long enough that more than its limit would run at once."""
 
 _MISHAPS: tuple[Json, ...] = (
     {"status": 500},
@@ -56,22 +71,34 @@ class Accident(NamedTuple):
 
 class Traffic:
     """`answers` counts what clients got, by team and outcome; `accidents` what happened; `faults` are what may not
-    happen, in words."""
+    happen, in words. `most_at_once` is how many answers the bounded team was reading at once, `lasted_s` how long it
+    asked, `kills` how many processes with requests were killed."""
 
     def __init__(self, world: World, dice: Random) -> None:
         self.answers: dict[str, Counter[str]] = {team: Counter() for team in LOOPS}
         self.accidents: Counter[str] = Counter()
         self.faults: list[str] = []
+        self.most_at_once = 0
+        self.lasted_s = 0.0
+        self.kills = 0
         self._world = world
         self._dice = dice
         self._over = asyncio.Event()
         self._steady_may_send = asyncio.Event()
         self._steady_may_send.set()
         self._steady_open = 0
+        self._bounded_open = 0
         self._generation = 0
 
     async def run(self, seconds: float, accident_every_s: float) -> None:
-        ask = {STEADY: self._steady, LEFT: self._leave, FLAKY: self._flaky, LIMITED: self._limited}
+        ask = {
+            STEADY: self._steady,
+            LEFT: self._leave,
+            FLAKY: self._flaky,
+            LIMITED: self._limited,
+            BOUNDED: self._bounded,
+        }
+        began = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for team, count in LOOPS.items():
                 for _ in range(count):
@@ -80,6 +107,7 @@ class Traffic:
             await asyncio.sleep(seconds)
             self._over.set()
             self._steady_may_send.set()
+        self.lasted_s = time.monotonic() - began
 
     async def _loop(self, team: str, ask: Callable[[], Awaitable[str]]) -> None:
         while not self._over.is_set():
@@ -104,6 +132,18 @@ class Traffic:
     async def _flaky(self) -> str:
         return await self._chat(FLAKY, self._dice.choice(_MISHAPS) if self._dice.random() < 0.3 else {})
 
+    async def _bounded(self) -> str:
+        body = self._body(BOUNDED, {"chunks": BOUNDED_CHUNKS}) | {"stream": True}
+        async with self._post(BOUNDED, body) as answer:
+            if answer.status == 200:
+                self._bounded_open += 1
+                self.most_at_once = max(self.most_at_once, self._bounded_open)
+            try:
+                await answer.read()
+            finally:
+                self._bounded_open -= answer.status == 200
+            return str(answer.status)
+
     async def _leave(self) -> str:
         async with self._post(LEFT, self._body(LEFT, {"chunks": 50})) as answer:
             if answer.status == 200:
@@ -118,7 +158,7 @@ class Traffic:
         key = key_of(LIMITED) if self._dice.random() < 0.7 else "gw_unknown"
         headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         body = self._dice.choice((*_BAD_BODIES, b"x" * 1_100_000))
-        url = f"{self._world.gateway.url}/v1/chat/completions"
+        url = f"{self._any_gateway().url}/v1/chat/completions"
         async with self._world.session.post(url, data=body, headers=headers) as answer:
             await answer.read()
             return str(answer.status)
@@ -145,7 +185,7 @@ class Traffic:
 
     def _post(self, team: str, body: Json) -> aiohttp.client._RequestContextManager:
         headers = {"authorization": f"Bearer {key_of(team)}"}
-        return self._world.session.post(f"{self._world.gateway.url}/v1/chat/completions", json=body, headers=headers)
+        return self._world.session.post(f"{self._any_gateway().url}/v1/chat/completions", json=body, headers=headers)
 
     # Accidents.
 
@@ -161,6 +201,12 @@ class Traffic:
             Accident("grant given and ended", self._grant),
             Accident("worker killed", self._kill_worker, pauses_steady=True),
         )
+        if self._others:
+            accidents += (
+                Accident("gateway killed", self._kill_gateway, pauses_steady=True),
+                Accident("gateway restarts", self._restart_gateway),
+                Accident("gateway frozen", self._freeze_gateway),
+            )
         to_come: list[Accident] = []
         while not self._over.is_set():
             try:
@@ -176,21 +222,34 @@ class Traffic:
             self._steady_may_send.clear()
             while self._steady_open:
                 await asyncio.sleep(POLL_S)
-            await asyncio.sleep(SETTLES_S)
+            await self._until_steady_has_paid()
         try:
             await accident.happen()
         finally:
             self.accidents[accident.name] += 1
             self._steady_may_send.set()
 
+    async def _until_steady_has_paid(self) -> None:
+        """What ended last may still be settled. The verdict at the end says what is missing for good."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            served = sum(t.completed for (model, _), t in self._world.upstream.truth.tallies.items() if model == STEADY)
+            rows = (await self._admin("GET", "usage?by=team")).get("rows", [])
+            if served == sum(row["requests"] for row in rows if row["team"] == STEADY):
+                return
+            await asyncio.sleep(POLL_S)
+
     async def _reload(self) -> None:
+        """One after the other, as a rollout does."""
         world = self._world
         self._generation += 1
-        folder, url = world.gateway.folder, world.redis.url
-        changed = configuration(world.upstream.base_url, url, folder, generation=self._generation)
-        world.gateway.write(
-            {**changed, "listen": world.gateway.config["listen"], "admin": world.gateway.config["admin"]}
-        )
+        for gateway in world.gateways:
+            folder = gateway.folder.parent
+            changed = configuration(world.upstream.base_url, world.redis.url, folder, generation=self._generation)
+            # What it restarts with, too.
+            gateway.config = {**changed, "listen": gateway.config["listen"], "admin": gateway.config["admin"]}
+            gateway.write(gateway.config)
+            await asyncio.sleep(self._dice.random())
 
     async def _restart_redis(self) -> None:
         await asyncio.to_thread(self._world.redis.stop)
@@ -212,16 +271,18 @@ class Traffic:
 
     async def _freeze_worker(self) -> None:
         """No pause of the gateway counts as one of the store."""
-        pid = self._world.gateway.worker_pids[2]
-        os.kill(pid, signal.SIGSTOP)
-        await asyncio.sleep(FROZEN_S)
-        os.kill(pid, signal.SIGCONT)
+        await _freeze([self._any_gateway().worker_pids[2]])
+
+    async def _freeze_gateway(self) -> None:
+        frozen = self._dice.choice(self._others)
+        await _freeze([frozen.supervisor_pid, *frozen.worker_pids.values()])
 
     async def _cancel_requests(self) -> None:
         """Of the teams of which not everything has to be delivered."""
         for team in (LEFT, FLAKY):
-            for request in (await self._admin("GET", f"requests?team={team}"))["data"]:
-                await self._admin("DELETE", f"requests/{request['id']}?team={team}")
+            for gateway in self._world.gateways:
+                for request in (await self._admin("GET", f"requests?team={team}", of=gateway))["data"]:
+                    await self._admin("DELETE", f"requests/{request['id']}?team={team}", of=gateway)
 
     async def _revoke_key(self) -> None:
         """A key that is revoked serves nobody a second later, in whichever worker."""
@@ -250,12 +311,14 @@ class Traffic:
         headers = {"authorization": f"Bearer {key}"}
         async with (
             aiohttp.ClientSession(headers=headers) as session,
-            session.get(f"{self._world.gateway.url}/v1/models") as answer,
+            session.get(f"{self._any_gateway().url}/v1/models") as answer,
         ):
             return answer.status
 
-    async def _admin(self, method: str, path: str, body: Json | None = None) -> Json:
-        url = f"{self._world.gateway.admin_url}/admin/v1/{path}"
+    async def _admin(
+        self, method: str, path: str, body: Json | None = None, *, of: GatewayUnderSoak | None = None
+    ) -> Json:
+        url = f"{(of or self._any_gateway()).admin_url}/admin/v1/{path}"
         headers = {"authorization": f"Bearer {TOKEN}"}
         async with self._world.session.request(method, url, json=body, headers=headers) as answer:
             if answer.status >= 500 and answer.status != 503:
@@ -265,4 +328,35 @@ class Traffic:
 
     async def _kill_worker(self) -> None:
         """The second one: the first lives through it all, so that its memory can be judged."""
-        await self._world.gateway.kill_worker(2)
+        self.kills += 1
+        await self._any_gateway().kill_worker(2)
+
+    async def _kill_gateway(self) -> None:
+        """Others charge what its journal holds, or it does so itself after its start."""
+        killed = self._dice.choice(self._others)
+        self.kills += 1
+        await killed.kill()
+        await killed.start()
+
+    async def _restart_gateway(self) -> None:
+        """It ends what it has in flight."""
+        restarted = self._dice.choice(self._others)
+        if status := await restarted.stop():
+            self.faults.append(f"a gateway that was asked to end did so with status {status}")
+        await restarted.start()
+
+    def _any_gateway(self) -> GatewayUnderSoak:
+        return self._dice.choice(self._world.gateways)
+
+    @property
+    def _others(self) -> list[GatewayUnderSoak]:
+        """All but the first, which lives through it all."""
+        return self._world.gateways[1:]
+
+
+async def _freeze(pids: list[int]) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    await asyncio.sleep(FROZEN_S)
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)

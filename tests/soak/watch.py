@@ -9,11 +9,12 @@ from pathlib import Path
 from statistics import linear_regression
 from typing import NamedTuple
 
+import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 from redis.exceptions import RedisError
 
 from tests.soak.traffic import LOOPS, Traffic
-from tests.soak.world import FLAKY, LEFT, POLL_S, STEADY, TOKEN, World
+from tests.soak.world import BOUNDED, BOUNDED_A_SECOND, BOUNDED_AT_ONCE, FLAKY, LEFT, POLL_S, STEADY, TOKEN, World
 from tests.whole_gateway import Json
 
 MIB = 1024 * 1024
@@ -79,11 +80,12 @@ class Watch:
         except OSError:
             return None
         metrics = await self._metrics()
-        pid = self._world.gateway.worker_pids[1]
+        first = self._world.gateways[0]
+        pid = first.worker_pids[1]
         taken = Sample(
             at_s=time.monotonic() - self._began,
             worker_mib=_resident_mib(pid),
-            supervisor_mib=_resident_mib(self._world.gateway.supervisor_pid),
+            supervisor_mib=_resident_mib(first.supervisor_pid),
             descriptors=_entries(f"/proc/{pid}/fd"),
             threads=_entries(f"/proc/{pid}/task"),
             in_flight=metrics.get("gateway_requests_in_flight", 0.0),
@@ -105,7 +107,7 @@ class Watch:
         half = self.samples[len(self.samples) // 2 :]
         middle = half[0]
         growth = _growth([(sample.at_s, sample.worker_mib) for sample in half])
-        defects = self._world.gateway.defects()
+        defects = [line for gateway in self._world.gateways for line in gateway.defects()]
         return [
             Verdict(growth <= GROWTH_MIB_MOST, "memory of a worker settles", f"{growth:+.1f} MiB over the second half"),
             Verdict(
@@ -126,7 +128,22 @@ class Watch:
             Verdict(last.everlasting_keys == 0, "every key of Redis expires", f"{last.everlasting_keys} do not"),
             Verdict(not defects, "no error of the gateway's own", f"{len(defects)} lines of the log"),
             Verdict(not self._odd(), "every answer is one that may be", "; ".join(self._odd()) or "all of them"),
+            *self._limits(),
             *await self._ledger(),
+        ]
+
+    def _limits(self) -> list[Verdict]:
+        """What the bounded team got, against its limits: however many gateways there are, and whatever dies."""
+        traffic = self._traffic
+        served = traffic.answers[BOUNDED]["200"]
+        most = BOUNDED_A_SECOND * (traffic.lasted_s + 1)
+        return [
+            Verdict(served <= most, "no more requests than the rate gives", f"{served} of {most:.0f}"),
+            Verdict(
+                0 < traffic.most_at_once <= BOUNDED_AT_ONCE,
+                "no more requests at once than the limit",
+                f"{traffic.most_at_once} of {BOUNDED_AT_ONCE}",
+            ),
         ]
 
     def _odd(self) -> list[str]:
@@ -148,8 +165,8 @@ class Watch:
         exact = (steady.completed, steady.reported.prompt, steady.reported.completion)
         charged = (paid["requests"], paid["input_tokens"], paid["output_tokens"])
         verdicts = [Verdict(charged == exact, "the steady team pays exactly what it got", f"{charged} of {exact}")]
-        kills = self._traffic.accidents["worker killed"]
-        for team in (LEFT, FLAKY):
+        kills = self._traffic.kills
+        for team in (LEFT, FLAKY, BOUNDED):
             most = truth[team].requests + sum(self._traffic.answers[team].values())
             lost = kills * LOOPS[team]
             answered = sum(count for outcome, count in self._traffic.answers[team].items() if outcome.startswith("200"))
@@ -177,7 +194,7 @@ class Watch:
         headers = {"authorization": f"Bearer {TOKEN}"}
         deadline = time.monotonic() + STORE_RETURNS_S
         while True:
-            async with self._world.session.get(self._world.gateway.admin_url + path, headers=headers) as answer:
+            async with self._world.session.get(self._world.gateways[0].admin_url + path, headers=headers) as answer:
                 body: Json = await answer.json()
             if answer.status != 503 or time.monotonic() >= deadline:
                 break
@@ -186,13 +203,17 @@ class Watch:
         return body
 
     async def _metrics(self) -> dict[str, float]:
-        """The sum of each name's series."""
-        async with self._world.session.get(f"{self._world.gateway.admin_url}/metrics") as answer:
-            text = await answer.text()
+        """The sum of each name's series, over the gateways that answer."""
         sums: dict[str, float] = {}
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+        for gateway in self._world.gateways:
+            try:
+                async with self._world.session.get(f"{gateway.admin_url}/metrics") as answer:
+                    text = await answer.text()
+            except aiohttp.ClientError:
+                continue
+            for family in text_string_to_metric_families(text):
+                for sample in family.samples:
+                    sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
         return sums
 
     def _of_redis(self) -> _RedisSeen:

@@ -1,4 +1,4 @@
-"""The processes of a soak: a Redis that keeps what it was told, two workers of a gateway, the demo upstream here."""
+"""The processes of a soak: a Redis that keeps what it was told, gateways of two workers each; the upstream is here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,10 @@ STEADY, LEFT, FLAKY = "steady", "left", "flaky"
 of its own, so that the ledger of one is compared with the truth of one."""
 LIMITED = "limited"
 """A team whose rate is used up all the time."""
+BOUNDED = "bounded"
+"""A team that always asks for more than its limits let through, so that they can be compared with what it gets."""
+BOUNDED_A_SECOND, BOUNDED_AT_ONCE = 20, 3
+MODELS = (STEADY, LEFT, FLAKY, BOUNDED)
 DAILY_TOKENS = 10**12
 START_S = 60.0
 POLL_S = 0.2
@@ -40,8 +44,9 @@ def configuration(upstream_url: str, redis_url: str, folder: Path, *, generation
     quota = {"tokens": DAILY_TOKENS, "per": "day"}
     teams: Json = {
         team: {"limits": [quota, {"concurrent": 500}], "keys": [key_settings(f"{team}-key", key_of(team))]}
-        for team in (STEADY, LEFT, FLAKY, LIMITED)
+        for team in (STEADY, LEFT, FLAKY, LIMITED, BOUNDED)
     }
+    teams[BOUNDED]["limits"] = [{"requests": BOUNDED_A_SECOND, "per": "second"}, {"concurrent": BOUNDED_AT_ONCE}]
     teams[LIMITED]["limits"].append({"requests": 3 + generation % 3, "per": "second"})
     if generation % 2:
         teams[STEADY]["limits"].append({"tokens": DAILY_TOKENS, "per": "minute"})
@@ -55,14 +60,15 @@ def configuration(upstream_url: str, redis_url: str, folder: Path, *, generation
         "max_body": "1MiB",
         "store": {"url": redis_url, "journal": str(folder / "journal")},
         "upstreams": {"demo": {"base_url": upstream_url, "max_connections": 512}},
-        "models": {**dict.fromkeys((STEADY, LEFT, FLAKY), route), f"spare-{generation % 3}": route},
+        "models": {**dict.fromkeys(MODELS, route), f"spare-{generation % 3}": route},
         "limits": [{"requests": 10**9, "per": "minute"}],
         "teams": teams,
     }
 
 
 class GatewayUnderSoak:
-    """`gateway serve` with its log in a file. `kill_worker` is survived by the others."""
+    """`gateway serve` with its log in a file, which goes on after a restart. `kill_worker` is survived by the others,
+    `kill` by none."""
 
     def __init__(self, config: Json, folder: Path) -> None:
         self.config = config
@@ -81,14 +87,15 @@ class GatewayUnderSoak:
 
     async def start(self) -> None:
         self.write(self.config)
-        with self.log.open("wb") as log:
+        served = len(self._lines("worker serving"))
+        with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "gateway", "serve", "-c", str(self.file)), stdout=log, stderr=log
             )
-        await self.until_workers_serve(WORKERS)
+        await self.until_workers_serve(served + WORKERS)
 
     async def until_workers_serve(self, count: int) -> None:
-        """So many workers have begun to serve since the start."""
+        """So many workers have begun to serve since the first start."""
         async with asyncio.timeout(START_S):
             while len(self._lines("worker serving")) < count:
                 await asyncio.sleep(POLL_S)
@@ -118,6 +125,14 @@ class GatewayUnderSoak:
         os.kill(self.worker_pids[worker], signal.SIGKILL)
         await self.until_workers_serve(served + 1)
 
+    async def kill(self) -> None:
+        """All its processes at once."""
+        assert self._process is not None
+        for pid in (self._process.pid, *self.worker_pids.values()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await self._process.wait()
+
     async def stop(self) -> int:
         assert self._process is not None
         self._process.terminate()
@@ -129,34 +144,43 @@ class GatewayUnderSoak:
 
     def _lines(self, event: str) -> list[Json]:
         marked = f'"event":"{event}"'
+        if not self.log.exists():
+            return []
         return [json.loads(line) for line in self.log.read_text().splitlines() if marked in line]
 
 
 class World(NamedTuple):
-    """All that runs. `session` has no limit of connections."""
+    """All that runs. `session` has no limit of connections. The first gateway, and the first worker of it, live through
+    everything."""
 
     upstream: DemoUpstream
     redis: RedisServer
-    gateway: GatewayUnderSoak
+    gateways: list[GatewayUnderSoak]
     session: aiohttp.ClientSession
 
 
 @asynccontextmanager
-async def soak_world(folder: Path) -> AsyncIterator[World]:
+async def soak_world(folder: Path, gateways: int) -> AsyncIterator[World]:
+    """All gateways have one store, and one folder of journals."""
     script = DemoScript(chunks=12, chunk_delay_ms=5)
     connector = aiohttp.TCPConnector(limit=0)
     with _redis() as redis:
         async with (
-            DemoUpstream(script, models=(STEADY, LEFT, FLAKY)) as upstream,
+            DemoUpstream(script, models=MODELS) as upstream,
             aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as session,
         ):
             upstream.truth.keep_requests = 0
-            gateway = GatewayUnderSoak(configuration(upstream.base_url, redis.url, folder), folder)
-            await gateway.start()
+            running: list[GatewayUnderSoak] = []
             try:
-                yield World(upstream, redis, gateway, session)
+                for number in range(gateways):
+                    own = folder / f"gateway-{number}"
+                    own.mkdir()
+                    running.append(GatewayUnderSoak(configuration(upstream.base_url, redis.url, folder), own))
+                    await running[-1].start()
+                yield World(upstream, redis, running, session)
             finally:
-                await gateway.stop()
+                for gateway in running:
+                    await gateway.stop()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from gateway.store.contract import LEDGER_DAYS, UsageQuery, UsageRow
 from gateway.store.ledger import (
     ROWS_OF_A_USER,
     SLICE,
+    Figures,
     RowName,
     UsageSums,
     add_figures,
@@ -28,7 +29,7 @@ class _UserRows:
     when it matters."""
 
     def __init__(self, most: int) -> None:
-        self.rows: dict[RowName, list[float]] = {}
+        self.rows: dict[RowName, Figures] = {}
         self._most = most
         self._scores: dict[str, float] = {}
         self._names: dict[str, list[RowName]] = {}
@@ -67,7 +68,7 @@ class _UserRows:
 
 class _TeamDay:
     def __init__(self, users_max: int) -> None:
-        self.rows: dict[RowName, list[float]] = {}
+        self.rows: dict[RowName, Figures] = {}
         self.users = _UserRows(users_max)
 
 
@@ -99,10 +100,10 @@ class InMemoryLedger:
         days = [(day, team, kept) for day, teams in self._days.items() for team, kept in teams.items()]
         for day, team, kept in days:
             if sums.covers(day):
-                # Rows may be added meanwhile; those of users may be displaced, so their figures are of one moment.
+                # Rows may be added and displaced meanwhile: those of each kind are of one moment.
                 async for name, figures in in_slices(list(kept.rows.items()), SLICE):
                     sums.add(day, team, name, figures)
-                of_users = [(name, list(figures)) for name, figures in kept.users.rows.items()]
+                of_users = list(kept.users.rows.items())
                 async for name, figures in in_slices(of_users, SLICE):
                     sums.add(day, team, name if name.user else name._replace(user=OTHER_USERS), figures)
                 await asyncio.sleep(0)

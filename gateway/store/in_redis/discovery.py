@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from gateway.core.store_url import Login, Node, StoreUrl
+from gateway.runtime.name_lookup import LookupFailed, NameLookups
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.in_redis.client import RedisNode, RedisServers, ServerClock
 from gateway.store.in_redis.connection import Connect, ConnectionDown, ErrorReply, RedisStream
@@ -33,10 +34,11 @@ _VERIFICATION = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required
 
 
 class RedisConnector:
-    """Opens streams to the servers of one URL."""
+    """Opens streams to the servers of one URL. `lookups` find the addresses of those that are named."""
 
-    def __init__(self, url: StoreUrl) -> None:
+    def __init__(self, url: StoreUrl, lookups: NameLookups) -> None:
         self._url = url
+        self._lookups = lookups
 
     async def open(self, node: Node) -> RedisStream:
         """To a server that keeps data, logged in. Raises OSError, ErrorReply, ConnectionDown."""
@@ -56,12 +58,7 @@ class RedisConnector:
         self, node: Node, login: Login, database: int, on_message: Callable[[Any], None] | None = None
     ) -> RedisStream:
         """RESP2 has all that is needed, and servers of any age speak it."""
-        loop, stream = asyncio.get_running_loop(), RedisStream(on_message)
-        if self._url.path:
-            await loop.create_unix_connection(lambda: stream, self._url.path)
-        else:
-            context = _tls_context(dict(self._url.tls_options)) if self._url.tls else None
-            await loop.create_connection(lambda: stream, node[0], node[1], ssl=context)
+        stream = await self._reach(node, lambda: RedisStream(on_message))
         try:
             if login.username:
                 await stream.ask(("AUTH", login.username, login.password))
@@ -74,9 +71,27 @@ class RedisConnector:
             raise
         return stream
 
+    async def _reach(self, node: Node, make: Callable[[], RedisStream]) -> RedisStream:
+        """Tries each address of the node in turn. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        if self._url.path:
+            _, stream = await loop.create_unix_connection(make, self._url.path)
+            return stream
+        host, port = node
+        context, name = (_tls_context(dict(self._url.tls_options)), host) if self._url.tls else (None, None)
+        trouble: OSError = LookupFailed("has no address")
+        for *_, address in await self._lookups.addresses(host, port):
+            try:
+                _, stream = await loop.create_connection(make, address[0], port, ssl=context, server_hostname=name)
+            except OSError as error:
+                trouble = error
+            else:
+                return stream
+        raise trouble
+
 
 def servers_of(url: StoreUrl, timeout_s: float, tasks: BackgroundTasks) -> RedisServers:
-    connector = RedisConnector(url)
+    connector = RedisConnector(url, NameLookups(tasks))
     if url.kind == "cluster":
         return Cluster(connector, url.nodes, timeout_s, tasks)
     if url.kind == "sentinel":

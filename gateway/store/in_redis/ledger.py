@@ -23,6 +23,7 @@ step; the organisation has it for all teams, so that a new team copies it before
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from operator import sub
 from struct import unpack
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ from gateway.core.end_users import OTHER_USERS
 from gateway.core.reservation import LedgerEntry
 from gateway.store.contract import LEDGER_DAYS
 from gateway.store.in_redis.keys import StoreKeys
-from gateway.store.ledger import RowName, add_figures
+from gateway.store.ledger import Figures, RowName, add_figures
 
 LEDGER_MS = LEDGER_DAYS * DAY_MS
 
@@ -94,7 +95,7 @@ class Unexplained:
     def __init__(self, parts: int) -> None:
         """`parts`: how many its names have."""
         self._parts = parts
-        self._rows: dict[tuple[str, ...], list[float]] = {}
+        self._rows: dict[tuple[str, ...], Figures] = {}
 
     def add(self, name: RowName, figures: Sequence[float]) -> None:
         add_figures(self._rows, name[: self._parts], figures)
@@ -102,8 +103,7 @@ class Unexplained:
     def explain(self, name: RowName, figures: Sequence[float]) -> None:
         row = self._rows.get(name[: self._parts])
         if row is not None:
-            for place in range(min(len(row), len(figures))):
-                row[place] -= figures[place]
+            self._rows[name[: self._parts]] = (*map(sub, row, figures), *row[len(figures) :])
 
     def rows(self) -> Iterator[tuple[RowName, list[float]]]:
         """What is settled between the reading of the two hashes is in the finer one alone, so it may be negative."""

@@ -1,7 +1,7 @@
 // The console: sign-in, navigation, and which page is shown. Its pages use /admin/v1 and nothing else.
 import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./vendor/htm-preact.js";
 import { SIGNED_OUT, client } from "./lib/api.js";
-import { SignIn } from "./lib/sign_in.js";
+import { SignIn, ended } from "./lib/sign_in.js";
 import { Loading, Note } from "./lib/ui.js";
 import { Audit } from "./pages/audit.js";
 import { Configuration } from "./pages/configuration.js";
@@ -52,7 +52,7 @@ function Console() {
   const [route, setRoute] = useState(routeOf(location.hash));
   useEffect(() => {
     api.get("/session").then(setSession, (error) => setProblem(error.message));
-    const left = () => setSession((before) => ({ ...before, signed_in: false, over: before && (before.over || before.signed_in) }));
+    const left = (event) => setSession((before) => ended(before, event.detail));
     const moved = () => setRoute(routeOf(location.hash));
     window.addEventListener(SIGNED_OUT, left);
     window.addEventListener("hashchange", moved);

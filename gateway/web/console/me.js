@@ -1,10 +1,10 @@
 // A key holder's own page: what is left, what was used, and how to point each client at this gateway.
 import { html, render, useEffect, useState } from "./vendor/htm-preact.js";
 import { SIGNED_OUT, client, query, useData } from "./lib/api.js";
-import { Chart, Legend } from "./lib/charts.js";
+import { ByDay, FIGURES } from "./lib/by_day.js";
 import * as format from "./lib/format.js";
-import { SignIn } from "./lib/sign_in.js";
-import { Badge, Card, Chips, Empty, Figure, Loaded, Loading, Meter, Note, Page, Segmented, Select, Snippet, Table, Tile, Tiles, Time } from "./lib/ui.js";
+import { SignIn, ended } from "./lib/sign_in.js";
+import { Badge, Card, Chips, Empty, Figure, Loaded, Loading, Meter, Note, Page, RunsOut, Segmented, Select, Snippet, Table, Tile, Tiles, Time } from "./lib/ui.js";
 
 const api = client("/me");
 
@@ -13,7 +13,7 @@ function Me() {
   const [problem, setProblem] = useState("");
   useEffect(() => {
     api.get("/session").then(setSession, (error) => setProblem(error.message));
-    const left = () => setSession((before) => ({ ...before, signed_in: false, over: before && (before.over || before.signed_in) }));
+    const left = (event) => setSession((before) => ended(before, event.detail));
     window.addEventListener(SIGNED_OUT, left);
     return () => window.removeEventListener(SIGNED_OUT, left);
   }, []);
@@ -31,6 +31,7 @@ function Me() {
 function Own() {
   const key = useData(() => api.get("/key"), "key", { poll: false });
   const limits = useData(() => api.get("/limits"), "limits");
+  if (!key.data) return html`<${Page} title="My key"><${Loaded} from=${key} /><//>`;
   return html`<${Loaded} from=${key}>${(about) => html`<${Page} title=${about.name} crumb=${`Team ${about.team} · key ${about.id}`}
     actions=${about.expires_at ? html`<${Badge} tone=${new Date(about.expires_at) - Date.now() < 7 * 86_400_000 ? "warn" : ""} plain>expires <${Time} at=${about.expires_at} /><//>` : ""}>
       <${Spent} />
@@ -58,27 +59,20 @@ function Limits({ limits }) {
     { name: "used", label: "Used", value: (row) => (row.amount ? row.used / row.amount : 0), show: (row) => html`<${Meter} limit=${row} />` },
     { name: "left", label: "Left", number: true, show: (row) => format.amount(row.meter, row.left) },
     { name: "resets_at", label: "Resets", show: (row) => html`<${Time} at=${row.resets_at} none=${row.per === "total" ? "never" : "–"} />` },
-    { name: "runs_out_at", label: "Runs out", show: (row) => (row.left <= 0 ? html`<${Badge} tone="bad">used up<//>` : row.runs_out_at ? html`<span class="warn"><${Time} at=${row.runs_out_at} /></span>` : html`<span class="muted">–</span>`) },
+    { name: "runs_out_at", label: "Runs out", show: (row) => html`<${RunsOut} limit=${row} />` },
   ]} />`;
 }
-
-const FIGURES = [["usd", "Spend"], ["requests", "Requests"], ["tokens", "Tokens"]];
-const of = (row, figure) => (figure === "tokens" ? row.input_tokens + row.output_tokens : row[figure]);
 
 function Usage() {
   const [figure, setFigure] = useState("usd");
   const [since, setSince] = useState("30d");
-  const found = useData(() => api.get(`/usage${query({ by: "day,model", since })}`), `usage ${since}`);
+  const found = useData(() => Promise.all([api.get(`/usage${query({ by: "day,model", since })}`), api.get(`/usage${query({ by: "model", since })}`)]).then(([days, groups]) => ({ days, groups })), `usage ${since}`);
   return html`<${Card} title="Usage by day"><div class="stack">
     <div class="filters"><${Segmented} label="Figure" value=${figure} onChange=${setFigure} options=${FIGURES} />
       <${Select} label="Since" value=${since} onChange=${setSince} options=${[["7d", "7 days"], ["30d", "30 days"], ["90d", "90 days"], ["month", "This month"]]} /></div>
-    <${Loaded} from=${found}>${({ rows }) => {
-      if (!rows.length) return html`<${Empty} title="Nothing was used in this time">Point a client at the gateway, as below, and send a first request.<//>`;
-      const days = [...new Set(rows.map((row) => row.day))].sort();
-      const models = [...new Set(rows.map((row) => row.model))].slice(0, 7);
-      const series = models.map((model, place) => ({ name: model || "(none)", tone: `s${place + 1}`, values: days.map((day) => rows.filter((row) => row.day === day && row.model === model).reduce((sum, row) => sum + of(row, figure), 0)) }));
-      return html`<${Chart} label="Usage by day" points=${days.map(format.day)} series=${series} show=${figure === "usd" ? (n) => format.money(n) : format.count} axis=${figure === "usd" ? format.moneyTick : format.short} /><${Legend} series=${series} />`;
-    }}<//>
+    <${Loaded} from=${found}>${({ days, groups }) => (groups.rows.length
+      ? html`<${ByDay} days=${days} groups=${groups} by="model" figure=${figure} label="Usage by day" />`
+      : html`<${Empty} title="Nothing was used in this time">Point a client at the gateway, as below, and send a first request.<//>`)}<//>
   </div><//>`;
 }
 

@@ -2,62 +2,25 @@
 // Answers are the script's own, and so is the time: nothing waits for a clock.
 // node states.mjs ORIGIN TOKEN
 import assert from "node:assert/strict";
-import { launch, opened, overflow, settled, signIn } from "./browser.mjs";
+import { overflow, settled } from "./browser.mjs";
+import { FAILURES, answer, begin, end, everything, json, listed, page, refused, step, text, usageOf } from "./scripted.mjs";
 
 const [origin, token] = process.argv.slice(2);
 const PAGES = ["overview", "teams", "teams/search", "keys", "models", "upstreams", "usage", "requests", "requests/abc", "notifications", "configuration", "audit"];
 const AT = "2026-03-01T23:30:15.000Z";
-const failures = [];
-const browser = await launch();
-let page = null;
-
-async function step(name, work, options = {}) {
-  page = await opened(browser, { origin, ...options });
-  try {
-    if (options.clock) await page.clock.install();
-    await signIn(page, `${origin}/console`, token);
-    await work();
-    const scripts = page.complaints.filter((each) => each.startsWith("script:") || each.includes("policy:"));
-    assert.deepEqual(scripts, []);
-  } catch (error) {
-    failures.push(`${name}: ${error.message.split("\n").slice(0, 8).join(" ")}`);
-  }
-  await page.context().close();
-}
-
-const json = (route, body, status = 200) => route.fulfill({ status, contentType: "application/json", body: JSON.stringify(body) });
-const refused = (route, status, message) => json(route, { error: { message, type: "server_error", param: null, code: "x" } }, status);
-const listed = (data, next = null) => ({ data, next });
-
-// Answers `path` of the admin API, whatever its query, by `answer(route, query)`.
-const answer = (path, give) => page.route((url) => url.pathname === `/admin/v1/${path}`, (route) => give(route, new URL(route.request().url()).searchParams));
-const everything = (give) => page.route((url) => url.pathname.startsWith("/admin/v1/") && url.pathname !== "/admin/v1/session", give);
+await begin(origin, "/console", token, "/admin/v1");
 
 async function show(name) {
   await page.evaluate((hash) => { location.hash = hash; }, `#/${name}`);
   await page.evaluate(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))));
 }
 
-const text = (locator) => page.locator(locator).allInnerTexts();
 const focused = () => page.evaluate(() => document.activeElement.getAttribute("aria-label") || document.activeElement.innerText || document.activeElement.placeholder || "");
 
 const keyOf = (number, more = {}) => ({
   id: number.toString(16).padStart(12, "0"), name: `key-${number}`, team: "search", models: [], limits: [], networks: [], metadata: {},
   created_at: new Date(Date.parse(AT) + number * 1000).toISOString(), expires_at: null, last_used_at: null, status: "active", source: "store", ...more,
 });
-const usageOf = (rows) => {
-  const names = ["requests", "input_tokens", "cached_input_tokens", "output_tokens", "estimated_tokens", "usd"];
-  const filled = rows.map((row) => ({ ...Object.fromEntries(names.map((name) => [name, 0])), ...row }));
-  return { rows: filled, total: Object.fromEntries(names.map((name) => [name, filled.reduce((sum, row) => sum + row[name], 0)])) };
-};
-
-const FAILURES = {
-  "an error of the gateway": [(route) => refused(route, 500, "The gateway failed."), "The gateway failed."],
-  "a store that is out": [(route) => refused(route, 503, "The store does not answer."), "The store does not answer."],
-  "a proxy's page": [(route) => route.fulfill({ status: 502, contentType: "text/html", body: "<h1>Bad Gateway</h1>" }), "The gateway answered 502."],
-  "nobody there": [(route) => route.abort("connectionrefused"), "The gateway does not answer."],
-};
-
 await step("every page says what is wrong, and goes on when asked again", async () => {
   const kinds = Object.entries(FAILURES);
   for (const [place, name] of PAGES.entries()) {
@@ -178,6 +141,22 @@ await step("no key, one key and ten thousand keys are shown, and it is said when
   assert.equal(await page.locator("tbody tr").count(), 400);
 });
 
+await step("what takes several requests is asked again after as many times the interval", async () => {
+  const pages = 3;
+  let asked = 0;
+  await answer("keys", (route, query) => {
+    const turn = Math.floor(asked++ / pages), place = Number(query.get("cursor") || 0);
+    return json(route, listed([keyOf(place, { name: `turn-${turn}-${place}` })], place + 1 < pages ? String(place + 1) : null));
+  });
+  await show("keys");
+  await page.getByText("turn-0-2").waitFor();
+  await page.clock.runFor(20_000);
+  assert.equal(asked, pages);
+  await page.clock.runFor(10_000);
+  await page.getByText("turn-1-2").waitFor();
+  assert.equal(asked, 2 * pages);
+}, { clock: true });
+
 await step("the digits of a long column are found", async () => {
   const digits = await page.evaluate(() => import("/console/lib/format.js").then((format) => format.columnDigits(Array(200_000).fill(0.004))));
   assert.equal(digits, 4);
@@ -222,5 +201,4 @@ await step("money has the digits that say something, and what is not nothing is 
   assert.deepEqual(await text("tbody [data-column=usd]"), ["$0.000123", "<$0.000001", "$0.000000"]);
 });
 
-await browser.close();
-process.stdout.write(JSON.stringify(failures));
+await end();

@@ -9,6 +9,7 @@ from typing import Any
 from hiredis import Reader
 
 from gateway.core.store_url import read_store_url
+from gateway.runtime.name_lookup import NameLookups
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.in_redis.admission import Admissions, RecordLifetimes
 from gateway.store.in_redis.arguments import ScriptArguments, Timing
@@ -62,7 +63,8 @@ class FakeNodes:
     by_slot = True
 
     def __init__(self, url: str, tasks: BackgroundTasks) -> None:
-        real = self._real = RedisConnection(RedisConnector(read_store_url(url)).to(("", 0)), PATIENCE_S, tasks)
+        connector = RedisConnector(read_store_url(url), NameLookups(tasks))
+        real = self._real = RedisConnection(connector.to(("", 0)), PATIENCE_S, tasks)
         self.teams, self.others = FakeNode(real), FakeNode(real)
 
     def node_of(self, key: str) -> Any:

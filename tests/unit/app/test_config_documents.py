@@ -105,6 +105,8 @@ async def test_requests_that_mean_nothing_are_refused() -> None:
         ("POST", "config/diff", b"{}", FieldInvalid),
         ("POST", "config/diff", b'{"text": 1}', FieldInvalid),
         ("POST", "config/diff", b'{"text": "", "more": 1}', FieldInvalid),
+        ("POST", "config/diff", b'{"text": "a", "text": "b"}', BodyUnreadable),
+        ("POST", "config/diff", b'["text"]', FieldInvalid),
     ):
         with pytest.raises(error):
             await asked.answer(AdministrationRequest(method, path, {}, body))

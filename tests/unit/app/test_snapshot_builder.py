@@ -143,12 +143,27 @@ def test_each_price_is_in_pico_dollars_for_one() -> None:
         "million_characters": "15",
         "above": [{"tokens": "200_000", "input": "2.5"}],
         "tiers": {"flex": {"input": "0.5", "above": [{"tokens": 10, "output": 1}]}},
+        "regions": {"us": "1.1", "eu": 1},
     }
     price = price_of(PriceSettings.model_validate(written))
     assert price is not None
     assert (price.input, price.request, price.second, price.character) == (1_250_000, 5 * 10**9, 1_000, 15_000_000)
     assert [(step.tokens, step.price.input) for step in price.above] == [(200_000, 2_500_000)]
     assert price.tiers["flex"].above[0].price.output == 1_000_000
+    assert price.regions == {"us": 1_100, "eu": 1_000}
+
+
+def test_the_prices_of_an_upstream_are_known_by_its_names_of_the_models_and_by_theirs_here() -> None:
+    cheap, dear = {"input": "1"}, {"input": "2"}
+    models = {
+        "opus": {"routes": [{"upstream": "main", "model": "claude-opus"}], "price": dear, "aliases": ["best"]},
+        "other": {"routes": [{"upstream": "main", "model": "claude-opus"}], "price": cheap},
+        "free": {"routes": [{"upstream": "main"}]},
+    }
+    opus = Price(2_000_000, 0)
+    assert of(models=models).prices == {
+        "main": {"claude-opus": opus, "opus": opus, "best": opus, "other": Price(1_000_000, 0)}
+    }
 
 
 CLAUDE = {"input": "3", "output": "15", "cached_input": "0.30", "cache_write": "3.75", "cache_write_1h": "6"}
@@ -172,6 +187,7 @@ GPT = {
         (GEMINI, Usage(200_001, 1_000), 515_003),
         (GPT, Usage(1_000, 100, service_tier="default"), 2_800),
         (GPT, Usage(1_000, 100, service_tier="priority"), 4_900),
+        ({**CLAUDE, "regions": {"us": "1.1"}}, Usage(1_000, 100, region="us"), 4_950),
         ({"second": "0.000030833"}, Usage(audio_ms=90_000), 2_775),
         ({"image": "0.04"}, Usage(images=3), 120_000),
         ({"input": "5", "image_input": "10", "image_output": "40"}, Usage(50, 4_160, image_output=4_160), 166_650),

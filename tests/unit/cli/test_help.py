@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,18 @@ from gateway.__main__ import COMMANDS, main
 
 
 def test_the_list_of_commands_says_of_each_what_it_does_in_a_whole_sentence() -> None:
-    listed = CliRunner().invoke(main, ["--help"], terminal_width=80).stdout.partition("Commands:")[2].splitlines()
+    listed = CliRunner().invoke(main, ["--help"]).stdout.partition("Commands:")[2].splitlines()
     told = {line.split()[0]: line for line in listed if line.startswith("  ") and line.split()[0] in COMMANDS}
     assert set(told) == set(COMMANDS) - {"supervise", "worker"}
     assert [line for line in told.values() if not line.endswith(".") or line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("group", ["keys", "limits", "notify", "requests"])
+def test_the_list_of_a_groups_commands_cuts_no_sentence(group: str) -> None:
+    shown = CliRunner().invoke(main, [group, "--help"]).stdout
+    listed = [line for line in shown.partition("Commands:")[2].splitlines() if re.match("  [a-z]", line)]
+    assert listed
+    assert [line for line in listed if line.endswith("...")] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -38,6 +47,7 @@ def test_arguments_that_are_no_text_end_in_one_line(arguments: list[str], tmp_pa
     ("arguments", "said"),
     [
         (["bogus"], "No such command 'bogus'. Help: gateway --help"),
+        (["usag"], "No such command 'usag'. Did you mean usage? Help: gateway --help"),
         (["--bogus"], "No such option '--bogus'. Help: gateway --help"),
         (["check", "file.yaml"], "Got unexpected extra argument (file.yaml). Help: gateway check --help"),
         (["check", "--xyzzy"], "No such option '--xyzzy'. Help: gateway check --help"),

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
-from gateway.cli.output import figure, table
+import csv
+import io
+
+import pytest
+
+from gateway.cli.output import figure, show_csv_objects, table
 
 
 def test_words_stand_to_the_left_and_figures_to_the_right() -> None:
@@ -48,4 +53,13 @@ def test_characters_that_take_two_columns_of_a_terminal_are_counted_so() -> None
         "team   n",
         "日本   1",
         "e\u0301     22",
+    ]
+
+
+@pytest.mark.parametrize("mark", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
+def test_no_spreadsheet_computes_a_text(mark: str, capsys: pytest.CaptureFixture[str]) -> None:
+    show_csv_objects(["user", "usd"], [{"user": f"{mark}HYPERLINK(1)", "usd": -0.5, "left out": ""}])
+    assert list(csv.reader(io.StringIO(capsys.readouterr().out, newline=""))) == [
+        ["user", "usd"],
+        [f"'{mark}HYPERLINK(1)", "-0.5"],
     ]

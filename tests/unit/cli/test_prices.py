@@ -114,7 +114,7 @@ def without_the_extra(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_without_the_extra_one_line_says_how_to_install_it(config: Path) -> None:
     ended = without_the_extra("prices", "-c", str(config))
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == ("Error: The price catalogue is not installed. Run: pip install 'inducta-gateway[prices]'\n")
+    assert ended.stderr == "Error: The price catalogue is not installed. Run: pip install genai-prices\n"
 
 
 def test_without_the_extra_a_configuration_is_checked_all_the_same(config: Path) -> None:

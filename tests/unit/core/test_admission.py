@@ -82,14 +82,36 @@ def test_only_an_enforced_limit_that_is_short_refuses(scene: tuple[AdmissionRequ
 @given(scene=scenes())
 def test_one_token_more_could_not_have_been_granted(scene: tuple[AdmissionRequest, list[Counter]]) -> None:
     asked, counters = scene
-    services = [counter.capacity - counter.used - counter.held for counter in counters]
+    left_before = [counter.capacity - counter.used - counter.held for counter in counters]
     verdict = decide(asked, counters, NOON)
     if isinstance(verdict, Reservation) and verdict.capped and verdict.granted > min(asked.least, asked.most):
         quotas = [place for place, one in enumerate(asked.charges) if one.limit.is_quota and one.per_output]
         enforced = [place for place in quotas if asked.charges[place].limit.mode is Mode.ENFORCE]
         for place in enforced:
-            left = (services[place] - asked.charges[place].fixed) * MILLION // asked.charges[place].per_output
+            left = (left_before[place] - asked.charges[place].fixed) * MILLION // asked.charges[place].per_output
             if verdict.granted + 1 > min(left, max(asked.enough, left // 8)):
                 break
         else:
             raise AssertionError(f"one token more than {verdict.granted} could have been granted")
+
+
+def decided(one: Limit, used: int, most: int) -> Reservation | Refusal:
+    """The verdict on a request with 10 tokens of input and so much output, where a limit has been used so far."""
+    counter = new_counter(one, UTC, NOON)
+    counter.advance(one, NOON)
+    counter.use(used)
+    return decide(AdmissionRequest.of("r", (charge(one, 10),), most, most, 1, 1), [counter], NOON)
+
+
+def test_a_shadow_quota_holds_what_it_would_have_granted_and_grants_all() -> None:
+    for amount, granted, capped in ((90, 10, True), (4_010, 300, False)):
+        verdict = decided(limit("tokens", "month", amount, mode=Mode.SHADOW), 0, 300)
+        assert isinstance(verdict, Reservation)
+        (hold,) = verdict.holds
+        assert (verdict.granted, hold.amount, hold.capped) == (300, 10 + granted, capped)
+
+
+def test_the_hold_of_a_rate_is_in_no_window() -> None:
+    verdict = decided(limit("tokens", "minute", 1_000), 0, 300)
+    assert isinstance(verdict, Reservation)
+    assert [hold.window_ms for hold in verdict.holds] == [0]

@@ -19,8 +19,10 @@ def candidate(name: str, *, weight: int = 1, priority: int = 1, share: float = 1
     return Candidate(Target(Upstream(name, f"http://{name}/v1"), "m", weight, priority), share, in_flight)
 
 
-def parsed(messages: list[dict[str, Any]], *, affinity: str = "prefix", user: str = "") -> ParsedRequest:
-    body = json.dumps({"model": "m", "messages": messages}).encode()
+def parsed(
+    messages: list[dict[str, Any]], *, affinity: str = "prefix", user: str = "", **members: Any
+) -> ParsedRequest:
+    body = json.dumps({"model": "m", "messages": messages, **members}).encode()
     model = Model("m", (), affinity=affinity)
     return ParsedRequest(
         endpoint=CHAT,
@@ -95,3 +97,11 @@ def test_a_users_requests_share_a_key() -> None:
     two = parsed([{"role": "user", "content": "b"}], affinity="user", user="anna")
     assert key_of(one, {}) == key_of(two, {}) == b"anna"
     assert key_of(parsed([{"role": "user", "content": "b"}], affinity="none"), {}) == b""
+
+
+def test_a_session_is_named_by_a_header_or_a_member_or_else_by_the_beginning_of_its_prompt() -> None:
+    messages = [{"role": "user", "content": "a"}]
+    of_prompt = key_of(parsed(messages), {})
+    assert key_of(parsed(messages, affinity="session", prompt_cache_key="s1"), {"x-session-id": "s2"}) == b"s2"
+    assert key_of(parsed(messages, affinity="session", prompt_cache_key="s1"), {}) == b'"s1"'
+    assert key_of(parsed(messages, affinity="session", prompt_cache_key=None), {}) == of_prompt != b""

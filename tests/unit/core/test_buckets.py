@@ -92,6 +92,13 @@ def test_the_wait_is_the_smallest_after_which_the_need_passes(rate: Limit, used:
         assert need > rate.burst
 
 
+@pytest.mark.parametrize(("need", "why"), [(70, RefusalReason.SPENT), (71, RefusalReason.HELD)])
+def test_a_need_that_holds_alone_leave_room_for_waits_for_what_is_used(need: int, why: RefusalReason) -> None:
+    denial = bucket(limit(Meter.TOKENS, Per.MINUTE, 100), used=1, held=30).denial(need)
+    assert denial is not None
+    assert denial.why is why
+
+
 def test_holds_do_not_decay() -> None:
     rate = limit(Meter.TOKENS, Per.SECOND, 100)
     counter = bucket(rate, held=80)
@@ -199,6 +206,20 @@ def test_leases_are_all_held_and_none_used() -> None:
     assert counter.denial(1) == Denial(RefusalReason.HELD, 1_000)
     counter.use(7)
     assert counter.limit_status(lanes).used == 0
+
+
+def test_a_new_amount_binds_the_next_lease() -> None:
+    counter = Leases(limit(Meter.CONCURRENT, None, 2))
+    counter.held = 2
+    counter.advance(limit(Meter.CONCURRENT, None, 3), NOON)
+    assert counter.denial(1) is None
+    assert counter.limit_status(limit(Meter.CONCURRENT, None, 3)).left == 1
+
+
+def test_a_bucket_is_whole_once_nothing_is_held_and_all_has_flowed_back() -> None:
+    rate = limit(Meter.TOKENS, Per.SECOND, 1_000)
+    assert [bucket(rate, used=100).is_whole(NOON + ms) for ms in (99, 100)] == [False, True]
+    assert not bucket(rate, used=100, held=1).is_whole(NOON + 100)
 
 
 @pytest.mark.parametrize(

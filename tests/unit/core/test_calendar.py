@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.calendar import FOREVER_MS, day_of, window
+from gateway.core.calendar import FOREVER_MS, day_ms, day_of, day_of_ms, window
 from gateway.core.limits import Per
 
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Asia/Beirut", "Pacific/Apia", "America/Havana"]
@@ -82,3 +82,8 @@ def test_windows_hold_now_and_tile_time(per: Per, zone: ZoneInfo, now: datetime)
     assert start <= now_ms < end
     assert window(per, zone, end)[0] == end
     assert window(per, zone, start - 1)[1] == start
+
+
+def test_a_day_is_a_number_of_milliseconds_and_back() -> None:
+    assert (day_ms("1970-01-01"), day_ms("1970-01-02")) == (0, 86_400_000)
+    assert day_of_ms(day_ms("2028-02-29")) == day_of_ms(day_ms("2028-02-29") + 86_399_999) == "2028-02-29"

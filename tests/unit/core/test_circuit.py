@@ -240,3 +240,10 @@ def test_what_is_kept_of_callers_is_bounded() -> None:
         caller = Caller(f"key-{number}", "", "")
         circuit.failed(circuit.begin(number, caller), number, caller)
     assert len(circuit._row) <= FAILURES_IN_A_ROW
+
+
+def test_it_is_open_for_all_where_it_binds_everyone_or_the_only_key_that_asked() -> None:
+    assert not Circuit().is_open_for_all(0)
+    circuit = opened()
+    assert circuit.is_open_for_all(0)
+    assert not circuit.is_open_for_all(FIRST_REST_S)

@@ -180,3 +180,8 @@ def test_in_a_long_list_the_last_elements_are_looked_at() -> None:
     data = f"data:image/png;base64,{BASE64}"
     assert size(messages=[{"content": [*[1] * 1_000_000, {"image_url": data}]}]).attached == IMAGE_TOKENS
     assert size(messages=[{"content": [{"image_url": data}, *[1] * 1_000_000]}]).attached == 0
+
+
+def test_a_stored_prompt_counts_for_something_and_another_object_by_its_text() -> None:
+    assert size(prompt={"id": "pmpt_1"}).attached == 1_000
+    assert size(prompt="{pmpt_1}").attached == size(response_format={"type": "text"}).attached == 0

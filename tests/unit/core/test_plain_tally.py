@@ -62,3 +62,12 @@ def test_an_error_body_has_neither_usage_nor_text() -> None:
 def test_no_plain_body_raises(body: bytes) -> None:
     for wrapped in (body, b'{"usage":' + body + b"}", b"x" * KEPT_MAX + b'"usage":' + body + b"}"):
         plain(wrapped).usage  # noqa: B018
+
+
+def test_events_that_were_not_asked_for_are_read_as_events() -> None:
+    word = b'data: {"choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
+    tally = plain(b": ping\n\n" + word * 3 + b'data: {"choices":[],"usage":' + REPORT + b"}\n\ndata: [DONE]")
+    assert (tally.usage, tally.delivered) == (NUMBERS, 3)
+    broken = plain(word * 2 + b'data: {"error":{"message":"out of memory"}}\n\n')
+    broken.close()
+    assert broken.fault is Fault.UNKNOWN

@@ -129,7 +129,8 @@ def random_terms(dice: random.Random, depth: int = 0) -> PriceTerms:
         dice.randrange(10**6): prices(dice.sample(PRICE_NAMES, dice.randrange(4))) for _ in range(dice.randrange(3))
     }
     tiers = {name: random_terms(dice, 1) for name in ("flex", "priority", "fast") if not depth and dice.random() < 0.5}
-    return PriceTerms(base, above, tiers)
+    regions = {name: dice.randrange(1, 3_000) for name in ("us", "eu") if not depth and dice.random() < 0.5}
+    return PriceTerms(base, above, tiers, regions)
 
 
 def random_usage(dice: random.Random) -> Usage:
@@ -154,6 +155,7 @@ def random_usage(dice: random.Random) -> Usage:
         audio_ms=dice.randrange(10**5),
         characters=dice.randrange(10**4),
         service_tier=dice.choice(["", "flex", "priority", "fast", "default"]),
+        region=dice.choice(["", "us", "eu", "global"]),
     )
 
 
@@ -164,6 +166,68 @@ def test_ten_thousand_costs_are_exact_to_the_micro_dollar() -> None:
         price, exact = Price.of(terms), exact_cost(terms, usage)
         assert price.cost(usage) == (exact + Fraction(1, 2)).__floor__(), (terms, usage)
         assert sum(line.amount for line in price.lines(usage)) == exact * FEMTO_PER_MICRO
+
+
+CLAUDE = PriceTerms(
+    {
+        "input": 5_000_000,
+        "output": 25_000_000,
+        "cached_input": 500_000,
+        "cache_write": 6_250_000,
+        "cache_write_1h": 10_000_000,
+        "search": 10_000_000_000,
+    },
+    tiers={"fast": PriceTerms({"input": 30_000_000, "output": 150_000_000})},
+    regions={"us": 1_100},
+)
+
+
+@pytest.mark.parametrize(
+    ("usage", "cost"),
+    [
+        (Usage(100, 10, region="us"), 825),
+        (Usage(100, 10, region="global"), 750),
+        (Usage(100, 10), 750),
+        (Usage(100, 0, cached_input=40, cache_write=30, cache_write_1h=20, region="us"), 503),  # 502.5 + 0.75
+        (Usage(100, 10, searches=2, region="us"), 825 + 20_000),
+        (Usage(100, 10, service_tier="fast", region="us"), 4_950),
+        (Usage(1, 0, region="us"), 6),  # 5.5
+    ],
+)
+def test_a_region_multiplies_the_prices_of_tokens_and_of_nothing_else(usage: Usage, cost: int) -> None:
+    assert Price.of(CLAUDE).cost(usage) == cost
+
+
+def test_each_inference_of_an_answer_is_charged_by_its_own_input_and_model() -> None:
+    sonnet = Price.of(PriceTerms({"input": 3_000_000, "output": 15_000_000}, above={1_000: {"input": 6_000_000}}))
+    opus = Price.of(CLAUDE)
+    executed, advised = [Usage(900, 10), Usage(1_100, 20)], Usage(800, 100, model="opus")
+    usage = Usage(2_800, 130, searches=1, parts=(*executed, advised))
+    own = 900 * 3 + 10 * 15 + 1_100 * 6 + 20 * 15
+    assert sonnet.cost(usage, {"opus": opus}) == own + 800 * 5 + 100 * 25
+    assert sonnet.cost(usage, {"haiku": opus}) == own + 800 * 3 + 100 * 15
+    assert [(line.name, line.model, line.quantity) for line in sonnet.lines(usage, {"opus": opus})][-2:] == [
+        ("input", "opus", 800),
+        ("output", "opus", 100),
+    ]
+
+
+def test_what_a_request_costs_by_itself_is_charged_once_for_all_its_inferences() -> None:
+    price = Price.of(PriceTerms({"input": MILLION, "request": DOLLAR // 100, "search": DOLLAR // 1_000}))
+    assert price.cost(Usage(30, searches=2, parts=(Usage(10), Usage(20)))) == 30 + 10_000 + 2_000
+
+
+def test_the_parts_of_an_answer_are_rounded_together() -> None:
+    half = Price(input=500_000, output=0)
+    assert half.cost(Usage(3, parts=(Usage(1), Usage(1), Usage(1)))) == half.cost(Usage(3)) == 2
+
+
+def test_many_small_requests_cost_what_their_sum_does_but_for_half_a_millionth_each() -> None:
+    price = Price.of(PriceTerms({"input": 37_500, "output": 150_000}, regions={"us": 1_100}))
+    dice = random.Random(9)
+    usages = [Usage(dice.randrange(900), dice.randrange(300), region=dice.choice(["", "us"])) for _ in range(1_000)]
+    exact = sum(line.amount for usage in usages for line in price.lines(usage))
+    assert abs(sum(map(price.cost, usages)) * FEMTO_PER_MICRO - exact) <= len(usages) * FEMTO_PER_MICRO // 2
 
 
 def test_costs_are_exact_at_each_step_beside_it_and_where_they_are_rounded() -> None:

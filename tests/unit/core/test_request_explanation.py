@@ -132,6 +132,19 @@ def test_a_stranger_and_a_path_that_is_not_known_are_named_as_such() -> None:
     )
 
 
+def test_another_model_and_a_region_are_named_with_their_price() -> None:
+    advised = Usage(800, 0, region="us", model="opus")
+    usage = Usage(810, 0, region="us", parts=(Usage(10, 0, region="us"), advised))
+    price = Price(input=3_000_000, output=0, regions={"us": 1_100})
+    lines = price.lines(usage, {"opus": Price(input=5_000_000, output=0)})
+    record = but(usage=usage, cost=price.cost(usage, {}), prices=lines)
+    (sentence,) = [line for line in explained(record) if line.startswith("It was charged")]
+    assert sentence.endswith("= 10 input at 3 × 1.1 per million + 800 input of opus at 5 per million.")
+    shown = record_object(record)
+    assert [(line["factor"], line["model"]) for line in shown["prices"]] == [(1.1, ""), (1, "opus")]
+    assert "parts" not in shown["usage"]
+
+
 def test_the_object_has_amounts_as_the_configuration_writes_them() -> None:
     month = limit(Meter.USD, Per.MONTH, 50_000_000)
     usage = Usage(input=10, output=5, cached_input=4)

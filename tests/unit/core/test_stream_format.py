@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from gateway.core.endpoints import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Endpoint, StreamFormat
 from gateway.core.estimate import CHARACTERS_PER_STREAMED_TOKEN
+from gateway.core.output_budget import OutputBudget
 from gateway.core.stream_format import event_weight, stream_of_plain
-from gateway.core.stream_tally import OutputBudget, StreamTally
+from gateway.core.stream_tally import StreamTally
 from gateway.core.usage import Usage, UsageSource
 
 Json = dict[str, Any]

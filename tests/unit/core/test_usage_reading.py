@@ -258,6 +258,66 @@ def test_what_a_later_report_leaves_out_is_as_an_earlier_one_said(
     assert (reader.usage, reader.final) == (usage, True)
 
 
+@pytest.mark.parametrize(
+    ("table", "reports", "usage"),
+    [
+        pytest.param(
+            MESSAGES_USAGE,
+            [
+                {"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 1}}},
+                {"type": "message_delta", "usage": {"input_tokens": 0, "output_tokens": 15}},
+            ],
+            Usage(9, 15),
+            id="a message",
+        ),
+        pytest.param(
+            MESSAGES_USAGE,
+            [
+                {
+                    "type": "message_start",
+                    "message": {"usage": {"input_tokens": 9, "cache_read_input_tokens": 4, "output_tokens": 0}},
+                },
+                {
+                    "type": "message_delta",
+                    "usage": {"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 15},
+                },
+            ],
+            Usage(13, 15, cached_input=4),
+            id="a message that was cached",
+        ),
+        pytest.param(
+            MESSAGES_USAGE,
+            [
+                {"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 1}}},
+                {"type": "message_delta", "usage": {"input_tokens": 0, "cache_read_input_tokens": 9}},
+                {"type": "message_delta", "usage": {"output_tokens": 0}},
+            ],
+            Usage(9, 0, cached_input=9),
+            id="a message that was cached whole",
+        ),
+        pytest.param(
+            GEMINI_USAGE,
+            [
+                {"usageMetadata": {"promptTokenCount": 50, "totalTokenCount": 50}},
+                {"usageMetadata": {"promptTokenCount": 0, "candidatesTokenCount": 6}},
+            ],
+            Usage(50, 6),
+            id="Gemini",
+        ),
+        pytest.param(
+            CHAT_USAGE,
+            [{"usage": CHAT}, {"usage": {"prompt_tokens": 0, "completion_tokens": 0}}],
+            Usage(0, 0),
+            id="a report of both is the last word",
+        ),
+    ],
+)
+def test_an_input_that_was_reported_alone_is_not_undone_by_a_zero(
+    table: UsageTable, reports: list[dict[str, Any]], usage: Usage
+) -> None:
+    assert read(table, *reports).usage == usage
+
+
 def test_a_report_without_the_output_is_not_the_last_word() -> None:
     assert not read(CHAT_USAGE, {"usage": {"prompt_tokens": 11, "completion_tokens": None}}).final
 

@@ -178,6 +178,22 @@ def read_for_embeddings(report: dict[str, Any]) -> Usage | None:
             id="the same tokens under two names, one of which is not filled in",
         ),
         pytest.param(
+            {"prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36, "completion_tokens": 20},
+            Usage(100, 20, cached_input=64),
+            id="input as hits and misses alone",
+        ),
+        pytest.param(
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 20,
+                "total_tokens": 120,
+                "prompt_cache_hit_tokens": 100,
+                "prompt_cache_miss_tokens": 0,
+            },
+            Usage(100, 20, cached_input=100),
+            id="hits and misses beside their sum",
+        ),
+        pytest.param(
             {
                 "prompt_tokens": 50,
                 "completion_tokens": 1,
@@ -477,7 +493,66 @@ ITERATION = {"input_tokens": 162, "output_tokens": 11, "cache_read_input_tokens"
     ],
 )
 def test_iterations_that_the_counts_leave_out_are_added(iterations: Any, usage: Usage) -> None:
-    assert read_usage({**ITERATION, "iterations": iterations}, ANTHROPIC_WORDS) == usage
+    read = read_usage({**ITERATION, "iterations": iterations}, ANTHROPIC_WORDS)
+    assert read is not None
+    assert msgspec.structs.replace(read, parts=()) == usage
+
+
+def test_each_iteration_is_a_part_with_its_own_model_and_the_region_of_the_answer() -> None:
+    report = {
+        "input_tokens": 412,
+        "cache_read_input_tokens": 0,
+        "output_tokens": 531,
+        "inference_geo": "us",
+        "service_tier": "priority",
+        "output_tokens_details": {"thinking_tokens": 300},
+        "server_tool_use": {"web_search_requests": 2},
+        "iterations": [
+            {"type": "message", "input_tokens": 412, "output_tokens": 89},
+            {"type": "advisor_message", "model": "opus", "input_tokens": 823, "output_tokens": 1_612},
+            {"type": "message", "input_tokens": 1_348, "cache_read_input_tokens": 412, "output_tokens": 442},
+            {"type": "compaction", "input_tokens": 50, "output_tokens": 5},
+        ],
+    }
+    assert read_usage(report, ANTHROPIC_WORDS) == Usage(
+        412 + 823 + 1_348 + 412 + 50,
+        531 + 1_612 + 5,
+        cached_input=412,
+        reasoning=300,
+        searches=2,
+        service_tier="priority",
+        region="us",
+        parts=(
+            Usage(412, 89, service_tier="priority", region="us"),
+            Usage(1_760, 442, cached_input=412, service_tier="priority", region="us"),
+            Usage(823, 1_612, region="us", model="opus"),
+            Usage(50, 5, service_tier="priority", region="us"),
+        ),
+    )
+
+
+@pytest.mark.parametrize("model", [None, "", 3, "x" * 257, ["opus"]])
+def test_an_iteration_without_a_name_of_a_model_is_of_the_one_that_was_asked_for(model: Any) -> None:
+    advised = {"type": "advisor_message", "model": model, "input_tokens": 1, "output_tokens": 1}
+    read = read_usage({**ITERATION, "iterations": [ITERATION, advised]}, ANTHROPIC_WORDS)
+    assert read is not None
+    assert [part.model for part in read.parts] == ["", ""]
+
+
+def test_messages_that_have_less_than_the_counts_above_them_do_not_lower_them() -> None:
+    few = {"type": "message", "input_tokens": 1, "output_tokens": 1}
+    advised = {"type": "advisor_message", "model": "opus", "input_tokens": 7, "output_tokens": 1}
+    read = read_usage({**ITERATION, "iterations": [few, advised, few]}, ANTHROPIC_WORDS)
+    assert read is not None
+    assert (read.input, read.output) == (167 + 7, 11 + 1)
+
+
+@pytest.mark.parametrize(
+    ("named", "region"),
+    [("us", "us"), ("US", "us"), ("global", "global"), (None, ""), (3, ""), ("a b", ""), ({"us": 1}, "")],
+)
+def test_the_region_is_read_where_it_is_a_name(named: Any, region: str) -> None:
+    assert read_usage({"input_tokens": 1, "output_tokens": 1, "inference_geo": named}) == Usage(1, 1, region=region)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from random import Random
 
-from gateway.runtime.slices import in_slices, sorted_in_slices
+from gateway.runtime.slices import drained_in_slices, in_slices, sorted_in_slices
 
 
 class Turns:
@@ -26,6 +26,12 @@ async def test_others_have_their_turn_after_each_slice() -> None:
     assert [item for item, _ in seen] == list(range(100))
     in_one_turn = [turn for _, turn in seen]
     assert max(map(in_one_turn.count, in_one_turn)) == 10
+
+
+async def test_what_was_drained_has_left_the_list() -> None:
+    items = list(range(100))
+    seen = [(item, len(items)) async for item in drained_in_slices(items, 10)]
+    assert seen == [(number, 99 - number) for number in range(100)]
 
 
 async def test_a_sort_in_slices_gives_what_a_sort_gives() -> None:

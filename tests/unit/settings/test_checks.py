@@ -469,6 +469,19 @@ def priced(price: str, *, tail: str = "") -> str:
             "{tiers: {PRIORITY: {input: 1}}}",
             "price.tiers.PRIORITY: its name must be 1 to 64 small letters, digits, dashes and underscores",
         ),
+        ("{regions: {us: 1.1}}", "price: is empty; name at least one price, or leave it out"),
+        (
+            "{input: 1, regions: {us: 1.1005}}",
+            "price.regions.us: must be a factor above 0 and up to 100, with at most 3 decimals, such as 1.1",
+        ),
+        (
+            "{input: 1, regions: {us: 0}}",
+            "price.regions.us: must be a factor above 0 and up to 100, with at most 3 decimals, such as 1.1",
+        ),
+        (
+            "{input: 1, regions: {US: 1.1}}",
+            "price.regions.US: its name must be 1 to 32 small letters, digits, dashes and underscores, such as us",
+        ),
     ],
 )
 def test_a_price_that_says_nothing_or_cannot_be_kept_is_refused(price: str, message: str) -> None:

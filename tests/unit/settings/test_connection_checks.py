@@ -53,6 +53,13 @@ def test_a_password_of_a_proxy_belongs_into_a_reference() -> None:
     assert loaded(upstream(proxy="http://proxy:3128") + TEAM).warnings == ()
 
 
+@pytest.mark.parametrize("end", ["/chat/completions", "/completions", "/responses", "/messages", "/embeddings"])
+def test_a_base_url_that_names_an_endpoint_is_worth_a_warning(end: str) -> None:
+    told = f"upstreams.main.base_url: ends in {end}, which the gateway appends to it; leave that off"
+    assert_warned(upstream(f"https://llm.corp/v1{end}") + TEAM, told)
+    assert_warned(upstream(f'"https://llm.corp/v1{end}/?api-version=1"') + TEAM, told)
+
+
 def test_settings_never_show_the_password_of_a_proxy() -> None:
     settings = loaded(upstream(proxy="http://user:hunter2@proxy")).settings
     assert "hunter2" not in repr(settings)

@@ -88,13 +88,14 @@ def test_a_dash_without_a_value_is_refused() -> None:
 
 
 QUOTES = "; put text that begins with one of [ { * & ! % @ ` in quotes, such as '[::]:8080'"
+BRACKET = "; the [ of line 1 is not closed, or a comma is missing"
 SPACES = "; indent with spaces, not with tabs"
 
 
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("a: [1\nb: 2\n", 2, "is not YAML: did not find expected ',' or ']'"),
+        ("a: [1\nb: 2\n", 2, f"is not YAML: did not find expected ',' or ']'{BRACKET}"),
         ("a: 1\nb: [", 2, "is not YAML: did not find expected node content"),
         ("a: 1\nb: [::]:8080\n", 2, f"is not YAML: did not find expected node content{QUOTES}"),
         ("a: 1\nb: [x]y\n", 2, f"is not YAML: did not find expected key{QUOTES}"),

@@ -132,11 +132,32 @@ NAME_REFUSED = "teams.a b: its name must be 1 to 64 letters, digits, dots, dashe
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("drain: 5s", "drain: must be a mapping of settings"),
-        ("limits: {requests: 1}", "limits: must be a list"),
-        ("limits: [5]", "limits[0]: must be a mapping of settings"),
+        ("drain: 5s", "drain: must be a mapping of settings; known here: delay, timeout"),
+        ("limits: {requests: 1}", "limits: must be a list, such as [a, b]"),
+        (
+            "limits: [600/minute]",
+            (
+                "limits[0]: must be a mapping of settings; known here: requests, tokens, input_tokens, output_tokens, "
+                "usd, concurrent, per, burst, name, models, mode, when_spent"
+            ),
+        ),
+        (
+            "limits: [{requests: 1,000, per: minute}]",
+            "limits[0].000: is not a known setting; the digits of a number are grouped with _, as in 1_000",
+        ),
+        (
+            "limits: [{requests: 1, per: minuet}]",
+            (
+                "limits[0].per: must be 'second', 'minute', 'hour', 'day', 'week', 'month' or 'total'; "
+                "did you mean minute?"
+            ),
+        ),
+        (
+            "limits: [{requests: 1, per: fortnight}]",
+            "limits[0].per: must be 'second', 'minute', 'hour', 'day', 'week', 'month' or 'total'",
+        ),
         ("teams: [search]", "teams: must be a mapping, from names to settings"),
-        ("teams: {search: {models: openai/*}}", "teams.search.models: must be a list"),
+        ("teams: {search: {models: openai/*}}", "teams.search.models: must be a list, such as [a, b]"),
         ("teams: {search: {models: []}}", "teams.search.models: must not be empty; leave it out to mean all"),
         ("teams: {a b: {}}", NAME_REFUSED),
         ("teams: {a: {cost_center: [4711]}}", "teams.a.cost_center: must be text"),
@@ -360,7 +381,7 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     file.write_bytes("# one\r\nlisten: ü\n".encode("latin-1"))
     with pytest.raises(SettingsInvalid) as invalid:
         load(file, {})
-    assert str(invalid.value) == f"{file}:2: is not UTF-8 text"
+    assert str(invalid.value) == f"{file}:2: is not UTF-8 text; save the file as UTF-8"
 
 
 URL = "http://127.0.0.1:9000/v1"

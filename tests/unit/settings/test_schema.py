@@ -64,6 +64,12 @@ def test_a_limit_has_one_meter_in_the_schema_too() -> None:
     assert meters == [["requests"], ["tokens"], ["input_tokens"], ["output_tokens"], ["usd"], ["concurrent"]]
 
 
+def test_a_limit_names_its_window_in_the_schema_unless_it_counts_requests_in_flight() -> None:
+    limit = SCHEMA["$defs"]["LimitSettings"]
+    assert (limit["if"]["required"], limit["else"]["required"]) == (["concurrent"], ["per"])
+    assert limit["then"]["properties"]["per"] == {"type": "null"}
+
+
 def test_no_pattern_repeats_more_often_than_helm_can_read() -> None:
     counts = [int(count) for count in re.findall(r"\{[0-9,]*?([0-9]+)\}", json.dumps(SCHEMA))]
     assert 0 < max(counts) <= RE2_REPEATS_MAX

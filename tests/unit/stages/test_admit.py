@@ -188,6 +188,24 @@ def test_an_answer_without_tokens_reserves_none() -> None:
     assert (ask.likely, ask.most, ask.least) == (0, 0, 0)
 
 
+def test_a_request_that_names_no_user_is_not_charged_at_the_limits_of_one() -> None:
+    rate = limit(Meter.TOKENS, Per.MINUTE)
+    caller = msgspec.structs.replace(CALLER, limits=(rate,), user_limits=(limit(Meter.USD, Per.DAY),))
+    exchange, parsed = exchange_of(body_of(), caller=caller)
+    (charge,) = admission_request(exchange, parsed, 200, "").charges
+    assert charge.limit == rate
+    assert len(admission_request(exchange, parsed, 200, "ann").charges) == 2
+
+
+@pytest.mark.parametrize(("characters", "charged"), [(8, 50), (100_000, INPUT)])
+def test_an_estimate_above_what_a_rate_holds_is_lowered_unless_the_input_is_certainly_more(
+    characters: int, charged: int
+) -> None:
+    rate = msgspec.structs.replace(limit(Meter.INPUT_TOKENS, Per.MINUTE), amount=50, burst=50)
+    (charge,) = asked(rate, messages=[{"role": "user", "content": "x" * characters}]).charges
+    assert charge.fixed == charged
+
+
 def test_limits_on_other_models_are_not_charged() -> None:
     others = msgspec.structs.replace(limit(), models=("other/*",))
     assert [charge.limit for charge in asked(others, limit(Meter.TOKENS)).charges] == [limit(Meter.TOKENS)]

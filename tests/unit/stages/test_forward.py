@@ -264,6 +264,12 @@ async def test_a_plain_answer_that_breaks_gives_way_to_the_next(status: int, fai
     assert made.exchange.first_byte_at is None
 
 
+async def test_an_answer_that_was_given_up_is_not_the_first_byte_of_a_failure() -> None:
+    made = Try(answer(500), refused(), targets=TARGETS[:2])
+    await made.fail(UpstreamUnreachable)
+    assert made.exchange.first_byte_at is None
+
+
 async def test_a_plain_answer_that_breaks_is_tried_again_within_the_retry_budget() -> None:
     made = Try(ScriptedAnswer(b"{", failure=UpstreamBroke("It broke.")), answer(200))
     retries = made.services.routing.retries(made.parsed.model, made.services.clock.monotonic())

@@ -457,3 +457,17 @@ def test_zeros_at_the_beginning_do_not_make_a_stream_free_that_its_client_leaves
     usage = usage_of(exchange, parsed, Estimator())
     assert usage is not None
     assert usage.input == (entered or exchange.estimated_input) > 0
+
+
+@pytest.mark.parametrize(
+    ("shown", "images"), [(b"", 2), (b'{"b64_json":"x"}', 1), (b'{"url":"x"},{"url":"y"},{"url":"z"}', 3)]
+)
+def test_images_are_those_that_the_answer_shows_or_else_those_that_were_asked_for(shown: bytes, images: int) -> None:
+    endpoint = ENDPOINTS["/v1/images/generations"]
+    exchange, parsed = exchange_of(body_of(prompt="A cat", n=2), endpoint=endpoint)
+    exchange.status, exchange.whole = 200, True
+    tally = exchange.tally = PlainTally(endpoint)
+    tally.feed(b'{"created":1,"data":[%b]}' % shown)
+    usage = usage_of(exchange, parsed, Estimator())
+    assert usage is not None
+    assert usage.images == images

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.core.reservation import Hold, Settlement, SettlementLine
 from gateway.core.usage import Usage
-from gateway.store.journal import Journal, JournalFull, JournalLine, count, orphans, read, spelled
+from gateway.store.journal import Journal, JournalFull, JournalLine, Read, count, orphans, read, spelled
 from gateway.store.journal_key import NAME, JournalKey
 from tests.contract.store.asking import bill, limit
 from tests.contract.store.keepers import sure_tasks
@@ -35,19 +35,29 @@ def believed(_text: bytes) -> bool:
     return True
 
 
+def read_at(path: Path, start: int = 0) -> list[Read]:
+    with path.open("rb") as file:
+        return read(file.fileno(), believed, start)
+
+
+def count_at(path: Path) -> int:
+    with path.open("rb") as file:
+        return count(file.fileno())
+
+
 def kept(path: Path) -> list[Settlement | None]:
-    return [line.settlement if line else None for line, *_ in read(path, believed, 0)]
+    return [line.settlement if line else None for line, *_ in read_at(path)]
 
 
 async def test_what_is_kept_is_read_as_it_was(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "p", sure_tasks())
     await journal.append(settlement("a"))
     await journal.append(settlement("b"))
-    assert [(line.place, line.settlement) for line, *_ in read(journal.path, believed, 0) if line] == [
+    assert [(line.place, line.settlement) for line, *_ in read_at(journal.path) if line] == [
         (1, settlement("a")),
         (2, settlement("b")),
     ]
-    assert count(journal.path) == 2
+    assert count_at(journal.path) == 2
 
 
 class OlderEntry(msgspec.Struct, frozen=True):
@@ -86,9 +96,9 @@ def test_a_line_of_the_version_before_is_read_and_it_reads_one_of_this(tmp_path:
 async def test_lines_that_wait_are_written_together(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "p", sure_tasks())
     await asyncio.gather(*[journal.append(settlement(str(number))) for number in range(500)])
-    names = [one.settlement.id for start in (0,) for one, *_ in read(journal.path, believed, start) if one]
+    names = [one.settlement.id for start in (0,) for one, *_ in read_at(journal.path, start) if one]
     assert names == [str(number) for number in range(200)]
-    assert count(journal.path) == 500
+    assert count_at(journal.path) == 500
 
 
 async def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -96,7 +106,7 @@ async def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
     await asyncio.gather(*[journal.append(settlement(str(number))) for number in range(450)])
     names: list[str] = []
     start = 0
-    while lines := read(journal.path, believed, start):
+    while lines := read_at(journal.path, start):
         names += [line.settlement.id for line, *_ in lines if line]
         start = lines[-1].end
     assert names == [str(number) for number in range(450)]
@@ -133,6 +143,40 @@ async def test_a_file_that_another_program_removes_is_put_back_with_its_lines(tm
     assert kept(journal.path) == [settlement("a"), settlement("b")]
 
 
+async def test_a_folder_that_is_moved_away_keeps_taking_lines_until_it_is_back(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "journal", tmp_path / "elsewhere"
+    journal = Journal(folder, "p", sure_tasks())
+    journal.key.share(journal.key.proposal)
+    await journal.append(settlement("a"))
+    folder.rename(elsewhere)
+    await journal.append(settlement("b"))
+    found = await journal.read(believed, 0)
+    assert [one.line.settlement.id for one in found if one.line] == ["a", "b"]
+    elsewhere.rename(folder)
+    await journal.close()
+    assert kept(journal.path) == [settlement("a"), settlement("b")]
+
+
+async def test_lines_that_another_program_has_cut_off_are_missed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "p", sure_tasks())
+    await journal.append(settlement("a"))
+    os.truncate(journal.path, 0)
+    with pytest.raises(OSError, match="has lost lines"):
+        await journal.read(believed, 0)
+    assert await journal.read(believed, journal.size) == []
+    await journal.close()
+
+
+async def test_lines_longer_than_what_is_read_at_once_are_read_whole(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "p", sure_tasks())
+    long = [settlement(name * 1_500_000) for name in ("a", "b", "c")]
+    for one in long:
+        await journal.append(one)
+    await journal.append(settlement("short"))
+    assert kept(journal.path) == [*long, settlement("short")]
+    await journal.close()
+
+
 async def test_a_folder_that_another_program_removes_is_a_disk_that_refuses(tmp_path: Path) -> None:
     folder = tmp_path / "journal"
     journal = Journal(folder, "p", sure_tasks())
@@ -152,7 +196,7 @@ async def test_places_go_on_when_the_file_is_emptied(tmp_path: Path) -> None:
     assert await journal.empty(journal.size)
     assert kept(journal.path) == []
     await journal.append(settlement("b"))
-    assert [line.place for line, *_ in read(journal.path, believed, 0) if line] == [2]
+    assert [line.place for line, *_ in read_at(journal.path) if line] == [2]
 
 
 async def test_a_file_is_not_emptied_of_lines_that_nobody_has_read(tmp_path: Path) -> None:
@@ -218,7 +262,7 @@ async def test_who_waits_is_told_though_the_disk_refuses_even_to_cut(tmp_path: P
     os.write(journal._file, b"00000000 {half a line")
     await journal.append(settlement("e"))
     assert kept(journal.path) == [settlement("a"), settlement("e")]
-    assert [read_.line.place for read_ in read(journal.path, believed, 0) if read_.line] == [1, 2]
+    assert [read_.line.place for read_ in read_at(journal.path) if read_.line] == [1, 2]
 
 
 async def test_a_probe_finds_out_that_there_is_room_again(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import gc
+from typing import Any
+
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.usage import Usage
 from gateway.store.contract import UsageQuery, UsageRow
-from gateway.store.ledger import COLUMNS, GROUPS, RowName, UsageSums, figures_of, weight_of
+from gateway.store.ledger import COLUMNS, GROUPS, Figures, RowName, UsageSums, add_figures, figures_of, weight_of
 from tests.contract.store.asking import bill
 
 FIGURES = [1, 10, 4, 5, 2, 0, 7]
@@ -24,6 +27,15 @@ async def test_rows_add_up_whatever_their_order(rows: list[tuple[str, str, bool]
     assert found == sorted(found, key=lambda row: row.team)
     assert sum(row.requests for row in found) == sum(model == "x" for _, model, _ in rows)
     assert sum(row.characters for row in found) == 9 * sum(model == "x" and is_long for _, model, is_long in rows)
+
+
+def test_the_search_for_garbage_looks_at_no_row() -> None:
+    rows: dict[Any, Figures] = {}
+    add_figures(rows, "a", FIGURES)
+    add_figures(rows, "a", LONG)
+    gc.collect(0)
+    assert not gc.is_tracked(rows["a"])
+    assert list(rows["a"]) == [2 * figure for figure in FIGURES] + LONG[len(FIGURES) :]
 
 
 def test_a_row_has_every_group_and_every_column() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -370,6 +371,24 @@ async def test_a_journal_that_another_program_removes_is_charged_all_the_same(tm
     await stage.until_nothing_waits()
     assert await stage.billed() == 2
     await stage.steady.close()
+
+
+@pytest.mark.parametrize("in_its_place", [False, True], ids=["nothing", "an empty folder"])
+async def test_a_folder_that_is_moved_away_or_removed_holds_up_no_charge(tmp_path: Path, in_its_place: bool) -> None:
+    for number, disappear in enumerate((shutil.rmtree, lambda folder: folder.rename(tmp_path / "elsewhere"))):
+        folder = tmp_path / f"journal-{number}"
+        stage = Stage(folder)
+        stage.store.go()
+        await stage.settle("a", "b")
+        disappear(folder)
+        if in_its_place:
+            folder.mkdir()
+        stage.store.come()
+        stage.steady.start()
+        await stage.until_nothing_waits()
+        assert await stage.billed() == 2
+        assert stage.complaints == []
+        await stage.steady.close()
 
 
 class StuckJournal(Journal):

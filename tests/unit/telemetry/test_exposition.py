@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.telemetry.configured_names import ConfiguredNames
 from gateway.telemetry.exposition import (
     PART_CHARACTERS,
     MetricsAggregator,
@@ -14,7 +15,7 @@ from gateway.telemetry.exposition import (
     unpack,
 )
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.series import ConfiguredNames, Counter, Gauge, Histogram, Series
+from gateway.telemetry.series import Counter, Gauge, Histogram, Series
 from tests.unit.telemetry.exchanges import StoppedClock, answered
 
 SPENT = ("search", "openai/gpt-oss-120b")

@@ -9,7 +9,7 @@ import pytest
 from gateway.web.long_json import ITEMS_AT_ONCE, encoded_in_slices
 
 
-@pytest.mark.parametrize("count", [0, 1, ITEMS_AT_ONCE, ITEMS_AT_ONCE + 1, 3 * ITEMS_AT_ONCE])
+@pytest.mark.parametrize("count", [0, 1, ITEMS_AT_ONCE, ITEMS_AT_ONCE + 1, 3 * ITEMS_AT_ONCE, 30_000])
 async def test_an_object_is_encoded_as_if_in_one_go(count: int) -> None:
     def content() -> dict[str, Any]:
         items = [{"n": number, "none": None, "name": 'a "name"'} for number in range(count)]

@@ -80,6 +80,15 @@ export function Meter({ limit, compact }) {
     </div>`;
 }
 
+const QUOTAS = new Set(["day", "week", "month", "total"]);
+
+// A quota that is used up stays so until it resets; a rate or what runs at a time is free again soon.
+export function RunsOut({ limit }) {
+  if (limit.left <= 0) return QUOTAS.has(limit.per) ? html`<${Badge} tone="bad">used up<//>` : html`<${Badge} tone="warn">full now<//>`;
+  if (!limit.runs_out_at) return html`<span class="muted">–</span>`;
+  return html`<span class="warn"><${Time} at=${limit.runs_out_at} /></span>`;
+}
+
 // Sets a width by script: the policy of these pages allows no style in the markup.
 export function useWidth(share) {
   const ref = useRef(null);

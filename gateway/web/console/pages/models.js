@@ -51,12 +51,12 @@ const dollars = (n) => n.toLocaleString("en-US", { maximumFractionDigits: 6, min
 
 function priceText(price) {
   if (!price) return "no price";
-  const { above, tiers, tokens, ...plain } = price;
+  const { above, tiers, regions, tokens, ...plain } = price;
   return Object.entries(plain).map(([name, n]) => `${name.replaceAll("_", " ")} ${dollars(n)}`).join(" · ");
 }
 
 function Price({ of }) {
   if (!of) return html`<span class="muted">no price</span>`;
-  const more = [...(of.above || []).map((step) => `above ${format.short(step.tokens)} tokens: ${priceText(step)}`), ...Object.entries(of.tiers || {}).map(([name, tier]) => `${name}: ${priceText(tier)}`)];
+  const more = [...(of.above || []).map((step) => `above ${format.short(step.tokens)} tokens: ${priceText(step)}`), ...Object.entries(of.tiers || {}).map(([name, tier]) => `${name}: ${priceText(tier)}`), ...Object.entries(of.regions || {}).map(([name, factor]) => `in ${name}: × ${factor}`)];
   return html`<div>${priceText(of)}${more.map((line) => html`<div class="sub" key=${line}>${line}</div>`)}</div>`;
 }

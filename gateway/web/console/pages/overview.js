@@ -1,9 +1,10 @@
 // How it goes right now, and what it costs.
 import { html, useState } from "../vendor/htm-preact.js";
 import { useData } from "../lib/api.js";
+import { daysBetween } from "../lib/by_day.js";
 import { Chart, Legend } from "../lib/charts.js";
 import * as format from "../lib/format.js";
-import { Badge, Card, Empty, Figure, Loaded, Meter, Note, Page, Segmented, Table, Tile, Tiles, Time, scopeText } from "../lib/ui.js";
+import { Badge, Card, Empty, Figure, Loaded, Meter, Note, Page, RunsOut, Segmented, Table, Tile, Tiles, Time, scopeText } from "../lib/ui.js";
 
 const PARTIES = [["caller", "Caller"], ["policy", "Limits"], ["upstream", "Upstream"], ["gateway", "Gateway"]];
 
@@ -129,12 +130,6 @@ function Spend({ days }) {
   return html`<${Chart} label="Spend by day" points=${names.map(format.day)} series=${series} show=${(usd) => format.money(usd)} axis=${format.moneyTick} />`;
 }
 
-export function daysBetween(first, last) {
-  const names = [];
-  for (let at = new Date(`${first}T00:00:00Z`); at <= new Date(`${last}T00:00:00Z`) && names.length < 400; at = new Date(+at + 86_400_000)) names.push(at.toISOString().slice(0, 10));
-  return names;
-}
-
 function TopTeams({ rows }) {
   const digits = format.columnDigits(rows.map((row) => row.usd));
   return html`<${Table} label="Teams this month" rows=${rows} rowKey=${(row) => row.team} filter=${false} sort="usd" empty=${html`<${Empty} title="No team has used anything" />`} columns=${[
@@ -151,12 +146,6 @@ function Nearly({ rows }) {
     { name: "used", label: "Used", value: (limit) => limit.used / limit.amount, show: (limit) => html`<${Meter} limit=${limit} />` },
     { name: "runs_out_at", label: "Runs out", show: (limit) => html`<${RunsOut} limit=${limit} />` },
   ]} />`;
-}
-
-export function RunsOut({ limit }) {
-  if (limit.left <= 0) return html`<${Badge} tone="bad">used up<//>`;
-  if (!limit.runs_out_at) return html`<span class="muted">–</span>`;
-  return html`<time class="warn nowrap" datetime=${limit.runs_out_at} title=${format.utc(limit.runs_out_at)}>${format.time(limit.runs_out_at)}</time>`;
 }
 
 function Up({ upstreams }) {

@@ -1,11 +1,10 @@
 // One team: its limits and grants, its keys, and who uses what.
 import { html, useState } from "../vendor/htm-preact.js";
 import { all, query, useData } from "../lib/api.js";
-import { Chart, Legend } from "../lib/charts.js";
+import { ByDay, FIGURES } from "../lib/by_day.js";
 import * as format from "../lib/format.js";
-import { Badge, Card, Chips, Confirm, Empty, Loaded, Meter, Note, Page, Segmented, Select, Table, Time } from "../lib/ui.js";
+import { Badge, Card, Chips, Confirm, Empty, Loaded, Meter, Note, Page, RunsOut, Segmented, Select, Table, Time } from "../lib/ui.js";
 import { KeyStatus } from "./keys.js";
-import { RunsOut, daysBetween } from "./overview.js";
 
 const team = (name) => encodeURIComponent(name);
 
@@ -84,12 +83,6 @@ function Grants({ api, name, limits, reload }) {
 }
 
 const GROUPS = [["model", "Model"], ["key", "Key"], ["user", "End user"], ["upstream", "Upstream"]];
-export const FIGURES = [["usd", "Spend"], ["requests", "Requests"], ["tokens", "Tokens"]];
-
-export const figureOf = (row, figure) => (figure === "tokens" ? row.input_tokens + row.output_tokens : row[figure]);
-export const shown = (figure) => (figure === "usd" ? (n) => format.money(n) : format.count);
-export const shortly = (figure) => (figure === "usd" ? format.moneyTick : format.short);
-
 function UsageOf({ api, name }) {
   const [by, setBy] = useState("model");
   const [figure, setFigure] = useState("usd");
@@ -109,21 +102,6 @@ function UsageOf({ api, name }) {
         : html`<${Empty} title="Nothing was used in this time">Choose a longer one, or see how to point a client at the gateway on its page <code>/me</code>.<//>`)}<//>
     </div>
   <//>`;
-}
-
-// Bars by day, of the largest groups by themselves and of the others together.
-export function ByDay({ days, groups, by, figure, label }) {
-  const largest = [...groups.rows].sort((a, b) => figureOf(b, figure) - figureOf(a, figure)).slice(0, 6).map((row) => row[by]);
-  const dates = days.rows.map((row) => row.day).sort();
-  const names = dates.length ? daysBetween(dates[0], dates[dates.length - 1]) : [];
-  const place = new Map(names.map((each, at) => [each, at]));
-  const blank = () => names.map(() => 0);
-  const sums = new Map(largest.map((each) => [each, blank()]));
-  const others = blank();
-  for (const row of days.rows) (sums.get(row[by]) || others)[place.get(row.day)] += figureOf(row, figure);
-  const series = largest.map((each, at) => ({ name: each || "(none)", tone: `s${at + 1}`, values: sums.get(each) }));
-  if (others.some((n) => n > 0)) series.push({ name: "others", tone: "s0", values: others });
-  return html`<div class="stack"><${Chart} label=${label} points=${names.map(format.day)} series=${series} show=${shown(figure)} axis=${shortly(figure)} /><${Legend} series=${series} /></div>`;
 }
 
 export function GroupTable({ groups, by, tools, most }) {

@@ -2,8 +2,7 @@
 import { html } from "../vendor/htm-preact.js";
 import { useData } from "../lib/api.js";
 import * as format from "../lib/format.js";
-import { Card, Empty, Loaded, Meter, Page, Table } from "../lib/ui.js";
-import { RunsOut } from "./overview.js";
+import { Card, Empty, Loaded, Meter, Page, RunsOut, Table } from "../lib/ui.js";
 
 const QUOTAS = new Set(["day", "week", "month", "total"]);
 

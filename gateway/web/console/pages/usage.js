@@ -1,8 +1,9 @@
 // The ledger: any group, any filter, as a chart, a table and a file.
 import { html, useState } from "../vendor/htm-preact.js";
 import { query, useData } from "../lib/api.js";
+import { ByDay, FIGURES } from "../lib/by_day.js";
 import { Card, Empty, Loaded, Page, Segmented, Select } from "../lib/ui.js";
-import { ByDay, FIGURES, GroupTable } from "./team.js";
+import { GroupTable } from "./team.js";
 
 const GROUPS = [["team", "Team"], ["model", "Model"], ["key", "Key"], ["user", "End user"], ["upstream", "Upstream"], ["cost_center", "Cost center"]];
 const FILTERS = [["team", "Team"], ["model", "Model"], ["key", "Key id"], ["user", "End user"], ["upstream", "Upstream"], ["cost_center", "Cost center"]];
@@ -58,7 +59,7 @@ export function csv(report, by) {
   const names = [...by, ...Object.keys(report.total)];
   const cell = (value) => {
     let text = String(value ?? "");
-    if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
+    if (typeof value === "string" && /^[=+\-@\t\r\n＝＋－＠]/.test(text)) text = `'${text}`;
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   return [names, ...report.rows.map((row) => names.map((name) => row[name]))].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";

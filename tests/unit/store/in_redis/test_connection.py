@@ -9,6 +9,8 @@ from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.in_redis.connection import ErrorReply, RedisConnection, RedisStream
 
 PING = ("PING",)
+TIMEOUT_S = 0.2
+PAUSE_S = TIMEOUT_S / 4
 SCRIPT_OF_6_2 = "ERR Error running script (call to f_1028a5dba704e1d8a01fd96efeba25bb78f62df2): @user_script"
 
 
@@ -37,14 +39,30 @@ class FakeTransport(asyncio.Transport):
         self._closed = True
 
 
+class SlowTransport(FakeTransport):
+    """Answers one command at a time, each after a pause."""
+
+    def write(self, data: Any) -> None:
+        self._answer_next_later()
+
+    def _answer_next_later(self) -> None:
+        asyncio.get_running_loop().call_later(PAUSE_S, self._answer_next)
+
+    def _answer_next(self) -> None:
+        self._stream.data_received(b"+OK\r\n")
+        if self._stream.sent:
+            self._answer_next_later()
+
+
 class FakeServer:
-    def __init__(self) -> None:
+    def __init__(self, transport: type[FakeTransport] = FakeTransport) -> None:
+        self._transport = transport
         self.streams: list[RedisStream] = []
         self.transports: list[FakeTransport] = []
 
     async def connect(self) -> RedisStream:
         stream = RedisStream()
-        transport = FakeTransport(stream)
+        transport = self._transport(stream)
         stream.connection_made(transport)
         self.streams.append(stream)
         self.transports.append(transport)
@@ -66,6 +84,14 @@ async def test_what_is_called_on_a_closed_connection_that_is_not_lost_yet_waits_
     assert await reply == b"OK"
     assert b"PING" in server.transports[1].written
     assert failures == []
+    connection.close()
+
+
+async def test_a_server_that_answers_slowly_is_not_out() -> None:
+    """Together the calls take longer than the time-out, but one is answered now and then."""
+    connection = RedisConnection(FakeServer(SlowTransport).connect, TIMEOUT_S, BackgroundTasks(unexpected))
+    assert await asyncio.gather(*[connection.call(PING) for _ in range(12)]) == [b"OK"] * 12
+    assert connection.trouble is None
     connection.close()
 
 
