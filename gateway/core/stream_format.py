@@ -45,6 +45,9 @@ _ANSWER_MEMBERS = {
 }
 """What every plain answer of an API has."""
 
+_EVENT_MEMBERS = {**_ANSWER_MEMBERS, StreamFormat.RESPONSES: "type", StreamFormat.MESSAGES: "type"}
+"""What every event of an API's stream has."""
+
 _DONE = event_of(b"[DONE]")
 
 
@@ -135,6 +138,15 @@ def answer_weight(shape: StreamFormat, answer: Json) -> int:
 def foreign_weight(shape: StreamFormat, answer: Json) -> int:
     """What an answer delivers that is not the API's own: all its texts. Nothing, where it is."""
     return 0 if _ANSWER_MEMBERS[shape] in answer else _weight(answer)
+
+
+def foreign_event_weight(shape: StreamFormat, data: bytes) -> int:
+    """The same of an event."""
+    own = _EVENT_MEMBERS[shape]
+    if own.encode() in data:
+        return 0
+    event = decoded(data)
+    return _weight(event) if isinstance(event, dict) and own not in event else 0
 
 
 def ending_at_cap(

@@ -45,7 +45,7 @@ from gateway.core.long_event import LongEvent
 from gateway.core.output_budget import OutputBudget
 from gateway.core.refusals import FAULT_PATHS, Fault
 from gateway.core.sse import EventSplitter, data_of, type_of
-from gateway.core.stream_format import event_weight
+from gateway.core.stream_format import event_weight, foreign_event_weight
 from gateway.core.text_weight import weight_of, weight_of_json
 from gateway.core.tolerant_json import JsonScanner
 from gateway.core.upstream_json import (
@@ -96,6 +96,7 @@ class StreamTally:
         self._reader = UsageReader(endpoint.usage)
         self._stopped_usage: Usage | None = None
         self._events = self._text_events = self._alike_events = self._weight = self._delivered_before = 0
+        self._foreign_events = self._foreign_weight = 0
 
     @property
     def failed(self) -> bool:
@@ -137,7 +138,9 @@ class StreamTally:
 
     @property
     def delivered(self) -> int:
-        """Tokens in the text that the client was given."""
+        """Tokens in the text that the client was given. A stream without any of the API's own is one of another API."""
+        if self._foreign_weight and not self._weight:
+            return streamed_tokens(self._foreign_events, self._foreign_weight)
         return streamed_tokens(self._text_events + self._alike_events, self._weight)
 
     @property
@@ -248,7 +251,11 @@ class StreamTally:
         """Count one event that is passed on, and weigh its text."""
         self._events += 1
         if self._shape is not None:
-            self._weigh(event_weight(self._shape, data))
+            weight = event_weight(self._shape, data)
+            self._weigh(weight)
+            if not (weight or self._weight) and (foreign := foreign_event_weight(self._shape, data)):
+                self._foreign_events += 1
+                self._foreign_weight += foreign
 
     def _follow_shown(self, data: bytes) -> None:
         """Usage that was shown before another choice came is not in the last chunk."""

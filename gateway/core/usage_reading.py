@@ -1,10 +1,10 @@
 """Reads what an answer used, from its body or from the events of its stream, by an API's `UsageTable`.
 
 The last report counts. What it leaves out, or has as null, keeps the value of an earlier report: Anthropic reports in
-parts, and other providers repeat only what has changed. So does an input of zero behind one that was not.
-Usage is believed only at the API's places: whatever a request's text put into an answer is inside a string, or at
-another path, and is never read. Bytes that are not JSON are read as far as they can be (tolerant_json.py); nothing here
-raises.
+parts, and other providers repeat only what has changed. So does an input of zero behind a report of the input alone,
+since translators of other APIs end Anthropic's streams so. Usage is believed only at the API's places: whatever a
+request's text put into an answer is inside a string, or at another path, and is never read. Bytes that are not JSON are
+read as far as they can be (tolerant_json.py); nothing here raises.
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ class UsageReader:
             reading = _read_at(place, completed, self._table) or reading
         self.tells_input = reading.tells_input
         usage = reading.usage
-        if not usage.input and self._reported is not None and self._reported.input:
-            usage = _not_undone(usage, self._reported, had_output=had_output)
+        if not (usage.input or had_output) and self._reported is not None:
+            usage = msgspec.structs.replace(usage, **{name: getattr(self._reported, name) for name in _OF_INPUT})
         self._report, self._reported = completed, usage
         return True
 
@@ -192,15 +192,7 @@ def _completed(report: Members, earlier: Members) -> Members:
     return {**report, **missing} if missing else report
 
 
-def _not_undone(usage: Usage, earlier: Usage, *, had_output: bool) -> Usage:
-    """The usage, whose input is zero, with the input of an earlier report, and with its output if it has none either:
-    what was used stays used, and some servers end a stream with zeros. An output that was not final may be none."""
-    names = _OF_INPUT if usage.output or not had_output else _OF_INPUT + _OF_OUTPUT
-    return msgspec.structs.replace(usage, **{name: getattr(earlier, name) for name in names})
-
-
 _OF_INPUT = ("input", "cached_input", "cache_write", "cache_write_1h", "audio_input", "image_input")
-_OF_OUTPUT = ("output", "reasoning", "audio_output", "image_output")
 
 
 def _number_of(value: Any, items: CountedItems) -> int:

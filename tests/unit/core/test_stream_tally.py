@@ -630,6 +630,41 @@ def test_usage_is_billed_and_shown_once_wherever_it_is_and_whatever_comes_behind
     assert sum(choice["finish_reason"] is not None for choice in said) == choices
 
 
+TYPED = '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"%s"}}'
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "shape"),
+    [
+        pytest.param(CHAT, '{"text":"%s"}', id="bare text"),
+        pytest.param(CHAT, '{"index":1,"token":{"id":9,"text":"%s"},"generated_text":null}', id="TGI's own API"),
+        pytest.param(CHAT, '{"type":"content-delta","delta":{"message":{"content":{"text":"%s"}}}}', id="Cohere's"),
+        pytest.param(CHAT, '{"candidates":[{"content":{"parts":[{"text":"%s"}]}}]}', id="Gemini's"),
+        pytest.param(CHAT, TYPED, id="Anthropic's"),
+        pytest.param(COMPLETIONS, '{"content":"%s","stop":false}', id="llama.cpp's"),
+        pytest.param(ENDPOINTS["/v1/messages"], '{"choices":[{"delta":{"content":"%s"}}]}', id="a chat for a message"),
+        pytest.param(ENDPOINTS["/v1/messages"], '{"index":0,"delta":{"text":"%s"}}', id="a message without types"),
+        pytest.param(
+            ENDPOINTS["/v1/responses"], '{"choices":[{"delta":{"content":"%s"}}]}', id="a chat for a response"
+        ),
+    ],
+)
+@pytest.mark.parametrize("merge", [True, False])
+def test_a_stream_of_another_api_is_weighed_by_its_texts(endpoint: Endpoint, shape: str, merge: bool) -> None:
+    word = "abcdefgh" * 10
+    stream = b"".join([event(shape % word) for _ in range(5)])
+    given, tally = told(stream, merge=merge, endpoint=endpoint)
+    assert given == stream
+    assert 5 * len(word) // 8 < tally.delivered < 5 * len(word)
+
+
+def test_texts_beside_the_apis_own_events_are_not_what_a_stream_delivered() -> None:
+    note = event(json.dumps({"note": "x" * 900}))
+    _, tally = told(note + chunk("one") + note + chunk("two") + FINISH)
+    assert tally.delivered == told(chunk("one") + chunk("two") + FINISH)[1].delivered > 0
+    assert told(event("{}") + FINISH + event('{"id":7}') + DONE)[1].delivered == 0
+
+
 def test_comments_and_the_end_are_no_text() -> None:
     quiet = b": OPENROUTER PROCESSING\n\n"
     _, tally = told(quiet * 50 + chunk("a") + quiet + DONE)

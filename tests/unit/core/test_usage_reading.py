@@ -258,26 +258,9 @@ def test_what_a_later_report_leaves_out_is_as_an_earlier_one_said(
     assert (reader.usage, reader.final) == (usage, True)
 
 
-NONE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-
-
 @pytest.mark.parametrize(
     ("table", "reports", "usage"),
     [
-        pytest.param(
-            CHAT_USAGE,
-            [{"usage": {**CHAT, "prompt_tokens_details": {"cached_tokens": 8}}}, {"usage": NONE}],
-            Usage(11, 7, cached_input=8),
-            id="zeros at the end",
-        ),
-        pytest.param(CHAT_USAGE, [{"usage": NONE}, {"usage": CHAT}], Usage(11, 7), id="zeros at the beginning"),
-        pytest.param(CHAT_USAGE, [{"usage": NONE}, {"usage": NONE}], Usage(), id="zeros alone"),
-        pytest.param(
-            CHAT_USAGE,
-            [{"usage": CHAT}, {"usage": {"prompt_tokens": 11, "completion_tokens": 0}}],
-            Usage(11, 0),
-            id="an output of zero",
-        ),
         pytest.param(
             MESSAGES_USAGE,
             [
@@ -285,7 +268,22 @@ NONE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
                 {"type": "message_delta", "usage": {"input_tokens": 0, "output_tokens": 15}},
             ],
             Usage(9, 15),
-            id="a message whose end has no input",
+            id="a message",
+        ),
+        pytest.param(
+            MESSAGES_USAGE,
+            [
+                {
+                    "type": "message_start",
+                    "message": {"usage": {"input_tokens": 9, "cache_read_input_tokens": 4, "output_tokens": 0}},
+                },
+                {
+                    "type": "message_delta",
+                    "usage": {"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 15},
+                },
+            ],
+            Usage(13, 15, cached_input=4),
+            id="a message that was cached",
         ),
         pytest.param(
             MESSAGES_USAGE,
@@ -295,20 +293,26 @@ NONE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
                 {"type": "message_delta", "usage": {"output_tokens": 0}},
             ],
             Usage(9, 0, cached_input=9),
-            id="a message that was cached and said nothing",
+            id="a message that was cached whole",
         ),
         pytest.param(
             GEMINI_USAGE,
             [
-                {"usageMetadata": {"promptTokenCount": 50, "candidatesTokenCount": 6, "thoughtsTokenCount": 3}},
-                {"usageMetadata": {"promptTokenCount": 0, "candidatesTokenCount": 0, "thoughtsTokenCount": 0}},
+                {"usageMetadata": {"promptTokenCount": 50, "totalTokenCount": 50}},
+                {"usageMetadata": {"promptTokenCount": 0, "candidatesTokenCount": 6}},
             ],
-            Usage(50, 9, reasoning=3),
+            Usage(50, 6),
             id="Gemini",
+        ),
+        pytest.param(
+            CHAT_USAGE,
+            [{"usage": CHAT}, {"usage": {"prompt_tokens": 0, "completion_tokens": 0}}],
+            Usage(0, 0),
+            id="a report of both is the last word",
         ),
     ],
 )
-def test_what_was_used_stays_used_though_a_later_report_has_zero(
+def test_an_input_that_was_reported_alone_is_not_undone_by_a_zero(
     table: UsageTable, reports: list[dict[str, Any]], usage: Usage
 ) -> None:
     assert read(table, *reports).usage == usage
