@@ -15,7 +15,7 @@ soak: redis-server $(VENV)/.dev ## 30 minutes of everything that happens to gate
 	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES) --gateways $(SOAK_GATEWAYS) --seed $(SOAK_SEED)
 
 chaos: redis-server $(VENV)/.dev ## processes killed at every stage of every kind of request, some minutes
-	CHAOS=all $(BIN)/python -m pytest -n $(WORKERS) tests/journeys/test_gateway_is_killed.py $(PYTEST_ARGS)
+	CHAOS=all $(BIN)/python -m pytest -n $(WORKERS) -o faulthandler_timeout=1200 tests/journeys/test_gateway_is_killed.py $(PYTEST_ARGS)
 
 fuzz: $(FUZZING)/.done ## atheris on every reader of bytes from outside, a minute each; FUZZ_SECONDS=, FUZZ_SEED= and FUZZ_INPUTS= change it
 	$(FUZZING)/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) --inputs $(FUZZ_INPUTS)

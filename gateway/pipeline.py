@@ -253,6 +253,7 @@ class Pipeline:
 
     def _refuse(self, exchange: Exchange, writer: ResponseWriter, error: GatewayError) -> None:
         exchange.error = error
+        _drop_frames(error)
         if not writer.started:
             exchange.status = error.status
         error.headers = exchange.limit_headers() or error.headers
@@ -288,3 +289,12 @@ class Pipeline:
     async def wait_settled(self) -> None:
         """Wait until every answer that has ended is settled and recorded."""
         await self._tasks.idle()
+
+
+def _drop_frames(error: BaseException | None) -> None:
+    """Free what the frames of its tracebacks hold, which may be a body of megabytes. The exchange keeps the error, and
+    those frames the exchange: only a search for garbage would find them, and that is rare."""
+    while error is not None:
+        error.__traceback__ = None
+        _drop_frames(error.__cause__)
+        error = error.__context__

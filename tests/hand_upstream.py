@@ -101,7 +101,7 @@ class HandUpstream:
                 length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
                 body = await reader.readexactly(length)
                 await self._turns.put(Turn(head, body, reader, writer))
-                if length:
+                if length or b"transfer-encoding: chunked" in head.lower():
                     return  # The turn's owner has the connection from here on.
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.transport.abort()

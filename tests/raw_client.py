@@ -20,6 +20,11 @@ class RawClient:
         self._reader = reader
         self._writer = writer
 
+    @property
+    def port(self) -> int:
+        """Its own end's."""
+        return int(self._writer.get_extra_info("sockname")[1])
+
     def send(self, data: bytes) -> None:
         self._writer.write(data)
 

@@ -27,6 +27,12 @@ SLICE_BYTES = 64 * 1024
 MOST_CODINGS = 4
 """In a row: programs use one."""
 
+_FRAME_BYTES = 64
+_FRAMES_FREE = 1_000
+"""On average a frame, or a member of gzip, has to be so long, after the first thousand. One takes the decoder tens of
+microseconds, even if it is empty: in nine bytes each, the frames of a small body would keep it busy for half a minute.
+Programs send one, or begin another after some kilobytes."""
+
 _BROTLI_SLICE_BYTES = SLICE_BYTES // 4
 """Its decoder goes on to the end of a block of its own, the first of which has 32 KiB, the next 64."""
 
@@ -107,6 +113,8 @@ class ContentDecoder:
             output = decoder.decode(data)
         except (zlib.error, brotli.error, zstd.ZstdError, _TrailingBytes, _SizeIsWrong):
             raise CodingDamaged(f"not valid {self._names[place]}") from None
+        except _TooManyFrames:
+            raise CodingDamaged(f"{self._names[place]} of very many tiny frames") from None
         self._left[place] -= len(output)
         if self._left[place] < 0:
             raise DecodedTooLarge
@@ -127,6 +135,23 @@ class _SizeIsWrong(Exception):
     """It holds another number of bytes than it says."""
 
 
+class _TooManyFrames(Exception):
+    """They would cost more to decode than they hold."""
+
+
+class _FrameLengths:
+    """Holds the frames of one body to their average length."""
+
+    def __init__(self) -> None:
+        self._left = _FRAMES_FREE * _FRAME_BYTES
+
+    def ended(self, frame_bytes: int) -> None:
+        """Raises _TooManyFrames."""
+        self._left += frame_bytes - _FRAME_BYTES
+        if self._left < 0:
+            raise _TooManyFrames
+
+
 class _Zlib:
     """gzip, of one member or many, perhaps padded with zeros as gzip(1) takes it, and deflate.
 
@@ -139,6 +164,8 @@ class _Zlib:
         self.needs_input, self.whole = True, False
         self._is_gzip = is_gzip
         self._member: zlib._Decompress | None = None
+        self._member_bytes = 0
+        self._lengths = _FrameLengths()
         self._rest = b""
 
     def decode(self, data: bytes) -> bytes:
@@ -154,10 +181,12 @@ class _Zlib:
         output = member.decompress(data, SLICE_BYTES)
         self.whole = member.eof
         self._rest = member.unused_data if member.eof else member.unconsumed_tail
+        self._member_bytes += len(data) - len(self._rest)
         # Where it stopped for the size alone, there may be more although all input is taken.
         self.needs_input = not self._rest and (member.eof or len(output) < SLICE_BYTES)
         if member.eof:
-            self._member = None
+            self._lengths.ended(self._member_bytes)
+            self._member, self._member_bytes = None, 0
         return output
 
     def _format(self, data: bytes) -> int:
@@ -195,10 +224,12 @@ class _Zstd:
         self._frame: zstd.ZstdDecompressor | None = None
         self._rest = b""
         self._head = b""
-        self._decoded_bytes = 0
+        self._frame_bytes = self._decoded_bytes = 0
+        self._lengths = _FrameLengths()
 
     def decode(self, data: bytes) -> bytes:
         data, self._rest = self._rest + data, b""
+        self._frame_bytes += len(data)
         if self._frame is None:
             self._frame = zstd.ZstdDecompressor(options=_ZSTD_OPTIONS)
             self._head, self._decoded_bytes = data[:_ZSTD_HEAD_BYTES], 0
@@ -213,6 +244,8 @@ class _Zstd:
             if zstd.get_frame_info(self._head).decompressed_size not in (None, self._decoded_bytes):
                 raise _SizeIsWrong
             self._rest = self._frame.unused_data
+            self._lengths.ended(self._frame_bytes - len(self._rest))
+            self._frame_bytes = 0
             self._frame, self.needs_input = None, not self._rest
         return output
 

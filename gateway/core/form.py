@@ -31,6 +31,7 @@ FIELDS_MAX = 64 * 1024
 """Bytes of the fields that are read, which are held in memory."""
 
 _LINE_END = b"\r\n"
+_LINE_ENDS = re.compile(rb"(?:\r\n)*")
 _PARAMETER = r'[ \t]*;[ \t]*([\w-]+\*?)=("(?:[^"]*[^"\\])?"|[^\s";,\\]+)'
 """A quoted value must not end in a backslash: some parsers see the quote after it, others do not."""
 _PARAMETERS = re.compile(_PARAMETER, re.ASCII)
@@ -138,8 +139,11 @@ class FormRewriter:
     def feed(self, data: bytes) -> bytes:
         """What can be passed on now."""
         self._held += data
-        while self._state is _State.BEGIN and self._held.startswith(_LINE_END * 2):
-            self._held = self._held[len(_LINE_END) :]  # Unity's forms begin with a line end.
+        if self._state is _State.BEGIN and self._held.startswith(_LINE_END * 2):
+            # Unity's forms begin with a line end. The last one begins the first delimiter.
+            line_ends = _LINE_ENDS.match(self._held)
+            assert line_ends is not None, "it matches nothing, too"
+            self._held = self._held[line_ends.end() - len(_LINE_END) :]
         while self._read_head() if self._state is _State.HEAD else self._pass_content():
             continue
         written = b"".join(self._out)

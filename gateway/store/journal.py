@@ -352,11 +352,11 @@ def _understood(text: bytes, is_signed: IsSigned) -> tuple[JournalLine | None, s
 
 def _created(path: Path) -> int:
     """A new file under a lock from its first moment, so that no process can take it for a dead process's."""
-    unborn = path.with_suffix(".new")
-    file = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    temporary = path.with_suffix(".new")
+    file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        unborn.rename(path)
+        temporary.rename(path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -364,7 +364,7 @@ def _created(path: Path) -> int:
             os.close(folder)
     except OSError:
         # Before the lock is let go, so that no process takes it for a dead process's.
-        for name in (unborn, path):
+        for name in (temporary, path):
             with suppress(OSError):
                 name.unlink(missing_ok=True)
         os.close(file)

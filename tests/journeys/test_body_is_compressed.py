@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import tracemalloc
@@ -85,6 +86,30 @@ async def test_what_decodes_to_too_much_is_a_413_and_others_run_meanwhile() -> N
         # Between two codings, too, a body has a size: this one is small in the end.
         twice = gzip.compress(gzip.compress(bytes(30_000_000)) * 2)
         assert (await gateway.post(twice, headers={"content-encoding": "gzip, gzip"})).status == 413
+
+
+async def test_a_refused_body_leaves_nothing_behind_for_a_search_for_garbage() -> None:
+    """Those are rare: a body of a few hundred bytes, decoded to megabytes, must be free when its request is over."""
+    not_json = b"{" + b"x" * 1_000_000
+    sent = [
+        (brotli.compress(bytes(50_000_000)), 413),
+        (gzip.compress(not_json), 400),
+        (zstd.compress(not_json)[:-1], 400),
+    ]
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, max_body="2MiB") as gateway:
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for coding, (body, status) in zip(["br", "gzip", "zstd"] * 5, sent * 5, strict=True):
+                reply = await gateway.post(body, headers={"content-encoding": coding})
+                assert reply.status == status
+                await gateway.ended()
+            left = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+        assert left < 3_000_000
 
 
 @pytest.mark.parametrize("key", ["wrong", None])

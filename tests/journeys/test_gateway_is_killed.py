@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -27,11 +27,15 @@ from gateway.store.in_redis import RedisOptions, RedisStore
 from gateway.store.in_redis.scripts import ADMIT, SETTLE
 from tests.contract.store.asking import limit
 from tests.contract.store.keepers import set_clock
+from tests.faulty_disk import HANG, TORN, FaultyDisk
+from tests.forms import field as form_field
+from tests.forms import file, form, form_head
 from tests.gateway_process import GatewayProcess, gateway_process
 from tests.hand_upstream import DONE, HandUpstream, content, event, finish, hand_upstream, usage
+from tests.raw_client import RawClient, http_chat, raw_client
 from tests.redis_proxy import RedisProxy, redis_proxy
 from tests.redis_servers import RedisServer, redis_server
-from tests.whole_gateway import KEY, PATIENCE_S, Json, chat_body, configuration
+from tests.whole_gateway import KEY, MODEL, PATIENCE_S, Json, chat_body, configuration
 from tests.workers import metric
 
 UTC = ZoneInfo("UTC")
@@ -81,6 +85,7 @@ class World:
     folder: Path
     workers: int
     stack: AsyncExitStack
+    disk: FaultyDisk
     prefix: str = field(default_factory=lambda: f"t{secrets.token_hex(4)}")
     gateways: list[GatewayProcess] = field(default_factory=list)
 
@@ -88,17 +93,22 @@ class World:
     def gateway(self) -> GatewayProcess:
         return self.gateways[-1]
 
+    @property
+    def processes(self) -> list[int]:
+        """Those that have served requests for the gateway."""
+        return [line["pid"] for line in self.gateway.lines if line["event"] == "worker serving"] or [self.gateway.pid]
+
     async def start(self) -> None:
         """The first gateway, or the next one."""
         folder = self.folder / f"gateway-{len(self.gateways)}"
         folder.mkdir()
-        self.gateways.append(
-            await self.stack.enter_async_context(gateway_process(config=self._config(), folder=folder))
-        )
+        started = gateway_process(config=self._config(), folder=folder, environment=self.disk.environment)
+        self.gateways.append(await self.stack.enter_async_context(started))
         await self.gateway.times("worker serving", self.workers if self.workers > 1 else 0)
 
     async def kill(self, pid: int) -> None:
         """And have its successor: workers get it from their supervisor."""
+        assert pid in self.processes
         serving = len([line for line in self.gateway.lines if line["event"] == "worker serving"])
         os.kill(pid, signal.SIGKILL)
         if self.workers == 1:
@@ -107,6 +117,11 @@ class World:
         else:
             await self.gateway.line("worker died")
             await self.gateway.times("worker serving", serving + 1)
+
+    def serving(self, client: RawClient) -> int:
+        """The process that has this client's connection."""
+        socket = f"socket:[{_inode(self.gateway.port, client.port)}]"
+        return next(pid for pid in self.processes if socket in _open_files(pid))
 
     def ask(self, **fields: object) -> asyncio.Task[bytes]:
         """What a client is given of an answer, until it ends or breaks."""
@@ -158,6 +173,44 @@ class World:
         return configuration(
             self.upstream.base_url, team={"limits": limits}, store=store, admin=admin, workers=self.workers
         )
+
+
+def _inode(port: int, peers_port: int) -> str:
+    """Of the socket between these two ports of loopback."""
+    ports = [f"{port:04X}", f"{peers_port:04X}"]
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return next(row[9] for row in rows if [end.rpartition(":")[2] for end in row[1:3]] == ports)
+
+
+def _open_files(pid: int) -> list[str]:
+    """What they are; none of a process that is dead."""
+    found = []
+    with suppress(OSError):
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                found.append(str(file.readlink()))
+    return found
+
+
+async def while_a_body_is_received(world: World, stream: bool) -> Charged:
+    body = http_chat(stream=stream, headers={"expect": "100-continue"})
+    async with raw_client(world.gateway.port) as client:
+        head, _, rest = body.partition(b"\r\n\r\n")
+        client.send(head + b"\r\n\r\n")
+        assert (await client.head())[0] == 100
+        assert await client.takes(rest[: len(rest) // 2])
+        await world.kill(world.serving(client))
+    return NOTHING
+
+
+async def while_a_form_is_received(world: World, stream: bool) -> Charged:
+    """Its request is under way before its end has come."""
+    sound = form(form_field("model", MODEL), file(bytes(200_000)))
+    async with raw_client(world.gateway.port) as client:
+        client.send(form_head(len(sound)) + sound[: len(sound) // 2])
+        await world.upstream.asked()
+        await world.kill(world.proxy.admitting)
+    return IN_FLIGHT
 
 
 async def before_the_admission_is_carried_out(world: World, stream: bool) -> Charged:
@@ -246,7 +299,43 @@ async def while_it_replays_what_a_dead_one_left(world: World, stream: bool) -> C
     return CHARGED
 
 
+async def while_half_a_line_is_written(world: World, stream: bool) -> Charged:
+    """No part of it counts."""
+    await killed_at_the_disk(world, stream, write=TORN)
+    return IN_FLIGHT
+
+
+async def between_a_line_and_its_sync(world: World, stream: bool) -> Charged:
+    """What a process has written outlives it, as long as the machine does."""
+    await killed_at_the_disk(world, stream, fdatasync=HANG)
+    return CHARGED
+
+
+async def with_a_line_that_the_disk_refused_and_kept(world: World, stream: bool) -> Charged:
+    """It is charged from memory, and then found on the disk by the next one."""
+    world.disk.fail(fdatasync="EIO", ftruncate="EIO")
+    await settled_in_an_outage(world, stream)
+    await world.proxy.open()
+    await world.unsettled(0)
+    world.disk.work()
+    await world.kill(world.proxy.admitting)
+    return CHARGED
+
+
+async def after_the_disk_took_what_it_refused(world: World, stream: bool) -> Charged:
+    world.disk.fail(write="ENOSPC", ftruncate="EIO")
+    await settled_in_an_outage(world, stream)
+    world.disk.work()
+    async with asyncio.timeout(PATIENCE_S):
+        while not any(path.stat().st_size for path in (world.folder / "journal").glob("*.journal")):
+            await asyncio.sleep(POLL_S)
+    await world.kill(world.proxy.admitting)
+    await world.proxy.open()
+    return CHARGED
+
+
 Stage = Callable[[World, bool], Awaitable[Charged]]
+IN_A_BODY: list[Stage] = [while_a_body_is_received, while_a_form_is_received]
 IN_A_REQUEST: list[Stage] = [
     before_the_admission_is_carried_out,
     between_the_admission_and_its_reply,
@@ -261,6 +350,15 @@ IN_THE_JOURNAL: list[Stage] = [
     between_its_replay_and_the_reply,
     while_it_replays_what_a_dead_one_left,
 ]
+ON_THE_DISK: list[Stage] = [
+    while_half_a_line_is_written,
+    between_a_line_and_its_sync,
+    with_a_line_that_the_disk_refused_and_kept,
+    after_the_disk_took_what_it_refused,
+]
+
+
+STAGES = ["in a request", "in the journal", "on the disk"]
 
 
 def whole_answer(stream: bool) -> bytes:
@@ -291,13 +389,27 @@ async def settled_in_an_outage(world: World, stream: bool) -> None:
     await world.unsettled(1)
 
 
+async def killed_at_the_disk(world: World, stream: bool, **faults: str) -> None:
+    """In an outage of Redis, while the journal takes its settlement."""
+    world.disk.fail(**faults)
+    client = world.ask(stream=stream)
+    turn = await world.upstream.asked()
+    world.proxy.cut()
+    turn.say(whole_answer(stream))
+    assert b"lo." in await client
+    killed = await world.disk.hangs()
+    world.disk.work()
+    await world.kill(killed)
+    await world.proxy.open()
+
+
 async def kill_at(stages: Sequence[Stage], redis: RedisServer, folder: Path, *, stream: bool, workers: int) -> None:
     """One after the other: the successor of the one that was killed is the next one's gateway."""
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(redis_proxy(redis))
         upstream = await stack.enter_async_context(hand_upstream())
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        world = World(redis, proxy, upstream, session, folder, workers, stack)
+        world = World(redis, proxy, upstream, session, folder, workers, stack, FaultyDisk(folder / "disk"))
         await world.start()
         expected = NOTHING
         for stage in stages:
@@ -315,6 +427,11 @@ async def kill_at(stages: Sequence[Stage], redis: RedisServer, folder: Path, *, 
 
 
 @pytest.mark.slow
+async def test_a_body_that_is_cut_by_a_kill_costs_what_its_request_held(redis: RedisServer, tmp_path: Path) -> None:
+    await kill_at(IN_A_BODY, redis, tmp_path, stream=False, workers=1)
+
+
+@pytest.mark.slow
 async def test_a_killed_gateway_loses_what_it_had_in_flight_and_holds_none_of_it(
     redis: RedisServer, tmp_path: Path
 ) -> None:
@@ -327,10 +444,16 @@ async def test_what_a_killed_gateway_has_written_down_is_charged_once(redis: Red
 
 
 @pytest.mark.slow
+async def test_what_a_disk_makes_of_a_line_is_charged_once_or_not_at_all(redis: RedisServer, tmp_path: Path) -> None:
+    await kill_at(ON_THE_DISK, redis, tmp_path, stream=False, workers=1)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif("CHAOS" not in os.environ, reason="`make chaos` runs it")
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("stages", [[*IN_A_BODY, *IN_A_REQUEST], IN_THE_JOURNAL, ON_THE_DISK], ids=STAGES)
 async def test_every_stage_is_the_same_for_every_kind_of_request(
-    stream: bool, workers: int, redis: RedisServer, tmp_path: Path
+    stages: list[Stage], stream: bool, workers: int, redis: RedisServer, tmp_path: Path
 ) -> None:
-    await kill_at([*IN_A_REQUEST, *IN_THE_JOURNAL], redis, tmp_path, stream=stream, workers=workers)
+    await kill_at(stages, redis, tmp_path, stream=stream, workers=workers)

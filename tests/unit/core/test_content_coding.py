@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -102,8 +103,28 @@ def test_a_bomb_is_given_up_at_the_size_that_is_allowed(name: str, encode: Calla
     assert peak < 4_000_000
 
 
+EMPTY_FRAMES = [("gzip", gzip.compress(b"")), ("zstd", zstd.compress(b"")), ("zstd", b"\x50\x2a\x4d\x18" + bytes(4))]
+
+
+@pytest.mark.parametrize(("name", "frame"), EMPTY_FRAMES, ids=["gzip", "zstd", "zstd, skippable"])
+@pytest.mark.parametrize("step", [5, 50_000])
+def test_a_body_of_very_many_tiny_frames_is_given_up(name: str, frame: bytes, step: int) -> None:
+    few, many = frame * 1_000, frame * 4_000
+    assert decoded([name], few) == b""
+    with pytest.raises(CodingDamaged, match="very many tiny frames"):
+        decoded([name], *[many[begin : begin + step] for begin in range(0, len(many), step)])
+
+
+@pytest.mark.parametrize(("name", "encode"), [("gzip", gzip.compress), ("zstd", zstd.compress)])
+def test_frames_of_some_length_may_be_as_many_as_they_like(name: str, encode: Callable[[bytes], bytes]) -> None:
+    event = random.Random(1).randbytes(50)
+    assert decoded([name], encode(event) * 5_000) == event * 5_000
+
+
 def test_between_two_codings_a_body_has_a_size_too() -> None:
-    empty = gzip.compress(b"") * 200_000
+    stored_blocks = b"\x00\x00\x00\xff\xff" * 400_000
+    empty = gzip.compress(b"")[:10] + stored_blocks + b"\x01\x00\x00\xff\xff" + bytes(8)
+    assert decoded(["gzip"], empty) == b""
     with pytest.raises(DecodedTooLarge):
         decoded(["gzip", "gzip"], gzip.compress(empty), max_bytes=1_000_000)
 

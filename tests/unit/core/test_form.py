@@ -274,6 +274,13 @@ def test_a_form_may_begin_with_line_ends_however_it_is_cut(begin: bytes) -> None
         assert parts(body, *cuts) == [("model", None, b"m"), ("file", "speech.wav", b"sound")]
 
 
+def test_line_ends_in_front_are_skipped_however_many_there_are() -> None:
+    """In one go: a million of them, each moved out of the way by itself, would take minutes."""
+    rewriter = FormRewriter("multipart/form-data; boundary=b", frozenset({"model"}), "new")
+    rewriter.feed(b"\r\n" * 1_000_000 + b"--b\r\n" + b'content-disposition: form-data; name="model"\r\n\r\nm\r\n--b--')
+    assert (rewriter.end(), bytes(rewriter.fields[slice(*rewriter.spans["model"])])) == (b"--new--\r\n", b"m")
+
+
 @pytest.mark.parametrize("begin", [b"\n", b"\r\nx\r\n", b"a preamble\r\n", b"-"])
 def test_a_form_begins_with_its_boundary(begin: bytes) -> None:
     assert "begin" in refusal(begin + form(field("model", "m")))
