@@ -6,23 +6,21 @@ NPM_CLIENTS := tests/clients/npm
 .PHONY: test-clients client-tools client-proxy lock-clients
 
 test-clients: client-tools client-proxy $(VENV)/.dev ## agents and SDKs from npm and PyPI do through the gateway what they do without it
-	CLIENTS=required $(BIN)/python -m pytest tests/clients/programs -n 4 $(PYTEST_ARGS)
+	CLIENTS=required $(BIN)/python -m pytest tests/clients/programs -n 4 --dist loadgroup $(PYTEST_ARGS)
 
-client-tools: $(CLIENTS)/sdks/.done $(CLIENTS)/older/.done $(NPM_CLIENTS)/node_modules/.package-lock.json
+client-tools: $(CLIENTS)/sdks/.done $(CLIENTS)/older/.done $(CLIENTS)/proxy/.done $(NPM_CLIENTS)/node_modules/.package-lock.json
 
 lock-clients: $(VENV)/.dev ## write requirements/clients*.txt from scratch; UPGRADE=--upgrade takes newer versions
-	for name in clients clients-older; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	for name in clients clients-older clients-proxy; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock-clients" $(UPGRADE) requirements/$$name.in -o requirements/$$name.txt || exit 1; done
 
-$(CLIENTS)/sdks/.done: requirements/clients.txt | $(VENV)/.dev
-	$(BIN)/python -m venv $(CLIENTS)/sdks
-	$(BIN)/uv pip install --quiet --python $(CLIENTS)/sdks/bin/python --require-hashes -r requirements/clients.txt
-	@touch $@
-
-# Programs that need older releases of the same SDKs.
-$(CLIENTS)/older/.done: requirements/clients-older.txt | $(VENV)/.dev
-	$(BIN)/python -m venv $(CLIENTS)/older
-	$(BIN)/uv pip install --quiet --python $(CLIENTS)/older/bin/python --require-hashes -r requirements/clients-older.txt
+# `older` has programs that need older releases of the same SDKs, `proxy` LiteLLM's proxy, whose pins hold its SDK back.
+$(CLIENTS)/sdks/.done: requirements/clients.txt
+$(CLIENTS)/older/.done: requirements/clients-older.txt
+$(CLIENTS)/proxy/.done: requirements/clients-proxy.txt
+$(CLIENTS)/%/.done: | $(VENV)/.dev
+	$(BIN)/python -m venv $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --require-hashes -r $<
 	@touch $@
 
 # Not `npm ci`: it refuses a lock without the binaries of other systems, which not every registry has.

@@ -6,7 +6,7 @@ CHROMIUM ?= $(or $(shell command -v chromium),/usr/bin/chromium)
 .PHONY: test-console console-pictures chromium
 
 test-console: chromium $(NPM_CONSOLE)/node_modules/.package-lock.json $(VENV)/.dev ## every page of the console in Chromium: width, light and dark, keyboard, axe, figures
-	CONSOLE=required CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest tests/console -o faulthandler_timeout=400 $(PYTEST_ARGS)
+	CONSOLE=required CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest tests/console -o faulthandler_timeout=900 $(PYTEST_ARGS)
 
 console-pictures: chromium $(NPM_CONSOLE)/node_modules/.package-lock.json $(VENV)/.dev ## write docs/pictures/console*.png again
 	CHROMIUM=$(CHROMIUM) $(BIN)/python -m tests.console.pictures

@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 
 from bench.report import machine
 from gateway.core.limits import Limit, Meter, Per, Scope
-from gateway.core.reservation import AdmissionRequest, Charge, LedgerEntry, Reservation, Settlement, SettlementLine
+from gateway.core.reservation import AdmissionRequest, Charge, LedgerEntry, Reservation, Settlement
 from gateway.core.usage import Usage
 from gateway.store.in_redis import RedisOptions, RedisStore
 
@@ -110,13 +110,13 @@ def ask(name: str, bound_by: Sequence[Limit]) -> AdmissionRequest:
 
 
 def truth(reservation: Reservation, key: str) -> Settlement:
-    dues = tuple([SettlementLine(hold, USED.total) for hold in reservation.holds])
+    actual = [USED.total] * len(reservation.holds)
     entry = LedgerEntry("2026-11-23", "bench", key, "m", USED, 31, upstream="up1")
-    return Settlement(reservation.id, reservation.at_ms, dues, entry)
+    return Settlement(reservation.id, reservation.at_ms, reservation.holds, actual, entry)
 
 
 class Run:
-    """Admissions and settlements in turns of a thousand, so that Redis' time for each can be told."""
+    """Admissions and settlements in turns of a thousand, so that Redis' time for each can be measured."""
 
     def __init__(self, redis: Redis, count: int, keys: int) -> None:
         self._redis = redis
@@ -179,8 +179,8 @@ def opened(redis: Redis) -> RedisStore:
 
 
 def _cpu_s(redis: Redis) -> float:
-    told = redis.info("cpu")
-    return float(told["used_cpu_user"] + told["used_cpu_sys"])
+    used = redis.info("cpu")
+    return float(used["used_cpu_user"] + used["used_cpu_sys"])
 
 
 async def get_us(redis: Redis, calls: int = 20_000) -> float:
@@ -250,8 +250,8 @@ def main(pairs: int, as_json: bool, write: bool) -> None:
         mib = uvloop.run(memory_mib(redis))
         version = redis.info("server")["redis_version"]
     if as_json:
-        told = {"machine": machine(), "costs": [asdict(cost) for cost in costs], "get_us": yardstick_us}
-        click.echo(json.dumps(told | {"memory_mib": mib}))
+        report = {"machine": machine(), "costs": [asdict(cost) for cost in costs], "get_us": yardstick_us}
+        click.echo(json.dumps(report | {"memory_mib": mib}))
         return
     lines = table(costs, mib, yardstick_us)
     click.echo("\n".join(lines))

@@ -1,9 +1,13 @@
-"""`python -m bench.consoles`: what clients notice of fifty open consoles.
+"""`python -m bench.consoles`: what fifty open consoles cost the gateway, and what clients notice of them.
 
 A gateway with Redis and four limits is under a steady load that leaves most of its core idle. Spells with the overview
 of fifty consoles, each signed in and asking for its figures every ten seconds as the page does while it can be seen,
-and spells without them take turns. A last spell has the consoles alone: what the gateway's processor spends then, by
-the pages that it has shown. One core has the gateway, the other all else.
+and spells without them take turns. Other spells have the consoles alone, and neither. One core has the gateway, the
+other all else.
+
+Latency differs more from round to round than fifty consoles change it, and so does the processor time of a request. So
+the figure to read is the processor time that the gateway spends in each second for the consoles alone, less what it
+spends for nothing; the time under load, with the consoles and without, says whether that is true beside clients, too.
 
 With --each-part the consoles ask for every part of the overview by itself and with the token, as programs do: nothing
 is shared then. With --elsewhere they ask a second gateway, on the core of all else. What clients notice of them then
@@ -94,36 +98,51 @@ class Viewers:
 
 @dataclass
 class Found:
-    """Of each round, without and with consoles; of the consoles alone the gateway's time for a page."""
+    """Of each round, under load without and with consoles; of the consoles alone the gateway's processor time for a
+    page, and for all of them in each second."""
 
-    alone: list[Latency] = field(default_factory=list)
-    beside: list[Latency] = field(default_factory=list)
+    alone: list[Spell] = field(default_factory=list)
+    beside: list[Spell] = field(default_factory=list)
     page_cpu_ms: list[float] = field(default_factory=list)
+    cpu_ms_each_second: list[float] = field(default_factory=list)
 
 
-async def spell(target: Target, seconds: float) -> Latency:
+@dataclass(frozen=True)
+class Spell:
+    """What clients waited, and what a request cost the processor of the gateway that is measured."""
+
+    latency: Latency
+    request_cpu_ms: float
+
+
+async def spell(target: Target, server: Server, seconds: float) -> Spell:
     seen, deadline = Seen(), time.monotonic() + seconds
     request = target.request(MODEL)
 
     def next_request() -> bytes | None:
         return request if time.monotonic() < deadline else None
 
+    before = server.cpu_ns()
     await run([await connect(target, seen, next_request, REST_S) for _ in range(CONNECTIONS)])
-    return latency_of(seen.durations_ns)
+    cpu_ns = server.cpu_ns() - before
+    return Spell(latency_of(seen.durations_ns), cpu_ns / max(1, len(seen.durations_ns)) / 1e6)
 
 
-async def spells(target: Target, asked: Server, viewers: Viewers, rounds: int, seconds: float) -> Found:
-    await spell(target, 3.0)  # Until everything is warm.
+async def spells(
+    target: Target, asked: Server, measured: Server, viewers: Viewers, rounds: int, seconds: float
+) -> Found:
+    await spell(target, measured, 3.0)  # Until everything is warm.
     found = Found()
     for number in range(1, rounds + 1):
         click.echo(f"round {number} of {rounds}", err=True)
-        found.alone.append(await spell(target, seconds))
+        found.alone.append(await spell(target, measured, seconds))
         idle_ns = await _cpu_ns(asked, seconds)
         async with viewers:
-            found.beside.append(await spell(target, seconds))
+            found.beside.append(await spell(target, measured, seconds))
             viewers.shown = 0
             busy_ns = await _cpu_ns(asked, seconds)
             found.page_cpu_ms.append((busy_ns - idle_ns) / max(1, viewers.shown) / 1e6)
+            found.cpu_ms_each_second.append((busy_ns - idle_ns) / seconds / 1e6)
     return found
 
 
@@ -159,16 +178,25 @@ def main(rounds: int, seconds: float, each_part: bool, elsewhere: bool) -> None:
             admin = f"http://127.0.0.1:{environment['ADMIN_PORT']}"
             return servers.enter_context(server), Target("gateway", place.port, place.key), admin
 
-        asked, target, admin = gateway(gateway_core, "measured")
+        measured, target, admin = gateway(gateway_core, "measured")
+        asked = measured
         if elsewhere:
             asked, _, admin = gateway(load_core, "elsewhere")
-        found = uvloop.run(spells(target, asked, Viewers(admin, token, each_part), rounds, seconds))
+        found = uvloop.run(spells(target, asked, measured, Viewers(admin, token, each_part), rounds, seconds))
+    show(found)
+
+
+def show(found: Found) -> None:
     click.echo(f"| | without consoles | beside {CONSOLES} |\n| --- | --: | --: |")
     for percent in ("p50", "p99"):
         sides = (found.alone, found.beside)
-        alone, beside = (median(getattr(each, f"{percent}_ms") for each in side) for side in sides)
+        alone, beside = (median(getattr(each.latency, f"{percent}_ms") for each in side) for side in sides)
         click.echo(f"| {percent} | {alone:.2f} ms | {beside:.2f} ms |")
-    click.echo(f"| the processor of the gateway that is asked, each page | | {median(found.page_cpu_ms):.2f} ms |")
+    alone, beside = (median(each.request_cpu_ms for each in side) for side in (found.alone, found.beside))
+    click.echo(f"| processor time of the gateway, by the requests of clients | {alone:.3f} ms | {beside:.3f} ms |")
+    each_second_ms = median(found.cpu_ms_each_second)
+    click.echo(f"| of the gateway that is asked, each page | | {median(found.page_cpu_ms):.2f} ms |")
+    click.echo(f"| of it in each second | | {each_second_ms:.1f} ms: {each_second_ms / 10:.2f} % of a core |")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def values_schema() -> Json:
     dialect = config.pop("$schema")
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     properties = {name: _of(name, value) for name, value in values.items()}
-    # Whoever brings a file of their own need not name upstreams and models twice.
+    # An operator who brings a file need not name upstreams and models twice.
     needed = {"required": config.pop("required")}
     return {
         "$schema": dialect,

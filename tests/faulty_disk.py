@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tests.whole_gateway import PATIENCE_S
 
+LOOK_EVERY_S = 0.01
+
 HANG, TORN = "hang", "torn"
 """Instead of the name of an error: the call never returns; half of it is written first."""
 
@@ -73,7 +75,7 @@ class FaultyDisk:
         met = self._folder / "met"
         async with asyncio.timeout(PATIENCE_S):
             while not met.exists():
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(LOOK_EVERY_S)
         pid = int(met.read_text())
         met.unlink()
         return pid

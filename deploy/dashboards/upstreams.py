@@ -1,4 +1,4 @@
-"""Which model server is sick: failures, latency, requests that had to go elsewhere."""
+"""Which model server is unhealthy: failures, latency, requests that had to go elsewhere."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ LOAD = (
 UPSTREAMS = Dashboard(
     uid="inducta-upstreams",
     title="Inducta gateway: upstreams",
-    about="Which model server is sick: failures, latency, requests that had to go elsewhere.",
+    about="Which model server is unhealthy: failures, latency, requests that had to go elsewhere.",
     rows=(("Health", HEALTH), ("Latency", LATENCY), ("Load", LOAD)),
     choices=(("upstream", "gateway_upstream_attempts_total"),),
 )

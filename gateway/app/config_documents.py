@@ -25,7 +25,7 @@ import msgspec
 
 from gateway.app.snapshot_process import NICENESS
 from gateway.core.errors import FieldInvalid, InternalError, UrlUnknown
-from gateway.core.limit_status import rfc3339
+from gateway.core.time_format import rfc3339
 from gateway.identity.requests import AdministrationRequest, json_object, not_allowed
 from gateway.runtime.child_process import run_child
 from gateway.settings import SettingsInvalid

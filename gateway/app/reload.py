@@ -137,8 +137,8 @@ class Reloader:
         del before
         differences, restarted = loaded.changes
         words = await self._in_words(differences, settings.text)
-        told = {"changes": words, "counters_restarted": list(restarted), "needs_restart": fixed}
-        self._log.info("configuration reloaded", asked_by=asked_by, **told)
+        summary = {"changes": words, "counters_restarted": list(restarted), "needs_restart": fixed}
+        self._log.info("configuration reloaded", asked_by=asked_by, **summary)
         await self._audit(asked_by, differences, loaded)
         return []
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from gateway.cli.output import Row, figure, table
 from gateway.cli.requests import HEADINGS, request_row
+from gateway.core.time_format import rfc3339
 
 _LINE = re.compile(r"(?P<name>[a-z0-9_]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -106,7 +107,7 @@ def as_json(view: LiveView) -> Json:
     reading, pace = view.reading, view.pace
     tokens = {} if pace is None else pace.by("gateway_tokens_total", "direction")
     return {
-        "at": datetime.fromtimestamp(reading.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "at": rfc3339(round(reading.at * 1000)),
         "gateway": view.address,
         "version": reading.label("gateway_build_info", "version") or None,
         "config": reading.label("gateway_config_info", "hash") or None,

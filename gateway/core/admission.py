@@ -22,6 +22,7 @@ from gateway.core.reservation import (
     AdmissionRequest,
     Charge,
     Hold,
+    Holds,
     LimitStatuses,
     Refusal,
     RefusalReason,
@@ -52,7 +53,7 @@ def decide(request: AdmissionRequest, counters: Sequence[Counter], now_ms: int) 
     if judgement.blocked:
         return refusal(request, counters, judgement, now_ms)
     granted = judgement.granted
-    holds = tuple(
+    holds = Holds.of(
         [
             _hold(charge, counter, request, granted)
             for charge, counter in zip(request.charges, counters, strict=True)

@@ -6,17 +6,12 @@ Amounts are in the unit of the configuration: requests, tokens, US dollars.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from gateway.core.calendar import FOREVER_MS
 from gateway.core.errors import LimitRefusal, QuotaSpent, RateExceeded, RequestExceedsLimit
-from gateway.core.limits import Limit, Meter, Mode, Per, Scope
+from gateway.core.limits import MICRO, Limit, Meter, Mode, Per, Scope
 from gateway.core.reservation import LimitStatus, LimitStatuses, Refusal, RefusalReason
-
-MICRO = 1_000_000
-_FIRST_MS = -62_135_596_800_000
-"""When the year 1 began, by UTC."""
+from gateway.core.time_format import duration_text, rfc3339
 
 _UNITS = {Meter.REQUESTS: "requests", Meter.USD: "USD", Meter.CONCURRENT: "requests at a time"}
 
@@ -145,30 +140,7 @@ def limit_status_object(limit_status: LimitStatus) -> dict[str, Any]:
 
 def in_unit(limit: Limit, amount: int) -> int | float:
     """An amount as the configuration writes it: micro-dollars become dollars."""
-    return round(amount / 1_000_000, 6) if limit.meter is Meter.USD else amount
-
-
-def duration_text(milliseconds: int) -> str:
-    """`0s`, `120ms`, `1s`, `6m0s`, `72h0m0s`: as OpenAI writes the time until a limit resets."""
-    if milliseconds < 1000:
-        return f"{milliseconds}ms" if milliseconds > 0 else "0s"
-    seconds, rest = divmod(milliseconds, 1000)
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    fraction = f"{rest:03d}".rstrip("0")
-    text = f"{seconds}.{fraction}s" if fraction else f"{seconds}s"
-    if hours:
-        return f"{hours}h{minutes}m{text}"
-    return f"{minutes}m{text}" if minutes else text
-
-
-def rfc3339(ms: int) -> str:
-    """Of what is beyond the years that can be written so, the first or last moment of these."""
-    return (
-        datetime.fromtimestamp(min(max(ms, _FIRST_MS), FOREVER_MS - 1) / 1000, UTC)
-        .isoformat(timespec="milliseconds")
-        .replace("+00:00", "Z")
-    )
+    return round(amount / MICRO, 6) if limit.meter is Meter.USD else amount
 
 
 def _kind(refusal: Refusal) -> type[LimitRefusal]:

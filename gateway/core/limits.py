@@ -10,6 +10,9 @@ from enum import StrEnum
 
 import msgspec
 
+MICRO = 1_000_000
+"""Micro-dollars of a dollar."""
+
 
 class Meter(StrEnum):
     REQUESTS = "requests"

@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 
 from gateway.core.errors import Blame
-from gateway.core.limit_status import duration_text, in_unit, rfc3339, whose_limit
+from gateway.core.limit_status import in_unit, whose_limit
 from gateway.core.limits import Limit, Meter, Per
 from gateway.core.pricing import FEMTO_PER_MICRO, PICO_PER_MICRO, WHOLE_FACTOR, PriceLine
 from gateway.core.request_record import RecordedError, RecordedLimit, RequestRecord
+from gateway.core.time_format import duration_text, rfc3339
 from gateway.core.usage import Usage, UsageSource
 
 _PICO_PER_USD = 10**12
@@ -136,11 +137,11 @@ def _cost(record: RequestRecord) -> str:
     if usage is None:
         return "It was charged nothing: nothing was delivered."
     source = "as the upstream reported" if usage.source is UsageSource.REPORTED else "estimated by the gateway"
-    told = f"It was charged {usage.input:,} tokens of input and {usage.output:,} of output ({source})"
+    charged = f"It was charged {usage.input:,} tokens of input and {usage.output:,} of output ({source})"
     if not record.prices:
-        return f"{told}, without a price."
+        return f"{charged}, without a price."
     lines = " + ".join(_price(line) for line in record.prices)
-    return f"{told}: {_dollars(record.cost / PICO_PER_MICRO)} USD = {lines}."
+    return f"{charged}: {_dollars(record.cost / PICO_PER_MICRO)} USD = {lines}."
 
 
 def _price(line: PriceLine) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from gateway.core.exchange import Exchange
-from gateway.core.limit_status import rfc3339
 from gateway.core.request import IncomingRequest
 from gateway.core.stream_tally import StreamTally
+from gateway.core.time_format import rfc3339
 
 LISTED_MAX = 500
 """Requests in one reply: the oldest. To describe so many takes two milliseconds."""

@@ -151,6 +151,37 @@ class Hold(msgspec.Struct, frozen=True):
     capped: bool = False
 
 
+class Holds(msgspec.Struct, frozen=True):
+    """What limits hold for a reservation, column by column, since few of its rows are ever read. `amounts` and
+    `windows_ms` are those of `Hold`; `capped` has the places of the holds that are."""
+
+    limits: tuple[Limit, ...] = ()
+    amounts: Sequence[int] = ()
+    windows_ms: Sequence[int] = ()
+    capped: frozenset[int] = frozenset()
+
+    def __len__(self) -> int:
+        return len(self.limits)
+
+    def __getitem__(self, place: int) -> Hold:
+        return Hold(self.limits[place], self.amounts[place], self.windows_ms[place], place in self.capped)
+
+    def __iter__(self) -> Iterator[Hold]:
+        return map(self.__getitem__, range(len(self.limits)))
+
+    @classmethod
+    def of(cls, holds: Sequence[Hold]) -> Holds:
+        return cls(
+            tuple([hold.limit for hold in holds]),
+            [hold.amount for hold in holds],
+            [hold.window_ms for hold in holds],
+            frozenset([place for place, hold in enumerate(holds) if hold.capped]),
+        )
+
+
+NO_HOLDS = Holds()
+
+
 class Reservation(msgspec.Struct, frozen=True):
     """An admitted request: what is held for it, until it is settled or its gateway is dead.
 
@@ -164,7 +195,7 @@ class Reservation(msgspec.Struct, frozen=True):
     at_ms: int
     granted: int
     capped: bool
-    holds: tuple[Hold, ...]
+    holds: Holds
     limit_statuses: LimitStatuses
     would_refuse: tuple[Limit, ...] = ()
 
@@ -201,30 +232,29 @@ class LedgerEntry(msgspec.Struct, frozen=True):
     late: str = ""
 
 
-class SettlementLine(msgspec.Struct, frozen=True):
-    """What a limit is charged in the end, and what it holds until then."""
-
-    hold: Hold
-    actual: int
-
-    @property
-    def charged(self) -> int:
-        """What the limit's counter gets: a shadow quota would have cut the answer to what it held."""
-        return min(self.actual, self.hold.amount) if self.hold.capped else self.actual
-
-
 class Settlement(msgspec.Struct, frozen=True):
-    """The truth about a reservation, whose `id` and `at_ms` it repeats: by both of them its holds are found.
-    Settling it twice is the same as once. `entry` is None where there is nothing to bill: the request
-    never got an answer. `record` is what is kept to explain the request, written in the same step."""
+    """The truth about a reservation, whose `id`, `at_ms` and `holds` it repeats: by these its holds are found.
+    `actual` is what each of the limits is charged in the end. Settling it twice is the same as once. `entry` is None
+    where there is nothing to bill: the request never got an answer. `record` is what is kept to explain the request,
+    written in the same step."""
 
     id: str
     at_ms: int
-    dues: tuple[SettlementLine, ...]
+    holds: Holds
+    actual: Sequence[int]
     entry: LedgerEntry | None
     record: KeptRecord | None = None
     created: StoredObject | None = None
     """What the upstream keeps of the answer."""
+
+    @property
+    def charged(self) -> Sequence[int]:
+        """What each limit's counter gets: a shadow quota would have cut the answer to what it held."""
+        capped = self.holds.capped
+        if not capped:
+            return self.actual
+        held = self.holds.amounts
+        return [min(used, held[place]) if place in capped else used for place, used in enumerate(self.actual)]
 
 
 def unasked_id(request_id: str) -> str:

@@ -18,9 +18,10 @@ import msgspec
 
 from gateway.core.errors import FieldInvalid, StoreUnavailable, UrlUnknown
 from gateway.core.grants import total, with_grant
-from gateway.core.limit_status import MICRO, in_unit, rfc3339
-from gateway.core.limits import Limit, Meter, Scope
+from gateway.core.limit_status import in_unit
+from gateway.core.limits import MICRO, Limit, Meter, Scope
 from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.core.time_format import rfc3339
 from gateway.identity.contract import AuditEntry, KeyStore, NoteChange, RaisedLimits, StoredGrant
 from gateway.identity.directory import caller_of
 from gateway.identity.key_objects import JsonObject

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.core.limit_status import MICRO, rfc3339
-from gateway.core.limits import Limit, Meter, Mode, Scope, WhenSpent
+from gateway.core.limits import MICRO, Limit, Meter, Mode, Scope, WhenSpent
 from gateway.core.snapshot import Caller, ConfigSnapshot
+from gateway.core.time_format import rfc3339
 from gateway.identity.contract import AuditEntry, StoredKey
 
 JsonObject = dict[str, Any]

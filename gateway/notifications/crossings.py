@@ -21,11 +21,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.core.limit_status import in_unit, limit_status_object, rfc3339
+from gateway.core.limit_status import in_unit, limit_status_object
 from gateway.core.limits import Limit
 from gateway.core.notifications import EventType
 from gateway.core.reservation import LimitStatus
 from gateway.core.snapshot import ConfigSnapshot, KeyTerms
+from gateway.core.time_format import rfc3339
 from gateway.notifications.messages import Notification, notification
 from gateway.store.contract import CROSSED_ENTRY, QUOTA_ENTRY, USERS_ENTRY
 

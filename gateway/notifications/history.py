@@ -12,8 +12,8 @@ from contextlib import suppress
 import msgspec
 
 from gateway.core.errors import FieldInvalid
-from gateway.core.limit_status import rfc3339
 from gateway.core.notifications import EventType
+from gateway.core.time_format import rfc3339
 from gateway.identity.key_objects import JsonObject
 from gateway.identity.requests import AdministrationRequest, nothing_at, of_method, refuse_unknown
 from gateway.notifications.crossings import Crossing

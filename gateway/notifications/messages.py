@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.limit_status import rfc3339
 from gateway.core.notifications import EventType, NotificationChannel
+from gateway.core.time_format import rfc3339
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 # What every secret begins with is none.
 

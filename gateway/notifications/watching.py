@@ -18,9 +18,9 @@ from gateway.core.calendar import DAY_MS
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
 from gateway.core.health import UpstreamStatus
-from gateway.core.limit_status import rfc3339
 from gateway.core.notifications import EventType
 from gateway.core.snapshot import ConfigSnapshot
+from gateway.core.time_format import rfc3339
 from gateway.identity.contract import KeyStore
 from gateway.notifications.delivery import NotificationDelivery
 

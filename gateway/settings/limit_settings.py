@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from gateway.core.limits import Limit, Meter, Mode, Per, Scope, WhenSpent
+from gateway.core.limits import MICRO, Limit, Meter, Mode, Per, Scope, WhenSpent
 from gateway.settings.base_section import BaseSection, setting
 from gateway.settings.types import (
     Amount,
@@ -16,8 +16,6 @@ from gateway.settings.types import (
     ModelPattern,
     ShortName,
 )
-
-MICRO = 1_000_000
 
 _METERS = tuple(Meter)
 _GIVEN: dict[str, Any] = {"not": {"type": "null"}}

@@ -62,7 +62,7 @@ def answer_headers(exchange: Exchange, response: CollectedResponse, content_type
 def _output_budget(exchange: Exchange, parsed: ParsedRequest) -> OutputBudget | None:
     """What the stream may deliver where a quota wants it stopped when that is spent."""
     reservation, shape = exchange.reservation, parsed.endpoint.stream_format
-    if reservation is None or shape is None or not any(hold.limit.stops for hold in reservation.holds):
+    if reservation is None or shape is None or not any(limit.stops for limit in reservation.holds.limits):
         return None
     return OutputBudget(
         shape, output=reservation.granted, input_tokens=exchange.estimated_input, choices=parsed.choices

@@ -15,7 +15,7 @@ from gateway.core.limits import Meter
 from gateway.core.pricing import NO_PRICES
 from gateway.core.request import ParsedRequest
 from gateway.core.request_record import KeptRecord
-from gateway.core.reservation import LedgerEntry, Reservation, Settlement, SettlementLine
+from gateway.core.reservation import LedgerEntry, Reservation, Settlement
 from gateway.core.snapshot import Target
 from gateway.core.usage import NOTHING_USED, Usage, UsageSource
 from gateway.store.contract import Counters
@@ -139,9 +139,10 @@ def settlement(
             caller.cost_center,
         )
     used = usage or NOTHING_USED
-    actual = {_TOKENS: used.input + used.output, _INPUT_TOKENS: used.input, _OUTPUT_TOKENS: used.output, _USD: cost}
-    dues = tuple([SettlementLine(hold, actual.get(hold.limit.meter, 0)) for hold in reservation.holds])
-    return Settlement(reservation.id, reservation.at_ms, dues, entry, record, exchange.created)
+    by_meter = {_TOKENS: used.input + used.output, _INPUT_TOKENS: used.input, _OUTPUT_TOKENS: used.output, _USD: cost}
+    holds = reservation.holds
+    actual = [by_meter.get(limit.meter, 0) for limit in holds.limits]
+    return Settlement(reservation.id, reservation.at_ms, holds, actual, entry, record, exchange.created)
 
 
 @lru_cache(16)

@@ -25,7 +25,9 @@ from zlib import crc32
 
 import msgspec
 
-from gateway.core.reservation import Settlement
+from gateway.core.request_record import KeptRecord
+from gateway.core.reservation import Hold, Holds, LedgerEntry, Settlement
+from gateway.core.stored_objects import StoredObject
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.journal_key import JournalKey
 
@@ -51,6 +53,38 @@ class JournalLine(msgspec.Struct, frozen=True):
 
     place: int
     settlement: Settlement
+
+
+class _WrittenDue(msgspec.Struct, frozen=True):
+    hold: Hold
+    actual: int
+
+
+class _WrittenSettlement(msgspec.Struct, frozen=True):
+    """A settlement as it is in the file, row by row: gateways of other versions read and write it, too."""
+
+    id: str
+    at_ms: int
+    dues: Sequence[_WrittenDue]
+    entry: LedgerEntry | None
+    record: KeptRecord | None = None
+    created: StoredObject | None = None
+
+
+class _WrittenLine(msgspec.Struct, frozen=True):
+    place: int
+    settlement: _WrittenSettlement
+
+    @classmethod
+    def of(cls, line: JournalLine) -> _WrittenLine:
+        one = line.settlement
+        dues = list(map(_WrittenDue, one.holds, one.actual))
+        return cls(line.place, _WrittenSettlement(one.id, one.at_ms, dues, one.entry, one.record, one.created))
+
+    def read(self) -> JournalLine:
+        one = self.settlement
+        holds, actual = Holds.of([due.hold for due in one.dues]), [due.actual for due in one.dues]
+        return JournalLine(self.place, Settlement(one.id, one.at_ms, holds, actual, one.entry, one.record, one.created))
 
 
 IsSigned = Callable[[bytes], bool]
@@ -334,7 +368,7 @@ def _lines(file: int, start: int) -> Iterator[bytes]:
 
 
 def spelled(line: JournalLine, sign: Callable[[bytes], bytes]) -> bytes:
-    text = sign(msgspec.json.encode(line))
+    text = sign(msgspec.json.encode(_WrittenLine.of(line)))
     return b"%08x %s\n" % (crc32(text), text)
 
 
@@ -345,18 +379,18 @@ def _understood(text: bytes, is_signed: IsSigned) -> tuple[JournalLine | None, s
             return None, DAMAGED
         if not is_signed(text[9:-1]):
             return None, UNSIGNED
-        return msgspec.json.decode(text[9:], type=JournalLine), ""
+        return msgspec.json.decode(text[9:], type=_WrittenLine).read(), ""
     except ValueError:
         return None, DAMAGED
 
 
 def _created(path: Path) -> int:
     """A new file under a lock from its first moment, so that no process can take it for a dead process's."""
-    unborn = path.with_suffix(".new")
-    file = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    temporary = path.with_suffix(".new")
+    file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        unborn.rename(path)
+        temporary.rename(path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -364,7 +398,7 @@ def _created(path: Path) -> int:
             os.close(folder)
     except OSError:
         # Before the lock is let go, so that no process takes it for a dead process's.
-        for name in (unborn, path):
+        for name in (temporary, path):
             with suppress(OSError):
                 name.unlink(missing_ok=True)
         os.close(file)

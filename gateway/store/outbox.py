@@ -16,12 +16,11 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit, Meter
 from gateway.core.reservation import (
     AdmissionRequest,
-    Hold,
+    Holds,
     LimitStatuses,
     Refusal,
     Reservation,
     Settlement,
-    SettlementLine,
     unasked_id,
 )
 from gateway.runtime.tasks import BackgroundTasks
@@ -66,7 +65,8 @@ class OutboxStore(StoreWrapper[Replayed]):
         # The store may have admitted it all the same, and takes that back by itself: so this is another reservation.
         name, now_ms = unasked_id(request.id), self._store.now_ms()
         self._unasked.add(name)
-        holds = tuple([Hold(limit, 0, self._window(limit, now_ms)) for limit in request.limits])
+        windows_ms = [self._window(limit, now_ms) for limit in request.limits]
+        holds = Holds(request.limits, [0] * len(windows_ms), windows_ms)
         return Reservation(name, now_ms, request.most, False, holds, LimitStatuses())
 
     async def settle(self, settlement: Settlement) -> None:
@@ -98,7 +98,8 @@ class OutboxStore(StoreWrapper[Replayed]):
 
 def _with_requests(settlement: Settlement) -> Settlement:
     """No store has counted a request that was let through unasked."""
-    dues = tuple(
-        [SettlementLine(due.hold, 1) if due.hold.limit.meter is Meter.REQUESTS else due for due in settlement.dues]
-    )
-    return msgspec.structs.replace(settlement, dues=dues)
+    limits = settlement.holds.limits
+    actual = [
+        1 if limit.meter is Meter.REQUESTS else used for limit, used in zip(limits, settlement.actual, strict=True)
+    ]
+    return msgspec.structs.replace(settlement, actual=actual)

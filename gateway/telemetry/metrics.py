@@ -19,7 +19,7 @@ import msgspec
 from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
 from gateway.core.exchange import Exchange
-from gateway.core.limits import Scope
+from gateway.core.limits import MICRO, Scope
 from gateway.core.reservation import LimitStatus, Reservation
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.core.usage import Usage, UsageSource
@@ -40,7 +40,6 @@ STORE_CALL = (
     0.25, 0.5, 1, 2.5,
 )
 # fmt: on
-MICRO = 1_000_000
 
 _REPORTED = UsageSource.REPORTED  # Slow to reach through the class in Python 3.11.
 

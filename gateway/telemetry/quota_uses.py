@@ -11,12 +11,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.core.clock import Clock
-from gateway.core.limits import Limit, Meter, Per, Scope
+from gateway.core.limits import MICRO, Limit, Meter, Per, Scope
 from gateway.core.reservation import LimitStatuses
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.telemetry.series import Labels
-
-MICRO = 1_000_000
 
 _LIMITS_REMEMBERED = 1_024
 """Sets of limits whose quotas are remembered; all are forgotten where there are more."""

@@ -168,7 +168,8 @@ def _limits_of(x: Exchange) -> Iterator[RecordedLimit]:
         statuses = x.reservation.limit_statuses
         # A limit that grants raise is another object there, and to hash an identity takes longer than an object's.
         name = _identity if statuses.are_raised else id
-        held = {name(hold.limit): hold.amount for hold in x.reservation.holds}
+        holds = x.reservation.holds
+        held = dict(zip(map(name, holds.limits), holds.amounts, strict=True))
         shadows = set(map(name, x.reservation.would_refuse))
         for status in statuses:
             named = name(status.limit)

@@ -18,7 +18,8 @@ import msgspec
 
 from gateway.core.clock import Clock
 from gateway.core.errors import Blame
-from gateway.core.limit_status import MICRO, rfc3339
+from gateway.core.limits import MICRO
+from gateway.core.time_format import rfc3339
 from gateway.telemetry.metrics import DURATION, FIRST_TOKEN, Metrics
 from gateway.telemetry.series import Histogram
 

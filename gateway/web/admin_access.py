@@ -22,7 +22,7 @@ from gateway.core.errors import (
     KeyUnknown,
     StoreUnavailable,
 )
-from gateway.core.limit_status import rfc3339
+from gateway.core.time_format import rfc3339
 from gateway.identity.contract import AuditEntry
 from gateway.identity.requests import of_method
 from gateway.identity.sessions import BrowserSession, SessionDirectory, new_session_id

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from gateway.core.errors import FieldInvalid, GatewayError, UrlUnknown
 from gateway.core.health import ModelStatus, UpstreamStatus
-from gateway.core.limit_status import rfc3339
 from gateway.core.snapshot import ConfigSnapshot
+from gateway.core.time_format import rfc3339
 from gateway.identity.requests import AdministrationRequest, of_method
 from gateway.pipeline import Services
 from gateway.store.usage_report import REPORTS, JsonObject, Report, json_list, refuse_unknown

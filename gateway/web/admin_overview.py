@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import date, datetime
 
 from gateway.core.errors import StoreUnavailable
-from gateway.core.limit_status import rfc3339
+from gateway.core.time_format import rfc3339
 from gateway.pipeline import Services
 from gateway.store.usage_report import JsonObject, quotas_running_out, usage_overview
 

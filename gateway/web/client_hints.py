@@ -55,7 +55,7 @@ CLIENT_APIS = (OPENAI, ANTHROPIC, AZURE, GEMINI)
 _ANTHROPIC_AGENTS = ("anthropic", "claude")
 _GEMINI_AGENTS = ("google-genai", "geminicli", "google-api")
 
-# The first segment of a path, below the version: whose API has it. What is served is found before these are asked.
+# The first segment of a path, below the version: whose API has it.
 _OPENAI_PATHS = frozenset(
     {
         *("assistants", "audio", "batches", "chat", "chatkit", "completions", "containers", "conversations", "edits"),
@@ -68,6 +68,45 @@ _ANTHROPIC_PATHS = frozenset(
     {"agents", "complete", "environments", "files", "messages", "organizations", "sessions", "skills"}
 )
 _OTHER_APIS = {"/v1beta/": "Gemini's API", "/v1alpha/": "Gemini's API", "/api/": "the API of Ollama or of a web page"}
+_ONE_BY_ONE = "Send its requests one by one."
+_IN_THE_REQUEST = "Put a file's content into the request that is about it."
+_ANSWERS = "Use /v1/responses or /v1/chat/completions."
+_NOT_OLLAMA = "Choose an OpenAI-compatible server in the client's settings, in place of Ollama."
+_INSTEAD = {
+    **{f"/api/{name}": _NOT_OLLAMA for name in ("chat", "embed", "embeddings", "generate", "show", "tags", "version")},
+    "/v1/batches": _ONE_BY_ONE,
+    "/v1/messages/batches": _ONE_BY_ONE,
+    "/v1beta/batches": _ONE_BY_ONE,
+    "/v1/files": _IN_THE_REQUEST,
+    "/v1/uploads": _IN_THE_REQUEST,
+    "/v1beta/files": _IN_THE_REQUEST,
+    "/v1/assistants": _ANSWERS,
+    "/v1/threads": _ANSWERS,
+    "/v1/complete": "Use /v1/messages.",
+    "/v1beta/interactions": "Use /v1beta/models/NAME:generateContent.",
+}
+"""What to use in place of what is not served, by the beginning of its path."""
+
+
+class _Foreign(NamedTuple):
+    """A path of an API of which the gateway serves a part only."""
+
+    owner: str
+    instead: str = ""
+
+
+_COHERE_CHAT = _Foreign("Cohere's API", "Use /v1/chat/completions.")
+_COHERE_EMBED = _Foreign("Cohere's API", "Use /v1/embeddings.")
+_FOREIGN = {
+    "/v1/chat": _COHERE_CHAT,
+    "/v2/chat": _COHERE_CHAT,
+    "/v1/embed": _COHERE_EMBED,
+    "/v2/embed": _COHERE_EMBED,
+    "/v1/ocr": _Foreign("Mistral's API"),
+    "/v1/fim/completions": _Foreign("Mistral's API", "Use /v1/completions with `suffix`, where the model has it."),
+    "/v1/agents/completions": _Foreign("Mistral's API", "Use /v1/chat/completions."),
+}
+"""By the whole path."""
 
 
 def api_of(headers: Mapping[str, str], raw_path: str) -> ClientApi:
@@ -101,17 +140,17 @@ def unknown_url(asked: UnservedRequest) -> UrlUnknown:
     """The 404 of a path, with what to change."""
     shown = f"{asked.method[:20]} {asked.path[:_SHOWN]!r}"
     api = api_of(asked.headers, asked.path)
-    right = _served_part(asked)
+    foreign = _FOREIGN.get(asked.path)
+    right = "" if foreign else _served_part(asked)
     if right:
         return UrlUnknown(
             f"There is nothing at {shown}; {_difference(asked.path, right)} {_right_base_url(api, asked)}"
         )
-    owner = _owner(asked.path, api)
-    if owner:
-        return UrlUnknown(
-            f"{shown} is a path of {owner} that this gateway does not serve. {_right_base_url(api, asked)}"
-        )
-    return UrlUnknown(f"There is nothing at {shown}. {_right_base_url(api, asked)}")
+    owner, instead = foreign or _Foreign(_owner(asked.path, api), _instead(asked.path))
+    if not owner:
+        return UrlUnknown(f"There is nothing at {shown}. {_right_base_url(api, asked)}")
+    advice = " ".join(filter(None, (instead, _right_base_url(api, asked))))
+    return UrlUnknown(f"{shown} is a path of {owner} that this gateway does not serve. {advice}")
 
 
 def _right_base_url(api: ClientApi, asked: UnservedRequest) -> str:
@@ -146,3 +185,8 @@ def _owner(path: str, api: ClientApi) -> str:
     if segment in _ANTHROPIC_PATHS and (api is ANTHROPIC or segment not in _OPENAI_PATHS):
         return "Anthropic's API"
     return "OpenAI's API" if segment in _OPENAI_PATHS else ""
+
+
+def _instead(path: str) -> str:
+    own = path.removeprefix("/openai")
+    return next((text for start, text in _INSTEAD.items() if f"{own}/".startswith(f"{start}/")), "")

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from gateway.core.endpoints import ENDPOINTS, Dialect
 from gateway.core.errors import FieldInvalid
-from gateway.core.limit_status import rfc3339
 from gateway.core.snapshot import Model
+from gateway.core.time_format import rfc3339
 
 Json = dict[str, object]
 

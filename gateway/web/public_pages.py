@@ -33,10 +33,11 @@ from gateway.core.endpoints import (
     Endpoint,
 )
 from gateway.core.errors import FieldInvalid, KeyMissing, KeyUnknown, ModelUnknown
-from gateway.core.limit_status import limit_status_object, rfc3339
+from gateway.core.limit_status import limit_status_object
 from gateway.core.limits import Limit
 from gateway.core.response import Headers
 from gateway.core.snapshot import Caller, Model
+from gateway.core.time_format import rfc3339
 from gateway.identity.sessions import BrowserSession, SessionDirectory, new_session_id
 from gateway.pipeline import Services
 from gateway.stages.authenticate import key_digest, sent_key

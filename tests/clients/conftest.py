@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests.clients.programs.side_by_side")
+
 WEIGHTS = Path(__file__).parents[3] / "shared" / "models" / "tiny.gguf"
 """It lies beside a development checkout; a clone has none."""
 

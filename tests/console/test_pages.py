@@ -38,7 +38,7 @@ HEADINGS = {
     "audit": "Audit",
     "me": "search-prod",
 }
-SCRIPT_S = 240
+SCRIPT_S = 780
 
 Json = dict[str, Any]
 

@@ -26,6 +26,7 @@ NEEDED = {
     "helm": "a cluster",
     "kubectl": "a cluster",
     "systemctl": "systemd and root",
+    "etc/inducta-gateway": "an installed service",
     "redis-cli": "a Redis of the reader's own",
     "pip": "a package index",
     "pipx": "a package index",

@@ -20,6 +20,7 @@ from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import (
     AdmissionRequest,
     Hold,
+    Holds,
     LimitStatus,
     LimitStatuses,
     Refusal,
@@ -305,7 +306,7 @@ def reserved(ask: AdmissionRequest) -> Reservation:
     limit_statuses = LimitStatuses.of(
         [LimitStatus(limit, 0, held, limit.amount - held, NOW_MS) for limit, held in amounts]
     )
-    holds = tuple([Hold(limit, held) for limit, held in amounts])
+    holds = Holds.of([Hold(limit, held) for limit, held in amounts])
     return Reservation(ask.id, NOW_MS, ask.most, False, holds, limit_statuses)
 
 

@@ -26,11 +26,11 @@ from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import (
     AdmissionRequest,
     Hold,
+    Holds,
     LimitStatus,
     Refusal,
     Reservation,
     Settlement,
-    SettlementLine,
 )
 from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, OBJECT_LIFE_MS, ProcessReplies, UsageQuery, UsageRow
@@ -60,7 +60,7 @@ class _Held:
 
     __slots__ = ("counters", "expires_ms", "holds")
 
-    def __init__(self, holds: tuple[Hold, ...], counters: list[Counter], expires_ms: int) -> None:
+    def __init__(self, holds: Holds, counters: list[Counter], expires_ms: int) -> None:
         self.holds = holds
         self.counters = counters
         self.expires_ms = expires_ms
@@ -125,8 +125,8 @@ class InMemoryStore:
         held = self._held.pop(settlement.id, None)
         if held is not None:
             held.give_back()
-        for due in settlement.dues:
-            self._charge(due, now_ms)
+        for hold, charged in zip(settlement.holds, settlement.charged, strict=True):
+            self._charge(hold, charged, now_ms)
         if settlement.entry is not None:
             self._ledger.add(settlement.entry, day_of(self._zone, now_ms))
         if settlement.record is not None:
@@ -141,15 +141,15 @@ class InMemoryStore:
             if len(self._objects) > _OBJECTS:
                 del self._objects[next(iter(self._objects))]
 
-    def _charge(self, due: SettlementLine, now_ms: int) -> None:
-        limit = due.hold.limit
+    def _charge(self, hold: Hold, charged: int, now_ms: int) -> None:
+        limit = hold.limit
         # What was charged at admission is not charged again, and not given back either.
-        at_once = due.hold.amount if limit.meter is Meter.REQUESTS else 0
-        amount = max(at_once, due.charged)
+        at_once = hold.amount if limit.meter is Meter.REQUESTS else 0
+        amount = max(at_once, charged)
         if not amount or (amount == at_once and not limit.is_quota):
             return
         counter = self._counter(limit, now_ms)
-        if counter.start_ms == due.hold.window_ms:
+        if counter.start_ms == hold.window_ms:
             counter.use(amount - at_once)
             if isinstance(counter, Window):
                 counter.note(amount)

@@ -19,15 +19,13 @@ from gateway.core.admission import held_amount, judge, refusal
 from gateway.core.buckets import Counter, CounterState, restored
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit
-from gateway.core.reservation import AdmissionRequest, Hold, LimitStatuses, Refusal, Reservation
+from gateway.core.reservation import AdmissionRequest, Hold, Holds, LimitStatuses, Refusal, Reservation
 from gateway.store.in_redis.arguments import (
     QUOTA,
-    Paces,
     ScriptArguments,
     SlotBatch,
     SlotCall,
     Timing,
-    WindowArguments,
     packed,
 )
 from gateway.store.in_redis.client import Router, ServerClock
@@ -114,7 +112,7 @@ class Admissions:
 
     async def admit(self, request: AdmissionRequest) -> Reservation | SlotReply:
         """A reservation, or the reply that refuses. Raises StoreUnavailable."""
-        batches = self._arguments.slot_batches_of(request.limits)
+        batches = self._arguments.slot_batches(request.limits)
         for _ in range(_ATTEMPTS):
             try:
                 verdict = await self._attempt(request, batches)
@@ -253,7 +251,7 @@ def _reservation(request: AdmissionRequest, at_ms: int, replies: Sequence[SlotRe
     if columns.has_shadow:
         holds, would_refuse = _holds_in_shadow(request, replies, columns.amounts, columns.begins)
     else:
-        holds = tuple(map(Hold, limits, columns.amounts, columns.begins))
+        holds = Holds(limits, columns.amounts, columns.begins)
     return Reservation(request.id, at_ms, granted, granted < request.most, holds, statuses, would_refuse)
 
 
@@ -272,12 +270,10 @@ class _Columns(NamedTuple):
 
 def _columns(reply: SlotReply) -> _Columns:
     window, now_ms = reply.call.window, reply.now_ms
-    paces: WindowArguments | Paces = reply.call.paces(reply.raises) if reply.raises else window
-    used: list[int] = []
-    resets_ms: list[int] = []
-    for spent, flow, scale, whole_ms in zip(reply.spent, paces.flows, paces.scales, window.resets, strict=True):
-        used.append(-(-spent // scale) if flow else spent)
-        resets_ms.append(now_ms - (-spent // flow) if flow else whole_ms)
+    used, resets_ms = reply.spent.copy(), window.resets.copy()
+    for place, flow, scale in reply.call.raised_rates(reply.raises) if reply.raises else window.rates:
+        spent = used[place]
+        used[place], resets_ms[place] = -(-spent // scale), now_ms - (-spent // flow)
     has_shadow = reply.call.batch.has_shadow
     return _Columns(reply.amounts, window.begins, used, reply.held, resets_ms, has_shadow, bool(reply.raises))
 
@@ -306,7 +302,7 @@ def _raised(limits: Sequence[Limit], replies: Sequence[SlotReply]) -> list[Limit
 
 def _holds_in_shadow(
     request: AdmissionRequest, replies: Sequence[SlotReply], amounts: Sequence[int], begins: Sequence[int]
-) -> tuple[tuple[Hold, ...], tuple[Limit, ...]]:
+) -> tuple[Holds, tuple[Limit, ...]]:
     """What is held, and the shadow limits that would have refused."""
     charges, capped = request.charges, set[int]()
     for reply in replies:
@@ -321,4 +317,4 @@ def _holds_in_shadow(
         if amounts[place] != _SHADOW_REFUSED
     ]
     would_refuse = [request.limits[place] for place in places if amounts[place] == _SHADOW_REFUSED]
-    return tuple(holds), tuple(would_refuse)
+    return Holds.of(holds), tuple(would_refuse)

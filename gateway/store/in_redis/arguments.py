@@ -60,11 +60,12 @@ class CounterTerms(NamedTuple):
     second: int
 
 
-class Paces(NamedTuple):
-    """Columns of a batch: the flow of a rate and its scale, else 0 and 1."""
+class RatePace(NamedTuple):
+    """How a rate flows back, by its place among the limits of a batch."""
 
-    flows: Sequence[int]
-    scales: Sequence[int]
+    place: int
+    flow: int
+    scale: int
 
 
 class LimitArguments:
@@ -122,11 +123,11 @@ class CalendarWindows:
 
 
 class WindowArguments:
-    """A batch's keys and numbers from `start_ms` until `end_ms`. `flows`, `scales`, `begins` and `resets` are columns:
-    the flow of a rate and its scale, else 0 and 1; the first millisecond of a quota's window and the first after it,
-    0 where there is none."""
+    """A batch's keys and numbers from `start_ms` until `end_ms`. `begins` and `resets` are columns: the first
+    millisecond of a quota's window and the first after it, 0 where there is none. `rates` has the limits that are
+    rates."""
 
-    __slots__ = ("begins", "end_ms", "flows", "keys", "resets", "scales", "start_ms", "terms")
+    __slots__ = ("begins", "end_ms", "keys", "rates", "resets", "start_ms", "terms")
 
     def __init__(self, limits: Sequence[LimitArguments], terms: Sequence[CounterTerms]) -> None:
         self.start_ms, self.end_ms = 0, FOREVER_MS
@@ -136,15 +137,12 @@ class WindowArguments:
             if kind == QUOTA:
                 self.start_ms, self.end_ms = max(self.start_ms, of_window.first), min(self.end_ms, of_window.second)
         self.keys = tuple(map(counter_key, limits, terms))
-        self.flows = tuple([own.first if kind == RATE else 0 for kind, own in zip(kinds, terms, strict=True)])
-        self.scales = tuple([own.second if kind == RATE else 1 for kind, own in zip(kinds, terms, strict=True)])
+        self.rates = tuple([RatePace(place, *terms[place]) for place, kind in enumerate(kinds) if kind == RATE])
         self.begins = [own.first if kind == QUOTA else 0 for kind, own in zip(kinds, terms, strict=True)]
-        self.resets = tuple(
-            [
-                own.second if kind == QUOTA and own.second != FOREVER_MS else 0
-                for kind, own in zip(kinds, terms, strict=True)
-            ]
-        )
+        self.resets = [
+            own.second if kind == QUOTA and own.second != FOREVER_MS else 0
+            for kind, own in zip(kinds, terms, strict=True)
+        ]
 
 
 class SlotCall:
@@ -175,13 +173,13 @@ class SlotCall:
         name = request.id.encode()
         return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (self._head, len(name), name, len(numbers), numbers)
 
-    def paces(self, raises: Sequence[int]) -> Paces:
-        """Those of the window, where grants add so much to its limits."""
-        flows, scales = list(self.window.flows), list(self.window.scales)
-        for place, (one, by) in enumerate(zip(self.batch.limits, raises, strict=True)):
-            if by and one.kind == RATE:
-                flows[place], scales[place] = pace(one.limit.raised(by))
-        return Paces(flows, scales)
+    def raised_rates(self, raises: Sequence[int]) -> list[RatePace]:
+        """The rates of the window, where grants add so much to its limits."""
+        limits = self.batch.limits
+        return [
+            RatePace(rate.place, *pace(limits[rate.place].limit.raised(by))) if (by := raises[rate.place]) else rate
+            for rate in self.window.rates
+        ]
 
 
 class SlotBatch:
@@ -274,22 +272,22 @@ class ScriptArguments:
         self._sets: Recent[tuple[int, ...], tuple[SlotBatch, ...]] = Recent(_RECENT_SETS)
         self._tuples: Recent[int, PreparedTuple] = Recent(_RECENT_SETS)
 
-    def slot_batches(self, limits: Sequence[Limit]) -> tuple[SlotBatch, ...]:
-        """The limits by who can speak of them in one call, the closest first; one batch at least."""
+    def slot_batches(self, limits: tuple[Limit, ...]) -> tuple[SlotBatch, ...]:
+        """The limits by who can speak of them in one call, the closest first; one batch at least. The same tuple comes
+        with many requests, so it is looked up as one."""
+        prepared = self._tuples.get(id(limits))
+        if prepared is None:
+            prepared = PreparedTuple(limits, self._batches_of(limits))
+            self._tuples.put(id(limits), prepared)
+        return prepared.batches
+
+    def _batches_of(self, limits: Sequence[Limit]) -> tuple[SlotBatch, ...]:
         identity = tuple(map(id, limits))
         batches = self._sets.get(identity)
         if batches is None:
             batches = self._split([self._of(limit) for limit in limits])
             self._sets.put(identity, batches)
         return batches
-
-    def slot_batches_of(self, limits: tuple[Limit, ...]) -> tuple[SlotBatch, ...]:
-        """The same for a tuple of limits that comes with many requests: it is looked up as one."""
-        prepared = self._tuples.get(id(limits))
-        if prepared is None:
-            prepared = PreparedTuple(limits, self.slot_batches(limits))
-            self._tuples.put(id(limits), prepared)
-        return prepared.batches
 
     def unremembered(self, limits: Sequence[Limit]) -> tuple[SlotBatch, ...]:
         """The same for a report, whose many limits would push out those of the requests."""

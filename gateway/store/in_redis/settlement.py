@@ -166,7 +166,7 @@ class Settlements:
         """In every slot that the settlement speaks of. What fails in one is repeated in all: each settles it once.
         Raises StoreUnavailable."""
         entry, kept, billing = settlement.entry, settlement.record, ""
-        batches: Sequence[SlotBatch] = self._arguments.slot_batches([line.hold.limit for line in settlement.dues])
+        batches: Sequence[SlotBatch] = self._arguments.slot_batches(settlement.holds.limits)
         if entry is not None:
             if self._teams.get(entry.team, 0) <= time.monotonic():
                 await self._register_team(entry.team)
@@ -207,21 +207,15 @@ class Settlements:
     ) -> tuple[str, bytes]:
         """The record that it is about, and the command."""
         entry, kept = more.entry, more.kept
-        dues, window = settlement.dues, batch.window_at(settlement.at_ms)
-        lines = dues if len(batch.places) == len(dues) else [dues[place] for place in batch.places]
-        begins: list[int] = []
-        charged: list[int] = []
-        actual: list[int] = []
-        for line in lines:
-            hold = line.hold
-            begins.append(hold.window_ms)
-            charged.append(hold.amount)
-            actual.append(line.charged if hold.capped else line.actual)
+        holds, places, window = settlement.holds, batch.places, batch.window_at(settlement.at_ms)
+        begins, held, charged = holds.windows_ms, holds.amounts, settlement.charged
+        if len(places) != len(held):
+            begins, held, charged = ([column[place] for place in places] for column in (begins, held, charged))
         if begins != window.begins:
             window = self._arguments.window_of(batch, begins)
         figures: Sequence[int] = () if entry is None else figures_of(entry)
         weight = weight_of(entry) if entry is not None and entry.user else 0
-        numbers = [position.place, weight, len(figures), *figures, *charged, *actual]
+        numbers = [position.place, weight, len(figures), *figures, *held, *charged]
         own = position.process == batch.process
         record = (
             batch.record(settlement.at_ms) if own else self._keys.record(batch.tag, position.process, settlement.at_ms)
@@ -320,7 +314,7 @@ class Renewals:
         """Each in every slot that holds something for it. Raises StoreUnavailable."""
         by_tag: dict[str, list[SlotHolds]] = {}
         for reservation in reservations:
-            for batch in self._arguments.slot_batches([hold.limit for hold in reservation.holds]):
+            for batch in self._arguments.slot_batches(reservation.holds.limits):
                 by_tag.setdefault(batch.tag, []).append(SlotHolds(reservation, batch))
         calls = [
             self._renewal(held[at : at + _RENEWED_AT_ONCE])

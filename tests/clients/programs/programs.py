@@ -1,16 +1,20 @@
 """The programs that talk to a gateway: how each is started, and a run of one against an address.
 
 A program is set up by its page of docs/clients/ and nothing else, in a home of its own; what is here are the words of
-its command line for one errand, and the settings that keep its telemetry and its update checks off.
+its command line for one errand, and the settings that keep its telemetry and its update checks off. Python's SDKs
+start warm (warm_python.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
 import signal
+import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -131,7 +135,36 @@ def required(program: Program) -> None:
         pytest.fail(f"{program.command[0]} is not installed; `make test-clients` installs it")
 
 
-async def run(program: Program, port: int, folder: Path, *, patience_s: float) -> Run:
+class WarmPythons:
+    """The interpreters that have imported what a program imports, by its script."""
+
+    def __init__(self) -> None:
+        self._ports: dict[str, int] = {}
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def port(self, program: Program, text: str) -> int:
+        """Where the program's own listens; one that still imports answers late."""
+        if program.script not in self._ports:
+            self._ports[program.script] = self._start(program, text)
+        return self._ports[program.script]
+
+    def end(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+    def _start(self, program: Program, text: str) -> int:
+        imports = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
+        code = "\n".join((*imports, "import warm_python", "warm_python.serve()"))
+        command = (str(ENVIRONMENTS / program.environment / "bin" / "python"), "-c", code)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            process = subprocess.Popen(command, stdin=listener, cwd=HERE, env=_environment(program, HERE))
+            self._processes.append(process)
+            port: int = listener.getsockname()[1]
+            return port
+
+
+async def run(program: Program, port: int, folder: Path, *, patience_s: float, warm: WarmPythons | None = None) -> Run:
     """Let the program, set up as its page says, do its errand against this port."""
     home, work = folder / "home", folder / "work"
     for place in (home, work):
@@ -144,6 +177,9 @@ async def run(program: Program, port: int, folder: Path, *, patience_s: float) -
         begun = told.python if program.script.endswith(".py") else told.js
         _write(work / program.command[1], begun + script)
         (work / "node_modules").symlink_to(NPM)
+        if warm and program.script.endswith(".py"):
+            assert not told.shell
+            return await _run_warm(program, warm.port(program, begun + script), home, work, patience_s)
     command = [word.replace(PLACE, f"127.0.0.1:{port}") for word in program.command]
     return await _run(program, command, told.shell, home, work, patience_s)
 
@@ -153,8 +189,31 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def _environment(program: Program, home: Path) -> dict[str, str]:
+    own = {"PATH": _path(program), "HOME": str(home), "LANG": "C.UTF-8", "INDUCTA_API_KEY": KEY}
+    return {**own, "NODE_COMPILE_CACHE": str(ENVIRONMENTS / "compiled"), **QUIET}
+
+
+async def _run_warm(program: Program, port: int, home: Path, work: Path, patience_s: float) -> Run:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    errand = {"script": program.command[1], "folder": str(work), "environment": _environment(program, home)}
+    writer.write(json.dumps(errand).encode() + b"\n")
+    group = int(await reader.readline())
+    began = time.monotonic()
+    printed = bytearray()
+    try:
+        async with asyncio.timeout(patience_s):
+            await _collect(reader, printed)
+    except TimeoutError:
+        pass
+    finally:
+        _end(group)
+        writer.close()
+    text, _, code = bytes(printed).partition(b"\0")
+    return _ran(int(code) if code else None, text, began, work)
+
+
 async def _run(program: Program, command: list[str], setup: str, home: Path, work: Path, patience_s: float) -> Run:
-    environment = {"PATH": _path(program), "HOME": str(home), "LANG": "C.UTF-8", "INDUCTA_API_KEY": KEY, **QUIET}
     began = time.monotonic()
     process = await asyncio.create_subprocess_exec(
         *("bash", "-c", f'set -e\n{setup}\nexec "$@"', "bash", *command),
@@ -162,33 +221,37 @@ async def _run(program: Program, command: list[str], setup: str, home: Path, wor
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         cwd=work,
-        env=environment,
+        env=_environment(program, home),
         start_new_session=True,
     )
+    assert process.stdout is not None
     printed = bytearray()
     try:
         async with asyncio.timeout(patience_s):
-            await _read(process, printed)
+            await _collect(process.stdout, printed)
+            await process.wait()
     except TimeoutError:
         pass
     finally:
         code = process.returncode
-        _end(process)
+        _end(process.pid)
         await process.wait()
-    return Run(code, ESCAPES.sub("", printed.decode(errors="replace")), time.monotonic() - began, work)
+    return _ran(code, bytes(printed), began, work)
 
 
-async def _read(process: asyncio.subprocess.Process, printed: bytearray) -> None:
-    assert process.stdout is not None
-    while data := await process.stdout.read(2**16):
+def _ran(code: int | None, printed: bytes, began: float, folder: Path) -> Run:
+    return Run(code, ESCAPES.sub("", printed.decode(errors="replace")), time.monotonic() - began, folder)
+
+
+async def _collect(reader: asyncio.StreamReader, printed: bytearray) -> None:
+    while data := await reader.read(2**16):
         printed += data
-    await process.wait()
 
 
-def _end(process: asyncio.subprocess.Process) -> None:
+def _end(group: int) -> None:
     """With all that it started: the group is its own."""
     try:
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
         return
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.clients.programs.programs import CLAUDE, GOOGLE, GPT, Program, Run, run
+from tests.clients.programs.programs import CLAUDE, GOOGLE, GPT, Program, Run, WarmPythons, run
 from tests.clients.programs.request_tap import RequestTap, Sent, request_tap
 from tests.clients.programs.scripted_answers import APIS, Counts
 from tests.clients.programs.scripted_upstream import MARK, Fault, ScriptedUpstream, Seen, scripted_upstream
@@ -74,13 +74,19 @@ async def through(
             yield Scene(upstream, tap, gateway)
 
 
-async def both(program: Program, direct: Scene, gated: Scene, folder: Path, *, patience_s: float) -> tuple[Run, Run]:
-    """The same errand in both scenes at once; only one that lags by `GRACE_S` seconds counts as slower."""
-    ran = await asyncio.gather(
-        run(program, direct.tap.port, folder / "direct", patience_s=patience_s),
-        run(program, gated.tap.port, folder / "gated", patience_s=patience_s + GRACE_S),
-    )
-    return ran[0], ran[1]
+class Bench(NamedTuple):
+    """Where a test lets programs run: a folder of its own, and the interpreters that are warm."""
+
+    folder: Path
+    warm: WarmPythons
+
+    async def both(self, program: Program, direct: Scene, gated: Scene, *, patience_s: float) -> tuple[Run, Run]:
+        """The same errand in both scenes at once; only one that lags by `GRACE_S` seconds counts as slower."""
+        ran = await asyncio.gather(
+            run(program, direct.tap.port, self.folder / "direct", patience_s=patience_s, warm=self.warm),
+            run(program, gated.tap.port, self.folder / "gated", patience_s=patience_s + GRACE_S, warm=self.warm),
+        )
+        return ran[0], ran[1]
 
 
 def outcome(ran: Run, scene: Scene) -> Outcome:

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.clients.programs.programs import AGENTS, LIBRARIES, Program, required
 from tests.clients.programs.scripted_answers import GEMINI, MESSAGES
 from tests.clients.programs.scripted_upstream import Fault
 from tests.clients.programs.side_by_side import (
+    Bench,
     assert_charged,
     assert_no_turn_aborted,
     assert_untouched,
-    both,
     outcome,
     straight,
     through,
 )
 
-PATIENCE_S = 120.0
+PATIENCE_S = 150.0
 """For a whole errand: starting an agent takes seconds, and many run at once."""
 
 GIVING_UP_S = 25.0
 """Some agents try for ever when they are refused; what they have done until then is compared."""
 
-every = pytest.mark.parametrize("program", [*AGENTS, *LIBRARIES], ids=str)
+# The tests of one library run in one worker, since its interpreter imports the library once.
+libraries = [pytest.param(program, marks=pytest.mark.xdist_group(str(program))) for program in LIBRARIES]
+every = pytest.mark.parametrize("program", [*AGENTS, *libraries], ids=str)
 
 
 @every
-async def test_a_turn_with_a_tool_reaches_the_upstream_untouched(program: Program, tmp_path: Path) -> None:
+async def test_a_turn_with_a_tool_reaches_the_upstream_untouched(program: Program, bench: Bench) -> None:
     required(program)
     async with straight() as direct, through() as gated:
-        by_itself, ran = await both(program, direct, gated, tmp_path, patience_s=PATIENCE_S)
+        by_itself, ran = await bench.both(program, direct, gated, patience_s=PATIENCE_S)
         assert (ran.code, by_itself.code) == (0, 0), ran.printed
         assert outcome(ran, gated) == outcome(by_itself, direct)
         assert outcome(ran, gated).finished, ran.printed
@@ -42,13 +42,13 @@ async def test_a_turn_with_a_tool_reaches_the_upstream_untouched(program: Progra
 
 
 @every
-async def test_a_spent_quota_ends_the_turn_with_its_reason(program: Program, tmp_path: Path) -> None:
+async def test_a_spent_quota_ends_the_turn_with_its_reason(program: Program, bench: Bench) -> None:
     required(program)
     team = {"limits": [{"requests": 1, "per": "day"}]}
     async with straight(faults=(_spent(program),) * 50) as direct, through(team=team) as gated:
         assert gated.gateway is not None
         assert (await gated.gateway.chat()).status == 200
-        by_itself, ran = await both(program, direct, gated, tmp_path, patience_s=GIVING_UP_S)
+        by_itself, ran = await bench.both(program, direct, gated, patience_s=GIVING_UP_S)
         assert outcome(ran, gated).at_least_as_good_as(outcome(by_itself, direct)), (ran, by_itself)
         assert len(gated.upstream.seen) == 1
         if ran.code is not None:
@@ -56,32 +56,32 @@ async def test_a_spent_quota_ends_the_turn_with_its_reason(program: Program, tmp
 
 
 @every
-async def test_a_rate_is_waited_for(program: Program, tmp_path: Path) -> None:
+async def test_a_rate_is_waited_for(program: Program, bench: Bench) -> None:
     required(program)
     team = {"limits": [{"requests": 30, "per": "minute", "burst": 1}]}
     async with straight(faults=(_slow_down(program),)) as direct, through(team=team) as gated:
-        by_itself, ran = await both(program, direct, gated, tmp_path, patience_s=PATIENCE_S)
+        by_itself, ran = await bench.both(program, direct, gated, patience_s=PATIENCE_S)
         if outcome(by_itself, direct).finished:
             assert outcome(ran, gated).finished, ran.printed
         await assert_charged(gated)
 
 
 @every
-async def test_a_stream_that_is_cut_is_survived_as_well_as_ever(program: Program, tmp_path: Path) -> None:
+async def test_a_stream_that_is_cut_is_survived_as_well_as_ever(program: Program, bench: Bench) -> None:
     required(program)
     cut = (Fault(cut=True, of_turns=program.calls_tools),)
     async with straight(faults=cut) as direct, through(faults=cut) as gated:
-        by_itself, ran = await both(program, direct, gated, tmp_path, patience_s=GIVING_UP_S)
+        by_itself, ran = await bench.both(program, direct, gated, patience_s=GIVING_UP_S)
         assert outcome(ran, gated).at_least_as_good_as(outcome(by_itself, direct)), (ran, by_itself)
         await assert_no_turn_aborted(gated)
 
 
 @every
-async def test_a_refusal_of_the_models_own_is_shown_as_the_upstream_said_it(program: Program, tmp_path: Path) -> None:
+async def test_a_refusal_of_the_models_own_is_shown_as_the_upstream_said_it(program: Program, bench: Bench) -> None:
     required(program)
     refused = (_moderated(program),) * 50
     async with straight(faults=refused) as direct, through(faults=refused) as gated:
-        by_itself, ran = await both(program, direct, gated, tmp_path, patience_s=GIVING_UP_S)
+        by_itself, ran = await bench.both(program, direct, gated, patience_s=GIVING_UP_S)
         assert outcome(ran, gated).at_least_as_good_as(outcome(by_itself, direct)), (ran, by_itself)
         if by_itself.code is not None:
             assert ("BLOCKED-9" in ran.printed) is ("BLOCKED-9" in by_itself.printed)

@@ -20,7 +20,7 @@ from tests.whole_gateway import whole_gateway
 CERTIFICATES = Path(__file__).parents[2] / "contract" / "upstream" / "certificates"
 BY_NAME = {program.name: program for program in AGENTS}
 MASTER_KEY = "sk-" + 32 * "5e"
-STARTING_S = 90.0
+STARTING_S = 150.0
 """LiteLLM imports for seconds, and for more where much runs at once."""
 
 TINYPROXY = """
@@ -66,7 +66,7 @@ def free_port() -> int:
 @asynccontextmanager
 async def serving(ready: str, *command: str, folder: Path) -> AsyncIterator[list[str]]:
     """A program of ours, from the line on that says it is ready; gives what it prints. It ends with the block."""
-    environment = {"PATH": f"{ENVIRONMENTS}/sdks/bin:/usr/sbin:/usr/bin:/bin", "HOME": str(folder), **QUIET}
+    environment = {"PATH": f"{ENVIRONMENTS}/proxy/bin:/usr/sbin:/usr/bin:/bin", "HOME": str(folder), **QUIET}
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=folder, env=environment
     )

@@ -10,7 +10,7 @@ export const launch = () => chromium.launch({ executablePath: process.env.CHROMI
 // A page that notes what browsers complain about: violations of the policy, errors in scripts, requests elsewhere.
 export async function opened(browser, { width = 1440, height = 900, colorScheme = "light", origin, ...more }) {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme, timezoneId: "Europe/Berlin", locale: "en-GB", reducedMotion: "reduce", ...more });
-  context.setDefaultTimeout(15_000);
+  context.setDefaultTimeout(60_000);
   const page = await context.newPage();
   const complaints = [];
   page.on("console", (message) => { if (["error", "warning"].includes(message.type())) complaints.push(`${message.type()}: ${message.text()}`); });

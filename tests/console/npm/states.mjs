@@ -141,6 +141,22 @@ await step("no key, one key and ten thousand keys are shown, and it is said when
   assert.equal(await page.locator("tbody tr").count(), 400);
 });
 
+await step("what takes several requests is asked again after as many times the interval", async () => {
+  const pages = 3;
+  let asked = 0;
+  await answer("keys", (route, query) => {
+    const turn = Math.floor(asked++ / pages), place = Number(query.get("cursor") || 0);
+    return json(route, listed([keyOf(place, { name: `turn-${turn}-${place}` })], place + 1 < pages ? String(place + 1) : null));
+  });
+  await show("keys");
+  await page.getByText("turn-0-2").waitFor();
+  await page.clock.runFor(20_000);
+  assert.equal(asked, pages);
+  await page.clock.runFor(10_000);
+  await page.getByText("turn-1-2").waitFor();
+  assert.equal(asked, 2 * pages);
+}, { clock: true });
+
 await step("the digits of a long column are found", async () => {
   const digits = await page.evaluate(() => import("/console/lib/format.js").then((format) => format.columnDigits(Array(200_000).fill(0.004))));
   assert.equal(digits, 4);

@@ -13,7 +13,6 @@ from gateway.core.reservation import (
     Refusal,
     Reservation,
     Settlement,
-    SettlementLine,
 )
 from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import Store
@@ -72,8 +71,8 @@ def charge(one: Limit, fixed: int) -> Charge:
 def truth(of: Reservation, used: int, entry: LedgerEntry | None = None) -> Settlement:
     """Every limit of tokens or money bears `used`, the others nothing more."""
     without = (Meter.REQUESTS, Meter.CONCURRENT)
-    dues = tuple(SettlementLine(hold, 0 if hold.limit.meter in without else used) for hold in of.holds)
-    return Settlement(of.id, of.at_ms, dues, entry)
+    actual = [0 if limit.meter in without else used for limit in of.holds.limits]
+    return Settlement(of.id, of.at_ms, of.holds, actual, entry)
 
 
 def bill(**other: object) -> LedgerEntry:

@@ -14,7 +14,7 @@ from struct import pack, unpack
 from gateway.core.buckets import pace
 from gateway.core.calendar import window
 from gateway.core.limits import Limit, Meter
-from gateway.core.reservation import Hold, Reservation, Settlement
+from gateway.core.reservation import Hold, Holds, Reservation, Settlement
 from tests.contract.store.keepers import UTC
 from tests.redis_servers import RedisServer
 
@@ -49,11 +49,11 @@ class OlderGateway:
             f"gw:1:{{o}}:j:{self._process}",
         ]
         numbers = [STEP_MS, 0, 400 * DAY_MS, 400 * DAY_MS, *figures]
-        for line in settlement.dues:
-            key, kind, terms = _counter(line.hold.limit, settlement.at_ms)
+        for hold, actual in zip(settlement.holds, settlement.actual, strict=True):
+            key, kind, terms = _counter(hold.limit, settlement.at_ms)
             keys.append(key)
-            held = 0 if line.hold.limit.meter is Meter.REQUESTS else line.hold.amount
-            numbers += [kind, held, line.actual, *terms]
+            held = 0 if hold.limit.meter is Meter.REQUESTS else hold.amount
+            numbers += [kind, held, actual, *terms]
         with contextlib.closing(self._redis.client()) as client:
             if entry is not None:
                 client.sadd("gw:1:{o}:teams", entry.team)
@@ -76,7 +76,7 @@ class OlderGateway:
         verdict, _, granted, borne = told[:4]
         assert verdict in {0, 1}
         hold = Hold(one, borne, terms[0] if kind == _QUOTA else 0)
-        return Reservation(name, at_ms, granted, False, (hold,), ()) if verdict else None
+        return Reservation(name, at_ms, granted, False, Holds.of([hold]), ()) if verdict else None
 
     def usage(self) -> dict[str, tuple[float, ...]]:
         """Figures by team, day, key and model."""

@@ -19,11 +19,12 @@ from redis import Redis
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit, Meter, Scope
 from gateway.core.reservation import (
+    NO_HOLDS,
     AdmissionRequest,
     Hold,
+    Holds,
     Reservation,
     Settlement,
-    SettlementLine,
     unasked_id,
 )
 from gateway.store.backlog import Policy
@@ -124,7 +125,7 @@ async def test_every_key_has_an_expiry_and_a_schema_in_its_name(redis: RedisServ
     await admitted(store, ask(*LIMITS))
     settled = await admitted(store, ask(*LIMITS))
     await store.settle(truth(settled, 7, bill()))
-    await store.settle(Settlement("unasked", settled.at_ms - 60_000, (), bill(user="ann")))
+    await store.settle(Settlement("unasked", settled.at_ms - 60_000, NO_HOLDS, (), bill(user="ann")))
     kept = lives(redis)
     assert len(kept) == 14
     assert [key for key, life_ms in kept.items() if life_ms <= 0 or key[:6] not in ("gw:1:{", "gw:2:{")] == []
@@ -345,10 +346,9 @@ async def unheard_admission(
 
 def unasked(question: AdmissionRequest, at_ms: int, used: int) -> Settlement:
     """The settlement of a request that was let through without an answer: nothing is held for it."""
-    lines = [
-        SettlementLine(Hold(one.limit, 0), 1 if one.limit.meter is Meter.REQUESTS else used) for one in question.charges
-    ]
-    return Settlement(unasked_id(question.id), at_ms, tuple(lines), bill())
+    holds = Holds.of([Hold(limit, 0) for limit in question.limits])
+    actual = [1 if limit.meter is Meter.REQUESTS else used for limit in question.limits]
+    return Settlement(unasked_id(question.id), at_ms, holds, actual, bill())
 
 
 @pytest.mark.parametrize("order", ["settled first", "undone first", "replayed"])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
-from gateway.core.reservation import Settlement, SettlementLine
+from gateway.core.reservation import Hold, Holds, Settlement
 from gateway.core.usage import Usage, UsageSource
 from gateway.store.contract import HOLD_STEPS, Store, UsageQuery
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, truth, used_and_held
@@ -69,11 +70,8 @@ async def test_a_request_stays_counted_though_it_came_to_nothing(store: Store) -
 async def test_a_request_that_was_let_through_unasked_is_charged_all_the_same(store: Store) -> None:
     reservation = await admitted(store, ask(REQUESTS, QUOTA))
     await store.settle(truth(reservation, 0))
-    unasked = tuple(
-        SettlementLine(hold.__class__(hold.limit, 0, hold.window_ms), actual)
-        for hold, actual in zip(reservation.holds, (1, 9), strict=True)
-    )
-    await store.settle(Settlement("unasked", reservation.at_ms, unasked, None))
+    unasked = msgspec.structs.replace(reservation.holds, amounts=[0, 0])
+    await store.settle(Settlement("unasked", reservation.at_ms, unasked, [1, 9], None))
     assert await used_and_held(store, REQUESTS) == (2, 0)
     assert await used_and_held(store, QUOTA) == (9, 0)
 
@@ -192,8 +190,8 @@ async def test_renewing_what_is_settled_brings_nothing_back(store: Store) -> Non
 
 async def test_what_began_in_a_past_window_does_not_burden_the_present_one(store: Store) -> None:
     reservation = await admitted(store, ask(QUOTA))
-    due = SettlementLine(reservation.holds[0].__class__(QUOTA, 30, reservation.holds[0].window_ms - 86_400_000), 12)
-    await store.settle(Settlement("old", reservation.at_ms, (due,), None))
+    holds = Holds.of([Hold(QUOTA, 30, reservation.holds[0].window_ms - 86_400_000)])
+    await store.settle(Settlement("old", reservation.at_ms, holds, [12], None))
     assert await used_and_held(store, QUOTA) == (0, 30)
 
 

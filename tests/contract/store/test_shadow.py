@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.limits import Limit, Mode
-from gateway.core.reservation import Refusal, Reservation, Settlement, SettlementLine
+from gateway.core.reservation import Refusal, Reservation, Settlement
 from gateway.store.contract import Store
 from gateway.store.in_memory import InMemoryStore
 from tests.contract.store.asking import ask, limit
@@ -59,8 +59,8 @@ def settled(reservation: Reservation, step: Step) -> Settlement:
     output = min(step.needed, reservation.granted)
     used = {"tokens": step.entered + output, "usd": step.entered + output, "output_tokens": output}
     used |= {"input_tokens": step.entered, "requests": 0, "concurrent": 0}
-    lines = [SettlementLine(hold, used[hold.limit.meter]) for hold in reservation.holds]
-    return Settlement(reservation.id, reservation.at_ms, tuple(lines), None)
+    actual = [used[limit.meter] for limit in reservation.holds.limits]
+    return Settlement(reservation.id, reservation.at_ms, reservation.holds, actual, None)
 
 
 async def refused_by(store: Store, one: Limit, schedule: list[Step], clock: FalseClock | None = None) -> list[int]:

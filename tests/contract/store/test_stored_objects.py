@@ -85,10 +85,3 @@ async def test_a_replayed_settlement_names_it_once_more(redis: RedisServer) -> N
     await store.settle(kept)
     assert await store.stored_object(RESPONSE) == made()
     await store.close()
-
-
-def test_a_settlement_in_the_journal_of_a_version_before_is_read() -> None:
-    kept = msgspec.json.encode(Settlement("r1", 5, (), None))
-    before = msgspec.json.decode(kept)
-    del before["created"]
-    assert msgspec.convert(before, Settlement) == Settlement("r1", 5, (), None)

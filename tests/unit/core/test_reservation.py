@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.limits import Limit, Meter, Per, Scope
-from gateway.core.reservation import Charge, Hold, LimitStatuses, SettlementLine, output_share
+from gateway.core.reservation import Charge, Hold, Holds, LimitStatuses, Settlement, output_share
 
 DAILY = Limit("day", Scope.TEAM, "search", Meter.USD, Per.DAY, 100, 100, "search")
 
@@ -29,5 +29,5 @@ def test_what_is_left_is_never_negative() -> None:
 def test_a_shadow_quota_is_charged_no_more_than_the_output_that_it_would_have_granted(
     capped: bool, charged: int
 ) -> None:
-    assert SettlementLine(Hold(DAILY, 50, capped=capped), 70).charged == charged
-    assert SettlementLine(Hold(DAILY, 50, capped=capped), 30).charged == 30
+    holds = Holds.of([Hold(DAILY, 50), Hold(DAILY, 50, capped=capped), Hold(DAILY, 50, capped=capped)])
+    assert [*Settlement("r", 0, holds, [70, 70, 30], None).charged] == [70, charged, 30]

@@ -25,7 +25,7 @@ from gateway.core.plain_tally import PlainTally
 from gateway.core.pricing import Price
 from gateway.core.refusals import Fault
 from gateway.core.request_record import KeptRecord, RequestRecord
-from gateway.core.reservation import Hold, LimitStatuses, Reservation
+from gateway.core.reservation import NO_HOLDS, Hold, Holds, LimitStatuses, Reservation
 from gateway.core.stream_tally import StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.settle import settle, settlement, usage_of
@@ -189,7 +189,7 @@ def test_a_client_that_leaves_before_its_plain_answer_pays_for_what_was_made_mea
     exchange = unanswered(ClientGone("It left."))
     exchange.upstream_seconds = 4.0
     assert exchange.parsed is not None
-    exchange.reservation = Reservation("exchange-1", NOW_MS, 1_000, False, (), LimitStatuses())
+    exchange.reservation = Reservation("exchange-1", NOW_MS, 1_000, False, NO_HOLDS, LimitStatuses())
     made = int(4 * TOKENS_PER_SECOND_AT_FIRST)
     assert used(exchange) == estimated(made)
     exchange.upstream_seconds = 1_000.0
@@ -270,15 +270,17 @@ def test_an_endpoint_without_output_has_none_to_estimate() -> None:
     assert usage_of(exchange, parsed, Estimator()) == estimated(0)
 
 
-HOLDS = tuple(
-    Hold(limit(meter, per), 999, 5)
-    for meter, per in [
-        (Meter.REQUESTS, Per.MINUTE),
-        (Meter.CONCURRENT, None),
-        (Meter.TOKENS, Per.MINUTE),
-        (Meter.INPUT_TOKENS, Per.DAY),
-        (Meter.OUTPUT_TOKENS, Per.DAY),
-        (Meter.USD, Per.MONTH),
+HOLDS = Holds.of(
+    [
+        Hold(limit(meter, per), 999, 5)
+        for meter, per in [
+            (Meter.REQUESTS, Per.MINUTE),
+            (Meter.CONCURRENT, None),
+            (Meter.TOKENS, Per.MINUTE),
+            (Meter.INPUT_TOKENS, Per.DAY),
+            (Meter.OUTPUT_TOKENS, Per.DAY),
+            (Meter.USD, Per.MONTH),
+        ]
     ]
 )
 COST = 29
@@ -295,8 +297,8 @@ async def test_each_limit_is_settled_to_what_was_used_of_it() -> None:
     held(exchange)
     await settle(exchange, Estimates(), UTC, store, Unrecorded())
     (settled,) = store.settled
-    assert [due.hold for due in settled.dues] == list(HOLDS)
-    assert [due.actual for due in settled.dues][2:] == [57, 12, 45, COST]
+    assert settled.holds == HOLDS
+    assert settled.actual[2:] == [57, 12, 45, COST]
     assert (exchange.usage, exchange.cost) == (Usage(12, 45), COST)
     assert settled.entry is not None
     assert (settled.id, settled.entry.usage, settled.entry.cost) == ("exchange-1", Usage(12, 45), COST)
@@ -346,7 +348,7 @@ async def test_a_free_request_gives_everything_back_and_has_no_entry() -> None:
     held(exchange)
     await settle(exchange, Estimates(), UTC, store, Unrecorded())
     (settled,) = store.settled
-    assert [due.actual for due in settled.dues][2:] == [0, 0, 0, 0]
+    assert settled.actual[2:] == [0, 0, 0, 0]
     assert (settled.entry, exchange.usage, exchange.cost) == (None, None, 0)
 
 

@@ -9,11 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import msgspec
 import pytest
 
-from gateway.core.reservation import Hold, Settlement, SettlementLine
+from gateway.core.reservation import Hold, Holds, Settlement
 from gateway.core.usage import Usage
 from gateway.store.journal import Journal, JournalFull, JournalLine, Read, count, orphans, read, spelled
 from gateway.store.journal_key import NAME, JournalKey
@@ -21,10 +22,11 @@ from tests.contract.store.asking import bill, limit
 from tests.contract.store.keepers import sure_tasks
 
 QUOTA = limit("tokens", "month", 100)
+HOLD = Hold(QUOTA, 30, 1_793_491_200_000, capped=True)
 
 
 def settlement(name: str) -> Settlement:
-    return Settlement(name, 1_793_880_000_000, (SettlementLine(Hold(QUOTA, 30, 1_793_491_200_000), 12),), bill())
+    return Settlement(name, 1_793_880_000_000, Holds.of([HOLD]), [12], bill())
 
 
 def names(folder: Path) -> list[str]:
@@ -71,10 +73,15 @@ class OlderEntry(msgspec.Struct, frozen=True):
     cost: int
 
 
+class OlderDue(msgspec.Struct, frozen=True):
+    hold: Hold
+    actual: int
+
+
 class OlderSettlement(msgspec.Struct, frozen=True):
     id: str
     at_ms: int
-    dues: tuple[SettlementLine, ...]
+    dues: tuple[OlderDue, ...]
     entry: OlderEntry | None
 
 
@@ -86,11 +93,15 @@ class OlderLine(msgspec.Struct, frozen=True):
 def test_a_line_of_the_version_before_is_read_and_it_reads_one_of_this(tmp_path: Path) -> None:
     usage = Usage(input=10, output=5, cache_write=3)
     entry = bill(usage=usage, upstream="up1", user="ann", cost_center="4711")
-    new = JournalKey(tmp_path).sign(msgspec.json.encode(JournalLine(1, Settlement("a", 2, (), entry))))
-    older = msgspec.json.decode(new, type=OlderLine)
+    new = msgspec.structs.replace(settlement("a"), entry=entry)
+    older = msgspec.json.decode(spelled(JournalLine(1, new), bytes)[9:], type=OlderLine)
     assert older.settlement.entry == OlderEntry(entry.day, entry.team, entry.key, entry.model, usage, entry.cost)
-    read_again = msgspec.json.decode(msgspec.json.encode(older), type=JournalLine).settlement.entry
-    assert read_again == msgspec.structs.replace(entry, upstream="", user="", cost_center="")
+    assert older.settlement.dues == (OlderDue(HOLD, 12),)
+    text, path = msgspec.json.encode(older), tmp_path / "older.journal"
+    path.write_bytes(b"%08x %s\n" % (crc32(text), text))
+    [found] = read_at(path)
+    known = msgspec.structs.replace(entry, upstream="", user="", cost_center="")
+    assert found.line == JournalLine(1, msgspec.structs.replace(new, entry=known))
 
 
 async def test_lines_that_wait_are_written_together(tmp_path: Path) -> None:

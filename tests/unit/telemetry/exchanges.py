@@ -11,7 +11,7 @@ from gateway.core.json_spans import read_json_spans
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.refusals import Fault
 from gateway.core.request import IncomingRequest, ParsedRequest
-from gateway.core.reservation import LimitStatus, LimitStatuses, Reservation
+from gateway.core.reservation import NO_HOLDS, LimitStatus, LimitStatuses, Reservation
 from gateway.core.snapshot import Caller, Model, Target, Upstream, bind
 from gateway.core.usage import Usage
 from tests.unit.fakes import GivenBody
@@ -91,7 +91,7 @@ def answered(*, stream: bool = True, user: str = "ann", model: Model = MODEL, as
     x = unheard()
     x.caller = CALLER
     x.parsed = ParsedRequest(CHAT, bind(CALLER, model), asked, stream, False, None, 1, user, members, 40)
-    x.reservation = Reservation("id", NOW_MS, 100, False, (), LimitStatuses.of([limit_status(MONTHLY, 250)]))
+    x.reservation = Reservation("id", NOW_MS, 100, False, NO_HOLDS, LimitStatuses.of([limit_status(MONTHLY, 250)]))
     x.target = TARGET
     x.status = 200
     x.usage = Usage(input=120, output=300, cached_input=20, reasoning=7)

@@ -21,7 +21,7 @@ from gateway.core.errors import (
 )
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.refusals import Fault
-from gateway.core.reservation import LimitStatuses, Reservation
+from gateway.core.reservation import NO_HOLDS, LimitStatuses, Reservation
 from gateway.core.snapshot import ConfigSnapshot, Model, Target, TeamTerms, Upstream
 from gateway.core.usage import Usage, UsageSource
 from gateway.settings.upstream_settings import TimeoutSettings
@@ -168,7 +168,7 @@ def test_a_refusal_by_concurrency_has_an_empty_window(metrics: Metrics) -> None:
 def test_a_shadow_limit_is_counted_apart(metrics: Metrics) -> None:
     x = answered()
     shadow = Limit("try", Scope.TEAM, "search", Meter.TOKENS, Per.DAY, 10, 10, "search")
-    x.reservation = Reservation("id", NOW_MS, 100, False, (), LimitStatuses(), (shadow,))
+    x.reservation = Reservation("id", NOW_MS, 100, False, NO_HOLDS, LimitStatuses(), (shadow,))
     metrics.exchange(x)
     labels = {"team": "search", "limit": "try", "meter": "tokens", "per": "day", "scope": "team"}
     assert value(metrics, "gateway_shadow_refused_total", **labels) == 1

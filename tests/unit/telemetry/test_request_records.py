@@ -17,7 +17,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.limits import Meter, Mode, Per
 from gateway.core.pricing import Price
 from gateway.core.request_record import RecordedAttempt, RequestRecord
-from gateway.core.reservation import Hold, LimitStatus, LimitStatuses, Refusal, RefusalReason, Reservation
+from gateway.core.reservation import Hold, Holds, LimitStatus, LimitStatuses, Refusal, RefusalReason, Reservation
 from gateway.telemetry.request_records import SAMPLED_ALIKE, WAITING_MAX, RecordPolicy, RequestRecorder
 from tests.unit.fakes import NOW_MS, StandingClock, limit, target
 from tests.unit.telemetry.exchanges import answered, unheard
@@ -98,7 +98,7 @@ def test_limits_that_let_a_request_pass_have_what_they_hold_for_it() -> None:
     shadow = msgspec.structs.replace(shadow, mode=Mode.SHADOW)
     x = failed(ClientGone("Left."))
     statuses = LimitStatuses.of([LimitStatus(month, 250, 40, 710, NOW_MS), LimitStatus(shadow, 500, 0, 0, NOW_MS)])
-    x.reservation = Reservation("id", NOW_MS, 100, False, (Hold(month, 40),), statuses, (shadow,))
+    x.reservation = Reservation("id", NOW_MS, 100, False, Holds.of([Hold(month, 40)]), statuses, (shadow,))
     passed, would_refuse = record_of(x).limits
     assert (passed.used, passed.held, passed.left, passed.needed) == (250, 40, 710, 40)
     assert (passed.refused, passed.would_refuse) == (False, False)
@@ -115,7 +115,7 @@ def test_limits_that_grants_raise_have_what_they_hold_too() -> None:
             LimitStatus(shadow.raised(1), 501, 0, 0, NOW_MS),
         ]
     )
-    x.reservation = Reservation("id", NOW_MS, 100, False, (Hold(month, 40),), statuses, (shadow,))
+    x.reservation = Reservation("id", NOW_MS, 100, False, Holds.of([Hold(month, 40)]), statuses, (shadow,))
     passed, would_refuse = record_of(x).limits
     assert (passed.limit.amount, passed.needed, passed.would_refuse) == (1_500, 40, False)
     assert (would_refuse.needed, would_refuse.would_refuse) == (None, True)

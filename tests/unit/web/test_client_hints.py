@@ -5,7 +5,10 @@ import pytest
 from gateway.core.endpoints import Dialect
 from gateway.web.client_hints import UnservedRequest, api_of, origin_of, unknown_url
 
-SERVED = {"/v1/chat/completions", "/v1/messages", "/v1/models", "/chat/completions", "/messages", "/models"}
+SERVED = {
+    *("/v1/chat/completions", "/v1/messages", "/v1/models", "/v1/completions"),
+    *("/chat/completions", "/messages", "/models", "/completions"),
+}
 CLAUDE = {"anthropic-version": "2023-06-01", "user-agent": "claude-cli/2.1.328", "host": "gw.example:8080"}
 OPENAI = {"user-agent": "OpenAI/Python 3.57.0", "host": "gw.example:8080"}
 AT = "http://gw.example:8080"
@@ -68,10 +71,42 @@ def test_what_is_too_much_of_a_path_is_named(path: str, said: str) -> None:
         ("/openai/v1/vector_stores/vs_1", OPENAI, "OpenAI's API"),
         ("/batches", OPENAI, "OpenAI's API"),
         ("/api/generate", OPENAI, "the API of Ollama or of a web page"),
+        ("/v2/chat", OPENAI, "Cohere's API"),
+        ("/v1/ocr", OPENAI, "Mistral's API"),
     ],
 )
 def test_a_path_of_a_known_api_that_is_not_served_is_called_so(path: str, headers: dict[str, str], owner: str) -> None:
-    assert f"is a path of {owner} that this gateway does not serve. The base URL of " in hint(path, headers)
+    said = hint(path, headers)
+    assert f"is a path of {owner} that this gateway does not serve. " in said
+    assert " The base URL of " in said
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "advice"),
+    [
+        ("/api/tags", OPENAI, "Choose an OpenAI-compatible server in the client's settings, in place of Ollama."),
+        ("/v1/batches/batch_1", OPENAI, "Send its requests one by one."),
+        ("/v1/messages/batches", CLAUDE, "Send its requests one by one."),
+        ("/openai/v1/files", OPENAI, "Put a file's content into the request that is about it."),
+        ("/v1/threads/thread_1/runs", OPENAI, "Use /v1/responses or /v1/chat/completions."),
+        ("/v1/complete", CLAUDE, "Use /v1/messages."),
+        ("/v1beta/interactions", {"x-goog-api-key": "k"}, "Use /v1beta/models/NAME:generateContent."),
+        ("/v2/embed", OPENAI, "Use /v1/embeddings."),
+    ],
+)
+def test_what_is_not_served_comes_with_what_to_use_instead(path: str, headers: dict[str, str], advice: str) -> None:
+    assert f"that this gateway does not serve. {advice} The base URL of " in hint(path, headers)
+
+
+def test_the_end_of_another_apis_path_is_no_advice() -> None:
+    said = hint("/v1/fim/completions", OPENAI)
+    assert "leave " not in said
+    assert "does not serve. Use /v1/completions with `suffix`, where the model has it. " in said
+
+
+def test_a_path_that_only_begins_like_one_gets_no_advice() -> None:
+    assert "Put a file's content" not in hint("/v1/filesystem", OPENAI)
+    assert "Use /v1/chat/completions." not in hint("/v1/chat/completions/chatcmpl_1", OPENAI)
 
 
 @pytest.mark.parametrize("surplus", ["/v1", "/v1beta"])

@@ -76,11 +76,14 @@ export function query(parameters) {
 }
 
 // What `load` gives, again whenever `key` changes, and each POLL_MS, both while the page can be seen; once if `poll` is false.
+// What took several `pages` is asked again after as many times POLL_MS: a viewer asks for one of them in each.
 // What is not answered yet is not asked again by the clock. A failure keeps what was there. `key` null: nothing is asked. `keep`: of another key there is the last data until its own is there.
 export function useData(load, key, { poll = true, keep = false } = {}) {
   const [state, setState] = useState({ data: undefined, error: null, key: undefined });
   const latest = useRef(0);
   const asked = useRef(null);
+  const pages = useRef(1);
+  const passed = useRef(0);
   const current = useRef(load);
   current.current = load;
 
@@ -89,7 +92,11 @@ export function useData(load, key, { poll = true, keep = false } = {}) {
     asked.current = turn;
     try {
       const data = await current.current();
-      if (turn === latest.current) setState({ data, error: null, key });
+      if (turn === latest.current) {
+        pages.current = (data && data.pages) || 1;
+        passed.current = 0;
+        setState({ data, error: null, key });
+      }
     } catch (error) {
       if (turn === latest.current) setState((before) => ({ data: before.key === key ? before.data : undefined, error, key }));
     } finally {
@@ -102,7 +109,8 @@ export function useData(load, key, { poll = true, keep = false } = {}) {
     if (!poll || !document.hidden) reload();
     if (!poll) return undefined;
     const shown = () => document.hidden || asked.current !== null || reload();
-    const timer = setInterval(shown, POLL_MS);
+    const due = () => (passed.current = (passed.current + 1) % pages.current) || shown();
+    const timer = setInterval(due, POLL_MS);
     document.addEventListener("visibilitychange", shown);
     return () => {
       latest.current++;
@@ -115,14 +123,15 @@ export function useData(load, key, { poll = true, keep = false } = {}) {
   return { data: fresh ? state.data : undefined, error: fresh ? state.error : null, reload };
 }
 
-// Every page of a list that has them, up to `most` entries; `more`: whether there are others.
+// Every page of a list that has them, up to `most` entries; `more`: whether there are others; `pages`: how many were asked for.
 export async function all(get, path, parameters = {}, most = 5000) {
   const found = [];
-  let cursor = "";
+  let cursor = "", pages = 0;
   do {
     const page = await get(path + query({ ...parameters, cursor, limit: "1000" }));
     found.push(...page.data);
+    pages++;
     cursor = page.next;
   } while (cursor && found.length < most);
-  return { data: found, more: Boolean(cursor) };
+  return { data: found, more: Boolean(cursor), pages };
 }
