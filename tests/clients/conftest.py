@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.free_ports import free_port
 
 pytest.register_assert_rewrite("tests.clients.programs.side_by_side")
 
@@ -33,9 +34,7 @@ def embedder() -> Iterator[str]:
 def _serving(what: str) -> Iterator[str]:
     if not WEIGHTS.exists():
         pytest.skip("needs the tiny model in ../shared/models")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     script = Path(__file__).with_name("llama_server.py")
     command = [sys.executable, str(script), str(WEIGHTS), str(port), what]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:

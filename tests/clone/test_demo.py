@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.deploy.processes import Running, free_port, outcome, run, running
+from tests.deploy.processes import Running, outcome, run, running
+from tests.free_ports import free_port
 from tests.house.tree import ROOT
 
 CURL = re.compile(r"^curl -sN .*?\]\}'$", re.MULTILINE | re.DOTALL)
@@ -63,9 +64,7 @@ def _tracked() -> list[str]:
 async def demo(clone: Path, python: str, user: int | None = None, **env: str) -> AsyncIterator[tuple[Running, str]]:
     """Runs it on free ports; gives the process and everything that it printed before it was ready."""
     home = _prepared(clone, user)
-    port = free_port()
-    while (admin := free_port()) == port:
-        pass  # The system may give the same one again.
+    port, admin = free_port(), free_port()
     command = ["make", "-s", "demo", f"PYTHON={python}", f"PORT={port}", f"ADMIN_PORT={admin}"]
     env = {"HOME": str(home), "MAKEFLAGS": "", **env}
     async with running(*_as(user), *command, env=env, cwd=clone, patience_s=INSTALLATION_S) as program:

@@ -14,8 +14,9 @@ import aiohttp
 
 from deploy.dashboards.__main__ import DASHBOARDS, SHIPPED
 from tests.deploy.load import SPREAD, Clients, configuration
-from tests.deploy.processes import ROOT, Json, demo_upstream, free_port, gateway, redis, run, tool
+from tests.deploy.processes import ROOT, Json, demo_upstream, gateway, redis, run, tool
 from tests.deploy.prometheus import Prometheus, prometheus
+from tests.free_ports import free_port
 
 DOCS = ROOT / "docs" / "pictures"
 SECONDS = 120

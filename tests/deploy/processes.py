@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.free_ports import free_port
 
 ROOT = Path(__file__).parents[2]
 NPM = Path(__file__).parent / "npm"
@@ -39,13 +40,6 @@ def tool(name: str) -> str:
 def gateway_command() -> str:
     """The `gateway` of the environment that runs the tests."""
     return str(Path(sys.executable).parent / "gateway")
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 async def run(*command: str, given: str = "", env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:

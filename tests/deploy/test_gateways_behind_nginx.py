@@ -19,7 +19,6 @@ from tests.deploy.processes import (
     Json,
     Running,
     demo_upstream,
-    free_port,
     gateway_at,
     redis,
     run,
@@ -27,6 +26,7 @@ from tests.deploy.processes import (
     tool,
 )
 from tests.deploy.prometheus import prometheus
+from tests.free_ports import free_port
 
 pytestmark = pytest.mark.slow
 

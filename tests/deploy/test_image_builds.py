@@ -13,7 +13,8 @@ import pytest
 
 from gateway import __version__
 from tests.deploy.load import configuration
-from tests.deploy.processes import ROOT, free_port, outcome, run, running, tool
+from tests.deploy.processes import ROOT, outcome, run, running, tool
+from tests.free_ports import free_port
 
 DOCKERFILE = ROOT / "Dockerfile"
 HTTP_OK = 200

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from gateway.demo.server import DemoUpstream
-from tests.deploy.processes import free_port, running
+from tests.deploy.processes import running
+from tests.free_ports import free_port
 from tests.house.shell_blocks import Block, blocks
 from tests.house.tree import ROOT, place
 
@@ -60,9 +61,7 @@ FOLLOWED = {page: text for page, text in RUN.items() if text}
 
 @pytest.mark.parametrize("page", FOLLOWED, ids=place)
 async def test_a_page_can_be_followed(page: Path, tmp_path: Path) -> None:
-    port = free_port()
-    while (admin := free_port()) == port:
-        pass  # The system may give the same one again, since nobody has it yet.
+    port, admin = free_port(), free_port()
     shutil.copytree(ROOT / "config", tmp_path / "config")
     (tmp_path / "speech.wav").write_bytes(b"RIFF")
     env = {

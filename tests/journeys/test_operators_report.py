@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from gateway.__main__ import main
 from gateway.demo import DemoScript, DemoUpstream
-from tests.redis_servers import RedisServer, free_port, redis_server
+from tests.free_ports import free_port
+from tests.redis_servers import RedisServer, redis_server
 from tests.whole_gateway import MODEL, Json, WholeGateway, configuration, whole_gateway
 
 TOKEN = "operators-token"

@@ -7,7 +7,8 @@ import re
 import sys
 from pathlib import Path
 
-from tests.deploy.processes import free_port, run, running
+from tests.deploy.processes import run, running
+from tests.free_ports import free_port
 
 STEP = re.compile(r"^\d\. .*?\n\n(.*?)(?=\n\n\d\.|\Z)", re.MULTILINE | re.DOTALL)
 
@@ -15,7 +16,7 @@ STEP = re.compile(r"^\d\. .*?\n\n(.*?)(?=\n\n\d\.|\Z)", re.MULTILINE | re.DOTALL
 async def test_the_steps_that_it_prints_lead_to_an_answer(tmp_path: Path) -> None:
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     printed = await run(sys.executable, "-m", "gateway", "init", "my gateway", env=env, cwd=tmp_path)
-    listen, admin, upstream = _ports()
+    listen, admin, upstream = free_port(), free_port(), free_port()
     for file in ("gateway.yaml", ".env"):
         path = tmp_path / "my gateway" / file
         path.write_text(_moved(path.read_text(), listen, admin, upstream))
@@ -29,14 +30,6 @@ async def test_the_steps_that_it_prints_lead_to_an_answer(tmp_path: Path) -> Non
             assert await gateway.line(lambda line: "is valid: 1 upstream" in line)
             answer = await run("bash", "-ec", f"{start}{ask}", env=env, cwd=tmp_path)
     assert '"finish_reason":"stop"' in answer
-
-
-def _ports() -> tuple[int, int, int]:
-    found: set[int] = set()
-    while len(found) < 3:
-        found.add(free_port())
-    listen, admin, upstream = found
-    return listen, admin, upstream
 
 
 def _moved(text: str, listen: int, admin: int, upstream: int) -> str:

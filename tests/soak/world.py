@@ -15,7 +15,8 @@ from typing import NamedTuple
 import aiohttp
 
 from gateway.demo import DemoScript, DemoUpstream
-from tests.redis_servers import RedisServer, free_port, redis_server
+from tests.free_ports import free_port
+from tests.redis_servers import RedisServer, redis_server
 from tests.whole_gateway import Json, key_settings
 
 TOKEN = "operators-token"

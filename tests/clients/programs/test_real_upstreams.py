@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from tests.clients.programs.request_tap import request_tap
 from tests.clients.programs.scripted_upstream import scripted_upstream
 from tests.clients.programs.side_by_side import Scene, assert_charged, outcome
 from tests.clients.programs.test_errands import PATIENCE_S
+from tests.free_ports import free_port
 from tests.whole_gateway import whole_gateway
 
 CERTIFICATES = Path(__file__).parents[2] / "contract" / "upstream" / "certificates"
@@ -54,13 +54,6 @@ http {{
     }}
 }}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

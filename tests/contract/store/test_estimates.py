@@ -13,7 +13,8 @@ from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.store.contract import ESTIMATES_DAYS, ESTIMATES_MERGED, CallRefused, Store
 from gateway.store.in_redis import RedisStore
 from tests.contract.store.keepers import UTC, redis_options
-from tests.redis_servers import RedisServer, free_port
+from tests.free_ports import free_port
+from tests.redis_servers import RedisServer
 
 RED, BLUE = EstimateSubject("red", "m"), EstimateSubject('b|"\n', "ü")
 ROWS = "gw:1:{o}:e"

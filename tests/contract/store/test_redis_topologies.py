@@ -23,7 +23,8 @@ from gateway.store.outbox import OutboxStore
 from tests.contract.store.asking import admitted, ask, bill, limit, refused, set_clock, truth, used_and_held
 from tests.contract.store.conftest import emptied
 from tests.contract.store.keepers import UTC, redis_options, sure_tasks
-from tests.redis_servers import RedisServer, free_port, redis_sentinels, redis_server
+from tests.free_ports import free_port
+from tests.redis_servers import RedisServer, redis_sentinels, redis_server
 
 EVERYBODY = {"scope": Scope.ORGANISATION, "subject": "", "team": ""}
 QUOTA = limit("tokens", "month", 1_000)

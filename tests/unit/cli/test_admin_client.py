@@ -4,7 +4,7 @@ import pytest
 
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
 from gateway.core.address import Address
-from tests.redis_servers import free_port
+from tests.free_ports import free_port
 from tests.whole_gateway import configuration, settings_of
 
 
