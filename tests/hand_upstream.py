@@ -116,12 +116,12 @@ async def hand_upstream(*, send_bytes: int | None = None, reads_bodies: bool = T
     """`send_bytes` makes its socket and buffers small, so that it soon feels a reader that does not read. Without
     `reads_bodies` the test reads the requests' bodies itself (`Turn.heard`)."""
     played = HandUpstream(reads_bodies=reads_bodies)
-    wire = socket.socket()
+    sock = socket.socket()
     if send_bytes is not None:
-        wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
-    wire.bind(("127.0.0.1", 0))
-    server = await asyncio.start_server(played.serve, sock=wire)
-    played.base_url = f"http://127.0.0.1:{wire.getsockname()[1]}/v1"
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
+    sock.bind(("127.0.0.1", 0))
+    server = await asyncio.start_server(played.serve, sock=sock)
+    played.base_url = f"http://127.0.0.1:{sock.getsockname()[1]}/v1"
     try:
         yield played
     finally:

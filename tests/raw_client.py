@@ -67,12 +67,12 @@ class RawClient:
             return await self._reader.read()
 
     async def read(self, size: int, patience_s: float = PATIENCE_S) -> bytes:
-        """Up to so many bytes, as they stand on the wire. Raises TimeoutError."""
+        """Up to so many bytes, as they came. Raises TimeoutError."""
         async with asyncio.timeout(patience_s):
             return await self._reader.read(size)
 
     async def until(self, end: bytes) -> bytes:
-        """What comes up to these bytes, as it stands on the wire."""
+        """What comes up to these bytes, as it came."""
         async with asyncio.timeout(PATIENCE_S):
             return await self._reader.readuntil(end)
 
@@ -91,16 +91,16 @@ class RawClient:
 @asynccontextmanager
 async def raw_client(port: int, *, receive_bytes: int | None = None) -> AsyncIterator[RawClient]:
     """`receive_bytes` makes the client's socket and buffers small, so that it is soon too slow."""
-    wire = socket.socket()
-    wire.setblocking(False)
+    sock = socket.socket()
+    sock.setblocking(False)
     if receive_bytes is not None:
-        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     try:
-        await asyncio.get_running_loop().sock_connect(wire, ("127.0.0.1", port))
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
     except OSError:
-        wire.close()
+        sock.close()
         raise
-    reader, writer = await asyncio.open_connection(sock=wire, limit=receive_bytes or 2**16)
+    reader, writer = await asyncio.open_connection(sock=sock, limit=receive_bytes or 2**16)
     try:
         yield RawClient(reader, writer)
     finally:

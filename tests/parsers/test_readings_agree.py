@@ -30,10 +30,10 @@ from tests.parsers.servers import (
     python_form_readings,
     python_json_reading,
 )
-from tests.unit.fakes import CALLER, GivenBody, arrival_of, catalogue_of
+from tests.unit.fakes import CALLER, GivenBody, incoming_of, snapshot_with
 
 CHEAP, DEAR = "cheap-1", "dear-1"
-SNAPSHOT = catalogue_of(Model(CHEAP, ()), Model(DEAR, ()))
+SNAPSHOT = snapshot_with(Model(CHEAP, ()), Model(DEAR, ()))
 WRITTEN = "0" * 64
 FORM_FIELDS = ("model", "stream", "user", "n")
 JSON_FIELDS = (*FORM_FIELDS, "max_tokens", "max_completion_tokens")
@@ -69,7 +69,7 @@ class Sent(msgspec.Struct):
 async def sent(body: bytes, content_type: str, endpoint: Endpoint) -> Sent | None:
     """None where the gateway refuses it."""
     try:
-        taken = await read_body(arrival_of(GivenBody(body), endpoint=endpoint, content_type=content_type), _boundary)
+        taken = await read_body(incoming_of(GivenBody(body), endpoint=endpoint, content_type=content_type), _boundary)
         parsed = parse_request(taken, endpoint, CALLER, SNAPSHOT)
         pieces = [parsed.members.body]
         while parsed.rest is not None and (piece := await parsed.rest.piece()):

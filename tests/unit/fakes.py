@@ -219,7 +219,7 @@ def stream(*pieces: bytes, **how: object) -> ScriptedAnswer:
     return ScriptedAnswer(*pieces, headers=headers, **how)  # type: ignore[arg-type]  # the fake's own arguments
 
 
-class ScriptedWire:
+class ScriptedClient:
     """Gives one answer or error after another, and remembers what was asked of whom."""
 
     def __init__(self, *script: ScriptedAnswer | Exception) -> None:
@@ -333,7 +333,7 @@ LIMITS = (limit(), limit(Meter.TOKENS), limit(Meter.USD, Per.DAY))
 CALLER = Caller("0123456789ab", "search-prod", "search", limits=LIMITS)
 
 
-def catalogue_of(*models: Model, caller: Caller = CALLER) -> ConfigSnapshot:
+def snapshot_with(*models: Model, caller: Caller = CALLER) -> ConfigSnapshot:
     named = {name: model for model in models for name in (model.name, *model.aliases)}
     return ConfigSnapshot({sha256(KEY.encode()).hexdigest(): caller}, named)
 
@@ -403,7 +403,7 @@ class MemorySpool:
         return piece
 
 
-def arrival_of(body: bytes | Exception | GivenBody, *, endpoint: Endpoint = CHAT, **headers: str) -> IncomingRequest:
+def incoming_of(body: bytes | Exception | GivenBody, *, endpoint: Endpoint = CHAT, **headers: str) -> IncomingRequest:
     if not isinstance(body, GivenBody):
         body = GivenBody(body) if isinstance(body, bytes) else GivenBody(failure=body)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -415,8 +415,8 @@ def exchange_of(
 ) -> tuple[Exchange, ParsedRequest]:
     """A request that has been read and admitted."""
     body = body_of() if body is None else body
-    exchange = Exchange("exchange-1", arrival_of(body, endpoint=endpoint), caller=caller)
-    parsed = parse_request(body, endpoint, caller, catalogue_of(model, caller=caller))
+    exchange = Exchange("exchange-1", incoming_of(body, endpoint=endpoint), caller=caller)
+    parsed = parse_request(body, endpoint, caller, snapshot_with(model, caller=caller))
     exchange.parsed = parsed
     exchange.reservation = reserved(AdmissionRequest.of(exchange.id, (), 10, 10))
     exchange.estimated_input = 7
@@ -424,6 +424,6 @@ def exchange_of(
     return exchange, parsed
 
 
-def way_over(wire: Any) -> UpstreamServices:
+def upstream_services(client: Any) -> UpstreamServices:
     """A way to upstreams of which nothing is known yet."""
-    return UpstreamServices(wire, RoutingState(lambda _change: None), StandingClock())
+    return UpstreamServices(client, RoutingState(lambda _change: None), StandingClock())

@@ -45,16 +45,16 @@ from tests.unit.fakes import (
     GivenBody,
     Ledgers,
     ScriptedAnswer,
-    ScriptedWire,
+    ScriptedClient,
     StandingClock,
     StoredCallers,
     Unrecorded,
-    arrival_of,
     body_of,
-    catalogue_of,
+    incoming_of,
     limit,
+    snapshot_with,
     stream,
-    way_over,
+    upstream_services,
 )
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
@@ -66,10 +66,10 @@ SECRET = "the prompt of a client"
 
 
 class Whole:
-    """A journey over fakes: one client, one store, one wire."""
+    """A journey over fakes: one client, one store, one upstream."""
 
     def __init__(self, *script: ScriptedAnswer | Exception, store: Ledgers | None = None, model: Model = MODEL) -> None:
-        self.client, self.wire, self.store = Client(), ScriptedWire(*script), store or Ledgers()
+        self.client, self.upstream, self.store = Client(), ScriptedClient(*script), store or Ledgers()
         self.recorded: list[Exchange] = []
         self.complaints: list[tuple[str, BaseException]] = []
         self.ids = iter(f"exchange-{number}" for number in range(1, 1_000))
@@ -77,10 +77,10 @@ class Whole:
             tasks=BackgroundTasks(lambda what, error: self.complaints.append((what, error))),
             services=Services(
                 end_users=EndUserCounts(),
-                snapshot=catalogue_of(model, Model("empty", ())),
+                snapshot=snapshot_with(model, Model("empty", ())),
                 directory=StoredCallers(),
                 store=self.store,
-                upstream=way_over(self.wire),
+                upstream=upstream_services(self.upstream),
                 zone=ZoneInfo("UTC"),
                 recorders=[self.recorded.append],
                 request_records=Unrecorded(),
@@ -94,7 +94,7 @@ class Whole:
         )
 
     def start(self, request: IncomingRequest | None = None) -> asyncio.Task[None]:
-        return asyncio.create_task(self.pipeline.answer(request or arrival_of(body_of()), self.client))
+        return asyncio.create_task(self.pipeline.answer(request or incoming_of(body_of()), self.client))
 
     async def answer(self, request: IncomingRequest | None = None) -> Exchange:
         await self.start(request)
@@ -125,7 +125,7 @@ async def test_a_request_goes_its_whole_way() -> None:
 
 async def test_a_stream_goes_its_whole_way_and_is_kept_alive() -> None:
     whole = Whole(stream(CHUNK, FINISH, USAGE, DONE))
-    await whole.answer(arrival_of(body_of(stream=True)))
+    await whole.answer(incoming_of(body_of(stream=True)))
     assert whole.client.body.endswith(DONE)
     assert whole.client.keeps_alive_with is not None
     assert whole.charged == [Usage(3, 2)]
@@ -143,12 +143,12 @@ def refusing() -> Ledgers:
 
 
 EARLY: list[tuple[Callable[[], IncomingRequest], type[GatewayError]]] = [
-    (lambda: msgspec.structs.replace(arrival_of(b""), headers={}), KeyMissing),
-    (lambda: arrival_of(b"", authorization="Bearer wrong"), KeyUnknown),
-    (lambda: arrival_of(b"{"), BodyUnreadable),
-    (lambda: arrival_of(TooLarge("Too large.")), TooLarge),
-    (lambda: arrival_of(ClientGone("It left.")), ClientGone),
-    (lambda: arrival_of(body_of(model="none")), ModelUnknown),
+    (lambda: msgspec.structs.replace(incoming_of(b""), headers={}), KeyMissing),
+    (lambda: incoming_of(b"", authorization="Bearer wrong"), KeyUnknown),
+    (lambda: incoming_of(b"{"), BodyUnreadable),
+    (lambda: incoming_of(TooLarge("Too large.")), TooLarge),
+    (lambda: incoming_of(ClientGone("It left.")), ClientGone),
+    (lambda: incoming_of(body_of(model="none")), ModelUnknown),
 ]
 
 
@@ -160,7 +160,7 @@ async def test_what_is_refused_before_admission_costs_nothing(
     exchange = await whole.answer(incoming())
     assert (type(exchange.error), exchange.status) == (kind, kind.status)
     assert whole.client.error is exchange.error
-    assert (whole.store.asked, whole.store.settled, whole.wire.sent, whole.complaints) == ([], [], [], [])
+    assert (whole.store.asked, whole.store.settled, whole.upstream.sent, whole.complaints) == ([], [], [], [])
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ async def test_what_is_not_admitted_is_not_settled(store: Callable[[], Ledgers],
     whole = Whole(store=store())
     exchange = await whole.answer()
     assert type(exchange.error) is kind
-    assert (whole.store.settled, whole.wire.sent, exchange.usage) == ([], [], None)
+    assert (whole.store.settled, whole.upstream.sent, exchange.usage) == ([], [], None)
 
 
 async def test_a_refused_client_is_told_how_its_limits_stand() -> None:
@@ -205,7 +205,7 @@ async def test_an_admitted_request_that_fails_is_settled_once_and_free(
 
 async def test_a_model_that_nobody_serves_is_settled_too() -> None:
     whole = Whole()
-    exchange = await whole.answer(arrival_of(body_of(model="empty")))
+    exchange = await whole.answer(incoming_of(body_of(model="empty")))
     assert (type(exchange.error), whole.charged) == (NoTarget, [None])
 
 
@@ -218,7 +218,7 @@ async def test_an_upstreams_error_is_relayed_and_free() -> None:
 
 async def test_a_stream_that_breaks_is_told_and_charged_for_what_came() -> None:
     whole = Whole(stream(CHUNK, CHUNK, failure=UpstreamBroke("It broke.")))
-    exchange = await whole.answer(arrival_of(body_of(stream=True)))
+    exchange = await whole.answer(incoming_of(body_of(stream=True)))
     assert (type(whole.client.error), exchange.status, whole.client.ended) == (UpstreamBroke, 200, False)
     assert whole.client.body == CHUNK * 2
     (usage,) = whole.charged
@@ -231,7 +231,7 @@ async def test_a_client_that_leaves_is_charged_once_however_often_it_is_cancelle
     answer = stream(CHUNK, CHUNK, hangs=True)
     whole = Whole(answer)
     whole.store.may_settle.clear()
-    running = whole.start(arrival_of(body_of(stream=True)))
+    running = whole.start(incoming_of(body_of(stream=True)))
     await let_run()
     whole.client.gone = True
     for _ in range(cancels):
@@ -251,12 +251,12 @@ async def test_a_client_that_leaves_is_charged_once_however_often_it_is_cancelle
 
 
 async def test_a_client_that_leaves_before_the_answer_is_charged_for_its_prompt() -> None:
-    class SlowWire(ScriptedWire):
+    class SlowClient(ScriptedClient):
         async def send(self, *sent: Any) -> Any:
             await asyncio.Event().wait()
 
     whole = Whole()
-    whole.pipeline.services.upstream = way_over(SlowWire())
+    whole.pipeline.services.upstream = upstream_services(SlowClient())
     running = whole.start()
     await let_run()
     whole.client.gone = True
@@ -289,7 +289,7 @@ async def test_a_client_that_leaves_while_it_is_admitted_is_free() -> None:
 
 async def test_a_drain_that_is_aborted_tells_its_clients_and_settles() -> None:
     whole = Whole(stream(CHUNK, CHUNK, hangs=True))
-    running = whole.start(arrival_of(body_of(stream=True)))
+    running = whole.start(incoming_of(body_of(stream=True)))
     await let_run()
     assert whole.pipeline.in_flight == 1
     whole.pipeline.abort()
@@ -303,7 +303,7 @@ async def test_a_drain_that_is_aborted_tells_its_clients_and_settles() -> None:
 
 async def test_a_cancelled_stream_ends_as_at_a_shutdown_and_is_not_to_be_tried_again() -> None:
     whole = Whole(stream(CHUNK, CHUNK, hangs=True))
-    running = whole.start(arrival_of(body_of(stream=True)))
+    running = whole.start(incoming_of(body_of(stream=True)))
     await let_run()
     (exchange,) = whole.pipeline.running
     assert [whole.pipeline.cancel(exchange) for _ in range(2)] == [True, False]
@@ -319,7 +319,7 @@ async def test_a_cancelled_request_leaves_the_others_alone() -> None:
     whole = Whole(stream(CHUNK, hangs=True), stream(CHUNK, hangs=True))
     first, second = Client(), Client()
     running = [
-        asyncio.create_task(whole.pipeline.answer(arrival_of(body_of(stream=True)), client))
+        asyncio.create_task(whole.pipeline.answer(incoming_of(body_of(stream=True)), client))
         for client in (first, second)
     ]
     await let_run()
@@ -334,7 +334,7 @@ async def test_a_cancelled_request_leaves_the_others_alone() -> None:
 
 async def test_a_client_that_leaves_a_cancelled_request_is_gone_all_the_same() -> None:
     whole = Whole(stream(CHUNK, hangs=True))
-    running = whole.start(arrival_of(body_of(stream=True)))
+    running = whole.start(incoming_of(body_of(stream=True)))
     await let_run()
     whole.client.gone = True
     whole.pipeline.cancel(next(iter(whole.pipeline.running)))
@@ -390,10 +390,10 @@ async def test_a_request_keeps_the_catalogue_that_it_began_with() -> None:
 
     class Slow(GivenBody):
         async def whole(self) -> bytes:
-            services.snapshot = catalogue_of()
+            services.snapshot = snapshot_with()
             return await super().whole()
 
-    await whole.answer(arrival_of(Slow(body_of())))
+    await whole.answer(incoming_of(Slow(body_of())))
     assert whole.client.body == PLAIN
 
 
@@ -412,7 +412,7 @@ async def test_a_defect_of_a_page_is_answered_and_recorded_too() -> None:
     async def broken(exchange: Exchange, writer: ResponseWriter) -> None:
         raise RuntimeError(SECRET)
 
-    await whole.pipeline.answer_here(arrival_of(b""), whole.client, broken)
+    await whole.pipeline.answer_here(incoming_of(b""), whole.client, broken)
     await whole.pipeline.wait_settled()
     assert whole.client.status == 500
     assert SECRET.encode() not in whole.client.body
@@ -429,9 +429,9 @@ async def test_the_door_answers_by_itself_with_the_same_errors_and_record() -> N
     async def nowhere(exchange: Exchange, writer: ResponseWriter) -> None:
         raise ModelUnknown("There is none.", param="model")
 
-    await whole.pipeline.answer_here(arrival_of(b""), whole.client, page)
+    await whole.pipeline.answer_here(incoming_of(b""), whole.client, page)
     missed = Client()
-    await whole.pipeline.answer_here(arrival_of(b""), missed, nowhere)
+    await whole.pipeline.answer_here(incoming_of(b""), missed, nowhere)
     assert (whole.client.body, missed.status) == (b"here", 404)
     await whole.pipeline.wait_settled()
     assert [exchange.status for exchange in whole.recorded] == [200, 404]
@@ -439,7 +439,7 @@ async def test_the_door_answers_by_itself_with_the_same_errors_and_record() -> N
 
 async def test_the_headers_of_limits_are_made_once_for_an_answer_and_only_when_needed() -> None:
     whole = Whole(stream(CHUNK, FINISH, USAGE, DONE))
-    exchange = await whole.answer(arrival_of(body_of(stream=True)))
+    exchange = await whole.answer(incoming_of(body_of(stream=True)))
     assert whole.client.keeps_alive_with is not None
     assert whole.client.keeps_alive_with() is exchange.limit_headers()
     assert (
@@ -452,7 +452,7 @@ async def test_requests_of_one_key_for_one_model_are_admitted_under_the_same_tup
     whole = Whole(*[ScriptedAnswer(PLAIN) for _ in range(4)])
     for user in (None, None, "ann", "ann"):
         whole.client = Client()
-        await whole.start(arrival_of(body_of(**({"user": user} if user else {}))))
+        await whole.start(incoming_of(body_of(**({"user": user} if user else {}))))
     first, second, *of_ann = [ask.limits for ask in whole.store.asked]
     assert first is second
     assert of_ann[0] is of_ann[1]
@@ -464,6 +464,6 @@ async def test_a_plain_answer_after_a_keep_alive_is_in_the_ledger_also_where_it_
     odd = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
     whole = Whole(ScriptedAnswer(odd))
     whole.client.start(200, [("content-type", "text/event-stream")])
-    exchange = await whole.answer(arrival_of(body_of(stream=True)))
+    exchange = await whole.answer(incoming_of(body_of(stream=True)))
     assert isinstance(exchange.error, UpstreamRefused)
     assert whole.charged == [Usage(3, 2)]

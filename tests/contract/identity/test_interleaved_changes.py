@@ -32,7 +32,7 @@ from gateway.runtime.tasks import BackgroundTasks
 from gateway.stages.authenticate import authenticate, key_digest, stored_caller
 from tests.contract.identity.conftest import emptied, keys_in_redis
 from tests.redis_servers import RedisServer
-from tests.unit.fakes import arrival_of
+from tests.unit.fakes import incoming_of
 
 PROCESSES = 3
 HOUR_MS = 3_600_000
@@ -161,7 +161,7 @@ class Organisation:
         key.states.append((stored, _ms(now["expires_at"])))
 
     async def _judged(self, process: int, secret: str) -> Verdict:
-        request: IncomingRequest = msgspec.structs.replace(arrival_of(b""), headers={"x-api-key": secret})
+        request: IncomingRequest = msgspec.structs.replace(incoming_of(b""), headers={"x-api-key": secret})
         caller = await stored_caller(key_digest(secret), self._directories[process])
         try:
             authenticate(request, caller, self.clock)

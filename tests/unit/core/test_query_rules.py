@@ -6,7 +6,7 @@ import pytest
 from gateway.core.endpoints import CHAT, MESSAGES, STREAM_GENERATE_CONTENT
 from gateway.core.query_rules import asks_events, key_in_query, parameter, passed_query
 from gateway.core.snapshot import Upstream
-from tests.unit.fakes import arrival_of
+from tests.unit.fakes import incoming_of
 
 UPSTREAM = Upstream("up", "https://up.test/v1?team=a", query="api-version=2024-10-21&Region=eu")
 
@@ -48,5 +48,5 @@ def test_the_first_of_equal_parameters_counts() -> None:
 
 def test_a_key_is_read_from_the_query_of_geminis_clients_alone() -> None:
     for endpoint, key in ((STREAM_GENERATE_CONTENT, "K"), (CHAT, "")):
-        request = msgspec.structs.replace(arrival_of(b"", endpoint=endpoint), query="alt=sse&key=K")
+        request = msgspec.structs.replace(incoming_of(b"", endpoint=endpoint), query="alt=sse&key=K")
         assert key_in_query(request) == key

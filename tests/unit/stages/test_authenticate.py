@@ -13,15 +13,15 @@ from gateway.core.errors import KeyExpired, KeyMissing, KeyUnknown
 from gateway.core.networks import read_network
 from gateway.core.snapshot import Caller, ConfigSnapshot
 from gateway.stages.authenticate import authenticate, key_digest, sent_key, stored_caller
-from tests.unit.fakes import CALLER, KEY, NOW_MS, StandingClock, StoredCallers, arrival_of, catalogue_of
+from tests.unit.fakes import CALLER, KEY, NOW_MS, StandingClock, StoredCallers, incoming_of, snapshot_with
 
-CATALOGUE = catalogue_of()
+CATALOGUE = snapshot_with()
 
 
 def caller_by(headers: Mapping[str, str], snapshot: ConfigSnapshot = CATALOGUE, clock: Clock | None = None) -> Caller:
     """Who sends these headers, as the pipeline finds it out where nothing is stored."""
     known = snapshot.callers.get(key_digest(sent_key(headers)))
-    return authenticate(arrival_of(b""), known, clock or StandingClock())
+    return authenticate(incoming_of(b""), known, clock or StandingClock())
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_the_hash_of_a_key_is_no_key() -> None:
 
 def test_a_key_works_until_the_millisecond_it_expires() -> None:
     clock = StandingClock()
-    snapshot = catalogue_of(caller=msgspec.structs.replace(CALLER, expires_ms=NOW_MS + 1))
+    snapshot = snapshot_with(caller=msgspec.structs.replace(CALLER, expires_ms=NOW_MS + 1))
     assert caller_by({"x-api-key": KEY}, snapshot, clock).key_name == "search-prod"
     clock.ms += 1
     with pytest.raises(KeyExpired, match="search-prod"):
@@ -109,7 +109,7 @@ def test_a_key_works_until_the_millisecond_it_expires() -> None:
 def test_a_disabled_key_looks_unknown_even_when_it_has_expired() -> None:
     caller = msgspec.structs.replace(CALLER, disabled=True, expires_ms=1)
     with pytest.raises(KeyUnknown):
-        caller_by({"x-api-key": KEY}, catalogue_of(caller=caller))
+        caller_by({"x-api-key": KEY}, snapshot_with(caller=caller))
 
 
 @given(st.text(max_size=30), st.sampled_from(["authorization", "x-api-key", "api-key"]))
@@ -125,7 +125,7 @@ def test_no_header_raises_anything_else(value: str, name: str) -> None:
 def test_a_key_with_networks_works_from_there_alone(address: str, is_allowed: bool) -> None:
     networks = (read_network("10.0.0.0/8"), read_network("2001:db8::/32"))
     caller = msgspec.structs.replace(CALLER, networks=networks)
-    request = msgspec.structs.replace(arrival_of(b""), client_ip=address)
+    request = msgspec.structs.replace(incoming_of(b""), client_ip=address)
     if is_allowed:
         assert authenticate(request, caller, StandingClock()) is caller
     else:

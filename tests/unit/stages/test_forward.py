@@ -21,7 +21,16 @@ from gateway.core.errors import (
 from gateway.core.health import Outcome
 from gateway.core.snapshot import Model, Target
 from gateway.stages.forward import WHOLE_MAX, forward, outgoing_body
-from tests.unit.fakes import Client, ScriptedAnswer, ScriptedWire, body_of, exchange_of, stream, target, way_over
+from tests.unit.fakes import (
+    Client,
+    ScriptedAnswer,
+    ScriptedClient,
+    body_of,
+    exchange_of,
+    stream,
+    target,
+    upstream_services,
+)
 
 Come = ScriptedAnswer | Exception
 TARGETS = [target("a"), target("b"), target("c"), target("d")]
@@ -44,9 +53,9 @@ class Try:
 
     def __init__(self, *script: Come, targets: list[Target] | None = None, begun: bool = False, **members: Any) -> None:
         self.script, self.targets = script, TARGETS if targets is None else targets
-        self.wire, self.client = ScriptedWire(*script), Client()
+        self.upstream, self.client = ScriptedClient(*script), Client()
         self.client.started = begun
-        self.services = way_over(self.wire)
+        self.services = upstream_services(self.upstream)
         self.exchange, self.parsed = exchange_of(body_of(**members))
 
     async def send(self) -> Any:
@@ -66,7 +75,7 @@ class Try:
 
     @property
     def asked(self) -> list[str]:
-        return [name for name, _ in self.wire.sent]
+        return [name for name, _ in self.upstream.sent]
 
 
 async def test_the_first_target_that_answers_is_the_one() -> None:
@@ -79,7 +88,7 @@ async def test_the_first_target_that_answers_is_the_one() -> None:
 async def test_what_the_client_sends_again_by_itself_is_an_attempt_of_the_target() -> None:
     made = Try(refused(), answer(200))
     await made.send()
-    for _, request in made.wire.sent:
+    for _, request in made.upstream.sent:
         request.note_attempt("a", "stale_connection")
     assert made.exchange.attempts[2:] == [("a", "stale_connection")] * 2
 
@@ -373,7 +382,7 @@ async def test_headers_reach_the_upstream_by_a_list() -> None:
     made = Try(answer(200))
     made.exchange.request = msgspec.structs.replace(made.exchange.request, headers=passed | kept_back)
     await made.send()
-    outgoing = made.wire.sent[0][1]
+    outgoing = made.upstream.sent[0][1]
     assert dict(outgoing.headers) == passed | {"x-request-id": "req-1"}
     assert len(outgoing.headers) == len(passed) + 1
     assert (outgoing.method, outgoing.path) == ("POST", "/chat/completions")
@@ -385,7 +394,7 @@ async def test_an_upstream_gets_the_further_headers_that_its_operator_lets_throu
     lines = [("X-My-Header", "1"), ("Accept", "*/*"), ("x-my-header", "2"), ("X-Other", "3")]
     made.exchange.request = msgspec.structs.replace(made.exchange.request, headers=CIMultiDict(lines))
     await made.send()
-    first, second = (request.headers for _, request in made.wire.sent)
+    first, second = (request.headers for _, request in made.upstream.sent)
     assert [line for line in first if line not in second] == [("x-my-header", "1"), ("x-my-header", "2")]
     assert [name for name, _ in second] == ["content-type", "accept", "x-request-id"]
 

@@ -24,7 +24,7 @@ from gateway.core.snapshot import Caller, Model, Target
 from gateway.core.stored_objects import ObjectKind, ObjectName, StoredObject
 from gateway.stages.locate import SECOND_LOOK_S, ObjectDirectory, find_holder, find_subject
 from gateway.stages.parse_request import parse_request
-from tests.unit.fakes import CALLER, MODEL, Ledgers, arrival_of, body_of, catalogue_of, exchange_of, target
+from tests.unit.fakes import CALLER, MODEL, Ledgers, body_of, exchange_of, incoming_of, snapshot_with, target
 
 RESPONSE = ObjectName(ObjectKind.RESPONSE, "resp_1")
 CONVERSATION = ObjectName(ObjectKind.CONVERSATION, "conv_1")
@@ -55,7 +55,7 @@ def kept(name: ObjectName = RESPONSE, upstream: str = KEEPS, team: str = CALLER.
 
 def going_on(model: Model = MODEL, **members: Any) -> ParsedRequest:
     body = body_of(model=model.name, input="x", **members)
-    return parse_request(body, RESPONSES, CALLER, catalogue_of(model))
+    return parse_request(body, RESPONSES, CALLER, snapshot_with(model))
 
 
 def answered(body: bytes) -> Exchange:
@@ -159,11 +159,11 @@ async def test_two_upstreams_cannot_go_on_together() -> None:
 
 def about(name: str, query: str = "", **parameters: str) -> Any:
     row = next(row for row in OBJECT_ENDPOINTS if row.name == name)
-    return msgspec.structs.replace(arrival_of(b""), endpoint=row, query=query, parameters=parameters)
+    return msgspec.structs.replace(incoming_of(b""), endpoint=row, query=query, parameters=parameters)
 
 
 async def test_a_request_about_a_response_has_its_model_and_upstream() -> None:
-    snapshot = catalogue_of(MODEL)
+    snapshot = snapshot_with(MODEL)
     request = about(RETRIEVE_RESPONSE.name, response_id="resp_1")
     subject = await find_subject(request, CALLER, snapshot, Knowing(kept()).directory)
     assert (subject.binding.model.name, subject.held_by) == (MODEL.name, KEEPS)
@@ -173,13 +173,13 @@ async def test_a_request_about_a_response_has_its_model_and_upstream() -> None:
 async def test_what_no_route_leads_to_any_more_is_unknown(model: Model) -> None:
     request = about(RETRIEVE_RESPONSE.name, response_id="resp_1")
     with pytest.raises(ResponseUnknown):
-        await find_subject(request, CALLER, catalogue_of(model), Knowing(kept()).directory)
+        await find_subject(request, CALLER, snapshot_with(model), Knowing(kept()).directory)
 
 
 async def test_an_item_that_could_lead_elsewhere_is_unknown() -> None:
     request = about("conversations.items.retrieve", conversation_id="conv_1", item_id="../resp_1")
     with pytest.raises(ConversationUnknown):
-        await find_subject(request, CALLER, catalogue_of(MODEL), Knowing(kept(CONVERSATION)).directory)
+        await find_subject(request, CALLER, snapshot_with(MODEL), Knowing(kept(CONVERSATION)).directory)
 
 
 def able(name: str, endpoints: frozenset[str] | None) -> Model:
@@ -207,7 +207,7 @@ WITHOUT = able("without", frozenset({"responses"}))
 async def test_a_conversation_is_made_where_there_are_conversations(
     models: list[Model], query: str, maker: str
 ) -> None:
-    request, snapshot = about(CREATE_CONVERSATION.name, query), catalogue_of(*models)
+    request, snapshot = about(CREATE_CONVERSATION.name, query), snapshot_with(*models)
     finding = find_subject(request, CALLER, snapshot, Knowing().directory)
     if maker:
         subject = await finding

@@ -14,12 +14,12 @@ from gateway.core.pricing import Price, PriceTerms
 from gateway.core.request import ParsedRequest
 from gateway.core.snapshot import Caller, Model
 from gateway.stages.parse_request import parse_request
-from tests.unit.fakes import CALLER, PRICE, body_of, catalogue_of, target
+from tests.unit.fakes import CALLER, PRICE, body_of, snapshot_with, target
 
 LARGE = Model("openai/large", (), aliases=("large",), max_output_tokens=1_000)
 BRIEF = Model("openai/brief", (), aliases=("brief",), max_output_tokens=200)
 SMALL = Model("m", ())
-CATALOGUE = catalogue_of(LARGE, BRIEF, SMALL)
+CATALOGUE = snapshot_with(LARGE, BRIEF, SMALL)
 
 
 def read_body(body: bytes, *, endpoint: Endpoint = CHAT, caller: Caller = CALLER) -> ParsedRequest:
@@ -59,7 +59,7 @@ def test_a_dearer_tier_without_a_price_is_refused_where_the_model_has_a_price(
     path: str, members: dict[str, Any], member: str
 ) -> None:
     def read_for(model: Model) -> ParsedRequest:
-        return parse_request(body_of(**members), ENDPOINTS[path], CALLER, catalogue_of(model))
+        return parse_request(body_of(**members), ENDPOINTS[path], CALLER, snapshot_with(model))
 
     with pytest.raises(FieldInvalid) as refused:
         read_for(PRICED)
@@ -70,11 +70,11 @@ def test_a_dearer_tier_without_a_price_is_refused_where_the_model_has_a_price(
 
 @pytest.mark.parametrize("tier", ["auto", "default", "standard_only", "flex", "scale", None])
 def test_a_tier_that_costs_no_more_than_the_usual_one_needs_no_price(tier: str | None) -> None:
-    assert parse_request(body_of(service_tier=tier), CHAT, CALLER, catalogue_of(PRICED)).tier == (tier or "")
+    assert parse_request(body_of(service_tier=tier), CHAT, CALLER, snapshot_with(PRICED)).tier == (tier or "")
 
 
 def test_a_tier_is_accepted_where_one_route_has_a_price_for_it() -> None:
-    parsed = parse_request(body_of(service_tier="priority"), CHAT, CALLER, catalogue_of(WITH_PRIORITY))
+    parsed = parse_request(body_of(service_tier="priority"), CHAT, CALLER, snapshot_with(WITH_PRIORITY))
     assert parsed.tier == "priority"
 
 
@@ -458,7 +458,7 @@ def test_a_cap_that_its_api_requires_is_not_said_to_be_one_to_leave_out() -> Non
     said = {}
     for path in ("/v1/chat/completions", "/v1/messages"):
         with pytest.raises(FieldInvalid) as refused:
-            parse_request(body_of(max_tokens=0), ENDPOINTS[path], CALLER, catalogue_of(SMALL))
+            parse_request(body_of(max_tokens=0), ENDPOINTS[path], CALLER, snapshot_with(SMALL))
         said[path] = refused.value.message
     assert said["/v1/chat/completions"].endswith("Leave it out, if you do not want to limit the answer.")
     assert said["/v1/messages"].endswith("Send how many tokens the answer may have at most; this API requires it.")

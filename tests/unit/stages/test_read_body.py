@@ -11,7 +11,7 @@ from gateway.core.request import BodyTail, ParsedRequest
 from gateway.stages.parse_request import parse_request
 from gateway.stages.read_body import BEGINNING_BYTES, read_body
 from tests.forms import FORM_TYPE, field, file, form, parts_of
-from tests.unit.fakes import CALLER, MODEL, GivenBody, arrival_of, catalogue_of
+from tests.unit.fakes import CALLER, MODEL, GivenBody, incoming_of, snapshot_with
 
 FORMS = [row for row in ENDPOINTS.values() if row.takes_form]
 LARGE = b"x" * 200_000
@@ -22,7 +22,7 @@ WRITTEN = "0" * 64
 async def received(
     body: GivenBody, endpoint: Endpoint = TRANSCRIPTIONS, content_type: str = FORM_TYPE, path_model: str = ""
 ) -> bytes | Form:
-    request = arrival_of(body, endpoint=endpoint, content_type=content_type)
+    request = incoming_of(body, endpoint=endpoint, content_type=content_type)
     return await read_body(msgspec.structs.replace(request, path_model=path_model), lambda: WRITTEN)
 
 
@@ -32,7 +32,7 @@ def given_form(*parts: bytes) -> GivenBody:
 
 
 async def envelope_of(*parts: bytes) -> ParsedRequest:
-    return parse_request(await received(given_form(*parts)), TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
+    return parse_request(await received(given_form(*parts)), TRANSCRIPTIONS, CALLER, snapshot_with(MODEL))
 
 
 async def sent_by(parsed: ParsedRequest) -> list[tuple[str, str | None, bytes]]:
@@ -161,7 +161,7 @@ async def test_a_field_behind_a_small_file_is_read() -> None:
 @pytest.mark.parametrize("before", [(), (field("user", "ann"),)])
 async def test_files_that_come_first_wait_for_the_fields(before: tuple[bytes, ...]) -> None:
     given = given_form(*before, file(LARGE), field("model", "m"), field("stream", "true"), field("prompt", "p"))
-    parsed = parse_request(await received(given), TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
+    parsed = parse_request(await received(given), TRANSCRIPTIONS, CALLER, snapshot_with(MODEL))
     assert (parsed.model, parsed.stream) == (MODEL, True)
     assert parsed.rest is not None
     (spool,) = given.spools
@@ -227,10 +227,10 @@ async def test_what_ends_the_body_ends_the_receiving() -> None:
 
 
 async def test_json_at_an_endpoint_of_forms_is_read_as_json() -> None:
-    parsed = parse_request(b'{"model": "m", "user": "ann"}', TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
+    parsed = parse_request(b'{"model": "m", "user": "ann"}', TRANSCRIPTIONS, CALLER, snapshot_with(MODEL))
     assert (parsed.model, parsed.user, parsed.rest) == (MODEL, "ann", None)
     with pytest.raises(FieldInvalid):
-        parse_request(b"{}", TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
+        parse_request(b"{}", TRANSCRIPTIONS, CALLER, snapshot_with(MODEL))
 
 
 @pytest.mark.parametrize("name", ["models", "fallbacks", "fallbacks[]", "context_window_fallbacks", "Models"])
@@ -243,11 +243,11 @@ async def test_a_form_cannot_have_its_upstream_choose_another_model(name: str, s
 
 
 async def read_to_its_end(given: GivenBody) -> None:
-    parsed = parse_request(await received(given), TRANSCRIPTIONS, CALLER, catalogue_of(MODEL))
+    parsed = parse_request(await received(given), TRANSCRIPTIONS, CALLER, snapshot_with(MODEL))
     while parsed.rest is not None and await parsed.rest.piece():
         continue
 
 
 async def test_a_form_without_other_models_passes() -> None:
     taken = await received(given_form(field("model", "m"), field("fallbacks", "[]"), file(b"sound")))
-    assert parse_request(taken, TRANSCRIPTIONS, CALLER, catalogue_of(MODEL)).asked_model == "m"
+    assert parse_request(taken, TRANSCRIPTIONS, CALLER, snapshot_with(MODEL)).asked_model == "m"

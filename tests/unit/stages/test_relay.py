@@ -20,14 +20,14 @@ from tests.unit.fakes import (
     NOW_MS,
     Client,
     ScriptedAnswer,
-    ScriptedWire,
+    ScriptedClient,
     StandingClock,
     body_of,
     exchange_of,
     limit,
     stream,
     target,
-    way_over,
+    upstream_services,
 )
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
@@ -49,7 +49,7 @@ class Relayed:
 
     async def run(self) -> Relayed:
         """As `forward` gives it."""
-        targets, services = [target()], way_over(ScriptedWire(self.response))
+        targets, services = [target()], upstream_services(ScriptedClient(self.response))
         response = await forward(self.exchange, self.parsed, targets, services, self.client)
         self.exchange.response = response
         await relay(self.exchange, self.parsed, response, self.client, self.clock)

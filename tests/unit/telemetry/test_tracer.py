@@ -9,7 +9,7 @@ import pytest
 from gateway.core.snapshot import Upstream
 from gateway.telemetry.trace_options import Sampling
 from gateway.telemetry.tracer import Tracer, provider_of, spans_of
-from tests.unit.fakes import StandingClock, arrival_of, body_of, exchange_of
+from tests.unit.fakes import StandingClock, body_of, exchange_of, incoming_of
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -19,7 +19,7 @@ def tracer(sampling: Sampling = Sampling(), queue_max: int = 100, batch_max: int
 
 
 def begins(sampling: Sampling, flags: str = "") -> bool:
-    request = arrival_of(body_of())
+    request = incoming_of(body_of())
     if flags:
         request = msgspec.structs.replace(request, headers={"traceparent": f"00-{TRACE}-{SPAN}-{flags}"})
     return tracer(sampling).begin(request) is not None
@@ -43,7 +43,7 @@ def test_a_client_says_whether_its_trace_is_kept_unless_the_operator_does(
 
 
 def test_a_share_of_the_traces_is_kept() -> None:
-    keeping, request = tracer(Sampling(0.25)), arrival_of(body_of())
+    keeping, request = tracer(Sampling(0.25)), incoming_of(body_of())
     kept = [keeping.begin(request) for _ in range(2_000)]
     assert 400 < sum(trace is not None for trace in kept) < 600
     ids = {trace.trace_id for trace in kept if trace is not None}
