@@ -643,11 +643,9 @@ def test_in_no_vocabulary_does_a_report_raise_or_give_what_cannot_be(
     if reading is None:
         return
     usage = reading.usage
-    assert all(
-        isinstance(count, int) and count >= 0
-        for count in msgspec.structs.asdict(usage).values()
-        if not isinstance(count, str)
-    )
+    for part in (usage, *usage.parts):
+        figures = msgspec.structs.asdict(part) | {"parts": 0}
+        assert all(isinstance(count, str) or (type(count) is int and count >= 0) for count in figures.values())
     assert usage.cached_input + usage.cache_write + usage.cache_write_1h <= usage.input
     assert usage.audio_input + usage.image_input <= usage.input
     assert usage.audio_output + usage.image_output <= usage.output
