@@ -214,14 +214,18 @@ class OddUpstream:
         self.oddities: Counter[str] = Counter()
         self._dice = dice
         self._writers: set[asyncio.StreamWriter] = set()
+        self._is_over = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while await self._turn(reader, writer):
-                continue
-        self._writers.discard(writer)
-        writer.close()
+        try:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                # What was accepted in the last moment comes here when all others have been hung up.
+                while not self._is_over and await self._turn(reader, writer):
+                    continue
+        finally:
+            self._writers.discard(writer)
+            writer.close()
 
     async def _turn(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -242,6 +246,7 @@ class OddUpstream:
             self.mixed.append(marks)
 
     def hang_up(self) -> None:
+        self._is_over = True
         for writer in self._writers:
             writer.transport.abort()
 

@@ -61,6 +61,7 @@ class DemoUpstream:
         self.responder = Responder(models, random.Random(seed), first=(seed << 32) + 1)
         self._next_scripts: deque[DemoScript] = deque()
         self._connections: set[asyncio.Transport] = set()
+        self._is_stopped = False
 
     @property
     def origin(self) -> str:
@@ -80,6 +81,8 @@ class DemoUpstream:
 
     def connected(self, transport: asyncio.Transport) -> None:
         self._connections.add(transport)
+        if self._is_stopped:
+            transport.abort()  # It was accepted while the server stopped.
         self.truth.connected()
 
     def disconnected(self, transport: asyncio.Transport) -> None:
@@ -88,12 +91,14 @@ class DemoUpstream:
 
     async def start(self) -> None:
         """Listen; after `stop`, on the same port as before."""
+        self._is_stopped = False
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: DemoConnection(self), self.host, self.port, backlog=BACKLOG)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Refuse new connections and break those that are open."""
+        self._is_stopped = True
         self._server.close()
         for transport in list(self._connections):
             transport.abort()
