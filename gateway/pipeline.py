@@ -294,7 +294,8 @@ class Pipeline:
 def _drop_frames(error: BaseException | None) -> None:
     """Free what the frames of its tracebacks hold, which may be a body of megabytes. The exchange keeps the error, and
     those frames the exchange: only a search for garbage would find them, and that is rare."""
-    while error is not None:
-        error.__traceback__ = None
-        _drop_frames(error.__cause__)
-        error = error.__context__
+    if error is None or error.__traceback__ is None:
+        return  # One can be the cause of several, even of itself.
+    error.__traceback__ = None
+    _drop_frames(error.__cause__)
+    _drop_frames(error.__context__)
