@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from gateway.runtime.listening import stop_listening
 from tests.whole_gateway import PATIENCE_S, Json
 
 DONE = b"data: [DONE]\n\n"
@@ -86,12 +87,16 @@ class HandUpstream:
         self._reads_bodies = reads_bodies
         self._turns: asyncio.Queue[Turn] = asyncio.Queue()
         self._writers: list[asyncio.StreamWriter] = []
+        self._is_over = False
 
     async def asked(self) -> Turn:
         return await asyncio.wait_for(self._turns.get(), PATIENCE_S)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
+        if self._is_over:  # It is accepted as the server stops.
+            self.hang_up()
+            return
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -107,6 +112,7 @@ class HandUpstream:
             writer.transport.abort()
 
     def hang_up(self) -> None:
+        self._is_over = True
         for writer in self._writers:
             writer.transport.abort()
 
@@ -125,7 +131,7 @@ async def hand_upstream(*, send_bytes: int | None = None, reads_bodies: bool = T
     try:
         yield played
     finally:
-        server.close()
+        await stop_listening(server)
         played.hang_up()
 
 

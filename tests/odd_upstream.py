@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import NamedTuple
 
+from gateway.runtime.listening import stop_listening
+
 _MARK = re.compile(rb"mark-[a-z]+-[0-9]+-end")
 _LENGTH = re.compile(rb"content-length: ([0-9]+)", re.IGNORECASE)
 
@@ -259,5 +261,5 @@ async def odd_upstream(dice: Random, answering: Sequence[Oddity]) -> AsyncIterat
     try:
         yield played
     finally:
-        server.close()
+        await stop_listening(server)
         played.hang_up()

@@ -28,6 +28,7 @@ from gateway.demo.plan import ScriptedRequest
 from gateway.demo.response import DEMO_APIS, BadRequest, DemoCall, DemoResponse, Responder
 from gateway.demo.script import DemoScript
 from gateway.demo.truth import ServedRequest, Truth
+from gateway.runtime.listening import stop_listening
 
 DEFAULT_MODEL = "openai/gpt-oss-120b"
 BACKLOG = 4_096
@@ -82,7 +83,7 @@ class DemoUpstream:
     def connected(self, transport: asyncio.Transport) -> None:
         self._connections.add(transport)
         if self._is_stopped:
-            transport.abort()  # It was accepted while the server stopped.
+            transport.abort()  # It is accepted as the server stops.
         self.truth.connected()
 
     def disconnected(self, transport: asyncio.Transport) -> None:
@@ -99,7 +100,7 @@ class DemoUpstream:
     async def stop(self) -> None:
         """Refuse new connections and break those that are open."""
         self._is_stopped = True
-        self._server.close()
+        await stop_listening(self._server)
         for transport in list(self._connections):
             transport.abort()
         await self._server.wait_closed()

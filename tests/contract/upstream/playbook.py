@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from gateway.core.snapshot import Upstream
+from gateway.runtime.listening import stop_listening
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -163,7 +164,7 @@ class Server:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        self._server.close()
+        await stop_listening(self._server)
         for task in self._playing:
             task.cancel()
         failures = await asyncio.gather(*self._playing, return_exceptions=True)

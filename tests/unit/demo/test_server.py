@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 import time
 from typing import Any
 
@@ -104,6 +106,20 @@ async def test_a_stopped_upstream_refuses_and_comes_back_on_its_port() -> None:
         await upstream.start()
         assert upstream.port == port
         assert (await told(upstream, request()))["model"] == "m"
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_what_is_accepted_as_it_stops_is_closed(turns: int) -> None:
+    upstream = DemoUpstream()
+    await upstream.start()
+    with socket.create_connection(("127.0.0.1", upstream.port)) as client:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await upstream.stop()
+        client.setblocking(False)
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
 
 
 async def test_scripts_in_line_serve_one_request_each_and_the_last_one_stands() -> None:
