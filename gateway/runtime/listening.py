@@ -66,7 +66,7 @@ async def stop_listening(server: asyncio.Server) -> None:
     """Close it, and leave open what it has accepted.
 
     Under asyncio's own loop in Python 3.11, a connection that is being accepted while its server closes is lost: no
-    protocol gets it, and nobody closes it. So the sockets are left alone for two turns before; uvloop does not need it.
+    protocol gets it, and it stays open. So the sockets are left alone for two turns before; uvloop does not need it.
     """
     loop = asyncio.get_running_loop()
     for listening in server.sockets:
