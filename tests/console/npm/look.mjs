@@ -10,12 +10,14 @@ async function look(browser, [width, colorScheme]) {
   // Each page asks once: its figures are compared with the answer that they came from, not with a later one.
   await page.addInitScript(() => { window.setInterval = () => 0; });
   const answers = {};
-  page.on("response", async (answer) => {
+  let read = Promise.resolve(); // When every answer so far has been read.
+  const keep = async (answer) => {
     const { pathname, search } = new URL(answer.url());
     if (answer.status() === 200 && answer.request().method() === "GET" && answer.headers()["content-type"] === "application/json") {
       answers[pathname + search] = await answer.json().catch(() => null);
     }
-  });
+  };
+  page.on("response", (answer) => { read = Promise.all([read, keep(answer)]); });
   const found = [];
   await page.goto(origin + path);
   await page.locator("input[name=secret]").waitFor();
@@ -26,6 +28,7 @@ async function look(browser, [width, colorScheme]) {
     await page.evaluate((hash) => { location.hash = hash; }, `#/${name}`);
     await page.evaluate(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))));
     await settled(page);
+    await read;
     if (pictures !== "-") await page.screenshot({ path: `${pictures}/${name.replace(/\W+/g, "-")}-${width}-${colorScheme}.png`, fullPage: width === 360 });
     found.push({
       page: name, width, colorScheme, defects: await defects(page), overflow: await overflow(page), figures: await figures(page),

@@ -2,7 +2,7 @@
 // node me_states.mjs ORIGIN KEY
 import assert from "node:assert/strict";
 import { overflow, settled } from "./browser.mjs";
-import { FAILURES, answer, begin, end, json, listed, page, refused, step, text, usageOf } from "./scripted.mjs";
+import { FAILURES, answer, begin, end, heard, json, listed, page, refused, sends, step, text, usageOf } from "./scripted.mjs";
 
 const [origin, key] = process.argv.slice(2);
 const EXPIRED = "The API key 'search-test' has expired. Ask your platform team for a new one.";
@@ -80,15 +80,15 @@ await step("a key that is revoked while the page is open leads to the sign-in; a
 await step("what does not come is said to be loading, and then to be late; nothing is asked twice meanwhile", async () => {
   const asked = [];
   await answer("limits", (route) => { asked.push(route); });
-  await page.reload();
+  await sends("limits", () => page.reload());
   const card = page.getByRole("region", { name: "What is left" });
   await card.locator(".loading").waitFor();
   await page.clock.runFor(35_000);
+  await heard();
   assert.equal(asked.length, 1);
   await json(asked[0], listed([limitOf()]));
   await card.getByText("20 of 100 requests").waitFor();
-  await page.clock.runFor(10_000);
-  assert.equal(asked.length, 2);
+  await sends("limits", () => page.clock.runFor(10_000));
   await page.clock.runFor(61_000);
   await card.getByText("did not answer within 60 seconds").waitFor();
   assert.ok(await card.getByText("20 of 100 requests").isVisible());

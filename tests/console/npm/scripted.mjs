@@ -40,6 +40,11 @@ export const listed = (data, next = null) => ({ data, next });
 export const answer = (path, give) => page.route((url) => url.pathname === `${at.api}/${path}`, (route) => give(route, new URL(route.request().url()).searchParams));
 export const everything = (give) => page.route((url) => url.pathname.startsWith(`${at.api}/`) && url.pathname !== `${at.api}/session`, give);
 
+// Does `act`, and waits for the request of `path` that it makes the page send: the page has sent it before it is heard of here.
+export const sends = (path, act) => Promise.all([page.waitForRequest((request) => new URL(request.url()).pathname === `${at.api}/${path}`), act()]);
+// Until all that the page has sent is heard of here, as far as requests come in the order in which they are sent.
+export const heard = () => page.evaluate(() => fetch(location.href).then((given) => given.text()));
+
 export const text = (locator) => page.locator(locator).allInnerTexts();
 
 export const usageOf = (rows) => {

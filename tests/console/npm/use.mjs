@@ -273,9 +273,9 @@ await step("an open page asks at most each ten seconds, and a hidden one not at 
   await page.waitForLoadState("networkidle");
   assert.equal(asked, 0);
   await page.evaluate(() => Object.defineProperty(document, "hidden", { value: false, configurable: true }));
-  await page.clock.runFor(60_000);
+  await Promise.all([page.waitForRequest("**/admin/v1/**"), page.clock.runFor(60_000)]);
   await page.waitForLoadState("networkidle");
-  assert.ok(asked > 0 && asked <= 6 * 3, `${asked} requests in a minute`);
+  assert.ok(asked <= 6 * 3, `${asked} requests in a minute`);
 });
 
 await step("a session that ended elsewhere is noticed", async () => {
