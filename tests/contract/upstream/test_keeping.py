@@ -242,7 +242,7 @@ async def test_once_a_byte_has_come_nothing_is_sent_again(client: HttpClient, pl
 
 async def test_a_kept_connection_that_hangs_is_not_replaced(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(OK), hears], [hears, says(OK)])
-    upstream = server.upstream(timeouts=Timeouts(first_byte=0.05))
+    upstream = server.upstream(timeouts=Timeouts(first_byte=0.5))
     await ask(client, upstream)
     with pytest.raises(UpstreamTimedOut):
         await ask(client, upstream)
@@ -296,9 +296,9 @@ async def test_a_model_that_hangs_leaves_connections_to_the_others_of_its_upstre
     upstream = server.upstream(max_connections=8)
     client.keep(models_at(upstream, "hangs", "works"), teams=1)
     hanging = [asyncio.create_task(ask(client, upstream, of_model("hangs"))) for _ in range(50)]
-    await asyncio.wait(hanging, timeout=0.1)
-    assert server.connections == 6
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
+        while server.connections < 6:
+            await asyncio.sleep(0)
         for _ in range(20):
             assert await ask(client, upstream, of_model("works")) == (200, b"ok")
     assert server.connections == 7
@@ -367,7 +367,7 @@ async def test_a_line_that_is_full_is_told_at_once(client: HttpClient, play: Pla
 
 async def test_a_model_is_told_that_it_had_no_connection_free(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
-    upstream = server.upstream(max_connections=1, timeouts=Timeouts(connect=0.05))
+    upstream = server.upstream(max_connections=1, timeouts=Timeouts(connect=0.3))
     first = await client.send(upstream, of_model("m"))
     with pytest.raises(UpstreamBusy, match=r"had none of its 1 connections free for the model 'm' within"):
         await client.send(upstream, of_model("m"))
@@ -376,9 +376,9 @@ async def test_a_model_is_told_that_it_had_no_connection_free(client: HttpClient
 
 async def test_waiting_for_a_connection_ends_with_the_time_to_connect(client: HttpClient, play: Play) -> None:
     server = await play([hears, says(CHUNKED_HEAD + chunk(b"half")), sees_the_client_leave])
-    upstream = server.upstream(max_connections=1, timeouts=Timeouts(connect=0.05))
+    upstream = server.upstream(max_connections=1, timeouts=Timeouts(connect=0.3))
     first = await client.send(upstream, ASK)
-    with pytest.raises(UpstreamBusy, match=r"had none of its 1 connections free within 0.05 s") as caught:
+    with pytest.raises(UpstreamBusy, match=r"had none of its 1 connections free within 0.3 s") as caught:
         await client.send(upstream, ASK)
     assert caught.value.outcome == "no_connection_free"
     first.abandon()

@@ -174,11 +174,11 @@ async def test_a_silent_source_gives_its_connection_back_and_is_not_held_against
     client: HttpClient, play: Play
 ) -> None:
     server = await play([sees_the_client_leave], [hears, says(OK)])
-    upstream = server.upstream(timeouts=Timeouts(idle=0.05), max_connections=1)
+    upstream = server.upstream(timeouts=Timeouts(idle=0.3), max_connections=1)
     silent = asyncio.create_task(client.send(upstream, uploading(Pieces(PIECE, hangs=True))))
     await asyncio.sleep(0)
     assert await ask(client, upstream, uploading(Pieces(PIECE))) == (200, b"heard")
-    with pytest.raises(RequestMalformed, match=r"No more of the body arrived for 0\.05 seconds"):
+    with pytest.raises(RequestMalformed, match=r"No more of the body arrived for 0\.3 seconds"):
         await silent
     await server.sees_the_client_gone()
 
