@@ -4,6 +4,11 @@ reads again.
 aiohttp's parser accepts more than RFC 9112 lets a server accept: the difference is refused here, before a handler sees
 it. Bodies arrive as they were sent: the reader decodes them, once the sender is known.
 
+The parser also gives the last trailer of a body in chunks to the next request, as its first header: behind a proxy that
+shares its connections, that would be another client's request. So a connection is kept after a body in chunks only if
+that body's end is seen to have no trailers. It is not kept if the next request came right behind the chunks, and
+neither after a request for another protocol, whose rest the parser reads where it cannot be watched.
+
 Clients cannot use up what others need. A listener has a limited number of connections: for a new one the idle
 connection that was used least recently is closed, or, if the oldest are all at work, the new one is refused. A client
 that reads nothing of what was written for it is disconnected after a while, whether its answer is complete or not.
@@ -42,6 +47,9 @@ _FRAMING_BYTES = 64 * 1024
 _FRAMING_SHARE = 16
 """What the framing of a chunked body may take: so many bytes, and so many more for each byte of content. A chunk of one
 byte takes 6; extensions of chunks (RFC 9112, section 7.1.1) have no use here, and no bound of their own."""
+
+_END_OF_CHUNKS = b"\r\n0\r\n\r\n"
+"""How a body in chunks ends that has no trailers. No other body does: `0` alone is no line of a trailer."""
 
 _LINGER_S = 5.0
 """How long a client that is refused within its body may send on, so that it reads why before the connection is closed:
@@ -88,6 +96,12 @@ class HttpConnection(web.RequestHandler):
     _chunked_body: web.BaseRequest | None = None
     """The request whose chunked body is coming."""
     _bytes_of_it = 0
+    is_last_answer = False
+    """Whether the connection ends with the answer to the request that it has."""
+    _chunks: StreamReader | None = None
+    """The newest body in chunks that was parsed, until its end."""
+    _received_last = b""
+    """As many bytes as `_END_OF_CHUNKS` has."""
 
     def request_began(self, request: web.BaseRequest) -> None:
         self.response_began = False
@@ -95,7 +109,12 @@ class HttpConnection(web.RequestHandler):
         self._chunked_body, self._bytes_of_it = request if is_chunked else None, 0
 
     def data_received(self, data: bytes) -> None:
+        known = len(self._messages)
         super().data_received(data)
+        size = len(_END_OF_CHUNKS)
+        self._received_last = data[-size:] if len(data) >= size else (self._received_last + data)[-size:]
+        if self._chunks is not None or self._upgraded or len(self._messages) > known:
+            self._look_for_trailers(known)
         if self._chunked_body is not None:
             content = self._chunked_body.content
             self._bytes_of_it += len(data)
@@ -104,6 +123,25 @@ class HttpConnection(web.RequestHandler):
             elif self._bytes_of_it > _FRAMING_BYTES + _FRAMING_SHARE * content.total_bytes:
                 self._chunked_body = None
                 content.set_exception(RequestPayloadError("its chunks are mostly framing"))
+
+    def _look_for_trailers(self, known: int) -> None:
+        """To be called when something was parsed; `known` messages were waiting before."""
+        if self._upgraded:
+            self._serve_no_more()
+        for message, payload in islice(self._messages, known, None):
+            if self._chunks is not None:
+                self._serve_no_more()
+            if isinstance(message, RawRequestMessage) and message.chunked:
+                self._chunks = payload
+        if self._chunks is not None and self._chunks.is_eof():
+            self._chunks = None
+            if self._received_last != _END_OF_CHUNKS:
+                self._serve_no_more()
+
+    def _serve_no_more(self) -> None:
+        """End the connection once what it has now is answered: nothing that was received behind it is served."""
+        self.is_last_answer = True
+        self.close()
 
     @property
     def is_idle(self) -> bool:
@@ -224,6 +262,9 @@ def _request(
     if fault is not None:
         # An answer in a version that is not understood would be wrong, too.
         message = message._replace(version=HttpVersion11)
+    if message.url.absolute:
+        # Whom it names says nothing here, and aiohttp would fail to read some names.
+        message = message._replace(url=message.url.relative())
     request = _Request(message, payload, protocol, writer, task, asyncio.get_running_loop())
     request.fault = fault
     return request
