@@ -1,4 +1,4 @@
-"""What a request sent behind another one may get of it: nothing, however the bytes are cut."""
+"""What a request sent behind another one may get of it, nothing, however the bytes are cut; heads that never end."""
 
 from __future__ import annotations
 
@@ -40,9 +40,11 @@ class _Client(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)})
         self.is_closed = False
+        self.read = b""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.is_closed
+        self.read += data
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -68,12 +70,15 @@ class _Connected:
     def __init__(self) -> None:
         self.served: list[tuple[str, ...]] = []
         self.client = _Client()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         listener = Listener(self._answer, lambda: "id", ClientLimits(1))
         self.connection: HttpConnection = listener()
         self.connection.connection_made(self.client)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         await request.read()
+        await self.may_answer.wait()
         self.served.append((request.path, *(name.lower() for name in request.headers)))
         return web.Response()
 
@@ -131,3 +136,38 @@ def test_a_connection_is_kept_after_chunks_without_trailers(at: list[int]) -> No
 async def test_a_target_that_names_an_impossible_host_is_answered(host: str) -> None:
     connected = await _served([f"GET http://{host}/page HTTP/1.1\r\nhost: g\r\n\r\n".encode()])
     assert [path for path, *_ in connected.served] == ["/page"]
+
+
+_BEGUN = b"GET / HTTP/1.1\r\nhost: g\r\n"
+_ENDLESS = (
+    [b"\r\n" * 1000] * 40,
+    [b"GET " + b" " * 4000, *([b" " * 4000] * 20)],
+    [_BEGUN, *(b"x-%d: %b\r\n" % (number, b"y" * 4000) for number in range(20))],
+    [_BEGUN + b"x:", *([b" " * 4000] * 20)],
+)
+
+
+@pytest.mark.parametrize("pieces", _ENDLESS, ids=["blank lines", "spaces", "headers", "a value"])
+async def test_a_head_that_does_not_end_is_refused(pieces: list[bytes]) -> None:
+    connected = await _served(pieces)
+    assert connected.client.read.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert connected.client.is_closed
+    assert connected.served == []
+
+
+@pytest.mark.parametrize("pieces", _ENDLESS, ids=["blank lines", "spaces", "headers", "a value"])
+async def test_a_head_that_does_not_end_spoils_no_answer_before_it(pieces: list[bytes]) -> None:
+    connected = _Connected()
+    connected.may_answer.clear()
+    await connected.receive([LATER, *pieces])
+    assert not connected.client.is_closed
+    connected.may_answer.set()
+    await connected.receive([b""])
+    assert connected.served == [SECOND]
+    assert connected.client.is_closed
+
+
+async def test_heads_are_measured_one_by_one() -> None:
+    request = [_BEGUN, *(b"x-%d: %b\r\n" % (number, b"y" * 4000) for number in range(8)), b"\r\n"]
+    connected = await _served(*([request] * 4))
+    assert len(connected.served) == 4
