@@ -93,7 +93,7 @@ async def _asked_when_there_is_place(gateway: WholeGateway) -> bytes:
 async def test_clients_are_fewer_than_file_descriptors() -> None:
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(DemoUpstream())
-        with _descriptors(120):
+        with _descriptors(152):
             gateway = await stack.enter_async_context(whole_gateway(upstream.base_url, max_clients=10_000))
         [lowered] = [line for line in gateway.lines if line["event"] == "max_clients lowered"]
         assert (lowered["wanted"], lowered["connections"]) == (10_000, 28)
