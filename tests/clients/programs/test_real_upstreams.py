@@ -20,7 +20,7 @@ from tests.whole_gateway import whole_gateway
 CERTIFICATES = Path(__file__).parents[2] / "contract" / "upstream" / "certificates"
 BY_NAME = {program.name: program for program in AGENTS}
 MASTER_KEY = "sk-" + 32 * "5e"
-STARTING_S = 150.0
+STARTING_S = 400.0
 """LiteLLM imports for seconds, and for more where much runs at once."""
 
 TINYPROXY = """
