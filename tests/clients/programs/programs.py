@@ -116,6 +116,7 @@ LIBRARIES = (
     _library("litellm_sdk.py"),
     _library("llamaindex.py", environment="older"),
     _library("pydantic_ai.py"),
+    _library("mistral_sdk.py"),
     _library("ai_sdk.mjs"),
 )
 
