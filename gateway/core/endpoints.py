@@ -33,10 +33,13 @@ GEMINI_PREFIX = "models/"
 
 _NO_PARAMETERS: Mapping[str, str] = {}
 
-OTHER_MODELS = frozenset({"models", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks"})
-"""Members by which a request names models that the upstream is to ask when its own fails: OpenRouter's
-(https://openrouter.ai/docs/guides/routing/model-fallbacks, also with Anthropic's name) and LiteLLM's
-(https://docs.litellm.ai/docs/proxy/reliability)."""
+OTHER_MODELS = frozenset(
+    {"models", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "user_config", "safety_model"}
+)
+"""Members by which a request names models that the upstream is to ask when its own fails, or as well: OpenRouter's
+(https://openrouter.ai/docs/guides/routing/model-fallbacks, also with Anthropic's name), LiteLLM's
+(https://docs.litellm.ai/docs/proxy/reliability and https://docs.litellm.ai/docs/proxy/clientside_auth) and Together's
+(https://docs.together.ai/reference/chat-completions-1)."""
 
 
 OVERRIDES = "extra_body"
@@ -94,6 +97,10 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     is_often_missing: bool = False
     """Whether servers that have the rest of its API may lack it: their 404 is of any shape."""
+    reports_advisors: bool = False
+    """Whether its answers report by model what the models took that tools asked."""
+    reports_images: bool = False
+    """Whether its answers show the images that tools made."""
     is_free: bool = False
     """Whether it only counts: nothing is charged but the request."""
     about: ObjectKind | None = None
@@ -175,6 +182,7 @@ RESPONSES = Endpoint(
     dialect=Dialect.RESPONSES,
     stream_format=StreamFormat.RESPONSES,
     creates=ObjectKind.RESPONSE,
+    reports_images=True,
 )
 MESSAGES = Endpoint(
     name="messages",
@@ -185,6 +193,7 @@ MESSAGES = Endpoint(
     estimated=True,
     usage=usage_tables.MESSAGES_USAGE,
     terminal_events=("message_stop",),
+    reports_advisors=True,
     dialect=Dialect.ANTHROPIC,
     stream_format=StreamFormat.MESSAGES,
 )

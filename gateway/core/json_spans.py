@@ -77,6 +77,13 @@ class JsonSpans(msgspec.Struct):
         span = self.found.get(name)
         return self.body[span[0] : span[1]] if span else None
 
+    def readable_value(self, name: str) -> bytes | None:
+        """As `value`, with lone surrogates replaced: what a parser takes."""
+        if self.readable is self.body or self.found is None:
+            return self.value(name)
+        span = self.found.get(name)
+        return self.readable[span[0] : span[1]] if span else None
+
     def value_at(self, path: Path) -> bytes | None:
         """The value at a path of members; None where there is none. Raises BodyUnreadable for a member that should
         have more of them and is no object."""

@@ -7,10 +7,12 @@ from typing import Protocol
 
 import msgspec
 
+from gateway.core.consultations import Consultation
 from gateway.core.endpoints import Endpoint
 from gateway.core.input_size import InputSize
 from gateway.core.json_spans import JsonSpans
-from gateway.core.snapshot import Binding, Model
+from gateway.core.pricing import NO_PRICES, Price
+from gateway.core.snapshot import Binding, Model, Target
 from gateway.core.stored_objects import ObjectKind, ObjectName
 from gateway.core.usage import NOTHING_USED, Usage
 
@@ -120,10 +122,30 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     """What an upstream keeps and the request goes on from."""
     creates: ObjectKind | None = None
     """What the upstream keeps of its answer."""
+    consulted: tuple[Consultation, ...] = ()
+    """The models that its tools ask."""
 
     @property
     def model(self) -> Model:
         return self.binding.model
+
+    def is_served_by(self, target: Target) -> bool:
+        """Whether the target's upstream has the models that the request's tools ask, too."""
+        return all(each.is_at(target) for each in self.consulted)
+
+    def prices_beside(self, target: Target, usage: Usage) -> Mapping[str, Price]:
+        """What other models than the one that was asked for cost at the target's upstream, by the names that the answer
+        gives them. One that is not known by its name, as by the date of its version, costs what the most
+        expensive costs that the request's tools ask."""
+        if not usage.parts:
+            return NO_PRICES
+        known = self.binding.prices_beside(target)
+        routes = [each.model.at(target.upstream) for each in self.consulted]
+        prices = [route.price for route in routes if route is not None and route.price is not None]
+        if not prices:
+            return known
+        highest = max(prices, key=lambda price: (price.output, price.input))
+        return {**{part.model: highest for part in usage.parts if part.model}, **known}
 
     def without_body(self) -> ParsedRequest:
         """The same, once its body is sent and will not be sent again."""

@@ -159,6 +159,10 @@ class Model(msgspec.Struct, frozen=True):
         """The targets that serve the endpoint of this name."""
         return self.served_by.get(endpoint, self.targets)
 
+    def at(self, upstream: Upstream) -> Target | None:
+        """Its first route to the upstream, None where it has none."""
+        return next((target for target in self.targets if target.upstream.name == upstream.name), None)
+
     @property
     def prices(self) -> list[Price]:
         """Those of its routes, without routes that have none."""
@@ -324,6 +328,11 @@ class Binding(msgspec.Struct, frozen=True, eq=False):
         if rules is None:
             rules = self._rules[rates] = self._rules_at(rates, NOTHING_USED)
         return rules
+
+    def rules_beside(self, model: Model, input_tokens: int) -> ChargeRules:
+        """What the same limits are charged for the tokens that another model takes, with so much input."""
+        rates = rates_at(model.ceilings["default"], input_tokens) if self._counts_dollars else None
+        return self._rules_at(rates, NOTHING_USED)
 
     def _rules_at(self, rates: CeilingRates | None, units: Usage) -> ChargeRules:
         dollars = ChargeRule(rates.without_tokens(units), rates.input, rates.output) if rates else ChargeRule(0, 0, 0)

@@ -2,9 +2,11 @@
 
 The last report counts. What it leaves out, or has as null, keeps the value of an earlier report: Anthropic reports in
 parts, and other providers repeat only what has changed. So does an input of zero behind a report of the input alone,
-since translators of other APIs end Anthropic's streams so. Usage is believed only at the API's places: whatever a
-request's text put into an answer is inside a string, or at another path, and is never read. Bytes that are not JSON are
-read as far as they can be (tolerant_json.py); nothing here raises.
+since translators of other APIs end Anthropic's streams so. A total alone is read with what was reported before it.
+
+Usage is believed only at the API's places: whatever a request's text put into an answer is inside a string, or at
+another path, and is never read. Bytes that are not JSON are read as far as they can be (tolerant_json.py); nothing here
+raises.
 """
 
 from __future__ import annotations
@@ -121,6 +123,9 @@ class UsageReader:
     def _read_place(self, members: Members, place: UsagePlace) -> bool:
         report = value_at(members, place.path)
         reading = _read_at(place, report, self._table)
+        if reading is None and isinstance(report, dict) and any(report.get(name) for name in TOTALS):
+            # A total alone says how much came since an earlier report.
+            reading = _read_at(place, _completed(report, self._report), self._table) if self._report else None
         if reading is None:
             return False
         self.tells_output = reading.complete and (reading.usage.output > 0 or not place.needs_output)

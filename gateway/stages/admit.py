@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isinf
 
 from gateway.core.estimate import Estimates, least_tokens
 from gateway.core.exchange import Exchange
@@ -49,6 +50,8 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int, 
     if len(fixed) > len(limits):
         # A request that names no end user is not bound by the limits of one.
         fixed, per_output = fixed[: len(limits)], per_output[: len(limits)]
+    if parsed.consulted:
+        fixed = [each + more for each, more in zip(fixed, consultation_charges(parsed, entered), strict=False)]
     likely = (expected if expected < most else most) * parsed.choices
     if parsed.asked_cap is None:
         likely = _likely_within(rules, fixed, likely)
@@ -74,6 +77,19 @@ def input_charges(rules: ChargeRules, entered: int, size: InputSize) -> list[int
         if charge > most >= rules.each[place] - (-least_tokens(size) * per_input // MILLION):
             charge = int(most) + (-rules.per_output[place] // MILLION)  # A token of output fits, too.
         charges[place] = charge
+    return charges
+
+
+def consultation_charges(parsed: ParsedRequest, entered: int) -> list[int]:
+    """What each limit is charged for the models that the request's tools ask: each reads the whole input each time. Of
+    a rate nothing is held for them, as nothing is for a long answer: it goes into debt."""
+    charges = [0] * len(parsed.binding.rules_for(parsed.tier, entered, parsed.units).most)
+    for each in parsed.consulted:
+        rules = parsed.binding.rules_beside(each.model, entered)
+        for place, most in enumerate(rules.most):
+            if isinf(most):
+                once = entered * rules.per_input[place] + each.tokens * rules.per_output[place]
+                charges[place] -= -each.uses * once // MILLION
     return charges
 
 

@@ -39,6 +39,7 @@ from gateway.core.exchange import Exchange
 from gateway.core.header_rules import TO_UPSTREAM
 from gateway.core.health import Outcome, outcome_of_answer, outcome_of_error
 from gateway.core.json_spans import read_json_spans
+from gateway.core.other_models import TOOLS, with_models
 from gateway.core.plain_tally import PlainTally
 from gateway.core.query_rules import passed_query
 from gateway.core.refusals import Fault
@@ -251,6 +252,8 @@ def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> 
         changes |= _model_changes(parsed, target)
     if _must_ask_usage(parsed, target):
         changes["stream_options",] = _asking_usage(parsed.members.value("stream_options"))
+    if parsed.consulted:
+        changes |= _consulted_changes(parsed, target)
     changes |= _cap_changes(exchange, parsed, target)
     return parsed.members.changed_at(changes) if changes else parsed.members.body
 
@@ -262,6 +265,13 @@ def _model_changes(parsed: ParsedRequest, target: Target) -> dict[Path, bytes]:
     # The path is what names the model. A body that names it once more was seen to agree.
     named = members.written(GEMINI_PREFIX + target.model)
     return {path: named for path in parsed.endpoint.model_paths if members.has_at(path)}
+
+
+def _consulted_changes(parsed: ParsedRequest, target: Target) -> dict[Path, bytes]:
+    """The tools, where the target's upstream calls a model otherwise that they ask."""
+    there = [(each, each.model.at(target.upstream)) for each in parsed.consulted]
+    names = {each.tool: route.model for each, route in there if route is not None and route.model != each.name}
+    return {(TOOLS,): with_models(parsed.members.readable_value(TOOLS) or b"[]", names)} if names else {}
 
 
 def _cap_changes(exchange: Exchange, parsed: ParsedRequest, target: Target) -> dict[Path, bytes]:

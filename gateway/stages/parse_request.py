@@ -9,12 +9,14 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.consultations import SHOWN_NAME, consultations_of, model_unknown
 from gateway.core.end_users import user_missing
 from gateway.core.endpoints import GEMINI_PREFIX, OTHER_MODELS, OVERRIDES, Endpoint
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.form import Form
 from gateway.core.input_size import InputSize, input_size
 from gateway.core.json_spans import JsonSpans, NamesRead, read_json_spans
+from gateway.core.other_models import PLACES, SETTINGS
 from gateway.core.pricing import DEARER_TIERS
 from gateway.core.query_rules import asks_events, parameter
 from gateway.core.request import ParsedRequest
@@ -36,9 +38,6 @@ _ADVICE = {
 
 _NO_MODELS = re.compile(rb"null|\[\s*\]")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
-SHOWN_NAME = 256
-"""Characters of a model's name that an error repeats."""
-
 _EXPLANATION_MAX = 200
 """Characters of an explanation: it may quote what was sent, however long that is."""
 
@@ -65,10 +64,9 @@ def parse_request(
     asked_model = _checked(path_model, members, endpoint.model_paths) if endpoint.names_model else fields.model
     binding = _binding(asked_model, fields, endpoint, caller, snapshot)
     asked, most, streams = fields.output_cap, binding.model.max_output_tokens, fields.streams
-    budget, least = _thinking_budget(members, fields.thinking_budgets), endpoint.least_output
-    if asked is None or asked > budget:
-        # A cap that is not above the budget is the client's own affair: Anthropic's interleaved thinking may exceed it.
-        least = max(least, budget + 1)
+    budget = _thinking_budget(members, fields.thinking_budgets)
+    # A cap that is not above the budget is the client's own affair: Anthropic's interleaved thinking may exceed it.
+    least = endpoint.least_output if asked is not None and asked <= budget else max(endpoint.least_output, budget + 1)
     is_array = streams and endpoint.names_model and not asks_events(query)
     _refuse_cap_within_thinking(asked, budget, endpoint, binding.model)
     return ParsedRequest(
@@ -92,6 +90,7 @@ def parse_request(
         content_type=content_type,
         continues=fields.continues,
         creates=endpoint.creates if endpoint.creates is not None and fields.is_kept else None,
+        consulted=() if PLACES.isdisjoint(members.names) else consultations_of(members, binding, endpoint, snapshot),
     )
 
 
@@ -128,11 +127,7 @@ def _binding(asked: str, fields: Fields, endpoint: Endpoint, caller: Caller, sna
     """What binds the caller and the model. Raises ModelUnknown, and FieldInvalid for a tier that has no price."""
     binding = snapshot.binding(caller, asked)
     if binding is None:
-        raise ModelUnknown(
-            f"The model {asked[:SHOWN_NAME]!r} does not exist, or this key may not use it."
-            " GET /v1/models lists what it may use.",
-            param="model",
-        )
+        raise model_unknown(asked, "model")
     if binding.model.served_by.get(endpoint.name) == ():
         raise _not_served(binding.model.name, endpoint)
     if fields.tier in DEARER_TIERS and not binding.model.knows_price_of(fields.tier):
@@ -239,7 +234,7 @@ def _refuse_overrides(members: JsonSpans, read: NamesRead) -> None:
     if overrides is None or not overrides.startswith(b"{"):
         return
     for name in read_json_spans(overrides).names:
-        if name in read:
+        if name in read or name in SETTINGS:
             raise FieldInvalid(
                 f"{OVERRIDES!r} has {name[:SHOWN_NAME]!r}, which some upstreams read in place of the request's own."
                 f" Send it beside {OVERRIDES!r}.",

@@ -28,6 +28,8 @@ def route(
     serving = model.serving(parsed.endpoint.name)
     if held_by:
         serving = tuple([target for target in serving if target.upstream.name == held_by])
+    if parsed.consulted:
+        serving = tuple([target for target in serving if parsed.is_served_by(target)])
     targets = routing.order(serving, key_of(parsed, headers), now, caller)
     if not targets:
         if routing.health.reject_credentials(serving, now):

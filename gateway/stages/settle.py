@@ -12,7 +12,6 @@ from gateway.core.errors import ClientGone, UpstreamRefused
 from gateway.core.estimate import Estimates, Estimator
 from gateway.core.exchange import AnswerTally, Exchange
 from gateway.core.limits import Meter
-from gateway.core.pricing import NO_PRICES
 from gateway.core.request import ParsedRequest
 from gateway.core.request_record import KeptRecord
 from gateway.core.reservation import LedgerEntry, Reservation, Settlement
@@ -55,7 +54,7 @@ def _cost(parsed: ParsedRequest, target: Target | None, usage: Usage) -> int:
     """Micro-dollars."""
     if target is None or target.price is None or parsed.endpoint.is_free:
         return 0
-    return target.price.cost(usage, parsed.binding.prices_beside(target) if usage.parts else NO_PRICES)
+    return target.price.cost(usage, parsed.prices_beside(target, usage))
 
 
 def usage_of(exchange: Exchange, parsed: ParsedRequest, estimator: Estimator) -> Usage | None:
@@ -95,11 +94,25 @@ def _with_rest(exchange: Exchange, parsed: ParsedRequest, tally: AnswerTally, re
     is_told = tally.tells_input and (entered or not _is_cut(exchange, parsed, tally))
     if parsed.endpoint.estimated and not is_told:
         entered = exchange.estimated_input
+    if reported.parts:
+        entered = max(entered, reported.input)
     if entered == reported.input and output <= reported.output:
         return reported
-    return msgspec.structs.replace(
-        reported, input=entered, output=max(output, reported.output), source=UsageSource.ESTIMATED, parts=()
-    )
+    output = max(output, reported.output)
+    parts = _with_more(reported, entered - reported.input, output - reported.output) if reported.parts else ()
+    return msgspec.structs.replace(reported, input=entered, output=output, source=UsageSource.ESTIMATED, parts=parts)
+
+
+def _with_more(reported: Usage, entered: int, output: int) -> tuple[Usage, ...]:
+    """The inferences of which the last of the model that was asked for took so much more: it wrote what was delivered,
+    and other models what they are reported with."""
+    parts = list(reported.parts)
+    own = [place for place, part in enumerate(parts) if not part.model]
+    if not own:
+        return (*parts, Usage(entered, output, service_tier=reported.service_tier, region=reported.region))
+    last = parts[own[-1]]
+    parts[own[-1]] = msgspec.structs.replace(last, input=last.input + entered, output=last.output + output)
+    return tuple(parts)
 
 
 def _is_cut(exchange: Exchange, parsed: ParsedRequest, tally: AnswerTally) -> bool:

@@ -209,7 +209,7 @@ def _prices_of(x: Exchange) -> tuple[PriceLine, ...]:
     target, parsed = x.target, x.parsed
     if x.usage is None or target is None or target.price is None or parsed is None or parsed.endpoint.is_free:
         return ()
-    return target.price.lines(x.usage, parsed.binding.prices_beside(target))
+    return target.price.lines(x.usage, parsed.prices_beside(target, x.usage))
 
 
 def _upstream_id(x: Exchange) -> str:

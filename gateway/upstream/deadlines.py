@@ -15,6 +15,10 @@ from gateway.core.errors import RequestMalformed, UpstreamTimedOut
 from gateway.core.snapshot import Timeouts
 from gateway.upstream.contract import FailureReason
 
+READ_FIRST_S = 0.001
+"""uvloop runs timers before it reads sockets. So much later it has read what arrived while the process stood still, and
+an answer that is already there is not taken for late."""
+
 CLIENT_GRACE_S = 10.0
 CLIENT_BYTES_PER_S = 1024
 """How long an upstream's connection waits for a client that sends its body as it goes, in all: so long, and a second
@@ -53,6 +57,9 @@ class DeadlineTimer:
             self._handle = None
 
     def _due(self) -> None:
+        self._handle = self._loop.call_later(READ_FIRST_S, self._judge)
+
+    def _judge(self) -> None:
         self._handle = None
         when = self._expired()
         if when is not None:

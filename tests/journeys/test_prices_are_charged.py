@@ -108,6 +108,49 @@ async def test_an_advisor_is_charged_at_the_price_of_its_own_model() -> None:
         assert (await gateway.ledger()).cost == exchange.cost
 
 
+async def test_a_request_with_an_advisor_is_held_and_charged_for_both_models() -> None:
+    iterations = [
+        {"type": "message", "input_tokens": 400, "output_tokens": 10},
+        {"type": "advisor_message", "model": "claude-opus-20260205", "input_tokens": 900, "output_tokens": 200},
+    ]
+    used = {"input_tokens": 400, "output_tokens": 10, "iterations": iterations}
+    models = {
+        MODEL: {"routes": [{"upstream": "up1"}], "price": CLAUDE},
+        "opus": {"routes": [{"upstream": "up1", "model": "claude-opus"}], "price": {"input": 5, "output": 25}},
+    }
+    advisor = {"type": "advisor_20260301", "name": "advisor", "model": "opus", "max_uses": 2, "max_tokens": 1_500}
+    async with hand_upstream() as upstream, whole_gateway(upstream.base_url, models=models, team=DAILY) as gateway:
+        asking = asyncio.create_task(gateway.post(_message(tools=[advisor]), path="/v1/messages"))
+        turn = await upstream.asked()
+        assert json.loads(turn.body)["tools"] == [{**advisor, "model": "claude-opus"}]
+        turn.answer(json.dumps({"type": "message", "content": [], "usage": used}).encode())
+        assert (await asking).status == 200
+        exchange = await gateway.ended()
+        assert exchange.cost == 400 * 3 + 10 * 15 + 900 * 5 + 200 * 25
+        (hold,) = exchange.reservation.holds if exchange.reservation else ()
+        assert hold.amount >= 2 * (exchange.estimated_input * 5 + 1_500 * 25) + 1_000 * 15
+        assert (await gateway.ledger()).cost == exchange.cost
+
+
+async def test_an_advisor_that_the_key_may_not_use_is_refused_before_anything_is_forwarded() -> None:
+    models = {name: {"routes": [{"upstream": "up1"}]} for name in (MODEL, "opus")}
+    advisor = {"type": "advisor_20260301", "name": "advisor", "model": "opus"}
+    async with (
+        DemoUpstream() as upstream,
+        whole_gateway(upstream.base_url, models=models, team={"models": [MODEL]}) as gateway,
+    ):
+        refused = await gateway.post(_message(tools=[advisor]), path="/v1/messages")
+        assert (refused.status, refused.error["type"]) == (404, "not_found_error")
+        assert "'opus'" in refused.error["message"]
+        refused = await gateway.chat(tools=[advisor])
+        assert (refused.status, refused.error["code"], refused.error["param"]) == (
+            404,
+            "model_not_found",
+            "tools[0].model",
+        )
+        assert upstream.truth.total.requests == 0
+
+
 async def test_the_route_that_served_is_charged_and_the_dearest_is_reserved() -> None:
     script = DemoScript(prompt_tokens=100, completion_tokens=50)
     changes: dict[str, Any] = {"model": {"routes": ROUTES, "price": {"input": 999}}, "team": DAILY}
@@ -169,5 +212,5 @@ async def test_a_tier_without_a_price_is_refused_before_anything_is_reserved_or_
         assert (await gateway.chat(service_tier="flex")).status == 200
 
 
-def _message() -> bytes:
-    return json.dumps(chat_body(max_tokens=1_000)).encode()
+def _message(**members: Any) -> bytes:
+    return json.dumps(chat_body(max_tokens=1_000, **members)).encode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -152,9 +151,7 @@ async def test_what_is_not_in_flight_is_told_apart_from_what_has_ended() -> None
         assert len((await ask(gateway, "audit")).json["data"]) == 1
 
 
-async def test_gateways_know_of_one_anothers_requests_and_end_them_within_a_second(
-    redis: RedisServer, tmp_path: Path
-) -> None:
+async def test_gateways_know_of_one_anothers_requests_and_end_them(redis: RedisServer, tmp_path: Path) -> None:
     store = {"url": redis.url, "prefix": "many"}
     async with hand_upstream() as upstream, AsyncExitStack() as stack:
         one, two = [
@@ -166,10 +163,9 @@ async def test_gateways_know_of_one_anothers_requests_and_end_them_within_a_seco
         async with begun(one, upstream, "here"), begun(two, upstream, "there") as (client, _):
             found = await in_flight(one, processes=2)
             assert sorted(each["id"] for each in found["data"]) == ["here", "there"]
-            began = time.monotonic()
             assert (await ask(one, "requests/there", "DELETE")).status == 200
-            assert b"request_cancelled" in await client.rest()
-            assert time.monotonic() - began < 1.0
+            async with asyncio.timeout(PATIENCE_S):
+                assert b"request_cancelled" in await client.rest()
             await two.ended()
             # Whichever gateway is asked, it has the record.
             for gateway in (one, two):

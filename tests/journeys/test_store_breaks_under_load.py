@@ -116,7 +116,8 @@ async def test_nothing_is_lost_and_nothing_counted_twice(redis: RedisServer, tmp
         )
         assert truth.completed > 300
         assert set(sum((load.statuses for load in loads), Counter[int]())) == {200, 503}
-        assert max(load.slowest_refusal_s for load in loads) < 2 * TIMEOUT_S
+        # Whoever is refused has waited for a timeout at most, and not for Redis.
+        assert max(load.slowest_refusal_s for load in loads) < FROZEN_S / 2
         assert not [path for path in _listed(tmp_path / "journal") if path.stat().st_size]
 
         lanes = await _standing(session, heir, "concurrent")
@@ -125,7 +126,7 @@ async def test_nothing_is_lost_and_nothing_counted_twice(redis: RedisServer, tmp
         while lanes["held"]:
             await asyncio.sleep(TIMEOUT_S)
             lanes = await _standing(session, heir, "concurrent")
-            assert time.monotonic() - died < HELD_AT_MOST_S + 1
+            assert time.monotonic() - died < 2 * HELD_AT_MOST_S
         month = await _standing(session, heir, "tokens", "month")
         assert (month["used"], month["held"]) == (truth.reported.prompt + truth.reported.completion, 0)
 

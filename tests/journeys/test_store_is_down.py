@@ -25,6 +25,10 @@ def redis() -> Iterator[RedisServer]:
         server.thaw()
 
 
+LONG_TIMEOUT_S = 2
+"""Beside which the time that a request takes on a busy machine is short."""
+
+
 def store(redis: RedisServer, folder: Path, **changes: str) -> Json:
     return {"url": redis.url, "timeout": "200ms", "journal": str(folder), **changes}
 
@@ -46,19 +50,20 @@ async def until_settled(gateway: WholeGateway) -> None:
 
 
 async def test_a_frozen_store_costs_one_timeout_and_then_nothing(redis: RedisServer, tmp_path: Path) -> None:
-    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, store=store(redis, tmp_path)) as gateway:
+    slow = store(redis, tmp_path, timeout=f"{LONG_TIMEOUT_S}s")
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url, store=slow) as gateway:
         assert (await gateway.chat()).status == 200
         redis.freeze()
         began = time.perf_counter()
         refused = await gateway.chat()
-        assert TIMEOUT_S * 0.9 < time.perf_counter() - began < 3 * TIMEOUT_S
+        assert LONG_TIMEOUT_S * 0.9 < time.perf_counter() - began < 2 * LONG_TIMEOUT_S
         assert (refused.status, refused.error["code"]) == (503, "store_unavailable")
         assert refused.headers["retry-after"] == "1"
 
         began = time.perf_counter()
         assert [(await gateway.chat()).status for _ in range(5)] == [503] * 5
-        # Each would have cost as much again; so many together cost less than three.
-        assert time.perf_counter() - began < 3 * TIMEOUT_S
+        # Each would have cost as much again; so many together cost less than two.
+        assert time.perf_counter() - began < 2 * LONG_TIMEOUT_S
         ready = await gateway.request("GET", "/readyz", admin=True)
         assert (ready.status, ready.json["because"]) == (503, ["the store does not answer"])
 

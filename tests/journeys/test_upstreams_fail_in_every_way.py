@@ -298,7 +298,8 @@ def _check_failed(case: Case) -> str:
     if last is not None and last.status >= 400:
         assert (case.seen.status, code) == (502, "upstream_auth_failed") or case.seen.status == last.status
         return f"failed: {last.status}"
-    assert last is None or last.outcome in {"halted", "cancelled"}
+    # An answer that was whole may have come too late, where the machine is slow.
+    assert last is None or last.outcome in {"halted", "cancelled"} or code == "upstream_timeout"
     assert code in {"upstream_unreachable", "upstream_broke", "upstream_timeout", "no_upstream_available"}
     return f"failed: {code}"
 

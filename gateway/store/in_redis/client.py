@@ -247,7 +247,7 @@ class Router:
             else:
                 if error.code == "READONLY":
                     # A master that was demoted: a new connection finds the one that is master now.
-                    connection.reconnect("is no longer the master")
+                    connection.leave("is no longer the master")
                 raise error
             try:
                 return await self._ask_node(node, command, asking)

@@ -246,6 +246,15 @@ class RedisConnection:
         return reply
 
     def reconnect(self, why: str) -> None:
+        """Another server is the one to use.
+
+        An attempt to connect ends, too: the server before, if it stood still, answers it when it goes on, and would be
+        used.
+        """
+        self.leave(why)
+        self._end_attempt()
+
+    def leave(self, why: str) -> None:
         """Leave this stream for a new one: the server is not what it was."""
         stream, self._stream = self._stream, None
         if stream is not None:
@@ -291,6 +300,8 @@ class RedisConnection:
                 stream.on_data, stream.on_writable = self._note_data, self._send_pending
                 try:
                     await stream.ask(*LOADING)
+                    if attempt.when() is not None:
+                        raise ConnectionDown("the attempt was given up")
                 except BaseException:
                     stream.abort()
                     raise
@@ -320,15 +331,20 @@ class RedisConnection:
             made = waiting[0].made
             if now - max(made, self._heard) > _STEPS or now - made > _SLOWEST * _STEPS:
                 self._fail("does not answer")
-        if self._connecting is not None and now > self._connect_by:
+        if now > self._connect_by:
+            self._end_attempt()
+        return bool(self._pending or self._connecting or (self._stream is not None and self._stream.sent))
+
+    def _end_attempt(self) -> None:
+        """To connect; it fails in the next turn of the loop."""
+        if self._connecting is not None:
             self._connecting.reschedule(asyncio.get_running_loop().time())
             self._connecting = None
-        return bool(self._pending or self._connecting or (self._stream is not None and self._stream.sent))
 
     def _fail(self, trouble: str) -> None:
         """From now on every call fails at once, as do those that wait."""
         self.trouble = trouble
-        self.reconnect(trouble)
+        self.leave(trouble)
         calls, self._pending = self._pending, []
         for call in calls:
             if not call.reply.done():

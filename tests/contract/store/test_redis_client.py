@@ -111,7 +111,7 @@ async def test_a_frozen_redis_is_noticed_though_the_loop_pauses(redis: RedisServ
         time.sleep(LONG_TURN_S)  # noqa: ASYNC251 # This is what is tried.
     began = time.perf_counter()
     assert all(isinstance(one, StoreUnavailable) for one in await asking)
-    assert time.perf_counter() - began < 2 * TIMEOUT_S
+    assert time.perf_counter() - began < 10 * TIMEOUT_S
     assert store.trouble
 
 

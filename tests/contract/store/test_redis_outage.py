@@ -8,10 +8,12 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.core.errors import StoreUnavailable
 from gateway.store.backlog import Policy
+from gateway.store.contract import HOLD_TTL_MS as HOLD_TTL_IN_EARNEST_MS
 from gateway.store.contract import UsageQuery
 from gateway.store.in_redis import RedisStore
 from gateway.store.journal import Journal
@@ -46,6 +48,11 @@ async def seconds_to_fail(store: RedisStore) -> float:
     return time.perf_counter() - began
 
 
+def fails_without_waiting(store: RedisStore) -> None:
+    with pytest.raises(StoreUnavailable):
+        store.admit(ask(QUOTA)).send(None)
+
+
 async def test_a_failed_call_says_what_it_was_for_alone(server: RedisServer, store: RedisStore) -> None:
     reservation = await admitted(store, ask(QUOTA))
     server.freeze()
@@ -68,10 +75,10 @@ async def test_a_frozen_redis_costs_one_timeout_then_nothing(server: RedisServer
     await store.ping()
     server.freeze()
     waits = await asyncio.gather(*[seconds_to_fail(store) for _ in range(20)])
-    assert TIMEOUT_S * 0.9 < max(waits) < TIMEOUT_S + 0.1
+    assert TIMEOUT_S * 0.9 < max(waits) < 10 * TIMEOUT_S  # One after the other they would wait for twenty.
     assert store.trouble
-    again = await asyncio.gather(*[seconds_to_fail(store) for _ in range(20)])
-    assert max(again) < TIMEOUT_S / 4
+    for _ in range(20):
+        fails_without_waiting(store)
     server.thaw()
     await until_it_answers(store)
     assert store.trouble is None
@@ -81,8 +88,8 @@ async def test_a_frozen_redis_costs_one_timeout_then_nothing(server: RedisServer
 async def test_a_gateway_starts_without_redis_and_takes_it_up_when_it_comes(server: RedisServer) -> None:
     server.kill()
     store = RedisStore(redis_options(server.url, timeout_s=TIMEOUT_S), UTC)
-    assert await seconds_to_fail(store) < TIMEOUT_S + 0.1
-    assert await seconds_to_fail(store) < TIMEOUT_S / 4
+    await seconds_to_fail(store)
+    fails_without_waiting(store)
     server.start()
     await until_it_answers(store)
     await admitted(store, ask(QUOTA))
@@ -176,7 +183,9 @@ async def test_an_entry_that_shows_that_redis_takes_others_is_charged_once(serve
     """In the journal of a dead process, whose first entry is refused."""
 
     def started(process: str) -> OutboxStore:
-        store = RedisStore(redis_options(server.url, process), UTC)
+        # Holds last as in earnest: what is not settled is still held, however long the restart takes.
+        options = msgspec.structs.replace(redis_options(server.url, process), hold_ttl_ms=HOLD_TTL_IN_EARNEST_MS)
+        store = RedisStore(options, UTC)
         policy = Policy(lambda _complaint: None, takes_unsigned=True, pause_s=0.01, orphans_s=0.01)
         steady = OutboxStore(store, Journal(tmp_path, process, sure_tasks()), policy, UTC, sure_tasks())
         steady.start()

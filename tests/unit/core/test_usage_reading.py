@@ -318,6 +318,30 @@ def test_an_input_that_was_reported_alone_is_not_undone_by_a_zero(
     assert read(table, *reports).usage == usage
 
 
+@pytest.mark.parametrize(
+    ("before", "usage"),
+    [
+        ({"prompt_tokens": 10}, Usage(10, 40, reasoning=40)),
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}, Usage(10, 40, reasoning=35)),
+        ({"completion_tokens": 20}, Usage(30, 20)),
+    ],
+    ids=["the input", "both, while it grew", "the output"],
+)
+def test_a_total_alone_is_what_an_earlier_report_leaves_of_it(before: dict[str, Any], usage: Usage) -> None:
+    reader = read(CHAT_USAGE, {"usage": before}, {"usage": {"total_tokens": 50}})
+    assert (reader.usage, reader.final) == (usage, True)
+
+
+@pytest.mark.parametrize("nothing", [None, 0, "many"])
+def test_a_total_of_nothing_is_no_report(nothing: object) -> None:
+    reader = read(CHAT_USAGE, {"usage": {"prompt_tokens": 10}}, {"usage": {"total_tokens": nothing}})
+    assert (reader.usage, reader.final) == (Usage(10), False)
+
+
+def test_a_total_alone_is_no_report_where_nothing_came_before_it() -> None:
+    assert not read(CHAT_USAGE, {"usage": {"total_tokens": 50}}).reported
+
+
 def test_a_report_without_the_output_is_not_the_last_word() -> None:
     assert not read(CHAT_USAGE, {"usage": {"prompt_tokens": 11, "completion_tokens": None}}).final
 

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.core.consultations import Consultation
 from gateway.core.endpoints import ENDPOINTS
 from gateway.core.errors import QuotaSpent, RateExceeded, StoreUnavailable
 from gateway.core.estimate import OUTPUT_AT_FIRST, Estimates
@@ -52,6 +53,31 @@ def test_every_choice_may_produce_its_own_output() -> None:
     ask = asked(limit(Meter.TOKENS), max_tokens=50, n=3)
     assert (ask.most, ask.likely, ask.least) == (150, 150, 3)
     assert ask.charges[0].amount(ask.most) == 250
+
+
+ADVISOR = Model("opus", (target(price=Price(input=5_000_000, output=25_000_000)),))
+
+
+@pytest.mark.parametrize(
+    ("meter", "per", "more"),
+    [
+        (Meter.TOKENS, Per.DAY, 3 * (INPUT + 40)),
+        (Meter.INPUT_TOKENS, Per.DAY, 3 * INPUT),
+        (Meter.OUTPUT_TOKENS, Per.DAY, 3 * 40),
+        (Meter.USD, Per.DAY, 3 * (INPUT * 5 + 40 * 25)),
+        (Meter.REQUESTS, Per.DAY, 0),
+        (Meter.TOKENS, Per.MINUTE, 0),
+    ],
+)
+def test_what_a_tools_model_may_take_is_held_by_quotas(meter: Meter, per: Per, more: int) -> None:
+    def held(*consulted: Consultation) -> int:
+        caller = msgspec.structs.replace(CALLER, limits=(limit(meter, per),))
+        exchange, parsed = exchange_of(body_of(max_tokens=50), caller=caller)
+        exchange.estimated_input = INPUT
+        parsed = msgspec.structs.replace(parsed, consulted=consulted)
+        return admission_request(exchange, parsed, OUTPUT_AT_FIRST, parsed.user).charges[0].amount(50)
+
+    assert held(Consultation(0, "opus", ADVISOR, uses=3, tokens=40)) == held() + more
 
 
 def test_a_cost_is_rounded_up() -> None:

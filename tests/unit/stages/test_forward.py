@@ -9,6 +9,7 @@ import pytest
 from multidict import CIMultiDict
 
 from gateway.core.circuit import FAILURES_IN_A_ROW
+from gateway.core.consultations import Consultation
 from gateway.core.endpoints import COMPLETIONS, ENDPOINTS
 from gateway.core.errors import (
     GatewayError,
@@ -19,6 +20,7 @@ from gateway.core.errors import (
     UpstreamUnreachable,
 )
 from gateway.core.health import Outcome
+from gateway.core.json_spans import read_json_spans
 from gateway.core.snapshot import Model, Target
 from gateway.stages.forward import WHOLE_MAX, forward, outgoing_body
 from tests.unit.fakes import (
@@ -520,6 +522,17 @@ def test_a_completion_is_capped_by_the_one_member_that_every_server_of_it_knows(
     assert exchange.reservation is not None
     exchange.reservation = msgspec.structs.replace(exchange.reservation, granted=70, capped=True)
     assert json.loads(outgoing_body(exchange, parsed, to)) == {**json.loads(body), "max_tokens": 70}
+
+
+@pytest.mark.parametrize(("there", "changed"), [("claude-opus", True), ("opus", False)])
+def test_a_model_that_a_tool_asks_has_the_name_that_the_upstream_knows(there: str, changed: bool) -> None:
+    body = body_of(tools=[{"name": "f"}, {"type": "advisor_20260301", "model": "opus"}])
+    exchange, parsed = exchange_of()
+    advisor = Consultation(1, "opus", Model("opus", (target(model=there),)))
+    parsed = msgspec.structs.replace(parsed, members=read_json_spans(body), consulted=(advisor,))
+    sent = outgoing_body(exchange, parsed, target())
+    assert json.loads(sent)["tools"] == [{"name": "f"}, {"type": "advisor_20260301", "model": there}]
+    assert (sent != body) is changed
 
 
 def test_a_body_is_made_for_each_target() -> None:

@@ -87,6 +87,8 @@ def test_a_tier_is_accepted_where_one_route_has_a_price_for_it() -> None:
         {"fallbacks": "openai/large"},
         {"context_window_fallbacks": [{"m": ["openai/large"]}]},
         {"content_policy_fallbacks": {}},
+        {"user_config": {"model_list": [{"model_name": "m"}]}},
+        {"safety_model": "openai/large"},
         {"Models": ["openai/large"]},
     ],
 )
@@ -98,7 +100,8 @@ def test_an_upstream_cannot_be_told_to_choose_another_model(path: str, members: 
 
 
 @pytest.mark.parametrize(
-    "name", ["model", "Model", "mo\\u0064el", "max_tokens", "n", "stream", "service_tier", "fallbacks", "messages"]
+    "name",
+    ["model", "Model", "mo\\u0064el", "max_tokens", "n", "stream", "service_tier", "fallbacks", "messages", "plugins"],
 )
 def test_what_is_read_cannot_be_overridden(name: str) -> None:
     body = body_of()[:-1] + b',"extra_body": {"top_k": 5, "%b": 1}}' % name.encode()

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 import pytest
 
+from gateway.core.consultations import Consultation
 from gateway.core.errors import NoTarget, UpstreamAuthFailed
 from gateway.core.health import Outcome
 from gateway.core.routing import RoutingState
@@ -27,6 +29,13 @@ class Picking:
         for _ in range(times):
             now = self.clock.monotonic()
             self.routing.health.begin(one, now).ended(outcome, now, reason=reason)
+
+
+def test_a_target_whose_upstream_lacks_the_model_that_a_tool_asks_is_left_out() -> None:
+    picking = Picking(target("first"), target("both", priority=2))
+    advisor = Consultation(0, "opus", Model("opus", (target("both"), target("third"))))
+    picking.parsed = msgspec.structs.replace(picking.parsed, consulted=(advisor,))
+    assert picking.picked() == ["both"]
 
 
 def test_the_upstream_that_keeps_what_a_request_is_about_is_asked_and_no_other() -> None:

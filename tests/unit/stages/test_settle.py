@@ -427,6 +427,7 @@ async def test_a_store_that_is_out_is_told_and_the_usage_is_known() -> None:
 MESSAGE_START = (
     b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":1}}}\n\n'
 )
+ADVISED = b'{"type":"advisor_message","model":"opus","input_tokens":900,"output_tokens":200}'
 MESSAGE_DELTA = (
     b"event: content_block_delta\n"
     b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"word"}}\n\n'
@@ -443,6 +444,36 @@ def test_a_cut_stream_whose_usage_comes_in_parts_pays_for_what_was_delivered() -
     assert usage is not None
     assert (usage.input, usage.source) == (9, UsageSource.ESTIMATED)
     assert 200 <= usage.output <= 202
+
+
+OPUS = Usage(900, 200, model="opus")
+
+
+@pytest.mark.parametrize(
+    ("used", "first", "others"),
+    [
+        (b'"input_tokens":9,"output_tokens":10', Usage(9, 10), (OPUS,)),
+        (b'"input_tokens":0,"output_tokens":0', Usage(0, 0), (OPUS, OPUS)),
+    ],
+    ids=["a turn and its advisor", "advisors alone"],
+)
+def test_what_was_delivered_behind_a_report_is_of_the_model_that_was_asked_for(
+    used: bytes, first: Usage, others: tuple[Usage, ...]
+) -> None:
+    messages = ENDPOINTS["/v1/messages"]
+    exchange, parsed = exchange_of(body_of(max_tokens=500), endpoint=messages)
+    tally = exchange.tally = StreamTally(messages, merge=False)
+    exchange.status, exchange.error = 200, ClientGone("It left.")
+    advised = b",".join([ADVISED] * len(others))
+    turn = b"" if len(others) > 1 else b'{"type":"message",%b},' % used
+    tally.feed(b'data: {"type":"message_delta","usage":{%b,"iterations":[%b%b]}}\n\n' % (used, turn, advised))
+    tally.feed(MESSAGE_DELTA * 20)
+    usage = usage_of(exchange, parsed, Estimator())
+    assert usage is not None
+    more = usage.output - first.output - 200 * len(others)
+    assert more >= 20
+    assert set(usage.parts) == {Usage(first.input, first.output + more), *others}
+    assert (usage.input, usage.source) == (first.input + 900 * len(others), UsageSource.ESTIMATED)
 
 
 @pytest.mark.parametrize("entered", [0, 9])

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
+from collections.abc import Callable
 from time import monotonic
+
+import pytest
+import uvloop
 
 from gateway.core.errors import RequestMalformed, UpstreamTimedOut
 from gateway.core.snapshot import Timeouts
@@ -50,6 +56,39 @@ async def test_a_timer_expires_again_when_it_is_told() -> None:
             expirations.happened.clear()
             await expirations.happened.wait()
     assert expirations.times == 3
+
+
+@pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
+def test_what_arrived_while_the_process_stood_still_is_read_before_a_deadline_is_judged(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(_stand_still_beyond_a_deadline()) == ["read", "expired"]
+
+
+async def _stand_still_beyond_a_deadline() -> list[str]:
+    """What happens afterwards, where a byte arrived meanwhile."""
+    loop, happened, over = asyncio.get_running_loop(), list[str](), asyncio.Event()
+    ours, theirs = socket.socketpair()
+
+    def read() -> None:
+        happened.append(ours.recv(5).decode())
+        if happened == ["stop"]:
+            happened.clear()
+            time.sleep(0.03)
+            theirs.send(b"read")
+
+    def expired() -> None:
+        happened.append("expired")
+        over.set()
+
+    with ours, theirs:
+        loop.add_reader(ours, read)
+        DeadlineTimer(loop, expired).arm(monotonic() + 0.01)
+        theirs.send(b"stop")
+        await over.wait()
+        loop.remove_reader(ours)
+    return happened
 
 
 async def test_a_cancelled_timer_does_not_expire() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.store.in_redis.connection import ErrorReply, RedisConnection, RedisStream
+from gateway.store.in_redis.connection import ConnectionDown, ErrorReply, RedisConnection, RedisStream
 
 PING = ("PING",)
 TIMEOUT_S = 0.2
@@ -54,6 +54,16 @@ class SlowTransport(FakeTransport):
             self._answer_next_later()
 
 
+class FrozenTransport(FakeTransport):
+    """Answers all at once, when it goes on."""
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def thaw(self) -> None:
+        self._stream.data_received(b"+OK\r\n" * len(self._stream.sent))
+
+
 class FakeServer:
     def __init__(self, transport: type[FakeTransport] = FakeTransport) -> None:
         self._transport = transport
@@ -92,6 +102,38 @@ async def test_a_server_that_answers_slowly_is_not_out() -> None:
     connection = RedisConnection(FakeServer(SlowTransport).connect, TIMEOUT_S, BackgroundTasks(unexpected))
     assert await asyncio.gather(*[connection.call(PING) for _ in range(12)]) == [b"OK"] * 12
     assert connection.trouble is None
+    connection.close()
+
+
+@pytest.mark.parametrize("in_the_same_turn", [True, False])
+async def test_a_server_that_is_replaced_while_it_stands_still_is_not_used_when_it_goes_on(
+    in_the_same_turn: bool,
+) -> None:
+    old, new = FakeServer(FrozenTransport), FakeServer()
+    named = old
+
+    async def connect() -> RedisStream:
+        return await named.connect()
+
+    connection = RedisConnection(connect, 10.0, BackgroundTasks(unexpected))
+    first = connection.call(PING)
+    while not old.transports or not old.transports[0].written:
+        await asyncio.sleep(0)
+    named = new
+    connection.reconnect("is no longer the master")
+    if not in_the_same_turn:
+        await asyncio.sleep(0)
+    [frozen] = old.transports
+    assert isinstance(frozen, FrozenTransport)
+    frozen.thaw()
+    async with asyncio.timeout(5):
+        with pytest.raises(ConnectionDown):
+            await first
+        while connection.trouble:
+            await asyncio.sleep(0)
+        assert await connection.call(PING) == b"OK"
+    assert b"PING" in new.transports[0].written
+    assert frozen.is_closing()
     connection.close()
 
 
