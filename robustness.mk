@@ -5,14 +5,15 @@ FUZZING := .tools/fuzzing
 SOAK_MINUTES ?= 30
 SOAK_GATEWAYS ?= 3
 SOAK_SEED ?= 1
+SOAK_CLUSTER ?=
 FUZZ_SECONDS ?= 960
 FUZZ_SEED ?= 0
 FUZZ_INPUTS ?= -1
 
 .PHONY: chaos soak fuzz test-openapi lock-robustness
 
-soak: redis-server $(VENV)/.dev ## 30 minutes of everything that happens to gateways; SOAK_MINUTES=, SOAK_GATEWAYS= and SOAK_SEED= change it
-	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES) --gateways $(SOAK_GATEWAYS) --seed $(SOAK_SEED)
+soak: redis-server $(VENV)/.dev ## 30 minutes of everything that happens to gateways; SOAK_MINUTES=, SOAK_GATEWAYS= and SOAK_SEED= change it, SOAK_CLUSTER=1 takes a Redis cluster
+	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES) --gateways $(SOAK_GATEWAYS) --seed $(SOAK_SEED) $(if $(SOAK_CLUSTER),--cluster)
 
 chaos: redis-server $(VENV)/.dev ## processes killed at every stage of every kind of request, some minutes
 	CHAOS=all $(BIN)/python -m pytest -n $(WORKERS) -o faulthandler_timeout=1200 tests/journeys/test_gateway_is_killed.py $(PYTEST_ARGS)

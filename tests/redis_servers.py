@@ -144,20 +144,43 @@ def _knows_everybody(sentinel: RedisServer) -> bool:
 
 
 @contextlib.contextmanager
-def redis_cluster() -> Iterator[list[RedisServer]]:
-    """Three masters that share the slots."""
-    buses = [free_port() for _ in range(3)]
+def redis_cluster(*options: str, replicas: bool = False) -> Iterator[list[RedisServer]]:
+    """Three masters that share the slots, and behind them, if wanted, a replica of each."""
+    buses = [free_port() for _ in range(6 if replicas else 3)]
     bounds = [0, 5461, 10923, 16384]
     with contextlib.ExitStack() as stack:
-        nodes = [stack.enter_context(redis_server(*_cluster_options(bus), tcp=True)) for bus in buses]
+        servers = [stack.enter_context(redis_server(*_cluster_options(bus), *options, tcp=True)) for bus in buses]
+        nodes = servers[:3]
         for place, node in enumerate(nodes):
             with contextlib.closing(node.client()) as client:
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", bounds[place], bounds[place + 1] - 1)
                 client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
                 client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, buses[0])
-        for node in nodes:
+        for place, replica in enumerate(servers[3:]):
+            with contextlib.closing(replica.client()) as client:
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, buses[0])
+                master = _cluster_id(nodes[place])
+                wait_for(
+                    lambda client=client, master=master: _replicates(client, master), "a replica knows its master", 30
+                )
+        for node in servers:
             wait_for(lambda node=node: _cluster_is_whole(node), "the cluster is whole", 30)
-        yield nodes
+        for replica in servers[3:]:
+            wait_for(lambda replica=replica: _is_in_sync(replica), "a replica is in sync", 30)
+        yield servers
+
+
+def _cluster_id(node: RedisServer) -> bytes:
+    with contextlib.closing(node.client()) as client:
+        return bytes(client.execute_command("CLUSTER", "MYID"))
+
+
+def _replicates(client: Redis, master: bytes) -> bool:
+    try:
+        client.execute_command("CLUSTER", "REPLICATE", master)
+    except RedisError:
+        return False
+    return True
 
 
 def _cluster_options(bus: int) -> list[str]:

@@ -42,7 +42,7 @@ from gateway.identity.sessions import SessionDirectory
 from gateway.notifications.history import NotificationList
 from gateway.pipeline import Pipeline, Services
 from gateway.runtime.descriptors import max_connections_of_clients
-from gateway.runtime.listening import address_taken, listen_on_all
+from gateway.runtime.listening import accept_faster, address_taken, listen_on_all
 from gateway.runtime.loop_lag import watch_loop_lag
 from gateway.runtime.slices import in_slices
 from gateway.runtime.system_clock import SystemClock, id_maker
@@ -376,7 +376,8 @@ class Gateway:
     ) -> tuple[Address, ...]:
         listener = Listener(handler, self.services.new_id, limits)
         servers = await listen_on_all(listener, addresses, shared=shared, backlog=_BACKLOG)
-        self._open.append(_OpenListener(servers, listener))
+        more = await accept_faster(listener, servers, backlog=_BACKLOG)
+        self._open.append(_OpenListener([*servers, *more], listener))
         return tuple(map(address_taken, addresses, servers))
 
     def _observe(self) -> None:

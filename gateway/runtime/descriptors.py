@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import resource
 
-_OWN = 64
-"""For the store, files, the log, health checks, and the admin listener."""
+_OWN = 96
+"""For the store, files, the log, health checks, and listeners, which have eight for each address."""
 
 _PER_CLIENT = 2
 """A request has a connection of the client and one to an upstream, of which no more are open."""

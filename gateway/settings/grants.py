@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from gateway.core.end_users import USER_CHARACTERS
-from gateway.settings.base_section import REQUIRED, BaseSection, setting
+from gateway.settings.base_section import REQUIRED, RequestSection, setting
 from gateway.settings.stored_keys import Expiry
 from gateway.settings.types import Amount, ModelName, ShortName, text_of
 
@@ -28,7 +28,7 @@ KeyId = Annotated[
 Reason = Annotated[str, *text_of(_PRINTABLE + "{1,500}", "must be 1 to 500 printable characters")]
 
 
-class GrantSettings(BaseSection):
+class GrantSettings(RequestSection):
     """`team`, `key`, `user` and `model` say whose limit it is: none of them, the organisation's."""
 
     limit: LimitName = setting(REQUIRED, "The name of the limit.")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import ValidationError
 
 from gateway.core.limits import Meter
-from gateway.settings.base_section import REQUIRED, BaseSection, setting
+from gateway.settings.base_section import REQUIRED, RequestSection, setting
 from gateway.settings.checks import limit_faults
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
 from gateway.settings.limit_settings import Limits
@@ -36,7 +36,7 @@ Expiry = Annotated[date | datetime | timedelta, *value_type(read_expiry, type="s
 MetadataValue = Annotated[str, *text_of(r"[^\x00-\x1f\x7f-\x9f]{0,500}", "must be text of at most 500 characters")]
 
 
-class KeyChangeSettings(BaseSection):
+class KeyChangeSettings(RequestSection):
     """What can be changed of a key."""
 
     name: ShortName | None = setting(None, "The key's name in logs and reports.")
@@ -60,12 +60,12 @@ class ImportedKeySettings(NewKeySettings):
     counted_as: str | None = setting(None, "The id that its limits are counted under.", pattern="^[0-9a-f]{12}$")
 
 
-class RotationSettings(BaseSection):
+class RotationSettings(RequestSection):
     overlap: Duration = setting("24h", "How long the old key goes on.")
     expires_at: Expiry | None = setting(None, "When the new key stops working; left out: when the old one would have.")
 
 
-SectionOf = TypeVar("SectionOf", bound=BaseSection)
+SectionOf = TypeVar("SectionOf", bound=RequestSection)
 
 
 def read_section(kind: type[SectionOf], written: Mapping[str, Any]) -> SectionOf:

@@ -96,9 +96,10 @@ class Framing:
         if coding is not None and coding.lower() != "chunked":
             raise ValueError("the only transfer coding known here is chunked")
         self.status = status
-        self.keeps_alive = self._parser.should_keep_alive()
         self._until_close = coding is None and "content-length" not in headers and status not in _BODILESS_STATUSES
 
     def on_message_complete(self) -> None:
         if self.status:
             self.complete = True
+            # Trailers can end the connection, too.
+            self.keeps_alive = self._parser.should_keep_alive()

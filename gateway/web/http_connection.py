@@ -4,9 +4,16 @@ reads again.
 aiohttp's parser accepts more than RFC 9112 lets a server accept: the difference is refused here, before a handler sees
 it. Bodies arrive as they were sent: the reader decodes them, once the sender is known.
 
+The parser also gives the last trailer of a body in chunks to the next request, as its first header: behind a proxy that
+shares its connections, that would be another client's request. So a connection is kept after a body in chunks only if
+that body's end is seen to have no trailers. It is not kept if the next request came right behind the chunks, and
+neither after a request for another protocol, whose rest the parser reads where it cannot be watched.
+
 Clients cannot use up what others need. A listener has a limited number of connections: for a new one the idle
 connection that was used least recently is closed, or, if the oldest are all at work, the new one is refused. A client
 that reads nothing of what was written for it is disconnected after a while, whether its answer is complete or not.
+In one turn of the event loop a few requests begin; those beyond wait (runtime/turn_queue.py), and a request that was
+sent ahead of an answer waits in another line than one of a client that waits for its answers.
 """
 
 from __future__ import annotations
@@ -14,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -30,10 +38,14 @@ from gateway.core.errors import (
     TransferCodingUnsupported,
     VersionUnsupported,
 )
+from gateway.runtime.turn_queue import TurnQueue
 from gateway.web.errors import SERVER, error_body, error_headers
 
 _HEAD_MAX = 32 * 1024
 """Bytes of one header: tokens in Authorization are longer than aiohttp's default of 8 KiB allows."""
+
+_UNFINISHED_HEAD_BYTES = 64 * 1024
+"""Of a head whose end has not come: the headers that it may have are 4 MiB, and strangers can begin many."""
 
 _UNREAD_BYTES = 64 * 1024
 """Of a body that is read more slowly than it comes: from twice as much on, the client has to wait."""
@@ -43,15 +55,19 @@ _FRAMING_SHARE = 16
 """What the framing of a chunked body may take: so many bytes, and so many more for each byte of content. A chunk of one
 byte takes 6; extensions of chunks (RFC 9112, section 7.1.1) have no use here, and no bound of their own."""
 
+_END_OF_CHUNKS = b"\r\n0\r\n\r\n"
+"""How a body in chunks ends that has no trailers. No other body does: `0` alone is no line of a trailer."""
+
 _LINGER_S = 5.0
 """How long a client that is refused within its body may send on, so that it reads why before the connection is closed:
 as nginx has it (`lingering_timeout`). What it sends is dropped unread."""
 
-_KEEPALIVE_S = 75.0
-"""How long an idle connection stays, as nginx has it (`keepalive_timeout`)."""
-
 _LAST_WRITE_S = 5.0
 """How long clients may take, when everything closes, to read what was written for them already."""
+
+_BEGUN_PER_TURN = 16
+"""Requests, whatever they ask for: twice as many as of all teams begin behind it (runtime/start_queue.py), so that a
+request soon waits in the line of its team. To refuse as many takes 4 ms."""
 
 _LOOKED_AT = 100
 """Connections, of those used least recently, of which one is sought that is idle: a full listener stays quick."""
@@ -59,10 +75,12 @@ _LOOKED_AT = 100
 
 class ClientLimits(NamedTuple):
     """`connections` at any time; `stalled_s` is how long a client may take nothing of what was written for it, as nginx
-    has it (`send_timeout`)."""
+    has it (`send_timeout`); `idle_s` is how long a connection stays without a whole head, from its
+    beginning or its last answer on (`keepalive_timeout`)."""
 
     connections: int
     stalled_s: float = 60.0
+    idle_s: float = 75.0
 
 
 ADMIN_CLIENTS = ClientLimits(connections=256)
@@ -88,6 +106,15 @@ class HttpConnection(web.RequestHandler):
     _chunked_body: web.BaseRequest | None = None
     """The request whose chunked body is coming."""
     _bytes_of_it = 0
+    is_last_answer = False
+    """Whether the connection ends with the answer to the request that it has."""
+    _body: StreamReader | None = None
+    """Of the newest request that was parsed, until its end: from there on a head is received."""
+    _is_chunked = False
+    """Whether that body is in chunks."""
+    _head_bytes = 0
+    _received_last = b""
+    """As many bytes as `_END_OF_CHUNKS` has."""
 
     def request_began(self, request: web.BaseRequest) -> None:
         self.response_began = False
@@ -95,7 +122,21 @@ class HttpConnection(web.RequestHandler):
         self._chunked_body, self._bytes_of_it = request if is_chunked else None, 0
 
     def data_received(self, data: bytes) -> None:
+        known, is_head = len(self._messages), self._body is None
         super().data_received(data)
+        size = len(_END_OF_CHUNKS)
+        self._received_last = data[-size:] if len(data) >= size else (self._received_last + data)[-size:]
+        if len(self._messages) > known:
+            self._head_bytes = 0
+            self._expect_bodies(known)
+        elif is_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > _UNFINISHED_HEAD_BYTES:
+                self._refuse_head()
+        if self._body is not None and self._body.is_eof():
+            self._body = None
+            if self._upgraded or (self._is_chunked and self._received_last != _END_OF_CHUNKS):
+                self._serve_no_more()
         if self._chunked_body is not None:
             content = self._chunked_body.content
             self._bytes_of_it += len(data)
@@ -104,6 +145,31 @@ class HttpConnection(web.RequestHandler):
             elif self._bytes_of_it > _FRAMING_BYTES + _FRAMING_SHARE * content.total_bytes:
                 self._chunked_body = None
                 content.set_exception(RequestPayloadError("its chunks are mostly framing"))
+
+    def _expect_bodies(self, known: int) -> None:
+        """To be called when heads were parsed; `known` messages were waiting before."""
+        for message, payload in islice(self._messages, known, None):
+            if self._body is not None and self._is_chunked:
+                self._serve_no_more()
+            self._body = payload
+            self._is_chunked = isinstance(message, RawRequestMessage) and message.chunked
+
+    def _refuse_head(self) -> None:
+        if not self.is_idle or self._socket is None:
+            self._serve_no_more()
+            return
+        self._socket.write(_HEAD_TOO_LARGE)
+        self.force_close()
+
+    def _serve_no_more(self) -> None:
+        """End the connection once what it has now is answered: nothing that was received behind it is served."""
+        self.is_last_answer = True
+        self.close()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the client has sent further requests before it got this one's answer."""
+        return bool(self._messages)
 
     @property
     def is_idle(self) -> bool:
@@ -224,6 +290,9 @@ def _request(
     if fault is not None:
         # An answer in a version that is not understood would be wrong, too.
         message = message._replace(version=HttpVersion11)
+    if message.url.absolute:
+        # Whom it names says nothing here, and aiohttp would fail to read some names.
+        message = message._replace(url=message.url.relative())
     request = _Request(message, payload, protocol, writer, task, asyncio.get_running_loop())
     request.fault = fault
     return request
@@ -252,15 +321,18 @@ async def _refused(connection: HttpConnection, fault: GatewayError) -> web.Strea
     return connection.refusal(fault)
 
 
-def _turned_away() -> bytes:
-    error = Overloaded("All connections of the gateway are in use. Try again soon.", retry_after_ms=1000)
+def _last_answer(error: GatewayError) -> bytes:
+    """Of a connection that has no request."""
     body = error_body(error)
     headers = [*error_headers(error), ("server", SERVER), ("connection", "close"), ("content-length", str(len(body)))]
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return f"HTTP/1.1 {error.status} Service Unavailable\r\n{lines}\r\n".encode() + body
+    return f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n{lines}\r\n".encode() + body
 
 
-_TURNED_AWAY = _turned_away()
+_TURNED_AWAY = _last_answer(
+    Overloaded("All connections of the gateway are in use. Try again soon.", retry_after_ms=1000)
+)
+_HEAD_TOO_LARGE = _last_answer(RequestMalformed("The request is not valid HTTP: its head does not end."))
 
 
 class Listener(web.Server):
@@ -274,6 +346,7 @@ class Listener(web.Server):
         self._handler = handler
         self._new_id = new_id
         self._event_loop = asyncio.get_running_loop()
+        self._begins = TurnQueue(_BEGUN_PER_TURN)
         self._open: dict[HttpConnection, None] = {}
         """By their last request, or their beginning: the least recent first."""
         self._empty = asyncio.Event()
@@ -291,7 +364,13 @@ class Listener(web.Server):
         if connection in self._open:
             del self._open[connection]
             self._open[connection] = None
-        return self._handler(request)
+        if self._begins.try_begin():
+            return self._handler(request)
+        return self._handle_later(connection, request)
+
+    async def _handle_later(self, connection: HttpConnection, request: _Request) -> web.StreamResponse:
+        await self._begins.wait(f"{request.remote} {connection.has_more}")
+        return await self._handler(request)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -332,7 +411,7 @@ class Listener(web.Server):
             self,
             loop=self._event_loop,
             access_log=None,  # type: ignore[arg-type]  # aiohttp takes None for no log of its own.
-            keepalive_timeout=_KEEPALIVE_S,
+            keepalive_timeout=self.limits.idle_s,
             max_line_size=_HEAD_MAX,
             max_field_size=_HEAD_MAX,
             read_bufsize=_UNREAD_BYTES,

@@ -193,7 +193,7 @@ class HttpResponseWriter:
             own.append(("request-id", self._request_id))
         if "content-type" not in given and (body or framing is CHUNKED):
             own.append(("content-type", "application/octet-stream"))
-        closes = self._closing or not request.keep_alive
+        closes = self._closing or self._connection.is_last_answer or not request.keep_alive
         head = response_head(status, own, framing, version=request.version, closes=closes)
         self.response = WrittenResponse(request, keep_alive=not closes)
         transport = self._connection.transport

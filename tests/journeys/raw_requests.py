@@ -119,7 +119,17 @@ REQUEST_LINES = [
     RawRequest("a target of 8,000 bytes", get("/" + "x" * 8_000), 404, "unknown_url"),
     RawRequest("an empty line in front of the request", b"\r\n" + get("/v1/models"), 200),
     RawRequest("a target in absolute form", get("http://gateway/v1/models"), 200),
-    RawRequest("a target in absolute form of another host", get("http://other.example/v1/models"), 200),
+    *(
+        RawRequest(f"a target in absolute form of {host}", get(f"http://{host}/v1/models"), 200)
+        for host in ("other.example", "[::1]", "xn--", "xn--a", "xn--" + "a" * 70, "a..b", "%00", "x:y@gateway", "-")
+    ),
+    *(
+        malformed(f"a target in absolute form of {host!r}", get(f"http://{host}/v1/models"))
+        for host in ("", "[::1", "[]", "gateway:x", "gateway:99999", "\xff", "a b")
+    ),
+    malformed("a scheme without an authority", get("http:/v1/models")),
+    malformed("a target in authority form", get("gateway:443")),
+    malformed("a target of 64 KiB", get("/v1/models?" + "x" * 65_536)),
     RawRequest("a query of anything", get("/v1/models?a=b&%zz&=&&"), 200),
     RawRequest("a query on an endpoint", chat(path=CHAT_PATH + "?api-version=1"), 200, forwarded=PASSED),
     RawRequest("the asterisk", get("*", method="OPTIONS"), 404, "unknown_url"),
@@ -171,7 +181,9 @@ METHODS = [
         for path in ("/v1/models", "/models", "/openai/v1/models", "/v1/limits")
     ),
     *(RawRequest(f"GET {path}", get(path), 200) for path in ("/", "/healthz", f"/v1/models/{MODEL}")),
-    RawRequest("CONNECT to a host", request("CONNECT example.com:443 HTTP/1.1", BEARER), 404, "unknown_url"),
+    RawRequest(
+        "CONNECT to a host", request("CONNECT example.com:443 HTTP/1.1", BEARER), 404, "unknown_url", kept=False
+    ),
 ]
 
 PATHS = [
@@ -220,6 +232,19 @@ PATHS = [
         kept=False,
     ),
     RawRequest("an upgrade to HTTP/2", get("/v1/models", "connection: upgrade, http2-settings", "upgrade: h2c"), 200),
+    RawRequest(
+        "a chat that would rather have HTTP/2",
+        chat("connection: upgrade, http2-settings", "upgrade: h2c", "http2-settings: AAMAAABkAAQAAP__"),
+        200,
+        forwarded=PASSED,
+    ),
+    RawRequest(
+        "a chat as a WebSocket",
+        chat("connection: upgrade", "upgrade: websocket"),
+        426,
+        "upgrade_required",
+        kept=False,
+    ),
 ]
 
 # ---- The syntax of headers -------------------------------------------------------------------------------------------
@@ -238,6 +263,7 @@ HEADERS = [
     malformed("a value of 100,000 bytes", get("/v1/models", "name: " + "x" * 100_000)),
     malformed("a name of 100,000 bytes", get("/v1/models", "x" * 100_000 + ": x")),
     RawRequest("a value of 16,000 bytes", get("/v1/models", "name: " + "x" * 16_000), 200),
+    malformed("ten thousand headers", get("/v1/models", *(f"x-{number}: x" for number in range(10_000)))),
     RawRequest("a hundred headers", get("/v1/models", *(f"x-{number}: x" for number in range(100))), 200),
     RawRequest("a value that is empty", get("/v1/models", "name:"), 200),
     RawRequest("a value with tabs and spaces around it", get("/v1/models", "name: \t x \t"), 200),
@@ -425,18 +451,21 @@ CHUNKS = [
         "a size with zeros in front",
         bare_chat("transfer-encoding: chunked", after=b"00%x\r\n%b\r\n000\r\n\r\n" % (len(CHAT_BODY), CHAT_BODY)),
         200,
+        kept=False,
         forwarded=PASSED,
     ),
     RawRequest(
         "trailers",
         bare_chat("transfer-encoding: chunked", after=chunked(CHAT_BODY, end=b"0\r\nx-a: b\r\nx-c: d\r\n\r\n")),
         200,
+        kept=False,
         forwarded=PASSED,
     ),
     RawRequest(
         "a trailer that is another key",
         bare_chat("transfer-encoding: chunked", after=chunked(CHAT_BODY, end=b"0\r\nauthorization: Bearer x\r\n\r\n")),
         200,
+        kept=False,
         forwarded=PASSED,
     ),
     RawRequest("no chunk but the last", bare_chat("transfer-encoding: chunked", after=chunked()), 400, "invalid_json"),
@@ -457,6 +486,21 @@ CHUNKS = [
     _in_chunks("a size that ends in a carriage return alone", b"5\rhello\r\n0\r\n\r\n"),
     _in_chunks("an extension with a line feed", b"5;a\nb\r\nhello\r\n0\r\n\r\n"),
     _in_chunks("an extension with a zero", b"5;a\x00b\r\nhello\r\n0\r\n\r\n"),
+    *(
+        _in_chunks(f"a trailer {name}", b"5\r\nhello\r\n0\r\n" + line + b"\r\n\r\n")
+        for name, line in (
+            ("that is a length", b"content-length: 5"),
+            ("that is a coding", b"transfer-encoding: chunked"),
+            ("that is folded", b"x: a\r\n b"),
+            ("with a space in front of the colon", b"x : a"),
+            ("with a zero", b"x: a\x00"),
+            ("that ends in a line feed alone", b"x: a\ny: b"),
+        )
+    ),
+    _in_chunks("a thousand trailers", b"5\r\nhello\r\n0\r\n" + b"x: y\r\n" * 1000 + b"\r\n"),
+    _in_chunks("a last size that is negative", b"5\r\nhello\r\n-0\r\n\r\n"),
+    _in_chunks("an extension in bytes that are no ASCII", b"5;\xff\r\nhello\r\n0\r\n\r\n"),
+    _in_chunks("an extension with a quoted line break", b'5;a="\r\n"\r\nhello\r\n0\r\n\r\n'),
     _in_chunks("a trailer without a colon", b"5\r\nhello\r\n0\r\nnonsense\r\n\r\n"),
     RawRequest(
         "more chunks than the limit",
@@ -1091,6 +1135,12 @@ ADMIN = [
         "the token in lower case of its scheme",
         admin_get("/admin/v1/teams", f"authorization: bearer {ADMIN_TOKEN}"),
         200,
+    ),
+    _admin("CONNECT to a host", b"CONNECT g:443 HTTP/1.1\r\nhost: g\r\n\r\n", 404, "unknown_url", kept=False),
+    _admin("a WebSocket", admin_get("/metrics", "connection: upgrade", "upgrade: websocket"), 200, kept=False),
+    *(
+        _admin(f"a target in absolute form of {host}", admin_get(f"http://{host}/metrics"), 200)
+        for host in ("other.example", "[::1]", "xn--", "xn--a", "xn--" + "a" * 70, "x:y@gateway")
     ),
     _admin("what is not HTTP", b"hello\r\n\r\n", 400, "invalid_request", kept=False),
     _admin("a header without a colon", admin_get("/metrics", "nonsense"), 400, "invalid_request", kept=False),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+
+import pytest
 
 from gateway.demo import DemoUpstream
 from gateway.web.http_connection import ClientLimits
@@ -90,7 +93,7 @@ async def _asked_when_there_is_place(gateway: WholeGateway) -> bytes:
 async def test_clients_are_fewer_than_file_descriptors() -> None:
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(DemoUpstream())
-        with _descriptors(120):
+        with _descriptors(152):
             gateway = await stack.enter_async_context(whole_gateway(upstream.base_url, max_clients=10_000))
         [lowered] = [line for line in gateway.lines if line["event"] == "max_clients lowered"]
         assert (lowered["wanted"], lowered["connections"]) == (10_000, 28)
@@ -159,6 +162,18 @@ async def test_a_client_that_takes_a_little_now_and_then_gets_all() -> None:
             seen += piece
             await _pass_time(gateway, STALLED_S / 4)
         assert seen.endswith(body)
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET", b"GET / HTTP/1.1\r\nhost: g\r\n"])
+@pytest.mark.parametrize("listener", [0, 1], ids=["public", "admin"])
+async def test_a_connection_on_which_no_request_comes_is_closed(listener: int, sent: bytes) -> None:
+    async with DemoUpstream() as upstream, whole_gateway(upstream.base_url) as gateway:
+        gateway.gateway._open[listener].listener.limits = ClientLimits(100, idle_s=STALLED_S)
+        async with raw_client((gateway.port, gateway.admin_port)[listener]) as client:
+            client.send(sent)
+            with contextlib.suppress(ConnectionError):  # It may have been closed already.
+                assert await client.rest() == b""
+        assert (await gateway.request("GET", "/healthz", admin=bool(listener))).status == 200
 
 
 async def _pass_time(gateway: WholeGateway, seconds: float) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
@@ -14,6 +16,7 @@ import pytest
 import uvloop
 
 from gateway.demo import DemoScript, DemoUpstream
+from gateway.runtime.listening import ACCEPTED_PER_TURN
 from tests.gateway_process import GatewayProcess, gateway_process
 from tests.redis_servers import RedisServer, redis_server
 from tests.whole_gateway import KEY, Json, chat_body, configuration, whole_gateway
@@ -127,3 +130,21 @@ async def test_a_burst_of_thousands_refuses_nobody_and_lets_nobody_through(
             gateway.signal(signal.SIGTERM)
             assert await gateway.exit_status() == 0
         assert journals(tmp_path / "journal") == []
+
+
+def test_a_burst_of_connections_is_accepted_in_fewer_turns_of_the_loop_than_it_has_connections() -> None:
+    """A new client waits for those in front of it."""
+    burst = 10 * ACCEPTED_PER_TURN
+
+    async def attempt() -> int:
+        turns = 0
+        async with whole_gateway("http://127.0.0.1:9") as gateway:
+            with ExitStack() as clients:
+                for _ in range(burst):
+                    clients.enter_context(socket.create_connection(("127.0.0.1", gateway.port)))
+                while gateway.gateway._open[0].listener.open_connections < burst:
+                    turns += 1
+                    await asyncio.sleep(0)
+        return turns
+
+    assert uvloop.run(attempt()) <= burst // ACCEPTED_PER_TURN + 2

@@ -306,12 +306,21 @@ async def test_an_answer_before_the_request_was_sent_reaches_the_client(status: 
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!",
         b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nopenai-x: a\r\n set-cookie: b\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nopenai-x: a\nset-cookie: b\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nopenai-x: a\rset-cookie: b\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nopenai-x: a\x00b\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"f" * 17 + b"\r\n{}",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-2\r\n{}",
+        b"HTTP/1.1 20 OK\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/9.9 200 OK\r\n\r\n",
         b"SSH-2.0-OpenSSH_9.6\r\n",
         b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000,
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000,
     ],
-    ids=lambda said: repr(said[:24]),
+    ids=lambda said: repr(said[:90]),
 )
 async def test_what_is_no_answer_is_a_502(said: bytes) -> None:
     reply, gateway = await told(said, closes=True)

@@ -19,8 +19,8 @@ ACCIDENT_EVERY_S = 12.0
 _HEAD = "    time   worker  supervisor  descriptors  threads  in flight  unsettled  Redis keys   Redis   answered"
 
 
-async def soak(minutes: float, seed: int, gateways: int, folder: Path) -> bool:
-    async with soak_world(folder, gateways) as world:
+async def soak(minutes: float, seed: int, gateways: int, folder: Path, *, cluster: bool) -> bool:
+    async with soak_world(folder, gateways, cluster=cluster) as world:
         traffic = Traffic(world, Random(seed))
         watch = Watch(world, traffic)
         running = asyncio.ensure_future(traffic.run(minutes * 60, ACCIDENT_EVERY_S))
@@ -69,9 +69,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--gateways", type=int, default=3, help="with one store; all but the first are killed, too")
+    parser.add_argument("--cluster", action="store_true", help="in place of one Redis; its masters fail over")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        return 0 if asyncio.run(soak(given.minutes, given.seed, given.gateways, Path(folder))) else 1
+        soaking = soak(given.minutes, given.seed, given.gateways, Path(folder), cluster=given.cluster)
+        return 0 if asyncio.run(soaking) else 1
 
 
 if __name__ == "__main__":

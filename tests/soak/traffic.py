@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import aiohttp
 
+from tests.redis_servers import RedisServer
 from tests.soak.world import (
     BOUNDED,
     FLAKY,
@@ -72,7 +73,8 @@ class Accident(NamedTuple):
 class Traffic:
     """`answers` counts what clients got, by team and outcome; `accidents` what happened; `faults` are what may not
     happen, in words. `most_at_once` is how many answers the bounded team was reading at once, `lasted_s` how long it
-    asked, `kills` how many processes with requests were killed."""
+    asked, `kills` how many processes with requests were killed, `failovers` how often a replica may have taken over
+    from a master that died."""
 
     def __init__(self, world: World, dice: Random) -> None:
         self.answers: dict[str, Counter[str]] = {team: Counter() for team in LOOPS}
@@ -81,6 +83,7 @@ class Traffic:
         self.most_at_once = 0
         self.lasted_s = 0.0
         self.kills = 0
+        self.failovers = 0
         self._world = world
         self._dice = dice
         self._over = asyncio.Event()
@@ -192,8 +195,8 @@ class Traffic:
     async def _have_accidents(self, every_s: float) -> None:
         accidents = (
             Accident("reload", self._reload),
-            Accident("Redis restarts", self._restart_redis),
-            Accident("Redis frozen", self._freeze_redis),
+            Accident("Redis restarts", self._restart_redis, pauses_steady=self._world.redis.is_cluster),
+            Accident("Redis frozen", self._freeze_redis, pauses_steady=self._world.redis.is_cluster),
             Accident("Redis forgets scripts and connections", self._cut_redis),
             Accident("worker frozen", self._freeze_worker),
             Accident("requests cancelled", self._cancel_requests),
@@ -206,6 +209,11 @@ class Traffic:
                 Accident("gateway killed", self._kill_gateway, pauses_steady=True),
                 Accident("gateway restarts", self._restart_gateway),
                 Accident("gateway frozen", self._freeze_gateway),
+            )
+        if self._world.redis.is_cluster:
+            accidents += (
+                Accident("master fails over", self._fail_over, pauses_steady=True),
+                Accident("master hands over", self._hand_over),
             )
         to_come: list[Accident] = []
         while not self._over.is_set():
@@ -252,20 +260,46 @@ class Traffic:
             await asyncio.sleep(self._dice.random())
 
     async def _restart_redis(self) -> None:
-        await asyncio.to_thread(self._world.redis.stop)
+        master = await self._a_master()
+        await asyncio.to_thread(master.stop)
         await asyncio.sleep(REDIS_IS_OUT_S)
-        await asyncio.to_thread(self._world.redis.start, START_S)
+        await asyncio.to_thread(master.start, START_S)
+        await self._until_redis_is_whole()
 
     async def _freeze_redis(self) -> None:
-        self._world.redis.freeze()
+        master = await self._a_master()
+        master.freeze()
         await asyncio.sleep(FROZEN_S)
-        self._world.redis.thaw()
+        master.thaw()
+        await self._until_redis_is_whole()
+
+    async def _fail_over(self) -> None:
+        await asyncio.to_thread(self._world.redis.fail_over, await self._a_master())
+        await self._until_redis_is_whole()
+
+    async def _hand_over(self) -> None:
+        """The replica waits until it has everything: this alone costs nobody anything."""
+        await asyncio.to_thread(self._world.redis.until_replicated)
+        master = self._dice.choice(await asyncio.to_thread(self._world.redis.masters))
+        await asyncio.to_thread(self._world.redis.hand_over, master)
+        await self._until_redis_is_whole()
+
+    async def _a_master(self) -> RedisServer:
+        """One that is about to be missed: what the steady team has paid is on its replica by then."""
+        redis = self._world.redis
+        self.failovers += redis.is_cluster
+        await asyncio.to_thread(redis.until_replicated)
+        return self._dice.choice(await asyncio.to_thread(redis.masters))
+
+    async def _until_redis_is_whole(self) -> None:
+        await asyncio.to_thread(self._world.redis.until_replicated)
 
     async def _cut_redis(self) -> None:
         def cut() -> None:
-            with closing(self._world.redis.client()) as client:
-                client.script_flush()
-                client.client_kill_filter(_type="normal", skipme=True)
+            for server in self._world.redis.servers:
+                with closing(server.client()) as client:
+                    client.script_flush()
+                    client.client_kill_filter(_type="normal", skipme=True)
 
         await asyncio.to_thread(cut)
 

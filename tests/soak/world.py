@@ -1,4 +1,4 @@
-"""The processes of a soak: a Redis that keeps what it was told, gateways of two workers each; the upstream is here."""
+"""The processes of a soak: a store that keeps what it was told, gateways of two workers each; the upstream is here."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import aiohttp
 
 from gateway.demo import DemoScript, DemoUpstream
 from tests.free_ports import free_port
-from tests.redis_servers import RedisServer, redis_server
+from tests.soak.stores import SoakStore, soak_store
 from tests.whole_gateway import Json, key_settings
 
 TOKEN = "operators-token"
@@ -155,17 +155,17 @@ class World(NamedTuple):
     everything."""
 
     upstream: DemoUpstream
-    redis: RedisServer
+    redis: SoakStore
     gateways: list[GatewayUnderSoak]
     session: aiohttp.ClientSession
 
 
 @asynccontextmanager
-async def soak_world(folder: Path, gateways: int) -> AsyncIterator[World]:
+async def soak_world(folder: Path, gateways: int, *, cluster: bool) -> AsyncIterator[World]:
     """All gateways have one store, and one folder of journals."""
     script = DemoScript(chunks=12, chunk_delay_ms=5)
     connector = aiohttp.TCPConnector(limit=0)
-    with _redis() as redis:
+    with soak_store(cluster=cluster) as redis:
         async with (
             DemoUpstream(script, models=MODELS) as upstream,
             aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as session,
@@ -182,12 +182,3 @@ async def soak_world(folder: Path, gateways: int) -> AsyncIterator[World]:
             finally:
                 for gateway in running:
                     await gateway.stop()
-
-
-@contextmanager
-def _redis() -> Iterator[RedisServer]:
-    """What it has answered is on disk: a restart loses nothing."""
-    with redis_server(
-        "--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-min-size", "4mb", tcp=True
-    ) as server:
-        yield server

@@ -1,4 +1,5 @@
 """The Lua scripts as they are sent: each file behind those that it shares with others, known by the SHA-1 of the whole.
+A local in capitals is a constant, whose value is put in.
 
 A command is sent as an array of strings, each with its length in front (RESP). Most of a call is the same as in the
 call before, so its bytes are prepared once: `head` and `bulk` make them.
@@ -6,11 +7,13 @@ call before, so its bytes are prepared once: `head` and `bulk` make them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from hashlib import sha1
 from pathlib import Path
 
 _FOLDER = Path(__file__).with_name("lua")
+_CONSTANT = re.compile(r"^local ([A-Z][A-Z_]*) = ('[^'\n]*'|[0-9][0-9 *^-]*)$", re.MULTILINE)
 
 
 class LuaScript:
@@ -18,7 +21,7 @@ class LuaScript:
 
     def __init__(self, name: str, *files: Path) -> None:
         self.name = name
-        self.text = text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+        self.text = text = _with_constants("\n".join(file.read_text(encoding="utf-8") for file in files))
         # Redis names scripts by SHA-1; nothing is proven by it.
         self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
@@ -35,6 +38,13 @@ def bulk(*values: str | bytes | int) -> bytes:
     """These values as parts of a command."""
     pieces = [value if isinstance(value, bytes) else str(value).encode() for value in values]
     return b"".join([b"$%d\r\n%b\r\n" % (len(piece), piece) for piece in pieces])
+
+
+def _with_constants(text: str) -> str:
+    """The script with the value of each constant where its name is. Redis runs a script from its first line at each
+    call, and each function that uses a local of the script costs that call more."""
+    values = {name: f"({value})" if " " in value else value for name, value in _CONSTANT.findall(text)}
+    return re.sub(r"\b[A-Z][A-Z_]*\b", lambda name: values.get(name[0], name[0]), _CONSTANT.sub("", text))
 
 
 _COUNTER, _HOLDS, _RECORDS = _FOLDER / "counter.lua", _FOLDER / "holds.lua", _FOLDER / "request_records.lua"

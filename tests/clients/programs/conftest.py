@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.programs.programs import WarmPythons
+from tests.clients.programs.programs import WarmPythons, living_in
 from tests.clients.programs.side_by_side import Bench
 
 
@@ -16,6 +16,13 @@ def warm() -> Iterator[WarmPythons]:
         yield pythons
     finally:
         pythons.end()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Of all that the programs started, daemons too."""
+    yield
+    assert living_in(tmp_path_factory.getbasetemp()) == []
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """The programs that talk to a gateway: how each is started, and a run of one against an address.
 
 A program is set up by its page of docs/clients/ and nothing else, in a home of its own; what is here are the words of
-its command line for one errand, and the settings that keep its telemetry and its update checks off. Python's SDKs
-start warm (warm_python.py).
+its command line for one errand, and the settings that keep its telemetry, its update checks and its daemons off.
+Python's SDKs start warm (warm_python.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ QUIET = {
     "DO_NOT_TRACK": "1",
     "DISABLE_AUTOUPDATER": "1",
     "DISABLE_TELEMETRY": "1",
+    "CLINE_SESSION_BACKEND_MODE": "local",
     "CLINE_TELEMETRY_DISABLED": "1",
     "CONTINUE_TELEMETRY_ENABLED": "0",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -114,6 +116,7 @@ LIBRARIES = (
     _library("litellm_sdk.py"),
     _library("llamaindex.py", environment="older"),
     _library("pydantic_ai.py"),
+    _library("mistral_sdk.py"),
     _library("ai_sdk.mjs"),
 )
 
@@ -207,7 +210,7 @@ async def _run_warm(program: Program, port: int, home: Path, work: Path, patienc
     except TimeoutError:
         pass
     finally:
-        _end(group)
+        _end(group, home)
         writer.close()
     text, _, code = bytes(printed).partition(b"\0")
     return _ran(int(code) if code else None, text, began, work)
@@ -234,7 +237,7 @@ async def _run(program: Program, command: list[str], setup: str, home: Path, wor
         pass
     finally:
         code = process.returncode
-        _end(process.pid)
+        _end(process.pid, home)
         await process.wait()
     return _ran(code, bytes(printed), began, work)
 
@@ -248,12 +251,25 @@ async def _collect(reader: asyncio.StreamReader, printed: bytearray) -> None:
         printed += data
 
 
-def _end(group: int) -> None:
-    """With all that it started: the group is its own."""
-    try:
+def _end(group: int, home: Path) -> None:
+    """With all that it started: the group is its own, and a daemon that left the group still has this home."""
+    with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    while left := living_in(home):
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def living_in(folder: Path) -> list[int]:
+    """The processes whose home was this folder, or one within it, when they were started."""
+    place = re.compile(rb"(^|\0)HOME=" + re.escape(bytes(folder)) + rb"[/\0]")
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if place.search(environment.read_bytes()):
+                found.append(int(environment.parent.name))
+    return found
 
 
 def _path(program: Program) -> str:

@@ -25,6 +25,7 @@ class Counts(NamedTuple):
 
 
 COUNTS = Counts(input=1131, cached=1000, output=7)
+EMBEDDED = Counts(input=3)
 
 
 class ToolCall(NamedTuple):
@@ -71,6 +72,12 @@ class Api(Protocol):
 def sse(payload: Json | str, event: str = "") -> bytes:
     data = payload if isinstance(payload, str) else json.dumps(payload, separators=(",", ":"))
     return (f"event: {event}\n" if event else "").encode() + f"data: {data}\n\n".encode()
+
+
+def embedding(model: str) -> Json:
+    rows = [{"object": "embedding", "index": 0, "embedding": [1.0, 0.5]}]
+    usage = {"prompt_tokens": EMBEDDED.input, "completion_tokens": 0, "total_tokens": EMBEDDED.input}
+    return {"id": "embd-1", "object": "list", "model": model, "data": rows, "usage": usage}
 
 
 class ChatApi:

@@ -14,7 +14,18 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from tests.clients.programs.scripted_answers import APIS, COUNTS, Answer, Api, Counts, Json, Tool, ToolCall
+from tests.clients.programs.scripted_answers import (
+    APIS,
+    COUNTS,
+    EMBEDDED,
+    Answer,
+    Api,
+    Counts,
+    Json,
+    Tool,
+    ToolCall,
+    embedding,
+)
 
 FINAL_WORDS = "The errand is finished, as asked: marigold-77."
 MARK = "marigold-77"
@@ -79,6 +90,9 @@ class ScriptedUpstream:
             return self._page(request)
         if "ountTokens" in request.path or request.path.endswith(("count_tokens", "input_tokens")):
             return web.json_response({"input_tokens": 10, "totalTokens": 10, "object": "response.input_tokens"})
+        if request.path.endswith("/embeddings"):
+            self.delivered += EMBEDDED
+            return web.json_response(embedding(json.loads(body)["model"]))
         api = next((api for api in APIS if api.path in request.path), None)
         return await self._play(request, api, json.loads(body)) if api else web.json_response({}, status=404)
 

@@ -312,8 +312,9 @@ rates = st.builds(
 raises = st.lists(st.tuples(st.integers(1, 10**6), st.integers(-5_000, 100_000)), min_size=1, max_size=4)
 BEGIN_MS = 1_793_880_000_000
 PROBE = """
-local now, step_ms, first, second = tonumber(ARGV[2]), 10000, tonumber(ARGV[3]), tonumber(ARGV[4])
-local counter = current(KEYS[1], ARGV[1], RATE, first, second, now, floor(now / step_ms))
+now = tonumber(ARGV[2])
+local step_ms, first, second = 10000, tonumber(ARGV[3]), tonumber(ARGV[4])
+local counter = current(KEYS[1], ARGV[1], RATE, first, second, floor(now / step_ms))
 return { counter[1], counter[2], counter[3], counter.raised or 0, counter.grants and #counter.grants or 0 }
 """
 
@@ -339,6 +340,29 @@ def test_redis_and_the_core_let_a_raised_rate_flow_back_alike(
     bucket = restored_rate(one, grants, RateParts(debt, scale, BEGIN_MS), BEGIN_MS + elapsed)
     lasting = [grant for grant in grants if grant.until_ms > BEGIN_MS + elapsed]
     assert reply == [bucket.debt, bucket.scale, bucket.stamp_ms, bucket.granted, len(lasting)]
+
+
+WRITING = """
+now = tonumber(ARGV[1])
+local counter, holding = current(KEYS[1], call('GET', KEYS[1]), QUOTA, 0, 2 ^ 52, floor(now / 10000))
+write(KEYS[1], counter, holding, QUOTA, 0, 2 ^ 52, 10000)
+"""
+
+
+@pytest.mark.parametrize("grants", [0, 1])
+def test_a_counter_is_as_long_as_what_it_has(redis: RedisServer, grants: int) -> None:
+    """Written in place where it keeps its size, and else not: no part of a grant that has ended stays behind."""
+    used = [70, 1, BEGIN_MS, 2**52, BEGIN_MS // 10_000, 5, *[0] * 5]
+    history = [80 * HISTORY_UNIT, *[BEGIN_MS * HISTORY_UNIT] * 2, HISTORY_UNIT, HISTORY_UNIT]
+    ended = [number * HISTORY_UNIT for number in (1, 30, BEGIN_MS + 1, 0)] * grants
+    counter = Path("gateway/store/in_redis/lua/counter.lua").read_text(encoding="utf-8")
+    with contextlib.closing(redis.client()) as client:
+        client.set("counter", pack(f"<{16 + 4 * grants}d", *used, *history, *ended), px=HOUR_MS)
+        client.config_resetstat()
+        client.eval(counter + WRITING, 1, "counter", BEGIN_MS + 2)
+        assert client.get("counter") == pack("<16d", *used[:2], BEGIN_MS + 2, *used[3:], *history)
+        assert 0 < client.pttl("counter") <= HOUR_MS
+        assert ("cmdstat_setrange" in client.info("commandstats")) == (grants == 0)
 
 
 def _storm(url: str, one: Limit, process: str, together: Barrier, results: multiprocessing.Queue[int]) -> None:

@@ -8,10 +8,12 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.core.errors import StoreUnavailable
 from gateway.store.backlog import Policy
+from gateway.store.contract import HOLD_TTL_MS as HOLD_TTL_IN_EARNEST_MS
 from gateway.store.contract import UsageQuery
 from gateway.store.in_redis import RedisStore
 from gateway.store.journal import Journal
@@ -181,7 +183,9 @@ async def test_an_entry_that_shows_that_redis_takes_others_is_charged_once(serve
     """In the journal of a dead process, whose first entry is refused."""
 
     def started(process: str) -> OutboxStore:
-        store = RedisStore(redis_options(server.url, process), UTC)
+        # Holds last as in earnest: what is not settled is still held, however long the restart takes.
+        options = msgspec.structs.replace(redis_options(server.url, process), hold_ttl_ms=HOLD_TTL_IN_EARNEST_MS)
+        store = RedisStore(options, UTC)
         policy = Policy(lambda _complaint: None, takes_unsigned=True, pause_s=0.01, orphans_s=0.01)
         steady = OutboxStore(store, Journal(tmp_path, process, sure_tasks()), policy, UTC, sure_tasks())
         steady.start()

@@ -60,6 +60,23 @@ def test_one_answer_after_another_is_read() -> None:
         assert framing.keeps_alive
 
 
+@pytest.mark.parametrize("trailer", [b"openai-organization: x", b"content-length: 3", b"content-encoding: gzip"])
+@given(at=cuts)
+def test_a_trailer_is_no_header_of_the_next_answer(trailer: bytes, at: list[int]) -> None:
+    framing, _ = read(CHUNKS.replace(b"x-trailer: 1", trailer), at)
+    if framing.complete and framing.keeps_alive:
+        framing.expect_response()
+        assert framing.feed(LENGTH) == b"hello world"
+        assert framing.headers.keys() == {"content-type", "content-length"}
+
+
+@pytest.mark.parametrize("trailer", [b"connection: close", b"transfer-encoding: gzip"])
+@given(at=cuts)
+def test_a_trailer_can_end_the_connection(trailer: bytes, at: list[int]) -> None:
+    framing, body = read(CHUNKS.replace(b"x-trailer: 1", trailer), at)
+    assert (body, framing.complete, framing.keeps_alive) == (b"hello world", True, False)
+
+
 def test_an_answer_without_framing_ends_with_the_connection() -> None:
     framing, body = read(HEAD + b"\r\nhello", [])
     assert (body, framing.complete, framing.keeps_alive) == (b"hello", False, False)

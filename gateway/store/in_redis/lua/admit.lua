@@ -26,104 +26,116 @@
 -- bears nothing, and of a quota it bears no more than that would have granted.
 
 local OUTPUT_SHARE = 8
-local FIXED, ASKED = 2, 5
+local FIXED = 2
+local ASKED = 5
 local count = #KEYS - 1
 local fixed = { unpack_numbers(doubles(FIXED + 6 * count), ARGV[2]) }
 local asked = { unpack_numbers(doubles(ASKED + 2 * count), ARGV[4]) }
-local step_ms = fixed[2]
+local slack_ms, step_ms = fixed[1], fixed[2]
 local likely, most, least, enough = asked[2], asked[3], asked[4], asked[5]
-local now = now_ms()
 local step = floor(now / step_ms)
-local last = step + STEPS
 
-if abs(now - asked[1]) > fixed[1] then
+local ahead_ms = now - asked[1]
+if ahead_ms > slack_ms or -ahead_ms > slack_ms then
   return { -1, now }
 end
 
-local function used(counter)
-  if counter[2] == 1 then
-    return counter[1]
-  end
-  local rest = counter[1] % counter[2]
-  return (counter[1] - rest) / counter[2] + (rest > 0 and 1 or 0)
-end
-
--- What a quota with so much room grants, as core/reservation.py has it.
-local function output_share(room, amount, per_output)
-  local left = floor((room - amount) * 1000000 / per_output)
-  return min(left, max(enough, floor(left / OUTPUT_SHARE)))
-end
-
 -- Read and judge.
-local counters, rooms, holding = {}, {}, {}
+-- Tables that have their size from the start, as to grow takes longer than to fill. Until the end the reply has in place
+-- of what is used the room that is left.
+local counters = { false, false, false, false }
+local verdict = { 1, now, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+local shares
 local granted, is_raised = most, false
-local stored = count > 0 and stored_from(2) or {}
+local stored = count > 0 and stored_from(2, count + 1)
+local at = FIXED
 for number = 1, count do
-  local at = FIXED + 6 * number - 6
   local kind, first, second = fixed[at + 1], fixed[at + 5], fixed[at + 6]
   if kind == QUOTA and (now < first or second <= now) then
     return { -1, now }
   end
-  local counter = current(KEYS[number + 1], stored[number], kind, first, second, now, step)
-  local held_now = held(counter)
+  local counter, held = current(KEYS[number + 1], stored[number], kind, first, second, step)
   if counter.raised then
     fixed[at + 4], is_raised = fixed[at + 4] + counter.raised, true
   end
-  local room = fixed[at + 4] - used(counter) - held_now
+  local used, scale = counter[USED], counter[SCALE]
+  if scale ~= 1 then
+    local rest = used % scale
+    used = (used - rest) / scale + (rest > 0 and 1 or 0)
+  end
+  local room = fixed[at + 4] - used - held
   local per_output = asked[ASKED + count + number]
-  if kind == QUOTA and per_output > 0 and fixed[at + 2] == 1 then
-    granted = min(granted, output_share(room, asked[ASKED + number], per_output))
+  if kind == QUOTA and per_output > 0 then
+    -- What a quota with so much room grants, as core/reservation.py has it.
+    local left = floor((room - asked[ASKED + number]) * 1000000 / per_output)
+    local share = min(left, max(enough, floor(left / OUTPUT_SHARE)))
+    if fixed[at + 2] == 1 then
+      granted = min(granted, share)
+    else
+      shares = shares or {}
+      shares[number] = share
+    end
   end
-  counters[number], rooms[number], holding[number] = counter, room, held_now
+  counters[number], verdict[number * 3 + 2], verdict[number * 3 + 3] = counter, room, held
+  at = at + 6
 end
-likely = min(likely, granted)
-
-local function amount(number, of_quota)
-  local base, per_output, at = asked[ASKED + number], asked[ASKED + count + number], FIXED + 6 * number - 6
-  if per_output == 0 then
-    return base
-  elseif fixed[at + 1] == QUOTA then
-    return base + ceil(of_quota * per_output / 1000000)
-  end
-  return max(base, min(fixed[at + 4], base + ceil(likely * per_output / 1000000)))
+if likely > granted then
+  likely = granted
 end
 
-local verdict = { 1, now, granted, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+verdict[3] = granted
+at = FIXED
 for number = 1, count do
-  local need = amount(number, least)
-  if need > rooms[number] and fixed[FIXED + 6 * number - 4] == 1 then
+  local need, per_output = asked[ASKED + number], asked[ASKED + count + number]
+  if per_output > 0 then
+    if fixed[at + 1] == QUOTA then
+      need = need + ceil(least * per_output / 1000000)
+    else
+      need = max(need, min(fixed[at + 4], need + ceil(likely * per_output / 1000000)))
+    end
+  end
+  if need > verdict[number * 3 + 2] and fixed[at + 2] == 1 then
     verdict[1] = 0
   end
   verdict[number * 3 + 1] = need
+  at = at + 6
 end
 
 -- Write.
 if verdict[1] == 1 then
-  local record = last .. ' ' .. granted
+  local record = string.format('%d %d', step + STEPS, granted)
+  at = FIXED
   for number = 1, count do
-    local counter, at = counters[number], FIXED + 6 * number - 6
-    local enforced = amount(number, granted)
-    local borne = enforced
+    local counter, kind, per_output = counters[number], fixed[at + 1], asked[ASKED + count + number]
+    local of_reply = number * 3
+    local need = verdict[of_reply + 1]
+    local borne, is_quota = need, kind == QUOTA and per_output > 0
+    if is_quota then
+      borne = asked[ASKED + number] + ceil(granted * per_output / 1000000)
+    end
+    local enforced = borne
     if fixed[at + 2] == 0 then
-      local per_output = asked[ASKED + count + number]
-      if verdict[number * 3 + 1] > rooms[number] then
+      if need > verdict[of_reply + 2] then
         borne = -1
-      elseif fixed[at + 1] == QUOTA and per_output > 0 then
-        borne = amount(number, min(granted, output_share(rooms[number], asked[ASKED + number], per_output)))
+      elseif is_quota then
+        borne = asked[ASKED + number] + ceil(min(granted, shares[number]) * per_output / 1000000)
       end
     end
     if borne ~= enforced or counter.raised then
-      record = record .. ' ' .. number + 1 .. ' ' .. borne
+      record = record .. string.format(' %d %d', number + 1, borne)
     end
     if borne >= 0 then
+      local held = verdict[of_reply + 3]
       if fixed[at + 3] == 1 then
-        counter[1] = counter[1] + borne * counter[2]
+        counter[USED] = counter[USED] + borne * counter[SCALE]
       else
-        hold(counter, last, borne)
+        held = held + borne
+        counter[LAST], verdict[of_reply + 3] = counter[LAST] + borne, held
       end
-      holding[number] = write(KEYS[number + 1], counter, fixed[at + 1], fixed[at + 5], fixed[at + 6], step_ms)
+      write(KEYS[number + 1], counter, held, kind, fixed[at + 5], fixed[at + 6], step_ms)
     end
-    verdict[number * 3 + 1] = borne
+    verdict[of_reply + 1] = borne
+    at = at + 6
   end
   call('HSET', KEYS[1], ARGV[3], record)
   if call('HLEN', KEYS[1]) == 1 then
@@ -132,7 +144,7 @@ if verdict[1] == 1 then
 end
 
 for number = 1, count do
-  verdict[number * 3 + 2], verdict[number * 3 + 3] = counters[number][1], holding[number]
+  verdict[number * 3 + 2] = counters[number][USED]
 end
 if is_raised then
   verdict[1] = verdict[1] + 2

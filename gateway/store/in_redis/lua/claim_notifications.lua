@@ -7,7 +7,6 @@
 --
 -- Returns {waiting, now, entry, …}.
 
-local now = now_ms()
 local due = call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
 for _, entry in ipairs(due) do
   call('ZADD', KEYS[1], now + ARGV[2], entry)

@@ -9,7 +9,6 @@
 
 local DAY_MS = 86400000
 
-local now = now_ms()
 local open = tonumber(ARGV[1])
 if now < open + DAY_MS then
   return { 0, now }

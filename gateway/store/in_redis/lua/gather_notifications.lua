@@ -9,7 +9,6 @@
 --
 -- Returns {1, now} where the entry waited, else {0, now}.
 
-local now = now_ms()
 if call('ZREM', KEYS[1], ARGV[1]) == 0 then
   return { 0, now }
 end

@@ -9,7 +9,6 @@
 -- Returns {1, now} where there was something to give back, else {0, now}.
 
 local step_ms, cursor = unpack_numbers('<d', ARGV[2])
-local now = now_ms()
 local step = floor(now / step_ms)
 
 local last = last_of(call('HGET', KEYS[1], ARGV[1]))
@@ -22,13 +21,13 @@ for number = 2, #KEYS do
   local kind, at_once, amount, first, second
   kind, at_once, amount, first, second, cursor = unpack_numbers('<ddddd', ARGV[2], cursor)
   if in_window(kind, first, second, now) then
-    local counter = current(KEYS[number], call('GET', KEYS[number]), kind, first, second, now, step)
+    local counter = current(KEYS[number], call('GET', KEYS[number]), kind, first, second, step)
     if at_once == 1 then
-      counter[1] = max(0, counter[1] - amount * counter[2])
+      counter[USED] = max(0, counter[USED] - amount * counter[SCALE])
     else
       release(counter, last, amount)
     end
-    write(KEYS[number], counter, kind, first, second, step_ms)
+    write(KEYS[number], counter, held(counter), kind, first, second, step_ms)
   end
 end
 return { 1, now }

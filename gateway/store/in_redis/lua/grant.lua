@@ -10,7 +10,6 @@
 -- Returns {1, now}, or {0, now} where the grant has ended already.
 
 local step_ms, kind, id, amount, ends, period, cursor = unpack_numbers('<dddddd', ARGV[1])
-local now = now_ms()
 local step = floor(now / step_ms)
 
 local function with_change(grants)
@@ -37,9 +36,9 @@ for number = 1, #KEYS do
   local first, second
   first, second, cursor = unpack_numbers('<dd', ARGV[1], cursor)
   if kind ~= QUOTA or now < second then
-    local counter = current(KEYS[number], call('GET', KEYS[number]), kind, first, second, now, step)
+    local counter, holding = current(KEYS[number], call('GET', KEYS[number]), kind, first, second, step)
     counter.grants = with_change(counter.grants)
-    write(KEYS[number], counter, kind, first, second, step_ms)
+    write(KEYS[number], counter, holding, kind, first, second, step_ms)
   end
 end
 return { 1, now }

@@ -13,17 +13,23 @@ local function last_of(record)
   return record and tonumber(string.match(record, '^%d+')) or 0
 end
 
--- Gives nothing back where the hold has ended by itself. What its sum does not have is in an earlier one: a clock that
--- was set back had moved it.
+-- Takes the amount out of the sum that ends with `last`: of the last one where the clock was set back since. What that
+-- does not have is in an earlier one: a clock that was set back had moved it. Nothing is given back where the hold has
+-- ended by itself.
 local function release(counter, last, amount)
-  if last <= counter[OVER] then
+  local place = last - counter[OVER]
+  if place <= 0 then
     return
   end
-  local place = place_of(counter, last)
+  place = OVER + (place < STEPS and place or STEPS)
   while amount > counter[place] and place > FIRST do
     amount = amount - counter[place]
     counter[place] = 0
     place = place - 1
   end
   counter[place] = max(0, counter[place] - amount)
+end
+
+local function held(counter)
+  return counter[6] + counter[7] + counter[8] + counter[9] + counter[10] + counter[11]
 end

@@ -9,7 +9,6 @@
 --
 -- Returns {how many were given, now}.
 
-local now = now_ms()
 for at = 3, #ARGV, 2 do
   keep_record(KEYS[1], KEYS[2], ARGV[at], ARGV[at + 1], now, tonumber(ARGV[1]), tonumber(ARGV[2]))
 end

@@ -12,7 +12,6 @@
 -- Returns {1, now, dropped} where the condition held, else {0, now}.
 
 local FIRST_ENTRY = 5
-local now = now_ms()
 
 local function holds()
   if ARGV[1] == 'raise' then

@@ -9,7 +9,6 @@
 -- Returns {number of reservations that were renewed, now}; one that is settled or given back is left alone.
 
 local step_ms, cursor = unpack_numbers('<d', ARGV[2])
-local now = now_ms()
 local step = floor(now / step_ms)
 local counters, kinds, renewed = {}, {}, 0
 
@@ -17,7 +16,7 @@ local counters, kinds, renewed = {}, {}, 0
 local function counter_at(place, kind)
   if counters[place] == nil then
     local string = call('GET', KEYS[place])
-    counters[place] = (string or kind ~= QUOTA) and unpacked(string, now, step)
+    counters[place] = (string or kind ~= QUOTA) and unpacked(string, step)
   end
   return counters[place]
 end
@@ -34,7 +33,7 @@ for number = 3, #ARGV do
     if counter then
       kinds[place] = kind
       release(counter, last, amount)
-      hold(counter, step + STEPS, amount)
+      counter[LAST] = counter[LAST] + amount
     end
   end
   if last > 0 then

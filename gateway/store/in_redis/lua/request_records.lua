@@ -9,26 +9,26 @@ local ALIKE_MAX = 4
 -- What one call removes at most, so that Redis does something else soon.
 local REMOVED_AT_ONCE = 100
 
-local function remove_records(records, order, ids)
-  if #ids > 0 then
-    redis.pcall('HDEL', records, unpack(ids))
-    redis.pcall('ZREM', order, unpack(ids))
-  end
-end
-
 local function keep_record(records, order, id, record, now, keep_ms, most)
+  local function remove_records(ids)
+    if #ids > 0 then
+      redis.pcall('HDEL', records, unpack(ids))
+      redis.pcall('ZREM', order, unpack(ids))
+    end
+  end
+
   local old = redis.pcall('ZRANGEBYSCORE', order, '-inf', now - keep_ms, 'LIMIT', 0, REMOVED_AT_ONCE)
   if old.err then
     return
   end
-  remove_records(records, order, old)
+  remove_records(old)
   local before = redis.pcall('HGET', records, id)
   if type(before) == 'table' then
     return
   end
   local over = redis.pcall('ZCARD', order) + (before and 0 or 1) - most
   if over > 0 then
-    remove_records(records, order, redis.pcall('ZRANGE', order, 0, math.min(over, REMOVED_AT_ONCE) - 1))
+    remove_records(redis.pcall('ZRANGE', order, 0, math.min(over, REMOVED_AT_ONCE) - 1))
   end
   if before then
     local _, feeds = string.gsub(before, '\n', '')

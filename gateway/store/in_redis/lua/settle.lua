@@ -46,8 +46,11 @@
 
 local FIRST_SCHEMA = 7
 -- As store/contract.py has them.
-local OUTBOX_MAX, OUTBOX_MS = 10000, 604800000
-local USERS_WAIT_MS, USERS_PACE_MS, USERS_NAMED = 60000, 3600000, 5
+local OUTBOX_MAX = 10000
+local OUTBOX_MS = 604800000
+local USERS_WAIT_MS = 60000
+local USERS_PACE_MS = 3600000
+local USERS_NAMED = 5
 -- A day that is younger cannot be closed.
 local LATE_MS = 2 * 86400000
 -- Scores are needed while new rows come: later, where there is no room, a new user is added to the others.
@@ -69,139 +72,139 @@ local function added(row, figures, count)
   return pack(doubles(size), unpack(sums, 1, size))
 end
 
--- The user with the lowest score, and its rows, each with what the others of its details have once it is added to them.
-local function displaced(users, scores, names_of)
-  local lowest = call('ZRANGE', scores, 0, 0, 'WITHSCORES')
-  local user, rows = lowest[1], {}
-  for details in string.gmatch(call('HGET', names_of, user) or '', '[^\n]+') do
-    local field, others = details .. '\n' .. user, details .. '\n'
+-- The functions that find the place of an end user's bill and write it, which most requests do not need.
+local function end_users()
+  -- The user with the lowest score, and its rows, each with what the others of its details have once it is added to them.
+  local function displaced(users, scores, names_of)
+    local lowest = call('ZRANGE', scores, 0, 0, 'WITHSCORES')
+    local user, rows = lowest[1], {}
+    for details in string.gmatch(call('HGET', names_of, user) or '', '[^\n]+') do
+      local field, others = details .. '\n' .. user, details .. '\n'
+      local row = call('HGET', users, field)
+      if row then
+        local count = #row / 8
+        local figures = { unpack_numbers(doubles(count), row) }
+        rows[#rows + 1] = { field = field, others = others, sums = added(call('HGET', users, others), figures, count) }
+      end
+    end
+    return { user = user, score = tonumber(lowest[2]), rows = rows }
+  end
+
+  -- Where a row goes that is not there yet: a place of its own, perhaps that of the user with the lowest score, or none.
+  local function place_of(users, scores, names_of, user, most)
+    local names = call('HGET', names_of, user)
+    if names then
+      local rows = select(2, string.gsub(names, '\n', '')) + 1
+      return { own = rows < ROWS_OF_A_USER, scored = true, names = names, score = 0 }
+    end
+    local known, rows = call('ZCARD', scores), call('HLEN', users)
+    if known == 0 and rows > 0 then
+      return { own = rows < most, scored = false }
+    end
+    local least = known >= most and displaced(users, scores, names_of) or nil
+    return { own = true, scored = true, least = least, score = least and least.score or 0 }
+  end
+
+  local function user_bill(users, scores, names_of, details, user, bill, count, most)
+    local field = details .. '\n' .. user
     local row = call('HGET', users, field)
-    if row then
-      local count = #row / 8
-      local figures = { unpack_numbers(doubles(count), row) }
-      rows[#rows + 1] = { field = field, others = others, sums = added(call('HGET', users, others), figures, count) }
+    local place = row and { scored = true, score = 0 } or place_of(users, scores, names_of, user, most)
+    call('ZCARD', scores)
+    if not row and not place.own then
+      field = details .. '\n'
+      row = call('HGET', users, field)
+    end
+    place.field, place.is_new, place.row = field, not row, added(row, bill, count)
+    return place
+  end
+
+  local function write_user(users, scores, names_of, details, user, place, weight, life_ms)
+    local least = place.least
+    if least then
+      for _, moved in ipairs(least.rows) do
+        call('HDEL', users, moved.field)
+        call('HSET', users, moved.others, moved.sums)
+      end
+      call('ZREM', scores, least.user)
+      call('HDEL', names_of, least.user)
+    end
+    call('HSET', users, place.field, place.row)
+    if place.is_new and call('HLEN', users) == 1 then
+      call('PEXPIRE', users, life_ms)
+    end
+    if not place.scored then
+      return
+    end
+    if not place.own then
+      call('ZADD', scores, 'XX', 'INCR', weight, user)
+      return
+    end
+    call('ZADD', scores, 'INCR', place.score + weight, user)
+    call('HSET', names_of, user, place.names and place.names .. '\n' .. details or details)
+    for _, key in ipairs({ scores, names_of }) do
+      if call('PTTL', key) < 0 then
+        call('PEXPIRE', key, SCORES_MS)
+      end
     end
   end
-  return { user = user, score = tonumber(lowest[2]), rows = rows }
-end
 
--- Where a row goes that is not there yet: a place of its own, perhaps that of the user with the lowest score, or none.
-local function place_of(users, scores, names_of, user, most)
-  local names = call('HGET', names_of, user)
-  if names then
-    local rows = select(2, string.gsub(names, '\n', '')) + 1
-    return { own = rows < ROWS_OF_A_USER, scored = true, names = names, score = 0 }
-  end
-  local known, rows = call('ZCARD', scores), call('HLEN', users)
-  if known == 0 and rows > 0 then
-    return { own = rows < most, scored = false }
-  end
-  local least = known >= most and displaced(users, scores, names_of) or nil
-  return { own = true, scored = true, least = least, score = least and least.score or 0 }
-end
-
-local function user_bill(users, scores, names_of, details, user, bill, count, most)
-  local field = details .. '\n' .. user
-  local row = call('HGET', users, field)
-  local place = row and { scored = true, score = 0 } or place_of(users, scores, names_of, user, most)
-  call('ZCARD', scores)
-  if not row and not place.own then
-    field = details .. '\n'
-    row = call('HGET', users, field)
-  end
-  place.field, place.is_new, place.row = field, not row, added(row, bill, count)
-  return place
-end
-
-local function write_user(users, scores, names_of, details, user, place, weight, life_ms)
-  local least = place.least
-  if least then
-    for _, moved in ipairs(least.rows) do
-      call('HDEL', users, moved.field)
-      call('HSET', users, moved.others, moved.sums)
-    end
-    call('ZREM', scores, least.user)
-    call('HDEL', names_of, least.user)
-  end
-  call('HSET', users, place.field, place.row)
-  if place.is_new and call('HLEN', users) == 1 then
-    call('PEXPIRE', users, life_ms)
-  end
-  if not place.scored then
-    return
-  end
-  if not place.own then
-    call('ZADD', scores, 'XX', 'INCR', weight, user)
-    return
-  end
-  call('ZADD', scores, 'INCR', place.score + weight, user)
-  call('HSET', names_of, user, place.names and place.names .. '\n' .. details or details)
-  for _, key in ipairs({ scores, names_of }) do
-    if call('PTTL', key) < 0 then
-      call('PEXPIRE', key, SCORES_MS)
-    end
-  end
+  return user_bill, write_user
 end
 
 -- As core/forecast.py has it.
-local HOURS_HALF_LIFE_MS, DAYS_HALF_LIFE_MS = 7200000, 172800000
+local HOURS_HALF_LIFE_MS = 7200000
+local DAYS_HALF_LIFE_MS = 172800000
 
--- Adds what a request has used to the two sums that fade.
-local function note_use(counter, amount, now)
-  if not has_history(counter) then
-    counter[NOTED_PERCENT], counter[SINCE], counter[NOTED] = 0, now * HISTORY_UNIT, now * HISTORY_UNIT
-    counter[HOURS], counter[DAYS] = 0, 0
-  end
-  local elapsed = max(0, now - counter[NOTED] / HISTORY_UNIT)
-  counter[HOURS] = counter[HOURS] * 2 ^ (-elapsed / HOURS_HALF_LIFE_MS) + amount * HISTORY_UNIT
-  counter[DAYS] = counter[DAYS] * 2 ^ (-elapsed / DAYS_HALF_LIFE_MS) + amount * HISTORY_UNIT
-  counter[NOTED] = now * HISTORY_UNIT
-end
-
--- Puts the notification of a threshold in. Returns 1 where there is room for it. Where somebody else has written to the
--- outbox it is dropped: the settlement is half written by now, and must not end.
-local function notify(outbox, key, percent, used, now)
-  local waiting = redis.pcall('ZCARD', outbox)
-  if type(waiting) ~= 'number' or waiting >= OUTBOX_MAX then
-    return 0
-  end
-  local stem, begins = string.match(key, '^(.*):(%d+)$')
-  local entry = { 'quota', stem, begins, percent, string.format('%.0f', used), string.format('%.0f', now) }
-  call('ZADD', outbox, now, table.concat(entry, '\n'))
-  call('PEXPIRE', outbox, OUTBOX_MS)
-  return 1
-end
-
--- Counts one more end user who has crossed a threshold, and puts in one entry for all who do so until it is due. Returns
--- 1 where it did, or where that was done before.
-local function notify_of_user(outbox, crossed, percent, user, now)
-  local users = redis.pcall('HGET', crossed, percent)
-  if type(users) == 'table' then
-    return 0
-  end
-  users = tonumber(users or '0')
-  if users == 0 then
+-- The functions that put notifications in, which few settlements need.
+local function notifications()
+  -- Puts the notification of a threshold in. Returns 1 where there is room for it. Where somebody else has written to the
+  -- outbox it is dropped: the settlement is half written by now, and must not end.
+  local function notify(outbox, key, percent, used)
     local waiting = redis.pcall('ZCARD', outbox)
     if type(waiting) ~= 'number' or waiting >= OUTBOX_MAX then
       return 0
     end
-    local last = tonumber(call('HGET', crossed, percent .. ':last') or '0')
-    local stem, begins = string.match(crossed, '^(.*):(%d+):users$')
-    local due = max(now + USERS_WAIT_MS, last + USERS_PACE_MS)
-    call('ZADD', outbox, due, table.concat({ 'users', stem, begins, percent }, '\n'))
+    local stem, begins = string.match(key, '^(.*):(%d+)$')
+    local entry = { 'quota', stem, begins, percent, string.format('%.0f', used), string.format('%.0f', now) }
+    call('ZADD', outbox, now, table.concat(entry, '\n'))
     call('PEXPIRE', outbox, OUTBOX_MS)
+    return 1
   end
-  call('HINCRBY', crossed, percent, 1)
-  if user and users < USERS_NAMED then
-    local field, name = percent .. ':names', string.gsub(user, '%c', ' ')
-    local names = call('HGET', crossed, field)
-    call('HSET', crossed, field, names and names .. '\n' .. name or name)
+
+  -- Counts one more end user who has crossed a threshold, and puts in one entry for all who do so until it is due. Returns
+  -- 1 where it did, or where that was done before.
+  local function notify_of_user(outbox, crossed, percent, user)
+    local users = redis.pcall('HGET', crossed, percent)
+    if type(users) == 'table' then
+      return 0
+    end
+    users = tonumber(users or '0')
+    if users == 0 then
+      local waiting = redis.pcall('ZCARD', outbox)
+      if type(waiting) ~= 'number' or waiting >= OUTBOX_MAX then
+        return 0
+      end
+      local last = tonumber(call('HGET', crossed, percent .. ':last') or '0')
+      local stem, begins = string.match(crossed, '^(.*):(%d+):users$')
+      local due = max(now + USERS_WAIT_MS, last + USERS_PACE_MS)
+      call('ZADD', outbox, due, table.concat({ 'users', stem, begins, percent }, '\n'))
+      call('PEXPIRE', outbox, OUTBOX_MS)
+    end
+    call('HINCRBY', crossed, percent, 1)
+    if user and users < USERS_NAMED then
+      local field, name = percent .. ':names', string.gsub(user, '%c', ' ')
+      local names = call('HGET', crossed, field)
+      call('HSET', crossed, field, names and names .. '\n' .. name or name)
+    end
+    call('PEXPIRE', crossed, OUTBOX_MS)
+    return 1
   end
-  call('PEXPIRE', crossed, OUTBOX_MS)
-  return 1
+
+  return notify, notify_of_user
 end
 
-local FIXED, GIVEN = 6, 3
+local FIXED = 6
+local GIVEN = 3
 local fixed = { unpack_numbers(doubles(#ARGV[2] / 8), ARGV[2]) }
 local given = { unpack_numbers(doubles(#ARGV[4] / 8), ARGV[4]) }
 local step_ms, mark_ms, ledger_ms = fixed[1], fixed[2], fixed[3]
@@ -212,7 +215,6 @@ if fixed[6] == 1 then
   last_key, last_argument = last_key - 2, last_argument - 4
 end
 local user = last_argument >= 8 and ARGV[8]
-local now = now_ms()
 local step = floor(now / step_ms)
 
 if place > 0 and place <= tonumber(call('GET', KEYS[2]) or '0') then
@@ -223,7 +225,7 @@ local state = call('HGET', KEYS[1], ARGV[3])
 -- Read all before anything is written: where somebody else has written to one of the keys, Redis ends the script with
 -- an error, and half a settlement would count as a whole one.
 local first_counter = user and 9 or count > 0 and 6 or 3
-local billed, ledger_row, details, details_row, for_user
+local billed, ledger_row, details, details_row, for_user, write_user
 if count > 0 and state ~= SETTLED then
   local day = fixed[5]
   if now - day >= LATE_MS then
@@ -241,38 +243,49 @@ if count > 0 and state ~= SETTLED then
   details = call('HGET', KEYS[4], ARGV[7])
   details_row = details == billed and count == FIRST_SCHEMA and ledger_row or added(details, bill, count)
   if user then
+    local user_bill
+    user_bill, write_user = end_users()
     for_user = user_bill(KEYS[6], KEYS[7], KEYS[8], ARGV[7], user, bill, count, fixed[4])
   end
 end
 local last = last_of(state)
-local counters, used_of = {}, {}
+local counters, holding, used_of = {}, {}, {}
 local dues = (#given - 1 - GIVEN - count) / 2
 local first_threshold = FIXED + 4 * dues + 1
 if state ~= SETTLED and dues > 0 then
-  local stored = stored_from(first_counter, first_counter + dues - 1)
+  local stored, at = stored_from(first_counter, first_counter + dues - 1), FIXED
   for number = 1, dues do
-    local at = FIXED + 4 * number - 4
     local charged, actual = given[GIVEN + count + number], given[GIVEN + count + dues + number]
-    local kind, first, second = fixed[at + 1], fixed[at + 3], fixed[at + 4]
+    local kind, at_once, first, second = fixed[at + 1], fixed[at + 2], fixed[at + 3], fixed[at + 4]
     if in_window(kind, first, second, now) then
       local key = KEYS[first_counter + number - 1]
-      local counter = current(key, stored[number], kind, first, second, now, step)
-      if fixed[at + 2] == 1 then
-        counter[1] = counter[1] + max(0, actual - charged) * counter[2]
+      local counter, held_now = current(key, stored[number], kind, first, second, step)
+      local whole = actual
+      if at_once == 1 then
+        whole = max(actual, charged)
+        counter[USED] = counter[USED] + (whole - charged) * counter[SCALE]
       else
         release(counter, last, charged)
+        held_now = held(counter)
         if kind ~= LEASES then
-          counter[1] = counter[1] + actual * counter[2]
+          counter[USED] = counter[USED] + actual * counter[SCALE]
         end
       end
-      local one = { key, counter, kind, first, second }
-      counters[#counters + 1] = one
-      local whole = fixed[at + 2] == 1 and max(actual, charged) or actual
+      counters[number], holding[number] = counter, held_now
       if kind == QUOTA and whole > 0 then
-        note_use(counter, whole, now)
-        used_of[number] = one
+        -- What a request has used is added to the two sums that fade.
+        if (counter[SINCE] or 0) == 0 then
+          counter[NOTED_PERCENT], counter[SINCE], counter[NOTED] = 0, now * HISTORY_UNIT, now * HISTORY_UNIT
+          counter[HOURS], counter[DAYS] = 0, 0
+        end
+        local elapsed = max(0, now - counter[NOTED] / HISTORY_UNIT)
+        counter[HOURS] = counter[HOURS] * 2 ^ (-elapsed / HOURS_HALF_LIFE_MS) + whole * HISTORY_UNIT
+        counter[DAYS] = counter[DAYS] * 2 ^ (-elapsed / DAYS_HALF_LIFE_MS) + whole * HISTORY_UNIT
+        counter[NOTED] = now * HISTORY_UNIT
+        used_of[number] = counter
       end
     end
+    at = at + 4
   end
 end
 
@@ -313,23 +326,30 @@ if last_key < #KEYS then
 end
 local result = { 1, now }
 for at = first_threshold, #fixed - 1, 4 do
-  local of, percent = used_of[fixed[at]], fixed[at + 1]
-  local counter = of and of[2]
-  if counter and counter[1] * 100 >= (fixed[at + 2] + (counter.raised or 0)) * percent then
+  local counter, percent = used_of[fixed[at]], fixed[at + 1]
+  if counter and counter[USED] * 100 >= (fixed[at + 2] + (counter.raised or 0)) * percent then
     if percent * HISTORY_UNIT > counter[NOTED_PERCENT] then
       counter[NOTED_PERCENT] = percent * HISTORY_UNIT
       local outbox, users = first_counter + dues, fixed[at + 3]
+      local notify, notify_of_user = notifications()
       local put_in
       if users > 0 then
-        put_in = notify_of_user(KEYS[outbox], KEYS[outbox + users], percent, user, now)
+        put_in = notify_of_user(KEYS[outbox], KEYS[outbox + users], percent, user)
       else
-        put_in = notify(KEYS[outbox], of[1], percent, counter[1], now)
+        put_in = notify(KEYS[outbox], KEYS[first_counter + fixed[at] - 1], percent, counter[USED])
       end
       result[3], result[4] = (result[3] or 0) + put_in, (result[4] or 0) + 1 - put_in
     end
   end
 end
-for _, one in ipairs(counters) do
-  write(one[1], one[2], one[3], one[4], one[5], step_ms)
+local at = FIXED
+for number = 1, dues do
+  local counter = counters[number]
+  if counter then
+    write(
+      KEYS[first_counter + number - 1], counter, holding[number], fixed[at + 1], fixed[at + 3], fixed[at + 4], step_ms
+    )
+  end
+  at = at + 4
 end
 return result

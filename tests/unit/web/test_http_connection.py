@@ -1,0 +1,173 @@
+"""What a request sent behind another one may get of it, nothing, however the bytes are cut; heads that never end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.web.http_connection import ClientLimits, HttpConnection, Listener
+from tests.unit.upstream.splitting import cuts, split
+
+CHUNKED = b"POST /first HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"
+LATER = b"POST /later HTTP/1.1\r\nhost: g\r\ncontent-length: 2\r\n\r\n{}"
+FIRST = ("/first", "host", "transfer-encoding")
+SECOND = ("/later", "host", "content-length")
+TRAILERS = (
+    b"authorization: Bearer x",
+    b"x-forwarded-for: 10.0.0.1",
+    b"cookie: session=x",
+    b"host: evil",
+    b"content-type: a/b",
+    b"upgrade: websocket",
+    b"x: 0",
+    b"a: b\r\nx-api-key: x",
+)
+HANDOVERS = (
+    b"CONNECT g:443 HTTP/1.1\r\nhost: g\r\n\r\n",
+    b"GET / HTTP/1.1\r\nhost: g\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    b"POST / HTTP/1.1\r\nhost: g\r\nconnection: upgrade\r\nupgrade: websocket\r\ncontent-length: 2\r\n\r\n{}",
+)
+
+
+class _Client(asyncio.Transport):
+    """The client's end of a connection: takes all that is written."""
+
+    def __init__(self) -> None:
+        super().__init__({"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)})
+        self.is_closed = False
+        self.read = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.is_closed
+        self.read += data
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+class _Connected:
+    """A connection whose requests are all answered. `served` has their paths, and the names of their headers."""
+
+    def __init__(self) -> None:
+        self.served: list[tuple[str, ...]] = []
+        self.client = _Client()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        listener = Listener(self._answer, lambda: "id", ClientLimits(1))
+        self.connection: HttpConnection = listener()
+        self.connection.connection_made(self.client)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        await request.read()
+        await self.may_answer.wait()
+        self.served.append((request.path, *(name.lower() for name in request.headers)))
+        return web.Response()
+
+    async def receive(self, pieces: Sequence[bytes]) -> None:
+        """Each piece as one read of the socket has it, and what is done about it before the next."""
+        for piece in pieces:
+            if not self.client.is_closed:
+                self.connection.data_received(piece)
+            for _ in range(10):
+                await asyncio.sleep(0)
+
+
+async def _served(*parts: Sequence[bytes]) -> _Connected:
+    connected = _Connected()
+    for pieces in parts:
+        await connected.receive(pieces)
+    connected.connection.force_close()
+    connected.connection.connection_lost(None)
+    await connected.receive([b""])
+    return connected
+
+
+@given(at=cuts, trailers=st.sampled_from(TRAILERS), before=st.sampled_from([b"", LATER]))
+def test_no_trailer_reaches_the_next_request(at: list[int], trailers: bytes, before: bytes) -> None:
+    chunked = before + CHUNKED + b"0\r\n" + trailers + b"\r\n\r\n"
+    connected = asyncio.run(_served(split(chunked, at), [LATER]))
+    assert connected.served in ([FIRST], [SECOND, FIRST], [SECOND])
+    assert connected.client.is_closed
+
+
+@given(at=cuts, trailers=st.sampled_from(TRAILERS), last=st.sampled_from([LATER, CHUNKED + b"0\r\n\r\n"]))
+def test_no_trailer_reaches_a_request_right_behind_it(at: list[int], trailers: bytes, last: bytes) -> None:
+    connected = asyncio.run(_served(split(CHUNKED + b"0\r\n" + trailers + b"\r\n\r\n" + last, at), [LATER]))
+    assert connected.served in ([FIRST], [])
+
+
+@pytest.mark.parametrize("handover", HANDOVERS)
+@given(at=cuts, trailers=st.sampled_from(TRAILERS))
+def test_nothing_is_served_behind_a_request_for_another_protocol(
+    handover: bytes, at: list[int], trailers: bytes
+) -> None:
+    behind = CHUNKED + b"0\r\n" + trailers + b"\r\n\r\n"
+    connected = asyncio.run(_served(split(handover + behind, at), [LATER]))
+    assert len(connected.served) == 1
+    assert connected.client.is_closed
+
+
+@given(at=cuts)
+def test_a_connection_is_kept_after_chunks_without_trailers(at: list[int]) -> None:
+    connected = asyncio.run(_served(split(CHUNKED + b"0\r\n\r\n", at), [LATER], split(CHUNKED + b"0\r\n\r\n", at)))
+    assert connected.served == [FIRST, SECOND, FIRST]
+
+
+@pytest.mark.parametrize("host", ["xn--", "xn--a", "xn--0000h", "xn--" + "a" * 70])
+async def test_a_target_that_names_an_impossible_host_is_answered(host: str) -> None:
+    connected = await _served([f"GET http://{host}/page HTTP/1.1\r\nhost: g\r\n\r\n".encode()])
+    assert [path for path, *_ in connected.served] == ["/page"]
+
+
+_BEGUN = b"GET / HTTP/1.1\r\nhost: g\r\n"
+_ENDLESS = (
+    [b"\r\n" * 1000] * 40,
+    [b"GET " + b" " * 4000, *([b" " * 4000] * 20)],
+    [_BEGUN, *(b"x-%d: %b\r\n" % (number, b"y" * 4000) for number in range(20))],
+    [_BEGUN + b"x:", *([b" " * 4000] * 20)],
+)
+
+
+@pytest.mark.parametrize("pieces", _ENDLESS, ids=["blank lines", "spaces", "headers", "a value"])
+async def test_a_head_that_does_not_end_is_refused(pieces: list[bytes]) -> None:
+    connected = await _served(pieces)
+    assert connected.client.read.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert connected.client.is_closed
+    assert connected.served == []
+
+
+@pytest.mark.parametrize("pieces", _ENDLESS, ids=["blank lines", "spaces", "headers", "a value"])
+async def test_a_head_that_does_not_end_spoils_no_answer_before_it(pieces: list[bytes]) -> None:
+    connected = _Connected()
+    connected.may_answer.clear()
+    await connected.receive([LATER, *pieces])
+    assert not connected.client.is_closed
+    connected.may_answer.set()
+    await connected.receive([b""])
+    assert connected.served == [SECOND]
+    assert connected.client.is_closed
+
+
+async def test_heads_are_measured_one_by_one() -> None:
+    request = [_BEGUN, *(b"x-%d: %b\r\n" % (number, b"y" * 4000) for number in range(8)), b"\r\n"]
+    connected = await _served(*([request] * 4))
+    assert len(connected.served) == 4
