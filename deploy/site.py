@@ -1,4 +1,7 @@
-"""MkDocs' hooks: README.md and CHANGELOG.md become pages; a link to a file that is no page becomes plain text."""
+"""MkDocs' hooks: README.md and CHANGELOG.md become pages, and each page of a folder is in the navigation.
+
+A link to a file that is no page becomes plain text.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,24 @@ ROOT = Path(__file__).parents[1]
 _PICTURE = re.compile(r"(!\[[^\]]*\]\()docs/")
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 _PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
+# Lines of code have up to 120 characters: the column of the text holds them.
+_CSS = ".md-grid { max-width: 78rem; } .md-typeset pre > code { font-size: .72rem; }\n"
+
+
+def on_config(config: Any) -> Any:
+    config["nav"] = [_with_pages(entry) for entry in config["nav"]]
+    return config
+
+
+def _with_pages(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of the navigation with the pages of each folder it names, the folder's README first."""
+    ((title, target),) = entry.items()
+    if isinstance(target, list):
+        return {title: [_with_pages(each) for each in target]}
+    if not target.endswith("/"):
+        return entry
+    pages = sorted((ROOT / "docs" / target).glob("*.md"), key=lambda page: (page.name != "README.md", page.name))
+    return {title: [f"{target}{page.name}" for page in pages]}
 
 
 def on_files(files: Any, *, config: Any) -> Any:
@@ -20,6 +41,7 @@ def on_files(files: Any, *, config: Any) -> Any:
     for source, page in _PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=_from_root(text)))
+    files.append(File.generated(config, "site.css", content=_CSS))
     return files
 
 

@@ -66,6 +66,11 @@ def test_every_page_is_in_the_sites_navigation() -> None:
     assert {page.name for page in DOCS.glob("*.md")} == named - {"index.md", "changelog.md"}
 
 
+def test_every_folder_of_pages_is_in_the_sites_navigation() -> None:
+    named = set(re.findall(r": ([\w-]+)/(?: |$)", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {page.parent.name for page in DOCS.glob("*/*.md")} == named
+
+
 def test_every_link_to_a_file_leads_somewhere() -> None:
     pages = [path for path in files() if path.suffix == ".md"]
     assert [f"{place(page)} -> {link}" for page in pages for link in _links(page) if not _leads(page, link)] == []

@@ -2,7 +2,7 @@
 import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./vendor/htm-preact.js";
 import { SIGNED_OUT, client } from "./lib/api.js";
 import { SignIn, ended } from "./lib/sign_in.js";
-import { Loading, Note } from "./lib/ui.js";
+import { Loading, Note, Page } from "./lib/ui.js";
 import { Audit } from "./pages/audit.js";
 import { Configuration } from "./pages/configuration.js";
 import { Keys } from "./pages/keys.js";
@@ -106,7 +106,7 @@ function Shell({ route, session, signOut }) {
       <main id="main" tabindex="-1" ref=${main}>
         ${Shown
           ? html`<${Guarded} key=${`${route.page} ${route.subject} ${JSON.stringify(route.parameters)}`} shown=${Shown} api=${api} subject=${route.subject} parameters=${route.parameters} />`
-          : html`<${Note} tone="warn">There is no page called ${route.page}. <a href="#/overview">Overview</a><//>`}
+          : html`<${Page} title="Not found"><${Note} tone="warn">There is no page called ${route.page}. <a href="#/overview">Overview</a><//><//>`}
       </main>
     </div>`;
 }

@@ -38,7 +38,7 @@ function Own() {
       <${Card} title="What is left" flush><${Loaded} from=${limits}>${({ data }) => html`<${Limits} limits=${data} />`}<//><//>
       <${Usage} />
       <${Clients} about=${about} />
-      <${Card} title="Models that it may use"><${Chips} of=${about.models} none="none: ask your platform team" /><//>
+      <${Card} title="Models that this key may use"><${Chips} of=${about.models} none="none: ask your platform team" /><//>
     <//>`}<//>`;
 }
 
@@ -55,7 +55,7 @@ function Spent() {
 function Limits({ limits }) {
   const whose = { organisation: "the whole organisation's", model: "the model's", team: "your team's", key: "this key's", user: "each end user's" };
   return html`<${Table} label="Limits" rows=${limits} rowKey=${(row) => `${row.scope} ${row.subject} ${row.name}`} filter=${false} empty=${html`<${Empty} title="Nothing limits this key" />`} columns=${[
-    { name: "name", label: "Limit", show: (row) => html`<div>${format.terms({ ...row, [row.meter]: row.amount })}<div class="sub">${whose[row.scope]}${row.mode === "shadow" ? ", not enforced" : ""}</div></div>` },
+    { name: "name", label: "Limit", show: (row) => html`<div>${format.terms({ ...row, [row.meter]: row.amount })}<div class="sub">${whose[row.scope]}: ${row.name}${row.mode === "shadow" ? ", not enforced" : ""}</div></div>` },
     { name: "used", label: "Used", value: (row) => (row.amount ? row.used / row.amount : 0), show: (row) => html`<${Meter} limit=${row} />` },
     { name: "left", label: "Left", number: true, show: (row) => format.amount(row.meter, row.left) },
     { name: "resets_at", label: "Resets", show: (row) => html`<${Time} at=${row.resets_at} none=${row.per === "total" ? "never" : "–"} />` },
@@ -71,7 +71,7 @@ function Usage() {
     <div class="filters"><${Segmented} label="Figure" value=${figure} onChange=${setFigure} options=${FIGURES} />
       <${Select} label="Since" value=${since} onChange=${setSince} options=${[["7d", "7 days"], ["30d", "30 days"], ["90d", "90 days"], ["month", "This month"]]} /></div>
     <${Loaded} from=${found}>${({ days, groups }) => (groups.rows.length
-      ? html`<${ByDay} days=${days} groups=${groups} by="model" figure=${figure} label="Usage by day" />`
+      ? html`<${ByDay} days=${days} groups=${groups} by="model" span=${{ since }} figure=${figure} label="Usage by day" />`
       : html`<${Empty} title="Nothing was used in this time">Point a client at the gateway, as below, and send a first request.<//>`)}<//>
   </div><//>`;
 }

@@ -125,4 +125,10 @@ await step("a sign-out that fails is not taken for one", async () => {
   await alerts("You may still be signed in. The store does not answer.").waitFor();
 });
 
+await step("a limit has the name that an error gives it", async () => {
+  await answer("limits", (route) => json(route, listed([limitOf({ name: "usd-per-month:m", meter: "usd", per: "month" })])));
+  await page.reload();
+  await page.getByText("this key's: usd-per-month:m").waitFor();
+});
+
 await end();

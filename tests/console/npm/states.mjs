@@ -60,6 +60,7 @@ await step("an address that means nothing is a page that says so", async () => {
     await page.evaluate((wanted) => { location.hash = wanted; }, hash);
     await page.reload();
     await page.waitForFunction(() => document.querySelector("main#main")?.innerText.trim() && !document.querySelector(".loading"));
+    assert.ok((await page.locator("h1").innerText()).length > 0, hash);
   }
 });
 
@@ -200,6 +201,99 @@ await step("money has the digits that say something, and what is not nothing is 
   await show("usage");
   await page.waitForFunction(() => document.querySelector("tbody [data-column=usd]")?.innerText === "$0.000123");
   assert.deepEqual(await text("tbody [data-column=usd]"), ["$0.000123", "<$0.000001", "$0.000000"]);
+});
+
+const limitOf = (more = {}) => ({
+  name: "tokens-per-day", scope: "team", subject: "search", meter: "tokens", per: "day", amount: 9000, used: 2000, held: 0, left: 7000,
+  resets_at: null, runs_out_at: null, mode: "enforce", ...more,
+});
+const teamOf = (limits) => Promise.all([
+  answer("limits", (route) => json(route, listed(limits))),
+  answer("teams", (route) => json(route, listed([{ name: "search", keys: [], models: [], key_limits: [], user_limits: [] }]))),
+]);
+
+await step("what is used, held and left of a limit is its amount", async () => {
+  await teamOf([
+    limitOf({ held: 1500, left: 5500 }),
+    limitOf({ name: "concurrent", meter: "concurrent", per: null, amount: 64, used: 0, held: 3, left: 61 }),
+    limitOf({ name: "of-a-key", scope: "key", subject: keyOf(7).id, held: 0 }),
+  ]);
+  await answer("keys", (route) => json(route, listed([keyOf(7)])));
+  await show("teams/search");
+  const cells = page.locator("section[aria-label=Limits] tbody [data-column=used]");
+  await cells.first().waitFor();
+  const words = await cells.locator(".words").allInnerTexts();
+  assert.match(words[0], /^2,000 of 9,000 tokens, 1,500 held/);
+  assert.match(words[1], /^3 of 64 at a time/);
+  await page.locator("section[aria-label=Limits] tbody", { hasText: "key key-7" }).waitFor();
+});
+
+await step("a dialog is no wider than its window, and says the unit of what is granted", async () => {
+  await teamOf([limitOf({ name: "x".repeat(64) }), limitOf({ name: "dollars", meter: "usd", amount: 5 })]);
+  await show("teams/search");
+  await page.getByRole("button", { name: "Grant more" }).click();
+  assert.deepEqual(await page.locator("dialog").evaluate((dialog) => [dialog.scrollWidth - dialog.clientWidth, dialog.getBoundingClientRect().right <= innerWidth]), [0, true]);
+  await page.getByText("How much more, in tokens").waitFor();
+  await page.locator("dialog select").selectOption("dollars");
+  await page.getByText("How much more, in USD").waitFor();
+}, { width: 360, height: 780 });
+
+await step("a chart has every day that was asked for, and an axis that can be read", async () => {
+  const days = await page.evaluate(() => import("/console/lib/by_day.js").then(({ daysShown }) => [
+    daysShown({ since: "7d", until: "2026-03-08" }, [{ day: "2026-03-05" }]),
+    daysShown({ since: "", until: "", month: "2026-02" }, []),
+    daysShown({ since: "2026-03-01", until: "2026-03-03" }, [{ day: "2026-03-03" }]),
+    daysShown({ since: "2020-01-01", until: "2026-03-08" }, [{ day: "2026-03-05" }]),
+  ].map((each) => [each[0], each[each.length - 1], each.length])));
+  assert.deepEqual(days, [["2026-03-01", "2026-03-07", 7], ["2026-02-01", "2026-02-28", 28], ["2026-03-01", "2026-03-03", 3], ["2026-03-05", "2026-03-05", 1]]);
+  const ticks = await page.evaluate(() => import("/console/lib/format.js").then(({ moneyTick }) => [0, 0.5, 0.025, 2.5, 4, 2500, 12_500, 0.0002].map(moneyTick)));
+  assert.deepEqual(ticks, ["$0", "$0.50", "$0.025", "$2.50", "$4", "$2,500", "$12.5K", "$0.0002"]);
+});
+
+await step("a circuit that is not closed says since when, and one attempt makes an axis of two ticks", async () => {
+  const circuit = { model: "m", key: null, state: "half_open", share: 1, opened_at: AT, next_try_at: null, why: { 503: 12 }, cooling: [] };
+  const at = new Date().toISOString();
+  await answer("upstreams", (route) => json(route, listed([{ name: "a", up: true, in_flight: 0, models: ["m"], circuits: [circuit] }])));
+  await answer("traffic", (route) => json(route, listed([{ at, attempts: { a: { 503: 1 } } }])));
+  await show("upstreams");
+  await page.getByText("12 × HTTP 503").waitFor();
+  assert.match(await page.locator("li .muted", { hasText: "opened" }).innerText(), /^opened 2 Mar/);
+  assert.deepEqual(await page.locator(".chart svg g text").allTextContents(), ["0", "1"]);
+});
+
+await step("usage by key has the names of keys", async () => {
+  await answer("keys", (route) => json(route, listed([keyOf(7)])));
+  await answer("usage", (route) => json(route, usageOf([{ key: keyOf(7).id, day: "2026-03-01", usd: 1 }, { key: "000000000bad", day: "2026-03-01", usd: 2 }])));
+  await show("usage?by=key");
+  await page.locator("tbody", { hasText: "key-7" }).waitFor();
+  assert.deepEqual(await text("tbody [data-column=key] a"), ["000000000bad", "key-7"]);
+  assert.deepEqual(await text(".legend li"), ["000000000bad", `key-7 (${keyOf(7).id})`]);
+});
+
+await step("filters of usage are cleared at once", async () => {
+  const teams = [];
+  await answer("usage", (route, query) => { teams.push(query.get("team")); return json(route, usageOf([{ team: "search", day: "2026-03-01", usd: 1 }])); });
+  await show("usage?team=search");
+  await page.getByRole("button", { name: "Clear filters" }).click();
+  await page.getByRole("button", { name: "Clear filters" }).waitFor({ state: "detached" });
+  await settled(page);
+  assert.equal(teams[0], "search");
+  assert.equal(teams[teams.length - 1], null);
+});
+
+await step("a request in flight is cancelled on its own page", async () => {
+  let running = true;
+  const one = { id: "abc", process: "p", state: "answering", age_s: 5, team: "search", key_name: "search-prod", model: "m", upstream: "a", output_tokens: 1234 };
+  await answer("requests/abc", (route) => {
+    if (route.request().method() === "DELETE") running = false;
+    return json(route, { in_flight: running ? [one] : [], records: [] });
+  });
+  await show("requests/abc");
+  await page.getByText("1,234").waitFor();
+  await page.getByRole("button", { name: "Cancel it" }).click();
+  await page.locator("dialog").getByRole("button", { name: "Cancel it" }).click();
+  await page.getByText("1,234").waitFor({ state: "detached" });
+  assert.equal(running, false);
 });
 
 await end();

@@ -19,7 +19,8 @@ export function Chart({ label, points, titles, series, kind = "bars", show, axis
   const x = (place) => LEFT + step * (place + 0.5);
   const top = ceiling(highest(series, points.length, kind));
   const y = (value) => TOP + (height - TOP - BOTTOM) * (1 - value / top);
-  const ticks = [0, top / 2, top];
+  const half = axis(top / 2);
+  const ticks = [0, top / 2, top].filter((tick) => tick !== top / 2 || ![axis(0), axis(top)].includes(half));
   const every = Math.max(1, Math.ceil(points.length / Math.max(2, Math.floor(inner / 72))));
   const move = (event) => {
     const place = Math.floor((event.clientX - box.current.getBoundingClientRect().left - LEFT) / step);
@@ -68,7 +69,7 @@ function Lines({ series, x, y }) {
     each.values.forEach((value, place) => {
       if (value === null || value === undefined) { pen = false; return; }
       // A point without neighbours is a short dash.
-      path += `${pen ? "L" : "M"}${x(place).toFixed(1)},${y(value).toFixed(1)}${pen ? "" : "h0.1"}`;
+      path += `${pen ? "L" : "M"}${x(place).toFixed(1)},${y(value).toFixed(1)}${pen ? "" : "h1.5"}`;
       pen = true;
     });
     return html`<path key=${each.name} class=${`line ${each.tone}`} d=${path || "M0,0"} />`;

@@ -20,7 +20,11 @@ export function moneyDigits(usd) {
 }
 
 // At an axis: no more digits than tell its ticks apart.
-export const moneyTick = (usd) => usd.toLocaleString("en-US", { style: "currency", currency: "USD", minimumFractionDigits: usd === 0 || usd >= 10 ? 0 : 2, maximumSignificantDigits: 3 });
+export function moneyTick(usd) {
+  const money = { style: "currency", currency: "USD" };
+  if (usd >= 10_000) return usd.toLocaleString("en-US", { ...money, notation: "compact", minimumFractionDigits: 0, maximumFractionDigits: 1 });
+  return usd.toLocaleString("en-US", { ...money, minimumFractionDigits: Number.isInteger(usd) ? 0 : 2, maximumFractionDigits: usd >= 0.1 ? 2 : 8 });
+}
 
 // Of a column, which may be long: as many digits as its largest amount needs.
 export const columnDigits = (amounts) => moneyDigits(amounts.reduce((most, each) => Math.max(most, each), 0));

@@ -65,16 +65,19 @@ export function Loaded({ from, children }) {
 }
 
 export function Meter({ limit, compact }) {
-  const share = limit.amount ? limit.used / limit.amount : 0;
-  const held = limit.amount ? limit.held / limit.amount : 0;
+  // A place at a time is used by a request in flight: nothing is settled later.
+  const [taken, pending] = limit.meter === "concurrent" ? [limit.used + limit.held, 0] : [limit.used, limit.held];
+  const share = limit.amount ? taken / limit.amount : 0;
+  const held = limit.amount ? pending / limit.amount : 0;
+  const beside = [limit.granted && `${format.amount(limit.meter, limit.granted)} of it granted`, pending > 0 && `${format.amount(limit.meter, pending)} held`].filter(Boolean);
   const tone = share >= 1 ? "bad" : share + held >= 0.8 ? "warn" : "";
   const used = useWidth(Math.min(1, share));
   const reserved = useWidth(Math.min(held, Math.max(0, 1 - share)));
   return html`
     <div class=${`meter ${tone}`}>
       <div class="words">
-        <span>${format.amount(limit.meter, limit.used)} <span class="muted">of ${format.amount(limit.meter, limit.amount)}${limit.meter === "usd" ? "" : ` ${format.unit[limit.meter]}`}${limit.granted ? `, ${format.amount(limit.meter, limit.granted)} of it granted` : ""}</span></span>
-        ${!compact && html`<span class=${tone || "muted"}>${format.percent(limit.used, limit.amount)}</span>`}
+        <span title=${pending > 0 ? "Held: charged in advance for requests in flight" : undefined}>${format.amount(limit.meter, taken)} <span class="muted">of ${[`${format.amount(limit.meter, limit.amount)}${limit.meter === "usd" ? "" : ` ${format.unit[limit.meter]}`}`, ...beside].join(", ")}</span></span>
+        ${!compact && html`<span class=${tone || "muted"}>${format.percent(taken, limit.amount)}</span>`}
       </div>
       <div class="bar" aria-hidden="true"><i ref=${used}></i><i class="held" ref=${reserved}></i></div>
     </div>`;
@@ -126,7 +129,7 @@ export function Table({ label, columns, rows, rowKey, sort, descending, empty, t
           ${!by.name && html`<option value="">as listed</option>`}
           ${sortable.map((each) => html`<option value=${each.name} key=${each.name}>${each.label}</option>`)}
         </select></label>
-        <button type="button" onClick=${() => setBy((before) => ({ ...before, down: !before.down }))}>${by.down ? "Descending" : "Ascending"}</button>
+        ${by.name && html`<button type="button" onClick=${() => setBy((before) => ({ ...before, down: !before.down }))}>${by.down ? "Descending" : "Ascending"}</button>`}
       </div>`}
     ${found.length === 0
       ? wanted ? html`<${Empty} title="Nothing fits the filter"><button class="link" onClick=${() => setWords("")}>Clear it</button><//>` : empty

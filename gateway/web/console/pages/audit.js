@@ -28,14 +28,14 @@ export function Audit({ api }) {
   <//>`;
 }
 
-const none = html`<${Empty} title="Nothing was changed yet">Keys that are made or ended, reloads of the configuration and sign-ins to this console are noted here.<//>`;
+const none = html`<${Empty} title="Nothing was changed yet">Keys that are created or revoked, reloads of the configuration and sign-ins to this console are noted here.<//>`;
 
 function List({ entries }) {
   return html`<${Table} label="Audit" rows=${entries} rowKey=${(row) => row.id} filter=${true} sort="at" most=${300} empty=${none} columns=${[
-    { name: "at", label: "When", show: (row) => html`<${Time} at=${row.at} seconds />` },
-    { name: "action", label: "What", show: (row) => html`<span class="mono">${row.action}</span>` },
-    { name: "subject", label: "Of", show: (row) => html`<${Subject} entry=${row} />` },
-    { name: "actor", label: "Who" },
+    { name: "at", label: "Time", show: (row) => html`<${Time} at=${row.at} seconds />` },
+    { name: "action", label: "Action", show: (row) => html`<span class="mono">${row.action}</span>` },
+    { name: "subject", label: "Subject", show: (row) => html`<${Subject} entry=${row} />` },
+    { name: "actor", label: "Actor" },
     { name: "change", label: "Change", sortable: false, value: (row) => JSON.stringify([row.before, row.after]), show: (row) => html`<${Change} entry=${row} />` },
   ]} />`;
 }
@@ -55,5 +55,5 @@ function Change({ entry }) {
   const lines = names.map((name) => `${name}: ${entry.before ? `${shown(before[name])} → ` : ""}${shown(after[name])}`);
   const text = lines.join("\n");
   if (lines.length <= 2 && text.length < 100) return html`<span class="small">${lines.map((line) => html`<div key=${line}>${line}</div>`)}</span>`;
-  return html`<details><summary>${names.length} ${names.length === 1 ? "member" : "members"}</summary><pre class="small">${text}</pre></details>`;
+  return html`<details><summary>${names.length} ${names.length === 1 ? "field" : "fields"}</summary><pre class="small">${text}</pre></details>`;
 }

@@ -66,7 +66,7 @@ function Changes({ changes }) {
     { name: "change", label: "Change", show: (row) => html`<${Badge} tone=${TONES[row.change]}>${row.change}<//>` },
     { name: "before", label: "Before", value: (row) => written(row.before), show: (row) => html`<${Written} value=${row.before} />` },
     { name: "after", label: "After", value: (row) => written(row.after), show: (row) => html`<${Written} value=${row.after} />` },
-    { name: "note", label: "What comes of it", show: (row) => (row.note ? html`<span class="warn">${row.note}</span>` : html`<span class="muted">–</span>`) },
+    { name: "note", label: "Effect", show: (row) => (row.note ? html`<span class="warn">${row.note}</span>` : html`<span class="muted">–</span>`) },
   ]} />`;
 }
 

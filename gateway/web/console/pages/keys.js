@@ -45,7 +45,7 @@ function List({ keys, open, filtered }) {
     { name: "name", label: "Key", value: (row) => `${row.name} ${row.id}`, show: (row) => html`<div><button class="link" onClick=${() => open({ kind: "show", id: row.id })}>${row.name}</button><div class="sub mono">${row.id}</div></div>` },
     { name: "team", label: "Team", show: (row) => html`<a href=${`#/teams/${encodeURIComponent(row.team)}`}>${row.team}</a>` },
     { name: "status", label: "Status", show: (row) => html`<${KeyStatus} of=${row} />` },
-    { name: "last_used_at", label: "Last used", show: (row) => html`<${Time} at=${row.last_used_at} relative none=${row.source === "config" ? "not noted" : "never"} />` },
+    { name: "last_used_at", label: "Last used", show: (row) => html`<${Time} at=${row.last_used_at} relative none=${row.source === "config" ? "not recorded" : "never"} />` },
     { name: "expires_at", label: "Expires", show: (row) => html`<${Time} at=${row.expires_at} none="never" />` },
     { name: "created_at", label: "Created", show: (row) => html`<${Time} at=${row.created_at} none="in the file" />` },
     { name: "actions", label: "", actions: true, show: (row) => (row.source === "config" || row.status === "revoked" ? "" : html`<div class="row">
@@ -131,9 +131,9 @@ function Show({ api, id, close, open }) {
       <dt>Limits of its own</dt><dd><${Chips} of=${key.limits.map(format.terms)} none="none" /></dd>
       <dt>Networks</dt><dd><${Chips} of=${key.networks} none="everywhere" /></dd>
       ${Object.keys(key.metadata).length > 0 && html`<dt>Metadata</dt><dd><${Chips} of=${Object.entries(key.metadata).map(([name, value]) => `${name}=${value}`)} /></dd>`}
-      <dt>Created</dt><dd><${Time} at=${key.created_at} none="not noted" /></dd>
+      <dt>Created</dt><dd><${Time} at=${key.created_at} none="not recorded" /></dd>
       <dt>Expires</dt><dd><${Time} at=${key.expires_at} none="never" /></dd>
-      <dt>Last used</dt><dd><${Time} at=${key.last_used_at} relative none=${key.source === "config" ? "not noted" : "never"} /></dd>
+      <dt>Last used</dt><dd><${Time} at=${key.last_used_at} relative none=${key.source === "config" ? "not recorded" : "never"} /></dd>
       <dt>Last 30 days</dt><dd>${format.count(usage.requests)} requests, ${format.money(usage.usd)} <a href=${`#/usage?key=${key.id}&since=30d`}>explore</a></dd>
     </dl>`}<//>
     <div class="buttons">

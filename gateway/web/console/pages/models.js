@@ -1,6 +1,6 @@
 // The models that clients can ask for, where each is served, and at what price.
 import { html } from "../vendor/htm-preact.js";
-import { useData } from "../lib/api.js";
+import { query, useData } from "../lib/api.js";
 import * as format from "../lib/format.js";
 import { Badge, Card, Chips, Empty, Loaded, Page, Table } from "../lib/ui.js";
 
@@ -20,9 +20,9 @@ function List({ models, usage }) {
   const used = (model, figure) => (usage.get(model.name) || {})[figure] || 0;
   const digits = format.columnDigits([...usage.values()].map((row) => row.usd));
   return html`<${Table} label="Models" rows=${models} rowKey=${(row) => row.name} empty=${html`<${Empty} title="No model is configured" />`} columns=${[
-    { name: "name", label: "Model", show: (row) => html`<div><span class="mono">${row.name}</span>${row.aliases.length > 0 && html`<div class="sub">also ${row.aliases.join(", ")}</div>`}</div>` },
-    { name: "context_window", label: "Context", number: true, show: (row) => (row.context_window ? format.count(row.context_window) : "–") },
-    { name: "max_output_tokens", label: "Output", number: true, show: (row) => (row.max_output_tokens ? format.count(row.max_output_tokens) : "–") },
+    { name: "name", label: "Model", show: (row) => html`<div><a class="mono" href=${`#/usage${query({ model: row.name, since: "month" })}`}>${row.name}</a>${row.aliases.length > 0 && html`<div class="sub">also ${row.aliases.join(", ")}</div>`}</div>` },
+    { name: "context_window", label: "Context, tokens", number: true, show: (row) => (row.context_window ? format.count(row.context_window) : "–") },
+    { name: "max_output_tokens", label: "Max. output, tokens", number: true, show: (row) => (row.max_output_tokens ? format.count(row.max_output_tokens) : "–") },
     { name: "limits", label: "Limits", sortable: false, value: (row) => row.limits.map(format.terms).join(" "), show: (row) => html`<${Chips} of=${row.limits.map(format.terms)} none="none" />` },
     { name: "requests", label: "Requests", number: true, value: (row) => used(row, "requests"), show: (row) => format.count(used(row, "requests")) },
     { name: "usd", label: "Spend", number: true, value: (row) => used(row, "usd"), show: (row) => format.money(used(row, "usd"), digits) },
@@ -35,7 +35,7 @@ function Routes({ models, upstreams }) {
   const rows = models.flatMap((model) => model.routes.map((route, place) => ({ ...route, place, of: model.name, state: up.get(route.upstream) ? states.get(`${route.upstream} ${route.model}`) || "unused" : "down" })));
   return html`<${Table} label="Routes" rows=${rows} rowKey=${(row) => `${row.of} ${row.place}`} empty=${html`<${Empty} title="No model has a route" />`} columns=${[
     { name: "of", label: "Model", show: (row) => html`<span class="mono">${row.of}</span>` },
-    { name: "upstream", label: "Upstream", show: (row) => html`<div>${row.upstream}${row.model !== row.of && html`<div class="sub mono">${row.model}</div>`}</div>` },
+    { name: "upstream", label: "Upstream", show: (row) => html`<div><a href="#/upstreams">${row.upstream}</a>${row.model !== row.of && html`<div class="sub mono">${row.model}</div>`}</div>` },
     { name: "state", label: "State", show: (row) => html`<${RouteState} state=${row.state} />` },
     { name: "priority", label: "Priority", number: true },
     { name: "weight", label: "Weight", number: true },

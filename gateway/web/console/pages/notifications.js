@@ -2,7 +2,7 @@
 import { html } from "../vendor/htm-preact.js";
 import { useData } from "../lib/api.js";
 import * as format from "../lib/format.js";
-import { Badge, Card, Empty, Loaded, Page, Table, Time } from "../lib/ui.js";
+import { Badge, Card, Empty, Loaded, Note, Page, Table, Time } from "../lib/ui.js";
 
 const TONES = { waiting: "", failing: "bad", sent: "good", given_up: "bad", parked: "bad" };
 const WAITS = new Set(["waiting", "failing"]);
@@ -12,6 +12,7 @@ export function Notifications({ api }) {
   return html`<${Page} title="Notifications"><${Loaded} from=${found}>${({ data, waiting }) => {
     const [queue, past] = [data.filter((each) => WAITS.has(each.state)), data.filter((each) => !WAITS.has(each.state))];
     return html`
+      ${queue.some((each) => each.state === "failing") && html`<${Note} tone="warn">A receiver does not take notifications. Check its address below <code>notify:</code> in the configuration, and try it with <code>gateway notify test</code>.<//>`}
       <${Card} title="Waiting" flush tools=${waiting > queue.length && html`<span class="small muted">the first ${format.count(queue.length)} of ${format.count(waiting)}</span>`}>
         <${List} label="Waiting" rows=${queue} times=${[["due_at", "Next try"], ["tried_at", "Last try"]]} empty=${html`<${Empty} title="Nothing waits">What is sent is tried again for three days where its receiver does not take it.<//>`} />
       <//>

@@ -1,7 +1,7 @@
 // How it goes right now, and what it costs.
 import { html, useState } from "../vendor/htm-preact.js";
 import { useData } from "../lib/api.js";
-import { daysBetween } from "../lib/by_day.js";
+import { daysShown } from "../lib/by_day.js";
 import { Chart, Legend } from "../lib/charts.js";
 import * as format from "../lib/format.js";
 import { Badge, Card, Empty, Figure, Loaded, Meter, Note, Page, RunsOut, Segmented, Table, Tile, Tiles, Time, scopeText } from "../lib/ui.js";
@@ -85,7 +85,7 @@ function Requests({ samples, minutes, failed }) {
       <${Chart} label="Requests over time" points=${points.map((each) => format.clock(each.at))} series=${series} show=${format.count} axis=${format.short} />
       <ul class="legend">
         <li><i class="dot p-ok"></i>Answered</li>
-        ${PARTIES.map(([party, name]) => html`<li key=${party}><i class=${`dot p-${party}`}></i>${name}: <${Figure} of=${`traffic.failed.${party}`} value=${failed[party]}>${format.count(failed[party])}<//></li>`)}
+        ${PARTIES.map(([party, name]) => html`<li key=${party}><i class=${`dot p-${party}`}></i>Failed, ${name.toLowerCase()}: <${Figure} of=${`traffic.failed.${party}`} value=${failed[party]}>${format.count(failed[party])}<//></li>`)}
       </ul>
     </div><//>`;
 }
@@ -125,7 +125,7 @@ export function quantile(bounds, every, which) {
 function Spend({ days }) {
   if (!days.rows.length) return html`<${Empty} title="Nothing was used this month">What requests cost is here as soon as the first has been answered.<//>`;
   const found = new Map(days.rows.map((row) => [row.day, row]));
-  const names = daysBetween(days.rows[0].day.slice(0, 8) + "01", days.rows[days.rows.length - 1].day);
+  const names = daysShown({ since: "month" }, days.rows);
   const series = [{ name: "Spend", tone: "s1", values: names.map((name) => (found.get(name) || { usd: 0 }).usd) }];
   return html`<${Chart} label="Spend by day" points=${names.map(format.day)} series=${series} show=${(usd) => format.money(usd)} axis=${format.moneyTick} />`;
 }
@@ -142,7 +142,7 @@ function TopTeams({ rows }) {
 function Nearly({ rows }) {
   const name = (limit) => `${scopeText(limit)} ${limit.name} ${limit.per}`;
   return html`<${Table} label="Quotas that run out" rows=${rows} rowKey=${name} filter=${false} sort="used" empty=${html`<${Empty} title="No quota runs out">None is over 80%, or will be used up before it resets at the present pace. All are on the pages of their <a href="#/teams">teams</a>.<//>`} columns=${[
-    { name: "limit", label: "Limit", value: name, show: (limit) => html`<div>${limit.scope === "team" ? html`<a href=${`#/teams/${encodeURIComponent(limit.subject)}`}>${limit.subject}</a>` : scopeText(limit)}<div class="sub">${limit.name}</div></div>` },
+    { name: "limit", label: "Limit", value: name, show: (limit) => html`<div>${limit.scope === "team" ? html`<a href=${`#/teams/${encodeURIComponent(limit.subject)}`}>${limit.subject}</a>` : limit.scope === "key" ? html`<a href=${`#/keys?id=${limit.subject}`}>${scopeText(limit)}</a>` : scopeText(limit)}<div class="sub">${limit.name}</div></div>` },
     { name: "used", label: "Used", value: (limit) => limit.used / limit.amount, show: (limit) => html`<${Meter} limit=${limit} />` },
     { name: "runs_out_at", label: "Runs out", show: (limit) => html`<${RunsOut} limit=${limit} />` },
   ]} />`;

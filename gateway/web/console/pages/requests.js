@@ -54,13 +54,17 @@ function Cancel({ api, request, close, done }) {
 }
 
 function One({ api, id }) {
-  const found = useData(() => api.get(at(id)), id, { poll: false });
+  const [ending, setEnding] = useState(null);
+  const found = useData(() => api.get(at(id)), id);
   if (found.error && found.error.status === 404) return html`<${Card} title=${id}><${Empty} title="There is no record of this request">${found.error.message}<//><//>`;
   return html`<${Loaded} from=${found}>${(page) => html`
     ${page.problem && html`<${Note} tone="warn">${page.problem}<//>`}
-    ${page.in_flight.map((each) => html`<${Card} title="In flight" key=${each.process}><dl class="definition">
+    ${page.in_flight.map((each) => html`<${Card} title="In flight" key=${each.process} tools=${html`<button class="danger" onClick=${() => setEnding(each)}>Cancel it</button>`}><dl class="definition">
       <dt>State</dt><dd><${Badge} tone="good">${each.state}<//></dd><dt>Age</dt><dd>${format.seconds(each.age_s)}</dd>
-      <dt>Team</dt><dd>${each.team}</dd><dt>Model</dt><dd class="mono">${each.model}</dd><dt>Upstream</dt><dd>${each.upstream || "–"}</dd></dl><//>`)}
+      <dt>Team</dt><dd>${each.team ? html`<a href=${`#/teams/${encodeURIComponent(each.team)}`}>${each.team}</a>` : "–"}${each.key_name && `, key ${each.key_name}`}</dd>
+      <dt>Model</dt><dd class="mono">${each.model || "–"}</dd><dt>Upstream</dt><dd>${each.upstream || "–"}</dd>
+      <dt>Tokens so far</dt><dd>${each.output_tokens === null ? "–" : format.count(each.output_tokens)}</dd></dl><//>`)}
+    ${ending && html`<${Cancel} api=${api} request=${ending} close=${() => setEnding(null)} done=${() => { setEnding(null); found.reload(); }} />`}
     ${page.records.map((each, place) => html`<${Record} key=${place} record=${each} />`)}`}<//>`;
 }
 

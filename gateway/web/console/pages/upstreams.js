@@ -24,6 +24,9 @@ function outcomes(samples, name) {
   return Object.entries(found).map(([outcome, n]) => ({ outcome, n })).sort((a, b) => b.n - a.n);
 }
 
+// A number alone, beside a count, reads as another count.
+const named = (outcome) => (/^\d{3}$/.test(outcome) ? `HTTP ${outcome}` : outcome);
+
 const toneOf = (outcome) => (/^2/.test(outcome) ? "s1" : /^(4(?!29)|abandoned|stale)/.test(outcome) ? "s0" : "");
 
 function Upstream({ upstream, samples, minutes }) {
@@ -45,6 +48,13 @@ function Upstream({ upstream, samples, minutes }) {
     </div><//>`;
 }
 
+// Of a circuit that is not closed: since when, what it lets pass, and when it is tried.
+const standing = (circuit) => [
+  circuit.opened_at && html`opened <${Time} at=${circuit.opened_at} />`,
+  circuit.share < 1 && `takes ${format.percent(circuit.share, 1)} of its traffic`,
+  circuit.next_try_at && html`next try <${Time} at=${circuit.next_try_at} />`,
+].filter(Boolean);
+
 const STATES = { closed: ["good", "closed"], open: ["bad", "open"], half_open: ["warn", "half open"], recovering: ["warn", "recovering"] };
 
 function Circuits({ circuits }) {
@@ -54,11 +64,8 @@ function Circuits({ circuits }) {
       <div class="row"><${Badge} tone=${STATES[circuit.state][0]}>${STATES[circuit.state][1]}<//><span class="mono">${circuit.model}</span>
         ${circuit.key && html`<span class="small muted">for key <a href=${`#/keys?id=${circuit.key}`}>${circuit.key}</a> alone</span>`}
         ${circuit.workers && circuit.state !== "closed" && html`<span class="small muted">in worker ${circuit.workers.join(", ")}</span>`}</div>
-      ${circuit.state !== "closed" && html`<div class="small muted">
-        ${circuit.share < 1 && `takes ${format.percent(circuit.share, 1)} of its traffic`}
-        ${circuit.opened_at && html`, opened <${Time} at=${circuit.opened_at} />`}
-        ${circuit.next_try_at && html`, next try <${Time} at=${circuit.next_try_at} />`}</div>`}
-      ${Object.keys(circuit.why).length > 0 && html`<div class="small">${circuit.state === "closed" ? html`last opened <${Time} at=${circuit.opened_at} />, after ` : "before it opened: "}${Object.entries(circuit.why).map(([reason, n]) => `${n} × ${reason}`).join(", ")}</div>`}
+      ${circuit.state !== "closed" && html`<div class="small muted">${standing(circuit).map((each, place) => [place > 0 && ", ", each])}</div>`}
+      ${Object.keys(circuit.why).length > 0 && html`<div class="small">${circuit.state === "closed" ? html`last opened <${Time} at=${circuit.opened_at} />, after ` : "before it opened: "}${Object.entries(circuit.why).map(([reason, n]) => `${n} × ${named(reason)}`).join(", ")}</div>`}
     </li>`)}</ul>`;
 }
 
@@ -69,11 +76,11 @@ function Attempts({ attempts, total, samples, name, minutes }) {
   const tones = ["s5", "s3", "s4", "s7", "s6", "s2"];
   let bad = 0;
   const series = attempts.map(({ outcome }) => ({
-    name: outcome, tone: toneOf(outcome) || tones[bad++ % tones.length],
+    outcome, name: named(outcome), tone: toneOf(outcome) || tones[bad++ % tones.length],
     values: starts.map((start) => samples.filter((each) => { const at = Math.floor(new Date(each.at) / 60_000); return at >= start && at < start + width; }).reduce((sum, each) => sum + ((each.attempts[name] || {})[outcome] || 0), 0)),
   }));
   return html`<div class="stack">
     <${Chart} label=${`Attempts at ${name}`} height=${120} points=${starts.map((start) => format.clock(start * 60_000))} series=${series} show=${format.count} axis=${format.short} />
-    <ul class="legend">${series.map((each, place) => html`<li key=${each.name}><i class=${`dot ${each.tone}`}></i>${each.name}: <span data-column=${`attempts.${each.name}`} data-value=${attempts[place].n}>${format.count(attempts[place].n)}</span> (${format.percent(attempts[place].n, total)})</li>`)}</ul>
+    <ul class="legend">${series.map((each, place) => html`<li key=${each.name}><i class=${`dot ${each.tone}`}></i>${each.name}: <span data-column=${`attempts.${each.outcome}`} data-value=${attempts[place].n}>${format.count(attempts[place].n)}</span> (${format.percent(attempts[place].n, total)})</li>`)}</ul>
   </div>`;
 }
