@@ -119,7 +119,6 @@ async def test_nothing_is_lost_and_nothing_counted_twice(redis: RedisServer, tmp
         # Whoever is refused has waited for a timeout at most, and not for Redis.
         assert max(load.slowest_refusal_s for load in loads) < FROZEN_S / 2
         assert not [path for path in _listed(tmp_path / "journal") if path.stat().st_size]
-
         lanes = await _standing(session, heir, "concurrent")
         # And perhaps what Redis admitted in the moment that it died, for the gateway that was killed then.
         assert 5 <= lanes["held"] <= 5 + CLIENTS

@@ -14,6 +14,8 @@ from gateway.core.snapshot import Timeouts
 from gateway.upstream.deadlines import CLIENT_BYTES_PER_S, CLIENT_GRACE_S, Deadlines, DeadlineTimer
 
 TIMEOUTS = Timeouts(connect=1, first_byte=20, idle=5, total=100)
+STANDS_STILL_S = 0.03
+"""Longer than the deadline of what is read meanwhile."""
 
 
 def failure(deadlines: Deadlines, now: float) -> tuple[str, str]:
@@ -75,7 +77,7 @@ async def _stand_still_beyond_a_deadline() -> list[str]:
         happened.append(ours.recv(5).decode())
         if happened == ["stop"]:
             happened.clear()
-            time.sleep(0.03)
+            time.sleep(STANDS_STILL_S)
             theirs.send(b"read")
 
     def expired() -> None:
@@ -84,7 +86,7 @@ async def _stand_still_beyond_a_deadline() -> list[str]:
 
     with ours, theirs:
         loop.add_reader(ours, read)
-        DeadlineTimer(loop, expired).arm(monotonic() + 0.01)
+        DeadlineTimer(loop, expired).arm(monotonic() + STANDS_STILL_S / 3)
         theirs.send(b"stop")
         await over.wait()
         loop.remove_reader(ours)
