@@ -16,7 +16,7 @@ from gateway.core.tolerant_json import scan, wanted_members
     [
         *((status, Fault.CALLER) for status in (400, 404, 405, 409, 413, 415, 422, 451)),
         *((status, Fault.CREDENTIALS) for status in (401, 403)),
-        *((status, Fault.PROVIDER) for status in (402, 412, 424, 429, 498, 500, 502, 503, 504, 524, 529)),
+        *((status, Fault.PROVIDER) for status in (402, 412, 424, 429, 498, 500, 501, 502, 503, 504, 524, 529)),
         *((status, Fault.UNKNOWN) for status in (408, 418, 425, 499)),
     ],
 )
@@ -24,6 +24,19 @@ def test_without_a_code_the_status_decides(status: int, fault: Fault) -> None:
     assert fault_of(status, None) is fault
     assert fault_of(status, {}) is fault
     assert fault_of(status, {"error": {"message": "m", "type": None, "code": None}}) is fault
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        ({"code": "timeout"}, Fault.PROVIDER),
+        ({"type": "timeout_error"}, Fault.PROVIDER),
+        ({"code": 408, "message": "Request timed out"}, Fault.UNKNOWN),
+        ({"type": "invalid_request_error"}, Fault.CALLER),
+    ],
+)
+def test_whose_fault_a_timeout_is_only_a_code_says(error: dict[str, Any], fault: Fault) -> None:
+    assert fault_of(408, {"error": error}) is fault
 
 
 @pytest.mark.parametrize("status", [200, 400, 403, 500])
