@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 _PICTURE = re.compile(r"(!\[[^\]]*\]\()docs/")
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 _PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
-# Lines of code have up to 120 characters: the column of the text holds them.
-_CSS = ".md-grid { max-width: 78rem; } .md-typeset pre > code { font-size: .72rem; }\n"
+# Lines of code have up to 120 characters: on a screen of 1,440 pixels the column of the text holds them.
+_CSS = ".md-grid { max-width: 78rem; } .md-typeset pre > code { font-size: .6rem; }\n"
 
 
 def on_config(config: Any) -> Any:
