@@ -29,7 +29,7 @@ from gateway.notifications.history import LIST as NOTIFICATIONS
 from gateway.notifications.history import NotificationList
 from gateway.runtime.system_clock import SystemClock
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.settings import Settings
+from gateway.settings.models import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
 from gateway.store.usage_report import keys_used_since
 from gateway.web.admin_losses import LIST as LOSSES
