@@ -104,8 +104,9 @@ def _header_of(limit: Limit, place: int) -> LimitHeader | None:
     )
 
 
-def refusal_error(refusal: Refusal, thinking_budget: int = 0) -> LimitRefusal:
-    """A refusal as the error that its caller gets. `thinking_budget`: tokens that a quota must pay for, and more."""
+def refusal_error(refusal: Refusal, headers: LimitHeaders | None = None, thinking_budget: int = 0) -> LimitRefusal:
+    """A refusal as the error that its caller gets. `headers` are those of its limits, where they are known and not
+    raised. `thinking_budget`: tokens that a quota must pay for, and more."""
     limit = refusal.limit_status.limit
     shown = limit_object(refusal.limit_status) | {
         "requested": in_unit(limit, refusal.requested),
@@ -119,7 +120,9 @@ def refusal_error(refusal: Refusal, thinking_budget: int = 0) -> LimitRefusal:
     if kind is not QuotaSpent:
         error.type = limit.meter.family
     statuses = refusal.limit_statuses
-    error.headers = LimitHeaders(statuses.limits).written(statuses, refusal.at_ms)
+    if headers is None or statuses.are_raised:
+        headers = LimitHeaders(statuses.limits)
+    error.headers = headers.written(statuses, refusal.at_ms)
     return error
 
 

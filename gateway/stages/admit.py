@@ -33,7 +33,7 @@ async def admit(
     if isinstance(verdict, Refusal):
         exchange.refusal = verdict
         needs_budget = parsed.least_output > parsed.thinking_budget
-        raise refusal_error(verdict, thinking_budget=parsed.thinking_budget if needs_budget else 0)
+        raise refusal_error(verdict, parsed.binding.headers, parsed.thinking_budget if needs_budget else 0)
     return verdict
 
 
