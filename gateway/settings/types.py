@@ -72,9 +72,12 @@ def _whole(digits: str, allowed: str) -> int:
 
 
 def text_of(pattern: str, allowed: str) -> tuple[PlainValidator, WithJsonSchema]:
-    """Text that fits a pattern as a whole."""
+    """Text that fits a pattern as a whole. A number or a switch is not text: only the JSON of operators can have one,
+    since the file's values are all read as they are written."""
 
     def read(given: Any) -> str:
+        if isinstance(given, int | float):
+            raise ValueError(f"{allowed}; this is not text: put it in quotes")
         return _match(pattern, given, allowed)[0]
 
     return value_type(read, type="string", pattern=f"^({pattern})$")
@@ -380,8 +383,8 @@ PemFile = Annotated[
     str,
     *text_of(r"/[^\x00-\x1f]{0,1000}", "must be the path of a file that begins with /, such as /etc/gateway/ca.pem"),
 ]
-Timezone = Annotated[ZoneInfo, *value_type(_timezone, type="string")]
-Moment = Annotated[date | datetime, *value_type(_moment, type="string")]
+Timezone = Annotated[ZoneInfo, *value_type(_timezone, type="string", pattern="[A-Za-z]")]
+Moment = Annotated[date | datetime, *value_type(_moment, type="string", pattern="^[0-9]{4}-")]
 Secret = Annotated[SecretStr, *value_type(_secret, type="string")]
 SecretUrl = Annotated[SecretStr, *value_type(_secret_url, type="string", pattern="^https?://")]
 WebhookSecret = Annotated[SecretStr, *value_type(_webhook_secret, type="string", pattern="^whsec_")]
@@ -402,7 +405,7 @@ RegionName = Annotated[
 ]
 ModelName = Annotated[str, *text_of(_MODEL, "must be 1 to 256 characters, none of them a control character")]
 ModelPattern = Annotated[str, *text_of(_MODEL, "must be a model's name or a glob such as openai/*")]
-EndpointPattern = Annotated[str, *value_type(_endpoint_pattern, type="string")]
+EndpointPattern = Annotated[str, *value_type(_endpoint_pattern, type="string", pattern="[a-z*?]")]
 BasePath = Annotated[str, *text_of("(/[!-~]{1,255})?", "must be a path such as /v1 or /anthropic/v1, or empty")]
 CheckPath = Annotated[str, *text_of("/[!-~]{0,255}", "must be a path such as /models")]
 HeaderName = Annotated[str, *text_of("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", "must be the name of an HTTP header")]
@@ -422,7 +425,9 @@ JwksPlace = Annotated[
         r"https?://[!-~]{1,1000}|/[^\x00-\x1f]{1,1000}", "must be an http:// or https:// URL, or the path of a file"
     ),
 ]
-IpNetwork = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, *value_type(_network, type="string")]
+IpNetwork = Annotated[
+    ipaddress.IPv4Network | ipaddress.IPv6Network, *value_type(_network, type="string", pattern="[.:]")
+]
 Origin = Annotated[
     str,
     *text_of(
@@ -432,7 +437,5 @@ Origin = Annotated[
 ]
 QueryName = Annotated[str, *text_of("[!-~]{1,128}", "must be the name of a query parameter: printable ASCII")]
 # Helm reads the patterns of the schema by RE2, which repeats nothing more than 1,000 times.
-QueryValue = Annotated[
-    str, *text_of("[ -~]{0,512}[ -~]{0,512}", "must be text of printable ASCII; put a number or a date in quotes")
-]
+QueryValue = Annotated[str, *text_of("[ -~]{0,512}[ -~]{0,512}", "must be text of printable ASCII")]
 HeaderValue = Annotated[str, *text_of("[!-~]([ -~]*[!-~])?", "must be printable ASCII, without spaces at its ends")]
