@@ -32,6 +32,7 @@ from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.estimates import EstimateRows
 from gateway.store.in_redis.grants import GrantWriter
 from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.in_redis.losses import RedisLosses
 from gateway.store.in_redis.notifications import RedisNotificationOutbox
 from gateway.store.in_redis.objects import ObjectRows
 from gateway.store.in_redis.process_calls import ProcessChannel
@@ -94,6 +95,7 @@ class RedisStore:
         uncertain = UncertainCalls(self._tasks, options.timeout_s)
         self._admissions = Admissions(self.client.admissions, arguments, timing, uncertain, self._records, self.now_ms)
         self.notifications = RedisNotificationOutbox(self.client.background, keys, self._servers.by_slot)
+        self.losses = RedisLosses(self.client.background, keys)
         settled = partial(
             Settlements,
             arguments=arguments,

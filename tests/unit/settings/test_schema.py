@@ -4,8 +4,9 @@ import json
 import re
 from typing import Any
 
-from gateway.settings import json_schema, parse
+from gateway.settings.loading import parse
 from gateway.settings.models import Settings
+from gateway.settings.schema import json_schema
 
 SCHEMA = json_schema()
 
