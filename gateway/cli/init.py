@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from gateway.identity.administration import new_key
-from gateway.settings import json_schema
+from gateway.settings.schema import json_schema
 
 _ENVIRONMENT = """\
 # What {file} takes from the environment. It has credentials: keep it out of version control.
@@ -49,7 +49,7 @@ gateway serve -c {file}
 curl -sN http://127.0.0.1:8080/v1/chat/completions \\
   -H "Authorization: Bearer $INDUCTA_API_KEY" \\
   -H 'Content-Type: application/json' \\
-  -d '{{"model": "openai/gpt-oss-120b",
+  -d '{{"model": "openai/gpt-oss-120b", "stream": true,
        "messages": [{{"role": "user", "content": "Say hello."}}]}}'
 """
 

@@ -28,8 +28,7 @@ from gateway.identity.key_objects import JsonObject
 from gateway.identity.requests import AdministrationRequest, nothing_at, of_method, refuse_unknown, written_in
 from gateway.settings.diagnostics import nearest
 from gateway.settings.grants import GrantSettings
-from gateway.settings.models import moment_in
-from gateway.settings.types import MAX_WHOLE
+from gateway.settings.value_readers import MAX_WHOLE, moment_in
 
 GRANT_DAYS_MAX = 366
 """The longest grant: a grant to a quota per day is written to the counter of each day."""
@@ -157,7 +156,8 @@ class GrantAdministration:
             if limit.name == written.limit:
                 return limit
         names = sorted({limit.name for limit in limits})
-        hint = nearest(written.limit, names) if names else "it has no limits of its own"
+        # All of them, not the one with the most similar name: that can count something else, dollars instead of tokens.
+        hint = f"it has {', '.join(names)}" if names else "it has no limits of its own"
         raise FieldInvalid(f"'limit' must be a limit of {_whose(written)}; {hint}", param="limit")
 
     async def _limits_of(self, written: GrantSettings) -> Sequence[Limit]:
