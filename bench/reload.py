@@ -33,7 +33,7 @@ from bench.load import Seen, Target, connect, run
 from bench.servers import MODEL, Server
 from gateway.app.gateway import Gateway
 from gateway.app.reload import Reloader
-from gateway.settings import load
+from gateway.settings.loading import load
 from gateway.telemetry.log import Log
 
 CONNECTIONS = 16

@@ -28,9 +28,8 @@ from gateway.core.errors import FieldInvalid, InternalError, UrlUnknown
 from gateway.core.time_format import rfc3339
 from gateway.identity.requests import AdministrationRequest, json_object, not_allowed
 from gateway.runtime.child_process import run_child
-from gateway.settings import SettingsInvalid
 from gateway.settings.comparison import TextChange, compare
-from gateway.settings.diagnostics import Diagnostic
+from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
 from gateway.settings.loading import parse
 from gateway.settings.redacted import Unreadable, redacted_text, text_tree
 from gateway.store.usage_report import refuse_unknown

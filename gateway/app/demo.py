@@ -13,9 +13,10 @@ from gateway.demo.script import DemoScript
 from gateway.demo.server import DemoUpstream
 from gateway.identity.administration import new_key
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.settings import Settings, demo_settings
 from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN, DEMO_KEY, is_loopback
-from gateway.settings.types import is_model_name
+from gateway.settings.loading import demo_settings
+from gateway.settings.models import Settings
+from gateway.settings.value_readers import is_model_name
 from gateway.upstream.client import HttpClient
 from gateway.upstream.fetch import models_served
 

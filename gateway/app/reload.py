@@ -27,7 +27,7 @@ from gateway.core.snapshot import ConfigSnapshot
 from gateway.identity.contract import AuditEntry
 from gateway.runtime.release import release_in_parts
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.settings import Settings
+from gateway.settings.models import Settings
 from gateway.telemetry.log import Log
 
 LOOK_EVERY_S = 2.0

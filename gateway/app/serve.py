@@ -24,7 +24,7 @@ from gateway.runtime.core_dumps import disable_core_dumps
 from gateway.runtime.descriptors import allow_many_connections
 from gateway.runtime.shutdown import Shutdown
 from gateway.runtime.workers import WorkerSpec
-from gateway.settings import Settings
+from gateway.settings.models import Settings
 from gateway.telemetry.log import Log, configure
 
 

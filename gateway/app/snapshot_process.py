@@ -35,7 +35,9 @@ from gateway.app.snapshot_differences import SnapshotChanges, changes_of
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.runtime.child_process import ChildProcess, child_process
 from gateway.runtime.workers import status_text
-from gateway.settings import Settings, SettingsInvalid, load
+from gateway.settings.diagnostics import SettingsInvalid
+from gateway.settings.loading import load
+from gateway.settings.models import Settings
 from gateway.telemetry.configured_names import ConfiguredNames, configured_names
 
 CALLERS_A_PART = 25

@@ -12,8 +12,8 @@ import msgspec
 from gateway.core.address import Address
 from gateway.core.errors import FieldInvalid, UrlUnknown
 from gateway.identity.requests import AdministrationRequest
-from gateway.settings import Settings
 from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN
+from gateway.settings.models import Settings
 
 _TIMEOUT_S = 10.0
 _RELOAD_TIMEOUT_S = 120.0

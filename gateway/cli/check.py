@@ -14,7 +14,9 @@ import click
 from gateway.cli.configuration import EXIT_INVALID, config_option, print_problems
 from gateway.finance.price_catalogue import CatalogueMissing, load_catalogue
 from gateway.finance.price_comparison import warnings
-from gateway.settings import Diagnostic, Loaded, Settings, SettingsInvalid, load, located
+from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
+from gateway.settings.loading import Loaded, load, located
+from gateway.settings.models import Settings
 
 
 @click.command(epilog="Example: gateway check -c config/gateway.yaml")

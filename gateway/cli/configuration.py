@@ -10,8 +10,10 @@ from typing import NoReturn
 import click
 from click.core import ParameterSource
 
-from gateway.settings import Diagnostic, Loaded, Settings, SettingsInvalid, demo_settings, load
 from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN, DEMO_KEY
+from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
+from gateway.settings.loading import Loaded, demo_settings, load
+from gateway.settings.models import Settings
 
 DEFAULT_CONFIG = "config/gateway.yaml"
 EXIT_INVALID = 2

@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from gateway.core.address import Address
-from gateway.settings import Settings
 from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN
+from gateway.settings.models import Settings
 
 _DEMO_ADMIN = Address("127.0.0.1", 9090)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from gateway.identity.administration import new_key
-from gateway.settings import json_schema
+from gateway.settings.schema import json_schema
 
 _ENVIRONMENT = """\
 # What {file} takes from the environment. It has credentials: keep it out of version control.

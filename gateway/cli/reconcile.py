@@ -18,7 +18,7 @@ from gateway.cli.reports import report_or_end
 from gateway.finance.reconcile import FigureDifference, ReconciledCell, Reconciliation, ledger_query
 from gateway.finance.reconcile import reconcile as compare
 from gateway.finance.usage_export import ExportBroken, UsageExport, read_export
-from gateway.settings import Settings
+from gateway.settings.models import Settings
 from gateway.store.ledger import GROUPS
 
 _HEADINGS = ("day", "model", "figure", "ledger", "provider", "difference", "%")

@@ -20,7 +20,7 @@ from gateway.core.errors import FieldInvalid, StoreUnavailable
 from gateway.identity.directory import with_stored_keys
 from gateway.identity.in_redis import RedisKeyStore
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.settings import Settings
+from gateway.settings.models import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
 from gateway.store.usage_report import REPORTS
 from gateway.web.month_closing import close_and_note, not_noted

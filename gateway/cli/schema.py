@@ -6,7 +6,7 @@ import json
 
 import click
 
-from gateway.settings import json_schema
+from gateway.settings.schema import json_schema
 
 
 @click.command(epilog="Example: gateway schema > gateway.schema.json")

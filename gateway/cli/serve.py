@@ -14,8 +14,8 @@ from click.core import ParameterSource
 from gateway.cli.configuration import config_option, end_with, load_or_end, print_problems
 from gateway.cli.errors import errors_in_one_line
 from gateway.cli.reexec import json_argument, program
-from gateway.settings import SettingsInvalid
-from gateway.settings.types import Workers, read_workers
+from gateway.settings.diagnostics import SettingsInvalid
+from gateway.settings.value_readers import Workers, read_workers
 
 if TYPE_CHECKING:
     from gateway.app.serve import Announce, Source

@@ -9,7 +9,7 @@ from gateway.cli.configuration import config_option, end_with, load_or_end
 from gateway.cli.errors import errors_in_one_line
 from gateway.cli.reexec import JsonArgument
 from gateway.runtime.workers import WorkerSpec
-from gateway.settings import SettingsInvalid
+from gateway.settings.diagnostics import SettingsInvalid
 
 EXAMPLE = """Example: gateway worker -c config/gateway.yaml '{"worker":1,"ports":[8080]}'"""
 

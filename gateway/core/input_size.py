@@ -9,7 +9,7 @@ where the APIs have them (`_is_attached`), and base64 only as a whole string: te
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -112,19 +112,37 @@ class _Attachment(msgspec.Struct, frozen=True):
     tokens: int
 
 
-def input_size(members: JsonSpans) -> InputSize:
-    """The size of a request's input."""
+class WeighedMember(NamedTuple):
+    """A member of a body that is not free. `may_refer`: its value can be the name of what the upstream has,
+    `may_attach`: attachments can be in it."""
+
+    name: str
+    may_refer: bool
+    may_attach: bool
+
+
+def weighed_members(names: Iterable[str]) -> tuple[WeighedMember, ...]:
+    """Those of the members with these names that can become tokens."""
+    return tuple(
+        [
+            WeighedMember(name, name in _REFERENCES or name == "prompt", name in _CONTENT_MEMBERS)
+            for name in names
+            if name not in FREE_MEMBERS
+        ]
+    )
+
+
+def input_size(members: JsonSpans, weighed: Iterable[WeighedMember]) -> InputSize:
+    """The size of a request's input; `weighed` are those of its members that `weighed_members` gives."""
     text = attached = length = 0
-    for name in members.names:
-        if name in FREE_MEMBERS:
-            continue
+    for name, may_refer, may_attach in weighed:
         value = members.value(name) or b""
-        if name in _REFERENCES or (name == "prompt" and value.startswith(b"{")):
+        if may_refer and (name in _REFERENCES or value.startswith(b"{")):
             attached += REFERENCE_TOKENS if value != b"null" else 0
         text += weight_of_json(value)
         length += len(value)
         # Asked first, since a search for names is slow where there are many.
-        if name in _CONTENT_MEMBERS and _can_be_looked_at(value) and _MARKS.search(value):
+        if may_attach and _can_be_looked_at(value) and _MARKS.search(value):
             for each in _attachments(decoded(value), name):
                 text -= each.length
                 length -= each.length

@@ -38,8 +38,8 @@ MOST = 1_000
 """Members of one object: far more than any API has, and few enough to be walked through at once. As many lone
 surrogates are read."""
 
-_REMEMBERED_CHARACTERS = 512
-"""Of all names of an object together, so that its written forms are remembered. Clients send the same members with
+REMEMBERED_CHARACTERS = 512
+"""Of all names of an object together, so that what follows from them is remembered. Clients send the same members with
 every request, but can make up any."""
 
 _SMALL_BYTES = 16 * 1024
@@ -291,7 +291,7 @@ def _is_plain(body: bytes, raws: dict[str, msgspec.Raw]) -> bool:
         return len(body) == sum(map(len, raws)) + sum(map(len, sizes)) + 4 * len(raws) + 1
     if not raws:
         return False
-    is_remembered = sum(map(len, raws)) <= _REMEMBERED_CHARACTERS
+    is_remembered = len("".join(raws)) <= REMEMBERED_CHARACTERS
     forms = _remembered_forms(*raws) if is_remembered else _written_forms(*raws)
     form = forms.spaced if body.startswith(b" ", forms.value_at) else forms.short
     return body == form % tuple(raws.values())

@@ -17,8 +17,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gateway.settings import Settings
-from gateway.settings.types import MONEY_DECIMALS, UNIT_PRICE_DECIMALS
+from gateway.settings.models import Settings
+from gateway.settings.types import UNIT_PRICE_DECIMALS
+from gateway.settings.value_readers import MONEY_DECIMALS
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from gateway.finance.price_catalogue import CatalogueEntry, NotFound, PriceCatalogue, PriceFields, charged, flat, nested
-from gateway.settings import Settings
+from gateway.settings.models import Settings
 from gateway.settings.price_settings import PriceSettings, TierPriceSettings
 
 TOLERANCE = Decimal("0.01")

@@ -18,7 +18,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from gateway.finance.usage_export import ExportCell, UsageExport
-from gateway.settings import Settings
+from gateway.settings.models import Settings
 
 FIGURES = ("requests", "input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "usd")
 ALL_MODELS = "(all models)"

@@ -40,13 +40,13 @@ from gateway.identity.requests import (
 )
 from gateway.runtime.slices import in_slices
 from gateway.settings.diagnostics import nearest
-from gateway.settings.models import moment_in
 from gateway.settings.stored_keys import (
     ImportedKeySettings,
     KeyChangeSettings,
     NewKeySettings,
     RotationSettings,
 )
+from gateway.settings.value_readers import moment_in
 
 PAGE_DEFAULT, PAGE_MAX = 100, 1_000
 IMPORTED_MAX = 200
@@ -198,14 +198,14 @@ class KeyAdministration:
         secret = new_key()
         digest = hashlib.sha256(secret.encode()).hexdigest()
         blank = StoredKey(_id(digest), digest, written.name, written.team, now_ms, counted_as=_id(digest))
-        key = self._applied(blank, written, written.model_fields_set, now_ms)
+        key = self._applied(blank, written, written.given, now_ms)
         return await self._written("key.create", request, key, None, now_ms) | {"key": secret}
 
     async def _change(self, request: AdministrationRequest, key_id: str) -> JsonObject:
         body = json_object(request.body)
         written = written_in(KeyChangeSettings, request)
         if not body:
-            names = ", ".join(KeyChangeSettings.model_fields)
+            names = ", ".join(KeyChangeSettings.__struct_fields__)
             raise FieldInvalid(f"Nothing is to be changed; name at least one of {names}.")
         action = "key.change"
         if set(body) == {"disabled"}:
@@ -352,10 +352,12 @@ class KeyAdministration:
         if any(caller.key_id == key_id for caller in self._snapshot().callers.values()):
             raise FieldInvalid(f"{place} is a key of the configuration.", param=place)
         blank = StoredKey(key_id, digest, written.name, written.team, created, written.counted_as or key_id)
-        key = self._applied(blank, written, written.model_fields_set, None)
+        key = self._applied(blank, written, written.given, None)
         return msgspec.structs.replace(key, revoked_ms=revoked)
 
-    def _applied(self, key: StoredKey, written: KeyChangeSettings, names: set[str], now_ms: int | None) -> StoredKey:
+    def _applied(
+        self, key: StoredKey, written: KeyChangeSettings, names: Collection[str], now_ms: int | None
+    ) -> StoredKey:
         """The key with the written values of these settings. Without a time, it may have expired already."""
         self._check_team(key.team)
         changes: dict[str, Any] = {}

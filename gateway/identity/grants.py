@@ -28,8 +28,7 @@ from gateway.identity.key_objects import JsonObject
 from gateway.identity.requests import AdministrationRequest, nothing_at, of_method, refuse_unknown, written_in
 from gateway.settings.diagnostics import nearest
 from gateway.settings.grants import GrantSettings
-from gateway.settings.models import moment_in
-from gateway.settings.types import MAX_WHOLE
+from gateway.settings.value_readers import MAX_WHOLE, moment_in
 
 GRANT_DAYS_MAX = 366
 """The longest grant: a grant to a quota per day is written to the counter of each day."""

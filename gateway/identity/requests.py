@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.core.errors import BodyUnreadable, FieldInvalid, MethodNotAllowed, UrlUnknown
-from gateway.settings.base_section import RequestSection
 from gateway.settings.diagnostics import SettingsInvalid
+from gateway.settings.request_section import SectionOf
 from gateway.settings.stored_keys import read_section
 
-SectionOf = TypeVar("SectionOf", bound=RequestSection)
 Handler = TypeVar("Handler")
 
 

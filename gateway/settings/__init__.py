@@ -1,19 +1,5 @@
-"""YAML and environment in, frozen and validated values out; every error with file and line."""
+"""YAML and environment in, frozen and validated values out; every error with file and line.
 
-from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
-from gateway.settings.loading import DEMO_MODEL, Loaded, demo_settings, load, located, parse
-from gateway.settings.models import Settings
-from gateway.settings.schema import json_schema
-
-__all__ = [
-    "DEMO_MODEL",
-    "Diagnostic",
-    "Loaded",
-    "Settings",
-    "SettingsInvalid",
-    "demo_settings",
-    "json_schema",
-    "load",
-    "located",
-    "parse",
-]
+What a process that serves imports, because operators' requests are checked with it, is free of pydantic: `diagnostics`,
+`value_readers`, `written_limit`, `request_section`, `stored_keys` and `grants`.
+"""

@@ -57,9 +57,3 @@ class BaseSection(BaseModel):
             # As if it were computed already: a private attribute of pydantic's costs ten times as much.
             section.__dict__["path"] = given.path
         return section
-
-
-class RequestSection(BaseSection):
-    """What a request is checked against by itself: its validator is built at the start, so that no request waits."""
-
-    model_config = ConfigDict(defer_build=False)

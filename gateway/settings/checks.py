@@ -11,7 +11,6 @@ also reported as a reference to nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from math import gcd
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -20,7 +19,7 @@ from pydantic import SecretStr
 from gateway.core.address import Address
 from gateway.core.header_rules import carries_credential, pass_header_fault
 from gateway.core.http_syntax import operator_header_fault, read_base_url
-from gateway.core.limits import Meter, Per
+from gateway.core.limits import Meter
 from gateway.core.pricing import SERVICE_TIERS
 from gateway.core.reservation import OUTPUT_SHARE_FLOOR, output_share
 from gateway.core.snapshot import matches
@@ -33,8 +32,8 @@ from gateway.settings.limit_settings import LimitSettings
 from gateway.settings.models import KeySettings, ModelSettings, RouteSettings, Settings
 from gateway.settings.notify_checks import notify_errors, notify_warnings
 from gateway.settings.price_settings import PriceSettings, PriceStepSettings
-from gateway.settings.types import MAX_WHOLE
 from gateway.settings.upstream_settings import UpstreamSettings
+from gateway.settings.written_limit import limit_faults
 
 _GLOB = frozenset("*?[]")
 _EVERY_IPV4 = "0.0.0.0"  # noqa: S104 # It is compared, not listened on.
@@ -418,36 +417,6 @@ def _scopes(settings: Settings, index: NameIndex) -> Iterator[_Scoped]:
         yield _Scoped(team.user_limits, allowed)
         for key in team.keys:
             yield _Scoped(key.limits, allowed & index.fitting(key.models))
-
-
-def limit_faults(limit: LimitSettings) -> Iterator[Diagnostic]:
-    """Checks of one limit with one meter: a window that does not fit it, an amount that cannot be kept."""
-    yield from _window(limit)
-    yield from _size(limit)
-
-
-def _window(limit: LimitSettings) -> Iterator[Diagnostic]:
-    if limit.meter is Meter.CONCURRENT and limit.per is not None:
-        yield Diagnostic((*limit.path, "per"), "has no meaning for `concurrent`, which counts requests in flight")
-    if limit.meter is not Meter.CONCURRENT and limit.per is None:
-        yield Diagnostic((*limit.path, "per"), f"is missing; it must be one of {', '.join(Per)}")
-    is_rate = limit.window is not None and limit.window.rate_ms is not None
-    if limit.when_spent == "stop" and (is_rate or limit.window is None):
-        yield Diagnostic((*limit.path, "when_spent"), "applies only to quotas (per day, week, month or total)")
-    if limit.burst is not None and not is_rate:
-        yield Diagnostic((*limit.path, "burst"), "applies only to rates (per second, minute or hour)")
-
-
-def _size(limit: LimitSettings) -> Iterator[Diagnostic]:
-    """Quotas are kept in units, rates in the parts of one that flow back in a millisecond; both must stay exact."""
-    if limit.burst is not None and limit.meter is not Meter.USD and limit.burst != int(limit.burst):
-        yield Diagnostic((*limit.path, "burst"), f"must be a whole number of {limit.meter}")
-    period_ms = (limit.window.rate_ms if limit.window else None) or 1
-    most = MAX_WHOLE // (period_ms // gcd(int(limit.amount), period_ms))
-    unit = "micro-dollars" if limit.meter is Meter.USD else limit.meter.value
-    for name, amount in ((limit.meter.value, limit.amount), ("burst", limit.bucket)):
-        if amount > most and (name != "burst" or limit.burst is not None):
-            yield Diagnostic((*limit.path, name), f"is too large to be kept exactly; at most {most} {unit}")
 
 
 def _reach(limit: LimitSettings, models: frozenset[str], index: NameIndex) -> Iterator[Diagnostic]:

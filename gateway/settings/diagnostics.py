@@ -16,6 +16,17 @@ Path = tuple[str | int, ...]
 
 HIDDEN = "…"
 
+MESSAGES = {
+    "missing": "is missing; it is required",
+    "tuple_type": "must be a list, such as [a, b]",
+    "dict_type": "must be a mapping, from names to settings",
+    "model_type": "must be a mapping of settings",
+    "too_short": "must not be empty; leave it out to mean all",
+    "string_type": "must be text",
+    "too_long": "has too many entries",
+}
+"""What is wrong with the form of a value, by the names of pydantic's errors."""
+
 _PREFIXED = re.compile(
     r"(sk|pk|rk|gw|gsk|hf|csk|xai|tgp|r8|nvapi|pplx|gh[opsu]|github_pat|xox[a-z])[-_].{12,}|(AKIA|AIza|eyJ).{12,}",
     re.IGNORECASE,
@@ -87,6 +98,23 @@ def unknown_name(path: Path, known: Collection[str]) -> Diagnostic:
         return Diagnostic(path, "is not a known setting; the digits of a number are grouped with _, as in 1_000")
     message = f"is not a known setting, and not shown, since it may be a secret; known here: {', '.join(known)}"
     return Diagnostic(path, message, hides_name=True)
+
+
+def no_section(path: Path, known: Collection[str]) -> Diagnostic:
+    """Something else is where a mapping of these settings must be."""
+    return Diagnostic(path, f"{MESSAGES['model_type']}; known here: {', '.join(known)}")
+
+
+def wrong_name(path: Path, allowed: str) -> Diagnostic:
+    """The last name of the path is not one that may be given there."""
+    return Diagnostic(path, f"its name {allowed}")
+
+
+def one_of(expected: str, given: Any) -> str:
+    """`expected` lists what is allowed, each in quotes. What is meant is repeated, and never what is given."""
+    allowed = re.findall("'([^']+)'", expected)
+    meant = closest(given, allowed) if isinstance(given, str) else ""
+    return f"must be {expected}; did you mean {meant}?" if meant else f"must be {expected}"
 
 
 def looks_like_secret(name: str) -> bool:

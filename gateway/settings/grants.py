@@ -5,37 +5,31 @@ from __future__ import annotations
 from typing import Annotated
 
 from gateway.core.end_users import USER_CHARACTERS
-from gateway.settings.base_section import REQUIRED, RequestSection, setting
-from gateway.settings.stored_keys import Expiry
-from gateway.settings.types import Amount, ModelName, ShortName, text_of
+from gateway.settings.request_section import Checked, RequestSection
+from gateway.settings.stored_keys import Amount, Expiry, ShortName
+from gateway.settings.value_readers import MODEL_NAME, TextForm
 
 _PRINTABLE = r"[^\x00-\x1f\x7f-\x9f]"
-
-LimitName = Annotated[str, *text_of(_PRINTABLE + "{1,2000}", "must be the name of a limit, such as tokens-per-day")]
-EndUserName = Annotated[
-    str,
-    *text_of(
-        f"{_PRINTABLE}{{1,{USER_CHARACTERS}}}", f"must be an end user: 1 to {USER_CHARACTERS} printable characters"
-    ),
-]
-KeyId = Annotated[
-    str,
-    *text_of(
-        "[0-9a-f]{12}|jwt-[0-9a-f]{8}",
-        "must be the id of a key: 12 hexadecimal digits, or of tokens: jwt- and 8 hexadecimal digits",
-    ),
-]
-Reason = Annotated[str, *text_of(_PRINTABLE + "{1,500}", "must be 1 to 500 printable characters")]
+_LIMIT_NAME = TextForm(_PRINTABLE + "{1,2000}", "must be the name of a limit, such as tokens-per-day")
+_END_USER = TextForm(
+    f"{_PRINTABLE}{{1,{USER_CHARACTERS}}}", f"must be an end user: 1 to {USER_CHARACTERS} printable characters"
+)
+_KEY_ID = TextForm(
+    "[0-9a-f]{12}|jwt-[0-9a-f]{8}",
+    "must be the id of a key: 12 hexadecimal digits, or of tokens: jwt- and 8 hexadecimal digits",
+)
+_REASON = TextForm(_PRINTABLE + "{1,500}", "must be 1 to 500 printable characters")
 
 
-class GrantSettings(RequestSection):
-    """`team`, `key`, `user` and `model` say whose limit it is: none of them, the organisation's."""
+class GrantSettings(RequestSection, frozen=True, kw_only=True):
+    """`team`, `key`, `user` and `model` say whose limit it is: none of them, the organisation's. `amount` is what it
+    adds, in the limit's unit; it ends at `until`: a time, a day (its first moment) or a duration from now."""
 
-    limit: LimitName = setting(REQUIRED, "The name of the limit.")
-    team: ShortName | None = setting(None, "The team that has the limit, or whose key or user has.")
-    key: KeyId | None = setting(None, "The id of the key that has the limit.")
-    user: EndUserName | None = setting(None, "The end user who has the limit, one of the team's `user_limits`.")
-    model: ModelName | None = setting(None, "The model that has the limit.")
-    amount: Amount = setting(REQUIRED, "What it adds to the limit, in the limit's unit.")
-    until: Expiry = setting(REQUIRED, "When it ends: a time, a day (its first moment) or a duration from now.")
-    why: Reason = setting(REQUIRED, "The reason, for the audit.")
+    limit: Annotated[str, Checked(_LIMIT_NAME.read)]
+    team: ShortName | None = None
+    key: Annotated[str, Checked(_KEY_ID.read)] | None = None
+    user: Annotated[str, Checked(_END_USER.read)] | None = None
+    model: Annotated[str, Checked(MODEL_NAME.read)] | None = None
+    amount: Amount
+    until: Expiry
+    why: Annotated[str, Checked(_REASON.read)]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from gateway.core.limits import MICRO, Limit, Meter, Mode, Per, Scope, WhenSpent
+from gateway.core.limits import Meter
 from gateway.settings.base_section import BaseSection, setting
 from gateway.settings.types import (
     Amount,
@@ -16,8 +14,8 @@ from gateway.settings.types import (
     ModelPattern,
     ShortName,
 )
+from gateway.settings.written_limit import WrittenLimit
 
-_METERS = tuple(Meter)
 _GIVEN: dict[str, Any] = {"not": {"type": "null"}}
 
 
@@ -35,7 +33,7 @@ _ONE_METER: dict[str, Any] = {
 """In the schema: one meter, and a window wherever the meter is not a number of requests in flight."""
 
 
-class LimitSettings(BaseSection):
+class LimitSettings(WrittenLimit, BaseSection):
     """One meter with its amount, a window, and which models it counts."""
 
     model_config = ConfigDict(json_schema_extra=_ONE_METER)
@@ -60,59 +58,6 @@ class LimitSettings(BaseSection):
     when_spent: Literal["finish", "stop"] = setting(
         "finish", "Of quotas: whether a running stream may finish its answer, or is stopped where the quota ends."
     )
-
-    @property
-    def meters(self) -> tuple[Meter, ...]:
-        """The meters that are set: exactly one in a limit that is valid."""
-        return tuple(meter for meter in _METERS if getattr(self, meter) is not None)
-
-    @cached_property
-    def meter(self) -> Meter:
-        return self.meters[0]
-
-    @cached_property
-    def window(self) -> Per | None:
-        return Per(self.per) if self.per else None
-
-    @cached_property
-    def amount(self) -> int:
-        """In the meter's unit: requests, tokens or micro-dollars."""
-        return self._units(getattr(self, self.meter))
-
-    @property
-    def bucket(self) -> int:
-        """The size of a rate's bucket, in the meter's unit; the amount for other kinds."""
-        return self.amount if self.burst is None else self._units(self.burst)
-
-    @cached_property
-    def title(self) -> str:
-        """Its name. A generated one does not depend on the amount, because counters are kept under it: a limit that is
-        raised keeps what was used."""
-        return self.name or self._generated_title()
-
-    def limit(self, scope: Scope, subject: str = "", team: str = "") -> Limit:
-        """The limit that binds requests."""
-        return Limit(
-            name=self.title,
-            scope=scope,
-            subject=subject,
-            meter=self.meter,
-            per=self.window,
-            amount=self.amount,
-            burst=self.bucket,
-            team=team,
-            models=self.models or (),
-            mode=Mode(self.mode),
-            when_spent=WhenSpent(self.when_spent),
-        )
-
-    def _generated_title(self) -> str:
-        meter = self.meter.replace("_", "-")
-        kind = {None: meter, Per.TOTAL: f"{meter}-in-total"}.get(self.window, f"{meter}-per-{self.per}")
-        return f"{kind}:{','.join(sorted(set(self.models)))}" if self.models else kind
-
-    def _units(self, written: int | Decimal) -> int:
-        return int(written * MICRO) if self.meter is Meter.USD else int(written)
 
 
 Limits = tuple[LimitSettings, ...]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
-import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,16 @@ from gateway.settings.base_section import BaseSection
 from gateway.settings.checks import NameIndex, find_errors, find_warnings
 from gateway.settings.connection_checks import connection_errors
 from gateway.settings.demo_credentials import demo_credential_errors
-from gateway.settings.diagnostics import Diagnostic, Path, SettingsInvalid, closest, unknown_name
+from gateway.settings.diagnostics import (
+    MESSAGES,
+    Diagnostic,
+    Path,
+    SettingsInvalid,
+    no_section,
+    one_of,
+    unknown_name,
+    wrong_name,
+)
 from gateway.settings.document import Document, DocumentMapping, NotYaml, read
 from gateway.settings.interpolation import References
 from gateway.settings.models import Settings
@@ -47,15 +55,6 @@ _KNOWN_MODELS: dict[str, dict[str, Any]] = {
     }
 }
 
-_MESSAGES = {
-    "missing": "is missing; it is required",
-    "tuple_type": "must be a list, such as [a, b]",
-    "dict_type": "must be a mapping, from names to settings",
-    "model_type": "must be a mapping of settings",
-    "too_short": "must not be empty; leave it out to mean all",
-    "string_type": "must be text",
-    "too_long": "has too many entries",
-}
 _KEY = "[key]"
 """What pydantic appends to the path of a mapping's key that is wrong."""
 
@@ -205,21 +204,14 @@ def diagnostic_of(error: Any, kind: type[BaseSection] = Settings) -> Diagnostic:
         return unknown_name(path, _settings_at(path[:-1], kind))
     if error["type"] == "value_error":
         allowed = str(error["ctx"]["error"])
-        return Diagnostic(path, f"its name {allowed}" if _KEY in error["loc"] else allowed)
+        return wrong_name(path, allowed) if _KEY in error["loc"] else Diagnostic(path, allowed)
     if error["type"] == "literal_error":
-        return Diagnostic(path, _one_of(error["ctx"]["expected"], error["input"]))
+        return Diagnostic(path, one_of(error["ctx"]["expected"], error["input"]))
     if error["type"] == "model_type" and path:
-        return Diagnostic(path, f"must be a mapping of settings; known here: {', '.join(_settings_at(path, kind))}")
+        return no_section(path, _settings_at(path, kind))
     if error["type"] == "string_too_long":
         return Diagnostic(path, f"must have at most {error['ctx']['max_length']} characters")
-    return Diagnostic(path, _MESSAGES.get(error["type"], "has the wrong form"))
-
-
-def _one_of(expected: str, given: Any) -> str:
-    """`expected` is pydantic's list of what is allowed. What is meant is repeated, and never what is given."""
-    allowed = re.findall("'([^']+)'", expected)
-    meant = closest(given, allowed) if isinstance(given, str) else ""
-    return f"must be {expected}; did you mean {meant}?" if meant else f"must be {expected}"
+    return Diagnostic(path, MESSAGES.get(error["type"], "has the wrong form"))
 
 
 def _settings_at(path: Path, root: type[BaseSection]) -> list[str]:

@@ -7,7 +7,7 @@ settings.
 from __future__ import annotations
 
 import hashlib
-from datetime import date, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import Literal
 
@@ -53,6 +53,7 @@ from gateway.settings.types import (
     Workers,
 )
 from gateway.settings.upstream_settings import UpstreamSettings
+from gateway.settings.value_readers import moment_in
 
 
 class AdminSettings(BaseSection):
@@ -291,13 +292,3 @@ class Settings(BaseSection):
     def proxies(self) -> EnvironmentProxies:
         """The proxies of the environment that they were read in; none for settings built in code."""
         return EnvironmentProxies()
-
-
-def moment_in(written: date, timezone: Timezone) -> datetime:
-    """A day is its first moment; what names no offset is in `timezone`."""
-    moment = written if isinstance(written, datetime) else _midnight(written)
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone)
-
-
-def _midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day)  # noqa: DTZ001 the caller sets the zone

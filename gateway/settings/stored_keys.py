@@ -5,83 +5,111 @@ A member that is left out keeps its value, or has its default; null restores the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from decimal import Decimal
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from msgspec import Meta
 
 from gateway.core.limits import Meter
-from gateway.settings.base_section import REQUIRED, RequestSection, setting
-from gateway.settings.checks import limit_faults
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
-from gateway.settings.limit_settings import Limits
-from gateway.settings.loading import diagnostic_of
-from gateway.settings.types import (
-    Duration,
-    IpNetwork,
-    ModelPattern,
-    Moment,
-    Sha256,
-    ShortName,
-    Switch,
+from gateway.settings.request_section import Checked, RequestSection, SectionOf, read_members
+from gateway.settings.value_readers import (
+    MODEL_PATTERN,
+    SHORT_NAME,
+    TextForm,
+    read_amount,
+    read_count,
+    read_duration,
     read_expiry,
-    text_of,
-    value_type,
+    read_moment,
+    read_network,
+    read_sha256,
+    read_switch,
 )
+from gateway.settings.written_limit import WrittenLimit, limit_faults
 
 METADATA_MAX = 32
 
-Expiry = Annotated[date | datetime | timedelta, *value_type(read_expiry, type="string")]
-MetadataValue = Annotated[str, *text_of(r"[^\x00-\x1f\x7f-\x9f]{0,500}", "must be text of at most 500 characters")]
+_METADATA_VALUE = TextForm(r"[^\x00-\x1f\x7f-\x9f]{0,500}", "must be text of at most 500 characters")
+_COUNTED_AS = TextForm("[0-9a-f]{12}", "must be the id of a key: 12 hexadecimal digits")
+
+Amount = Annotated[Decimal, Checked(read_amount)]
+Count = Annotated[int, Checked(read_count)]
+Duration = Annotated[timedelta, Checked(read_duration)]
+Expiry = Annotated[date | datetime | timedelta, Checked(read_expiry)]
+ModelPattern = Annotated[str, Checked(MODEL_PATTERN.read)]
+Moment = Annotated[date | datetime, Checked(read_moment)]
+Network = Annotated[IPv4Network | IPv6Network, Checked(read_network)]
+ShortName = Annotated[str, Checked(SHORT_NAME.read)]
+Switch = Annotated[bool, Checked(read_switch)]
 
 
-class KeyChangeSettings(RequestSection):
-    """What can be changed of a key."""
+class RequestLimit(WrittenLimit, RequestSection, frozen=True, kw_only=True, dict=True):
+    """As LimitSettings of the configuration, which has the same members and defaults, and says what they are."""
 
-    name: ShortName | None = setting(None, "The key's name in logs and reports.")
-    models: tuple[ModelPattern, ...] | None = setting(None, "The models that it may use, as globs.", min_length=1)
-    limits: Limits | None = setting(None, "Limits on this key only.")
-    networks: tuple[IpNetwork, ...] | None = setting(None, "From where it may be used.")
-    metadata: dict[ShortName, MetadataValue] | None = setting(None, "Notes.", max_length=METADATA_MAX)
-    expires_at: Expiry | None = setting(None, "When it stops working: a time, a day or a duration from now.")
-    disabled: Switch | None = setting(None, "Whether it is refused.")
-
-
-class NewKeySettings(KeyChangeSettings):
-    name: ShortName = setting(REQUIRED, "The key's name in logs and reports.")
-    team: ShortName = setting(REQUIRED, "The team that it is of.")
-
-
-class ImportedKeySettings(NewKeySettings):
-    sha256: Sha256 = setting(REQUIRED, "The SHA-256 of the key.")
-    created_at: Moment | None = setting(None, "When it was made; left out: now.")
-    revoked_at: Moment | None = setting(None, "When it was revoked.")
-    counted_as: str | None = setting(None, "The id that its limits are counted under.", pattern="^[0-9a-f]{12}$")
+    requests: Count | None = None
+    tokens: Count | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    usd: Amount | None = None
+    concurrent: Count | None = None
+    per: Literal["second", "minute", "hour", "day", "week", "month", "total"] | None = None
+    burst: Amount | None = None
+    name: ShortName | None = None
+    models: Annotated[tuple[ModelPattern, ...], Meta(min_length=1)] | None = None
+    mode: Literal["enforce", "shadow"] = "enforce"
+    when_spent: Literal["finish", "stop"] = "finish"
 
 
-class RotationSettings(RequestSection):
-    overlap: Duration = setting("24h", "How long the old key goes on.")
-    expires_at: Expiry | None = setting(None, "When the new key stops working; left out: when the old one would have.")
+class KeyChangeSettings(RequestSection, frozen=True, kw_only=True):
+    """What can be changed of a key; docs/admin-api.md explains the members."""
+
+    name: ShortName | None = None
+    models: Annotated[tuple[ModelPattern, ...], Meta(min_length=1)] | None = None
+    limits: tuple[RequestLimit, ...] | None = None
+    networks: tuple[Network, ...] | None = None
+    metadata: (
+        Annotated[dict[ShortName, Annotated[str, Checked(_METADATA_VALUE.read)]], Meta(max_length=METADATA_MAX)] | None
+    ) = None
+    expires_at: Expiry | None = None
+    disabled: Switch | None = None
 
 
-SectionOf = TypeVar("SectionOf", bound=RequestSection)
+class NewKeySettings(KeyChangeSettings, frozen=True, kw_only=True):
+    name: ShortName
+    team: ShortName
+
+
+class ImportedKeySettings(NewKeySettings, frozen=True, kw_only=True):
+    """`created_at` is now where it is left out; `counted_as` is the id that the key's limits are counted under."""
+
+    sha256: Annotated[str, Checked(read_sha256)]
+    created_at: Moment | None = None
+    revoked_at: Moment | None = None
+    counted_as: Annotated[str, Checked(_COUNTED_AS.read)] | None = None
+
+
+class RotationSettings(RequestSection, frozen=True, kw_only=True):
+    """`overlap` is how long the old key goes on; the new one stops working at `expires_at`, or when the old one would
+    have."""
+
+    overlap: Duration = timedelta(hours=24)
+    expires_at: Expiry | None = None
 
 
 def read_section(kind: type[SectionOf], written: Mapping[str, Any]) -> SectionOf:
     """Raises SettingsInvalid."""
-    try:
-        section = kind.model_validate(dict(written))
-    except ValidationError as invalid:
-        errors: list[Any] = invalid.errors(include_url=False)
-        raise SettingsInvalid(diagnostic_of(error, kind) for error in errors) from None
-    limits: Limits | None = getattr(section, "limits", None)
+    section = read_members(kind, written)
+    limits: tuple[RequestLimit, ...] | None = getattr(section, "limits", None)
     if faults := list(_limit_faults(limits or ())):
         raise SettingsInvalid(faults)
     return section
 
 
-def _limit_faults(limits: Limits) -> Iterator[Diagnostic]:
+def _limit_faults(limits: Iterable[RequestLimit]) -> Iterator[Diagnostic]:
     titles: set[str] = set()
     for place, limit in enumerate(limits):
         path = ("limits", place)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Collection, Iterator, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -14,8 +14,8 @@ from gateway.core.end_users import user_missing
 from gateway.core.endpoints import GEMINI_PREFIX, OTHER_MODELS, OVERRIDES, Endpoint
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.form import Form
-from gateway.core.input_size import InputSize, input_size
-from gateway.core.json_spans import JsonSpans, NamesRead, read_json_spans
+from gateway.core.input_size import InputSize, WeighedMember, input_size, weighed_members
+from gateway.core.json_spans import REMEMBERED_CHARACTERS, JsonSpans, NamesRead, read_json_spans
 from gateway.core.other_models import PLACES, SETTINGS
 from gateway.core.pricing import DEARER_TIERS
 from gateway.core.query_rules import asks_events, parameter
@@ -57,18 +57,18 @@ def parse_request(
     if isinstance(body, bytes):
         members, rest, content_type = read_json_spans(body), None, "application/json"
         fields = _fields(members.readable, endpoint)
-        _refuse_second_readings(members, endpoint)
+        outline = _outline_of(members, endpoint)
+        _refuse_second_readings(members, outline, endpoint)
     else:
         members, rest, content_type = body.fields, body.rest, body.content_type
         fields = _fields_of_form(body, endpoint)
+        outline = _outline(type(fields), members.names)
     asked_model = _checked(path_model, members, endpoint.model_paths) if endpoint.names_model else fields.model
-    binding = _binding(asked_model, fields, endpoint, caller, snapshot)
-    asked, most, streams = fields.output_cap, binding.model.max_output_tokens, fields.streams
-    budget = _thinking_budget(members, fields.thinking_budgets)
-    # A cap that is not above the budget is the client's own affair: Anthropic's interleaved thinking may exceed it.
-    least = endpoint.least_output if asked is not None and asked <= budget else max(endpoint.least_output, budget + 1)
+    tier, asked, streams = fields.tier, fields.output_cap, fields.streams
+    binding = _binding(asked_model, fields, tier, endpoint, caller, snapshot)
+    most = binding.model.max_output_tokens
+    budget = _thinking_budget(members, fields.thinking_budgets) if outline.may_think else 0
     is_array = streams and endpoint.names_model and not asks_events(query)
-    _refuse_cap_within_thinking(asked, budget, endpoint, binding.model)
     return ParsedRequest(
         endpoint=endpoint,
         binding=binding,
@@ -78,19 +78,62 @@ def parse_request(
         asks_usage=fields.asks_usage,
         asked_cap=asked,
         output_cap=most if asked is None else asked if most is None else min(asked, most),
-        least_output=least,
+        least_output=_least_output(asked, budget, endpoint, binding.model) if budget else endpoint.least_output,
         thinking_budget=budget,
         choices=fields.choices,
         user=user or _end_user(fields, caller),
         members=members,
-        input_size=input_size(members) if endpoint.estimated else InputSize(),
-        tier=fields.tier,
+        input_size=input_size(members, outline.weighed) if endpoint.estimated else InputSize(),
+        tier=tier,
         units=fields.units,
         rest=rest,
         content_type=content_type,
         continues=fields.continues,
         creates=endpoint.creates if endpoint.creates is not None and fields.is_kept else None,
-        consulted=() if PLACES.isdisjoint(members.names) else consultations_of(members, binding, endpoint, snapshot),
+        consulted=consultations_of(members, binding, endpoint, snapshot) if outline.may_consult else (),
+    )
+
+
+class _Outline(msgspec.Struct, frozen=True):
+    """What the names of a body's members say about it: where it has to be looked into. Programs send the same names
+    with every request, so that the outlines of the last ones are remembered."""
+
+    weighed: tuple[WeighedMember, ...]
+    within: tuple[tuple[str, NamesRead], ...]
+    """The members that are read and may be objects, with the names that are read in them."""
+    may_think: bool
+    """Whether it can name a thinking budget."""
+    may_consult: bool
+    """Whether it can name the models that its tools ask."""
+    has_other_models: bool
+    has_overrides: bool
+
+
+def _outline_of(members: JsonSpans, endpoint: Endpoint) -> _Outline:
+    """Raises FieldInvalid for names in which an upstream could see another request than the gateway did."""
+    assert endpoint.fields is not None, "only endpoints with a body are read"
+    names = members.names
+    is_remembered = len("".join(names)) <= REMEMBERED_CHARACTERS
+    outline = _remembered_outline if is_remembered else _outline_of_names
+    return outline(endpoint.names_read, endpoint.fields, *names)
+
+
+def _outline_of_names(read: NamesRead, fields: type[Fields], *names: str) -> _Outline:
+    read.refuse_lookalikes(names)
+    return _outline(fields, names)
+
+
+_remembered_outline = lru_cache(256)(_outline_of_names)
+
+
+def _outline(fields: type[Fields], names: Collection[str]) -> _Outline:
+    return _Outline(
+        weighed=weighed_members(names),
+        within=tuple([(name, within) for name, within in _names_within(fields).items() if name in names]),
+        may_think=any(path[0] in names for path in fields.thinking_budgets),
+        may_consult=not PLACES.isdisjoint(names),
+        has_other_models=not OTHER_MODELS.isdisjoint(names),
+        has_overrides=OVERRIDES in names,
     )
 
 
@@ -123,14 +166,16 @@ def _end_user(fields: Fields, caller: Caller) -> str:
     return user
 
 
-def _binding(asked: str, fields: Fields, endpoint: Endpoint, caller: Caller, snapshot: ConfigSnapshot) -> Binding:
+def _binding(
+    asked: str, fields: Fields, tier: str, endpoint: Endpoint, caller: Caller, snapshot: ConfigSnapshot
+) -> Binding:
     """What binds the caller and the model. Raises ModelUnknown, and FieldInvalid for a tier that has no price."""
     binding = snapshot.binding(caller, asked)
     if binding is None:
         raise model_unknown(asked, "model")
     if binding.model.served_by.get(endpoint.name) == ():
         raise _not_served(binding.model.name, endpoint)
-    if fields.tier in DEARER_TIERS and not binding.model.knows_price_of(fields.tier):
+    if tier in DEARER_TIERS and not binding.model.knows_price_of(tier):
         raise _tier_without_price(fields, binding.model.name)
     return binding.of_requests() if endpoint.is_free else binding
 
@@ -201,14 +246,14 @@ def _field_error(explanation: str, fields: type[Fields]) -> FieldInvalid:
     return FieldInvalid(f"{path!r} is not valid: {reason}.{advice}", param=path or None)
 
 
-def _refuse_second_readings(members: JsonSpans, endpoint: Endpoint) -> None:
-    """Refuse names, of members and of members of objects that are read, in which an upstream could see another request
-    than the gateway did."""
-    assert endpoint.fields is not None, "only endpoints with a body are read"
-    endpoint.names_read.refuse_lookalikes(members.names)
-    _refuse_other_models(members)
-    _refuse_overrides(members, endpoint.names_read)
-    for member, names in _names_within(endpoint.fields).items():
+def _refuse_second_readings(members: JsonSpans, outline: _Outline, endpoint: Endpoint) -> None:
+    """Refuse members, and names within objects that are read, in which an upstream could see another request than the
+    gateway did."""
+    if outline.has_other_models:
+        _refuse_other_models(members)
+    if outline.has_overrides:
+        _refuse_overrides(members, endpoint.names_read)
+    for member, names in outline.within:
         inner = members.value(member)
         if inner is not None and inner.startswith(b"{"):
             names.refuse_lookalikes(read_json_spans(inner).names)
@@ -217,8 +262,6 @@ def _refuse_second_readings(members: JsonSpans, endpoint: Endpoint) -> None:
 def _refuse_other_models(members: JsonSpans) -> None:
     """Refuse models that the upstream would choose from by itself: the key may not be allowed them, and they would be
     charged as the one that was asked for. Raises FieldInvalid."""
-    if OTHER_MODELS.isdisjoint(members.names):
-        return
     for name in members.names:
         if name in OTHER_MODELS and not _NO_MODELS.fullmatch(members.value(name) or b"null"):
             raise FieldInvalid(
@@ -281,8 +324,6 @@ def _texts_at(value: Any, path: Path) -> Iterator[str]:
 
 def _thinking_budget(members: JsonSpans, paths: tuple[Path, ...]) -> int:
     """Tokens that the model may think, 0 where the request names no number: whether it is sound, the upstream says."""
-    if _first_names(paths).isdisjoint(members.names):
-        return 0
     for name, *inner in paths:
         text = members.value(name)
         if text is None:
@@ -296,13 +337,16 @@ def _thinking_budget(members: JsonSpans, paths: tuple[Path, ...]) -> int:
     return 0
 
 
-@cache
-def _first_names(paths: tuple[Path, ...]) -> frozenset[str]:
-    return frozenset([path[0] for path in paths])
+def _least_output(asked: int | None, budget: int, endpoint: Endpoint, model: Model) -> int:
+    """The smallest cap under which a request with a thinking budget works. Raises FieldInvalid where the model's
+    maximum lowers the client's cap to the budget or below."""
+    _refuse_cap_within_thinking(asked, budget, endpoint, model)
+    # A cap that is not above the budget is the client's own affair: Anthropic's interleaved thinking may exceed it.
+    is_above = asked is None or asked > budget
+    return max(endpoint.least_output, budget + 1) if is_above else endpoint.least_output
 
 
 def _refuse_cap_within_thinking(asked: int | None, budget: int, endpoint: Endpoint, model: Model) -> None:
-    """Raise FieldInvalid where the model's maximum lowers the client's cap to its thinking budget or below."""
     most = model.max_output_tokens
     if asked is None or most is None or not most <= budget < asked:
         return

@@ -100,7 +100,7 @@ class Metrics:
             self.config_reloads.add((outcome,), 0)
         for code in ("admin_forbidden", "invalid_api_key"):
             self.admin_refused.add((code,), 0)
-        for outcome in ("written", "replayed", "parked", "lost"):
+        for outcome in ("written", "in_memory", "replayed", "parked", "lost"):
             self.journal_entries.add((outcome,), 0)
         for outcome in ("exported", "dropped", "rejected"):
             self.spans.add((outcome,), 0)
@@ -185,6 +185,9 @@ class Metrics:
         self.log_lines_dropped = Counter(
             "gateway_log_lines_dropped_total", "Log lines that could not be written.", values={(): 0}
         )
+        self.records_dropped = Counter(
+            "gateway_request_records_dropped_total", "Records of requests that could not be kept.", values={(): 0}
+        )
         self.client_connections = Gauge("gateway_client_connections", "Connections of clients.", values={(): 0})
         self.clients_refused = Counter(
             "gateway_client_connections_refused_total",
@@ -254,7 +257,8 @@ class Metrics:
         calls.seconds.add(STORE_CALL, seconds)
 
     def journal_entries_were(self, outcome: str, entries: int) -> None:
-        """Record the outcome of settlements that could not be made at once: "written", "replayed", "parked", "lost"."""
+        """Record the outcome of settlements that could not be made at once: "written", "in_memory", "replayed",
+        "parked", "lost"."""
         self.journal_entries.add((outcome,), entries)
 
     def spans_were(self, outcome: str, spans: int) -> None:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from deploy import chart_readme, values_schema
-from gateway.settings import Settings
+from gateway.settings.models import Settings
 from tests.deploy.load import configuration
 from tests.deploy.processes import NPM, ROOT, TOOLS, Json, gateway, gateway_command, outcome, run, running, tool
 

@@ -19,7 +19,7 @@ from gateway.core.endpoints import CHAT, ENDPOINTS, MESSAGES, MODEL, MODELS, RES
 from gateway.core.errors import BodyUnreadable, CallerError, FormUnreadable
 from gateway.core.form import FormRewriter
 from gateway.core.http_syntax import header_fault, read_base_url
-from gateway.core.input_size import input_size
+from gateway.core.input_size import input_size, weighed_members
 from gateway.core.json_spans import read_json_spans
 from gateway.core.plain_tally import PlainTally
 from gateway.core.retry import read_retry_after
@@ -144,7 +144,7 @@ def members(data: bytes) -> None:
         spans = read_json_spans(data)
     except BodyUnreadable:
         return
-    input_size(spans)
+    input_size(spans, weighed_members(spans.names))
     with contextlib.suppress(ValueError, RecursionError):  # More digits, or deeper, than Python's parser takes.
         read = json.loads(data)
         assert list(read) == list(spans.spans)

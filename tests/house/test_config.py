@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gateway.settings import json_schema
+from gateway.settings.schema import json_schema
 from tests.house.tree import ROOT, place, under
 
 PAGE = ROOT / "docs" / "configuration.md"

@@ -22,7 +22,7 @@ from gateway.app.snapshot_builder import snapshot
 from gateway.app.snapshot_differences import changes_of
 from gateway.app.snapshot_process import CALLERS_A_PART, TEXT_PART, LoadedSnapshot, LoadFailed, load_in_child, parts_of
 from gateway.core.snapshot import ConfigSnapshot
-from gateway.settings import load
+from gateway.settings.loading import load
 from gateway.telemetry.log import Log
 from tests.whole_gateway import PATIENCE_S, Json, configuration
 

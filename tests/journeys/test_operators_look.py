@@ -9,7 +9,7 @@ import pytest
 
 from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.demo import DemoScript, DemoUpstream
-from gateway.settings import Settings
+from gateway.settings.models import Settings
 from tests.raw_client import raw_client
 from tests.whole_gateway import MODEL, PATIENCE_S, Reply, WholeGateway, configuration, settings_of, whole_gateway
 

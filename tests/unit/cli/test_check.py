@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from gateway.cli.check import check
 from gateway.cli.schema import schema
-from gateway.settings import json_schema
+from gateway.settings.schema import json_schema
 
 GOOD = """\
 upstreams: {main: {base_url: "http://127.0.0.1:9000/v1"}}

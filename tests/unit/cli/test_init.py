@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli.init import init
-from gateway.settings import Loaded, json_schema, load
+from gateway.settings.loading import Loaded, load
+from gateway.settings.schema import json_schema
 
 ASSIGNED = re.compile(r"^(\w+)=(.*)$", re.MULTILINE)
 ALTERNATIVE = re.compile(r"^( +)# (?=[\w-]+: )", re.MULTILINE)

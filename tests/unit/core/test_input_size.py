@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.input_size import IMAGE_TOKENS, InputSize, input_size
+from gateway.core.input_size import IMAGE_TOKENS, InputSize, input_size, weighed_members
 from gateway.core.json_spans import read_json_spans
 
 BYTES = bytes(range(256)) * 1_600
@@ -18,8 +18,13 @@ URL = "https://images.example/" + "x" * 300
 PROSE = "the_quick_brown_fox_" * 5_000
 
 
+def measured(body: bytes) -> InputSize:
+    members = read_json_spans(body)
+    return input_size(members, weighed_members(members.names))
+
+
 def size(**members: Any) -> InputSize:
-    return input_size(read_json_spans(json.dumps({"model": "m", **members}).encode()))
+    return measured(json.dumps({"model": "m", **members}).encode())
 
 
 def content(*parts: Any) -> list[Any]:
@@ -124,7 +129,7 @@ def test_what_only_the_upstream_has_counts_for_something(name: str) -> None:
 def test_characters_weigh_by_their_script_and_not_by_their_escapes(text: str, weight: int) -> None:
     for escaped in (True, False):
         body = json.dumps({"prompt": text}, ensure_ascii=escaped).encode()
-        assert input_size(read_json_spans(body)).text == weight + 2
+        assert measured(body).text == weight + 2
 
 
 @given(st.recursive(st.text(max_size=9), lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=9), inner)))
@@ -149,7 +154,7 @@ SENTENCES = {
 def test_a_text_is_wide_where_its_characters_are_about_a_token_each(name: str) -> None:
     text, is_wide = SENTENCES[name]
     body = {"model": "m", "messages": [{"role": "user", "content": text}]}
-    assert input_size(read_json_spans(json.dumps(body, ensure_ascii=False).encode())).is_wide is is_wide
+    assert measured(json.dumps(body, ensure_ascii=False).encode()).is_wide is is_wide
 
 
 def test_a_wide_text_is_wide_though_it_is_escaped_or_has_an_image_beside_it() -> None:
@@ -159,7 +164,7 @@ def test_a_wide_text_is_wide_though_it_is_escaped_or_has_an_image_beside_it() ->
     body = json.dumps(
         {"messages": [{"role": "user", "content": [{"type": "text", "text": CHINESE}, image]}]}, ensure_ascii=False
     )
-    assert input_size(read_json_spans(body.encode())).is_wide
+    assert measured(body.encode()).is_wide
 
 
 IMAGE_LINK = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}

@@ -21,8 +21,8 @@ from genai_prices.types import (
 )
 
 from gateway.finance.price_catalogue import PriceCatalogue
-from gateway.settings import Settings
 from gateway.settings.loading import build
+from gateway.settings.models import Settings
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 

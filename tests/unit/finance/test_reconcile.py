@@ -16,8 +16,8 @@ from gateway.finance.reconcile import (
     reconcile,
 )
 from gateway.finance.usage_export import ExportCell, UsageExport
-from gateway.settings import Settings
 from gateway.settings.loading import build
+from gateway.settings.models import Settings
 
 DAY, NEXT, LATER = date(2026, 11, 1), date(2026, 11, 2), date(2026, 11, 20)
 FIGURES = ("requests", "input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "usd")

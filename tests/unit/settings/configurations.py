@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from gateway.settings import Diagnostic, Loaded, SettingsInvalid, parse
+from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
+from gateway.settings.loading import Loaded, parse
 
 FILE = "gateway.yaml"
 NOTHING: Mapping[str, str] = {}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.app.snapshot_builder import snapshot
 from gateway.core.http_syntax import RESERVED_HEADERS
-from gateway.settings import SettingsInvalid
+from gateway.settings.diagnostics import SettingsInvalid
 from gateway.settings.limit_settings import LimitSettings
 from gateway.upstream.connect import UpstreamOrigin
 from tests.unit.settings.configurations import SHA256, TEAM, VALID, assert_refused, assert_warned, loaded

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.settings import SettingsInvalid, parse
 from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN, DEMO_KEY, is_loopback
+from gateway.settings.diagnostics import SettingsInvalid
+from gateway.settings.loading import parse
 
 CONFIG = """
 listen: {listen}

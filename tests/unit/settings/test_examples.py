@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import load
 from gateway.settings.document import read
 from gateway.settings.interpolation import References
-from gateway.settings.loading import validate
+from gateway.settings.loading import load, validate
 from tests.unit.settings.configurations import loaded
 
 ROOT = Path(__file__).parents[3]

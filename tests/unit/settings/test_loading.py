@@ -11,8 +11,8 @@ import pytest
 
 from gateway.core.address import Address
 from gateway.core.limits import Meter
-from gateway.settings import DEMO_MODEL, SettingsInvalid, demo_settings, load
-from gateway.settings.loading import parse
+from gateway.settings.diagnostics import SettingsInvalid
+from gateway.settings.loading import DEMO_MODEL, demo_settings, load, parse
 from tests.unit.settings.configurations import SHA256, TEAM, VALID, assert_refused, loaded, problems
 
 

@@ -4,8 +4,8 @@ import json
 import re
 from typing import Any
 
-from gateway.settings import json_schema
 from gateway.settings.models import Settings
+from gateway.settings.schema import json_schema
 
 SCHEMA = json_schema()
 

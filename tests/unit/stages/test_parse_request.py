@@ -441,6 +441,20 @@ def test_a_name_that_an_upstream_may_take_for_one_that_is_read_is_refused(body: 
         read_body(body)
 
 
+def test_names_that_one_api_takes_are_still_judged_by_the_next() -> None:
+    """Also when a body with these names has been read before, and when one has been refused."""
+    body = body_of(input="Hello", Max_Output_Tokens=20)
+    assert read_body(body).output_cap is None
+    for _ in range(2):
+        with pytest.raises(FieldInvalid, match="can be taken for 'max_output_tokens'"):
+            read_body(body, endpoint=ENDPOINTS["/v1/responses"])
+
+
+def test_bodies_with_the_same_names_are_measured_each_for_itself() -> None:
+    sizes = [read_with(prompt=text, messages=[{"role": "user", "content": text}]).input_size for text in ("", "Hello")]
+    assert sizes[1].text - sizes[0].text == 2 * len("Hello")
+
+
 def test_a_prompt_that_ends_within_a_character_is_read_and_passed_on() -> None:
     body = b'{"model":"m","messages":[{"role":"user","content":"wave \\ud83d"}],"max_tokens":7}'
     parsed = read_body(body)
