@@ -16,8 +16,10 @@ $(NPM_CONSOLE)/node_modules/.package-lock.json: $(NPM_CONSOLE)/package-lock.json
 	cd $(NPM_CONSOLE) && npm install --no-save --silent --no-audit --no-fund
 	@touch $@
 
+# Only what is missing: npm that came with Node.js from elsewhere is in the way of Debian's.
 chromium:
-	@command -v npm >/dev/null && [ -x "$(CHROMIUM)" ] \
+	@missing="$$(command -v npm >/dev/null || echo npm) $$([ -x "$(CHROMIUM)" ] || echo chromium fonts-dejavu-core pngquant)"; \
+	[ -z "$${missing# }" ] \
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
-		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium npm pngquant fonts-dejavu-core; } \
-	|| { echo "make test-console needs these of Debian's packages: chromium npm" >&2; exit 1; }
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } \
+	|| { echo "make test-console needs these of Debian's packages: $$missing" >&2; exit 1; }

@@ -24,6 +24,7 @@ COMMANDS = {
     "limits": "gateway.cli.limits:limits",
     "explain": "gateway.cli.explain:explain",
     "requests": "gateway.cli.requests:requests",
+    "losses": "gateway.cli.losses:losses",
     "upstreams": "gateway.cli.upstreams:upstreams",
     "reload": "gateway.cli.reload:reload",
     "top": "gateway.cli.top:top",

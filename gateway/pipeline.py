@@ -244,7 +244,9 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 # Whatever it is, what comes after must still be done.
             services.log_error(f"request {exchange.request.request_id} has not released its upstream", error)
         try:
-            await settle(exchange, services.estimates, services.zone, services.store, services.request_records)
+            settling = settle(exchange, services.zone, services.store, services.request_records)
+            if settling is not None:
+                await settling
         except Exception as error:  # noqa: BLE001 # The same.
             services.log_error(f"request {exchange.request.request_id} is not settled", error)
         if exchange.parsed is not None and exchange.parsed.creates is not None:

@@ -178,10 +178,14 @@ PROCESSES = (
         width=6,
     ),
     Panel(
-        "Log lines dropped",
+        "Log lines and records dropped",
         "short",
-        {"{{instance}}": f"sum by (instance) (increase(gateway_log_lines_dropped_total{WINDOW}))"},
-        "Log lines that could not be written: a full disk, a closed pipe or a slow reader.",
+        {
+            "log lines, {{instance}}": f"sum by (instance) (increase(gateway_log_lines_dropped_total{WINDOW}))",
+            "records, {{instance}}": f"sum by (instance) (increase(gateway_request_records_dropped_total{WINDOW}))",
+        },
+        "Log lines that could not be written: a full disk, a closed pipe or a slow reader. Records of requests that the"
+        " store did not take in time.",
         width=6,
     ),
     Panel(

@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.app.config_documents import ConfigDocuments, ConfigInForce
 from gateway.app.loaded_snapshot import LoadedSnapshot
+from gateway.app.loss_lifecycle import LossLifecycle
 from gateway.app.notification_lifecycle import NotificationLifecycle
 from gateway.app.process_settings import ProcessSettings, StoreTerms
 from gateway.app.quota_forecasts import watch_forecasts
@@ -102,9 +103,9 @@ class Gateway:
         self.store = self._store.store
         self._client = self._new_client()
         self._routing = RoutingState(self._note_health)
-        health = self._routing.health
-        self._health_checks = HealthChecks(self._client, health, clock, Random(), self._background_tasks())
+        self._health_checks = self._new_health_checks(clock)
         self._records = RecordLifecycle(self.store, clock, self._background_tasks())
+        self._losses = LossLifecycle(self._store, self._metrics, clock, self._dropped, self._background_tasks())
         self._directory = KeyDirectory(self._store.keys, first, clock.now_ms, self._background_tasks())
         self.services = Services(
             snapshot=first,
@@ -131,7 +132,7 @@ class Gateway:
         self._data = PublicRoutes(self._pipeline, settings.max_body, memory, CorsPolicy(), self._sessions("me"))
         self._follow_clients(settings)
         self.keys = self._key_administration(settings.timezone)
-        self._in_flight = RequestsInFlight(self._pipeline, clock, process_name(), log)
+        self._in_flight = RequestsInFlight(self._pipeline, clock, process_name(), log, self._losses.reply)
         self._traffic = TrafficHistory(self._metrics, clock, lambda: self.in_flight)
         self._api = self._admin_api(settings.admin.secret)
         probes = (self._exposition, self._liveness_problems, self._readiness_problems)
@@ -218,6 +219,7 @@ class Gateway:
         await self._client.close()
         await self._directory.close()
         await self._records.close()
+        await self._losses.close()
         await self._store.close()
         self._log.report_left_out()
 
@@ -230,6 +232,9 @@ class Gateway:
         most = max_connections_of_clients()
         return HttpClient(self._background_tasks(), self._note_unrequested_bytes, max_connections=most)
 
+    def _new_health_checks(self, clock: Clock) -> HealthChecks:
+        return HealthChecks(self._client, self._routing.health, clock, Random(), self._background_tasks())
+
     def _client_limits(self) -> ClientLimits:
         """The connections that the settings allow, or fewer if the process has not enough file descriptors."""
         most, possible = self._settings.max_clients, max_connections_of_clients()
@@ -239,10 +244,11 @@ class Gateway:
 
     async def _start_tasks(self, *, speaks: bool = True) -> None:
         await self._refuse_clashes()
-        self._store.start()
+        self._store.start(self._losses.history.observe_store)
         if self._traces is not None:
             self._traces.start()
         self._records.start()
+        self._losses.start()
         self.store.answer_processes(self._in_flight.answer)
         self._directory.start()
         self._follow_upstreams()
@@ -269,7 +275,7 @@ class Gateway:
     def _admin_api(self, token: str) -> AdminApi:
         access = AdminAccess(token, self._sessions("console"), self._note_admin_refusal, self.keys.note)
         traffic = traffic_page(self._traffic)
-        pages = {"traffic": traffic, "overview": overview_page(traffic, upstreams)}
+        pages = {"traffic": traffic, "overview": overview_page(traffic, upstreams, self._losses.administration.summary)}
         return AdminApi(self.services, access, self._administered(), pages)
 
     def _key_administration(self, zone: ZoneInfo) -> KeyAdministration:
@@ -291,7 +297,7 @@ class Gateway:
         of_keys = {"keys": self.keys.answer, "audit": self.keys.answer}
         notifications = NotificationList(self._store.notifications)
         others = {"requests": requests.answer, "config": config.answer, "notifications": notifications.answer}
-        return of_keys | {"grants": grants.answer, **others}
+        return of_keys | {"grants": grants.answer, "losses": self._losses.administration.answer, **others}
 
     def _trace_export(self, environ: Mapping[str, str], clock: Clock) -> TraceExport | None:
         """Trace requests with this tracer from now on."""
@@ -379,6 +385,10 @@ class Gateway:
         self._open.append(_OpenListener([*servers, *more], listener))
         return tuple(map(address_taken, addresses, servers))
 
+    def _dropped(self) -> Mapping[str, int]:
+        """What the metrics have only once they are scraped."""
+        return {"log_lines_dropped": self._log.dropped(), "records_dropped": self._records.recorder.dropped}
+
     def _observe(self) -> None:
         self._metrics.in_flight.set(self.in_flight)
         now = self.services.clock.monotonic()
@@ -392,6 +402,7 @@ class Gateway:
             self._metrics.client_connections.set(clients.open_connections)
             self._metrics.clients_refused.values[()] = clients.refused
         self._metrics.log_lines_dropped.values[()] = self._log.dropped()
+        self._metrics.records_dropped.values[()] = self._records.recorder.dropped
 
     async def _exposition(self) -> tuple[bytes, str]:
         self._observe()

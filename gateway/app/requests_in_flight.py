@@ -1,13 +1,16 @@
-"""Answers questions about the requests that run in this process: those of other processes, and of its own admin API."""
+"""Answers questions about this process, of other processes and of its own admin API: which requests run in it, and what
+it has lost."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from secrets import token_hex
 
 import msgspec
 
 from gateway.core.clock import Clock
 from gateway.core.exchange import Exchange
+from gateway.core.losses import ProcessLosses
 from gateway.core.requests_in_flight import ProcessQuestion, ProcessReply, asks_about, oldest, request_in_flight
 from gateway.pipeline import Pipeline
 from gateway.telemetry.log import Log
@@ -17,9 +20,12 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 class RequestsInFlight:
-    """`process` says where they run, for people."""
+    """`process` says where they run, for people. `losses` gives what the process has lost."""
 
-    def __init__(self, pipeline: Pipeline, clock: Clock, process: str, log: Log) -> None:
+    def __init__(
+        self, pipeline: Pipeline, clock: Clock, process: str, log: Log, losses: Callable[[], ProcessLosses]
+    ) -> None:
+        self._losses = losses
         self._pipeline = pipeline
         self._clock = clock
         self._id = token_hex(8)
@@ -27,8 +33,10 @@ class RequestsInFlight:
         self._log = log
 
     def answer(self, packed: bytes) -> bytes:
-        """A ProcessQuestion, answered with a ProcessReply, both encoded."""
+        """A ProcessQuestion, answered with a ProcessReply or ProcessLosses, all encoded."""
         question = _QUESTION.decode(packed)
+        if question.about == "losses":
+            return _ENCODER.encode(self._losses())
         asked = [x for x in self._pipeline.running if asks_about(question, x.request, _team(x))]
         if question.cancel_for:
             asked = [x for x in asked if self._cancel(x, question.cancel_for)]

@@ -24,7 +24,7 @@ from gateway.identity.contract import KeyStore
 from gateway.identity.in_memory import InMemoryKeyStore
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.backlog import Policy
-from gateway.store.contract import NotificationOutbox, Store
+from gateway.store.contract import LossStore, NotificationOutbox, Store
 from gateway.store.estimate_sharing import EstimateSharing
 from gateway.store.in_memory import InMemoryStore
 from gateway.store.journal import Journal
@@ -62,9 +62,11 @@ class StoreLifecycle:
         self.keys: KeyStore
         """The keys beside those of the configuration, and the audit."""
         self.notifications: NotificationOutbox
+        self.losses: LossStore
         if settings.url == "memory://":
             inner = in_memory = InMemoryStore(clock, zone)
             self.notifications = in_memory.notifications
+            self.losses = in_memory.losses
             self.keys = InMemoryKeyStore(clock)
         else:
             # A gateway that keeps everything in memory does without these six megabytes.
@@ -84,18 +86,20 @@ class StoreLifecycle:
             )
             backend = RedisStore(options, zone, observe, new_tasks())
             self.notifications = backend.notifications
+            self.losses = backend.losses
             self.keys = RedisKeyStore(backend.client.background, settings.prefix, new_tasks())
             inner = self._outbox = OutboxStore(backend, journal, policy, zone, new_tasks())
         self.store = self._renewer = LeaseRenewer(inner, new_tasks())
         self.estimates = Estimates()
         self._sharing = EstimateSharing(self.store, self.estimates, new_tasks())
 
-    def start(self) -> None:
+    def start(self, observe: ObserveStore) -> None:
+        """`observe` is called each second; with memory:// there is nothing to observe."""
         self._renewer.start()
         self._sharing.start()
         if self._outbox is not None:
             self._outbox.start()
-            watch = partial(watch_store, self._outbox, self._log)
+            watch = partial(watch_store, self._outbox, self._log, observe)
             self._tasks.keep_running("watch the store", watch)
 
     async def close(self) -> None:
@@ -119,17 +123,31 @@ class StoreLifecycle:
         """Requests that wait to be settled, on the disk or in memory."""
         return self._outbox.unsettled if self._outbox is not None else 0
 
+    @property
+    def journal_fails(self) -> bool:
+        """Whether the disk does not take settlements: those that wait end with the process."""
+        return self._outbox is not None and self._outbox.journal_fails
+
+
+class ObserveStore(Protocol):
+    def __call__(self, waiting: int, *, is_out: bool) -> None:
+        """How many requests wait to be settled, and whether the store does not answer."""
+        ...
+
 
 class WatchedStore(Protocol):
     @property
     def trouble(self) -> str | None: ...
 
+    @property
+    def unsettled(self) -> int: ...
+
     async def ping(self) -> None: ...
 
 
-async def watch_store(store: WatchedStore, log: Log) -> None:
-    """Ping the store regularly, so that readiness knows of an outage before a request does, and log its beginning and
-    end."""
+async def watch_store(store: WatchedStore, log: Log, observe: ObserveStore) -> None:
+    """Ping the store regularly, so that readiness knows of an outage before a request does; log its beginning and end,
+    and let it be observed."""
     was_out = False
     while True:
         with suppress(StoreUnavailable):
@@ -140,6 +158,7 @@ async def watch_store(store: WatchedStore, log: Log) -> None:
         if trouble is None and was_out:
             log.info("store available")
         was_out = trouble is not None
+        observe(store.unsettled, is_out=was_out)
         await asyncio.sleep(LOOK_EVERY_S)
 
 

@@ -27,10 +27,13 @@ from gateway.identity.in_redis import RedisKeyStore
 from gateway.identity.requests import AdministrationRequest
 from gateway.notifications.history import LIST as NOTIFICATIONS
 from gateway.notifications.history import NotificationList
+from gateway.runtime.system_clock import SystemClock
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings.models import Settings
 from gateway.store.in_redis import RedisOptions, RedisStore
 from gateway.store.usage_report import keys_used_since
+from gateway.web.admin_losses import LIST as LOSSES
+from gateway.web.admin_losses import LossAdministration
 from gateway.web.admin_requests import LIST, RequestAdministration
 
 _TIMEOUT_S = 5.0
@@ -134,6 +137,7 @@ async def _of_store(settings: Settings) -> AsyncIterator[Answer]:
         "audit": about_keys.answer,
         "grants": about_grants.answer,
         LIST: about_requests.answer,
+        LOSSES: LossAdministration(store.losses, store, SystemClock()).answer,
     }
 
     async def answer(request: AdministrationRequest) -> Json:

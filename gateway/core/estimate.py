@@ -38,7 +38,7 @@ _RECENT = 200
 _QUANTILE = 0.95
 _RECOUNT_EVERY = 16
 _RATIO_STEP = 0.05
-_RATIO_BOUNDS = (1.0, 16.0)
+_LEAST_RATIO, _MOST_RATIO = 1.0, 16.0
 _SPEED_STEP = 0.1
 _SPEED_MAX = 10_000.0
 _OUTPUT_MAX = 1_000_000
@@ -77,7 +77,7 @@ class LearnedEstimate(msgspec.Struct, frozen=True):
         """With every figure within its bounds; None where one is no number. For what other processes wrote."""
         if not all(map(isfinite, msgspec.structs.astuple(self))):
             return None
-        low, high = _RATIO_BOUNDS
+        low, high = _LEAST_RATIO, _MOST_RATIO
         return LearnedEstimate(
             lessons=min(max(self.lessons, 0.0), _LESSONS_MAX),
             wide_lessons=min(max(self.wide_lessons, 0.0), _LESSONS_MAX),
@@ -140,11 +140,10 @@ class Estimator:
     def learn(self, size: InputSize, input_tokens: int, output_tokens: int, seconds: float = 0.0) -> None:
         """Take in what one request needed, as its upstream reported it, and how long the answer took. Attachments
         say nothing of the text beside them."""
-        if size.text and input_tokens and not size.attached:
-            low, high = _RATIO_BOUNDS
-            seen, which = size.text / input_tokens, size.is_wide
-            seen = low if seen < low else high if seen > high else seen
-            ratios = self._ratios
+        text = size.text
+        if text and input_tokens and not size.attached:
+            seen, which, ratios = text / input_tokens, size.is_wide, self._ratios
+            seen = _LEAST_RATIO if seen < _LEAST_RATIO else _MOST_RATIO if seen > _MOST_RATIO else seen
             ratios[which] += _RATIO_STEP * (seen - ratios[which])
             self._lessons[which] += 1
         if not output_tokens:
@@ -241,7 +240,7 @@ def _median(figures: Iterable[_Weighted]) -> float:
 
 def least_tokens(size: InputSize) -> int:
     """Tokens that an input of this size has at the least, whatever its tokenizer."""
-    return size.attached - int(-size.text // _RATIO_BOUNDS[1])
+    return size.attached - int(-size.text // _MOST_RATIO)
 
 
 def streamed_tokens(events: int, weight: int) -> int:

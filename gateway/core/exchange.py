@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from gateway.core.errors import Blame, GatewayError
+from gateway.core.estimate import Estimator
 from gateway.core.health import Attempt
 from gateway.core.limit_status import LimitHeaders
 from gateway.core.refusals import Fault
@@ -97,6 +98,8 @@ class Exchange(msgspec.Struct, eq=False):
     token_user: str = ""
     """The end user that the caller's token proves."""
     parsed: ParsedRequest | None = None
+    estimator: Estimator | None = None
+    """What estimates its tokens and learns from its answer, from admission on."""
     estimated_input: int = 0
     """Tokens, as estimated at admission."""
     reservation: Reservation | None = None
@@ -151,13 +154,14 @@ class Exchange(msgspec.Struct, eq=False):
 
     def limit_headers(self) -> Headers:
         """The headers that report the caller's limits, made once; none before admission."""
-        if self._limit_headers is None and self.reservation is not None and self.parsed is not None:
-            statuses, at_ms = self.reservation.limit_statuses, self.reservation.at_ms
-            headers = LimitHeaders(statuses.limits) if statuses.are_raised else self.parsed.binding.headers
-            self._limit_headers = headers.written(statuses, at_ms)
-            if (cap := self.quota_output_cap) is not None:
-                self._limit_headers.append(("x-quota-output-cap", str(cap)))
-        return self._limit_headers or ()
+        headers, reservation = self._limit_headers, self.reservation
+        if headers is None and reservation is not None and self.parsed is not None:
+            statuses = reservation.limit_statuses
+            names = LimitHeaders(statuses.limits) if statuses.are_raised else self.parsed.binding.headers
+            headers = self._limit_headers = names.written(statuses, reservation.at_ms)
+            if reservation.capped:
+                headers.append(("x-quota-output-cap", str(self.quota_output_cap)))
+        return headers or ()
 
     @property
     def failure(self) -> Failure | None:

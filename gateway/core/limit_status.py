@@ -35,7 +35,8 @@ class LimitHeader(NamedTuple):
 
 class LimitHeaders:
     """What reports the limits of a request in the head of its answer: `x-ratelimit-*` for the tightest rates and
-    `x-quota-*` for the tightest quotas, those with the least left. Which limits share a header is found once."""
+    `x-quota-*` for the tightest quotas, those with the least left. Which limits share a header is found once, for each
+    number of limits whose status is known."""
 
     def __init__(self, limits: Iterable[Limit]) -> None:
         by_name: dict[str, list[LimitHeader]] = {}
@@ -44,16 +45,15 @@ class LimitHeaders:
             if header is not None:
                 by_name.setdefault(header.remaining_name, []).append(header)
         self._alternatives = tuple(map(tuple, by_name.values()))
+        self._known: dict[int, KnownHeaders] = {}
 
     def written(self, statuses: LimitStatuses, now_ms: int) -> list[tuple[str, str]]:
         """The headers. `statuses` are those of the limits, in the same order; the last ones may be missing."""
         used, held, resets_ms = statuses.used, statuses.held, statuses.resets_ms
+        known = self._known.get(len(used)) or self._known_of(len(used))
+        headers = [_tightest(each, used, held) for each in known.alternatives] if known.are_shared else known.headers
         written: list[tuple[str, str]] = []
-        for alternatives in self._alternatives:
-            header = alternatives[0] if len(alternatives) == 1 else _tightest(alternatives, statuses)
-            place, capacity, shown, remaining_name, reset_name, in_dollars = header
-            if place >= len(used):
-                continue
+        for place, capacity, shown, remaining_name, reset_name, in_dollars in headers:
             left = capacity - used[place] - held[place]
             if left < 0:
                 left = 0
@@ -62,12 +62,29 @@ class LimitHeaders:
                 written.append((reset_name, duration_text(reset_ms - now_ms)))
         return written
 
+    def _known_of(self, limits: int) -> KnownHeaders:
+        every = [[header for header in each if header.place < limits] for each in self._alternatives]
+        known = self._known[limits] = KnownHeaders([each for each in every if each])
+        return known
 
-def _tightest(headers: Sequence[LimitHeader], statuses: LimitStatuses) -> LimitHeader:
-    """That of the limit with the least left, of those whose status is known."""
-    used, held = statuses.used, statuses.held
-    known = [each for each in headers if each.place < len(used)]
-    return min(known, key=lambda each: each.capacity - used[each.place] - held[each.place], default=headers[-1])
+
+class KnownHeaders:
+    """The headers of as many limits: `alternatives` are those of limits that share them, `headers` the first of each,
+    `are_shared` says whether any has others."""
+
+    __slots__ = ("alternatives", "are_shared", "headers")
+
+    def __init__(self, alternatives: Sequence[Sequence[LimitHeader]]) -> None:
+        self.alternatives = alternatives
+        self.headers = [each[0] for each in alternatives]
+        self.are_shared = any(len(each) > 1 for each in alternatives)
+
+
+def _tightest(headers: Sequence[LimitHeader], used: Sequence[int], held: Sequence[int]) -> LimitHeader:
+    """That of the limit with the least left."""
+    if len(headers) == 1:
+        return headers[0]
+    return min(headers, key=lambda each: each.capacity - used[each.place] - held[each.place])
 
 
 def _header_of(limit: Limit, place: int) -> LimitHeader | None:
@@ -87,8 +104,9 @@ def _header_of(limit: Limit, place: int) -> LimitHeader | None:
     )
 
 
-def refusal_error(refusal: Refusal, thinking_budget: int = 0) -> LimitRefusal:
-    """A refusal as the error that its caller gets. `thinking_budget`: tokens that a quota must pay for, and more."""
+def refusal_error(refusal: Refusal, headers: LimitHeaders | None = None, thinking_budget: int = 0) -> LimitRefusal:
+    """A refusal as the error that its caller gets. `headers` are those of its limits, where they are known and not
+    raised. `thinking_budget`: tokens that a quota must pay for, and more."""
     limit = refusal.limit_status.limit
     shown = limit_object(refusal.limit_status) | {
         "requested": in_unit(limit, refusal.requested),
@@ -102,7 +120,9 @@ def refusal_error(refusal: Refusal, thinking_budget: int = 0) -> LimitRefusal:
     if kind is not QuotaSpent:
         error.type = limit.meter.family
     statuses = refusal.limit_statuses
-    error.headers = LimitHeaders(statuses.limits).written(statuses, refusal.at_ms)
+    if headers is None or statuses.are_raised:
+        headers = LimitHeaders(statuses.limits)
+    error.headers = headers.written(statuses, refusal.at_ms)
     return error
 
 

@@ -1,7 +1,7 @@
 """The messages by which gateway processes ask one another about the requests that run in them.
 
-A process asks all others (`store/contract.py`, `ProcessCalls`). The question and the replies are plain data, and are
-encoded here.
+A process asks all others (`store/contract.py`, `ProcessCalls`). The question and the replies are plain data. The same
+question asks about losses (`losses.py`), which have replies of their own.
 """
 
 from __future__ import annotations
@@ -44,11 +44,13 @@ class RequestInFlight(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class ProcessQuestion(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which requests run: of a team, with a request id, or all. Where `cancel_for` names who wants it, those with this
-    request id are ended, and the reply has those that were."""
+    request id are ended, and the reply has those that were. With `about` "losses": what the process has lost, as a
+    ProcessLosses."""
 
     team: str = ""
     request_id: str = ""
     cancel_for: str = ""
+    about: str = ""
 
 
 class ProcessReply(msgspec.Struct, frozen=True):

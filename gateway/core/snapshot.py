@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from math import inf
 from types import MappingProxyType
+from typing import NamedTuple
 
 import msgspec
 
@@ -269,25 +270,41 @@ _CHARGE_RULES = {
 }
 
 
+class InputRule(NamedTuple):
+    """What the limit at this place is charged for the input, and the `most` that it can ever hold."""
+
+    place: int
+    each: int
+    per_input: int
+    most: float
+
+
 class ChargeRules(msgspec.Struct, frozen=True):
     """The rules of several limits, column by column. `most` is what a limit can ever hold, where that bounds what one
-    request may be charged for its input: of a rate its burst. `by_input` are the places of those that charge it."""
+    request may be charged for its input: of a rate its burst. `by_input` has the limits that charge it."""
 
     each: tuple[int, ...]
     per_input: tuple[int, ...]
     per_output: tuple[int, ...]
     most: tuple[float, ...]
-    by_input: tuple[int, ...]
+    by_input: tuple[InputRule, ...]
 
 
 def _charge_rules(limits: Sequence[Limit], dollars: ChargeRule) -> ChargeRules:
     rules = [_CHARGE_RULES.get(limit.meter, dollars) for limit in limits]
+    most = [limit.burst if limit.is_rate else inf for limit in limits]
     return ChargeRules(
         each=tuple([rule.each for rule in rules]),
         per_input=tuple([rule.per_input for rule in rules]),
         per_output=tuple([rule.per_output for rule in rules]),
-        most=tuple([limit.burst if limit.is_rate else inf for limit in limits]),
-        by_input=tuple([place for place, rule in enumerate(rules) if rule.per_input]),
+        most=tuple(most),
+        by_input=tuple(
+            [
+                InputRule(place, rule.each, rule.per_input, bound)
+                for place, (rule, bound) in enumerate(zip(rules, most, strict=True))
+                if rule.per_input
+            ]
+        ),
     )
 
 

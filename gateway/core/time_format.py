@@ -14,14 +14,11 @@ def duration_text(milliseconds: int) -> str:
     """`0s`, `120ms`, `1s`, `6m0s`, `72h0m0s`: as OpenAI writes the time until a limit resets."""
     if milliseconds < 1000:
         return f"{milliseconds}ms" if milliseconds > 0 else "0s"
-    seconds, rest = divmod(milliseconds, 1000)
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    fraction = f"{rest:03d}".rstrip("0")
-    text = f"{seconds}.{fraction}s" if fraction else f"{seconds}s"
-    if hours:
-        return f"{hours}h{minutes}m{text}"
-    return f"{minutes}m{text}" if minutes else text
+    minutes, rest = divmod(milliseconds, 60_000)
+    # Five digits at most, so that none is rounded off.
+    if minutes < 60:
+        return f"{minutes}m{rest / 1000:g}s" if minutes else f"{rest / 1000:g}s"
+    return f"{minutes // 60}h{minutes % 60}m{rest / 1000:g}s"
 
 
 def rfc3339(ms: int) -> str:

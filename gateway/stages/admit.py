@@ -26,13 +26,14 @@ async def admit(
 ) -> Reservation:
     """A reservation under every limit that binds; `user` is the end user whose counters are charged. Raises a
     LimitRefusal, StoreUnavailable."""
-    estimator = estimates.of(parsed.binding.caller.team, parsed.binding.model.name)
+    binding = parsed.binding
+    estimator = exchange.estimator = estimates.of(binding.caller.team, binding.model.name)
     exchange.estimated_input = estimator.input_tokens(parsed.input_size)
     verdict = await counters.admit(admission_request(exchange, parsed, estimator.output_tokens(), user))
     if isinstance(verdict, Refusal):
         exchange.refusal = verdict
         needs_budget = parsed.least_output > parsed.thinking_budget
-        raise refusal_error(verdict, thinking_budget=parsed.thinking_budget if needs_budget else 0)
+        raise refusal_error(verdict, parsed.binding.headers, parsed.thinking_budget if needs_budget else 0)
     return verdict
 
 
@@ -71,10 +72,9 @@ def input_charges(rules: ChargeRules, entered: int, size: InputSize) -> list[int
     """What each limit is charged for the input. An estimate that is more than a rate ever holds would permanently
     refuse what may fit: it is lowered to all that the rate holds, unless the input is certainly more."""
     charges = [*rules.each]
-    for place in rules.by_input:
-        per_input, most = rules.per_input[place], rules.most[place]
-        charge = rules.each[place] - (-entered * per_input // MILLION)
-        if charge > most >= rules.each[place] - (-least_tokens(size) * per_input // MILLION):
+    for place, each, per_input, most in rules.by_input:
+        charge = each - (-entered * per_input // MILLION)
+        if charge > most >= each - (-least_tokens(size) * per_input // MILLION):
             charge = int(most) + (-rules.per_output[place] // MILLION)  # A token of output fits, too.
         charges[place] = charge
     return charges

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from datetime import datetime, tzinfo
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from gateway.core.errors import ClientGone, UpstreamRefused
-from gateway.core.estimate import Estimates, Estimator
+from gateway.core.estimate import Estimator
 from gateway.core.exchange import AnswerTally, Exchange
 from gateway.core.limits import Meter
 from gateway.core.request import ParsedRequest
@@ -34,20 +35,23 @@ class SettlementRecorder(Protocol):
         ...
 
 
-async def settle(
-    exchange: Exchange, estimates: Estimates, zone: tzinfo, counters: Counters, recorder: SettlementRecorder
-) -> None:
-    """Note what was used in the exchange, and charge it. Raises StoreUnavailable."""
-    if exchange.parsed is None or exchange.caller is None or exchange.reservation is None:
+def settle(
+    exchange: Exchange, zone: tzinfo, counters: Counters, recorder: SettlementRecorder
+) -> Coroutine[Any, Any, None] | None:
+    """Note what was used in the exchange, and give what charges it; None where nothing is to be charged. Raises
+    StoreUnavailable once it is awaited."""
+    parsed, reservation, estimator = exchange.parsed, exchange.reservation, exchange.estimator
+    if exchange.caller is None or parsed is None or reservation is None or estimator is None:
         recorder.keep_unsettled(exchange)
-        return
-    estimator = estimates.of(exchange.caller.team, exchange.parsed.binding.model.name)
-    usage = usage_of(exchange, exchange.parsed, estimator)
+        return None
+    usage = usage_of(exchange, parsed, estimator)
     if usage is not None:
         exchange.usage = usage
-        exchange.cost = _cost(exchange.parsed, exchange.target, usage)
-        _learn(exchange, exchange.parsed, usage, estimator)
-    await counters.settle(settlement(exchange, exchange.reservation, zone, recorder.of(exchange)))
+        exchange.cost = _cost(parsed, exchange.target, usage)
+        if exchange.whole and usage.source is _REPORTED:
+            output = usage.output // parsed.choices
+            estimator.learn(parsed.input_size, usage.input, output, exchange.upstream_seconds)
+    return counters.settle(settlement(exchange, reservation, zone, recorder.of(exchange)))
 
 
 def _cost(parsed: ParsedRequest, target: Target | None, usage: Usage) -> int:
@@ -136,10 +140,9 @@ def settlement(
     exchange: Exchange, reservation: Reservation, zone: tzinfo, record: KeptRecord | None = None
 ) -> Settlement:
     """The truth about a reservation, as the store takes it."""
-    usage, cost = exchange.usage, exchange.cost
-    entry = None
-    if usage is not None and exchange.caller is not None and exchange.parsed is not None:
-        caller, parsed, target = exchange.caller, exchange.parsed, exchange.target
+    usage, cost, entry = exchange.usage, exchange.cost, None
+    caller, parsed, target = exchange.caller, exchange.parsed, exchange.target
+    if usage is not None and caller is not None and parsed is not None:
         entry = LedgerEntry(
             _day_of(reservation.at_ms // 1000, zone),
             caller.team,
@@ -151,9 +154,8 @@ def settlement(
             parsed.user,
             caller.cost_center,
         )
-    used = usage or NOTHING_USED
+    used, holds = usage or NOTHING_USED, reservation.holds
     by_meter = {_TOKENS: used.input + used.output, _INPUT_TOKENS: used.input, _OUTPUT_TOKENS: used.output, _USD: cost}
-    holds = reservation.holds
     actual = [by_meter.get(limit.meter, 0) for limit in holds.limits]
     return Settlement(reservation.id, reservation.at_ms, holds, actual, entry, record, exchange.created)
 
@@ -178,9 +180,3 @@ def _with_units(counted: Usage, parsed: ParsedRequest) -> Usage:
     names = ["characters", "searches", *(["images"] if parsed.endpoint.usage.output_medium == "image" else [])]
     more = {name: n for name in names if (n := getattr(asked, name)) and not getattr(counted, name)}
     return msgspec.structs.replace(counted, **more) if more else counted
-
-
-def _learn(exchange: Exchange, parsed: ParsedRequest, usage: Usage, estimator: Estimator) -> None:
-    if exchange.whole and usage.source is _REPORTED:
-        output = usage.output // parsed.choices
-        estimator.learn(parsed.input_size, usage.input, output, exchange.upstream_seconds)

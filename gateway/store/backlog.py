@@ -72,7 +72,8 @@ def _uncounted(outcome: str, entries: int) -> None:
 
 class Policy(msgspec.Struct, frozen=True):
     """`lets_through`: whether requests pass unasked while the store is out. `log_error` gets what is lost, `count`
-    how many entries were "written", "replayed", "parked" or "lost". `in_memory` is how many may wait there.
+    how many entries were "written", "in_memory", "replayed", "parked" or "lost". `in_memory` is how many may wait
+    there.
     `takes_unsigned`: whether entries are charged that no gateway has signed."""
 
     log_error: Callable[[str], None]
@@ -124,6 +125,7 @@ class Backlog:
             if not self._memory:
                 self._policy.log_error(f"settlements are kept in memory: {full}")
             self._memory.append(settlement)
+            self._policy.count("in_memory", 1)
         else:
             self._own += 1
             self._policy.count("written", 1)

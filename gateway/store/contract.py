@@ -20,6 +20,7 @@ from gateway.core.errors import StoreUnavailable
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
 from gateway.core.grants import Grant
 from gateway.core.limits import Limit
+from gateway.core.losses import LossReport, LossSlot
 from gateway.core.request_record import KeptRecord, RequestRecord
 from gateway.core.reservation import AdmissionRequest, LimitStatus, Refusal, Reservation, Settlement
 from gateway.core.stored_objects import ObjectKind, ObjectName, StoredObject
@@ -36,6 +37,8 @@ LEDGER_DAYS = 400
 
 OUTBOX_MAX = 10_000
 """The most notifications that wait in one slot of the store; settle.lua repeats it."""
+
+LOSS_DAYS = 3
 
 OUTBOX_DAYS = 7
 """How long notifications are kept after the last one was put in; settle.lua repeats it."""
@@ -228,6 +231,20 @@ class Store(Counters, Ledger, SharedEstimates, StoredObjects, RecordStore, Proce
         ...
 
     async def close(self) -> None: ...
+
+
+class LossStore(Protocol):
+    """What all gateways count of losses (core/losses.py), for LOSS_DAYS by time. Raises StoreUnavailable: a part may
+    have been added all the same, and counts twice if it is added again."""
+
+    async def add_losses(self, now_ms: int, slots: Sequence[LossSlot]) -> None:
+        """Add counts, and replace what is kept by process. The first call of all, also without slots, is when counting
+        begins."""
+        ...
+
+    async def losses(self, since_ms: int, now_ms: int) -> LossReport:
+        """What was counted: the sums, and the slots from the one of `since_ms` on."""
+        ...
 
 
 class WaitingEntry(NamedTuple):

@@ -49,6 +49,11 @@ class OutboxStore(StoreWrapper[Replayed]):
         return self._backlog.waiting
 
     @property
+    def journal_fails(self) -> bool:
+        """Whether the disk does not take what is lost with the process."""
+        return self._backlog.failing
+
+    @property
     def trouble(self) -> str | None:
         return self._store.trouble
 

@@ -28,6 +28,10 @@ class RecordSource(Protocol):
         """They could not be written now."""
         ...
 
+    def drop(self, records: Sequence[KeptRecord]) -> None:
+        """The store refuses them."""
+        ...
+
 
 class RecordWriter:
     """`start` once the event loop runs; `tasks` are closed with it."""
@@ -51,7 +55,8 @@ class RecordWriter:
         try:
             await self._store.keep_records(waiting)
         except CallRefused:
-            raise  # They would be refused again.
+            self._source.drop(waiting)  # They would be refused again.
+            raise
         except StoreUnavailable:
             self._source.put_back(waiting)
             raise

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
-
-import msgspec
 
 from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
@@ -52,7 +51,8 @@ _ABORTED_BY: tuple[tuple[type[GatewayError], str], ...] = (
 )
 
 
-class _Answers(msgspec.Struct):
+@dataclass(slots=True)  # Whose attributes are set several times as fast as a struct's.
+class _Answers:
     """Requests of the same endpoint, team, model, upstream, status and source of usage, since the series were last
     read. What they observe goes into the histograms at once."""
 
@@ -70,7 +70,8 @@ class _Answers(msgspec.Struct):
     cost: int = 0
 
 
-class _StoreCalls(msgspec.Struct):
+@dataclass(slots=True)
+class _StoreCalls:
     """Calls of the store with the same name and outcome since the series were last read."""
 
     seconds: Observations
@@ -100,7 +101,7 @@ class Metrics:
             self.config_reloads.add((outcome,), 0)
         for code in ("admin_forbidden", "invalid_api_key"):
             self.admin_refused.add((code,), 0)
-        for outcome in ("written", "replayed", "parked", "lost"):
+        for outcome in ("written", "in_memory", "replayed", "parked", "lost"):
             self.journal_entries.add((outcome,), 0)
         for outcome in ("exported", "dropped", "rejected"):
             self.spans.add((outcome,), 0)
@@ -185,6 +186,9 @@ class Metrics:
         self.log_lines_dropped = Counter(
             "gateway_log_lines_dropped_total", "Log lines that could not be written.", values={(): 0}
         )
+        self.records_dropped = Counter(
+            "gateway_request_records_dropped_total", "Records of requests that could not be kept.", values={(): 0}
+        )
         self.client_connections = Gauge("gateway_client_connections", "Connections of clients.", values={(): 0})
         self.clients_refused = Counter(
             "gateway_client_connections_refused_total",
@@ -254,7 +258,8 @@ class Metrics:
         calls.seconds.add(STORE_CALL, seconds)
 
     def journal_entries_were(self, outcome: str, entries: int) -> None:
-        """Record the outcome of settlements that could not be made at once: "written", "replayed", "parked", "lost"."""
+        """Record the outcome of settlements that could not be made at once: "written", "in_memory", "replayed",
+        "parked", "lost"."""
         self.journal_entries.add((outcome,), entries)
 
     def spans_were(self, outcome: str, spans: int) -> None:

@@ -64,6 +64,8 @@ class RequestRecorder:
         self._configs: deque[_ConfigVersion] = deque(maxlen=_VERSIONS)
         self._waiting: deque[KeptRecord] = deque(maxlen=WAITING_MAX)
         self._sampled: Counter[tuple[str, str]] = Counter()
+        self.dropped = 0
+        """Records that could not be kept: too many waited, or the store refused them."""
 
     def follow(self, policy: RecordPolicy, config: str) -> None:
         """A configuration with this hash is in force from now on."""
@@ -85,6 +87,7 @@ class RequestRecorder:
         kind = (x.caller.team if x.caller is not None else "", failure.code)
         self._sampled[kind] += 1
         if self._sampled[kind] <= SAMPLED_ALIKE:
+            self.dropped += len(self._waiting) == WAITING_MAX
             self._waiting.append(KeptRecord(self._record(x), self._policy.keep_ms, self._policy.most))
 
     def take(self) -> list[KeptRecord]:
@@ -97,8 +100,13 @@ class RequestRecorder:
     def put_back(self, records: Sequence[KeptRecord]) -> None:
         """Keep records that could not be written; only the newest wait."""
         room = WAITING_MAX - len(self._waiting)
+        self.dropped += max(0, len(records) - room)
         if room:
             self._waiting.extendleft(reversed(records[-room:]))
+
+    def drop(self, records: Sequence[KeptRecord]) -> None:
+        """They can never be written."""
+        self.dropped += len(records)
 
     def _record(self, x: Exchange) -> RequestRecord:
         request, caller, parsed, reservation, target = x.request, x.caller, x.parsed, x.reservation, x.target

@@ -142,6 +142,21 @@ _NOTIFICATION_LIST: Mapping[str, Schema] = {
     "next": or_null(TEXT),
     "waiting": COUNT,
 }
+_LOSS_COUNTS: Mapping[str, Schema] = {"last_day": COUNT, "total": COUNT}
+_LOSSES: Mapping[str, Schema] = {
+    "at": TIME,
+    "counted_since": TIME,
+    "last_day_since": TIME,
+    "lost": an_object(**_LOSS_COUNTS),
+    "waiting": an_object(now=COUNT, highest=COUNT, highest_at=or_null(TIME)),
+    "store": an_object(problem=or_null(TEXT), out_s=COUNT, times=a_list(an_object(at=TIME, seconds=COUNT))),
+    "journal_fails": FLAG,
+    "data": a_list(reference("Loss")),
+    "next": or_null(TEXT),
+    "charged_tokens": an_object(**_LOSS_COUNTS),
+    "processes": _PROCESSES,
+    "problem": or_null(TEXT),
+}
 _IN_FLIGHT_LIST: Mapping[str, Schema] = {**_CANCELLED_LIST, "total": COUNT}
 
 ROUTES = (
@@ -243,6 +258,11 @@ ROUTES = (
         {**_listed(reference("DeliveredNotification")), "properties": _NOTIFICATION_LIST},
         ("limit",),
     ),
+    _DescribedPage(
+        f"{PREFIX}losses",
+        "What was lost or is at risk in every gateway of the store, in the last 24 hours and since counting began.",
+        an_object(**_LOSSES),
+    ),
     _DescribedPage(f"{PREFIX}models", "The models with their routes and prices.", _listed(reference("RoutedModel"))),
     _DescribedPage(
         f"{PREFIX}traffic",
@@ -253,7 +273,7 @@ ROUTES = (
     _DescribedPage(
         f"{PREFIX}overview",
         "The first page of the console in one answer: traffic, upstreams, usage today, by day and of the most expensive"
-        " teams this month, and the quotas that are nearly used up.",
+        " teams this month, the quotas that are nearly used up, and what was lost.",
         an_object(
             at=TIME,
             traffic=_TRAFFIC,
@@ -262,6 +282,7 @@ ROUTES = (
             days=or_null(_USAGE_REPORT),
             teams=or_null(_USAGE_REPORT),
             limits=or_null(_listed(reference("LimitStatus"))),
+            losses=an_object(**_LOSSES),
             problem=or_null(TEXT),
         ),
         ("minutes",),

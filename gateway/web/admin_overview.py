@@ -1,9 +1,9 @@
 """The first page of the console in one answer: `GET /admin/v1/overview`.
 
 Each part has the shape and the figures of the page that it is taken from: `traffic`, `upstreams`, three times `usage`,
-from one reading of the ledger, and of `limits` the quotas that are nearly used up. `at` is the time at which the answer
-was begun. Operators need the page most when something is down: while the store is out its parts are null, and `problem`
-says so.
+from one reading of the ledger, of `limits` the quotas that are nearly used up, and `losses` without what other
+processes have counted in the last minute. `at` is the time at which the answer was begun. Operators need the page most
+when something is down: while the store is out its parts are null, and `problem` says so.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Part = Callable[[Services, Mapping[str, str]], Awaitable[JsonObject]]
 _WITHOUT_STORE: JsonObject = dict.fromkeys(("today", "days", "teams", "limits"))
 
 
-def overview_page(traffic: Part, upstreams: Part) -> Part:
-    """The page, made of these two and of what the store knows. Raises FieldInvalid."""
+def overview_page(traffic: Part, upstreams: Part, losses: Callable[[], Awaitable[JsonObject]]) -> Part:
+    """The page, made of these and of what the store knows. Raises FieldInvalid."""
 
     async def content(services: Services, query: Mapping[str, str]) -> JsonObject:
         now_ms = services.clock.now_ms()
@@ -32,7 +32,7 @@ def overview_page(traffic: Part, upstreams: Part) -> Part:
             stored, problem = await _stored(services, today), None
         except StoreUnavailable as error:
             stored, problem = _WITHOUT_STORE, error.message
-        return {"at": rfc3339(now_ms), **measured, **stored, "problem": problem}
+        return {"at": rfc3339(now_ms), **measured, **stored, "losses": await losses(), "problem": problem}
 
     return content
 

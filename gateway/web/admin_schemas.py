@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.core.limits import Meter, Mode, Per, Scope
+from gateway.core.losses import LOSSES, LossClass
 from gateway.web.openapi import (
     AMOUNT,
     COUNT,
@@ -149,6 +150,18 @@ _CIRCUIT = an_object(
     cooling=a_list(an_object(team=TEXT, until=TIME)),
 )
 _UPSTREAM = an_object(name=TEXT, up=FLAG, in_flight=COUNT, models=a_list(TEXT), circuits=a_list(_CIRCUIT))
+_LOSS = an_object(
+    **{
+        "kind": {"enum": list(LOSSES)},
+        "class": {"enum": [each.value for each in LossClass]},
+        "what": TEXT,
+        "meaning": TEXT,
+        "last_day": COUNT,
+        "total": COUNT,
+        "last_at": or_null(TIME),
+        "times": a_list(an_object(at=TIME, number=COUNT)),
+    }
+)
 _TERMS = a_list({"type": "object"})
 _TEAM = an_object(
     name=TEXT,
@@ -208,6 +221,7 @@ ADMIN_SCHEMAS: Mapping[str, Schema] = {
     "DeliveredNotification": _NOTIFICATION,
     "Grant": _GRANT,
     "Key": _KEY,
+    "Loss": _LOSS,
     "RoutedModel": _ROUTED_MODEL,
     "Team": _TEAM,
     "TrafficSample": _TRAFFIC_SAMPLE,

@@ -27,7 +27,9 @@ from gateway.web.admin_openapi import PREFIX
 from gateway.web.admin_routes import AdminRequest, AdminResponse, error_response
 from gateway.web.session_cookies import SAME_ORIGIN
 
-SHARED = frozenset(PREFIX + page for page in ("overview", "traffic", "usage", "limits", "teams", "models", "upstreams"))
+SHARED = frozenset(
+    PREFIX + page for page in ("overview", "traffic", "usage", "limits", "losses", "teams", "models", "upstreams")
+)
 """Pages that only show. Keys, grants, requests, the audit and the configuration, where people act on what they see, are
 computed for each viewer."""
 

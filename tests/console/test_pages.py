@@ -22,7 +22,7 @@ NPM = Path(__file__).with_name("npm")
 PICTURES = os.environ.get("CONSOLE_PICTURES", "-")
 PAGES = (
     *("overview", "teams", "teams/search", "keys", "models", "upstreams", "usage", "usage?by=model&and=user&since=7d"),
-    *("requests", f"requests/{REFUSED}", "notifications", "configuration", "audit"),
+    *("requests", f"requests/{REFUSED}", "losses", "notifications", "configuration", "audit"),
 )
 HEADINGS = {
     "overview": "Overview",
@@ -33,6 +33,7 @@ HEADINGS = {
     "upstreams": "Upstreams",
     "usage": "Usage",
     "requests": "Requests",
+    "losses": "Losses",
     "notifications": "Notifications",
     "configuration": "Configuration",
     "audit": "Audit",

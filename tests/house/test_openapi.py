@@ -23,6 +23,7 @@ from gateway.store.in_memory import InMemoryStore
 from gateway.store.usage_report import FIGURES, USAGE_PARAMETERS
 from gateway.web.admin_access import SESSION, AdminAccess
 from gateway.web.admin_api import AdminApi
+from gateway.web.admin_losses import METHODS as LOSS_METHODS
 from gateway.web.admin_openapi import PREFIX, admin_document
 from gateway.web.admin_requests import METHODS as REQUEST_METHODS
 from gateway.web.admin_routes import AdminHandlers, AdminRequest, AdminRoutes
@@ -55,7 +56,7 @@ def test_every_admin_route_is_described_and_no_other() -> None:
     grants = GrantAdministration(store, InMemoryStore(SystemClock(), zone), _no_snapshot, zone, _no_entry)
     members = {f"keys/{{id}}/{verb}".rstrip("/"): methods for verb, methods in keys.members.items()}
     of_grants = {"grants": grants.collection, "grants/{id}": grants.member}
-    of_others = {**of_grants, **REQUEST_METHODS, **CONFIG_METHODS, **NOTIFICATION_METHODS}
+    of_others = {**of_grants, **REQUEST_METHODS, **CONFIG_METHODS, **NOTIFICATION_METHODS, **LOSS_METHODS}
     for path, methods in {**keys.collections, **members, **of_others}.items():
         served |= {(PREFIX + path, method.lower()) for method in methods}
     access = AdminAccess("token", cast(SessionDirectory, None), _ignored, _never)

@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.core.endpoints import CHAT, Endpoint
 from gateway.core.errors import GatewayError, UpstreamBroke
+from gateway.core.estimate import Estimator
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.pricing import Price
@@ -419,7 +420,7 @@ def exchange_of(
     parsed = parse_request(body, endpoint, caller, snapshot_with(model, caller=caller))
     exchange.parsed = parsed
     exchange.reservation = reserved(AdmissionRequest.of(exchange.id, (), 10, 10))
-    exchange.estimated_input = 7
+    exchange.estimator, exchange.estimated_input = Estimator(), 7
     exchange.target = model.targets[0] if model.targets else None
     return exchange, parsed
 

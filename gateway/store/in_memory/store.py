@@ -35,6 +35,7 @@ from gateway.core.reservation import (
 from gateway.core.stored_objects import ObjectName, StoredObject
 from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, OBJECT_LIFE_MS, ProcessReplies, UsageQuery, UsageRow
 from gateway.store.in_memory.ledger import InMemoryLedger
+from gateway.store.in_memory.losses import InMemoryLosses
 from gateway.store.in_memory.notifications import InMemoryNotificationOutbox
 from gateway.store.in_memory.records import InMemoryRecords
 from gateway.store.ledger import USERS_MAX
@@ -96,6 +97,7 @@ class InMemoryStore:
         self._settled_before: set[str] = set()
         self._ledger = InMemoryLedger(users_max)
         self.notifications = InMemoryNotificationOutbox(clock)
+        self.losses = InMemoryLosses()
         self._estimates: dict[EstimateSubject, LearnedEstimate] = {}
         self._objects: dict[ObjectName, _KeptObject] = {}
         self._records = InMemoryRecords()

@@ -13,6 +13,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from gateway.core.errors import StoreUnavailable
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.store.contract import CallRefused
@@ -30,6 +32,7 @@ from gateway.store.in_redis.scripts import LuaScript
 Observer = Callable[[str, str, float], None]
 """Gets each call: its name, "ok" or "unavailable", and the seconds that it took."""
 
+_NUMBERS = msgspec.msgpack.Decoder(list[int])
 _ATTEMPTS = 20
 _PAUSE_S = 0.01
 _SUBSCRIBE_S = 5.0
@@ -150,8 +153,9 @@ class Router:
         return self._servers.clock_of(key)
 
     def run(self, script: LuaScript, key: str, command: Command | CommandMaker) -> Coroutine[Any, Any, list[int]]:
-        """What the script returns. `key` is one of its keys; `command` may be made when the call leaves. The second
-        number of every script is the server's time: its clock is set by it. Raises StoreUnavailable."""
+        """What the script returns, as a list or in MessagePack. `key` is one of its keys; `command` may be made when
+        the call leaves. The second number of every script is the server's time: its clock is set by it. Raises
+        StoreUnavailable."""
         return self._call(script.name, script, command, key)
 
     async def time(self, key: str) -> int:
@@ -208,6 +212,8 @@ class Router:
         ended = time.monotonic()
         self._observe(name, "ok", ended - began)
         if script is not None:
+            if type(reply) is bytes:
+                reply = _NUMBERS.decode(reply)
             node.clock.learn(reply[1], began, ended)
         return reply
 

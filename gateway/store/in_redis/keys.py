@@ -98,6 +98,14 @@ class StoreKeys:
         """Of what processes have learned about requests."""
         return f"{self._at(ORGANISATION)}:e"
 
+    def losses(self) -> str:
+        """Of the sums of what was lost or at risk."""
+        return f"{self._at(ORGANISATION)}:losses"
+
+    def losses_of_day(self, day: int) -> str:
+        """Of the same by time, of one day since 1970 in UTC."""
+        return f"{self.losses()}:{day}"
+
     def notifications(self, tag: str) -> str:
         """Of the notifications that wait in the slot of this tag."""
         return f"{self._at(tag)}:n"

@@ -32,10 +32,12 @@ from gateway.store.in_redis.discovery import servers_of
 from gateway.store.in_redis.estimates import EstimateRows
 from gateway.store.in_redis.grants import GrantWriter
 from gateway.store.in_redis.keys import StoreKeys
+from gateway.store.in_redis.losses import RedisLosses
 from gateway.store.in_redis.notifications import RedisNotificationOutbox
 from gateway.store.in_redis.objects import ObjectRows
 from gateway.store.in_redis.process_calls import ProcessChannel
 from gateway.store.in_redis.records import RecordRows
+from gateway.store.in_redis.remembered_refusals import RememberedRefusals
 from gateway.store.in_redis.reports import Reports
 from gateway.store.in_redis.settlement import Closings, JournalPosition, Renewals, Settlements
 from gateway.store.in_redis.uncertain_calls import UncertainCalls
@@ -93,7 +95,9 @@ class RedisStore:
         arguments = ScriptArguments(keys, zone, options.process, self._servers.by_slot)
         uncertain = UncertainCalls(self._tasks, options.timeout_s)
         self._admissions = Admissions(self.client.admissions, arguments, timing, uncertain, self._records, self.now_ms)
+        self._refused = RememberedRefusals(self.now_ms)
         self.notifications = RedisNotificationOutbox(self.client.background, keys, self._servers.by_slot)
+        self.losses = RedisLosses(self.client.background, keys)
         settled = partial(
             Settlements,
             arguments=arguments,
@@ -132,11 +136,16 @@ class RedisStore:
         return self.clock.now_ms()
 
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
+        repeated = self._refused.repeated(request)
+        if repeated is not None:
+            return repeated
         verdict = await self._admissions.admit(request)
         if isinstance(verdict, Reservation):
             self._open[request.id] = verdict
             return verdict
-        return self._admissions.refusal(request, verdict, await self._other_counters(request, verdict))
+        refusal = self._admissions.refusal(request, verdict, await self._other_counters(request, verdict))
+        self._refused.remember(request, refusal)
+        return refusal
 
     async def settle(self, settlement: Settlement) -> None:
         reservation = self._open.pop(settlement.id, None) or self._in_doubt.pop(settlement.id, None)
@@ -175,9 +184,11 @@ class RedisStore:
 
     async def grant(self, limit: Limit, grant: Grant) -> None:
         await self._grants.add(limit, grant)
+        self._refused.forget()
 
     async def withdraw(self, limit: Limit, grant: Grant) -> None:
         await self._grants.take_away(limit, grant)
+        self._refused.forget()
 
     async def usage(self, query: UsageQuery) -> list[UsageRow]:
         return await self._reports.usage(query)

@@ -6,6 +6,7 @@ import { Loading, Note, Page } from "./lib/ui.js";
 import { Audit } from "./pages/audit.js";
 import { Configuration } from "./pages/configuration.js";
 import { Keys } from "./pages/keys.js";
+import { Losses } from "./pages/losses.js";
 import { Models } from "./pages/models.js";
 import { Notifications } from "./pages/notifications.js";
 import { Overview } from "./pages/overview.js";
@@ -25,6 +26,7 @@ const PAGES = [
   ["upstreams", "Upstreams", Upstreams],
   ["usage", "Usage", Usage],
   ["requests", "Requests", Requests],
+  ["losses", "Losses", Losses],
   ["notifications", "Notifications", Notifications],
   ["configuration", "Configuration", Configuration],
   ["audit", "Audit", Audit],

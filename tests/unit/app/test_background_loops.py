@@ -41,6 +41,10 @@ class BrokenStore:
     def trouble(self) -> str | None:
         return "cannot be reached" if self.pings > 1 else None
 
+    @property
+    def unsettled(self) -> int:
+        return 7
+
     async def ping(self) -> None:
         self.pings += 1
         if self.pings == 1:
@@ -50,11 +54,17 @@ class BrokenStore:
 
 async def test_the_watch_of_the_store() -> None:
     process, store = Process(), BrokenStore()
-    process.tasks.keep_running("watch the store", partial(watch_store, store, process.log))
+    observed: list[tuple[int, bool]] = []
+
+    def observe(waiting: int, *, is_out: bool) -> None:
+        observed.append((waiting, is_out))
+
+    process.tasks.keep_running("watch the store", partial(watch_store, store, process.log, observe))
     await asyncio.wait_for(store.pinged_again.wait(), PATIENCE_S)
     await asyncio.sleep(0)
     assert process.failures("watch the store") == (1, 1)
     assert b'"store unavailable"' in process.lines[-1]
+    assert observed == [(7, True)]
     await process.tasks.close()
 
 

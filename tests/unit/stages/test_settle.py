@@ -18,7 +18,7 @@ from gateway.core.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
-from gateway.core.estimate import OUTPUT_AT_FIRST, TOKENS_PER_SECOND_AT_FIRST, Estimates, Estimator
+from gateway.core.estimate import OUTPUT_AT_FIRST, TOKENS_PER_SECOND_AT_FIRST, Estimator
 from gateway.core.exchange import Exchange
 from gateway.core.limits import Meter, Per
 from gateway.core.plain_tally import PlainTally
@@ -29,7 +29,7 @@ from gateway.core.reservation import NO_HOLDS, Hold, Holds, LimitStatuses, Reser
 from gateway.core.stream_tally import StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.settle import settle, settlement, usage_of
-from tests.unit.fakes import CALLER, NOW_MS, Ledgers, Unrecorded, body_of, exchange_of, limit, target
+from tests.unit.fakes import NOW_MS, Ledgers, Unrecorded, body_of, exchange_of, limit, target
 
 UTC = ZoneInfo("UTC")
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n'
@@ -292,10 +292,16 @@ def held(exchange: Exchange, at_ms: int = NOW_MS) -> Reservation:
     return reservation
 
 
+async def settle_now(exchange: Exchange, store: Ledgers, recorder: Unrecorded) -> None:
+    settling = settle(exchange, UTC, store, recorder)
+    assert settling is not None
+    await settling
+
+
 async def test_each_limit_is_settled_to_what_was_used_of_it() -> None:
     exchange, store = seen(*WORDS, USAGE), Ledgers()
     held(exchange)
-    await settle(exchange, Estimates(), UTC, store, Unrecorded())
+    await settle_now(exchange, store, Unrecorded())
     (settled,) = store.settled
     assert settled.holds == HOLDS
     assert settled.actual[2:] == [57, 12, 45, COST]
@@ -317,14 +323,14 @@ async def test_the_record_of_a_request_goes_with_its_settlement_and_knows_what_w
             return kept
 
     recorder = Recorder()
-    await settle(exchange, Estimates(), UTC, store, recorder)
+    await settle_now(exchange, store, recorder)
     assert (store.settled[0].record, known, recorder.unsettled) == (kept, [Usage(12, 45)], [])
 
 
-async def test_a_request_that_was_never_admitted_is_recorded_without_a_settlement() -> None:
+def test_a_request_that_was_never_admitted_is_recorded_without_a_settlement() -> None:
     exchange, store, recorder = unanswered(KeyUnknown("No."), forwarded=False), Ledgers(), Unrecorded()
     exchange.reservation = None
-    await settle(exchange, Estimates(), UTC, store, recorder)
+    assert settle(exchange, UTC, store, recorder) is None
     assert (store.settled, recorder.unsettled) == ([], [exchange])
 
 
@@ -337,7 +343,7 @@ async def test_the_bill_says_where_and_for_whom_a_request_was_served(user: str) 
     exchange.parsed = msgspec.structs.replace(exchange.parsed, user=user)
     exchange.caller = msgspec.structs.replace(exchange.caller, cost_center="4711")
     exchange.target = exchange.parsed.model.targets[0]
-    await settle(exchange, Estimates(), UTC, store, Unrecorded())
+    await settle_now(exchange, store, Unrecorded())
     entry = store.settled[0].entry
     assert entry is not None
     assert (entry.upstream, entry.user, entry.cost_center) == (exchange.target.upstream.name, user, "4711")
@@ -346,7 +352,7 @@ async def test_the_bill_says_where_and_for_whom_a_request_was_served(user: str) 
 async def test_a_free_request_gives_everything_back_and_has_no_entry() -> None:
     exchange, store = unanswered(UpstreamUnreachable("It refused.")), Ledgers()
     held(exchange)
-    await settle(exchange, Estimates(), UTC, store, Unrecorded())
+    await settle_now(exchange, store, Unrecorded())
     (settled,) = store.settled
     assert settled.actual[2:] == [0, 0, 0, 0]
     assert (settled.entry, exchange.usage, exchange.cost) == (None, None, 0)
@@ -372,7 +378,7 @@ def test_the_day_is_that_of_the_admission_in_the_configured_zone(zone: str, at_m
 async def test_a_model_without_a_price_costs_nothing() -> None:
     exchange = seen(*WORDS, USAGE)
     exchange.target = target()
-    await settle(exchange, Estimates(), UTC, Ledgers(), Unrecorded())
+    await settle_now(exchange, Ledgers(), Unrecorded())
     assert (exchange.usage, exchange.cost) == (Usage(12, 45), 0)
 
 
@@ -381,24 +387,24 @@ async def test_the_route_that_served_has_its_own_price(served_by: int, cost: int
     prices = [Price(2_000_000, 10_000_000), Price(3_000_000, 7_000_000)]
     exchange = seen(*WORDS, USAGE)
     exchange.target = [target(name, price=price) for name, price in zip("ab", prices, strict=True)][served_by]
-    await settle(exchange, Estimates(), UTC, Ledgers(), Unrecorded())
+    await settle_now(exchange, Ledgers(), Unrecorded())
     assert exchange.cost == cost
 
 
-@pytest.mark.parametrize("missing", ["caller", "parsed", "reservation"])
-async def test_what_was_not_admitted_is_not_settled(missing: str) -> None:
-    exchange, store = seen(*WORDS, USAGE), Ledgers()
+@pytest.mark.parametrize("missing", ["caller", "parsed", "estimator", "reservation"])
+def test_what_was_not_admitted_is_not_settled(missing: str) -> None:
+    exchange, store, recorder = seen(*WORDS, USAGE), Ledgers(), Unrecorded()
     setattr(exchange, missing, None)
-    await settle(exchange, Estimates(), UTC, store, Unrecorded())
-    assert store.settled == []
+    assert settle(exchange, UTC, store, recorder) is None
+    assert (store.settled, recorder.unsettled) == ([], [exchange])
 
 
 async def taught(exchange: Exchange) -> int:
     """What is expected of the model's output after sixteen exchanges like this one."""
-    estimates = Estimates()
+    estimator = exchange.estimator = Estimator()
     for _ in range(16):
-        await settle(exchange, estimates, UTC, Ledgers(), Unrecorded())
-    return estimates.of(CALLER.team, "m").output_tokens()
+        await settle_now(exchange, Ledgers(), Unrecorded())
+    return estimator.output_tokens()
 
 
 async def test_a_whole_answer_with_reported_usage_teaches() -> None:
@@ -420,7 +426,7 @@ async def test_estimates_and_halves_teach_nothing() -> None:
 async def test_a_store_that_is_out_is_told_and_the_usage_is_known() -> None:
     exchange = seen(*WORDS, USAGE)
     with pytest.raises(StoreUnavailable):
-        await settle(exchange, Estimates(), UTC, Ledgers(outage=StoreUnavailable("Out.")), Unrecorded())
+        await settle_now(exchange, Ledgers(outage=StoreUnavailable("Out.")), Unrecorded())
     assert exchange.usage == Usage(12, 45)
 
 

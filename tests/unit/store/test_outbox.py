@@ -244,7 +244,7 @@ async def test_what_the_disk_refuses_is_settled_when_the_store_is_back(tmp_path:
     assert stage.steady.unsettled == 3
     stage.store.come()
     await stage.until_nothing_waits()
-    assert (await stage.billed(), stage.counts) == (3, {"replayed": 3})
+    assert (await stage.billed(), stage.counts) == (3, {"in_memory": 3, "replayed": 3})
     await stage.steady.close()
 
 
@@ -257,7 +257,7 @@ async def test_or_it_goes_to_the_disk_when_there_is_room(tmp_path: Path) -> None
     stage.free_disk()
     await until(lambda: stage.journal.size > 0)
     await stage.steady.close()
-    assert stage.counts == {"written": 3}
+    assert stage.counts == {"in_memory": 3, "written": 3}
     after = Stage(tmp_path, "next")
     after.steady.start()
     await until(lambda: not names(tmp_path))
@@ -272,7 +272,7 @@ async def test_what_memory_has_no_room_for_is_lost_and_counted(tmp_path: Path) -
     await stage.settle("a", "b")
     with pytest.raises(StoreUnavailable, match="lost"):
         await stage.settle("c")
-    assert (stage.steady.unsettled, stage.counts) == (2, {"lost": 1})
+    assert (stage.steady.unsettled, stage.counts) == (2, {"in_memory": 2, "lost": 1})
     stage.store.come()
     stage.steady.start()
     await stage.until_nothing_waits()
@@ -286,7 +286,7 @@ async def test_what_neither_takes_until_the_end_is_lost_and_counted(tmp_path: Pa
     stage.store.go()
     await stage.settle("a", "b")
     await stage.steady.close()
-    assert stage.counts == {"lost": 2}
+    assert stage.counts == {"in_memory": 2, "lost": 2}
     assert "2 settlements are lost" in stage.complaints[-1]
 
 
@@ -297,7 +297,7 @@ async def test_what_is_in_memory_is_settled_at_the_end_if_the_store_is_back(tmp_
     await stage.settle("a", "b")
     stage.store.come()
     await stage.steady.close()
-    assert (await stage.billed(), stage.counts) == (2, {"replayed": 2})
+    assert (await stage.billed(), stage.counts) == (2, {"in_memory": 2, "replayed": 2})
 
 
 @pytest.mark.parametrize("poison", ["s0", "s1", "s2"])

@@ -19,10 +19,14 @@ class Waiting:
 
     def __init__(self, *kept: KeptRecord) -> None:
         self.kept = list(kept)
+        self.dropped: list[KeptRecord] = []
 
     def take(self) -> list[KeptRecord]:
         taken, self.kept = self.kept, []
         return taken
+
+    def drop(self, records: Sequence[KeptRecord]) -> None:
+        self.dropped += records
 
     def put_back(self, records: Sequence[KeptRecord]) -> None:
         self.kept = [*records, *self.kept]
@@ -82,6 +86,7 @@ async def test_what_the_store_refuses_is_not_offered_again() -> None:
     with pytest.raises(CallRefused):
         await writer(store, source).write()
     assert source.kept == []
+    assert source.dropped == KEPT
 
 
 async def test_closing_writes_once_more_and_survives_an_outage() -> None:

@@ -202,7 +202,20 @@ def test_what_could_not_be_written_waits_in_its_order_and_the_oldest_are_dropped
     x.id = "new"
     made.keep_unsettled(x)
     made.put_back(taken)
+    assert made.dropped == len(taken) + 1 - WAITING_MAX
     waiting = [kept.record.id for kept in made.take()]
     assert (len(waiting), waiting[0], waiting[-2:]) == (WAITING_MAX, "old-1", [taken[-1].record.id, "new"])
     made.put_back([])
     assert made.take() == []
+    made.drop(taken)
+    assert made.dropped == len(taken) + 1 - WAITING_MAX + len(taken)
+
+
+def test_a_record_that_comes_when_too_many_wait_drops_the_oldest_and_is_counted() -> None:
+    made = recorder()
+    for number in range(WAITING_MAX + 1):
+        x = refused()
+        made.keep_unsettled(x)
+        if number % SAMPLED_ALIKE == SAMPLED_ALIKE - 1:
+            made.put_back(made.take())
+    assert (made.dropped, len(made.take())) == (1, WAITING_MAX)

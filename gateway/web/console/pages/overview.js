@@ -5,6 +5,7 @@ import { daysShown } from "../lib/by_day.js";
 import { Chart, Legend } from "../lib/charts.js";
 import * as format from "../lib/format.js";
 import { Badge, Card, Empty, Figure, Loaded, Meter, Note, Page, RunsOut, Segmented, Table, Tile, Tiles, Time, scopeText } from "../lib/ui.js";
+import { Verdict } from "./losses.js";
 
 const PARTIES = [["caller", "Caller"], ["policy", "Limits"], ["upstream", "Upstream"], ["gateway", "Gateway"]];
 
@@ -23,7 +24,8 @@ export function Overview({ api }) {
     <div class="grid2 wide-left">
       ${data.limits && html`<${Card} title="Quotas that run out" flush><${Nearly} rows=${data.limits.data} /><//>`}
       <${Card} title="Upstreams" flush tools=${html`<a class="small" href="#/upstreams">Details</a>`}><${Up} upstreams=${data.upstreams.data} /><//>
-    </div>`}<//><//>`;
+    </div>
+    <${Card} title="Lost or at risk"><div class="stack"><${Verdict} report=${data.losses} action=${html`<a class="small" href="#/losses">Details</a>`} /></div><//>`}<//><//>`;
 }
 
 const sum = (samples, of) => samples.reduce((total, sample) => total + of(sample), 0);

@@ -1,0 +1,90 @@
+"""What Redis has just refused and would refuse again, so that a caller who repeats it at once costs Redis nothing.
+
+A quota that is spent, and a rate that is used up while nothing is held of it, stay so whatever is settled: time alone
+gives back what was used. Only a grant comes earlier, and the rare return of a call whose answer was lost. So a refusal
+is repeated for `REPEATED_MS` at most, and by that much later than elsewhere a grant of another process is noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.core.limits import Limit
+from gateway.core.reservation import AdmissionRequest, Refusal, RefusalReason
+
+REPEATED_MS = 100
+"""A caller that honours `retry-after` waits for longer. One that does not asks Redis ten times a second."""
+
+_MOST = 1_024
+"""Sets of limits with a refusal; all are forgotten where there are more."""
+
+
+class _Refused(NamedTuple):
+    """`place` is that of the limit that refused. `until_ms` is the store's time."""
+
+    request: AdmissionRequest
+    refusal: Refusal
+    place: int
+    until_ms: int
+
+
+class RememberedRefusals:
+    """By the identity of a request's `limits`, which is the same for all requests that they bind."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        """`now_ms` is the store's time."""
+        self._now_ms = now_ms
+        self._by_limits: dict[int, _Refused] = {}
+
+    def repeated(self, request: AdmissionRequest) -> Refusal | None:
+        """The refusal of a request that asked for no more than this one, where it still holds: as of now."""
+        refused = self._by_limits.get(id(request.limits)) if self._by_limits else None
+        if refused is None:
+            return None
+        now_ms = self._now_ms()
+        past_ms = now_ms - refused.refusal.at_ms
+        if now_ms >= refused.until_ms or past_ms < 0:
+            del self._by_limits[id(request.limits)]
+            return None
+        if not _asks_no_less(request, refused.request, refused.place):
+            return None
+        wait_ms = refused.refusal.retry_after_ms
+        return msgspec.structs.replace(
+            refused.refusal, at_ms=now_ms, retry_after_ms=max(1, wait_ms - past_ms) if wait_ms else 0
+        )
+
+    def remember(self, request: AdmissionRequest, refusal: Refusal) -> None:
+        """Of what cannot be repeated, nothing is kept: what a grant has raised, or what a settlement may change."""
+        limit, statuses = refusal.limit_status.limit, refusal.limit_statuses
+        if refusal.why is not RefusalReason.SPENT or statuses.are_raised:
+            return
+        if limit.is_rate and refusal.limit_status.held:
+            return
+        if len(self._by_limits) >= _MOST:
+            self._by_limits.clear()
+        lasts_ms = min(refusal.retry_after_ms or REPEATED_MS, REPEATED_MS)
+        place = _place_of(limit, request)
+        self._by_limits[id(request.limits)] = _Refused(request, refusal, place, refusal.at_ms + lasts_ms)
+
+    def forget(self) -> None:
+        """All of it: a grant has changed what is left."""
+        self._by_limits.clear()
+
+
+def _place_of(limit: Limit, request: AdmissionRequest) -> int:
+    return next(place for place, one in enumerate(request.limits) if one == limit)
+
+
+def _asks_no_less(request: AdmissionRequest, other: AdmissionRequest, place: int) -> bool:
+    """Whether the limit must have at least as much left for the request as for the other one."""
+    return (
+        request.fixed[place] >= other.fixed[place]
+        and request.per_output[place] >= other.per_output[place]
+        and request.least >= other.least
+        and request.likely >= other.likely
+        and request.most >= other.most
+        and request.enough >= other.enough
+    )
