@@ -27,9 +27,9 @@ from gateway.settings.text_change import TextChange
 def diff(config: str, against: str | None, running: bool, as_json: bool) -> None:
     """Show what a configuration would change.
 
-    Both are compared as they are written, with their ${NAME}: a secret is never shown. A limit that is renamed, or
-    counts something else, begins again from zero, and some settings need a restart: the lines say so. Exit status 2
-    where the configuration is not valid.
+    Both are compared as they are written: ${NAME} is not replaced, and a secret is never shown. A line says where the
+    counter of a limit starts from zero, and where a setting needs a restart. Exit status 2 if the configuration is not
+    valid.
     """
     if running == (against is not None):
         raise click.UsageError("Name one of --against FILE and --running.")

@@ -61,7 +61,9 @@ def test(config: str, channel: str | None, as_json: bool) -> None:
 @notify.command("list", epilog="Example: gateway notify list")
 @config_option
 @demo_option
-@click.option("--limit", metavar="N", type=click.IntRange(1, 100), default=20, show_default=True, help="Of each kind.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(1, 100), default=20, show_default=True, help="The most of each kind."
+)
 @json_option
 def list_notifications(config: str, demo: str | None, limit: int, as_json: bool) -> None:
     """Show the notifications that wait, and the last attempts.

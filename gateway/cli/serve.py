@@ -32,7 +32,7 @@ def _workers(_context: click.Context, _option: click.Parameter, given: str | Non
 
 @click.command(epilog="Example: gateway serve -c config/gateway.yaml")
 @config_option
-@click.option("--workers", metavar="N", callback=_workers, help="Processes that share the port, or auto: one a core.")
+@click.option("--workers", metavar="N", callback=_workers, help="Number of processes; auto: one for each core.")
 @click.option(
     "--demo", "as_demo", is_flag=True, help="Run without a file: the demo upstream, one key, the store in memory."
 )
@@ -47,7 +47,9 @@ def _workers(_context: click.Context, _option: click.Parameter, given: str | Non
     help="Address for clients, without a file.",
 )
 @click.option(
-    "--admin-listen", metavar="ADDRESS", help="The same for operators. Default: 127.0.0.1, 1010 ports above --listen."
+    "--admin-listen",
+    metavar="ADDRESS",
+    help="Address for operators, without a file. Default: 127.0.0.1, 1010 ports above --listen.",
 )
 @click.pass_context
 def serve(context: click.Context, /, config: str, workers: Workers | None, **without_file: Any) -> None:

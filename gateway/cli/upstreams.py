@@ -22,8 +22,8 @@ _HEADINGS = ("upstream", "is", "in flight", "model", "circuit", "share", "next t
 def upstreams(config: str, demo: str | None, as_json: bool) -> None:
     """Show each model server's health, and why circuits opened.
 
-    Asks the running gateway at its admin listener. A row is one model of one upstream; models that no request
-    has asked for are left out. Each worker decides for itself: a row names the workers that it is about.
+    The command asks the running gateway at its admin listener. A row is one model of one upstream; models that no
+    request has asked for are not listed. Each worker decides for itself: a row names the workers whose state it shows.
     """
     settings = settings_or_end(config, demo)
     try:
