@@ -83,9 +83,12 @@ function Guarded({ shown: Shown, ...about }) {
 function Shell({ route, session, signOut }) {
   const [open, setOpen] = useState(false);
   const main = useRef(null);
+  const shell = useRef(null);
   const first = useRef(true);
   const found = PAGES.find(([name]) => name === route.page);
   const Shown = route.page === "teams" && route.subject ? Team : found && found[2];
+  // The form of the sign-in, which had the focus, is gone: the next stop of Tab is the first of the page.
+  useEffect(() => shell.current.focus({ preventScroll: true }), []);
   useEffect(() => {
     document.title = `${route.subject || (found ? found[1] : "Not found")} · inducta-gateway`;
     setOpen(false);
@@ -96,7 +99,7 @@ function Shell({ route, session, signOut }) {
     first.current = false;
   }, [route.page, route.subject]);
   return html`
-    <div class="shell">
+    <div class="shell" tabindex="-1" ref=${shell}>
       <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); main.current.focus(); }}>Skip to the page</a>
       <header class=${`side ${open ? "open" : ""}`}>
         <a class="brand" href="#/overview"><img src="/console/icon.svg" alt="" />inducta-gateway</a>
