@@ -22,6 +22,7 @@ from gateway.core.buckets import pace, rescaled
 from gateway.core.calendar import FOREVER_MS, window
 from gateway.core.limits import Limit, Meter, Mode, Per
 from gateway.core.reservation import AdmissionRequest, LimitStatus
+from gateway.store.in_redis.client import ServerClock
 from gateway.store.in_redis.keys import ORGANISATION, StoreKeys, hash_tag, team_tag
 from gateway.store.in_redis.scripts import ADMIT, bulk
 
@@ -163,13 +164,13 @@ class SlotCall:
         self._head = ADMIT.head(len(keys), 4) + bulk(*keys, LONG_MS, packed(fixed))
         self._numbers = Struct(f"<{5 + 2 * len(batch.limits)}d")
 
-    def command(self, request: AdmissionRequest, most: int, now_ms: int) -> bytes:
-        """The call for this request, which wants `most` output, at a time of the batch's server."""
+    def command(self, request: AdmissionRequest, most: int, clock: ServerClock) -> bytes:
+        """The call for this request, which wants `most` output, at the time that the batch's server has now."""
         fixed, per_output, places = request.fixed, request.per_output, self.batch.places
         if len(places) != len(fixed):
             fixed, per_output = [fixed[place] for place in places], [per_output[place] for place in places]
         least = request.least if request.least < most else most
-        numbers = self._numbers.pack(now_ms, request.likely, most, least, request.enough, *fixed, *per_output)
+        numbers = self._numbers.pack(clock.now_ms(), request.likely, most, least, request.enough, *fixed, *per_output)
         name = request.id.encode()
         return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (self._head, len(name), name, len(numbers), numbers)
 
