@@ -7,7 +7,7 @@ script for each slot: admission goes from slot to slot and gives back what it go
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from zoneinfo import ZoneInfo
@@ -174,6 +174,10 @@ class RedisStore:
         await ask(name, ("EXPIRE", name, str(JOURNAL_KEY_LIFE_S)))
         kept: bytes = await ask(name, ("GET", name))
         return bytes.fromhex(kept.decode())
+
+    @property
+    def open_ids(self) -> Collection[str]:
+        return self._open.keys()
 
     async def renew(self, ids: Sequence[str]) -> None:
         await self._renewals.renew([self._open[name] for name in ids if name in self._open])
