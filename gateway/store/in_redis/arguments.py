@@ -218,9 +218,10 @@ class SlotBatch:
 
     def call_at(self, now_ms: int, at_ms: int, timing: Timing) -> SlotCall:
         """For a reservation of the time `at_ms`, where the batch's server has the time `now_ms`."""
-        call, second, window = self._call, at_ms // 1000, self.window_at(now_ms)
-        if call is None or call.second != second or call.window is not window:
-            call = self._call = SlotCall(self, window, second, timing)
+        call, second = self._call, at_ms // 1000
+        if call is not None and call.second == second and call.window.start_ms <= now_ms < call.window.end_ms:
+            return call
+        call = self._call = SlotCall(self, self.window_at(now_ms), second, timing)
         return call
 
     def record(self, at_ms: int) -> str:

@@ -134,6 +134,8 @@ class RedisServers(Protocol):
 class Router:
     def __init__(self, servers: RedisServers, observe: Observer, background: bool = False) -> None:
         self._servers = servers
+        self.clock_of = servers.clock_of
+        """Gives the clock of the server that has a key."""
         self._observe = observe
         self._background = background
         self._refusal = ""
@@ -144,10 +146,6 @@ class Router:
         """What a server answered lately instead of carrying a call out, such as a right that is missing."""
         recent = time.monotonic() - self._refused_at < _RECENT_S
         return f"answers: {self._refusal}" if recent else None
-
-    def clock_of(self, key: str) -> ServerClock:
-        """Of the server that has this key."""
-        return self._servers.clock_of(key)
 
     async def run(self, script: LuaScript | None, key: str, command: Command | CommandMaker) -> Any:
         """What the script returns, or the reply to a plain command. `key` is one of its keys; `command` may be made
