@@ -2,6 +2,9 @@
 
 One core has this process, which is a gateway's store without its listeners; the other has redis-server, on a
 unix socket, without persistence. A pair is an admission and the settlement after it.
+
+With `--instructions` Redis runs under callgrind instead: what its scripts execute is the same to a percent however busy
+the machine is, which times are not.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import asyncio
 import gc
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -39,6 +43,7 @@ TURN = 1_000
 ROUNDS = 3
 KEYS = 10_000
 USED = Usage(input=50, output=40)
+CALLGRIND = ("valgrind", "--tool=callgrind", "--instr-atstart=no")
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,31 @@ class Cost:
     redis_settle_us: float
 
 
+@dataclass(frozen=True)
+class Instructions:
+    """Of redis-server, for one call."""
+
+    admission: int
+    settlement: int
+
+
 @contextmanager
-def redis_server(core: int) -> Iterator[Redis]:
+def redis_server(core: int, counted: bool = False) -> Iterator[Redis]:
+    """`counted`: under callgrind, which writes `counted.*` into the server's folder and counts nothing yet."""
     with tempfile.TemporaryDirectory(prefix="redis-") as folder:
         path = f"{folder}/redis.sock"
         program = shutil.which("redis-server") or "redis-server"
         command = [program, "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        if counted:
+            # Nothing is slow but by callgrind.
+            command = [
+                *CALLGRIND,
+                f"--callgrind-out-file={folder}/counted",
+                *command,
+                "--slowlog-log-slower-than",
+                "-1",
+            ]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL if counted else None)
         os.sched_setaffinity(process.pid, {core})
         client = Redis(unix_socket_path=path)
         try:
@@ -72,7 +95,7 @@ def redis_server(core: int) -> Iterator[Redis]:
 
 
 def _wait_until_it_answers(client: Redis) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while True:
         try:
             client.ping()
@@ -134,7 +157,7 @@ class Run:
         for first in range(0, pairs, TURN):
             made = await self._admit(first)
             redis_s.append(_cpu_s(self._redis))
-            await asyncio.gather(*[self._settle(made[client::CLIENTS]) for client in range(CLIENTS)])
+            await self._settle_all(made)
             redis_s.append(_cpu_s(self._redis))
         elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu_began
         await self._store.close()
@@ -159,6 +182,23 @@ class Run:
         for reservation, key in made:
             await self._store.settle(truth(reservation, key))
 
+    async def instructions(self, turns: int) -> Instructions:
+        """Of Redis, which runs under callgrind, after a turn to warm up."""
+        await self._settle_all(await self._admit(0))
+        _callgrind(self._redis, "--instr=on")
+        admitting = settling = 0
+        for turn in range(1, turns + 1):
+            _callgrind(self._redis, "--zero")
+            made = await self._admit(turn * TURN)
+            admitting += _counted(self._redis)
+            await self._settle_all(made)
+            settling += _counted(self._redis)
+        await self._store.close()
+        return Instructions(round(admitting / turns / TURN), round(settling / turns / TURN))
+
+    async def _settle_all(self, made: list[tuple[Reservation, str]]) -> None:
+        await asyncio.gather(*[self._settle(made[client::CLIENTS]) for client in range(CLIENTS)])
+
 
 def least_disturbed(redis: Redis, count: int, keys: int, pairs: int) -> Cost:
     """Each figure the best of three rounds: what others do on the machine only ever adds."""
@@ -181,6 +221,19 @@ def opened(redis: Redis) -> RedisStore:
 def _cpu_s(redis: Redis) -> float:
     used = redis.info("cpu")
     return float(used["used_cpu_user"] + used["used_cpu_sys"])
+
+
+def _callgrind(redis: Redis, order: str) -> None:
+    pid = str(redis.info("server")["process_id"])
+    subprocess.run(["callgrind_control", order, pid], check=True, capture_output=True, timeout=120)
+
+
+def _counted(redis: Redis) -> int:
+    """The instructions since this was asked last, or since they were set to zero."""
+    _callgrind(redis, "--dump")
+    folder = Path(redis.connection_pool.connection_kwargs["path"]).parent
+    newest = max(folder.glob("counted.*"), key=lambda path: int(path.suffix[1:]))
+    return int(re.findall(r"^(?:summary|totals): (\d+)", newest.read_text(errors="replace"), re.MULTILINE)[-1])
 
 
 async def get_us(redis: Redis, calls: int = 20_000) -> float:
@@ -239,10 +292,17 @@ def table(costs: Sequence[Cost], mib: float, yardstick_us: float) -> list[str]:
 @click.option("--pairs", default=10_000, show_default=True, help="Admissions, and settlements, of each run.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
 @click.option("--write", is_flag=True, help="Write the table into docs/performance.md.")
-def main(pairs: int, as_json: bool, write: bool) -> None:
+@click.option("--instructions", is_flag=True, help="Count what Redis executes with four limits instead (valgrind).")
+def main(pairs: int, as_json: bool, write: bool, instructions: bool) -> None:
     """Measure admission and settlement in Redis: processor time of the gateway and of Redis."""
     own, other = sorted(os.sched_getaffinity(0))[:2]
     os.sched_setaffinity(0, {own})
+    if instructions:
+        with redis_server(other, counted=True) as redis:
+            found = uvloop.run(Run(redis, 4, 1).instructions(-(-pairs // TURN)))
+        words = f"{found.admission:,} instructions an admission, {found.settlement:,} a settlement"
+        click.echo(json.dumps(asdict(found)) if as_json else words)
+        return
     with redis_server(other) as redis:
         costs = [least_disturbed(redis, count, 1, pairs) for count in (1, 4, 16)]
         costs.append(least_disturbed(redis, 4, KEYS, max(pairs, KEYS)))

@@ -52,6 +52,7 @@ START_S = 120.0
 MESSAGES = [{"role": "user", "content": "Say hello to everyone who measures gateways today."}]
 ASKED = {"max_tokens": 1_000}
 """TensorZero's limits need it."""
+SPENT, UNKNOWN = f"gw_{'s' * 40}", f"gw_{'u' * 40}"
 _WRK_TIME = re.compile(r"^ +(50|99)% +([\d.]+)(us|ms|s) *$", re.MULTILINE)
 _WRK_FAILURES = re.compile(r"(?:Non-2xx or 3xx responses|Socket errors):(.*)$", re.MULTILINE)
 _MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
@@ -89,6 +90,8 @@ class Peer(NamedTuple):
     """At 25,000 events a second with one process."""
     chooses_port: bool = False
     """It writes its port to the file `port` of its folder."""
+    refuses: bool = False
+    """It knows a key whose limit is used up after one request, `SPENT`, and refuses a key that it does not know."""
 
 
 class PeerFigures(NamedTuple):
@@ -101,6 +104,8 @@ class PeerFigures(NamedTuple):
     first_token: Latency
     idle_mib: float
     kib_per_stream: float
+    refused_per_s: float
+    unknown_keys_per_s: float
     failed: float
     """Answers that were none."""
 
@@ -113,7 +118,7 @@ def _gateway_environment(place: Place) -> dict[str, str]:
     ports = {"PORT": place.port, "UPSTREAM_PORT": place.upstream_port, "REDIS_PORT": place.redis_port}
     named = {name: str(port) for name, port in ports.items()}
     named |= {"ADMIN_PORT": str(free_port()), "ADMIN_TOKEN": secrets.token_urlsafe()}
-    return {**named, "JOURNAL": str(place.folder / "journal"), "KEY": place.key}
+    return {**named, "JOURNAL": str(place.folder / "journal"), "KEY": place.key, "SPENT_KEY": SPENT}
 
 
 def _nginx(place: Place) -> Sequence[str]:
@@ -153,7 +158,7 @@ def _litellm_environment(_place: Place) -> dict[str, str]:
 
 
 PEERS = {
-    "gateway": Peer("this gateway", "four limits in Redis, ledger", _gateway, _gateway_environment),
+    "gateway": Peer("this gateway", "four limits in Redis, ledger", _gateway, _gateway_environment, refuses=True),
     "tensorzero": Peer(
         "TensorZero 2026.6.0",
         "two limits in Redis",
@@ -193,11 +198,11 @@ class RunningPeer(NamedTuple):
         with urllib.request.urlopen(urllib.request.Request(url, self.body, headers), timeout=10) as answer:
             assert b"choices" in answer.read()
 
-    def wrk(self, connections: int, seconds: float) -> Plain:
-        """Plain answers, as many as there can be."""
+    def wrk(self, connections: int, seconds: float, key: str = "") -> Plain:
+        """Plain answers, as many as there can be; with another `key`, refusals, which count as failed."""
         url = f"http://127.0.0.1:{self.server.port}"
         load = ["-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "20s", "--latency"]
-        arguments = ["--", self.peer.path, self.key, self.body.decode()]
+        arguments = ["--", self.peer.path, key or self.key, self.body.decode()]
         done = subprocess.run(
             ["wrk", *load, "-s", str(CONFIGS / "chat.lua"), url, *arguments], capture_output=True, text=True, check=True
         )
@@ -287,6 +292,7 @@ class Bench:
             answers = many.per_second * (time.monotonic() - began)
             cpu_us = (its.server.cpu_ns() - cpu_ns) / 1000 / max(answers, 1)
             one = its.wrk(1, self.seconds)
+            refused, unknown = (self._refused(its, key) for key in (SPENT, UNKNOWN))
         streamed = NO_STREAMS
         if peer.can_stream:
             with running(peer, self.stream_port, self.redis_port, self.peer_core) as its:
@@ -299,8 +305,18 @@ class Bench:
             first_token=streamed.first_token,
             idle_mib=idle_mib,
             kib_per_stream=streamed.kib_per_stream,
+            refused_per_s=refused,
+            unknown_keys_per_s=unknown,
             failed=many.failed + one.failed + streamed.failed,
         )
+
+    def _refused(self, its: RunningPeer, key: str) -> float:
+        """Refusals a second. Raises AssertionError where one is none: the first request of a key may be let through."""
+        if not its.peer.refuses:
+            return math.nan
+        seen = its.wrk(CONNECTIONS, self.seconds, key)
+        assert seen.failed >= seen.per_second * self.seconds * 0.9, f"{seen} are no refusals"
+        return seen.per_second
 
 
 @contextmanager
@@ -345,6 +361,8 @@ def medians(rounds: Sequence[PeerFigures]) -> PeerFigures:
         Latency(of(lambda each: each.first_token.p50_ms), of(lambda each: each.first_token.p99_ms)),
         of(lambda each: each.idle_mib),
         of(lambda each: each.kib_per_stream),
+        of(lambda each: each.refused_per_s),
+        of(lambda each: each.unknown_keys_per_s),
         sum(each.failed for each in rounds),
     )
 
@@ -360,6 +378,8 @@ def table(measured: dict[str, PeerFigures]) -> str:
         "CPU for an event, 500 streams × 20 ms, µs": [f"{each.event_cpu_us:.1f}" for each in seen],
         "first token there, p50 / p99 ms": [_latency(each.first_token) for each in seen],
         "memory idle, MiB": [f"{each.idle_mib:.0f}" for each in seen],
+        "requests refused with 429/s, 64 connections": [f"{each.refused_per_s:,.0f}" for each in seen],
+        "requests with an unknown key/s": [f"{each.unknown_keys_per_s:,.0f}" for each in seen],
         "answers that failed": [f"{each.failed:,.0f}" for each in seen],
         "memory for an open stream, KiB": [f"{each.kib_per_stream:.0f}" for each in seen],
     }

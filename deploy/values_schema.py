@@ -32,6 +32,12 @@ OVERRULED: dict[str, Json] = {
     "interval": {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"},
     "externalTrafficPolicy": {"enum": ["", "Cluster", "Local"]},
 }
+NOT_TEXT: Json = {
+    "const": "text in quotes, since Helm changes numbers: 0471 becomes 313",
+    "description": "Helm's refusal of an unquoted number or switch shows this text.",
+}
+"""In place of what the gateway's own file takes as it is written: Helm reads the number before the gateway sees it, so
+that the leading zeros of a cost center, the last zero of a version and the separators of a date can be lost."""
 _SCALARS: dict[type, Json] = {
     bool: {"type": "boolean"},
     int: {"type": "integer", "minimum": 0},
@@ -41,7 +47,7 @@ _SCALARS: dict[type, Json] = {
 
 def values_schema() -> Json:
     config = json_schema()
-    definitions = config.pop("$defs")
+    definitions = {**config.pop("$defs"), "UnquotedText": NOT_TEXT}
     dialect = config.pop("$schema")
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     properties = {name: _of(name, value) for name, value in values.items()}

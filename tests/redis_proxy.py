@@ -45,7 +45,7 @@ class RedisProxy:
         """Redis is out for who comes through here."""
         assert self._listening is not None
         self._listening.close()
-        self.path.unlink()
+        self.path.unlink(missing_ok=True)  # From Python 3.13 on, the server has removed it.
         for writer in self._writers:
             writer.transport.abort()
 

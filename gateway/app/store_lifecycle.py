@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from zoneinfo import ZoneInfo
 
+from gateway.app.process_settings import StoreTerms
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
 from gateway.core.estimate import Estimates
 from gateway.identity.contract import KeyStore
 from gateway.identity.in_memory import InMemoryKeyStore
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.settings.models import StoreSettings
 from gateway.store.backlog import Policy
 from gateway.store.contract import LossStore, NotificationOutbox, Store
 from gateway.store.estimate_sharing import EstimateSharing
@@ -45,7 +45,7 @@ class StoreLifecycle:
 
     def __init__(
         self,
-        settings: StoreSettings,
+        settings: StoreTerms,
         clock: Clock,
         zone: ZoneInfo,
         log: Log,

@@ -7,7 +7,7 @@ import json
 import click
 
 from gateway.cli.administration import Json, all_pages
-from gateway.cli.configuration import config_option
+from gateway.cli.config_option import config_option
 from gateway.cli.output import Row, csv_option, json_option, refuse_both, show_listing
 
 _HEADINGS = ("at", "who", "did", "to", "before", "after")
@@ -15,7 +15,9 @@ _HEADINGS = ("at", "who", "did", "to", "before", "after")
 
 @click.command(epilog="Example: gateway audit --last 20")
 @config_option
-@click.option("--last", metavar="N", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many.")
+@click.option(
+    "--last", metavar="N", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many changes."
+)
 @csv_option
 @json_option
 def audit(config: str, last: int, as_csv: bool, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.configuration import EXIT_INVALID, config_option, print_problems
+from gateway.cli.config_option import EXIT_INVALID, config_option, print_problems
 from gateway.finance.price_catalogue import CatalogueMissing, load_catalogue
 from gateway.finance.price_comparison import warnings
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
@@ -26,9 +26,9 @@ from gateway.settings.models import Settings
 def check(config: str, no_secrets: bool, as_json: bool) -> None:
     """Validate a configuration. Exit status 0: it can be used; 2: it cannot.
 
-    Each error is one line, FILE:LINE: path.to.key: what is wrong, what is allowed. The environment is
-    that of this command: what ${NAME} needs has to be set here too. With --no-secrets it need not be: what depends on
-    a value that is not set is not checked then, and everything else is.
+    Each error is one line, FILE:LINE: path.to.key: what is wrong, what is allowed. ${NAME} is replaced from the
+    environment of this command, so set the gateway's variables here, too. With --no-secrets they may be missing: what
+    depends on them is then not checked.
     """
     try:
         loaded = load(config, os.environ, secrets=not no_secrets)

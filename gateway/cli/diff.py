@@ -9,13 +9,14 @@ from typing import Any
 import click
 import msgspec
 
-from gateway.app.config_documents import difference
+from gateway.app.config_child import difference
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
-from gateway.cli.configuration import EXIT_INVALID, config_option, load_or_end
+from gateway.cli.config_option import EXIT_INVALID, config_option
+from gateway.cli.configuration import load_or_end
 from gateway.cli.output import json_option, show_json
 from gateway.core.errors import FieldInvalid
 from gateway.identity.requests import AdministrationRequest
-from gateway.settings.comparison import TextChange
+from gateway.settings.text_change import TextChange
 
 
 @click.command(epilog="Example: gateway diff -c config/gateway.yaml --running")
@@ -26,9 +27,9 @@ from gateway.settings.comparison import TextChange
 def diff(config: str, against: str | None, running: bool, as_json: bool) -> None:
     """Show what a configuration would change.
 
-    Both are compared as they are written, with their ${NAME}: a secret is never shown. A limit that is renamed, or
-    counts something else, begins again from zero, and some settings need a restart: the lines say so. Exit status 2
-    where the configuration is not valid.
+    Both are compared as they are written: ${NAME} is not replaced, and a secret is never shown. A line says where the
+    counter of a limit starts from zero, and where a setting needs a restart. Exit status 2 if the configuration is not
+    valid.
     """
     if running == (against is not None):
         raise click.UsageError("Name one of --against FILE and --running.")

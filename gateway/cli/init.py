@@ -49,7 +49,7 @@ gateway serve -c {file}
 curl -sN http://127.0.0.1:8080/v1/chat/completions \\
   -H "Authorization: Bearer $INDUCTA_API_KEY" \\
   -H 'Content-Type: application/json' \\
-  -d '{{"model": "openai/gpt-oss-120b",
+  -d '{{"model": "openai/gpt-oss-120b", "stream": true,
        "messages": [{{"role": "user", "content": "Say hello."}}]}}'
 """
 

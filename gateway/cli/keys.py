@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from gateway.cli.administration import Ask, Json, administer, all_pages, ask_once
-from gateway.cli.configuration import config_option
+from gateway.cli.config_option import config_option
 from gateway.cli.output import WHOLE, Row, csv_option, json_option, refuse_both, show_json, show_listing, table
 from gateway.identity.administration import IMPORTED_MAX, STATUSES
 
@@ -41,8 +41,8 @@ _LIMIT = re.compile(r"(?P<meter>[a-z_]+)=(?P<amount>[0-9_.]+)(/(?P<per>[a-z]+))?
 def keys() -> None:
     """Create, list and revoke keys while gateways run.
 
-    These keys are in the store, in addition to those in the configuration. With a shared store no gateway need run;
-    with memory:// the command asks the running gateway at its admin listener.
+    These keys are in the store, in addition to those in the configuration. With a store in Redis no gateway
+    needs to run; with memory:// the command asks the running gateway at its admin listener.
     """
 
 

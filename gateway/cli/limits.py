@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from gateway.cli.administration import Json, ask_once
-from gateway.cli.configuration import config_option, demo_option, refuse_options_of_group, settings_or_end
+from gateway.cli.config_option import config_option
+from gateway.cli.configuration import demo_option, refuse_options_of_group, settings_or_end
 from gateway.cli.output import Row, csv_option, json_option, refuse_both, show_json, show_listing, table
 from gateway.cli.reports import report_or_end
 
@@ -25,9 +26,9 @@ _GRANTS_HEADINGS = ("id", "limit", "of", "amount", "until", "granted by", "why")
 def limits(context: click.Context, config: str, demo: str | None, team: str | None, as_json: bool) -> None:
     """Show each limit's use, what is left, when it resets.
 
-    Held is what requests in flight may still use; granted is what grants add to the amount for a while. A quota runs
-    out at that time if it is used at the present pace. Times are in UTC. Limits on single end users are left out,
-    because their names are not known in advance.
+    Held is what is reserved for requests in flight. Granted is how much of the amount comes from grants. A quota runs
+    out at the time shown if it is used at the present pace. Times are in UTC. Limits on single end users are not
+    listed, because their names are not known in advance.
     """
     if context.invoked_subcommand is not None:
         refuse_options_of_group(context)

@@ -12,7 +12,8 @@ import click
 
 from gateway.app.snapshot_builder import snapshot
 from gateway.cli.administration import Json, ask_once, unlogged
-from gateway.cli.configuration import config_option, demo_option, load_or_end
+from gateway.cli.config_option import config_option
+from gateway.cli.configuration import demo_option, load_or_end
 from gateway.cli.output import Row, json_option, show_json, table
 from gateway.core.notifications import EventType, NotificationChannel
 from gateway.notifications.messages import notification
@@ -60,7 +61,9 @@ def test(config: str, channel: str | None, as_json: bool) -> None:
 @notify.command("list", epilog="Example: gateway notify list")
 @config_option
 @demo_option
-@click.option("--limit", metavar="N", type=click.IntRange(1, 100), default=20, show_default=True, help="Of each kind.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(1, 100), default=20, show_default=True, help="The most of each kind."
+)
 @json_option
 def list_notifications(config: str, demo: str | None, limit: int, as_json: bool) -> None:
     """Show the notifications that wait, and the last attempts.

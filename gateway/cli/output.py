@@ -8,6 +8,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
 
@@ -51,7 +52,14 @@ def show_listing(
 def show_csv(headings: Sequence[str], rows: Iterable[Row]) -> None:
     writer = csv.writer(_UnixLines())
     writer.writerow(headings)
-    writer.writerows([as_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    writer.writerows([_csv_cell(cell) for cell in row] for row in rows)
+
+
+def _csv_cell(cell: Any) -> Any:
+    """A figure in digits alone: Python writes 0.000027 as 2.7e-05, which many readers of CSV take for text."""
+    if isinstance(cell, str):
+        return as_text(cell)
+    return f"{Decimal(repr(cell)):f}" if isinstance(cell, float) else cell
 
 
 class _UnixLines:

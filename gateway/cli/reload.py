@@ -7,7 +7,8 @@ import sys
 import click
 
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
-from gateway.cli.configuration import config_option, load_or_end
+from gateway.cli.config_option import config_option
+from gateway.cli.configuration import load_or_end
 from gateway.cli.output import json_option, show_json
 from gateway.core.errors import FieldInvalid
 
@@ -18,8 +19,8 @@ from gateway.core.errors import FieldInvalid
 def reload(config: str, as_json: bool) -> None:
     """Have the running gateway reload its configuration file.
 
-    Asks it at the admin listener of FILE, and ends when the reload has ended. A file with errors is refused as a whole:
-    they are printed, and the configuration in force stays. Of several workers each reloads.
+    The command asks the gateway at the admin listener that FILE names, and ends when the reload has ended. If the
+    file has errors, it prints them, and the configuration in force stays.
     """
     settings = load_or_end(config).settings
     try:

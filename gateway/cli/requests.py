@@ -7,7 +7,8 @@ from urllib.parse import quote
 import click
 
 from gateway.cli.administration import Json, ask_once
-from gateway.cli.configuration import config_option, demo_option, refuse_options_of_group
+from gateway.cli.config_option import config_option
+from gateway.cli.configuration import demo_option, refuse_options_of_group
 from gateway.cli.output import Row, json_option, show_json, table
 
 HEADINGS = ("id", "team", "key", "model", "upstream", "state", "age", "tokens", "served by")
@@ -24,8 +25,8 @@ team_option = click.option("--team", metavar="TEAM", help="Only this team.")
 def requests(context: click.Context, config: str, demo: str | None, team: str | None, as_json: bool) -> None:
     """Show the requests in flight, the oldest first.
 
-    Every process of every gateway of the store is asked; with memory:// the running gateway. Tokens are those that
-    the client has got so far, estimated; for an answer that is not streamed they are 0.
+    The command asks every process of every gateway that uses the store; with memory://, the running gateway. Tokens
+    are an estimate of what the client has received; for an answer that is not streamed they are 0.
     """
     if context.invoked_subcommand is not None:
         refuse_options_of_group(context)

@@ -20,7 +20,8 @@ from types import FrameType
 import click
 
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
-from gateway.cli.configuration import config_option, demo_option, settings_or_end
+from gateway.cli.config_option import config_option
+from gateway.cli.configuration import demo_option, settings_or_end
 from gateway.cli.output import show_json
 from gateway.cli.top_view import LiveView, MetricsReading, Pace, frame
 from gateway.cli.top_view import as_json as json_of
@@ -41,7 +42,12 @@ _COLUMNS, _ROWS = 80, 24
 @config_option
 @demo_option
 @click.option(
-    "--every", metavar="SECONDS", type=click.FloatRange(0.2, 3_600), default=2.0, show_default=True, help="How often."
+    "--every",
+    metavar="SECONDS",
+    type=click.FloatRange(0.2, 3_600),
+    default=2.0,
+    show_default=True,
+    help="Time between views.",
 )
 @click.option("--once", is_flag=True, help="Print one view and end, as without a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print one view as JSON, with the rates of a second.")

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
-from gateway.cli.configuration import config_option, demo_option, settings_or_end
+from gateway.cli.config_option import config_option
+from gateway.cli.configuration import demo_option, settings_or_end
 from gateway.cli.output import Row, json_option, show_json, table
 
 _HEADINGS = ("upstream", "is", "in flight", "model", "circuit", "share", "next try at", "opened at", "because of")
@@ -21,8 +22,8 @@ _HEADINGS = ("upstream", "is", "in flight", "model", "circuit", "share", "next t
 def upstreams(config: str, demo: str | None, as_json: bool) -> None:
     """Show each model server's health, and why circuits opened.
 
-    Asks the running gateway at its admin listener. A row is one model of one upstream; models that no request
-    has asked for are left out. Each worker decides for itself: a row names the workers that it is about.
+    The command asks the running gateway at its admin listener. A row is one model of one upstream; models that no
+    request has asked for are not listed. Each worker decides for itself: a row names the workers whose state it shows.
     """
     settings = settings_or_end(config, demo)
     try:

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from gateway.cli.configuration import config_option, demo_option, settings_or_end
+from gateway.cli.config_option import config_option
+from gateway.cli.configuration import demo_option, settings_or_end
 from gateway.cli.output import Row, csv_option, json_option, show_csv_objects, show_json, table
 from gateway.cli.reports import report_or_end
 from gateway.finance.focus import FOCUS_COLUMNS, GROUPED_BY, focus_rows
@@ -54,7 +55,7 @@ _ALWAYS = {
 @click.option("--month", metavar="MONTH", help="This month, such as 2026-10, in place of --since and --until.")
 @click.option("--final", is_flag=True, help="Close the month and all before it: they do not change afterwards.")
 @click.option("--since", metavar="DAY", help="From this day on: 2026-11-01, 7d (seven days with today) or month.")
-@click.option("--until", metavar="DAY", help="Up to this day, which is left out.")
+@click.option("--until", metavar="DAY", help="Up to the end of the day before this one.")
 @click.option(
     "--by",
     multiple=True,
@@ -83,9 +84,9 @@ def usage(
 ) -> None:
     """Show tokens, requests and cost from the ledger.
 
-    Cached tokens and cache writes are parts of the input, reasoning of the output; estimated are those of both that
-    no model server reported. Days begin in the configuration's time zone. The total is of all rows, however many are
-    shown.
+    Cached tokens and cache writes are parts of the input, reasoning is a part of the output. Estimated tokens are those
+    that no model server reported. Days begin in the configuration's time zone. The total is that of all rows, also of
+    those that are not shown.
     """
     if as_csv + as_focus + as_json > 1:
         raise click.UsageError("--csv, --focus and --json cannot be combined.")

@@ -64,7 +64,8 @@ class PlainTally:
     @property
     def usage(self) -> Usage | None:
         """What the answer reports, as far as it has come; None if nothing."""
-        self._read()
+        if not self._is_read:
+            self._read()
         return self._reader.usage if self._reader.reported and not self._refused else None
 
     @property
@@ -129,14 +130,16 @@ class PlainTally:
             self._scanner.close()
         else:
             self._read_kept(b"".join(self._kept))
-            self._reports_failure |= self._refused or (self.fault is not None and not self._weighed())
+            if self.fault is not None and not self._reports_failure:
+                self._reports_failure = not self._weighed()
 
     def _read_kept(self, body: bytes) -> None:
         answers = self._answers_in(body)
         kind = None if answers else kind_of(body)
         if answers:
             for answer in answers:
-                self.fault = self.fault or reported_fault(answer)
+                if self.fault is None:
+                    self.fault = reported_fault(answer)
                 self._reader.read_members(answer)
             self._unweighed = answers
         elif kind is BodyKind.EVENTS and (events := _events_in(body)):

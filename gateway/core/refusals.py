@@ -43,7 +43,7 @@ FAULT_PATHS: tuple[Path, ...] = (
 """The members of an answer or event that `fault_of` reads, for a `JsonScanner`."""
 
 _FAILURE_MEMBERS = frozenset({"error", "response", "promptFeedback", "base_resp"})
-_FAILURE_TYPES = frozenset({"error", "response.failed"})
+_FAILURE_TYPES = ("error", "response.failed")
 
 _CODE_PATHS: tuple[Path, ...] = (
     ("code",),
@@ -203,9 +203,9 @@ def fault_of(status: int, answer: Members | None) -> Fault | None:
 
 def _reports_nothing(answer: Members) -> bool:
     """Whether an answer has none of the members by which one without a status reports a failure: nearly every one."""
-    kind = answer.get("type")
-    is_failure = kind in _FAILURE_TYPES if isinstance(kind, str) else False
-    if is_failure or answer.get("object") == "error" or not _FAILURE_MEMBERS.isdisjoint(answer):
+    if not _FAILURE_MEMBERS.isdisjoint(answer) or answer.get("type") in _FAILURE_TYPES:
+        return False
+    if answer.get("object") == "error":
         return False
     return "choices" not in answer or _error_of_a_choice(answer["choices"]) is None
 
@@ -214,7 +214,7 @@ def _error_of_a_choice(choices: Any) -> Members | None:
     """OpenRouter's, of a provider that failed (https://openrouter.ai/docs/api/reference/overview)."""
     if type(choices) is list:
         for choice in choices:
-            if type(choice) is dict and type(error := choice.get("error")) is dict and error:
+            if type(choice) is dict and "error" in choice and type(error := choice["error"]) is dict and error:
                 return error
     return None
 

@@ -35,6 +35,7 @@ class UsageReader:
     With `is_answer` what is read is an answer, whatever its `type` says: no event has its usage.
     """
 
+    reported = False
     final = False
     tells_input = False
     tells_output = False
@@ -52,10 +53,6 @@ class UsageReader:
             table.believed.get("", table.believed_anywhere) if is_answer else table.believed_anywhere
         )
         self._counted: dict[str, int] = {}
-
-    @property
-    def reported(self) -> bool:
-        return self._reported is not None
 
     @property
     def usage(self) -> Usage:
@@ -99,8 +96,7 @@ class UsageReader:
         if not believed:
             return False
         for path in table.tier_paths:
-            tier = value_at(members, path)
-            if tier is not None:
+            if path[0] in members and (tier := value_at(members, path)) is not None:
                 self._tier = tier_name(tier) or self._tier
         if table.items or table.duration_path:
             self._count_units(members, event)
@@ -121,7 +117,7 @@ class UsageReader:
         return sum(self.read_members(members, event) for members in found) > 0
 
     def _read_place(self, members: Members, place: UsagePlace) -> bool:
-        report = value_at(members, place.path)
+        report: Any = members.get(place.member) if place.member else value_at(members, place.path)
         reading = _read_at(place, report, self._table)
         if reading is None and isinstance(report, dict) and any(report.get(name) for name in TOTALS):
             # A total alone says how much came since an earlier report.
@@ -130,16 +126,17 @@ class UsageReader:
             return False
         self.tells_output = reading.complete and (reading.usage.output > 0 or not place.needs_output)
         had_output = self.final
-        # A report of the input alone leaves the output as it is.
-        self.final = place.final if self.tells_output else self.final
-        completed = _completed(report, self._report) if self._report else report
-        if completed is not report:
-            reading = _read_at(place, completed, self._table) or reading
+        if self.tells_output:  # A report of the input alone leaves the output as it is.
+            self.final = place.final
+        if self.reported:
+            completed = _completed(report, self._report)
+            if completed is not report:
+                report, reading = completed, _read_at(place, completed, self._table) or reading
         self.tells_input = reading.tells_input
         usage = reading.usage
         if not (usage.input or had_output) and self._reported is not None:
             usage = msgspec.structs.replace(usage, **{name: getattr(self._reported, name) for name in _OF_INPUT})
-        self._report, self._reported = completed, usage
+        self._report, self._reported, self.reported = report, usage, True
         return True
 
     def _count_units(self, members: Members, event: str) -> None:

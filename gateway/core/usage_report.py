@@ -19,12 +19,16 @@ import msgspec
 from gateway.core.usage import Usage
 from gateway.core.usage_tables import (
     FALLBACK_ITERATION,
+    IN_SECONDS,
+    LIFETIMES,
     MODALITIES,
     OPENAI_WORDS,
     TOP_LEVEL_ITERATIONS,
     TRAFFIC_TYPES,
+    WHOLES,
     Branch,
     Path,
+    RankedField,
     UsageField,
     Vocabulary,
 )
@@ -40,16 +44,12 @@ Members = Mapping[str, Any]
 
 _TIER = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,24})?\Z", re.ASCII)
-_WHOLES = frozenset({"input", "output", "total"})
 _ENOUGH = frozenset({"input", "output", "audio_seconds", "characters"})
 _ENOUGH_WITHOUT_OUTPUT = _ENOUGH | {"total", "searches"}
 _COMPLETE = (_ENOUGH | {"total"}) - {"input"}
 _WITH_INPUT = (_ENOUGH | {"total"}) - {"output"}
-_ZERO_COUNTS = _WHOLES | _ENOUGH_WITHOUT_OUTPUT | {"image_output"}
-"""Of these a zero is distinguished from nothing."""
-_IN_SECONDS = frozenset({"audio_seconds", "sound_seconds"})
 _TIER_MEMBERS = frozenset({"service_tier", "serviceTier", "speed", "trafficType", "traffic_type"})
-_LIFETIMES = frozenset({"cache_write", "cache_write_1h"})
+_WRITES = "cache_writes"
 
 
 class _Placement(Enum):
@@ -127,23 +127,24 @@ class _Counts:
 
     def __init__(self, report: Members, words: Vocabulary) -> None:
         self.of: dict[str, int] = {}
-        self._fields: dict[str, UsageField] = {}
-        self._ranks: dict[str, int] = {}
-        self._added: dict[str, int] = {}
+        self._taken: dict[str, RankedField] = {}
+        self._writes: UsageField | None = None
+        """That of the writes to a cache that were taken last: all of them are counted where it is."""
+        self._added: dict[str, int] | None = None
         self.report = report
         self._walk(report, words.tree)
-        self.has_parts = bool(self._added) or not self.of.keys() <= _WHOLES
+        self.has_parts = not self.of.keys() <= WHOLES or self._added is not None
         if self.has_parts:
             self._complete_parts()
 
     def _complete_parts(self) -> None:
-        for name, count in self._added.items():
+        for name, count in (self._added or {}).items():
             self.of[name] = self.get(name) + count
-        if not _LIFETIMES.isdisjoint(self.of):
+        if not LIFETIMES.isdisjoint(self.of):
             # Cache writes are reported as a sum, by their lifetime, or both.
             by_lifetime = self.get("cache_write") + self.get("cache_write_1h")
             self.of["cache_writes"] = max(self.get("cache_writes"), by_lifetime)
-        self.has_parts = not self.of.keys() <= _WHOLES
+        self.has_parts = not self.of.keys() <= WHOLES
 
     def get(self, name: str) -> int:
         return self.of.get(name, 0)
@@ -156,45 +157,60 @@ class _Counts:
 
     def parts(self, placement: _Placement, *names: str) -> int:
         """The sum of those of these parts that have this placement."""
-        return sum(self.of[name] for name in names if name in self._fields and self._placement(name) is placement)
+        fields = [(name, self._field(name)) for name in names]
+        return sum([self.of[name] for name, field in fields if field and self._placement(field) is placement])
 
     def _walk(self, members: Members, tree: Mapping[str, Branch]) -> None:
+        of, taken = self.of, self._taken
         for name, value in members.items():
             branch = tree.get(name)
             if branch is None or value is None:
                 continue
-            for rank, field in branch.fields:
-                if value or field.count in _ZERO_COUNTS:
-                    self._take(rank, field, value)
-            if branch.below and isinstance(value, dict):
-                self._walk(value, branch.below)
-            elif branch.below and isinstance(value, list):
-                self._walk(_by_modality(value), branch.below)
+            for ranked in branch.fields:
+                if value or ranked.keeps_zero:
+                    count = ranked.count
+                    if type(value) is int and ranked.is_plain and count not in of and 0 <= value <= COUNT_MAX:
+                        of[count], taken[count] = value, ranked
+                    else:
+                        self._take(ranked, value)
+            if branch.below:
+                if isinstance(value, dict):
+                    self._walk(value, branch.below)
+                elif isinstance(value, list):
+                    self._walk(_by_modality(value), branch.below)
 
-    def _take(self, rank: int, field: UsageField, value: Any) -> None:
-        name = field.count
-        count = value
-        if type(value) is not int or not 0 <= value <= COUNT_MAX or name in _IN_SECONDS:  # As hardly any count is.
-            count = milliseconds(value) if name in _IN_SECONDS else _count(value)
-            if count is None or (not count and name not in _ZERO_COUNTS):
-                return
+    def _take(self, ranked: RankedField, value: Any) -> None:
+        """Take a count that is not the first of its name, or is written or counted otherwise than most are."""
+        field, name = ranked.field, ranked.count
+        count = milliseconds(value) if name in IN_SECONDS else _count(value)
+        if count is None or (not count and not ranked.keeps_zero):
+            return
+        before = self.of.get(name)
         if field.added:
+            self._added = self._added or {}
             self._added[name] = self._added.get(name, 0) + count
-        elif name in _WHOLES:
-            before = self.of.get(name)
+        elif name in WHOLES:
             # A server that writes every name has zero where a name is not its own.
-            if before is None or ((count or not before) and (rank < self._ranks[name] or (count and not before))):
-                self.of[name], self._fields[name], self._ranks[name] = count, field, rank
-        elif count > self.of.get(name, -1) or (count == self.of[name] and rank < self._ranks[name]):
-            self.of[name], self._ranks[name] = count, rank
-            self._fields["cache_writes" if name in _LIFETIMES else name] = field
+            if before is None or (
+                (count or not before) and (ranked.rank < self._taken[name].rank or (count and not before))
+            ):
+                self.of[name], self._taken[name] = count, ranked
+        elif before is None or count > before or (count == before and ranked.rank < self._taken[name].rank):
+            self.of[name], self._taken[name] = count, ranked
+            if name == _WRITES or name in LIFETIMES:
+                self._writes = field
 
-    def _placement(self, name: str) -> _Placement:
-        field = self._fields[name]
+    def _field(self, name: str) -> UsageField | None:
+        if name == _WRITES:
+            return self._writes
+        ranked = self._taken.get(name)
+        return ranked.field if ranked is not None else None
+
+    def _placement(self, field: UsageField) -> _Placement:
         if field.beside == "*" or (field.beside_with and _count(self.report.get(field.beside_with)) is not None):
             return _Placement.BESIDE
-        whole = self._fields.get("input")
-        beside = bool(field.beside) and whole is not None and field.beside == whole.path[-1]
+        whole = self._taken.get("input")
+        beside = bool(field.beside) and whole is not None and field.beside == whole.field.path[-1]
         return _Placement.UNLESS_TOTAL if beside else _Placement.INSIDE
 
 
@@ -250,8 +266,10 @@ def _without_total(counts: _Counts, entered: int, output: int) -> tuple[int, int
 
 def _bounded(counts: _Counts, entered: int, output: int, output_medium: str) -> Usage:
     """The usage, no part of which is more than what the others leave of its whole."""
-    tier, region = _tier_in(counts.report), tier_name(counts.report.get("inference_geo"))
-    if not output_medium and counts.of.keys() <= _WHOLES:
+    report = counts.report
+    tier = "" if _TIER_MEMBERS.isdisjoint(report) else _tier_in(report)
+    region = tier_name(report["inference_geo"]) if "inference_geo" in report else ""
+    if not output_medium and counts.of.keys() <= WHOLES:
         return Usage(entered, output, service_tier=tier, region=region)
     cached = min(counts.get("cached_input"), entered)
     writes = min(counts.get("cache_writes"), entered - cached)
@@ -359,8 +377,6 @@ def _count(value: Any) -> int | None:
 
 
 def _tier_in(report: Members) -> str:
-    if _TIER_MEMBERS.isdisjoint(report):
-        return ""
     # Anthropic prices its fast mode apart from the tiers, and names it beside them.
     if tier_name(report.get("speed")) == "fast":
         return "fast"

@@ -74,11 +74,34 @@ class UsageField(msgspec.Struct, frozen=True):
     beside_with: str = ""
 
 
-class Branch(msgspec.Struct, frozen=True):
-    """One name within a usage object: the fields that it is, with their ranks in the vocabulary, and what is
-    below it."""
+WHOLES = frozenset({"input", "output", "total"})
+IN_SECONDS = frozenset({"audio_seconds", "sound_seconds"})
+LIFETIMES = frozenset({"cache_write", "cache_write_1h"})
+_ZERO_COUNTS = WHOLES | {"audio_seconds", "characters", "searches", "image_output"}
+"""Of these a zero is distinguished from nothing."""
 
-    fields: list[tuple[int, UsageField]]
+
+class RankedField(msgspec.Struct, frozen=True):
+    """A field with its rank in a vocabulary. `is_plain`: where a whole number is the first of its count, there is
+    nothing else to know about it."""
+
+    field: UsageField
+    rank: int
+    count: str
+    keeps_zero: bool
+    is_plain: bool
+
+
+def _ranked(field: UsageField, rank: int) -> RankedField:
+    name = field.count
+    is_plain = not field.added and name not in IN_SECONDS and name not in LIFETIMES and name != "cache_writes"
+    return RankedField(field, rank, name, name in _ZERO_COUNTS, is_plain)
+
+
+class Branch(msgspec.Struct, frozen=True):
+    """One name within a usage object: the fields that it is, and what is below it."""
+
+    fields: list[RankedField]
     below: dict[str, Branch]
 
 
@@ -96,7 +119,7 @@ class Vocabulary(msgspec.Struct, frozen=True):
             for name in field.path:
                 branch = below.setdefault(name, Branch([], {}))
                 below = branch.below
-            branch.fields.append((rank, field))
+            branch.fields.append(_ranked(field, rank))
         msgspec.structs.force_setattr(self, "tree", tree)
 
     def __repr__(self) -> str:
@@ -270,6 +293,12 @@ class UsagePlace(msgspec.Struct, frozen=True):
     needs_output: bool = False
     """Whether a report is final only where it has output: the first of a stream may have a total, which is that of
     the input."""
+    member: str = ""
+    """The only name of the path; empty where it has none or several. Made of the path."""
+
+    def __post_init__(self) -> None:
+        if len(self.path) == 1:
+            msgspec.structs.force_setattr(self, "member", self.path[0])
 
 
 class CountedItems(msgspec.Struct, frozen=True):

@@ -127,7 +127,7 @@ class Responder:
             body = _form_as_json(body)
         try:
             return self._decoder.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BadRequest(f"The body is not what this endpoint takes: {error}") from error
 
     def script_for(self, request: ScriptedRequest, script: DemoScript) -> DemoScript:

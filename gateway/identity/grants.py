@@ -156,7 +156,8 @@ class GrantAdministration:
             if limit.name == written.limit:
                 return limit
         names = sorted({limit.name for limit in limits})
-        hint = nearest(written.limit, names) if names else "it has no limits of its own"
+        # All of them, not the one with the most similar name: that can count something else, dollars instead of tokens.
+        hint = f"it has {', '.join(names)}" if names else "it has no limits of its own"
         raise FieldInvalid(f"'limit' must be a limit of {_whose(written)}; {hint}", param="limit")
 
     async def _limits_of(self, written: GrantSettings) -> Sequence[Limit]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from gateway.settings.models import Settings
 
 _NULL = {"type": "null"}
 _REFERENCE = {"$ref": "#/$defs/Reference"}
+_UNQUOTED = {"$ref": "#/$defs/UnquotedText"}
 _GROUPED = {"integer": {"$ref": "#/$defs/GroupedDigits"}, "number": {"$ref": "#/$defs/GroupedNumber"}}
 _SCALARS = {"boolean", "integer", "number", "string"}
 
@@ -16,6 +18,10 @@ _DEFINITIONS = {
         "type": "string",
         "pattern": r"\$\{[^{}]+\}",
         "description": "Replaced from the environment or a file: ${NAME}, ${NAME:-default}, ${file:PATH}.",
+    },
+    "UnquotedText": {
+        "type": ["number", "boolean"],
+        "description": "Text that looks like a number or a switch: it is read as it is written.",
     },
     "GroupedDigits": {
         "type": "string",
@@ -66,7 +72,14 @@ def _member(name: str, value: Any) -> Any:
 def _or_reference(scalar: dict[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {name: scalar.pop(name) for name in ("description", "default") if name in scalar}
     grouped = [_GROUPED[scalar["type"]]] if scalar.get("type") in _GROUPED else []
-    return {**kept, "anyOf": [scalar, *grouped, _REFERENCE]}
+    unquoted = [_UNQUOTED] if _can_look_like_a_number(scalar) else []
+    return {**kept, "anyOf": [scalar, *grouped, *unquoted, _REFERENCE]}
+
+
+def _can_look_like_a_number(scalar: dict[str, Any]) -> bool:
+    if scalar["type"] != "string" or not scalar.keys().isdisjoint({"enum", "const"}):
+        return False
+    return re.search(scalar.get("pattern", ""), "4711") is not None
 
 
 def _or_nothing(setting: dict[str, Any]) -> dict[str, Any]:

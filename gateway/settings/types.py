@@ -276,8 +276,8 @@ PemFile = Annotated[
     str,
     *text_of(r"/[^\x00-\x1f]{0,1000}", "must be the path of a file that begins with /, such as /etc/gateway/ca.pem"),
 ]
-Timezone = Annotated[ZoneInfo, *value_type(_timezone, type="string")]
-Moment = Annotated[date | datetime, *value_type(read_moment, type="string")]
+Timezone = Annotated[ZoneInfo, *value_type(_timezone, type="string", pattern="[A-Za-z]")]
+Moment = Annotated[date | datetime, *value_type(read_moment, type="string", pattern="^[0-9]{4}-")]
 Secret = Annotated[SecretStr, *value_type(_secret, type="string")]
 SecretUrl = Annotated[SecretStr, *value_type(_secret_url, type="string", pattern="^https?://")]
 WebhookSecret = Annotated[SecretStr, *value_type(_webhook_secret, type="string", pattern="^whsec_")]
@@ -293,7 +293,7 @@ RegionName = Annotated[
 ]
 ModelName = Annotated[str, *text_of(*MODEL_NAME)]
 ModelPattern = Annotated[str, *text_of(*MODEL_PATTERN)]
-EndpointPattern = Annotated[str, *value_type(_endpoint_pattern, type="string")]
+EndpointPattern = Annotated[str, *value_type(_endpoint_pattern, type="string", pattern="[a-z*?]")]
 BasePath = Annotated[str, *text_of("(/[!-~]{1,255})?", "must be a path such as /v1 or /anthropic/v1, or empty")]
 CheckPath = Annotated[str, *text_of("/[!-~]{0,255}", "must be a path such as /models")]
 HeaderName = Annotated[str, *text_of("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", "must be the name of an HTTP header")]
@@ -313,7 +313,9 @@ JwksPlace = Annotated[
         r"https?://[!-~]{1,1000}|/[^\x00-\x1f]{1,1000}", "must be an http:// or https:// URL, or the path of a file"
     ),
 ]
-IpNetwork = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, *value_type(read_network, type="string")]
+IpNetwork = Annotated[
+    ipaddress.IPv4Network | ipaddress.IPv6Network, *value_type(read_network, type="string", pattern="[.:]")
+]
 Origin = Annotated[
     str,
     *text_of(
@@ -323,7 +325,5 @@ Origin = Annotated[
 ]
 QueryName = Annotated[str, *text_of("[!-~]{1,128}", "must be the name of a query parameter: printable ASCII")]
 # Helm reads the patterns of the schema by RE2, which repeats nothing more than 1,000 times.
-QueryValue = Annotated[
-    str, *text_of("[ -~]{0,512}[ -~]{0,512}", "must be text of printable ASCII; put a number or a date in quotes")
-]
+QueryValue = Annotated[str, *text_of("[ -~]{0,512}[ -~]{0,512}", "must be text of printable ASCII")]
 HeaderValue = Annotated[str, *text_of("[!-~]([ -~]*[!-~])?", "must be printable ASCII, without spaces at its ends")]

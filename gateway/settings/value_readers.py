@@ -31,13 +31,16 @@ _MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 class TextForm(NamedTuple):
-    """Text that fits a pattern as a whole."""
+    """Text that fits a pattern as a whole. A number or a switch is not text: only the JSON of operators can have one,
+    since the file's values are all read as they are written."""
 
     pattern: str
     allowed: str
 
     def read(self, given: Any) -> str:
         """Raises ValueError: what is allowed."""
+        if isinstance(given, int | float):
+            raise ValueError(f"{self.allowed}; this is not text: put it in quotes")
         return matched(self.pattern, given, self.allowed)[0]
 
 

@@ -17,6 +17,8 @@ from gateway.identity.contract import CallerDirectory
 KEY_HEADERS = frozenset(("x-api-key", "api-key", "x-goog-api-key"))
 """Where Anthropic's, Azure's and Google's clients send a key; OpenAI's send a bearer."""
 
+_CREDENTIALS = KEY_HEADERS | {"authorization"}
+
 
 def authenticate(request: IncomingRequest, caller: Caller | None, clock: Clock) -> Caller:
     """The caller whose key the request carries, if it may be used now and from there. None is an unknown key.
@@ -48,12 +50,10 @@ def sent_key(headers: Mapping[str, str], query_key: str = "") -> str:
     the gateway may look at the other one, and log or limit another caller. Raises KeyMissing, KeyUnknown."""
     found = query_key
     for name, value in headers.items():
-        kind = name.lower()
-        if kind == "authorization":
-            key = _bearer(value)
-        elif kind in KEY_HEADERS and value:
-            key = value
-        else:
+        if (kind := name.lower()) not in _CREDENTIALS:
+            continue
+        key = _bearer(value) if kind == "authorization" else value
+        if not key:
             continue
         if found and key != found:
             raise KeyUnknown("Several API keys were sent, and they differ. Send one.")
@@ -65,7 +65,7 @@ def sent_key(headers: Mapping[str, str], query_key: str = "") -> str:
 
 def credentials_in(headers: Mapping[str, str]) -> str:
     """All lines that `sent_key` reads, for what the log says of those that it refuses."""
-    return "\n".join(value for name, value in headers.items() if name.lower() in ("authorization", *KEY_HEADERS))
+    return "\n".join(value for name, value in headers.items() if name.lower() in _CREDENTIALS)
 
 
 def _bearer(authorization: str) -> str:

@@ -30,7 +30,7 @@ from gateway.core.header_rules import (
     UPSTREAM_ID_HEADERS,
     first_of,
 )
-from gateway.core.request import IncomingRequest
+from gateway.core.request import IncomingRequest, ParsedRequest
 from gateway.core.traces import RequestTrace
 from gateway.telemetry.line_writer import LineWriter
 from gateway.telemetry.sampling import LineSample
@@ -40,6 +40,8 @@ SHOWN_CHARACTERS = 200
 
 _TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-")
 """W3C Trace Context, 3.2."""
+
+_UPSTREAM_IDS = frozenset(UPSTREAM_ID_HEADERS)
 
 _TURN_ID = re.compile(r'"turn_id"\s*:\s*"([^"\\]{1,200})"')
 
@@ -51,7 +53,50 @@ def _none_dropped() -> int:
     return 0
 
 
-Render = Callable[[str, str, dict[str, Any]], bytes]
+class _RequestLine(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """The fields of a request's line, in their order; None is left out."""
+
+    request_id: str
+    endpoint: str
+    method: str | None = None
+    path: str | None = None
+    client_ip: str | None = None
+    user_agent: str | None = None
+    session: str | None = None
+    agent: str | None = None
+    turn: str | None = None
+    trace_id: str | None = None
+    request_bytes: int | None = None
+    team: str | None = None
+    key: str | None = None
+    refused_key: str | None = None
+    model: str | None = None
+    stream: bool | None = None
+    output_cap: int | None = None
+    user: str | None = None
+    shadow_refused: list[str] | None = None
+    upstream: str | None = None
+    upstream_request_id: str | None = None
+    redacted: int | None = None
+    status: int
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    usage_source: str | None = None
+    cost_usd: float | None = None
+    duration_s: float
+    time_to_first_token_s: float | None = None
+    overhead_s: float
+    store_s: float | None = None
+    code: str | None = None
+    blame: str | None = None
+    limit: dict[str, Any] | None = None
+    error: str | None = None
+    stack: list[str] | None = None
+    attempts: list[str] | None = None
+
+
+Render = Callable[[str, str, dict[str, Any] | _RequestLine], bytes]
 """Makes a line of a level, an event and its fields."""
 
 
@@ -71,8 +116,7 @@ class Log:
         self._samples = {"request": LineSample(), "admin request refused": LineSample()}
         """Of lines that need no key, by their event."""
         self._write_line = write
-        self._render = _for_terminal() if terminal else _as_json
-        self._always = always
+        self._render = _for_terminal(always) if terminal else _as_json(always)
 
     def info(self, event: str, **fields: Any) -> None:
         self._write("info", event, fields)
@@ -104,10 +148,10 @@ class Log:
         """The line of a request, unless it needed no key and there are too many of those. Fields that the request
         never came to have are left out."""
         if x.caller is not None or self._samples["request"].admits(_code_of(x)):
-            self._write("info", "request", _fields_of(x))
+            self._write_line(self._render("info", "request", _line_of(x)))
 
     def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
-        self._write_line(self._render(level, event, {**self._always, **fields} if self._always else fields))
+        self._write_line(self._render(level, event, fields))
 
 
 def configure(fd: int | None = None, **always: Any) -> Log:
@@ -125,66 +169,78 @@ def configure(fd: int | None = None, **always: Any) -> Log:
     return log
 
 
-def _fields_of(x: Exchange) -> dict[str, Any]:
-    fields: dict[str, Any] = {"request_id": x.request.request_id, "endpoint": x.request.endpoint.name}
-    _add_client(fields, x.request, x.trace)
-    _add_caller(fields, x)
-    if x.parsed is not None:
-        _add_request(fields, x)
-    if x.target is not None:
-        fields["upstream"] = x.target.upstream.name
-    if x.response is not None and (upstream_id := first_of(UPSTREAM_ID_HEADERS, x.response.headers)):
-        fields["upstream_request_id"] = shortened(upstream_id)
-    if x.redacted:
-        fields["redacted"] = x.redacted
-    fields["status"] = x.status
-    if x.usage is not None:
-        _add_usage(fields, x)
-    _add_times(fields, x)
+def _line_of(x: Exchange) -> _RequestLine:
+    request, caller, parsed, target, usage = x.request, x.caller, x.parsed, x.target, x.usage
+    duration, in_store = x.ended - request.at, x.store_seconds
+    overhead = duration - x.upstream_seconds
+    waited = None if x.first_byte_at is None else x.first_byte_at - request.at
+    # Seconds are rounded to the microsecond by arithmetic: `round` to so many digits writes them, and so takes longer.
+    line = _RequestLine(
+        request_id=request.request_id,
+        endpoint=request.endpoint.name,
+        client_ip=request.client_ip or None,
+        request_bytes=request.body.size or None,
+        team=caller.team if caller is not None else None,
+        key=caller.key_id if caller is not None else None,
+        model=parsed.binding.model.name if parsed is not None else None,
+        stream=parsed.stream if parsed is not None else None,
+        upstream=target.upstream.name if target is not None else None,
+        upstream_request_id=_upstream_id(x.response.headers) if x.response is not None else None,
+        redacted=x.redacted or None,
+        status=x.status,
+        input_tokens=usage.input if usage is not None else None,
+        output_tokens=usage.output if usage is not None else None,
+        cached_input_tokens=usage.cached_input if usage is not None else None,
+        usage_source=usage.source if usage is not None else None,
+        cost_usd=x.cost / 1_000_000 if usage is not None else None,
+        duration_s=(duration * 1e6 + 0.5) // 1 / 1e6,
+        time_to_first_token_s=None if waited is None else (waited * 1e6 + 0.5) // 1 / 1e6,
+        overhead_s=(overhead * 1e6 + 0.5) // 1 / 1e6 if overhead > 0 else 0.0,
+        store_s=None if in_store is None else (in_store * 1e6 + 0.5) // 1 / 1e6,
+    )
+    _add_client(line, request, x.trace)
+    if parsed is None:
+        line.refused_key = x.refused_key or None
+    else:
+        _add_request(line, x, parsed)
     failure = x.failure
     if failure is not None:
-        fields["code"], fields["blame"] = failure.code, failure.blame
+        line.blame, line.code = failure
     if x.error is not None:
-        _add_error(fields, x.error)
+        _add_error(line, x.error)
     if x.attempts and (failure is not None or len(x.attempts) > 1):
-        fields["attempts"] = [f"{upstream}: {outcome}" for upstream, outcome in x.attempts]
-    return fields
-
-
-def _add_caller(fields: dict[str, Any], x: Exchange) -> None:
-    if x.caller is not None:
-        fields["team"] = x.caller.team
-        fields["key"] = x.caller.key_id
-    elif x.refused_key:
-        fields["refused_key"] = x.refused_key
+        line.attempts = [f"{upstream}: {outcome}" for upstream, outcome in x.attempts]
+    return line
 
 
 def _code_of(x: Exchange) -> str:
     return x.failure.code if x.failure is not None else "answered"
 
 
-def _add_client(fields: dict[str, Any], request: IncomingRequest, trace: RequestTrace | None) -> None:
+def _add_client(line: _RequestLine, request: IncomingRequest, trace: RequestTrace | None) -> None:
     """Who asked, and what the endpoint's name does not say: the path without its query, which can carry a key."""
-    if not request.endpoint.name:
-        fields["method"], fields["path"] = shortened(request.method), shortened(request.path)
-    if request.client_ip:
-        fields["client_ip"] = request.client_ip
+    if not line.endpoint:
+        line.method, line.path = shortened(request.method), shortened(request.path)
     headers = request.headers
     if agent := headers.get("user-agent"):
-        fields["user_agent"] = shortened(agent)
+        line.user_agent = shortened(agent)
     if session := first_of(SESSION_HEADERS, headers):
-        fields["session"] = shortened(session)
+        line.session = shortened(session)
         # What names its agent or its turn names its session, too.
         if helper := first_of(AGENT_HEADERS, headers):
-            fields["agent"] = shortened(helper)
+            line.agent = shortened(helper)
         if turn := _turn(headers):
-            fields["turn"] = shortened(turn)
+            line.turn = shortened(turn)
     if trace is not None:
-        fields["trace_id"] = trace.trace_id
+        line.trace_id = trace.trace_id
     elif (parent := headers.get("traceparent")) and (named := _TRACE_ID.match(parent)):
-        fields["trace_id"] = named[1]
-    if request.body.size:
-        fields["request_bytes"] = request.body.size
+        line.trace_id = named[1]
+
+
+def _upstream_id(headers: Mapping[str, str]) -> str | None:
+    if _UPSTREAM_IDS.isdisjoint(headers):
+        return None
+    return shortened(first_of(UPSTREAM_ID_HEADERS, headers)) or None
 
 
 def _turn(headers: Mapping[str, str]) -> str:
@@ -202,54 +258,21 @@ def shortened(text: str) -> str:
     return text[:SHOWN_CHARACTERS].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _add_request(fields: dict[str, Any], x: Exchange) -> None:
-    parsed = x.parsed
-    if parsed is None:
-        return
-    fields["model"] = parsed.binding.model.name
-    fields["stream"] = parsed.stream
-    if (cap := x.quota_output_cap) is not None:
-        fields["output_cap"] = cap
+def _add_request(line: _RequestLine, x: Exchange, parsed: ParsedRequest) -> None:
+    line.output_cap = x.quota_output_cap
     if parsed.user:
-        fields["user"] = parsed.user[:SHOWN_CHARACTERS]
+        line.user = parsed.user[:SHOWN_CHARACTERS]
     if (verdict := x.reservation or x.refusal) is not None and verdict.would_refuse:
-        fields["shadow_refused"] = [limit.name for limit in verdict.would_refuse]
+        line.shadow_refused = [limit.name for limit in verdict.would_refuse]
 
 
-def _add_usage(fields: dict[str, Any], x: Exchange) -> None:
-    usage = x.usage
-    if usage is None:
-        return
-    fields["input_tokens"] = usage.input
-    fields["output_tokens"] = usage.output
-    fields["cached_input_tokens"] = usage.cached_input
-    fields["usage_source"] = usage.source
-    fields["cost_usd"] = x.cost / 1_000_000
-
-
-def _add_times(fields: dict[str, Any], x: Exchange) -> None:
-    duration = x.ended - x.request.at
-    fields["duration_s"] = _rounded(duration)
-    if x.first_byte_at is not None:
-        fields["time_to_first_token_s"] = _rounded(x.first_byte_at - x.request.at)
-    overhead = duration - x.upstream_seconds
-    fields["overhead_s"] = _rounded(overhead) if overhead > 0 else 0.0
-    if x.store_seconds is not None:
-        fields["store_s"] = _rounded(x.store_seconds)
-
-
-def _rounded(seconds: float) -> float:
-    """To the microsecond. To round to so many digits takes twenty times as long, since it writes them."""
-    return round(seconds * 1e6) / 1e6
-
-
-def _add_error(fields: dict[str, Any], error: GatewayError) -> None:
+def _add_error(line: _RequestLine, error: GatewayError) -> None:
     if error.limit is not None:
-        fields["limit"] = {name: error.limit[name] for name in _LIMIT_FIELDS}
+        line.limit = {name: error.limit[name] for name in _LIMIT_FIELDS}
     if isinstance(error, InternalError):
         cause = error.__cause__ or error
-        fields["error"] = type(cause).__qualname__
-        fields["stack"] = _stack(cause)
+        line.error = type(cause).__qualname__
+        line.stack = _stack(cause)
 
 
 def _stack(error: BaseException) -> list[str]:
@@ -257,27 +280,33 @@ def _stack(error: BaseException) -> list[str]:
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
 
 
-def _for_terminal() -> Render:
+def _for_terminal(always: dict[str, Any]) -> Render:
     # A gateway whose log goes to no terminal does without these megabytes.
     import structlog
 
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")
     colours = structlog.dev.ConsoleRenderer(timestamp_key="time", colors=True, sort_keys=False)
 
-    def render(level: str, event: str, fields: dict[str, Any]) -> bytes:
-        shown = stamp(None, level, {**_printable(fields), "event": _shown(event), "level": level})
+    def render(level: str, event: str, fields: dict[str, Any] | _RequestLine) -> bytes:
+        if isinstance(fields, _RequestLine):
+            fields = {name: value for name, value in msgspec.structs.asdict(fields).items() if value is not None}
+        shown = stamp(None, level, {**_printable(always | fields), "event": _shown(event), "level": level})
         return f"{colours(None, level, shown)}\n".encode(errors="backslashreplace")
 
     return render
 
 
-def _as_json(level: str, event: str, fields: dict[str, Any]) -> bytes:
-    """Time, level and event first, so that lines can be read by eye. The time is that of RFC 3339, in UTC, to the
-    microsecond."""
-    now_us = time.time_ns() // 1000
-    beginning = _date_and_time(now_us // 1_000_000), now_us % 1_000_000, _level_and_event(level, event)
-    rest = _ENCODER.encode(fields)
-    return b'{"time":"%b.%06dZ",%b%b%b\n' % (*beginning, b"," if fields else b"", rest[1:])
+def _as_json(always: dict[str, Any]) -> Render:
+    begun = b"," + _ENCODER.encode(always)[1:-1] if always else b""
+
+    def render(level: str, event: str, fields: dict[str, Any] | _RequestLine) -> bytes:
+        """Time, level and event first, so that lines can be read by eye. The time is that of RFC 3339, in UTC, to the
+        microsecond."""
+        second, microsecond = divmod(time.time_ns() // 1000, 1_000_000)
+        begins = _date_and_time(second), microsecond, _level_and_event(level, event), begun
+        return b'{"time":"%b.%06dZ",%b%b%b%b\n' % (*begins, b"," if fields else b"", _ENCODER.encode(fields)[1:])
+
+    return render
 
 
 @lru_cache(maxsize=1)

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
-
-import msgspec
 
 from gateway.core.clock import Clock
 from gateway.core.errors import ClientGone, GatewayError, ShuttingDown, UpstreamError, UpstreamTimedOut
@@ -52,7 +51,8 @@ _ABORTED_BY: tuple[tuple[type[GatewayError], str], ...] = (
 )
 
 
-class _Answers(msgspec.Struct):
+@dataclass(slots=True)  # Whose attributes are set several times as fast as a struct's.
+class _Answers:
     """Requests of the same endpoint, team, model, upstream, status and source of usage, since the series were last
     read. What they observe goes into the histograms at once."""
 
@@ -70,7 +70,8 @@ class _Answers(msgspec.Struct):
     cost: int = 0
 
 
-class _StoreCalls(msgspec.Struct):
+@dataclass(slots=True)
+class _StoreCalls:
     """Calls of the store with the same name and outcome since the series were last read."""
 
     seconds: Observations

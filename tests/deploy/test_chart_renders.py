@@ -303,6 +303,10 @@ def container_env(resources: list[Json]) -> list[Json]:
         ("replicas=3", "'replicas' not allowed"),
         ("config.drain.delya=3s", "'delya' not allowed"),
         ("config.drain.delay=soon", "/config/drain/delay"),
+        ("config.teams.demo.cost_center=4711", "value must be 'text in quotes"),
+        ("config.teams.demo.owner=true", "value must be 'text in quotes"),
+        ("config.teams.demo.keys[0].name=12", "value must be 'text in quotes"),
+        ("config.timezone=12", "/config/timezone"),
         ("config.teams.demo.limits[0].requests=many", "/config/teams/demo/limits/0/requests"),
         ("config.limits[0].requests=5", "at '/config/limits/0': missing property 'per'"),
         ("config.limits[0].per=day", "at '/config/limits/0': 'oneOf' failed"),
@@ -315,6 +319,12 @@ async def test_a_wrong_value_is_refused_by_its_place(sets: str, complaint: str) 
     code, printed = await outcome(*template_command(), "--set", sets)
     assert code != 0
     assert complaint in printed
+
+
+async def test_a_date_is_text_for_helm_too() -> None:
+    dates = ("config.teams.demo.cost_center=2026-11-01", "config.teams.demo.keys[0].expires=2027-01-01")
+    team = yaml.safe_load(one(await rendered(*dates), "ConfigMap")["data"]["gateway.yaml"])["teams"]["demo"]
+    assert (team["cost_center"], team["keys"][0]["expires"]) == ("2026-11-01", "2027-01-01")
 
 
 async def test_a_limit_may_name_the_meters_that_it_does_not_have() -> None:

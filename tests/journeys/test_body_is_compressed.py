@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 import brotli
 import pytest
-from backports import zstd
 
 from gateway.demo import DemoUpstream
 from tests.raw_client import http_chat, http_head, raw_client
 from tests.whole_gateway import KEY, chat_body, whole_gateway
+from tests.zstd_of_python import zstd
 
 PLAIN = json.dumps(chat_body(pad="x" * 700_000 + "ü")).encode()
 CODINGS: dict[str, Callable[[bytes], bytes]] = {

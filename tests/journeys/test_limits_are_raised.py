@@ -221,6 +221,15 @@ BAD = [
 ]
 
 
+async def test_a_limit_that_the_team_does_not_have_is_answered_with_those_that_it_has() -> None:
+    """The name that is most alike could count dollars in place of tokens."""
+    async with running() as gateway:
+        reply = await ask(gateway, "POST", "grants", {**LAUNCH, "limit": "tokens-per-month"})
+        assert (
+            reply.error["message"] == "'limit' must be a limit of team search; it has requests-per-day, usd-per-month"
+        )
+
+
 @pytest.mark.parametrize(("changes", "param"), BAD, ids=str)
 async def test_a_grant_that_cannot_be_made_names_what_is_wrong_and_changes_nothing(changes: Json, param: str) -> None:
     async with running() as gateway:

@@ -22,7 +22,6 @@ from itertools import pairwise
 import brotli
 import msgspec
 from aiohttp import web
-from backports import zstd
 
 from gateway.core.endpoints import ENDPOINTS
 from gateway.core.pricing import PriceTerms
@@ -31,6 +30,7 @@ from tests.exact_cost import exact_cost
 from tests.forms import FORM_TYPE, field, file, form
 from tests.recorded.recordings import Recording, recordings
 from tests.whole_gateway import Json, Reply, WholeGateway, whole_gateway
+from tests.zstd_of_python import zstd
 
 TEXT = "How many moons are there?"
 PRICES = {

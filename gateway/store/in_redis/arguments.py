@@ -3,8 +3,9 @@
 A call may touch the keys of one slot only, so the limits of a request fall into `SlotBatch`es: one outside of
 a cluster. A batch knows its limits' keys and numbers for as long as no calendar window among them ends
 (`WindowArguments`), and is kept for the next request that the same limits bind. Of a call, everything is
-prepared as the bytes that are sent but the request's id and its own numbers. Numbers are sent as
-little-endian doubles, as counter.lua reads them; their order is in the heads of lua/*.lua. Replies become
+prepared as the bytes that are sent but the request's id and its own numbers. Numbers are sent to admit.lua in
+MessagePack, which is short and quickly read, and to others as little-endian doubles, as counter.lua reads them; their
+order is in the heads of lua/*.lua. Replies become
 `LimitStatuses` by the same arithmetic as in core/buckets.py, without a counter object in between.
 """
 
@@ -42,6 +43,8 @@ _RECENT_SETS = 4_096
 
 _SLOT_ORDER = {"t": 0, "m": 1, "o": 2}
 """Admission asks the closest first, so that what a team has used up never touches what others share."""
+
+_ENCODER = msgspec.msgpack.Encoder()
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -150,19 +153,19 @@ class SlotCall:
     """The calls of admit.lua for one batch whose requests are in one record, while one window lasts: by `batch`,
     `window` and `record` the charges of such a call are found again."""
 
-    __slots__ = ("_head", "_numbers", "batch", "record", "second", "window")
+    __slots__ = ("_fixed", "_head", "batch", "record", "second", "window")
 
     def __init__(self, batch: SlotBatch, window: WindowArguments, second: int, timing: Timing) -> None:
         self.batch = batch
         self.window = window
         self.second = second
         self.record = f"{batch.slot_key}{second}"
-        fixed = [timing.slack_ms, timing.step_ms]
+        fixed = [LONG_MS, timing.slack_ms, timing.step_ms]
         for one, terms in zip(batch.limits, window.terms, strict=True):
             fixed += (one.kind, one.enforced, one.at_once, one.capacity, terms.first, terms.second)
         keys = (self.record, *window.keys)
-        self._head = ADMIT.head(len(keys), 4) + bulk(*keys, LONG_MS, packed(fixed))
-        self._numbers = Struct(f"<{5 + 2 * len(batch.limits)}d")
+        self._head = ADMIT.head(len(keys), 2) + bulk(*keys)
+        self._fixed = one_by_one(fixed)
 
     def command(self, request: AdmissionRequest, most: int, clock: ServerClock) -> bytes:
         """The call for this request, which wants `most` output, at the time that the batch's server has now."""
@@ -170,9 +173,11 @@ class SlotCall:
         if len(places) != len(fixed):
             fixed, per_output = [fixed[place] for place in places], [per_output[place] for place in places]
         least = request.least if request.least < most else most
-        numbers = self._numbers.pack(clock.now_ms(), request.likely, most, least, request.enough, *fixed, *per_output)
-        name = request.id.encode()
-        return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (self._head, len(name), name, len(numbers), numbers)
+        own = one_by_one([clock.now_ms(), request.likely, most, least, request.enough, *fixed, *per_output])
+        name, always = request.id.encode(), self._fixed
+        return b"%b$%d\r\n%b\r\n$%d\r\n%b%b\r\n" % (
+            self._head, len(name), name, len(always) + len(own), always, own,
+        )  # fmt: skip
 
     def raised_rates(self, raises: Sequence[int]) -> list[RatePace]:
         """The rates of the window, where grants add so much to its limits."""
@@ -335,6 +340,12 @@ class ScriptArguments:
 
 def counter_key(arguments: LimitArguments, terms: CounterTerms) -> str:
     return f"{arguments.stem}:{terms.first}" if arguments.kind == QUOTA else arguments.stem
+
+
+def one_by_one(numbers: Sequence[int]) -> bytes:
+    """These whole numbers in MessagePack, one behind the other: the list of them without its head."""
+    encoded = _ENCODER.encode(numbers)
+    return encoded[1:] if len(numbers) < 16 else encoded[3:]
 
 
 def packed(numbers: Sequence[float]) -> bytes:

@@ -315,6 +315,7 @@ raises = st.lists(st.tuples(st.integers(1, 10**6), st.integers(-5_000, 100_000))
 BEGIN_MS = 1_793_880_000_000
 PROBE = """
 now = tonumber(ARGV[2])
+local current = counter_functions()
 local step_ms, first, second = 10000, tonumber(ARGV[3]), tonumber(ARGV[4])
 local counter = current(KEYS[1], ARGV[1], RATE, first, second, floor(now / step_ms))
 return { counter[1], counter[2], counter[3], counter.raised or 0, counter.grants and #counter.grants or 0 }
@@ -346,6 +347,7 @@ def test_redis_and_the_core_let_a_raised_rate_flow_back_alike(
 
 WRITING = """
 now = tonumber(ARGV[1])
+local current, write = counter_functions()
 local counter, holding = current(KEYS[1], call('GET', KEYS[1]), QUOTA, 0, 2 ^ 52, floor(now / 10000))
 write(KEYS[1], counter, holding, QUOTA, 0, 2 ^ 52, 10000)
 """

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
+from struct import pack, unpack
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -455,6 +456,41 @@ async def test_a_renewal_brings_a_counter_back_that_has_expired_but_no_past_wind
         ]
     assert [(one.used, one.held) for one in await store.limit_statuses(LIMITS)][1::3] == [(0, 30), (0, 1)]
     assert all(life_ms > 0 for life_ms in lives(redis).values())
+
+
+async def test_a_renewed_counter_ends_when_its_holds_do_however_long_ago_it_was_used(
+    redis: RedisServer, store: RedisStore
+) -> None:
+    made = await admitted(store, ask(limit("concurrent", None, 5)))
+    [key] = [key for key in lives(redis) if ":c:" in key]
+    with contextlib.closing(redis.client()) as client:
+        [used_ms] = unpack("<d", client.getrange(key, 16, 23))
+        client.setrange(key, 16, pack("<dd", used_ms - 3_600_000, 0))
+    await store.renew([made.id])
+    assert 0 < lives(redis)[key] <= HOLD_TTL_MS + 10_000
+
+
+async def test_an_admission_writes_of_a_counter_only_what_it_changes(redis: RedisServer) -> None:
+    """What is behind the holds stays as it is, and all but the last hold where nothing flows back and no hold ends."""
+    options = msgspec.structs.replace(redis_options(redis.url), hold_ttl_ms=6 * 400 * 86_400_000)
+    store = RedisStore(options, UTC)
+    limits = [limit(meter, per, 1_000) for meter, per in [("tokens", "day"), ("tokens", "minute"), ("requests", "day")]]
+    await store.settle(truth(await admitted(store, ask(*limits)), 10))
+    await admitted(store, ask(*limits))
+    with contextlib.closing(redis.client()) as client:
+        keys = sorted(client.scan_iter("*:c:*"))
+        before = client.mget(keys)
+        await admitted(store, ask(*limits))
+        after = client.mget(keys)
+    places = {
+        b"-".join(key.split(b":")[6:8]): {at // 8 + 1 for at in range(len(old)) if old[at] != new[at]}
+        for key, old, new in zip(keys, before, after, strict=True)
+    }
+    assert [len(value) for value in after] == [len(value) for value in before]
+    assert places[b"tokens-day"] == {11}
+    assert places[b"tokens-minute"] <= {1, 3, 11}
+    assert places[b"requests-day"] <= {1, 3}
+    await store.close()
 
 
 async def test_a_report_of_many_limits_leaves_the_loop_to_others(redis: RedisServer, store: RedisStore) -> None:

@@ -63,3 +63,8 @@ def test_no_spreadsheet_computes_a_text(mark: str, capsys: pytest.CaptureFixture
         ["user", "usd"],
         [f"'{mark}HYPERLINK(1)", "-0.5"],
     ]
+
+
+def test_small_amounts_are_digits_in_csv(capsys: pytest.CaptureFixture[str]) -> None:
+    show_csv_objects(["usd"], [{"usd": 0.000027}, {"usd": -0.000001}, {"usd": 1234.5}, {"usd": 3}])
+    assert capsys.readouterr().out.split() == ["usd", "0.000027", "-0.000001", "1234.5", "3"]

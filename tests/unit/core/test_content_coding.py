@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import brotli
 import pytest
-from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from gateway.core.content_coding import (
     DecodedTooLarge,
     codings_of,
 )
+from tests.zstd_of_python import zstd
 
 
 def raw_deflate(data: bytes) -> bytes:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import time
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -159,7 +160,7 @@ async def test_an_early_answer_comes_before_the_body() -> None:
         reader, writer = await asyncio.open_connection(upstream.host, upstream.port)
         head, body = head_and_body(request())
         writer.write(head + b"\r\n\r\n")
-        assert await reader.readuntil(b"\r\n") == b"HTTP/1.1 413 Request Entity Too Large\r\n"
+        assert await reader.readuntil(b"\r\n") == f"HTTP/1.1 413 {HTTPStatus(413).phrase}\r\n".encode()
         writer.write(body)
         writer.close()
 

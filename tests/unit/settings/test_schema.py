@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+from gateway.settings.loading import parse
 from gateway.settings.models import Settings
 from gateway.settings.schema import json_schema
 
@@ -100,3 +101,61 @@ def test_digits_may_be_grouped_in_a_price_with_decimals_too() -> None:
     assert [bool(re.search(pattern, text)) for text in ("1_000.5", "1_000", "1_000.", "1000", "_1.5")] == [
         *(True, True, False, False, False)
     ]
+
+
+TEXT_THAT_LOOKS_LIKE_NUMBERS = """
+upstreams:
+  4711: {base_url: "http://h/v1", query: {api-version: 2024-10-21, tries: 0471, on: true}, headers: {X-Org: 4711}}
+models: {1.10: {routes: [{upstream: 4711, model: 1_0}], aliases: [1e3]}}
+teams:
+  0471:
+    cost_center: 0471
+    owner: 1_000
+    models: [1.10]
+    limits: [{requests: 1, per: day, name: 007, models: [1.10]}]
+    keys: [{name: 2024-10-21, sha256: %s, models: [1.10]}]
+  no: {cost_center: yes}
+notify: [{url: "http://h/", format: slack, name: 0x1F, teams: [0471]}]
+jwt:
+  - {issuer: 4711, audience: [4711], jwks: /k, user: 1, groups: 2, team: 3, models: 4, teams: {05: 0471}}
+store: {prefix: 0}
+"""
+
+
+def test_text_that_looks_like_a_number_is_read_as_it_is_written() -> None:
+    written = TEXT_THAT_LOOKS_LIKE_NUMBERS % ("a" * 64)
+    settings = parse(written, "gateway.yaml", {}, connection_files=False).settings
+    team, other = settings.teams["0471"], settings.teams["no"]
+    assert (team.cost_center, team.owner, other.cost_center) == ("0471", "1_000", "yes")
+    assert (team.limits[0].name, team.keys[0].name, settings.store.prefix) == ("007", "2024-10-21", "0")
+    assert settings.models["1.10"].routes[0].model == "1_0"
+    assert settings.upstreams["4711"].query == {"api-version": "2024-10-21", "tries": "0471", "on": "true"}
+    assert (settings.jwt[0].issuer, settings.jwt[0].teams, settings.notify[0].name) == ("4711", {"05": "0471"}, "0x1F")
+
+
+def test_the_schema_takes_an_unquoted_number_where_the_gateway_reads_text_and_nowhere_else() -> None:
+    unquoted = {"$ref": "#/$defs/UnquotedText"}
+    texts = (
+        *(
+            ("TeamSettings", "cost_center"),
+            ("TeamSettings", "owner"),
+            ("KeySettings", "name"),
+            ("LimitSettings", "name"),
+        ),
+        *(
+            ("RouteSettings", "upstream"),
+            ("RouteSettings", "model"),
+            ("StoreSettings", "prefix"),
+            ("JwtSettings", "issuer"),
+        ),
+    )
+    others = (
+        *(("KeySettings", "sha256"), ("KeySettings", "expires"), ("LimitSettings", "per"), ("LimitSettings", "tokens")),
+        *(("DrainSettings", "delay"), ("AdminSettings", "listen"), ("UpstreamSettings", "base_url")),
+    )
+    assert [name for name in texts if unquoted not in setting(*name)["anyOf"]] == []
+    assert [name for name in others if unquoted in setting(*name)["anyOf"]] == []
+    assert [name for name in ("timezone", "keepalive") if unquoted in SCHEMA["properties"][name]["anyOf"]] == []
+    assert unquoted in setting("ModelSettings", "aliases")["items"]["anyOf"]
+    assert unquoted not in setting("UpstreamSettings", "endpoints")["items"]["anyOf"]
+    assert all(unquoted in each["anyOf"] for each in setting("UpstreamSettings", "query")["patternProperties"].values())

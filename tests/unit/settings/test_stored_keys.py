@@ -90,7 +90,12 @@ def test_a_limit_has_the_same_members_in_a_request_as_in_the_configuration() -> 
         (KeyChangeSettings, {"limits": {}}, "limits", "must be a list, such as [a, b]"),
         (KeyChangeSettings, {"models": []}, "models", "must not be empty; leave it out to mean all"),
         (KeyChangeSettings, {"metadata": []}, "metadata", "must be a mapping, from names to settings"),
-        (KeyChangeSettings, {"metadata": {"a": 1}}, "metadata.a", "must be text of at most 500 characters"),
+        (
+            KeyChangeSettings,
+            {"metadata": {"a": 1}},
+            "metadata.a",
+            "must be text of at most 500 characters; this is not text: put it in quotes",
+        ),
         (KeyChangeSettings, {"metadata": {"a": "x" * 501}}, "metadata.a", "must be text of at most 500 characters"),
         (
             KeyChangeSettings,

@@ -295,3 +295,10 @@ def test_a_network_is_read(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "10.0.0.1/8", "10.0.0.0/33", "localhost", "10.0.0.0/255.0.0.0.0", 10])
 def test_what_is_no_network_is_refused(text: Any) -> None:
     assert refused(types.IpNetwork, text).startswith("must be an address or a network such as 10.0.0.0/8")
+
+
+@pytest.mark.parametrize("given", [4711, 1.5, True])
+def test_a_number_in_json_is_not_text_and_the_message_says_what_to_do(given: Any) -> None:
+    """In the file every value is text; the admin API gets JSON."""
+    for kind in (types.ShortName, types.ModelPattern, types.QueryValue):
+        assert refused(kind, given).endswith("; this is not text: put it in quotes")

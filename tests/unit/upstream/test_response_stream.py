@@ -6,7 +6,6 @@ import zlib
 
 import brotli
 import pytest
-from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from gateway.upstream.response_stream import (
     buffer_for,
 )
 from tests.unit.upstream.splitting import cuts, split
+from tests.zstd_of_python import zstd
 
 
 def decoding(how: str = "gzip") -> Buffer:

@@ -8,6 +8,7 @@
 --
 -- Returns {1, now} where there was something to give back, else {0, now}.
 
+local current, write = counter_functions()
 local step_ms, cursor = unpack_numbers('<d', ARGV[2])
 local step = floor(now / step_ms)
 
@@ -23,7 +24,7 @@ for number = 2, #KEYS do
   if in_window(kind, first, second, now) then
     local counter = current(KEYS[number], call('GET', KEYS[number]), kind, first, second, step)
     if at_once == 1 then
-      counter[USED] = max(0, counter[USED] - amount * counter[SCALE])
+      counter[USED] = math.max(0, counter[USED] - amount * counter[SCALE])
     else
       release(counter, last, amount)
     end

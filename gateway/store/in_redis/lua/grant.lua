@@ -9,6 +9,7 @@
 --
 -- Returns {1, now}, or {0, now} where the grant has ended already.
 
+local current, write = counter_functions()
 local step_ms, kind, id, amount, ends, period, cursor = unpack_numbers('<dddddd', ARGV[1])
 local step = floor(now / step_ms)
 

@@ -27,7 +27,7 @@ local function release(counter, last, amount)
     counter[place] = 0
     place = place - 1
   end
-  counter[place] = max(0, counter[place] - amount)
+  counter[place] = math.max(0, counter[place] - amount)
 end
 
 local function held(counter)

@@ -58,6 +58,9 @@ local SCORES_MS = 8 * 86400000
 -- What one user has beyond so many rows is added to the others.
 local ROWS_OF_A_USER = 64
 
+local max, pack = math.max, struct.pack
+local current, write, _, _, stored_from, doubles = counter_functions()
+
 -- The stored row with `count` of the figures added to it.
 local function added(row, figures, count)
   if not row then
