@@ -3,10 +3,10 @@
 A call may touch the keys of one slot only, so the limits of a request fall into `SlotBatch`es: one outside of
 a cluster. A batch knows its limits' keys and numbers for as long as no calendar window among them ends
 (`WindowArguments`), and is kept for the next request that the same limits bind. Of a call, everything is
-prepared as the bytes that are sent but the request's id and its own numbers. Numbers are sent to admit.lua in
-MessagePack, which is short and quickly read, and to others as little-endian doubles, as counter.lua reads them; their
-order is in the heads of lua/*.lua. Replies become
-`LimitStatuses` by the same arithmetic as in core/buckets.py, without a counter object in between.
+prepared as the bytes that are sent but the request's id and its own numbers. Numbers are sent to admit.lua and
+settle.lua in MessagePack, which is short and quickly read, and to others as little-endian doubles, as
+counter.lua reads them; their order is in the heads of lua/*.lua. Replies become `LimitStatuses` by the same
+arithmetic as in core/buckets.py, without a counter object in between.
 """
 
 from __future__ import annotations
@@ -342,8 +342,8 @@ def counter_key(arguments: LimitArguments, terms: CounterTerms) -> str:
     return f"{arguments.stem}:{terms.first}" if arguments.kind == QUOTA else arguments.stem
 
 
-def one_by_one(numbers: Sequence[int]) -> bytes:
-    """These whole numbers in MessagePack, one behind the other: the list of them without its head."""
+def one_by_one(numbers: Sequence[float]) -> bytes:
+    """These numbers in MessagePack, one behind the other: the list of them without its head."""
     encoded = _ENCODER.encode(numbers)
     return encoded[1:] if len(numbers) < 16 else encoded[3:]
 

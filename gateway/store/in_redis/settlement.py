@@ -23,6 +23,7 @@ from gateway.store.in_redis.arguments import (
     Timing,
     WindowArguments,
     counter_key,
+    one_by_one,
     packed,
 )
 from gateway.store.in_redis.client import Router
@@ -95,7 +96,7 @@ class SettlementArguments:
         bill_keys, names = ((), ()) if bill is None else (bill.keys(keys), bill.fields())
         self.for_user = bill is not None and bill.for_user
         # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
-        is_recorded = recorded_of is not None
+        is_recorded = int(recorded_of is not None)
         fixed = [timing.step_ms, LEDGER_MS, LEDGER_MS, users_max, 0 if bill is None else day_ms(bill.day), is_recorded]
         for one, terms in zip(batch.limits, window.terms, strict=True):
             fixed += (one.kind, one.at_once, terms.first, terms.second)
@@ -105,11 +106,11 @@ class SettlementArguments:
         record_keys = () if recorded_of is None else keys.request_records(recorded_of)
         known_keys = (keys.journal(batch.tag, process), *bill_keys, *window.keys, *outbox, *record_keys)
         self._head = SETTLE.head(1 + len(known_keys), 4 + len(names) + self.for_user + 4 * is_recorded)
-        self._fixed = bulk(*known_keys, LONG_MS, packed(fixed))
+        self._fixed = bulk(*known_keys, LONG_MS, one_by_one(fixed))
         self._names = bulk(*names)
 
     def command(self, record: str, name: str, user: str, numbers: Sequence[float]) -> bytes:
-        key, called, figures = record.encode(), name.encode(), packed(numbers)
+        key, called, figures = record.encode(), name.encode(), one_by_one(numbers)
         sizes = len(key), len(called), len(figures)
         command = b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
             self._head, sizes[0], key, self._fixed, sizes[1], called, sizes[2], figures, self._names,

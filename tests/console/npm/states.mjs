@@ -83,7 +83,7 @@ await step("what does not come is said to be loading, and then to be late; nothi
 
 await step("a sorted column keeps its order and the focus while data changes", async () => {
   let more = 0;
-  await answer("keys", (route) => json(route, listed([1, 2, 3, 10, ...Array(more).fill(20)].map((n) => keyOf(n)))));
+  await answer("keys", (route) => json(route, listed([1, 2, 3, 10, ...Array.from({ length: more }, (_, place) => 20 + place)].map((n) => keyOf(n)))));
   await show("keys");
   await page.locator("tbody tr").first().waitFor();
   const head = page.getByRole("columnheader", { name: "Key" }).getByRole("button");
@@ -99,6 +99,11 @@ await step("a sorted column keeps its order and the focus while data changes", a
   assert.equal(await focused(), "Key");
   await page.keyboard.press("Enter");
   assert.equal((await text("tbody td:first-child button"))[0], "key-20");
+  await page.getByRole("button", { name: "Disable key-3" }).focus();
+  more = 2;
+  await page.clock.runFor(10_000);
+  await page.locator("tbody tr").nth(5).waitFor();
+  assert.equal(await focused(), "Disable key-3");
 }, { clock: true });
 
 await step("a filter and what is typed into it survive new data", async () => {
