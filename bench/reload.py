@@ -33,6 +33,7 @@ from bench.load import Seen, Target, connect, run
 from bench.servers import MODEL, Server
 from gateway.app.gateway import Gateway
 from gateway.app.reload import Reloader
+from gateway.app.snapshot_builder import loaded_snapshot
 from gateway.settings.loading import load
 from gateway.telemetry.log import Log
 
@@ -132,9 +133,9 @@ async def _measure(measurement: Measurement, rounds: int, seconds: float) -> tup
 
 async def longest_turn_ms(config: Path) -> float:
     """Of the event loop while a gateway swaps its snapshot and lets go of the old one, in processor time."""
-    settings = load(config, {}).settings
-    gateway = Gateway(settings, Log(lambda line: None))
-    reloader = Reloader(str(config), gateway, Log(lambda line: None), settings)
+    loaded = loaded_snapshot(load(config, {}).settings)
+    gateway = Gateway(loaded, Log(lambda line: None))
+    reloader = Reloader(str(config), gateway, Log(lambda line: None), loaded.settings)
     gc.collect()
     gc.freeze()
     reloading = asyncio.ensure_future(reloader.reload("bench"))

@@ -41,9 +41,9 @@ from gateway.stages.authenticate import authenticate, credentials_in, key_digest
 from gateway.stages.forward import UpstreamServices, forward
 from gateway.stages.locate import ObjectDirectory, find_holder, find_subject
 from gateway.stages.parse_request import parse_object_request, parse_request
-from gateway.stages.read_body import read_body
+from gateway.stages.read_body import available_body, read_body
 from gateway.stages.record import Recorder, record
-from gateway.stages.relay import relay
+from gateway.stages.relay import relay, relayed_whole
 from gateway.stages.release_upstream import UpstreamReleaser
 from gateway.stages.route import route
 from gateway.stages.settle import SettlementRecorder, settle
@@ -181,9 +181,9 @@ class Pipeline:
             await self._starts.wait(caller.team)
         named_user = exchange.token_user or user_in_header(caller.end_user, request.headers)
         request.body.team = caller.team
-        body = await read_body(request, services.new_boundary)
-        if isinstance(body, bytes) and len(body) > LARGE_BYTES:
-            await self._starts.wait_large(caller.team, len(body))
+        body: bytes | Form | None = available_body(request)
+        if body is None:
+            body = await self._read_body(request, caller.team)
         if request.endpoint.about is not None:
             parsed = await self._parse_about_object(exchange, caller, body, named_user)
         else:
@@ -215,7 +215,15 @@ class Pipeline:
             # A stream may run for minutes: meanwhile the memory of a long prompt is for others.
             exchange.parsed = parsed = parsed.without_body()
             request.body.release()
-        await relay(exchange, parsed, response, writer, services.clock)
+        if not relayed_whole(exchange, parsed, response, writer):
+            await relay(exchange, parsed, response, writer, services.clock)
+
+    async def _read_body(self, request: IncomingRequest, team: str) -> bytes | Form:
+        """A body that is not available."""
+        body = await read_body(request, self.services.new_boundary)
+        if isinstance(body, bytes) and len(body) > LARGE_BYTES:
+            await self._starts.wait_large(team, len(body))
+        return body
 
     async def _parse_about_object(
         self, exchange: Exchange, caller: Caller, body: bytes | Form, user: str

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from gateway.app.gateway import Gateway
+from gateway.app.snapshot_builder import loaded_snapshot
 from gateway.core.clock import Clock
 from gateway.core.exchange import Exchange
+from gateway.runtime.system_clock import SystemClock
 from gateway.settings.loading import parse
 from gateway.settings.models import Settings
 from gateway.store.contract import UsageQuery, UsageRow
@@ -220,7 +222,9 @@ async def whole_gateway(
     searched for its secrets."""
     lines: list[bytes] = []
     config = configuration(*upstream_urls, **changes)
-    gateway = Gateway(settings_of(config), Log(lines.append), clock, environ or {})
+    clock = clock or SystemClock()
+    loaded = loaded_snapshot(settings_of(config), clock.now_ms() // 1000)
+    gateway = Gateway(loaded, Log(lines.append), clock, environ or {})
     written: dict[str, bytes] = {}
     with library_log() as library_lines:
         async with aiohttp.ClientSession(auto_decompress=False) as session:

@@ -12,33 +12,23 @@ one, so the child has a bound for its time, its memory and its answer.
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import resource
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from gateway.app.snapshot_process import NICENESS
 from gateway.core.errors import FieldInvalid, InternalError, UrlUnknown
 from gateway.core.time_format import rfc3339
 from gateway.identity.requests import AdministrationRequest, json_object, not_allowed
 from gateway.runtime.child_process import run_child
-from gateway.settings.comparison import TextChange, compare
-from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
-from gateway.settings.loading import parse
-from gateway.settings.redacted import Unreadable, redacted_text, text_tree
+from gateway.settings.text_change import TextChange
 from gateway.store.usage_report import refuse_unknown
 
 SENT = "the text"
 """The name of the file that was sent, in problems."""
-
-_FILE = re.compile(r"(?<!\$)\$\{file:[^{}\n]*\}")
-_UNSET = "${A_FILE}"
 
 READ_ONCE = ("listen", "admin", "workers", "timezone", "max_body", "max_body_memory", "max_clients", "drain", "store")
 """Settings that are read only at the start."""
@@ -49,7 +39,7 @@ BOUNDS = {resource.RLIMIT_CPU: 30, resource.RLIMIT_AS: 1024**3}
 ANSWER_MAX = 8 * 1024**2
 """Bytes that a child may answer about a text that is sent: 7,000 teams with an error each are 3 MiB."""
 
-_TOO_MUCH = 3
+TOO_MUCH = 3
 """The exit status of a child."""
 
 METHODS = {"config": ("GET",), "config/diff": ("POST",)}
@@ -66,7 +56,7 @@ class ConfigInForce(msgspec.Struct, frozen=True):
     loaded_ms: int
 
 
-class _Task(msgspec.Struct):
+class Task(msgspec.Struct):
     """What the child is to do. `sent` None: redact the text in force."""
 
     in_force: str
@@ -103,7 +93,7 @@ class ConfigDocuments:
         if not config.text:
             return about | {"text": None}
         if self._redacted[0] != config.hash:
-            self._redacted = config.hash, msgspec.json.decode(await self._run(_Task(config.text)))["text"]
+            self._redacted = config.hash, msgspec.json.decode(await self._run(Task(config.text)))["text"]
         return about | {"text": self._redacted[1]}
 
     async def _diff(self, body: bytes) -> JsonObject:
@@ -113,73 +103,25 @@ class ConfigDocuments:
             raise FieldInvalid(f"The body must be {{'text': …}}: {invalid}.", param="text") from None
         # Its parts are passed on as they are: to read and write megabytes again would delay requests.
         return msgspec.json.decode(
-            await self._run(_Task(self._in_force().text, sent, is_bounded=True)), type=dict[str, msgspec.Raw]
+            await self._run(Task(self._in_force().text, sent, is_bounded=True)), type=dict[str, msgspec.Raw]
         )
 
-    async def _run(self, task: _Task) -> bytes:
+    async def _run(self, task: Task) -> bytes:
         async with self._one_at_a_time:
             return await _work_out_in_child(task)
 
 
 async def changes_between(before: str, after: str) -> list[TextChange]:
     """What differs between two texts that were in force, computed by a child. Raises InternalError, OSError."""
-    written = await _work_out_in_child(_Task(before, after))
+    written = await _work_out_in_child(Task(before, after))
     return msgspec.convert(msgspec.json.decode(written)["changes"], list[TextChange])
 
 
-async def _work_out_in_child(task: _Task) -> bytes:
+async def _work_out_in_child(task: Task) -> bytes:
     """Raises FieldInvalid if a text that was sent expands too far, InternalError, OSError."""
-    child = await run_child((sys.executable, "-m", __name__), msgspec.json.encode(task))
-    if child.status in (_TOO_MUCH, -signal.SIGXCPU):
+    child = await run_child((sys.executable, "-m", "gateway.app.config_child"), msgspec.json.encode(task))
+    if child.status in (TOO_MUCH, -signal.SIGXCPU):
         raise FieldInvalid("The text means too much to be compared here. Does it repeat aliases?", param="text")
     if child.status != 0:
         raise InternalError("The configuration could not be read. The gateway's log says why.")
     return child.written
-
-
-def work_out(task: _Task) -> JsonObject:
-    """The child's work."""
-    if task.sent is None:
-        return {"text": redacted_text(task.in_force)}
-    return difference(task.in_force, task.sent)
-
-
-def answer_parent() -> None:
-    """Read a task, write its result. The process ends if that takes too much."""
-    task = msgspec.json.decode(sys.stdin.buffer.read(), type=_Task)
-    if task.is_bounded:
-        for kind, most in BOUNDS.items():
-            with suppress(ValueError):  # An operator's own bound is lower, or this system has none of the kind.
-                # At the second bound of the time, the signal would be SIGKILL.
-                resource.setrlimit(kind, (most, most + 1))
-    try:
-        written = msgspec.json.encode(work_out(task))
-    except MemoryError:
-        os._exit(_TOO_MUCH)
-    if task.is_bounded and len(written) > ANSWER_MAX:
-        sys.exit(_TOO_MUCH)
-    sys.stdout.buffer.write(written)
-
-
-def difference(before: str, after: str, name: str = SENT) -> JsonObject:
-    """What is wrong with a text, which problems call by this name, and what it changes in the older one."""
-    problems: Sequence[Diagnostic] = ()
-    try:
-        parse(_FILE.sub(_UNSET, after), name, {}, secrets=False, connection_files=False)
-    except SettingsInvalid as invalid:
-        problems = invalid.problems
-    changes: list[TextChange] = []
-    # What is no YAML as a whole has no path: it may also be a text that grows without end as its aliases are followed.
-    if all(problem.path for problem in problems):
-        with suppress(Unreadable):
-            changes = compare(text_tree(before), text_tree(after), READ_ONCE)
-    return {
-        "valid": not problems,
-        "problems": [problem.as_json() for problem in problems],
-        "changes": msgspec.to_builtins(changes),
-    }
-
-
-if __name__ == "__main__":
-    os.nice(NICENESS)
-    answer_parent()

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from gateway.app.snapshot_builder import snapshot
+from gateway.app.loaded_snapshot import LoadedSnapshot
+from gateway.app.snapshot_builder import loaded_snapshot, snapshot
 from gateway.core.errors import UpstreamError, UpstreamUnreachable
 from gateway.demo.script import DemoScript
 from gateway.demo.server import DemoUpstream
 from gateway.identity.administration import new_key
+from gateway.runtime.system_clock import SystemClock
 from gateway.runtime.tasks import BackgroundTasks
 from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN, DEMO_KEY, is_loopback
 from gateway.settings.loading import demo_settings
@@ -61,22 +63,26 @@ def _is_local(listen: str) -> bool:
 
 
 @asynccontextmanager
-async def demo(access: Access) -> AsyncIterator[Settings]:
-    """Settings for a gateway in front of the built-in upstream, which runs as long as the context."""
+async def demo(access: Access) -> AsyncIterator[LoadedSnapshot]:
+    """What a gateway serves in front of the built-in upstream, which runs as long as the context."""
     async with DemoUpstream(DemoScript(chunk_delay_ms=1000 / _TOKENS_PER_SECOND)) as upstream:
-        yield demo_settings(access.key, upstream.base_url, aliases=PLAYED_MODELS, **_alone(access))
+        yield _loaded(demo_settings(access.key, upstream.base_url, aliases=PLAYED_MODELS, **_alone(access)))
 
 
 @asynccontextmanager
-async def in_front_of(url: str, environ: Mapping[str, str], access: Access) -> AsyncIterator[Settings]:
-    """Settings for a gateway in front of that server, whose credential and proxy are in the environment, with every
+async def in_front_of(url: str, environ: Mapping[str, str], access: Access) -> AsyncIterator[LoadedSnapshot]:
+    """What a gateway serves in front of that server, whose credential and proxy are in the environment, with every
     model that it lists; only what no request could name, an empty or endless id or one with control characters, is left
     out. Raises SettingsInvalid for a URL that cannot be one, and an UpstreamError where the server cannot be asked, or
     lists none."""
     reached: dict[str, Any] = {"api_key": environ.get("UPSTREAM_API_KEY", ""), "environ": environ, **_alone(access)}
     unasked = demo_settings(access.key, url, **reached)
     models = await _models_of(unasked, url)
-    yield demo_settings(access.key, url, models=models, **reached)
+    yield _loaded(demo_settings(access.key, url, models=models, **reached))
+
+
+def _loaded(settings: Settings) -> LoadedSnapshot:
+    return loaded_snapshot(settings, SystemClock().now_ms() // 1000)
 
 
 async def _models_of(settings: Settings, url: str) -> list[str]:

@@ -18,13 +18,13 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from gateway.app.config_documents import ConfigDocuments, ConfigInForce
+from gateway.app.loaded_snapshot import LoadedSnapshot
 from gateway.app.loss_lifecycle import LossLifecycle
 from gateway.app.notification_lifecycle import NotificationLifecycle
+from gateway.app.process_settings import ProcessSettings, StoreTerms
 from gateway.app.quota_forecasts import watch_forecasts
 from gateway.app.record_lifecycle import RecordLifecycle, process_name
 from gateway.app.requests_in_flight import RequestsInFlight
-from gateway.app.snapshot_builder import snapshot
-from gateway.app.snapshot_process import LoadedSnapshot
 from gateway.app.store_lifecycle import StoreLifecycle
 from gateway.app.token_lifecycle import TokenLifecycle
 from gateway.app.trace_export import TraceExport, trace_export
@@ -49,10 +49,9 @@ from gateway.runtime.slices import in_slices
 from gateway.runtime.system_clock import SystemClock, id_maker
 from gateway.runtime.tasks import BackgroundTasks, wait_first
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
-from gateway.settings.models import Settings
 from gateway.stages.forward import UpstreamServices
 from gateway.store.usage_report import keys_used_since
-from gateway.telemetry.configured_names import ConfiguredNames, configured_names
+from gateway.telemetry.configured_names import ConfiguredNames
 from gateway.telemetry.exposition import CONTENT_TYPE
 from gateway.telemetry.log import Log
 from gateway.telemetry.metrics import Metrics
@@ -88,25 +87,25 @@ class _OpenListener(NamedTuple):
 
 
 class Gateway:
-    """Built from settings; `start` needs a running event loop. Without a clock it uses the system's. `environ` says
-    whether traces are exported."""
+    """Built from what is loaded; `start` needs a running event loop. Without a clock it uses the system's. `environ`
+    says whether traces are exported."""
 
     def __init__(
-        self, settings: Settings, log: Log, clock: Clock | None = None, environ: Mapping[str, str] = os.environ
+        self, loaded: LoadedSnapshot, log: Log, clock: Clock | None = None, environ: Mapping[str, str] = os.environ
     ) -> None:
         clock = clock or SystemClock()
+        settings, first, names = loaded.settings, loaded.snapshot, loaded.names
         self._settings = settings
         self._log = log
         self._metrics = Metrics(clock, version("inducta-gateway"))
         self.tasks = BackgroundTasks(log.defect, self._metrics.task_failed)
-        self._store = self._store_lifecycle(settings, clock)
+        self._store = self._store_lifecycle(settings.store, clock)
         self.store = self._store.store
         self._client = self._new_client()
         self._routing = RoutingState(self._note_health)
         self._health_checks = self._new_health_checks(clock)
         self._records = RecordLifecycle(self.store, clock, self._background_tasks())
         self._losses = LossLifecycle(self._store, self._metrics, clock, self._dropped, self._background_tasks())
-        first = snapshot(settings, clock.now_ms() // 1000)
         self._directory = KeyDirectory(self._store.keys, first, clock.now_ms, self._background_tasks())
         self.services = Services(
             snapshot=first,
@@ -127,7 +126,7 @@ class Gateway:
         self._notifications = self._notification_lifecycle()
         self._traces = self._trace_export(environ, clock)
         self._tokens = TokenLifecycle(self.services, self._client, clock, log, self._background_tasks)
-        self._note_configuration(settings, configured_names(first, settings.teams))
+        self._note_configuration(settings, names)
         self._pipeline = Pipeline(self.services, BackgroundTasks(log.defect, self._metrics.task_failed))
         memory = BodyMemory(settings.max_body_memory)
         self._data = PublicRoutes(self._pipeline, settings.max_body, memory, CorsPolicy(), self._sessions("me"))
@@ -239,7 +238,7 @@ class Gateway:
     def _client_limits(self) -> ClientLimits:
         """The connections that the settings allow, or fewer if the process has not enough file descriptors."""
         most, possible = self._settings.max_clients, max_connections_of_clients()
-        if possible < most and "max_clients" in self._settings.model_fields_set:
+        if possible < most and self._settings.is_max_clients_given:
             self._log.warning("max_clients lowered", wanted=most, connections=possible, why="file descriptors")
         return ClientLimits(min(most, possible))
 
@@ -262,11 +261,11 @@ class Gateway:
         self.tasks.keep_running("report log lines left out", self._report_left_out)
         self.tasks.keep_running("sample the traffic", self._traffic.follow)
 
-    def _store_lifecycle(self, settings: Settings, clock: Clock) -> StoreLifecycle:
+    def _store_lifecycle(self, store: StoreTerms, clock: Clock) -> StoreLifecycle:
         return StoreLifecycle(
-            settings.store,
+            store,
             clock,
-            settings.timezone,
+            self._settings.timezone,
             self._log,
             self._background_tasks,
             observe=self._metrics.store_call,
@@ -317,7 +316,7 @@ class Gateway:
     def _background_tasks(self) -> BackgroundTasks:
         return BackgroundTasks(self._log.defect, self._metrics.task_failed)
 
-    def _note_configuration(self, settings: Settings, names: ConfiguredNames) -> None:
+    def _note_configuration(self, settings: ProcessSettings, names: ConfiguredNames) -> None:
         """For operators, the metrics and the records of requests: what is in force."""
         now_ms = self.services.clock.now_ms()
         self._config = ConfigInForce(settings.text, settings.file, settings.file_hash, now_ms)
@@ -325,9 +324,9 @@ class Gateway:
         self._metrics.config_loaded(settings.file_hash, now_ms / 1000)
         self._records.follow(settings.record, len(names.team), settings.file_hash)
 
-    def _follow_clients(self, settings: Settings) -> None:
+    def _follow_clients(self, settings: ProcessSettings) -> None:
         """Apply the web pages that may call, and the trusted proxies."""
-        self._data.cors = CorsPolicy(settings.cors.origins)
+        self._data.cors = CorsPolicy(settings.origins)
         self._data.addresses = ClientAddresses(settings.trusted_proxies)
 
     def _follow_upstreams(self) -> None:

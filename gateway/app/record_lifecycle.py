@@ -6,9 +6,9 @@ import os
 from importlib.metadata import version
 from socket import gethostname
 
+from gateway.app.process_settings import RecordTerms
 from gateway.core.clock import Clock
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.settings.models import RecordSettings
 from gateway.store.contract import RecordStore
 from gateway.store.record_writer import RecordWriter
 from gateway.telemetry.request_records import RecordPolicy, RequestRecorder
@@ -29,7 +29,7 @@ class RecordLifecycle:
     def start(self) -> None:
         self.writer.start()
 
-    def follow(self, settings: RecordSettings, teams: int, config: str) -> None:
+    def follow(self, settings: RecordTerms, teams: int, config: str) -> None:
         """A configuration with this hash and number of teams is in force. Each team, and all requests without a known
         key together, have an equal share of the records, so that none displaces those of another."""
         keep_ms, share = round(settings.keep.total_seconds() * 1000), max(1, settings.most // (teams + 1))

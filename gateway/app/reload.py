@@ -20,14 +20,15 @@ from typing import Any, NamedTuple
 
 from gateway.app.config_documents import READ_ONCE, changes_between
 from gateway.app.gateway import Gateway
+from gateway.app.loaded_snapshot import LoadedSnapshot, LoadFailed
+from gateway.app.process_settings import ProcessSettings
 from gateway.app.snapshot_differences import SHOWN_MAX, Differences, in_words
-from gateway.app.snapshot_process import LoadedSnapshot, LoadFailed, load_in_child
+from gateway.app.snapshot_process import load_in_child
 from gateway.core.errors import InternalError, StoreUnavailable
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.identity.contract import AuditEntry
 from gateway.runtime.release import release_in_parts
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.settings.models import Settings
 from gateway.telemetry.log import Log
 
 LOOK_EVERY_S = 2.0
@@ -54,7 +55,9 @@ class Stamp(NamedTuple):
 class Reloader:
     """Keeps a gateway to a file."""
 
-    def __init__(self, path: str, gateway: Gateway, log: Log, settings: Settings, load: Load = load_in_child) -> None:
+    def __init__(
+        self, path: str, gateway: Gateway, log: Log, settings: ProcessSettings, load: Load = load_in_child
+    ) -> None:
         self._path = path
         self._load = load
         self._gateway = gateway

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import uvloop
 
 from gateway.app.gateway import Gateway
+from gateway.app.loaded_snapshot import LoadedSnapshot
+from gateway.app.process_settings import ProcessSettings
 from gateway.app.reload import Reloader
 from gateway.app.worker_control import control_handlers
 from gateway.core.address import Address, listed
@@ -24,16 +26,15 @@ from gateway.runtime.core_dumps import disable_core_dumps
 from gateway.runtime.descriptors import allow_many_connections
 from gateway.runtime.shutdown import Shutdown
 from gateway.runtime.workers import WorkerSpec
-from gateway.settings.models import Settings
 from gateway.telemetry.log import Log, configure
 
 
 class Announce(NamedTuple):
     """What is printed at a terminal, in addition to the log."""
 
-    serving: Callable[[Settings, Address, Address], None]
+    serving: Callable[[LoadedSnapshot, Address, Address], None]
     """Called once the gateway listens, with the first address for clients and that for operators."""
-    draining: Callable[[int, Settings], None]
+    draining: Callable[[int, ProcessSettings], None]
     """Called when it has to stop, with the number of requests in flight."""
 
 
@@ -42,10 +43,9 @@ _STDIN = 0
 
 
 class Source(NamedTuple):
-    """The source of the settings: a context that lasts as long as the gateway, and the file to be watched, if there is
-    one."""
+    """The source of what is served: a context that lasts as long as the gateway, and the file to be watched, if any."""
 
-    settings: AbstractAsyncContextManager[Settings]
+    loaded: AbstractAsyncContextManager[LoadedSnapshot]
     path: str | None = None
 
 
@@ -57,32 +57,32 @@ def run_gateway(source: Source, announce: Announce) -> None:
     uvloop.run(_run_gateway(source, configure(), announce))
 
 
-def run_worker(spec: WorkerSpec, path: str, settings: Settings) -> None:
-    """`path` is the file that the settings come from. Raises OSError where a port cannot be listened on."""
+def run_worker(spec: WorkerSpec, path: str, loaded: LoadedSnapshot) -> None:
+    """`path` is the file that it was loaded from. Raises OSError where a port cannot be listened on."""
     disable_core_dumps()
     allow_many_connections()
-    uvloop.run(_run_worker(spec, path, settings, configure(worker=spec.worker)))
+    uvloop.run(_run_worker(spec, path, loaded, configure(worker=spec.worker)))
 
 
 async def _run_gateway(source: Source, log: Log, announce: Announce) -> None:
     shutdown = Shutdown()
     shutdown.on_signals(lambda name, effect: log.info("signal", name=name, effect=effect))
-    async with source.settings as settings:
-        gateway = Gateway(settings, log)
+    async with source.loaded as loaded:
+        gateway = Gateway(loaded, log)
         if source.path is not None:
-            Reloader(source.path, gateway, log, settings).start()
+            Reloader(source.path, gateway, log, loaded.settings).start()
         data, admin = await gateway.start()
         log.info("serving", listen=listed(data), admin=str(admin))
-        announce.serving(settings, data[0], admin)
-        await _until(shutdown, gateway, lambda: announce.draining(gateway.in_flight, settings))
+        announce.serving(loaded, data[0], admin)
+        await _until(shutdown, gateway, lambda: announce.draining(gateway.in_flight, loaded.settings))
     log.info("stopped")
 
 
-async def _run_worker(spec: WorkerSpec, path: str, settings: Settings, log: Log) -> None:
+async def _run_worker(spec: WorkerSpec, path: str, loaded: LoadedSnapshot, log: Log) -> None:
     shutdown = Shutdown()
     shutdown.on_signals_of_a_group()
-    gateway = Gateway(settings, log)
-    reloader = Reloader(path, gateway, log, settings)
+    gateway = Gateway(loaded, log)
+    reloader = Reloader(path, gateway, log, loaded.settings)
     reloader.start()
     channel = await ControlChannel.over(socket.socket(fileno=_STDIN))
     orders = {Order.DRAIN: shutdown.request, Order.ABORT: shutdown.abort, Order.RELOAD: reloader.ask}

@@ -1,4 +1,6 @@
-"""Builds the configuration snapshot from settings: upstreams, models, callers and the limits that bind them."""
+"""Builds what a process that serves has of the settings: the snapshot of its requests (upstreams, models, callers and
+the limits that bind them), and what it keeps itself.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,9 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from gateway.app.loaded_snapshot import LoadedSnapshot
+from gateway.app.process_settings import AdminTerms, DrainTerms, ProcessSettings, RecordTerms, StoreTerms
+from gateway.app.snapshot_differences import SnapshotChanges, changes_of
 from gateway.core.end_users import EndUserRule
 from gateway.core.endpoints import ENDPOINT_NAMES, FORWARDED
 from gateway.core.header_rules import is_credential
@@ -40,6 +45,7 @@ from gateway.settings.models import JwtSettings, KeySettings, ModelSettings, Set
 from gateway.settings.notify_checks import channel_name
 from gateway.settings.price_settings import PriceListSettings, PriceSettings, TierPriceSettings
 from gateway.settings.upstream_settings import TimeoutSettings, TlsSettings, UpstreamSettings
+from gateway.telemetry.configured_names import configured_names
 
 _MILLION_PARTS = 1_000_000
 """USD per million tokens or characters, times this, is pico-dollars for one."""
@@ -59,6 +65,39 @@ class _Subject(NamedTuple):
     name: str = ""
     team: str = ""
     notify_at: tuple[int, ...] = ()
+
+
+def loaded_snapshot(settings: Settings, loaded_at: int = 0, before: ConfigSnapshot | None = None) -> LoadedSnapshot:
+    """`loaded_at` is in seconds since 1970; `before` is what the snapshot is compared with."""
+    built = snapshot(settings, loaded_at)
+    changes = SnapshotChanges() if before is None else changes_of(before, built)
+    return LoadedSnapshot(_process_settings(settings), built, configured_names(built, settings.teams), changes)
+
+
+def _process_settings(settings: Settings) -> ProcessSettings:
+    store, record = settings.store, settings.record
+    return ProcessSettings(
+        listen=settings.listen,
+        admin=AdminTerms(settings.admin.listen, settings.admin.secret),
+        trusted_proxies=settings.trusted_proxies,
+        origins=settings.cors.origins,
+        workers=settings.workers,
+        timezone=settings.timezone,
+        max_body=settings.max_body,
+        max_body_memory=settings.max_body_memory,
+        max_clients=settings.max_clients,
+        is_max_clients_given="max_clients" in settings.model_fields_set,
+        keepalive=settings.keepalive,
+        drain=DrainTerms(settings.drain.delay, settings.drain.timeout),
+        record=RecordTerms(record.requests, record.keep, record.most),
+        store=StoreTerms(
+            store.url, store.timeout, store.on_outage, store.journal, store.journal_unsigned, store.prefix
+        ),
+        file=settings.file,
+        file_hash=settings.file_hash,
+        referenced_files=settings.referenced_files,
+        text=settings.text,
+    )
 
 
 def snapshot(settings: Settings, loaded_at: int = 0) -> ConfigSnapshot:

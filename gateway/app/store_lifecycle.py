@@ -1,7 +1,7 @@
 """The store that the settings name: built, started, watched and closed.
 
-Two wrappers are in front of the backend: the outbox, which keeps on disk what an outage would lose (only for Redis),
-and the renewer of leases. The store also shares what this process learns about the size of requests.
+In front of Redis is the outbox, which keeps on disk what an outage would lose. Beside the store, one task renews the
+leases of what runs, and another shares what this process learns about the size of requests.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from zoneinfo import ZoneInfo
 
+from gateway.app.process_settings import StoreTerms
 from gateway.core.clock import Clock
 from gateway.core.errors import StoreUnavailable
 from gateway.core.estimate import Estimates
 from gateway.identity.contract import KeyStore
 from gateway.identity.in_memory import InMemoryKeyStore
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.settings.models import StoreSettings
 from gateway.store.backlog import Policy
 from gateway.store.contract import LossStore, NotificationOutbox, Store
 from gateway.store.estimate_sharing import EstimateSharing
@@ -45,7 +45,7 @@ class StoreLifecycle:
 
     def __init__(
         self,
-        settings: StoreSettings,
+        settings: StoreTerms,
         clock: Clock,
         zone: ZoneInfo,
         log: Log,
@@ -89,7 +89,8 @@ class StoreLifecycle:
             self.losses = backend.losses
             self.keys = RedisKeyStore(backend.client.background, settings.prefix, new_tasks())
             inner = self._outbox = OutboxStore(backend, journal, policy, zone, new_tasks())
-        self.store = self._renewer = LeaseRenewer(inner, new_tasks())
+        self.store = inner
+        self._renewer = LeaseRenewer(inner, new_tasks())
         self.estimates = Estimates()
         self._sharing = EstimateSharing(self.store, self.estimates, new_tasks())
 
@@ -106,6 +107,7 @@ class StoreLifecycle:
         await self._tasks.close()
         await self.keys.close()
         await self._sharing.close()
+        await self._renewer.close()
         await self.store.close()
 
     @property

@@ -7,7 +7,7 @@ import json
 import click
 
 from gateway.cli.administration import Json, all_pages
-from gateway.cli.configuration import config_option
+from gateway.cli.config_option import config_option
 from gateway.cli.output import Row, csv_option, json_option, refuse_both, show_listing
 
 _HEADINGS = ("at", "who", "did", "to", "before", "after")

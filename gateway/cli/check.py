@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.configuration import EXIT_INVALID, config_option, print_problems
+from gateway.cli.config_option import EXIT_INVALID, config_option, print_problems
 from gateway.finance.price_catalogue import CatalogueMissing, load_catalogue
 from gateway.finance.price_comparison import warnings
 from gateway.settings.diagnostics import Diagnostic, SettingsInvalid

@@ -1,31 +1,17 @@
-"""What all commands that read a configuration share: the option that names it, and how its problems are printed."""
+"""What all commands that read a configuration themselves share."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterable
-from typing import NoReturn
 
 import click
 from click.core import ParameterSource
 
+from gateway.cli.config_option import end_with
 from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN, DEMO_KEY
-from gateway.settings.diagnostics import Diagnostic, SettingsInvalid
+from gateway.settings.diagnostics import SettingsInvalid
 from gateway.settings.loading import Loaded, demo_settings, load
 from gateway.settings.models import Settings
-
-DEFAULT_CONFIG = "config/gateway.yaml"
-EXIT_INVALID = 2
-
-config_option = click.option(
-    "-c",
-    "--config",
-    metavar="FILE",
-    envvar="GATEWAY_CONFIG",
-    default=DEFAULT_CONFIG,
-    help=f"The configuration. Default: $GATEWAY_CONFIG, then {DEFAULT_CONFIG}.",
-)
 
 demo_option = click.option(
     "--demo",
@@ -34,12 +20,6 @@ demo_option = click.option(
     flag_value="127.0.0.1:9090",
     help="Ask the running demo, at its admin listener.",
 )
-
-
-def print_problems(problems: Iterable[Diagnostic], *, warning: bool = False) -> None:
-    """One line each, on standard error."""
-    for problem in problems:
-        click.echo(f"{problem} (warning)" if warning else str(problem), err=True)
 
 
 def load_or_end(config: str) -> Loaded:
@@ -69,8 +49,3 @@ def refuse_options_of_group(context: click.Context) -> None:
     for name in context.params:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"Write the options after {context.invoked_subcommand!r}, not before it.")
-
-
-def end_with(invalid: SettingsInvalid) -> NoReturn:
-    print_problems(invalid.problems)
-    sys.exit(EXIT_INVALID)

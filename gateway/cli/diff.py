@@ -9,13 +9,14 @@ from typing import Any
 import click
 import msgspec
 
-from gateway.app.config_documents import difference
+from gateway.app.config_child import difference
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
-from gateway.cli.configuration import EXIT_INVALID, config_option, load_or_end
+from gateway.cli.config_option import EXIT_INVALID, config_option
+from gateway.cli.configuration import load_or_end
 from gateway.cli.output import json_option, show_json
 from gateway.core.errors import FieldInvalid
 from gateway.identity.requests import AdministrationRequest
-from gateway.settings.comparison import TextChange
+from gateway.settings.text_change import TextChange
 
 
 @click.command(epilog="Example: gateway diff -c config/gateway.yaml --running")

@@ -13,16 +13,18 @@ from typing import Any
 
 import click
 
+from gateway.app.loaded_snapshot import LoadedSnapshot
+from gateway.app.process_settings import ProcessSettings
 from gateway.core.address import Address
 from gateway.settings.demo_credentials import DEMO_ADMIN_TOKEN
-from gateway.settings.models import Settings
 
 _DEMO_ADMIN = Address("127.0.0.1", 9090)
 
 
-def show_how(key: str, admin_token: str, settings: Settings, data: Address, admin: Address) -> None:
+def show_how(key: str, admin_token: str, loaded: LoadedSnapshot, data: Address, admin: Address) -> None:
     data, admin = data.from_here, admin.from_here
-    models = list(settings.models)
+    # An alias has the model that it is of.
+    models = list(dict.fromkeys(model.name for model in loaded.snapshot.models.values()))
     more = f" (and {len(models) - 1} more)" if len(models) > 1 else ""
     click.echo(f"\nThe gateway serves {models[0]}{more}\nat http://{data}/v1 with the key {key}\n")
     click.echo(f"A plain answer:\n\n{_curl(data, key, models[0], {})}\n")
@@ -37,7 +39,7 @@ def show_how(key: str, admin_token: str, settings: Settings, data: Address, admi
     click.echo(f"Metrics: curl -s http://{admin}/metrics    To stop: Ctrl-C\n")
 
 
-def show_drain(in_flight: int, settings: Settings) -> None:
+def show_drain(in_flight: int, settings: ProcessSettings) -> None:
     """On standard error, since standard output is the log."""
     if in_flight:
         what = "1 request" if in_flight == 1 else f"{in_flight} requests"

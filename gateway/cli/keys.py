@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from gateway.cli.administration import Ask, Json, administer, all_pages, ask_once
-from gateway.cli.configuration import config_option
+from gateway.cli.config_option import config_option
 from gateway.cli.output import WHOLE, Row, csv_option, json_option, refuse_both, show_json, show_listing, table
 from gateway.identity.administration import IMPORTED_MAX, STATUSES
 

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from gateway.cli.administration import Json, ask_once
-from gateway.cli.configuration import config_option, demo_option, refuse_options_of_group, settings_or_end
+from gateway.cli.config_option import config_option
+from gateway.cli.configuration import demo_option, refuse_options_of_group, settings_or_end
 from gateway.cli.output import Row, csv_option, json_option, refuse_both, show_json, show_listing, table
 from gateway.cli.reports import report_or_end
 

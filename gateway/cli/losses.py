@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import click
 
 from gateway.cli.administration import Json, ask_once
-from gateway.cli.configuration import config_option, demo_option
+from gateway.cli.config_option import config_option
+from gateway.cli.configuration import demo_option
 from gateway.cli.output import Row, json_option, show_json, table
 from gateway.web.admin_losses import LIST
 

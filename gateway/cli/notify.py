@@ -12,7 +12,8 @@ import click
 
 from gateway.app.snapshot_builder import snapshot
 from gateway.cli.administration import Json, ask_once, unlogged
-from gateway.cli.configuration import config_option, demo_option, load_or_end
+from gateway.cli.config_option import config_option
+from gateway.cli.configuration import demo_option, load_or_end
 from gateway.cli.output import Row, json_option, show_json, table
 from gateway.core.notifications import EventType, NotificationChannel
 from gateway.notifications.messages import notification

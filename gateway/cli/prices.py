@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.configuration import config_option, load_or_end
+from gateway.cli.config_option import config_option
+from gateway.cli.configuration import load_or_end
 from gateway.cli.output import refuse_both, show_csv_objects, show_json, table
 from gateway.finance.price_catalogue import CatalogueMissing, load_catalogue
 from gateway.finance.price_comparison import DIFFERENT, FILE_HEADER, PriceRow, compare, prices_file

@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 
 import click
 
-from gateway.cli.configuration import EXIT_INVALID, config_option, load_or_end
+from gateway.cli.config_option import EXIT_INVALID, config_option
+from gateway.cli.configuration import load_or_end
 from gateway.cli.output import Row, refuse_both, show_csv_objects, show_json, table
 from gateway.cli.reports import report_or_end
 from gateway.finance.reconcile import FigureDifference, ReconciledCell, Reconciliation, ledger_query

@@ -7,7 +7,8 @@ import sys
 import click
 
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
-from gateway.cli.configuration import config_option, load_or_end
+from gateway.cli.config_option import config_option
+from gateway.cli.configuration import load_or_end
 from gateway.cli.output import json_option, show_json
 from gateway.core.errors import FieldInvalid
 

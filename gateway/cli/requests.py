@@ -7,7 +7,8 @@ from urllib.parse import quote
 import click
 
 from gateway.cli.administration import Json, ask_once
-from gateway.cli.configuration import config_option, demo_option, refuse_options_of_group
+from gateway.cli.config_option import config_option
+from gateway.cli.configuration import demo_option, refuse_options_of_group
 from gateway.cli.output import Row, json_option, show_json, table
 
 HEADINGS = ("id", "team", "key", "model", "upstream", "state", "age", "tokens", "served by")

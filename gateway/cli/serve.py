@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from gateway.cli.configuration import config_option, end_with, load_or_end, print_problems
+from gateway.app.first_load import FirstLoad
+from gateway.cli.config_option import config_option, end_with, print_problems
 from gateway.cli.errors import errors_in_one_line
+from gateway.cli.first_load import loaded_or_end
 from gateway.cli.reexec import json_argument, program
 from gateway.settings.diagnostics import SettingsInvalid
 from gateway.settings.value_readers import Workers, read_workers
@@ -79,7 +81,12 @@ _ALONE = "with memory:// each worker would count by itself."
 
 
 def _run_from_file(config: str, asked: Workers | None) -> None:
-    loaded = load_or_end(config)
+    with errors_in_one_line():
+        reading = FirstLoad(config)
+    # The child reads while this is imported.
+    from gateway.app.serve import Announce, Source
+
+    loaded = loaded_or_end(reading)
     print_problems(loaded.warnings, warning=True)
     settings = loaded.settings
     workers = asked or settings.workers
@@ -91,10 +98,7 @@ def _run_from_file(config: str, asked: Workers | None) -> None:
         supervisor_config = json_argument({"config": config, "workers": count, **listeners})
         # Not a child: a supervisor that signals and watches this process goes on with the one that it becomes.
         os.execv(sys.executable, [*program(), "supervise", supervisor_config])  # noqa: S606 # No shell is wanted.
-    # As below.
-    from gateway.app.serve import Announce, Source
-
-    _run(Source(nullcontext(settings), config), Announce(_say_nothing, _say_nothing))
+    _run(Source(nullcontext(loaded), config), Announce(_say_nothing, _say_nothing))
 
 
 def _cores() -> int:

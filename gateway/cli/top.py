@@ -20,7 +20,8 @@ from types import FrameType
 import click
 
 from gateway.cli.admin_client import AdminClient, AdminUnavailable
-from gateway.cli.configuration import config_option, demo_option, settings_or_end
+from gateway.cli.config_option import config_option
+from gateway.cli.configuration import demo_option, settings_or_end
 from gateway.cli.output import show_json
 from gateway.cli.top_view import LiveView, MetricsReading, Pace, frame
 from gateway.cli.top_view import as_json as json_of

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from gateway.cli.configuration import config_option, demo_option, settings_or_end
+from gateway.cli.config_option import config_option
+from gateway.cli.configuration import demo_option, settings_or_end
 from gateway.cli.output import Row, csv_option, json_option, show_csv_objects, show_json, table
 from gateway.cli.reports import report_or_end
 from gateway.finance.focus import FOCUS_COLUMNS, GROUPED_BY, focus_rows

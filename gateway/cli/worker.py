@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from gateway.app.serve import run_worker
-from gateway.cli.configuration import config_option, end_with, load_or_end
+from gateway.app.first_load import FirstLoad
+from gateway.cli.config_option import config_option, end_with
 from gateway.cli.errors import errors_in_one_line
+from gateway.cli.first_load import loaded_or_end
 from gateway.cli.reexec import JsonArgument
 from gateway.runtime.workers import WorkerSpec
 from gateway.settings.diagnostics import SettingsInvalid
@@ -22,9 +23,14 @@ def worker(config: str, spec: WorkerSpec) -> None:
 
     The supervisor starts it, with the control channel as standard input.
     """
-    settings = load_or_end(config).settings
+    with errors_in_one_line():
+        reading = FirstLoad(config)
+    # The child reads while this is imported.
+    from gateway.app.serve import run_worker
+
+    loaded = loaded_or_end(reading)
     try:
         with errors_in_one_line():
-            run_worker(spec, config, settings)
+            run_worker(spec, config, loaded)
     except SettingsInvalid as invalid:
         end_with(invalid)

@@ -31,15 +31,12 @@ _CACHE_KEYS = ("prompt_cache_key", "session_id")
 
 def key_of(parsed: ParsedRequest, headers: Mapping[str, str]) -> bytes:
     """The key that requests with the same target share; empty if nothing binds the request to a target."""
-    match parsed.binding.model.affinity:
-        case "session":
-            return _session(parsed, headers) or _prefix(parsed)
-        case "user":
-            return parsed.user.encode("utf-8", "surrogatepass")
-        case "prefix":
-            return _prefix(parsed)
-        case _:
-            return b""
+    affinity = parsed.binding.model.affinity
+    if affinity == "none":
+        return b""
+    if affinity == "session":
+        return _session(parsed, headers) or _prefix(parsed)
+    return parsed.user.encode("utf-8", "surrogatepass") if affinity == "user" else _prefix(parsed)
 
 
 def favourite(key: bytes, candidates: Sequence[Candidate]) -> Target | None:

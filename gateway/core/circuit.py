@@ -22,6 +22,7 @@ Pure: times are monotonic seconds of the caller's clock.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Mapping
 from enum import StrEnum
@@ -93,7 +94,9 @@ class Circuit:
         self._key = EVERYONE
         """Whom the state binds, unless it is closed: one key, or everyone."""
 
-        self._turn = 0
+        self.turn = 0
+        """Of the attempts that begin now."""
+
         self._row: Counter[str] = Counter()
         """Failures since the last success, by key; those of no key in particular under EVERYONE."""
 
@@ -156,31 +159,32 @@ class Circuit:
         return max(0.0, rest, cooling_s)
 
     def begin(self, now: float, caller: Caller = ANYONE) -> int:
-        """An attempt begins; returns its turn."""
+        """An attempt begins; returns its turn. Where the circuit `is_closed`, that is all."""
         if not self.is_closed and self._binds(caller):
             self._is_probed = self.state(now) in {CircuitState.OPEN, CircuitState.HALF_OPEN}
-        return self._turn
+        return self.turn
 
     def answered(self, turn: int, now: float, caller: Caller = ANYONE) -> None:
         """The first byte of an answer came that is no failure."""
-        if self._is_probed and turn == self._turn and self._binds(caller):
+        if self._is_probed and turn == self.turn and self._binds(caller):
             self.recover(now)
 
     def succeeded(self, turn: int, now: float, caller: Caller = ANYONE) -> None:
-        if turn != self._turn:
+        if turn != self.turn:
             return
         if not self.is_closed:
             self.answered(turn, now, caller)
             if self.state(now) is CircuitState.CLOSED:
                 self.is_closed, self._state = True, CircuitState.CLOSED
-        self._row.clear()
+        if self._row:
+            self._row.clear()
         self._window.add(now, caller.key_id, failed=False)
 
     def failed(
         self, turn: int, now: float, caller: Caller = ANYONE, reason: str = "", *, for_everyone: bool = False
     ) -> None:
         """The attempt failed: as any other would have, or, unless `for_everyone`, perhaps for what the caller asked."""
-        if turn != self._turn:
+        if turn != self.turn:
             return
         state, is_bound = self.state(now), self._binds(caller)
         if state is CircuitState.OPEN and is_bound:
@@ -199,7 +203,7 @@ class Circuit:
 
     def left(self, turn: int, caller: Caller = ANYONE) -> None:
         """The attempt ended and says nothing about the upstream: its client left."""
-        if turn == self._turn and self._binds(caller):
+        if turn == self.turn and self._binds(caller):
             self._is_probed = False
 
     def cool_down(self, seconds: float, now: float, caller: Caller = ANYONE) -> None:
@@ -244,7 +248,7 @@ class Circuit:
         self._key = key
         self._rested_at = now + min(LONGEST_REST_S, FIRST_REST_S * 2 ** min(self._rests, 8))
         self._rests += 1
-        self._turn += 1
+        self.turn += 1
         self._is_probed = False
         if key == EVERYONE:
             self._row.clear()  # It is open, whichever key fails next.
@@ -266,18 +270,21 @@ class _FailureWindow:
 
     def __init__(self) -> None:
         self._slots: deque[tuple[float, dict[str, _Count]]] = deque()
+        self._newest: dict[str, _Count] = {}
+        self._newest_until = -math.inf
 
     def add(self, now: float, key: str, *, failed: bool) -> None:
-        if not self._slots or now >= self._slots[-1][0] + WINDOW_S / 6:
-            self._slots.append((now, {}))
+        if now >= self._newest_until:
+            self._newest, self._newest_until = {}, now + WINDOW_S / 6
+            self._slots.append((now, self._newest))
             self._forget(now)
-        counts = self._slots[-1][1]
-        count = counts.get(key)
+        count = self._newest.get(key)
         if count is None:
-            key = key if len(counts) < KEYS_IN_SLOT else EVERYONE
-            count = counts.setdefault(key, _Count())
+            key = key if len(self._newest) < KEYS_IN_SLOT else EVERYONE
+            count = self._newest.setdefault(key, _Count())
         count.ended += 1
-        count.failed += failed
+        if failed:
+            count.failed += 1
 
     def has_others(self, key: str, now: float) -> bool:
         """Whether an attempt of another key has ended."""

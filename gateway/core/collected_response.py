@@ -3,7 +3,8 @@
 Its first bytes tell what it is. An answer that is passed on as it comes, such as a stream, is collected no further. Of
 any other, no byte is passed on yet, so that another target can still be asked if the answer breaks or its body says
 that the provider failed. At most `max_bytes` are held: the rest waits at the upstream until the answer is passed on.
-Everything is redacted before it is read.
+Everything is redacted before it is read; of an answer that was `available`, `redact_body` is to do that, as for every
+whole one.
 """
 
 from __future__ import annotations
@@ -30,9 +31,14 @@ class CollectedResponse(UpstreamResponse):
     is_whole = False
     """Whether `body` is all of it."""
 
+    is_too_long = False
+    """Whether more has come than is to be collected."""
+
     fault: Fault | None = None
     """Whose fault the failure is that the status reports; None for a status below 400."""
 
+    _pieces: list[bytes]
+    _into: Callable[[bytes], None]
     _stream_redactor: StreamRedactor | None = None
     _redacted_whole = 0
     _size = 0
@@ -40,26 +46,29 @@ class CollectedResponse(UpstreamResponse):
     def __init__(self, response: UpstreamResponse, max_bytes: int, redactor: Redactor | None = None) -> None:
         self.status = response.status
         self.headers = response.headers
-        self._redactor = redactor
-        if redactor is not None:
-            self._stream_redactor = StreamRedactor(redactor)
-            self.headers, self._redacted_whole = redactor.headers(response.headers)
         self.sent_at = response.sent_at
         self.first_byte_at = response.first_byte_at
         self._response = response
         self._max_bytes = max_bytes
-        self._pieces: list[bytes] = []
-        self._into: Callable[[bytes], None] = self._take
+        self._redactor = redactor
+        if redactor is not None:
+            self.headers, self._redacted_whole = redactor.headers(response.headers)
+        body = response.available()
+        if body is not None:
+            # Of what is whole no piece has to be redacted by itself.
+            self._pieces = [body]
+            self.kind = kind_of(body)
+            return
+        self._pieces = []
+        self._into = self._take
+        if redactor is not None:
+            self._stream_redactor = StreamRedactor(redactor)
         response.deliver_to(self._redacted_into(self._take))
 
     @property
     def body(self) -> bytes:
         """What has come so far."""
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-
-    @property
-    def is_too_long(self) -> bool:
-        return self._size > self._max_bytes
 
     @property
     def is_called_stream(self) -> bool:
@@ -79,6 +88,9 @@ class CollectedResponse(UpstreamResponse):
     def redacted(self) -> int:
         """How often the upstream's credential has been in it so far."""
         return self._redacted_whole + (self._stream_redactor.count if self._stream_redactor is not None else 0)
+
+    def available(self) -> bytes | None:
+        return self.body if self.is_whole else None
 
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
         for piece in self._pieces:
@@ -136,10 +148,12 @@ class CollectedResponse(UpstreamResponse):
     def _take(self, data: bytes) -> None:
         self._pieces.append(data)
         self._size += len(data)
+        response = self._response
         if self.kind is None:
-            self.kind = kind_of(self.body)
+            self.kind = kind_of(data if self._size == len(data) else self.body)
             if self.kind is not None:
-                self._response.wake()
+                response.wake()
         if self._size > self._max_bytes:
-            self._response.pause()
-            self._response.wake()
+            self.is_too_long = True
+            response.pause()
+            response.wake()

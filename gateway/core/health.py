@@ -119,9 +119,13 @@ class Attempt(msgspec.Struct, eq=False):
         if self._has_ended:
             return
         self._has_ended = True
-        self._model.upstream_health.in_flight -= 1
-        circuit, caller, turn = self._model.circuit, self._caller, self._turn
+        model, caller, turn = self._model, self._caller, self._turn
+        model.upstream_health.in_flight -= 1
+        circuit = model.circuit
         was_closed = circuit.is_closed
+        if was_closed and outcome is _SUCCEEDED and not cool_down_s:
+            circuit.succeeded(turn, now, caller)  # As nearly every attempt: the circuit stays closed.
+            return
         if outcome is _SUCCEEDED:
             circuit.succeeded(turn, now, caller)
         elif outcome is _NEUTRAL:
@@ -133,7 +137,7 @@ class Attempt(msgspec.Struct, eq=False):
         if cool_down_s > 0:
             circuit.cool_down(cool_down_s, now, caller)
         if not (was_closed and circuit.is_closed):
-            self._model.report(now)
+            model.report(now)
 
 
 class Health:
@@ -162,16 +166,19 @@ class Health:
         return upstream_health.in_flight if upstream_health is not None else 0
 
     def begin(self, target: Target, now: float, caller: Caller = ANYONE) -> Attempt:
-        upstream_health = self._health_of(target.upstream)
+        upstream = target.upstream
+        upstream_health = self._upstreams.get(upstream) or self._new(upstream)
         model_health = upstream_health.models.get(target.model)
         if model_health is None:
             model_health = upstream_health.models[target.model] = _ModelHealth(
                 upstream_health, target.model, self._notice
             )
         upstream_health.in_flight += 1
-        turn = model_health.circuit.begin(now, caller)
-        if not model_health.circuit.is_closed:
-            model_health.report(now)
+        circuit = model_health.circuit
+        if circuit.is_closed:
+            return Attempt(model_health, caller, circuit.turn)
+        turn = circuit.begin(now, caller)
+        model_health.report(now)
         return Attempt(model_health, caller, turn)
 
     def wait_s(self, targets: Iterable[Target], now: float, caller: Caller = ANYONE) -> float:
@@ -198,7 +205,7 @@ class Health:
     def checked(self, upstream: Upstream, is_healthy: bool, now: float) -> None:
         """Record the result of a check. The circuits of an upstream that is up again recover as slowly as after a
         probe."""
-        upstream_health = self._health_of(upstream)
+        upstream_health = self._upstreams.get(upstream) or self._new(upstream)
         if not upstream_health.check(is_healthy):
             return
         before, after = ("down", "up") if is_healthy else ("up", "down")
@@ -230,10 +237,8 @@ class Health:
             for each in upstreams
         ]
 
-    def _health_of(self, upstream: Upstream) -> _UpstreamHealth:
-        upstream_health = self._upstreams.get(upstream)
-        if upstream_health is None:
-            upstream_health = self._upstreams[upstream] = _UpstreamHealth(upstream.name)
+    def _new(self, upstream: Upstream) -> _UpstreamHealth:
+        upstream_health = self._upstreams[upstream] = _UpstreamHealth(upstream.name)
         return upstream_health
 
     def _wait_s(self, target: Target, now: float, caller: Caller) -> float:

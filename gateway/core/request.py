@@ -41,13 +41,17 @@ class Spool(Protocol):
 
 
 class Body(Protocol):
-    """A request's body, decoded: `whole`, or its `beginning` and then piece by piece. All raise TooLarge past the
-    configured size, EncodingUnsupported, RequestMalformed, ClientGone, and Overloaded where bodies that are held take
-    all the memory that they may. `size` counts the bytes that were taken so far; `team` is whose share of the memory
-    they take."""
+    """A request's body, decoded: `available`, `whole`, or its `beginning` and then piece by piece. All raise TooLarge
+    past the configured size, EncodingUnsupported, RequestMalformed, ClientGone, and Overloaded where bodies that are
+    held take all the memory that they may. `size` counts the bytes that were taken so far; `team` is whose share of the
+    memory they take."""
 
     size: int
     team: str
+
+    def available(self) -> bytes | None:
+        """All of it, where nothing has to be waited for; None where `whole` is to be asked."""
+        ...
 
     async def whole(self) -> bytes: ...
 

@@ -23,6 +23,11 @@ class UpstreamResponse(Protocol):
     sent_at: float
     first_byte_at: float
 
+    def available(self) -> bytes | None:
+        """All of the body, where it is short and has come whole: the answer is over then. None where it is to be
+        delivered. To be called before `deliver_to`."""
+        ...
+
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
         """Hand over what has arrived and, from now on, each piece as it comes. Pieces are decoded of
         the transfer coding and of the content coding, if the upstream used one unasked. One that is not known

@@ -45,7 +45,7 @@ def admission_request(exchange: Exchange, parsed: ParsedRequest, expected: int, 
     least = parsed.least_output if parsed.endpoint.cap_paths and parsed.least_output < most else most
     thinking = parsed.thinking_budget + ANSWER_AFTER_THINKING if parsed.thinking_budget else 0
     enough = max(2 * expected, OUTPUT_SHARE_FLOOR, thinking, least)
-    limits = binding.limits_for(user)
+    limits = binding.limits_for(user) if user else binding.limits
     rules = binding.rules_for(parsed.tier, entered, parsed.units)
     fixed, per_output = input_charges(rules, entered, parsed.input_size), rules.per_output
     if len(fixed) > len(limits):

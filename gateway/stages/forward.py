@@ -103,20 +103,21 @@ async def forward(
     while following is not None:
         target = following
         body = outgoing_body(exchange, parsed, target)
-        more = _more_headers(exchange, target)
+        upstream, request = target.upstream, exchange.request
+        more = _more_headers(exchange, target) if upstream.pass_headers else []
         if exchange.trace is not None:
             more = [*more, ("traceparent", exchange.trace.begin_attempt(target, services.clock.monotonic()))]
         outgoing = UpstreamRequest(
-            endpoint.upstream_path(target.model, exchange.request.parameters),
+            endpoint.upstream_path(target.model, request.parameters),
             [*headers, *more] if more else headers,
             body,
             method=endpoint.method,
             model=target.model,
             team=caller.team,
             rest=parsed.rest,
-            query=_query(exchange, target),
-            base_path=target.upstream.base_path(endpoint.name),
-            takes_other_headers=endpoint.dialect is target.upstream.other_dialect,
+            query=passed_query(request.query, endpoint, upstream, endpoint.names_read) if request.query else "",
+            base_path=upstream.base_path(endpoint.name),
+            takes_other_headers=endpoint.dialect is upstream.other_dialect,
             note_attempt=exchange.note_attempt,
         )
         try:
@@ -128,7 +129,7 @@ async def forward(
             continue
         following = _next_healthy(left, caller, services) if response.fault is _PROVIDER else None
         if following is None or not _can_repeat(parsed, writer) or not retries.take():
-            return _presentable(response, parsed.endpoint, target)
+            return response if 200 <= response.status < 300 else _presentable(response, endpoint, target)
         response.abandon()
     raise NoTarget(f"No upstream of the model {parsed.model.name!r} can take a request now.", retry_after_ms=1000)
 
@@ -155,12 +156,12 @@ async def _attempt(
             exchange.upstream_seconds += monotonic() - began
             raise
         exchange.upstream_seconds += begun.first_byte_at - begun.sent_at
+        exchange.first_byte_at = begun_at = now()
         if begun.status < 400:
-            attempt.answered(now())
+            attempt.answered(begun_at)
         response = CollectedResponse(begun, LATE_MAX if parsed.stream else WHOLE_MAX, target.upstream.redactor)
-        exchange.first_byte_at = now()
         is_collected = _is_collected(response, parsed) or await _wait_collected(exchange, parsed, response, now)
-        response.is_whole = is_collected and response.is_over and not response.is_too_long
+        response.is_whole = is_collected and not response.is_too_long and begun.is_over
         _read_collected(exchange, response)
     except UpstreamError as error:
         exchange.first_byte_at = None
@@ -171,13 +172,15 @@ async def _attempt(
         attempt.ended(_NEUTRAL, now())
         raise
     exchange.note_attempt(target.upstream.name, str(response.status))
+    if response.status < 400:
+        return response
     outcome = outcome_of_answer(response.status, response.fault)
     if outcome is not _SUCCEEDED:
         retry_after_s = read_retry_after(response.headers, services.clock.now_ms())
         is_rejected = response.fault is _CREDENTIALS
         reason = UpstreamAuthFailed.code if is_rejected else str(response.status)
         attempt.ended(outcome, now(), retry_after_s, reason=reason)
-    elif response.status >= 400:
+    else:
         attempt.answered(now())
     return response
 
@@ -208,34 +211,37 @@ async def _wait_collected(
 
 def _read_collected(exchange: Exchange, collected: CollectedResponse) -> None:
     """See what is in an answer: the upstream's credential, and whose fault its failure is."""
-    if collected.is_whole or collected.status >= 400:
+    status = collected.status
+    if collected.is_whole or status >= 400:
         collected.redact_body()
     exchange.redacted = collected.redacted
-    if collected.status >= 400:
-        collected.fault = fault_of_body(collected.status, collected.body)
+    if status >= 400:
+        collected.fault = fault_of_body(status, collected.body)
 
 
 def _is_collected(collected: CollectedResponse, parsed: ParsedRequest) -> bool:
     """Whether it is known what the answer is; and of JSON and errors, whether all of it has come, or too much. Raises
     what `end` raises, unless the answer is passed on as a stream."""
-    if collected.kind is None:
-        if not collected.is_over:
+    kind, is_over = collected.kind, collected.is_over
+    if kind is None:
+        if not is_over:
             return False
         collected.end()
-    collected.is_stream = collected.status < 400 and _is_stream(collected, parsed)
-    grows = (collected.kind is _OTHER or parsed.is_array) and collected.status < 400
-    if collected.is_stream or (grows and not collected.is_over):
-        return True
-    if collected.is_over:
+        kind = collected.kind
+    if collected.status < 400:
+        collected.is_stream = kind is not _JSON and _is_stream(collected, parsed)
+        if collected.is_stream or (not is_over and (kind is _OTHER or parsed.is_array)):
+            return True
+    if is_over:
         collected.end()
         return True
     return collected.is_too_long
 
 
 def _is_stream(response: CollectedResponse, parsed: ParsedRequest) -> bool:
-    """Whether the answer is an event stream: by what it is, where the request asks for one, whatever its content type
-    says. Where its first bytes do not show what it is, its content type does."""
-    if response.kind is _JSON or response.is_opaque:
+    """Whether an answer that is not JSON is an event stream: by what it is, where the request asks for one, whatever
+    its content type says. Where its first bytes do not show what it is, its content type does."""
+    if response.is_opaque:
         return False
     return response.is_called_stream or (parsed.stream and response.kind is _EVENTS)
 
@@ -250,7 +256,7 @@ def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> 
     changes: dict[Path, bytes] = {}
     if target.model != parsed.asked_model and parsed.endpoint.about is None:
         changes |= _model_changes(parsed, target)
-    if _must_ask_usage(parsed, target):
+    if parsed.stream and _must_ask_usage(parsed, target):
         changes["stream_options",] = _asking_usage(parsed.members.value("stream_options"))
     if parsed.consulted:
         changes |= _consulted_changes(parsed, target)
@@ -301,8 +307,8 @@ def _added_cap(parsed: ParsedRequest, target: Target) -> Path:
 
 
 def _must_ask_usage(parsed: ParsedRequest, target: Target) -> bool:
-    asks = parsed.stream and parsed.endpoint.asks_with_stream_options and target.upstream.stream_options
-    return asks and not parsed.asks_usage
+    """Of a stream."""
+    return parsed.endpoint.asks_with_stream_options and target.upstream.stream_options and not parsed.asks_usage
 
 
 def _asking_usage(options: bytes | None) -> bytes:
@@ -322,26 +328,16 @@ def _headers(exchange: Exchange, parsed: ParsedRequest) -> Headers:
     return [("content-type", parsed.content_type), *passed] if parsed.content_type else passed
 
 
-def _query(exchange: Exchange, target: Target) -> str:
-    request = exchange.request
-    if not request.query:
-        return ""
-    return passed_query(request.query, request.endpoint, target.upstream, request.endpoint.names_read)
-
-
 def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:
     """What this upstream's operator lets through besides."""
     names = target.upstream.pass_headers
-    if not names:
-        return []
     given = [(name.lower(), value) for name, value in exchange.request.headers.items()]
     return [line for line in given if line[0] in names and not TO_UPSTREAM.admits(line[0])]
 
 
 def _presentable(response: CollectedResponse, endpoint: Endpoint, target: Target) -> CollectedResponse:
-    """Raises UpstreamAuthFailed, UpstreamUnreachable, UrlUnknown in place of what no client of this API can read."""
-    if 200 <= response.status < 300:
-        return response
+    """Of an answer that is no success. Raises UpstreamAuthFailed, UpstreamUnreachable, UrlUnknown in place of what no
+    client of this API can read."""
     name = target.upstream.name
     if response.fault is _CREDENTIALS:
         response.abandon()

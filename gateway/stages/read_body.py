@@ -25,6 +25,11 @@ BEGINNING_BYTES = 64 * 1024
 """Of a form, what is held in memory."""
 
 
+def available_body(request: IncomingRequest) -> bytes | None:
+    """The body where it can only be JSON and has come, as most have; None where it is to be read. Raises TooLarge."""
+    return None if request.endpoint.takes_form or request.path_model else request.body.available()
+
+
 async def read_body(request: IncomingRequest, new_boundary: Callable[[], str]) -> bytes | Form:
     """The bytes of JSON, or a form, written with a new boundary, which the client must not know.
 

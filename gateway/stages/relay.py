@@ -1,7 +1,7 @@
 """Relay: passes the upstream's bytes to the client as they come, while a tally counts.
 
-A piece of a stream goes from socket to socket inside one callback; this coroutine only waits for the
-end. A slow client pauses the upstream's socket, so little is ever held.
+What has come whole is given as one, by a plain call. A piece of a stream goes from socket to socket inside one
+callback; the coroutine only waits for the end. A slow client pauses the upstream's socket, so little is ever held.
 """
 
 from __future__ import annotations
@@ -26,11 +26,27 @@ from gateway.core.upstream_json import error_message
 _JSON = BodyKind.JSON  # Slow to reach through the class in Python 3.11.
 
 
+def relayed_whole(
+    exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter
+) -> bool:
+    """Whether the answer has come whole and is given to the client as one, so that nothing is to be relayed."""
+    if not response.is_whole or response.is_stream or writer.started:
+        return False
+    exchange.status = response.status
+    exchange.tally = tally = _plain_tally(parsed, response)
+    body = response.body
+    tally.feed(body)
+    tally.close()
+    writer.send(response.status, _plain_headers(exchange, response), body)
+    exchange.whole = True
+    return True
+
+
 async def relay(
     exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter, clock: Clock
 ) -> None:
-    """Give the answer to the client. Raises UpstreamBroke, UpstreamTimedOut once a part was given, and UpstreamRefused
-    for what cannot be a part of the stream that has begun."""
+    """Give the answer to the client that is not `relayed_whole`. Raises UpstreamBroke, UpstreamTimedOut once a part was
+    given, and UpstreamRefused for what cannot be a part of the stream that has begun."""
     exchange.status = 200 if writer.started else response.status
     began = clock.monotonic()
     try:
@@ -38,8 +54,6 @@ async def relay(
             await _relay_stream(exchange, parsed, response, writer)
         elif writer.started:
             _relay_late(exchange, parsed, response, writer)
-        elif response.is_whole:
-            _relay_whole(exchange, parsed, response, writer)
         else:
             await _relay_plain(exchange, parsed, response, writer)
         exchange.whole = True
@@ -118,17 +132,6 @@ async def _relay_stream(
         raise UpstreamBroke(f"The upstream {_name(exchange)!r} ended its answer inside an event.")
     writer.write(tally.close())
     writer.finish()
-
-
-def _relay_whole(
-    exchange: Exchange, parsed: ParsedRequest, response: CollectedResponse, writer: ResponseWriter
-) -> None:
-    """What was collected whole is sent as one."""
-    exchange.tally = tally = _plain_tally(parsed, response)
-    body = response.body
-    tally.feed(body)
-    tally.close()
-    writer.send(response.status, _plain_headers(exchange, response), body)
 
 
 async def _relay_plain(

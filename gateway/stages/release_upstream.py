@@ -21,6 +21,8 @@ READ_ON_BYTES = 4 * 1024 * 1024
 READ_ON_AT_ONCE = 100
 """How long, how far and how many streams at once are read on whose client has left."""
 
+_SUCCEEDED = Outcome.SUCCEEDED  # Slow to reach through the class in Python 3.11.
+
 
 class UpstreamReleaser:
     """Ends the upstream's side of exchanges whose answer did not end by itself."""
@@ -32,7 +34,8 @@ class UpstreamReleaser:
     def released(self, exchange: Exchange) -> bool:
         """Whether the answer has ended by itself, as most have, so that nothing is to be left. How the exchange ended
         counts for its upstream's health."""
-        if exchange.response is not None and not exchange.response.is_over:
+        response = exchange.response
+        if response is not None and not response.is_over:
             return False
         self._note_outcome(exchange)
         return True
@@ -46,7 +49,9 @@ class UpstreamReleaser:
 
     def _note_outcome(self, exchange: Exchange) -> None:
         if exchange.attempt is not None:
-            exchange.attempt.ended(outcome_of(exchange), self._clock.monotonic(), reason=_reason_of(exchange))
+            outcome = outcome_of(exchange)
+            reason = "" if outcome is _SUCCEEDED else _reason_of(exchange)
+            exchange.attempt.ended(outcome, self._clock.monotonic(), reason=reason)
 
     async def _leave(self, exchange: Exchange, response: UpstreamResponse) -> None:
         target = exchange.target
@@ -92,11 +97,11 @@ class UpstreamReleaser:
 def outcome_of(exchange: Exchange) -> Outcome:
     """What an exchange says of its upstream. An error event inside a 200 says whose fault it is; a client that leaves
     says nothing; an answer that came too late for its status is judged by it all the same."""
-    error = exchange.error
+    error, tally, response = exchange.error, exchange.tally, exchange.response
     if error is not None and not isinstance(error, UpstreamRefused):
         return outcome_of_error(error) if isinstance(error, UpstreamError) else Outcome.NEUTRAL
-    fault = exchange.tally.fault if exchange.tally is not None else None
-    return outcome_of_answer(exchange.response.status if exchange.response is not None else exchange.status, fault)
+    fault = tally.fault if tally is not None else None
+    return outcome_of_answer(response.status if response is not None else exchange.status, fault)
 
 
 def _reason_of(exchange: Exchange) -> str:

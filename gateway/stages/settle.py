@@ -140,7 +140,7 @@ def settlement(
     exchange: Exchange, reservation: Reservation, zone: tzinfo, record: KeptRecord | None = None
 ) -> Settlement:
     """The truth about a reservation, as the store takes it."""
-    usage, cost, entry = exchange.usage, exchange.cost, None
+    usage, cost, entry, created = exchange.usage, exchange.cost, None, None
     caller, parsed, target = exchange.caller, exchange.parsed, exchange.target
     if usage is not None and caller is not None and parsed is not None:
         entry = LedgerEntry(
@@ -154,10 +154,12 @@ def settlement(
             parsed.user,
             caller.cost_center,
         )
+    if parsed is not None and parsed.creates is not None:
+        created = exchange.created
     used, holds = usage or NOTHING_USED, reservation.holds
     by_meter = {_TOKENS: used.input + used.output, _INPUT_TOKENS: used.input, _OUTPUT_TOKENS: used.output, _USD: cost}
     actual = [by_meter.get(limit.meter, 0) for limit in holds.limits]
-    return Settlement(reservation.id, reservation.at_ms, holds, actual, entry, record, exchange.created)
+    return Settlement(reservation.id, reservation.at_ms, holds, actual, entry, record, created)
 
 
 @lru_cache(16)

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -132,6 +132,11 @@ class Counters(Protocol):
     async def admit(self, request: AdmissionRequest) -> Reservation | Refusal: ...
 
     async def settle(self, settlement: Settlement) -> None: ...
+
+    @property
+    def open_ids(self) -> Collection[str]:
+        """The reservations of this process that are not settled, by age, as they are whenever this is read."""
+        ...
 
     async def renew(self, ids: Sequence[str]) -> None:
         """Keep the holds of these reservations for another HOLD_TTL_MS, and restore those that ended while the store

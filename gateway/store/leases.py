@@ -8,51 +8,34 @@ for the store or for the event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any
 
 from gateway.core.errors import StoreUnavailable
-from gateway.core.reservation import AdmissionRequest, Refusal, Reservation, Settlement
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, Store
-from gateway.store.wrapper import StoreWrapper
+from gateway.store.contract import HOLD_STEPS, HOLD_TTL_MS, Counters
 
 RENEWED_AT_ONCE = 50
 """Reservations in one call."""
 
 
-class LeaseRenewer(StoreWrapper[Store]):
-    """The same store, whose reservations last until they are settled. `start` once the event loop runs; `tasks` are
+class LeaseRenewer:
+    """Lets the reservations of a store last until they are settled. `start` once the event loop runs; `tasks` are
     closed with it."""
 
-    def __init__(self, store: Store, tasks: BackgroundTasks, hold_ttl_ms: int = HOLD_TTL_MS) -> None:
-        super().__init__(store)
+    def __init__(self, store: Counters, tasks: BackgroundTasks, hold_ttl_ms: int = HOLD_TTL_MS) -> None:
+        self._store = store
         self._tasks = tasks
         self._round_s = hold_ttl_ms / HOLD_STEPS / 1000
-        self._open: dict[str, None] = {}
-        """The reservations by age: each keeps its place in the rounds."""
 
     def start(self) -> None:
         self._tasks.keep_running("lease renewals", self._renew_in_rounds)
 
-    async def admit(self, request: AdmissionRequest) -> Reservation | Refusal:
-        verdict = await self._store.admit(request)
-        if isinstance(verdict, Reservation):
-            self._open[verdict.id] = None
-        return verdict
-
-    def settle(self, settlement: Settlement) -> Coroutine[Any, Any, None]:
-        self._open.pop(settlement.id, None)
-        return self._store.settle(settlement)
-
     async def close(self) -> None:
         await self._tasks.close()
-        await super().close()
 
     async def _renew_in_rounds(self) -> None:
         while True:
-            due = list(self._open)
+            due = list(self._store.open_ids)
             chunks = [due[at : at + RENEWED_AT_ONCE] for at in range(0, len(due), RENEWED_AT_ONCE)] or [[]]
             began = asyncio.get_running_loop().time()
             for number, chunk in enumerate(chunks, 1):
@@ -60,4 +43,5 @@ class LeaseRenewer(StoreWrapper[Store]):
                 await asyncio.sleep(max(0, at - asyncio.get_running_loop().time()))
                 # A chunk that fails is renewed in the next round: holds last for six.
                 with suppress(StoreUnavailable):
-                    await self._store.renew([name for name in chunk if name in self._open])
+                    open_ids = self._store.open_ids
+                    await self._store.renew([name for name in chunk if name in open_ids])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from gateway.core.estimate import EstimateSubject, LearnedEstimate
@@ -27,6 +27,10 @@ class StoreWrapper(Generic[Inner]):
 
     async def settle(self, settlement: Settlement) -> None:
         await self._store.settle(settlement)
+
+    @property
+    def open_ids(self) -> Collection[str]:
+        return self._store.open_ids
 
     async def renew(self, ids: Sequence[str]) -> None:
         await self._store.renew(ids)

@@ -29,8 +29,9 @@ from gateway.core.header_rules import (
     TURN_METADATA_HEADER,
     UPSTREAM_ID_HEADERS,
     first_of,
+    may_name_session,
 )
-from gateway.core.request import IncomingRequest, ParsedRequest
+from gateway.core.request import IncomingRequest
 from gateway.core.traces import RequestTrace
 from gateway.telemetry.line_writer import LineWriter
 from gateway.telemetry.sampling import LineSample
@@ -182,8 +183,11 @@ def _line_of(x: Exchange) -> _RequestLine:
         request_bytes=request.body.size or None,
         team=caller.team if caller is not None else None,
         key=caller.key_id if caller is not None else None,
+        refused_key=x.refused_key or None,
         model=parsed.binding.model.name if parsed is not None else None,
         stream=parsed.stream if parsed is not None else None,
+        output_cap=x.quota_output_cap,
+        user=parsed.user[:SHOWN_CHARACTERS] or None if parsed is not None else None,
         upstream=target.upstream.name if target is not None else None,
         upstream_request_id=_upstream_id(x.response.headers) if x.response is not None else None,
         redacted=x.redacted or None,
@@ -199,10 +203,8 @@ def _line_of(x: Exchange) -> _RequestLine:
         store_s=None if in_store is None else (in_store * 1e6 + 0.5) // 1 / 1e6,
     )
     _add_client(line, request, x.trace)
-    if parsed is None:
-        line.refused_key = x.refused_key or None
-    else:
-        _add_request(line, x, parsed)
+    if (verdict := x.reservation or x.refusal) is not None and verdict.would_refuse:
+        line.shadow_refused = [limit.name for limit in verdict.would_refuse]
     failure = x.failure
     if failure is not None:
         line.blame, line.code = failure
@@ -224,7 +226,7 @@ def _add_client(line: _RequestLine, request: IncomingRequest, trace: RequestTrac
     headers = request.headers
     if agent := headers.get("user-agent"):
         line.user_agent = shortened(agent)
-    if session := first_of(SESSION_HEADERS, headers):
+    if may_name_session(headers) and (session := first_of(SESSION_HEADERS, headers)):
         line.session = shortened(session)
         # What names its agent or its turn names its session, too.
         if helper := first_of(AGENT_HEADERS, headers):
@@ -256,14 +258,6 @@ def shortened(text: str) -> str:
     if len(text) <= SHOWN_CHARACTERS and text.isascii():
         return text
     return text[:SHOWN_CHARACTERS].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _add_request(line: _RequestLine, x: Exchange, parsed: ParsedRequest) -> None:
-    line.output_cap = x.quota_output_cap
-    if parsed.user:
-        line.user = parsed.user[:SHOWN_CHARACTERS]
-    if (verdict := x.reservation or x.refusal) is not None and verdict.would_refuse:
-        line.shadow_refused = [limit.name for limit in verdict.would_refuse]
 
 
 def _add_error(line: _RequestLine, error: GatewayError) -> None:

@@ -56,24 +56,20 @@ class HttpClient:
     async def send(self, upstream: Upstream, request: UpstreamRequest) -> ResponseStream:
         """As the contract says; also ValueError for a request that cannot be written safely (see
         `UpstreamOrigin.head`). Its cancellation closes the connection."""
-        pool = self._pool(upstream)
-        encoded = EncodedRequest(
-            head=pool.origin.head(request),
-            body=beginning(request),
-            timeouts=upstream.timeouts,
-            began=monotonic(),
-            rest=request.rest,
-        )
+        pool, rest = self._pools.get(upstream) or self._new_pool(upstream), request.rest
+        body = request.body if rest is None else beginning(request.body, rest)
+        encoded = EncodedRequest(pool.origin.head(request), body, upstream.timeouts, monotonic(), rest)
         holder = Holder(request.model, request.team)
         connection = pool.take_idle(holder) or await pool.acquire(holder)
         try:
             return await connection.exchange(encoded)
         except StaleConnection:
-            if request.rest is not None and request.rest.taken:
+            if rest is not None and rest.taken:
                 raise HUNG_UP.error(upstream.name, UpstreamUnreachable) from None
             # Not a retry, which would be the caller's to decide: the server has not received the request.
             request.note_attempt(upstream.name, "stale_connection")
-            connection = await self._pool(upstream).acquire(holder, fresh=True)
+            pool = self._pools.get(upstream) or self._new_pool(upstream)
+            connection = await pool.acquire(holder, fresh=True)
         try:
             return await connection.exchange(encoded)
         except StaleConnection:
@@ -93,10 +89,7 @@ class HttpClient:
         await asyncio.gather(*(pool.close() for pool in list(self._pools.values())))
         await self._options.tasks.close()
 
-    def _pool(self, upstream: Upstream) -> Pool:
-        pool = self._pools.get(upstream)
-        if pool is not None:
-            return pool
+    def _new_pool(self, upstream: Upstream) -> Pool:
         if self._is_closed:
             raise ShuttingDown("The gateway is shutting down.")
         try:

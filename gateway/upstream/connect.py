@@ -90,10 +90,12 @@ class UpstreamOrigin:
         fixed = self._other_fixed if request.takes_other_headers else self._fixed
         begun_line = fixed.begun_line
         lines = [begun + value for name, value in request.headers if (begun := begun_line(name))]
-        if has_control("\t".join(lines)):
+        text = "".join(lines)
+        # What can be printed has no control character, which is seen in a moment. The rule is for all else.
+        if not text.isprintable() and has_control(text):
             raise ValueError("a header of the request contains a line break or control character")
         request_line = self._request_line(request.method, request.base_path, request.path, request.query)
-        head = "\r\n".join([request_line, *fixed.lines, *lines, *_framing(request), "\r\n"])
+        head = "\r\n".join([request_line, fixed.lines, *lines, f"{_framing(request)}\r\n"])
         # A header that is not UTF-8 arrives with its bytes as surrogates and leaves as it came.
         return head.encode("utf-8", "surrogateescape")
 
@@ -112,7 +114,7 @@ class _FixedHeaders:
 
     def __init__(self, own: Mapping[str, str], operators: Iterable[tuple[str, str]]) -> None:
         fixed = {**own, **{name.lower(): value for name, value in operators}}
-        self.lines = [f"{name}: {value}" for name, value in fixed.items()]
+        self.lines = "\r\n".join([f"{name}: {value}" for name, value in fixed.items()])
         self.begun_line = lru_cache(_REMEMBERED)(self._begun_line_of)
         self._names = RESERVED_HEADERS | fixed.keys()
 
@@ -131,14 +133,12 @@ def _tunnel_request(url: BaseUrl, proxy: Proxy) -> bytes:
     return f"CONNECT {host}:{url.port} HTTP/1.1\r\nhost: {host}:{url.port}\r\n{login}\r\n".encode()
 
 
-def _framing(request: UpstreamRequest) -> tuple[str, ...]:
+def _framing(request: UpstreamRequest) -> str:
     """The line that says where the body ends (RFC 9112, section 6); none where there is no body."""
-    if request.rest is None:
-        size = len(request.body)
-        return (f"content-length: {size}",) if size or request.method != "GET" else ()
-    if request.rest.length is None:
-        return ("transfer-encoding: chunked",)
-    return (f"content-length: {len(request.body) + request.rest.length}",)
+    rest, size = request.rest, len(request.body)
+    if rest is None:
+        return f"content-length: {size}\r\n" if size or request.method != "GET" else ""
+    return "transfer-encoding: chunked\r\n" if rest.length is None else f"content-length: {size + rest.length}\r\n"
 
 
 class CannotConnect(Exception):

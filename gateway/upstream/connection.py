@@ -112,15 +112,18 @@ class ClientOptions:
         self._report_unrequested_bytes = report_unrequested_bytes
         self._distrust_seconds = distrust_seconds
         self._distrusted_until: dict[str, float] = {}
+        self.distrusts_any = False
+        """Whether any upstream has sent what answers no request."""
         self.relays = RelayQueue()
         self.read_buffer = memoryview(bytearray(READ_BYTES))
 
     def note_unrequested_bytes(self, upstream_name: str) -> None:
+        self.distrusts_any = True
         self._distrusted_until[upstream_name] = monotonic() + self._distrust_seconds
         self._report_unrequested_bytes(upstream_name)
 
     def may_reuse(self, upstream_name: str) -> bool:
-        """Whether a connection to this upstream may carry another request."""
+        """Whether a connection to this upstream may carry another request. To be asked where it `distrusts_any`."""
         until = self._distrusted_until.get(upstream_name)
         return until is None or monotonic() >= until
 
@@ -337,11 +340,12 @@ class Connection(asyncio.BufferedProtocol):
             # Whether the client or the upstream is slow from here on: it is not the gateway.
             response.sent_at = monotonic()
             self._upload = Upload(request.rest, self, self._options.tasks)
-        if len(request.body) <= ONE_WRITE_BYTES:
-            self._transport.write(request.head + request.body)
+        body, transport = request.body, self._transport
+        if len(body) <= ONE_WRITE_BYTES:
+            transport.write(request.head + body)
         else:
-            self._transport.write(request.head)
-            self._transport.write(request.body)
+            transport.write(request.head)
+            transport.write(body)
         if self.congested:
             self._await_flush()
         elif self._upload is None:
@@ -355,15 +359,15 @@ class Connection(asyncio.BufferedProtocol):
 
     def _await_response(self, response: ResponseStream) -> None:
         self._state = _AWAITING
-        now = monotonic()
+        now, deadlines = monotonic(), self._deadlines
         response.sent_at = response.sent_at or now
-        self._deadlines.awaiting_response(now)
-        self._timer.arm(self._deadlines.next)
+        deadlines.awaiting_response(now)
+        self._timer.arm(deadlines.next)
 
     def _begin_receiving(self, response: ResponseStream, now: float) -> None:
-        self._state = _RECEIVING
-        response.head(self._framing.status, self._framing.headers, now)
-        if not self._framing.complete:
+        self._state, framing = _RECEIVING, self._framing
+        response.head(framing.status, framing.headers, now)
+        if not framing.complete:
             self._deadlines.receiving(now)
             self._timer.arm(self._deadlines.next)
 
@@ -371,16 +375,17 @@ class Connection(asyncio.BufferedProtocol):
         """The response is whole, or can never be."""
         if response is not self._response:
             return  # The reader abandoned it while it was handed over.
-        if not self._framing.complete:
-            response.fail(FailureReason("malformed", f"sent what is not an HTTP answer: {self._framing.fault}"))
+        framing = self._framing
+        if not framing.complete:
+            response.fail(FailureReason("malformed", f"sent what is not an HTTP answer: {framing.fault}"))
             self.abort()
             return
         self._complete_response(response)
-        if self._framing.excess:
+        if framing.excess:
             self._refuse_unrequested()
             return
         is_sent = self._upload is None or self._upload.over
-        if self._framing.keeps_alive and is_sent and self._transport.get_write_buffer_size() == 0:
+        if framing.keeps_alive and is_sent and self._transport.get_write_buffer_size() == 0:
             self._become_idle()
         else:
             self.abort()

@@ -90,21 +90,23 @@ class Deadlines:
 
     def sending(self, now: float) -> None:
         """The request is on its way; to be called again whenever the upstream takes some of it."""
-        self._wait(now, self._timeouts.idle, _SENDING)
+        self._count_client(now)
+        self.since, self._allowed_s, self._missing = now, self._timeouts.idle, _SENDING
 
     def waiting_for_client(self, now: float, sent_bytes: int) -> None:
         """The upstream has taken all that there is, and the client has not sent more. A client that is silent or
         slow must not keep a connection that others wait for."""
-        self._wait(now, 0.0, None)
+        self._count_client(now)
         left = CLIENT_GRACE_S + sent_bytes / CLIENT_BYTES_PER_S - self._client_s
-        self._allowed_s = min(self._timeouts.idle, left)
+        self.since, self._allowed_s, self._missing = now, min(self._timeouts.idle, left), None
 
     def awaiting_response(self, now: float) -> None:
-        self._wait(now, self._timeouts.first_byte, _AWAITING)
+        """All is sent: the client is not waited for any more."""
+        self.since, self._allowed_s, self._missing = now, self._timeouts.first_byte, _AWAITING
 
     def receiving(self, now: float) -> None:
         """The response has begun, or is wanted again. Set `since` for each piece from here on."""
-        self._wait(now, self._timeouts.idle, _RECEIVING)
+        self.since, self._allowed_s, self._missing = now, self._timeouts.idle, _RECEIVING
 
     def paused(self) -> None:
         self._allowed_s = math.inf
@@ -124,9 +126,7 @@ class Deadlines:
         outcome, text = self._missing
         return FailureReason(outcome, f"{text} for {self._allowed_s:g} s").error(upstream_name, UpstreamTimedOut)
 
-    def _wait(self, now: float, allowed_s: float, missing: FailureReason | None) -> None:
+    def _count_client(self, now: float) -> None:
+        """The time until now, where it is the client that was waited for."""
         if self._missing is None:
             self._client_s += now - self.since
-        self.since = now
-        self._allowed_s = allowed_s
-        self._missing = missing

@@ -82,21 +82,21 @@ class Framing:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:
-            lower, text = name.decode("latin-1").lower(), value.decode("utf-8", "replace")
-            if lower in self.headers and lower.startswith(REPEATED_PREFIXES):
-                text = f"{self.headers[lower]}\n{text}"
-            self.headers[lower] = text
+            lower, text, headers = name.lower().decode("latin-1"), value.decode("utf-8", "replace"), self.headers
+            if lower in headers and lower.startswith(REPEATED_PREFIXES):
+                text = f"{headers[lower]}\n{text}"
+            headers[lower] = text
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:
             return
         headers = self.headers
-        coding = headers.get("transfer-encoding")
-        if coding is not None and coding.lower() != "chunked":
+        if "transfer-encoding" not in headers:
+            self._until_close = "content-length" not in headers and status not in _BODILESS_STATUSES
+        elif headers["transfer-encoding"].lower() != "chunked":
             raise ValueError("the only transfer coding known here is chunked")
         self.status = status
-        self._until_close = coding is None and "content-length" not in headers and status not in _BODILESS_STATUSES
 
     def on_message_complete(self) -> None:
         if self.status:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 from functools import cache, partial
 
@@ -59,17 +59,18 @@ class ConnectionShares:
         self.models: Collection[str] = ()
         self.teams = 0
         self.free = total
-        self._by_model: defaultdict[str, int] = defaultdict(int)
-        self._by_team: defaultdict[str, int] = defaultdict(int)
+        self._by_model: dict[str, int] = {}
+        self._by_team: dict[str, int] = {}
 
     def held(self, holder: Holder) -> tuple[int, int]:
         """By its team, and by its model."""
         return self._by_team.get(holder.team, 0), self._by_model.get(holder.model, 0)
 
     def may_take(self, holder: Holder) -> bool:
-        if not self.free:
+        free = self.free
+        if not free:
             return False
-        most = HELD_PER_FREE * self.free
+        most = HELD_PER_FREE * free
         by_team, by_model = self._by_team.get(holder.team, 0), self._by_model.get(holder.model, 0)
         return (by_model < most or self._no_model_holds_less(by_model)) and (
             by_team < most or self._no_team_holds_less(by_team)
@@ -77,13 +78,17 @@ class ConnectionShares:
 
     def take(self, holder: Holder) -> None:
         self.free -= 1
-        self._by_model[holder.model] += 1
-        self._by_team[holder.team] += 1
+        by_model, by_team = self._by_model, self._by_team
+        by_model[holder.model] = by_model.get(holder.model, 0) + 1
+        by_team[holder.team] = by_team.get(holder.team, 0) + 1
 
     def give_back(self, holder: Holder) -> None:
         self.free += 1
-        _take_one(self._by_model, holder.model)
-        _take_one(self._by_team, holder.team)
+        by_model, by_team = self._by_model, self._by_team
+        if left := by_model.pop(holder.model) - 1:
+            by_model[holder.model] = left
+        if left := by_team.pop(holder.team) - 1:
+            by_team[holder.team] = left
 
     def _no_model_holds_less(self, held: int) -> bool:
         return all(held <= self._by_model.get(other, 0) for other in self.models)
@@ -91,14 +96,6 @@ class ConnectionShares:
     def _no_team_holds_less(self, held: int) -> bool:
         holding = [count for team, count in self._by_team.items() if team]
         return len(holding) >= self.teams and all(held <= other for other in holding)
-
-
-def _take_one(counts: dict[str, int], name: str) -> None:
-    left = counts[name] - 1
-    if left:
-        counts[name] = left
-    else:
-        del counts[name]
 
 
 class Pool:
@@ -182,11 +179,14 @@ class Pool:
             await self._all_gone.wait()
 
     def released(self, connection: Connection) -> None:
-        if not self._options.may_reuse(self._upstream.name):
+        options = self._options
+        if options.distrusts_any and not options.may_reuse(self._upstream.name):
             connection.abort()
             return
         self._idle.append(connection)
-        self._give_back(self._in_use.pop(connection))
+        self.shares.give_back(self._in_use.pop(connection))
+        if self._lines:
+            self._serve_lines()
 
     def lost(self, connection: Connection) -> None:
         holder = self._in_use.pop(connection, None)
@@ -263,12 +263,16 @@ class Pool:
         """A holder has one less (None: an idle connection has gone)."""
         if holder is not None:
             self.shares.give_back(holder)
+        self._serve_lines()
+        if not self._idle and self.shares.free == self._upstream.max_connections:
+            self._emptied()
+
+    def _serve_lines(self) -> None:
+        """Let those who wait have what is free."""
         while self._lines and (served := self._next_in_line()) is not None:
             holder, waiter = served
             self.shares.take(holder)
             waiter.set_result(self._pop_idle(holder))
-        if not self._idle and self.shares.free == self._upstream.max_connections:
-            self._emptied()
 
     def _next_in_line(self) -> tuple[Holder, Waiter] | None:
         while eligible := [each for each in self._lines if self.shares.may_take(each)]:

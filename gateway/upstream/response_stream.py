@@ -70,10 +70,9 @@ class ResponseStream:
         self.status = status
         self.headers = headers
         encoding = headers.get("content-encoding")
-        buffer = buffer_for(encoding) if encoding is not None else None
-        if buffer is not None:
+        if encoding is not None and (buffer := buffer_for(encoding)) is not None:
             self._buffer = buffer
-            headers.pop("content-encoding")
+            del headers["content-encoding"]
             headers.pop("content-length", None)
         self.wake()
 
@@ -111,6 +110,14 @@ class ResponseStream:
         while not self.first_byte_at:
             self.end()
             await self.woken()
+
+    def available(self) -> bytes | None:
+        buffer = self._buffer
+        is_whole = self._received and self._failure is None
+        if not is_whole or type(buffer) is not PlainBuffer or buffer.size > TURN_BYTES:
+            return None
+        self.is_over = True
+        return buffer.get_all()
 
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
         self._callback = into
@@ -229,17 +236,15 @@ class Buffer(Protocol):
 class PlainBuffer:
     """Gives back what it takes. Most streams put nothing into it, and so it has no memory before."""
 
-    __slots__ = ("_pieces", "size")
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._pieces: deque[bytes] | None = None
+    size = 0
+    _pieces: deque[bytes] | None = None
 
     def put(self, piece: bytes) -> None:
         self.size += len(piece)
         if self._pieces is None:
-            self._pieces = deque()
-        self._pieces.append(piece)
+            self._pieces = deque((piece,))
+        else:
+            self._pieces.append(piece)
 
     def get(self) -> bytes:
         if not self._pieces:
@@ -247,6 +252,10 @@ class PlainBuffer:
         piece = self._pieces.popleft()
         self.size -= len(piece)
         return piece
+
+    def get_all(self) -> bytes:
+        pieces, self._pieces, self.size = self._pieces, None, 0
+        return b"".join(pieces) if pieces else b""
 
     def check_whole(self) -> None:
         """Every sequence of bytes is whole."""

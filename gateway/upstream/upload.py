@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from gateway.core.request import BodyTail
 from gateway.runtime.tasks import BackgroundTasks
-from gateway.upstream.contract import UpstreamRequest
 from gateway.upstream.response_stream import ResponseStream
 
 if TYPE_CHECKING:  # A connection makes its upload, which writes through it in turn.
@@ -71,10 +70,9 @@ class Upload:
         self._connection.waiting_for_client(self._sent_bytes)
 
 
-def beginning(request: UpstreamRequest) -> bytes:
+def beginning(body: bytes, rest: BodyTail) -> bytes:
     """The body as far as it is available, in the framing in which the rest follows."""
-    is_chunked = request.rest is not None and request.rest.length is None
-    return _chunk(request.body) if is_chunked and request.body else request.body
+    return _chunk(body) if body and rest.length is None else body
 
 
 def _chunk(data: bytes) -> bytes:

@@ -62,7 +62,8 @@ class BodyMemory:
 
     def give_back_small(self, size: int) -> None:
         self.held_bytes -= size
-        self._let_in()
+        if self._waiting:
+            self._let_in()
 
     async def take(self, team: str, number: int, size: int, *, grows: bool = False) -> None:
         """Take this much for a large body, or wait for it. Bodies with lower numbers came first. Raises Overloaded."""
@@ -149,15 +150,15 @@ class _WaitingBody(NamedTuple):
 class HeldBytes:
     """The share that one request's body takes of a `BodyMemory`, counted for `team`."""
 
+    team = ""
     _numbers = count(1)
+    _number = 0
+    _small_bytes = 0
+    _bytes = 0
+    _used = 0
 
     def __init__(self, memory: BodyMemory) -> None:
-        self.team = ""
         self._memory = memory
-        self._number = 0
-        self._small_bytes = 0
-        self._bytes = 0
-        self._used = 0
 
     def add_small(self, size: int) -> bool:
         """Note the whole of a body that has come. Whether it is small, and there is memory for it."""
@@ -188,9 +189,8 @@ class HeldBytes:
 
     def release(self) -> None:
         """Give back all of it."""
-        small, self._small_bytes = self._small_bytes, 0
-        large, self._bytes = self._bytes, 0
-        self._used = 0
+        small, large = self._small_bytes, self._bytes
+        self._small_bytes = self._bytes = self._used = 0
         if small:
             self._memory.give_back_small(small)
         if large:

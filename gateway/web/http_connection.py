@@ -56,6 +56,7 @@ _FRAMING_SHARE = 16
 byte takes 6; extensions of chunks (RFC 9112, section 7.1.1) have no use here, and no bound of their own."""
 
 _END_OF_CHUNKS = b"\r\n0\r\n\r\n"
+_END_BYTES = len(_END_OF_CHUNKS)
 """How a body in chunks ends that has no trailers. No other body does: `0` alone is no line of a trailer."""
 
 _LINGER_S = 5.0
@@ -123,9 +124,9 @@ class HttpConnection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         known, is_head = len(self._messages), self._body is None
-        super().data_received(data)
-        size = len(_END_OF_CHUNKS)
-        self._received_last = data[-size:] if len(data) >= size else (self._received_last + data)[-size:]
+        web.RequestHandler.data_received(self, data)  # By name: `super()` makes an object for each piece.
+        is_long = len(data) >= _END_BYTES
+        self._received_last = data[-_END_BYTES:] if is_long else (self._received_last + data)[-_END_BYTES:]
         if len(self._messages) > known:
             self._head_bytes = 0
             self._expect_bodies(known)
@@ -133,7 +134,8 @@ class HttpConnection(web.RequestHandler):
             self._head_bytes += len(data)
             if self._head_bytes > _UNFINISHED_HEAD_BYTES:
                 self._refuse_head()
-        if self._body is not None and self._body.is_eof():
+        body = self._body
+        if body is not None and body.is_eof():
             self._body = None
             if self._upgraded or (self._is_chunked and self._received_last != _END_OF_CHUNKS):
                 self._serve_no_more()

@@ -65,23 +65,15 @@ _SERVED_APIS = tuple(api for api in CLIENT_APIS if _PATHS.find(api.path) is not 
 
 
 class _Destination(NamedTuple):
-    """Where a request leads. `answers` is None where the path or the method is not served."""
+    """Where a request leads. `answers` is None where the path or the method is not served. `endpoint` has its name in
+    log and metrics. `dialect` is the API whose shape an error has; None where only the request's headers say it, since
+    clients of every API ask for a page."""
 
     resource: Resource
     answers: Endpoint | Page | None
     parameters: Mapping[str, str]
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """Its name in log and metrics."""
-        answers = self.answers or next(iter(self.resource.values()), UNKNOWN)
-        return answers.endpoint if isinstance(answers, Page) else answers
-
-    def dialect(self, request: web.BaseRequest) -> Dialect:
-        """The API whose shape an error has: clients of every API ask for a page."""
-        if isinstance(self.answers, Endpoint):
-            return self.answers.dialect
-        return api_of(request.headers, request.rel_url.raw_path).dialect
+    endpoint: Endpoint
+    dialect: Dialect | None
 
 
 class PublicRoutes:
@@ -115,17 +107,17 @@ class PublicRoutes:
         # Each of these takes aiohttp's request as long as a call.
         headers, method, url = request.headers, request.method, request.rel_url
         request_id = headers.get("x-request-id", "")
-        if not _REQUEST_ID.fullmatch(request_id):
+        if not request_id or not _REQUEST_ID.fullmatch(request_id):
             request_id = services.new_id()
         path = url.raw_path
-        route = _route(method, path)
+        route = _remembered_route(method, path) if len(path) <= _REMEMBERED_PATH else _find_route(method, path)
         addresses = self.addresses
         forwarded = headers.getall("x-forwarded-for", ()) if addresses.trusts_any else ()
         kind = HeadWriter if method == "HEAD" else HttpResponseWriter
         writer = kind(
             request,
             request_id,
-            route.dialect(request),
+            route.dialect or api_of(headers, path).dialect,
             closing=self.closing,
             always=self.cors.headers(headers),
         )
@@ -213,16 +205,16 @@ class PublicRoutes:
 def _find_route(method: str, raw_path: str) -> _Destination:
     found = _PATHS.find(raw_path)
     if found is None:
-        return _Destination(_NOTHING, None, {})
+        return _Destination(_NOTHING, None, {}, UNKNOWN, None)
     resource = _RESOURCES[found.pattern]
-    return _Destination(resource, resource.get(method), found.parameters)
+    answers = resource.get(method)
+    named = answers or next(iter(resource.values()))
+    endpoint = named.endpoint if isinstance(named, Page) else named
+    dialect = answers.dialect if isinstance(answers, Endpoint) else None
+    return _Destination(resource, answers, found.parameters, endpoint, dialect)
 
 
 _remembered_route = lru_cache(256)(_find_route)
-
-
-def _route(method: str, raw_path: str) -> _Destination:
-    return _remembered_route(method, raw_path) if len(raw_path) <= _REMEMBERED_PATH else _find_route(method, raw_path)
 
 
 def _page(request: web.BaseRequest, route: _Destination) -> Page:

@@ -22,7 +22,7 @@ from gateway.core.content_coding import (
     codings_of,
 )
 from gateway.core.errors import ClientGone, EncodingUnsupported, RequestMalformed, TooLarge
-from gateway.web.body_memory import BodyMemory, HeldBytes
+from gateway.web.body_memory import SMALL_BYTES, BodyMemory, HeldBytes
 from gateway.web.disk_spool import DiskSpool
 from gateway.web.errors import CODINGS
 
@@ -43,31 +43,46 @@ _NEVER_HELD_BACK = 16 * 1024
 class ClientBody:
     """A `gateway.core.request.Body`. Its owner calls `release` when the request is over, or earlier."""
 
+    size = 0
+    team = ""
+    _small_bytes = 0
+    """What it takes of the memory where it was available."""
+    _holds: HeldBytes | None = None
+    _decoder: ContentDecoder | None = None
+    _turns = 0
+    _spools: tuple[DiskSpool, ...] = ()
+
     def __init__(self, request: web.BaseRequest, max_bytes: int, memory: BodyMemory) -> None:
         self._request = request
         self._content = request.content
         self._max_bytes = max_bytes
-        self._held = HeldBytes(memory)
-        self.size = 0
-        self._decoder: ContentDecoder | None = None
-        self._turns = 0
-        self._spools: list[DiskSpool] = []
+        self._memory = memory
 
     @property
-    def team(self) -> str:
-        return self._held.team
+    def _held(self) -> HeldBytes:
+        """The memory of a body that was not available."""
+        if self._holds is None:
+            self._holds = HeldBytes(self._memory)
+            self._holds.team = self.team
+        return self._holds
 
-    @team.setter
-    def team(self, name: str) -> None:
-        self._held.team = name
+    def available(self) -> bytes | None:
+        """The body where it is plain and small and has come whole, and there is memory for it."""
+        content = self._content
+        if not content.is_eof() or content.exception() is not None or "content-encoding" in self._request.headers:
+            return None
+        size = content.total_bytes
+        if size > self._max_bytes:
+            raise self._too_large()
+        if size > SMALL_BYTES or not self._memory.take_small(size):
+            return None
+        self.size = self._small_bytes = size
+        if not size:
+            return b""  # Where a request has no body, aiohttp's stream has no buffer.
+        # aiohttp's own way of reading also sees to a stream that was held back, which so short a one never was.
+        return b"".join(content._buffer) if size <= _NEVER_HELD_BACK else content.read_nowait()
 
     async def whole(self) -> bytes:
-        if "content-encoding" not in self._request.headers and self._is_at_hand():
-            content = self._content
-            if not self.size:
-                return b""  # Where a request has no body, aiohttp's stream has no buffer.
-            # aiohttp's own way of reading also sees to a stream that was held back, which so short a one never was.
-            return b"".join(content._buffer) if self.size <= _NEVER_HELD_BACK else content.read_nowait()
         await self._admit(self._max_bytes)
         body = await self._in_time(partial(self._gather, self._max_bytes + 1))
         self._held.trim()
@@ -83,27 +98,18 @@ class ClientBody:
     async def spool(self) -> DiskSpool:
         await self._held.expect(self._expected)
         spool = DiskSpool(self._held)
-        self._spools.append(spool)
+        self._spools += (spool,)
         return spool
 
     def release(self) -> None:
         """Give back its memory and disk."""
         for spool in self._spools:
             spool.close()
-        self._held.release()
-
-    def _is_at_hand(self) -> bool:
-        """Whether the body is plain and small and has come whole, as most have, and there is memory for it: then
-        nothing has to be waited for. Raises TooLarge."""
-        content = self._content
-        if not content.is_eof() or content.exception() is not None:
-            return False
-        if content.total_bytes > self._max_bytes:
-            raise self._too_large()
-        if not self._held.add_small(content.total_bytes):
-            return False
-        self.size = content.total_bytes
-        return True
+        if self._small_bytes:
+            self._memory.give_back_small(self._small_bytes)
+            self._small_bytes = 0
+        if self._holds is not None:
+            self._holds.release()
 
     async def _admit(self, size: int) -> None:
         """Let the client send, once there is memory for this many bytes, unless its head announces too much or a coding

@@ -35,11 +35,10 @@ def response_head(status: int, headers: Headers, framing: str, *, version: tuple
     breaks = len(headers) + 1
     if lines.count("\r") != breaks or lines.count("\n") != breaks:
         raise ValueError("a header of the answer has a line break in it")
-    connection = ""
-    if closes and all(name != "connection" for name, _ in headers):
-        connection = "connection: close\r\n"
-    elif not closes and version == (1, 0):
-        connection = "connection: keep-alive\r\n"
+    if closes:
+        connection = "" if any(name == "connection" for name, _ in headers) else "connection: close\r\n"
+    else:
+        connection = "connection: keep-alive\r\n" if version == (1, 0) else ""
     return f"{lines}{framing}{connection}{_end(int(time.time()))}".encode("utf-8", "surrogateescape")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from operator import itemgetter
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -20,6 +21,7 @@ _COMMENT = b": keep-alive\n"
 
 _ANTHROPIC = Dialect.ANTHROPIC  # Slow to reach through the class in Python 3.11.
 _SERVER = ("server", SERVER)
+_name_of = itemgetter(0)
 
 _LAST_CHUNK = b"0\r\n\r\n"
 
@@ -35,19 +37,19 @@ class WrittenResponse(web.StreamResponse):
     of it is made: an answer's headers are bytes by now.
     """
 
-    def __init__(self, request: web.BaseRequest, keep_alive: bool) -> None:
-        self._writer = request.writer
-        self._connection: HttpConnection = request.protocol  # type: ignore[assignment]  # Listener makes no other.
+    def __init__(self, request: web.BaseRequest, connection: HttpConnection, keep_alive: bool) -> None:
+        self._written = request
+        self._connection = connection
         self._keep_alive = keep_alive
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        return self._writer
+        return request.writer
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Wait until the client has read most of what was written: until then no further request of it is served."""
         self._connection.response_began = False
         if self._connection.congested:
-            await self._writer.drain()
+            await self._written.writer.drain()
 
 
 class HttpResponseWriter:
@@ -56,6 +58,15 @@ class HttpResponseWriter:
     The head is written with the first bytes of the body, and what follows is framed here (RFC 9112, section 7.1):
     aiohttp's own `write` is a coroutine and costs a task switch a chunk.
     """
+
+    response: WrittenResponse | None = None
+    started = False
+    _chunked = False
+    _streams_events = False
+    _alive: asyncio.TimerHandle | None = None
+    _has_written = False
+    _silent_looks = 0
+    _last_piece = b""
 
     def __init__(
         self,
@@ -67,21 +78,12 @@ class HttpResponseWriter:
         always: Headers = (),
     ) -> None:
         """`always` are headers of whatever answer it becomes."""
-        self.response: WrittenResponse | None = None
-        self.started = False
         self._request = request
         self._connection: HttpConnection = request.protocol  # type: ignore[assignment]  # Listener makes no other.
         self._request_id = request_id
         self._dialect = dialect
         self._closing = closing
         self._always = always
-        self._chunked = False
-        self._streams_events = False
-        self._loop = asyncio.get_running_loop()
-        self._alive: asyncio.TimerHandle | None = None
-        self._has_written = False
-        self._silent_looks = 0
-        self._last_piece = b""
 
     @property
     def gone(self) -> bool:
@@ -99,7 +101,7 @@ class HttpResponseWriter:
 
     def keep_alive(self, every_s: float, headers: Callable[[], Headers]) -> None:
         if every_s > 0:
-            self._alive = self._loop.call_later(every_s / _LOOKS, self._look_for_silence, every_s / _LOOKS, headers)
+            self._look_later(every_s / _LOOKS, headers)
 
     def send(self, status: int, headers: Headers, body: bytes) -> None:
         self._stop_timers()
@@ -150,6 +152,10 @@ class HttpResponseWriter:
     def _between_events(self) -> bool:
         return not self._last_piece or self._last_piece.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
 
+    def _look_later(self, every_s: float, headers: Callable[[], Headers]) -> None:
+        loop = asyncio.get_running_loop()
+        self._alive = loop.call_later(every_s, self._look_for_silence, every_s, headers)
+
     def _look_for_silence(self, every_s: float, headers: Callable[[], Headers]) -> None:
         if self._has_written:
             self._has_written, self._silent_looks = False, 0
@@ -158,7 +164,7 @@ class HttpResponseWriter:
         if self._silent_looks >= _LOOKS:
             self._silent_looks = 0
             self._break_silence(headers)
-        self._alive = self._loop.call_later(every_s, self._look_for_silence, every_s, headers)
+        self._look_later(every_s, headers)
 
     def _break_silence(self, headers: Callable[[], Headers]) -> None:
         if not self.started and self._request.content.is_eof():
@@ -179,24 +185,25 @@ class HttpResponseWriter:
 
     def _stop_timers(self) -> None:
         """Nothing more is written on a timer, and the source is neither paused nor resumed any more."""
-        self._connection.pause = self._connection.resume = None
+        connection = self._connection
+        connection.pause = connection.resume = None
         if self._alive is not None:
             self._alive.cancel()
             self._alive = None
 
     def _begin(self, status: int, headers: Headers, framing: str, body: bytes) -> None:
-        self.started = self._connection.response_began = True
-        request, given = self._request, dict(headers)
+        request, connection = self._request, self._connection
+        self.started = connection.response_began = True
         own = [*headers, *self._always, ("x-request-id", self._request_id), _SERVER]
-        if self._dialect is _ANTHROPIC and "request-id" not in given:
+        if self._dialect is _ANTHROPIC and "request-id" not in map(_name_of, headers):
             # Anthropic's libraries show it with an error.
             own.append(("request-id", self._request_id))
-        if "content-type" not in given and (body or framing is CHUNKED):
+        if (body or framing is CHUNKED) and "content-type" not in map(_name_of, headers):
             own.append(("content-type", "application/octet-stream"))
-        closes = self._closing or self._connection.is_last_answer or not request.keep_alive
+        closes = self._closing or connection.is_last_answer or not request.keep_alive
         head = response_head(status, own, framing, version=request.version, closes=closes)
-        self.response = WrittenResponse(request, keep_alive=not closes)
-        transport = self._connection.transport
+        self.response = WrittenResponse(request, connection, keep_alive=not closes)
+        transport = connection.transport
         if transport is not None:
             transport.write(head + body)
 

@@ -195,6 +195,18 @@ def test_the_usage_explorer_shows_what_the_ledger_says(pages: dict[str, Json]) -
     assert rows(view, "Figures") == of_usage(answer(view, "usage?by=model%2Cuser&since=7d"), ("model", "user"))
 
 
+def test_losses_show_what_the_admin_api_says(pages: dict[str, Json]) -> None:
+    view = pages["losses"]
+    report = answer(view, "losses")
+    assert single(view, "losses.lost") == report["lost"]["last_day"] > 0
+    assert single(view, "losses.waiting") == report["waiting"]["now"]
+    assert single(view, "losses.store_out") == report["store"]["out_s"]
+    estimated = next(kind for kind in report["data"] if kind["kind"] == "estimated_tokens")
+    assert single(view, "losses.estimated") == estimated["last_day"]
+    counted = [kind for kind in report["data"] if kind["total"]]
+    assert rows(view, "What is counted") == expected(counted, "kind", "last_day", "total")
+
+
 def test_upstreams_show_their_attempts(pages: dict[str, Json]) -> None:
     view = pages["upstreams"]
     samples = answer(view, "traffic?minutes=60")["data"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.app.snapshot_process import LoadedSnapshot
+from gateway.app.snapshot_builder import loaded_snapshot
 from gateway.core.usage import Usage
 from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import hand_upstream
@@ -235,7 +235,7 @@ async def test_a_web_page_of_another_origin_gets_nothing(cors: dict[str, Any]) -
 async def test_origins_are_reloaded() -> None:
     async with whole_gateway(NOWHERE) as gateway:
         settings = settings_of(configuration(NOWHERE, cors={"origins": [PAGE]}))
-        gateway.gateway.swap(LoadedSnapshot.of(settings))
+        gateway.gateway.swap(loaded_snapshot(settings))
         reply = await gateway.request("GET", "/v1/models", headers={**BEARER, "origin": PAGE})
         assert reply.headers["access-control-allow-origin"] == PAGE
 

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from gateway.app.gateway import Gateway
+from gateway.app.loaded_snapshot import CALLERS_A_PART, TEXT_PART, LoadFailed, parts_of
 from gateway.app.reload import Reloader
-from gateway.app.snapshot_builder import snapshot
+from gateway.app.snapshot_builder import loaded_snapshot, snapshot
 from gateway.app.snapshot_differences import changes_of
-from gateway.app.snapshot_process import CALLERS_A_PART, TEXT_PART, LoadedSnapshot, LoadFailed, load_in_child, parts_of
+from gateway.app.snapshot_process import load_in_child
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.settings.loading import load
 from gateway.telemetry.log import Log
@@ -55,9 +56,9 @@ def with_key(folder: Path, key: str) -> str:
 @asynccontextmanager
 async def watched(path: str) -> AsyncIterator[tuple[Gateway, Reloader]]:
     """A gateway that looks at its file and reloads it when that has changed."""
-    settings = load(path, os.environ).settings
-    gateway = Gateway(settings, Log(lambda line: None))
-    reloader = Reloader(path, gateway, Log(lambda line: None), settings)
+    loaded = loaded_snapshot(load(path, os.environ).settings)
+    gateway = Gateway(loaded, Log(lambda line: None))
+    reloader = Reloader(path, gateway, Log(lambda line: None), loaded.settings)
     gateway.tasks.keep_running("watch", reloader.watch)
     try:
         yield gateway, reloader
@@ -71,11 +72,10 @@ async def test_the_snapshot_is_the_same_as_one_that_is_built_here(keys: int, tmp
     price = {"price": {"input": "0.15", "output": "0.60", "above": [{"tokens": 10, "input": 1}], "tiers": tiers}}
     path = written(tmp_path, configuration(NOWHERE, model=price, teams=teams(keys), keepalive="3s"))
     loaded = await asyncio.wait_for(load_in_child(path, 1_700_000_000, EMPTY), PATIENCE_S)
-    settings = load(path, os.environ).settings
-    built = snapshot(settings, 1_700_000_000)
-    assert (loaded.snapshot.callers, loaded.snapshot.models) == (built.callers, built.models)
-    assert (loaded.settings.keepalive, loaded.settings.store) == (settings.keepalive, settings.store)
-    assert loaded.settings.teams == {}
+    built = loaded_snapshot(load(path, os.environ).settings, 1_700_000_000)
+    assert loaded.snapshot.callers == built.snapshot.callers
+    assert loaded.snapshot.models == built.snapshot.models
+    assert (loaded.settings, loaded.names) == (built.settings, built.names)
 
 
 async def test_callers_share_what_they_have_in_common(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ async def test_callers_share_what_they_have_in_common(tmp_path: Path) -> None:
 
 
 async def test_what_has_changed_is_the_same_as_if_it_was_compared_here(tmp_path: Path) -> None:
-    before = LoadedSnapshot.of(
+    before = loaded_snapshot(
         load(written(tmp_path, configuration(NOWHERE, model=PRICED, teams=teams(60))), os.environ).settings
     )
     path = written(
@@ -180,9 +180,9 @@ async def test_a_reload_of_many_keys_does_not_hold_the_event_loop(tmp_path: Path
     """In processor time of the loop's thread: what other programs take meanwhile is not counted."""
     config = configuration(NOWHERE, model=PRICED, teams=teams(3_000))
     path = written(tmp_path, config)
-    settings = load(path, os.environ).settings
-    gateway = Gateway(settings, Log(lambda line: None))
-    reloading = asyncio.ensure_future(Reloader(path, gateway, Log(lambda line: None), settings).reload("a test"))
+    loaded = loaded_snapshot(load(path, os.environ).settings)
+    gateway = Gateway(loaded, Log(lambda line: None))
+    reloading = asyncio.ensure_future(Reloader(path, gateway, Log(lambda line: None), loaded.settings).reload("a test"))
     turns_s, before = [], time.thread_time()
     async with asyncio.timeout(6 * PATIENCE_S):
         while not reloading.done():
@@ -241,9 +241,9 @@ async def test_the_log_says_what_changed_in_the_words_of_gateway_diff(tmp_path: 
     key.write_text("gw_first")
     keys = [{"name": "k", "key": "${file:key}"}]
     path = written(tmp_path, configuration(NOWHERE, team={"keys": keys, "limits": [limit]}))
-    settings = load(path, os.environ).settings
-    gateway = Gateway(settings, log)
-    reloader = Reloader(path, gateway, log, settings)
+    loaded = loaded_snapshot(load(path, os.environ).settings)
+    gateway = Gateway(loaded, log)
+    reloader = Reloader(path, gateway, log, loaded.settings)
     written(tmp_path, configuration(NOWHERE, team={"keys": keys, "limits": [{**limit, "requests": 900}]}, workers=1))
     assert await reloader.reload("a test") == []
     key.write_text("gw_second")

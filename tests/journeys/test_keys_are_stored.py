@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from gateway.app.reload import Reloader
+from gateway.app.snapshot_builder import loaded_snapshot
 from gateway.demo import DemoScript, DemoUpstream
 from gateway.telemetry.log import Log
 from tests.gateway_process import gateway_process
@@ -475,9 +476,9 @@ async def test_a_reload_with_a_key_of_the_store_is_refused_and_one_without_is_au
     file = tmp_path / "gateway.yaml"
     async with stored() as gateway:
         key = await made(gateway)
-        settings = settings_of(configuration(NOWHERE, admin=ADMIN))
+        loaded = loaded_snapshot(settings_of(configuration(NOWHERE, admin=ADMIN)))
         log = Log(lambda _line: None)
-        Reloader(str(file), gateway.gateway, log, settings).start()
+        Reloader(str(file), gateway.gateway, log, loaded.settings).start()
         both = {"keys": [key_settings(), key_settings("twice", key["key"])]}
         file.write_text(json.dumps(configuration(NOWHERE, admin=ADMIN, team=both)))
         refused = await ask(gateway, "POST", "reload")

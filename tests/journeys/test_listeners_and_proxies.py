@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from gateway.app.gateway import Gateway
-from gateway.app.snapshot_process import LoadedSnapshot
+from gateway.app.snapshot_builder import loaded_snapshot
 from gateway.core.address import Address
 from gateway.demo import DemoUpstream
 from gateway.runtime.listening import listen, listen_on_all
@@ -34,7 +34,7 @@ async def test_one_address_takes_both_families() -> None:
 async def test_several_addresses_are_one_listener() -> None:
     async with DemoUpstream() as upstream:
         config = configuration(upstream.base_url, listen=["127.0.0.1:0", "127.0.0.2:0"])
-        gateway = Gateway(settings_of(config), Log(lambda _line: None))
+        gateway = Gateway(loaded_snapshot(settings_of(config)), Log(lambda _line: None))
         addresses, _ = await gateway.start()
         try:
             assert [address.host for address in addresses] == ["127.0.0.1", "127.0.0.2"]
@@ -77,7 +77,7 @@ async def test_a_trusted_proxy_says_who_asks_and_a_reload_whom_to_trust() -> Non
         await gateway.ended()
         assert gateway.lines[-1]["client_ip"] == "203.0.113.9"
         settings = settings_of(configuration(NOWHERE))
-        gateway.gateway.swap(LoadedSnapshot.of(settings))
+        gateway.gateway.swap(loaded_snapshot(settings))
         await gateway.request("GET", "/v1/models", headers=forwarded)
         await gateway.ended()
         assert gateway.lines[-1]["client_ip"] == "127.0.0.1"

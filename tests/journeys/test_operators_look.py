@@ -7,7 +7,7 @@ from io import BytesIO
 
 import pytest
 
-from gateway.app.snapshot_process import LoadedSnapshot
+from gateway.app.snapshot_builder import loaded_snapshot
 from gateway.demo import DemoScript, DemoUpstream
 from gateway.settings.models import Settings
 from tests.raw_client import raw_client
@@ -103,7 +103,7 @@ async def test_a_raised_limit_goes_on_from_what_was_used() -> None:
     ):
         assert (await gateway.chat()).status == 200
         assert (await gateway.chat()).status == 429
-        gateway.gateway.swap(LoadedSnapshot.of(with_limit(upstream.base_url, 2)))
+        gateway.gateway.swap(loaded_snapshot(with_limit(upstream.base_url, 2)))
         assert (await gateway.chat()).status == 200
         assert (await gateway.chat()).status == 429
 
@@ -117,7 +117,7 @@ async def test_a_stream_goes_on_under_the_configuration_that_it_began_with() -> 
     ):
         stream = await gateway.open_stream()
         await stream.event()
-        gateway.gateway.swap(LoadedSnapshot.of(settings_of(configuration(new.base_url))))
+        gateway.gateway.swap(loaded_snapshot(settings_of(configuration(new.base_url))))
         assert (await gateway.chat()).status == 200
         assert (await stream.rest()).events[-1] == "[DONE]"
         assert (old.truth.total.requests, new.truth.total.requests) == (1, 1)
@@ -129,7 +129,7 @@ async def test_a_quota_that_a_reload_removes_is_no_metric_any_more() -> None:
         await gateway.ended()
         series = b'gateway_quota_used_ratio{team="search",limit="tokens-per-day",meter="tokens",per="day"}'
         assert series in (await gateway.request("GET", "/metrics", admin=True)).body
-        gateway.gateway.swap(LoadedSnapshot.of(settings_of(configuration(upstream.base_url))))
+        gateway.gateway.swap(loaded_snapshot(settings_of(configuration(upstream.base_url))))
         assert series not in (await gateway.request("GET", "/metrics", admin=True)).body
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.app.snapshot_process import LoadedSnapshot
+from gateway.app.snapshot_builder import loaded_snapshot
 from gateway.demo import DemoScript, DemoUpstream
 from tests.hand_upstream import DONE, content, finish, hand_upstream, usage
 from tests.whole_gateway import KEY, MODEL, Json, chat_body, configuration, settings_of, whole_gateway
@@ -191,7 +191,7 @@ async def test_a_stream_costs_what_it_cost_when_it_began_whatever_is_reloaded_me
             turn.begin_stream()
             turn.send(content("word"))
             new = configuration(upstream.base_url, model={"price": {"input": 7, "output": 9}}, team=DAILY)
-            gateway.gateway.swap(LoadedSnapshot.of(settings_of(new)))
+            gateway.gateway.swap(loaded_snapshot(settings_of(new)))
             turn.send(finish(usage=usage(100, 50)) + DONE)
             turn.end_stream()
             await turn.close()

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.app.snapshot_process import LoadedSnapshot
+from gateway.app.snapshot_builder import loaded_snapshot
 from gateway.demo import DemoUpstream
 from tests.contract.store.keepers import FalseClock
 from tests.identity_provider import AUDIENCE, ISSUER, IdentityProvider, claims_of, ec_key, key_set, signed
@@ -234,11 +234,11 @@ async def test_a_reload_brings_an_identity_provider_and_takes_it_away(tmp_path: 
         without = configuration(upstream.base_url)
         assert (await gateway.chat(key=token)).status == 401
 
-        gateway.gateway.swap(LoadedSnapshot.of(settings_of({**without, "jwt": jwt_settings(str(file))})))
+        gateway.gateway.swap(loaded_snapshot(settings_of({**without, "jwt": jwt_settings(str(file))})))
         await gateway.gateway.tasks.idle()
         assert (await gateway.chat(key=token)).status == 200
 
-        gateway.gateway.swap(LoadedSnapshot.of(settings_of(without)))
+        gateway.gateway.swap(loaded_snapshot(settings_of(without)))
         await gateway.gateway.tasks.idle()
         assert (await gateway.chat(key=token)).status == 401
 

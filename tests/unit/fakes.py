@@ -156,6 +156,9 @@ class ScriptedAnswer:
         self._over = asyncio.Event()
         self._woken: asyncio.Future[None] | None = None
 
+    def available(self) -> None:
+        """Its pieces come one by one."""
+
     def deliver_to(self, into: Callable[[bytes], None]) -> None:
         self._into = into
         self._flow()
@@ -354,6 +357,9 @@ class GivenBody:
         self.spools: list[MemorySpool] = []
         self._pieces = list(pieces)
         self._failure = failure
+
+    def available(self) -> None:
+        """Its pieces come one by one."""
 
     async def whole(self) -> bytes:
         return await self.beginning(10**9)

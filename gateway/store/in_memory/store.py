@@ -9,8 +9,8 @@ again when it is renewed.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import ChainMap, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -156,6 +156,11 @@ class InMemoryStore:
             if isinstance(counter, Window):
                 counter.note(amount)
                 self.notifications.note_crossings(limit, counter, now_ms)
+
+    @property
+    def open_ids(self) -> Collection[str]:
+        # Those whose holds ran out while this process stood still are restored by their renewal.
+        return ChainMap(self._held, self._lapsed).keys()
 
     async def renew(self, ids: Sequence[str]) -> None:
         now_ms = self._reap()

@@ -8,10 +8,11 @@ lets them end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from operator import attrgetter
+from typing import TypeVar
 
 import msgspec
 
@@ -28,7 +29,7 @@ from gateway.store.in_redis.arguments import (
     Timing,
     packed,
 )
-from gateway.store.in_redis.client import Router, ServerClock
+from gateway.store.in_redis.client import Router
 from gateway.store.in_redis.connection import ConnectionDown
 from gateway.store.in_redis.scripts import ADMIT, GIVE_BACK
 from gateway.store.in_redis.uncertain_calls import UncertainCalls
@@ -37,9 +38,16 @@ _ATTEMPTS = 16
 """A window ends, or a server's clock is not known yet: one more attempt is enough for either. A burst that keeps Redis
 busy for longer than a call may be late takes one for each such stretch."""
 
+_NOT_FORWARDED = "Nothing was forwarded; try again soon."
+
+_record_of = attrgetter("record")
+
 _SHADOW_REFUSED = -1
 _QUIET_MS = 2_000
 """A second is over when it is this far behind: clocks are only nearly the same."""
+
+
+Item = TypeVar("Item")
 
 
 class SlotReply(msgspec.Struct, frozen=True):
@@ -67,13 +75,13 @@ class RecordLifetimes:
         self._open: dict[int, int] = {}
         self._keys: dict[int, set[str]] = {}
 
-    def begin(self, at_ms: int, keys: Sequence[str]) -> None:
+    def begin(self, at_ms: int, keys: Iterable[str]) -> None:
         second = at_ms // 1000
-        count = self._open.get(second)
-        if count is None:
-            count, self._keys[second] = 0, set()
-        self._open[second] = count + 1
-        self._keys[second].update(keys)
+        if second in self._open:
+            self._open[second] += 1
+            self._keys[second].update(keys)
+        else:
+            self._open[second], self._keys[second] = 1, set(keys)
 
     def end(self, at_ms: int) -> None:
         second = at_ms // 1000
@@ -91,8 +99,8 @@ class RecordLifetimes:
 
 
 class Admissions:
-    """Carries out admit.lua and what takes it back. `now_ms` is the time that reservations are made at: one for all
-    slots, though each is asked by the clock of its own server."""
+    """Carries out admit.lua and what takes it back. Reservations are made at the time of the server that has
+    `clock_key`: one for all slots, though each is asked by the clock of its own server."""
 
     def __init__(
         self,
@@ -101,31 +109,54 @@ class Admissions:
         timing: Timing,
         uncertain: UncertainCalls,
         records: RecordLifetimes,
-        now_ms: Callable[[], int],
+        clock_key: str,
     ) -> None:
         self._client = client
         self._arguments = arguments
         self._timing = timing
         self._uncertain = uncertain
         self._records = records
-        self._now_ms = now_ms
+        self._clock_key = clock_key
 
-    async def admit(self, request: AdmissionRequest) -> Reservation | SlotReply:
+    async def admit(self, request: AdmissionRequest, attempts: int = _ATTEMPTS) -> Reservation | SlotReply:
         """A reservation, or the reply that refuses. Raises StoreUnavailable."""
-        batches = self._arguments.slot_batches(request.limits)
-        for _ in range(_ATTEMPTS):
+        client, timing = self._client, self._timing
+        first_clock = client.clock_of(self._clock_key)
+        at_ms = first_clock.now_ms()
+        asked: list[SlotCall] = []
+        replies: list[SlotReply] = []
+        # A later slot grants no more than an earlier one, which may so hold more than is granted in the end.
+        most = request.most
+        for batch in self._arguments.slot_batches(request.limits):
+            clock = client.clock_of(batch.slot_key)
+            call = batch.call_at(at_ms if clock is first_clock else clock.now_ms(), at_ms, timing)
+            asked.append(call)
             try:
-                verdict = await self._attempt(request, batches)
-            except StoreUnavailable as error:
-                # The same kind of error and the same cause, in the words for the client whose request ends here.
-                message = f"{error.message} Nothing was forwarded; try again soon."
-                raise type(error)(message, retry_after_ms=error.retry_after_ms) from error.__cause__
-            if verdict is not None:
-                return verdict
-        raise StoreUnavailable(
-            "The store was asked too late each time: it or the gateway is busy. Nothing was forwarded; try again soon.",
-            retry_after_ms=1_000,
-        )
+                # Made when the call leaves: what a busy event loop lets wait is not late.
+                numbers = await client.run(ADMIT, call.record, partial(call.command, request, most, clock))
+            except (StoreUnavailable, asyncio.CancelledError) as lost:
+                if replies or _may_have_been_carried_out(lost):
+                    self._uncertain.undo_later(partial(self._undo, request, asked))
+                if isinstance(lost, StoreUnavailable):
+                    # The same kind of error and the same cause, in the words for the client whose request ends here.
+                    raise type(lost)(
+                        f"{lost.message} {_NOT_FORWARDED}", retry_after_ms=lost.retry_after_ms
+                    ) from lost.__cause__
+                raise
+            granted = numbers[0]
+            if granted < 0:
+                return await self._ask_again(request, replies, attempts - 1)
+            # A reply with few charges is padded to a length that Redis makes fastest.
+            limits, most = len(call.window.keys), numbers[2]
+            end = 3 + 3 * limits
+            raises = numbers[end : end + limits] if granted > 1 else ()
+            reply = SlotReply(call, numbers[1], most, numbers[3:end:3], numbers[4:end:3], numbers[5:end:3], raises)
+            if not granted & 1:
+                await self._give_all_back(request.id, replies)
+                return reply
+            replies.append(reply)
+        self._records.begin(at_ms, map(_record_of, asked))
+        return _reservation(request, at_ms, replies)
 
     def refusal(self, request: AdmissionRequest, reply: SlotReply, others: Sequence[Counter | None]) -> Refusal:
         """Judged by the counters that refused, and by those of other slots as they are now, in the order of the
@@ -149,40 +180,18 @@ class Admissions:
             judgement = judge(request, known)
         return refusal(request, known, judgement, reply.now_ms)
 
-    async def _attempt(self, request: AdmissionRequest, batches: Sequence[SlotBatch]) -> Reservation | SlotReply | None:
-        """None where the store wants to be asked again, at the time that it gave: its clock is off, or a window is
-        over."""
-        at_ms, client, timing = self._now_ms(), self._client, self._timing
-        asked: list[SlotCall] = []
-        replies: list[SlotReply] = []
-        # A later slot grants no more than an earlier one, which may so hold more than is granted in the end.
-        most = request.most
-        for batch in batches:
-            clock = client.clock_of(batch.slot_key)
-            call = batch.call_at(clock.now_ms(), at_ms, timing)
-            asked.append(call)
-            try:
-                # Made when the call leaves: what a busy event loop lets wait is not late.
-                numbers = await client.run(ADMIT, call.record, partial(_command, call, request, most, clock))
-            except (StoreUnavailable, asyncio.CancelledError) as lost:
-                if replies or _may_have_been_carried_out(lost):
-                    self._uncertain.undo_later(partial(self._undo, request, asked))
-                raise
-            if numbers[0] < 0:
-                if replies and not await self._give_all_back(request.id, replies):
-                    raise StoreUnavailable("The gateway's store does not answer.", retry_after_ms=1_000)
-                return None
-            # A reply with few charges is padded to a length that Redis makes fastest.
-            end = 3 + 3 * len(call.window.keys)
-            most = numbers[2]
-            raises = numbers[end : end + len(call.window.keys)] if numbers[0] > 1 else ()
-            reply = SlotReply(call, numbers[1], most, numbers[3:end:3], numbers[4:end:3], numbers[5:end:3], raises)
-            if not numbers[0] & 1:
-                await self._give_all_back(request.id, replies)
-                return reply
-            replies.append(reply)
-        self._records.begin(at_ms, [call.record for call in asked])
-        return _reservation(request, at_ms, replies)
+    async def _ask_again(
+        self, request: AdmissionRequest, replies: Sequence[SlotReply], attempts: int
+    ) -> Reservation | SlotReply:
+        """Where the store wants to be asked at the time that it gave: its clock is off, or a window is over."""
+        if replies and not await self._give_all_back(request.id, replies):
+            raise StoreUnavailable(f"The gateway's store does not answer. {_NOT_FORWARDED}", retry_after_ms=1_000)
+        if not attempts:
+            raise StoreUnavailable(
+                f"The store was asked too late each time: it or the gateway is busy. {_NOT_FORWARDED}",
+                retry_after_ms=1_000,
+            )
+        return await self.admit(request, attempts)
 
     async def _give_all_back(self, request_id: str, replies: Sequence[SlotReply]) -> bool:
         """Whether all of it was; the rest is an uncertain call."""
@@ -217,10 +226,6 @@ class Admissions:
         await self._client.run(GIVE_BACK, call.record, command)
 
 
-def _command(call: SlotCall, request: AdmissionRequest, most: int, clock: ServerClock) -> bytes:
-    return call.command(request, most, clock.now_ms())
-
-
 def _may_have_been_carried_out(lost: BaseException) -> bool:
     return isinstance(lost, asyncio.CancelledError) or (
         isinstance(lost.__cause__, ConnectionDown) and lost.__cause__.sent
@@ -242,62 +247,61 @@ def _amounts_of(record: bytes, request: AdmissionRequest, batch: SlotBatch) -> l
 
 
 def _reservation(request: AdmissionRequest, at_ms: int, replies: Sequence[SlotReply]) -> Reservation:
-    columns = _columns(replies[0]) if len(replies) == 1 else _joined(replies)
-    granted, limits = replies[-1].granted, request.limits
-    statuses = LimitStatuses(limits, columns.used, columns.held, columns.resets_ms)
-    if columns.are_raised:
-        statuses = msgspec.structs.replace(statuses, limits=_raised(limits, replies), are_raised=True)
-    would_refuse: tuple[Limit, ...] = ()
-    if columns.has_shadow:
-        holds, would_refuse = _holds_in_shadow(request, replies, columns.amounts, columns.begins)
+    last, limits = replies[-1], request.limits
+    granted, batch = last.granted, last.call.batch
+    if len(replies) == 1:
+        statuses, has_shadow = _statuses(last, limits), batch.has_shadow
+        amounts, begins = last.amounts, last.call.window.begins
     else:
-        holds = Holds(limits, columns.amounts, columns.begins)
+        statuses, has_shadow = _joined(limits, replies), any(reply.call.batch.has_shadow for reply in replies)
+        order = _places(replies)
+        amounts = _in_order(order, [reply.amounts for reply in replies])
+        begins = _in_order(order, [reply.call.window.begins for reply in replies])
+    would_refuse: tuple[Limit, ...] = ()
+    if has_shadow:
+        holds, would_refuse = _holds_in_shadow(request, replies, amounts, begins)
+    else:
+        holds = Holds(limits, amounts, begins)
     return Reservation(request.id, at_ms, granted, granted < request.most, holds, statuses, would_refuse)
 
 
-class _Columns(NamedTuple):
-    """What replies say of the limits, each in the order of the limits; `has_shadow`: one of them only watches;
-    `are_raised`: grants raise one of them."""
-
-    amounts: Sequence[int]
-    begins: Sequence[int]
-    used: Sequence[int]
-    held: Sequence[int]
-    resets_ms: Sequence[int]
-    has_shadow: bool
-    are_raised: bool
-
-
-def _columns(reply: SlotReply) -> _Columns:
-    window, now_ms = reply.call.window, reply.now_ms
+def _statuses(reply: SlotReply, limits: Sequence[Limit]) -> LimitStatuses:
+    """Those of the limits of one slot, which `limits` are."""
+    call, now_ms, raises = reply.call, reply.now_ms, reply.raises
+    window = call.window
     used, resets_ms = reply.spent.copy(), window.resets.copy()
-    for place, flow, scale in reply.call.raised_rates(reply.raises) if reply.raises else window.rates:
+    for place, flow, scale in call.raised_rates(raises) if raises else window.rates:
         spent = used[place]
         used[place], resets_ms[place] = -(-spent // scale), now_ms - (-spent // flow)
-    has_shadow = reply.call.batch.has_shadow
-    return _Columns(reply.amounts, window.begins, used, reply.held, resets_ms, has_shadow, bool(reply.raises))
+    if raises:
+        return LimitStatuses(list(map(Limit.raised, limits, raises)), used, reply.held, resets_ms, True)
+    return LimitStatuses(limits, used, reply.held, resets_ms)
 
 
-def _joined(replies: Sequence[SlotReply]) -> _Columns:
+def _joined(limits: Sequence[Limit], replies: Sequence[SlotReply]) -> LimitStatuses:
     """Those of several slots."""
-    places = [place for reply in replies for place in reply.call.batch.places]
-    order = sorted(range(len(places)), key=places.__getitem__)
-    each = [_columns(reply) for reply in replies]
-    amounts, begins, used, held, resets_ms = (
-        [column[at] for at in order]
-        for column in [list(chain.from_iterable(parts)) for parts in zip(*[one[:5] for one in each], strict=True)]
+    each = [_statuses(reply, [limits[place] for place in reply.call.batch.places]) for reply in replies]
+    order = _places(replies)
+    are_raised = any(one.are_raised for one in each)
+    return LimitStatuses(
+        _in_order(order, [one.limits for one in each]) if are_raised else limits,
+        _in_order(order, [one.used for one in each]),
+        _in_order(order, [one.held for one in each]),
+        _in_order(order, [one.resets_ms for one in each]),
+        are_raised,
     )
-    has_shadow, are_raised = any(one.has_shadow for one in each), any(one.are_raised for one in each)
-    return _Columns(amounts, begins, used, held, resets_ms, has_shadow, are_raised)
 
 
-def _raised(limits: Sequence[Limit], replies: Sequence[SlotReply]) -> list[Limit]:
-    """The limits with what grants add to them."""
-    raised = list(limits)
-    for reply in replies:
-        for place, by in zip(reply.call.batch.places, reply.raises, strict=False):
-            raised[place] = raised[place].raised(by)
-    return raised
+def _places(replies: Sequence[SlotReply]) -> list[int]:
+    """Among the limits of the replies, one behind the other, where that of each place of the request is."""
+    places = [place for reply in replies for place in reply.call.batch.places]
+    return sorted(range(len(places)), key=places.__getitem__)
+
+
+def _in_order(order: Sequence[int], columns: Sequence[Sequence[Item]]) -> list[Item]:
+    """A column of several slots, in the order of the request's limits."""
+    column = list(chain.from_iterable(columns))
+    return [column[at] for at in order]
 
 
 def _holds_in_shadow(

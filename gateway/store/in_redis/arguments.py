@@ -3,10 +3,10 @@
 A call may touch the keys of one slot only, so the limits of a request fall into `SlotBatch`es: one outside of
 a cluster. A batch knows its limits' keys and numbers for as long as no calendar window among them ends
 (`WindowArguments`), and is kept for the next request that the same limits bind. Of a call, everything is
-prepared as the bytes that are sent but the request's id and its own numbers. Numbers are sent to admit.lua in
-MessagePack, which is short and quickly read, and to others as little-endian doubles, as counter.lua reads them; their
-order is in the heads of lua/*.lua. Replies become
-`LimitStatuses` by the same arithmetic as in core/buckets.py, without a counter object in between.
+prepared as the bytes that are sent but the request's id and its own numbers. Numbers are sent to admit.lua and
+settle.lua in MessagePack, which is short and quickly read, and to others as little-endian doubles, as
+counter.lua reads them; their order is in the heads of lua/*.lua. Replies become `LimitStatuses` by the same
+arithmetic as in core/buckets.py, without a counter object in between.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from gateway.core.buckets import pace, rescaled
 from gateway.core.calendar import FOREVER_MS, window
 from gateway.core.limits import Limit, Meter, Mode, Per
 from gateway.core.reservation import AdmissionRequest, LimitStatus
+from gateway.store.in_redis.client import ServerClock
 from gateway.store.in_redis.keys import ORGANISATION, StoreKeys, hash_tag, team_tag
 from gateway.store.in_redis.scripts import ADMIT, bulk
 
@@ -166,13 +167,13 @@ class SlotCall:
         self._head = ADMIT.head(len(keys), 2) + bulk(*keys)
         self._fixed = one_by_one(fixed)
 
-    def command(self, request: AdmissionRequest, most: int, now_ms: int) -> bytes:
-        """The call for this request, which wants `most` output, at a time of the batch's server."""
+    def command(self, request: AdmissionRequest, most: int, clock: ServerClock) -> bytes:
+        """The call for this request, which wants `most` output, at the time that the batch's server has now."""
         fixed, per_output, places = request.fixed, request.per_output, self.batch.places
         if len(places) != len(fixed):
             fixed, per_output = [fixed[place] for place in places], [per_output[place] for place in places]
         least = request.least if request.least < most else most
-        own = one_by_one([now_ms, request.likely, most, least, request.enough, *fixed, *per_output])
+        own = one_by_one([clock.now_ms(), request.likely, most, least, request.enough, *fixed, *per_output])
         name, always = request.id.encode(), self._fixed
         return b"%b$%d\r\n%b\r\n$%d\r\n%b%b\r\n" % (
             self._head, len(name), name, len(always) + len(own), always, own,
@@ -222,9 +223,10 @@ class SlotBatch:
 
     def call_at(self, now_ms: int, at_ms: int, timing: Timing) -> SlotCall:
         """For a reservation of the time `at_ms`, where the batch's server has the time `now_ms`."""
-        call, second, window = self._call, at_ms // 1000, self.window_at(now_ms)
-        if call is None or call.second != second or call.window is not window:
-            call = self._call = SlotCall(self, window, second, timing)
+        call, second = self._call, at_ms // 1000
+        if call is not None and call.second == second and call.window.start_ms <= now_ms < call.window.end_ms:
+            return call
+        call = self._call = SlotCall(self, self.window_at(now_ms), second, timing)
         return call
 
     def record(self, at_ms: int) -> str:
@@ -340,8 +342,8 @@ def counter_key(arguments: LimitArguments, terms: CounterTerms) -> str:
     return f"{arguments.stem}:{terms.first}" if arguments.kind == QUOTA else arguments.stem
 
 
-def one_by_one(numbers: Sequence[int]) -> bytes:
-    """These whole numbers in MessagePack, one behind the other: the list of them without its head."""
+def one_by_one(numbers: Sequence[float]) -> bytes:
+    """These numbers in MessagePack, one behind the other: the list of them without its head."""
     encoded = _ENCODER.encode(numbers)
     return encoded[1:] if len(numbers) < 16 else encoded[3:]
 

@@ -137,6 +137,8 @@ class RedisServers(Protocol):
 class Router:
     def __init__(self, servers: RedisServers, observe: Observer, background: bool = False) -> None:
         self._servers = servers
+        self.clock_of = servers.clock_of
+        """Gives the clock of the server that has a key."""
         self._observe = observe
         self._background = background
         self._refusal = ""
@@ -148,15 +150,30 @@ class Router:
         recent = time.monotonic() - self._refused_at < _RECENT_S
         return f"answers: {self._refusal}" if recent else None
 
-    def clock_of(self, key: str) -> ServerClock:
-        """Of the server that has this key."""
-        return self._servers.clock_of(key)
-
-    def run(self, script: LuaScript, key: str, command: Command | CommandMaker) -> Coroutine[Any, Any, list[int]]:
-        """What the script returns, as a list or in MessagePack. `key` is one of its keys; `command` may be made when
-        the call leaves. The second number of every script is the server's time: its clock is set by it. Raises
-        StoreUnavailable."""
-        return self._call(script.name, script, command, key)
+    async def run(self, script: LuaScript | None, key: str, command: Command | CommandMaker) -> Any:
+        """What the script returns, as a list or in MessagePack; or the reply to a plain command. `key` is one of its
+        keys; `command` may be made when the call leaves. The second number of every script is the server's time: its
+        clock is set by it. Raises StoreUnavailable."""
+        # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.
+        began = time.monotonic()
+        try:
+            node = self._servers.node_of(key) or await self._discovered(key)
+            try:
+                reply = await (node.background if self._background else node.urgent).call(command)
+            except ErrorReply as error:
+                reply = await self._insist(script, command, key, node, error)
+        except (ConnectionDown, ErrorReply) as error:
+            self._observe(_name_of(script, command), "unavailable", time.monotonic() - began)
+            raise self._unavailable(error) from error
+        ended = time.monotonic()
+        if script is None:
+            self._observe(_name_of(script, command), "ok", ended - began)
+        else:
+            self._observe(script.name, "ok", ended - began)
+            if type(reply) is bytes:
+                reply = _NUMBERS.decode(reply)
+            node.clock.learn(reply[1], began, ended)
+        return reply
 
     async def time(self, key: str) -> int:
         """Of the server that has this key, in milliseconds: its clock is set by it. Raises StoreUnavailable."""
@@ -169,7 +186,7 @@ class Router:
 
     def ask(self, key: str, command: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
         """The reply to a plain command about this key. Raises StoreUnavailable."""
-        return self._call(command[0].lower(), None, command, key)
+        return self.run(None, key, command)
 
     async def scan(self, command: str, key: str) -> AsyncIterator[Sequence[bytes]]:
         """What a set, a sorted set or a hash has, piece by piece. Raises StoreUnavailable."""
@@ -196,26 +213,6 @@ class Router:
         except (OSError, ConnectionDown, ErrorReply) as error:
             raise StoreUnavailable("The gateway's store does not take a subscription.") from error
         return stream
-
-    async def _call(self, name: str, script: LuaScript | None, command: Command | CommandMaker, key: str) -> Any:
-        # The event loop's time has whole milliseconds under uvloop; a call takes a part of one.
-        began = time.monotonic()
-        try:
-            node = self._servers.node_of(key) or await self._discovered(key)
-            try:
-                reply = await (node.background if self._background else node.urgent).call(command)
-            except ErrorReply as error:
-                reply = await self._insist(script, command, key, node, error)
-        except (ConnectionDown, ErrorReply) as error:
-            self._observe(name, "unavailable", time.monotonic() - began)
-            raise self._unavailable(error) from error
-        ended = time.monotonic()
-        self._observe(name, "ok", ended - began)
-        if script is not None:
-            if type(reply) is bytes:
-                reply = _NUMBERS.decode(reply)
-            node.clock.learn(reply[1], began, ended)
-        return reply
 
     def _unavailable(self, error: ConnectionDown | ErrorReply) -> StoreUnavailable:
         if isinstance(error, ConnectionDown):
@@ -267,3 +264,12 @@ class Router:
             return await connection.call(command)
         _, reply = await asyncio.gather(connection.call(("ASKING",)), connection.call(command))
         return reply
+
+
+def _name_of(script: LuaScript | None, command: Command | CommandMaker) -> str:
+    """What a call is observed as."""
+    if script is not None:
+        return script.name
+    assert isinstance(command, tuple), "a plain command is a tuple"
+    name: str = command[0].lower()
+    return name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from gateway.store.in_redis.arguments import (
     Timing,
     WindowArguments,
     counter_key,
+    one_by_one,
     packed,
 )
 from gateway.store.in_redis.client import Router
@@ -95,7 +96,7 @@ class SettlementArguments:
         bill_keys, names = ((), ()) if bill is None else (bill.keys(keys), bill.fields())
         self.for_user = bill is not None and bill.for_user
         # The journal's mark is kept as long as the ledger: what is older than both is not in doubt any more.
-        is_recorded = recorded_of is not None
+        is_recorded = int(recorded_of is not None)
         fixed = [timing.step_ms, LEDGER_MS, LEDGER_MS, users_max, 0 if bill is None else day_ms(bill.day), is_recorded]
         for one, terms in zip(batch.limits, window.terms, strict=True):
             fixed += (one.kind, one.at_once, terms.first, terms.second)
@@ -105,11 +106,11 @@ class SettlementArguments:
         record_keys = () if recorded_of is None else keys.request_records(recorded_of)
         known_keys = (keys.journal(batch.tag, process), *bill_keys, *window.keys, *outbox, *record_keys)
         self._head = SETTLE.head(1 + len(known_keys), 4 + len(names) + self.for_user + 4 * is_recorded)
-        self._fixed = bulk(*known_keys, LONG_MS, packed(fixed))
+        self._fixed = bulk(*known_keys, LONG_MS, one_by_one(fixed))
         self._names = bulk(*names)
 
     def command(self, record: str, name: str, user: str, numbers: Sequence[float]) -> bytes:
-        key, called, figures = record.encode(), name.encode(), packed(numbers)
+        key, called, figures = record.encode(), name.encode(), one_by_one(numbers)
         sizes = len(key), len(called), len(figures)
         command = b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
             self._head, sizes[0], key, self._fixed, sizes[1], called, sizes[2], figures, self._names,
@@ -162,33 +163,43 @@ class Settlements:
         self._teams: dict[str, float] = {}
         self._prepared: Recent[Hashable, SettlementArguments] = Recent(_RECENT_BILLS)
 
-    async def settle(self, settlement: Settlement, position: JournalPosition) -> None:
+    def settle(self, settlement: Settlement, position: JournalPosition) -> Coroutine[Any, Any, None]:
         """In every slot that the settlement speaks of. What fails in one is repeated in all: each settles it once.
-        Raises StoreUnavailable."""
+        Raises StoreUnavailable once it is awaited."""
         entry, kept, billing = settlement.entry, settlement.record, ""
         batches: Sequence[SlotBatch] = self._arguments.slot_batches(settlement.holds.limits)
+        unregistered = ""
         if entry is not None:
             if self._teams.get(entry.team, 0) <= time.monotonic():
-                await self._register_team(entry.team)
+                unregistered = entry.team
             billing = self._arguments.billing_tag(entry.team)
         elif kept is not None:
             billing = self._arguments.billing_tag(kept.record.team)
-        if len(batches) > 1 or batches[0].tag != billing:
+        more = SettledInSlot(entry, kept)
+        if len(batches) == 1 and batches[0].tag == billing:
+            if not unregistered and settlement.created is None:
+                # A single call, as nearly every settlement is: nothing else is to be awaited.
+                return self._settle_slot(settlement, more, batches[0], position)
+        else:
             batches = [batch for batch in batches if batch.places]
             if billing and all(batch.tag != billing for batch in batches):
                 batches.append(self._arguments.empty(billing))
-        more = SettledInSlot(entry, kept)
-        calls: list[Coroutine[Any, Any, None]] = [
-            self._settle_slot(settlement, more if batch.tag == billing else _NOTHING_MORE, batch, position)
-            for batch in batches
-        ]
+        slots = {batch: more if batch.tag == billing else _NOTHING_MORE for batch in batches}
+        return self._settle_slots(settlement, slots, position, unregistered)
+
+    async def _settle_slots(
+        self,
+        settlement: Settlement,
+        slots: Mapping[SlotBatch, SettledInSlot],
+        position: JournalPosition,
+        unregistered: str,
+    ) -> None:
+        if unregistered:
+            await self._register_team(unregistered)
+        calls = [self._settle_slot(settlement, more, batch, position) for batch, more in slots.items()]
         if settlement.created is not None:
             calls.append(self._objects.keep(settlement.created))
-        if len(calls) == 1:
-            # A single call needs no task of its own.
-            await calls[0]
-        else:
-            await asyncio.gather(*calls)
+        await asyncio.gather(*calls)
 
     async def _settle_slot(
         self, settlement: Settlement, more: SettledInSlot, batch: SlotBatch, position: JournalPosition
@@ -228,11 +239,17 @@ class Settlements:
     def _arguments_of(
         self, batch: SlotBatch, window: WindowArguments, process: str, more: SettledInSlot
     ) -> SettlementArguments:
-        bill = None if more.entry is None else bill_name(more.entry)
+        entry = more.entry
         recorded_of = None if more.kept is None else more.kept.record.team
-        which = (window, bill, recorded_of)
+        # What a bill's name is made of, without making it.
+        name: Hashable = entry and (
+            *(entry.day, entry.team, entry.key, entry.model, entry.upstream, entry.cost_center, entry.late),
+            entry.user != "",
+        )
+        which = (window, name, recorded_of)
         prepared = self._prepared.get(which) if process == batch.process else None
         if prepared is None:
+            bill = None if entry is None else bill_name(entry)
             prepared = SettlementArguments(
                 self._keys, self._timing, self._users_max, batch, window, process, bill, recorded_of
             )
@@ -293,8 +310,8 @@ class Closings:
 
     async def _close_team(self, team: str, open_ms: int) -> bool:
         key = self._keys.days(team)
-        closed, _ = await self._client.run(CLOSE, key, CLOSE.command([key], (open_ms, LEDGER_MS)))
-        return closed == 1
+        reply: list[int] = await self._client.run(CLOSE, key, CLOSE.command([key], (open_ms, LEDGER_MS)))
+        return reply[0] == 1
 
     async def _note(self, progress: str, open_ms: int) -> None:
         key = self._keys.closed()

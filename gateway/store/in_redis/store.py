@@ -7,7 +7,7 @@ script for each slot: admission goes from slot to slot and gives back what it go
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from zoneinfo import ZoneInfo
@@ -86,7 +86,7 @@ class RedisStore:
         self._tasks = tasks or BackgroundTasks(_unlogged)
         self._servers = servers_of(read_store_url(options.url), options.timeout_s, self._tasks)
         self.client = RedisClient(Router(self._servers, observe), Router(self._servers, observe, background=True))
-        self._process = options.process
+        self._unjournalled = JournalPosition(options.process)
         self._records = RecordLifetimes()
         keys = StoreKeys(options.prefix)
         self._teams = keys.teams()
@@ -94,7 +94,7 @@ class RedisStore:
         timing = Timing(slack_ms=round(options.timeout_s * 1000), step_ms=options.hold_ttl_ms // HOLD_STEPS)
         arguments = ScriptArguments(keys, zone, options.process, self._servers.by_slot)
         uncertain = UncertainCalls(self._tasks, options.timeout_s)
-        self._admissions = Admissions(self.client.admissions, arguments, timing, uncertain, self._records, self.now_ms)
+        self._admissions = Admissions(self.client.admissions, arguments, timing, uncertain, self._records, self._teams)
         self._refused = RememberedRefusals(self.now_ms)
         self.notifications = RedisNotificationOutbox(self.client.background, keys, self._servers.by_slot)
         self.losses = RedisLosses(self.client.background, keys)
@@ -150,7 +150,7 @@ class RedisStore:
     async def settle(self, settlement: Settlement) -> None:
         reservation = self._open.pop(settlement.id, None) or self._in_doubt.pop(settlement.id, None)
         try:
-            await self._settlements.settle(settlement, JournalPosition(self._process))
+            await self._settlements.settle(settlement, self._unjournalled)
         except Exception:
             if reservation is not None:
                 self._in_doubt[settlement.id] = reservation
@@ -174,6 +174,10 @@ class RedisStore:
         await ask(name, ("EXPIRE", name, str(JOURNAL_KEY_LIFE_S)))
         kept: bytes = await ask(name, ("GET", name))
         return bytes.fromhex(kept.decode())
+
+    @property
+    def open_ids(self) -> Collection[str]:
+        return self._open.keys()
 
     async def renew(self, ids: Sequence[str]) -> None:
         await self._renewals.renew([self._open[name] for name in ids if name in self._open])

@@ -52,9 +52,11 @@ export const figures = (page) => page.evaluate(() => ({
   }),
 }));
 
-// What sticks out of the window.
+// What sticks out of the window; in a narrow one, where the rows of a table are blocks, also what sticks out of its table.
 export const overflow = (page) => page.evaluate(() => {
+  const tables = innerWidth <= 640 ? [...document.querySelectorAll(".table-wrap")] : [];
+  const scrolled = tables.filter((each) => each.scrollWidth > each.clientWidth).map((each) => `${each.getAttribute("aria-label")}: ${each.scrollWidth} of ${each.clientWidth} pixels`);
   const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-  if (wide <= 0) return [];
+  if (wide <= 0) return scrolled;
   return [...document.querySelectorAll("main *, header *")].filter((each) => each.getBoundingClientRect().right > innerWidth + 1).slice(0, 3).map((each) => each.outerHTML.slice(0, 120));
 });

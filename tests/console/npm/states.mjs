@@ -2,11 +2,11 @@
 // Answers are the script's own, and so is the time: nothing waits for a clock.
 // node states.mjs ORIGIN TOKEN
 import assert from "node:assert/strict";
-import { overflow, settled } from "./browser.mjs";
+import { defects, overflow, settled } from "./browser.mjs";
 import { FAILURES, answer, begin, end, everything, heard, json, listed, page, refused, sends, step, text, usageOf } from "./scripted.mjs";
 
 const [origin, token] = process.argv.slice(2);
-const PAGES = ["overview", "teams", "teams/search", "keys", "models", "upstreams", "usage", "requests", "requests/abc", "notifications", "configuration", "audit"];
+const PAGES = ["overview", "teams", "teams/search", "keys", "models", "upstreams", "usage", "requests", "requests/abc", "losses", "notifications", "configuration", "audit"];
 const AT = "2026-03-01T23:30:15.000Z";
 await begin(origin, "/console", token, "/admin/v1");
 
@@ -83,7 +83,7 @@ await step("what does not come is said to be loading, and then to be late; nothi
 
 await step("a sorted column keeps its order and the focus while data changes", async () => {
   let more = 0;
-  await answer("keys", (route) => json(route, listed([1, 2, 3, 10, ...Array(more).fill(20)].map((n) => keyOf(n)))));
+  await answer("keys", (route) => json(route, listed([1, 2, 3, 10, ...Array.from({ length: more }, (_, place) => 20 + place)].map((n) => keyOf(n)))));
   await show("keys");
   await page.locator("tbody tr").first().waitFor();
   const head = page.getByRole("columnheader", { name: "Key" }).getByRole("button");
@@ -99,6 +99,11 @@ await step("a sorted column keeps its order and the focus while data changes", a
   assert.equal(await focused(), "Key");
   await page.keyboard.press("Enter");
   assert.equal((await text("tbody td:first-child button"))[0], "key-20");
+  await page.getByRole("button", { name: "Disable key-3" }).focus();
+  more = 2;
+  await page.clock.runFor(10_000);
+  await page.locator("tbody tr").nth(5).waitFor();
+  assert.equal(await focused(), "Disable key-3");
 }, { clock: true });
 
 await step("a filter and what is typed into it survive new data", async () => {
@@ -177,6 +182,98 @@ await step("long names stay within the window", async () => {
     assert.deepEqual(await overflow(page), [], name);
   }
 }, { width: 360, height: 780 });
+
+await step("a long id, name or message in a wide window is on its lines, and inside of its card", async () => {
+  const long = "x".repeat(64), model = `accounts/${long}/models/${long}`;
+  const one = { id: "y".repeat(128), process: "p", state: "answering", age_s: 5, endpoint: "chat.completions", team: long, key_name: long, user: long, model, upstream: long, output_tokens: 1 };
+  await answer("teams", (route) => json(route, listed([{ name: long, keys: [], models: [], key_limits: [], user_limits: [] }])));
+  await answer("requests", (route) => json(route, { ...listed([one]), total: 1, processes: { asked: 2, answered: 1 }, problem: "1 of 2 gateway processes did not answer in time." }));
+  await show("requests");
+  await page.locator("td", { hasText: one.id }).waitFor();
+  assert.deepEqual(await overflow(page), []);
+  const inside = await page.evaluate(() => {
+    const [card, note, wrap] = ["section[aria-label='In flight']", "section[aria-label='In flight'] .note", ".table-wrap"].map((each) => document.querySelector(each));
+    const [outer, inner] = [card, note].map((each) => each.getBoundingClientRect());
+    return [wrap.scrollWidth - wrap.clientWidth, inner.left - outer.left >= 12, outer.right - inner.right >= 12];
+  });
+  assert.deepEqual(inside, [0, true, true]);
+  assert.ok((await page.getByLabel("Team").boundingBox()).width <= 280);
+  assert.deepEqual(await defects(page), []);
+});
+
+const lossesOf = (counts, more = {}) => {
+  const data = [["settlements_parked", "lost"], ["streams_broken", "broken"], ["settlements_journaled", "late"], ["estimated_tokens", "estimated"]]
+    .map(([kind, of]) => ({ kind, class: of, what: `The ${kind}`, meaning: "Why.", last_day: counts[kind] || 0, total: counts[kind] || 0, last_at: counts[kind] ? AT : null, times: counts[kind] ? [{ at: AT, number: counts[kind] }] : [] }));
+  const lost = counts.settlements_parked || 0;
+  return {
+    ...listed(data), at: "2026-03-02T05:00:00.000Z", counted_since: AT, last_day_since: AT, lost: { last_day: lost, total: lost }, journal_fails: false,
+    waiting: { now: 0, highest: 0, highest_at: null }, store: { problem: null, out_s: 0, times: [] },
+    charged_tokens: { last_day: 1000, total: 1000 }, processes: { asked: 1, answered: 1 }, problem: null, ...more,
+  };
+};
+const notes = () => text("main .note").then((found) => found.map((each) => each.trim()));
+
+await step("a quiet night is one line, and a bad one says the worst first, when, and how much", async () => {
+  let report = lossesOf({});
+  await answer("losses", (route) => json(route, report));
+  await show("losses");
+  await page.getByText("Nothing was lost since").waitFor();
+  assert.equal((await notes()).length, 1);
+  assert.equal(await page.locator(".chart").count(), 0);
+  assert.equal(await page.locator("section[aria-label='None so far'] dt").count(), 4);
+  report = lossesOf({ settlements_parked: 2, streams_broken: 3, settlements_journaled: 118, estimated_tokens: 20 }, {
+    waiting: { now: 12, highest: 118, highest_at: AT }, store: { problem: "does not answer", out_s: 94, times: [{ at: AT, seconds: 94 }] }, journal_fails: true,
+  });
+  await show("teams");
+  await show("losses");
+  await page.locator("tbody tr").first().waitFor();
+  const words = await notes();
+  assert.match(words[0], /^Lost in the last 24 hours: the settlements_parked \(2\)\.$/);
+  assert.match(words[1], /^A journal cannot be written\./);
+  assert.deepEqual(words.slice(2), ["The store does not answer.", "12 settlements wait for the store. They are charged once it takes them.", "Clients did not get all of their answers in the last 24 hours: the streams_broken (3)."]);
+  assert.deepEqual(await text(".tiles dd.value"), ["2", "12", "94 s", "2.0%"]);
+  assert.equal(await page.locator("section[aria-label='None so far']").count(), 0);
+  await page.locator(".chart").focus();
+  for (let pressed = 0; pressed < 33; pressed++) await page.keyboard.press("ArrowLeft");
+  // 23:30 in UTC, in the ten minutes of the slot and not an hour away.
+  assert.match(await page.locator("figure [aria-live]").innerText(), /^00:40: Lost 0, Broken 0, Late 0$|^00:30: Lost 2, Broken 3, Late 118$/);
+});
+
+await step("what a person has to look at is at the top of the overview, and a quiet day at its end", async () => {
+  const samples = { ...listed([]), buckets: { duration: [1], first_token: [1] } };
+  const some = { rows: [], total: { requests: 0, usd: 0 } };
+  let losses = lossesOf({ settlements_parked: 1 });
+  const parts = { today: { ...some }, days: { ...some }, teams: { ...some }, limits: listed([]), problem: null };
+  let more = parts;
+  await answer("overview", (route) => json(route, { at: AT, traffic: samples, upstreams: listed([]), ...more, losses }));
+  await show("teams");
+  await show("overview");
+  await page.getByText("Lost in the last 24 hours").waitFor();
+  const placeOf = () => page.evaluate(() => [...document.querySelectorAll("main > .stack > *")].findIndex((each) => each.matches(".note:has(a[href='#/losses'])")));
+  assert.equal(await placeOf(), 0);
+  losses = lossesOf({});
+  await show("teams");
+  await show("overview");
+  await page.getByText("Nothing was lost since").waitFor();
+  assert.ok(await placeOf() > 2);
+  [losses, more] = [lossesOf({}, { store: { problem: "does not answer", out_s: 4, times: [] } }), { today: null, days: null, teams: null, limits: null, problem: "The store does not answer." }];
+  await show("teams");
+  await show("overview");
+  await page.getByText("What it knows is missing here").waitFor();
+  assert.equal((await notes()).filter((each) => each.startsWith("The store does not answer")).length, 1);
+  assert.equal(await page.evaluate(() => { const card = document.querySelector("section[aria-label=Upstreams]"); return Math.round(card.parentElement.clientWidth - card.offsetWidth); }), 0);
+});
+
+await step("the buttons of a dialog that is higher than its window are in sight", async () => {
+  await answer("keys", (route) => json(route, listed([keyOf(1)])));
+  await answer(`keys/${keyOf(1).id}`, (route) => json(route, keyOf(1, { models: Array.from({ length: 40 }, (_, n) => `model-${n}`) })));
+  await show("keys");
+  await page.getByRole("button", { name: "key-1" }).first().click();
+  await page.locator("dialog", { hasText: "model-39" }).waitFor();
+  const [foot, dialog] = [await page.getByRole("button", { name: "Close" }).boundingBox(), await page.locator("dialog").boundingBox()];
+  assert.ok(await page.locator("dialog").evaluate((each) => each.scrollHeight > each.clientHeight));
+  assert.ok(foot.y + foot.height <= dialog.y + dialog.height, JSON.stringify([foot, dialog]));
+}, { width: 360, height: 640 });
 
 await step("times are the viewer's, and UTC where one points", async () => {
   await answer("keys", (route) => json(route, listed([keyOf(0, { expires_at: AT })])));

@@ -105,10 +105,10 @@ class HastyCalls(UncertainCalls):
 
 
 def admissions_over(nodes: FakeNodes, tasks: BackgroundTasks, slack_ms: int = 250) -> Admissions:
-    router = Router(nodes, _unobserved)
-    arguments = ScriptArguments(StoreKeys("gw"), UTC, "one", by_slot=True)
+    router, keys = Router(nodes, _unobserved), StoreKeys("gw")
+    arguments = ScriptArguments(keys, UTC, "one", by_slot=True)
     timing = Timing(slack_ms=slack_ms, step_ms=STEP_MS)
-    return Admissions(router, arguments, timing, HastyCalls(tasks, 0.001), RecordLifetimes(), nodes.others.clock.now_ms)
+    return Admissions(router, arguments, timing, HastyCalls(tasks, 0.001), RecordLifetimes(), keys.teams())
 
 
 def _words(command: bytes) -> tuple[Any, ...]:

@@ -37,6 +37,16 @@ async def test_settling_again_changes_nothing(store: Store) -> None:
     assert (await store.usage(UsageQuery()))[0].requests == 1
 
 
+async def test_what_is_admitted_is_open_until_it_is_settled(store: Store) -> None:
+    first, second = [await admitted(store, ask(QUOTA, LANES, name=name)) for name in ("a", "b")]
+    await refused(store, ask(LANES, name="c"))
+    assert list(store.open_ids) == ["a", "b"]
+    await store.settle(truth(first, 5))
+    assert (list(store.open_ids), "a" in store.open_ids, "b" in store.open_ids) == (["b"], False, True)
+    await store.settle(truth(second, 5))
+    assert not store.open_ids
+
+
 async def test_settling_one_request_leaves_the_holds_of_another(store: Store) -> None:
     first, second = await admitted(store, ask(QUOTA, LANES)), await admitted(store, ask(QUOTA, LANES))
     await store.settle(truth(first, 5))

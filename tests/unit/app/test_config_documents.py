@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.app.config_documents import ConfigDocuments, ConfigInForce, _Task, work_out
+from gateway.app.config_child import work_out
+from gateway.app.config_documents import ConfigDocuments, ConfigInForce, Task
 from gateway.core.errors import BodyUnreadable, FieldInvalid, MethodNotAllowed, UrlUnknown
 from gateway.identity.requests import AdministrationRequest
 
@@ -24,13 +25,13 @@ def documents(text: str = VALID) -> ConfigDocuments:
 
 
 def test_a_valid_text_is_compared() -> None:
-    found = work_out(_Task(VALID, VALID.replace("{upstream: a}", "{upstream: a, weight: 2}")))
+    found = work_out(Task(VALID, VALID.replace("{upstream: a}", "{upstream: a, weight: 2}")))
     assert (found["valid"], found["problems"]) == (True, [])
     assert [each["path"] for each in found["changes"]] == ["models.m.routes.a.weight"]
 
 
 def test_an_invalid_text_is_compared_as_far_as_it_goes() -> None:
-    found = work_out(_Task(VALID, VALID.replace("upstream: a", "upstream: b")))
+    found = work_out(Task(VALID, VALID.replace("upstream: a", "upstream: b")))
     assert not found["valid"]
     assert [(each["line"], each["path"]) for each in found["problems"]] == [(3, "models.m.routes[0].upstream")]
     assert found["changes"]
@@ -38,13 +39,13 @@ def test_an_invalid_text_is_compared_as_far_as_it_goes() -> None:
 
 @pytest.mark.parametrize("text", ["a: [", "x: &a [1, 1]\ny: &b [*a, *a]\nz: *unknown"])
 def test_what_cannot_be_read_changes_nothing(text: str) -> None:
-    found = work_out(_Task(VALID, text))
+    found = work_out(Task(VALID, text))
     assert (found["valid"], found["changes"]) == (False, [])
 
 
 def test_a_text_that_grows_without_end_is_not_compared() -> None:
     lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
-    found = work_out(_Task(VALID, "\n".join(lines)))
+    found = work_out(Task(VALID, "\n".join(lines)))
     assert (found["valid"], found["changes"]) == (False, [])
 
 
@@ -54,7 +55,7 @@ def test_nothing_of_this_machine_is_read_for_a_text_that_is_sent(
     (tmp_path / "secret").write_text("of-the-machine")
     monkeypatch.setenv("OF_THE_ENVIRONMENT", "of-the-environment")
     sent = VALID.replace("${A_KEY}", f"${{file:{tmp_path}/secret}}").replace("https://a", "${OF_THE_ENVIRONMENT}")
-    found = json.dumps(work_out(_Task(VALID, sent)))
+    found = json.dumps(work_out(Task(VALID, sent)))
     assert "of-the-machine" not in found
     assert "of-the-environment" not in found
 
@@ -64,7 +65,7 @@ def test_a_certificate_of_a_text_that_is_sent_is_not_looked_for(tmp_path: Path) 
     os.mkfifo(silent)
     sent = VALID.replace('"${A_KEY}"', f'"${{A_KEY}}", tls: {{ca: {silent}}}')
     sent += f'jwt: [{{issuer: "https://idp.example", audience: a, jwks: {silent}, team: t}}]\nteams: {{t: {{}}}}\n'
-    assert work_out(_Task(VALID, sent))["problems"] == []
+    assert work_out(Task(VALID, sent))["problems"] == []
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ async def test_what_a_child_answers_is_passed_on() -> None:
 
 
 def test_marks_of_references_cannot_be_written_with_escapes() -> None:
-    found = work_out(_Task(VALID, VALID + 'timezone: "\\uE0007\\uE001"\n'))
+    found = work_out(Task(VALID, VALID + 'timezone: "\\uE0007\\uE001"\n'))
     assert [(each["path"], each["message"]) for each in found["problems"]] == [
         ("timezone", "contains a private-use character")
     ]

@@ -16,8 +16,9 @@ import pytest
 
 from gateway.app import snapshot_differences
 from gateway.app.gateway import Gateway
+from gateway.app.loaded_snapshot import LoadedSnapshot, LoadFailed
 from gateway.app.reload import COMPARED_CHARACTERS, READINGS, Reloader
-from gateway.app.snapshot_process import LoadedSnapshot, LoadFailed
+from gateway.app.snapshot_builder import loaded_snapshot
 from gateway.core.snapshot import ConfigSnapshot
 from gateway.runtime.release import RELEASED_AT_ONCE
 from gateway.settings.loading import parse
@@ -58,7 +59,7 @@ class SlowFile:
             raise KeyError(name)
         told = configuration(NOWHERE, teams={name: {"keys": [{"name": "k", "key": "gw_k"}]}})
         settings = parse(json.dumps(told) + self.comment, "test.yaml", {}).settings
-        return LoadedSnapshot.of(settings, loaded_at, before)
+        return loaded_snapshot(settings, loaded_at, before)
 
     async def reading(self, number: int) -> None:
         """Wait until this reading has begun."""
@@ -75,10 +76,10 @@ class Reloading:
         self.file = SlowFile(folder / "gateway.yaml")
         self.file.write("first")
         self.lines: list[bytes] = []
-        settings = settings_of(configuration(NOWHERE))
-        self.gateway = Gateway(settings, Log(self.lines.append))
+        loaded = loaded_snapshot(settings_of(configuration(NOWHERE)))
+        self.gateway = Gateway(loaded, Log(self.lines.append))
         self.reloader = Reloader(
-            str(self.file.path), self.gateway, Log(self.lines.append), settings, load=self.file.load
+            str(self.file.path), self.gateway, Log(self.lines.append), loaded.settings, load=self.file.load
         )
 
     @property
@@ -213,7 +214,7 @@ async def test_a_file_that_changes_during_the_start_is_read_again(change: str, r
     text = json.dumps(configuration(NOWHERE))
     path = reloading.file.path
     path.write_text(text)
-    settings = parse(text, str(path), {}).settings
+    settings = loaded_snapshot(parse(text, str(path), {}).settings).settings
     path.write_bytes((text + change).encode(errors="surrogateescape"))
     reloader = Reloader(str(path), reloading.gateway, Log(reloading.lines.append), settings, load=reloading.file.load)
     reloader.start()
@@ -244,10 +245,10 @@ async def test_what_is_no_longer_in_force_is_released_a_few_in_each_turn_of_the_
 async def test_a_reload_compares_nothing_in_the_process_that_serves(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(json.dumps(configuration(NOWHERE)))
-    settings = settings_of(configuration(NOWHERE))
+    loaded = loaded_snapshot(settings_of(configuration(NOWHERE)))
     lines: list[bytes] = []
-    gateway = Gateway(settings, Log(lines.append))
-    reloader = Reloader(str(file), gateway, Log(lines.append), settings)
+    gateway = Gateway(loaded, Log(lines.append))
+    reloader = Reloader(str(file), gateway, Log(lines.append), loaded.settings)
     file.write_text(json.dumps(configuration(NOWHERE, team={"limits": [{"requests": 5, "per": "day"}]})))
     called: set[str] = set()
 

@@ -7,6 +7,7 @@ import pytest
 from gateway.core.body_kind import BodyKind
 from gateway.core.collected_response import CollectedResponse
 from gateway.core.errors import UpstreamBroke
+from gateway.core.redaction import Redactor
 from tests.unit.fakes import ScriptedAnswer
 
 
@@ -69,3 +70,30 @@ async def test_who_waits_for_the_whole_of_an_answer_waits_no_longer_than_it_is_c
     answer.bring(b"def")
     await waiting
     assert (collected.is_over, collected.is_too_long) == (False, True)
+
+
+class AvailableAnswer(ScriptedAnswer):
+    """It has come whole, in one piece."""
+
+    def available(self) -> bytes:  # type: ignore[override]  # Other answers are not.
+        self.say()
+        return self._waiting.pop()
+
+
+async def test_an_available_answer_is_collected_without_a_reader_and_can_be_passed_on_once() -> None:
+    collected = CollectedResponse(AvailableAnswer(b'{"a":1}'), 1_000)
+    assert (collected.body, collected.kind, collected.is_too_long) == (b'{"a":1}', BodyKind.JSON, False)
+    received: list[bytes] = []
+    collected.deliver_to(received.append)
+    assert received == [b'{"a":1}']
+
+
+async def test_an_available_answer_is_redacted_as_a_whole() -> None:
+    secret = "sk-an-upstreams-own-key"
+    collected = CollectedResponse(AvailableAnswer(f'{{"you sent":"{secret}"}}'.encode()), 1_000, Redactor.of([secret]))
+    collected.redact_body()
+    assert (collected.body, collected.redacted) == (b'{"you sent":"[redacted]"}', 1)
+    received: list[bytes] = []
+    collected.deliver_to(received.append)
+    collected.end()
+    assert received == [b'{"you sent":"[redacted]"}']

@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 from multidict import CIMultiDict
 
-from gateway.core.header_rules import SESSION_HEADERS, TO_CLIENT, TO_UPSTREAM, first_of, pass_header_fault
+from gateway.core.header_rules import (
+    SESSION_HEADERS,
+    TO_CLIENT,
+    TO_UPSTREAM,
+    first_of,
+    may_name_session,
+    pass_header_fault,
+)
 
 CREDENTIALS = ("authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "set-cookie")
 
@@ -76,3 +83,10 @@ def test_the_first_header_that_is_there_counts() -> None:
     headers = CIMultiDict({"X-Session-Id": "second", "thread-id": "third"})
     assert first_of(SESSION_HEADERS, headers) == "second"
     assert first_of(SESSION_HEADERS, {}) == ""
+
+
+@pytest.mark.parametrize("name", SESSION_HEADERS)
+def test_no_session_is_overlooked(name: str) -> None:
+    others = {"host": "gateway", "user-agent": "curl/8", "content-type": "application/json"}
+    assert may_name_session(CIMultiDict({**others, name.title(): "s-1"}))
+    assert not may_name_session(CIMultiDict(others))

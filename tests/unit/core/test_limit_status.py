@@ -67,6 +67,16 @@ def test_the_tightest_of_a_kind_is_told() -> None:
         assert headers(*order)["x-ratelimit-remaining-tokens"] == "20"
 
 
+def test_limits_without_a_status_are_left_out_whatever_was_told_before() -> None:
+    """Those of end users come last, and not every request names one."""
+    wide, own = limit(Meter.REQUESTS, Per.MINUTE, 600), limit(Meter.REQUESTS, Per.MINUTE, 20)
+    told = LimitHeaders([wide, own])
+    every = LimitStatuses.of([limit_status(wide, 599), limit_status(own, 7)])
+    for statuses, left in ((every, "7"), (LimitStatuses.of([every[0]]), "599"), (every, "7")):
+        assert dict(told.written(statuses, NOW))["x-ratelimit-remaining-requests"] == left
+    assert told.written(LimitStatuses(), NOW) == []
+
+
 def test_rates_and_quotas_requests_and_tokens_are_told_apart() -> None:
     told = headers(
         limit_status(limit(Meter.REQUESTS, Per.MINUTE), 1),

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway.settings.comparison import COUNTER_RESTARTS, NEEDS_RESTART, TextChange, compare
+from gateway.settings.comparison import COUNTER_RESTARTS, NEEDS_RESTART, compare
 from gateway.settings.redacted import text_tree
+from gateway.settings.text_change import TextChange
 
 TEAM = "teams: {t: {models: [a, b], limits: [{requests: 5, per: minute}, {tokens: 10_000, per: day}]}}"
 

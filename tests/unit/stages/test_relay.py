@@ -14,7 +14,7 @@ from gateway.core.reservation import NO_HOLDS, Hold, Holds, LimitStatus, LimitSt
 from gateway.core.stream_tally import HELD_MAX, StreamTally
 from gateway.core.usage import Usage, UsageSource
 from gateway.stages.forward import WHOLE_MAX, forward
-from gateway.stages.relay import relay
+from gateway.stages.relay import relay, relayed_whole
 from tests.unit.fakes import (
     CALLER,
     NOW_MS,
@@ -52,7 +52,8 @@ class Relayed:
         targets, services = [target()], upstream_services(ScriptedClient(self.response))
         response = await forward(self.exchange, self.parsed, targets, services, self.client)
         self.exchange.response = response
-        await relay(self.exchange, self.parsed, response, self.client, self.clock)
+        if not relayed_whole(self.exchange, self.parsed, response, self.client):
+            await relay(self.exchange, self.parsed, response, self.client, self.clock)
         return self
 
     async def fail(self, kind: type[Exception]) -> Relayed:

@@ -215,3 +215,40 @@ async def test_a_reader_that_pauses_or_leaves_between_two_parts_gets_no_more() -
     for _ in range(3):
         await asyncio.sleep(0)
     assert sum(given) == taken
+
+
+def response_with(*pieces: bytes, **headers: str) -> ResponseStream:
+    response = ResponseStream("up1", HeldConnection(), RelayQueue())  # type: ignore[arg-type]  # Paused and resumed.
+    response.head(200, {name.replace("_", "-"): value for name, value in headers.items()}, 1.0)
+    for piece in pieces:
+        response.feed(piece)
+    return response
+
+
+@pytest.mark.parametrize("pieces", [(b'{"a":1}',), (b'{"a"', b":1}"), ()])
+def test_a_short_answer_that_has_come_whole_is_available_and_over(pieces: tuple[bytes, ...]) -> None:
+    response = response_with(*pieces)
+    response.complete()
+    assert (response.available(), response.is_over) == (b"".join(pieces), True)
+    response.end()
+    late: list[bytes] = []
+    response.deliver_to(late.append)
+    assert late == []
+
+
+def test_what_is_still_to_come_or_to_be_decoded_is_long_or_broke_is_not_available() -> None:
+    coming = response_with(b"{")
+    packed, long, broken = (
+        response_with(gzip.compress(b"{}"), content_encoding="gzip"),
+        response_with(),
+        response_with(),
+    )
+    long.feed(bytes(TURN_BYTES + 1))
+    packed.complete()
+    long.complete()
+    broken.fail_with(ValueError("it broke"))
+    assert [each.available() for each in (coming, packed, long, broken)] == [None] * 4
+    received: list[bytes] = []
+    coming.deliver_to(received.append)
+    packed.deliver_to(received.append)
+    assert received == [b"{", b"{}"]

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from gateway.app.gateway import Gateway
+from gateway.app.snapshot_builder import loaded_snapshot
 from gateway.core.errors import AdminForbidden, KeyUnknown
 from gateway.telemetry.log import Log
 from gateway.web.admin_access import check_token
@@ -18,7 +19,8 @@ TOKEN = {"authorization": "Bearer operators-token"}
 
 def admin_api_of(token: str | None = "operators-token") -> Gateway:
     admin = {"listen": "127.0.0.1:0", **({"token": token} if token else {})}
-    return Gateway(settings_of(configuration("http://127.0.0.1:1/v1", admin=admin)), Log(lambda line: None))
+    settings = settings_of(configuration("http://127.0.0.1:1/v1", admin=admin))
+    return Gateway(loaded_snapshot(settings), Log(lambda line: None))
 
 
 async def answer(request: AdminRequest) -> AdminResponse:

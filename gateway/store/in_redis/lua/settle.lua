@@ -17,7 +17,7 @@
 -- and last, where a record of the request is kept, the team's records and their order, as in request_records.lua
 --
 -- ARGV[1]  how long the record is kept, in milliseconds
--- ARGV[2]  numbers that are the same in each call:
+-- ARGV[2]  numbers that are the same in each call, in MessagePack, one behind the other:
 --   length of a step of holds, in milliseconds
 --   how long the journal's mark is kept, and how long the ledger keeps a day, in milliseconds
 --   how many end users a day has
@@ -27,7 +27,7 @@
 --   then four a threshold, those of one due ascending: the number of its due, which is a quota, percent, the quota's
 --   amount, and which of the keys behind the outbox has the end users who crossed it, 0 where it is of no end user
 -- ARGV[3]  reservation id
--- ARGV[4]  numbers of this settlement:
+-- ARGV[4]  numbers of this settlement, likewise:
 --   its place in the journal, 0 where it comes from none
 --   what is added to the score of the end user
 --   how many figures follow, 0 where there is nothing to bill, and the figures
@@ -208,8 +208,7 @@ end
 
 local FIXED = 6
 local GIVEN = 3
-local fixed = { unpack_numbers(doubles(#ARGV[2] / 8), ARGV[2]) }
-local given = { unpack_numbers(doubles(#ARGV[4] / 8), ARGV[4]) }
+local fixed, given = { cmsgpack.unpack(ARGV[2]) }, { cmsgpack.unpack(ARGV[4]) }
 local step_ms, mark_ms, ledger_ms = fixed[1], fixed[2], fixed[3]
 local place, count = given[1], given[3]
 -- Where the keys and arguments end that are not of the record.
@@ -253,7 +252,7 @@ if count > 0 and state ~= SETTLED then
 end
 local last = last_of(state)
 local counters, holding, used_of = {}, {}, {}
-local dues = (#given - 1 - GIVEN - count) / 2
+local dues = (#given - GIVEN - count) / 2
 local first_threshold = FIXED + 4 * dues + 1
 if state ~= SETTLED and dues > 0 then
   local stored, at = stored_from(first_counter, first_counter + dues - 1), FIXED
@@ -328,7 +327,7 @@ if last_key < #KEYS then
   )
 end
 local result = { 1, now }
-for at = first_threshold, #fixed - 1, 4 do
+for at = first_threshold, #fixed, 4 do
   local counter, percent = used_of[fixed[at]], fixed[at + 1]
   if counter and counter[USED] * 100 >= (fixed[at + 2] + (counter.raised or 0)) * percent then
     if percent * HISTORY_UNIT > counter[NOTED_PERCENT] then

@@ -5,7 +5,7 @@ import { daysShown } from "../lib/by_day.js";
 import { Chart, Legend } from "../lib/charts.js";
 import * as format from "../lib/format.js";
 import { Badge, Card, Empty, Figure, Loaded, Meter, Note, Page, RunsOut, Segmented, Table, Tile, Tiles, Time, scopeText } from "../lib/ui.js";
-import { Verdict } from "./losses.js";
+import { Verdict, isSerious } from "./losses.js";
 
 const PARTIES = [["caller", "Caller"], ["policy", "Limits"], ["upstream", "Upstream"], ["gateway", "Gateway"]];
 
@@ -16,6 +16,7 @@ export function Overview({ api }) {
     <${Segmented} label="Window" value=${minutes} onChange=${setMinutes} options=${[[60, "1 hour"], [180, "3 hours"], [360, "6 hours"]]} />`;
   return html`<${Page} title="Overview" actions=${actions}><${Loaded} from=${found}>${(data) => html`
     ${data.problem && html`<${Note} tone="bad">${data.problem} What it knows is missing here: spend, teams and quotas.<//>`}
+    ${isSerious(data.losses) && html`<${Lost} report=${data.losses} />`}
     <${Traffic} report=${data.traffic} usage=${data.days && data} minutes=${data.minutes} />
     ${data.days && html`<div class="grid2 wide-left">
       <${Card} title="Spend this month, by day"><${Spend} days=${data.days} /><//>
@@ -25,8 +26,11 @@ export function Overview({ api }) {
       ${data.limits && html`<${Card} title="Quotas that run out" flush><${Nearly} rows=${data.limits.data} /><//>`}
       <${Card} title="Upstreams" flush tools=${html`<a class="small" href="#/upstreams">Details</a>`}><${Up} upstreams=${data.upstreams.data} /><//>
     </div>
-    <${Card} title="Lost or at risk"><div class="stack"><${Verdict} report=${data.losses} action=${html`<a class="small" href="#/losses">Details</a>`} /></div><//>`}<//><//>`;
+    ${isSerious(data.losses) || html`<${Lost} report=${data.losses} />`}`}<//><//>`;
 }
+
+// Above everything where a person has to look, and below it on a quiet day.
+const Lost = ({ report }) => html`<${Verdict} report=${report} trouble="" action=${html`<a class="small" href="#/losses">Details</a>`} />`;
 
 const sum = (samples, of) => samples.reduce((total, sample) => total + of(sample), 0);
 
