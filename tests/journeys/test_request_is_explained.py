@@ -178,7 +178,9 @@ async def test_a_record_costs_no_call_of_its_own(redis: RedisServer, tmp_path: P
         calls = await store_calls(gateway)
         # Fifty refusals, within some seconds: one call in each.
         assert calls["keep_records"] <= 5
-        assert (calls["settle"], calls["admit"]) == (10, 60)
+        assert calls["settle"] == 10
+        # Ten that pass, and one refusal or more: within a moment, it is repeated without a call.
+        assert 11 <= calls["admit"] <= 60
 
 
 async def store_calls(gateway: WholeGateway) -> dict[str, int]:
