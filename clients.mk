@@ -28,8 +28,10 @@ $(NPM_CLIENTS)/node_modules/.package-lock.json: $(NPM_CLIENTS)/package-lock.json
 	cd $(NPM_CLIENTS) && npm install --no-save --silent --no-audit --no-fund
 	@touch $@
 
+# Only what is missing: npm that came with Node.js from elsewhere is in the way of Debian's.
 client-proxy:
-	@command -v npm >/dev/null && command -v tinyproxy >/dev/null \
+	@missing=; for program in npm tinyproxy; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	[ -z "$$missing" ] \
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
-		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends npm tinyproxy; } \
-	|| { echo "make test-clients needs these of Debian's packages: npm tinyproxy" >&2; exit 1; }
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } \
+	|| { echo "make test-clients needs these of Debian's packages:$$missing" >&2; exit 1; }
