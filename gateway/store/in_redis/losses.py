@@ -14,6 +14,9 @@ from gateway.store.contract import LOSS_DAYS
 from gateway.store.in_redis.client import Router
 from gateway.store.in_redis.keys import StoreKeys
 
+_TOTALS_DAYS = 400
+"""From the last writing on, which every gateway repeats each minute: what no gateway uses any more ends."""
+
 _SINCE, _WAITING, _OUT = "since", "waiting", "out"
 
 
@@ -26,7 +29,10 @@ class RedisLosses:
         self._totals = keys.losses()
 
     async def add_losses(self, now_ms: int, slots: Sequence[LossSlot]) -> None:
-        commands: list[tuple[str, ...]] = [("HSETNX", self._totals, _SINCE, str(now_ms))]
+        commands: list[tuple[str, ...]] = [
+            ("HSETNX", self._totals, _SINCE, str(now_ms)),
+            ("PEXPIRE", self._totals, str(_TOTALS_DAYS * DAY_MS)),
+        ]
         for slot in slots:
             day = self._keys.losses_of_day(slot.at_ms // DAY_MS)
             for kind, count in slot.counts.items():

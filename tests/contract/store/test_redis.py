@@ -19,6 +19,7 @@ from redis import Redis
 
 from gateway.core.errors import StoreUnavailable
 from gateway.core.limits import Limit, Meter, Scope
+from gateway.core.losses import LossSlot
 from gateway.core.reservation import (
     NO_HOLDS,
     AdmissionRequest,
@@ -72,6 +73,15 @@ def dump(redis: RedisServer) -> dict[bytes, bytes | None]:
 def lives(redis: RedisServer) -> dict[str, int]:
     with contextlib.closing(redis.client()) as client:
         return {key.decode(): client.pttl(key) for key in client.scan_iter()}
+
+
+async def test_what_is_kept_of_losses_ends_where_no_gateway_writes_any_more(
+    redis: RedisServer, store: RedisStore
+) -> None:
+    await store.losses.add_losses(1_793_880_000_000, [LossSlot(1_793_880_000_000, {"streams_cut": 1}, {"a": 5})])
+    kept = lives(redis)
+    assert len(kept) == 2
+    assert all(life_ms > 0 for life_ms in kept.values()), kept
 
 
 async def test_a_refusal_leaves_every_key_as_it_was(redis: RedisServer, store: RedisStore) -> None:
