@@ -26,6 +26,6 @@ def test_make_looks_for_each_version_the_newest_first() -> None:
 
 
 def test_the_documentation_names_the_first_and_the_last_version() -> None:
-    said = f"Python {VERSIONS[0]} or newer ({VERSIONS[0]} to {VERSIONS[-1]} are tested)"
+    said = f"Python {VERSIONS[0]} or newer ({VERSIONS[0]} to {VERSIONS[-1]} are supported)"
     for page in ("README.md", "docs/deploy.md"):
         assert said in (ROOT / page).read_text(encoding="utf-8"), page
