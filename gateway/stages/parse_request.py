@@ -15,7 +15,7 @@ from gateway.core.endpoints import GEMINI_PREFIX, OTHER_MODELS, OVERRIDES, Endpo
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.form import Form
 from gateway.core.input_size import InputSize, WeighedMember, input_size, weighed_members
-from gateway.core.json_spans import REMEMBERED_CHARACTERS, JsonSpans, NamesRead, read_json_spans
+from gateway.core.json_spans import JsonSpans, MemberNames, NamesRead, read_json_spans
 from gateway.core.other_models import PLACES, SETTINGS
 from gateway.core.pricing import DEARER_TIERS
 from gateway.core.query_rules import asks_events, parameter
@@ -58,7 +58,8 @@ def parse_request(
         members, rest, content_type = read_json_spans(body), None, "application/json"
         fields = _fields(members.readable, endpoint)
         outline = _outline_of(members, endpoint)
-        _refuse_second_readings(members, outline, endpoint)
+        if outline.may_be_read_otherwise:
+            _refuse_second_readings(members, outline, endpoint)
     else:
         members, rest, content_type = body.fields, body.rest, body.content_type
         fields = _fields_of_form(body, endpoint)
@@ -66,8 +67,12 @@ def parse_request(
     asked_model = _checked(path_model, members, endpoint.model_paths) if endpoint.names_model else fields.model
     tier, asked, streams = fields.tier, fields.output_cap, fields.streams
     binding = _binding(asked_model, fields, tier, endpoint, caller, snapshot)
-    most = binding.model.max_output_tokens
-    budget = _thinking_budget(members, fields.thinking_budgets) if outline.may_think else 0
+    most, least, budget = binding.model.max_output_tokens, endpoint.least_output, 0
+    if outline.may_think and (budget := _thinking_budget(members, fields.thinking_budgets)):
+        least = _least_output(asked, budget, endpoint, binding.model)
+    user = user or fields.end_user
+    if not user and caller.end_user.required:
+        raise user_missing(caller.end_user)
     is_array = streams and endpoint.names_model and not asks_events(query)
     return ParsedRequest(
         endpoint=endpoint,
@@ -78,10 +83,10 @@ def parse_request(
         asks_usage=fields.asks_usage,
         asked_cap=asked,
         output_cap=most if asked is None else asked if most is None else min(asked, most),
-        least_output=_least_output(asked, budget, endpoint, binding.model) if budget else endpoint.least_output,
+        least_output=least,
         thinking_budget=budget,
         choices=fields.choices,
-        user=user or _end_user(fields, caller),
+        user=user,
         members=members,
         input_size=input_size(members, outline.weighed) if endpoint.estimated else InputSize(),
         tier=tier,
@@ -107,33 +112,38 @@ class _Outline(msgspec.Struct, frozen=True):
     """Whether it can name the models that its tools ask."""
     has_other_models: bool
     has_overrides: bool
+    may_be_read_otherwise: bool
+    """Whether `_refuse_second_readings` has anything to look at."""
 
 
 def _outline_of(members: JsonSpans, endpoint: Endpoint) -> _Outline:
     """Raises FieldInvalid for names in which an upstream could see another request than the gateway did."""
-    assert endpoint.fields is not None, "only endpoints with a body are read"
-    names = members.names
-    is_remembered = len("".join(names)) <= REMEMBERED_CHARACTERS
-    outline = _remembered_outline if is_remembered else _outline_of_names
-    return outline(endpoint.names_read, endpoint.fields, *names)
+    named, fields = members.named, endpoint.fields
+    assert named is not None, "it was read"
+    assert fields is not None, "only endpoints with a body are read"
+    outline = _remembered_outline if named.are_remembered else _outline_of_names
+    return outline(endpoint.names_read, fields, named)
 
 
-def _outline_of_names(read: NamesRead, fields: type[Fields], *names: str) -> _Outline:
-    read.refuse_lookalikes(names)
-    return _outline(fields, names)
+def _outline_of_names(read: NamesRead, fields: type[Fields], named: MemberNames) -> _Outline:
+    read.refuse_lookalikes(named.names)
+    return _outline(fields, named.names)
 
 
 _remembered_outline = lru_cache(256)(_outline_of_names)
 
 
 def _outline(fields: type[Fields], names: Collection[str]) -> _Outline:
+    within = tuple([(name, within) for name, within in _names_within(fields).items() if name in names])
+    has_other_models, has_overrides = not OTHER_MODELS.isdisjoint(names), OVERRIDES in names
     return _Outline(
         weighed=weighed_members(names),
-        within=tuple([(name, within) for name, within in _names_within(fields).items() if name in names]),
+        within=within,
         may_think=any(path[0] in names for path in fields.thinking_budgets),
         may_consult=not PLACES.isdisjoint(names),
-        has_other_models=not OTHER_MODELS.isdisjoint(names),
-        has_overrides=OVERRIDES in names,
+        has_other_models=has_other_models,
+        has_overrides=has_overrides,
+        may_be_read_otherwise=has_other_models or has_overrides or bool(within),
     )
 
 
@@ -156,14 +166,6 @@ def parse_object_request(
         content_type="application/json" if content else "",
         creates=endpoint.creates,
     )
-
-
-def _end_user(fields: Fields, caller: Caller) -> str:
-    """Raises FieldInvalid where the team must name one and does not."""
-    user = fields.end_user
-    if not user and caller.end_user.required:
-        raise user_missing(caller.end_user)
-    return user
 
 
 def _binding(
