@@ -125,8 +125,8 @@ def refusal_error(refusal: Refusal, headers: LimitHeaders | None = None, thinkin
 
 
 class WrittenRefusal:
-    """What a refusal's error says, but for the time that is left. Whoever is refused and asks again at once is told
-    the same, a moment later."""
+    """What a refusal's error says, except for the time that is left. A client that asks again at once gets the same
+    error, with less time left."""
 
     def __init__(self, refusal: Refusal, headers: LimitHeaders, thinking_budget: int) -> None:
         limit, statuses = refusal.limit_status.limit, refusal.limit_statuses
@@ -154,7 +154,7 @@ class WrittenRefusal:
         )
 
     def error(self, at_ms: int, retry_after_ms: int) -> LimitRefusal:
-        """The error as it is to be told then."""
+        """The error at this time."""
         wait = f" Try again in {duration_text(retry_after_ms)}." if retry_after_ms else ""
         error = self._kind(
             f"{self._message}{wait}{self._budget}",
@@ -214,7 +214,7 @@ def _kind(refusal: Refusal) -> type[LimitRefusal]:
 
 
 def _message(refusal: Refusal) -> str:
-    """What stands in the way."""
+    """Which limit refuses and why."""
     limit_status = refusal.limit_status
     limit = limit_status.limit
     unit = _UNITS.get(limit.meter, limit.meter.value.replace("_", " "))
