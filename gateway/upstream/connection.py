@@ -10,7 +10,7 @@ is doing is its state:
                the upstream. The limit is `timeouts.idle` for each part that the upstream takes, and for
                each part that an upload waits for.
     AWAITING   The request is flushed. The limit is `timeouts.first_byte`.
-    RECEIVING  The first byte of the body has come, which wakes whoever waits for the response. The limit
+    RECEIVING  The first byte of the body has come, and the response is awaited no more. The limit
                is `timeouts.idle` between two pieces; while the reader has paused, only `timeouts.total`.
                The upstream need not have taken the whole request: an early answer ends an upload.
     CLOSED     Permanently.
