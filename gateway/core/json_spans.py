@@ -48,7 +48,7 @@ them would take 170 MB and the better part of a second."""
 
 class MemberNames(msgspec.Struct, frozen=True, eq=False):
     """The names of an object's members, in order of appearance, and the two usual ways to write such an object, with a
-    `%b` in the place of each value. Without spaces, the first value begins at `value_at`, and all but the values takes
+    `%b` in the place of each value. Without spaces, the first value begins at `value_at`, and what is no value takes
     `length` bytes. `are_remembered`: the next object with these names has the same `MemberNames`."""
 
     names: tuple[str, ...]
