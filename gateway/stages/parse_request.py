@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.consultations import SHOWN_NAME, consultations_of, model_unknown
-from gateway.core.end_users import user_missing
+from gateway.core.end_users import unnamed_user
 from gateway.core.endpoints import GEMINI_PREFIX, OTHER_MODELS, OVERRIDES, Endpoint
 from gateway.core.errors import BodyUnreadable, FieldInvalid, ModelUnknown
 from gateway.core.form import Form
@@ -58,8 +58,6 @@ def parse_request(
         members, rest, content_type = read_json_spans(body), None, "application/json"
         fields = _fields(members.readable, endpoint)
         outline = _outline_of(members, endpoint)
-        if outline.may_be_read_otherwise:
-            _refuse_second_readings(members, outline, endpoint)
     else:
         members, rest, content_type = body.fields, body.rest, body.content_type
         fields = _fields_of_form(body, endpoint)
@@ -67,12 +65,8 @@ def parse_request(
     asked_model = _checked(path_model, members, endpoint.model_paths) if endpoint.names_model else fields.model
     tier, asked, streams = fields.tier, fields.output_cap, fields.streams
     binding = _binding(asked_model, fields, tier, endpoint, caller, snapshot)
-    most, least, budget = binding.model.max_output_tokens, endpoint.least_output, 0
-    if outline.may_think and (budget := _thinking_budget(members, fields.thinking_budgets)):
-        least = _least_output(asked, budget, endpoint, binding.model)
-    user = user or fields.end_user
-    if not user and caller.end_user.required:
-        raise user_missing(caller.end_user)
+    most = binding.model.max_output_tokens
+    budget = _thinking_budget(members, fields.thinking_budgets) if outline.may_think else 0
     is_array = streams and endpoint.names_model and not asks_events(query)
     return ParsedRequest(
         endpoint=endpoint,
@@ -83,10 +77,10 @@ def parse_request(
         asks_usage=fields.asks_usage,
         asked_cap=asked,
         output_cap=most if asked is None else asked if most is None else min(asked, most),
-        least_output=least,
+        least_output=_least_output(asked, budget, endpoint, binding.model) if budget else endpoint.least_output,
         thinking_budget=budget,
         choices=fields.choices,
-        user=user,
+        user=user or fields.end_user or unnamed_user(caller.end_user),
         members=members,
         input_size=input_size(members, outline.weighed) if endpoint.estimated else InputSize(),
         tier=tier,
@@ -117,12 +111,16 @@ class _Outline(msgspec.Struct, frozen=True):
 
 
 def _outline_of(members: JsonSpans, endpoint: Endpoint) -> _Outline:
-    """Raises FieldInvalid for names in which an upstream could see another request than the gateway did."""
+    """Raises FieldInvalid for names, of the body or within it, in which an upstream could see another request than the
+    gateway did."""
     named, fields = members.named, endpoint.fields
     assert named is not None, "it was read"
     assert fields is not None, "only endpoints with a body are read"
-    outline = _remembered_outline if named.are_remembered else _outline_of_names
-    return outline(endpoint.names_read, fields, named)
+    find = _remembered_outline if named.are_remembered else _outline_of_names
+    outline = find(endpoint.names_read, fields, named)
+    if outline.may_be_read_otherwise:
+        _refuse_second_readings(members, outline, endpoint)
+    return outline
 
 
 def _outline_of_names(read: NamesRead, fields: type[Fields], named: MemberNames) -> _Outline:
