@@ -231,8 +231,8 @@ def _cells_of(
     figures: frozenset[str],
     ledger: _LedgerFigures,
 ) -> Iterator[ReconciledCell]:
-    """The cells of a day, whose usage the export has by the provider's names of models. `figures` are those of the whole
-    export."""
+    """The cells of a day. `used` is what the export has of it, by the provider's names of models; `figures` are those
+    of the whole export."""
     provider: dict[str, ExportCell] = {}
     names: dict[str, list[str]] = {}
     unrouted: set[str] = set()

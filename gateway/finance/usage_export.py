@@ -36,7 +36,7 @@ usd. Counts that a format does not have are left out."""
 _CENT = Decimal("0.01")
 _MOST_DIGITS = 18
 _YEARS = range(2020, 2200)
-"""In which these APIs bill. A day elsewhere is no day of theirs, and all between it and the others would be compared."""
+"""In which these APIs bill: of a day elsewhere, all days between it and the others would be compared."""
 
 _BLANK = re.compile(r"\s*")
 
