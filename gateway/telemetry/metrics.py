@@ -296,9 +296,9 @@ class Metrics:
         """The exposition, part by part: requests may be counted between two of them."""
         return exposition_parts(chain(self.each(), self._process.series()))
 
-    def packed(self) -> bytes:
-        """The same for a supervisor, which adds it to that of other workers."""
-        return pack(ProcessReport([*self.every(), *self._process.series()], self._names))
+    def packed(self, every: Iterable[Series]) -> bytes:
+        """The same for a supervisor, which adds it to that of other workers. `every` is what `each` has given."""
+        return pack(ProcessReport([*every, *self._process.series()], self._names))
 
     def every(self) -> list[Series]:
         """Every series but those of the process, without what is no longer configured."""

@@ -379,7 +379,7 @@ def test_after_a_raise_the_workers_together_show_the_new_ratio() -> None:
         keep(worker, configuration(MONTHLY), ["search"])
         worker.quotas.note(LimitStatuses.of([limit_status(MONTHLY, used)]))
         keep(worker, configuration(raised(4_000)), ["search"])
-        aggregator.update(number, worker.packed())
+        aggregator.update(number, worker.packed(worker.every()))
     labels = 'team="search",limit="month",meter="tokens",per="month"'
     assert f"gateway_quota_used_ratio{{{labels}}} 0.25\n" in aggregator.render([])[0].decode()
 
