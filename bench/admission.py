@@ -10,7 +10,6 @@ the machine is, which times are not.
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import re
@@ -26,11 +25,13 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import click
+import msgspec
 import uvloop
 from redis import Redis
 from redis.exceptions import RedisError
 
 from bench.report import machine
+from gateway.app.serve import leave_garbage
 from gateway.core.limits import Limit, Meter, Per, Scope
 from gateway.core.reservation import AdmissionRequest, Charge, LedgerEntry, Reservation, Settlement
 from gateway.core.usage import Usage
@@ -126,10 +127,11 @@ def limits(count: int, key: str) -> list[Limit]:
     return made[:count]
 
 
-def ask(name: str, bound_by: Sequence[Limit]) -> AdmissionRequest:
+def ask(bound_by: Sequence[Limit]) -> AdmissionRequest:
+    """What each request of a key asks, but for its id: a gateway has the limits of a key and a model once, too."""
     whole = (Meter.REQUESTS, Meter.CONCURRENT)
     charges = [Charge(one, 1) if one.meter in whole else Charge(one, 50, 1_000_000) for one in bound_by]
-    return AdmissionRequest.of(name, charges, likely=100, most=1_000)
+    return AdmissionRequest.of("", charges, likely=100, most=1_000)
 
 
 def truth(reservation: Reservation, key: str) -> Settlement:
@@ -145,16 +147,18 @@ class Run:
         self._redis = redis
         self._store = opened(redis)
         self._count, self._keys = count, keys
-        self._bound = [(f"{number:012x}", limits(count, f"{number:012x}")) for number in range(keys)]
+        self._asked = [(key, ask(limits(count, key))) for key in [f"{number:012x}" for number in range(keys)]]
 
     async def cost(self, pairs: int) -> Cost:
+        """Of pairs whose keys were used before, at least `pairs` and once for each key."""
         await self._store.ping()
-        # As a gateway does once it serves.
-        gc.collect()
-        gc.freeze()
+        leave_garbage()
+        pairs = max(pairs, self._keys)
+        for first in range(0, self._keys, TURN):
+            await self._settle_all(await self._admit(first))
         began, cpu_began = time.perf_counter(), time.process_time()
         redis_s = [_cpu_s(self._redis)]
-        for first in range(0, pairs, TURN):
+        for first in range(self._keys, self._keys + pairs, TURN):
             made = await self._admit(first)
             redis_s.append(_cpu_s(self._redis))
             await self._settle_all(made)
@@ -170,8 +174,9 @@ class Run:
 
         async def client(start: int) -> None:
             for number in range(first + start, first + TURN, CLIENTS):
-                key, bound_by = self._bound[number % self._keys]
-                verdict = await self._store.admit(ask(f"{self._count:04x}{self._keys:08x}{number:012x}", bound_by))
+                key, asked = self._asked[number % self._keys]
+                name = f"{self._count:04x}{self._keys:08x}{number:012x}"
+                verdict = await self._store.admit(msgspec.structs.replace(asked, id=name))
                 assert isinstance(verdict, Reservation)
                 made.append((verdict, key))
 
@@ -256,8 +261,8 @@ async def memory_mib(redis: Redis) -> float:
     before = redis.info("memory")["used_memory"]
     for first in range(0, KEYS, 200):
         names = [f"{number:012x}" for number in range(first, first + 200)]
-        asks = [ask(name, [_of_key(name, *kind) for kind in (*kinds, (Meter.CONCURRENT, None))]) for name in names]
-        await asyncio.gather(*[store.admit(one) for one in asks])
+        asks = [(name, ask([_of_key(name, *kind) for kind in (*kinds, (Meter.CONCURRENT, None))])) for name in names]
+        await asyncio.gather(*[store.admit(msgspec.structs.replace(one, id=name)) for name, one in asks])
     after = redis.info("memory")["used_memory"]
     await store.close()
     return float(after - before) / 2**20
@@ -305,7 +310,7 @@ def main(pairs: int, as_json: bool, write: bool, instructions: bool) -> None:
         return
     with redis_server(other) as redis:
         costs = [least_disturbed(redis, count, 1, pairs) for count in (1, 4, 16)]
-        costs.append(least_disturbed(redis, 4, KEYS, max(pairs, KEYS)))
+        costs.append(least_disturbed(redis, 4, KEYS, pairs))
         yardstick_us = min(uvloop.run(get_us(redis)) for _ in range(ROUNDS))
         mib = uvloop.run(memory_mib(redis))
         version = redis.info("server")["redis_version"]

@@ -1,4 +1,4 @@
-"""`python -m bench.bytecodes`: what each stage of a plain request executes, in bytecodes of Python.
+"""`python -m bench.bytecodes`: what each stage of a request executes, in bytecodes of Python.
 
 The count is the same on every machine that runs the same version of Python, however busy it is, and needs no tool.
 It leaves out what is done in C, which follows it closely: a bytecode stands for some ninety instructions here, as
@@ -24,13 +24,14 @@ import msgspec
 
 from bench import servers
 from bench.admission import redis_server
-from bench.instructions import LOADS, SETTLED_S, sent
+from bench.instructions import PLAIN, REFUSED, SETTLED_S, UNKNOWN, Load, sent, spend
 from bench.load import Target
 from bench.traced import Executed
 
-PLAIN = LOADS[0]
 REQUESTS = 80
 FUNCTIONS = 40
+
+LOADS = {"plain": PLAIN, "refused": REFUSED, "unknown-key": UNKNOWN}
 
 STAGES = {
     "the listener: aiohttp": "aiohttp/ multidict/ yarl/",
@@ -59,8 +60,8 @@ STAGES = {
 """What belongs to a stage, by the beginnings of its files' names; the first that fits counts."""
 
 
-def executed(requests: int) -> list[Executed]:
-    """What so many plain requests have executed, by function."""
+def executed(load: Load, requests: int) -> list[Executed]:
+    """What so many requests have executed, by function."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         core = max(os.sched_getaffinity(0))
@@ -73,10 +74,11 @@ def executed(requests: int) -> list[Executed]:
         }
         gateway = stack.enter_context(servers.traced_gateway(before, core, folder, output, store))
         target = Target("gateway", gateway.port, key)
-        asyncio.run(sent(target, PLAIN, requests))
+        spend(target)
+        asyncio.run(sent(target, load, requests))
         time.sleep(SETTLED_S)
         gateway.signal(signal.SIGUSR2)
-        asyncio.run(sent(target, PLAIN, requests))
+        asyncio.run(sent(target, load, requests))
         time.sleep(SETTLED_S)
         gateway.signal(signal.SIGUSR2)
         while not output.exists() or not output.stat().st_size:
@@ -93,12 +95,14 @@ def stage_of(file: str) -> str:
 
 
 @click.command(epilog="Example: python -m bench.bytecodes --functions")
+@click.option("--load", "name", type=click.Choice(list(LOADS)), default="plain", help="Which requests.")
 @click.option("--functions", is_flag=True, help="The functions that execute most, too.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
-def main(functions: bool, as_json: bool) -> None:
-    """Count what each stage of a plain request with four limits in Redis executes."""
+def main(name: str, functions: bool, as_json: bool) -> None:
+    """Count what each stage of a request with four limits in Redis executes."""
     stages: Counter[str] = Counter()
-    found = executed(REQUESTS)
+    load = LOADS[name]
+    found = executed(load, REQUESTS)
     for one in found:
         stages[stage_of(one.file)] += one.bytecodes
     each = {name: round(count / REQUESTS) for name, count in stages.most_common()}
@@ -107,7 +111,7 @@ def main(functions: bool, as_json: bool) -> None:
         return
     total = sum(each.values())
     click.echo("\n".join(f"{count:7,}  {count / total:5.0%}  {name}" for name, count in each.items()))
-    click.echo(f"{total:7,}         a plain request, Python {sys.version.split()[0]}")
+    click.echo(f"{total:7,}         for each {load.name}, Python {sys.version.split()[0]}")
     if functions:
         most = sorted(found, key=lambda one: -one.bytecodes)[:FUNCTIONS]
         click.echo(

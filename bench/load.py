@@ -17,17 +17,18 @@ import httptools
 
 
 class LoadFailed(Exception):
-    """An answer was not 200, or a connection ended: figures would be wrong."""
+    """An answer was another than is asked for, or a connection ended: figures would be wrong."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a load goes: to the upstream itself or through the gateway."""
+    """Where a load goes: to the upstream itself or through the gateway. `status` is what each answer is to have."""
 
     name: str
     port: int
     key: str
     path: str = "/v1/chat/completions"
+    status: int = 200
 
     def request(self, model: str, **fields: Any) -> bytes:
         messages = [{"role": "user", "content": "Say hello to everyone who measures gateways today, please."}]
@@ -54,12 +55,15 @@ class Seen:
 class Caller(asyncio.Protocol):
     """One connection that sends a request, reads the answer, and asks `next_request` for another.
 
-    `next_request` returns None to stop. Whatever goes wrong is the `done` future's exception. Between an answer and
-    the next request passes a random time of at most `rest_s`.
+    `next_request` returns None to stop. Whatever goes wrong is the `done` future's exception, an answer with another
+    status than `status` as well. Between an answer and the next request passes a random time of at most `rest_s`.
     """
 
-    def __init__(self, seen: Seen, next_request: Callable[[], bytes | None], rest_s: float = 0.0) -> None:
+    def __init__(
+        self, seen: Seen, next_request: Callable[[], bytes | None], rest_s: float = 0.0, status: int = 200
+    ) -> None:
         self._rest_s = rest_s
+        self._status = status
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._seen = seen
         self._next_request = next_request
@@ -90,7 +94,7 @@ class Caller(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status != 200:
+        if status != self._status:
             self._stop(LoadFailed(f"The answer's status is {status}."))
             return
         self._seen.durations_ns.append(time.monotonic_ns() - self._sent_ns)
@@ -115,7 +119,9 @@ class Caller(asyncio.Protocol):
 
 async def connect(target: Target, seen: Seen, next_request: Callable[[], bytes | None], rest_s: float = 0.0) -> Caller:
     loop = asyncio.get_running_loop()
-    _, caller = await loop.create_connection(lambda: Caller(seen, next_request, rest_s), "127.0.0.1", target.port)
+    _, caller = await loop.create_connection(
+        lambda: Caller(seen, next_request, rest_s, target.status), "127.0.0.1", target.port
+    )
     return caller
 
 

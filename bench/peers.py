@@ -34,7 +34,7 @@ from bench.load import LoadFailed, Seen, Target, connect
 from bench.measures import CHUNK_INTERVAL_MS, STREAMS, Latency, latency_of
 from bench.report import machine, write_into
 from bench.rounds import two_cores
-from bench.servers import MODEL, Server, demo_upstream, free_port
+from bench.servers import MODEL, SPENT_KEY, UNKNOWN_KEY, Server, demo_upstream, free_port
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- bench of peers: begin -->", "<!-- bench of peers: end -->"
@@ -52,7 +52,6 @@ START_S = 120.0
 MESSAGES = [{"role": "user", "content": "Say hello to everyone who measures gateways today."}]
 ASKED = {"max_tokens": 1_000}
 """TensorZero's limits need it."""
-SPENT, UNKNOWN = f"gw_{'s' * 40}", f"gw_{'u' * 40}"
 _WRK_TIME = re.compile(r"^ +(50|99)% +([\d.]+)(us|ms|s) *$", re.MULTILINE)
 _WRK_FAILURES = re.compile(r"(?:Non-2xx or 3xx responses|Socket errors):(.*)$", re.MULTILINE)
 _MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
@@ -91,7 +90,7 @@ class Peer(NamedTuple):
     chooses_port: bool = False
     """It writes its port to the file `port` of its folder."""
     refuses: bool = False
-    """It knows a key whose limit is used up after one request, `SPENT`, and refuses a key that it does not know."""
+    """It knows a key whose limit is used up after one request, `SPENT_KEY`, and refuses a key that it does not know."""
 
 
 class PeerFigures(NamedTuple):
@@ -118,7 +117,7 @@ def _gateway_environment(place: Place) -> dict[str, str]:
     ports = {"PORT": place.port, "UPSTREAM_PORT": place.upstream_port, "REDIS_PORT": place.redis_port}
     named = {name: str(port) for name, port in ports.items()}
     named |= {"ADMIN_PORT": str(free_port()), "ADMIN_TOKEN": secrets.token_urlsafe()}
-    return {**named, "JOURNAL": str(place.folder / "journal"), "KEY": place.key, "SPENT_KEY": SPENT}
+    return {**named, "JOURNAL": str(place.folder / "journal"), "KEY": place.key, "SPENT_KEY": SPENT_KEY}
 
 
 def _nginx(place: Place) -> Sequence[str]:
@@ -292,7 +291,7 @@ class Bench:
             answers = many.per_second * (time.monotonic() - began)
             cpu_us = (its.server.cpu_ns() - cpu_ns) / 1000 / max(answers, 1)
             one = its.wrk(1, self.seconds)
-            refused, unknown = (self._refused(its, key) for key in (SPENT, UNKNOWN))
+            refused, unknown = (self._refused(its, key) for key in (SPENT_KEY, UNKNOWN_KEY))
         streamed = NO_STREAMS
         if peer.can_stream:
             with running(peer, self.stream_port, self.redis_port, self.peer_core) as its:

@@ -21,6 +21,8 @@ KIB = 1024
 MODEL = "openai/gpt-oss-120b"
 SILENT_MODEL = "demo/silent"
 PRICE = {"input": 0.15, "output": 0.60}
+SPENT_KEY, UNKNOWN_KEY = f"gw_{'s' * 40}", f"gw_{'u' * 40}"
+"""A key whose limit is used up after one request, and one that a gateway does not know."""
 
 LOWEST_PRIORITY = 19
 
@@ -137,7 +139,7 @@ class Before:
 
 
 def gateway(before: Before, core: int, folder: Path, profile: Path | None = None) -> Server:
-    """A gateway with four limits on every request, none of which ever refuses."""
+    """A gateway with four limits on every request, none of which ever refuses but to the key `SPENT_KEY`."""
     port = free_port()
     # YAML is a superset of JSON.
     config = folder / "gateway.yaml"
@@ -176,7 +178,10 @@ def settings(port: int, before: Before) -> dict[str, object]:
                     {"tokens": 100_000_000_000, "per": "minute"},
                     {"usd": 1_000_000_000, "per": "month"},
                 ],
-                "keys": [{"name": "bench", "key": before.key, "limits": [{"concurrent": 100_000}]}],
+                "keys": [
+                    {"name": "bench", "key": before.key, "limits": [{"concurrent": 100_000}]},
+                    {"name": "spent", "key": SPENT_KEY, "limits": [{"requests": 1, "per": "day"}]},
+                ],
             }
         },
     }

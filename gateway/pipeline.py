@@ -37,7 +37,14 @@ from gateway.identity.contract import KEY_ID_DIGITS, CallerDirectory
 from gateway.runtime.start_queue import LARGE_BYTES, StartQueue
 from gateway.runtime.tasks import BackgroundTasks, LogError
 from gateway.stages.admit import admit
-from gateway.stages.authenticate import authenticate, credentials_in, key_digest, sent_key, stored_caller
+from gateway.stages.authenticate import (
+    authenticate,
+    credentials_in,
+    key_digest,
+    known_caller,
+    sent_key,
+    stored_caller,
+)
 from gateway.stages.forward import UpstreamServices, forward
 from gateway.stages.locate import ObjectDirectory, find_holder, find_subject
 from gateway.stages.parse_request import parse_object_request, parse_request
@@ -137,12 +144,11 @@ class Pipeline:
             )
         finally:
             del self._running[task]
-            # In a task of the process, so that no second cancellation can lose a settlement.
-            self._tasks.start("finish a request", self._finish(exchange))
+            self._finish(exchange)
 
-    async def authenticate(self, exchange: Exchange) -> Caller:
-        """The caller whose key or token the request carries. Raises KeyMissing, KeyUnknown, KeyExpired,
-        IssuerUnavailable, StoreUnavailable."""
+    def authenticate(self, exchange: Exchange) -> Caller | Coroutine[Any, Any, Caller]:
+        """The caller whose key or token the request carries, or what asks for it where it is not known yet. Raises
+        KeyMissing, KeyUnknown, KeyExpired, and where it is awaited IssuerUnavailable, StoreUnavailable, too."""
         services, request = self.services, exchange.request
         try:
             key = sent_key(request.headers, key_in_query(request))
@@ -150,33 +156,42 @@ class Pipeline:
             exchange.refused_key = key_digest(credentials_in(request.headers))[:KEY_ID_DIGITS]
             raise
         digest = key_digest(key)
-        known = services.snapshot.callers.get(digest)
-        try:
-            if known is None and services.tokens is not None and is_token(key):
-                token = services.tokens.verified(digest) or await services.tokens.verify(key, digest)
-                exchange.token_user, exchange.caller = token.user, token.caller
-            else:
-                known = known or await stored_caller(digest, services.directory)
-                exchange.caller = authenticate(request, known, services.clock)
-        except (KeyUnknown, KeyExpired):
-            exchange.refused_key = digest[:KEY_ID_DIGITS]
-            raise
-        return exchange.caller
+        caller = services.snapshot.callers.get(digest) or known_caller(digest, services.directory)
+        if caller is None:
+            if services.tokens is not None and is_token(key):
+                return self._authenticate_token(exchange, services.tokens, key, digest)
+            if not services.directory.is_unknown(digest):
+                return self.authenticate_digest(exchange, digest)
+        return self._accept(exchange, digest, caller)
 
     async def authenticate_digest(self, exchange: Exchange, digest: str) -> Caller:
         """The caller whose key has this SHA-256. Raises KeyUnknown, KeyExpired, StoreUnavailable."""
         services = self.services
         known = services.snapshot.callers.get(digest) or await stored_caller(digest, services.directory)
+        return self._accept(exchange, digest, known)
+
+    async def _authenticate_token(self, exchange: Exchange, tokens: TokenVerifier, token: str, digest: str) -> Caller:
         try:
-            exchange.caller = authenticate(exchange.request, known, services.clock)
+            verified = tokens.verified(digest) or await tokens.verify(token, digest)
         except (KeyUnknown, KeyExpired):
             exchange.refused_key = digest[:KEY_ID_DIGITS]
             raise
-        return exchange.caller
+        exchange.token_user, exchange.caller = verified.user, verified.caller
+        return verified.caller
+
+    def _accept(self, exchange: Exchange, digest: str, known: Caller | None) -> Caller:
+        """The caller of a key, where it may be used. Raises KeyUnknown, KeyExpired."""
+        try:
+            exchange.caller = caller = authenticate(exchange.request, known, self.services.clock)
+        except (KeyUnknown, KeyExpired):
+            exchange.refused_key = digest[:KEY_ID_DIGITS]
+            raise
+        return caller
 
     async def _answer(self, exchange: Exchange, writer: ResponseWriter) -> None:
         services, request, snapshot = self.services, exchange.request, self.services.snapshot
-        caller = await self.authenticate(exchange)
+        known = self.authenticate(exchange)
+        caller = known if isinstance(known, Caller) else await known
         if not self._starts.try_begin():
             await self._starts.wait(caller.team)
         named_user = exchange.token_user or user_in_header(caller.end_user, request.headers)
@@ -243,9 +258,23 @@ class Pipeline:
         caller = binding.caller
         return services.end_users.counted_as(parsed.user, caller.team, caller.end_user.most, services.clock.now_ms())
 
-    async def _finish(self, exchange: Exchange) -> None:
+    def _finish(self, exchange: Exchange) -> None:
+        """Release, settle, record: in a task of the process, so that no second cancellation can lose a settlement.
+        Where nothing was admitted, nothing was sent and nothing is held, and so nothing has to be awaited."""
         services = self.services
         exchange.ended = services.clock.monotonic()
+        if exchange.reservation is not None:
+            self._tasks.start("finish a request", self._finish_admitted(exchange))
+            return
+        try:
+            settling = settle(exchange, services.zone, services.store, services.request_records)
+            assert settling is None, "without a reservation there is nothing to charge"
+        except Exception as error:  # noqa: BLE001 # Whatever it is, what comes after must still be done.
+            services.log_error(f"request {exchange.request.request_id} is not settled", error)
+        record(exchange, services.recorders, services.log_error)
+
+    async def _finish_admitted(self, exchange: Exchange) -> None:
+        services = self.services
         try:
             if not self._releaser.released(exchange):
                 await self._releaser.release(exchange)
@@ -266,7 +295,8 @@ class Pipeline:
         _drop_frames(error)
         if not writer.started:
             exchange.status = error.status
-        error.headers = exchange.limit_headers() or error.headers
+        if exchange.reservation is not None:
+            error.headers = exchange.limit_headers() or error.headers
         writer.fail(error)
 
     def _why_ended(self, task: asyncio.Task[Any]) -> GatewayError:

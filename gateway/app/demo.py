@@ -25,7 +25,10 @@ from gateway.upstream.fetch import models_served
 _TOKENS_PER_SECOND = 40
 """The pace of the demo upstream: fast enough to please, slow enough to be seen streaming."""
 
-PLAYED_MODELS = ("claude-sonnet-4-5", "claude-haiku-4-5", "gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite")
+PLAYED_MODELS = (
+    *("claude-sonnet-5-5", "claude-haiku-5-5", "gemini-3.8-flash"),
+    *("gemini-3-flash-preview", "gemini-3.1-flash-lite", "gemini-3.5-flash", "gemini-3.5-flash-lite"),
+)
 """Further names of the demo's model: those in docs/clients/, and what these clients ask for in addition."""
 
 _ADMIN_PORT_OFFSET = 1010

@@ -101,12 +101,16 @@ of those. A request leaves no cycles but in an exception's traceback, which the 
 objects of thousands of open streams takes tens of milliseconds, in which nothing else happens, so it is rare."""
 
 
-async def _until(shutdown: Shutdown, gateway: Gateway, on_drain: Callable[[], None] | None = None) -> None:
-    """Serve until a stop is requested, then drain."""
-    # What was built to last is left out of every later search for garbage.
+def leave_garbage() -> None:
+    """Search for garbage seldom from now on, and never among what was built to last."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECTOR)
+
+
+async def _until(shutdown: Shutdown, gateway: Gateway, on_drain: Callable[[], None] | None = None) -> None:
+    """Serve until a stop is requested, then drain."""
+    leave_garbage()
     await shutdown.requested.wait()
     if on_drain is not None:
         on_drain()

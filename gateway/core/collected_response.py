@@ -58,6 +58,7 @@ class CollectedResponse(UpstreamResponse):
             # Of what is whole no piece has to be redacted by itself.
             self._pieces = [body]
             self.kind = kind_of(body)
+            self.is_whole = True
             return
         self._pieces = []
         self._into = self._take

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, ClassVar
 
+CODINGS = "gzip, deflate, br, zstd"
+"""Content codings in which a request's body may come."""
+
 
 class Blame(StrEnum):
     """Who is responsible for an error, and so which team is called."""
@@ -33,7 +36,9 @@ class GatewayError(Exception):
     blame: ClassVar[Blame] = Blame.GATEWAY
     should_retry: bool | None = None
     headers: Sequence[tuple[str, str]] = ()
-    """More headers of the answer: the state of the caller's limits."""
+    """More headers of the answer: what its status asks for, or the state of the caller's limits."""
+    ends_connection: ClassVar[bool] = False
+    """Whether no further request of the client is served on its connection."""
 
     def __init__(
         self,
@@ -43,8 +48,7 @@ class GatewayError(Exception):
         retry_after_ms: int | None = None,
         limit: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = message  # It is in `args` already: an exception is made with them.
         self.param = param
         self.retry_after_ms = retry_after_ms
         self.limit = limit
@@ -56,6 +60,9 @@ class InternalError(GatewayError):
 
 # Caller: the request cannot be served as it is.
 
+_ASK_FOR_BEARER = (("www-authenticate", "Bearer"),)
+"""RFC 9110, section 15.5.2."""
+
 
 class CallerError(GatewayError):
     status = 400
@@ -66,6 +73,7 @@ class CallerError(GatewayError):
 class KeyMissing(CallerError):
     status = 401
     code = "missing_api_key"
+    headers = _ASK_FOR_BEARER
 
 
 class KeyUnknown(CallerError):
@@ -73,11 +81,13 @@ class KeyUnknown(CallerError):
 
     status = 401
     code = "invalid_api_key"
+    headers = _ASK_FOR_BEARER
 
 
 class KeyExpired(CallerError):
     status = 401
     code = "expired_api_key"
+    headers = _ASK_FOR_BEARER
 
 
 class BodyUnreadable(CallerError):
@@ -96,6 +106,7 @@ class RequestMalformed(CallerError):
     """Not HTTP as RFC 9112 has it."""
 
     code = "invalid_request"
+    ends_connection = True
 
 
 class TooLarge(CallerError):
@@ -108,6 +119,7 @@ class EncodingUnsupported(CallerError):
 
     status = 415
     code = "unsupported_encoding"
+    headers = (("accept-encoding", CODINGS),)  # RFC 9110, section 15.5.16.
 
 
 class TransferCodingUnsupported(CallerError):
@@ -169,6 +181,8 @@ class UpgradeRequired(CallerError):
 
     status = 426
     code = "upgrade_required"
+    headers = (("upgrade", "HTTP/1.1"), ("connection", "upgrade, close"))  # RFC 9110, sections 7.8 and 15.5.22.
+    ends_connection = True
 
 
 class MethodNotAllowed(CallerError):
@@ -179,7 +193,7 @@ class MethodNotAllowed(CallerError):
 
     def __init__(self, message: str, *, allow: str) -> None:
         super().__init__(message)
-        self.allow = allow
+        self.headers = (("allow", allow),)
 
 
 # Policy: a limit refuses.
@@ -298,6 +312,7 @@ class ShuttingDown(GatewayError):
 
     status = 503
     code = "shutting_down"
+    ends_connection = True
 
     def __init__(self, message: str, *, retry_after_ms: int = 1000) -> None:
         super().__init__(message, retry_after_ms=retry_after_ms)

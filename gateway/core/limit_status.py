@@ -46,6 +46,8 @@ class LimitHeaders:
                 by_name.setdefault(header.remaining_name, []).append(header)
         self._alternatives = tuple(map(tuple, by_name.values()))
         self._known: dict[int, KnownHeaders] = {}
+        self.last_refusal: WrittenRefusal | None = None
+        """By one of the limits."""
 
     def written(self, statuses: LimitStatuses, now_ms: int) -> list[tuple[str, str]]:
         """The headers. `statuses` are those of the limits, in the same order; the last ones may be missing."""
@@ -61,6 +63,13 @@ class LimitHeaders:
             if reset_ms := resets_ms[place]:
                 written.append((reset_name, duration_text(reset_ms - now_ms)))
         return written
+
+    def resets(self, statuses: LimitStatuses) -> dict[str, int]:
+        """The headers that say when a limit is whole again, with that time: of `written`, what time alone changes."""
+        used, held, resets_ms = statuses.used, statuses.held, statuses.resets_ms
+        known = self._known.get(len(used)) or self._known_of(len(used))
+        headers = [_tightest(each, used, held) for each in known.alternatives]
+        return {each.reset_name: resets_ms[each.place] for each in headers if resets_ms[each.place]}
 
     def _known_of(self, limits: int) -> KnownHeaders:
         every = [[header for header in each if header.place < limits] for each in self._alternatives]
@@ -107,23 +116,56 @@ def _header_of(limit: Limit, place: int) -> LimitHeader | None:
 def refusal_error(refusal: Refusal, headers: LimitHeaders | None = None, thinking_budget: int = 0) -> LimitRefusal:
     """A refusal as the error that its caller gets. `headers` are those of its limits, where they are known and not
     raised. `thinking_budget`: tokens that a quota must pay for, and more."""
-    limit = refusal.limit_status.limit
-    shown = limit_object(refusal.limit_status) | {
-        "requested": in_unit(limit, refusal.requested),
-        "retry_after_ms": refusal.retry_after_ms,
-    }
-    kind = _kind(refusal)
-    message = _message(refusal)
-    if thinking_budget and limit.is_quota and limit.meter in _OF_OUTPUT:
-        message += f" This includes a thinking budget of {thinking_budget:,} tokens: a lower one needs less."
-    error = kind(message, retry_after_ms=refusal.retry_after_ms or None, limit=shown)
-    if kind is not QuotaSpent:
-        error.type = limit.meter.family
-    statuses = refusal.limit_statuses
-    if headers is None or statuses.are_raised:
-        headers = LimitHeaders(statuses.limits)
-    error.headers = headers.written(statuses, refusal.at_ms)
-    return error
+    if headers is None or refusal.limit_statuses.are_raised:
+        headers = LimitHeaders(refusal.limit_statuses.limits)
+    written = headers.last_refusal
+    if written is None or not written.tells(refusal, thinking_budget):
+        written = headers.last_refusal = WrittenRefusal(refusal, headers, thinking_budget)
+    return written.error(refusal.at_ms, refusal.retry_after_ms)
+
+
+class WrittenRefusal:
+    """What a refusal's error says, except for the time that is left. A client that asks again at once gets the same
+    error, with less time left."""
+
+    def __init__(self, refusal: Refusal, headers: LimitHeaders, thinking_budget: int) -> None:
+        limit, statuses = refusal.limit_status.limit, refusal.limit_statuses
+        self._refusal = refusal
+        self._thinking_budget = thinking_budget
+        self._kind = _kind(refusal)
+        self._type = QuotaSpent.type if self._kind is QuotaSpent else limit.meter.family
+        self._limit = limit_object(refusal.limit_status) | {"requested": in_unit(limit, refusal.requested)}
+        self._message = _message(refusal)
+        self._budget = ""
+        if thinking_budget and limit.is_quota and limit.meter in _OF_OUTPUT:
+            self._budget = f" This includes a thinking budget of {thinking_budget:,} tokens: a lower one needs less."
+        self._resets = headers.resets(statuses)
+        self._headers = [each for each in headers.written(statuses, refusal.at_ms) if each[0] not in self._resets]
+
+    def tells(self, refusal: Refusal, thinking_budget: int) -> bool:
+        """Whether it is the same refusal, at whichever time."""
+        known = self._refusal
+        return (
+            refusal.limit_status is known.limit_status
+            and refusal.limit_statuses is known.limit_statuses
+            and refusal.requested == known.requested
+            and refusal.why is known.why
+            and thinking_budget == self._thinking_budget
+        )
+
+    def error(self, at_ms: int, retry_after_ms: int) -> LimitRefusal:
+        """The error at this time."""
+        wait = f" Try again in {duration_text(retry_after_ms)}." if retry_after_ms else ""
+        error = self._kind(
+            f"{self._message}{wait}{self._budget}",
+            retry_after_ms=retry_after_ms or None,
+            limit={**self._limit, "retry_after_ms": retry_after_ms},
+        )
+        error.type = self._type
+        error.headers = headers = self._headers.copy()
+        for name, reset_ms in self._resets.items():
+            headers.append((name, duration_text(reset_ms - at_ms)))
+        return error
 
 
 def limit_object(limit_status: LimitStatus) -> dict[str, Any]:
@@ -172,6 +214,7 @@ def _kind(refusal: Refusal) -> type[LimitRefusal]:
 
 
 def _message(refusal: Refusal) -> str:
+    """Which limit refuses and why."""
     limit_status = refusal.limit_status
     limit = limit_status.limit
     unit = _UNITS.get(limit.meter, limit.meter.value.replace("_", " "))
@@ -186,8 +229,7 @@ def _message(refusal: Refusal) -> str:
     )
     if limit.meter is Meter.CONCURRENT:
         figures = f"{limit_status.held} in flight"
-    wait = f" Try again in {duration_text(refusal.retry_after_ms)}." if refusal.retry_after_ms else ""
-    return f"The {what} does not let this request pass: {figures}, this request needs {requested}.{wait}"
+    return f"The {what} does not let this request pass: {figures}, this request needs {requested}."
 
 
 def whose_limit(limit: Limit) -> str:

@@ -79,7 +79,7 @@ class CatalogueMissing(Exception):
 
 
 class CatalogueEntry(NamedTuple):
-    """A model of the catalogue, such as `openai gpt-4o`. `unsupported` are prices that the configuration has no field
+    """A model of the catalogue, such as `openai gpt-5.5`. `unsupported` are prices that the configuration has no field
     for."""
 
     name: str

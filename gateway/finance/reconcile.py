@@ -1,7 +1,7 @@
 """Compares the ledger with a provider's usage export, by day and model, and says why they may differ.
 
 A cell is a day and the models of the configuration whose routes to the upstream lead to one model of the provider.
-The provider may name a snapshot (`gpt-4o-2024-08-06`) where a route names the model (`gpt-4o`), or the reverse: an
+The provider may name a snapshot (`gpt-5.5-2026-04-23`) where a route names the model (`gpt-5.5`), or the reverse: an
 ending that is a date or `latest` is ignored if the match is then certain.
 
 The export's days are in UTC, the ledger's in the configuration's time zone. Rows of the ledger without an upstream,

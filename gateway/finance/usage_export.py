@@ -184,7 +184,7 @@ def _openai_costs_csv(fields: _ExportFields) -> _ExportLine | None:
 
 
 def _model_of_line_item(line_item: str) -> str:
-    """`gpt-5-mini-2025-08-07, cached input` names its model; `web search tool calls` names none."""
+    """`gpt-5.4-mini-2026-03-17, cached input` names its model; `web search tool calls` names none."""
     model, comma, _ = line_item.rpartition(", ")
     return model if comma else ""
 

@@ -200,6 +200,10 @@ class CallerDirectory(Protocol):
     used: set[str]
     """Ids of keys that requests have used: the stage that accepts one adds it."""
 
+    def is_unknown(self, digest: str) -> bool:
+        """Whether the store has lately said that no key has this SHA-256, so that `find` gives None at once."""
+        ...
+
     async def find(self, digest: str) -> Caller | None:
         """The caller with this SHA-256, from the store if it is not known; None if there is none. Raises
         StoreUnavailable."""

@@ -94,6 +94,9 @@ class KeyDirectory:
         self._snapshot = snapshot
         self._forget_callers()
 
+    def is_unknown(self, digest: str) -> bool:
+        return self._unknown.get(digest[:KEY_ID_DIGITS]) == digest
+
     async def find(self, digest: str) -> Caller | None:
         key_id = digest[:KEY_ID_DIGITS]
         key = self._keys.get(key_id)

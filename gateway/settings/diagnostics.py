@@ -73,7 +73,7 @@ class SettingsInvalid(Exception):
 
 
 def dotted(path: Path) -> str:
-    """A path as people write it: `teams.search.keys[0].name`, `models["gpt-4.1"].price`."""
+    """A path as people write it: `teams.search.keys[0].name`, `models["gpt-5.5"].price`."""
     parts = [_step(step) for step in path]
     return "".join(parts).removeprefix(".")
 

@@ -32,9 +32,17 @@ def authenticate(request: IncomingRequest, caller: Caller | None, clock: Clock) 
     return caller
 
 
+def known_caller(digest: str, directory: CallerDirectory) -> Caller | None:
+    """A caller that is not in the configuration, where this process has seen it lately."""
+    caller = directory.callers.get(digest)
+    if caller is not None:
+        directory.used.add(caller.key_id)
+    return caller
+
+
 async def stored_caller(digest: str, directory: CallerDirectory) -> Caller | None:
-    """A caller that is not in the configuration. Raises StoreUnavailable."""
-    caller = directory.callers.get(digest) or await directory.find(digest)
+    """The same, from the store where it is not known. Raises StoreUnavailable."""
+    caller = known_caller(digest, directory) or await directory.find(digest)
     if caller is not None:
         directory.used.add(caller.key_id)
     return caller

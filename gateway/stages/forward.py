@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from time import monotonic
 
 import msgspec
 
@@ -116,7 +115,7 @@ async def forward(
             team=caller.team,
             rest=parsed.rest,
             query=passed_query(request.query, endpoint, upstream, endpoint.names_read) if request.query else "",
-            base_path=upstream.base_path(endpoint.name),
+            base_path=upstream.base_path(endpoint.name) if upstream.base_paths else None,
             takes_other_headers=endpoint.dialect is upstream.other_dialect,
             note_attempt=exchange.note_attempt,
         )
@@ -131,6 +130,7 @@ async def forward(
         if following is None or not _can_repeat(parsed, writer) or not retries.take():
             return response if 200 <= response.status < 300 else _presentable(response, endpoint, target)
         response.abandon()
+        exchange.redacted = 0
     raise NoTarget(f"No upstream of the model {parsed.model.name!r} can take a request now.", retry_after_ms=1000)
 
 
@@ -145,33 +145,36 @@ async def _attempt(
 ) -> CollectedResponse:
     """One try, which is noted in the exchange and counts for the target's health. The one that is relayed ends with its
     exchange."""
-    exchange.target = target
-    now = services.clock.monotonic
-    attempt = exchange.attempt = services.routing.health.begin(target, now(), exchange.caller or ANYONE)
+    exchange.target, upstream, now = target, target.upstream, services.clock.monotonic
+    began = now()
+    attempt = exchange.attempt = services.routing.health.begin(target, began, exchange.caller or ANYONE)
     try:
-        began = monotonic()
         try:
-            begun = await services.client.send(target.upstream, outgoing)
+            begun = await services.client.send(upstream, outgoing)
         except BaseException:
-            exchange.upstream_seconds += monotonic() - began
+            exchange.upstream_seconds += now() - began
             raise
         exchange.upstream_seconds += begun.first_byte_at - begun.sent_at
         exchange.first_byte_at = begun_at = now()
         if begun.status < 400:
             attempt.answered(begun_at)
-        response = CollectedResponse(begun, LATE_MAX if parsed.stream else WHOLE_MAX, target.upstream.redactor)
-        is_collected = _is_collected(response, parsed) or await _wait_collected(exchange, parsed, response, now)
-        response.is_whole = is_collected and not response.is_too_long and begun.is_over
-        _read_collected(exchange, response)
+        response = CollectedResponse(begun, LATE_MAX if parsed.stream else WHOLE_MAX, upstream.redactor)
+        if not response.is_whole:
+            is_collected = _is_collected(response, parsed) or await _wait_collected(exchange, parsed, response, now)
+            response.is_whole = is_collected and not response.is_too_long and begun.is_over
+        elif response.kind is not _JSON:
+            response.is_stream = response.status < 400 and _is_stream(response, parsed)
+        if upstream.redactor is not None or response.status >= 400:
+            _read_collected(exchange, response)
     except UpstreamError as error:
         exchange.first_byte_at = None
-        exchange.note_attempt(target.upstream.name, error.reason)
+        exchange.note_attempt(upstream.name, error.reason)
         attempt.ended(outcome_of_error(error), now(), reason=error.reason)
         raise
     except BaseException:
         attempt.ended(_NEUTRAL, now())
         raise
-    exchange.note_attempt(target.upstream.name, str(response.status))
+    exchange.note_attempt(upstream.name, str(response.status))
     if response.status < 400:
         return response
     outcome = outcome_of_answer(response.status, response.fault)
@@ -260,7 +263,9 @@ def outgoing_body(exchange: Exchange, parsed: ParsedRequest, target: Target) -> 
         changes["stream_options",] = _asking_usage(parsed.members.value("stream_options"))
     if parsed.consulted:
         changes |= _consulted_changes(parsed, target)
-    changes |= _cap_changes(exchange, parsed, target)
+    granted = exchange.quota_output_cap
+    if granted is not None or not _is_within_cap(parsed):
+        changes |= _cap_changes(granted, parsed, target)
     return parsed.members.changed_at(changes) if changes else parsed.members.body
 
 
@@ -280,15 +285,18 @@ def _consulted_changes(parsed: ParsedRequest, target: Target) -> dict[Path, byte
     return {(TOOLS,): with_models(parsed.members.readable_value(TOOLS) or b"[]", names)} if names else {}
 
 
-def _cap_changes(exchange: Exchange, parsed: ParsedRequest, target: Target) -> dict[Path, bytes]:
-    """The caps that are over what the model allows or a quota grants; where a quota grants less than the request may
+def _is_within_cap(parsed: ParsedRequest) -> bool:
+    """Whether no cap of the request can be over what the model allows: what was asked for is the largest of them."""
+    cap = parsed.output_cap
+    return cap is None or ((parsed.asked_cap or 0) <= cap and LLAMA_CAP[0] not in parsed.members.names)
+
+
+def _cap_changes(granted: int | None, parsed: ParsedRequest, target: Target) -> dict[Path, bytes]:
+    """The caps that are over what the model allows or a quota `granted`; where a quota grants less than the request may
     produce and that has no cap that each server knows, one more."""
-    granted, members = exchange.quota_output_cap, parsed.members
-    cap, paths = parsed.output_cap if granted is None else granted, parsed.endpoint.cap_paths
+    cap, paths, members = parsed.output_cap if granted is None else granted, parsed.endpoint.cap_paths, parsed.members
     if cap is None or not paths:
         return {}
-    if granted is None and (parsed.asked_cap or 0) <= cap and LLAMA_CAP[0] not in members.names:
-        return {}  # What was asked for is the largest of the caps.
     unset = _UNSET_OF_GEMINI if parsed.endpoint.names_model else _UNSET
     given = {path: int(text) for path in paths if (text := members.value_at(path) or b"null") not in unset}
     changes = {path: b"%d" % cap for path, asked in given.items() if not 0 <= asked <= cap}
@@ -325,7 +333,9 @@ def _headers(exchange: Exchange, parsed: ParsedRequest) -> Headers:
         replaced = exchange.trace.replaced_headers
         passed = [line for line in passed if line[0] not in replaced]
     passed.append(("x-request-id", request.request_id))
-    return [("content-type", parsed.content_type), *passed] if parsed.content_type else passed
+    if parsed.content_type:
+        passed.insert(0, ("content-type", parsed.content_type))
+    return passed
 
 
 def _more_headers(exchange: Exchange, target: Target) -> list[tuple[str, str]]:

@@ -67,7 +67,7 @@ class DeadlineTimer:
 
 
 class Deadlines:
-    """How long one exchange waits for its upstream, and for what. Pure: times are monotonic seconds of
+    """How long an exchange waits for its upstream, and for what. Pure: times are monotonic seconds of
     the caller. An exchange sends (or waits for the client to send more), waits for the first byte, then
     receives; while its reader has paused it, only `total` binds."""
 
@@ -77,11 +77,12 @@ class Deadlines:
     """What the upstream did not do; None while it is the client that is waited for."""
 
     def __init__(self, timeouts: Timeouts, began: float) -> None:
-        self.begin(timeouts, began)
-
-    def begin(self, timeouts: Timeouts, began: float) -> None:
-        """Another exchange begins."""
         self._timeouts = timeouts
+        self.begin(began)
+
+    def begin(self, began: float) -> None:
+        """Another exchange begins."""
+        timeouts = self._timeouts
         self._total_at = began + timeouts.total
         self._client_s = 0.0
         self._missing = _SENDING

@@ -294,7 +294,7 @@ class Pool:
         try:
             if self._make_room():
                 await asyncio.sleep(0)  # A connection gives its descriptor back in the next turn of the event loop.
-            connection = await self._connector.connect(lambda: Connection(self._upstream.name, self, self._options))
+            connection = await self._connector.connect(lambda: Connection(self._upstream, self, self._options))
             if self._is_closed:
                 connection.abort()
             if connection.closed:

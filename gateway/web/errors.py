@@ -7,14 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.endpoints import Dialect
-from gateway.core.errors import (
-    EncodingUnsupported,
-    GatewayError,
-    LimitRefusal,
-    MethodNotAllowed,
-    QuotaSpent,
-    UpgradeRequired,
-)
+from gateway.core.errors import GatewayError, LimitRefusal, QuotaSpent
 from gateway.core.response import Headers
 from gateway.core.sse import event_of
 
@@ -22,8 +15,8 @@ JSON = ("content-type", "application/json")
 SERVER = "inducta-gateway"
 """What every answer calls the server."""
 
-CODINGS = "gzip, deflate, br, zstd"
-"""Content codings in which a request's body may come."""
+_ANTHROPIC, _GEMINI = Dialect.ANTHROPIC, Dialect.GEMINI  # Slow to reach through the class in Python 3.11.
+_ENCODER = msgspec.json.Encoder()
 
 _SHOWN_WAIT_MAX_MS = 60_000
 """The longest `retry-after` of an error that must not be retried: agents wait in silence for as long as it says."""
@@ -61,16 +54,18 @@ _GEMINI_STATUSES = {
 
 def error_body(error: GatewayError, dialect: Dialect = Dialect.OPENAI) -> bytes:
     """The error as JSON; beside it a 429's `limit` object."""
-    body: dict[str, Any] = {"error": _plain(error)}
-    if dialect is Dialect.ANTHROPIC:
+    body: dict[str, Any]
+    if dialect is _GEMINI:
+        body = {"error": _gemini_error(error)}
+    elif dialect is _ANTHROPIC:
         spent = isinstance(error, QuotaSpent)
         kind = "billing_error" if spent else _ANTHROPIC_TYPES.get(error.status, "api_error")
         body = {"type": "error", "error": {**_plain(error), "type": kind}}
-    if dialect is Dialect.GEMINI:
-        body = {"error": _gemini_error(error)}
+    else:
+        body = {"error": _plain(error)}
     if error.limit is not None:
         body["limit"] = error.limit
-    return msgspec.json.encode(body)
+    return _ENCODER.encode(body)
 
 
 def error_event(error: GatewayError, dialect: Dialect) -> bytes:
@@ -91,14 +86,6 @@ def error_headers(error: GatewayError) -> Headers:
         headers.append(("retry-after", str(-(-wait_ms // 1000))))
     if final:
         headers.append(("x-should-retry", "false"))
-    if error.status == 401:
-        headers.append(("www-authenticate", "Bearer"))  # RFC 9110, section 15.5.2.
-    if isinstance(error, MethodNotAllowed):
-        headers.append(("allow", error.allow))
-    if isinstance(error, UpgradeRequired):
-        headers += [("upgrade", "HTTP/1.1"), ("connection", "upgrade, close")]  # RFC 9110, sections 7.8 and 15.5.22.
-    if isinstance(error, EncodingUnsupported):
-        headers.append(("accept-encoding", CODINGS))  # RFC 9110, section 15.5.16.
     return headers
 
 

@@ -20,6 +20,7 @@ from gateway.core.errors import GatewayError, MethodNotAllowed, ShuttingDown, Up
 from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
 from gateway.core.response import ResponseWriter
+from gateway.core.snapshot import Caller
 from gateway.core.url_paths import PathTable
 from gateway.identity.sessions import SessionDirectory
 from gateway.pipeline import Pipeline
@@ -178,7 +179,8 @@ class PublicRoutes:
             sessions=self._sessions,
         )
         if page.needs is Needs.KEY:
-            caller = await self._pipeline.authenticate(exchange)
+            known = self._pipeline.authenticate(exchange)
+            caller = known if isinstance(known, Caller) else await known
             asked = msgspec.structs.replace(asked, found_caller=caller)
         elif page.needs is Needs.SESSION:
             caller = await self._pipeline.authenticate_digest(exchange, await digest_of_session(asked))

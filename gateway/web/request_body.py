@@ -21,10 +21,9 @@ from gateway.core.content_coding import (
     DecodedTooLarge,
     codings_of,
 )
-from gateway.core.errors import ClientGone, EncodingUnsupported, RequestMalformed, TooLarge
+from gateway.core.errors import CODINGS, ClientGone, EncodingUnsupported, RequestMalformed, TooLarge
 from gateway.web.body_memory import SMALL_BYTES, BodyMemory, HeldBytes
 from gateway.web.disk_spool import DiskSpool
-from gateway.web.errors import CODINGS
 
 BODY_TIMEOUT_S = 60.0
 """How long a client may take to send its body, or of one that is taken in pieces the beginning and then each

@@ -9,7 +9,7 @@ from operator import itemgetter
 from aiohttp import web
 
 from gateway.core.endpoints import Dialect
-from gateway.core.errors import ClientGone, GatewayError, RequestMalformed, ShuttingDown, UpgradeRequired
+from gateway.core.errors import ClientGone, GatewayError
 from gateway.core.response import Headers
 from gateway.web.errors import error_body, error_event, error_headers
 from gateway.web.http_connection import ClientRequest
@@ -135,15 +135,13 @@ class HttpResponseWriter:
             transport.write(_LAST_CHUNK)
 
     def fail(self, error: GatewayError) -> None:
-        self._stop_timers()
         if not self.started:
             # A body that has not come whole is not waited for, and after a broken one it is not known where the next
             # request begins.
-            is_unread = not self._request.content.is_eof()
-            closes = isinstance(error, ShuttingDown | RequestMalformed | UpgradeRequired)
-            self._closing = self._closing or is_unread or closes
+            self._closing = self._closing or error.ends_connection or not self._request.content.is_eof()
             self.send(error.status, error_headers(error), error_body(error, self._dialect))
             return
+        self._stop_timers()
         if self._streams_events:
             event = error_event(error, self._dialect)
             self.write(event if self._between_events else b"\n\n" + event)

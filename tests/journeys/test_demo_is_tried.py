@@ -45,7 +45,7 @@ async def test_the_commands_that_the_demo_prints_work_as_they_stand() -> None:
 def test_the_demo_serves_every_model_that_a_page_of_a_client_names() -> None:
     pages = "".join(page.read_text() for page in sorted(PAGES.glob("*.md")))
     named = set(re.findall(r"\b(?:claude|gemini)-[a-z]*-?\d[a-z0-9.-]*\b", pages))
-    assert named >= {"claude-sonnet-4-5", "gemini-2.5-pro"}
+    assert named >= {"claude-sonnet-5-5", "gemini-3.8-flash"}
     assert named <= set(PLAYED_MODELS)
 
 

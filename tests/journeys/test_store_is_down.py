@@ -44,8 +44,13 @@ async def until_ready(gateway: WholeGateway) -> None:
 
 
 async def until_settled(gateway: WholeGateway) -> None:
+    await until_unsettled(gateway, 0)
+
+
+async def until_unsettled(gateway: WholeGateway, count: int) -> None:
+    """A client has its answer before its settlement is tried."""
     async with asyncio.timeout(10):
-        while "gateway_unsettled_requests 0" not in await gateway.metrics():
+        while f"gateway_unsettled_requests {count}\n" not in await gateway.metrics():
             await asyncio.sleep(TIMEOUT_S / 10)
 
 
@@ -171,6 +176,7 @@ async def test_what_the_disk_refuses_is_charged_all_the_same(redis: RedisServer,
         async with asyncio.timeout(10):
             while (await gateway.chat()).status != 200:
                 await asyncio.sleep(TIMEOUT_S / 10)
+        await until_unsettled(gateway, 1)
         redis.start()
         await until_settled(gateway)
         assert (await gateway.ledger()).requests == 2

@@ -64,6 +64,9 @@ class StoredCallers:
         self._stored = dict(callers or {})
         self._outage = outage
 
+    def is_unknown(self, digest: str) -> bool:
+        return digest in self.asked and digest not in self._stored
+
     async def find(self, digest: str) -> Caller | None:
         self.asked.append(digest)
         if self._outage is not None:

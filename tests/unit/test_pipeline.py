@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -34,11 +35,14 @@ from gateway.core.exchange import Exchange
 from gateway.core.request import IncomingRequest
 from gateway.core.reservation import AdmissionRequest, LimitStatus, LimitStatuses, Refusal, RefusalReason, Reservation
 from gateway.core.response import ResponseWriter
-from gateway.core.snapshot import Model
+from gateway.core.snapshot import Caller, Model
 from gateway.core.usage import Usage, UsageSource
 from gateway.pipeline import Pipeline, Services
-from gateway.runtime.tasks import BackgroundTasks
+from gateway.runtime.tasks import BackgroundTasks, LogError
+from gateway.stages.authenticate import key_digest
 from tests.unit.fakes import (
+    CALLER,
+    KEY,
     MODEL,
     NOW_MS,
     Client,
@@ -63,6 +67,19 @@ USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}
 DONE = b"data: [DONE]\n\n"
 PLAIN = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
 SECRET = "the prompt of a client"
+T = TypeVar("T")
+
+
+class NotedTasks(BackgroundTasks):
+    """Notes what is started."""
+
+    def __init__(self, log_error: LogError) -> None:
+        super().__init__(log_error)
+        self.started: list[str] = []
+
+    def start(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        self.started.append(name)
+        return super().start(name, work)
 
 
 class Whole:
@@ -73,8 +90,9 @@ class Whole:
         self.recorded: list[Exchange] = []
         self.complaints: list[tuple[str, BaseException]] = []
         self.ids = iter(f"exchange-{number}" for number in range(1, 1_000))
+        self.tasks = NotedTasks(lambda what, error: self.complaints.append((what, error)))
         self.pipeline = Pipeline(
-            tasks=BackgroundTasks(lambda what, error: self.complaints.append((what, error))),
+            tasks=self.tasks,
             services=Services(
                 end_users=EndUserCounts(),
                 snapshot=snapshot_with(model, Model("empty", ())),
@@ -171,6 +189,43 @@ async def test_what_is_not_admitted_is_not_settled(store: Callable[[], Ledgers],
     exchange = await whole.answer()
     assert type(exchange.error) is kind
     assert (whole.store.settled, whole.upstream.sent, exchange.usage) == ([], [], None)
+
+
+@pytest.mark.parametrize("store", [None, refusing])
+async def test_only_what_was_admitted_ends_in_a_task(store: Callable[[], Ledgers] | None) -> None:
+    whole = Whole(ScriptedAnswer(PLAIN), store=store() if store is not None else None)
+    await whole.answer()
+    assert whole.tasks.started == (["finish a request"] if store is None else [])
+
+
+async def test_a_refused_request_is_recorded_although_no_sample_of_it_can_be_kept() -> None:
+    class BrokenRecords(Unrecorded):
+        def keep_unsettled(self, x: Exchange) -> None:
+            raise OSError("no space")
+
+    whole = Whole(store=refusing())
+    whole.pipeline.services.request_records = BrokenRecords()
+    await whole.answer()
+    assert [str(error) for _, error in whole.complaints] == ["no space"]
+
+
+@pytest.mark.parametrize("key", ["of the configuration", "of the store", "unknown"])
+async def test_whose_key_it_is_is_said_at_once_where_it_is_known(key: str) -> None:
+    whole = Whole()
+    directory = whole.pipeline.services.directory = StoredCallers({key_digest("of the store"): CALLER})
+    exchange = Exchange("1", incoming_of(b"", authorization=f"Bearer {KEY if key.endswith('configuration') else key}"))
+    for _ in range(2):
+        with contextlib.suppress(KeyUnknown):
+            known = whole.pipeline.authenticate(exchange)
+            if not isinstance(known, Caller):
+                directory.callers[key_digest(key)] = await known
+    if key == "unknown":
+        with pytest.raises(KeyUnknown):
+            whole.pipeline.authenticate(exchange)
+        assert exchange.refused_key == key_digest(key)[:12]
+    else:
+        assert whole.pipeline.authenticate(exchange) is exchange.caller is not None
+    assert directory.asked == ([] if key.endswith("configuration") else [key_digest(key)])
 
 
 async def test_a_refused_client_is_told_how_its_limits_stand() -> None:

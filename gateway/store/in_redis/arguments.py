@@ -35,11 +35,12 @@ LONG_MS = 7 * 86_400_000
 SHORT_MS = 3_600_000
 """How long it is still kept once all of its reservations are known to be settled."""
 
-_RECENT_LIMITS = 8_192
-"""Limits that are kept, in each of two generations: those of end users are other objects in each request."""
+_RECENT_LIMITS = 65_536
+"""Limits that are kept, in each of two generations: what end users have is forgotten again."""
 
-_RECENT_SETS = 4_096
-"""Sets of limits that bind a request together, likewise."""
+_RECENT_SETS = 32_768
+"""Sets of limits that bind a request together, likewise: each key has one for each model that it uses. Where more are
+in use, each request prepares its own, which takes as long as the rest of an admission."""
 
 _SLOT_ORDER = {"t": 0, "m": 1, "o": 2}
 """Admission asks the closest first, so that what a team has used up never touches what others share."""
@@ -149,23 +150,33 @@ class WindowArguments:
         ]
 
 
+class WindowCall:
+    """What of the calls of admit.lua for one batch stays the same while one window lasts, as it is sent."""
+
+    __slots__ = ("head", "keys", "numbers", "window")
+
+    def __init__(self, batch: SlotBatch, window: WindowArguments, timing: Timing) -> None:
+        self.window = window
+        numbers = [LONG_MS, timing.slack_ms, timing.step_ms]
+        for one, terms in zip(batch.limits, window.terms, strict=True):
+            numbers += (one.kind, one.enforced, one.at_once, one.capacity, terms.first, terms.second)
+        self.head = ADMIT.head(1 + len(window.keys), 2)
+        self.keys = bulk(*window.keys)
+        self.numbers = one_by_one(numbers)
+
+
 class SlotCall:
     """The calls of admit.lua for one batch whose requests are in one record, while one window lasts: by `batch`,
     `window` and `record` the charges of such a call are found again."""
 
-    __slots__ = ("_fixed", "_head", "batch", "record", "second", "window")
+    __slots__ = ("_prepared", "batch", "record", "second", "window")
 
-    def __init__(self, batch: SlotBatch, window: WindowArguments, second: int, timing: Timing) -> None:
+    def __init__(self, batch: SlotBatch, prepared: WindowCall, second: int) -> None:
         self.batch = batch
-        self.window = window
+        self.window = prepared.window
         self.second = second
         self.record = f"{batch.slot_key}{second}"
-        fixed = [LONG_MS, timing.slack_ms, timing.step_ms]
-        for one, terms in zip(batch.limits, window.terms, strict=True):
-            fixed += (one.kind, one.enforced, one.at_once, one.capacity, terms.first, terms.second)
-        keys = (self.record, *window.keys)
-        self._head = ADMIT.head(len(keys), 2) + bulk(*keys)
-        self._fixed = one_by_one(fixed)
+        self._prepared = prepared
 
     def command(self, request: AdmissionRequest, most: int, clock: ServerClock) -> bytes:
         """The call for this request, which wants `most` output, at the time that the batch's server has now."""
@@ -174,9 +185,10 @@ class SlotCall:
             fixed, per_output = [fixed[place] for place in places], [per_output[place] for place in places]
         least = request.least if request.least < most else most
         own = one_by_one([clock.now_ms(), request.likely, most, least, request.enough, *fixed, *per_output])
-        name, always = request.id.encode(), self._fixed
-        return b"%b$%d\r\n%b\r\n$%d\r\n%b%b\r\n" % (
-            self._head, len(name), name, len(always) + len(own), always, own,
+        always, record, name = self._prepared, self.record.encode(), request.id.encode()
+        sizes = len(record), len(name), len(always.numbers) + len(own)
+        return b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n$%d\r\n%b%b\r\n" % (
+            always.head, sizes[0], record, always.keys, sizes[1], name, sizes[2], always.numbers, own,
         )  # fmt: skip
 
     def raised_rates(self, raises: Sequence[int]) -> list[RatePace]:
@@ -191,7 +203,9 @@ class SlotCall:
 class SlotBatch:
     """The limits of which one call may speak, by their places among those of the request."""
 
-    __slots__ = ("_call", "_window", "_windows", "has_shadow", "limits", "places", "process", "slot_key", "tag")
+    __slots__ = (
+        "_call", "_prepared", "_window", "_windows", "has_shadow", "limits", "places", "process", "slot_key", "tag",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -211,6 +225,7 @@ class SlotBatch:
         self.has_shadow = any(not one.enforced for one in limits)
         self._windows = windows
         self._window: WindowArguments | None = None
+        self._prepared: WindowCall | None = None
         self._call: SlotCall | None = None
 
     def window_at(self, at_ms: int) -> WindowArguments:
@@ -226,7 +241,10 @@ class SlotBatch:
         call, second = self._call, at_ms // 1000
         if call is not None and call.second == second and call.window.start_ms <= now_ms < call.window.end_ms:
             return call
-        call = self._call = SlotCall(self, self.window_at(now_ms), second, timing)
+        window, prepared = self.window_at(now_ms), self._prepared
+        if prepared is None or prepared.window is not window:
+            prepared = self._prepared = WindowCall(self, window, timing)
+        call = self._call = SlotCall(self, prepared, second)
         return call
 
     def record(self, at_ms: int) -> str:

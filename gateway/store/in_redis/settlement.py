@@ -40,7 +40,7 @@ _DAY_IS_CLOSED = 2
 
 _BEGUN, _DONE = "begun", "done"
 _TEAMS_AT_ONCE = 50
-_RECENT_BILLS = 4_096
+_RECENT_BILLS = 32_768
 """Names of bills whose arguments are kept, in each of two generations."""
 
 _RENEWED_AT_ONCE = 50

@@ -68,8 +68,8 @@ class Program(NamedTuple):
 
 
 GPT = "openai/gpt-oss-120b"
-CLAUDE = "claude-sonnet-4-5"
-GOOGLE = "gemini-2.5-pro"
+CLAUDE = "claude-sonnet-5-5"
+GOOGLE = "gemini-3.8-flash"
 
 AGENTS = (
     Program("claude-code", MESSAGES, CLAUDE, ("claude", "--allowedTools", "Bash", "-p", PROMPT)),

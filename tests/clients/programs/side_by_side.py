@@ -21,7 +21,7 @@ ASKS_USAGE = b',"stream_options":{"include_usage":true}'
 VERSION = re.compile("^/v1(beta)?")
 """Gemini's SDKs ask for either; its upstreams are asked for /v1beta."""
 
-SERVED = (GPT, CLAUDE, "claude-haiku-4-5", GOOGLE, "gemini-2.5-flash", "gemini-2.5-flash-lite")
+SERVED = (GPT, CLAUDE, "claude-haiku-5-5", GOOGLE)
 
 # The rows of docs/api.md about what reaches an upstream.
 PASSED = {

@@ -91,7 +91,7 @@ async def _read(process: asyncio.subprocess.Process, printed: list[str], ready: 
 async def litellm(port: int, folder: Path) -> AsyncIterator[int]:
     """LiteLLM's proxy in front of a model server on this port; gives its own."""
     openai = {"api_base": f"http://127.0.0.1:{port}/v1", "api_key": "sk-1"}
-    claude = {"model": "anthropic/claude-sonnet-4-5", "api_base": f"http://127.0.0.1:{port}", "api_key": "sk-1"}
+    claude = {"model": f"anthropic/{CLAUDE}", "api_base": f"http://127.0.0.1:{port}", "api_key": "sk-1"}
     config = {
         "model_list": [
             {"model_name": GPT, "litellm_params": {"model": f"openai/{GPT}", **openai}},

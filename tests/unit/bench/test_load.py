@@ -17,6 +17,18 @@ async def test_a_connection_asks_until_it_is_told_to_stop() -> None:
         assert upstream.truth.tallies["m", "k"].completed == 2
 
 
+async def test_a_load_of_refusals_takes_nothing_else() -> None:
+    async with DemoUpstream(DemoScript(status=429)) as upstream:
+        target, seen = Target("direct", upstream.port, "k", status=429), Seen()
+        left = iter([target.request("m")])
+        await run([await connect(target, seen, lambda: next(left, None))])
+        assert len(seen.durations_ns) == 1
+    async with DemoUpstream(DemoScript()) as upstream:
+        target = Target("direct", upstream.port, "k", status=429)
+        with pytest.raises(LoadFailed):
+            await run([await connect(target, Seen(), lambda: target.request("m"))])
+
+
 @pytest.mark.parametrize("script", [DemoScript(status=503), DemoScript(halt="close")])
 async def test_a_load_that_is_not_answered_in_full_fails(script: DemoScript) -> None:
     async with DemoUpstream(script) as upstream:

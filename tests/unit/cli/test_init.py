@@ -14,7 +14,7 @@ from gateway.settings.loading import Loaded, load
 from gateway.settings.schema import json_schema
 
 ASSIGNED = re.compile(r"^(\w+)=(.*)$", re.MULTILINE)
-ALTERNATIVE = re.compile(r"^( +)# (?=[\w-]+: )", re.MULTILINE)
+ALTERNATIVE = re.compile(r"^( +)# (?= *[\w-]+:(?: |$))", re.MULTILINE)
 
 
 def run(folder: Path) -> Result:
@@ -40,7 +40,7 @@ def test_every_alternative_in_its_comments_can_be_used(tmp_path: Path) -> None:
     run(tmp_path)
     file = tmp_path / "gateway.yaml"
     text, alternatives = ALTERNATIVE.subn(r"\1", file.read_text().replace("  url: memory://", "  # memory"))
-    assert alternatives == 4
+    assert alternatives == 7
     file.write_text(text)
     configuration = loaded(tmp_path, OPENAI_KEY="sk-1", ANTHROPIC_KEY="sk-2", REDIS_PASSWORD="p")
     assert [warning.message for warning in configuration.warnings] == ["has no route that leads to it"]

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -198,6 +201,47 @@ def test_a_refusal_of_too_much_says_to_ask_for_less() -> None:
         "The limit 'input_tokens-hour' of team 'search' (1,000 input tokens per hour) never holds as much as this"
         " request needs: 12,000. Send fewer or shorter messages."
     )
+
+
+@pytest.mark.parametrize(
+    ("meter", "per", "resets_ms"),
+    [(Meter.REQUESTS, Per.MINUTE, NOW + 6_000), (Meter.USD, Per.DAY, NOW + 90_000), (Meter.TOKENS, Per.TOTAL, 0)],
+)
+def test_a_refusal_that_is_repeated_is_told_as_if_for_the_first_time(meter: Meter, per: Per, resets_ms: int) -> None:
+    of, other = limit(meter, per), limit(Meter.CONCURRENT, None)
+    statuses = LimitStatuses.of([limit_status(of, 0, resets_ms), limit_status(other, 3, 0)])
+    first = Refusal(statuses[0], 12, RefusalReason.SPENT, resets_ms and resets_ms - NOW, NOW, statuses)
+    later = msgspec.structs.replace(first, at_ms=NOW + 70, retry_after_ms=resets_ms and resets_ms - NOW - 70)
+    headers = LimitHeaders(statuses.limits)
+    for refused in (first, later, first):
+        told, anew = refusal_error(refused, headers), refusal_error(refused, LimitHeaders(statuses.limits))
+        assert (told.message, told.limit, told.type) == (anew.message, anew.limit, anew.type)
+        assert (dict(told.headers), told.retry_after_ms) == (dict(anew.headers), anew.retry_after_ms)
+    assert refusal_error(later, headers).retry_after_ms == (resets_ms - NOW - 70 if resets_ms else None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"requested": 13},
+        {"why": RefusalReason.HELD},
+        {"limit_status": limit_status(limit(Meter.TOKENS, Per.DAY), 0)},
+        {"limit_statuses": LimitStatuses.of([limit_status(limit(Meter.TOKENS, Per.DAY), 0, NOW + 9_000)])},
+    ],
+)
+def test_another_refusal_by_the_same_limits_is_told_in_its_own_words(changes: dict[str, Any]) -> None:
+    first = refusal(limit(Meter.TOKENS, Per.DAY), RefusalReason.SPENT, requested=12)
+    other = msgspec.structs.replace(first, **changes)
+    headers = LimitHeaders(first.limit_statuses.limits)
+    refusal_error(first, headers)
+    told, anew = refusal_error(other, headers), refusal_error(other, LimitHeaders(first.limit_statuses.limits))
+    assert (type(told), told.message, told.limit, told.headers) == (
+        type(anew),
+        anew.message,
+        anew.limit,
+        anew.headers,
+    )
+    assert "thinking" in refusal_error(other, headers, 2_000).message
 
 
 def test_a_standing_for_people_says_what_is_left_and_whether_it_binds() -> None:

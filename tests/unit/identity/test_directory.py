@@ -82,11 +82,14 @@ async def test_a_key_is_looked_up_by_one_call_and_then_known(store: SlowKeyStore
 async def test_an_unknown_hash_is_looked_up_once_until_a_key_has_it(
     store: SlowKeyStore, directory: KeyDirectory
 ) -> None:
+    assert not directory.is_unknown(digest_of(1))
     for _ in range(3):
         assert await directory.find(digest_of(1)) is None
+        assert directory.is_unknown(digest_of(1))
     assert store.lookups == 1
     await store.write([key_of(1)], ENTRY)
     await directory.catch_up()
+    assert not directory.is_unknown(digest_of(1))
     assert await directory.find(digest_of(1)) is not None
 
 
