@@ -79,6 +79,13 @@ async def test_days_can_be_named_from_today(query: dict[str, str], days: list[st
     assert [row["day"] for row in (await report(store, by="day", **query))["rows"]] == days
 
 
+@pytest.mark.parametrize("day", ["0001-01-01", "2999-12-31", "9000-01-01", "9999-12-31"])
+async def test_a_day_of_any_year_is_a_beginning_and_an_end(day: str) -> None:
+    store = await store_with(bill(day="2026-11-05"))
+    assert len((await report(store, since=day))["rows"]) == (day < "2026")
+    assert len((await report(store, until=day))["rows"]) == (day > "2026")
+
+
 @pytest.mark.parametrize(
     "query",
     [
