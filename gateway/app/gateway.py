@@ -146,7 +146,7 @@ class Gateway:
         SettingsInvalid if the configuration has a key of the store."""
         await self._start_tasks()
         data = await self._listen(self._data.handle, self._client_limits(), self._settings.listen)
-        admin_routes = AdminRoutes(self.admin._replace(admin_api=self._shared_answers.answer))
+        admin_routes = AdminRoutes(self.admin._replace(admin_api=self._shared_answers.answer), self._log.defect)
         (admin,) = await self._listen(admin_routes.handle, ADMIN_CLIENTS, (self._settings.admin.listen,))
         return data, admin
 

@@ -57,7 +57,9 @@ _ATTEMPTS = 8
 _CLASHES_AT_ONCE = 200
 _OBJECTS_AT_ONCE = 50
 _DURATION = re.compile(r"([1-9][0-9]{0,4})d")
-_PLACE = r"([0-9]{15}:[0-9a-f]{12})?"
+_PLACE = r"([0-9-][0-9]{14}:[0-9a-f]{12})?"
+"""What StoredKey.place gives, also for a key that was made before 1970 as its import says; empty for the beginning."""
+
 _CURSOR = re.compile(rf"config:[0-9]{{1,9}}|store:{_PLACE}")
 
 

@@ -218,8 +218,9 @@ def _usage_query(given: Mapping[str, str], month: ReportedMonth | None, today: d
         if days:
             raise FieldInvalid("'month' is a whole month: leave 'since' and 'until' out.", param="month")
         days = {"since": month.first, "until": month.after}
-    if days.get("until", "9") < days.get("since", ""):
-        raise FieldInvalid(f"'until' ({days['until']}) is before 'since' ({days['since']}).", param="until")
+    since, until = days.get("since", ""), days.get("until", "")
+    if until and until < since:
+        raise FieldInvalid(f"'until' ({until}) is before 'since' ({since}).", param="until")
     filters = {name: given[name] for name in _FILTERS if name in given}
     return UsageQuery(by=by, **days, **filters)
 

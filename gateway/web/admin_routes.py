@@ -13,9 +13,20 @@ from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import web
+from aiohttp.web_protocol import RequestPayloadError
 from multidict import CIMultiDictProxy
 
-from gateway.core.errors import AdminForbidden, FieldInvalid, GatewayError, MethodNotAllowed, TooLarge, UrlUnknown
+from gateway.core.errors import (
+    AdminForbidden,
+    FieldInvalid,
+    GatewayError,
+    InternalError,
+    MethodNotAllowed,
+    RequestMalformed,
+    TooLarge,
+    UrlUnknown,
+)
+from gateway.runtime.tasks import LogError
 from gateway.web import openapi
 from gateway.web.admin_openapi import PREFIX, admin_document
 from gateway.web.console_files import SHARED_FILES, ConsoleFiles, closed_page
@@ -65,10 +76,11 @@ class AdminHandlers(NamedTuple):
 
 class AdminRoutes:
     """`/metrics` for Prometheus, `/healthz` while the gateway lives, `/readyz` while it wants traffic, `/openapi.json`,
-    `/admin/v1`, `/console`."""
+    `/admin/v1`, `/console`. What fails in an unexpected way is logged by `log_error`."""
 
-    def __init__(self, handlers: AdminHandlers) -> None:
+    def __init__(self, handlers: AdminHandlers, log_error: LogError) -> None:
         self._handlers = handlers
+        self._log_error = log_error
         self._console = ConsoleFiles("/console", "index.html", ("app.js", "pages/", *SHARED_FILES))
         self.pages: dict[str, Callable[[], Awaitable[AdminResponse]]] = {
             "/metrics": self._metrics,
@@ -82,6 +94,11 @@ class AdminRoutes:
             response = await self._answer(request)
         except GatewayError as error:
             response = error_response(error)
+        except ConnectionError:
+            raise  # The client has left.
+        except Exception as defect:  # noqa: BLE001 # Whatever it is, operators have to find it in the log.
+            self._log_error(f"admin request {request.method[:20]!r} {request.rel_url.raw_path[:200]!r} failed", defect)
+            response = error_response(InternalError("The gateway failed. Its log says where."))
         # No cache is to give one operator's page to another client, or a figure later.
         headers = {"cache-control": "no-store", **dict(response.headers), "server": SERVER}
         if len(response.body) > PIECE and request.method != "HEAD":
@@ -181,6 +198,8 @@ async def _body(request: web.BaseRequest) -> bytes:
         return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise TooLarge(error.text or "The body is too large.") from None
+    except RequestPayloadError as error:
+        raise RequestMalformed(f"The body cannot be read: {error}.") from None
 
 
 def _refuse_repeated(names: Iterable[str]) -> None:
