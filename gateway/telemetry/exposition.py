@@ -103,7 +103,7 @@ class MetricsAggregator:
         yield from exposition_parts(found.values())
 
     def _configured_of_ended(self) -> list[Series]:
-        """What workers that have ended counted, without what no worker has configured any more: that is removed permanently."""
+        """What workers that have ended counted. What no worker has configured any more is removed permanently."""
         ended = unpack(self._ended).series
         reported = [_NAMES_DECODER.decode(packed).names for packed in self._latest.values()]
         configured = [names for names in reported if names is not None]
