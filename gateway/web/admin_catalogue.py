@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gateway.core.parameters import refuse_unknown
 from gateway.core.pricing import PICO_PER_MICRO, PRICE_NAMES, WHOLE_FACTOR, Price
 from gateway.core.snapshot import ConfigSnapshot, Model, Target
 from gateway.identity.key_objects import limit_terms
 from gateway.pipeline import Services
-from gateway.store.usage_report import JsonObject, json_list, refuse_unknown
+from gateway.store.usage_report import JsonObject, json_list
 
 _PICO_PER_DOLLAR = 10**12
 _UNITS = frozenset(("request", "image", "search", "second"))
