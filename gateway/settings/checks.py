@@ -11,6 +11,7 @@ also reported as a reference to nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -20,7 +21,7 @@ from gateway.core.address import Address
 from gateway.core.header_rules import carries_credential, pass_header_fault
 from gateway.core.http_syntax import operator_header_fault, read_base_url
 from gateway.core.limits import Meter
-from gateway.core.pricing import SERVICE_TIERS
+from gateway.core.pricing import FAST, SERVICE_TIERS
 from gateway.core.reservation import OUTPUT_SHARE_FLOOR, output_share
 from gateway.core.snapshot import matches
 from gateway.settings.connection_checks import connection_errors, connection_warnings
@@ -46,6 +47,8 @@ _EMPTY = "is empty; name at least one price, or leave it out"
 
 _SEARCHING_PRESETS = {"openai", "azure", "anthropic", "openrouter", "gemini", "vertex"}
 """The endpoints whose answers report searches, which are charged separately from tokens."""
+_OUTPUT_PRICES = ("output", "audio_output", "image_output")
+
 _CROWD = 32
 """A quota that fewer requests at one time hold whole is worth a warning: a few coding agents send as many."""
 
@@ -383,7 +386,7 @@ def _requests_held(limit: LimitSettings, model: ModelSettings) -> int:
     """How many requests, of little input, hold the whole quota; at most _CROWD."""
     left, most = limit.amount, model.max_output_tokens or 0
     if limit.meter is Meter.USD:
-        price = model.price.output if model.price else 0
+        price = _highest_output_price(model)
         if not price:
             return _CROWD
         # Dollars for a million tokens are micro-dollars for one.
@@ -393,6 +396,19 @@ def _requests_held(limit: LimitSettings, model: ModelSettings) -> int:
             return count
         left -= min(most, output_share(left, OUTPUT_SHARE_FLOOR))
     return _CROWD
+
+
+def _highest_output_price(model: ModelSettings) -> Decimal:
+    """By which a limit in dollars reserves output (`ceiling` of core/pricing.py): the highest of all routes for a short
+    input, at the tiers that need not be asked for."""
+    found = [Decimal(0)]
+    for price in (route.price or model.price for route in model.routes):
+        if price is not None:
+            lists = [price, *(tier for name, tier in price.tiers.items() if name != FAST)]
+            amounts = [getattr(each, name) for each in lists for name in _OUTPUT_PRICES]
+            factor = max([Decimal(1), *price.regions.values()])
+            found += [amount * factor for amount in amounts if amount is not None]
+    return max(found)
 
 
 def _idle_patterns(
